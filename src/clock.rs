@@ -1,0 +1,34 @@
+//! The only place that reads a wall clock, a monotonic clock or randomness.
+//!
+//! Everything that gets into a result takes its time from the ledger; what is here serves the sequencer (which writes
+//! it into the ledger), metrics, and time-outs. A lint keeps the rest of the code away from the system's clocks.
+#![allow(clippy::disallowed_methods)]
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::time::EventTime;
+
+/// Microseconds since the Unix epoch, by the wall clock.
+pub fn now_micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The wall clock as an [`EventTime`].
+pub fn now() -> EventTime {
+    EventTime(i64::try_from(now_micros()).unwrap_or(i64::MAX))
+}
+
+/// The monotonic clock.
+pub fn instant() -> Instant {
+    Instant::now()
+}
+
+/// A number that no other process is likely to have drawn: tells two starters of one generation apart.
+pub fn nonce() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u64(now_micros());
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}

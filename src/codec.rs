@@ -1,0 +1,77 @@
+//! From a record's bytes to a value, or to the reason why not.
+//!
+//! A record that can't be decoded is data: it becomes a dead letter with a [`Cause`], which is a fixed code. A library's
+//! own message never gets there, as it would change with the library's version and break a replay.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a record is in the dead letters. Codes are fixed: they are part of results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Cause {
+    /// The payload is not JSON.
+    JsonSyntax,
+    /// The payload is JSON, but does not fit the type.
+    JsonType,
+    /// Fewer bytes than the format's header takes.
+    WireTruncated,
+    /// The first byte is not the wire format's.
+    WireMagic,
+    /// The registry does not know the schema id.
+    SchemaUnknown,
+    /// The writer's schema can't be resolved to the reader's by Avro's rules.
+    SchemaIncompatible,
+    /// The bytes do not follow their schema.
+    AvroInvalid,
+    /// A keyed source needs a key, and the record has none.
+    KeyMissing,
+    /// The key can't be decoded.
+    KeyInvalid,
+    /// The source needs a payload, and the record has none.
+    PayloadMissing,
+    /// The event time is outside the calendar.
+    EventTimeInvalid,
+    /// The event time lies further in the future than the source allows.
+    EventTimeFarFuture,
+    /// The event came after its windows had closed.
+    Late,
+}
+
+impl Cause {
+    /// The code, as in views, metrics and dead-letter topics.
+    pub fn code(self) -> &'static str {
+        match self {
+            Cause::JsonSyntax => "json_syntax",
+            Cause::JsonType => "json_type",
+            Cause::WireTruncated => "wire_truncated",
+            Cause::WireMagic => "wire_magic",
+            Cause::SchemaUnknown => "schema_unknown",
+            Cause::SchemaIncompatible => "schema_incompatible",
+            Cause::AvroInvalid => "avro_invalid",
+            Cause::KeyMissing => "key_missing",
+            Cause::KeyInvalid => "key_invalid",
+            Cause::PayloadMissing => "payload_missing",
+            Cause::EventTimeInvalid => "event_time_invalid",
+            Cause::EventTimeFarFuture => "event_time_far_future",
+            Cause::Late => "late",
+        }
+    }
+}
+
+/// What became of a record's bytes.
+#[derive(Debug)]
+pub enum Decoded<T> {
+    /// A value.
+    Value(T),
+    /// No value, and why; with the schema id where the bytes named one.
+    Dead(Cause, Option<u32>),
+    /// A schema is being fetched: decode the same bytes again later. The decoder wakes the worker when it is worth it.
+    Wait,
+}
+
+/// Decodes one part (key or payload) of the records of one source, on one worker.
+pub trait Decode<T>: 'static {
+    /// Decodes `bytes`. Never blocks, never panics, whatever the bytes hold.
+    fn decode(&mut self, bytes: &[u8]) -> Decoded<T>;
+}

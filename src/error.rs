@@ -1,0 +1,142 @@
+//! Errors as a person reads them: what failed, where, and what to do about it.
+//!
+//! ```text
+//! cannot read topic `payments.transactions.v1`            ← what failed
+//!   partition 3 begins at offset 9120, the ledger needs 8800   ← detail: the facts
+//!   hint: raise the topic's retention, or start afresh …       ← hint: the way on
+//! ```
+
+use std::fmt;
+
+/// A `Result` whose error is Thalweg's [`Error`] unless another is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of thing went wrong. Coarse on purpose: it decides who has to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The dataflow, a setting or a flag is wrong: change it and start again.
+    Definition,
+    /// Something outside (broker, registry, disk, network) does not do its part; trying again may help.
+    Outside,
+    /// A promise can't be kept: going on would give wrong answers, so the service halts.
+    Integrity,
+    /// A request that can't be answered as it was put.
+    Request,
+    /// A fault in Thalweg itself.
+    Internal,
+}
+
+/// An error with what failed, detail, and a hint.
+#[derive(Clone)]
+pub struct Error(Box<Parts>);
+
+#[derive(Clone)]
+struct Parts {
+    kind: Kind,
+    what: String,
+    details: Vec<String>,
+    hint: Option<String>,
+}
+
+impl Error {
+    /// A new error: one line that says what failed.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Self(Box::new(Parts { kind, what: what.into(), details: Vec::new(), hint: None }))
+    }
+
+    /// [`Kind::Definition`].
+    pub fn definition(what: impl Into<String>) -> Self {
+        Self::new(Kind::Definition, what)
+    }
+
+    /// [`Kind::Outside`].
+    pub fn outside(what: impl Into<String>) -> Self {
+        Self::new(Kind::Outside, what)
+    }
+
+    /// [`Kind::Integrity`].
+    pub fn integrity(what: impl Into<String>) -> Self {
+        Self::new(Kind::Integrity, what)
+    }
+
+    /// [`Kind::Request`].
+    pub fn request(what: impl Into<String>) -> Self {
+        Self::new(Kind::Request, what)
+    }
+
+    /// [`Kind::Internal`].
+    pub fn internal(what: impl Into<String>) -> Self {
+        Self::new(Kind::Internal, what)
+    }
+
+    /// Adds a line of facts: where it happened, what was expected, what was found.
+    pub fn detail(mut self, detail: impl fmt::Display) -> Self {
+        self.0.details.push(detail.to_string());
+        self
+    }
+
+    /// Says what to do about it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// What kind of error this is.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// The line that says what failed.
+    pub fn what(&self) -> &str {
+        &self.0.what
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.what)?;
+        for detail in &self.0.details {
+            for line in detail.lines() {
+                write!(f, "\n  {line}")?;
+            }
+        }
+        if let Some(hint) = &self.0.hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+/// Any standard error may be raised with `?` in a dataflow function.
+///
+/// `Error` itself does not implement [`std::error::Error`], as otherwise this blanket conversion could not exist.
+impl<E: std::error::Error> From<E> for Error {
+    fn from(error: E) -> Self {
+        let mut out = Self::outside(error.to_string());
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            out = out.detail(inner);
+            cause = inner.source();
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_as_what_detail_hint() {
+        let error = Error::outside("cannot read").detail("partition 3\noffset 7").hint("look");
+        assert_eq!(error.to_string(), "cannot read\n  partition 3\n  offset 7\n  hint: look");
+        assert_eq!(error.kind(), Kind::Outside);
+    }
+}

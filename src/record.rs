@@ -1,0 +1,149 @@
+//! What may travel in a stream and what may be kept in a table, and how a key finds its worker.
+
+use std::fmt::Debug;
+use std::hash::{BuildHasher, Hash};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::position::Position;
+use crate::time::EventTime;
+
+/// What may travel in a `Stream`: no `Ord` and no `Hash`, so `f64` fields are fine in events.
+///
+/// Implemented for every type that is `Clone + Send + Serialize + Deserialize`; there is nothing to derive of ours.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot travel in a stream",
+    note = "derive `Clone, serde::Serialize, serde::Deserialize`"
+)]
+pub trait Event: Clone + Send + Serialize + DeserializeOwned + 'static {}
+impl<T: Clone + Send + Serialize + DeserializeOwned + 'static> Event for T {}
+
+/// What may be kept in a `Collection` or a `Table`: an [`Event`] that can be compared and hashed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be kept in a table",
+    note = "derive `Debug, PartialEq, Eq, PartialOrd, Ord, Hash`; for a float use `thalweg::F64`"
+)]
+pub trait Record: Event + Ord + Hash + Debug + Sync {}
+impl<T: Event + Ord + Hash + Debug + Sync> Record for T {}
+
+/// An event on its way: the value, when it happened, what may be late for it, and where it was read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Timed<T> {
+    /// The event itself.
+    pub value: T,
+    /// When it happened.
+    pub time: EventTime,
+    /// The watermark of its own partition as of the record before it. The event is late for a window that ends at or
+    /// before this: lateness is decided by the log, never by the order in which partitions happened to be read.
+    pub horizon: EventTime,
+    /// Where it was read: the last word wherever order inside an epoch matters.
+    pub at: Position,
+}
+
+impl<T> Timed<T> {
+    /// The same event with another value.
+    pub fn with<U>(self, value: U) -> Timed<U> {
+        Timed { value, time: self.time, horizon: self.horizon, at: self.at }
+    }
+}
+
+/// The net change of one key in one epoch: at most one row before, at most one row after.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Change<K, V> {
+    /// The key.
+    pub key: K,
+    /// Its row before the epoch.
+    pub old: Option<V>,
+    /// Its row after the epoch.
+    pub new: Option<V>,
+}
+
+/// The hash that says where a key lives: the high half picks the worker, the low half the place on it.
+///
+/// Fast and only for use inside one running service. What is written down (checkpoints, sink shards) uses a named hash.
+#[inline]
+pub fn route<K: Hash + ?Sized>(key: &K) -> u64 {
+    foldhash::fast::FixedState::with_seed(0x7468_616c_7765_6721).hash_one(key)
+}
+
+/// The number by which timely's exchange picks the worker for a [`route`].
+///
+/// Exchange masks the low bits and hash tables use them too, so the high half decides.
+#[inline]
+pub fn worker_bits(route: u64) -> u64 {
+    route >> 32
+}
+
+/// Which of `peers` workers owns a [`route`]: the same arithmetic as timely's exchange of [`worker_bits`].
+#[inline]
+pub fn owner(route: u64, peers: usize) -> usize {
+    (worker_bits(route) % peers as u64) as usize
+}
+
+/// A float that can be kept in a table: ordered totally (IEEE 754 `totalOrder`), `-0.0` kept as `0.0`, one NaN.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct F64(f64);
+
+impl F64 {
+    /// Wraps a float.
+    pub fn new(value: f64) -> Self {
+        if value.is_nan() {
+            Self(f64::NAN)
+        } else {
+            Self(value + 0.0)
+        }
+    }
+
+    /// The float.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl From<f64> for F64 {
+    fn from(value: f64) -> Self {
+        Self::new(value)
+    }
+}
+impl PartialEq for F64 {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for F64 {}
+impl PartialOrd for F64 {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for F64 {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+impl Hash for F64 {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.to_bits().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::{Window, Windowed};
+
+    #[test]
+    fn all_windows_of_a_key_live_with_the_key() {
+        let window = Window { start: EventTime(0), end: EventTime(9) };
+        assert_eq!(route(&7u32), route(&Windowed { key: 7u32, window }));
+    }
+
+    #[test]
+    fn zeros_are_one_value_and_nan_equals_itself() {
+        assert_eq!(F64::new(0.0), F64::new(-0.0));
+        assert_eq!(F64::new(f64::NAN), F64::new(-f64::NAN));
+        assert!(F64::new(-1.0) < F64::new(1.0));
+    }
+}

@@ -1,0 +1,288 @@
+//! What a source of records is to the rest of Thalweg.
+//!
+//! ```text
+//!   Source<T>  ── open ──▶  Opened<T> ┬─ driver   topology: which partitions, from where to where (off the workers)
+//!   (a user's description)            ├─ rules    event time, lateness, idleness
+//!                                     └─ reader   one a worker: reads assigned partitions into an `Intake`
+//! ```
+//!
+//! A reader never decides what an epoch contains. It reads partitions from given offsets, in order, without waiting; the
+//! ledger's sequencer cuts what was read into epochs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bridge::Waker;
+use crate::codec::Cause;
+use crate::error::Result;
+use crate::position::{Offset, PartitionId, Position, SourceId, TopicId};
+use crate::record::{Event, Timed};
+use crate::time::EventTime;
+
+/// Where dataflows run: what sources and sinks need to know of the world. Made from the settings.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// Bootstrap servers of Kafka, as in `127.0.0.1:9092`.
+    pub kafka: String,
+    /// Further librdkafka properties.
+    pub kafka_properties: Vec<(String, String)>,
+    /// Address of the schema registry's Confluent-compatible API.
+    pub registry: Option<String>,
+    /// Consumer group under which progress is shown to lag tools.
+    pub group: String,
+}
+
+/// A source of `T`: `Kafka::topic(..)`, `Generator::new(..)`, …
+#[diagnostic::on_unimplemented(message = "`{Self}` is not a source of `{T}`")]
+pub trait Source<T: Event>: 'static {
+    /// Makes the parts that run. Nothing is connected yet: a plan is drawn from the same call.
+    fn open(self, env: &Environment) -> Result<Opened<T>>;
+}
+
+/// A source of rows keyed by `K`: the last value of a key wins, none deletes.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a keyed source of `{K}` → `{V}`",
+    note = "give the topic a key: `.keyed::<{K}>()`"
+)]
+pub trait UpsertSource<K: Event, V: Event>: 'static {
+    /// Makes the parts that run.
+    fn open(self, env: &Environment) -> Result<Opened<(K, Option<V>)>>;
+}
+
+/// The running parts of a source.
+pub struct Opened<T> {
+    /// Describes the source in plans and errors: ``topic `payments.transactions.v1` ``.
+    pub description: String,
+    /// Looks at the outside: partitions and their bounds.
+    pub driver: Arc<dyn Driver>,
+    /// What to make of the records' times.
+    pub rules: TimeRules<T>,
+    /// Makes the reader of one worker. The waker is to be called, from any thread, when there is something to read.
+    pub reader: Box<dyn FnOnce(Waker) -> Result<Box<dyn Reader<T>>>>,
+}
+
+/// How event times are taken and judged.
+pub struct TimeRules<T> {
+    /// Takes the event time from the value; `None`: the record's own timestamp.
+    pub event_time: Option<Box<dyn Fn(&T) -> EventTime>>,
+    /// How far a partition's watermark stays behind its highest event time.
+    pub lateness: Duration,
+    /// After how long without a record a partition that was read to its end stops holding the watermark back.
+    pub idle_after: Duration,
+    /// How far in the future, past the sequencer's now, an event time may lie.
+    pub future_bound: Duration,
+    /// Whether the source takes part in watermarks at all. Tables don't.
+    pub timed: bool,
+}
+
+impl<T> Default for TimeRules<T> {
+    fn default() -> Self {
+        Self {
+            event_time: None,
+            lateness: Duration::ZERO,
+            idle_after: Duration::from_secs(10),
+            future_bound: Duration::from_secs(3600),
+            timed: true,
+        }
+    }
+}
+
+/// Which partitions a source has now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    /// The topic's id, so that a topic made anew is told from the one before.
+    pub topic: TopicId,
+    /// Every partition.
+    pub partitions: Vec<PartitionFacts>,
+}
+
+/// Where a partition's log begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionFacts {
+    /// Number of the partition.
+    pub partition: u32,
+    /// First offset that is still there.
+    pub start: Offset,
+    /// The last stable offset: everything before it can be read now.
+    pub end: Offset,
+}
+
+/// Looks at a source from outside the workers. May block.
+pub trait Driver: Send + Sync + 'static {
+    /// Which partitions there are, with their bounds.
+    fn topology(&self) -> Result<Topology>;
+}
+
+/// Reads the partitions that one worker was given. Lives on the worker's thread and never blocks it.
+pub trait Reader<T>: 'static {
+    /// Starts reading `partition` at `from`. Called once a partition.
+    fn assign(&mut self, partition: u32, from: Offset) -> Result<()>;
+
+    /// Reads records of `partition` that are there, in order of offset, into `intake`: at most about `records_max`, and
+    /// none at or beyond `until`. A record at or beyond `until` that was fetched already is kept for the next call.
+    fn read(&mut self, partition: u32, until: Offset, records_max: usize, intake: &mut Intake<T>) -> Result<Progress>;
+}
+
+/// How far a partition was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The next offset to read. Passes holes in the log; never goes back. At most `until` unless the log's next record
+    /// is known to stand beyond it.
+    pub position: Offset,
+    /// Whether the end of what can be read now was reached.
+    pub at_end: bool,
+    /// Whether another call is likely to bring more without a wake-up in between.
+    pub more: bool,
+}
+
+/// A record as it stands in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Raw<'a> {
+    /// Its offset.
+    pub offset: Offset,
+    /// The log's own timestamp of it.
+    pub timestamp: EventTime,
+    /// Key bytes.
+    pub key: Option<&'a [u8]>,
+    /// Payload bytes.
+    pub payload: Option<&'a [u8]>,
+}
+
+/// A record that could not be counted, with everything needed to see why and to send it again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Where it stands.
+    pub at: Position,
+    /// The name of the step that turned it down: the source, or the window it was late for.
+    pub step: String,
+    /// Why.
+    pub cause: Cause,
+    /// The log's timestamp of the record, or the event time if it was late.
+    pub timestamp: EventTime,
+    /// The schema id that the bytes named.
+    pub schema: Option<u32>,
+    /// Key bytes.
+    pub key: Option<Vec<u8>>,
+    /// Payload bytes; of a late event, its value as JSON.
+    pub payload: Option<Vec<u8>>,
+}
+
+/// Takes the records of one partition from a reader: judges their times, counts and hashes them.
+///
+/// What it comes to depends on the log alone (and on `limit`, which the ledger binds), never on how the reading was cut.
+pub struct Intake<T> {
+    id: PartitionId,
+    step: Arc<str>,
+    rules: Arc<TimeRules<T>>,
+    /// Event times beyond this are refused.
+    pub limit: EventTime,
+    /// Highest valid event time so far.
+    pub event_time_max: EventTime,
+    /// Records so far, wrapping.
+    pub records: u64,
+    /// Sum of the records' hashes so far, wrapping.
+    pub hash: u64,
+    /// Payload and key bytes taken since the last [`Intake::take`].
+    pub bytes: usize,
+    /// Smallest log timestamp taken since the last [`Intake::take`]: the oldest record's age is the batch's freshness.
+    pub oldest: EventTime,
+    events: Vec<Timed<T>>,
+    dead: Vec<DeadLetter>,
+}
+
+impl<T> Intake<T> {
+    /// For one partition of one source.
+    pub fn new(source: SourceId, step: Arc<str>, partition: u32, rules: Arc<TimeRules<T>>) -> Self {
+        Self {
+            id: PartitionId { source, partition },
+            step,
+            rules,
+            limit: EventTime::MAX,
+            event_time_max: EventTime::MIN,
+            records: 0,
+            hash: 0,
+            bytes: 0,
+            oldest: EventTime::MAX,
+            events: Vec::new(),
+            dead: Vec::new(),
+        }
+    }
+
+    /// A record that was decoded.
+    #[inline]
+    pub fn value(&mut self, raw: Raw<'_>, value: T) {
+        self.count(&raw);
+        let time = match &self.rules.event_time {
+            Some(take) => take(&value),
+            None => raw.timestamp,
+        };
+        if self.rules.timed && time > self.limit {
+            return self.letter(&raw, Cause::EventTimeFarFuture, None);
+        }
+        if self.rules.timed && (time < EARLIEST || time > LATEST) {
+            return self.letter(&raw, Cause::EventTimeInvalid, None);
+        }
+        let horizon = match self.event_time_max {
+            EventTime::MIN => EventTime::MIN,
+            max => max.minus(self.rules.lateness),
+        };
+        self.event_time_max = self.event_time_max.max(time);
+        let at = Position { partition: self.id, offset: raw.offset };
+        self.events.push(Timed { value, time, horizon, at });
+    }
+
+    /// A record that could not be decoded.
+    pub fn dead(&mut self, raw: Raw<'_>, cause: Cause, schema: Option<u32>) {
+        self.count(&raw);
+        self.letter(&raw, cause, schema);
+    }
+
+    fn letter(&mut self, raw: &Raw<'_>, cause: Cause, schema: Option<u32>) {
+        self.dead.push(DeadLetter {
+            at: Position { partition: self.id, offset: raw.offset },
+            step: self.step.to_string(),
+            cause,
+            timestamp: raw.timestamp,
+            schema,
+            key: raw.key.map(<[u8]>::to_vec),
+            payload: raw.payload.map(<[u8]>::to_vec),
+        });
+    }
+
+    #[inline]
+    fn count(&mut self, raw: &Raw<'_>) {
+        use xxhash_rust::xxh3::xxh3_64_with_seed;
+        let mut hash = xxh3_64_with_seed(raw.payload.unwrap_or(b"\0null"), raw.offset as u64);
+        if let Some(key) = raw.key {
+            hash ^= xxh3_64_with_seed(key, !(raw.offset as u64)).rotate_left(1);
+        }
+        self.records = self.records.wrapping_add(1);
+        self.hash = self.hash.wrapping_add(hash);
+        self.bytes += raw.payload.map_or(0, <[u8]>::len) + raw.key.map_or(0, <[u8]>::len);
+        self.oldest = self.oldest.min(raw.timestamp);
+    }
+
+    /// How many events and dead letters wait to be taken.
+    pub fn len(&self) -> usize {
+        self.events.len() + self.dead.len()
+    }
+
+    /// Whether nothing waits to be taken.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes what was read since the last call; `spare` (emptied) is filled next, so that buffers go round.
+    pub fn take(&mut self, mut spare: Vec<Timed<T>>) -> (Vec<Timed<T>>, Vec<DeadLetter>) {
+        spare.clear();
+        self.bytes = 0;
+        self.oldest = EventTime::MAX;
+        (std::mem::replace(&mut self.events, spare), std::mem::take(&mut self.dead))
+    }
+}
+
+/// Years 1 and 9999 bound what can be written as RFC 3339.
+const EARLIEST: EventTime = EventTime(-62_135_596_800_000_000);
+const LATEST: EventTime = EventTime(253_402_300_799_999_999);
