@@ -7,10 +7,14 @@ pub mod bridge;
 pub mod clock;
 pub mod codec;
 pub mod error;
+pub mod ingest;
+pub mod operator;
 pub mod position;
 pub mod record;
+pub mod sequencer;
 pub mod source;
 pub mod time;
+pub mod timeline;
 
 pub use error::{Error, Kind, Result};
 pub use record::{Event, F64, Record};

@@ -264,6 +264,11 @@ impl<T> Intake<T> {
         self.oldest = self.oldest.min(raw.timestamp);
     }
 
+    /// The partition.
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
     /// How many events and dead letters wait to be taken.
     pub fn len(&self) -> usize {
         self.events.len() + self.dead.len()
