@@ -15,6 +15,7 @@ pub mod sequencer;
 pub mod source;
 pub mod time;
 pub mod timeline;
+pub mod view;
 
 pub use error::{Error, Kind, Result};
 pub use record::{Event, F64, Record};
