@@ -108,12 +108,12 @@ pub type Streams<'s, T> = (StreamVec<'s, Epoch, Timed<T>>, StreamVec<'s, Epoch, 
 pub fn ingest<'s, T: Clone + 'static>(
     scope: Scope<'s, Epoch>,
     name: &str,
-    open: impl FnOnce(Waker) -> Result<Ingest<T>>,
-) -> Result<Streams<'s, T>> {
+    open: impl FnOnce(Waker) -> Ingest<T>,
+) -> Streams<'s, T> {
     let mut builder = OperatorBuilder::new(name.to_owned(), scope);
     let address = builder.operator_info().address;
     let activator = scope.activator_for(address.clone());
-    let ingest = open(Waker::of(scope.worker().sync_activator_for(address.to_vec())))?;
+    let ingest = open(Waker::of(scope.worker().sync_activator_for(address.to_vec())));
     ingest.desk.register(ingest.source, scope.activator_for(address));
 
     let (events, events_stream) = builder.new_output::<Vec<Timed<T>>>();
@@ -146,7 +146,7 @@ pub fn ingest<'s, T: Clone + 'static>(
             }
         }
     });
-    Ok((events_stream, dead_stream))
+    (events_stream, dead_stream)
 }
 
 enum Released<'a, T> {

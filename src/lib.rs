@@ -6,6 +6,7 @@
 pub mod bridge;
 pub mod clock;
 pub mod codec;
+pub mod dataflow;
 pub mod error;
 pub mod ingest;
 pub mod operator;

@@ -63,6 +63,39 @@ pub struct Opened<T> {
     pub reader: Box<dyn FnOnce(Waker) -> Result<Box<dyn Reader<T>>>>,
 }
 
+impl<T: 'static> Opened<T> {
+    /// A source that has nothing to read: stands in for one that could not be opened, so that a build goes on to find
+    /// the other mistakes.
+    pub fn unreadable() -> Self {
+        Self {
+            description: String::new(),
+            driver: Arc::new(Nothing),
+            rules: TimeRules::default(),
+            reader: Box::new(|_| Ok(Self::no_reader())),
+        }
+    }
+
+    /// A reader that brings nothing.
+    pub fn no_reader() -> Box<dyn Reader<T>> {
+        Box::new(Nothing)
+    }
+}
+
+struct Nothing;
+impl Driver for Nothing {
+    fn topology(&self) -> Result<Topology> {
+        Ok(Topology { topic: TopicId::default(), partitions: Vec::new() })
+    }
+}
+impl<T> Reader<T> for Nothing {
+    fn assign(&mut self, _: u32, _: Offset) -> Result<()> {
+        Ok(())
+    }
+    fn read(&mut self, _: u32, until: Offset, _: usize, _: &mut Intake<T>) -> Result<Progress> {
+        Ok(Progress { position: until.min(0), at_end: true, more: false })
+    }
+}
+
 /// How event times are taken and judged.
 pub struct TimeRules<T> {
     /// Takes the event time from the value; `None`: the record's own timestamp.

@@ -15,34 +15,25 @@ use timely::dataflow::operators::generic::Operator;
 
 use crate::bridge::Halt;
 use crate::error::Error;
+use crate::operator::aggregate::Aggregate;
 use crate::operator::walk::Arrivals;
-use crate::operator::window::Fold;
 use crate::record::{Change, Record, route, worker_bits};
 use crate::time::Epoch;
-
-/// A fold whose steps may be undone.
-pub trait Unfold<T>: Fold<T> {
-    /// Takes one value out that was folded in before; `false`: this aggregate can't, and the state is as it was.
-    fn undo(&self, state: &mut Self::State, value: &T) -> bool;
-}
 
 type Update<K, T> = ((K, T), Epoch, isize);
 
 struct Group<S, T> {
     state: S,
     size: isize,
-    /// Empty as long as every retraction could be undone.
+    /// Only kept where the aggregate can't undo.
     values: BTreeMap<T, isize>,
 }
 
 /// Groups by key and aggregates each group; a group without values has no row.
-///
-/// `undoable` says whether the fold can undo every value; if not, values are kept.
-pub fn group<'s, K: Record, T: Record, F: Unfold<T>>(
+pub fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
     rows: StreamVec<'s, Epoch, Update<K, T>>,
     name: &str,
     fold: Rc<F>,
-    undoable: bool,
     halt: Halt,
 ) -> StreamVec<'s, Epoch, Change<K, F::Out>> {
     let by_key = Exchange::new(|((key, _), _, _): &Update<K, T>| worker_bits(route(key)));
@@ -65,7 +56,7 @@ pub fn group<'s, K: Record, T: Record, F: Unfold<T>>(
                         values: BTreeMap::new(),
                     });
                     let old = (group.size > 0).then(|| fold.finish(&group.state));
-                    if !group.apply(&*fold, values, undoable) {
+                    if !group.apply(&*fold, values) {
                         halt.halt(negative(&step, epoch, &key));
                         return;
                     }
@@ -84,17 +75,21 @@ pub fn group<'s, K: Record, T: Record, F: Unfold<T>>(
 
 impl<S, T: Record> Group<S, T> {
     /// Applies an epoch's net updates; `false` if more is taken out than there is.
-    fn apply<F: Unfold<T, State = S>>(&mut self, fold: &F, updates: BTreeMap<T, isize>, undoable: bool) -> bool {
-        let mut refold = false;
+    fn apply<F: Aggregate<T, State = S>>(&mut self, fold: &F, updates: BTreeMap<T, isize>) -> bool {
+        let (undoes, mut refold) = (fold.undoes(), false);
         for (value, diff) in updates {
             self.size += diff;
             for _ in 0..diff {
                 fold.add(&mut self.state, &value);
             }
             for _ in diff..0 {
-                refold |= !fold.undo(&mut self.state, &value);
+                if undoes {
+                    fold.undo(&mut self.state, &value);
+                } else {
+                    refold = true;
+                }
             }
-            if !undoable && diff != 0 {
+            if !undoes && diff != 0 {
                 let count = self.values.entry(value.clone()).or_default();
                 *count += diff;
                 match (*count).cmp(&0) {

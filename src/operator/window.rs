@@ -23,40 +23,27 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 
 use crate::codec::Cause;
+use crate::operator::aggregate::Aggregate;
 use crate::operator::walk::{Pending, Walk};
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record, Timed, route, worker_bits};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime, Window, Windowed};
 use crate::timeline::Desk;
+use crate::view::Windows;
 
 /// Which windows an event belongs to.
 pub trait Assign: 'static {
     /// Adds every window that contains `at` to `out`.
     fn windows(&self, at: EventTime, out: &mut Vec<Window>);
 
-    /// Whether windows never overlap, so that each instant belongs to exactly one.
-    fn disjoint(&self) -> bool {
-        false
-    }
-}
+    /// Where the windows lie.
+    fn layout(&self) -> Windows;
 
-/// A commutative, associative fold, as the operators use it.
-///
-/// This is what a user's aggregate comes down to; `dataflow::aggregate` has the trait that people implement.
-pub trait Fold<T>: 'static {
-    /// What is kept a key.
-    type State: Event;
-    /// What is shown.
-    type Out: Record;
-    /// The state of nothing.
-    fn empty(&self) -> Self::State;
-    /// Folds one value in.
-    fn add(&self, state: &mut Self::State, value: &T);
-    /// Folds another state in.
-    fn merge(&self, state: &mut Self::State, other: Self::State);
-    /// The result.
-    fn finish(&self, state: &Self::State) -> Self::Out;
+    /// Whether each instant belongs to exactly one window.
+    fn disjoint(&self) -> bool {
+        matches!(self.layout(), Windows::Aligned { size, every, .. } if size == every)
+    }
 }
 
 /// The aggregate of some of a key's events in a window.
@@ -90,7 +77,7 @@ pub struct Spec<K, T, F> {
 pub type Streams<'s, K, V> = (StreamVec<'s, Epoch, Change<Windowed<K>, V>>, StreamVec<'s, Epoch, DeadLetter>);
 
 /// Adds the operator to a dataflow.
-pub fn window<'s, K: Record, T: Event, F: Fold<T>>(
+pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     spec: Spec<K, T, F>,
 ) -> Streams<'s, K, F::Out> {
@@ -102,7 +89,7 @@ pub fn window<'s, K: Record, T: Event, F: Fold<T>>(
 
 type Partials<'s, K, S> = (StreamVec<'s, Epoch, Partial<K, S>>, StreamVec<'s, Epoch, DeadLetter>);
 
-fn combine<'s, K: Record, T: Event, F: Fold<T>>(
+fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     name: &str,
     key: Rc<dyn Fn(&T) -> K>,
@@ -118,7 +105,7 @@ fn combine<'s, K: Record, T: Event, F: Fold<T>>(
     let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
     let name = name.to_owned();
     builder.build(move |_capabilities| {
-        let mut table = Combine { key, assign, fold, panes: Vec::new(), last: 0, windows: Vec::new() };
+        let mut table = Combine { key, disjoint: assign.disjoint(), assign, fold, panes: Vec::new(), last: 0, windows: Vec::new() };
         move |_frontiers| {
             let (mut partials, mut late) = (partials.activate(), late.activate());
             input.for_each_stamp(|capability, batches| {
@@ -165,9 +152,10 @@ fn letter<T: Serialize>(step: &str, event: Timed<T>) -> DeadLetter {
     }
 }
 
-struct Combine<K, T, F: Fold<T>> {
+struct Combine<K, T, F: Aggregate<T>> {
     key: Rc<dyn Fn(&T) -> K>,
     assign: Box<dyn Assign>,
+    disjoint: bool,
     fold: Rc<F>,
     /// Emptied after each activation, with their room kept for the next.
     panes: Vec<(Window, HashTable<Part<K, F::State>>)>,
@@ -184,10 +172,10 @@ struct Part<K, S> {
 const PANES_KEPT_MAX: usize = 16;
 const PANE_KEPT_MAX: usize = 1 << 18;
 
-impl<K: Record, T: Event, F: Fold<T>> Combine<K, T, F> {
+impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
     /// Folds an event into its windows; `false` if it is late for all of them.
     fn add(&mut self, event: &Timed<T>) -> bool {
-        if let Some((window, _)) = self.panes.get(self.last).filter(|_| self.assign.disjoint()) {
+        if let Some((window, _)) = self.panes.get(self.last).filter(|_| self.disjoint) {
             if window.start <= event.time && event.time < window.end {
                 let on_time = window.end > event.horizon;
                 if on_time {
@@ -247,7 +235,7 @@ struct Slot<K, S> {
     at: usize,
 }
 
-fn merge<'s, K: Record, T: Event, F: Fold<T>>(
+fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
     partials: StreamVec<'s, Epoch, Partial<K, F::State>>,
     name: &str,
     mut state: Merge<K, F::State, F>,
@@ -286,7 +274,7 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
         partial: Partial<K, S>,
         changes: &mut Vec<Change<Windowed<K>, F::Out>>,
     ) where
-        F: Fold<T, State = S>,
+        F: Aggregate<T, State = S>,
     {
         let Partial { route, key, window, state } = partial;
         let pane = self.windows.entry((window.end, window.start)).or_default();
@@ -312,7 +300,7 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
     /// Retracts the rows of windows that closed longer ago than they are kept.
     fn expire<T>(&mut self, watermark: EventTime, changes: &mut Vec<Change<Windowed<K>, F::Out>>)
     where
-        F: Fold<T, State = S>,
+        F: Aggregate<T, State = S>,
     {
         while let Some(first) = self.windows.first_entry() {
             let (end, start) = *first.key();
