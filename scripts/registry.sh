@@ -10,7 +10,7 @@
 #   scripts/registry.sh lock                                       after a change of version: rewrite SHA256SUMS
 #
 # Schemas are kept in a file of DIR (default: $THALWEG_CACHE/run/registry-PORT), because the topics that name their ids
-# outlive `down` too. Compatibility is BACKWARD from the start, as with Confluent's own registry; Apicurio's is NONE.
+# outlive `down` too. `up` sets compatibility to BACKWARD, as Confluent's own registry has it; Apicurio's is NONE.
 set -euo pipefail
 name=registry
 goal=dependency:copy
@@ -21,15 +21,22 @@ unpack() { (cd "$1" && tar -xzf ./*.tar.gz && rm ./*.tar.gz); }
 
 url() { echo "http://127.0.0.1:$port/apis/ccompat/v7"; }
 
+# Prints the first line of the answer: METHOD PATH [BODY].
+request() {
+    exec 2>/dev/null 3<>"/dev/tcp/127.0.0.1/$port" || exit
+    printf '%s /apis/ccompat/v7%s HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n' "$1" "$2" >&3
+    printf 'Content-Length: %d\r\n\r\n%s' "${#3}" "$3" >&3
+    timeout 10 head -n 1 <&3
+}
+
 # The list of subjects is answered with 200: the storage behind the API is open.
-ready() {
-    local line=''
-    line=$(
-        exec 2>/dev/null 3<>"/dev/tcp/127.0.0.1/$port" || exit
-        printf 'GET /apis/ccompat/v7/subjects HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n' >&3
-        timeout 5 head -n 1 <&3
-    ) || return
-    [[ $line == *' 200 '* ]]
+ready() { [[ $(request GET /subjects '') == *' 200 '* ]]; }
+
+# Once for a folder: a level that somebody chose later stays.
+set_compatibility() {
+    [ ! -f "$dir/configured" ] || return 0
+    [[ $(request PUT /config '{"compatibility":"BACKWARD"}') == *' 200 '* ]] || die "it refused to set compatibility"
+    touch "$dir/configured"
 }
 
 exec_registry() {
@@ -40,7 +47,7 @@ exec_registry() {
         -Dquarkus.management.host=127.0.0.1 -Dquarkus.management.port=0 \
         -Dapicurio.storage.kind=sql -Dapicurio.storage.sql.kind=h2 "-Dapicurio.datasource.url=jdbc:h2:file:$dir/registry" \
         -Dapicurio.datasource.username=sa -Dapicurio.datasource.password=sa \
-        "-Dapicurio.import.work-dir=$dir/tmp" -Dapicurio.rules.global.compatibility=BACKWARD \
+        "-Dapicurio.import.work-dir=$dir/tmp" \
         -Dquarkus.http.access-log.enabled=false \
         -jar "$home/apicurio-registry-app-$(pinned_version registry)-runner.jar"
 }
@@ -69,6 +76,7 @@ case $command in
         if ! running; then
             say "starting Apicurio Registry $(pinned_version registry) on $(url), data in $dir"
             start "$here/registry.sh" exec --port "$port" --dir "$dir"
+            set_compatibility
         elif ! ready; then
             die "a registry already runs on $dir, at another port; stop it first: $0 down --dir $dir"
         fi

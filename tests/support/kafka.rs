@@ -141,7 +141,7 @@ impl Broker {
         }
     }
 
-    /// Writes records `(key, value, time in ms)` in this order, and returns the offsets they got once all are acknowledged.
+    /// Writes records `(key, value, time in ms, not 0)` in this order, and returns the offsets they got once all are acknowledged.
     pub fn produce<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,
         topic: &str,
@@ -171,6 +171,10 @@ impl Broker {
             .expect("the producer's configuration is right");
         let mut sent = 0;
         for (key, value, ts_ms) in records {
+            assert_ne!(
+                ts_ms, 0,
+                "librdkafka takes time 0 for now: no record can be given it"
+            );
             let mut record = BaseRecord::<[u8], [u8]>::to(topic)
                 .partition(partition)
                 .timestamp(ts_ms);

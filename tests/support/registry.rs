@@ -21,7 +21,9 @@ impl Registry {
     pub fn start() -> Self {
         let http = client();
         let server = Server::start(SCRIPT, &[], |port| answers(&http, port));
-        Self { server, http }
+        let registry = Self { server, http };
+        registry.set_compatibility("BACKWARD"); // as Confluent's own has it; this one starts with NONE
+        registry
     }
 
     /// The registry that all tests of this process share: for those that use subjects with names of their own.
@@ -68,14 +70,17 @@ impl Registry {
         id.ok_or_else(|| (200, format!("no id in {body}")))
     }
 
-    /// Sets what a subject's next version must be compatible with: `NONE`, `BACKWARD`, `FULL`… It is `BACKWARD` at first.
-    pub fn set_compatibility(&self, subject: &str, level: &str) {
+    /// Sets what the next version of every subject must be compatible with: `NONE`, `BACKWARD` (at first), `FULL`…
+    ///
+    /// For all subjects only: unlike Confluent's, this registry goes on to refuse by the global level what a subject's own
+    /// level of `NONE` would let pass.
+    pub fn set_compatibility(&self, level: &str) {
         let request = self
             .http
-            .put(format!("{}/config/{subject}", self.url()))
+            .put(format!("{}/config", self.url()))
             .json(&json!({ "compatibility": level }));
         send(request)
-            .unwrap_or_else(|(status, body)| panic!("config of {subject} was refused with {status}: {body}"));
+            .unwrap_or_else(|(status, body)| panic!("compatibility was refused with {status}: {body}"));
     }
 }
 
