@@ -18,7 +18,6 @@ pub mod stream;
 pub mod table;
 pub mod window;
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::Location;
@@ -41,7 +40,7 @@ use crate::operator::serve::serve;
 use crate::operator::upsert::upsert;
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record};
-use crate::source::{DeadLetter, Environment, Opened, Source, UpsertSource};
+use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertSource};
 use crate::time::Epoch;
 use crate::timeline::Desk;
 use crate::view::{ViewSpec, Views};
@@ -106,8 +105,8 @@ pub struct Context {
     pub probe: Handle<Epoch>,
     /// Steps, sources and mistakes so far.
     pub plan: RefCell<Plan>,
-    /// In place of a source of that name: an `Opened<T>` that a test gives.
-    pub substitutes: RefCell<HashMap<String, Box<dyn Any>>>,
+    /// In place of the source of that name.
+    pub substitutes: RefCell<HashMap<String, Substitute>>,
     /// How views are made; tests want hashes.
     pub hashed: bool,
     /// Whether readers are made. A plan is drawn without them.
@@ -182,7 +181,7 @@ impl<'s> Dataflow<'s> {
     #[track_caller]
     pub fn source<T: Event>(self, name: &str, source: impl Source<T>) -> Stream<'s, T> {
         let step = self.context().step(name, Kind::Source, &[]);
-        let opened = self.substitute(name).unwrap_or_else(|| source.open(&self.context().env));
+        let opened = source.open(&self.context().env).and_then(|opened| self.substituted(name, opened));
         let (timed, inner) = self.read(name, opened);
         let sources = if timed { vec![SourceId::of(name)] } else { Vec::new() };
         Stream { inner, flow: self, sources: sources.into(), step }
@@ -192,7 +191,7 @@ impl<'s> Dataflow<'s> {
     #[track_caller]
     pub fn table<K: Record, V: Record>(self, name: &str, source: impl UpsertSource<K, V>) -> Table<'s, K, V> {
         let step = self.context().step(name, Kind::Table, &[]);
-        let opened = self.substitute(name).unwrap_or_else(|| source.open(&self.context().env));
+        let opened = source.open(&self.context().env).and_then(|opened| self.substituted(name, opened));
         let (_, records) = self.read(name, opened);
         Table::from_changes(self, upsert(records, name), step, Vec::new(), Rc::new([]))
     }
@@ -202,13 +201,14 @@ impl<'s> Dataflow<'s> {
         self.scope
     }
 
-    fn substitute<T: 'static>(&self, name: &str) -> Option<Result<Opened<T>>> {
-        let given = self.context().substitutes.borrow_mut().remove(name)?;
-        Some(match given.downcast::<Opened<T>>() {
-            Ok(opened) => Ok(*opened),
+    /// The source as it is, or with the records that a test gives in its place.
+    fn substituted<T: 'static>(&self, name: &str, opened: Opened<T>) -> Result<Opened<T>> {
+        let Some(given) = self.context().substitutes.borrow_mut().remove(name) else { return Ok(opened) };
+        match given.opened.downcast::<Opened<T>>() {
+            Ok(given) => Ok(Opened { rules: opened.rules, description: opened.description, ..*given }),
             Err(_) => Err(Error::definition(format!("records of another type were fed to source `{name}`"))
                 .detail(format!("the dataflow reads {}", std::any::type_name::<T>()))),
-        })
+        }
     }
 
     /// Adds the operator that reads a source.

@@ -37,12 +37,12 @@ use crate::ledger::{Claim, Ledger, LedgerStore, MemoryLedger, MemoryLog, Recover
 use crate::metrics::Metrics;
 use crate::runtime::control::Lead;
 use crate::sequencer::{self, Cuts, Sequencer};
-use crate::source::Environment;
+use crate::source::{Environment, Substitute};
 use crate::time::Epoch;
 use crate::view::Views;
 
 /// In place of sources: what tests feed, made anew for each worker.
-pub type Substitutes = Arc<dyn Fn() -> HashMap<String, Box<dyn Any>> + Send + Sync>;
+pub type Substitutes = Arc<dyn Fn() -> HashMap<String, Substitute> + Send + Sync>;
 
 /// Where the ledger is kept.
 #[derive(Clone, Debug)]
@@ -119,6 +119,7 @@ pub(crate) struct Shared {
     /// The last epoch of the ledger at the start: the service is ready once it is closed.
     pub(crate) replay_to: Option<Epoch>,
     pub(crate) live: AtomicBool,
+    pub(crate) ended: AtomicBool,
 }
 
 /// A running dataflow.
@@ -211,6 +212,7 @@ impl Service {
             lead: Mutex::new(lead),
             replay_to,
             live: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             settings,
         });
         let mut threads = Vec::new();

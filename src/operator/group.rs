@@ -16,11 +16,9 @@ use timely::dataflow::operators::generic::Operator;
 use crate::bridge::Halt;
 use crate::error::Error;
 use crate::operator::aggregate::Aggregate;
-use crate::operator::walk::Arrivals;
+use crate::operator::walk::{Arrivals, Update};
 use crate::record::{Change, Record, route, worker_bits};
 use crate::time::Epoch;
-
-type Update<K, T> = ((K, T), Epoch, isize);
 
 struct Group<S, T> {
     state: S,
@@ -31,18 +29,18 @@ struct Group<S, T> {
 
 /// Groups by key and aggregates each group; a group without values has no row.
 pub fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
-    rows: StreamVec<'s, Epoch, Update<K, T>>,
+    rows: StreamVec<'s, Epoch, Update<(K, T)>>,
     name: &str,
     fold: Rc<F>,
     halt: Halt,
 ) -> StreamVec<'s, Epoch, Change<K, F::Out>> {
-    let by_key = Exchange::new(|((key, _), _, _): &Update<K, T>| worker_bits(route(key)));
+    let by_key = Exchange::new(|((key, _), _, _): &Update<(K, T)>| worker_bits(route(key)));
     let step = name.to_owned();
     rows.unary_frontier::<CapacityContainerBuilder<Vec<Change<K, F::Out>>>, _, _, _>(by_key, name, move |_, _| {
         let mut arrivals = Arrivals::new();
         let mut groups: HashMap<K, Group<F::State, T>, FixedState> = HashMap::default();
         move |(input, frontier), output| {
-            arrivals.gather(input);
+            arrivals.gather_updates(input);
             while let Some((epoch, capability, batches)) = arrivals.next(frontier) {
                 let mut updates: BTreeMap<K, BTreeMap<T, isize>> = BTreeMap::new();
                 for ((key, value), _, diff) in batches.into_iter().flatten() {

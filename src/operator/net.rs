@@ -9,29 +9,26 @@ use timely::dataflow::operators::generic::Operator;
 
 use crate::bridge::Halt;
 use crate::error::Error;
-use crate::operator::walk::Arrivals;
+use crate::operator::walk::{Arrivals, Update};
 use crate::record::{Change, Record, route, worker_bits};
 use crate::time::Epoch;
-
-type Update<K, V> = ((K, V), Epoch, isize);
 
 /// Sums up each key's updates of an epoch, on the worker that owns the key. A key that ends up with more than one row
 /// more or less breaks the promise of a table, and halts with the step's name.
 pub fn net<'s, K: Record, V: Record>(
-    rows: StreamVec<'s, Epoch, Update<K, V>>,
+    rows: StreamVec<'s, Epoch, Update<(K, V)>>,
     name: &str,
     halt: Halt,
 ) -> StreamVec<'s, Epoch, Change<K, V>> {
     let step = name.to_owned();
-    let by_key = Exchange::new(|((key, _), _, _): &Update<K, V>| worker_bits(route(key)));
+    let by_key = Exchange::new(|((key, _), _, _): &Update<(K, V)>| worker_bits(route(key)));
     rows.unary_frontier::<CapacityContainerBuilder<Vec<Change<K, V>>>, _, _, _>(by_key, name, move |_, _| {
         let mut arrivals = Arrivals::new();
         move |(input, frontier), output| {
-            arrivals.gather(input);
+            arrivals.gather_updates(input);
             while let Some((epoch, capability, batches)) = arrivals.next(frontier) {
                 let mut sums: BTreeMap<(K, V), isize> = BTreeMap::new();
-                for (row, time, diff) in batches.into_iter().flatten() {
-                    debug_assert_eq!(time, epoch, "a batch holds the updates of its own epoch");
+                for (row, _, diff) in batches.into_iter().flatten() {
                     *sums.entry(row).or_default() += diff;
                 }
                 let mut session = output.session(&capability);

@@ -8,7 +8,7 @@ use timely::dataflow::operators::probe::{Handle, Probe};
 
 use crate::record::{Change, Record};
 use crate::time::Epoch;
-use crate::view::ShardWriter;
+use crate::view::shard::ShardWriter;
 
 /// Applies changes as they arrive. They stay invisible until the epoch closes, which is when `probe` has passed it: in
 /// timely, when every worker has applied what belongs to it.

@@ -111,6 +111,27 @@ impl<C: Container> Arrivals<C> {
     }
 }
 
+/// A differential update.
+pub type Update<D> = (D, Epoch, isize);
+
+impl<D: 'static> Arrivals<Vec<Update<D>>> {
+    /// Takes in differential updates, each for its own epoch: one message may hold those of several.
+    pub fn gather_updates<P: Pull<Message<Epoch, Vec<Update<D>>>>>(
+        &mut self,
+        input: &mut InputHandleCore<Epoch, Vec<Update<D>>, P>,
+    ) where
+        D: Clone,
+    {
+        input.for_each(|cap, data| {
+            for update in data.drain(..) {
+                let epoch = update.1;
+                let arrived = self.epochs.entry(epoch).or_insert_with(|| (cap.delayed(&epoch, 0), vec![Vec::new()]));
+                arrived.1[0].push(update);
+            }
+        });
+    }
+}
+
 impl<C: Container> Default for Arrivals<C> {
     fn default() -> Self {
         Self::new()

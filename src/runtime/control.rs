@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use timely::container::CapacityContainerBuilder;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::CapabilitySet;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::generic::operator::source;
@@ -18,7 +18,7 @@ use timely::worker::Worker;
 
 use crate::bridge::Waker;
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ledger::Bindings;
 use crate::position::{EpochBinding, SourceId};
 use crate::runtime::{Shared, WakerSlot};
@@ -117,7 +117,7 @@ impl Lead {
         orders.append(&mut self.sequencer.take_orders());
         match next {
             Next::Open(binding) => {
-                shared.metrics.epochs().opened(self.sequencer.in_flight());
+                shared.metrics.epochs.records.observe(binding.records() as f64);
                 // The scribe only ends after a halt.
                 let _halted = self.scribe.send(binding.clone());
                 orders.push(Order::Epoch { binding, replay: false });
@@ -131,6 +131,7 @@ impl Lead {
                 orders.push(Order::Stop);
             }
         }
+        shared.metrics.epochs.in_flight.set(self.sequencer.in_flight() as i64);
         if self.replay.is_none() && !stopping {
             shared.live.store(true, Ordering::Release);
         }
@@ -252,7 +253,6 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
                 input.for_each(|_, orders| orders.drain(..).for_each(|(_, order)| desk.deliver(&order)));
             }
         });
-        let _unused = Pipeline;
     });
     let mut made = activators.borrow_mut().drain(..).collect::<Vec<_>>().into_iter();
     let (reporter, sequencer) = (made.next(), made.next());
@@ -278,10 +278,4 @@ impl Lead {
             activator.activate_after(wait);
         }
     }
-}
-
-/// An error for what can only be a fault of ours.
-#[allow(dead_code)]
-fn fault(what: &str) -> Error {
-    Error::internal(what)
 }

@@ -25,7 +25,8 @@ pub(super) fn write(shared: &Shared, mut ledger: Box<dyn LedgerStore>, bindings:
             shared.halt.halt(error);
             return;
         }
-        shared.metrics.ledger_appended(clock::instant() - begun, ledger.len_bytes());
+        shared.metrics.ledger.append.observe((clock::instant() - begun).as_secs_f64());
+        shared.metrics.ledger.bytes.set(i64::try_from(ledger.len_bytes()).unwrap_or(i64::MAX));
         if let Some(last) = group.last() {
             shared.inbox.durable(last.epoch);
         }

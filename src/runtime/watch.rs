@@ -1,6 +1,7 @@
 //! The thread that looks at the sources from outside: which partitions there are, and where they end.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock;
@@ -20,8 +21,7 @@ pub(super) type Watched = (SourceId, String, Arc<dyn Driver>);
 pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes>) -> Vec<Watched> {
     let given = substitutes.map(|make| make()).unwrap_or_default();
     let driver = |source: &PlannedSource| {
-        let given = given.get(&source.rules.name).and_then(|given| given.downcast_ref::<crate::source::Substitute>());
-        given.map_or_else(|| source.driver.clone(), |substitute| substitute.driver.clone())
+        given.get(&source.rules.name).map_or(&source.driver, |substitute| &substitute.driver).clone()
     };
     planned.iter().map(|source| (source.rules.id, source.rules.name.clone(), driver(source))).collect()
 }
@@ -41,7 +41,7 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
         first = false;
         let looked = clock::instant();
         while clock::instant() - looked < EVERY {
-            if shared.halt.is_halted() || shared.inbox.stopping() || shared.finished() {
+            if shared.halt.is_halted() || shared.inbox.stopping() || shared.ended.load(Ordering::Acquire) {
                 return;
             }
             std::thread::sleep(TICK);

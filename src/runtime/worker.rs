@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use timely::communication::Config as Communication;
@@ -53,7 +54,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
         }
         Err(error) => shared.halt.halt(Error::outside("cannot start the engine").detail(error)),
     }
-    shared.end();
+    shared.ended.store(true, Ordering::Release);
 }
 
 fn drop_all(worker: &mut Worker) {
@@ -147,10 +148,12 @@ impl Closer {
         let now = clock::now();
         for batch in self.desk.take_released(epoch) {
             let age_us = now.micros().saturating_sub(batch.oldest.micros());
-            self.shared.metrics.fresh(Duration::from_micros(u64::try_from(age_us).unwrap_or(0)), batch.records);
+            self.shared.metrics.freshness.observe_many(age_us.max(0) as f64 / 1e6, batch.records);
         }
         if self.first {
-            self.shared.metrics.epochs().closed(Duration::from_micros((now.micros() as u64).saturating_sub(epoch.0)));
+            let epochs = &self.shared.metrics.epochs;
+            epochs.duration.observe(now.micros().saturating_sub(epoch.opened_at().micros()).max(0) as f64 / 1e6);
+            epochs.closed_newest.set(epoch.0 as f64 / 1e6);
         }
     }
 }
