@@ -33,6 +33,7 @@ use crate::bridge::{Halt, Waker};
 use crate::dataflow::plan::{Kind, Plan};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
+use crate::demo::Demo;
 use crate::error::{Error, Result};
 use crate::ingest::{self, Bounds, Ingest};
 use crate::operator::letters::letters;
@@ -50,9 +51,36 @@ use crate::view::{ViewSpec, Views};
 pub struct Flow {
     name: &'static str,
     build: Arc<dyn Fn(Dataflow<'_>) -> Result<()> + Send + Sync>,
+    demo: Option<DemoFunction>,
+    queries: &'static [&'static str],
 }
 
+/// Makes data for a first try.
+pub type DemoFunction = Arc<dyn Fn(&Demo) -> Result<()> + Send + Sync>;
+
 impl Flow {
+    /// Gives the dataflow data of its own, for `demo`: `make` writes topics until it is told to stop. `queries` are
+    /// paths to try, as in `/v1/views/spend/rows?limit=3`.
+    pub fn demo(
+        mut self,
+        make: impl Fn(&Demo) -> Result<()> + Send + Sync + 'static,
+        queries: &'static [&'static str],
+    ) -> Self {
+        self.demo = Some(Arc::new(make));
+        self.queries = queries;
+        self
+    }
+
+    /// What makes its demo data.
+    pub fn demo_function(&self) -> Option<&DemoFunction> {
+        self.demo.as_ref()
+    }
+
+    /// Paths to try.
+    pub fn demo_queries(&self) -> &'static [&'static str] {
+        self.queries
+    }
+
     /// Its name.
     pub fn name(&self) -> &'static str {
         self.name
@@ -86,7 +114,7 @@ pub fn dataflow<R: Outcome>(
     name: &'static str,
     build: impl Fn(Dataflow<'_>) -> R + Send + Sync + 'static,
 ) -> Flow {
-    Flow { name, build: Arc::new(move |flow| build(flow).outcome()) }
+    Flow { name, build: Arc::new(move |flow| build(flow).outcome()), demo: None, queries: &[] }
 }
 
 /// What a dataflow is built with on one worker.

@@ -6,9 +6,12 @@
 pub mod bridge;
 pub mod clock;
 pub mod codec;
+pub mod cli;
 pub mod dataflow;
+pub mod demo;
 pub mod error;
 pub mod health;
+pub mod http;
 pub mod ingest;
 pub mod ledger;
 pub mod metrics;
@@ -24,6 +27,7 @@ pub mod time;
 pub mod timeline;
 pub mod view;
 
+pub use cli::main;
 pub use dataflow::{Flow, dataflow};
 pub use error::{Error, Kind, Result};
 pub use operator::aggregate::Aggregate;

@@ -133,7 +133,6 @@ proptest! {
         for (until, records_max, arriving) in calls.into_iter().chain(last) {
             let there = (*arrived.borrow() + arriving).min(log.len());
             *arrived.borrow_mut() = there;
-            let waiting = |records: &Waits, next| records.0.iter().any(|(offset, left)| *offset == next && *left > 0);
             let progress = partition
                 .read(until, records_max, &mut records, &mut intake, |_| { faults += 1; Ok(()) })
                 .unwrap();
@@ -154,7 +153,6 @@ proptest! {
             if progress.at_end {
                 prop_assert!(left.is_none());
             }
-            let _ = waiting;
         }
         prop_assert_eq!(read, all);
         prop_assert_eq!(told, end);
