@@ -16,24 +16,42 @@
 //! answers [`serve::ReadError::Gone`]. Reads look at the floor before and after, so none sees a row half pruned.
 
 pub mod datum;
-pub mod json;
-mod moments;
+pub mod hash;
 pub mod schema;
 pub mod serve;
+pub mod shard;
+
+mod build;
+mod flatten;
+mod json;
+mod layout;
+mod moments;
+mod parse;
+mod plan;
+mod read;
+mod scan;
+mod trace;
+
 #[cfg(test)]
 mod tests;
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use crate::error::{Error, Result};
 use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
-use crate::time::{Epoch, EventTime};
+use crate::record::Record;
+use crate::time::{self, Epoch, EventTime};
+use crate::view::layout::Layout;
 use crate::view::moments::{Moments, Rise};
 use crate::view::serve::{ReadError, Serve};
+use crate::view::shard::{Shard, ShardWriter};
 
 /// What a view is: its name, what its fields are called, how much it keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +178,7 @@ pub struct Views {
 struct Defined {
     serve: Arc<dyn Serve>,
     floored: Arc<dyn Floored>,
+    typed: Arc<dyn Any + Send + Sync>,
 }
 
 /// What `close` needs of a view.
@@ -181,6 +200,39 @@ impl Views {
             closed: watch::Sender::new(None),
             views: RwLock::default(),
         })
+    }
+
+    /// The view of this spec. Every worker calls it while it builds the dataflow; the first call makes the view.
+    ///
+    /// # Errors
+    /// When names of fields clash or don't fit the types, and when another view has the name.
+    pub fn define<K: Record, V: Record>(&self, spec: ViewSpec) -> Result<Arc<View<K, V>>> {
+        let mut views = self.views.write();
+        if let Some(defined) = views.get(&spec.name) {
+            let clash = || {
+                Error::definition(format!("two views are named `{}`", spec.name))
+                    .detail("they differ in their settings or types")
+                    .hint("give each view a name of its own")
+            };
+            let view = defined
+                .typed
+                .clone()
+                .downcast::<View<K, V>>()
+                .map_err(|_| clash())?;
+            return if *view.spec() == spec {
+                Ok(view)
+            } else {
+                Err(clash())
+            };
+        }
+        let view = Arc::new(View::<K, V>::new(spec, self.peers)?);
+        let defined = Defined {
+            serve: view.clone(),
+            floored: view.clone(),
+            typed: view.clone(),
+        };
+        views.insert(view.spec().name.clone(), defined);
+        Ok(view)
     }
 
     /// Makes an epoch visible in all views at once. To be called by one thread, when the frontier has passed the epoch
@@ -263,5 +315,76 @@ impl Views {
     /// Workers in the whole cluster.
     pub fn peers(&self) -> usize {
         self.peers
+    }
+}
+
+/// A typed view: one shard for each of this process's workers. Read through [`Serve`].
+pub struct View<K, V> {
+    spec: ViewSpec,
+    layout: Layout,
+    /// One place for every worker of the cluster; those of other processes stay empty.
+    shards: Box<[OnceLock<Arc<Shard<K, V>>>]>,
+    /// No read may be below this epoch.
+    floor: AtomicU64,
+}
+
+impl<K: Record, V: Record> View<K, V> {
+    fn new(spec: ViewSpec, peers: usize) -> Result<Self> {
+        let layout = Layout::of::<K, V>(&spec)?;
+        let shards = std::iter::repeat_with(OnceLock::new).take(peers.max(1)).collect();
+        Ok(Self {
+            spec,
+            layout,
+            shards,
+            floor: AtomicU64::new(0),
+        })
+    }
+
+    /// The worker's hand on its shard, taken once by each worker of this process.
+    ///
+    /// # Panics
+    /// When the worker has taken it already, or is none of the cluster's.
+    pub fn shard(self: &Arc<Self>, worker: usize) -> ShardWriter<K, V> {
+        let shard = Arc::new(Shard::new());
+        let taken = self.shards[worker].set(shard.clone()).is_err();
+        assert!(
+            !taken,
+            "view `{}`: worker {worker} has taken its shard already",
+            self.spec.name
+        );
+        ShardWriter::new(self.clone(), shard)
+    }
+
+    pub(crate) fn floor(&self) -> Epoch {
+        Epoch(self.floor.load(Ordering::SeqCst))
+    }
+}
+
+impl<K: Record, V: Record> Floored for View<K, V> {
+    fn floor(&self) -> Epoch {
+        View::floor(self)
+    }
+
+    fn rise(&self, closed: Epoch) -> Rise {
+        let history = u64::try_from(time::micros(self.spec.history)).unwrap_or(u64::MAX);
+        let local: Vec<_> = self.shards.iter().filter_map(OnceLock::get).collect();
+        let each = self.spec.superseded_max / local.len().max(1);
+        let mut rise = Rise {
+            wanted: Epoch(closed.0.saturating_sub(history)),
+            forced: Epoch::ZERO,
+        };
+        for shard in local {
+            let crowding = shard.crowding(closed, each);
+            rise.wanted = rise.wanted.max(crowding.wanted);
+            rise.forced = rise.forced.max(crowding.forced);
+        }
+        rise
+    }
+
+    fn set_floor(&self, floor: Epoch) {
+        self.floor.store(floor.0, Ordering::SeqCst);
+        for shard in self.shards.iter().filter_map(OnceLock::get) {
+            shard.forget(floor);
+        }
     }
 }

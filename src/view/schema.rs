@@ -80,7 +80,7 @@ pub enum Numbers {
 
 impl ViewSchema {
     /// All fields in the order of a row's datums: the key's, then the value's.
-    pub fn fields(&self) -> impl Iterator<Item = &Field> {
+    pub fn fields(&self) -> impl Iterator<Item = &Field> + Clone {
         self.key.iter().chain(&self.value)
     }
 
@@ -150,5 +150,66 @@ impl fmt::Display for Type {
             Type::Enum(variants) => write!(f, "enum<{}>", variants.join(", ")),
             Type::Json => f.write_str("json"),
         }
+    }
+}
+
+/// How the datum of a whole key or value falls into fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// No field.
+    Unit,
+    /// One field.
+    One,
+    /// A struct or tuple of so many.
+    Parts(usize),
+    /// `Window`: start and end.
+    Window,
+    /// `Windowed`: the key's fields, start and end.
+    Windowed(Box<Shape>),
+}
+
+impl Shape {
+    /// The datum's fields, in order, onto `row`. `names` are those that a struct's fields had when they were traced: a
+    /// struct that leaves fields out when it is written has nulls there.
+    pub fn spread(&self, datum: Datum, names: &[&'static str], row: &mut Vec<Datum>) {
+        match (self, datum) {
+            (Shape::Unit, _) => {}
+            (Shape::Windowed(inner), Datum::Struct(parts)) => {
+                let mut parts = parts.into_iter();
+                let mut part = || parts.next().map_or(Datum::Null, |(_, datum)| datum);
+                inner.spread(part(), names, row);
+                Shape::Window.spread(part(), &["start", "end"], row);
+            }
+            (Shape::Window, Datum::Struct(parts)) => row.extend(parts.into_iter().map(|(_, datum)| datum)),
+            (Shape::Parts(count), Datum::Struct(parts)) if parts.len() == *count => {
+                row.extend(parts.into_iter().map(|(_, datum)| datum));
+            }
+            (Shape::Parts(_), Datum::Struct(mut parts)) => {
+                row.extend(names.iter().map(|name| {
+                    let at = parts.iter().position(|(other, _)| other == name);
+                    at.map_or(Datum::Null, |at| parts.swap_remove(at).1)
+                }));
+            }
+            (Shape::Parts(count), Datum::List(parts)) if parts.len() == *count => row.extend(parts),
+            (Shape::One, datum) => row.push(datum),
+            // Written otherwise than read: the fields can't be told apart.
+            (shape, _) => row.extend(std::iter::repeat_n(Datum::Null, shape.fields())),
+        }
+    }
+
+    /// How many fields there are.
+    pub fn fields(&self) -> usize {
+        match self {
+            Shape::Unit => 0,
+            Shape::One => 1,
+            Shape::Parts(count) => *count,
+            Shape::Window => 2,
+            Shape::Windowed(inner) => inner.fields() + 2,
+        }
+    }
+
+    /// Whether the last two fields are a window.
+    pub fn is_windowed(&self) -> bool {
+        matches!(self, Shape::Window | Shape::Windowed(_))
     }
 }

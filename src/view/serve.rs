@@ -354,7 +354,7 @@ pub fn cursor_epoch(cursor: &str) -> Result<Epoch, ReadError> {
 }
 
 /// Where a page ended. Postcard in URL-safe base64; the key is postcard of the view's own key type.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cursor {
     /// The epoch that all pages are read at.
     pub epoch: Epoch,
