@@ -355,6 +355,14 @@ impl<K: Record, V: Record> View<K, V> {
         ShardWriter::new(self.clone(), shard)
     }
 
+    /// Rows stored, and superseded versions.
+    #[cfg(test)]
+    fn stored(&self) -> (usize, usize) {
+        let shards = self.shards.iter().filter_map(OnceLock::get);
+        let stored = shards.map(|shard| shard.stored());
+        stored.fold((0, 0), |(rows, older), (r, o)| (rows + r, older + o))
+    }
+
     pub(crate) fn floor(&self) -> Epoch {
         Epoch(self.floor.load(Ordering::SeqCst))
     }
