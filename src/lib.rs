@@ -7,6 +7,8 @@ pub mod bridge;
 pub mod clock;
 pub mod codec;
 pub mod error;
+pub mod health;
+pub mod metrics;
 pub mod position;
 pub mod record;
 pub mod source;
