@@ -13,6 +13,7 @@ pub mod position;
 pub mod record;
 pub mod source;
 pub mod time;
+pub mod view;
 
 pub use error::{Error, Kind, Result};
 pub use record::{Event, F64, Record};
