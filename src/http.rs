@@ -147,7 +147,9 @@ pub fn serve(settings: HttpSettings, state: Arc<State>, runtime: &Handle) -> Res
 fn unbound(wanted: SocketAddr, error: &std::io::Error) -> Error {
     let refused = Error::outside(format!("HTTP can't listen on {wanted}")).detail(error);
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => refused.hint("stop the other process, or choose another port (0: any free one)"),
+        std::io::ErrorKind::AddrInUse => {
+            refused.hint("stop the other process, or choose another port (0: any free one)")
+        }
         std::io::ErrorKind::PermissionDenied => refused.hint("choose a port above 1023"),
         _ => refused,
     }

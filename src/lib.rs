@@ -8,6 +8,7 @@ pub mod clock;
 pub mod codec;
 pub mod error;
 pub mod health;
+pub mod http;
 pub mod metrics;
 pub mod position;
 pub mod record;

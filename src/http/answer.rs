@@ -15,6 +15,7 @@ use hyper::{Response, StatusCode};
 use crate::http::{State, json};
 use crate::position::SourceId;
 use crate::time::{Epoch, EventTime, micros};
+use crate::view::datum::Datum;
 use crate::view::serve::{FoundRow, Serve};
 use crate::view::{Moment, Windows};
 
@@ -29,7 +30,10 @@ impl Answer {
     pub(crate) fn respond(self, asked: &HeaderMap) -> Response<Full<Bytes>> {
         let tag = self.tag.and_then(|tag| HeaderValue::try_from(tag).ok());
         let had = tag.as_ref().is_some_and(|tag| {
-            asked.get_all(IF_NONE_MATCH).iter().any(|given| matches(given.as_bytes(), tag.as_bytes()))
+            asked
+                .get_all(IF_NONE_MATCH)
+                .iter()
+                .any(|given| matches(given.as_bytes(), tag.as_bytes()))
         });
         let mut response = if had {
             let mut response = Response::new(Full::default());
@@ -55,7 +59,10 @@ fn matches(given: &[u8], tag: &[u8]) -> bool {
         tag.strip_prefix(b"W/").unwrap_or(tag)
     }
     // Our tags hold no comma, so a tag that does, split here, can't be taken for one of ours.
-    given.trim_ascii() == b"*" || given.split(|byte| *byte == b',').any(|one| opaque(one) == opaque(tag))
+    given.trim_ascii() == b"*"
+        || given
+            .split(|byte| *byte == b',')
+            .any(|one| opaque(one) == opaque(tag))
 }
 
 /// A JSON response.
@@ -64,10 +71,16 @@ pub(crate) fn json(body: Vec<u8>) -> Response<Full<Bytes>> {
 }
 
 /// A response of any type.
-pub(crate) fn of_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+pub(crate) fn of_type(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Vec<u8>,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -85,7 +98,11 @@ pub(crate) fn positions(out: &mut Vec<u8>, state: &State, at: &Moment) {
     let mut first = true;
     for name in &state.sources {
         let source = SourceId::of(name);
-        let mut bound = at.positions.iter().filter(|(id, _)| id.source == source).peekable();
+        let mut bound = at
+            .positions
+            .iter()
+            .filter(|(id, _)| id.source == source)
+            .peekable();
         if bound.peek().is_none() {
             continue;
         }
@@ -125,8 +142,12 @@ pub(crate) fn row_tag(view: &dyn Serve, found: &FoundRow) -> Option<String> {
     let mut tag = format!("W/\"{}", found.version);
     if let Some(closed) = found.closed {
         tag.push_str(if closed { "-c" } else { "-o" });
-        if let Some(start) = view.schema().position("window_start").and_then(|at| found.row.get(at)) {
-            let _infallible = write!(tag, "-{}", xxhash_rust::xxh3::xxh3_64(format!("{start:?}").as_bytes()));
+        let start = view
+            .schema()
+            .position("window_start")
+            .and_then(|at| found.row.get(at));
+        if let Some(Datum::Time(start)) = start {
+            let _infallible = write!(tag, "-{}", start.micros());
         }
     }
     tag.push('"');
@@ -150,7 +171,10 @@ fn closed_through(windows: Windows, watermark: EventTime) -> i64 {
     match windows {
         Windows::Aligned { size, every, offset } if watermark != EventTime::MIN => {
             let first_end = micros(offset).saturating_add(micros(size));
-            watermark.micros().saturating_sub(first_end).div_euclid(micros(every).max(1))
+            watermark
+                .micros()
+                .saturating_sub(first_end)
+                .div_euclid(micros(every).max(1))
         }
         _ => watermark.micros(),
     }
@@ -174,7 +198,11 @@ mod tests {
 
     #[test]
     fn windows_close_when_the_watermark_reaches_an_end() {
-        let (size, every, offset) = (Duration::from_micros(60), Duration::from_micros(20), Duration::from_micros(5));
+        let (size, every, offset) = (
+            Duration::from_micros(60),
+            Duration::from_micros(20),
+            Duration::from_micros(5),
+        );
         let windows = Windows::Aligned { size, every, offset };
         let through = |at| closed_through(windows, EventTime(at));
         // Ends are at 65, 85, 105 …

@@ -8,7 +8,10 @@ use crate::time::{Epoch, EventTime};
 /// Appends `text` as a JSON string.
 pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
     // Names and times need no escaping, nearly always.
-    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+    if text
+        .bytes()
+        .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
+    {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
@@ -32,14 +35,17 @@ pub(crate) fn time(out: &mut Vec<u8>, time: EventTime) {
     }
 }
 
-/// Appends `"epoch":…,"time":…,"watermark":…`, with which every answer begins.
-pub(crate) fn moment(out: &mut Vec<u8>, epoch: Epoch, watermark: EventTime) {
+/// Appends a number as a string: a member's name.
+pub(crate) fn quoted(out: &mut Vec<u8>, value: impl Display) {
+    let _infallible = write!(out, "\"{value}\"");
+}
+
+/// Appends `"epoch":…,"time":…`, with which every answer begins.
+pub(crate) fn moment(out: &mut Vec<u8>, epoch: Epoch) {
     out.extend_from_slice(b"\"epoch\":");
     number(out, epoch.0);
     out.extend_from_slice(b",\"time\":");
     time(out, epoch.opened_at());
-    out.extend_from_slice(b",\"watermark\":");
-    time(out, watermark);
 }
 
 /// Appends what `write` writes for each item, with commas between.

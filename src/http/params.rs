@@ -12,43 +12,36 @@ use std::time::Duration;
 
 use crate::http::problem::{Kind, Problem};
 use crate::position::Offset;
-use crate::time::{Epoch, EventTime};
+use crate::time::Epoch;
+use crate::view::AsOf;
+use crate::view::schema::Numbers;
+use crate::view::serve::{Op, OrderBy, WindowPick};
 
 /// The control words. Everything else in a query string is a condition on a field.
-pub(crate) const CONTROL_WORDS: [&str; 9] =
-    ["after", "as_of", "cursor", "limit", "numbers", "order", "positions", "wait", "window"];
-
-/// How a field is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Comparison {
-    Eq,
-    Ne,
-    Lt,
-    Le,
-    Gt,
-    Ge,
-    Prefix,
-}
+pub(crate) const CONTROL_WORDS: [&str; 9] = [
+    "after",
+    "as_of",
+    "cursor",
+    "limit",
+    "numbers",
+    "order",
+    "positions",
+    "wait",
+    "window",
+];
 
 /// One condition on a field; the value is still text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Condition<'a> {
     pub field: Cow<'a, str>,
-    pub comparison: Comparison,
+    pub op: Op,
     pub value: Cow<'a, str>,
-}
-
-/// The moment that a read asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AsOf {
-    Epoch(Epoch),
-    Time(EventTime),
 }
 
 /// An offset that the answer must include.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct After<'a> {
-    pub source: Cow<'a, str>,
+pub(crate) struct After {
+    pub source: String,
     pub partition: u32,
     pub offset: Offset,
 }
@@ -57,15 +50,15 @@ pub(crate) struct After<'a> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Params<'a> {
     pub conditions: Vec<Condition<'a>>,
-    pub after: Vec<After<'a>>,
+    pub after: Vec<After>,
     pub as_of: Option<AsOf>,
     pub cursor: Option<Cow<'a, str>>,
     pub limit: Option<usize>,
-    pub numbers_as_strings: bool,
-    pub order: Option<Cow<'a, str>>,
-    pub positions: bool,
+    pub numbers: Numbers,
+    pub order: Vec<OrderBy>,
+    pub positions_left_out: bool,
     pub wait: Option<Duration>,
-    pub window: Option<Cow<'a, str>>,
+    pub window: Option<WindowPick>,
 }
 
 impl<'a> Params<'a> {
@@ -103,23 +96,17 @@ impl<'a> Params<'a> {
             "as_of" => self.as_of = Some(as_of(&value)?),
             "cursor" => self.cursor = Some(value),
             "limit" => self.limit = Some(limit(&value)?),
-            "numbers" => {
-                self.numbers_as_strings = match &*value {
-                    "string" => true,
-                    "number" => false,
-                    _ => return Err(refused(name, "`string` or `number`", &value)),
-                }
-            }
-            "order" => self.order = Some(value),
+            "numbers" => self.numbers = numbers(&value)?,
+            "order" => self.order = order(&value)?,
             "positions" => {
-                self.positions = match &*value {
-                    "true" => true,
-                    "false" => false,
+                self.positions_left_out = match &*value {
+                    "true" => false,
+                    "false" => true,
                     _ => return Err(refused(name, "`true` or `false`", &value)),
                 }
             }
             "wait" => self.wait = Some(wait(&value)?),
-            "window" => self.window = Some(value),
+            "window" => self.window = Some(window(&value)?),
             _ => return Err(Problem::internal(format!("control word `{name}` is not handled"))),
         }
         Ok(())
@@ -128,13 +115,18 @@ impl<'a> Params<'a> {
 
 /// A parameter that can't be used.
 pub(crate) fn refused(name: &str, expected: &str, got: &str) -> Problem {
-    Problem::new(Kind::Parameter, format!("`{name}` must be {expected}, got `{got}`"))
-        .text("parameter", name)
-        .text("expected", expected)
-        .text("got", got)
+    Problem::new(
+        Kind::Parameter,
+        format!("`{name}` must be {expected}, got `{got}`"),
+    )
+    .text("parameter", name)
+    .text("expected", expected)
+    .text("got", got)
 }
 
-/// `LIMIT_MAX` rows at most in one answer.
+/// Rows in a page unless `limit` says otherwise.
+pub(crate) const LIMIT_DEFAULT: usize = 100;
+/// So many rows at most in one answer.
 pub(crate) const LIMIT_MAX: usize = 10_000;
 
 pub(crate) fn limit(text: &str) -> Result<usize, Problem> {
@@ -162,35 +154,82 @@ pub(crate) fn as_of(text: &str) -> Result<AsOf, Problem> {
 pub(crate) fn wait(text: &str) -> Result<Duration, Problem> {
     let ms = match text.strip_suffix("ms") {
         Some(ms) => ms.parse::<u64>().ok(),
-        None => text.strip_suffix('s').and_then(|s| s.parse::<u64>().ok()).and_then(|s| s.checked_mul(1_000)),
+        None => text
+            .strip_suffix('s')
+            .and_then(|s| s.parse::<u64>().ok())
+            .and_then(|s| s.checked_mul(1_000)),
     };
-    ms.map(Duration::from_millis).ok_or_else(|| refused("wait", "a duration such as 250ms or 2s", text))
+    ms.map(Duration::from_millis)
+        .ok_or_else(|| refused("wait", "a duration such as 250ms or 2s", text))
+}
+
+/// How wide integers are written.
+pub(crate) fn numbers(text: &str) -> Result<Numbers, Problem> {
+    match text {
+        "number" => Ok(Numbers::Exact),
+        "string" => Ok(Numbers::Strings),
+        _ => Err(refused("numbers", "`number` or `string`", text)),
+    }
+}
+
+/// Fields with commas between, `-` in front of those that descend.
+pub(crate) fn order(text: &str) -> Result<Vec<OrderBy>, Problem> {
+    let fields = text.split(',').map(|one| match one.strip_prefix('-') {
+        Some(field) => OrderBy {
+            field: field.to_owned(),
+            descending: true,
+        },
+        None => OrderBy {
+            field: one.to_owned(),
+            descending: false,
+        },
+    });
+    let fields: Vec<_> = fields.collect();
+    match fields.iter().any(|by| by.field.is_empty()) {
+        true => Err(refused("order", "fields such as -window_start,merchant", text)),
+        false => Ok(fields),
+    }
+}
+
+/// `open`, `last_closed`, or the time at which the window starts.
+pub(crate) fn window(text: &str) -> Result<WindowPick, Problem> {
+    match text {
+        "open" => Ok(WindowPick::Open),
+        "last_closed" => Ok(WindowPick::LastClosed),
+        _ => match text.parse() {
+            Ok(start) => Ok(WindowPick::Start(start)),
+            Err(_) => Err(refused(
+                "window",
+                "`open`, `last_closed`, or the time at which it starts",
+                text,
+            )),
+        },
+    }
 }
 
 /// `source:partition:offset`; the source's name may hold colons itself.
-fn after<'b>(text: &str) -> Result<After<'b>, Problem> {
+fn after(text: &str) -> Result<After, Problem> {
     let mut parts = text.rsplitn(3, ':');
-    let offset = parts.next().and_then(|offset| offset.parse().ok()).filter(|offset| *offset >= 0);
+    let offset = parts
+        .next()
+        .and_then(|offset| offset.parse().ok())
+        .filter(|offset| *offset >= 0);
     let partition = parts.next().and_then(|partition| partition.parse().ok());
     match (parts.next(), partition, offset) {
-        (Some(source), Some(partition), Some(offset)) if !source.is_empty() => {
-            Ok(After { source: Cow::Owned(source.to_owned()), partition, offset })
-        }
+        (Some(source), Some(partition), Some(offset)) if !source.is_empty() => Ok(After {
+            source: source.to_owned(),
+            partition,
+            offset,
+        }),
         _ => Err(refused("after", "source:partition:offset", text)),
     }
 }
 
 fn condition<'a>(name: Cow<'a, str>, value: Cow<'a, str>) -> Condition<'a> {
-    let (stem, comparison) = match name.rsplit_once('.') {
-        Some((stem, "eq")) => (stem.len(), Comparison::Eq),
-        Some((stem, "ne")) => (stem.len(), Comparison::Ne),
-        Some((stem, "lt")) => (stem.len(), Comparison::Lt),
-        Some((stem, "le")) => (stem.len(), Comparison::Le),
-        Some((stem, "gt")) => (stem.len(), Comparison::Gt),
-        Some((stem, "ge")) => (stem.len(), Comparison::Ge),
-        Some((stem, "prefix")) => (stem.len(), Comparison::Prefix),
-        _ => (name.len(), Comparison::Eq),
-    };
+    let suffix = name
+        .rsplit_once('.')
+        .and_then(|(stem, op)| Some((stem.len(), Op::by_name(op)?)));
+    let (stem, op) = suffix.unwrap_or((name.len(), Op::Eq));
     let start = match name[..stem].strip_prefix("key.") {
         Some(field) if !field.is_empty() => "key.".len(),
         _ => 0,
@@ -199,7 +238,7 @@ fn condition<'a>(name: Cow<'a, str>, value: Cow<'a, str>) -> Condition<'a> {
         Cow::Borrowed(name) => Cow::Borrowed(&name[start..stem]),
         Cow::Owned(name) => Cow::Owned(name[start..stem].to_owned()),
     };
-    Condition { field, comparison, value }
+    Condition { field, op, value }
 }
 
 /// Undoes the encoding of URLs: `%41` and `+`. What needs none is borrowed.
@@ -244,6 +283,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::time::EventTime;
 
     fn read(query: &str) -> Params<'_> {
         Params::read(query).expect(query)
@@ -253,15 +293,18 @@ mod tests {
     fn control_words_win_over_fields_and_key_escapes_them() {
         let params = read("merchant=42&limit=20&key.limit=7&key.limit.ge=3&key=a&window=open&numbers=string");
         assert_eq!(params.limit, Some(20));
-        assert_eq!(params.window.as_deref(), Some("open"));
-        assert!(params.numbers_as_strings);
-        let conditions: Vec<_> =
-            params.conditions.iter().map(|c| (&*c.field, c.comparison, &*c.value)).collect();
+        assert_eq!(params.window, Some(WindowPick::Open));
+        assert_eq!(params.numbers, Numbers::Strings);
+        let conditions: Vec<_> = params
+            .conditions
+            .iter()
+            .map(|c| (&*c.field, c.op, &*c.value))
+            .collect();
         let expected = [
-            ("merchant", Comparison::Eq, "42"),
-            ("limit", Comparison::Eq, "7"),
-            ("limit", Comparison::Ge, "3"),
-            ("key", Comparison::Eq, "a"),
+            ("merchant", Op::Eq, "42"),
+            ("limit", Op::Eq, "7"),
+            ("limit", Op::Ge, "3"),
+            ("key", Op::Eq, "a"),
         ];
         assert_eq!(conditions, expected);
     }
@@ -269,13 +312,16 @@ mod tests {
     #[test]
     fn operators_are_the_last_part_and_others_belong_to_the_name() {
         let params = read("a.b.ge=1&a.b=2&c.prefix=x%20y&d.ne=p+q");
-        let conditions: Vec<_> =
-            params.conditions.iter().map(|c| (&*c.field, c.comparison, &*c.value)).collect();
+        let conditions: Vec<_> = params
+            .conditions
+            .iter()
+            .map(|c| (&*c.field, c.op, &*c.value))
+            .collect();
         let expected = [
-            ("a.b", Comparison::Ge, "1"),
-            ("a.b", Comparison::Eq, "2"),
-            ("c", Comparison::Prefix, "x y"),
-            ("d", Comparison::Ne, "p q"),
+            ("a.b", Op::Ge, "1"),
+            ("a.b", Op::Eq, "2"),
+            ("c", Op::Prefix, "x y"),
+            ("d", Op::Ne, "p q"),
         ];
         assert_eq!(conditions, expected);
     }
@@ -283,17 +329,42 @@ mod tests {
     #[test]
     fn after_takes_several_offsets() {
         let params = read("after=payments:3:18231,a:b:0:7&after=payments:4:1&wait=250ms");
-        let after: Vec<_> = params.after.iter().map(|a| (&*a.source, a.partition, a.offset)).collect();
+        let after: Vec<_> = params
+            .after
+            .iter()
+            .map(|a| (a.source.as_str(), a.partition, a.offset))
+            .collect();
         assert_eq!(after, [("payments", 3, 18231), ("a:b", 0, 7), ("payments", 4, 1)]);
         assert_eq!(params.wait, Some(Duration::from_millis(250)));
     }
 
     #[test]
     fn as_of_is_an_epoch_or_a_time() {
-        assert_eq!(read("as_of=1795402800123000").as_of, Some(AsOf::Epoch(Epoch(1_795_402_800_123_000))));
+        assert_eq!(
+            read("as_of=1795402800123000").as_of,
+            Some(AsOf::Epoch(Epoch(1_795_402_800_123_000)))
+        );
         let time = Some(AsOf::Time(EventTime::from_millis(1_000)));
         assert_eq!(read("as_of=1970-01-01T00:00:01Z").as_of, time);
         assert_eq!(read("as_of=1970-01-01T01:00:01%2B01:00").as_of, time);
+    }
+
+    #[test]
+    fn order_and_window_are_read() {
+        let order: Vec<_> = read("order=-total,merchant")
+            .order
+            .into_iter()
+            .map(|by| (by.field, by.descending))
+            .collect();
+        assert_eq!(
+            order,
+            [("total".to_owned(), true), ("merchant".to_owned(), false)]
+        );
+        let start = EventTime::from_secs(60);
+        assert_eq!(
+            read("window=1970-01-01T00:01:00Z").window,
+            Some(WindowPick::Start(start))
+        );
     }
 
     #[test]
@@ -314,6 +385,9 @@ mod tests {
             "after=payments:x:1",
             "numbers=maybe",
             "positions=1",
+            "order=a,,b",
+            "order=-",
+            "window=ajar",
             "limit=1&limit=2",
             "a=%zz",
             "a=%ff",

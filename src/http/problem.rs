@@ -28,6 +28,13 @@ pub(crate) enum Kind {
     Parameter,
     Body,
     NotYet,
+    NotReady,
+    KeyMissing,
+    KeyTwice,
+    Filter,
+    Window,
+    TooMuch,
+    PeerAway,
     TooLarge,
     UrlTooLong,
     RouteUnknown,
@@ -42,7 +49,11 @@ impl Kind {
     fn parts(self) -> (&'static str, &'static str, StatusCode) {
         match self {
             Kind::AsOfGone => ("as-of-gone", "version no longer kept", StatusCode::GONE),
-            Kind::KeyType => ("key-type", "value does not fit the field", StatusCode::BAD_REQUEST),
+            Kind::KeyType => (
+                "key-type",
+                "value does not fit the field",
+                StatusCode::BAD_REQUEST,
+            ),
             Kind::FieldUnknown => ("field-unknown", "no such field", StatusCode::BAD_REQUEST),
             Kind::RowAbsent => ("row-absent", "no row with this key", StatusCode::NOT_FOUND),
             Kind::ViewUnknown => ("view-unknown", "no such view", StatusCode::NOT_FOUND),
@@ -52,14 +63,49 @@ impl Kind {
             Kind::Parameter => ("parameter", "parameter can't be used", StatusCode::BAD_REQUEST),
             Kind::Body => ("body", "body can't be read", StatusCode::BAD_REQUEST),
             Kind::NotYet => ("not-yet", "not there yet", StatusCode::SERVICE_UNAVAILABLE),
+            Kind::NotReady => (
+                "not-ready",
+                "the process is not ready",
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+            Kind::KeyMissing => (
+                "key-missing",
+                "a field of the key is missing",
+                StatusCode::BAD_REQUEST,
+            ),
+            Kind::KeyTwice => ("key-twice", "a field is given twice", StatusCode::BAD_REQUEST),
+            Kind::Filter => (
+                "filter",
+                "condition makes no sense for the field",
+                StatusCode::BAD_REQUEST,
+            ),
+            Kind::Window => ("window", "window can't be picked", StatusCode::BAD_REQUEST),
+            Kind::TooMuch => ("too-much", "read looks at too many rows", StatusCode::BAD_REQUEST),
+            Kind::PeerAway => (
+                "peer-away",
+                "row is in another process",
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
             Kind::TooLarge => ("too-large", "request too large", StatusCode::PAYLOAD_TOO_LARGE),
             Kind::UrlTooLong => ("url-too-long", "URL too long", StatusCode::URI_TOO_LONG),
             Kind::RouteUnknown => ("route-unknown", "no such route", StatusCode::NOT_FOUND),
-            Kind::Method => ("method", "method not allowed here", StatusCode::METHOD_NOT_ALLOWED),
+            Kind::Method => (
+                "method",
+                "method not allowed here",
+                StatusCode::METHOD_NOT_ALLOWED,
+            ),
             Kind::Slow => ("slow", "request came too slowly", StatusCode::REQUEST_TIMEOUT),
             Kind::Timeout => ("timeout", "took too long", StatusCode::SERVICE_UNAVAILABLE),
-            Kind::Overloaded => ("overloaded", "too many requests at once", StatusCode::SERVICE_UNAVAILABLE),
-            Kind::Internal => ("internal", "fault in the service", StatusCode::INTERNAL_SERVER_ERROR),
+            Kind::Overloaded => (
+                "overloaded",
+                "too many requests at once",
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+            Kind::Internal => (
+                "internal",
+                "fault in the service",
+                StatusCode::INTERNAL_SERVER_ERROR,
+            ),
         }
     }
 }
@@ -82,13 +128,23 @@ struct Parts {
 impl Problem {
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self(Box::new(Parts { kind, detail, members: Vec::new(), hint: None, retry_after_s: None, allow: None }))
+        Self(Box::new(Parts {
+            kind,
+            detail,
+            members: Vec::new(),
+            hint: None,
+            retry_after_s: None,
+            allow: None,
+        }))
     }
 
     /// A fault of ours. What is known of it goes to the log, and nothing of it to the client.
     pub(crate) fn internal(fault: impl std::fmt::Display) -> Self {
         tracing::error!(%fault, "a request failed by a fault in the service");
-        Self::new(Kind::Internal, "the request could not be answered; the service's log says why")
+        Self::new(
+            Kind::Internal,
+            "the request could not be answered; the service's log says why",
+        )
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -124,6 +180,15 @@ impl Problem {
     pub(crate) fn allow(mut self, methods: &'static str) -> Self {
         self.0.allow = Some(methods);
         self
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Whether the request was left half read.
+    pub(crate) fn ends_connection(&self) -> bool {
+        matches!(self.0.kind, Kind::TooLarge | Kind::Slow)
     }
 
     pub(crate) fn into_response(self) -> Response<Full<Bytes>> {
@@ -162,7 +227,9 @@ impl Problem {
 
 /// The name among `names` that was probably meant, if one is near enough.
 pub(crate) fn nearest<'a>(meant: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = names.into_iter().map(|name| (strsim::jaro_winkler(meant, name), name));
+    let scored = names
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(meant, name), name));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(score, _)| *score > 0.75).map(|(_, name)| name)
 }

@@ -99,14 +99,26 @@ mod tests {
             let path = pattern.replace("{name}", "a%20b").replace("{epoch}", "7");
             assert_eq!(Route::read(&path).unwrap().index(), index, "{path}");
         }
-        assert_eq!(Route::read("/v1/views/a%20b+c/row").unwrap(), Route::Row("a b+c".into()));
+        assert_eq!(
+            Route::read("/v1/views/a%20b+c/row").unwrap(),
+            Route::Row("a b+c".into())
+        );
     }
 
     #[test]
     fn other_paths_are_none() {
-        for path in ["/", "", "/v1", "/v1/views/", "/v1/views//row", "/v1/views/a/b", "/v1/views/a/row/", "/v1/epochs/",
-            "/v1/epochs/1/2", "/v1/views/%zz"]
-        {
+        for path in [
+            "/",
+            "",
+            "/v1",
+            "/v1/views/",
+            "/v1/views//row",
+            "/v1/views/a/b",
+            "/v1/views/a/row/",
+            "/v1/epochs/",
+            "/v1/epochs/1/2",
+            "/v1/views/%zz",
+        ] {
             assert!(Route::read(path).is_err(), "{path}");
         }
     }

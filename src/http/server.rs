@@ -92,7 +92,10 @@ pub(crate) async fn run(
     let grace = stop.borrow().unwrap_or(Duration::ZERO);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(grace, drained).await.is_err() {
-        tracing::warn!(dropped = connections.len(), "connections did not end within the grace");
+        tracing::warn!(
+            dropped = connections.len(),
+            "connections did not end within the grace"
+        );
         connections.shutdown().await;
     }
 }
@@ -135,7 +138,10 @@ async fn connection(
 /// Says 503 to one request of a connection for which there is no place.
 async fn turn_away(stream: TcpStream, _place: OwnedSemaphorePermit) {
     let service = service_fn(|_request| async {
-        let problem = Problem::new(Kind::Overloaded, "as many connections are open as the server takes");
+        let problem = Problem::new(
+            Kind::Overloaded,
+            "as many connections are open as the server takes",
+        );
         Ok::<_, Infallible>(problem.retry_after(1).into_response())
     });
     let serving = http1::Builder::new()
@@ -170,13 +176,24 @@ async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<F
     let url_bytes = path.len() + head.uri.query().map_or(0, str::len);
     let (index, outcome) = if url_bytes > shared.settings.url_bytes_max {
         let max = shared.settings.url_bytes_max;
-        let problem = Problem::new(Kind::UrlTooLong, format!("the URL has {url_bytes} bytes, {max} are taken"));
-        (NONE, Err(problem.number("bytes_max", max).hint("put the read into the body of POST /v1/query")))
+        let problem = Problem::new(
+            Kind::UrlTooLong,
+            format!("the URL has {url_bytes} bytes, {max} are taken"),
+        );
+        (
+            NONE,
+            Err(problem
+                .number("bytes_max", max)
+                .hint("put the read into the body of POST /v1/query")),
+        )
     } else {
         match Route::read(path) {
             Err(problem) => (NONE, Err(problem)),
             Ok(route) if in_flight >= shared.settings.requests_max && !route.is_vital() => {
-                let problem = Problem::new(Kind::Overloaded, "as many requests are in flight as the server takes");
+                let problem = Problem::new(
+                    Kind::Overloaded,
+                    "as many requests are in flight as the server takes",
+                );
                 (route.index(), Err(problem.retry_after(1)))
             }
             Ok(route) => (route.index(), dispatch(shared, route, &head, body).await),
@@ -187,7 +204,9 @@ async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<F
         let mut response = problem.into_response();
         if ends {
             // What is left of the body is not read, so nothing can follow on this connection.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     });
@@ -204,7 +223,10 @@ async fn dispatch(
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let (method, allowed) = match route {
         Route::Query => (head.method == Method::POST, "POST"),
-        _ => (head.method == Method::GET || head.method == Method::HEAD, "GET, HEAD"),
+        _ => (
+            head.method == Method::GET || head.method == Method::HEAD,
+            "GET, HEAD",
+        ),
     };
     if !method {
         let detail = format!("{} is not answered here, only {allowed}", head.method);
@@ -212,17 +234,27 @@ async fn dispatch(
     }
     let asked = head.uri.query().unwrap_or("");
     match route {
-        Route::Row(name) => read::row(shared, &name, asked).await.map(|answer| answer.respond(&head.headers)),
-        Route::Rows(name) => read::rows(shared, &name, asked).await.map(|answer| answer.respond(&head.headers)),
-        Route::Query => query::query(shared, body).await.map(|answer| answer.respond(&head.headers)),
-        Route::Views => describe::views(shared).map(answer::json),
-        Route::View(name) => describe::view(shared, &name).map(answer::json),
+        Route::Row(name) => read::row(shared, &name, asked)
+            .await
+            .map(|answer| answer.respond(&head.headers)),
+        Route::Rows(name) => read::rows(shared, &name, asked)
+            .await
+            .map(|answer| answer.respond(&head.headers)),
+        Route::Query => query::query(shared, body)
+            .await
+            .map(|answer| answer.respond(&head.headers)),
+        Route::Views => describe::views(shared).await.map(answer::json),
+        Route::View(name) => describe::view(shared, &name).await.map(answer::json),
         Route::Epoch(epoch) => describe::epoch(shared, epoch).await.map(answer::json),
         Route::Live => Ok(answer::json(b"{\"live\":true}".to_vec())),
         Route::Ready => ready(shared),
         Route::Metrics => {
             let text = shared.state.metrics.text();
-            Ok(answer::of_type(StatusCode::OK, crate::metrics::CONTENT_TYPE, text.into_bytes()))
+            Ok(answer::of_type(
+                StatusCode::OK,
+                crate::metrics::CONTENT_TYPE,
+                text.into_bytes(),
+            ))
         }
     }
 }
@@ -232,6 +264,12 @@ fn ready(shared: &Shared) -> Result<Response<Full<Bytes>>, Problem> {
     if reasons.is_empty() {
         return Ok(answer::json(b"{\"ready\":true}".to_vec()));
     }
-    let detail = reasons.iter().map(|(what, why)| format!("{what}: {why}")).collect::<Vec<_>>().join("; ");
-    Err(Problem::new(Kind::NotReady, detail).member("reasons", |out| answer::reasons(out, &reasons)).retry_after(1))
+    let detail = reasons
+        .iter()
+        .map(|(what, why)| format!("{what}: {why}"))
+        .collect::<Vec<_>>()
+        .join("; ");
+    Err(Problem::new(Kind::NotReady, detail)
+        .member("reasons", |out| answer::reasons(out, &reasons))
+        .retry_after(1))
 }
