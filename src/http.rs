@@ -168,3 +168,6 @@ impl Server {
         let _stopped = self.task.await;
     }
 }
+
+#[cfg(test)]
+mod tests;
