@@ -101,7 +101,7 @@ pub(crate) async fn find(
 /// Names of sources to ids.
 fn resolve(shared: &Shared, after: &[After]) -> Result<Vec<(PartitionId, Offset)>, Problem> {
     let sources = &shared.state.sources;
-    let one = |asked: &After| match sources.iter().any(|name| *name == asked.source) {
+    let one = |asked: &After| match sources.contains(&asked.source) {
         true => {
             let source = SourceId::of(&asked.source);
             Ok((

@@ -60,20 +60,37 @@ fn at(n: u64) -> EventTime {
 }
 
 fn merchant(name: &str, total: i128) -> Merchant {
-    Merchant { name: name.to_owned(), limit: name.len() as u32, total }
+    Merchant {
+        name: name.to_owned(),
+        limit: name.len() as u32,
+        total,
+    }
 }
 
 /// The window of a minute that starts `minute` minutes after [`T0`].
 fn window(merchant: u32, minute: u64) -> Windowed<u32> {
-    Windowed { key: merchant, window: Window { start: at(60 * minute), end: at(60 * minute + 60) } }
+    Windowed {
+        key: merchant,
+        window: Window {
+            start: at(60 * minute),
+            end: at(60 * minute + 60),
+        },
+    }
 }
 
 fn upsert<K, V>(key: K, value: V) -> Change<K, V> {
-    Change { key, value: Some(value) }
+    Change {
+        key,
+        old: None,
+        new: Some(value),
+    }
 }
 
 fn payments(partition: u32) -> PartitionId {
-    PartitionId { source: SourceId::of("payments"), partition }
+    PartitionId {
+        source: SourceId::of("payments"),
+        partition,
+    }
 }
 
 impl Fixture {
@@ -83,13 +100,26 @@ impl Fixture {
 
     fn with(settings: HttpSettings, bindings: Option<Bindings>) -> Self {
         let views = Views::new(1);
-        let merchants = ViewSpec { history: 10 * MINUTE, ..ViewSpec::new("merchants") };
-        let merchants = ViewSpec { key: vec!["merchant".into()], ..merchants };
-        let spend = ViewSpec { history: 10 * MINUTE, ..ViewSpec::new("merchant_spend") };
+        let merchants = ViewSpec {
+            history: 10 * MINUTE,
+            ..ViewSpec::new("merchants")
+        };
+        let merchants = ViewSpec {
+            key: vec!["merchant".into()],
+            ..merchants
+        };
+        let spend = ViewSpec {
+            history: 10 * MINUTE,
+            ..ViewSpec::new("merchant_spend")
+        };
         let spend = ViewSpec {
             key: vec!["merchant".into()],
             sources: vec![SourceId::of("payments")],
-            windows: Some(Windows::Aligned { size: MINUTE, every: MINUTE, offset: Duration::ZERO }),
+            windows: Some(Windows::Aligned {
+                size: MINUTE,
+                every: MINUTE,
+                offset: Duration::ZERO,
+            }),
             keep: Some(24 * 60 * MINUTE),
             ..spend
         };
@@ -100,7 +130,10 @@ impl Fixture {
             readiness: Arc::new(Readiness::starting()),
             views,
         });
-        let settings = HttpSettings { address: ([127, 0, 0, 1], 0).into(), ..settings };
+        let settings = HttpSettings {
+            address: ([127, 0, 0, 1], 0).into(),
+            ..settings
+        };
         let server = serve(settings, state.clone(), &tokio::runtime::Handle::current()).unwrap();
         Self {
             merchants: define(&state.views, merchants),
@@ -186,7 +219,7 @@ impl Fixture {
 }
 
 fn define<K: crate::Record, V: crate::Record>(views: &Arc<Views>, spec: ViewSpec) -> ShardWriter<K, V> {
-    views.define::<K, V>(spec).unwrap().writer(0).unwrap()
+    views.define::<K, V>(spec).unwrap().shard(0)
 }
 
 async fn ask(request: RequestBuilder) -> (StatusCode, Value) {
@@ -209,11 +242,18 @@ async fn problem(request: RequestBuilder, status: u16, slug: &str) -> Value {
     assert!(text.starts_with(&begins), "{text}");
     let body: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(body["status"], status);
-    assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{text}");
+    assert!(
+        body["detail"].as_str().is_some_and(|detail| !detail.is_empty()),
+        "{text}"
+    );
     body
 }
 
 /// Fields of the rows of an answer, as text.
 fn fields(rows: &Value, field: &str) -> Vec<String> {
-    rows.as_array().unwrap().iter().map(|row| row[field].to_string()).collect()
+    rows.as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row[field].to_string())
+        .collect()
 }
