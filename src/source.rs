@@ -9,6 +9,11 @@
 //! A reader never decides what an epoch contains. It reads partitions from given offsets, in order, without waiting; the
 //! ledger's sequencer cuts what was read into epochs.
 
+pub mod embedded;
+pub mod generator;
+pub mod kafka;
+pub mod memory;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +118,11 @@ pub struct PartitionFacts {
 pub trait Driver: Send + Sync + 'static {
     /// Which partitions there are, with their bounds.
     fn topology(&self) -> Result<Topology>;
+
+    /// What stands between the source and its data now, for health and metrics; readers get over it by themselves.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Reads the partitions that one worker was given. Lives on the worker's thread and never blocks it.
@@ -123,6 +133,10 @@ pub trait Reader<T>: 'static {
     /// Reads records of `partition` that are there, in order of offset, into `intake`: at most about `records_max`, and
     /// none at or beyond `until`. A record at or beyond `until` that was fetched already is kept for the next call.
     fn read(&mut self, partition: u32, until: Offset, records_max: usize, intake: &mut Intake<T>) -> Result<Progress>;
+
+    /// Shows how far partitions were read to tools that look at the source from outside, where it has a place for that.
+    /// Nothing rests on it. Returns at once; to be called about once a second.
+    fn show_progress(&mut self, _positions: &[(u32, Offset)]) {}
 }
 
 /// How far a partition was read.

@@ -1,0 +1,158 @@
+//! A Kafka broker inside the process, for demonstrations and tests: librdkafka's mock cluster.
+//!
+//! It speaks Kafka's protocol on ports of 127.0.0.1, so sources and sinks run against it as they are. What it lacks:
+//!
+//! * It keeps about 5 MB or 100,000 batches a partition in memory and drops the oldest beyond that: the log's start
+//!   moves. A reader that comes for dropped records gets the error that retention gives on a real broker, so a
+//!   demonstration has to be read as it is written, or write less.
+//! * Everything is gone with the process. There are no control records and no open transactions: aborted transactions
+//!   are read, zombies are not fenced. Nothing about exactly-once can be shown on it.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext, Message};
+
+use crate::error::{Error, Result};
+use crate::time::EventTime;
+
+/// Brokers inside the process. They end when this is dropped.
+pub struct EmbeddedBroker {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+}
+
+// SAFETY: the cluster runs on a thread of its own and takes requests through librdkafka's locked queues; the address
+// list is written before `new` returns and never again.
+unsafe impl Send for EmbeddedBroker {}
+// SAFETY: as above.
+unsafe impl Sync for EmbeddedBroker {}
+
+impl EmbeddedBroker {
+    /// Starts so many brokers on free ports of 127.0.0.1.
+    pub fn start(brokers: u32) -> Result<Self> {
+        let cluster = MockCluster::new(i32::try_from(brokers).unwrap_or(i32::MAX))
+            .map_err(|error| Error::outside("cannot start a broker inside the process").detail(error))?;
+        Ok(Self { cluster })
+    }
+
+    /// Addresses, as for the setting `kafka`.
+    pub fn bootstrap_servers(&self) -> String {
+        self.cluster.bootstrap_servers()
+    }
+
+    /// Makes a topic.
+    pub fn create_topic(&self, name: &str, partitions: u32) -> Result<()> {
+        self.cluster
+            .create_topic(name, i32::try_from(partitions).unwrap_or(i32::MAX), 1)
+            .map_err(|error| Error::outside(format!("cannot create topic `{name}`")).detail(error))
+    }
+
+    /// Takes broker `number`, counted from 1, off the network.
+    pub fn stop_broker(&self, number: u32) -> Result<()> {
+        Ok(self.cluster.broker_down(i32::try_from(number).unwrap_or(i32::MAX))?)
+    }
+
+    /// Brings it back.
+    pub fn resume_broker(&self, number: u32) -> Result<()> {
+        Ok(self.cluster.broker_up(i32::try_from(number).unwrap_or(i32::MAX))?)
+    }
+}
+
+/// Writes records to any Kafka, at full speed, to partitions and with timestamps as told.
+///
+/// A record that could not be delivered shows as an error of a later call, at the latest of [`Producer::flush`].
+pub struct Producer {
+    inner: BaseProducer<Deliveries>,
+}
+
+#[derive(Default)]
+struct Deliveries {
+    /// The first failure that nobody has been told of.
+    failure: Mutex<Option<String>>,
+}
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "thalweg::kafka", "producer: {error}: {reason}");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            let failure = format!("topic `{}`, partition {}: {error}", message.topic(), message.partition());
+            self.failure.lock().get_or_insert(failure);
+        }
+    }
+}
+
+impl Producer {
+    /// A producer to the brokers at `bootstrap_servers`.
+    pub fn new(bootstrap_servers: &str) -> Result<Self> {
+        let inner = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap_servers)
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "1")
+            .set("batch.num.messages", "10000")
+            .set("queue.buffering.max.messages", "500000")
+            .set("socket.nagle.disable", "true")
+            .set("message.timeout.ms", "30000")
+            .create_with_context(Deliveries::default())
+            .map_err(|error| Error::outside("cannot make a Kafka producer").detail(error))?;
+        Ok(Self { inner })
+    }
+
+    /// Hands over one record; waits only while half a million are on their way.
+    pub fn send(
+        &self,
+        topic: &str,
+        partition: u32,
+        timestamp: EventTime,
+        key: Option<&[u8]>,
+        payload: Option<&[u8]>,
+    ) -> Result<()> {
+        let number = i32::try_from(partition).map_err(|_| Error::request("no such partition"))?;
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(number).timestamp(timestamp.millis());
+        record.key = key;
+        record.payload = payload;
+        loop {
+            match self.inner.send(record) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    self.inner.poll(Duration::from_millis(10));
+                    record = back;
+                }
+                Err((error, _)) => return Err(unwritten(topic, &error.to_string())),
+            }
+        }
+        self.told(topic)
+    }
+
+    /// Waits until all is delivered, at most `timeout`.
+    pub fn flush(&self, timeout: Duration) -> Result<()> {
+        let flushed = self.inner.flush(timeout);
+        self.told("")?;
+        flushed.map_err(|error| unwritten("", &error.to_string()))
+    }
+
+    fn told(&self, topic: &str) -> Result<()> {
+        match self.inner.context().failure.lock().take() {
+            None => Ok(()),
+            Some(failure) => Err(unwritten(topic, &failure)),
+        }
+    }
+}
+
+fn unwritten(topic: &str, why: &str) -> Error {
+    let what = match topic {
+        "" => "records could not be written to Kafka".to_owned(),
+        topic => format!("records could not be written to topic `{topic}`"),
+    };
+    Error::outside(what).detail(why)
+}

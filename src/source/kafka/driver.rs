@@ -1,0 +1,119 @@
+//! Looks at a topic from outside the workers: its id, its partitions, where they begin and end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::KafkaError;
+use rdkafka_sys::rd_kafka_resp_err_t as Code;
+
+use super::config;
+use super::native::{self, Consumer};
+use super::reader::Fault;
+use super::status::{Context, Status};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::source::{Driver, Environment, PartitionFacts, Topology};
+
+/// How long one look may take in all.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The driver of one topic.
+pub(super) struct KafkaDriver {
+    topic: Arc<str>,
+    environment: Environment,
+    status: Arc<Status>,
+    /// Made at the first look.
+    client: Mutex<Option<Consumer>>,
+}
+
+impl KafkaDriver {
+    pub(super) fn new(topic: Arc<str>, environment: Environment, status: Arc<Status>) -> Self {
+        Self { topic, environment, status, client: Mutex::new(None) }
+    }
+
+    fn look(&self, client: &Consumer) -> Result<Topology> {
+        let until = clock::instant() + LOOK;
+        let description = native::describe_topic(client.client(), &self.topic, left(until))
+            .map_err(|fault| self.unseen(fault.code, &fault))?;
+        let mut partitions = Vec::with_capacity(description.partitions.len());
+        for partition in description.partitions {
+            // The upper bound is the last stable offset: librdkafka asks for it under the client's isolation level.
+            let (start, end) =
+                client.fetch_watermarks(&self.topic, partition as i32, left(until)).map_err(|error| {
+                    let code = match error {
+                        KafkaError::MetadataFetch(code) => code as i32,
+                        _ => -1,
+                    };
+                    self.unseen(code, &Fault { code, offset: -1, text: format!("partition {partition}: {error}") })
+                })?;
+            partitions.push(PartitionFacts { partition, start, end });
+        }
+        Ok(Topology { topic: description.id, partitions })
+    }
+
+    fn unseen(&self, code: i32, fault: &Fault) -> Error {
+        let (topic, kafka) = (&self.topic, &self.environment.kafka);
+        let is = |codes: &[Code]| codes.iter().any(|known| *known as i32 == code);
+        if is(&[Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC]) {
+            return Error::outside(format!("there is no topic `{topic}`"))
+                .detail(format!("asked of Kafka at {kafka}"))
+                .hint("create it, or look for a slip of the pen in its name");
+        }
+        if is(&[Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, Code::RD_KAFKA_RESP_ERR__AUTHENTICATION]) {
+            return Error::outside(format!("Kafka at {kafka} does not let us read topic `{topic}`"))
+                .detail(&fault.text)
+                .hint("set the credentials in `kafka_properties`, and allow Describe and Read");
+        }
+        if is(&[
+            Code::RD_KAFKA_RESP_ERR__TIMED_OUT,
+            Code::RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE,
+            Code::RD_KAFKA_RESP_ERR__TRANSPORT,
+            Code::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
+            Code::RD_KAFKA_RESP_ERR__RESOLVE,
+        ]) {
+            let error = Error::outside(format!("cannot reach Kafka at {kafka}"))
+                .detail(format!("wanted to look at topic `{topic}`: {}", fault.text));
+            let error = match self.status.trouble() {
+                Some(trouble) => error.detail(trouble),
+                None => error,
+            };
+            return error.hint("is it running, and is the setting `kafka` its address?");
+        }
+        Error::outside(format!("cannot look at topic `{topic}`"))
+            .detail(format!("Kafka at {kafka}: {}", fault.text))
+            .hint("brokers that are starting or moving partitions get over this by themselves")
+    }
+}
+
+impl Driver for KafkaDriver {
+    fn topology(&self) -> Result<Topology> {
+        let mut slot = self.client.lock();
+        if slot.is_none() {
+            let client = config::driver(&self.environment)?
+                .create_with_context(Context(self.status.clone()))
+                .map_err(|error| {
+                    Error::definition("cannot make a Kafka client")
+                        .detail(error)
+                        .hint("look at the settings `kafka` and `kafka_properties`")
+                })?;
+            *slot = Some(client);
+        }
+        let Some(client) = slot.as_ref() else { return Err(Error::internal("no Kafka client")) };
+        let seen = self.look(client);
+        // Logs and errors of the meantime; a few are enough, as the next look serves the next ones.
+        for _ in 0..64 {
+            let _event = client.poll(Duration::ZERO);
+        }
+        seen
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.status.trouble()
+    }
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(clock::instant()).max(Duration::from_millis(1))
+}

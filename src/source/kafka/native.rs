@@ -1,0 +1,304 @@
+//! The calls into librdkafka that the `rdkafka` crate has no safe way for. All unsafe code of the Kafka source is here.
+//!
+//! ```text
+//!   librdkafka's thread ──▶ queue of one partition ──0 → 1──▶ Waker
+//!                              │ consume_batch_queue, never waiting
+//!                              ▼
+//!                           fetched: up to BATCH messages, looked at in place, destroyed one by one
+//! ```
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka_sys as sys;
+use rdkafka_sys::rd_kafka_resp_err_t as Code;
+
+use super::reader::{Arrivals, Fault, Item};
+use super::status::Context;
+use crate::bridge::Waker;
+use crate::error::{Error, Result};
+use crate::position::TopicId;
+use crate::source::Raw;
+use crate::time::EventTime;
+
+/// A consumer whose events go to a [`Status`](super::status::Status).
+pub(super) type Consumer = BaseConsumer<Context>;
+
+/// How many messages are taken from librdkafka at once: enough to make the lock cheap, few enough to stay in the cache.
+const BATCH: usize = 1024;
+
+/// The messages of one partition, apart from those of all others.
+pub(super) struct PartitionQueue {
+    /// Messages that were taken and not yet destroyed: those from `next` on. Each is owned by this queue.
+    fetched: Vec<*mut sys::rd_kafka_message_t>,
+    next: usize,
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    /// From `Box::into_raw`: librdkafka's threads call it.
+    waker: NonNull<Waker>,
+    /// Held so that the client outlives its queue and its messages.
+    _consumer: Arc<Consumer>,
+}
+
+/// Runs on a thread of librdkafka, under the queue's lock, when the queue goes from empty to not empty.
+unsafe extern "C" fn wake(_client: *mut sys::rd_kafka_t, waker: *mut c_void) {
+    // SAFETY: `waker` is the `PartitionQueue`'s, which is freed only after the callback was taken off under the same
+    // lock under which it is called. A panic must not unwind into C.
+    let waker = unsafe { &*waker.cast::<Waker>() };
+    let _panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+}
+
+impl PartitionQueue {
+    /// Parts the queue of `partition` from the consumer's own. To be made **before** the partition is assigned: a message
+    /// that reached the consumer's queue would never be seen here.
+    pub(super) fn new(consumer: &Arc<Consumer>, topic: &str, partition: u32, waker: Waker) -> Result<Self> {
+        let refused = || Error::internal(format!("no queue for partition {partition} of topic `{topic}`"));
+        let name = CString::new(topic).map_err(|_| refused().detail("the topic's name has a zero byte"))?;
+        let number = i32::try_from(partition).map_err(|_| refused())?;
+        // SAFETY: the client is alive, the name ends in zero. The queue that comes back is ours to destroy.
+        let queue = unsafe { sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), name.as_ptr(), number) };
+        let queue = NonNull::new(queue).ok_or_else(refused)?;
+        // SAFETY: `Box::into_raw` never gives null.
+        let waker = unsafe { NonNull::new_unchecked(Box::into_raw(Box::new(waker))) };
+        // SAFETY: the queue is alive; forwarding to null is how librdkafka is told to leave messages in it, also when
+        // the partition is assigned later. `waker` outlives the callback: see `drop`.
+        unsafe {
+            sys::rd_kafka_queue_forward(queue.as_ptr(), ptr::null_mut());
+            sys::rd_kafka_queue_cb_event_enable(queue.as_ptr(), Some(wake), waker.as_ptr().cast());
+        }
+        Ok(Self { fetched: Vec::with_capacity(BATCH), next: 0, queue, waker, _consumer: consumer.clone() })
+    }
+}
+
+impl Arrivals for PartitionQueue {
+    fn fetch(&mut self) -> bool {
+        if self.next < self.fetched.len() {
+            return false;
+        }
+        self.fetched.clear();
+        self.next = 0;
+        // SAFETY: there is room for BATCH pointers; librdkafka writes the first `count` of them, and they are ours.
+        // Time-out 0: it never waits.
+        let count = unsafe {
+            let count =
+                sys::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, self.fetched.as_mut_ptr(), BATCH);
+            self.fetched.set_len(usize::try_from(count).unwrap_or(0));
+            self.fetched.len()
+        };
+        count < BATCH
+    }
+
+    #[inline]
+    fn head(&self) -> Option<Item<'_>> {
+        let message = *self.fetched.get(self.next)?;
+        // SAFETY: messages from `next` on are alive, and stay so while `self` is borrowed.
+        Some(unsafe { look(message) })
+    }
+
+    #[inline]
+    fn pop(&mut self) {
+        if let Some(&message) = self.fetched.get(self.next) {
+            self.next += 1;
+            // SAFETY: the message is ours, and `next` has passed it, so nothing sees it again.
+            unsafe { sys::rd_kafka_message_destroy(message) };
+        }
+    }
+}
+
+impl Drop for PartitionQueue {
+    /// Messages, then the callback, then the queue, then its waker; the consumer goes last, as a field.
+    fn drop(&mut self) {
+        while self.next < self.fetched.len() {
+            self.pop();
+        }
+        // SAFETY: taking the callback off takes the lock that it runs under: when that returns, no thread is in it and
+        // none will be, so the waker may be freed.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, ptr::null_mut());
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+            drop(Box::from_raw(self.waker.as_ptr()));
+        }
+    }
+}
+
+/// A message as it lies in librdkafka's buffer.
+///
+/// # Safety
+/// `message` is alive for `'a`.
+#[inline]
+unsafe fn look<'a>(message: *const sys::rd_kafka_message_t) -> Item<'a> {
+    // SAFETY: the caller's. The code is read as a number: brokers may send ones that the enum lacks.
+    unsafe {
+        let code = (&raw const (*message).err).cast::<i32>().read();
+        let offset = (*message).offset;
+        if code != 0 {
+            return if code == Code::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32 {
+                Item::End(offset)
+            } else {
+                Item::Fault(Fault { code, offset, text: text(sys::rd_kafka_message_errstr(message)) })
+            };
+        }
+        let timestamp = match sys::rd_kafka_message_timestamp(message, ptr::null_mut()) {
+            ms if ms >= 0 => EventTime::from_millis(ms),
+            _ => EventTime::MIN,
+        };
+        Item::Record(Raw {
+            offset,
+            timestamp,
+            key: bytes((*message).key, (*message).key_len),
+            payload: bytes((*message).payload, (*message).len),
+        })
+    }
+}
+
+/// # Safety
+/// `start` is null or points to `len` bytes that live for `'a`.
+#[inline]
+unsafe fn bytes<'a>(start: *const c_void, len: usize) -> Option<&'a [u8]> {
+    // SAFETY: the caller's.
+    (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start.cast(), len) })
+}
+
+/// # Safety
+/// `text` is null or ends in zero.
+unsafe fn text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// How many events wait in the consumer's own queue.
+pub(super) fn events_waiting(consumer: &Consumer) -> usize {
+    // SAFETY: the client is alive; the handle on its queue is ours to destroy.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
+        if queue.is_null() {
+            return 0;
+        }
+        let length = sys::rd_kafka_queue_length(queue);
+        sys::rd_kafka_queue_destroy(queue);
+        length
+    }
+}
+
+/// A topic as the brokers know it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Description {
+    /// All zeros when the broker gives topics no ids.
+    pub(super) id: TopicId,
+    /// Sorted.
+    pub(super) partitions: Vec<u32>,
+}
+
+/// Something of librdkafka's, with the function that frees it.
+struct Owned<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
+
+impl<T> Owned<T> {
+    /// `None` when librdkafka gave null. `free` must be the one that frees what `pointer` points to.
+    fn new(pointer: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
+        Some(Self(NonNull::new(pointer)?, free))
+    }
+
+    fn get(&self) -> *mut T {
+        self.0.as_ptr()
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        // SAFETY: made together in `new`, freed once.
+        unsafe { (self.1)(self.0.as_ptr()) }
+    }
+}
+
+/// Asks the brokers for a topic's id and partitions. Waits up to `timeout`.
+pub(super) fn describe_topic<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Description, Fault> {
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
+    let event = request_description(client, topic, timeout_ms)
+        .ok_or_else(|| Fault { code: -1, offset: -1, text: "no description could be asked for".to_owned() })?;
+    let event = event.ok_or_else(|| Fault {
+        code: Code::RD_KAFKA_RESP_ERR__TIMED_OUT as i32,
+        offset: -1,
+        text: "timed out".to_owned(),
+    })?;
+    // SAFETY: the event is alive to the end of the function, and with it all that it lends.
+    unsafe {
+        let code = sys::rd_kafka_event_error(event.get()) as i32;
+        if code != 0 {
+            return Err(Fault { code, offset: -1, text: text(sys::rd_kafka_event_error_string(event.get())) });
+        }
+        let result = sys::rd_kafka_event_DescribeTopics_result(event.get());
+        let mut count = 0;
+        let topics = match result.is_null() {
+            true => ptr::null_mut(),
+            false => sys::rd_kafka_DescribeTopics_result_topics(result, &mut count),
+        };
+        if count == 0 || topics.is_null() {
+            return Err(Fault { code: -1, offset: -1, text: "the answer names no topic".to_owned() });
+        }
+        read_description(*topics)
+    }
+}
+
+/// The event that answers, `Some(None)` after the time-out, `None` if the request could not be made.
+fn request_description<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout_ms: i32,
+) -> Option<Option<Owned<sys::rd_kafka_event_t>>> {
+    let client = client.native_ptr();
+    let name = CString::new(topic).ok()?;
+    let mut names = [name.as_ptr()];
+    // SAFETY: client and name are alive, what is made is freed by `Owned`, and librdkafka copies what it keeps.
+    unsafe {
+        let queue = Owned::new(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy)?;
+        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+        let options =
+            Owned::new(sys::rd_kafka_AdminOptions_new(client, operation), sys::rd_kafka_AdminOptions_destroy)?;
+        sys::rd_kafka_AdminOptions_set_request_timeout(options.get(), timeout_ms, ptr::null_mut(), 0);
+        let topics = Owned::new(
+            sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),
+            sys::rd_kafka_TopicCollection_destroy,
+        )?;
+        sys::rd_kafka_DescribeTopics(client, topics.get(), options.get(), queue.get());
+        // A little more, so that the request's own time-out comes first and says what it waited for.
+        let event = sys::rd_kafka_queue_poll(queue.get(), timeout_ms.saturating_add(500));
+        Some(Owned::new(event, sys::rd_kafka_event_destroy))
+    }
+}
+
+/// # Safety
+/// `topic` is alive.
+unsafe fn read_description(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<Description, Fault> {
+    // SAFETY: the caller's; what is lent lives as long as `topic`.
+    unsafe {
+        let error = sys::rd_kafka_TopicDescription_error(topic);
+        if !error.is_null() && sys::rd_kafka_error_code(error) as i32 != 0 {
+            let (code, text) = (sys::rd_kafka_error_code(error) as i32, text(sys::rd_kafka_error_string(error)));
+            return Err(Fault { code, offset: -1, text });
+        }
+        let mut id = [0; 16];
+        let uuid = sys::rd_kafka_TopicDescription_topic_id(topic);
+        if !uuid.is_null() {
+            id[..8].copy_from_slice(&sys::rd_kafka_Uuid_most_significant_bits(uuid).to_be_bytes());
+            id[8..].copy_from_slice(&sys::rd_kafka_Uuid_least_significant_bits(uuid).to_be_bytes());
+        }
+        let mut count = 0;
+        let list = sys::rd_kafka_TopicDescription_partitions(topic, &mut count);
+        let mut partitions: Vec<u32> = (0..count)
+            .filter_map(|i| u32::try_from(sys::rd_kafka_TopicPartitionInfo_partition(*list.add(i))).ok())
+            .collect();
+        partitions.sort_unstable();
+        Ok(Description { id: TopicId(id), partitions })
+    }
+}
