@@ -141,11 +141,6 @@ impl Producer {
         flushed.map_err(|error| unwritten("", &error.to_string()))
     }
 
-    /// Learns what became of the records that are on their way. Call it now and then while nothing is sent.
-    pub fn poll(&self) {
-        self.inner.poll(Duration::ZERO);
-    }
-
     fn told(&self, topic: &str) -> Result<()> {
         match self.inner.context().failure.lock().take() {
             None => Ok(()),
