@@ -349,12 +349,15 @@ impl Views {
     }
 }
 
+/// A worker's shard, once the worker has taken it.
+type Slot<K, V> = OnceLock<Arc<Shard<K, V>>>;
+
 /// A typed view: one shard for each of this process's workers. Read through [`Serve`].
 pub struct View<K, V> {
     spec: ViewSpec,
     layout: Layout,
     /// One place for every worker of the cluster; those of other processes stay empty.
-    shards: Box<[OnceLock<Arc<Shard<K, V>>>]>,
+    shards: Box<[Slot<K, V>]>,
     /// No read may be below this epoch.
     floor: AtomicU64,
 }
