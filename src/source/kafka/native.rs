@@ -187,15 +187,6 @@ pub(super) fn events_waiting(consumer: &Consumer) -> usize {
     }
 }
 
-/// A topic as the brokers know it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Description {
-    /// All zeros when the broker gives topics no ids.
-    pub(super) id: TopicId,
-    /// Sorted.
-    pub(super) partitions: Vec<u32>,
-}
-
 /// Something of librdkafka's, with the function that frees it.
 struct Owned<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
 
@@ -217,14 +208,17 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// Asks the brokers for a topic's id and partitions. Waits up to `timeout`.
-pub(super) fn describe_topic<C: ClientContext>(
+/// Asks `broker` for a topic's id: all zeros when it gives topics none. Waits up to `timeout`.
+///
+/// A broker is named as librdkafka would otherwise wait for the controller, which a mock cluster does not have.
+pub(super) fn topic_id<C: ClientContext>(
     client: &Client<C>,
+    broker: i32,
     topic: &str,
     timeout: Duration,
-) -> Result<Description, Fault> {
+) -> Result<TopicId, Fault> {
     let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
-    let event = request_description(client, topic, timeout_ms)
+    let event = request_description(client, broker, topic, timeout_ms)
         .ok_or_else(|| Fault { code: -1, offset: -1, text: "no description could be asked for".to_owned() })?;
     let event = event.ok_or_else(|| Fault {
         code: Code::RD_KAFKA_RESP_ERR__TIMED_OUT as i32,
@@ -246,13 +240,14 @@ pub(super) fn describe_topic<C: ClientContext>(
         if count == 0 || topics.is_null() {
             return Err(Fault { code: -1, offset: -1, text: "the answer names no topic".to_owned() });
         }
-        read_description(*topics)
+        read_id(*topics)
     }
 }
 
 /// The event that answers, `Some(None)` after the time-out, `None` if the request could not be made.
 fn request_description<C: ClientContext>(
     client: &Client<C>,
+    broker: i32,
     topic: &str,
     timeout_ms: i32,
 ) -> Option<Option<Owned<sys::rd_kafka_event_t>>> {
@@ -266,6 +261,7 @@ fn request_description<C: ClientContext>(
         let options =
             Owned::new(sys::rd_kafka_AdminOptions_new(client, operation), sys::rd_kafka_AdminOptions_destroy)?;
         sys::rd_kafka_AdminOptions_set_request_timeout(options.get(), timeout_ms, ptr::null_mut(), 0);
+        sys::rd_kafka_AdminOptions_set_broker(options.get(), broker, ptr::null_mut(), 0);
         let topics = Owned::new(
             sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),
             sys::rd_kafka_TopicCollection_destroy,
@@ -279,7 +275,7 @@ fn request_description<C: ClientContext>(
 
 /// # Safety
 /// `topic` is alive.
-unsafe fn read_description(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<Description, Fault> {
+unsafe fn read_id(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<TopicId, Fault> {
     // SAFETY: the caller's; what is lent lives as long as `topic`.
     unsafe {
         let error = sys::rd_kafka_TopicDescription_error(topic);
@@ -293,12 +289,6 @@ unsafe fn read_description(topic: *const sys::rd_kafka_TopicDescription_t) -> Re
             id[..8].copy_from_slice(&sys::rd_kafka_Uuid_most_significant_bits(uuid).to_be_bytes());
             id[8..].copy_from_slice(&sys::rd_kafka_Uuid_least_significant_bits(uuid).to_be_bytes());
         }
-        let mut count = 0;
-        let list = sys::rd_kafka_TopicDescription_partitions(topic, &mut count);
-        let mut partitions: Vec<u32> = (0..count)
-            .filter_map(|i| u32::try_from(sys::rd_kafka_TopicPartitionInfo_partition(*list.add(i))).ok())
-            .collect();
-        partitions.sort_unstable();
-        Ok(Description { id: TopicId(id), partitions })
+        Ok(TopicId(id))
     }
 }

@@ -289,7 +289,7 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
         let progress = part.read(until, records_max, records, intake, |fault| {
             judge(topic, partition, fault, status, consumer.as_deref())
         })?;
-        if part.next != before || progress.at_end {
+        if part.next != before {
             status.well();
         }
         Ok(progress)
