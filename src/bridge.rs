@@ -1,6 +1,11 @@
 //! From other threads into the workers: everything asynchronous reaches a worker by waking one of its operators.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::error::Error;
 
 /// Wakes one operator of one worker, from any thread. Cheap to clone and to call.
 #[derive(Clone)]
@@ -28,5 +33,43 @@ impl Waker {
 impl std::fmt::Debug for Waker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Waker")
+    }
+}
+
+/// Stops the whole service with an error: the first one counts.
+#[derive(Clone, Debug, Default)]
+pub struct Halt(Arc<Halted>);
+
+#[derive(Debug, Default)]
+struct Halted {
+    raised: AtomicBool,
+    error: Mutex<Option<Error>>,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Halt {
+    /// Raises the error and wakes everyone who has to stop for it.
+    pub fn halt(&self, error: Error) {
+        tracing::error!(%error, "halted");
+        self.0.error.lock().get_or_insert(error);
+        self.0.raised.store(true, Ordering::Release);
+        for waker in self.0.wakers.lock().iter() {
+            waker.wake();
+        }
+    }
+
+    /// Whether an error was raised.
+    pub fn is_halted(&self) -> bool {
+        self.0.raised.load(Ordering::Acquire)
+    }
+
+    /// The error, if one was raised.
+    pub fn error(&self) -> Option<Error> {
+        self.0.error.lock().clone()
+    }
+
+    /// Registers someone to be woken by a halt.
+    pub fn on_halt(&self, waker: Waker) {
+        self.0.wakers.lock().push(waker);
     }
 }

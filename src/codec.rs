@@ -3,6 +3,12 @@
 //! A record that can't be decoded is data: it becomes a dead letter with a [`Cause`], which is a fixed code. A library's
 //! own message never gets there, as it would change with the library's version and break a replay.
 
+pub mod avro;
+pub mod confluent;
+pub mod json;
+pub mod key;
+pub mod registry;
+
 use serde::{Deserialize, Serialize};
 
 /// Why a record is in the dead letters. Codes are fixed: they are part of results.
@@ -20,7 +26,8 @@ pub enum Cause {
     WireMagic,
     /// The registry does not know the schema id.
     SchemaUnknown,
-    /// The writer's schema can't be resolved to the reader's by Avro's rules.
+    /// The writer's schema can't be resolved to the reader's by Avro's rules, or this value of it can't, or what comes
+    /// of it does not fit the type.
     SchemaIncompatible,
     /// The bytes do not follow their schema.
     AvroInvalid,

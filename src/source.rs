@@ -21,20 +21,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::bridge::Waker;
 use crate::codec::Cause;
+use crate::codec::registry::Registry;
 use crate::error::Result;
 use crate::position::{Offset, PartitionId, Position, SourceId, TopicId};
 use crate::record::{Event, Timed};
 use crate::time::EventTime;
 
 /// Where dataflows run: what sources and sinks need to know of the world. Made from the settings.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Environment {
     /// Bootstrap servers of Kafka, as in `127.0.0.1:9092`.
     pub kafka: String,
     /// Further librdkafka properties.
     pub kafka_properties: Vec<(String, String)>,
-    /// Address of the schema registry's Confluent-compatible API.
-    pub registry: Option<String>,
+    /// The schema registry.
+    pub registry: Option<Registry>,
     /// Consumer group under which progress is shown to lag tools.
     pub group: String,
 }
@@ -66,6 +67,47 @@ pub struct Opened<T> {
     pub rules: TimeRules<T>,
     /// Makes the reader of one worker. The waker is to be called, from any thread, when there is something to read.
     pub reader: Box<dyn FnOnce(Waker) -> Result<Box<dyn Reader<T>>>>,
+}
+
+impl<T: 'static> Opened<T> {
+    /// A source that has nothing to read: stands in for one that could not be opened, so that a build goes on to find
+    /// the other mistakes.
+    pub fn unreadable() -> Self {
+        Self {
+            description: String::new(),
+            driver: Arc::new(Nothing),
+            rules: TimeRules::default(),
+            reader: Box::new(|_| Ok(Self::no_reader())),
+        }
+    }
+
+    /// A reader that brings nothing.
+    pub fn no_reader() -> Box<dyn Reader<T>> {
+        Box::new(Nothing)
+    }
+}
+
+struct Nothing;
+impl Driver for Nothing {
+    fn topology(&self) -> Result<Topology> {
+        Ok(Topology { topic: TopicId::default(), partitions: Vec::new() })
+    }
+}
+impl<T> Reader<T> for Nothing {
+    fn assign(&mut self, _: u32, _: Offset) -> Result<()> {
+        Ok(())
+    }
+    fn read(&mut self, _: u32, until: Offset, _: usize, _: &mut Intake<T>) -> Result<Progress> {
+        Ok(Progress { position: until.min(0), at_end: true, more: false })
+    }
+}
+
+/// What a test reads in place of a source: other records, under the source's own rules of time.
+pub struct Substitute {
+    /// Looks at the records from outside.
+    pub driver: Arc<dyn Driver>,
+    /// An `Opened<T>` of the type that the source has.
+    pub opened: Box<dyn std::any::Any>,
 }
 
 /// How event times are taken and judged.
@@ -276,6 +318,11 @@ impl<T> Intake<T> {
         self.hash = self.hash.wrapping_add(hash);
         self.bytes += raw.payload.map_or(0, <[u8]>::len) + raw.key.map_or(0, <[u8]>::len);
         self.oldest = self.oldest.min(raw.timestamp);
+    }
+
+    /// The partition.
+    pub fn id(&self) -> PartitionId {
+        self.id
     }
 
     /// How many events and dead letters wait to be taken.

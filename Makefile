@@ -1,0 +1,62 @@
+# `make` lists the targets. Variables: KAFKA=real, KAFKA_PORT, REGISTRY_PORT, ARGS (passed on to what runs),
+# CARGO_FLAGS, CARGO_TARGET_DIR (default: a cache outside the clone, shared by all clones).
+SHELL := bash
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/thalweg/target
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+KAFKA_PORT ?= 9092
+REGISTRY_PORT ?= 8081
+KAFKA_UP = scripts/kafka.sh up --port $(KAFKA_PORT)
+REGISTRY_UP = scripts/registry.sh up --port $(REGISTRY_PORT)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: # what a build needs; prints nothing where it is there
+	@scripts/setup.sh build
+
+.PHONY: run
+ifeq ($(KAFKA),real)
+run: setup ## run the demo in one process; KAFKA=real: on Apache Kafka and a schema registry
+	@kafka=$$($(KAFKA_UP)) && registry=$$($(REGISTRY_UP)) && set -x && \
+	exec cargo run --release $(CARGO_FLAGS) -p dataflows --bin thalweg -- \
+		demo --kafka "$$kafka" --registry "$$registry" $(ARGS)
+else
+run: setup
+	cargo run --release $(CARGO_FLAGS) -p dataflows --bin thalweg -- demo $(ARGS)
+endif
+
+.PHONY: test
+test: ## run all tests: units, models, documentation, and those on a real Kafka and registry
+	@scripts/setup.sh build java
+	@scripts/kafka.sh fetch >/dev/null
+	@scripts/registry.sh fetch >/dev/null
+	cargo test --workspace --no-fail-fast $(CARGO_FLAGS) $(ARGS)
+
+.PHONY: check
+check: setup ## check format, lints and documentation, and the scripts where shellcheck is there
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --lib --no-deps $(CARGO_FLAGS)
+	@for script in scripts/*.sh .ci/run; do bash -n "$$script" || exit 1; done
+	@if command -v shellcheck >/dev/null; then shellcheck -x scripts/*.sh .ci/run; \
+	else echo "scripts: parsed only; for more: scripts/setup.sh lint"; fi
+
+.PHONY: bench
+bench: setup ## measure; ARGS="--help" lists the questions
+	cargo run --release $(CARGO_FLAGS) -p bench -- $(ARGS)
+
+.PHONY: kafka-up
+kafka-up: ## start Apache Kafka and the schema registry on 127.0.0.1
+	@$(KAFKA_UP)
+	@$(REGISTRY_UP)
+
+.PHONY: kafka-down
+kafka-down: ## stop them; their data stay (scripts/kafka.sh down --wipe removes them)
+	@scripts/registry.sh down --port $(REGISTRY_PORT)
+	@scripts/kafka.sh down --port $(KAFKA_PORT)

@@ -1,0 +1,192 @@
+//! Keys of keyed topics: JSON, Avro, or plain text.
+
+use std::marker::PhantomData;
+
+use serde::de::value::{Error as TextError, StrDeserializer};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
+use serde::forward_to_deserialize_any;
+
+use super::{Cause, Decode, Decoded};
+
+/// How the keys of a topic are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyFormat {
+    /// JSON: `42`, `"de"`, `{"merchant":42}`.
+    Json,
+    /// Avro in the wire format of Confluent's serializers.
+    Avro,
+    /// The bare text of one value: `42`, `de`. Numbers, booleans, strings, and enums by name.
+    #[default]
+    Text,
+}
+
+/// Any decoder, of a key: whatever it turns down is a [`Cause::KeyInvalid`].
+pub struct Key<D>(pub D);
+
+impl<K, D: Decode<K>> Decode<K> for Key<D> {
+    fn decode(&mut self, bytes: &[u8]) -> Decoded<K> {
+        match self.0.decode(bytes) {
+            Decoded::Dead(_, schema) => Decoded::Dead(Cause::KeyInvalid, schema),
+            other => other,
+        }
+    }
+}
+
+/// Decodes the bare text of one value.
+///
+/// ```
+/// use thalweg::codec::{Decode, Decoded, key::Text};
+/// assert!(matches!(Text::<u32>::new().decode(b"42"), Decoded::Value(42)));
+/// ```
+pub struct Text<K>(PhantomData<fn() -> K>);
+
+impl<K> Text<K> {
+    /// A decoder of `K`.
+    pub fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<K> Default for Text<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: DeserializeOwned + 'static> Decode<K> for Text<K> {
+    fn decode(&mut self, bytes: &[u8]) -> Decoded<K> {
+        let value = std::str::from_utf8(bytes)
+            .ok()
+            .and_then(|text| K::deserialize(Scalar(text)).ok());
+        match value {
+            Some(value) => Decoded::Value(value),
+            None => Decoded::Dead(Cause::KeyInvalid, None),
+        }
+    }
+}
+
+/// One value from its text: the type says how to parse it.
+struct Scalar<'de>(&'de str);
+
+macro_rules! parse {
+    ($($method:ident $visit:ident),*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TextError> {
+            visitor.$visit(self.0.parse().map_err(TextError::custom)?)
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Scalar<'de> {
+    type Error = TextError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TextError> {
+        visitor.visit_borrowed_str(self.0)
+    }
+
+    parse!(
+        deserialize_bool visit_bool, deserialize_i8 visit_i8, deserialize_i16 visit_i16, deserialize_i32 visit_i32,
+        deserialize_i64 visit_i64, deserialize_i128 visit_i128, deserialize_u8 visit_u8, deserialize_u16 visit_u16,
+        deserialize_u32 visit_u32, deserialize_u64 visit_u64, deserialize_u128 visit_u128, deserialize_f32 visit_f32,
+        deserialize_f64 visit_f64, deserialize_char visit_char
+    );
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TextError> {
+        visitor.visit_borrowed_bytes(self.0.as_bytes())
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TextError> {
+        visitor.visit_borrowed_bytes(self.0.as_bytes())
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TextError> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, TextError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, TextError> {
+        let text: StrDeserializer<'de, TextError> = self.0.into_deserializer();
+        text.deserialize_enum(name, variants, visitor)
+    }
+
+    forward_to_deserialize_any! {
+        str string unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::json::Json;
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    fn text<K: DeserializeOwned + 'static>(bytes: &[u8]) -> Option<K> {
+        match Key(Text::new()).decode(bytes) {
+            Decoded::Value(key) => Some(key),
+            Decoded::Dead(Cause::KeyInvalid, None) => None,
+            other => panic!("{:?}", std::mem::discriminant(&other)),
+        }
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Merchant(u32);
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Side {
+        Buy,
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Pair {
+        a: u32,
+    }
+
+    #[test]
+    fn reads_scalars_by_their_type() {
+        assert_eq!(text(b"42"), Some(42u32));
+        assert_eq!(text(b"42"), Some(Merchant(42)));
+        assert_eq!(text(b"42"), Some("42".to_owned()));
+        assert_eq!(text(b"-1.5"), Some(-1.5f64));
+        assert_eq!(text(b"true"), Some(true));
+        assert_eq!(text(b"buy"), Some(Side::Buy));
+        assert_eq!(text::<Side>(b"Buy"), None);
+        assert_eq!(text::<u32>(b"-1"), None);
+        assert_eq!(text::<u32>(b"4294967296"), None);
+        assert_eq!(text::<u32>(b" 1"), None);
+        assert_eq!(text::<u32>(b""), None);
+        assert_eq!(text::<String>(b"\xff"), None);
+        assert_eq!(text::<Pair>(b"1"), None);
+    }
+
+    #[test]
+    fn a_key_is_invalid_whatever_its_format_says() {
+        let mut key = Key(Json::<u32>::new());
+        assert!(matches!(key.decode(b"42"), Decoded::Value(42)));
+        assert!(matches!(key.decode(b"{"), Decoded::Dead(Cause::KeyInvalid, None)));
+    }
+
+    proptest! {
+        #[test]
+        fn every_number_reads_as_it_prints(a: i64, b: u128, c: String) {
+            prop_assert_eq!(text(a.to_string().as_bytes()), Some(a));
+            prop_assert_eq!(text(b.to_string().as_bytes()), Some(b));
+            prop_assert_eq!(text(c.as_bytes()), Some(c));
+        }
+
+        #[test]
+        fn never_panics(bytes: Vec<u8>) {
+            let (_a, _b, _c) = (text::<u64>(&bytes), text::<f32>(&bytes), text::<Side>(&bytes));
+        }
+    }
+}

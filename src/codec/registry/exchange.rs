@@ -1,0 +1,95 @@
+//! One request to a registry and what comes back, whoever it is that answers.
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+
+use super::WriterSchema;
+
+/// Bytes of an answer that are read at most.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// A schema in an answer.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SchemaBody {
+    schema: String,
+    #[serde(default)]
+    schema_type: Option<String>,
+    #[serde(default)]
+    references: Option<Vec<serde_json::Value>>,
+}
+
+impl SchemaBody {
+    /// With the id that it was asked for by, or that the answer gave.
+    pub(super) fn into_schema(self, id: u32) -> WriterSchema {
+        let avro = self
+            .schema_type
+            .is_none_or(|kind| kind.eq_ignore_ascii_case("avro"));
+        let alone = self.references.is_none_or(|references| references.is_empty());
+        WriterSchema {
+            avro: avro && alone,
+            ..WriterSchema::new(id, self.schema)
+        }
+    }
+}
+
+/// What came back, whatever it is.
+pub(super) struct Response {
+    pub(super) status: StatusCode,
+    body: Vec<u8>,
+}
+
+impl Response {
+    /// The registry's own code, if it was the registry that spoke.
+    pub(super) fn error_code(&self) -> Option<u32> {
+        #[derive(Deserialize)]
+        struct Complaint {
+            error_code: u32,
+        }
+        serde_json::from_slice::<Complaint>(&self.body)
+            .ok()
+            .map(|complaint| complaint.error_code)
+    }
+
+    /// The body as a `B`, or what came instead.
+    pub(super) fn expect<B: for<'de> Deserialize<'de>>(&self) -> Result<B, String> {
+        if !self.status.is_success() {
+            return Err(format!("it answered {}: {}", self.status, self.excerpt()));
+        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| format!("its answer makes no sense ({error}): {}", self.excerpt()))
+    }
+
+    fn excerpt(&self) -> String {
+        String::from_utf8_lossy(&self.body[..self.body.len().min(400)])
+            .chars()
+            .take(200)
+            .collect()
+    }
+}
+
+/// Sends a request and reads the answer, up to a limit.
+pub(super) async fn exchange(request: reqwest::RequestBuilder) -> Result<Response, String> {
+    // An address may hold a password: errors are told without it.
+    let told = |error: reqwest::Error| {
+        let error = error.without_url();
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(inner) = cause {
+            text = format!("{text}: {inner}");
+            cause = inner.source();
+        }
+        text
+    };
+    let mut response = request.send().await.map_err(told)?;
+    let (status, mut body) = (response.status(), Vec::new());
+    while let Some(chunk) = response.chunk().await.map_err(told)? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(format!(
+                "it answered {status} with more than {ANSWER_BYTES_MAX} bytes"
+            ));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Response { status, body })
+}

@@ -1,0 +1,310 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::extract::{Path, State as Extract};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response as Reply};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::*;
+
+const QUICK: Patience = Patience {
+    request: Duration::from_millis(200),
+    pause_min: Duration::from_millis(1),
+    pause_max: Duration::from_millis(4),
+};
+
+/// A registry that gives the answers it was told to, the last one for ever.
+struct Fake {
+    runtime: Runtime,
+    url: String,
+    asked: Arc<AtomicUsize>,
+}
+
+type Script = Arc<(Vec<fn() -> Reply>, Arc<AtomicUsize>)>;
+
+async fn schema(Extract(script): Extract<Script>, Path(_id): Path<u32>) -> Reply {
+    let turn = script.1.fetch_add(1, Ordering::SeqCst);
+    let answer = script.0[turn.min(script.0.len() - 1)]();
+    if answer.status() == StatusCode::IM_A_TEAPOT {
+        std::future::pending::<()>().await;
+    }
+    answer
+}
+
+impl Fake {
+    fn new(script: Vec<fn() -> Reply>) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let refused = || {
+            (
+                StatusCode::CONFLICT,
+                answer(json!({ "error_code": 409, "message": "incompatible" })),
+            )
+        };
+        let registered = move |Path(subject): Path<String>, body: String| async move {
+            let body: Value = serde_json::from_str(&body).unwrap();
+            match (subject.as_str(), body["schema"].as_str()) {
+                ("a/b value", Some("\"long\"")) => answer(json!({ "id": 9 })).into_response(),
+                _ => refused().into_response(),
+            }
+        };
+        let latest = |Path(subject): Path<String>| async move {
+            answer(json!({ "subject": subject, "version": 3, "id": 9, "schema": "\"long\"" }))
+        };
+        let router = Router::new()
+            .route("/base/schemas/ids/{id}", get(schema))
+            .route("/base/subjects/{subject}/versions", post(registered))
+            .route("/base/subjects/{subject}/versions/latest", get(latest))
+            .with_state(Arc::new((script, asked.clone())));
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("http://{}/base/", listener.local_addr().unwrap());
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Self { runtime, url, asked }
+    }
+
+    fn registry(&self) -> Registry {
+        Registry::with_patience(&self.url, self.runtime.handle().clone(), QUICK).unwrap()
+    }
+
+    /// Looks `id` up and waits to be woken.
+    fn resolve(&self, registry: &Registry, id: u32) -> Lookup {
+        let (waker, mut woken) = waker();
+        match registry.lookup(id, &waker) {
+            Lookup::Pending => {
+                self.runtime.block_on(woken.recv()).unwrap();
+                registry.peek(id)
+            }
+            other => other,
+        }
+    }
+}
+
+fn waker() -> (Waker, UnboundedReceiver<()>) {
+    let (sender, receiver) = unbounded_channel();
+    (Waker::new(move || sender.send(()).unwrap_or_default()), receiver)
+}
+
+fn long() -> Reply {
+    answer(json!({ "schema": "\"long\"" })).into_response()
+}
+
+fn answer(json: Value) -> String {
+    json.to_string()
+}
+
+fn no_such_schema() -> Reply {
+    (
+        StatusCode::NOT_FOUND,
+        answer(json!({ "error_code": 40403, "message": "Schema not found" })),
+    )
+        .into_response()
+}
+
+fn print() -> u64 {
+    fingerprint("\"long\"")
+}
+
+#[test]
+fn the_fingerprint_is_fixed() {
+    assert_eq!(print(), xxh3_64(b"\"long\""));
+    assert_eq!(fingerprint(""), 0x2d06_8005_38d3_94c2);
+}
+
+#[test]
+fn a_schema_is_asked_for_once_and_wakes_all() {
+    let fake = Fake::new(vec![long]);
+    let mut registry = fake.registry();
+    let (one, mut one_woken) = waker();
+    let (two, mut two_woken) = waker();
+    assert_eq!(registry.peek(7), Lookup::Pending);
+    assert_eq!(registry.lookup(7, &one), Lookup::Pending);
+    registry.clone().lookup(7, &two);
+    fake.runtime
+        .block_on(async { (one_woken.recv().await, two_woken.recv().await) });
+    let known = Lookup::Known(Arc::new(WriterSchema::new(7, "\"long\"")));
+    assert_eq!(registry.lookup(7, &one), known);
+    assert_eq!(registry.clone().peek(7), known);
+    assert_eq!(fake.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(registry.status(), Status::default());
+    let mut other = registry.clone();
+    assert_eq!(registry.seen(), vec![(7, Some(print()))]);
+    assert_eq!(registry.seen(), vec![]);
+    assert_eq!(other.seen(), vec![(7, Some(print()))]);
+}
+
+#[test]
+fn only_the_registrys_own_404_is_a_verdict() {
+    let proxy = || (StatusCode::NOT_FOUND, "no such backend").into_response();
+    let other_code = || (StatusCode::NOT_FOUND, answer(json!({ "error_code": 404 }))).into_response();
+    let fake = Fake::new(vec![proxy, other_code, no_such_schema, long]);
+    let mut registry = fake.registry();
+    assert_eq!(fake.resolve(&registry, 7), Lookup::Unknown);
+    assert_eq!(fake.asked.load(Ordering::SeqCst), 3);
+    assert_eq!(fake.resolve(&registry, 7), Lookup::Unknown);
+    assert_eq!(fake.asked.load(Ordering::SeqCst), 3);
+    assert_eq!(registry.seen(), vec![(7, None)]);
+}
+
+#[test]
+fn an_absent_registry_is_tried_again() {
+    let down = || StatusCode::SERVICE_UNAVAILABLE.into_response();
+    let hangs = || StatusCode::IM_A_TEAPOT.into_response();
+    let garbage = || "<html>".into_response();
+    let no_schema = || answer(json!({ "id": 7 })).into_response();
+    let denied = || StatusCode::UNAUTHORIZED.into_response();
+    let fake = Fake::new(vec![down, hangs, garbage, no_schema, denied, long]);
+    let registry = fake.registry();
+    assert!(matches!(fake.resolve(&registry, 7), Lookup::Known(_)));
+    assert_eq!(fake.asked.load(Ordering::SeqCst), 6);
+    assert_eq!(registry.status().away, None);
+}
+
+#[test]
+fn status_says_why_it_waits() {
+    let fake = Fake::new(vec![long]);
+    // Bound and dropped again: nobody listens there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = format!("http://user:secret@127.0.0.1:{port}");
+    let registry = Registry::with_patience(&url, fake.runtime.handle().clone(), QUICK).unwrap();
+    registry.lookup(7, &waker().0);
+    let away = fake.runtime.block_on(async {
+        loop {
+            match registry.status().away {
+                Some(away) if away.tries > 2 => break away,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    });
+    assert!(away.since <= clock::now());
+    let text = registry.status().to_string();
+    assert!(
+        text.starts_with("away for") && text.contains("1 schemas wait"),
+        "{text}"
+    );
+    assert!(!format!("{text}{away:?}{registry:?}").contains("secret"));
+}
+
+#[test]
+fn a_replay_goes_by_the_ledger() {
+    let fake = Fake::new(vec![long]);
+    let mut registry = fake.registry();
+    registry.bind(1, None);
+    registry.bind(2, Some(print()));
+    registry.bind(3, Some(print() + 1));
+    assert_eq!(fake.resolve(&registry, 1), Lookup::Unknown);
+    assert!(matches!(fake.resolve(&registry, 2), Lookup::Known(_)));
+    assert!(registry.broken().is_none());
+    assert_eq!(fake.resolve(&registry, 3), Lookup::Pending);
+    let error = registry.broken().unwrap();
+    assert_eq!(error.kind(), crate::error::Kind::Integrity);
+    assert_eq!(registry.seen(), vec![]);
+    assert_eq!(fake.asked.load(Ordering::SeqCst), 2);
+    // Unknown at first, bound again once it was known.
+    registry.bind(1, Some(print()));
+    assert!(matches!(fake.resolve(&registry, 1), Lookup::Known(_)));
+}
+
+#[test]
+fn a_bound_schema_may_not_vanish() {
+    let fake = Fake::new(vec![no_such_schema]);
+    let registry = fake.registry();
+    registry.bind(1, Some(print()));
+    assert_eq!(fake.resolve(&registry, 1), Lookup::Pending);
+    assert!(
+        registry
+            .broken()
+            .unwrap()
+            .to_string()
+            .contains("does not know the id any more")
+    );
+}
+
+#[test]
+fn what_is_known_already_is_held_against_the_ledger() {
+    let fake = Fake::new(vec![long]);
+    let registry = fake.registry();
+    fake.resolve(&registry, 1);
+    registry.bind(1, Some(print()));
+    assert!(registry.broken().is_none());
+    registry.bind(1, Some(0));
+    assert!(registry.broken().is_some());
+}
+
+#[test]
+fn a_text_from_elsewhere_needs_no_registry() {
+    let fake = Fake::new(vec![long]);
+    let mut registry = fake.registry();
+    registry.bind(1, Some(print()));
+    registry.provide(WriterSchema::new(1, "\"long\""));
+    assert!(matches!(registry.peek(1), Lookup::Known(_)));
+    assert_eq!(registry.seen(), vec![]);
+    registry.bind(2, Some(print()));
+    registry.provide(WriterSchema::new(2, "\"int\""));
+    assert!(registry.broken().is_some());
+    assert_eq!(fake.asked.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn binding_wakes_those_who_wait() {
+    let hangs = || StatusCode::IM_A_TEAPOT.into_response();
+    let fake = Fake::new(vec![hangs]);
+    let registry = fake.registry();
+    let (waker, mut woken) = waker();
+    assert_eq!(registry.lookup(1, &waker), Lookup::Pending);
+    registry.bind(1, None);
+    fake.runtime.block_on(woken.recv()).unwrap();
+    assert_eq!(registry.peek(1), Lookup::Unknown);
+}
+
+#[test]
+fn registers_and_gets_the_latest() {
+    let fake = Fake::new(vec![long]);
+    let registry = fake.registry();
+    fake.runtime.block_on(async {
+        assert_eq!(registry.register("a/b value", "\"long\"").await.unwrap(), 9);
+        let error = registry.register("a/b value", "\"int\"").await.unwrap_err();
+        assert!(error.to_string().contains("incompatible"), "{error}");
+        assert_eq!(
+            *registry.latest("a/b value").await.unwrap(),
+            WriterSchema::new(9, "\"long\"")
+        );
+    });
+}
+
+#[test]
+fn other_kinds_of_schema_are_told_apart() {
+    let protobuf = || answer(json!({ "schema": "message A {}", "schemaType": "PROTOBUF" })).into_response();
+    let referring =
+        || answer(json!({ "schema": "\"x.A\"", "references": [{ "name": "x.A" }] })).into_response();
+    let fake = Fake::new(vec![protobuf, referring]);
+    let registry = fake.registry();
+    for id in [1, 2] {
+        let Lookup::Known(schema) = fake.resolve(&registry, id) else {
+            panic!()
+        };
+        assert!(!schema.avro);
+    }
+}
+
+#[test]
+fn addresses_are_checked() {
+    let runtime = Runtime::new().unwrap();
+    for url in ["", "registry:8081", "https://registry", "/a"] {
+        let error = Registry::new(url, runtime.handle().clone()).unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::Definition, "{url}");
+    }
+    assert!(Registry::new("http://registry:8081", runtime.handle().clone()).is_ok());
+}

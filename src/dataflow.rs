@@ -1,0 +1,315 @@
+//! What people write: dataflows of streams, collections and tables.
+//!
+//! ```text
+//!   flow.source ─▶ Stream ── key_by ─▶ Keyed ── window ─▶ Windows ── aggregate ─┐
+//!                    │ changes                                                  ▼
+//!                    └───────────▶ Collection ── group_by ─▶ Grouped ─▶       Table ──▶ view
+//!   flow.table ──────────────────────────────────────────────────────▶          └ join, left_join, map, filter
+//! ```
+//!
+//! Three types keep three promises: a [`Stream`](stream::Stream) only ever adds, a
+//! [`Collection`](collection::Collection) may take back, a [`Table`](table::Table) has at most one row a key. Steps take
+//! `&self` and never fail: a mistake is noted with its place, and all of them are reported together before anything runs.
+
+pub mod collection;
+pub mod names;
+pub mod plan;
+pub mod stream;
+pub mod table;
+pub mod window;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::panic::Location;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use timely::dataflow::operators::probe::{Handle, Probe};
+use timely::dataflow::operators::Concatenate;
+use timely::dataflow::operators::vec::Filter;
+use timely::dataflow::{Scope, StreamVec};
+
+use crate::bridge::{Halt, Waker};
+use crate::dataflow::plan::{Kind, Plan};
+use crate::dataflow::stream::Stream;
+use crate::dataflow::table::Table;
+use crate::demo::Demo;
+use crate::error::{Error, Result};
+use crate::ingest::{self, Bounds, Ingest};
+use crate::operator::letters::letters;
+use crate::operator::serve::serve;
+use crate::operator::upsert::upsert;
+use crate::position::SourceId;
+use crate::record::{Change, Event, Record};
+use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertSource};
+use crate::time::Epoch;
+use crate::timeline::Desk;
+use crate::view::{ViewSpec, Views};
+
+/// A named dataflow: a function that builds it, called once on every worker.
+#[derive(Clone)]
+pub struct Flow {
+    name: &'static str,
+    build: Arc<dyn Fn(Dataflow<'_>) -> Result<()> + Send + Sync>,
+    demo: Option<DemoFunction>,
+    queries: &'static [&'static str],
+}
+
+/// Makes data for a first try.
+pub type DemoFunction = Arc<dyn Fn(&Demo) -> Result<()> + Send + Sync>;
+
+impl Flow {
+    /// Gives the dataflow data of its own, for `demo`: `make` writes topics until it is told to stop. `queries` are
+    /// paths to try, as in `/v1/views/spend/rows?limit=3`.
+    pub fn demo(
+        mut self,
+        make: impl Fn(&Demo) -> Result<()> + Send + Sync + 'static,
+        queries: &'static [&'static str],
+    ) -> Self {
+        self.demo = Some(Arc::new(make));
+        self.queries = queries;
+        self
+    }
+
+    /// What makes its demo data.
+    pub fn demo_function(&self) -> Option<&DemoFunction> {
+        self.demo.as_ref()
+    }
+
+    /// Paths to try.
+    pub fn demo_queries(&self) -> &'static [&'static str] {
+        self.queries
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+/// What a dataflow function may return: nothing, or a result.
+pub trait Outcome {
+    /// As a result.
+    fn outcome(self) -> Result<()>;
+}
+impl Outcome for () {
+    fn outcome(self) -> Result<()> {
+        Ok(())
+    }
+}
+impl<E: Into<Error>> Outcome for Result<(), E> {
+    fn outcome(self) -> Result<()> {
+        self.map_err(Into::into)
+    }
+}
+
+/// Names a dataflow function.
+///
+/// ```
+/// use thalweg::prelude::*;
+/// fn nothing(_flow: Dataflow) {}
+/// assert_eq!(dataflow("nothing", nothing).name(), "nothing");
+/// ```
+pub fn dataflow<R: Outcome>(
+    name: &'static str,
+    build: impl Fn(Dataflow<'_>) -> R + Send + Sync + 'static,
+) -> Flow {
+    Flow { name, build: Arc::new(move |flow| build(flow).outcome()), demo: None, queries: &[] }
+}
+
+/// What a dataflow is built with on one worker.
+pub struct Context {
+    /// Addresses and settings of the outside.
+    pub env: Environment,
+    /// Bounds of the ingest operators.
+    pub bounds: Bounds,
+    /// The worker's desk.
+    pub desk: Rc<Desk>,
+    /// The process's views.
+    pub views: Arc<Views>,
+    /// Where an error goes that the service can't go on with.
+    pub halt: Halt,
+    /// Passes an epoch once all operators of all workers are done with it.
+    pub probe: Handle<Epoch>,
+    /// Steps, sources and mistakes so far.
+    pub plan: RefCell<Plan>,
+    /// In place of the source of that name.
+    pub substitutes: RefCell<HashMap<String, Substitute>>,
+    /// How views are made; tests want hashes.
+    pub hashed: bool,
+    /// Whether readers are made. A plan is drawn without them.
+    pub reads: bool,
+}
+
+impl Context {
+    /// For drawing a plan: nothing is read.
+    pub fn dry(env: Environment) -> Self {
+        Self {
+            env,
+            bounds: Bounds::default(),
+            desk: Desk::new(),
+            views: Views::new(1),
+            halt: Halt::default(),
+            probe: Handle::new(),
+            plan: RefCell::default(),
+            substitutes: RefCell::default(),
+            hashed: false,
+            reads: false,
+        }
+    }
+
+    #[track_caller]
+    fn step(&self, name: &str, kind: Kind, from: &[Rc<str>]) -> Rc<str> {
+        self.plan.borrow_mut().step(name, kind, from, Location::caller())
+    }
+
+    fn mistake(&self, mistake: impl Into<String>) {
+        self.plan.borrow_mut().mistakes.push(mistake.into());
+    }
+}
+
+/// Builds a flow on a worker, and reports its mistakes together.
+pub fn build(scope: Scope<'_, Epoch>, flow: &Flow, context: &Rc<Context>) -> Result<()> {
+    // Streams can only be kept for as long as the scope lives, and the handle has to stay `Copy`. Emptied by `finish`,
+    // what is leaked is a few words, once a worker.
+    let loose = Box::leak(Box::new(Loose { context: context.clone(), late: RefCell::default() }));
+    let handle = Dataflow { scope, loose };
+    let outcome = (flow.build)(handle);
+    handle.finish();
+    outcome?;
+    context.plan.borrow().verdict(flow.name)
+}
+
+/// What one build holds together until its end.
+struct Loose<'s> {
+    context: Rc<Context>,
+    late: RefCell<Sources<'s>>,
+}
+
+#[derive(Default)]
+struct Sources<'s> {
+    /// By source: its description, and its streams of dead letters.
+    dead: Vec<(SourceId, String, String, Vec<StreamVec<'s, Epoch, DeadLetter>>)>,
+    late: Vec<StreamVec<'s, Epoch, DeadLetter>>,
+}
+
+/// A dataflow being built. Cheap to copy: pass it by value.
+#[derive(Clone, Copy)]
+pub struct Dataflow<'s> {
+    scope: Scope<'s, Epoch>,
+    loose: &'s Loose<'s>,
+}
+
+impl<'s> Dataflow<'s> {
+    fn context(&self) -> &'s Rc<Context> {
+        &self.loose.context
+    }
+
+    /// Reads a source of events.
+    #[track_caller]
+    pub fn source<T: Event>(self, name: &str, source: impl Source<T>) -> Stream<'s, T> {
+        let step = self.context().step(name, Kind::Source, &[]);
+        let opened = source.open(&self.context().env).and_then(|opened| self.substituted(name, opened));
+        let (timed, inner) = self.read(name, opened);
+        let sources = if timed { vec![SourceId::of(name)] } else { Vec::new() };
+        Stream { inner, flow: self, sources: sources.into(), step }
+    }
+
+    /// Reads a table from a source of keyed rows: the last row of a key wins, a row without a value deletes.
+    #[track_caller]
+    pub fn table<K: Record, V: Record>(self, name: &str, source: impl UpsertSource<K, V>) -> Table<'s, K, V> {
+        let step = self.context().step(name, Kind::Table, &[]);
+        let opened = source.open(&self.context().env).and_then(|opened| self.substituted(name, opened));
+        let (_, records) = self.read(name, opened);
+        Table::from_changes(self, upsert(records, name), step, Vec::new(), Rc::new([]))
+    }
+
+    /// Builds with timely's own types.
+    pub fn scope(self) -> Scope<'s, Epoch> {
+        self.scope
+    }
+
+    /// The source as it is, or with the records that a test gives in its place.
+    fn substituted<T: 'static>(&self, name: &str, opened: Opened<T>) -> Result<Opened<T>> {
+        let Some(given) = self.context().substitutes.borrow_mut().remove(name) else { return Ok(opened) };
+        match given.opened.downcast::<Opened<T>>() {
+            Ok(given) => Ok(Opened { rules: opened.rules, description: opened.description, ..*given }),
+            Err(_) => Err(Error::definition(format!("records of another type were fed to source `{name}`"))
+                .detail(format!("the dataflow reads {}", std::any::type_name::<T>()))),
+        }
+    }
+
+    /// Adds the operator that reads a source.
+    fn read<T: Event>(
+        self,
+        name: &str,
+        opened: Result<Opened<T>>,
+    ) -> (bool, StreamVec<'s, Epoch, crate::record::Timed<T>>) {
+        let context = self.context().clone();
+        let opened = opened.unwrap_or_else(|error| {
+            context.mistake(format!("source `{name}`: {error}"));
+            Opened::unreadable()
+        });
+        let source = SourceId::of(name);
+        let timed = opened.rules.timed;
+        context.plan.borrow_mut().source(source, name, &opened);
+        let (rules, reader, reads) = (Arc::new(opened.rules), opened.reader, context.reads);
+        let make = |waker: Waker| {
+            let reader = if reads { reader(waker) } else { Ok(Opened::<T>::no_reader()) };
+            // An error of one worker alone must not leave the others waiting in the middle of a build.
+            let reader = reader.unwrap_or_else(|error| {
+                context.halt.halt(error);
+                Opened::<T>::no_reader()
+            });
+            Ingest {
+                name: name.into(),
+                source,
+                reader,
+                rules,
+                bounds: context.bounds,
+                desk: context.desk.clone(),
+                halt: context.halt.clone(),
+            }
+        };
+        let (events, dead) = ingest::ingest(self.scope, name, make);
+        let events = events.probe_with(&self.context().probe);
+        self.loose.late.borrow_mut().dead.push((source, name.to_owned(), opened.description, vec![dead]));
+        (timed, events)
+    }
+
+    /// Takes in what a step found too late; it joins the dead letters of the source it came from.
+    fn late(self, late: StreamVec<'s, Epoch, DeadLetter>) {
+        self.loose.late.borrow_mut().late.push(late);
+    }
+
+    /// Makes the view `name` of a table's changes.
+    fn serve<K: Record, V: Record>(&self, changes: StreamVec<'s, Epoch, Change<K, V>>, mut spec: ViewSpec) {
+        let context = self.context();
+        spec.hashed |= context.hashed;
+        let name = spec.name.clone();
+        match context.views.define::<K, V>(spec) {
+            Ok(view) => serve(changes, &name, view.shard(self.scope.index()), &context.probe),
+            Err(error) => context.mistake(format!("view `{name}`: {error}")),
+        }
+    }
+
+    /// Dead letters of every source become views, once all steps that may add to them are known.
+    fn finish(self) {
+        let Sources { dead, late } = self.loose.late.take();
+        let late = self.scope.concatenate(late);
+        for (source, name, topic, mut streams) in dead {
+            streams.push(late.clone().filter(move |letter: &DeadLetter| letter.at.partition.source == source));
+            let all = self.scope.concatenate(streams);
+            let view = format!("{name}.dead_letters");
+            let context = self.context();
+            let keyed = letters(all, &view, topic, LETTERS_KEEP, context.desk.clone());
+            let mut spec = ViewSpec::new(view);
+            spec.description = format!("records of `{name}` that could not be counted, and why");
+            spec.keep = Some(LETTERS_KEEP);
+            self.serve(keyed, spec);
+        }
+    }
+}
+
+/// How long dead letters stay in their view.
+const LETTERS_KEEP: std::time::Duration = std::time::Duration::from_secs(24 * 3600);

@@ -1,0 +1,189 @@
+//! Collections: differential's multisets, which may take rows back.
+
+use std::rc::Rc;
+
+use differential_dataflow::lattice::Lattice;
+use differential_dataflow::operators::iterate::Iterate as _;
+use differential_dataflow::{AsCollection, VecCollection};
+use timely::dataflow::{Scope, StreamVec};
+use timely::order::Product;
+use timely::progress::Timestamp;
+
+use crate::dataflow::names::Names;
+use crate::dataflow::plan::Kind;
+use crate::dataflow::stream::check_names;
+use crate::dataflow::table::Table;
+use crate::dataflow::{Context, Dataflow};
+use crate::operator::aggregate::{Aggregate, Of};
+use crate::operator::group::group;
+use crate::position::SourceId;
+use crate::record::Record;
+use crate::time::Epoch;
+
+/// The clock inside `iterate`: the epoch, and the round.
+pub type Round = Product<Epoch, u64>;
+
+/// Clocks that collections work under: the epoch, and the epoch and round inside `iterate`.
+pub trait Clock: Timestamp + Lattice + Ord {}
+impl Clock for Epoch {}
+impl Clock for Round {}
+
+/// A multiset of rows that may take rows back.
+#[must_use = "a collection that nothing takes is not computed for anyone"]
+pub struct Collection<'s, D: 'static, C: Clock = Epoch> {
+    inner: VecCollection<'s, C, D, isize>,
+    context: Rc<Context>,
+    /// Outside of loops. Inside there is none: `iterate` works for every inner lifetime, and can't promise the outer one.
+    flow: Option<Dataflow<'s>>,
+    pub(super) sources: Rc<[SourceId]>,
+    step: Rc<str>,
+}
+
+impl<'s, D: Record> Collection<'s, D> {
+    pub(super) fn outer(
+        inner: StreamVec<'s, Epoch, (D, Epoch, isize)>,
+        flow: Dataflow<'s>,
+        step: Rc<str>,
+    ) -> Self {
+        Self { inner: inner.as_collection(), context: flow.context().clone(), flow: Some(flow), sources: Rc::new([]), step }
+    }
+}
+
+impl<'s, D: Record, C: Clock> Collection<'s, D, C> {
+    fn with<U: Record>(&self, inner: VecCollection<'s, C, U, isize>) -> Collection<'s, U, C> {
+        let (context, sources, step) = (self.context.clone(), self.sources.clone(), self.step.clone());
+        Collection { inner, context, flow: self.flow, sources, step }
+    }
+
+    /// Each row through `f`.
+    pub fn map<U: Record>(&self, f: impl Fn(D) -> U + 'static) -> Collection<'s, U, C> {
+        self.with(self.inner.clone().map(f))
+    }
+
+    /// Each row to any number of rows.
+    pub fn flat_map<U: Record, I: IntoIterator<Item = U> + 'static>(
+        &self,
+        f: impl Fn(D) -> I + 'static,
+    ) -> Collection<'s, U, C> {
+        self.with(self.inner.clone().flat_map(f))
+    }
+
+    /// The rows for which `f` holds.
+    pub fn filter(&self, f: impl Fn(&D) -> bool + 'static) -> Self {
+        self.with(self.inner.clone().filter(f))
+    }
+
+    /// The rows of both, added up.
+    pub fn concat(&self, other: &Self) -> Self {
+        self.with(self.inner.clone().concat(other.inner.clone()))
+    }
+
+    /// Each row as often as it was there, the other way round.
+    pub fn negate(&self) -> Self {
+        self.with(self.inner.clone().negate())
+    }
+
+    /// Each row that is there, once.
+    #[track_caller]
+    pub fn distinct(&self, name: &str) -> Self {
+        self.context.step(name, Kind::Distinct, &[self.step.clone()]);
+        self.with(self.inner.clone().distinct())
+    }
+
+    /// The way out: differential's own collection in, differential's own collection back.
+    pub fn differential<U: Record>(
+        &self,
+        f: impl FnOnce(VecCollection<'s, C, D, isize>) -> VecCollection<'s, C, U, isize>,
+    ) -> Collection<'s, U, C> {
+        self.with(f(self.inner.clone()))
+    }
+}
+
+impl<'s, K: Record, V: Record, C: Clock> Collection<'s, (K, V), C> {
+    /// Joins pairs by their first half.
+    pub fn join<V2: Record, R: Record>(
+        &self,
+        other: &Collection<'s, (K, V2), C>,
+        f: impl Fn(&K, &V, &V2) -> R + 'static,
+    ) -> Collection<'s, R, C> {
+        self.with(self.inner.clone().join_map(other.inner.clone(), f))
+    }
+
+    /// The pairs whose first half is in `keys`.
+    pub fn semijoin(&self, keys: &Collection<'s, K, C>) -> Self {
+        self.with(self.inner.clone().semijoin(keys.inner.clone().distinct()))
+    }
+
+    /// The pairs whose first half is not in `keys`.
+    pub fn antijoin(&self, keys: &Collection<'s, K, C>) -> Self {
+        self.with(self.inner.clone().antijoin(keys.inner.clone().distinct()))
+    }
+}
+
+/// The inside of a loop: brings outer collections in.
+pub struct Loop<'i> {
+    scope: Scope<'i, Round>,
+    context: Rc<Context>,
+}
+
+impl<'i> Loop<'i> {
+    /// An outer collection, the same in every round.
+    pub fn bring<D: Record>(&self, outer: &Collection<'_, D>) -> Collection<'i, D, Round> {
+        let inner = outer.inner.clone().enter(self.scope);
+        let (context, sources, step) = (self.context.clone(), outer.sources.clone(), outer.step.clone());
+        Collection { inner, context, flow: None, sources, step }
+    }
+}
+
+impl<'s, D: Record> Collection<'s, D> {
+    /// Applies `step` until nothing changes any more.
+    #[track_caller]
+    pub fn iterate(
+        &self,
+        name: &str,
+        step: impl for<'i> FnOnce(Loop<'i>, Collection<'i, D, Round>) -> Collection<'i, D, Round>,
+    ) -> Collection<'s, D> {
+        let named = self.context.step(name, Kind::Iterate, &[self.step.clone()]);
+        let (context, sources) = (self.context.clone(), self.sources.clone());
+        let inner = self.inner.clone().iterate(|scope, rows| {
+            let inside = Collection { inner: rows, context: context.clone(), flow: None, sources, step: named };
+            step(Loop { scope, context }, inside).inner
+        });
+        self.with(inner)
+    }
+
+    /// Groups rows, to be aggregated. `names` are the key's field names.
+    #[track_caller]
+    pub fn group_by<K: Record>(&self, names: impl Names<K>, key: impl Fn(&D) -> K + 'static) -> Grouped<'s, K, D> {
+        let flow = self.flow.expect("only collections inside of loops have no flow, and those have another clock");
+        let names = check_names(flow, names.names());
+        Grouped {
+            rows: self.inner.clone().map(move |row| (key(&row), row)),
+            flow,
+            names,
+            sources: self.sources.clone(),
+            step: self.step.clone(),
+        }
+    }
+}
+
+/// Rows in groups, to be aggregated.
+#[must_use]
+pub struct Grouped<'s, K: 'static, D: 'static> {
+    rows: VecCollection<'s, Epoch, (K, D), isize>,
+    flow: Dataflow<'s>,
+    names: Vec<String>,
+    sources: Rc<[SourceId]>,
+    step: Rc<str>,
+}
+
+impl<'s, K: Record, D: Record> Grouped<'s, K, D> {
+    /// Aggregates each group. `name` is the step's; a group that becomes empty loses its row.
+    #[track_caller]
+    pub fn aggregate<A: Aggregate<D>>(self, name: &str, build: impl FnOnce(Of<D>) -> A) -> Table<'s, K, A::Out> {
+        let context = self.flow.context();
+        let step = context.step(name, Kind::Group, &[self.step]);
+        let changes = group(self.rows.inner, name, Rc::new(build(Of::default())), context.halt.clone());
+        Table::from_changes(self.flow, changes, step, self.names, self.sources)
+    }
+}

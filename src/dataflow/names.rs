@@ -1,0 +1,27 @@
+//! Names of key fields: what URLs, columns and Kafka keys call them.
+
+/// Names for the fields of a key `K`: `"merchant"` for one, `["merchant", "country"]` for a tuple of two.
+#[diagnostic::on_unimplemented(
+    message = "these names do not fit a key of type `{K}`",
+    label = "one name for each field of the key",
+    note = "a key that is one value takes \"name\", a tuple of two takes [\"first\", \"second\"], and so on"
+)]
+pub trait Names<K> {
+    /// The names, in order.
+    fn names(self) -> Vec<String>;
+}
+
+impl<K> Names<K> for &str {
+    fn names(self) -> Vec<String> {
+        vec![self.to_owned()]
+    }
+}
+
+macro_rules! tuples { ($($n:literal ($($K:ident),+))+) => { $(
+    impl<$($K),+> Names<($($K,)+)> for [&str; $n] {
+        fn names(self) -> Vec<String> {
+            self.iter().map(|name| (*name).to_owned()).collect()
+        }
+    }
+)+ } }
+tuples! { 2 (A, B) 3 (A, B, C) 4 (A, B, C, D) 5 (A, B, C, D, E) 6 (A, B, C, D, E, F) }

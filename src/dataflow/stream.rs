@@ -1,0 +1,233 @@
+//! Streams: events that only ever add.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Concat;
+use timely::dataflow::operators::generic::Operator;
+
+use crate::dataflow::Dataflow;
+use crate::dataflow::collection::Collection;
+use crate::dataflow::names::Names;
+use crate::dataflow::plan::Kind;
+use crate::dataflow::table::Table;
+use crate::operator::aggregate::{Aggregate, Of};
+use crate::operator::window::{self, Assign};
+use crate::position::SourceId;
+use crate::record::{Event, Record, Timed};
+use crate::time::{Epoch, Windowed};
+use crate::view::Windows as Layout;
+
+/// A stream of events in timely's own terms.
+pub type Events<'s, T> = StreamVec<'s, Epoch, Timed<T>>;
+
+/// Insert-only events with event times.
+#[must_use = "a stream that nothing takes is not computed for anyone"]
+#[derive(Clone)]
+pub struct Stream<'s, T: 'static> {
+    pub(super) inner: Events<'s, T>,
+    pub(super) flow: Dataflow<'s>,
+    /// Sources whose watermark is this stream's.
+    pub(super) sources: Rc<[SourceId]>,
+    /// The last named step before.
+    pub(super) step: Rc<str>,
+}
+
+// Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
+impl<'s, T: 'static> Stream<'s, T> {
+    fn with<U>(&self, inner: Events<'s, U>) -> Stream<'s, U> {
+        Stream { inner, flow: self.flow, sources: self.sources.clone(), step: self.step.clone() }
+    }
+
+    /// Each event through `f`. Times stay with the event.
+    pub fn map<U: Event>(&self, f: impl Fn(T) -> U + 'static) -> Stream<'s, U>
+    where
+        T: Event,
+    {
+        self.flat_map(move |value| Some(f(value)))
+    }
+
+    /// Each event to any number of events, all at its time.
+    pub fn flat_map<U: Event, I: IntoIterator<Item = U>>(&self, f: impl Fn(T) -> I + 'static) -> Stream<'s, U>
+    where
+        T: Event,
+    {
+        type Builder<U> = CapacityContainerBuilder<Vec<Timed<U>>>;
+        let inner = self.inner.clone().unary::<Builder<U>, _, _, _>(Pipeline, "flat_map", move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, data| {
+                    let mut session = output.session(&capability);
+                    session.give_iterator(data.drain(..).flat_map(|Timed { value, time, horizon, at }| {
+                        f(value).into_iter().map(move |value| Timed { value, time, horizon, at })
+                    }));
+                });
+            }
+        });
+        self.with(inner)
+    }
+
+    /// The events for which `f` holds.
+    pub fn filter(&self, f: impl Fn(&T) -> bool + 'static) -> Stream<'s, T>
+    where
+        T: Event,
+    {
+        type Builder<T> = CapacityContainerBuilder<Vec<Timed<T>>>;
+        let inner = self.inner.clone().unary::<Builder<T>, _, _, _>(Pipeline, "filter", move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, data| {
+                    data.retain(|event| f(&event.value));
+                    if !data.is_empty() {
+                        output.session(&capability).give_container(data);
+                    }
+                });
+            }
+        });
+        self.with(inner)
+    }
+
+    /// The events of both streams. Its watermark is the lower one of the two.
+    pub fn merge(&self, other: &Stream<'s, T>) -> Stream<'s, T>
+    where
+        T: Event,
+    {
+        let mut sources: Vec<SourceId> = self.sources.iter().chain(&*other.sources).copied().collect();
+        sources.sort_unstable();
+        sources.dedup();
+        let inner = self.inner.clone().concat(other.inner.clone());
+        Stream { sources: sources.into(), ..self.with(inner) }
+    }
+
+    /// Gives each event a key. `names` are the key's field names in URLs, columns and Kafka keys: `"merchant"`, or
+    /// `["merchant", "country"]` for a key that is a tuple.
+    #[track_caller]
+    pub fn key_by<K: Record>(&self, names: impl Names<K>, key: impl Fn(&T) -> K + 'static) -> Keyed<'s, K, T>
+    where
+        T: Event,
+    {
+        Keyed { stream: self.clone(), names: check_names(self.flow, names.names()), key: Rc::new(key) }
+    }
+
+    /// The events as a collection, each of them once.
+    pub fn changes(&self) -> Collection<'s, T>
+    where
+        T: Record,
+    {
+        type Builder<T> = CapacityContainerBuilder<Vec<(T, Epoch, isize)>>;
+        let inner = self.inner.clone().unary::<Builder<T>, _, _, _>(Pipeline, "changes", move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, data| {
+                    let epoch = *capability.least().expect("events travel under their epoch's capability");
+                    let mut session = output.session(&capability);
+                    session.give_iterator(data.drain(..).map(|event| (event.value, epoch, 1)));
+                });
+            }
+        });
+        Collection::outer(inner, self.flow, self.step.clone())
+    }
+
+    /// The way out: timely's own stream in, timely's own stream back. What `f` adds must give the same events for an
+    /// epoch in every replay, on any number of workers.
+    pub fn timely<U: Event>(&self, f: impl FnOnce(Events<'s, T>) -> Events<'s, U>) -> Stream<'s, U>
+    where
+        T: Event,
+    {
+        self.with(f(self.inner.clone()))
+    }
+}
+
+#[track_caller]
+pub(super) fn check_names(flow: Dataflow<'_>, names: Vec<String>) -> Vec<String> {
+    let at = std::panic::Location::caller();
+    for (i, name) in names.iter().enumerate() {
+        if name.is_empty() {
+            flow.context().mistake(format!("a key at {at} has a field without a name"));
+        } else if names[..i].contains(name) {
+            flow.context().mistake(format!("a key at {at} has two fields named `{name}`"));
+        }
+    }
+    names
+}
+
+/// Events with a key each.
+#[must_use]
+pub struct Keyed<'s, K: 'static, T: 'static> {
+    stream: Stream<'s, T>,
+    names: Vec<String>,
+    key: Rc<dyn Fn(&T) -> K>,
+}
+
+impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
+    /// Cuts each key's events into windows of event time. `name` is the step's.
+    #[track_caller]
+    pub fn window(self, name: &str, assigner: impl Assign) -> Windows<'s, K, T> {
+        let context = self.stream.flow.context();
+        let step = context.step(name, Kind::Window, &[self.stream.step.clone()]);
+        if self.stream.sources.is_empty() {
+            let at = std::panic::Location::caller();
+            context.mistake(format!("window `{name}` at {at} is over a stream without event time: it would never close"));
+        }
+        Windows { keyed: self, step, assigner: Box::new(assigner), keep: KEEP }
+    }
+}
+
+/// How long a window's rows stay after it closed, where `keep` says nothing else.
+const KEEP: Duration = Duration::from_secs(24 * 3600);
+
+/// Keyed events in windows, to be aggregated.
+#[must_use]
+pub struct Windows<'s, K: 'static, T: 'static> {
+    keyed: Keyed<'s, K, T>,
+    step: Rc<str>,
+    assigner: Box<dyn Assign>,
+    keep: Duration,
+}
+
+impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
+    /// How long, in event time, a window's rows stay after it closed. Default 24 hours.
+    pub fn keep(self, keep: Duration) -> Self {
+        Self { keep, ..self }
+    }
+
+    /// Aggregates the events of each key and window.
+    ///
+    /// The closure gets [`Of`], which makes aggregates and knows the event's type: `|a| (a.count(), a.sum(|p| p.cents))`.
+    pub fn aggregate<A: Aggregate<T>>(self, build: impl FnOnce(Of<T>) -> A) -> Table<'s, Windowed<K>, A::Out>
+    where
+        T: Event,
+        K: Record,
+    {
+        let Windows { keyed: Keyed { stream, names, key }, step, assigner, keep } = self;
+        let (flow, layout) = (stream.flow, assigner.layout());
+        flow.context().plan.borrow_mut().about(format!("by {}, {}, kept {keep:?}", names.join(", "), Shape(layout)));
+        let spec = window::Spec {
+            name: step.to_string(),
+            key,
+            assign: assigner,
+            fold: Rc::new(build(Of::default())),
+            keep,
+            sources: stream.sources.clone(),
+            desk: flow.context().desk.clone(),
+        };
+        let (changes, late) = window::window(stream.inner, spec);
+        flow.late(late);
+        let mut table = Table::from_changes(flow, changes, step, names, stream.sources);
+        table.meta.windows = Some(layout);
+        table.meta.keep = Some(keep);
+        table
+    }
+}
+
+struct Shape(Layout);
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Layout::Aligned { size, every, .. } if size == every => write!(f, "tumbling {size:?}"),
+            Layout::Aligned { size, every, .. } => write!(f, "hopping {size:?} every {every:?}"),
+            Layout::PerKey => f.write_str("a window of its own for each key"),
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Tables: collections with at most one row a key.
+//!
+//! A table is held in one of two forms, and the other is made when a step first asks for it: net changes by key, as
+//! windows and keyed topics give them and views take them; or a differential collection, as joins need it.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
+use differential_dataflow::trace::implementations::ValSpine;
+use differential_dataflow::{AsCollection, VecCollection};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::Operator;
+
+use crate::dataflow::Dataflow;
+use crate::dataflow::collection::{Collection, Grouped};
+use crate::dataflow::names::Names;
+use crate::dataflow::plan::Kind;
+use crate::dataflow::stream::check_names;
+use crate::operator::net::net;
+use crate::position::SourceId;
+use crate::record::{Change, Record};
+use crate::time::{Epoch, Windowed};
+use crate::view::{ViewSpec, Windows as Layout};
+
+type Changes<'s, K, V> = StreamVec<'s, Epoch, Change<K, V>>;
+type Rows<'s, K, V> = VecCollection<'s, Epoch, (K, V), isize>;
+type Arrangement<'s, K, V> = Arranged<'s, TraceAgent<ValSpine<K, V, Epoch, isize>>>;
+
+/// At most one value a key.
+pub struct Table<'s, K: Record, V: Record> {
+    flow: Dataflow<'s>,
+    pub(super) meta: Meta,
+    changes: OnceCell<Changes<'s, K, V>>,
+    rows: OnceCell<Rows<'s, K, V>>,
+    /// Made once, on first use, and shared by every join.
+    arranged: OnceCell<Arrangement<'s, K, V>>,
+}
+
+/// What a table knows of itself besides its rows.
+#[derive(Clone)]
+pub(super) struct Meta {
+    pub(super) step: Rc<str>,
+    pub(super) names: Vec<String>,
+    pub(super) sources: Rc<[SourceId]>,
+    pub(super) windows: Option<Layout>,
+    pub(super) keep: Option<Duration>,
+}
+
+/// A table's key as the key of another: `K` itself, the key of a [`Windowed<K>`](Windowed), the head of a pair.
+#[diagnostic::on_unimplemented(
+    message = "a table keyed by `{Self}` cannot be joined with one keyed by `{K}`",
+    label = "keys differ",
+    note = "use `join_on(name, &other, |key, value| other_key, ..)`"
+)]
+pub trait KeyedLike<K> {
+    /// The other table's key.
+    fn key(&self) -> K;
+}
+impl<K: Clone> KeyedLike<K> for K {
+    fn key(&self) -> K {
+        self.clone()
+    }
+}
+impl<K: Clone> KeyedLike<K> for Windowed<K> {
+    fn key(&self) -> K {
+        self.key.clone()
+    }
+}
+impl<A: Clone, B> KeyedLike<A> for (A, B) {
+    fn key(&self) -> A {
+        self.0.clone()
+    }
+}
+
+impl<'s, K: Record, V: Record> Table<'s, K, V> {
+    pub(super) fn from_changes(
+        flow: Dataflow<'s>,
+        changes: Changes<'s, K, V>,
+        step: Rc<str>,
+        names: Vec<String>,
+        sources: Rc<[SourceId]>,
+    ) -> Self {
+        let meta = Meta { step, names, sources, windows: None, keep: None };
+        Self { flow, meta, changes: changes.into(), rows: OnceCell::new(), arranged: OnceCell::new() }
+    }
+
+    pub(super) fn from_rows(flow: Dataflow<'s>, rows: Rows<'s, K, V>, meta: Meta) -> Self {
+        Self { flow, meta, changes: OnceCell::new(), rows: rows.into(), arranged: OnceCell::new() }
+    }
+
+    fn changes(&self) -> Changes<'s, K, V> {
+        let make = || {
+            let rows = self.rows.get().expect("a table has one of its forms").clone();
+            net(rows.inner, &self.meta.step, self.flow.context().halt.clone())
+        };
+        self.changes.get_or_init(make).clone()
+    }
+
+    fn collection(&self) -> Rows<'s, K, V> {
+        type Builder<K, V> = CapacityContainerBuilder<Vec<((K, V), Epoch, isize)>>;
+        let make = || {
+            let changes = self.changes.get().expect("a table has one of its forms").clone();
+            let rows = changes.unary::<Builder<K, V>, _, _, _>(Pipeline, "rows", move |_, _| {
+                move |input, output| {
+                    input.for_each(|capability, data| {
+                        let epoch = *capability.least().expect("changes travel under their epoch's capability");
+                        let mut session = output.session(&capability);
+                        for Change { key, old, new } in data.drain(..) {
+                            if let Some(old) = old {
+                                session.give(((key.clone(), old), epoch, -1));
+                            }
+                            if let Some(new) = new {
+                                session.give(((key, new), epoch, 1));
+                            }
+                        }
+                    });
+                }
+            });
+            rows.as_collection()
+        };
+        self.rows.get_or_init(make).clone()
+    }
+
+    fn arranged(&self) -> Arrangement<'s, K, V> {
+        self.arranged.get_or_init(|| self.collection().arrange_by_key_named(&self.meta.step)).clone()
+    }
+
+    /// Names the key's fields in URLs and columns, where the key came without names (a table read from a topic).
+    #[track_caller]
+    pub fn key_named(mut self, names: impl Names<K>) -> Self {
+        self.meta.names = check_names(self.flow, names.names());
+        self
+    }
+
+    /// Each row's value through `f`; keys stay.
+    pub fn map<R: Record>(&self, f: impl Fn(&K, V) -> R + 'static) -> Table<'s, K, R> {
+        self.filter_map(move |key, value| Some(f(key, value)))
+    }
+
+    /// The rows for which `f` holds.
+    pub fn filter(&self, f: impl Fn(&K, &V) -> bool + 'static) -> Table<'s, K, V> {
+        self.filter_map(move |key, value| f(key, &value).then_some(value))
+    }
+
+    /// Each row's value through `f`; rows for which it gives nothing are left out.
+    pub fn filter_map<R: Record>(&self, f: impl Fn(&K, V) -> Option<R> + 'static) -> Table<'s, K, R> {
+        type Builder<K, R> = CapacityContainerBuilder<Vec<Change<K, R>>>;
+        let inner = self.changes().unary::<Builder<K, R>, _, _, _>(Pipeline, "map", move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, data| {
+                    let mut session = output.session(&capability);
+                    for Change { key, old, new } in data.drain(..) {
+                        let old = old.and_then(|old| f(&key, old));
+                        let new = new.and_then(|new| f(&key, new));
+                        if old != new {
+                            session.give(Change { key, old, new });
+                        }
+                    }
+                });
+            }
+        });
+        let changes = OnceCell::from(inner);
+        Table { flow: self.flow, meta: self.meta.clone(), changes, rows: OnceCell::new(), arranged: OnceCell::new() }
+    }
+
+    /// Joins each row with the row of `other` that has its key. Maintained: a change on either side revises every row it
+    /// meets, and a row without a partner is left out.
+    #[track_caller]
+    pub fn join<K2: Record, V2: Record, R: Record>(
+        &self,
+        name: &str,
+        other: &Table<'s, K2, V2>,
+        f: impl Fn(&K, V, &V2) -> R + 'static,
+    ) -> Table<'s, K, R>
+    where
+        K: KeyedLike<K2>,
+    {
+        self.join_on(name, other, |key, _| key.key(), f)
+    }
+
+    /// Like [`Table::join`], by a key of `other` made from key and value.
+    #[track_caller]
+    pub fn join_on<K2: Record, V2: Record, R: Record>(
+        &self,
+        name: &str,
+        other: &Table<'s, K2, V2>,
+        on: impl Fn(&K, &V) -> K2 + 'static,
+        f: impl Fn(&K, V, &V2) -> R + 'static,
+    ) -> Table<'s, K, R> {
+        let meta = self.joined(name, other);
+        let left = self.collection().map(move |(k, v)| (on(&k, &v), (k, v))).arrange_by_key_named(name);
+        let rows = left.join_core(other.arranged(), move |_, (k, v), v2| Some((k.clone(), f(k, v.clone(), v2))));
+        Table::from_rows(self.flow, rows, meta)
+    }
+
+    /// Like [`Table::join`], but keeps rows without a partner: `f` gets `None` for them.
+    #[track_caller]
+    pub fn left_join<K2: Record, V2: Record, R: Record>(
+        &self,
+        name: &str,
+        other: &Table<'s, K2, V2>,
+        f: impl Fn(&K, V, Option<&V2>) -> R + 'static,
+    ) -> Table<'s, K, R>
+    where
+        K: KeyedLike<K2>,
+    {
+        self.left_join_on(name, other, |key, _| key.key(), f)
+    }
+
+    /// Like [`Table::left_join`], by a key of `other` made from key and value.
+    #[track_caller]
+    pub fn left_join_on<K2: Record, V2: Record, R: Record>(
+        &self,
+        name: &str,
+        other: &Table<'s, K2, V2>,
+        on: impl Fn(&K, &V) -> K2 + 'static,
+        f: impl Fn(&K, V, Option<&V2>) -> R + 'static,
+    ) -> Table<'s, K, R> {
+        let meta = self.joined(name, other);
+        let f = Rc::new(f);
+        let left = self.collection().map(move |(k, v)| (on(&k, &v), (k, v))).arrange_by_key_named(name);
+        let with = {
+            let f = f.clone();
+            left.clone().join_core(other.arranged(), move |_, (k, v), v2| Some((k.clone(), f(k, v.clone(), Some(v2)))))
+        };
+        // A table has one row a key, so each partner takes its row out exactly once.
+        let partnered = left.clone().join_core(other.arranged(), |_, row, _| Some(row.clone()));
+        let all = left.as_collection(|_, row| row.clone());
+        let without = all.concat(partnered.negate()).map(move |(k, v)| {
+            let row = f(&k, v, None);
+            (k, row)
+        });
+        Table::from_rows(self.flow, with.concat(without), meta)
+    }
+
+    #[track_caller]
+    fn joined<K2: Record, V2: Record>(&self, name: &str, other: &Table<'s, K2, V2>) -> Meta {
+        let from = [self.meta.step.clone(), other.meta.step.clone()];
+        let step = self.flow.context().step(name, Kind::Join, &from);
+        let mut sources: Vec<SourceId> = self.meta.sources.iter().chain(&*other.meta.sources).copied().collect();
+        sources.sort_unstable();
+        sources.dedup();
+        Meta { step, sources: sources.into(), ..self.meta.clone() }
+    }
+
+    /// Groups the rows by another key, to be aggregated: `table.group_by("country", |_, m| m.country)`.
+    #[track_caller]
+    pub fn group_by<K2: Record>(
+        &self,
+        names: impl Names<K2>,
+        key: impl Fn(&K, &V) -> K2 + 'static,
+    ) -> Grouped<'s, K2, (K, V)> {
+        self.rows().group_by(names, move |(k, v)| key(k, v))
+    }
+
+    /// The rows as a collection.
+    pub fn rows(&self) -> Collection<'s, (K, V)> {
+        let mut rows = Collection::outer(self.collection().inner, self.flow, self.meta.step.clone());
+        rows.sources = self.meta.sources.clone();
+        rows
+    }
+
+    /// Serves the table over HTTP under this name.
+    #[track_caller]
+    pub fn view(&self, name: &str) -> &Self {
+        self.view_with(name, |view| view)
+    }
+
+    /// Like [`Table::view`], with settings: `table.view_with("spend", |v| v.history(Duration::from_secs(600)))`.
+    #[track_caller]
+    pub fn view_with(&self, name: &str, settings: impl FnOnce(View) -> View) -> &Self {
+        self.flow.context().step(name, Kind::View, &[self.meta.step.clone()]);
+        let mut spec = ViewSpec::new(name);
+        spec.key = self.meta.names.clone();
+        spec.sources = self.meta.sources.to_vec();
+        spec.windows = self.meta.windows;
+        spec.keep = self.meta.keep;
+        let View { spec } = settings(View { spec });
+        self.flow.serve(self.changes(), spec);
+        self
+    }
+}
+
+/// Settings of a view.
+pub struct View {
+    spec: ViewSpec,
+}
+
+impl View {
+    /// How far back `as_of` may reach. Default one minute.
+    pub fn history(mut self, history: Duration) -> Self {
+        self.spec.history = history;
+        self
+    }
+
+    /// Names the fields of values that have none of their own (tuples, single values).
+    pub fn fields<const N: usize>(mut self, names: [&str; N]) -> Self {
+        self.spec.value = names.iter().map(|name| (*name).to_owned()).collect();
+        self
+    }
+
+    /// A line about the view for `GET /v1/views`.
+    pub fn describe(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.spec.description);
+        self
+    }
+}

@@ -1,0 +1,72 @@
+//! What the process says of itself to whoever supervises it: is it ready to answer, and if not, why not.
+//!
+//! ```text
+//!  runtime ── reasons ──► Readiness ◄── asks ── HTTP /health/ready
+//!             "replay": "at 40 %, 2,100 epochs to go"        ready when no reason is left
+//! ```
+//!
+//! It lies below both, so that the runtime need not know that there is HTTP.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+/// The reasons why the process is not ready yet. One a process; a new one holds the reason `starting`.
+#[derive(Debug)]
+pub struct Readiness {
+    reasons: Mutex<BTreeMap<&'static str, String>>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::starting()
+    }
+}
+
+impl Readiness {
+    /// Not ready, for the one reason that nothing has happened yet. Whoever starts the process clears `starting`.
+    pub fn starting() -> Self {
+        let reason = "the process has just started".to_owned();
+        Self {
+            reasons: Mutex::new(BTreeMap::from([("starting", reason)])),
+        }
+    }
+
+    /// Not ready because of `what` (a fixed name such as `replay`), with detail for a person to read. Replaces the
+    /// detail given before under the same name.
+    pub fn wait_for(&self, what: &'static str, detail: impl Into<String>) {
+        self.reasons.lock().insert(what, detail.into());
+    }
+
+    /// `what` holds the process up no longer.
+    pub fn clear(&self, what: &'static str) {
+        self.reasons.lock().remove(what);
+    }
+
+    /// Whether no reason is left.
+    pub fn is_ready(&self) -> bool {
+        self.reasons.lock().is_empty()
+    }
+
+    /// The reasons by name.
+    pub fn reasons(&self) -> BTreeMap<&'static str, String> {
+        self.reasons.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_no_reason_is_left() {
+        let readiness = Readiness::starting();
+        readiness.wait_for("replay", "at 40 %");
+        readiness.clear("starting");
+        assert!(!readiness.is_ready());
+        readiness.wait_for("replay", "at 90 %");
+        assert_eq!(readiness.reasons()["replay"], "at 90 %");
+        readiness.clear("replay");
+        assert!(readiness.is_ready());
+    }
+}

@@ -1,0 +1,476 @@
+//! The operator that reads a source on one worker and releases its records at the epochs that the ledger binds.
+//!
+//! ```text
+//!            orders (assign, limit, pace, epoch, durable, live, stop)
+//!                 │
+//!   reader ──▶ intake ──▶ chunks, cut where reads ended ──▶ released at the epoch whose range they lie in ──▶ events
+//!                 │                                                                                       └──▶ dead letters
+//!                 └──▶ report: read up to here
+//! ```
+//!
+//! Two rules keep the promise of the clock:
+//! * records flow as soon as their binding is known, but the capability for an epoch is kept until the binding is
+//!   **durable**, so that no frontier passes an epoch that a crash could undo;
+//! * the capability is kept through every epoch, also those that bring this worker nothing: operators walk their worker's
+//!   own timeline up to their frontier, and must find every epoch in it.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Scope, StreamVec};
+
+use crate::bridge::{Halt, Waker};
+use crate::error::{Error, Result};
+use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SourceId};
+use crate::record::Timed;
+use crate::sequencer::{Order, ReadTo};
+use crate::source::{DeadLetter, Intake, Progress, Reader, TimeRules};
+use crate::time::{Epoch, EventTime};
+use crate::timeline::{Batch, Desk};
+
+/// Bounds of what one source may hold on one worker between reading and release.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Records.
+    pub records_max: usize,
+    /// Bytes of their payloads and keys.
+    pub bytes_max: usize,
+    /// Records of one read.
+    pub batch_max: usize,
+    /// How far a partition may run ahead, in event time, of one that has more to read.
+    pub skew_max: std::time::Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            records_max: 200_000,
+            bytes_max: 64 << 20,
+            batch_max: 4096,
+            skew_max: std::time::Duration::from_secs(30),
+        }
+    }
+}
+
+/// The records of one read of one partition.
+struct Chunk<T> {
+    hi: Offset,
+    events: Vec<Timed<T>>,
+    dead: Vec<DeadLetter>,
+    bytes: usize,
+    oldest: EventTime,
+    /// Counts of the partition as of `hi`.
+    records: u64,
+    hash: u64,
+}
+
+struct Partition<T> {
+    intake: Intake<T>,
+    chunks: VecDeque<Chunk<T>>,
+    /// Read up to here.
+    position: Offset,
+    reported: (Offset, bool),
+    more: bool,
+    at_end: bool,
+    /// Ranges that an earlier run bound and that are still to be read: (hi, limit).
+    bound: VecDeque<(Offset, EventTime)>,
+    /// As of the last release: counts, and the watermark of the partition.
+    released: (u64, u64),
+    watermark: EventTime,
+}
+
+/// Everything the operator needs; built by `dataflow`.
+pub struct Ingest<T> {
+    /// Name of the source.
+    pub name: Arc<str>,
+    /// Its id.
+    pub source: SourceId,
+    /// Its reader on this worker.
+    pub reader: Box<dyn Reader<T>>,
+    /// What to make of times.
+    pub rules: Arc<TimeRules<T>>,
+    /// Bounds.
+    pub bounds: Bounds,
+    /// The worker's desk.
+    pub desk: Rc<Desk>,
+    /// Where an error goes that the service can't go on with.
+    pub halt: Halt,
+}
+
+/// Streams out of an [`Ingest`].
+pub type Streams<'s, T> = (StreamVec<'s, Epoch, Timed<T>>, StreamVec<'s, Epoch, DeadLetter>);
+
+/// Adds the operator to a dataflow. `open` makes it once the waker of the operator is known.
+pub fn ingest<'s, T: Clone + 'static>(
+    scope: Scope<'s, Epoch>,
+    name: &str,
+    open: impl FnOnce(Waker) -> Ingest<T>,
+) -> Streams<'s, T> {
+    let mut builder = OperatorBuilder::new(name.to_owned(), scope);
+    let address = builder.operator_info().address;
+    let activator = scope.activator_for(address.clone());
+    let ingest = open(Waker::of(scope.worker().sync_activator_for(address.to_vec())));
+    ingest.desk.register(ingest.source, scope.activator_for(address));
+
+    let (events, events_stream) = builder.new_output::<Vec<Timed<T>>>();
+    let (dead, dead_stream) = builder.new_output::<Vec<DeadLetter>>();
+    let mut events = OutputBuilder::from(events);
+    let mut dead = OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<DeadLetter>>>::from(dead);
+    let worker = scope.index();
+
+    builder.build(move |mut capabilities| {
+        let dead_cap = capabilities.pop().expect("two outputs");
+        let events_cap = capabilities.pop().expect("two outputs");
+        let mut running = Running::new(ingest, worker, (events_cap, dead_cap));
+        move |_frontiers| {
+            let mut events = events.activate();
+            let mut dead = dead.activate();
+            let outcome = running.turn(|time, released| match released {
+                Released::Events(cap, batch) => {
+                    debug_assert_eq!(cap.time(), time);
+                    events.session(cap).give_container(batch);
+                }
+                Released::Dead(cap, letters) => dead.session(cap).give_iterator(letters.drain(..)),
+            });
+            match outcome {
+                Ok(Turn::Again) => activator.activate(),
+                Ok(Turn::Rest) => {}
+                Err(error) => {
+                    running.capabilities = None;
+                    running.ingest.halt.halt(error);
+                }
+            }
+        }
+    });
+    (events_stream, dead_stream)
+}
+
+enum Released<'a, T> {
+    Events(&'a Capability<Epoch>, &'a mut Vec<Timed<T>>),
+    Dead(&'a Capability<Epoch>, &'a mut Vec<DeadLetter>),
+}
+
+#[derive(PartialEq, Eq)]
+enum Turn {
+    Again,
+    Rest,
+}
+
+struct Running<T> {
+    ingest: Ingest<T>,
+    worker: usize,
+    partitions: Vec<Partition<T>>,
+    buffered: (usize, usize),
+    spare: Vec<Vec<Timed<T>>>,
+    /// Bound and not yet released.
+    pending: VecDeque<(Arc<EpochBinding>, bool)>,
+    /// Released, and not yet known to be durable.
+    released: VecDeque<Epoch>,
+    durable: Epoch,
+    limit: Option<EventTime>,
+    pace: EventTime,
+    live: bool,
+    stopping: bool,
+    capabilities: Option<(Capability<Epoch>, Capability<Epoch>)>,
+}
+
+/// What one read brought.
+struct Held {
+    records: usize,
+    bytes: usize,
+    /// Whether one of them had a valid event time.
+    timed: bool,
+}
+
+/// Reads of one turn: enough to be efficient, few enough to let other operators run.
+const READS_A_TURN: usize = 8;
+const SPARE_MAX: usize = 64;
+
+impl<T: 'static> Running<T> {
+    fn new(ingest: Ingest<T>, worker: usize, capabilities: (Capability<Epoch>, Capability<Epoch>)) -> Self {
+        Self {
+            ingest,
+            worker,
+            partitions: Vec::new(),
+            buffered: (0, 0),
+            spare: Vec::new(),
+            pending: VecDeque::new(),
+            released: VecDeque::new(),
+            durable: Epoch::ZERO,
+            limit: None,
+            pace: EventTime::MAX,
+            live: false,
+            stopping: false,
+            capabilities: Some(capabilities),
+        }
+    }
+
+    fn turn(&mut self, mut emit: impl FnMut(&Epoch, Released<'_, T>)) -> Result<Turn> {
+        if self.capabilities.is_none() {
+            return Ok(Turn::Rest);
+        }
+        for order in self.ingest.desk.take_orders(self.ingest.source) {
+            self.obey(order)?;
+        }
+        let turn = self.read()?;
+        self.release(&mut emit)?;
+        self.let_go();
+        Ok(turn)
+    }
+
+    fn obey(&mut self, order: Order) -> Result<()> {
+        match order {
+            Order::Assign { id, worker, from } if worker == self.worker => {
+                self.ingest.reader.assign(id.partition, from)?;
+                let step = self.ingest.name.clone();
+                self.partitions.push(Partition {
+                    intake: Intake::new(id.source, step, id.partition, self.ingest.rules.clone()),
+                    chunks: VecDeque::new(),
+                    position: from,
+                    reported: (from, false),
+                    more: true,
+                    at_end: false,
+                    bound: VecDeque::new(),
+                    released: (0, 0),
+                    watermark: EventTime::MIN,
+                });
+            }
+            Order::Assign { .. } => {}
+            Order::Limit(_, limit) => self.limit = Some(limit),
+            Order::Pace(_, pace) => self.pace = pace,
+            Order::Epoch { binding, replay } => {
+                if replay {
+                    for range in self.own(&binding) {
+                        let partition = self.partition(range.id).expect("own ranges only");
+                        partition.bound.push_back((range.hi, range.limit));
+                    }
+                    self.durable = self.durable.max(binding.epoch);
+                }
+                self.pending.push_back((binding, replay));
+            }
+            Order::Durable(epoch) => self.durable = self.durable.max(epoch),
+            Order::Live => self.live = true,
+            Order::Stop => self.stopping = true,
+        }
+        Ok(())
+    }
+
+    fn partition(&mut self, id: PartitionId) -> Option<&mut Partition<T>> {
+        self.partitions.iter_mut().find(|p| p.intake.id() == id)
+    }
+
+    /// The ranges of this source that this worker reads.
+    fn own(&self, binding: &EpochBinding) -> Vec<PartitionRange> {
+        let own = |range: &&PartitionRange| self.partitions.iter().any(|p| p.intake.id() == range.id);
+        binding.ranges.iter().filter(own).cloned().collect()
+    }
+
+    /// Reads where there is most need: the partition that is furthest behind in event time goes first, and none runs
+    /// further ahead than the skew allows while another has more to read.
+    fn read(&mut self) -> Result<Turn> {
+        if self.stopping {
+            return Ok(Turn::Rest);
+        }
+        let rules = self.ingest.rules.clone();
+        let bounds = self.ingest.bounds;
+        for partition in &mut self.partitions {
+            partition.more = true; // A wake-up does not say which partition it is for.
+        }
+        let mut reads = 0;
+        while reads < READS_A_TURN {
+            if self.buffered.0 >= bounds.records_max || self.buffered.1 >= bounds.bytes_max {
+                return Ok(Turn::Rest); // The next release frees room, and wakes this operator by its order.
+            }
+            let ahead = self.pace.plus(bounds.skew_max);
+            let ready = |p: &&mut Partition<T>| {
+                let paced = !rules.timed || p.intake.event_time_max <= ahead;
+                p.more && (!p.bound.is_empty() || (self.live && paced && (!rules.timed || self.limit.is_some())))
+            };
+            let next = self.partitions.iter_mut().filter(ready).min_by_key(|p| p.intake.event_time_max);
+            let Some(partition) = next else { return Ok(Turn::Rest) };
+            let until = match partition.bound.front() {
+                Some((hi, limit)) => {
+                    partition.intake.limit = *limit;
+                    *hi
+                }
+                None => {
+                    partition.intake.limit = self.limit.unwrap_or(EventTime::MAX);
+                    Offset::MAX
+                }
+            };
+            let before = partition.intake.records;
+            let reader = &mut self.ingest.reader;
+            let progress =
+                reader.read(partition.intake.id().partition, until, bounds.batch_max, &mut partition.intake)?;
+            let spare = self.spare.pop().unwrap_or_default();
+            let held = partition.keep(progress, until, before, spare);
+            // Reads that bring nothing are cheap, and must not use up the turn of those that would.
+            reads += usize::from(held.records > 0);
+            self.buffered.0 += held.records;
+            self.buffered.1 += held.bytes;
+            if let Some(report) = partition.report(held.timed) {
+                self.ingest.desk.report(report);
+            }
+        }
+        Ok(Turn::Again)
+    }
+
+    /// Sends what bound epochs contain, as far as it has been read.
+    fn release(&mut self, emit: &mut impl FnMut(&Epoch, Released<'_, T>)) -> Result<()> {
+        while let Some((binding, replay)) = self.pending.front().cloned() {
+            let own = self.own(&binding);
+            let unread = |range: &PartitionRange| {
+                self.partitions.iter().any(|p| p.intake.id() == range.id && p.position < range.hi)
+            };
+            if own.iter().any(unread) {
+                break;
+            }
+            self.pending.pop_front();
+            let (events, dead) = self.capabilities.as_ref().expect("checked at the start of the turn");
+            let (events, dead) = (events.delayed(&binding.epoch), dead.delayed(&binding.epoch));
+            let floor = self.watermark_before(binding.epoch);
+            for range in &own {
+                self.release_range(range, &binding, replay, floor, |released| match released {
+                    Out::Events(batch) => emit(&binding.epoch, Released::Events(&events, batch)),
+                    Out::Dead(letters) => emit(&binding.epoch, Released::Dead(&dead, letters)),
+                })?;
+            }
+            self.released.push_back(binding.epoch);
+        }
+        Ok(())
+    }
+
+    /// W(n-1) of the source: what a partition that was idle has to be measured by.
+    fn watermark_before(&self, epoch: Epoch) -> EventTime {
+        let timeline = self.ingest.desk.timeline.borrow();
+        timeline.before(epoch).map_or(EventTime::MIN, |facts| facts.watermark(&[self.ingest.source]))
+    }
+
+    fn release_range(
+        &mut self,
+        range: &PartitionRange,
+        binding: &EpochBinding,
+        replay: bool,
+        floor: EventTime,
+        mut out: impl FnMut(Out<'_, T>),
+    ) -> Result<()> {
+        let (name, desk, rules) = (self.ingest.name.clone(), self.ingest.desk.clone(), self.ingest.rules.clone());
+        let spare = &mut self.spare;
+        let buffered = &mut self.buffered;
+        let partition = self.partitions.iter_mut().find(|p| p.intake.id() == range.id).expect("own ranges only");
+        let mut now = partition.released;
+        while partition.chunks.front().is_some_and(|chunk| chunk.hi <= range.hi) {
+            let mut chunk = partition.chunks.pop_front().expect("just seen");
+            let records = chunk.records.wrapping_sub(now.0);
+            buffered.0 -= chunk.events.len() + chunk.dead.len();
+            buffered.1 -= chunk.bytes;
+            now = (chunk.records, chunk.hash);
+            if rules.timed && partition.watermark < floor {
+                for event in &mut chunk.events {
+                    event.horizon = event.horizon.max(floor);
+                }
+            }
+            desk.released(Batch { epoch: binding.epoch, oldest: chunk.oldest, records });
+            if !chunk.events.is_empty() {
+                out(Out::Events(&mut chunk.events));
+            }
+            if !chunk.dead.is_empty() {
+                out(Out::Dead(&mut chunk.dead));
+            }
+            if spare.len() < SPARE_MAX && chunk.events.capacity() > 0 {
+                spare.push(chunk.events);
+            }
+        }
+        let counted = (now.0.wrapping_sub(partition.released.0), now.1.wrapping_sub(partition.released.1));
+        partition.released = now;
+        partition.watermark = match range.event_time_max {
+            EventTime::MIN => EventTime::MIN,
+            max => max.minus(rules.lateness),
+        };
+        if counted == (range.records, range.hash) {
+            return Ok(());
+        }
+        let what = if replay {
+            format!("source `{name}` no longer holds the records that the ledger bound")
+        } else {
+            format!("source `{name}` released other records than it reported")
+        };
+        let error = if replay { Error::integrity(what) } else { Error::internal(what) };
+        Err(error
+            .detail(format!("epoch {}, partition {}, offsets {}..{}", binding.epoch, range.id.partition, range.lo, range.hi))
+            .detail(format!("bound: {} records, hash {:016x}", range.records, range.hash))
+            .detail(format!("read:  {} records, hash {:016x}", counted.0, counted.1))
+            .hint("records were lost or changed since they were first read; a fresh start needs an empty data directory"))
+    }
+
+    /// Gives up the capabilities of epochs that are released and durable; all of them once nothing more will come.
+    fn let_go(&mut self) {
+        let mut passed = None;
+        while self.released.front().is_some_and(|epoch| *epoch <= self.durable) {
+            passed = self.released.pop_front();
+        }
+        if self.stopping && self.released.is_empty() && self.pending.is_empty() {
+            self.capabilities = None;
+            return;
+        }
+        if let Some((events, dead)) = self.capabilities.as_mut().filter(|_| passed.is_some()) {
+            let pending = self.pending.front().map(|(binding, _)| binding.epoch);
+            let to = self.released.front().copied().or(pending).unwrap_or_else(|| passed.unwrap_or_default().next());
+            events.downgrade(&to);
+            dead.downgrade(&to);
+        }
+    }
+}
+
+enum Out<'a, T> {
+    Events(&'a mut Vec<Timed<T>>),
+    Dead(&'a mut Vec<DeadLetter>),
+}
+
+impl<T> Partition<T> {
+    /// Keeps what was read as a chunk.
+    fn keep(&mut self, progress: Progress, until: Offset, before: u64, spare: Vec<Timed<T>>) -> Held {
+        self.position = self.position.max(progress.position.min(until));
+        self.at_end = progress.at_end;
+        self.more = progress.more;
+        let mut held = Held { records: 0, bytes: 0, timed: false };
+        if self.intake.records == before {
+            // Nothing came, so the spare buffer is not needed; it is cheap to let it go.
+            drop(spare);
+        } else {
+            let (bytes, oldest) = (self.intake.bytes, self.intake.oldest);
+            let (events, dead) = self.intake.take(spare);
+            held = Held { records: events.len() + dead.len(), bytes, timed: !events.is_empty() };
+            let (records, hash) = (self.intake.records, self.intake.hash);
+            self.chunks.push_back(Chunk { hi: self.position, events, dead, bytes, oldest, records, hash });
+        }
+        if self.bound.front().is_some_and(|(hi, _)| self.position >= *hi) {
+            self.bound.pop_front();
+            self.more = true;
+        }
+        held
+    }
+
+    /// What the sequencer has to hear, if anything changed.
+    fn report(&mut self, timed: bool) -> Option<ReadTo> {
+        let now = (self.position, self.at_end);
+        if self.reported == now {
+            return None;
+        }
+        self.reported = now;
+        Some(ReadTo {
+            id: self.intake.id(),
+            hi: self.position,
+            records: self.intake.records,
+            hash: self.intake.hash,
+            timed,
+            event_time_max: self.intake.event_time_max,
+            limit: self.intake.limit,
+            at_end: self.at_end,
+        })
+    }
+}

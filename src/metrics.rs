@@ -1,0 +1,583 @@
+//! What the process counts and measures, in the form that Prometheus reads.
+//!
+//! ```text
+//!  hot path ──► handle (counter, gauge, histogram) ◄── scrape ── Metrics::text() ──► GET /metrics
+//!               taken once, by source, partition, view, …     bumping it is one atomic addition
+//! ```
+//!
+//! Handles are taken when a source, worker or view is set up, so that nothing is looked up later. Names follow
+//! Prometheus's habits: the prefix `thalweg_`, base units last (`_seconds`, `_bytes`), counters `_total`.
+
+use std::hash::Hash;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric};
+pub use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge as AnyGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::clock;
+use crate::metrics::histogram::Histogram;
+use crate::time::EventTime;
+
+pub mod histogram;
+
+/// A gauge of a whole number.
+pub type Gauge = AnyGauge;
+/// A gauge of seconds and other fractions.
+pub type GaugeF64 = AnyGauge<f64, AtomicU64>;
+
+/// The media type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds for what should take milliseconds: epochs, freshness. Seconds.
+const LATENCY_S: &[f64] = &[
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+/// Upper bounds for appends to the ledger. Seconds.
+const APPEND_S: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+/// Upper bounds for requests. Seconds.
+const REQUEST_S: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5,
+    1.0, 10.0,
+];
+/// Upper bounds for the number of records in an epoch.
+const RECORDS: &[f64] = &[1.0, 10.0, 100.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 1e7];
+
+type Labels<const N: usize> = [(&'static str, Arc<str>); N];
+type Counters<const N: usize> = Family<Labels<N>, Counter>;
+type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
+type GaugesF64<const N: usize> = Family<Labels<N>, GaugeF64>;
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    started: Instant,
+    uptime: GaugeF64,
+    sources: SourceFamilies,
+    workers: WorkerFamilies,
+    views: ViewFamilies,
+    requests: RequestFamilies,
+    /// Epochs, from being opened to being visible.
+    pub epochs: EpochMetrics,
+    /// The ledger's file.
+    pub ledger: LedgerMetrics,
+    /// How old records are (by the log's timestamp) when they become visible in the views. Seconds.
+    pub freshness: Histogram,
+    /// Requests being answered at this moment.
+    pub http_in_flight: Gauge,
+    /// Connections open at this moment.
+    pub http_connections: Gauge,
+}
+
+/// Handles for the epochs.
+#[derive(Clone, Debug)]
+pub struct EpochMetrics {
+    /// From opened to closed: applied by every view. Seconds.
+    pub duration: Histogram,
+    /// Records an epoch.
+    pub records: Histogram,
+    /// Opened, and not closed yet.
+    pub in_flight: Gauge,
+    /// When the newest closed epoch was opened. Unix seconds.
+    pub closed_newest: GaugeF64,
+}
+
+/// Handles for the ledger.
+#[derive(Clone, Debug)]
+pub struct LedgerMetrics {
+    /// One group commit: write and fdatasync. Seconds.
+    pub append: Histogram,
+    /// Size of the ledger on disk.
+    pub bytes: Gauge,
+}
+
+/// Handles for one source.
+#[derive(Clone, Debug)]
+pub struct SourceMetrics {
+    families: SourceFamilies,
+    source: Arc<str>,
+    /// Schemas asked of the registry, and not answered yet.
+    pub schema_lookups_pending: Gauge,
+}
+
+/// Handles for one partition of a source.
+#[derive(Clone, Debug)]
+pub struct PartitionMetrics {
+    /// Records read.
+    pub records: Counter,
+    /// Bytes of keys and payloads read.
+    pub bytes: Counter,
+    /// Records between the position read and the end of the log.
+    pub lag_records: Gauge,
+    /// Age of the newest record read, while records wait; zero when there are none.
+    pub lag_seconds: GaugeF64,
+    /// The partition's event-time watermark. Unix seconds; set by [`PartitionMetrics::watermark`].
+    pub watermark_seconds: GaugeF64,
+    /// 1 while the partition is idle.
+    pub idle: Gauge,
+    /// 1 while the partition is paused, because it runs ahead of the others or the buffers are full.
+    pub paused: Gauge,
+}
+
+impl PartitionMetrics {
+    /// Sets the watermark; a partition that has had no event keeps what it shows.
+    pub fn watermark(&self, time: EventTime) {
+        if time != EventTime::MIN {
+            self.watermark_seconds.set(time.micros() as f64 / 1e6);
+        }
+    }
+}
+
+/// Handles for one worker's buffers: read, and not released at an epoch yet.
+#[derive(Clone, Debug)]
+pub struct WorkerMetrics {
+    /// Records in the buffers.
+    pub buffered_records: Gauge,
+    /// Bytes in the buffers.
+    pub buffered_bytes: Gauge,
+}
+
+/// Handles for one view.
+#[derive(Clone, Debug)]
+pub struct ViewMetrics {
+    /// Rows at the newest epoch.
+    pub rows: Gauge,
+    /// Changes applied.
+    pub changes: Counter,
+    /// Versions kept, the newest of each row included.
+    pub versions: Gauge,
+}
+
+/// Handles for one route of the HTTP server.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    families: RequestFamilies,
+    route: Arc<str>,
+    duration: Histogram,
+    /// A counter a status, taken when the status is first given.
+    by_status: [OnceLock<Counter>; STATUSES.len()],
+}
+
+/// The statuses that have a counter of their own without a lookup.
+const STATUSES: [u16; 12] = [200, 304, 400, 404, 405, 408, 410, 413, 414, 431, 500, 503];
+
+impl RouteMetrics {
+    /// A request was answered with `status` after `took`.
+    pub fn answered(&self, status: u16, took: Duration) {
+        self.duration.observe(took.as_secs_f64());
+        let counter = || {
+            let status = Arc::from(status.to_string());
+            self.families
+                .total
+                .get_or_create_owned(&[("route", self.route.clone()), ("status", status)])
+        };
+        match STATUSES.iter().position(|s| *s == status) {
+            Some(at) => self.by_status[at].get_or_init(counter).inc(),
+            None => counter().inc(),
+        };
+    }
+}
+
+#[derive(Clone, Debug)]
+struct SourceFamilies {
+    records: Counters<2>,
+    bytes: Counters<2>,
+    lag_records: Gauges<2>,
+    lag_seconds: GaugesF64<2>,
+    watermark: GaugesF64<2>,
+    idle: Gauges<2>,
+    paused: Gauges<2>,
+    late: Counters<2>,
+    dead: Counters<2>,
+    schema_lookups: Gauges<1>,
+}
+
+#[derive(Clone, Debug)]
+struct WorkerFamilies {
+    records: Gauges<1>,
+    bytes: Gauges<1>,
+}
+
+#[derive(Clone, Debug)]
+struct ViewFamilies {
+    rows: Gauges<1>,
+    changes: Counters<1>,
+    versions: Gauges<1>,
+}
+
+#[derive(Clone, Debug)]
+struct RequestFamilies {
+    total: Counters<2>,
+    duration: Family<Labels<1>, Histogram, RequestHistogram>,
+}
+
+#[derive(Clone, Debug)]
+struct RequestHistogram;
+
+impl MetricConstructor<Histogram> for RequestHistogram {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(REQUEST_S)
+    }
+}
+
+/// Registers metrics and hands them back.
+struct Register<'a>(&'a mut Registry);
+
+impl Register<'_> {
+    fn plain<M>(&mut self, name: &str, help: &str, metric: M) -> M
+    where
+        M: EncodeMetric + Clone + std::fmt::Debug + Send + Sync + 'static,
+    {
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+
+    fn seconds<M>(&mut self, name: &str, help: &str, metric: M) -> M
+    where
+        M: EncodeMetric + Clone + std::fmt::Debug + Send + Sync + 'static,
+    {
+        self.0
+            .register_with_unit(name, help, Unit::Seconds, metric.clone());
+        metric
+    }
+
+    fn bytes<M>(&mut self, name: &str, help: &str, metric: M) -> M
+    where
+        M: EncodeMetric + Clone + std::fmt::Debug + Send + Sync + 'static,
+    {
+        self.0.register_with_unit(name, help, Unit::Bytes, metric.clone());
+        metric
+    }
+
+    fn sources(&mut self) -> SourceFamilies {
+        SourceFamilies {
+            records: self.plain("source_records", "Records read", Family::default()),
+            bytes: self.bytes(
+                "source_read",
+                "Bytes of keys and payloads read",
+                Family::default(),
+            ),
+            lag_records: self.plain("source_lag_records", "Records not read yet", Family::default()),
+            lag_seconds: self.seconds(
+                "source_lag",
+                "Age of the newest record read while others wait",
+                Family::default(),
+            ),
+            watermark: self.seconds(
+                "source_watermark_timestamp",
+                "Event-time watermark",
+                Family::default(),
+            ),
+            idle: self.plain("source_idle", "1 while the partition is idle", Family::default()),
+            paused: self.plain(
+                "source_paused",
+                "1 while the partition is paused",
+                Family::default(),
+            ),
+            late: self.plain(
+                "late_events",
+                "Events that came after their windows had closed",
+                Family::default(),
+            ),
+            dead: self.plain("dead_letters", "Records turned down", Family::default()),
+            schema_lookups: self.plain(
+                "schema_lookups_pending",
+                "Schemas not answered yet",
+                Family::default(),
+            ),
+        }
+    }
+
+    fn workers(&mut self) -> WorkerFamilies {
+        let help = "Read, and not released at an epoch yet";
+        WorkerFamilies {
+            records: self.plain("worker_buffered_records", help, Family::default()),
+            bytes: self.bytes("worker_buffered", help, Family::default()),
+        }
+    }
+
+    fn views(&mut self) -> ViewFamilies {
+        ViewFamilies {
+            rows: self.plain("view_rows", "Rows at the newest epoch", Family::default()),
+            changes: self.plain("view_changes", "Changes applied", Family::default()),
+            versions: self.plain("view_versions", "Versions kept", Family::default()),
+        }
+    }
+
+    fn requests(&mut self) -> RequestFamilies {
+        RequestFamilies {
+            total: self.plain("http_requests", "Requests answered", Family::default()),
+            duration: self.seconds(
+                "http_request_duration",
+                "From a request's head being read to its answer being ready",
+                Family::new_with_constructor(RequestHistogram),
+            ),
+        }
+    }
+
+    fn epochs(&mut self) -> EpochMetrics {
+        EpochMetrics {
+            duration: self.seconds(
+                "epoch_duration",
+                "From opened to closed",
+                Histogram::new(LATENCY_S),
+            ),
+            records: self.plain("epoch_records", "Records an epoch", Histogram::new(RECORDS)),
+            in_flight: self.plain("epochs_in_flight", "Opened, and not closed yet", Gauge::default()),
+            closed_newest: self.seconds(
+                "epoch_closed_timestamp",
+                "When the newest closed epoch was opened",
+                GaugeF64::default(),
+            ),
+        }
+    }
+
+    fn ledger(&mut self) -> LedgerMetrics {
+        LedgerMetrics {
+            append: self.seconds(
+                "ledger_append_duration",
+                "Write and fdatasync",
+                Histogram::new(APPEND_S),
+            ),
+            bytes: self.bytes("ledger_size", "Size on disk", Gauge::default()),
+        }
+    }
+}
+
+impl Metrics {
+    /// All metrics, at zero. One a process.
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("thalweg");
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program", build);
+        let mut register = Register(&mut registry);
+        let metrics = Self {
+            uptime: register.seconds("uptime", "Since the process started", GaugeF64::default()),
+            sources: register.sources(),
+            workers: register.workers(),
+            views: register.views(),
+            requests: register.requests(),
+            epochs: register.epochs(),
+            ledger: register.ledger(),
+            freshness: register.seconds(
+                "freshness",
+                "Age of records, by the log's timestamp, when they became visible in the views",
+                Histogram::new(LATENCY_S),
+            ),
+            http_in_flight: register.plain("http_requests_in_flight", "Being answered", Gauge::default()),
+            http_connections: register.plain("http_connections", "Open connections", Gauge::default()),
+            registry: Registry::default(),
+            started: clock::instant(),
+        };
+        Arc::new(Self { registry, ..metrics })
+    }
+
+    /// Handles for a source.
+    pub fn source(&self, source: &str) -> SourceMetrics {
+        let source: Arc<str> = source.into();
+        SourceMetrics {
+            schema_lookups_pending: one(&self.sources.schema_lookups, [("source", source.clone())]),
+            families: self.sources.clone(),
+            source,
+        }
+    }
+
+    /// Handles for a worker, by its index in the cluster.
+    pub fn worker(&self, index: usize) -> WorkerMetrics {
+        let worker = [("worker", Arc::from(index.to_string()))];
+        WorkerMetrics {
+            buffered_records: one(&self.workers.records, worker.clone()),
+            buffered_bytes: one(&self.workers.bytes, worker),
+        }
+    }
+
+    /// Handles for a view.
+    pub fn view(&self, name: &str) -> ViewMetrics {
+        let view = [("view", Arc::from(name))];
+        ViewMetrics {
+            rows: one(&self.views.rows, view.clone()),
+            changes: one(&self.views.changes, view.clone()),
+            versions: one(&self.views.versions, view),
+        }
+    }
+
+    /// Handles for a route of the HTTP server; `route` is the pattern (`/v1/views/{name}`), never a request's own path.
+    pub fn route(&self, route: &str) -> RouteMetrics {
+        let route: Arc<str> = route.into();
+        RouteMetrics {
+            duration: one(&self.requests.duration, [("route", route.clone())]),
+            families: self.requests.clone(),
+            route,
+            by_status: Default::default(),
+        }
+    }
+
+    /// Everything in OpenMetrics' text form, of type [`CONTENT_TYPE`].
+    pub fn text(&self) -> String {
+        self.uptime.set(
+            clock::instant()
+                .saturating_duration_since(self.started)
+                .as_secs_f64(),
+        );
+        let mut text = String::with_capacity(16 << 10);
+        // Writing to a string does not fail; a metric that did would cost only what comes after it.
+        if encode(&mut text, &self.registry).is_err() {
+            tracing::error!("a metric could not be encoded");
+        }
+        text
+    }
+}
+
+impl SourceMetrics {
+    /// Handles for one partition.
+    pub fn partition(&self, partition: u32) -> PartitionMetrics {
+        let labels = [
+            ("source", self.source.clone()),
+            ("partition", Arc::from(partition.to_string())),
+        ];
+        let families = &self.families;
+        PartitionMetrics {
+            records: one(&families.records, labels.clone()),
+            bytes: one(&families.bytes, labels.clone()),
+            lag_records: one(&families.lag_records, labels.clone()),
+            lag_seconds: one(&families.lag_seconds, labels.clone()),
+            watermark_seconds: one(&families.watermark, labels.clone()),
+            idle: one(&families.idle, labels.clone()),
+            paused: one(&families.paused, labels),
+        }
+    }
+
+    /// Events of this source that were late for `step`.
+    pub fn late(&self, step: &str) -> Counter {
+        one(
+            &self.families.late,
+            [("source", self.source.clone()), ("step", step.into())],
+        )
+    }
+
+    /// Records of this source that were turned down, by the cause's code.
+    pub fn dead_letters(&self, cause: &'static str) -> Counter {
+        one(
+            &self.families.dead,
+            [("source", self.source.clone()), ("cause", cause.into())],
+        )
+    }
+}
+
+fn one<const N: usize, M, C>(family: &Family<Labels<N>, M, C>, labels: Labels<N>) -> M
+where
+    Labels<N>: Clone + Hash + Eq + EncodeLabelSet,
+    M: Clone,
+    C: MetricConstructor<M>,
+{
+    family.get_or_create_owned(&labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn has(text: &str, line: &str) {
+        assert!(text.lines().any(|l| l == line), "no line `{line}` in\n{text}");
+    }
+
+    #[test]
+    fn handles_show_up_in_the_text_under_their_labels() {
+        let metrics = Metrics::new();
+        let source = metrics.source("payments");
+        let partition = source.partition(3);
+        partition.records.inc_by(7);
+        partition.bytes.inc_by(70);
+        partition.lag_records.set(5);
+        partition.watermark(EventTime::from_millis(1_500));
+        partition.watermark(EventTime::MIN);
+        source.late("spend").inc_by(2);
+        source.dead_letters("json_type").inc();
+        metrics.freshness.observe_many(0.004, 1_000);
+        metrics.view("merchant_spend").rows.set(12);
+        metrics.worker(1).buffered_bytes.set(4_096);
+        let route = metrics.route("/v1/views");
+        route.answered(200, Duration::from_micros(20));
+        route.answered(200, Duration::from_micros(20));
+        route.answered(418, Duration::from_micros(20));
+
+        let text = metrics.text();
+        has(
+            &text,
+            "thalweg_source_records_total{source=\"payments\",partition=\"3\"} 7",
+        );
+        has(
+            &text,
+            "thalweg_source_read_bytes_total{source=\"payments\",partition=\"3\"} 70",
+        );
+        has(
+            &text,
+            "thalweg_source_lag_records{source=\"payments\",partition=\"3\"} 5",
+        );
+        has(
+            &text,
+            "thalweg_source_watermark_timestamp_seconds{source=\"payments\",partition=\"3\"} 1.5",
+        );
+        has(
+            &text,
+            "thalweg_late_events_total{source=\"payments\",step=\"spend\"} 2",
+        );
+        has(
+            &text,
+            "thalweg_dead_letters_total{source=\"payments\",cause=\"json_type\"} 1",
+        );
+        has(&text, "thalweg_freshness_seconds_count 1000");
+        has(&text, "thalweg_freshness_seconds_bucket{le=\"0.003\"} 0");
+        has(&text, "thalweg_freshness_seconds_bucket{le=\"0.005\"} 1000");
+        has(&text, "thalweg_view_rows{view=\"merchant_spend\"} 12");
+        has(&text, "thalweg_worker_buffered_bytes{worker=\"1\"} 4096");
+        has(
+            &text,
+            "thalweg_http_requests_total{route=\"/v1/views\",status=\"200\"} 2",
+        );
+        has(
+            &text,
+            "thalweg_http_requests_total{route=\"/v1/views\",status=\"418\"} 1",
+        );
+        has(
+            &text,
+            "thalweg_http_request_duration_seconds_count{route=\"/v1/views\"} 3",
+        );
+        has(
+            &text,
+            concat!(
+                "thalweg_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
+        );
+        has(&text, "# UNIT thalweg_freshness_seconds seconds");
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn the_same_labels_give_the_same_counter() {
+        let metrics = Metrics::new();
+        metrics.source("a").partition(0).records.inc();
+        metrics.source("a").partition(0).records.inc();
+        metrics.source("b").partition(0).records.inc();
+        let text = metrics.text();
+        has(
+            &text,
+            "thalweg_source_records_total{source=\"a\",partition=\"0\"} 2",
+        );
+        has(
+            &text,
+            "thalweg_source_records_total{source=\"b\",partition=\"0\"} 1",
+        );
+    }
+}

@@ -1,0 +1,60 @@
+//! From the updates of a collection to the net change of each key: what views and keyed sinks take.
+
+use std::collections::BTreeMap;
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::Operator;
+
+use crate::bridge::Halt;
+use crate::error::Error;
+use crate::operator::walk::{Arrivals, Update};
+use crate::record::{Change, Record, route, worker_bits};
+use crate::time::Epoch;
+
+/// Sums up each key's updates of an epoch, on the worker that owns the key. A key that ends up with more than one row
+/// more or less breaks the promise of a table, and halts with the step's name.
+pub fn net<'s, K: Record, V: Record>(
+    rows: StreamVec<'s, Epoch, Update<(K, V)>>,
+    name: &str,
+    halt: Halt,
+) -> StreamVec<'s, Epoch, Change<K, V>> {
+    let step = name.to_owned();
+    let by_key = Exchange::new(|((key, _), _, _): &Update<(K, V)>| worker_bits(route(key)));
+    rows.unary_frontier::<CapacityContainerBuilder<Vec<Change<K, V>>>, _, _, _>(by_key, name, move |_, _| {
+        let mut arrivals = Arrivals::new();
+        move |(input, frontier), output| {
+            arrivals.gather_updates(input);
+            while let Some((epoch, capability, batches)) = arrivals.next(frontier) {
+                let mut sums: BTreeMap<(K, V), isize> = BTreeMap::new();
+                for (row, _, diff) in batches.into_iter().flatten() {
+                    *sums.entry(row).or_default() += diff;
+                }
+                let mut session = output.session(&capability);
+                let mut open: Option<Change<K, V>> = None;
+                for ((key, value), diff) in sums.into_iter().filter(|(_, diff)| *diff != 0) {
+                    if open.as_ref().is_some_and(|change| change.key != key) {
+                        session.give(open.take().expect("just seen"));
+                    }
+                    let change = open.get_or_insert_with(|| Change { key, old: None, new: None });
+                    let side = if diff > 0 { &mut change.new } else { &mut change.old };
+                    if diff.abs() != 1 || side.is_some() {
+                        halt.halt(two_rows(&step, epoch, &change.key));
+                        return;
+                    }
+                    *side = Some(value);
+                }
+                if let Some(change) = open {
+                    session.give(change);
+                }
+            }
+        }
+    })
+}
+
+fn two_rows<K: std::fmt::Debug>(step: &str, epoch: Epoch, key: &K) -> Error {
+    Error::integrity(format!("`{step}` has more than one row for a key"))
+        .detail(format!("key {key:?}, in epoch {epoch}"))
+        .hint("a table holds at most one row a key: aggregate or pick one before it becomes a table")
+}

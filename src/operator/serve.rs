@@ -1,0 +1,32 @@
+//! Applies the changes of a keyed table to this worker's shard of a view.
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::probe::{Handle, Probe};
+
+use crate::record::{Change, Record};
+use crate::time::Epoch;
+use crate::view::shard::ShardWriter;
+
+/// Applies changes as they arrive. They stay invisible until the epoch closes, which is when `probe` has passed it: in
+/// timely, when every worker has applied what belongs to it.
+pub fn serve<'s, K: Record, V: Record>(
+    changes: StreamVec<'s, Epoch, Change<K, V>>,
+    name: &str,
+    mut shard: ShardWriter<K, V>,
+    probe: &Handle<Epoch>,
+) {
+    let _end = changes
+        .unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, name, move |_, _| {
+            move |input, _output| {
+                input.for_each(|capability, data| {
+                    let epoch = *capability.least().expect("changes travel under their epoch's capability");
+                    shard.apply(epoch, data);
+                    data.clear();
+                });
+            }
+        })
+        .probe_with(probe);
+}

@@ -1,0 +1,318 @@
+//! Aggregates over windows of event time.
+//!
+//! ```text
+//!   events ──▶ combine ──▶ partial aggregates ══ exchange by key ══▶ merge ──▶ net change of each (key, window)
+//!                │ late for a window: dead letters                     ▲
+//!                └──▶                                                  └── watermark of each epoch, from the timeline
+//! ```
+//!
+//! `combine` folds what one activation brings, so that an exchange carries one state a key and not its events. `merge`
+//! walks the epochs behind its frontier: folds epoch n in first and then lets W(n) close and expire windows, so that
+//! windows close in the same epoch in every replay.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hashbrown::HashTable;
+use serde::{Deserialize, Serialize};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::{Operator, OutputBuilder};
+
+use crate::codec::Cause;
+use crate::operator::aggregate::Aggregate;
+use crate::operator::walk::{Pending, Walk};
+use crate::position::SourceId;
+use crate::record::{Change, Event, Record, Timed, route, worker_bits};
+use crate::source::DeadLetter;
+use crate::time::{Epoch, EventTime, Window, Windowed};
+use crate::timeline::Desk;
+use crate::view::Windows;
+
+/// Which windows an event belongs to.
+pub trait Assign: 'static {
+    /// Adds every window that contains `at` to `out`.
+    fn windows(&self, at: EventTime, out: &mut Vec<Window>);
+
+    /// Where the windows lie.
+    fn layout(&self) -> Windows;
+
+    /// Whether each instant belongs to exactly one window.
+    fn disjoint(&self) -> bool {
+        matches!(self.layout(), Windows::Aligned { size, every, .. } if size == every)
+    }
+}
+
+/// The aggregate of some of a key's events in a window.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Partial<K, S> {
+    route: u64,
+    key: K,
+    window: Window,
+    state: S,
+}
+
+/// What the operator is made of.
+pub struct Spec<K, T, F> {
+    /// Name of the step.
+    pub name: String,
+    /// Takes an event's key.
+    pub key: Rc<dyn Fn(&T) -> K>,
+    /// Assigns windows.
+    pub assign: Box<dyn Assign>,
+    /// The aggregate.
+    pub fold: Rc<F>,
+    /// How long a window's rows stay after it closed.
+    pub keep: Duration,
+    /// The sources whose watermark closes the windows.
+    pub sources: Rc<[SourceId]>,
+    /// The worker's desk.
+    pub desk: Rc<Desk>,
+}
+
+/// Changes of the windowed table, and the events that came too late.
+pub type Streams<'s, K, V> = (StreamVec<'s, Epoch, Change<Windowed<K>, V>>, StreamVec<'s, Epoch, DeadLetter>);
+
+/// Adds the operator to a dataflow.
+pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
+    events: StreamVec<'s, Epoch, Timed<T>>,
+    spec: Spec<K, T, F>,
+) -> Streams<'s, K, F::Out> {
+    let Spec { name, key, assign, fold, keep, sources, desk } = spec;
+    let (partials, late) = combine(events, &name, key, assign, fold.clone());
+    let changes = merge(partials, &name, Merge { fold, keep, windows: BTreeMap::new() }, sources, desk);
+    (changes, late)
+}
+
+type Partials<'s, K, S> = (StreamVec<'s, Epoch, Partial<K, S>>, StreamVec<'s, Epoch, DeadLetter>);
+
+fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
+    events: StreamVec<'s, Epoch, Timed<T>>,
+    name: &str,
+    key: Rc<dyn Fn(&T) -> K>,
+    assign: Box<dyn Assign>,
+    fold: Rc<F>,
+) -> Partials<'s, K, F::State> {
+    let mut builder = OperatorBuilder::new(format!("{name}: combine"), events.scope());
+    let mut input = builder.new_input(events, Pipeline);
+    let (partials, partial_stream) = builder.new_output();
+    let (late, late_stream) = builder.new_output();
+    let mut partials =
+        OutputBuilder::<_, CapacityContainerBuilder<Vec<Partial<K, F::State>>>>::from(partials);
+    let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
+    let name = name.to_owned();
+    builder.build(move |_capabilities| {
+        let mut table = Combine { key, disjoint: assign.disjoint(), assign, fold, panes: Vec::new(), last: 0, windows: Vec::new() };
+        move |_frontiers| {
+            let (mut partials, mut late) = (partials.activate(), late.activate());
+            input.for_each_stamp(|capability, batches| {
+                let mut too_late = Vec::new();
+                for batch in batches {
+                    for event in batch.drain(..) {
+                        if !table.add(&event) {
+                            too_late.push(letter(&name, event));
+                        }
+                    }
+                }
+                // A session passes on full containers itself, so the table goes out in steady pieces.
+                let mut session = partials.session(&capability);
+                for (window, pane) in &mut table.panes {
+                    let window = *window;
+                    session.give_iterator(pane.drain().map(|slot| Partial {
+                        route: slot.route,
+                        key: slot.key,
+                        window,
+                        state: slot.state,
+                    }));
+                }
+                drop(session);
+                table.panes.retain(|(_, pane)| pane.capacity() <= PANE_KEPT_MAX);
+                table.panes.truncate(PANES_KEPT_MAX);
+                if !too_late.is_empty() {
+                    late.session(&capability).give_iterator(too_late.drain(..));
+                }
+            });
+        }
+    });
+    (partial_stream, late_stream)
+}
+
+fn letter<T: Serialize>(step: &str, event: Timed<T>) -> DeadLetter {
+    DeadLetter {
+        at: event.at,
+        step: step.to_owned(),
+        cause: Cause::Late,
+        timestamp: event.time,
+        schema: None,
+        key: None,
+        payload: serde_json::to_vec(&event.value).ok(),
+    }
+}
+
+struct Combine<K, T, F: Aggregate<T>> {
+    key: Rc<dyn Fn(&T) -> K>,
+    assign: Box<dyn Assign>,
+    disjoint: bool,
+    fold: Rc<F>,
+    /// Emptied after each activation, with their room kept for the next.
+    panes: Vec<(Window, HashTable<Part<K, F::State>>)>,
+    last: usize,
+    windows: Vec<Window>,
+}
+
+struct Part<K, S> {
+    route: u64,
+    key: K,
+    state: S,
+}
+
+const PANES_KEPT_MAX: usize = 16;
+const PANE_KEPT_MAX: usize = 1 << 18;
+
+impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
+    /// Folds an event into its windows; `false` if it is late for all of them.
+    fn add(&mut self, event: &Timed<T>) -> bool {
+        if let Some((window, _)) = self.panes.get(self.last).filter(|_| self.disjoint) {
+            if window.start <= event.time && event.time < window.end {
+                let on_time = window.end > event.horizon;
+                if on_time {
+                    self.fold_into(self.last, event);
+                }
+                return on_time;
+            }
+        }
+        let mut windows = std::mem::take(&mut self.windows);
+        windows.clear();
+        self.assign.windows(event.time, &mut windows);
+        windows.retain(|window| window.end > event.horizon);
+        for window in &windows {
+            let at = match self.panes.iter().position(|(w, _)| w == window) {
+                Some(at) => at,
+                None => {
+                    // Reuse the room of a pane that is empty before making another.
+                    match self.panes.iter().position(|(_, pane)| pane.is_empty()) {
+                        Some(at) => self.panes[at].0 = *window,
+                        None => self.panes.push((*window, HashTable::new())),
+                    }
+                    self.panes.iter().position(|(w, _)| w == window).expect("just placed")
+                }
+            };
+            self.last = at;
+            self.fold_into(at, event);
+        }
+        let on_time = !windows.is_empty();
+        self.windows = windows;
+        on_time
+    }
+
+    #[inline]
+    fn fold_into(&mut self, pane: usize, event: &Timed<T>) {
+        let key = (self.key)(&event.value);
+        let route = route(&key);
+        let fold = &self.fold;
+        let part = self.panes[pane].1.entry(route, |part| part.key == key, |part| part.route);
+        let part = part.or_insert_with(|| Part { route, key, state: fold.empty() }).into_mut();
+        fold.add(&mut part.state, &event.value);
+    }
+}
+
+struct Merge<K, S, F> {
+    fold: Rc<F>,
+    keep: Duration,
+    /// By end and then start, so that those to expire come first.
+    windows: BTreeMap<(EventTime, EventTime), HashTable<Slot<K, S>>>,
+}
+
+struct Slot<K, S> {
+    route: u64,
+    key: K,
+    state: S,
+    /// The epoch that last changed it, and where in that epoch's output its change stands.
+    epoch: Epoch,
+    at: usize,
+}
+
+fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
+    partials: StreamVec<'s, Epoch, Partial<K, F::State>>,
+    name: &str,
+    mut state: Merge<K, F::State, F>,
+    sources: Rc<[SourceId]>,
+    desk: Rc<Desk>,
+) -> StreamVec<'s, Epoch, Change<Windowed<K>, F::Out>> {
+    let by_key = Exchange::new(|partial: &Partial<K, F::State>| worker_bits(partial.route));
+    partials.unary_frontier::<CapacityContainerBuilder<Vec<Change<Windowed<K>, F::Out>>>, _, _, _>(
+        by_key,
+        name,
+        move |capability, _| {
+            let mut walk = Walk::new(desk, capability);
+            let mut pending = Pending::new();
+            let mut changes = Vec::new();
+            move |(input, frontier), output| {
+                pending.gather(input);
+                walk.advance(frontier, |facts, capability| {
+                    for partial in pending.take(facts.epoch()).into_iter().flatten() {
+                        state.add::<T>(facts.epoch(), partial, &mut changes);
+                    }
+                    state.expire::<T>(facts.watermark(&sources), &mut changes);
+                    if !changes.is_empty() {
+                        output.session(capability).give_container(&mut changes);
+                        changes.clear();
+                    }
+                });
+            }
+        },
+    )
+}
+
+impl<K: Record, S: Event, F> Merge<K, S, F> {
+    fn add<T>(
+        &mut self,
+        epoch: Epoch,
+        partial: Partial<K, S>,
+        changes: &mut Vec<Change<Windowed<K>, F::Out>>,
+    ) where
+        F: Aggregate<T, State = S>,
+    {
+        let Partial { route, key, window, state } = partial;
+        let pane = self.windows.entry((window.end, window.start)).or_default();
+        match pane.entry(route, |slot| slot.key == key, |slot| slot.route) {
+            hashbrown::hash_table::Entry::Vacant(vacant) => {
+                let new = Some(self.fold.finish(&state));
+                changes.push(Change { key: Windowed { key: key.clone(), window }, old: None, new });
+                vacant.insert(Slot { route, key, state, epoch, at: changes.len() - 1 });
+            }
+            hashbrown::hash_table::Entry::Occupied(occupied) => {
+                let slot = occupied.into_mut();
+                if slot.epoch != epoch {
+                    let old = Some(self.fold.finish(&slot.state));
+                    changes.push(Change { key: Windowed { key, window }, old, new: None });
+                    (slot.epoch, slot.at) = (epoch, changes.len() - 1);
+                }
+                self.fold.merge(&mut slot.state, state);
+                changes[slot.at].new = Some(self.fold.finish(&slot.state));
+            }
+        }
+    }
+
+    /// Retracts the rows of windows that closed longer ago than they are kept.
+    fn expire<T>(&mut self, watermark: EventTime, changes: &mut Vec<Change<Windowed<K>, F::Out>>)
+    where
+        F: Aggregate<T, State = S>,
+    {
+        while let Some(first) = self.windows.first_entry() {
+            let (end, start) = *first.key();
+            if end.plus(self.keep) > watermark {
+                break;
+            }
+            let window = Window { start, end };
+            changes.extend(first.remove().into_iter().map(|slot| Change {
+                old: Some(self.fold.finish(&slot.state)),
+                new: None,
+                key: Windowed { key: slot.key, window },
+            }));
+        }
+    }
+}

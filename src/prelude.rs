@@ -1,0 +1,18 @@
+//! What a file with a dataflow needs: `use thalweg::prelude::*;`.
+
+pub use std::process::ExitCode;
+pub use std::time::Duration;
+
+pub use serde::{Deserialize, Serialize};
+
+pub use crate::dataflow::collection::{Collection, Loop};
+pub use crate::dataflow::stream::{Keyed, Stream, Windows};
+pub use crate::dataflow::table::Table;
+pub use crate::dataflow::window::{Assign, Tumbling};
+pub use crate::dataflow::{Dataflow, dataflow};
+pub use crate::error::{Error, Result};
+pub use crate::operator::aggregate::{Aggregate, Of};
+pub use crate::record::{Event, F64, Record};
+pub use crate::source::generator::Generator;
+pub use crate::source::kafka::Kafka;
+pub use crate::time::{EventTime, Window, Windowed};

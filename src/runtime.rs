@@ -1,0 +1,327 @@
+//! Runs a dataflow: workers, the sequencer beside them, the ledger, and a stop that loses nothing.
+//!
+//! ```text
+//!  watch (thread)      topologies ─┐                        ┌─▶ scribe (thread): group commit ─┐
+//!  stop, halt ─────────────────────┤                        │                                  │ durable
+//!                                  ▼                        │                                  ▼
+//!  worker 0   control dataflow: report ═▶ sequencer ═══ orders, to every worker ══▶ desk ──▶ ingest ─▶ operators ─▶ views
+//!  worker n   control dataflow: report ═╝                                       ══▶ desk ──▶ ingest ─▶ operators ─▶ views
+//!                                                                                                          │ probe
+//!             the frontier of the data dataflow has passed an epoch: the process closes it for readers ◀───┘
+//! ```
+//!
+//! The sequencer's messages travel by a timely dataflow of their own, so that a cluster needs no second network. They
+//! carry empty stamps: no progress is tracked for them.
+
+pub mod control;
+mod scribe;
+mod watch;
+mod worker;
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::bridge::{Halt, Waker};
+use crate::dataflow::plan::{PlannedSource, Plan};
+use crate::dataflow::{self, Context, Flow};
+use crate::error::{Error, Result};
+use crate::ingest::Bounds;
+use crate::ledger::{Claim, Ledger, LedgerStore, MemoryLedger, MemoryLog, Recovered};
+use crate::metrics::Metrics;
+use crate::runtime::control::Lead;
+use crate::sequencer::{self, Cuts, Sequencer};
+use crate::source::{Environment, Substitute};
+use crate::time::Epoch;
+use crate::view::Views;
+
+/// In place of sources: what tests feed, made anew for each worker.
+pub type Substitutes = Arc<dyn Fn() -> HashMap<String, Substitute> + Send + Sync>;
+
+/// Where the ledger is kept.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// In a directory: what a service uses.
+    Directory(PathBuf),
+    /// In memory, for tests: a restart finds it in the log again.
+    Memory(MemoryLog),
+}
+
+/// The processes of a cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Which of them this one is.
+    pub process: usize,
+    /// Address of each one's engine, `host:port`, the same list in every process.
+    pub addresses: Vec<String>,
+}
+
+/// How a dataflow is run.
+#[derive(Clone)]
+pub struct Settings {
+    /// Worker threads of this process.
+    pub workers: usize,
+    /// More than one process.
+    pub cluster: Option<Cluster>,
+    /// Where the ledger is kept.
+    pub store: Store,
+    /// How epochs are cut.
+    pub cuts: Cuts,
+    /// How many epochs may be unfinished before no further one opens.
+    pub epochs_in_flight_max: usize,
+    /// Bounds of what is read ahead.
+    pub bounds: Bounds,
+    /// Stop when everything that could be read at the start is in.
+    pub until_end: bool,
+    /// Addresses and settings of the outside.
+    pub env: Environment,
+    /// Keep a hash of each epoch's changes in every view.
+    pub hashed: bool,
+    /// In place of sources.
+    pub substitutes: Option<Substitutes>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            cluster: None,
+            store: Store::Memory(MemoryLog::default()),
+            cuts: Cuts::Clock { interval: Duration::from_millis(5) },
+            epochs_in_flight_max: 3,
+            bounds: Bounds::default(),
+            until_end: false,
+            env: Environment::default(),
+            hashed: false,
+            substitutes: None,
+        }
+    }
+}
+
+/// A replay sees this many epochs ahead: small epochs would otherwise wait for each other.
+const REPLAY_IN_FLIGHT_MAX: usize = 256;
+
+/// What the threads of a process share.
+pub(crate) struct Shared {
+    pub(crate) flow: Flow,
+    pub(crate) settings: Settings,
+    pub(crate) views: Arc<Views>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) halt: Halt,
+    pub(crate) inbox: control::Inbox,
+    pub(crate) lead: Mutex<Option<Lead>>,
+    /// The last epoch of the ledger at the start: the service is ready once it is closed.
+    pub(crate) replay_to: Option<Epoch>,
+    pub(crate) live: AtomicBool,
+    pub(crate) ended: AtomicBool,
+}
+
+/// A running dataflow.
+pub struct Service {
+    shared: Arc<Shared>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// Draws the plan of a flow, or says everything that is wrong with it. Nothing is connected.
+pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
+    let drawn = Arc::new(Mutex::new(None));
+    let (flow, env, out) = (flow.clone(), env.clone(), drawn.clone());
+    // On a thread of its own: timely keeps a worker's state with the thread.
+    let thread = std::thread::Builder::new().name("plan".into()).spawn(move || {
+        timely::execute_directly(move |worker| {
+            let context = Rc::new(Context::dry(env));
+            let built = worker.dataflow_named::<Epoch, _, _>(flow.name(), |scope| {
+                dataflow::build(scope, &flow, &context)
+            });
+            for index in worker.installed_dataflows() {
+                worker.drop_dataflow(index);
+            }
+            let plan = context.plan.borrow();
+            *out.lock() = Some(built.map(|()| PlanText::of(&plan)));
+        });
+    });
+    let joined = thread.map_err(|error| Error::internal(format!("cannot start a thread: {error}")))?.join();
+    let drawn = drawn.lock().take();
+    match (drawn, joined) {
+        (Some(plan), _) => plan.map(Arc::new),
+        (None, Err(panic)) => Err(Error::definition("the dataflow's function panicked").detail(panic_text(&*panic))),
+        (None, Ok(())) => Err(Error::internal("no plan was drawn")),
+    }
+}
+
+/// A plan that may leave its thread.
+#[derive(Clone)]
+pub struct PlanText {
+    /// A line a step.
+    pub text: String,
+    /// The sources.
+    pub sources: Vec<PlannedSource>,
+}
+
+impl PlanText {
+    fn of(plan: &Plan) -> Self {
+        Self { text: plan.to_string(), sources: plan.sources.clone() }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".into())
+}
+
+impl Service {
+    /// Starts the workers. Returns once they run; the replay of an earlier run's epochs goes on behind.
+    pub fn start(flow: &Flow, settings: Settings) -> Result<Self> {
+        let plan = plan(flow, &settings.env)?;
+        let leads = settings.cluster.as_ref().is_none_or(|cluster| cluster.process == 0);
+        let processes = settings.cluster.as_ref().map_or(1, |cluster| cluster.addresses.len());
+        let peers = settings.workers * processes;
+        let halt = Halt::default();
+        let metrics = Metrics::new();
+
+        let (mut lead, mut replay_to, mut store) = (None, None, None);
+        if leads {
+            let (ledger, recovered) = open(flow, &plan.sources, &settings)?;
+            replay_to = recovered.last;
+            let sequencer = Sequencer::new(
+                sequencer::Settings {
+                    cuts: settings.cuts.clone(),
+                    epochs_in_flight_max: settings.epochs_in_flight_max,
+                    replay_in_flight_max: REPLAY_IN_FLIGHT_MAX,
+                    workers: peers,
+                },
+                plan.sources.iter().map(|source| source.rules.clone()).collect(),
+            );
+            let (to_scribe, bindings) = std::sync::mpsc::channel();
+            lead = Some(Lead::new(sequencer, recovered.bindings, to_scribe, settings.until_end));
+            store = Some((ledger, bindings));
+        }
+        let shared = Arc::new(Shared {
+            flow: flow.clone(),
+            views: Views::new(peers),
+            metrics,
+            halt,
+            inbox: control::Inbox::default(),
+            lead: Mutex::new(lead),
+            replay_to,
+            live: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            settings,
+        });
+        let mut threads = Vec::new();
+        if let Some((ledger, bindings)) = store {
+            let scribe = shared.clone();
+            threads.push(spawn("ledger", move || scribe::write(&scribe, ledger, &bindings))?);
+            let substituted = shared.settings.substitutes.clone();
+            let sources = watch::sources(&plan.sources, substituted);
+            let watched = shared.clone();
+            threads.push(spawn("watch", move || watch::watch(&watched, &sources))?);
+        }
+        let engine = shared.clone();
+        threads.push(spawn("engine", move || worker::run(&engine))?);
+        Ok(Self { shared, threads })
+    }
+
+    /// The views that the dataflow keeps.
+    pub fn views(&self) -> &Arc<Views> {
+        &self.shared.views
+    }
+
+    /// The process's metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// Raised when the service can't go on.
+    pub fn halt(&self) -> &Halt {
+        &self.shared.halt
+    }
+
+    /// Where the replay of an earlier run stands: `(closed, last)`; nothing once the service is live.
+    pub fn replaying(&self) -> Option<(Option<Epoch>, Epoch)> {
+        let last = self.shared.replay_to?;
+        let closed = self.shared.views.closed().map(|moment| moment.epoch);
+        (closed < Some(last)).then_some((closed, last))
+    }
+
+    /// Whether the sources are being read beyond what the ledger bound at the start.
+    pub fn is_live(&self) -> bool {
+        self.shared.live.load(Ordering::Acquire) && self.replaying().is_none()
+    }
+
+    /// A handle that stops the service from any thread.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.shared.clone())
+    }
+
+    /// Asks for a stop: no further epoch opens, and those that are open are finished.
+    pub fn stop(&self) {
+        self.stopper().stop();
+    }
+
+    /// Whether all threads have ended.
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().all(std::thread::JoinHandle::is_finished)
+    }
+
+    /// Waits for the end: after a stop, at the end of the input where that was asked for, or at a halt.
+    ///
+    /// # Errors
+    /// What halted the service.
+    pub fn join(self) -> Result<Arc<Views>> {
+        for thread in self.threads {
+            if let Err(panic) = thread.join() {
+                self.shared.halt.halt(Error::internal("a thread of the service panicked").detail(panic_text(&*panic)));
+            }
+        }
+        match self.shared.halt.error() {
+            Some(error) => Err(error),
+            None => Ok(self.shared.views.clone()),
+        }
+    }
+}
+
+/// Stops a [`Service`].
+#[derive(Clone)]
+pub struct Stopper(Arc<Shared>);
+
+impl Stopper {
+    /// Asks for a stop.
+    pub fn stop(&self) {
+        self.0.inbox.stop();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map_err(|error| Error::internal(format!("cannot start the thread `{name}`: {error}")))
+}
+
+fn open(flow: &Flow, sources: &[PlannedSource], settings: &Settings) -> Result<(Box<dyn LedgerStore>, Recovered)> {
+    let claim = Claim {
+        app: settings.env.group.clone(),
+        dataflow: flow.name().to_owned(),
+        build: concat!("thalweg ", env!("CARGO_PKG_VERSION")).to_owned(),
+        sources: sources.iter().map(|source| (source.rules.id, source.rules.name.clone())).collect(),
+    };
+    Ok(match &settings.store {
+        Store::Directory(dir) => {
+            let (ledger, recovered) = Ledger::open(dir, claim)?;
+            (Box::new(ledger), recovered)
+        }
+        Store::Memory(log) => {
+            let (ledger, recovered) = MemoryLedger::open(log, claim)?;
+            (Box::new(ledger), recovered)
+        }
+    })
+}
+
+/// Wakes whoever waits for the workers' attention.
+pub(crate) type WakerSlot = Mutex<Option<Waker>>;

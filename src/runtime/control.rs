@@ -1,0 +1,281 @@
+//! The control dataflow: reports to the sequencer on worker 0, orders to every worker.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::CapabilitySet;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::generic::operator::source;
+use timely::scheduling::Activator;
+use timely::worker::Worker;
+
+use crate::bridge::Waker;
+use crate::clock;
+use crate::error::Result;
+use crate::ledger::Bindings;
+use crate::position::{EpochBinding, SourceId};
+use crate::runtime::{Shared, WakerSlot};
+use crate::sequencer::{Next, Now, Order, ReadTo, Sequencer};
+use crate::source::Topology;
+use crate::time::Epoch;
+use crate::timeline::Desk;
+
+/// What other threads tell the sequencer.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    topologies: Mutex<Vec<(SourceId, Topology)>>,
+    durable: AtomicU64,
+    stop: AtomicBool,
+    waker: WakerSlot,
+}
+
+impl Inbox {
+    pub(crate) fn topology(&self, source: SourceId, topology: Topology) {
+        self.topologies.lock().push((source, topology));
+        self.wake();
+    }
+
+    pub(crate) fn durable(&self, epoch: Epoch) {
+        self.durable.store(epoch.0, Ordering::Release);
+        self.wake();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.lock().as_ref() {
+            waker.wake();
+        }
+    }
+}
+
+/// The sequencer and what it is driven with; on worker 0 alone.
+pub(crate) struct Lead {
+    sequencer: Sequencer,
+    replay: Option<Bindings>,
+    scribe: Sender<Arc<EpochBinding>>,
+    durable: Epoch,
+    started: Instant,
+    stopped: bool,
+    /// Wakes itself at this moment: timely does not merge timed activations.
+    wake_at: Option<Instant>,
+}
+
+impl Lead {
+    pub(crate) fn new(
+        mut sequencer: Sequencer,
+        replay: Bindings,
+        scribe: Sender<Arc<EpochBinding>>,
+        until_end: bool,
+    ) -> Self {
+        if until_end {
+            sequencer.until_end();
+        }
+        let started = clock::instant();
+        Self { sequencer, replay: Some(replay), scribe, durable: Epoch::ZERO, started, stopped: false, wake_at: None }
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: clock::now_micros(), mono: clock::instant().duration_since(self.started) }
+    }
+
+    /// Takes in what is new and says what is to be told; how long until it wants to be called again, if it knows.
+    fn turn(&mut self, shared: &Shared, closed: Epoch, orders: &mut Vec<Order>) -> Result<Option<Duration>> {
+        self.sequencer.closed(closed);
+        self.replay(orders)?;
+        let now = self.now();
+        if self.replay.is_none() {
+            for (source, topology) in shared.inbox.topologies.lock().drain(..) {
+                self.sequencer.topology(source, &topology, now)?;
+            }
+        }
+        let durable = Epoch(shared.inbox.durable.load(Ordering::Acquire));
+        if durable > self.durable {
+            self.durable = durable;
+            orders.push(Order::Durable(durable));
+        }
+        let mut wait = None;
+        let stopping = shared.inbox.stopping();
+        if stopping && self.replay.take().is_some() {
+            self.sequencer.live(); // Cut short: what was given out is finished, the rest stays in the ledger.
+        }
+        let next = if stopping { Next::Finished } else { self.sequencer.next(now) };
+        orders.append(&mut self.sequencer.take_orders());
+        match next {
+            Next::Open(binding) => {
+                shared.metrics.epochs.records.observe(binding.records() as f64);
+                // The scribe only ends after a halt.
+                let _halted = self.scribe.send(binding.clone());
+                orders.push(Order::Epoch { binding, replay: false });
+                wait = Some(Duration::ZERO);
+            }
+            Next::Wait(for_) => wait = Some(for_),
+            Next::Idle => {}
+            Next::Finished if self.stopped || self.sequencer.is_busy() => {}
+            Next::Finished => {
+                self.stopped = true;
+                orders.push(Order::Stop);
+            }
+        }
+        shared.metrics.epochs.in_flight.set(self.sequencer.in_flight() as i64);
+        if self.replay.is_none() && !stopping {
+            shared.live.store(true, Ordering::Release);
+        }
+        Ok(wait)
+    }
+
+    /// Gives out what an earlier run bound, a window of epochs at a time.
+    fn replay(&mut self, orders: &mut Vec<Order>) -> Result<()> {
+        let now = self.now();
+        while let Some(replay) = self.replay.as_mut().filter(|_| self.sequencer.wants_replay()) {
+            match replay.next() {
+                Some(binding) => self.sequencer.replay(binding?, now)?,
+                None => {
+                    self.replay = None;
+                    self.sequencer.live();
+                }
+            }
+        }
+        orders.append(&mut self.sequencer.take_orders());
+        Ok(())
+    }
+}
+
+/// A worker's handle on its control dataflow.
+pub(crate) struct Control {
+    reporter: Activator,
+    sequencer: Activator,
+    finished: Rc<Cell<bool>>,
+    closed: Rc<Cell<Epoch>>,
+}
+
+impl Control {
+    /// Tells the sequencer that epochs up to this one are finished everywhere.
+    pub(crate) fn closed(&self, epoch: Epoch) {
+        self.closed.set(epoch);
+        self.sequencer.activate();
+    }
+
+    /// Nothing more will be reported: lets the control dataflow come to its end.
+    pub(crate) fn finish(&self) {
+        self.finished.set(true);
+        self.reporter.activate();
+    }
+}
+
+/// Builds the control dataflow on a worker.
+pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) -> Control {
+    type Out<D> = CapacityContainerBuilder<Vec<D>>;
+    let index = worker.index();
+    let peers = worker.peers() as u64;
+    let lead = if index == 0 { shared.lead.lock().take() } else { None };
+    let finished: Rc<Cell<bool>> = Rc::default();
+    let closed: Rc<Cell<Epoch>> = Rc::default();
+    let (finished_, closed_) = (finished.clone(), closed.clone());
+    let activators: Rc<RefCell<Vec<Activator>>> = Rc::default();
+    let (activators_, desk, shared) = (activators.clone(), desk.clone(), shared.clone());
+
+    worker.dataflow_named::<u64, _, _>("control", move |scope| {
+        let reports = source::<_, Out<ReadTo>, _, _>(scope, "report", |capability, info| {
+            let activator = scope.activator_for(info.address.clone());
+            activators_.borrow_mut().push(activator);
+            desk.set_reporter(scope.activator_for(info.address));
+            let desk = desk.clone();
+            let mut alive = Some(capability);
+            let unstamped = CapabilitySet::<u64>::new();
+            move |output| {
+                let reports = desk.take_reports();
+                if !reports.is_empty() {
+                    output.session(&unstamped).give_iterator(reports.into_iter());
+                }
+                if finished.get() {
+                    alive = None;
+                }
+                let _kept = &alive;
+            }
+        });
+
+        let to_lead = Exchange::new(|_: &ReadTo| 0);
+        let orders = reports.unary::<Out<(u64, Order)>, _, _, _>(to_lead, "sequencer", |_, info| {
+            let activator = scope.activator_for(info.address.clone());
+            activators_.borrow_mut().push(scope.activator_for(info.address.clone()));
+            let sync = Waker::of(scope.worker().sync_activator_for(info.address.to_vec()));
+            if index == 0 {
+                *shared.inbox.waker.lock() = Some(sync);
+                activator.activate();
+            }
+            let mut lead = lead;
+            let unstamped = CapabilitySet::<u64>::new();
+            move |input, output| {
+                input.for_each(|_, reports| {
+                    for report in reports.drain(..) {
+                        if let Some(lead) = &mut lead {
+                            lead.sequencer.read_to(report);
+                        }
+                    }
+                });
+                let Some(leading) = &mut lead else { return };
+                let mut orders = Vec::new();
+                match leading.turn(&shared, closed.get(), &mut orders) {
+                    Ok(wait) => leading.wake_after(wait, &activator),
+                    Err(error) => {
+                        shared.halt.halt(error);
+                        lead = None;
+                    }
+                }
+                if !orders.is_empty() {
+                    let mut session = output.session(&unstamped);
+                    for to in 0..peers {
+                        session.give_iterator(orders.iter().map(|order| (to, order.clone())));
+                    }
+                }
+            }
+        });
+
+        let to_worker = Exchange::new(|(to, _): &(u64, Order)| *to);
+        let desk = desk.clone();
+        orders.unary::<Out<()>, _, _, _>(to_worker, "orders", move |_, _| {
+            move |input, _output| {
+                input.for_each(|_, orders| orders.drain(..).for_each(|(_, order)| desk.deliver(&order)));
+            }
+        });
+    });
+    let mut made = activators.borrow_mut().drain(..).collect::<Vec<_>>().into_iter();
+    let (reporter, sequencer) = (made.next(), made.next());
+    Control {
+        reporter: reporter.expect("the report operator was built"),
+        sequencer: sequencer.expect("the sequencer operator was built"),
+        finished: finished_,
+        closed: closed_,
+    }
+}
+
+impl Lead {
+    fn wake_after(&mut self, wait: Option<Duration>, activator: &Activator) {
+        let Some(wait) = wait else { return };
+        if wait.is_zero() {
+            activator.activate();
+            return;
+        }
+        let now = clock::instant();
+        let at = now + wait;
+        if self.wake_at.is_none_or(|set| set <= now || set > at) {
+            self.wake_at = Some(at);
+            activator.activate_after(wait);
+        }
+    }
+}

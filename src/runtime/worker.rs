@@ -1,0 +1,159 @@
+//! One worker's life: build the dataflow, step it, and close epochs for the process's readers.
+
+use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use timely::communication::Config as Communication;
+use timely::dataflow::operators::probe::Handle;
+use timely::worker::Worker;
+
+use crate::bridge::Waker;
+use crate::clock;
+use crate::dataflow::{self, Context};
+use crate::error::Error;
+use crate::runtime::control::{self, Control};
+use crate::runtime::{Shared, panic_text};
+use crate::time::Epoch;
+use crate::timeline::Desk;
+use crate::view::Moment;
+
+/// Runs all workers of the process to their end.
+pub(super) fn run(shared: &Arc<Shared>) {
+    let settings = &shared.settings;
+    let communication = match &settings.cluster {
+        None => Communication::Process(settings.workers),
+        Some(cluster) => Communication::Cluster {
+            threads: settings.workers,
+            process: cluster.process,
+            addresses: cluster.addresses.clone(),
+            report: false,
+            zerocopy: false,
+        },
+    };
+    // No spinning before a worker parks: on few cores it only takes time from the others.
+    let worker = timely::WorkerConfig::default().idle_spin(Duration::ZERO);
+    let engine = shared.clone();
+    let guards = timely::execute(timely::Config { communication, worker }, move |worker| {
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| live(worker, &engine)));
+        if let Err(panic) = outcome {
+            engine.halt.halt(Error::internal("a worker panicked").detail(panic_text(&*panic)));
+            drop_all(worker);
+        }
+    });
+    match guards {
+        Ok(guards) => {
+            for joined in guards.join() {
+                if let Err(panic) = joined {
+                    shared.halt.halt(Error::internal("a worker ended badly").detail(panic));
+                }
+            }
+        }
+        Err(error) => shared.halt.halt(Error::outside("cannot start the engine").detail(error)),
+    }
+    shared.ended.store(true, Ordering::Release);
+}
+
+fn drop_all(worker: &mut Worker) {
+    for index in worker.installed_dataflows() {
+        worker.drop_dataflow(index);
+    }
+}
+
+fn live(worker: &mut Worker, shared: &Arc<Shared>) {
+    let desk = Desk::new();
+    let probe = Handle::new();
+    let control = control::build(worker, shared, &desk);
+    let context = Rc::new(Context {
+        env: shared.settings.env.clone(),
+        bounds: shared.settings.bounds,
+        desk: desk.clone(),
+        views: shared.views.clone(),
+        halt: shared.halt.clone(),
+        probe: probe.clone(),
+        plan: RefCell::default(),
+        substitutes: RefCell::new(shared.settings.substitutes.as_ref().map(|make| make()).unwrap_or_default()),
+        hashed: shared.settings.hashed,
+        reads: true,
+    });
+    let name = shared.flow.name();
+    let built = worker.dataflow_named::<Epoch, _, _>(name, |scope| dataflow::build(scope, &shared.flow, &context));
+    if let Err(error) = built {
+        shared.halt.halt(error);
+    }
+    drop(context);
+    // A halt has to reach a worker that is parked.
+    let wake = worker.sync_activator_for(vec![worker.index()]);
+    shared.halt.on_halt(Waker::of(wake));
+
+    let first = worker.index() % shared.settings.workers == 0;
+    let mut closer = Closer { shared: shared.clone(), desk, control, probe, first, passed: Epoch::ZERO, done: false };
+    while worker.has_dataflows() {
+        if shared.halt.is_halted() {
+            return drop_all(worker);
+        }
+        worker.step_or_park(Some(PARK_MAX));
+        closer.advance();
+    }
+}
+
+/// A parked worker looks around this often even if nothing woke it.
+const PARK_MAX: Duration = Duration::from_millis(500);
+
+/// Follows the frontier of the whole dataflow.
+struct Closer {
+    shared: Arc<Shared>,
+    desk: Rc<Desk>,
+    control: Control,
+    probe: Handle<Epoch>,
+    /// Whether this is the process's first worker: it closes epochs for all of the process's readers, as the frontier
+    /// passes an epoch only when every worker is done with it.
+    first: bool,
+    passed: Epoch,
+    done: bool,
+}
+
+impl Closer {
+    fn advance(&mut self) {
+        if self.done {
+            return;
+        }
+        let upto = self.probe.with_frontier(|frontier| frontier.first().copied());
+        loop {
+            let facts = self.desk.timeline.borrow().next(self.passed).cloned();
+            let Some(facts) = facts.filter(|facts| upto.is_none_or(|f| facts.epoch() < f)) else { break };
+            self.passed = facts.epoch();
+            if self.first {
+                self.shared.views.close(Moment {
+                    epoch: facts.epoch(),
+                    watermarks: facts.watermarks.clone(),
+                    positions: facts.positions.clone(),
+                    binding: facts.binding.clone(),
+                });
+            }
+            self.measure(facts.epoch());
+            self.desk.timeline.borrow_mut().trim(self.passed);
+            self.control.closed(self.passed);
+        }
+        if upto.is_none() {
+            self.done = true;
+            self.control.finish();
+        }
+    }
+
+    fn measure(&self, epoch: Epoch) {
+        let now = clock::now();
+        for batch in self.desk.take_released(epoch) {
+            let age_us = now.micros().saturating_sub(batch.oldest.micros());
+            self.shared.metrics.freshness.observe_many(age_us.max(0) as f64 / 1e6, batch.records);
+        }
+        if self.first {
+            let epochs = &self.shared.metrics.epochs;
+            epochs.duration.observe(now.micros().saturating_sub(epoch.opened_at().micros()).max(0) as f64 / 1e6);
+            epochs.closed_newest.set(epoch.0 as f64 / 1e6);
+        }
+    }
+}

@@ -1,0 +1,559 @@
+//! The sequencer decides what each epoch contains. Here it is a pure state machine; `runtime` drives it.
+//!
+//! ```text
+//!   readers ── Report::Read (how far, how many, highest event time) ──▶┐
+//!   driver  ── topology (which partitions) ───────────────────────────▶│ Sequencer ── Order::Assign ──▶ readers
+//!   ledger  ── durable ───────────────────────────────────────────────▶│           ── Order::Epoch  ──▶ readers, timeline
+//!   views   ── closed ────────────────────────────────────────────────▶┘           ── Order::Durable ─▶ readers
+//! ```
+//!
+//! An epoch opens when a record waits (or a partition turned idle), at most once every `epoch_interval`, and only while
+//! fewer than `epochs_in_flight_max` are unfinished: under load epochs grow by themselves. What is bound is exactly what
+//! the readers reported; nothing here depends on which worker read a partition.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SourceId, TopicId};
+use crate::source::Topology;
+use crate::time::{Epoch, EventTime};
+
+/// How far a reader has read one partition. The counts go up from the reader's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadTo {
+    /// The partition.
+    pub id: PartitionId,
+    /// The next offset to read.
+    pub hi: Offset,
+    /// Records read since the reader's start, wrapping.
+    pub records: u64,
+    /// Sum of their hashes, wrapping.
+    pub hash: u64,
+    /// Whether a record since the report before had a valid event time.
+    pub timed: bool,
+    /// Highest valid event time of the partition.
+    pub event_time_max: EventTime,
+    /// The far-future limit they were judged by.
+    pub limit: EventTime,
+    /// Whether the log held no more to read.
+    pub at_end: bool,
+}
+
+/// What the sequencer tells every worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// `worker` starts reading a partition at `from`.
+    Assign {
+        /// The partition.
+        id: PartitionId,
+        /// The worker that reads it.
+        worker: usize,
+        /// Where it begins.
+        from: Offset,
+    },
+    /// Event times of this source beyond the limit are refused from here on.
+    Limit(SourceId, EventTime),
+    /// The lowest event time among this source's partitions that have more to read: nobody runs far ahead of it.
+    Pace(SourceId, EventTime),
+    /// An epoch is bound. `replay`: it was bound by an earlier run, so its records are still to be read.
+    Epoch {
+        /// What it contains.
+        binding: Arc<EpochBinding>,
+        /// Whether it was bound by an earlier run.
+        replay: bool,
+    },
+    /// Every epoch up to this one is durable in the ledger.
+    Durable(Epoch),
+    /// The replay is over: read on freely.
+    Live,
+    /// No further epoch will be opened.
+    Stop,
+}
+
+/// What the sequencer has to know of a source.
+#[derive(Clone, Debug)]
+pub struct SourceRules {
+    /// The source.
+    pub id: SourceId,
+    /// Its name, for errors.
+    pub name: String,
+    /// See [`crate::source::TimeRules`].
+    pub lateness: Duration,
+    /// See [`crate::source::TimeRules`].
+    pub idle_after: Duration,
+    /// See [`crate::source::TimeRules`].
+    pub future_bound: Duration,
+    /// Whether the source has a watermark.
+    pub timed: bool,
+}
+
+/// How epochs are cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cuts {
+    /// By the clock and by what waits.
+    Clock {
+        /// Shortest time between two epochs.
+        interval: Duration,
+    },
+    /// As a test wants it.
+    Script(VecDeque<ScriptedEpoch>),
+}
+
+/// One epoch of a [`Cuts::Script`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptedEpoch {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Up to where each partition is bound; those not named stay where they are.
+    pub hi: Vec<(PartitionId, Offset)>,
+    /// Partitions that turn idle in this epoch. They stay so until they bring a record.
+    pub idle: Vec<PartitionId>,
+}
+
+/// Settings of the sequencer.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How epochs are cut.
+    pub cuts: Cuts,
+    /// How many epochs may be unfinished.
+    pub epochs_in_flight_max: usize,
+    /// The same during a replay, where the cuts are given and a reader needs to see ahead.
+    pub replay_in_flight_max: usize,
+    /// How many workers partitions are spread over.
+    pub workers: usize,
+}
+
+/// The two clocks, read by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Microseconds since the Unix epoch.
+    pub wall: u64,
+    /// Monotonic, since any fixed moment.
+    pub mono: Duration,
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Write this binding to the ledger and broadcast it.
+    Open(Arc<EpochBinding>),
+    /// Nothing before so much time has passed.
+    Wait(Duration),
+    /// Nothing until something is reported.
+    Idle,
+    /// The script has come to its end, or the sources have.
+    Finished,
+}
+
+#[derive(Debug)]
+struct Partition {
+    /// What the last binding says.
+    bound: PartitionRange,
+    /// Reader's counts as of `bound.hi`.
+    counted: (u64, u64),
+    /// Reports beyond `bound.hi`, oldest first.
+    reports: VecDeque<ReadTo>,
+    at_end: bool,
+    /// When it last brought a valid event time, by the monotonic clock.
+    active: Duration,
+    /// Stop reading here (`until_end`).
+    end: Option<Offset>,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Sequencer {
+    settings: Settings,
+    sources: BTreeMap<SourceId, SourceRules>,
+    topics: BTreeMap<SourceId, TopicId>,
+    new_topics: Vec<(SourceId, TopicId)>,
+    partitions: BTreeMap<PartitionId, Partition>,
+    watermarks: BTreeMap<SourceId, EventTime>,
+    limits: BTreeMap<SourceId, (EventTime, Duration)>,
+    paces: BTreeMap<SourceId, EventTime>,
+    last: Epoch,
+    opened: Duration,
+    in_flight: VecDeque<Epoch>,
+    orders: Vec<Order>,
+    until_end: bool,
+    live: bool,
+}
+
+impl Sequencer {
+    /// A sequencer that knows no partition yet. It starts in replay; see [`Sequencer::live`].
+    pub fn new(settings: Settings, sources: Vec<SourceRules>) -> Self {
+        Self {
+            settings,
+            sources: sources.into_iter().map(|s| (s.id, s)).collect(),
+            topics: BTreeMap::new(),
+            new_topics: Vec::new(),
+            partitions: BTreeMap::new(),
+            watermarks: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            paces: BTreeMap::new(),
+            last: Epoch::ZERO,
+            opened: Duration::ZERO,
+            in_flight: VecDeque::new(),
+            orders: Vec::new(),
+            until_end: false,
+            live: false,
+        }
+    }
+
+    /// Orders to broadcast, in this order, before anything that [`Sequencer::next`] gives afterwards.
+    pub fn take_orders(&mut self) -> Vec<Order> {
+        std::mem::take(&mut self.orders)
+    }
+
+    /// Stop once everything that the topologies named as readable is bound.
+    pub fn until_end(&mut self) {
+        self.until_end = true;
+    }
+
+    /// The last epoch bound, [`Epoch::ZERO`] before the first.
+    pub fn last(&self) -> Epoch {
+        self.last
+    }
+
+    /// Whether epochs are unfinished.
+    pub fn is_busy(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// How many epochs are unfinished.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    fn assign(&mut self, id: PartitionId, from: Offset, mono: Duration) {
+        let worker = (id.source.0 as usize).wrapping_add(id.partition as usize) % self.settings.workers;
+        self.orders.push(Order::Assign { id, worker, from });
+        self.partitions.insert(
+            id,
+            Partition {
+                bound: PartitionRange {
+                    id,
+                    lo: from,
+                    hi: from,
+                    records: 0,
+                    hash: 0,
+                    event_time_max: EventTime::MIN,
+                    limit: EventTime::MAX,
+                    idle: false,
+                },
+                counted: (0, 0),
+                reports: VecDeque::new(),
+                at_end: false,
+                active: mono,
+                end: None,
+            },
+        );
+    }
+
+    /// A binding of an earlier run, in the ledger's order. Its orders are made here; broadcast it after them.
+    pub fn replay(&mut self, binding: EpochBinding, now: Now) -> Result<()> {
+        for range in &binding.ranges {
+            if !self.sources.contains_key(&range.id.source) {
+                return Err(Error::integrity("the ledger binds a source that this dataflow does not have")
+                    .detail(format!("epoch {}, source {:08x}", binding.epoch, range.id.source.0))
+                    .hint("run the dataflow that wrote this ledger, or start afresh with another directory"));
+            }
+            if !self.partitions.contains_key(&range.id) {
+                self.assign(range.id, range.lo, now.mono);
+            }
+            let partition = self.partitions.get_mut(&range.id).expect("was just assigned");
+            partition.counted.0 = partition.counted.0.wrapping_add(range.records);
+            partition.counted.1 = partition.counted.1.wrapping_add(range.hash);
+            partition.bound = range.clone();
+        }
+        self.topics.extend(binding.topics.iter().copied());
+        self.watermarks.extend(binding.watermarks.iter().copied());
+        self.last = binding.epoch;
+        self.in_flight.push_back(binding.epoch);
+        self.orders.push(Order::Epoch { binding: Arc::new(binding), replay: true });
+        Ok(())
+    }
+
+    /// Whether another binding of an earlier run may be given now.
+    pub fn wants_replay(&self) -> bool {
+        self.in_flight.len() < self.settings.replay_in_flight_max
+    }
+
+    /// The earlier runs' bindings are all given: open epochs from here on.
+    pub fn live(&mut self) {
+        if !self.live {
+            self.live = true;
+            self.orders.push(Order::Durable(self.last));
+            self.orders.push(Order::Live);
+        }
+    }
+
+    /// What a source looks like from outside. Partitions that are new start at the log's start.
+    pub fn topology(&mut self, source: SourceId, topology: &Topology, now: Now) -> Result<()> {
+        let name = self.sources.get(&source).map_or_else(String::new, |s| s.name.clone());
+        match self.topics.get(&source) {
+            Some(known) if *known != topology.topic => {
+                return Err(Error::integrity(format!("the topic of source `{name}` was deleted and made again"))
+                    .detail(format!("the ledger binds topic id {known:?}, the broker has {:?}", topology.topic))
+                    .hint("offsets of the new topic mean other records: start afresh with an empty data directory"));
+            }
+            Some(_) => {}
+            None => {
+                self.topics.insert(source, topology.topic);
+                self.new_topics.push((source, topology.topic));
+            }
+        }
+        let known = self.partitions.keys().filter(|id| id.source == source).count();
+        if topology.partitions.len() < known {
+            return Err(Error::integrity(format!("the topic of source `{name}` has lost partitions"))
+                .detail(format!("the ledger binds {known}, the broker has {}", topology.partitions.len())));
+        }
+        for facts in &topology.partitions {
+            let id = PartitionId { source, partition: facts.partition };
+            match self.partitions.get(&id) {
+                None => self.assign(id, facts.start, now.mono),
+                Some(partition) if partition.bound.hi < facts.start => {
+                    let bound = partition.bound.hi;
+                    return Err(Error::integrity(format!("source `{name}` has lost records that were not read yet"))
+                        .detail(format!(
+                            "partition {}: read up to offset {bound}, the log now begins at {}",
+                            facts.partition, facts.start
+                        ))
+                        .hint("raise the topic's retention; to go on without them, start afresh with an empty data directory"));
+                }
+                Some(_) => {}
+            }
+            let partition = self.partitions.get_mut(&id).expect("known or just assigned");
+            partition.end = Some(partition.end.unwrap_or(facts.end));
+        }
+        Ok(())
+    }
+
+    /// A reader has read on.
+    pub fn read_to(&mut self, report: ReadTo) {
+        if let Some(partition) = self.partitions.get_mut(&report.id) {
+            partition.at_end = report.at_end;
+            let last = partition.reports.back().map_or(partition.bound.hi, |r| r.hi);
+            if report.hi > last {
+                partition.reports.push_back(report);
+            }
+        }
+    }
+
+    /// Every epoch up to `epoch` is finished: applied by every view, held by every sink.
+    pub fn closed(&mut self, epoch: Epoch) {
+        while self.in_flight.front().is_some_and(|e| *e <= epoch) {
+            self.in_flight.pop_front();
+        }
+    }
+
+    /// What to do now.
+    pub fn next(&mut self, now: Now) -> Next {
+        if !self.live {
+            return Next::Idle;
+        }
+        self.refresh_limits(now);
+        self.refresh_paces();
+        match &self.settings.cuts {
+            Cuts::Script(script) => match script.front() {
+                None => Next::Finished,
+                Some(_) if self.in_flight.len() >= self.settings.epochs_in_flight_max => Next::Idle,
+                Some(next) if !self.script_is_read(next) => Next::Idle,
+                Some(_) => Next::Open(self.open_scripted(now)),
+            },
+            Cuts::Clock { interval } => {
+                let interval = *interval;
+                if self.until_end && self.all_bound() {
+                    return Next::Finished;
+                }
+                if self.in_flight.len() >= self.settings.epochs_in_flight_max {
+                    return Next::Idle;
+                }
+                if !self.partitions.values().any(|p| !p.reports.is_empty()) {
+                    return self.next_idle(now);
+                }
+                let since = now.mono.saturating_sub(self.opened);
+                if since < interval {
+                    return Next::Wait(interval - since);
+                }
+                Next::Open(self.open_by_clock(now))
+            }
+        }
+    }
+
+    /// Far-future limits move with the clock whether or not epochs open, so that a quiet hour makes no record "future".
+    fn refresh_limits(&mut self, now: Now) {
+        let scripted = matches!(self.settings.cuts, Cuts::Script(_));
+        for rules in self.sources.values().filter(|s| s.timed) {
+            let every = (rules.future_bound / 60).max(Duration::from_secs(1));
+            let due = self.limits.get(&rules.id).is_none_or(|(_, at)| now.mono.saturating_sub(*at) >= every);
+            if due {
+                let wall = EventTime(i64::try_from(now.wall).unwrap_or(i64::MAX));
+                let limit = if scripted { EventTime::MAX } else { wall.plus(rules.future_bound) };
+                self.limits.insert(rules.id, (limit, now.mono));
+                self.orders.push(Order::Limit(rules.id, limit));
+            }
+        }
+    }
+
+    fn refresh_paces(&mut self) {
+        for source in self.sources.values().filter(|s| s.timed) {
+            let behind = self
+                .of(source.id)
+                .filter(|p| !p.at_end)
+                .map(|p| p.reports.back().map_or(p.bound.event_time_max, |r| r.event_time_max))
+                .min()
+                .unwrap_or(EventTime::MAX);
+            if self.paces.insert(source.id, behind) != Some(behind) {
+                self.orders.push(Order::Pace(source.id, behind));
+            }
+        }
+    }
+
+    fn of(&self, source: SourceId) -> impl Iterator<Item = &Partition> {
+        let of = |partition| PartitionId { source, partition };
+        self.partitions.range(of(0)..=of(u32::MAX)).map(|(_, p)| p)
+    }
+
+    fn all_bound(&self) -> bool {
+        let known = self.sources.keys().all(|s| self.topics.contains_key(s));
+        known && self.partitions.values().all(|p| p.end.is_some_and(|end| p.bound.hi >= end))
+    }
+
+    fn script_is_read(&self, next: &ScriptedEpoch) -> bool {
+        next.hi.iter().all(|(id, hi)| {
+            let partition = self.partitions.get(id);
+            partition.is_some_and(|p| p.bound.hi >= *hi || p.reports.iter().any(|r| r.hi >= *hi))
+        })
+    }
+
+    /// Partitions that were read to their end and have been quiet for long enough become idle.
+    fn turning_idle(&self, now: Now) -> impl Iterator<Item = (PartitionId, Duration)> {
+        self.partitions.iter().filter_map(move |(id, p)| {
+            let rules = &self.sources[&id.source];
+            let waiting = rules.timed && !p.bound.idle && p.at_end && p.reports.is_empty();
+            waiting.then(|| (*id, rules.idle_after.saturating_sub(now.mono.saturating_sub(p.active))))
+        })
+    }
+
+    fn next_idle(&mut self, now: Now) -> Next {
+        let due: Vec<PartitionId> =
+            self.turning_idle(now).filter(|(_, left)| left.is_zero()).map(|(id, _)| id).collect();
+        if !due.is_empty() {
+            let taken = due.into_iter().map(|id| (id, None)).collect();
+            return Next::Open(self.open(now, Epoch(0), taken, &[]));
+        }
+        // Wake in time for the next partition to turn idle and for the next limit.
+        let idle = self.turning_idle(now).map(|(_, left)| left).min();
+        let timed = self.sources.values().filter(|s| s.timed);
+        let limit = timed.map(|s| (s.future_bound / 60).max(Duration::from_secs(1))).min();
+        match idle.into_iter().chain(limit).min() {
+            Some(left) => Next::Wait(left),
+            None => Next::Idle,
+        }
+    }
+
+    fn open_by_clock(&mut self, now: Now) -> Arc<EpochBinding> {
+        let mut taken = Vec::new();
+        for (id, partition) in &mut self.partitions {
+            // A range is judged by one limit: a report under another one waits for the next epoch.
+            let Some(limit) = partition.reports.front().map(|r| r.limit) else { continue };
+            let same = partition.reports.iter().take_while(|r| r.limit == limit).count();
+            taken.push((*id, merge(partition.reports.drain(..same))));
+        }
+        self.open(now, Epoch(0), taken, &[])
+    }
+
+    fn open_scripted(&mut self, now: Now) -> Arc<EpochBinding> {
+        let Cuts::Script(script) = &mut self.settings.cuts else { unreachable!("called for scripts only") };
+        let next = script.pop_front().expect("checked by the caller");
+        let mut taken = Vec::new();
+        for (id, hi) in &next.hi {
+            let partition = self.partitions.get_mut(id).expect("checked by the caller");
+            let upto = partition.reports.iter().take_while(|r| r.hi <= *hi).count();
+            taken.push((*id, merge(partition.reports.drain(..upto))));
+        }
+        for id in &next.idle {
+            if !next.hi.iter().any(|(other, _)| other == id) {
+                taken.push((*id, None));
+            }
+        }
+        self.open(Now { wall: next.epoch.0, mono: now.mono }, next.epoch, taken, &next.idle)
+    }
+
+    /// Binds `taken`: a report each, or none for a partition that only turns idle. Those in `idle` are idle in any case.
+    fn open(
+        &mut self,
+        now: Now,
+        least: Epoch,
+        taken: Vec<(PartitionId, Option<ReadTo>)>,
+        idle: &[PartitionId],
+    ) -> Arc<EpochBinding> {
+        let epoch = Epoch(now.wall).max(self.last.next()).max(least);
+        let mut ranges = Vec::with_capacity(taken.len());
+        for (id, report) in taken {
+            let partition = self.partitions.get_mut(&id).expect("taken from the partitions");
+            let range = &mut partition.bound;
+            range.lo = range.hi;
+            (range.records, range.hash) = (0, 0);
+            match report {
+                None => range.idle = true,
+                Some(to) => {
+                    let (records, hash) = partition.counted;
+                    range.hi = to.hi;
+                    range.records = to.records.wrapping_sub(records);
+                    range.hash = to.hash.wrapping_sub(hash);
+                    range.event_time_max = to.event_time_max;
+                    range.limit = to.limit;
+                    if to.timed {
+                        range.idle = false;
+                        partition.active = now.mono;
+                    }
+                    partition.counted = (to.records, to.hash);
+                }
+            }
+            range.idle |= idle.contains(&id);
+            ranges.push(range.clone());
+        }
+        let binding = Arc::new(EpochBinding {
+            epoch,
+            now: EventTime(i64::try_from(now.wall).unwrap_or(i64::MAX)),
+            watermarks: self.raise_watermarks(),
+            ranges,
+            topics: std::mem::take(&mut self.new_topics),
+            schemas: Vec::new(),
+        });
+        self.last = epoch;
+        self.opened = now.mono;
+        self.in_flight.push_back(epoch);
+        binding
+    }
+
+    /// W is the minimum over the partitions that are not idle, and never goes back.
+    fn raise_watermarks(&mut self) -> Vec<(SourceId, EventTime)> {
+        let mut raised = Vec::new();
+        for source in self.sources.values().filter(|s| s.timed) {
+            let holding = self.of(source.id).filter(|p| !p.bound.idle);
+            let low = holding.map(|p| match p.bound.event_time_max {
+                EventTime::MIN => EventTime::MIN,
+                max => max.minus(source.lateness),
+            });
+            let Some(low) = low.min() else { continue };
+            let before = self.watermarks.get(&source.id).copied().unwrap_or(EventTime::MIN);
+            if low > before {
+                raised.push((source.id, low));
+            }
+        }
+        self.watermarks.extend(raised.iter().copied());
+        raised
+    }
+}
+
+/// Several reports of one partition, oldest first, as one.
+fn merge(reports: impl Iterator<Item = ReadTo>) -> Option<ReadTo> {
+    reports.reduce(|before, last| ReadTo { timed: before.timed || last.timed, ..last })
+}

@@ -1,0 +1,294 @@
+//! Tests of dataflows, in milliseconds: no broker, no clock, no sleep.
+//!
+//! ```
+//! use thalweg::prelude::*;
+//! use thalweg::testing::Harness;
+//!
+//! #[derive(Clone, Serialize, Deserialize)]
+//! struct Payment { merchant: u32, cents: i64, at_ms: i64 }
+//!
+//! fn spend(flow: Dataflow) {
+//!     flow.source("payments", Kafka::topic("payments").json::<Payment>().event_time(|p| EventTime::from_millis(p.at_ms)))
+//!         .key_by("merchant", |p| p.merchant)
+//!         .window("spend", Tumbling::of(Duration::from_secs(60)))
+//!         .aggregate(|a| a.sum(|p| p.cents))
+//!         .view("spend");
+//! }
+//!
+//! let mut test = Harness::of(dataflow("spend", spend));
+//! test.feed("payments", 0, [Payment { merchant: 7, cents: 250, at_ms: 1_000 }]);
+//! let first = test.epoch();
+//! test.feed("payments", 0, [Payment { merchant: 7, cents: 150, at_ms: 2_000 }]);
+//! let second = test.epoch();
+//!
+//! #[derive(Debug, PartialEq, Deserialize)]
+//! struct Row { merchant: u32, value: i128 }
+//! let run = test.workers(2).run()?;
+//! assert_eq!(run.rows::<Row>("spend", first)?, [Row { merchant: 7, value: 250 }]);
+//! assert_eq!(run.rows::<Row>("spend", second)?, [Row { merchant: 7, value: 400 }]);
+//! # Ok::<(), thalweg::Error>(())
+//! ```
+//!
+//! The whole engine runs: sequencer, ledger (in memory), operators, views. Only the sources' records are given, and the
+//! cuts of epochs.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+
+use crate::codec::Cause;
+use crate::dataflow::Flow;
+use crate::error::{Error, Result};
+use crate::operator::aggregate::Aggregate;
+use crate::position::{PartitionId, SourceId};
+use crate::record::Event;
+use crate::runtime::{Service, Settings, Substitutes};
+use crate::sequencer::{Cuts, ScriptedEpoch};
+use crate::source::memory::{Given, Memory};
+use crate::source::{Environment, Source, Substitute};
+use crate::time::{Epoch, EventTime};
+use crate::view::schema::Numbers;
+use crate::view::serve::{ReadError, RowsQuery};
+use crate::view::{AsOf, Moment, Views};
+
+/// Feeds a dataflow and reads its views as of any epoch.
+pub struct Harness {
+    flow: Flow,
+    settings: Settings,
+    feeds: BTreeMap<String, Box<dyn Feed>>,
+    epochs: VecDeque<ScriptedEpoch>,
+    idle: Vec<PartitionId>,
+    mistakes: Vec<String>,
+}
+
+/// The records fed to one source, whatever their type.
+trait Feed: Send + Sync {
+    fn as_any(&mut self) -> &mut dyn std::any::Any;
+    /// Ends the current segment; where each partition now ends.
+    fn cut(&mut self) -> Vec<(u32, i64)>;
+    fn substitute(&self) -> Result<Substitute>;
+}
+
+struct Fed<T> {
+    partitions: Vec<Vec<Given<T>>>,
+    ends: Vec<Vec<usize>>,
+}
+
+/// Records need only be `Send`; the lock is what makes them shareable between the workers' builds.
+struct Shared<T>(Mutex<Fed<T>>);
+
+impl<T: Event> Feed for Shared<T> {
+    fn as_any(&mut self) -> &mut dyn std::any::Any {
+        self
+    }
+
+    fn cut(&mut self) -> Vec<(u32, i64)> {
+        let Fed { partitions, ends } = self.0.get_mut();
+        ends.resize(partitions.len(), Vec::new());
+        for (records, ends) in partitions.iter().zip(ends) {
+            ends.push(records.len());
+        }
+        (0u32..).zip(partitions.iter().map(|records| records.len() as i64)).collect()
+    }
+
+    fn substitute(&self) -> Result<Substitute> {
+        let fed = self.0.lock();
+        let memory = Memory::new(fed.partitions.clone()).segment_ends(fed.ends.clone());
+        let opened = Source::open(memory, &Environment::default())?;
+        Ok(Substitute { driver: opened.driver.clone(), opened: Box::new(opened) })
+    }
+}
+
+impl Harness {
+    /// Tests a flow, on one worker unless [`Harness::workers`] says otherwise.
+    pub fn of(flow: Flow) -> Self {
+        let settings = Settings { hashed: true, ..Settings::default() };
+        let (feeds, epochs) = (BTreeMap::new(), VecDeque::new());
+        Self { flow, settings, feeds, epochs, idle: Vec::new(), mistakes: Vec::new() }
+    }
+
+    /// On how many workers to run.
+    pub fn workers(&mut self, workers: usize) -> &mut Self {
+        self.settings.workers = workers;
+        self
+    }
+
+    /// Adds records to a partition of a source. For a table they are `(key, Some(value))` or `(key, None)`, which deletes.
+    ///
+    /// Records of a source without an event-time function happen at the Unix epoch; see [`Harness::feed_at`].
+    pub fn feed<T: Event>(&mut self, source: &str, partition: u32, records: impl IntoIterator<Item = T>) -> &mut Self {
+        let records = records.into_iter().map(|value| (EventTime(0), Ok(value)));
+        self.give(source, partition, records.collect())
+    }
+
+    /// Like [`Harness::feed`], with the log's timestamp of each record.
+    pub fn feed_at<T: Event>(
+        &mut self,
+        source: &str,
+        partition: u32,
+        records: impl IntoIterator<Item = (EventTime, T)>,
+    ) -> &mut Self {
+        self.give(source, partition, records.into_iter().map(|(time, value)| (time, Ok(value))).collect())
+    }
+
+    /// Adds a record of a source of `T` that can't be decoded.
+    pub fn feed_dead<T: Event>(&mut self, source: &str, partition: u32, cause: Cause) -> &mut Self {
+        self.give::<T>(source, partition, vec![(EventTime(0), Err(cause))])
+    }
+
+    fn give<T: Event>(&mut self, source: &str, partition: u32, records: Vec<Given<T>>) -> &mut Self {
+        let feed = self.feeds.entry(source.to_owned()).or_insert_with(|| {
+            Box::new(Shared::<T>(Mutex::new(Fed { partitions: Vec::new(), ends: Vec::new() })))
+        });
+        match feed.as_any().downcast_mut::<Shared<T>>() {
+            Some(shared) => {
+                let partitions = &mut shared.0.get_mut().partitions;
+                let at = partition as usize;
+                partitions.resize_with(partitions.len().max(at + 1), Vec::new);
+                partitions[at].extend(records);
+            }
+            None => self.mistakes.push(format!("source `{source}` was fed records of two types")),
+        }
+        self
+    }
+
+    /// Says that a partition is idle from the next epoch on, until it brings a record: it holds no watermark back.
+    pub fn idle(&mut self, source: &str, partition: u32) -> &mut Self {
+        self.idle.push(PartitionId { source: SourceId::of(source), partition });
+        self
+    }
+
+    /// Ends an epoch: it contains what was fed since the one before.
+    pub fn epoch(&mut self) -> Epoch {
+        let epoch = Epoch(self.epochs.len() as u64 + 1);
+        self.epoch_at(epoch)
+    }
+
+    /// Like [`Harness::epoch`], with a number (microseconds since the Unix epoch): the "now" that its bindings hold.
+    pub fn epoch_at(&mut self, epoch: Epoch) -> Epoch {
+        let mut hi = Vec::new();
+        for (source, feed) in &mut self.feeds {
+            let source = SourceId::of(source);
+            hi.extend(feed.cut().into_iter().map(|(partition, end)| (PartitionId { source, partition }, end)));
+        }
+        self.epochs.push_back(ScriptedEpoch { epoch, hi, idle: std::mem::take(&mut self.idle) });
+        epoch
+    }
+
+    /// Runs the dataflow over everything that was fed.
+    ///
+    /// # Errors
+    /// The mistakes of the dataflow, what it was fed wrongly, or what halted it.
+    pub fn run(&mut self) -> Result<Run> {
+        if let Some(mistake) = self.mistakes.first() {
+            return Err(Error::definition(mistake.clone()));
+        }
+        let feeds = Arc::new(std::mem::take(&mut self.feeds));
+        let substitutes: Substitutes = {
+            let feeds = feeds.clone();
+            Arc::new(move || {
+                let made = feeds.iter().filter_map(|(name, feed)| Some((name.clone(), feed.substitute().ok()?)));
+                made.collect::<HashMap<_, _>>()
+            })
+        };
+        let settings = Settings {
+            cuts: Cuts::Script(std::mem::take(&mut self.epochs)),
+            substitutes: Some(substitutes),
+            ..self.settings.clone()
+        };
+        let views = Service::start(&self.flow, settings)?.join()?;
+        Ok(Run { views })
+    }
+}
+
+/// What a dataflow came to.
+pub struct Run {
+    views: Arc<Views>,
+}
+
+impl Run {
+    /// All rows of a view as of an epoch, in order of their keys, each read into `R` from its flat JSON form.
+    pub fn rows<R: DeserializeOwned>(&self, view: &str, epoch: Epoch) -> Result<Vec<R>> {
+        let read = |row: &String| serde_json::from_str(row).map_err(|error| Error::request(format!("row {row}: {error}")));
+        self.json(view, epoch)?.iter().map(read).collect()
+    }
+
+    /// All rows of a view as of an epoch, in order of their keys, as flat JSON objects.
+    pub fn json(&self, view: &str, epoch: Epoch) -> Result<Vec<String>> {
+        let moment = self.moment(epoch)?;
+        let unknown = || {
+            let names = self.views.names().join("`, `");
+            Error::request(format!("there is no view `{view}`")).detail(format!("there are `{names}`"))
+        };
+        let serve = self.views.get(view).ok_or_else(unknown)?;
+        let (mut rows, mut cursor) = (Vec::new(), None);
+        loop {
+            let query = RowsQuery { limit: 1000, cursor: cursor.take(), ..RowsQuery::default() };
+            let page = serve.rows(&query, &moment).map_err(refused)?;
+            for row in &page.rows {
+                let mut json = Vec::new();
+                serve.schema().write_row(&row.row, Numbers::default(), &mut json);
+                rows.push(String::from_utf8_lossy(&json).into_owned());
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// Order-free hash of what changed in a view in an epoch: alike for any number of workers.
+    pub fn hash(&self, view: &str, epoch: Epoch) -> Option<u64> {
+        self.views.get(view)?.hash(epoch)
+    }
+
+    /// What was known as of an epoch: watermarks, positions, its binding.
+    pub fn moment(&self, epoch: Epoch) -> Result<Arc<Moment>> {
+        self.views.moment(AsOf::Epoch(epoch)).map_err(refused)
+    }
+
+    /// The views.
+    pub fn views(&self) -> &Arc<Views> {
+        &self.views
+    }
+}
+
+fn refused(error: ReadError) -> Error {
+    Error::request(error.to_string())
+}
+
+/// Checks that an aggregate gives one result for `values` in whatever order and grouping they are folded.
+///
+/// # Errors
+/// Names two foldings that differ.
+pub fn permutes<T, A: Aggregate<T>>(aggregate: &A, values: &[T]) -> Result<()> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let fold = |order: &mut dyn Iterator<Item = &T>| {
+        let mut state = aggregate.empty();
+        order.for_each(|value| aggregate.add(&mut state, value));
+        state
+    };
+    let forward = aggregate.finish(&fold(&mut values.iter()));
+    let mut foldings = vec![("backwards".to_owned(), fold(&mut values.iter().rev()))];
+    for cut in 0..=values.len() {
+        let (left, right) = values.split_at(cut);
+        for (how, first, second) in [("left into right", left, right), ("right into left", right, left)] {
+            let mut state = fold(&mut second.iter());
+            aggregate.merge(&mut state, fold(&mut first.iter()));
+            foldings.push((format!("cut at {cut}, {how}"), state));
+        }
+    }
+    for (how, state) in foldings {
+        let other = aggregate.finish(&state);
+        if other != forward {
+            return Err(Error::definition("the aggregate depends on the order of its values")
+                .detail(format!("in order: {forward:?}"))
+                .detail(format!("{how}: {other:?}")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! A worker's copy of the ledger, as far as operators still need it, and its desk for orders and reports.
+//!
+//! ```text
+//!   control dataflow ── orders ──▶ Desk ── per source ──▶ ingest operators ── read_to ──▶ Desk ──▶ control dataflow
+//!                                   │
+//!                                   └── bindings ──▶ Timeline: epoch → watermarks, positions, now
+//! ```
+//!
+//! An operator that sees its frontier pass an epoch finds that epoch here: the worker's own ingest operators hold their
+//! capabilities until they know the binding, so the frontier can't pass what the worker has not heard of.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use timely::scheduling::Activator;
+
+use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
+use crate::sequencer::{Order, ReadTo};
+use crate::time::{Epoch, EventTime};
+
+/// What is known as of one epoch: the fold of all bindings up to it.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The epoch's own binding.
+    pub binding: Arc<EpochBinding>,
+    /// Watermark of every source that has one, by source.
+    pub watermarks: Arc<[(SourceId, EventTime)]>,
+    /// Next offset of every partition, by partition.
+    pub positions: Arc<[(PartitionId, Offset)]>,
+}
+
+impl Facts {
+    /// The epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.binding.epoch
+    }
+
+    /// The watermark of a stream that comes from `sources`: their minimum; [`EventTime::MIN`] while one has none.
+    pub fn watermark(&self, sources: &[SourceId]) -> EventTime {
+        watermark_of(&self.watermarks, sources)
+    }
+}
+
+/// The minimum of the watermarks of `sources`.
+pub fn watermark_of(watermarks: &[(SourceId, EventTime)], sources: &[SourceId]) -> EventTime {
+    let of = |id: &SourceId| {
+        let at = watermarks.binary_search_by_key(id, |(s, _)| *s).ok()?;
+        Some(watermarks[at].1)
+    };
+    sources.iter().map(|id| of(id).unwrap_or(EventTime::MIN)).min().unwrap_or(EventTime::MIN)
+}
+
+/// The bound epochs that some operator of this worker may still have to walk.
+#[derive(Debug, Default)]
+pub struct Timeline {
+    epochs: VecDeque<Facts>,
+    watermarks: BTreeMap<SourceId, EventTime>,
+    positions: BTreeMap<PartitionId, Offset>,
+    watermarks_now: Option<Arc<[(SourceId, EventTime)]>>,
+}
+
+impl Timeline {
+    /// Adds the next epoch.
+    pub fn push(&mut self, binding: Arc<EpochBinding>) {
+        if !binding.watermarks.is_empty() || self.watermarks_now.is_none() {
+            self.watermarks.extend(binding.watermarks.iter().copied());
+            self.watermarks_now = Some(self.watermarks.iter().map(|(s, w)| (*s, *w)).collect());
+        }
+        self.positions.extend(binding.ranges.iter().map(|r| (r.id, r.hi)));
+        let facts = Facts {
+            binding,
+            watermarks: self.watermarks_now.clone().expect("set above"),
+            positions: self.positions.iter().map(|(p, o)| (*p, *o)).collect(),
+        };
+        self.epochs.push_back(facts);
+    }
+
+    /// The first epoch after `after`.
+    pub fn next(&self, after: Epoch) -> Option<&Facts> {
+        let at = self.epochs.partition_point(|facts| facts.epoch() <= after);
+        self.epochs.get(at)
+    }
+
+    /// The last epoch before `epoch`.
+    pub fn before(&self, epoch: Epoch) -> Option<&Facts> {
+        let at = self.epochs.partition_point(|facts| facts.epoch() < epoch);
+        at.checked_sub(1).and_then(|at| self.epochs.get(at))
+    }
+
+    /// The epoch itself.
+    pub fn get(&self, epoch: Epoch) -> Option<&Facts> {
+        let at = self.epochs.binary_search_by_key(&epoch, Facts::epoch).ok()?;
+        self.epochs.get(at)
+    }
+
+    /// Lets go of every epoch before `epoch`; the epoch itself stays, as operators ask for the one before theirs.
+    pub fn trim(&mut self, epoch: Epoch) {
+        while self.epochs.front().is_some_and(|facts| facts.epoch() < epoch) {
+            self.epochs.pop_front();
+        }
+    }
+}
+
+/// How fresh a batch of records was when it was read: `records`, the oldest of which was written at `oldest`.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// The epoch they were released in.
+    pub epoch: Epoch,
+    /// The log's timestamp of the oldest.
+    pub oldest: EventTime,
+    /// How many.
+    pub records: u64,
+}
+
+/// Where a worker's control dataflow and its ingest operators meet.
+#[derive(Default)]
+pub struct Desk {
+    /// The worker's copy of the ledger.
+    pub timeline: RefCell<Timeline>,
+    inboxes: RefCell<HashMap<SourceId, Inbox>>,
+    reports: RefCell<Vec<ReadTo>>,
+    reporter: RefCell<Option<Activator>>,
+    released: RefCell<VecDeque<Batch>>,
+}
+
+struct Inbox {
+    orders: VecDeque<Order>,
+    activator: Activator,
+}
+
+impl Desk {
+    /// A desk for one worker.
+    pub fn new() -> Rc<Self> {
+        Rc::default()
+    }
+
+    /// Opens the inbox of a source's ingest operator.
+    pub fn register(&self, source: SourceId, activator: Activator) {
+        self.inboxes.borrow_mut().insert(source, Inbox { orders: VecDeque::new(), activator });
+    }
+
+    /// Names the operator that takes the reports.
+    pub fn set_reporter(&self, activator: Activator) {
+        *self.reporter.borrow_mut() = Some(activator);
+    }
+
+    /// Distributes an order. A binding goes into the timeline first, and then to every source.
+    pub fn deliver(&self, order: &Order) {
+        let only = match order {
+            Order::Assign { id, .. } => Some(id.source),
+            Order::Limit(source, _) | Order::Pace(source, _) => Some(*source),
+            Order::Epoch { binding, .. } => {
+                self.timeline.borrow_mut().push(binding.clone());
+                None
+            }
+            Order::Durable(_) | Order::Live | Order::Stop => None,
+        };
+        for (source, inbox) in self.inboxes.borrow_mut().iter_mut() {
+            if only.is_none_or(|id| id == *source) {
+                inbox.orders.push_back(order.clone());
+                inbox.activator.activate();
+            }
+        }
+    }
+
+    /// Takes the orders for a source.
+    pub fn take_orders(&self, source: SourceId) -> VecDeque<Order> {
+        let mut inboxes = self.inboxes.borrow_mut();
+        inboxes.get_mut(&source).map(|inbox| std::mem::take(&mut inbox.orders)).unwrap_or_default()
+    }
+
+    /// Reports how far a partition was read.
+    pub fn report(&self, report: ReadTo) {
+        self.reports.borrow_mut().push(report);
+        if let Some(reporter) = self.reporter.borrow().as_ref() {
+            reporter.activate();
+        }
+    }
+
+    /// Takes the reports that wait.
+    pub fn take_reports(&self) -> Vec<ReadTo> {
+        std::mem::take(&mut self.reports.borrow_mut())
+    }
+
+    /// Notes a batch for the measure of freshness.
+    pub fn released(&self, batch: Batch) {
+        self.released.borrow_mut().push_back(batch);
+    }
+
+    /// Takes the batches released up to `epoch`.
+    pub fn take_released(&self, epoch: Epoch) -> Vec<Batch> {
+        let mut released = self.released.borrow_mut();
+        // Sources release independently of each other, so epochs are not in order here.
+        let (done, rest) = released.drain(..).partition(|batch| batch.epoch <= epoch);
+        *released = rest;
+        Vec::from_iter::<VecDeque<Batch>>(done)
+    }
+}

@@ -1,0 +1,398 @@
+//! Views: the results of a dataflow, kept by version, so that any thread reads them as of one closed epoch.
+//!
+//! ```text
+//!  worker 0 ─ ShardWriter::apply(epoch, changes) ─▶ shard 0 ┐            64 buckets a shard, each an ordered map
+//!  worker 1 ─ ShardWriter::apply(epoch, changes) ─▶ shard 1 ┤ View       key → newest version, older versions
+//!                                                           │
+//!  frontier passed an epoch ─ Views::close(moment) ─────────┼──▶ closed  the one step that makes it visible, in all views
+//!                                                           │
+//!  HTTP threads ─ Views::closed() ─▶ Arc<Moment> ─ dyn Serve::row(query, &moment) ─▶ a snapshot at moment.epoch
+//! ```
+//!
+//! Versions above the moment's epoch are not looked at, so changes may be applied as they arrive. A version goes when
+//! a newer one is at or below the view's **floor**, and no read may be below the floor. The floor rises at `close`
+//! only: to the newest epoch less the view's history, or further when the view keeps too many superseded versions.
+//! It stops at a moment that somebody still holds, unless twice that bound is kept: then the holder's next read
+//! answers [`serve::ReadError::Gone`]. Reads look at the floor before and after, so none sees a row half pruned.
+
+pub mod datum;
+pub mod hash;
+pub mod schema;
+pub mod serve;
+pub mod shard;
+
+mod build;
+mod flatten;
+mod json;
+mod layout;
+mod moments;
+mod parse;
+mod plan;
+mod read;
+mod scan;
+mod trace;
+
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::error::{Error, Result};
+use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
+use crate::record::Record;
+use crate::time::{self, Epoch, EventTime};
+use crate::view::layout::Layout;
+use crate::view::moments::{Moments, Rise};
+use crate::view::serve::{ReadError, Serve};
+use crate::view::shard::{Shard, ShardWriter};
+
+/// What a view is: its name, what its fields are called, how much it keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewSpec {
+    /// Name, unique in the dataflow.
+    pub name: String,
+    /// One line for people; may be empty.
+    pub description: String,
+    /// Names of the key's fields (those of the window left out); empty: as [`schema`] says.
+    pub key: Vec<String>,
+    /// Names of the value's fields where its type has none (tuples, scalars); empty: as [`schema`] says.
+    pub value: Vec<String>,
+    /// The sources whose watermarks make the view's.
+    pub sources: Vec<SourceId>,
+    /// How far the view's watermark lies behind that of its sources (`correct(for)`, a step that holds records back).
+    pub held_back: Duration,
+    /// The windows, of a view whose key is `Windowed<_>`; `None` otherwise.
+    pub windows: Option<Windows>,
+    /// How long rows are kept, for people to read: the dataflow retracts them.
+    pub keep: Option<Duration>,
+    /// How far back `as_of` may reach. Default 1 minute.
+    pub history: Duration,
+    /// How many superseded versions may be kept, before history is given up early. Default 1 M.
+    pub superseded_max: usize,
+    /// Whether to keep a hash of each epoch's changes ([`serve::Serve::hash`]). Default no.
+    pub hashed: bool,
+}
+
+impl ViewSpec {
+    /// A view of this name and otherwise defaults.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            description: String::new(),
+            key: Vec::new(),
+            value: Vec::new(),
+            sources: Vec::new(),
+            held_back: Duration::ZERO,
+            windows: None,
+            keep: None,
+            history: Duration::from_secs(60),
+            superseded_max: 1_000_000,
+            hashed: false,
+        }
+    }
+}
+
+/// Where the windows of a view lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Windows {
+    /// Alike for every key: `[n × every + offset, n × every + offset + size)`.
+    Aligned {
+        /// Length of a window.
+        size: Duration,
+        /// From one start to the next.
+        every: Duration,
+        /// From the Unix epoch to a start.
+        offset: Duration,
+    },
+    /// Each key has its own, as with sessions.
+    PerKey,
+}
+
+/// A closed epoch, and where the sources stood then. Holding its `Arc` keeps the epoch readable (see the module's head).
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Watermark of every source that has one.
+    pub watermarks: Arc<[(SourceId, EventTime)]>,
+    /// The next offset after the epoch, of every partition bound so far.
+    pub positions: Arc<[(PartitionId, Offset)]>,
+    /// What the epoch contains.
+    pub binding: Arc<EpochBinding>,
+}
+
+impl Moment {
+    /// The least watermark of `sources`; those without one don't count. [`EventTime::MIN`] when none has one.
+    pub fn watermark(&self, sources: &[SourceId]) -> EventTime {
+        let of_ours = self
+            .watermarks
+            .iter()
+            .filter(|(source, _)| sources.contains(source));
+        of_ours
+            .map(|(_, watermark)| *watermark)
+            .min()
+            .unwrap_or(EventTime::MIN)
+    }
+
+    /// The next offset of a partition; `None`: nothing of it is bound yet.
+    pub fn position(&self, partition: PartitionId) -> Option<Offset> {
+        self.positions
+            .iter()
+            .find(|(id, _)| *id == partition)
+            .map(|(_, offset)| *offset)
+    }
+
+    /// Whether the records at all these offsets are in (offsets as a producer is acknowledged them: inclusive).
+    pub fn reached(&self, acknowledged: &[(PartitionId, Offset)]) -> bool {
+        acknowledged
+            .iter()
+            .all(|(id, offset)| self.position(*id).is_some_and(|next| next > *offset))
+    }
+}
+
+/// Which moment a reader wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// The newest closed epoch up to this one.
+    Epoch(Epoch),
+    /// The newest closed epoch opened up to this time.
+    Time(EventTime),
+}
+
+/// Everything that a process serves. Written by the workers, read by any thread.
+pub struct Views {
+    peers: usize,
+    moments: RwLock<Moments>,
+    closed: watch::Sender<Option<Arc<Moment>>>,
+    views: RwLock<BTreeMap<String, Defined>>,
+}
+
+/// A view as [`Views`] knows it: to be read, to be kept in bounds, and to be handed to the workers.
+struct Defined {
+    serve: Arc<dyn Serve>,
+    floored: Arc<dyn Floored>,
+    typed: Arc<dyn Any + Send + Sync>,
+}
+
+/// What `close` needs of a view.
+pub(crate) trait Floored: Send + Sync {
+    fn floor(&self) -> Epoch;
+    fn rise(&self, closed: Epoch) -> Rise;
+    fn set_floor(&self, floor: Epoch);
+}
+
+/// So many moments are kept at most, whatever the views' histories.
+const MOMENTS_MAX: usize = 1 << 17;
+
+impl Views {
+    /// No views yet, in a cluster of `peers` workers.
+    pub fn new(peers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            peers,
+            moments: RwLock::default(),
+            closed: watch::Sender::new(None),
+            views: RwLock::default(),
+        })
+    }
+
+    /// The view of this spec. Every worker calls it while it builds the dataflow; the first call makes the view.
+    ///
+    /// # Errors
+    /// When names of fields clash or don't fit the types, and when another view has the name.
+    pub fn define<K: Record, V: Record>(&self, spec: ViewSpec) -> Result<Arc<View<K, V>>> {
+        let mut views = self.views.write();
+        if let Some(defined) = views.get(&spec.name) {
+            let clash = || {
+                Error::definition(format!("two views are named `{}`", spec.name))
+                    .detail("they differ in their settings or types")
+                    .hint("give each view a name of its own")
+            };
+            let view = defined
+                .typed
+                .clone()
+                .downcast::<View<K, V>>()
+                .map_err(|_| clash())?;
+            return if *view.spec() == spec {
+                Ok(view)
+            } else {
+                Err(clash())
+            };
+        }
+        let view = Arc::new(View::<K, V>::new(spec, self.peers)?);
+        let defined = Defined {
+            serve: view.clone(),
+            floored: view.clone(),
+            typed: view.clone(),
+        };
+        views.insert(view.spec().name.clone(), defined);
+        Ok(view)
+    }
+
+    /// Makes an epoch visible in all views at once. To be called by one thread, when the frontier has passed the epoch
+    /// and all shards have applied it. An epoch at or below the newest one closed changes nothing.
+    pub fn close(&self, moment: Moment) {
+        let mut moments = self.moments.write();
+        if moments
+            .newest()
+            .is_some_and(|newest| newest.epoch >= moment.epoch)
+        {
+            return;
+        }
+        let moment = Arc::new(moment);
+        let closed = moment.epoch;
+        moments.push(moment.clone());
+        self.closed.send_replace(Some(moment));
+
+        let views = self.views.read();
+        let mut lowest = closed;
+        for view in views.values().map(|defined| &defined.floored) {
+            view.set_floor(moments.floor(view.floor(), view.rise(closed)));
+            lowest = lowest.min(view.floor());
+        }
+        moments.trim(lowest, MOMENTS_MAX);
+    }
+
+    /// The newest closed moment. Holding it pins its epoch.
+    pub fn closed(&self) -> Option<Arc<Moment>> {
+        self.closed.borrow().clone()
+    }
+
+    /// The newest closed moment up to an epoch or a time.
+    ///
+    /// # Errors
+    /// [`ReadError::Gone`] when it is no longer kept for any view (a view may answer so later, by its own history);
+    /// [`ReadError::NotYet`] before the first epoch is closed.
+    pub fn moment(&self, at: AsOf) -> Result<Arc<Moment>, ReadError> {
+        self.moments.read().find(at)
+    }
+
+    /// Waits until a closed moment is enough. Never gives up: bound it with a time-out.
+    pub async fn wait(&self, mut enough: impl FnMut(&Moment) -> bool) -> Arc<Moment> {
+        let mut closed = self.closed.subscribe();
+        loop {
+            let newest = closed.borrow_and_update().clone();
+            if let Some(moment) = newest.filter(|moment| enough(moment)) {
+                return moment;
+            }
+            // The sender is a part of `self`, so it outlives this borrow.
+            if closed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Follows the closed moments; a slow follower sees the newest only.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Moment>>> {
+        self.closed.subscribe()
+    }
+
+    /// The view of this name.
+    pub fn get(&self, name: &str) -> Option<Arc<dyn Serve>> {
+        self.views.read().get(name).map(|defined| defined.serve.clone())
+    }
+
+    /// All views, by name.
+    pub fn all(&self) -> Vec<Arc<dyn Serve>> {
+        self.views
+            .read()
+            .values()
+            .map(|defined| defined.serve.clone())
+            .collect()
+    }
+
+    /// The names of all views, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.views.read().keys().cloned().collect()
+    }
+
+    /// Workers in the whole cluster.
+    pub fn peers(&self) -> usize {
+        self.peers
+    }
+}
+
+/// A typed view: one shard for each of this process's workers. Read through [`Serve`].
+pub struct View<K, V> {
+    spec: ViewSpec,
+    layout: Layout,
+    /// One place for every worker of the cluster; those of other processes stay empty.
+    shards: Box<[OnceLock<Arc<Shard<K, V>>>]>,
+    /// No read may be below this epoch.
+    floor: AtomicU64,
+}
+
+impl<K: Record, V: Record> View<K, V> {
+    fn new(spec: ViewSpec, peers: usize) -> Result<Self> {
+        let layout = Layout::of::<K, V>(&spec)?;
+        let shards = std::iter::repeat_with(OnceLock::new).take(peers.max(1)).collect();
+        Ok(Self {
+            spec,
+            layout,
+            shards,
+            floor: AtomicU64::new(0),
+        })
+    }
+
+    /// The worker's hand on its shard, taken once by each worker of this process.
+    ///
+    /// # Panics
+    /// When the worker has taken it already, or is none of the cluster's.
+    pub fn shard(self: &Arc<Self>, worker: usize) -> ShardWriter<K, V> {
+        let shard = Arc::new(Shard::new());
+        let taken = self.shards[worker].set(shard.clone()).is_err();
+        assert!(
+            !taken,
+            "view `{}`: worker {worker} has taken its shard already",
+            self.spec.name
+        );
+        ShardWriter::new(self.clone(), shard)
+    }
+
+    /// Rows stored, and superseded versions.
+    #[cfg(test)]
+    fn stored(&self) -> (usize, usize) {
+        let shards = self.shards.iter().filter_map(OnceLock::get);
+        let stored = shards.map(|shard| shard.stored());
+        stored.fold((0, 0), |(rows, older), (r, o)| (rows + r, older + o))
+    }
+
+    pub(crate) fn floor(&self) -> Epoch {
+        Epoch(self.floor.load(Ordering::SeqCst))
+    }
+}
+
+impl<K: Record, V: Record> Floored for View<K, V> {
+    fn floor(&self) -> Epoch {
+        View::floor(self)
+    }
+
+    fn rise(&self, closed: Epoch) -> Rise {
+        let history = u64::try_from(time::micros(self.spec.history)).unwrap_or(u64::MAX);
+        let local: Vec<_> = self.shards.iter().filter_map(OnceLock::get).collect();
+        let each = self.spec.superseded_max / local.len().max(1);
+        let mut rise = Rise {
+            wanted: Epoch(closed.0.saturating_sub(history)),
+            forced: Epoch::ZERO,
+        };
+        for shard in local {
+            let crowding = shard.crowding(closed, each);
+            rise.wanted = rise.wanted.max(crowding.wanted);
+            rise.forced = rise.forced.max(crowding.forced);
+        }
+        rise
+    }
+
+    fn set_floor(&self, floor: Epoch) {
+        self.floor.store(floor.0, Ordering::SeqCst);
+        for shard in self.shards.iter().filter_map(OnceLock::get) {
+            shard.forget(floor);
+        }
+    }
+}

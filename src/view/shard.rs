@@ -1,0 +1,416 @@
+//! One worker's part of a view: rows with their versions, in buckets, and the worker's hand that writes them.
+//!
+//! ```text
+//!  bucket = 6 bits of record::route(key)          a row:  newest version │ older versions, oldest first
+//!  ┌────────┐                                             (e9, Some(v))  │ (e3, Some(u)) (e7, None)
+//!  │ RwLock │ BTreeMap<key, row>                                                 ▲ at floor e4, e3 is still what
+//!  └────────┘                                                                      an answer as of e4 … e6 needs
+//! ```
+//!
+//! Superseded versions go in two ways. A row that is written again is pruned in passing; that is free. For a row that
+//! is not, its key waits in a queue under the epoch in which it was superseded, once however many versions it has, and
+//! goes when the floor reaches that epoch. So a version outlives its use by the span of the history at most, each
+//! change costs at most two look-ups, and a row that never changes costs nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+
+use crate::record::{Change, Record, route};
+use crate::time::Epoch;
+use crate::view::View;
+use crate::view::hash::change_hash;
+use crate::view::moments::Rise;
+
+/// Enough that a writer and several readers seldom meet, few enough that a scan of all is cheap.
+const BUCKETS: usize = 64;
+
+/// Changes and rows under one lock hold: tens of microseconds.
+const PAGE: usize = 64;
+
+/// The place of a key on its worker: bits that the choice of the worker does not look at.
+pub(crate) fn bucket_of(route: u64) -> usize {
+    (route >> 26) as usize & (BUCKETS - 1)
+}
+
+/// A row and what it was before.
+pub(crate) struct Row<V> {
+    epoch: Epoch,
+    value: Option<V>,
+    /// There is a box exactly when the key waits in the queue. Boxed twice as most rows have none.
+    #[allow(clippy::box_collection)]
+    older: Option<Box<Vec<Version<V>>>>,
+}
+
+struct Version<V> {
+    epoch: Epoch,
+    value: Option<V>,
+}
+
+impl<V> Row<V> {
+    /// The row as of `at`, and when it last changed before that.
+    pub(crate) fn as_of(&self, at: Epoch) -> Option<(Epoch, &V)> {
+        if self.epoch <= at {
+            return self.value.as_ref().map(|value| (self.epoch, value));
+        }
+        let older = self.older.as_deref()?;
+        let version = &older[older
+            .partition_point(|version| version.epoch <= at)
+            .checked_sub(1)?];
+        version.value.as_ref().map(|value| (version.epoch, value))
+    }
+
+    /// Drops what no answer at or above `floor` needs. Moves what stays only when at least half goes.
+    fn prune(&mut self, floor: Epoch) {
+        let Some(older) = self.older.as_deref_mut() else {
+            return;
+        };
+        if self.epoch <= floor {
+            older.clear();
+            return;
+        }
+        let unneeded = older
+            .partition_point(|version| version.epoch <= floor)
+            .saturating_sub(1);
+        if unneeded * 2 > older.len() {
+            older.drain(..unneeded);
+        }
+    }
+}
+
+/// Some of a shard's rows.
+pub(crate) struct Bucket<K, V> {
+    pub(crate) rows: BTreeMap<K, Row<V>>,
+    /// The newest epoch in which any of them changed.
+    pub(crate) changed: Epoch,
+}
+
+/// One worker's part of a view.
+pub(crate) struct Shard<K, V> {
+    pub(crate) buckets: Box<[RwLock<Bucket<K, V>>]>,
+    /// As of what was applied last.
+    pub(crate) live: AtomicUsize,
+    log: Mutex<Log>,
+}
+
+/// What each epoch did to a shard, as far back as the floor.
+#[derive(Default)]
+struct Log {
+    epochs: VecDeque<EpochLog>,
+    /// Superseded in all of `epochs`.
+    superseded: usize,
+    /// The newest epoch that was dropped from `epochs`.
+    before: Epoch,
+}
+
+struct EpochLog {
+    epoch: Epoch,
+    superseded: usize,
+    hash: u64,
+}
+
+impl<K, V> Shard<K, V> {
+    pub(crate) fn new() -> Self {
+        let bucket = || {
+            RwLock::new(Bucket {
+                rows: BTreeMap::new(),
+                changed: Epoch::ZERO,
+            })
+        };
+        Self {
+            buckets: std::iter::repeat_with(bucket).take(BUCKETS).collect(),
+            live: AtomicUsize::new(0),
+            log: Mutex::default(),
+        }
+    }
+
+    /// The last epoch up to `at` with a change; [`Epoch::ZERO`] if there was none, or it lies too far back.
+    pub(crate) fn changed(&self, at: Epoch) -> Epoch {
+        let log = self.log.lock();
+        match log.epochs.partition_point(|entry| entry.epoch <= at) {
+            0 if log.before <= at => log.before,
+            0 => Epoch::ZERO,
+            after => log.epochs[after - 1].epoch,
+        }
+    }
+
+    /// Sum of the hashes of an epoch's changes.
+    pub(crate) fn hash(&self, epoch: Epoch) -> u64 {
+        let log = self.log.lock();
+        log.epochs
+            .binary_search_by_key(&epoch, |entry| entry.epoch)
+            .map_or(0, |i| log.epochs[i].hash)
+    }
+
+    /// The least floors at which no more than `superseded_max`, and twice that, are kept; none beyond `closed`.
+    pub(crate) fn crowding(&self, closed: Epoch, superseded_max: usize) -> Rise {
+        let log = self.log.lock();
+        let mut rise = Rise {
+            wanted: Epoch::ZERO,
+            forced: Epoch::ZERO,
+        };
+        let mut kept = log.superseded;
+        for entry in log.epochs.iter().take_while(|entry| entry.epoch <= closed) {
+            if kept <= superseded_max {
+                break;
+            }
+            rise.wanted = entry.epoch;
+            if kept > superseded_max.saturating_mul(2) {
+                rise.forced = entry.epoch;
+            }
+            kept -= entry.superseded;
+        }
+        rise
+    }
+
+    /// Forgets what epochs up to `floor` did, but that there was such an epoch.
+    pub(crate) fn forget(&self, floor: Epoch) {
+        let mut log = self.log.lock();
+        while log.epochs.front().is_some_and(|entry| entry.epoch < floor) {
+            if let Some(entry) = log.epochs.pop_front() {
+                log.superseded -= entry.superseded;
+                log.before = entry.epoch;
+            }
+        }
+    }
+
+    /// Rows stored, and superseded versions.
+    #[cfg(test)]
+    pub(crate) fn stored(&self) -> (usize, usize) {
+        self.buckets.iter().fold((0, 0), |(rows, older), bucket| {
+            let bucket = bucket.read();
+            let versions = bucket
+                .rows
+                .values()
+                .map(|row| row.older.as_ref().map_or(0, |older| older.len()));
+            (rows + bucket.rows.len(), older + versions.sum::<usize>())
+        })
+    }
+
+    fn note(&self, epoch: Epoch, superseded: usize, hash: u64) {
+        let mut log = self.log.lock();
+        log.superseded += superseded;
+        match log.epochs.back_mut() {
+            Some(last) if last.epoch == epoch => {
+                last.superseded += superseded;
+                last.hash = last.hash.wrapping_add(hash);
+            }
+            _ => log.epochs.push_back(EpochLog {
+                epoch,
+                superseded,
+                hash,
+            }),
+        }
+    }
+}
+
+impl<K: Record, V: Record> Shard<K, V> {
+    /// Shows the rows of a bucket within bounds to `visit`, at most `rows_max` (and never more than a page) under one
+    /// hold of the lock, in order or against it. Returns where to go on; `None` at the end.
+    pub(crate) fn visit(
+        &self,
+        bucket: usize,
+        (lower, upper): (Bound<&K>, Bound<&K>),
+        reverse: bool,
+        rows_max: usize,
+        mut visit: impl FnMut(&K, &Row<V>),
+    ) -> Option<K> {
+        let rows_max = rows_max.clamp(1, PAGE);
+        let bucket = self.buckets[bucket].read();
+        let mut range = bucket.rows.range((lower, upper));
+        for i in 1.. {
+            let next = if reverse { range.next_back() } else { range.next() };
+            let Some((key, row)) = next else { break };
+            visit(key, row);
+            if i == rows_max {
+                return Some(key.clone());
+            }
+        }
+        None
+    }
+}
+
+/// A worker's hand on its shard. There is one a shard.
+pub struct ShardWriter<K, V> {
+    view: Arc<View<K, V>>,
+    shard: Arc<Shard<K, V>>,
+    /// The epoch applied last.
+    epoch: Epoch,
+    /// Changes sorted by bucket, empty between calls.
+    sorted: Vec<Vec<Change<K, V>>>,
+    /// Keys of rows with older versions, by the epoch at which these may go.
+    queue: BTreeMap<Epoch, Vec<(u8, K)>>,
+    /// The epoch's own entries for the queue, gathered while buckets are locked.
+    queued: Vec<(u8, K)>,
+}
+
+impl<K: Record, V: Record> ShardWriter<K, V> {
+    pub(crate) fn new(view: Arc<View<K, V>>, shard: Arc<Shard<K, V>>) -> Self {
+        let sorted = std::iter::repeat_with(Vec::new).take(BUCKETS).collect();
+        Self {
+            view,
+            shard,
+            epoch: Epoch::ZERO,
+            sorted,
+            queue: BTreeMap::new(),
+            queued: Vec::new(),
+        }
+    }
+
+    /// Applies changes of one epoch as they arrive, and empties `changes`. Invisible until the epoch closes.
+    ///
+    /// An epoch may come in several calls; of a key, the last change counts. Epochs never go back, and none comes after
+    /// it has been closed.
+    ///
+    /// # Panics
+    /// When the epoch is before that of an earlier call: the rows would be wrong from there on.
+    pub fn apply(&mut self, epoch: Epoch, changes: &mut Vec<Change<K, V>>) {
+        assert!(
+            epoch >= self.epoch,
+            "view `{}`: epoch {epoch} after {}",
+            self.view.spec.name,
+            self.epoch
+        );
+        self.epoch = epoch;
+        if changes.is_empty() {
+            return;
+        }
+        let count = changes.len();
+        let mut hash = 0u64;
+        for change in changes.drain(..) {
+            if self.view.spec.hashed {
+                hash = hash.wrapping_add(change_hash(&change));
+            }
+            self.sorted[bucket_of(route(&change.key))].push(change);
+        }
+        let mut superseded = 0;
+        for at in 0..BUCKETS {
+            superseded += self.apply_bucket(at);
+        }
+        self.shard.note(epoch, superseded, hash);
+        if !self.queued.is_empty() {
+            self.queue.entry(epoch).or_default().append(&mut self.queued);
+        }
+        // Each change queues one key at most, so this keeps up, and no call stalls on a floor that rose by much.
+        self.prune(2 * count + 4 * PAGE);
+    }
+
+    /// Gives up to `keys_max` rows back what they no longer need. `apply` does it in passing; an operator may call it
+    /// when epochs pass without changes.
+    pub fn prune(&mut self, keys_max: usize) {
+        let floor = self.view.floor();
+        let mut left = keys_max;
+        while left > 0 {
+            let Some(mut entry) = self.queue.first_entry().filter(|entry| *entry.key() <= floor) else {
+                return;
+            };
+            let keys = entry.get_mut();
+            let some = keys.split_off(keys.len().saturating_sub(left.min(PAGE)));
+            if keys.is_empty() {
+                entry.remove();
+            }
+            left = left.saturating_sub(some.len());
+            self.prune_rows(floor, some);
+        }
+    }
+
+    fn apply_bucket(&mut self, at: usize) -> usize {
+        let mut sorted = mem::take(&mut self.sorted[at]);
+        let mut superseded = 0;
+        if !sorted.is_empty() {
+            let shard = self.shard.clone();
+            let floor = self.view.floor();
+            let mut bucket = shard.buckets[at].write();
+            bucket.changed = self.epoch;
+            for (i, change) in sorted.drain(..).enumerate() {
+                if i % PAGE == PAGE - 1 {
+                    // Lets waiting readers in, if there are any.
+                    RwLockWriteGuard::bump(&mut bucket);
+                }
+                superseded += usize::from(self.apply_change(&mut bucket.rows, at as u8, floor, change));
+            }
+        }
+        self.sorted[at] = sorted;
+        superseded
+    }
+
+    /// Whether a version was superseded.
+    fn apply_change(
+        &mut self,
+        rows: &mut BTreeMap<K, Row<V>>,
+        at: u8,
+        floor: Epoch,
+        change: Change<K, V>,
+    ) -> bool {
+        let epoch = self.epoch;
+        let live = change.new.is_some();
+        let entry = match rows.entry(change.key) {
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                if live {
+                    vacant.insert(Row {
+                        epoch,
+                        value: change.new,
+                        older: None,
+                    });
+                    self.shard.live.fetch_add(1, Ordering::Relaxed);
+                }
+                return false;
+            }
+            std::collections::btree_map::Entry::Occupied(occupied) => occupied,
+        };
+        let queued = entry.get().older.is_some();
+        if !queued {
+            self.queued.push((at, entry.key().clone()));
+        }
+        let row = entry.into_mut();
+        match (row.value.is_some(), live) {
+            (false, true) => _ = self.shard.live.fetch_add(1, Ordering::Relaxed),
+            (true, false) => _ = self.shard.live.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
+        }
+        let older = row.older.get_or_insert_default();
+        if row.epoch == epoch {
+            row.value = change.new;
+            return false;
+        }
+        older.push(Version {
+            epoch: row.epoch,
+            value: mem::replace(&mut row.value, change.new),
+        });
+        row.epoch = epoch;
+        row.prune(floor);
+        true
+    }
+
+    fn prune_rows(&mut self, floor: Epoch, mut keys: Vec<(u8, K)>) {
+        let mut dropped = Vec::new();
+        while let Some((at, _)) = keys.last() {
+            let at = *at;
+            let mut bucket = self.shard.buckets[at as usize].write();
+            while let Some((_, key)) = keys.pop_if(|(other, _)| *other == at) {
+                let std::collections::btree_map::Entry::Occupied(mut entry) = bucket.rows.entry(key) else {
+                    continue;
+                };
+                let row = entry.get_mut();
+                if row.epoch > floor {
+                    row.prune(floor);
+                    let again = row.epoch;
+                    self.queue
+                        .entry(again)
+                        .or_default()
+                        .push((at, entry.key().clone()));
+                } else if row.value.is_none() {
+                    dropped.push(entry.remove().older);
+                } else {
+                    dropped.push(row.older.take());
+                }
+            }
+        }
+        // Freed here, where nobody waits for a lock.
+        drop(dropped);
+    }
+}

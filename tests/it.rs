@@ -1,0 +1,3 @@
+//! All integration tests, in one binary: `cargo test --test it model::` runs a part of them.
+
+mod model;

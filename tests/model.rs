@@ -1,0 +1,3 @@
+//! Operators against a from-scratch evaluation: the same result at every epoch, on any number of workers.
+
+mod smoke;

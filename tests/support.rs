@@ -1,0 +1,36 @@
+//! Real servers for integration tests: Apache Kafka and a schema registry, on 127.0.0.1, gone when the test process is.
+//!
+//! ```text
+//!  test ──► Broker::shared() ──► Server ──keeper thread──► scripts/kafka.sh exec ──exec──► java   (free port, temp folder)
+//!                                  │
+//!                                  └─ ended by: Drop │ exit of the process │ death of the process (PR_SET_PDEATHSIG)
+//! ```
+//!
+//! Nothing here is async: the calls block, and may be made from a plain test and from inside a tokio runtime alike.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test's time-outs are time on the wall"
+)]
+
+pub mod kafka;
+pub mod registry;
+mod server;
+
+use std::future::Future;
+
+/// Runs a future to its end on a thread of its own, so that it works inside and outside of a runtime.
+fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a tokio runtime can be built")
+                .block_on(future)
+        });
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
