@@ -11,6 +11,8 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::mocking::MockCluster;
@@ -53,13 +55,47 @@ impl EmbeddedBroker {
 
     /// Takes broker `number`, counted from 1, off the network.
     pub fn stop_broker(&self, number: u32) -> Result<()> {
-        Ok(self.cluster.broker_down(i32::try_from(number).unwrap_or(i32::MAX))?)
+        Ok(self
+            .cluster
+            .broker_down(i32::try_from(number).unwrap_or(i32::MAX))?)
     }
 
     /// Brings it back.
     pub fn resume_broker(&self, number: u32) -> Result<()> {
-        Ok(self.cluster.broker_up(i32::try_from(number).unwrap_or(i32::MAX))?)
+        Ok(self
+            .cluster
+            .broker_up(i32::try_from(number).unwrap_or(i32::MAX))?)
     }
+}
+
+/// Makes a topic on any Kafka, with the brokers' default replication. One that is there already stays as it is.
+pub async fn create_topic(bootstrap_servers: &str, name: &str, partitions: u32) -> Result<()> {
+    let refused = |why: String| {
+        Error::outside(format!("cannot create topic `{name}`"))
+            .detail(format!("Kafka at {bootstrap_servers}: {why}"))
+            .hint("is it running, and may topics be created there?")
+    };
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap_servers)
+        .create()
+        .map_err(|error| refused(error.to_string()))?;
+    let partitions = i32::try_from(partitions).map_err(|_| refused("too many partitions".to_owned()))?;
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+    let patience = Some(Duration::from_secs(10));
+    let options = AdminOptions::new()
+        .request_timeout(patience)
+        .operation_timeout(patience);
+    let results = admin
+        .create_topics([&topic], &options)
+        .await
+        .map_err(|error| refused(error.to_string()))?;
+    for result in results {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err(refused(code.to_string())),
+        }
+    }
+    Ok(())
 }
 
 /// Writes records to any Kafka, at full speed, to partitions and with timestamps as told.
@@ -86,7 +122,11 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
-            let failure = format!("topic `{}`, partition {}: {error}", message.topic(), message.partition());
+            let failure = format!(
+                "topic `{}`, partition {}: {error}",
+                message.topic(),
+                message.partition()
+            );
             self.failure.lock().get_or_insert(failure);
         }
     }
@@ -118,7 +158,9 @@ impl Producer {
         payload: Option<&[u8]>,
     ) -> Result<()> {
         let number = i32::try_from(partition).map_err(|_| Error::request("no such partition"))?;
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(number).timestamp(timestamp.millis());
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic)
+            .partition(number)
+            .timestamp(timestamp.millis());
         record.key = key;
         record.payload = payload;
         loop {
@@ -132,6 +174,12 @@ impl Producer {
             }
         }
         self.told(topic)
+    }
+
+    /// Takes note of deliveries, without waiting. To be called now and then by who sends slowly: it frees memory, and
+    /// lets failures show at the next call.
+    pub fn poll(&self) {
+        self.inner.poll(Duration::ZERO);
     }
 
     /// Waits until all is delivered, at most `timeout`.

@@ -60,7 +60,9 @@ impl PartitionQueue {
         let name = CString::new(topic).map_err(|_| refused().detail("the topic's name has a zero byte"))?;
         let number = i32::try_from(partition).map_err(|_| refused())?;
         // SAFETY: the client is alive, the name ends in zero. The queue that comes back is ours to destroy.
-        let queue = unsafe { sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), name.as_ptr(), number) };
+        let queue = unsafe {
+            sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), name.as_ptr(), number)
+        };
         let queue = NonNull::new(queue).ok_or_else(refused)?;
         // SAFETY: `Box::into_raw` never gives null.
         let waker = unsafe { NonNull::new_unchecked(Box::into_raw(Box::new(waker))) };
@@ -70,7 +72,13 @@ impl PartitionQueue {
             sys::rd_kafka_queue_forward(queue.as_ptr(), ptr::null_mut());
             sys::rd_kafka_queue_cb_event_enable(queue.as_ptr(), Some(wake), waker.as_ptr().cast());
         }
-        Ok(Self { fetched: Vec::with_capacity(BATCH), next: 0, queue, waker, _consumer: consumer.clone() })
+        Ok(Self {
+            fetched: Vec::with_capacity(BATCH),
+            next: 0,
+            queue,
+            waker,
+            _consumer: consumer.clone(),
+        })
     }
 }
 
@@ -139,7 +147,11 @@ unsafe fn look<'a>(message: *const sys::rd_kafka_message_t) -> Item<'a> {
             return if code == Code::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32 {
                 Item::End(offset)
             } else {
-                Item::Fault(Fault { code, offset, text: text(sys::rd_kafka_message_errstr(message)) })
+                Item::Fault(Fault {
+                    code,
+                    offset,
+                    text: text(sys::rd_kafka_message_errstr(message)),
+                })
             };
         }
         let timestamp = match sys::rd_kafka_message_timestamp(message, ptr::null_mut()) {
@@ -218,8 +230,11 @@ pub(super) fn topic_id<C: ClientContext>(
     timeout: Duration,
 ) -> Result<TopicId, Fault> {
     let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
-    let event = request_description(client, broker, topic, timeout_ms)
-        .ok_or_else(|| Fault { code: -1, offset: -1, text: "no description could be asked for".to_owned() })?;
+    let event = request_description(client, broker, topic, timeout_ms).ok_or_else(|| Fault {
+        code: -1,
+        offset: -1,
+        text: "no description could be asked for".to_owned(),
+    })?;
     let event = event.ok_or_else(|| Fault {
         code: Code::RD_KAFKA_RESP_ERR__TIMED_OUT as i32,
         offset: -1,
@@ -229,7 +244,11 @@ pub(super) fn topic_id<C: ClientContext>(
     unsafe {
         let code = sys::rd_kafka_event_error(event.get()) as i32;
         if code != 0 {
-            return Err(Fault { code, offset: -1, text: text(sys::rd_kafka_event_error_string(event.get())) });
+            return Err(Fault {
+                code,
+                offset: -1,
+                text: text(sys::rd_kafka_event_error_string(event.get())),
+            });
         }
         let result = sys::rd_kafka_event_DescribeTopics_result(event.get());
         let mut count = 0;
@@ -238,7 +257,11 @@ pub(super) fn topic_id<C: ClientContext>(
             false => sys::rd_kafka_DescribeTopics_result_topics(result, &mut count),
         };
         if count == 0 || topics.is_null() {
-            return Err(Fault { code: -1, offset: -1, text: "the answer names no topic".to_owned() });
+            return Err(Fault {
+                code: -1,
+                offset: -1,
+                text: "the answer names no topic".to_owned(),
+            });
         }
         read_id(*topics)
     }
@@ -258,8 +281,10 @@ fn request_description<C: ClientContext>(
     unsafe {
         let queue = Owned::new(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy)?;
         let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-        let options =
-            Owned::new(sys::rd_kafka_AdminOptions_new(client, operation), sys::rd_kafka_AdminOptions_destroy)?;
+        let options = Owned::new(
+            sys::rd_kafka_AdminOptions_new(client, operation),
+            sys::rd_kafka_AdminOptions_destroy,
+        )?;
         sys::rd_kafka_AdminOptions_set_request_timeout(options.get(), timeout_ms, ptr::null_mut(), 0);
         sys::rd_kafka_AdminOptions_set_broker(options.get(), broker, ptr::null_mut(), 0);
         let topics = Owned::new(
@@ -280,8 +305,15 @@ unsafe fn read_id(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<Topi
     unsafe {
         let error = sys::rd_kafka_TopicDescription_error(topic);
         if !error.is_null() && sys::rd_kafka_error_code(error) as i32 != 0 {
-            let (code, text) = (sys::rd_kafka_error_code(error) as i32, text(sys::rd_kafka_error_string(error)));
-            return Err(Fault { code, offset: -1, text });
+            let (code, text) = (
+                sys::rd_kafka_error_code(error) as i32,
+                text(sys::rd_kafka_error_string(error)),
+            );
+            return Err(Fault {
+                code,
+                offset: -1,
+                text,
+            });
         }
         let mut id = [0; 16];
         let uuid = sys::rd_kafka_TopicDescription_topic_id(topic);
