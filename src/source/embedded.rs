@@ -55,47 +55,13 @@ impl EmbeddedBroker {
 
     /// Takes broker `number`, counted from 1, off the network.
     pub fn stop_broker(&self, number: u32) -> Result<()> {
-        Ok(self
-            .cluster
-            .broker_down(i32::try_from(number).unwrap_or(i32::MAX))?)
+        Ok(self.cluster.broker_down(i32::try_from(number).unwrap_or(i32::MAX))?)
     }
 
     /// Brings it back.
     pub fn resume_broker(&self, number: u32) -> Result<()> {
-        Ok(self
-            .cluster
-            .broker_up(i32::try_from(number).unwrap_or(i32::MAX))?)
+        Ok(self.cluster.broker_up(i32::try_from(number).unwrap_or(i32::MAX))?)
     }
-}
-
-/// Makes a topic on any Kafka, with the brokers' default replication. One that is there already stays as it is.
-pub async fn create_topic(bootstrap_servers: &str, name: &str, partitions: u32) -> Result<()> {
-    let refused = |why: String| {
-        Error::outside(format!("cannot create topic `{name}`"))
-            .detail(format!("Kafka at {bootstrap_servers}: {why}"))
-            .hint("is it running, and may topics be created there?")
-    };
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap_servers)
-        .create()
-        .map_err(|error| refused(error.to_string()))?;
-    let partitions = i32::try_from(partitions).map_err(|_| refused("too many partitions".to_owned()))?;
-    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
-    let patience = Some(Duration::from_secs(10));
-    let options = AdminOptions::new()
-        .request_timeout(patience)
-        .operation_timeout(patience);
-    let results = admin
-        .create_topics([&topic], &options)
-        .await
-        .map_err(|error| refused(error.to_string()))?;
-    for result in results {
-        match result {
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code)) => return Err(refused(code.to_string())),
-        }
-    }
-    Ok(())
 }
 
 /// Writes records to any Kafka, at full speed, to partitions and with timestamps as told.
@@ -122,11 +88,7 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
-            let failure = format!(
-                "topic `{}`, partition {}: {error}",
-                message.topic(),
-                message.partition()
-            );
+            let failure = format!("topic `{}`, partition {}: {error}", message.topic(), message.partition());
             self.failure.lock().get_or_insert(failure);
         }
     }
@@ -158,9 +120,7 @@ impl Producer {
         payload: Option<&[u8]>,
     ) -> Result<()> {
         let number = i32::try_from(partition).map_err(|_| Error::request("no such partition"))?;
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic)
-            .partition(number)
-            .timestamp(timestamp.millis());
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(number).timestamp(timestamp.millis());
         record.key = key;
         record.payload = payload;
         loop {
@@ -176,12 +136,6 @@ impl Producer {
         self.told(topic)
     }
 
-    /// Takes note of deliveries, without waiting. To be called now and then by who sends slowly: it frees memory, and
-    /// lets failures show at the next call.
-    pub fn poll(&self) {
-        self.inner.poll(Duration::ZERO);
-    }
-
     /// Waits until all is delivered, at most `timeout`.
     pub fn flush(&self, timeout: Duration) -> Result<()> {
         let flushed = self.inner.flush(timeout);
@@ -189,11 +143,33 @@ impl Producer {
         flushed.map_err(|error| unwritten("", &error.to_string()))
     }
 
+    /// Learns what became of the records that are on their way. Call it now and then while nothing is sent.
+    pub fn poll(&self) {
+        self.inner.poll(Duration::ZERO);
+    }
+
     fn told(&self, topic: &str) -> Result<()> {
         match self.inner.context().failure.lock().take() {
             None => Ok(()),
             Some(failure) => Err(unwritten(topic, &failure)),
         }
+    }
+}
+
+/// Makes a topic on any Kafka; one that is there already is left as it is.
+pub async fn create_topic(bootstrap_servers: &str, name: &str, partitions: u32) -> Result<()> {
+    let refused = |why: String| Error::outside(format!("cannot make topic `{name}` at {bootstrap_servers}")).detail(why);
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap_servers)
+        .create()
+        .map_err(|error| refused(error.to_string()))?;
+    let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
+    let made = admin.create_topics([&topic], &options).await.map_err(|error| refused(error.to_string()))?;
+    match made.into_iter().next() {
+        Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(refused(code.to_string())),
+        _ => Ok(()),
     }
 }
 

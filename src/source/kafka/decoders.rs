@@ -18,31 +18,38 @@ pub(super) fn of_values<T: DeserializeOwned + 'static>(
     waker: &Waker,
 ) -> Result<Box<dyn Decode<T>>> {
     match format {
-        Format::Json => Ok(Box::new(Json::new())),
+        Format::Json => Ok(json()),
         Format::Avro { reader_schema } => Ok(Box::new(avro(environment, reader_schema.as_deref(), waker)?)),
     }
 }
 
-/// The decoder of keys.
+/// The decoder of keys. `Same` has been resolved by the caller's value format.
 pub(super) fn of_keys<K: DeserializeOwned + 'static>(
     key: KeyFormat,
     value: &Format,
     environment: &Environment,
     waker: &Waker,
 ) -> Result<Box<dyn Decode<K>>> {
-    Ok(match (key, value) {
-        (KeyFormat::Text, _) => Box::new(Key(Text::new())),
-        (KeyFormat::Json, _) | (KeyFormat::AsValue, Format::Json) => Box::new(Key(Json::new())),
+    match (key, value) {
+        (KeyFormat::Text, _) => Ok(Box::new(Key(Text::new()))),
+        (KeyFormat::Json, _) | (KeyFormat::AsValue, Format::Json) => Ok(Box::new(Key(Json::new()))),
         (KeyFormat::Avro, _) | (KeyFormat::AsValue, Format::Avro { .. }) => {
-            Box::new(Key(avro(environment, None, waker)?))
+            Ok(Box::new(Key(avro(environment, None, waker)?)))
         }
-    })
+    }
 }
 
-fn avro<T>(environment: &Environment, reader_schema: Option<&str>, waker: &Waker) -> Result<Avro<T>> {
+fn json<T: DeserializeOwned + 'static>() -> Box<dyn Decode<T>> {
+    Box::new(Json::new())
+}
+
+fn avro<T: DeserializeOwned + 'static>(
+    environment: &Environment,
+    reader_schema: Option<&str>,
+    waker: &Waker,
+) -> Result<Avro<T>> {
     let registry = environment.registry.clone().ok_or_else(|| {
-        Error::definition("Avro needs a schema registry, and none is set")
-            .hint("set `registry` to the address of its Confluent-compatible API")
+        Error::definition("a topic holds Avro, and no schema registry is set").hint("--registry URL names one")
     })?;
     Avro::new(registry, reader_schema, waker.clone())
 }
