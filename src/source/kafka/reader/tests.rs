@@ -410,7 +410,7 @@ fn no_wake_up_is_lost() {
     let (mut rig, mut intake) = (rig(&broker), intake());
     rig.reader.assign(0, 0).unwrap();
     rig.read_until(0, Offset::MAX, 10, &mut intake, |p| p.at_end);
-    for number in 0..300u64 {
+    for number in 0..90u64 {
         write(&producer, 0, number);
         if number % 3 == 0 {
             producer.flush(PATIENCE).unwrap();
@@ -420,7 +420,7 @@ fn no_wake_up_is_lost() {
             rig.read_until(0, Offset::MAX, 10, &mut intake, |p| p.position > number as Offset);
         }
     }
-    assert_eq!(taken(&mut intake).len(), 300);
+    assert_eq!(taken(&mut intake).len(), 90);
 }
 
 #[test]
