@@ -7,6 +7,7 @@ pub mod bridge;
 pub mod clock;
 pub mod codec;
 pub mod error;
+pub mod ledger;
 pub mod position;
 pub mod record;
 pub mod source;

@@ -1,0 +1,502 @@
+//! The ledger: the durable log that says what every epoch contains, and who may write it.
+//!
+//! ```text
+//!   open ─▶ read ─▶ append CLAIM, fdatasync ─▶ read to the own claim ─ first of its generation? ─ no ─▶ stop
+//!                                                                            │ yes
+//!   append ─▶ BINDING … BINDING in one write ─▶ fdatasync ─▶ anything written by others? ─ newer claim ─▶ stop
+//!                                                                            │ no
+//!                                                                            ▼
+//!                                                                         durable
+//! ```
+//!
+//! A directory holds one ledger: `ledger.log`, which only grows, and `lock`. One file rather than segments, because
+//! two starters then meet in one place: what an append that lands behind the other's means never depends on who has
+//! seen which segment. Trimming will publish a new file that begins with a BASE record.
+//!
+//! **Who may write is decided by the log alone.** A claim counts when its generation is higher than that of every
+//! counted claim before it, so of two that claim at once the first in the log wins, and the other reads so before it
+//! does anything. Bindings count when they are of the generation of the last counted claim before them. Every write
+//! is one append (`O_APPEND`), so the order is the file system's; nothing is overwritten or truncated, ever, as either
+//! might hit what another process was just told is durable. The file lock only makes for a quicker, friendlier answer.
+//!
+//! **Torn or damaged?** A write that a crash cut short has been acknowledged to no one and is cut: the next claim says
+//! where the intact log ended, and readers skip from there to the claim. Damage to what was acknowledged halts.
+//!
+//! | found | taken for |
+//! |---|---|
+//! | the last frame is shorter than its (intact) header says, or shorter than a header | torn |
+//! | a 512-byte sector of the last frame reads as zeros | torn |
+//! | anything else that is wrong in the last frame: a flipped bit, say | damage |
+//! | anything wrong in a frame with an intact frame behind it | damage |
+//! | intact frames that don't continue the hash chain: one removed, moved, doubled, from another ledger | damage |
+//!
+//! What can't be told apart from a torn write: an *acknowledged* group at the very end of the file that was cut off
+//! or zeroed by sectors afterwards, or that the disk never wrote although it said so. Whoever holds
+//! something newer finds out: a sink's progress beyond the ledger's last epoch, or another value of the chain. Damage
+//! inside bytes that a claim has cut is without effect and not reported. After a failed flush the ledger stops for
+//! good, since the system may take the lost pages for clean from then on; what it then reads back as intact may still
+//! be lost at the next loss of power.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::position::EpochBinding;
+use crate::time::Epoch;
+
+pub mod disk;
+mod frame;
+mod inspect;
+mod memory;
+mod reader;
+mod record;
+pub mod sim_disk;
+pub mod state;
+#[cfg(test)]
+mod tests;
+
+use disk::{Disk, DiskFile, HostDisk, Lock};
+pub use frame::{Chain, FORMAT_VERSION};
+use frame::{FileHeader, binding_frame, claim_frame};
+pub use inspect::{Report, Show, show, show_on, verify, verify_on};
+pub use memory::{MemoryLedger, MemoryLog};
+use reader::{Cursor, FILE_NAME, Frame, Reader, cannot, open_file};
+pub use record::{Claim, ClaimRecord, RecordKind};
+use state::LedgerState;
+
+const LOCK_NAME: &str = "lock";
+
+/// How often a claim is made again because something torn came in before it.
+const CLAIMS_MAX: usize = 8;
+
+/// How often the tail is read again while another process may be in the midst of a write.
+const LOOKS_MAX: usize = 1000;
+
+/// Where bindings are written. The owner's alone: a store that finds itself replaced by a newer claim stops.
+pub trait LedgerStore: Send {
+    /// Appends a group of bindings and returns once all of it is durable and known to count.
+    ///
+    /// # Errors
+    /// After an error nothing more can be appended; the group may or may not be in the ledger, whole or up to some
+    /// binding, and the next start finds out. [`Integrity`](crate::Kind::Integrity): a binding does not follow on the
+    /// last, or another process has taken the ledger over. [`Outside`](crate::Kind::Outside): the store can't write.
+    fn append(&mut self, bindings: &[EpochBinding]) -> Result<()>;
+
+    /// How large the ledger is.
+    fn len_bytes(&self) -> u64;
+
+    /// The generation of this owner.
+    fn generation(&self) -> u64;
+
+    /// The hash chain behind the last appended binding.
+    fn chain_hash(&self) -> Chain;
+}
+
+/// What a ledger held when it was opened.
+pub struct Recovered {
+    /// The generation of the new owner.
+    pub generation: u64,
+    /// The owner before.
+    pub previous: Option<ClaimRecord>,
+    /// What all bindings add up to.
+    pub state: LedgerState,
+    /// The last bound epoch.
+    pub last: Option<Epoch>,
+    /// All counted bindings from the first on, read from the store as they are asked for.
+    pub bindings: Bindings,
+    /// What a person should know: a torn tail that was cut, say. Logged as warnings, too.
+    pub notes: Vec<String>,
+}
+
+impl fmt::Debug for Recovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (generation, last, notes) = (self.generation, self.last, &self.notes);
+        write!(
+            f,
+            "Recovered {{ generation: {generation}, last: {last:?}, notes: {notes:?}, .. }}"
+        )
+    }
+}
+
+/// The bindings of a ledger, in order. Checked again as they are read.
+pub struct Bindings {
+    inner: Box<dyn Iterator<Item = Result<(EpochBinding, Chain)>> + Send>,
+    chain: Option<Chain>,
+}
+
+impl Bindings {
+    fn new(inner: impl Iterator<Item = Result<(EpochBinding, Chain)>> + Send + 'static) -> Self {
+        Self {
+            inner: Box::new(inner),
+            chain: None,
+        }
+    }
+
+    /// The hash chain behind the binding that was returned last: what checkpoints and sinks made up to that epoch carry.
+    pub fn chain_hash(&self) -> Option<Chain> {
+        self.chain
+    }
+}
+
+impl Iterator for Bindings {
+    type Item = Result<EpochBinding>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.inner.next()?;
+        Some(item.map(|(binding, chain)| {
+            self.chain = Some(chain);
+            binding
+        }))
+    }
+}
+
+/// The counted bindings of a file, up to the reader's limit. Ends after an error.
+fn bindings_of(reader: Reader) -> impl Iterator<Item = Result<(EpochBinding, Chain)>> + Send {
+    let mut reader = Some(reader);
+    let frames = std::iter::from_fn(move || {
+        let next = reader.as_mut()?.next_frame();
+        if !matches!(next, Ok(Some(_))) {
+            reader = None;
+        }
+        next.transpose()
+    });
+    frames.flat_map(|frame| match frame {
+        Ok(Frame::Bindings(bindings)) => bindings.into_iter().map(Ok).collect(),
+        Ok(_) => Vec::new(),
+        Err(error) => vec![Err(error)],
+    })
+}
+
+/// A ledger in a directory, held by this process.
+///
+/// ```
+/// use thalweg::ledger::{Claim, Ledger, LedgerStore};
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path();
+/// let claim = Claim { app: "shop".into(), dataflow: "spend".into(), build: "1.4.0".into(), sources: vec![] };
+/// let (mut ledger, recovered) = Ledger::open(dir, claim)?;
+/// assert_eq!((recovered.generation, recovered.last), (1, None));
+/// ledger.append(&[])?;
+/// # Ok::<(), thalweg::Error>(())
+/// ```
+pub struct Ledger {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    cursor: Cursor,
+    state: LedgerState,
+    stopped: bool,
+    _lock: Lock,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, cursor) = (&self.path, &self.cursor);
+        f.debug_struct("Ledger")
+            .field("path", path)
+            .field("cursor", cursor)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger in `dir` and makes this process its owner. A directory that is missing or empty is made into
+    /// the ledger of `claim`'s app and dataflow.
+    ///
+    /// # Errors
+    /// [`Definition`](crate::Kind::Definition): the directory holds other files, or the ledger of another dataflow, or of a format
+    /// that this build does not read. [`Integrity`](crate::Kind::Integrity): the ledger is damaged; says where.
+    /// [`Outside`](crate::Kind::Outside): another process holds it, or the disk does not do its part.
+    pub fn open(dir: &Path, claim: Claim) -> Result<(Self, Recovered)> {
+        Self::open_on(&HostDisk, dir, claim)
+    }
+
+    /// As [`open`](Self::open), on a given disk.
+    pub fn open_on(disk: &dyn Disk, dir: &Path, claim: Claim) -> Result<(Self, Recovered)> {
+        let path = dir.join(FILE_NAME);
+        disk.make_dir(dir).map_err(|error| cannot("make", dir, &error))?;
+        refuse_foreign(disk, dir)?;
+        let lock = take_lock(disk, dir)?;
+        make_if_missing(disk, dir, &claim)?;
+        let (file, header, mut reader) = open_file(disk, dir, true)?;
+        same_dataflow(&path, &header, &claim)?;
+        let mut state = LedgerState::default();
+        let mut notes = Vec::new();
+        fold_rest(&mut reader, &mut state)?;
+        let previous = reader.cursor.claim.clone();
+        let own = make_claim(&file, &path, claim, &mut reader, &mut state, &mut notes)?;
+        for note in &notes {
+            tracing::warn!(ledger = %path.display(), "{note}");
+        }
+        let (_, _, mut again) = open_file(disk, dir, false)?;
+        again.extend(reader.cursor.end);
+        let (generation, last, bindings) = (own.generation, state.last(), Bindings::new(bindings_of(again)));
+        let recovered = Recovered {
+            generation,
+            previous,
+            state: state.clone(),
+            last,
+            bindings,
+            notes,
+        };
+        let ledger = Self {
+            file,
+            path,
+            cursor: reader.cursor,
+            state,
+            stopped: false,
+            _lock: lock,
+        };
+        Ok((ledger, recovered))
+    }
+
+    fn append_frame(&mut self, bindings: &[EpochBinding]) -> Result<usize> {
+        let generation = self.cursor.generation;
+        let (bytes, count, chain) = binding_frame(generation, bindings, self.cursor.chain);
+        let end = self
+            .file
+            .append(&bytes)
+            .map_err(|error| cannot("write to", &self.path, &error))?;
+        self.file
+            .sync()
+            .map_err(|error| cannot("write to", &self.path, &error))?;
+        let len = self
+            .file
+            .len()
+            .map_err(|error| cannot("write to", &self.path, &error))?;
+        if end == self.cursor.end + bytes.len() as u64 && len == end {
+            self.cursor.advance(end, &bindings[..count], chain);
+        } else {
+            self.look_behind(end, chain)?;
+        }
+        Ok(count)
+    }
+
+    /// Somebody else has written, too: reads what it is. Void claims and late bindings do no harm.
+    fn look_behind(&mut self, own_end: u64, own_chain: Chain) -> Result<()> {
+        let mut unfinished = 0;
+        for _ in 0..LOOKS_MAX {
+            let len = self
+                .file
+                .len()
+                .map_err(|error| cannot("read", &self.path, &error))?;
+            let mut reader = Reader::resume(self.file.clone(), self.path.clone(), self.cursor.clone(), len);
+            while let Some(frame) = reader.next_frame()? {
+                if let Frame::Claim(claim) = frame {
+                    return Err(taken_over(&self.path, &claim));
+                }
+            }
+            match reader.torn {
+                None if reader.cursor.chain == own_chain => {
+                    self.cursor = reader.cursor;
+                    return Ok(());
+                }
+                None => break,
+                // Another process may be in the midst of appending a claim.
+                Some(bytes) => unfinished = bytes,
+            }
+            std::thread::yield_now();
+        }
+        Err(Error::integrity(format!(
+            "another process writes to the ledger `{}`",
+            self.path.display()
+        ))
+        .detail(format!(
+            "{unfinished} bytes near byte {own_end} are not what this process wrote"
+        ))
+        .hint("stop the other process; then start this one again"))
+    }
+}
+
+impl LedgerStore for Ledger {
+    fn append(&mut self, bindings: &[EpochBinding]) -> Result<()> {
+        if self.stopped {
+            return Err(
+                Error::outside(format!("the ledger `{}` has stopped", self.path.display()))
+                    .detail("an earlier write to it failed")
+                    .hint("start the service again: it will find out what was written"),
+            );
+        }
+        self.stopped = true;
+        for binding in bindings {
+            self.state.apply(binding)?;
+        }
+        let mut rest = bindings;
+        while !rest.is_empty() {
+            let count = self.append_frame(rest)?;
+            rest = &rest[count..];
+        }
+        self.stopped = false;
+        Ok(())
+    }
+
+    fn len_bytes(&self) -> u64 {
+        self.cursor.end
+    }
+
+    fn generation(&self) -> u64 {
+        self.cursor.generation
+    }
+
+    fn chain_hash(&self) -> Chain {
+        self.cursor.chain
+    }
+}
+
+fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    let names = disk.list(dir).map_err(|error| cannot("look for", dir, &error))?;
+    if names.iter().any(|name| name == FILE_NAME) {
+        return Ok(());
+    }
+    let draft = |name: &str| name.starts_with("ledger.") && name.ends_with(".new");
+    let foreign: Vec<_> = names
+        .iter()
+        .filter(|name| *name != LOCK_NAME && !draft(name))
+        .take(3)
+        .collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    Err(
+        Error::definition(format!("`{}` is not a ledger's directory", dir.display()))
+            .detail(format!("it holds other files: {foreign:?}, and no `{FILE_NAME}`"))
+            .hint("name an empty directory, or one that does not exist yet"),
+    )
+}
+
+fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
+    match disk
+        .lock(&dir.join(LOCK_NAME))
+        .map_err(|error| cannot("lock", dir, &error))?
+    {
+        Lock::HeldBy(pid) => {
+            let pid = pid.map_or("unknown".to_owned(), |pid| pid.to_string());
+            Err(
+                Error::outside(format!("another process holds the ledger `{}`", dir.display()))
+                    .detail(format!("its process id is {pid}"))
+                    .hint("stop it first, or give this service another ledger"),
+            )
+        }
+        lock => Ok(lock),
+    }
+}
+
+fn make_if_missing(disk: &dyn Disk, dir: &Path, claim: &Claim) -> Result<()> {
+    let names = disk.list(dir).map_err(|error| cannot("look for", dir, &error))?;
+    if names.iter().any(|name| name == FILE_NAME) {
+        return Ok(());
+    }
+    let Claim {
+        app, dataflow, build, ..
+    } = claim.clone();
+    let header = FileHeader {
+        app,
+        dataflow,
+        build,
+        time_us: clock::now_micros(),
+    };
+    let path = dir.join(FILE_NAME);
+    // Another starter's file serves as well: what is in it is read next.
+    disk.publish(&path, &header.encode())
+        .map_err(|error| cannot("make", &path, &error))?;
+    Ok(())
+}
+
+fn same_dataflow(path: &Path, header: &FileHeader, claim: &Claim) -> Result<()> {
+    if (&header.app, &header.dataflow) == (&claim.app, &claim.dataflow) {
+        return Ok(());
+    }
+    let theirs = format!("app `{}`, dataflow `{}`", header.app, header.dataflow);
+    let ours = format!("app `{}`, dataflow `{}`", claim.app, claim.dataflow);
+    Err(Error::definition(format!(
+        "the ledger `{}` belongs to another dataflow",
+        path.display()
+    ))
+    .detail(format!("it is the ledger of {theirs}; this is {ours}"))
+    .hint("give every dataflow a ledger of its own"))
+}
+
+fn fold_rest(reader: &mut Reader, state: &mut LedgerState) -> Result<()> {
+    while let Some(frame) = reader.next_frame()? {
+        fold(reader, state, frame)?;
+    }
+    Ok(())
+}
+
+fn fold(reader: &Reader, state: &mut LedgerState, frame: Frame) -> Result<()> {
+    if let Frame::Bindings(bindings) = frame {
+        for (binding, _) in &bindings {
+            state.apply(binding).map_err(|error| reader.at_place(error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Appends a claim and reads up to it. `reader` stands at the end of the log as known, and then behind the claim.
+fn make_claim(
+    file: &Arc<dyn DiskFile>,
+    path: &Path,
+    claim: Claim,
+    reader: &mut Reader,
+    state: &mut LedgerState,
+    notes: &mut Vec<String>,
+) -> Result<ClaimRecord> {
+    for _ in 0..CLAIMS_MAX {
+        let record = ClaimRecord {
+            generation: reader.cursor.generation_highest + 1,
+            nonce: clock::nonce(),
+            time_us: clock::now_micros(),
+            end: reader.cursor.end,
+            chain: reader.cursor.chain.mark(),
+            claim: claim.clone(),
+        };
+        let end = file
+            .append(&claim_frame(&record))
+            .map_err(|error| cannot("write to", path, &error))?;
+        file.sync().map_err(|error| cannot("write to", path, &error))?;
+        // Whatever stands before the own claim is final; it is read only now.
+        reader.extend(end);
+        while let Some(frame) = reader.next_frame()? {
+            match frame {
+                Frame::Claim(counted) if counted == record => return Ok(record),
+                Frame::Void(void) if void == record => return Err(came_second(path, reader)),
+                Frame::Cut { bytes } => notes.push(format!(
+                    "cut {bytes} bytes at byte {} of `{}`: a write that was interrupted before it was acknowledged{}",
+                    reader.at,
+                    path.display(),
+                    reader.cursor.last.map_or(String::new(), |last| format!("; the last epoch is {last}")),
+                )),
+                frame => fold(reader, state, frame)?,
+            }
+        }
+        // Another process's write was torn just before the claim: the next one says where the log ends.
+    }
+    Err(Error::outside(format!(
+        "another process keeps writing to the ledger `{}`",
+        path.display()
+    ))
+    .hint("stop the other process; then start this one again"))
+}
+
+fn came_second(path: &Path, reader: &Reader) -> Error {
+    let holder = reader
+        .cursor
+        .claim
+        .as_ref()
+        .map_or("an unknown one".to_owned(), ClaimRecord::describe);
+    Error::outside(format!("another process holds the ledger `{}`", path.display()))
+        .detail(format!(
+            "it claimed the ledger at the same time and came first: {holder}"
+        ))
+        .hint("stop one of the two")
+}
+
+fn taken_over(path: &Path, by: &ClaimRecord) -> Error {
+    Error::integrity(format!(
+        "another process has taken over the ledger `{}`",
+        path.display()
+    ))
+    .detail(format!("it is {}", by.describe()))
+    .hint("only one process may run a dataflow: this one stops")
+}

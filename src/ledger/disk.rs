@@ -1,0 +1,192 @@
+//! The few things that the ledger asks of a disk, so that a simulated one can stand in for it.
+
+use std::any::Any;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::clock;
+
+/// A place for files. Paths are those of the host.
+pub trait Disk: Send + Sync {
+    /// Makes a directory and its parents where they are missing, durably.
+    fn make_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// The names in a directory, in order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Makes a file appear with all of its contents, durably, or not at all. `false`: there was one already, which is
+    /// left alone.
+    fn publish(&self, path: &Path, contents: &[u8]) -> io::Result<bool>;
+
+    /// Opens a file that is there.
+    fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Takes an advisory lock, which ends with the process at the latest.
+    fn lock(&self, path: &Path) -> io::Result<Lock>;
+}
+
+/// A file that only grows.
+pub trait DiskFile: Send + Sync {
+    /// Appends in one piece at whatever is the end by then, also when others append to the same file. Returns where
+    /// the piece ends. After an error any prefix of it may be there.
+    fn append(&self, bytes: &[u8]) -> io::Result<u64>;
+
+    /// Returns when everything appended so far survives a loss of power.
+    fn sync(&self) -> io::Result<()>;
+
+    /// How long the file is now, whoever wrote it. An error of kind `NotFound` if it was removed.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether there is nothing in it.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Reads at an offset; fewer bytes than asked for only at the end of the file.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+/// What came of asking for a lock.
+pub enum Lock {
+    /// It is held until this is dropped.
+    Held(Box<dyn Any + Send + Sync>),
+    /// Another holds it: the process id as far as it is known.
+    HeldBy(Option<u32>),
+    /// There are no locks here.
+    Unsupported,
+}
+
+/// The host's file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostDisk;
+
+impl Disk for HostDisk {
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        let parent = match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        self.make_dir(parent)?;
+        match std::fs::create_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            made => made?,
+        }
+        sync_dir(parent)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = std::fs::read_dir(dir)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// A file of another name is filled and made durable first; linking it fails where there is one already.
+    fn publish(&self, path: &Path, contents: &[u8]) -> io::Result<bool> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let draft = path.with_extension(format!("{:016x}.new", clock::nonce()));
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&draft)?;
+        let linked = file
+            .write_all(contents)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| std::fs::hard_link(&draft, path));
+        let removed = std::fs::remove_file(&draft);
+        match linked {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            linked => linked.and(removed)?,
+        }
+        sync_dir(dir)?;
+        Ok(true)
+    }
+
+    fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).append(writable).open(path)?;
+        Ok(Arc::new(HostFile(file)))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0)?;
+                writeln!(file, "{}", std::process::id())?;
+                Ok(Lock::Held(Box::new(file)))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let _ = file.read_to_string(&mut text);
+                Ok(Lock::HeldBy(text.trim().parse().ok()))
+            }
+            Err(TryLockError::Error(_)) => Ok(Lock::Unsupported),
+        }
+    }
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+struct HostFile(File);
+
+impl DiskFile for HostFile {
+    fn append(&self, bytes: &[u8]) -> io::Result<u64> {
+        let mut file = &self.0;
+        let mut rest = bytes;
+        let mut end: Option<u64> = None;
+        while !rest.is_empty() {
+            let written = match file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                written => written?,
+            };
+            // The file's own position stands at the end of what was appended, wherever that was.
+            let position = file.stream_position()?;
+            if end.is_some_and(|end| end + written as u64 != position) {
+                return Err(io::Error::other("another process wrote in between"));
+            }
+            end = Some(position);
+            rest = &rest[written..];
+        }
+        end.map_or_else(|| self.len(), Ok)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let metadata = self.0.metadata()?;
+        if metadata.nlink() == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the file was removed while it was in use",
+            ));
+        }
+        Ok(metadata.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.0.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}

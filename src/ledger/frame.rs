@@ -1,0 +1,321 @@
+//! The ledger's file: a header, then frames; and the hash chain that ties their records together.
+//!
+//! ```text
+//!  file    "THALWEGL" │ version u32 │ len u32 │ crc u32 │ app, dataflow, build, time_us │ frame │ frame │ …
+//!  frame   D7 4C 45 44 │ len u32 │ crc of body u32 │ crc of these 12 bytes u32 │ body
+//!  body    kind u8 │ generation │ count │ (len, record) × count │ chain, 16 bytes │ A5
+//!  chain   c₀ = BLAKE3(file header)     cᵢ = BLAKE3(cᵢ₋₁, kind, recordᵢ)     over counted records only
+//! ```
+//!
+//! A frame is what one group commit writes: it counts whole or not at all. It begins and ends with a byte that isn't
+//! zero, so that every sector it touches holds something: a sector that never reached the disk shows. Its header has
+//! a checksum of its own, so that a length can be believed: a frame that is longer than the file was cut short,
+//! a length with a flipped bit is damage. CRC-32C is Castagnoli's; numbers are little-endian, those without a width
+//! are varints. A frame costs 36 bytes.
+//!
+//! The stored chain value makes a frame fit only behind exactly the records that stood before it when it was written:
+//! one that is removed, doubled, moved or taken from another ledger shows at the next frame, whose checksums are intact.
+
+use std::fmt;
+
+use crate::ledger::record::{
+    ClaimRecord, Input, RecordKind, decode_binding, encode_binding, put_str, put_u64,
+};
+use crate::position::EpochBinding;
+
+/// The version of the format that this build writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// What a disk writes whole or not at all; larger ones are multiples of it.
+pub(super) const SECTOR: usize = 512;
+
+/// Bytes of a frame's header.
+pub(super) const FRAME_HEADER_BYTES: usize = 16;
+
+/// No frame's body is longer.
+pub(super) const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// Group commits are cut into frames of about this many bytes.
+pub(super) const BODY_BYTES_TARGET: usize = 4 << 20;
+
+const FILE_MAGIC: [u8; 8] = *b"THALWEGL";
+const FILE_PREFIX_BYTES: usize = 20;
+const FRAME_MAGIC: [u8; 4] = [0xd7, b'L', b'E', b'D'];
+const FRAME_END: u8 = 0xa5;
+
+/// What a ledger's first bytes say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FileHeader {
+    pub app: String,
+    pub dataflow: String,
+    pub build: String,
+    pub time_us: u64,
+}
+
+/// Why a file's first bytes are not a header that this build reads.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum HeaderFault {
+    NotALedger,
+    Damaged,
+    Version(u32),
+}
+
+impl FileHeader {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        put_str(&mut body, &self.app);
+        put_str(&mut body, &self.dataflow);
+        put_str(&mut body, &self.build);
+        put_u64(&mut body, self.time_us);
+        let mut out = FILE_MAGIC.to_vec();
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&out), &body);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out.extend_from_slice(&body);
+        out
+    }
+
+    /// The header and how many bytes it takes. `start` is the file's beginning: 1 MiB of it is enough.
+    pub fn decode(start: &[u8]) -> Result<(Self, usize), HeaderFault> {
+        let Some(prefix) = start.first_chunk::<FILE_PREFIX_BYTES>() else {
+            let magic_fits = FILE_MAGIC.starts_with(&start[..start.len().min(8)]);
+            return Err(if magic_fits {
+                HeaderFault::Damaged
+            } else {
+                HeaderFault::NotALedger
+            });
+        };
+        if prefix[..8] != FILE_MAGIC {
+            return Err(HeaderFault::NotALedger);
+        }
+        let (version, len, crc) = (u32_at(prefix, 8), u32_at(prefix, 12) as usize, u32_at(prefix, 16));
+        let body = start
+            .get(FILE_PREFIX_BYTES..FILE_PREFIX_BYTES + len)
+            .ok_or(HeaderFault::Damaged)?;
+        if crc32c::crc32c_append(crc32c::crc32c(&prefix[..16]), body) != crc {
+            return Err(HeaderFault::Damaged);
+        }
+        if version != FORMAT_VERSION {
+            return Err(HeaderFault::Version(version));
+        }
+        let mut input = Input(body);
+        let decoded = (|| {
+            let (app, dataflow, build) = (input.string()?, input.string()?, input.string()?);
+            let time_us = input.u64()?;
+            input.finished(Self {
+                app,
+                dataflow,
+                build,
+                time_us,
+            })
+        })();
+        Ok((decoded.ok_or(HeaderFault::Damaged)?, FILE_PREFIX_BYTES + len))
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes
+        .get(at..at + 4)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u32::from_le_bytes)
+}
+
+/// The hash chain's value behind some record: two ledgers with the same value hold the same counted records.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Chain(pub [u8; 32]);
+
+impl Chain {
+    pub(super) fn start(file_header: &[u8]) -> Self {
+        Self(*blake3::hash(file_header).as_bytes())
+    }
+
+    pub(super) fn then(self, kind: RecordKind, record: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0).update(&[kind as u8]).update(record);
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// What frames store of it.
+    pub(super) fn mark(&self) -> [u8; 16] {
+        std::array::from_fn(|i| self.0[i])
+    }
+}
+
+/// In hexadecimal.
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// A frame with a claim. It stores the chain as the claimant saw it; whether it counts is only known when read back.
+pub(super) fn claim_frame(record: &ClaimRecord) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    record.encode(&mut bytes);
+    frame(RecordKind::Claim, record.generation, &[bytes], record.chain)
+}
+
+/// A frame with as many of the bindings as fit well, at least one; how many; and the chain behind them.
+pub(super) fn binding_frame(
+    generation: u64,
+    bindings: &[EpochBinding],
+    chain: Chain,
+) -> (Vec<u8>, usize, Chain) {
+    let mut records = Vec::with_capacity(bindings.len());
+    let (mut chain, mut total) = (chain, 0);
+    for binding in bindings {
+        let mut bytes = Vec::with_capacity(32 + 32 * binding.ranges.len());
+        encode_binding(binding, &mut bytes);
+        if total > 0 && total + bytes.len() > BODY_BYTES_TARGET {
+            break;
+        }
+        total += bytes.len();
+        chain = chain.then(RecordKind::Binding, &bytes);
+        records.push(bytes);
+    }
+    (
+        frame(RecordKind::Binding, generation, &records, chain.mark()),
+        records.len(),
+        chain,
+    )
+}
+
+fn frame(kind: RecordKind, generation: u64, records: &[Vec<u8>], chain: [u8; 16]) -> Vec<u8> {
+    let mut out = vec![0; FRAME_HEADER_BYTES];
+    out.push(kind as u8);
+    put_u64(&mut out, generation);
+    put_u64(&mut out, records.len() as u64);
+    for record in records {
+        put_u64(&mut out, record.len() as u64);
+        out.extend_from_slice(record);
+    }
+    out.extend_from_slice(&chain);
+    out.push(FRAME_END);
+    let (header, body) = out.split_at_mut(FRAME_HEADER_BYTES);
+    header[..4].copy_from_slice(&FRAME_MAGIC);
+    header[4..8].copy_from_slice(&(body.len() as u32).to_le_bytes());
+    header[8..12].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    let crc = crc32c::crc32c(&header[..12]);
+    header[12..].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// What an intact header says of the body behind it.
+#[derive(Clone, Copy)]
+pub(super) struct FrameHeader {
+    pub body_bytes: usize,
+    body_crc: u32,
+}
+
+impl FrameHeader {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let header = bytes.first_chunk::<FRAME_HEADER_BYTES>()?;
+        let intact = header[..4] == FRAME_MAGIC && crc32c::crc32c(&header[..12]) == u32_at(header, 12);
+        let body_bytes = u32_at(header, 4) as usize;
+        (intact && body_bytes <= BODY_BYTES_MAX).then(|| Self {
+            body_bytes,
+            body_crc: u32_at(header, 8),
+        })
+    }
+
+    pub fn frame_bytes(&self) -> usize {
+        FRAME_HEADER_BYTES + self.body_bytes
+    }
+
+    /// The body, if all of it is there and unharmed. `bytes` begin with the header.
+    pub fn body<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let body = bytes.get(FRAME_HEADER_BYTES..self.frame_bytes())?;
+        (crc32c::crc32c(body) == self.body_crc).then_some(body)
+    }
+}
+
+/// A frame's body, taken apart.
+pub(super) struct Body<'a> {
+    pub kind: u8,
+    pub generation: u64,
+    pub records: Vec<&'a [u8]>,
+    pub chain: [u8; 16],
+}
+
+impl<'a> Body<'a> {
+    /// `None`: no build of this format version wrote these bytes.
+    pub fn decode(body: &'a [u8]) -> Option<Self> {
+        let mut input = Input(body);
+        let (kind, generation) = (input.byte()?, input.u64()?);
+        let records = (0..input.u64()?)
+            .map(|_| {
+                let len = input.u64()?;
+                input.bytes(len)
+            })
+            .collect::<Option<Vec<_>>>()?;
+        let chain = input.array()?;
+        let end = input.byte()?;
+        input
+            .finished(Self {
+                kind,
+                generation,
+                records,
+                chain,
+            })
+            .filter(|_| end == FRAME_END)
+    }
+
+    pub fn claim(&self) -> Option<ClaimRecord> {
+        match self.records[..] {
+            [record] if self.kind == RecordKind::Claim as u8 => ClaimRecord::decode(record),
+            _ => None,
+        }
+    }
+
+    /// The bindings, and the chain behind each when they stand behind `chain`.
+    pub fn bindings(&self, mut chain: Chain) -> Option<Vec<(EpochBinding, Chain)>> {
+        self.records
+            .iter()
+            .map(|record| {
+                chain = chain.then(RecordKind::Binding, record);
+                Some((decode_binding(record)?, chain))
+            })
+            .collect()
+    }
+}
+
+/// Where frames with an intact header begin in `bytes`, from the second byte on.
+pub(super) fn frames_within(bytes: &[u8]) -> impl Iterator<Item = (usize, FrameHeader)> + '_ {
+    (1..bytes.len())
+        .filter(|at| bytes[*at] == FRAME_MAGIC[0])
+        .filter_map(|at| Some((at, FrameHeader::decode(&bytes[at..])?)))
+}
+
+/// Whether a frame that begins `bytes`, at `offset` of the file, and can't be read is what a torn write leaves behind:
+/// too few bytes, or a sector that was never written. `next` is where the first intact header behind it stands, if any.
+///
+/// Appends that failed, too, may stand behind it, as when a full disk lets a few bytes through at each new start.
+pub(super) fn looks_torn(bytes: &[u8], offset: u64, next: usize) -> bool {
+    let mut end = next.min(bytes.len());
+    let scrap = |piece: &[u8]| FRAME_MAGIC.iter().zip(piece).all(|(magic, byte)| magic == byte);
+    // A frame's last byte is none of the magic's, not even with a flipped bit: a whole frame is not taken for scraps.
+    while let Some(len) = (1..FRAME_HEADER_BYTES.min(end)).find(|len| scrap(&bytes[end - len..end])) {
+        end -= len;
+    }
+    let bytes = &bytes[..end];
+    let into_sector = (offset % SECTOR as u64) as usize;
+    let (short, extent) = match FrameHeader::decode(bytes) {
+        Some(header) => (header.frame_bytes() > end, header.frame_bytes()),
+        // How long the frame is can't be known, so only the one or two sectors that hold its header can speak.
+        None => (
+            end < FRAME_HEADER_BYTES,
+            (into_sector + FRAME_HEADER_BYTES).next_multiple_of(SECTOR) - into_sector,
+        ),
+    };
+    let bytes = &bytes[..end.min(extent)];
+    let (head, rest) = bytes.split_at(bytes.len().min(SECTOR - into_sector));
+    let missing = |sector: &[u8]| sector.iter().all(|byte| *byte == 0);
+    short || missing(head) || rest.chunks(SECTOR).any(missing)
+}

@@ -1,0 +1,281 @@
+//! Looking at a ledger without holding it: what it says, and whether it is sound. Neither writes; both may run beside
+//! the service.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+
+use crate::error::Result;
+use crate::ledger::disk::{Disk, HostDisk};
+use crate::ledger::fold;
+use crate::ledger::frame::{Chain, FORMAT_VERSION};
+use crate::ledger::reader::{Frame, Reader, cannot, open_file};
+use crate::ledger::record::ClaimRecord;
+use crate::ledger::state::LedgerState;
+use crate::position::{EpochBinding, PartitionRange, SourceId};
+use crate::time::{Epoch, EventTime};
+
+/// What [`verify`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The application.
+    pub app: String,
+    /// The dataflow.
+    pub dataflow: String,
+    /// Size of what was read.
+    pub bytes: u64,
+    /// Claims that count.
+    pub claims: u64,
+    /// Claims that came second.
+    pub claims_void: u64,
+    /// Generation of the last owner.
+    pub generation: u64,
+    /// Bindings that count.
+    pub bindings: u64,
+    /// Bindings written by owners that had been replaced.
+    pub bindings_late: u64,
+    /// First bound epoch.
+    pub first: Option<Epoch>,
+    /// Last bound epoch.
+    pub last: Option<Epoch>,
+    /// Records bound.
+    pub records: u64,
+    /// Pieces that were torn and then cut by a claim, and their bytes.
+    pub cuts: u64,
+    /// Bytes of those pieces.
+    pub bytes_cut: u64,
+    /// Bytes at the end that are not a whole frame: a write under way, or one that was interrupted.
+    pub bytes_torn: u64,
+    /// The hash chain behind the last counted record.
+    pub chain: Chain,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let epoch = |epoch: Option<Epoch>| match epoch {
+            Some(epoch) => format!("{epoch} ({})", epoch.opened_at()),
+            None => "none".to_owned(),
+        };
+        writeln!(f, "app         {}", self.app)?;
+        writeln!(f, "dataflow    {}", self.dataflow)?;
+        writeln!(f, "size        {} bytes, format {FORMAT_VERSION}", self.bytes)?;
+        writeln!(
+            f,
+            "generation  {}, {} claims, {} void",
+            self.generation, self.claims, self.claims_void
+        )?;
+        writeln!(
+            f,
+            "epochs      {}, {} records, {} late",
+            self.bindings, self.records, self.bindings_late
+        )?;
+        writeln!(f, "first       {}", epoch(self.first))?;
+        writeln!(f, "last        {}", epoch(self.last))?;
+        writeln!(f, "cut         {} pieces, {} bytes", self.cuts, self.bytes_cut)?;
+        writeln!(f, "unfinished  {} bytes at the end", self.bytes_torn)?;
+        write!(f, "chain       {}", self.chain)
+    }
+}
+
+/// Reads the whole ledger in `dir` and checks every checksum, the hash chain, and that the bindings follow on each other.
+///
+/// # Errors
+/// As [`Ledger::open`](crate::ledger::Ledger::open); the first damage that is met.
+pub fn verify(dir: &Path) -> Result<Report> {
+    verify_on(&HostDisk, dir)
+}
+
+/// As [`verify`], on a given disk.
+pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
+    let (file, header, mut reader) = open_file(disk, dir, false)?;
+    let mut report = Report {
+        app: header.app,
+        dataflow: header.dataflow,
+        bytes: file.len().map_err(|error| cannot("read", dir, &error))?,
+        claims: 0,
+        claims_void: 0,
+        generation: 0,
+        bindings: 0,
+        bindings_late: 0,
+        first: None,
+        last: None,
+        records: 0,
+        cuts: 0,
+        bytes_cut: 0,
+        bytes_torn: 0,
+        chain: reader.cursor.chain,
+    };
+    let mut state = LedgerState::default();
+    while let Some(frame) = reader.next_frame()? {
+        match &frame {
+            Frame::Claim(_) => report.claims += 1,
+            Frame::Void(_) => report.claims_void += 1,
+            Frame::Late { bindings, .. } => report.bindings_late += *bindings as u64,
+            Frame::Cut { bytes } => {
+                (report.cuts, report.bytes_cut) = (report.cuts + 1, report.bytes_cut + bytes)
+            }
+            Frame::Bindings(bindings) => {
+                report.first = report
+                    .first
+                    .or(bindings.first().map(|(binding, _)| binding.epoch));
+                report.records += bindings.iter().map(|(binding, _)| binding.records()).sum::<u64>();
+            }
+        }
+        fold(&reader, &mut state, frame)?;
+    }
+    (report.generation, report.bindings) = (reader.cursor.generation, reader.cursor.bindings);
+    (report.last, report.chain) = (reader.cursor.last, reader.cursor.chain);
+    report.bytes_torn = reader.torn.unwrap_or(0);
+    Ok(report)
+}
+
+/// The ledger in `dir` as lines for a person: every claim, and the epochs within `epochs`.
+///
+/// ```text
+/// claim  generation 1 (build 1.4.0, claimed 2026-11-23T03:00:00Z)  sources: payments
+/// epoch  1795402800000000  2026-11-23T03:00:00Z  500 records
+///          payments/3  [1200, 1700)  500 records  event time up to 2026-11-23T02:59:59.8Z
+///          payments    watermark 2026-11-23T02:59:54.8Z
+/// ```
+pub fn show(dir: &Path, epochs: impl RangeBounds<Epoch>) -> Result<Show> {
+    show_on(&HostDisk, dir, epochs)
+}
+
+/// As [`show`], on a given disk.
+pub fn show_on(disk: &dyn Disk, dir: &Path, epochs: impl RangeBounds<Epoch>) -> Result<Show> {
+    let (_, header, reader) = open_file(disk, dir, false)?;
+    let first = format!("ledger of app `{}`, dataflow `{}`", header.app, header.dataflow);
+    let epochs = (epochs.start_bound().cloned(), epochs.end_bound().cloned());
+    Ok(Show {
+        reader: Some(reader),
+        epochs,
+        names: BTreeMap::new(),
+        lines: VecDeque::from([first]),
+    })
+}
+
+/// The lines of [`show`]; ends after an error.
+pub struct Show {
+    reader: Option<Reader>,
+    epochs: (Bound<Epoch>, Bound<Epoch>),
+    names: BTreeMap<SourceId, String>,
+    lines: VecDeque<String>,
+}
+
+impl Iterator for Show {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(line) = self.lines.pop_front() {
+                return Some(Ok(line));
+            }
+            match self.reader.as_mut()?.next_frame() {
+                Ok(Some(frame)) => self.frame(frame),
+                Ok(None) => {
+                    let torn = self.reader.take().and_then(|reader| reader.torn);
+                    self.lines
+                        .extend(torn.map(|bytes| format!("end    {bytes} bytes of an unfinished write")));
+                }
+                Err(error) => {
+                    self.reader = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl Show {
+    fn frame(&mut self, frame: Frame) {
+        match frame {
+            Frame::Claim(claim) => self.claim(&claim),
+            Frame::Void(claim) => self.lines.push_back(format!("void   {}", claim.describe())),
+            Frame::Bindings(bindings) => bindings.iter().for_each(|(binding, _)| self.binding(binding)),
+            Frame::Late { generation, bindings } => {
+                self.lines.push_back(format!(
+                    "late   {bindings} epochs of generation {generation}, not counted"
+                ));
+            }
+            Frame::Cut { bytes } => self
+                .lines
+                .push_back(format!("cut    {bytes} bytes of an interrupted write")),
+        }
+    }
+
+    fn claim(&mut self, claim: &ClaimRecord) {
+        let sources = claim.claim.sources.iter();
+        self.names
+            .extend(sources.clone().map(|(id, name)| (*id, name.clone())));
+        let names: Vec<_> = sources.map(|(_, name)| name.as_str()).collect();
+        self.lines.push_back(format!(
+            "claim  {}  sources: {}",
+            claim.describe(),
+            names.join(", ")
+        ));
+    }
+
+    fn binding(&mut self, binding: &EpochBinding) {
+        let EpochBinding { epoch, .. } = binding;
+        if !self.epochs.contains(epoch) {
+            return;
+        }
+        let records = binding.records();
+        self.lines.push_back(format!(
+            "epoch  {epoch}  {}  {records} records",
+            epoch.opened_at()
+        ));
+        for range in &binding.ranges {
+            let line = range_line(&self.name(range.id.source), range);
+            self.lines.push_back(line);
+        }
+        for (source, watermark) in &binding.watermarks {
+            self.detail(*source, format_args!("watermark {watermark}"));
+        }
+        for (source, topic) in &binding.topics {
+            self.detail(*source, format_args!("topic id {topic:?}"));
+        }
+        for schema in &binding.schemas {
+            let text = schema
+                .fingerprint
+                .map_or("unknown to the registry".to_owned(), |hash| {
+                    format!("{hash:016x}")
+                });
+            self.detail(schema.source, format_args!("schema {}: {text}", schema.id));
+        }
+    }
+
+    fn detail(&mut self, source: SourceId, text: fmt::Arguments<'_>) {
+        let line = format!("         {}  {text}", self.name(source));
+        self.lines.push_back(line);
+    }
+
+    fn name(&self, source: SourceId) -> String {
+        self.names
+            .get(&source)
+            .cloned()
+            .unwrap_or_else(|| format!("source {:08x}", source.0))
+    }
+}
+
+fn range_line(source: &str, range: &PartitionRange) -> String {
+    let PartitionRange {
+        id,
+        lo,
+        hi,
+        records,
+        event_time_max,
+        idle,
+        ..
+    } = range;
+    let idle = if *idle { "  idle" } else { "" };
+    let time = match *event_time_max {
+        EventTime::MIN => String::new(),
+        time => format!("  event time up to {time}"),
+    };
+    format!(
+        "         {source}/{}  [{lo}, {hi})  {records} records{time}{idle}",
+        id.partition
+    )
+}

@@ -1,0 +1,138 @@
+//! A ledger in memory, for tests: the same claims, links and chain, nothing durable.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::ledger::frame::Chain;
+use crate::ledger::record::{Claim, ClaimRecord, RecordKind, encode_binding};
+use crate::ledger::state::LedgerState;
+use crate::ledger::{Bindings, LedgerStore, Recovered};
+use crate::position::EpochBinding;
+
+/// What a [`MemoryLedger`] writes to. Clones share it; it outlives its owners, as a directory would.
+#[derive(Clone, Default)]
+pub struct MemoryLog(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    bindings: Vec<(EpochBinding, Chain)>,
+    state: LedgerState,
+    claims: Vec<ClaimRecord>,
+    bytes: u64,
+}
+
+impl Kept {
+    fn chain(&self) -> Chain {
+        self.bindings.last().map_or(Chain([0; 32]), |(_, chain)| *chain)
+    }
+}
+
+impl MemoryLog {
+    /// All bindings so far.
+    pub fn bindings(&self) -> Vec<EpochBinding> {
+        self.0
+            .lock()
+            .bindings
+            .iter()
+            .map(|(binding, _)| binding.clone())
+            .collect()
+    }
+}
+
+/// A ledger in memory, held until the next one is opened on the same [`MemoryLog`].
+#[derive(Debug)]
+pub struct MemoryLedger {
+    log: MemoryLog,
+    generation: u64,
+}
+
+impl std::fmt::Debug for MemoryLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MemoryLog({} bindings)", self.0.lock().bindings.len())
+    }
+}
+
+impl MemoryLedger {
+    /// Takes the log over.
+    pub fn open(log: &MemoryLog, claim: Claim) -> Result<(Self, Recovered)> {
+        let mut kept = log.0.lock();
+        let previous = kept.claims.last().cloned();
+        if let Some(before) = previous.as_ref().map(|p| &p.claim)
+            && (&before.app, &before.dataflow) != (&claim.app, &claim.dataflow)
+        {
+            return Err(
+                Error::definition("the ledger belongs to another dataflow").detail(format!(
+                    "it is the ledger of app `{}`, dataflow `{}`; this is app `{}`, dataflow `{}`",
+                    before.app, before.dataflow, claim.app, claim.dataflow
+                )),
+            );
+        }
+        let generation = previous.as_ref().map_or(0, |p| p.generation) + 1;
+        let (nonce, time_us, end) = (clock::nonce(), clock::now_micros(), kept.bytes);
+        let chain = kept.chain().mark();
+        kept.claims.push(ClaimRecord {
+            generation,
+            nonce,
+            time_us,
+            end,
+            chain,
+            claim,
+        });
+        let (state, last) = (kept.state.clone(), kept.state.last());
+        let bindings = Bindings::new(kept.bindings.clone().into_iter().map(Ok));
+        let recovered = Recovered {
+            generation,
+            previous,
+            state,
+            last,
+            bindings,
+            notes: Vec::new(),
+        };
+        Ok((
+            Self {
+                log: log.clone(),
+                generation,
+            },
+            recovered,
+        ))
+    }
+}
+
+impl LedgerStore for MemoryLedger {
+    fn append(&mut self, bindings: &[EpochBinding]) -> Result<()> {
+        let mut kept = self.log.0.lock();
+        let newest = kept
+            .claims
+            .last()
+            .filter(|claim| claim.generation != self.generation);
+        if let Some(newest) = newest {
+            return Err(
+                Error::integrity("another process has taken over the ledger").detail(newest.describe())
+            );
+        }
+        for binding in bindings {
+            kept.state.apply(binding)?;
+            let mut bytes = Vec::new();
+            encode_binding(binding, &mut bytes);
+            let chain = kept.chain().then(RecordKind::Binding, &bytes);
+            kept.bytes += bytes.len() as u64;
+            kept.bindings.push((binding.clone(), chain));
+        }
+        Ok(())
+    }
+
+    fn len_bytes(&self) -> u64 {
+        self.log.0.lock().bytes
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn chain_hash(&self) -> Chain {
+        self.log.0.lock().chain()
+    }
+}

@@ -1,0 +1,436 @@
+//! What the ledger's records say, and their bytes.
+//!
+//! ```text
+//!  CLAIM    generation nonce time_us end chain build app dataflow sources        one at each start of a service
+//!  BINDING  epoch now ranges watermarks topics schemas                           one an epoch that moved something
+//!  RESTORE, RESULT, BASE                                                         numbers reserved, see [`RecordKind`]
+//! ```
+//!
+//! Integers are LEB128 varints, signed ones zigzag; hashes and source ids are fixed-width little-endian, as varints
+//! would lengthen them. Times are written as differences to the binding's `now`, which is written as its difference to
+//! the epoch; a range says by a flag what is as in the range before it. A binding stands for itself: `lo` is written
+//! although it repeats the last `hi`, so that a gap shows. Four partitions of one source come to about 110 bytes, of
+//! which 32 are the records' hashes.
+
+use crate::position::{EpochBinding, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
+use crate::time::{Epoch, EventTime};
+
+/// What a record is. The numbers are part of the format.
+///
+/// `Restore` (the epoch from which a generation restored), `ResultHash` (a hash of a step's result) and `Base` (what
+/// a trimmed ledger begins with) are reserved: this build neither writes nor reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// A process takes the ledger over.
+    Claim = 1,
+    /// What an epoch contains.
+    Binding = 2,
+    /// Reserved.
+    Restore = 3,
+    /// Reserved.
+    ResultHash = 4,
+    /// Reserved.
+    Base = 5,
+}
+
+impl RecordKind {
+    /// The name under which messages speak of a kind's number.
+    pub fn name(number: u8) -> &'static str {
+        match number {
+            1 => "CLAIM",
+            2 => "BINDING",
+            3 => "RESTORE",
+            4 => "RESULT",
+            5 => "BASE",
+            _ => "unknown",
+        }
+    }
+}
+
+/// Who opens a ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// The application.
+    pub app: String,
+    /// The dataflow: a ledger serves one.
+    pub dataflow: String,
+    /// The build that runs, as people name it.
+    pub build: String,
+    /// The dataflow's sources with their names, so that the ledger can be read without the program.
+    pub sources: Vec<(SourceId, String)>,
+}
+
+/// A claim as it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRecord {
+    /// Counts the owners of the ledger; a claim counts when its generation is higher than any counted before it.
+    pub generation: u64,
+    /// Tells two claims of one generation apart.
+    pub nonce: u64,
+    /// When it was made, microseconds since the Unix epoch.
+    pub time_us: u64,
+    /// Where the claimant saw the intact log end. Whatever stands between there and the claim, and can't be read, was
+    /// torn before the claim was made.
+    pub end: u64,
+    /// The first half of the hash chain at `end`.
+    pub chain: [u8; 16],
+    /// Who claims.
+    pub claim: Claim,
+}
+
+impl ClaimRecord {
+    /// How messages name the claim: `generation 3 (build 1.4.0, claimed 2026-11-23T03:00:00Z)`.
+    pub(super) fn describe(&self) -> String {
+        let time = Epoch(self.time_us).opened_at();
+        format!(
+            "generation {} (build {}, claimed {time})",
+            self.generation, self.claim.build
+        )
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.generation);
+        out.extend_from_slice(&self.nonce.to_le_bytes());
+        put_u64(out, self.time_us);
+        put_u64(out, self.end);
+        out.extend_from_slice(&self.chain);
+        put_str(out, &self.claim.build);
+        put_str(out, &self.claim.app);
+        put_str(out, &self.claim.dataflow);
+        put_u64(out, self.claim.sources.len() as u64);
+        for (source, name) in &self.claim.sources {
+            out.extend_from_slice(&source.0.to_le_bytes());
+            put_str(out, name);
+        }
+    }
+
+    /// `None`: these are not the bytes of a claim.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut input = Input(bytes);
+        let (generation, nonce, time_us, end) = (
+            input.u64()?,
+            u64::from_le_bytes(input.array()?),
+            input.u64()?,
+            input.u64()?,
+        );
+        let chain = input.array()?;
+        let (build, app, dataflow) = (input.string()?, input.string()?, input.string()?);
+        let sources = (0..input.u64()?)
+            .map(|_| Some((input.source()?, input.string()?)))
+            .collect::<Option<Vec<_>>>()?;
+        let claim = Claim {
+            app,
+            dataflow,
+            build,
+            sources,
+        };
+        input.finished(Self {
+            generation,
+            nonce,
+            time_us,
+            end,
+            chain,
+            claim,
+        })
+    }
+}
+
+const SAME_SOURCE: u8 = 1;
+const IDLE: u8 = 2;
+const RECORDS_ARE_SPAN: u8 = 4;
+const NO_EVENT_TIME: u8 = 8;
+const SAME_LIMIT: u8 = 16;
+
+pub(super) fn encode_binding(binding: &EpochBinding, out: &mut Vec<u8>) {
+    put_u64(out, binding.epoch.0);
+    put_i64(out, binding.now.0.wrapping_sub(binding.epoch.0 as i64));
+    put_u64(out, binding.ranges.len() as u64);
+    let mut before: Option<&PartitionRange> = None;
+    for range in &binding.ranges {
+        encode_range(range, before, binding.now, out);
+        before = Some(range);
+    }
+    put_u64(out, binding.watermarks.len() as u64);
+    for (source, watermark) in &binding.watermarks {
+        out.extend_from_slice(&source.0.to_le_bytes());
+        put_i64(out, binding.now.0.wrapping_sub(watermark.0));
+    }
+    put_u64(out, binding.topics.len() as u64);
+    for (source, topic) in &binding.topics {
+        out.extend_from_slice(&source.0.to_le_bytes());
+        out.extend_from_slice(&topic.0);
+    }
+    put_u64(out, binding.schemas.len() as u64);
+    for schema in &binding.schemas {
+        out.extend_from_slice(&schema.source.0.to_le_bytes());
+        put_u64(out, u64::from(schema.id));
+        out.push(u8::from(schema.fingerprint.is_some()));
+        if let Some(fingerprint) = schema.fingerprint {
+            out.extend_from_slice(&fingerprint.to_le_bytes());
+        }
+    }
+}
+
+fn encode_range(range: &PartitionRange, before: Option<&PartitionRange>, now: EventTime, out: &mut Vec<u8>) {
+    let span = range.hi.wrapping_sub(range.lo);
+    let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+    let flags = flag(
+        before.is_some_and(|b| b.id.source == range.id.source),
+        SAME_SOURCE,
+    ) | flag(range.idle, IDLE)
+        | flag(range.records == span as u64, RECORDS_ARE_SPAN)
+        | flag(range.event_time_max == EventTime::MIN, NO_EVENT_TIME)
+        | flag(before.is_some_and(|b| b.limit == range.limit), SAME_LIMIT);
+    out.push(flags);
+    if flags & SAME_SOURCE == 0 {
+        out.extend_from_slice(&range.id.source.0.to_le_bytes());
+    }
+    put_u64(out, u64::from(range.id.partition));
+    put_i64(out, range.lo);
+    put_u64(out, span as u64);
+    if flags & RECORDS_ARE_SPAN == 0 {
+        put_u64(out, range.records);
+    }
+    out.extend_from_slice(&range.hash.to_le_bytes());
+    if flags & NO_EVENT_TIME == 0 {
+        put_i64(out, now.0.wrapping_sub(range.event_time_max.0));
+    }
+    if flags & SAME_LIMIT == 0 {
+        put_i64(out, range.limit.0.wrapping_sub(now.0));
+    }
+}
+
+/// `None`: these are not the bytes of a binding.
+pub(super) fn decode_binding(bytes: &[u8]) -> Option<EpochBinding> {
+    let mut input = Input(bytes);
+    let epoch = Epoch(input.u64()?);
+    let now = EventTime((epoch.0 as i64).wrapping_add(input.i64()?));
+    let mut ranges: Vec<PartitionRange> = Vec::new();
+    for _ in 0..input.u64()? {
+        let range = decode_range(&mut input, ranges.last(), now)?;
+        ranges.push(range);
+    }
+    let watermarks = (0..input.u64()?)
+        .map(|_| Some((input.source()?, EventTime(now.0.wrapping_sub(input.i64()?)))))
+        .collect::<Option<Vec<_>>>()?;
+    let topics = (0..input.u64()?)
+        .map(|_| Some((input.source()?, TopicId(input.array()?))))
+        .collect::<Option<Vec<_>>>()?;
+    let schemas = (0..input.u64()?)
+        .map(|_| {
+            let (source, id) = (input.source()?, u32::try_from(input.u64()?).ok()?);
+            let fingerprint = match input.byte()? {
+                0 => None,
+                1 => Some(u64::from_le_bytes(input.array()?)),
+                _ => return None,
+            };
+            Some(SchemaSeen {
+                source,
+                id,
+                fingerprint,
+            })
+        })
+        .collect::<Option<Vec<_>>>()?;
+    input.finished(EpochBinding {
+        epoch,
+        now,
+        ranges,
+        watermarks,
+        topics,
+        schemas,
+    })
+}
+
+fn decode_range(
+    input: &mut Input<'_>,
+    before: Option<&PartitionRange>,
+    now: EventTime,
+) -> Option<PartitionRange> {
+    let flags = input.byte()?;
+    let has = |bit: u8| flags & bit != 0;
+    let source = if has(SAME_SOURCE) {
+        before?.id.source
+    } else {
+        input.source()?
+    };
+    let partition = u32::try_from(input.u64()?).ok()?;
+    let lo = input.i64()?;
+    let span = input.u64()?;
+    let records = if has(RECORDS_ARE_SPAN) { span } else { input.u64()? };
+    let hash = u64::from_le_bytes(input.array()?);
+    let event_time_max = match has(NO_EVENT_TIME) {
+        true => EventTime::MIN,
+        false => EventTime(now.0.wrapping_sub(input.i64()?)),
+    };
+    let limit = if has(SAME_LIMIT) {
+        before?.limit
+    } else {
+        EventTime(now.0.wrapping_add(input.i64()?))
+    };
+    Some(PartitionRange {
+        id: PartitionId { source, partition },
+        lo,
+        hi: lo.wrapping_add(span as i64),
+        records,
+        hash,
+        event_time_max,
+        limit,
+        idle: has(IDLE),
+    })
+}
+
+pub(super) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_i64(out: &mut Vec<u8>, value: i64) {
+    put_u64(out, ((value << 1) ^ (value >> 63)) as u64);
+}
+
+pub(super) fn put_str(out: &mut Vec<u8>, text: &str) {
+    put_u64(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Bytes still to be decoded. Every method is `None` where they end too early.
+pub(super) struct Input<'a>(pub(super) &'a [u8]);
+
+impl<'a> Input<'a> {
+    pub(super) fn byte(&mut self) -> Option<u8> {
+        Some(self.array::<1>()?[0])
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    pub(super) fn bytes(&mut self, len: u64) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(usize::try_from(len).ok()?)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return None;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn i64(&mut self) -> Option<i64> {
+        let value = self.u64()?;
+        Some((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    pub(super) fn string(&mut self) -> Option<String> {
+        let len = self.u64()?;
+        String::from_utf8(self.bytes(len)?.to_vec()).ok()
+    }
+
+    fn source(&mut self) -> Option<SourceId> {
+        Some(SourceId(u32::from_le_bytes(self.array()?)))
+    }
+
+    /// `value`, if nothing is left over.
+    pub(super) fn finished<T>(self, value: T) -> Option<T> {
+        self.0.is_empty().then_some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn edgy() -> impl Strategy<Value = i64> {
+        prop_oneof![any::<i64>(), Just(i64::MIN), Just(i64::MAX), -5i64..5]
+    }
+
+    prop_compose! {
+        fn range()(source in 0u32..3, partition in any::<u32>(), lo in edgy(), hi in edgy(), records in any::<u64>(),
+                   hash in any::<u64>(), max in edgy(), limit in edgy(), idle in any::<bool>()) -> PartitionRange {
+            PartitionRange { id: PartitionId { source: SourceId(source), partition }, lo, hi, records, hash,
+                             event_time_max: EventTime(max), limit: EventTime(limit), idle }
+        }
+    }
+
+    prop_compose! {
+        fn binding()(epoch in any::<u64>(), now in edgy(), ranges in prop::collection::vec(range(), 0..6),
+                     watermarks in prop::collection::vec((any::<u32>(), edgy()), 0..3),
+                     topics in prop::collection::vec((any::<u32>(), any::<[u8; 16]>()), 0..3),
+                     schemas in prop::collection::vec((any::<u32>(), any::<u32>(), any::<Option<u64>>()), 0..3))
+                    -> EpochBinding {
+            EpochBinding {
+                epoch: Epoch(epoch),
+                now: EventTime(now),
+                ranges,
+                watermarks: watermarks.into_iter().map(|(s, t)| (SourceId(s), EventTime(t))).collect(),
+                topics: topics.into_iter().map(|(s, t)| (SourceId(s), TopicId(t))).collect(),
+                schemas: schemas.into_iter()
+                    .map(|(s, id, fingerprint)| SchemaSeen { source: SourceId(s), id, fingerprint }).collect(),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_binding_comes_back(binding in binding()) {
+            let mut bytes = Vec::new();
+            encode_binding(&binding, &mut bytes);
+            prop_assert_eq!(decode_binding(&bytes), Some(binding));
+            for len in 0..bytes.len() {
+                prop_assert_eq!(decode_binding(&bytes[..len]), None);
+            }
+        }
+
+        #[test]
+        fn junk_is_no_binding_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_binding(&bytes);
+            let _ = ClaimRecord::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_binding_of_four_partitions_is_small() {
+        let now = EventTime(1_790_000_000_000_000);
+        let source = SourceId::of("payments");
+        let range = |partition: u32| PartitionRange {
+            id: PartitionId { source, partition },
+            lo: 1_234_567_890 + i64::from(partition),
+            hi: 1_234_568_390 + i64::from(partition),
+            records: 500,
+            hash: 0x9e37_79b9_7f4a_7c15 ^ u64::from(partition),
+            event_time_max: EventTime(now.0 - 250_000 - i64::from(partition)),
+            limit: EventTime(now.0 + 3_600_000_000),
+            idle: false,
+        };
+        let binding = EpochBinding {
+            epoch: Epoch(now.0 as u64),
+            now,
+            ranges: (0..4).map(range).collect(),
+            watermarks: vec![(source, EventTime(now.0 - 5_250_003))],
+            topics: vec![],
+            schemas: vec![],
+        };
+        let mut bytes = Vec::new();
+        encode_binding(&binding, &mut bytes);
+        assert!(bytes.len() <= 116, "{} bytes", bytes.len());
+    }
+}

@@ -1,0 +1,346 @@
+//! What the ledger's bindings add up to: how far every partition was bound, every source's watermark, topics, schemas.
+//!
+//! ```text
+//!   state ── apply(binding n+1) ──▶ state'       refused, and the state unchanged, when the binding does not link on:
+//!                                                 epoch higher · lo = last hi · watermarks never back · same topic
+//! ```
+//!
+//! A pure fold without I/O: the ledger uses it when it opens and before it writes, the sequencer to know where it stands.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::{Error, Result};
+use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
+use crate::time::{Epoch, EventTime};
+
+/// One partition as of the last epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionState {
+    /// First offset that was ever bound.
+    pub first: Offset,
+    /// The offset up to which it is bound.
+    pub hi: Offset,
+    /// Highest valid event time up to there, [`EventTime::MIN`] if there was none.
+    pub event_time_max: EventTime,
+    /// Whether it is idle.
+    pub idle: bool,
+    /// Records bound so far.
+    pub records: u64,
+}
+
+/// One source as of the last epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceState {
+    /// The topic's id, once bound.
+    pub topic: Option<TopicId>,
+    /// The watermark, [`EventTime::MIN`] until one is bound.
+    pub watermark: EventTime,
+    /// Its partitions.
+    pub partitions: BTreeMap<u32, PartitionState>,
+    /// Schema ids seen, with the fingerprint of their text, or `None`: the registry did not know the id.
+    pub schemas: BTreeMap<u32, Option<u64>>,
+}
+
+impl Default for SourceState {
+    fn default() -> Self {
+        let (partitions, schemas) = (BTreeMap::new(), BTreeMap::new());
+        Self {
+            topic: None,
+            watermark: EventTime::MIN,
+            partitions,
+            schemas,
+        }
+    }
+}
+
+/// The fold of all bindings up to an epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerState {
+    last: Option<Epoch>,
+    sources: BTreeMap<SourceId, SourceState>,
+}
+
+impl LedgerState {
+    /// The last epoch applied.
+    pub fn last(&self) -> Option<Epoch> {
+        self.last
+    }
+
+    /// Every source that a binding has named.
+    pub fn sources(&self) -> &BTreeMap<SourceId, SourceState> {
+        &self.sources
+    }
+
+    /// One source.
+    pub fn source(&self, source: SourceId) -> Option<&SourceState> {
+        self.sources.get(&source)
+    }
+
+    /// One partition.
+    pub fn partition(&self, id: PartitionId) -> Option<&PartitionState> {
+        self.sources.get(&id.source)?.partitions.get(&id.partition)
+    }
+
+    /// The watermark of a source, [`EventTime::MIN`] if none is bound.
+    pub fn watermark(&self, source: SourceId) -> EventTime {
+        self.sources.get(&source).map_or(EventTime::MIN, |s| s.watermark)
+    }
+
+    /// Applies the next binding.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::Kind::Integrity) with epoch and partition when it does not follow on what was applied
+    /// before; the state is then as it was.
+    pub fn apply(&mut self, binding: &EpochBinding) -> Result<()> {
+        self.check(binding)?;
+        self.last = Some(binding.epoch);
+        for range in &binding.ranges {
+            let source = self.sources.entry(range.id.source).or_default();
+            let partition = source
+                .partitions
+                .entry(range.id.partition)
+                .or_insert(PartitionState {
+                    first: range.lo,
+                    hi: range.lo,
+                    event_time_max: EventTime::MIN,
+                    idle: false,
+                    records: 0,
+                });
+            partition.hi = range.hi;
+            partition.event_time_max = range.event_time_max;
+            partition.idle = range.idle;
+            partition.records = partition.records.saturating_add(range.records);
+        }
+        for (source, watermark) in &binding.watermarks {
+            self.sources.entry(*source).or_default().watermark = *watermark;
+        }
+        for (source, topic) in &binding.topics {
+            self.sources.entry(*source).or_default().topic = Some(*topic);
+        }
+        for seen in &binding.schemas {
+            self.sources
+                .entry(seen.source)
+                .or_default()
+                .schemas
+                .insert(seen.id, seen.fingerprint);
+        }
+        Ok(())
+    }
+
+    /// Whether [`apply`](Self::apply) would take the binding.
+    pub fn check(&self, binding: &EpochBinding) -> Result<()> {
+        let found = self
+            .check_epoch(binding)
+            .or_else(|| self.check_ranges(&binding.ranges))
+            .or_else(|| self.check_watermarks(&binding.watermarks))
+            .or_else(|| self.check_topics(&binding.topics))
+            .or_else(|| self.check_schemas(&binding.schemas));
+        let Some(detail) = found else { return Ok(()) };
+        let what = format!(
+            "the binding of epoch {} does not follow on the ledger",
+            binding.epoch
+        );
+        Err(Error::integrity(what).detail(detail))
+    }
+
+    fn check_epoch(&self, binding: &EpochBinding) -> Option<String> {
+        let last = self.last.filter(|last| binding.epoch <= *last)?;
+        Some(format!("epochs must increase, and the last one is {last}"))
+    }
+
+    fn check_ranges(&self, ranges: &[PartitionRange]) -> Option<String> {
+        let mut seen = BTreeSet::new();
+        ranges.iter().find_map(|range| {
+            let PartitionRange { id, lo, hi, .. } = *range;
+            let said = format!(
+                "source {:08x}, partition {}: range [{lo}, {hi})",
+                id.source.0, id.partition
+            );
+            if !seen.insert(id) {
+                return Some(format!("{said} is the second for this partition"));
+            }
+            if lo > hi {
+                return Some(format!("{said} ends before it begins"));
+            }
+            if lo == hi && range.records != 0 {
+                return Some(format!("{said} is empty, yet counts {} records", range.records));
+            }
+            let known = self.partition(id)?;
+            if known.hi != lo {
+                return Some(format!(
+                    "{said} should begin at {}, up to which it is bound",
+                    known.hi
+                ));
+            }
+            (range.event_time_max < known.event_time_max).then(|| {
+                let (from, to) = (known.event_time_max, range.event_time_max);
+                format!("{said}: the highest event time goes back from {from} to {to}")
+            })
+        })
+    }
+
+    fn check_watermarks(&self, watermarks: &[(SourceId, EventTime)]) -> Option<String> {
+        let mut seen = BTreeSet::new();
+        watermarks.iter().find_map(|(source, watermark)| {
+            let said = format!("source {:08x}", source.0);
+            if !seen.insert(*source) {
+                return Some(format!("{said} has two watermarks"));
+            }
+            let last = self.watermark(*source);
+            (*watermark < last).then(|| format!("{said}: the watermark goes back from {last} to {watermark}"))
+        })
+    }
+
+    fn check_topics(&self, topics: &[(SourceId, TopicId)]) -> Option<String> {
+        let mut seen = BTreeMap::new();
+        topics.iter().find_map(|(source, topic)| {
+            let known = self
+                .source(*source)
+                .and_then(|s| s.topic)
+                .or(seen.insert(*source, *topic));
+            let known = known.filter(|known| known != topic)?;
+            Some(format!(
+                "source {:08x} is bound to topic id {known:?}, not {topic:?}",
+                source.0
+            ))
+        })
+    }
+
+    /// An id that the registry did not know may become known; what is known does not change.
+    fn check_schemas(&self, schemas: &[SchemaSeen]) -> Option<String> {
+        let mut seen = BTreeMap::new();
+        schemas.iter().find_map(|schema| {
+            let before = seen.insert((schema.source, schema.id), schema.fingerprint);
+            let known = before.or_else(|| self.source(schema.source)?.schemas.get(&schema.id).copied());
+            let known = known
+                .flatten()
+                .filter(|known| schema.fingerprint != Some(*known))?;
+            Some(format!(
+                "source {:08x}: schema {} was {known:016x} when first seen",
+                schema.source.0, schema.id
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    const SOURCE: SourceId = SourceId(7);
+
+    fn binding(epoch: u64) -> EpochBinding {
+        let (ranges, watermarks, topics, schemas) = (vec![], vec![], vec![], vec![]);
+        EpochBinding {
+            epoch: Epoch(epoch),
+            now: EventTime(0),
+            ranges,
+            watermarks,
+            topics,
+            schemas,
+        }
+    }
+
+    fn range(lo: Offset, hi: Offset, max: i64) -> PartitionRange {
+        PartitionRange {
+            id: PartitionId {
+                source: SOURCE,
+                partition: 3,
+            },
+            lo,
+            hi,
+            records: (hi - lo).max(0) as u64,
+            hash: 1,
+            event_time_max: EventTime(max),
+            limit: EventTime::MAX,
+            idle: false,
+        }
+    }
+
+    fn started() -> LedgerState {
+        let mut state = LedgerState::default();
+        let mut first = binding(10);
+        first.ranges = vec![range(100, 110, 5)];
+        first.watermarks = vec![(SOURCE, EventTime(4))];
+        first.topics = vec![(SOURCE, TopicId([1; 16]))];
+        first.schemas = vec![SchemaSeen {
+            source: SOURCE,
+            id: 1,
+            fingerprint: None,
+        }];
+        state.apply(&first).unwrap();
+        state
+    }
+
+    fn refused(change: impl FnOnce(&mut EpochBinding)) -> String {
+        let mut state = started();
+        let mut next = binding(11);
+        change(&mut next);
+        let before = state.clone();
+        let error = state.apply(&next).unwrap_err();
+        assert_eq!(error.kind(), Kind::Integrity);
+        assert_eq!(state, before, "a refused binding leaves the state alone");
+        error.to_string()
+    }
+
+    #[test]
+    fn bindings_that_link_add_up() {
+        let mut state = started();
+        let mut next = binding(11);
+        next.ranges = vec![PartitionRange {
+            idle: true,
+            ..range(110, 112, 9)
+        }];
+        next.watermarks = vec![(SOURCE, EventTime(8))];
+        next.schemas = vec![SchemaSeen {
+            source: SOURCE,
+            id: 1,
+            fingerprint: Some(2),
+        }];
+        state.apply(&next).unwrap();
+        let partition = state
+            .partition(PartitionId {
+                source: SOURCE,
+                partition: 3,
+            })
+            .unwrap();
+        let (event_time_max, idle) = (EventTime(9), true);
+        assert_eq!(
+            *partition,
+            PartitionState {
+                first: 100,
+                hi: 112,
+                event_time_max,
+                idle,
+                records: 12
+            }
+        );
+        assert_eq!(state.watermark(SOURCE), EventTime(8));
+        assert_eq!(state.last(), Some(Epoch(11)));
+        assert_eq!(state.source(SOURCE).unwrap().schemas[&1], Some(2));
+    }
+
+    #[test]
+    fn what_does_not_link_is_refused() {
+        assert!(refused(|b| b.epoch = Epoch(10)).contains("the last one is 10"));
+        assert!(refused(|b| b.ranges = vec![range(111, 112, 9)]).contains("should begin at 110"));
+        assert!(refused(|b| b.ranges = vec![range(109, 112, 9)]).contains("partition 3"));
+        assert!(refused(|b| b.ranges = vec![range(110, 105, 9)]).contains("ends before it begins"));
+        assert!(refused(|b| b.ranges = vec![range(110, 111, 4)]).contains("highest event time goes back"));
+        assert!(refused(|b| b.ranges = vec![range(110, 111, 9), range(111, 112, 9)]).contains("second"));
+        let empty = PartitionRange {
+            records: 1,
+            ..range(110, 110, 9)
+        };
+        assert!(refused(|b| b.ranges = vec![empty]).contains("empty"));
+        assert!(refused(|b| b.watermarks = vec![(SOURCE, EventTime(3))]).contains("watermark goes back"));
+        assert!(refused(|b| b.topics = vec![(SOURCE, TopicId([2; 16]))]).contains("topic id"));
+        let schema = |fingerprint| SchemaSeen {
+            source: SOURCE,
+            id: 9,
+            fingerprint,
+        };
+        assert!(refused(|b| b.schemas = vec![schema(Some(1)), schema(None)]).contains("schema 9"));
+    }
+}
