@@ -225,6 +225,15 @@ proptest! {
 }
 
 #[test]
+fn no_generation_is_given_twice_even_over_a_loss_of_power() {
+    let disk = SimDisk::new();
+    for generation in 1..20 {
+        assert_eq!(open(&disk).unwrap().1.generation, generation);
+        disk.crash(generation);
+    }
+}
+
+#[test]
 fn cut_short_at_every_byte_a_prefix_is_left() {
     let all = simple(6);
     let (bytes, ends) = written(&all);
@@ -296,13 +305,16 @@ fn no_flipped_bit_ever_changes_a_binding() {
     }
 }
 
-/// What a torn claim leaves behind a damaged group does not pass the group off as torn, wherever the sectors fall.
+/// A claim behind a damaged group, whole or torn, does not pass the group off as torn, wherever the sectors fall.
 #[test]
-fn damage_in_the_last_group_shows_behind_a_torn_claim_too() {
+fn damage_in_the_last_group_shows_behind_a_claim_too() {
     for groups in 1..9 {
         let (bytes, ends) = written(&simple(groups));
+        let disk = disk_with(bytes.clone());
+        drop(open(&disk).unwrap());
+        let claim = disk.bytes(&file()).unwrap().split_off(bytes.len());
         for bit in ends[groups - 1] * 8..ends[groups] * 8 {
-            for scraps in [&[0u8; 700][..], &[0xd7, b'L', b'E'][..]] {
+            for scraps in [&[0u8; 700][..], &[0xd7, b'L', b'E'], &claim, &claim[..20]] {
                 let mut damaged = [&bytes, scraps].concat();
                 damaged[bit / 8] ^= 1 << (bit % 8);
                 let error = open(&disk_with(damaged)).expect_err("an acknowledged group was cut");
@@ -413,7 +425,12 @@ fn of_several_starters_exactly_one_wins() {
             disk.put(&file(), bytes[..ends[2] - 9].to_vec());
         }
         let barrier = Barrier::new(4);
-        let together = Hooked(disk.clone(), Arc::new(move || drop(barrier.wait())));
+        let together = Hooked(
+            disk.clone(),
+            Arc::new(move || {
+                barrier.wait();
+            }),
+        );
         let start = || {
             std::thread::spawn({
                 let disk = together.clone();
