@@ -16,7 +16,6 @@ pub mod ingest;
 pub mod ledger;
 pub mod metrics;
 pub mod operator;
-pub mod ledger;
 pub mod position;
 pub mod prelude;
 pub mod record;
