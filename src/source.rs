@@ -59,6 +59,8 @@ pub trait UpsertSource<K: Event, V: Event>: 'static {
 
 /// The running parts of a source.
 pub struct Opened<T> {
+    /// Name of the log that is read, as it stands in dead letters: the topic.
+    pub topic: String,
     /// Describes the source in plans and errors: ``topic `payments.transactions.v1` ``.
     pub description: String,
     /// Looks at the outside: partitions and their bounds.
@@ -74,6 +76,7 @@ impl<T: 'static> Opened<T> {
     /// the other mistakes.
     pub fn unreadable() -> Self {
         Self {
+            topic: String::new(),
             description: String::new(),
             driver: Arc::new(Nothing),
             rules: TimeRules::default(),
