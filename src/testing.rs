@@ -115,6 +115,12 @@ impl Harness {
         self
     }
 
+    /// How many records one read brings at most. No result depends on it, and a test may say so.
+    pub fn batch_max(&mut self, records: usize) -> &mut Self {
+        self.settings.bounds.batch_max = records.max(1);
+        self
+    }
+
     /// Adds records to a partition of a source. For a table they are `(key, Some(value))` or `(key, None)`, which deletes.
     ///
     /// Records of a source without an event-time function happen at the Unix epoch; see [`Harness::feed_at`].
