@@ -561,3 +561,6 @@ impl Sequencer {
 fn merge(reports: impl Iterator<Item = ReadTo>) -> Option<ReadTo> {
     reports.reduce(|before, last| ReadTo { timed: before.timed || last.timed, ..last })
 }
+
+#[cfg(test)]
+mod tests;
