@@ -33,8 +33,10 @@ use crate::bridge::{Halt, Waker};
 use crate::dataflow::plan::{Kind, Plan};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
+use crate::demo::Demo;
 use crate::error::{Error, Result};
 use crate::ingest::{self, Bounds, Ingest};
+use crate::metrics::{Counter, Metrics};
 use crate::operator::letters::letters;
 use crate::operator::serve::serve;
 use crate::operator::upsert::upsert;
@@ -50,9 +52,36 @@ use crate::view::{ViewSpec, Views};
 pub struct Flow {
     name: &'static str,
     build: Arc<dyn Fn(Dataflow<'_>) -> Result<()> + Send + Sync>,
+    demo: Option<DemoFunction>,
+    queries: &'static [&'static str],
 }
 
+/// Makes data for a first try.
+pub type DemoFunction = Arc<dyn Fn(&Demo) -> Result<()> + Send + Sync>;
+
 impl Flow {
+    /// Gives the dataflow data of its own, for `demo`: `make` writes topics until it is told to stop. `queries` are
+    /// paths to try, as in `/v1/views/spend/rows?limit=3`.
+    pub fn demo(
+        mut self,
+        make: impl Fn(&Demo) -> Result<()> + Send + Sync + 'static,
+        queries: &'static [&'static str],
+    ) -> Self {
+        self.demo = Some(Arc::new(make));
+        self.queries = queries;
+        self
+    }
+
+    /// What makes its demo data.
+    pub fn demo_function(&self) -> Option<&DemoFunction> {
+        self.demo.as_ref()
+    }
+
+    /// Paths to try.
+    pub fn demo_queries(&self) -> &'static [&'static str] {
+        self.queries
+    }
+
     /// Its name.
     pub fn name(&self) -> &'static str {
         self.name
@@ -86,7 +115,7 @@ pub fn dataflow<R: Outcome>(
     name: &'static str,
     build: impl Fn(Dataflow<'_>) -> R + Send + Sync + 'static,
 ) -> Flow {
-    Flow { name, build: Arc::new(move |flow| build(flow).outcome()) }
+    Flow { name, build: Arc::new(move |flow| build(flow).outcome()), demo: None, queries: &[] }
 }
 
 /// What a dataflow is built with on one worker.
@@ -99,6 +128,8 @@ pub struct Context {
     pub desk: Rc<Desk>,
     /// The process's views.
     pub views: Arc<Views>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Where an error goes that the service can't go on with.
     pub halt: Halt,
     /// Passes an epoch once all operators of all workers are done with it.
@@ -121,6 +152,7 @@ impl Context {
             bounds: Bounds::default(),
             desk: Desk::new(),
             views: Views::new(1),
+            metrics: Metrics::new(),
             halt: Halt::default(),
             probe: Handle::new(),
             plan: RefCell::default(),
@@ -133,6 +165,14 @@ impl Context {
     #[track_caller]
     fn step(&self, name: &str, kind: Kind, from: &[Rc<str>]) -> Rc<str> {
         self.plan.borrow_mut().step(name, kind, from, Location::caller())
+    }
+
+    /// Counts what is late for a step, under the names of the sources that it takes from.
+    fn late_counter(&self, sources: &[SourceId], step: &str) -> Counter {
+        let plan = self.plan.borrow();
+        let named = plan.sources.iter().map(|source| &source.rules).filter(|rules| sources.contains(&rules.id));
+        let names = named.map(|rules| rules.name.as_str()).collect::<Vec<_>>().join(",");
+        self.metrics.source(&names).late(step)
     }
 
     fn mistake(&self, mistake: impl Into<String>) {
@@ -241,6 +281,8 @@ impl<'s> Dataflow<'s> {
                 bounds: context.bounds,
                 desk: context.desk.clone(),
                 halt: context.halt.clone(),
+                metrics: context.metrics.source(name),
+                held: context.metrics.worker(self.scope.index()),
             }
         };
         let (events, dead) = ingest::ingest(self.scope, name, make);

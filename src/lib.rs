@@ -4,11 +4,14 @@
 //! with rows that are consistent at a named moment.
 
 pub mod bridge;
+pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod dataflow;
+pub mod demo;
 pub mod error;
 pub mod health;
+pub mod http;
 pub mod ingest;
 pub mod ledger;
 pub mod metrics;
@@ -24,6 +27,7 @@ pub mod time;
 pub mod timeline;
 pub mod view;
 
+pub use cli::main;
 pub use dataflow::{Flow, dataflow};
 pub use error::{Error, Kind, Result};
 pub use operator::aggregate::Aggregate;

@@ -21,20 +21,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::bridge::Waker;
 use crate::codec::Cause;
+use crate::codec::registry::Registry;
 use crate::error::Result;
 use crate::position::{Offset, PartitionId, Position, SourceId, TopicId};
 use crate::record::{Event, Timed};
 use crate::time::EventTime;
 
 /// Where dataflows run: what sources and sinks need to know of the world. Made from the settings.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Environment {
     /// Bootstrap servers of Kafka, as in `127.0.0.1:9092`.
     pub kafka: String,
     /// Further librdkafka properties.
     pub kafka_properties: Vec<(String, String)>,
-    /// Address of the schema registry's Confluent-compatible API.
-    pub registry: Option<String>,
+    /// The schema registry.
+    pub registry: Option<Registry>,
     /// Consumer group under which progress is shown to lag tools.
     pub group: String,
 }

@@ -178,6 +178,19 @@ impl<K, V> Shard<K, V> {
         }
     }
 
+    /// Rows stored, and superseded versions.
+    #[cfg(test)]
+    pub(crate) fn stored(&self) -> (usize, usize) {
+        self.buckets.iter().fold((0, 0), |(rows, older), bucket| {
+            let bucket = bucket.read();
+            let versions = bucket
+                .rows
+                .values()
+                .map(|row| row.older.as_ref().map_or(0, |older| older.len()));
+            (rows + bucket.rows.len(), older + versions.sum::<usize>())
+        })
+    }
+
     fn note(&self, epoch: Epoch, superseded: usize, hash: u64) {
         let mut log = self.log.lock();
         log.superseded += superseded;

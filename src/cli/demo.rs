@@ -1,0 +1,111 @@
+//! `demo`: a dataflow with data of its own, by default with everything in this process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::cli::serve::{Running, environment, log_to_stderr, tokio};
+use crate::cli::{DemoArguments, choose};
+use crate::codec::registry::Registry;
+use crate::dataflow::Flow;
+use crate::demo::{Demo, registry};
+use crate::error::{Error, Result};
+use crate::source::embedded::{EmbeddedBroker, Producer, create_topic};
+
+pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
+    log_to_stderr(arguments.service.log);
+    let with_demo: Vec<Flow> = flows.iter().filter(|flow| flow.demo_function().is_some()).cloned().collect();
+    if with_demo.is_empty() {
+        return Err(Error::definition("no dataflow here has a demo").hint("give it one: `dataflow(..).demo(..)`"));
+    }
+    let flow = choose(&with_demo, arguments.dataflow.as_deref())?;
+    let tokio = tokio()?;
+
+    let embedded = if arguments.kafka.is_none() { Some(Arc::new(EmbeddedBroker::start(1)?)) } else { None };
+    let kafka = match (&arguments.kafka, &embedded) {
+        (Some(kafka), _) => kafka.clone(),
+        (None, Some(broker)) => broker.bootstrap_servers(),
+        (None, None) => unreachable!("one of them is there"),
+    };
+    let url = match &arguments.registry {
+        Some(url) => url.clone(),
+        None => registry::start(tokio.handle())?,
+    };
+    let registry = Registry::new(&url, tokio.handle().clone())?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let data = Data::at(arguments.data_dir.clone(), embedded.is_some())?;
+
+    let writing = {
+        let (flow, stop, registry, kafka, embedded) =
+            (flow.clone(), stop.clone(), registry.clone(), kafka.clone(), embedded.clone());
+        let (handle, rate) = (tokio.handle().clone(), arguments.rate);
+        let (made, ready) = std::sync::mpsc::channel();
+        let write = move || -> Result<()> {
+            let producer = Producer::new(&kafka)?;
+            let on = handle.clone();
+            let topics = move |name: &str, partitions| match &embedded {
+                Some(broker) => broker.create_topic(name, partitions),
+                None => on.block_on(create_topic(&kafka, name, partitions)),
+            };
+            let demo = Demo::new(producer, registry, handle, stop, rate, topics, made);
+            let function = flow.demo_function().expect("chosen among those with a demo");
+            function(&demo)
+        };
+        let thread = std::thread::Builder::new().name("demo".into()).spawn(write);
+        let thread = thread.map_err(|error| Error::internal("cannot start a thread").detail(error))?;
+        // The dataflow starts once its topics are there: a missing topic is an error.
+        if ready.recv().is_err() {
+            return thread.join().unwrap_or_else(|_| Err(Error::definition("the demo panicked")));
+        }
+        thread
+    };
+    let mut env = environment(kafka, Some(registry));
+    if embedded.is_some() {
+        // The embedded broker answers a fetch when its time is up, even if a record came before.
+        env.kafka_properties.push(("fetch.wait.max.ms".into(), "5".into()));
+    }
+    let running = Running {
+        flow,
+        env,
+        data_dir: data.dir.join(flow.name()),
+        until_end: false,
+        service: &arguments.service,
+    };
+    let outcome = running.run(&tokio, |url| welcome(flow, url));
+    stop.store(true, Ordering::Release);
+    let written = writing.join().unwrap_or_else(|_| Err(Error::definition("the demo panicked")));
+    outcome.and(written)
+}
+
+fn welcome(flow: &Flow, url: &str) {
+    println!("\n`{}` is running, with demo data. It answers at {url}; Ctrl-C stops it.\n", flow.name());
+    println!("  curl {url}/v1/views");
+    for path in flow.demo_queries() {
+        println!("  curl '{url}{path}'");
+    }
+    println!();
+}
+
+/// The folder of the demo's ledger. An embedded broker forgets its topics, so what was bound to them is removed as well.
+struct Data {
+    dir: PathBuf,
+    temporary: bool,
+}
+
+impl Data {
+    fn at(given: Option<PathBuf>, embedded: bool) -> Result<Self> {
+        let name = format!("thalweg-demo-{}", std::process::id());
+        let dir = given.unwrap_or_else(|| if embedded { std::env::temp_dir().join(name) } else { "data/demo".into() });
+        std::fs::create_dir_all(&dir)
+            .map_err(|error| Error::outside(format!("cannot make the folder {}", dir.display())).detail(error))?;
+        Ok(Self { dir, temporary: embedded })
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        if self.temporary {
+            let _left_behind = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}

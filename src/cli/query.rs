@@ -1,0 +1,170 @@
+//! `query`: rows of a running service, as a table or as JSON.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::cli::{QueryArguments, serve};
+use crate::error::{Error, Result};
+
+#[derive(Deserialize)]
+struct Views {
+    views: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    name: String,
+    rows: u64,
+    key: Vec<Field>,
+    value: Vec<Field>,
+}
+
+#[derive(Deserialize)]
+struct Field {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct Rows {
+    #[serde(default)]
+    time: Option<String>,
+    #[serde(default)]
+    next: Option<String>,
+    rows: Vec<Box<RawValue>>,
+}
+
+pub(super) fn run(arguments: &QueryArguments) -> Result<()> {
+    let base = arguments.server.trim_end_matches('/');
+    let url = match &arguments.view {
+        None => format!("{base}/v1/views"),
+        Some(view) => format!("{base}/v1/views/{}/rows?{}", encode(view), conditions(&arguments.conditions)?),
+    };
+    let body = fetch(&url, base)?;
+    if arguments.json {
+        println!("{body}");
+    } else if arguments.view.is_none() {
+        print!("{}", views(&body)?);
+    } else {
+        print!("{}", rows(&body)?);
+    }
+    Ok(())
+}
+
+fn fetch(url: &str, base: &str) -> Result<String> {
+    serve::tokio()?.block_on(async {
+        let away = |error: reqwest::Error| {
+            Error::outside(format!("no answer from {base}")).detail(error).hint("is the service running there? --server URL names another")
+        };
+        let answer = reqwest::get(url).await.map_err(away)?;
+        let status = answer.status();
+        let body = answer.text().await.map_err(away)?;
+        if status.is_success() { Ok(body) } else { Err(problem(status.as_u16(), &body)) }
+    })
+}
+
+/// What the service's problem details say, as an error.
+fn problem(status: u16, body: &str) -> Error {
+    #[derive(Deserialize)]
+    struct Problem {
+        title: String,
+        detail: Option<String>,
+        hint: Option<String>,
+    }
+    match serde_json::from_str::<Problem>(body) {
+        Err(_) => Error::request(format!("the service answered {status}")).detail(body),
+        Ok(problem) => {
+            let error = Error::request(problem.title);
+            let error = problem.detail.into_iter().fold(error, Error::detail);
+            problem.hint.into_iter().fold(error, Error::hint)
+        }
+    }
+}
+
+fn conditions(given: &[String]) -> Result<String> {
+    let pair = |condition: &String| match condition.split_once('=') {
+        Some((field, value)) => Ok(format!("{}={}", encode(field), encode(value))),
+        None => Err(Error::request(format!("`{condition}` is no condition")).hint("write FIELD=VALUE, as in merchant=42")),
+    };
+    Ok(given.iter().map(pair).collect::<Result<Vec<_>>>()?.join("&"))
+}
+
+/// Percent-encodes all but unreserved characters.
+fn encode(text: &str) -> String {
+    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+fn views(body: &str) -> Result<String> {
+    let fields = |fields: &[Field]| {
+        fields.iter().map(|field| format!("{} {}", field.name, field.kind)).collect::<Vec<_>>().join(", ")
+    };
+    let listed: Views = serde_json::from_str(body)?;
+    let lines = listed.views.iter().map(|view| {
+        vec![view.name.clone(), view.rows.to_string(), fields(&view.key), fields(&view.value)]
+    });
+    Ok(table(&["view".into(), "rows".into(), "key".into(), "value".into()], lines.collect()))
+}
+
+fn rows(body: &str) -> Result<String> {
+    let answer: Rows = serde_json::from_str(body)?;
+    let mut columns: Vec<String> = Vec::new();
+    let mut lines = Vec::new();
+    for row in &answer.rows {
+        // Values stay as the service wrote them: no number is rounded on its way to the terminal.
+        let row = ordered(row.get())?;
+        for (name, _) in &row {
+            if !columns.contains(name) {
+                columns.push(name.clone());
+            }
+        }
+        lines.push(row.into_iter().collect::<BTreeMap<_, _>>());
+    }
+    let cells = |row: &BTreeMap<String, String>| columns.iter().map(|c| row.get(c).cloned().unwrap_or_default()).collect();
+    let mut out = table(&columns, lines.iter().map(cells).collect());
+    let more = if answer.next.is_some() { ", and more (limit=… shows them)" } else { "" };
+    let time = answer.time.unwrap_or_default();
+    out.push_str(&format!("{} rows{more}, as of {time}\n", lines.len()));
+    Ok(out)
+}
+
+/// The members of a JSON object in their order, values as written, strings without their quotes.
+fn ordered(object: &str) -> Result<Vec<(String, String)>> {
+    struct Members(Vec<(String, String)>);
+    impl<'de> Deserialize<'de> for Members {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Visitor;
+            impl<'de> serde::de::Visitor<'de> for Visitor {
+                type Value = Members;
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("a JSON object")
+                }
+                fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                    let mut members = Vec::new();
+                    while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                        let text = serde_json::from_str::<String>(value.get());
+                        members.push((name, text.unwrap_or_else(|_| value.get().to_owned())));
+                    }
+                    Ok(Members(members))
+                }
+            }
+            deserializer.deserialize_map(Visitor)
+        }
+    }
+    Ok(serde_json::from_str::<Members>(object)?.0)
+}
+
+fn table(head: &[String], lines: Vec<Vec<String>>) -> String {
+    let width = |column: usize| {
+        lines.iter().map(|line| line[column].chars().count()).chain([head[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    std::iter::once(line(head)).chain(lines.iter().map(|cells| line(cells))).collect()
+}

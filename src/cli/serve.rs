@@ -1,0 +1,163 @@
+//! `run`: a dataflow and its HTTP server, from start to a clean stop.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::{LogFormat, RunArguments, ServiceArguments, signal};
+use crate::codec::registry::Registry;
+use crate::dataflow::Flow;
+use crate::error::{Error, Result};
+use crate::health::Readiness;
+use crate::http::{self, HttpSettings};
+use crate::runtime::{self, Service, Settings, Store};
+use crate::source::Environment;
+
+/// How long a stop may take before the process ends regardless. What was bound is in the ledger, so nothing is lost.
+const STOP_MAX: Duration = Duration::from_secs(20);
+const TICK: Duration = Duration::from_millis(100);
+
+pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
+    log_to_stderr(arguments.service.log);
+    let tokio = tokio()?;
+    let registry = arguments.registry.as_deref().map(|url| Registry::new(url, tokio.handle().clone())).transpose()?;
+    let env = environment(arguments.kafka.clone(), registry);
+    let running = Running {
+        flow,
+        env,
+        data_dir: arguments.data_dir.join(flow.name()),
+        until_end: arguments.until_end,
+        service: &arguments.service,
+    };
+    running.run(&tokio, |_| {})
+}
+
+pub(super) fn environment(kafka: String, registry: Option<Registry>) -> Environment {
+    Environment { kafka, registry, group: "thalweg".into(), ..Environment::default() }
+}
+
+/// The runtime of everything asynchronous. One thread, as the workers want the cores.
+pub(super) fn tokio() -> Result<tokio::runtime::Runtime> {
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    built.map_err(|error| Error::internal("cannot start the asynchronous runtime").detail(error))
+}
+
+/// Log lines go to standard error; `RUST_LOG` chooses them.
+pub(super) fn log_to_stderr(format: LogFormat) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call in one process (a test) keeps the first one's settings.
+    let _set = match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    };
+}
+
+/// What `run` and `demo` have in common.
+pub(super) struct Running<'a> {
+    pub(super) flow: &'a Flow,
+    pub(super) env: Environment,
+    pub(super) data_dir: PathBuf,
+    pub(super) until_end: bool,
+    pub(super) service: &'a ServiceArguments,
+}
+
+impl Running<'_> {
+    /// Serves until a signal, the end of the input, or a halt. `ready` is called once with the server's URL.
+    pub(super) fn run(self, tokio: &tokio::runtime::Runtime, ready: impl FnOnce(&str)) -> Result<()> {
+        abort_on_panic();
+        let signal = {
+            let _inside = tokio.enter();
+            signal::listen()?
+        };
+        let plan = runtime::plan(self.flow, &self.env)?;
+        let settings = Settings {
+            workers: usize::from(self.service.workers),
+            store: Store::Directory(self.data_dir.clone()),
+            until_end: self.until_end,
+            env: self.env,
+            ..Settings::default()
+        };
+        let service = Service::start(self.flow, settings)?;
+        let readiness = Arc::new(Readiness::starting());
+        let state = http::State {
+            views: service.views().clone(),
+            sources: plan.sources.iter().map(|source| source.rules.name.clone()).collect(),
+            bindings: None,
+            metrics: service.metrics().clone(),
+            readiness: readiness.clone(),
+        };
+        let server = HttpSettings { address: self.service.http, ..HttpSettings::default() };
+        let server = http::serve(server, Arc::new(state), tokio.handle());
+        let server = match server {
+            Ok(server) => server,
+            Err(error) => {
+                service.stop();
+                let _stopped = service.join();
+                return Err(error);
+            }
+        };
+        let url = format!("http://{}", server.address());
+        tracing::info!(%url, dataflow = self.flow.name(), workers = self.service.workers, "serving");
+
+        let signal = tokio.spawn(signal);
+        let mut ready = Some(ready);
+        while !signal.is_finished() && !service.is_finished() && !service.halt().is_halted() {
+            if ready.is_some() && readied(&service, &readiness) {
+                ready.take().expect("just seen")(&url);
+            }
+            std::thread::sleep(TICK);
+        }
+        if signal.is_finished() {
+            let name = tokio.block_on(signal).unwrap_or("a signal");
+            tracing::info!("stopping for {name}: finishing what is bound");
+        }
+        readiness.wait_for("stopping", "the process is about to end");
+        let ended = end(service);
+        tokio.block_on(server.shutdown(Duration::from_secs(5)));
+        ended
+    }
+}
+
+/// Keeps the readiness up to date; whether there is nothing more to wait for.
+fn readied(service: &Service, readiness: &Readiness) -> bool {
+    match service.replaying() {
+        Some((closed, last)) => {
+            let closed = closed.map_or_else(|| "nothing yet".into(), |epoch| epoch.opened_at().to_string());
+            readiness.wait_for("replay", format!("at {closed}, of what was bound up to {}", last.opened_at()));
+        }
+        None => readiness.clear("replay"),
+    }
+    if service.is_live() {
+        readiness.clear("starting");
+    }
+    readiness.is_ready()
+}
+
+fn end(service: Service) -> Result<()> {
+    service.stop();
+    let halted = service.halt().clone();
+    let mut waited = Duration::ZERO;
+    while !service.is_finished() {
+        if waited >= STOP_MAX {
+            tracing::warn!("the stop took longer than {STOP_MAX:?}: ending as it is; the ledger has what was bound");
+            return halted.error().map_or(Ok(()), Err);
+        }
+        std::thread::sleep(TICK);
+        waited += TICK;
+    }
+    service.join().map(|_| ())
+}
+
+/// A panic in any thread ends the process: going on with a part of the workers would only hang. The hook is set here, as
+/// a cargo profile is not inherited by the crates that use this one.
+fn abort_on_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        eprintln!("error: a thread panicked; the process ends. What was bound is in the ledger and will be replayed.");
+        std::process::exit(101);
+    }));
+}

@@ -1,0 +1,160 @@
+//! Demos: a dataflow with data of its own, so that a first try needs no other service.
+//!
+//! ```text
+//!   thalweg demo ─▶ embedded broker ◀── demo function, paced ──▶ topics, schemas
+//!                   embedded registry        │
+//!                          └──────────▶ the dataflow, exactly as it runs on a real Kafka
+//! ```
+
+pub mod registry;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use crate::clock;
+use crate::codec::avro::Encoder;
+use crate::codec::registry::Registry;
+use crate::error::{Error, Result};
+use crate::source::embedded::Producer;
+use crate::time::EventTime;
+
+/// What a demo function writes with.
+pub struct Demo {
+    producer: Producer,
+    registry: Registry,
+    runtime: Handle,
+    stop: Arc<AtomicBool>,
+    rate: u64,
+    topics: Box<dyn Fn(&str, u32) -> Result<()>>,
+    ready: Sender<()>,
+}
+
+impl Demo {
+    pub(crate) fn new(
+        producer: Producer,
+        registry: Registry,
+        runtime: Handle,
+        stop: Arc<AtomicBool>,
+        rate: u64,
+        topics: impl Fn(&str, u32) -> Result<()> + 'static,
+        ready: Sender<()>,
+    ) -> Self {
+        Self { producer, registry, runtime, stop, rate, topics: Box::new(topics), ready }
+    }
+
+    /// A topic of Avro records, made if it is not there: its partitions, the schema of its keys (for a table's topic),
+    /// the schema of its values. Both are registered under the topic's name.
+    pub fn avro(&self, topic: &str, partitions: u32, key: Option<&str>, value: &str) -> Result<Topic<'_>> {
+        (self.topics)(topic, partitions)?;
+        let register = |part: &str, text: &str| {
+            let id = self.runtime.block_on(self.registry.register(&format!("{topic}-{part}"), text))?;
+            Ok::<_, Error>((id, text.to_owned()))
+        };
+        let key = key.map(|text| register("key", text)).transpose()?;
+        Ok(Topic { demo: self, name: topic.to_owned(), partitions, key, value: register("value", value)? })
+    }
+
+    /// Events a second that the demo was asked for.
+    pub fn rate(&self) -> u64 {
+        self.rate
+    }
+
+    /// Whether the demo is to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Calls `send` with 0, 1, 2, … at the demo's rate, by the wall clock, until the demo is stopped.
+    pub fn paced(&self, mut send: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        // All topics are there by now. Nobody listens a second time.
+        let _told = self.ready.send(());
+        let begun = clock::instant();
+        let mut sent = 0;
+        while !self.is_stopped() {
+            let due = (clock::instant().duration_since(begun).as_secs_f64() * self.rate as f64) as u64;
+            while sent < due && !self.is_stopped() {
+                send(sent)?;
+                sent += 1;
+            }
+            self.producer.poll();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
+
+/// A topic of a [`Demo`].
+pub struct Topic<'d> {
+    demo: &'d Demo,
+    name: String,
+    partitions: u32,
+    key: Option<(u32, String)>,
+    value: (u32, String),
+}
+
+impl Topic<'_> {
+    /// A writer of events.
+    pub fn events<V: Serialize>(&self) -> Result<Events<'_, V>> {
+        Ok(Events { topic: self, value: Encoder::new(self.value.0, &self.value.1)?, bytes: Vec::new() })
+    }
+
+    /// A writer of a table's rows. Needs a topic with a schema of keys.
+    pub fn rows<K: Serialize, V: Serialize>(&self) -> Result<Rows<'_, K, V>> {
+        let (id, text) = self.key.as_ref().ok_or_else(|| {
+            Error::definition(format!("topic `{}` has no schema of keys", self.name))
+        })?;
+        Ok(Rows { topic: self, key: Encoder::new(*id, text)?, value: Encoder::new(self.value.0, &self.value.1)? })
+    }
+
+    fn send(&self, partition: u32, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<()> {
+        let partition = partition % self.partitions;
+        self.demo.producer.send(&self.name, partition, clock::now(), key, value)
+    }
+
+    /// Writes bytes as they are, to show what becomes of a record that nobody can read.
+    pub fn send_raw(&self, partition: u32, payload: &[u8]) -> Result<()> {
+        self.send(partition, None, Some(payload))
+    }
+}
+
+/// Writes events to a topic.
+pub struct Events<'t, V> {
+    topic: &'t Topic<'t>,
+    value: Encoder<V>,
+    bytes: Vec<u8>,
+}
+
+impl<V: Serialize> Events<'_, V> {
+    /// Writes one event, now.
+    pub fn send(&mut self, partition: u32, value: &V) -> Result<()> {
+        self.bytes.clear();
+        self.value.encode_into(value, &mut self.bytes)?;
+        self.topic.send(partition, None, Some(&self.bytes))
+    }
+}
+
+/// Writes rows to a table's topic.
+pub struct Rows<'t, K, V> {
+    topic: &'t Topic<'t>,
+    key: Encoder<K>,
+    value: Encoder<V>,
+}
+
+impl<K: Serialize, V: Serialize> Rows<'_, K, V> {
+    /// Writes a row, or with `None` deletes it.
+    pub fn send(&self, key: &K, value: Option<&V>) -> Result<()> {
+        let (key, value) = (self.key.encode(key)?, value.map(|value| self.value.encode(value)).transpose()?);
+        let partition = (xxhash_rust::xxh3::xxh3_64(&key) % u64::from(self.topic.partitions)) as u32;
+        self.topic.send(partition, Some(&key), value.as_deref())
+    }
+}
+
+/// The time of "now" for demo data.
+pub fn now() -> EventTime {
+    clock::now()
+}

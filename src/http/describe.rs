@@ -1,0 +1,249 @@
+//! What there is: views with their fields, and epochs with what they contain.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::http::moment::{self, Wanted};
+use crate::http::problem::{Kind, Problem};
+use crate::http::server::Shared;
+use crate::http::{json, read};
+use crate::position::{EpochBinding, PartitionRange, SourceId};
+use crate::time::{Epoch, EventTime};
+use crate::view::schema::{Field, Numbers};
+use crate::view::serve::{ReadError, Serve};
+use crate::view::{AsOf, Moment};
+
+/// `GET /v1/views`
+pub(crate) async fn views(shared: &Shared) -> Result<Vec<u8>, Problem> {
+    let at = moment::find(shared, Wanted::default(), None).await?;
+    let mut out = Vec::with_capacity(4 << 10);
+    out.push(b'{');
+    json::moment(&mut out, at.epoch);
+    out.extend_from_slice(b",\"views\":[");
+    json::list(&mut out, shared.state.views.all(), |out, view| {
+        out.push(b'{');
+        describe(out, &*view, &at);
+        out.push(b'}');
+    });
+    out.extend_from_slice(b"]}");
+    Ok(out)
+}
+
+/// `GET /v1/views/{name}`
+pub(crate) async fn view(shared: &Shared, name: &str) -> Result<Vec<u8>, Problem> {
+    let view = read::view(shared, name)?;
+    let at = moment::find(shared, Wanted::default(), None).await?;
+    let mut out = Vec::with_capacity(1 << 10);
+    out.push(b'{');
+    json::moment(&mut out, at.epoch);
+    out.push(b',');
+    describe(&mut out, &*view, &at);
+    out.push(b'}');
+    Ok(out)
+}
+
+fn describe(out: &mut Vec<u8>, view: &dyn Serve, at: &Moment) {
+    let (spec, schema) = (view.spec(), view.schema());
+    out.extend_from_slice(b"\"name\":");
+    json::string(out, &spec.name);
+    out.extend_from_slice(b",\"description\":");
+    json::string(out, &spec.description);
+    out.extend_from_slice(b",\"watermark\":");
+    json::time(out, view.watermark(at));
+    out.extend_from_slice(b",\"key\":[");
+    json::list(out, &schema.key, field);
+    out.extend_from_slice(b"],\"value\":[");
+    json::list(out, &schema.value, field);
+    out.extend_from_slice(b"],\"windowed\":");
+    out.extend_from_slice(if spec.windows.is_some() { b"true" } else { b"false" });
+    out.extend_from_slice(b",\"rows\":");
+    json::number(out, view.rows_len());
+    out.extend_from_slice(b",\"keep\":");
+    match spec.keep {
+        Some(keep) => json::quoted(out, span(keep)),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.extend_from_slice(b",\"history\":");
+    json::quoted(out, span(spec.history));
+    out.extend_from_slice(b",\"changed\":");
+    json::number(out, view.changed(at));
+    out.extend_from_slice(b",\"as_of\":{\"oldest\":");
+    json::number(out, view.oldest());
+    out.extend_from_slice(b",\"newest\":");
+    json::number(out, at.epoch);
+    out.push(b'}');
+}
+
+/// A field's name, type, and its JSON form by default and with `numbers=string`, where the two differ.
+fn field(out: &mut Vec<u8>, field: &Field) {
+    let (exact, strings) = (field.ty.json(Numbers::Exact), field.ty.json(Numbers::Strings));
+    out.extend_from_slice(b"{\"name\":");
+    json::string(out, &field.name);
+    out.extend_from_slice(b",\"type\":");
+    json::quoted(out, &field.ty);
+    out.extend_from_slice(b",\"json\":");
+    json::string(out, exact);
+    if strings != exact {
+        out.extend_from_slice(b",\"json_wide\":");
+        json::string(out, strings);
+    }
+    out.push(b'}');
+}
+
+/// A duration in the largest unit that leaves no remainder: `24h`, `90s`, `1500ms`.
+pub(crate) fn span(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    match ms {
+        0 => "0s".to_owned(),
+        _ if ms.is_multiple_of(3_600_000) => format!("{}h", ms / 3_600_000),
+        _ if ms.is_multiple_of(60_000) => format!("{}m", ms / 60_000),
+        _ if ms.is_multiple_of(1_000) => format!("{}s", ms / 1_000),
+        _ => format!("{ms}ms"),
+    }
+}
+
+/// `GET /v1/epochs/{epoch}`
+pub(crate) async fn epoch(shared: &Arc<Shared>, text: &str) -> Result<Vec<u8>, Problem> {
+    let epoch = text.parse().map(Epoch).map_err(|_| {
+        Problem::new(Kind::EpochUnknown, format!("`{text}` is not an epoch"))
+            .hint("an epoch is a whole number")
+    })?;
+    let newest = moment::find(shared, Wanted::default(), None).await?;
+    if epoch > newest.epoch {
+        let detail = format!(
+            "epoch {epoch} has not been closed; the newest is {}",
+            newest.epoch
+        );
+        return Err(Problem::new(Kind::EpochUnknown, detail).number("newest", newest.epoch));
+    }
+    let remembered = match shared.state.views.moment(AsOf::Epoch(epoch)) {
+        Ok(at) if at.epoch == epoch => return Ok(binding(shared, &at.binding)),
+        // Between two that are remembered there is no other.
+        Ok(at) => Some(at.epoch),
+        Err(_gone) => None,
+    };
+    let found = match (&shared.state.bindings, remembered) {
+        (_, Some(_)) => None,
+        (None, None) => return Err(gone(shared, epoch)),
+        (Some(bindings), None) => {
+            let bindings = bindings.clone();
+            read::blocking(shared, move || bindings(epoch).map_err(Problem::internal)).await?
+        }
+    };
+    match found {
+        Some(found) => Ok(binding(shared, &found)),
+        None => {
+            let problem = Problem::new(Kind::EpochUnknown, format!("no epoch has the number {epoch}"));
+            Err(match remembered {
+                Some(before) => problem
+                    .number("before", before)
+                    .hint(format!("{before} is the nearest one before it")),
+                None => problem,
+            })
+        }
+    }
+}
+
+fn gone(shared: &Shared, epoch: Epoch) -> Problem {
+    match shared.state.views.moment(AsOf::Epoch(epoch)) {
+        Err(ReadError::Gone { oldest }) => Problem::new(
+            Kind::AsOfGone,
+            format!("what epoch {epoch} contains is no longer known; the oldest is {oldest}"),
+        )
+        .number("oldest", oldest),
+        _ => Problem::new(
+            Kind::AsOfGone,
+            format!("what epoch {epoch} contains is no longer known"),
+        ),
+    }
+}
+
+/// What of one source is in an epoch.
+#[derive(Default)]
+struct Part<'a> {
+    watermark: Option<EventTime>,
+    ranges: Vec<&'a PartitionRange>,
+}
+
+/// A binding as JSON, by names of sources. It names only what changed, as the ledger does.
+fn binding(shared: &Shared, binding: &EpochBinding) -> Vec<u8> {
+    let names: BTreeMap<SourceId, &str> = shared
+        .state
+        .sources
+        .iter()
+        .map(|name| (SourceId::of(name), name.as_str()))
+        .collect();
+    let named = |id: SourceId| {
+        names
+            .get(&id)
+            .map_or_else(|| format!("#{}", id.0), |name| (*name).to_owned())
+    };
+    let mut parts: BTreeMap<String, Part<'_>> = BTreeMap::new();
+    for range in &binding.ranges {
+        parts
+            .entry(named(range.id.source))
+            .or_default()
+            .ranges
+            .push(range);
+    }
+    for (source, watermark) in &binding.watermarks {
+        parts.entry(named(*source)).or_default().watermark = Some(*watermark);
+    }
+
+    let mut out = Vec::with_capacity(512);
+    out.push(b'{');
+    json::moment(&mut out, binding.epoch);
+    out.extend_from_slice(b",\"now\":");
+    json::time(&mut out, binding.now);
+    out.extend_from_slice(b",\"records\":");
+    json::number(&mut out, binding.records());
+    out.extend_from_slice(b",\"sources\":{");
+    json::list(&mut out, parts, |out, (name, part)| {
+        json::string(out, &name);
+        out.extend_from_slice(b":{");
+        if let Some(watermark) = part.watermark {
+            out.extend_from_slice(b"\"watermark\":");
+            json::time(out, watermark);
+            out.push(b',');
+        }
+        out.extend_from_slice(b"\"partitions\":{");
+        json::list(out, part.ranges, range);
+        out.extend_from_slice(b"}}");
+    });
+    out.extend_from_slice(b"}}");
+    out
+}
+
+fn range(out: &mut Vec<u8>, range: &PartitionRange) {
+    json::quoted(out, range.id.partition);
+    out.extend_from_slice(b":{\"lo\":");
+    json::number(out, range.lo);
+    out.extend_from_slice(b",\"hi\":");
+    json::number(out, range.hi);
+    out.extend_from_slice(b",\"records\":");
+    json::number(out, range.records);
+    out.extend_from_slice(b",\"event_time_max\":");
+    json::time(out, range.event_time_max);
+    out.extend_from_slice(b",\"idle\":");
+    out.extend_from_slice(if range.idle { b"true" } else { b"false" });
+    out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_the_largest_whole_unit() {
+        for (ms, text) in [
+            (0, "0s"),
+            (86_400_000, "24h"),
+            (600_000, "10m"),
+            (90_000, "90s"),
+            (1_500, "1500ms"),
+        ] {
+            assert_eq!(span(Duration::from_millis(ms)), text);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! From `as_of`, `after`, `wait` and a cursor to the one moment that an answer is read at.
+//!
+//! ```text
+//!  cursor           ─▶ exactly its epoch
+//!  as_of            ─▶ the newest closed epoch up to it
+//!  after (+ wait)   ─▶ the newest closed epoch, once it holds the records at these offsets
+//!  none of them     ─▶ the newest closed epoch
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::http::json;
+use crate::http::params::{After, Params, refused};
+use crate::http::problem::{Kind, Problem, nearest};
+use crate::http::server::Shared;
+use crate::position::{Offset, PartitionId, SourceId};
+use crate::time::Epoch;
+use crate::view::serve::{ReadError, Serve, cursor_epoch};
+use crate::view::{AsOf, Moment};
+
+/// Which moment a request asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    pub as_of: Option<AsOf>,
+    pub after: &'a [After],
+    pub cursor: Option<&'a str>,
+    pub wait: Option<Duration>,
+}
+
+impl<'a> Wanted<'a> {
+    pub(crate) fn by(params: &'a Params<'_>) -> Self {
+        Self {
+            as_of: params.as_of,
+            after: &params.after,
+            cursor: params.cursor.as_deref(),
+            wait: params.wait,
+        }
+    }
+}
+
+/// Finds the moment, waiting for it where that was asked for.
+///
+/// `view` is the one that will be read, if it is one: for the words of a refusal.
+pub(crate) async fn find(
+    shared: &Shared,
+    wanted: Wanted<'_>,
+    view: Option<&dyn Serve>,
+) -> Result<Arc<Moment>, Problem> {
+    let views = &shared.state.views;
+    if let Some(cursor) = wanted.cursor {
+        // The cursor was given out at a moment that met `as_of` and `after`: they may be repeated with it.
+        let epoch = cursor_epoch(cursor).map_err(|error| read(error, view))?;
+        let at = views
+            .moment(AsOf::Epoch(epoch))
+            .map_err(|error| read(error, view))?;
+        return match at.epoch == epoch {
+            true => Ok(at),
+            false => Err(Problem::new(
+                Kind::Cursor,
+                format!("the cursor is of epoch {epoch}, which is not kept here"),
+            )
+            .hint("begin again without the cursor")),
+        };
+    }
+    if wanted.as_of.is_some() && !wanted.after.is_empty() {
+        return Err(refused("after", "given without `as_of`", "both")
+            .hint("`after` asks for the newest epoch, `as_of` for a past one"));
+    }
+    if wanted.wait.is_some_and(|wait| wait > shared.settings.wait_max) {
+        let most = format!("at most {}ms", shared.settings.wait_max.as_millis());
+        return Err(refused(
+            "wait",
+            &most,
+            &format!("{}ms", wanted.wait.unwrap_or_default().as_millis()),
+        ));
+    }
+    let acknowledged = resolve(shared, wanted.after)?;
+    // An epoch named by number may lie ahead (another process answered the last request); a time is never ahead.
+    let least = match wanted.as_of {
+        Some(AsOf::Epoch(epoch)) => epoch,
+        _ => Epoch::ZERO,
+    };
+    let enough = |at: &Moment| at.epoch >= least && at.reached(&acknowledged);
+    let newest = match views.closed().filter(|at| enough(at)) {
+        Some(newest) => newest,
+        None => {
+            let waited = match wanted.wait {
+                Some(wait) => tokio::time::timeout(wait, views.wait(enough)).await.ok(),
+                None => None,
+            };
+            waited.ok_or_else(|| not_yet(shared, &wanted, least, &acknowledged))?
+        }
+    };
+    match wanted.as_of {
+        None => Ok(newest),
+        Some(as_of) => views.moment(as_of).map_err(|error| read(error, view)),
+    }
+}
+
+/// Names of sources to ids.
+fn resolve(shared: &Shared, after: &[After]) -> Result<Vec<(PartitionId, Offset)>, Problem> {
+    let sources = &shared.state.sources;
+    let one = |asked: &After| match sources.contains(&asked.source) {
+        true => {
+            let source = SourceId::of(&asked.source);
+            Ok((
+                PartitionId {
+                    source,
+                    partition: asked.partition,
+                },
+                asked.offset,
+            ))
+        }
+        false => {
+            let problem = Problem::new(
+                Kind::SourceUnknown,
+                format!("no source is named `{}`", asked.source),
+            );
+            Err(match nearest(&asked.source, sources.iter().map(String::as_str)) {
+                Some(name) => problem
+                    .text("nearest", name)
+                    .hint(format!("did you mean `{name}`?")),
+                None => problem.hint(format!("there are {}", sources.join(", "))),
+            })
+        }
+    };
+    after.iter().map(one).collect()
+}
+
+fn not_yet(
+    shared: &Shared,
+    wanted: &Wanted<'_>,
+    least: Epoch,
+    acknowledged: &[(PartitionId, Offset)],
+) -> Problem {
+    let newest = shared.state.views.closed();
+    let next = |id: PartitionId| newest.as_ref().and_then(|at| at.position(id));
+    let missing: Vec<_> = std::iter::zip(wanted.after, acknowledged)
+        .map(|(asked, (id, offset))| (asked, next(*id), *offset))
+        .filter(|(_, next, offset)| next.is_none_or(|next| next <= *offset))
+        .collect();
+    let detail = match &newest {
+        None => "no epoch has been closed yet".to_owned(),
+        Some(newest) if newest.epoch < least => {
+            format!(
+                "epoch {least} has not been closed; the newest is {}",
+                newest.epoch
+            )
+        }
+        Some(newest) => format!(
+            "{} of {} offsets are not in the views at epoch {}",
+            missing.len(),
+            acknowledged.len(),
+            newest.epoch
+        ),
+    };
+    let mut problem = Problem::new(Kind::NotYet, detail).retry_after(1);
+    if let Some(newest) = &newest {
+        problem = problem.number("epoch", newest.epoch);
+    }
+    if !missing.is_empty() {
+        problem = problem.member("partitions", |out| partitions(out, &missing));
+    }
+    match wanted.wait {
+        None => problem.hint("give `wait`, as in wait=2s, and the answer comes as soon as it can"),
+        Some(_) => problem.hint("ask again, or wait longer"),
+    }
+}
+
+/// Where each partition stands: what was asked for, and the next offset (`null`: nothing has been read yet).
+fn partitions(out: &mut Vec<u8>, missing: &[(&After, Option<Offset>, Offset)]) {
+    out.push(b'[');
+    json::list(out, missing, |out, (asked, next, offset)| {
+        out.extend_from_slice(b"{\"source\":");
+        json::string(out, &asked.source);
+        out.extend_from_slice(b",\"partition\":");
+        json::number(out, asked.partition);
+        out.extend_from_slice(b",\"asked\":");
+        json::number(out, offset);
+        out.extend_from_slice(b",\"next\":");
+        match next {
+            Some(next) => json::number(out, next),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.push(b'}');
+    });
+    out.push(b']');
+}
+
+/// A view's refusal as a problem.
+pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
+    let detail = error.to_string();
+    match error {
+        ReadError::NotYet => Problem::new(Kind::NotYet, detail).retry_after(1),
+        ReadError::Gone { oldest } => {
+            let detail = match view {
+                Some(view) => {
+                    let (name, history) = (&view.spec().name, super::describe::span(view.spec().history));
+                    format!("`{name}` keeps its versions for {history}; the oldest epoch is {oldest}")
+                }
+                None => format!("the oldest epoch that any view keeps is {oldest}"),
+            };
+            let problem = Problem::new(Kind::AsOfGone, detail).number("oldest", oldest);
+            problem.hint("raise the view's history, or read without `as_of`")
+        }
+        ReadError::FieldUnknown {
+            field,
+            nearest,
+            known,
+        } => {
+            let problem = Problem::new(Kind::FieldUnknown, detail).text("field", &field);
+            match nearest {
+                Some(nearest) => problem
+                    .text("nearest", &nearest)
+                    .hint(format!("did you mean `{nearest}`?")),
+                None => problem.hint(format!("there are {}", known.join(", "))),
+            }
+        }
+        ReadError::KeyMissing { field } => Problem::new(Kind::KeyMissing, detail).text("field", &field),
+        ReadError::KeyTwice { field } => Problem::new(Kind::KeyTwice, detail).text("field", &field),
+        ReadError::KeyType { field, expected, got } => Problem::new(Kind::KeyType, detail)
+            .text("field", &field)
+            .text("expected", &expected)
+            .text("got", &got),
+        ReadError::Filter { field, .. } => Problem::new(Kind::Filter, detail).text("field", &field),
+        ReadError::Window { .. } => Problem::new(Kind::Window, detail),
+        ReadError::Cursor { .. } => Problem::new(Kind::Cursor, detail)
+            .hint("begin again without the cursor; keep everything else as it was"),
+        ReadError::TooMuch { scanned_max, hint } => {
+            let detail = format!("more than {scanned_max} rows would be looked at");
+            Problem::new(Kind::TooMuch, detail)
+                .number("scanned_max", scanned_max)
+                .hint(hint)
+        }
+        ReadError::Elsewhere { worker } => Problem::new(Kind::PeerAway, detail)
+            .number("worker", worker)
+            .retry_after(1),
+    }
+}

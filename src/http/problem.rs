@@ -1,0 +1,235 @@
+//! Refusals, as problem details (RFC 9457): what was wrong with the request, in the words of whoever put it.
+//!
+//! ```text
+//! {"type":"/problems/as-of-gone","title":"version no longer kept","status":410,
+//!  "detail":"…the facts…", "oldest":…members of this type…, "hint":"…the way on…"}
+//! ```
+//!
+//! Every refusal has this form, also those of the server itself (no such route, too large, overloaded).
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+
+use crate::http::json;
+
+/// The kinds of refusal. The name in `type` is part of the interface and never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    AsOfGone,
+    KeyType,
+    FieldUnknown,
+    RowAbsent,
+    ViewUnknown,
+    EpochUnknown,
+    SourceUnknown,
+    Cursor,
+    Parameter,
+    Body,
+    NotYet,
+    NotReady,
+    KeyMissing,
+    KeyTwice,
+    Filter,
+    Window,
+    TooMuch,
+    PeerAway,
+    TooLarge,
+    UrlTooLong,
+    RouteUnknown,
+    Method,
+    Slow,
+    Timeout,
+    Overloaded,
+    Internal,
+}
+
+impl Kind {
+    fn parts(self) -> (&'static str, &'static str, StatusCode) {
+        match self {
+            Kind::AsOfGone => ("as-of-gone", "version no longer kept", StatusCode::GONE),
+            Kind::KeyType => (
+                "key-type",
+                "value does not fit the field",
+                StatusCode::BAD_REQUEST,
+            ),
+            Kind::FieldUnknown => ("field-unknown", "no such field", StatusCode::BAD_REQUEST),
+            Kind::RowAbsent => ("row-absent", "no row with this key", StatusCode::NOT_FOUND),
+            Kind::ViewUnknown => ("view-unknown", "no such view", StatusCode::NOT_FOUND),
+            Kind::EpochUnknown => ("epoch-unknown", "no such epoch", StatusCode::NOT_FOUND),
+            Kind::SourceUnknown => ("source-unknown", "no such source", StatusCode::BAD_REQUEST),
+            Kind::Cursor => ("cursor", "cursor can't be used", StatusCode::BAD_REQUEST),
+            Kind::Parameter => ("parameter", "parameter can't be used", StatusCode::BAD_REQUEST),
+            Kind::Body => ("body", "body can't be read", StatusCode::BAD_REQUEST),
+            Kind::NotYet => ("not-yet", "not there yet", StatusCode::SERVICE_UNAVAILABLE),
+            Kind::NotReady => (
+                "not-ready",
+                "the process is not ready",
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+            Kind::KeyMissing => (
+                "key-missing",
+                "a field of the key is missing",
+                StatusCode::BAD_REQUEST,
+            ),
+            Kind::KeyTwice => ("key-twice", "a field is given twice", StatusCode::BAD_REQUEST),
+            Kind::Filter => (
+                "filter",
+                "condition makes no sense for the field",
+                StatusCode::BAD_REQUEST,
+            ),
+            Kind::Window => ("window", "window can't be picked", StatusCode::BAD_REQUEST),
+            Kind::TooMuch => ("too-much", "read looks at too many rows", StatusCode::BAD_REQUEST),
+            Kind::PeerAway => (
+                "peer-away",
+                "row is in another process",
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+            Kind::TooLarge => ("too-large", "request too large", StatusCode::PAYLOAD_TOO_LARGE),
+            Kind::UrlTooLong => ("url-too-long", "URL too long", StatusCode::URI_TOO_LONG),
+            Kind::RouteUnknown => ("route-unknown", "no such route", StatusCode::NOT_FOUND),
+            Kind::Method => (
+                "method",
+                "method not allowed here",
+                StatusCode::METHOD_NOT_ALLOWED,
+            ),
+            Kind::Slow => ("slow", "request came too slowly", StatusCode::REQUEST_TIMEOUT),
+            Kind::Timeout => ("timeout", "took too long", StatusCode::SERVICE_UNAVAILABLE),
+            Kind::Overloaded => (
+                "overloaded",
+                "too many requests at once",
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+            Kind::Internal => (
+                "internal",
+                "fault in the service",
+                StatusCode::INTERNAL_SERVER_ERROR,
+            ),
+        }
+    }
+}
+
+/// A refusal on its way to the client.
+#[derive(Debug)]
+pub(crate) struct Problem(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    kind: Kind,
+    detail: String,
+    /// Further members, as JSON, each preceded by a comma.
+    members: Vec<u8>,
+    hint: Option<String>,
+    retry_after_s: Option<u32>,
+    allow: Option<&'static str>,
+}
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self(Box::new(Parts {
+            kind,
+            detail,
+            members: Vec::new(),
+            hint: None,
+            retry_after_s: None,
+            allow: None,
+        }))
+    }
+
+    /// A fault of ours. What is known of it goes to the log, and nothing of it to the client.
+    pub(crate) fn internal(fault: impl std::fmt::Display) -> Self {
+        tracing::error!(%fault, "a request failed by a fault in the service");
+        Self::new(
+            Kind::Internal,
+            "the request could not be answered; the service's log says why",
+        )
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// A member with a text.
+    pub(crate) fn text(self, name: &str, value: &str) -> Self {
+        self.member(name, |out| json::string(out, value))
+    }
+
+    /// A member with a number.
+    pub(crate) fn number(self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.member(name, |out| json::number(out, value))
+    }
+
+    /// A member whose value `write` appends as JSON.
+    pub(crate) fn member(mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let members = &mut self.0.members;
+        members.push(b',');
+        json::string(members, name);
+        members.push(b':');
+        write(members);
+        self
+    }
+
+    pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
+        self.0.retry_after_s = Some(seconds);
+        self
+    }
+
+    pub(crate) fn allow(mut self, methods: &'static str) -> Self {
+        self.0.allow = Some(methods);
+        self
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Whether the request was left half read.
+    pub(crate) fn ends_connection(&self) -> bool {
+        matches!(self.0.kind, Kind::TooLarge | Kind::Slow)
+    }
+
+    pub(crate) fn into_response(self) -> Response<Full<Bytes>> {
+        let parts = *self.0;
+        let (slug, title, status) = parts.kind.parts();
+        let mut out = Vec::with_capacity(256);
+        out.extend_from_slice(b"{\"type\":\"/problems/");
+        out.extend_from_slice(slug.as_bytes());
+        out.extend_from_slice(b"\",\"title\":");
+        json::string(&mut out, title);
+        out.extend_from_slice(b",\"status\":");
+        out.extend_from_slice(status.as_str().as_bytes());
+        out.extend_from_slice(b",\"detail\":");
+        json::string(&mut out, &parts.detail);
+        out.extend_from_slice(&parts.members);
+        if let Some(hint) = &parts.hint {
+            out.extend_from_slice(b",\"hint\":");
+            json::string(&mut out, hint);
+        }
+        out.push(b'}');
+
+        let mut response = Response::new(Full::new(Bytes::from(out)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = parts.retry_after_s {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(methods) = parts.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(methods));
+        }
+        response
+    }
+}
+
+/// The name among `names` that was probably meant, if one is near enough.
+pub(crate) fn nearest<'a>(meant: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = names
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(meant, name), name));
+    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(score, _)| *score > 0.75).map(|(_, name)| name)
+}

@@ -1,0 +1,297 @@
+//! `POST /v1/query`: several reads at one epoch, all or nothing.
+//!
+//! ```text
+//! {"after":{"payments":{"3":18231}}, "wait":"2s",
+//!  "reads":{"spend":{"view":"merchant_spend","key":{"merchant":42},"window":"open"},       one row, by its key
+//!           "top":  {"view":"merchant_spend","where":{"total.gt":1000},"order":"-total"}}}  rows, by conditions
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::http::answer::{self, Answer};
+use crate::http::moment::{self, Wanted};
+use crate::http::params::{self, After, LIMIT_DEFAULT, LIMIT_MAX, refused};
+use crate::http::problem::{Kind, Problem};
+use crate::http::read;
+use crate::http::server::Shared;
+use crate::http::{State, json};
+use crate::position::Offset;
+use crate::view::Moment;
+use crate::view::schema::Numbers;
+use crate::view::serve::{Filter, Given, Op, RowQuery, RowsQuery, Serve};
+
+/// A body.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Query {
+    #[serde(default)]
+    after: BTreeMap<String, BTreeMap<u32, Offset>>,
+    as_of: Option<Value>,
+    numbers: Option<String>,
+    #[serde(default = "yes")]
+    positions: bool,
+    reads: BTreeMap<String, Read>,
+    wait: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One read of a body.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Read {
+    view: String,
+    key: Option<BTreeMap<String, Value>>,
+    limit: Option<usize>,
+    order: Option<String>,
+    #[serde(default, rename = "where")]
+    conditions: BTreeMap<String, Value>,
+    window: Option<String>,
+}
+
+/// A read, understood.
+struct Planned {
+    name: String,
+    view: Arc<dyn Serve>,
+    what: What,
+}
+
+enum What {
+    Row(RowQuery),
+    Rows(RowsQuery),
+}
+
+/// Answers a query.
+pub(crate) async fn query(shared: &Arc<Shared>, body: Incoming) -> Result<Answer, Problem> {
+    let body = collect(shared, body).await?;
+    let query: Query = serde_json::from_slice(&body).map_err(|error| {
+        let hint =
+            "see `reads`: a name for each read, and in it `view` with `key`, or `where`, `order` and `limit`";
+        Problem::new(Kind::Body, error.to_string()).hint(hint)
+    })?;
+    let reads_max = shared.settings.reads_max;
+    if query.reads.is_empty() || query.reads.len() > reads_max {
+        let expected = format!("an object of 1 to {reads_max} reads");
+        return Err(refused(
+            "reads",
+            &expected,
+            &format!("{} reads", query.reads.len()),
+        ));
+    }
+    let as_of = match &query.as_of {
+        None => None,
+        Some(Value::String(text)) => Some(params::as_of(text)?),
+        Some(other) => Some(params::as_of(&other.to_string())?),
+    };
+    let wait = query.wait.as_deref().map(params::wait).transpose()?;
+    let numbers = query
+        .numbers
+        .as_deref()
+        .map(params::numbers)
+        .transpose()?
+        .unwrap_or_default();
+    let after = after(query.after)?;
+    let planned = query.reads.into_iter().map(|(name, read)| {
+        let planned = plan(shared, &name, read);
+        planned.map_err(|problem| problem.text("read", &name))
+    });
+    let mut planned = planned.collect::<Result<Vec<_>, _>>()?;
+    let limits: usize = planned.iter().map(|planned| planned.what.rows_max()).sum();
+    if limits > LIMIT_MAX {
+        return Err(refused(
+            "limit",
+            "at most 10000 rows over all reads",
+            &limits.to_string(),
+        ));
+    }
+
+    let wanted = Wanted {
+        as_of,
+        after: &after,
+        cursor: None,
+        wait,
+    };
+    let at = moment::find(shared, wanted, None).await?;
+    let state = shared.state.clone();
+    let positions = query.positions;
+    read::scan(shared, move |scanned_max| {
+        planned
+            .iter_mut()
+            .for_each(|planned| planned.what.bound(scanned_max));
+        evaluate(&state, &planned, &at, numbers, positions)
+    })
+    .await
+}
+
+/// Reads a body within its bounds.
+async fn collect(shared: &Shared, body: Incoming) -> Result<bytes::Bytes, Problem> {
+    let max = shared.settings.body_bytes_max;
+    let too_large = || {
+        Problem::new(Kind::TooLarge, format!("the body has more than {max} bytes")).number("bytes_max", max)
+    };
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large());
+    }
+    let collected = Limited::new(body, max).collect();
+    match tokio::time::timeout(shared.settings.body_time_max, collected).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_gone)) => Err(Problem::new(Kind::Body, "the body ended before its end")),
+        Err(_elapsed) => {
+            let most = shared.settings.body_time_max.as_millis();
+            Err(Problem::new(
+                Kind::Slow,
+                format!("the body did not come within {most} ms"),
+            ))
+        }
+    }
+}
+
+fn after(given: BTreeMap<String, BTreeMap<u32, Offset>>) -> Result<Vec<After>, Problem> {
+    let mut after = Vec::new();
+    for (source, partitions) in given {
+        for (partition, offset) in partitions {
+            if offset < 0 {
+                return Err(refused("after", "an offset of 0 or more", &offset.to_string()));
+            }
+            after.push(After {
+                source: source.clone(),
+                partition,
+                offset,
+            });
+        }
+    }
+    Ok(after)
+}
+
+fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
+    let view = read::view(shared, &read.view)?;
+    let window = read.window.as_deref().map(params::window).transpose()?;
+    let what = match read.key {
+        Some(key) if read.conditions.is_empty() && read.order.is_none() && read.limit.is_none() => {
+            let key = key
+                .into_iter()
+                .map(|(field, value)| (field, Given::Json(value)))
+                .collect();
+            What::Row(RowQuery { key, window })
+        }
+        Some(_) => {
+            return Err(refused(
+                "key",
+                "given without `where`, `order` and `limit`",
+                "both",
+            ));
+        }
+        None => {
+            let limit = match read.limit {
+                Some(limit) if (1..=LIMIT_MAX).contains(&limit) => limit,
+                Some(limit) => {
+                    return Err(refused(
+                        "limit",
+                        "a whole number from 1 to 10000",
+                        &limit.to_string(),
+                    ));
+                }
+                None => LIMIT_DEFAULT,
+            };
+            let order = read
+                .order
+                .as_deref()
+                .map(params::order)
+                .transpose()?
+                .unwrap_or_default();
+            let filters = read
+                .conditions
+                .into_iter()
+                .map(|(name, value)| filter(name, value))
+                .collect();
+            What::Rows(RowsQuery {
+                filters,
+                order,
+                limit,
+                window,
+                cursor: None,
+                scanned_max: 0,
+            })
+        }
+    };
+    Ok(Planned {
+        name: name.to_owned(),
+        view,
+        what,
+    })
+}
+
+/// A condition: `field`, or `field.ge` and the like.
+fn filter(name: String, value: Value) -> Filter {
+    let suffix = name
+        .rsplit_once('.')
+        .and_then(|(field, op)| Some((field.to_owned(), Op::by_name(op)?)));
+    let (field, op) = suffix.unwrap_or((name, Op::Eq));
+    Filter {
+        field,
+        op,
+        value: Given::Json(value),
+    }
+}
+
+impl What {
+    fn rows_max(&self) -> usize {
+        match self {
+            What::Row(_) => 1,
+            What::Rows(query) => query.limit,
+        }
+    }
+
+    fn bound(&mut self, scanned_max: usize) {
+        if let What::Rows(query) = self {
+            query.scanned_max = scanned_max;
+        }
+    }
+}
+
+fn evaluate(
+    state: &State,
+    reads: &[Planned],
+    at: &Moment,
+    numbers: Numbers,
+    positions: bool,
+) -> Result<Answer, Problem> {
+    let mut out = Vec::with_capacity(1_024);
+    out.push(b'{');
+    json::moment(&mut out, at.epoch);
+    out.extend_from_slice(b",\"results\":{");
+    for (index, Planned { name, view, what }) in reads.iter().enumerate() {
+        let refused = |error| moment::read(error, Some(&**view)).text("read", name);
+        let (rows, next) = match what {
+            What::Row(query) => (view.row(query, at).map_err(refused)?.into_iter().collect(), None),
+            What::Rows(query) => {
+                let page = view.rows(query, at).map_err(refused)?;
+                (page.rows, page.next)
+            }
+        };
+        if index > 0 {
+            out.push(b',');
+        }
+        json::string(&mut out, name);
+        out.extend_from_slice(b":{\"watermark\":");
+        json::time(&mut out, view.watermark(at));
+        out.push(b',');
+        read::write_rows(&mut out, &**view, &rows, next.as_deref(), numbers);
+        out.push(b'}');
+    }
+    out.push(b'}');
+    if positions {
+        answer::positions(&mut out, state, at);
+    }
+    out.push(b'}');
+    Ok(Answer { body: out, tag: None })
+}

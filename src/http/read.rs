@@ -1,0 +1,232 @@
+//! Reads of one view: a row by its key, rows by pages.
+//!
+//! A lookup is answered where the request is read, without a turn to another thread. So is a scan that ends soon; one
+//! that does not begins again on a thread for such work, of which there are few, so that lookups are never held up.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use crate::http::answer::{self, Answer};
+use crate::http::json;
+use crate::http::moment::{self, Wanted};
+use crate::http::params::{LIMIT_DEFAULT, Params};
+use crate::http::problem::{Kind, Problem, nearest};
+use crate::http::server::Shared;
+use crate::view::Moment;
+use crate::view::schema::Numbers;
+use crate::view::serve::{Filter, FoundRow, Given, Op, RowQuery, RowsQuery, Serve};
+
+/// How many rows a scan may look at before it goes to a thread of its own: a fraction of a millisecond.
+const SCANNED_INLINE_MAX: usize = 1_000;
+
+/// `GET /v1/views/{name}/row`
+pub(crate) async fn row(shared: &Arc<Shared>, name: &str, query: &str) -> Result<Answer, Problem> {
+    let view = view(shared, name)?;
+    let params = Params::read(query)?;
+    let misplaced = [
+        ("cursor", params.cursor.is_some()),
+        ("limit", params.limit.is_some()),
+        ("order", !params.order.is_empty()),
+    ];
+    if let Some((word, _)) = misplaced.into_iter().find(|(_, given)| *given) {
+        return Err(Problem::new(
+            Kind::Parameter,
+            format!("`{word}` has no meaning for a single row"),
+        )
+        .text("parameter", word)
+        .hint(format!(
+            "read /v1/views/{name}/rows, or write key.{word} for a field of that name"
+        )));
+    }
+    let at = moment::find(shared, Wanted::by(&params), Some(&*view)).await?;
+    let mut key = Vec::with_capacity(params.conditions.len());
+    for condition in params.conditions {
+        if condition.op != Op::Eq {
+            return Err(
+                Problem::new(Kind::Filter, "a row is found by the exact values of its key")
+                    .text("field", &condition.field)
+                    .hint(format!("read /v1/views/{name}/rows with conditions")),
+            );
+        }
+        key.push((
+            condition.field.into_owned(),
+            Given::Text(condition.value.into_owned()),
+        ));
+    }
+    let query = RowQuery {
+        key,
+        window: params.window,
+    };
+    guarded(|| {
+        let found = view
+            .row(&query, &at)
+            .map_err(|error| moment::read(error, Some(&*view)))?;
+        let Some(found) = found else {
+            return Err(absent(name, &at));
+        };
+        let mut out = Vec::with_capacity(512);
+        answer::open(&mut out, &*view, &at);
+        out.extend_from_slice(b",\"row\":");
+        view.schema().write_row(&found.row, params.numbers, &mut out);
+        if let Some(closed) = found.closed {
+            out.extend_from_slice(b",\"closed\":");
+            out.extend_from_slice(if closed { b"true" } else { b"false" });
+        }
+        if !params.positions_left_out {
+            answer::positions(&mut out, &shared.state, &at);
+        }
+        out.push(b'}');
+        Ok(Answer {
+            tag: answer::row_tag(&*view, &found),
+            body: out,
+        })
+    })
+}
+
+fn absent(name: &str, at: &Moment) -> Problem {
+    Problem::new(
+        Kind::RowAbsent,
+        format!("`{name}` has no row with this key at epoch {}", at.epoch),
+    )
+    .number("epoch", at.epoch)
+}
+
+/// `GET /v1/views/{name}/rows`
+pub(crate) async fn rows(shared: &Arc<Shared>, name: &str, query: &str) -> Result<Answer, Problem> {
+    let view = view(shared, name)?;
+    let params = Params::read(query)?;
+    let at = moment::find(shared, Wanted::by(&params), Some(&*view)).await?;
+    let filters = params.conditions.into_iter().map(|condition| Filter {
+        field: condition.field.into_owned(),
+        op: condition.op,
+        value: Given::Text(condition.value.into_owned()),
+    });
+    let mut query = RowsQuery {
+        filters: filters.collect(),
+        order: params.order,
+        limit: params.limit.unwrap_or(LIMIT_DEFAULT),
+        window: params.window,
+        cursor: params.cursor.map(String::from),
+        scanned_max: 0,
+    };
+    let (state, numbers) = (shared.state.clone(), params.numbers);
+    let positions_left_out = params.positions_left_out;
+    scan(shared, move |scanned_max| {
+        query.scanned_max = scanned_max;
+        let page = view
+            .rows(&query, &at)
+            .map_err(|error| moment::read(error, Some(&*view)))?;
+        let mut out = Vec::with_capacity(256 + 128 * page.rows.len());
+        answer::open(&mut out, &*view, &at);
+        out.push(b',');
+        write_rows(&mut out, &*view, &page.rows, page.next.as_deref(), numbers);
+        if !positions_left_out {
+            answer::positions(&mut out, &state, &at);
+        }
+        out.push(b'}');
+        Ok(Answer {
+            body: out,
+            tag: answer::rows_tag(&*view, &at),
+        })
+    })
+    .await
+}
+
+/// Appends `"rows":[…],"closed":[…],"next":…`. `closed` stands beside the rows, one entry a row, and only where there
+/// are windows: so a row has exactly the view's fields, whatever they are called.
+pub(crate) fn write_rows(
+    out: &mut Vec<u8>,
+    view: &dyn Serve,
+    rows: &[FoundRow],
+    next: Option<&str>,
+    numbers: Numbers,
+) {
+    out.extend_from_slice(b"\"rows\":[");
+    json::list(out, rows, |out, found| {
+        view.schema().write_row(&found.row, numbers, out)
+    });
+    out.push(b']');
+    if view.spec().windows.is_some() {
+        out.extend_from_slice(b",\"closed\":[");
+        json::list(out, rows, |out, found| {
+            out.extend_from_slice(if found.closed == Some(true) {
+                b"true"
+            } else {
+                b"false"
+            });
+        });
+        out.push(b']');
+    }
+    out.extend_from_slice(b",\"next\":");
+    match next {
+        Some(next) => json::string(out, next),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// The view of this name.
+pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Problem> {
+    let views = &shared.state.views;
+    views.get(name).ok_or_else(|| {
+        let names = views.names();
+        let problem = Problem::new(Kind::ViewUnknown, format!("no view is named `{name}`"));
+        match nearest(name, names.iter().map(String::as_str)) {
+            Some(near) => problem
+                .text("nearest", near)
+                .hint(format!("did you mean `{near}`?")),
+            None => problem.hint("GET /v1/views names them all"),
+        }
+    })
+}
+
+/// Runs `read` with a bound on the rows that it looks at: a low one here, and if that does not do, the real one on a
+/// thread for such work.
+pub(crate) async fn scan<F>(shared: &Shared, mut read: F) -> Result<Answer, Problem>
+where
+    F: FnMut(usize) -> Result<Answer, Problem> + Send + 'static,
+{
+    let scanned_max = shared.settings.scanned_rows_max;
+    if scanned_max <= SCANNED_INLINE_MAX {
+        return guarded(|| read(scanned_max));
+    }
+    match guarded(|| read(SCANNED_INLINE_MAX)) {
+        Err(problem) if problem.kind() == Kind::TooMuch => blocking(shared, move || read(scanned_max)).await,
+        done => done,
+    }
+}
+
+/// Runs `work` on a thread where it may take long. There are few places for that, and waiting for one is bounded.
+pub(crate) async fn blocking<T, F>(shared: &Shared, work: F) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, Problem> + Send + 'static,
+{
+    let scans = shared.scans.clone();
+    let turn = async move {
+        let place = scans.acquire_owned().await.map_err(Problem::internal)?;
+        let done = tokio::task::spawn_blocking(move || {
+            // Kept until the work ends, not until the client has lost patience.
+            let _place = place;
+            guarded(work)
+        });
+        done.await.map_err(Problem::internal)?
+    };
+    match tokio::time::timeout(shared.settings.scan_time_max, turn).await {
+        Ok(done) => done,
+        Err(_elapsed) => Err(Problem::new(
+            Kind::Timeout,
+            "the read was given up: it took too long, or waited too long",
+        )
+        .retry_after(1)
+        .hint("look at fewer rows: more fields of the key, a window, a smaller limit")),
+    }
+}
+
+/// Turns a panic into a refusal that says nothing of it: one bad read must not end the connection unanswered.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
+    // What the closures hold is read only, or dropped: nothing half changed is seen again.
+    match std::panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done,
+        Err(_panic) => Err(Problem::internal("a read panicked")),
+    }
+}
