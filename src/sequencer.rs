@@ -511,10 +511,14 @@ impl Sequencer {
         for (id, hi) in &next.hi {
             let partition = self.partitions.get_mut(id).expect("checked by the caller");
             let upto = partition.reports.iter().take_while(|r| r.hi <= *hi).count();
-            taken.push((*id, merge(partition.reports.drain(..upto))));
+            // One that brings nothing is not named: without a report it would count as turning idle.
+            if upto > 0 {
+                taken.push((*id, merge(partition.reports.drain(..upto))));
+            }
         }
         for id in &next.idle {
-            if !next.hi.iter().any(|(other, _)| other == id) {
+            let turns = self.partitions.get(id).is_some_and(|p| !p.bound.idle);
+            if turns && !taken.iter().any(|(other, _)| other == id) {
                 taken.push((*id, None));
             }
         }
@@ -593,3 +597,6 @@ impl Sequencer {
 fn merge(reports: impl Iterator<Item = ReadTo>) -> Option<ReadTo> {
     reports.reduce(|before, last| ReadTo { timed: before.timed || last.timed, ..last })
 }
+
+#[cfg(test)]
+mod tests;
