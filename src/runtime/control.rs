@@ -34,6 +34,7 @@ pub(crate) struct Inbox {
     durable: AtomicU64,
     stop: AtomicBool,
     waker: WakerSlot,
+    watcher: WakerSlot,
 }
 
 impl Inbox {
@@ -50,6 +51,18 @@ impl Inbox {
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.wake();
+        self.wake_watcher();
+    }
+
+    /// Whom to wake when there is nothing more to watch.
+    pub(crate) fn watched_by(&self, watcher: Waker) {
+        *self.watcher.lock() = Some(watcher);
+    }
+
+    pub(crate) fn wake_watcher(&self) {
+        if let Some(watcher) = self.watcher.lock().as_ref() {
+            watcher.wake();
+        }
     }
 
     pub(crate) fn stopping(&self) -> bool {

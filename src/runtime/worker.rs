@@ -55,6 +55,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
         Err(error) => shared.halt.halt(Error::outside("cannot start the engine").detail(error)),
     }
     shared.ended.store(true, Ordering::Release);
+    shared.inbox.wake_watcher();
 }
 
 fn drop_all(worker: &mut Worker) {
