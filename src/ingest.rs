@@ -87,6 +87,8 @@ struct Partition<T> {
     metrics: PartitionMetrics,
     /// Whether the metrics show a lag.
     lags: bool,
+    /// Whether it waits for others that are behind in event time.
+    paused: bool,
 }
 
 /// Everything the operator needs; built by `dataflow`.
@@ -254,6 +256,7 @@ impl<T: 'static> Running<T> {
                     watermark: EventTime::MIN,
                     metrics: self.ingest.metrics.partition(id.partition),
                     lags: false,
+                    paused: false,
                 });
             }
             Order::Assign { .. } => {}
@@ -299,6 +302,10 @@ impl<T: 'static> Running<T> {
         let bounds = self.ingest.bounds;
         for partition in &mut self.partitions {
             partition.more = true; // A wake-up does not say which partition it is for.
+            let paused = rules.timed && partition.intake.event_time_max > self.pace.plus(bounds.skew_max);
+            if std::mem::replace(&mut partition.paused, paused) != paused {
+                partition.metrics.paused.set(i64::from(paused));
+            }
         }
         let mut reads = 0;
         while reads < READS_A_TURN {
