@@ -173,6 +173,13 @@ struct Partition {
     end: Option<Offset>,
 }
 
+impl Partition {
+    /// Read up to here, as far as is known: bound or reported.
+    fn read_to(&self) -> Offset {
+        self.reports.back().map_or(self.bound.hi, |report| report.hi)
+    }
+}
+
 /// The state machine.
 #[derive(Debug)]
 pub struct Sequencer {
@@ -331,8 +338,8 @@ impl Sequencer {
             let id = PartitionId { source, partition: facts.partition };
             match self.partitions.get(&id) {
                 None => self.assign(id, facts.start, now.mono),
-                Some(partition) if partition.bound.hi < facts.start => {
-                    let bound = partition.bound.hi;
+                Some(partition) if partition.read_to() < facts.start => {
+                    let bound = partition.read_to();
                     return Err(Error::integrity(format!("source `{name}` has lost records that were not read yet"))
                         .detail(format!(
                             "partition {}: read up to offset {bound}, the log now begins at {}",
@@ -373,8 +380,7 @@ impl Sequencer {
     pub fn read_to(&mut self, report: ReadTo) {
         if let Some(partition) = self.partitions.get_mut(&report.id) {
             partition.at_end = report.at_end;
-            let last = partition.reports.back().map_or(partition.bound.hi, |r| r.hi);
-            if report.hi > last {
+            if report.hi > partition.read_to() {
                 partition.reports.push_back(report);
             }
         }
@@ -409,8 +415,9 @@ impl Sequencer {
                 if self.in_flight.len() >= self.settings.epochs_in_flight_max {
                     return Next::Idle;
                 }
-                if !self.partitions.values().any(|p| !p.reports.is_empty()) {
-                    return self.next_idle(now);
+                let waits = self.partitions.values().any(|p| !p.reports.is_empty());
+                if !waits && !self.turning_idle(now).any(|(_, left)| left.is_zero()) {
+                    return self.rest(now);
                 }
                 let since = now.mono.saturating_sub(self.opened);
                 if since < interval {
@@ -476,13 +483,8 @@ impl Sequencer {
         })
     }
 
-    fn next_idle(&mut self, now: Now) -> Next {
-        let due: Vec<PartitionId> =
-            self.turning_idle(now).filter(|(_, left)| left.is_zero()).map(|(id, _)| id).collect();
-        if !due.is_empty() {
-            let taken = due.into_iter().map(|id| (id, None)).collect();
-            return Next::Open(self.open(now, Epoch(0), taken, &[]));
-        }
+    /// Nothing to bind: until when?
+    fn rest(&self, now: Now) -> Next {
         // Wake in time for the next partition to turn idle and for the next limit.
         let idle = self.turning_idle(now).map(|(_, left)| left).min();
         let timed = self.sources.values().filter(|s| s.timed);
@@ -494,7 +496,9 @@ impl Sequencer {
     }
 
     fn open_by_clock(&mut self, now: Now) -> Arc<EpochBinding> {
-        let mut taken = Vec::new();
+        // Also while others are busy: else one quiet partition would hold the watermark for as long as the load lasts.
+        let due = self.turning_idle(now).filter(|(_, left)| left.is_zero());
+        let mut taken: Vec<(PartitionId, Option<ReadTo>)> = due.map(|(id, _)| (id, None)).collect();
         for (id, partition) in &mut self.partitions {
             // A range is judged by one limit: a report under another one waits for the next epoch.
             let Some(limit) = partition.reports.front().map(|r| r.limit) else { continue };

@@ -342,10 +342,10 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 /// Runs the events; every binding, and the sequencer at the end.
 fn run(events: &[Event]) -> (Vec<EpochBinding>, Sequencer, Vec<ReadTo>) {
     let mut s = live(3);
-    let mut now = at(1_000_000, Duration::ZERO);
+    let mut now = at(1_000_000_000, Duration::ZERO);
     let (mut bindings, mut reports): (Vec<EpochBinding>, Vec<ReadTo>) = (Vec::new(), Vec::new());
     let mut read_so_far = [read(0, 0, i64::MIN), read(1, 0, i64::MIN), read(2, 0, i64::MIN)];
-    let (mut limit, mut closed) = (0, 0);
+    let (mut limit, mut closed, mut opened) = (0, 0, None);
     for event in events {
         match event {
             Event::Read { partition, records, time, at_end, limit: next_limit } => {
@@ -378,6 +378,8 @@ fn run(events: &[Event]) -> (Vec<EpochBinding>, Sequencer, Vec<ReadTo>) {
             Event::Next => {
                 if let Next::Open(binding) = s.next(now) {
                     bindings.push((*binding).clone());
+                    assert!(opened.is_none_or(|opened| now.mono - opened >= 5 * MS), "sooner than the interval");
+                    opened = Some(now.mono);
                     assert!(bindings.len() - closed <= 3, "in flight: {} of {}", bindings.len() - closed, bindings.len());
                 }
             }
@@ -387,6 +389,8 @@ fn run(events: &[Event]) -> (Vec<EpochBinding>, Sequencer, Vec<ReadTo>) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn bindings_say_what_was_reported_and_nothing_else(events in events()) {
         let (bindings, _, reports) = run(&events);
