@@ -6,6 +6,8 @@ use serde::de::DeserializeOwned;
 
 use super::{Format, KeyFormat};
 use crate::bridge::Waker;
+use crate::codec::avro::Avro;
+use crate::codec::key::Text;
 use crate::codec::{Cause, Decode, Decoded};
 use crate::error::{Error, Result};
 use crate::source::Environment;
@@ -41,15 +43,18 @@ fn json<T: DeserializeOwned + 'static>() -> Box<dyn Decode<T>> {
 }
 
 fn avro<T: DeserializeOwned + 'static>(
-    _environment: &Environment,
-    _reader_schema: Option<&str>,
-    _waker: &Waker,
+    environment: &Environment,
+    reader_schema: Option<&str>,
+    waker: &Waker,
 ) -> Result<Box<dyn Decode<T>>> {
-    Err(Error::definition("Avro can't be decoded by this build"))
+    let registry = environment.registry.clone().ok_or_else(|| {
+        Error::definition("Avro can't be decoded without a schema registry").hint("set `registry` to its address")
+    })?;
+    Ok(Box::new(Avro::new(registry, reader_schema, waker.clone())?))
 }
 
 fn text<T: DeserializeOwned + 'static>() -> Result<Box<dyn Decode<T>>> {
-    Err(Error::definition("text keys can't be decoded by this build"))
+    Ok(Box::new(Text::new()))
 }
 
 struct Json<T>(PhantomData<fn() -> T>);
