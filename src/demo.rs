@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use crate::clock;
 use crate::codec::avro::Encoder;
 use crate::codec::registry::Registry;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::source::embedded::Producer;
 use crate::time::EventTime;
 
@@ -53,7 +53,7 @@ impl Demo {
         (self.topics)(topic, partitions)?;
         let register = |part: &str, text: &str| {
             let id = self.runtime.block_on(self.registry.register(&format!("{topic}-{part}"), text))?;
-            Ok((id, text.to_owned()))
+            Ok::<_, Error>((id, text.to_owned()))
         };
         let key = key.map(|text| register("key", text)).transpose()?;
         Ok(Topic { demo: self, name: topic.to_owned(), partitions, key, value: register("value", value)? })
@@ -106,7 +106,7 @@ impl Topic<'_> {
     /// A writer of a table's rows. Needs a topic with a schema of keys.
     pub fn rows<K: Serialize, V: Serialize>(&self) -> Result<Rows<'_, K, V>> {
         let (id, text) = self.key.as_ref().ok_or_else(|| {
-            crate::Error::definition(format!("topic `{}` has no schema of keys", self.name))
+            Error::definition(format!("topic `{}` has no schema of keys", self.name))
         })?;
         Ok(Rows { topic: self, key: Encoder::new(*id, text)?, value: Encoder::new(self.value.0, &self.value.1)? })
     }

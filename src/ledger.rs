@@ -113,7 +113,10 @@ pub struct Recovered {
 impl fmt::Debug for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (generation, last, notes) = (self.generation, self.last, &self.notes);
-        write!(f, "Recovered {{ generation: {generation}, last: {last:?}, notes: {notes:?}, .. }}")
+        write!(
+            f,
+            "Recovered {{ generation: {generation}, last: {last:?}, notes: {notes:?}, .. }}"
+        )
     }
 }
 
@@ -125,7 +128,10 @@ pub struct Bindings {
 
 impl Bindings {
     fn new(inner: impl Iterator<Item = Result<(EpochBinding, Chain)>> + Send + 'static) -> Self {
-        Self { inner: Box::new(inner), chain: None }
+        Self {
+            inner: Box::new(inner),
+            chain: None,
+        }
     }
 
     /// The hash chain behind the binding that was returned last: what checkpoints and sinks made up to that epoch carry.
@@ -187,7 +193,10 @@ pub struct Ledger {
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (path, cursor) = (&self.path, &self.cursor);
-        f.debug_struct("Ledger").field("path", path).field("cursor", cursor).finish_non_exhaustive()
+        f.debug_struct("Ledger")
+            .field("path", path)
+            .field("cursor", cursor)
+            .finish_non_exhaustive()
     }
 }
 
@@ -223,17 +232,39 @@ impl Ledger {
         let (_, _, mut again) = open_file(disk, dir, false)?;
         again.extend(reader.cursor.end);
         let (generation, last, bindings) = (own.generation, state.last(), Bindings::new(bindings_of(again)));
-        let recovered = Recovered { generation, previous, state: state.clone(), last, bindings, notes };
-        let ledger = Self { file, path, cursor: reader.cursor, state, stopped: false, _lock: lock };
+        let recovered = Recovered {
+            generation,
+            previous,
+            state: state.clone(),
+            last,
+            bindings,
+            notes,
+        };
+        let ledger = Self {
+            file,
+            path,
+            cursor: reader.cursor,
+            state,
+            stopped: false,
+            _lock: lock,
+        };
         Ok((ledger, recovered))
     }
 
     fn append_frame(&mut self, bindings: &[EpochBinding]) -> Result<usize> {
         let generation = self.cursor.generation;
         let (bytes, count, chain) = binding_frame(generation, bindings, self.cursor.chain);
-        let end = self.file.append(&bytes).map_err(|error| cannot("write to", &self.path, &error))?;
-        self.file.sync().map_err(|error| cannot("write to", &self.path, &error))?;
-        let len = self.file.len().map_err(|error| cannot("write to", &self.path, &error))?;
+        let end = self
+            .file
+            .append(&bytes)
+            .map_err(|error| cannot("write to", &self.path, &error))?;
+        self.file
+            .sync()
+            .map_err(|error| cannot("write to", &self.path, &error))?;
+        let len = self
+            .file
+            .len()
+            .map_err(|error| cannot("write to", &self.path, &error))?;
         if end == self.cursor.end + bytes.len() as u64 && len == end {
             self.cursor.advance(end, &bindings[..count], chain);
         } else {
@@ -246,7 +277,10 @@ impl Ledger {
     fn look_behind(&mut self, own_end: u64, own_chain: Chain) -> Result<()> {
         let mut unfinished = 0;
         for _ in 0..LOOKS_MAX {
-            let len = self.file.len().map_err(|error| cannot("read", &self.path, &error))?;
+            let len = self
+                .file
+                .len()
+                .map_err(|error| cannot("read", &self.path, &error))?;
             let mut reader = Reader::resume(self.file.clone(), self.path.clone(), self.cursor.clone(), len);
             while let Some(frame) = reader.next_frame()? {
                 if let Frame::Claim(claim) = frame {
@@ -264,18 +298,25 @@ impl Ledger {
             }
             std::thread::yield_now();
         }
-        Err(Error::integrity(format!("another process writes to the ledger `{}`", self.path.display()))
-            .detail(format!("{unfinished} bytes near byte {own_end} are not what this process wrote"))
-            .hint("stop the other process; then start this one again"))
+        Err(Error::integrity(format!(
+            "another process writes to the ledger `{}`",
+            self.path.display()
+        ))
+        .detail(format!(
+            "{unfinished} bytes near byte {own_end} are not what this process wrote"
+        ))
+        .hint("stop the other process; then start this one again"))
     }
 }
 
 impl LedgerStore for Ledger {
     fn append(&mut self, bindings: &[EpochBinding]) -> Result<()> {
         if self.stopped {
-            return Err(Error::outside(format!("the ledger `{}` has stopped", self.path.display()))
-                .detail("an earlier write to it failed")
-                .hint("start the service again: it will find out what was written"));
+            return Err(
+                Error::outside(format!("the ledger `{}` has stopped", self.path.display()))
+                    .detail("an earlier write to it failed")
+                    .hint("start the service again: it will find out what was written"),
+            );
         }
         self.stopped = true;
         for binding in bindings {
@@ -309,22 +350,33 @@ fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<()> {
         return Ok(());
     }
     let draft = |name: &str| name.starts_with("ledger.") && name.ends_with(".new");
-    let foreign: Vec<_> = names.iter().filter(|name| *name != LOCK_NAME && !draft(name)).take(3).collect();
+    let foreign: Vec<_> = names
+        .iter()
+        .filter(|name| *name != LOCK_NAME && !draft(name))
+        .take(3)
+        .collect();
     if foreign.is_empty() {
         return Ok(());
     }
-    Err(Error::definition(format!("`{}` is not a ledger's directory", dir.display()))
-        .detail(format!("it holds other files: {foreign:?}, and no `{FILE_NAME}`"))
-        .hint("name an empty directory, or one that does not exist yet"))
+    Err(
+        Error::definition(format!("`{}` is not a ledger's directory", dir.display()))
+            .detail(format!("it holds other files: {foreign:?}, and no `{FILE_NAME}`"))
+            .hint("name an empty directory, or one that does not exist yet"),
+    )
 }
 
 fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
-    match disk.lock(&dir.join(LOCK_NAME)).map_err(|error| cannot("lock", dir, &error))? {
+    match disk
+        .lock(&dir.join(LOCK_NAME))
+        .map_err(|error| cannot("lock", dir, &error))?
+    {
         Lock::HeldBy(pid) => {
             let pid = pid.map_or("unknown".to_owned(), |pid| pid.to_string());
-            Err(Error::outside(format!("another process holds the ledger `{}`", dir.display()))
-                .detail(format!("its process id is {pid}"))
-                .hint("stop it first, or give this service another ledger"))
+            Err(
+                Error::outside(format!("another process holds the ledger `{}`", dir.display()))
+                    .detail(format!("its process id is {pid}"))
+                    .hint("stop it first, or give this service another ledger"),
+            )
         }
         lock => Ok(lock),
     }
@@ -335,11 +387,19 @@ fn make_if_missing(disk: &dyn Disk, dir: &Path, claim: &Claim) -> Result<()> {
     if names.iter().any(|name| name == FILE_NAME) {
         return Ok(());
     }
-    let Claim { app, dataflow, build, .. } = claim.clone();
-    let header = FileHeader { app, dataflow, build, time_us: clock::now_micros() };
+    let Claim {
+        app, dataflow, build, ..
+    } = claim.clone();
+    let header = FileHeader {
+        app,
+        dataflow,
+        build,
+        time_us: clock::now_micros(),
+    };
     let path = dir.join(FILE_NAME);
     // Another starter's file serves as well: what is in it is read next.
-    disk.publish(&path, &header.encode()).map_err(|error| cannot("make", &path, &error))?;
+    disk.publish(&path, &header.encode())
+        .map_err(|error| cannot("make", &path, &error))?;
     Ok(())
 }
 
@@ -349,9 +409,12 @@ fn same_dataflow(path: &Path, header: &FileHeader, claim: &Claim) -> Result<()> 
     }
     let theirs = format!("app `{}`, dataflow `{}`", header.app, header.dataflow);
     let ours = format!("app `{}`, dataflow `{}`", claim.app, claim.dataflow);
-    Err(Error::definition(format!("the ledger `{}` belongs to another dataflow", path.display()))
-        .detail(format!("it is the ledger of {theirs}; this is {ours}"))
-        .hint("give every dataflow a ledger of its own"))
+    Err(Error::definition(format!(
+        "the ledger `{}` belongs to another dataflow",
+        path.display()
+    ))
+    .detail(format!("it is the ledger of {theirs}; this is {ours}"))
+    .hint("give every dataflow a ledger of its own"))
 }
 
 fn fold_rest(reader: &mut Reader, state: &mut LedgerState) -> Result<()> {
@@ -388,7 +451,9 @@ fn make_claim(
             chain: reader.cursor.chain.mark(),
             claim: claim.clone(),
         };
-        let end = file.append(&claim_frame(&record)).map_err(|error| cannot("write to", path, &error))?;
+        let end = file
+            .append(&claim_frame(&record))
+            .map_err(|error| cannot("write to", path, &error))?;
         file.sync().map_err(|error| cannot("write to", path, &error))?;
         // Whatever stands before the own claim is final; it is read only now.
         reader.extend(end);
@@ -407,19 +472,31 @@ fn make_claim(
         }
         // Another process's write was torn just before the claim: the next one says where the log ends.
     }
-    Err(Error::outside(format!("another process keeps writing to the ledger `{}`", path.display()))
-        .hint("stop the other process; then start this one again"))
+    Err(Error::outside(format!(
+        "another process keeps writing to the ledger `{}`",
+        path.display()
+    ))
+    .hint("stop the other process; then start this one again"))
 }
 
 fn came_second(path: &Path, reader: &Reader) -> Error {
-    let holder = reader.cursor.claim.as_ref().map_or("an unknown one".to_owned(), ClaimRecord::describe);
+    let holder = reader
+        .cursor
+        .claim
+        .as_ref()
+        .map_or("an unknown one".to_owned(), ClaimRecord::describe);
     Error::outside(format!("another process holds the ledger `{}`", path.display()))
-        .detail(format!("it claimed the ledger at the same time and came first: {holder}"))
+        .detail(format!(
+            "it claimed the ledger at the same time and came first: {holder}"
+        ))
         .hint("stop one of the two")
 }
 
 fn taken_over(path: &Path, by: &ClaimRecord) -> Error {
-    Error::integrity(format!("another process has taken over the ledger `{}`", path.display()))
-        .detail(format!("it is {}", by.describe()))
-        .hint("only one process may run a dataflow: this one stops")
+    Error::integrity(format!(
+        "another process has taken over the ledger `{}`",
+        path.display()
+    ))
+    .detail(format!("it is {}", by.describe()))
+    .hint("only one process may run a dataflow: this one stops")
 }

@@ -4,9 +4,9 @@
 //! with rows that are consistent at a named moment.
 
 pub mod bridge;
+pub mod cli;
 pub mod clock;
 pub mod codec;
-pub mod cli;
 pub mod dataflow;
 pub mod demo;
 pub mod error;
@@ -16,7 +16,6 @@ pub mod ingest;
 pub mod ledger;
 pub mod metrics;
 pub mod operator;
-pub mod metrics;
 pub mod position;
 pub mod prelude;
 pub mod record;

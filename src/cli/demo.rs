@@ -42,9 +42,10 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         let (made, ready) = std::sync::mpsc::channel();
         let write = move || -> Result<()> {
             let producer = Producer::new(&kafka)?;
+            let on = handle.clone();
             let topics = move |name: &str, partitions| match &embedded {
                 Some(broker) => broker.create_topic(name, partitions),
-                None => create_topic(&kafka, name, partitions),
+                None => on.block_on(create_topic(&kafka, name, partitions)),
             };
             let demo = Demo::new(producer, registry, handle, stop, rate, topics, made);
             let function = flow.demo_function().expect("chosen among those with a demo");

@@ -112,7 +112,12 @@ impl Disk for HostDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Lock> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         match file.try_lock() {
             Ok(()) => {
                 file.set_len(0)?;
@@ -164,7 +169,10 @@ impl DiskFile for HostFile {
     fn len(&self) -> io::Result<u64> {
         let metadata = self.0.metadata()?;
         if metadata.nlink() == 0 {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was removed while it was in use"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the file was removed while it was in use",
+            ));
         }
         Ok(metadata.len())
     }

@@ -18,7 +18,9 @@
 
 use std::fmt;
 
-use crate::ledger::record::{ClaimRecord, Input, RecordKind, decode_binding, encode_binding, put_str, put_u64};
+use crate::ledger::record::{
+    ClaimRecord, Input, RecordKind, decode_binding, encode_binding, put_str, put_u64,
+};
 use crate::position::EpochBinding;
 
 /// The version of the format that this build writes.
@@ -78,13 +80,19 @@ impl FileHeader {
     pub fn decode(start: &[u8]) -> Result<(Self, usize), HeaderFault> {
         let Some(prefix) = start.first_chunk::<FILE_PREFIX_BYTES>() else {
             let magic_fits = FILE_MAGIC.starts_with(&start[..start.len().min(8)]);
-            return Err(if magic_fits { HeaderFault::Damaged } else { HeaderFault::NotALedger });
+            return Err(if magic_fits {
+                HeaderFault::Damaged
+            } else {
+                HeaderFault::NotALedger
+            });
         };
         if prefix[..8] != FILE_MAGIC {
             return Err(HeaderFault::NotALedger);
         }
         let (version, len, crc) = (u32_at(prefix, 8), u32_at(prefix, 12) as usize, u32_at(prefix, 16));
-        let body = start.get(FILE_PREFIX_BYTES..FILE_PREFIX_BYTES + len).ok_or(HeaderFault::Damaged)?;
+        let body = start
+            .get(FILE_PREFIX_BYTES..FILE_PREFIX_BYTES + len)
+            .ok_or(HeaderFault::Damaged)?;
         if crc32c::crc32c_append(crc32c::crc32c(&prefix[..16]), body) != crc {
             return Err(HeaderFault::Damaged);
         }
@@ -95,14 +103,22 @@ impl FileHeader {
         let decoded = (|| {
             let (app, dataflow, build) = (input.string()?, input.string()?, input.string()?);
             let time_us = input.u64()?;
-            input.finished(Self { app, dataflow, build, time_us })
+            input.finished(Self {
+                app,
+                dataflow,
+                build,
+                time_us,
+            })
         })();
         Ok((decoded.ok_or(HeaderFault::Damaged)?, FILE_PREFIX_BYTES + len))
     }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
+    bytes
+        .get(at..at + 4)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u32::from_le_bytes)
 }
 
 /// The hash chain's value behind some record: two ledgers with the same value hold the same counted records.
@@ -147,7 +163,11 @@ pub(super) fn claim_frame(record: &ClaimRecord) -> Vec<u8> {
 }
 
 /// A frame with as many of the bindings as fit well, at least one; how many; and the chain behind them.
-pub(super) fn binding_frame(generation: u64, bindings: &[EpochBinding], chain: Chain) -> (Vec<u8>, usize, Chain) {
+pub(super) fn binding_frame(
+    generation: u64,
+    bindings: &[EpochBinding],
+    chain: Chain,
+) -> (Vec<u8>, usize, Chain) {
     let mut records = Vec::with_capacity(bindings.len());
     let (mut chain, mut total) = (chain, 0);
     for binding in bindings {
@@ -160,7 +180,11 @@ pub(super) fn binding_frame(generation: u64, bindings: &[EpochBinding], chain: C
         chain = chain.then(RecordKind::Binding, &bytes);
         records.push(bytes);
     }
-    (frame(RecordKind::Binding, generation, &records, chain.mark()), records.len(), chain)
+    (
+        frame(RecordKind::Binding, generation, &records, chain.mark()),
+        records.len(),
+        chain,
+    )
 }
 
 fn frame(kind: RecordKind, generation: u64, records: &[Vec<u8>], chain: [u8; 16]) -> Vec<u8> {
@@ -195,7 +219,10 @@ impl FrameHeader {
         let header = bytes.first_chunk::<FRAME_HEADER_BYTES>()?;
         let intact = header[..4] == FRAME_MAGIC && crc32c::crc32c(&header[..12]) == u32_at(header, 12);
         let body_bytes = u32_at(header, 4) as usize;
-        (intact && body_bytes <= BODY_BYTES_MAX).then(|| Self { body_bytes, body_crc: u32_at(header, 8) })
+        (intact && body_bytes <= BODY_BYTES_MAX).then(|| Self {
+            body_bytes,
+            body_crc: u32_at(header, 8),
+        })
     }
 
     pub fn frame_bytes(&self) -> usize {
@@ -230,7 +257,14 @@ impl<'a> Body<'a> {
             .collect::<Option<Vec<_>>>()?;
         let chain = input.array()?;
         let end = input.byte()?;
-        input.finished(Self { kind, generation, records, chain }).filter(|_| end == FRAME_END)
+        input
+            .finished(Self {
+                kind,
+                generation,
+                records,
+                chain,
+            })
+            .filter(|_| end == FRAME_END)
     }
 
     pub fn claim(&self) -> Option<ClaimRecord> {

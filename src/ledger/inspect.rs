@@ -8,8 +8,8 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::ledger::disk::{Disk, HostDisk};
-use crate::ledger::frame::{Chain, FORMAT_VERSION};
 use crate::ledger::fold;
+use crate::ledger::frame::{Chain, FORMAT_VERSION};
 use crate::ledger::reader::{Frame, Reader, open_file};
 use crate::ledger::record::ClaimRecord;
 use crate::ledger::state::LedgerState;
@@ -60,8 +60,16 @@ impl fmt::Display for Report {
         writeln!(f, "app         {}", self.app)?;
         writeln!(f, "dataflow    {}", self.dataflow)?;
         writeln!(f, "size        {} bytes, format {FORMAT_VERSION}", self.bytes)?;
-        writeln!(f, "generation  {}, {} claims, {} void", self.generation, self.claims, self.claims_void)?;
-        writeln!(f, "epochs      {}, {} records, {} late", self.bindings, self.records, self.bindings_late)?;
+        writeln!(
+            f,
+            "generation  {}, {} claims, {} void",
+            self.generation, self.claims, self.claims_void
+        )?;
+        writeln!(
+            f,
+            "epochs      {}, {} records, {} late",
+            self.bindings, self.records, self.bindings_late
+        )?;
         writeln!(f, "first       {}", epoch(self.first))?;
         writeln!(f, "last        {}", epoch(self.last))?;
         writeln!(f, "cut         {} pieces, {} bytes", self.cuts, self.bytes_cut)?;
@@ -104,9 +112,13 @@ pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
             Frame::Claim(_) => report.claims += 1,
             Frame::Void(_) => report.claims_void += 1,
             Frame::Late { bindings, .. } => report.bindings_late += *bindings as u64,
-            Frame::Cut { bytes } => (report.cuts, report.bytes_cut) = (report.cuts + 1, report.bytes_cut + bytes),
+            Frame::Cut { bytes } => {
+                (report.cuts, report.bytes_cut) = (report.cuts + 1, report.bytes_cut + bytes)
+            }
             Frame::Bindings(bindings) => {
-                report.first = report.first.or(bindings.first().map(|(binding, _)| binding.epoch));
+                report.first = report
+                    .first
+                    .or(bindings.first().map(|(binding, _)| binding.epoch));
                 report.records += bindings.iter().map(|(binding, _)| binding.records()).sum::<u64>();
             }
         }
@@ -135,7 +147,12 @@ pub fn show_on(disk: &dyn Disk, dir: &Path, epochs: impl RangeBounds<Epoch>) -> 
     let (_, header, reader) = open_file(disk, dir, false)?;
     let first = format!("ledger of app `{}`, dataflow `{}`", header.app, header.dataflow);
     let epochs = (epochs.start_bound().cloned(), epochs.end_bound().cloned());
-    Ok(Show { reader: Some(reader), epochs, names: BTreeMap::new(), lines: VecDeque::from([first]) })
+    Ok(Show {
+        reader: Some(reader),
+        epochs,
+        names: BTreeMap::new(),
+        lines: VecDeque::from([first]),
+    })
 }
 
 /// The lines of [`show`]; ends after an error.
@@ -158,7 +175,8 @@ impl Iterator for Show {
                 Ok(Some(frame)) => self.frame(frame),
                 Ok(None) => {
                     let torn = self.reader.take().and_then(|reader| reader.torn);
-                    self.lines.extend(torn.map(|bytes| format!("end    {bytes} bytes of an unfinished write")));
+                    self.lines
+                        .extend(torn.map(|bytes| format!("end    {bytes} bytes of an unfinished write")));
                 }
                 Err(error) => {
                     self.reader = None;
@@ -176,17 +194,26 @@ impl Show {
             Frame::Void(claim) => self.lines.push_back(format!("void   {}", claim.describe())),
             Frame::Bindings(bindings) => bindings.iter().for_each(|(binding, _)| self.binding(binding)),
             Frame::Late { generation, bindings } => {
-                self.lines.push_back(format!("late   {bindings} epochs of generation {generation}, not counted"));
+                self.lines.push_back(format!(
+                    "late   {bindings} epochs of generation {generation}, not counted"
+                ));
             }
-            Frame::Cut { bytes } => self.lines.push_back(format!("cut    {bytes} bytes of an interrupted write")),
+            Frame::Cut { bytes } => self
+                .lines
+                .push_back(format!("cut    {bytes} bytes of an interrupted write")),
         }
     }
 
     fn claim(&mut self, claim: &ClaimRecord) {
         let sources = claim.claim.sources.iter();
-        self.names.extend(sources.clone().map(|(id, name)| (*id, name.clone())));
+        self.names
+            .extend(sources.clone().map(|(id, name)| (*id, name.clone())));
         let names: Vec<_> = sources.map(|(_, name)| name.as_str()).collect();
-        self.lines.push_back(format!("claim  {}  sources: {}", claim.describe(), names.join(", ")));
+        self.lines.push_back(format!(
+            "claim  {}  sources: {}",
+            claim.describe(),
+            names.join(", ")
+        ));
     }
 
     fn binding(&mut self, binding: &EpochBinding) {
@@ -195,7 +222,10 @@ impl Show {
             return;
         }
         let records = binding.records();
-        self.lines.push_back(format!("epoch  {epoch}  {}  {records} records", epoch.opened_at()));
+        self.lines.push_back(format!(
+            "epoch  {epoch}  {}  {records} records",
+            epoch.opened_at()
+        ));
         for range in &binding.ranges {
             let line = range_line(&self.name(range.id.source), range);
             self.lines.push_back(line);
@@ -207,7 +237,11 @@ impl Show {
             self.detail(*source, format_args!("topic id {topic:?}"));
         }
         for schema in &binding.schemas {
-            let text = schema.fingerprint.map_or("unknown to the registry".to_owned(), |hash| format!("{hash:016x}"));
+            let text = schema
+                .fingerprint
+                .map_or("unknown to the registry".to_owned(), |hash| {
+                    format!("{hash:016x}")
+                });
             self.detail(schema.source, format_args!("schema {}: {text}", schema.id));
         }
     }
@@ -218,16 +252,30 @@ impl Show {
     }
 
     fn name(&self, source: SourceId) -> String {
-        self.names.get(&source).cloned().unwrap_or_else(|| format!("source {:08x}", source.0))
+        self.names
+            .get(&source)
+            .cloned()
+            .unwrap_or_else(|| format!("source {:08x}", source.0))
     }
 }
 
 fn range_line(source: &str, range: &PartitionRange) -> String {
-    let PartitionRange { id, lo, hi, records, event_time_max, idle, .. } = range;
+    let PartitionRange {
+        id,
+        lo,
+        hi,
+        records,
+        event_time_max,
+        idle,
+        ..
+    } = range;
     let idle = if *idle { "  idle" } else { "" };
     let time = match *event_time_max {
         EventTime::MIN => String::new(),
         time => format!("  event time up to {time}"),
     };
-    format!("         {source}/{}  [{lo}, {hi})  {records} records{time}{idle}", id.partition)
+    format!(
+        "         {source}/{}  [{lo}, {hi})  {records} records{time}{idle}",
+        id.partition
+    )
 }

@@ -33,7 +33,12 @@ impl Kept {
 impl MemoryLog {
     /// All bindings so far.
     pub fn bindings(&self) -> Vec<EpochBinding> {
-        self.0.lock().bindings.iter().map(|(binding, _)| binding.clone()).collect()
+        self.0
+            .lock()
+            .bindings
+            .iter()
+            .map(|(binding, _)| binding.clone())
+            .collect()
     }
 }
 
@@ -58,28 +63,55 @@ impl MemoryLedger {
         if let Some(before) = previous.as_ref().map(|p| &p.claim)
             && (&before.app, &before.dataflow) != (&claim.app, &claim.dataflow)
         {
-            return Err(Error::definition("the ledger belongs to another dataflow").detail(format!(
-                "it is the ledger of app `{}`, dataflow `{}`; this is app `{}`, dataflow `{}`",
-                before.app, before.dataflow, claim.app, claim.dataflow
-            )));
+            return Err(
+                Error::definition("the ledger belongs to another dataflow").detail(format!(
+                    "it is the ledger of app `{}`, dataflow `{}`; this is app `{}`, dataflow `{}`",
+                    before.app, before.dataflow, claim.app, claim.dataflow
+                )),
+            );
         }
         let generation = previous.as_ref().map_or(0, |p| p.generation) + 1;
         let (nonce, time_us, end) = (clock::nonce(), clock::now_micros(), kept.bytes);
         let chain = kept.chain().mark();
-        kept.claims.push(ClaimRecord { generation, nonce, time_us, end, chain, claim });
+        kept.claims.push(ClaimRecord {
+            generation,
+            nonce,
+            time_us,
+            end,
+            chain,
+            claim,
+        });
         let (state, last) = (kept.state.clone(), kept.state.last());
         let bindings = Bindings::new(kept.bindings.clone().into_iter().map(Ok));
-        let recovered = Recovered { generation, previous, state, last, bindings, notes: Vec::new() };
-        Ok((Self { log: log.clone(), generation }, recovered))
+        let recovered = Recovered {
+            generation,
+            previous,
+            state,
+            last,
+            bindings,
+            notes: Vec::new(),
+        };
+        Ok((
+            Self {
+                log: log.clone(),
+                generation,
+            },
+            recovered,
+        ))
     }
 }
 
 impl LedgerStore for MemoryLedger {
     fn append(&mut self, bindings: &[EpochBinding]) -> Result<()> {
         let mut kept = self.log.0.lock();
-        let newest = kept.claims.last().filter(|claim| claim.generation != self.generation);
+        let newest = kept
+            .claims
+            .last()
+            .filter(|claim| claim.generation != self.generation);
         if let Some(newest) = newest {
-            return Err(Error::integrity("another process has taken over the ledger").detail(newest.describe()));
+            return Err(
+                Error::integrity("another process has taken over the ledger").detail(newest.describe())
+            );
         }
         for binding in bindings {
             kept.state.apply(binding)?;

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::ledger::disk::{Disk, DiskFile};
 use crate::ledger::frame::{
-    BODY_BYTES_MAX, Body, Chain, FORMAT_VERSION, FRAME_HEADER_BYTES, FileHeader, FrameHeader, HeaderFault, frames_within,
-    looks_torn,
+    BODY_BYTES_MAX, Body, Chain, FORMAT_VERSION, FRAME_HEADER_BYTES, FileHeader, FrameHeader, HeaderFault,
+    frames_within, looks_torn,
 };
 use crate::ledger::record::{ClaimRecord, RecordKind};
 use crate::position::EpochBinding;
@@ -100,12 +100,20 @@ pub(super) struct Reader {
 }
 
 /// Opens the file of the ledger in `dir` and reads its header.
-pub(super) fn open_file(disk: &dyn Disk, dir: &Path, writable: bool) -> Result<(Arc<dyn DiskFile>, FileHeader, Reader)> {
+pub(super) fn open_file(
+    disk: &dyn Disk,
+    dir: &Path,
+    writable: bool,
+) -> Result<(Arc<dyn DiskFile>, FileHeader, Reader)> {
     let path = dir.join(FILE_NAME);
-    let file = disk.open(&path, writable).map_err(|error| cannot("open", &path, &error))?;
+    let file = disk
+        .open(&path, writable)
+        .map_err(|error| cannot("open", &path, &error))?;
     let limit = file.len().map_err(|error| cannot("read", &path, &error))?;
     let mut start = vec![0; CHUNK_BYTES];
-    let len = file.read_at(0, &mut start).map_err(|error| cannot("read", &path, &error))?;
+    let len = file
+        .read_at(0, &mut start)
+        .map_err(|error| cannot("read", &path, &error))?;
     start.truncate(len);
     let (header, end) = FileHeader::decode(&start).map_err(|fault| header_error(&path, fault))?;
     let cursor = Cursor {
@@ -132,7 +140,9 @@ fn header_error(path: &Path, fault: HeaderFault) -> Error {
             .detail("the checksum of its first bytes does not match")
             .hint(DAMAGE_HINT),
         HeaderFault::Version(version) => Error::definition(format!("the ledger `{path}` has another format"))
-            .detail(format!("it is version {version}, this build reads version {FORMAT_VERSION}"))
+            .detail(format!(
+                "it is version {version}, this build reads version {FORMAT_VERSION}"
+            ))
             .hint("run the build that wrote it, or a later one"),
     }
 }
@@ -146,16 +156,29 @@ pub(super) fn cannot(act: &str, path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::ReadOnlyFilesystem => "its file system is mounted read-only: mount it writable",
         io::ErrorKind::PermissionDenied => "give this user the right to read and write there",
         io::ErrorKind::NotFound => "name a directory that holds a ledger",
-        _ => "look at the disk and the system's log; what was acknowledged is safe as far as the disk keeps it",
+        _ => {
+            "look at the disk and the system's log; what was acknowledged is safe as far as the disk keeps it"
+        }
     };
-    Error::outside(format!("cannot {act} the ledger `{}`", path.display())).detail(error).hint(hint)
+    Error::outside(format!("cannot {act} the ledger `{}`", path.display()))
+        .detail(error)
+        .hint(hint)
 }
 
 impl Reader {
     /// A reader that goes on at `cursor` and stops at the byte `limit`.
     pub fn resume(file: Arc<dyn DiskFile>, path: PathBuf, cursor: Cursor, limit: u64) -> Self {
         let at = cursor.next;
-        Self { file, path, limit, buffer: Vec::new(), buffer_at: at, cursor, torn: None, at }
+        Self {
+            file,
+            path,
+            limit,
+            buffer: Vec::new(),
+            buffer_at: at,
+            cursor,
+            torn: None,
+            at,
+        }
     }
 
     /// Lets the reader go on after more was written.
@@ -219,21 +242,30 @@ impl Reader {
 
     fn bindings(&mut self, body: &Body<'_>) -> Result<Frame> {
         if body.generation < self.cursor.generation {
-            return Ok(Frame::Late { generation: body.generation, bindings: body.records.len() });
+            return Ok(Frame::Late {
+                generation: body.generation,
+                bindings: body.records.len(),
+            });
         }
         if body.generation > self.cursor.generation {
             let (found, known) = (body.generation, self.cursor.generation);
-            return Err(self.damaged(&format!("generation {found} writes here, but the last claim is of {known}")));
+            return Err(self.damaged(&format!(
+                "generation {found} writes here, but the last claim is of {known}"
+            )));
         }
         let bindings = body.bindings(self.cursor.chain);
-        let bindings = bindings.ok_or_else(|| self.damaged("its checksum is right, but it holds no binding"))?;
+        let bindings =
+            bindings.ok_or_else(|| self.damaged("its checksum is right, but it holds no binding"))?;
         let chain = bindings.last().map_or(self.cursor.chain, |(_, chain)| *chain);
         if chain.mark() != body.chain {
             return Err(self.damaged(CHAIN_BROKEN));
         }
         self.cursor.chain = chain;
         self.cursor.bindings += bindings.len() as u64;
-        self.cursor.last = bindings.last().map(|(binding, _)| binding.epoch).or(self.cursor.last);
+        self.cursor.last = bindings
+            .last()
+            .map(|(binding, _)| binding.epoch)
+            .or(self.cursor.last);
         Ok(Frame::Bindings(bindings))
     }
 
@@ -247,7 +279,9 @@ impl Reader {
         let mut resumed = None;
         for (begin, header) in frames_within(tail) {
             region = region.min(begin);
-            let Some(body) = header.body(&tail[begin..]).and_then(Body::decode) else { continue };
+            let Some(body) = header.body(&tail[begin..]).and_then(Body::decode) else {
+                continue;
+            };
             match body.claim() {
                 Some(claim) if claim.end == self.at && claim.chain == self.cursor.chain.mark() => {
                     resumed = Some(begin as u64);
@@ -257,7 +291,9 @@ impl Reader {
                 Some(claim) if claim.end < self.at => generation_seen = claim.generation.max(generation_seen),
                 _ => {
                     let next = self.at + begin as u64;
-                    return Err(self.damaged(&format!("it can't be read, but what follows at byte {next} can")));
+                    return Err(
+                        self.damaged(&format!("it can't be read, but what follows at byte {next} can"))
+                    );
                 }
             }
         }
@@ -315,20 +351,36 @@ impl Reader {
             Some(epoch) => format!("behind epoch {epoch} ({})", epoch.opened_at()),
             None => "before the first epoch".to_owned(),
         };
-        format!("frame {}, binding {}, {behind}", self.cursor.frames + 1, self.cursor.bindings + 1)
+        format!(
+            "frame {}, binding {}, {behind}",
+            self.cursor.frames + 1,
+            self.cursor.bindings + 1
+        )
     }
 
     /// Adds to an error where it was met.
     pub fn at_place(&self, error: Error) -> Error {
-        error.detail(format!("in `{}` at byte {}", self.path.display(), self.at)).hint(DAMAGE_HINT)
+        error
+            .detail(format!("in `{}` at byte {}", self.path.display(), self.at))
+            .hint(DAMAGE_HINT)
     }
 
     fn unknown_kind(&self, kind: u8) -> Error {
-        let writer = self.cursor.claim.as_ref().map_or("an unknown build".to_owned(), ClaimRecord::describe);
+        let writer = self
+            .cursor
+            .claim
+            .as_ref()
+            .map_or("an unknown build".to_owned(), ClaimRecord::describe);
         let name = RecordKind::name(kind);
-        Error::definition(format!("the ledger `{}` holds records that this build can't read", self.path.display()))
-            .detail(format!("at byte {}: record of kind {kind} ({name}), written by {writer}", self.at))
-            .hint("run that build, or a later one")
+        Error::definition(format!(
+            "the ledger `{}` holds records that this build can't read",
+            self.path.display()
+        ))
+        .detail(format!(
+            "at byte {}: record of kind {kind} ({name}), written by {writer}",
+            self.at
+        ))
+        .hint("run that build, or a later one")
     }
 }
 

@@ -83,7 +83,10 @@ impl ClaimRecord {
     /// How messages name the claim: `generation 3 (build 1.4.0, claimed 2026-11-23T03:00:00Z)`.
     pub(super) fn describe(&self) -> String {
         let time = Epoch(self.time_us).opened_at();
-        format!("generation {} (build {}, claimed {time})", self.generation, self.claim.build)
+        format!(
+            "generation {} (build {}, claimed {time})",
+            self.generation, self.claim.build
+        )
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -105,15 +108,31 @@ impl ClaimRecord {
     /// `None`: these are not the bytes of a claim.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut input = Input(bytes);
-        let (generation, nonce, time_us, end) =
-            (input.u64()?, u64::from_le_bytes(input.array()?), input.u64()?, input.u64()?);
+        let (generation, nonce, time_us, end) = (
+            input.u64()?,
+            u64::from_le_bytes(input.array()?),
+            input.u64()?,
+            input.u64()?,
+        );
         let chain = input.array()?;
         let (build, app, dataflow) = (input.string()?, input.string()?, input.string()?);
         let sources = (0..input.u64()?)
             .map(|_| Some((input.source()?, input.string()?)))
             .collect::<Option<Vec<_>>>()?;
-        let claim = Claim { app, dataflow, build, sources };
-        input.finished(Self { generation, nonce, time_us, end, chain, claim })
+        let claim = Claim {
+            app,
+            dataflow,
+            build,
+            sources,
+        };
+        input.finished(Self {
+            generation,
+            nonce,
+            time_us,
+            end,
+            chain,
+            claim,
+        })
     }
 }
 
@@ -156,8 +175,10 @@ pub(super) fn encode_binding(binding: &EpochBinding, out: &mut Vec<u8>) {
 fn encode_range(range: &PartitionRange, before: Option<&PartitionRange>, now: EventTime, out: &mut Vec<u8>) {
     let span = range.hi.wrapping_sub(range.lo);
     let flag = |on: bool, bit: u8| if on { bit } else { 0 };
-    let flags = flag(before.is_some_and(|b| b.id.source == range.id.source), SAME_SOURCE)
-        | flag(range.idle, IDLE)
+    let flags = flag(
+        before.is_some_and(|b| b.id.source == range.id.source),
+        SAME_SOURCE,
+    ) | flag(range.idle, IDLE)
         | flag(range.records == span as u64, RECORDS_ARE_SPAN)
         | flag(range.event_time_max == EventTime::MIN, NO_EVENT_TIME)
         | flag(before.is_some_and(|b| b.limit == range.limit), SAME_LIMIT);
@@ -204,10 +225,21 @@ pub(super) fn decode_binding(bytes: &[u8]) -> Option<EpochBinding> {
                 1 => Some(u64::from_le_bytes(input.array()?)),
                 _ => return None,
             };
-            Some(SchemaSeen { source, id, fingerprint })
+            Some(SchemaSeen {
+                source,
+                id,
+                fingerprint,
+            })
         })
         .collect::<Option<Vec<_>>>()?;
-    input.finished(EpochBinding { epoch, now, ranges, watermarks, topics, schemas })
+    input.finished(EpochBinding {
+        epoch,
+        now,
+        ranges,
+        watermarks,
+        topics,
+        schemas,
+    })
 }
 
 fn decode_range(
@@ -217,7 +249,11 @@ fn decode_range(
 ) -> Option<PartitionRange> {
     let flags = input.byte()?;
     let has = |bit: u8| flags & bit != 0;
-    let source = if has(SAME_SOURCE) { before?.id.source } else { input.source()? };
+    let source = if has(SAME_SOURCE) {
+        before?.id.source
+    } else {
+        input.source()?
+    };
     let partition = u32::try_from(input.u64()?).ok()?;
     let lo = input.i64()?;
     let span = input.u64()?;
@@ -227,7 +263,11 @@ fn decode_range(
         true => EventTime::MIN,
         false => EventTime(now.0.wrapping_sub(input.i64()?)),
     };
-    let limit = if has(SAME_LIMIT) { before?.limit } else { EventTime(now.0.wrapping_add(input.i64()?)) };
+    let limit = if has(SAME_LIMIT) {
+        before?.limit
+    } else {
+        EventTime(now.0.wrapping_add(input.i64()?))
+    };
     Some(PartitionRange {
         id: PartitionId { source, partition },
         lo,

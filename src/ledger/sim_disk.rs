@@ -83,7 +83,10 @@ impl SimDisk {
     /// Puts a file there, flushed, in place of what was there.
     pub fn put(&self, path: &Path, bytes: Vec<u8>) {
         let synced = bytes.len();
-        self.0.lock().files.insert(path.to_path_buf(), SimBytes { bytes, synced });
+        self.0
+            .lock()
+            .files
+            .insert(path.to_path_buf(), SimBytes { bytes, synced });
     }
 }
 
@@ -113,9 +116,14 @@ impl Disk for SimDisk {
             return Ok(false);
         }
         if let Some(space) = &mut disk.space_left {
-            *space = space.checked_sub(contents.len()).ok_or(io::ErrorKind::StorageFull)?;
+            *space = space
+                .checked_sub(contents.len())
+                .ok_or(io::ErrorKind::StorageFull)?;
         }
-        let file = SimBytes { bytes: contents.to_vec(), synced: contents.len() };
+        let file = SimBytes {
+            bytes: contents.to_vec(),
+            synced: contents.len(),
+        };
         disk.files.insert(path.to_path_buf(), file);
         Ok(true)
     }
@@ -125,7 +133,11 @@ impl Disk for SimDisk {
         if !disk.files.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        Ok(Arc::new(SimFile { disk: self.clone(), path: path.to_path_buf(), boot: disk.boots }))
+        Ok(Arc::new(SimFile {
+            disk: self.clone(),
+            path: path.to_path_buf(),
+            boot: disk.boots,
+        }))
     }
 
     fn lock(&self, _path: &Path) -> io::Result<Lock> {
@@ -140,7 +152,10 @@ struct SimFile {
 }
 
 impl SimFile {
-    fn with<R>(&self, act: impl FnOnce(&mut SimBytes, &mut Option<usize>, bool) -> io::Result<R>) -> io::Result<R> {
+    fn with<R>(
+        &self,
+        act: impl FnOnce(&mut SimBytes, &mut Option<usize>, bool) -> io::Result<R>,
+    ) -> io::Result<R> {
         let mut disk = self.disk.0.lock();
         let disk = &mut *disk;
         if disk.boots != self.boot {
@@ -159,7 +174,11 @@ impl DiskFile for SimFile {
             if let Some(space) = space {
                 *space -= fits;
             }
-            if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(file.bytes.len() as u64) }
+            if fits < bytes.len() {
+                Err(io::ErrorKind::StorageFull.into())
+            } else {
+                Ok(file.bytes.len() as u64)
+            }
         })
     }
 

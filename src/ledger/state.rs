@@ -44,7 +44,12 @@ pub struct SourceState {
 impl Default for SourceState {
     fn default() -> Self {
         let (partitions, schemas) = (BTreeMap::new(), BTreeMap::new());
-        Self { topic: None, watermark: EventTime::MIN, partitions, schemas }
+        Self {
+            topic: None,
+            watermark: EventTime::MIN,
+            partitions,
+            schemas,
+        }
     }
 }
 
@@ -91,13 +96,16 @@ impl LedgerState {
         self.last = Some(binding.epoch);
         for range in &binding.ranges {
             let source = self.sources.entry(range.id.source).or_default();
-            let partition = source.partitions.entry(range.id.partition).or_insert(PartitionState {
-                first: range.lo,
-                hi: range.lo,
-                event_time_max: EventTime::MIN,
-                idle: false,
-                records: 0,
-            });
+            let partition = source
+                .partitions
+                .entry(range.id.partition)
+                .or_insert(PartitionState {
+                    first: range.lo,
+                    hi: range.lo,
+                    event_time_max: EventTime::MIN,
+                    idle: false,
+                    records: 0,
+                });
             partition.hi = range.hi;
             partition.event_time_max = range.event_time_max;
             partition.idle = range.idle;
@@ -110,7 +118,11 @@ impl LedgerState {
             self.sources.entry(*source).or_default().topic = Some(*topic);
         }
         for seen in &binding.schemas {
-            self.sources.entry(seen.source).or_default().schemas.insert(seen.id, seen.fingerprint);
+            self.sources
+                .entry(seen.source)
+                .or_default()
+                .schemas
+                .insert(seen.id, seen.fingerprint);
         }
         Ok(())
     }
@@ -124,7 +136,10 @@ impl LedgerState {
             .or_else(|| self.check_topics(&binding.topics))
             .or_else(|| self.check_schemas(&binding.schemas));
         let Some(detail) = found else { return Ok(()) };
-        let what = format!("the binding of epoch {} does not follow on the ledger", binding.epoch);
+        let what = format!(
+            "the binding of epoch {} does not follow on the ledger",
+            binding.epoch
+        );
         Err(Error::integrity(what).detail(detail))
     }
 
@@ -137,7 +152,10 @@ impl LedgerState {
         let mut seen = BTreeSet::new();
         ranges.iter().find_map(|range| {
             let PartitionRange { id, lo, hi, .. } = *range;
-            let said = format!("source {:08x}, partition {}: range [{lo}, {hi})", id.source.0, id.partition);
+            let said = format!(
+                "source {:08x}, partition {}: range [{lo}, {hi})",
+                id.source.0, id.partition
+            );
             if !seen.insert(id) {
                 return Some(format!("{said} is the second for this partition"));
             }
@@ -149,7 +167,10 @@ impl LedgerState {
             }
             let known = self.partition(id)?;
             if known.hi != lo {
-                return Some(format!("{said} should begin at {}, up to which it is bound", known.hi));
+                return Some(format!(
+                    "{said} should begin at {}, up to which it is bound",
+                    known.hi
+                ));
             }
             (range.event_time_max < known.event_time_max).then(|| {
                 let (from, to) = (known.event_time_max, range.event_time_max);
@@ -173,9 +194,15 @@ impl LedgerState {
     fn check_topics(&self, topics: &[(SourceId, TopicId)]) -> Option<String> {
         let mut seen = BTreeMap::new();
         topics.iter().find_map(|(source, topic)| {
-            let known = self.source(*source).and_then(|s| s.topic).or(seen.insert(*source, *topic));
+            let known = self
+                .source(*source)
+                .and_then(|s| s.topic)
+                .or(seen.insert(*source, *topic));
             let known = known.filter(|known| known != topic)?;
-            Some(format!("source {:08x} is bound to topic id {known:?}, not {topic:?}", source.0))
+            Some(format!(
+                "source {:08x} is bound to topic id {known:?}, not {topic:?}",
+                source.0
+            ))
         })
     }
 
@@ -185,8 +212,13 @@ impl LedgerState {
         schemas.iter().find_map(|schema| {
             let before = seen.insert((schema.source, schema.id), schema.fingerprint);
             let known = before.or_else(|| self.source(schema.source)?.schemas.get(&schema.id).copied());
-            let known = known.flatten().filter(|known| schema.fingerprint != Some(*known))?;
-            Some(format!("source {:08x}: schema {} was {known:016x} when first seen", schema.source.0, schema.id))
+            let known = known
+                .flatten()
+                .filter(|known| schema.fingerprint != Some(*known))?;
+            Some(format!(
+                "source {:08x}: schema {} was {known:016x} when first seen",
+                schema.source.0, schema.id
+            ))
         })
     }
 }
@@ -200,12 +232,22 @@ mod tests {
 
     fn binding(epoch: u64) -> EpochBinding {
         let (ranges, watermarks, topics, schemas) = (vec![], vec![], vec![], vec![]);
-        EpochBinding { epoch: Epoch(epoch), now: EventTime(0), ranges, watermarks, topics, schemas }
+        EpochBinding {
+            epoch: Epoch(epoch),
+            now: EventTime(0),
+            ranges,
+            watermarks,
+            topics,
+            schemas,
+        }
     }
 
     fn range(lo: Offset, hi: Offset, max: i64) -> PartitionRange {
         PartitionRange {
-            id: PartitionId { source: SOURCE, partition: 3 },
+            id: PartitionId {
+                source: SOURCE,
+                partition: 3,
+            },
             lo,
             hi,
             records: (hi - lo).max(0) as u64,
@@ -222,7 +264,11 @@ mod tests {
         first.ranges = vec![range(100, 110, 5)];
         first.watermarks = vec![(SOURCE, EventTime(4))];
         first.topics = vec![(SOURCE, TopicId([1; 16]))];
-        first.schemas = vec![SchemaSeen { source: SOURCE, id: 1, fingerprint: None }];
+        first.schemas = vec![SchemaSeen {
+            source: SOURCE,
+            id: 1,
+            fingerprint: None,
+        }];
         state.apply(&first).unwrap();
         state
     }
@@ -242,13 +288,34 @@ mod tests {
     fn bindings_that_link_add_up() {
         let mut state = started();
         let mut next = binding(11);
-        next.ranges = vec![PartitionRange { idle: true, ..range(110, 112, 9) }];
+        next.ranges = vec![PartitionRange {
+            idle: true,
+            ..range(110, 112, 9)
+        }];
         next.watermarks = vec![(SOURCE, EventTime(8))];
-        next.schemas = vec![SchemaSeen { source: SOURCE, id: 1, fingerprint: Some(2) }];
+        next.schemas = vec![SchemaSeen {
+            source: SOURCE,
+            id: 1,
+            fingerprint: Some(2),
+        }];
         state.apply(&next).unwrap();
-        let partition = state.partition(PartitionId { source: SOURCE, partition: 3 }).unwrap();
+        let partition = state
+            .partition(PartitionId {
+                source: SOURCE,
+                partition: 3,
+            })
+            .unwrap();
         let (event_time_max, idle) = (EventTime(9), true);
-        assert_eq!(*partition, PartitionState { first: 100, hi: 112, event_time_max, idle, records: 12 });
+        assert_eq!(
+            *partition,
+            PartitionState {
+                first: 100,
+                hi: 112,
+                event_time_max,
+                idle,
+                records: 12
+            }
+        );
         assert_eq!(state.watermark(SOURCE), EventTime(8));
         assert_eq!(state.last(), Some(Epoch(11)));
         assert_eq!(state.source(SOURCE).unwrap().schemas[&1], Some(2));
@@ -262,11 +329,18 @@ mod tests {
         assert!(refused(|b| b.ranges = vec![range(110, 105, 9)]).contains("ends before it begins"));
         assert!(refused(|b| b.ranges = vec![range(110, 111, 4)]).contains("highest event time goes back"));
         assert!(refused(|b| b.ranges = vec![range(110, 111, 9), range(111, 112, 9)]).contains("second"));
-        let empty = PartitionRange { records: 1, ..range(110, 110, 9) };
+        let empty = PartitionRange {
+            records: 1,
+            ..range(110, 110, 9)
+        };
         assert!(refused(|b| b.ranges = vec![empty]).contains("empty"));
         assert!(refused(|b| b.watermarks = vec![(SOURCE, EventTime(3))]).contains("watermark goes back"));
         assert!(refused(|b| b.topics = vec![(SOURCE, TopicId([2; 16]))]).contains("topic id"));
-        let schema = |fingerprint| SchemaSeen { source: SOURCE, id: 9, fingerprint };
+        let schema = |fingerprint| SchemaSeen {
+            source: SOURCE,
+            id: 9,
+            fingerprint,
+        };
         assert!(refused(|b| b.schemas = vec![schema(Some(1)), schema(None)]).contains("schema 9"));
     }
 }

@@ -11,6 +11,8 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::mocking::MockCluster;
@@ -141,11 +143,33 @@ impl Producer {
         flushed.map_err(|error| unwritten("", &error.to_string()))
     }
 
+    /// Learns what became of the records that are on their way. Call it now and then while nothing is sent.
+    pub fn poll(&self) {
+        self.inner.poll(Duration::ZERO);
+    }
+
     fn told(&self, topic: &str) -> Result<()> {
         match self.inner.context().failure.lock().take() {
             None => Ok(()),
             Some(failure) => Err(unwritten(topic, &failure)),
         }
+    }
+}
+
+/// Makes a topic on any Kafka; one that is there already is left as it is.
+pub async fn create_topic(bootstrap_servers: &str, name: &str, partitions: u32) -> Result<()> {
+    let refused = |why: String| Error::outside(format!("cannot make topic `{name}` at {bootstrap_servers}")).detail(why);
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap_servers)
+        .create()
+        .map_err(|error| refused(error.to_string()))?;
+    let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
+    let made = admin.create_topics([&topic], &options).await.map_err(|error| refused(error.to_string()))?;
+    match made.into_iter().next() {
+        Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(refused(code.to_string())),
+        _ => Ok(()),
     }
 }
 

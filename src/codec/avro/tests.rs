@@ -872,3 +872,58 @@ fn an_encoder_leaves_no_half_values() {
     assert_eq!(out, vec![9]);
     assert!(Encoder::<i64>::new(7, "{").is_err());
 }
+
+#[test]
+fn only_what_changes_no_byte_is_identical() {
+    let record = |fields: &[(&str, &str)]| {
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, kind)| json!({ "name": name, "type": kind }))
+            .collect();
+        json!({ "type": "record", "name": "A", "fields": fields }).to_string()
+    };
+    let symbols = |symbols: Value| json!({ "type": "enum", "name": "E", "symbols": symbols }).to_string();
+    let ab = record(&[("a", "int"), ("b", "int")]);
+    let pairs = [
+        (ab.clone(), ab.clone(), true),
+        (ab.clone(), record(&[("a", "long"), ("b", "int")]), true),
+        (ab.clone(), record(&[("b", "int"), ("a", "int")]), false),
+        (ab.clone(), record(&[("a", "int")]), false),
+        (ab.clone(), record(&[("b", "int")]), false),
+        (ab.clone(), record(&[("a", "int"), ("b", "float")]), false),
+        (symbols(json!(["X"])), symbols(json!(["X", "Y"])), true),
+        (symbols(json!(["X", "Y"])), symbols(json!(["Y", "X"])), false),
+        (symbols(json!(["X", "Y"])), symbols(json!(["X"])), false),
+        (
+            r#"["null","int"]"#.into(),
+            r#"["null","int","string"]"#.into(),
+            true,
+        ),
+        (r#"["null","int"]"#.into(), r#"["int","null"]"#.into(), false),
+        (r#"["null","int"]"#.into(), r#""int""#.into(), false),
+        (r#""int""#.into(), r#"["int"]"#.into(), false),
+        (TREE.to_owned(), TREE.to_owned(), true),
+    ];
+    for (writer, reader, identical) in &pairs {
+        let schema = |text| Schema::parse_str(text).unwrap();
+        let plan = Plan::resolve(&schema(writer), &schema(reader)).unwrap();
+        assert_eq!(plan.identical, *identical, "{writer} {reader}");
+    }
+    // Fields that change places, with one that is new between them.
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Abc {
+        a: i64,
+        b: i64,
+        c: String,
+    }
+    let reader = r#"{"type":"record","name":"A","fields":[{"name":"b","type":"int"},
+        {"name":"c","type":"string","default":"x"},{"name":"a","type":"int"}]}"#;
+    assert_eq!(
+        decode_ok(&ab, reader, &[2, 4]),
+        Ok(Abc {
+            a: 1,
+            b: 2,
+            c: "x".into()
+        })
+    );
+}

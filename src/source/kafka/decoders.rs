@@ -1,14 +1,13 @@
 //! Which decoder a format means: the one place that knows them.
 
-use std::marker::PhantomData;
-
 use serde::de::DeserializeOwned;
 
 use super::{Format, KeyFormat};
 use crate::bridge::Waker;
+use crate::codec::Decode;
 use crate::codec::avro::Avro;
-use crate::codec::key::Text;
-use crate::codec::{Cause, Decode, Decoded};
+use crate::codec::json::Json;
+use crate::codec::key::{Key, Text};
 use crate::error::{Error, Result};
 use crate::source::Environment;
 
@@ -20,7 +19,7 @@ pub(super) fn of_values<T: DeserializeOwned + 'static>(
 ) -> Result<Box<dyn Decode<T>>> {
     match format {
         Format::Json => Ok(json()),
-        Format::Avro { reader_schema } => avro(environment, reader_schema.as_deref(), waker),
+        Format::Avro { reader_schema } => Ok(Box::new(avro(environment, reader_schema.as_deref(), waker)?)),
     }
 }
 
@@ -32,40 +31,25 @@ pub(super) fn of_keys<K: DeserializeOwned + 'static>(
     waker: &Waker,
 ) -> Result<Box<dyn Decode<K>>> {
     match (key, value) {
-        (KeyFormat::Text, _) => text(),
-        (KeyFormat::Json, _) | (KeyFormat::AsValue, Format::Json) => Ok(json()),
-        (KeyFormat::Avro, _) | (KeyFormat::AsValue, Format::Avro { .. }) => avro(environment, None, waker),
+        (KeyFormat::Text, _) => Ok(Box::new(Key(Text::new()))),
+        (KeyFormat::Json, _) | (KeyFormat::AsValue, Format::Json) => Ok(Box::new(Key(Json::new()))),
+        (KeyFormat::Avro, _) | (KeyFormat::AsValue, Format::Avro { .. }) => {
+            Ok(Box::new(Key(avro(environment, None, waker)?)))
+        }
     }
 }
 
 fn json<T: DeserializeOwned + 'static>() -> Box<dyn Decode<T>> {
-    Box::new(Json(PhantomData))
+    Box::new(Json::new())
 }
 
 fn avro<T: DeserializeOwned + 'static>(
     environment: &Environment,
     reader_schema: Option<&str>,
     waker: &Waker,
-) -> Result<Box<dyn Decode<T>>> {
+) -> Result<Avro<T>> {
     let registry = environment.registry.clone().ok_or_else(|| {
-        Error::definition("Avro can't be decoded without a schema registry").hint("set `registry` to its address")
+        Error::definition("a topic holds Avro, and no schema registry is set").hint("--registry URL names one")
     })?;
-    Ok(Box::new(Avro::new(registry, reader_schema, waker.clone())?))
-}
-
-fn text<T: DeserializeOwned + 'static>() -> Result<Box<dyn Decode<T>>> {
-    Ok(Box::new(Text::new()))
-}
-
-struct Json<T>(PhantomData<fn() -> T>);
-
-impl<T: DeserializeOwned + 'static> Decode<T> for Json<T> {
-    #[inline]
-    fn decode(&mut self, bytes: &[u8]) -> Decoded<T> {
-        match serde_json::from_slice(bytes) {
-            Ok(value) => Decoded::Value(value),
-            Err(error) if error.is_data() => Decoded::Dead(Cause::JsonType, None),
-            Err(_) => Decoded::Dead(Cause::JsonSyntax, None),
-        }
-    }
+    Avro::new(registry, reader_schema, waker.clone())
 }
