@@ -1,0 +1,93 @@
+//! Killed at any moment, and started again on the same ledger: nothing is lost, nothing counted twice, and no epoch that
+//! a reader has seen becomes another one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::load::{Random, Till, Topics};
+use super::node::{Closed, Node, Said};
+use super::oracle;
+use crate::support::kafka::Broker;
+use crate::support::registry::Registry;
+
+const KILLS: usize = 9;
+
+#[test]
+fn kill_9_at_any_moment_changes_nothing() {
+    let (broker, registry) = (Broker::shared(), Registry::shared());
+    let topics = Topics::make(broker, registry, "crash");
+    let dir = tempfile::tempdir().unwrap();
+    let live = Node::of(&topics, &registry.url()).data_dir(dir.path());
+    let stop = AtomicBool::new(false);
+    let mut random = Random(41);
+    let mut history: Vec<Closed> = Vec::new();
+    std::thread::scope(|scope| {
+        let _stopped = OnDrop(&stop);
+        // Records keep coming, so that every incarnation gets past the replay and is killed while it reads on.
+        scope.spawn(|| produce(&topics, &stop));
+        for kill in 0..KILLS {
+            // A restart may have another number of workers.
+            let mut process = live.clone().workers(1 + kill % 2).spawn();
+            // Of three kills one is in the replay, at least one beyond it.
+            let replayed = history.len() as u64;
+            let upto = match kill % 3 {
+                2 => random.below(replayed.max(1)),
+                _ => replayed + random.below(60),
+            };
+            let mut seen = Vec::new();
+            while seen.len() as u64 <= upto {
+                seen.push(closed(process.next()));
+            }
+            process.kill9();
+            // It has said more before it died than was listened to.
+            while let Some(said) = process.next() {
+                seen.push(closed(Some(said)));
+            }
+            keep(&mut history, seen);
+        }
+    });
+    let (seen, rows) = live.until_end().workers(2).spawn().finish();
+    assert!(seen.len() >= history.len(), "{} epochs were seen, {} are left", history.len(), seen.len());
+    keep(&mut history, seen);
+    oracle::compare(&oracle::expected(&topics), &rows);
+}
+
+fn closed(said: Option<Said>) -> Closed {
+    match said {
+        Some(Said::Closed(closed)) => closed,
+        other => panic!("a node that should run says {other:?}"),
+    }
+}
+
+/// What one incarnation has seen is the beginning of what another sees: the same epochs, in the same order, with the same
+/// changes in every view.
+fn keep(history: &mut Vec<Closed>, seen: Vec<Closed>) {
+    for (at, (before, now)) in history.iter().zip(&seen).enumerate() {
+        assert_eq!(before, now, "the {at}th epoch is no longer what it was");
+    }
+    assert!(seen.is_sorted_by(|a, b| a.epoch < b.epoch), "epochs went back");
+    if seen.len() > history.len() {
+        *history = seen;
+    }
+}
+
+/// Writes to all partitions, bit by bit, until it is told to stop.
+fn produce(topics: &Topics<'_>, stop: &AtomicBool) {
+    let mut tills = [3, 7, 20, 60].into_iter().zip(0..).map(|(step, p)| Till::new(23, p, step)).collect::<Vec<_>>();
+    let mut merchants = Random(3);
+    while !stop.load(Ordering::Acquire) {
+        topics.write_merchants(&mut merchants, 3);
+        for ((partition, till), records) in (0..).zip(&mut tills).zip([60, 30, 10, 3]) {
+            topics.write(&topics.payments, partition, &till.take(topics, records));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Ends the producer also when a node fails the test.
+struct OnDrop<'a>(&'a AtomicBool);
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
