@@ -71,7 +71,7 @@ fn pair(node: &Node, dir: &Path) -> (Vec<Closed>, Rows) {
         rows.extend(more);
         assert_eq!(rows.len(), len, "both processes hold a row of `{view}`");
     }
-    assert!(shared.contains("spend"), "one process did all the work");
+    assert!(shared.contains("minute_spend"), "one process did all the work");
     (epochs, rows)
 }
 

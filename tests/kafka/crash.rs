@@ -72,7 +72,7 @@ fn keep(history: &mut Vec<Closed>, seen: Vec<Closed>) {
 }
 
 /// Writes to all partitions, bit by bit, until it is told to stop.
-fn produce(topics: &Topics<'_>, stop: &AtomicBool) {
+pub fn produce(topics: &Topics<'_>, stop: &AtomicBool) {
     let mut tills = [3, 7, 20, 60].into_iter().zip(0..).map(|(step, p)| Till::new(23, p, step)).collect::<Vec<_>>();
     let mut merchants = Random(3);
     while !stop.load(Ordering::Acquire) {
@@ -85,7 +85,7 @@ fn produce(topics: &Topics<'_>, stop: &AtomicBool) {
 }
 
 /// Ends the producer also when a node fails the test.
-struct OnDrop<'a>(&'a AtomicBool);
+pub struct OnDrop<'a>(pub &'a AtomicBool);
 impl Drop for OnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);

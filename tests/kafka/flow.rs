@@ -40,7 +40,7 @@ pub fn spend(payments: &str, merchants: &str) -> thalweg::Flow {
         let merchants = flow
             .table("merchants", Kafka::topic(&merchants).avro::<Merchant>().keyed::<u32>())
             .key_named("merchant");
-        merchants.view_with("merchants", |view| view.history(history));
+        merchants.view_with("merchants_now", |view| view.history(history));
         let payments = flow.source(
             "payments",
             Kafka::topic(&payments)
@@ -55,7 +55,7 @@ pub fn spend(payments: &str, merchants: &str) -> thalweg::Flow {
             .window("spend", Tumbling::of(SPEND))
             .keep(SPEND_KEEP)
             .aggregate(|a| (a.count(), a.sum(|p| p.cents), a.max(|p| p.cents)));
-        spend.view_with("spend", |view| view.history(history).fields(["n", "total", "top"]));
+        spend.view_with("minute_spend", |view| view.history(history).fields(["n", "total", "top"]));
         spend
             .join("named", &merchants, |_, (n, total, top), m| Spend {
                 name: m.name.clone(),
@@ -69,10 +69,10 @@ pub fn spend(payments: &str, merchants: &str) -> thalweg::Flow {
             .key_by("lane", |p| p.merchant % LANES_MAX)
             .window("lanes", Tumbling::of(LANES))
             .aggregate(|a| (a.count(), a.sum(|p| p.cents)))
-            .view_with("lanes", |view| view.history(history).fields(["n", "total"]));
+            .view_with("lane_spend", |view| view.history(history).fields(["n", "total"]));
     })
 }
 
 /// All views of [`spend`] whose rows the oracle knows.
 pub const VIEWS: [&str; 6] =
-    ["lanes", "merchant_spend", "merchants", "merchants.dead_letters", "payments.dead_letters", "spend"];
+    ["lane_spend", "merchant_spend", "merchants.dead_letters", "merchants_now", "minute_spend", "payments.dead_letters"];

@@ -3,6 +3,7 @@
 //! Avro is written by hand here: neither the engine's encoder nor the oracle's library has a part in it.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use crate::support::kafka::Broker;
 use crate::support::registry::Registry;
@@ -49,6 +50,8 @@ pub struct Topics<'a> {
     noted: u32,
     merchant: u32,
     merchant_key: u32,
+    /// Where each partition ends, by topic and number.
+    ends: Mutex<BTreeMap<(String, i32), i64>>,
 }
 
 /// A record's key and payload, and its time in milliseconds.
@@ -71,13 +74,31 @@ impl<'a> Topics<'a> {
             (merchant, MERCHANT),
             (merchant_key, MERCHANT_KEY),
         ]);
-        Self { broker, payments, merchants, schemas, payment, noted, merchant, merchant_key }
+        Self { broker, payments, merchants, schemas, payment, noted, merchant, merchant_key, ends: Mutex::default() }
     }
 
     /// Writes `records` to a partition.
     pub fn write(&self, topic: &str, partition: i32, records: &[Written]) {
+        if records.is_empty() {
+            return;
+        }
         let records = records.iter().map(|(key, value, at)| (key.as_deref(), value.as_deref(), *at));
-        self.broker.produce_raw(topic, partition, records);
+        let written = self.broker.produce_raw(topic, partition, records);
+        self.ends.lock().expect("nobody panics").insert((topic.to_owned(), partition), written.end);
+    }
+
+    /// Where each partition of a topic ends that anything was written to.
+    pub fn ends(&self, topic: &str) -> Vec<(u32, i64)> {
+        let ends = self.ends.lock().expect("nobody panics");
+        ends.iter().filter(|((name, _), _)| name == topic).map(|((_, p), end)| (*p as u32, *end)).collect()
+    }
+
+    /// Registers a further schema of the payments.
+    pub fn register(&mut self, registry: &Registry, text: &'static str) -> u32 {
+        let id = registry.register(&format!("{}-value", self.payments), text);
+        let id = u32::try_from(id).expect("ids are positive");
+        self.schemas.insert(id, text);
+        id
     }
 
     /// Merchants come, change and go; a few of their records are broken.

@@ -13,16 +13,17 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use thalweg::codec::registry::Registry;
+use thalweg::position::{PartitionId, SourceId};
 use thalweg::runtime::{Cluster, Service, Settings, Store};
 use thalweg::source::Environment;
 use thalweg::time::Epoch;
 use thalweg::view::schema::Numbers;
 use thalweg::view::serve::RowsQuery;
-use thalweg::view::{AsOf, Views};
+use thalweg::view::{AsOf, Moment, Views};
 
 use super::load::Topics;
 use super::oracle::{self, Rows};
-use super::{PATIENCE, flow};
+use super::{PATIENCE, eventually, flow};
 
 const ASKED: &str = "THALWEG_TEST_NODE";
 
@@ -240,14 +241,18 @@ pub fn closed_since(views: &Views, told: &mut Epoch) -> Vec<Closed> {
 
 /// All rows of all views as of the newest closed epoch, in the oracle's form. Of a cluster: those of this process.
 pub fn rows(views: &Views) -> Rows {
-    let Some(moment) = views.closed() else { return Rows::new() };
+    views.closed().map_or_else(Rows::new, |moment| rows_at(views, &moment))
+}
+
+/// The same as of a moment.
+pub fn rows_at(views: &Views, moment: &Moment) -> Rows {
     let mut all = Rows::new();
     for serve in views.all() {
         let rows = all.entry(serve.spec().name.clone()).or_default();
         let mut cursor = None;
         loop {
             let query = RowsQuery { limit: 1000, cursor: cursor.take(), ..RowsQuery::default() };
-            let page = serve.rows(&query, &moment).unwrap_or_else(|error| panic!("{}: {error}", serve.spec().name));
+            let page = serve.rows(&query, moment).unwrap_or_else(|error| panic!("{}: {error}", serve.spec().name));
             for row in &page.rows {
                 let mut json = Vec::new();
                 serve.schema().write_row(&row.row, Numbers::default(), &mut json);
@@ -261,6 +266,28 @@ pub fn rows(views: &Views) -> Rows {
         }
     }
     all
+}
+
+/// Waits until everything that was written is counted.
+pub fn caught_up(service: &Service, topics: &Topics<'_>) {
+    let of = |source: &str, topic: &str| {
+        let source = SourceId::of(source);
+        topics.ends(topic).into_iter().map(move |(partition, end)| (PartitionId { source, partition }, end - 1))
+    };
+    let ends: Vec<_> = of("payments", &topics.payments).chain(of("merchants", &topics.merchants)).collect();
+    reached(service, &ends);
+}
+
+/// Waits until the records at these offsets are counted.
+pub fn reached(service: &Service, offsets: &[(PartitionId, i64)]) {
+    let look = || {
+        if let Some(error) = service.halt().error() {
+            panic!("halted: {error}");
+        }
+        service.views().closed().filter(|moment| moment.reached(offsets))
+    };
+    let closed = || service.views().closed().map(|moment| (moment.epoch, moment.positions.clone()));
+    eventually("all records are counted", look, || format!("wanted {offsets:?}, has {:?}", closed()));
 }
 
 /// Waits for the end of a service in this process.
