@@ -7,7 +7,10 @@
 //!
 //! The oracle shares no code with the engine. Nothing here asserts a time: tests wait for conditions, and a deadline that
 //! is far away fails with what there is to see.
-#![allow(clippy::disallowed_methods, reason = "a test's deadlines are time on the wall")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test's deadlines are time on the wall"
+)]
 
 mod changed;
 mod cluster;
@@ -39,7 +42,11 @@ fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>, state: impl Fn
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}\n{}", state());
+        assert!(
+            Instant::now() < deadline,
+            "{what}: not within {PATIENCE:?}\n{}",
+            state()
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -49,14 +49,24 @@ fn filled(name: &str) -> Topics<'static> {
 /// Runs a node as two processes, the first of which keeps the ledger; adds up what they have.
 fn pair(node: &Node, dir: &Path) -> (Vec<Closed>, Rows) {
     let addresses = free_addresses();
-    let process = |process| Node { cluster: Some((process, addresses.clone())), ..node.clone() };
+    let process = |process| Node {
+        cluster: Some((process, addresses.clone())),
+        ..node.clone()
+    };
     let first = process(0).data_dir(dir).spawn();
     let second = process(1).spawn();
     let ((mut epochs, mut rows), (others, more)) = (first.finish(), second.finish());
     let numbers = |epochs: &[Closed]| epochs.iter().map(|closed| closed.epoch).collect::<Vec<_>>();
-    assert_eq!(numbers(&epochs), numbers(&others), "the processes have closed different epochs");
+    assert_eq!(
+        numbers(&epochs),
+        numbers(&others),
+        "the processes have closed different epochs"
+    );
     for (closed, other) in epochs.iter_mut().zip(others) {
-        assert!(closed.hashes.keys().eq(other.hashes.keys()), "the processes have different views");
+        assert!(
+            closed.hashes.keys().eq(other.hashes.keys()),
+            "the processes have different views"
+        );
         for (sum, hash) in closed.hashes.values_mut().zip(other.hashes.values()) {
             *sum = sum.wrapping_add(*hash);
         }
@@ -77,7 +87,10 @@ fn pair(node: &Node, dir: &Path) -> (Vec<Closed>, Rows) {
 
 fn same(alone: &[Closed], together: &[Closed]) {
     assert!(alone.len() > 1, "there is but one epoch: nothing was compared");
-    assert!(alone.iter().any(|closed| closed.hashes["merchant_spend"] != 0), "nothing was hashed");
+    assert!(
+        alone.iter().any(|closed| closed.hashes["merchant_spend"] != 0),
+        "nothing was hashed"
+    );
     for (one, two) in alone.iter().zip(together) {
         assert_eq!(one, two);
     }
@@ -87,5 +100,8 @@ fn same(alone: &[Closed], together: &[Closed]) {
 /// Two ports of the loopback, free as of now.
 fn free_addresses() -> Vec<String> {
     let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
-    listeners.iter().map(|listener| listener.local_addr().expect("it is bound").to_string()).collect()
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("it is bound").to_string())
+        .collect()
 }

@@ -26,9 +26,16 @@ fn every_row_and_dead_letter_is_what_the_topics_say() {
     });
     let expected = oracle::expected(&topics);
     let letters = expected["payments.dead_letters"].len();
-    assert!(letters > 3_000, "only {letters} dead letters: the test has lost its point");
+    assert!(
+        letters > 3_000,
+        "only {letters} dead letters: the test has lost its point"
+    );
     for workers in [1, 2] {
-        let service = Node::of(&topics, &registry.url()).workers(workers).until_end().start().unwrap();
+        let service = Node::of(&topics, &registry.url())
+            .workers(workers)
+            .until_end()
+            .start()
+            .unwrap();
         let views = node::joined(service).unwrap();
         oracle::compare(&expected, &node::rows(&views));
     }

@@ -38,7 +38,10 @@ pub fn spend(payments: &str, merchants: &str) -> thalweg::Flow {
     let history = Duration::from_secs(24 * 3600);
     dataflow("spend", move |flow: Dataflow<'_>| {
         let merchants = flow
-            .table("merchants", Kafka::topic(&merchants).avro::<Merchant>().keyed::<u32>())
+            .table(
+                "merchants",
+                Kafka::topic(&merchants).avro::<Merchant>().keyed::<u32>(),
+            )
             .key_named("merchant");
         merchants.view_with("merchants_now", |view| view.history(history));
         let payments = flow.source(
@@ -55,7 +58,9 @@ pub fn spend(payments: &str, merchants: &str) -> thalweg::Flow {
             .window("spend", Tumbling::of(SPEND))
             .keep(SPEND_KEEP)
             .aggregate(|a| (a.count(), a.sum(|p| p.cents), a.max(|p| p.cents)));
-        spend.view_with("minute_spend", |view| view.history(history).fields(["n", "total", "top"]));
+        spend.view_with("minute_spend", |view| {
+            view.history(history).fields(["n", "total", "top"])
+        });
         spend
             .join("named", &merchants, |_, (n, total, top), m| Spend {
                 name: m.name.clone(),
@@ -74,5 +79,11 @@ pub fn spend(payments: &str, merchants: &str) -> thalweg::Flow {
 }
 
 /// All views of [`spend`] whose rows the oracle knows.
-pub const VIEWS: [&str; 6] =
-    ["lane_spend", "merchant_spend", "merchants.dead_letters", "merchants_now", "minute_spend", "payments.dead_letters"];
+pub const VIEWS: [&str; 6] = [
+    "lane_spend",
+    "merchant_spend",
+    "merchants.dead_letters",
+    "merchants_now",
+    "minute_spend",
+    "payments.dead_letters",
+];

@@ -4,7 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
+use rdkafka::config::FromClientConfig;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use super::PATIENCE;
 use crate::support::kafka::Broker;
 use crate::support::registry::Registry;
 
@@ -50,6 +56,8 @@ pub struct Topics<'a> {
     noted: u32,
     merchant: u32,
     merchant_key: u32,
+    /// One for all that is written: a new one takes its time to connect.
+    producer: BaseProducer,
     /// Where each partition ends, by topic and number.
     ends: Mutex<BTreeMap<(String, i32), i64>>,
 }
@@ -63,7 +71,9 @@ impl<'a> Topics<'a> {
         let (payments, merchants) = (format!("{name}.payments"), format!("{name}.merchants"));
         broker.create_topic(&payments, 4);
         broker.create_topic(&merchants, 2);
-        let register = |subject: String, text| u32::try_from(registry.register(&subject, text)).expect("ids are positive");
+        let register = |subject: String, text| {
+            u32::try_from(registry.register(&subject, text)).expect("ids are positive")
+        };
         let payment = register(format!("{payments}-value"), PAYMENT);
         let noted = register(format!("{payments}-value"), PAYMENT_NOTED);
         let merchant = register(format!("{merchants}-value"), MERCHANT);
@@ -74,23 +84,64 @@ impl<'a> Topics<'a> {
             (merchant, MERCHANT),
             (merchant_key, MERCHANT_KEY),
         ]);
-        Self { broker, payments, merchants, schemas, payment, noted, merchant, merchant_key, ends: Mutex::default() }
+        let mut config = broker.client();
+        // Idempotent, so that a retry neither doubles nor reorders.
+        config
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "1")
+            .set("queue.buffering.max.messages", "200000");
+        let producer = BaseProducer::from_config(&config).expect("the producer's configuration is right");
+        Self {
+            producer,
+            broker,
+            payments,
+            merchants,
+            schemas,
+            payment,
+            noted,
+            merchant,
+            merchant_key,
+            ends: Mutex::default(),
+        }
     }
 
-    /// Writes `records` to a partition.
+    /// Writes `records` to a partition, and returns when all are acknowledged.
     pub fn write(&self, topic: &str, partition: i32, records: &[Written]) {
-        if records.is_empty() {
-            return;
+        for (key, payload, at_ms) in records {
+            let mut record = BaseRecord::<[u8], [u8]>::to(topic)
+                .partition(partition)
+                .timestamp(*at_ms);
+            (record.key, record.payload) = (key.as_deref(), payload.as_deref());
+            while let Err((error, refused)) = self.producer.send(record) {
+                assert_eq!(
+                    error.rdkafka_error_code(),
+                    Some(RDKafkaErrorCode::QueueFull),
+                    "{error}"
+                );
+                self.producer.poll(Duration::from_millis(10));
+                record = refused;
+            }
         }
-        let records = records.iter().map(|(key, value, at)| (key.as_deref(), value.as_deref(), *at));
-        let written = self.broker.produce_raw(topic, partition, records);
-        self.ends.lock().expect("nobody panics").insert((topic.to_owned(), partition), written.end);
+        // Its own `flush` looks ten times a second.
+        let deadline = Instant::now() + PATIENCE;
+        while self.producer.in_flight_count() > 0 {
+            assert!(
+                Instant::now() < deadline,
+                "{topic}-{partition}: not acknowledged within {PATIENCE:?}"
+            );
+            self.producer.poll(Duration::from_millis(1));
+        }
+        let mut ends = self.ends.lock().expect("nobody panics");
+        *ends.entry((topic.to_owned(), partition)).or_insert(0) += records.len() as i64;
     }
 
     /// Where each partition of a topic ends that anything was written to.
     pub fn ends(&self, topic: &str) -> Vec<(u32, i64)> {
         let ends = self.ends.lock().expect("nobody panics");
-        ends.iter().filter(|((name, _), _)| name == topic).map(|((_, p), end)| (*p as u32, *end)).collect()
+        ends.iter()
+            .filter(|((name, _), _)| name == topic)
+            .map(|((_, p), end)| (*p as u32, *end))
+            .collect()
     }
 
     /// Registers a further schema of the payments.
@@ -139,7 +190,13 @@ pub struct Till {
 
 impl Till {
     pub fn new(seed: u64, partition: u64, step_ms: i64) -> Self {
-        Self { random: Random(seed ^ (partition << 32)), partition, at_ms: BEGIN_MS, step_ms, made: 0 }
+        Self {
+            random: Random(seed ^ (partition << 32)),
+            partition,
+            at_ms: BEGIN_MS,
+            step_ms,
+            made: 0,
+        }
     }
 
     /// The next records.
@@ -161,7 +218,9 @@ impl Till {
         }
         let id = self.made * 4 + self.partition as i64;
         // A few merchants have most of the payments.
-        let merchant = random.below(u64::from(MERCHANTS)).min(random.below(u64::from(MERCHANTS))) as i64;
+        let merchant = random
+            .below(u64::from(MERCHANTS))
+            .min(random.below(u64::from(MERCHANTS))) as i64;
         let cents = random.below(1_000_000) as i64 - 5_000;
         let noted = random.one_in(3);
         let mut payment = |schema: u32, merchant: i64, at: i64| {
@@ -202,7 +261,14 @@ impl Till {
                 4 => Some([&[7], &good[1..]].concat()),
                 5 => Some(br#"{"id":7}"#.to_vec()),
                 6 => Some(payment(3_000_000_000 + id as u32 % 3, merchant, at)),
-                7 => Some([&good[..5], &self.random.next().to_le_bytes(), &self.random.next().to_le_bytes()].concat()),
+                7 => Some(
+                    [
+                        &good[..5],
+                        &self.random.next().to_le_bytes(),
+                        &self.random.next().to_le_bytes(),
+                    ]
+                    .concat(),
+                ),
                 8 => Some([&good[..], &[0]].concat()),
                 9 => Some(payment(schema, merchant, 7_258_118_400_000)),
                 10 => Some(payment(schema, merchant, -99_999_999_999_999)),

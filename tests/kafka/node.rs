@@ -53,6 +53,8 @@ pub struct Closed {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Said {
     Closed(Closed),
+    /// How many epochs are open; said now and then.
+    Open(i64),
     Rows(Rows),
     Failed(String),
 }
@@ -88,17 +90,30 @@ impl Node {
 
     /// Starts the dataflow in this process.
     pub fn start(&self) -> thalweg::Result<Service> {
-        let store = self.data_dir.clone().map_or(Store::Memory(Default::default()), Store::Directory);
+        let store = self
+            .data_dir
+            .clone()
+            .map_or(Store::Memory(Default::default()), Store::Directory);
         let env = Environment {
             kafka: self.kafka.clone(),
             registry: Some(Registry::new(&self.registry, tokio().clone())?),
             group: "tests".into(),
             ..Environment::default()
         };
-        let cluster = self.cluster.clone().map(|(process, addresses)| Cluster { process, addresses });
+        let cluster = self
+            .cluster
+            .clone()
+            .map(|(process, addresses)| Cluster { process, addresses });
         let (workers, until_end) = (self.workers, self.until_end);
-        let settings =
-            Settings { workers, until_end, cluster, store, env, hashed: true, ..Settings::default() };
+        let settings = Settings {
+            workers,
+            until_end,
+            cluster,
+            store,
+            env,
+            hashed: true,
+            ..Settings::default()
+        };
         Service::start(&flow::spend(&self.payments, &self.merchants), settings)
     }
 
@@ -120,12 +135,17 @@ impl Node {
             });
         }
         let mut child = command.spawn().expect("the test binary can be run");
-        let (out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        let (out, mut err) = (
+            child.stdout.take().expect("piped"),
+            child.stderr.take().expect("piped"),
+        );
         let (say, said) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 // The last line of a killed process may be half a line.
-                let message = line.split_once('@').and_then(|(_, line)| serde_json::from_str(line).ok());
+                let message = line
+                    .split_once('@')
+                    .and_then(|(_, line)| serde_json::from_str(line).ok());
                 if message.is_some_and(|message| say.send(message).is_err()) {
                     return;
                 }
@@ -137,7 +157,11 @@ impl Node {
             let _end = err.read_to_end(&mut text);
             let _gone = tell.send(String::from_utf8_lossy(&text).into_owned());
         });
-        Process { child, said, stderr: told }
+        Process {
+            child,
+            said,
+            stderr: told,
+        }
     }
 }
 
@@ -160,9 +184,17 @@ impl Process {
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
                 self.kill9();
-                panic!("a node has said nothing for {PATIENCE:?}; its log:\n{}", self.stderr());
+                panic!(
+                    "a node has said nothing for {PATIENCE:?}; its log:\n{}",
+                    self.stderr()
+                );
             }
         }
+    }
+
+    /// Kills it without waiting for its end.
+    pub fn signal_kill(&mut self) {
+        let _gone = self.child.kill();
     }
 
     /// Kills it as a loss of power would, but for the disk; what it said until then can still be heard.
@@ -177,6 +209,7 @@ impl Process {
         while let Some(said) = self.next() {
             match said {
                 Said::Closed(closed) => epochs.push(closed),
+                Said::Open(_) => {}
                 Said::Rows(rows) => return (epochs, rows),
                 Said::Failed(error) => panic!("a node failed: {error}\n{}", self.stderr()),
             }
@@ -186,7 +219,9 @@ impl Process {
     }
 
     fn stderr(&self) -> String {
-        self.stderr.recv_timeout(Duration::from_secs(5)).unwrap_or_default()
+        self.stderr
+            .recv_timeout(Duration::from_secs(5))
+            .unwrap_or_default()
     }
 }
 
@@ -205,8 +240,11 @@ pub fn run_if_asked() {
         Err(error) => return say(&Said::Failed(error.to_string())),
     };
     let mut told = Epoch::ZERO;
-    loop {
+    for turn in 0_u64.. {
         let finished = service.is_finished();
+        if turn % 8 == 0 {
+            say(&Said::Open(service.metrics().epochs.in_flight.get()));
+        }
         for closed in closed_since(service.views(), &mut told) {
             say(&Said::Closed(closed));
         }
@@ -231,7 +269,10 @@ pub fn closed_since(views: &Views, told: &mut Epoch) -> Vec<Closed> {
     let mut next = views.closed();
     while let Some(moment) = next.filter(|moment| moment.epoch > *told) {
         let hash = |name: &String| Some((name.clone(), views.get(name)?.hash(moment.epoch)?));
-        closed.push(Closed { epoch: moment.epoch.0, hashes: views.names().iter().filter_map(hash).collect() });
+        closed.push(Closed {
+            epoch: moment.epoch.0,
+            hashes: views.names().iter().filter_map(hash).collect(),
+        });
         next = views.moment(AsOf::Epoch(Epoch(moment.epoch.0 - 1))).ok();
     }
     closed.reverse();
@@ -241,7 +282,9 @@ pub fn closed_since(views: &Views, told: &mut Epoch) -> Vec<Closed> {
 
 /// All rows of all views as of the newest closed epoch, in the oracle's form. Of a cluster: those of this process.
 pub fn rows(views: &Views) -> Rows {
-    views.closed().map_or_else(Rows::new, |moment| rows_at(views, &moment))
+    views
+        .closed()
+        .map_or_else(Rows::new, |moment| rows_at(views, &moment))
 }
 
 /// The same as of a moment.
@@ -251,8 +294,14 @@ pub fn rows_at(views: &Views, moment: &Moment) -> Rows {
         let rows = all.entry(serve.spec().name.clone()).or_default();
         let mut cursor = None;
         loop {
-            let query = RowsQuery { limit: 1000, cursor: cursor.take(), ..RowsQuery::default() };
-            let page = serve.rows(&query, moment).unwrap_or_else(|error| panic!("{}: {error}", serve.spec().name));
+            let query = RowsQuery {
+                limit: 1000,
+                cursor: cursor.take(),
+                ..RowsQuery::default()
+            };
+            let page = serve
+                .rows(&query, moment)
+                .unwrap_or_else(|error| panic!("{}: {error}", serve.spec().name));
             for row in &page.rows {
                 let mut json = Vec::new();
                 serve.schema().write_row(&row.row, Numbers::default(), &mut json);
@@ -272,9 +321,14 @@ pub fn rows_at(views: &Views, moment: &Moment) -> Rows {
 pub fn caught_up(service: &Service, topics: &Topics<'_>) {
     let of = |source: &str, topic: &str| {
         let source = SourceId::of(source);
-        topics.ends(topic).into_iter().map(move |(partition, end)| (PartitionId { source, partition }, end - 1))
+        topics
+            .ends(topic)
+            .into_iter()
+            .map(move |(partition, end)| (PartitionId { source, partition }, end - 1))
     };
-    let ends: Vec<_> = of("payments", &topics.payments).chain(of("merchants", &topics.merchants)).collect();
+    let ends: Vec<_> = of("payments", &topics.payments)
+        .chain(of("merchants", &topics.merchants))
+        .collect();
     reached(service, &ends);
 }
 
@@ -286,8 +340,15 @@ pub fn reached(service: &Service, offsets: &[(PartitionId, i64)]) {
         }
         service.views().closed().filter(|moment| moment.reached(offsets))
     };
-    let closed = || service.views().closed().map(|moment| (moment.epoch, moment.positions.clone()));
-    eventually("all records are counted", look, || format!("wanted {offsets:?}, has {:?}", closed()));
+    let closed = || {
+        service
+            .views()
+            .closed()
+            .map(|moment| (moment.epoch, moment.positions.clone()))
+    };
+    eventually("all records are counted", look, || {
+        format!("wanted {offsets:?}, has {:?}", closed())
+    });
 }
 
 /// Waits for the end of a service in this process.
@@ -306,6 +367,13 @@ pub fn joined(service: Service) -> thalweg::Result<std::sync::Arc<Views>> {
 /// The runtime of everything asynchronous.
 pub fn tokio() -> &'static tokio::runtime::Handle {
     static RUNTIME: std::sync::OnceLock<tokio::runtime::Runtime> = std::sync::OnceLock::new();
-    let built = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    RUNTIME.get_or_init(|| built().expect("a runtime can be built")).handle()
+    let built = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+    };
+    RUNTIME
+        .get_or_init(|| built().expect("a runtime can be built"))
+        .handle()
 }

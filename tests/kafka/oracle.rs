@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value as Avro;
-use apache_avro::Schema;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -36,37 +36,78 @@ type Aggregates = BTreeMap<(i64, i64), (u64, i128, i64)>;
 pub type Upto<'a> = &'a dyn Fn(&str, i32) -> i64;
 
 struct Oracle<'a> {
-    topics: &'a Topics<'a>,
+    log: &'a Log<'a>,
     upto: Upto<'a>,
     parsed: BTreeMap<u32, Schema>,
     rows: Rows,
 }
 
+/// The topics' records, read once.
+pub struct Log<'a> {
+    topics: &'a Topics<'a>,
+    payments: Vec<Consumed>,
+    merchants: Vec<Consumed>,
+}
+
 /// What every view of `flow::spend` holds once all of the topics is counted.
 pub fn expected(topics: &Topics<'_>) -> Rows {
-    expected_upto(topics, &|_, _| i64::MAX)
+    Log::read(topics).expected(&|_, _| i64::MAX)
 }
 
-/// What they hold when only a part of the topics is counted.
-pub fn expected_upto(topics: &Topics<'_>, upto: Upto<'_>) -> Rows {
-    let parse = |text: &&str| Schema::parse_str(text).expect("the schemas are right");
-    let parsed = topics.schemas.iter().map(|(id, text)| (*id, parse(text))).collect();
-    let rows = flow::VIEWS.iter().map(|view| ((*view).to_owned(), BTreeSet::new())).collect();
-    let mut oracle = Oracle { topics, upto, parsed, rows };
-    let merchants = oracle.merchants();
-    oracle.payments(&merchants);
-    oracle.rows
+impl<'a> Log<'a> {
+    /// Reads all that is in the topics now.
+    pub fn read(topics: &'a Topics<'a>) -> Self {
+        let records = |topic| topics.broker.records(topic);
+        Self {
+            topics,
+            payments: records(&topics.payments),
+            merchants: records(&topics.merchants),
+        }
+    }
+
+    /// What the views hold when a part of the topics is counted.
+    pub fn expected(&self, upto: Upto<'_>) -> Rows {
+        let parse = |text: &&str| Schema::parse_str(text).expect("the schemas are right");
+        let parsed = self
+            .topics
+            .schemas
+            .iter()
+            .map(|(id, text)| (*id, parse(text)))
+            .collect();
+        let rows = flow::VIEWS
+            .iter()
+            .map(|view| ((*view).to_owned(), BTreeSet::new()))
+            .collect();
+        let mut oracle = Oracle {
+            log: self,
+            upto,
+            parsed,
+            rows,
+        };
+        let merchants = oracle.merchants();
+        oracle.payments(&merchants);
+        oracle.rows
+    }
 }
 
-impl Oracle<'_> {
-    fn records(&self, topic: &str) -> Vec<Consumed> {
-        let mut records = self.topics.broker.records(topic);
-        records.retain(|record| record.offset < (self.upto)(topic, record.partition));
+impl<'a> Oracle<'a> {
+    fn counted(
+        &self,
+        topic: &'a str,
+        records: &'a [Consumed],
+    ) -> impl Iterator<Item = &'a Consumed> + use<'a> {
+        let upto = self.upto;
         records
+            .iter()
+            .filter(move |record| record.offset < upto(topic, record.partition))
     }
 
     fn add(&mut self, view: &str, row: Value) {
-        let new = self.rows.get_mut(view).expect("all views are known").insert(row.to_string());
+        let new = self
+            .rows
+            .get_mut(view)
+            .expect("all views are known")
+            .insert(row.to_string());
         assert!(new, "the oracle itself has a row twice");
     }
 
@@ -87,7 +128,9 @@ impl Oracle<'_> {
 
     fn datum(&self, bytes: &[u8]) -> Result<(u32, Avro), (&'static str, Option<u32>)> {
         let (id, mut datum) = self.split(bytes)?;
-        let reader = GenericDatumReader::builder(&self.parsed[&id]).build().expect("the schemas are right");
+        let reader = GenericDatumReader::builder(&self.parsed[&id])
+            .build()
+            .expect("the schemas are right");
         // The library takes a text that was cut off for a null, hence the second look.
         match reader.read_value(&mut datum) {
             Ok(value) if datum.is_empty() && value.validate(&self.parsed[&id]) => Ok((id, value)),
@@ -108,17 +151,21 @@ impl Oracle<'_> {
     }
 
     fn merchants(&mut self) -> BTreeMap<i64, (String, String)> {
-        let topic = self.topics.merchants.clone();
+        let log = self.log;
+        let topic = &log.topics.merchants;
         let mut table = BTreeMap::new();
-        for record in self.records(&topic) {
-            match self.merchant(&record) {
+        for record in self.counted(topic, &log.merchants) {
+            match self.merchant(record) {
                 Ok((key, Some(row))) => _ = table.insert(key, row),
                 Ok((key, None)) => _ = table.remove(&key),
-                Err(cause) => self.letter("merchants.dead_letters", &topic, "merchants", &record, cause),
+                Err(cause) => self.letter("merchants.dead_letters", topic, "merchants", record, cause),
             }
         }
         for (key, (name, country)) in &table {
-            self.add("merchants_now", json!({ "merchant": key, "name": name, "country": country }));
+            self.add(
+                "merchants_now",
+                json!({ "merchant": key, "name": name, "country": country }),
+            );
         }
         table
     }
@@ -134,7 +181,9 @@ impl Oracle<'_> {
             Avro::Int(key) if key >= 0 => i64::from(key),
             _ => return Err(("key_invalid", Some(id))),
         };
-        let Some(payload) = &record.value else { return Ok((key, None)) };
+        let Some(payload) = &record.value else {
+            return Ok((key, None));
+        };
         let (id, value) = self.datum(payload)?;
         match (field(&value, "name"), field(&value, "country")) {
             (Some(Avro::String(name)), Some(Avro::String(country))) => Ok((key, Some((name, country)))),
@@ -167,29 +216,42 @@ impl Oracle<'_> {
     }
 
     fn payments(&mut self, merchants: &BTreeMap<i64, (String, String)>) {
-        let topic = self.topics.payments.clone();
+        let log = self.log;
+        let topic = &log.topics.payments;
         let lateness = flow::LATENESS.as_millis() as i64;
-        let steps = [("spend", flow::SPEND), ("lanes", flow::LANES)].map(|(n, size)| (n, size.as_millis() as i64));
+        let steps =
+            [("spend", flow::SPEND), ("lanes", flow::LANES)].map(|(n, size)| (n, size.as_millis() as i64));
         let mut newest: BTreeMap<i32, i64> = BTreeMap::new();
         let (mut spend, mut lanes) = (Aggregates::new(), Aggregates::new());
-        for record in self.records(&topic) {
-            let payment = match self.payment(&record) {
+        for record in self.counted(topic, &log.payments) {
+            let payment = match self.payment(record) {
                 Ok(payment) => payment,
                 Err(cause) => {
-                    self.letter("payments.dead_letters", &topic, "payments", &record, cause);
+                    self.letter("payments.dead_letters", topic, "payments", record, cause);
                     continue;
                 }
             };
-            let Payment { id, merchant, cents, at_ms } = payment;
+            let Payment {
+                id,
+                merchant,
+                cents,
+                at_ms,
+            } = payment;
             // The partition's own watermark as of the record before.
             let horizon = newest.get(&record.partition).map(|newest| newest - lateness);
             for (step, size) in steps {
                 let start = at_ms.div_euclid(size) * size;
                 if horizon.is_some_and(|horizon| start + size <= horizon) {
                     let value =
-                        format!(r#"{{"id":{id},"merchant":{merchant},"cents":{cents},"at_ms":{at_ms}}}"#).into_bytes();
-                    let late = Consumed { key: None, value: Some(value), ts_ms: Some(at_ms), ..record.clone() };
-                    self.letter("payments.dead_letters", &topic, step, &late, ("late", None));
+                        format!(r#"{{"id":{id},"merchant":{merchant},"cents":{cents},"at_ms":{at_ms}}}"#)
+                            .into_bytes();
+                    let late = Consumed {
+                        key: None,
+                        value: Some(value),
+                        ts_ms: Some(at_ms),
+                        ..record.clone()
+                    };
+                    self.letter("payments.dead_letters", topic, step, &late, ("late", None));
                     continue;
                 }
                 let (into, key) = match step {
@@ -233,22 +295,31 @@ impl Oracle<'_> {
         let size = flow::LANES.as_millis() as i64;
         for ((lane, start), (n, total, _)) in lanes {
             let (start, end, total) = (us(*start), us(start + size), *total as i64);
-            self.add("lane_spend", json!({ "lane": lane, "window_start": start, "window_end": end, "n": n, "total": total }));
+            self.add(
+                "lane_spend",
+                json!({ "lane": lane, "window_start": start, "window_end": end, "n": n, "total": total }),
+            );
         }
     }
 }
 
 fn field(value: &Avro, name: &str) -> Option<Avro> {
     let Avro::Record(fields) = value else { return None };
-    fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone())
+    fields
+        .iter()
+        .find(|(field, _)| field == name)
+        .map(|(_, value)| value.clone())
 }
 
 /// A view's row in the oracle's form.
 pub fn normal(row: &str) -> String {
-    let mut row: Value = serde_json::from_str(row).unwrap_or_else(|error| panic!("{row} is no JSON: {error}"));
+    let mut row: Value =
+        serde_json::from_str(row).unwrap_or_else(|error| panic!("{row} is no JSON: {error}"));
     for name in ["window_start", "window_end", "timestamp"] {
         if let Some(Value::String(text)) = row.get(name) {
-            let time: jiff::Timestamp = text.parse().unwrap_or_else(|error| panic!("{text} is no time: {error}"));
+            let time: jiff::Timestamp = text
+                .parse()
+                .unwrap_or_else(|error| panic!("{text} is no time: {error}"));
             row[name] = json!(time.as_microsecond());
         }
     }
@@ -262,9 +333,17 @@ pub fn compare(expected: &Rows, found: &Rows) {
         let none = BTreeSet::new();
         let found = found.get(view).unwrap_or(&none);
         let (missing, odd) = (rows.difference(found), found.difference(rows));
-        let counts = (rows.len(), found.len(), missing.clone().count(), odd.clone().count());
+        let counts = (
+            rows.len(),
+            found.len(),
+            missing.clone().count(),
+            odd.clone().count(),
+        );
         if (counts.2, counts.3) != (0, 0) {
-            differences.push(format!("{view}: {} rows expected, {} found, {} missing, {} odd", counts.0, counts.1, counts.2, counts.3));
+            differences.push(format!(
+                "{view}: {} rows expected, {} found, {} missing, {} odd",
+                counts.0, counts.1, counts.2, counts.3
+            ));
             differences.extend(missing.take(5).map(|row| format!("  missing {row}")));
             differences.extend(odd.take(5).map(|row| format!("  odd     {row}")));
         }

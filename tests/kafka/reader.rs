@@ -32,18 +32,39 @@ struct Reading {
 
 impl Reading {
     fn of(broker: &Broker, topic: &str, from: i64) -> Self {
-        let env = Environment { kafka: broker.bootstrap(), ..Environment::default() };
+        let env = Environment {
+            kafka: broker.bootstrap(),
+            ..Environment::default()
+        };
         let opened = Source::open(Kafka::topic(topic).json::<u64>(), &env).unwrap();
         let mut reader = (opened.reader)(Waker::new(|| {})).unwrap();
         reader.assign(0, from).unwrap();
-        let intake = Intake::new(SourceId::of("numbers"), "numbers".into(), 0, Arc::new(opened.rules));
-        let progress = Progress { position: from, at_end: false, more: false };
-        Self { driver: opened.driver, reader, intake, values: Vec::new(), progress }
+        let intake = Intake::new(
+            SourceId::of("numbers"),
+            "numbers".into(),
+            0,
+            Arc::new(opened.rules),
+        );
+        let progress = Progress {
+            position: from,
+            at_end: false,
+            more: false,
+        };
+        Self {
+            driver: opened.driver,
+            reader,
+            intake,
+            values: Vec::new(),
+            progress,
+        }
     }
 
     fn step(&mut self) -> thalweg::Result<()> {
         let progress = self.reader.read(0, i64::MAX, 100, &mut self.intake)?;
-        assert!(progress.position >= self.progress.position, "the position went back");
+        assert!(
+            progress.position >= self.progress.position,
+            "the position went back"
+        );
         self.progress = progress;
         let (events, dead) = self.intake.take(Vec::new());
         assert!(dead.is_empty(), "{dead:?}");
@@ -60,7 +81,12 @@ impl Reading {
         };
         let state = || {
             let this = this.borrow();
-            format!("{} values, {:?}, {:?}", this.values.len(), this.progress, this.driver.trouble())
+            format!(
+                "{} values, {:?}, {:?}",
+                this.values.len(),
+                this.progress,
+                this.driver.trouble()
+            )
         };
         eventually(what, look, state);
     }
@@ -76,7 +102,9 @@ impl Reading {
 }
 
 fn numbers(broker: &Broker, topic: &str, numbers: std::ops::Range<u64>) {
-    let records: Vec<_> = numbers.map(|n| (n.to_string(), n.to_string(), 1_700_000_000_000 + n as i64)).collect();
+    let records: Vec<_> = numbers
+        .map(|n| (n.to_string(), n.to_string(), 1_700_000_000_000 + n as i64))
+        .collect();
     broker.produce(topic, 0, &records);
 }
 
@@ -92,7 +120,10 @@ fn only_what_is_committed_is_read_and_the_position_passes_the_rest() {
         producer.begin_transaction().unwrap();
         for n in numbers {
             let text = n.to_string();
-            producer.send(BaseRecord::to("reader.transactions").key(&text).payload(&text)).map_err(|(e, _)| e).unwrap();
+            producer
+                .send(BaseRecord::to("reader.transactions").key(&text).payload(&text))
+                .map_err(|(e, _)| e)
+                .unwrap();
         }
         producer.flush(patience).unwrap();
     };
@@ -105,7 +136,9 @@ fn only_what_is_committed_is_read_and_the_position_passes_the_rest() {
 
     // Two transactions with a control record each; the third is open, so nothing beyond its start is stable.
     let mut reading = Reading::of(broker, "reader.transactions", 0);
-    reading.until("the last stable offset", |r| r.progress.position == 22 && r.progress.at_end);
+    reading.until("the last stable offset", |r| {
+        r.progress.position == 22 && r.progress.at_end
+    });
     assert_eq!(reading.values, Vec::from_iter(0..10));
     assert_eq!(reading.end(), 22);
 
@@ -122,8 +155,11 @@ fn a_position_that_the_log_does_not_hold_is_an_error_that_names_it() {
     numbers(broker, "reader.trimmed", 0..20);
     let admin: AdminClient<_> = AdminClient::from_config(&broker.client()).unwrap();
     let mut upto = TopicPartitionList::new();
-    upto.add_partition_offset("reader.trimmed", 0, rdkafka::Offset::Offset(15)).unwrap();
-    node::tokio().block_on(admin.delete_records(&upto, &AdminOptions::new())).unwrap();
+    upto.add_partition_offset("reader.trimmed", 0, rdkafka::Offset::Offset(15))
+        .unwrap();
+    node::tokio()
+        .block_on(admin.delete_records(&upto, &AdminOptions::new()))
+        .unwrap();
 
     for gone in [3, 500] {
         let error = Reading::of(broker, "reader.trimmed", gone).error();
@@ -149,7 +185,12 @@ fn a_topic_that_is_not_there_is_named() {
         Err(error) => error,
     };
     assert_eq!(error.kind(), Kind::Outside, "{error}");
-    assert!(error.to_string().contains("there is no topic `reader.no-such-topic`"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("there is no topic `reader.no-such-topic`"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -157,7 +198,10 @@ fn a_broker_that_is_killed_costs_no_record_and_doubles_none() {
     let broker = Broker::start();
     broker.create_topic("reader.crash", 1);
     let topics = Topics::make(&broker, Registry::shared(), "reader.service");
-    let service = Node::of(&topics, &Registry::shared().url()).workers(2).start().unwrap();
+    let service = Node::of(&topics, &Registry::shared().url())
+        .workers(2)
+        .start()
+        .unwrap();
     let mut reading = Reading::of(&broker, "reader.crash", 0);
     let mut tills: Vec<Till> = (0..4).map(|partition| Till::new(7, partition, 500)).collect();
     let mut merchants = Random(9);
@@ -181,7 +225,10 @@ fn a_broker_that_is_killed_costs_no_record_and_doubles_none() {
         reading.until("numbers", |r| r.values.len() as u64 >= enough);
     }
     reading.until("all numbers", |r| r.progress.position == written as i64);
-    assert!(reading.values.iter().copied().eq(0..written), "a number was lost or doubled");
+    assert!(
+        reading.values.iter().copied().eq(0..written),
+        "a number was lost or doubled"
+    );
     node::caught_up(&service, &topics);
     oracle::compare(&oracle::expected(&topics), &node::rows(service.views()));
     service.stop();

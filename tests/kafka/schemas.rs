@@ -26,7 +26,12 @@ fn payments(schema: u32, fields: usize, ids: std::ops::Range<i64>) -> Vec<Writte
 fn records_wait_for_their_schema_and_only_an_unknown_one_is_a_dead_letter() {
     let (broker, registry) = (Broker::shared(), Registry::start());
     let mut topics = Topics::make(broker, &registry, "schemas");
-    let plain = *topics.schemas.iter().find(|(_, text)| **text == PAYMENT).unwrap().0;
+    let plain = *topics
+        .schemas
+        .iter()
+        .find(|(_, text)| **text == PAYMENT)
+        .unwrap()
+        .0;
     let service = Node::of(&topics, &registry.url()).workers(2).start().unwrap();
     let same = |topics: &Topics<'_>| {
         node::caught_up(&service, topics);
@@ -52,19 +57,36 @@ fn records_wait_for_their_schema_and_only_an_unknown_one_is_a_dead_letter() {
     registry.kill9();
     topics.write(&topics.payments, 1, &payments(tax, 5, 200..300));
     topics.write(&topics.payments, 0, &payments(plain, 4, 200..300));
-    let partition = |partition| PartitionId { source: SourceId::of("payments"), partition };
+    let partition = |partition| PartitionId {
+        source: SourceId::of("payments"),
+        partition,
+    };
     node::reached(&service, &[(partition(0), 299)]);
     let moment = service.views().closed().unwrap();
-    assert_eq!(moment.position(partition(1)), Some(200), "what can't be decoded yet waits");
-    assert_eq!(node::rows_at(service.views(), &moment)["payments.dead_letters"].len(), 10);
+    assert_eq!(
+        moment.position(partition(1)),
+        Some(200),
+        "what can't be decoded yet waits"
+    );
+    assert_eq!(
+        node::rows_at(service.views(), &moment)["payments.dead_letters"].len(),
+        10
+    );
     drop(moment);
 
     // A service that starts meanwhile waits, too, and can be stopped.
     let waiting = Node::of(&topics, &registry.url()).start().unwrap();
-    super::eventually("the second one is live", || waiting.is_live().then_some(()), || "it is not".to_owned());
+    super::eventually(
+        "the second one is live",
+        || waiting.is_live().then_some(()),
+        || "it is not".to_owned(),
+    );
     waiting.stop();
     let views = node::joined(waiting).unwrap();
-    assert!(views.closed().is_none_or(|moment| moment.positions.is_empty()), "nothing could be decoded");
+    assert!(
+        views.closed().is_none_or(|moment| moment.positions.is_empty()),
+        "nothing could be decoded"
+    );
 
     registry.restart();
     same(&topics);

@@ -12,14 +12,21 @@ use crate::support::kafka::Broker;
 use crate::support::registry::Registry;
 
 /// What the oracle says of the topics up to where they are bound in a moment.
-fn expected_at(topics: &Topics<'_>, moment: &Moment) -> oracle::Rows {
+fn expected_at(topics: &Topics<'_>, log: &oracle::Log<'_>, moment: &Moment) -> oracle::Rows {
     let (payments, merchants) = (SourceId::of("payments"), SourceId::of("merchants"));
     let upto = |topic: &str, partition: i32| {
-        let source = if topic == topics.payments { payments } else { merchants };
-        let of = moment.positions.iter().find(|(id, _)| id.source == source && id.partition == partition as u32);
+        let source = if topic == topics.payments {
+            payments
+        } else {
+            merchants
+        };
+        let of = moment
+            .positions
+            .iter()
+            .find(|(id, _)| id.source == source && id.partition == partition as u32);
         of.map_or(0, |(_, offset)| *offset)
     };
-    oracle::expected_upto(topics, &upto)
+    log.expected(&upto)
 }
 
 #[test]
@@ -47,12 +54,17 @@ fn moments_are_whole_and_a_stop_leaves_none_half_done() {
         service.stop();
         let views = node::joined(service).unwrap();
         let last = views.closed().unwrap();
-        assert_eq!(thalweg::ledger::verify(dir.path()).unwrap().last, Some(last.epoch), "all that is bound is applied");
+        assert_eq!(
+            thalweg::ledger::verify(dir.path()).unwrap().last,
+            Some(last.epoch),
+            "all that is bound is applied"
+        );
         moments.push((node::rows_at(&views, &last), last));
         stop.store(true, Ordering::Release);
     });
+    let log = oracle::Log::read(&topics);
     for (rows, moment) in &moments {
-        oracle::compare(&expected_at(&topics, moment), rows);
+        oracle::compare(&expected_at(&topics, &log, moment), rows);
     }
 
     // Cut short in its replay, a service ends as well, and leaves the ledger as it was.
@@ -60,7 +72,10 @@ fn moments_are_whole_and_a_stop_leaves_none_half_done() {
     let again = node.start().unwrap();
     again.stop();
     node::joined(again).unwrap();
-    assert_eq!(thalweg::ledger::verify(dir.path()).unwrap().last, Some(last.epoch));
+    assert_eq!(
+        thalweg::ledger::verify(dir.path()).unwrap().last,
+        Some(last.epoch)
+    );
 
     let rest = node.until_end().start().unwrap();
     let views = node::joined(rest).unwrap();
