@@ -36,6 +36,7 @@ use crate::dataflow::table::Table;
 use crate::demo::Demo;
 use crate::error::{Error, Result};
 use crate::ingest::{self, Bounds, Ingest};
+use crate::metrics::{Counter, Metrics};
 use crate::operator::letters::letters;
 use crate::operator::serve::serve;
 use crate::operator::upsert::upsert;
@@ -127,6 +128,8 @@ pub struct Context {
     pub desk: Rc<Desk>,
     /// The process's views.
     pub views: Arc<Views>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Where an error goes that the service can't go on with.
     pub halt: Halt,
     /// Passes an epoch once all operators of all workers are done with it.
@@ -149,6 +152,7 @@ impl Context {
             bounds: Bounds::default(),
             desk: Desk::new(),
             views: Views::new(1),
+            metrics: Metrics::new(),
             halt: Halt::default(),
             probe: Handle::new(),
             plan: RefCell::default(),
@@ -161,6 +165,14 @@ impl Context {
     #[track_caller]
     fn step(&self, name: &str, kind: Kind, from: &[Rc<str>]) -> Rc<str> {
         self.plan.borrow_mut().step(name, kind, from, Location::caller())
+    }
+
+    /// Counts what is late for a step, under the names of the sources that it takes from.
+    fn late_counter(&self, sources: &[SourceId], step: &str) -> Counter {
+        let plan = self.plan.borrow();
+        let named = plan.sources.iter().map(|source| &source.rules).filter(|rules| sources.contains(&rules.id));
+        let names = named.map(|rules| rules.name.as_str()).collect::<Vec<_>>().join(",");
+        self.metrics.source(&names).late(step)
     }
 
     fn mistake(&self, mistake: impl Into<String>) {
@@ -188,7 +200,7 @@ struct Loose<'s> {
 
 #[derive(Default)]
 struct Sources<'s> {
-    /// By source: its description, and its streams of dead letters.
+    /// By source: its name, the topic, and its streams of dead letters.
     dead: Vec<(SourceId, String, String, Vec<StreamVec<'s, Epoch, DeadLetter>>)>,
     late: Vec<StreamVec<'s, Epoch, DeadLetter>>,
 }
@@ -233,7 +245,7 @@ impl<'s> Dataflow<'s> {
     fn substituted<T: 'static>(&self, name: &str, opened: Opened<T>) -> Result<Opened<T>> {
         let Some(given) = self.context().substitutes.borrow_mut().remove(name) else { return Ok(opened) };
         match given.opened.downcast::<Opened<T>>() {
-            Ok(given) => Ok(Opened { rules: opened.rules, description: opened.description, ..*given }),
+            Ok(given) => Ok(Opened { driver: given.driver, reader: given.reader, ..opened }),
             Err(_) => Err(Error::definition(format!("records of another type were fed to source `{name}`"))
                 .detail(format!("the dataflow reads {}", std::any::type_name::<T>()))),
         }
@@ -269,11 +281,13 @@ impl<'s> Dataflow<'s> {
                 bounds: context.bounds,
                 desk: context.desk.clone(),
                 halt: context.halt.clone(),
+                metrics: context.metrics.source(name),
+                held: context.metrics.worker(self.scope.index()),
             }
         };
         let (events, dead) = ingest::ingest(self.scope, name, make);
         let events = events.probe_with(&self.context().probe);
-        self.loose.late.borrow_mut().dead.push((source, name.to_owned(), opened.description, vec![dead]));
+        self.loose.late.borrow_mut().dead.push((source, name.to_owned(), opened.topic, vec![dead]));
         (timed, events)
     }
 

@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -24,10 +25,12 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::bridge::{Halt, Waker};
+use crate::clock;
 use crate::error::{Error, Result};
-use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SourceId};
+use crate::metrics::{PartitionMetrics, SourceMetrics, WorkerMetrics};
+use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
 use crate::record::Timed;
-use crate::sequencer::{Order, ReadTo};
+use crate::sequencer::{Order, ReadTo, Report};
 use crate::source::{DeadLetter, Intake, Progress, Reader, TimeRules};
 use crate::time::{Epoch, EventTime};
 use crate::timeline::{Batch, Desk};
@@ -42,7 +45,7 @@ pub struct Bounds {
     /// Records of one read.
     pub batch_max: usize,
     /// How far a partition may run ahead, in event time, of one that has more to read.
-    pub skew_max: std::time::Duration,
+    pub skew_max: Duration,
 }
 
 impl Default for Bounds {
@@ -51,7 +54,7 @@ impl Default for Bounds {
             records_max: 200_000,
             bytes_max: 64 << 20,
             batch_max: 4096,
-            skew_max: std::time::Duration::from_secs(30),
+            skew_max: Duration::from_secs(30),
         }
     }
 }
@@ -81,6 +84,9 @@ struct Partition<T> {
     /// As of the last release: counts, and the watermark of the partition.
     released: (u64, u64),
     watermark: EventTime,
+    metrics: PartitionMetrics,
+    /// Whether the metrics show a lag.
+    lags: bool,
 }
 
 /// Everything the operator needs; built by `dataflow`.
@@ -99,6 +105,10 @@ pub struct Ingest<T> {
     pub desk: Rc<Desk>,
     /// Where an error goes that the service can't go on with.
     pub halt: Halt,
+    /// What is counted of the source.
+    pub metrics: SourceMetrics,
+    /// What is held between reading and release, on this worker.
+    pub held: WorkerMetrics,
 }
 
 /// Streams out of an [`Ingest`].
@@ -175,6 +185,8 @@ struct Running<T> {
     pace: EventTime,
     live: bool,
     stopping: bool,
+    /// When progress was last shown to tools outside, by the monotonic clock.
+    shown: Instant,
     capabilities: Option<(Capability<Epoch>, Capability<Epoch>)>,
 }
 
@@ -189,6 +201,7 @@ struct Held {
 /// Reads of one turn: enough to be efficient, few enough to let other operators run.
 const READS_A_TURN: usize = 8;
 const SPARE_MAX: usize = 64;
+const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 impl<T: 'static> Running<T> {
     fn new(ingest: Ingest<T>, worker: usize, capabilities: (Capability<Epoch>, Capability<Epoch>)) -> Self {
@@ -205,6 +218,7 @@ impl<T: 'static> Running<T> {
             pace: EventTime::MAX,
             live: false,
             stopping: false,
+            shown: clock::instant(),
             capabilities: Some(capabilities),
         }
     }
@@ -219,6 +233,7 @@ impl<T: 'static> Running<T> {
         let turn = self.read()?;
         self.release(&mut emit)?;
         self.let_go();
+        self.show_progress();
         Ok(turn)
     }
 
@@ -237,12 +252,17 @@ impl<T: 'static> Running<T> {
                     bound: VecDeque::new(),
                     released: (0, 0),
                     watermark: EventTime::MIN,
+                    metrics: self.ingest.metrics.partition(id.partition),
+                    lags: false,
                 });
             }
             Order::Assign { .. } => {}
             Order::Limit(_, limit) => self.limit = Some(limit),
             Order::Pace(_, pace) => self.pace = pace,
             Order::Epoch { binding, replay } => {
+                for seen in binding.schemas.iter().filter(|seen| seen.source == self.ingest.source) {
+                    self.ingest.reader.bind_schema(seen.id, seen.fingerprint);
+                }
                 if replay {
                     for range in self.own(&binding) {
                         let partition = self.partition(range.id).expect("own ranges only");
@@ -306,15 +326,17 @@ impl<T: 'static> Running<T> {
             let reader = &mut self.ingest.reader;
             let progress =
                 reader.read(partition.intake.id().partition, until, bounds.batch_max, &mut partition.intake)?;
-            let spare = self.spare.pop().unwrap_or_default();
-            let held = partition.keep(progress, until, before, spare);
+            let held = partition.keep(progress, until, before, &mut self.spare);
             // Reads that bring nothing are cheap, and must not use up the turn of those that would.
             reads += usize::from(held.records > 0);
-            self.buffered.0 += held.records;
-            self.buffered.1 += held.bytes;
-            if let Some(report) = partition.report(held.timed) {
-                self.ingest.desk.report(report);
+            for (id, fingerprint) in reader.schemas_seen() {
+                let seen = SchemaSeen { source: self.ingest.source, id, fingerprint };
+                self.ingest.desk.report(Report::Schema(seen));
             }
+            if let Some(to) = partition.report(held.timed) {
+                self.ingest.desk.report(Report::Read(to));
+            }
+            self.hold(held.records as isize, held.bytes as isize);
         }
         Ok(Turn::Again)
     }
@@ -360,14 +382,14 @@ impl<T: 'static> Running<T> {
     ) -> Result<()> {
         let (name, desk, rules) = (self.ingest.name.clone(), self.ingest.desk.clone(), self.ingest.rules.clone());
         let spare = &mut self.spare;
-        let buffered = &mut self.buffered;
+        let (mut records_freed, mut bytes_freed) = (0, 0);
         let partition = self.partitions.iter_mut().find(|p| p.intake.id() == range.id).expect("own ranges only");
         let mut now = partition.released;
         while partition.chunks.front().is_some_and(|chunk| chunk.hi <= range.hi) {
             let mut chunk = partition.chunks.pop_front().expect("just seen");
             let records = chunk.records.wrapping_sub(now.0);
-            buffered.0 -= chunk.events.len() + chunk.dead.len();
-            buffered.1 -= chunk.bytes;
+            records_freed += chunk.events.len() + chunk.dead.len();
+            bytes_freed += chunk.bytes;
             now = (chunk.records, chunk.hash);
             if rules.timed && partition.watermark < floor {
                 for event in &mut chunk.events {
@@ -379,6 +401,9 @@ impl<T: 'static> Running<T> {
                 out(Out::Events(&mut chunk.events));
             }
             if !chunk.dead.is_empty() {
+                for letter in &chunk.dead {
+                    self.ingest.metrics.dead_letters(letter.cause.code()).inc();
+                }
                 out(Out::Dead(&mut chunk.dead));
             }
             if spare.len() < SPARE_MAX && chunk.events.capacity() > 0 {
@@ -391,6 +416,9 @@ impl<T: 'static> Running<T> {
             EventTime::MIN => EventTime::MIN,
             max => max.minus(rules.lateness),
         };
+        partition.metrics.watermark(partition.watermark);
+        partition.metrics.idle.set(i64::from(range.idle));
+        self.hold(-(records_freed as isize), -(bytes_freed as isize));
         if counted == (range.records, range.hash) {
             return Ok(());
         }
@@ -405,6 +433,29 @@ impl<T: 'static> Running<T> {
             .detail(format!("bound: {} records, hash {:016x}", range.records, range.hash))
             .detail(format!("read:  {} records, hash {:016x}", counted.0, counted.1))
             .hint("records were lost or changed since they were first read; a fresh start needs an empty data directory"))
+    }
+
+    fn hold(&mut self, records: isize, bytes: isize) {
+        self.buffered.0 = self.buffered.0.saturating_add_signed(records);
+        self.buffered.1 = self.buffered.1.saturating_add_signed(bytes);
+        self.ingest.held.buffered_records.inc_by(records as i64);
+        self.ingest.held.buffered_bytes.inc_by(bytes as i64);
+    }
+
+    /// About once a second, shows tools that look at the broker how far this service is. Nothing rests on it.
+    fn show_progress(&mut self) {
+        let now = clock::instant();
+        if now - self.shown < SHOW_EVERY {
+            return;
+        }
+        self.shown = now;
+        let timeline = self.ingest.desk.timeline.borrow();
+        let Some(facts) = timeline.before(self.durable.next()) else { return };
+        let own = |(id, _): &&(PartitionId, Offset)| self.partitions.iter().any(|p| p.intake.id() == *id);
+        let positions: Vec<(u32, Offset)> =
+            facts.positions.iter().filter(own).map(|(id, offset)| (id.partition, *offset)).collect();
+        drop(timeline);
+        self.ingest.reader.show_progress(&positions);
     }
 
     /// Gives up the capabilities of epochs that are released and durable; all of them once nothing more will come.
@@ -433,17 +484,23 @@ enum Out<'a, T> {
 
 impl<T> Partition<T> {
     /// Keeps what was read as a chunk.
-    fn keep(&mut self, progress: Progress, until: Offset, before: u64, spare: Vec<Timed<T>>) -> Held {
+    fn keep(&mut self, progress: Progress, until: Offset, before: u64, spare: &mut Vec<Vec<Timed<T>>>) -> Held {
         self.position = self.position.max(progress.position.min(until));
         self.at_end = progress.at_end;
         self.more = progress.more;
         let mut held = Held { records: 0, bytes: 0, timed: false };
         if self.intake.records == before {
-            // Nothing came, so the spare buffer is not needed; it is cheap to let it go.
-            drop(spare);
+            if self.at_end && std::mem::take(&mut self.lags) {
+                self.metrics.lag_seconds.set(0.0);
+            }
         } else {
             let (bytes, oldest) = (self.intake.bytes, self.intake.oldest);
-            let (events, dead) = self.intake.take(spare);
+            self.metrics.records.inc_by(self.intake.records.wrapping_sub(before));
+            self.metrics.bytes.inc_by(bytes as u64);
+            let age_us = if self.at_end { 0 } else { clock::now().micros().saturating_sub(oldest.micros()).max(0) };
+            self.metrics.lag_seconds.set(age_us as f64 / 1e6);
+            self.lags = age_us > 0;
+            let (events, dead) = self.intake.take(spare.pop().unwrap_or_default());
             held = Held { records: events.len() + dead.len(), bytes, timed: !events.is_empty() };
             let (records, hash) = (self.intake.records, self.intake.hash);
             self.chunks.push_back(Chunk { hi: self.position, events, dead, bytes, oldest, records, hash });

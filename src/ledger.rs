@@ -91,7 +91,7 @@ pub trait LedgerStore: Send {
     fn generation(&self) -> u64;
 
     /// The hash chain behind the last appended binding.
-    fn chain(&self) -> Chain;
+    fn chain_hash(&self) -> Chain;
 }
 
 /// What a ledger held when it was opened.
@@ -135,7 +135,7 @@ impl Bindings {
     }
 
     /// The hash chain behind the binding that was returned last: what checkpoints and sinks made up to that epoch carry.
-    pub fn chain(&self) -> Option<Chain> {
+    pub fn chain_hash(&self) -> Option<Chain> {
         self.chain
     }
 }
@@ -339,7 +339,7 @@ impl LedgerStore for Ledger {
         self.cursor.generation
     }
 
-    fn chain(&self) -> Chain {
+    fn chain_hash(&self) -> Chain {
         self.cursor.chain
     }
 }

@@ -60,6 +60,8 @@ pub struct Harness {
     feeds: BTreeMap<String, Box<dyn Feed>>,
     epochs: VecDeque<ScriptedEpoch>,
     idle: Vec<PartitionId>,
+    /// Every partition that was ever said to be idle.
+    named_idle: Vec<(String, u32)>,
     mistakes: Vec<String>,
 }
 
@@ -68,6 +70,7 @@ trait Feed: Send + Sync {
     fn as_any(&mut self) -> &mut dyn std::any::Any;
     /// Ends the current segment; where each partition now ends.
     fn cut(&mut self) -> Vec<(u32, i64)>;
+    fn partitions(&mut self) -> usize;
     fn substitute(&self) -> Result<Substitute>;
 }
 
@@ -93,6 +96,10 @@ impl<T: Event> Feed for Shared<T> {
         (0u32..).zip(partitions.iter().map(|records| records.len() as i64)).collect()
     }
 
+    fn partitions(&mut self) -> usize {
+        self.0.get_mut().partitions.len()
+    }
+
     fn substitute(&self) -> Result<Substitute> {
         let fed = self.0.lock();
         let memory = Memory::new(fed.partitions.clone()).segment_ends(fed.ends.clone());
@@ -106,12 +113,19 @@ impl Harness {
     pub fn of(flow: Flow) -> Self {
         let settings = Settings { hashed: true, ..Settings::default() };
         let (feeds, epochs) = (BTreeMap::new(), VecDeque::new());
-        Self { flow, settings, feeds, epochs, idle: Vec::new(), mistakes: Vec::new() }
+        let (idle, named_idle, mistakes) = (Vec::new(), Vec::new(), Vec::new());
+        Self { flow, settings, feeds, epochs, idle, named_idle, mistakes }
     }
 
     /// On how many workers to run.
     pub fn workers(&mut self, workers: usize) -> &mut Self {
         self.settings.workers = workers;
+        self
+    }
+
+    /// How many records one read brings at most. No result depends on it, and a test may say so.
+    pub fn batch_max(&mut self, records: usize) -> &mut Self {
+        self.settings.bounds.batch_max = records.max(1);
         self
     }
 
@@ -156,6 +170,7 @@ impl Harness {
 
     /// Says that a partition is idle from the next epoch on, until it brings a record: it holds no watermark back.
     pub fn idle(&mut self, source: &str, partition: u32) -> &mut Self {
+        self.named_idle.push((source.to_owned(), partition));
         self.idle.push(PartitionId { source: SourceId::of(source), partition });
         self
     }
@@ -184,6 +199,13 @@ impl Harness {
     pub fn run(&mut self) -> Result<Run> {
         if let Some(mistake) = self.mistakes.first() {
             return Err(Error::definition(mistake.clone()));
+        }
+        for (source, partition) in &self.named_idle {
+            let partitions = self.feeds.get_mut(source).map_or(0, |feed| feed.partitions());
+            if *partition as usize >= partitions {
+                return Err(Error::definition(format!("partition {partition} of source `{source}` is idle, but never fed"))
+                    .hint("feed it; an empty list of records will do"));
+            }
         }
         let feeds = Arc::new(std::mem::take(&mut self.feeds));
         let substitutes: Substitutes = {

@@ -167,6 +167,37 @@ pub enum AsOf {
 }
 
 /// Everything that a process serves. Written by the workers, read by any thread.
+///
+/// ```
+/// use std::sync::Arc;
+/// use thalweg::position::EpochBinding;
+/// use thalweg::record::Change;
+/// use thalweg::view::serve::{RowQuery, Serve};
+/// use thalweg::view::{Moment, ViewSpec, Views};
+/// use thalweg::{Epoch, EventTime};
+///
+/// let views = Views::new(1);
+/// let spec = ViewSpec { key: vec!["merchant".into()], value: vec!["total".into()], ..ViewSpec::new("spend") };
+/// let mut writer = views.define::<u32, i64>(spec)?.shard(0);
+///
+/// let epoch = Epoch(1_795_402_800_123_000);
+/// writer.apply(epoch, &mut vec![Change { key: 42, old: None, new: Some(91_250) }]);
+/// assert!(views.closed().is_none());                          // applied, not yet visible
+///
+/// let (now, none) = (EventTime(0), Vec::new);
+/// let binding = EpochBinding { epoch, now, ranges: vec![], watermarks: none(), topics: vec![], schemas: vec![] };
+/// let (watermarks, positions) = (Arc::new([]), Arc::new([]));
+/// views.close(Moment { epoch, watermarks, positions, binding: Arc::new(binding) });
+///
+/// let (view, moment) = (views.get("spend").unwrap(), views.closed().unwrap());
+/// let query = RowQuery { key: vec![("merchant".into(), "42".into())], window: None };
+/// let found = view.row(&query, &moment)?.unwrap();
+/// let mut json = Vec::new();
+/// view.schema().write_row(&found.row, Default::default(), &mut json);
+/// assert_eq!(json, br#"{"merchant":42,"total":91250}"#);
+/// assert_eq!(found.version, epoch);
+/// # Ok::<(), thalweg::Error>(())
+/// ```
 pub struct Views {
     peers: usize,
     moments: RwLock<Moments>,
@@ -318,12 +349,15 @@ impl Views {
     }
 }
 
+/// A worker's shard, once the worker has taken it.
+type Slot<K, V> = OnceLock<Arc<Shard<K, V>>>;
+
 /// A typed view: one shard for each of this process's workers. Read through [`Serve`].
 pub struct View<K, V> {
     spec: ViewSpec,
     layout: Layout,
     /// One place for every worker of the cluster; those of other processes stay empty.
-    shards: Box<[OnceLock<Arc<Shard<K, V>>>]>,
+    shards: Box<[Slot<K, V>]>,
     /// No read may be below this epoch.
     floor: AtomicU64,
 }

@@ -12,6 +12,7 @@
     reason = "a test's deadlines are time on the wall"
 )]
 
+mod broker;
 mod changed;
 mod cluster;
 mod crash;

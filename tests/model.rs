@@ -1,3 +1,14 @@
 //! Operators against a from-scratch evaluation: the same result at every epoch, on any number of workers.
+//!
+//! ```text
+//!   random log ─┬─▶ Harness (the whole engine; 1, 2 or 3 workers; reads of any size) ─▶ views at every epoch ─┐
+//!               └─▶ evaluation from the rules alone, shares no code with the engine  ─▶ rows at every epoch ─┴─ equal?
+//! ```
+//!
+//! Runs on different numbers of workers must also agree in the hash of every view's changes in every epoch.
 
+mod collections;
+mod log;
 mod smoke;
+mod tables;
+mod windows;

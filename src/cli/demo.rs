@@ -59,9 +59,14 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         }
         thread
     };
+    let mut env = environment(kafka, Some(registry));
+    if embedded.is_some() {
+        // The embedded broker answers a fetch when its time is up, even if a record came before.
+        env.kafka_properties.push(("fetch.wait.max.ms".into(), "5".into()));
+    }
     let running = Running {
         flow,
-        env: environment(kafka, Some(registry)),
+        env,
         data_dir: data.dir.join(flow.name()),
         until_end: false,
         service: &arguments.service,

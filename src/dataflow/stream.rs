@@ -211,6 +211,7 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             keep,
             sources: stream.sources.clone(),
             desk: flow.context().desk.clone(),
+            late: flow.context().late_counter(&stream.sources, &step),
         };
         let (changes, late) = window::window(stream.inner, spec);
         flow.late(late);

@@ -293,15 +293,29 @@ pub(super) fn frames_within(bytes: &[u8]) -> impl Iterator<Item = (usize, FrameH
         .filter_map(|at| Some((at, FrameHeader::decode(&bytes[at..])?)))
 }
 
-/// Whether a frame's bytes, which begin at `offset` of the file and can't be read, are what a torn write leaves behind:
-/// too few, or a sector that was never written.
-pub(super) fn looks_torn(bytes: &[u8], offset: u64) -> bool {
-    let short = match FrameHeader::decode(bytes) {
-        Some(header) => header.frame_bytes() > bytes.len(),
-        None => bytes.len() < FRAME_HEADER_BYTES,
+/// Whether a frame that begins `bytes`, at `offset` of the file, and can't be read is what a torn write leaves behind:
+/// too few bytes, or a sector that was never written. `next` is where the first intact header behind it stands, if any.
+///
+/// Appends that failed, too, may stand behind it, as when a full disk lets a few bytes through at each new start.
+pub(super) fn looks_torn(bytes: &[u8], offset: u64, next: usize) -> bool {
+    let mut end = next.min(bytes.len());
+    let scrap = |piece: &[u8]| FRAME_MAGIC.iter().zip(piece).all(|(magic, byte)| magic == byte);
+    // A frame's last byte is none of the magic's, not even with a flipped bit: a whole frame is not taken for scraps.
+    while let Some(len) = (1..FRAME_HEADER_BYTES.min(end)).find(|len| scrap(&bytes[end - len..end])) {
+        end -= len;
+    }
+    let bytes = &bytes[..end];
+    let into_sector = (offset % SECTOR as u64) as usize;
+    let (short, extent) = match FrameHeader::decode(bytes) {
+        Some(header) => (header.frame_bytes() > end, header.frame_bytes()),
+        // How long the frame is can't be known, so only the one or two sectors that hold its header can speak.
+        None => (
+            end < FRAME_HEADER_BYTES,
+            (into_sector + FRAME_HEADER_BYTES).next_multiple_of(SECTOR) - into_sector,
+        ),
     };
-    let first = (SECTOR - (offset % SECTOR as u64) as usize).min(bytes.len());
-    let (head, rest) = bytes.split_at(first);
+    let bytes = &bytes[..end.min(extent)];
+    let (head, rest) = bytes.split_at(bytes.len().min(SECTOR - into_sector));
     let missing = |sector: &[u8]| sector.iter().all(|byte| *byte == 0);
     short || missing(head) || rest.chunks(SECTOR).any(missing)
 }

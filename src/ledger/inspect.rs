@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::ledger::disk::{Disk, HostDisk};
 use crate::ledger::fold;
 use crate::ledger::frame::{Chain, FORMAT_VERSION};
-use crate::ledger::reader::{Frame, Reader, open_file};
+use crate::ledger::reader::{Frame, Reader, cannot, open_file};
 use crate::ledger::record::ClaimRecord;
 use crate::ledger::state::LedgerState;
 use crate::position::{EpochBinding, PartitionRange, SourceId};
@@ -92,7 +92,7 @@ pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
     let mut report = Report {
         app: header.app,
         dataflow: header.dataflow,
-        bytes: file.len()?,
+        bytes: file.len().map_err(|error| cannot("read", dir, &error))?,
         claims: 0,
         claims_void: 0,
         generation: 0,

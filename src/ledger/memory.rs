@@ -132,7 +132,7 @@ impl LedgerStore for MemoryLedger {
         self.generation
     }
 
-    fn chain(&self) -> Chain {
+    fn chain_hash(&self) -> Chain {
         self.log.0.lock().chain()
     }
 }

@@ -38,7 +38,7 @@ const TAIL_BYTES_MAX: u64 = 2 * BODY_BYTES_MAX as u64;
 const CHUNK_BYTES: usize = 1 << 20;
 
 pub(super) const DAMAGE_HINT: &str = "nothing was changed. Put back a sound copy of the file; without one, \
-    `thalweg ledger reset` starts afresh from the topics, and `--accept-data-loss` says what that costs";
+    moving the folder away starts afresh from what the topics still hold";
 
 /// Where a reader stands, and everything that what comes next depends on.
 #[derive(Clone, Debug)]
@@ -274,11 +274,11 @@ impl Reader {
         let rest = self.limit - self.at;
         self.fill(rest.min(TAIL_BYTES_MAX) as usize)?;
         let tail = self.ahead();
-        let mut region = tail.len();
+        let mut next = tail.len();
         let mut generation_seen = 0;
         let mut resumed = None;
         for (begin, header) in frames_within(tail) {
-            region = region.min(begin);
+            next = next.min(begin);
             let Some(body) = header.body(&tail[begin..]).and_then(Body::decode) else {
                 continue;
             };
@@ -304,7 +304,7 @@ impl Reader {
         if rest > TAIL_BYTES_MAX {
             return Err(self.damaged(&format!("it can't be read, and {rest} bytes follow")));
         }
-        if !looks_torn(&tail[..region], self.at) {
+        if !looks_torn(tail, self.at, next) {
             return Err(self.damaged("it was written whole, and its checksum does not match"));
         }
         self.cursor.generation_highest = self.cursor.generation_highest.max(generation_seen);

@@ -59,14 +59,14 @@ impl SimDisk {
             let unsynced = file.bytes.len() - file.synced;
             let kept = file.synced + (draw(&mut draws) % (unsynced as u64 + 1)) as usize;
             // Every other time the file keeps its length, as when only the data is late.
-            if draw(&mut draws) % 2 == 0 {
+            if draw(&mut draws).is_multiple_of(2) {
                 file.bytes.truncate(kept);
             }
             let mut at = file.synced;
             while at < file.bytes.len() {
                 let end = (at / SECTOR + 1) * SECTOR;
                 let end = end.min(file.bytes.len());
-                if draw(&mut draws) % 2 == 0 {
+                if draw(&mut draws).is_multiple_of(2) {
                     file.bytes[at..end].fill(0);
                 }
                 at = end;

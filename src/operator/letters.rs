@@ -1,6 +1,7 @@
 //! Dead letters as a keyed table with a bounded stay.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -115,6 +116,8 @@ pub fn letters<'s>(
                             session.give(Change { key, old: Some(letter), new: None });
                         }
                     }
+                    // A record that `flat_map` made several events of may come several times: its least letter stays.
+                    let mut brought: BTreeMap<LetterKey, Letter> = BTreeMap::new();
                     for dead in pending.take(facts.epoch()).into_iter().flatten() {
                         let key = key(&dead);
                         let letter = Letter {
@@ -125,6 +128,13 @@ pub fn letters<'s>(
                             key: dead.key,
                             payload: dead.payload,
                         };
+                        match brought.entry(key) {
+                            Entry::Vacant(vacant) => _ = vacant.insert(letter),
+                            Entry::Occupied(mut least) if letter < *least.get() => _ = least.insert(letter),
+                            Entry::Occupied(_) => {}
+                        }
+                    }
+                    for (key, letter) in brought {
                         kept.entry(now).or_default().push((key.clone(), letter.clone()));
                         session.give(Change { key, old: None, new: Some(letter) });
                     }

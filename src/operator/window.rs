@@ -23,6 +23,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 
 use crate::codec::Cause;
+use crate::metrics::Counter;
 use crate::operator::aggregate::Aggregate;
 use crate::operator::walk::{Pending, Walk};
 use crate::position::SourceId;
@@ -71,6 +72,8 @@ pub struct Spec<K, T, F> {
     pub sources: Rc<[SourceId]>,
     /// The worker's desk.
     pub desk: Rc<Desk>,
+    /// Counts events that came too late.
+    pub late: Counter,
 }
 
 /// Changes of the windowed table, and the events that came too late.
@@ -81,8 +84,8 @@ pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     spec: Spec<K, T, F>,
 ) -> Streams<'s, K, F::Out> {
-    let Spec { name, key, assign, fold, keep, sources, desk } = spec;
-    let (partials, late) = combine(events, &name, key, assign, fold.clone());
+    let Spec { name, key, assign, fold, keep, sources, desk, late: count } = spec;
+    let (partials, late) = combine(events, &name, key, assign, fold.clone(), count);
     let changes = merge(partials, &name, Merge { fold, keep, windows: BTreeMap::new() }, sources, desk);
     (changes, late)
 }
@@ -95,6 +98,7 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     key: Rc<dyn Fn(&T) -> K>,
     assign: Box<dyn Assign>,
     fold: Rc<F>,
+    count: Counter,
 ) -> Partials<'s, K, F::State> {
     let mut builder = OperatorBuilder::new(format!("{name}: combine"), events.scope());
     let mut input = builder.new_input(events, Pipeline);
@@ -132,6 +136,7 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
                 table.panes.retain(|(_, pane)| pane.capacity() <= PANE_KEPT_MAX);
                 table.panes.truncate(PANES_KEPT_MAX);
                 if !too_late.is_empty() {
+                    count.inc_by(too_late.len() as u64);
                     late.session(&capability).give_iterator(too_late.drain(..));
                 }
             });

@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::ledger::Bindings;
 use crate::position::{EpochBinding, SourceId};
 use crate::runtime::{Shared, WakerSlot};
-use crate::sequencer::{Next, Now, Order, ReadTo, Sequencer};
+use crate::sequencer::{Next, Now, Order, Report, Sequencer};
 use crate::source::Topology;
 use crate::time::Epoch;
 use crate::timeline::Desk;
@@ -190,7 +190,7 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
     let (activators_, desk, shared) = (activators.clone(), desk.clone(), shared.clone());
 
     worker.dataflow_named::<u64, _, _>("control", move |scope| {
-        let reports = source::<_, Out<ReadTo>, _, _>(scope, "report", |capability, info| {
+        let reports = source::<_, Out<Report>, _, _>(scope, "report", |capability, info| {
             let activator = scope.activator_for(info.address.clone());
             activators_.borrow_mut().push(activator);
             desk.set_reporter(scope.activator_for(info.address));
@@ -209,7 +209,7 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
             }
         });
 
-        let to_lead = Exchange::new(|_: &ReadTo| 0);
+        let to_lead = Exchange::new(|_: &Report| 0);
         let orders = reports.unary::<Out<(u64, Order)>, _, _, _>(to_lead, "sequencer", |_, info| {
             let activator = scope.activator_for(info.address.clone());
             activators_.borrow_mut().push(scope.activator_for(info.address.clone()));
@@ -223,8 +223,10 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
             move |input, output| {
                 input.for_each(|_, reports| {
                     for report in reports.drain(..) {
-                        if let Some(lead) = &mut lead {
-                            lead.sequencer.read_to(report);
+                        let refused = lead.as_mut().and_then(|lead| lead.sequencer.report(report).err());
+                        if let Some(error) = refused {
+                            shared.halt.halt(error);
+                            lead = None;
                         }
                     }
                 });

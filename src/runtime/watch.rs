@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::dataflow::plan::PlannedSource;
-use crate::position::SourceId;
+use crate::position::{PartitionId, SourceId};
 use crate::runtime::{Shared, Substitutes};
-use crate::source::Driver;
+use crate::source::{Driver, Topology};
 
 /// Between two looks at a source that runs.
-const EVERY: Duration = Duration::from_secs(10);
+const EVERY: Duration = Duration::from_secs(5);
 /// How often the thread looks whether it should end.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -33,7 +33,10 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
     loop {
         for (id, name, driver) in sources {
             match driver.topology() {
-                Ok(topology) => shared.inbox.topology(*id, topology),
+                Ok(topology) => {
+                    show_lag(shared, *id, name, &topology);
+                    shared.inbox.topology(*id, topology);
+                }
                 Err(error) if first => return shared.halt.halt(error),
                 Err(error) => tracing::warn!(source = name, %error, "cannot look at a source; trying again"),
             }
@@ -46,5 +49,16 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
             }
             std::thread::sleep(TICK);
         }
+    }
+}
+
+/// How many records stand between what the newest closed epoch has and the end of the log.
+fn show_lag(shared: &Shared, source: SourceId, name: &str, topology: &Topology) {
+    let closed = shared.views.closed();
+    let metrics = shared.metrics.source(name);
+    for facts in &topology.partitions {
+        let id = PartitionId { source, partition: facts.partition };
+        let position = closed.as_ref().and_then(|moment| moment.position(id)).unwrap_or(facts.start);
+        metrics.partition(facts.partition).lag_records.set(facts.end.saturating_sub(position).max(0));
     }
 }

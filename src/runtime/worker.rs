@@ -72,6 +72,7 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
         bounds: shared.settings.bounds,
         desk: desk.clone(),
         views: shared.views.clone(),
+        metrics: shared.metrics.clone(),
         halt: shared.halt.clone(),
         probe: probe.clone(),
         plan: RefCell::default(),

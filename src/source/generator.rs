@@ -108,12 +108,26 @@ impl<T> Generator<T> {
 impl<T: Event> Generator<T> {
     fn opened(self, timed: bool) -> Result<Opened<T>> {
         if self.partitions == 0 || self.rate == Some(0) {
-            return Err(Error::definition("a generator needs at least one partition, and a rate above zero"));
+            return Err(Error::definition(
+                "a generator needs at least one partition, and a rate above zero",
+            ));
         }
-        let start = self.start.unwrap_or_else(|| if self.rate.is_some() { process_start() } else { START });
-        let schedule = Schedule { partitions: self.partitions, rate: self.rate, records: self.records, start };
+        let start = self.start.unwrap_or_else(|| {
+            if self.rate.is_some() {
+                process_start()
+            } else {
+                START
+            }
+        });
+        let schedule = Schedule {
+            partitions: self.partitions,
+            rate: self.rate,
+            records: self.records,
+            start,
+        };
         let make = self.make;
         Ok(Opened {
+            topic: "generator".to_owned(),
             description: format!("a generator of {} partitions", self.partitions),
             driver: Arc::new(GeneratorDriver(schedule)),
             rules: TimeRules { timed, ..self.rules },
@@ -174,7 +188,11 @@ impl Schedule {
     fn timestamp(&self, offset: Offset) -> EventTime {
         let (micros, records) = self.interval();
         let after = i128::from(offset) * micros / records;
-        EventTime(self.start.0.saturating_add(i64::try_from(after).unwrap_or(i64::MAX)))
+        EventTime(
+            self.start
+                .0
+                .saturating_add(i64::try_from(after).unwrap_or(i64::MAX)),
+        )
     }
 
     /// How many records of a partition have a timestamp up to `now`.
@@ -209,8 +227,17 @@ impl Driver for GeneratorDriver {
             Offset::MAX => 0,
             due => due,
         };
-        let partitions = (0..self.0.partitions).map(|partition| PartitionFacts { partition, start: 0, end }).collect();
-        Ok(Topology { topic: self.0.topic(), partitions })
+        let partitions = (0..self.0.partitions)
+            .map(|partition| PartitionFacts {
+                partition,
+                start: 0,
+                end,
+            })
+            .collect();
+        Ok(Topology {
+            topic: self.0.topic(),
+            partitions,
+        })
     }
 }
 
@@ -227,18 +254,25 @@ struct GeneratorReader<T> {
 impl<T: Event> Reader<T> for GeneratorReader<T> {
     fn assign(&mut self, partition: u32, from: Offset) -> Result<()> {
         if partition >= self.schedule.partitions || from < 0 || from > self.schedule.records {
-            return Err(Error::integrity(format!("partition {partition} of the generator has no offset {from}")));
+            return Err(Error::integrity(format!(
+                "partition {partition} of the generator has no offset {from}"
+            )));
         }
         self.positions.insert(partition, from);
         self.waker.wake();
         Ok(())
     }
 
-    fn read(&mut self, partition: u32, until: Offset, records_max: usize, intake: &mut Intake<T>) -> Result<Progress> {
-        let position = self
-            .positions
-            .get_mut(&partition)
-            .ok_or_else(|| Error::internal(format!("partition {partition} of the generator was not assigned")))?;
+    fn read(
+        &mut self,
+        partition: u32,
+        until: Offset,
+        records_max: usize,
+        intake: &mut Intake<T>,
+    ) -> Result<Progress> {
+        let position = self.positions.get_mut(&partition).ok_or_else(|| {
+            Error::internal(format!("partition {partition} of the generator was not assigned"))
+        })?;
         let due = self.schedule.due(clock::now());
         let most = position.saturating_add(Offset::try_from(records_max).unwrap_or(Offset::MAX));
         let stop = until.min(due).min(most);
@@ -248,7 +282,15 @@ impl<T: Event> Reader<T> for GeneratorReader<T> {
             self.bytes.clear();
             self.bytes = postcard::to_extend(&value, std::mem::take(&mut self.bytes))?;
             let timestamp = self.schedule.timestamp(offset);
-            intake.value(Raw { offset, timestamp, key: None, payload: Some(&self.bytes) }, value);
+            intake.value(
+                Raw {
+                    offset,
+                    timestamp,
+                    key: None,
+                    payload: Some(&self.bytes),
+                },
+                value,
+            );
             offset += 1;
         }
         *position = offset;
@@ -259,7 +301,11 @@ impl<T: Event> Reader<T> for GeneratorReader<T> {
         {
             pacer.wake_at(self.schedule.timestamp(offset));
         }
-        Ok(Progress { position: offset, at_end, more: !at_end && offset < until })
+        Ok(Progress {
+            position: offset,
+            at_end,
+            more: !at_end && offset < until,
+        })
     }
 }
 
@@ -274,8 +320,14 @@ struct Pacer {
 impl Pacer {
     fn new(waker: Waker) -> Result<Self> {
         let (due, told) = channel();
-        let thread = std::thread::Builder::new().name("generator".to_owned()).spawn(move || pace(&told, &waker))?;
-        Ok(Self { due: Some(due), thread: Some(thread), armed: EventTime::MIN })
+        let thread = std::thread::Builder::new()
+            .name("generator".to_owned())
+            .spawn(move || pace(&told, &waker))?;
+        Ok(Self {
+            due: Some(due),
+            thread: Some(thread),
+            armed: EventTime::MIN,
+        })
     }
 
     fn wake_at(&mut self, due: EventTime) {
@@ -328,13 +380,22 @@ mod tests {
 
     type Events = Vec<(i64, EventTime, Offset)>;
 
-    fn drain(source: Generator<i64>, waker: Waker, mut go: impl FnMut(&mut dyn Reader<i64>, &mut Intake<i64>)) -> Events {
+    fn drain(
+        source: Generator<i64>,
+        waker: Waker,
+        mut go: impl FnMut(&mut dyn Reader<i64>, &mut Intake<i64>),
+    ) -> Events {
         let opened = Source::open(source, &Environment::default()).unwrap();
         let mut intake = Intake::new(SourceId(1), "numbers".into(), 1, Arc::new(opened.rules));
         let mut reader = (opened.reader)(waker).unwrap();
         reader.assign(1, 0).unwrap();
         go(&mut *reader, &mut intake);
-        intake.take(Vec::new()).0.into_iter().map(|e| (e.value, e.time, e.at.offset)).collect()
+        intake
+            .take(Vec::new())
+            .0
+            .into_iter()
+            .map(|e| (e.value, e.time, e.at.offset))
+            .collect()
     }
 
     #[test]
@@ -342,10 +403,24 @@ mod tests {
         let source = || Generator::new(2, |p, o| o * 10 + i64::from(p)).records(50);
         let whole = drain(source(), Waker::new(|| {}), |reader, intake| {
             let progress = reader.read(1, Offset::MAX, usize::MAX, intake).unwrap();
-            assert_eq!(progress, Progress { position: 50, at_end: true, more: false });
+            assert_eq!(
+                progress,
+                Progress {
+                    position: 50,
+                    at_end: true,
+                    more: false
+                }
+            );
         });
         let cut = drain(source(), Waker::new(|| {}), |reader, intake| {
-            assert_eq!(reader.read(1, 7, 100, intake).unwrap(), Progress { position: 7, at_end: false, more: false });
+            assert_eq!(
+                reader.read(1, 7, 100, intake).unwrap(),
+                Progress {
+                    position: 7,
+                    at_end: false,
+                    more: false
+                }
+            );
             let mut more = true;
             while more {
                 more = reader.read(1, Offset::MAX, 9, intake).unwrap().more;
@@ -359,22 +434,31 @@ mod tests {
     #[test]
     fn a_paced_reader_wakes_itself_until_all_is_read() {
         let (woken, wakes) = channel();
-        let source = Generator::new(2, |_, o| o).rate(2_000).records(40).starting_at(clock::now());
-        let events = drain(source, Waker::new(move || woken.send(()).unwrap_or(())), |reader, intake| {
-            while reader.read(1, Offset::MAX, 7, intake).unwrap().position < 40 {
-                // Only a wake-up leads on, but for what is there already.
-                if reader.read(1, Offset::MAX, 7, intake).unwrap().at_end && intake.len() < 40 {
-                    wakes.recv_timeout(Duration::from_secs(20)).expect("a wake-up");
+        let source = Generator::new(2, |_, o| o)
+            .rate(2_000)
+            .records(40)
+            .starting_at(clock::now());
+        let events = drain(
+            source,
+            Waker::new(move || woken.send(()).unwrap_or(())),
+            |reader, intake| {
+                while reader.read(1, Offset::MAX, 7, intake).unwrap().position < 40 {
+                    // Only a wake-up leads on, but for what is there already.
+                    if reader.read(1, Offset::MAX, 7, intake).unwrap().at_end && intake.len() < 40 {
+                        wakes.recv_timeout(Duration::from_secs(20)).expect("a wake-up");
+                    }
                 }
-            }
-        });
+            },
+        );
         assert_eq!(events.len(), 40);
         assert_eq!(events[10].1.0 - events[0].1.0, 10_000);
     }
 
     #[test]
     fn a_stop_does_not_wait_for_the_next_record() {
-        let source = Generator::new(2, |_, o| o).rate(1).starting_at(clock::now().plus(Duration::from_secs(3600)));
+        let source = Generator::new(2, |_, o| o)
+            .rate(1)
+            .starting_at(clock::now().plus(Duration::from_secs(3600)));
         let events = drain(source, Waker::new(|| {}), |reader, intake| {
             assert!(reader.read(1, Offset::MAX, 7, intake).unwrap().at_end);
         });

@@ -34,7 +34,11 @@ pub struct Memory<T> {
 impl<T> Memory<T> {
     /// One partition for each element; every partition one segment.
     pub fn new(partitions: Vec<Vec<Given<T>>>) -> Self {
-        Self { partitions, segment_ends: Vec::new(), rules: TimeRules::default() }
+        Self {
+            partitions,
+            segment_ends: Vec::new(),
+            rules: TimeRules::default(),
+        }
     }
 
     /// Where segments end, by partition, rising: `[1, 3]` cuts before the records at offsets 1 and 3.
@@ -70,20 +74,30 @@ impl<T> Memory<T> {
 
 impl<T: Event> Memory<T> {
     fn opened(self, timed: bool) -> Opened<T> {
-        let facts = (0u32..).zip(&self.partitions).map(|(partition, records)| PartitionFacts {
-            partition,
-            start: 0,
-            end: records.len() as Offset,
+        let facts = (0u32..)
+            .zip(&self.partitions)
+            .map(|(partition, records)| PartitionFacts {
+                partition,
+                start: 0,
+                end: records.len() as Offset,
+            });
+        let driver = Arc::new(MemoryDriver {
+            partitions: facts.collect(),
         });
-        let driver = Arc::new(MemoryDriver { partitions: facts.collect() });
         let (partitions, segment_ends) = (self.partitions, self.segment_ends);
         Opened {
+            topic: "memory".to_owned(),
             description: "records in memory".to_owned(),
             driver,
             rules: TimeRules { timed, ..self.rules },
             reader: Box::new(move |waker| {
                 waker.wake();
-                Ok(Box::new(MemoryReader { partitions, segment_ends, positions: BTreeMap::new(), bytes: Vec::new() }))
+                Ok(Box::new(MemoryReader {
+                    partitions,
+                    segment_ends,
+                    positions: BTreeMap::new(),
+                    bytes: Vec::new(),
+                }))
             }),
         }
     }
@@ -107,7 +121,10 @@ struct MemoryDriver {
 
 impl Driver for MemoryDriver {
     fn topology(&self) -> Result<Topology> {
-        Ok(Topology { topic: TopicId::default(), partitions: self.partitions.clone() })
+        Ok(Topology {
+            topic: TopicId::default(),
+            partitions: self.partitions.clone(),
+        })
     }
 }
 
@@ -127,27 +144,53 @@ impl<T: Event> Reader<T> for MemoryReader<T> {
                 self.positions.insert(partition, from);
                 Ok(())
             }
-            _ => Err(Error::integrity(format!("partition {partition} in memory has no offset {from}"))),
+            _ => Err(Error::integrity(format!(
+                "partition {partition} in memory has no offset {from}"
+            ))),
         }
     }
 
-    fn read(&mut self, partition: u32, until: Offset, records_max: usize, intake: &mut Intake<T>) -> Result<Progress> {
+    fn read(
+        &mut self,
+        partition: u32,
+        until: Offset,
+        records_max: usize,
+        intake: &mut Intake<T>,
+    ) -> Result<Progress> {
         let unknown = || Error::internal(format!("partition {partition} in memory was not assigned"));
         let records = self.partitions.get(partition as usize).ok_or_else(unknown)?;
         let position = self.positions.get_mut(&partition).ok_or_else(unknown)?;
-        let segments = self.segment_ends.get(partition as usize).map_or(&[][..], Vec::as_slice);
-        let segment_end = segments.iter().copied().find(|end| end > position).unwrap_or(records.len());
+        let segments = self
+            .segment_ends
+            .get(partition as usize)
+            .map_or(&[][..], Vec::as_slice);
+        let segment_end = segments
+            .iter()
+            .copied()
+            .find(|end| end > position)
+            .unwrap_or(records.len());
         let until = usize::try_from(until).unwrap_or(0).min(records.len());
         let stop = segment_end.min(until).min(position.saturating_add(records_max));
         while *position < stop {
             let (timestamp, given) = &records[*position];
-            let raw = Raw { offset: *position as Offset, timestamp: *timestamp, key: None, payload: None };
+            let raw = Raw {
+                offset: *position as Offset,
+                timestamp: *timestamp,
+                key: None,
+                payload: None,
+            };
             match given {
                 Err(cause) => intake.dead(raw, *cause, None),
                 Ok(value) => {
                     self.bytes.clear();
                     serde_json::to_writer(&mut self.bytes, value)?;
-                    intake.value(Raw { payload: Some(&self.bytes), ..raw }, value.clone());
+                    intake.value(
+                        Raw {
+                            payload: Some(&self.bytes),
+                            ..raw
+                        },
+                        value.clone(),
+                    );
                 }
             }
             *position += 1;
@@ -172,7 +215,9 @@ mod tests {
 
     #[test]
     fn reads_stop_at_segments_and_at_until() {
-        let records = (0..6).map(|i| (EventTime(i), if i == 4 { Err(Cause::JsonSyntax) } else { Ok(i) })).collect();
+        let records = (0..6)
+            .map(|i| (EventTime(i), if i == 4 { Err(Cause::JsonSyntax) } else { Ok(i) }))
+            .collect();
         let source = Memory::new(vec![records]).segment_ends(vec![vec![2, 3]]);
         let opened = Source::open(source, &Environment::default()).unwrap();
         assert_eq!(opened.driver.topology().unwrap().partitions[0].end, 6);
@@ -184,11 +229,20 @@ mod tests {
             let progress = reader.read(0, until, 100, &mut intake).unwrap();
             told.push((progress.position, progress.at_end, progress.more));
         }
-        let expected =
-            [(1, false, false), (2, false, true), (3, false, true), (4, false, false), (6, true, false), (6, true, false)];
+        let expected = [
+            (1, false, false),
+            (2, false, true),
+            (3, false, true),
+            (4, false, false),
+            (6, true, false),
+            (6, true, false),
+        ];
         assert_eq!(told, expected);
         let (events, dead) = intake.take(Vec::new());
-        assert_eq!(events.iter().map(|e| e.value).collect::<Vec<_>>(), [0, 1, 2, 3, 5]);
+        assert_eq!(
+            events.iter().map(|e| e.value).collect::<Vec<_>>(),
+            [0, 1, 2, 3, 5]
+        );
         assert_eq!(dead[0].cause, Cause::JsonSyntax);
     }
 

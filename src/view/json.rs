@@ -62,12 +62,12 @@ pub fn value(ty: &Type, datum: &Datum, numbers: Numbers, out: &mut Vec<u8>) {
         (Type::Map(_, inner), Datum::Map(entries)) => {
             map(entries, out, |item, out| value(inner, item, numbers, out));
         }
-        _ => untyped(datum, numbers, out),
+        _ => untyped(datum, out),
     }
 }
 
-fn untyped(datum: &Datum, numbers: Numbers, out: &mut Vec<u8>) {
-    let any = |item: &Datum, out: &mut Vec<u8>| untyped(item, numbers, out);
+fn untyped(datum: &Datum, out: &mut Vec<u8>) {
+    let any = |item: &Datum, out: &mut Vec<u8>| untyped(item, out);
     match datum {
         Datum::Null => out.extend_from_slice(b"null"),
         Datum::Bool(value) => put(out, value),
@@ -155,7 +155,7 @@ fn map(entries: &[(Datum, Datum)], out: &mut Vec<u8>, mut write: impl FnMut(&Dat
             out.push(b',');
         }
         let mut name = Vec::new();
-        untyped(key, Numbers::Exact, &mut name);
+        untyped(key, &mut name);
         if name.first() == Some(&b'"') {
             out.extend_from_slice(&name);
         } else {

@@ -168,6 +168,7 @@ pub fn compare(a: &[Datum], b: &[Datum], order: &[(usize, bool)]) -> Ordering {
     Ordering::Equal
 }
 
+/// The fields of a key or a value. Of a key, windows come last.
 fn fields(
     spec: &ViewSpec,
     part: &str,
@@ -175,30 +176,12 @@ fn fields(
     traced: Traced,
     is_key: bool,
 ) -> Result<(Form, Vec<Field>)> {
-    let times = || [("window_start", Type::Time), ("window_end", Type::Time)];
-    let named = |fields: Vec<(&'static str, Type)>| {
-        fields
-            .into_iter()
-            .map(|(name, ty)| Field {
-                name: name.into(),
-                ty,
-            })
-            .collect::<Vec<_>>()
-    };
+    let times = || named([("window_start", Type::Time), ("window_end", Type::Time)]);
     match (traced.name, traced.ty) {
         (Some("$thalweg::Windowed"), Type::Struct(parts)) if is_key => {
             let inner = parts.into_iter().next().map_or(Type::Json, |(_, ty)| ty);
-            let (form, mut all) = fields(
-                spec,
-                part,
-                names,
-                Traced {
-                    ty: inner,
-                    name: None,
-                },
-                false,
-            )?;
-            all.extend(named(times().into()));
+            let (form, mut all) = plain_fields(spec, part, names, inner)?;
+            all.extend(times());
             Ok((
                 Form {
                     shape: Shape::Windowed(Box::new(form.shape)),
@@ -212,63 +195,62 @@ fn fields(
                 shape: Shape::Window,
                 names: vec!["start", "end"],
             },
-            named(times().into()),
+            times(),
         )),
-        (_, Type::Unit) => Ok((
-            Form {
-                shape: Shape::Unit,
-                names: Vec::new(),
-            },
-            Vec::new(),
-        )),
-        (_, Type::Struct(own)) => {
-            let form = Form {
-                shape: Shape::Parts(own.len()),
-                names: own.iter().map(|(name, _)| *name).collect(),
-            };
-            let mut all = named(own);
-            // One name for a struct of several fields names it as a whole.
-            if names.len() > 1 || names.len() == all.len() {
-                rename(spec, part, names, &mut all)?;
-            }
-            Ok((form, all))
+        (_, ty) => plain_fields(spec, part, names, ty),
+    }
+}
+
+fn plain_fields(spec: &ViewSpec, part: &str, names: &[String], ty: Type) -> Result<(Form, Vec<Field>)> {
+    let (shape, own, mut all) = match ty {
+        Type::Unit => {
+            return Ok((
+                Form {
+                    shape: Shape::Unit,
+                    names: Vec::new(),
+                },
+                Vec::new(),
+            ));
         }
-        (_, Type::Tuple(types)) => {
+        Type::Struct(own) => {
+            let own_names = own.iter().map(|(name, _)| *name).collect();
+            (Shape::Parts(own.len()), own_names, named(own))
+        }
+        Type::Tuple(types) => {
             let numbered = types.into_iter().enumerate();
-            let mut all: Vec<_> = numbered
+            let all: Vec<_> = numbered
                 .map(|(i, ty)| Field {
                     name: format!("{part}_{i}"),
                     ty,
                 })
                 .collect();
-            if !names.is_empty() {
-                rename(spec, part, names, &mut all)?;
-            }
-            Ok((
-                Form {
-                    shape: Shape::Parts(all.len()),
-                    names: Vec::new(),
-                },
-                all,
-            ))
+            (Shape::Parts(all.len()), Vec::new(), all)
         }
-        (_, ty) => {
-            let mut all = vec![Field {
+        ty => (
+            Shape::One,
+            Vec::new(),
+            vec![Field {
                 name: part.into(),
                 ty,
-            }];
-            if !names.is_empty() {
-                rename(spec, part, names, &mut all)?;
-            }
-            Ok((
-                Form {
-                    shape: Shape::One,
-                    names: Vec::new(),
-                },
-                all,
-            ))
-        }
+            }],
+        ),
+    };
+    // One name for a struct of several fields names it as a whole: its fields keep their own.
+    let names_whole = !own.is_empty() && names.len() == 1 && all.len() > 1;
+    if !names.is_empty() && !names_whole {
+        rename(spec, part, names, &mut all)?;
     }
+    Ok((Form { shape, names: own }, all))
+}
+
+fn named(fields: impl IntoIterator<Item = (&'static str, Type)>) -> Vec<Field> {
+    fields
+        .into_iter()
+        .map(|(name, ty)| Field {
+            name: name.into(),
+            ty,
+        })
+        .collect()
 }
 
 fn rename(spec: &ViewSpec, part: &str, names: &[String], fields: &mut [Field]) -> Result<()> {

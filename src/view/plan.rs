@@ -234,22 +234,22 @@ impl Plan {
 
     /// Where a key lies: before, inside or beyond the bounded part of the key's order.
     pub fn side(&self, key: &[Datum]) -> Ordering {
-        for at in 0..self.leading {
+        for (at, datum) in key.iter().enumerate().take(self.leading) {
             if let Some(fixed) = &self.fixed[at] {
-                match key[at].cmp(fixed) {
+                match datum.cmp(fixed) {
                     Ordering::Equal => continue,
                     other => return other,
                 }
             }
             let ranged = self.conditions.iter().filter(|condition| condition.at == at);
             for Condition { op, value, .. } in ranged {
-                let ordering = key[at].cmp(value);
+                let ordering = datum.cmp(value);
                 let out = match op {
                     Op::Lt => ordering.is_ge(),
                     Op::Le => ordering.is_gt(),
                     Op::Gt => ordering.is_le(),
                     Op::Ge => ordering.is_lt(),
-                    Op::Prefix => !begins(&key[at], value),
+                    Op::Prefix => !begins(datum, value),
                     Op::Eq | Op::Ne => false,
                 };
                 if out {
@@ -268,8 +268,8 @@ impl Plan {
     pub fn bound(&self, greatest: bool) -> Option<Vec<Option<Datum>>> {
         let mut fields = vec![None; self.fixed.len()];
         let mut any = false;
-        for at in 0..self.leading {
-            fields[at] = self.fixed[at].clone().or_else(|| {
+        for (at, field) in fields.iter_mut().enumerate().take(self.leading) {
+            *field = self.fixed[at].clone().or_else(|| {
                 let bounding = self.conditions.iter().filter(|condition| {
                     condition.at == at
                         && match condition.op {
@@ -281,7 +281,7 @@ impl Plan {
                 let values = bounding.map(|condition| &condition.value);
                 if greatest { values.min() } else { values.max() }.cloned()
             });
-            any |= fields[at].is_some();
+            any |= field.is_some();
         }
         any.then_some(fields)
     }

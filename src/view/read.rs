@@ -9,7 +9,7 @@ use crate::time::{Epoch, EventTime};
 use crate::view::build::{Fill, build};
 use crate::view::datum::Datum;
 use crate::view::plan::{self, Condition, Of, Plan};
-use crate::view::scan::Scan;
+use crate::view::scan::{Place, Scan};
 use crate::view::schema::ViewSchema;
 use crate::view::serve::{
     FoundRow, Given, Op, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
@@ -101,7 +101,7 @@ impl<K: Record, V: Record> View<K, V> {
         }
     }
 
-    fn scan(&self, at: &Moment, buckets: Vec<(Arc<Shard<K, V>>, usize)>) -> Scan<'_, K, V> {
+    fn scan(&self, at: &Moment, buckets: Vec<Place<K, V>>) -> Scan<'_, K, V> {
         Scan {
             layout: &self.layout,
             at: at.epoch,
@@ -124,7 +124,7 @@ impl<K: Record, V: Record> View<K, V> {
     }
 
     /// The bucket that holds all rows with the fixed key, or all buckets.
-    fn buckets(&self, plan: &Plan) -> Result<Vec<(Arc<Shard<K, V>>, usize)>, ReadError> {
+    fn buckets(&self, plan: &Plan) -> Result<Vec<Place<K, V>>, ReadError> {
         let windows = if self.layout.key.shape.is_windowed() { 2 } else { 0 };
         let routed = plan.fixed.len() - windows;
         // A bare window is hashed whole; with a key, the key alone.
@@ -141,7 +141,7 @@ impl<K: Record, V: Record> View<K, V> {
         Ok(all.collect())
     }
 
-    fn bucket(&self, key: &K) -> Result<(Arc<Shard<K, V>>, usize), ReadError> {
+    fn bucket(&self, key: &K) -> Result<Place<K, V>, ReadError> {
         let route = route(key);
         let worker = owner(route, self.shards.len());
         let shard = self.shards[worker].get().ok_or(ReadError::Elsewhere { worker })?;

@@ -27,6 +27,9 @@ use crate::view::shard::Shard;
 /// Rows that a cursor takes at first, and at most.
 const AHEAD: std::ops::RangeInclusive<usize> = 2..=64;
 
+/// A bucket: its shard and its number there.
+pub type Place<K, V> = (Arc<Shard<K, V>>, usize);
+
 /// What is scanned: the buckets that can hold an answer, and as of when.
 pub struct Scan<'a, K, V> {
     /// The rows' layout.
@@ -36,7 +39,7 @@ pub struct Scan<'a, K, V> {
     /// The view's watermark there.
     pub watermark: EventTime,
     /// Shards and the buckets in them.
-    pub buckets: Vec<(Arc<Shard<K, V>>, usize)>,
+    pub buckets: Vec<Place<K, V>>,
 }
 
 /// A row that was met: its key, and the row as found.

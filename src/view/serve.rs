@@ -171,15 +171,18 @@ pub struct OrderBy {
 pub struct RowsQuery {
     /// All must hold.
     pub filters: Vec<Filter>,
-    /// Empty: by key. Ties are always broken by key, so pages are well defined.
+    /// Empty: by key. Ties are broken by key, in the direction of the last field, so pages are well defined. An order
+    /// that follows the key's fields (those fixed by equality left out) costs a page; others look at all that match.
     pub order: Vec<OrderBy>,
     /// At most so many rows in a page; at least 1.
     pub limit: usize,
     /// Which windows, of a windowed view; `None`: all that are kept.
     pub window: Option<WindowPick>,
-    /// [`Page::next`] of the page before, read at the epoch it names ([`cursor_epoch`]).
+    /// [`Page::next`] of the page before, read at the epoch it names ([`cursor_epoch`]); all else but `limit` must be
+    /// the same.
     pub cursor: Option<String>,
-    /// Gives up with [`ReadError::TooMuch`] after looking at so many rows.
+    /// Looks at so many rows at most. Then an answer in the order of keys is cut short there (with [`Page::next`]) if it
+    /// has any row, and all others are [`ReadError::TooMuch`].
     pub scanned_max: usize,
 }
 

@@ -435,7 +435,7 @@ fn check_changes(view: &dyn Serve, ask: &Ask, from: (&Moment, &Rows), to: (&Mome
         let answer = ask.answer(rows, at.watermark(&[SOURCE]).micros(), true);
         answer
             .into_iter()
-            .map(|(_, key, cells)| (json_of(&cells[..4]), json_of(&cells)))
+            .map(|(_, _, cells)| (json_of(&cells[..4]), json_of(&cells)))
             .collect::<Vec<_>>()
     };
     let by_key = |rows: Vec<(Value, Value)>| -> BTreeMap<String, Value> {
@@ -788,6 +788,36 @@ fn a_cursor_serves_its_own_query_and_epoch_alone() {
         descending: false,
     }];
     assert_eq!(view.rows(&query, &first).unwrap_err().name(), "cursor");
+}
+
+#[test]
+fn each_keys_last_closed_window_is_picked_before_filters_on_windows() {
+    let mut bench = Bench::new(spec(Windows::PerKey));
+    bench.apply(
+        1,
+        25,
+        (0..3)
+            .map(|window| (key("A", 1, window), Some((window, None))))
+            .collect(),
+    );
+    bench.views.close(bench.models[0].0.clone());
+    let now = bench.views.closed().unwrap();
+    let filter = |field: &str, op, value: &str| Filter {
+        field: field.into(),
+        op,
+        value: value.into(),
+    };
+    let mut query = RowsQuery {
+        filters: vec![filter("country", Op::Eq, "A"), filter("id", Op::Eq, "1")],
+        window: Some(WindowPick::LastClosed),
+        ..RowsQuery::default()
+    };
+    assert_eq!(bench.view.rows(&query, &now).unwrap().rows.len(), 1);
+    // The newest closed one starts at 10: nothing is before it, rather than the one at 0.
+    query
+        .filters
+        .push(filter("window_start", Op::Lt, "1970-01-01T00:00:00.00001Z"));
+    assert_eq!(bench.view.rows(&query, &now).unwrap().rows, []);
 }
 
 #[test]

@@ -1,236 +1,202 @@
-//! What the Kafka reader makes of a real broker: transactions, positions that are gone, topics that never were, crashes.
+//! The Kafka source against a real broker: what librdkafka's mock cluster lacks. Transactions, the last stable offset,
+//! control records, retention, topics made anew.
 
-use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use thalweg::Kind;
+use rdkafka::{Offset, TopicPartitionList};
 use thalweg::bridge::Waker;
 use thalweg::position::SourceId;
 use thalweg::source::kafka::Kafka;
-use thalweg::source::{Driver, Environment, Intake, Progress, Reader, Source};
+use thalweg::source::{Driver, Environment, Intake, Progress, Reader, Source, TimeRules};
+use thalweg::{Error, Kind};
 
-use super::eventually;
-use super::load::{Random, Till, Topics};
-use super::node::{self, Node};
-use super::oracle;
 use crate::support::kafka::Broker;
-use crate::support::registry::Registry;
 
-/// Reads partition 0 of a topic of numbers, as a worker would.
-struct Reading {
-    driver: Arc<dyn Driver>,
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Rig {
     reader: Box<dyn Reader<u64>>,
+    driver: Arc<dyn Driver>,
+    wakes: Receiver<()>,
     intake: Intake<u64>,
-    values: Vec<u64>,
-    progress: Progress,
 }
 
-impl Reading {
-    fn of(broker: &Broker, topic: &str, from: i64) -> Self {
-        let env = Environment {
+impl Rig {
+    /// A reader of partition 0 from `from` on.
+    fn new(broker: &Broker, topic: &str, from: i64) -> Self {
+        let environment = Environment {
             kafka: broker.bootstrap(),
             ..Environment::default()
         };
-        let opened = Source::open(Kafka::topic(topic).json::<u64>(), &env).unwrap();
-        let mut reader = (opened.reader)(Waker::new(|| {})).unwrap();
+        let opened = Source::<u64>::open(Kafka::topic(topic).json(), &environment).unwrap();
+        let (woken, wakes) = channel();
+        let mut reader = (opened.reader)(Waker::new(move || woken.send(()).unwrap_or(()))).unwrap();
         reader.assign(0, from).unwrap();
-        let intake = Intake::new(
-            SourceId::of("numbers"),
-            "numbers".into(),
-            0,
-            Arc::new(opened.rules),
-        );
-        let progress = Progress {
-            position: from,
-            at_end: false,
-            more: false,
-        };
+        let intake = Intake::new(SourceId(1), "numbers".into(), 0, Arc::new(TimeRules::default()));
         Self {
-            driver: opened.driver,
             reader,
+            driver: opened.driver,
+            wakes,
             intake,
-            values: Vec::new(),
-            progress,
         }
     }
 
-    fn step(&mut self) -> thalweg::Result<()> {
-        let progress = self.reader.read(0, i64::MAX, 100, &mut self.intake)?;
-        assert!(
-            progress.position >= self.progress.position,
-            "the position went back"
-        );
-        self.progress = progress;
-        let (events, dead) = self.intake.take(Vec::new());
-        assert!(dead.is_empty(), "{dead:?}");
-        self.values.extend(events.into_iter().map(|event| event.value));
-        Ok(())
+    /// Reads on, waiting for wake-ups, until `done` or an error.
+    fn read(&mut self, until: i64, done: impl Fn(&Progress) -> bool) -> Result<Progress, Error> {
+        loop {
+            let progress = self.reader.read(0, until, 1_000, &mut self.intake)?;
+            if done(&progress) {
+                return Ok(progress);
+            }
+            if !progress.more {
+                self.wakes.recv_timeout(PATIENCE).expect("a wake-up");
+            }
+        }
     }
 
-    fn until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
-        let this = RefCell::new(self);
-        let look = || {
-            let mut this = this.borrow_mut();
-            this.step().unwrap();
-            enough(&this).then_some(())
-        };
-        let state = || {
-            let this = this.borrow();
-            format!(
-                "{} values, {:?}, {:?}",
-                this.values.len(),
-                this.progress,
-                this.driver.trouble()
-            )
-        };
-        eventually(what, look, state);
+    fn taken(&mut self) -> Vec<(i64, u64)> {
+        self.intake
+            .take(Vec::new())
+            .0
+            .into_iter()
+            .map(|event| (event.at.offset, event.value))
+            .collect()
     }
 
-    /// The error that reading comes to.
-    fn error(&mut self) -> thalweg::Error {
-        eventually("an error", || self.step().err(), || "it reads on".to_owned())
-    }
-
-    fn end(&self) -> i64 {
-        self.driver.topology().unwrap().partitions[0].end
+    /// Start and end of partition 0.
+    fn bounds(&self) -> (i64, i64) {
+        let facts = self.driver.topology().unwrap().partitions[0];
+        (facts.start, facts.end)
     }
 }
 
-fn numbers(broker: &Broker, topic: &str, numbers: std::ops::Range<u64>) {
-    let records: Vec<_> = numbers
-        .map(|n| (n.to_string(), n.to_string(), 1_700_000_000_000 + n as i64))
-        .collect();
-    broker.produce(topic, 0, &records);
-}
-
-#[test]
-fn only_what_is_committed_is_read_and_the_position_passes_the_rest() {
-    let broker = Broker::shared();
-    broker.create_topic("reader.transactions", 1);
+fn transactional(broker: &Broker, id: &str) -> BaseProducer {
     let mut config = broker.client();
-    config.set("transactional.id", "reader.transactions");
+    config.set("transactional.id", id);
     let producer = BaseProducer::from_config(&config).unwrap();
-    let patience = Duration::from_secs(30);
-    let write = |numbers: std::ops::Range<u64>| {
-        producer.begin_transaction().unwrap();
-        for n in numbers {
-            let text = n.to_string();
-            producer
-                .send(BaseRecord::to("reader.transactions").key(&text).payload(&text))
-                .map_err(|(e, _)| e)
-                .unwrap();
-        }
-        producer.flush(patience).unwrap();
-    };
-    producer.init_transactions(patience).unwrap();
-    write(0..10);
-    producer.commit_transaction(patience).unwrap();
-    write(10..20);
-    producer.abort_transaction(patience).unwrap();
-    write(20..30);
+    producer.init_transactions(PATIENCE).unwrap();
+    producer
+}
 
-    // Two transactions with a control record each; the third is open, so nothing beyond its start is stable.
-    let mut reading = Reading::of(broker, "reader.transactions", 0);
-    reading.until("the last stable offset", |r| {
-        r.progress.position == 22 && r.progress.at_end
-    });
-    assert_eq!(reading.values, Vec::from_iter(0..10));
-    assert_eq!(reading.end(), 22);
-
-    producer.commit_transaction(patience).unwrap();
-    reading.until("the end", |r| r.progress.position == 33 && r.progress.at_end);
-    assert_eq!(reading.values, Vec::from_iter((0..10).chain(20..30)));
-    assert_eq!(reading.end(), 33);
+fn send(producer: &BaseProducer, topic: &str, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        let text = number.to_string();
+        producer
+            .send(BaseRecord::<(), str>::to(topic).partition(0).payload(&text))
+            .map_err(|(e, _)| e)
+            .unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
 }
 
 #[test]
-fn a_position_that_the_log_does_not_hold_is_an_error_that_names_it() {
+fn only_what_is_committed_is_read_up_to_the_last_stable_offset() {
     let broker = Broker::shared();
-    broker.create_topic("reader.trimmed", 1);
-    numbers(broker, "reader.trimmed", 0..20);
-    let admin: AdminClient<_> = AdminClient::from_config(&broker.client()).unwrap();
-    let mut upto = TopicPartitionList::new();
-    upto.add_partition_offset("reader.trimmed", 0, rdkafka::Offset::Offset(15))
-        .unwrap();
-    node::tokio()
-        .block_on(admin.delete_records(&upto, &AdminOptions::new()))
-        .unwrap();
-
-    for gone in [3, 500] {
-        let error = Reading::of(broker, "reader.trimmed", gone).error();
-        assert_eq!(error.kind(), Kind::Integrity, "{error}");
-        let text = error.to_string();
-        let named = ["`reader.trimmed`", "partition 0", "15 to 20", &gone.to_string()];
-        assert!(named.iter().all(|part| text.contains(part)), "{text}");
-    }
-    let mut reading = Reading::of(broker, "reader.trimmed", 15);
-    reading.until("what is left", |r| r.progress.position == 20);
-    assert_eq!(reading.values, Vec::from_iter(15..20));
-}
-
-#[test]
-fn a_topic_that_is_not_there_is_named() {
-    let (broker, registry) = (Broker::shared(), Registry::shared());
-    let missing = Node {
-        payments: "reader.no-such-topic".into(),
-        ..Node::of(&Topics::make(broker, registry, "reader.missing"), &registry.url())
-    };
-    let error = match missing.start() {
-        Ok(service) => node::joined(service).err().expect("there is nothing to run on"),
-        Err(error) => error,
-    };
-    assert_eq!(error.kind(), Kind::Outside, "{error}");
-    assert!(
-        error
-            .to_string()
-            .contains("there is no topic `reader.no-such-topic`"),
-        "{error}"
+    let topic = "reader.committed.v1";
+    broker.create_topic(topic, 1);
+    let (first, open) = (
+        transactional(broker, "reader.first"),
+        transactional(broker, "reader.open"),
     );
+    first.begin_transaction().unwrap();
+    send(&first, topic, 0..3); // 0 1 2, marker 3
+    first.commit_transaction(PATIENCE).unwrap();
+    first.begin_transaction().unwrap();
+    send(&first, topic, 100..102); // 4 5, marker 6
+    first.abort_transaction(PATIENCE).unwrap();
+    broker.produce_raw(topic, 0, [(None, Some(&b"7"[..]), 7)]); // 7
+    open.begin_transaction().unwrap();
+    send(&open, topic, 8..9); // 8
+    broker.produce_raw(topic, 0, [(None, Some(&b"9"[..]), 9)]); // 9
+
+    let mut rig = Rig::new(broker, topic, 0);
+    assert_eq!(rig.bounds(), (0, 8), "the end is the last stable offset");
+    let progress = rig.read(i64::MAX, |p| p.at_end).unwrap();
+    assert_eq!(progress.position, 8);
+    assert_eq!(rig.taken(), [(0, 0), (1, 1), (2, 2), (7, 7)]);
+
+    open.commit_transaction(PATIENCE).unwrap(); // marker 10
+    let progress = rig.read(i64::MAX, |p| p.position == 11).unwrap();
+    assert!(progress.at_end);
+    assert_eq!(rig.bounds(), (0, 11));
+    assert_eq!(rig.taken(), [(8, 8), (9, 9)]);
+
+    // A replay stops where it is told, also inside and behind holes, and a log that ends in a marker is read to its end.
+    for (until, records) in [(2, 2), (3, 3), (4, 3), (6, 3), (7, 3), (8, 4), (10, 6), (11, 6)] {
+        let mut replay = Rig::new(broker, topic, 0);
+        let progress = replay.read(until, |p| p.position >= until).unwrap();
+        assert_eq!(
+            (until, progress.position, replay.taken().len()),
+            (until, until, records)
+        );
+    }
 }
 
 #[test]
-fn a_broker_that_is_killed_costs_no_record_and_doubles_none() {
+fn what_retention_took_is_an_error_that_names_it() {
+    let broker = Broker::shared();
+    let topic = "reader.retention.v1";
+    broker.create_topic(topic, 1);
+    broker.produce(
+        topic,
+        0,
+        &[("k", "1", 1), ("k", "2", 2), ("k", "3", 3), ("k", "4", 4)],
+    );
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(topic, 0, Offset::Offset(3)).unwrap();
+    let admin: AdminClient<DefaultClientContext> = AdminClient::from_config(&broker.client()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime
+        .block_on(admin.delete_records(&before, &AdminOptions::new()))
+        .unwrap();
+
+    for (from, named) in [
+        (0, "holds offsets 3 to 4, 0 is needed"),
+        (9, "holds offsets 3 to 4, 9 is needed"),
+    ] {
+        let mut rig = Rig::new(broker, topic, from);
+        assert_eq!(rig.bounds(), (3, 4));
+        let error = rig.read(i64::MAX, |p| p.at_end).unwrap_err();
+        assert_eq!(error.kind(), Kind::Integrity);
+        assert!(error.to_string().contains(named), "{error}");
+    }
+}
+
+#[test]
+fn a_topic_made_anew_has_another_id() {
+    let broker = Broker::shared();
+    let topic = "reader.anew.v1";
+    broker.create_topic(topic, 2);
+    let id = || Rig::new(broker, topic, 0).driver.topology().unwrap().topic;
+    let first = id();
+    assert_eq!(first, id());
+    assert_ne!(first, Default::default());
+    broker.delete_topic(topic);
+    let gone = Rig::new(broker, topic, 0).driver.topology().unwrap_err();
+    assert_eq!(gone.what(), "there is no topic `reader.anew.v1`");
+    broker.create_topic(topic, 2);
+    assert_ne!(first, id());
+}
+
+#[test]
+fn a_broker_that_dies_and_returns_is_no_error() {
     let broker = Broker::start();
-    broker.create_topic("reader.crash", 1);
-    let topics = Topics::make(&broker, Registry::shared(), "reader.service");
-    let service = Node::of(&topics, &Registry::shared().url())
-        .workers(2)
-        .start()
-        .unwrap();
-    let mut reading = Reading::of(&broker, "reader.crash", 0);
-    let mut tills: Vec<Till> = (0..4).map(|partition| Till::new(7, partition, 500)).collect();
-    let mut merchants = Random(9);
-    let mut random = Random(77);
-    let mut written = 0;
-    for round in 0..3 {
-        if round > 0 {
-            broker.kill9();
-            // What is there is read while nobody answers.
-            (0..100).for_each(|_| reading.step().unwrap());
-            broker.restart();
-        }
-        numbers(&broker, "reader.crash", written..written + 5_000);
-        written += 5_000;
-        topics.write_merchants(&mut merchants, 50);
-        for (partition, till) in (0..).zip(&mut tills) {
-            topics.write(&topics.payments, partition, &till.take(&topics, 1_000));
-        }
-        // The next crash comes somewhere on the way.
-        let enough = written - random.below(4_000);
-        reading.until("numbers", |r| r.values.len() as u64 >= enough);
-    }
-    reading.until("all numbers", |r| r.progress.position == written as i64);
-    assert!(
-        reading.values.iter().copied().eq(0..written),
-        "a number was lost or doubled"
-    );
-    node::caught_up(&service, &topics);
-    oracle::compare(&oracle::expected(&topics), &node::rows(service.views()));
-    service.stop();
-    node::joined(service).unwrap();
+    let topic = "reader.restart.v1";
+    broker.create_topic(topic, 1);
+    broker.produce(topic, 0, &[("k", "1", 1)]);
+    let mut rig = Rig::new(&broker, topic, 0);
+    rig.read(i64::MAX, |p| p.at_end).unwrap();
+    broker.restart();
+    broker.produce(topic, 0, &[("k", "2", 2)]);
+    rig.read(i64::MAX, |p| p.position == 2).unwrap();
+    assert_eq!(rig.taken(), [(0, 1), (1, 2)]);
 }

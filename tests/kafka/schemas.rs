@@ -1,5 +1,6 @@
 //! The schema registry of a service that runs: it gains schemas, dies, comes back, and does not know every id.
 
+use thalweg::Epoch;
 use thalweg::position::{PartitionId, SourceId};
 
 use super::load::{PAYMENT, Topics, Written, framed, long};
@@ -10,6 +11,9 @@ use crate::support::registry::Registry;
 
 const PAYMENT_FEE: &str = r#"{"type":"record","name":"Payment","fields":[{"name":"id","type":"long"},{"name":"merchant","type":"int"},{"name":"cents","type":"long"},{"name":"at_ms","type":"long"},{"name":"fee","type":"long","default":0}]}"#;
 const PAYMENT_TAX: &str = r#"{"type":"record","name":"Payment","fields":[{"name":"id","type":"long"},{"name":"merchant","type":"int"},{"name":"cents","type":"long"},{"name":"at_ms","type":"long"},{"name":"tax","type":"long","default":0}]}"#;
+
+/// Reads what [`PAYMENT`] writes.
+const PAYMENT_LATE: &str = r#"{"type":"record","name":"Late","fields":[{"name":"id","type":"long"},{"name":"merchant","type":"int"},{"name":"cents","type":"long"},{"name":"at_ms","type":"long"}]}"#;
 
 /// Payments of one partition with so many fields.
 fn payments(schema: u32, fields: usize, ids: std::ops::Range<i64>) -> Vec<Written> {
@@ -32,7 +36,9 @@ fn records_wait_for_their_schema_and_only_an_unknown_one_is_a_dead_letter() {
         .find(|(_, text)| **text == PAYMENT)
         .unwrap()
         .0;
-    let service = Node::of(&topics, &registry.url()).workers(2).start().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::of(&topics, &registry.url()).data_dir(dir.path());
+    let service = node.clone().workers(2).start().unwrap();
     let same = |topics: &Topics<'_>| {
         node::caught_up(&service, topics);
         oracle::compare(&oracle::expected(topics), &node::rows(service.views()));
@@ -91,6 +97,20 @@ fn records_wait_for_their_schema_and_only_an_unknown_one_is_a_dead_letter() {
     registry.restart();
     same(&topics);
     assert_eq!(letters(&topics), 10, "none came by the crash");
+
+    // An id that nobody knows yet; whoever replays its records later must not know it either.
+    let next = topics.schemas.keys().max().unwrap() + 1;
+    topics.write(&topics.payments, 3, &payments(next, 4, 100..105));
+    same(&topics);
+    let (expected, mut told) = (oracle::expected(&topics), Epoch::ZERO);
+    assert_eq!(expected["payments.dead_letters"].len(), 15);
     service.stop();
-    node::joined(service).unwrap();
+    let views = node::joined(service).unwrap();
+    let first = node::closed_since(&views, &mut told);
+    let given = registry.register("schemas.late-value", PAYMENT_LATE);
+    assert_eq!(given as u32, next, "this registry counts its ids up");
+    let views = node::joined(node.until_end().start().unwrap()).unwrap();
+    oracle::compare(&expected, &node::rows(&views));
+    told = Epoch::ZERO;
+    assert_eq!(first, node::closed_since(&views, &mut told));
 }

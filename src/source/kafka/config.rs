@@ -35,14 +35,26 @@ pub(super) fn reader(environment: &Environment, partitions: usize) -> Result<Cli
         .set("fetch.max.bytes", "16777216")
         // A full queue is looked at again after this long. The default of a second starves a fast reader.
         .set("fetch.queue.backoff.ms", "5")
-        .set("queued.min.messages", (QUEUED_MESSAGES / partitions).max(QUEUED_MESSAGES_PARTITION_MIN).to_string())
-        .set("queued.max.messages.kbytes", (QUEUED_KIB_MAX / partitions).max(1024).to_string())
+        .set(
+            "queued.min.messages",
+            (QUEUED_MESSAGES / partitions)
+                .max(QUEUED_MESSAGES_PARTITION_MIN)
+                .to_string(),
+        )
+        .set(
+            "queued.max.messages.kbytes",
+            (QUEUED_KIB_MAX / partitions).max(1024).to_string(),
+        )
         .set("socket.nagle.disable", "true")
         .set("check.crcs", "true")
         .set("reconnect.backoff.max.ms", "2000")
         .set("topic.metadata.refresh.interval.ms", "60000");
     common(&mut config, environment)?;
-    let group = if environment.group.is_empty() { "thalweg" } else { &environment.group };
+    let group = if environment.group.is_empty() {
+        "thalweg"
+    } else {
+        &environment.group
+    };
     config
         .set("group.id", group)
         // The ledger says where to read on; a position that is gone is an error, never a guess.
@@ -85,7 +97,10 @@ mod tests {
     fn environment(properties: &[(&str, &str)]) -> Environment {
         Environment {
             kafka: "127.0.0.1:1".to_owned(),
-            kafka_properties: properties.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect(),
+            kafka_properties: properties
+                .iter()
+                .map(|(a, b)| (a.to_string(), b.to_string()))
+                .collect(),
             ..Environment::default()
         }
     }

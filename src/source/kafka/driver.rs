@@ -30,38 +30,77 @@ pub(super) struct KafkaDriver {
 
 impl KafkaDriver {
     pub(super) fn new(topic: Arc<str>, environment: Environment, status: Arc<Status>) -> Self {
-        Self { topic, environment, status, client: Mutex::new(None) }
+        Self {
+            topic,
+            environment,
+            status,
+            client: Mutex::new(None),
+        }
     }
 
     fn look(&self, client: &Consumer) -> Result<Topology> {
         let until = clock::instant() + LOOK;
-        let description = native::describe_topic(client.client(), &self.topic, left(until))
-            .map_err(|fault| self.unseen(fault.code, &fault))?;
-        let mut partitions = Vec::with_capacity(description.partitions.len());
-        for partition in description.partitions {
-            // The upper bound is the last stable offset: librdkafka asks for it under the client's isolation level.
-            let (start, end) =
-                client.fetch_watermarks(&self.topic, partition as i32, left(until)).map_err(|error| {
-                    let code = match error {
-                        KafkaError::MetadataFetch(code) => code as i32,
-                        _ => -1,
-                    };
-                    self.unseen(code, &Fault { code, offset: -1, text: format!("partition {partition}: {error}") })
-                })?;
-            partitions.push(PartitionFacts { partition, start, end });
+        let broken = |error: KafkaError, text: String| {
+            let code = error.rdkafka_error_code().map_or(-1, |code| code as i32);
+            self.unseen(&Fault {
+                code,
+                offset: -1,
+                text,
+            })
+        };
+        let metadata = client
+            .fetch_metadata(Some(&self.topic), left(until))
+            .map_err(|error| broken(error.clone(), error.to_string()))?;
+        let topic = metadata
+            .topics()
+            .first()
+            .ok_or_else(|| Error::internal("an answer without a topic"))?;
+        if let Some(code) = topic.error() {
+            let text = rdkafka::types::RDKafkaErrorCode::from(code).to_string();
+            return Err(self.unseen(&Fault {
+                code: code as i32,
+                offset: -1,
+                text,
+            }));
         }
-        Ok(Topology { topic: description.id, partitions })
+        let broker = metadata.brokers().first().map_or(-1, |broker| broker.id());
+        let id = native::topic_id(client.client(), broker, &self.topic, left(until))
+            .map_err(|fault| self.unseen(&fault))?;
+        let mut partitions = Vec::with_capacity(topic.partitions().len());
+        for partition in topic.partitions().iter().map(|partition| partition.id()) {
+            // The upper bound is the last stable offset: librdkafka asks for it under the client's isolation level.
+            let (start, end) = client
+                .fetch_watermarks(&self.topic, partition, left(until))
+                .map_err(|error| broken(error.clone(), format!("partition {partition}: {error}")))?;
+            let partition = partition.unsigned_abs();
+            partitions.push(PartitionFacts {
+                partition,
+                start,
+                end,
+            });
+        }
+        partitions.sort_unstable_by_key(|facts| facts.partition);
+        Ok(Topology {
+            topic: id,
+            partitions,
+        })
     }
 
-    fn unseen(&self, code: i32, fault: &Fault) -> Error {
+    fn unseen(&self, fault: &Fault) -> Error {
         let (topic, kafka) = (&self.topic, &self.environment.kafka);
-        let is = |codes: &[Code]| codes.iter().any(|known| *known as i32 == code);
-        if is(&[Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC]) {
+        let is = |codes: &[Code]| codes.iter().any(|known| *known as i32 == fault.code);
+        if is(&[
+            Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+            Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
+        ]) {
             return Error::outside(format!("there is no topic `{topic}`"))
                 .detail(format!("asked of Kafka at {kafka}"))
                 .hint("create it, or look for a slip of the pen in its name");
         }
-        if is(&[Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, Code::RD_KAFKA_RESP_ERR__AUTHENTICATION]) {
+        if is(&[
+            Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+            Code::RD_KAFKA_RESP_ERR__AUTHENTICATION,
+        ]) {
             return Error::outside(format!("Kafka at {kafka} does not let us read topic `{topic}`"))
                 .detail(&fault.text)
                 .hint("set the credentials in `kafka_properties`, and allow Describe and Read");
@@ -100,8 +139,13 @@ impl Driver for KafkaDriver {
                 })?;
             *slot = Some(client);
         }
-        let Some(client) = slot.as_ref() else { return Err(Error::internal("no Kafka client")) };
+        let Some(client) = slot.as_ref() else {
+            return Err(Error::internal("no Kafka client"));
+        };
         let seen = self.look(client);
+        if seen.is_ok() {
+            self.status.well();
+        }
         // Logs and errors of the meantime; a few are enough, as the next look serves the next ones.
         for _ in 0..64 {
             let _event = client.poll(Duration::ZERO);
@@ -115,5 +159,7 @@ impl Driver for KafkaDriver {
 }
 
 fn left(until: Instant) -> Duration {
-    until.saturating_duration_since(clock::instant()).max(Duration::from_millis(1))
+    until
+        .saturating_duration_since(clock::instant())
+        .max(Duration::from_millis(1))
 }

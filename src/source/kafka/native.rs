@@ -60,7 +60,9 @@ impl PartitionQueue {
         let name = CString::new(topic).map_err(|_| refused().detail("the topic's name has a zero byte"))?;
         let number = i32::try_from(partition).map_err(|_| refused())?;
         // SAFETY: the client is alive, the name ends in zero. The queue that comes back is ours to destroy.
-        let queue = unsafe { sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), name.as_ptr(), number) };
+        let queue = unsafe {
+            sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), name.as_ptr(), number)
+        };
         let queue = NonNull::new(queue).ok_or_else(refused)?;
         // SAFETY: `Box::into_raw` never gives null.
         let waker = unsafe { NonNull::new_unchecked(Box::into_raw(Box::new(waker))) };
@@ -70,7 +72,13 @@ impl PartitionQueue {
             sys::rd_kafka_queue_forward(queue.as_ptr(), ptr::null_mut());
             sys::rd_kafka_queue_cb_event_enable(queue.as_ptr(), Some(wake), waker.as_ptr().cast());
         }
-        Ok(Self { fetched: Vec::with_capacity(BATCH), next: 0, queue, waker, _consumer: consumer.clone() })
+        Ok(Self {
+            fetched: Vec::with_capacity(BATCH),
+            next: 0,
+            queue,
+            waker,
+            _consumer: consumer.clone(),
+        })
     }
 }
 
@@ -139,7 +147,11 @@ unsafe fn look<'a>(message: *const sys::rd_kafka_message_t) -> Item<'a> {
             return if code == Code::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32 {
                 Item::End(offset)
             } else {
-                Item::Fault(Fault { code, offset, text: text(sys::rd_kafka_message_errstr(message)) })
+                Item::Fault(Fault {
+                    code,
+                    offset,
+                    text: text(sys::rd_kafka_message_errstr(message)),
+                })
             };
         }
         let timestamp = match sys::rd_kafka_message_timestamp(message, ptr::null_mut()) {
@@ -187,15 +199,6 @@ pub(super) fn events_waiting(consumer: &Consumer) -> usize {
     }
 }
 
-/// A topic as the brokers know it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Description {
-    /// All zeros when the broker gives topics no ids.
-    pub(super) id: TopicId,
-    /// Sorted.
-    pub(super) partitions: Vec<u32>,
-}
-
 /// Something of librdkafka's, with the function that frees it.
 struct Owned<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
 
@@ -217,15 +220,21 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// Asks the brokers for a topic's id and partitions. Waits up to `timeout`.
-pub(super) fn describe_topic<C: ClientContext>(
+/// Asks `broker` for a topic's id: all zeros when it gives topics none. Waits up to `timeout`.
+///
+/// A broker is named as librdkafka would otherwise wait for the controller, which a mock cluster does not have.
+pub(super) fn topic_id<C: ClientContext>(
     client: &Client<C>,
+    broker: i32,
     topic: &str,
     timeout: Duration,
-) -> Result<Description, Fault> {
+) -> Result<TopicId, Fault> {
     let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
-    let event = request_description(client, topic, timeout_ms)
-        .ok_or_else(|| Fault { code: -1, offset: -1, text: "no description could be asked for".to_owned() })?;
+    let event = request_description(client, broker, topic, timeout_ms).ok_or_else(|| Fault {
+        code: -1,
+        offset: -1,
+        text: "no description could be asked for".to_owned(),
+    })?;
     let event = event.ok_or_else(|| Fault {
         code: Code::RD_KAFKA_RESP_ERR__TIMED_OUT as i32,
         offset: -1,
@@ -235,7 +244,11 @@ pub(super) fn describe_topic<C: ClientContext>(
     unsafe {
         let code = sys::rd_kafka_event_error(event.get()) as i32;
         if code != 0 {
-            return Err(Fault { code, offset: -1, text: text(sys::rd_kafka_event_error_string(event.get())) });
+            return Err(Fault {
+                code,
+                offset: -1,
+                text: text(sys::rd_kafka_event_error_string(event.get())),
+            });
         }
         let result = sys::rd_kafka_event_DescribeTopics_result(event.get());
         let mut count = 0;
@@ -244,15 +257,20 @@ pub(super) fn describe_topic<C: ClientContext>(
             false => sys::rd_kafka_DescribeTopics_result_topics(result, &mut count),
         };
         if count == 0 || topics.is_null() {
-            return Err(Fault { code: -1, offset: -1, text: "the answer names no topic".to_owned() });
+            return Err(Fault {
+                code: -1,
+                offset: -1,
+                text: "the answer names no topic".to_owned(),
+            });
         }
-        read_description(*topics)
+        read_id(*topics)
     }
 }
 
 /// The event that answers, `Some(None)` after the time-out, `None` if the request could not be made.
 fn request_description<C: ClientContext>(
     client: &Client<C>,
+    broker: i32,
     topic: &str,
     timeout_ms: i32,
 ) -> Option<Option<Owned<sys::rd_kafka_event_t>>> {
@@ -263,9 +281,12 @@ fn request_description<C: ClientContext>(
     unsafe {
         let queue = Owned::new(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy)?;
         let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-        let options =
-            Owned::new(sys::rd_kafka_AdminOptions_new(client, operation), sys::rd_kafka_AdminOptions_destroy)?;
+        let options = Owned::new(
+            sys::rd_kafka_AdminOptions_new(client, operation),
+            sys::rd_kafka_AdminOptions_destroy,
+        )?;
         sys::rd_kafka_AdminOptions_set_request_timeout(options.get(), timeout_ms, ptr::null_mut(), 0);
+        sys::rd_kafka_AdminOptions_set_broker(options.get(), broker, ptr::null_mut(), 0);
         let topics = Owned::new(
             sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),
             sys::rd_kafka_TopicCollection_destroy,
@@ -279,13 +300,20 @@ fn request_description<C: ClientContext>(
 
 /// # Safety
 /// `topic` is alive.
-unsafe fn read_description(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<Description, Fault> {
+unsafe fn read_id(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<TopicId, Fault> {
     // SAFETY: the caller's; what is lent lives as long as `topic`.
     unsafe {
         let error = sys::rd_kafka_TopicDescription_error(topic);
         if !error.is_null() && sys::rd_kafka_error_code(error) as i32 != 0 {
-            let (code, text) = (sys::rd_kafka_error_code(error) as i32, text(sys::rd_kafka_error_string(error)));
-            return Err(Fault { code, offset: -1, text });
+            let (code, text) = (
+                sys::rd_kafka_error_code(error) as i32,
+                text(sys::rd_kafka_error_string(error)),
+            );
+            return Err(Fault {
+                code,
+                offset: -1,
+                text,
+            });
         }
         let mut id = [0; 16];
         let uuid = sys::rd_kafka_TopicDescription_topic_id(topic);
@@ -293,12 +321,6 @@ unsafe fn read_description(topic: *const sys::rd_kafka_TopicDescription_t) -> Re
             id[..8].copy_from_slice(&sys::rd_kafka_Uuid_most_significant_bits(uuid).to_be_bytes());
             id[8..].copy_from_slice(&sys::rd_kafka_Uuid_least_significant_bits(uuid).to_be_bytes());
         }
-        let mut count = 0;
-        let list = sys::rd_kafka_TopicDescription_partitions(topic, &mut count);
-        let mut partitions: Vec<u32> = (0..count)
-            .filter_map(|i| u32::try_from(sys::rd_kafka_TopicPartitionInfo_partition(*list.add(i))).ok())
-            .collect();
-        partitions.sort_unstable();
-        Ok(Description { id: TopicId(id), partitions })
+        Ok(TopicId(id))
     }
 }

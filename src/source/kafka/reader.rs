@@ -24,6 +24,7 @@ use super::config;
 use super::native::{self, Consumer, PartitionQueue};
 use super::status::{Context, Status};
 use crate::bridge::Waker;
+use crate::codec::registry::Registry;
 use crate::codec::{Cause, Decode, Decoded};
 use crate::error::{Error, Result};
 use crate::position::Offset;
@@ -114,7 +115,12 @@ struct Partition<Q> {
 
 impl<Q: Arrivals> Partition<Q> {
     fn new(arrivals: Q, from: Offset) -> Self {
-        Self { arrivals, next: from, told: from, at_end: false }
+        Self {
+            arrivals,
+            next: from,
+            told: from,
+            at_end: false,
+        }
     }
 
     /// As [`Reader::read`]. `fault` decides which faults are errors.
@@ -167,7 +173,11 @@ impl<Q: Arrivals> Partition<Q> {
             self.arrivals.pop();
         };
         self.told = self.told.max(self.next.min(until));
-        Ok(Progress { position: self.told, at_end: self.at_end, more })
+        Ok(Progress {
+            position: self.told,
+            at_end: self.at_end,
+            more,
+        })
     }
 }
 
@@ -182,15 +192,24 @@ pub(super) struct KafkaReader<R> {
     /// Set when the consumer's own queue has something: logs, errors, answers to commits.
     events: Arc<AtomicBool>,
     records: R,
+    /// What the decoders ask; each clone tells its own news.
+    registry: Option<Registry>,
     status: Arc<Status>,
     waker: Waker,
 }
 
 impl<R> KafkaReader<R> {
     /// A reader that reads nothing yet. Connects at the first read after an assignment.
-    pub(super) fn new(topic: Arc<str>, environment: Environment, records: R, status: Arc<Status>, waker: Waker) -> Self {
+    pub(super) fn new(
+        topic: Arc<str>,
+        environment: Environment,
+        records: R,
+        status: Arc<Status>,
+        waker: Waker,
+    ) -> Self {
         Self {
             topic,
+            registry: environment.registry.clone(),
             environment,
             partitions: BTreeMap::new(),
             assigned: Vec::new(),
@@ -208,8 +227,9 @@ impl<R> KafkaReader<R> {
             return Ok(consumer.clone());
         }
         let context = Context(self.status.clone());
-        let mut consumer: Consumer =
-            config::reader(&self.environment, self.assigned.len())?.create_with_context(context).map_err(|error| {
+        let mut consumer: Consumer = config::reader(&self.environment, self.assigned.len())?
+            .create_with_context(context)
+            .map_err(|error| {
                 Error::definition(format!("cannot make a Kafka consumer for topic `{}`", self.topic))
                     .detail(error)
                     .hint("look at the settings `kafka` and `kafka_properties`")
@@ -244,7 +264,9 @@ impl<R> KafkaReader<R> {
         if !self.events.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let Some(consumer) = &self.consumer else { return Ok(()) };
+        let Some(consumer) = &self.consumer else {
+            return Ok(());
+        };
         let mut budget = 256;
         while native::events_waiting(consumer) > 0 {
             if budget == 0 {
@@ -257,7 +279,12 @@ impl<R> KafkaReader<R> {
                 None => {}
                 Some(Err(error)) => self.status.record(error.to_string()),
                 // Every partition has a queue of its own.
-                Some(Ok(_)) => return Err(Error::internal(format!("a record of `{}` went astray", self.topic))),
+                Some(Ok(_)) => {
+                    return Err(Error::internal(format!(
+                        "a record of `{}` went astray",
+                        self.topic
+                    )));
+                }
             }
         }
         Ok(())
@@ -266,9 +293,13 @@ impl<R> KafkaReader<R> {
 
 impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
     fn assign(&mut self, partition: u32, from: Offset) -> Result<()> {
-        let known = self.partitions.contains_key(&partition) || self.assigned.iter().any(|(p, _)| *p == partition);
+        let known =
+            self.partitions.contains_key(&partition) || self.assigned.iter().any(|(p, _)| *p == partition);
         if known || from < 0 || i32::try_from(partition).is_err() {
-            let what = format!("partition {partition} of topic `{}` can't be assigned at offset {from}", self.topic);
+            let what = format!(
+                "partition {partition} of topic `{}` can't be assigned at offset {from}",
+                self.topic
+            );
             return Err(Error::internal(what));
         }
         self.assigned.push((partition, from));
@@ -276,32 +307,63 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
         Ok(())
     }
 
-    fn read(&mut self, partition: u32, until: Offset, records_max: usize, intake: &mut Intake<T>) -> Result<Progress> {
+    fn read(
+        &mut self,
+        partition: u32,
+        until: Offset,
+        records_max: usize,
+        intake: &mut Intake<T>,
+    ) -> Result<Progress> {
         if !self.assigned.is_empty() {
             self.start()?;
         }
         self.serve()?;
-        let Self { topic, partitions, records, status, consumer, .. } = self;
-        let part = partitions
-            .get_mut(&partition)
-            .ok_or_else(|| Error::internal(format!("partition {partition} of topic `{topic}` was not assigned")))?;
+        let Self {
+            topic,
+            partitions,
+            records,
+            status,
+            consumer,
+            ..
+        } = self;
+        let part = partitions.get_mut(&partition).ok_or_else(|| {
+            Error::internal(format!(
+                "partition {partition} of topic `{topic}` was not assigned"
+            ))
+        })?;
         let before = part.next;
         let progress = part.read(until, records_max, records, intake, |fault| {
             judge(topic, partition, fault, status, consumer.as_deref())
         })?;
-        if part.next != before || progress.at_end {
+        if part.next != before {
             status.well();
         }
-        Ok(progress)
+        match self.registry.as_ref().and_then(Registry::broken) {
+            Some(error) => Err(error),
+            None => Ok(progress),
+        }
+    }
+
+    fn schemas_seen(&mut self) -> Vec<(u32, Option<u64>)> {
+        self.registry.as_mut().map(Registry::seen).unwrap_or_default()
+    }
+
+    fn bind_schema(&mut self, id: u32, verdict: Option<u64>) {
+        if let Some(registry) = &self.registry {
+            registry.bind(id, verdict);
+        }
     }
 
     fn show_progress(&mut self, positions: &[(u32, Offset)]) {
         let Some(consumer) = &self.consumer else { return };
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for &(partition, position) in positions {
-            let Ok(partition) = i32::try_from(partition) else { continue };
+            let Ok(partition) = i32::try_from(partition) else {
+                continue;
+            };
             // Only a logical offset out of range is refused, and a position is none.
-            let _refused = list.add_partition_offset(&self.topic, partition, rdkafka::Offset::Offset(position));
+            let _refused =
+                list.add_partition_offset(&self.topic, partition, rdkafka::Offset::Offset(position));
         }
         if list.count() > 0
             && let Err(error) = consumer.commit(&list, CommitMode::Async)
@@ -312,19 +374,34 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
 }
 
 /// Tells what librdkafka gets over by itself from what must halt the source.
-fn judge(topic: &str, partition: u32, fault: Fault, status: &Status, consumer: Option<&Consumer>) -> Result<()> {
+fn judge(
+    topic: &str,
+    partition: u32,
+    fault: Fault,
+    status: &Status,
+    consumer: Option<&Consumer>,
+) -> Result<()> {
     let at = |text: &str| match fault.offset {
         offset if offset >= 0 => format!("partition {partition}, offset {offset}: {text}"),
         _ => format!("partition {partition}: {text}"),
     };
     let is = |codes: &[Code]| codes.iter().any(|code| *code as i32 == fault.code);
-    if is(&[Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET, Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE]) {
+    if is(&[
+        Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET,
+        Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE,
+    ]) {
         let bounds = consumer.and_then(|c| c.fetch_watermarks(topic, partition as i32, LOG_START_WAIT).ok());
         let bounds = match bounds {
             Some((start, end)) => {
-                format!("partition {partition} holds offsets {start} to {end}, {} is needed", fault.offset)
+                format!(
+                    "partition {partition} holds offsets {start} to {end}, {} is needed",
+                    fault.offset
+                )
             }
-            None => format!("partition {partition} does not hold offset {}, which is needed", fault.offset),
+            None => format!(
+                "partition {partition} does not hold offset {}, which is needed",
+                fault.offset
+            ),
         };
         return Err(Error::integrity(format!("topic `{topic}` no longer holds what is to be read"))
             .detail(bounds)
@@ -336,14 +413,18 @@ fn judge(topic: &str, partition: u32, fault: Fault, status: &Status, consumer: O
         Code::RD_KAFKA_RESP_ERR__BAD_COMPRESSION,
         Code::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED,
     ]) {
-        return Err(Error::integrity(format!("records of topic `{topic}` can't be taken out of their batch"))
-            .detail(at(&fault.text))
-            .hint("the batch is damaged, or compressed in a way that this build does not know"));
+        return Err(Error::integrity(format!(
+            "records of topic `{topic}` can't be taken out of their batch"
+        ))
+        .detail(at(&fault.text))
+        .hint("the batch is damaged, or compressed in a way that this build does not know"));
     }
     if is(&[Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]) {
-        return Err(Error::outside(format!("a record of topic `{topic}` is too large"))
-            .detail(at(&fault.text))
-            .hint("raise `receive.message.max.bytes` and `fetch.max.bytes` in `kafka_properties`"));
+        return Err(
+            Error::outside(format!("a record of topic `{topic}` is too large"))
+                .detail(at(&fault.text))
+                .hint("raise `receive.message.max.bytes` and `fetch.max.bytes` in `kafka_properties`"),
+        );
     }
     if is(&[
         Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,

