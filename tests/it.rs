@@ -1,3 +1,5 @@
 //! All integration tests, in one binary: `cargo test --test it model::` runs a part of them.
 
+mod kafka;
 mod model;
+mod support;
