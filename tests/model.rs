@@ -9,6 +9,7 @@
 
 mod collections;
 mod log;
+mod pace;
 mod smoke;
 mod tables;
 mod windows;
