@@ -200,7 +200,7 @@ struct Loose<'s> {
 
 #[derive(Default)]
 struct Sources<'s> {
-    /// By source: its description, and its streams of dead letters.
+    /// By source: its name, the topic, and its streams of dead letters.
     dead: Vec<(SourceId, String, String, Vec<StreamVec<'s, Epoch, DeadLetter>>)>,
     late: Vec<StreamVec<'s, Epoch, DeadLetter>>,
 }
@@ -245,7 +245,7 @@ impl<'s> Dataflow<'s> {
     fn substituted<T: 'static>(&self, name: &str, opened: Opened<T>) -> Result<Opened<T>> {
         let Some(given) = self.context().substitutes.borrow_mut().remove(name) else { return Ok(opened) };
         match given.opened.downcast::<Opened<T>>() {
-            Ok(given) => Ok(Opened { rules: opened.rules, description: opened.description, ..*given }),
+            Ok(given) => Ok(Opened { driver: given.driver, reader: given.reader, ..opened }),
             Err(_) => Err(Error::definition(format!("records of another type were fed to source `{name}`"))
                 .detail(format!("the dataflow reads {}", std::any::type_name::<T>()))),
         }
@@ -287,7 +287,7 @@ impl<'s> Dataflow<'s> {
         };
         let (events, dead) = ingest::ingest(self.scope, name, make);
         let events = events.probe_with(&self.context().probe);
-        self.loose.late.borrow_mut().dead.push((source, name.to_owned(), opened.description, vec![dead]));
+        self.loose.late.borrow_mut().dead.push((source, name.to_owned(), opened.topic, vec![dead]));
         (timed, events)
     }
 
@@ -302,7 +302,10 @@ impl<'s> Dataflow<'s> {
         spec.hashed |= context.hashed;
         let name = spec.name.clone();
         match context.views.define::<K, V>(spec) {
-            Ok(view) => serve(changes, &name, view.shard(self.scope.index()), &context.probe),
+            Ok(view) => {
+                let applied = context.metrics.view(&name).changes;
+                serve(changes, &name, view.shard(self.scope.index()), applied, &context.probe);
+            }
             Err(error) => context.mistake(format!("view `{name}`: {error}")),
         }
     }

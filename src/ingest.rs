@@ -28,9 +28,9 @@ use crate::bridge::{Halt, Waker};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::metrics::{PartitionMetrics, SourceMetrics, WorkerMetrics};
-use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SourceId};
+use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
 use crate::record::Timed;
-use crate::sequencer::{Order, ReadTo};
+use crate::sequencer::{Order, ReadTo, Report};
 use crate::source::{DeadLetter, Intake, Progress, Reader, TimeRules};
 use crate::time::{Epoch, EventTime};
 use crate::timeline::{Batch, Desk};
@@ -85,6 +85,10 @@ struct Partition<T> {
     released: (u64, u64),
     watermark: EventTime,
     metrics: PartitionMetrics,
+    /// Whether the metrics show a lag.
+    lags: bool,
+    /// Whether it waits for others that are behind in event time.
+    paused: bool,
 }
 
 /// Everything the operator needs; built by `dataflow`.
@@ -255,12 +259,17 @@ impl<T: 'static> Running<T> {
                     released: (0, 0),
                     watermark: EventTime::MIN,
                     metrics: self.ingest.metrics.partition(id.partition),
+                    lags: false,
+                    paused: false,
                 });
             }
             Order::Assign { .. } => {}
             Order::Limit(_, limit) => self.limit = Some(limit),
             Order::Pace(_, pace) => self.pace = pace,
             Order::Epoch { binding, replay } => {
+                for seen in binding.schemas.iter().filter(|seen| seen.source == self.ingest.source) {
+                    self.ingest.reader.bind_schema(seen.id, seen.fingerprint);
+                }
                 if replay {
                     for range in self.own(&binding) {
                         let partition = self.partition(range.id).expect("own ranges only");
@@ -297,6 +306,10 @@ impl<T: 'static> Running<T> {
         let bounds = self.ingest.bounds;
         for partition in &mut self.partitions {
             partition.more = true; // A wake-up does not say which partition it is for.
+            let paused = rules.timed && partition.intake.event_time_max > self.pace.plus(bounds.skew_max);
+            if std::mem::replace(&mut partition.paused, paused) != paused {
+                partition.metrics.paused.set(i64::from(paused));
+            }
         }
         let mut reads = 0;
         while reads < READS_A_TURN {
@@ -324,12 +337,15 @@ impl<T: 'static> Running<T> {
             let reader = &mut self.ingest.reader;
             let progress =
                 reader.read(partition.intake.id().partition, until, bounds.batch_max, &mut partition.intake)?;
-            let spare = self.spare.pop().unwrap_or_default();
-            let held = partition.keep(progress, until, before, spare);
+            let held = partition.keep(progress, until, before, &mut self.spare);
             // Reads that bring nothing are cheap, and must not use up the turn of those that would.
             reads += usize::from(held.records > 0);
-            if let Some(report) = partition.report(held.timed) {
-                self.ingest.desk.report(report);
+            for (id, fingerprint) in reader.schemas_seen() {
+                let seen = SchemaSeen { source: self.ingest.source, id, fingerprint };
+                self.ingest.desk.report(Report::Schema(seen));
+            }
+            if let Some(to) = partition.report(held.timed) {
+                self.ingest.desk.report(Report::Read(to));
             }
             self.hold(held.records as isize, held.bytes as isize);
         }
@@ -484,21 +500,23 @@ enum Out<'a, T> {
 
 impl<T> Partition<T> {
     /// Keeps what was read as a chunk.
-    fn keep(&mut self, progress: Progress, until: Offset, before: u64, spare: Vec<Timed<T>>) -> Held {
+    fn keep(&mut self, progress: Progress, until: Offset, before: u64, spare: &mut Vec<Vec<Timed<T>>>) -> Held {
         self.position = self.position.max(progress.position.min(until));
         self.at_end = progress.at_end;
         self.more = progress.more;
         let mut held = Held { records: 0, bytes: 0, timed: false };
         if self.intake.records == before {
-            // Nothing came, so the spare buffer is not needed; it is cheap to let it go.
-            drop(spare);
+            if self.at_end && std::mem::take(&mut self.lags) {
+                self.metrics.lag_seconds.set(0.0);
+            }
         } else {
             let (bytes, oldest) = (self.intake.bytes, self.intake.oldest);
             self.metrics.records.inc_by(self.intake.records.wrapping_sub(before));
             self.metrics.bytes.inc_by(bytes as u64);
             let age_us = if self.at_end { 0 } else { clock::now().micros().saturating_sub(oldest.micros()).max(0) };
             self.metrics.lag_seconds.set(age_us as f64 / 1e6);
-            let (events, dead) = self.intake.take(spare);
+            self.lags = age_us > 0;
+            let (events, dead) = self.intake.take(spare.pop().unwrap_or_default());
             held = Held { records: events.len() + dead.len(), bytes, timed: !events.is_empty() };
             let (records, hash) = (self.intake.records, self.intake.hash);
             self.chunks.push_back(Chunk { hi: self.position, events, dead, bytes, oldest, records, hash });

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SourceId, TopicId};
+use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
 use crate::source::Topology;
 use crate::time::{Epoch, EventTime};
 
@@ -41,6 +41,15 @@ pub struct ReadTo {
     pub limit: EventTime,
     /// Whether the log held no more to read.
     pub at_end: bool,
+}
+
+/// What a reader tells the sequencer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// How far it has read a partition.
+    Read(ReadTo),
+    /// A schema id that it met. Comes before the report of the first records that it was used for.
+    Schema(SchemaSeen),
 }
 
 /// What the sequencer tells every worker.
@@ -178,6 +187,9 @@ pub struct Sequencer {
     sources: BTreeMap<SourceId, SourceRules>,
     topics: BTreeMap<SourceId, TopicId>,
     new_topics: Vec<(SourceId, TopicId)>,
+    /// Schema ids bound or about to be.
+    schemas: BTreeMap<(SourceId, u32), Option<u64>>,
+    new_schemas: Vec<SchemaSeen>,
     partitions: BTreeMap<PartitionId, Partition>,
     watermarks: BTreeMap<SourceId, EventTime>,
     limits: BTreeMap<SourceId, (EventTime, Duration)>,
@@ -198,6 +210,8 @@ impl Sequencer {
             sources: sources.into_iter().map(|s| (s.id, s)).collect(),
             topics: BTreeMap::new(),
             new_topics: Vec::new(),
+            schemas: BTreeMap::new(),
+            new_schemas: Vec::new(),
             partitions: BTreeMap::new(),
             watermarks: BTreeMap::new(),
             limits: BTreeMap::new(),
@@ -278,6 +292,7 @@ impl Sequencer {
             partition.bound = range.clone();
         }
         self.topics.extend(binding.topics.iter().copied());
+        self.schemas.extend(binding.schemas.iter().map(|seen| ((seen.source, seen.id), seen.fingerprint)));
         self.watermarks.extend(binding.watermarks.iter().copied());
         self.last = binding.epoch;
         self.in_flight.push_back(binding.epoch);
@@ -336,6 +351,27 @@ impl Sequencer {
             }
             let partition = self.partitions.get_mut(&id).expect("known or just assigned");
             partition.end = Some(partition.end.unwrap_or(facts.end));
+        }
+        Ok(())
+    }
+
+    /// What a reader says.
+    ///
+    /// # Errors
+    /// Two processes were told different things of one schema id: which of them counts can't be known.
+    pub fn report(&mut self, report: Report) -> Result<()> {
+        match report {
+            Report::Read(to) => self.read_to(to),
+            Report::Schema(seen) => match self.schemas.insert((seen.source, seen.id), seen.fingerprint) {
+                None => self.new_schemas.push(seen),
+                Some(known) if known == seen.fingerprint => {}
+                Some(known) => {
+                    let told = |verdict: Option<u64>| verdict.map_or("unknown".into(), |text| format!("{text:016x}"));
+                    return Err(Error::integrity(format!("the registry gave two answers for schema id {}", seen.id))
+                        .detail(format!("bound: {}, now: {}", told(known), told(seen.fingerprint)))
+                        .hint("a restart goes by what was bound first"));
+                }
+            },
         }
         Ok(())
     }
@@ -533,7 +569,7 @@ impl Sequencer {
             watermarks: self.raise_watermarks(),
             ranges,
             topics: std::mem::take(&mut self.new_topics),
-            schemas: Vec::new(),
+            schemas: std::mem::take(&mut self.new_schemas),
         });
         self.last = epoch;
         self.opened = now.mono;

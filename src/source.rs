@@ -59,6 +59,8 @@ pub trait UpsertSource<K: Event, V: Event>: 'static {
 
 /// The running parts of a source.
 pub struct Opened<T> {
+    /// Name of the log that is read, as it stands in dead letters: the topic.
+    pub topic: String,
     /// Describes the source in plans and errors: ``topic `payments.transactions.v1` ``.
     pub description: String,
     /// Looks at the outside: partitions and their bounds.
@@ -74,6 +76,7 @@ impl<T: 'static> Opened<T> {
     /// the other mistakes.
     pub fn unreadable() -> Self {
         Self {
+            topic: String::new(),
             description: String::new(),
             driver: Arc::new(Nothing),
             rules: TimeRules::default(),
@@ -175,6 +178,16 @@ pub trait Reader<T>: 'static {
     /// Reads records of `partition` that are there, in order of offset, into `intake`: at most about `records_max`, and
     /// none at or beyond `until`. A record at or beyond `until` that was fetched already is kept for the next call.
     fn read(&mut self, partition: u32, until: Offset, records_max: usize, intake: &mut Intake<T>) -> Result<Progress>;
+
+    /// Schema ids that were met since the last call, each with its schema's fingerprint, or `None` where the registry
+    /// knows no such id. To be called after each read, so that the ledger binds a verdict with the first records it was
+    /// used for.
+    fn schemas_seen(&mut self) -> Vec<(u32, Option<u64>)> {
+        Vec::new()
+    }
+
+    /// What the ledger says of a schema id: records are decoded by that from here on, whatever the registry says now.
+    fn bind_schema(&mut self, _id: u32, _verdict: Option<u64>) {}
 
     /// Shows how far partitions were read to tools that look at the source from outside, where it has a place for that.
     /// Nothing rests on it. Returns at once; to be called about once a second.

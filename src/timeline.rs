@@ -17,7 +17,7 @@ use std::sync::Arc;
 use timely::scheduling::Activator;
 
 use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
-use crate::sequencer::{Order, ReadTo};
+use crate::sequencer::{Order, Report};
 use crate::time::{Epoch, EventTime};
 
 /// What is known as of one epoch: the fold of all bindings up to it.
@@ -120,7 +120,7 @@ pub struct Desk {
     /// The worker's copy of the ledger.
     pub timeline: RefCell<Timeline>,
     inboxes: RefCell<HashMap<SourceId, Inbox>>,
-    reports: RefCell<Vec<ReadTo>>,
+    reports: RefCell<Vec<Report>>,
     reporter: RefCell<Option<Activator>>,
     released: RefCell<VecDeque<Batch>>,
 }
@@ -171,8 +171,8 @@ impl Desk {
         inboxes.get_mut(&source).map(|inbox| std::mem::take(&mut inbox.orders)).unwrap_or_default()
     }
 
-    /// Reports how far a partition was read.
-    pub fn report(&self, report: ReadTo) {
+    /// Reports what a reader did or met.
+    pub fn report(&self, report: Report) {
         self.reports.borrow_mut().push(report);
         if let Some(reporter) = self.reporter.borrow().as_ref() {
             reporter.activate();
@@ -180,7 +180,7 @@ impl Desk {
     }
 
     /// Takes the reports that wait.
-    pub fn take_reports(&self) -> Vec<ReadTo> {
+    pub fn take_reports(&self) -> Vec<Report> {
         std::mem::take(&mut self.reports.borrow_mut())
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::{LogFormat, RunArguments, ServiceArguments, signal};
+use crate::clock;
 use crate::codec::registry::Registry;
 use crate::dataflow::Flow;
 use crate::error::{Error, Result};
@@ -16,6 +17,8 @@ use crate::source::Environment;
 
 /// How long a stop may take before the process ends regardless. What was bound is in the ledger, so nothing is lost.
 const STOP_MAX: Duration = Duration::from_secs(20);
+/// While it catches up, the service says where it is.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(100);
 
 pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
@@ -104,9 +107,15 @@ impl Running<'_> {
 
         let signal = tokio.spawn(signal);
         let mut ready = Some(ready);
+        let mut told = clock::instant();
         while !signal.is_finished() && !service.is_finished() && !service.halt().is_halted() {
             if ready.is_some() && readied(&service, &readiness) {
                 ready.take().expect("just seen")(&url);
+            }
+            if ready.is_some() && clock::instant() - told > TELL_EVERY {
+                told = clock::instant();
+                let waits: Vec<String> = readiness.reasons().into_iter().map(|(what, why)| format!("{what}: {why}")).collect();
+                tracing::info!("not ready yet: {}", waits.join("; "));
             }
             std::thread::sleep(TICK);
         }

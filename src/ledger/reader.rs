@@ -38,7 +38,7 @@ const TAIL_BYTES_MAX: u64 = 2 * BODY_BYTES_MAX as u64;
 const CHUNK_BYTES: usize = 1 << 20;
 
 pub(super) const DAMAGE_HINT: &str = "nothing was changed. Put back a sound copy of the file; without one, \
-    `thalweg ledger reset` starts afresh from the topics, and `--accept-data-loss` says what that costs";
+    moving the folder away starts afresh from what the topics still hold";
 
 /// Where a reader stands, and everything that what comes next depends on.
 #[derive(Clone, Debug)]

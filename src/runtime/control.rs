@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::ledger::Bindings;
 use crate::position::{EpochBinding, SourceId};
 use crate::runtime::{Shared, WakerSlot};
-use crate::sequencer::{Next, Now, Order, ReadTo, Sequencer};
+use crate::sequencer::{Next, Now, Order, Report, Sequencer};
 use crate::source::Topology;
 use crate::time::Epoch;
 use crate::timeline::Desk;
@@ -34,6 +34,7 @@ pub(crate) struct Inbox {
     durable: AtomicU64,
     stop: AtomicBool,
     waker: WakerSlot,
+    watcher: WakerSlot,
 }
 
 impl Inbox {
@@ -50,6 +51,18 @@ impl Inbox {
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.wake();
+        self.wake_watcher();
+    }
+
+    /// Whom to wake when there is nothing more to watch.
+    pub(crate) fn watched_by(&self, watcher: Waker) {
+        *self.watcher.lock() = Some(watcher);
+    }
+
+    pub(crate) fn wake_watcher(&self) {
+        if let Some(watcher) = self.watcher.lock().as_ref() {
+            watcher.wake();
+        }
     }
 
     pub(crate) fn stopping(&self) -> bool {
@@ -190,7 +203,7 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
     let (activators_, desk, shared) = (activators.clone(), desk.clone(), shared.clone());
 
     worker.dataflow_named::<u64, _, _>("control", move |scope| {
-        let reports = source::<_, Out<ReadTo>, _, _>(scope, "report", |capability, info| {
+        let reports = source::<_, Out<Report>, _, _>(scope, "report", |capability, info| {
             let activator = scope.activator_for(info.address.clone());
             activators_.borrow_mut().push(activator);
             desk.set_reporter(scope.activator_for(info.address));
@@ -209,7 +222,7 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
             }
         });
 
-        let to_lead = Exchange::new(|_: &ReadTo| 0);
+        let to_lead = Exchange::new(|_: &Report| 0);
         let orders = reports.unary::<Out<(u64, Order)>, _, _, _>(to_lead, "sequencer", |_, info| {
             let activator = scope.activator_for(info.address.clone());
             activators_.borrow_mut().push(scope.activator_for(info.address.clone()));
@@ -223,8 +236,10 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
             move |input, output| {
                 input.for_each(|_, reports| {
                     for report in reports.drain(..) {
-                        if let Some(lead) = &mut lead {
-                            lead.sequencer.read_to(report);
+                        let refused = lead.as_mut().and_then(|lead| lead.sequencer.report(report).err());
+                        if let Some(error) = refused {
+                            shared.halt.halt(error);
+                            lead = None;
                         }
                     }
                 });

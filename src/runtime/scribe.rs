@@ -1,23 +1,16 @@
 //! The thread that makes bindings durable: everything that waits goes into one write and one sync.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::sync::mpsc::Receiver;
 
 use crate::clock;
 use crate::ledger::LedgerStore;
 use crate::position::EpochBinding;
 use crate::runtime::Shared;
 
-/// Ends when the sequencer has ended, or at a halt.
+/// Ends when the sequencer has: at the end of the control dataflow, which a halt drops.
 pub(super) fn write(shared: &Shared, mut ledger: Box<dyn LedgerStore>, bindings: &Receiver<Arc<EpochBinding>>) {
-    loop {
-        let first = match bindings.recv_timeout(Duration::from_millis(100)) {
-            Ok(first) => first,
-            Err(RecvTimeoutError::Timeout) if shared.halt.is_halted() => return,
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
+    while let Ok(first) = bindings.recv() {
         let group: Vec<EpochBinding> =
             std::iter::once(first).chain(bindings.try_iter()).map(|binding| (*binding).clone()).collect();
         let begun = clock::instant();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::bridge::Waker;
 use crate::clock;
 use crate::dataflow::plan::PlannedSource;
 use crate::position::{PartitionId, SourceId};
@@ -12,8 +13,6 @@ use crate::source::{Driver, Topology};
 
 /// Between two looks at a source that runs.
 const EVERY: Duration = Duration::from_secs(5);
-/// How often the thread looks whether it should end.
-const TICK: Duration = Duration::from_millis(50);
 
 pub(super) type Watched = (SourceId, String, Arc<dyn Driver>);
 
@@ -29,9 +28,26 @@ pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes
 /// Looks at once, and then now and then: partitions may be added. A source that can't be seen at the start halts the
 /// service with the reason; later it is waited for.
 pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
+    let this = std::thread::current();
+    let wake = Waker::new(move || this.unpark());
+    shared.halt.on_halt(wake.clone());
+    shared.inbox.watched_by(wake);
     let mut first = true;
+    let mut troubles = vec![None; sources.len()];
     loop {
-        for (id, name, driver) in sources {
+        for ((id, name, driver), told) in sources.iter().zip(&mut troubles) {
+            let trouble = driver.trouble();
+            if trouble != *told {
+                match &trouble {
+                    Some(trouble) => tracing::warn!(source = name, "in trouble: {trouble}"),
+                    None => tracing::info!(source = name, "out of trouble"),
+                }
+                *told = trouble;
+            }
+            if let Some(registry) = &shared.settings.env.registry {
+                let pending = i64::try_from(registry.status().pending).unwrap_or(i64::MAX);
+                shared.metrics.source(name).schema_lookups_pending.set(pending);
+            }
             match driver.topology() {
                 Ok(topology) => {
                     show_lag(shared, *id, name, &topology);
@@ -42,12 +58,13 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
             }
         }
         first = false;
-        let looked = clock::instant();
-        while clock::instant() - looked < EVERY {
+        let next = clock::instant() + EVERY;
+        while clock::instant() < next {
             if shared.halt.is_halted() || shared.inbox.stopping() || shared.ended.load(Ordering::Acquire) {
                 return;
             }
-            std::thread::sleep(TICK);
+            // Woken by a stop, a halt and the end of the workers.
+            std::thread::park_timeout(next - clock::instant());
         }
     }
 }

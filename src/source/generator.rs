@@ -127,6 +127,7 @@ impl<T: Event> Generator<T> {
         };
         let make = self.make;
         Ok(Opened {
+            topic: "generator".to_owned(),
             description: format!("a generator of {} partitions", self.partitions),
             driver: Arc::new(GeneratorDriver(schedule)),
             rules: TimeRules { timed, ..self.rules },

@@ -143,6 +143,7 @@ impl<T: Event> Source<T> for Topic<T> {
         let (env, format) = (env.clone(), self.format);
         let (topic, status) = (self.name, Arc::new(Status::default()));
         Ok(Opened {
+            topic: topic.to_string(),
             description: describe(&topic),
             driver: Arc::new(KafkaDriver::new(topic.clone(), env.clone(), status.clone())),
             rules: self.rules,
@@ -188,6 +189,7 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
         let (env, format, key_format) = (env.clone(), self.format, self.key_format);
         let (topic, status) = (self.name, Arc::new(Status::default()));
         Ok(Opened {
+            topic: topic.to_string(),
             description: describe(&topic),
             driver: Arc::new(KafkaDriver::new(topic.clone(), env.clone(), status.clone())),
             rules: TimeRules { timed: false, ..TimeRules::default() },

@@ -86,6 +86,7 @@ impl<T: Event> Memory<T> {
         });
         let (partitions, segment_ends) = (self.partitions, self.segment_ends);
         Opened {
+            topic: "memory".to_owned(),
             description: "records in memory".to_owned(),
             driver,
             rules: TimeRules { timed, ..self.rules },

@@ -24,6 +24,7 @@ use super::config;
 use super::native::{self, Consumer, PartitionQueue};
 use super::status::{Context, Status};
 use crate::bridge::Waker;
+use crate::codec::registry::Registry;
 use crate::codec::{Cause, Decode, Decoded};
 use crate::error::{Error, Result};
 use crate::position::Offset;
@@ -191,6 +192,8 @@ pub(super) struct KafkaReader<R> {
     /// Set when the consumer's own queue has something: logs, errors, answers to commits.
     events: Arc<AtomicBool>,
     records: R,
+    /// What the decoders ask; each clone tells its own news.
+    registry: Option<Registry>,
     status: Arc<Status>,
     waker: Waker,
 }
@@ -206,6 +209,7 @@ impl<R> KafkaReader<R> {
     ) -> Self {
         Self {
             topic,
+            registry: environment.registry.clone(),
             environment,
             partitions: BTreeMap::new(),
             assigned: Vec::new(),
@@ -334,7 +338,20 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
         if part.next != before {
             status.well();
         }
-        Ok(progress)
+        match self.registry.as_ref().and_then(Registry::broken) {
+            Some(error) => Err(error),
+            None => Ok(progress),
+        }
+    }
+
+    fn schemas_seen(&mut self) -> Vec<(u32, Option<u64>)> {
+        self.registry.as_mut().map(Registry::seen).unwrap_or_default()
+    }
+
+    fn bind_schema(&mut self, id: u32, verdict: Option<u64>) {
+        if let Some(registry) = &self.registry {
+            registry.bind(id, verdict);
+        }
     }
 
     fn show_progress(&mut self, positions: &[(u32, Offset)]) {
