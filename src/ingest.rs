@@ -232,8 +232,12 @@ impl<T: 'static> Running<T> {
         for order in self.ingest.desk.take_orders(self.ingest.source) {
             self.obey(order)?;
         }
-        let turn = self.read()?;
+        let mut turn = self.read()?;
+        let full = self.is_full();
         self.release(&mut emit)?;
+        if full && !self.is_full() {
+            turn = Turn::Again; // Room came after the reading had given up, and nothing else may wake it.
+        }
         self.let_go();
         self.show_progress();
         Ok(turn)
@@ -309,8 +313,8 @@ impl<T: 'static> Running<T> {
         }
         let mut reads = 0;
         while reads < READS_A_TURN {
-            if self.buffered.0 >= bounds.records_max || self.buffered.1 >= bounds.bytes_max {
-                return Ok(Turn::Rest); // The next release frees room, and wakes this operator by its order.
+            if self.is_full() {
+                return Ok(Turn::Rest); // Until a release frees room.
             }
             let ahead = self.pace.plus(bounds.skew_max);
             let ready = |p: &&mut Partition<T>| {
@@ -440,6 +444,11 @@ impl<T: 'static> Running<T> {
             .detail(format!("bound: {} records, hash {:016x}", range.records, range.hash))
             .detail(format!("read:  {} records, hash {:016x}", counted.0, counted.1))
             .hint("records were lost or changed since they were first read; a fresh start needs an empty data directory"))
+    }
+
+    fn is_full(&self) -> bool {
+        let bounds = &self.ingest.bounds;
+        self.buffered.0 >= bounds.records_max || self.buffered.1 >= bounds.bytes_max
     }
 
     fn hold(&mut self, records: isize, bytes: isize) {
