@@ -85,7 +85,6 @@ impl Reading {
         };
         eventually(what, look, state);
     }
-
 }
 
 fn numbers(broker: &Broker, topic: &str, numbers: std::ops::Range<u64>) {
