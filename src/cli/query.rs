@@ -39,6 +39,12 @@ struct Rows {
 
 pub(super) fn run(arguments: &QueryArguments) -> Result<()> {
     let base = arguments.server.trim_end_matches('/');
+    if !base.starts_with("http://") {
+        return Err(Error::request(format!("`{base}` is no address of a service")).hint("write it as http://HOST:PORT"));
+    }
+    if let Some(view) = arguments.view.as_ref().filter(|view| view.contains('=')) {
+        return Err(Error::request(format!("`{view}` is no view")).hint("the view's name comes first, conditions follow"));
+    }
     let url = match &arguments.view {
         None => format!("{base}/v1/views"),
         Some(view) => format!("{base}/v1/views/{}/rows?{}", encode(view), conditions(&arguments.conditions)?),
@@ -99,8 +105,10 @@ fn encode(text: &str) -> String {
 }
 
 fn views(body: &str) -> Result<String> {
+    // The names that an enum lists would make the table wider than any terminal; `--json` has them.
+    let kind = |kind: &str| if kind.starts_with("enum<") { "enum".to_owned() } else { kind.to_owned() };
     let fields = |fields: &[Field]| {
-        fields.iter().map(|field| format!("{} {}", field.name, field.kind)).collect::<Vec<_>>().join(", ")
+        fields.iter().map(|field| format!("{} {}", field.name, kind(&field.kind))).collect::<Vec<_>>().join(", ")
     };
     let listed: Views = serde_json::from_str(body)?;
     let lines = listed.views.iter().map(|view| {
@@ -125,9 +133,10 @@ fn rows(body: &str) -> Result<String> {
     }
     let cells = |row: &BTreeMap<String, String>| columns.iter().map(|c| row.get(c).cloned().unwrap_or_default()).collect();
     let mut out = table(&columns, lines.iter().map(cells).collect());
-    let more = if answer.next.is_some() { ", and more (limit=… shows them)" } else { "" };
+    let rows = if lines.len() == 1 { "row" } else { "rows" };
+    let more = if answer.next.is_some() { ", and there are more (limit=… says how many are shown)" } else { "" };
     let time = answer.time.unwrap_or_default();
-    out.push_str(&format!("{} rows{more}, as of {time}\n", lines.len()));
+    out.push_str(&format!("{} {rows}{more}, as of {time}\n", lines.len()));
     Ok(out)
 }
 
