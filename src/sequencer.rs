@@ -8,7 +8,7 @@
 //! ```
 //!
 //! An epoch opens when a record waits (or a partition turned idle), at most once every `epoch_interval`, and only while
-//! fewer than `epochs_in_flight_max` are unfinished: under load epochs grow by themselves. What is bound is exactly what
+//! fewer than `epochs_in_flight_max` are unfinished. Under load epochs grow: see [`BUSY_RECORDS`]. What is bound is exactly what
 //! the readers reported; nothing here depends on which worker read a partition.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -148,6 +148,14 @@ pub enum Next {
     /// The script has come to its end, or the sources have.
     Finished,
 }
+
+/// When so many records wait by the end of an interval, the readers are catching up or under heavy load. A larger epoch
+/// then costs far less: aggregates are combined further, and rows change once an epoch, however many records they have.
+const BUSY_RECORDS: u64 = 8_192;
+/// Such an epoch opens when it has so many records…
+const ENOUGH_RECORDS: u64 = 100_000;
+/// … or has waited for so many intervals.
+const BUSY_INTERVALS: u32 = 10;
 
 #[derive(Debug)]
 struct Partition {
@@ -377,12 +385,22 @@ impl Sequencer {
                     return self.next_idle(now);
                 }
                 let since = now.mono.saturating_sub(self.opened);
-                if since < interval {
-                    return Next::Wait(interval - since);
+                let least = match self.waiting() {
+                    BUSY_RECORDS..ENOUGH_RECORDS => interval * BUSY_INTERVALS,
+                    _ => interval,
+                };
+                if since < least {
+                    return Next::Wait(least - since);
                 }
                 Next::Open(self.open_by_clock(now))
             }
         }
+    }
+
+    /// How many records were read and are not bound.
+    fn waiting(&self) -> u64 {
+        let waiting = |p: &Partition| p.reports.back().map_or(0, |last| last.records.wrapping_sub(p.counted.0));
+        self.partitions.values().map(waiting).sum()
     }
 
     /// Far-future limits move with the clock whether or not epochs open, so that a quiet hour makes no record "future".
@@ -556,4 +574,73 @@ impl Sequencer {
 /// Several reports of one partition, oldest first, as one.
 fn merge(reports: impl Iterator<Item = ReadTo>) -> Option<ReadTo> {
     reports.reduce(|before, last| ReadTo { timed: before.timed || last.timed, ..last })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::PartitionFacts;
+
+    const MS: Duration = Duration::from_millis(1);
+    const ID: PartitionId = PartitionId { source: SourceId(1), partition: 0 };
+
+    fn at(ms: u32) -> Now {
+        Now { wall: 1_000_000 + u64::from(ms) * 1_000, mono: MS * ms }
+    }
+
+    fn live() -> Sequencer {
+        let settings = Settings {
+            cuts: Cuts::Clock { interval: 5 * MS },
+            epochs_in_flight_max: 3,
+            replay_in_flight_max: 3,
+            workers: 1,
+        };
+        let rules = SourceRules {
+            id: ID.source,
+            name: "s".into(),
+            lateness: Duration::ZERO,
+            idle_after: 10_000 * MS,
+            future_bound: 60_000 * MS,
+            timed: true,
+        };
+        let mut sequencer = Sequencer::new(settings, vec![rules]);
+        let partitions = vec![PartitionFacts { partition: 0, start: 0, end: 0 }];
+        sequencer.topology(ID.source, &Topology { topic: TopicId::default(), partitions }, at(0)).unwrap();
+        sequencer.live();
+        sequencer
+    }
+
+    fn read_to(sequencer: &mut Sequencer, records: u64) {
+        let (hi, event_time_max, limit) = (records as i64, EventTime(1), EventTime::MAX);
+        let report = ReadTo { id: ID, hi, records, hash: 0, timed: true, event_time_max, limit, at_end: false };
+        sequencer.read_to(report);
+    }
+
+    fn opened(sequencer: &mut Sequencer, ms: u32) -> Option<u64> {
+        match sequencer.next(at(ms)) {
+            Next::Open(binding) => {
+                sequencer.closed(binding.epoch);
+                Some(binding.records())
+            }
+            Next::Wait(_) => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn epochs_are_short_when_little_comes_and_large_when_much_does() {
+        let mut sequencer = live();
+        read_to(&mut sequencer, 10);
+        assert_eq!(sequencer.next(at(2)), Next::Wait(3 * MS));
+        assert_eq!(opened(&mut sequencer, 5), Some(10), "the interval is over");
+        read_to(&mut sequencer, 10 + BUSY_RECORDS);
+        assert_eq!(sequencer.next(at(10)), Next::Wait(45 * MS), "much waits after one interval");
+        read_to(&mut sequencer, 10 + ENOUGH_RECORDS);
+        assert_eq!(opened(&mut sequencer, 11), Some(ENOUGH_RECORDS), "enough to be worth it");
+        read_to(&mut sequencer, 10 + ENOUGH_RECORDS + BUSY_RECORDS);
+        assert_eq!(opened(&mut sequencer, 60), None);
+        assert_eq!(opened(&mut sequencer, 61), Some(BUSY_RECORDS), "no epoch waits for longer than ten intervals");
+        read_to(&mut sequencer, 10 + 3 * ENOUGH_RECORDS);
+        assert_eq!(opened(&mut sequencer, 65), None, "whatever comes, never before the interval is over");
+    }
 }
