@@ -8,7 +8,7 @@
 //! ```
 //!
 //! An epoch opens when a record waits (or a partition turned idle), at most once every `epoch_interval`, and only while
-//! fewer than `epochs_in_flight_max` are unfinished: under load epochs grow by themselves. What is bound is exactly what
+//! fewer than `epochs_in_flight_max` are unfinished. Under load epochs grow: see [`BUSY_RECORDS`]. What is bound is exactly what
 //! the readers reported; nothing here depends on which worker read a partition.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -157,6 +157,14 @@ pub enum Next {
     /// The script has come to its end, or the sources have.
     Finished,
 }
+
+/// When so many records wait by the end of an interval, the readers are catching up or under heavy load. A larger epoch
+/// then costs far less: aggregates are combined further, and rows change once an epoch, however many records they have.
+const BUSY_RECORDS: u64 = 8_192;
+/// Such an epoch opens when it has so many records…
+const ENOUGH_RECORDS: u64 = 100_000;
+/// … or has waited for so many intervals.
+const BUSY_INTERVALS: u32 = 10;
 
 #[derive(Debug)]
 struct Partition {
@@ -420,12 +428,22 @@ impl Sequencer {
                     return self.rest(now);
                 }
                 let since = now.mono.saturating_sub(self.opened);
-                if since < interval {
-                    return Next::Wait(interval - since);
+                let least = match self.waiting() {
+                    BUSY_RECORDS..ENOUGH_RECORDS => interval * BUSY_INTERVALS,
+                    _ => interval,
+                };
+                if since < least {
+                    return Next::Wait(least - since);
                 }
                 Next::Open(self.open_by_clock(now))
             }
         }
+    }
+
+    /// How many records were read and are not bound.
+    fn waiting(&self) -> u64 {
+        let waiting = |p: &Partition| p.reports.back().map_or(0, |last| last.records.wrapping_sub(p.counted.0));
+        self.partitions.values().map(waiting).sum()
     }
 
     /// Far-future limits move with the clock whether or not epochs open, so that a quiet hour makes no record "future".

@@ -1,6 +1,5 @@
 //! All integration tests, in one binary: `cargo test --test it model::` runs a part of them.
 
-mod compile;
 mod house;
 mod kafka;
 mod model;
