@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{PartitionMetrics, SourceMetrics, WorkerMetrics};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
 use crate::record::Timed;
-use crate::sequencer::{Order, ReadTo, Report};
+use crate::sequencer::message::{Order, ReadTo, Report};
 use crate::source::{DeadLetter, Intake, Progress, Reader, TimeRules};
 use crate::time::{Epoch, EventTime};
 use crate::timeline::{Batch, Desk};

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use timely::scheduling::Activator;
 
 use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
-use crate::sequencer::{Order, Report};
+use crate::sequencer::message::{Order, Report};
 use crate::time::{Epoch, EventTime};
 
 /// What is known as of one epoch: the fold of all bindings up to it.

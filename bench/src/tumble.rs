@@ -256,6 +256,7 @@ struct Ready(Arc<Vec<Vec<Event>>>);
 impl Source<Event> for Ready {
     fn open(self, _: &Environment) -> Result<Opened<Event>> {
         Ok(Opened {
+            topic: "bench".to_owned(),
             description: "events in memory".into(),
             driver: Arc::new(Ready(self.0.clone())),
             rules: TimeRules {
