@@ -1,3 +1,4 @@
 //! All integration tests, in one binary: `cargo test --test it model::` runs a part of them.
 
 mod model;
+mod readme;
