@@ -302,7 +302,10 @@ impl<'s> Dataflow<'s> {
         spec.hashed |= context.hashed;
         let name = spec.name.clone();
         match context.views.define::<K, V>(spec) {
-            Ok(view) => serve(changes, &name, view.shard(self.scope.index()), &context.probe),
+            Ok(view) => {
+                let applied = context.metrics.view(&name).changes;
+                serve(changes, &name, view.shard(self.scope.index()), applied, &context.probe);
+            }
             Err(error) => context.mistake(format!("view `{name}`: {error}")),
         }
     }

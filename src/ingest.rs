@@ -87,6 +87,8 @@ struct Partition<T> {
     metrics: PartitionMetrics,
     /// Whether the metrics show a lag.
     lags: bool,
+    /// Whether it waits for others that are behind in event time.
+    paused: bool,
 }
 
 /// Everything the operator needs; built by `dataflow`.
@@ -230,8 +232,12 @@ impl<T: 'static> Running<T> {
         for order in self.ingest.desk.take_orders(self.ingest.source) {
             self.obey(order)?;
         }
-        let turn = self.read()?;
+        let mut turn = self.read()?;
+        let full = self.is_full();
         self.release(&mut emit)?;
+        if full && !self.is_full() {
+            turn = Turn::Again; // Room came after the reading had given up, and nothing else may wake it.
+        }
         self.let_go();
         self.show_progress();
         Ok(turn)
@@ -254,6 +260,7 @@ impl<T: 'static> Running<T> {
                     watermark: EventTime::MIN,
                     metrics: self.ingest.metrics.partition(id.partition),
                     lags: false,
+                    paused: false,
                 });
             }
             Order::Assign { .. } => {}
@@ -299,11 +306,15 @@ impl<T: 'static> Running<T> {
         let bounds = self.ingest.bounds;
         for partition in &mut self.partitions {
             partition.more = true; // A wake-up does not say which partition it is for.
+            let paused = rules.timed && partition.intake.event_time_max > self.pace.plus(bounds.skew_max);
+            if std::mem::replace(&mut partition.paused, paused) != paused {
+                partition.metrics.paused.set(i64::from(paused));
+            }
         }
         let mut reads = 0;
         while reads < READS_A_TURN {
-            if self.buffered.0 >= bounds.records_max || self.buffered.1 >= bounds.bytes_max {
-                return Ok(Turn::Rest); // The next release frees room, and wakes this operator by its order.
+            if self.is_full() {
+                return Ok(Turn::Rest); // Until a release frees room.
             }
             let ahead = self.pace.plus(bounds.skew_max);
             let ready = |p: &&mut Partition<T>| {
@@ -433,6 +444,11 @@ impl<T: 'static> Running<T> {
             .detail(format!("bound: {} records, hash {:016x}", range.records, range.hash))
             .detail(format!("read:  {} records, hash {:016x}", counted.0, counted.1))
             .hint("records were lost or changed since they were first read; a fresh start needs an empty data directory"))
+    }
+
+    fn is_full(&self) -> bool {
+        let bounds = &self.ingest.bounds;
+        self.buffered.0 >= bounds.records_max || self.buffered.1 >= bounds.bytes_max
     }
 
     fn hold(&mut self, records: isize, bytes: isize) {

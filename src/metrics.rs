@@ -153,8 +153,6 @@ pub struct ViewMetrics {
     pub rows: Gauge,
     /// Changes applied.
     pub changes: Counter,
-    /// Versions kept, the newest of each row included.
-    pub versions: Gauge,
 }
 
 /// Handles for one route of the HTTP server.
@@ -211,7 +209,6 @@ struct WorkerFamilies {
 struct ViewFamilies {
     rows: Gauges<1>,
     changes: Counters<1>,
-    versions: Gauges<1>,
 }
 
 #[derive(Clone, Debug)]
@@ -309,7 +306,6 @@ impl Register<'_> {
         ViewFamilies {
             rows: self.plain("view_rows", "Rows at the newest epoch", Family::default()),
             changes: self.plain("view_changes", "Changes applied", Family::default()),
-            versions: self.plain("view_versions", "Versions kept", Family::default()),
         }
     }
 
@@ -405,8 +401,7 @@ impl Metrics {
         let view = [("view", Arc::from(name))];
         ViewMetrics {
             rows: one(&self.views.rows, view.clone()),
-            changes: one(&self.views.changes, view.clone()),
-            versions: one(&self.views.versions, view),
+            changes: one(&self.views.changes, view),
         }
     }
 

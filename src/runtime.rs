@@ -44,13 +44,18 @@ use crate::view::Views;
 /// In place of sources: what tests feed, made anew for each worker.
 pub type Substitutes = Arc<dyn Fn() -> HashMap<String, Substitute> + Send + Sync>;
 
+/// Opens a ledger for a claim.
+pub type OpenStore = Arc<dyn Fn(Claim) -> Result<(Box<dyn LedgerStore>, Recovered)> + Send + Sync>;
+
 /// Where the ledger is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Store {
     /// In a directory: what a service uses.
     Directory(PathBuf),
     /// In memory, for tests: a restart finds it in the log again.
     Memory(MemoryLog),
+    /// Elsewhere: whatever this opens. For tests, of faults and of what waits for a write.
+    Opened(OpenStore),
 }
 
 /// The processes of a cluster.
@@ -320,6 +325,7 @@ fn open(flow: &Flow, sources: &[PlannedSource], settings: &Settings) -> Result<(
             let (ledger, recovered) = MemoryLedger::open(log, claim)?;
             (Box::new(ledger), recovered)
         }
+        Store::Opened(open) => open(claim)?,
     })
 }
 

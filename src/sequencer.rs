@@ -8,7 +8,7 @@
 //! ```
 //!
 //! An epoch opens when a record waits (or a partition turned idle), at most once every `epoch_interval`, and only while
-//! fewer than `epochs_in_flight_max` are unfinished: under load epochs grow by themselves. What is bound is exactly what
+//! fewer than `epochs_in_flight_max` are unfinished. Under load epochs grow: see [`BUSY_RECORDS`]. What is bound is exactly what
 //! the readers reported; nothing here depends on which worker read a partition.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -158,6 +158,14 @@ pub enum Next {
     Finished,
 }
 
+/// When so many records wait by the end of an interval, the readers are catching up or under heavy load. A larger epoch
+/// then costs far less: aggregates are combined further, and rows change once an epoch, however many records they have.
+const BUSY_RECORDS: u64 = 8_192;
+/// Such an epoch opens when it has so many records…
+const ENOUGH_RECORDS: u64 = 100_000;
+/// … or has waited for so many intervals.
+const BUSY_INTERVALS: u32 = 10;
+
 #[derive(Debug)]
 struct Partition {
     /// What the last binding says.
@@ -171,6 +179,13 @@ struct Partition {
     active: Duration,
     /// Stop reading here (`until_end`).
     end: Option<Offset>,
+}
+
+impl Partition {
+    /// Read up to here, as far as is known: bound or reported.
+    fn read_to(&self) -> Offset {
+        self.reports.back().map_or(self.bound.hi, |report| report.hi)
+    }
 }
 
 /// The state machine.
@@ -331,8 +346,8 @@ impl Sequencer {
             let id = PartitionId { source, partition: facts.partition };
             match self.partitions.get(&id) {
                 None => self.assign(id, facts.start, now.mono),
-                Some(partition) if partition.bound.hi < facts.start => {
-                    let bound = partition.bound.hi;
+                Some(partition) if partition.read_to() < facts.start => {
+                    let bound = partition.read_to();
                     return Err(Error::integrity(format!("source `{name}` has lost records that were not read yet"))
                         .detail(format!(
                             "partition {}: read up to offset {bound}, the log now begins at {}",
@@ -373,8 +388,7 @@ impl Sequencer {
     pub fn read_to(&mut self, report: ReadTo) {
         if let Some(partition) = self.partitions.get_mut(&report.id) {
             partition.at_end = report.at_end;
-            let last = partition.reports.back().map_or(partition.bound.hi, |r| r.hi);
-            if report.hi > last {
+            if report.hi > partition.read_to() {
                 partition.reports.push_back(report);
             }
         }
@@ -409,16 +423,27 @@ impl Sequencer {
                 if self.in_flight.len() >= self.settings.epochs_in_flight_max {
                     return Next::Idle;
                 }
-                if !self.partitions.values().any(|p| !p.reports.is_empty()) {
-                    return self.next_idle(now);
+                let waits = self.partitions.values().any(|p| !p.reports.is_empty());
+                if !waits && !self.turning_idle(now).any(|(_, left)| left.is_zero()) {
+                    return self.rest(now);
                 }
                 let since = now.mono.saturating_sub(self.opened);
-                if since < interval {
-                    return Next::Wait(interval - since);
+                let least = match self.waiting() {
+                    BUSY_RECORDS..ENOUGH_RECORDS => interval * BUSY_INTERVALS,
+                    _ => interval,
+                };
+                if since < least {
+                    return Next::Wait(least - since);
                 }
                 Next::Open(self.open_by_clock(now))
             }
         }
+    }
+
+    /// How many records were read and are not bound.
+    fn waiting(&self) -> u64 {
+        let waiting = |p: &Partition| p.reports.back().map_or(0, |last| last.records.wrapping_sub(p.counted.0));
+        self.partitions.values().map(waiting).sum()
     }
 
     /// Far-future limits move with the clock whether or not epochs open, so that a quiet hour makes no record "future".
@@ -476,13 +501,8 @@ impl Sequencer {
         })
     }
 
-    fn next_idle(&mut self, now: Now) -> Next {
-        let due: Vec<PartitionId> =
-            self.turning_idle(now).filter(|(_, left)| left.is_zero()).map(|(id, _)| id).collect();
-        if !due.is_empty() {
-            let taken = due.into_iter().map(|id| (id, None)).collect();
-            return Next::Open(self.open(now, Epoch(0), taken, &[]));
-        }
+    /// Nothing to bind: until when?
+    fn rest(&self, now: Now) -> Next {
         // Wake in time for the next partition to turn idle and for the next limit.
         let idle = self.turning_idle(now).map(|(_, left)| left).min();
         let timed = self.sources.values().filter(|s| s.timed);
@@ -494,7 +514,9 @@ impl Sequencer {
     }
 
     fn open_by_clock(&mut self, now: Now) -> Arc<EpochBinding> {
-        let mut taken = Vec::new();
+        // Also while others are busy: else one quiet partition would hold the watermark for as long as the load lasts.
+        let due = self.turning_idle(now).filter(|(_, left)| left.is_zero());
+        let mut taken: Vec<(PartitionId, Option<ReadTo>)> = due.map(|(id, _)| (id, None)).collect();
         for (id, partition) in &mut self.partitions {
             // A range is judged by one limit: a report under another one waits for the next epoch.
             let Some(limit) = partition.reports.front().map(|r| r.limit) else { continue };

@@ -1,4 +1,7 @@
 //! All integration tests, in one binary: `cargo test --test it model::` runs a part of them.
 
+mod house;
+mod kafka;
 mod model;
 mod readme;
+mod support;

@@ -8,7 +8,9 @@
 //! Runs on different numbers of workers must also agree in the hash of every view's changes in every epoch.
 
 mod collections;
+mod durable;
 mod log;
+mod pace;
 mod smoke;
 mod tables;
 mod windows;

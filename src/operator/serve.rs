@@ -6,6 +6,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::probe::{Handle, Probe};
 
+use crate::metrics::Counter;
 use crate::record::{Change, Record};
 use crate::time::Epoch;
 use crate::view::shard::ShardWriter;
@@ -16,6 +17,7 @@ pub fn serve<'s, K: Record, V: Record>(
     changes: StreamVec<'s, Epoch, Change<K, V>>,
     name: &str,
     mut shard: ShardWriter<K, V>,
+    applied: Counter,
     probe: &Handle<Epoch>,
 ) {
     let _end = changes
@@ -23,6 +25,7 @@ pub fn serve<'s, K: Record, V: Record>(
             move |input, _output| {
                 input.for_each(|capability, data| {
                     let epoch = *capability.least().expect("changes travel under their epoch's capability");
+                    applied.inc_by(data.len() as u64);
                     shard.apply(epoch, data);
                     data.clear();
                 });

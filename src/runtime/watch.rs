@@ -33,8 +33,21 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
     shared.halt.on_halt(wake.clone());
     shared.inbox.watched_by(wake);
     let mut first = true;
+    let mut troubles = vec![None; sources.len()];
     loop {
-        for (id, name, driver) in sources {
+        for ((id, name, driver), told) in sources.iter().zip(&mut troubles) {
+            let trouble = driver.trouble();
+            if trouble != *told {
+                match &trouble {
+                    Some(trouble) => tracing::warn!(source = name, "in trouble: {trouble}"),
+                    None => tracing::info!(source = name, "out of trouble"),
+                }
+                *told = trouble;
+            }
+            if let Some(registry) = &shared.settings.env.registry {
+                let pending = i64::try_from(registry.status().pending).unwrap_or(i64::MAX);
+                shared.metrics.source(name).schema_lookups_pending.set(pending);
+            }
             match driver.topology() {
                 Ok(topology) => {
                     show_lag(shared, *id, name, &topology);

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use timely::communication::Config as Communication;
 use timely::dataflow::operators::probe::Handle;
@@ -19,7 +19,9 @@ use crate::runtime::control::{self, Control};
 use crate::runtime::{Shared, panic_text};
 use crate::time::Epoch;
 use crate::timeline::Desk;
+use crate::metrics::ViewMetrics;
 use crate::view::Moment;
+use crate::view::serve::Serve;
 
 /// Runs all workers of the process to their end.
 pub(super) fn run(shared: &Arc<Shared>) {
@@ -92,7 +94,11 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
     shared.halt.on_halt(Waker::of(wake));
 
     let first = worker.index() % shared.settings.workers == 0;
-    let mut closer = Closer { shared: shared.clone(), desk, control, probe, first, passed: Epoch::ZERO, done: false };
+    let served = if first { shared.views.all() } else { Vec::new() };
+    let served = served.into_iter().map(|view| (shared.metrics.view(&view.spec().name), view)).collect();
+    let (passed, measured) = (Epoch::ZERO, clock::instant());
+    let shared_ = shared.clone();
+    let mut closer = Closer { shared: shared_, desk, control, probe, first, passed, done: false, served, measured };
     while worker.has_dataflows() {
         if shared.halt.is_halted() {
             return drop_all(worker);
@@ -103,6 +109,8 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
 }
 
 /// A parked worker looks around this often even if nothing woke it.
+/// Views are measured at most this often.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 const PARK_MAX: Duration = Duration::from_millis(500);
 
 /// Follows the frontier of the whole dataflow.
@@ -116,6 +124,9 @@ struct Closer {
     first: bool,
     passed: Epoch,
     done: bool,
+    served: Vec<(ViewMetrics, Arc<dyn Serve>)>,
+    /// When the views were last measured.
+    measured: Instant,
 }
 
 impl Closer {
@@ -146,7 +157,7 @@ impl Closer {
         }
     }
 
-    fn measure(&self, epoch: Epoch) {
+    fn measure(&mut self, epoch: Epoch) {
         let now = clock::now();
         for batch in self.desk.take_released(epoch) {
             let age_us = now.micros().saturating_sub(batch.oldest.micros());
@@ -156,6 +167,13 @@ impl Closer {
             let epochs = &self.shared.metrics.epochs;
             epochs.duration.observe(now.micros().saturating_sub(epoch.opened_at().micros()).max(0) as f64 / 1e6);
             epochs.closed_newest.set(epoch.0 as f64 / 1e6);
+        }
+        let now = clock::instant();
+        if now - self.measured >= MEASURE_EVERY {
+            self.measured = now;
+            for (metrics, view) in &self.served {
+                metrics.rows.set(i64::try_from(view.rows_len()).unwrap_or(i64::MAX));
+            }
         }
     }
 }

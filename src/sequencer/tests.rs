@@ -342,10 +342,10 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 /// Runs the events; every binding, and the sequencer at the end.
 fn run(events: &[Event]) -> (Vec<EpochBinding>, Sequencer, Vec<ReadTo>) {
     let mut s = live(3);
-    let mut now = at(1_000_000, Duration::ZERO);
+    let mut now = at(1_000_000_000, Duration::ZERO);
     let (mut bindings, mut reports): (Vec<EpochBinding>, Vec<ReadTo>) = (Vec::new(), Vec::new());
     let mut read_so_far = [read(0, 0, i64::MIN), read(1, 0, i64::MIN), read(2, 0, i64::MIN)];
-    let (mut limit, mut closed) = (0, 0);
+    let (mut limit, mut closed, mut opened) = (0, 0, None);
     for event in events {
         match event {
             Event::Read { partition, records, time, at_end, limit: next_limit } => {
@@ -378,6 +378,8 @@ fn run(events: &[Event]) -> (Vec<EpochBinding>, Sequencer, Vec<ReadTo>) {
             Event::Next => {
                 if let Next::Open(binding) = s.next(now) {
                     bindings.push((*binding).clone());
+                    assert!(opened.is_none_or(|opened| now.mono - opened >= 5 * MS), "sooner than the interval");
+                    opened = Some(now.mono);
                     assert!(bindings.len() - closed <= 3, "in flight: {} of {}", bindings.len() - closed, bindings.len());
                 }
             }
@@ -387,6 +389,8 @@ fn run(events: &[Event]) -> (Vec<EpochBinding>, Sequencer, Vec<ReadTo>) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn bindings_say_what_was_reported_and_nothing_else(events in events()) {
         let (bindings, _, reports) = run(&events);
@@ -478,4 +482,73 @@ fn a_ledger_of_another_dataflow_is_refused() {
     binding.ranges[0].id.source = SourceId(99);
     let error = s.replay(binding, at(1, MS)).unwrap_err();
     assert!(error.to_string().contains("a source that this dataflow does not have"), "{error}");
+}
+
+/// How epochs grow.
+mod growth {
+    use super::super::*;
+    use crate::source::PartitionFacts;
+
+    const MS: Duration = Duration::from_millis(1);
+    const ID: PartitionId = PartitionId { source: SourceId(1), partition: 0 };
+
+    fn at(ms: u32) -> Now {
+        Now { wall: 1_000_000 + u64::from(ms) * 1_000, mono: MS * ms }
+    }
+
+    fn live() -> Sequencer {
+        let settings = Settings {
+            cuts: Cuts::Clock { interval: 5 * MS },
+            epochs_in_flight_max: 3,
+            replay_in_flight_max: 3,
+            workers: 1,
+        };
+        let rules = SourceRules {
+            id: ID.source,
+            name: "s".into(),
+            lateness: Duration::ZERO,
+            idle_after: 10_000 * MS,
+            future_bound: 60_000 * MS,
+            timed: true,
+        };
+        let mut sequencer = Sequencer::new(settings, vec![rules]);
+        let partitions = vec![PartitionFacts { partition: 0, start: 0, end: 0 }];
+        sequencer.topology(ID.source, &Topology { topic: TopicId::default(), partitions }, at(0)).unwrap();
+        sequencer.live();
+        sequencer
+    }
+
+    fn read_to(sequencer: &mut Sequencer, records: u64) {
+        let (hi, event_time_max, limit) = (records as i64, EventTime(1), EventTime::MAX);
+        let report = ReadTo { id: ID, hi, records, hash: 0, timed: true, event_time_max, limit, at_end: false };
+        sequencer.read_to(report);
+    }
+
+    fn opened(sequencer: &mut Sequencer, ms: u32) -> Option<u64> {
+        match sequencer.next(at(ms)) {
+            Next::Open(binding) => {
+                sequencer.closed(binding.epoch);
+                Some(binding.records())
+            }
+            Next::Wait(_) => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn epochs_are_short_when_little_comes_and_large_when_much_does() {
+        let mut sequencer = live();
+        read_to(&mut sequencer, 10);
+        assert_eq!(sequencer.next(at(2)), Next::Wait(3 * MS));
+        assert_eq!(opened(&mut sequencer, 5), Some(10), "the interval is over");
+        read_to(&mut sequencer, 10 + BUSY_RECORDS);
+        assert_eq!(sequencer.next(at(10)), Next::Wait(45 * MS), "much waits after one interval");
+        read_to(&mut sequencer, 10 + ENOUGH_RECORDS);
+        assert_eq!(opened(&mut sequencer, 11), Some(ENOUGH_RECORDS), "enough to be worth it");
+        read_to(&mut sequencer, 10 + ENOUGH_RECORDS + BUSY_RECORDS);
+        assert_eq!(opened(&mut sequencer, 60), None);
+        assert_eq!(opened(&mut sequencer, 61), Some(BUSY_RECORDS), "no epoch waits for longer than ten intervals");
+        read_to(&mut sequencer, 10 + 3 * ENOUGH_RECORDS);
+        assert_eq!(opened(&mut sequencer, 65), None, "whatever comes, never before the interval is over");
+    }
 }

@@ -1,0 +1,107 @@
+//! Two processes compute what one does: every epoch of a ledger has the same changes in every view.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::Path;
+
+use super::load::{Random, Till, Topics};
+use super::node::{Closed, Node};
+use super::oracle::{self, Rows};
+use crate::support::kafka::Broker;
+use crate::support::registry::Registry;
+
+#[test]
+fn two_processes_replay_what_one_has_bound() {
+    let (topics, registry) = (filled("cluster-replay"), Registry::shared());
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::of(&topics, &registry.url()).until_end();
+    let (alone, rows) = node.clone().data_dir(dir.path()).spawn().finish();
+    let expected = oracle::expected(&topics);
+    oracle::compare(&expected, &rows);
+    let (together, rows) = pair(&node, dir.path());
+    oracle::compare(&expected, &rows);
+    same(&alone, &together);
+}
+
+#[test]
+fn one_process_replays_what_two_have_bound() {
+    let (topics, registry) = (filled("cluster-bind"), Registry::shared());
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::of(&topics, &registry.url()).until_end();
+    let (together, rows) = pair(&node, dir.path());
+    let expected = oracle::expected(&topics);
+    oracle::compare(&expected, &rows);
+    let (alone, rows) = node.workers(3).data_dir(dir.path()).spawn().finish();
+    oracle::compare(&expected, &rows);
+    same(&alone, &together);
+}
+
+fn filled(name: &str) -> Topics<'static> {
+    let topics = Topics::make(Broker::shared(), Registry::shared(), name);
+    topics.write_merchants(&mut Random(1), 100);
+    for (partition, records) in (0..).zip([12_000, 6_000, 1_500, 500]) {
+        let mut till = Till::new(11, partition as u64, 1_200_000 / records as i64);
+        topics.write(&topics.payments, partition, &till.take(&topics, records));
+    }
+    topics
+}
+
+/// Runs a node as two processes, the first of which keeps the ledger; adds up what they have.
+fn pair(node: &Node, dir: &Path) -> (Vec<Closed>, Rows) {
+    let addresses = free_addresses();
+    let process = |process| Node {
+        cluster: Some((process, addresses.clone())),
+        ..node.clone()
+    };
+    let first = process(0).data_dir(dir).spawn();
+    let second = process(1).spawn();
+    let ((mut epochs, mut rows), (others, more)) = (first.finish(), second.finish());
+    let numbers = |epochs: &[Closed]| epochs.iter().map(|closed| closed.epoch).collect::<Vec<_>>();
+    assert_eq!(
+        numbers(&epochs),
+        numbers(&others),
+        "the processes have closed different epochs"
+    );
+    for (closed, other) in epochs.iter_mut().zip(others) {
+        assert!(
+            closed.hashes.keys().eq(other.hashes.keys()),
+            "the processes have different views"
+        );
+        for (sum, hash) in closed.hashes.values_mut().zip(other.hashes.values()) {
+            *sum = sum.wrapping_add(*hash);
+        }
+    }
+    let mut shared = BTreeSet::new();
+    for (view, more) in more {
+        let rows = rows.entry(view.clone()).or_default();
+        let len = rows.len() + more.len();
+        if !more.is_empty() && !rows.is_empty() {
+            shared.insert(view.clone());
+        }
+        rows.extend(more);
+        assert_eq!(rows.len(), len, "both processes hold a row of `{view}`");
+    }
+    assert!(shared.contains("minute_spend"), "one process did all the work");
+    (epochs, rows)
+}
+
+fn same(alone: &[Closed], together: &[Closed]) {
+    assert!(alone.len() > 1, "there is but one epoch: nothing was compared");
+    assert!(
+        alone.iter().any(|closed| closed.hashes["merchant_spend"] != 0),
+        "nothing was hashed"
+    );
+    for (one, two) in alone.iter().zip(together) {
+        assert_eq!(one, two);
+    }
+    assert_eq!(alone.len(), together.len());
+}
+
+/// Two ports of the loopback, free as of now.
+fn free_addresses() -> Vec<String> {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("it is bound").to_string())
+        .collect()
+}

@@ -1,0 +1,192 @@
+//! Killed at any moment, and started again on the same ledger: nothing is lost, nothing counted twice, and no epoch that
+//! a reader has seen becomes another one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::load::{Random, Till, Topics};
+use super::node::{Closed, Node, Said};
+use super::oracle;
+use crate::support::kafka::Broker;
+use crate::support::registry::Registry;
+
+const KILLS: usize = 9;
+
+#[test]
+fn kill_9_at_any_moment_changes_nothing() {
+    let (broker, registry) = (Broker::shared(), Registry::shared());
+    let topics = Topics::make(broker, registry, "crash");
+    let dir = tempfile::tempdir().unwrap();
+    let live = Node::of(&topics, &registry.url()).data_dir(dir.path());
+    let stop = AtomicBool::new(false);
+    let mut random = Random(41);
+    let mut history: Vec<Closed> = Vec::new();
+    std::thread::scope(|scope| {
+        let _stopped = OnDrop(&stop);
+        // Records keep coming, so that every incarnation gets past the replay and is killed while it reads on.
+        scope.spawn(|| produce(&topics, &stop));
+        for kill in 0..KILLS {
+            // A restart may have another number of workers.
+            let mut process = live.clone().workers(1 + kill % 2).spawn();
+            // Of three kills one is in the replay, at least one beyond it.
+            let replayed = history.len() as u64;
+            let upto = match kill % 3 {
+                2 => random.below(replayed.max(1)),
+                _ => replayed + random.below(60),
+            };
+            let mut seen = Vec::new();
+            while seen.len() as u64 <= upto {
+                seen.extend(closed(process.next().expect("a node that was not killed runs")));
+            }
+            process.kill9();
+            // It has said more before it died than was listened to.
+            while let Some(said) = process.next() {
+                seen.extend(closed(said));
+            }
+            keep(&mut history, seen);
+        }
+    });
+    let (seen, rows) = live.until_end().workers(2).spawn().finish();
+    assert!(
+        seen.len() >= history.len(),
+        "{} epochs were seen, {} are left",
+        history.len(),
+        seen.len()
+    );
+    keep(&mut history, seen);
+    oracle::compare(&oracle::expected(&topics), &rows);
+}
+
+fn closed(said: Said) -> Option<Closed> {
+    match said {
+        Said::Closed(closed) => Some(closed),
+        Said::Open(_) => None,
+        Said::Rows(_) | Said::Failed(_) => panic!("a node that should run says {said:?}"),
+    }
+}
+
+/// What one incarnation has seen is the beginning of what another sees: the same epochs, in the same order, with the same
+/// changes in every view.
+fn keep(history: &mut Vec<Closed>, seen: Vec<Closed>) {
+    for (at, (before, now)) in history.iter().zip(&seen).enumerate() {
+        assert_eq!(before, now, "the {at}th epoch is no longer what it was");
+    }
+    assert!(seen.is_sorted_by(|a, b| a.epoch < b.epoch), "epochs went back");
+    if seen.len() > history.len() {
+        *history = seen;
+    }
+}
+
+/// A ledger that hangs: its thread is frozen, while records keep coming and all else runs.
+#[test]
+fn nothing_is_closed_before_it_is_durable() {
+    let (broker, registry) = (Broker::shared(), Registry::shared());
+    let topics = Topics::make(broker, registry, "frozen");
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::of(&topics, &registry.url()).data_dir(dir.path());
+    let stop = AtomicBool::new(false);
+    let mut seen: Vec<Closed> = Vec::new();
+    std::thread::scope(|scope| {
+        let _stopped = OnDrop(&stop);
+        scope.spawn(|| produce(&topics, &stop));
+        let mut process = node.spawn();
+        while seen.len() < 20 {
+            seen.extend(closed(process.next().expect("the node runs")));
+        }
+        let frozen = Frozen::thread(process.id(), "ledger");
+        let durable = thalweg::ledger::verify(dir.path())
+            .unwrap()
+            .last
+            .expect("epochs were closed")
+            .0;
+        // Open epochs pile up to their bound, and there they stay, however long one looks.
+        let mut looks = 0;
+        while looks < 100 {
+            match process.next().expect("the node runs") {
+                Said::Open(open) if open >= 3 => looks += 1,
+                Said::Open(_) => {}
+                said => seen.extend(closed(said)),
+            }
+            let newest = seen.last().expect("there are 20").epoch;
+            assert!(
+                newest <= durable,
+                "epoch {newest} is closed, the ledger ends with {durable}"
+            );
+        }
+        process.signal_kill();
+        frozen.reap();
+        process.kill9();
+        while let Some(said) = process.next() {
+            seen.extend(closed(said));
+        }
+    });
+    let (mut history, rows) = node.until_end().spawn().finish();
+    keep(&mut history, seen);
+    oracle::compare(&oracle::expected(&topics), &rows);
+}
+
+/// One thread of another process, stopped by ptrace. To be used by the thread that made it.
+struct Frozen(libc::pid_t);
+
+impl Frozen {
+    fn thread(process: u32, name: &str) -> Self {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+        let named = |task: &std::fs::DirEntry| {
+            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let task = tasks
+            .flatten()
+            .find(named)
+            .unwrap_or_else(|| panic!("no thread `{name}`"));
+        let thread: libc::pid_t = task.file_name().to_str().and_then(|id| id.parse().ok()).unwrap();
+        let none = std::ptr::null_mut::<libc::c_void>();
+        let mut status = 0;
+        // SAFETY: plain system calls on a thread of a child of this process.
+        let stopped = unsafe {
+            libc::ptrace(libc::PTRACE_SEIZE, thread, none, none) == 0
+                && libc::ptrace(libc::PTRACE_INTERRUPT, thread, none, none) == 0
+                && libc::waitpid(thread, &raw mut status, libc::__WALL) == thread
+        };
+        assert!(
+            stopped,
+            "thread {thread} can't be stopped: {}",
+            std::io::Error::last_os_error()
+        );
+        Self(thread)
+    }
+
+    /// Takes note of its end, once its process was killed: until then the process can't be waited for.
+    fn reap(self) {
+        let mut status = 0;
+        // SAFETY: as above.
+        while unsafe { libc::waitpid(self.0, &raw mut status, libc::__WALL) } == self.0
+            && !libc::WIFSIGNALED(status)
+            && !libc::WIFEXITED(status)
+        {}
+    }
+}
+
+/// Writes to all partitions, bit by bit, until it is told to stop.
+pub fn produce(topics: &Topics<'_>, stop: &AtomicBool) {
+    let mut tills = [3, 7, 20, 60]
+        .into_iter()
+        .zip(0..)
+        .map(|(step, p)| Till::new(23, p, step))
+        .collect::<Vec<_>>();
+    let mut merchants = Random(3);
+    while !stop.load(Ordering::Acquire) {
+        topics.write_merchants(&mut merchants, 3);
+        for ((partition, till), records) in (0..).zip(&mut tills).zip([60, 30, 10, 3]) {
+            topics.write(&topics.payments, partition, &till.take(topics, records));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Ends the producer also when a node fails the test.
+pub struct OnDrop<'a>(pub &'a AtomicBool);
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}

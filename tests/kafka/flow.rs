@@ -1,0 +1,89 @@
+//! The dataflow under test.
+
+use thalweg::prelude::*;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Payment {
+    pub id: i64,
+    pub merchant: u32,
+    pub cents: i64,
+    pub at_ms: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Merchant {
+    pub name: String,
+    pub country: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Spend {
+    pub name: String,
+    pub country: String,
+    pub n: u64,
+    pub total: i128,
+    pub top: i64,
+}
+
+pub const LATENESS: Duration = Duration::from_secs(5);
+pub const SPEND: Duration = Duration::from_secs(60);
+/// Short enough for windows to expire during the tests.
+pub const SPEND_KEEP: Duration = Duration::from_secs(15 * 60);
+pub const LANES: Duration = Duration::from_secs(180);
+pub const LANES_MAX: u32 = 4;
+
+/// Spend by merchant and minute, with the merchants' names; and by lane, without.
+pub fn spend(payments: &str, merchants: &str) -> thalweg::Flow {
+    let (payments, merchants) = (payments.to_owned(), merchants.to_owned());
+    let history = Duration::from_secs(24 * 3600);
+    dataflow("spend", move |flow: Dataflow<'_>| {
+        let merchants = flow
+            .table(
+                "merchants",
+                Kafka::topic(&merchants).avro::<Merchant>().keyed::<u32>(),
+            )
+            .key_named("merchant");
+        merchants.view_with("merchants_now", |view| view.history(history));
+        let payments = flow.source(
+            "payments",
+            Kafka::topic(&payments)
+                .avro::<Payment>()
+                .event_time(|p| EventTime::from_millis(p.at_ms))
+                .lateness(LATENESS)
+                // Never: what is late is then decided by the log alone.
+                .idle_after(Duration::from_secs(24 * 3600)),
+        );
+        let spend = payments
+            .key_by("merchant", |p| p.merchant)
+            .window("spend", Tumbling::of(SPEND))
+            .keep(SPEND_KEEP)
+            .aggregate(|a| (a.count(), a.sum(|p| p.cents), a.max(|p| p.cents)));
+        spend.view_with("minute_spend", |view| {
+            view.history(history).fields(["n", "total", "top"])
+        });
+        spend
+            .join("named", &merchants, |_, (n, total, top), m| Spend {
+                name: m.name.clone(),
+                country: m.country.clone(),
+                n,
+                total,
+                top,
+            })
+            .view_with("merchant_spend", |view| view.history(history));
+        payments
+            .key_by("lane", |p| p.merchant % LANES_MAX)
+            .window("lanes", Tumbling::of(LANES))
+            .aggregate(|a| (a.count(), a.sum(|p| p.cents)))
+            .view_with("lane_spend", |view| view.history(history).fields(["n", "total"]));
+    })
+}
+
+/// All views of [`spend`] whose rows the oracle knows.
+pub const VIEWS: [&str; 6] = [
+    "lane_spend",
+    "merchant_spend",
+    "merchants.dead_letters",
+    "merchants_now",
+    "minute_spend",
+    "payments.dead_letters",
+];

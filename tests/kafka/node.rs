@@ -1,0 +1,379 @@
+//! The engine as a process of its own, to be killed; and what it tells of itself, also when it runs in this process.
+//!
+//! A node prints lines that begin with `@`: one for each closed epoch with every view's hash, and at the end its rows or
+//! the error. They are written before anything else happens, so that what was printed was true when it was printed.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use thalweg::codec::registry::Registry;
+use thalweg::position::{PartitionId, SourceId};
+use thalweg::runtime::{Cluster, Service, Settings, Store};
+use thalweg::source::Environment;
+use thalweg::time::Epoch;
+use thalweg::view::schema::Numbers;
+use thalweg::view::serve::RowsQuery;
+use thalweg::view::{AsOf, Moment, Views};
+
+use super::load::Topics;
+use super::oracle::{self, Rows};
+use super::{PATIENCE, eventually, flow};
+
+const ASKED: &str = "THALWEG_TEST_NODE";
+
+/// What a node is to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Node {
+    pub kafka: String,
+    pub registry: String,
+    pub payments: String,
+    pub merchants: String,
+    /// Where the ledger is; in memory without.
+    pub data_dir: Option<PathBuf>,
+    pub workers: usize,
+    /// This process's number, and all processes' addresses.
+    pub cluster: Option<(usize, Vec<String>)>,
+    pub until_end: bool,
+}
+
+/// A closed epoch, with the hash of its changes in each view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    pub epoch: u64,
+    pub hashes: BTreeMap<String, u64>,
+}
+
+/// What a node says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Said {
+    Closed(Closed),
+    /// How many epochs are open; said now and then.
+    Open(i64),
+    Rows(Rows),
+    Failed(String),
+}
+
+impl Node {
+    pub fn of(topics: &Topics<'_>, registry: &str) -> Self {
+        Self {
+            kafka: topics.broker.bootstrap(),
+            registry: registry.to_owned(),
+            payments: topics.payments.clone(),
+            merchants: topics.merchants.clone(),
+            data_dir: None,
+            workers: 1,
+            cluster: None,
+            until_end: false,
+        }
+    }
+
+    pub fn data_dir(mut self, dir: &Path) -> Self {
+        self.data_dir = Some(dir.to_owned());
+        self
+    }
+
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    pub fn until_end(mut self) -> Self {
+        self.until_end = true;
+        self
+    }
+
+    /// Starts the dataflow in this process.
+    pub fn start(&self) -> thalweg::Result<Service> {
+        let store = self
+            .data_dir
+            .clone()
+            .map_or(Store::Memory(Default::default()), Store::Directory);
+        let env = Environment {
+            kafka: self.kafka.clone(),
+            registry: Some(Registry::new(&self.registry, tokio().clone())?),
+            group: "tests".into(),
+            ..Environment::default()
+        };
+        let cluster = self
+            .cluster
+            .clone()
+            .map(|(process, addresses)| Cluster { process, addresses });
+        let (workers, until_end) = (self.workers, self.until_end);
+        let settings = Settings {
+            workers,
+            until_end,
+            cluster,
+            store,
+            env,
+            hashed: true,
+            ..Settings::default()
+        };
+        Service::start(&flow::spend(&self.payments, &self.merchants), settings)
+    }
+
+    /// Starts it as a process.
+    pub fn spawn(&self) -> Process {
+        let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
+        command
+            .args(["--exact", "kafka::node", "--nocapture", "--test-threads=1"])
+            .env(ASKED, serde_json::to_string(self).expect("settings are plain"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        // SAFETY: only prctl is called between fork and exec.
+        unsafe {
+            // Gone with the test that started it, however that ends.
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let mut child = command.spawn().expect("the test binary can be run");
+        let (out, mut err) = (
+            child.stdout.take().expect("piped"),
+            child.stderr.take().expect("piped"),
+        );
+        let (say, said) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                // The last line of a killed process may be half a line.
+                let message = line
+                    .split_once('@')
+                    .and_then(|(_, line)| serde_json::from_str(line).ok());
+                if message.is_some_and(|message| say.send(message).is_err()) {
+                    return;
+                }
+            }
+        });
+        let (tell, told) = channel();
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _end = err.read_to_end(&mut text);
+            let _gone = tell.send(String::from_utf8_lossy(&text).into_owned());
+        });
+        Process {
+            child,
+            said,
+            stderr: told,
+        }
+    }
+}
+
+/// A node that runs.
+pub struct Process {
+    child: Child,
+    said: Receiver<Said>,
+    stderr: Receiver<String>,
+}
+
+impl Process {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next thing that it says; nothing once it has ended.
+    pub fn next(&mut self) -> Option<Said> {
+        match self.said.recv_timeout(PATIENCE) {
+            Ok(said) => Some(said),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                self.kill9();
+                panic!(
+                    "a node has said nothing for {PATIENCE:?}; its log:\n{}",
+                    self.stderr()
+                );
+            }
+        }
+    }
+
+    /// Kills it without waiting for its end.
+    pub fn signal_kill(&mut self) {
+        let _gone = self.child.kill();
+    }
+
+    /// Kills it as a loss of power would, but for the disk; what it said until then can still be heard.
+    pub fn kill9(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+
+    /// All that it says up to its end, which has to be a good one: its epochs, and its rows.
+    pub fn finish(mut self) -> (Vec<Closed>, Rows) {
+        let mut epochs = Vec::new();
+        while let Some(said) = self.next() {
+            match said {
+                Said::Closed(closed) => epochs.push(closed),
+                Said::Open(_) => {}
+                Said::Rows(rows) => return (epochs, rows),
+                Said::Failed(error) => panic!("a node failed: {error}\n{}", self.stderr()),
+            }
+        }
+        self.kill9();
+        panic!("a node ended without a result; its log:\n{}", self.stderr());
+    }
+
+    fn stderr(&self) -> String {
+        self.stderr
+            .recv_timeout(Duration::from_secs(5))
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+/// The body of the child process.
+pub fn run_if_asked() {
+    let Ok(asked) = std::env::var(ASKED) else { return };
+    let node: Node = serde_json::from_str(&asked).expect("the parent says what to run");
+    let service = match node.start() {
+        Ok(service) => service,
+        Err(error) => return say(&Said::Failed(error.to_string())),
+    };
+    let mut told = Epoch::ZERO;
+    for turn in 0_u64.. {
+        let finished = service.is_finished();
+        if turn % 8 == 0 {
+            say(&Said::Open(service.metrics().epochs.in_flight.get()));
+        }
+        for closed in closed_since(service.views(), &mut told) {
+            say(&Said::Closed(closed));
+        }
+        if finished {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    match service.join() {
+        Ok(views) => say(&Said::Rows(rows(&views))),
+        Err(error) => say(&Said::Failed(error.to_string())),
+    }
+}
+
+fn say(said: &Said) {
+    println!("@{}", serde_json::to_string(said).expect("messages are plain"));
+}
+
+/// The epochs that were closed after `told`, which is set to the newest one.
+pub fn closed_since(views: &Views, told: &mut Epoch) -> Vec<Closed> {
+    let mut closed = Vec::new();
+    let mut next = views.closed();
+    while let Some(moment) = next.filter(|moment| moment.epoch > *told) {
+        let hash = |name: &String| Some((name.clone(), views.get(name)?.hash(moment.epoch)?));
+        closed.push(Closed {
+            epoch: moment.epoch.0,
+            hashes: views.names().iter().filter_map(hash).collect(),
+        });
+        next = views.moment(AsOf::Epoch(Epoch(moment.epoch.0 - 1))).ok();
+    }
+    closed.reverse();
+    *told = closed.last().map_or(*told, |last| Epoch(last.epoch));
+    closed
+}
+
+/// All rows of all views as of the newest closed epoch, in the oracle's form. Of a cluster: those of this process.
+pub fn rows(views: &Views) -> Rows {
+    views
+        .closed()
+        .map_or_else(Rows::new, |moment| rows_at(views, &moment))
+}
+
+/// The same as of a moment.
+pub fn rows_at(views: &Views, moment: &Moment) -> Rows {
+    let mut all = Rows::new();
+    for serve in views.all() {
+        let rows = all.entry(serve.spec().name.clone()).or_default();
+        let mut cursor = None;
+        loop {
+            let query = RowsQuery {
+                limit: 1000,
+                cursor: cursor.take(),
+                ..RowsQuery::default()
+            };
+            let page = serve
+                .rows(&query, moment)
+                .unwrap_or_else(|error| panic!("{}: {error}", serve.spec().name));
+            for row in &page.rows {
+                let mut json = Vec::new();
+                serve.schema().write_row(&row.row, Numbers::default(), &mut json);
+                let new = rows.insert(oracle::normal(&String::from_utf8_lossy(&json)));
+                assert!(new, "{} has a row twice", serve.spec().name);
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+    }
+    all
+}
+
+/// Waits until everything that was written is counted.
+pub fn caught_up(service: &Service, topics: &Topics<'_>) {
+    let of = |source: &str, topic: &str| {
+        let source = SourceId::of(source);
+        topics
+            .ends(topic)
+            .into_iter()
+            .map(move |(partition, end)| (PartitionId { source, partition }, end - 1))
+    };
+    let ends: Vec<_> = of("payments", &topics.payments)
+        .chain(of("merchants", &topics.merchants))
+        .collect();
+    reached(service, &ends);
+}
+
+/// Waits until the records at these offsets are counted.
+pub fn reached(service: &Service, offsets: &[(PartitionId, i64)]) {
+    let look = || {
+        if let Some(error) = service.halt().error() {
+            panic!("halted: {error}");
+        }
+        service.views().closed().filter(|moment| moment.reached(offsets))
+    };
+    let closed = || {
+        service
+            .views()
+            .closed()
+            .map(|moment| (moment.epoch, moment.positions.clone()))
+    };
+    eventually("all records are counted", look, || {
+        format!("wanted {offsets:?}, has {:?}", closed())
+    });
+}
+
+/// Waits for the end of a service in this process.
+pub fn joined(service: Service) -> thalweg::Result<std::sync::Arc<Views>> {
+    let deadline = Instant::now() + PATIENCE;
+    while !service.is_finished() {
+        if Instant::now() > deadline {
+            let closed = service.views().closed();
+            panic!("the service has not ended within {PATIENCE:?}; newest closed: {closed:#?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    service.join()
+}
+
+/// The runtime of everything asynchronous.
+pub fn tokio() -> &'static tokio::runtime::Handle {
+    static RUNTIME: std::sync::OnceLock<tokio::runtime::Runtime> = std::sync::OnceLock::new();
+    let built = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+    };
+    RUNTIME
+        .get_or_init(|| built().expect("a runtime can be built"))
+        .handle()
+}
