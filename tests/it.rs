@@ -3,4 +3,5 @@
 mod house;
 mod kafka;
 mod model;
+mod readme;
 mod support;
