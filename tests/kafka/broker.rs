@@ -26,6 +26,10 @@ struct Reading {
 }
 
 impl Reading {
+    #[allow(
+        clippy::arc_with_non_send_sync,
+        reason = "an intake takes its rules so, and stays on one thread"
+    )]
     fn of(broker: &Broker, topic: &str, from: i64) -> Self {
         let env = Environment {
             kafka: broker.bootstrap(),
