@@ -265,7 +265,7 @@ impl<'s> Dataflow<'s> {
         let source = SourceId::of(name);
         let timed = opened.rules.timed;
         context.plan.borrow_mut().source(source, name, &opened);
-        let (rules, reader, reads) = (Arc::new(opened.rules), opened.reader, context.reads);
+        let (rules, reader, reads) = (Rc::new(opened.rules), opened.reader, context.reads);
         let make = |waker: Waker| {
             let reader = if reads { reader(waker) } else { Ok(Opened::<T>::no_reader()) };
             // An error of one worker alone must not leave the others waiting in the middle of a build.

@@ -100,7 +100,7 @@ pub struct Ingest<T> {
     /// Its reader on this worker.
     pub reader: Box<dyn Reader<T>>,
     /// What to make of times.
-    pub rules: Arc<TimeRules<T>>,
+    pub rules: Rc<TimeRules<T>>,
     /// Bounds.
     pub bounds: Bounds,
     /// The worker's desk.

@@ -14,6 +14,7 @@ pub mod generator;
 pub mod kafka;
 pub mod memory;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -244,7 +245,7 @@ pub struct DeadLetter {
 pub struct Intake<T> {
     id: PartitionId,
     step: Arc<str>,
-    rules: Arc<TimeRules<T>>,
+    rules: Rc<TimeRules<T>>,
     /// Event times beyond this are refused.
     pub limit: EventTime,
     /// Highest valid event time so far.
@@ -263,7 +264,7 @@ pub struct Intake<T> {
 
 impl<T> Intake<T> {
     /// For one partition of one source.
-    pub fn new(source: SourceId, step: Arc<str>, partition: u32, rules: Arc<TimeRules<T>>) -> Self {
+    pub fn new(source: SourceId, step: Arc<str>, partition: u32, rules: Rc<TimeRules<T>>) -> Self {
         Self {
             id: PartitionId { source, partition },
             step,

@@ -12,7 +12,7 @@
 //!         .key_by("merchant", |p| p.merchant)
 //!         .window("spend", Tumbling::of(Duration::from_secs(60)))
 //!         .aggregate(|a| a.sum(|p| p.cents))
-//!         .view("spend");
+//!         .view("merchant_spend");
 //! }
 //!
 //! let mut test = Harness::of(dataflow("spend", spend));
@@ -24,8 +24,8 @@
 //! #[derive(Debug, PartialEq, Deserialize)]
 //! struct Row { merchant: u32, value: i128 }
 //! let run = test.workers(2).run()?;
-//! assert_eq!(run.rows::<Row>("spend", first)?, [Row { merchant: 7, value: 250 }]);
-//! assert_eq!(run.rows::<Row>("spend", second)?, [Row { merchant: 7, value: 400 }]);
+//! assert_eq!(run.rows::<Row>("merchant_spend", first)?, [Row { merchant: 7, value: 250 }]);
+//! assert_eq!(run.rows::<Row>("merchant_spend", second)?, [Row { merchant: 7, value: 400 }]);
 //! # Ok::<(), thalweg::Error>(())
 //! ```
 //!

@@ -79,8 +79,8 @@ fn demo(demo: &Demo) -> Result<()> {
         let draw = next(&mut seed);
         // Squaring favours low numbers: merchant 0 is paid ten times as often as merchant 99.
         let merchant = ((draw % 1000).pow(2) * u64::from(MERCHANTS) / 1_000_000) as u32;
-        let merchant = if draw % 7 == 0 { 42 } else { merchant };
-        let delay_ms = if draw % 50 == 0 { (draw >> 20) % 4000 } else { 0 } as i64;
+        let merchant = if draw.is_multiple_of(7) { 42 } else { merchant };
+        let delay_ms = if draw.is_multiple_of(50) { (draw >> 20) % 4000 } else { 0 } as i64;
         let cents = 100 + ((draw >> 32) % 20_000) as i64;
         events.send(partition, &Payment { id, merchant, cents, at_ms: now().millis() - delay_ms })
     })

@@ -86,7 +86,7 @@ impl<'s, D: Record, C: Clock> Collection<'s, D, C> {
     /// Each row that is there, once.
     #[track_caller]
     pub fn distinct(&self, name: &str) -> Self {
-        self.context.step(name, Kind::Distinct, &[self.step.clone()]);
+        self.context.step(name, Kind::Distinct, std::slice::from_ref(&self.step));
         self.with(self.inner.clone().distinct())
     }
 
@@ -143,7 +143,7 @@ impl<'s, D: Record> Collection<'s, D> {
         name: &str,
         step: impl for<'i> FnOnce(Loop<'i>, Collection<'i, D, Round>) -> Collection<'i, D, Round>,
     ) -> Collection<'s, D> {
-        let named = self.context.step(name, Kind::Iterate, &[self.step.clone()]);
+        let named = self.context.step(name, Kind::Iterate, std::slice::from_ref(&self.step));
         let (context, sources) = (self.context.clone(), self.sources.clone());
         let inner = self.inner.clone().iterate(|scope, rows| {
             let inside = Collection { inner: rows, context: context.clone(), flow: None, sources, step: named };

@@ -165,7 +165,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
     #[track_caller]
     pub fn window(self, name: &str, assigner: impl Assign) -> Windows<'s, K, T> {
         let context = self.stream.flow.context();
-        let step = context.step(name, Kind::Window, &[self.stream.step.clone()]);
+        let step = context.step(name, Kind::Window, std::slice::from_ref(&self.stream.step));
         if self.stream.sources.is_empty() {
             let at = std::panic::Location::caller();
             context.mistake(format!("window `{name}` at {at} is over a stream without event time: it would never close"));

@@ -273,7 +273,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     /// Like [`Table::view`], with settings: `table.view_with("spend", |v| v.history(Duration::from_secs(600)))`.
     #[track_caller]
     pub fn view_with(&self, name: &str, settings: impl FnOnce(View) -> View) -> &Self {
-        self.flow.context().step(name, Kind::View, &[self.meta.step.clone()]);
+        self.flow.context().step(name, Kind::View, std::slice::from_ref(&self.meta.step));
         let mut spec = ViewSpec::new(name);
         spec.key = self.meta.names.clone();
         spec.sources = self.meta.sources.to_vec();

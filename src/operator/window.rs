@@ -180,14 +180,13 @@ const PANE_KEPT_MAX: usize = 1 << 18;
 impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
     /// Folds an event into its windows; `false` if it is late for all of them.
     fn add(&mut self, event: &Timed<T>) -> bool {
-        if let Some((window, _)) = self.panes.get(self.last).filter(|_| self.disjoint) {
-            if window.start <= event.time && event.time < window.end {
-                let on_time = window.end > event.horizon;
-                if on_time {
-                    self.fold_into(self.last, event);
-                }
-                return on_time;
+        let last = self.panes.get(self.last).map(|(window, _)| *window).filter(|_| self.disjoint);
+        if let Some(window) = last.filter(|window| window.start <= event.time && event.time < window.end) {
+            let on_time = window.end > event.horizon;
+            if on_time {
+                self.fold_into(self.last, event);
             }
+            return on_time;
         }
         let mut windows = std::mem::take(&mut self.windows);
         windows.clear();

@@ -93,7 +93,7 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
     let wake = worker.sync_activator_for(vec![worker.index()]);
     shared.halt.on_halt(Waker::of(wake));
 
-    let first = worker.index() % shared.settings.workers == 0;
+    let first = worker.index().is_multiple_of(shared.settings.workers);
     let served = if first { shared.views.all() } else { Vec::new() };
     let served = served.into_iter().map(|view| (shared.metrics.view(&view.spec().name), view)).collect();
     let (passed, measured) = (Epoch::ZERO, clock::instant());

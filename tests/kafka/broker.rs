@@ -1,6 +1,7 @@
 //! A broker that dies in the midst of it and comes back, and a topic that never was.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use thalweg::Kind;
@@ -42,7 +43,7 @@ impl Reading {
             SourceId::of("numbers"),
             "numbers".into(),
             0,
-            Arc::new(opened.rules),
+            Rc::new(opened.rules),
         );
         let progress = Progress {
             position: from,
