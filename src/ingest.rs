@@ -51,7 +51,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            records_max: 200_000,
+            records_max: 500_000,
             bytes_max: 64 << 20,
             batch_max: 4096,
             skew_max: Duration::from_secs(30),

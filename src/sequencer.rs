@@ -102,7 +102,7 @@ pub enum Next {
 /// then costs far less: aggregates are combined further, and rows change once an epoch, however many records they have.
 const BUSY_RECORDS: u64 = 8_192;
 /// Such an epoch opens when it has so many records…
-const ENOUGH_RECORDS: u64 = 100_000;
+const ENOUGH_RECORDS: u64 = 250_000;
 /// … or has waited for so many intervals.
 const BUSY_INTERVALS: u32 = 10;
 

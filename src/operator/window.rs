@@ -86,7 +86,8 @@ pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
 ) -> Streams<'s, K, F::Out> {
     let Spec { name, key, assign, fold, keep, sources, desk, late: count } = spec;
     let (partials, late) = combine(events, &name, key, assign, fold.clone(), count);
-    let changes = merge(partials, &name, Merge { fold, keep, windows: BTreeMap::new() }, sources, desk);
+    let state = Merge { fold, keep, windows: BTreeMap::new(), packed: EventTime::MIN };
+    let changes = merge(partials, &name, state, sources, desk);
     (changes, late)
 }
 
@@ -227,7 +228,46 @@ struct Merge<K, S, F> {
     fold: Rc<F>,
     keep: Duration,
     /// By end and then start, so that those to expire come first.
-    windows: BTreeMap<(EventTime, EventTime), HashTable<Slot<K, S>>>,
+    windows: BTreeMap<(EventTime, EventTime), Pane<K, S>>,
+    /// Windows that end up to here have been packed.
+    packed: EventTime,
+}
+
+/// The aggregates of one window.
+enum Pane<K, S> {
+    Open(HashTable<Slot<K, S>>),
+    /// The watermark has passed the window's end, so nothing on time is to come: half the memory, until it expires.
+    Packed(Box<[(K, S)]>),
+}
+
+impl<K: Record, S> Pane<K, S> {
+    /// To fold something in.
+    fn open(&mut self) -> &mut HashTable<Slot<K, S>> {
+        if let Pane::Packed(rows) = self {
+            let mut table = HashTable::with_capacity(rows.len());
+            for (key, state) in std::mem::take(rows) {
+                let slot = Slot { route: route(&key), key, state, epoch: Epoch::ZERO, at: 0 };
+                table.insert_unique(slot.route, slot, |slot| slot.route);
+            }
+            *self = Pane::Open(table);
+        }
+        match self {
+            Pane::Open(table) => table,
+            Pane::Packed(_) => unreachable!("was just opened"),
+        }
+    }
+
+    fn rows(self) -> Box<[(K, S)]> {
+        match self {
+            Pane::Open(table) => table.into_iter().map(|slot| (slot.key, slot.state)).collect(),
+            Pane::Packed(rows) => rows,
+        }
+    }
+
+    fn pack(&mut self) {
+        let pane = std::mem::replace(self, Pane::Packed(Box::default()));
+        *self = Pane::Packed(pane.rows());
+    }
 }
 
 struct Slot<K, S> {
@@ -281,8 +321,8 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
         F: Aggregate<T, State = S>,
     {
         let Partial { route, key, window, state } = partial;
-        let pane = self.windows.entry((window.end, window.start)).or_default();
-        match pane.entry(route, |slot| slot.key == key, |slot| slot.route) {
+        let pane = self.windows.entry((window.end, window.start)).or_insert_with(|| Pane::Open(HashTable::new()));
+        match pane.open().entry(route, |slot| slot.key == key, |slot| slot.route) {
             hashbrown::hash_table::Entry::Vacant(vacant) => {
                 let new = Some(self.fold.finish(&state));
                 changes.push(Change { key: Windowed { key: key.clone(), window }, old: None, new });
@@ -301,7 +341,7 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
         }
     }
 
-    /// Retracts the rows of windows that closed longer ago than they are kept.
+    /// Retracts the rows of windows that closed longer ago than they are kept, and packs those of windows that are closed.
     fn expire<T>(&mut self, watermark: EventTime, changes: &mut Vec<Change<Windowed<K>, F::Out>>)
     where
         F: Aggregate<T, State = S>,
@@ -312,11 +352,17 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
                 break;
             }
             let window = Window { start, end };
-            changes.extend(first.remove().into_iter().map(|slot| Change {
-                old: Some(self.fold.finish(&slot.state)),
+            changes.extend(first.remove().rows().into_iter().map(|(key, state)| Change {
+                old: Some(self.fold.finish(&state)),
                 new: None,
-                key: Windowed { key: slot.key, window },
+                key: Windowed { key, window },
             }));
+        }
+        if watermark > self.packed {
+            // An end is part of the bound: windows that end at the watermark are over.
+            let over = (self.packed.max(EventTime(i64::MIN + 1)), EventTime::MIN)..=(watermark, EventTime::MAX);
+            self.windows.range_mut(over).for_each(|(_, pane)| pane.pack());
+            self.packed = watermark;
         }
     }
 }
