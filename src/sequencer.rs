@@ -11,6 +11,8 @@
 //! fewer than `epochs_in_flight_max` are unfinished: under load epochs grow by themselves. What is bound is exactly what
 //! the readers reported; nothing here depends on which worker read a partition.
 
+mod topology;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +21,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
-use crate::source::Topology;
 use crate::time::{Epoch, EventTime};
 
 /// How far a reader has read one partition. The counts go up from the reader's start.
@@ -312,47 +313,6 @@ impl Sequencer {
             self.orders.push(Order::Durable(self.last));
             self.orders.push(Order::Live);
         }
-    }
-
-    /// What a source looks like from outside. Partitions that are new start at the log's start.
-    pub fn topology(&mut self, source: SourceId, topology: &Topology, now: Now) -> Result<()> {
-        let name = self.sources.get(&source).map_or_else(String::new, |s| s.name.clone());
-        match self.topics.get(&source) {
-            Some(known) if *known != topology.topic => {
-                return Err(Error::integrity(format!("the topic of source `{name}` was deleted and made again"))
-                    .detail(format!("the ledger binds topic id {known:?}, the broker has {:?}", topology.topic))
-                    .hint("offsets of the new topic mean other records: start afresh with an empty data directory"));
-            }
-            Some(_) => {}
-            None => {
-                self.topics.insert(source, topology.topic);
-                self.new_topics.push((source, topology.topic));
-            }
-        }
-        let known = self.partitions.keys().filter(|id| id.source == source).count();
-        if topology.partitions.len() < known {
-            return Err(Error::integrity(format!("the topic of source `{name}` has lost partitions"))
-                .detail(format!("the ledger binds {known}, the broker has {}", topology.partitions.len())));
-        }
-        for facts in &topology.partitions {
-            let id = PartitionId { source, partition: facts.partition };
-            match self.partitions.get(&id) {
-                None => self.assign(id, facts.start, now.mono),
-                Some(partition) if partition.read_to() < facts.start => {
-                    let bound = partition.read_to();
-                    return Err(Error::integrity(format!("source `{name}` has lost records that were not read yet"))
-                        .detail(format!(
-                            "partition {}: read up to offset {bound}, the log now begins at {}",
-                            facts.partition, facts.start
-                        ))
-                        .hint("raise the topic's retention; to go on without them, start afresh with an empty data directory"));
-                }
-                Some(_) => {}
-            }
-            let partition = self.partitions.get_mut(&id).expect("known or just assigned");
-            partition.end = Some(partition.end.unwrap_or(facts.end));
-        }
-        Ok(())
     }
 
     /// What a reader says.

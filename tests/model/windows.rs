@@ -352,7 +352,7 @@ proptest! {
         let feed = |test: &mut Harness, n: usize| {
             log.feed(test, "items", n);
             more.feed(test, "more", n);
-            names.feed(test, "names", n);
+            names.feed_backwards(test, "names", n);
         };
         check(&dataflow("windows", build), &runs, feed, &expected, project)?;
     }
