@@ -12,6 +12,7 @@
 //! the readers reported; nothing here depends on which worker read a partition.
 
 pub mod message;
+mod topology;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +21,6 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
 use crate::sequencer::message::{Order, ReadTo, Report};
-use crate::source::Topology;
 use crate::time::{Epoch, EventTime};
 
 /// What the sequencer has to know of a source.
@@ -260,47 +260,6 @@ impl Sequencer {
             self.orders.push(Order::Durable(self.last));
             self.orders.push(Order::Live);
         }
-    }
-
-    /// What a source looks like from outside. Partitions that are new start at the log's start.
-    pub fn topology(&mut self, source: SourceId, topology: &Topology, now: Now) -> Result<()> {
-        let name = self.sources.get(&source).map_or_else(String::new, |s| s.name.clone());
-        match self.topics.get(&source) {
-            Some(known) if *known != topology.topic => {
-                return Err(Error::integrity(format!("the topic of source `{name}` was deleted and made again"))
-                    .detail(format!("the ledger binds topic id {known:?}, the broker has {:?}", topology.topic))
-                    .hint("offsets of the new topic mean other records: start afresh with an empty data directory"));
-            }
-            Some(_) => {}
-            None => {
-                self.topics.insert(source, topology.topic);
-                self.new_topics.push((source, topology.topic));
-            }
-        }
-        let known = self.partitions.keys().filter(|id| id.source == source).count();
-        if topology.partitions.len() < known {
-            return Err(Error::integrity(format!("the topic of source `{name}` has lost partitions"))
-                .detail(format!("the ledger binds {known}, the broker has {}", topology.partitions.len())));
-        }
-        for facts in &topology.partitions {
-            let id = PartitionId { source, partition: facts.partition };
-            match self.partitions.get(&id) {
-                None => self.assign(id, facts.start, now.mono),
-                Some(partition) if partition.read_to() < facts.start => {
-                    let bound = partition.read_to();
-                    return Err(Error::integrity(format!("source `{name}` has lost records that were not read yet"))
-                        .detail(format!(
-                            "partition {}: read up to offset {bound}, the log now begins at {}",
-                            facts.partition, facts.start
-                        ))
-                        .hint("raise the topic's retention; to go on without them, start afresh with an empty data directory"));
-                }
-                Some(_) => {}
-            }
-            let partition = self.partitions.get_mut(&id).expect("known or just assigned");
-            partition.end = Some(partition.end.unwrap_or(facts.end));
-        }
-        Ok(())
     }
 
     /// What a reader says.

@@ -248,10 +248,9 @@ fn commands_do_what_the_page_says() {
         let at = format!("README.md:{}", block.line);
         match (block.language.as_str(), printed.take()) {
             ("sh", _) => {
-                printed = commands(&block.text)
-                    .iter()
-                    .filter_map(|command| check(command, &binary, &demo))
-                    .last()
+                for command in commands(&block.text) {
+                    printed = check(&command, &binary, &demo).or(printed);
+                }
             }
             ("json", Some(answer)) => {
                 let said = serde_json::from_str(&block.text).unwrap_or_else(|error| panic!("{at}: {error}"));

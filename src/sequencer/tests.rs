@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::source::PartitionFacts;
+use crate::source::{PartitionFacts, Topology};
 
 const A: SourceId = SourceId(1);
 const MS: Duration = Duration::from_millis(1);
@@ -487,7 +487,7 @@ fn a_ledger_of_another_dataflow_is_refused() {
 /// How epochs grow.
 mod growth {
     use super::super::*;
-    use crate::source::PartitionFacts;
+    use crate::source::{PartitionFacts, Topology};
 
     const MS: Duration = Duration::from_millis(1);
     const ID: PartitionId = PartitionId { source: SourceId(1), partition: 0 };
@@ -551,4 +551,24 @@ mod growth {
         read_to(&mut sequencer, 10 + 3 * ENOUGH_RECORDS);
         assert_eq!(opened(&mut sequencer, 65), None, "whatever comes, never before the interval is over");
     }
+}
+
+#[test]
+fn schemas_are_bound_once_and_two_verdicts_are_refused() {
+    let seen = |id, fingerprint| Report::Schema(SchemaSeen { source: A, id, fingerprint });
+    let mut s = live(1);
+    for report in [seen(1, Some(7)), seen(2, None), seen(1, Some(7)), Report::Read(read(0, 1, 1))] {
+        s.report(report).unwrap();
+    }
+    let first = open(&mut s, at(1, 10 * MS));
+    assert_eq!(first.schemas.iter().map(|s| (s.id, s.fingerprint)).collect::<Vec<_>>(), [(1, Some(7)), (2, None)]);
+    s.report(seen(2, None)).unwrap();
+    s.report(Report::Read(read(0, 2, 2))).unwrap();
+    assert_eq!(open(&mut s, at(2, 20 * MS)).schemas, []);
+    let error = s.report(seen(2, Some(9))).unwrap_err();
+    assert!(error.to_string().contains("two answers for schema id 2\n  bound: unknown, now: 0000000000000009"), "{error}");
+    // What a replay was told of counts as bound, too.
+    let mut again = Sequencer::new(settings(Cuts::Clock { interval: MS }), vec![rules()]);
+    again.replay(first, at(1, MS)).unwrap();
+    assert!(again.report(seen(1, Some(7))).is_ok() && again.report(seen(1, Some(8))).is_err());
 }

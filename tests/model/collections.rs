@@ -125,7 +125,7 @@ proptest! {
             put("reach_view", counted(closure(&once)));
         }
         let feed = |test: &mut Harness, n: usize| {
-            edges.feed(test, "edges", n);
+            edges.feed_backwards(test, "edges", n);
             marks.feed(test, "marks", n);
         };
         check(&dataflow("collections", build), &runs, feed, &expected, |_, row| row)?;

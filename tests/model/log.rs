@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use thalweg::Event;
 use thalweg::codec::Cause;
 use thalweg::dataflow::Flow;
 use thalweg::testing::Harness;
+use thalweg::{Event, EventTime};
 
 /// How many epochs every log has.
 pub const EPOCHS: usize = 6;
@@ -75,12 +75,21 @@ pub fn logs<S: std::fmt::Debug + Clone + 'static, T: std::fmt::Debug + Clone + '
 impl<T: Event> Log<T> {
     /// Feeds what epoch `n` brings.
     pub fn feed(&self, test: &mut Harness, source: &str, n: usize) {
+        self.feed_stamped(test, source, n, |_| 0);
+    }
+
+    /// The same, with the log's timestamps running backwards: of no meaning to a table.
+    pub fn feed_backwards(&self, test: &mut Harness, source: &str, n: usize) {
+        self.feed_stamped(test, source, n, |i| -(100 * n as i64) - i as i64);
+    }
+
+    fn feed_stamped(&self, test: &mut Harness, source: &str, n: usize, stamp: impl Fn(usize) -> i64) {
         for partition in 0..self.partitions {
             test.feed::<T>(source, partition, []);
         }
-        for (partition, given) in &self.epochs[n].records {
+        for (i, (partition, given)) in self.epochs[n].records.iter().enumerate() {
             match given {
-                Given::Value(value) => test.feed(source, *partition, [value.clone()]),
+                Given::Value(value) => test.feed_at(source, *partition, [(EventTime(stamp(i)), value.clone())]),
                 Given::Undecodable => test.feed_dead::<T>(source, *partition, Cause::JsonSyntax),
             };
         }
@@ -235,7 +244,7 @@ fn parse(text: &str) -> Value {
 /// The usual settings: few cases, as each runs the engine; `PROPTEST_CASES` asks for more.
 pub fn config() -> ProptestConfig {
     let default = ProptestConfig::default();
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 16 };
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 32 };
     ProptestConfig { cases, max_shrink_iters: 300, failure_persistence: None, ..default }
 }
 

@@ -173,8 +173,8 @@ proptest! {
             Value::Object(row)
         };
         let feed = |test: &mut Harness, n: usize| {
-            users.feed(test, "users", n);
-            cities.feed(test, "cities", n);
+            users.feed_backwards(test, "users", n);
+            cities.feed_backwards(test, "cities", n);
         };
         check(&dataflow("tables", build), &runs, feed, &expected, project)?;
     }

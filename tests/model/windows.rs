@@ -193,13 +193,12 @@ fn exact_sum(values: &[f64]) -> f64 {
             break;
         }
     }
-    if let Some(next) = partials.last() {
-        if (rest < 0.0 && *next < 0.0) || (rest > 0.0 && *next > 0.0) {
-            let doubled = rest * 2.0;
-            let sum = total + doubled;
-            if doubled == sum - total {
-                total = sum;
-            }
+    let same_sign = |next: &f64| (rest < 0.0 && *next < 0.0) || (rest > 0.0 && *next > 0.0);
+    if partials.last().is_some_and(same_sign) {
+        let doubled = rest * 2.0;
+        let sum = total + doubled;
+        if doubled == sum - total {
+            total = sum;
         }
     }
     total + 0.0
@@ -352,7 +351,7 @@ proptest! {
         let feed = |test: &mut Harness, n: usize| {
             log.feed(test, "items", n);
             more.feed(test, "more", n);
-            names.feed(test, "names", n);
+            names.feed_backwards(test, "names", n);
         };
         check(&dataflow("windows", build), &runs, feed, &expected, project)?;
     }
