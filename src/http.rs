@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  client ─▶ connection ─▶ route ─▶ params ─▶ moment ─────▶ view ─▶ bytes ─▶ client
-//!            (hyper)                          newest closed,          JSON written once, straight from the row
+//!            (hyper)       (axum)             newest closed,          JSON written once, straight from the row
 //!                                             as_of, after + wait
 //!
 //!  GET  /v1/views                   what there is             GET /health/live    the process runs
@@ -13,9 +13,9 @@
 //!  GET  /v1/epochs/{epoch}          what an epoch contains
 //! ```
 //!
-//! The server stands on hyper itself, not on a framework above it: hyper can answer pipelined requests with one write
-//! (`pipeline_flush`) and bounds heads and idle connections in time, for which `axum::serve` has no switch. Nagle's
-//! algorithm is off. Every refusal has one form (`problem.rs`). Nine routes need no router.
+//! axum finds the function for a request. The connections beneath it are served by hyper itself, as hyper can answer
+//! pipelined requests with one write (`pipeline_flush`) and bounds heads and idle connections in time, for which
+//! `axum::serve` has no switch. Nagle's algorithm is off. Every refusal has one form (`problem.rs`).
 //!
 //! Nothing grows without bound: connections, requests in flight, the size and time of a body, the length of a URL, rows
 //! looked at, rows in an answer, time to wait ([`HttpSettings`]). What can't be taken is refused at once.
