@@ -131,7 +131,8 @@ pub fn ingest<'s, T: Clone + 'static>(
     let (events, events_stream) = builder.new_output::<Vec<Timed<T>>>();
     let (dead, dead_stream) = builder.new_output::<Vec<DeadLetter>>();
     let mut events = OutputBuilder::from(events);
-    let mut dead = OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<DeadLetter>>>::from(dead);
+    let mut dead =
+        OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<DeadLetter>>>::from(dead);
     let worker = scope.index();
 
     builder.build(move |mut capabilities| {
@@ -267,7 +268,11 @@ impl<T: 'static> Running<T> {
             Order::Limit(_, limit) => self.limit = Some(limit),
             Order::Pace(_, pace) => self.pace = pace,
             Order::Epoch { binding, replay } => {
-                for seen in binding.schemas.iter().filter(|seen| seen.source == self.ingest.source) {
+                for seen in binding
+                    .schemas
+                    .iter()
+                    .filter(|seen| seen.source == self.ingest.source)
+                {
                     self.ingest.reader.bind_schema(seen.id, seen.fingerprint);
                 }
                 if replay {
@@ -319,10 +324,17 @@ impl<T: 'static> Running<T> {
             let ahead = self.pace.plus(bounds.skew_max);
             let ready = |p: &&mut Partition<T>| {
                 let paced = !rules.timed || p.intake.event_time_max <= ahead;
-                p.more && (!p.bound.is_empty() || (self.live && paced && (!rules.timed || self.limit.is_some())))
+                p.more
+                    && (!p.bound.is_empty() || (self.live && paced && (!rules.timed || self.limit.is_some())))
             };
-            let next = self.partitions.iter_mut().filter(ready).min_by_key(|p| p.intake.event_time_max);
-            let Some(partition) = next else { return Ok(Turn::Rest) };
+            let next = self
+                .partitions
+                .iter_mut()
+                .filter(ready)
+                .min_by_key(|p| p.intake.event_time_max);
+            let Some(partition) = next else {
+                return Ok(Turn::Rest);
+            };
             let until = match partition.bound.front() {
                 Some((hi, limit)) => {
                     partition.intake.limit = *limit;
@@ -335,13 +347,21 @@ impl<T: 'static> Running<T> {
             };
             let before = partition.intake.records;
             let reader = &mut self.ingest.reader;
-            let progress =
-                reader.read(partition.intake.id().partition, until, bounds.batch_max, &mut partition.intake)?;
+            let progress = reader.read(
+                partition.intake.id().partition,
+                until,
+                bounds.batch_max,
+                &mut partition.intake,
+            )?;
             let held = partition.keep(progress, until, before, &mut self.spare);
             // Reads that bring nothing are cheap, and must not use up the turn of those that would.
             reads += usize::from(held.records > 0);
             for (id, fingerprint) in reader.schemas_seen() {
-                let seen = SchemaSeen { source: self.ingest.source, id, fingerprint };
+                let seen = SchemaSeen {
+                    source: self.ingest.source,
+                    id,
+                    fingerprint,
+                };
                 self.ingest.desk.report(Report::Schema(seen));
             }
             if let Some(to) = partition.report(held.timed) {
@@ -357,13 +377,18 @@ impl<T: 'static> Running<T> {
         while let Some((binding, replay)) = self.pending.front().cloned() {
             let own = self.own(&binding);
             let unread = |range: &PartitionRange| {
-                self.partitions.iter().any(|p| p.intake.id() == range.id && p.position < range.hi)
+                self.partitions
+                    .iter()
+                    .any(|p| p.intake.id() == range.id && p.position < range.hi)
             };
             if own.iter().any(unread) {
                 break;
             }
             self.pending.pop_front();
-            let (events, dead) = self.capabilities.as_ref().expect("checked at the start of the turn");
+            let (events, dead) = self
+                .capabilities
+                .as_ref()
+                .expect("checked at the start of the turn");
             let (events, dead) = (events.delayed(&binding.epoch), dead.delayed(&binding.epoch));
             let floor = self.watermark_before(binding.epoch);
             for range in &own {
@@ -380,7 +405,9 @@ impl<T: 'static> Running<T> {
     /// W(n-1) of the source: what a partition that was idle has to be measured by.
     fn watermark_before(&self, epoch: Epoch) -> EventTime {
         let timeline = self.ingest.desk.timeline.borrow();
-        timeline.before(epoch).map_or(EventTime::MIN, |facts| facts.watermark(&[self.ingest.source]))
+        timeline
+            .before(epoch)
+            .map_or(EventTime::MIN, |facts| facts.watermark(&[self.ingest.source]))
     }
 
     fn release_range(
@@ -391,10 +418,18 @@ impl<T: 'static> Running<T> {
         floor: EventTime,
         mut out: impl FnMut(Out<'_, T>),
     ) -> Result<()> {
-        let (name, desk, rules) = (self.ingest.name.clone(), self.ingest.desk.clone(), self.ingest.rules.clone());
+        let (name, desk, rules) = (
+            self.ingest.name.clone(),
+            self.ingest.desk.clone(),
+            self.ingest.rules.clone(),
+        );
         let spare = &mut self.spare;
         let (mut records_freed, mut bytes_freed) = (0, 0);
-        let partition = self.partitions.iter_mut().find(|p| p.intake.id() == range.id).expect("own ranges only");
+        let partition = self
+            .partitions
+            .iter_mut()
+            .find(|p| p.intake.id() == range.id)
+            .expect("own ranges only");
         let mut now = partition.released;
         while partition.chunks.front().is_some_and(|chunk| chunk.hi <= range.hi) {
             let mut chunk = partition.chunks.pop_front().expect("just seen");
@@ -407,7 +442,11 @@ impl<T: 'static> Running<T> {
                     event.horizon = event.horizon.max(floor);
                 }
             }
-            desk.released(Batch { epoch: binding.epoch, oldest: chunk.oldest, records });
+            desk.released(Batch {
+                epoch: binding.epoch,
+                oldest: chunk.oldest,
+                records,
+            });
             if !chunk.events.is_empty() {
                 out(Out::Events(&mut chunk.events));
             }
@@ -421,7 +460,10 @@ impl<T: 'static> Running<T> {
                 spare.push(chunk.events);
             }
         }
-        let counted = (now.0.wrapping_sub(partition.released.0), now.1.wrapping_sub(partition.released.1));
+        let counted = (
+            now.0.wrapping_sub(partition.released.0),
+            now.1.wrapping_sub(partition.released.1),
+        );
         partition.released = now;
         partition.watermark = match range.event_time_max {
             EventTime::MIN => EventTime::MIN,
@@ -438,7 +480,11 @@ impl<T: 'static> Running<T> {
         } else {
             format!("source `{name}` released other records than it reported")
         };
-        let error = if replay { Error::integrity(what) } else { Error::internal(what) };
+        let error = if replay {
+            Error::integrity(what)
+        } else {
+            Error::internal(what)
+        };
         Err(error
             .detail(format!("epoch {}, partition {}, offsets {}..{}", binding.epoch, range.id.partition, range.lo, range.hi))
             .detail(format!("bound: {} records, hash {:016x}", range.records, range.hash))
@@ -466,10 +512,16 @@ impl<T: 'static> Running<T> {
         }
         self.shown = now;
         let timeline = self.ingest.desk.timeline.borrow();
-        let Some(facts) = timeline.before(self.durable.next()) else { return };
+        let Some(facts) = timeline.before(self.durable.next()) else {
+            return;
+        };
         let own = |(id, _): &&(PartitionId, Offset)| self.partitions.iter().any(|p| p.intake.id() == *id);
-        let positions: Vec<(u32, Offset)> =
-            facts.positions.iter().filter(own).map(|(id, offset)| (id.partition, *offset)).collect();
+        let positions: Vec<(u32, Offset)> = facts
+            .positions
+            .iter()
+            .filter(own)
+            .map(|(id, offset)| (id.partition, *offset))
+            .collect();
         drop(timeline);
         self.ingest.reader.show_progress(&positions);
     }
@@ -486,7 +538,12 @@ impl<T: 'static> Running<T> {
         }
         if let Some((events, dead)) = self.capabilities.as_mut().filter(|_| passed.is_some()) {
             let pending = self.pending.front().map(|(binding, _)| binding.epoch);
-            let to = self.released.front().copied().or(pending).unwrap_or_else(|| passed.unwrap_or_default().next());
+            let to = self
+                .released
+                .front()
+                .copied()
+                .or(pending)
+                .unwrap_or_else(|| passed.unwrap_or_default().next());
             events.downgrade(&to);
             dead.downgrade(&to);
         }
@@ -500,26 +557,54 @@ enum Out<'a, T> {
 
 impl<T> Partition<T> {
     /// Keeps what was read as a chunk.
-    fn keep(&mut self, progress: Progress, until: Offset, before: u64, spare: &mut Vec<Vec<Timed<T>>>) -> Held {
+    fn keep(
+        &mut self,
+        progress: Progress,
+        until: Offset,
+        before: u64,
+        spare: &mut Vec<Vec<Timed<T>>>,
+    ) -> Held {
         self.position = self.position.max(progress.position.min(until));
         self.at_end = progress.at_end;
         self.more = progress.more;
-        let mut held = Held { records: 0, bytes: 0, timed: false };
+        let mut held = Held {
+            records: 0,
+            bytes: 0,
+            timed: false,
+        };
         if self.intake.records == before {
             if self.at_end && std::mem::take(&mut self.lags) {
                 self.metrics.lag_seconds.set(0.0);
             }
         } else {
             let (bytes, oldest) = (self.intake.bytes, self.intake.oldest);
-            self.metrics.records.inc_by(self.intake.records.wrapping_sub(before));
+            self.metrics
+                .records
+                .inc_by(self.intake.records.wrapping_sub(before));
             self.metrics.bytes.inc_by(bytes as u64);
-            let age_us = if self.at_end { 0 } else { clock::now().micros().saturating_sub(oldest.micros()).max(0) };
+            let age_us = if self.at_end {
+                0
+            } else {
+                clock::now().micros().saturating_sub(oldest.micros()).max(0)
+            };
             self.metrics.lag_seconds.set(age_us as f64 / 1e6);
             self.lags = age_us > 0;
             let (events, dead) = self.intake.take(spare.pop().unwrap_or_default());
-            held = Held { records: events.len() + dead.len(), bytes, timed: !events.is_empty() };
+            held = Held {
+                records: events.len() + dead.len(),
+                bytes,
+                timed: !events.is_empty(),
+            };
             let (records, hash) = (self.intake.records, self.intake.hash);
-            self.chunks.push_back(Chunk { hi: self.position, events, dead, bytes, oldest, records, hash });
+            self.chunks.push_back(Chunk {
+                hi: self.position,
+                events,
+                dead,
+                bytes,
+                oldest,
+                records,
+                hash,
+            });
         }
         if self.bound.front().is_some_and(|(hi, _)| self.position >= *hi) {
             self.bound.pop_front();

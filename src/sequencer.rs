@@ -227,9 +227,16 @@ impl Sequencer {
     pub fn replay(&mut self, binding: EpochBinding, now: Now) -> Result<()> {
         for range in &binding.ranges {
             if !self.sources.contains_key(&range.id.source) {
-                return Err(Error::integrity("the ledger binds a source that this dataflow does not have")
-                    .detail(format!("epoch {}, source {:08x}", binding.epoch, range.id.source.0))
-                    .hint("run the dataflow that wrote this ledger, or start afresh with another directory"));
+                return Err(
+                    Error::integrity("the ledger binds a source that this dataflow does not have")
+                        .detail(format!(
+                            "epoch {}, source {:08x}",
+                            binding.epoch, range.id.source.0
+                        ))
+                        .hint(
+                            "run the dataflow that wrote this ledger, or start afresh with another directory",
+                        ),
+                );
             }
             if !self.partitions.contains_key(&range.id) {
                 self.assign(range.id, range.lo, now.mono);
@@ -240,11 +247,19 @@ impl Sequencer {
             partition.bound = range.clone();
         }
         self.topics.extend(binding.topics.iter().copied());
-        self.schemas.extend(binding.schemas.iter().map(|seen| ((seen.source, seen.id), seen.fingerprint)));
+        self.schemas.extend(
+            binding
+                .schemas
+                .iter()
+                .map(|seen| ((seen.source, seen.id), seen.fingerprint)),
+        );
         self.watermarks.extend(binding.watermarks.iter().copied());
         self.last = binding.epoch;
         self.in_flight.push_back(binding.epoch);
-        self.orders.push(Order::Epoch { binding: Arc::new(binding), replay: true });
+        self.orders.push(Order::Epoch {
+            binding: Arc::new(binding),
+            replay: true,
+        });
         Ok(())
     }
 
@@ -273,10 +288,15 @@ impl Sequencer {
                 None => self.new_schemas.push(seen),
                 Some(known) if known == seen.fingerprint => {}
                 Some(known) => {
-                    let told = |verdict: Option<u64>| verdict.map_or("unknown".into(), |text| format!("{text:016x}"));
-                    return Err(Error::integrity(format!("the registry gave two answers for schema id {}", seen.id))
-                        .detail(format!("bound: {}, now: {}", told(known), told(seen.fingerprint)))
-                        .hint("a restart goes by what was bound first"));
+                    let told = |verdict: Option<u64>| {
+                        verdict.map_or("unknown".into(), |text| format!("{text:016x}"))
+                    };
+                    return Err(Error::integrity(format!(
+                        "the registry gave two answers for schema id {}",
+                        seen.id
+                    ))
+                    .detail(format!("bound: {}, now: {}", told(known), told(seen.fingerprint)))
+                    .hint("a restart goes by what was bound first"));
                 }
             },
         }
@@ -341,7 +361,11 @@ impl Sequencer {
 
     /// How many records were read and are not bound.
     fn waiting(&self) -> u64 {
-        let waiting = |p: &Partition| p.reports.back().map_or(0, |last| last.records.wrapping_sub(p.counted.0));
+        let waiting = |p: &Partition| {
+            p.reports
+                .back()
+                .map_or(0, |last| last.records.wrapping_sub(p.counted.0))
+        };
         self.partitions.values().map(waiting).sum()
     }
 
@@ -350,10 +374,17 @@ impl Sequencer {
         let scripted = matches!(self.settings.cuts, Cuts::Script(_));
         for rules in self.sources.values().filter(|s| s.timed) {
             let every = (rules.future_bound / 60).max(Duration::from_secs(1));
-            let due = self.limits.get(&rules.id).is_none_or(|(_, at)| now.mono.saturating_sub(*at) >= every);
+            let due = self
+                .limits
+                .get(&rules.id)
+                .is_none_or(|(_, at)| now.mono.saturating_sub(*at) >= every);
             if due {
                 let wall = EventTime(i64::try_from(now.wall).unwrap_or(i64::MAX));
-                let limit = if scripted { EventTime::MAX } else { wall.plus(rules.future_bound) };
+                let limit = if scripted {
+                    EventTime::MAX
+                } else {
+                    wall.plus(rules.future_bound)
+                };
                 self.limits.insert(rules.id, (limit, now.mono));
                 self.orders.push(Order::Limit(rules.id, limit));
             }
@@ -365,7 +396,11 @@ impl Sequencer {
             let behind = self
                 .of(source.id)
                 .filter(|p| !p.at_end)
-                .map(|p| p.reports.back().map_or(p.bound.event_time_max, |r| r.event_time_max))
+                .map(|p| {
+                    p.reports
+                        .back()
+                        .map_or(p.bound.event_time_max, |r| r.event_time_max)
+                })
                 .min()
                 .unwrap_or(EventTime::MAX);
             if self.paces.insert(source.id, behind) != Some(behind) {
@@ -381,7 +416,11 @@ impl Sequencer {
 
     fn all_bound(&self) -> bool {
         let known = self.sources.keys().all(|s| self.topics.contains_key(s));
-        known && self.partitions.values().all(|p| p.end.is_some_and(|end| p.bound.hi >= end))
+        known
+            && self
+                .partitions
+                .values()
+                .all(|p| p.end.is_some_and(|end| p.bound.hi >= end))
     }
 
     fn script_is_read(&self, next: &ScriptedEpoch) -> bool {
@@ -396,7 +435,12 @@ impl Sequencer {
         self.partitions.iter().filter_map(move |(id, p)| {
             let rules = &self.sources[&id.source];
             let waiting = rules.timed && !p.bound.idle && p.at_end && p.reports.is_empty();
-            waiting.then(|| (*id, rules.idle_after.saturating_sub(now.mono.saturating_sub(p.active))))
+            waiting.then(|| {
+                (
+                    *id,
+                    rules.idle_after.saturating_sub(now.mono.saturating_sub(p.active)),
+                )
+            })
         })
     }
 
@@ -405,7 +449,9 @@ impl Sequencer {
         // Wake in time for the next partition to turn idle and for the next limit.
         let idle = self.turning_idle(now).map(|(_, left)| left).min();
         let timed = self.sources.values().filter(|s| s.timed);
-        let limit = timed.map(|s| (s.future_bound / 60).max(Duration::from_secs(1))).min();
+        let limit = timed
+            .map(|s| (s.future_bound / 60).max(Duration::from_secs(1)))
+            .min();
         match idle.into_iter().chain(limit).min() {
             Some(left) => Next::Wait(left),
             None => Next::Idle,
@@ -418,7 +464,9 @@ impl Sequencer {
         let mut taken: Vec<(PartitionId, Option<ReadTo>)> = due.map(|(id, _)| (id, None)).collect();
         for (id, partition) in &mut self.partitions {
             // A range is judged by one limit: a report under another one waits for the next epoch.
-            let Some(limit) = partition.reports.front().map(|r| r.limit) else { continue };
+            let Some(limit) = partition.reports.front().map(|r| r.limit) else {
+                continue;
+            };
             let same = partition.reports.iter().take_while(|r| r.limit == limit).count();
             taken.push((*id, merge(partition.reports.drain(..same))));
         }
@@ -426,7 +474,9 @@ impl Sequencer {
     }
 
     fn open_scripted(&mut self, now: Now) -> Arc<EpochBinding> {
-        let Cuts::Script(script) = &mut self.settings.cuts else { unreachable!("called for scripts only") };
+        let Cuts::Script(script) = &mut self.settings.cuts else {
+            unreachable!("called for scripts only")
+        };
         let next = script.pop_front().expect("checked by the caller");
         let mut taken = Vec::new();
         for (id, hi) in &next.hi {
@@ -443,7 +493,15 @@ impl Sequencer {
                 taken.push((*id, None));
             }
         }
-        self.open(Now { wall: next.epoch.0, mono: now.mono }, next.epoch, taken, &next.idle)
+        self.open(
+            Now {
+                wall: next.epoch.0,
+                mono: now.mono,
+            },
+            next.epoch,
+            taken,
+            &next.idle,
+        )
     }
 
     /// Binds `taken`: a report each, or none for a partition that only turns idle. Those in `idle` are idle in any case.
@@ -516,7 +574,10 @@ impl Sequencer {
 
 /// Several reports of one partition, oldest first, as one.
 fn merge(reports: impl Iterator<Item = ReadTo>) -> Option<ReadTo> {
-    reports.reduce(|before, last| ReadTo { timed: before.timed || last.timed, ..last })
+    reports.reduce(|before, last| ReadTo {
+        timed: before.timed || last.timed,
+        ..last
+    })
 }
 
 #[cfg(test)]

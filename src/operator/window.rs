@@ -77,21 +77,41 @@ pub struct Spec<K, T, F> {
 }
 
 /// Changes of the windowed table, and the events that came too late.
-pub type Streams<'s, K, V> = (StreamVec<'s, Epoch, Change<Windowed<K>, V>>, StreamVec<'s, Epoch, DeadLetter>);
+pub type Streams<'s, K, V> = (
+    StreamVec<'s, Epoch, Change<Windowed<K>, V>>,
+    StreamVec<'s, Epoch, DeadLetter>,
+);
 
 /// Adds the operator to a dataflow.
 pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     spec: Spec<K, T, F>,
 ) -> Streams<'s, K, F::Out> {
-    let Spec { name, key, assign, fold, keep, sources, desk, late: count } = spec;
+    let Spec {
+        name,
+        key,
+        assign,
+        fold,
+        keep,
+        sources,
+        desk,
+        late: count,
+    } = spec;
     let (partials, late) = combine(events, &name, key, assign, fold.clone(), count);
-    let state = Merge { fold, keep, windows: BTreeMap::new(), packed: EventTime::MIN };
+    let state = Merge {
+        fold,
+        keep,
+        windows: BTreeMap::new(),
+        packed: EventTime::MIN,
+    };
     let changes = merge(partials, &name, state, sources, desk);
     (changes, late)
 }
 
-type Partials<'s, K, S> = (StreamVec<'s, Epoch, Partial<K, S>>, StreamVec<'s, Epoch, DeadLetter>);
+type Partials<'s, K, S> = (
+    StreamVec<'s, Epoch, Partial<K, S>>,
+    StreamVec<'s, Epoch, DeadLetter>,
+);
 
 fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
@@ -110,7 +130,15 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
     let name = name.to_owned();
     builder.build(move |_capabilities| {
-        let mut table = Combine { key, disjoint: assign.disjoint(), assign, fold, panes: Vec::new(), last: 0, windows: Vec::new() };
+        let mut table = Combine {
+            key,
+            disjoint: assign.disjoint(),
+            assign,
+            fold,
+            panes: Vec::new(),
+            last: 0,
+            windows: Vec::new(),
+        };
         move |_frontiers| {
             let (mut partials, mut late) = (partials.activate(), late.activate());
             input.for_each_stamp(|capability, batches| {
@@ -181,7 +209,11 @@ const PANE_KEPT_MAX: usize = 1 << 18;
 impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
     /// Folds an event into its windows; `false` if it is late for all of them.
     fn add(&mut self, event: &Timed<T>) -> bool {
-        let last = self.panes.get(self.last).map(|(window, _)| *window).filter(|_| self.disjoint);
+        let last = self
+            .panes
+            .get(self.last)
+            .map(|(window, _)| *window)
+            .filter(|_| self.disjoint);
         if let Some(window) = last.filter(|window| window.start <= event.time && event.time < window.end) {
             let on_time = window.end > event.horizon;
             if on_time {
@@ -202,7 +234,10 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
                         Some(at) => self.panes[at].0 = *window,
                         None => self.panes.push((*window, HashTable::new())),
                     }
-                    self.panes.iter().position(|(w, _)| w == window).expect("just placed")
+                    self.panes
+                        .iter()
+                        .position(|(w, _)| w == window)
+                        .expect("just placed")
                 }
             };
             self.last = at;
@@ -218,8 +253,16 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
         let key = (self.key)(&event.value);
         let route = route(&key);
         let fold = &self.fold;
-        let part = self.panes[pane].1.entry(route, |part| part.key == key, |part| part.route);
-        let part = part.or_insert_with(|| Part { route, key, state: fold.empty() }).into_mut();
+        let part = self.panes[pane]
+            .1
+            .entry(route, |part| part.key == key, |part| part.route);
+        let part = part
+            .or_insert_with(|| Part {
+                route,
+                key,
+                state: fold.empty(),
+            })
+            .into_mut();
         fold.add(&mut part.state, &event.value);
     }
 }
@@ -246,7 +289,13 @@ impl<K: Record, S> Pane<K, S> {
         if let Pane::Packed(rows) = self {
             let mut table = HashTable::with_capacity(rows.len());
             for (key, state) in std::mem::take(rows) {
-                let slot = Slot { route: route(&key), key, state, epoch: Epoch::ZERO, at: 0 };
+                let slot = Slot {
+                    route: route(&key),
+                    key,
+                    state,
+                    epoch: Epoch::ZERO,
+                    at: 0,
+                };
                 table.insert_unique(slot.route, slot, |slot| slot.route);
             }
             *self = Pane::Open(table);
@@ -312,27 +361,51 @@ fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
 }
 
 impl<K: Record, S: Event, F> Merge<K, S, F> {
-    fn add<T>(
-        &mut self,
-        epoch: Epoch,
-        partial: Partial<K, S>,
-        changes: &mut Vec<Change<Windowed<K>, F::Out>>,
-    ) where
+    fn add<T>(&mut self, epoch: Epoch, partial: Partial<K, S>, changes: &mut Vec<Change<Windowed<K>, F::Out>>)
+    where
         F: Aggregate<T, State = S>,
     {
-        let Partial { route, key, window, state } = partial;
-        let pane = self.windows.entry((window.end, window.start)).or_insert_with(|| Pane::Open(HashTable::new()));
-        match pane.open().entry(route, |slot| slot.key == key, |slot| slot.route) {
+        let Partial {
+            route,
+            key,
+            window,
+            state,
+        } = partial;
+        let pane = self
+            .windows
+            .entry((window.end, window.start))
+            .or_insert_with(|| Pane::Open(HashTable::new()));
+        match pane
+            .open()
+            .entry(route, |slot| slot.key == key, |slot| slot.route)
+        {
             hashbrown::hash_table::Entry::Vacant(vacant) => {
                 let new = Some(self.fold.finish(&state));
-                changes.push(Change { key: Windowed { key: key.clone(), window }, old: None, new });
-                vacant.insert(Slot { route, key, state, epoch, at: changes.len() - 1 });
+                changes.push(Change {
+                    key: Windowed {
+                        key: key.clone(),
+                        window,
+                    },
+                    old: None,
+                    new,
+                });
+                vacant.insert(Slot {
+                    route,
+                    key,
+                    state,
+                    epoch,
+                    at: changes.len() - 1,
+                });
             }
             hashbrown::hash_table::Entry::Occupied(occupied) => {
                 let slot = occupied.into_mut();
                 if slot.epoch != epoch {
                     let old = Some(self.fold.finish(&slot.state));
-                    changes.push(Change { key: Windowed { key, window }, old, new: None });
+                    changes.push(Change {
+                        key: Windowed { key, window },
+                        old,
+                        new: None,
+                    });
                     (slot.epoch, slot.at) = (epoch, changes.len() - 1);
                 }
                 self.fold.merge(&mut slot.state, state);
@@ -360,7 +433,8 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
         }
         if watermark > self.packed {
             // An end is part of the bound: windows that end at the watermark are over.
-            let over = (self.packed.max(EventTime(i64::MIN + 1)), EventTime::MIN)..=(watermark, EventTime::MAX);
+            let over =
+                (self.packed.max(EventTime(i64::MIN + 1)), EventTime::MIN)..=(watermark, EventTime::MAX);
             self.windows.range_mut(over).for_each(|(_, pane)| pane.pack());
             self.packed = watermark;
         }

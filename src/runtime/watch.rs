@@ -20,9 +20,15 @@ pub(super) type Watched = (SourceId, String, Arc<dyn Driver>);
 pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes>) -> Vec<Watched> {
     let given = substitutes.map(|make| make()).unwrap_or_default();
     let driver = |source: &PlannedSource| {
-        given.get(&source.rules.name).map_or(&source.driver, |substitute| &substitute.driver).clone()
+        given
+            .get(&source.rules.name)
+            .map_or(&source.driver, |substitute| &substitute.driver)
+            .clone()
     };
-    planned.iter().map(|source| (source.rules.id, source.rules.name.clone(), driver(source))).collect()
+    planned
+        .iter()
+        .map(|source| (source.rules.id, source.rules.name.clone(), driver(source)))
+        .collect()
 }
 
 /// Looks at once, and then now and then: partitions may be added. A source that can't be seen at the start halts the
@@ -74,8 +80,17 @@ fn show_lag(shared: &Shared, source: SourceId, name: &str, topology: &Topology) 
     let closed = shared.views.closed();
     let metrics = shared.metrics.source(name);
     for facts in &topology.partitions {
-        let id = PartitionId { source, partition: facts.partition };
-        let position = closed.as_ref().and_then(|moment| moment.position(id)).unwrap_or(facts.start);
-        metrics.partition(facts.partition).lag_records.set(facts.end.saturating_sub(position).max(0));
+        let id = PartitionId {
+            source,
+            partition: facts.partition,
+        };
+        let position = closed
+            .as_ref()
+            .and_then(|moment| moment.position(id))
+            .unwrap_or(facts.start);
+        metrics
+            .partition(facts.partition)
+            .lag_records
+            .set(facts.end.saturating_sub(position).max(0));
     }
 }
