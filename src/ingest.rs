@@ -14,6 +14,8 @@
 //! * the capability is kept through every epoch, also those that bring this worker nothing: operators walk their worker's
 //!   own timeline up to their frontier, and must find every epoch in it.
 
+mod partition;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,11 +29,12 @@ use timely::dataflow::{Scope, StreamVec};
 use crate::bridge::{Halt, Waker};
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::metrics::{PartitionMetrics, SourceMetrics, WorkerMetrics};
+use crate::ingest::partition::Partition;
+use crate::metrics::{SourceMetrics, WorkerMetrics};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
 use crate::record::Timed;
-use crate::sequencer::message::{Order, ReadTo, Report};
-use crate::source::{DeadLetter, Intake, Progress, Reader, TimeRules};
+use crate::sequencer::message::{Order, Report};
+use crate::source::{DeadLetter, Intake, Reader, TimeRules};
 use crate::time::{Epoch, EventTime};
 use crate::timeline::{Batch, Desk};
 
@@ -57,38 +60,6 @@ impl Default for Bounds {
             skew_max: Duration::from_secs(30),
         }
     }
-}
-
-/// The records of one read of one partition.
-struct Chunk<T> {
-    hi: Offset,
-    events: Vec<Timed<T>>,
-    dead: Vec<DeadLetter>,
-    bytes: usize,
-    oldest: EventTime,
-    /// Counts of the partition as of `hi`.
-    records: u64,
-    hash: u64,
-}
-
-struct Partition<T> {
-    intake: Intake<T>,
-    chunks: VecDeque<Chunk<T>>,
-    /// Read up to here.
-    position: Offset,
-    reported: (Offset, bool),
-    more: bool,
-    at_end: bool,
-    /// Ranges that an earlier run bound and that are still to be read: (hi, limit).
-    bound: VecDeque<(Offset, EventTime)>,
-    /// As of the last release: counts, and the watermark of the partition.
-    released: (u64, u64),
-    watermark: EventTime,
-    metrics: PartitionMetrics,
-    /// Whether the metrics show a lag.
-    lags: bool,
-    /// Whether it waits for others that are behind in event time.
-    paused: bool,
 }
 
 /// Everything the operator needs; built by `dataflow`.
@@ -191,14 +162,6 @@ struct Running<T> {
     /// When progress was last shown to tools outside, by the monotonic clock.
     shown: Instant,
     capabilities: Option<(Capability<Epoch>, Capability<Epoch>)>,
-}
-
-/// What one read brought.
-struct Held {
-    records: usize,
-    bytes: usize,
-    /// Whether one of them had a valid event time.
-    timed: bool,
 }
 
 /// Reads of one turn: enough to be efficient, few enough to let other operators run.
@@ -553,82 +516,4 @@ impl<T: 'static> Running<T> {
 enum Out<'a, T> {
     Events(&'a mut Vec<Timed<T>>),
     Dead(&'a mut Vec<DeadLetter>),
-}
-
-impl<T> Partition<T> {
-    /// Keeps what was read as a chunk.
-    fn keep(
-        &mut self,
-        progress: Progress,
-        until: Offset,
-        before: u64,
-        spare: &mut Vec<Vec<Timed<T>>>,
-    ) -> Held {
-        self.position = self.position.max(progress.position.min(until));
-        self.at_end = progress.at_end;
-        self.more = progress.more;
-        let mut held = Held {
-            records: 0,
-            bytes: 0,
-            timed: false,
-        };
-        if self.intake.records == before {
-            if self.at_end && std::mem::take(&mut self.lags) {
-                self.metrics.lag_seconds.set(0.0);
-            }
-        } else {
-            let (bytes, oldest) = (self.intake.bytes, self.intake.oldest);
-            self.metrics
-                .records
-                .inc_by(self.intake.records.wrapping_sub(before));
-            self.metrics.bytes.inc_by(bytes as u64);
-            let age_us = if self.at_end {
-                0
-            } else {
-                clock::now().micros().saturating_sub(oldest.micros()).max(0)
-            };
-            self.metrics.lag_seconds.set(age_us as f64 / 1e6);
-            self.lags = age_us > 0;
-            let (events, dead) = self.intake.take(spare.pop().unwrap_or_default());
-            held = Held {
-                records: events.len() + dead.len(),
-                bytes,
-                timed: !events.is_empty(),
-            };
-            let (records, hash) = (self.intake.records, self.intake.hash);
-            self.chunks.push_back(Chunk {
-                hi: self.position,
-                events,
-                dead,
-                bytes,
-                oldest,
-                records,
-                hash,
-            });
-        }
-        if self.bound.front().is_some_and(|(hi, _)| self.position >= *hi) {
-            self.bound.pop_front();
-            self.more = true;
-        }
-        held
-    }
-
-    /// What the sequencer has to hear, if anything changed.
-    fn report(&mut self, timed: bool) -> Option<ReadTo> {
-        let now = (self.position, self.at_end);
-        if self.reported == now {
-            return None;
-        }
-        self.reported = now;
-        Some(ReadTo {
-            id: self.intake.id(),
-            hi: self.position,
-            records: self.intake.records,
-            hash: self.intake.hash,
-            timed,
-            event_time_max: self.intake.event_time_max,
-            limit: self.intake.limit,
-            at_end: self.at_end,
-        })
-    }
 }
