@@ -7,8 +7,8 @@
 //!   flow.table ──────────────────────────────────────────────────────▶          └ join, left_join, map, filter
 //! ```
 //!
-//! Three types keep three promises: a [`Stream`](stream::Stream) only ever adds, a
-//! [`Collection`](collection::Collection) may take back, a [`Table`](table::Table) has at most one row a key. Steps take
+//! Three types keep three promises: a [`Stream`] only ever adds, a
+//! [`Collection`](collection::Collection) may take back, a [`Table`] has at most one row a key. Steps take
 //! `&self` and never fail: a mistake is noted with its place, and all of them are reported together before anything runs.
 
 pub mod collection;

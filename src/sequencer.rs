@@ -8,7 +8,7 @@
 //! ```
 //!
 //! An epoch opens when a record waits (or a partition turned idle), at most once every `epoch_interval`, and only while
-//! fewer than `epochs_in_flight_max` are unfinished. Under load epochs grow: see [`BUSY_RECORDS`]. What is bound is exactly what
+//! fewer than `epochs_in_flight_max` are unfinished. Under load epochs grow: see `BUSY_RECORDS`. What is bound is exactly what
 //! the readers reported; nothing here depends on which worker read a partition.
 
 pub mod message;
