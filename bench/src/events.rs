@@ -37,7 +37,11 @@ impl Event {
         let a_window = keys * EVENTS_A_ROW;
         let on_time = START_MS + (u128::from(i) * WINDOW_MS as u128 / u128::from(a_window)) as i64;
         let behind = (draw % 2_000) as i64 + if (draw >> 11) % 10_000 == 0 { 30_000 } else { 0 };
-        Self { ts: on_time - behind, key: (draw >> 25) % keys, amount: ((draw >> 50) % 1_000) as i64 }
+        Self {
+            ts: on_time - behind,
+            key: (draw >> 25) % keys,
+            amount: ((draw >> 50) % 1_000) as i64,
+        }
     }
 
     /// Events by partition, in the order of their log.
@@ -68,7 +72,10 @@ pub struct Answer {
 impl Answer {
     /// Folds events one by one, in the order in which they were dealt to partitions.
     pub fn of(events: impl Iterator<Item = Event>) -> Self {
-        let mut answer = Self { rows: HashMap::new(), late: 0 };
+        let mut answer = Self {
+            rows: HashMap::new(),
+            late: 0,
+        };
         let mut newest = [i64::MIN; PARTITIONS];
         for (i, event) in events.enumerate() {
             let newest = &mut newest[i % PARTITIONS];
@@ -91,24 +98,47 @@ impl Answer {
 
     /// Holds the view `name` against it, row by row, and the dead letters of source `events`.
     pub fn check(&self, views: &Views, moment: &Moment, name: Option<&str>) -> Result<()> {
-        let letters = views.get("events.dead_letters").map_or(0, |view| view.rows_len() as u64);
+        let letters = views
+            .get("events.dead_letters")
+            .map_or(0, |view| view.rows_len() as u64);
         if letters != self.late {
             return Err(wrong(format!("{letters} late events, {} expected", self.late)));
         }
         let Some(name) = name else { return Ok(()) };
-        let view = views.get(name).ok_or_else(|| wrong(format!("no view `{name}`")))?;
-        let all = RowsQuery { limit: usize::MAX >> 8, scanned_max: usize::MAX, ..RowsQuery::default() };
-        let page = view.rows(&all, moment).map_err(|error| wrong(error.to_string()))?;
+        let view = views
+            .get(name)
+            .ok_or_else(|| wrong(format!("no view `{name}`")))?;
+        let all = RowsQuery {
+            limit: usize::MAX >> 8,
+            scanned_max: usize::MAX,
+            ..RowsQuery::default()
+        };
+        let page = view
+            .rows(&all, moment)
+            .map_err(|error| wrong(error.to_string()))?;
         if page.rows.len() != self.rows.len() || page.next.is_some() {
-            return Err(wrong(format!("{} rows, {} expected", page.rows.len(), self.rows.len())));
+            return Err(wrong(format!(
+                "{} rows, {} expected",
+                page.rows.len(),
+                self.rows.len()
+            )));
         }
         for found in &page.rows {
-            let [Datum::Int(key), Datum::Time(start), _, Datum::Int(count), Datum::Int(sum)] = &found.row[..] else {
+            let [
+                Datum::Int(key),
+                Datum::Time(start),
+                _,
+                Datum::Int(count),
+                Datum::Int(sum),
+            ] = &found.row[..]
+            else {
                 return Err(wrong(format!("a row of another shape: {:?}", found.row)));
             };
             let expected = self.rows.get(&(*key as u64, start.millis()));
             if expected != Some(&(*count as u64, *sum as i64)) {
-                return Err(wrong(format!("key {key}, window {start}: {count}, {sum} instead of {expected:?}")));
+                return Err(wrong(format!(
+                    "key {key}, window {start}: {count}, {sum} instead of {expected:?}"
+                )));
             }
         }
         Ok(())

@@ -34,7 +34,9 @@ pub struct Arguments {
 pub fn idle(arguments: &Arguments) -> Result<()> {
     let fixture = Fixture::start(&arguments.kafka, "idle", arguments.workers, &arguments.property)?;
     let generator = Schedule::new(10_000, 1_000, 2).produce(&arguments.kafka, &fixture.topic)?;
-    generator.join().map_err(|_| thalweg::Error::internal("a thread panicked"))??;
+    generator
+        .join()
+        .map_err(|_| thalweg::Error::internal("a thread panicked"))??;
     std::thread::sleep(Duration::from_secs(13));
     let ledger = fixture.dir.path().join("ledger/ledger.log");
     let before = std::fs::metadata(&ledger)?.len();
@@ -48,7 +50,9 @@ pub fn idle(arguments: &Arguments) -> Result<()> {
     let grown = std::fs::metadata(&ledger)?.len() - before;
     let percent = 100.0 * used.cpu_seconds / seconds;
     let broker_percent = broker.map(|cpu| 100.0 * cpu / seconds);
-    println!("idle: {percent:.2} % of a core, broker {broker_percent:?} %, ledger +{grown} bytes in {seconds:.0} s");
+    println!(
+        "idle: {percent:.2} % of a core, broker {broker_percent:?} %, ledger +{grown} bytes in {seconds:.0} s"
+    );
     fixture.service.stop();
     fixture.service.join()?;
     record(

@@ -28,13 +28,17 @@ pub fn config(servers: &str) -> ClientConfig {
 pub fn make_topic(servers: &str, topic: &str) -> Result<bool> {
     let admin: AdminClient<DefaultClientContext> = config(servers).create()?;
     let new = NewTopic::new(topic, PARTITIONS as i32, TopicReplication::Fixed(1));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let options = AdminOptions::new().operation_timeout(Some(WAIT));
     for outcome in runtime.block_on(admin.create_topics([&new], &options))? {
         match outcome {
             Ok(_) => {}
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => return Ok(false),
-            Err((name, code)) => return Err(Error::outside(format!("cannot make topic `{name}`")).detail(code)),
+            Err((name, code)) => {
+                return Err(Error::outside(format!("cannot make topic `{name}`")).detail(code));
+            }
         }
     }
     Ok(true)
@@ -43,7 +47,9 @@ pub fn make_topic(servers: &str, topic: &str) -> Result<bool> {
 /// Deletes a topic.
 pub fn delete_topic(servers: &str, topic: &str) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = config(servers).create()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new()))?;
     Ok(())
 }
@@ -62,8 +68,10 @@ pub fn events_topic(servers: &str, events: u64, keys: u64) -> Result<String> {
         let found: i64 = ends(servers, &topic)?.iter().sum();
         return match found as u64 == events {
             true => Ok(topic),
-            false => Err(Error::definition(format!("topic `{topic}` holds {found} records"))
-                .hint("delete it: it was left half filled")),
+            false => Err(
+                Error::definition(format!("topic `{topic}` holds {found} records"))
+                    .hint("delete it: it was left half filled"),
+            ),
         };
     }
     eprintln!("filling topic `{topic}`");
@@ -84,7 +92,9 @@ pub fn events_topic(servers: &str, events: u64, keys: u64) -> Result<String> {
 
 /// Sends a record to the partition whose turn it is; waits while the producer's queue is full.
 pub fn send(producer: &BaseProducer, topic: &str, i: u64, payload: &[u8]) -> Result<()> {
-    let record = BaseRecord::<(), [u8]>::to(topic).partition((i as usize % PARTITIONS) as i32).payload(payload);
+    let record = BaseRecord::<(), [u8]>::to(topic)
+        .partition((i as usize % PARTITIONS) as i32)
+        .payload(payload);
     let mut record = match producer.send(record) {
         Ok(()) => return Ok(()),
         Err((_, record)) => record,

@@ -71,7 +71,13 @@ impl Schedule {
     pub fn new(rate: u64, keys: u64, seconds: u64) -> Self {
         let ahead = Duration::from_millis(200);
         let start_ms = clock::now().plus(ahead).millis();
-        Self { start: clock::instant() + ahead, start_ms, rate, keys, events: rate * seconds }
+        Self {
+            start: clock::instant() + ahead,
+            start_ms,
+            rate,
+            keys,
+            events: rate * seconds,
+        }
     }
 
     fn after(&self, i: u64) -> Duration {
@@ -81,7 +87,11 @@ impl Schedule {
     fn event(&self, i: u64) -> Event {
         let draw = splitmix(i);
         let ts = self.start_ms + self.after(i).as_millis() as i64;
-        Event { ts, key: draw % self.keys, amount: (draw >> 50) as i64 % 1_000 }
+        Event {
+            ts,
+            key: draw % self.keys,
+            amount: (draw >> 50) as i64 % 1_000,
+        }
     }
 
     /// Starts producing.
@@ -170,7 +180,8 @@ pub fn latency(arguments: &Arguments) -> Result<()> {
             ms("p99_us"),
             ms("p999_us"),
             ms("max_us"),
-            line["cores_used"].as_f64().unwrap_or(f64::NAN) + line["cores_used_broker"].as_f64().unwrap_or(0.0),
+            line["cores_used"].as_f64().unwrap_or(f64::NAN)
+                + line["cores_used_broker"].as_f64().unwrap_or(0.0),
             line["cores_used_broker"].as_f64().unwrap_or(f64::NAN)
         );
         eprintln!("{line}");
@@ -182,12 +193,21 @@ pub fn latency(arguments: &Arguments) -> Result<()> {
 fn measure(arguments: &Arguments, rate: u64) -> Result<Value> {
     let servers = &arguments.kafka;
     let fixture = Fixture::start(servers, "latency", arguments.workers, &arguments.property)?;
-    let schedule = Schedule::new(rate, arguments.keys, arguments.warm_up_seconds + arguments.seconds);
+    let schedule = Schedule::new(
+        rate,
+        arguments.keys,
+        arguments.warm_up_seconds + arguments.seconds,
+    );
     let warm_up = Duration::from_secs(arguments.warm_up_seconds);
     let meter = Meter::start();
     let broker = arguments.broker_pid.and_then(cpu_seconds_of);
     let given_up = Arc::new(AtomicBool::new(false));
-    let follower = follow(fixture.service.views().clone(), schedule, warm_up, given_up.clone())?;
+    let follower = follow(
+        fixture.service.views().clone(),
+        schedule,
+        warm_up,
+        given_up.clone(),
+    )?;
     let generator = schedule.produce(servers, &fixture.topic)?;
     let joined = |_| Error::internal("a thread panicked");
     generator.join().map_err(joined)??;
@@ -197,7 +217,9 @@ fn measure(arguments: &Arguments, rate: u64) -> Result<Value> {
     let broker = Some(arguments.broker_pid.and_then(cpu_seconds_of).unwrap_or(0.0) - broker.unwrap_or(0.0));
 
     let views = fixture.service.views().clone();
-    let moment = views.closed().ok_or_else(|| Error::internal("no epoch was closed"))?;
+    let moment = views
+        .closed()
+        .ok_or_else(|| Error::internal("no epoch was closed"))?;
     Answer::of((0..schedule.events).map(|i| schedule.event(i))).check(&views, &moment, Some("spend"))?;
     fixture.service.stop();
     fixture.service.join()?;
@@ -222,7 +244,9 @@ fn follow(
 ) -> Result<JoinHandle<Result<Histogram<u64>>>> {
     let thread = std::thread::Builder::new().name("follower".into());
     Ok(thread.spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(async move {
             let mut ages = Histogram::new_with_bounds(1, 600_000_000, 3)?;
             let mut covered = [0u64; PARTITIONS];
@@ -231,12 +255,21 @@ fn follow(
                 let wait = Duration::from_secs(30);
                 match tokio::time::timeout(wait, moments.changed()).await {
                     Ok(changed) => changed?,
-                    Err(_) => return Err(Error::outside(format!("nothing new for {wait:?}, {covered:?} are in"))),
+                    Err(_) => {
+                        return Err(Error::outside(format!(
+                            "nothing new for {wait:?}, {covered:?} are in"
+                        )));
+                    }
                 }
                 let moment = moments.borrow_and_update().clone();
-                let (Some(moment), now) = (moment, clock::instant()) else { continue };
+                let (Some(moment), now) = (moment, clock::instant()) else {
+                    continue;
+                };
                 for (partition, covered) in covered.iter_mut().enumerate() {
-                    let id = PartitionId { source: SourceId::of("events"), partition: partition as u32 };
+                    let id = PartitionId {
+                        source: SourceId::of("events"),
+                        partition: partition as u32,
+                    };
                     let upto = moment.position(id).unwrap_or(0) as u64;
                     for offset in *covered..upto {
                         let after = schedule.after(offset * PARTITIONS as u64 + partition as u64);

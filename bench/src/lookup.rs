@@ -50,7 +50,10 @@ pub fn lookup(arguments: &Arguments) -> Result<()> {
     println!("|---|---|---|---|---|");
     for depth in [1, arguments.pipelined] {
         let fixture = Fixture::start(&arguments.kafka, "lookup", arguments.workers, &[])?;
-        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
         let state = http::State {
             views: fixture.service.views().clone(),
             sources: vec!["events".into()],
@@ -58,9 +61,13 @@ pub fn lookup(arguments: &Arguments) -> Result<()> {
             metrics: fixture.service.metrics().clone(),
             readiness: Arc::new(Readiness::default()),
         };
-        let settings = HttpSettings { address: ([127, 0, 0, 1], 0).into(), ..HttpSettings::default() };
+        let settings = HttpSettings {
+            address: ([127, 0, 0, 1], 0).into(),
+            ..HttpSettings::default()
+        };
         let server = http::serve(settings, Arc::new(state), tokio.handle())?;
-        let generator = Schedule::new(arguments.rate, KEYS, arguments.seconds + 4).produce(&arguments.kafka, &fixture.topic)?;
+        let generator = Schedule::new(arguments.rate, KEYS, arguments.seconds + 4)
+            .produce(&arguments.kafka, &fixture.topic)?;
         std::thread::sleep(Duration::from_secs(3));
 
         let (meter, stop) = (Meter::start(), Arc::new(AtomicBool::new(false)));
@@ -69,19 +76,32 @@ pub fn lookup(arguments: &Arguments) -> Result<()> {
             let thread = std::thread::Builder::new().name("client".into());
             thread.spawn(move || ask(address, seed as u64, depth, &stop))
         };
-        let clients = (0..arguments.connections).map(spawn).collect::<std::io::Result<Vec<_>>>()?;
+        let clients = (0..arguments.connections)
+            .map(spawn)
+            .collect::<std::io::Result<Vec<_>>>()?;
         std::thread::sleep(Duration::from_secs(arguments.seconds));
         stop.store(true, Ordering::Relaxed);
         meter.stop();
         let mut took = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
         for client in clients {
-            took.add(client.join().map_err(|_| Error::internal("a client panicked"))??)?;
+            took.add(
+                client
+                    .join()
+                    .map_err(|_| Error::internal("a client panicked"))??,
+            )?;
         }
-        generator.join().map_err(|_| Error::internal("the generator panicked"))??;
+        generator
+            .join()
+            .map_err(|_| Error::internal("the generator panicked"))??;
         let used = meter.used()?;
         let per_second = took.len() as f64 / used.wall.as_secs_f64();
         let ms = |q: f64| took.value_at_quantile(q) as f64 / 1e3;
-        println!("| {depth} | {per_second:.0} | {:.2} | {:.2} | {:.1} |", ms(0.5), ms(0.99), took.max() as f64 / 1e3);
+        println!(
+            "| {depth} | {per_second:.0} | {:.2} | {:.2} | {:.1} |",
+            ms(0.5),
+            ms(0.99),
+            took.max() as f64 / 1e3
+        );
         record(
             arguments.out.as_deref(),
             json!({
@@ -104,7 +124,10 @@ fn ask(address: SocketAddr, seed: u64, depth: usize, stop: &AtomicBool) -> Resul
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     let (mut round, mut requests, mut keys) = (seed << 40, Vec::new(), Vec::new());
-    let mut answers = Answers { buffer: Vec::new(), at: 0 };
+    let mut answers = Answers {
+        buffer: Vec::new(),
+        at: 0,
+    };
     while !stop.load(Ordering::Relaxed) {
         requests.clear();
         keys.clear();
@@ -112,14 +135,20 @@ fn ask(address: SocketAddr, seed: u64, depth: usize, stop: &AtomicBool) -> Resul
             round += 1;
             let key = splitmix(round) % KEYS;
             keys.push(key);
-            write!(requests, "GET /v1/views/spend/row?key={key}&window=open HTTP/1.1\r\nhost: bench\r\n\r\n")?;
+            write!(
+                requests,
+                "GET /v1/views/spend/row?key={key}&window=open HTTP/1.1\r\nhost: bench\r\n\r\n"
+            )?;
         }
         let sent = clock::instant();
         stream.write_all(&requests)?;
         for key in &keys {
             let body = answers.next(&mut stream)?;
             let expected = format!("\"key\":{key},");
-            if !body.windows(expected.len()).any(|part| part == expected.as_bytes()) {
+            if !body
+                .windows(expected.len())
+                .any(|part| part == expected.as_bytes())
+            {
                 let body = String::from_utf8_lossy(body);
                 return Err(Error::integrity(format!("asked for key {key}, got {body}")));
             }
@@ -141,8 +170,11 @@ impl Answers {
             let unread = &self.buffer[self.at..];
             if let Some(head) = unread.windows(4).position(|four| four == b"\r\n\r\n") {
                 let text = String::from_utf8_lossy(&unread[..head]).to_ascii_lowercase();
-                let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
-                let length = length.ok_or_else(|| Error::integrity(format!("an answer without a length: {text}")))?;
+                let length = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+                let length =
+                    length.ok_or_else(|| Error::integrity(format!("an answer without a length: {text}")))?;
                 let end = self.at + head + 4 + length;
                 if !text.starts_with("http/1.1 200") && self.buffer.len() >= end {
                     let body = String::from_utf8_lossy(&self.buffer[self.at..end]).into_owned();

@@ -37,9 +37,18 @@ fn stat_seconds(stat: &str) -> Option<f64> {
 /// CPU-seconds of the threads alive, added up by name without numbers, in hundredths.
 pub fn cpu_by_thread() -> BTreeMap<String, f64> {
     let mut by_name = BTreeMap::new();
-    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
-        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
-        let name = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).map_or("", |(name, _)| name);
+    for task in std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else {
+            continue;
+        };
+        let name = stat
+            .split_once('(')
+            .and_then(|(_, rest)| rest.rsplit_once(')'))
+            .map_or("", |(name, _)| name);
         let name = name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
         *by_name.entry(name).or_insert(0.0) += stat_seconds(&stat).unwrap_or(0.0);
     }
@@ -51,7 +60,9 @@ pub fn cpu_by_thread() -> BTreeMap<String, f64> {
 pub fn rss_peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
 }
 
 /// What was used from `start` on.
@@ -77,7 +88,10 @@ pub struct Meter {
 impl Meter {
     /// Starts now.
     pub fn start() -> Self {
-        Self { start: (clock::instant(), cpu_seconds()), end: Arc::default() }
+        Self {
+            start: (clock::instant(), cpu_seconds()),
+            end: Arc::default(),
+        }
     }
 
     /// Ends now.
@@ -112,7 +126,10 @@ impl Drop for StopAtDrop {
 /// The middle one; of an even number the lower of the two.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+    values
+        .get(values.len().saturating_sub(1) / 2)
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 /// Adds a line to a file of results, with what the figures depend on: date, processors, version.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use thalweg::prelude::*;
 use thalweg::position::{Offset, TopicId};
+use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings, Store};
 use thalweg::source::{
     Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Source, TimeRules, Topology,
@@ -79,38 +79,63 @@ struct Kind {
 impl Kind {
     fn new(name: impl Into<String>, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Self { name: name.into(), arguments, lines: Vec::new() }
+        Self {
+            name: name.into(),
+            arguments,
+            lines: Vec::new(),
+        }
     }
 
     fn median(&self, field: &str) -> f64 {
-        median(self.lines.iter().filter_map(|line| line[field].as_f64()).collect())
+        median(
+            self.lines
+                .iter()
+                .filter_map(|line| line[field].as_f64())
+                .collect(),
+        )
     }
 }
 
 /// Runs all kinds in turn and prints the medians.
 pub fn tumble(arguments: &Arguments) -> Result<()> {
-    let events = arguments.events.unwrap_or(if arguments.kafka.is_some() { 10_000_000 } else { 20_000_000 });
+    let events = arguments.events.unwrap_or(if arguments.kafka.is_some() {
+        10_000_000
+    } else {
+        20_000_000
+    });
     let mut kinds = Vec::new();
     if let Some(servers) = &arguments.kafka {
         kafka::events_topic(servers, events, arguments.keys)?;
         kinds.push(Kind::new("drain", &["--from", "drain", "--kafka", servers]));
         for workers in &arguments.workers {
             let w = workers.to_string();
-            kinds.push(Kind::new(format!("kafka, {w} worker(s)"), &["--from", "kafka", "--kafka", servers, "--workers", &w]));
+            kinds.push(Kind::new(
+                format!("kafka, {w} worker(s)"),
+                &["--from", "kafka", "--kafka", servers, "--workers", &w],
+            ));
         }
     } else {
         for workers in &arguments.workers {
             let w = workers.to_string();
             let run = ["--from", "memory", "--workers", &w];
             kinds.push(Kind::new(format!("in process, {w} worker(s)"), &run));
-            kinds.push(Kind::new(format!("in process, {w} worker(s), no view"), &[&run[..], &["--no-view"]].concat()));
+            kinds.push(Kind::new(
+                format!("in process, {w} worker(s), no view"),
+                &[&run[..], &["--no-view"]].concat(),
+            ));
         }
     }
     let (n, keys) = (events.to_string(), arguments.keys.to_string());
     for _ in 0..arguments.runs {
         for kind in &mut kinds {
             let broker = arguments.broker_pid.and_then(cpu_seconds_of);
-            let mut line = child(&[&["run", "--events", &n, "--keys", &keys].map(str::to_owned), &kind.arguments[..]].concat())?;
+            let mut line = child(
+                &[
+                    &["run", "--events", &n, "--keys", &keys].map(str::to_owned),
+                    &kind.arguments[..],
+                ]
+                .concat(),
+            )?;
             line["kind"] = json!(kind.name);
             if let (Some(before), Some(after)) = (broker, arguments.broker_pid.and_then(cpu_seconds_of)) {
                 line["broker_cpu_seconds"] = json!(after - before);
@@ -125,22 +150,41 @@ pub fn tumble(arguments: &Arguments) -> Result<()> {
 }
 
 fn child(arguments: &[String]) -> Result<Value> {
-    let output = Command::new(std::env::current_exe()?).args(arguments).stderr(Stdio::inherit()).output()?;
+    let output = Command::new(std::env::current_exe()?)
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()?;
     if !output.status.success() {
-        return Err(Error::internal(format!("a run ended with {}", output.status)).detail(arguments.join(" ")));
+        return Err(
+            Error::internal(format!("a run ended with {}", output.status)).detail(arguments.join(" "))
+        );
     }
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 fn table(kinds: &[Kind], events: u64, keys: u64) {
-    println!("{events} events, {keys} keys, medians of {} runs", kinds.first().map_or(0, |kind| kind.lines.len()));
+    println!(
+        "{events} events, {keys} keys, medians of {} runs",
+        kinds.first().map_or(0, |kind| kind.lines.len())
+    );
     println!("| what | M events/s | M events a CPU-second | of the first | peak RSS MB |");
     println!("|---|---|---|---|---|");
-    let first = kinds.first().map_or(f64::NAN, |kind| kind.median("events_per_second"));
+    let first = kinds
+        .first()
+        .map_or(f64::NAN, |kind| kind.median("events_per_second"));
     for kind in kinds {
-        let (rate, efficiency) = (kind.median("events_per_second"), kind.median("events_per_cpu_second"));
+        let (rate, efficiency) = (
+            kind.median("events_per_second"),
+            kind.median("events_per_cpu_second"),
+        );
         let rss = kind.median("rss_peak_bytes") / 1e6;
-        println!("| {} | {:.2} | {:.2} | {:.2} | {rss:.0} |", kind.name, rate / 1e6, efficiency / 1e6, rate / first);
+        println!(
+            "| {} | {:.2} | {:.2} | {:.2} | {rss:.0} |",
+            kind.name,
+            rate / 1e6,
+            efficiency / 1e6,
+            rate / first
+        );
     }
 }
 
@@ -152,7 +196,9 @@ pub fn run(run: &Run) -> Result<()> {
             let (sum, used) = kafka::drain(&run.kafka, &topic, run.events)?;
             let expected: i64 = (0..run.events).map(|i| Event::nth(i, run.keys).amount).sum();
             if sum != expected {
-                return Err(Error::integrity(format!("the drain came to {sum} instead of {expected}")));
+                return Err(Error::integrity(format!(
+                    "the drain came to {sum} instead of {expected}"
+                )));
             }
             figures(&used, run)
         }
@@ -174,7 +220,10 @@ pub fn run(run: &Run) -> Result<()> {
 /// The topic as a source.
 pub fn topic_of(topic: &str) -> impl Source<Event> + use<> {
     let lateness = Duration::from_millis(LATENESS_MS as u64);
-    Kafka::topic(topic).json::<Event>().event_time(|e| EventTime::from_millis(e.ts)).lateness(lateness)
+    Kafka::topic(topic)
+        .json::<Event>()
+        .event_time(|e| EventTime::from_millis(e.ts))
+        .lateness(lateness)
 }
 
 /// The dataflow that is measured.
@@ -191,7 +240,10 @@ pub fn flow<S: Source<Event>>(
                 let _dropped_with_the_dataflow = &stop;
                 event.key
             })
-            .window("spend_by_window", Tumbling::of(Duration::from_millis(WINDOW_MS as u64)))
+            .window(
+                "spend_by_window",
+                Tumbling::of(Duration::from_millis(WINDOW_MS as u64)),
+            )
             .aggregate(|a| (a.count(), a.sum(|event| event.amount)));
         if view {
             table.view_with("spend", |v| v.fields(["n", "total"]));
@@ -222,7 +274,9 @@ fn served<S: Source<Event>>(run: &Run, source: impl Fn(()) -> S + Send + Sync + 
     let views = service.join()?;
     let used = meter.used()?;
     let mut line = figures(&used, run);
-    let moment = views.closed().ok_or_else(|| Error::internal("no epoch was closed"))?;
+    let moment = views
+        .closed()
+        .ok_or_else(|| Error::internal("no epoch was closed"))?;
     line["epochs"] = json!(epochs(&metrics));
     if !run.unchecked {
         let answer = Answer::of((0..run.events).map(|i| Event::nth(i, run.keys)));
@@ -265,7 +319,10 @@ impl Source<Event> for Ready {
             },
             reader: Box::new(move |waker| {
                 waker.wake();
-                Ok(Box::new(ReadyReader { read: vec![0; self.0.len()], partitions: self.0 }))
+                Ok(Box::new(ReadyReader {
+                    read: vec![0; self.0.len()],
+                    partitions: self.0,
+                }))
             }),
         })
     }
@@ -274,8 +331,15 @@ impl Source<Event> for Ready {
 impl Driver for Ready {
     fn topology(&self) -> Result<Topology> {
         let facts = self.0.iter().zip(0..);
-        let facts = facts.map(|(events, partition)| PartitionFacts { partition, start: 0, end: events.len() as Offset });
-        Ok(Topology { topic: TopicId::default(), partitions: facts.collect() })
+        let facts = facts.map(|(events, partition)| PartitionFacts {
+            partition,
+            start: 0,
+            end: events.len() as Offset,
+        });
+        Ok(Topology {
+            topic: TopicId::default(),
+            partitions: facts.collect(),
+        })
     }
 }
 
@@ -290,15 +354,33 @@ impl Reader<Event> for ReadyReader {
         Ok(())
     }
 
-    fn read(&mut self, partition: u32, until: Offset, records_max: usize, intake: &mut Intake<Event>) -> Result<Progress> {
+    fn read(
+        &mut self,
+        partition: u32,
+        until: Offset,
+        records_max: usize,
+        intake: &mut Intake<Event>,
+    ) -> Result<Progress> {
         let events = &self.partitions[partition as usize];
         let from = &mut self.read[partition as usize];
         let to = (*from + records_max).min(until as usize).min(events.len());
         for event in &events[*from..to] {
             let timestamp = EventTime::from_millis(event.ts);
-            intake.value(Raw { offset: *from as Offset, timestamp, key: None, payload: None }, *event);
+            intake.value(
+                Raw {
+                    offset: *from as Offset,
+                    timestamp,
+                    key: None,
+                    payload: None,
+                },
+                *event,
+            );
             *from += 1;
         }
-        Ok(Progress { position: to as Offset, at_end: to == events.len(), more: to < events.len() })
+        Ok(Progress {
+            position: to as Offset,
+            at_end: to == events.len(),
+            more: to < events.len(),
+        })
     }
 }
