@@ -36,7 +36,12 @@ impl Event {
         let draw = splitmix(i);
         let a_window = keys * EVENTS_A_ROW;
         let on_time = START_MS + (u128::from(i) * WINDOW_MS as u128 / u128::from(a_window)) as i64;
-        let behind = (draw % 2_000) as i64 + if (draw >> 11) % 10_000 == 0 { 30_000 } else { 0 };
+        let behind = (draw % 2_000) as i64
+            + if (draw >> 11).is_multiple_of(10_000) {
+                30_000
+            } else {
+                0
+            };
         Self {
             ts: on_time - behind,
             key: (draw >> 25) % keys,
@@ -46,7 +51,9 @@ impl Event {
 
     /// Events by partition, in the order of their log.
     pub fn dealt(events: u64, keys: u64) -> Vec<Vec<Event>> {
-        let mut partitions = vec![Vec::with_capacity(events as usize / PARTITIONS + 1); PARTITIONS];
+        let mut partitions: Vec<_> = (0..PARTITIONS)
+            .map(|_| Vec::with_capacity(events as usize / PARTITIONS + 1))
+            .collect();
         for i in 0..events {
             partitions[i as usize % PARTITIONS].push(Event::nth(i, keys));
         }
