@@ -127,21 +127,32 @@ pub struct Server {
 /// # Errors
 /// [`Error::definition`] when the address is not a loopback address; [`Error::outside`] when it can't be bound.
 pub fn serve(settings: HttpSettings, state: Arc<State>, runtime: &Handle) -> Result<Server> {
-    let wanted = settings.address;
-    if !wanted.ip().is_loopback() {
-        return Err(Error::definition(format!("HTTP can't listen on {wanted}"))
-            .detail("only loopback addresses are taken: there is no authentication and no TLS yet")
-            .hint("listen on 127.0.0.1 or [::1], and put a proxy in front that authenticates"));
-    }
-    let listener = TcpListener::bind(wanted).map_err(|error| unbound(wanted, &error))?;
+    let listener = bind(settings.address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let _inside = runtime.enter();
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (stop, stopped) = watch::channel(None);
     let task = runtime.spawn(server::run(listener, settings, state, stopped));
-    tracing::info!(%address, "answering over HTTP");
+    tracing::debug!(%address, "answering over HTTP");
     Ok(Server { address, stop, task })
+}
+
+/// Whether [`serve`] could listen there now: to be asked before work is begun that would be in vain.
+///
+/// # Errors
+/// Those of [`serve`].
+pub fn bindable(address: SocketAddr) -> Result<()> {
+    bind(address).map(drop)
+}
+
+fn bind(wanted: SocketAddr) -> Result<TcpListener> {
+    if !wanted.ip().is_loopback() {
+        return Err(Error::definition(format!("HTTP can't listen on {wanted}"))
+            .detail("only loopback addresses are taken: there is no authentication and no TLS yet")
+            .hint("listen on 127.0.0.1 or [::1], and put a proxy in front that authenticates"));
+    }
+    TcpListener::bind(wanted).map_err(|error| unbound(wanted, &error))
 }
 
 fn unbound(wanted: SocketAddr, error: &std::io::Error) -> Error {

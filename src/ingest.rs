@@ -432,7 +432,9 @@ impl<T: 'static> Running<T> {
             EventTime::MIN => EventTime::MIN,
             max => max.minus(rules.lateness),
         };
-        partition.metrics.watermark(partition.watermark);
+        if rules.timed {
+            partition.metrics.watermark(partition.watermark);
+        }
         partition.metrics.idle.set(i64::from(range.idle));
         self.hold(-(records_freed as isize), -(bytes_freed as isize));
         if counted == (range.records, range.hash) {

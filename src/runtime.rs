@@ -19,7 +19,7 @@ mod watch;
 mod worker;
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -127,6 +127,8 @@ pub(crate) struct Shared {
     pub(crate) replay_to: Option<Epoch>,
     pub(crate) live: AtomicBool,
     pub(crate) ended: AtomicBool,
+    /// What of the outside does not do its part now, and how.
+    pub(crate) troubles: Mutex<BTreeMap<String, String>>,
 }
 
 /// A running dataflow.
@@ -238,6 +240,7 @@ impl Service {
             replay_to,
             live: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            troubles: Mutex::default(),
             settings,
         });
         let mut threads = Vec::new();
@@ -281,6 +284,11 @@ impl Service {
     /// Whether the sources are being read beyond what the ledger bound at the start.
     pub fn is_live(&self) -> bool {
         self.shared.live.load(Ordering::Acquire) && self.replaying().is_none()
+    }
+
+    /// What of the outside does not do its part now, and how; by name. Looked at every few seconds.
+    pub fn troubles(&self) -> BTreeMap<String, String> {
+        self.shared.troubles.lock().clone()
     }
 
     /// A handle that stops the service from any thread.

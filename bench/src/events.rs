@@ -51,8 +51,9 @@ impl Event {
 
     /// Events by partition, in the order of their log.
     pub fn dealt(events: u64, keys: u64) -> Vec<Vec<Event>> {
-        let room = events as usize / PARTITIONS + 1;
-        let mut partitions: Vec<_> = (0..PARTITIONS).map(|_| Vec::with_capacity(room)).collect();
+        let mut partitions: Vec<_> = (0..PARTITIONS)
+            .map(|_| Vec::with_capacity(events as usize / PARTITIONS + 1))
+            .collect();
         for i in 0..events {
             partitions[i as usize % PARTITIONS].push(Event::nth(i, keys));
         }

@@ -97,6 +97,7 @@ impl Running<'_> {
             env: self.env,
             ..Settings::default()
         };
+        http::bindable(self.service.http)?;
         let service = Service::start(self.flow, settings)?;
         let readiness = Arc::new(Readiness::starting());
         let state = http::State {
@@ -142,6 +143,17 @@ impl Running<'_> {
                     .collect();
                 tracing::info!("not ready yet: {}", waits.join("; "));
             }
+            let troubles = service.troubles();
+            match troubles.is_empty() {
+                true => readiness.clear("trouble"),
+                false => {
+                    let listed: Vec<String> = troubles
+                        .iter()
+                        .map(|(what, why)| format!("{what}: {why}"))
+                        .collect();
+                    readiness.wait_for("trouble", listed.join("; "));
+                }
+            }
             std::thread::sleep(TICK);
         }
         if signal.is_finished() {
@@ -149,7 +161,12 @@ impl Running<'_> {
             tracing::info!("stopping for {name}: finishing what is bound");
         }
         readiness.wait_for("stopping", "the process is about to end");
+        let closed = service.views().clone();
         let ended = end(service);
+        if let Some(moment) = closed.closed().filter(|_| self.until_end && ended.is_ok()) {
+            let time = moment.epoch.opened_at();
+            tracing::info!(epoch = moment.epoch.0, %time, "everything that was there at the start is counted");
+        }
         tokio.block_on(server.shutdown(Duration::from_secs(5)));
         ended
     }

@@ -440,3 +440,71 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::aggregate::Of;
+
+    const WINDOW: Window = Window {
+        start: EventTime(0),
+        end: EventTime(10),
+    };
+
+    fn partial(key: u32, state: u64) -> Partial<u32, u64> {
+        Partial {
+            route: route(&key),
+            key,
+            window: WINDOW,
+            state,
+        }
+    }
+
+    fn change(old: Option<u64>, new: Option<u64>) -> Change<Windowed<u32>, u64> {
+        Change {
+            key: Windowed {
+                key: 7,
+                window: WINDOW,
+            },
+            old,
+            new,
+        }
+    }
+
+    #[test]
+    fn a_window_changes_once_an_epoch_is_packed_when_closed_and_taken_back_when_expired() {
+        let fold = Rc::new(Of::<u8>::default().count());
+        let mut merge = Merge {
+            fold,
+            keep: Duration::from_micros(5),
+            windows: BTreeMap::new(),
+            packed: EventTime::MIN,
+        };
+        let mut step = |epoch, partials: &[(u32, u64)], watermark| {
+            let mut changes = Vec::new();
+            for (key, state) in partials {
+                merge.add::<u8>(Epoch(epoch), partial(*key, *state), &mut changes);
+            }
+            merge.expire::<u8>(EventTime(watermark), &mut changes);
+            let packed = merge
+                .windows
+                .values()
+                .filter(|pane| matches!(pane, Pane::Packed(_)))
+                .count();
+            (changes, packed)
+        };
+        assert_eq!(step(1, &[(7, 1), (7, 2)], 9), (vec![change(None, Some(3))], 0));
+        assert_eq!(
+            step(2, &[(7, 1)], 10),
+            (vec![change(Some(3), Some(4))], 1),
+            "packed when its end is reached"
+        );
+        assert_eq!(step(3, &[], 14), (vec![], 1));
+        assert_eq!(
+            step(4, &[(7, 1)], 14),
+            (vec![change(Some(4), Some(5))], 0),
+            "opened again if need be"
+        );
+        assert_eq!(step(5, &[], 15), (vec![change(Some(5), None)], 0), "expired");
+    }
+}

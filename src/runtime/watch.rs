@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::bridge::Waker;
 use crate::clock;
+use crate::codec::registry::Registry;
 use crate::dataflow::plan::PlannedSource;
 use crate::position::{PartitionId, SourceId};
 use crate::runtime::{Shared, Substitutes};
@@ -39,19 +40,14 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
     shared.halt.on_halt(wake.clone());
     shared.inbox.watched_by(wake);
     let mut first = true;
-    let mut troubles = vec![None; sources.len()];
     loop {
-        for ((id, name, driver), told) in sources.iter().zip(&mut troubles) {
-            let trouble = driver.trouble();
-            if trouble != *told {
-                match &trouble {
-                    Some(trouble) => tracing::warn!(source = name, "in trouble: {trouble}"),
-                    None => tracing::info!(source = name, "out of trouble"),
-                }
-                *told = trouble;
-            }
-            if let Some(registry) = &shared.settings.env.registry {
-                let pending = i64::try_from(registry.status().pending).unwrap_or(i64::MAX);
+        let registry = shared.settings.env.registry.as_ref().map(Registry::status);
+        let away = registry.as_ref().filter(|status| status.away.is_some());
+        note(shared, "the schema registry", away.map(ToString::to_string));
+        for (id, name, driver) in sources {
+            note(shared, &format!("source `{name}`"), driver.trouble());
+            if let Some(registry) = &registry {
+                let pending = i64::try_from(registry.pending).unwrap_or(i64::MAX);
                 shared.metrics.source(name).schema_lookups_pending.set(pending);
             }
             match driver.topology() {
@@ -72,6 +68,22 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
             // Woken by a stop, a halt and the end of the workers.
             std::thread::park_timeout(next - clock::instant());
         }
+    }
+}
+
+/// Keeps what is in trouble for whoever asks, and says once that it is, and once that it no longer is.
+fn note(shared: &Shared, what: &str, trouble: Option<String>) {
+    let mut troubles = shared.troubles.lock();
+    match trouble {
+        Some(trouble) if !troubles.contains_key(what) => {
+            tracing::warn!("{what} is in trouble: {trouble}");
+            troubles.insert(what.to_owned(), trouble);
+        }
+        Some(trouble) => {
+            troubles.insert(what.to_owned(), trouble);
+        }
+        None if troubles.remove(what).is_some() => tracing::info!("{what} is well again"),
+        None => {}
     }
 }
 
