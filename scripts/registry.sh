@@ -45,7 +45,7 @@ exec_registry() {
     exec java "${jvm[@]}" "-Dthalweg.dir=$dir" "-Djava.io.tmpdir=$dir/tmp" \
         -Dquarkus.http.host=127.0.0.1 "-Dquarkus.http.port=$port" \
         -Dquarkus.management.host=127.0.0.1 -Dquarkus.management.port=0 \
-        -Dapicurio.storage.kind=sql -Dapicurio.storage.sql.kind=h2 "-Dapicurio.datasource.url=jdbc:h2:file:$dir/registry" \
+        -Dapicurio.storage.kind=sql -Dapicurio.storage.sql.kind=h2 "-Dapicurio.datasource.url=jdbc:h2:file:$dir/registry;WRITE_DELAY=0" \
         -Dapicurio.datasource.username=sa -Dapicurio.datasource.password=sa \
         "-Dapicurio.import.work-dir=$dir/tmp" \
         -Dquarkus.http.access-log.enabled=false \
