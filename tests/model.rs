@@ -11,5 +11,6 @@ mod collections;
 mod durable;
 mod log;
 mod smoke;
+mod sources;
 mod tables;
 mod windows;
