@@ -50,8 +50,15 @@ struct Halted {
 impl Halt {
     /// Raises the error and wakes everyone who has to stop for it.
     pub fn halt(&self, error: Error) {
-        tracing::error!(%error, "halted");
-        self.0.error.lock().get_or_insert(error);
+        {
+            let mut first = self.0.error.lock();
+            match &*first {
+                None => tracing::error!(%error, "halted"),
+                // What goes wrong on the way down would only hide the cause.
+                Some(_) => tracing::debug!(%error, "after the halt"),
+            }
+            first.get_or_insert(error);
+        }
         self.0.raised.store(true, Ordering::Release);
         for waker in self.0.wakers.lock().iter() {
             waker.wake();

@@ -48,7 +48,11 @@ pub fn main(flows: impl IntoIterator<Item = Flow>) -> ExitCode {
 }
 
 #[derive(Parser)]
-#[command(version, about = "Dataflows over Kafka, kept up to date and answered over HTTP", max_term_width = 100)]
+#[command(
+    version,
+    about = "Dataflows over Kafka, kept up to date and answered over HTTP",
+    max_term_width = 100
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -144,7 +148,12 @@ struct QueryArguments {
     #[arg(long)]
     json: bool,
     /// Where the service answers
-    #[arg(long, env = "THALWEG_SERVER", default_value = "http://127.0.0.1:8460", value_name = "URL")]
+    #[arg(
+        long,
+        env = "THALWEG_SERVER",
+        default_value = "http://127.0.0.1:8460",
+        value_name = "URL"
+    )]
     server: String,
 }
 
@@ -178,8 +187,12 @@ fn run(command: Command, flows: &[Flow]) -> Result<()> {
             print!("{}", plan.text);
             Ok(())
         }
-        Command::Ledger { what: LedgerCommand::Show { dir, from, to } } => ledger::show(&dir, from, to),
-        Command::Ledger { what: LedgerCommand::Verify { dir } } => ledger::verify(&dir),
+        Command::Ledger {
+            what: LedgerCommand::Show { dir, from, to },
+        } => ledger::show(&dir, from, to),
+        Command::Ledger {
+            what: LedgerCommand::Verify { dir },
+        } => ledger::verify(&dir),
     }
 }
 
@@ -192,7 +205,8 @@ fn choose<'f>(flows: &'f [Flow], name: Option<&str>) -> Result<&'f Flow> {
         (Some(name), _) => {
             let found = flows.iter().find(|flow| flow.name() == name);
             let unknown = || {
-                Error::definition(format!("there is no dataflow `{name}`")).detail(format!("there are: {}", names()))
+                Error::definition(format!("there is no dataflow `{name}`"))
+                    .detail(format!("there are: {}", names()))
             };
             found.ok_or_else(unknown)
         }

@@ -7,8 +7,8 @@
 //!   flow.table ──────────────────────────────────────────────────────▶          └ join, left_join, map, filter
 //! ```
 //!
-//! Three types keep three promises: a [`Stream`](stream::Stream) only ever adds, a
-//! [`Collection`](collection::Collection) may take back, a [`Table`](table::Table) has at most one row a key. Steps take
+//! Three types keep three promises: a [`Stream`] only ever adds, a
+//! [`Collection`](collection::Collection) may take back, a [`Table`] has at most one row a key. Steps take
 //! `&self` and never fail: a mistake is noted with its place, and all of them are reported together before anything runs.
 
 pub mod collection;
@@ -24,8 +24,8 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use timely::dataflow::operators::probe::{Handle, Probe};
 use timely::dataflow::operators::Concatenate;
+use timely::dataflow::operators::probe::{Handle, Probe};
 use timely::dataflow::operators::vec::Filter;
 use timely::dataflow::{Scope, StreamVec};
 
@@ -115,7 +115,12 @@ pub fn dataflow<R: Outcome>(
     name: &'static str,
     build: impl Fn(Dataflow<'_>) -> R + Send + Sync + 'static,
 ) -> Flow {
-    Flow { name, build: Arc::new(move |flow| build(flow).outcome()), demo: None, queries: &[] }
+    Flow {
+        name,
+        build: Arc::new(move |flow| build(flow).outcome()),
+        demo: None,
+        queries: &[],
+    }
 }
 
 /// What a dataflow is built with on one worker.
@@ -170,8 +175,15 @@ impl Context {
     /// Counts what is late for a step, under the names of the sources that it takes from.
     fn late_counter(&self, sources: &[SourceId], step: &str) -> Counter {
         let plan = self.plan.borrow();
-        let named = plan.sources.iter().map(|source| &source.rules).filter(|rules| sources.contains(&rules.id));
-        let names = named.map(|rules| rules.name.as_str()).collect::<Vec<_>>().join(",");
+        let named = plan
+            .sources
+            .iter()
+            .map(|source| &source.rules)
+            .filter(|rules| sources.contains(&rules.id));
+        let names = named
+            .map(|rules| rules.name.as_str())
+            .collect::<Vec<_>>()
+            .join(",");
         self.metrics.source(&names).late(step)
     }
 
@@ -184,7 +196,10 @@ impl Context {
 pub fn build(scope: Scope<'_, Epoch>, flow: &Flow, context: &Rc<Context>) -> Result<()> {
     // Streams can only be kept for as long as the scope lives, and the handle has to stay `Copy`. Emptied by `finish`,
     // what is leaked is a few words, once a worker.
-    let loose = Box::leak(Box::new(Loose { context: context.clone(), late: RefCell::default() }));
+    let loose = Box::leak(Box::new(Loose {
+        context: context.clone(),
+        late: RefCell::default(),
+    }));
     let handle = Dataflow { scope, loose };
     let outcome = (flow.build)(handle);
     handle.finish();
@@ -221,17 +236,30 @@ impl<'s> Dataflow<'s> {
     #[track_caller]
     pub fn source<T: Event>(self, name: &str, source: impl Source<T>) -> Stream<'s, T> {
         let step = self.context().step(name, Kind::Source, &[]);
-        let opened = source.open(&self.context().env).and_then(|opened| self.substituted(name, opened));
+        let opened = source
+            .open(&self.context().env)
+            .and_then(|opened| self.substituted(name, opened));
         let (timed, inner) = self.read(name, opened);
-        let sources = if timed { vec![SourceId::of(name)] } else { Vec::new() };
-        Stream { inner, flow: self, sources: sources.into(), step }
+        let sources = if timed {
+            vec![SourceId::of(name)]
+        } else {
+            Vec::new()
+        };
+        Stream {
+            inner,
+            flow: self,
+            sources: sources.into(),
+            step,
+        }
     }
 
     /// Reads a table from a source of keyed rows: the last row of a key wins, a row without a value deletes.
     #[track_caller]
     pub fn table<K: Record, V: Record>(self, name: &str, source: impl UpsertSource<K, V>) -> Table<'s, K, V> {
         let step = self.context().step(name, Kind::Table, &[]);
-        let opened = source.open(&self.context().env).and_then(|opened| self.substituted(name, opened));
+        let opened = source
+            .open(&self.context().env)
+            .and_then(|opened| self.substituted(name, opened));
         let (_, records) = self.read(name, opened);
         Table::from_changes(self, upsert(records, name), step, Vec::new(), Rc::new([]))
     }
@@ -243,11 +271,19 @@ impl<'s> Dataflow<'s> {
 
     /// The source as it is, or with the records that a test gives in its place.
     fn substituted<T: 'static>(&self, name: &str, opened: Opened<T>) -> Result<Opened<T>> {
-        let Some(given) = self.context().substitutes.borrow_mut().remove(name) else { return Ok(opened) };
+        let Some(given) = self.context().substitutes.borrow_mut().remove(name) else {
+            return Ok(opened);
+        };
         match given.opened.downcast::<Opened<T>>() {
-            Ok(given) => Ok(Opened { driver: given.driver, reader: given.reader, ..opened }),
-            Err(_) => Err(Error::definition(format!("records of another type were fed to source `{name}`"))
-                .detail(format!("the dataflow reads {}", std::any::type_name::<T>()))),
+            Ok(given) => Ok(Opened {
+                driver: given.driver,
+                reader: given.reader,
+                ..opened
+            }),
+            Err(_) => Err(
+                Error::definition(format!("records of another type were fed to source `{name}`"))
+                    .detail(format!("the dataflow reads {}", std::any::type_name::<T>())),
+            ),
         }
     }
 
@@ -265,9 +301,13 @@ impl<'s> Dataflow<'s> {
         let source = SourceId::of(name);
         let timed = opened.rules.timed;
         context.plan.borrow_mut().source(source, name, &opened);
-        let (rules, reader, reads) = (Arc::new(opened.rules), opened.reader, context.reads);
+        let (rules, reader, reads) = (Rc::new(opened.rules), opened.reader, context.reads);
         let make = |waker: Waker| {
-            let reader = if reads { reader(waker) } else { Ok(Opened::<T>::no_reader()) };
+            let reader = if reads {
+                reader(waker)
+            } else {
+                Ok(Opened::<T>::no_reader())
+            };
             // An error of one worker alone must not leave the others waiting in the middle of a build.
             let reader = reader.unwrap_or_else(|error| {
                 context.halt.halt(error);
@@ -287,7 +327,11 @@ impl<'s> Dataflow<'s> {
         };
         let (events, dead) = ingest::ingest(self.scope, name, make);
         let events = events.probe_with(&self.context().probe);
-        self.loose.late.borrow_mut().dead.push((source, name.to_owned(), opened.topic, vec![dead]));
+        self.loose
+            .late
+            .borrow_mut()
+            .dead
+            .push((source, name.to_owned(), opened.topic, vec![dead]));
         (timed, events)
     }
 
@@ -304,7 +348,13 @@ impl<'s> Dataflow<'s> {
         match context.views.define::<K, V>(spec) {
             Ok(view) => {
                 let applied = context.metrics.view(&name).changes;
-                serve(changes, &name, view.shard(self.scope.index()), applied, &context.probe);
+                serve(
+                    changes,
+                    &name,
+                    view.shard(self.scope.index()),
+                    applied,
+                    &context.probe,
+                );
             }
             Err(error) => context.mistake(format!("view `{name}`: {error}")),
         }
@@ -315,7 +365,10 @@ impl<'s> Dataflow<'s> {
         let Sources { dead, late } = self.loose.late.take();
         let late = self.scope.concatenate(late);
         for (source, name, topic, mut streams) in dead {
-            streams.push(late.clone().filter(move |letter: &DeadLetter| letter.at.partition.source == source));
+            streams.push(
+                late.clone()
+                    .filter(move |letter: &DeadLetter| letter.at.partition.source == source),
+            );
             let all = self.scope.concatenate(streams);
             let view = format!("{name}.dead_letters");
             let context = self.context();

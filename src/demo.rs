@@ -44,7 +44,15 @@ impl Demo {
         topics: impl Fn(&str, u32) -> Result<()> + 'static,
         ready: Sender<()>,
     ) -> Self {
-        Self { producer, registry, runtime, stop, rate, topics: Box::new(topics), ready }
+        Self {
+            producer,
+            registry,
+            runtime,
+            stop,
+            rate,
+            topics: Box::new(topics),
+            ready,
+        }
     }
 
     /// A topic of Avro records, made if it is not there: its partitions, the schema of its keys (for a table's topic),
@@ -52,11 +60,19 @@ impl Demo {
     pub fn avro(&self, topic: &str, partitions: u32, key: Option<&str>, value: &str) -> Result<Topic<'_>> {
         (self.topics)(topic, partitions)?;
         let register = |part: &str, text: &str| {
-            let id = self.runtime.block_on(self.registry.register(&format!("{topic}-{part}"), text))?;
+            let id = self
+                .runtime
+                .block_on(self.registry.register(&format!("{topic}-{part}"), text))?;
             Ok::<_, Error>((id, text.to_owned()))
         };
         let key = key.map(|text| register("key", text)).transpose()?;
-        Ok(Topic { demo: self, name: topic.to_owned(), partitions, key, value: register("value", value)? })
+        Ok(Topic {
+            demo: self,
+            name: topic.to_owned(),
+            partitions,
+            key,
+            value: register("value", value)?,
+        })
     }
 
     /// Events a second that the demo was asked for.
@@ -100,20 +116,31 @@ pub struct Topic<'d> {
 impl Topic<'_> {
     /// A writer of events.
     pub fn events<V: Serialize>(&self) -> Result<Events<'_, V>> {
-        Ok(Events { topic: self, value: Encoder::new(self.value.0, &self.value.1)?, bytes: Vec::new() })
+        Ok(Events {
+            topic: self,
+            value: Encoder::new(self.value.0, &self.value.1)?,
+            bytes: Vec::new(),
+        })
     }
 
     /// A writer of a table's rows. Needs a topic with a schema of keys.
     pub fn rows<K: Serialize, V: Serialize>(&self) -> Result<Rows<'_, K, V>> {
-        let (id, text) = self.key.as_ref().ok_or_else(|| {
-            Error::definition(format!("topic `{}` has no schema of keys", self.name))
-        })?;
-        Ok(Rows { topic: self, key: Encoder::new(*id, text)?, value: Encoder::new(self.value.0, &self.value.1)? })
+        let (id, text) = self
+            .key
+            .as_ref()
+            .ok_or_else(|| Error::definition(format!("topic `{}` has no schema of keys", self.name)))?;
+        Ok(Rows {
+            topic: self,
+            key: Encoder::new(*id, text)?,
+            value: Encoder::new(self.value.0, &self.value.1)?,
+        })
     }
 
     fn send(&self, partition: u32, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<()> {
         let partition = partition % self.partitions;
-        self.demo.producer.send(&self.name, partition, clock::now(), key, value)
+        self.demo
+            .producer
+            .send(&self.name, partition, clock::now(), key, value)
     }
 
     /// Writes bytes as they are, to show what becomes of a record that nobody can read.
@@ -148,7 +175,10 @@ pub struct Rows<'t, K, V> {
 impl<K: Serialize, V: Serialize> Rows<'_, K, V> {
     /// Writes a row, or with `None` deletes it.
     pub fn send(&self, key: &K, value: Option<&V>) -> Result<()> {
-        let (key, value) = (self.key.encode(key)?, value.map(|value| self.value.encode(value)).transpose()?);
+        let (key, value) = (
+            self.key.encode(key)?,
+            value.map(|value| self.value.encode(value)).transpose()?,
+        );
         let partition = (xxhash_rust::xxh3::xxh3_64(&key) % u64::from(self.topic.partitions)) as u32;
         self.topic.send(partition, Some(&key), value.as_deref())
     }

@@ -42,7 +42,12 @@ struct Parts {
 impl Error {
     /// A new error: one line that says what failed.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self(Box::new(Parts { kind, what: what.into(), details: Vec::new(), hint: None }))
+        Self(Box::new(Parts {
+            kind,
+            what: what.into(),
+            details: Vec::new(),
+            hint: None,
+        }))
     }
 
     /// [`Kind::Definition`].
@@ -135,8 +140,13 @@ mod tests {
 
     #[test]
     fn reads_as_what_detail_hint() {
-        let error = Error::outside("cannot read").detail("partition 3\noffset 7").hint("look");
-        assert_eq!(error.to_string(), "cannot read\n  partition 3\n  offset 7\n  hint: look");
+        let error = Error::outside("cannot read")
+            .detail("partition 3\noffset 7")
+            .hint("look");
+        assert_eq!(
+            error.to_string(),
+            "cannot read\n  partition 3\n  offset 7\n  hint: look"
+        );
         assert_eq!(error.kind(), Kind::Outside);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  client ─▶ connection ─▶ route ─▶ params ─▶ moment ─────▶ view ─▶ bytes ─▶ client
-//!            (hyper)                          newest closed,          JSON written once, straight from the row
+//!            (hyper)       (axum)             newest closed,          JSON written once, straight from the row
 //!                                             as_of, after + wait
 //!
 //!  GET  /v1/views                   what there is             GET /health/live    the process runs
@@ -13,9 +13,9 @@
 //!  GET  /v1/epochs/{epoch}          what an epoch contains
 //! ```
 //!
-//! The server stands on hyper itself, not on a framework above it: hyper can answer pipelined requests with one write
-//! (`pipeline_flush`) and bounds heads and idle connections in time, for which `axum::serve` has no switch. Nagle's
-//! algorithm is off. Every refusal has one form (`problem.rs`). Nine routes need no router.
+//! axum finds the function for a request. The connections beneath it are served by hyper itself, as hyper can answer
+//! pipelined requests with one write (`pipeline_flush`) and bounds heads and idle connections in time, for which
+//! `axum::serve` has no switch. Nagle's algorithm is off. Every refusal has one form (`problem.rs`).
 //!
 //! Nothing grows without bound: connections, requests in flight, the size and time of a body, the length of a URL, rows
 //! looked at, rows in an answer, time to wait ([`HttpSettings`]). What can't be taken is refused at once.
@@ -127,21 +127,32 @@ pub struct Server {
 /// # Errors
 /// [`Error::definition`] when the address is not a loopback address; [`Error::outside`] when it can't be bound.
 pub fn serve(settings: HttpSettings, state: Arc<State>, runtime: &Handle) -> Result<Server> {
-    let wanted = settings.address;
-    if !wanted.ip().is_loopback() {
-        return Err(Error::definition(format!("HTTP can't listen on {wanted}"))
-            .detail("only loopback addresses are taken: there is no authentication and no TLS yet")
-            .hint("listen on 127.0.0.1 or [::1], and put a proxy in front that authenticates"));
-    }
-    let listener = TcpListener::bind(wanted).map_err(|error| unbound(wanted, &error))?;
+    let listener = bind(settings.address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let _inside = runtime.enter();
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (stop, stopped) = watch::channel(None);
     let task = runtime.spawn(server::run(listener, settings, state, stopped));
-    tracing::info!(%address, "answering over HTTP");
+    tracing::debug!(%address, "answering over HTTP");
     Ok(Server { address, stop, task })
+}
+
+/// Whether [`serve`] could listen there now: to be asked before work is begun that would be in vain.
+///
+/// # Errors
+/// Those of [`serve`].
+pub fn bindable(address: SocketAddr) -> Result<()> {
+    bind(address).map(drop)
+}
+
+fn bind(wanted: SocketAddr) -> Result<TcpListener> {
+    if !wanted.ip().is_loopback() {
+        return Err(Error::definition(format!("HTTP can't listen on {wanted}"))
+            .detail("only loopback addresses are taken: there is no authentication and no TLS yet")
+            .hint("listen on 127.0.0.1 or [::1], and put a proxy in front that authenticates"));
+    }
+    TcpListener::bind(wanted).map_err(|error| unbound(wanted, &error))
 }
 
 fn unbound(wanted: SocketAddr, error: &std::io::Error) -> Error {

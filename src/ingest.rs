@@ -14,6 +14,8 @@
 //! * the capability is kept through every epoch, also those that bring this worker nothing: operators walk their worker's
 //!   own timeline up to their frontier, and must find every epoch in it.
 
+mod partition;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,11 +29,12 @@ use timely::dataflow::{Scope, StreamVec};
 use crate::bridge::{Halt, Waker};
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::metrics::{PartitionMetrics, SourceMetrics, WorkerMetrics};
+use crate::ingest::partition::Partition;
+use crate::metrics::{SourceMetrics, WorkerMetrics};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
 use crate::record::Timed;
-use crate::sequencer::{Order, ReadTo, Report};
-use crate::source::{DeadLetter, Intake, Progress, Reader, TimeRules};
+use crate::sequencer::message::{Order, Report};
+use crate::source::{DeadLetter, Intake, Reader, TimeRules};
 use crate::time::{Epoch, EventTime};
 use crate::timeline::{Batch, Desk};
 
@@ -51,44 +54,12 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            records_max: 200_000,
+            records_max: 500_000,
             bytes_max: 64 << 20,
             batch_max: 4096,
             skew_max: Duration::from_secs(30),
         }
     }
-}
-
-/// The records of one read of one partition.
-struct Chunk<T> {
-    hi: Offset,
-    events: Vec<Timed<T>>,
-    dead: Vec<DeadLetter>,
-    bytes: usize,
-    oldest: EventTime,
-    /// Counts of the partition as of `hi`.
-    records: u64,
-    hash: u64,
-}
-
-struct Partition<T> {
-    intake: Intake<T>,
-    chunks: VecDeque<Chunk<T>>,
-    /// Read up to here.
-    position: Offset,
-    reported: (Offset, bool),
-    more: bool,
-    at_end: bool,
-    /// Ranges that an earlier run bound and that are still to be read: (hi, limit).
-    bound: VecDeque<(Offset, EventTime)>,
-    /// As of the last release: counts, and the watermark of the partition.
-    released: (u64, u64),
-    watermark: EventTime,
-    metrics: PartitionMetrics,
-    /// Whether the metrics show a lag.
-    lags: bool,
-    /// Whether it waits for others that are behind in event time.
-    paused: bool,
 }
 
 /// Everything the operator needs; built by `dataflow`.
@@ -100,7 +71,7 @@ pub struct Ingest<T> {
     /// Its reader on this worker.
     pub reader: Box<dyn Reader<T>>,
     /// What to make of times.
-    pub rules: Arc<TimeRules<T>>,
+    pub rules: Rc<TimeRules<T>>,
     /// Bounds.
     pub bounds: Bounds,
     /// The worker's desk.
@@ -131,7 +102,8 @@ pub fn ingest<'s, T: Clone + 'static>(
     let (events, events_stream) = builder.new_output::<Vec<Timed<T>>>();
     let (dead, dead_stream) = builder.new_output::<Vec<DeadLetter>>();
     let mut events = OutputBuilder::from(events);
-    let mut dead = OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<DeadLetter>>>::from(dead);
+    let mut dead =
+        OutputBuilder::<_, timely::container::CapacityContainerBuilder<Vec<DeadLetter>>>::from(dead);
     let worker = scope.index();
 
     builder.build(move |mut capabilities| {
@@ -190,14 +162,6 @@ struct Running<T> {
     /// When progress was last shown to tools outside, by the monotonic clock.
     shown: Instant,
     capabilities: Option<(Capability<Epoch>, Capability<Epoch>)>,
-}
-
-/// What one read brought.
-struct Held {
-    records: usize,
-    bytes: usize,
-    /// Whether one of them had a valid event time.
-    timed: bool,
 }
 
 /// Reads of one turn: enough to be efficient, few enough to let other operators run.
@@ -267,7 +231,11 @@ impl<T: 'static> Running<T> {
             Order::Limit(_, limit) => self.limit = Some(limit),
             Order::Pace(_, pace) => self.pace = pace,
             Order::Epoch { binding, replay } => {
-                for seen in binding.schemas.iter().filter(|seen| seen.source == self.ingest.source) {
+                for seen in binding
+                    .schemas
+                    .iter()
+                    .filter(|seen| seen.source == self.ingest.source)
+                {
                     self.ingest.reader.bind_schema(seen.id, seen.fingerprint);
                 }
                 if replay {
@@ -319,10 +287,17 @@ impl<T: 'static> Running<T> {
             let ahead = self.pace.plus(bounds.skew_max);
             let ready = |p: &&mut Partition<T>| {
                 let paced = !rules.timed || p.intake.event_time_max <= ahead;
-                p.more && (!p.bound.is_empty() || (self.live && paced && (!rules.timed || self.limit.is_some())))
+                p.more
+                    && (!p.bound.is_empty() || (self.live && paced && (!rules.timed || self.limit.is_some())))
             };
-            let next = self.partitions.iter_mut().filter(ready).min_by_key(|p| p.intake.event_time_max);
-            let Some(partition) = next else { return Ok(Turn::Rest) };
+            let next = self
+                .partitions
+                .iter_mut()
+                .filter(ready)
+                .min_by_key(|p| p.intake.event_time_max);
+            let Some(partition) = next else {
+                return Ok(Turn::Rest);
+            };
             let until = match partition.bound.front() {
                 Some((hi, limit)) => {
                     partition.intake.limit = *limit;
@@ -335,13 +310,21 @@ impl<T: 'static> Running<T> {
             };
             let before = partition.intake.records;
             let reader = &mut self.ingest.reader;
-            let progress =
-                reader.read(partition.intake.id().partition, until, bounds.batch_max, &mut partition.intake)?;
+            let progress = reader.read(
+                partition.intake.id().partition,
+                until,
+                bounds.batch_max,
+                &mut partition.intake,
+            )?;
             let held = partition.keep(progress, until, before, &mut self.spare);
             // Reads that bring nothing are cheap, and must not use up the turn of those that would.
             reads += usize::from(held.records > 0);
             for (id, fingerprint) in reader.schemas_seen() {
-                let seen = SchemaSeen { source: self.ingest.source, id, fingerprint };
+                let seen = SchemaSeen {
+                    source: self.ingest.source,
+                    id,
+                    fingerprint,
+                };
                 self.ingest.desk.report(Report::Schema(seen));
             }
             if let Some(to) = partition.report(held.timed) {
@@ -357,13 +340,18 @@ impl<T: 'static> Running<T> {
         while let Some((binding, replay)) = self.pending.front().cloned() {
             let own = self.own(&binding);
             let unread = |range: &PartitionRange| {
-                self.partitions.iter().any(|p| p.intake.id() == range.id && p.position < range.hi)
+                self.partitions
+                    .iter()
+                    .any(|p| p.intake.id() == range.id && p.position < range.hi)
             };
             if own.iter().any(unread) {
                 break;
             }
             self.pending.pop_front();
-            let (events, dead) = self.capabilities.as_ref().expect("checked at the start of the turn");
+            let (events, dead) = self
+                .capabilities
+                .as_ref()
+                .expect("checked at the start of the turn");
             let (events, dead) = (events.delayed(&binding.epoch), dead.delayed(&binding.epoch));
             let floor = self.watermark_before(binding.epoch);
             for range in &own {
@@ -380,7 +368,9 @@ impl<T: 'static> Running<T> {
     /// W(n-1) of the source: what a partition that was idle has to be measured by.
     fn watermark_before(&self, epoch: Epoch) -> EventTime {
         let timeline = self.ingest.desk.timeline.borrow();
-        timeline.before(epoch).map_or(EventTime::MIN, |facts| facts.watermark(&[self.ingest.source]))
+        timeline
+            .before(epoch)
+            .map_or(EventTime::MIN, |facts| facts.watermark(&[self.ingest.source]))
     }
 
     fn release_range(
@@ -391,10 +381,18 @@ impl<T: 'static> Running<T> {
         floor: EventTime,
         mut out: impl FnMut(Out<'_, T>),
     ) -> Result<()> {
-        let (name, desk, rules) = (self.ingest.name.clone(), self.ingest.desk.clone(), self.ingest.rules.clone());
+        let (name, desk, rules) = (
+            self.ingest.name.clone(),
+            self.ingest.desk.clone(),
+            self.ingest.rules.clone(),
+        );
         let spare = &mut self.spare;
         let (mut records_freed, mut bytes_freed) = (0, 0);
-        let partition = self.partitions.iter_mut().find(|p| p.intake.id() == range.id).expect("own ranges only");
+        let partition = self
+            .partitions
+            .iter_mut()
+            .find(|p| p.intake.id() == range.id)
+            .expect("own ranges only");
         let mut now = partition.released;
         while partition.chunks.front().is_some_and(|chunk| chunk.hi <= range.hi) {
             let mut chunk = partition.chunks.pop_front().expect("just seen");
@@ -407,7 +405,11 @@ impl<T: 'static> Running<T> {
                     event.horizon = event.horizon.max(floor);
                 }
             }
-            desk.released(Batch { epoch: binding.epoch, oldest: chunk.oldest, records });
+            desk.released(Batch {
+                epoch: binding.epoch,
+                oldest: chunk.oldest,
+                records,
+            });
             if !chunk.events.is_empty() {
                 out(Out::Events(&mut chunk.events));
             }
@@ -421,13 +423,18 @@ impl<T: 'static> Running<T> {
                 spare.push(chunk.events);
             }
         }
-        let counted = (now.0.wrapping_sub(partition.released.0), now.1.wrapping_sub(partition.released.1));
+        let counted = (
+            now.0.wrapping_sub(partition.released.0),
+            now.1.wrapping_sub(partition.released.1),
+        );
         partition.released = now;
         partition.watermark = match range.event_time_max {
             EventTime::MIN => EventTime::MIN,
             max => max.minus(rules.lateness),
         };
-        partition.metrics.watermark(partition.watermark);
+        if rules.timed {
+            partition.metrics.watermark(partition.watermark);
+        }
         partition.metrics.idle.set(i64::from(range.idle));
         self.hold(-(records_freed as isize), -(bytes_freed as isize));
         if counted == (range.records, range.hash) {
@@ -438,7 +445,11 @@ impl<T: 'static> Running<T> {
         } else {
             format!("source `{name}` released other records than it reported")
         };
-        let error = if replay { Error::integrity(what) } else { Error::internal(what) };
+        let error = if replay {
+            Error::integrity(what)
+        } else {
+            Error::internal(what)
+        };
         Err(error
             .detail(format!("epoch {}, partition {}, offsets {}..{}", binding.epoch, range.id.partition, range.lo, range.hi))
             .detail(format!("bound: {} records, hash {:016x}", range.records, range.hash))
@@ -466,10 +477,16 @@ impl<T: 'static> Running<T> {
         }
         self.shown = now;
         let timeline = self.ingest.desk.timeline.borrow();
-        let Some(facts) = timeline.before(self.durable.next()) else { return };
+        let Some(facts) = timeline.before(self.durable.next()) else {
+            return;
+        };
         let own = |(id, _): &&(PartitionId, Offset)| self.partitions.iter().any(|p| p.intake.id() == *id);
-        let positions: Vec<(u32, Offset)> =
-            facts.positions.iter().filter(own).map(|(id, offset)| (id.partition, *offset)).collect();
+        let positions: Vec<(u32, Offset)> = facts
+            .positions
+            .iter()
+            .filter(own)
+            .map(|(id, offset)| (id.partition, *offset))
+            .collect();
         drop(timeline);
         self.ingest.reader.show_progress(&positions);
     }
@@ -486,7 +503,12 @@ impl<T: 'static> Running<T> {
         }
         if let Some((events, dead)) = self.capabilities.as_mut().filter(|_| passed.is_some()) {
             let pending = self.pending.front().map(|(binding, _)| binding.epoch);
-            let to = self.released.front().copied().or(pending).unwrap_or_else(|| passed.unwrap_or_default().next());
+            let to = self
+                .released
+                .front()
+                .copied()
+                .or(pending)
+                .unwrap_or_else(|| passed.unwrap_or_default().next());
             events.downgrade(&to);
             dead.downgrade(&to);
         }
@@ -496,54 +518,4 @@ impl<T: 'static> Running<T> {
 enum Out<'a, T> {
     Events(&'a mut Vec<Timed<T>>),
     Dead(&'a mut Vec<DeadLetter>),
-}
-
-impl<T> Partition<T> {
-    /// Keeps what was read as a chunk.
-    fn keep(&mut self, progress: Progress, until: Offset, before: u64, spare: &mut Vec<Vec<Timed<T>>>) -> Held {
-        self.position = self.position.max(progress.position.min(until));
-        self.at_end = progress.at_end;
-        self.more = progress.more;
-        let mut held = Held { records: 0, bytes: 0, timed: false };
-        if self.intake.records == before {
-            if self.at_end && std::mem::take(&mut self.lags) {
-                self.metrics.lag_seconds.set(0.0);
-            }
-        } else {
-            let (bytes, oldest) = (self.intake.bytes, self.intake.oldest);
-            self.metrics.records.inc_by(self.intake.records.wrapping_sub(before));
-            self.metrics.bytes.inc_by(bytes as u64);
-            let age_us = if self.at_end { 0 } else { clock::now().micros().saturating_sub(oldest.micros()).max(0) };
-            self.metrics.lag_seconds.set(age_us as f64 / 1e6);
-            self.lags = age_us > 0;
-            let (events, dead) = self.intake.take(spare.pop().unwrap_or_default());
-            held = Held { records: events.len() + dead.len(), bytes, timed: !events.is_empty() };
-            let (records, hash) = (self.intake.records, self.intake.hash);
-            self.chunks.push_back(Chunk { hi: self.position, events, dead, bytes, oldest, records, hash });
-        }
-        if self.bound.front().is_some_and(|(hi, _)| self.position >= *hi) {
-            self.bound.pop_front();
-            self.more = true;
-        }
-        held
-    }
-
-    /// What the sequencer has to hear, if anything changed.
-    fn report(&mut self, timed: bool) -> Option<ReadTo> {
-        let now = (self.position, self.at_end);
-        if self.reported == now {
-            return None;
-        }
-        self.reported = now;
-        Some(ReadTo {
-            id: self.intake.id(),
-            hi: self.position,
-            records: self.intake.records,
-            hash: self.intake.hash,
-            timed,
-            event_time_max: self.intake.event_time_max,
-            limit: self.intake.limit,
-            at_end: self.at_end,
-        })
-    }
 }

@@ -375,7 +375,7 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
             Err(
                 Error::outside(format!("another process holds the ledger `{}`", dir.display()))
                     .detail(format!("its process id is {pid}"))
-                    .hint("stop it first, or give this service another ledger"),
+                    .hint("stop it first, or give this service a folder of its own (`--data-dir`)"),
             )
         }
         lock => Ok(lock),

@@ -2,6 +2,47 @@
 //!
 //! Incremental computation over Kafka: dataflows written in Rust, kept up to date as records arrive, answered over HTTP
 //! with rows that are consistent at a named moment.
+//!
+//! A dataflow is a function, a binary is a list of them:
+//!
+//! ```no_run
+//! use thalweg::prelude::*;
+//!
+//! #[derive(Clone, Serialize, Deserialize)]
+//! struct Payment { merchant: u32, cents: i64, at_ms: i64 }
+//!
+//! fn spend(flow: Dataflow) {
+//!     let payments = Kafka::topic("payments.transactions.v1")
+//!         .json::<Payment>()
+//!         .event_time(|p| EventTime::from_millis(p.at_ms))
+//!         .lateness(Duration::from_secs(5));
+//!     flow.source("payments", payments)
+//!         .key_by("merchant", |p| p.merchant)
+//!         .window("spend", Tumbling::of(Duration::from_secs(60)))
+//!         .aggregate(|a| (a.count(), a.sum(|p| p.cents)))
+//!         .view_with("spend", |view| view.fields(["n", "total"]));
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     thalweg::main([dataflow("spend", spend)])
+//! }
+//! ```
+//!
+//! | to | see |
+//! |---|---|
+//! | write a dataflow | [`prelude`], [`dataflow`](mod@dataflow): [`Stream`](dataflow::stream::Stream), [`Table`](dataflow::table::Table), [`Collection`](dataflow::collection::Collection) |
+//! | read a topic | [`Kafka`](source::kafka::Kafka) |
+//! | aggregate | [`Of`](operator::aggregate::Of) for what there is, [`Aggregate`] for one of your own |
+//! | test it | [`testing`] |
+//! | give it data for a first try | [`Flow::demo`], [`demo`] |
+//! | embed it in a program of your own | [`runtime::Service`], [`http::serve`] |
+//!
+//! # How it holds together
+//!
+//! Every stream runs under one clock, the [`Epoch`]: one atomic step of the whole dataflow. The [`ledger`] says which
+//! offsets an epoch contains ([`EpochBinding`](position::EpochBinding)); the [`sequencer`] decides it; [`ingest`] releases
+//! records at their epoch; [`view`]s keep rows by epoch, and [`http`] answers as of the newest one that is complete and
+//! durable. When things happened is data: [`EventTime`].
 
 pub mod bridge;
 pub mod cli;

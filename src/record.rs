@@ -44,7 +44,12 @@ pub struct Timed<T> {
 impl<T> Timed<T> {
     /// The same event with another value.
     pub fn with<U>(self, value: U) -> Timed<U> {
-        Timed { value, time: self.time, horizon: self.horizon, at: self.at }
+        Timed {
+            value,
+            time: self.time,
+            horizon: self.horizon,
+            at: self.at,
+        }
     }
 }
 
@@ -136,7 +141,10 @@ mod tests {
 
     #[test]
     fn all_windows_of_a_key_live_with_the_key() {
-        let window = Window { start: EventTime(0), end: EventTime(9) };
+        let window = Window {
+            start: EventTime(0),
+            end: EventTime(9),
+        };
         assert_eq!(route(&7u32), route(&Windowed { key: 7u32, window }));
     }
 

@@ -19,7 +19,7 @@ mod watch;
 mod worker;
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::bridge::{Halt, Waker};
-use crate::dataflow::plan::{PlannedSource, Plan};
+use crate::dataflow::plan::{Plan, PlannedSource};
 use crate::dataflow::{self, Context, Flow};
 use crate::error::{Error, Result};
 use crate::ingest::Bounds;
@@ -98,7 +98,9 @@ impl Default for Settings {
             workers: 1,
             cluster: None,
             store: Store::Memory(MemoryLog::default()),
-            cuts: Cuts::Clock { interval: Duration::from_millis(5) },
+            cuts: Cuts::Clock {
+                interval: Duration::from_millis(5),
+            },
             epochs_in_flight_max: 3,
             bounds: Bounds::default(),
             until_end: false,
@@ -125,6 +127,8 @@ pub(crate) struct Shared {
     pub(crate) replay_to: Option<Epoch>,
     pub(crate) live: AtomicBool,
     pub(crate) ended: AtomicBool,
+    /// What of the outside does not do its part now, and how.
+    pub(crate) troubles: Mutex<BTreeMap<String, String>>,
 }
 
 /// A running dataflow.
@@ -141,9 +145,8 @@ pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
     let thread = std::thread::Builder::new().name("plan".into()).spawn(move || {
         timely::execute_directly(move |worker| {
             let context = Rc::new(Context::dry(env));
-            let built = worker.dataflow_named::<Epoch, _, _>(flow.name(), |scope| {
-                dataflow::build(scope, &flow, &context)
-            });
+            let built = worker
+                .dataflow_named::<Epoch, _, _>(flow.name(), |scope| dataflow::build(scope, &flow, &context));
             for index in worker.installed_dataflows() {
                 worker.drop_dataflow(index);
             }
@@ -151,11 +154,15 @@ pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
             *out.lock() = Some(built.map(|()| PlanText::of(&plan)));
         });
     });
-    let joined = thread.map_err(|error| Error::internal(format!("cannot start a thread: {error}")))?.join();
+    let joined = thread
+        .map_err(|error| Error::internal(format!("cannot start a thread: {error}")))?
+        .join();
     let drawn = drawn.lock().take();
     match (drawn, joined) {
         (Some(plan), _) => plan.map(Arc::new),
-        (None, Err(panic)) => Err(Error::definition("the dataflow's function panicked").detail(panic_text(&*panic))),
+        (None, Err(panic)) => {
+            Err(Error::definition("the dataflow's function panicked").detail(panic_text(&*panic)))
+        }
         (None, Ok(())) => Err(Error::internal("no plan was drawn")),
     }
 }
@@ -171,22 +178,32 @@ pub struct PlanText {
 
 impl PlanText {
     fn of(plan: &Plan) -> Self {
-        Self { text: plan.to_string(), sources: plan.sources.clone() }
+        Self {
+            text: plan.to_string(),
+            sources: plan.sources.clone(),
+        }
     }
 }
 
 /// What a panic said.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".into())
 }
 
 impl Service {
     /// Starts the workers. Returns once they run; the replay of an earlier run's epochs goes on behind.
     pub fn start(flow: &Flow, settings: Settings) -> Result<Self> {
         let plan = plan(flow, &settings.env)?;
-        let leads = settings.cluster.as_ref().is_none_or(|cluster| cluster.process == 0);
-        let processes = settings.cluster.as_ref().map_or(1, |cluster| cluster.addresses.len());
+        let leads = settings
+            .cluster
+            .as_ref()
+            .is_none_or(|cluster| cluster.process == 0);
+        let processes = settings
+            .cluster
+            .as_ref()
+            .map_or(1, |cluster| cluster.addresses.len());
         let peers = settings.workers * processes;
         let halt = Halt::default();
         let metrics = Metrics::new();
@@ -205,7 +222,12 @@ impl Service {
                 plan.sources.iter().map(|source| source.rules.clone()).collect(),
             );
             let (to_scribe, bindings) = std::sync::mpsc::channel();
-            lead = Some(Lead::new(sequencer, recovered.bindings, to_scribe, settings.until_end));
+            lead = Some(Lead::new(
+                sequencer,
+                recovered.bindings,
+                to_scribe,
+                settings.until_end,
+            ));
             store = Some((ledger, bindings));
         }
         let shared = Arc::new(Shared {
@@ -218,12 +240,15 @@ impl Service {
             replay_to,
             live: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            troubles: Mutex::default(),
             settings,
         });
         let mut threads = Vec::new();
         if let Some((ledger, bindings)) = store {
             let scribe = shared.clone();
-            threads.push(spawn("ledger", move || scribe::write(&scribe, ledger, &bindings))?);
+            threads.push(spawn("ledger", move || {
+                scribe::write(&scribe, ledger, &bindings)
+            })?);
             let substituted = shared.settings.substitutes.clone();
             let sources = watch::sources(&plan.sources, substituted);
             let watched = shared.clone();
@@ -261,6 +286,11 @@ impl Service {
         self.shared.live.load(Ordering::Acquire) && self.replaying().is_none()
     }
 
+    /// What of the outside does not do its part now, and how; by name. Looked at every few seconds.
+    pub fn troubles(&self) -> BTreeMap<String, String> {
+        self.shared.troubles.lock().clone()
+    }
+
     /// A handle that stops the service from any thread.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.shared.clone())
@@ -283,7 +313,9 @@ impl Service {
     pub fn join(self) -> Result<Arc<Views>> {
         for thread in self.threads {
             if let Err(panic) = thread.join() {
-                self.shared.halt.halt(Error::internal("a thread of the service panicked").detail(panic_text(&*panic)));
+                self.shared
+                    .halt
+                    .halt(Error::internal("a thread of the service panicked").detail(panic_text(&*panic)));
             }
         }
         match self.shared.halt.error() {
@@ -309,12 +341,19 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread:
     thread.map_err(|error| Error::internal(format!("cannot start the thread `{name}`: {error}")))
 }
 
-fn open(flow: &Flow, sources: &[PlannedSource], settings: &Settings) -> Result<(Box<dyn LedgerStore>, Recovered)> {
+fn open(
+    flow: &Flow,
+    sources: &[PlannedSource],
+    settings: &Settings,
+) -> Result<(Box<dyn LedgerStore>, Recovered)> {
     let claim = Claim {
         app: settings.env.group.clone(),
         dataflow: flow.name().to_owned(),
         build: concat!("thalweg ", env!("CARGO_PKG_VERSION")).to_owned(),
-        sources: sources.iter().map(|source| (source.rules.id, source.rules.name.clone())).collect(),
+        sources: sources
+            .iter()
+            .map(|source| (source.rules.id, source.rules.name.clone()))
+            .collect(),
     };
     Ok(match &settings.store {
         Store::Directory(dir) => {

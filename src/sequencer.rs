@@ -8,81 +8,20 @@
 //! ```
 //!
 //! An epoch opens when a record waits (or a partition turned idle), at most once every `epoch_interval`, and only while
-//! fewer than `epochs_in_flight_max` are unfinished: under load epochs grow by themselves. What is bound is exactly what
+//! fewer than `epochs_in_flight_max` are unfinished. Under load epochs grow: see `BUSY_RECORDS`. What is bound is exactly what
 //! the readers reported; nothing here depends on which worker read a partition.
 
+pub mod message;
 mod topology;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Error, Result};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
+use crate::sequencer::message::{Order, ReadTo, Report};
 use crate::time::{Epoch, EventTime};
-
-/// How far a reader has read one partition. The counts go up from the reader's start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReadTo {
-    /// The partition.
-    pub id: PartitionId,
-    /// The next offset to read.
-    pub hi: Offset,
-    /// Records read since the reader's start, wrapping.
-    pub records: u64,
-    /// Sum of their hashes, wrapping.
-    pub hash: u64,
-    /// Whether a record since the report before had a valid event time.
-    pub timed: bool,
-    /// Highest valid event time of the partition.
-    pub event_time_max: EventTime,
-    /// The far-future limit they were judged by.
-    pub limit: EventTime,
-    /// Whether the log held no more to read.
-    pub at_end: bool,
-}
-
-/// What a reader tells the sequencer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Report {
-    /// How far it has read a partition.
-    Read(ReadTo),
-    /// A schema id that it met. Comes before the report of the first records that it was used for.
-    Schema(SchemaSeen),
-}
-
-/// What the sequencer tells every worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Order {
-    /// `worker` starts reading a partition at `from`.
-    Assign {
-        /// The partition.
-        id: PartitionId,
-        /// The worker that reads it.
-        worker: usize,
-        /// Where it begins.
-        from: Offset,
-    },
-    /// Event times of this source beyond the limit are refused from here on.
-    Limit(SourceId, EventTime),
-    /// The lowest event time among this source's partitions that have more to read: nobody runs far ahead of it.
-    Pace(SourceId, EventTime),
-    /// An epoch is bound. `replay`: it was bound by an earlier run, so its records are still to be read.
-    Epoch {
-        /// What it contains.
-        binding: Arc<EpochBinding>,
-        /// Whether it was bound by an earlier run.
-        replay: bool,
-    },
-    /// Every epoch up to this one is durable in the ledger.
-    Durable(Epoch),
-    /// The replay is over: read on freely.
-    Live,
-    /// No further epoch will be opened.
-    Stop,
-}
 
 /// What the sequencer has to know of a source.
 #[derive(Clone, Debug)]
@@ -158,6 +97,14 @@ pub enum Next {
     /// The script has come to its end, or the sources have.
     Finished,
 }
+
+/// When so many records wait by the end of an interval, the readers are catching up or under heavy load. A larger epoch
+/// then costs far less: aggregates are combined further, and rows change once an epoch, however many records they have.
+const BUSY_RECORDS: u64 = 8_192;
+/// Such an epoch opens when it has so many records…
+const ENOUGH_RECORDS: u64 = 250_000;
+/// … or has waited for so many intervals.
+const BUSY_INTERVALS: u32 = 10;
 
 #[derive(Debug)]
 struct Partition {
@@ -280,9 +227,16 @@ impl Sequencer {
     pub fn replay(&mut self, binding: EpochBinding, now: Now) -> Result<()> {
         for range in &binding.ranges {
             if !self.sources.contains_key(&range.id.source) {
-                return Err(Error::integrity("the ledger binds a source that this dataflow does not have")
-                    .detail(format!("epoch {}, source {:08x}", binding.epoch, range.id.source.0))
-                    .hint("run the dataflow that wrote this ledger, or start afresh with another directory"));
+                return Err(
+                    Error::integrity("the ledger binds a source that this dataflow does not have")
+                        .detail(format!(
+                            "epoch {}, source {:08x}",
+                            binding.epoch, range.id.source.0
+                        ))
+                        .hint(
+                            "run the dataflow that wrote this ledger, or start afresh with another directory",
+                        ),
+                );
             }
             if !self.partitions.contains_key(&range.id) {
                 self.assign(range.id, range.lo, now.mono);
@@ -293,11 +247,19 @@ impl Sequencer {
             partition.bound = range.clone();
         }
         self.topics.extend(binding.topics.iter().copied());
-        self.schemas.extend(binding.schemas.iter().map(|seen| ((seen.source, seen.id), seen.fingerprint)));
+        self.schemas.extend(
+            binding
+                .schemas
+                .iter()
+                .map(|seen| ((seen.source, seen.id), seen.fingerprint)),
+        );
         self.watermarks.extend(binding.watermarks.iter().copied());
         self.last = binding.epoch;
         self.in_flight.push_back(binding.epoch);
-        self.orders.push(Order::Epoch { binding: Arc::new(binding), replay: true });
+        self.orders.push(Order::Epoch {
+            binding: Arc::new(binding),
+            replay: true,
+        });
         Ok(())
     }
 
@@ -326,10 +288,15 @@ impl Sequencer {
                 None => self.new_schemas.push(seen),
                 Some(known) if known == seen.fingerprint => {}
                 Some(known) => {
-                    let told = |verdict: Option<u64>| verdict.map_or("unknown".into(), |text| format!("{text:016x}"));
-                    return Err(Error::integrity(format!("the registry gave two answers for schema id {}", seen.id))
-                        .detail(format!("bound: {}, now: {}", told(known), told(seen.fingerprint)))
-                        .hint("a restart goes by what was bound first"));
+                    let told = |verdict: Option<u64>| {
+                        verdict.map_or("unknown".into(), |text| format!("{text:016x}"))
+                    };
+                    return Err(Error::integrity(format!(
+                        "the registry gave two answers for schema id {}",
+                        seen.id
+                    ))
+                    .detail(format!("bound: {}, now: {}", told(known), told(seen.fingerprint)))
+                    .hint("a restart goes by what was bound first"));
                 }
             },
         }
@@ -380,12 +347,26 @@ impl Sequencer {
                     return self.rest(now);
                 }
                 let since = now.mono.saturating_sub(self.opened);
-                if since < interval {
-                    return Next::Wait(interval - since);
+                let least = match self.waiting() {
+                    BUSY_RECORDS..ENOUGH_RECORDS => interval * BUSY_INTERVALS,
+                    _ => interval,
+                };
+                if since < least {
+                    return Next::Wait(least - since);
                 }
                 Next::Open(self.open_by_clock(now))
             }
         }
+    }
+
+    /// How many records were read and are not bound.
+    fn waiting(&self) -> u64 {
+        let waiting = |p: &Partition| {
+            p.reports
+                .back()
+                .map_or(0, |last| last.records.wrapping_sub(p.counted.0))
+        };
+        self.partitions.values().map(waiting).sum()
     }
 
     /// Far-future limits move with the clock whether or not epochs open, so that a quiet hour makes no record "future".
@@ -393,10 +374,17 @@ impl Sequencer {
         let scripted = matches!(self.settings.cuts, Cuts::Script(_));
         for rules in self.sources.values().filter(|s| s.timed) {
             let every = (rules.future_bound / 60).max(Duration::from_secs(1));
-            let due = self.limits.get(&rules.id).is_none_or(|(_, at)| now.mono.saturating_sub(*at) >= every);
+            let due = self
+                .limits
+                .get(&rules.id)
+                .is_none_or(|(_, at)| now.mono.saturating_sub(*at) >= every);
             if due {
                 let wall = EventTime(i64::try_from(now.wall).unwrap_or(i64::MAX));
-                let limit = if scripted { EventTime::MAX } else { wall.plus(rules.future_bound) };
+                let limit = if scripted {
+                    EventTime::MAX
+                } else {
+                    wall.plus(rules.future_bound)
+                };
                 self.limits.insert(rules.id, (limit, now.mono));
                 self.orders.push(Order::Limit(rules.id, limit));
             }
@@ -408,7 +396,11 @@ impl Sequencer {
             let behind = self
                 .of(source.id)
                 .filter(|p| !p.at_end)
-                .map(|p| p.reports.back().map_or(p.bound.event_time_max, |r| r.event_time_max))
+                .map(|p| {
+                    p.reports
+                        .back()
+                        .map_or(p.bound.event_time_max, |r| r.event_time_max)
+                })
                 .min()
                 .unwrap_or(EventTime::MAX);
             if self.paces.insert(source.id, behind) != Some(behind) {
@@ -424,7 +416,11 @@ impl Sequencer {
 
     fn all_bound(&self) -> bool {
         let known = self.sources.keys().all(|s| self.topics.contains_key(s));
-        known && self.partitions.values().all(|p| p.end.is_some_and(|end| p.bound.hi >= end))
+        known
+            && self
+                .partitions
+                .values()
+                .all(|p| p.end.is_some_and(|end| p.bound.hi >= end))
     }
 
     fn script_is_read(&self, next: &ScriptedEpoch) -> bool {
@@ -439,7 +435,12 @@ impl Sequencer {
         self.partitions.iter().filter_map(move |(id, p)| {
             let rules = &self.sources[&id.source];
             let waiting = rules.timed && !p.bound.idle && p.at_end && p.reports.is_empty();
-            waiting.then(|| (*id, rules.idle_after.saturating_sub(now.mono.saturating_sub(p.active))))
+            waiting.then(|| {
+                (
+                    *id,
+                    rules.idle_after.saturating_sub(now.mono.saturating_sub(p.active)),
+                )
+            })
         })
     }
 
@@ -448,7 +449,9 @@ impl Sequencer {
         // Wake in time for the next partition to turn idle and for the next limit.
         let idle = self.turning_idle(now).map(|(_, left)| left).min();
         let timed = self.sources.values().filter(|s| s.timed);
-        let limit = timed.map(|s| (s.future_bound / 60).max(Duration::from_secs(1))).min();
+        let limit = timed
+            .map(|s| (s.future_bound / 60).max(Duration::from_secs(1)))
+            .min();
         match idle.into_iter().chain(limit).min() {
             Some(left) => Next::Wait(left),
             None => Next::Idle,
@@ -461,7 +464,9 @@ impl Sequencer {
         let mut taken: Vec<(PartitionId, Option<ReadTo>)> = due.map(|(id, _)| (id, None)).collect();
         for (id, partition) in &mut self.partitions {
             // A range is judged by one limit: a report under another one waits for the next epoch.
-            let Some(limit) = partition.reports.front().map(|r| r.limit) else { continue };
+            let Some(limit) = partition.reports.front().map(|r| r.limit) else {
+                continue;
+            };
             let same = partition.reports.iter().take_while(|r| r.limit == limit).count();
             taken.push((*id, merge(partition.reports.drain(..same))));
         }
@@ -469,7 +474,9 @@ impl Sequencer {
     }
 
     fn open_scripted(&mut self, now: Now) -> Arc<EpochBinding> {
-        let Cuts::Script(script) = &mut self.settings.cuts else { unreachable!("called for scripts only") };
+        let Cuts::Script(script) = &mut self.settings.cuts else {
+            unreachable!("called for scripts only")
+        };
         let next = script.pop_front().expect("checked by the caller");
         let mut taken = Vec::new();
         for (id, hi) in &next.hi {
@@ -486,7 +493,15 @@ impl Sequencer {
                 taken.push((*id, None));
             }
         }
-        self.open(Now { wall: next.epoch.0, mono: now.mono }, next.epoch, taken, &next.idle)
+        self.open(
+            Now {
+                wall: next.epoch.0,
+                mono: now.mono,
+            },
+            next.epoch,
+            taken,
+            &next.idle,
+        )
     }
 
     /// Binds `taken`: a report each, or none for a partition that only turns idle. Those in `idle` are idle in any case.
@@ -559,7 +574,10 @@ impl Sequencer {
 
 /// Several reports of one partition, oldest first, as one.
 fn merge(reports: impl Iterator<Item = ReadTo>) -> Option<ReadTo> {
-    reports.reduce(|before, last| ReadTo { timed: before.timed || last.timed, ..last })
+    reports.reduce(|before, last| ReadTo {
+        timed: before.timed || last.timed,
+        ..last
+    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod generator;
 pub mod kafka;
 pub mod memory;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +94,10 @@ impl<T: 'static> Opened<T> {
 struct Nothing;
 impl Driver for Nothing {
     fn topology(&self) -> Result<Topology> {
-        Ok(Topology { topic: TopicId::default(), partitions: Vec::new() })
+        Ok(Topology {
+            topic: TopicId::default(),
+            partitions: Vec::new(),
+        })
     }
 }
 impl<T> Reader<T> for Nothing {
@@ -101,7 +105,11 @@ impl<T> Reader<T> for Nothing {
         Ok(())
     }
     fn read(&mut self, _: u32, until: Offset, _: usize, _: &mut Intake<T>) -> Result<Progress> {
-        Ok(Progress { position: until.min(0), at_end: true, more: false })
+        Ok(Progress {
+            position: until.min(0),
+            at_end: true,
+            more: false,
+        })
     }
 }
 
@@ -177,7 +185,13 @@ pub trait Reader<T>: 'static {
 
     /// Reads records of `partition` that are there, in order of offset, into `intake`: at most about `records_max`, and
     /// none at or beyond `until`. A record at or beyond `until` that was fetched already is kept for the next call.
-    fn read(&mut self, partition: u32, until: Offset, records_max: usize, intake: &mut Intake<T>) -> Result<Progress>;
+    fn read(
+        &mut self,
+        partition: u32,
+        until: Offset,
+        records_max: usize,
+        intake: &mut Intake<T>,
+    ) -> Result<Progress>;
 
     /// Schema ids that were met since the last call, each with its schema's fingerprint, or `None` where the registry
     /// knows no such id. To be called after each read, so that the ledger binds a verdict with the first records it was
@@ -244,7 +258,7 @@ pub struct DeadLetter {
 pub struct Intake<T> {
     id: PartitionId,
     step: Arc<str>,
-    rules: Arc<TimeRules<T>>,
+    rules: Rc<TimeRules<T>>,
     /// Event times beyond this are refused.
     pub limit: EventTime,
     /// Highest valid event time so far.
@@ -263,7 +277,7 @@ pub struct Intake<T> {
 
 impl<T> Intake<T> {
     /// For one partition of one source.
-    pub fn new(source: SourceId, step: Arc<str>, partition: u32, rules: Arc<TimeRules<T>>) -> Self {
+    pub fn new(source: SourceId, step: Arc<str>, partition: u32, rules: Rc<TimeRules<T>>) -> Self {
         Self {
             id: PartitionId { source, partition },
             step,
@@ -298,8 +312,16 @@ impl<T> Intake<T> {
             max => max.minus(self.rules.lateness),
         };
         self.event_time_max = self.event_time_max.max(time);
-        let at = Position { partition: self.id, offset: raw.offset };
-        self.events.push(Timed { value, time, horizon, at });
+        let at = Position {
+            partition: self.id,
+            offset: raw.offset,
+        };
+        self.events.push(Timed {
+            value,
+            time,
+            horizon,
+            at,
+        });
     }
 
     /// A record that could not be decoded.
@@ -310,7 +332,10 @@ impl<T> Intake<T> {
 
     fn letter(&mut self, raw: &Raw<'_>, cause: Cause, schema: Option<u32>) {
         self.dead.push(DeadLetter {
-            at: Position { partition: self.id, offset: raw.offset },
+            at: Position {
+                partition: self.id,
+                offset: raw.offset,
+            },
             step: self.step.to_string(),
             cause,
             timestamp: raw.timestamp,
@@ -353,7 +378,10 @@ impl<T> Intake<T> {
         spare.clear();
         self.bytes = 0;
         self.oldest = EventTime::MAX;
-        (std::mem::replace(&mut self.events, spare), std::mem::take(&mut self.dead))
+        (
+            std::mem::replace(&mut self.events, spare),
+            std::mem::take(&mut self.dead),
+        )
     }
 }
 

@@ -12,7 +12,7 @@
 //!         .key_by("merchant", |p| p.merchant)
 //!         .window("spend", Tumbling::of(Duration::from_secs(60)))
 //!         .aggregate(|a| a.sum(|p| p.cents))
-//!         .view("spend");
+//!         .view("merchant_spend");
 //! }
 //!
 //! let mut test = Harness::of(dataflow("spend", spend));
@@ -24,8 +24,8 @@
 //! #[derive(Debug, PartialEq, Deserialize)]
 //! struct Row { merchant: u32, value: i128 }
 //! let run = test.workers(2).run()?;
-//! assert_eq!(run.rows::<Row>("spend", first)?, [Row { merchant: 7, value: 250 }]);
-//! assert_eq!(run.rows::<Row>("spend", second)?, [Row { merchant: 7, value: 400 }]);
+//! assert_eq!(run.rows::<Row>("merchant_spend", first)?, [Row { merchant: 7, value: 250 }]);
+//! assert_eq!(run.rows::<Row>("merchant_spend", second)?, [Row { merchant: 7, value: 400 }]);
 //! # Ok::<(), thalweg::Error>(())
 //! ```
 //!
@@ -93,7 +93,9 @@ impl<T: Event> Feed for Shared<T> {
         for (records, ends) in partitions.iter().zip(ends) {
             ends.push(records.len());
         }
-        (0u32..).zip(partitions.iter().map(|records| records.len() as i64)).collect()
+        (0u32..)
+            .zip(partitions.iter().map(|records| records.len() as i64))
+            .collect()
     }
 
     fn partitions(&mut self) -> usize {
@@ -104,17 +106,31 @@ impl<T: Event> Feed for Shared<T> {
         let fed = self.0.lock();
         let memory = Memory::new(fed.partitions.clone()).segment_ends(fed.ends.clone());
         let opened = Source::open(memory, &Environment::default())?;
-        Ok(Substitute { driver: opened.driver.clone(), opened: Box::new(opened) })
+        Ok(Substitute {
+            driver: opened.driver.clone(),
+            opened: Box::new(opened),
+        })
     }
 }
 
 impl Harness {
     /// Tests a flow, on one worker unless [`Harness::workers`] says otherwise.
     pub fn of(flow: Flow) -> Self {
-        let settings = Settings { hashed: true, ..Settings::default() };
+        let settings = Settings {
+            hashed: true,
+            ..Settings::default()
+        };
         let (feeds, epochs) = (BTreeMap::new(), VecDeque::new());
         let (idle, named_idle, mistakes) = (Vec::new(), Vec::new(), Vec::new());
-        Self { flow, settings, feeds, epochs, idle, named_idle, mistakes }
+        Self {
+            flow,
+            settings,
+            feeds,
+            epochs,
+            idle,
+            named_idle,
+            mistakes,
+        }
     }
 
     /// On how many workers to run.
@@ -132,7 +148,12 @@ impl Harness {
     /// Adds records to a partition of a source. For a table they are `(key, Some(value))` or `(key, None)`, which deletes.
     ///
     /// Records of a source without an event-time function happen at the Unix epoch; see [`Harness::feed_at`].
-    pub fn feed<T: Event>(&mut self, source: &str, partition: u32, records: impl IntoIterator<Item = T>) -> &mut Self {
+    pub fn feed<T: Event>(
+        &mut self,
+        source: &str,
+        partition: u32,
+        records: impl IntoIterator<Item = T>,
+    ) -> &mut Self {
         let records = records.into_iter().map(|value| (EventTime(0), Ok(value)));
         self.give(source, partition, records.collect())
     }
@@ -144,7 +165,14 @@ impl Harness {
         partition: u32,
         records: impl IntoIterator<Item = (EventTime, T)>,
     ) -> &mut Self {
-        self.give(source, partition, records.into_iter().map(|(time, value)| (time, Ok(value))).collect())
+        self.give(
+            source,
+            partition,
+            records
+                .into_iter()
+                .map(|(time, value)| (time, Ok(value)))
+                .collect(),
+        )
     }
 
     /// Adds a record of a source of `T` that can't be decoded.
@@ -154,7 +182,10 @@ impl Harness {
 
     fn give<T: Event>(&mut self, source: &str, partition: u32, records: Vec<Given<T>>) -> &mut Self {
         let feed = self.feeds.entry(source.to_owned()).or_insert_with(|| {
-            Box::new(Shared::<T>(Mutex::new(Fed { partitions: Vec::new(), ends: Vec::new() })))
+            Box::new(Shared::<T>(Mutex::new(Fed {
+                partitions: Vec::new(),
+                ends: Vec::new(),
+            })))
         });
         match feed.as_any().downcast_mut::<Shared<T>>() {
             Some(shared) => {
@@ -163,7 +194,9 @@ impl Harness {
                 partitions.resize_with(partitions.len().max(at + 1), Vec::new);
                 partitions[at].extend(records);
             }
-            None => self.mistakes.push(format!("source `{source}` was fed records of two types")),
+            None => self
+                .mistakes
+                .push(format!("source `{source}` was fed records of two types")),
         }
         self
     }
@@ -171,7 +204,10 @@ impl Harness {
     /// Says that a partition is idle from the next epoch on, until it brings a record: it holds no watermark back.
     pub fn idle(&mut self, source: &str, partition: u32) -> &mut Self {
         self.named_idle.push((source.to_owned(), partition));
-        self.idle.push(PartitionId { source: SourceId::of(source), partition });
+        self.idle.push(PartitionId {
+            source: SourceId::of(source),
+            partition,
+        });
         self
     }
 
@@ -186,9 +222,17 @@ impl Harness {
         let mut hi = Vec::new();
         for (source, feed) in &mut self.feeds {
             let source = SourceId::of(source);
-            hi.extend(feed.cut().into_iter().map(|(partition, end)| (PartitionId { source, partition }, end)));
+            hi.extend(
+                feed.cut()
+                    .into_iter()
+                    .map(|(partition, end)| (PartitionId { source, partition }, end)),
+            );
         }
-        self.epochs.push_back(ScriptedEpoch { epoch, hi, idle: std::mem::take(&mut self.idle) });
+        self.epochs.push_back(ScriptedEpoch {
+            epoch,
+            hi,
+            idle: std::mem::take(&mut self.idle),
+        });
         epoch
     }
 
@@ -203,15 +247,19 @@ impl Harness {
         for (source, partition) in &self.named_idle {
             let partitions = self.feeds.get_mut(source).map_or(0, |feed| feed.partitions());
             if *partition as usize >= partitions {
-                return Err(Error::definition(format!("partition {partition} of source `{source}` is idle, but never fed"))
-                    .hint("feed it; an empty list of records will do"));
+                return Err(Error::definition(format!(
+                    "partition {partition} of source `{source}` is idle, but never fed"
+                ))
+                .hint("feed it; an empty list of records will do"));
             }
         }
         let feeds = Arc::new(std::mem::take(&mut self.feeds));
         let substitutes: Substitutes = {
             let feeds = feeds.clone();
             Arc::new(move || {
-                let made = feeds.iter().filter_map(|(name, feed)| Some((name.clone(), feed.substitute().ok()?)));
+                let made = feeds
+                    .iter()
+                    .filter_map(|(name, feed)| Some((name.clone(), feed.substitute().ok()?)));
                 made.collect::<HashMap<_, _>>()
             })
         };
@@ -233,7 +281,9 @@ pub struct Run {
 impl Run {
     /// All rows of a view as of an epoch, in order of their keys, each read into `R` from its flat JSON form.
     pub fn rows<R: DeserializeOwned>(&self, view: &str, epoch: Epoch) -> Result<Vec<R>> {
-        let read = |row: &String| serde_json::from_str(row).map_err(|error| Error::request(format!("row {row}: {error}")));
+        let read = |row: &String| {
+            serde_json::from_str(row).map_err(|error| Error::request(format!("row {row}: {error}")))
+        };
         self.json(view, epoch)?.iter().map(read).collect()
     }
 
@@ -247,7 +297,11 @@ impl Run {
         let serve = self.views.get(view).ok_or_else(unknown)?;
         let (mut rows, mut cursor) = (Vec::new(), None);
         loop {
-            let query = RowsQuery { limit: 1000, cursor: cursor.take(), ..RowsQuery::default() };
+            let query = RowsQuery {
+                limit: 1000,
+                cursor: cursor.take(),
+                ..RowsQuery::default()
+            };
             let page = serve.rows(&query, &moment).map_err(refused)?;
             for row in &page.rows {
                 let mut json = Vec::new();
@@ -307,9 +361,11 @@ pub fn permutes<T, A: Aggregate<T>>(aggregate: &A, values: &[T]) -> Result<()> {
     for (how, state) in foldings {
         let other = aggregate.finish(&state);
         if other != forward {
-            return Err(Error::definition("the aggregate depends on the order of its values")
-                .detail(format!("in order: {forward:?}"))
-                .detail(format!("{how}: {other:?}")));
+            return Err(
+                Error::definition("the aggregate depends on the order of its values")
+                    .detail(format!("in order: {forward:?}"))
+                    .detail(format!("{how}: {other:?}")),
+            );
         }
     }
     Ok(())

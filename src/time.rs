@@ -13,8 +13,8 @@ use std::time::Duration;
 use differential_dataflow::lattice::{Lattice, Maximum};
 use serde::{Deserialize, Serialize};
 use timely::order::{PartialOrder, TotalOrder};
-use timely::progress::timestamp::{PathSummary, Refines};
 use timely::progress::Timestamp;
+use timely::progress::timestamp::{PathSummary, Refines};
 
 /// One atomic step of the whole dataflow.
 ///

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use timely::scheduling::Activator;
 
 use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
-use crate::sequencer::{Order, Report};
+use crate::sequencer::message::{Order, Report};
 use crate::time::{Epoch, EventTime};
 
 /// What is known as of one epoch: the fold of all bindings up to it.
@@ -49,7 +49,11 @@ pub fn watermark_of(watermarks: &[(SourceId, EventTime)], sources: &[SourceId]) 
         let at = watermarks.binary_search_by_key(id, |(s, _)| *s).ok()?;
         Some(watermarks[at].1)
     };
-    sources.iter().map(|id| of(id).unwrap_or(EventTime::MIN)).min().unwrap_or(EventTime::MIN)
+    sources
+        .iter()
+        .map(|id| of(id).unwrap_or(EventTime::MIN))
+        .min()
+        .unwrap_or(EventTime::MIN)
 }
 
 /// The bound epochs that some operator of this worker may still have to walk.
@@ -138,7 +142,13 @@ impl Desk {
 
     /// Opens the inbox of a source's ingest operator.
     pub fn register(&self, source: SourceId, activator: Activator) {
-        self.inboxes.borrow_mut().insert(source, Inbox { orders: VecDeque::new(), activator });
+        self.inboxes.borrow_mut().insert(
+            source,
+            Inbox {
+                orders: VecDeque::new(),
+                activator,
+            },
+        );
     }
 
     /// Names the operator that takes the reports.
@@ -168,7 +178,10 @@ impl Desk {
     /// Takes the orders for a source.
     pub fn take_orders(&self, source: SourceId) -> VecDeque<Order> {
         let mut inboxes = self.inboxes.borrow_mut();
-        inboxes.get_mut(&source).map(|inbox| std::mem::take(&mut inbox.orders)).unwrap_or_default()
+        inboxes
+            .get_mut(&source)
+            .map(|inbox| std::mem::take(&mut inbox.orders))
+            .unwrap_or_default()
     }
 
     /// Reports what a reader did or met.

@@ -28,22 +28,47 @@ impl Built {
     fn find() -> Self {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
-        command.args(["test", "--no-run", "--offline", "--quiet", "--test", "it", "--message-format=json"]);
+        command.args([
+            "test",
+            "--no-run",
+            "--offline",
+            "--quiet",
+            "--test",
+            "it",
+            "--message-format=json",
+        ]);
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }
         let output = command.current_dir(root()).output().expect("cargo runs");
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let library = |name: &str| {
-            let artifacts = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let of = |artifact: &Value| artifact["target"]["name"] == name && artifact["target"]["kind"][0] == "lib";
-            let artifact = artifacts.into_iter().find(of).unwrap_or_else(|| panic!("cargo has not built {name}"));
+            let artifacts = said
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let of = |artifact: &Value| {
+                artifact["target"]["name"] == name && artifact["target"]["kind"][0] == "lib"
+            };
+            let artifact = artifacts
+                .into_iter()
+                .find(of)
+                .unwrap_or_else(|| panic!("cargo has not built {name}"));
             let files = artifact["filenames"].as_array().cloned().unwrap_or_default();
-            let file = files.iter().filter_map(Value::as_str).find(|file| file.ends_with(".rlib"));
+            let file = files
+                .iter()
+                .filter_map(Value::as_str)
+                .find(|file| file.ends_with(".rlib"));
             PathBuf::from(file.unwrap_or_else(|| panic!("{name} is not a library")))
         };
-        Self { thalweg: library("thalweg"), serde: library("serde") }
+        Self {
+            thalweg: library("thalweg"),
+            serde: library("serde"),
+        }
     }
 
     /// What the compiler has to say about a file; nothing if it takes it.
@@ -52,8 +77,24 @@ impl Built {
         let with = |name: &str, file: &Path| format!("{name}={}", file.display());
         let deps = self.serde.parent().expect("libraries lie in a folder");
         let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
-            .args(["--edition", "2024", "--crate-type", "bin", "--emit", "metadata", "--error-format", "json", "-A", "warnings"])
-            .args(["--extern", &with("thalweg", &self.thalweg), "--extern", &with("serde", &self.serde)])
+            .args([
+                "--edition",
+                "2024",
+                "--crate-type",
+                "bin",
+                "--emit",
+                "metadata",
+                "--error-format",
+                "json",
+                "-A",
+                "warnings",
+            ])
+            .args([
+                "--extern",
+                &with("thalweg", &self.thalweg),
+                "--extern",
+                &with("serde", &self.serde),
+            ])
             .args(["-L", &with("dependency", deps)])
             .arg("--out-dir")
             .arg(out.path())
@@ -65,10 +106,16 @@ impl Built {
         let errors: Vec<Value> = said
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|message| message["level"] == "error" && !message["spans"].as_array().is_none_or(Vec::is_empty))
+            .filter(|message| {
+                message["level"] == "error" && !message["spans"].as_array().is_none_or(Vec::is_empty)
+            })
             .collect();
         assert_eq!(output.status.success(), errors.is_empty(), "{said}");
-        errors.iter().map(|error| shown(error, file)).collect::<Vec<_>>().join("\n")
+        errors
+            .iter()
+            .map(|error| shown(error, file))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
@@ -76,24 +123,53 @@ impl Built {
 fn shown(error: &Value, file: &Path) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let code = text(&error["code"]["code"]);
-    let code = if code.is_empty() { code } else { format!("[{code}]") };
+    let code = if code.is_empty() {
+        code
+    } else {
+        format!("[{code}]")
+    };
     let mut out = format!("error{code}: {}\n", text(&error["message"]));
     let spans = |message: &Value| message["spans"].as_array().cloned().unwrap_or_default();
-    let own = |span: &&Value| span["file_name"].as_str().is_some_and(|name| file.ends_with(name));
+    let own = |span: &&Value| {
+        span["file_name"]
+            .as_str()
+            .is_some_and(|name| file.ends_with(name))
+    };
     for span in spans(error).iter().filter(own) {
         let line = &span["text"][0];
-        let (from, to) = (line["highlight_start"].as_u64().unwrap_or(1), line["highlight_end"].as_u64().unwrap_or(1));
-        let part: String = text(&line["text"]).chars().skip(from as usize - 1).take((to - from) as usize).collect();
+        let (from, to) = (
+            line["highlight_start"].as_u64().unwrap_or(1),
+            line["highlight_end"].as_u64().unwrap_or(1),
+        );
+        let part: String = text(&line["text"])
+            .chars()
+            .skip(from as usize - 1)
+            .take((to - from) as usize)
+            .collect();
         let label = text(&span["label"]);
-        let label = if label.is_empty() { label } else { format!("   <-- {label}") };
+        let label = if label.is_empty() {
+            label
+        } else {
+            format!("   <-- {label}")
+        };
         let _ = writeln!(out, "    {part}{label}");
     }
     for child in error["children"].as_array().into_iter().flatten() {
         let message = text(&child["message"]);
         // Where a bound of ours is written, and lists of types that happen to have a trait, say nothing to a user.
-        let idle = ["required", "the following", "the full name for the type", "consider using `--verbose`"];
+        let idle = [
+            "required",
+            "the following",
+            "the full name for the type",
+            "consider using `--verbose`",
+        ];
         if !idle.iter().any(|start| message.starts_with(start)) {
-            let _ = writeln!(out, "  {}: {}", text(&child["level"]), message.replace('\n', "\n    "));
+            let _ = writeln!(
+                out,
+                "  {}: {}",
+                text(&child["level"]),
+                message.replace('\n', "\n    ")
+            );
         }
     }
     out
@@ -124,7 +200,11 @@ fn wrong_uses_are_refused_readably() {
         if said.is_empty() {
             let _ = writeln!(faults, "== {} compiles", file.display());
         } else if said != expected {
-            let _ = writeln!(faults, "== {}\n-- expected\n{expected}\n-- said\n{said}", file.display());
+            let _ = writeln!(
+                faults,
+                "== {}\n-- expected\n{expected}\n-- said\n{said}",
+                file.display()
+            );
         }
     }
     assert!(faults.is_empty(), "\n{faults}");

@@ -6,8 +6,25 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer: a module knows its own layer and those below. A path names what lies under it, unless a longer one does.
 const LAYERS: &[(u8, &[&str])] = &[
-    (0, &["error", "time", "position", "record", "clock", "metrics", "bridge", "fault", "health"]),
-    (1, &["codec", "ledger", "checkpoint", "view", "source", "sink", "sequencer", "timeline"]),
+    (
+        0,
+        &[
+            "error", "time", "position", "record", "clock", "metrics", "bridge", "fault", "health",
+        ],
+    ),
+    (
+        1,
+        &[
+            "codec",
+            "ledger",
+            "checkpoint",
+            "view",
+            "source",
+            "sink",
+            "sequencer",
+            "timeline",
+        ],
+    ),
     (2, &["operator", "ingest", "source::*", "sink::*", "demo"]),
     (3, &["dataflow"]),
     (4, &["runtime"]),
@@ -43,17 +60,26 @@ struct File {
 
 impl File {
     fn is_test(&self) -> bool {
-        self.module.split('/').any(|part| part == "tests" || part == "sim_disk")
+        self.module
+            .split('/')
+            .any(|part| part == "tests" || part == "sim_disk")
     }
 
     /// The code, without the tests at its end.
     fn code(&self) -> &str {
-        self.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(&self.text)
+        self.text
+            .split("#[cfg(test)]\nmod tests {")
+            .next()
+            .unwrap_or(&self.text)
     }
 
     /// The code without comments and documentation.
     fn bare(&self) -> String {
-        self.code().lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+        self.code()
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
@@ -68,7 +94,10 @@ fn sources() -> Vec<File> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let module = path.strip_prefix(&root).unwrap().with_extension("");
                 let text = fs::read_to_string(&path).unwrap();
-                files.push(File { module: module.to_str().unwrap().to_owned(), text });
+                files.push(File {
+                    module: module.to_str().unwrap().to_owned(),
+                    text,
+                });
             }
         }
     }
@@ -80,10 +109,25 @@ fn sources() -> Vec<File> {
 /// The layer of a module's path, as `source::kafka::reader`.
 fn layer(path: &str) -> Option<u8> {
     let mut parts = path.split("::");
-    let (head, below) = (parts.next()?, parts.next().filter(|part| part.starts_with(|c: char| c.is_lowercase())));
-    let of = |name: &str| LAYERS.iter().find(|(_, modules)| modules.contains(&name)).map(|(layer, _)| *layer);
+    let (head, below) = (
+        parts.next()?,
+        parts
+            .next()
+            .filter(|part| part.starts_with(|c: char| c.is_lowercase())),
+    );
+    let of = |name: &str| {
+        LAYERS
+            .iter()
+            .find(|(_, modules)| modules.contains(&name))
+            .map(|(layer, _)| *layer)
+    };
     let deeper = below.and_then(|_| of(&format!("{head}::*")));
-    let named = || NAMES.iter().find(|(name, _)| *name == head).and_then(|(_, module)| of(module));
+    let named = || {
+        NAMES
+            .iter()
+            .find(|(name, _)| *name == head)
+            .and_then(|(_, module)| of(module))
+    };
     deeper.or_else(|| of(head)).or_else(named)
 }
 
@@ -114,8 +158,14 @@ fn expand<'a>(prefix: &str, mut rest: &'a str, found: &mut BTreeSet<String>) -> 
                 }
             }
         }
-        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        path = if path.is_empty() { rest[..end].to_owned() } else { format!("{path}::{}", &rest[..end]) };
+        let end = rest
+            .find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(rest.len());
+        path = if path.is_empty() {
+            rest[..end].to_owned()
+        } else {
+            format!("{path}::{}", &rest[..end])
+        };
         rest = &rest[end..];
         match rest.strip_prefix("::") {
             Some(next) => rest = next,
@@ -124,13 +174,20 @@ fn expand<'a>(prefix: &str, mut rest: &'a str, found: &mut BTreeSet<String>) -> 
     }
     let renamed = rest.trim_start().strip_prefix("as ").map(str::trim_start);
     found.insert(path);
-    renamed.map_or(rest, |rest| &rest[rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())..])
+    renamed.map_or(rest, |rest| {
+        &rest[rest
+            .find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(rest.len())..]
+    })
 }
 
 #[test]
 fn modules_know_only_lower_layers() {
     let mut faults = Vec::new();
-    for file in sources().iter().filter(|file| !file.is_test() && file.module != "lib" && file.module != "prelude") {
+    for file in sources()
+        .iter()
+        .filter(|file| !file.is_test() && file.module != "lib" && file.module != "prelude")
+    {
         let module = file.module.replace('/', "::");
         let Some(own) = layer(&module) else {
             faults.push(format!("{module} has no layer"));
@@ -138,7 +195,9 @@ fn modules_know_only_lower_layers() {
         };
         for path in paths(&file.bare()) {
             match layer(&path) {
-                Some(other) if other > own => faults.push(format!("{module} (layer {own}) knows {path} (layer {other})")),
+                Some(other) if other > own => {
+                    faults.push(format!("{module} (layer {own}) knows {path} (layer {other})"))
+                }
                 Some(_) => {}
                 None => faults.push(format!("{module} knows {path}, which has no layer")),
             }
@@ -151,8 +210,14 @@ fn modules_know_only_lower_layers() {
 fn paths_are_found_in_groups_and_in_code() {
     let code = "use crate::{a::B, c::{self, d::{E, F as G}, h}, i};\nlet x = crate::j::k(crate::L); $crate::not::this;";
     let found: Vec<String> = paths(code).into_iter().collect();
-    assert_eq!(found, ["L", "a::B", "c::d::E", "c::d::F", "c::h", "c::self", "i", "j::k"]);
-    assert_eq!((layer("source::Reader"), layer("source::kafka"), layer("nowhere")), (Some(1), Some(2), None));
+    assert_eq!(
+        found,
+        ["L", "a::B", "c::d::E", "c::d::F", "c::h", "c::self", "i", "j::k"]
+    );
+    assert_eq!(
+        (layer("source::Reader"), layer("source::kafka"), layer("nowhere")),
+        (Some(1), Some(2), None)
+    );
 }
 
 #[test]
@@ -165,10 +230,16 @@ fn files_are_short_and_named_for_what_they_hold() {
         }
         let lines = file.code().lines().count();
         if !file.is_test() && lines > LINES_MAX {
-            faults.push(format!("src/{}.rs: {lines} lines, at most {LINES_MAX} without tests", file.module));
+            faults.push(format!(
+                "src/{}.rs: {lines} lines, at most {LINES_MAX} without tests",
+                file.module
+            ));
         }
         if !file.text.starts_with("//!") && !file.is_test() {
-            faults.push(format!("src/{}.rs: the first line does not say what it is for", file.module));
+            faults.push(format!(
+                "src/{}.rs: the first line does not say what it is for",
+                file.module
+            ));
         }
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
@@ -177,7 +248,9 @@ fn files_are_short_and_named_for_what_they_hold() {
 #[test]
 fn words_that_stay_out() {
     // Put together here, so that this file may be searched as well.
-    let words = ["TO", "FIX", "todo", "unimplemented", "dbg"].into_iter().zip(["DO", "ME", "!(", "!(", "!("]);
+    let words = ["TO", "FIX", "todo", "unimplemented", "dbg"]
+        .into_iter()
+        .zip(["DO", "ME", "!(", "!(", "!("]);
     let mut words: Vec<String> = words.map(|(a, b)| format!("{a}{b}")).collect();
     words.extend(["/home/", "/root/", "/Users/", "/work/"].map(str::to_owned));
     let mut faults = Vec::new();

@@ -4,4 +4,5 @@ mod compile;
 mod house;
 mod kafka;
 mod model;
+mod readme;
 mod support;

@@ -10,6 +10,7 @@
 mod collections;
 mod durable;
 mod log;
+mod pace;
 mod smoke;
 mod sources;
 mod tables;

@@ -1,2 +1,66 @@
-//! x
-fn main(){}
+//! Measurements: one subcommand a question. Each checks its own answer before it prints a figure.
+//!
+//! ```text
+//!   bench tumble   ── child process a run: in process (1, 2 workers, with and without a view), or
+//!                     drain, thalweg, drain, thalweg, … from Kafka ──▶ medians and ratios
+//!   bench latency  ── open loop: scheduled produce time ──▶ visible in the view
+//!   bench lookup   ── point lookups over HTTP while records come in
+//!   bench idle     ── what a service costs that has nothing to do
+//! ```
+//!
+//! Figures are written as JSON lines to `--out` (default: nowhere) and as a table to the terminal.
+
+mod events;
+mod idle;
+mod kafka;
+mod latency;
+mod lookup;
+mod measure;
+mod tumble;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// As the packages of dataflows do: librdkafka allocates on one thread, and the workers free on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(about = "Measures Thalweg", version)]
+struct Arguments {
+    #[command(subcommand)]
+    question: Question,
+}
+
+#[derive(Subcommand)]
+enum Question {
+    /// Windowed count and sum: events a second, and events a CPU-second.
+    Tumble(tumble::Arguments),
+    /// From the scheduled moment of producing to visible in the view.
+    Latency(latency::Arguments),
+    /// Point lookups over HTTP while records come in.
+    Lookup(lookup::Arguments),
+    /// What a service costs that has nothing to do.
+    Idle(idle::Arguments),
+    /// One run of `tumble`, in a process of its own.
+    #[command(hide = true)]
+    Run(tumble::Run),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().question {
+        Question::Tumble(arguments) => tumble::tumble(&arguments),
+        Question::Latency(arguments) => latency::latency(&arguments),
+        Question::Lookup(arguments) => lookup::lookup(&arguments),
+        Question::Idle(arguments) => idle::idle(&arguments),
+        Question::Run(run) => tumble::run(&run),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -33,14 +33,21 @@ fn payments(flow: Dataflow) -> Stream<Payment> {
 }
 
 fn merchant_spend(flow: Dataflow) {
-    let merchants = Kafka::topic("payments.merchants.v1").avro::<Merchant>().keyed::<u32>();
+    let merchants = Kafka::topic("payments.merchants.v1")
+        .avro::<Merchant>()
+        .keyed::<u32>();
     let merchants = flow.table("merchants", merchants).key_named("merchant");
     merchants.view("merchant_names");
     payments(flow)
         .key_by("merchant", |p| p.merchant)
         .window("spend", Tumbling::of(Duration::from_secs(60)))
         .aggregate(|a| (a.count(), a.sum(|p| p.cents), a.max(|p| p.cents)))
-        .join("named", &merchants, |_, (n, total, top), m| Spend { name: m.name.clone(), n, total, top })
+        .join("named", &merchants, |_, (n, total, top), m| Spend {
+            name: m.name.clone(),
+            n,
+            total,
+            top,
+        })
         .view("merchant_spend");
 }
 
@@ -67,7 +74,12 @@ fn demo(demo: &Demo) -> Result<()> {
     let payments = demo.avro("payments.transactions.v1", PARTITIONS, None, TRANSACTION)?;
     let rows = merchants.rows::<i32, Merchant>()?;
     for merchant in 0..MERCHANTS {
-        rows.send(&(merchant as i32), Some(&Merchant { name: name_of(merchant) }))?;
+        rows.send(
+            &(merchant as i32),
+            Some(&Merchant {
+                name: name_of(merchant),
+            }),
+        )?;
     }
     let mut events = payments.events()?;
     let mut seed = 42;
@@ -79,10 +91,22 @@ fn demo(demo: &Demo) -> Result<()> {
         let draw = next(&mut seed);
         // Squaring favours low numbers: merchant 0 is paid ten times as often as merchant 99.
         let merchant = ((draw % 1000).pow(2) * u64::from(MERCHANTS) / 1_000_000) as u32;
-        let merchant = if draw % 7 == 0 { 42 } else { merchant };
-        let delay_ms = if draw % 50 == 0 { (draw >> 20) % 4000 } else { 0 } as i64;
+        let merchant = if draw.is_multiple_of(7) { 42 } else { merchant };
+        let delay_ms = if draw.is_multiple_of(50) {
+            (draw >> 20) % 4000
+        } else {
+            0
+        } as i64;
         let cents = 100 + ((draw >> 32) % 20_000) as i64;
-        events.send(partition, &Payment { id, merchant, cents, at_ms: now().millis() - delay_ms })
+        events.send(
+            partition,
+            &Payment {
+                id,
+                merchant,
+                cents,
+                at_ms: now().millis() - delay_ms,
+            },
+        )
     })
 }
 
@@ -95,14 +119,20 @@ fn next(seed: &mut u64) -> u64 {
 }
 
 fn name_of(merchant: u32) -> String {
-    const TRADES: [&str; 10] =
-        ["Bakery", "Books", "Bikes", "Cafe", "Florist", "Garage", "Grocer", "Hotel", "Pharmacy", "Tailor"];
-    const TOWNS: [&str; 10] =
-        ["Aare", "Elbe", "Inn", "Isar", "Lech", "Main", "Mosel", "Neckar", "Saale", "Weser"];
+    const TRADES: [&str; 10] = [
+        "Bakery", "Books", "Bikes", "Cafe", "Florist", "Garage", "Grocer", "Hotel", "Pharmacy", "Tailor",
+    ];
+    const TOWNS: [&str; 10] = [
+        "Aare", "Elbe", "Inn", "Isar", "Lech", "Main", "Mosel", "Neckar", "Saale", "Weser",
+    ];
     if merchant == 42 {
         return "Acme".into();
     }
-    format!("{} {}", TOWNS[(merchant / 10) as usize % 10], TRADES[(merchant % 10) as usize])
+    format!(
+        "{} {}",
+        TOWNS[(merchant / 10) as usize % 10],
+        TRADES[(merchant % 10) as usize]
+    )
 }
 
 #[cfg(test)]
@@ -123,12 +153,30 @@ mod tests {
     #[test]
     fn spend_is_summed_by_minute_and_named() {
         let mut test = Harness::of(flow());
-        let pay = |merchant, cents, at_ms| Payment { id: 0, merchant, cents, at_ms };
+        let pay = |merchant, cents, at_ms| Payment {
+            id: 0,
+            merchant,
+            cents,
+            at_ms,
+        };
         test.feed("merchants", 0, [(42u32, Some(Merchant { name: "Acme".into() }))]);
-        test.feed("payments", 0, [pay(42, 300, 1_000), pay(42, 200, 59_999), pay(7, 1, 2_000)]);
+        test.feed(
+            "payments",
+            0,
+            [pay(42, 300, 1_000), pay(42, 200, 59_999), pay(7, 1, 2_000)],
+        );
         let first = test.epoch();
         test.feed("payments", 0, [pay(42, 50, 60_000)]);
-        test.feed("merchants", 0, [(42u32, Some(Merchant { name: "Acme Ltd".into() }))]);
+        test.feed(
+            "merchants",
+            0,
+            [(
+                42u32,
+                Some(Merchant {
+                    name: "Acme Ltd".into(),
+                }),
+            )],
+        );
         let second = test.epoch();
 
         let run = test.run().unwrap();
@@ -140,7 +188,10 @@ mod tests {
             total,
             top,
         };
-        assert_eq!(run.rows::<Row>("merchant_spend", first).unwrap(), [row("0", "Acme", 2, 500, 300)]);
+        assert_eq!(
+            run.rows::<Row>("merchant_spend", first).unwrap(),
+            [row("0", "Acme", 2, 500, 300)]
+        );
         let renamed = [row("0", "Acme Ltd", 2, 500, 300), row("1", "Acme Ltd", 1, 50, 50)];
         assert_eq!(run.rows::<Row>("merchant_spend", second).unwrap(), renamed);
     }

@@ -14,14 +14,24 @@ use crate::source::embedded::{EmbeddedBroker, Producer, create_topic};
 
 pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
     log_to_stderr(arguments.service.log);
-    let with_demo: Vec<Flow> = flows.iter().filter(|flow| flow.demo_function().is_some()).cloned().collect();
+    let with_demo: Vec<Flow> = flows
+        .iter()
+        .filter(|flow| flow.demo_function().is_some())
+        .cloned()
+        .collect();
     if with_demo.is_empty() {
-        return Err(Error::definition("no dataflow here has a demo").hint("give it one: `dataflow(..).demo(..)`"));
+        return Err(
+            Error::definition("no dataflow here has a demo").hint("give it one: `dataflow(..).demo(..)`")
+        );
     }
     let flow = choose(&with_demo, arguments.dataflow.as_deref())?;
     let tokio = tokio()?;
 
-    let embedded = if arguments.kafka.is_none() { Some(Arc::new(EmbeddedBroker::start(1)?)) } else { None };
+    let embedded = if arguments.kafka.is_none() {
+        Some(Arc::new(EmbeddedBroker::start(1)?))
+    } else {
+        None
+    };
     let kafka = match (&arguments.kafka, &embedded) {
         (Some(kafka), _) => kafka.clone(),
         (None, Some(broker)) => broker.bootstrap_servers(),
@@ -36,8 +46,13 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
     let data = Data::at(arguments.data_dir.clone(), embedded.is_some())?;
 
     let writing = {
-        let (flow, stop, registry, kafka, embedded) =
-            (flow.clone(), stop.clone(), registry.clone(), kafka.clone(), embedded.clone());
+        let (flow, stop, registry, kafka, embedded) = (
+            flow.clone(),
+            stop.clone(),
+            registry.clone(),
+            kafka.clone(),
+            embedded.clone(),
+        );
         let (handle, rate) = (tokio.handle().clone(), arguments.rate);
         let (made, ready) = std::sync::mpsc::channel();
         let write = move || -> Result<()> {
@@ -55,14 +70,17 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         let thread = thread.map_err(|error| Error::internal("cannot start a thread").detail(error))?;
         // The dataflow starts once its topics are there: a missing topic is an error.
         if ready.recv().is_err() {
-            return thread.join().unwrap_or_else(|_| Err(Error::definition("the demo panicked")));
+            return thread
+                .join()
+                .unwrap_or_else(|_| Err(Error::definition("the demo panicked")));
         }
         thread
     };
     let mut env = environment(kafka, Some(registry));
     if embedded.is_some() {
         // The embedded broker answers a fetch when its time is up, even if a record came before.
-        env.kafka_properties.push(("fetch.wait.max.ms".into(), "5".into()));
+        env.kafka_properties
+            .push(("fetch.wait.max.ms".into(), "5".into()));
     }
     let running = Running {
         flow,
@@ -73,12 +91,17 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
     };
     let outcome = running.run(&tokio, |url| welcome(flow, url));
     stop.store(true, Ordering::Release);
-    let written = writing.join().unwrap_or_else(|_| Err(Error::definition("the demo panicked")));
+    let written = writing
+        .join()
+        .unwrap_or_else(|_| Err(Error::definition("the demo panicked")));
     outcome.and(written)
 }
 
 fn welcome(flow: &Flow, url: &str) {
-    println!("\n`{}` is running, with demo data. It answers at {url}; Ctrl-C stops it.\n", flow.name());
+    println!(
+        "\n`{}` is running, with demo data. It answers at {url}; Ctrl-C stops it.\n",
+        flow.name()
+    );
     println!("  curl {url}/v1/views");
     for path in flow.demo_queries() {
         println!("  curl '{url}{path}'");
@@ -95,10 +118,20 @@ struct Data {
 impl Data {
     fn at(given: Option<PathBuf>, embedded: bool) -> Result<Self> {
         let name = format!("thalweg-demo-{}", std::process::id());
-        let dir = given.unwrap_or_else(|| if embedded { std::env::temp_dir().join(name) } else { "data/demo".into() });
-        std::fs::create_dir_all(&dir)
-            .map_err(|error| Error::outside(format!("cannot make the folder {}", dir.display())).detail(error))?;
-        Ok(Self { dir, temporary: embedded })
+        let dir = given.unwrap_or_else(|| {
+            if embedded {
+                std::env::temp_dir().join(name)
+            } else {
+                "data/demo".into()
+            }
+        });
+        std::fs::create_dir_all(&dir).map_err(|error| {
+            Error::outside(format!("cannot make the folder {}", dir.display())).detail(error)
+        })?;
+        Ok(Self {
+            dir,
+            temporary: embedded,
+        })
     }
 }
 

@@ -39,9 +39,21 @@ struct Rows {
 
 pub(super) fn run(arguments: &QueryArguments) -> Result<()> {
     let base = arguments.server.trim_end_matches('/');
+    if !base.starts_with("http://") {
+        return Err(Error::request(format!("`{base}` is no address of a service"))
+            .hint("write it as http://HOST:PORT"));
+    }
+    if let Some(view) = arguments.view.as_ref().filter(|view| view.contains('=')) {
+        return Err(Error::request(format!("`{view}` is no view"))
+            .hint("the view's name comes first, conditions follow"));
+    }
     let url = match &arguments.view {
         None => format!("{base}/v1/views"),
-        Some(view) => format!("{base}/v1/views/{}/rows?{}", encode(view), conditions(&arguments.conditions)?),
+        Some(view) => format!(
+            "{base}/v1/views/{}/rows?{}",
+            encode(view),
+            conditions(&arguments.conditions)?
+        ),
     };
     let body = fetch(&url, base)?;
     if arguments.json {
@@ -57,12 +69,18 @@ pub(super) fn run(arguments: &QueryArguments) -> Result<()> {
 fn fetch(url: &str, base: &str) -> Result<String> {
     serve::tokio()?.block_on(async {
         let away = |error: reqwest::Error| {
-            Error::outside(format!("no answer from {base}")).detail(error).hint("is the service running there? --server URL names another")
+            Error::outside(format!("no answer from {base}"))
+                .detail(error)
+                .hint("is the service running there? --server URL names another")
         };
         let answer = reqwest::get(url).await.map_err(away)?;
         let status = answer.status();
         let body = answer.text().await.map_err(away)?;
-        if status.is_success() { Ok(body) } else { Err(problem(status.as_u16(), &body)) }
+        if status.is_success() {
+            Ok(body)
+        } else {
+            Err(problem(status.as_u16(), &body))
+        }
     })
 }
 
@@ -87,7 +105,8 @@ fn problem(status: u16, body: &str) -> Error {
 fn conditions(given: &[String]) -> Result<String> {
     let pair = |condition: &String| match condition.split_once('=') {
         Some((field, value)) => Ok(format!("{}={}", encode(field), encode(value))),
-        None => Err(Error::request(format!("`{condition}` is no condition")).hint("write FIELD=VALUE, as in merchant=42")),
+        None => Err(Error::request(format!("`{condition}` is no condition"))
+            .hint("write FIELD=VALUE, as in merchant=42")),
     };
     Ok(given.iter().map(pair).collect::<Result<Vec<_>>>()?.join("&"))
 }
@@ -95,18 +114,46 @@ fn conditions(given: &[String]) -> Result<String> {
 /// Percent-encodes all but unreserved characters.
 fn encode(text: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    text.bytes()
+        .map(|b| {
+            if keep(b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
 }
 
 fn views(body: &str) -> Result<String> {
+    // The names that an enum lists would make the table wider than any terminal; `--json` has them.
+    let kind = |kind: &str| {
+        if kind.starts_with("enum<") {
+            "enum".to_owned()
+        } else {
+            kind.to_owned()
+        }
+    };
     let fields = |fields: &[Field]| {
-        fields.iter().map(|field| format!("{} {}", field.name, field.kind)).collect::<Vec<_>>().join(", ")
+        fields
+            .iter()
+            .map(|field| format!("{} {}", field.name, kind(&field.kind)))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let listed: Views = serde_json::from_str(body)?;
     let lines = listed.views.iter().map(|view| {
-        vec![view.name.clone(), view.rows.to_string(), fields(&view.key), fields(&view.value)]
+        vec![
+            view.name.clone(),
+            view.rows.to_string(),
+            fields(&view.key),
+            fields(&view.value),
+        ]
     });
-    Ok(table(&["view".into(), "rows".into(), "key".into(), "value".into()], lines.collect()))
+    Ok(table(
+        &["view".into(), "rows".into(), "key".into(), "value".into()],
+        lines.collect(),
+    ))
 }
 
 fn rows(body: &str) -> Result<String> {
@@ -123,11 +170,21 @@ fn rows(body: &str) -> Result<String> {
         }
         lines.push(row.into_iter().collect::<BTreeMap<_, _>>());
     }
-    let cells = |row: &BTreeMap<String, String>| columns.iter().map(|c| row.get(c).cloned().unwrap_or_default()).collect();
+    let cells = |row: &BTreeMap<String, String>| {
+        columns
+            .iter()
+            .map(|c| row.get(c).cloned().unwrap_or_default())
+            .collect()
+    };
     let mut out = table(&columns, lines.iter().map(cells).collect());
-    let more = if answer.next.is_some() { ", and more (limit=… shows them)" } else { "" };
+    let rows = if lines.len() == 1 { "row" } else { "rows" };
+    let more = if answer.next.is_some() {
+        ", and there are more (limit=… says how many are shown)"
+    } else {
+        ""
+    };
     let time = answer.time.unwrap_or_default();
-    out.push_str(&format!("{} rows{more}, as of {time}\n", lines.len()));
+    out.push_str(&format!("{} {rows}{more}, as of {time}\n", lines.len()));
     Ok(out)
 }
 
@@ -159,12 +216,22 @@ fn ordered(object: &str) -> Result<Vec<(String, String)>> {
 
 fn table(head: &[String], lines: Vec<Vec<String>>) -> String {
     let width = |column: usize| {
-        lines.iter().map(|line| line[column].chars().count()).chain([head[column].chars().count()]).max().unwrap_or(0)
+        lines
+            .iter()
+            .map(|line| line[column].chars().count())
+            .chain([head[column].chars().count()])
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let line = |cells: &[String]| {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let padded = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
-    std::iter::once(line(head)).chain(lines.iter().map(|cells| line(cells))).collect()
+    std::iter::once(line(head))
+        .chain(lines.iter().map(|cells| line(cells)))
+        .collect()
 }

@@ -24,7 +24,11 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
     log_to_stderr(arguments.service.log);
     let tokio = tokio()?;
-    let registry = arguments.registry.as_deref().map(|url| Registry::new(url, tokio.handle().clone())).transpose()?;
+    let registry = arguments
+        .registry
+        .as_deref()
+        .map(|url| Registry::new(url, tokio.handle().clone()))
+        .transpose()?;
     let env = environment(arguments.kafka.clone(), registry);
     let running = Running {
         flow,
@@ -37,12 +41,20 @@ pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
 }
 
 pub(super) fn environment(kafka: String, registry: Option<Registry>) -> Environment {
-    Environment { kafka, registry, group: "thalweg".into(), ..Environment::default() }
+    Environment {
+        kafka,
+        registry,
+        group: "thalweg".into(),
+        ..Environment::default()
+    }
 }
 
 /// The runtime of everything asynchronous. One thread, as the workers want the cores.
 pub(super) fn tokio() -> Result<tokio::runtime::Runtime> {
-    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
     built.map_err(|error| Error::internal("cannot start the asynchronous runtime").detail(error))
 }
 
@@ -50,7 +62,9 @@ pub(super) fn tokio() -> Result<tokio::runtime::Runtime> {
 pub(super) fn log_to_stderr(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second call in one process (a test) keeps the first one's settings.
     let _set = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
@@ -83,16 +97,24 @@ impl Running<'_> {
             env: self.env,
             ..Settings::default()
         };
+        http::bindable(self.service.http)?;
         let service = Service::start(self.flow, settings)?;
         let readiness = Arc::new(Readiness::starting());
         let state = http::State {
             views: service.views().clone(),
-            sources: plan.sources.iter().map(|source| source.rules.name.clone()).collect(),
+            sources: plan
+                .sources
+                .iter()
+                .map(|source| source.rules.name.clone())
+                .collect(),
             bindings: None,
             metrics: service.metrics().clone(),
             readiness: readiness.clone(),
         };
-        let server = HttpSettings { address: self.service.http, ..HttpSettings::default() };
+        let server = HttpSettings {
+            address: self.service.http,
+            ..HttpSettings::default()
+        };
         let server = http::serve(server, Arc::new(state), tokio.handle());
         let server = match server {
             Ok(server) => server,
@@ -114,8 +136,23 @@ impl Running<'_> {
             }
             if ready.is_some() && clock::instant() - told > TELL_EVERY {
                 told = clock::instant();
-                let waits: Vec<String> = readiness.reasons().into_iter().map(|(what, why)| format!("{what}: {why}")).collect();
+                let waits: Vec<String> = readiness
+                    .reasons()
+                    .into_iter()
+                    .map(|(what, why)| format!("{what}: {why}"))
+                    .collect();
                 tracing::info!("not ready yet: {}", waits.join("; "));
+            }
+            let troubles = service.troubles();
+            match troubles.is_empty() {
+                true => readiness.clear("trouble"),
+                false => {
+                    let listed: Vec<String> = troubles
+                        .iter()
+                        .map(|(what, why)| format!("{what}: {why}"))
+                        .collect();
+                    readiness.wait_for("trouble", listed.join("; "));
+                }
             }
             std::thread::sleep(TICK);
         }
@@ -124,7 +161,12 @@ impl Running<'_> {
             tracing::info!("stopping for {name}: finishing what is bound");
         }
         readiness.wait_for("stopping", "the process is about to end");
+        let closed = service.views().clone();
         let ended = end(service);
+        if let Some(moment) = closed.closed().filter(|_| self.until_end && ended.is_ok()) {
+            let time = moment.epoch.opened_at();
+            tracing::info!(epoch = moment.epoch.0, %time, "everything that was there at the start is counted");
+        }
         tokio.block_on(server.shutdown(Duration::from_secs(5)));
         ended
     }
@@ -135,7 +177,10 @@ fn readied(service: &Service, readiness: &Readiness) -> bool {
     match service.replaying() {
         Some((closed, last)) => {
             let closed = closed.map_or_else(|| "nothing yet".into(), |epoch| epoch.opened_at().to_string());
-            readiness.wait_for("replay", format!("at {closed}, of what was bound up to {}", last.opened_at()));
+            readiness.wait_for(
+                "replay",
+                format!("at {closed}, of what was bound up to {}", last.opened_at()),
+            );
         }
         None => readiness.clear("replay"),
     }
@@ -151,7 +196,9 @@ fn end(service: Service) -> Result<()> {
     let mut waited = Duration::ZERO;
     while !service.is_finished() {
         if waited >= STOP_MAX {
-            tracing::warn!("the stop took longer than {STOP_MAX:?}: ending as it is; the ledger has what was bound");
+            tracing::warn!(
+                "the stop took longer than {STOP_MAX:?}: ending as it is; the ledger has what was bound"
+            );
             return halted.error().map_or(Ok(()), Err);
         }
         std::thread::sleep(TICK);
@@ -166,7 +213,9 @@ fn abort_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         before(panic);
-        eprintln!("error: a thread panicked; the process ends. What was bound is in the ledger and will be replayed.");
+        eprintln!(
+            "error: a thread panicked; the process ends. What was bound is in the ledger and will be replayed."
+        );
         std::process::exit(101);
     }));
 }

@@ -45,14 +45,26 @@ impl<'s, D: Record> Collection<'s, D> {
         flow: Dataflow<'s>,
         step: Rc<str>,
     ) -> Self {
-        Self { inner: inner.as_collection(), context: flow.context().clone(), flow: Some(flow), sources: Rc::new([]), step }
+        Self {
+            inner: inner.as_collection(),
+            context: flow.context().clone(),
+            flow: Some(flow),
+            sources: Rc::new([]),
+            step,
+        }
     }
 }
 
 impl<'s, D: Record, C: Clock> Collection<'s, D, C> {
     fn with<U: Record>(&self, inner: VecCollection<'s, C, U, isize>) -> Collection<'s, U, C> {
         let (context, sources, step) = (self.context.clone(), self.sources.clone(), self.step.clone());
-        Collection { inner, context, flow: self.flow, sources, step }
+        Collection {
+            inner,
+            context,
+            flow: self.flow,
+            sources,
+            step,
+        }
     }
 
     /// Like [`Collection::with`], for what also comes from `other`: the watermark is that of all sources of both.
@@ -61,7 +73,10 @@ impl<'s, D: Record, C: Clock> Collection<'s, D, C> {
         other: &Collection<'s, D2, C>,
         inner: VecCollection<'s, C, U, isize>,
     ) -> Collection<'s, U, C> {
-        Collection { sources: union(&self.sources, &other.sources), ..self.with(inner) }
+        Collection {
+            sources: union(&self.sources, &other.sources),
+            ..self.with(inner)
+        }
     }
 
     /// Each row through `f`.
@@ -95,7 +110,8 @@ impl<'s, D: Record, C: Clock> Collection<'s, D, C> {
     /// Each row that is there, once.
     #[track_caller]
     pub fn distinct(&self, name: &str) -> Self {
-        self.context.step(name, Kind::Distinct, &[self.step.clone()]);
+        self.context
+            .step(name, Kind::Distinct, std::slice::from_ref(&self.step));
         self.with(self.inner.clone().distinct())
     }
 
@@ -148,7 +164,13 @@ impl<'i> Loop<'i> {
     pub fn bring<D: Record>(&self, outer: &Collection<'_, D>) -> Collection<'i, D, Round> {
         let inner = outer.inner.clone().enter(self.scope);
         let (context, sources, step) = (self.context.clone(), outer.sources.clone(), outer.step.clone());
-        Collection { inner, context, flow: None, sources, step }
+        Collection {
+            inner,
+            context,
+            flow: None,
+            sources,
+            step,
+        }
     }
 }
 
@@ -163,19 +185,33 @@ impl<'s, D: Record> Collection<'s, D> {
         let named = self.context.step(name, Kind::Iterate, &[self.step.clone()]);
         let (context, mut sources) = (self.context.clone(), self.sources.clone());
         let inner = self.inner.clone().iterate(|scope, rows| {
-            let inside =
-                Collection { inner: rows, context: context.clone(), flow: None, sources: sources.clone(), step: named };
+            let inside = Collection {
+                inner: rows,
+                context: context.clone(),
+                flow: None,
+                sources: sources.clone(),
+                step: named,
+            };
             let result = step(Loop { scope, context }, inside);
             sources = union(&sources, &result.sources);
             result.inner
         });
-        Collection { sources, ..self.with(inner) }
+        Collection {
+            sources,
+            ..self.with(inner)
+        }
     }
 
     /// Groups rows, to be aggregated. `names` are the key's field names.
     #[track_caller]
-    pub fn group_by<K: Record>(&self, names: impl Names<K>, key: impl Fn(&D) -> K + 'static) -> Grouped<'s, K, D> {
-        let flow = self.flow.expect("only collections inside of loops have no flow, and those have another clock");
+    pub fn group_by<K: Record>(
+        &self,
+        names: impl Names<K>,
+        key: impl Fn(&D) -> K + 'static,
+    ) -> Grouped<'s, K, D> {
+        let flow = self
+            .flow
+            .expect("only collections inside of loops have no flow, and those have another clock");
         let names = check_names(flow, names.names());
         Grouped {
             rows: self.inner.clone().map(move |row| (key(&row), row)),
@@ -200,10 +236,19 @@ pub struct Grouped<'s, K: 'static, D: 'static> {
 impl<'s, K: Record, D: Record> Grouped<'s, K, D> {
     /// Aggregates each group. `name` is the step's; a group that becomes empty loses its row.
     #[track_caller]
-    pub fn aggregate<A: Aggregate<D>>(self, name: &str, build: impl FnOnce(Of<D>) -> A) -> Table<'s, K, A::Out> {
+    pub fn aggregate<A: Aggregate<D>>(
+        self,
+        name: &str,
+        build: impl FnOnce(Of<D>) -> A,
+    ) -> Table<'s, K, A::Out> {
         let context = self.flow.context();
         let step = context.step(name, Kind::Group, &[self.step]);
-        let changes = group(self.rows.inner, name, Rc::new(build(Of::default())), context.halt.clone());
+        let changes = group(
+            self.rows.inner,
+            name,
+            Rc::new(build(Of::default())),
+            context.halt.clone(),
+        );
         Table::from_changes(self.flow, changes, step, self.names, self.sources)
     }
 }

@@ -92,7 +92,8 @@ impl Plan {
         at: &'static Location<'static>,
     ) -> Rc<str> {
         if name.is_empty() {
-            self.mistakes.push(format!("a {} at {at} has no name", kind.word()));
+            self.mistakes
+                .push(format!("a {} at {at} has no name", kind.word()));
         } else if let Some(first) = self.steps.iter().find(|step| &*step.name == name) {
             self.mistakes.push(format!(
                 "two steps are named `{name}`: a {} at {} and a {} at {at}",
@@ -102,7 +103,13 @@ impl Plan {
             ));
         }
         let name: Rc<str> = name.into();
-        self.steps.push(Step { name: name.clone(), kind, from: from.to_vec(), about: String::new(), at });
+        self.steps.push(Step {
+            name: name.clone(),
+            kind,
+            from: from.to_vec(),
+            about: String::new(),
+            at,
+        });
         name
     }
 
@@ -114,9 +121,15 @@ impl Plan {
     }
 
     pub(super) fn source<T>(&mut self, id: SourceId, name: &str, opened: &Opened<T>) {
-        if let Some(other) = self.sources.iter().find(|s| s.rules.id == id && s.rules.name != name) {
+        if let Some(other) = self
+            .sources
+            .iter()
+            .find(|s| s.rules.id == id && s.rules.name != name)
+        {
             let other = &other.rules.name;
-            self.mistakes.push(format!("sources `{other}` and `{name}` have the same id: rename one of them"));
+            self.mistakes.push(format!(
+                "sources `{other}` and `{name}` have the same id: rename one of them"
+            ));
         }
         self.about(opened.description.clone());
         let rules = &opened.rules;
@@ -139,9 +152,16 @@ impl Plan {
         if self.mistakes.is_empty() {
             return Ok(());
         }
-        let many = if self.mistakes.len() == 1 { "a mistake".into() } else { format!("{} mistakes", self.mistakes.len()) };
+        let many = if self.mistakes.len() == 1 {
+            "a mistake".into()
+        } else {
+            format!("{} mistakes", self.mistakes.len())
+        };
         let error = Error::definition(format!("dataflow `{flow}` has {many}"));
-        Err(self.mistakes.iter().fold(error, |error, mistake| error.detail(mistake)))
+        Err(self
+            .mistakes
+            .iter()
+            .fold(error, |error, mistake| error.detail(mistake)))
     }
 }
 
@@ -152,7 +172,11 @@ impl fmt::Display for Plan {
         for step in &self.steps {
             let from = step.from.join(", ");
             let arrow = if from.is_empty() { "" } else { " ← " };
-            let about = if step.about.is_empty() { String::new() } else { format!("   {}", step.about) };
+            let about = if step.about.is_empty() {
+                String::new()
+            } else {
+                format!("   {}", step.about)
+            };
             let name = &step.name;
             writeln!(f, "{:8} {name:widest$}{arrow}{from}{about}", step.kind.word())?;
         }

@@ -40,7 +40,12 @@ pub struct Stream<'s, T: 'static> {
 // Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
 impl<'s, T: 'static> Stream<'s, T> {
     fn with<U>(&self, inner: Events<'s, U>) -> Stream<'s, U> {
-        Stream { inner, flow: self.flow, sources: self.sources.clone(), step: self.step.clone() }
+        Stream {
+            inner,
+            flow: self.flow,
+            sources: self.sources.clone(),
+            step: self.step.clone(),
+        }
     }
 
     /// Each event through `f`. Times stay with the event.
@@ -57,16 +62,31 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         type Builder<U> = CapacityContainerBuilder<Vec<Timed<U>>>;
-        let inner = self.inner.clone().unary::<Builder<U>, _, _, _>(Pipeline, "flat_map", move |_, _| {
-            move |input, output| {
-                input.for_each(|capability, data| {
-                    let mut session = output.session(&capability);
-                    session.give_iterator(data.drain(..).flat_map(|Timed { value, time, horizon, at }| {
-                        f(value).into_iter().map(move |value| Timed { value, time, horizon, at })
-                    }));
-                });
-            }
-        });
+        let inner = self
+            .inner
+            .clone()
+            .unary::<Builder<U>, _, _, _>(Pipeline, "flat_map", move |_, _| {
+                move |input, output| {
+                    input.for_each(|capability, data| {
+                        let mut session = output.session(&capability);
+                        session.give_iterator(data.drain(..).flat_map(
+                            |Timed {
+                                 value,
+                                 time,
+                                 horizon,
+                                 at,
+                             }| {
+                                f(value).into_iter().map(move |value| Timed {
+                                    value,
+                                    time,
+                                    horizon,
+                                    at,
+                                })
+                            },
+                        ));
+                    });
+                }
+            });
         self.with(inner)
     }
 
@@ -76,16 +96,19 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         type Builder<T> = CapacityContainerBuilder<Vec<Timed<T>>>;
-        let inner = self.inner.clone().unary::<Builder<T>, _, _, _>(Pipeline, "filter", move |_, _| {
-            move |input, output| {
-                input.for_each(|capability, data| {
-                    data.retain(|event| f(&event.value));
-                    if !data.is_empty() {
-                        output.session(&capability).give_container(data);
-                    }
-                });
-            }
-        });
+        let inner = self
+            .inner
+            .clone()
+            .unary::<Builder<T>, _, _, _>(Pipeline, "filter", move |_, _| {
+                move |input, output| {
+                    input.for_each(|capability, data| {
+                        data.retain(|event| f(&event.value));
+                        if !data.is_empty() {
+                            output.session(&capability).give_container(data);
+                        }
+                    });
+                }
+            });
         self.with(inner)
     }
 
@@ -95,7 +118,10 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         let inner = self.inner.clone().concat(other.inner.clone());
-        Stream { sources: union(&self.sources, &other.sources), ..self.with(inner) }
+        Stream {
+            sources: union(&self.sources, &other.sources),
+            ..self.with(inner)
+        }
     }
 
     /// Gives each event a key. `names` are the key's field names in URLs, columns and Kafka keys: `"merchant"`, or
@@ -105,7 +131,11 @@ impl<'s, T: 'static> Stream<'s, T> {
     where
         T: Event,
     {
-        Keyed { stream: self.clone(), names: check_names(self.flow, names.names()), key: Rc::new(key) }
+        Keyed {
+            stream: self.clone(),
+            names: check_names(self.flow, names.names()),
+            key: Rc::new(key),
+        }
     }
 
     /// The events as a collection, each of them once.
@@ -114,15 +144,20 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Record,
     {
         type Builder<T> = CapacityContainerBuilder<Vec<(T, Epoch, isize)>>;
-        let inner = self.inner.clone().unary::<Builder<T>, _, _, _>(Pipeline, "changes", move |_, _| {
-            move |input, output| {
-                input.for_each(|capability, data| {
-                    let epoch = *capability.least().expect("events travel under their epoch's capability");
-                    let mut session = output.session(&capability);
-                    session.give_iterator(data.drain(..).map(|event| (event.value, epoch, 1)));
-                });
-            }
-        });
+        let inner = self
+            .inner
+            .clone()
+            .unary::<Builder<T>, _, _, _>(Pipeline, "changes", move |_, _| {
+                move |input, output| {
+                    input.for_each(|capability, data| {
+                        let epoch = *capability
+                            .least()
+                            .expect("events travel under their epoch's capability");
+                        let mut session = output.session(&capability);
+                        session.give_iterator(data.drain(..).map(|event| (event.value, epoch, 1)));
+                    });
+                }
+            });
         let mut rows = Collection::outer(inner, self.flow, self.step.clone());
         rows.sources = self.sources.clone();
         rows
@@ -143,9 +178,11 @@ pub(super) fn check_names(flow: Dataflow<'_>, names: Vec<String>) -> Vec<String>
     let at = std::panic::Location::caller();
     for (i, name) in names.iter().enumerate() {
         if name.is_empty() {
-            flow.context().mistake(format!("a key at {at} has a field without a name"));
+            flow.context()
+                .mistake(format!("a key at {at} has a field without a name"));
         } else if names[..i].contains(name) {
-            flow.context().mistake(format!("a key at {at} has two fields named `{name}`"));
+            flow.context()
+                .mistake(format!("a key at {at} has two fields named `{name}`"));
         }
     }
     names
@@ -164,12 +201,19 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
     #[track_caller]
     pub fn window(self, name: &str, assigner: impl Assign) -> Windows<'s, K, T> {
         let context = self.stream.flow.context();
-        let step = context.step(name, Kind::Window, &[self.stream.step.clone()]);
+        let step = context.step(name, Kind::Window, std::slice::from_ref(&self.stream.step));
         if self.stream.sources.is_empty() {
             let at = std::panic::Location::caller();
-            context.mistake(format!("window `{name}` at {at} is over a stream without event time: it would never close"));
+            context.mistake(format!(
+                "window `{name}` at {at} is over a stream without event time: it would never close"
+            ));
         }
-        Windows { keyed: self, step, assigner: Box::new(assigner), keep: KEEP }
+        Windows {
+            keyed: self,
+            step,
+            assigner: Box::new(assigner),
+            keep: KEEP,
+        }
     }
 }
 
@@ -199,9 +243,18 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         T: Event,
         K: Record,
     {
-        let Windows { keyed: Keyed { stream, names, key }, step, assigner, keep } = self;
+        let Windows {
+            keyed: Keyed { stream, names, key },
+            step,
+            assigner,
+            keep,
+        } = self;
         let (flow, layout) = (stream.flow, assigner.layout());
-        flow.context().plan.borrow_mut().about(format!("by {}, {}, kept {keep:?}", names.join(", "), Shape(layout)));
+        flow.context().plan.borrow_mut().about(format!(
+            "by {}, {}, kept {keep:?}",
+            names.join(", "),
+            Shape(layout)
+        ));
         let spec = window::Spec {
             name: step.to_string(),
             key,

@@ -84,12 +84,30 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         names: Vec<String>,
         sources: Rc<[SourceId]>,
     ) -> Self {
-        let meta = Meta { step, names, sources, windows: None, keep: None };
-        Self { flow, meta, changes: changes.into(), rows: OnceCell::new(), arranged: OnceCell::new() }
+        let meta = Meta {
+            step,
+            names,
+            sources,
+            windows: None,
+            keep: None,
+        };
+        Self {
+            flow,
+            meta,
+            changes: changes.into(),
+            rows: OnceCell::new(),
+            arranged: OnceCell::new(),
+        }
     }
 
     pub(super) fn from_rows(flow: Dataflow<'s>, rows: Rows<'s, K, V>, meta: Meta) -> Self {
-        Self { flow, meta, changes: OnceCell::new(), rows: rows.into(), arranged: OnceCell::new() }
+        Self {
+            flow,
+            meta,
+            changes: OnceCell::new(),
+            rows: rows.into(),
+            arranged: OnceCell::new(),
+        }
     }
 
     fn changes(&self) -> Changes<'s, K, V> {
@@ -107,7 +125,9 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
             let rows = changes.unary::<Builder<K, V>, _, _, _>(Pipeline, "rows", move |_, _| {
                 move |input, output| {
                     input.for_each(|capability, data| {
-                        let epoch = *capability.least().expect("changes travel under their epoch's capability");
+                        let epoch = *capability
+                            .least()
+                            .expect("changes travel under their epoch's capability");
                         let mut session = output.session(&capability);
                         for Change { key, old, new } in data.drain(..) {
                             if let Some(old) = old {
@@ -126,7 +146,9 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     }
 
     fn arranged(&self) -> Arrangement<'s, K, V> {
-        self.arranged.get_or_init(|| self.collection().arrange_by_key_named(&self.meta.step)).clone()
+        self.arranged
+            .get_or_init(|| self.collection().arrange_by_key_named(&self.meta.step))
+            .clone()
     }
 
     /// Names the key's fields in URLs and columns, where the key came without names (a table read from a topic).
@@ -149,22 +171,30 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     /// Each row's value through `f`; rows for which it gives nothing are left out.
     pub fn filter_map<R: Record>(&self, f: impl Fn(&K, V) -> Option<R> + 'static) -> Table<'s, K, R> {
         type Builder<K, R> = CapacityContainerBuilder<Vec<Change<K, R>>>;
-        let inner = self.changes().unary::<Builder<K, R>, _, _, _>(Pipeline, "map", move |_, _| {
-            move |input, output| {
-                input.for_each(|capability, data| {
-                    let mut session = output.session(&capability);
-                    for Change { key, old, new } in data.drain(..) {
-                        let old = old.and_then(|old| f(&key, old));
-                        let new = new.and_then(|new| f(&key, new));
-                        if old != new {
-                            session.give(Change { key, old, new });
+        let inner = self
+            .changes()
+            .unary::<Builder<K, R>, _, _, _>(Pipeline, "map", move |_, _| {
+                move |input, output| {
+                    input.for_each(|capability, data| {
+                        let mut session = output.session(&capability);
+                        for Change { key, old, new } in data.drain(..) {
+                            let old = old.and_then(|old| f(&key, old));
+                            let new = new.and_then(|new| f(&key, new));
+                            if old != new {
+                                session.give(Change { key, old, new });
+                            }
                         }
-                    }
-                });
-            }
-        });
+                    });
+                }
+            });
         let changes = OnceCell::from(inner);
-        Table { flow: self.flow, meta: self.meta.clone(), changes, rows: OnceCell::new(), arranged: OnceCell::new() }
+        Table {
+            flow: self.flow,
+            meta: self.meta.clone(),
+            changes,
+            rows: OnceCell::new(),
+            arranged: OnceCell::new(),
+        }
     }
 
     /// Joins each row with the row of `other` that has its key. Maintained: a change on either side revises every row it
@@ -192,8 +222,13 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         f: impl Fn(&K, V, &V2) -> R + 'static,
     ) -> Table<'s, K, R> {
         let meta = self.joined(name, other);
-        let left = self.collection().map(move |(k, v)| (on(&k, &v), (k, v))).arrange_by_key_named(name);
-        let rows = left.join_core(other.arranged(), move |_, (k, v), v2| Some((k.clone(), f(k, v.clone(), v2))));
+        let left = self
+            .collection()
+            .map(move |(k, v)| (on(&k, &v), (k, v)))
+            .arrange_by_key_named(name);
+        let rows = left.join_core(other.arranged(), move |_, (k, v), v2| {
+            Some((k.clone(), f(k, v.clone(), v2)))
+        });
         Table::from_rows(self.flow, rows, meta)
     }
 
@@ -222,13 +257,20 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     ) -> Table<'s, K, R> {
         let meta = self.joined(name, other);
         let f = Rc::new(f);
-        let left = self.collection().map(move |(k, v)| (on(&k, &v), (k, v))).arrange_by_key_named(name);
+        let left = self
+            .collection()
+            .map(move |(k, v)| (on(&k, &v), (k, v)))
+            .arrange_by_key_named(name);
         let with = {
             let f = f.clone();
-            left.clone().join_core(other.arranged(), move |_, (k, v), v2| Some((k.clone(), f(k, v.clone(), Some(v2)))))
+            left.clone().join_core(other.arranged(), move |_, (k, v), v2| {
+                Some((k.clone(), f(k, v.clone(), Some(v2))))
+            })
         };
         // A table has one row a key, so each partner takes its row out exactly once.
-        let partnered = left.clone().join_core(other.arranged(), |_, row, _| Some(row.clone()));
+        let partnered = left
+            .clone()
+            .join_core(other.arranged(), |_, row, _| Some(row.clone()));
         let all = left.as_collection(|_, row| row.clone());
         let without = all.concat(partnered.negate()).map(move |(k, v)| {
             let row = f(&k, v, None);
@@ -241,7 +283,11 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     fn joined<K2: Record, V2: Record>(&self, name: &str, other: &Table<'s, K2, V2>) -> Meta {
         let from = [self.meta.step.clone(), other.meta.step.clone()];
         let step = self.flow.context().step(name, Kind::Join, &from);
-        Meta { step, sources: union(&self.meta.sources, &other.meta.sources), ..self.meta.clone() }
+        Meta {
+            step,
+            sources: union(&self.meta.sources, &other.meta.sources),
+            ..self.meta.clone()
+        }
     }
 
     /// Groups the rows by another key, to be aggregated: `table.group_by("country", |_, m| m.country)`.
@@ -270,7 +316,9 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     /// Like [`Table::view`], with settings: `table.view_with("spend", |v| v.history(Duration::from_secs(600)))`.
     #[track_caller]
     pub fn view_with(&self, name: &str, settings: impl FnOnce(View) -> View) -> &Self {
-        self.flow.context().step(name, Kind::View, &[self.meta.step.clone()]);
+        self.flow
+            .context()
+            .step(name, Kind::View, std::slice::from_ref(&self.meta.step));
         let mut spec = ViewSpec::new(name);
         spec.key = self.meta.names.clone();
         spec.sources = self.meta.sources.to_vec();

@@ -23,12 +23,18 @@ pub struct Tumbling {
 impl Tumbling {
     /// Windows of this size. A size below one microsecond is taken as one microsecond.
     pub fn of(size: Duration) -> Self {
-        Self { size_us: micros(size).max(1), offset_us: 0 }
+        Self {
+            size_us: micros(size).max(1),
+            offset_us: 0,
+        }
     }
 
     /// Shifts the windows: days that begin at 06:00 have an offset of six hours.
     pub fn offset(self, offset: Duration) -> Self {
-        Self { offset_us: micros(offset).rem_euclid(self.size_us), ..self }
+        Self {
+            offset_us: micros(offset).rem_euclid(self.size_us),
+            ..self
+        }
     }
 }
 
@@ -36,11 +42,18 @@ impl Assign for Tumbling {
     fn windows(&self, at: EventTime, out: &mut Vec<Window>) {
         let into = at.micros().wrapping_sub(self.offset_us).rem_euclid(self.size_us);
         let start = at.micros().saturating_sub(into);
-        out.push(Window { start: EventTime(start), end: EventTime(start.saturating_add(self.size_us)) });
+        out.push(Window {
+            start: EventTime(start),
+            end: EventTime(start.saturating_add(self.size_us)),
+        });
     }
 
     fn layout(&self) -> Layout {
         let us = |us: i64| Duration::from_micros(us.unsigned_abs());
-        Layout::Aligned { size: us(self.size_us), every: us(self.size_us), offset: us(self.offset_us) }
+        Layout::Aligned {
+            size: us(self.size_us),
+            every: us(self.size_us),
+            offset: us(self.offset_us),
+        }
     }
 }

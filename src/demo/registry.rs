@@ -56,7 +56,10 @@ async fn register(State(schemas): State<Schemas>, Path(_subject): Path<String>, 
         return (StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response();
     };
     let mut schemas = schemas.lock();
-    let known = schemas.iter().find(|(_, text)| **text == schema).map(|(id, _)| *id);
+    let known = schemas
+        .iter()
+        .find(|(_, text)| **text == schema)
+        .map(|(id, _)| *id);
     let id = known.unwrap_or_else(|| schemas.len() as u32 + 1);
     schemas.insert(id, schema);
     Json(json!({ "id": id })).into_response()

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
-use hyper::{Response, StatusCode};
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
 
 use crate::http::{State, json};
 use crate::position::SourceId;
@@ -25,31 +25,32 @@ pub(crate) struct Answer {
     pub tag: Option<String>,
 }
 
-impl Answer {
-    /// The response; 304 when the client says that it has this answer.
-    pub(crate) fn respond(self, asked: &HeaderMap) -> Response<Full<Bytes>> {
-        let tag = self.tag.and_then(|tag| HeaderValue::try_from(tag).ok());
-        let had = tag.as_ref().is_some_and(|tag| {
-            asked
-                .get_all(IF_NONE_MATCH)
-                .iter()
-                .any(|given| matches(given.as_bytes(), tag.as_bytes()))
-        });
-        let mut response = if had {
-            let mut response = Response::new(Full::default());
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response
-        } else {
-            json(self.body)
-        };
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let mut response = json(self.body);
         let headers = response.headers_mut();
         // May be kept, must be asked about: that is what the tag is for.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        if let Some(tag) = tag {
+        if let Some(tag) = self.tag.and_then(|tag| HeaderValue::try_from(tag).ok()) {
             headers.insert(ETAG, tag);
         }
         response
     }
+}
+
+/// The response; as 304 when one of `known`, the values of `If-None-Match`, names its tag.
+pub(crate) fn unless_known(mut response: Response, known: &[HeaderValue]) -> Response {
+    let tag = response.headers().get(ETAG);
+    if tag.is_some_and(|tag| {
+        known
+            .iter()
+            .any(|known| matches(known.as_bytes(), tag.as_bytes()))
+    }) {
+        // The body stays for its length alone, as with HEAD: hyper sends none with this status.
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response.headers_mut().remove(CONTENT_TYPE);
+    }
+    response
 }
 
 /// Whether a value of `If-None-Match` names `tag`. Compared weakly, as RFC 9110 wants it for this header.
@@ -66,22 +67,9 @@ fn matches(given: &[u8], tag: &[u8]) -> bool {
 }
 
 /// A JSON response.
-pub(crate) fn json(body: Vec<u8>) -> Response<Full<Bytes>> {
-    of_type(StatusCode::OK, "application/json", body)
-}
-
-/// A response of any type.
-pub(crate) fn of_type(
-    status: StatusCode,
-    content_type: &'static str,
-    body: Vec<u8>,
-) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
+pub(crate) fn json(body: impl Into<Body>) -> Response {
+    let content_type = HeaderValue::from_static("application/json");
+    ([(CONTENT_TYPE, content_type)], body.into()).into_response()
 }
 
 /// Opens an answer: `{"epoch":…,"time":…,"watermark":…`.

@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::State;
+use axum::response::Response;
+
 use crate::http::moment::{self, Wanted};
 use crate::http::problem::{Kind, Problem};
+use crate::http::route::PathPart;
 use crate::http::server::Shared;
-use crate::http::{json, read};
+use crate::http::{answer, json, read};
 use crate::position::{EpochBinding, PartitionRange, SourceId};
 use crate::time::{Epoch, EventTime};
 use crate::view::schema::{Field, Numbers};
@@ -15,8 +19,8 @@ use crate::view::serve::{ReadError, Serve};
 use crate::view::{AsOf, Moment};
 
 /// `GET /v1/views`
-pub(crate) async fn views(shared: &Shared) -> Result<Vec<u8>, Problem> {
-    let at = moment::find(shared, Wanted::default(), None).await?;
+pub(crate) async fn views(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+    let at = moment::find(&shared, Wanted::default(), None).await?;
     let mut out = Vec::with_capacity(4 << 10);
     out.push(b'{');
     json::moment(&mut out, at.epoch);
@@ -27,20 +31,23 @@ pub(crate) async fn views(shared: &Shared) -> Result<Vec<u8>, Problem> {
         out.push(b'}');
     });
     out.extend_from_slice(b"]}");
-    Ok(out)
+    Ok(answer::json(out))
 }
 
 /// `GET /v1/views/{name}`
-pub(crate) async fn view(shared: &Shared, name: &str) -> Result<Vec<u8>, Problem> {
-    let view = read::view(shared, name)?;
-    let at = moment::find(shared, Wanted::default(), None).await?;
+pub(crate) async fn view(
+    State(shared): State<Arc<Shared>>,
+    PathPart(name): PathPart,
+) -> Result<Response, Problem> {
+    let view = read::view(&shared, &name)?;
+    let at = moment::find(&shared, Wanted::default(), None).await?;
     let mut out = Vec::with_capacity(1 << 10);
     out.push(b'{');
     json::moment(&mut out, at.epoch);
     out.push(b',');
     describe(&mut out, &*view, &at);
     out.push(b'}');
-    Ok(out)
+    Ok(answer::json(out))
 }
 
 fn describe(out: &mut Vec<u8>, view: &dyn Serve, at: &Moment) {
@@ -104,12 +111,15 @@ pub(crate) fn span(duration: Duration) -> String {
 }
 
 /// `GET /v1/epochs/{epoch}`
-pub(crate) async fn epoch(shared: &Arc<Shared>, text: &str) -> Result<Vec<u8>, Problem> {
+pub(crate) async fn epoch(
+    State(shared): State<Arc<Shared>>,
+    PathPart(text): PathPart,
+) -> Result<Response, Problem> {
     let epoch = text.parse().map(Epoch).map_err(|_| {
         Problem::new(Kind::EpochUnknown, format!("`{text}` is not an epoch"))
             .hint("an epoch is a whole number")
     })?;
-    let newest = moment::find(shared, Wanted::default(), None).await?;
+    let newest = moment::find(&shared, Wanted::default(), None).await?;
     if epoch > newest.epoch {
         let detail = format!(
             "epoch {epoch} has not been closed; the newest is {}",
@@ -118,21 +128,21 @@ pub(crate) async fn epoch(shared: &Arc<Shared>, text: &str) -> Result<Vec<u8>, P
         return Err(Problem::new(Kind::EpochUnknown, detail).number("newest", newest.epoch));
     }
     let remembered = match shared.state.views.moment(AsOf::Epoch(epoch)) {
-        Ok(at) if at.epoch == epoch => return Ok(binding(shared, &at.binding)),
+        Ok(at) if at.epoch == epoch => return Ok(binding(&shared, &at.binding)),
         // Between two that are remembered there is no other.
         Ok(at) => Some(at.epoch),
         Err(_gone) => None,
     };
     let found = match (&shared.state.bindings, remembered) {
         (_, Some(_)) => None,
-        (None, None) => return Err(gone(shared, epoch)),
+        (None, None) => return Err(gone(&shared, epoch)),
         (Some(bindings), None) => {
             let bindings = bindings.clone();
-            read::blocking(shared, move || bindings(epoch).map_err(Problem::internal)).await?
+            read::blocking(&shared, move || bindings(epoch).map_err(Problem::internal)).await?
         }
     };
     match found {
-        Some(found) => Ok(binding(shared, &found)),
+        Some(found) => Ok(binding(&shared, &found)),
         None => {
             let problem = Problem::new(Kind::EpochUnknown, format!("no epoch has the number {epoch}"));
             Err(match remembered {
@@ -167,7 +177,7 @@ struct Part<'a> {
 }
 
 /// A binding as JSON, by names of sources. It names only what changed, as the ledger does.
-fn binding(shared: &Shared, binding: &EpochBinding) -> Vec<u8> {
+fn binding(shared: &Shared, binding: &EpochBinding) -> Response {
     let names: BTreeMap<SourceId, &str> = shared
         .state
         .sources
@@ -212,7 +222,7 @@ fn binding(shared: &Shared, binding: &EpochBinding) -> Vec<u8> {
         out.extend_from_slice(b"}}");
     });
     out.extend_from_slice(b"}}");
-    out
+    answer::json(out)
 }
 
 fn range(out: &mut Vec<u8>, range: &PartitionRange) {

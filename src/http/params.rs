@@ -241,29 +241,17 @@ fn condition<'a>(name: Cow<'a, str>, value: Cow<'a, str>) -> Condition<'a> {
     Condition { field, op, value }
 }
 
-/// Undoes the encoding of URLs: `%41` and `+`. What needs none is borrowed.
-pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
+/// Undoes the encoding of a query string: `%41` and `+`. What needs none is borrowed.
+fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
     if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
         return Ok(Cow::Borrowed(text));
     }
-    decode_bytes(text, true).map(Cow::Owned)
-}
-
-/// The same for a part of a path, where `+` is itself.
-pub(crate) fn decode_path(text: &str) -> Result<Cow<'_, str>, Problem> {
-    if !text.contains('%') {
-        return Ok(Cow::Borrowed(text));
-    }
-    decode_bytes(text, false).map(Cow::Owned)
-}
-
-fn decode_bytes(text: &str, plus_is_space: bool) -> Result<String, Problem> {
     let refused = || Problem::new(Kind::Parameter, format!("`{text}` is not encoded as URLs are"));
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
         match byte {
-            b'+' if plus_is_space => out.push(b' '),
+            b'+' => out.push(b' '),
             b'%' => {
                 let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
                 let (high, low) = (digit(bytes.next()), digit(bytes.next()));
@@ -275,7 +263,7 @@ fn decode_bytes(text: &str, plus_is_space: bool) -> Result<String, Problem> {
             byte => out.push(byte),
         }
     }
-    String::from_utf8(out).map_err(|_| refused())
+    String::from_utf8(out).map(Cow::Owned).map_err(|_| refused())
 }
 
 #[cfg(test)]

@@ -7,10 +7,9 @@
 //!
 //! Every refusal has this form, also those of the server itself (no such route, too large, overloaded).
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{Response, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use crate::http::json;
 
@@ -185,13 +184,10 @@ impl Problem {
     pub(crate) fn kind(&self) -> Kind {
         self.0.kind
     }
+}
 
-    /// Whether the request was left half read.
-    pub(crate) fn ends_connection(&self) -> bool {
-        matches!(self.0.kind, Kind::TooLarge | Kind::Slow)
-    }
-
-    pub(crate) fn into_response(self) -> Response<Full<Bytes>> {
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
         let parts = *self.0;
         let (slug, title, status) = parts.kind.parts();
         let mut out = Vec::with_capacity(256);
@@ -210,7 +206,7 @@ impl Problem {
         }
         out.push(b'}');
 
-        let mut response = Response::new(Full::new(Bytes::from(out)));
+        let mut response = Response::new(out.into());
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -220,6 +216,10 @@ impl Problem {
         }
         if let Some(methods) = parts.allow {
             headers.insert(ALLOW, HeaderValue::from_static(methods));
+        }
+        if matches!(parts.kind, Kind::TooLarge | Kind::Slow) {
+            // What is left of the body is not read, so nothing can follow on this connection.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::body::{Body, HttpBody};
+use axum::extract::State;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body as _, Incoming};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -20,7 +21,7 @@ use crate::http::params::{self, After, LIMIT_DEFAULT, LIMIT_MAX, refused};
 use crate::http::problem::{Kind, Problem};
 use crate::http::read;
 use crate::http::server::Shared;
-use crate::http::{State, json};
+use crate::http::{self, json};
 use crate::position::Offset;
 use crate::view::Moment;
 use crate::view::schema::Numbers;
@@ -70,8 +71,8 @@ enum What {
 }
 
 /// Answers a query.
-pub(crate) async fn query(shared: &Arc<Shared>, body: Incoming) -> Result<Answer, Problem> {
-    let body = collect(shared, body).await?;
+pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Result<Answer, Problem> {
+    let body = collect(&shared, body).await?;
     let query: Query = serde_json::from_slice(&body).map_err(|error| {
         let hint =
             "see `reads`: a name for each read, and in it `view` with `key`, or `where`, `order` and `limit`";
@@ -100,7 +101,7 @@ pub(crate) async fn query(shared: &Arc<Shared>, body: Incoming) -> Result<Answer
         .unwrap_or_default();
     let after = after(query.after)?;
     let planned = query.reads.into_iter().map(|(name, read)| {
-        let planned = plan(shared, &name, read);
+        let planned = plan(&shared, &name, read);
         planned.map_err(|problem| problem.text("read", &name))
     });
     let mut planned = planned.collect::<Result<Vec<_>, _>>()?;
@@ -119,10 +120,10 @@ pub(crate) async fn query(shared: &Arc<Shared>, body: Incoming) -> Result<Answer
         cursor: None,
         wait,
     };
-    let at = moment::find(shared, wanted, None).await?;
+    let at = moment::find(&shared, wanted, None).await?;
     let state = shared.state.clone();
     let positions = query.positions;
-    read::scan(shared, move |scanned_max| {
+    read::scan(&shared, move |scanned_max| {
         planned
             .iter_mut()
             .for_each(|planned| planned.what.bound(scanned_max));
@@ -132,7 +133,7 @@ pub(crate) async fn query(shared: &Arc<Shared>, body: Incoming) -> Result<Answer
 }
 
 /// Reads a body within its bounds.
-async fn collect(shared: &Shared, body: Incoming) -> Result<bytes::Bytes, Problem> {
+async fn collect(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
     let max = shared.settings.body_bytes_max;
     let too_large = || {
         Problem::new(Kind::TooLarge, format!("the body has more than {max} bytes")).number("bytes_max", max)
@@ -259,7 +260,7 @@ impl What {
 }
 
 fn evaluate(
-    state: &State,
+    state: &http::State,
     reads: &[Planned],
     at: &Moment,
     numbers: Numbers,

@@ -6,11 +6,14 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use axum::extract::{RawQuery, State};
+
 use crate::http::answer::{self, Answer};
 use crate::http::json;
 use crate::http::moment::{self, Wanted};
 use crate::http::params::{LIMIT_DEFAULT, Params};
 use crate::http::problem::{Kind, Problem, nearest};
+use crate::http::route::PathPart;
 use crate::http::server::Shared;
 use crate::view::Moment;
 use crate::view::schema::Numbers;
@@ -20,9 +23,13 @@ use crate::view::serve::{Filter, FoundRow, Given, Op, RowQuery, RowsQuery, Serve
 const SCANNED_INLINE_MAX: usize = 1_000;
 
 /// `GET /v1/views/{name}/row`
-pub(crate) async fn row(shared: &Arc<Shared>, name: &str, query: &str) -> Result<Answer, Problem> {
-    let view = view(shared, name)?;
-    let params = Params::read(query)?;
+pub(crate) async fn row(
+    State(shared): State<Arc<Shared>>,
+    PathPart(name): PathPart,
+    RawQuery(query): RawQuery,
+) -> Result<Answer, Problem> {
+    let view = view(&shared, &name)?;
+    let params = Params::read(query.as_deref().unwrap_or_default())?;
     let misplaced = [
         ("cursor", params.cursor.is_some()),
         ("limit", params.limit.is_some()),
@@ -38,7 +45,7 @@ pub(crate) async fn row(shared: &Arc<Shared>, name: &str, query: &str) -> Result
             "read /v1/views/{name}/rows, or write key.{word} for a field of that name"
         )));
     }
-    let at = moment::find(shared, Wanted::by(&params), Some(&*view)).await?;
+    let at = moment::find(&shared, Wanted::by(&params), Some(&*view)).await?;
     let mut key = Vec::with_capacity(params.conditions.len());
     for condition in params.conditions {
         if condition.op != Op::Eq {
@@ -62,7 +69,7 @@ pub(crate) async fn row(shared: &Arc<Shared>, name: &str, query: &str) -> Result
             .row(&query, &at)
             .map_err(|error| moment::read(error, Some(&*view)))?;
         let Some(found) = found else {
-            return Err(absent(name, &at));
+            return Err(absent(&name, &at));
         };
         let mut out = Vec::with_capacity(512);
         answer::open(&mut out, &*view, &at);
@@ -92,10 +99,14 @@ fn absent(name: &str, at: &Moment) -> Problem {
 }
 
 /// `GET /v1/views/{name}/rows`
-pub(crate) async fn rows(shared: &Arc<Shared>, name: &str, query: &str) -> Result<Answer, Problem> {
-    let view = view(shared, name)?;
-    let params = Params::read(query)?;
-    let at = moment::find(shared, Wanted::by(&params), Some(&*view)).await?;
+pub(crate) async fn rows(
+    State(shared): State<Arc<Shared>>,
+    PathPart(name): PathPart,
+    RawQuery(query): RawQuery,
+) -> Result<Answer, Problem> {
+    let view = view(&shared, &name)?;
+    let params = Params::read(query.as_deref().unwrap_or_default())?;
+    let at = moment::find(&shared, Wanted::by(&params), Some(&*view)).await?;
     let filters = params.conditions.into_iter().map(|condition| Filter {
         field: condition.field.into_owned(),
         op: condition.op,
@@ -111,7 +122,7 @@ pub(crate) async fn rows(shared: &Arc<Shared>, name: &str, query: &str) -> Resul
     };
     let (state, numbers) = (shared.state.clone(), params.numbers);
     let positions_left_out = params.positions_left_out;
-    scan(shared, move |scanned_max| {
+    scan(&shared, move |scanned_max| {
         query.scanned_max = scanned_max;
         let page = view
             .rows(&query, &at)

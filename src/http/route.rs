@@ -1,125 +1,154 @@
-//! From a path to what is asked for.
+//! Which function answers which path, and what holds for every request.
+//!
+//! ```text
+//!  request ─▶ pattern ─▶ URL short enough? ─▶ a place among requests_max? ─▶ handler ─▶ 304? ─▶ counted
+//!             (axum)         │ no: 414            │ no: 503, under /v1/        │            by pattern and status
+//!                                                                              └▶ or a refusal, problem.rs
+//! ```
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
-use crate::http::params::decode_path;
+use axum::Router;
+use axum::extract::{FromRequestParts, MatchedPath, Path, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use hyper::header::{CONTENT_TYPE, IF_NONE_MATCH};
+use hyper::http::request::Parts;
+use hyper::{Method, Uri};
+
 use crate::http::problem::{Kind, Problem, nearest};
+use crate::http::server::{OnDrop, Shared};
+use crate::http::{answer, describe, query, read};
+use crate::{clock, metrics};
 
-/// What a path asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Route<'a> {
-    Views,
-    View(Cow<'a, str>),
-    Row(Cow<'a, str>),
-    Rows(Cow<'a, str>),
-    Query,
-    Epoch(&'a str),
-    Live,
-    Ready,
-    Metrics,
+/// The pattern that stands in metrics for every path that is none.
+pub(crate) const NONE: &str = "none";
+
+/// What must be answered whatever the load stands outside of `/v1/`: supervisors act on silence.
+const SHED: &str = "/v1/";
+
+/// Each pattern, and what answers it.
+pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<Shared>>); 9] {
+    [
+        ("/v1/views", get(describe::views)),
+        ("/v1/views/{name}", get(describe::view)),
+        ("/v1/views/{name}/row", get(read::row)),
+        ("/v1/views/{name}/rows", get(read::rows)),
+        (
+            "/v1/query",
+            post(query::query).fallback(|method| not_allowed(method, "POST")),
+        ),
+        ("/v1/epochs/{epoch}", get(describe::epoch)),
+        ("/health/live", get(live)),
+        ("/health/ready", get(ready)),
+        ("/metrics", get(exposed)),
+    ]
 }
 
-/// The patterns, as metrics name them, by [`Route::index`]. The last one stands for every path that is none.
-pub(crate) const PATTERNS: [&str; 10] = [
-    "/v1/views",
-    "/v1/views/{name}",
-    "/v1/views/{name}/row",
-    "/v1/views/{name}/rows",
-    "/v1/query",
-    "/v1/epochs/{epoch}",
-    "/health/live",
-    "/health/ready",
-    "/metrics",
-    "none",
-];
-
-/// [`Route::index`] of a path that is none.
-pub(crate) const NONE: usize = PATTERNS.len() - 1;
-
-impl<'a> Route<'a> {
-    /// Reads a path.
-    pub(crate) fn read(path: &'a str) -> Result<Self, Problem> {
-        if let Some(rest) = path.strip_prefix("/v1/views/") {
-            return match rest.split_once('/') {
-                None if !rest.is_empty() => Ok(Route::View(decode_path(rest)?)),
-                Some((name, "row")) if !name.is_empty() => Ok(Route::Row(decode_path(name)?)),
-                Some((name, "rows")) if !name.is_empty() => Ok(Route::Rows(decode_path(name)?)),
-                _ => Err(unknown(path)),
-            };
-        }
-        match path {
-            "/v1/views" => Ok(Route::Views),
-            "/v1/query" => Ok(Route::Query),
-            "/health/live" => Ok(Route::Live),
-            "/health/ready" => Ok(Route::Ready),
-            "/metrics" => Ok(Route::Metrics),
-            _ => match path.strip_prefix("/v1/epochs/") {
-                Some(epoch) if !epoch.is_empty() && !epoch.contains('/') => Ok(Route::Epoch(epoch)),
-                _ => Err(unknown(path)),
-            },
-        }
-    }
-
-    /// Which of [`PATTERNS`] it is.
-    pub(crate) fn index(&self) -> usize {
-        match self {
-            Route::Views => 0,
-            Route::View(_) => 1,
-            Route::Row(_) => 2,
-            Route::Rows(_) => 3,
-            Route::Query => 4,
-            Route::Epoch(_) => 5,
-            Route::Live => 6,
-            Route::Ready => 7,
-            Route::Metrics => 8,
-        }
-    }
-
-    /// Whether it must be answered whatever the load: supervisors act on silence.
-    pub(crate) fn is_vital(&self) -> bool {
-        matches!(self, Route::Live | Route::Ready | Route::Metrics)
-    }
+/// The routes, as a service that answers every request.
+pub(crate) fn router(shared: &Arc<Shared>) -> Router {
+    table()
+        .into_iter()
+        .fold(Router::new(), |router, (pattern, methods)| {
+            router.route(pattern, methods)
+        })
+        .method_not_allowed_fallback(|method| not_allowed(method, "GET, HEAD"))
+        .fallback(unknown)
+        .layer(middleware::from_fn_with_state(shared.clone(), observed))
+        .with_state(shared.clone())
 }
 
-fn unknown(path: &str) -> Problem {
+/// Bounds, answers and counts one request.
+async fn observed(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let started = clock::instant();
+    let in_flight = &shared.state.metrics.http_in_flight;
+    let others = in_flight.inc();
+    let _done = OnDrop(|| {
+        in_flight.dec();
+    });
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let pattern = matched.as_ref().map_or(NONE, MatchedPath::as_str);
+    let response = match admit(&shared, request.uri(), pattern, others) {
+        Ok(()) => {
+            let known: Vec<_> = request.headers().get_all(IF_NONE_MATCH).iter().cloned().collect();
+            answer::unless_known(next.run(request).await, &known)
+        }
+        Err(problem) => problem.into_response(),
+    };
+    let took = clock::instant().saturating_duration_since(started);
+    shared.routes[pattern].answered(response.status().as_u16(), took);
+    response
+}
+
+/// Refuses what is beyond the limits, before anything is done for it.
+fn admit(shared: &Shared, uri: &Uri, pattern: &str, others: i64) -> Result<(), Problem> {
+    let url_bytes = uri.path().len() + uri.query().map_or(0, str::len);
+    let max = shared.settings.url_bytes_max;
+    if url_bytes > max {
+        let detail = format!("the URL has {url_bytes} bytes, {max} are taken");
+        return Err(Problem::new(Kind::UrlTooLong, detail)
+            .number("bytes_max", max)
+            .hint("put the read into the body of POST /v1/query"));
+    }
+    if pattern.starts_with(SHED) && others >= shared.settings.requests_max as i64 {
+        let detail = "as many requests are in flight as the server takes";
+        return Err(Problem::new(Kind::Overloaded, detail).retry_after(1));
+    }
+    Ok(())
+}
+
+async fn not_allowed(method: Method, allowed: &'static str) -> Problem {
+    let detail = format!("{method} is not answered here, only {allowed}");
+    Problem::new(Kind::Method, detail).allow(allowed)
+}
+
+async fn unknown(State(shared): State<Arc<Shared>>, uri: Uri) -> Problem {
+    let path = uri.path();
+    let patterns = shared.routes.keys().copied().filter(|pattern| *pattern != NONE);
     let problem = Problem::new(Kind::RouteUnknown, format!("nothing is at `{path}`"));
-    match nearest(path, PATTERNS[..NONE].iter().copied()) {
+    match nearest(path, patterns) {
         Some(pattern) => problem.hint(format!("did you mean `{pattern}`?")),
         None => problem.hint("GET /v1/views says what can be read"),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The part of the path that the pattern leaves open, decoded.
+pub(crate) struct PathPart(pub String);
 
-    #[test]
-    fn every_pattern_is_read_as_the_route_that_names_it() {
-        for (index, pattern) in PATTERNS[..NONE].iter().enumerate() {
-            let path = pattern.replace("{name}", "a%20b").replace("{epoch}", "7");
-            assert_eq!(Route::read(&path).unwrap().index(), index, "{path}");
-        }
-        assert_eq!(
-            Route::read("/v1/views/a%20b+c/row").unwrap(),
-            Route::Row("a b+c".into())
-        );
-    }
+impl<S: Send + Sync> FromRequestParts<S> for PathPart {
+    type Rejection = Problem;
 
-    #[test]
-    fn other_paths_are_none() {
-        for path in [
-            "/",
-            "",
-            "/v1",
-            "/v1/views/",
-            "/v1/views//row",
-            "/v1/views/a/b",
-            "/v1/views/a/row/",
-            "/v1/epochs/",
-            "/v1/epochs/1/2",
-            "/v1/views/%zz",
-        ] {
-            assert!(Route::read(path).is_err(), "{path}");
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(part)) => Ok(Self(part)),
+            Err(refused) => Err(Problem::new(Kind::Parameter, refused.body_text())),
         }
     }
+}
+
+async fn live() -> Response {
+    answer::json(r#"{"live":true}"#)
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+    let reasons = shared.state.readiness.reasons();
+    if reasons.is_empty() {
+        return Ok(answer::json(r#"{"ready":true}"#));
+    }
+    let detail = reasons
+        .iter()
+        .map(|(what, why)| format!("{what}: {why}"))
+        .collect::<Vec<_>>()
+        .join("; ");
+    Err(Problem::new(Kind::NotReady, detail)
+        .member("reasons", |out| answer::reasons(out, &reasons))
+        .retry_after(1))
+}
+
+async fn exposed(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    (
+        [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        shared.state.metrics.text(),
+    )
 }

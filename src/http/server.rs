@@ -1,35 +1,31 @@
-//! The server: connections, limits, and which function answers which route.
+//! The server: connections, how many of them, and how they end.
 //!
 //! ```text
-//!  accept ─▶ a place among connections_max? ─▶ hyper ─▶ request ─▶ a place among requests_max? ─▶ answer
-//!               │ no                                                  │ no
-//!               └▶ 503, closed (a few at a time; beyond them          └▶ 503, the connection stays
-//!                  the socket is closed without a word)
+//!  accept ─▶ a place among connections_max? ─▶ hyper ─▶ request ─▶ router (route.rs) ─▶ answer
+//!               │ no
+//!               └▶ 503, closed (a few at a time; beyond them the socket is closed without a word)
 //!  stop ─▶ no more accepted ─▶ requests in flight end, idle connections close ─▶ after the grace: dropped
 //! ```
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
+use axum::Router;
+use axum::response::IntoResponse;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::clock;
 use crate::http::problem::{Kind, Problem};
-use crate::http::route::{NONE, PATTERNS, Route};
-use crate::http::{HttpSettings, State, answer, describe, query, read};
+use crate::http::route::{self, NONE};
+use crate::http::{HttpSettings, State};
 use crate::metrics::RouteMetrics;
 
 /// What all requests share.
@@ -38,8 +34,8 @@ pub(crate) struct Shared {
     pub state: Arc<State>,
     /// Places for large scans.
     pub scans: Arc<Semaphore>,
-    in_flight: AtomicUsize,
-    routes: [RouteMetrics; PATTERNS.len()],
+    /// By pattern, and [`NONE`].
+    pub routes: BTreeMap<&'static str, RouteMetrics>,
 }
 
 /// The longest head of a request that is read at all; a longer one is answered 431 by hyper, without a body.
@@ -58,13 +54,18 @@ pub(crate) async fn run(
 ) {
     let places = Arc::new(Semaphore::new(settings.connections_max));
     let places_outside = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    let patterns = route::table().map(|(pattern, _)| pattern);
     let shared = Arc::new(Shared {
         scans: Arc::new(Semaphore::new(settings.scans_max.max(1))),
-        in_flight: AtomicUsize::new(0),
-        routes: PATTERNS.map(|pattern| state.metrics.route(pattern)),
+        routes: patterns
+            .into_iter()
+            .chain([NONE])
+            .map(|pattern| (pattern, state.metrics.route(pattern)))
+            .collect(),
         settings,
         state,
     });
+    let router = route::router(&shared);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -83,7 +84,13 @@ pub(crate) async fn run(
         // Answers go out as they are ready: batching is done by `pipeline_flush`, not by waiting for more.
         let _best_effort = stream.set_nodelay(true);
         if let Ok(place) = places.clone().try_acquire_owned() {
-            connections.spawn(connection(stream, shared.clone(), stop.clone(), place));
+            connections.spawn(connection(
+                stream,
+                shared.clone(),
+                router.clone(),
+                stop.clone(),
+                place,
+            ));
         } else if let Ok(place) = places_outside.clone().try_acquire_owned() {
             connections.spawn(turn_away(stream, place));
         }
@@ -103,6 +110,7 @@ pub(crate) async fn run(
 async fn connection(
     stream: TcpStream,
     shared: Arc<Shared>,
+    router: Router,
     mut stop: watch::Receiver<Option<Duration>>,
     _place: OwnedSemaphorePermit,
 ) {
@@ -111,16 +119,12 @@ async fn connection(
     let _closed = OnDrop(|| {
         open.dec();
     });
-    let service = service_fn(|request| {
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(respond(&shared, request).await) }
-    });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.settings.idle_time_max)
         .max_buf_size(HEAD_BYTES_MAX)
         .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut serving = pin!(serving);
     let outcome = tokio::select! {
         outcome = serving.as_mut() => outcome,
@@ -153,123 +157,10 @@ async fn turn_away(stream: TcpStream, _place: OwnedSemaphorePermit) {
 }
 
 /// Runs its closure when it is dropped, whichever way that comes about (a client may go away at any await).
-struct OnDrop<F: FnMut()>(F);
+pub(crate) struct OnDrop<F: FnMut()>(pub F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         (self.0)();
     }
-}
-
-async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let started = clock::instant();
-    let gauge = &shared.state.metrics.http_in_flight;
-    gauge.inc();
-    let in_flight = shared.in_flight.fetch_add(1, Ordering::Relaxed);
-    let _done = OnDrop(|| {
-        gauge.dec();
-        shared.in_flight.fetch_sub(1, Ordering::Relaxed);
-    });
-
-    let (head, body) = request.into_parts();
-    let path = head.uri.path();
-    let url_bytes = path.len() + head.uri.query().map_or(0, str::len);
-    let (index, outcome) = if url_bytes > shared.settings.url_bytes_max {
-        let max = shared.settings.url_bytes_max;
-        let problem = Problem::new(
-            Kind::UrlTooLong,
-            format!("the URL has {url_bytes} bytes, {max} are taken"),
-        );
-        (
-            NONE,
-            Err(problem
-                .number("bytes_max", max)
-                .hint("put the read into the body of POST /v1/query")),
-        )
-    } else {
-        match Route::read(path) {
-            Err(problem) => (NONE, Err(problem)),
-            Ok(route) if in_flight >= shared.settings.requests_max && !route.is_vital() => {
-                let problem = Problem::new(
-                    Kind::Overloaded,
-                    "as many requests are in flight as the server takes",
-                );
-                (route.index(), Err(problem.retry_after(1)))
-            }
-            Ok(route) => (route.index(), dispatch(shared, route, &head, body).await),
-        }
-    };
-    let response = outcome.unwrap_or_else(|problem| {
-        let ends = problem.ends_connection();
-        let mut response = problem.into_response();
-        if ends {
-            // What is left of the body is not read, so nothing can follow on this connection.
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
-    });
-    let took = clock::instant().saturating_duration_since(started);
-    shared.routes[index].answered(response.status().as_u16(), took);
-    response
-}
-
-async fn dispatch(
-    shared: &Arc<Shared>,
-    route: Route<'_>,
-    head: &hyper::http::request::Parts,
-    body: Incoming,
-) -> Result<Response<Full<Bytes>>, Problem> {
-    let (method, allowed) = match route {
-        Route::Query => (head.method == Method::POST, "POST"),
-        _ => (
-            head.method == Method::GET || head.method == Method::HEAD,
-            "GET, HEAD",
-        ),
-    };
-    if !method {
-        let detail = format!("{} is not answered here, only {allowed}", head.method);
-        return Err(Problem::new(Kind::Method, detail).allow(allowed));
-    }
-    let asked = head.uri.query().unwrap_or("");
-    match route {
-        Route::Row(name) => read::row(shared, &name, asked)
-            .await
-            .map(|answer| answer.respond(&head.headers)),
-        Route::Rows(name) => read::rows(shared, &name, asked)
-            .await
-            .map(|answer| answer.respond(&head.headers)),
-        Route::Query => query::query(shared, body)
-            .await
-            .map(|answer| answer.respond(&head.headers)),
-        Route::Views => describe::views(shared).await.map(answer::json),
-        Route::View(name) => describe::view(shared, &name).await.map(answer::json),
-        Route::Epoch(epoch) => describe::epoch(shared, epoch).await.map(answer::json),
-        Route::Live => Ok(answer::json(b"{\"live\":true}".to_vec())),
-        Route::Ready => ready(shared),
-        Route::Metrics => {
-            let text = shared.state.metrics.text();
-            Ok(answer::of_type(
-                StatusCode::OK,
-                crate::metrics::CONTENT_TYPE,
-                text.into_bytes(),
-            ))
-        }
-    }
-}
-
-fn ready(shared: &Shared) -> Result<Response<Full<Bytes>>, Problem> {
-    let reasons = shared.state.readiness.reasons();
-    if reasons.is_empty() {
-        return Ok(answer::json(b"{\"ready\":true}".to_vec()));
-    }
-    let detail = reasons
-        .iter()
-        .map(|(what, why)| format!("{what}: {why}"))
-        .collect::<Vec<_>>()
-        .join("; ");
-    Err(Problem::new(Kind::NotReady, detail)
-        .member("reasons", |out| answer::reasons(out, &reasons))
-        .retry_after(1))
 }

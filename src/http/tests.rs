@@ -3,6 +3,7 @@
 mod limits;
 mod reads;
 mod refusals;
+mod routes;
 
 use std::sync::Arc;
 use std::time::Duration;

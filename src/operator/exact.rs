@@ -30,14 +30,22 @@ impl ExactSum {
         if value.is_nan() {
             self.nan += times;
         } else if value.is_infinite() {
-            let side = if value > 0.0 { &mut self.infinite.0 } else { &mut self.infinite.1 };
+            let side = if value > 0.0 {
+                &mut self.infinite.0
+            } else {
+                &mut self.infinite.1
+            };
             *side += times;
         } else {
             let bits = value.to_bits();
             let exponent = (bits >> 52 & 0x7ff) as u16;
             let fraction = (bits & ((1 << 52) - 1)) as i128;
             // Subnormals have no hidden bit and the exponent of the least normal number.
-            let (mantissa, exponent) = if exponent == 0 { (fraction, 1) } else { (fraction | 1 << 52, exponent) };
+            let (mantissa, exponent) = if exponent == 0 {
+                (fraction, 1)
+            } else {
+                (fraction | 1 << 52, exponent)
+            };
             let places = exponent - 1;
             let sign = if value < 0.0 { -1 } else { 1 } * i128::from(times);
             self.put(places / 64, sign * (mantissa << (places % 64)));
@@ -88,7 +96,9 @@ impl ExactSum {
         let mut borrow = 0i128;
         let mut parts = self.parts.iter().peekable();
         for (place, digit) in digits.iter_mut().enumerate() {
-            let part = parts.next_if(|(p, _)| usize::from(*p) == place).map_or(0, |(_, integer)| *integer);
+            let part = parts
+                .next_if(|(p, _)| usize::from(*p) == place)
+                .map_or(0, |(_, integer)| *integer);
             let signed = if negative { -part } else { part } + borrow;
             *digit = signed.rem_euclid(1 << 64) as u64;
             borrow = signed.div_euclid(1 << 64);
@@ -100,13 +110,17 @@ impl ExactSum {
 
 /// The float nearest to the number in `digits` × 2^−1074.
 fn round(digits: &[u64]) -> f64 {
-    let Some(high) = digits.iter().rposition(|digit| *digit != 0) else { return 0.0 };
+    let Some(high) = digits.iter().rposition(|digit| *digit != 0) else {
+        return 0.0;
+    };
     let top_bit = 64 * high as i64 + 63 - i64::from(digits[high].leading_zeros());
     if top_bit < 53 {
         return digits[0] as f64 * f64::from_bits(1); // Exact: a subnormal or the least normals.
     }
     let bit = |at: i64| digits[(at / 64) as usize] >> (at % 64) & 1;
-    let mut mantissa = (top_bit - 52..=top_bit).rev().fold(0u64, |sum, at| sum << 1 | bit(at));
+    let mut mantissa = (top_bit - 52..=top_bit)
+        .rev()
+        .fold(0u64, |sum, at| sum << 1 | bit(at));
     let mut lowest = top_bit - 52;
     let half = bit(lowest - 1) == 1;
     let below = lowest - 1;
@@ -143,7 +157,10 @@ mod tests {
         assert_eq!(sum(&[1e300, 1.0, -1e300]), 1.0);
         assert_eq!(sum(&[0.1; 10]), 1.0);
         assert_eq!(sum(&[f64::MAX, f64::MAX, -f64::MAX]), f64::MAX);
-        assert_eq!(sum(&[f64::MIN_POSITIVE, -f64::MIN_POSITIVE / 2.0]), f64::MIN_POSITIVE / 2.0);
+        assert_eq!(
+            sum(&[f64::MIN_POSITIVE, -f64::MIN_POSITIVE / 2.0]),
+            f64::MIN_POSITIVE / 2.0
+        );
         assert!(sum(&[f64::INFINITY, f64::NEG_INFINITY]).is_nan());
     }
 

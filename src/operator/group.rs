@@ -36,39 +36,43 @@ pub fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
 ) -> StreamVec<'s, Epoch, Change<K, F::Out>> {
     let by_key = Exchange::new(|((key, _), _, _): &Update<(K, T)>| worker_bits(route(key)));
     let step = name.to_owned();
-    rows.unary_frontier::<CapacityContainerBuilder<Vec<Change<K, F::Out>>>, _, _, _>(by_key, name, move |_, _| {
-        let mut arrivals = Arrivals::new();
-        let mut groups: HashMap<K, Group<F::State, T>, FixedState> = HashMap::default();
-        move |(input, frontier), output| {
-            arrivals.gather_updates(input);
-            while let Some((epoch, capability, batches)) = arrivals.next(frontier) {
-                let mut updates: BTreeMap<K, BTreeMap<T, isize>> = BTreeMap::new();
-                for ((key, value), _, diff) in batches.into_iter().flatten() {
-                    *updates.entry(key).or_default().entry(value).or_default() += diff;
-                }
-                let mut session = output.session(&capability);
-                for (key, values) in updates {
-                    let group = groups.entry(key.clone()).or_insert_with(|| Group {
-                        state: fold.empty(),
-                        size: 0,
-                        values: BTreeMap::new(),
-                    });
-                    let old = (group.size > 0).then(|| fold.finish(&group.state));
-                    if !group.apply(&*fold, values) {
-                        halt.halt(negative(&step, epoch, &key));
-                        return;
+    rows.unary_frontier::<CapacityContainerBuilder<Vec<Change<K, F::Out>>>, _, _, _>(
+        by_key,
+        name,
+        move |_, _| {
+            let mut arrivals = Arrivals::new();
+            let mut groups: HashMap<K, Group<F::State, T>, FixedState> = HashMap::default();
+            move |(input, frontier), output| {
+                arrivals.gather_updates(input);
+                while let Some((epoch, capability, batches)) = arrivals.next(frontier) {
+                    let mut updates: BTreeMap<K, BTreeMap<T, isize>> = BTreeMap::new();
+                    for ((key, value), _, diff) in batches.into_iter().flatten() {
+                        *updates.entry(key).or_default().entry(value).or_default() += diff;
                     }
-                    let new = (group.size > 0).then(|| fold.finish(&group.state));
-                    if group.size == 0 {
-                        groups.remove(&key);
-                    }
-                    if old != new {
-                        session.give(Change { key, old, new });
+                    let mut session = output.session(&capability);
+                    for (key, values) in updates {
+                        let group = groups.entry(key.clone()).or_insert_with(|| Group {
+                            state: fold.empty(),
+                            size: 0,
+                            values: BTreeMap::new(),
+                        });
+                        let old = (group.size > 0).then(|| fold.finish(&group.state));
+                        if !group.apply(&*fold, values) {
+                            halt.halt(negative(&step, epoch, &key));
+                            return;
+                        }
+                        let new = (group.size > 0).then(|| fold.finish(&group.state));
+                        if group.size == 0 {
+                            groups.remove(&key);
+                        }
+                        if old != new {
+                            session.give(Change { key, old, new });
+                        }
                     }
                 }
             }
-        }
-    })
+        },
+    )
 }
 
 impl<S, T: Record> Group<S, T> {
@@ -112,7 +116,9 @@ impl<S, T: Record> Group<S, T> {
 }
 
 fn negative<K: std::fmt::Debug>(step: &str, epoch: Epoch, key: &K) -> Error {
-    Error::integrity(format!("`{step}` was asked to take out a value that is not there"))
-        .detail(format!("group {key:?}, in epoch {epoch}"))
-        .hint("a closure before this step gives different results for the same row: make it a pure function")
+    Error::integrity(format!(
+        "`{step}` was asked to take out a value that is not there"
+    ))
+    .detail(format!("group {key:?}, in epoch {epoch}"))
+    .hint("a closure before this step gives different results for the same row: make it a pure function")
 }

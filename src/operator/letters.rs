@@ -80,7 +80,9 @@ mod bytes {
     pub(super) fn serialize<S: Serializer>(v: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
         v.clone().map(Raw).serialize(serializer)
     }
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Vec<u8>>, D::Error> {
         Ok(Option::<Raw>::deserialize(deserializer)?.map(|raw| raw.0))
     }
 }
@@ -111,9 +113,14 @@ pub fn letters<'s>(
                 walk.advance(frontier, |facts, capability| {
                     let now = facts.binding.now;
                     let mut session = output.session(capability);
-                    while let Some(oldest) = kept.first_entry().filter(|first| first.key().plus(keep) <= now) {
+                    while let Some(oldest) = kept.first_entry().filter(|first| first.key().plus(keep) <= now)
+                    {
                         for (key, letter) in oldest.remove() {
-                            session.give(Change { key, old: Some(letter), new: None });
+                            session.give(Change {
+                                key,
+                                old: Some(letter),
+                                new: None,
+                            });
                         }
                     }
                     // A record that `flat_map` made several events of may come several times: its least letter stays.
@@ -136,7 +143,11 @@ pub fn letters<'s>(
                     }
                     for (key, letter) in brought {
                         kept.entry(now).or_default().push((key.clone(), letter.clone()));
-                        session.give(Change { key, old: None, new: Some(letter) });
+                        session.give(Change {
+                            key,
+                            old: None,
+                            new: Some(letter),
+                        });
                     }
                 });
             }

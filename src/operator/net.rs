@@ -37,8 +37,16 @@ pub fn net<'s, K: Record, V: Record>(
                     if open.as_ref().is_some_and(|change| change.key != key) {
                         session.give(open.take().expect("just seen"));
                     }
-                    let change = open.get_or_insert_with(|| Change { key, old: None, new: None });
-                    let side = if diff > 0 { &mut change.new } else { &mut change.old };
+                    let change = open.get_or_insert_with(|| Change {
+                        key,
+                        old: None,
+                        new: None,
+                    });
+                    let side = if diff > 0 {
+                        &mut change.new
+                    } else {
+                        &mut change.old
+                    };
                     if diff.abs() != 1 || side.is_some() {
                         halt.halt(two_rows(&step, epoch, &change.key));
                         return;

@@ -24,7 +24,9 @@ pub fn serve<'s, K: Record, V: Record>(
         .unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, name, move |_, _| {
             move |input, _output| {
                 input.for_each(|capability, data| {
-                    let epoch = *capability.least().expect("changes travel under their epoch's capability");
+                    let epoch = *capability
+                        .least()
+                        .expect("changes travel under their epoch's capability");
                     applied.inc_by(data.len() as u64);
                     shard.apply(epoch, data);
                     data.clear();

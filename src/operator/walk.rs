@@ -21,7 +21,9 @@ pub struct Pending<C> {
 impl<C: Container> Pending<C> {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { epochs: BTreeMap::new() }
+        Self {
+            epochs: BTreeMap::new(),
+        }
     }
 
     /// Takes in everything that waits at an input.
@@ -55,7 +57,11 @@ pub struct Walk {
 impl Walk {
     /// Starts with the capability that the operator was made with.
     pub fn new(desk: Rc<Desk>, capability: Capability<Epoch>) -> Self {
-        Self { desk, walked: Epoch::ZERO, capability: Some(capability) }
+        Self {
+            desk,
+            walked: Epoch::ZERO,
+            capability: Some(capability),
+        }
     }
 
     /// Calls `step` for every epoch that the frontier has passed since the last call, in order, with a capability for it.
@@ -64,11 +70,15 @@ impl Walk {
         frontier: &MutableAntichain<Epoch>,
         mut step: impl FnMut(&Facts, &Capability<Epoch>),
     ) {
-        let Some(capability) = &mut self.capability else { return };
+        let Some(capability) = &mut self.capability else {
+            return;
+        };
         let upto = frontier.frontier().first().copied();
         loop {
             let facts = self.desk.timeline.borrow().next(self.walked).cloned();
-            let Some(facts) = facts.filter(|facts| upto.is_none_or(|f| facts.epoch() < f)) else { break };
+            let Some(facts) = facts.filter(|facts| upto.is_none_or(|f| facts.epoch() < f)) else {
+                break;
+            };
             self.walked = facts.epoch();
             step(&facts, &capability.delayed(&self.walked));
         }
@@ -88,14 +98,19 @@ pub struct Arrivals<C> {
 impl<C: Container> Arrivals<C> {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { epochs: BTreeMap::new() }
+        Self {
+            epochs: BTreeMap::new(),
+        }
     }
 
     /// Takes in everything that waits at an input, with a capability for each epoch.
     pub fn gather<P: Pull<Message<Epoch, C>>>(&mut self, input: &mut InputHandleCore<Epoch, C, P>) {
         input.for_each(|cap, data| {
             let epoch = *cap.least().expect("data travels under its epoch's capability");
-            let arrived = self.epochs.entry(epoch).or_insert_with(|| (cap.delayed(&epoch, 0), Vec::new()));
+            let arrived = self
+                .epochs
+                .entry(epoch)
+                .or_insert_with(|| (cap.delayed(&epoch, 0), Vec::new()));
             arrived.1.push(std::mem::take(data));
         });
     }
@@ -125,7 +140,10 @@ impl<D: 'static> Arrivals<Vec<Update<D>>> {
         input.for_each(|cap, data| {
             for update in data.drain(..) {
                 let epoch = update.1;
-                let arrived = self.epochs.entry(epoch).or_insert_with(|| (cap.delayed(&epoch, 0), vec![Vec::new()]));
+                let arrived = self
+                    .epochs
+                    .entry(epoch)
+                    .or_insert_with(|| (cap.delayed(&epoch, 0), vec![Vec::new()]));
                 arrived.1[0].push(update);
             }
         });

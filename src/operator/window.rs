@@ -77,20 +77,41 @@ pub struct Spec<K, T, F> {
 }
 
 /// Changes of the windowed table, and the events that came too late.
-pub type Streams<'s, K, V> = (StreamVec<'s, Epoch, Change<Windowed<K>, V>>, StreamVec<'s, Epoch, DeadLetter>);
+pub type Streams<'s, K, V> = (
+    StreamVec<'s, Epoch, Change<Windowed<K>, V>>,
+    StreamVec<'s, Epoch, DeadLetter>,
+);
 
 /// Adds the operator to a dataflow.
 pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     spec: Spec<K, T, F>,
 ) -> Streams<'s, K, F::Out> {
-    let Spec { name, key, assign, fold, keep, sources, desk, late: count } = spec;
+    let Spec {
+        name,
+        key,
+        assign,
+        fold,
+        keep,
+        sources,
+        desk,
+        late: count,
+    } = spec;
     let (partials, late) = combine(events, &name, key, assign, fold.clone(), count);
-    let changes = merge(partials, &name, Merge { fold, keep, windows: BTreeMap::new() }, sources, desk);
+    let state = Merge {
+        fold,
+        keep,
+        windows: BTreeMap::new(),
+        packed: EventTime::MIN,
+    };
+    let changes = merge(partials, &name, state, sources, desk);
     (changes, late)
 }
 
-type Partials<'s, K, S> = (StreamVec<'s, Epoch, Partial<K, S>>, StreamVec<'s, Epoch, DeadLetter>);
+type Partials<'s, K, S> = (
+    StreamVec<'s, Epoch, Partial<K, S>>,
+    StreamVec<'s, Epoch, DeadLetter>,
+);
 
 fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
@@ -109,7 +130,15 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
     let name = name.to_owned();
     builder.build(move |_capabilities| {
-        let mut table = Combine { key, disjoint: assign.disjoint(), assign, fold, panes: Vec::new(), last: 0, windows: Vec::new() };
+        let mut table = Combine {
+            key,
+            disjoint: assign.disjoint(),
+            assign,
+            fold,
+            panes: Vec::new(),
+            last: 0,
+            windows: Vec::new(),
+        };
         move |_frontiers| {
             let (mut partials, mut late) = (partials.activate(), late.activate());
             input.for_each_stamp(|capability, batches| {
@@ -180,14 +209,17 @@ const PANE_KEPT_MAX: usize = 1 << 18;
 impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
     /// Folds an event into its windows; `false` if it is late for all of them.
     fn add(&mut self, event: &Timed<T>) -> bool {
-        if let Some((window, _)) = self.panes.get(self.last).filter(|_| self.disjoint) {
-            if window.start <= event.time && event.time < window.end {
-                let on_time = window.end > event.horizon;
-                if on_time {
-                    self.fold_into(self.last, event);
-                }
-                return on_time;
+        let last = self
+            .panes
+            .get(self.last)
+            .map(|(window, _)| *window)
+            .filter(|_| self.disjoint);
+        if let Some(window) = last.filter(|window| window.start <= event.time && event.time < window.end) {
+            let on_time = window.end > event.horizon;
+            if on_time {
+                self.fold_into(self.last, event);
             }
+            return on_time;
         }
         let mut windows = std::mem::take(&mut self.windows);
         windows.clear();
@@ -202,7 +234,10 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
                         Some(at) => self.panes[at].0 = *window,
                         None => self.panes.push((*window, HashTable::new())),
                     }
-                    self.panes.iter().position(|(w, _)| w == window).expect("just placed")
+                    self.panes
+                        .iter()
+                        .position(|(w, _)| w == window)
+                        .expect("just placed")
                 }
             };
             self.last = at;
@@ -218,8 +253,16 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
         let key = (self.key)(&event.value);
         let route = route(&key);
         let fold = &self.fold;
-        let part = self.panes[pane].1.entry(route, |part| part.key == key, |part| part.route);
-        let part = part.or_insert_with(|| Part { route, key, state: fold.empty() }).into_mut();
+        let part = self.panes[pane]
+            .1
+            .entry(route, |part| part.key == key, |part| part.route);
+        let part = part
+            .or_insert_with(|| Part {
+                route,
+                key,
+                state: fold.empty(),
+            })
+            .into_mut();
         fold.add(&mut part.state, &event.value);
     }
 }
@@ -228,7 +271,52 @@ struct Merge<K, S, F> {
     fold: Rc<F>,
     keep: Duration,
     /// By end and then start, so that those to expire come first.
-    windows: BTreeMap<(EventTime, EventTime), HashTable<Slot<K, S>>>,
+    windows: BTreeMap<(EventTime, EventTime), Pane<K, S>>,
+    /// Windows that end up to here have been packed.
+    packed: EventTime,
+}
+
+/// The aggregates of one window.
+enum Pane<K, S> {
+    Open(HashTable<Slot<K, S>>),
+    /// The watermark has passed the window's end, so nothing on time is to come: half the memory, until it expires.
+    Packed(Box<[(K, S)]>),
+}
+
+impl<K: Record, S> Pane<K, S> {
+    /// To fold something in.
+    fn open(&mut self) -> &mut HashTable<Slot<K, S>> {
+        if let Pane::Packed(rows) = self {
+            let mut table = HashTable::with_capacity(rows.len());
+            for (key, state) in std::mem::take(rows) {
+                let slot = Slot {
+                    route: route(&key),
+                    key,
+                    state,
+                    epoch: Epoch::ZERO,
+                    at: 0,
+                };
+                table.insert_unique(slot.route, slot, |slot| slot.route);
+            }
+            *self = Pane::Open(table);
+        }
+        match self {
+            Pane::Open(table) => table,
+            Pane::Packed(_) => unreachable!("was just opened"),
+        }
+    }
+
+    fn rows(self) -> Box<[(K, S)]> {
+        match self {
+            Pane::Open(table) => table.into_iter().map(|slot| (slot.key, slot.state)).collect(),
+            Pane::Packed(rows) => rows,
+        }
+    }
+
+    fn pack(&mut self) {
+        let pane = std::mem::replace(self, Pane::Packed(Box::default()));
+        *self = Pane::Packed(pane.rows());
+    }
 }
 
 struct Slot<K, S> {
@@ -273,27 +361,51 @@ fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
 }
 
 impl<K: Record, S: Event, F> Merge<K, S, F> {
-    fn add<T>(
-        &mut self,
-        epoch: Epoch,
-        partial: Partial<K, S>,
-        changes: &mut Vec<Change<Windowed<K>, F::Out>>,
-    ) where
+    fn add<T>(&mut self, epoch: Epoch, partial: Partial<K, S>, changes: &mut Vec<Change<Windowed<K>, F::Out>>)
+    where
         F: Aggregate<T, State = S>,
     {
-        let Partial { route, key, window, state } = partial;
-        let pane = self.windows.entry((window.end, window.start)).or_default();
-        match pane.entry(route, |slot| slot.key == key, |slot| slot.route) {
+        let Partial {
+            route,
+            key,
+            window,
+            state,
+        } = partial;
+        let pane = self
+            .windows
+            .entry((window.end, window.start))
+            .or_insert_with(|| Pane::Open(HashTable::new()));
+        match pane
+            .open()
+            .entry(route, |slot| slot.key == key, |slot| slot.route)
+        {
             hashbrown::hash_table::Entry::Vacant(vacant) => {
                 let new = Some(self.fold.finish(&state));
-                changes.push(Change { key: Windowed { key: key.clone(), window }, old: None, new });
-                vacant.insert(Slot { route, key, state, epoch, at: changes.len() - 1 });
+                changes.push(Change {
+                    key: Windowed {
+                        key: key.clone(),
+                        window,
+                    },
+                    old: None,
+                    new,
+                });
+                vacant.insert(Slot {
+                    route,
+                    key,
+                    state,
+                    epoch,
+                    at: changes.len() - 1,
+                });
             }
             hashbrown::hash_table::Entry::Occupied(occupied) => {
                 let slot = occupied.into_mut();
                 if slot.epoch != epoch {
                     let old = Some(self.fold.finish(&slot.state));
-                    changes.push(Change { key: Windowed { key, window }, old, new: None });
+                    changes.push(Change {
+                        key: Windowed { key, window },
+                        old,
+                        new: None,
+                    });
                     (slot.epoch, slot.at) = (epoch, changes.len() - 1);
                 }
                 self.fold.merge(&mut slot.state, state);
@@ -302,7 +414,7 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
         }
     }
 
-    /// Retracts the rows of windows that closed longer ago than they are kept.
+    /// Retracts the rows of windows that closed longer ago than they are kept, and packs those of windows that are closed.
     fn expire<T>(&mut self, watermark: EventTime, changes: &mut Vec<Change<Windowed<K>, F::Out>>)
     where
         F: Aggregate<T, State = S>,
@@ -313,11 +425,86 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
                 break;
             }
             let window = Window { start, end };
-            changes.extend(first.remove().into_iter().map(|slot| Change {
-                old: Some(self.fold.finish(&slot.state)),
+            changes.extend(first.remove().rows().into_iter().map(|(key, state)| Change {
+                old: Some(self.fold.finish(&state)),
                 new: None,
-                key: Windowed { key: slot.key, window },
+                key: Windowed { key, window },
             }));
         }
+        if watermark > self.packed {
+            // An end is part of the bound: windows that end at the watermark are over.
+            let over =
+                (self.packed.max(EventTime(i64::MIN + 1)), EventTime::MIN)..=(watermark, EventTime::MAX);
+            self.windows.range_mut(over).for_each(|(_, pane)| pane.pack());
+            self.packed = watermark;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::aggregate::Of;
+
+    const WINDOW: Window = Window {
+        start: EventTime(0),
+        end: EventTime(10),
+    };
+
+    fn partial(key: u32, state: u64) -> Partial<u32, u64> {
+        Partial {
+            route: route(&key),
+            key,
+            window: WINDOW,
+            state,
+        }
+    }
+
+    fn change(old: Option<u64>, new: Option<u64>) -> Change<Windowed<u32>, u64> {
+        Change {
+            key: Windowed {
+                key: 7,
+                window: WINDOW,
+            },
+            old,
+            new,
+        }
+    }
+
+    #[test]
+    fn a_window_changes_once_an_epoch_is_packed_when_closed_and_taken_back_when_expired() {
+        let fold = Rc::new(Of::<u8>::default().count());
+        let mut merge = Merge {
+            fold,
+            keep: Duration::from_micros(5),
+            windows: BTreeMap::new(),
+            packed: EventTime::MIN,
+        };
+        let mut step = |epoch, partials: &[(u32, u64)], watermark| {
+            let mut changes = Vec::new();
+            for (key, state) in partials {
+                merge.add::<u8>(Epoch(epoch), partial(*key, *state), &mut changes);
+            }
+            merge.expire::<u8>(EventTime(watermark), &mut changes);
+            let packed = merge
+                .windows
+                .values()
+                .filter(|pane| matches!(pane, Pane::Packed(_)))
+                .count();
+            (changes, packed)
+        };
+        assert_eq!(step(1, &[(7, 1), (7, 2)], 9), (vec![change(None, Some(3))], 0));
+        assert_eq!(
+            step(2, &[(7, 1)], 10),
+            (vec![change(Some(3), Some(4))], 1),
+            "packed when its end is reached"
+        );
+        assert_eq!(step(3, &[], 14), (vec![], 1));
+        assert_eq!(
+            step(4, &[(7, 1)], 14),
+            (vec![change(Some(4), Some(5))], 0),
+            "opened again if need be"
+        );
+        assert_eq!(step(5, &[], 15), (vec![change(Some(5), None)], 0), "expired");
     }
 }

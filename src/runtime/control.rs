@@ -22,7 +22,8 @@ use crate::error::Result;
 use crate::ledger::Bindings;
 use crate::position::{EpochBinding, SourceId};
 use crate::runtime::{Shared, WakerSlot};
-use crate::sequencer::{Next, Now, Order, Report, Sequencer};
+use crate::sequencer::message::{Order, Report};
+use crate::sequencer::{Next, Now, Sequencer};
 use crate::source::Topology;
 use crate::time::Epoch;
 use crate::timeline::Desk;
@@ -99,11 +100,22 @@ impl Lead {
             sequencer.until_end();
         }
         let started = clock::instant();
-        Self { sequencer, replay: Some(replay), scribe, durable: Epoch::ZERO, started, stopped: false, wake_at: None }
+        Self {
+            sequencer,
+            replay: Some(replay),
+            scribe,
+            durable: Epoch::ZERO,
+            started,
+            stopped: false,
+            wake_at: None,
+        }
     }
 
     fn now(&self) -> Now {
-        Now { wall: clock::now_micros(), mono: clock::instant().duration_since(self.started) }
+        Now {
+            wall: clock::now_micros(),
+            mono: clock::instant().duration_since(self.started),
+        }
     }
 
     /// Takes in what is new and says what is to be told; how long until it wants to be called again, if it knows.
@@ -126,14 +138,21 @@ impl Lead {
         if stopping && self.replay.take().is_some() {
             self.sequencer.live(); // Cut short: what was given out is finished, the rest stays in the ledger.
         }
-        let next = if stopping { Next::Finished } else { self.sequencer.next(now) };
+        let next = if stopping {
+            Next::Finished
+        } else {
+            self.sequencer.next(now)
+        };
         orders.append(&mut self.sequencer.take_orders());
         match next {
             Next::Open(binding) => {
                 shared.metrics.epochs.records.observe(binding.records() as f64);
                 // The scribe only ends after a halt.
                 let _halted = self.scribe.send(binding.clone());
-                orders.push(Order::Epoch { binding, replay: false });
+                orders.push(Order::Epoch {
+                    binding,
+                    replay: false,
+                });
                 wait = Some(Duration::ZERO);
             }
             Next::Wait(for_) => wait = Some(for_),
@@ -144,7 +163,11 @@ impl Lead {
                 orders.push(Order::Stop);
             }
         }
-        shared.metrics.epochs.in_flight.set(self.sequencer.in_flight() as i64);
+        shared
+            .metrics
+            .epochs
+            .in_flight
+            .set(self.sequencer.in_flight() as i64);
         if self.replay.is_none() && !stopping {
             shared.live.store(true, Ordering::Release);
         }
@@ -195,7 +218,11 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
     type Out<D> = CapacityContainerBuilder<Vec<D>>;
     let index = worker.index();
     let peers = worker.peers() as u64;
-    let lead = if index == 0 { shared.lead.lock().take() } else { None };
+    let lead = if index == 0 {
+        shared.lead.lock().take()
+    } else {
+        None
+    };
     let finished: Rc<Cell<bool>> = Rc::default();
     let closed: Rc<Cell<Epoch>> = Rc::default();
     let (finished_, closed_) = (finished.clone(), closed.clone());
@@ -225,7 +252,9 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
         let to_lead = Exchange::new(|_: &Report| 0);
         let orders = reports.unary::<Out<(u64, Order)>, _, _, _>(to_lead, "sequencer", |_, info| {
             let activator = scope.activator_for(info.address.clone());
-            activators_.borrow_mut().push(scope.activator_for(info.address.clone()));
+            activators_
+                .borrow_mut()
+                .push(scope.activator_for(info.address.clone()));
             let sync = Waker::of(scope.worker().sync_activator_for(info.address.to_vec()));
             if index == 0 {
                 *shared.inbox.waker.lock() = Some(sync);

@@ -9,17 +9,31 @@ use crate::position::EpochBinding;
 use crate::runtime::Shared;
 
 /// Ends when the sequencer has: at the end of the control dataflow, which a halt drops.
-pub(super) fn write(shared: &Shared, mut ledger: Box<dyn LedgerStore>, bindings: &Receiver<Arc<EpochBinding>>) {
+pub(super) fn write(
+    shared: &Shared,
+    mut ledger: Box<dyn LedgerStore>,
+    bindings: &Receiver<Arc<EpochBinding>>,
+) {
     while let Ok(first) = bindings.recv() {
-        let group: Vec<EpochBinding> =
-            std::iter::once(first).chain(bindings.try_iter()).map(|binding| (*binding).clone()).collect();
+        let group: Vec<EpochBinding> = std::iter::once(first)
+            .chain(bindings.try_iter())
+            .map(|binding| (*binding).clone())
+            .collect();
         let begun = clock::instant();
         if let Err(error) = ledger.append(&group) {
             shared.halt.halt(error);
             return;
         }
-        shared.metrics.ledger.append.observe((clock::instant() - begun).as_secs_f64());
-        shared.metrics.ledger.bytes.set(i64::try_from(ledger.len_bytes()).unwrap_or(i64::MAX));
+        shared
+            .metrics
+            .ledger
+            .append
+            .observe((clock::instant() - begun).as_secs_f64());
+        shared
+            .metrics
+            .ledger
+            .bytes
+            .set(i64::try_from(ledger.len_bytes()).unwrap_or(i64::MAX));
         if let Some(last) = group.last() {
             shared.inbox.durable(last.epoch);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::bridge::Waker;
 use crate::clock;
+use crate::codec::registry::Registry;
 use crate::dataflow::plan::PlannedSource;
 use crate::position::{PartitionId, SourceId};
 use crate::runtime::{Shared, Substitutes};
@@ -20,9 +21,15 @@ pub(super) type Watched = (SourceId, String, Arc<dyn Driver>);
 pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes>) -> Vec<Watched> {
     let given = substitutes.map(|make| make()).unwrap_or_default();
     let driver = |source: &PlannedSource| {
-        given.get(&source.rules.name).map_or(&source.driver, |substitute| &substitute.driver).clone()
+        given
+            .get(&source.rules.name)
+            .map_or(&source.driver, |substitute| &substitute.driver)
+            .clone()
     };
-    planned.iter().map(|source| (source.rules.id, source.rules.name.clone(), driver(source))).collect()
+    planned
+        .iter()
+        .map(|source| (source.rules.id, source.rules.name.clone(), driver(source)))
+        .collect()
 }
 
 /// Looks at once, and then now and then: partitions may be added. A source that can't be seen at the start halts the
@@ -33,19 +40,14 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
     shared.halt.on_halt(wake.clone());
     shared.inbox.watched_by(wake);
     let mut first = true;
-    let mut troubles = vec![None; sources.len()];
     loop {
-        for ((id, name, driver), told) in sources.iter().zip(&mut troubles) {
-            let trouble = driver.trouble();
-            if trouble != *told {
-                match &trouble {
-                    Some(trouble) => tracing::warn!(source = name, "in trouble: {trouble}"),
-                    None => tracing::info!(source = name, "out of trouble"),
-                }
-                *told = trouble;
-            }
-            if let Some(registry) = &shared.settings.env.registry {
-                let pending = i64::try_from(registry.status().pending).unwrap_or(i64::MAX);
+        let registry = shared.settings.env.registry.as_ref().map(Registry::status);
+        let away = registry.as_ref().filter(|status| status.away.is_some());
+        note(shared, "the schema registry", away.map(ToString::to_string));
+        for (id, name, driver) in sources {
+            note(shared, &format!("source `{name}`"), driver.trouble());
+            if let Some(registry) = &registry {
+                let pending = i64::try_from(registry.pending).unwrap_or(i64::MAX);
                 shared.metrics.source(name).schema_lookups_pending.set(pending);
             }
             match driver.topology() {
@@ -69,13 +71,38 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
     }
 }
 
+/// Keeps what is in trouble for whoever asks, and says once that it is, and once that it no longer is.
+fn note(shared: &Shared, what: &str, trouble: Option<String>) {
+    let mut troubles = shared.troubles.lock();
+    match trouble {
+        Some(trouble) if !troubles.contains_key(what) => {
+            tracing::warn!("{what} is in trouble: {trouble}");
+            troubles.insert(what.to_owned(), trouble);
+        }
+        Some(trouble) => {
+            troubles.insert(what.to_owned(), trouble);
+        }
+        None if troubles.remove(what).is_some() => tracing::info!("{what} is well again"),
+        None => {}
+    }
+}
+
 /// How many records stand between what the newest closed epoch has and the end of the log.
 fn show_lag(shared: &Shared, source: SourceId, name: &str, topology: &Topology) {
     let closed = shared.views.closed();
     let metrics = shared.metrics.source(name);
     for facts in &topology.partitions {
-        let id = PartitionId { source, partition: facts.partition };
-        let position = closed.as_ref().and_then(|moment| moment.position(id)).unwrap_or(facts.start);
-        metrics.partition(facts.partition).lag_records.set(facts.end.saturating_sub(position).max(0));
+        let id = PartitionId {
+            source,
+            partition: facts.partition,
+        };
+        let position = closed
+            .as_ref()
+            .and_then(|moment| moment.position(id))
+            .unwrap_or(facts.start);
+        metrics
+            .partition(facts.partition)
+            .lag_records
+            .set(facts.end.saturating_sub(position).max(0));
     }
 }

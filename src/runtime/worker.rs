@@ -15,11 +15,11 @@ use crate::bridge::Waker;
 use crate::clock;
 use crate::dataflow::{self, Context};
 use crate::error::Error;
+use crate::metrics::ViewMetrics;
 use crate::runtime::control::{self, Control};
 use crate::runtime::{Shared, panic_text};
 use crate::time::Epoch;
 use crate::timeline::Desk;
-use crate::metrics::ViewMetrics;
 use crate::view::Moment;
 use crate::view::serve::Serve;
 
@@ -39,22 +39,34 @@ pub(super) fn run(shared: &Arc<Shared>) {
     // No spinning before a worker parks: on few cores it only takes time from the others.
     let worker = timely::WorkerConfig::default().idle_spin(Duration::ZERO);
     let engine = shared.clone();
-    let guards = timely::execute(timely::Config { communication, worker }, move |worker| {
-        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| live(worker, &engine)));
-        if let Err(panic) = outcome {
-            engine.halt.halt(Error::internal("a worker panicked").detail(panic_text(&*panic)));
-            drop_all(worker);
-        }
-    });
+    let guards = timely::execute(
+        timely::Config {
+            communication,
+            worker,
+        },
+        move |worker| {
+            let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| live(worker, &engine)));
+            if let Err(panic) = outcome {
+                engine
+                    .halt
+                    .halt(Error::internal("a worker panicked").detail(panic_text(&*panic)));
+                drop_all(worker);
+            }
+        },
+    );
     match guards {
         Ok(guards) => {
             for joined in guards.join() {
                 if let Err(panic) = joined {
-                    shared.halt.halt(Error::internal("a worker ended badly").detail(panic));
+                    shared
+                        .halt
+                        .halt(Error::internal("a worker ended badly").detail(panic));
                 }
             }
         }
-        Err(error) => shared.halt.halt(Error::outside("cannot start the engine").detail(error)),
+        Err(error) => shared
+            .halt
+            .halt(Error::outside("cannot start the engine").detail(error)),
     }
     shared.ended.store(true, Ordering::Release);
     shared.inbox.wake_watcher();
@@ -79,12 +91,20 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
         halt: shared.halt.clone(),
         probe: probe.clone(),
         plan: RefCell::default(),
-        substitutes: RefCell::new(shared.settings.substitutes.as_ref().map(|make| make()).unwrap_or_default()),
+        substitutes: RefCell::new(
+            shared
+                .settings
+                .substitutes
+                .as_ref()
+                .map(|make| make())
+                .unwrap_or_default(),
+        ),
         hashed: shared.settings.hashed,
         reads: true,
     });
     let name = shared.flow.name();
-    let built = worker.dataflow_named::<Epoch, _, _>(name, |scope| dataflow::build(scope, &shared.flow, &context));
+    let built =
+        worker.dataflow_named::<Epoch, _, _>(name, |scope| dataflow::build(scope, &shared.flow, &context));
     if let Err(error) = built {
         shared.halt.halt(error);
     }
@@ -93,12 +113,25 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
     let wake = worker.sync_activator_for(vec![worker.index()]);
     shared.halt.on_halt(Waker::of(wake));
 
-    let first = worker.index() % shared.settings.workers == 0;
+    let first = worker.index().is_multiple_of(shared.settings.workers);
     let served = if first { shared.views.all() } else { Vec::new() };
-    let served = served.into_iter().map(|view| (shared.metrics.view(&view.spec().name), view)).collect();
+    let served = served
+        .into_iter()
+        .map(|view| (shared.metrics.view(&view.spec().name), view))
+        .collect();
     let (passed, measured) = (Epoch::ZERO, clock::instant());
     let shared_ = shared.clone();
-    let mut closer = Closer { shared: shared_, desk, control, probe, first, passed, done: false, served, measured };
+    let mut closer = Closer {
+        shared: shared_,
+        desk,
+        control,
+        probe,
+        first,
+        passed,
+        done: false,
+        served,
+        measured,
+    };
     while worker.has_dataflows() {
         if shared.halt.is_halted() {
             return drop_all(worker);
@@ -137,7 +170,9 @@ impl Closer {
         let upto = self.probe.with_frontier(|frontier| frontier.first().copied());
         loop {
             let facts = self.desk.timeline.borrow().next(self.passed).cloned();
-            let Some(facts) = facts.filter(|facts| upto.is_none_or(|f| facts.epoch() < f)) else { break };
+            let Some(facts) = facts.filter(|facts| upto.is_none_or(|f| facts.epoch() < f)) else {
+                break;
+            };
             self.passed = facts.epoch();
             if self.first {
                 self.shared.views.close(Moment {
@@ -161,18 +196,25 @@ impl Closer {
         let now = clock::now();
         for batch in self.desk.take_released(epoch) {
             let age_us = now.micros().saturating_sub(batch.oldest.micros());
-            self.shared.metrics.freshness.observe_many(age_us.max(0) as f64 / 1e6, batch.records);
+            self.shared
+                .metrics
+                .freshness
+                .observe_many(age_us.max(0) as f64 / 1e6, batch.records);
         }
         if self.first {
             let epochs = &self.shared.metrics.epochs;
-            epochs.duration.observe(now.micros().saturating_sub(epoch.opened_at().micros()).max(0) as f64 / 1e6);
+            epochs
+                .duration
+                .observe(now.micros().saturating_sub(epoch.opened_at().micros()).max(0) as f64 / 1e6);
             epochs.closed_newest.set(epoch.0 as f64 / 1e6);
         }
         let now = clock::instant();
         if now - self.measured >= MEASURE_EVERY {
             self.measured = now;
             for (metrics, view) in &self.served {
-                metrics.rows.set(i64::try_from(view.rows_len()).unwrap_or(i64::MAX));
+                metrics
+                    .rows
+                    .set(i64::try_from(view.rows_len()).unwrap_or(i64::MAX));
             }
         }
     }

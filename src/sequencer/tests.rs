@@ -25,16 +25,26 @@ fn rules() -> SourceRules {
 }
 
 fn settings(cuts: Cuts) -> Settings {
-    Settings { cuts, epochs_in_flight_max: 3, replay_in_flight_max: 100, workers: 2 }
+    Settings {
+        cuts,
+        epochs_in_flight_max: 3,
+        replay_in_flight_max: 100,
+        workers: 2,
+    }
 }
 
 fn topology(topic: u8, partitions: &[(i64, i64)]) -> Topology {
-    let facts = (0u32..).zip(partitions).map(|(partition, (start, end))| PartitionFacts {
-        partition,
-        start: *start,
-        end: *end,
-    });
-    Topology { topic: TopicId([topic; 16]), partitions: facts.collect() }
+    let facts = (0u32..)
+        .zip(partitions)
+        .map(|(partition, (start, end))| PartitionFacts {
+            partition,
+            start: *start,
+            end: *end,
+        });
+    Topology {
+        topic: TopicId([topic; 16]),
+        partitions: facts.collect(),
+    }
 }
 
 fn at(wall: u64, mono: Duration) -> Now {
@@ -45,7 +55,9 @@ fn at(wall: u64, mono: Duration) -> Now {
 fn live(partitions: usize) -> Sequencer {
     let mut sequencer = Sequencer::new(settings(Cuts::Clock { interval: 5 * MS }), vec![rules()]);
     sequencer.live();
-    sequencer.topology(A, &topology(7, &vec![(0, 10); partitions]), at(0, Duration::ZERO)).unwrap();
+    sequencer
+        .topology(A, &topology(7, &vec![(0, 10); partitions]), at(0, Duration::ZERO))
+        .unwrap();
     let _ = sequencer.take_orders();
     sequencer
 }
@@ -73,7 +85,11 @@ fn open(sequencer: &mut Sequencer, now: Now) -> EpochBinding {
 }
 
 fn ranges(binding: &EpochBinding) -> Vec<(u32, i64, i64, u64)> {
-    binding.ranges.iter().map(|r| (r.id.partition, r.lo, r.hi, r.records)).collect()
+    binding
+        .ranges
+        .iter()
+        .map(|r| (r.id.partition, r.lo, r.hi, r.records))
+        .collect()
 }
 
 #[test]
@@ -93,7 +109,10 @@ fn a_clock_set_back_does_not_set_epochs_back() {
 #[test]
 fn an_epoch_opens_after_the_interval_and_only_when_something_waits() {
     let mut s = live(1);
-    assert!(matches!(s.next(at(0, 10 * MS)), Next::Wait(_)), "only the idle rule is waited for");
+    assert!(
+        matches!(s.next(at(0, 10 * MS)), Next::Wait(_)),
+        "only the idle rule is waited for"
+    );
     s.read_to(read(0, 1, 1));
     open(&mut s, at(1, 10 * MS));
     s.read_to(read(0, 2, 2));
@@ -123,7 +142,10 @@ fn epochs_in_flight_are_bounded_and_the_next_one_takes_all_that_waits() {
 #[test]
 fn a_range_has_one_limit() {
     let mut s = live(1);
-    let limited = |hi, limit| ReadTo { limit: EventTime(limit), ..read(0, hi, hi) };
+    let limited = |hi, limit| ReadTo {
+        limit: EventTime(limit),
+        ..read(0, hi, hi)
+    };
     for report in [limited(1, 50), limited(3, 50), limited(4, 60), limited(5, 50)] {
         s.read_to(report);
     }
@@ -141,18 +163,32 @@ fn limits_follow_the_clock_also_where_nothing_is_read() {
     let limits = |s: &mut Sequencer, now| {
         let _ = s.next(now);
         let orders = s.take_orders().into_iter();
-        orders.filter_map(|order| if let Order::Limit(_, limit) = order { Some(limit.0) } else { None }).collect::<Vec<_>>()
+        orders
+            .filter_map(|order| {
+                if let Order::Limit(_, limit) = order {
+                    Some(limit.0)
+                } else {
+                    None
+                }
+            })
+            .collect::<Vec<_>>()
     };
     assert_eq!(limits(&mut s, at(1_000, Duration::ZERO)), [60_001_000]);
     assert_eq!(limits(&mut s, at(2_000, 10 * MS)), [0i64; 0], "not at every turn");
     assert_eq!(limits(&mut s, at(9_000, Duration::from_secs(1))), [60_009_000]);
-    assert!(matches!(s.next(at(9_000, Duration::from_secs(1))), Next::Wait(left) if left <= Duration::from_secs(1)));
+    assert!(
+        matches!(s.next(at(9_000, Duration::from_secs(1))), Next::Wait(left) if left <= Duration::from_secs(1))
+    );
 }
 
 #[test]
 fn what_is_named_far_future_moves_nothing() {
     let mut s = live(1);
-    s.read_to(ReadTo { timed: false, event_time_max: EventTime::MIN, ..read(0, 4, 0) });
+    s.read_to(ReadTo {
+        timed: false,
+        event_time_max: EventTime::MIN,
+        ..read(0, 4, 0)
+    });
     let binding = open(&mut s, at(1, 10 * MS));
     assert_eq!((binding.watermarks.len(), binding.records()), (0, 4));
 }
@@ -160,7 +196,10 @@ fn what_is_named_far_future_moves_nothing() {
 #[test]
 fn a_partition_turns_idle_at_its_end_only_and_is_bound_so_once() {
     let mut s = live(2);
-    s.read_to(ReadTo { at_end: true, ..read(0, 5, 1_000) });
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(0, 5, 1_000)
+    });
     s.read_to(read(1, 5, 400));
     let first = open(&mut s, at(1, 10 * MS));
     assert_eq!(first.watermarks, [(A, EventTime(300))]);
@@ -169,51 +208,103 @@ fn a_partition_turns_idle_at_its_end_only_and_is_bound_so_once() {
     let second = open(&mut s, late);
     assert_eq!(ranges(&second), [(0, 5, 5, 0)]);
     assert!(second.ranges[0].idle && second.watermarks.is_empty());
-    assert!(matches!(s.next(late), Next::Wait(_)), "an idle service writes nothing");
+    assert!(
+        matches!(s.next(late), Next::Wait(_)),
+        "an idle service writes nothing"
+    );
     // Now partition 1 comes to its end: only then its second of quiet counts.
-    s.read_to(ReadTo { at_end: true, ..read(1, 6, 500) });
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(1, 6, 500)
+    });
     let third = open(&mut s, at(3, Duration::from_secs(61)));
-    assert_eq!((ranges(&third), third.watermarks), (vec![(1, 5, 6, 1)], vec![(A, EventTime(400))]));
+    assert_eq!(
+        (ranges(&third), third.watermarks),
+        (vec![(1, 5, 6, 1)], vec![(A, EventTime(400))])
+    );
     s.closed(third.epoch);
     assert_eq!(s.next(at(4, Duration::from_millis(61_400))), Next::Wait(600 * MS));
     let fourth = open(&mut s, at(5, Duration::from_secs(62)));
-    assert!(fourth.ranges[0].idle && fourth.watermarks.is_empty(), "all idle: W holds");
+    assert!(
+        fourth.ranges[0].idle && fourth.watermarks.is_empty(),
+        "all idle: W holds"
+    );
     assert!(matches!(s.next(at(6, Duration::from_secs(90))), Next::Wait(_)));
 }
 
 #[test]
 fn an_idle_partition_counts_again_with_a_valid_event_time() {
     let mut s = live(2);
-    s.read_to(ReadTo { at_end: true, ..read(0, 1, 1_000) });
-    s.read_to(ReadTo { at_end: true, ..read(1, 1, 5_000) });
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(0, 1, 1_000)
+    });
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(1, 1, 5_000)
+    });
     assert_eq!(open(&mut s, at(1, 10 * MS)).watermarks, [(A, EventTime(900))]);
-    s.read_to(ReadTo { at_end: true, ..read(1, 2, 6_000) });
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(1, 2, 6_000)
+    });
     open(&mut s, at(2, 900 * MS));
     let idle = open(&mut s, at(3, Duration::from_millis(1_010)));
-    assert_eq!((ranges(&idle), idle.watermarks), (vec![(0, 1, 1, 0)], vec![(A, EventTime(5_900))]));
+    assert_eq!(
+        (ranges(&idle), idle.watermarks),
+        (vec![(0, 1, 1, 0)], vec![(A, EventTime(5_900))])
+    );
     s.closed(idle.epoch);
     // A record without a valid time does not wake it …
-    s.read_to(ReadTo { at_end: true, timed: false, ..read(0, 2, 1_000) });
+    s.read_to(ReadTo {
+        at_end: true,
+        timed: false,
+        ..read(0, 2, 1_000)
+    });
     let dead = open(&mut s, at(4, Duration::from_millis(1_100)));
     assert!(dead.ranges[0].idle && dead.watermarks.is_empty());
     // … one with a time does, and holds W where it is until it has caught up.
-    s.read_to(ReadTo { at_end: true, ..read(0, 3, 2_000) });
-    s.read_to(ReadTo { at_end: true, ..read(1, 3, 9_000) });
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(0, 3, 2_000)
+    });
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(1, 3, 9_000)
+    });
     let back = open(&mut s, at(5, Duration::from_millis(1_200)));
-    assert!(!back.ranges[0].idle && back.watermarks.is_empty(), "W never goes back: {back:?}");
-    s.read_to(ReadTo { at_end: true, ..read(0, 4, 8_000) });
-    assert_eq!(open(&mut s, at(6, Duration::from_millis(1_300))).watermarks, [(A, EventTime(7_900))]);
+    assert!(
+        !back.ranges[0].idle && back.watermarks.is_empty(),
+        "W never goes back: {back:?}"
+    );
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(0, 4, 8_000)
+    });
+    assert_eq!(
+        open(&mut s, at(6, Duration::from_millis(1_300))).watermarks,
+        [(A, EventTime(7_900))]
+    );
 }
 
 #[test]
 fn a_busy_partition_does_not_keep_a_quiet_one_from_turning_idle() {
     let mut s = live(2);
-    s.read_to(ReadTo { at_end: true, ..read(0, 1, 1_000) });
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(0, 1, 1_000)
+    });
     let mut idle = Vec::new();
     for n in 1..=20 {
         s.read_to(read(1, n, 1_000 * n));
         let binding = open(&mut s, at(n as u64, 100 * MS * n as u32));
-        idle.extend(binding.ranges.iter().filter(|r| r.idle).map(|r| (r.id.partition, n)));
+        idle.extend(
+            binding
+                .ranges
+                .iter()
+                .filter(|r| r.idle)
+                .map(|r| (r.id.partition, n)),
+        );
         s.closed(binding.epoch);
     }
     assert_eq!(idle, [(0, 11)], "a second after its last record, and once");
@@ -225,13 +316,27 @@ fn a_new_partition_starts_at_its_logs_start_and_holds_the_watermark_until_it_has
     let mut s = live(1);
     s.read_to(read(0, 1, 1_000));
     open(&mut s, at(1, 10 * MS));
-    s.topology(A, &topology(7, &[(0, 10), (4, 9)]), at(2, 20 * MS)).unwrap();
-    assert_eq!(s.take_orders().last(), Some(&Order::Assign { id: id(1), worker: 0, from: 4 }));
+    s.topology(A, &topology(7, &[(0, 10), (4, 9)]), at(2, 20 * MS))
+        .unwrap();
+    assert_eq!(
+        s.take_orders().last(),
+        Some(&Order::Assign {
+            id: id(1),
+            worker: 0,
+            from: 4
+        })
+    );
     s.read_to(read(0, 2, 2_000));
     assert_eq!(open(&mut s, at(2, 20 * MS)).watermarks, []);
-    s.read_to(ReadTo { records: 2, ..read(1, 6, 1_500) });
+    s.read_to(ReadTo {
+        records: 2,
+        ..read(1, 6, 1_500)
+    });
     let binding = open(&mut s, at(3, 30 * MS));
-    assert_eq!((ranges(&binding), binding.watermarks), (vec![(1, 4, 6, 2)], vec![(A, EventTime(1_400))]));
+    assert_eq!(
+        (ranges(&binding), binding.watermarks),
+        (vec![(1, 4, 6, 2)], vec![(A, EventTime(1_400))])
+    );
 }
 
 #[test]
@@ -240,21 +345,36 @@ fn topics_that_lost_something_are_refused_readably() {
         let mut s = live(2);
         s.read_to(read(0, 5, 1));
         open(&mut s, at(1, 10 * MS));
-        let error = s.topology(A, &topology(topic, partitions), at(2, 20 * MS)).unwrap_err();
+        let error = s
+            .topology(A, &topology(topic, partitions), at(2, 20 * MS))
+            .unwrap_err();
         assert_eq!(error.kind(), crate::Kind::Integrity);
         error.to_string()
     };
     let recreated = refused(&[(0, 10), (0, 10)], 8);
-    assert!(recreated.contains("`orders` was deleted and made again"), "{recreated}");
-    assert!(recreated.contains("0707") && recreated.contains("0808") && recreated.contains("hint:"), "{recreated}");
+    assert!(
+        recreated.contains("`orders` was deleted and made again"),
+        "{recreated}"
+    );
+    assert!(
+        recreated.contains("0707") && recreated.contains("0808") && recreated.contains("hint:"),
+        "{recreated}"
+    );
     let fewer = refused(&[(0, 10)], 7);
-    assert!(fewer.contains("`orders` has lost partitions") && fewer.contains("binds 2, the broker has 1"), "{fewer}");
+    assert!(
+        fewer.contains("`orders` has lost partitions") && fewer.contains("binds 2, the broker has 1"),
+        "{fewer}"
+    );
     let lost = refused(&[(6, 10), (0, 10)], 7);
-    assert!(lost.contains("partition 0: read up to offset 5, the log now begins at 6"), "{lost}");
+    assert!(
+        lost.contains("partition 0: read up to offset 5, the log now begins at 6"),
+        "{lost}"
+    );
     assert!(lost.contains("hint: raise the topic's retention"), "{lost}");
     let mut s = live(1);
     s.read_to(read(0, 5, 1));
-    s.topology(A, &topology(7, &[(5, 10)]), at(1, MS)).expect("what was read may go from the log before it is bound");
+    s.topology(A, &topology(7, &[(5, 10)]), at(1, MS))
+        .expect("what was read may go from the log before it is bound");
 }
 
 #[test]
@@ -262,13 +382,18 @@ fn the_end_of_the_input_is_reached_when_all_of_it_is_bound() {
     let mut s = Sequencer::new(settings(Cuts::Clock { interval: 5 * MS }), vec![rules()]);
     s.until_end();
     s.live();
-    assert!(!matches!(s.next(at(0, Duration::ZERO)), Next::Finished), "no source is known yet");
-    s.topology(A, &topology(7, &[(0, 3), (2, 2)]), at(0, Duration::ZERO)).unwrap();
+    assert!(
+        !matches!(s.next(at(0, Duration::ZERO)), Next::Finished),
+        "no source is known yet"
+    );
+    s.topology(A, &topology(7, &[(0, 3), (2, 2)]), at(0, Duration::ZERO))
+        .unwrap();
     s.read_to(read(0, 2, 1));
     open(&mut s, at(1, 10 * MS));
     assert!(!matches!(s.next(at(2, 20 * MS)), Next::Finished));
     // What came since the start is not waited for.
-    s.topology(A, &topology(7, &[(0, 9), (2, 9)]), at(2, 20 * MS)).unwrap();
+    s.topology(A, &topology(7, &[(0, 9), (2, 9)]), at(2, 20 * MS))
+        .unwrap();
     s.read_to(read(0, 3, 2));
     open(&mut s, at(3, 30 * MS));
     assert_eq!(s.next(at(4, 40 * MS)), Next::Finished);
@@ -280,17 +405,34 @@ fn the_pace_is_that_of_the_partition_furthest_behind_that_has_more() {
     let pace = |s: &mut Sequencer| {
         let _ = s.next(at(0, MS));
         let orders = s.take_orders().into_iter();
-        orders.filter_map(|order| if let Order::Pace(_, pace) = order { Some(pace) } else { None }).last()
+        orders
+            .filter_map(|order| {
+                if let Order::Pace(_, pace) = order {
+                    Some(pace)
+                } else {
+                    None
+                }
+            })
+            .last()
     };
     assert_eq!(pace(&mut s), Some(EventTime::MIN));
     s.read_to(read(0, 1, 500));
     s.read_to(read(1, 1, 700));
     assert_eq!(pace(&mut s), None, "partition 2 has brought nothing yet");
-    s.read_to(ReadTo { at_end: true, ..read(2, 1, 100) });
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(2, 1, 100)
+    });
     assert_eq!(pace(&mut s), Some(EventTime(500)));
-    s.read_to(ReadTo { at_end: true, ..read(0, 2, 500) });
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(0, 2, 500)
+    });
     assert_eq!(pace(&mut s), Some(EventTime(700)));
-    s.read_to(ReadTo { at_end: true, ..read(1, 2, 900) });
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(1, 2, 900)
+    });
     assert_eq!(pace(&mut s), Some(EventTime::MAX));
 }
 
@@ -301,35 +443,69 @@ fn a_script_binds_what_it_names_and_waits_until_that_is_read() {
         hi: hi.iter().map(|(p, hi)| (id(*p), *hi)).collect(),
         idle: idle.iter().map(|p| id(*p)).collect(),
     };
-    let script = [epoch(5, &[(0, 2), (1, 0)], &[]), epoch(7, &[(0, 3), (1, 0)], &[1]), epoch(9, &[(0, 3), (1, 0)], &[])];
+    let script = [
+        epoch(5, &[(0, 2), (1, 0)], &[]),
+        epoch(7, &[(0, 3), (1, 0)], &[1]),
+        epoch(9, &[(0, 3), (1, 0)], &[]),
+    ];
     let mut s = Sequencer::new(settings(Cuts::Script(script.into())), vec![rules()]);
     s.live();
     assert_eq!(s.next(at(0, MS)), Next::Idle);
-    s.topology(A, &topology(7, &[(0, 3), (0, 0)]), at(0, Duration::ZERO)).unwrap();
+    s.topology(A, &topology(7, &[(0, 3), (0, 0)]), at(0, Duration::ZERO))
+        .unwrap();
     s.read_to(read(0, 1, 1_000));
     assert_eq!(s.next(at(0, MS)), Next::Idle);
     s.read_to(read(0, 2, 2_000));
     s.read_to(read(0, 3, 3_000));
     let first = open(&mut s, at(0, MS));
-    assert_eq!((first.epoch, first.now, ranges(&first)), (Epoch(5), EventTime(5), vec![(0, 0, 2, 2)]));
-    assert_eq!(first.watermarks, [], "partition 1 brought nothing, and is not idle for that");
+    assert_eq!(
+        (first.epoch, first.now, ranges(&first)),
+        (Epoch(5), EventTime(5), vec![(0, 0, 2, 2)])
+    );
+    assert_eq!(
+        first.watermarks,
+        [],
+        "partition 1 brought nothing, and is not idle for that"
+    );
     let second = open(&mut s, at(0, MS));
-    assert_eq!((ranges(&second), second.watermarks), (vec![(0, 2, 3, 1), (1, 0, 0, 0)], vec![(A, EventTime(2_900))]));
-    assert_eq!(ranges(&open(&mut s, at(0, MS))), [], "an epoch that changes nothing names nothing");
+    assert_eq!(
+        (ranges(&second), second.watermarks),
+        (vec![(0, 2, 3, 1), (1, 0, 0, 0)], vec![(A, EventTime(2_900))])
+    );
+    assert_eq!(
+        ranges(&open(&mut s, at(0, MS))),
+        [],
+        "an epoch that changes nothing names nothing"
+    );
     assert_eq!(s.next(at(0, MS)), Next::Finished);
 }
 
 /// What a random run is made of.
 #[derive(Clone, Debug)]
 enum Event {
-    Read { partition: u32, records: u8, time: Option<i16>, at_end: bool, limit: bool },
-    Pass { ms: u16, back: bool },
+    Read {
+        partition: u32,
+        records: u8,
+        time: Option<i16>,
+        at_end: bool,
+        limit: bool,
+    },
+    Pass {
+        ms: u16,
+        back: bool,
+    },
     Close(usize),
     Next,
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
-    let read = (0u32..3, 0u8..4, prop::option::of(any::<i16>()), any::<bool>(), prop::bool::weighted(0.1));
+    let read = (
+        0u32..3,
+        0u8..4,
+        prop::option::of(any::<i16>()),
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+    );
     let event = prop_oneof![
         4 => read.prop_map(|(partition, records, time, at_end, limit)| Event::Read { partition, records, time, at_end, limit }),
         2 => (0u16..1500, prop::bool::weighted(0.2)).prop_map(|(ms, back)| Event::Pass { ms, back }),
@@ -348,7 +524,13 @@ fn run(events: &[Event]) -> (Vec<EpochBinding>, Sequencer, Vec<ReadTo>) {
     let (mut limit, mut closed, mut opened) = (0, 0, None);
     for event in events {
         match event {
-            Event::Read { partition, records, time, at_end, limit: next_limit } => {
+            Event::Read {
+                partition,
+                records,
+                time,
+                at_end,
+                limit: next_limit,
+            } => {
                 limit += i64::from(*next_limit);
                 let last = &mut read_so_far[*partition as usize];
                 last.hi += i64::from(*records) * 2; // Logs have holes.
@@ -367,7 +549,11 @@ fn run(events: &[Event]) -> (Vec<EpochBinding>, Sequencer, Vec<ReadTo>) {
             Event::Pass { ms, back } => {
                 now.mono += MS * u32::from(*ms);
                 let us = u64::from(*ms) * 1000;
-                now.wall = if *back { now.wall - us.min(900_000) } else { now.wall + us };
+                now.wall = if *back {
+                    now.wall - us.min(900_000)
+                } else {
+                    now.wall + us
+                };
             }
             Event::Close(some) => {
                 closed = (closed + some).min(bindings.len());
@@ -378,9 +564,17 @@ fn run(events: &[Event]) -> (Vec<EpochBinding>, Sequencer, Vec<ReadTo>) {
             Event::Next => {
                 if let Next::Open(binding) = s.next(now) {
                     bindings.push((*binding).clone());
-                    assert!(opened.is_none_or(|opened| now.mono - opened >= 5 * MS), "sooner than the interval");
+                    assert!(
+                        opened.is_none_or(|opened| now.mono - opened >= 5 * MS),
+                        "sooner than the interval"
+                    );
                     opened = Some(now.mono);
-                    assert!(bindings.len() - closed <= 3, "in flight: {} of {}", bindings.len() - closed, bindings.len());
+                    assert!(
+                        bindings.len() - closed <= 3,
+                        "in flight: {} of {}",
+                        bindings.len() - closed,
+                        bindings.len()
+                    );
                 }
             }
         }
@@ -481,23 +675,164 @@ fn a_ledger_of_another_dataflow_is_refused() {
     let mut binding = open(&mut other, at(1, 10 * MS));
     binding.ranges[0].id.source = SourceId(99);
     let error = s.replay(binding, at(1, MS)).unwrap_err();
-    assert!(error.to_string().contains("a source that this dataflow does not have"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("a source that this dataflow does not have"),
+        "{error}"
+    );
+}
+
+/// How epochs grow.
+mod growth {
+    use super::super::*;
+    use crate::source::{PartitionFacts, Topology};
+
+    const MS: Duration = Duration::from_millis(1);
+    const ID: PartitionId = PartitionId {
+        source: SourceId(1),
+        partition: 0,
+    };
+
+    fn at(ms: u32) -> Now {
+        Now {
+            wall: 1_000_000 + u64::from(ms) * 1_000,
+            mono: MS * ms,
+        }
+    }
+
+    fn live() -> Sequencer {
+        let settings = Settings {
+            cuts: Cuts::Clock { interval: 5 * MS },
+            epochs_in_flight_max: 3,
+            replay_in_flight_max: 3,
+            workers: 1,
+        };
+        let rules = SourceRules {
+            id: ID.source,
+            name: "s".into(),
+            lateness: Duration::ZERO,
+            idle_after: 10_000 * MS,
+            future_bound: 60_000 * MS,
+            timed: true,
+        };
+        let mut sequencer = Sequencer::new(settings, vec![rules]);
+        let partitions = vec![PartitionFacts {
+            partition: 0,
+            start: 0,
+            end: 0,
+        }];
+        sequencer
+            .topology(
+                ID.source,
+                &Topology {
+                    topic: TopicId::default(),
+                    partitions,
+                },
+                at(0),
+            )
+            .unwrap();
+        sequencer.live();
+        sequencer
+    }
+
+    fn read_to(sequencer: &mut Sequencer, records: u64) {
+        let (hi, event_time_max, limit) = (records as i64, EventTime(1), EventTime::MAX);
+        let report = ReadTo {
+            id: ID,
+            hi,
+            records,
+            hash: 0,
+            timed: true,
+            event_time_max,
+            limit,
+            at_end: false,
+        };
+        sequencer.read_to(report);
+    }
+
+    fn opened(sequencer: &mut Sequencer, ms: u32) -> Option<u64> {
+        match sequencer.next(at(ms)) {
+            Next::Open(binding) => {
+                sequencer.closed(binding.epoch);
+                Some(binding.records())
+            }
+            Next::Wait(_) => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn epochs_are_short_when_little_comes_and_large_when_much_does() {
+        let mut sequencer = live();
+        read_to(&mut sequencer, 10);
+        assert_eq!(sequencer.next(at(2)), Next::Wait(3 * MS));
+        assert_eq!(opened(&mut sequencer, 5), Some(10), "the interval is over");
+        read_to(&mut sequencer, 10 + BUSY_RECORDS);
+        assert_eq!(
+            sequencer.next(at(10)),
+            Next::Wait(45 * MS),
+            "much waits after one interval"
+        );
+        read_to(&mut sequencer, 10 + ENOUGH_RECORDS);
+        assert_eq!(
+            opened(&mut sequencer, 11),
+            Some(ENOUGH_RECORDS),
+            "enough to be worth it"
+        );
+        read_to(&mut sequencer, 10 + ENOUGH_RECORDS + BUSY_RECORDS);
+        assert_eq!(opened(&mut sequencer, 60), None);
+        assert_eq!(
+            opened(&mut sequencer, 61),
+            Some(BUSY_RECORDS),
+            "no epoch waits for longer than ten intervals"
+        );
+        read_to(&mut sequencer, 10 + 3 * ENOUGH_RECORDS);
+        assert_eq!(
+            opened(&mut sequencer, 65),
+            None,
+            "whatever comes, never before the interval is over"
+        );
+    }
 }
 
 #[test]
 fn schemas_are_bound_once_and_two_verdicts_are_refused() {
-    let seen = |id, fingerprint| Report::Schema(SchemaSeen { source: A, id, fingerprint });
+    let seen = |id, fingerprint| {
+        Report::Schema(SchemaSeen {
+            source: A,
+            id,
+            fingerprint,
+        })
+    };
     let mut s = live(1);
-    for report in [seen(1, Some(7)), seen(2, None), seen(1, Some(7)), Report::Read(read(0, 1, 1))] {
+    for report in [
+        seen(1, Some(7)),
+        seen(2, None),
+        seen(1, Some(7)),
+        Report::Read(read(0, 1, 1)),
+    ] {
         s.report(report).unwrap();
     }
     let first = open(&mut s, at(1, 10 * MS));
-    assert_eq!(first.schemas.iter().map(|s| (s.id, s.fingerprint)).collect::<Vec<_>>(), [(1, Some(7)), (2, None)]);
+    assert_eq!(
+        first
+            .schemas
+            .iter()
+            .map(|s| (s.id, s.fingerprint))
+            .collect::<Vec<_>>(),
+        [(1, Some(7)), (2, None)]
+    );
     s.report(seen(2, None)).unwrap();
     s.report(Report::Read(read(0, 2, 2))).unwrap();
     assert_eq!(open(&mut s, at(2, 20 * MS)).schemas, []);
     let error = s.report(seen(2, Some(9))).unwrap_err();
-    assert!(error.to_string().contains("two answers for schema id 2\n  bound: unknown, now: 0000000000000009"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("two answers for schema id 2\n  bound: unknown, now: 0000000000000009"),
+        "{error}"
+    );
     // What a replay was told of counts as bound, too.
     let mut again = Sequencer::new(settings(Cuts::Clock { interval: MS }), vec![rules()]);
     again.replay(first, at(1, MS)).unwrap();

@@ -8,12 +8,22 @@ use crate::source::Topology;
 impl Sequencer {
     /// What a source looks like from outside. Partitions that are new start at the log's start.
     pub fn topology(&mut self, source: SourceId, topology: &Topology, now: Now) -> Result<()> {
-        let name = self.sources.get(&source).map_or_else(String::new, |s| s.name.clone());
+        let name = self
+            .sources
+            .get(&source)
+            .map_or_else(String::new, |s| s.name.clone());
         match self.topics.get(&source) {
             Some(known) if *known != topology.topic => {
-                return Err(Error::integrity(format!("the topic of source `{name}` was deleted and made again"))
-                    .detail(format!("the ledger binds topic id {known:?}, the broker has {:?}", topology.topic))
-                    .hint("offsets of the new topic mean other records: start afresh with an empty data directory"));
+                return Err(Error::integrity(format!(
+                    "the topic of source `{name}` was deleted and made again"
+                ))
+                .detail(format!(
+                    "the ledger binds topic id {known:?}, the broker has {:?}",
+                    topology.topic
+                ))
+                .hint(
+                    "offsets of the new topic mean other records: start afresh with an empty data directory",
+                ));
             }
             Some(_) => {}
             None => {
@@ -23,11 +33,20 @@ impl Sequencer {
         }
         let known = self.partitions.keys().filter(|id| id.source == source).count();
         if topology.partitions.len() < known {
-            return Err(Error::integrity(format!("the topic of source `{name}` has lost partitions"))
-                .detail(format!("the ledger binds {known}, the broker has {}", topology.partitions.len())));
+            return Err(
+                Error::integrity(format!("the topic of source `{name}` has lost partitions")).detail(
+                    format!(
+                        "the ledger binds {known}, the broker has {}",
+                        topology.partitions.len()
+                    ),
+                ),
+            );
         }
         for facts in &topology.partitions {
-            let id = PartitionId { source, partition: facts.partition };
+            let id = PartitionId {
+                source,
+                partition: facts.partition,
+            };
             match self.partitions.get(&id) {
                 None => self.assign(id, facts.start, now.mono),
                 Some(partition) if partition.read_to() < facts.start => {

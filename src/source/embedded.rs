@@ -55,12 +55,16 @@ impl EmbeddedBroker {
 
     /// Takes broker `number`, counted from 1, off the network.
     pub fn stop_broker(&self, number: u32) -> Result<()> {
-        Ok(self.cluster.broker_down(i32::try_from(number).unwrap_or(i32::MAX))?)
+        Ok(self
+            .cluster
+            .broker_down(i32::try_from(number).unwrap_or(i32::MAX))?)
     }
 
     /// Brings it back.
     pub fn resume_broker(&self, number: u32) -> Result<()> {
-        Ok(self.cluster.broker_up(i32::try_from(number).unwrap_or(i32::MAX))?)
+        Ok(self
+            .cluster
+            .broker_up(i32::try_from(number).unwrap_or(i32::MAX))?)
     }
 }
 
@@ -88,7 +92,11 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
-            let failure = format!("topic `{}`, partition {}: {error}", message.topic(), message.partition());
+            let failure = format!(
+                "topic `{}`, partition {}: {error}",
+                message.topic(),
+                message.partition()
+            );
             self.failure.lock().get_or_insert(failure);
         }
     }
@@ -120,7 +128,9 @@ impl Producer {
         payload: Option<&[u8]>,
     ) -> Result<()> {
         let number = i32::try_from(partition).map_err(|_| Error::request("no such partition"))?;
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(number).timestamp(timestamp.millis());
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic)
+            .partition(number)
+            .timestamp(timestamp.millis());
         record.key = key;
         record.payload = payload;
         loop {
@@ -158,7 +168,9 @@ impl Producer {
 
 /// Makes a topic on any Kafka; one that is there already is left as it is.
 pub async fn create_topic(bootstrap_servers: &str, name: &str, partitions: u32) -> Result<()> {
-    let refused = |why: String| Error::outside(format!("cannot make topic `{name}` at {bootstrap_servers}")).detail(why);
+    let refused = |why: String| {
+        Error::outside(format!("cannot make topic `{name}` at {bootstrap_servers}")).detail(why)
+    };
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap_servers)
         .create()
@@ -166,9 +178,14 @@ pub async fn create_topic(bootstrap_servers: &str, name: &str, partitions: u32) 
     let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
     let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
-    let made = admin.create_topics([&topic], &options).await.map_err(|error| refused(error.to_string()))?;
+    let made = admin
+        .create_topics([&topic], &options)
+        .await
+        .map_err(|error| refused(error.to_string()))?;
     match made.into_iter().next() {
-        Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(refused(code.to_string())),
+        Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {
+            Err(refused(code.to_string()))
+        }
         _ => Ok(()),
     }
 }

@@ -374,6 +374,8 @@ fn pace(told: &Receiver<EventTime>, waker: &Waker) {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
     use crate::position::SourceId;
     use proptest::prelude::*;
@@ -386,7 +388,7 @@ mod tests {
         mut go: impl FnMut(&mut dyn Reader<i64>, &mut Intake<i64>),
     ) -> Events {
         let opened = Source::open(source, &Environment::default()).unwrap();
-        let mut intake = Intake::new(SourceId(1), "numbers".into(), 1, Arc::new(opened.rules));
+        let mut intake = Intake::new(SourceId(1), "numbers".into(), 1, Rc::new(opened.rules));
         let mut reader = (opened.reader)(waker).unwrap();
         reader.assign(1, 0).unwrap();
         go(&mut *reader, &mut intake);

@@ -98,7 +98,11 @@ pub struct Topic<T> {
 
 impl<T> Topic<T> {
     fn new(name: Arc<str>, format: Format) -> Self {
-        Self { name, format, rules: TimeRules::default() }
+        Self {
+            name,
+            format,
+            rules: TimeRules::default(),
+        }
     }
 
     /// Takes the event time from the value. Without it an event's time is its record's timestamp.
@@ -127,14 +131,21 @@ impl<T> Topic<T> {
 
     /// The schema that Avro payloads are resolved to before `T` is made of them. Without it, the writer's.
     pub fn avro_schema(mut self, text: &str) -> Self {
-        self.format = Format::Avro { reader_schema: Some(text.to_owned()) };
+        self.format = Format::Avro {
+            reader_schema: Some(text.to_owned()),
+        };
         self
     }
 
     /// Rows by key: the last value of a key wins, a record without payload deletes. Keys are decoded from the records'
     /// keys, in the payloads' format unless another is named.
     pub fn keyed<K>(self) -> KeyedTopic<K, T> {
-        KeyedTopic { name: self.name, format: self.format, key_format: KeyFormat::AsValue, rows: PhantomData }
+        KeyedTopic {
+            name: self.name,
+            format: self.format,
+            key_format: KeyFormat::AsValue,
+            rows: PhantomData,
+        }
     }
 }
 
@@ -192,10 +203,16 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
             topic: topic.to_string(),
             description: describe(&topic),
             driver: Arc::new(KafkaDriver::new(topic.clone(), env.clone(), status.clone())),
-            rules: TimeRules { timed: false, ..TimeRules::default() },
+            rules: TimeRules {
+                timed: false,
+                ..TimeRules::default()
+            },
             reader: Box::new(move |waker: Waker| {
                 let key = decoders::of_keys::<K>(key_format, &format, &env, &waker)?;
-                let records = Keyed { key, value: decoders::of_values::<V>(&format, &env, &waker)? };
+                let records = Keyed {
+                    key,
+                    value: decoders::of_values::<V>(&format, &env, &waker)?,
+                };
                 Ok(Box::new(KafkaReader::new(topic, env, records, status, waker)))
             }),
         })

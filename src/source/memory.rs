@@ -205,12 +205,14 @@ impl<T: Event> Reader<T> for MemoryReader<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
     use crate::bridge::Waker;
     use crate::position::SourceId;
 
     fn intake<T>(rules: TimeRules<T>) -> Intake<T> {
-        Intake::new(SourceId(1), "memory".into(), 0, Arc::new(rules))
+        Intake::new(SourceId(1), "memory".into(), 0, Rc::new(rules))
     }
 
     #[test]

@@ -377,6 +377,10 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
             row.value = change.new;
             return false;
         }
+        if older.len() == older.capacity() {
+            // Most rows have one older version or two: room for four, as `push` makes at first, is most of a view's memory.
+            older.reserve_exact(older.len().max(1));
+        }
         older.push(Version {
             epoch: row.epoch,
             value: mem::replace(&mut row.value, change.new),

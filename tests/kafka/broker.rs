@@ -1,6 +1,7 @@
 //! A broker that dies in the midst of it and comes back, and a topic that never was.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use thalweg::Kind;
@@ -26,6 +27,10 @@ struct Reading {
 }
 
 impl Reading {
+    #[allow(
+        clippy::arc_with_non_send_sync,
+        reason = "an intake takes its rules so, and stays on one thread"
+    )]
     fn of(broker: &Broker, topic: &str, from: i64) -> Self {
         let env = Environment {
             kafka: broker.bootstrap(),
@@ -38,7 +43,7 @@ impl Reading {
             SourceId::of("numbers"),
             "numbers".into(),
             0,
-            Arc::new(opened.rules),
+            Rc::new(opened.rules),
         );
         let progress = Progress {
             position: from,
@@ -85,7 +90,6 @@ impl Reading {
         };
         eventually(what, look, state);
     }
-
 }
 
 fn numbers(broker: &Broker, topic: &str, numbers: std::ops::Range<u64>) {

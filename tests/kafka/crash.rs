@@ -166,6 +166,15 @@ impl Frozen {
     }
 }
 
+/// Lets it go, for a test that fails: nobody could wait for the process otherwise.
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: as above; of a thread that has ended it is an error without effect.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
+    }
+}
+
 /// Writes to all partitions, bit by bit, until it is told to stop.
 pub fn produce(topics: &Topics<'_>, stop: &AtomicBool) {
     let mut tills = [3, 7, 20, 60]

@@ -29,6 +29,9 @@ struct Payment {
     at_ms: i64,
 }
 
+/// Why a record can't be counted: the cause's code, and the schema id that it named.
+type Refusal = (&'static str, Option<u32>);
+
 /// Count, sum, greatest.
 type Aggregates = BTreeMap<(i64, i64), (u64, i128, i64)>;
 
@@ -112,7 +115,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// The schema's id and the datum, or the cause why not.
-    fn split<'b>(&self, bytes: &'b [u8]) -> Result<(u32, &'b [u8]), (&'static str, Option<u32>)> {
+    fn split<'b>(&self, bytes: &'b [u8]) -> Result<(u32, &'b [u8]), Refusal> {
         if bytes.is_empty() || (bytes[0] == 0 && bytes.len() < 5) {
             return Err(("wire_truncated", None));
         }
@@ -126,7 +129,7 @@ impl<'a> Oracle<'a> {
         Ok((id, &bytes[5..]))
     }
 
-    fn datum(&self, bytes: &[u8]) -> Result<(u32, Avro), (&'static str, Option<u32>)> {
+    fn datum(&self, bytes: &[u8]) -> Result<(u32, Avro), Refusal> {
         let (id, mut datum) = self.split(bytes)?;
         let reader = GenericDatumReader::builder(&self.parsed[&id])
             .build()
@@ -143,7 +146,7 @@ impl<'a> Oracle<'a> {
         self.add(
             view,
             json!({
-                "partition": record.partition, "offset": record.offset, "step": step, "topic": format!("topic `{topic}`"),
+                "partition": record.partition, "offset": record.offset, "step": step, "topic": topic,
                 "cause": cause.0, "schema": cause.1, "timestamp": record.ts_ms.map(|ms| ms * 1000),
                 "key": bytes(&record.key), "payload": bytes(&record.value),
             }),
@@ -170,11 +173,7 @@ impl<'a> Oracle<'a> {
         table
     }
 
-    #[expect(clippy::type_complexity, reason = "said once, here")]
-    fn merchant(
-        &self,
-        record: &Consumed,
-    ) -> Result<(i64, Option<(String, String)>), (&'static str, Option<u32>)> {
+    fn merchant(&self, record: &Consumed) -> Result<(i64, Option<(String, String)>), Refusal> {
         let key = record.key.as_ref().ok_or(("key_missing", None))?;
         let (id, key) = self.datum(key).map_err(|(_, schema)| ("key_invalid", schema))?;
         let key = match key {
@@ -191,7 +190,7 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    fn payment(&self, record: &Consumed) -> Result<Payment, (&'static str, Option<u32>)> {
+    fn payment(&self, record: &Consumed) -> Result<Payment, Refusal> {
         let payload = record.value.as_ref().ok_or(("payload_missing", None))?;
         let (id, value) = self.datum(payload)?;
         let number = |name: &str| match field(&value, name) {

@@ -1,6 +1,7 @@
 //! The Kafka source against a real broker: what librdkafka's mock cluster lacks. Transactions, the last stable offset,
 //! control records, retention, topics made anew.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -38,7 +39,7 @@ impl Rig {
         let (woken, wakes) = channel();
         let mut reader = (opened.reader)(Waker::new(move || woken.send(()).unwrap_or(()))).unwrap();
         reader.assign(0, from).unwrap();
-        let intake = Intake::new(SourceId(1), "numbers".into(), 0, Arc::new(TimeRules::default()));
+        let intake = Intake::new(SourceId(1), "numbers".into(), 0, Rc::new(TimeRules::default()));
         Self {
             reader,
             driver: opened.driver,

@@ -13,29 +13,45 @@ type Pair = (u32, u32);
 
 fn build(flow: Dataflow) {
     // A table takes edges back, so its rows do too; a stream only ever adds.
-    let edges = flow.table("edges", Kafka::topic("e").json::<Pair>().keyed::<u32>()).rows().map(|(_, edge)| edge);
+    let edges = flow
+        .table("edges", Kafka::topic("e").json::<Pair>().keyed::<u32>())
+        .rows()
+        .map(|(_, edge)| edge);
     let marks = flow.source("marks", Kafka::topic("m").json::<Pair>()).changes();
     let count = |rows: &Collection<Pair>, name: &str| {
         let step = format!("{name} counted");
-        rows.group_by(["a", "b"], |row| *row).aggregate(&step, |a| a.count()).view(name);
+        rows.group_by(["a", "b"], |row| *row)
+            .aggregate(&step, |a| a.count())
+            .view(name);
     };
 
     count(&edges, "edges_view");
     count(&marks, "marks_view");
     count(&edges.concat(&marks), "both");
     count(&edges.map(|(a, b)| (b, a)).filter(|(a, b)| a < b), "turned");
-    count(&edges.flat_map(|(a, b)| (a.min(b)..b).map(move |c| (a, c))), "spread");
+    count(
+        &edges.flat_map(|(a, b)| (a.min(b)..b).map(move |c| (a, c))),
+        "spread",
+    );
     let once = edges.distinct("once");
     count(&once, "once_view");
     count(&edges.concat(&once.negate()), "doubles");
     let marked = marks.map(|(a, _)| a);
     count(&edges.semijoin(&marked), "marked_view");
     count(&edges.antijoin(&marked), "unmarked");
-    count(&edges.map(|(a, b)| (b, a)).join(&edges, |_, a, c| (*a, *c)), "two_hops");
+    count(
+        &edges.map(|(a, b)| (b, a)).join(&edges, |_, a, c| (*a, *c)),
+        "two_hops",
+    );
     count(&edges.differential(|rows| rows.count_degrees()), "degrees");
     let reach = once.iterate("reach", |inner, reach| {
         let edges = inner.bring(&once);
-        reach.map(|(a, b)| (b, a)).join(&edges, |_, a, c| (*a, *c)).concat(&reach).concat(&edges).distinct("reached")
+        reach
+            .map(|(a, b)| (b, a))
+            .join(&edges, |_, a, c| (*a, *c))
+            .concat(&reach)
+            .concat(&edges)
+            .distinct("reached")
     });
     count(&reach, "reach_view");
 }
@@ -46,7 +62,9 @@ trait Degrees<'s> {
 }
 impl<'s> Degrees<'s> for differential_dataflow::VecCollection<'s, thalweg::Epoch, Pair, isize> {
     fn count_degrees(self) -> Self {
-        self.map(|(a, _)| a).count().map(|(a, n)| (a, u32::try_from(n).unwrap_or(u32::MAX)))
+        self.map(|(a, _)| a)
+            .count()
+            .map(|(a, n)| (a, u32::try_from(n).unwrap_or(u32::MAX)))
     }
 }
 
@@ -66,14 +84,23 @@ fn values<T: Clone>(log: &Log<T>, epoch: usize) -> Vec<T> {
 
 fn counted(rows: impl IntoIterator<Item = Pair>) -> Rows {
     let mut counts: BTreeMap<Pair, u64> = BTreeMap::new();
-    rows.into_iter().for_each(|row| *counts.entry(row).or_default() += 1);
-    counts.into_iter().map(|((a, b), n)| json!({ "a": a, "b": b, "value": n })).collect()
+    rows.into_iter()
+        .for_each(|row| *counts.entry(row).or_default() += 1);
+    counts
+        .into_iter()
+        .map(|((a, b), n)| json!({ "a": a, "b": b, "value": n }))
+        .collect()
 }
 
 fn closure(edges: &BTreeSet<Pair>) -> BTreeSet<Pair> {
     let mut reach = edges.clone();
     loop {
-        let further = reach.iter().flat_map(|(a, b)| edges.iter().filter(move |(c, _)| c == b).map(move |(_, d)| (*a, *d)));
+        let further = reach.iter().flat_map(|(a, b)| {
+            edges
+                .iter()
+                .filter(move |(c, _)| c == b)
+                .map(move |(_, d)| (*a, *d))
+        });
         let longer: BTreeSet<Pair> = further.chain(reach.iter().copied()).collect();
         if longer == reach {
             return reach;

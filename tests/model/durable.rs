@@ -65,17 +65,28 @@ fn settings(log: &MemoryLog, gate: &Arc<Gate>, workers: usize) -> Settings {
         workers,
         store: Store::Opened(Arc::new(move |claim| {
             let (ledger, recovered) = MemoryLedger::open(&log, claim)?;
-            Ok((Box::new(Gated { ledger, gate: gate.clone() }), recovered))
+            Ok((
+                Box::new(Gated {
+                    ledger,
+                    gate: gate.clone(),
+                }),
+                recovered,
+            ))
         })),
         // Epoch follows epoch, and none of them waits for another to be finished.
-        cuts: Cuts::Clock { interval: Duration::ZERO },
+        cuts: Cuts::Clock {
+            interval: Duration::ZERO,
+        },
         epochs_in_flight_max: usize::MAX,
         until_end: true,
         substitutes: Some(Arc::new(|| {
             let records = (0..RECORDS).map(|n| (EventTime(1), Ok(n))).collect();
             let memory = Memory::new(vec![records, Vec::new(), Vec::new()]);
             let opened = Source::<u32>::open(memory, &Environment::default()).expect("memory opens");
-            let substitute = Substitute { driver: opened.driver.clone(), opened: Box::new(opened) };
+            let substitute = Substitute {
+                driver: opened.driver.clone(),
+                opened: Box::new(opened),
+            };
             HashMap::from([("numbers".to_owned(), substitute)])
         })),
         ..Settings::default()
@@ -94,13 +105,21 @@ fn counted(seen: Sender<u32>) -> thalweg::Flow {
             let _nobody_listens_any_more = seen.send(n);
             n
         });
-        numbers.changes().group_by("all", |_| 0u32).aggregate("count", |a| a.count()).view("count_view");
+        numbers
+            .changes()
+            .group_by("all", |_| 0u32)
+            .aggregate("count", |a| a.count())
+            .view("count_view");
     })
 }
 
 /// Waits until the last record has passed the first step. The time-out only ends a test that has failed.
 fn wait_for_the_last(seen: &Receiver<u32>) {
-    while seen.recv_timeout(Duration::from_secs(60)).expect("the records flow") != RECORDS - 1 {}
+    while seen
+        .recv_timeout(Duration::from_secs(60))
+        .expect("the records flow")
+        != RECORDS - 1
+    {}
 }
 
 #[test]
@@ -115,9 +134,17 @@ fn no_epoch_is_closed_before_its_binding_is_durable() {
         let views = service.join().unwrap();
         assert_eq!(closed, None, "closed while no write had returned");
         let moment = views.closed().expect("all is closed in the end");
-        let rows = views.get("count_view").unwrap().rows(&Default::default(), &moment).unwrap().rows;
+        let rows = views
+            .get("count_view")
+            .unwrap()
+            .rows(&Default::default(), &moment)
+            .unwrap()
+            .rows;
         assert_eq!(rows.len(), 1);
-        assert_eq!(moment.positions.iter().map(|(_, offset)| *offset).sum::<i64>(), i64::from(RECORDS));
+        assert_eq!(
+            moment.positions.iter().map(|(_, offset)| *offset).sum::<i64>(),
+            i64::from(RECORDS)
+        );
         // Were an epoch let go early, those after it would have given it the time to be closed in.
         let epochs = log.bindings().len();
         assert!(epochs >= 50, "{epochs} epochs");

@@ -60,14 +60,26 @@ pub fn logs<S: std::fmt::Debug + Clone + 'static, T: std::fmt::Debug + Clone + '
         prop::collection::vec((records, idle), EPOCHS).prop_map(move |epochs| {
             let step = |(n, (records, idle)): (usize, (Vec<(u32, Option<S>)>, Vec<bool>))| {
                 let brings = |p: u32| records.iter().any(|(partition, _)| *partition == p);
-                let idle = (0u32..).zip(idle).filter(|(p, idle)| *idle && !brings(*p)).map(|(p, _)| p).collect();
+                let idle = (0u32..)
+                    .zip(idle)
+                    .filter(|(p, idle)| *idle && !brings(*p))
+                    .map(|(p, _)| p)
+                    .collect();
                 let records = records.iter().map(|(partition, seed)| {
-                    let given = seed.clone().map_or(Given::Undecodable, |seed| Given::Value(value(n, seed)));
+                    let given = seed
+                        .clone()
+                        .map_or(Given::Undecodable, |seed| Given::Value(value(n, seed)));
                     (*partition, given)
                 });
-                Step { records: records.collect(), idle }
+                Step {
+                    records: records.collect(),
+                    idle,
+                }
             };
-            Log { partitions, epochs: epochs.into_iter().enumerate().map(step).collect() }
+            Log {
+                partitions,
+                epochs: epochs.into_iter().enumerate().map(step).collect(),
+            }
         })
     })
 }
@@ -89,7 +101,9 @@ impl<T: Event> Log<T> {
         }
         for (i, (partition, given)) in self.epochs[n].records.iter().enumerate() {
             match given {
-                Given::Value(value) => test.feed_at(source, *partition, [(EventTime(stamp(i)), value.clone())]),
+                Given::Value(value) => {
+                    test.feed_at(source, *partition, [(EventTime(stamp(i)), value.clone())])
+                }
                 Given::Undecodable => test.feed_dead::<T>(source, *partition, Cause::JsonSyntax),
             };
         }
@@ -144,19 +158,38 @@ pub fn read<T: Clone>(log: &Log<T>, lateness_us: i64, time: impl Fn(&T) -> i64) 
         for partition in 0..log.partitions {
             for (_, given) in step.records.iter().filter(|(p, _)| *p == partition) {
                 let offset = records.iter().filter(|r| r.partition == partition).count() as i64;
-                let time = if let Given::Value(value) = given { time(value) } else { 0 };
-                records.push(Seen { epoch, partition, offset, given: given.clone(), time, horizon: i64::MIN });
+                let time = if let Given::Value(value) = given {
+                    time(value)
+                } else {
+                    0
+                };
+                records.push(Seen {
+                    epoch,
+                    partition,
+                    offset,
+                    given: given.clone(),
+                    time,
+                    horizon: i64::MIN,
+                });
             }
         }
     }
     // A partition's own watermark: its highest valid event time less the lateness, over the records that `of` picks.
     let own = |partition: u32, of: &dyn Fn(&Seen<T>) -> bool| {
-        let times = records.iter().filter(|r| r.partition == partition && r.value().is_some() && of(r));
+        let times = records
+            .iter()
+            .filter(|r| r.partition == partition && r.value().is_some() && of(r));
         times.map(|r| r.time - lateness_us).max().unwrap_or(i64::MIN)
     };
     let idle = |partition: u32, epoch: usize| {
-        let marked = (0..=epoch).rev().find(|n| log.epochs[*n].idle.contains(&partition));
-        let timed = |n: usize| records.iter().any(|r| r.epoch == n && r.partition == partition && r.value().is_some());
+        let marked = (0..=epoch)
+            .rev()
+            .find(|n| log.epochs[*n].idle.contains(&partition));
+        let timed = |n: usize| {
+            records
+                .iter()
+                .any(|r| r.epoch == n && r.partition == partition && r.value().is_some())
+        };
         marked.is_some_and(|marked| !(marked + 1..=epoch).any(timed))
     };
     let mut watermarks: Vec<i64> = Vec::new();
@@ -167,7 +200,10 @@ pub fn read<T: Clone>(log: &Log<T>, lateness_us: i64, time: impl Fn(&T) -> i64) 
         watermarks.push(low.map_or(before, |low| low.max(before)));
     }
     let horizon = |record: &Seen<T>| {
-        let floor = record.epoch.checked_sub(1).map_or(i64::MIN, |before| watermarks[before]);
+        let floor = record
+            .epoch
+            .checked_sub(1)
+            .map_or(i64::MIN, |before| watermarks[before]);
         own(record.partition, &|r| r.offset < record.offset).max(floor)
     };
     let horizons: Vec<i64> = records.iter().map(horizon).collect();
@@ -192,7 +228,16 @@ pub fn runs() -> impl Strategy<Value = [Run; 2]> {
     let batch = || prop_oneof![Just(1usize), Just(2), Just(4096)];
     (1usize..=3, 1usize..=2, batch(), batch()).prop_map(|(first, more, a, b)| {
         let second = (first - 1 + more) % 3 + 1;
-        [Run { workers: first, batch_max: a }, Run { workers: second, batch_max: b }]
+        [
+            Run {
+                workers: first,
+                batch_max: a,
+            },
+            Run {
+                workers: second,
+                batch_max: b,
+            },
+        ]
     })
 }
 
@@ -206,8 +251,10 @@ pub fn check(
 ) -> Result<(), TestCaseError> {
     // By way of text, as the engine's rows come: floats read from text may differ from those they were written from.
     let text = |rows: &Rows| rows.iter().map(|row| parse(&row.to_string())).collect();
-    let expected: BTreeMap<&str, Vec<Rows>> =
-        expected.iter().map(|(view, epochs)| (*view, epochs.iter().map(text).collect())).collect();
+    let expected: BTreeMap<&str, Vec<Rows>> = expected
+        .iter()
+        .map(|(view, epochs)| (*view, epochs.iter().map(text).collect()))
+        .collect();
     let mut first: Option<Vec<Option<u64>>> = None;
     for how in runs {
         let mut test = Harness::of(flow.clone());
@@ -217,16 +264,29 @@ pub fn check(
             feed(&mut test, n);
             epochs.push(test.epoch());
         }
-        let run = test.run().map_err(|error| TestCaseError::fail(format!("{how:?}: {error}")))?;
+        let run = test
+            .run()
+            .map_err(|error| TestCaseError::fail(format!("{how:?}: {error}")))?;
         for (view, expected) in &expected {
             for (n, epoch) in epochs.iter().enumerate() {
-                let rows = run.json(view, *epoch).map_err(|error| TestCaseError::fail(format!("{view}: {error}")))?;
+                let rows = run
+                    .json(view, *epoch)
+                    .map_err(|error| TestCaseError::fail(format!("{view}: {error}")))?;
                 let rows: Rows = rows.iter().map(|row| project(view, parse(row))).collect();
-                prop_assert_eq!(&rows, &expected[n], "view {} at epoch {} of {:?}", view, epoch, how);
+                prop_assert_eq!(
+                    &rows,
+                    &expected[n],
+                    "view {} at epoch {} of {:?}",
+                    view,
+                    epoch,
+                    how
+                );
             }
         }
         let names = run.views().names();
-        let hashes = names.iter().flat_map(|view| epochs.iter().map(|epoch| run.hash(view, *epoch)));
+        let hashes = names
+            .iter()
+            .flat_map(|view| epochs.iter().map(|epoch| run.hash(view, *epoch)));
         let hashes: Vec<Option<u64>> = hashes.collect();
         prop_assert!(hashes.iter().all(Option::is_some));
         match &first {
@@ -244,8 +304,17 @@ fn parse(text: &str) -> Value {
 /// The usual settings: few cases, as each runs the engine; `PROPTEST_CASES` asks for more.
 pub fn config() -> ProptestConfig {
     let default = ProptestConfig::default();
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 32 };
-    ProptestConfig { cases, max_shrink_iters: 300, failure_persistence: None, ..default }
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() {
+        default.cases
+    } else {
+        32
+    };
+    ProptestConfig {
+        cases,
+        max_shrink_iters: 300,
+        failure_persistence: None,
+        ..default
+    }
 }
 
 /// An event time as views write it.

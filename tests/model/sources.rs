@@ -5,12 +5,16 @@ use thalweg::testing::Harness;
 
 fn build(flow: Dataflow) {
     let stream = |name: &str, us: u64| {
-        let source = Kafka::topic(name).json::<(u32, i64)>().event_time(|e| EventTime(e.1));
+        let source = Kafka::topic(name)
+            .json::<(u32, i64)>()
+            .event_time(|e| EventTime(e.1));
         flow.source(name, source.lateness(Duration::from_micros(us)))
     };
     let (near, far) = (stream("near", 1), stream("far", 100));
     let count = |rows: &Collection<(u32, i64)>, name: &str| {
-        rows.group_by("key", |row| row.0).aggregate(&format!("{name} counted"), |a| a.count()).view(name);
+        rows.group_by("key", |row| row.0)
+            .aggregate(&format!("{name} counted"), |a| a.count())
+            .view(name);
     };
     let (a, b) = (near.changes(), far.changes());
     count(&a, "near_view");
@@ -18,14 +22,20 @@ fn build(flow: Dataflow) {
     count(&a.join(&b, |key, x, _| (*key, *x)), "join");
     count(&a.semijoin(&b.map(|row| row.0)), "semijoin");
     count(&a.antijoin(&b.map(|row| row.0)), "antijoin");
-    count(&a.iterate("loop", |inner, rows| rows.concat(&inner.bring(&b)).distinct("once")), "brought");
+    count(
+        &a.iterate("loop", |inner, rows| {
+            rows.concat(&inner.bring(&b)).distinct("once")
+        }),
+        "brought",
+    );
     count(&near.merge(&far).changes().map(|row| row), "merged");
 }
 
 #[test]
 fn a_views_watermark_is_the_least_of_its_sources() {
     let mut test = Harness::of(dataflow("sources", build));
-    test.feed("near", 0, [(1u32, 1_000i64)]).feed("far", 0, [(1u32, 1_000i64)]);
+    test.feed("near", 0, [(1u32, 1_000i64)])
+        .feed("far", 0, [(1u32, 1_000i64)]);
     let epoch = test.epoch();
     let run = test.run().unwrap();
     let moment = run.moment(epoch).unwrap();

@@ -43,26 +43,64 @@ impl Aggregate<(u32, User)> for Second {
 }
 
 fn build(flow: Dataflow) {
-    let users = flow.table("users", Kafka::topic("u").json::<User>().keyed::<u32>()).key_named("user");
+    let users = flow
+        .table("users", Kafka::topic("u").json::<User>().keyed::<u32>())
+        .key_named("user");
     let cities = flow.table("cities", Kafka::topic("c").json::<City>().keyed::<u32>());
     users.view("users_view");
-    users.map(|key, user| user.age + i64::from(*key)).filter(|_, age| *age > 3).view("older");
-    users.filter_map(|key, user| (user.city != *key).then_some(user.age)).view("elsewhere");
-    users.join("same", &cities, |_, user, city| (user.age, city.name.clone())).view("same_view");
-    users.left_join("same_left", &cities, |_, user, city| (user.age, city.map(|c| c.name.clone()))).view("same_left_view");
-    let home = users.join_on("home", &cities, |_, user| user.city, |_, user, city| (user.age, city.name.clone()));
+    users
+        .map(|key, user| user.age + i64::from(*key))
+        .filter(|_, age| *age > 3)
+        .view("older");
+    users
+        .filter_map(|key, user| (user.city != *key).then_some(user.age))
+        .view("elsewhere");
+    users
+        .join("same", &cities, |_, user, city| (user.age, city.name.clone()))
+        .view("same_view");
+    users
+        .left_join("same_left", &cities, |_, user, city| {
+            (user.age, city.map(|c| c.name.clone()))
+        })
+        .view("same_left_view");
+    let home = users.join_on(
+        "home",
+        &cities,
+        |_, user| user.city,
+        |_, user, city| (user.age, city.name.clone()),
+    );
     home.view("home_view");
-    let home_left =
-        users.left_join_on("home_left", &cities, |_, u| u.city, |_, u, city| (u.age, city.map(|c| c.name.clone())));
+    let home_left = users.left_join_on(
+        "home_left",
+        &cities,
+        |_, u| u.city,
+        |_, u, city| (u.age, city.map(|c| c.name.clone())),
+    );
     home_left.view("home_left_view");
-    home.group_by("name", |_, (_, name)| name.clone()).aggregate("names", |a| a.count()).view("names_view");
+    home.group_by("name", |_, (_, name)| name.clone())
+        .aggregate("names", |a| a.count())
+        .view("names_view");
     users
         .group_by("city", |_, user| user.city)
-        .aggregate("undone", |a| (a.count(), a.sum(|(_, u)| u.age), a.avg(|(_, u)| u.age), a.sum(|(_, u)| u.height)))
+        .aggregate("undone", |a| {
+            (
+                a.count(),
+                a.sum(|(_, u)| u.age),
+                a.avg(|(_, u)| u.age),
+                a.sum(|(_, u)| u.height),
+            )
+        })
         .view("undone_view");
     users
         .group_by("city", |_, user| user.city)
-        .aggregate("refolded", |a| (a.min(|(_, u)| u.age), a.max(|(_, u)| (u.age, u.height)), Second, a.count()))
+        .aggregate("refolded", |a| {
+            (
+                a.min(|(_, u)| u.age),
+                a.max(|(_, u)| (u.age, u.height)),
+                Second,
+                a.count(),
+            )
+        })
         .view("refolded_view");
 }
 
@@ -89,11 +127,18 @@ fn undecodable<T>(log: &Log<T>, epoch: usize) -> Rows {
     for partition in 0..log.partitions {
         let of = |(n, step): (usize, &super::log::Step<T>)| {
             let own = step.records.iter().filter(|(p, _)| *p == partition);
-            own.map(|(_, given)| (n, matches!(given, Given::Undecodable))).collect::<Vec<_>>()
+            own.map(|(_, given)| (n, matches!(given, Given::Undecodable)))
+                .collect::<Vec<_>>()
         };
         let records = log.epochs.iter().enumerate().flat_map(of);
-        let dead = (0i64..).zip(records).filter(|(_, (n, dead))| *dead && *n <= epoch);
-        rows.extend(dead.map(|(offset, _)| json!({ "partition": partition, "offset": offset, "cause": "json_syntax" })));
+        let dead = (0i64..)
+            .zip(records)
+            .filter(|(_, (n, dead))| *dead && *n <= epoch);
+        rows.extend(
+            dead.map(
+                |(offset, _)| json!({ "partition": partition, "offset": offset, "cause": "json_syntax" }),
+            ),
+        );
     }
     rows
 }

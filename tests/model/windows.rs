@@ -49,13 +49,20 @@ impl Assign for Overlapping {
     fn windows(&self, at: EventTime, out: &mut Vec<Window>) {
         let mut start = at.micros().div_euclid(self.every_us) * self.every_us;
         while start + self.size_us > at.micros() {
-            out.push(Window { start: EventTime(start), end: EventTime(start + self.size_us) });
+            out.push(Window {
+                start: EventTime(start),
+                end: EventTime(start + self.size_us),
+            });
             start -= self.every_us;
         }
     }
     fn layout(&self) -> Layout {
         let us = |us: i64| Duration::from_micros(us.unsigned_abs());
-        Layout::Aligned { size: us(self.size_us), every: us(self.every_us), offset: Duration::ZERO }
+        Layout::Aligned {
+            size: us(self.size_us),
+            every: us(self.every_us),
+            offset: Duration::ZERO,
+        }
     }
 }
 
@@ -63,7 +70,9 @@ const S: i64 = 1_000_000;
 const LATENESS: i64 = 3 * S;
 
 fn source<'s>(flow: Dataflow<'s>, name: &str) -> Stream<'s, Item> {
-    let items = Kafka::topic(name).json::<Item>().event_time(|i| EventTime::from_millis(i.at_ms));
+    let items = Kafka::topic(name)
+        .json::<Item>()
+        .event_time(|i| EventTime::from_millis(i.at_ms));
     flow.source(name, items.lateness(Duration::from_micros(LATENESS as u64)))
 }
 
@@ -75,24 +84,48 @@ fn build(flow: Dataflow) {
         .window("main", Tumbling::of(Duration::from_secs(10)))
         .keep(Duration::from_secs(7))
         .aggregate(|a| {
-            let n = (a.count(), a.sum(|i| i.n), a.min(|i| i.n), a.max(|i| i.n), a.avg(|i| i.n));
+            let n = (
+                a.count(),
+                a.sum(|i| i.n),
+                a.min(|i| i.n),
+                a.max(|i| i.n),
+                a.avg(|i| i.n),
+            );
             (n.0, n.1, n.2, n.3, n.4, a.sum(|i| i.x), a.avg(|i| i.x), AnyOf)
         });
-    main.view_with("main_view", |v| v.fields(["count", "sum", "min", "max", "avg", "sum_x", "avg_x", "any"]));
-    main.join("named", &names, |_, value, name| (value.0, *name)).view("named_view");
-    main.left_join("perhaps", &names, |_, value, name| (value.0, name.copied())).view("perhaps_view");
+    main.view_with("main_view", |v| {
+        v.fields(["count", "sum", "min", "max", "avg", "sum_x", "avg_x", "any"])
+    });
+    main.join("named", &names, |_, value, name| (value.0, *name))
+        .view("named_view");
+    main.left_join("perhaps", &names, |_, value, name| (value.0, name.copied()))
+        .view("perhaps_view");
     items
         .filter(|i| i.n % 2 == 0)
         .map(|i| Item { n: i.n / 2, ..i })
         .key_by(["key", "sign"], |i| (i.key, i.n.signum()))
-        .window("overlapping", Overlapping { size_us: 10 * S, every_us: 4 * S })
+        .window(
+            "overlapping",
+            Overlapping {
+                size_us: 10 * S,
+                every_us: 4 * S,
+            },
+        )
         .keep(Duration::ZERO)
         .aggregate(|a| a.sum(|i| i.n))
         .view("overlapping_view");
     items
-        .flat_map(|i| (0..i.key).map(move |part| Item { key: part, ..i.clone() }))
+        .flat_map(|i| {
+            (0..i.key).map(move |part| Item {
+                key: part,
+                ..i.clone()
+            })
+        })
         .key_by("part", |i| i.key)
-        .window("parts", Tumbling::of(Duration::from_secs(5)).offset(Duration::from_secs(7)))
+        .window(
+            "parts",
+            Tumbling::of(Duration::from_secs(5)).offset(Duration::from_secs(7)),
+        )
         .aggregate(|a| a.count())
         .view("parts_view");
     items
@@ -106,15 +139,29 @@ fn build(flow: Dataflow) {
 }
 
 fn items() -> impl Strategy<Value = Log<Item>> {
-    let x = prop::sample::select(vec![0.1, 0.2, -0.3, 1e16, -1e16, 1e300, -1e300, 5e-324, -0.0, 0.1 + 0.2]);
+    let x = prop::sample::select(vec![
+        0.1,
+        0.2,
+        -0.3,
+        1e16,
+        -1e16,
+        1e300,
+        -1e300,
+        5e-324,
+        -0.0,
+        0.1 + 0.2,
+    ]);
     // Mostly within the lateness around a time that moves with the epochs; sometimes far off; seldom impossible.
     let at_ms = prop_oneof![
         8 => -4_000i64..4_000,
         2 => -25_000i64..25_000,
         1 => prop::sample::select(vec![0, -1, 6_000, i64::MAX / 2])
     ];
-    logs((0u32..3, -5i64..=5, x, at_ms), |epoch, (key, n, x, at_ms)| {
-        Item { key, n, x, at_ms: at_ms.saturating_add(30_000 + 6_000 * epoch as i64) }
+    logs((0u32..3, -5i64..=5, x, at_ms), |epoch, (key, n, x, at_ms)| Item {
+        key,
+        n,
+        x,
+        at_ms: at_ms.saturating_add(30_000 + 6_000 * epoch as i64),
     })
 }
 
@@ -140,7 +187,10 @@ impl Windowing<'_> {
         // From far before to far after: no cleverness.
         let first = time.div_euclid(self.every) - self.size / self.every - 2;
         let starts = (first..first + 2 * (self.size / self.every) + 5).map(|i| i * self.every + self.offset);
-        starts.map(|start| (start, start + self.size)).filter(|w| w.0 <= time && time < w.1).collect()
+        starts
+            .map(|start| (start, start + self.size))
+            .filter(|w| w.0 <= time && time < w.1)
+            .collect()
     }
 
     fn groups<K: Ord>(&self, epoch: usize, key: impl Fn(&Item) -> K) -> BTreeMap<(K, i64, i64), Vec<&Item>> {
@@ -156,7 +206,11 @@ impl Windowing<'_> {
     }
 
     fn late(&self) -> Vec<Given<'_>> {
-        let late = |(record, _): &&Given| self.windows(record.time).iter().all(|(_, end)| *end <= record.horizon);
+        let late = |(record, _): &&Given| {
+            self.windows(record.time)
+                .iter()
+                .all(|(_, end)| *end <= record.horizon)
+        };
         self.given.iter().filter(late).cloned().collect()
     }
 }
@@ -183,7 +237,9 @@ fn exact_sum(values: &[f64]) -> f64 {
         kept.push(x);
         partials = kept;
     }
-    let Some(mut total) = partials.pop() else { return 0.0 };
+    let Some(mut total) = partials.pop() else {
+        return 0.0;
+    };
     let mut rest = 0.0;
     while let Some(next) = partials.pop() {
         let sum = total + next;
@@ -193,47 +249,57 @@ fn exact_sum(values: &[f64]) -> f64 {
             break;
         }
     }
-    if let Some(next) = partials.last() {
-        if (rest < 0.0 && *next < 0.0) || (rest > 0.0 && *next > 0.0) {
-            let doubled = rest * 2.0;
-            let sum = total + doubled;
-            if doubled == sum - total {
-                total = sum;
-            }
+    let same_sign = |next: &f64| (rest < 0.0 && *next < 0.0) || (rest > 0.0 && *next > 0.0);
+    if partials.last().is_some_and(same_sign) {
+        let doubled = rest * 2.0;
+        let sum = total + doubled;
+        if doubled == sum - total {
+            total = sum;
         }
     }
     total + 0.0
 }
 
 fn main_rows(main: &Windowing, epoch: usize) -> Rows {
-    let names = ["key", "window_start", "window_end", "count", "sum", "min", "max", "avg", "sum_x", "avg_x", "any"];
-    let rows = main.groups(epoch, |i| i.key).into_iter().map(|((key, start, end), items)| {
-        let (count, sum) = (items.len(), items.iter().map(|i| i.n).sum::<i64>());
-        let sum_x = exact_sum(&items.iter().map(|i| i.x).collect::<Vec<_>>());
-        let values = vec![
-            json!(key),
-            json!(instant(start)),
-            json!(instant(end)),
-            json!(count),
-            json!(sum),
-            json!(items.iter().map(|i| i.n).min()),
-            json!(items.iter().map(|i| i.n).max()),
-            json!(sum as f64 / count as f64),
-            json!(sum_x),
-            json!(sum_x / count as f64 + 0.0),
-            json!(items.iter().fold(0u64, |any, i| any | 1 << (i.n + 5))),
-        ];
-        row(&names, values)
-    });
+    let names = [
+        "key",
+        "window_start",
+        "window_end",
+        "count",
+        "sum",
+        "min",
+        "max",
+        "avg",
+        "sum_x",
+        "avg_x",
+        "any",
+    ];
+    let rows = main
+        .groups(epoch, |i| i.key)
+        .into_iter()
+        .map(|((key, start, end), items)| {
+            let (count, sum) = (items.len(), items.iter().map(|i| i.n).sum::<i64>());
+            let sum_x = exact_sum(&items.iter().map(|i| i.x).collect::<Vec<_>>());
+            let values = vec![
+                json!(key),
+                json!(instant(start)),
+                json!(instant(end)),
+                json!(count),
+                json!(sum),
+                json!(items.iter().map(|i| i.n).min()),
+                json!(items.iter().map(|i| i.n).max()),
+                json!(sum as f64 / count as f64),
+                json!(sum_x),
+                json!(sum_x / count as f64 + 0.0),
+                json!(items.iter().fold(0u64, |any, i| any | 1 << (i.n + 5))),
+            ];
+            row(&names, values)
+        });
     rows.collect()
 }
 
 /// What was turned down by a source and by window steps, by the key of the view: the least payload of a record's.
-fn letters(
-    reading: &Reading<Item>,
-    epoch: usize,
-    late: &[(&str, Vec<Given<'_>>)],
-) -> Rows {
+fn letters(reading: &Reading<Item>, epoch: usize, late: &[(&str, Vec<Given<'_>>)]) -> Rows {
     let mut rows: BTreeMap<(u32, i64, &str), (&str, String, Option<Vec<u8>>)> = BTreeMap::new();
     for record in reading.records.iter().filter(|record| record.epoch <= epoch) {
         if let Some(cause) = record.cause() {
@@ -241,7 +307,10 @@ fn letters(
                 super::log::Given::Value(item) => serde_json::to_vec(item).ok(),
                 super::log::Given::Undecodable => None,
             };
-            rows.insert((record.partition, record.offset, "source"), (cause, instant(0), payload));
+            rows.insert(
+                (record.partition, record.offset, "source"),
+                (cause, instant(0), payload),
+            );
         }
     }
     for (step, late) in late {
@@ -360,6 +429,11 @@ proptest! {
 
 #[test]
 fn an_aggregate_of_ones_own_permutes() {
-    let item = |n| Item { key: 0, n, x: 0.0, at_ms: 0 };
+    let item = |n| Item {
+        key: 0,
+        n,
+        x: 0.0,
+        at_ms: 0,
+    };
     permutes(&AnyOf, &[item(3), item(-2), item(5), item(3)]).unwrap();
 }

@@ -25,7 +25,7 @@ fn start(address: &str) -> crate::Result<Server> {
 }
 
 /// Sends bytes as they are and reads until the server closes.
-async fn raw(server: &Server, bytes: &[u8]) -> String {
+pub(super) async fn raw(server: &Server, bytes: &[u8]) -> String {
     let (address, bytes) = (server.address(), bytes.to_vec());
     let exchange = move || {
         let mut stream = TcpStream::connect(address).unwrap();

@@ -49,7 +49,8 @@ fn avro<T: DeserializeOwned + 'static>(
     waker: &Waker,
 ) -> Result<Avro<T>> {
     let registry = environment.registry.clone().ok_or_else(|| {
-        Error::definition("a topic holds Avro, and no schema registry is set").hint("--registry URL names one")
+        Error::definition("a topic holds Avro, and no schema registry is set")
+            .hint("--registry URL names one")
     })?;
     Avro::new(registry, reader_schema, waker.clone())
 }

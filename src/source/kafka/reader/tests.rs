@@ -16,7 +16,7 @@ use crate::source::{Driver, Opened, Source, TimeRules, UpsertSource};
 use crate::time::EventTime;
 
 fn intake<T>() -> Intake<T> {
-    Intake::new(SourceId(1), "orders".into(), 0, Arc::new(TimeRules::default()))
+    Intake::new(SourceId(1), "orders".into(), 0, Rc::new(TimeRules::default()))
 }
 
 fn taken<T>(intake: &mut Intake<T>) -> Vec<(Offset, T)> {

@@ -1,0 +1,129 @@
+//! One partition as its reader's worker knows it: what was read and waits to be released.
+
+use std::collections::VecDeque;
+
+use crate::clock;
+use crate::metrics::PartitionMetrics;
+use crate::position::Offset;
+use crate::record::Timed;
+use crate::sequencer::message::ReadTo;
+use crate::source::{DeadLetter, Intake, Progress};
+use crate::time::EventTime;
+
+/// The records of one read of one partition.
+pub(super) struct Chunk<T> {
+    pub(super) hi: Offset,
+    pub(super) events: Vec<Timed<T>>,
+    pub(super) dead: Vec<DeadLetter>,
+    pub(super) bytes: usize,
+    pub(super) oldest: EventTime,
+    /// Counts of the partition as of `hi`.
+    pub(super) records: u64,
+    pub(super) hash: u64,
+}
+
+pub(super) struct Partition<T> {
+    pub(super) intake: Intake<T>,
+    pub(super) chunks: VecDeque<Chunk<T>>,
+    /// Read up to here.
+    pub(super) position: Offset,
+    pub(super) reported: (Offset, bool),
+    pub(super) more: bool,
+    pub(super) at_end: bool,
+    /// Ranges that an earlier run bound and that are still to be read: (hi, limit).
+    pub(super) bound: VecDeque<(Offset, EventTime)>,
+    /// As of the last release: counts, and the watermark of the partition.
+    pub(super) released: (u64, u64),
+    pub(super) watermark: EventTime,
+    pub(super) metrics: PartitionMetrics,
+    /// Whether the metrics show a lag.
+    pub(super) lags: bool,
+    /// Whether it waits for others that are behind in event time.
+    pub(super) paused: bool,
+}
+
+/// What one read brought.
+pub(super) struct Held {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+    /// Whether one of them had a valid event time.
+    pub(super) timed: bool,
+}
+
+impl<T> Partition<T> {
+    /// Keeps what was read as a chunk.
+    pub(super) fn keep(
+        &mut self,
+        progress: Progress,
+        until: Offset,
+        before: u64,
+        spare: &mut Vec<Vec<Timed<T>>>,
+    ) -> Held {
+        self.position = self.position.max(progress.position.min(until));
+        self.at_end = progress.at_end;
+        self.more = progress.more;
+        let mut held = Held {
+            records: 0,
+            bytes: 0,
+            timed: false,
+        };
+        if self.intake.records == before {
+            if self.at_end && std::mem::take(&mut self.lags) {
+                self.metrics.lag_seconds.set(0.0);
+            }
+        } else {
+            let (bytes, oldest) = (self.intake.bytes, self.intake.oldest);
+            self.metrics
+                .records
+                .inc_by(self.intake.records.wrapping_sub(before));
+            self.metrics.bytes.inc_by(bytes as u64);
+            let age_us = if self.at_end {
+                0
+            } else {
+                clock::now().micros().saturating_sub(oldest.micros()).max(0)
+            };
+            self.metrics.lag_seconds.set(age_us as f64 / 1e6);
+            self.lags = age_us > 0;
+            let (events, dead) = self.intake.take(spare.pop().unwrap_or_default());
+            held = Held {
+                records: events.len() + dead.len(),
+                bytes,
+                timed: !events.is_empty(),
+            };
+            let (records, hash) = (self.intake.records, self.intake.hash);
+            self.chunks.push_back(Chunk {
+                hi: self.position,
+                events,
+                dead,
+                bytes,
+                oldest,
+                records,
+                hash,
+            });
+        }
+        if self.bound.front().is_some_and(|(hi, _)| self.position >= *hi) {
+            self.bound.pop_front();
+            self.more = true;
+        }
+        held
+    }
+
+    /// What the sequencer has to hear, if anything changed.
+    pub(super) fn report(&mut self, timed: bool) -> Option<ReadTo> {
+        let now = (self.position, self.at_end);
+        if self.reported == now {
+            return None;
+        }
+        self.reported = now;
+        Some(ReadTo {
+            id: self.intake.id(),
+            hi: self.position,
+            records: self.intake.records,
+            hash: self.intake.hash,
+            timed,
+            event_time_max: self.intake.event_time_max,
+            limit: self.intake.limit,
+            at_end: self.at_end,
+        })
+    }
+}

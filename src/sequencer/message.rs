@@ -1,0 +1,69 @@
+//! What readers and the sequencer say to each other.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::position::{EpochBinding, Offset, PartitionId, SchemaSeen, SourceId};
+use crate::time::{Epoch, EventTime};
+
+/// How far a reader has read one partition. The counts go up from the reader's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadTo {
+    /// The partition.
+    pub id: PartitionId,
+    /// The next offset to read.
+    pub hi: Offset,
+    /// Records read since the reader's start, wrapping.
+    pub records: u64,
+    /// Sum of their hashes, wrapping.
+    pub hash: u64,
+    /// Whether a record since the report before had a valid event time.
+    pub timed: bool,
+    /// Highest valid event time of the partition.
+    pub event_time_max: EventTime,
+    /// The far-future limit they were judged by.
+    pub limit: EventTime,
+    /// Whether the log held no more to read.
+    pub at_end: bool,
+}
+
+/// What a reader tells the sequencer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// How far it has read a partition.
+    Read(ReadTo),
+    /// A schema id that it met. Comes before the report of the first records that it was used for.
+    Schema(SchemaSeen),
+}
+
+/// What the sequencer tells every worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// `worker` starts reading a partition at `from`.
+    Assign {
+        /// The partition.
+        id: PartitionId,
+        /// The worker that reads it.
+        worker: usize,
+        /// Where it begins.
+        from: Offset,
+    },
+    /// Event times of this source beyond the limit are refused from here on.
+    Limit(SourceId, EventTime),
+    /// The lowest event time among this source's partitions that have more to read: nobody runs far ahead of it.
+    Pace(SourceId, EventTime),
+    /// An epoch is bound. `replay`: it was bound by an earlier run, so its records are still to be read.
+    Epoch {
+        /// What it contains.
+        binding: Arc<EpochBinding>,
+        /// Whether it was bound by an earlier run.
+        replay: bool,
+    },
+    /// Every epoch up to this one is durable in the ledger.
+    Durable(Epoch),
+    /// The replay is over: read on freely.
+    Live,
+    /// No further epoch will be opened.
+    Stop,
+}

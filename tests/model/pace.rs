@@ -1,0 +1,170 @@
+//! A partition that runs ahead of the others in event time waits for them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use thalweg::bridge::Waker;
+use thalweg::ingest::Bounds;
+use thalweg::position::{Offset, TopicId};
+use thalweg::prelude::*;
+use thalweg::runtime::{Service, Settings};
+use thalweg::source::{
+    Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Source, TimeRules, Topology,
+};
+
+const RECORDS: i64 = 5_000;
+const SKEW_S: i64 = 100;
+const BATCH: usize = 10;
+
+/// Two partitions with a record a second of event time each. The second one gives nothing before the gate opens.
+#[derive(Clone, Default)]
+struct Gated(Arc<Gate>);
+
+#[derive(Default)]
+struct Gate {
+    open: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+    /// The highest offset read of the first partition.
+    ahead: Mutex<i64>,
+}
+
+impl Gated {
+    fn lift(&self) {
+        self.0.open.store(true, Ordering::SeqCst);
+        self.0.waker.lock().as_ref().expect("the reader was made").wake();
+    }
+}
+
+impl Source<i64> for Gated {
+    fn open(self, _: &Environment) -> Result<Opened<i64>> {
+        let reader = self.clone();
+        Ok(Opened {
+            topic: "gated".into(),
+            description: "two partitions, one behind a gate".into(),
+            driver: Arc::new(self),
+            rules: TimeRules {
+                event_time: Some(Box::new(|s| EventTime::from_secs(*s))),
+                ..TimeRules::default()
+            },
+            reader: Box::new(move |waker| {
+                *reader.0.waker.lock() = Some(waker);
+                Ok(Box::new(GatedReader {
+                    gate: reader.0,
+                    next: [0; 2],
+                }))
+            }),
+        })
+    }
+}
+
+impl Driver for Gated {
+    fn topology(&self) -> Result<Topology> {
+        let facts = |partition| PartitionFacts {
+            partition,
+            start: 0,
+            end: RECORDS,
+        };
+        Ok(Topology {
+            topic: TopicId::default(),
+            partitions: vec![facts(0), facts(1)],
+        })
+    }
+}
+
+struct GatedReader {
+    gate: Arc<Gate>,
+    next: [i64; 2],
+}
+
+impl Reader<i64> for GatedReader {
+    fn assign(&mut self, _: u32, _: Offset) -> Result<()> {
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        partition: u32,
+        until: Offset,
+        max: usize,
+        intake: &mut Intake<i64>,
+    ) -> Result<Progress> {
+        let shut = partition == 1 && !self.gate.open.load(Ordering::SeqCst);
+        let next = &mut self.next[partition as usize];
+        let stop = if shut {
+            *next
+        } else {
+            (*next + max as i64).min(until).min(RECORDS)
+        };
+        for offset in *next..stop {
+            let raw = Raw {
+                offset,
+                timestamp: EventTime(1),
+                key: None,
+                payload: Some(&[]),
+            };
+            intake.value(raw, offset);
+        }
+        *next = stop;
+        if partition == 0 {
+            *self.gate.ahead.lock() = stop;
+        }
+        Ok(Progress {
+            position: stop,
+            at_end: stop == RECORDS,
+            more: !shut && stop < RECORDS,
+        })
+    }
+}
+
+#[test]
+fn a_partition_far_ahead_of_one_with_more_to_read_is_held_back() {
+    let gated = Gated::default();
+    let given = gated.clone();
+    let flow = dataflow("paced", move |flow| {
+        flow.source("numbers", given.clone())
+            .key_by("third", |n| n % 3)
+            .window("minutes", Tumbling::of(Duration::from_secs(60)))
+            .aggregate(|a| a.count())
+            .view("by_third");
+    });
+    let bounds = Bounds {
+        batch_max: BATCH,
+        skew_max: Duration::from_secs(SKEW_S as u64),
+        ..Bounds::default()
+    };
+    let service = Service::start(
+        &flow,
+        Settings {
+            until_end: true,
+            bounds,
+            ..Settings::default()
+        },
+    )
+    .unwrap();
+    // The first record of the second partition is at second 0, so the first one may be SKEW_S ahead, and a batch.
+    let paused = |text: &str| text.contains("thalweg_source_paused{source=\"numbers\",partition=\"0\"} 1");
+    // Behind the gate nothing is known of the second partition, so nothing of the first may flow at all.
+    let deadline = thalweg::clock::instant() + Duration::from_secs(60);
+    while !paused(&service.metrics().text()) {
+        assert!(
+            thalweg::clock::instant() < deadline,
+            "never paused: {}",
+            service.metrics().text()
+        );
+        std::thread::yield_now();
+    }
+    let ahead = *gated.0.ahead.lock();
+    assert!(
+        ahead <= SKEW_S + 9 * BATCH as i64,
+        "{ahead} records read of a partition that should wait"
+    );
+    gated.lift();
+    let views = service.join().unwrap();
+    let moment = views.closed().unwrap();
+    assert!(
+        moment.positions.iter().all(|(_, offset)| *offset == RECORDS),
+        "{:?}",
+        moment.positions
+    );
+}

@@ -1,0 +1,374 @@
+//! README.md does what it says: every command runs, every answer has the shape that is printed, every crate compiles.
+//!
+//! ```text
+//!  README.md ─▶ fenced blocks ─┬─ sh    each line by `command`: asked of a running demo, dry-run, or refused as unknown
+//!                              ├─ json  what the curl above answers: the same fields, types alike
+//!                              ├─ text  what the command above prints: the same first line
+//!                              └─ toml, rust   one crate, built and tested outside of this workspace
+//! ```
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test's time-outs are time on the wall"
+)]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// Where the README's examples find the demo.
+const SERVICE: &str = "http://127.0.0.1:8460";
+const PATH_OF_THE_LIBRARY: &str = "../thalweg";
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(Path::new(ROOT).join(name)).expect("the page is there")
+}
+
+/// A fenced block: the line it begins at, its language, its text.
+struct Block {
+    line: usize,
+    language: String,
+    text: String,
+}
+
+fn blocks(page: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for (number, line) in page.lines().enumerate() {
+        match (&mut open, line.strip_prefix("```")) {
+            (None, Some(language)) => {
+                open = Some(Block {
+                    line: number + 1,
+                    language: language.to_owned(),
+                    text: String::new(),
+                });
+            }
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(block), None) => {
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a fenced block is not closed");
+    blocks
+}
+
+/// `…/target/debug/deps/it-0123` → `…/target`, and whether the tests run in release.
+fn target() -> (PathBuf, bool) {
+    let test = std::env::current_exe().expect("a test knows itself");
+    let profile = test.ancestors().nth(2).expect("target/profile/deps/test");
+    (
+        profile.parent().expect("target/profile").to_owned(),
+        profile.ends_with("release"),
+    )
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.env("CARGO_TARGET_DIR", target().0).stdin(Stdio::null());
+    command
+}
+
+fn succeeded(what: &str, output: &Output) -> String {
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{what} failed\n{out}\n{err}");
+    out.into_owned()
+}
+
+/// The `thalweg` binary: `cargo test` alone doesn't link it, as it belongs to another package.
+fn binary() -> PathBuf {
+    let (target, release) = target();
+    let mut build = cargo();
+    build.current_dir(ROOT).args([
+        "build",
+        "--offline",
+        "--quiet",
+        "-p",
+        "dataflows",
+        "--bin",
+        "thalweg",
+    ]);
+    if release {
+        build.arg("--release");
+    }
+    succeeded("cargo build", &build.output().expect("cargo can be started"));
+    target
+        .join(if release { "release" } else { "debug" })
+        .join("thalweg")
+}
+
+/// A running demo, ended with the test.
+struct Demo {
+    process: Child,
+    url: String,
+}
+
+impl Demo {
+    fn start(binary: &Path) -> Self {
+        let mut demo = Command::new(binary);
+        // A quicker rate than the default, so that the first record that can't be read comes soon.
+        demo.args(["demo", "--http", "127.0.0.1:0", "--rate", "2000"])
+            .stdin(Stdio::null());
+        let mut process = demo
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the demo can be started");
+        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        // It greets once it is ready.
+        let greeting = lines.find_map(|line| {
+            let line = line.expect("the demo writes text");
+            let (_, rest) = line.split_once("It answers at ")?;
+            Some(
+                rest.split(';')
+                    .next()
+                    .expect("split gives one part at least")
+                    .to_owned(),
+            )
+        });
+        std::thread::spawn(move || lines.for_each(drop));
+        Self {
+            process,
+            url: greeting.expect("the demo says where it answers"),
+        }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+/// The commands of a block: a line ends where its quotes do.
+fn commands(block: &str) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    let mut inside = false;
+    for line in block.lines() {
+        match commands.last_mut().filter(|_| inside) {
+            Some(last) => *last = format!("{last}\n{line}"),
+            None => commands.push(line.to_owned()),
+        }
+        inside ^= line.matches('\'').count() % 2 == 1;
+    }
+    commands
+}
+
+/// What is checked of a command; `Some` is what it printed, to be compared with the block below.
+fn check(command: &str, binary: &Path, demo: &Demo) -> Option<String> {
+    let shell = |line: &str| {
+        Command::new("sh")
+            .arg("-c")
+            .arg(line)
+            .current_dir(ROOT)
+            .output()
+            .expect("there is a shell")
+    };
+    let binary = binary.to_str().expect("paths are text");
+    if command.contains("/v1/views/temperature/") {
+        return None; // The crate's own service has no topics here; its test reads this view.
+    } else if command.starts_with("curl ") {
+        let here = command
+            .replace(SERVICE, &demo.url)
+            .replacen("curl", "curl -sS", 1);
+        return Some(succeeded(&here, &shell(&here)));
+    } else if let Some(arguments) = command.strip_prefix("make") {
+        succeeded(command, &shell(&format!("make -n{arguments}")));
+    } else if let Some(arguments) = command.strip_prefix("cargo run --release -p dataflows --bin thalweg -- ")
+    {
+        let server = if arguments.starts_with("query") {
+            format!(" --server {}", demo.url)
+        } else {
+            String::new()
+        };
+        return Some(succeeded(
+            command,
+            &shell(&format!("{binary} {arguments}{server}")),
+        ));
+    } else if let Some((_, arguments)) = command
+        .split_once("thalweg run ")
+        .or(command.split_once("cargo run -- run "))
+    {
+        // With --help behind them arguments are only looked at.
+        succeeded(command, &shell(&format!("{binary} run {arguments} --help")));
+    } else {
+        panic!("README.md has a command that this test can't check: {command}");
+    }
+    None
+}
+
+/// Whether two JSON values have the same fields and types. Null stands for any: a cursor may or may not be there.
+fn alike(said: &Value, is: &Value, path: &str) {
+    match (said, is) {
+        (Value::Null, _) | (_, Value::Null) => {}
+        (Value::Object(said), Value::Object(is)) => {
+            let names = |object: &serde_json::Map<String, Value>| object.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(names(said), names(is), "fields of {path}");
+            said.iter()
+                .for_each(|(name, value)| alike(value, &is[name], &format!("{path}.{name}")));
+        }
+        (Value::Array(said), Value::Array(is)) => {
+            assert_eq!(said.len(), is.len(), "length of {path}");
+            said.iter()
+                .zip(is)
+                .for_each(|(said, is)| alike(said, is, &format!("{path}[]")));
+        }
+        _ => {
+            let same = std::mem::discriminant(said) == std::mem::discriminant(is);
+            assert!(same, "{path} is said to be {said}, and is {is}");
+        }
+    }
+}
+
+#[test]
+fn commands_do_what_the_page_says() {
+    let binary = binary();
+    let demo = Demo::start(&binary);
+    // By then there are rows, and a record that nobody can read: the 997th.
+    let wait = format!(
+        "curl -sS '{}/v1/views/merchant_spend/rows?limit=1&after=payments:0:300&wait=30s'",
+        demo.url
+    );
+    let waited = check(&wait, &binary, &demo).expect("curl prints");
+    assert!(waited.contains("\"rows\":[{"), "{waited}");
+
+    let page = page("README.md");
+    let blocks = blocks(&page);
+    let mut compared = 0;
+    let mut printed = None;
+    for block in &blocks {
+        let at = format!("README.md:{}", block.line);
+        match (block.language.as_str(), printed.take()) {
+            ("sh", _) => {
+                for command in commands(&block.text) {
+                    printed = check(&command, &binary, &demo).or(printed);
+                }
+            }
+            ("json", Some(answer)) => {
+                let said = serde_json::from_str(&block.text).unwrap_or_else(|error| panic!("{at}: {error}"));
+                let is =
+                    serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{at}: {error}\n{answer}"));
+                alike(&said, &is, &at);
+                compared += 1;
+            }
+            ("text", Some(output)) => {
+                let words = |text: &str| {
+                    text.lines()
+                        .next()
+                        .map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+                };
+                assert_eq!(words(&block.text), words(&output), "{at}");
+                assert_eq!(
+                    block.text.lines().count(),
+                    output.lines().count(),
+                    "{at}\n{output}"
+                );
+                compared += 1;
+            }
+            ("toml" | "rust", _) => {}
+            (language, _) => panic!("{at}: a block `{language}` that nothing checks"),
+        }
+    }
+    assert!(
+        compared >= 6,
+        "only {compared} outputs were compared: are blocks still in pairs?"
+    );
+
+    let metrics = check(&format!("curl {SERVICE}/metrics"), &binary, &demo).expect("curl prints");
+    let named = page
+        .split('`')
+        .filter(|word| word.starts_with("thalweg_"))
+        .collect::<Vec<_>>();
+    assert!(named.len() > 5, "the metrics of the page are not found");
+    named
+        .iter()
+        .for_each(|name| assert!(metrics.contains(*name), "there is no metric {name}"));
+}
+
+#[test]
+fn the_crate_of_ones_own_builds_and_its_test_passes() {
+    let page = page("README.md");
+    let blocks = blocks(&page);
+    let all = |language: &str| {
+        let texts: Vec<&str> = blocks
+            .iter()
+            .filter(|b| b.language == language)
+            .map(|b| b.text.as_str())
+            .collect();
+        texts.join("\n")
+    };
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let manifest = all("toml");
+    assert!(
+        manifest.contains(PATH_OF_THE_LIBRARY),
+        "the crate depends on the library by its path"
+    );
+    // The profile is this workspace's, and so are the versions: then what is compiled already serves the crate as well.
+    let manifest =
+        manifest.replace(PATH_OF_THE_LIBRARY, ROOT) + "\n[profile.dev]\ndebug = \"line-tables-only\"\n";
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("files can be written")
+    };
+    std::fs::create_dir(folder.path().join("src")).expect("folders can be made");
+    write("Cargo.toml", &manifest);
+    write("src/main.rs", &all("rust"));
+    std::fs::copy(
+        Path::new(ROOT).join("Cargo.lock"),
+        folder.path().join("Cargo.lock"),
+    )
+    .expect("it can be copied");
+
+    let mut test = cargo();
+    let output = test
+        .args(["test", "--offline", "--quiet"])
+        .current_dir(folder.path())
+        .output();
+    let printed = succeeded("cargo test", &output.expect("cargo can be started"));
+    assert!(printed.contains("1 passed"), "{printed}");
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let page = page(name);
+        let headings: Vec<String> = page
+            .lines()
+            .filter(|line| line.starts_with('#'))
+            .map(anchor)
+            .collect();
+        for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            match link.strip_prefix('#') {
+                Some(heading) => assert!(headings.iter().any(|h| h == heading), "{name}: no heading {link}"),
+                None if link.starts_with("http") => {}
+                None => {
+                    let file = link.split('#').next().unwrap_or(link);
+                    assert!(Path::new(ROOT).join(file).exists(), "{name}: there is no {link}");
+                }
+            }
+        }
+    }
+}
+
+/// What a heading is called in a link.
+fn anchor(heading: &str) -> String {
+    let kept = |c: char| match c {
+        ' ' => Some('-'),
+        '-' | '_' => Some(c),
+        c if c.is_alphanumeric() => Some(c.to_ascii_lowercase()),
+        _ => None,
+    };
+    heading
+        .trim_start_matches('#')
+        .trim()
+        .chars()
+        .filter_map(kept)
+        .collect()
+}
