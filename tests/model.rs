@@ -12,5 +12,6 @@ mod durable;
 mod log;
 mod pace;
 mod smoke;
+mod sources;
 mod tables;
 mod windows;

@@ -67,6 +67,18 @@ impl<'s, D: Record, C: Clock> Collection<'s, D, C> {
         }
     }
 
+    /// Like [`Collection::with`], for what also comes from `other`: the watermark is that of all sources of both.
+    fn with_both<U: Record, D2: Record>(
+        &self,
+        other: &Collection<'s, D2, C>,
+        inner: VecCollection<'s, C, U, isize>,
+    ) -> Collection<'s, U, C> {
+        Collection {
+            sources: union(&self.sources, &other.sources),
+            ..self.with(inner)
+        }
+    }
+
     /// Each row through `f`.
     pub fn map<U: Record>(&self, f: impl Fn(D) -> U + 'static) -> Collection<'s, U, C> {
         self.with(self.inner.clone().map(f))
@@ -87,7 +99,7 @@ impl<'s, D: Record, C: Clock> Collection<'s, D, C> {
 
     /// The rows of both, added up.
     pub fn concat(&self, other: &Self) -> Self {
-        self.with(self.inner.clone().concat(other.inner.clone()))
+        self.with_both(other, self.inner.clone().concat(other.inner.clone()))
     }
 
     /// Each row as often as it was there, the other way round.
@@ -119,18 +131,26 @@ impl<'s, K: Record, V: Record, C: Clock> Collection<'s, (K, V), C> {
         other: &Collection<'s, (K, V2), C>,
         f: impl Fn(&K, &V, &V2) -> R + 'static,
     ) -> Collection<'s, R, C> {
-        self.with(self.inner.clone().join_map(other.inner.clone(), f))
+        self.with_both(other, self.inner.clone().join_map(other.inner.clone(), f))
     }
 
     /// The pairs whose first half is in `keys`.
     pub fn semijoin(&self, keys: &Collection<'s, K, C>) -> Self {
-        self.with(self.inner.clone().semijoin(keys.inner.clone().distinct()))
+        self.with_both(keys, self.inner.clone().semijoin(keys.inner.clone().distinct()))
     }
 
     /// The pairs whose first half is not in `keys`.
     pub fn antijoin(&self, keys: &Collection<'s, K, C>) -> Self {
-        self.with(self.inner.clone().antijoin(keys.inner.clone().distinct()))
+        self.with_both(keys, self.inner.clone().antijoin(keys.inner.clone().distinct()))
     }
+}
+
+/// The sources of both, in order.
+pub(super) fn union(a: &[SourceId], b: &[SourceId]) -> Rc<[SourceId]> {
+    let mut sources = [a, b].concat();
+    sources.sort_unstable();
+    sources.dedup();
+    sources.into()
 }
 
 /// The inside of a loop: brings outer collections in.
@@ -162,21 +182,24 @@ impl<'s, D: Record> Collection<'s, D> {
         name: &str,
         step: impl for<'i> FnOnce(Loop<'i>, Collection<'i, D, Round>) -> Collection<'i, D, Round>,
     ) -> Collection<'s, D> {
-        let named = self
-            .context
-            .step(name, Kind::Iterate, std::slice::from_ref(&self.step));
-        let (context, sources) = (self.context.clone(), self.sources.clone());
+        let named = self.context.step(name, Kind::Iterate, &[self.step.clone()]);
+        let (context, mut sources) = (self.context.clone(), self.sources.clone());
         let inner = self.inner.clone().iterate(|scope, rows| {
             let inside = Collection {
                 inner: rows,
                 context: context.clone(),
                 flow: None,
-                sources,
+                sources: sources.clone(),
                 step: named,
             };
-            step(Loop { scope, context }, inside).inner
+            let result = step(Loop { scope, context }, inside);
+            sources = union(&sources, &result.sources);
+            result.inner
         });
-        self.with(inner)
+        Collection {
+            sources,
+            ..self.with(inner)
+        }
     }
 
     /// Groups rows, to be aggregated. `names` are the key's field names.

@@ -11,7 +11,7 @@ use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::dataflow::Dataflow;
-use crate::dataflow::collection::Collection;
+use crate::dataflow::collection::{Collection, union};
 use crate::dataflow::names::Names;
 use crate::dataflow::plan::Kind;
 use crate::dataflow::table::Table;
@@ -117,12 +117,9 @@ impl<'s, T: 'static> Stream<'s, T> {
     where
         T: Event,
     {
-        let mut sources: Vec<SourceId> = self.sources.iter().chain(&*other.sources).copied().collect();
-        sources.sort_unstable();
-        sources.dedup();
         let inner = self.inner.clone().concat(other.inner.clone());
         Stream {
-            sources: sources.into(),
+            sources: union(&self.sources, &other.sources),
             ..self.with(inner)
         }
     }
@@ -161,7 +158,9 @@ impl<'s, T: 'static> Stream<'s, T> {
                     });
                 }
             });
-        Collection::outer(inner, self.flow, self.step.clone())
+        let mut rows = Collection::outer(inner, self.flow, self.step.clone());
+        rows.sources = self.sources.clone();
+        rows
     }
 
     /// The way out: timely's own stream in, timely's own stream back. What `f` adds must give the same events for an

@@ -16,7 +16,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::dataflow::Dataflow;
-use crate::dataflow::collection::{Collection, Grouped};
+use crate::dataflow::collection::{Collection, Grouped, union};
 use crate::dataflow::names::Names;
 use crate::dataflow::plan::Kind;
 use crate::dataflow::stream::check_names;
@@ -283,18 +283,9 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     fn joined<K2: Record, V2: Record>(&self, name: &str, other: &Table<'s, K2, V2>) -> Meta {
         let from = [self.meta.step.clone(), other.meta.step.clone()];
         let step = self.flow.context().step(name, Kind::Join, &from);
-        let mut sources: Vec<SourceId> = self
-            .meta
-            .sources
-            .iter()
-            .chain(&*other.meta.sources)
-            .copied()
-            .collect();
-        sources.sort_unstable();
-        sources.dedup();
         Meta {
             step,
-            sources: sources.into(),
+            sources: union(&self.meta.sources, &other.meta.sources),
             ..self.meta.clone()
         }
     }

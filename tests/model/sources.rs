@@ -1,0 +1,47 @@
+//! What a view knows of its sources: its watermark is the least of theirs, by whatever steps it came about.
+
+use thalweg::prelude::*;
+use thalweg::testing::Harness;
+
+fn build(flow: Dataflow) {
+    let stream = |name: &str, us: u64| {
+        let source = Kafka::topic(name)
+            .json::<(u32, i64)>()
+            .event_time(|e| EventTime(e.1));
+        flow.source(name, source.lateness(Duration::from_micros(us)))
+    };
+    let (near, far) = (stream("near", 1), stream("far", 100));
+    let count = |rows: &Collection<(u32, i64)>, name: &str| {
+        rows.group_by("key", |row| row.0)
+            .aggregate(&format!("{name} counted"), |a| a.count())
+            .view(name);
+    };
+    let (a, b) = (near.changes(), far.changes());
+    count(&a, "near_view");
+    count(&a.concat(&b), "concat");
+    count(&a.join(&b, |key, x, _| (*key, *x)), "join");
+    count(&a.semijoin(&b.map(|row| row.0)), "semijoin");
+    count(&a.antijoin(&b.map(|row| row.0)), "antijoin");
+    count(
+        &a.iterate("loop", |inner, rows| {
+            rows.concat(&inner.bring(&b)).distinct("once")
+        }),
+        "brought",
+    );
+    count(&near.merge(&far).changes().map(|row| row), "merged");
+}
+
+#[test]
+fn a_views_watermark_is_the_least_of_its_sources() {
+    let mut test = Harness::of(dataflow("sources", build));
+    test.feed("near", 0, [(1u32, 1_000i64)])
+        .feed("far", 0, [(1u32, 1_000i64)]);
+    let epoch = test.epoch();
+    let run = test.run().unwrap();
+    let moment = run.moment(epoch).unwrap();
+    let watermark = |view: &str| run.views().get(view).unwrap().watermark(&moment).micros();
+    assert_eq!(watermark("near_view"), 999);
+    for view in ["concat", "join", "semijoin", "antijoin", "brought", "merged"] {
+        assert_eq!(watermark(view), 900, "{view}");
+    }
+}
