@@ -182,7 +182,9 @@ impl<'s, D: Record> Collection<'s, D> {
         name: &str,
         step: impl for<'i> FnOnce(Loop<'i>, Collection<'i, D, Round>) -> Collection<'i, D, Round>,
     ) -> Collection<'s, D> {
-        let named = self.context.step(name, Kind::Iterate, &[self.step.clone()]);
+        let named = self
+            .context
+            .step(name, Kind::Iterate, std::slice::from_ref(&self.step));
         let (context, mut sources) = (self.context.clone(), self.sources.clone());
         let inner = self.inner.clone().iterate(|scope, rows| {
             let inside = Collection {
