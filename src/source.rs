@@ -9,6 +9,35 @@
 //! A reader never decides what an epoch contains. It reads partitions from given offsets, in order, without waiting; the
 //! ledger's sequencer cuts what was read into epochs.
 
+/// The settings of [`TimeRules`] that every source's builder has, for a type with a field `rules` of them.
+macro_rules! time_rules {
+    () => {
+        /// Takes the event time from the value. Without it an event's time is its record's timestamp.
+        pub fn event_time(mut self, f: impl Fn(&T) -> EventTime + 'static) -> Self {
+            self.rules.event_time = Some(Box::new(f));
+            self
+        }
+
+        /// How far events may lag behind the newest one of their partition and still be on time. Default: not at all.
+        pub fn lateness(mut self, d: Duration) -> Self {
+            self.rules.lateness = d;
+            self
+        }
+
+        /// After how long without a record a partition that was read to its end no longer holds windows open. Default: 10 s.
+        pub fn idle_after(mut self, d: Duration) -> Self {
+            self.rules.idle_after = d;
+            self
+        }
+
+        /// How far past the present an event time may lie; beyond that the record is a dead letter. Default: one hour.
+        pub fn future_bound(mut self, d: Duration) -> Self {
+            self.rules.future_bound = d;
+            self
+        }
+    };
+}
+
 pub mod embedded;
 pub mod generator;
 pub mod kafka;

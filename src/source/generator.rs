@@ -80,29 +80,7 @@ impl<T> Generator<T> {
         self
     }
 
-    /// As for a topic: takes the event time from the value.
-    pub fn event_time(mut self, f: impl Fn(&T) -> EventTime + 'static) -> Self {
-        self.rules.event_time = Some(Box::new(f));
-        self
-    }
-
-    /// As for a topic: how far events may lag behind.
-    pub fn lateness(mut self, d: Duration) -> Self {
-        self.rules.lateness = d;
-        self
-    }
-
-    /// As for a topic: after how long a quiet partition is idle.
-    pub fn idle_after(mut self, d: Duration) -> Self {
-        self.rules.idle_after = d;
-        self
-    }
-
-    /// As for a topic: how far in the future event times may lie.
-    pub fn future_bound(mut self, d: Duration) -> Self {
-        self.rules.future_bound = d;
-        self
-    }
+    time_rules!();
 }
 
 impl<T: Event> Generator<T> {

@@ -105,29 +105,7 @@ impl<T> Topic<T> {
         }
     }
 
-    /// Takes the event time from the value. Without it an event's time is its record's timestamp.
-    pub fn event_time(mut self, f: impl Fn(&T) -> EventTime + 'static) -> Self {
-        self.rules.event_time = Some(Box::new(f));
-        self
-    }
-
-    /// How far events may lag behind the newest one of their partition and still be on time. Default: not at all.
-    pub fn lateness(mut self, d: Duration) -> Self {
-        self.rules.lateness = d;
-        self
-    }
-
-    /// After how long without a record a partition that was read to its end no longer holds windows open. Default: 10 s.
-    pub fn idle_after(mut self, d: Duration) -> Self {
-        self.rules.idle_after = d;
-        self
-    }
-
-    /// How far past the present an event time may lie; beyond that the record is a dead letter. Default: one hour.
-    pub fn future_bound(mut self, d: Duration) -> Self {
-        self.rules.future_bound = d;
-        self
-    }
+    time_rules!();
 
     /// The schema that Avro payloads are resolved to before `T` is made of them. Without it, the writer's.
     pub fn avro_schema(mut self, text: &str) -> Self {
