@@ -25,6 +25,7 @@ use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 use crate::codec::Cause;
 use crate::metrics::Counter;
 use crate::operator::aggregate::Aggregate;
+use crate::operator::letters::turned_down;
 use crate::operator::walk::{Pending, Walk};
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record, Timed, route, worker_bits};
@@ -146,7 +147,7 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
                 for batch in batches {
                     for event in batch.drain(..) {
                         if !table.add(&event) {
-                            too_late.push(letter(&name, event));
+                            too_late.push(turned_down(&name, Cause::Late, None, &event));
                         }
                     }
                 }
@@ -172,18 +173,6 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
         }
     });
     (partial_stream, late_stream)
-}
-
-fn letter<T: Serialize>(step: &str, event: Timed<T>) -> DeadLetter {
-    DeadLetter {
-        at: event.at,
-        step: step.to_owned(),
-        cause: Cause::Late,
-        timestamp: event.time,
-        schema: None,
-        key: None,
-        payload: serde_json::to_vec(&event.value).ok(),
-    }
 }
 
 struct Combine<K, T, F: Aggregate<T>> {
