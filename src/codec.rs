@@ -99,3 +99,6 @@ pub trait Decode<T>: 'static {
     /// Decodes `bytes`. Never blocks, never panics, whatever the bytes hold.
     fn decode(&mut self, bytes: &[u8]) -> Decoded<T>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,7 @@ use crate::error::Result;
 use crate::position::{Offset, PartitionId, Position, SourceId, TopicId};
 use crate::record::{Event, Timed};
 use crate::time::EventTime;
+use crate::trail;
 
 /// Where dataflows run: what sources and sinks need to know of the world. Made from the settings.
 #[derive(Clone, Default)]
@@ -331,12 +332,24 @@ impl<T> Intake<T> {
         }
     }
 
+    /// A user's code is about to see the record at `offset`: if it panics, that is told of.
+    #[inline]
+    pub fn at_work(&self, offset: Offset) {
+        trail::on(Position {
+            partition: self.id,
+            offset,
+        });
+    }
+
     /// A record that was decoded.
     #[inline]
     pub fn value(&mut self, raw: Raw<'_>, value: T) {
         self.count(&raw);
         let time = match &self.rules.event_time {
-            Some(take) => take(&value),
+            Some(take) => {
+                self.at_work(raw.offset);
+                take(&value)
+            }
             None => raw.timestamp,
         };
         if self.rules.timed && time > self.limit {

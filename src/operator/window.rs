@@ -32,6 +32,7 @@ use crate::record::{Change, Event, Record, Timed, route, worker_bits};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime, Window, Windowed};
 use crate::timeline::Desk;
+use crate::trail;
 use crate::view::Windows;
 
 /// Which windows an event belongs to.
@@ -130,6 +131,7 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
         OutputBuilder::<_, CapacityContainerBuilder<Vec<Partial<K, F::State>>>>::from(partials);
     let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
     let name = name.to_owned();
+    let label: Rc<str> = format!("window `{name}`").into();
     builder.build(move |_capabilities| {
         let mut table = Combine {
             key,
@@ -142,10 +144,12 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
         };
         move |_frontiers| {
             let (mut partials, mut late) = (partials.activate(), late.activate());
+            let _work = trail::begin(&label);
             input.for_each_stamp(|capability, batches| {
                 let mut too_late = Vec::new();
                 for batch in batches {
                     for event in batch.drain(..) {
+                        trail::on(event.at);
                         if !table.add(&event) {
                             too_late.push(turned_down(&name, Cause::Late, None, &event));
                         }
@@ -325,6 +329,7 @@ fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
     desk: Rc<Desk>,
 ) -> StreamVec<'s, Epoch, Change<Windowed<K>, F::Out>> {
     let by_key = Exchange::new(|partial: &Partial<K, F::State>| worker_bits(partial.route));
+    let label: Rc<str> = format!("window `{name}`").into();
     partials.unary_frontier::<CapacityContainerBuilder<Vec<Change<Windowed<K>, F::Out>>>, _, _, _>(
         by_key,
         name,
@@ -334,6 +339,7 @@ fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
             let mut changes = Vec::new();
             move |(input, frontier), output| {
                 pending.gather(input);
+                let _work = trail::begin(&label);
                 walk.advance(frontier, |facts, capability| {
                     for partial in pending.take(facts.epoch()).into_iter().flatten() {
                         state.add::<T>(facts.epoch(), partial, &mut changes);

@@ -41,10 +41,15 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
     let wake = Waker::new(move || this.unpark());
     shared.halt.on_halt(wake.clone());
     shared.inbox.watched_by(wake);
-    let mut first = true;
+    let (mut first, mut waited) = (true, false);
     loop {
         let registry = shared.settings.env.registry.as_ref().map(Registry::status);
-        let away = registry.as_ref().filter(|status| status.away.is_some());
+        // Away, or so slow that ids have waited since the last look.
+        let waits = registry.as_ref().is_some_and(|status| status.pending > 0);
+        let away = registry
+            .as_ref()
+            .filter(|status| status.away.is_some() || (waits && waited));
+        waited = waits;
         note(shared, "the schema registry", away.map(ToString::to_string));
         for (id, name, driver) in sources {
             note(shared, &format!("source `{name}`"), driver.trouble());

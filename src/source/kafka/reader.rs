@@ -158,6 +158,7 @@ impl<Q: Arrivals> Partition<Q> {
                     if left == 0 {
                         break true;
                     }
+                    intake.at_work(raw.offset);
                     match records.decode(&raw) {
                         Decoded::Value(value) => intake.value(raw, value),
                         Decoded::Dead(cause, schema) => intake.dead(raw, cause, schema),

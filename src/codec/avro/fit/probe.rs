@@ -4,17 +4,19 @@
 //! is missing or of another kind it is given what it asks for the next time, so that all of its fields are looked at. What
 //! a type says of a *value* (this text is no address) is never held against the schema.
 
+mod access;
+mod answer;
+mod lesson;
+
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 
 use apache_avro::Schema;
 use serde::Deserializer;
-use serde::de::value::{StrDeserializer, U32Deserializer};
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, EnumAccess, Error as _, Expected, IntoDeserializer, MapAccess,
-    SeqAccess, Unexpected, VariantAccess, Visitor,
-};
+use serde::de::{DeserializeOwned, Visitor};
 
+use self::access::{Entries, Parts, Variant};
+use self::answer::{Answer, Hint, answer, fitting};
+use self::lesson::{State, Stop, Why};
 use super::{below, word};
 use crate::codec::avro::plan::{At, Base, Names, base};
 use crate::codec::fit::Misfit;
@@ -61,154 +63,6 @@ pub(super) fn probe<T: DeserializeOwned>(schema: &Schema, names: &Names<'_>) -> 
         }
     }
     state.misfits
-}
-
-struct State<'p, 's> {
-    names: &'p Names<'s>,
-    misfits: Vec<Misfit>,
-    /// Places that get whatever the type asks for, whatever the schema says.
-    given: HashSet<String>,
-    /// Which placeholder a place gets.
-    chosen: HashMap<String, usize>,
-}
-
-/// Why a type could not be read to its end; `at`: the innermost place that is known.
-#[derive(Debug)]
-struct Stop {
-    at: Option<String>,
-    every: bool,
-    why: Why,
-}
-
-#[derive(Debug)]
-enum Why {
-    Missing(&'static str),
-    /// The schema's kind of value is none of the type's.
-    Kind(String),
-    /// The type did not like the value.
-    Value,
-    Endless,
-}
-
-impl State<'_, '_> {
-    fn note(&mut self, path: &str, problem: String, remedy: &str, every: bool) {
-        // A type is read several times.
-        if !self
-            .misfits
-            .iter()
-            .any(|misfit| misfit.path == path && misfit.problem == problem)
-        {
-            self.misfits.push(Misfit {
-                path: path.to_owned(),
-                problem,
-                remedy: remedy.to_owned(),
-                every,
-            });
-        }
-    }
-
-    /// Takes a lesson from a failure; whether another attempt may come further.
-    fn again(&mut self, stop: Stop) -> bool {
-        let at = stop.at.unwrap_or_default();
-        match stop.why {
-            Why::Missing(field) => {
-                let path = below(&at, field);
-                let remedy = "write `#[serde(default)]` on it or make it an Option, name the schema's field with `#[serde(alias = …)]`, \
-                              or give a reader's schema in which it has a default";
-                self.note(
-                    &path,
-                    "the schema has no such field, and the type needs it".into(),
-                    remedy,
-                    stop.every,
-                );
-                self.given.insert(path)
-            }
-            Why::Kind(what) => {
-                self.note(&at, what, "change the type of the field", stop.every);
-                self.given.insert(at)
-            }
-            Why::Value => {
-                let chosen = self.chosen.entry(at).or_default();
-                *chosen += 1;
-                *chosen < TEXTS.len()
-            }
-            Why::Endless => false,
-        }
-    }
-}
-
-impl fmt::Display for Stop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.why)
-    }
-}
-impl std::error::Error for Stop {}
-impl Stop {
-    fn of(why: Why) -> Self {
-        Self {
-            at: None,
-            every: true,
-            why,
-        }
-    }
-}
-impl serde::de::Error for Stop {
-    fn custom<T: fmt::Display>(_: T) -> Self {
-        Self::of(Why::Value)
-    }
-    fn invalid_type(found: Unexpected<'_>, wanted: &dyn Expected) -> Self {
-        Self::of(Why::Kind(format!(
-            "the schema has {found}, the type wants {wanted}"
-        )))
-    }
-    fn missing_field(field: &'static str) -> Self {
-        Self::of(Why::Missing(field))
-    }
-    fn unknown_field(field: &str, _: &'static [&'static str]) -> Self {
-        Self::of(Why::Kind(format!(
-            "the schema has a field `{field}`, and the type denies those that it lacks"
-        )))
-    }
-}
-
-/// What a type asks for.
-#[derive(Clone, Copy, PartialEq)]
-enum Hint {
-    Bool,
-    Int(u8),
-    UInt(u8),
-    Float,
-    Text,
-    Bytes,
-    Unit,
-}
-
-/// How a schema answers it.
-enum Answer {
-    All,
-    /// Only some of its values will do.
-    Some,
-    None,
-}
-
-fn answer(hint: Hint, schema: &Schema) -> Answer {
-    use Answer::{All, None, Some};
-    if matches!(schema, Schema::Decimal(_) | Schema::BigDecimal) {
-        return All; // It depends on the value, and has ways of its own.
-    }
-    match (hint, base(schema)) {
-        (Hint::Bool, Base::Boolean)
-        | (Hint::Unit, Base::Null)
-        | (Hint::Float, Base::Float | Base::Double) => All,
-        (Hint::Float, Base::Int | Base::Long) => All,
-        (Hint::Int(32..), Base::Int) | (Hint::Int(64..), Base::Long) => All,
-        (Hint::Int(_) | Hint::UInt(_), Base::Int | Base::Long) => Some,
-        (Hint::UInt(64), Base::Enum(_)) => All,
-        (Hint::Text, Base::String | Base::Enum(_)) => All,
-        (Hint::Text, Base::Bytes | Base::Fixed(_)) => Some,
-        (Hint::Bytes, Base::Bytes | Base::Fixed(_) | Base::String) => All,
-        _ => None,
-    }
 }
 
 struct Probe<'a, 'p, 's> {
@@ -323,26 +177,6 @@ impl<'a, 'p, 's> Probe<'a, 'p, 's> {
             }
             stop
         })
-    }
-}
-
-/// Types that take what is written in a schema.
-fn fitting(schema: &Schema) -> &'static str {
-    match base(schema) {
-        Base::Boolean => "bool takes it",
-        Base::Int => "i32 and i64 take it, and floats",
-        Base::Long => "i64 takes it, and floats",
-        Base::Float | Base::Double => "f64 takes it",
-        Base::String => "String takes it; Avro's rules turn it into bytes only",
-        Base::Enum(_) => "an enum or a String takes it",
-        Base::Bytes | Base::Fixed(_) => {
-            "a type that deserializes from bytes takes it, which Vec<u8> by itself does not"
-        }
-        Base::Array(_) => "a Vec takes it",
-        Base::Map(_) => "a BTreeMap with String keys takes it",
-        Base::Record(_) | Base::Ref => "a struct takes it",
-        Base::Null => "Option and () take it",
-        Base::Union(_) => "an enum with a variant for each branch takes it",
     }
 }
 
@@ -658,109 +492,5 @@ impl<'a, 'p, 's> Probe<'a, 'p, 's> {
         asked.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         entries.extend(asked);
         self.entries(entries, true)
-    }
-}
-
-struct Parts<'a, 'p, 's> {
-    state: &'a mut State<'p, 's>,
-    parts: std::vec::IntoIter<(String, Option<At<'s>>)>,
-    every: bool,
-    depth: usize,
-}
-
-impl<'de> SeqAccess<'de> for Parts<'_, '_, '_> {
-    type Error = Stop;
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Stop> {
-        let Some((path, at)) = self.parts.next() else {
-            return Ok(None);
-        };
-        let read = seed.deserialize(Probe::below(
-            self.state,
-            at,
-            path.clone(),
-            self.every,
-            self.depth,
-        )?);
-        Probe::placed(&path, self.every, read).map(Some)
-    }
-}
-
-struct Entries<'a, 'p, 's> {
-    state: &'a mut State<'p, 's>,
-    path: String,
-    entries: std::vec::IntoIter<(String, Option<At<'s>>)>,
-    value: Option<(String, Option<At<'s>>)>,
-    every: bool,
-    depth: usize,
-}
-
-impl<'de> MapAccess<'de> for Entries<'_, '_, '_> {
-    type Error = Stop;
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Stop> {
-        let Some((name, at)) = self.entries.next() else {
-            return Ok(None);
-        };
-        let key: StrDeserializer<'_, Stop> = name.as_str().into_deserializer();
-        let read = seed.deserialize(key)?;
-        self.value = Some((below(&self.path, &name), at));
-        Ok(Some(read))
-    }
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Stop> {
-        let (path, at) = self
-            .value
-            .take()
-            .ok_or_else(|| Stop::custom("a value before its key"))?;
-        let read = seed.deserialize(Probe::below(
-            self.state,
-            at,
-            path.clone(),
-            self.every,
-            self.depth,
-        )?);
-        Probe::placed(&path, self.every, read)
-    }
-}
-
-/// A variant: its content gets what it asks for.
-struct Variant<'a, 'p, 's> {
-    index: u32,
-    inner: Probe<'a, 'p, 's>,
-}
-
-impl<'de> EnumAccess<'de> for Variant<'_, '_, '_> {
-    type Error = Stop;
-    type Variant = Self;
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Stop> {
-        let index: U32Deserializer<Stop> = self.index.into_deserializer();
-        Ok((seed.deserialize(index)?, self))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Variant<'_, '_, '_> {
-    type Error = Stop;
-    fn unit_variant(self) -> Result<(), Stop> {
-        Ok(())
-    }
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Stop> {
-        let Probe {
-            state, path, depth, ..
-        } = self.inner;
-        seed.deserialize(Probe::below(state, None, path, false, depth)?)
-    }
-    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Stop> {
-        let Probe {
-            state, path, depth, ..
-        } = self.inner;
-        Probe::below(state, None, path, false, depth)?.deserialize_tuple(len, visitor)
-    }
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Stop> {
-        let Probe {
-            state, path, depth, ..
-        } = self.inner;
-        Probe::below(state, None, path, false, depth)?.deserialize_tuple(fields.len(), visitor)
     }
 }
