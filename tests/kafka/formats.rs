@@ -237,7 +237,7 @@ fn payloads_of_every_format_and_what_is_wrong_with_them() {
         let rows = rows(&views, &format!("{name}_now"));
         rows.iter()
             .map(|row| {
-                row["value"]
+                row["found"]
                     .as_str()
                     .unwrap_or_else(|| panic!("{row}"))
                     .to_owned()
