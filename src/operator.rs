@@ -9,6 +9,7 @@ pub mod group;
 pub mod letters;
 pub mod net;
 pub mod serve;
+pub mod try_map;
 pub mod upsert;
 pub mod walk;
 pub mod window;
