@@ -67,6 +67,7 @@ pub mod testing;
 pub mod time;
 pub mod timeline;
 pub mod view;
+pub mod watermark;
 
 pub use cli::main;
 pub use dataflow::{Flow, dataflow};

@@ -448,6 +448,7 @@ async fn older_epochs_are_asked_of_the_ledger() {
             now: EventTime(0),
             ranges: Vec::new(),
             watermarks: Vec::new(),
+            idle: Vec::new(),
             topics: Vec::new(),
             schemas: Vec::new(),
         };
