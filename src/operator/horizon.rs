@@ -59,3 +59,81 @@ pub fn raise_horizons<'s, T: Event>(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
+    use timely::dataflow::InputHandle;
+    use timely::dataflow::operators::vec::Input;
+    use timely::dataflow::operators::{Inspect, Probe};
+
+    use super::*;
+    use crate::position::{EpochBinding, PartitionId, Position};
+    use crate::time::EventTime;
+
+    const A: SourceId = SourceId(1);
+    const B: SourceId = SourceId(2);
+
+    fn event(time: i64, horizon: i64) -> Timed<u8> {
+        let partition = PartitionId {
+            source: B,
+            partition: 0,
+        };
+        Timed {
+            value: 0,
+            time: EventTime(time),
+            horizon: EventTime(horizon),
+            at: Position { partition, offset: 0 },
+        }
+    }
+
+    fn binding(epoch: u64, watermarks: &[(SourceId, i64)], idle: &[(SourceId, bool)]) -> Arc<EpochBinding> {
+        Arc::new(EpochBinding {
+            epoch: Epoch(epoch),
+            now: EventTime(0),
+            ranges: Vec::new(),
+            watermarks: watermarks.iter().map(|(s, w)| (*s, EventTime(*w))).collect(),
+            idle: idle.to_vec(),
+            topics: Vec::new(),
+            schemas: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn events_wait_for_their_epoch_and_are_measured_by_the_one_before() {
+        timely::execute_directly(|worker| {
+            let desk = Desk::new();
+            desk.timeline.borrow_mut().track(&[A, B]);
+            let seen: Rc<RefCell<Vec<i64>>> = Rc::default();
+            let (given, seen_) = (desk.clone(), seen.clone());
+            let mut input = InputHandle::new();
+            let probe = worker.dataflow(|scope| {
+                let events = scope.input_from(&mut input);
+                let raised = raise_horizons(events, "step", Rc::new([A, B]), given);
+                raised
+                    .inspect(move |event| seen_.borrow_mut().push(event.horizon.0))
+                    .probe()
+                    .0
+            });
+            input.advance_to(Epoch(5));
+            input.send(event(7, 3));
+            input.send(event(40, 35));
+            input.flush();
+            // The epoch's predecessor is not the last one that is known.
+            desk.timeline
+                .borrow_mut()
+                .push(binding(3, &[(A, 10)], &[(B, true)]));
+            (0..10).for_each(|_| _ = worker.step());
+            assert_eq!(*seen.borrow(), [0i64; 0]);
+            desk.timeline.borrow_mut().push(binding(4, &[(A, 20)], &[]));
+            desk.timeline
+                .borrow_mut()
+                .push(binding(5, &[(A, 30)], &[(B, false)]));
+            input.advance_to(Epoch(6));
+            worker.step_while(|| probe.less_than(&Epoch(6)));
+            assert_eq!(*seen.borrow(), [20, 35]);
+        });
+    }
+}

@@ -78,6 +78,8 @@ fn steps() -> impl Strategy<Value = Vec<[(i64, bool); 3]>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn e_is_the_highest_minimum_that_ever_was(steps in steps()) {
         let sets: [&[SourceId]; 4] = [&[A, B], &[A, C], &[B, C], &[A, B, C]];

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use thalweg::bridge::Waker;
+use thalweg::codec::Cause;
 use thalweg::ingest::Bounds;
 use thalweg::position::{Offset, TopicId};
 use thalweg::prelude::*;
@@ -167,4 +168,103 @@ fn a_partition_far_ahead_of_one_with_more_to_read_is_held_back() {
         "{:?}",
         moment.positions
     );
+}
+
+/// One partition has a record a second of event time, the other gives records that can't be decoded, without end.
+struct Flooded([i64; 2]);
+
+fn flooded() -> impl Source<i64> {
+    struct Flood;
+    impl Source<i64> for Flood {
+        fn open(self, _: &Environment) -> Result<Opened<i64>> {
+            Ok(Opened {
+                topic: "flooded".into(),
+                description: "one partition of records, one of rubbish".into(),
+                driver: Arc::new(Gated::default()),
+                rules: TimeRules {
+                    event_time: Some(Box::new(|s| EventTime::from_secs(*s))),
+                    ..TimeRules::default()
+                },
+                reader: Box::new(|waker| {
+                    waker.wake();
+                    Ok(Box::new(Flooded([0; 2])))
+                }),
+            })
+        }
+    }
+    Flood
+}
+
+impl Reader<i64> for Flooded {
+    fn assign(&mut self, _: u32, _: Offset) -> Result<()> {
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        partition: u32,
+        until: Offset,
+        max: usize,
+        intake: &mut Intake<i64>,
+    ) -> Result<Progress> {
+        let end = if partition == 0 { RECORDS } else { Offset::MAX };
+        let next = &mut self.0[partition as usize];
+        let stop = (*next + max as i64).min(until).min(end);
+        for offset in *next..stop {
+            let raw = Raw {
+                offset,
+                timestamp: EventTime(1),
+                key: None,
+                payload: Some(&[]),
+            };
+            match partition {
+                0 => intake.value(raw, offset),
+                _ => intake.dead(raw, Cause::JsonSyntax, None),
+            }
+        }
+        *next = stop;
+        Ok(Progress {
+            position: stop,
+            at_end: stop == end,
+            more: stop < end,
+        })
+    }
+}
+
+#[test]
+fn a_partition_of_nothing_but_rubbish_holds_no_other_back() {
+    // On one worker they share a reader; on two, each has its own.
+    for workers in 1..=2 {
+        let flow = dataflow("flooded", |flow| {
+            flow.source("numbers", flooded())
+                .key_by("third", |n| n % 3)
+                .window("minutes", Tumbling::of(Duration::from_secs(60)))
+                .aggregate(|a| a.count())
+                .view("by_third");
+        });
+        let bounds = Bounds {
+            batch_max: BATCH,
+            skew_max: Duration::from_secs(SKEW_S as u64),
+            ..Bounds::default()
+        };
+        let settings = Settings {
+            workers,
+            bounds,
+            ..Settings::default()
+        };
+        let service = Service::start(&flow, settings).unwrap();
+        let deadline = thalweg::clock::instant() + Duration::from_secs(60);
+        let read = |moment: &thalweg::view::Moment| moment.positions.first().map(|(_, offset)| *offset);
+        while service.views().closed().and_then(|moment| read(&moment)) != Some(RECORDS) {
+            assert!(service.halt().error().is_none(), "{:?}", service.halt().error());
+            assert!(
+                thalweg::clock::instant() < deadline,
+                "on {workers} workers: {:?}",
+                service.views().closed().map(|moment| moment.positions.clone())
+            );
+            std::thread::yield_now();
+        }
+        service.stop();
+        service.join().unwrap();
+    }
 }

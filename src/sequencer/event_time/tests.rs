@@ -247,3 +247,18 @@ fn a_long_wait_for_others_is_not_quiet() {
     );
     assert_eq!(idle_partitions(&open(&mut s, at(7, 60 * S + 530 * MS))), [0]);
 }
+
+#[test]
+fn a_long_replay_is_not_quiet() {
+    let mut first = live(1);
+    first.read_to(at_end(read(0, 1, 1_000)));
+    let bound = open(&mut first, at(1, 10 * MS));
+    let mut s = Sequencer::new(settings(Cuts::Clock { interval: 5 * MS }), vec![rules()]);
+    s.replay(bound, at(2, Duration::ZERO)).unwrap();
+    s.read_to(at_end(read(0, 1, 1_000)));
+    s.live();
+    s.topology(A, &topology(7, &[(0, 1)]), at(3, 60 * S)).unwrap();
+    s.closed(s.last());
+    assert_eq!(s.next(at(3, 60 * S)), Next::Wait(S));
+    assert_eq!(idle_partitions(&open(&mut s, at(4, 61 * S))), [0]);
+}
