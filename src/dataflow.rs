@@ -355,6 +355,10 @@ impl<'s> Dataflow<'s> {
     fn serve<K: Record, V: Record>(&self, changes: StreamVec<'s, Epoch, Change<K, V>>, mut spec: ViewSpec) {
         let context = self.context();
         spec.hashed |= context.hashed;
+        let mut timeline = context.desk.timeline.borrow_mut();
+        timeline.track(&spec.sources);
+        timeline.track(&spec.window_sources);
+        drop(timeline);
         let name = spec.name.clone();
         match context.views.define::<K, V>(spec) {
             Ok(view) => {

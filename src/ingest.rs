@@ -222,6 +222,7 @@ impl<T: 'static> Running<T> {
                     position: from,
                     reported: (from, false),
                     more: true,
+                    untimed_reads: 0,
                     at_end: false,
                     bound: VecDeque::new(),
                     released: (0, 0),
@@ -269,7 +270,8 @@ impl<T: 'static> Running<T> {
     }
 
     /// Reads where there is most need: the partition that is furthest behind in event time goes first, and none runs
-    /// further ahead than the skew allows while another has more to read.
+    /// further ahead than the skew allows while another has more to read. One that brings records without event time stays
+    /// where it is in event time, so it takes turns with the others, or it would be the only one that is read.
     fn read(&mut self) -> Result<Turn> {
         if self.stopping {
             return Ok(Turn::Rest);
@@ -279,6 +281,7 @@ impl<T: 'static> Running<T> {
         let bounds = self.ingest.bounds;
         for partition in &mut self.partitions {
             partition.more = true; // A wake-up does not say which partition it is for.
+            partition.untimed_reads = 0;
             let paused = rules.timed && partition.intake.event_time_max > self.pace.plus(bounds.skew_max);
             if std::mem::replace(&mut partition.paused, paused) != paused {
                 partition.metrics.paused.set(i64::from(paused));
@@ -299,7 +302,7 @@ impl<T: 'static> Running<T> {
                 .partitions
                 .iter_mut()
                 .filter(ready)
-                .min_by_key(|p| p.intake.event_time_max);
+                .min_by_key(|p| (p.untimed_reads, p.intake.event_time_max));
             let Some(partition) = next else {
                 return Ok(Turn::Rest);
             };
@@ -324,6 +327,7 @@ impl<T: 'static> Running<T> {
             let held = partition.keep(progress, until, before, &mut self.spare);
             // Reads that bring nothing are cheap, and must not use up the turn of those that would.
             reads += usize::from(held.records > 0);
+            partition.untimed_reads += usize::from(held.records > 0 && !held.timed);
             for (id, fingerprint) in reader.schemas_seen() {
                 let seen = SchemaSeen {
                     source: self.ingest.source,

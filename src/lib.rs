@@ -68,6 +68,7 @@ pub mod time;
 pub mod timeline;
 pub mod trail;
 pub mod view;
+pub mod watermark;
 
 pub use cli::main;
 pub use dataflow::{Flow, dataflow};

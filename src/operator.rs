@@ -6,6 +6,7 @@
 pub mod aggregate;
 pub mod exact;
 pub mod group;
+pub mod horizon;
 pub mod letters;
 pub mod net;
 pub mod serve;

@@ -24,7 +24,8 @@ macro_rules! time_rules {
             self
         }
 
-        /// After how long without a record a partition that was read to its end no longer holds windows open. Default: 10 s.
+        /// After how long without a valid event time a partition that was read to its end no longer holds windows open.
+        /// Once all partitions are so quiet, the source holds nobody back where streams meet. Default: 10 s.
         pub fn idle_after(mut self, d: Duration) -> Self {
             self.rules.idle_after = d;
             self
@@ -158,7 +159,7 @@ pub struct TimeRules<T> {
     pub event_time: Option<Box<dyn Fn(&T) -> EventTime>>,
     /// How far a partition's watermark stays behind its highest event time.
     pub lateness: Duration,
-    /// After how long without a record a partition that was read to its end stops holding the watermark back.
+    /// After how long without a valid event time a partition that was read to its end stops holding the watermark back.
     pub idle_after: Duration,
     /// How far in the future, past the sequencer's now, an event time may lie.
     pub future_bound: Duration,

@@ -335,6 +335,7 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         flow.late(late);
         let mut table = Table::from_changes(flow, changes, step, names, stream.sources);
         table.meta.windows = Some(layout);
+        table.meta.window_sources = table.meta.sources.clone();
         table.meta.keep = Some(keep);
         table
     }

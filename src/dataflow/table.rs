@@ -48,6 +48,8 @@ pub(super) struct Meta {
     pub(super) names: Vec<String>,
     pub(super) sources: Rc<[SourceId]>,
     pub(super) windows: Option<Layout>,
+    /// The sources of the step that cut the windows: those that close them, whatever was joined since.
+    pub(super) window_sources: Rc<[SourceId]>,
     pub(super) keep: Option<Duration>,
 }
 
@@ -90,6 +92,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
             names,
             sources,
             windows: None,
+            window_sources: Rc::new([]),
             keep: None,
         };
         Self {
@@ -328,6 +331,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         spec.key = self.meta.names.clone();
         spec.sources = self.meta.sources.to_vec();
         spec.windows = self.meta.windows;
+        spec.window_sources = self.meta.window_sources.to_vec();
         spec.keep = self.meta.keep;
         let View { spec } = settings(View { spec });
         self.flow.serve(self.changes(), spec);

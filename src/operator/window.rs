@@ -6,6 +6,7 @@
 //!                └──▶                                                  └── watermark of each epoch, from the timeline
 //! ```
 //!
+//! Events of several sources are first held against what the step has closed: [`horizon`](crate::operator::horizon).
 //! `combine` folds what one activation brings, so that an exchange carries one state a key and not its events. `merge`
 //! walks the epochs behind its frontier: folds epoch n in first and then lets W(n) close and expire windows, so that
 //! windows close in the same epoch in every replay.
@@ -26,6 +27,7 @@ use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 use crate::codec::Cause;
 use crate::metrics::Counter;
 use crate::operator::aggregate::Aggregate;
+use crate::operator::horizon::raise_horizons;
 use crate::operator::letters::turned_down;
 use crate::operator::walk::{Pending, Walk};
 use crate::position::SourceId;
@@ -100,6 +102,8 @@ pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
         desk,
         late: count,
     } = spec;
+    desk.timeline.borrow_mut().track(&sources);
+    let events = raise_horizons(events, &name, sources.clone(), desk.clone());
     let (partials, late) = combine(events, &name, key, assign, fold.clone(), count);
     let state = Merge {
         fold,
