@@ -10,12 +10,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::count;
 use crate::http::json;
 use crate::http::params::{After, Params, refused};
 use crate::http::problem::{Kind, Problem, nearest};
 use crate::http::server::Shared;
 use crate::position::{Offset, PartitionId, SourceId};
-use crate::time::Epoch;
+use crate::time::{Epoch, span};
 use crate::view::serve::{ReadError, Serve, cursor_epoch};
 use crate::view::{AsOf, Moment};
 
@@ -68,12 +69,8 @@ pub(crate) async fn find(
             .hint("`after` asks for the newest epoch, `as_of` for a past one"));
     }
     if wanted.wait.is_some_and(|wait| wait > shared.settings.wait_max) {
-        let most = format!("at most {}ms", shared.settings.wait_max.as_millis());
-        return Err(refused(
-            "wait",
-            &most,
-            &format!("{}ms", wanted.wait.unwrap_or_default().as_millis()),
-        ));
+        let most = format!("at most {}", span(shared.settings.wait_max));
+        return Err(refused("wait", &most, &span(wanted.wait.unwrap_or_default())));
     }
     let acknowledged = resolve(shared, wanted.after)?;
     // An epoch named by number may lie ahead (another process answered the last request); a time is never ahead.
@@ -149,10 +146,10 @@ fn not_yet(
             )
         }
         Some(newest) => format!(
-            "{} of {} offsets are not in the views at epoch {}",
+            "not in the views at epoch {}: {} of {}",
+            newest.epoch,
             missing.len(),
-            acknowledged.len(),
-            newest.epoch
+            count(acknowledged.len() as u64, "offset")
         ),
     };
     let mut problem = Problem::new(Kind::NotYet, detail).retry_after(1);
@@ -196,7 +193,7 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
         ReadError::Gone { oldest } => {
             let detail = match view {
                 Some(view) => {
-                    let (name, history) = (&view.spec().name, super::describe::span(view.spec().history));
+                    let (name, history) = (&view.spec().name, span(view.spec().history));
                     format!("`{name}` keeps its versions for {history}; the oldest epoch is {oldest}")
                 }
                 None => format!("the oldest epoch that any view keeps is {oldest}"),
