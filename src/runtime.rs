@@ -129,6 +129,8 @@ pub(crate) struct Shared {
     pub(crate) ended: AtomicBool,
     /// What of the outside does not do its part now, and how.
     pub(crate) troubles: Mutex<BTreeMap<String, String>>,
+    /// The partitions of each source, as they were seen last.
+    pub(crate) partitions: Mutex<BTreeMap<String, Vec<u32>>>,
 }
 
 /// A running dataflow.
@@ -241,6 +243,7 @@ impl Service {
             live: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             troubles: Mutex::default(),
+            partitions: Mutex::default(),
             settings,
         });
         let mut threads = Vec::new();
@@ -289,6 +292,13 @@ impl Service {
     /// What of the outside does not do its part now, and how; by name. Looked at every few seconds.
     pub fn troubles(&self) -> BTreeMap<String, String> {
         self.shared.troubles.lock().clone()
+    }
+
+    /// Tells which partitions a source has, by its name: `None` before they were seen, and in the processes of a cluster
+    /// that don't look at the sources. Looked at every few seconds.
+    pub fn partitions(&self) -> impl Fn(&str) -> Option<Vec<u32>> + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move |source| shared.partitions.lock().get(source).cloned()
     }
 
     /// A handle that stops the service from any thread.

@@ -26,7 +26,7 @@ pub(crate) async fn views(State(shared): State<Arc<Shared>>) -> Result<Response,
     out.extend_from_slice(b",\"views\":[");
     json::list(&mut out, shared.state.views.all(), |out, view| {
         out.push(b'{');
-        describe(out, &*view, &at);
+        describe(&shared, out, &*view, &at);
         out.push(b'}');
     });
     out.extend_from_slice(b"]}");
@@ -44,12 +44,12 @@ pub(crate) async fn view(
     out.push(b'{');
     json::moment(&mut out, at.epoch);
     out.push(b',');
-    describe(&mut out, &*view, &at);
+    describe(&shared, &mut out, &*view, &at);
     out.push(b'}');
     Ok(answer::json(out))
 }
 
-fn describe(out: &mut Vec<u8>, view: &dyn Serve, at: &Moment) {
+fn describe(shared: &Shared, out: &mut Vec<u8>, view: &dyn Serve, at: &Moment) {
     let (spec, schema) = (view.spec(), view.schema());
     out.extend_from_slice(b"\"name\":");
     json::string(out, &spec.name);
@@ -75,7 +75,7 @@ fn describe(out: &mut Vec<u8>, view: &dyn Serve, at: &Moment) {
     out.extend_from_slice(b",\"changed\":");
     json::number(out, view.changed(at));
     out.extend_from_slice(b",\"as_of\":{\"oldest\":");
-    json::number(out, view.oldest());
+    json::number(out, shared.state.views.oldest(view).unwrap_or(at.epoch));
     out.extend_from_slice(b",\"newest\":");
     json::number(out, at.epoch);
     out.push(b'}');

@@ -97,32 +97,53 @@ pub(crate) async fn find(
 
 /// Names of sources to ids.
 fn resolve(shared: &Shared, after: &[After]) -> Result<Vec<(PartitionId, Offset)>, Problem> {
-    let sources = &shared.state.sources;
-    let one = |asked: &After| match sources.contains(&asked.source) {
-        true => {
-            let source = SourceId::of(&asked.source);
-            Ok((
-                PartitionId {
-                    source,
-                    partition: asked.partition,
-                },
-                asked.offset,
-            ))
-        }
-        false => {
-            let problem = Problem::new(
-                Kind::SourceUnknown,
-                format!("no source is named `{}`", asked.source),
-            );
-            Err(match nearest(&asked.source, sources.iter().map(String::as_str)) {
-                Some(name) => problem
-                    .text("nearest", name)
-                    .hint(format!("did you mean `{name}`?")),
-                None => problem.hint(format!("there are {}", sources.join(", "))),
-            })
-        }
+    let one = |asked: &After| {
+        let partition = known(shared, asked)?;
+        Ok((partition, asked.offset))
     };
     after.iter().map(one).collect()
+}
+
+/// The partition that was asked for, if there is one.
+fn known(shared: &Shared, asked: &After) -> Result<PartitionId, Problem> {
+    let (
+        sources,
+        After {
+            source, partition, ..
+        },
+    ) = (&shared.state.sources, asked);
+    if !sources.contains(source) {
+        let problem = Problem::new(Kind::SourceUnknown, format!("no source is named `{source}`"));
+        return Err(match nearest(source, sources.iter().map(String::as_str)) {
+            Some(name) => problem
+                .text("nearest", name)
+                .hint(format!("did you mean `{name}`?")),
+            None => problem.hint(format!("there are {}", sources.join(", "))),
+        });
+    }
+    match (shared.state.partitions)(source) {
+        Some(there) if !there.contains(partition) => {
+            let last = there.len().saturating_sub(1);
+            let listed = match there.iter().copied().eq((0..).take(there.len())) {
+                true if last > 1 => format!("0 to {last}"),
+                _ => there.iter().map(u32::to_string).collect::<Vec<_>>().join(", "),
+            };
+            let detail = format!("`{source}` has no partition {partition}");
+            Err(Problem::new(Kind::PartitionUnknown, detail)
+                .member("partitions", |out| {
+                    out.push(b'[');
+                    json::list(out, &there, |out, partition| json::number(out, partition));
+                    out.push(b']');
+                })
+                .hint(format!(
+                    "there are {listed}; one that was just added is known within seconds"
+                )))
+        }
+        _ => Ok(PartitionId {
+            source: SourceId::of(source),
+            partition: *partition,
+        }),
+    }
 }
 
 fn not_yet(
@@ -214,7 +235,16 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
                 None => problem.hint(format!("there are {}", known.join(", "))),
             }
         }
-        ReadError::KeyMissing { field } => Problem::new(Kind::KeyMissing, detail).text("field", &field),
+        ReadError::KeyMissing { field } => {
+            let problem = Problem::new(Kind::KeyMissing, detail).text("field", &field);
+            let windowed = view.is_some_and(|view| view.spec().windows.is_some());
+            match windowed && ["window_start", "window_end"].contains(&field.as_str()) {
+                true => problem.hint(
+                    "say which window: `window=open`, `window=last_closed`, or `window=` and the time at which it starts",
+                ),
+                false => problem,
+            }
+        }
         ReadError::KeyTwice { field } => Problem::new(Kind::KeyTwice, detail).text("field", &field),
         ReadError::KeyType { field, expected, got } => Problem::new(Kind::KeyType, detail)
             .text("field", &field)
