@@ -274,7 +274,14 @@ impl<'s> Dataflow<'s> {
         let Some(given) = self.context().substitutes.borrow_mut().remove(name) else {
             return Ok(opened);
         };
-        match given.opened.downcast::<Opened<T>>() {
+        let Some(records) = given.opened else {
+            return Ok(Opened {
+                driver: given.driver,
+                reader: Box::new(|_| Ok(Opened::<T>::no_reader())),
+                ..opened
+            });
+        };
+        match records.downcast::<Opened<T>>() {
             Ok(given) => Ok(Opened {
                 driver: given.driver,
                 reader: given.reader,
