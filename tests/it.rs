@@ -1,5 +1,6 @@
 //! All integration tests, in one binary: `cargo test --test it model::` runs a part of them.
 
+mod commands;
 mod compile;
 mod house;
 mod kafka;
