@@ -5,5 +5,6 @@ mod compile;
 mod house;
 mod kafka;
 mod model;
+mod ops;
 mod readme;
 mod support;
