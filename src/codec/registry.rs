@@ -34,8 +34,6 @@ use crate::time::EventTime;
 
 /// The registry's code for "no schema has this id".
 const SCHEMA_NOT_FOUND: u32 = 40403;
-/// Registries count ids in Java's `int`, and say 404 without a code, as for a path that they don't have, to more than that.
-const ID_MAX: u32 = i32::MAX.unsigned_abs();
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
 /// A fixed hash of a schema's text: what the ledger knows a schema by.
@@ -118,6 +116,9 @@ impl fmt::Display for Status {
         }
     }
 }
+
+/// Registries count ids in Java's `int`, and say 404 without a code, as for a path that they don't have, to more than that.
+const ID_MAX: u32 = i32::MAX.unsigned_abs();
 
 /// How long to wait for the registry.
 #[derive(Clone, Copy, Debug)]
