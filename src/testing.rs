@@ -183,6 +183,13 @@ impl Harness {
         self.give::<T>(source, partition, vec![(EventTime(0), Err(cause))])
     }
 
+    /// Says that a source brings nothing in this test. A source that is neither fed nor said to be empty is a mistake of
+    /// the test: the real one would be read.
+    pub fn empty(&mut self, source: &str) -> &mut Self {
+        self.empty.insert(source.to_owned());
+        self
+    }
+
     fn give<T: Event>(&mut self, source: &str, partition: u32, records: Vec<Given<T>>) -> &mut Self {
         let feed = self.feeds.entry(source.to_owned()).or_insert_with(|| {
             Box::new(Shared::<T>(Mutex::new(Fed {
@@ -201,13 +208,6 @@ impl Harness {
                 .mistakes
                 .push(format!("source `{source}` was fed records of two types")),
         }
-        self
-    }
-
-    /// Says that a source brings nothing in this test. A source that is neither fed nor said to be empty is a mistake of
-    /// the test: the real one would be read.
-    pub fn empty(&mut self, source: &str) -> &mut Self {
-        self.empty.insert(source.to_owned());
         self
     }
 
