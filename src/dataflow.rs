@@ -145,7 +145,7 @@ pub struct Context {
     pub substitutes: RefCell<HashMap<String, Substitute>>,
     /// How views are made; tests want hashes.
     pub hashed: bool,
-    /// Whether readers are made. A plan is drawn without them.
+    /// Whether readers are made to read. For a plan they are not, but tried where `env` names a Kafka.
     pub reads: bool,
 }
 
@@ -313,6 +313,12 @@ impl<'s> Dataflow<'s> {
             let reader = if reads {
                 reader(waker)
             } else {
+                // Made to be dropped, where a Kafka is named: what it lacks is told before anything starts.
+                if !context.env.kafka.is_empty()
+                    && let Err(error) = reader(waker)
+                {
+                    context.mistake(format!("source `{name}`, {}: {error}", opened.description));
+                }
                 Ok(Opened::<T>::no_reader())
             };
             // An error of one worker alone must not leave the others waiting in the middle of a build.

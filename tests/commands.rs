@@ -4,13 +4,13 @@
 
 use std::collections::BTreeSet;
 
+use ::thalweg::ledger;
 use libc::{SIGINT, SIGTERM};
 use serde_json::Value;
-use thalweg::ledger;
 
 use crate::support::kafka::Broker;
 use crate::support::registry::Registry;
-use crate::support::thalweg::Thalweg;
+use crate::support::thalweg::{self, Thalweg};
 
 const TOPIC: &str = "payments.transactions.v1";
 const ALL: &str = "/v1/views/merchant_spend/rows?limit=10000";
@@ -132,6 +132,29 @@ fn a_service_that_was_stopped_goes_on_where_it_was() {
         ends.iter().sum::<i64>() + 100,
         "payments, and a hundred merchants"
     );
+}
+
+#[test]
+fn a_missing_registry_is_told_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let args = [
+        "run",
+        "--kafka",
+        "127.0.0.1:1",
+        "--data-dir",
+        data.to_str().unwrap(),
+    ];
+    let output = thalweg::command(&args).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for topic in ["payments.merchants.v1", TOPIC] {
+        assert!(told.contains(&format!("topic `{topic}`")), "{told}");
+    }
+    assert!(told.contains("registry") && told.contains("--registry"), "{told}");
+    assert!(!data.exists(), "a ledger was begun");
+    // To look at a dataflow takes no settings at all.
+    assert!(thalweg::command(&["plan"]).output().unwrap().status.success());
 }
 
 fn rows(answer: &Value) -> &Vec<Value> {
