@@ -136,9 +136,13 @@ fn check(command: &str, binary: &Path, demo: &Demo) -> Option<String> {
             .replacen("curl", "curl -sS", 1);
         return Some(succeeded(&here, &shell(&here)));
     } else if let Some(arguments) = command.strip_prefix("make") {
-        succeeded(command, &shell(&format!("make -n{arguments}")));
-    } else if let Some(arguments) = command.strip_prefix("cargo run --release -p dataflows --bin thalweg -- ")
-    {
+        let line = succeeded(command, &shell(&format!("make -n{arguments}")));
+        // What the target would run is run here, with the binary that the tests have.
+        let arguments = line
+            .lines()
+            .find_map(|line| line.split_once(" --bin thalweg -- "))
+            .map(|(_, rest)| rest);
+        let arguments = arguments.filter(|_| command.starts_with("make thalweg"))?;
         let server = if arguments.starts_with("query") {
             format!(" --server {}", demo.url)
         } else {
@@ -148,6 +152,11 @@ fn check(command: &str, binary: &Path, demo: &Demo) -> Option<String> {
             command,
             &shell(&format!("{binary} {arguments}{server}")),
         ));
+    } else if let Some(package) = command.strip_prefix("cargo install --locked --path ") {
+        assert!(
+            page(&format!("{package}/Cargo.toml")).contains("name = \"thalweg\""),
+            "{command}: installs another"
+        );
     } else if let Some((_, arguments)) = command
         .split_once("thalweg run ")
         .or(command.split_once("cargo run -- run "))
