@@ -132,7 +132,7 @@ fn known(shared: &Shared, asked: &After) -> Result<PartitionId, Problem> {
             Err(Problem::new(Kind::PartitionUnknown, detail)
                 .member("partitions", |out| {
                     out.push(b'[');
-                    json::list(out, &there, |out, partition| json::number(out, partition));
+                    json::list(out, &there, json::number);
                     out.push(b']');
                 })
                 .hint(format!(
