@@ -142,6 +142,8 @@ fn a_missing_registry_is_told_before_anything_starts() {
         "run",
         "--kafka",
         "127.0.0.1:1",
+        "--http",
+        "127.0.0.1:0",
         "--data-dir",
         data.to_str().unwrap(),
     ];
