@@ -9,7 +9,17 @@ const LAYERS: &[(u8, &[&str])] = &[
     (
         0,
         &[
-            "error", "time", "position", "record", "clock", "metrics", "bridge", "fault", "health",
+            "error",
+            "time",
+            "position",
+            "record",
+            "clock",
+            "metrics",
+            "bridge",
+            "fault",
+            "health",
+            "watermark",
+            "trail",
         ],
     ),
     (
