@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::probe::{Handle, Probe};
@@ -43,7 +44,7 @@ use crate::operator::serve::serve;
 use crate::operator::upsert::upsert;
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record};
-use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertSource};
+use crate::source::{DeadLetter, Environment, Late, Opened, Source, Substitute, UpsertSource};
 use crate::time::Epoch;
 use crate::timeline::Desk;
 use crate::trail;
@@ -187,6 +188,26 @@ impl Context {
             .collect::<Vec<_>>()
             .join(",");
         self.metrics.source(&names).late(step)
+    }
+
+    /// What becomes of late events of these sources.
+    fn late_policies(&self, sources: &[SourceId]) -> Vec<(SourceId, Late)> {
+        let plan = self.plan.borrow();
+        let of = plan
+            .sources
+            .iter()
+            .filter(|source| sources.contains(&source.rules.id));
+        of.map(|source| (source.rules.id, source.late)).collect()
+    }
+
+    /// For how long after their end windows over these sources are corrected: rows close once nobody corrects any more.
+    fn corrected_for(&self, sources: &[SourceId]) -> Duration {
+        let policies = self.late_policies(sources);
+        policies
+            .iter()
+            .map(|(_, late)| late.corrects())
+            .max()
+            .unwrap_or_default()
     }
 
     /// Counts what a step rejects, by the source that each event was read from.
@@ -410,4 +431,4 @@ impl<'s> Dataflow<'s> {
 }
 
 /// How long dead letters stay in their view.
-const LETTERS_KEEP: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+const LETTERS_KEEP: Duration = Duration::from_secs(24 * 3600);

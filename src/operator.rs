@@ -7,6 +7,7 @@ pub mod aggregate;
 pub mod exact;
 pub mod group;
 pub mod horizon;
+pub mod late;
 pub mod letters;
 pub mod net;
 pub mod serve;

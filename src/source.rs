@@ -24,6 +24,13 @@ macro_rules! time_rules {
             self
         }
 
+        /// What becomes of events that come too late for their window: see [`Late`](crate::source::Late). Default: they are
+        /// dead letters.
+        pub fn late(mut self, late: crate::source::Late) -> Self {
+            self.rules.late = late;
+            self
+        }
+
         /// After how long without a valid event time a partition that was read to its end no longer holds windows open.
         /// Once all partitions are so quiet, the source holds nobody back where streams meet. Default: 10 s.
         pub fn idle_after(mut self, d: Duration) -> Self {
@@ -44,6 +51,7 @@ pub mod generator;
 pub mod kafka;
 pub mod memory;
 
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +65,7 @@ use crate::codec::registry::Registry;
 use crate::error::Result;
 use crate::position::{Offset, PartitionId, Position, SourceId, TopicId};
 use crate::record::{Event, Timed};
-use crate::time::EventTime;
+use crate::time::{EventTime, span};
 use crate::trail;
 
 /// Where dataflows run: what sources and sinks need to know of the world. Made from the settings.
@@ -163,12 +171,60 @@ impl Substitute {
     }
 }
 
+/// What becomes of an event that its window step can't wait for: one whose window ends at or before the event's
+/// [horizon](Timed::horizon). Each event goes by the policy of the source that it was read from, wherever streams were merged.
+///
+/// ```
+/// use thalweg::prelude::*;
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Reading { at_ms: i64 }
+/// let readings = Kafka::topic("sensors.readings.v1")
+///     .json::<Reading>()
+///     .event_time(|r| EventTime::from_millis(r.at_ms))
+///     .lateness(Duration::from_secs(5))
+///     .late(Late::Correct(Duration::from_secs(3600)));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Late {
+    /// It goes to the dead letters of its source, under the name of the window step.
+    #[default]
+    DeadLetter,
+    /// It is counted in the metric of late events and leaves no other trace.
+    Drop,
+    /// It is counted in its window, and revises the row, until the watermark is so far past the window's end. Until then the
+    /// row is not `closed`, and `keep` counts from there. What comes later still is a dead letter.
+    Correct(Duration),
+}
+
+impl Late {
+    /// For how long after its end a window takes events of the source.
+    pub fn corrects(self) -> Duration {
+        match self {
+            Late::Correct(for_) => for_,
+            Late::DeadLetter | Late::Drop => Duration::ZERO,
+        }
+    }
+}
+
+/// `dead_letter`, `drop`, `correct 1h`.
+impl fmt::Display for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Late::DeadLetter => f.write_str("dead_letter"),
+            Late::Drop => f.write_str("drop"),
+            Late::Correct(for_) => write!(f, "correct {}", span(*for_)),
+        }
+    }
+}
+
 /// How event times are taken and judged.
 pub struct TimeRules<T> {
     /// Takes the event time from the value; `None`: the record's own timestamp.
     pub event_time: Option<Box<dyn Fn(&T) -> EventTime>>,
     /// How far a partition's watermark stays behind its highest event time.
     pub lateness: Duration,
+    /// What becomes of events that come too late.
+    pub late: Late,
     /// After how long without a valid event time a partition that was read to its end stops holding the watermark back.
     pub idle_after: Duration,
     /// How far in the future, past the sequencer's now, an event time may lie.
@@ -182,6 +238,7 @@ impl<T> Default for TimeRules<T> {
         Self {
             event_time: None,
             lateness: Duration::ZERO,
+            late: Late::default(),
             idle_after: Duration::from_secs(10),
             future_bound: Duration::from_secs(3600),
             timed: true,

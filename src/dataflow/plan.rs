@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::position::SourceId;
 use crate::sequencer::SourceRules;
-use crate::source::{Driver, Opened};
+use crate::source::{Driver, Late, Opened};
 
 /// What kind of step it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct PlannedSource {
     pub rules: SourceRules,
     /// ``topic `x` ``.
     pub description: String,
+    /// What becomes of its events that come too late.
+    pub late: Late,
     /// Looks at it from outside.
     pub driver: Arc<dyn Driver>,
 }
@@ -146,6 +148,7 @@ impl Plan {
                 timed: rules.timed,
             },
             description: opened.description.clone(),
+            late: rules.late,
             driver: opened.driver.clone(),
         });
     }

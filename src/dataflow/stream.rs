@@ -16,6 +16,7 @@ use crate::dataflow::names::Names;
 use crate::dataflow::plan::Kind;
 use crate::dataflow::table::Table;
 use crate::operator::aggregate::{Aggregate, Of};
+use crate::operator::late::Policies;
 use crate::operator::try_map::try_map;
 use crate::operator::window::{self, Assign};
 use crate::position::SourceId;
@@ -296,7 +297,8 @@ pub struct Windows<'s, K: 'static, T: 'static> {
 }
 
 impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
-    /// How long, in event time, a window's rows stay after it closed. Default 24 hours.
+    /// How long, in event time, a window's rows stay after it closed. Default 24 hours. Where late events are
+    /// [corrected](crate::source::Late::Correct), it closes when that is over.
     pub fn keep(self, keep: Duration) -> Self {
         Self { keep, ..self }
     }
@@ -330,6 +332,7 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             keep,
             sources: stream.sources.clone(),
             desk: flow.context().desk.clone(),
+            policies: Policies::new(flow.context().late_policies(&stream.sources)),
             late: flow.context().late_counter(&stream.sources, &step),
         };
         let (changes, late) = window::window(stream.inner, spec);

@@ -330,6 +330,12 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         let mut spec = ViewSpec::new(name);
         spec.key = self.meta.names.clone();
         spec.sources = self.meta.sources.to_vec();
+        // A join revises a row, but closes none: what matters is how long the step that cut the windows takes corrections.
+        let closed_by = match &*self.meta.window_sources {
+            [] => &self.meta.sources,
+            _ => &self.meta.window_sources,
+        };
+        spec.held_back = self.flow.context().corrected_for(closed_by);
         spec.windows = self.meta.windows;
         spec.window_sources = self.meta.window_sources.to_vec();
         spec.keep = self.meta.keep;

@@ -9,7 +9,7 @@
 //! Events of several sources are first held against what the step has closed: [`horizon`](crate::operator::horizon).
 //! `combine` folds what one activation brings, so that an exchange carries one state a key and not its events. `merge`
 //! walks the epochs behind its frontier: folds epoch n in first and then lets W(n) close and expire windows, so that
-//! windows close in the same epoch in every replay.
+//! windows close in the same epoch in every replay. How long after its end a window takes corrections: [`late`](crate::operator::late).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -28,6 +28,7 @@ use crate::codec::Cause;
 use crate::metrics::Counter;
 use crate::operator::aggregate::Aggregate;
 use crate::operator::horizon::raise_horizons;
+use crate::operator::late::Policies;
 use crate::operator::letters::turned_down;
 use crate::operator::walk::{Pending, Walk};
 use crate::position::SourceId;
@@ -77,7 +78,9 @@ pub struct Spec<K, T, F> {
     pub sources: Rc<[SourceId]>,
     /// The worker's desk.
     pub desk: Rc<Desk>,
-    /// Counts events that came too late.
+    /// What becomes of events that came too late.
+    pub policies: Policies,
+    /// Counts them.
     pub late: Counter,
 }
 
@@ -100,14 +103,17 @@ pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
         keep,
         sources,
         desk,
+        policies,
         late: count,
     } = spec;
     desk.timeline.borrow_mut().track(&sources);
     let events = raise_horizons(events, &name, sources.clone(), desk.clone());
-    let (partials, late) = combine(events, &name, key, assign, fold.clone(), count);
+    let held_back = policies.corrects();
+    let (partials, late) = combine(events, &name, key, assign, fold.clone(), policies, count);
     let state = Merge {
         fold,
         keep,
+        held_back,
         windows: BTreeMap::new(),
         packed: EventTime::MIN,
         newest: 0,
@@ -127,6 +133,7 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     key: Rc<dyn Fn(&T) -> K>,
     assign: Box<dyn Assign>,
     fold: Rc<F>,
+    policies: Policies,
     count: Counter,
 ) -> Partials<'s, K, F::State> {
     let mut builder = OperatorBuilder::new(format!("{name}: combine"), events.scope());
@@ -144,6 +151,7 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
             disjoint: assign.disjoint(),
             assign,
             fold,
+            policies,
             panes: Vec::new(),
             last: 0,
             windows: Vec::new(),
@@ -152,11 +160,15 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
             let (mut partials, mut late) = (partials.activate(), late.activate());
             let _work = trail::begin(&label);
             input.for_each_stamp(|capability, batches| {
-                let mut too_late = Vec::new();
+                let (mut too_late, mut late_len) = (Vec::new(), 0);
                 for batch in batches {
                     for event in batch.drain(..) {
                         trail::on(event.at);
-                        if !table.add(&event) {
+                        if table.add(&event) {
+                            continue;
+                        }
+                        late_len += 1;
+                        if table.policies.writes_letters(event.at.partition.source) {
                             too_late.push(turned_down(&name, Cause::Late, None, &event));
                         }
                     }
@@ -175,8 +187,8 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
                 drop(session);
                 table.panes.retain(|(_, parts)| parts.capacity() <= PANE_KEPT_MAX);
                 table.panes.truncate(PANES_KEPT_MAX);
+                count.inc_by(late_len);
                 if !too_late.is_empty() {
-                    count.inc_by(too_late.len() as u64);
                     late.session(&capability).give_iterator(too_late.drain(..));
                 }
             });
@@ -190,6 +202,7 @@ struct Combine<K, T, F: Aggregate<T>> {
     assign: Box<dyn Assign>,
     disjoint: bool,
     fold: Rc<F>,
+    policies: Policies,
     /// Emptied after each activation, with their room kept for the next.
     panes: Vec<(Window, Parts<K, F::State>)>,
     last: usize,
@@ -254,13 +267,15 @@ const PANE_KEPT_MAX: usize = 1 << 18;
 impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
     /// Folds an event into its windows; `false` if it is late for all of them.
     fn add(&mut self, event: &Timed<T>) -> bool {
+        // What ended up to here takes no more of this event's source.
+        let over = self.policies.over(event.at.partition.source, event.horizon);
         let last = self
             .panes
             .get(self.last)
             .map(|(window, _)| *window)
             .filter(|_| self.disjoint);
         if let Some(window) = last.filter(|window| window.start <= event.time && event.time < window.end) {
-            let on_time = window.end > event.horizon;
+            let on_time = window.end > over;
             if on_time {
                 self.fold_into(self.last, event);
             }
@@ -269,7 +284,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
         let mut windows = std::mem::take(&mut self.windows);
         windows.clear();
         self.assign.windows(event.time, &mut windows);
-        windows.retain(|window| window.end > event.horizon);
+        windows.retain(|window| window.end > over);
         for window in &windows {
             let at = match self.panes.iter().position(|(w, _)| w == window) {
                 Some(at) => at,
@@ -306,6 +321,8 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
 struct Merge<K, S, F> {
     fold: Rc<F>,
     keep: Duration,
+    /// How far behind the watermark windows close: for so long they are corrected.
+    held_back: Duration,
     /// By end and then start, so that those to expire come first.
     windows: BTreeMap<(EventTime, EventTime), Pane<K, S>>,
     /// Windows that end up to here have been packed.
@@ -317,7 +334,7 @@ struct Merge<K, S, F> {
 /// The aggregates of one window.
 enum Pane<K, S> {
     Open(HashTable<Slot<K, S>>),
-    /// The watermark has passed the window's end, so nothing on time is to come: half the memory, until it expires.
+    /// The window is closed, so nothing is to come: half the memory, until it expires.
     Packed(Box<[(K, S)]>),
 }
 
@@ -464,9 +481,11 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
     where
         F: Aggregate<T, State = S>,
     {
+        // A window that ends up to here is closed.
+        let closed = watermark.minus(self.held_back);
         while let Some(first) = self.windows.first_entry() {
             let (end, start) = *first.key();
-            if end.plus(self.keep) > watermark {
+            if end.plus(self.keep) > closed {
                 break;
             }
             let window = Window { start, end };
@@ -476,14 +495,13 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
                 key: Windowed { key, window },
             }));
         }
-        if watermark > self.packed {
-            // An end is part of the bound: windows that end at the watermark are over.
-            let over =
-                (self.packed.max(EventTime(i64::MIN + 1)), EventTime::MIN)..=(watermark, EventTime::MAX);
+        if closed > self.packed {
+            // An end is part of the bound: windows that end there are over.
+            let over = (self.packed.max(EventTime(i64::MIN + 1)), EventTime::MIN)..=(closed, EventTime::MAX);
             for (_, pane) in self.windows.range_mut(over) {
                 self.newest = pane.pack();
             }
-            self.packed = watermark;
+            self.packed = closed;
         }
     }
 }
@@ -497,6 +515,17 @@ mod tests {
         start: EventTime(0),
         end: EventTime(10),
     };
+
+    /// Assigns one window to everything.
+    struct One;
+    impl Assign for One {
+        fn windows(&self, _: EventTime, out: &mut Vec<Window>) {
+            out.push(WINDOW);
+        }
+        fn layout(&self) -> Windows {
+            Windows::PerKey
+        }
+    }
 
     fn partial(key: u32, state: u64) -> Partial<u32, u64> {
         Partial {
@@ -519,11 +548,85 @@ mod tests {
     }
 
     #[test]
+    fn corrected_windows_close_and_expire_so_much_later() {
+        let mut merge = Merge {
+            fold: Rc::new(Of::<u8>::default().count()),
+            keep: Duration::from_micros(5),
+            held_back: Duration::from_micros(20),
+            windows: BTreeMap::new(),
+            packed: EventTime::MIN,
+            newest: 0,
+        };
+        merge.add::<u8>(Epoch(1), partial(7, 1), &mut Vec::new());
+        let mut at = |watermark| {
+            let mut changes = Vec::new();
+            merge.expire::<u8>(watermark, &mut changes);
+            let open = merge.windows.values().any(|pane| matches!(pane, Pane::Open(_)));
+            (open, changes)
+        };
+        assert_eq!(at(EventTime::MIN), (true, vec![]));
+        assert_eq!(at(EventTime(29)), (true, vec![]));
+        assert_eq!(at(EventTime(30)), (false, vec![]), "packed");
+        assert_eq!(at(EventTime(34)), (false, vec![]));
+        assert_eq!(at(EventTime(35)), (false, vec![change(Some(1), None)]));
+    }
+
+    #[test]
+    fn late_events_are_counted_and_leave_letters_where_their_source_says_so() {
+        use timely::dataflow::InputHandle;
+        use timely::dataflow::operators::vec::Input;
+        use timely::dataflow::operators::{Inspect, Probe};
+
+        let sources = [
+            (1, crate::source::Late::DeadLetter),
+            (2, crate::source::Late::Drop),
+        ];
+        let policies = Policies::new(sources.map(|(id, late)| (SourceId(id), late)).to_vec());
+        let count = Counter::default();
+        let counted = count.clone();
+        timely::execute_directly(move |worker| {
+            let letters: Rc<std::cell::RefCell<Vec<u32>>> = Rc::default();
+            let mut input = InputHandle::new();
+            let probe = worker.dataflow(|scope| {
+                let fold = Rc::new(Of::<u8>::default().count());
+                let events = scope.input_from(&mut input);
+                let (partials, late) = combine(
+                    events,
+                    "step",
+                    Rc::new(|_: &u8| 0u8),
+                    Box::new(One),
+                    fold,
+                    policies,
+                    count,
+                );
+                let seen = letters.clone();
+                late.inspect(move |letter| seen.borrow_mut().push(letter.at.partition.source.0));
+                partials.probe().0
+            });
+            for (source, horizon) in [(1, 9), (1, 10), (2, 9), (2, 10), (2, 11)] {
+                let source = SourceId(source);
+                let partition = crate::position::PartitionId { source, partition: 0 };
+                input.send(Timed {
+                    value: 0u8,
+                    time: EventTime(5),
+                    horizon: EventTime(horizon),
+                    at: crate::position::Position { partition, offset: 0 },
+                });
+            }
+            input.advance_to(Epoch(1));
+            worker.step_while(|| probe.less_than(&Epoch(1)));
+            assert_eq!(*letters.borrow(), [1]);
+        });
+        assert_eq!(counted.get(), 3);
+    }
+
+    #[test]
     fn a_window_changes_once_an_epoch_is_packed_when_closed_and_taken_back_when_expired() {
         let fold = Rc::new(Of::<u8>::default().count());
         let mut merge = Merge {
             fold,
             keep: Duration::from_micros(5),
+            held_back: Duration::ZERO,
             windows: BTreeMap::new(),
             packed: EventTime::MIN,
             newest: 0,

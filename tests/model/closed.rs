@@ -21,14 +21,14 @@ fn counted<'s>(items: &Stream<'s, Item>, name: &str) -> Table<'s, Windowed<u32>,
         .aggregate(|a| a.count())
 }
 
-fn build(flow: Dataflow) {
-    let source = |name: &str| {
+fn build(flow: Dataflow, late: [Late; 2]) {
+    let source = |name: &str, late: Late| {
         let items = Kafka::topic(name)
             .json::<Item>()
             .event_time(|item| EventTime(item.1));
-        flow.source(name, items.lateness(Duration::from_micros(3)))
+        flow.source(name, items.lateness(Duration::from_micros(3)).late(late))
     };
-    let (a, b) = (source("a"), source("b"));
+    let (a, b) = (source("a", late[0]), source("b", late[1]));
     let from_a = counted(&a, "from_a");
     from_a.view("a_view");
     counted(&a.merge(&b), "from_both").view("merged_view");
@@ -40,6 +40,16 @@ fn build(flow: Dataflow) {
     from_a
         .left_join("with b", &from_b, |_, n, _| n)
         .view("joined_view");
+}
+
+/// Policies, and for how many microseconds each corrects.
+fn policies() -> impl Strategy<Value = [(Late, i64); 2]> {
+    let late = prop_oneof![
+        Just((Late::DeadLetter, 0)),
+        Just((Late::Drop, 0)),
+        (1..30i64).prop_map(|us| (Late::Correct(Duration::from_micros(us as u64)), us)),
+    ];
+    [late.clone(), late]
 }
 
 fn items() -> impl Strategy<Value = Log<Item>> {
@@ -58,6 +68,7 @@ proptest! {
         a in items(),
         b in items(),
         silences in silences(),
+        [(late_a, for_a), (late_b, for_b)] in policies(),
         [run, _] in runs(),
     ) {
         let [quiet, silent] = silences;
@@ -65,7 +76,7 @@ proptest! {
         let (of_a, of_b) = (read(&a, 3, |item| item.1), read(&b, 3, |item| item.1));
         let both = together(&[&of_a, &of_b]);
         let lower: Vec<i64> = std::iter::zip(&both, &of_a.watermarks).map(|(e, w)| *e.min(w)).collect();
-        let mut test = Harness::of(dataflow("closed", build));
+        let mut test = Harness::of(dataflow("closed", move |flow| build(flow, [late_a, late_b])));
         test.workers(run.workers).batch_max(run.batch_max);
         let epochs: Vec<Epoch> = (0..EPOCHS).map(|n| {
             a.feed(&mut test, "a", n);
@@ -73,7 +84,13 @@ proptest! {
             test.epoch()
         }).collect();
         let done = test.run().map_err(|error| TestCaseError::fail(error.to_string()))?;
-        for (name, watermarks) in [("a_view", &of_a.watermarks), ("merged_view", &both), ("joined_view", &lower)] {
+        let views = [
+            ("a_view", &of_a.watermarks, for_a),
+            ("merged_view", &both, for_a.max(for_b)),
+            ("joined_view", &lower, for_a),
+        ];
+        for (name, watermarks, corrected) in views {
+            let watermarks: Vec<i64> = watermarks.iter().map(|w| w.saturating_sub(corrected)).collect();
             let view = done.views().get(name).unwrap();
             let mut answers: Vec<Found> = Vec::new();
             for (n, epoch) in epochs.iter().enumerate() {
@@ -103,7 +120,7 @@ proptest! {
 
 #[test]
 fn a_silent_source_holds_up_neither_windows_nor_answers() {
-    let mut test = Harness::of(dataflow("silent", build));
+    let mut test = Harness::of(dataflow("silent", |flow| build(flow, [Late::DeadLetter; 2])));
     test.feed("a", 0, [(1u32, 5i64)]).feed::<Item>("b", 0, []);
     let waiting = test.epoch();
     test.idle_source("b").feed("a", 0, [(1u32, 30i64)]);

@@ -72,15 +72,16 @@ impl Assign for Overlapping {
 const S: i64 = 1_000_000;
 const LATENESS: i64 = 3 * S;
 
-fn source<'s>(flow: Dataflow<'s>, name: &str) -> Stream<'s, Item> {
+fn source<'s>(flow: Dataflow<'s>, name: &str, late: Late) -> Stream<'s, Item> {
     let items = Kafka::topic(name)
         .json::<Item>()
         .event_time(|i| EventTime::from_millis(i.at_ms));
-    flow.source(name, items.lateness(Duration::from_micros(LATENESS as u64)))
+    let lateness = Duration::from_micros(LATENESS as u64);
+    flow.source(name, items.lateness(lateness).late(late))
 }
 
-fn build(flow: Dataflow) {
-    let items = source(flow, "items");
+fn build(flow: Dataflow, [late, more_late]: [Late; 2]) {
+    let items = source(flow, "items", late);
     let names = flow.table("names", Kafka::topic("names").json::<u32>().keyed::<u32>());
     let main = items
         .key_by("key", |i| i.key)
@@ -138,7 +139,7 @@ fn build(flow: Dataflow) {
                 .filter(|event| event.value.n > 0)
                 .exchange(|event| event.time.micros().unsigned_abs())
         })
-        .merge(&source(flow, "more"))
+        .merge(&source(flow, "more", more_late))
         .key_by("key", |i| i.key)
         .window("merged", Tumbling::of(Duration::from_secs(10)))
         .keep(Duration::from_secs(12))
@@ -177,16 +178,36 @@ fn read_items(log: &Log<Item>) -> Reading<Item> {
     read(log, LATENESS, |i| i.at_ms.saturating_mul(1000))
 }
 
-/// An event as a window step is given it: its record, and what the steps before made of it.
-type Given<'a> = (&'a Seen<Item>, Item);
+/// An event as a window step is given it: its record, what the steps before made of it, and the policy of its source.
+type Given<'a> = (&'a Seen<Item>, Item, Late);
 
-/// The windowed step by its definition: events on time in windows that are still kept, and the events late for all.
+fn corrects(late: Late) -> i64 {
+    match late {
+        Late::Correct(for_) => for_.as_micros() as i64,
+        _ => 0,
+    }
+}
+
+fn policies() -> impl Strategy<Value = [Late; 2]> {
+    let for_us = prop_oneof![Just(1), Just(2 * S), Just(7 * S), Just(30 * S)];
+    let late = prop_oneof![
+        2 => Just(Late::DeadLetter),
+        2 => Just(Late::Drop),
+        4 => for_us.prop_map(|us| Late::Correct(Duration::from_micros(us as u64))),
+    ];
+    [late.clone(), late]
+}
+
+/// The windowed step by its definition: events on time, or in time for a correction, in windows that are still kept, and the
+/// events late for all.
 struct Windowing<'a> {
     size: i64,
     every: i64,
     offset: i64,
     keep: i64,
     watermarks: Vec<i64>,
+    /// For how long windows are corrected: by whichever source does so longest.
+    corrected: i64,
     given: Vec<Given<'a>>,
 }
 
@@ -203,9 +224,10 @@ impl Windowing<'_> {
 
     fn groups<K: Ord>(&self, epoch: usize, key: impl Fn(&Item) -> K) -> BTreeMap<(K, i64, i64), Vec<&Item>> {
         let mut groups: BTreeMap<_, Vec<&Item>> = BTreeMap::new();
-        for (record, item) in self.given.iter().filter(|(record, _)| record.epoch <= epoch) {
+        for (record, item, late) in self.given.iter().filter(|given| given.0.epoch <= epoch) {
             for (start, end) in self.windows(record.time) {
-                if end > record.horizon && end + self.keep > self.watermarks[epoch] {
+                let expires = end.saturating_add(self.corrected + self.keep);
+                if end + corrects(*late) > record.horizon && expires > self.watermarks[epoch] {
                     groups.entry((key(item), start, end)).or_default().push(item);
                 }
             }
@@ -213,11 +235,14 @@ impl Windowing<'_> {
         groups
     }
 
+    /// Those that leave a dead letter.
     fn late(&self) -> Vec<Given<'_>> {
-        let late = |(record, _): &&Given| {
-            self.windows(record.time)
-                .iter()
-                .all(|(_, end)| *end <= record.horizon)
+        let late = |(record, _, late): &&Given| {
+            let windows = self.windows(record.time);
+            *late != Late::Drop
+                && windows
+                    .iter()
+                    .all(|(_, end)| end + corrects(*late) <= record.horizon)
         };
         self.given.iter().filter(late).cloned().collect()
     }
@@ -322,7 +347,7 @@ fn letters(reading: &Reading<Item>, epoch: usize, late: &[(&str, Vec<Given<'_>>)
         }
     }
     for (step, late) in late {
-        for (record, item) in late.iter().filter(|(record, _)| record.epoch <= epoch) {
+        for (record, item, _) in late.iter().filter(|given| given.0.epoch <= epoch) {
             let payload = serde_json::to_vec(item).ok();
             let row = rows.entry((record.partition, record.offset, step));
             let row = row.or_insert_with(|| ("late", instant(record.time), payload.clone()));
@@ -347,29 +372,33 @@ proptest! {
         more in items(),
         silences in silences(),
         names in logs((0u32..3, prop::option::of(0u32..9)), |_, row| row),
+        policies in policies(),
         runs in runs(),
     ) {
+        let [late, more_late] = policies;
         let [quiet, silent] = silences;
         let (log, more) = (log.silent(quiet), more.silent(silent));
         let (reading, other) = (read_items(&log), read_items(&more));
-        let valid = || reading.records.iter().filter_map(|record| Some((record, record.value()?.clone())));
+        let valid = || reading.records.iter().filter_map(|record| Some((record, record.value()?.clone(), late)));
         let both = together(&[&reading, &other]);
         let (behind, other_behind) = (reading.behind(&both), other.behind(&both));
         let tumbling = |size, offset, keep, given| Windowing {
-            size, every: size, offset, keep, watermarks: reading.watermarks.clone(), given,
+            size, every: size, offset, keep, watermarks: reading.watermarks.clone(), corrected: corrects(late), given,
         };
         let main = tumbling(10 * S, 0, 7 * S, valid().collect());
-        let halved = valid().filter(|(_, i)| i.n % 2 == 0).map(|(r, i)| (r, Item { n: i.n / 2, ..i }));
+        let halved = valid().filter(|(_, i, _)| i.n % 2 == 0).map(|(r, i, late)| (r, Item { n: i.n / 2, ..i }, late));
         let overlapping = Windowing { every: 4 * S, ..tumbling(10 * S, 0, 0, halved.collect()) };
-        let parts = valid().flat_map(|(r, i)| (0..i.key).map(move |key| (r, Item { key, ..i.clone() })));
+        let parts = valid().flat_map(|(r, i, late)| (0..i.key).map(move |key| (r, Item { key, ..i.clone() }, late)));
         let parts = tumbling(5 * S, 2 * S, 86_400 * S, parts.collect());
-        let positive = behind.iter().filter_map(|record| Some((record, record.value()?.clone())));
-        let positive = positive.filter(|(_, i)| i.n > 0);
-        let others = other_behind.iter().filter_map(|record| Some((record, record.value()?.clone())));
-        let from_items = Windowing { watermarks: both.clone(), ..tumbling(10 * S, 0, 12 * S, positive.collect()) };
-        let from_more = Windowing { watermarks: both.clone(), ..tumbling(10 * S, 0, 12 * S, others.collect()) };
+        let positive = behind.iter().filter_map(|record| Some((record, record.value()?.clone(), late)));
+        let positive = positive.filter(|(_, i, _)| i.n > 0);
+        let others = other_behind.iter().filter_map(|record| Some((record, record.value()?.clone(), more_late)));
+        let corrected = corrects(late).max(corrects(more_late));
+        let from_items = Windowing { watermarks: both.clone(), corrected, ..tumbling(10 * S, 0, 12 * S, positive.collect()) };
+        let from_more = Windowing { watermarks: both.clone(), corrected, ..tumbling(10 * S, 0, 12 * S, others.collect()) };
         let merged = Windowing {
             watermarks: both.clone(),
+            corrected,
             ..tumbling(10 * S, 0, 12 * S, from_items.given.iter().chain(&from_more.given).cloned().collect())
         };
 
@@ -436,7 +465,7 @@ proptest! {
             more.feed(test, "more", n);
             names.feed_backwards(test, "names", n);
         };
-        check(&dataflow("windows", build), &runs, feed, &expected, project)?;
+        check(&dataflow("windows", move |flow| build(flow, policies)), &runs, feed, &expected, project)?;
     }
 }
 

@@ -1,0 +1,109 @@
+//! What becomes of events that come too late for a window, by the policy of their source.
+//!
+//! ```text
+//!   window [ start … end ) ── end + for of s ──────── end + F, F the greatest `for` ──────── end + F + keep
+//!            on time       │  corrected             │  events of s are late, others may       │  closed      │ expired
+//!                          └── Late::Correct only                                             not be
+//! ```
+//!
+//! An event of source s is late for a window when the window's end + `for` of s ≤ its horizon; `for` is zero unless s
+//! [corrects](Late::Correct). The horizon is a matter of the log, and `for` is written in the code: so is lateness.
+//!
+//! A step over a set S of sources closes a window in the first epoch n with end + F ≤ E(n), and F is the greatest `for` in
+//! S. No later event finds its way into it: an event of epoch m > n has a horizon of at least E(m−1) ≥ E(n)
+//! ([why](crate::operator::horizon)), which is ≥ end + F ≥ end + `for` of its own source, so it is late. Within epoch n
+//! events are folded in before windows close. So a row that is `closed` is never revised, and as a window expires no earlier
+//! than it closes, none that was forgotten is begun anew with a part of its events.
+
+use std::time::Duration;
+
+use crate::position::SourceId;
+use crate::source::Late;
+use crate::time::{EventTime, micros};
+
+/// The policies of the sources that a step takes from.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    sources: Vec<Policy>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Policy {
+    source: SourceId,
+    late: Late,
+    for_us: i64,
+}
+
+impl Policies {
+    /// By source. An event of any other source gets no corrections, and is a dead letter when it is late.
+    pub fn new(sources: Vec<(SourceId, Late)>) -> Self {
+        let policy = |(source, late): (SourceId, Late)| Policy {
+            source,
+            late,
+            for_us: micros(late.corrects()),
+        };
+        Self {
+            sources: sources.into_iter().map(policy).collect(),
+        }
+    }
+
+    #[inline]
+    fn of(&self, source: SourceId) -> Option<&Policy> {
+        self.sources.iter().find(|policy| policy.source == source)
+    }
+
+    /// An event with this horizon is late for windows that end at or before what is returned.
+    #[inline]
+    pub fn over(&self, source: SourceId, horizon: EventTime) -> EventTime {
+        let for_us = self.of(source).map_or(0, |policy| policy.for_us);
+        EventTime(horizon.micros().saturating_sub(for_us))
+    }
+
+    /// Whether a late event leaves a dead letter.
+    pub fn writes_letters(&self, source: SourceId) -> bool {
+        self.of(source).is_none_or(|policy| policy.late != Late::Drop)
+    }
+
+    /// For how long after its end a window is corrected, by whichever source corrects longest.
+    pub fn corrects(&self) -> Duration {
+        let each = self.sources.iter().map(|policy| policy.late.corrects());
+        each.max().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_source_has_its_own_policy() {
+        let [a, b, c, other] = [1, 2, 3, 4].map(SourceId);
+        let hour = Duration::from_secs(3600);
+        let policies = Policies::new(vec![
+            (a, Late::Correct(hour)),
+            (b, Late::Drop),
+            (c, Late::DeadLetter),
+        ]);
+        let over = |source| policies.over(source, EventTime::from_secs(4000)).micros() / 1_000_000;
+        assert_eq!([a, b, c, other].map(over), [400, 4000, 4000, 4000]);
+        let letters = |source| policies.writes_letters(source);
+        assert_eq!([a, b, c, other].map(letters), [true, false, true, true]);
+        assert_eq!(policies.corrects(), hour);
+    }
+
+    #[test]
+    fn nothing_is_late_where_nothing_is_known_or_corrections_never_end() {
+        let a = SourceId(1);
+        for late in [
+            Late::Correct(Duration::from_secs(1)),
+            Late::Correct(Duration::MAX),
+        ] {
+            assert_eq!(
+                Policies::new(vec![(a, late)]).over(a, EventTime::MIN),
+                EventTime::MIN
+            );
+        }
+        let ever = Policies::new(vec![(a, Late::Correct(Duration::MAX))]);
+        assert!(ever.over(a, EventTime::from_secs(4_000_000_000)) < EventTime::from_secs(-62_135_596_800));
+    }
+}
