@@ -15,5 +15,5 @@ pub use crate::operator::aggregate::{Aggregate, Of};
 pub use crate::record::{Event, F64, Record};
 pub use crate::source::Late;
 pub use crate::source::generator::Generator;
-pub use crate::source::kafka::Kafka;
+pub use crate::source::kafka::{Kafka, Start};
 pub use crate::time::{EventTime, Window, Windowed};

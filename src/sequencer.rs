@@ -143,6 +143,10 @@ pub struct Sequencer {
     /// Schema ids bound or about to be.
     schemas: BTreeMap<(SourceId, u32), Option<u64>>,
     new_schemas: Vec<SchemaSeen>,
+    /// Where a source that is new to the ledger begins, as far as not at the log's start.
+    starts: BTreeMap<PartitionId, Offset>,
+    /// Partitions that begin there, to be bound: a later start must not choose again.
+    new_starts: BTreeSet<PartitionId>,
     partitions: BTreeMap<PartitionId, Partition>,
     watermarks: BTreeMap<SourceId, EventTime>,
     /// Sources that are bound as idle as a whole.
@@ -173,6 +177,8 @@ impl Sequencer {
             new_topics: Vec::new(),
             schemas: BTreeMap::new(),
             new_schemas: Vec::new(),
+            starts: BTreeMap::new(),
+            new_starts: BTreeSet::new(),
             partitions: BTreeMap::new(),
             watermarks: BTreeMap::new(),
             idle: BTreeSet::new(),
@@ -364,7 +370,8 @@ impl Sequencer {
                 if let Some(since) = self.stalled.take() {
                     self.forget_stall(now.mono.saturating_sub(since));
                 }
-                let waits = self.partitions.values().any(|p| !p.reports.is_empty());
+                let waits =
+                    !self.new_starts.is_empty() || self.partitions.values().any(|p| !p.reports.is_empty());
                 if !waits && self.idle_due(now).is_empty() {
                     return self.rest(now);
                 }
@@ -416,6 +423,7 @@ impl Sequencer {
     fn all_bound(&self) -> bool {
         let known = self.sources.keys().all(|s| self.topics.contains_key(s));
         known
+            && self.new_starts.is_empty()
             && self
                 .partitions
                 .values()
@@ -496,13 +504,19 @@ impl Sequencer {
     }
 
     /// Binds `taken`: a report each, or none for a partition that only turns idle. Those in `idle` are idle in any case.
+    /// Partitions that begin in the middle of their log are bound there, if only with nothing of them.
     fn open(
         &mut self,
         now: Now,
         least: Epoch,
-        taken: Vec<(PartitionId, Option<ReadTo>)>,
+        mut taken: Vec<(PartitionId, Option<ReadTo>)>,
         idle: &BTreeSet<PartitionId>,
     ) -> Arc<EpochBinding> {
+        for id in std::mem::take(&mut self.new_starts) {
+            if !taken.iter().any(|(other, _)| *other == id) {
+                taken.push((id, None));
+            }
+        }
         let epoch = Epoch(now.wall).max(self.last.next()).max(least);
         let mut ranges = Vec::with_capacity(taken.len());
         for (id, report) in taken {
@@ -511,7 +525,8 @@ impl Sequencer {
             range.lo = range.hi;
             (range.records, range.hash) = (0, 0);
             match report {
-                None => range.idle = true,
+                // It turns idle, or begins.
+                None => {}
                 Some(to) => {
                     let (records, hash) = partition.counted;
                     range.hi = to.hi;

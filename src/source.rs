@@ -271,6 +271,15 @@ pub trait Driver: Send + Sync + 'static {
     /// Which partitions there are, with their bounds.
     fn topology(&self) -> Result<Topology>;
 
+    /// Where reading begins in the partitions of a source that the ledger has never heard of, by what the source was told;
+    /// those that are left out begin at the log's start. Asked once a run, right after `topology`. May block.
+    ///
+    /// # Errors
+    /// The outside does not answer.
+    fn starts(&self, _topology: &Topology) -> Result<Vec<(u32, Offset)>> {
+        Ok(Vec::new())
+    }
+
     /// Holds the types that the source's records become against the newest schemas that a registry has for them, where it
     /// has any: one answer a subject. May block for a few seconds.
     fn fits(&self) -> Vec<SubjectFit> {

@@ -25,6 +25,7 @@ mod oracle;
 mod poison;
 mod reader;
 mod schemas;
+mod starts;
 mod stop;
 
 use std::time::{Duration, Instant};

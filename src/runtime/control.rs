@@ -27,7 +27,7 @@ use crate::bridge::Waker;
 use crate::clock;
 use crate::error::Result;
 use crate::ledger::Bindings;
-use crate::position::{EpochBinding, SourceId};
+use crate::position::{EpochBinding, Offset, SourceId};
 use crate::runtime::{Shared, WakerSlot};
 use crate::sequencer::message::{Order, Report};
 use crate::sequencer::{Next, Now, Sequencer};
@@ -39,6 +39,7 @@ use crate::timeline::Desk;
 #[derive(Default)]
 pub(crate) struct Inbox {
     topologies: Mutex<Vec<(SourceId, Topology)>>,
+    starts: Mutex<Vec<(SourceId, Vec<(u32, Offset)>)>>,
     durable: AtomicU64,
     stop: AtomicBool,
     waker: WakerSlot,
@@ -46,6 +47,11 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
+    /// Where a source begins if the ledger does not know it: to be said before its first topology.
+    pub(crate) fn starts(&self, source: SourceId, starts: Vec<(u32, Offset)>) {
+        self.starts.lock().push((source, starts));
+    }
+
     pub(crate) fn topology(&self, source: SourceId, topology: Topology) {
         self.topologies.lock().push((source, topology));
         self.wake();
@@ -151,6 +157,9 @@ impl Lead {
         self.replay(&mut orders)?;
         let now = self.now();
         if self.replay.is_none() {
+            for (source, starts) in shared.inbox.starts.lock().drain(..) {
+                self.sequencer.starts(source, starts);
+            }
             for (source, topology) in shared.inbox.topologies.lock().drain(..) {
                 self.sequencer.topology(source, &topology, now)?;
             }

@@ -62,6 +62,12 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
             }
             match driver.topology() {
                 Ok(topology) => {
+                    if first {
+                        match driver.starts(&topology) {
+                            Ok(starts) => shared.inbox.starts(*id, starts),
+                            Err(error) => return shared.halt.halt(error),
+                        }
+                    }
                     show_lag(shared, *id, name, &topology);
                     let mut partitions: Vec<_> = topology.partitions.iter().map(|f| f.partition).collect();
                     partitions.sort_unstable();

@@ -815,3 +815,65 @@ fn schemas_are_bound_once_and_two_verdicts_are_refused() {
     again.replay(first, at(1, MS)).unwrap();
     assert!(again.report(seen(1, Some(7))).is_ok() && again.report(seen(1, Some(8))).is_err());
 }
+
+#[test]
+fn a_source_that_is_new_begins_where_it_is_told_and_that_is_bound() {
+    let fresh = || {
+        let mut sequencer = Sequencer::new(settings(Cuts::Clock { interval: 5 * MS }), vec![rules()]);
+        sequencer.live();
+        sequencer
+    };
+    let mut sequencer = fresh();
+    sequencer.until_end();
+    sequencer.starts(A, [(0, 10), (1, 7)]);
+    sequencer
+        .topology(
+            A,
+            &topology(7, &[(0, 10), (5, 10), (3, 3)]),
+            at(0, Duration::ZERO),
+        )
+        .unwrap();
+    let from = |sequencer: &mut Sequencer| {
+        let orders = sequencer.take_orders().into_iter();
+        let assigned = orders.filter_map(|order| match order {
+            Order::Assign { id, from, .. } => Some((id.partition, from)),
+            _ => None,
+        });
+        assigned.collect::<Vec<_>>()
+    };
+    assert_eq!(from(&mut sequencer), [(0, 10), (1, 7), (2, 3)]);
+    // Bound though nothing was read, or the next start would choose again.
+    let bound = open(&mut sequencer, at(9, 10 * MS));
+    let places = |bound: &EpochBinding| {
+        let ranges = bound.ranges.iter();
+        ranges
+            .map(|r| (r.id.partition, r.lo, r.hi, r.idle))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(places(&bound), [(0, 10, 10, false), (1, 7, 7, false)]);
+    assert_eq!(bound.topics, [(A, TopicId([7; 16]))]);
+
+    // A restart goes by the ledger, and a partition that is added later is read from its beginning.
+    let mut again = fresh();
+    again.replay(bound, at(0, Duration::ZERO)).unwrap();
+    again.starts(A, [(0, 12), (1, 12), (2, 12), (3, 12)]);
+    again
+        .topology(
+            A,
+            &topology(7, &[(0, 12), (5, 12), (3, 12), (1, 12)]),
+            at(0, Duration::ZERO),
+        )
+        .unwrap();
+    assert_eq!(from(&mut again), [(0, 10), (1, 7), (2, 3), (3, 1)]);
+
+    for (starts, told) in [
+        ((0, 11), "offset 11, and the log has 0 to 10"),
+        ((4, 0), "no partition 4"),
+    ] {
+        let mut sequencer = fresh();
+        sequencer.starts(A, [starts]);
+        let refused = sequencer.topology(A, &topology(7, &[(0, 10)]), at(0, Duration::ZERO));
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains(told), "{text}");
+    }
+}

@@ -1,17 +1,69 @@
 //! What the sequencer makes of a look at a source from outside: new partitions are assigned, losses are refused.
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, Result};
-use crate::position::{PartitionId, SourceId};
+use crate::position::{Offset, PartitionId, SourceId};
 use crate::sequencer::{Now, Sequencer};
 use crate::source::Topology;
 
 impl Sequencer {
-    /// What a source looks like from outside. Partitions that are new start at the log's start.
+    /// Where the partitions of a source begin of which the ledger binds nothing yet; to be said before its first topology.
+    /// Once it does, the ledger knows: whatever is said here has no effect on a source that it has heard of.
+    pub fn starts(&mut self, source: SourceId, starts: impl IntoIterator<Item = (u32, Offset)>) {
+        let id = |partition| PartitionId { source, partition };
+        self.starts
+            .extend(starts.into_iter().map(|(partition, from)| (id(partition), from)));
+    }
+
+    /// The starts of a source that is new to the ledger, if they can be had.
+    fn fitting_starts(
+        &self,
+        source: SourceId,
+        topology: &Topology,
+        name: &str,
+    ) -> Result<BTreeMap<PartitionId, Offset>> {
+        let mut fitting = BTreeMap::new();
+        for (id, from) in self.starts.iter().filter(|(id, _)| id.source == source) {
+            let error = Error::definition(format!("source `{name}` can't start where it is told to"));
+            match topology
+                .partitions
+                .iter()
+                .find(|facts| facts.partition == id.partition)
+            {
+                None => {
+                    let partitions = topology.partitions.len();
+                    return Err(error
+                        .detail(format!(
+                            "its topic has no partition {}, it has {partitions}",
+                            id.partition
+                        ))
+                        .hint("give offsets of partitions that there are"));
+                }
+                Some(facts) if *from < facts.start || *from > facts.end => {
+                    return Err(error
+                        .detail(format!(
+                            "partition {}: offset {from}, and the log has {} to {}",
+                            id.partition, facts.start, facts.end
+                        ))
+                        .hint(
+                            "give an offset that is in the log, or its end to begin with what comes next",
+                        ));
+                }
+                Some(_) => _ = fitting.insert(*id, *from),
+            }
+        }
+        Ok(fitting)
+    }
+
+    /// What a source looks like from outside. Partitions that are new start at the log's start, unless the whole source is
+    /// new to the ledger and was told to [start](Sequencer::starts) elsewhere.
     pub fn topology(&mut self, source: SourceId, topology: &Topology, now: Now) -> Result<()> {
         let name = self
             .sources
             .get(&source)
             .map_or_else(String::new, |s| s.name.clone());
+        let mut starts = BTreeMap::new();
         match self.topics.get(&source) {
             Some(known) if *known != topology.topic => {
                 return Err(Error::integrity(format!(
@@ -27,6 +79,7 @@ impl Sequencer {
             }
             Some(_) => {}
             None => {
+                starts = self.fitting_starts(source, topology, &name)?;
                 self.topics.insert(source, topology.topic);
                 self.new_topics.push((source, topology.topic));
             }
@@ -49,7 +102,11 @@ impl Sequencer {
                 partition: facts.partition,
             };
             match self.partitions.get(&id) {
-                None => self.assign(id, facts.start, now.mono),
+                None => {
+                    let start = starts.get(&id).copied();
+                    self.new_starts.extend(start.map(|_| id));
+                    self.assign(id, start.unwrap_or(facts.start), now.mono);
+                }
                 Some(partition) if partition.read_to() < facts.start => {
                     let bound = partition.read_to();
                     return Err(Error::integrity(format!("source `{name}` has lost records that were not read yet"))

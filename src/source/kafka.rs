@@ -17,6 +17,7 @@ mod driver;
 mod format;
 mod native;
 mod reader;
+mod start;
 mod status;
 
 use std::marker::PhantomData;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::format::Avsc;
+pub use self::start::Start;
 
 use self::driver::{KafkaDriver, Subject};
 use self::format::Format;
@@ -99,6 +101,7 @@ pub struct Topic<T> {
     pub(crate) name: Arc<str>,
     pub(crate) format: Format,
     rules: TimeRules<T>,
+    start: Start,
     mistake: Option<&'static str>,
 }
 
@@ -108,11 +111,19 @@ impl<T> Topic<T> {
             name,
             format,
             rules: TimeRules::default(),
+            start: Start::Earliest,
             mistake: None,
         }
     }
 
     time_rules!();
+
+    /// Where reading begins when the ledger knows nothing of this source yet. From then on the ledger knows: later starts go
+    /// on where it says, and partitions that are added to the topic are read from their beginning. Default: the log's start.
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
 
     /// The reader's schema: what Avro payloads are resolved to, by Avro's rules, before `T` is made of them. Without it,
     /// `T` is made of what the writer's schema says.
@@ -145,7 +156,7 @@ impl<T: Event> Source<T> for Topic<T> {
         let format = ready(self.format, self.mistake)?;
         let (env, topic, status) = (env.clone(), self.name, Arc::new(Status::default()));
         let subjects = Subject::of::<T>(&topic, "value", &format).into_iter().collect();
-        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects);
+        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects).start(self.start);
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),

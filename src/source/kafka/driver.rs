@@ -13,12 +13,14 @@ use super::config;
 use super::format::{Format, Ready};
 use super::native::{self, Consumer};
 use super::reader::Fault;
+use super::start::Start;
 use super::status::{Context, Status};
 use crate::clock;
 use crate::codec::avro::fit::{Fits, fit};
 use crate::codec::fit::{Found, Misfit, SubjectFit};
 use crate::codec::registry::{Registry, WriterSchema};
 use crate::error::{Error, Result};
+use crate::position::Offset;
 use crate::source::{Driver, Environment, PartitionFacts, Topology};
 
 /// How long one look may take in all.
@@ -87,6 +89,7 @@ pub(super) struct KafkaDriver {
     environment: Environment,
     status: Arc<Status>,
     subjects: Vec<Subject>,
+    start: Start,
     /// Made at the first look.
     client: Mutex<Option<Consumer>>,
 }
@@ -103,8 +106,14 @@ impl KafkaDriver {
             environment,
             status,
             subjects,
+            start: Start::Earliest,
             client: Mutex::new(None),
         }
+    }
+
+    /// Begins elsewhere than at the log's start.
+    pub(super) fn start(self, start: Start) -> Self {
+        Self { start, ..self }
     }
 
     fn look(&self, client: &Consumer) -> Result<Topology> {
@@ -220,6 +229,23 @@ impl Driver for KafkaDriver {
             let _event = client.poll(Duration::ZERO);
         }
         seen
+    }
+
+    fn starts(&self, topology: &Topology) -> Result<Vec<(u32, Offset)>> {
+        let slot = self.client.lock();
+        let client = slot
+            .as_ref()
+            .ok_or_else(|| Error::internal("asked where to start before the topic was looked at"))?;
+        self.start
+            .of(client, &self.topic, topology, LOOK)
+            .map_err(|error| {
+                let code = error.rdkafka_error_code().map_or(-1, |code| code as i32);
+                self.unseen(&Fault {
+                    code,
+                    offset: -1,
+                    text: error.to_string(),
+                })
+            })
     }
 
     fn trouble(&self) -> Option<String> {
