@@ -3,7 +3,7 @@
 //! ```text
 //!   run     a dataflow on a Kafka          query   a view of a running service
 //!   demo    the same, with data of its own plan    what a dataflow consists of
-//!   ledger  show | verify what a ledger holds
+//!   ledger  show | verify | reset what a ledger holds
 //! ```
 
 mod demo;
@@ -184,6 +184,14 @@ enum LedgerCommand {
         /// The ledger's folder
         dir: PathBuf,
     },
+    /// Move the ledger aside, so that the next start is the first one
+    Reset {
+        /// The ledger's folder
+        dir: PathBuf,
+        /// Do it, and don't only say what would be done
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 fn run(command: Command, flows: &[Flow]) -> Result<()> {
@@ -199,6 +207,9 @@ fn run(command: Command, flows: &[Flow]) -> Result<()> {
         Command::Ledger {
             what: LedgerCommand::Show { dir, from, to },
         } => ledger::show(&dir, from, to),
+        Command::Ledger {
+            what: LedgerCommand::Reset { dir, yes },
+        } => ledger::reset(&dir, yes),
         Command::Ledger {
             what: LedgerCommand::Verify { dir },
         } => ledger::verify(&dir),

@@ -52,6 +52,7 @@ mod inspect;
 mod memory;
 mod reader;
 mod record;
+mod reset;
 pub mod sim_disk;
 pub mod state;
 #[cfg(test)]
@@ -64,6 +65,7 @@ pub use inspect::{Report, Show, show, show_on, verify, verify_on};
 pub use memory::{MemoryLedger, MemoryLog};
 use reader::{Cursor, FILE_NAME, Frame, Reader, cannot, open_file};
 pub use record::{Claim, ClaimRecord, RecordKind};
+pub use reset::{reset, reset_target};
 use state::LedgerState;
 
 const LOCK_NAME: &str = "lock";

@@ -119,6 +119,43 @@ fn a_service_that_was_stopped_goes_on_where_it_was() {
     let (status, log) = other.end(SIGINT);
     assert!(status.success(), "{status}\n{log}");
 
+    // The ledger of a service that runs is not moved away.
+    let reset = |yes: &[&str]| {
+        let dir = std::path::Path::new(&first).join("merchant_spend");
+        let args = [&["ledger", "reset", dir.to_str().unwrap()], yes].concat();
+        let output = thalweg::command(&args).output().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&told).into_owned(),
+        )
+    };
+    let running = start(&["run", "merchant_spend"], &first);
+    let (done, told) = reset(&["--yes"]);
+    assert!(!done && told.contains("another process holds"), "{told}");
+    let (status, log) = running.end(SIGTERM);
+    assert!(status.success(), "{status}\n{log}");
+    let before = bound(&first);
+    let (done, told) = reset(&[]);
+    assert!(
+        !done && told.contains("would move") && told.contains("--yes"),
+        "{told}"
+    );
+    assert_eq!(bound(&first), before);
+    let (done, told) = reset(&["--yes"]);
+    assert!(done && told.contains("was moved to"), "{told}");
+    // From the start again, it comes to the same rows.
+    let fresh = start(&["run", "merchant_spend"], &first);
+    let anew = fresh.get(&format!("{ALL}&after={}&wait=30s", after.join(",")));
+    assert_eq!(
+        (rows(&anew), &anew["positions"]),
+        (rows(&seen), &seen["positions"])
+    );
+    let (status, log) = fresh.end(SIGTERM);
+    assert!(status.success(), "{status}\n{log}");
+    let folders = std::fs::read_dir(&first).unwrap().count();
+    assert_eq!(folders, 2, "the old ledger is kept beside the new one");
+
     // With --until-end nobody has to stop it.
     let args = on(&["run", "merchant_spend", "--until-end"], &dir("third"));
     let ending = Thalweg::spawn(&args.iter().map(String::as_str).collect::<Vec<_>>(), |_| {});
