@@ -11,6 +11,7 @@
 //!  GET  /v1/views/{name}/rows       rows by filters, paged
 //!  POST /v1/query                   several reads, one epoch, all or nothing
 //!  GET  /v1/epochs/{epoch}          what an epoch contains
+//!  GET  /v1/sources                 rules, watermarks and lag of what is read
 //! ```
 //!
 //! axum finds the function for a request. The connections beneath it are served by hyper itself, as hyper can answer
@@ -32,6 +33,7 @@ mod query;
 mod read;
 mod route;
 mod server;
+mod sources;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -45,6 +47,7 @@ use crate::error::{Error, Result};
 use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::position::EpochBinding;
+use crate::runtime::sources::SourceNow;
 use crate::time::Epoch;
 use crate::view::Views;
 
@@ -103,12 +106,17 @@ pub type Bindings = Arc<dyn Fn(Epoch) -> Result<Option<EpochBinding>> + Send + S
 /// The partitions that a source has, by its name; `None`: that is not known (yet).
 pub type Partitions = Arc<dyn Fn(&str) -> Option<Vec<u32>> + Send + Sync>;
 
+/// Tells where all sources stand.
+pub type Sources = Arc<dyn Fn() -> Vec<SourceNow> + Send + Sync>;
+
 /// What the server answers from.
 pub struct State {
     /// The views.
     pub views: Arc<Views>,
     /// The names of all sources: answers name positions by them.
     pub sources: Vec<String>,
+    /// Where they stand.
+    pub sources_now: Sources,
     /// Which partitions they have, so that nobody waits for one that there is not.
     pub partitions: Partitions,
     /// The ledger, asked for epochs that the views no longer remember; `None`: those are not answered.

@@ -15,11 +15,12 @@
 
 pub mod control;
 mod scribe;
+pub mod sources;
 mod watch;
 mod worker;
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,9 +36,11 @@ use crate::error::{Error, Result};
 use crate::ingest::Bounds;
 use crate::ledger::{Claim, Ledger, LedgerStore, MemoryLedger, MemoryLog, Recovered};
 use crate::metrics::Metrics;
+use crate::position::{PartitionId, PartitionRange, SourceId};
 use crate::runtime::control::Lead;
+use crate::runtime::sources::SourceNow;
 use crate::sequencer::{self, Cuts, Sequencer};
-use crate::source::{Environment, Substitute};
+use crate::source::{Environment, PartitionFacts, Substitute};
 use crate::time::Epoch;
 use crate::view::Views;
 
@@ -131,7 +134,13 @@ pub(crate) struct Shared {
     /// What of the outside does not do its part now, and how.
     pub(crate) troubles: Mutex<BTreeMap<String, String>>,
     /// The partitions of each source, as they were seen last.
-    pub(crate) partitions: Mutex<BTreeMap<String, Vec<u32>>>,
+    pub(crate) partitions: Mutex<BTreeMap<String, Vec<PartitionFacts>>>,
+    /// The dataflow's sources.
+    pub(crate) sources: Vec<PlannedSource>,
+    /// What the newest closed epoch knows of each partition.
+    pub(crate) bound: Mutex<BTreeMap<PartitionId, PartitionRange>>,
+    /// The sources that are idle as of it.
+    pub(crate) idle: Mutex<BTreeSet<SourceId>>,
 }
 
 /// A running dataflow.
@@ -247,6 +256,9 @@ impl Service {
             ended: AtomicBool::new(false),
             troubles: Mutex::default(),
             partitions: Mutex::default(),
+            sources: plan.sources.clone(),
+            bound: Mutex::default(),
+            idle: Mutex::default(),
             settings,
         });
         let mut threads = Vec::new();
@@ -301,7 +313,16 @@ impl Service {
     /// that don't look at the sources. Looked at every few seconds.
     pub fn partitions(&self) -> impl Fn(&str) -> Option<Vec<u32>> + Send + Sync + 'static {
         let shared = self.shared.clone();
-        move |source| shared.partitions.lock().get(source).cloned()
+        move |source| {
+            let partitions = shared.partitions.lock();
+            let facts = partitions.get(source)?;
+            Some(facts.iter().map(|facts| facts.partition).collect())
+        }
+    }
+
+    /// Tells where all sources stand: their rules, and how far their partitions have come.
+    pub fn sources(&self) -> impl Fn() -> Vec<SourceNow> + Send + Sync + 'static {
+        sources::teller(&self.shared)
     }
 
     /// A handle that stops the service from any thread.

@@ -271,6 +271,11 @@ pub trait Driver: Send + Sync + 'static {
     /// Which partitions there are, with their bounds.
     fn topology(&self) -> Result<Topology>;
 
+    /// How the parts of its records are written: `("key", "text")`, `("value", "avro")`.
+    fn formats(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Where reading begins in the partitions of a source that the ledger has never heard of, by what the source was told;
     /// those that are left out begin at the log's start. Asked once a run, right after `topology`. May block.
     ///

@@ -106,6 +106,28 @@ fn a_service_that_was_stopped_goes_on_where_it_was() {
         counted + rows(&dead).len() as u64,
         ends.iter().sum::<i64>() as u64
     );
+    let sources = service_sources(&service);
+    let of = |name: &str| sources.iter().find(|source| source["name"] == name).unwrap();
+    let (payments, merchants) = (of("payments"), of("merchants"));
+    assert_eq!(
+        (&payments["topic"], &payments["formats"]["value"]),
+        (&TOPIC.into(), &"avro".into())
+    );
+    assert_eq!(payments["rules"]["late"], "dead_letter");
+    assert!(merchants["rules"].is_null() && !payments["watermark"].is_null());
+    let partitions = payments["partitions"].as_array().unwrap();
+    let ends_seen: Vec<_> = partitions
+        .iter()
+        .map(|p| p["position"].as_i64().unwrap())
+        .collect();
+    assert_eq!(ends_seen, ends);
+    assert!(
+        partitions
+            .iter()
+            .all(|p| p["lag_seconds"] == 0 && p["paused"] == false),
+        "{partitions:?}"
+    );
+
     let (status, log) = service.end(SIGTERM);
     assert!(status.success(), "{status}\n{log}");
 
@@ -122,7 +144,7 @@ fn a_service_that_was_stopped_goes_on_where_it_was() {
     // The ledger of a service that runs is not moved away.
     let reset = |yes: &[&str]| {
         let dir = std::path::Path::new(&first).join("merchant_spend");
-        let args = [&["ledger", "reset", dir.to_str().unwrap()], yes].concat();
+        let args = [&["ledger", "reset", dir.to_str().unwrap()][..], yes].concat();
         let output = thalweg::command(&args).output().unwrap();
         let told = [output.stdout, output.stderr].concat();
         (
@@ -194,6 +216,10 @@ fn a_missing_registry_is_told_before_anything_starts() {
     assert!(!data.exists(), "a ledger was begun");
     // To look at a dataflow takes no settings at all.
     assert!(thalweg::command(&["plan"]).output().unwrap().status.success());
+}
+
+fn service_sources(service: &Thalweg) -> Vec<Value> {
+    service.get("/v1/sources")["sources"].as_array().unwrap().clone()
 }
 
 fn rows(answer: &Value) -> &Vec<Value> {

@@ -108,6 +108,7 @@ impl Running<'_> {
                 .iter()
                 .map(|source| source.rules.name.clone())
                 .collect(),
+            sources_now: Arc::new(service.sources()),
             partitions: Arc::new(service.partitions()),
             bindings: None,
             metrics: service.metrics().clone(),

@@ -69,6 +69,8 @@ pub struct Step {
 pub struct PlannedSource {
     /// What the sequencer has to know.
     pub rules: SourceRules,
+    /// Name of the log that is read.
+    pub topic: String,
     /// ``topic `x` ``.
     pub description: String,
     /// What becomes of its events that come too late.
@@ -147,6 +149,7 @@ impl Plan {
                 future_bound: rules.future_bound,
                 timed: rules.timed,
             },
+            topic: opened.topic.clone(),
             description: opened.description.clone(),
             late: rules.late,
             driver: opened.driver.clone(),

@@ -4,6 +4,7 @@ mod limits;
 mod reads;
 mod refusals;
 mod routes;
+mod sources;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,6 +128,7 @@ impl Fixture {
         };
         let state = Arc::new(State {
             sources: vec!["merchants".into(), "payments".into()],
+            sources_now: Arc::new(sources::given),
             partitions: Arc::new(|source| (source == "payments").then(|| vec![3, 4, 9])),
             bindings,
             metrics: Metrics::new(),

@@ -69,8 +69,8 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
                         }
                     }
                     show_lag(shared, *id, name, &topology);
-                    let mut partitions: Vec<_> = topology.partitions.iter().map(|f| f.partition).collect();
-                    partitions.sort_unstable();
+                    let mut partitions = topology.partitions.clone();
+                    partitions.sort_unstable_by_key(|facts| facts.partition);
                     shared.partitions.lock().insert(name.clone(), partitions);
                     shared.inbox.topology(*id, topology);
                 }

@@ -189,6 +189,7 @@ impl Closer {
             };
             self.passed = facts.epoch();
             if self.first {
+                self.shared.note_bound(&facts.binding.ranges, &facts.binding.idle);
                 self.shared.views.close(Moment {
                     epoch: facts.epoch(),
                     watermarks: facts.watermarks.clone(),

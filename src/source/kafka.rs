@@ -156,7 +156,9 @@ impl<T: Event> Source<T> for Topic<T> {
         let format = ready(self.format, self.mistake)?;
         let (env, topic, status) = (env.clone(), self.name, Arc::new(Status::default()));
         let subjects = Subject::of::<T>(&topic, "value", &format).into_iter().collect();
-        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects).start(self.start);
+        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects)
+            .start(self.start)
+            .written([("value", format.word())]);
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),
@@ -240,7 +242,8 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
             .into_iter()
             .chain(Subject::of::<V>(&topic, "value", &format))
             .collect();
-        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects);
+        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects)
+            .written([("key", key_format.word()), ("value", format.word())]);
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),

@@ -42,6 +42,7 @@ fn counted(topic: &str, start: &Start, dir: &Path) -> Result<BTreeSet<i128>, Err
     let page = views.get("numbers").unwrap().rows(&query, &moment).unwrap();
     let number = |row: &Vec<Datum>| match row[0] {
         Datum::Int(n) => n,
+        Datum::UInt(n) => n as i128,
         ref other => panic!("a number, not {other:?}"),
     };
     Ok(page.rows.iter().map(|row| number(&row.row)).collect())

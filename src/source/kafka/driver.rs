@@ -90,6 +90,7 @@ pub(super) struct KafkaDriver {
     status: Arc<Status>,
     subjects: Vec<Subject>,
     start: Start,
+    formats: Vec<(&'static str, String)>,
     /// Made at the first look.
     client: Mutex<Option<Consumer>>,
 }
@@ -107,7 +108,19 @@ impl KafkaDriver {
             status,
             subjects,
             start: Start::Earliest,
+            formats: Vec::new(),
             client: Mutex::new(None),
+        }
+    }
+
+    /// Says how the records are written.
+    pub(super) fn written(self, formats: impl IntoIterator<Item = (&'static str, &'static str)>) -> Self {
+        let formats = formats
+            .into_iter()
+            .map(|(part, format)| (part, format.to_owned()));
+        Self {
+            formats: formats.collect(),
+            ..self
         }
     }
 
@@ -229,6 +242,10 @@ impl Driver for KafkaDriver {
             let _event = client.poll(Duration::ZERO);
         }
         seen
+    }
+
+    fn formats(&self) -> Vec<(&'static str, String)> {
+        self.formats.clone()
     }
 
     fn starts(&self, topology: &Topology) -> Result<Vec<(u32, Offset)>> {

@@ -74,6 +74,20 @@ pub(crate) enum Format<S = Avsc> {
 /// A format whose schemas were read and found to be such.
 pub(crate) type Ready = Format<String>;
 
+impl<S> Format<S> {
+    /// What people call it.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Format::Json { strict: false } => "json",
+            Format::Json { strict: true } => "json_strict",
+            Format::Avro { .. } => "avro",
+            Format::AvroPlain { .. } => "avro_plain",
+            Format::Text => "text",
+            Format::Bytes => "bytes",
+        }
+    }
+}
+
 impl Format {
     /// The same with a reader's schema, if it is Avro.
     pub(super) fn with_reader(self, schema: Avsc) -> Result<Self, Self> {

@@ -1,0 +1,81 @@
+//! What `GET /v1/sources` says.
+
+use serde_json::json;
+
+use super::*;
+use crate::runtime::sources::{PartitionNow, RulesNow, SourceNow};
+use crate::source::Late;
+
+/// A stream of which one partition is behind and the other unknown but for its log, and a table.
+pub(super) fn given() -> Vec<SourceNow> {
+    let behind = PartitionNow {
+        partition: 3,
+        log: Some((5, 30)),
+        position: Some(12),
+        lag_seconds: Some(1.5),
+        watermark: at(7),
+        idle: false,
+        paused: Some(true),
+    };
+    let unread = PartitionNow {
+        partition: 4,
+        position: None,
+        lag_seconds: None,
+        watermark: EventTime::MIN,
+        paused: None,
+        idle: true,
+        ..behind
+    };
+    let payments = SourceNow {
+        name: "payments".into(),
+        topic: "payments.transactions.v1".into(),
+        formats: vec![("value", "avro".into())],
+        rules: Some(RulesNow {
+            lateness: Duration::from_secs(5),
+            late: Late::Correct(Duration::from_secs(3600)),
+            idle_after: Duration::from_secs(10),
+            future_bound: Duration::from_secs(3600),
+        }),
+        idle: false,
+        trouble: Some("it is \"away\"".into()),
+        partitions: vec![behind, unread],
+    };
+    let merchants = SourceNow {
+        name: "merchants".into(),
+        rules: None,
+        trouble: None,
+        partitions: Vec::new(),
+        ..payments.clone()
+    };
+    vec![payments, merchants]
+}
+
+#[tokio::test]
+async fn sources_say_where_they_stand_also_before_the_first_epoch() {
+    let mut fixture = Fixture::new();
+    let early = fixture.read("/v1/sources").await;
+    assert_eq!(
+        (&early["epoch"], &early["sources"][0]["watermark"]),
+        (&Value::Null, &Value::Null)
+    );
+    fixture.close(2);
+    let answer = fixture.read("/v1/sources").await;
+    assert_eq!(answer["epoch"], epoch(2).0);
+    let payments = json!({
+        "name": "payments", "topic": "payments.transactions.v1", "formats": {"value": "avro"},
+        "rules": {"lateness": "5s", "late": "correct 1h", "idle_after": "10s", "future_bound": "1h"},
+        "watermark": at(2).to_string(), "idle": false, "trouble": "it is \"away\"",
+        "partitions": [
+            {"partition": 3, "position": 12, "start": 5, "end": 30, "lag_records": 18, "lag_seconds": 1.5,
+             "watermark": at(7).to_string(), "idle": false, "paused": true},
+            {"partition": 4, "position": null, "start": 5, "end": 30, "lag_records": 25, "lag_seconds": null,
+             "watermark": null, "idle": true, "paused": null},
+        ],
+    });
+    assert_eq!(answer["sources"][0], payments);
+    let table = &answer["sources"][1];
+    assert_eq!(
+        (&table["rules"], &table["watermark"]),
+        (&Value::Null, &Value::Null)
+    );
+}

@@ -1,0 +1,154 @@
+//! Where each source stands: its rules, and how far its partitions have come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::dataflow::plan::PlannedSource;
+use crate::position::{Offset, PartitionId, PartitionRange, SourceId};
+use crate::runtime::Shared;
+use crate::source::Late;
+use crate::time::EventTime;
+
+/// A source, as it is now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceNow {
+    /// Its name.
+    pub name: String,
+    /// The topic.
+    pub topic: String,
+    /// How the parts of its records are written: `("value", "avro")`.
+    pub formats: Vec<(&'static str, String)>,
+    /// The rules of time in force; `None`: a table, which has none.
+    pub rules: Option<RulesNow>,
+    /// Whether it is idle as a whole.
+    pub idle: bool,
+    /// What stands between it and its data.
+    pub trouble: Option<String>,
+    /// Its partitions.
+    pub partitions: Vec<PartitionNow>,
+}
+
+/// Rules of time in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RulesNow {
+    /// See [`TimeRules`](crate::source::TimeRules).
+    pub lateness: Duration,
+    /// See [`TimeRules`](crate::source::TimeRules).
+    pub late: Late,
+    /// See [`TimeRules`](crate::source::TimeRules).
+    pub idle_after: Duration,
+    /// See [`TimeRules`](crate::source::TimeRules).
+    pub future_bound: Duration,
+}
+
+/// A partition, as it is now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PartitionNow {
+    /// Its number.
+    pub partition: u32,
+    /// First offset and end of its log, as they were seen within the last seconds; `None`: not seen by this process.
+    pub log: Option<(Offset, Offset)>,
+    /// The next offset to be counted, as of the newest closed epoch; `None`: nothing of it is bound yet.
+    pub position: Option<Offset>,
+    /// Age of the newest record read, while records wait; 0 otherwise. `None`: another process may be reading it.
+    pub lag_seconds: Option<f64>,
+    /// Its watermark: its highest event time less the lateness. [`EventTime::MIN`]: it has had none.
+    pub watermark: EventTime,
+    /// Whether it is idle: it holds no watermark back.
+    pub idle: bool,
+    /// Whether it waits for others that are behind in event time. `None`: another process may be reading it.
+    pub paused: Option<bool>,
+}
+
+impl PartitionNow {
+    /// Records between its position and the end of its log: offsets, in truth, so holes count.
+    pub fn lag_records(&self) -> Option<i64> {
+        let (start, end) = self.log?;
+        Some(end.saturating_sub(self.position.unwrap_or(start)).max(0))
+    }
+}
+
+impl Shared {
+    /// Where all sources stand.
+    pub(super) fn sources_now(&self) -> Vec<SourceNow> {
+        let bound = self.bound.lock().clone();
+        let idle = self.idle.lock().clone();
+        let of = |source: &PlannedSource| {
+            let (rules, timed) = (&source.rules, source.rules.timed);
+            let id = |partition| PartitionId {
+                source: rules.id,
+                partition,
+            };
+            let seen = self
+                .partitions
+                .lock()
+                .get(&rules.name)
+                .cloned()
+                .unwrap_or_default();
+            let logs: std::collections::BTreeMap<u32, (Offset, Offset)> = seen
+                .iter()
+                .map(|facts| (facts.partition, (facts.start, facts.end)))
+                .collect();
+            let mut numbers: std::collections::BTreeSet<u32> = logs.keys().copied().collect();
+            numbers.extend(bound.range(id(0)..=id(u32::MAX)).map(|(id, _)| id.partition));
+            let partition = |partition: u32| {
+                let range = bound.get(&id(partition));
+                let metrics = self.metrics.source(&rules.name).partition(partition);
+                let alone = self.settings.cluster.is_none();
+                PartitionNow {
+                    partition,
+                    log: logs.get(&partition).copied(),
+                    position: range.map(|range| range.hi),
+                    lag_seconds: alone.then(|| metrics.lag_seconds.get()),
+                    watermark: match range.map_or(EventTime::MIN, |range| range.event_time_max) {
+                        max if timed && max != EventTime::MIN => max.minus(rules.lateness),
+                        _ => EventTime::MIN,
+                    },
+                    idle: range.is_some_and(|range| range.idle),
+                    paused: alone.then(|| metrics.paused.get() != 0),
+                }
+            };
+            SourceNow {
+                name: rules.name.clone(),
+                topic: source.topic.clone(),
+                formats: source.driver.formats(),
+                rules: timed.then_some(RulesNow {
+                    lateness: rules.lateness,
+                    late: source.late,
+                    idle_after: rules.idle_after,
+                    future_bound: rules.future_bound,
+                }),
+                idle: idle.contains(&rules.id),
+                trouble: self
+                    .troubles
+                    .lock()
+                    .get(&format!("source `{}`", rules.name))
+                    .cloned(),
+                partitions: numbers.into_iter().map(partition).collect(),
+            }
+        };
+        self.sources.iter().map(of).collect()
+    }
+
+    /// Takes in what an epoch that is closed now says of partitions.
+    pub(super) fn note_bound(&self, ranges: &[PartitionRange], idle: &[(SourceId, bool)]) {
+        let mut bound = self.bound.lock();
+        for range in ranges {
+            bound.insert(range.id, range.clone());
+        }
+        drop(bound);
+        let mut sources = self.idle.lock();
+        for (source, idle) in idle {
+            match idle {
+                true => sources.insert(*source),
+                false => sources.remove(source),
+            };
+        }
+    }
+}
+
+/// Tells where all sources stand.
+pub(super) fn teller(shared: &Arc<Shared>) -> impl Fn() -> Vec<SourceNow> + Send + Sync + 'static {
+    let shared = shared.clone();
+    move || shared.sources_now()
+}
