@@ -27,6 +27,7 @@ mod reader;
 mod schemas;
 mod starts;
 mod stop;
+mod times;
 
 use std::time::{Duration, Instant};
 
