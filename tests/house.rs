@@ -10,6 +10,7 @@ const LAYERS: &[(u8, &[&str])] = &[
         0,
         &[
             "error", "time", "position", "record", "clock", "metrics", "bridge", "fault", "health",
+            "finding", "secret",
         ],
     ),
     (

@@ -13,6 +13,7 @@
 //! brings it back with [`Registry::bind`]. A plain 404 is no verdict: a proxy in front of a registry that is down says
 //! 404 too.
 
+pub mod access;
 mod exchange;
 
 use std::collections::HashMap;
@@ -26,7 +27,8 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::exchange::{SchemaBody, exchange};
+use self::access::{Access, Login, wrong};
+use self::exchange::{Response, SchemaBody, exchange};
 use crate::bridge::Waker;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -34,6 +36,8 @@ use crate::time::EventTime;
 
 /// The registry's code for "no schema has this id".
 const SCHEMA_NOT_FOUND: u32 = 40403;
+/// Its code for "there is no such subject".
+const SUBJECT_NOT_FOUND: u32 = 40401;
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
 /// A fixed hash of a schema's text: what the ledger knows a schema by.
@@ -149,6 +153,7 @@ impl Clone for Registry {
 
 struct Shared {
     base: Url,
+    login: Login,
     client: Client,
     handle: Handle,
     patience: Patience,
@@ -180,30 +185,30 @@ enum Answer {
 
 impl Registry {
     /// A client of the registry at `url`, as in `http://127.0.0.1:8081` or `http://127.0.0.1:8080/apis/ccompat/v7`;
-    /// requests run on `handle`. Nothing is connected yet. Fails if `url` is none, or is not `http`.
+    /// requests run on `handle`. Nothing is connected yet. Fails if `url` is none, or neither `http` nor `https`.
     pub fn new(url: &str, handle: Handle) -> Result<Self> {
-        Self::with_patience(url, handle, PATIENCE)
+        Self::with_access(&Access::open(url), handle)
     }
 
-    fn with_patience(url: &str, handle: Handle, patience: Patience) -> Result<Self> {
-        let wrong = || Error::definition("cannot use the address of the schema registry");
-        let mut base = Url::parse(url).map_err(|error| wrong().detail(error))?;
-        if base.scheme() != "http" || base.cannot_be_a_base() {
-            return Err(wrong()
-                .detail(format!("its scheme is `{}`", base.scheme()))
-                .hint("give it as http://host:port; for TLS put a local proxy in between"));
-        }
-        base.set_query(None);
-        base.set_fragment(None);
+    /// The same with a login, and with certificates to trust.
+    pub fn with_access(access: &Access, handle: Handle) -> Result<Self> {
+        Self::with_patience(access, handle, PATIENCE)
+    }
+
+    fn with_patience(access: &Access, handle: Handle, patience: Patience) -> Result<Self> {
+        let base = access.base()?;
         // The registry is a neighbour: a proxy for the way out to the internet is none of its business.
         let client = Client::builder()
             .no_proxy()
             .connect_timeout(patience.request)
-            .timeout(patience.request)
+            .timeout(patience.request);
+        let client = access
+            .trusted(client)?
             .build()
             .map_err(|error| wrong().detail(error))?;
         let shared = Shared {
             base,
+            login: access.login.clone(),
             client,
             handle,
             patience,
@@ -319,7 +324,8 @@ impl Registry {
         let request = self
             .shared
             .request(Method::POST, &["subjects", subject, "versions"]);
-        let answer = exchange(request.header("content-type", CONTENT_TYPE).body(body)).await;
+        let request = request.header("content-type", CONTENT_TYPE).body(body);
+        let answer = self.shared.send(request).await;
         let registered = answer.and_then(|answer| answer.expect::<Registered>());
         Ok(registered
             .map_err(|error| subject_error("cannot register a schema", subject, error))?
@@ -328,21 +334,58 @@ impl Registry {
 
     /// The newest schema of `subject`. To be awaited on a tokio runtime.
     pub async fn latest(&self, subject: &str) -> Result<Arc<WriterSchema>> {
+        let newest = self.newest(subject).await?;
+        let (_, schema) = newest.ok_or_else(|| {
+            subject_error(
+                "cannot get a schema",
+                subject,
+                "the registry has no such subject".into(),
+            )
+        })?;
+        Ok(schema)
+    }
+
+    /// The newest schema of `subject` with its version, or `None`: the registry says that it has no such subject. To be
+    /// awaited on a tokio runtime.
+    pub async fn newest(&self, subject: &str) -> Result<Option<(u32, Arc<WriterSchema>)>> {
         #[derive(Deserialize)]
         struct Version {
             id: u32,
+            version: u32,
             #[serde(flatten)]
             body: SchemaBody,
         }
+        let failed = |error| subject_error("cannot get a schema", subject, error);
         let request = self
             .shared
             .request(Method::GET, &["subjects", subject, "versions", "latest"]);
-        let version = exchange(request)
-            .await
-            .and_then(|answer| answer.expect::<Version>());
-        let Version { id, body } =
-            version.map_err(|error| subject_error("cannot get a schema", subject, error))?;
-        Ok(Arc::new(body.into_schema(id)))
+        let answer = self.shared.send(request).await.map_err(failed)?;
+        if answer.status == StatusCode::NOT_FOUND && answer.error_code() == Some(SUBJECT_NOT_FOUND) {
+            return Ok(None);
+        }
+        let Version { id, version, body } = answer.expect().map_err(failed)?;
+        Ok(Some((version, Arc::new(body.into_schema(id)))))
+    }
+
+    /// Asks for something small, to see whether the registry answers and lets us in: the compatibility that holds where
+    /// a subject has none of its own. To be awaited on a tokio runtime.
+    pub async fn compatibility(&self) -> Result<String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Config {
+            compatibility_level: String,
+        }
+        let answer = self
+            .shared
+            .send(self.shared.request(Method::GET, &["config"]))
+            .await;
+        let config = answer.and_then(|answer| answer.expect::<Config>());
+        let config = config.map_err(|error| {
+            Error::outside("the schema registry does not answer as it should")
+                .detail(error)
+                .hint("is `registry.url` its address, with the path of its Confluent-compatible API if it has one?")
+        })?;
+        Ok(config.compatibility_level)
     }
 }
 
@@ -405,7 +448,8 @@ impl Shared {
     }
 
     async fn ask(&self, id: u32) -> Result<Answer, String> {
-        let answer = exchange(self.request(Method::GET, &["schemas", "ids", &id.to_string()])).await?;
+        let request = self.request(Method::GET, &["schemas", "ids", &id.to_string()]);
+        let answer = self.send(request).await?;
         if answer.status == StatusCode::NOT_FOUND && answer.error_code() == Some(SCHEMA_NOT_FOUND) {
             return Ok(Answer::NoSuchSchema);
         }
@@ -452,6 +496,10 @@ impl Shared {
             segments.pop_if_empty().extend(path);
         }
         self.client.request(method, url).header("accept", CONTENT_TYPE)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, String> {
+        exchange(request, &self.login).await
     }
 }
 

@@ -11,9 +11,10 @@
 //!
 //! Records are read as committed. The ledger says from where; the consumer group only shows progress to lag tools.
 
-mod config;
+pub(crate) mod config;
 mod decoders;
 mod driver;
+mod examine;
 mod native;
 mod reader;
 mod status;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::driver::KafkaDriver;
+use self::examine::Expected;
 use self::reader::{KafkaReader, Keyed, Payload};
 use self::status::Status;
 use super::{Environment, Opened, Source, TimeRules, UpsertSource};
@@ -131,10 +133,21 @@ impl<T: Event> Source<T> for Topic<T> {
     fn open(self, env: &Environment) -> Result<Opened<T>> {
         let (env, format) = (env.clone(), self.format);
         let (topic, status) = (self.name, Arc::new(Status::default()));
+        let expected = Expected {
+            timestamps: self.rules.event_time.is_none(),
+            subjects: decoders::value_subject::<T>(&topic, &format)
+                .into_iter()
+                .collect(),
+        };
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),
-            driver: Arc::new(KafkaDriver::new(topic.clone(), env.clone(), status.clone())),
+            driver: Arc::new(KafkaDriver::new(
+                topic.clone(),
+                env.clone(),
+                status.clone(),
+                expected,
+            )),
             rules: self.rules,
             reader: Box::new(move |waker: Waker| {
                 let records = Payload(decoders::of_values::<T>(&format, &env, &waker)?);
@@ -177,10 +190,23 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
     fn open(self, env: &Environment) -> Result<Opened<(K, Option<V>)>> {
         let (env, format, key_format) = (env.clone(), self.format, self.key_format);
         let (topic, status) = (self.name, Arc::new(Status::default()));
+        let key = decoders::key_subject::<K>(&topic, key_format, &format);
+        let expected = Expected {
+            timestamps: false,
+            subjects: key
+                .into_iter()
+                .chain(decoders::value_subject::<V>(&topic, &format))
+                .collect(),
+        };
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),
-            driver: Arc::new(KafkaDriver::new(topic.clone(), env.clone(), status.clone())),
+            driver: Arc::new(KafkaDriver::new(
+                topic.clone(),
+                env.clone(),
+                status.clone(),
+                expected,
+            )),
             rules: TimeRules {
                 timed: false,
                 ..TimeRules::default()

@@ -72,7 +72,7 @@ impl Fake {
     }
 
     fn registry(&self) -> Registry {
-        Registry::with_patience(&self.url, self.runtime.handle().clone(), QUICK).unwrap()
+        Registry::with_patience(&Access::open(&self.url), self.runtime.handle().clone(), QUICK).unwrap()
     }
 
     /// Looks `id` up and waits to be woken.
@@ -178,7 +178,8 @@ fn status_says_why_it_waits() {
         .unwrap()
         .port();
     let url = format!("http://user:secret@127.0.0.1:{port}");
-    let registry = Registry::with_patience(&url, fake.runtime.handle().clone(), QUICK).unwrap();
+    let registry =
+        Registry::with_patience(&Access::open(&url), fake.runtime.handle().clone(), QUICK).unwrap();
     registry.lookup(7, &waker().0);
     let away = fake.runtime.block_on(async {
         loop {
@@ -302,7 +303,7 @@ fn other_kinds_of_schema_are_told_apart() {
 #[test]
 fn addresses_are_checked() {
     let runtime = Runtime::new().unwrap();
-    for url in ["", "registry:8081", "https://registry", "/a"] {
+    for url in ["", "registry:8081", "ftp://registry", "/a"] {
         let error = Registry::new(url, runtime.handle().clone()).unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::Definition, "{url}");
     }

@@ -9,11 +9,13 @@ use rdkafka::error::KafkaError;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
 use super::config;
+use super::examine::{self, Expected};
 use super::native::{self, Consumer};
 use super::reader::Fault;
 use super::status::{Context, Status};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::finding::Finding;
 use crate::source::{Driver, Environment, PartitionFacts, Topology};
 
 /// How long one look may take in all.
@@ -24,16 +26,23 @@ pub(super) struct KafkaDriver {
     topic: Arc<str>,
     environment: Environment,
     status: Arc<Status>,
+    expected: Expected,
     /// Made at the first look.
     client: Mutex<Option<Consumer>>,
 }
 
 impl KafkaDriver {
-    pub(super) fn new(topic: Arc<str>, environment: Environment, status: Arc<Status>) -> Self {
+    pub(super) fn new(
+        topic: Arc<str>,
+        environment: Environment,
+        status: Arc<Status>,
+        expected: Expected,
+    ) -> Self {
         Self {
             topic,
             environment,
             status,
+            expected,
             client: Mutex::new(None),
         }
     }
@@ -42,6 +51,7 @@ impl KafkaDriver {
         let until = clock::instant() + LOOK;
         let broken = |error: KafkaError, text: String| {
             let code = error.rdkafka_error_code().map_or(-1, |code| code as i32);
+            self.serve(client);
             self.unseen(&Fault {
                 code,
                 offset: -1,
@@ -86,6 +96,13 @@ impl KafkaDriver {
         })
     }
 
+    /// Takes logs and errors of the meantime; a few are enough, as the next look serves the next ones.
+    fn serve(&self, client: &Consumer) {
+        for _ in 0..64 {
+            let _event = client.poll(Duration::ZERO);
+        }
+    }
+
     fn unseen(&self, fault: &Fault) -> Error {
         let (topic, kafka) = (&self.topic, &self.environment.kafka);
         let is = |codes: &[Code]| codes.iter().any(|known| *known as i32 == fault.code);
@@ -103,7 +120,7 @@ impl KafkaDriver {
         ]) {
             return Error::outside(format!("Kafka at {kafka} does not let us read topic `{topic}`"))
                 .detail(&fault.text)
-                .hint("set the credentials in `kafka_properties`, and allow Describe and Read");
+                .hint("set the credentials in `kafka.properties`, and allow Describe and Read");
         }
         if is(&[
             Code::RD_KAFKA_RESP_ERR__TIMED_OUT,
@@ -112,13 +129,14 @@ impl KafkaDriver {
             Code::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
             Code::RD_KAFKA_RESP_ERR__RESOLVE,
         ]) {
-            let error = Error::outside(format!("cannot reach Kafka at {kafka}"))
+            let (what, hint) = self.status.advice();
+            let error = Error::outside(format!("{what} {kafka}"))
                 .detail(format!("wanted to look at topic `{topic}`: {}", fault.text));
             let error = match self.status.trouble() {
                 Some(trouble) => error.detail(trouble),
                 None => error,
             };
-            return error.hint("is it running, and is the setting `kafka` its address?");
+            return error.hint(hint);
         }
         Error::outside(format!("cannot look at topic `{topic}`"))
             .detail(format!("Kafka at {kafka}: {}", fault.text))
@@ -134,8 +152,8 @@ impl Driver for KafkaDriver {
                 .create_with_context(Context(self.status.clone()))
                 .map_err(|error| {
                     Error::definition("cannot make a Kafka client")
-                        .detail(error)
-                        .hint("look at the settings `kafka` and `kafka_properties`")
+                        .detail(config::told(&error))
+                        .hint("look at the settings `kafka.bootstrap` and `kafka.properties`")
                 })?;
             *slot = Some(client);
         }
@@ -146,11 +164,12 @@ impl Driver for KafkaDriver {
         if seen.is_ok() {
             self.status.well();
         }
-        // Logs and errors of the meantime; a few are enough, as the next look serves the next ones.
-        for _ in 0..64 {
-            let _event = client.poll(Duration::ZERO);
-        }
+        self.serve(client);
         seen
+    }
+
+    fn examine(&self, runtime: &tokio::runtime::Handle) -> Vec<Finding> {
+        examine::examine(&self.environment, &self.topic, &self.expected, runtime)
     }
 
     fn trouble(&self) -> Option<String> {
