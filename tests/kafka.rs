@@ -23,6 +23,8 @@ mod node;
 mod oracle;
 mod reader;
 mod schemas;
+#[cfg(feature = "tls")]
+mod secure;
 mod stop;
 
 use std::time::{Duration, Instant};

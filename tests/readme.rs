@@ -83,7 +83,7 @@ fn succeeded(what: &str, output: &Output) -> String {
 }
 
 /// The `thalweg` binary: `cargo test` alone doesn't link it, as it belongs to another package.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     let (target, release) = target();
     let mut build = cargo();
     build.current_dir(ROOT).args([

@@ -367,6 +367,17 @@ impl Registry {
         Ok(Some((version, Arc::new(body.into_schema(id)))))
     }
 
+    /// Where it is, without what nobody should see.
+    fn address(&self) -> String {
+        let base = &self.shared.base;
+        let port = base.port().map_or(String::new(), |port| format!(":{port}"));
+        format!(
+            "{}://{}{port}",
+            base.scheme(),
+            base.host_str().unwrap_or_default()
+        )
+    }
+
     /// Asks for something small, to see whether the registry answers and lets us in: the compatibility that holds where
     /// a subject has none of its own. To be awaited on a tokio runtime.
     pub async fn compatibility(&self) -> Result<String> {
@@ -381,9 +392,14 @@ impl Registry {
             .await;
         let config = answer.and_then(|answer| answer.expect::<Config>());
         let config = config.map_err(|error| {
-            Error::outside("the schema registry does not answer as it should")
-                .detail(error)
-                .hint("is `registry.url` its address, with the path of its Confluent-compatible API if it has one?")
+            Error::outside(format!(
+                "the schema registry at {} does not answer as it should",
+                self.address()
+            ))
+            .detail(error)
+            .hint(
+                "is `registry.url` its address, with the path of its Confluent-compatible API if it has one?",
+            )
         })?;
         Ok(config.compatibility_level)
     }

@@ -12,6 +12,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
 
+mod access;
+
 const QUICK: Patience = Patience {
     request: Duration::from_millis(200),
     pause_min: Duration::from_millis(1),

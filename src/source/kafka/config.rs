@@ -4,6 +4,7 @@
 //! rests on, which no setting can change.
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use crate::error::{Error, Result};
@@ -68,6 +69,10 @@ pub(super) fn reader(environment: &Environment, partitions: usize) -> Result<Cli
 /// Properties of the client that looks at topics from outside the workers.
 pub(super) fn driver(environment: &Environment) -> Result<ClientConfig> {
     let mut config = ClientConfig::new();
+    // Why a broker hangs up is said at this level alone, and `Status` wants to hear it whatever is logged.
+    if (config.log_level as i32) < (RDKafkaLogLevel::Info as i32) {
+        config.set_log_level(RDKafkaLogLevel::Info);
+    }
     config.set("socket.nagle.disable", "true");
     common(&mut config, environment)?;
     config.remove("group.id");

@@ -51,7 +51,8 @@ impl KafkaDriver {
         let until = clock::instant() + LOOK;
         let broken = |error: KafkaError, text: String| {
             let code = error.rdkafka_error_code().map_or(-1, |code| code as i32);
-            self.serve(client);
+            // With `debug` the cause stands behind thousands of lines.
+            self.serve(client, 16_384);
             self.unseen(&Fault {
                 code,
                 offset: -1,
@@ -96,9 +97,9 @@ impl KafkaDriver {
         })
     }
 
-    /// Takes logs and errors of the meantime; a few are enough, as the next look serves the next ones.
-    fn serve(&self, client: &Consumer) {
-        for _ in 0..64 {
+    /// Takes logs and errors of the meantime, up to so many.
+    fn serve(&self, client: &Consumer, events_max: usize) {
+        for _ in 0..events_max {
             let _event = client.poll(Duration::ZERO);
         }
     }
@@ -164,7 +165,8 @@ impl Driver for KafkaDriver {
         if seen.is_ok() {
             self.status.well();
         }
-        self.serve(client);
+        // A few are enough: the next look serves the next ones.
+        self.serve(client, 64);
         seen
     }
 

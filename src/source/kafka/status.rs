@@ -48,8 +48,12 @@ impl Cause {
             ) => Self::Login,
             Some(RDKafkaErrorCode::SSL) => Self::Handshake,
             _ if text.contains("SSL handshake failed") => Self::Handshake,
-            // librdkafka's own guess at what a sudden end of a new connection means.
-            _ if text.contains("security.protocol") => Self::Protocol,
+            // The first request of a connection was not answered, or librdkafka itself guesses at what that means.
+            _ if text.contains("security.protocol")
+                || (text.contains("Disconnected") && text.contains("in state APIVERSION_QUERY")) =>
+            {
+                Self::Protocol
+            }
             _ => Self::Other,
         }
     }
@@ -111,10 +115,14 @@ impl Status {
                     "set `ssl.ca.location` in [kafka.properties] to the certificate (PEM) of the authority that signed the broker's, and name the broker as its certificate does",
                 )
             }
-            Cause::Handshake if text.contains("wrong version number") => (
-                "there is no TLS at",
-                "this port speaks no TLS: set `security.protocol` in [kafka.properties] to that of the listener, or take the port of the one with TLS",
-            ),
+            Cause::Handshake
+                if text.contains("wrong version number") || text.contains("PLAINTEXT broker") =>
+            {
+                (
+                    "there is no TLS at",
+                    "this port speaks no TLS: set `security.protocol` in [kafka.properties] to that of the listener, or take the port of the one with TLS",
+                )
+            }
             Cause::Handshake => (
                 "there is no TLS connection to Kafka at",
                 "look at the settings `ssl.*` in [kafka.properties]; the broker may ask for a certificate of ours: `ssl.certificate.location`, `ssl.key.location`",
@@ -136,6 +144,10 @@ pub(super) struct Context(pub(super) Arc<Status>);
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Of a broker that hangs up at the first word librdkafka makes a log line, and no error.
+        if facility == "FAIL" && Cause::of(None, message) == Cause::Protocol {
+            self.0.record_as(None, message.to_owned());
+        }
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
         match level {
             Emerg | Alert | Critical | Error => {
