@@ -129,9 +129,14 @@ fn a_schema_is_asked_for_once_and_wakes_all() {
     let (two, mut two_woken) = waker();
     assert_eq!(registry.peek(7), Lookup::Pending);
     assert_eq!(registry.lookup(7, &one), Lookup::Pending);
-    registry.clone().lookup(7, &two);
-    fake.runtime
-        .block_on(async { (one_woken.recv().await, two_woken.recv().await) });
+    let second = registry.clone().lookup(7, &two);
+    fake.runtime.block_on(async {
+        one_woken.recv().await;
+        // On a busy machine the answer may have come before the second call, which then has nothing to wait for.
+        if second == Lookup::Pending {
+            two_woken.recv().await;
+        }
+    });
     let known = Lookup::Known(Arc::new(WriterSchema::new(7, "\"long\"")));
     assert_eq!(registry.lookup(7, &one), known);
     assert_eq!(registry.clone().peek(7), known);
