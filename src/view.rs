@@ -17,6 +17,7 @@
 
 pub mod datum;
 pub mod hash;
+mod rows;
 pub mod schema;
 pub mod serve;
 pub mod shard;

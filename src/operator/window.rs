@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
@@ -152,17 +153,17 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
                 }
                 // A session passes on full containers itself, so the table goes out in steady pieces.
                 let mut session = partials.session(&capability);
-                for (window, pane) in &mut table.panes {
+                for (window, parts) in &mut table.panes {
                     let window = *window;
-                    session.give_iterator(pane.drain().map(|slot| Partial {
-                        route: slot.route,
-                        key: slot.key,
+                    session.give_iterator(parts.drain().map(|part| Partial {
+                        route: part.route,
+                        key: part.key,
                         window,
-                        state: slot.state,
+                        state: part.state,
                     }));
                 }
                 drop(session);
-                table.panes.retain(|(_, pane)| pane.capacity() <= PANE_KEPT_MAX);
+                table.panes.retain(|(_, parts)| parts.capacity() <= PANE_KEPT_MAX);
                 table.panes.truncate(PANES_KEPT_MAX);
                 if !too_late.is_empty() {
                     count.inc_by(too_late.len() as u64);
@@ -192,15 +193,61 @@ struct Combine<K, T, F: Aggregate<T>> {
     disjoint: bool,
     fold: Rc<F>,
     /// Emptied after each activation, with their room kept for the next.
-    panes: Vec<(Window, HashTable<Part<K, F::State>>)>,
+    panes: Vec<(Window, Parts<K, F::State>)>,
     last: usize,
     windows: Vec<Window>,
+}
+
+/// The partial aggregates of one window: close together, with a table of their places beside them. The table of many
+/// thousand keys stays in a core's cache so, where one of whole parts would not.
+struct Parts<K, S> {
+    places: HashTable<u32>,
+    parts: Vec<Part<K, S>>,
 }
 
 struct Part<K, S> {
     route: u64,
     key: K,
     state: S,
+}
+
+impl<K: Eq, S> Parts<K, S> {
+    fn new() -> Self {
+        Self {
+            places: HashTable::new(),
+            parts: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn state(&mut self, route: u64, key: K, empty: impl FnOnce() -> S) -> &mut S {
+        let Self { places, parts } = self;
+        let same = |at: &u32| parts[*at as usize].key == key;
+        let at = match places.entry(route, same, |at| parts[*at as usize].route) {
+            Entry::Occupied(place) => *place.get() as usize,
+            Entry::Vacant(place) => {
+                // An activation brings no more events than the bound of what is read ahead, far below four billion.
+                place.insert(parts.len() as u32);
+                let state = empty();
+                parts.push(Part { route, key, state });
+                parts.len() - 1
+            }
+        };
+        &mut parts[at].state
+    }
+
+    fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn capacity(&self) -> usize {
+        self.parts.capacity()
+    }
+
+    fn drain(&mut self) -> impl Iterator<Item = Part<K, S>> {
+        self.places.clear();
+        self.parts.drain(..)
+    }
 }
 
 const PANES_KEPT_MAX: usize = 16;
@@ -232,7 +279,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
                     // Reuse the room of a pane that is empty before making another.
                     match self.panes.iter().position(|(_, pane)| pane.is_empty()) {
                         Some(at) => self.panes[at].0 = *window,
-                        None => self.panes.push((*window, HashTable::new())),
+                        None => self.panes.push((*window, Parts::new())),
                     }
                     self.panes
                         .iter()
@@ -253,17 +300,8 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
         let key = (self.key)(&event.value);
         let route = route(&key);
         let fold = &self.fold;
-        let part = self.panes[pane]
-            .1
-            .entry(route, |part| part.key == key, |part| part.route);
-        let part = part
-            .or_insert_with(|| Part {
-                route,
-                key,
-                state: fold.empty(),
-            })
-            .into_mut();
-        fold.add(&mut part.state, &event.value);
+        let state = self.panes[pane].1.state(route, key, || fold.empty());
+        fold.add(state, &event.value);
     }
 }
 

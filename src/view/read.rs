@@ -270,8 +270,7 @@ impl<K: Record, V: Record> View<K, V> {
             let mut start = Some(std::ops::Bound::Unbounded);
             while let Some(lower) = start {
                 let mut differ = Vec::new();
-                let bounds = (lower.as_ref(), std::ops::Bound::Unbounded);
-                let last = shard.visit(*bucket, bounds, false, CHANGES_PAGE, |key, row| {
+                let last = shard.visit(*bucket, lower.as_ref(), false, CHANGES_PAGE, |key, row| {
                     let (before, after) = (row.as_of(from), row.as_of(scan.at));
                     if before.map(|(epoch, _)| epoch) != after.map(|(epoch, _)| epoch) {
                         let own = |version: Option<(Epoch, &V)>| {

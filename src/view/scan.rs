@@ -309,16 +309,10 @@ impl<K: Record, V: Record> Walker<'_, K, V> {
     fn advance(&mut self, at: Epoch, reverse: bool) -> Option<(K, Epoch, V)> {
         while self.rows.is_empty() {
             let start = self.next.take()?;
-            // One bound alone: a map panics at bounds that cross.
-            let bounds = if reverse {
-                (Bound::Unbounded, start.as_ref())
-            } else {
-                (start.as_ref(), Bound::Unbounded)
-            };
             let rows = &mut self.rows;
             let last = self
                 .shard
-                .visit(self.bucket, bounds, reverse, self.ahead, |key, row| {
+                .visit(self.bucket, start.as_ref(), reverse, self.ahead, |key, row| {
                     if let Some((version, value)) = row.as_of(at) {
                         rows.push_back((key.clone(), version, value.clone()));
                     }

@@ -3,7 +3,7 @@
 //! ```text
 //!  bucket = 6 bits of record::route(key)          a row:  newest version │ older versions, oldest first
 //!  ┌────────┐                                             (e9, Some(v))  │ (e3, Some(u)) (e7, None)
-//!  │ RwLock │ BTreeMap<key, row>                                                 ▲ at floor e4, e3 is still what
+//!  │ RwLock │ key → row, in order                                                ▲ at floor e4, e3 is still what
 //!  └────────┘                                                                      an answer as of e4 … e6 needs
 //! ```
 //!
@@ -25,6 +25,7 @@ use crate::time::Epoch;
 use crate::view::View;
 use crate::view::hash::change_hash;
 use crate::view::moments::Rise;
+use crate::view::rows::Rows;
 
 /// Enough that a writer and several readers seldom meet, few enough that a scan of all is cheap.
 const BUCKETS: usize = 64;
@@ -64,6 +65,25 @@ impl<V> Row<V> {
         version.value.as_ref().map(|value| (version.epoch, value))
     }
 
+    /// Puts a value in place of the newest, which stays as an older version unless it is of the same epoch: then `false`.
+    fn supersede(&mut self, epoch: Epoch, value: Option<V>) -> bool {
+        let older = self.older.get_or_insert_default();
+        if self.epoch == epoch {
+            self.value = value;
+            return false;
+        }
+        if older.len() == older.capacity() {
+            // Most rows have one older version or two: room for four, as `push` makes at first, is most of a view's memory.
+            older.reserve_exact(older.len().max(1));
+        }
+        older.push(Version {
+            epoch: self.epoch,
+            value: mem::replace(&mut self.value, value),
+        });
+        self.epoch = epoch;
+        true
+    }
+
     /// Drops what no answer at or above `floor` needs. Moves what stays only when at least half goes.
     fn prune(&mut self, floor: Epoch) {
         let Some(older) = self.older.as_deref_mut() else {
@@ -84,7 +104,7 @@ impl<V> Row<V> {
 
 /// Some of a shard's rows.
 pub(crate) struct Bucket<K, V> {
-    pub(crate) rows: BTreeMap<K, Row<V>>,
+    pub(crate) rows: Rows<K, Row<V>>,
     /// The newest epoch in which any of them changed.
     pub(crate) changed: Epoch,
 }
@@ -113,11 +133,11 @@ struct EpochLog {
     hash: u64,
 }
 
-impl<K, V> Shard<K, V> {
+impl<K: Record, V> Shard<K, V> {
     pub(crate) fn new() -> Self {
         let bucket = || {
             RwLock::new(Bucket {
-                rows: BTreeMap::new(),
+                rows: Rows::new(),
                 changed: Epoch::ZERO,
             })
         };
@@ -183,11 +203,13 @@ impl<K, V> Shard<K, V> {
     pub(crate) fn stored(&self) -> (usize, usize) {
         self.buckets.iter().fold((0, 0), |(rows, older), bucket| {
             let bucket = bucket.read();
-            let versions = bucket
-                .rows
-                .values()
-                .map(|row| row.older.as_ref().map_or(0, |older| older.len()));
-            (rows + bucket.rows.len(), older + versions.sum::<usize>())
+            let all = bucket.rows.forward(Bound::Unbounded);
+            all.fold((rows, older), |(rows, older), (_, row)| {
+                (
+                    rows + 1,
+                    older + row.older.as_ref().map_or(0, |older| older.len()),
+                )
+            })
         })
     }
 
@@ -209,29 +231,39 @@ impl<K, V> Shard<K, V> {
 }
 
 impl<K: Record, V: Record> Shard<K, V> {
-    /// Shows the rows of a bucket within bounds to `visit`, at most `rows_max` (and never more than a page) under one
-    /// hold of the lock, in order or against it. Returns where to go on; `None` at the end.
+    /// Shows the rows of a bucket from a bound on to `visit`, in order, or from it back, against the order: at most
+    /// `rows_max` (and never more than a page) under one hold of the lock. Returns where to go on; `None` at the end.
     pub(crate) fn visit(
         &self,
         bucket: usize,
-        (lower, upper): (Bound<&K>, Bound<&K>),
+        start: Bound<&K>,
         reverse: bool,
         rows_max: usize,
-        mut visit: impl FnMut(&K, &Row<V>),
+        visit: impl FnMut(&K, &Row<V>),
     ) -> Option<K> {
         let rows_max = rows_max.clamp(1, PAGE);
         let bucket = self.buckets[bucket].read();
-        let mut range = bucket.rows.range((lower, upper));
-        for i in 1.. {
-            let next = if reverse { range.next_back() } else { range.next() };
-            let Some((key, row)) = next else { break };
-            visit(key, row);
-            if i == rows_max {
-                return Some(key.clone());
-            }
+        if reverse {
+            show(bucket.rows.backward(start), rows_max, visit)
+        } else {
+            show(bucket.rows.forward(start), rows_max, visit)
         }
-        None
     }
+}
+
+/// Shows up to `rows_max` rows to `visit`. Returns the last one's key if there were so many.
+fn show<'a, K: Record, V: 'a>(
+    rows: impl Iterator<Item = (&'a K, &'a Row<V>)>,
+    rows_max: usize,
+    mut visit: impl FnMut(&K, &Row<V>),
+) -> Option<K> {
+    for (i, (key, row)) in (1..).zip(rows) {
+        visit(key, row);
+        if i == rows_max {
+            return Some(key.clone());
+        }
+    }
+    None
 }
 
 /// A worker's hand on its shard. There is one a shard.
@@ -341,53 +373,41 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
     /// Whether a version was superseded.
     fn apply_change(
         &mut self,
-        rows: &mut BTreeMap<K, Row<V>>,
+        rows: &mut Rows<K, Row<V>>,
         at: u8,
         floor: Epoch,
         change: Change<K, V>,
     ) -> bool {
-        let epoch = self.epoch;
-        let live = change.new.is_some();
-        let entry = match rows.entry(change.key) {
-            std::collections::btree_map::Entry::Vacant(vacant) => {
-                if live {
-                    vacant.insert(Row {
+        let Change { key, new, .. } = change;
+        let (epoch, live, shard) = (self.epoch, new.is_some(), &self.shard.live);
+        let queued = &mut self.queued;
+        let mut superseded = false;
+        rows.put(key, |key, row| {
+            let Some(row) = row else {
+                return new.map(|value| {
+                    shard.fetch_add(1, Ordering::Relaxed);
+                    Row {
                         epoch,
-                        value: change.new,
+                        value: Some(value),
                         older: None,
-                    });
-                    self.shard.live.fetch_add(1, Ordering::Relaxed);
-                }
-                return false;
+                    }
+                });
+            };
+            if row.older.is_none() {
+                queued.push((at, key.clone()));
             }
-            std::collections::btree_map::Entry::Occupied(occupied) => occupied,
-        };
-        let queued = entry.get().older.is_some();
-        if !queued {
-            self.queued.push((at, entry.key().clone()));
-        }
-        let row = entry.into_mut();
-        match (row.value.is_some(), live) {
-            (false, true) => _ = self.shard.live.fetch_add(1, Ordering::Relaxed),
-            (true, false) => _ = self.shard.live.fetch_sub(1, Ordering::Relaxed),
-            _ => {}
-        }
-        let older = row.older.get_or_insert_default();
-        if row.epoch == epoch {
-            row.value = change.new;
-            return false;
-        }
-        if older.len() == older.capacity() {
-            // Most rows have one older version or two: room for four, as `push` makes at first, is most of a view's memory.
-            older.reserve_exact(older.len().max(1));
-        }
-        older.push(Version {
-            epoch: row.epoch,
-            value: mem::replace(&mut row.value, change.new),
+            match (row.value.is_some(), live) {
+                (false, true) => _ = shard.fetch_add(1, Ordering::Relaxed),
+                (true, false) => _ = shard.fetch_sub(1, Ordering::Relaxed),
+                _ => {}
+            }
+            superseded = row.supersede(epoch, new);
+            if superseded {
+                row.prune(floor);
+            }
+            None
         });
-        row.epoch = epoch;
-        row.prune(floor);
-        true
+        superseded
     }
 
     fn prune_rows(&mut self, floor: Epoch, mut keys: Vec<(u8, K)>) {
@@ -396,21 +416,17 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
             let at = *at;
             let mut bucket = self.shard.buckets[at as usize].write();
             while let Some((_, key)) = keys.pop_if(|(other, _)| *other == at) {
-                let std::collections::btree_map::Entry::Occupied(mut entry) = bucket.rows.entry(key) else {
+                let Some(row) = bucket.rows.get_mut(&key) else {
                     continue;
                 };
-                let row = entry.get_mut();
                 if row.epoch > floor {
                     row.prune(floor);
-                    let again = row.epoch;
-                    self.queue
-                        .entry(again)
-                        .or_default()
-                        .push((at, entry.key().clone()));
-                } else if row.value.is_none() {
-                    dropped.push(entry.remove().older);
+                    self.queue.entry(row.epoch).or_default().push((at, key));
                 } else {
                     dropped.push(row.older.take());
+                    if row.value.is_none() {
+                        bucket.rows.remove(&key);
+                    }
                 }
             }
         }
