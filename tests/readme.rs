@@ -338,7 +338,12 @@ fn the_crate_of_ones_own_builds_and_its_test_passes() {
 
 #[test]
 fn links_lead_somewhere() {
-    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/settings.md"] {
+    for name in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/settings.md",
+    ] {
         let page = page(name);
         let headings: Vec<String> = page
             .lines()

@@ -1,5 +1,7 @@
 //! Where a registry is, who logs in, and whom it is trusted to be.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::{ClientBuilder, RequestBuilder, Url};
@@ -8,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::secret::Secret;
 
 /// How a registry is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Access {
     /// Its address, as in `https://registry:8081`.
     pub url: String,
@@ -16,6 +18,15 @@ pub struct Access {
     pub login: Login,
     /// Certificates (PEM) that its own may be signed by, besides those that the system trusts.
     pub ca_pem: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Access {
+    /// Without the address, as that may hold a password too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("login", &self.login)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Who logs in.

@@ -67,7 +67,11 @@ fn fit<T>() -> SchemaFit {
     Arc::new(|schema| match schema.avro {
         true => Vec::new(),
         false => {
-            let what = format!("schema {} is not Avro, or refers to other schemas", schema.id);
+            let what = format!(
+                "schema {} is not Avro, or refers to other schemas: no {} can be made of its records",
+                schema.id,
+                std::any::type_name::<T>()
+            );
             vec![Finding::error(what).hint("records written by it go to the dead letters")]
         }
     })
