@@ -31,6 +31,7 @@ use timely::dataflow::operators::vec::Filter;
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::bridge::{Halt, Waker};
+use crate::codec::Cause;
 use crate::dataflow::plan::{Kind, Plan};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
@@ -46,6 +47,7 @@ use crate::record::{Change, Event, Record};
 use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertSource};
 use crate::time::Epoch;
 use crate::timeline::Desk;
+use crate::trail;
 use crate::view::{ViewSpec, Views};
 
 /// A named dataflow: a function that builds it, called once on every worker.
@@ -191,6 +193,14 @@ impl Context {
         self.metrics.source(&names).late(step)
     }
 
+    /// Counts what a step rejects, by the source that each event was read from.
+    fn rejected_counters(&self) -> HashMap<SourceId, Counter> {
+        let plan = self.plan.borrow();
+        let sources = plan.sources.iter().map(|source| &source.rules);
+        let counter = |name: &str| self.metrics.source(name).dead_letters(Cause::Rejected.code());
+        sources.map(|rules| (rules.id, counter(&rules.name))).collect()
+    }
+
     fn mistake(&self, mistake: impl Into<String>) {
         self.plan.borrow_mut().mistakes.push(mistake.into());
     }
@@ -308,6 +318,7 @@ impl<'s> Dataflow<'s> {
         }
         let source = SourceId::of(name);
         let timed = opened.rules.timed;
+        trail::name(source, &opened.description);
         context.plan.borrow_mut().source(source, name, &opened);
         let (rules, reader, reads) = (Rc::new(opened.rules), opened.reader, context.reads);
         let make = |waker: Waker| {
@@ -343,7 +354,7 @@ impl<'s> Dataflow<'s> {
         (timed, events)
     }
 
-    /// Takes in what a step found too late; it joins the dead letters of the source it came from.
+    /// Takes in what a step turned down; it joins the dead letters of the source it came from.
     fn late(self, late: StreamVec<'s, Epoch, DeadLetter>) {
         self.loose.late.borrow_mut().late.push(late);
     }
@@ -358,6 +369,10 @@ impl<'s> Dataflow<'s> {
         let context = self.context();
         spec.history = history.unwrap_or(context.history);
         spec.hashed |= context.hashed;
+        let mut timeline = context.desk.timeline.borrow_mut();
+        timeline.track(&spec.sources);
+        timeline.track(&spec.window_sources);
+        drop(timeline);
         let name = spec.name.clone();
         match context.views.define::<K, V>(spec) {
             Ok(view) => {

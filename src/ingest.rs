@@ -37,6 +37,7 @@ use crate::sequencer::message::{Order, Report};
 use crate::source::{DeadLetter, Intake, Reader, TimeRules};
 use crate::time::{Epoch, EventTime};
 use crate::timeline::{Batch, Desk};
+use crate::trail;
 
 /// Bounds of what one source may hold on one worker between reading and release.
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +147,8 @@ enum Turn {
 
 struct Running<T> {
     ingest: Ingest<T>,
+    /// Names the source when a user's code panics on a record of it.
+    label: Rc<str>,
     worker: usize,
     partitions: Vec<Partition<T>>,
     buffered: (usize, usize),
@@ -172,6 +175,7 @@ const SHOW_EVERY: Duration = Duration::from_secs(1);
 impl<T: 'static> Running<T> {
     fn new(ingest: Ingest<T>, worker: usize, capabilities: (Capability<Epoch>, Capability<Epoch>)) -> Self {
         Self {
+            label: format!("source `{}`", ingest.name).into(),
             ingest,
             worker,
             partitions: Vec::new(),
@@ -218,6 +222,7 @@ impl<T: 'static> Running<T> {
                     position: from,
                     reported: (from, false),
                     more: true,
+                    untimed_reads: 0,
                     at_end: false,
                     bound: VecDeque::new(),
                     released: (0, 0),
@@ -265,15 +270,18 @@ impl<T: 'static> Running<T> {
     }
 
     /// Reads where there is most need: the partition that is furthest behind in event time goes first, and none runs
-    /// further ahead than the skew allows while another has more to read.
+    /// further ahead than the skew allows while another has more to read. One that brings records without event time stays
+    /// where it is in event time, so it takes turns with the others, or it would be the only one that is read.
     fn read(&mut self) -> Result<Turn> {
         if self.stopping {
             return Ok(Turn::Rest);
         }
+        let _work = trail::begin(&self.label);
         let rules = self.ingest.rules.clone();
         let bounds = self.ingest.bounds;
         for partition in &mut self.partitions {
             partition.more = true; // A wake-up does not say which partition it is for.
+            partition.untimed_reads = 0;
             let paused = rules.timed && partition.intake.event_time_max > self.pace.plus(bounds.skew_max);
             if std::mem::replace(&mut partition.paused, paused) != paused {
                 partition.metrics.paused.set(i64::from(paused));
@@ -294,7 +302,7 @@ impl<T: 'static> Running<T> {
                 .partitions
                 .iter_mut()
                 .filter(ready)
-                .min_by_key(|p| p.intake.event_time_max);
+                .min_by_key(|p| (p.untimed_reads, p.intake.event_time_max));
             let Some(partition) = next else {
                 return Ok(Turn::Rest);
             };
@@ -319,6 +327,7 @@ impl<T: 'static> Running<T> {
             let held = partition.keep(progress, until, before, &mut self.spare);
             // Reads that bring nothing are cheap, and must not use up the turn of those that would.
             reads += usize::from(held.records > 0);
+            partition.untimed_reads += usize::from(held.records > 0 && !held.timed);
             for (id, fingerprint) in reader.schemas_seen() {
                 let seen = SchemaSeen {
                     source: self.ingest.source,

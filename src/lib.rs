@@ -69,7 +69,9 @@ pub mod source;
 pub mod testing;
 pub mod time;
 pub mod timeline;
+pub mod trail;
 pub mod view;
+pub mod watermark;
 
 pub use cli::main;
 pub use dataflow::{Flow, dataflow};

@@ -120,8 +120,10 @@ pub struct PartitionMetrics {
     pub lag_records: Gauge,
     /// Age of the newest record read, while records wait; zero when there are none.
     pub lag_seconds: GaugeF64,
-    /// The partition's event-time watermark. Unix seconds; set by [`PartitionMetrics::watermark`].
-    pub watermark_seconds: GaugeF64,
+    /// Made with the first watermark: tables have none, and a partition without an event is not at the Unix epoch.
+    watermark_seconds: OnceLock<GaugeF64>,
+    watermarks: GaugesF64<2>,
+    labels: Labels<2>,
     /// 1 while the partition is idle.
     pub idle: Gauge,
     /// 1 while the partition is paused, because it runs ahead of the others or the buffers are full.
@@ -129,10 +131,13 @@ pub struct PartitionMetrics {
 }
 
 impl PartitionMetrics {
-    /// Sets the watermark; a partition that has had no event keeps what it shows.
+    /// Sets the partition's event-time watermark. One that has had no event shows none.
     pub fn watermark(&self, time: EventTime) {
         if time != EventTime::MIN {
-            self.watermark_seconds.set(time.micros() as f64 / 1e6);
+            let make = || one(&self.watermarks, self.labels.clone());
+            self.watermark_seconds
+                .get_or_init(make)
+                .set(time.micros() as f64 / 1e6);
         }
     }
 }
@@ -445,9 +450,11 @@ impl SourceMetrics {
             bytes: one(&families.bytes, labels.clone()),
             lag_records: one(&families.lag_records, labels.clone()),
             lag_seconds: one(&families.lag_seconds, labels.clone()),
-            watermark_seconds: one(&families.watermark, labels.clone()),
+            watermark_seconds: OnceLock::new(),
+            watermarks: families.watermark.clone(),
             idle: one(&families.idle, labels.clone()),
-            paused: one(&families.paused, labels),
+            paused: one(&families.paused, labels.clone()),
+            labels,
         }
     }
 
@@ -493,6 +500,13 @@ mod tests {
         partition.records.inc_by(7);
         partition.bytes.inc_by(70);
         partition.lag_records.set(5);
+        source.partition(4).watermark(EventTime::MIN);
+        assert!(
+            !metrics
+                .text()
+                .contains("thalweg_source_watermark_timestamp_seconds{"),
+            "none before the first event, and none for tables"
+        );
         partition.watermark(EventTime::from_millis(1_500));
         partition.watermark(EventTime::MIN);
         source.late("spend").inc_by(2);

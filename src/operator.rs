@@ -6,9 +6,11 @@
 pub mod aggregate;
 pub mod exact;
 pub mod group;
+pub mod horizon;
 pub mod letters;
 pub mod net;
 pub mod serve;
+pub mod try_map;
 pub mod upsert;
 pub mod walk;
 pub mod window;

@@ -89,10 +89,13 @@ pub struct EpochBinding {
     pub epoch: Epoch,
     /// The only "now" that the dataflow may see in this epoch.
     pub now: EventTime,
-    /// The partitions that moved, became idle, or ceased to be.
+    /// The partitions that moved, became idle, or ceased to be so.
     pub ranges: Vec<PartitionRange>,
     /// The sources whose watermark rose, with the new one.
     pub watermarks: Vec<(SourceId, EventTime)>,
+    /// The sources that have become idle as a whole, so that they leave the minimum where streams of several sources meet,
+    /// and those that have come back. Said outright, as a partition that was never read is in no binding.
+    pub idle: Vec<(SourceId, bool)>,
     /// Topic ids, where a source is first bound.
     pub topics: Vec<(SourceId, TopicId)>,
     /// Schema ids first seen in this epoch.

@@ -11,10 +11,11 @@
 //! fewer than `epochs_in_flight_max` are unfinished. Under load epochs grow: see `BUSY_RECORDS`. What is bound is exactly what
 //! the readers reported; nothing here depends on which worker read a partition.
 
+mod event_time;
 pub mod message;
 mod topology;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,6 +116,10 @@ struct Partition {
     /// Reports beyond `bound.hi`, oldest first.
     reports: VecDeque<ReadTo>,
     at_end: bool,
+    /// The reader's count of records as of its newest report.
+    heard: u64,
+    /// Whether the newest records that it brought have no valid event time.
+    untimed: bool,
     /// When it last brought a valid event time, by the monotonic clock.
     active: Duration,
     /// Stop reading here (`until_end`).
@@ -140,10 +145,18 @@ pub struct Sequencer {
     new_schemas: Vec<SchemaSeen>,
     partitions: BTreeMap<PartitionId, Partition>,
     watermarks: BTreeMap<SourceId, EventTime>,
+    /// Sources that are bound as idle as a whole.
+    idle: BTreeSet<SourceId>,
+    /// Sources whose partitions are known: looked at from outside in this run.
+    looked_at: BTreeSet<SourceId>,
     limits: BTreeMap<SourceId, (EventTime, Duration)>,
     paces: BTreeMap<SourceId, EventTime>,
     last: Epoch,
     opened: Duration,
+    /// Since when no epoch could open, as too many were unfinished.
+    stalled: Option<Duration>,
+    /// Since when readers read freely.
+    live_since: Option<Duration>,
     in_flight: VecDeque<Epoch>,
     orders: Vec<Order>,
     until_end: bool,
@@ -162,10 +175,14 @@ impl Sequencer {
             new_schemas: Vec::new(),
             partitions: BTreeMap::new(),
             watermarks: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            looked_at: BTreeSet::new(),
             limits: BTreeMap::new(),
             paces: BTreeMap::new(),
             last: Epoch::ZERO,
             opened: Duration::ZERO,
+            stalled: None,
+            live_since: None,
             in_flight: VecDeque::new(),
             orders: Vec::new(),
             until_end: false,
@@ -217,6 +234,8 @@ impl Sequencer {
                 counted: (0, 0),
                 reports: VecDeque::new(),
                 at_end: false,
+                heard: 0,
+                untimed: false,
                 active: mono,
                 end: None,
             },
@@ -254,6 +273,7 @@ impl Sequencer {
                 .map(|seen| ((seen.source, seen.id), seen.fingerprint)),
         );
         self.watermarks.extend(binding.watermarks.iter().copied());
+        self.note_idle(&binding.idle);
         self.last = binding.epoch;
         self.in_flight.push_back(binding.epoch);
         self.orders.push(Order::Epoch {
@@ -306,10 +326,7 @@ impl Sequencer {
     /// A reader has read on.
     pub fn read_to(&mut self, report: ReadTo) {
         if let Some(partition) = self.partitions.get_mut(&report.id) {
-            partition.at_end = report.at_end;
-            if report.hi > partition.read_to() {
-                partition.reports.push_back(report);
-            }
+            partition.read(report);
         }
     }
 
@@ -325,6 +342,7 @@ impl Sequencer {
         if !self.live {
             return Next::Idle;
         }
+        self.live_since.get_or_insert(now.mono);
         self.refresh_limits(now);
         self.refresh_paces();
         match &self.settings.cuts {
@@ -340,10 +358,14 @@ impl Sequencer {
                     return Next::Finished;
                 }
                 if self.in_flight.len() >= self.settings.epochs_in_flight_max {
+                    self.stalled.get_or_insert(now.mono);
                     return Next::Idle;
                 }
+                if let Some(since) = self.stalled.take() {
+                    self.forget_stall(now.mono.saturating_sub(since));
+                }
                 let waits = self.partitions.values().any(|p| !p.reports.is_empty());
-                if !waits && !self.turning_idle(now).any(|(_, left)| left.is_zero()) {
+                if !waits && self.idle_due(now).is_empty() {
                     return self.rest(now);
                 }
                 let since = now.mono.saturating_sub(self.opened);
@@ -391,29 +413,6 @@ impl Sequencer {
         }
     }
 
-    fn refresh_paces(&mut self) {
-        for source in self.sources.values().filter(|s| s.timed) {
-            let behind = self
-                .of(source.id)
-                .filter(|p| !p.at_end)
-                .map(|p| {
-                    p.reports
-                        .back()
-                        .map_or(p.bound.event_time_max, |r| r.event_time_max)
-                })
-                .min()
-                .unwrap_or(EventTime::MAX);
-            if self.paces.insert(source.id, behind) != Some(behind) {
-                self.orders.push(Order::Pace(source.id, behind));
-            }
-        }
-    }
-
-    fn of(&self, source: SourceId) -> impl Iterator<Item = &Partition> {
-        let of = |partition| PartitionId { source, partition };
-        self.partitions.range(of(0)..=of(u32::MAX)).map(|(_, p)| p)
-    }
-
     fn all_bound(&self) -> bool {
         let known = self.sources.keys().all(|s| self.topics.contains_key(s));
         known
@@ -425,22 +424,12 @@ impl Sequencer {
 
     fn script_is_read(&self, next: &ScriptedEpoch) -> bool {
         next.hi.iter().all(|(id, hi)| {
-            let partition = self.partitions.get(id);
+            // Else a watermark would rise in one epoch or the next, whenever the source happened to be looked at.
+            let partition = self
+                .partitions
+                .get(id)
+                .filter(|_| self.looked_at.contains(&id.source));
             partition.is_some_and(|p| p.bound.hi >= *hi || p.reports.iter().any(|r| r.hi >= *hi))
-        })
-    }
-
-    /// Partitions that were read to their end and have been quiet for long enough become idle.
-    fn turning_idle(&self, now: Now) -> impl Iterator<Item = (PartitionId, Duration)> {
-        self.partitions.iter().filter_map(move |(id, p)| {
-            let rules = &self.sources[&id.source];
-            let waiting = rules.timed && !p.bound.idle && p.at_end && p.reports.is_empty();
-            waiting.then(|| {
-                (
-                    *id,
-                    rules.idle_after.saturating_sub(now.mono.saturating_sub(p.active)),
-                )
-            })
         })
     }
 
@@ -460,8 +449,10 @@ impl Sequencer {
 
     fn open_by_clock(&mut self, now: Now) -> Arc<EpochBinding> {
         // Also while others are busy: else one quiet partition would hold the watermark for as long as the load lasts.
-        let due = self.turning_idle(now).filter(|(_, left)| left.is_zero());
-        let mut taken: Vec<(PartitionId, Option<ReadTo>)> = due.map(|(id, _)| (id, None)).collect();
+        let idle = self.idle_due(now);
+        let quiet = |id: &&PartitionId| self.partitions[*id].reports.is_empty();
+        let mut taken: Vec<(PartitionId, Option<ReadTo>)> =
+            idle.iter().filter(quiet).map(|id| (*id, None)).collect();
         for (id, partition) in &mut self.partitions {
             // A range is judged by one limit: a report under another one waits for the next epoch.
             let Some(limit) = partition.reports.front().map(|r| r.limit) else {
@@ -470,7 +461,7 @@ impl Sequencer {
             let same = partition.reports.iter().take_while(|r| r.limit == limit).count();
             taken.push((*id, merge(partition.reports.drain(..same))));
         }
-        self.open(now, Epoch(0), taken, &[])
+        self.open(now, Epoch(0), taken, &idle)
     }
 
     fn open_scripted(&mut self, now: Now) -> Arc<EpochBinding> {
@@ -500,7 +491,7 @@ impl Sequencer {
             },
             next.epoch,
             taken,
-            &next.idle,
+            &next.idle.iter().copied().collect(),
         )
     }
 
@@ -510,7 +501,7 @@ impl Sequencer {
         now: Now,
         least: Epoch,
         taken: Vec<(PartitionId, Option<ReadTo>)>,
-        idle: &[PartitionId],
+        idle: &BTreeSet<PartitionId>,
     ) -> Arc<EpochBinding> {
         let epoch = Epoch(now.wall).max(self.last.next()).max(least);
         let mut ranges = Vec::with_capacity(taken.len());
@@ -538,10 +529,12 @@ impl Sequencer {
             range.idle |= idle.contains(&id);
             ranges.push(range.clone());
         }
+        let (watermarks, idle) = self.raise_watermarks();
         let binding = Arc::new(EpochBinding {
             epoch,
             now: EventTime(i64::try_from(now.wall).unwrap_or(i64::MAX)),
-            watermarks: self.raise_watermarks(),
+            watermarks,
+            idle,
             ranges,
             topics: std::mem::take(&mut self.new_topics),
             schemas: std::mem::take(&mut self.new_schemas),
@@ -550,25 +543,6 @@ impl Sequencer {
         self.opened = now.mono;
         self.in_flight.push_back(epoch);
         binding
-    }
-
-    /// W is the minimum over the partitions that are not idle, and never goes back.
-    fn raise_watermarks(&mut self) -> Vec<(SourceId, EventTime)> {
-        let mut raised = Vec::new();
-        for source in self.sources.values().filter(|s| s.timed) {
-            let holding = self.of(source.id).filter(|p| !p.bound.idle);
-            let low = holding.map(|p| match p.bound.event_time_max {
-                EventTime::MIN => EventTime::MIN,
-                max => max.minus(source.lateness),
-            });
-            let Some(low) = low.min() else { continue };
-            let before = self.watermarks.get(&source.id).copied().unwrap_or(EventTime::MIN);
-            if low > before {
-                raised.push((source.id, low));
-            }
-        }
-        self.watermarks.extend(raised.iter().copied());
-        raised
     }
 }
 

@@ -19,14 +19,15 @@ use timely::scheduling::Activator;
 use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
 use crate::sequencer::message::{Order, Report};
 use crate::time::{Epoch, EventTime};
+use crate::watermark::{Marks, Watermarks};
 
 /// What is known as of one epoch: the fold of all bindings up to it.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The epoch's own binding.
     pub binding: Arc<EpochBinding>,
-    /// Watermark of every source that has one, by source.
-    pub watermarks: Arc<[(SourceId, EventTime)]>,
+    /// How far event time has come.
+    pub watermarks: Arc<Watermarks>,
     /// Next offset of every partition, by partition.
     pub positions: Arc<[(PartitionId, Offset)]>,
 }
@@ -37,45 +38,33 @@ impl Facts {
         self.binding.epoch
     }
 
-    /// The watermark of a stream that comes from `sources`: their minimum; [`EventTime::MIN`] while one has none.
+    /// The watermark of a stream that comes from `sources`.
     pub fn watermark(&self, sources: &[SourceId]) -> EventTime {
-        watermark_of(&self.watermarks, sources)
+        self.watermarks.of(sources)
     }
-}
-
-/// The minimum of the watermarks of `sources`.
-pub fn watermark_of(watermarks: &[(SourceId, EventTime)], sources: &[SourceId]) -> EventTime {
-    let of = |id: &SourceId| {
-        let at = watermarks.binary_search_by_key(id, |(s, _)| *s).ok()?;
-        Some(watermarks[at].1)
-    };
-    sources
-        .iter()
-        .map(|id| of(id).unwrap_or(EventTime::MIN))
-        .min()
-        .unwrap_or(EventTime::MIN)
 }
 
 /// The bound epochs that some operator of this worker may still have to walk.
 #[derive(Debug, Default)]
 pub struct Timeline {
     epochs: VecDeque<Facts>,
-    watermarks: BTreeMap<SourceId, EventTime>,
+    marks: Marks,
     positions: BTreeMap<PartitionId, Offset>,
-    watermarks_now: Option<Arc<[(SourceId, EventTime)]>>,
 }
 
 impl Timeline {
+    /// Follows the watermark of a stream that comes from `sources`. To be called while the dataflow is built.
+    pub fn track(&mut self, sources: &[SourceId]) {
+        debug_assert!(self.positions.is_empty(), "tracked after the first binding");
+        self.marks.track(sources);
+    }
+
     /// Adds the next epoch.
     pub fn push(&mut self, binding: Arc<EpochBinding>) {
-        if !binding.watermarks.is_empty() || self.watermarks_now.is_none() {
-            self.watermarks.extend(binding.watermarks.iter().copied());
-            self.watermarks_now = Some(self.watermarks.iter().map(|(s, w)| (*s, *w)).collect());
-        }
         self.positions.extend(binding.ranges.iter().map(|r| (r.id, r.hi)));
         let facts = Facts {
+            watermarks: self.marks.apply(&binding),
             binding,
-            watermarks: self.watermarks_now.clone().expect("set above"),
             positions: self.positions.iter().map(|(p, o)| (*p, *o)).collect(),
         };
         self.epochs.push_back(facts);

@@ -53,6 +53,7 @@ use crate::view::layout::Layout;
 use crate::view::moments::{Moments, Rise};
 use crate::view::serve::{ReadError, Serve};
 use crate::view::shard::{Shard, ShardWriter};
+use crate::watermark::Watermarks;
 
 /// What a view is: its name, what its fields are called, how much it keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,10 @@ pub struct ViewSpec {
     pub value: Vec<String>,
     /// The sources whose watermarks make the view's.
     pub sources: Vec<SourceId>,
+    /// The sources of the step that cut the windows in the key; empty: those of the view. They may be fewer, where a join
+    /// added others, and their watermark the lower one, while they are idle and the others are not. No row is `closed`
+    /// before that step has closed its window.
+    pub window_sources: Vec<SourceId>,
     /// How far the view's watermark lies behind that of its sources (`correct(for)`, a step that holds records back).
     pub held_back: Duration,
     /// The windows, of a view whose key is `Windowed<_>`; `None` otherwise.
@@ -90,6 +95,7 @@ impl ViewSpec {
             key: Vec::new(),
             value: Vec::new(),
             sources: Vec::new(),
+            window_sources: Vec::new(),
             held_back: Duration::ZERO,
             windows: None,
             keep: None,
@@ -121,8 +127,8 @@ pub enum Windows {
 pub struct Moment {
     /// The epoch.
     pub epoch: Epoch,
-    /// Watermark of every source that has one.
-    pub watermarks: Arc<[(SourceId, EventTime)]>,
+    /// How far event time has come.
+    pub watermarks: Arc<Watermarks>,
     /// The next offset after the epoch, of every partition bound so far.
     pub positions: Arc<[(PartitionId, Offset)]>,
     /// What the epoch contains.
@@ -130,16 +136,9 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// The least watermark of `sources`; those without one don't count. [`EventTime::MIN`] when none has one.
+    /// The watermark of what comes from `sources`: the very one by which steps over them close their windows.
     pub fn watermark(&self, sources: &[SourceId]) -> EventTime {
-        let of_ours = self
-            .watermarks
-            .iter()
-            .filter(|(source, _)| sources.contains(source));
-        of_ours
-            .map(|(_, watermark)| *watermark)
-            .min()
-            .unwrap_or(EventTime::MIN)
+        self.watermarks.of(sources)
     }
 
     /// The next offset of a partition; `None`: nothing of it is bound yet.
@@ -186,8 +185,8 @@ pub enum AsOf {
 /// assert!(views.closed().is_none());                          // applied, not yet visible
 ///
 /// let (now, none) = (EventTime(0), Vec::new);
-/// let binding = EpochBinding { epoch, now, ranges: vec![], watermarks: none(), topics: vec![], schemas: vec![] };
-/// let (watermarks, positions) = (Arc::new([]), Arc::new([]));
+/// let binding = EpochBinding { epoch, now, ranges: vec![], watermarks: none(), idle: vec![], topics: vec![], schemas: vec![] };
+/// let (watermarks, positions) = (Arc::default(), Arc::new([]));
 /// views.close(Moment { epoch, watermarks, positions, binding: Arc::new(binding) });
 ///
 /// let (view, moment) = (views.get("spend").unwrap(), views.closed().unwrap());

@@ -9,8 +9,19 @@ const LAYERS: &[(u8, &[&str])] = &[
     (
         0,
         &[
-            "error", "time", "position", "record", "clock", "metrics", "bridge", "fault", "health",
-            "finding", "secret",
+            "error",
+            "time",
+            "position",
+            "record",
+            "clock",
+            "metrics",
+            "bridge",
+            "fault",
+            "health",
+            "watermark",
+            "trail",
+            "finding",
+            "secret",
         ],
     ),
     (

@@ -18,9 +18,11 @@ mod cluster;
 mod crash;
 mod exact;
 mod flow;
+mod formats;
 mod load;
 mod node;
 mod oracle;
+mod poison;
 mod reader;
 mod schemas;
 #[cfg(feature = "tls")]

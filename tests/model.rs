@@ -7,10 +7,14 @@
 //!
 //! Runs on different numbers of workers must also agree in the hash of every view's changes in every epoch.
 
+mod closed;
+mod cluster;
 mod collections;
 mod durable;
 mod log;
 mod pace;
+mod panics;
+mod rejects;
 mod smoke;
 mod sources;
 mod tables;

@@ -4,7 +4,8 @@
 //!   settings ─▶ each with its origin
 //!   dataflow ─▶ plan ─▶ sources ─┬─ topology, and the ledger's view of it     topics, partitions, what retention took
 //!   ledger   ─▶ read, verified ──┘                                            (pure: `bound`)
-//!                                └─ Driver::examine                           retention, compaction, schemas
+//!                                ├─ Driver::examine                           retention, compaction
+//!                                └─ Driver::fits                              schemas against the Rust types
 //!   registry ─▶ does it answer, and let us in
 //! ```
 
@@ -16,6 +17,7 @@ use tokio::runtime::Handle;
 
 use crate::cli::CheckArguments;
 use crate::cli::serve::{environment, registry, tokio};
+use crate::codec::fit::{Found, SubjectFit};
 use crate::config::{InForce, Settings};
 use crate::dataflow::Flow;
 use crate::dataflow::plan::PlannedSource;
@@ -235,7 +237,25 @@ fn of_source(source: &PlannedSource, bound: Option<&SourceState>, handle: &Handl
         findings.extend(held_against(&name, bound, &topology));
     }
     findings.extend(source.driver.examine(handle));
+    findings.extend(source.driver.fits().iter().map(of_fit));
     findings
+}
+
+/// How the type of a topic's payloads or keys fits the registry's newest schema of them.
+fn of_fit(fit: &SubjectFit) -> Finding {
+    if let Err(error) = fit.verdict() {
+        return wrong(&error);
+    }
+    match &fit.found {
+        Found::Newest { misfits, .. } if misfits.is_empty() => Finding::ok(fit.to_string()),
+        Found::Newest { .. } => {
+            Finding::warning(fit.to_string()).hint("what does not decode goes to the dead letters")
+        }
+        Found::NoSubject => {
+            Finding::warning(fit.to_string()).hint("producers name it otherwise, or have written nothing yet")
+        }
+        Found::Unseen(_) => Finding::error(fit.to_string()),
+    }
 }
 
 /// What a topic has, against what the ledger needs of it for a replay.

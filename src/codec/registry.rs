@@ -36,8 +36,9 @@ use crate::time::EventTime;
 
 /// The registry's code for "no schema has this id".
 const SCHEMA_NOT_FOUND: u32 = 40403;
-/// Its code for "there is no such subject".
+/// Its codes for "no such subject" and "no such version of it".
 const SUBJECT_NOT_FOUND: u32 = 40401;
+const VERSION_NOT_FOUND: u32 = 40402;
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
 /// A fixed hash of a schema's text: what the ledger knows a schema by.
@@ -334,20 +335,23 @@ impl Registry {
 
     /// The newest schema of `subject`. To be awaited on a tokio runtime.
     pub async fn latest(&self, subject: &str) -> Result<Arc<WriterSchema>> {
-        let newest = self.newest(subject).await?;
-        let (_, schema) = newest.ok_or_else(|| {
+        let missing = || {
             subject_error(
                 "cannot get a schema",
                 subject,
-                "the registry has no such subject".into(),
+                "there is no such subject".to_owned(),
             )
-        })?;
-        Ok(schema)
+        };
+        Ok(self.version(subject, None).await?.ok_or_else(missing)?.1)
     }
 
-    /// The newest schema of `subject` with its version, or `None`: the registry says that it has no such subject. To be
-    /// awaited on a tokio runtime.
-    pub async fn newest(&self, subject: &str) -> Result<Option<(u32, Arc<WriterSchema>)>> {
+    /// A version of `subject`, the newest where none is named, with its number; `None` where the registry has no such
+    /// subject or version. To be awaited on a tokio runtime.
+    pub async fn version(
+        &self,
+        subject: &str,
+        version: Option<u32>,
+    ) -> Result<Option<(u32, Arc<WriterSchema>)>> {
         #[derive(Deserialize)]
         struct Version {
             id: u32,
@@ -355,16 +359,39 @@ impl Registry {
             #[serde(flatten)]
             body: SchemaBody,
         }
+        let named = version.map_or_else(|| "latest".to_owned(), |version| version.to_string());
+        let path = ["subjects", subject, "versions", &named];
         let failed = |error| subject_error("cannot get a schema", subject, error);
-        let request = self
+        let answer = self
             .shared
-            .request(Method::GET, &["subjects", subject, "versions", "latest"]);
-        let answer = self.shared.send(request).await.map_err(failed)?;
-        if answer.status == StatusCode::NOT_FOUND && answer.error_code() == Some(SUBJECT_NOT_FOUND) {
+            .send(self.shared.request(Method::GET, &path))
+            .await
+            .map_err(failed)?;
+        if answer.status == StatusCode::NOT_FOUND
+            && matches!(answer.error_code(), Some(SUBJECT_NOT_FOUND | VERSION_NOT_FOUND))
+        {
             return Ok(None);
         }
-        let Version { id, version, body } = answer.expect().map_err(failed)?;
+        let Version { id, version, body } = answer.expect::<Version>().map_err(failed)?;
         Ok(Some((version, Arc::new(body.into_schema(id)))))
+    }
+
+    /// Runs a request to its end for a thread that may wait; fails when that takes longer than `patience`. Not for a
+    /// thread of the asynchronous runtime.
+    pub fn wait<R: Send + 'static>(
+        &self,
+        patience: Duration,
+        request: impl Future<Output = Result<R>> + Send + 'static,
+    ) -> Result<R> {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        self.shared.handle.spawn(async move {
+            // Whoever asked may have gone.
+            let _gone = tell.send(request.await);
+        });
+        told.recv_timeout(patience).unwrap_or_else(|_| {
+            Err(Error::outside("the schema registry does not answer")
+                .detail(format!("waited {patience:?} for it")))
+        })
     }
 
     /// Where it is, without what nobody should see.

@@ -17,6 +17,8 @@ pub enum Kind {
     Source,
     /// Reads a table.
     Table,
+    /// User code that may turn events down.
+    TryMap,
     /// Windowed aggregate.
     Window,
     /// Aggregate of groups.
@@ -36,6 +38,7 @@ impl Kind {
         match self {
             Kind::Source => "source",
             Kind::Table => "table",
+            Kind::TryMap => "try_map",
             Kind::Window => "window",
             Kind::Group => "group",
             Kind::Join => "join",

@@ -173,6 +173,7 @@ fn gone(shared: &Shared, epoch: Epoch) -> Problem {
 #[derive(Default)]
 struct Part<'a> {
     watermark: Option<EventTime>,
+    idle: Option<bool>,
     ranges: Vec<&'a PartitionRange>,
 }
 
@@ -200,6 +201,9 @@ fn binding(shared: &Shared, binding: &EpochBinding) -> Response {
     for (source, watermark) in &binding.watermarks {
         parts.entry(named(*source)).or_default().watermark = Some(*watermark);
     }
+    for (source, idle) in &binding.idle {
+        parts.entry(named(*source)).or_default().idle = Some(*idle);
+    }
 
     let mut out = Vec::with_capacity(512);
     out.push(b'{');
@@ -216,6 +220,13 @@ fn binding(shared: &Shared, binding: &EpochBinding) -> Response {
             out.extend_from_slice(b"\"watermark\":");
             json::time(out, watermark);
             out.push(b',');
+        }
+        if let Some(idle) = part.idle {
+            out.extend_from_slice(if idle {
+                b"\"idle\":true,"
+            } else {
+                b"\"idle\":false,"
+            });
         }
         out.extend_from_slice(b"\"partitions\":{");
         json::list(out, part.ranges, range);

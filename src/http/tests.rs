@@ -20,6 +20,7 @@ use crate::record::Change;
 use crate::time::{Epoch, EventTime, Window, Windowed};
 use crate::view::shard::ShardWriter;
 use crate::view::{Moment, ViewSpec, Views, Windows};
+use crate::watermark::Watermarks;
 
 /// 2026-11-23T03:00:00Z, in microseconds: the epoch number 0 of the tests.
 const T0: u64 = 1_795_402_800_000_000;
@@ -182,13 +183,14 @@ impl Fixture {
             now: at(n),
             ranges: vec![range(3, self.offsets[0]), range(4, self.offsets[1])],
             watermarks: vec![(payments_id, at(n))],
+            idle: Vec::new(),
             topics: Vec::new(),
             schemas: Vec::new(),
         };
         self.offsets = self.offsets.map(|offset| offset + 1);
         Moment {
             epoch: epoch(n),
-            watermarks: Arc::new([(payments_id, at(n))]),
+            watermarks: Arc::new(Watermarks::from_iter([(payments_id, at(n))])),
             positions: Arc::new([(payments(3), self.offsets[0]), (payments(4), self.offsets[1])]),
             binding: Arc::new(binding),
         }

@@ -29,6 +29,8 @@ pub(super) struct Partition<T> {
     pub(super) position: Offset,
     pub(super) reported: (Offset, bool),
     pub(super) more: bool,
+    /// Reads of this turn that brought records, but no valid event time.
+    pub(super) untimed_reads: usize,
     pub(super) at_end: bool,
     /// Ranges that an earlier run bound and that are still to be read: (hi, limit).
     pub(super) bound: VecDeque<(Offset, EventTime)>,

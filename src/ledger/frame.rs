@@ -24,7 +24,7 @@ use crate::ledger::record::{
 use crate::position::EpochBinding;
 
 /// The version of the format that this build writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// What a disk writes whole or not at all; larger ones are multiples of it.
 pub(super) const SECTOR: usize = 512;

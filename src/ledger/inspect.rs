@@ -235,6 +235,14 @@ impl Show {
         for (source, watermark) in &binding.watermarks {
             self.detail(*source, format_args!("watermark {watermark}"));
         }
+        for (source, idle) in &binding.idle {
+            let text = if *idle {
+                "idle as a whole"
+            } else {
+                "no longer idle"
+            };
+            self.detail(*source, format_args!("{text}"));
+        }
         for (source, topic) in &binding.topics {
             self.detail(*source, format_args!("topic id {topic:?}"));
         }

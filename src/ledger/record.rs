@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  CLAIM    generation nonce time_us end chain build app dataflow sources        one at each start of a service
-//!  BINDING  epoch now ranges watermarks topics schemas                           one an epoch that moved something
+//!  BINDING  epoch now ranges watermarks idle topics schemas                      one an epoch that moved something
 //!  RESTORE, RESULT, BASE                                                         numbers reserved, see [`RecordKind`]
 //! ```
 //!
@@ -156,6 +156,11 @@ pub(super) fn encode_binding(binding: &EpochBinding, out: &mut Vec<u8>) {
         out.extend_from_slice(&source.0.to_le_bytes());
         put_i64(out, binding.now.0.wrapping_sub(watermark.0));
     }
+    put_u64(out, binding.idle.len() as u64);
+    for (source, idle) in &binding.idle {
+        out.extend_from_slice(&source.0.to_le_bytes());
+        out.push(u8::from(*idle));
+    }
     put_u64(out, binding.topics.len() as u64);
     for (source, topic) in &binding.topics {
         out.extend_from_slice(&source.0.to_le_bytes());
@@ -214,16 +219,18 @@ pub(super) fn decode_binding(bytes: &[u8]) -> Option<EpochBinding> {
     let watermarks = (0..input.u64()?)
         .map(|_| Some((input.source()?, EventTime(now.0.wrapping_sub(input.i64()?)))))
         .collect::<Option<Vec<_>>>()?;
+    let idle = (0..input.u64()?)
+        .map(|_| Some((input.source()?, input.bool()?)))
+        .collect::<Option<Vec<_>>>()?;
     let topics = (0..input.u64()?)
         .map(|_| Some((input.source()?, TopicId(input.array()?))))
         .collect::<Option<Vec<_>>>()?;
     let schemas = (0..input.u64()?)
         .map(|_| {
             let (source, id) = (input.source()?, u32::try_from(input.u64()?).ok()?);
-            let fingerprint = match input.byte()? {
-                0 => None,
-                1 => Some(u64::from_le_bytes(input.array()?)),
-                _ => return None,
+            let fingerprint = match input.bool()? {
+                false => None,
+                true => Some(u64::from_le_bytes(input.array()?)),
             };
             Some(SchemaSeen {
                 source,
@@ -237,6 +244,7 @@ pub(super) fn decode_binding(bytes: &[u8]) -> Option<EpochBinding> {
         now,
         ranges,
         watermarks,
+        idle,
         topics,
         schemas,
     })
@@ -303,6 +311,14 @@ pub(super) struct Input<'a>(pub(super) &'a [u8]);
 impl<'a> Input<'a> {
     pub(super) fn byte(&mut self) -> Option<u8> {
         Some(self.array::<1>()?[0])
+    }
+
+    fn bool(&mut self) -> Option<bool> {
+        match self.byte()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -374,6 +390,7 @@ mod tests {
     prop_compose! {
         fn binding()(epoch in any::<u64>(), now in edgy(), ranges in prop::collection::vec(range(), 0..6),
                      watermarks in prop::collection::vec((any::<u32>(), edgy()), 0..3),
+                     idle in prop::collection::vec((any::<u32>(), any::<bool>()), 0..3),
                      topics in prop::collection::vec((any::<u32>(), any::<[u8; 16]>()), 0..3),
                      schemas in prop::collection::vec((any::<u32>(), any::<u32>(), any::<Option<u64>>()), 0..3))
                     -> EpochBinding {
@@ -382,6 +399,7 @@ mod tests {
                 now: EventTime(now),
                 ranges,
                 watermarks: watermarks.into_iter().map(|(s, t)| (SourceId(s), EventTime(t))).collect(),
+                idle: idle.into_iter().map(|(s, idle)| (SourceId(s), idle)).collect(),
                 topics: topics.into_iter().map(|(s, t)| (SourceId(s), TopicId(t))).collect(),
                 schemas: schemas.into_iter()
                     .map(|(s, id, fingerprint)| SchemaSeen { source: SourceId(s), id, fingerprint }).collect(),
@@ -426,6 +444,7 @@ mod tests {
             now,
             ranges: (0..4).map(range).collect(),
             watermarks: vec![(source, EventTime(now.0 - 5_250_003))],
+            idle: vec![],
             topics: vec![],
             schemas: vec![],
         };

@@ -35,6 +35,8 @@ pub struct SourceState {
     pub topic: Option<TopicId>,
     /// The watermark, [`EventTime::MIN`] until one is bound.
     pub watermark: EventTime,
+    /// Whether it is idle as a whole.
+    pub idle: bool,
     /// Its partitions.
     pub partitions: BTreeMap<u32, PartitionState>,
     /// Schema ids seen, with the fingerprint of their text, or `None`: the registry did not know the id.
@@ -47,6 +49,7 @@ impl Default for SourceState {
         Self {
             topic: None,
             watermark: EventTime::MIN,
+            idle: false,
             partitions,
             schemas,
         }
@@ -114,6 +117,9 @@ impl LedgerState {
         for (source, watermark) in &binding.watermarks {
             self.sources.entry(*source).or_default().watermark = *watermark;
         }
+        for (source, idle) in &binding.idle {
+            self.sources.entry(*source).or_default().idle = *idle;
+        }
         for (source, topic) in &binding.topics {
             self.sources.entry(*source).or_default().topic = Some(*topic);
         }
@@ -133,6 +139,7 @@ impl LedgerState {
             .check_epoch(binding)
             .or_else(|| self.check_ranges(&binding.ranges))
             .or_else(|| self.check_watermarks(&binding.watermarks))
+            .or_else(|| check_idle(&binding.idle))
             .or_else(|| self.check_topics(&binding.topics))
             .or_else(|| self.check_schemas(&binding.schemas));
         let Some(detail) = found else { return Ok(()) };
@@ -223,6 +230,15 @@ impl LedgerState {
     }
 }
 
+fn check_idle(marks: &[(SourceId, bool)]) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    let twice = marks.iter().find(|(source, _)| !seen.insert(*source))?;
+    Some(format!(
+        "source {:08x} is said twice to be idle or not",
+        twice.0.0
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,12 +247,13 @@ mod tests {
     const SOURCE: SourceId = SourceId(7);
 
     fn binding(epoch: u64) -> EpochBinding {
-        let (ranges, watermarks, topics, schemas) = (vec![], vec![], vec![], vec![]);
+        let (ranges, watermarks, idle, topics, schemas) = (vec![], vec![], vec![], vec![], vec![]);
         EpochBinding {
             epoch: Epoch(epoch),
             now: EventTime(0),
             ranges,
             watermarks,
+            idle,
             topics,
             schemas,
         }
@@ -293,6 +310,7 @@ mod tests {
             ..range(110, 112, 9)
         }];
         next.watermarks = vec![(SOURCE, EventTime(8))];
+        next.idle = vec![(SOURCE, true)];
         next.schemas = vec![SchemaSeen {
             source: SOURCE,
             id: 1,
@@ -317,6 +335,7 @@ mod tests {
             }
         );
         assert_eq!(state.watermark(SOURCE), EventTime(8));
+        assert!(state.source(SOURCE).unwrap().idle);
         assert_eq!(state.last(), Some(Epoch(11)));
         assert_eq!(state.source(SOURCE).unwrap().schemas[&1], Some(2));
     }
@@ -335,6 +354,7 @@ mod tests {
         };
         assert!(refused(|b| b.ranges = vec![empty]).contains("empty"));
         assert!(refused(|b| b.watermarks = vec![(SOURCE, EventTime(3))]).contains("watermark goes back"));
+        assert!(refused(|b| b.idle = vec![(SOURCE, true), (SOURCE, false)]).contains("said twice"));
         assert!(refused(|b| b.topics = vec![(SOURCE, TopicId([2; 16]))]).contains("topic id"));
         let schema = |fingerprint| SchemaSeen {
             source: SOURCE,

@@ -70,6 +70,11 @@ fn linked(steps: &[Vec<u16>]) -> Vec<EpochBinding> {
             now,
             ranges: ranges.collect(),
             watermarks: vec![(SOURCE, now)],
+            idle: if n % 3 == 0 {
+                vec![(SOURCE, n % 2 == 0)]
+            } else {
+                vec![]
+            },
             topics: if n == 0 {
                 vec![(SOURCE, TopicId([7; 16]))]
             } else {
@@ -96,6 +101,7 @@ fn bare(epochs: impl IntoIterator<Item = u64>) -> Vec<EpochBinding> {
         now: EventTime(epoch as i64),
         ranges: vec![],
         watermarks: vec![],
+        idle: vec![],
         topics: vec![],
         schemas: vec![],
     };

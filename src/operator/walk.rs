@@ -117,8 +117,16 @@ impl<C: Container> Arrivals<C> {
 
     /// Takes the first epoch that the frontier has passed, if there is one.
     pub fn next(&mut self, frontier: &MutableAntichain<Epoch>) -> Option<(Epoch, Capability<Epoch>, Vec<C>)> {
+        self.next_if(|first| !frontier.less_equal(&first))
+    }
+
+    /// Takes the first epoch if it is `ready`.
+    pub fn next_if(
+        &mut self,
+        ready: impl FnOnce(Epoch) -> bool,
+    ) -> Option<(Epoch, Capability<Epoch>, Vec<C>)> {
         let first = *self.epochs.first_key_value()?.0;
-        if frontier.less_equal(&first) {
+        if !ready(first) {
             return None;
         }
         let (capability, data) = self.epochs.remove(&first)?;

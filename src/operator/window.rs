@@ -6,6 +6,7 @@
 //!                └──▶                                                  └── watermark of each epoch, from the timeline
 //! ```
 //!
+//! Events of several sources are first held against what the step has closed: [`horizon`](crate::operator::horizon).
 //! `combine` folds what one activation brings, so that an exchange carries one state a key and not its events. `merge`
 //! walks the epochs behind its frontier: folds epoch n in first and then lets W(n) close and expire windows, so that
 //! windows close in the same epoch in every replay.
@@ -26,12 +27,15 @@ use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 use crate::codec::Cause;
 use crate::metrics::Counter;
 use crate::operator::aggregate::Aggregate;
+use crate::operator::horizon::raise_horizons;
+use crate::operator::letters::turned_down;
 use crate::operator::walk::{Pending, Walk};
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record, Timed, route, worker_bits};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime, Window, Windowed};
 use crate::timeline::Desk;
+use crate::trail;
 use crate::view::Windows;
 
 /// Which windows an event belongs to.
@@ -98,6 +102,8 @@ pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
         desk,
         late: count,
     } = spec;
+    desk.timeline.borrow_mut().track(&sources);
+    let events = raise_horizons(events, &name, sources.clone(), desk.clone());
     let (partials, late) = combine(events, &name, key, assign, fold.clone(), count);
     let state = Merge {
         fold,
@@ -130,6 +136,7 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
         OutputBuilder::<_, CapacityContainerBuilder<Vec<Partial<K, F::State>>>>::from(partials);
     let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
     let name = name.to_owned();
+    let label: Rc<str> = format!("window `{name}`").into();
     builder.build(move |_capabilities| {
         let mut table = Combine {
             key,
@@ -142,12 +149,14 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
         };
         move |_frontiers| {
             let (mut partials, mut late) = (partials.activate(), late.activate());
+            let _work = trail::begin(&label);
             input.for_each_stamp(|capability, batches| {
                 let mut too_late = Vec::new();
                 for batch in batches {
                     for event in batch.drain(..) {
+                        trail::on(event.at);
                         if !table.add(&event) {
-                            too_late.push(letter(&name, event));
+                            too_late.push(turned_down(&name, Cause::Late, None, &event));
                         }
                     }
                 }
@@ -173,18 +182,6 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
         }
     });
     (partial_stream, late_stream)
-}
-
-fn letter<T: Serialize>(step: &str, event: Timed<T>) -> DeadLetter {
-    DeadLetter {
-        at: event.at,
-        step: step.to_owned(),
-        cause: Cause::Late,
-        timestamp: event.time,
-        schema: None,
-        key: None,
-        payload: serde_json::to_vec(&event.value).ok(),
-    }
 }
 
 struct Combine<K, T, F: Aggregate<T>> {
@@ -374,6 +371,7 @@ fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
     desk: Rc<Desk>,
 ) -> StreamVec<'s, Epoch, Change<Windowed<K>, F::Out>> {
     let by_key = Exchange::new(|partial: &Partial<K, F::State>| worker_bits(partial.route));
+    let label: Rc<str> = format!("window `{name}`").into();
     partials.unary_frontier::<CapacityContainerBuilder<Vec<Change<Windowed<K>, F::Out>>>, _, _, _>(
         by_key,
         name,
@@ -383,6 +381,7 @@ fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
             let mut changes = Vec::new();
             move |(input, frontier), output| {
                 pending.gather(input);
+                let _work = trail::begin(&label);
                 walk.advance(frontier, |facts, capability| {
                     for partial in pending.take(facts.epoch()).into_iter().flatten() {
                         state.add::<T>(facts.epoch(), partial, &mut changes);

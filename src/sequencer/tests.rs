@@ -5,15 +5,15 @@ use proptest::prelude::*;
 use super::*;
 use crate::source::{PartitionFacts, Topology};
 
-const A: SourceId = SourceId(1);
-const MS: Duration = Duration::from_millis(1);
+pub(super) const A: SourceId = SourceId(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
 
-fn id(partition: u32) -> PartitionId {
+pub(super) fn id(partition: u32) -> PartitionId {
     PartitionId { source: A, partition }
 }
 
 /// A source with a lateness of 100 µs, idle after 1 s, and a far-future bound of one minute.
-fn rules() -> SourceRules {
+pub(super) fn rules() -> SourceRules {
     SourceRules {
         id: A,
         name: "orders".into(),
@@ -24,7 +24,7 @@ fn rules() -> SourceRules {
     }
 }
 
-fn settings(cuts: Cuts) -> Settings {
+pub(super) fn settings(cuts: Cuts) -> Settings {
     Settings {
         cuts,
         epochs_in_flight_max: 3,
@@ -33,7 +33,7 @@ fn settings(cuts: Cuts) -> Settings {
     }
 }
 
-fn topology(topic: u8, partitions: &[(i64, i64)]) -> Topology {
+pub(super) fn topology(topic: u8, partitions: &[(i64, i64)]) -> Topology {
     let facts = (0u32..)
         .zip(partitions)
         .map(|(partition, (start, end))| PartitionFacts {
@@ -47,12 +47,12 @@ fn topology(topic: u8, partitions: &[(i64, i64)]) -> Topology {
     }
 }
 
-fn at(wall: u64, mono: Duration) -> Now {
+pub(super) fn at(wall: u64, mono: Duration) -> Now {
     Now { wall, mono }
 }
 
 /// A live sequencer, by the clock, that knows `partitions` partitions from offset 0.
-fn live(partitions: usize) -> Sequencer {
+pub(super) fn live(partitions: usize) -> Sequencer {
     let mut sequencer = Sequencer::new(settings(Cuts::Clock { interval: 5 * MS }), vec![rules()]);
     sequencer.live();
     sequencer
@@ -63,7 +63,7 @@ fn live(partitions: usize) -> Sequencer {
 }
 
 /// A report as a reader's: one record for each offset, each of hash 10, and the last one's event time the highest.
-fn read(partition: u32, hi: Offset, event_time: i64) -> ReadTo {
+pub(super) fn read(partition: u32, hi: Offset, event_time: i64) -> ReadTo {
     ReadTo {
         id: id(partition),
         hi,
@@ -77,7 +77,7 @@ fn read(partition: u32, hi: Offset, event_time: i64) -> ReadTo {
 }
 
 #[track_caller]
-fn open(sequencer: &mut Sequencer, now: Now) -> EpochBinding {
+pub(super) fn open(sequencer: &mut Sequencer, now: Now) -> EpochBinding {
     match sequencer.next(now) {
         Next::Open(binding) => (*binding).clone(),
         other => panic!("expected an epoch, got {other:?}"),
@@ -312,7 +312,7 @@ fn a_busy_partition_does_not_keep_a_quiet_one_from_turning_idle() {
 }
 
 #[test]
-fn a_new_partition_starts_at_its_logs_start_and_holds_the_watermark_until_it_has_one() {
+fn a_new_partition_starts_at_its_logs_start_and_joins_the_minimum_with_its_first_valid_record() {
     let mut s = live(1);
     s.read_to(read(0, 1, 1_000));
     open(&mut s, at(1, 10 * MS));
@@ -327,15 +327,25 @@ fn a_new_partition_starts_at_its_logs_start_and_holds_the_watermark_until_it_has
         })
     );
     s.read_to(read(0, 2, 2_000));
-    assert_eq!(open(&mut s, at(2, 20 * MS)).watermarks, []);
     s.read_to(ReadTo {
-        records: 2,
-        ..read(1, 6, 1_500)
+        records: 1,
+        timed: false,
+        ..read(1, 5, i64::MIN)
     });
+    assert_eq!(
+        open(&mut s, at(2, 20 * MS)).watermarks,
+        [(A, EventTime(1_900))],
+        "an empty one holds nobody up"
+    );
+    s.read_to(ReadTo {
+        records: 3,
+        ..read(1, 7, 2_100)
+    });
+    s.read_to(read(0, 3, 5_000));
     let binding = open(&mut s, at(3, 30 * MS));
     assert_eq!(
         (ranges(&binding), binding.watermarks),
-        (vec![(1, 4, 6, 2)], vec![(A, EventTime(1_400))])
+        (vec![(0, 2, 3, 1), (1, 5, 7, 2)], vec![(A, EventTime(2_000))])
     );
 }
 
@@ -397,43 +407,6 @@ fn the_end_of_the_input_is_reached_when_all_of_it_is_bound() {
     s.read_to(read(0, 3, 2));
     open(&mut s, at(3, 30 * MS));
     assert_eq!(s.next(at(4, 40 * MS)), Next::Finished);
-}
-
-#[test]
-fn the_pace_is_that_of_the_partition_furthest_behind_that_has_more() {
-    let mut s = live(3);
-    let pace = |s: &mut Sequencer| {
-        let _ = s.next(at(0, MS));
-        let orders = s.take_orders().into_iter();
-        orders
-            .filter_map(|order| {
-                if let Order::Pace(_, pace) = order {
-                    Some(pace)
-                } else {
-                    None
-                }
-            })
-            .last()
-    };
-    assert_eq!(pace(&mut s), Some(EventTime::MIN));
-    s.read_to(read(0, 1, 500));
-    s.read_to(read(1, 1, 700));
-    assert_eq!(pace(&mut s), None, "partition 2 has brought nothing yet");
-    s.read_to(ReadTo {
-        at_end: true,
-        ..read(2, 1, 100)
-    });
-    assert_eq!(pace(&mut s), Some(EventTime(500)));
-    s.read_to(ReadTo {
-        at_end: true,
-        ..read(0, 2, 500)
-    });
-    assert_eq!(pace(&mut s), Some(EventTime(700)));
-    s.read_to(ReadTo {
-        at_end: true,
-        ..read(1, 2, 900)
-    });
-    assert_eq!(pace(&mut s), Some(EventTime::MAX));
 }
 
 #[test]
@@ -590,7 +563,7 @@ proptest! {
         let (bindings, _, reports) = run(&events);
         let mut last = Epoch::ZERO;
         let mut known = [(0i64, 0u64, 0u64, EventTime::MIN, false); 3];
-        let mut watermark = EventTime::MIN;
+        let (mut watermark, mut idle) = (EventTime::MIN, false);
         for binding in &bindings {
             prop_assert!(binding.epoch > last, "{} after {last}", binding.epoch);
             last = binding.epoch;
@@ -612,7 +585,7 @@ proptest! {
                     }
                     let timed = within.clone().any(|r| r.timed);
                     prop_assert!(!(timed && range.idle));
-                    prop_assert!(timed || range.idle == known.4, "only a valid event time wakes");
+                    prop_assert!(timed || range.idle || !known.4, "only a valid event time wakes");
                     *known = (total.0, total.1, total.2, range.event_time_max, range.idle);
                 }
                 known.4 = range.idle;
@@ -624,6 +597,10 @@ proptest! {
             let said: Vec<_> = (should > watermark).then_some((A, should)).into_iter().collect();
             prop_assert_eq!(&binding.watermarks, &said);
             watermark = should;
+            let all_idle = known.iter().all(|k| k.4);
+            let turned: Vec<_> = (all_idle != idle).then_some((A, all_idle)).into_iter().collect();
+            prop_assert_eq!(&binding.idle, &turned);
+            idle = all_idle;
         }
     }
 
@@ -645,7 +622,7 @@ proptest! {
         let durable = orders.iter().position(|order| *order == Order::Durable(first.last()));
         let live = orders.iter().position(|order| *order == Order::Live);
         prop_assert!(durable.is_some() && durable < live);
-        prop_assert_eq!(&first.watermarks, &second.watermarks);
+        prop_assert_eq!((&first.watermarks, &first.idle), (&second.watermarks, &second.idle));
         for (id, partition) in &first.partitions {
             let again = &second.partitions[id];
             let of = |p: &Partition| (p.bound.hi, p.bound.event_time_max, p.bound.idle, p.counted);

@@ -31,6 +31,7 @@ impl Sequencer {
                 self.new_topics.push((source, topology.topic));
             }
         }
+        self.looked_at.insert(source);
         let known = self.partitions.keys().filter(|id| id.source == source).count();
         if topology.partitions.len() < known {
             return Err(

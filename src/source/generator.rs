@@ -256,6 +256,7 @@ impl<T: Event> Reader<T> for GeneratorReader<T> {
         let stop = until.min(due).min(most);
         let mut offset = *position;
         while offset < stop {
+            intake.at_work(offset);
             let value = (self.make)(partition, offset);
             self.bytes.clear();
             self.bytes = postcard::to_extend(&value, std::mem::take(&mut self.bytes))?;

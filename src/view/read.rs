@@ -45,7 +45,12 @@ impl<K: Record, V: Record> Serve for View<K, V> {
     }
 
     fn watermark(&self, at: &Moment) -> EventTime {
-        match at.watermark(&self.spec.sources) {
+        let all = at.watermark(&self.spec.sources);
+        let lowest = match self.spec.window_sources.as_slice() {
+            [] => all,
+            windowed => all.min(at.watermark(windowed)),
+        };
+        match lowest {
             EventTime::MIN => EventTime::MIN,
             watermark => watermark.minus(self.spec.held_back),
         }

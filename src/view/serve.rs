@@ -41,8 +41,8 @@ pub trait Serve: Send + Sync {
     /// The oldest epoch that can still be read. [`Epoch::ZERO`] until history has been given up for the first time.
     fn oldest(&self) -> Epoch;
 
-    /// The event time below which the view's rows are complete at `at`: the least watermark of its sources, less what
-    /// the view holds back. [`EventTime::MIN`] when nothing is known.
+    /// The event time below which the view's rows are complete at `at`: the watermark of its sources, and of those of its
+    /// windows where that is lower, less what the view holds back. [`EventTime::MIN`] when nothing is known.
     fn watermark(&self, at: &Moment) -> EventTime;
 
     /// Which workers' shards are in this process, ascending.

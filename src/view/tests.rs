@@ -20,6 +20,7 @@ use crate::view::serve::{
 };
 use crate::view::shard::ShardWriter;
 use crate::view::{AsOf, Moment, View, ViewSpec, Views, Windows};
+use crate::watermark::Watermarks;
 
 /// A moment without sources.
 pub(crate) fn moment(epoch: Epoch) -> Moment {
@@ -28,12 +29,13 @@ pub(crate) fn moment(epoch: Epoch) -> Moment {
         now: EventTime(0),
         ranges: Vec::new(),
         watermarks: Vec::new(),
+        idle: Vec::new(),
         topics: Vec::new(),
         schemas: Vec::new(),
     };
     Moment {
         epoch,
-        watermarks: Arc::new([]),
+        watermarks: Arc::default(),
         positions: Arc::new([]),
         binding: Arc::new(binding),
     }
@@ -50,7 +52,7 @@ type Rows = BTreeMap<Key, (Epoch, Row)>;
 
 fn at(epoch: u64, watermark: i64) -> Moment {
     Moment {
-        watermarks: Arc::new([(SOURCE, EventTime(watermark))]),
+        watermarks: Arc::new(Watermarks::from_iter([(SOURCE, EventTime(watermark))])),
         ..moment(Epoch(epoch))
     }
 }

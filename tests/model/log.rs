@@ -1,6 +1,7 @@
 //! Random logs, what the rules of time make of them, and the comparison with the engine.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -84,6 +85,36 @@ pub fn logs<S: std::fmt::Debug + Clone + 'static, T: std::fmt::Debug + Clone + '
     })
 }
 
+impl<T> Log<T> {
+    /// The same log of a source that is silent for some epochs: idle in the first of them, and nothing comes in any.
+    pub fn silent(mut self, epochs: Range<usize>) -> Self {
+        let partitions = self.partitions;
+        if let Some(first) = self
+            .epochs
+            .get_mut(epochs.clone())
+            .and_then(|steps| steps.first_mut())
+        {
+            first.idle = (0..partitions).collect();
+        }
+        for step in &mut self.epochs[epochs] {
+            step.records.clear();
+        }
+        self
+    }
+}
+
+/// For how long each of two sources is silent: for some epochs, from the start, to the end, not at all; mostly one of them,
+/// and so that it comes back.
+pub fn silences() -> impl Strategy<Value = [Range<usize>; 2]> {
+    let some = || (0..EPOCHS, 1..=EPOCHS).prop_map(|(from, len)| from..(from + len).min(EPOCHS));
+    let back = (0usize..3, 1usize..3).prop_map(|(from, len)| from..from + len);
+    prop_oneof![
+        1 => Just([0..0, 0..0]),
+        4 => (back, any::<bool>()).prop_map(|(one, second)| if second { [0..0, one] } else { [one, 0..0] }),
+        2 => [some(), some()],
+    ]
+}
+
 impl<T: Event> Log<T> {
     /// Feeds what epoch `n` brings.
     pub fn feed(&self, test: &mut Harness, source: &str, n: usize) {
@@ -144,11 +175,39 @@ impl<T> Seen<T> {
     }
 }
 
-/// A log in order of epoch, partition and offset, and its watermark as of every epoch (`i64::MIN`: none yet).
+/// A log in order of epoch, partition and offset; as of every epoch its watermark (`i64::MIN`: none yet), and whether all of
+/// its partitions are idle.
 #[derive(Clone, Debug)]
 pub struct Reading<T> {
     pub records: Vec<Seen<T>>,
     pub watermarks: Vec<i64>,
+    pub idle: Vec<bool>,
+}
+
+impl<T: Clone> Reading<T> {
+    /// The same records as a step sees them that had closed what ends up to `watermarks` by each epoch.
+    pub fn behind(&self, watermarks: &[i64]) -> Vec<Seen<T>> {
+        let raised = |record: &Seen<T>| Seen {
+            horizon: match record.epoch {
+                0 => record.horizon,
+                epoch => record.horizon.max(watermarks[epoch - 1]),
+            },
+            ..record.clone()
+        };
+        self.records.iter().map(raised).collect()
+    }
+}
+
+/// The watermark of what comes from several logs, as of every epoch: the highest that the minimum over those that were not
+/// idle has ever been.
+pub fn together<T>(logs: &[&Reading<T>]) -> Vec<i64> {
+    let minimum = |n: usize| {
+        let counting = logs.iter().filter(|log| !log.idle[n]);
+        counting.map(|log| log.watermarks[n]).min()
+    };
+    (0..EPOCHS)
+        .map(|n| (0..=n).filter_map(minimum).max().unwrap_or(i64::MIN))
+        .collect()
 }
 
 /// The rules of time, to the letter and without regard to cost.
@@ -207,10 +266,17 @@ pub fn read<T: Clone>(log: &Log<T>, lateness_us: i64, time: impl Fn(&T) -> i64) 
         own(record.partition, &|r| r.offset < record.offset).max(floor)
     };
     let horizons: Vec<i64> = records.iter().map(horizon).collect();
+    let idle: Vec<bool> = (0..log.epochs.len())
+        .map(|epoch| (0..log.partitions).all(|p| idle(p, epoch)))
+        .collect();
     for (record, horizon) in records.iter_mut().zip(horizons) {
         record.horizon = horizon;
     }
-    Reading { records, watermarks }
+    Reading {
+        records,
+        watermarks,
+        idle,
+    }
 }
 
 /// The rows of a view as JSON objects, in order of their keys.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use thalweg::bridge::Waker;
+use thalweg::codec::Cause;
 use thalweg::ingest::Bounds;
 use thalweg::position::{Offset, TopicId};
 use thalweg::prelude::*;
@@ -167,4 +168,112 @@ fn a_partition_far_ahead_of_one_with_more_to_read_is_held_back() {
         "{:?}",
         moment.positions
     );
+}
+
+/// More than the skew, in seconds.
+const FEW: i64 = 5 * SKEW_S;
+
+/// One partition has a record a second of event time, the other gives records that can't be decoded, without end.
+struct Flooded([i64; 2]);
+
+fn flooded() -> impl Source<i64> {
+    struct Flood;
+    impl Source<i64> for Flood {
+        fn open(self, _: &Environment) -> Result<Opened<i64>> {
+            Ok(Opened {
+                topic: "flooded".into(),
+                description: "one partition of records, one of rubbish".into(),
+                driver: Arc::new(Gated::default()),
+                rules: TimeRules {
+                    event_time: Some(Box::new(|s| EventTime::from_secs(*s))),
+                    ..TimeRules::default()
+                },
+                reader: Box::new(|waker| {
+                    waker.wake();
+                    Ok(Box::new(Flooded([0; 2])))
+                }),
+            })
+        }
+    }
+    Flood
+}
+
+impl Reader<i64> for Flooded {
+    fn assign(&mut self, _: u32, _: Offset) -> Result<()> {
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        partition: u32,
+        until: Offset,
+        max: usize,
+        intake: &mut Intake<i64>,
+    ) -> Result<Progress> {
+        let end = if partition == 0 { FEW } else { Offset::MAX };
+        let next = &mut self.0[partition as usize];
+        let stop = (*next + max as i64).min(until).min(end);
+        for offset in *next..stop {
+            let raw = Raw {
+                offset,
+                timestamp: EventTime(1),
+                key: None,
+                payload: Some(&[]),
+            };
+            match partition {
+                0 => intake.value(raw, offset),
+                _ => intake.dead(raw, Cause::JsonSyntax, None),
+            }
+        }
+        *next = stop;
+        Ok(Progress {
+            position: stop,
+            at_end: stop == end,
+            more: stop < end,
+        })
+    }
+}
+
+#[test]
+fn a_partition_of_nothing_but_rubbish_holds_no_other_back() {
+    // On one worker they share a reader; on two, each has its own.
+    for workers in 1..=2 {
+        let flow = dataflow("flooded", |flow| {
+            flow.source("numbers", flooded())
+                .key_by("third", |n| n % 3)
+                .window("minutes", Tumbling::of(Duration::from_secs(60)))
+                .aggregate(|a| a.count())
+                .view("by_third");
+        });
+        let bounds = Bounds {
+            batch_max: BATCH,
+            skew_max: Duration::from_secs(SKEW_S as u64),
+            ..Bounds::default()
+        };
+        let settings = Settings {
+            workers,
+            bounds,
+            ..Settings::default()
+        };
+        let service = Service::start(&flow, settings).unwrap();
+        let all_read = |moment: &thalweg::view::Moment| {
+            let first = moment.positions.first();
+            first.is_some_and(|(id, offset)| id.partition == 0 && *offset == FEW)
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let views = service.views().clone();
+        // The time-out only ends a test that has failed.
+        let wait = async { tokio::time::timeout(Duration::from_secs(60), views.wait(all_read)).await };
+        let waited = runtime.block_on(wait);
+        assert!(
+            waited.is_ok(),
+            "on {workers} workers: {:?}",
+            views.closed().map(|moment| moment.positions.clone())
+        );
+        service.stop();
+        service.join().unwrap();
+    }
 }

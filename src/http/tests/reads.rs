@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::watermark::Marks;
 
 #[tokio::test]
 async fn a_row_is_flat_and_names_its_moment() {
@@ -27,6 +28,92 @@ async fn a_row_is_flat_and_names_its_moment() {
     assert_eq!(body["row"]["total"], "184467440737095516150");
     assert_eq!(body["row"]["limit"], 4, "32 bits fit into any client's numbers");
     assert!(body.get("positions").is_none());
+}
+
+#[tokio::test]
+async fn closed_is_said_by_the_watermark_that_closes_the_windows() {
+    let mut fixture = Fixture::new();
+    let (payments, refunds) = (SourceId::of("payments"), SourceId::of("refunds"));
+    let both = vec![payments.min(refunds), payments.max(refunds)];
+    let define = |name: &str, window_sources: Vec<SourceId>| {
+        let spec = ViewSpec {
+            key: vec!["merchant".into()],
+            sources: both.clone(),
+            windows: Some(Windows::PerKey),
+            window_sources,
+            ..ViewSpec::new(name)
+        };
+        super::define::<Windowed<u32>, u64>(&fixture.state.views, spec)
+    };
+    // One of windows over both sources, one of windows over refunds that payments were joined to.
+    let mut views = [
+        define("of_both", both.clone()),
+        define("of_refunds", vec![refunds]),
+    ];
+    for view in &mut views {
+        view.apply(epoch(1), &mut vec![upsert(window(42, 0), 7u64)]);
+    }
+    let mut marks = Marks::default();
+    marks.track(&both);
+    let steps = [
+        (
+            vec![(payments, at(90))],
+            vec![],
+            [false, false],
+            "nothing is known of refunds",
+        ),
+        (
+            vec![(refunds, at(30))],
+            vec![],
+            [false, false],
+            "refunds hold the minimum",
+        ),
+        (
+            vec![],
+            vec![(refunds, true)],
+            [true, false],
+            "they left, but their own windows are open",
+        ),
+        (
+            vec![],
+            vec![(refunds, false)],
+            [true, false],
+            "what was closed stays so",
+        ),
+        (
+            vec![(refunds, at(60))],
+            vec![],
+            [true, true],
+            "now they are over, too",
+        ),
+    ];
+    for (n, (watermarks, idle, closed, why)) in (1..).zip(steps) {
+        let mut moment = fixture.moment(n);
+        let binding = EpochBinding {
+            watermarks,
+            idle,
+            ..(*moment.binding).clone()
+        };
+        moment.watermarks = marks.apply(&binding);
+        moment.binding = Arc::new(binding);
+        fixture.state.views.close(moment);
+        for (view, closed) in ["of_both", "of_refunds"].into_iter().zip(closed) {
+            let rows = fixture.read(&format!("/v1/views/{view}/rows")).await;
+            assert_eq!(rows["closed"][0], closed, "{view}: {why}: {rows}");
+            let past = |text: &str| text >= "2026-11-23T03:01:00Z";
+            assert_eq!(
+                rows["watermark"].as_str().is_some_and(past),
+                closed,
+                "{view}: {why}: {rows}"
+            );
+        }
+    }
+    let binding = fixture.read(&format!("/v1/epochs/{}", epoch(3))).await;
+    assert_eq!(
+        binding["sources"][format!("#{}", refunds.0)]["idle"],
+        true,
+        "{binding}"
+    );
 }
 
 #[tokio::test]
@@ -448,6 +535,7 @@ async fn older_epochs_are_asked_of_the_ledger() {
             now: EventTime(0),
             ranges: Vec::new(),
             watermarks: Vec::new(),
+            idle: Vec::new(),
             topics: Vec::new(),
             schemas: Vec::new(),
         };

@@ -1,12 +1,10 @@
-//! What `check` looks at of a topic: whether its settings and its schemas fit what the dataflow expects. Reads alone.
+//! What `check` looks at of a topic: whether its settings fit what the dataflow expects. Reads alone.
 //!
 //! ```text
 //!   DescribeConfigs ──▶ judge: retention, compaction, whose timestamps      (pure)
-//!   registry        ──▶ newest schema of each subject ──▶ SchemaFit of its Rust type
 //! ```
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
@@ -14,7 +12,6 @@ use rdkafka::client::DefaultClientContext;
 use tokio::runtime::Handle;
 
 use super::config;
-use crate::codec::registry::WriterSchema;
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::source::Environment;
@@ -22,37 +19,20 @@ use crate::source::Environment;
 /// For one request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Compares a Rust type with the newest schema that its records may be written with. Nothing found: it fits, as far as
-/// can be told.
-pub(super) type SchemaFit = Arc<dyn Fn(&WriterSchema) -> Vec<Finding> + Send + Sync>;
-
-/// What a dataflow expects of a topic.
-#[derive(Clone, Default)]
-pub(super) struct Expected {
-    /// Its timestamps are the event times.
-    pub(super) timestamps: bool,
-    /// Subjects in the registry, each with what is made of its records.
-    pub(super) subjects: Vec<(String, SchemaFit)>,
-}
-
-/// Looks at everything. Each request has its time, so this ends.
+/// Looks at the settings of a topic. `timestamps`: they are the event times. The request has its time, so this ends.
 pub(super) fn examine(
     environment: &Environment,
     topic: &str,
-    expected: &Expected,
+    timestamps: bool,
     runtime: &Handle,
 ) -> Vec<Finding> {
-    let mut findings = match runtime.block_on(settings(environment, topic)) {
-        Ok(settings) => judge(topic, &settings, expected),
+    match runtime.block_on(settings(environment, topic)) {
+        Ok(settings) => judge(topic, &settings, timestamps),
         Err(wrong) => {
             let what = format!("topic `{topic}`: its retention and compaction can't be seen: {wrong}");
             vec![Finding::warning(what).hint("allow DescribeConfigs on the topic, to have them checked")]
         }
-    };
-    for (subject, fit) in &expected.subjects {
-        findings.extend(runtime.block_on(schema(environment, subject, fit)));
     }
-    findings
 }
 
 /// The settings of a topic, as the broker has them.
@@ -75,7 +55,7 @@ async fn settings(environment: &Environment, topic: &str) -> Result<BTreeMap<Str
 }
 
 /// What a topic's settings mean for what is read from it.
-fn judge(topic: &str, settings: &BTreeMap<String, String>, expected: &Expected) -> Vec<Finding> {
+fn judge(topic: &str, settings: &BTreeMap<String, String>, timestamps: bool) -> Vec<Finding> {
     let get = |name: &str| settings.get(name).map(String::as_str);
     let number = |name: &str| get(name).and_then(|text| text.parse::<i64>().ok());
     let policy = get("cleanup.policy").unwrap_or("delete");
@@ -111,7 +91,7 @@ fn judge(topic: &str, settings: &BTreeMap<String, String>, expected: &Expected) 
             }
         }
     }
-    if expected.timestamps && get("message.timestamp.type") == Some("LogAppendTime") {
+    if timestamps && get("message.timestamp.type") == Some("LogAppendTime") {
         let what = format!(
             "topic `{topic}` has message.timestamp.type=LogAppendTime, and the dataflow takes its timestamps for event \
              times: those are then when the broker got the records"
@@ -138,40 +118,17 @@ fn days(ms: i64) -> String {
     }
 }
 
-/// The newest schema of a subject, held against what is made of its records.
-async fn schema(environment: &Environment, subject: &str, fit: &SchemaFit) -> Vec<Finding> {
-    let Some(registry) = &environment.registry else {
-        // The plan has said so already.
-        return Vec::new();
-    };
-    match registry.newest(subject).await {
-        Ok(Some((version, schema))) => {
-            let is = format!("schema of `{subject}`: version {version}, id {}", schema.id);
-            let mut findings = fit(&schema);
-            if findings.is_empty() {
-                findings.push(Finding::ok(is));
-            }
-            findings
-        }
-        Ok(None) => {
-            let what = format!("the registry has no subject `{subject}`");
-            vec![Finding::warning(what).hint("producers name it otherwise, or have written nothing yet")]
-        }
-        Err(error) => vec![Finding::error(error.to_string())],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::finding::Verdict;
 
-    fn judged(settings: &[(&str, &str)], expected: &Expected) -> Vec<(Verdict, String)> {
+    fn judged(settings: &[(&str, &str)], timestamps: bool) -> Vec<(Verdict, String)> {
         let settings = settings
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect();
-        let findings = judge("t", &settings, expected).into_iter();
+        let findings = judge("t", &settings, timestamps).into_iter();
         findings.map(|found| (found.verdict, found.what)).collect()
     }
 
@@ -184,17 +141,13 @@ mod tests {
                 ("retention.bytes", "-1"),
                 ("message.timestamp.type", "LogAppendTime"),
             ],
-            &Expected::default(),
+            false,
         );
         assert!(matches!(&found[..], [(Verdict::Ok, _)]), "{found:?}");
     }
 
     #[test]
     fn what_a_replay_would_miss_is_told() {
-        let expected = Expected {
-            timestamps: true,
-            ..Expected::default()
-        };
         let found = judged(
             &[
                 ("cleanup.policy", "compact,delete"),
@@ -203,7 +156,7 @@ mod tests {
                 ("retention.bytes", "-1"),
                 ("message.timestamp.type", "LogAppendTime"),
             ],
-            &expected,
+            true,
         );
         assert_eq!(found.len(), 3, "{found:?}");
         let words = [
@@ -218,6 +171,6 @@ mod tests {
             ("cleanup.policy", "compact"),
             ("min.compaction.lag.ms", "9223372036854775807"),
         ];
-        assert!(matches!(&judged(&compacted, &expected)[..], [(Verdict::Ok, _)]));
+        assert!(matches!(&judged(&compacted, true)[..], [(Verdict::Ok, _)]));
     }
 }

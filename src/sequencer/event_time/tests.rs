@@ -1,0 +1,264 @@
+//! Pace, idleness and watermarks, without thread, clock or reader.
+
+use super::*;
+use crate::position::{EpochBinding, PartitionRange};
+use crate::sequencer::tests::{A, MS, at, id, live, open, read, rules, settings, topology};
+use crate::sequencer::{Cuts, Next, SourceRules};
+
+const B: SourceId = SourceId(2);
+const S: Duration = Duration::from_secs(1);
+
+/// The pace that a turn has ordered, if it did.
+fn pace(s: &mut Sequencer) -> Option<EventTime> {
+    let _ = s.next(at(0, MS));
+    let orders = s.take_orders().into_iter();
+    let paces = orders.filter_map(|order| match order {
+        Order::Pace(_, pace) => Some(pace),
+        _ => None,
+    });
+    paces.last()
+}
+
+/// A report of records without a valid event time, after ones up to `event_time`.
+fn untimed(partition: u32, hi: i64, event_time: i64) -> ReadTo {
+    ReadTo {
+        timed: false,
+        ..read(partition, hi, event_time)
+    }
+}
+
+fn at_end(report: ReadTo) -> ReadTo {
+    ReadTo {
+        at_end: true,
+        ..report
+    }
+}
+
+fn idle_partitions(binding: &EpochBinding) -> Vec<u32> {
+    let idle = binding.ranges.iter().filter(|r| r.idle);
+    idle.map(|r| r.id.partition).collect()
+}
+
+#[test]
+fn the_pace_is_that_of_the_partition_furthest_behind_that_has_more() {
+    let mut s = live(3);
+    assert_eq!(pace(&mut s), Some(EventTime::MIN));
+    s.read_to(read(0, 1, 500));
+    s.read_to(read(1, 1, 700));
+    assert_eq!(pace(&mut s), None, "partition 2 has brought nothing yet");
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(2, 1, 100)
+    });
+    assert_eq!(pace(&mut s), Some(EventTime(500)));
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(0, 2, 500)
+    });
+    assert_eq!(pace(&mut s), Some(EventTime(700)));
+    s.read_to(ReadTo {
+        at_end: true,
+        ..read(1, 2, 900)
+    });
+    assert_eq!(pace(&mut s), Some(EventTime::MAX));
+}
+
+#[test]
+fn a_partition_that_gets_no_further_in_event_time_is_not_waited_for() {
+    let mut s = live(2);
+    s.read_to(read(0, 1, 500));
+    assert_eq!(
+        pace(&mut s),
+        Some(EventTime::MIN),
+        "nothing was read of partition 1"
+    );
+    s.read_to(untimed(1, 4_096, i64::MIN));
+    assert_eq!(pace(&mut s), Some(EventTime(500)), "nothing but dead letters");
+    s.read_to(read(1, 4_100, 100));
+    assert_eq!(pace(&mut s), Some(EventTime(100)), "it has event times after all");
+    s.read_to(untimed(1, 9_000, 100));
+    assert_eq!(pace(&mut s), Some(EventTime(500)), "and now no more");
+    s.read_to(ReadTo {
+        hi: 9_001,
+        ..untimed(1, 9_000, 100)
+    });
+    assert_eq!(pace(&mut s), None, "a hole in the log changes nothing");
+    s.read_to(untimed(0, 2, 500));
+    assert_eq!(pace(&mut s), Some(EventTime::MAX), "nobody to wait for");
+}
+
+#[test]
+fn a_partition_of_nothing_but_dead_letters_turns_idle_at_its_end_however_many_come() {
+    let mut s = live(2);
+    let mut idle = Vec::new();
+    for n in 1..=20i64 {
+        s.read_to(read(0, n, 1_000 * n));
+        // There is something to bind of it in every epoch; up to the 15th it has more to read.
+        let dead = untimed(1, n, i64::MIN);
+        s.read_to(if n > 15 { at_end(dead) } else { dead });
+        let binding = open(&mut s, at(n as u64, 100 * MS * n as u32));
+        assert_eq!(binding.ranges.len(), 2);
+        idle.extend(
+            idle_partitions(&binding)
+                .into_iter()
+                .map(|partition| (partition, n)),
+        );
+        let watermark = if n > 15 {
+            vec![(A, EventTime(1_000 * n - 100))]
+        } else {
+            vec![]
+        };
+        assert_eq!(binding.watermarks, watermark, "epoch {n}");
+        s.closed(binding.epoch);
+    }
+    assert_eq!(idle, (16..=20).map(|n| (1, n)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_source_is_bound_as_idle_when_no_partition_counts_and_as_back_with_a_valid_event_time() {
+    let mut s = live(2);
+    s.read_to(at_end(read(0, 1, 1_000)));
+    s.read_to(at_end(read(1, 1, 1_000)));
+    assert_eq!(open(&mut s, at(1, 10 * MS)).idle, []);
+    s.read_to(at_end(read(0, 2, 2_000)));
+    assert_eq!(open(&mut s, at(2, 500 * MS)).idle, []);
+    let one = open(&mut s, at(3, 1_100 * MS));
+    assert_eq!((idle_partitions(&one), one.idle), (vec![1], vec![]));
+    s.closed(one.epoch);
+    let both = open(&mut s, at(4, 1_600 * MS));
+    assert_eq!(
+        (both.watermarks, both.idle),
+        (vec![], vec![(A, true)]),
+        "W holds, the source leaves"
+    );
+    s.read_to(at_end(untimed(1, 2, 1_000)));
+    assert_eq!(
+        open(&mut s, at(5, 1_700 * MS)).idle,
+        [],
+        "said once; a dead letter does not wake it"
+    );
+    s.read_to(at_end(read(1, 3, 1_500)));
+    s.closed(both.epoch);
+    assert_eq!(open(&mut s, at(6, 1_800 * MS)).idle, [(A, false)]);
+}
+
+#[test]
+fn a_source_that_was_silent_from_the_start_is_idle_once_all_of_it_is() {
+    let mut s = live(2);
+    let _ = s.next(at(0, Duration::ZERO));
+    s.read_to(at_end(read(0, 0, i64::MIN)));
+    let first = open(&mut s, at(1, S));
+    assert_eq!(
+        (idle_partitions(&first), first.idle),
+        (vec![0], vec![]),
+        "partition 1 was not read yet"
+    );
+    s.read_to(at_end(read(1, 0, i64::MIN)));
+    let second = open(&mut s, at(2, 2 * S));
+    assert_eq!(
+        (idle_partitions(&second), second.idle),
+        (vec![1], vec![(A, true)])
+    );
+    // A partition that is added may bring the source's first event.
+    s.topology(A, &topology(7, &[(0, 0); 3]), at(3, 2 * S)).unwrap();
+    s.read_to(at_end(read(2, 0, i64::MIN)));
+    s.read_to(at_end(untimed(0, 1, i64::MIN)));
+    assert_eq!(open(&mut s, at(4, 2 * S + 10 * MS)).idle, [(A, false)]);
+    s.closed(second.epoch);
+    assert_eq!(open(&mut s, at(5, 4 * S)).idle, [(A, true)]);
+}
+
+/// After a restart, what the ledger names need not be all there is.
+#[test]
+fn watermarks_and_idleness_wait_until_the_partitions_are_known() {
+    let mut first = live(2);
+    first.read_to(at_end(read(0, 1, 1_000)));
+    let bound = open(&mut first, at(1, 10 * MS));
+    assert_eq!(bound.watermarks, [], "partition 1 may hold anything");
+
+    let by_clock = || settings(Cuts::Clock { interval: 5 * MS });
+    let mut s = Sequencer::new(by_clock(), vec![rules()]);
+    s.replay(bound, at(2, Duration::ZERO)).unwrap();
+    s.live();
+    s.closed(s.last());
+    s.read_to(at_end(read(0, 2, 2_000)));
+    let early = open(&mut s, at(3, 10 * MS));
+    assert_eq!((early.watermarks, early.idle), (vec![], vec![]));
+    let idle = open(&mut s, at(4, 2 * S));
+    assert_eq!(
+        (idle_partitions(&idle), idle.watermarks, idle.idle),
+        (vec![0], vec![], vec![])
+    );
+    s.closed(idle.epoch);
+    s.topology(A, &topology(7, &[(0, 2), (0, 1)]), at(5, 2 * S))
+        .unwrap();
+    s.read_to(at_end(read(1, 1, 300)));
+    let all = open(&mut s, at(6, 2 * S + 10 * MS));
+    assert_eq!((all.watermarks, all.idle), (vec![(A, EventTime(200))], vec![]));
+}
+
+#[test]
+fn a_table_is_never_idle_and_has_no_watermark() {
+    let table = SourceRules {
+        id: B,
+        timed: false,
+        ..rules()
+    };
+    let mut s = Sequencer::new(settings(Cuts::Clock { interval: 5 * MS }), vec![table]);
+    s.live();
+    s.topology(B, &topology(7, &[(0, 1)]), at(0, Duration::ZERO))
+        .unwrap();
+    let id = PartitionId {
+        source: B,
+        partition: 0,
+    };
+    s.read_to(at_end(ReadTo {
+        id,
+        ..read(0, 1, 1_000)
+    }));
+    let binding = open(&mut s, at(1, 10 * MS));
+    assert_eq!((binding.watermarks, binding.idle), (vec![], vec![]));
+    s.closed(binding.epoch);
+    assert_eq!(s.next(at(2, 100 * S)), Next::Idle);
+}
+
+#[test]
+fn a_long_wait_for_others_is_not_quiet() {
+    let mut s = live(1);
+    for n in 1..=3i64 {
+        s.read_to(at_end(read(0, n, n)));
+        open(&mut s, at(n as u64, 10 * MS * n as u32));
+    }
+    // Three epochs are unfinished for a minute: readers may have stopped with more to read.
+    s.read_to(at_end(untimed(0, 4, 3)));
+    assert_eq!(s.next(at(4, 500 * MS)), Next::Idle);
+    s.closed(s.last());
+    let binding = open(&mut s, at(5, 60 * S));
+    let idle = |range: &PartitionRange| (range.id, range.hi, range.idle);
+    assert_eq!(
+        binding.ranges.iter().map(idle).collect::<Vec<_>>(),
+        [(id(0), 4, false)]
+    );
+    s.closed(binding.epoch);
+    assert_eq!(
+        s.next(at(6, 60 * S + 10 * MS)),
+        Next::Wait(520 * MS),
+        "the rest of its second"
+    );
+    assert_eq!(idle_partitions(&open(&mut s, at(7, 60 * S + 530 * MS))), [0]);
+}
+
+#[test]
+fn a_long_replay_is_not_quiet() {
+    let mut first = live(1);
+    first.read_to(at_end(read(0, 1, 1_000)));
+    let bound = open(&mut first, at(1, 10 * MS));
+    let mut s = Sequencer::new(settings(Cuts::Clock { interval: 5 * MS }), vec![rules()]);
+    s.replay(bound, at(2, Duration::ZERO)).unwrap();
+    s.read_to(at_end(read(0, 1, 1_000)));
+    s.live();
+    s.topology(A, &topology(7, &[(0, 1)]), at(3, 60 * S)).unwrap();
+    s.closed(s.last());
+    assert_eq!(s.next(at(3, 60 * S)), Next::Wait(S));
+    assert_eq!(idle_partitions(&open(&mut s, at(4, 61 * S))), [0]);
+}

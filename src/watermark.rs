@@ -1,0 +1,155 @@
+//! Watermarks of sources, and of streams that come from several: one fold over what the ledger binds.
+//!
+//! ```text
+//!   binding n ──▶ Marks ──▶ Watermarks as of n ──▶ timeline: horizons of events, windows close and expire
+//!                   ▲                          └─▶ view::Moment: `watermark` and `closed` of every answer
+//!                   └── track(S), while the dataflow is built
+//! ```
+//!
+//! The watermark W(n) of a source is bound. That of a set S of sources is
+//!
+//! ```text
+//!   E(n) = max( E(n−1), min { W(n) of s | s in S, s not idle at n } )          all of them idle: E(n) = E(n−1)
+//! ```
+//!
+//! so a source that has fallen silent holds nobody back, and what was said to be over stays over when it comes back. A source
+//! of which nothing is bound yet is not idle and has no watermark: it holds E at [`EventTime::MIN`]. Whether a source is idle
+//! the binding says outright ([`EpochBinding::idle`]): a partition that was never read is in no binding, so the ranges alone
+//! can't tell.
+//!
+//! E depends on how it came about and not only on the epoch's own facts, so the sets asked for have to be
+//! [tracked](Marks::track) from the first binding on. Every worker of every process sees every binding, in a replay too, and
+//! builds the same dataflow: all of them come to the same E at every epoch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::position::{EpochBinding, SourceId};
+use crate::time::EventTime;
+
+/// What the bindings up to an epoch say of one source.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    watermark: EventTime,
+    idle: bool,
+}
+
+/// A source of which nothing is bound.
+const UNHEARD: Mark = Mark {
+    watermark: EventTime::MIN,
+    idle: false,
+};
+
+/// The fold: takes bindings in order, gives the watermarks as of each.
+#[derive(Debug, Default)]
+pub struct Marks {
+    sources: BTreeMap<SourceId, Mark>,
+    sets: BTreeMap<Arc<[SourceId]>, EventTime>,
+    now: Arc<Watermarks>,
+}
+
+impl Marks {
+    /// Follows the watermark of a set of sources too. To be called before the first binding; one source, and a set that is
+    /// followed already, need no more.
+    pub fn track(&mut self, sources: &[SourceId]) {
+        if let [_, _, ..] = sources {
+            self.sets.entry(ordered(sources).into()).or_insert(EventTime::MIN);
+        }
+    }
+
+    /// Takes the next binding; the watermarks as of its epoch.
+    pub fn apply(&mut self, binding: &EpochBinding) -> Arc<Watermarks> {
+        if binding.watermarks.is_empty() && binding.idle.is_empty() {
+            return self.now.clone();
+        }
+        for (source, watermark) in &binding.watermarks {
+            self.sources.entry(*source).or_insert(UNHEARD).watermark = *watermark;
+        }
+        for (source, idle) in &binding.idle {
+            self.sources.entry(*source).or_insert(UNHEARD).idle = *idle;
+        }
+        for (set, watermark) in &mut self.sets {
+            let marks = set
+                .iter()
+                .map(|source| self.sources.get(source).unwrap_or(&UNHEARD));
+            let low = marks.filter(|mark| !mark.idle).map(|mark| mark.watermark).min();
+            *watermark = low.map_or(*watermark, |low| low.max(*watermark));
+        }
+        self.now = Arc::new(Watermarks {
+            sources: self
+                .sources
+                .iter()
+                .map(|(source, mark)| (*source, mark.watermark))
+                .collect(),
+            sets: self
+                .sets
+                .iter()
+                .map(|(set, watermark)| (set.clone(), *watermark))
+                .collect(),
+        });
+        self.now.clone()
+    }
+}
+
+/// The watermarks as of one epoch.
+///
+/// ```
+/// use thalweg::position::SourceId;
+/// use thalweg::{EventTime, watermark::Watermarks};
+/// let (a, b) = (SourceId::of("a"), SourceId::of("b"));
+/// let watermarks = Watermarks::from_iter([(a, EventTime(7)), (b, EventTime(5))]);
+/// assert_eq!(watermarks.of(&[a]), EventTime(7));
+/// assert_eq!(watermarks.of(&[a, b]), EventTime(5));
+/// assert_eq!(watermarks.of(&[a, SourceId::of("c")]), EventTime::MIN); // nothing is known of c
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watermarks {
+    /// By source.
+    sources: Vec<(SourceId, EventTime)>,
+    /// E of every set that is tracked.
+    sets: Vec<(Arc<[SourceId]>, EventTime)>,
+}
+
+impl Watermarks {
+    /// The watermark of what comes from `sources`, in any order: the event time below which nothing on time is still to come.
+    /// [`EventTime::MIN`] when nothing is known yet, and of no sources at all.
+    ///
+    /// Of a set that was not [tracked](Marks::track) it is the least of its sources' own, idle or not. That is never above
+    /// the set's E: the W of an idle source does not rise.
+    pub fn of(&self, sources: &[SourceId]) -> EventTime {
+        let sources = ordered(sources);
+        let tracked = self.sets.iter().find(|(set, _)| **set == *sources);
+        let own = |id: &SourceId| {
+            let at = self.sources.binary_search_by_key(id, |(source, _)| *source);
+            at.map_or(EventTime::MIN, |at| self.sources[at].1)
+        };
+        match tracked {
+            Some((_, watermark)) => *watermark,
+            None => sources.iter().map(own).min().unwrap_or(EventTime::MIN),
+        }
+    }
+}
+
+/// Watermarks of sources, where no set is tracked.
+impl FromIterator<(SourceId, EventTime)> for Watermarks {
+    fn from_iter<I: IntoIterator<Item = (SourceId, EventTime)>>(watermarks: I) -> Self {
+        let by_source: BTreeMap<_, _> = watermarks.into_iter().collect();
+        Self {
+            sources: by_source.into_iter().collect(),
+            sets: Vec::new(),
+        }
+    }
+}
+
+fn ordered(sources: &[SourceId]) -> std::borrow::Cow<'_, [SourceId]> {
+    if sources.is_sorted_by(|a, b| a < b) {
+        return sources.into();
+    }
+    let mut sources = sources.to_vec();
+    sources.sort_unstable();
+    sources.dedup();
+    sources.into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! What an answer says of event time: a row that is `closed` is never revised, whoever has fallen silent.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use thalweg::Epoch;
+use thalweg::prelude::*;
+use thalweg::testing::Harness;
+use thalweg::view::datum::Datum;
+use thalweg::view::serve::RowsQuery;
+
+use super::log::{EPOCHS, Log, config, logs, read, runs, silences, together};
+
+type Item = (u32, i64);
+
+fn counted<'s>(items: &Stream<'s, Item>, name: &str) -> Table<'s, Windowed<u32>, u64> {
+    items
+        .key_by("key", |item| item.0)
+        .window(name, Tumbling::of(Duration::from_micros(10)))
+        .keep(Duration::from_micros(20))
+        .aggregate(|a| a.count())
+}
+
+fn build(flow: Dataflow) {
+    let source = |name: &str| {
+        let items = Kafka::topic(name)
+            .json::<Item>()
+            .event_time(|item| EventTime(item.1));
+        flow.source(name, items.lateness(Duration::from_micros(3)))
+    };
+    let (a, b) = (source("a"), source("b"));
+    let from_a = counted(&a, "from_a");
+    from_a.view("a_view");
+    counted(&a.merge(&b), "from_both").view("merged_view");
+    // Only windows revise these rows: the other side adds a source, and nothing else.
+    let from_b = b
+        .changes()
+        .group_by("key", |item| item.0)
+        .aggregate("all of b", |a| a.count());
+    from_a
+        .left_join("with b", &from_b, |_, n, _| n)
+        .view("joined_view");
+}
+
+fn items() -> impl Strategy<Value = Log<Item>> {
+    let time = prop_oneof![2 => -5i64..5, 1 => -40i64..20];
+    logs(time, |epoch, time| (0, 50 + 10 * epoch as i64 + time))
+}
+
+/// A row without its version, and whether it is closed.
+type Found = BTreeMap<String, bool>;
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn what_is_closed_is_never_revised(
+        a in items(),
+        b in items(),
+        silences in silences(),
+        [run, _] in runs(),
+    ) {
+        let [quiet, silent] = silences;
+        let (a, b) = (a.silent(quiet), b.silent(silent));
+        let (of_a, of_b) = (read(&a, 3, |item| item.1), read(&b, 3, |item| item.1));
+        let both = together(&[&of_a, &of_b]);
+        let lower: Vec<i64> = std::iter::zip(&both, &of_a.watermarks).map(|(e, w)| *e.min(w)).collect();
+        let mut test = Harness::of(dataflow("closed", build));
+        test.workers(run.workers).batch_max(run.batch_max);
+        let epochs: Vec<Epoch> = (0..EPOCHS).map(|n| {
+            a.feed(&mut test, "a", n);
+            b.feed(&mut test, "b", n);
+            test.epoch()
+        }).collect();
+        let done = test.run().map_err(|error| TestCaseError::fail(error.to_string()))?;
+        for (name, watermarks) in [("a_view", &of_a.watermarks), ("merged_view", &both), ("joined_view", &lower)] {
+            let view = done.views().get(name).unwrap();
+            let mut answers: Vec<Found> = Vec::new();
+            for (n, epoch) in epochs.iter().enumerate() {
+                let moment = done.moment(*epoch).unwrap();
+                prop_assert_eq!(view.watermark(&moment).micros(), watermarks[n], "{} at {}", name, n);
+                let page = view.rows(&RowsQuery { limit: 1_000, ..RowsQuery::default() }, &moment).unwrap();
+                for row in &page.rows {
+                    let Datum::Time(end) = row.row[2] else { panic!("a window ends with a time: {row:?}") };
+                    prop_assert_eq!(row.closed, Some(end.micros() <= watermarks[n]));
+                }
+                let found = page.rows.iter().map(|row| (format!("{:?}", row.row), row.closed == Some(true)));
+                answers.push(found.collect());
+            }
+            for (n, answer) in answers.iter().enumerate() {
+                for (row, _) in answer.iter().filter(|(_, closed)| **closed) {
+                    // The key and the window: the text up to the count.
+                    let key = &row[..row.rfind(',').unwrap()];
+                    for (m, later) in answers.iter().enumerate().skip(n) {
+                        let revised = later.keys().find(|other| other.starts_with(key) && *other != row);
+                        prop_assert_eq!(revised, None, "{}: {} was closed at {}, revised at {}", name, row, n, m);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_silent_source_holds_up_neither_windows_nor_answers() {
+    let mut test = Harness::of(dataflow("silent", build));
+    test.feed("a", 0, [(1u32, 5i64)]).feed::<Item>("b", 0, []);
+    let waiting = test.epoch();
+    test.idle_source("b").feed("a", 0, [(1u32, 30i64)]);
+    let silent = test.epoch();
+    test.feed("b", 0, [(1u32, 6i64), (1, 31)]);
+    let back = test.epoch();
+    let run = test.run().unwrap();
+    let watermark = |epoch| {
+        let view = run.views().get("merged_view").unwrap();
+        view.watermark(&run.moment(epoch).unwrap()).micros()
+    };
+    assert_eq!(
+        (watermark(waiting), watermark(silent), watermark(back)),
+        (i64::MIN, 27, 27)
+    );
+    // Its old event is late for what was closed meanwhile; the new one counts.
+    let rows = |epoch| run.json("merged_view", epoch).unwrap();
+    let counts = |epoch| {
+        rows(epoch)
+            .iter()
+            .map(|row| row[row.find("value").unwrap()..].to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(counts(silent), ["value\":1}", "value\":1}"]);
+    assert_eq!(counts(back), ["value\":1}", "value\":2}"]);
+    assert_eq!(run.json("b.dead_letters", back).unwrap().len(), 1);
+}
