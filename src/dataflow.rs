@@ -150,7 +150,7 @@ pub struct Context {
     pub hashed: bool,
     /// How far back views reach that don't say so themselves.
     pub history: Duration,
-    /// Whether readers are made. A plan is drawn without them.
+    /// Whether readers are made to read. For a plan they are not, but tried where `env` names a Kafka.
     pub reads: bool,
 }
 
@@ -288,7 +288,14 @@ impl<'s> Dataflow<'s> {
         let Some(given) = self.context().substitutes.borrow_mut().remove(name) else {
             return Ok(opened);
         };
-        match given.opened.downcast::<Opened<T>>() {
+        let Some(records) = given.opened else {
+            return Ok(Opened {
+                driver: given.driver,
+                reader: Box::new(|_| Ok(Opened::<T>::no_reader())),
+                ..opened
+            });
+        };
+        match records.downcast::<Opened<T>>() {
             Ok(given) => Ok(Opened {
                 driver: given.driver,
                 reader: given.reader,
@@ -325,6 +332,12 @@ impl<'s> Dataflow<'s> {
             let reader = if reads {
                 reader(waker)
             } else {
+                // Made to be dropped, where a Kafka is named: what it lacks is told before anything starts.
+                if !context.env.kafka.is_empty()
+                    && let Err(error) = reader(waker)
+                {
+                    context.mistake(format!("source `{name}`, {}: {error}", opened.description));
+                }
                 Ok(Opened::<T>::no_reader())
             };
             // An error of one worker alone must not leave the others waiting in the middle of a build.

@@ -167,8 +167,18 @@ impl<T> Reader<T> for Nothing {
 pub struct Substitute {
     /// Looks at the records from outside.
     pub driver: Arc<dyn Driver>,
-    /// An `Opened<T>` of the type that the source has.
-    pub opened: Box<dyn std::any::Any>,
+    /// An `Opened<T>` of the type that the source has; `None`: there are no records.
+    pub opened: Option<Box<dyn std::any::Any>>,
+}
+
+impl Substitute {
+    /// In place of a source that brings nothing, whatever its type.
+    pub fn empty() -> Self {
+        Self {
+            driver: Arc::new(Nothing),
+            opened: None,
+        }
+    }
 }
 
 /// How event times are taken and judged.

@@ -57,6 +57,7 @@ pub fn lookup(arguments: &Arguments) -> Result<()> {
         let state = http::State {
             views: fixture.service.views().clone(),
             sources: vec!["events".into()],
+            partitions: Arc::new(|_| None),
             bindings: None,
             metrics: fixture.service.metrics().clone(),
             readiness: Arc::new(Readiness::default()),

@@ -161,6 +161,7 @@ impl Running<'_> {
                 .iter()
                 .map(|source| source.rules.name.clone())
                 .collect(),
+            partitions: Arc::new(service.partitions()),
             bindings: None,
             metrics: service.metrics().clone(),
             readiness: readiness.clone(),

@@ -11,7 +11,7 @@
 //!
 //! A verdict decides what records become, so it goes into the ledger: [`Registry::seen`] reports it, and a replay
 //! brings it back with [`Registry::bind`]. A plain 404 is no verdict: a proxy in front of a registry that is down says
-//! 404 too.
+//! 404 too. Ids that no registry can have are not asked for.
 
 pub mod access;
 mod exchange;
@@ -31,7 +31,7 @@ use self::access::{Access, Login, wrong};
 use self::exchange::{Response, SchemaBody, exchange};
 use crate::bridge::Waker;
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count};
 use crate::time::EventTime;
 
 /// The registry's code for "no schema has this id".
@@ -107,18 +107,23 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.away, self.pending) {
             (None, 0) => f.write_str("ready"),
-            (None, n) => write!(f, "waiting for {n} schemas"),
+            (None, n) => write!(f, "waiting for {}", count(n as u64, "schema")),
             (Some(away), n) => {
                 let secs = clock::now().0.saturating_sub(away.since.0).max(0) / 1_000_000;
                 write!(
                     f,
-                    "away for {secs} s ({} tries), {n} schemas wait: {}",
-                    away.tries, away.error
+                    "away for {secs} s ({}), {} to come: {}",
+                    count(away.tries, "attempt"),
+                    count(n as u64, "schema"),
+                    away.error
                 )
             }
         }
     }
 }
+
+/// Registries count ids in Java's `int`, and say 404 without a code, as for a path that they don't have, to more than that.
+const ID_MAX: u32 = i32::MAX.unsigned_abs();
 
 /// How long to wait for the registry.
 #[derive(Clone, Copy, Debug)]
@@ -234,6 +239,10 @@ impl Registry {
             None => {
                 state.ids.insert(id, Entry::Pending(vec![waker.clone()]));
                 drop(state);
+                if id > ID_MAX {
+                    self.shared.settle(id, Answer::NoSuchSchema, false);
+                    return self.peek(id);
+                }
                 self.shared.handle.spawn(pursue(Arc::downgrade(&self.shared), id));
                 Lookup::Pending
             }

@@ -168,7 +168,7 @@ impl Plan {
     }
 }
 
-/// A line a step: `window spend ← payments   tumbling 60s, kept 24h`.
+/// A line a step: `window spend ← payments   tumbling 1m, kept 24h`.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let widest = self.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);

@@ -20,7 +20,7 @@ use crate::operator::try_map::try_map;
 use crate::operator::window::{self, Assign};
 use crate::position::SourceId;
 use crate::record::{Event, Record, Timed};
-use crate::time::{Epoch, Windowed};
+use crate::time::{Epoch, Windowed, span};
 use crate::trail;
 use crate::view::Windows as Layout;
 
@@ -317,9 +317,10 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         } = self;
         let (flow, layout) = (stream.flow, assigner.layout());
         flow.context().plan.borrow_mut().about(format!(
-            "by {}, {}, kept {keep:?}",
+            "by {}, {}, kept {}",
             names.join(", "),
-            Shape(layout)
+            Shape(layout),
+            span(keep)
         ));
         let spec = window::Spec {
             name: step.to_string(),
@@ -345,8 +346,8 @@ struct Shape(Layout);
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Layout::Aligned { size, every, .. } if size == every => write!(f, "tumbling {size:?}"),
-            Layout::Aligned { size, every, .. } => write!(f, "hopping {size:?} every {every:?}"),
+            Layout::Aligned { size, every, .. } if size == every => write!(f, "tumbling {}", span(size)),
+            Layout::Aligned { size, every, .. } => write!(f, "hopping {} every {}", span(size), span(every)),
             Layout::PerKey => f.write_str("a window of its own for each key"),
         }
     }

@@ -63,6 +63,9 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
             match driver.topology() {
                 Ok(topology) => {
                     show_lag(shared, *id, name, &topology);
+                    let mut partitions: Vec<_> = topology.partitions.iter().map(|f| f.partition).collect();
+                    partitions.sort_unstable();
+                    shared.partitions.lock().insert(name.clone(), partitions);
                     shared.inbox.topology(*id, topology);
                 }
                 Err(error) if first => return shared.halt.halt(error),

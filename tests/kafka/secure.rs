@@ -2,7 +2,7 @@
 //! printed on the way holds the password.
 
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -20,6 +20,7 @@ use super::PATIENCE;
 use super::broker::{Reading, numbers};
 use crate::support::kafka::{Broker, Secure};
 use crate::support::registry::Registry;
+use crate::support::thalweg::Thalweg;
 
 const USER: &str = "thalweg";
 const PASSWORD: &str = "hunter2-is-secret";
@@ -153,8 +154,7 @@ fn what_is_wrong_is_named_in_time_and_without_the_password() {
 
 /// Runs the `thalweg` binary with settings in a file; what it printed, and whether it went well.
 fn thalweg(folder: &std::path::Path, arguments: &[&str], password: &str) -> (String, bool) {
-    let mut process = Command::new(crate::readme::binary())
-        .args(arguments)
+    let mut process = crate::support::thalweg::command(arguments)
         .current_dir(folder)
         .env("THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD", password)
         .env("RUST_LOG", "trace")
@@ -225,6 +225,20 @@ fn check_and_run_take_the_settings_and_show_no_secret() {
     assert!(went_well, "{text}");
     hidden(&text);
     assert!(text.contains("SCRAM"), "librdkafka's own words are in the log");
+    let service = Thalweg::start_with(&["run"], |command| {
+        command
+            .current_dir(folder.path())
+            .env("THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD", PASSWORD)
+            .env("RUST_LOG", "debug");
+    });
+    service.ready();
+    for path in ["/metrics", "/health/ready", "/v1/views", "/v1/sources"] {
+        hidden(&service.page(path));
+    }
+    let (status, log) = service.end(libc::SIGTERM);
+    assert!(status.success(), "{log}");
+    hidden(&log);
+
     // What the ledger binds is looked at too.
     let (text, _) = thalweg(folder.path(), &["check"], PASSWORD);
     assert!(text.contains("is intact"), "{text}");
