@@ -31,6 +31,10 @@ run: setup
 	cargo run --release $(CARGO_FLAGS) -p dataflows --bin thalweg -- demo $(ARGS)
 endif
 
+.PHONY: thalweg
+thalweg: setup ## run the command line: ARGS='query merchant_spend limit=3'
+	@cargo run --release --quiet $(CARGO_FLAGS) -p dataflows --bin thalweg -- $(ARGS)
+
 .PHONY: test
 test: ## run all tests: units, models, documentation, and those on a real Kafka and registry
 	@scripts/setup.sh build java

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What kafka.sh and registry.sh share; sourced, never run. They set $name, $goal (Maven's), $dir, $port and say by the
-# functions `ready` and `unpack` what differs.
+# What kafka.sh and registry.sh share; sourced, never run. They set $name, $goal (Maven's), $dir, $port, and say by
+# functions what differs: `unpack` what Maven gave, whether it is `ready`, its `address`, and how to `become` it.
 #
 #   pom.xml + SHA256SUMS ──mvn──► NAME-VERSION.part.XXXX ──verified, renamed──► $THALWEG_CACHE/NAME-VERSION
 #   DIR/pid              "PID START" of the process that `up` started; START tells a reused PID apart
@@ -13,7 +13,7 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${THALWEG_CACHE:-$HOME/.cache/thalweg}
 : "${name:?} ${goal:?}"
-dir='' port=''
+dir='' port='' wipe=''
 
 say() { printf '%s: %s\n' "$name" "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -137,4 +137,46 @@ stop() {
 hold_dir() {
     exec 8>"$dir/lock"
     flock 8
+}
+
+# What stands at the head of the script.
+usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2; }
+
+# $port and $dir, once the options are read.
+check_place() {
+    case $port in '' | *[!0-9]* | 0) die "--port $port: not a port number" ;; esac
+    dir=$(realpath -m -- "${dir:-$cache/run/$name-$port}")
+}
+
+# All that it takes to start; with --check Java is not installed where it is missing, but told of.
+prepare() {
+    "$here/setup.sh" "$@" java || exit 1
+    fetch "$name"
+    mkdir -p "$dir"
+}
+
+# The commands that are alike for both.
+run_command() {
+    case $1 in
+        down)
+            [ -d "$dir" ] || exit 0
+            hold_dir
+            stop
+            if [ -n "$wipe" ]; then rm -rf "$dir"; fi
+            ;;
+        status)
+            if running && ready; then echo "up: $(address), pid $pid, data in $dir"; else echo "down"; exit 3; fi
+            ;;
+        env) echo "export THALWEG_${name^^}=$(address)" ;;
+        fetch)
+            fetch "$name"
+            echo "$home"
+            ;;
+        exec)
+            prepare --check
+            become
+            ;;
+        lock) lock "$name" ;;
+        *) usage ;;
+    esac
 }

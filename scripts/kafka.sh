@@ -33,6 +33,8 @@ ready() {
     [ "${#answer}" = 32 ] && [ "${answer:24:8}" != 00000000 ]
 }
 
+address() { echo "127.0.0.1:$port"; }
+
 # Settings for one broker that is young, short-lived and alone. Where a value differs from Kafka's own it says why.
 write_properties() {
     cat <<END
@@ -68,7 +70,7 @@ END
 }
 
 # Formats the folder once and becomes the broker.
-exec_broker() {
+become() {
     local jvm marker=$dir/formatted
     read -ra jvm <<<"${THALWEG_KAFKA_JVM:--Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1}"
     jvm+=("-Dthalweg.dir=$dir" "-Dlog4j2.configurationFile=$here/jars/kafka/log4j2.properties" -cp "$home/*")
@@ -85,8 +87,6 @@ exec_broker() {
     exec java "${jvm[@]}" kafka.Kafka "$dir/server.properties"
 }
 
-usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2; }
-
 command=${1:-}; [ $# -gt 0 ] && shift
 port=9092 dir='' wipe='' settings=()
 while [ $# -gt 0 ]; do
@@ -98,14 +98,11 @@ while [ $# -gt 0 ]; do
         *) usage ;;
     esac
 done
-case $port in '' | *[!0-9]* | 0) die "--port $port: not a port number" ;; esac
-dir=$(realpath -m -- "${dir:-$cache/run/kafka-$port}")
+check_place
 
 case $command in
     up)
-        "$here/setup.sh" java || exit 1
-        fetch kafka
-        mkdir -p "$dir"
+        prepare
         hold_dir
         if ! running; then
             say "starting Apache Kafka $(pinned_version kafka) on 127.0.0.1:$port, data in $dir"
@@ -114,28 +111,7 @@ case $command in
         elif ! grep -q "^advertised.listeners=PLAINTEXT://127.0.0.1:$port$" "$dir/server.properties"; then
             die "a broker already runs on $dir, at another port; stop it first: $0 down --dir $dir"
         fi
-        echo "127.0.0.1:$port"
+        address
         ;;
-    down)
-        [ -d "$dir" ] || exit 0
-        hold_dir
-        stop
-        if [ -n "$wipe" ]; then rm -rf "$dir"; fi
-        ;;
-    status)
-        if running && ready; then echo "up: 127.0.0.1:$port, pid $pid, data in $dir"; else echo "down"; exit 3; fi
-        ;;
-    env) echo "export THALWEG_KAFKA=127.0.0.1:$port" ;;
-    fetch)
-        fetch kafka
-        echo "$home"
-        ;;
-    exec)
-        "$here/setup.sh" --check java || exit 1
-        fetch kafka
-        mkdir -p "$dir"
-        exec_broker
-        ;;
-    lock) lock kafka ;;
-    *) usage ;;
+    *) run_command "$command" ;;
 esac

@@ -19,7 +19,7 @@ goal=dependency:copy
 
 unpack() { (cd "$1" && tar -xzf ./*.tar.gz && rm ./*.tar.gz); }
 
-url() { echo "http://127.0.0.1:$port/apis/ccompat/v7"; }
+address() { echo "http://127.0.0.1:$port/apis/ccompat/v7"; }
 
 # Prints the first line of the answer: METHOD PATH [BODY].
 request() {
@@ -39,8 +39,9 @@ set_compatibility() {
     touch "$dir/configured"
 }
 
-exec_registry() {
+become() {
     local jvm
+    mkdir -p "$dir/tmp"
     read -ra jvm <<<"${THALWEG_REGISTRY_JVM:--Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1}"
     exec java "${jvm[@]}" "-Dthalweg.dir=$dir" "-Djava.io.tmpdir=$dir/tmp" \
         -Dquarkus.http.host=127.0.0.1 "-Dquarkus.http.port=$port" \
@@ -52,8 +53,6 @@ exec_registry() {
         -jar "$home/apicurio-registry-app-$(pinned_version registry)-runner.jar"
 }
 
-usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2; }
-
 command=${1:-}; [ $# -gt 0 ] && shift
 port=8081 dir='' wipe=''
 while [ $# -gt 0 ]; do
@@ -64,44 +63,20 @@ while [ $# -gt 0 ]; do
         *) usage ;;
     esac
 done
-case $port in '' | *[!0-9]* | 0) die "--port $port: not a port number" ;; esac
-dir=$(realpath -m -- "${dir:-$cache/run/registry-$port}")
+check_place
 
 case $command in
     up)
-        "$here/setup.sh" java || exit 1
-        fetch registry
-        mkdir -p "$dir"
+        prepare
         hold_dir
         if ! running; then
-            say "starting Apicurio Registry $(pinned_version registry) on $(url), data in $dir"
+            say "starting Apicurio Registry $(pinned_version registry) on $(address), data in $dir"
             start "$here/registry.sh" exec --port "$port" --dir "$dir"
             set_compatibility
         elif ! ready; then
             die "a registry already runs on $dir, at another port; stop it first: $0 down --dir $dir"
         fi
-        url
+        address
         ;;
-    down)
-        [ -d "$dir" ] || exit 0
-        hold_dir
-        stop
-        if [ -n "$wipe" ]; then rm -rf "$dir"; fi
-        ;;
-    status)
-        if running && ready; then echo "up: $(url), pid $pid, data in $dir"; else echo "down"; exit 3; fi
-        ;;
-    env) echo "export THALWEG_REGISTRY=$(url)" ;;
-    fetch)
-        fetch registry
-        echo "$home"
-        ;;
-    exec)
-        "$here/setup.sh" --check java || exit 1
-        fetch registry
-        mkdir -p "$dir/tmp"
-        exec_registry
-        ;;
-    lock) lock registry ;;
-    *) usage ;;
+    *) run_command "$command" ;;
 esac

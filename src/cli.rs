@@ -12,6 +12,7 @@ mod query;
 mod serve;
 mod signal;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,8 +34,16 @@ use crate::source::Environment;
 /// }
 /// ```
 pub fn main(flows: impl IntoIterator<Item = Flow>) -> ExitCode {
+    main_from(std::env::args_os(), flows)
+}
+
+/// The same with other arguments than the process's own; the first is the program's name.
+pub fn main_from(
+    arguments: impl IntoIterator<Item = OsString>,
+    flows: impl IntoIterator<Item = Flow>,
+) -> ExitCode {
     let flows: Vec<Flow> = flows.into_iter().collect();
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };

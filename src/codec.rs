@@ -4,10 +4,12 @@
 //! own message never gets there, as it would change with the library's version and break a replay.
 
 pub mod avro;
+pub mod bytes;
 pub mod confluent;
+pub mod fit;
 pub mod json;
-pub mod key;
 pub mod registry;
+pub mod text;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,12 @@ pub enum Cause {
     JsonSyntax,
     /// The payload is JSON, but does not fit the type.
     JsonType,
+    /// The payload has a field that the type has not, and the source is strict about that.
+    JsonUnknownField,
+    /// The payload is not UTF-8, or not the text of a value of the type.
+    TextInvalid,
+    /// The payload's bytes are not those of a value of the type: a number of another width, say.
+    BytesInvalid,
     /// Fewer bytes than the format's header takes.
     WireTruncated,
     /// The first byte is not the wire format's.
@@ -43,6 +51,8 @@ pub enum Cause {
     EventTimeFarFuture,
     /// The event came after its windows had closed.
     Late,
+    /// The dataflow's own code turned the event down.
+    Rejected,
 }
 
 impl Cause {
@@ -51,6 +61,9 @@ impl Cause {
         match self {
             Cause::JsonSyntax => "json_syntax",
             Cause::JsonType => "json_type",
+            Cause::JsonUnknownField => "json_unknown_field",
+            Cause::TextInvalid => "text_invalid",
+            Cause::BytesInvalid => "bytes_invalid",
             Cause::WireTruncated => "wire_truncated",
             Cause::WireMagic => "wire_magic",
             Cause::SchemaUnknown => "schema_unknown",
@@ -62,6 +75,7 @@ impl Cause {
             Cause::EventTimeInvalid => "event_time_invalid",
             Cause::EventTimeFarFuture => "event_time_far_future",
             Cause::Late => "late",
+            Cause::Rejected => "rejected",
         }
     }
 }
@@ -73,6 +87,9 @@ pub enum Decoded<T> {
     Value(T),
     /// No value, and why; with the schema id where the bytes named one.
     Dead(Cause, Option<u32>),
+    /// No value, why, and which place in the bytes is to blame, as in `legs[0].venue`: words of ours or of the bytes,
+    /// never a library's.
+    DeadAt(Cause, Box<str>),
     /// A schema is being fetched: decode the same bytes again later. The decoder wakes the worker when it is worth it.
     Wait,
 }
@@ -82,3 +99,6 @@ pub trait Decode<T>: 'static {
     /// Decodes `bytes`. Never blocks, never panics, whatever the bytes hold.
     fn decode(&mut self, bytes: &[u8]) -> Decoded<T>;
 }
+
+#[cfg(test)]
+mod tests;

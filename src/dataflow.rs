@@ -30,6 +30,7 @@ use timely::dataflow::operators::vec::Filter;
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::bridge::{Halt, Waker};
+use crate::codec::Cause;
 use crate::dataflow::plan::{Kind, Plan};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
@@ -45,6 +46,7 @@ use crate::record::{Change, Event, Record};
 use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertSource};
 use crate::time::Epoch;
 use crate::timeline::Desk;
+use crate::trail;
 use crate::view::{ViewSpec, Views};
 
 /// A named dataflow: a function that builds it, called once on every worker.
@@ -145,7 +147,7 @@ pub struct Context {
     pub substitutes: RefCell<HashMap<String, Substitute>>,
     /// How views are made; tests want hashes.
     pub hashed: bool,
-    /// Whether readers are made. A plan is drawn without them.
+    /// Whether readers are made to read. For a plan they are not, but tried where `env` names a Kafka.
     pub reads: bool,
 }
 
@@ -185,6 +187,14 @@ impl Context {
             .collect::<Vec<_>>()
             .join(",");
         self.metrics.source(&names).late(step)
+    }
+
+    /// Counts what a step rejects, by the source that each event was read from.
+    fn rejected_counters(&self) -> HashMap<SourceId, Counter> {
+        let plan = self.plan.borrow();
+        let sources = plan.sources.iter().map(|source| &source.rules);
+        let counter = |name: &str| self.metrics.source(name).dead_letters(Cause::Rejected.code());
+        sources.map(|rules| (rules.id, counter(&rules.name))).collect()
     }
 
     fn mistake(&self, mistake: impl Into<String>) {
@@ -274,7 +284,14 @@ impl<'s> Dataflow<'s> {
         let Some(given) = self.context().substitutes.borrow_mut().remove(name) else {
             return Ok(opened);
         };
-        match given.opened.downcast::<Opened<T>>() {
+        let Some(records) = given.opened else {
+            return Ok(Opened {
+                driver: given.driver,
+                reader: Box::new(|_| Ok(Opened::<T>::no_reader())),
+                ..opened
+            });
+        };
+        match records.downcast::<Opened<T>>() {
             Ok(given) => Ok(Opened {
                 driver: given.driver,
                 reader: given.reader,
@@ -300,12 +317,19 @@ impl<'s> Dataflow<'s> {
         });
         let source = SourceId::of(name);
         let timed = opened.rules.timed;
+        trail::name(source, &opened.description);
         context.plan.borrow_mut().source(source, name, &opened);
         let (rules, reader, reads) = (Rc::new(opened.rules), opened.reader, context.reads);
         let make = |waker: Waker| {
             let reader = if reads {
                 reader(waker)
             } else {
+                // Made to be dropped, where a Kafka is named: what it lacks is told before anything starts.
+                if !context.env.kafka.is_empty()
+                    && let Err(error) = reader(waker)
+                {
+                    context.mistake(format!("source `{name}`, {}: {error}", opened.description));
+                }
                 Ok(Opened::<T>::no_reader())
             };
             // An error of one worker alone must not leave the others waiting in the middle of a build.
@@ -335,7 +359,7 @@ impl<'s> Dataflow<'s> {
         (timed, events)
     }
 
-    /// Takes in what a step found too late; it joins the dead letters of the source it came from.
+    /// Takes in what a step turned down; it joins the dead letters of the source it came from.
     fn late(self, late: StreamVec<'s, Epoch, DeadLetter>) {
         self.loose.late.borrow_mut().late.push(late);
     }

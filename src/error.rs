@@ -119,6 +119,14 @@ impl fmt::Debug for Error {
     }
 }
 
+/// How many of something, for people: `1 claim`, `3 claims`.
+pub(crate) fn count(n: impl Into<u64>, one: &str) -> String {
+    match n.into() {
+        1 => format!("1 {one}"),
+        n => format!("{n} {one}s"),
+    }
+}
+
 /// Any standard error may be raised with `?` in a dataflow function.
 ///
 /// `Error` itself does not implement [`std::error::Error`], as otherwise this blanket conversion could not exist.
@@ -137,6 +145,14 @@ impl<E: std::error::Error> From<E> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!(
+            [0, 1, 2].map(|n: u64| count(n, "claim")),
+            ["0 claims", "1 claim", "2 claims"]
+        );
+    }
 
     #[test]
     fn reads_as_what_detail_hint() {

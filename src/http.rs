@@ -100,12 +100,17 @@ impl Default for HttpSettings {
 /// threads that answer requests.
 pub type Bindings = Arc<dyn Fn(Epoch) -> Result<Option<EpochBinding>> + Send + Sync>;
 
+/// The partitions that a source has, by its name; `None`: that is not known (yet).
+pub type Partitions = Arc<dyn Fn(&str) -> Option<Vec<u32>> + Send + Sync>;
+
 /// What the server answers from.
 pub struct State {
     /// The views.
     pub views: Arc<Views>,
     /// The names of all sources: answers name positions by them.
     pub sources: Vec<String>,
+    /// Which partitions they have, so that nobody waits for one that there is not.
+    pub partitions: Partitions,
     /// The ledger, asked for epochs that the views no longer remember; `None`: those are not answered.
     pub bindings: Option<Bindings>,
     /// All metrics.

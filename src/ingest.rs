@@ -37,6 +37,7 @@ use crate::sequencer::message::{Order, Report};
 use crate::source::{DeadLetter, Intake, Reader, TimeRules};
 use crate::time::{Epoch, EventTime};
 use crate::timeline::{Batch, Desk};
+use crate::trail;
 
 /// Bounds of what one source may hold on one worker between reading and release.
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +147,8 @@ enum Turn {
 
 struct Running<T> {
     ingest: Ingest<T>,
+    /// Names the source when a user's code panics on a record of it.
+    label: Rc<str>,
     worker: usize,
     partitions: Vec<Partition<T>>,
     buffered: (usize, usize),
@@ -172,6 +175,7 @@ const SHOW_EVERY: Duration = Duration::from_secs(1);
 impl<T: 'static> Running<T> {
     fn new(ingest: Ingest<T>, worker: usize, capabilities: (Capability<Epoch>, Capability<Epoch>)) -> Self {
         Self {
+            label: format!("source `{}`", ingest.name).into(),
             ingest,
             worker,
             partitions: Vec::new(),
@@ -272,6 +276,7 @@ impl<T: 'static> Running<T> {
         if self.stopping {
             return Ok(Turn::Rest);
         }
+        let _work = trail::begin(&self.label);
         let rules = self.ingest.rules.clone();
         let bounds = self.ingest.bounds;
         for partition in &mut self.partitions {

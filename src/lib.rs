@@ -66,6 +66,7 @@ pub mod source;
 pub mod testing;
 pub mod time;
 pub mod timeline;
+pub mod trail;
 pub mod view;
 pub mod watermark;
 

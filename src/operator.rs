@@ -10,6 +10,7 @@ pub mod horizon;
 pub mod letters;
 pub mod net;
 pub mod serve;
+pub mod try_map;
 pub mod upsert;
 pub mod walk;
 pub mod window;

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -123,12 +123,15 @@ pub(crate) struct Shared {
     pub(crate) halt: Halt,
     pub(crate) inbox: control::Inbox,
     pub(crate) lead: Mutex<Option<Lead>>,
-    /// The last epoch of the ledger at the start: the service is ready once it is closed.
-    pub(crate) replay_to: Option<Epoch>,
+    /// The last epoch of the ledger at the start, 0 for none: the service is ready once it is closed. A process without
+    /// the ledger learns it as the epochs are given out.
+    pub(crate) replay_to: AtomicU64,
     pub(crate) live: AtomicBool,
     pub(crate) ended: AtomicBool,
     /// What of the outside does not do its part now, and how.
     pub(crate) troubles: Mutex<BTreeMap<String, String>>,
+    /// The partitions of each source, as they were seen last.
+    pub(crate) partitions: Mutex<BTreeMap<String, Vec<u32>>>,
 }
 
 /// A running dataflow.
@@ -138,6 +141,8 @@ pub struct Service {
 }
 
 /// Draws the plan of a flow, or says everything that is wrong with it. Nothing is connected.
+///
+/// Where `env` names a Kafka, it is also said which sources lack something of it, such as a schema registry.
 pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
     let drawn = Arc::new(Mutex::new(None));
     let (flow, env, out) = (flow.clone(), env.clone(), drawn.clone());
@@ -237,10 +242,11 @@ impl Service {
             halt,
             inbox: control::Inbox::default(),
             lead: Mutex::new(lead),
-            replay_to,
+            replay_to: AtomicU64::new(replay_to.map_or(0, |epoch| epoch.0)),
             live: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             troubles: Mutex::default(),
+            partitions: Mutex::default(),
             settings,
         });
         let mut threads = Vec::new();
@@ -276,12 +282,12 @@ impl Service {
 
     /// Where the replay of an earlier run stands: `(closed, last)`; nothing once the service is live.
     pub fn replaying(&self) -> Option<(Option<Epoch>, Epoch)> {
-        let last = self.shared.replay_to?;
+        let last = Epoch(self.shared.replay_to.load(Ordering::Acquire));
         let closed = self.shared.views.closed().map(|moment| moment.epoch);
-        (closed < Some(last)).then_some((closed, last))
+        (last > Epoch::ZERO && closed < Some(last)).then_some((closed, last))
     }
 
-    /// Whether the sources are being read beyond what the ledger bound at the start.
+    /// Whether the sources are being read beyond what the ledger bound at the start. Every process of a cluster knows.
     pub fn is_live(&self) -> bool {
         self.shared.live.load(Ordering::Acquire) && self.replaying().is_none()
     }
@@ -291,12 +297,20 @@ impl Service {
         self.shared.troubles.lock().clone()
     }
 
+    /// Tells which partitions a source has, by its name: `None` before they were seen, and in the processes of a cluster
+    /// that don't look at the sources. Looked at every few seconds.
+    pub fn partitions(&self) -> impl Fn(&str) -> Option<Vec<u32>> + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move |source| shared.partitions.lock().get(source).cloned()
+    }
+
     /// A handle that stops the service from any thread.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.shared.clone())
     }
 
-    /// Asks for a stop: no further epoch opens, and those that are open are finished.
+    /// Asks for a stop: no further epoch opens, and those that are open are finished. In a cluster any process may be
+    /// asked, and all of them stop.
     pub fn stop(&self) {
         self.stopper().stop();
     }

@@ -52,11 +52,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::bridge::Waker;
 use crate::codec::Cause;
+use crate::codec::fit::SubjectFit;
 use crate::codec::registry::Registry;
 use crate::error::Result;
 use crate::position::{Offset, PartitionId, Position, SourceId, TopicId};
 use crate::record::{Event, Timed};
 use crate::time::EventTime;
+use crate::trail;
 
 /// Where dataflows run: what sources and sinks need to know of the world. Made from the settings.
 #[derive(Clone, Default)]
@@ -147,8 +149,18 @@ impl<T> Reader<T> for Nothing {
 pub struct Substitute {
     /// Looks at the records from outside.
     pub driver: Arc<dyn Driver>,
-    /// An `Opened<T>` of the type that the source has.
-    pub opened: Box<dyn std::any::Any>,
+    /// An `Opened<T>` of the type that the source has; `None`: there are no records.
+    pub opened: Option<Box<dyn std::any::Any>>,
+}
+
+impl Substitute {
+    /// In place of a source that brings nothing, whatever its type.
+    pub fn empty() -> Self {
+        Self {
+            driver: Arc::new(Nothing),
+            opened: None,
+        }
+    }
 }
 
 /// How event times are taken and judged.
@@ -201,6 +213,12 @@ pub struct PartitionFacts {
 pub trait Driver: Send + Sync + 'static {
     /// Which partitions there are, with their bounds.
     fn topology(&self) -> Result<Topology>;
+
+    /// Holds the types that the source's records become against the newest schemas that a registry has for them, where it
+    /// has any: one answer a subject. May block for a few seconds.
+    fn fits(&self) -> Vec<SubjectFit> {
+        Vec::new()
+    }
 
     /// What stands between the source and its data now, for health and metrics; readers get over it by themselves.
     fn trouble(&self) -> Option<String> {
@@ -272,13 +290,15 @@ pub struct DeadLetter {
     pub step: String,
     /// Why.
     pub cause: Cause,
-    /// The log's timestamp of the record, or the event time if it was late.
+    /// More about why: the field that is not known, or what the dataflow's own code said.
+    pub detail: Option<String>,
+    /// The log's timestamp of the record; the event time if a step after the source turned the event down.
     pub timestamp: EventTime,
     /// The schema id that the bytes named.
     pub schema: Option<u32>,
-    /// Key bytes.
+    /// Key bytes, where the source itself turned the record down.
     pub key: Option<Vec<u8>>,
-    /// Payload bytes; of a late event, its value as JSON.
+    /// Payload bytes, where the source itself did; else the event as JSON, as the step got it.
     pub payload: Option<Vec<u8>>,
 }
 
@@ -323,19 +343,31 @@ impl<T> Intake<T> {
         }
     }
 
+    /// A user's code is about to see the record at `offset`: if it panics, that is told of.
+    #[inline]
+    pub fn at_work(&self, offset: Offset) {
+        trail::on(Position {
+            partition: self.id,
+            offset,
+        });
+    }
+
     /// A record that was decoded.
     #[inline]
     pub fn value(&mut self, raw: Raw<'_>, value: T) {
         self.count(&raw);
         let time = match &self.rules.event_time {
-            Some(take) => take(&value),
+            Some(take) => {
+                self.at_work(raw.offset);
+                take(&value)
+            }
             None => raw.timestamp,
         };
         if self.rules.timed && time > self.limit {
-            return self.letter(&raw, Cause::EventTimeFarFuture, None);
+            return self.letter(&raw, Cause::EventTimeFarFuture, None, None);
         }
         if self.rules.timed && (time < EARLIEST || time > LATEST) {
-            return self.letter(&raw, Cause::EventTimeInvalid, None);
+            return self.letter(&raw, Cause::EventTimeInvalid, None, None);
         }
         let horizon = match self.event_time_max {
             EventTime::MIN => EventTime::MIN,
@@ -357,10 +389,16 @@ impl<T> Intake<T> {
     /// A record that could not be decoded.
     pub fn dead(&mut self, raw: Raw<'_>, cause: Cause, schema: Option<u32>) {
         self.count(&raw);
-        self.letter(&raw, cause, schema);
+        self.letter(&raw, cause, schema, None);
     }
 
-    fn letter(&mut self, raw: &Raw<'_>, cause: Cause, schema: Option<u32>) {
+    /// A record that could not be decoded because of what stands at a place in it.
+    pub fn dead_at(&mut self, raw: Raw<'_>, cause: Cause, place: Box<str>) {
+        self.count(&raw);
+        self.letter(&raw, cause, None, Some(place.into()));
+    }
+
+    fn letter(&mut self, raw: &Raw<'_>, cause: Cause, schema: Option<u32>, detail: Option<String>) {
         self.dead.push(DeadLetter {
             at: Position {
                 partition: self.id,
@@ -368,6 +406,7 @@ impl<T> Intake<T> {
             },
             step: self.step.to_string(),
             cause,
+            detail,
             timestamp: raw.timestamp,
             schema,
             key: raw.key.map(<[u8]>::to_vec),

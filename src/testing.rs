@@ -32,7 +32,7 @@
 //! The whole engine runs: sequencer, ledger (in memory), operators, views. Only the sources' records are given, and the
 //! cuts of epochs.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -44,7 +44,7 @@ use crate::error::{Error, Result};
 use crate::operator::aggregate::Aggregate;
 use crate::position::{PartitionId, SourceId};
 use crate::record::Event;
-use crate::runtime::{Service, Settings, Substitutes};
+use crate::runtime::{self, Service, Settings, Substitutes};
 use crate::sequencer::{Cuts, ScriptedEpoch};
 use crate::source::memory::{Given, Memory};
 use crate::source::{Environment, Source, Substitute};
@@ -58,6 +58,8 @@ pub struct Harness {
     flow: Flow,
     settings: Settings,
     feeds: BTreeMap<String, Box<dyn Feed>>,
+    /// Sources that bring nothing.
+    empty: BTreeSet<String>,
     epochs: VecDeque<ScriptedEpoch>,
     idle: Vec<PartitionId>,
     /// Every partition that was ever said to be idle.
@@ -108,7 +110,7 @@ impl<T: Event> Feed for Shared<T> {
         let opened = Source::open(memory, &Environment::default())?;
         Ok(Substitute {
             driver: opened.driver.clone(),
-            opened: Box::new(opened),
+            opened: Some(Box::new(opened)),
         })
     }
 }
@@ -120,12 +122,13 @@ impl Harness {
             hashed: true,
             ..Settings::default()
         };
-        let (feeds, epochs) = (BTreeMap::new(), VecDeque::new());
+        let (feeds, empty, epochs) = (BTreeMap::new(), BTreeSet::new(), VecDeque::new());
         let (idle, named_idle, mistakes) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             flow,
             settings,
             feeds,
+            empty,
             epochs,
             idle,
             named_idle,
@@ -178,6 +181,13 @@ impl Harness {
     /// Adds a record of a source of `T` that can't be decoded.
     pub fn feed_dead<T: Event>(&mut self, source: &str, partition: u32, cause: Cause) -> &mut Self {
         self.give::<T>(source, partition, vec![(EventTime(0), Err(cause))])
+    }
+
+    /// Says that a source brings nothing in this test. A source that is neither fed nor said to be empty is a mistake of
+    /// the test: the real one would be read.
+    pub fn empty(&mut self, source: &str) -> &mut Self {
+        self.empty.insert(source.to_owned());
+        self
     }
 
     fn give<T: Event>(&mut self, source: &str, partition: u32, records: Vec<Given<T>>) -> &mut Self {
@@ -251,11 +261,12 @@ impl Harness {
     /// Runs the dataflow over everything that was fed.
     ///
     /// # Errors
-    /// The mistakes of the dataflow, what it was fed wrongly, or what halted it.
+    /// The mistakes of the dataflow, what it was fed wrongly or not at all, or what halted it.
     pub fn run(&mut self) -> Result<Run> {
         if let Some(mistake) = self.mistakes.first() {
             return Err(Error::definition(mistake.clone()));
         }
+        self.check_sources()?;
         for (source, partition) in &self.named_idle {
             let partitions = self.feeds.get_mut(source).map_or(0, |feed| feed.partitions());
             if *partition as usize >= partitions {
@@ -265,16 +276,14 @@ impl Harness {
                 .hint("feed it; an empty list of records will do"));
             }
         }
-        let feeds = Arc::new(std::mem::take(&mut self.feeds));
-        let substitutes: Substitutes = {
-            let feeds = feeds.clone();
-            Arc::new(move || {
-                let made = feeds
-                    .iter()
-                    .filter_map(|(name, feed)| Some((name.clone(), feed.substitute().ok()?)));
-                made.collect::<HashMap<_, _>>()
-            })
-        };
+        let (feeds, empty) = (std::mem::take(&mut self.feeds), std::mem::take(&mut self.empty));
+        let substitutes: Substitutes = Arc::new(move || {
+            let fed = feeds
+                .iter()
+                .filter_map(|(name, feed)| Some((name.clone(), feed.substitute().ok()?)));
+            let empty = empty.iter().map(|name| (name.clone(), Substitute::empty()));
+            fed.chain(empty).collect::<HashMap<_, _>>()
+        });
         let settings = Settings {
             cuts: Cuts::Script(std::mem::take(&mut self.epochs)),
             substitutes: Some(substitutes),
@@ -282,6 +291,44 @@ impl Harness {
         };
         let views = Service::start(&self.flow, settings)?.join()?;
         Ok(Run { views })
+    }
+}
+
+impl Harness {
+    /// Every source of the dataflow is given by the test, and nothing else is.
+    fn check_sources(&self) -> Result<()> {
+        let plan = runtime::plan(&self.flow, &self.settings.env)?;
+        let declared: BTreeSet<&str> = plan
+            .sources
+            .iter()
+            .map(|source| source.rules.name.as_str())
+            .collect();
+        let given: BTreeSet<&str> = self.feeds.keys().chain(&self.empty).map(String::as_str).collect();
+        let quoted = |names: &BTreeSet<&str>| {
+            let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+            names.join(", ")
+        };
+        if let Some(twice) = self.empty.iter().find(|name| self.feeds.contains_key(*name)) {
+            return Err(Error::definition(format!(
+                "source `{twice}` is fed, and said to be empty"
+            )));
+        }
+        if let Some(other) = given.difference(&declared).next() {
+            return Err(Error::definition(format!("the dataflow has no source `{other}`"))
+                .detail(format!("there are {}", quoted(&declared)))
+                .hint("feed sources by the names that the dataflow gives them"));
+        }
+        let missing: BTreeSet<&str> = declared.difference(&given).copied().collect();
+        match missing.first() {
+            None => Ok(()),
+            Some(first) => Err(Error::definition(format!(
+                "the test does not say what the sources bring: {}",
+                quoted(&missing)
+            ))
+            .hint(format!(
+                "feed them: `feed(\"{first}\", 0, [..])`; or, if it is nothing: `empty(\"{first}\")`"
+            ))),
+        }
     }
 }
 
@@ -381,4 +428,74 @@ pub fn permutes<T, A: Aggregate<T>>(aggregate: &A, values: &[T]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::dataflow::window::Tumbling;
+    use crate::dataflow::{Dataflow, dataflow};
+    use crate::source::kafka::Kafka;
+
+    fn joined(flow: Dataflow<'_>) {
+        let names = flow.table("names", Kafka::topic("n").json::<String>().keyed::<u32>());
+        flow.source("numbers", Kafka::topic("o").avro::<u32>())
+            .key_by("number", |n| *n)
+            .window("minutes", Tumbling::of(Duration::from_secs(60)))
+            .aggregate(|a| a.count())
+            .left_join("named", &names, |_, n, name| (n, name.cloned()))
+            .view("named_view");
+    }
+
+    fn refusal(test: &mut Harness) -> String {
+        let error = test.run().err().expect("it is refused");
+        assert_eq!(error.kind(), crate::error::Kind::Definition);
+        error.to_string()
+    }
+
+    #[test]
+    fn a_source_that_the_test_says_nothing_of_is_a_mistake() {
+        let mut test = Harness::of(dataflow("joined", joined));
+        let refused = refusal(&mut test);
+        for said in ["`names`, `numbers`", "feed(\"names\"", "empty(\"names\")"] {
+            assert!(refused.contains(said), "{refused}");
+        }
+        test.feed("numbers", 0, [7u32]);
+        let refused = refusal(&mut test);
+        assert!(
+            refused.contains("`names`") && !refused.contains("`numbers`"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn an_empty_source_brings_nothing() {
+        for workers in 1..=2 {
+            let mut test = Harness::of(dataflow("joined", joined));
+            test.feed("numbers", 0, [7u32]).empty("names").workers(workers);
+            let epoch = test.epoch();
+            let rows = test.run().unwrap().json("named_view", epoch).unwrap();
+            assert_eq!(rows.len(), 1, "{rows:?}");
+            assert!(
+                rows[0].contains("\"number\":7") && rows[0].contains("null"),
+                "{rows:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_given_belongs_to_a_source_of_the_dataflow() {
+        let mut test = Harness::of(dataflow("joined", joined));
+        test.feed("nubmers", 0, [7u32]).empty("names");
+        let refused = refusal(&mut test);
+        assert!(
+            refused.contains("no source `nubmers`") && refused.contains("`numbers`"),
+            "{refused}"
+        );
+        let mut test = Harness::of(dataflow("joined", joined));
+        test.feed("numbers", 0, [7u32]).empty("names").empty("numbers");
+        assert!(refusal(&mut test).contains("said to be empty"));
+    }
 }

@@ -158,6 +158,27 @@ pub fn micros(d: Duration) -> i64 {
     i64::try_from(d.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// A duration as people write it, in the largest unit that leaves no remainder: `7d`, `24h`, `90s`, `1500ms`. A single day
+/// is `24h`.
+///
+/// ```
+/// use std::time::Duration;
+/// assert_eq!(thalweg::time::span(Duration::from_secs(600)), "10m");
+/// ```
+pub fn span(d: Duration) -> String {
+    const HOUR_US: u128 = 3_600_000_000;
+    let us = d.as_micros();
+    let whole = |unit: u128| us.is_multiple_of(unit).then(|| us / unit);
+    match us {
+        0 => "0s".to_owned(),
+        _ if us > 24 * HOUR_US && whole(24 * HOUR_US).is_some() => format!("{}d", us / (24 * HOUR_US)),
+        _ => [(HOUR_US, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms")]
+            .into_iter()
+            .find_map(|(unit, name)| whole(unit).map(|n| format!("{n}{name}")))
+            .unwrap_or_else(|| format!("{us}us")),
+    }
+}
+
 /// RFC 3339 with as many fractional digits as it takes; `-inf` and `+inf` outside the calendar.
 impl fmt::Display for EventTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,6 +230,22 @@ impl<K: Hash> Hash for Windowed<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_have_the_largest_whole_unit() {
+        for (us, text) in [
+            (0, "0s"),
+            (7 * 86_400_000_000, "7d"),
+            (86_400_000_000, "24h"),
+            (90_000_000_000, "25h"),
+            (600_000_000, "10m"),
+            (90_000_000, "90s"),
+            (1_500_000, "1500ms"),
+            (250, "250us"),
+        ] {
+            assert_eq!(span(Duration::from_micros(us)), text);
+        }
+    }
 
     #[test]
     fn event_time_reads_and_writes_rfc3339() {

@@ -304,6 +304,11 @@ impl Views {
         self.moments.read().find(at)
     }
 
+    /// The first epoch that `view` can be read at; `None` before the first is closed.
+    pub fn oldest(&self, view: &dyn Serve) -> Option<Epoch> {
+        self.moments.read().oldest(view.oldest())
+    }
+
     /// Waits until a closed moment is enough. Never gives up: bound it with a time-out.
     pub async fn wait(&self, mut enough: impl FnMut(&Moment) -> bool) -> Arc<Moment> {
         let mut closed = self.closed.subscribe();

@@ -1,8 +1,10 @@
 //! All integration tests, in one binary: `cargo test --test it model::` runs a part of them.
 
+mod commands;
 mod compile;
 mod house;
 mod kafka;
 mod model;
+mod ops;
 mod readme;
 mod support;

@@ -13,6 +13,8 @@ mod collections;
 mod durable;
 mod log;
 mod pace;
+mod panics;
+mod rejects;
 mod smoke;
 mod sources;
 mod tables;

@@ -12,10 +12,12 @@
 )]
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+
+use crate::support::thalweg::{binary, cargo, succeeded};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Where the README's examples find the demo.
@@ -55,53 +57,6 @@ fn blocks(page: &str) -> Vec<Block> {
     }
     assert!(open.is_none(), "a fenced block is not closed");
     blocks
-}
-
-/// `…/target/debug/deps/it-0123` → `…/target`, and whether the tests run in release.
-fn target() -> (PathBuf, bool) {
-    let test = std::env::current_exe().expect("a test knows itself");
-    let profile = test.ancestors().nth(2).expect("target/profile/deps/test");
-    (
-        profile.parent().expect("target/profile").to_owned(),
-        profile.ends_with("release"),
-    )
-}
-
-fn cargo() -> Command {
-    let mut command = Command::new(env!("CARGO"));
-    command.env("CARGO_TARGET_DIR", target().0).stdin(Stdio::null());
-    command
-}
-
-fn succeeded(what: &str, output: &Output) -> String {
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(output.status.success(), "{what} failed\n{out}\n{err}");
-    out.into_owned()
-}
-
-/// The `thalweg` binary: `cargo test` alone doesn't link it, as it belongs to another package.
-fn binary() -> PathBuf {
-    let (target, release) = target();
-    let mut build = cargo();
-    build.current_dir(ROOT).args([
-        "build",
-        "--offline",
-        "--quiet",
-        "-p",
-        "dataflows",
-        "--bin",
-        "thalweg",
-    ]);
-    if release {
-        build.arg("--release");
-    }
-    succeeded("cargo build", &build.output().expect("cargo can be started"));
-    target
-        .join(if release { "release" } else { "debug" })
-        .join("thalweg")
 }
 
 /// A running demo, ended with the test.
@@ -181,9 +136,13 @@ fn check(command: &str, binary: &Path, demo: &Demo) -> Option<String> {
             .replacen("curl", "curl -sS", 1);
         return Some(succeeded(&here, &shell(&here)));
     } else if let Some(arguments) = command.strip_prefix("make") {
-        succeeded(command, &shell(&format!("make -n{arguments}")));
-    } else if let Some(arguments) = command.strip_prefix("cargo run --release -p dataflows --bin thalweg -- ")
-    {
+        let line = succeeded(command, &shell(&format!("make -n{arguments}")));
+        // What the target would run is run here, with the binary that the tests have.
+        let arguments = line
+            .lines()
+            .find_map(|line| line.split_once(" --bin thalweg -- "))
+            .map(|(_, rest)| rest);
+        let arguments = arguments.filter(|_| command.starts_with("make thalweg"))?;
         let server = if arguments.starts_with("query") {
             format!(" --server {}", demo.url)
         } else {
@@ -193,6 +152,11 @@ fn check(command: &str, binary: &Path, demo: &Demo) -> Option<String> {
             command,
             &shell(&format!("{binary} {arguments}{server}")),
         ));
+    } else if let Some(package) = command.strip_prefix("cargo install --locked --path ") {
+        assert!(
+            page(&format!("{package}/Cargo.toml")).contains("name = \"thalweg\""),
+            "{command}: installs another"
+        );
     } else if let Some((_, arguments)) = command
         .split_once("thalweg run ")
         .or(command.split_once("cargo run -- run "))
@@ -231,13 +195,13 @@ fn alike(said: &Value, is: &Value, path: &str) {
 #[test]
 fn commands_do_what_the_page_says() {
     let binary = binary();
-    let demo = Demo::start(&binary);
+    let demo = Demo::start(binary);
     // By then there are rows, and a record that nobody can read: the 997th.
     let wait = format!(
         "curl -sS '{}/v1/views/merchant_spend/rows?limit=1&after=payments:0:300&wait=30s'",
         demo.url
     );
-    let waited = check(&wait, &binary, &demo).expect("curl prints");
+    let waited = check(&wait, binary, &demo).expect("curl prints");
     assert!(waited.contains("\"rows\":[{"), "{waited}");
 
     let page = page("README.md");
@@ -249,7 +213,7 @@ fn commands_do_what_the_page_says() {
         match (block.language.as_str(), printed.take()) {
             ("sh", _) => {
                 for command in commands(&block.text) {
-                    printed = check(&command, &binary, &demo).or(printed);
+                    printed = check(&command, binary, &demo).or(printed);
                 }
             }
             ("json", Some(answer)) => {
@@ -282,7 +246,7 @@ fn commands_do_what_the_page_says() {
         "only {compared} outputs were compared: are blocks still in pairs?"
     );
 
-    let metrics = check(&format!("curl {SERVICE}/metrics"), &binary, &demo).expect("curl prints");
+    let metrics = check(&format!("curl {SERVICE}/metrics"), binary, &demo).expect("curl prints");
     let named = page
         .split('`')
         .filter(|word| word.starts_with("thalweg_"))

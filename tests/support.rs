@@ -16,6 +16,7 @@
 pub mod kafka;
 pub mod registry;
 mod server;
+pub mod thalweg;
 
 use std::future::Future;
 

@@ -32,7 +32,13 @@ pub struct Arguments {
 
 /// Feeds a service for two seconds, lets it come to rest (partitions turn idle after ten), and watches it.
 pub fn idle(arguments: &Arguments) -> Result<()> {
-    let fixture = Fixture::start(&arguments.kafka, "idle", arguments.workers, &arguments.property)?;
+    let fixture = Fixture::start(
+        &arguments.kafka,
+        "idle",
+        arguments.workers,
+        &arguments.property,
+        None,
+    )?;
     let generator = Schedule::new(10_000, 1_000, 2).produce(&arguments.kafka, &fixture.topic)?;
     generator
         .join()

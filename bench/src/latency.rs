@@ -5,7 +5,7 @@
 //!   schedule ─▶ generator ─▶ Kafka ─▶ Thalweg ─▶ closed moment ─▶ follower: every offset newly covered, now − scheduled
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -48,6 +48,9 @@ pub struct Arguments {
     /// Properties of the reader, `name=value`.
     #[arg(long)]
     property: Vec<String>,
+    /// Where the ledger lies. On a file system in memory, what the disk adds is left out.
+    #[arg(long)]
+    dir: Option<PathBuf>,
     /// The broker's process, to tell what it used.
     #[arg(long)]
     broker_pid: Option<u32>,
@@ -134,10 +137,19 @@ pub struct Fixture {
 
 impl Fixture {
     /// Makes the topic and waits until the service reads it.
-    pub fn start(servers: &str, what: &str, workers: usize, properties: &[String]) -> Result<Self> {
+    pub fn start(
+        servers: &str,
+        what: &str,
+        workers: usize,
+        properties: &[String],
+        dir: Option<&Path>,
+    ) -> Result<Self> {
         let topic = format!("bench.{what}.{:x}", clock::nonce());
         kafka::make_topic(servers, &topic)?;
-        let dir = tempfile::tempdir()?;
+        let dir = match dir {
+            Some(dir) => tempfile::tempdir_in(dir)?,
+            None => tempfile::tempdir()?,
+        };
         let property = |text: &String| text.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned()));
         let settings = Settings {
             workers,
@@ -169,17 +181,22 @@ impl Fixture {
 
 /// Measures at each rate.
 pub fn latency(arguments: &Arguments) -> Result<()> {
-    println!("| events/s | p50 ms | p99 ms | p99.9 ms | max ms | CPU of a core: all | of it the broker |");
-    println!("|---|---|---|---|---|---|---|");
+    println!(
+        "| events/s | p50 ms | p99 ms | p99.9 ms | max ms | ledger flushes | of them over {} ms | CPU of a core: all | of it the broker |",
+        STALL_SECONDS * 1e3
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
     for rate in &arguments.rates {
         let line = measure(arguments, *rate)?;
         let ms = |field: &str| line[field].as_f64().unwrap_or(f64::NAN) / 1e3;
         println!(
-            "| {rate} | {:.1} | {:.1} | {:.1} | {:.1} | {:.2} | {:.2} |",
+            "| {rate} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.2} | {:.2} |",
             ms("p50_us"),
             ms("p99_us"),
             ms("p999_us"),
             ms("max_us"),
+            line["flushes"],
+            line["flushes_stalled"],
             line["cores_used"].as_f64().unwrap_or(f64::NAN)
                 + line["cores_used_broker"].as_f64().unwrap_or(0.0),
             line["cores_used_broker"].as_f64().unwrap_or(f64::NAN)
@@ -192,7 +209,13 @@ pub fn latency(arguments: &Arguments) -> Result<()> {
 
 fn measure(arguments: &Arguments, rate: u64) -> Result<Value> {
     let servers = &arguments.kafka;
-    let fixture = Fixture::start(servers, "latency", arguments.workers, &arguments.property)?;
+    let fixture = Fixture::start(
+        servers,
+        "latency",
+        arguments.workers,
+        &arguments.property,
+        arguments.dir.as_deref(),
+    )?;
     let schedule = Schedule::new(
         rate,
         arguments.keys,
@@ -221,6 +244,7 @@ fn measure(arguments: &Arguments, rate: u64) -> Result<Value> {
         .closed()
         .ok_or_else(|| Error::internal("no epoch was closed"))?;
     Answer::of((0..schedule.events).map(|i| schedule.event(i))).check(&views, &moment, Some("spend"))?;
+    let (flushes, stalled) = flushes(&fixture.service.metrics().text());
     fixture.service.stop();
     fixture.service.join()?;
     kafka::delete_topic(servers, &fixture.topic)?;
@@ -231,8 +255,25 @@ fn measure(arguments: &Arguments, rate: u64) -> Result<Value> {
         "p50_us": ages.value_at_quantile(0.5), "p99_us": ages.value_at_quantile(0.99),
         "p999_us": ages.value_at_quantile(0.999), "max_us": ages.max(),
         "cores_used": used.cpu_seconds / seconds, "cores_used_broker": broker.map(|cpu| cpu / seconds),
-        "threads": used.threads,
+        "threads": used.threads, "dir": arguments.dir, "flushes": flushes, "flushes_stalled": stalled,
     }))
+}
+
+/// A flush of the ledger that takes longer than this is the disk's doing, and reaches whoever waits for the epoch.
+const STALL_SECONDS: f64 = 0.025;
+
+/// How often the ledger was flushed, and how often that stalled, from the service's own metrics.
+fn flushes(metrics: &str) -> (u64, u64) {
+    let of = |name: String| {
+        let line = metrics.lines().find(|line| line.contains(&name))?;
+        line.rsplit_once(' ')?.1.parse::<u64>().ok()
+    };
+    let all = of("ledger_append_duration_seconds_count".into()).unwrap_or(0);
+    let quick = of(format!(
+        "ledger_append_duration_seconds_bucket{{le=\"{STALL_SECONDS}\""
+    ))
+    .unwrap_or(0);
+    (all, all - quick)
 }
 
 /// Follows the closed moments until all events are in.

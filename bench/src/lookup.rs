@@ -49,7 +49,7 @@ pub fn lookup(arguments: &Arguments) -> Result<()> {
     println!("| requests at once | lookups/s | p50 ms | p99 ms | max ms |");
     println!("|---|---|---|---|---|");
     for depth in [1, arguments.pipelined] {
-        let fixture = Fixture::start(&arguments.kafka, "lookup", arguments.workers, &[])?;
+        let fixture = Fixture::start(&arguments.kafka, "lookup", arguments.workers, &[], None)?;
         let tokio = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -57,6 +57,7 @@ pub fn lookup(arguments: &Arguments) -> Result<()> {
         let state = http::State {
             views: fixture.service.views().clone(),
             sources: vec!["events".into()],
+            partitions: Arc::new(|_| None),
             bindings: None,
             metrics: fixture.service.metrics().clone(),
             readiness: Arc::new(Readiness::default()),

@@ -14,6 +14,7 @@ use crate::health::Readiness;
 use crate::http::{self, HttpSettings};
 use crate::runtime::{self, Service, Settings, Store};
 use crate::source::Environment;
+use crate::trail;
 
 /// How long a stop may take before the process ends regardless. What was bound is in the ledger, so nothing is lost.
 const STOP_MAX: Duration = Duration::from_secs(20);
@@ -107,6 +108,7 @@ impl Running<'_> {
                 .iter()
                 .map(|source| source.rules.name.clone())
                 .collect(),
+            partitions: Arc::new(service.partitions()),
             bindings: None,
             metrics: service.metrics().clone(),
             readiness: readiness.clone(),
@@ -207,12 +209,19 @@ fn end(service: Service) -> Result<()> {
     service.join().map(|_| ())
 }
 
-/// A panic in any thread ends the process: going on with a part of the workers would only hang. The hook is set here, as
-/// a cargo profile is not inherited by the crates that use this one.
+/// A panic in any thread ends the process: going on with a part of the workers would only hang. A worker's own is caught
+/// and halts the service in good order; any other ends the process here and now. The hook is set here, as a cargo profile
+/// is not inherited by the crates that use this one.
 fn abort_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         before(panic);
+        if trail::is_caught() {
+            return;
+        }
+        if let Some(at) = trail::told() {
+            eprintln!("in {at}");
+        }
         eprintln!(
             "error: a thread panicked; the process ends. What was bound is in the ledger and will be replayed."
         );

@@ -1,4 +1,4 @@
-//! Avro payloads in the wire format of Confluent's serializers.
+//! Avro payloads: in the wire format of Confluent's serializers, and [`plain`].
 //!
 //! ```text
 //!   bytes ─▶ schema id ─▶ Registry ─▶ writer's schema ─┐  decided once an id:
@@ -12,6 +12,8 @@
 //! are passed over, fields that the schema lacks need a serde default.
 
 mod default;
+pub mod fit;
+pub mod plain;
 mod plan;
 mod rewrite;
 mod survey;
@@ -74,7 +76,7 @@ impl<T> Avro<T> {
     pub fn new(registry: Registry, reader: Option<&str>, waker: Waker) -> Result<Self> {
         let reader = match reader {
             None => None,
-            Some(text) => Some(Target::reader(text)?),
+            Some(text) => Some(Target::of(text)?),
         };
         Ok(Self {
             registry,
@@ -206,9 +208,9 @@ fn deserialize<T: DeserializeOwned>(
 }
 
 impl Target {
-    fn reader(text: &str) -> Result<Self> {
+    fn of(text: &str) -> Result<Self> {
         let wrong = |error: &dyn std::fmt::Display| {
-            Error::definition("cannot use the reader's Avro schema").detail(error)
+            Error::definition("cannot use a text as an Avro schema").detail(error)
         };
         let resolved = Schema::parse_str(text).map_err(|error| wrong(&error))?;
         let fast: serde_avro_fast::Schema = text.parse().map_err(|error| wrong(&error))?;
@@ -218,6 +220,11 @@ impl Target {
             fast: Rc::new(fast),
         })
     }
+}
+
+/// Whether `text` can be a reader's schema.
+pub fn check_reader(text: &str) -> Result<()> {
+    Target::of(text).map(drop)
 }
 
 /// Parses a writer's schema. Its defaults mean nothing to a reader, and wrong ones are common: they are passed over.

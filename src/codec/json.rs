@@ -1,9 +1,13 @@
 //! JSON payloads.
+//!
+//! Lenient or strict is a choice between two decoders and none within one: leniency costs nothing. Strictness watches what
+//! serde passes over, at any depth.
 
 use std::marker::PhantomData;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_ignored::Path;
 use serde_json::error::Category;
 
 use super::{Cause, Decode, Decoded};
@@ -33,6 +37,74 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Json<T> {
             Err(error) => Decoded::Dead(cause(error.classify()), None),
         }
     }
+}
+
+/// Decodes JSON whose every field `T` must have, nested ones too. One that it lacks is a [`Cause::JsonUnknownField`] with
+/// the field's path, the first in the order of the bytes: `legs[0].venue`.
+///
+/// What serde reads into a buffer first can't be watched: the fields of a struct with `#[serde(flatten)]`, and of enums
+/// that are untagged or have their tag inside.
+pub struct Strict<T>(PhantomData<fn() -> T>);
+
+impl<T> Strict<T> {
+    /// A decoder of `T`.
+    pub fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T> Default for Strict<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: DeserializeOwned + 'static> Decode<T> for Strict<T> {
+    fn decode(&mut self, bytes: &[u8]) -> Decoded<T> {
+        let mut unknown = None;
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let read = serde_ignored::deserialize(&mut json, |path| {
+            unknown.get_or_insert_with(|| place(&path));
+        });
+        match (read.and_then(|value| json.end().map(|()| value)), unknown) {
+            (Ok(value), None) => Decoded::Value(value),
+            (Ok(_), Some(place)) => Decoded::DeadAt(Cause::JsonUnknownField, place),
+            (Err(error), _) => Decoded::Dead(cause(error.classify()), None),
+        }
+    }
+}
+
+/// Longer paths are cut: a name may be as long as the payload.
+const PLACE_BYTES_MAX: usize = 256;
+
+/// The path of a field as a person writes it.
+fn place(path: &Path<'_>) -> Box<str> {
+    fn write(path: &Path<'_>, out: &mut String) {
+        use std::fmt::Write;
+        match path {
+            Path::Root => {}
+            Path::Seq { parent, index } => {
+                write(parent, out);
+                // A string takes everything.
+                let _infallible = write!(out, "[{index}]");
+            }
+            Path::Map { parent, key } => {
+                write(parent, out);
+                out.push_str(if out.is_empty() { "" } else { "." });
+                out.push_str(key);
+            }
+            Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+                write(parent, out)
+            }
+        }
+    }
+    let mut text = String::new();
+    write(path, &mut text);
+    if text.len() > PLACE_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(PLACE_BYTES_MAX));
+        text.push('…');
+    }
+    text.into()
 }
 
 /// `Io` can't happen with a slice.
@@ -87,7 +159,71 @@ mod tests {
         );
     }
 
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Order {
+        id: u64,
+        #[serde(rename = "to")]
+        address: Option<Address>,
+        #[serde(default)]
+        legs: Vec<Leg>,
+        #[serde(default)]
+        prices: std::collections::BTreeMap<String, Leg>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Address {
+        zip: String,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    enum Leg {
+        Bought { cents: i64 },
+        Sold(Address),
+    }
+
+    fn strict(bytes: &[u8]) -> Result<Order, String> {
+        match Strict::new().decode(bytes) {
+            Decoded::Value(value) => Ok(value),
+            Decoded::Dead(cause, None) => Err(cause.code().to_owned()),
+            Decoded::DeadAt(Cause::JsonUnknownField, place) => Err(place.into()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn strictness_names_the_first_field_that_is_not_known() {
+        let good = br#"{"id":1,"to":{"zip":"8000"},"legs":[{"Bought":{"cents":3}}],"prices":{"a b":{"Sold":{"zip":""}}}}"#;
+        assert!(strict(good).is_ok());
+        let named = |json: &str| strict(json.as_bytes()).unwrap_err();
+        assert_eq!(named(r#"{"id":1,"note":null,"more":2}"#), "note");
+        assert_eq!(
+            named(r#"{"id":1,"to":{"zip":"","street":{"a":[1]}}}"#),
+            "to.street"
+        );
+        assert_eq!(
+            named(r#"{"legs":[{"Bought":{"cents":1}},{"Bought":{"cents":1,"fee":2}}],"id":1}"#),
+            "legs[1].fee"
+        );
+        assert_eq!(
+            named(r#"{"id":1,"prices":{"x":{"Sold":{"zip":"","q":1}}}}"#),
+            "prices.x.q"
+        );
+        // What is worse is said first.
+        assert_eq!(named(r#"{"id":1,"note":1"#), "json_syntax");
+        assert_eq!(named(r#"{"id":1,"note":1} x"#), "json_syntax");
+        assert_eq!(named(r#"{"id":-1,"note":1}"#), "json_type");
+        let long = format!(r#"{{"id":1,"{}":1}}"#, "é".repeat(100_000));
+        assert!(named(&long).len() < 300);
+    }
+
     proptest! {
+        #[test]
+        fn strictness_never_panics_and_takes_what_leniency_takes(bytes: Vec<u8>, extra in "[a-z]{1,8}") {
+            let _any = strict(&bytes);
+            let json = format!(r#"{{"id":1,"x{extra}":[{{"a":{{}}}}]}}"#);
+            prop_assert_eq!(strict(json.as_bytes()).unwrap_err(), format!("x{extra}"));
+        }
+
         #[test]
         fn gives_back_what_was_written(id: u64, note: Option<String>) {
             let mut bytes = Vec::new();

@@ -11,7 +11,7 @@
 //!
 //! A verdict decides what records become, so it goes into the ledger: [`Registry::seen`] reports it, and a replay
 //! brings it back with [`Registry::bind`]. A plain 404 is no verdict: a proxy in front of a registry that is down says
-//! 404 too.
+//! 404 too. Ids that no registry can have are not asked for.
 
 mod exchange;
 
@@ -29,11 +29,14 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::exchange::{SchemaBody, exchange};
 use crate::bridge::Waker;
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count};
 use crate::time::EventTime;
 
 /// The registry's code for "no schema has this id".
 const SCHEMA_NOT_FOUND: u32 = 40403;
+/// Its codes for "no such subject" and "no such version of it".
+const SUBJECT_NOT_FOUND: u32 = 40401;
+const VERSION_NOT_FOUND: u32 = 40402;
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
 /// A fixed hash of a schema's text: what the ledger knows a schema by.
@@ -102,18 +105,23 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.away, self.pending) {
             (None, 0) => f.write_str("ready"),
-            (None, n) => write!(f, "waiting for {n} schemas"),
+            (None, n) => write!(f, "waiting for {}", count(n as u64, "schema")),
             (Some(away), n) => {
                 let secs = clock::now().0.saturating_sub(away.since.0).max(0) / 1_000_000;
                 write!(
                     f,
-                    "away for {secs} s ({} tries), {n} schemas wait: {}",
-                    away.tries, away.error
+                    "away for {secs} s ({}), {} to come: {}",
+                    count(away.tries, "attempt"),
+                    count(n as u64, "schema"),
+                    away.error
                 )
             }
         }
     }
 }
+
+/// Registries count ids in Java's `int`, and say 404 without a code, as for a path that they don't have, to more than that.
+const ID_MAX: u32 = i32::MAX.unsigned_abs();
 
 /// How long to wait for the registry.
 #[derive(Clone, Copy, Debug)]
@@ -228,6 +236,10 @@ impl Registry {
             None => {
                 state.ids.insert(id, Entry::Pending(vec![waker.clone()]));
                 drop(state);
+                if id > ID_MAX {
+                    self.shared.settle(id, Answer::NoSuchSchema, false);
+                    return self.peek(id);
+                }
                 self.shared.handle.spawn(pursue(Arc::downgrade(&self.shared), id));
                 Lookup::Pending
             }
@@ -328,21 +340,61 @@ impl Registry {
 
     /// The newest schema of `subject`. To be awaited on a tokio runtime.
     pub async fn latest(&self, subject: &str) -> Result<Arc<WriterSchema>> {
+        let missing = || {
+            subject_error(
+                "cannot get a schema",
+                subject,
+                "there is no such subject".to_owned(),
+            )
+        };
+        Ok(self.version(subject, None).await?.ok_or_else(missing)?.1)
+    }
+
+    /// A version of `subject`, the newest where none is named, with its number; `None` where the registry has no such
+    /// subject or version. To be awaited on a tokio runtime.
+    pub async fn version(
+        &self,
+        subject: &str,
+        version: Option<u32>,
+    ) -> Result<Option<(u32, Arc<WriterSchema>)>> {
         #[derive(Deserialize)]
         struct Version {
             id: u32,
+            version: u32,
             #[serde(flatten)]
             body: SchemaBody,
         }
-        let request = self
-            .shared
-            .request(Method::GET, &["subjects", subject, "versions", "latest"]);
-        let version = exchange(request)
+        let named = version.map_or_else(|| "latest".to_owned(), |version| version.to_string());
+        let path = ["subjects", subject, "versions", &named];
+        let failed = |error| subject_error("cannot get a schema", subject, error);
+        let answer = exchange(self.shared.request(Method::GET, &path))
             .await
-            .and_then(|answer| answer.expect::<Version>());
-        let Version { id, body } =
-            version.map_err(|error| subject_error("cannot get a schema", subject, error))?;
-        Ok(Arc::new(body.into_schema(id)))
+            .map_err(failed)?;
+        if answer.status == StatusCode::NOT_FOUND
+            && matches!(answer.error_code(), Some(SUBJECT_NOT_FOUND | VERSION_NOT_FOUND))
+        {
+            return Ok(None);
+        }
+        let Version { id, version, body } = answer.expect::<Version>().map_err(failed)?;
+        Ok(Some((version, Arc::new(body.into_schema(id)))))
+    }
+
+    /// Runs a request to its end for a thread that may wait; fails when that takes longer than `patience`. Not for a
+    /// thread of the asynchronous runtime.
+    pub fn wait<R: Send + 'static>(
+        &self,
+        patience: Duration,
+        request: impl Future<Output = Result<R>> + Send + 'static,
+    ) -> Result<R> {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        self.shared.handle.spawn(async move {
+            // Whoever asked may have gone.
+            let _gone = tell.send(request.await);
+        });
+        told.recv_timeout(patience).unwrap_or_else(|_| {
+            Err(Error::outside("the schema registry does not answer")
+                .detail(format!("waited {patience:?} for it")))
+        })
     }
 }
 

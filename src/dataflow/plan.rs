@@ -17,6 +17,8 @@ pub enum Kind {
     Source,
     /// Reads a table.
     Table,
+    /// User code that may turn events down.
+    TryMap,
     /// Windowed aggregate.
     Window,
     /// Aggregate of groups.
@@ -36,6 +38,7 @@ impl Kind {
         match self {
             Kind::Source => "source",
             Kind::Table => "table",
+            Kind::TryMap => "try_map",
             Kind::Window => "window",
             Kind::Group => "group",
             Kind::Join => "join",
@@ -165,7 +168,7 @@ impl Plan {
     }
 }
 
-/// A line a step: `window spend ← payments   tumbling 60s, kept 24h`.
+/// A line a step: `window spend ← payments   tumbling 1m, kept 24h`.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let widest = self.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);

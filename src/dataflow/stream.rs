@@ -16,10 +16,12 @@ use crate::dataflow::names::Names;
 use crate::dataflow::plan::Kind;
 use crate::dataflow::table::Table;
 use crate::operator::aggregate::{Aggregate, Of};
+use crate::operator::try_map::try_map;
 use crate::operator::window::{self, Assign};
 use crate::position::SourceId;
 use crate::record::{Event, Record, Timed};
-use crate::time::{Epoch, Windowed};
+use crate::time::{Epoch, Windowed, span};
+use crate::trail;
 use crate::view::Windows as Layout;
 
 /// A stream of events in timely's own terms.
@@ -53,7 +55,47 @@ impl<'s, T: 'static> Stream<'s, T> {
     where
         T: Event,
     {
-        self.flat_map(move |value| Some(f(value)))
+        self.each("map", move |value| Some(f(value)))
+    }
+
+    /// Each event through `f`, which may turn it down: an `Err` sends the event to the dead letters of the source that it
+    /// was read from, with cause `rejected`, this step's name, the error's text (of which 1,024 bytes are kept), and the
+    /// record's topic, partition and offset. The record's bytes are gone by then: the letter's payload is the event as JSON,
+    /// as this step got it, and its timestamp the event time.
+    ///
+    /// `f` has to come to the same result, and to the same text, whenever it is given the same event.
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Sale { country: String, cents: i64 }
+    /// # fn build(flow: Dataflow) {
+    /// let lines = flow.source("lines", Kafka::topic("sales.lines.v1").text::<String>());
+    /// let sales = lines.try_map("parsed", |line| {
+    ///     let (country, cents) = line.split_once(';').ok_or("no semicolon".to_owned())?;
+    ///     let cents = cents.parse().map_err(|error| format!("cents `{cents}`: {error}"))?;
+    ///     Ok::<_, String>(Sale { country: country.to_owned(), cents })
+    /// });
+    /// # let _ = sales;
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn try_map<U: Event, E: fmt::Display>(
+        &self,
+        name: &str,
+        f: impl Fn(&T) -> Result<U, E> + 'static,
+    ) -> Stream<'s, U>
+    where
+        T: Event,
+    {
+        let context = self.flow.context();
+        let step = context.step(name, Kind::TryMap, std::slice::from_ref(&self.step));
+        let (mapped, dead) = try_map(self.inner.clone(), name, f, context.rejected_counters());
+        self.flow.late(dead);
+        Stream {
+            step,
+            ..self.with(mapped)
+        }
     }
 
     /// Each event to any number of events, all at its time.
@@ -61,12 +103,30 @@ impl<'s, T: 'static> Stream<'s, T> {
     where
         T: Event,
     {
+        self.each("flat_map", f)
+    }
+
+    /// Names a step without a name for a panic in it.
+    fn label(&self, what: &str) -> Rc<str> {
+        format!("the {what} after `{}`", self.step).into()
+    }
+
+    fn each<U: Event, I: IntoIterator<Item = U>>(
+        &self,
+        what: &'static str,
+        f: impl Fn(T) -> I + 'static,
+    ) -> Stream<'s, U>
+    where
+        T: Event,
+    {
+        let label = self.label(what);
         type Builder<U> = CapacityContainerBuilder<Vec<Timed<U>>>;
         let inner = self
             .inner
             .clone()
-            .unary::<Builder<U>, _, _, _>(Pipeline, "flat_map", move |_, _| {
+            .unary::<Builder<U>, _, _, _>(Pipeline, what, move |_, _| {
                 move |input, output| {
+                    let _work = trail::begin(&label);
                     input.for_each(|capability, data| {
                         let mut session = output.session(&capability);
                         session.give_iterator(data.drain(..).flat_map(
@@ -76,6 +136,7 @@ impl<'s, T: 'static> Stream<'s, T> {
                                  horizon,
                                  at,
                              }| {
+                                trail::on(at);
                                 f(value).into_iter().map(move |value| Timed {
                                     value,
                                     time,
@@ -96,13 +157,18 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         type Builder<T> = CapacityContainerBuilder<Vec<Timed<T>>>;
+        let label = self.label("filter");
         let inner = self
             .inner
             .clone()
             .unary::<Builder<T>, _, _, _>(Pipeline, "filter", move |_, _| {
                 move |input, output| {
+                    let _work = trail::begin(&label);
                     input.for_each(|capability, data| {
-                        data.retain(|event| f(&event.value));
+                        data.retain(|event| {
+                            trail::on(event.at);
+                            f(&event.value)
+                        });
                         if !data.is_empty() {
                             output.session(&capability).give_container(data);
                         }
@@ -251,9 +317,10 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         } = self;
         let (flow, layout) = (stream.flow, assigner.layout());
         flow.context().plan.borrow_mut().about(format!(
-            "by {}, {}, kept {keep:?}",
+            "by {}, {}, kept {}",
             names.join(", "),
-            Shape(layout)
+            Shape(layout),
+            span(keep)
         ));
         let spec = window::Spec {
             name: step.to_string(),
@@ -279,8 +346,8 @@ struct Shape(Layout);
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Layout::Aligned { size, every, .. } if size == every => write!(f, "tumbling {size:?}"),
-            Layout::Aligned { size, every, .. } => write!(f, "hopping {size:?} every {every:?}"),
+            Layout::Aligned { size, every, .. } if size == every => write!(f, "tumbling {}", span(size)),
+            Layout::Aligned { size, every, .. } => write!(f, "hopping {} every {}", span(size), span(every)),
             Layout::PerKey => f.write_str("a window of its own for each key"),
         }
     }

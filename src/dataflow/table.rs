@@ -24,6 +24,7 @@ use crate::operator::net::net;
 use crate::position::SourceId;
 use crate::record::{Change, Record};
 use crate::time::{Epoch, Windowed};
+use crate::trail;
 use crate::view::{ViewSpec, Windows as Layout};
 
 type Changes<'s, K, V> = StreamVec<'s, Epoch, Change<K, V>>;
@@ -174,10 +175,12 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     /// Each row's value through `f`; rows for which it gives nothing are left out.
     pub fn filter_map<R: Record>(&self, f: impl Fn(&K, V) -> Option<R> + 'static) -> Table<'s, K, R> {
         type Builder<K, R> = CapacityContainerBuilder<Vec<Change<K, R>>>;
+        let label: Rc<str> = format!("the map after `{}`", self.meta.step).into();
         let inner = self
             .changes()
             .unary::<Builder<K, R>, _, _, _>(Pipeline, "map", move |_, _| {
                 move |input, output| {
+                    let _work = trail::begin(&label);
                     input.for_each(|capability, data| {
                         let mut session = output.session(&capability);
                         for Change { key, old, new } in data.drain(..) {
@@ -225,12 +228,14 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         f: impl Fn(&K, V, &V2) -> R + 'static,
     ) -> Table<'s, K, R> {
         let meta = self.joined(name, other);
+        let label: Rc<str> = format!("join `{name}`").into();
+        let label_ = label.clone();
         let left = self
             .collection()
-            .map(move |(k, v)| (on(&k, &v), (k, v)))
+            .map(move |(k, v)| (trail::within(&label_, || on(&k, &v)), (k, v)))
             .arrange_by_key_named(name);
         let rows = left.join_core(other.arranged(), move |_, (k, v), v2| {
-            Some((k.clone(), f(k, v.clone(), v2)))
+            Some((k.clone(), trail::within(&label, || f(k, v.clone(), v2))))
         });
         Table::from_rows(self.flow, rows, meta)
     }

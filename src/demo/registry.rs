@@ -16,8 +16,14 @@ use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
 
-/// Schemas by id, counted from 1.
-type Schemas = Arc<Mutex<BTreeMap<u32, String>>>;
+/// Schemas by id, counted from 1, and the newest one of each subject.
+#[derive(Default)]
+struct Kept {
+    texts: BTreeMap<u32, String>,
+    newest: BTreeMap<String, u32>,
+}
+
+type Schemas = Arc<Mutex<Kept>>;
 
 #[derive(Deserialize)]
 struct Register {
@@ -33,6 +39,7 @@ pub fn start(runtime: &Handle) -> Result<String> {
     let routes = Router::new()
         .route("/schemas/ids/{id}", get(by_id))
         .route("/subjects/{subject}/versions", post(register))
+        .route("/subjects/{subject}/versions/latest", get(latest))
         .with_state(Schemas::default());
     let _inside = runtime.enter();
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -41,7 +48,7 @@ pub fn start(runtime: &Handle) -> Result<String> {
 }
 
 async fn by_id(State(schemas): State<Schemas>, Path(id): Path<u32>) -> Response {
-    match schemas.lock().get(&id) {
+    match schemas.lock().texts.get(&id) {
         Some(schema) => Json(json!({ "schema": schema })).into_response(),
         None => {
             let body = json!({ "error_code": 40403, "message": "Schema not found" });
@@ -50,17 +57,36 @@ async fn by_id(State(schemas): State<Schemas>, Path(id): Path<u32>) -> Response 
     }
 }
 
-async fn register(State(schemas): State<Schemas>, Path(_subject): Path<String>, body: String) -> Response {
+async fn register(State(schemas): State<Schemas>, Path(subject): Path<String>, body: String) -> Response {
     let Ok(Register { schema }) = serde_json::from_str(&body) else {
         let body = json!({ "error_code": 42201, "message": "a body {\"schema\": …} is expected" });
         return (StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response();
     };
     let mut schemas = schemas.lock();
     let known = schemas
+        .texts
         .iter()
         .find(|(_, text)| **text == schema)
         .map(|(id, _)| *id);
-    let id = known.unwrap_or_else(|| schemas.len() as u32 + 1);
-    schemas.insert(id, schema);
+    let id = known.unwrap_or_else(|| schemas.texts.len() as u32 + 1);
+    schemas.texts.insert(id, schema);
+    schemas.newest.insert(subject, id);
     Json(json!({ "id": id })).into_response()
+}
+
+async fn latest(State(schemas): State<Schemas>, Path(subject): Path<String>) -> Response {
+    let schemas = schemas.lock();
+    let found = schemas
+        .newest
+        .get(&subject)
+        .and_then(|id| Some((id, schemas.texts.get(id)?)));
+    match found {
+        Some((id, schema)) => {
+            Json(json!({ "subject": subject, "version": 1, "id": id, "schema": schema })).into_response()
+        }
+        None => {
+            let body = json!({ "error_code": 40401, "message": "Subject not found" });
+            (StatusCode::NOT_FOUND, Json(body)).into_response()
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -13,7 +12,7 @@ use crate::http::route::PathPart;
 use crate::http::server::Shared;
 use crate::http::{answer, json, read};
 use crate::position::{EpochBinding, PartitionRange, SourceId};
-use crate::time::{Epoch, EventTime};
+use crate::time::{Epoch, EventTime, span};
 use crate::view::schema::{Field, Numbers};
 use crate::view::serve::{ReadError, Serve};
 use crate::view::{AsOf, Moment};
@@ -27,7 +26,7 @@ pub(crate) async fn views(State(shared): State<Arc<Shared>>) -> Result<Response,
     out.extend_from_slice(b",\"views\":[");
     json::list(&mut out, shared.state.views.all(), |out, view| {
         out.push(b'{');
-        describe(out, &*view, &at);
+        describe(&shared, out, &*view, &at);
         out.push(b'}');
     });
     out.extend_from_slice(b"]}");
@@ -45,12 +44,12 @@ pub(crate) async fn view(
     out.push(b'{');
     json::moment(&mut out, at.epoch);
     out.push(b',');
-    describe(&mut out, &*view, &at);
+    describe(&shared, &mut out, &*view, &at);
     out.push(b'}');
     Ok(answer::json(out))
 }
 
-fn describe(out: &mut Vec<u8>, view: &dyn Serve, at: &Moment) {
+fn describe(shared: &Shared, out: &mut Vec<u8>, view: &dyn Serve, at: &Moment) {
     let (spec, schema) = (view.spec(), view.schema());
     out.extend_from_slice(b"\"name\":");
     json::string(out, &spec.name);
@@ -76,7 +75,7 @@ fn describe(out: &mut Vec<u8>, view: &dyn Serve, at: &Moment) {
     out.extend_from_slice(b",\"changed\":");
     json::number(out, view.changed(at));
     out.extend_from_slice(b",\"as_of\":{\"oldest\":");
-    json::number(out, view.oldest());
+    json::number(out, shared.state.views.oldest(view).unwrap_or(at.epoch));
     out.extend_from_slice(b",\"newest\":");
     json::number(out, at.epoch);
     out.push(b'}');
@@ -96,18 +95,6 @@ fn field(out: &mut Vec<u8>, field: &Field) {
         json::string(out, strings);
     }
     out.push(b'}');
-}
-
-/// A duration in the largest unit that leaves no remainder: `24h`, `90s`, `1500ms`.
-pub(crate) fn span(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    match ms {
-        0 => "0s".to_owned(),
-        _ if ms.is_multiple_of(3_600_000) => format!("{}h", ms / 3_600_000),
-        _ if ms.is_multiple_of(60_000) => format!("{}m", ms / 60_000),
-        _ if ms.is_multiple_of(1_000) => format!("{}s", ms / 1_000),
-        _ => format!("{ms}ms"),
-    }
 }
 
 /// `GET /v1/epochs/{epoch}`
@@ -249,22 +236,4 @@ fn range(out: &mut Vec<u8>, range: &PartitionRange) {
     out.extend_from_slice(b",\"idle\":");
     out.extend_from_slice(if range.idle { b"true" } else { b"false" });
     out.push(b'}');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_have_the_largest_whole_unit() {
-        for (ms, text) in [
-            (0, "0s"),
-            (86_400_000, "24h"),
-            (600_000, "10m"),
-            (90_000, "90s"),
-            (1_500, "1500ms"),
-        ] {
-            assert_eq!(span(Duration::from_millis(ms)), text);
-        }
-    }
 }

@@ -10,12 +10,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::count;
 use crate::http::json;
 use crate::http::params::{After, Params, refused};
 use crate::http::problem::{Kind, Problem, nearest};
 use crate::http::server::Shared;
 use crate::position::{Offset, PartitionId, SourceId};
-use crate::time::Epoch;
+use crate::time::{Epoch, span};
 use crate::view::serve::{ReadError, Serve, cursor_epoch};
 use crate::view::{AsOf, Moment};
 
@@ -68,12 +69,8 @@ pub(crate) async fn find(
             .hint("`after` asks for the newest epoch, `as_of` for a past one"));
     }
     if wanted.wait.is_some_and(|wait| wait > shared.settings.wait_max) {
-        let most = format!("at most {}ms", shared.settings.wait_max.as_millis());
-        return Err(refused(
-            "wait",
-            &most,
-            &format!("{}ms", wanted.wait.unwrap_or_default().as_millis()),
-        ));
+        let most = format!("at most {}", span(shared.settings.wait_max));
+        return Err(refused("wait", &most, &span(wanted.wait.unwrap_or_default())));
     }
     let acknowledged = resolve(shared, wanted.after)?;
     // An epoch named by number may lie ahead (another process answered the last request); a time is never ahead.
@@ -100,32 +97,53 @@ pub(crate) async fn find(
 
 /// Names of sources to ids.
 fn resolve(shared: &Shared, after: &[After]) -> Result<Vec<(PartitionId, Offset)>, Problem> {
-    let sources = &shared.state.sources;
-    let one = |asked: &After| match sources.contains(&asked.source) {
-        true => {
-            let source = SourceId::of(&asked.source);
-            Ok((
-                PartitionId {
-                    source,
-                    partition: asked.partition,
-                },
-                asked.offset,
-            ))
-        }
-        false => {
-            let problem = Problem::new(
-                Kind::SourceUnknown,
-                format!("no source is named `{}`", asked.source),
-            );
-            Err(match nearest(&asked.source, sources.iter().map(String::as_str)) {
-                Some(name) => problem
-                    .text("nearest", name)
-                    .hint(format!("did you mean `{name}`?")),
-                None => problem.hint(format!("there are {}", sources.join(", "))),
-            })
-        }
+    let one = |asked: &After| {
+        let partition = known(shared, asked)?;
+        Ok((partition, asked.offset))
     };
     after.iter().map(one).collect()
+}
+
+/// The partition that was asked for, if there is one.
+fn known(shared: &Shared, asked: &After) -> Result<PartitionId, Problem> {
+    let (
+        sources,
+        After {
+            source, partition, ..
+        },
+    ) = (&shared.state.sources, asked);
+    if !sources.contains(source) {
+        let problem = Problem::new(Kind::SourceUnknown, format!("no source is named `{source}`"));
+        return Err(match nearest(source, sources.iter().map(String::as_str)) {
+            Some(name) => problem
+                .text("nearest", name)
+                .hint(format!("did you mean `{name}`?")),
+            None => problem.hint(format!("there are {}", sources.join(", "))),
+        });
+    }
+    match (shared.state.partitions)(source) {
+        Some(there) if !there.contains(partition) => {
+            let last = there.len().saturating_sub(1);
+            let listed = match there.iter().copied().eq((0..).take(there.len())) {
+                true if last > 1 => format!("0 to {last}"),
+                _ => there.iter().map(u32::to_string).collect::<Vec<_>>().join(", "),
+            };
+            let detail = format!("`{source}` has no partition {partition}");
+            Err(Problem::new(Kind::PartitionUnknown, detail)
+                .member("partitions", |out| {
+                    out.push(b'[');
+                    json::list(out, &there, json::number);
+                    out.push(b']');
+                })
+                .hint(format!(
+                    "there are {listed}; one that was just added is known within seconds"
+                )))
+        }
+        _ => Ok(PartitionId {
+            source: SourceId::of(source),
+            partition: *partition,
+        }),
+    }
 }
 
 fn not_yet(
@@ -149,10 +167,10 @@ fn not_yet(
             )
         }
         Some(newest) => format!(
-            "{} of {} offsets are not in the views at epoch {}",
+            "not in the views at epoch {}: {} of {}",
+            newest.epoch,
             missing.len(),
-            acknowledged.len(),
-            newest.epoch
+            count(acknowledged.len() as u64, "offset")
         ),
     };
     let mut problem = Problem::new(Kind::NotYet, detail).retry_after(1);
@@ -196,7 +214,7 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
         ReadError::Gone { oldest } => {
             let detail = match view {
                 Some(view) => {
-                    let (name, history) = (&view.spec().name, super::describe::span(view.spec().history));
+                    let (name, history) = (&view.spec().name, span(view.spec().history));
                     format!("`{name}` keeps its versions for {history}; the oldest epoch is {oldest}")
                 }
                 None => format!("the oldest epoch that any view keeps is {oldest}"),
@@ -217,7 +235,16 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
                 None => problem.hint(format!("there are {}", known.join(", "))),
             }
         }
-        ReadError::KeyMissing { field } => Problem::new(Kind::KeyMissing, detail).text("field", &field),
+        ReadError::KeyMissing { field } => {
+            let problem = Problem::new(Kind::KeyMissing, detail).text("field", &field);
+            let windowed = view.is_some_and(|view| view.spec().windows.is_some());
+            match windowed && ["window_start", "window_end"].contains(&field.as_str()) {
+                true => problem.hint(
+                    "say which window: `window=open`, `window=last_closed`, or `window=` and the time at which it starts",
+                ),
+                false => problem,
+            }
+        }
         ReadError::KeyTwice { field } => Problem::new(Kind::KeyTwice, detail).text("field", &field),
         ReadError::KeyType { field, expected, got } => Problem::new(Kind::KeyType, detail)
             .text("field", &field)

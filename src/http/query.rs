@@ -23,6 +23,7 @@ use crate::http::read;
 use crate::http::server::Shared;
 use crate::http::{self, json};
 use crate::position::Offset;
+use crate::time::span;
 use crate::view::Moment;
 use crate::view::schema::Numbers;
 use crate::view::serve::{Filter, Given, Op, RowQuery, RowsQuery, Serve};
@@ -147,10 +148,10 @@ async fn collect(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_gone)) => Err(Problem::new(Kind::Body, "the body ended before its end")),
         Err(_elapsed) => {
-            let most = shared.settings.body_time_max.as_millis();
+            let most = span(shared.settings.body_time_max);
             Err(Problem::new(
                 Kind::Slow,
-                format!("the body did not come within {most} ms"),
+                format!("the body did not come within {most}"),
             ))
         }
     }

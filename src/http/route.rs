@@ -100,7 +100,9 @@ fn admit(shared: &Shared, uri: &Uri, pattern: &str, others: i64) -> Result<(), P
 
 async fn not_allowed(method: Method, allowed: &'static str) -> Problem {
     let detail = format!("{method} is not answered here, only {allowed}");
-    Problem::new(Kind::Method, detail).allow(allowed)
+    Problem::new(Kind::Method, detail)
+        .allow(allowed)
+        .hint(format!("send {}", allowed.replace(", ", " or ")))
 }
 
 async fn unknown(State(shared): State<Arc<Shared>>, uri: Uri) -> Problem {

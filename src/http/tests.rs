@@ -127,6 +127,7 @@ impl Fixture {
         };
         let state = Arc::new(State {
             sources: vec!["merchants".into(), "payments".into()],
+            partitions: Arc::new(|source| (source == "payments").then(|| vec![3, 4, 9])),
             bindings,
             metrics: Metrics::new(),
             readiness: Arc::new(Readiness::starting()),

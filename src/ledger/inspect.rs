@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::{Result, count};
 use crate::ledger::disk::{Disk, HostDisk};
 use crate::ledger::fold;
 use crate::ledger::frame::{Chain, FORMAT_VERSION};
@@ -59,21 +59,30 @@ impl fmt::Display for Report {
         };
         writeln!(f, "app         {}", self.app)?;
         writeln!(f, "dataflow    {}", self.dataflow)?;
-        writeln!(f, "size        {} bytes, format {FORMAT_VERSION}", self.bytes)?;
         writeln!(
             f,
-            "generation  {}, {} claims, {} void",
-            self.generation, self.claims, self.claims_void
+            "size        {}, format {FORMAT_VERSION}",
+            count(self.bytes, "byte")
         )?;
         writeln!(
             f,
-            "epochs      {}, {} records, {} late",
-            self.bindings, self.records, self.bindings_late
+            "generation  {}, {}, {} void",
+            self.generation,
+            count(self.claims, "claim"),
+            self.claims_void
+        )?;
+        writeln!(
+            f,
+            "epochs      {}, {}, {} late",
+            self.bindings,
+            count(self.records, "record"),
+            self.bindings_late
         )?;
         writeln!(f, "first       {}", epoch(self.first))?;
         writeln!(f, "last        {}", epoch(self.last))?;
-        writeln!(f, "cut         {} pieces, {} bytes", self.cuts, self.bytes_cut)?;
-        writeln!(f, "unfinished  {} bytes at the end", self.bytes_torn)?;
+        let (cuts, bytes_cut) = (count(self.cuts, "piece"), count(self.bytes_cut, "byte"));
+        writeln!(f, "cut         {cuts}, {bytes_cut}")?;
+        writeln!(f, "unfinished  {} at the end", count(self.bytes_torn, "byte"))?;
         write!(f, "chain       {}", self.chain)
     }
 }
@@ -175,8 +184,9 @@ impl Iterator for Show {
                 Ok(Some(frame)) => self.frame(frame),
                 Ok(None) => {
                     let torn = self.reader.take().and_then(|reader| reader.torn);
-                    self.lines
-                        .extend(torn.map(|bytes| format!("end    {bytes} bytes of an unfinished write")));
+                    self.lines.extend(
+                        torn.map(|bytes| format!("end    {} of an unfinished write", count(bytes, "byte"))),
+                    );
                 }
                 Err(error) => {
                     self.reader = None;
@@ -195,12 +205,13 @@ impl Show {
             Frame::Bindings(bindings) => bindings.iter().for_each(|(binding, _)| self.binding(binding)),
             Frame::Late { generation, bindings } => {
                 self.lines.push_back(format!(
-                    "late   {bindings} epochs of generation {generation}, not counted"
+                    "late   {} of generation {generation}, not counted",
+                    count(bindings as u64, "epoch")
                 ));
             }
             Frame::Cut { bytes } => self
                 .lines
-                .push_back(format!("cut    {bytes} bytes of an interrupted write")),
+                .push_back(format!("cut    {} of an interrupted write", count(bytes, "byte"))),
         }
     }
 
@@ -221,11 +232,9 @@ impl Show {
         if !self.epochs.contains(epoch) {
             return;
         }
-        let records = binding.records();
-        self.lines.push_back(format!(
-            "epoch  {epoch}  {}  {records} records",
-            epoch.opened_at()
-        ));
+        let records = count(binding.records(), "record");
+        self.lines
+            .push_back(format!("epoch  {epoch}  {}  {records}", epoch.opened_at()));
         for range in &binding.ranges {
             let line = range_line(&self.name(range.id.source), range);
             self.lines.push_back(line);
@@ -282,8 +291,9 @@ fn range_line(source: &str, range: &PartitionRange) -> String {
         EventTime::MIN => String::new(),
         time => format!("  event time up to {time}"),
     };
+    let records = count(*records, "record");
     format!(
-        "         {source}/{}  [{lo}, {hi})  {records} records{time}{idle}",
+        "         {source}/{}  [{lo}, {hi})  {records}{time}{idle}",
         id.partition
     )
 }

@@ -621,12 +621,9 @@ fn show_speaks_of_sources_by_name() {
         "         payments  schema 1: 0000000000000001",
     ];
     assert_eq!(lines[2..], expected);
-    assert!(
-        verify(host.path())
-            .unwrap()
-            .to_string()
-            .contains("epochs      3, 21 records, 0 late")
-    );
+    let report = verify(host.path()).unwrap().to_string();
+    assert!(report.contains("generation  1, 1 claim, 0 void"), "{report}");
+    assert!(report.contains("epochs      3, 21 records, 0 late"), "{report}");
 }
 
 #[test]

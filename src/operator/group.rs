@@ -19,6 +19,7 @@ use crate::operator::aggregate::Aggregate;
 use crate::operator::walk::{Arrivals, Update};
 use crate::record::{Change, Record, route, worker_bits};
 use crate::time::Epoch;
+use crate::trail;
 
 struct Group<S, T> {
     state: S,
@@ -36,6 +37,7 @@ pub fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
 ) -> StreamVec<'s, Epoch, Change<K, F::Out>> {
     let by_key = Exchange::new(|((key, _), _, _): &Update<(K, T)>| worker_bits(route(key)));
     let step = name.to_owned();
+    let label: Rc<str> = format!("aggregate `{name}`").into();
     rows.unary_frontier::<CapacityContainerBuilder<Vec<Change<K, F::Out>>>, _, _, _>(
         by_key,
         name,
@@ -44,6 +46,7 @@ pub fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
             let mut groups: HashMap<K, Group<F::State, T>, FixedState> = HashMap::default();
             move |(input, frontier), output| {
                 arrivals.gather_updates(input);
+                let _work = trail::begin(&label);
                 while let Some((epoch, capability, batches)) = arrivals.next(frontier) {
                     let mut updates: BTreeMap<K, BTreeMap<T, isize>> = BTreeMap::new();
                     for ((key, value), _, diff) in batches.into_iter().flatten() {

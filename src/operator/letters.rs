@@ -13,7 +13,7 @@ use timely::dataflow::operators::generic::Operator;
 
 use crate::codec::Cause;
 use crate::operator::walk::{Pending, Walk};
-use crate::record::{Change, route, worker_bits};
+use crate::record::{Change, Timed, route, worker_bits};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime};
 use crate::timeline::Desk;
@@ -25,7 +25,7 @@ pub struct LetterKey {
     pub partition: u32,
     /// Offset in it.
     pub offset: i64,
-    /// The source that could not decode it, or the window that it was late for.
+    /// The source that could not decode it, the window that it was late for, or the `try_map` that rejected it.
     pub step: String,
 }
 
@@ -36,14 +36,16 @@ pub struct Letter {
     pub topic: String,
     /// Why.
     pub cause: Cause,
-    /// The log's timestamp; of a late event, its event time.
+    /// More about why: the field that is not known, or what the dataflow's own code said.
+    pub detail: Option<String>,
+    /// The log's timestamp; of what a step after the source turned down, its event time.
     pub timestamp: EventTime,
     /// The schema id that the bytes named.
     pub schema: Option<u32>,
-    /// Key bytes.
+    /// Key bytes, where the source turned the record down.
     #[serde(with = "bytes")]
     pub key: Option<Vec<u8>>,
-    /// Payload bytes; of a late event, its value as JSON.
+    /// Payload bytes, where the source did; else the event as JSON, as the step got it.
     #[serde(with = "bytes")]
     pub payload: Option<Vec<u8>>,
 }
@@ -84,6 +86,26 @@ mod bytes {
         deserializer: D,
     ) -> Result<Option<Vec<u8>>, D::Error> {
         Ok(Option::<Raw>::deserialize(deserializer)?.map(|raw| raw.0))
+    }
+}
+
+/// The letter of an event that a step after the source turns down. The record's bytes are gone by then, so it holds the
+/// event as JSON, as the step got it.
+pub fn turned_down<T: Serialize>(
+    step: &str,
+    cause: Cause,
+    detail: Option<String>,
+    event: &Timed<T>,
+) -> DeadLetter {
+    DeadLetter {
+        at: event.at,
+        step: step.to_owned(),
+        cause,
+        detail,
+        timestamp: event.time,
+        schema: None,
+        key: None,
+        payload: serde_json::to_vec(&event.value).ok(),
     }
 }
 
@@ -130,6 +152,7 @@ pub fn letters<'s>(
                         let letter = Letter {
                             topic: topic.clone(),
                             cause: dead.cause,
+                            detail: dead.detail,
                             timestamp: dead.timestamp,
                             schema: dead.schema,
                             key: dead.key,

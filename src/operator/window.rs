@@ -28,12 +28,14 @@ use crate::codec::Cause;
 use crate::metrics::Counter;
 use crate::operator::aggregate::Aggregate;
 use crate::operator::horizon::raise_horizons;
+use crate::operator::letters::turned_down;
 use crate::operator::walk::{Pending, Walk};
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record, Timed, route, worker_bits};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime, Window, Windowed};
 use crate::timeline::Desk;
+use crate::trail;
 use crate::view::Windows;
 
 /// Which windows an event belongs to.
@@ -134,6 +136,7 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
         OutputBuilder::<_, CapacityContainerBuilder<Vec<Partial<K, F::State>>>>::from(partials);
     let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
     let name = name.to_owned();
+    let label: Rc<str> = format!("window `{name}`").into();
     builder.build(move |_capabilities| {
         let mut table = Combine {
             key,
@@ -146,12 +149,14 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
         };
         move |_frontiers| {
             let (mut partials, mut late) = (partials.activate(), late.activate());
+            let _work = trail::begin(&label);
             input.for_each_stamp(|capability, batches| {
                 let mut too_late = Vec::new();
                 for batch in batches {
                     for event in batch.drain(..) {
+                        trail::on(event.at);
                         if !table.add(&event) {
-                            too_late.push(letter(&name, event));
+                            too_late.push(turned_down(&name, Cause::Late, None, &event));
                         }
                     }
                 }
@@ -177,18 +182,6 @@ fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
         }
     });
     (partial_stream, late_stream)
-}
-
-fn letter<T: Serialize>(step: &str, event: Timed<T>) -> DeadLetter {
-    DeadLetter {
-        at: event.at,
-        step: step.to_owned(),
-        cause: Cause::Late,
-        timestamp: event.time,
-        schema: None,
-        key: None,
-        payload: serde_json::to_vec(&event.value).ok(),
-    }
 }
 
 struct Combine<K, T, F: Aggregate<T>> {
@@ -378,6 +371,7 @@ fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
     desk: Rc<Desk>,
 ) -> StreamVec<'s, Epoch, Change<Windowed<K>, F::Out>> {
     let by_key = Exchange::new(|partial: &Partial<K, F::State>| worker_bits(partial.route));
+    let label: Rc<str> = format!("window `{name}`").into();
     partials.unary_frontier::<CapacityContainerBuilder<Vec<Change<Windowed<K>, F::Out>>>, _, _, _>(
         by_key,
         name,
@@ -387,6 +381,7 @@ fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
             let mut changes = Vec::new();
             move |(input, frontier), output| {
                 pending.gather(input);
+                let _work = trail::begin(&label);
                 walk.advance(frontier, |facts, capability| {
                     for partial in pending.take(facts.epoch()).into_iter().flatten() {
                         state.add::<T>(facts.epoch(), partial, &mut changes);

@@ -1,4 +1,10 @@
 //! The control dataflow: reports to the sequencer on worker 0, orders to every worker.
+//!
+//! ```text
+//!  worker n   desk ── Report ──▶ ToLead ═╗                          ╔═▶ FromLead ── Order ──▶ desk
+//!             a stop that was asked for ═╩═▶ worker 0: sequencer ═══╣                Live ──▶ is_live of the process
+//!                                                                   ╚═▶ … every worker
+//! ```
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -8,6 +14,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::CapabilitySet;
@@ -77,6 +84,22 @@ impl Inbox {
     }
 }
 
+/// What workers send to the sequencer.
+#[derive(Clone, Serialize, Deserialize)]
+enum ToLead {
+    Report(Report),
+    /// A process was asked to stop: then all of them do.
+    Stop,
+}
+
+/// What the sequencer's worker sends to each worker.
+#[derive(Clone, Serialize, Deserialize)]
+enum FromLead {
+    Order(Order),
+    /// All bindings of earlier runs are given out, and no stop cut that short.
+    Live,
+}
+
 /// The sequencer and what it is driven with; on worker 0 alone.
 pub(crate) struct Lead {
     sequencer: Sequencer,
@@ -85,6 +108,8 @@ pub(crate) struct Lead {
     durable: Epoch,
     started: Instant,
     stopped: bool,
+    /// Whether the workers were told that the service is live.
+    live: bool,
     /// Wakes itself at this moment: timely does not merge timed activations.
     wake_at: Option<Instant>,
 }
@@ -107,6 +132,7 @@ impl Lead {
             durable: Epoch::ZERO,
             started,
             stopped: false,
+            live: false,
             wake_at: None,
         }
     }
@@ -119,9 +145,10 @@ impl Lead {
     }
 
     /// Takes in what is new and says what is to be told; how long until it wants to be called again, if it knows.
-    fn turn(&mut self, shared: &Shared, closed: Epoch, orders: &mut Vec<Order>) -> Result<Option<Duration>> {
+    fn turn(&mut self, shared: &Shared, closed: Epoch, told: &mut Vec<FromLead>) -> Result<Option<Duration>> {
+        let mut orders = Vec::new();
         self.sequencer.closed(closed);
-        self.replay(orders)?;
+        self.replay(&mut orders)?;
         let now = self.now();
         if self.replay.is_none() {
             for (source, topology) in shared.inbox.topologies.lock().drain(..) {
@@ -168,8 +195,10 @@ impl Lead {
             .epochs
             .in_flight
             .set(self.sequencer.in_flight() as i64);
-        if self.replay.is_none() && !stopping {
-            shared.live.store(true, Ordering::Release);
+        told.extend(orders.into_iter().map(FromLead::Order));
+        if self.replay.is_none() && !stopping && !self.live {
+            self.live = true;
+            told.push(FromLead::Live);
         }
         Ok(wait)
     }
@@ -218,6 +247,8 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
     type Out<D> = CapacityContainerBuilder<Vec<D>>;
     let index = worker.index();
     let peers = worker.peers() as u64;
+    // A process without the sequencer passes on that it was asked to stop; its first worker does.
+    let first = index.is_multiple_of(shared.settings.workers);
     let lead = if index == 0 {
         shared.lead.lock().take()
     } else {
@@ -230,17 +261,28 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
     let (activators_, desk, shared) = (activators.clone(), desk.clone(), shared.clone());
 
     worker.dataflow_named::<u64, _, _>("control", move |scope| {
-        let reports = source::<_, Out<Report>, _, _>(scope, "report", |capability, info| {
+        let reports = source::<_, Out<ToLead>, _, _>(scope, "report", |capability, info| {
             let activator = scope.activator_for(info.address.clone());
+            activator.activate(); // It may have been asked to stop before.
             activators_.borrow_mut().push(activator);
-            desk.set_reporter(scope.activator_for(info.address));
-            let desk = desk.clone();
+            desk.set_reporter(scope.activator_for(info.address.clone()));
+            let mut passes_stop_on = first && index != 0;
+            if passes_stop_on {
+                let sync = scope.worker().sync_activator_for(info.address.to_vec());
+                *shared.inbox.waker.lock() = Some(Waker::of(sync));
+            }
+            let (desk, shared) = (desk.clone(), shared.clone());
             let mut alive = Some(capability);
             let unstamped = CapabilitySet::<u64>::new();
             move |output| {
                 let reports = desk.take_reports();
                 if !reports.is_empty() {
-                    output.session(&unstamped).give_iterator(reports.into_iter());
+                    let reports = reports.into_iter().map(ToLead::Report);
+                    output.session(&unstamped).give_iterator(reports);
+                }
+                if passes_stop_on && shared.inbox.stopping() {
+                    passes_stop_on = false;
+                    output.session(&unstamped).give(ToLead::Stop);
                 }
                 if finished.get() {
                     alive = None;
@@ -249,8 +291,8 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
             }
         });
 
-        let to_lead = Exchange::new(|_: &Report| 0);
-        let orders = reports.unary::<Out<(u64, Order)>, _, _, _>(to_lead, "sequencer", |_, info| {
+        let to_lead = Exchange::new(|_: &ToLead| 0);
+        let orders = reports.unary::<Out<(u64, FromLead)>, _, _, _>(to_lead, "sequencer", |_, info| {
             let activator = scope.activator_for(info.address.clone());
             activators_
                 .borrow_mut()
@@ -261,11 +303,19 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
                 activator.activate();
             }
             let mut lead = lead;
+            let shared = shared.clone();
             let unstamped = CapabilitySet::<u64>::new();
             move |input, output| {
                 input.for_each(|_, reports| {
                     for report in reports.drain(..) {
-                        let refused = lead.as_mut().and_then(|lead| lead.sequencer.report(report).err());
+                        let refused = match (report, &mut lead) {
+                            (ToLead::Report(report), Some(lead)) => lead.sequencer.report(report).err(),
+                            (ToLead::Stop, Some(_)) => {
+                                shared.inbox.stop();
+                                None
+                            }
+                            (_, None) => None,
+                        };
                         if let Some(error) = refused {
                             shared.halt.halt(error);
                             lead = None;
@@ -273,29 +323,40 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
                     }
                 });
                 let Some(leading) = &mut lead else { return };
-                let mut orders = Vec::new();
-                match leading.turn(&shared, closed.get(), &mut orders) {
+                let mut told = Vec::new();
+                match leading.turn(&shared, closed.get(), &mut told) {
                     Ok(wait) => leading.wake_after(wait, &activator),
                     Err(error) => {
                         shared.halt.halt(error);
                         lead = None;
                     }
                 }
-                if !orders.is_empty() {
+                if !told.is_empty() {
                     let mut session = output.session(&unstamped);
                     for to in 0..peers {
-                        session.give_iterator(orders.iter().map(|order| (to, order.clone())));
+                        session.give_iterator(told.iter().map(|one| (to, one.clone())));
                     }
                 }
             }
         });
 
-        let to_worker = Exchange::new(|(to, _): &(u64, Order)| *to);
-        let desk = desk.clone();
-        orders.unary::<Out<()>, _, _, _>(to_worker, "orders", move |_, _| {
-            move |input, _output| {
-                input.for_each(|_, orders| orders.drain(..).for_each(|(_, order)| desk.deliver(&order)));
+        let to_worker = Exchange::new(|(to, _): &(u64, FromLead)| *to);
+        let (desk, shared) = (desk.clone(), shared.clone());
+        let hear = move |told: FromLead| match told {
+            FromLead::Order(order) => {
+                if let Order::Epoch {
+                    binding,
+                    replay: true,
+                } = &order
+                {
+                    shared.replay_to.fetch_max(binding.epoch.0, Ordering::AcqRel);
+                }
+                desk.deliver(&order);
             }
+            FromLead::Live => shared.live.store(true, Ordering::Release),
+        };
+        orders.unary::<Out<()>, _, _, _>(to_worker, "orders", move |_, _| {
+            move |input, _output| input.for_each(|_, told| told.drain(..).for_each(|(_, told)| hear(told)))
         });
     });
     let mut made = activators.borrow_mut().drain(..).collect::<Vec<_>>().into_iter();

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::bridge::Waker;
 use crate::clock;
+use crate::codec::fit::Found;
 use crate::codec::registry::Registry;
 use crate::dataflow::plan::PlannedSource;
+use crate::error::Result;
 use crate::position::{PartitionId, SourceId};
 use crate::runtime::{Shared, Substitutes};
 use crate::source::{Driver, Topology};
@@ -39,10 +41,15 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
     let wake = Waker::new(move || this.unpark());
     shared.halt.on_halt(wake.clone());
     shared.inbox.watched_by(wake);
-    let mut first = true;
+    let (mut first, mut waited) = (true, false);
     loop {
         let registry = shared.settings.env.registry.as_ref().map(Registry::status);
-        let away = registry.as_ref().filter(|status| status.away.is_some());
+        // Away, or so slow that ids have waited since the last look.
+        let waits = registry.as_ref().is_some_and(|status| status.pending > 0);
+        let away = registry
+            .as_ref()
+            .filter(|status| status.away.is_some() || (waits && waited));
+        waited = waits;
         note(shared, "the schema registry", away.map(ToString::to_string));
         for (id, name, driver) in sources {
             note(shared, &format!("source `{name}`"), driver.trouble());
@@ -50,9 +57,15 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
                 let pending = i64::try_from(registry.pending).unwrap_or(i64::MAX);
                 shared.metrics.source(name).schema_lookups_pending.set(pending);
             }
+            if first && let Err(error) = compare(name, driver.as_ref()) {
+                return shared.halt.halt(error);
+            }
             match driver.topology() {
                 Ok(topology) => {
                     show_lag(shared, *id, name, &topology);
+                    let mut partitions: Vec<_> = topology.partitions.iter().map(|f| f.partition).collect();
+                    partitions.sort_unstable();
+                    shared.partitions.lock().insert(name.clone(), partitions);
                     shared.inbox.topology(*id, topology);
                 }
                 Err(error) if first => return shared.halt.halt(error),
@@ -69,6 +82,21 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
             std::thread::park_timeout(next - clock::instant());
         }
     }
+}
+
+/// Says how the source's types fit the registry's schemas; an error if nothing could ever be decoded. A registry that does
+/// not answer holds nothing up.
+fn compare(source: &str, driver: &dyn Driver) -> Result<()> {
+    for fit in driver.fits() {
+        fit.verdict()
+            .map_err(|error| error.detail(format!("source `{source}` reads it")))?;
+        match &fit.found {
+            Found::Newest { misfits, .. } if !misfits.is_empty() => tracing::warn!(source, "{fit}"),
+            Found::Unseen(_) => tracing::warn!(source, "{fit}"),
+            _ => tracing::info!(source, "{fit}"),
+        }
+    }
+    Ok(())
 }
 
 /// Keeps what is in trouble for whoever asks, and says once that it is, and once that it no longer is.

@@ -20,6 +20,7 @@ use crate::runtime::control::{self, Control};
 use crate::runtime::{Shared, panic_text};
 use crate::time::Epoch;
 use crate::timeline::Desk;
+use crate::trail;
 use crate::view::Moment;
 use crate::view::serve::Serve;
 
@@ -45,13 +46,13 @@ pub(super) fn run(shared: &Arc<Shared>) {
             worker,
         },
         move |worker| {
+            trail::set_caught(true);
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| live(worker, &engine)));
             if let Err(panic) = outcome {
-                engine
-                    .halt
-                    .halt(Error::internal("a worker panicked").detail(panic_text(&*panic)));
+                engine.halt.halt(panicked(&panic_text(&*panic)));
                 drop_all(worker);
             }
+            trail::set_caught(false);
         },
     );
     match guards {
@@ -70,6 +71,19 @@ pub(super) fn run(shared: &Arc<Shared>) {
     }
     shared.ended.store(true, Ordering::Release);
     shared.inbox.wake_watcher();
+}
+
+/// What a panic of this worker means: most often that a user's closure met a record that it was not made for.
+fn panicked(text: &str) -> Error {
+    match trail::told() {
+        Some(at) => Error::definition("a step of the dataflow panicked")
+            .detail(at)
+            .detail(text)
+            .hint(
+                "the record will be read again: correct the code, or let `try_map` turn down records like it",
+            ),
+        None => Error::internal("a worker panicked").detail(text),
+    }
 }
 
 fn drop_all(worker: &mut Worker) {

@@ -18,7 +18,7 @@ use super::{Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, 
 use super::{Topology, UpsertSource};
 use crate::bridge::Waker;
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count};
 use crate::position::{Offset, TopicId};
 use crate::record::Event;
 use crate::time::EventTime;
@@ -106,7 +106,7 @@ impl<T: Event> Generator<T> {
         let make = self.make;
         Ok(Opened {
             topic: "generator".to_owned(),
-            description: format!("a generator of {} partitions", self.partitions),
+            description: format!("a generator of {}", count(self.partitions, "partition")),
             driver: Arc::new(GeneratorDriver(schedule)),
             rules: TimeRules { timed, ..self.rules },
             reader: Box::new(move |waker| {
@@ -256,6 +256,7 @@ impl<T: Event> Reader<T> for GeneratorReader<T> {
         let stop = until.min(due).min(most);
         let mut offset = *position;
         while offset < stop {
+            intake.at_work(offset);
             let value = (self.make)(partition, offset);
             self.bytes.clear();
             self.bytes = postcard::to_extend(&value, std::mem::take(&mut self.bytes))?;

@@ -14,6 +14,7 @@
 mod config;
 mod decoders;
 mod driver;
+mod format;
 mod native;
 mod reader;
 mod status;
@@ -22,12 +23,15 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::driver::KafkaDriver;
+pub use self::format::Avsc;
+
+use self::driver::{KafkaDriver, Subject};
+use self::format::Format;
 use self::reader::{KafkaReader, Keyed, Payload};
 use self::status::Status;
 use super::{Environment, Opened, Source, TimeRules, UpsertSource};
 use crate::bridge::Waker;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::Event;
 use crate::time::EventTime;
 
@@ -57,35 +61,36 @@ impl Kafka {
 
     /// Payloads are Avro in the wire format of Confluent's serializers, schemas by id from the registry.
     pub fn avro<T>(self) -> Topic<T> {
-        Topic::new(self.topic, Format::Avro { reader_schema: None })
+        Topic::new(self.topic, Format::Avro { reader: None })
     }
 
-    /// Payloads are JSON.
+    /// Payloads are Avro without a header, all of them written in this schema. No registry takes part.
+    pub fn avro_plain<T>(self, writer: impl Into<Avsc>) -> Topic<T> {
+        let writer = writer.into();
+        Topic::new(self.topic, Format::AvroPlain { writer, reader: None })
+    }
+
+    /// Payloads are JSON. Fields that `T` lacks are passed over.
     pub fn json<T>(self) -> Topic<T> {
-        Topic::new(self.topic, Format::Json)
+        Topic::new(self.topic, Format::Json { strict: false })
     }
-}
 
-/// How payloads are written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// JSON.
-    Json,
-    /// Avro; a reader's schema where one was given.
-    Avro { reader_schema: Option<String> },
-}
+    /// Payloads are JSON, and a field that `T` lacks, at any depth, makes the record a dead letter that names the field.
+    /// It costs an allocation a field. What serde buffers can't be watched: see [`Strict`](crate::codec::json::Strict).
+    pub fn json_strict<T>(self) -> Topic<T> {
+        Topic::new(self.topic, Format::Json { strict: true })
+    }
 
-/// How keys are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeyFormat {
-    /// As the payloads are.
-    AsValue,
-    /// Avro.
-    Avro,
-    /// JSON.
-    Json,
-    /// The bare text of one value.
-    Text,
+    /// Payloads are the bare text of one value, in UTF-8: `text::<String>()` for strings, `text::<u64>()` for `42`.
+    pub fn text<T>(self) -> Topic<T> {
+        Topic::new(self.topic, Format::Text)
+    }
+
+    /// Payloads are bytes: `bytes::<Vec<u8>>()` takes them as they are; numbers are big-endian and of the type's width, as
+    /// Kafka's own serializers write them.
+    pub fn bytes<T>(self) -> Topic<T> {
+        Topic::new(self.topic, Format::Bytes)
+    }
 }
 
 /// A topic of `T`: a source of events, and where sinks write rows.
@@ -94,6 +99,7 @@ pub struct Topic<T> {
     pub(crate) name: Arc<str>,
     pub(crate) format: Format,
     rules: TimeRules<T>,
+    mistake: Option<&'static str>,
 }
 
 impl<T> Topic<T> {
@@ -102,26 +108,33 @@ impl<T> Topic<T> {
             name,
             format,
             rules: TimeRules::default(),
+            mistake: None,
         }
     }
 
     time_rules!();
 
-    /// The schema that Avro payloads are resolved to before `T` is made of them. Without it, the writer's.
-    pub fn avro_schema(mut self, text: &str) -> Self {
-        self.format = Format::Avro {
-            reader_schema: Some(text.to_owned()),
-        };
+    /// The reader's schema: what Avro payloads are resolved to, by Avro's rules, before `T` is made of them. Without it,
+    /// `T` is made of what the writer's schema says.
+    pub fn avro_schema(mut self, reader: impl Into<Avsc>) -> Self {
+        match self.format.with_reader(reader.into()) {
+            Ok(format) => self.format = format,
+            Err(format) => {
+                self.format = format;
+                self.mistake = Some("a reader's Avro schema is given for payloads that are no Avro");
+            }
+        }
         self
     }
 
     /// Rows by key: the last value of a key wins, a record without payload deletes. Keys are decoded from the records'
-    /// keys, in the payloads' format unless another is named.
+    /// keys, in the payloads' format unless another is named; beside plain Avro they are bare text.
     pub fn keyed<K>(self) -> KeyedTopic<K, T> {
         KeyedTopic {
             name: self.name,
             format: self.format,
-            key_format: KeyFormat::AsValue,
+            key_format: None,
+            mistake: self.mistake,
             rows: PhantomData,
         }
     }
@@ -129,15 +142,17 @@ impl<T> Topic<T> {
 
 impl<T: Event> Source<T> for Topic<T> {
     fn open(self, env: &Environment) -> Result<Opened<T>> {
-        let (env, format) = (env.clone(), self.format);
-        let (topic, status) = (self.name, Arc::new(Status::default()));
+        let format = ready(self.format, self.mistake)?;
+        let (env, topic, status) = (env.clone(), self.name, Arc::new(Status::default()));
+        let subjects = Subject::of::<T>(&topic, "value", &format).into_iter().collect();
+        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects);
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),
-            driver: Arc::new(KafkaDriver::new(topic.clone(), env.clone(), status.clone())),
+            driver: Arc::new(driver),
             rules: self.rules,
             reader: Box::new(move |waker: Waker| {
-                let records = Payload(decoders::of_values::<T>(&format, &env, &waker)?);
+                let records = Payload(decoders::of::<T>(&format, &env, &waker)?);
                 Ok(Box::new(KafkaReader::new(topic, env, records, status, waker)))
             }),
         })
@@ -149,51 +164,95 @@ impl<T: Event> Source<T> for Topic<T> {
 pub struct KeyedTopic<K, V> {
     pub(crate) name: Arc<str>,
     pub(crate) format: Format,
-    pub(crate) key_format: KeyFormat,
+    /// `None`: as the payloads are.
+    pub(crate) key_format: Option<Format>,
+    mistake: Option<&'static str>,
     rows: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K, V> KeyedTopic<K, V> {
-    /// Keys are the bare text of one value: `42`, `de`.
-    pub fn key_text(mut self) -> Self {
-        self.key_format = KeyFormat::Text;
+    fn key(mut self, format: Format) -> Self {
+        self.key_format = Some(format);
         self
+    }
+
+    /// Keys are the bare text of one value: `42`, `de`.
+    pub fn key_text(self) -> Self {
+        self.key(Format::Text)
+    }
+
+    /// Keys are bytes: `Vec<u8>` as they are, numbers big-endian and of the type's width, as Kafka's own serializers write
+    /// them.
+    pub fn key_bytes(self) -> Self {
+        self.key(Format::Bytes)
     }
 
     /// Keys are JSON.
-    pub fn key_json(mut self) -> Self {
-        self.key_format = KeyFormat::Json;
-        self
+    pub fn key_json(self) -> Self {
+        self.key(Format::Json { strict: false })
     }
 
     /// Keys are Avro, with schemas from the registry.
-    pub fn key_avro(mut self) -> Self {
-        self.key_format = KeyFormat::Avro;
-        self
+    pub fn key_avro(self) -> Self {
+        self.key(Format::Avro { reader: None })
+    }
+
+    /// Keys are Avro without a header, all of them written in this schema.
+    pub fn key_avro_plain(self, writer: impl Into<Avsc>) -> Self {
+        let writer = writer.into();
+        self.key(Format::AvroPlain { writer, reader: None })
+    }
+
+    /// The reader's schema of Avro keys: what they are resolved to, by Avro's rules, before `K` is made of them. To be said
+    /// after the keys' format; without one they are Avro with schemas from the registry.
+    pub fn key_avro_schema(mut self, reader: impl Into<Avsc>) -> Self {
+        let format = self.key_format.take().unwrap_or(Format::Avro { reader: None });
+        match format.with_reader(reader.into()) {
+            Ok(format) => self.key(format),
+            Err(format) => {
+                self.mistake = Some("a reader's Avro schema is given for keys that are no Avro");
+                self.key(format)
+            }
+        }
     }
 }
 
 impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
     fn open(self, env: &Environment) -> Result<Opened<(K, Option<V>)>> {
-        let (env, format, key_format) = (env.clone(), self.format, self.key_format);
-        let (topic, status) = (self.name, Arc::new(Status::default()));
+        let format = ready(self.format, self.mistake)?;
+        let key_format = match self.key_format {
+            Some(named) => named.ready()?,
+            None => format.of_keys(),
+        };
+        let (env, topic, status) = (env.clone(), self.name, Arc::new(Status::default()));
+        let subjects = Subject::of::<K>(&topic, "key", &key_format)
+            .into_iter()
+            .chain(Subject::of::<V>(&topic, "value", &format))
+            .collect();
+        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects);
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),
-            driver: Arc::new(KafkaDriver::new(topic.clone(), env.clone(), status.clone())),
+            driver: Arc::new(driver),
             rules: TimeRules {
                 timed: false,
                 ..TimeRules::default()
             },
             reader: Box::new(move |waker: Waker| {
-                let key = decoders::of_keys::<K>(key_format, &format, &env, &waker)?;
                 let records = Keyed {
-                    key,
-                    value: decoders::of_values::<V>(&format, &env, &waker)?,
+                    key: decoders::of::<K>(&key_format, &env, &waker)?,
+                    value: decoders::of::<V>(&format, &env, &waker)?,
                 };
                 Ok(Box::new(KafkaReader::new(topic, env, records, status, waker)))
             }),
         })
+    }
+}
+
+fn ready(format: Format, mistake: Option<&'static str>) -> Result<format::Ready> {
+    match mistake {
+        Some(mistake) => Err(Error::definition(mistake)),
+        None => format.ready(),
     }
 }
 

@@ -50,6 +50,12 @@ impl Moments {
         }
     }
 
+    /// The first epoch at or above `floor` that can be asked for.
+    pub(crate) fn oldest(&self, floor: Epoch) -> Option<Epoch> {
+        let at = self.0.partition_point(|moment| moment.epoch < floor);
+        self.0.get(at).map(|moment| moment.epoch)
+    }
+
     /// The floor of a view after it has risen: the newest moment up to `rise.wanted`, or an older one that is held.
     pub(crate) fn floor(&self, floor: Epoch, rise: Rise) -> Epoch {
         let start = self.0.partition_point(|moment| moment.epoch < floor);
@@ -108,6 +114,16 @@ mod tests {
         assert_eq!(
             Moments::default().find(AsOf::Epoch(Epoch(1))).err(),
             Some(ReadError::NotYet)
+        );
+    }
+
+    #[test]
+    fn the_oldest_is_a_moment() {
+        let moments = moments(&[10, 20, 30]);
+        let oldest = |floor| moments.oldest(Epoch(floor)).map(|epoch| epoch.0);
+        assert_eq!(
+            [0, 10, 11, 30, 31].map(oldest),
+            [Some(10), Some(10), Some(20), Some(30), None]
         );
     }
 

@@ -38,7 +38,8 @@ pub trait Serve: Send + Sync {
     /// it is no longer known.
     fn changed(&self, at: &Moment) -> Epoch;
 
-    /// The oldest epoch that can still be read. [`Epoch::ZERO`] until history has been given up for the first time.
+    /// No epoch below this one can be read any more. [`Epoch::ZERO`] until history has been given up for the first time;
+    /// see [`Views::oldest`](crate::view::Views::oldest) for the first epoch that there is.
     fn oldest(&self) -> Epoch;
 
     /// The event time below which the view's rows are complete at `at`: the watermark of its sources, and of those of its

@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::Path;
 
+use thalweg::Epoch;
+use thalweg::runtime::Service;
+
 use super::load::{Random, Till, Topics};
-use super::node::{Closed, Node};
+use super::node::{self, Closed, Node};
 use super::oracle::{self, Rows};
 use crate::support::kafka::Broker;
 use crate::support::registry::Registry;
@@ -34,6 +37,57 @@ fn one_process_replays_what_two_have_bound() {
     let (alone, rows) = node.workers(3).data_dir(dir.path()).spawn().finish();
     oracle::compare(&expected, &rows);
     same(&alone, &together);
+}
+
+#[test]
+fn every_process_is_live_in_the_end_and_any_may_ask_for_a_stop() {
+    let (topics, registry) = (filled("cluster-stop"), Registry::shared());
+    let dir = tempfile::tempdir().unwrap();
+    let start = || {
+        let addresses = free_addresses();
+        [0, 1].map(|process| {
+            let node = Node::of(&topics, &registry.url());
+            let node = Node {
+                cluster: Some((process, addresses.clone())),
+                data_dir: (process == 0).then(|| dir.path().to_owned()),
+                ..node
+            };
+            node.start().unwrap()
+        })
+    };
+    let live = |services: &[Service; 2], bound: Option<Epoch>| {
+        for service in services {
+            let state = || format!("{:?}, halt {:?}", service.replaying(), service.halt().error());
+            super::eventually("the process is live", || service.is_live().then_some(()), state);
+            let closed = service.views().closed().map(|moment| moment.epoch);
+            assert!(closed >= bound, "live at {closed:?}, though {bound:?} is bound");
+        }
+    };
+    // All of them end, with what is bound; says up to where that is.
+    let end = |services: [Service; 2]| {
+        let closed = services.map(|service| node::joined(service).unwrap().closed().map(|m| m.epoch));
+        assert_eq!(closed[0], closed[1], "one process has seen more than the other");
+        closed[0]
+    };
+
+    let services = start();
+    live(&services, None);
+    node::caught_up(&services[1], &topics);
+    services[1].stop();
+    let in_ledger = || thalweg::ledger::verify(dir.path()).unwrap().last;
+    let bound = end(services);
+    assert_eq!(in_ledger(), bound);
+
+    // What an earlier run has bound comes first, also where there is no ledger.
+    let services = start();
+    live(&services, bound);
+    services[1].stop();
+    assert_eq!(end(services), in_ledger());
+
+    // Before anything: whichever thread is first, all of them end.
+    let services = start();
+    services[1].stop();
+    assert!(end(services) <= in_ledger());
 }
 
 fn filled(name: &str) -> Topics<'static> {

@@ -147,7 +147,7 @@ impl<'a> Oracle<'a> {
             view,
             json!({
                 "partition": record.partition, "offset": record.offset, "step": step, "topic": topic,
-                "cause": cause.0, "schema": cause.1, "timestamp": record.ts_ms.map(|ms| ms * 1000),
+                "cause": cause.0, "detail": null, "schema": cause.1, "timestamp": record.ts_ms.map(|ms| ms * 1000),
                 "key": bytes(&record.key), "payload": bytes(&record.value),
             }),
         );

@@ -52,7 +52,7 @@ fn substitute(times: &Times) -> Substitute {
         Source::<i64>::open(memory.segment_ends(ends), &Environment::default()).expect("memory opens");
     Substitute {
         driver: opened.driver.clone(),
-        opened: Box::new(opened),
+        opened: Some(Box::new(opened)),
     }
 }
 

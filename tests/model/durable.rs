@@ -85,7 +85,7 @@ fn settings(log: &MemoryLog, gate: &Arc<Gate>, workers: usize) -> Settings {
             let opened = Source::<u32>::open(memory, &Environment::default()).expect("memory opens");
             let substitute = Substitute {
                 driver: opened.driver.clone(),
-                opened: Box::new(opened),
+                opened: Some(Box::new(opened)),
             };
             HashMap::from([("numbers".to_owned(), substitute)])
         })),

@@ -331,7 +331,7 @@ fn letters(reading: &Reading<Item>, epoch: usize, late: &[(&str, Vec<Given<'_>>)
     }
     let rows = rows.into_iter().map(|((partition, offset, step), (cause, timestamp, payload))| {
         json!({
-            "partition": partition, "offset": offset, "step": step, "cause": cause, "timestamp": timestamp,
+            "partition": partition, "offset": offset, "step": step, "cause": cause, "detail": null, "timestamp": timestamp,
             "payload": payload.map(|payload| STANDARD.encode(payload)),
         })
     });

@@ -161,7 +161,7 @@ impl Drop for Server {
 ///
 /// The parent-death signal comes when the *thread* that started the child ends, and a test's thread ends with its
 /// test: hence one thread that starts all children and ends never.
-fn spawn(mut command: Command) -> io::Result<Child> {
+pub(super) fn spawn(mut command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
     static KEEPER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
     let keeper = KEEPER.get_or_init(|| {

@@ -41,7 +41,7 @@ fn decode<T: DeserializeOwned + 'static>(
     match decoder(&[writer], reader).decode(&payload(0, datum)) {
         Decoded::Value(value) => Ok(value),
         Decoded::Dead(cause, Some(0)) => Err(cause),
-        Decoded::Dead(..) | Decoded::Wait => panic!("neither value nor cause"),
+        Decoded::Dead(..) | Decoded::DeadAt(..) | Decoded::Wait => panic!("neither value nor cause"),
     }
 }
 
@@ -422,7 +422,7 @@ proptest! {
         let otherwise = Otherwise { int_id, comment, plain_at, ..Otherwise::NOT };
         let (writer, datum) = otherwise.write(&trade);
         let bytes = encode(&writer, datum);
-        let reader = Target::reader(&trade_schema()).unwrap();
+        let reader = Target::of(&trade_schema()).unwrap();
         let plan = Plan::resolve(&parse_writer(&writer).unwrap(), &reader.resolved).unwrap();
         prop_assert!(plan.identical && !plan.weightless);
         prop_assert_eq!(deserialize(&reader.fast, &bytes, bytes.len()), Some(trade.clone()));
@@ -438,7 +438,7 @@ proptest! {
             bytes[at] = byte;
         }
         bytes.truncate(cut % (2 * bytes.len()));
-        let reader = Target::reader(&trade_schema()).unwrap();
+        let reader = Target::of(&trade_schema()).unwrap();
         let plan = Plan::resolve(&reader.resolved, &reader.resolved).unwrap();
         let fast: Option<Trade> = deserialize(&reader.fast, &bytes, bytes.len());
         // Debug: a float may have become one that is not a number.

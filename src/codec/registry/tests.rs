@@ -155,6 +155,24 @@ fn only_the_registrys_own_404_is_a_verdict() {
 }
 
 #[test]
+fn an_id_that_no_registry_can_have_is_unknown_without_asking() {
+    // What registries say to a number that is no `int`: the path doesn't exist.
+    let no_such_path = || (StatusCode::NOT_FOUND, answer(json!({ "error_code": 404 }))).into_response();
+    let fake = Fake::new(vec![no_such_path]);
+    let mut registry = fake.registry();
+    let (waker, _woken) = waker();
+    for id in [1 << 31, u32::MAX] {
+        assert_eq!(registry.lookup(id, &waker), Lookup::Unknown);
+        assert_eq!(registry.peek(id), Lookup::Unknown);
+    }
+    assert_eq!(registry.seen(), vec![(1 << 31, None), (u32::MAX, None)]);
+    assert_eq!(registry.status(), Status::default());
+    assert_eq!(fake.asked.load(Ordering::SeqCst), 0);
+    // The greatest that there can be is asked for.
+    assert_eq!(registry.lookup((1 << 31) - 1, &waker), Lookup::Pending);
+}
+
+#[test]
 fn an_absent_registry_is_tried_again() {
     let down = || StatusCode::SERVICE_UNAVAILABLE.into_response();
     let hangs = || StatusCode::IM_A_TEAPOT.into_response();
@@ -191,7 +209,7 @@ fn status_says_why_it_waits() {
     assert!(away.since <= clock::now());
     let text = registry.status().to_string();
     assert!(
-        text.starts_with("away for") && text.contains("1 schemas wait"),
+        text.starts_with("away for") && text.contains("1 schema to come"),
         "{text}"
     );
     assert!(!format!("{text}{away:?}{registry:?}").contains("secret"));

@@ -10,6 +10,7 @@ fn state() -> Arc<State> {
     Arc::new(State {
         views: Views::new(1),
         sources: Vec::new(),
+        partitions: Arc::new(|_| None),
         bindings: None,
         metrics: Metrics::new(),
         readiness: Arc::new(Readiness::starting()),

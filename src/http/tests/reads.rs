@@ -227,6 +227,22 @@ async fn pages_stay_at_their_epoch_while_the_view_moves_on() {
 }
 
 #[tokio::test]
+async fn the_oldest_epoch_is_the_first_that_can_be_read() {
+    let mut fixture = Fixture::new();
+    for n in [10, 20] {
+        fixture.merchants(n, [(1, merchant("Acme", i128::from(n)))]);
+        fixture.close(n);
+        let described = fixture.read("/v1/views/merchants").await;
+        assert_eq!(described["as_of"]["oldest"], epoch(10).0);
+        let listed = fixture.read("/v1/views").await;
+        assert_eq!(listed["views"][0]["as_of"]["oldest"], epoch(10).0);
+    }
+    let path = |as_of: u64| format!("/v1/views/merchants/row?merchant=1&as_of={as_of}");
+    fixture.read(&path(epoch(10).0)).await;
+    fixture.refused(&path(epoch(10).0 - 1), 410, "as-of-gone").await;
+}
+
+#[tokio::test]
 async fn as_of_is_the_newest_epoch_up_to_it() {
     let mut fixture = Fixture::new();
     for n in [10, 20, 30] {

@@ -130,6 +130,44 @@ async fn parameters_that_cannot_be_used_are_named() {
 }
 
 #[tokio::test]
+async fn a_missing_window_says_how_to_name_one() {
+    let fixture = filled().await;
+    let hint = |body: Value| body["hint"].as_str().map(str::to_owned);
+    let path = "/v1/views/merchant_spend/row?merchant=1";
+    let told = hint(fixture.refused(path, 400, "key-missing").await).unwrap();
+    assert!(told.contains("window=open"), "{told}");
+    let query = json!({"reads": {"a": {"view": "merchant_spend", "key": {"merchant": 1}}}});
+    let body = problem(fixture.post(query.to_string()), 400, "key-missing").await;
+    assert!(hint(body).unwrap().contains("window=open"));
+    // Where what is missing is no window, or the view has none, there is nothing to say of windows.
+    for path in [
+        "/v1/views/merchant_spend/row?window=open",
+        "/v1/views/merchants/row",
+    ] {
+        assert_eq!(
+            hint(fixture.refused(path, 400, "key-missing").await),
+            None,
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_partition_that_is_not_there_is_not_waited_for() {
+    let fixture = filled().await;
+    let path = "/v1/views/merchants/row?merchant=1&wait=30s&after=payments:7:0";
+    let body = fixture.refused(path, 400, "partition-unknown").await;
+    assert_eq!(body["partitions"], json!([3, 4, 9]));
+    assert!(body["hint"].as_str().unwrap().contains("3, 4, 9"), "{body}");
+    let reads = json!({"a": {"view": "merchants", "key": {"merchant": 1}}});
+    let query = json!({"after": {"payments": {"7": 0}}, "wait": "30s", "reads": reads});
+    problem(fixture.post(query.to_string()), 400, "partition-unknown").await;
+    // Which partitions `merchants` has is not known: there may be one.
+    let path = "/v1/views/merchants/row?merchant=1&after=merchants:7:0";
+    fixture.refused(path, 503, "not-yet").await;
+}
+
+#[tokio::test]
 async fn an_absent_row_names_the_epoch() {
     let fixture = filled().await;
     let body = fixture
@@ -148,9 +186,11 @@ async fn other_methods_are_refused_with_those_that_are_not() {
         .await
         .unwrap();
     assert_eq!(deleted.headers()["allow"], "GET, HEAD");
-    problem(fixture.client.delete(fixture.url("/v1/views")), 405, "method").await;
+    let body = problem(fixture.client.delete(fixture.url("/v1/views")), 405, "method").await;
+    assert_eq!(body["hint"], "send GET or HEAD");
     let body = problem(fixture.get("/v1/query"), 405, "method").await;
     assert!(body["detail"].as_str().unwrap().contains("POST"), "{body}");
+    assert_eq!(body["hint"], "send POST");
 }
 
 #[tokio::test]
@@ -179,6 +219,8 @@ async fn a_version_that_is_gone_names_the_oldest() {
     let path = format!("/v1/views/merchants/row?merchant=1&as_of={}", epoch(1));
     let body = fixture.refused(&path, 410, "as-of-gone").await;
     assert!(body["oldest"].as_u64().unwrap() > epoch(1).0, "{body}");
+    let described = fixture.read("/v1/views/merchants").await;
+    assert_eq!(described["as_of"]["oldest"], body["oldest"]);
     assert!(body["detail"].as_str().unwrap().contains("10m"), "{body}");
     fixture
         .refused(

@@ -2,55 +2,34 @@
 
 use serde::de::DeserializeOwned;
 
-use super::{Format, KeyFormat};
+use super::format::{Format, Ready};
 use crate::bridge::Waker;
 use crate::codec::Decode;
-use crate::codec::avro::Avro;
-use crate::codec::json::Json;
-use crate::codec::key::{Key, Text};
+use crate::codec::avro::{Avro, plain::Plain};
+use crate::codec::bytes::Bytes;
+use crate::codec::json::{Json, Strict};
+use crate::codec::text::Text;
 use crate::error::{Error, Result};
 use crate::source::Environment;
 
-/// The decoder of payloads. The waker is for decoders that wait for a schema.
-pub(super) fn of_values<T: DeserializeOwned + 'static>(
-    format: &Format,
+/// The decoder of payloads, or of keys. The waker is for decoders that wait for a schema.
+pub(super) fn of<T: DeserializeOwned + 'static>(
+    format: &Ready,
     environment: &Environment,
     waker: &Waker,
 ) -> Result<Box<dyn Decode<T>>> {
-    match format {
-        Format::Json => Ok(json()),
-        Format::Avro { reader_schema } => Ok(Box::new(avro(environment, reader_schema.as_deref(), waker)?)),
-    }
-}
-
-/// The decoder of keys. `Same` has been resolved by the caller's value format.
-pub(super) fn of_keys<K: DeserializeOwned + 'static>(
-    key: KeyFormat,
-    value: &Format,
-    environment: &Environment,
-    waker: &Waker,
-) -> Result<Box<dyn Decode<K>>> {
-    match (key, value) {
-        (KeyFormat::Text, _) => Ok(Box::new(Key(Text::new()))),
-        (KeyFormat::Json, _) | (KeyFormat::AsValue, Format::Json) => Ok(Box::new(Key(Json::new()))),
-        (KeyFormat::Avro, _) | (KeyFormat::AsValue, Format::Avro { .. }) => {
-            Ok(Box::new(Key(avro(environment, None, waker)?)))
+    Ok(match format {
+        Format::Json { strict: false } => Box::new(Json::new()),
+        Format::Json { strict: true } => Box::new(Strict::new()),
+        Format::Text => Box::new(Text::new()),
+        Format::Bytes => Box::new(Bytes::new()),
+        Format::AvroPlain { writer, reader } => Box::new(Plain::new(writer, reader.as_deref())?),
+        Format::Avro { reader } => {
+            let registry = environment.registry.clone().ok_or_else(|| {
+                Error::definition("a topic holds Avro, and no schema registry is set")
+                    .hint("--registry URL names one; Avro without schema ids is `.avro_plain(…)`")
+            })?;
+            Box::new(Avro::new(registry, reader.as_deref(), waker.clone())?)
         }
-    }
-}
-
-fn json<T: DeserializeOwned + 'static>() -> Box<dyn Decode<T>> {
-    Box::new(Json::new())
-}
-
-fn avro<T: DeserializeOwned + 'static>(
-    environment: &Environment,
-    reader_schema: Option<&str>,
-    waker: &Waker,
-) -> Result<Avro<T>> {
-    let registry = environment.registry.clone().ok_or_else(|| {
-        Error::definition("a topic holds Avro, and no schema registry is set")
-            .hint("--registry URL names one")
-    })?;
-    Avro::new(registry, reader_schema, waker.clone())
+    })
 }

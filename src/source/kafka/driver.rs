@@ -7,33 +7,102 @@ use parking_lot::Mutex;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
+use serde::de::DeserializeOwned;
 
 use super::config;
+use super::format::{Format, Ready};
 use super::native::{self, Consumer};
 use super::reader::Fault;
 use super::status::{Context, Status};
 use crate::clock;
+use crate::codec::avro::fit::{Fits, fit};
+use crate::codec::fit::{Found, Misfit, SubjectFit};
+use crate::codec::registry::{Registry, WriterSchema};
 use crate::error::{Error, Result};
 use crate::source::{Driver, Environment, PartitionFacts, Topology};
 
 /// How long one look may take in all.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// How long the registry may take to say what it has for a topic, each time it is asked.
+const COMPARE: Duration = Duration::from_secs(5);
+/// So many versions of a subject are looked at, from the newest on.
+const VERSIONS_MAX: u32 = 20;
+
+/// What a registry may say of a topic's payloads or keys, and how they are compared with the type.
+#[derive(Clone)]
+pub(super) struct Subject {
+    name: String,
+    fits: Fits,
+    reader: Option<String>,
+}
+
+impl Subject {
+    /// The subject `<topic>-<part>`, if the format is one that a registry knows of.
+    pub(super) fn of<T: DeserializeOwned>(topic: &str, part: &str, format: &Ready) -> Option<Self> {
+        match format {
+            Format::Avro { reader } => Some(Self {
+                name: format!("{topic}-{part}"),
+                fits: fit::<T>,
+                reader: reader.clone(),
+            }),
+            _ => None,
+        }
+    }
+
+    async fn compare(self, registry: Registry) -> Result<SubjectFit> {
+        let Self { name, fits, reader } = self;
+        let misfits = |schema: &WriterSchema| {
+            // What does not stand alone can't be decoded: an empty text is no schema.
+            fits(if schema.avro { &schema.text } else { "" }, reader.as_deref())
+        };
+        let Some((newest, schema)) = registry.version(&name, None).await? else {
+            return Ok(SubjectFit {
+                subject: name,
+                found: Found::NoSubject,
+            });
+        };
+        let found = misfits(&schema);
+        let some = |misfits: &[Misfit]| !misfits.iter().any(|misfit| misfit.every);
+        let mut readable = some(&found);
+        for version in (newest.saturating_sub(VERSIONS_MAX).max(1)..newest).rev() {
+            if readable {
+                break;
+            }
+            let older = registry.version(&name, Some(version)).await?;
+            readable = older.is_some_and(|(_, schema)| some(&misfits(&schema)));
+        }
+        let found = Found::Newest {
+            id: schema.id,
+            misfits: found,
+            readable,
+        };
+        Ok(SubjectFit { subject: name, found })
+    }
+}
+
 /// The driver of one topic.
 pub(super) struct KafkaDriver {
     topic: Arc<str>,
     environment: Environment,
     status: Arc<Status>,
+    subjects: Vec<Subject>,
     /// Made at the first look.
     client: Mutex<Option<Consumer>>,
 }
 
 impl KafkaDriver {
-    pub(super) fn new(topic: Arc<str>, environment: Environment, status: Arc<Status>) -> Self {
+    pub(super) fn new(
+        topic: Arc<str>,
+        environment: Environment,
+        status: Arc<Status>,
+        subjects: Vec<Subject>,
+    ) -> Self {
         Self {
             topic,
             environment,
             status,
+            subjects,
             client: Mutex::new(None),
         }
     }
@@ -155,6 +224,22 @@ impl Driver for KafkaDriver {
 
     fn trouble(&self) -> Option<String> {
         self.status.trouble()
+    }
+
+    fn fits(&self) -> Vec<SubjectFit> {
+        let Some(registry) = &self.environment.registry else {
+            return Vec::new();
+        };
+        let compare = |subject: &Subject| {
+            let name = subject.name.clone();
+            registry
+                .wait(COMPARE, subject.clone().compare(registry.clone()))
+                .unwrap_or_else(|error| SubjectFit {
+                    subject: name,
+                    found: Found::Unseen(error),
+                })
+        };
+        self.subjects.iter().map(compare).collect()
     }
 }
 

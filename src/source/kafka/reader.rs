@@ -90,6 +90,7 @@ impl<K: 'static, V: 'static> Records<(K, Option<V>)> for Keyed<K, V> {
         let key = match raw.key.map(|key| self.key.decode(key)) {
             Some(Decoded::Value(key)) => key,
             Some(Decoded::Dead(_, schema)) => return Decoded::Dead(Cause::KeyInvalid, schema),
+            Some(Decoded::DeadAt(_, place)) => return Decoded::DeadAt(Cause::KeyInvalid, place),
             Some(Decoded::Wait) => return Decoded::Wait,
             None => return Decoded::Dead(Cause::KeyMissing, None),
         };
@@ -97,6 +98,7 @@ impl<K: 'static, V: 'static> Records<(K, Option<V>)> for Keyed<K, V> {
             None => Decoded::Value((key, None)),
             Some(Decoded::Value(value)) => Decoded::Value((key, Some(value))),
             Some(Decoded::Dead(cause, schema)) => Decoded::Dead(cause, schema),
+            Some(Decoded::DeadAt(cause, place)) => Decoded::DeadAt(cause, place),
             Some(Decoded::Wait) => Decoded::Wait,
         }
     }
@@ -156,9 +158,11 @@ impl<Q: Arrivals> Partition<Q> {
                     if left == 0 {
                         break true;
                     }
+                    intake.at_work(raw.offset);
                     match records.decode(&raw) {
                         Decoded::Value(value) => intake.value(raw, value),
                         Decoded::Dead(cause, schema) => intake.dead(raw, cause, schema),
+                        Decoded::DeadAt(cause, place) => intake.dead_at(raw, cause, place),
                         Decoded::Wait => break false,
                     }
                     self.next = raw.offset + 1;

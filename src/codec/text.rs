@@ -1,4 +1,6 @@
-//! Keys of keyed topics: JSON, Avro, or plain text.
+//! The bare text of one value: payloads and keys such as `42` and `de`.
+//!
+//! The type says how the text is read: numbers, booleans, characters, strings, and enums by name.
 
 use std::marker::PhantomData;
 
@@ -8,34 +10,10 @@ use serde::forward_to_deserialize_any;
 
 use super::{Cause, Decode, Decoded};
 
-/// How the keys of a topic are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KeyFormat {
-    /// JSON: `42`, `"de"`, `{"merchant":42}`.
-    Json,
-    /// Avro in the wire format of Confluent's serializers.
-    Avro,
-    /// The bare text of one value: `42`, `de`. Numbers, booleans, strings, and enums by name.
-    #[default]
-    Text,
-}
-
-/// Any decoder, of a key: whatever it turns down is a [`Cause::KeyInvalid`].
-pub struct Key<D>(pub D);
-
-impl<K, D: Decode<K>> Decode<K> for Key<D> {
-    fn decode(&mut self, bytes: &[u8]) -> Decoded<K> {
-        match self.0.decode(bytes) {
-            Decoded::Dead(_, schema) => Decoded::Dead(Cause::KeyInvalid, schema),
-            other => other,
-        }
-    }
-}
-
 /// Decodes the bare text of one value.
 ///
 /// ```
-/// use thalweg::codec::{Decode, Decoded, key::Text};
+/// use thalweg::codec::{Decode, Decoded, text::Text};
 /// assert!(matches!(Text::<u32>::new().decode(b"42"), Decoded::Value(42)));
 /// ```
 pub struct Text<K>(PhantomData<fn() -> K>);
@@ -60,7 +38,7 @@ impl<K: DeserializeOwned + 'static> Decode<K> for Text<K> {
             .and_then(|text| K::deserialize(Scalar(text)).ok());
         match value {
             Some(value) => Decoded::Value(value),
-            None => Decoded::Dead(Cause::KeyInvalid, None),
+            None => Decoded::Dead(Cause::TextInvalid, None),
         }
     }
 }
@@ -128,14 +106,13 @@ impl<'de> Deserializer<'de> for Scalar<'de> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::json::Json;
     use proptest::prelude::*;
     use serde::Deserialize;
 
     fn text<K: DeserializeOwned + 'static>(bytes: &[u8]) -> Option<K> {
-        match Key(Text::new()).decode(bytes) {
+        match Text::new().decode(bytes) {
             Decoded::Value(key) => Some(key),
-            Decoded::Dead(Cause::KeyInvalid, None) => None,
+            Decoded::Dead(Cause::TextInvalid, None) => None,
             other => panic!("{:?}", std::mem::discriminant(&other)),
         }
     }
@@ -167,13 +144,6 @@ mod tests {
         assert_eq!(text::<u32>(b""), None);
         assert_eq!(text::<String>(b"\xff"), None);
         assert_eq!(text::<Pair>(b"1"), None);
-    }
-
-    #[test]
-    fn a_key_is_invalid_whatever_its_format_says() {
-        let mut key = Key(Json::<u32>::new());
-        assert!(matches!(key.decode(b"42"), Decoded::Value(42)));
-        assert!(matches!(key.decode(b"{"), Decoded::Dead(Cause::KeyInvalid, None)));
     }
 
     proptest! {
