@@ -105,7 +105,7 @@ const BUSY_RECORDS: u64 = 8_192;
 /// Such an epoch opens when it has so many records…
 const ENOUGH_RECORDS: u64 = 250_000;
 /// … or has waited for so many intervals.
-const BUSY_INTERVALS: u32 = 10;
+const BUSY_INTERVALS: u32 = 20;
 
 #[derive(Debug)]
 struct Partition {

@@ -143,11 +143,7 @@ fn harmed(mut bytes: Vec<u8>, harms: &[Harm]) -> Vec<u8> {
     for harm in harms {
         let len = bytes.len().max(1);
         match harm {
-            Harm::Set(at, byte) => {
-                if let Some(own) = bytes.get_mut(at % len) {
-                    *own = *byte;
-                }
-            }
+            Harm::Set(at, byte) => bytes.get_mut(at % len).into_iter().for_each(|own| *own = *byte),
             Harm::Cut(at) => bytes.truncate(at % len),
             Harm::Number(at, more) => {
                 let number = std::iter::repeat_n(0xfe, usize::from(*more)).chain([1]);

@@ -110,6 +110,7 @@ pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
         keep,
         windows: BTreeMap::new(),
         packed: EventTime::MIN,
+        newest: 0,
     };
     let changes = merge(partials, &name, state, sources, desk);
     (changes, late)
@@ -309,6 +310,8 @@ struct Merge<K, S, F> {
     windows: BTreeMap<(EventTime, EventTime), Pane<K, S>>,
     /// Windows that end up to here have been packed.
     packed: EventTime,
+    /// How many keys the window had that was packed last.
+    newest: usize,
 }
 
 /// The aggregates of one window.
@@ -348,9 +351,13 @@ impl<K: Record, S> Pane<K, S> {
         }
     }
 
-    fn pack(&mut self) {
+    /// Returns how many keys it holds.
+    fn pack(&mut self) -> usize {
         let pane = std::mem::replace(self, Pane::Packed(Box::default()));
-        *self = Pane::Packed(pane.rows());
+        let rows = pane.rows();
+        let keys = rows.len();
+        *self = Pane::Packed(rows);
+        keys
     }
 }
 
@@ -408,15 +415,16 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
             window,
             state,
         } = partial;
-        let pane = self
-            .windows
-            .entry((window.end, window.start))
-            .or_insert_with(|| Pane::Open(HashTable::new()));
+        let newest = self.newest;
+        let pane = self.windows.entry((window.end, window.start)).or_insert_with(|| {
+            // A window has about as many keys as the one before: no need to grow there step by step.
+            Pane::Open(HashTable::with_capacity(newest.min(PANE_KEPT_MAX)))
+        });
         match pane
             .open()
             .entry(route, |slot| slot.key == key, |slot| slot.route)
         {
-            hashbrown::hash_table::Entry::Vacant(vacant) => {
+            Entry::Vacant(vacant) => {
                 let new = Some(self.fold.finish(&state));
                 changes.push(Change {
                     key: Windowed {
@@ -434,7 +442,7 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
                     at: changes.len() - 1,
                 });
             }
-            hashbrown::hash_table::Entry::Occupied(occupied) => {
+            Entry::Occupied(occupied) => {
                 let slot = occupied.into_mut();
                 if slot.epoch != epoch {
                     let old = Some(self.fold.finish(&slot.state));
@@ -472,7 +480,9 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
             // An end is part of the bound: windows that end at the watermark are over.
             let over =
                 (self.packed.max(EventTime(i64::MIN + 1)), EventTime::MIN)..=(watermark, EventTime::MAX);
-            self.windows.range_mut(over).for_each(|(_, pane)| pane.pack());
+            for (_, pane) in self.windows.range_mut(over) {
+                self.newest = pane.pack();
+            }
             self.packed = watermark;
         }
     }
@@ -516,6 +526,7 @@ mod tests {
             keep: Duration::from_micros(5),
             windows: BTreeMap::new(),
             packed: EventTime::MIN,
+            newest: 0,
         };
         let mut step = |epoch, partials: &[(u32, u64)], watermark| {
             let mut changes = Vec::new();

@@ -748,7 +748,7 @@ mod growth {
         read_to(&mut sequencer, 10 + BUSY_RECORDS);
         assert_eq!(
             sequencer.next(at(10)),
-            Next::Wait(45 * MS),
+            Next::Wait(95 * MS),
             "much waits after one interval"
         );
         read_to(&mut sequencer, 10 + ENOUGH_RECORDS);
@@ -758,15 +758,15 @@ mod growth {
             "enough to be worth it"
         );
         read_to(&mut sequencer, 10 + ENOUGH_RECORDS + BUSY_RECORDS);
-        assert_eq!(opened(&mut sequencer, 60), None);
+        assert_eq!(opened(&mut sequencer, 110), None);
         assert_eq!(
-            opened(&mut sequencer, 61),
+            opened(&mut sequencer, 111),
             Some(BUSY_RECORDS),
-            "no epoch waits for longer than ten intervals"
+            "no epoch waits for longer than twenty intervals"
         );
         read_to(&mut sequencer, 10 + 3 * ENOUGH_RECORDS);
         assert_eq!(
-            opened(&mut sequencer, 65),
+            opened(&mut sequencer, 115),
             None,
             "whatever comes, never before the interval is over"
         );
