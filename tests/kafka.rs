@@ -25,6 +25,8 @@ mod oracle;
 mod poison;
 mod reader;
 mod schemas;
+#[cfg(feature = "tls")]
+mod secure;
 mod starts;
 mod stop;
 mod times;
