@@ -13,6 +13,7 @@ pub use crate::dataflow::{Dataflow, dataflow};
 pub use crate::error::{Error, Result};
 pub use crate::operator::aggregate::{Aggregate, Of};
 pub use crate::record::{Event, F64, Record};
+pub use crate::source::files::Files;
 pub use crate::source::generator::Generator;
 pub use crate::source::kafka::Kafka;
 pub use crate::time::{EventTime, Window, Windowed};

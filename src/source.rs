@@ -40,6 +40,7 @@ macro_rules! time_rules {
 }
 
 pub mod embedded;
+pub mod files;
 pub mod generator;
 pub mod kafka;
 pub mod memory;
@@ -71,6 +72,9 @@ pub struct Environment {
     pub registry: Option<Registry>,
     /// Consumer group under which progress is shown to lag tools.
     pub group: String,
+    /// Whether the run stops when everything that is there at its start is counted: nothing is waited for then. Follows
+    /// the run's settings.
+    pub until_end: bool,
 }
 
 /// A source of `T`: `Kafka::topic(..)`, `Generator::new(..)`, …

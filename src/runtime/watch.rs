@@ -9,7 +9,7 @@ use crate::clock;
 use crate::codec::fit::Found;
 use crate::codec::registry::Registry;
 use crate::dataflow::plan::PlannedSource;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::position::{PartitionId, SourceId};
 use crate::runtime::{Shared, Substitutes};
 use crate::source::{Driver, Topology};
@@ -68,7 +68,8 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
                     shared.partitions.lock().insert(name.clone(), partitions);
                     shared.inbox.topology(*id, topology);
                 }
-                Err(error) if first => return shared.halt.halt(error),
+                // What was read is no longer there as it was: no waiting brings it back.
+                Err(error) if first || error.kind() == Kind::Integrity => return shared.halt.halt(error),
                 Err(error) => tracing::warn!(source = name, %error, "cannot look at a source; trying again"),
             }
         }
