@@ -238,6 +238,7 @@ fn the_dashboard_is_found_and_finds_its_data() {
 fn samples() -> BTreeMap<String, BTreeSet<String>> {
     let metrics = Metrics::new();
     let source = metrics.source("s");
+    source.trouble("away").set(0);
     let _taken = (
         source.partition(0),
         source.late("step"),

@@ -80,6 +80,7 @@ pub struct Lines<T> {
     pattern: PathBuf,
     strict: bool,
     poll: Duration,
+    waits: bool,
     rules: TimeRules<T>,
 }
 
@@ -89,6 +90,7 @@ impl<T> Lines<T> {
             pattern,
             strict,
             poll: POLL,
+            waits: false,
             rules: TimeRules::default(),
         }
     }
@@ -99,6 +101,12 @@ impl<T> Lines<T> {
     /// seconds.
     pub fn poll(mut self, every: Duration) -> Self {
         self.poll = every;
+        self
+    }
+
+    /// Waits at the start until there is a file, in place of an error.
+    pub fn wait_for_files(mut self) -> Self {
+        self.waits = true;
         self
     }
 
@@ -122,7 +130,7 @@ pub struct KeyedLines<T, K, V> {
 }
 
 impl<T: Event> Source<T> for Lines<T> {
-    fn open(self, env: &Environment) -> Result<Opened<T>> {
+    fn open(mut self, env: &Environment) -> Result<Opened<T>> {
         if self.rules.event_time.is_none() {
             return Err(
                 Error::definition(format!("lines of {} have no event time", self.pattern.display()))
@@ -130,20 +138,8 @@ impl<T: Event> Source<T> for Lines<T> {
                     .hint("take it from the value: `.event_time(|line| EventTime::from_millis(line.at_ms))`"),
             );
         }
-        let Self {
-            pattern,
-            strict,
-            poll,
-            rules,
-        } = self;
-        Ok(opened(
-            pattern,
-            decoder(strict),
-            poll,
-            rules,
-            env,
-            Box::new(|value| value),
-        ))
+        let rules = std::mem::take(&mut self.rules);
+        Ok(self.opened(rules, env, Box::new(|value| value)))
     }
 }
 
@@ -154,17 +150,39 @@ where
     V: Event,
 {
     fn open(self, env: &Environment) -> Result<Opened<(K, Option<V>)>> {
-        let Lines {
-            pattern,
-            strict,
-            poll,
-            ..
-        } = self.lines;
         let rules = TimeRules {
             timed: false,
             ..TimeRules::default()
         };
-        Ok(opened(pattern, decoder(strict), poll, rules, env, self.row))
+        Ok(self.lines.opened(rules, env, self.row))
+    }
+}
+
+impl<T: DeserializeOwned + 'static> Lines<T> {
+    fn opened<R: 'static>(
+        self,
+        rules: TimeRules<R>,
+        env: &Environment,
+        make: Box<dyn Fn(T) -> R>,
+    ) -> Opened<R> {
+        let (listing, until_end) = (Listing::new(self.pattern), env.until_end);
+        let (strict, poll) = (self.strict, self.poll);
+        Opened {
+            topic: listing.pattern().display().to_string(),
+            description: format!("files `{}`", listing.pattern().display()),
+            driver: Arc::new(FilesDriver::new(listing.clone(), until_end, self.waits)),
+            rules,
+            reader: Box::new(move |waker: Waker| {
+                let place = Place { listing, until_end };
+                Ok(Box::new(FilesReader::new(
+                    place,
+                    decoder(strict),
+                    make,
+                    poll,
+                    waker,
+                )?))
+            }),
+        }
     }
 }
 
@@ -172,27 +190,6 @@ fn decoder<T: DeserializeOwned + 'static>(strict: bool) -> Box<dyn Decode<T>> {
     match strict {
         true => Box::new(Strict::new()),
         false => Box::new(Json::new()),
-    }
-}
-
-fn opened<T: 'static, R: 'static>(
-    pattern: PathBuf,
-    decoder: Box<dyn Decode<T>>,
-    poll: Duration,
-    rules: TimeRules<R>,
-    env: &Environment,
-    make: Box<dyn Fn(T) -> R>,
-) -> Opened<R> {
-    let (listing, until_end) = (Listing::new(pattern), env.until_end);
-    Opened {
-        topic: listing.pattern().display().to_string(),
-        description: format!("files `{}`", listing.pattern().display()),
-        driver: Arc::new(FilesDriver::new(listing.clone(), until_end)),
-        rules,
-        reader: Box::new(move |waker: Waker| {
-            let place = Place { listing, until_end };
-            Ok(Box::new(FilesReader::new(place, decoder, make, poll, waker)?))
-        }),
     }
 }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::position::{Offset, TopicId};
-use crate::source::{Driver, PartitionFacts, Topology};
+use crate::source::{Ailment, Driver, PartitionFacts, Topology};
 
 /// How much is read at once in search of a file's last line end.
 const BLOCK: u64 = 64 << 10;
@@ -97,15 +97,17 @@ pub(super) struct FilesDriver {
     listing: Listing,
     /// Whether a last line without its end is a record.
     until_end: bool,
+    waits: bool,
     /// As of the look before: what is there must stay where it is.
     seen: Mutex<Vec<PathBuf>>,
 }
 
 impl FilesDriver {
-    pub(super) fn new(listing: Listing, until_end: bool) -> Self {
+    pub(super) fn new(listing: Listing, until_end: bool, waits: bool) -> Self {
         Self {
             listing,
             until_end,
+            waits,
             seen: Mutex::default(),
         }
     }
@@ -141,6 +143,14 @@ impl Driver for FilesDriver {
             topic: TopicId::default(),
             partitions,
         })
+    }
+
+    fn ailment(&self) -> Option<Ailment> {
+        self.listing.files().is_err().then_some(Ailment::Missing)
+    }
+
+    fn waits(&self) -> bool {
+        self.waits
     }
 }
 

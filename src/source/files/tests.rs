@@ -93,7 +93,7 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => any::<u16>().prop_map(|n| n.to_string().into_bytes()),
         1 => any::<u16>().prop_map(|n| format!("{n}\r").into_bytes()),
-        1 => Just(b"{oops".to_vec()),
+        1 => Just(b"oops".to_vec()),
         1 => Just(b"\"text\"".to_vec()),
         1 => Just(b" ".to_vec()),
         1 => Just(Vec::new()),

@@ -19,7 +19,7 @@ use crate::codec::avro::fit::{Fits, fit};
 use crate::codec::fit::{Found, Misfit, SubjectFit};
 use crate::codec::registry::{Registry, WriterSchema};
 use crate::error::{Error, Result};
-use crate::source::{Driver, Environment, PartitionFacts, Topology};
+use crate::source::{Ailment, Driver, Environment, PartitionFacts, Topology};
 
 /// How long one look may take in all.
 const LOOK: Duration = Duration::from_secs(5);
@@ -87,6 +87,9 @@ pub(super) struct KafkaDriver {
     environment: Environment,
     status: Arc<Status>,
     subjects: Vec<Subject>,
+    waits: bool,
+    /// Why the newest look failed.
+    ailment: Mutex<Option<Ailment>>,
     /// Made at the first look.
     client: Mutex<Option<Consumer>>,
 }
@@ -103,8 +106,15 @@ impl KafkaDriver {
             environment,
             status,
             subjects,
+            waits: false,
+            ailment: Mutex::new(None),
             client: Mutex::new(None),
         }
+    }
+
+    /// The same, waiting for the topic at the start or not.
+    pub(super) fn waiting(self, waits: bool) -> Self {
+        Self { waits, ..self }
     }
 
     fn look(&self, client: &Consumer) -> Result<Topology> {
@@ -155,6 +165,10 @@ impl KafkaDriver {
         })
     }
 
+    fn ails(&self, ailment: Ailment) {
+        *self.ailment.lock() = Some(ailment);
+    }
+
     fn unseen(&self, fault: &Fault) -> Error {
         let (topic, kafka) = (&self.topic, &self.environment.kafka);
         let is = |codes: &[Code]| codes.iter().any(|known| *known as i32 == fault.code);
@@ -162,14 +176,16 @@ impl KafkaDriver {
             Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
             Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
         ]) {
+            self.ails(Ailment::Missing);
             return Error::outside(format!("there is no topic `{topic}`"))
                 .detail(format!("asked of Kafka at {kafka}"))
-                .hint("create it, or look for a slip of the pen in its name");
+                .hint("create it (`topics create`), look for a slip of the pen in its name, or let the source `.wait_for_topic()`");
         }
         if is(&[
             Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
             Code::RD_KAFKA_RESP_ERR__AUTHENTICATION,
         ]) {
+            self.ails(Ailment::Refused);
             return Error::outside(format!("Kafka at {kafka} does not let us read topic `{topic}`"))
                 .detail(&fault.text)
                 .hint("set the credentials in `kafka_properties`, and allow Describe and Read");
@@ -181,6 +197,7 @@ impl KafkaDriver {
             Code::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
             Code::RD_KAFKA_RESP_ERR__RESOLVE,
         ]) {
+            self.ails(Ailment::Away);
             let error = Error::outside(format!("cannot reach Kafka at {kafka}"))
                 .detail(format!("wanted to look at topic `{topic}`: {}", fault.text));
             let error = match self.status.trouble() {
@@ -189,6 +206,7 @@ impl KafkaDriver {
             };
             return error.hint("is it running, and is the setting `kafka` its address?");
         }
+        self.ails(Ailment::Other);
         Error::outside(format!("cannot look at topic `{topic}`"))
             .detail(format!("Kafka at {kafka}: {}", fault.text))
             .hint("brokers that are starting or moving partitions get over this by themselves")
@@ -214,6 +232,7 @@ impl Driver for KafkaDriver {
         let seen = self.look(client);
         if seen.is_ok() {
             self.status.well();
+            *self.ailment.lock() = None;
         }
         // Logs and errors of the meantime; a few are enough, as the next look serves the next ones.
         for _ in 0..64 {
@@ -224,6 +243,18 @@ impl Driver for KafkaDriver {
 
     fn trouble(&self) -> Option<String> {
         self.status.trouble()
+    }
+
+    fn ailment(&self) -> Option<Ailment> {
+        *self.ailment.lock()
+    }
+
+    fn waits(&self) -> bool {
+        self.waits
+    }
+
+    fn kafka_topic(&self) -> Option<&str> {
+        Some(&self.topic)
     }
 
     fn fits(&self) -> Vec<SubjectFit> {
