@@ -3,14 +3,17 @@
 //! ```text
 //!   run     a dataflow on a Kafka          query   a view of a running service
 //!   demo    the same, with data of its own plan    what a dataflow consists of
-//!   ledger  show | verify what a ledger holds
+//!   ledger  show | verify what a ledger holds  topics  that are read: listed, linted, made
+//!   schema  check | register a schema
 //! ```
 
 mod demo;
 mod ledger;
 mod query;
+mod schema;
 mod serve;
 mod signal;
+mod topics;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -80,6 +83,13 @@ enum Command {
         /// Which dataflow; may be left out where there is only one
         dataflow: Option<String>,
     },
+    /// List the topics that dataflows read: whether they are there, well named, and have partitions enough
+    Topics(topics::TopicsArguments),
+    /// Hold a schema against the registry's rules
+    Schema {
+        #[command(subcommand)]
+        what: schema::SchemaCommand,
+    },
     /// Look into the ledger of a dataflow that is not running
     Ledger {
         #[command(subcommand)]
@@ -91,8 +101,14 @@ enum Command {
 struct RunArguments {
     /// Which dataflow; may be left out where there is only one
     dataflow: Option<String>,
-    /// Bootstrap servers of Kafka
-    #[arg(long, env = "THALWEG_KAFKA", value_name = "HOST:PORT")]
+    /// Bootstrap servers of Kafka; a dataflow that reads files alone needs none
+    #[arg(
+        long,
+        env = "THALWEG_KAFKA",
+        value_name = "HOST:PORT",
+        default_value = "",
+        hide_default_value = true
+    )]
     kafka: String,
     /// Schema registry (the Confluent-compatible API)
     #[arg(long, env = "THALWEG_REGISTRY", value_name = "URL")]
@@ -196,6 +212,8 @@ fn run(command: Command, flows: &[Flow]) -> Result<()> {
             print!("{}", plan.text);
             Ok(())
         }
+        Command::Topics(arguments) => topics::run(flows, &arguments),
+        Command::Schema { what } => schema::run(&what),
         Command::Ledger {
             what: LedgerCommand::Show { dir, from, to },
         } => ledger::show(&dir, from, to),

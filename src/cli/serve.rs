@@ -91,6 +91,14 @@ impl Running<'_> {
             signal::listen()?
         };
         let plan = runtime::plan(self.flow, &self.env)?;
+        let reads_kafka = plan
+            .sources
+            .iter()
+            .any(|source| source.driver.kafka_topic().is_some());
+        if reads_kafka && self.env.kafka.is_empty() {
+            return Err(Error::definition("no Kafka to read from")
+                .hint("name its bootstrap servers: --kafka HOST:PORT, or THALWEG_KAFKA"));
+        }
         let settings = Settings {
             workers: usize::from(self.service.workers),
             store: Store::Directory(self.data_dir.clone()),

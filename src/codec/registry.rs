@@ -14,6 +14,7 @@
 //! 404 too. Ids that no registry can have are not asked for.
 
 mod exchange;
+mod rules;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,6 +26,8 @@ use reqwest::{Client, Method, StatusCode, Url};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 use xxhash_rust::xxh3::xxh3_64;
+
+pub use self::rules::Ruling;
 
 use self::exchange::{SchemaBody, exchange};
 use crate::bridge::Waker;

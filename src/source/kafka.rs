@@ -11,6 +11,7 @@
 //!
 //! Records are read as committed. The ledger says from where; the consumer group only shows progress to lag tools.
 
+pub mod admin;
 mod config;
 mod decoders;
 mod driver;
@@ -99,6 +100,7 @@ pub struct Topic<T> {
     pub(crate) name: Arc<str>,
     pub(crate) format: Format,
     rules: TimeRules<T>,
+    waits: bool,
     mistake: Option<&'static str>,
 }
 
@@ -108,11 +110,20 @@ impl<T> Topic<T> {
             name,
             format,
             rules: TimeRules::default(),
+            waits: false,
             mistake: None,
         }
     }
 
     time_rules!();
+
+    /// Waits for the topic at the start, where it is not there yet or no broker answers: the log says so once, metrics and
+    /// `/health/ready` do while it lasts. Without it the service does not start, and says why within some seconds. Once it
+    /// runs, a broker that is away is waited for in any case.
+    pub fn wait_for_topic(mut self) -> Self {
+        self.waits = true;
+        self
+    }
 
     /// The reader's schema: what Avro payloads are resolved to, by Avro's rules, before `T` is made of them. Without it,
     /// `T` is made of what the writer's schema says.
@@ -134,6 +145,7 @@ impl<T> Topic<T> {
             name: self.name,
             format: self.format,
             key_format: None,
+            waits: self.waits,
             mistake: self.mistake,
             rows: PhantomData,
         }
@@ -145,7 +157,8 @@ impl<T: Event> Source<T> for Topic<T> {
         let format = ready(self.format, self.mistake)?;
         let (env, topic, status) = (env.clone(), self.name, Arc::new(Status::default()));
         let subjects = Subject::of::<T>(&topic, "value", &format).into_iter().collect();
-        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects);
+        let driver =
+            KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects).waiting(self.waits);
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),
@@ -166,6 +179,7 @@ pub struct KeyedTopic<K, V> {
     pub(crate) format: Format,
     /// `None`: as the payloads are.
     pub(crate) key_format: Option<Format>,
+    waits: bool,
     mistake: Option<&'static str>,
     rows: PhantomData<fn() -> (K, V)>,
 }
@@ -229,7 +243,8 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
             .into_iter()
             .chain(Subject::of::<V>(&topic, "value", &format))
             .collect();
-        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects);
+        let driver =
+            KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects).waiting(self.waits);
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),
