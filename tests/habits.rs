@@ -49,12 +49,12 @@ fn topics_are_listed_made_and_measured() {
         "--partitions",
         "3",
     ];
-    let wrong = refused(&[&create[..], &["--config", "retention.mss=1"]].concat());
-    assert!(wrong.contains("--config"), "{wrong}");
+    let wrong = refused(&[&create[..], &["--topic-config", "retention.mss=1"]].concat());
+    assert!(wrong.contains("--topic-config"), "{wrong}");
     let made = told(
         &[
             &create[..],
-            &["--replication", "1", "--config", "retention.ms=-1"],
+            &["--replication", "1", "--topic-config", "retention.ms=-1"],
         ]
         .concat(),
     );

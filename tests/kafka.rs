@@ -26,6 +26,8 @@ mod oracle;
 mod poison;
 mod reader;
 mod schemas;
+#[cfg(feature = "tls")]
+mod secure;
 mod stop;
 
 use std::time::{Duration, Instant};

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use crate::cli::serve::tokio;
+use crate::cli::flags::Flags;
+use crate::cli::serve::{registry, tokio};
 use crate::codec::avro::check_reader;
 use crate::codec::avro::fit::between;
 use crate::codec::fit::Misfit;
@@ -26,15 +27,17 @@ pub(super) struct SchemaArguments {
     /// Its subject; left out: payments.transactions.v1.avsc is of payments.transactions.v1-value
     #[arg(long)]
     subject: Option<String>,
-    /// Schema registry (the Confluent-compatible API)
-    #[arg(long, env = "THALWEG_REGISTRY", value_name = "URL")]
-    registry: String,
+    #[command(flatten)]
+    settings: Flags<false>,
 }
 
 pub(super) fn run(command: &SchemaCommand) -> Result<()> {
     let tokio = tokio()?;
     let (SchemaCommand::Check(arguments) | SchemaCommand::Register(arguments)) = command;
-    let registry = Registry::new(&arguments.registry, tokio.handle().clone())?;
+    let force = arguments.settings.load()?;
+    let registry = registry(&force.settings.registry, tokio.handle())?.ok_or_else(|| {
+        Error::definition("no schema registry to ask").hint("name it: --registry URL, or THALWEG_REGISTRY")
+    })?;
     let (subject, text) = read(&arguments.file, arguments.subject.as_deref())?;
     let said = match command {
         SchemaCommand::Check(_) => tokio.block_on(check(&registry, &subject, &text))?,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::cli::choose;
+use crate::cli::flags::Flags;
 use crate::cli::serve::{environment, tokio};
 use crate::dataflow::Flow;
 use crate::error::{Error, Result, count};
@@ -24,12 +25,11 @@ use crate::source::kafka::admin::{self, NewTopic, Seen};
 const BYTES_PER_SECOND_A_PARTITION: f64 = 10e6;
 
 #[derive(Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct TopicsArguments {
     #[command(subcommand)]
     what: Option<TopicsCommand>,
     #[command(flatten)]
-    of: Option<Of>,
+    of: Of,
 }
 
 #[derive(Subcommand)]
@@ -42,15 +42,14 @@ enum TopicsCommand {
 struct Of {
     /// Of which dataflow; left out: of all
     dataflow: Option<String>,
-    /// Bootstrap servers of Kafka
-    #[arg(long, env = "THALWEG_KAFKA", value_name = "HOST:PORT")]
-    kafka: String,
     /// Bytes a second that a topic is to carry, as in 25MB; left out: measured
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     rate: Option<f64>,
     /// For how many seconds the rate is measured
     #[arg(long = "for", value_name = "SECONDS", default_value_t = 3)]
     seconds: u64,
+    #[command(flatten)]
+    settings: Flags<false>,
 }
 
 #[derive(Args)]
@@ -65,14 +64,23 @@ struct CreateArguments {
     replication: Option<u16>,
     /// A setting of the topics, as in retention.ms=-1; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
-    config: Vec<String>,
+    topic_config: Vec<String>,
 }
 
 pub(super) fn run(flows: &[Flow], arguments: &TopicsArguments) -> Result<()> {
-    match (&arguments.what, &arguments.of) {
-        (Some(TopicsCommand::Create(arguments)), _) => create(flows, arguments),
-        (None, Some(of)) => list(flows, of),
-        (None, None) => Err(Error::definition("which Kafka?").hint("say --kafka HOST:PORT")),
+    match &arguments.what {
+        Some(TopicsCommand::Create(arguments)) => create(flows, arguments),
+        None => list(flows, &arguments.of),
+    }
+}
+
+/// The Kafka of the settings.
+fn kafka(of: &Of) -> Result<Environment> {
+    let force = of.settings.load()?;
+    let env = environment(&force.settings, force.settings.kafka.bootstrap.clone(), None);
+    match env.kafka.is_empty() {
+        false => Ok(env),
+        true => Err(Error::definition("which Kafka?").hint("say --kafka HOST:PORT, or THALWEG_KAFKA")),
     }
 }
 
@@ -96,7 +104,7 @@ fn topics(flows: &[Flow], dataflow: Option<&str>) -> Result<Vec<String>> {
 
 fn list(flows: &[Flow], of: &Of) -> Result<()> {
     let names = topics(flows, of.dataflow.as_deref())?;
-    let env = environment(of.kafka.clone(), None);
+    let env = kafka(of)?;
     let over = Duration::from_secs(if of.rate.is_some() { 0 } else { of.seconds });
     let seen = admin::look(&env, &names, over)?;
     let mut out = std::io::stdout().lock();
@@ -182,15 +190,17 @@ fn lint(name: &str) -> Result<(), String> {
 fn create(flows: &[Flow], arguments: &CreateArguments) -> Result<()> {
     let of = &arguments.of;
     let names = topics(flows, of.dataflow.as_deref())?;
-    let env = environment(of.kafka.clone(), None);
+    let env = kafka(of)?;
     let seen = admin::look(&env, &names, Duration::ZERO)?;
     let partitions = arguments
         .partitions
         .map_or_else(|| of.rate.map_or(1, advised), usize::from);
     let mut config = Vec::new();
-    for setting in &arguments.config {
+    for setting in &arguments.topic_config {
         let (name, value) = setting.split_once('=').ok_or_else(|| {
-            Error::definition(format!("--config takes NAME=VALUE, and `{setting}` has no `=`"))
+            Error::definition(format!(
+                "--topic-config takes NAME=VALUE, and `{setting}` has no `=`"
+            ))
         })?;
         config.push((name.trim().to_owned(), value.trim().to_owned()));
     }

@@ -3,7 +3,6 @@
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::exchange::{Response, exchange};
 use super::{CONTENT_TYPE, Registry, SUBJECT_NOT_FOUND, subject_error};
 use crate::error::Result;
 
@@ -28,7 +27,7 @@ impl Registry {
             .request(Method::POST, &path)
             .header("content-type", CONTENT_TYPE)
             .body(body);
-        let ruling = self.send(request).await.and_then(|answer| {
+        let ruling = self.shared.send(request).await.and_then(|answer| {
             let new =
                 answer.status == StatusCode::NOT_FOUND && answer.error_code() == Some(SUBJECT_NOT_FOUND);
             match new {
@@ -51,16 +50,12 @@ impl Registry {
         }
         let failed = |error| subject_error("cannot get the compatibility", subject, error);
         let own = self.shared.request(Method::GET, &["config", subject]);
-        let mut answer = self.send(own).await.map_err(failed)?;
+        let mut answer = self.shared.send(own).await.map_err(failed)?;
         if answer.status == StatusCode::NOT_FOUND {
             // It has none of its own.
             let global = self.shared.request(Method::GET, &["config"]);
-            answer = self.send(global).await.map_err(failed)?;
+            answer = self.shared.send(global).await.map_err(failed)?;
         }
         Ok(answer.expect::<Level>().map_err(failed)?.compatibility_level)
-    }
-
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, String> {
-        exchange(request).await
     }
 }

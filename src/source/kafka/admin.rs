@@ -174,7 +174,9 @@ pub async fn create(environment: &Environment, topics: &[NewTopic]) -> Result<()
                 RDKafkaErrorCode::InvalidReplicationFactor => {
                     error.hint("are there as many brokers as --replication says?")
                 }
-                RDKafkaErrorCode::InvalidConfig => error.hint("look at the names and values behind --config"),
+                RDKafkaErrorCode::InvalidConfig => {
+                    error.hint("look at the names and values behind --topic-config")
+                }
                 _ => error,
             });
         }
