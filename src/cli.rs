@@ -4,6 +4,7 @@
 //!   run     a dataflow on a Kafka            query   a view of a running service
 //!   demo    the same, with data of its own   plan    what a dataflow consists of
 //!   check   settings and outside, looked at  ledger  show | verify | reset what a ledger holds
+//!   topics  that are read: list, lint, make  schema  check | register a schema
 //! ```
 
 mod check;
@@ -11,8 +12,10 @@ mod demo;
 mod flags;
 mod ledger;
 mod query;
+mod schema;
 mod serve;
 mod signal;
+mod topics;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -84,6 +87,13 @@ enum Command {
     Plan {
         /// Which dataflow; may be left out where there is only one
         dataflow: Option<String>,
+    },
+    /// List the topics that dataflows read: whether they are there, well named, and have partitions enough
+    Topics(topics::TopicsArguments),
+    /// Hold a schema against the registry's rules
+    Schema {
+        #[command(subcommand)]
+        what: schema::SchemaCommand,
     },
     /// Look into the ledger of a dataflow that is not running
     Ledger {
@@ -180,6 +190,8 @@ fn run(command: Command, flows: &[Flow]) -> Result<bool> {
             let plan = runtime::plan(choose(flows, dataflow.as_deref())?, &Environment::default())?;
             print!("{}", plan.text);
         }
+        Command::Topics(arguments) => topics::run(flows, &arguments)?,
+        Command::Schema { what } => schema::run(&what)?,
         Command::Ledger {
             what: LedgerCommand::Show { dir, from, to },
         } => ledger::show(&dir, from, to)?,

@@ -32,6 +32,7 @@
 //! |---|---|
 //! | write a dataflow | [`prelude`], [`dataflow`](mod@dataflow): [`Stream`](dataflow::stream::Stream), [`Table`](dataflow::table::Table), [`Collection`](dataflow::collection::Collection) |
 //! | read a topic | [`Kafka`](source::kafka::Kafka) |
+//! | read files | [`Files`](source::files::Files) |
 //! | aggregate | [`Of`](operator::aggregate::Of) for what there is, [`Aggregate`] for one of your own |
 //! | test it | [`testing`] |
 //! | give it data for a first try | [`Flow::demo`], [`demo`] |

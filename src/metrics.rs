@@ -107,6 +107,8 @@ pub struct SourceMetrics {
     source: Arc<str>,
     /// Schemas asked of the registry, and not answered yet.
     pub schema_lookups_pending: Gauge,
+    /// Partitions of the topic, as it was seen last.
+    pub partitions: Gauge,
 }
 
 /// Handles for one partition of a source.
@@ -202,6 +204,8 @@ struct SourceFamilies {
     late: Counters<2>,
     dead: Counters<2>,
     schema_lookups: Gauges<1>,
+    partitions: Gauges<1>,
+    trouble: Gauges<2>,
 }
 
 #[derive(Clone, Debug)]
@@ -291,6 +295,12 @@ impl Register<'_> {
                 Family::default(),
             ),
             dead: self.plain("dead_letters", "Records turned down", Family::default()),
+            partitions: self.plain("source_partitions", "Partitions seen last", Family::default()),
+            trouble: self.plain(
+                "source_trouble",
+                "1 while something stands between a source and its data",
+                Family::default(),
+            ),
             schema_lookups: self.plain(
                 "schema_lookups_pending",
                 "Schemas not answered yet",
@@ -387,6 +397,7 @@ impl Metrics {
         let source: Arc<str> = source.into();
         SourceMetrics {
             schema_lookups_pending: one(&self.sources.schema_lookups, [("source", source.clone())]),
+            partitions: one(&self.sources.partitions, [("source", source.clone())]),
             families: self.sources.clone(),
             source,
         }
@@ -456,6 +467,14 @@ impl SourceMetrics {
             paused: one(&families.paused, labels.clone()),
             labels,
         }
+    }
+
+    /// 1 while something stands between the source and its data, by what it is.
+    pub fn trouble(&self, kind: &'static str) -> Gauge {
+        one(
+            &self.families.trouble,
+            [("source", self.source.clone()), ("kind", kind.into())],
+        )
     }
 
     /// Events of this source that were late for `step`.

@@ -14,6 +14,7 @@ pub use crate::error::{Error, Result};
 pub use crate::operator::aggregate::{Aggregate, Of};
 pub use crate::record::{Event, F64, Record};
 pub use crate::source::Late;
+pub use crate::source::files::Files;
 pub use crate::source::generator::Generator;
 pub use crate::source::kafka::{Kafka, Start};
 pub use crate::time::{EventTime, Window, Windowed};

@@ -211,7 +211,8 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 impl Service {
     /// Starts the workers. Returns once they run; the replay of an earlier run's epochs goes on behind.
-    pub fn start(flow: &Flow, settings: Settings) -> Result<Self> {
+    pub fn start(flow: &Flow, mut settings: Settings) -> Result<Self> {
+        settings.env.until_end = settings.until_end;
         let plan = plan(flow, &settings.env)?;
         let leads = settings
             .cluster

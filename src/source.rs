@@ -47,6 +47,7 @@ macro_rules! time_rules {
 }
 
 pub mod embedded;
+pub mod files;
 pub mod generator;
 pub mod kafka;
 pub mod memory;
@@ -84,6 +85,9 @@ pub struct Environment {
     pub registry: Option<Registry>,
     /// Consumer group under which progress is shown to lag tools.
     pub group: String,
+    /// Whether the run stops when everything that is there at its start is counted: nothing is waited for then. Follows
+    /// the run's settings.
+    pub until_end: bool,
     /// Times of sources, by name, in place of what the dataflow says of them.
     pub source_times: Arc<BTreeMap<String, TimeOverrides>>,
 }
@@ -293,6 +297,34 @@ pub struct PartitionFacts {
     pub end: Offset,
 }
 
+/// Why a source can't be seen, as metrics name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ailment {
+    /// The topic is not there, or no file is.
+    Missing,
+    /// Nobody answers.
+    Away,
+    /// We are not let in.
+    Refused,
+    /// Whatever else.
+    Other,
+}
+
+impl Ailment {
+    /// All of them.
+    pub const ALL: [Ailment; 4] = [Ailment::Missing, Ailment::Away, Ailment::Refused, Ailment::Other];
+
+    /// The fixed word for it, as in metrics.
+    pub fn code(self) -> &'static str {
+        match self {
+            Ailment::Missing => "missing",
+            Ailment::Away => "away",
+            Ailment::Refused => "refused",
+            Ailment::Other => "other",
+        }
+    }
+}
+
 /// Looks at a source from outside the workers. May block.
 pub trait Driver: Send + Sync + 'static {
     /// Which partitions there are, with their bounds.
@@ -326,6 +358,21 @@ pub trait Driver: Send + Sync + 'static {
 
     /// What stands between the source and its data now, for health and metrics; readers get over it by themselves.
     fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// Why the newest look failed; `None` if it did not.
+    fn ailment(&self) -> Option<Ailment> {
+        None
+    }
+
+    /// Whether what is missing or away at the start is waited for. Otherwise the service does not start.
+    fn waits(&self) -> bool {
+        false
+    }
+
+    /// The Kafka topic that is read, if it is one.
+    fn kafka_topic(&self) -> Option<&str> {
         None
     }
 }

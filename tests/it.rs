@@ -2,6 +2,7 @@
 
 mod commands;
 mod compile;
+mod habits;
 mod house;
 mod kafka;
 mod model;

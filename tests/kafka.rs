@@ -19,6 +19,7 @@ mod crash;
 mod exact;
 mod flow;
 mod formats;
+mod life;
 mod load;
 mod node;
 mod oracle;

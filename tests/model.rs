@@ -11,6 +11,7 @@ mod closed;
 mod cluster;
 mod collections;
 mod durable;
+mod files;
 mod log;
 mod pace;
 mod panics;

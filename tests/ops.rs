@@ -238,6 +238,7 @@ fn the_dashboard_is_found_and_finds_its_data() {
 fn samples() -> BTreeMap<String, BTreeSet<String>> {
     let metrics = Metrics::new();
     let source = metrics.source("s");
+    source.trouble("away").set(0);
     source.partition(0).watermark(thalweg::EventTime(1));
     let _taken = (source.late("step"), source.dead_letters("json_type"));
     let _taken = (metrics.worker(0), metrics.view("v"));

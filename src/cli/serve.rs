@@ -34,11 +34,6 @@ pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
     let tokio = tokio()?;
     let registry = registry(&settings.registry, tokio.handle())?;
     let env = environment(settings, settings.kafka.bootstrap.clone(), registry);
-    if env.kafka.is_empty() {
-        return Err(Error::definition("no Kafka to read from").hint(
-            "name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the section [kafka] of the settings",
-        ));
-    }
     let running = Running {
         flow,
         env,
@@ -61,6 +56,7 @@ pub(super) fn environment(
         registry,
         group: settings.kafka.group.clone(),
         source_times: Arc::new(settings.sources.clone()),
+        until_end: settings.until_end,
     }
 }
 
@@ -131,6 +127,14 @@ impl Running<'_> {
             signal::listen()?
         };
         let plan = runtime::plan(self.flow, &self.env)?;
+        let reads_kafka = plan
+            .sources
+            .iter()
+            .any(|source| source.driver.kafka_topic().is_some());
+        if reads_kafka && self.env.kafka.is_empty() {
+            return Err(Error::definition("no Kafka to read from")
+                .hint("name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the section [kafka] of the settings"));
+        }
         let timed: Vec<_> = plan
             .sources
             .iter()

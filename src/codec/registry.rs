@@ -15,6 +15,7 @@
 
 pub mod access;
 mod exchange;
+mod rules;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,6 +27,8 @@ use reqwest::{Client, Method, StatusCode, Url};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 use xxhash_rust::xxh3::xxh3_64;
+
+pub use self::rules::Ruling;
 
 use self::access::{Access, Login, wrong};
 use self::exchange::{Response, SchemaBody, exchange};

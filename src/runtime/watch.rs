@@ -1,5 +1,6 @@
 //! The thread that looks at the sources from outside: which partitions there are, and where they end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,13 +10,15 @@ use crate::clock;
 use crate::codec::fit::Found;
 use crate::codec::registry::Registry;
 use crate::dataflow::plan::PlannedSource;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::position::{PartitionId, SourceId};
 use crate::runtime::{Shared, Substitutes};
-use crate::source::{Driver, Topology};
+use crate::source::{Ailment, Driver, Topology};
 
 /// Between two looks at a source that runs.
 const EVERY: Duration = Duration::from_secs(5);
+/// The same while one is waited for.
+const EVERY_WAITING: Duration = Duration::from_secs(1);
 
 pub(super) type Watched = (SourceId, String, Arc<dyn Driver>);
 
@@ -35,13 +38,14 @@ pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes
 }
 
 /// Looks at once, and then now and then: partitions may be added. A source that can't be seen at the start halts the
-/// service with the reason; later it is waited for.
+/// service with the reason, unless it is one to be waited for; later every one is.
 pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
     let this = std::thread::current();
     let wake = Waker::new(move || this.unpark());
     shared.halt.on_halt(wake.clone());
     shared.inbox.watched_by(wake);
     let (mut first, mut waited) = (true, false);
+    let mut met = BTreeSet::new();
     loop {
         let registry = shared.settings.env.registry.as_ref().map(Registry::status);
         // Away, or so slow that ids have waited since the last look.
@@ -52,7 +56,6 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
         waited = waits;
         note(shared, "the schema registry", away.map(ToString::to_string));
         for (id, name, driver) in sources {
-            note(shared, &format!("source `{name}`"), driver.trouble());
             if let Some(registry) = &registry {
                 let pending = i64::try_from(registry.pending).unwrap_or(i64::MAX);
                 shared.metrics.source(name).schema_lookups_pending.set(pending);
@@ -60,26 +63,36 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
             if first && let Err(error) = compare(name, driver.as_ref()) {
                 return shared.halt.halt(error);
             }
-            match driver.topology() {
+            let seen = driver.topology();
+            troubled(shared, name, driver.as_ref(), seen.as_ref().err());
+            match seen {
                 Ok(topology) => {
-                    if first {
+                    // One that was waited for at the start begins where it says too.
+                    if met.insert(*id) {
                         match driver.starts(&topology) {
                             Ok(starts) => shared.inbox.starts(*id, starts),
                             Err(error) => return shared.halt.halt(error),
                         }
                     }
                     show_lag(shared, *id, name, &topology);
-                    let mut partitions = topology.partitions.clone();
-                    partitions.sort_unstable_by_key(|facts| facts.partition);
-                    shared.partitions.lock().insert(name.clone(), partitions);
+                    show_partitions(shared, name, &topology);
                     shared.inbox.topology(*id, topology);
                 }
-                Err(error) if first => return shared.halt.halt(error),
-                Err(error) => tracing::warn!(source = name, %error, "cannot look at a source; trying again"),
+                // What was read is no longer there as it was: no waiting brings it back.
+                Err(error) if error.kind() == Kind::Integrity => return shared.halt.halt(error),
+                Err(error) if !met.contains(id) && !waits_for(driver.as_ref()) => {
+                    return shared.halt.halt(error);
+                }
+                Err(error) => tracing::debug!(source = name, %error, "cannot look at a source; trying again"),
             }
         }
         first = false;
-        let next = clock::instant() + EVERY;
+        let every = if met.len() < sources.len() {
+            EVERY_WAITING
+        } else {
+            EVERY
+        };
+        let next = clock::instant() + every;
         while clock::instant() < next {
             if shared.halt.is_halted() || shared.inbox.stopping() || shared.ended.load(Ordering::Acquire) {
                 return;
@@ -87,6 +100,46 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
             // Woken by a stop, a halt and the end of the workers.
             std::thread::park_timeout(next - clock::instant());
         }
+    }
+}
+
+/// Whether a source that was never seen is waited for: one that is missing or away may come, a wrong password stays wrong.
+fn waits_for(driver: &dyn Driver) -> bool {
+    driver.waits() && matches!(driver.ailment(), Some(Ailment::Missing | Ailment::Away))
+}
+
+/// Names what stands between a source and its data in health, metrics and, once, the log.
+fn troubled(shared: &Shared, name: &str, driver: &dyn Driver, unseen: Option<&Error>) {
+    let trouble = unseen.map(ToString::to_string).or_else(|| driver.trouble());
+    let kind = trouble
+        .as_ref()
+        .map(|_| driver.ailment().unwrap_or(Ailment::Other));
+    let metrics = shared.metrics.source(name);
+    for one in Ailment::ALL {
+        metrics.trouble(one.code()).set(i64::from(kind == Some(one)));
+    }
+    note(shared, &format!("source `{name}`"), trouble);
+}
+
+/// Keeps which partitions a source has; the log says when there are more of them.
+fn show_partitions(shared: &Shared, name: &str, topology: &Topology) {
+    let mut partitions = topology.partitions.clone();
+    partitions.sort_unstable_by_key(|facts| facts.partition);
+    let count = partitions.len();
+    shared
+        .metrics
+        .source(name)
+        .partitions
+        .set(i64::try_from(count).unwrap_or(i64::MAX));
+    let before = shared.partitions.lock().insert(name.to_owned(), partitions);
+    if let Some(before) = before.filter(|before| before.len() < count) {
+        let before = before.len();
+        tracing::info!(
+            source = name,
+            before,
+            now = count,
+            "partitions were added, and are read from their start"
+        );
     }
 }
 

@@ -11,6 +11,7 @@
 //!
 //! Records are read as committed. The ledger says from where; the consumer group only shows progress to lag tools.
 
+pub mod admin;
 pub(crate) mod config;
 mod decoders;
 mod driver;
@@ -103,6 +104,7 @@ pub struct Topic<T> {
     pub(crate) format: Format,
     rules: TimeRules<T>,
     start: Start,
+    waits: bool,
     mistake: Option<&'static str>,
 }
 
@@ -113,6 +115,7 @@ impl<T> Topic<T> {
             format,
             rules: TimeRules::default(),
             start: Start::Earliest,
+            waits: false,
             mistake: None,
         }
     }
@@ -123,6 +126,14 @@ impl<T> Topic<T> {
     /// on where it says, and partitions that are added to the topic are read from their beginning. Default: the log's start.
     pub fn start(mut self, start: Start) -> Self {
         self.start = start;
+        self
+    }
+
+    /// Waits for the topic at the start, where it is not there yet or no broker answers: the log says so once, metrics and
+    /// `/health/ready` do while it lasts. Without it the service does not start, and says why within some seconds. Once it
+    /// runs, a broker that is away is waited for in any case.
+    pub fn wait_for_topic(mut self) -> Self {
+        self.waits = true;
         self
     }
 
@@ -146,6 +157,7 @@ impl<T> Topic<T> {
             name: self.name,
             format: self.format,
             key_format: None,
+            waits: self.waits,
             mistake: self.mistake,
             rows: PhantomData,
         }
@@ -160,7 +172,8 @@ impl<T: Event> Source<T> for Topic<T> {
         let timestamps = self.rules.event_time.is_none();
         let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects, timestamps)
             .start(self.start)
-            .written([("value", format.word())]);
+            .written([("value", format.word())])
+            .waiting(self.waits);
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),
@@ -181,6 +194,7 @@ pub struct KeyedTopic<K, V> {
     pub(crate) format: Format,
     /// `None`: as the payloads are.
     pub(crate) key_format: Option<Format>,
+    waits: bool,
     mistake: Option<&'static str>,
     rows: PhantomData<fn() -> (K, V)>,
 }
@@ -245,7 +259,8 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
             .chain(Subject::of::<V>(&topic, "value", &format))
             .collect();
         let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects, false)
-            .written([("key", key_format.word()), ("value", format.word())]);
+            .written([("key", key_format.word()), ("value", format.word())])
+            .waiting(self.waits);
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),

@@ -173,6 +173,16 @@ impl Broker {
         }
     }
 
+    /// Deletes the records of a partition before `offset`, as retention would.
+    pub fn delete_records(&self, topic: &str, partition: i32, offset: i64) {
+        let mut until = TopicPartitionList::new();
+        until
+            .add_partition_offset(topic, partition, Offset::Offset(offset))
+            .expect("an offset is one");
+        let results = block_on(self.admin().delete_records(&until, &admin_options()));
+        results.unwrap_or_else(|error| panic!("records of {topic} could not be deleted: {error}"));
+    }
+
     /// Writes records `(key, value, time in ms, not 0)` in this order, and returns the offsets they got once all are acknowledged.
     pub fn produce<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,

@@ -52,6 +52,14 @@ pub fn fit<T: DeserializeOwned>(writer: &str, reader: Option<&str>) -> Vec<Misfi
     misfits
 }
 
+/// Where data of one schema can't be resolved to the other, by Avro's rules.
+pub fn between(writer: &str, reader: &str) -> Vec<Misfit> {
+    match (parse_writer(writer), Schema::parse_str(reader)) {
+        (Some(writer), Ok(reader)) => rules::compare(&writer, &reader),
+        _ => Vec::new(),
+    }
+}
+
 fn probed<T: DeserializeOwned>(schema: &Schema) -> Vec<Misfit> {
     match ResolvedSchema::new(schema) {
         Ok(names) => probe::probe::<T>(schema, names.get_names()),

@@ -23,7 +23,7 @@ use crate::codec::registry::{Registry, WriterSchema};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::position::Offset;
-use crate::source::{Driver, Environment, PartitionFacts, Topology};
+use crate::source::{Ailment, Driver, Environment, PartitionFacts, Topology};
 
 /// How long one look may take in all.
 const LOOK: Duration = Duration::from_secs(5);
@@ -91,6 +91,9 @@ pub(super) struct KafkaDriver {
     environment: Environment,
     status: Arc<Status>,
     subjects: Vec<Subject>,
+    waits: bool,
+    /// Why the newest look failed.
+    ailment: Mutex<Option<Ailment>>,
     /// Whether the log's timestamps are the event times.
     timestamps: bool,
     start: Start,
@@ -112,6 +115,8 @@ impl KafkaDriver {
             environment,
             status,
             subjects,
+            waits: false,
+            ailment: Mutex::new(None),
             timestamps,
             start: Start::Earliest,
             formats: Vec::new(),
@@ -133,6 +138,11 @@ impl KafkaDriver {
     /// Begins elsewhere than at the log's start.
     pub(super) fn start(self, start: Start) -> Self {
         Self { start, ..self }
+    }
+
+    /// The same, waiting for the topic at the start or not.
+    pub(super) fn waiting(self, waits: bool) -> Self {
+        Self { waits, ..self }
     }
 
     fn look(&self, client: &Consumer) -> Result<Topology> {
@@ -185,6 +195,10 @@ impl KafkaDriver {
         })
     }
 
+    fn ails(&self, ailment: Ailment) {
+        *self.ailment.lock() = Some(ailment);
+    }
+
     /// Takes logs and errors of the meantime, up to so many.
     fn serve(&self, client: &Consumer, events_max: usize) {
         for _ in 0..events_max {
@@ -199,14 +213,16 @@ impl KafkaDriver {
             Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
             Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
         ]) {
+            self.ails(Ailment::Missing);
             return Error::outside(format!("there is no topic `{topic}`"))
                 .detail(format!("asked of Kafka at {kafka}"))
-                .hint("create it, or look for a slip of the pen in its name");
+                .hint("create it (`topics create`), look for a slip of the pen in its name, or let the source `.wait_for_topic()`");
         }
         if is(&[
             Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
             Code::RD_KAFKA_RESP_ERR__AUTHENTICATION,
         ]) {
+            self.ails(Ailment::Refused);
             return Error::outside(format!("Kafka at {kafka} does not let us read topic `{topic}`"))
                 .detail(&fault.text)
                 .hint("set the credentials in `kafka.properties`, and allow Describe and Read");
@@ -219,6 +235,11 @@ impl KafkaDriver {
             Code::RD_KAFKA_RESP_ERR__RESOLVE,
         ]) {
             let (what, hint) = self.status.advice();
+            // A login or certificate that is refused looks like nobody: only the client's log tells.
+            self.ails(match what.starts_with("cannot reach") {
+                true => Ailment::Away,
+                false => Ailment::Refused,
+            });
             let error = Error::outside(format!("{what} {kafka}"))
                 .detail(format!("wanted to look at topic `{topic}`: {}", fault.text));
             let error = match self.status.trouble() {
@@ -227,6 +248,7 @@ impl KafkaDriver {
             };
             return error.hint(hint);
         }
+        self.ails(Ailment::Other);
         Error::outside(format!("cannot look at topic `{topic}`"))
             .detail(format!("Kafka at {kafka}: {}", fault.text))
             .hint("brokers that are starting or moving partitions get over this by themselves")
@@ -252,6 +274,7 @@ impl Driver for KafkaDriver {
         let seen = self.look(client);
         if seen.is_ok() {
             self.status.well();
+            *self.ailment.lock() = None;
         }
         // A few are enough: the next look serves the next ones.
         self.serve(client, 64);
@@ -285,6 +308,18 @@ impl Driver for KafkaDriver {
 
     fn trouble(&self) -> Option<String> {
         self.status.trouble()
+    }
+
+    fn ailment(&self) -> Option<Ailment> {
+        *self.ailment.lock()
+    }
+
+    fn waits(&self) -> bool {
+        self.waits
+    }
+
+    fn kafka_topic(&self) -> Option<&str> {
+        Some(&self.topic)
     }
 
     fn fits(&self) -> Vec<SubjectFit> {

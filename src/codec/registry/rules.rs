@@ -1,0 +1,61 @@
+//! What a registry's rules say of a schema before it is registered.
+
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::{CONTENT_TYPE, Registry, SUBJECT_NOT_FOUND, subject_error};
+use crate::error::Result;
+
+/// What a registry says of a schema.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Ruling {
+    /// Whether it would take it as the next version.
+    #[serde(rename = "is_compatible")]
+    pub compatible: bool,
+    /// Why not, in its own words, where it has any.
+    #[serde(default)]
+    pub messages: Vec<String>,
+}
+
+impl Registry {
+    /// Whether the registry would take `text` as the next version of `subject`. To be awaited on a tokio runtime.
+    pub async fn ruling(&self, subject: &str, text: &str) -> Result<Ruling> {
+        let body = serde_json::json!({ "schema": text }).to_string();
+        let path = ["compatibility", "subjects", subject, "versions"];
+        let request = self
+            .shared
+            .request(Method::POST, &path)
+            .header("content-type", CONTENT_TYPE)
+            .body(body);
+        let ruling = self.shared.send(request).await.and_then(|answer| {
+            let new =
+                answer.status == StatusCode::NOT_FOUND && answer.error_code() == Some(SUBJECT_NOT_FOUND);
+            match new {
+                true => Ok(Ruling {
+                    compatible: true,
+                    messages: Vec::new(),
+                }),
+                false => answer.expect::<Ruling>(),
+            }
+        });
+        ruling.map_err(|error| subject_error("cannot compare a schema", subject, error))
+    }
+
+    /// The compatibility that new versions of `subject` need: `BACKWARD`, `NONE`, … To be awaited on a tokio runtime.
+    pub async fn level(&self, subject: &str) -> Result<String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Level {
+            compatibility_level: String,
+        }
+        let failed = |error| subject_error("cannot get the compatibility", subject, error);
+        let own = self.shared.request(Method::GET, &["config", subject]);
+        let mut answer = self.shared.send(own).await.map_err(failed)?;
+        if answer.status == StatusCode::NOT_FOUND {
+            // It has none of its own.
+            let global = self.shared.request(Method::GET, &["config"]);
+            answer = self.shared.send(global).await.map_err(failed)?;
+        }
+        Ok(answer.expect::<Level>().map_err(failed)?.compatibility_level)
+    }
+}

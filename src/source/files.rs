@@ -1,0 +1,197 @@
+//! Files of lines as a source: a file a partition, a line a record.
+//!
+//! ```text
+//!   Files::lines("in/*.jsonl").json::<T>() ─▶ Lines<T>: Source<T> ── .keyed(..) ─▶ KeyedLines<T, K, V>: UpsertSource<K, V>
+//!
+//!   in/2026-01.jsonl   partition 0   {"id":1}⏎{"id":2}⏎        offset of a record: the byte that its line begins at
+//!   in/2026-02.jsonl   partition 1   {"id":3}⏎{"id             followed: waits for the line's end; until the end: a record
+//! ```
+//!
+//! Files only ever grow, and new ones sort after those that are there: a partition's number is its file's place in the
+//! order of names. The ledger binds offsets with counts and hashes, so a replay reads the same lines, and a file that was
+//! changed below what is bound halts the service. An offset is a byte and not a line, so that a restart goes to it at once
+//! and a line that was cut short by the end of the input stays cut there: `tail -c +$((offset + 1))` shows the record.
+
+mod listing;
+mod reader;
+
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use self::listing::{FilesDriver, Listing};
+use self::reader::{FilesReader, Place};
+use super::{Environment, Opened, Source, TimeRules, UpsertSource};
+use crate::bridge::Waker;
+use crate::codec::Decode;
+use crate::codec::json::{Json, Strict};
+use crate::error::{Error, Result};
+use crate::record::Event;
+use crate::time::EventTime;
+
+/// How often a file that was read to its end is looked at again.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Files whose format is still to be named.
+///
+/// ```
+/// use std::time::Duration;
+/// use thalweg::{EventTime, source::files::Files};
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize)]
+/// # struct Payment { at_ms: i64 }
+/// let payments = Files::lines("in/payments-*.jsonl")
+///     .json::<Payment>()
+///     .event_time(|p| EventTime::from_millis(p.at_ms))
+///     .lateness(Duration::from_secs(5));
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Files {
+    pattern: PathBuf,
+}
+
+impl Files {
+    /// The files at `pattern`: a file, a folder (all files in it but hidden ones), or a path whose last part has `*` for
+    /// any characters and `?` for one. Relative to the folder that the process was started in; in a cluster every process
+    /// sees the same files.
+    pub fn lines(pattern: impl Into<PathBuf>) -> Self {
+        Self {
+            pattern: pattern.into(),
+        }
+    }
+
+    /// Lines are JSON. Fields that `T` lacks are passed over; so are lines of nothing but white space.
+    pub fn json<T>(self) -> Lines<T> {
+        Lines::new(self.pattern, false)
+    }
+
+    /// Lines are JSON, and a field that `T` lacks, at any depth, makes the record a dead letter that names the field.
+    pub fn json_strict<T>(self) -> Lines<T> {
+        Lines::new(self.pattern, true)
+    }
+}
+
+/// Files with a `T` on each line: a source of events.
+#[must_use]
+pub struct Lines<T> {
+    pattern: PathBuf,
+    strict: bool,
+    poll: Duration,
+    waits: bool,
+    rules: TimeRules<T>,
+}
+
+impl<T> Lines<T> {
+    fn new(pattern: PathBuf, strict: bool) -> Self {
+        Self {
+            pattern,
+            strict,
+            poll: POLL,
+            waits: false,
+            rules: TimeRules::default(),
+        }
+    }
+
+    time_rules!();
+
+    /// How often a file that was read to its end is looked at again. Default: 200 ms. New files are looked for every few
+    /// seconds.
+    pub fn poll(mut self, every: Duration) -> Self {
+        self.poll = every;
+        self
+    }
+
+    /// Waits at the start until there is a file, in place of an error.
+    pub fn wait_for_files(mut self) -> Self {
+        self.waits = true;
+        self
+    }
+
+    /// Rows by key: `row` takes a line's value apart into the key and its row, or none to delete it. The last line of a key
+    /// wins, so all lines of a key belong into one file.
+    pub fn keyed<K, V>(self, row: impl Fn(T) -> (K, Option<V>) + 'static) -> KeyedLines<T, K, V> {
+        KeyedLines {
+            lines: self,
+            row: Box::new(row),
+            rows: PhantomData,
+        }
+    }
+}
+
+/// Files of rows `V` by key `K`, made of a `T` on each line.
+#[must_use]
+pub struct KeyedLines<T, K, V> {
+    lines: Lines<T>,
+    row: Box<dyn Fn(T) -> (K, Option<V>)>,
+    rows: PhantomData<fn() -> (K, V)>,
+}
+
+impl<T: Event> Source<T> for Lines<T> {
+    fn open(mut self, env: &Environment) -> Result<Opened<T>> {
+        if self.rules.event_time.is_none() {
+            return Err(
+                Error::definition(format!("lines of {} have no event time", self.pattern.display()))
+                    .detail("a topic's records carry a timestamp of their own; lines of a file do not")
+                    .hint("take it from the value: `.event_time(|line| EventTime::from_millis(line.at_ms))`"),
+            );
+        }
+        let rules = std::mem::take(&mut self.rules);
+        Ok(self.opened(rules, env, Box::new(|value| value)))
+    }
+}
+
+impl<T, K, V> UpsertSource<K, V> for KeyedLines<T, K, V>
+where
+    T: DeserializeOwned + 'static,
+    K: Event,
+    V: Event,
+{
+    fn open(self, env: &Environment) -> Result<Opened<(K, Option<V>)>> {
+        let rules = TimeRules {
+            timed: false,
+            ..TimeRules::default()
+        };
+        Ok(self.lines.opened(rules, env, self.row))
+    }
+}
+
+impl<T: DeserializeOwned + 'static> Lines<T> {
+    fn opened<R: 'static>(
+        self,
+        rules: TimeRules<R>,
+        env: &Environment,
+        make: Box<dyn Fn(T) -> R>,
+    ) -> Opened<R> {
+        let (listing, until_end) = (Listing::new(self.pattern), env.until_end);
+        let (strict, poll) = (self.strict, self.poll);
+        Opened {
+            topic: listing.pattern().display().to_string(),
+            description: format!("files `{}`", listing.pattern().display()),
+            driver: Arc::new(FilesDriver::new(listing.clone(), until_end, self.waits)),
+            rules,
+            reader: Box::new(move |waker: Waker| {
+                let place = Place { listing, until_end };
+                Ok(Box::new(FilesReader::new(
+                    place,
+                    decoder(strict),
+                    make,
+                    poll,
+                    waker,
+                )?))
+            }),
+        }
+    }
+}
+
+fn decoder<T: DeserializeOwned + 'static>(strict: bool) -> Box<dyn Decode<T>> {
+    match strict {
+        true => Box::new(Strict::new()),
+        false => Box::new(Json::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
