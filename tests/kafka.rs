@@ -15,6 +15,7 @@
 mod broker;
 mod changed;
 mod cluster;
+mod command;
 mod crash;
 mod exact;
 mod flow;
@@ -22,8 +23,12 @@ mod formats;
 mod load;
 mod node;
 mod oracle;
+mod pace;
 mod poison;
 mod reader;
+mod refused;
+mod replay;
+mod rubbish;
 mod schemas;
 mod stop;
 
