@@ -1,10 +1,8 @@
 //! The dataflow under test.
 
-use std::sync::Arc;
-
 use thalweg::prelude::*;
 
-use super::pace::{Pace, Paced};
+use super::pace::{Pace, Paced, Readers};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Payment {
@@ -42,7 +40,7 @@ pub const LANES_MAX: u32 = 4;
 /// the log alone.
 pub fn spend(payments: &str, merchants: &str, idle_after: Option<Duration>, pace: &Pace) -> thalweg::Flow {
     let (payments, merchants) = (payments.to_owned(), merchants.to_owned());
-    let (pace, read) = (pace.clone(), Arc::default());
+    let (pace, readers) = (pace.clone(), Readers::default());
     let history = Duration::from_secs(24 * 3600);
     dataflow("spend", move |flow: Dataflow<'_>| {
         let merchants = flow
@@ -62,7 +60,7 @@ pub fn spend(payments: &str, merchants: &str, idle_after: Option<Duration>, pace
             Paced {
                 source: topic,
                 pace: pace.clone(),
-                read: Arc::clone(&read),
+                readers: readers.clone(),
             },
         );
         let spend = payments

@@ -8,9 +8,10 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use thalweg::bridge::Waker;
 use thalweg::position::Offset;
 use thalweg::source::{Environment, Intake, Opened, Progress, Reader, Source};
 use thalweg::{Event, Result};
@@ -28,20 +29,38 @@ pub struct Pace {
 pub struct Paced<S> {
     pub source: S,
     pub pace: Pace,
-    /// Up to where the workers have read each partition.
-    pub read: Arc<Mutex<BTreeMap<u32, Offset>>>,
+    pub readers: Readers,
+}
+
+/// What the readers of all workers know of each other.
+#[derive(Clone, Default)]
+pub struct Readers(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    /// Up to where each partition was read.
+    read: BTreeMap<u32, Offset>,
+    /// Of readers that may hold a partition up.
+    wakers: Vec<Waker>,
+}
+
+impl Readers {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<T: Event, S: Source<T>> Source<T> for Paced<S> {
     fn open(self, env: &Environment) -> Result<Opened<T>> {
         let opened = self.source.open(env)?;
-        let (inner, pace, read) = (opened.reader, self.pace, self.read);
+        let (inner, pace, readers) = (opened.reader, self.pace, self.readers);
         Ok(Opened {
             reader: Box::new(move |waker| {
+                readers.state().wakers.push(waker.clone());
                 Ok(Box::new(PacedReader {
                     inner: inner(waker)?,
                     pace,
-                    read,
+                    readers,
                     at: BTreeMap::new(),
                     of: PhantomData,
                 }))
@@ -54,7 +73,7 @@ impl<T: Event, S: Source<T>> Source<T> for Paced<S> {
 struct PacedReader<T> {
     inner: Box<dyn Reader<T>>,
     pace: Pace,
-    read: Arc<Mutex<BTreeMap<u32, Offset>>>,
+    readers: Readers,
     at: BTreeMap<u32, Offset>,
     of: PhantomData<T>,
 }
@@ -64,8 +83,8 @@ impl<T> PacedReader<T> {
         let Some((paused, until)) = &self.pace.paused else {
             return false;
         };
-        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_read = |(of, end): &(u32, Offset)| read.get(of).is_some_and(|at| at >= end);
+        let state = self.readers.state();
+        let is_read = |(of, end): &(u32, Offset)| state.read.get(of).is_some_and(|at| at >= end);
         *paused == partition && !until.iter().all(is_read)
     }
 }
@@ -87,14 +106,18 @@ impl<T: 'static> Reader<T> for PacedReader<T> {
             return Ok(Progress {
                 position: self.at[&partition],
                 at_end: false,
-                more: true,
+                more: false,
             });
         }
         let slow = self.pace.slow.get(&partition).copied().unwrap_or(usize::MAX);
         let progress = self.inner.read(partition, until, records_max.min(slow), intake)?;
         self.at.insert(partition, progress.position);
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        read.insert(partition, progress.position);
+        let mut state = self.readers.state();
+        let before = state.read.insert(partition, progress.position);
+        if self.pace.paused.is_some() && before != Some(progress.position) {
+            state.wakers.iter().for_each(Waker::wake);
+        }
+        drop(state);
         Ok(progress)
     }
 
