@@ -10,6 +10,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     && install -D /target/release/thalweg /out/thalweg
 
 FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/thalweg thalweg
 COPY --from=build /out/thalweg /usr/local/bin/thalweg
 USER thalweg

@@ -3,7 +3,8 @@
 #
 #   scripts/setup.sh [--check] [COMPONENT…]        default: build kafka
 #
-#   build   a C and C++ compiler and make (librdkafka, zlib, zstd and mimalloc are built from source); asks for cargo
+#   build   a C and C++ compiler and make (librdkafka, zlib, zstd and mimalloc are built from source), OpenSSL's headers and
+#           pkg-config, by which they are found (TLS to Kafka and the registry); asks for cargo
 #   java    a Java runtime, 17 or newer: the test broker and the schema registry
 #   maven   Maven: fetches their jars, once
 #   kafka   java and maven
@@ -42,7 +43,12 @@ check_build() {
     have cc || need "a C compiler (cc)" gcc libc6-dev
     have c++ || need "a C++ compiler (c++)" g++
     have make || need "make" make
+    have pkg-config || need "pkg-config" pkg-config
+    has_openssl || need "OpenSSL's headers" libssl-dev
 }
+
+# Asked of the compiler, as pkg-config may be what is missing.
+has_openssl() { have cc && echo '#include <openssl/ssl.h>' | cc -E - >/dev/null 2>&1; }
 
 check_cargo() {
     have cargo || [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ] && return

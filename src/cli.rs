@@ -1,24 +1,26 @@
 //! The command line of every binary made with [`main`].
 //!
 //! ```text
-//!   run     a dataflow on a Kafka          query   a view of a running service
-//!   demo    the same, with data of its own plan    what a dataflow consists of
-//!   ledger  show | verify what a ledger holds
+//!   run     a dataflow on a Kafka            query   a view of a running service
+//!   demo    the same, with data of its own   plan    what a dataflow consists of
+//!   check   settings and outside, looked at  ledger  show | verify what a ledger holds
 //! ```
 
+mod check;
 mod demo;
+mod flags;
 mod ledger;
 mod query;
 mod serve;
 mod signal;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
+use crate::cli::flags::Flags;
 use crate::dataflow::Flow;
 use crate::error::{Error, Result};
 use crate::runtime;
@@ -48,7 +50,8 @@ pub fn main_from(
         Err(error) => error.exit(),
     };
     match run(arguments.command, &flows) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -73,6 +76,8 @@ enum Command {
     Run(RunArguments),
     /// Run a dataflow with data of its own; without --kafka everything is in this process
     Demo(DemoArguments),
+    /// Print the settings in force, and whether topics, schemas and ledger fit; nothing is changed
+    Check(CheckArguments),
     /// Ask a running service for rows of a view
     Query(QueryArguments),
     /// Say what a dataflow consists of
@@ -91,59 +96,27 @@ enum Command {
 struct RunArguments {
     /// Which dataflow; may be left out where there is only one
     dataflow: Option<String>,
-    /// Bootstrap servers of Kafka
-    #[arg(long, env = "THALWEG_KAFKA", value_name = "HOST:PORT")]
-    kafka: String,
-    /// Schema registry (the Confluent-compatible API)
-    #[arg(long, env = "THALWEG_REGISTRY", value_name = "URL")]
-    registry: Option<String>,
-    /// Where the ledger is kept; one folder a dataflow is made in it
-    #[arg(long, env = "THALWEG_DATA_DIR", value_name = "DIR", default_value = "data")]
-    data_dir: PathBuf,
-    /// Stop when everything that is in the topics at the start has been counted
-    #[arg(long)]
-    until_end: bool,
     #[command(flatten)]
-    service: ServiceArguments,
+    settings: Flags<false>,
+}
+
+#[derive(Args)]
+struct CheckArguments {
+    /// Which dataflow; may be left out where there is only one
+    dataflow: Option<String>,
+    /// JSON, and not text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: Flags<false>,
 }
 
 #[derive(Args)]
 struct DemoArguments {
     /// Which dataflow; may be left out where only one has a demo
     dataflow: Option<String>,
-    /// Use this Kafka instead of one in the process
-    #[arg(long, env = "THALWEG_KAFKA", value_name = "HOST:PORT", requires = "registry")]
-    kafka: Option<String>,
-    /// Schema registry for --kafka
-    #[arg(long, env = "THALWEG_REGISTRY", value_name = "URL", requires = "kafka")]
-    registry: Option<String>,
-    /// Where the ledger is kept; without --kafka a temporary folder, as the broker forgets its topics too
-    #[arg(long, value_name = "DIR", requires = "kafka")]
-    data_dir: Option<PathBuf>,
-    /// Events a second
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=2_000))]
-    rate: u64,
     #[command(flatten)]
-    service: ServiceArguments,
-}
-
-#[derive(Args)]
-struct ServiceArguments {
-    /// Worker threads
-    #[arg(long, env = "THALWEG_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    workers: u16,
-    /// Where answers are given: a loopback address; port 0 takes any that is free
-    #[arg(long, env = "THALWEG_HTTP", default_value = "127.0.0.1:8460")]
-    http: SocketAddr,
-    /// How log lines are written
-    #[arg(long, env = "THALWEG_LOG", value_enum, default_value_t = LogFormat::Text)]
-    log: LogFormat,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+    settings: Flags<true>,
 }
 
 #[derive(Args)]
@@ -186,23 +159,27 @@ enum LedgerCommand {
     },
 }
 
-fn run(command: Command, flows: &[Flow]) -> Result<()> {
+/// Runs a command; false: it has said itself what is wrong.
+fn run(command: Command, flows: &[Flow]) -> Result<bool> {
     match command {
-        Command::Run(arguments) => serve::run(choose(flows, arguments.dataflow.as_deref())?, &arguments),
-        Command::Demo(arguments) => demo::run(flows, &arguments),
-        Command::Query(arguments) => query::run(&arguments),
+        Command::Run(arguments) => serve::run(choose(flows, arguments.dataflow.as_deref())?, &arguments)?,
+        Command::Demo(arguments) => demo::run(flows, &arguments)?,
+        Command::Check(arguments) => {
+            return check::run(choose(flows, arguments.dataflow.as_deref())?, &arguments);
+        }
+        Command::Query(arguments) => query::run(&arguments)?,
         Command::Plan { dataflow } => {
             let plan = runtime::plan(choose(flows, dataflow.as_deref())?, &Environment::default())?;
             print!("{}", plan.text);
-            Ok(())
         }
         Command::Ledger {
             what: LedgerCommand::Show { dir, from, to },
-        } => ledger::show(&dir, from, to),
+        } => ledger::show(&dir, from, to)?,
         Command::Ledger {
             what: LedgerCommand::Verify { dir },
-        } => ledger::verify(&dir),
+        } => ledger::verify(&dir)?,
     }
+    Ok(true)
 }
 
 fn choose<'f>(flows: &'f [Flow], name: Option<&str>) -> Result<&'f Flow> {

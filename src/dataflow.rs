@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::probe::{Handle, Probe};
@@ -147,6 +148,8 @@ pub struct Context {
     pub substitutes: RefCell<HashMap<String, Substitute>>,
     /// How views are made; tests want hashes.
     pub hashed: bool,
+    /// How far back views reach that don't say so themselves.
+    pub history: Duration,
     /// Whether readers are made to read. For a plan they are not, but tried where `env` names a Kafka.
     pub reads: bool,
 }
@@ -165,6 +168,7 @@ impl Context {
             plan: RefCell::default(),
             substitutes: RefCell::default(),
             hashed: false,
+            history: HISTORY,
             reads: false,
         }
     }
@@ -315,6 +319,10 @@ impl<'s> Dataflow<'s> {
             context.mistake(format!("source `{name}`: {error}"));
             Opened::unreadable()
         });
+        let mut opened = opened;
+        if let Some(times) = context.env.source_times.get(name) {
+            opened.rules.take_over(times);
+        }
         let source = SourceId::of(name);
         let timed = opened.rules.timed;
         trail::name(source, &opened.description);
@@ -365,8 +373,14 @@ impl<'s> Dataflow<'s> {
     }
 
     /// Makes the view `name` of a table's changes.
-    fn serve<K: Record, V: Record>(&self, changes: StreamVec<'s, Epoch, Change<K, V>>, mut spec: ViewSpec) {
+    fn serve<K: Record, V: Record>(
+        &self,
+        changes: StreamVec<'s, Epoch, Change<K, V>>,
+        mut spec: ViewSpec,
+        history: Option<Duration>,
+    ) {
         let context = self.context();
+        spec.history = history.unwrap_or(context.history);
         spec.hashed |= context.hashed;
         let mut timeline = context.desk.timeline.borrow_mut();
         timeline.track(&spec.sources);
@@ -404,10 +418,12 @@ impl<'s> Dataflow<'s> {
             let mut spec = ViewSpec::new(view);
             spec.description = format!("records of `{name}` that could not be counted, and why");
             spec.keep = Some(LETTERS_KEEP);
-            self.serve(keyed, spec);
+            self.serve(keyed, spec, None);
         }
     }
 }
 
 /// How long dead letters stay in their view.
-const LETTERS_KEEP: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+const LETTERS_KEEP: Duration = Duration::from_secs(24 * 3600);
+/// How far back a view reaches unless it or the settings say more.
+pub const HISTORY: Duration = Duration::from_secs(60);

@@ -86,6 +86,8 @@ pub struct Settings {
     pub until_end: bool,
     /// Addresses and settings of the outside.
     pub env: Environment,
+    /// How far back views reach that don't say so themselves.
+    pub history: Duration,
     /// Keep a hash of each epoch's changes in every view.
     pub hashed: bool,
     /// In place of sources.
@@ -105,6 +107,7 @@ impl Default for Settings {
             bounds: Bounds::default(),
             until_end: false,
             env: Environment::default(),
+            history: dataflow::HISTORY,
             hashed: false,
             substitutes: None,
         }

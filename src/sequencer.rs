@@ -345,6 +345,10 @@ impl Sequencer {
         self.live_since.get_or_insert(now.mono);
         self.refresh_limits(now);
         self.refresh_paces();
+        // Which partitions count in a watermark is known only when all of them are, also those that no binding has named.
+        if self.sources.keys().any(|source| !self.looked_at.contains(source)) {
+            return Next::Idle;
+        }
         match &self.settings.cuts {
             Cuts::Script(script) => match script.front() {
                 None => Next::Finished,
@@ -424,11 +428,7 @@ impl Sequencer {
 
     fn script_is_read(&self, next: &ScriptedEpoch) -> bool {
         next.hi.iter().all(|(id, hi)| {
-            // Else a watermark would rise in one epoch or the next, whenever the source happened to be looked at.
-            let partition = self
-                .partitions
-                .get(id)
-                .filter(|_| self.looked_at.contains(&id.source));
+            let partition = self.partitions.get(id);
             partition.is_some_and(|p| p.bound.hi >= *hi || p.reports.iter().any(|r| r.hi >= *hi))
         })
     }

@@ -44,6 +44,7 @@ pub mod generator;
 pub mod kafka;
 pub mod memory;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,8 +56,10 @@ use crate::codec::Cause;
 use crate::codec::fit::SubjectFit;
 use crate::codec::registry::Registry;
 use crate::error::Result;
+use crate::finding::Finding;
 use crate::position::{Offset, PartitionId, Position, SourceId, TopicId};
 use crate::record::{Event, Timed};
+use crate::secret::Secret;
 use crate::time::EventTime;
 use crate::trail;
 
@@ -67,10 +70,25 @@ pub struct Environment {
     pub kafka: String,
     /// Further librdkafka properties.
     pub kafka_properties: Vec<(String, String)>,
+    /// Those of them that nobody may see: passwords and keys.
+    pub kafka_secrets: Vec<(String, Secret)>,
     /// The schema registry.
     pub registry: Option<Registry>,
     /// Consumer group under which progress is shown to lag tools.
     pub group: String,
+    /// Times of sources, by name, in place of what the dataflow says of them.
+    pub source_times: Arc<BTreeMap<String, TimeOverrides>>,
+}
+
+/// What the settings say of a source's times, in place of its [`TimeRules`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeOverrides {
+    /// See [`TimeRules::lateness`].
+    pub lateness: Option<Duration>,
+    /// See [`TimeRules::idle_after`].
+    pub idle_after: Option<Duration>,
+    /// See [`TimeRules::future_bound`].
+    pub future_bound: Option<Duration>,
 }
 
 /// A source of `T`: `Kafka::topic(..)`, `Generator::new(..)`, …
@@ -177,6 +195,15 @@ pub struct TimeRules<T> {
     pub timed: bool,
 }
 
+impl<T> TimeRules<T> {
+    /// Puts in what the settings say.
+    pub fn take_over(&mut self, times: &TimeOverrides) {
+        self.lateness = times.lateness.unwrap_or(self.lateness);
+        self.idle_after = times.idle_after.unwrap_or(self.idle_after);
+        self.future_bound = times.future_bound.unwrap_or(self.future_bound);
+    }
+}
+
 impl<T> Default for TimeRules<T> {
     fn default() -> Self {
         Self {
@@ -217,6 +244,12 @@ pub trait Driver: Send + Sync + 'static {
     /// Holds the types that the source's records become against the newest schemas that a registry has for them, where it
     /// has any: one answer a subject. May block for a few seconds.
     fn fits(&self) -> Vec<SubjectFit> {
+        Vec::new()
+    }
+
+    /// Looks whether what is outside fits what the source expects of it, besides its topology. Changes nothing. May
+    /// block, for a bounded time.
+    fn examine(&self, _runtime: &tokio::runtime::Handle) -> Vec<Finding> {
         Vec::new()
     }
 

@@ -20,6 +20,8 @@ const LAYERS: &[(u8, &[&str])] = &[
             "health",
             "watermark",
             "trail",
+            "finding",
+            "secret",
         ],
     ),
     (

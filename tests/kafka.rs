@@ -30,6 +30,8 @@ mod refused;
 mod replay;
 mod rubbish;
 mod schemas;
+#[cfg(feature = "tls")]
+mod secure;
 mod stop;
 
 use std::time::{Duration, Instant};

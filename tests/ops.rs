@@ -238,11 +238,8 @@ fn the_dashboard_is_found_and_finds_its_data() {
 fn samples() -> BTreeMap<String, BTreeSet<String>> {
     let metrics = Metrics::new();
     let source = metrics.source("s");
-    let _taken = (
-        source.partition(0),
-        source.late("step"),
-        source.dead_letters("json_type"),
-    );
+    source.partition(0).watermark(thalweg::EventTime(1));
+    let _taken = (source.late("step"), source.dead_letters("json_type"));
     let _taken = (metrics.worker(0), metrics.view("v"));
     metrics.route("/").answered(200, Duration::from_millis(1));
     let mut samples: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

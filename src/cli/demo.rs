@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::cli::serve::{Running, environment, log_to_stderr, tokio};
+use crate::cli::serve::{self, Running, environment, log_to_stderr, tokio};
 use crate::cli::{DemoArguments, choose};
 use crate::codec::registry::Registry;
 use crate::dataflow::Flow;
@@ -13,7 +13,21 @@ use crate::error::{Error, Result};
 use crate::source::embedded::{EmbeddedBroker, Producer, create_topic};
 
 pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
-    log_to_stderr(arguments.service.log);
+    let force = arguments.settings.load()?;
+    let settings = &force.settings;
+    log_to_stderr(&force);
+    let real = !settings.kafka.bootstrap.is_empty();
+    if real != settings.registry.url.is_some() {
+        return Err(Error::definition(
+            "a demo on a Kafka takes --kafka and --registry, and one in the process neither",
+        ));
+    }
+    if force.is_said("data_dir") && !real {
+        return Err(
+            Error::definition("a demo keeps its ledger in --data-dir only with --kafka")
+                .detail("without it the broker is in the process, and forgets its topics at the end"),
+        );
+    }
     let with_demo: Vec<Flow> = flows
         .iter()
         .filter(|flow| flow.demo_function().is_some())
@@ -27,40 +41,33 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
     let flow = choose(&with_demo, arguments.dataflow.as_deref())?;
     let tokio = tokio()?;
 
-    let embedded = if arguments.kafka.is_none() {
-        Some(Arc::new(EmbeddedBroker::start(1)?))
-    } else {
-        None
+    let embedded = match real {
+        true => None,
+        false => Some(Arc::new(EmbeddedBroker::start(1)?)),
     };
-    let kafka = match (&arguments.kafka, &embedded) {
-        (Some(kafka), _) => kafka.clone(),
-        (None, Some(broker)) => broker.bootstrap_servers(),
-        (None, None) => unreachable!("one of them is there"),
+    let kafka = match &embedded {
+        Some(broker) => broker.bootstrap_servers(),
+        None => settings.kafka.bootstrap.clone(),
     };
-    let url = match &arguments.registry {
-        Some(url) => url.clone(),
-        None => registry::start(tokio.handle())?,
+    let registry = match serve::registry(&settings.registry, tokio.handle())? {
+        Some(registry) => registry,
+        None => Registry::new(&registry::start(tokio.handle())?, tokio.handle().clone())?,
     };
-    let registry = Registry::new(&url, tokio.handle().clone())?;
     let stop = Arc::new(AtomicBool::new(false));
-    let data = Data::at(arguments.data_dir.clone(), embedded.is_some())?;
+    let given = force.is_said("data_dir").then(|| settings.data_dir.clone());
+    let data = Data::at(given, embedded.is_some())?;
+    let mut env = environment(settings, kafka, Some(registry.clone()));
 
     let writing = {
-        let (flow, stop, registry, kafka, embedded) = (
-            flow.clone(),
-            stop.clone(),
-            registry.clone(),
-            kafka.clone(),
-            embedded.clone(),
-        );
-        let (handle, rate) = (tokio.handle().clone(), arguments.rate);
+        let (flow, stop, env, embedded) = (flow.clone(), stop.clone(), env.clone(), embedded.clone());
+        let (handle, rate) = (tokio.handle().clone(), settings.demo_rate);
         let (made, ready) = std::sync::mpsc::channel();
         let write = move || -> Result<()> {
-            let producer = Producer::new(&kafka)?;
+            let producer = Producer::of(&env)?;
             let on = handle.clone();
             let topics = move |name: &str, partitions| match &embedded {
                 Some(broker) => broker.create_topic(name, partitions),
-                None => on.block_on(create_topic(&kafka, name, partitions)),
+                None => on.block_on(create_topic(&env, name, partitions)),
             };
             let demo = Demo::new(producer, registry, handle, stop, rate, topics, made);
             let function = flow.demo_function().expect("chosen among those with a demo");
@@ -76,7 +83,6 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         }
         thread
     };
-    let mut env = environment(kafka, Some(registry));
     if embedded.is_some() {
         // The embedded broker answers a fetch when its time is up, even if a record came before.
         env.kafka_properties
@@ -86,8 +92,7 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         flow,
         env,
         data_dir: data.dir.join(flow.name()),
-        until_end: false,
-        service: &arguments.service,
+        force: &force,
     };
     let outcome = running.run(&tokio, |url| welcome(flow, url));
     stop.store(true, Ordering::Release);

@@ -5,14 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cli::{LogFormat, RunArguments, ServiceArguments, signal};
+use tokio::runtime::Handle;
+
+use crate::cli::{RunArguments, signal};
 use crate::clock;
 use crate::codec::registry::Registry;
+use crate::codec::registry::access::{Access, Login};
+use crate::config::{self, InForce, LogFormat, RegistrySettings};
 use crate::dataflow::Flow;
 use crate::error::{Error, Result};
 use crate::health::Readiness;
-use crate::http::{self, HttpSettings};
+use crate::http;
 use crate::runtime::{self, Service, Settings, Store};
+use crate::sequencer::Cuts;
 use crate::source::Environment;
 use crate::trail;
 
@@ -23,31 +28,63 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(100);
 
 pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
-    log_to_stderr(arguments.service.log);
+    let force = arguments.settings.load()?;
+    let settings = &force.settings;
+    log_to_stderr(&force);
     let tokio = tokio()?;
-    let registry = arguments
-        .registry
-        .as_deref()
-        .map(|url| Registry::new(url, tokio.handle().clone()))
-        .transpose()?;
-    let env = environment(arguments.kafka.clone(), registry);
+    let registry = registry(&settings.registry, tokio.handle())?;
+    let env = environment(settings, settings.kafka.bootstrap.clone(), registry);
+    if env.kafka.is_empty() {
+        return Err(Error::definition("no Kafka to read from").hint(
+            "name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the section [kafka] of the settings",
+        ));
+    }
     let running = Running {
         flow,
         env,
-        data_dir: arguments.data_dir.join(flow.name()),
-        until_end: arguments.until_end,
-        service: &arguments.service,
+        data_dir: settings.data_dir.join(flow.name()),
+        force: &force,
     };
     running.run(&tokio, |_| {})
 }
 
-pub(super) fn environment(kafka: String, registry: Option<Registry>) -> Environment {
+/// What sources need to know of the world, by the settings.
+pub(super) fn environment(
+    settings: &config::Settings,
+    kafka: String,
+    registry: Option<Registry>,
+) -> Environment {
     Environment {
         kafka,
+        kafka_properties: settings.kafka.properties.clone(),
+        kafka_secrets: settings.kafka.secrets.clone(),
         registry,
-        group: "thalweg".into(),
-        ..Environment::default()
+        group: settings.kafka.group.clone(),
+        source_times: Arc::new(settings.sources.clone()),
     }
+}
+
+/// The client of the registry, if one is named.
+pub(super) fn registry(settings: &RegistrySettings, handle: &Handle) -> Result<Option<Registry>> {
+    let Some(url) = &settings.url else {
+        return Ok(None);
+    };
+    let login = match (&settings.username, &settings.password, &settings.token) {
+        (Some(name), Some(password), None) => Login::Password(name.clone(), password.clone()),
+        (_, _, Some(token)) => Login::Token(token.clone()),
+        _ => Login::Nobody,
+    };
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|error| {
+            Error::definition(format!("cannot read `registry.ca_file`, {}", path.display())).detail(error)
+        })
+    };
+    let access = Access {
+        url: url.clone(),
+        login,
+        ca_pem: settings.ca_file.as_ref().map(read).transpose()?,
+    };
+    Registry::with_access(&access, handle.clone()).map(Some)
 }
 
 /// The runtime of everything asynchronous. One thread, as the workers want the cores.
@@ -59,18 +96,22 @@ pub(super) fn tokio() -> Result<tokio::runtime::Runtime> {
     built.map_err(|error| Error::internal("cannot start the asynchronous runtime").detail(error))
 }
 
-/// Log lines go to standard error; `RUST_LOG` chooses them.
-pub(super) fn log_to_stderr(format: LogFormat) {
+/// Log lines go to standard error; first of all what is doubtful about the settings.
+pub(super) fn log_to_stderr(force: &InForce) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = &force.settings.log;
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     // A second call in one process (a test) keeps the first one's settings.
-    let _set = match format {
+    let _set = match log.format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().try_init(),
     };
+    for warning in &force.warnings {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// What `run` and `demo` have in common.
@@ -78,8 +119,7 @@ pub(super) struct Running<'a> {
     pub(super) flow: &'a Flow,
     pub(super) env: Environment,
     pub(super) data_dir: PathBuf,
-    pub(super) until_end: bool,
-    pub(super) service: &'a ServiceArguments,
+    pub(super) force: &'a InForce,
 }
 
 impl Running<'_> {
@@ -91,14 +131,27 @@ impl Running<'_> {
             signal::listen()?
         };
         let plan = runtime::plan(self.flow, &self.env)?;
+        let timed: Vec<_> = plan
+            .sources
+            .iter()
+            .map(|source| (source.rules.name.clone(), source.rules.timed))
+            .collect();
+        self.force.sources_fit(&timed)?;
+        let wanted = &self.force.settings;
         let settings = Settings {
-            workers: usize::from(self.service.workers),
+            workers: wanted.workers,
             store: Store::Directory(self.data_dir.clone()),
-            until_end: self.until_end,
+            cuts: Cuts::Clock {
+                interval: wanted.epoch_interval,
+            },
+            epochs_in_flight_max: wanted.epochs_in_flight_max,
+            bounds: wanted.bounds,
+            until_end: wanted.until_end,
             env: self.env,
+            history: wanted.history,
             ..Settings::default()
         };
-        http::bindable(self.service.http)?;
+        http::bindable(wanted.http.address)?;
         let service = Service::start(self.flow, settings)?;
         let readiness = Arc::new(Readiness::starting());
         let state = http::State {
@@ -113,11 +166,7 @@ impl Running<'_> {
             metrics: service.metrics().clone(),
             readiness: readiness.clone(),
         };
-        let server = HttpSettings {
-            address: self.service.http,
-            ..HttpSettings::default()
-        };
-        let server = http::serve(server, Arc::new(state), tokio.handle());
+        let server = http::serve(wanted.http.clone(), Arc::new(state), tokio.handle());
         let server = match server {
             Ok(server) => server,
             Err(error) => {
@@ -127,7 +176,7 @@ impl Running<'_> {
             }
         };
         let url = format!("http://{}", server.address());
-        tracing::info!(%url, dataflow = self.flow.name(), workers = self.service.workers, "serving");
+        tracing::info!(%url, dataflow = self.flow.name(), workers = wanted.workers, "serving");
 
         let signal = tokio.spawn(signal);
         let mut ready = Some(ready);
@@ -165,7 +214,7 @@ impl Running<'_> {
         readiness.wait_for("stopping", "the process is about to end");
         let closed = service.views().clone();
         let ended = end(service);
-        if let Some(moment) = closed.closed().filter(|_| self.until_end && ended.is_ok()) {
+        if let Some(moment) = closed.closed().filter(|_| wanted.until_end && ended.is_ok()) {
             let time = moment.epoch.opened_at();
             tracing::info!(epoch = moment.epoch.0, %time, "everything that was there at the start is counted");
         }

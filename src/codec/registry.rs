@@ -13,6 +13,7 @@
 //! brings it back with [`Registry::bind`]. A plain 404 is no verdict: a proxy in front of a registry that is down says
 //! 404 too. Ids that no registry can have are not asked for.
 
+pub mod access;
 mod exchange;
 
 use std::collections::HashMap;
@@ -26,7 +27,8 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::exchange::{SchemaBody, exchange};
+use self::access::{Access, Login, wrong};
+use self::exchange::{Response, SchemaBody, exchange};
 use crate::bridge::Waker;
 use crate::clock;
 use crate::error::{Error, Result, count};
@@ -157,6 +159,7 @@ impl Clone for Registry {
 
 struct Shared {
     base: Url,
+    login: Login,
     client: Client,
     handle: Handle,
     patience: Patience,
@@ -188,30 +191,30 @@ enum Answer {
 
 impl Registry {
     /// A client of the registry at `url`, as in `http://127.0.0.1:8081` or `http://127.0.0.1:8080/apis/ccompat/v7`;
-    /// requests run on `handle`. Nothing is connected yet. Fails if `url` is none, or is not `http`.
+    /// requests run on `handle`. Nothing is connected yet. Fails if `url` is none, or neither `http` nor `https`.
     pub fn new(url: &str, handle: Handle) -> Result<Self> {
-        Self::with_patience(url, handle, PATIENCE)
+        Self::with_access(&Access::open(url), handle)
     }
 
-    fn with_patience(url: &str, handle: Handle, patience: Patience) -> Result<Self> {
-        let wrong = || Error::definition("cannot use the address of the schema registry");
-        let mut base = Url::parse(url).map_err(|error| wrong().detail(error))?;
-        if base.scheme() != "http" || base.cannot_be_a_base() {
-            return Err(wrong()
-                .detail(format!("its scheme is `{}`", base.scheme()))
-                .hint("give it as http://host:port; for TLS put a local proxy in between"));
-        }
-        base.set_query(None);
-        base.set_fragment(None);
+    /// The same with a login, and with certificates to trust.
+    pub fn with_access(access: &Access, handle: Handle) -> Result<Self> {
+        Self::with_patience(access, handle, PATIENCE)
+    }
+
+    fn with_patience(access: &Access, handle: Handle, patience: Patience) -> Result<Self> {
+        let base = access.base()?;
         // The registry is a neighbour: a proxy for the way out to the internet is none of its business.
         let client = Client::builder()
             .no_proxy()
             .connect_timeout(patience.request)
-            .timeout(patience.request)
+            .timeout(patience.request);
+        let client = access
+            .trusted(client)?
             .build()
             .map_err(|error| wrong().detail(error))?;
         let shared = Shared {
             base,
+            login: access.login.clone(),
             client,
             handle,
             patience,
@@ -331,7 +334,8 @@ impl Registry {
         let request = self
             .shared
             .request(Method::POST, &["subjects", subject, "versions"]);
-        let answer = exchange(request.header("content-type", CONTENT_TYPE).body(body)).await;
+        let request = request.header("content-type", CONTENT_TYPE).body(body);
+        let answer = self.shared.send(request).await;
         let registered = answer.and_then(|answer| answer.expect::<Registered>());
         Ok(registered
             .map_err(|error| subject_error("cannot register a schema", subject, error))?
@@ -367,7 +371,9 @@ impl Registry {
         let named = version.map_or_else(|| "latest".to_owned(), |version| version.to_string());
         let path = ["subjects", subject, "versions", &named];
         let failed = |error| subject_error("cannot get a schema", subject, error);
-        let answer = exchange(self.shared.request(Method::GET, &path))
+        let answer = self
+            .shared
+            .send(self.shared.request(Method::GET, &path))
             .await
             .map_err(failed)?;
         if answer.status == StatusCode::NOT_FOUND
@@ -395,6 +401,43 @@ impl Registry {
             Err(Error::outside("the schema registry does not answer")
                 .detail(format!("waited {patience:?} for it")))
         })
+    }
+
+    /// Where it is, without what nobody should see.
+    fn address(&self) -> String {
+        let base = &self.shared.base;
+        let port = base.port().map_or(String::new(), |port| format!(":{port}"));
+        format!(
+            "{}://{}{port}",
+            base.scheme(),
+            base.host_str().unwrap_or_default()
+        )
+    }
+
+    /// Asks for something small, to see whether the registry answers and lets us in: the compatibility that holds where
+    /// a subject has none of its own. To be awaited on a tokio runtime.
+    pub async fn compatibility(&self) -> Result<String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Config {
+            compatibility_level: String,
+        }
+        let answer = self
+            .shared
+            .send(self.shared.request(Method::GET, &["config"]))
+            .await;
+        let config = answer.and_then(|answer| answer.expect::<Config>());
+        let config = config.map_err(|error| {
+            Error::outside(format!(
+                "the schema registry at {} does not answer as it should",
+                self.address()
+            ))
+            .detail(error)
+            .hint(
+                "is `registry.url` its address, with the path of its Confluent-compatible API if it has one?",
+            )
+        })?;
+        Ok(config.compatibility_level)
     }
 }
 
@@ -457,7 +500,8 @@ impl Shared {
     }
 
     async fn ask(&self, id: u32) -> Result<Answer, String> {
-        let answer = exchange(self.request(Method::GET, &["schemas", "ids", &id.to_string()])).await?;
+        let request = self.request(Method::GET, &["schemas", "ids", &id.to_string()]);
+        let answer = self.send(request).await?;
         if answer.status == StatusCode::NOT_FOUND && answer.error_code() == Some(SCHEMA_NOT_FOUND) {
             return Ok(Answer::NoSuchSchema);
         }
@@ -504,6 +548,10 @@ impl Shared {
             segments.pop_if_empty().extend(path);
         }
         self.client.request(method, url).header("accept", CONTENT_TYPE)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, String> {
+        exchange(request, &self.login).await
     }
 }
 

@@ -333,8 +333,8 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         spec.windows = self.meta.windows;
         spec.window_sources = self.meta.window_sources.to_vec();
         spec.keep = self.meta.keep;
-        let View { spec } = settings(View { spec });
-        self.flow.serve(self.changes(), spec);
+        let View { spec, history } = settings(View { spec, history: None });
+        self.flow.serve(self.changes(), spec, history);
         self
     }
 }
@@ -342,12 +342,13 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
 /// Settings of a view.
 pub struct View {
     spec: ViewSpec,
+    history: Option<Duration>,
 }
 
 impl View {
-    /// How far back `as_of` may reach. Default one minute.
+    /// How far back `as_of` may reach. Default: the setting `views.history`, one minute unless it says otherwise.
     pub fn history(mut self, history: Duration) -> Self {
-        self.spec.history = history;
+        self.history = Some(history);
         self
     }
 

@@ -49,6 +49,8 @@ pub struct Report {
     pub bytes_torn: u64,
     /// The hash chain behind the last counted record.
     pub chain: Chain,
+    /// What all bindings add up to.
+    pub state: LedgerState,
 }
 
 impl fmt::Display for Report {
@@ -114,8 +116,8 @@ pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
         bytes_cut: 0,
         bytes_torn: 0,
         chain: reader.cursor.chain,
+        state: LedgerState::default(),
     };
-    let mut state = LedgerState::default();
     while let Some(frame) = reader.next_frame()? {
         match &frame {
             Frame::Claim(_) => report.claims += 1,
@@ -131,7 +133,7 @@ pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
                 report.records += bindings.iter().map(|(binding, _)| binding.records()).sum::<u64>();
             }
         }
-        fold(&reader, &mut state, frame)?;
+        fold(&reader, &mut report.state, frame)?;
     }
     (report.generation, report.bindings) = (reader.cursor.generation, reader.cursor.bindings);
     (report.last, report.chain) = (reader.cursor.last, reader.cursor.chain);

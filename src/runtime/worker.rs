@@ -114,6 +114,7 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
                 .unwrap_or_default(),
         ),
         hashed: shared.settings.hashed,
+        history: shared.settings.history,
         reads: true,
     });
     let name = shared.flow.name();

@@ -93,9 +93,7 @@ impl Sequencer {
     /// Raises watermarks, and finds the sources that are now idle as a whole or no longer so: what is new, to be bound.
     pub(super) fn raise_watermarks(&mut self) -> (Vec<(SourceId, EventTime)>, Vec<(SourceId, bool)>) {
         let (mut raised, mut turned) = (Vec::new(), Vec::new());
-        // Before a source was looked at in this run, there may be partitions that no binding has named.
-        let known = |id: &SourceId| self.looked_at.contains(id);
-        for source in self.sources.values().filter(|s| s.timed && known(&s.id)) {
+        for source in self.sources.values().filter(|s| s.timed) {
             let before = self.watermarks.get(&source.id).copied().unwrap_or(EventTime::MIN);
             let counts = |p: &&Partition| {
                 !p.bound.idle && (p.bound.event_time_max > EventTime::MIN || before == EventTime::MIN)

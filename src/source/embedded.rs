@@ -17,9 +17,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext, Message};
+use rdkafka::{ClientContext, Message};
 
 use crate::error::{Error, Result};
+use crate::source::Environment;
+use crate::source::kafka::config::{connection, told};
 use crate::time::EventTime;
 
 /// Brokers inside the process. They end when this is dropped.
@@ -105,8 +107,15 @@ impl ProducerContext for Deliveries {
 impl Producer {
     /// A producer to the brokers at `bootstrap_servers`.
     pub fn new(bootstrap_servers: &str) -> Result<Self> {
-        let inner = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap_servers)
+        Self::of(&Environment {
+            kafka: bootstrap_servers.to_owned(),
+            ..Environment::default()
+        })
+    }
+
+    /// A producer to a Kafka, with its security.
+    pub fn of(environment: &Environment) -> Result<Self> {
+        let inner = connection(environment)?
             .set("enable.idempotence", "true")
             .set("linger.ms", "1")
             .set("batch.num.messages", "10000")
@@ -114,7 +123,7 @@ impl Producer {
             .set("socket.nagle.disable", "true")
             .set("message.timeout.ms", "30000")
             .create_with_context(Deliveries::default())
-            .map_err(|error| Error::outside("cannot make a Kafka producer").detail(error))?;
+            .map_err(|error| Error::outside("cannot make a Kafka producer").detail(told(&error)))?;
         Ok(Self { inner })
     }
 
@@ -167,14 +176,13 @@ impl Producer {
 }
 
 /// Makes a topic on any Kafka; one that is there already is left as it is.
-pub async fn create_topic(bootstrap_servers: &str, name: &str, partitions: u32) -> Result<()> {
+pub async fn create_topic(environment: &Environment, name: &str, partitions: u32) -> Result<()> {
     let refused = |why: String| {
-        Error::outside(format!("cannot make topic `{name}` at {bootstrap_servers}")).detail(why)
+        Error::outside(format!("cannot make topic `{name}` at {}", environment.kafka)).detail(why)
     };
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap_servers)
+    let admin: AdminClient<DefaultClientContext> = connection(environment)?
         .create()
-        .map_err(|error| refused(error.to_string()))?;
+        .map_err(|error| refused(told(&error)))?;
     let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
     let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));

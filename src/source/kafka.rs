@@ -11,9 +11,10 @@
 //!
 //! Records are read as committed. The ledger says from where; the consumer group only shows progress to lag tools.
 
-mod config;
+pub(crate) mod config;
 mod decoders;
 mod driver;
+mod examine;
 mod format;
 mod native;
 mod reader;
@@ -145,7 +146,8 @@ impl<T: Event> Source<T> for Topic<T> {
         let format = ready(self.format, self.mistake)?;
         let (env, topic, status) = (env.clone(), self.name, Arc::new(Status::default()));
         let subjects = Subject::of::<T>(&topic, "value", &format).into_iter().collect();
-        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects);
+        let timestamps = self.rules.event_time.is_none();
+        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects, timestamps);
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),
@@ -229,7 +231,7 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
             .into_iter()
             .chain(Subject::of::<V>(&topic, "value", &format))
             .collect();
-        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects);
+        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects, false);
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),

@@ -18,12 +18,12 @@ use crate::support::kafka::Broker;
 use crate::support::registry::Registry;
 
 /// Reads partition 0 of a topic of numbers, as a worker would.
-struct Reading {
+pub(super) struct Reading {
     driver: Arc<dyn Driver>,
     reader: Box<dyn Reader<u64>>,
     intake: Intake<u64>,
-    values: Vec<u64>,
-    progress: Progress,
+    pub(super) values: Vec<u64>,
+    pub(super) progress: Progress,
 }
 
 impl Reading {
@@ -31,12 +31,8 @@ impl Reading {
         clippy::arc_with_non_send_sync,
         reason = "an intake takes its rules so, and stays on one thread"
     )]
-    fn of(broker: &Broker, topic: &str, from: i64) -> Self {
-        let env = Environment {
-            kafka: broker.bootstrap(),
-            ..Environment::default()
-        };
-        let opened = Source::open(Kafka::topic(topic).json::<u64>(), &env).unwrap();
+    pub(super) fn through(env: &Environment, topic: &str, from: i64) -> Self {
+        let opened = Source::open(Kafka::topic(topic).json::<u64>(), env).unwrap();
         let mut reader = (opened.reader)(Waker::new(|| {})).unwrap();
         reader.assign(0, from).unwrap();
         let intake = Intake::new(
@@ -59,6 +55,14 @@ impl Reading {
         }
     }
 
+    fn of(broker: &Broker, topic: &str, from: i64) -> Self {
+        let env = Environment {
+            kafka: broker.bootstrap(),
+            ..Environment::default()
+        };
+        Self::through(&env, topic, from)
+    }
+
     fn step(&mut self) -> thalweg::Result<()> {
         let progress = self.reader.read(0, i64::MAX, 100, &mut self.intake)?;
         assert!(
@@ -72,7 +76,7 @@ impl Reading {
         Ok(())
     }
 
-    fn until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
+    pub(super) fn until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
         let this = RefCell::new(self);
         let look = || {
             let mut this = this.borrow_mut();
@@ -92,7 +96,7 @@ impl Reading {
     }
 }
 
-fn numbers(broker: &Broker, topic: &str, numbers: std::ops::Range<u64>) {
+pub(super) fn numbers(broker: &Broker, topic: &str, numbers: std::ops::Range<u64>) {
     let records: Vec<_> = numbers
         .map(|n| (n.to_string(), n.to_string(), 1_700_000_000_000 + n as i64))
         .collect();

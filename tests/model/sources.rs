@@ -1,6 +1,7 @@
 //! What a view knows of its sources: its watermark is the least of theirs, by whatever steps it came about.
 
 use thalweg::prelude::*;
+use thalweg::source::Environment;
 use thalweg::testing::Harness;
 
 fn build(flow: Dataflow) {
@@ -44,4 +45,29 @@ fn a_views_watermark_is_the_least_of_its_sources() {
     for view in ["concat", "join", "semijoin", "antijoin", "brought", "merged"] {
         assert_eq!(watermark(view), 900, "{view}");
     }
+}
+
+#[test]
+fn a_schema_for_what_is_no_avro_is_a_mistake_among_the_others() {
+    fn confused(flow: Dataflow) {
+        let rows = Kafka::topic("a").json::<String>().avro_schema("\"string\"");
+        flow.table("values", rows.keyed::<u32>()).view("values_view");
+        let rows = Kafka::topic("b")
+            .avro::<String>()
+            .avro_schema("\"string\"")
+            .keyed::<u32>();
+        flow.table("keys", rows.key_text().key_avro_schema("\"int\""))
+            .view("keys_view");
+    }
+    let told = thalweg::runtime::plan(&dataflow("confused", confused), &Environment::default());
+    let told = told.err().expect("it is refused").to_string();
+    assert!(told.contains("2 mistakes"), "{told}");
+    assert!(
+        told.contains("source `values`") && told.contains("payloads that are no Avro"),
+        "{told}"
+    );
+    assert!(
+        told.contains("source `keys`") && told.contains("keys that are no Avro"),
+        "{told}"
+    );
 }

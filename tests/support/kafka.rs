@@ -27,6 +27,16 @@ pub struct Broker {
     server: Server,
 }
 
+/// The listeners of a broker with security.
+pub struct Secure {
+    /// `host:port` of SASL over TLS: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512.
+    pub sasl: String,
+    /// `host:port` of TLS without a login.
+    pub ssl: String,
+    /// The authority's certificate, a file.
+    pub ca: String,
+}
+
 /// A record as a consumer of committed records sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumed {
@@ -56,6 +66,28 @@ impl Broker {
             .collect();
         Self {
             server: Server::start(SCRIPT, &args, answers),
+        }
+    }
+
+    /// A broker with two more listeners, for this user: SASL over TLS, and TLS alone. See [`Broker::secure`].
+    pub fn start_secure(user: &str, password: &str) -> Self {
+        let args = ["--secure".to_owned(), format!("{user}:{password}")];
+        Self {
+            server: Server::start(SCRIPT, &args, answers),
+        }
+    }
+
+    /// Where the listeners of [`Broker::start_secure`] are, and whom their certificate is signed by.
+    pub fn secure(&self) -> Secure {
+        let folder = self.server.folder().join("secure");
+        let address = |name: &str| {
+            let text = std::fs::read_to_string(folder.join(name)).expect("the script writes it");
+            text.trim().to_owned()
+        };
+        Secure {
+            sasl: address("sasl"),
+            ssl: address("ssl"),
+            ca: folder.join("ca.pem").to_str().expect("paths are text").to_owned(),
         }
     }
 
@@ -277,6 +309,16 @@ impl Broker {
             .filter(|p| p.error().is_none() && p.leader() >= 0)
             .count();
         i32::try_from(led).expect("few partitions")
+    }
+
+    /// Whether the broker knows a topic.
+    pub fn has_topic(&self, name: &str) -> bool {
+        let consumer =
+            BaseConsumer::from_config(&self.client()).expect("the client's configuration is right");
+        let metadata = consumer
+            .fetch_metadata(None, PATIENCE)
+            .expect("the broker answers");
+        metadata.topics().iter().any(|topic| topic.name() == name)
     }
 
     fn await_partitions(&self, topic: &str, partitions: i32) {

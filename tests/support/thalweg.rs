@@ -171,6 +171,16 @@ impl Thalweg {
         })
     }
 
+    /// Asks it for a page that is not JSON, or may be none.
+    pub fn page(&self, path: &str) -> String {
+        let url = format!("{}{path}", self.url);
+        block_on(async move {
+            let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+            let answer = client.get(url).timeout(PATIENCE).send().await;
+            answer.expect("it answers").text().await.expect("text")
+        })
+    }
+
     /// Asks it for what it must have.
     pub fn get(&self, path: &str) -> Value {
         let (status, body) = self.ask(path);

@@ -4,6 +4,7 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 
 use super::WriterSchema;
+use super::access::Login;
 
 /// Bytes of an answer that are read at most.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -53,8 +54,18 @@ impl Response {
 
     /// The body as a `B`, or what came instead.
     pub(super) fn expect<B: for<'de> Deserialize<'de>>(&self) -> Result<B, String> {
-        if !self.status.is_success() {
-            return Err(format!("it answered {}: {}", self.status, self.excerpt()));
+        match self.status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Err(format!(
+                    "it answered {}: {} (the login is `registry.username` with `registry.password`, or `registry.token`)",
+                    self.status,
+                    self.excerpt()
+                ));
+            }
+            status if !status.is_success() => {
+                return Err(format!("it answered {}: {}", self.status, self.excerpt()));
+            }
+            _ => {}
         }
         serde_json::from_slice(&self.body)
             .map_err(|error| format!("its answer makes no sense ({error}): {}", self.excerpt()))
@@ -69,7 +80,7 @@ impl Response {
 }
 
 /// Sends a request and reads the answer, up to a limit.
-pub(super) async fn exchange(request: reqwest::RequestBuilder) -> Result<Response, String> {
+pub(super) async fn exchange(request: reqwest::RequestBuilder, login: &Login) -> Result<Response, String> {
     // An address may hold a password: errors are told without it.
     let told = |error: reqwest::Error| {
         let error = error.without_url();
@@ -79,9 +90,12 @@ pub(super) async fn exchange(request: reqwest::RequestBuilder) -> Result<Respons
             text = format!("{text}: {inner}");
             cause = inner.source();
         }
+        if text.contains("certificate verify failed") {
+            text += " (its certificate is signed by nobody that is trusted here: name the authority's by `registry.ca_file`)";
+        }
         text
     };
-    let mut response = request.send().await.map_err(told)?;
+    let mut response = login.into(request).send().await.map_err(told)?;
     let (status, mut body) = (response.status(), Vec::new());
     while let Some(chunk) = response.chunk().await.map_err(told)? {
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
@@ -90,6 +104,10 @@ pub(super) async fn exchange(request: reqwest::RequestBuilder) -> Result<Respons
             ));
         }
         body.extend_from_slice(&chunk);
+    }
+    if !status.is_success() {
+        // Some servers repeat the request that they complain about.
+        body = login.hide_in(&String::from_utf8_lossy(&body)).into_bytes();
     }
     Ok(Response { status, body })
 }

@@ -170,28 +170,22 @@ fn a_source_that_was_silent_from_the_start_is_idle_once_all_of_it_is() {
 
 /// After a restart, what the ledger names need not be all there is.
 #[test]
-fn watermarks_and_idleness_wait_until_the_partitions_are_known() {
+fn epochs_wait_until_the_partitions_are_known() {
     let mut first = live(2);
     first.read_to(at_end(read(0, 1, 1_000)));
     let bound = open(&mut first, at(1, 10 * MS));
     assert_eq!(bound.watermarks, [], "partition 1 may hold anything");
 
-    let by_clock = || settings(Cuts::Clock { interval: 5 * MS });
-    let mut s = Sequencer::new(by_clock(), vec![rules()]);
+    let mut s = Sequencer::new(settings(Cuts::Clock { interval: 5 * MS }), vec![rules()]);
     s.replay(bound, at(2, Duration::ZERO)).unwrap();
     s.live();
     s.closed(s.last());
     s.read_to(at_end(read(0, 2, 2_000)));
-    let early = open(&mut s, at(3, 10 * MS));
-    assert_eq!((early.watermarks, early.idle), (vec![], vec![]));
-    let idle = open(&mut s, at(4, 2 * S));
-    assert_eq!(
-        (idle_partitions(&idle), idle.watermarks, idle.idle),
-        (vec![0], vec![], vec![])
-    );
-    s.closed(idle.epoch);
+    assert_eq!(s.next(at(3, 2 * S)), Next::Idle, "though a record waits");
     s.topology(A, &topology(7, &[(0, 2), (0, 1)]), at(5, 2 * S))
         .unwrap();
+    let some = open(&mut s, at(5, 2 * S));
+    assert_eq!((some.watermarks, some.idle), (vec![], vec![]));
     s.read_to(at_end(read(1, 1, 300)));
     let all = open(&mut s, at(6, 2 * S + 10 * MS));
     assert_eq!((all.watermarks, all.idle), (vec![(A, EventTime(200))], vec![]));

@@ -4,6 +4,8 @@
 //! rests on, which no setting can change.
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
 
 use crate::error::{Error, Result};
 use crate::source::Environment;
@@ -46,7 +48,6 @@ pub(super) fn reader(environment: &Environment, partitions: usize) -> Result<Cli
             (QUEUED_KIB_MAX / partitions).max(1024).to_string(),
         )
         .set("socket.nagle.disable", "true")
-        .set("check.crcs", "true")
         .set("reconnect.backoff.max.ms", "2000")
         .set("topic.metadata.refresh.interval.ms", "60000");
     common(&mut config, environment)?;
@@ -68,25 +69,94 @@ pub(super) fn reader(environment: &Environment, partitions: usize) -> Result<Cli
 /// Properties of the client that looks at topics from outside the workers.
 pub(super) fn driver(environment: &Environment) -> Result<ClientConfig> {
     let mut config = ClientConfig::new();
+    // Why a broker hangs up is said at this level alone, and `Status` wants to hear it whatever is logged.
+    if (config.log_level as i32) < (RDKafkaLogLevel::Info as i32) {
+        config.set_log_level(RDKafkaLogLevel::Info);
+    }
     config.set("socket.nagle.disable", "true");
     common(&mut config, environment)?;
     config.remove("group.id");
     Ok(config)
 }
 
-fn common(config: &mut ClientConfig, environment: &Environment) -> Result<()> {
-    for (name, value) in &environment.kafka_properties {
+/// Properties of any other client: addresses, security and connections alone, as the rest is a consumer's.
+pub(crate) fn connection(environment: &Environment) -> Result<ClientConfig> {
+    let mut config = ClientConfig::new();
+    set_given(&mut config, environment, |name| {
+        let of_connections = [
+            "security.",
+            "sasl.",
+            "ssl.",
+            "enable.ssl.",
+            "socket.",
+            "broker.",
+            "client.",
+        ];
+        of_connections.iter().any(|prefix| name.starts_with(prefix))
+    });
+    config.set("bootstrap.servers", servers(environment)?);
+    Ok(config)
+}
+
+/// Whether librdkafka takes a property with this value; if not, what it says.
+///
+/// # Errors
+/// What is wrong, in librdkafka's words: they may repeat the value.
+pub(crate) fn accepts(name: &str, value: &str) -> Result<(), String> {
+    let mut config = ClientConfig::new();
+    config.set(name, value);
+    config
+        .create_native_config()
+        .map(drop)
+        .map_err(|error| told(&error))
+}
+
+/// An error without the value of a property, which may be a password.
+pub(crate) fn told(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, _, name, _) if is_secret(name) => {
+            format!("the value of `{name}` is not taken")
+        }
+        KafkaError::ClientConfig(_, description, ..) => description.clone(),
+        error => error.to_string(),
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    name.ends_with("password") || name.ends_with("key.pem")
+}
+
+fn set_given(config: &mut ClientConfig, environment: &Environment, wanted: impl Fn(&str) -> bool) {
+    for (name, value) in environment
+        .kafka_properties
+        .iter()
+        .filter(|(name, _)| wanted(name))
+    {
         config.set(name, value);
     }
-    if environment.kafka.is_empty() {
-        return Err(Error::definition("no Kafka to read from").hint("set `kafka` to the bootstrap servers"));
+    for (name, value) in environment.kafka_secrets.iter().filter(|(name, _)| wanted(name)) {
+        config.set(name, value.reveal());
     }
+}
+
+fn servers(environment: &Environment) -> Result<&str> {
+    match &*environment.kafka {
+        "" => Err(Error::definition("no Kafka to read from")
+            .hint("name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the section [kafka]")),
+        servers => Ok(servers),
+    }
+}
+
+fn common(config: &mut ClientConfig, environment: &Environment) -> Result<()> {
+    config.set("client.id", "thalweg");
+    set_given(config, environment, |_| true);
+    let servers = servers(environment)?;
     // Without read_committed the end of a partition would be its high watermark, and aborted records would be read.
     config
-        .set("bootstrap.servers", &environment.kafka)
+        .set("bootstrap.servers", servers)
         .set("isolation.level", "read_committed")
-        .set("allow.auto.create.topics", "false")
-        .set("client.id", "thalweg");
+        .set("check.crcs", "true")
+        .set("allow.auto.create.topics", "false");
     Ok(())
 }
 
@@ -123,6 +193,39 @@ mod tests {
         assert_eq!(config.get("enable.auto.commit"), Some("false"));
         assert_eq!(config.get("group.id"), Some("thalweg"));
         assert_eq!(config.get("queued.max.messages.kbytes"), Some("8192"));
+    }
+
+    #[test]
+    fn a_clients_error_does_not_show_a_password() {
+        let refused = |name: &str| {
+            let error = KafkaError::ClientConfig(
+                rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_INVALID,
+                "it is hunter2".into(),
+                name.into(),
+                "hunter2".into(),
+            );
+            told(&error)
+        };
+        assert!(!refused("ssl.key.password").contains("hunter2"));
+        assert_eq!(refused("fetch.wait.max.ms"), "it is hunter2");
+        assert!(
+            accepts("fetch.wait.max.ms", "soon")
+                .unwrap_err()
+                .contains("fetch.wait.max.ms")
+        );
+        accepts("fetch.wait.max.ms", "5").unwrap();
+    }
+
+    #[test]
+    fn other_clients_are_given_what_a_connection_needs() {
+        let mut environment = environment(&[("security.protocol", "SASL_SSL"), ("fetch.wait.max.ms", "3")]);
+        environment
+            .kafka_secrets
+            .push(("sasl.password".into(), crate::secret::Secret::new("hunter2")));
+        let config = connection(&environment).unwrap();
+        assert_eq!(config.get("security.protocol"), Some("SASL_SSL"));
+        assert_eq!(config.get("sasl.password"), Some("hunter2"));
+        assert_eq!(config.get("fetch.wait.max.ms"), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rdkafka_sys::rd_kafka_resp_err_t as Code;
 use serde::de::DeserializeOwned;
 
 use super::config;
+use super::examine;
 use super::format::{Format, Ready};
 use super::native::{self, Consumer};
 use super::reader::Fault;
@@ -19,6 +20,7 @@ use crate::codec::avro::fit::{Fits, fit};
 use crate::codec::fit::{Found, Misfit, SubjectFit};
 use crate::codec::registry::{Registry, WriterSchema};
 use crate::error::{Error, Result};
+use crate::finding::Finding;
 use crate::source::{Driver, Environment, PartitionFacts, Topology};
 
 /// How long one look may take in all.
@@ -87,6 +89,8 @@ pub(super) struct KafkaDriver {
     environment: Environment,
     status: Arc<Status>,
     subjects: Vec<Subject>,
+    /// Whether the log's timestamps are the event times.
+    timestamps: bool,
     /// Made at the first look.
     client: Mutex<Option<Consumer>>,
 }
@@ -97,12 +101,14 @@ impl KafkaDriver {
         environment: Environment,
         status: Arc<Status>,
         subjects: Vec<Subject>,
+        timestamps: bool,
     ) -> Self {
         Self {
             topic,
             environment,
             status,
             subjects,
+            timestamps,
             client: Mutex::new(None),
         }
     }
@@ -111,6 +117,8 @@ impl KafkaDriver {
         let until = clock::instant() + LOOK;
         let broken = |error: KafkaError, text: String| {
             let code = error.rdkafka_error_code().map_or(-1, |code| code as i32);
+            // With `debug` the cause stands behind thousands of lines.
+            self.serve(client, 16_384);
             self.unseen(&Fault {
                 code,
                 offset: -1,
@@ -155,6 +163,13 @@ impl KafkaDriver {
         })
     }
 
+    /// Takes logs and errors of the meantime, up to so many.
+    fn serve(&self, client: &Consumer, events_max: usize) {
+        for _ in 0..events_max {
+            let _event = client.poll(Duration::ZERO);
+        }
+    }
+
     fn unseen(&self, fault: &Fault) -> Error {
         let (topic, kafka) = (&self.topic, &self.environment.kafka);
         let is = |codes: &[Code]| codes.iter().any(|known| *known as i32 == fault.code);
@@ -172,7 +187,7 @@ impl KafkaDriver {
         ]) {
             return Error::outside(format!("Kafka at {kafka} does not let us read topic `{topic}`"))
                 .detail(&fault.text)
-                .hint("set the credentials in `kafka_properties`, and allow Describe and Read");
+                .hint("set the credentials in `kafka.properties`, and allow Describe and Read");
         }
         if is(&[
             Code::RD_KAFKA_RESP_ERR__TIMED_OUT,
@@ -181,13 +196,14 @@ impl KafkaDriver {
             Code::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
             Code::RD_KAFKA_RESP_ERR__RESOLVE,
         ]) {
-            let error = Error::outside(format!("cannot reach Kafka at {kafka}"))
+            let (what, hint) = self.status.advice();
+            let error = Error::outside(format!("{what} {kafka}"))
                 .detail(format!("wanted to look at topic `{topic}`: {}", fault.text));
             let error = match self.status.trouble() {
                 Some(trouble) => error.detail(trouble),
                 None => error,
             };
-            return error.hint("is it running, and is the setting `kafka` its address?");
+            return error.hint(hint);
         }
         Error::outside(format!("cannot look at topic `{topic}`"))
             .detail(format!("Kafka at {kafka}: {}", fault.text))
@@ -203,8 +219,8 @@ impl Driver for KafkaDriver {
                 .create_with_context(Context(self.status.clone()))
                 .map_err(|error| {
                     Error::definition("cannot make a Kafka client")
-                        .detail(error)
-                        .hint("look at the settings `kafka` and `kafka_properties`")
+                        .detail(config::told(&error))
+                        .hint("look at the settings `kafka.bootstrap` and `kafka.properties`")
                 })?;
             *slot = Some(client);
         }
@@ -215,11 +231,13 @@ impl Driver for KafkaDriver {
         if seen.is_ok() {
             self.status.well();
         }
-        // Logs and errors of the meantime; a few are enough, as the next look serves the next ones.
-        for _ in 0..64 {
-            let _event = client.poll(Duration::ZERO);
-        }
+        // A few are enough: the next look serves the next ones.
+        self.serve(client, 64);
         seen
+    }
+
+    fn examine(&self, runtime: &tokio::runtime::Handle) -> Vec<Finding> {
+        examine::examine(&self.environment, &self.topic, self.timestamps, runtime)
     }
 
     fn trouble(&self) -> Option<String> {

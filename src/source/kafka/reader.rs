@@ -235,8 +235,8 @@ impl<R> KafkaReader<R> {
             .create_with_context(context)
             .map_err(|error| {
                 Error::definition(format!("cannot make a Kafka consumer for topic `{}`", self.topic))
-                    .detail(error)
-                    .hint("look at the settings `kafka` and `kafka_properties`")
+                    .detail(config::told(&error))
+                    .hint("look at the settings `kafka.bootstrap` and `kafka.properties`")
             })?;
         let (events, waker) = (self.events.clone(), self.waker.clone());
         consumer.set_nonempty_callback(move || {
@@ -427,7 +427,7 @@ fn judge(
         return Err(
             Error::outside(format!("a record of topic `{topic}` is too large"))
                 .detail(at(&fault.text))
-                .hint("raise `receive.message.max.bytes` and `fetch.max.bytes` in `kafka_properties`"),
+                .hint("raise `receive.message.max.bytes` and `fetch.max.bytes` in `kafka.properties`"),
         );
     }
     if is(&[

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientContext, TopicPartitionList};
 
 use std::sync::Arc;
@@ -14,16 +14,67 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Status {
     troubled: AtomicBool,
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<Option<Trouble>>,
     troubles: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    cause: Cause,
+    text: String,
+}
+
+/// What stands behind a trouble, the one that says most last: that no broker is left is only a consequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    NobodyLeft,
+    Other,
+    /// The broker hung up before a word was said.
+    Protocol,
+    /// TLS.
+    Handshake,
+    /// The broker does not know the login, or not that way to log in.
+    Login,
+}
+
+impl Cause {
+    fn of(code: Option<RDKafkaErrorCode>, text: &str) -> Self {
+        match code {
+            Some(RDKafkaErrorCode::AllBrokersDown) => Self::NobodyLeft,
+            Some(
+                RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::UnsupportedSASLMechanism,
+            ) => Self::Login,
+            Some(RDKafkaErrorCode::SSL) => Self::Handshake,
+            _ if text.contains("SSL handshake failed") => Self::Handshake,
+            // The first request of a connection was not answered, or librdkafka itself guesses at what that means.
+            _ if text.contains("security.protocol")
+                || (text.contains("Disconnected") && text.contains("in state APIVERSION_QUERY")) =>
+            {
+                Self::Protocol
+            }
+            _ => Self::Other,
+        }
+    }
 }
 
 impl Status {
     /// The broker or the way to it is in trouble; librdkafka goes on trying.
     pub(super) fn record(&self, trouble: String) {
-        tracing::debug!(target: "thalweg::kafka", "{trouble}");
+        self.record_as(None, trouble);
+    }
+
+    /// The same with librdkafka's code. What says less than what is known already is not kept.
+    fn record_as(&self, code: Option<RDKafkaErrorCode>, text: String) {
+        tracing::debug!(target: "thalweg::kafka", "{text}");
         self.troubles.fetch_add(1, Ordering::Relaxed);
-        *self.trouble.lock() = Some(trouble);
+        let cause = Cause::of(code, &text);
+        let mut known = self.trouble.lock();
+        if known.as_ref().is_none_or(|known| known.cause <= cause) {
+            *known = Some(Trouble { cause, text });
+        }
+        drop(known);
         self.troubled.store(true, Ordering::Release);
     }
 
@@ -38,15 +89,65 @@ impl Status {
 
     /// The newest trouble since something was last read.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
+        self.trouble.lock().as_ref().map(|trouble| trouble.text.clone())
+    }
+
+    /// What to say of a broker that can't be talked to: what is wrong, to be followed by its address; what to do.
+    pub(super) fn advice(&self) -> (&'static str, &'static str) {
+        let trouble = self.trouble.lock();
+        let Some(Trouble { cause, text }) = &*trouble else {
+            return (UNREACHED, IS_IT_RUNNING);
+        };
+        match cause {
+            Cause::Login if text.contains("mechanism") && !text.contains("invalid credentials") => (
+                "cannot log in to Kafka at",
+                "set `sasl.mechanism` in [kafka.properties] to one that the broker's listener has",
+            ),
+            Cause::Login => (
+                "the login is refused by Kafka at",
+                "look at `sasl.username`, `sasl.password` and `sasl.mechanism` in [kafka.properties]: the broker knows no such user, or another password",
+            ),
+            Cause::Handshake
+                if text.contains("certificate verify failed") || text.contains("could not be verified") =>
+            {
+                (
+                    "there is no trust in the certificate of Kafka at",
+                    "set `ssl.ca.location` in [kafka.properties] to the certificate (PEM) of the authority that signed the broker's, and name the broker as its certificate does",
+                )
+            }
+            Cause::Handshake
+                if text.contains("wrong version number") || text.contains("PLAINTEXT broker") =>
+            {
+                (
+                    "there is no TLS at",
+                    "this port speaks no TLS: set `security.protocol` in [kafka.properties] to that of the listener, or take the port of the one with TLS",
+                )
+            }
+            Cause::Handshake => (
+                "there is no TLS connection to Kafka at",
+                "look at the settings `ssl.*` in [kafka.properties]; the broker may ask for a certificate of ours: `ssl.certificate.location`, `ssl.key.location`",
+            ),
+            Cause::Protocol => (
+                "another protocol is spoken by Kafka at",
+                "set `security.protocol` in [kafka.properties] to that of the broker's listener: SSL, SASL_SSL or SASL_PLAINTEXT",
+            ),
+            Cause::Other | Cause::NobodyLeft => (UNREACHED, IS_IT_RUNNING),
+        }
     }
 }
+
+const UNREACHED: &str = "cannot reach Kafka at";
+const IS_IT_RUNNING: &str = "is it running, and is the setting `kafka.bootstrap` its address?";
 
 /// Takes the events of one client.
 pub(super) struct Context(pub(super) Arc<Status>);
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Of a broker that hangs up at the first word librdkafka makes a log line, and no error.
+        if facility == "FAIL" && Cause::of(None, message) == Cause::Protocol {
+            self.0.record_as(None, message.to_owned());
+        }
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
         match level {
             Emerg | Alert | Critical | Error => {
@@ -61,10 +162,12 @@ impl ClientContext for Context {
     fn stats_raw(&self, _json: &[u8]) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.record(match error.rdkafka_error_code() {
+        let code = error.rdkafka_error_code();
+        let text = match code {
             Some(code) => format!("{code}: {reason}"),
             None => reason.to_owned(),
-        });
+        };
+        self.0.record_as(code, text);
     }
 }
 
@@ -87,5 +190,27 @@ mod tests {
         assert_eq!(status.trouble().as_deref(), Some("broker away"));
         status.well();
         assert_eq!(status.trouble(), None);
+    }
+
+    #[test]
+    fn a_consequence_does_not_hide_its_cause() {
+        let status = Status::default();
+        let down = || {
+            status.record_as(
+                Some(RDKafkaErrorCode::AllBrokersDown),
+                "1/1 brokers are down".into(),
+            )
+        };
+        down();
+        status.record_as(
+            Some(RDKafkaErrorCode::Authentication),
+            "invalid credentials".into(),
+        );
+        down();
+        assert_eq!(status.trouble().as_deref(), Some("invalid credentials"));
+        assert!(status.advice().1.contains("sasl.password"));
+        status.well();
+        down();
+        assert_eq!(status.advice().0, UNREACHED);
     }
 }

@@ -1,0 +1,400 @@
+//! `check`: what a service would run with, and whether the outside fits it. Changes nothing.
+//!
+//! ```text
+//!   settings ─▶ each with its origin
+//!   dataflow ─▶ plan ─▶ sources ─┬─ topology, and the ledger's view of it     topics, partitions, what retention took
+//!   ledger   ─▶ read, verified ──┘                                            (pure: `bound`)
+//!                                ├─ Driver::examine                           retention, compaction
+//!                                └─ Driver::fits                              schemas against the Rust types
+//!   registry ─▶ does it answer, and let us in
+//! ```
+
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use crate::cli::CheckArguments;
+use crate::cli::serve::{environment, registry, tokio};
+use crate::codec::fit::{Found, SubjectFit};
+use crate::config::{InForce, Settings};
+use crate::dataflow::Flow;
+use crate::dataflow::plan::PlannedSource;
+use crate::error::{Kind, Result};
+use crate::finding::{Finding, Verdict};
+use crate::ledger::state::{LedgerState, SourceState};
+use crate::source::{Environment, Topology};
+use crate::{http, ledger, runtime};
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Answer<'a> {
+    dataflow: &'a str,
+    /// Whether nothing is wrong; warnings are allowed.
+    fits: bool,
+    settings: Vec<Shown<'a>>,
+    checks: &'a [Finding],
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    name: &'a str,
+    value: &'a str,
+    from: String,
+}
+
+/// Prints what it finds; whether all fits.
+pub(super) fn run(flow: &Flow, arguments: &CheckArguments) -> Result<bool> {
+    let force = arguments.settings.load()?;
+    let tokio = tokio()?;
+    let mut findings: Vec<Finding> = force.warnings.iter().map(Finding::warning).collect();
+    findings.extend(of_settings(&force.settings));
+    findings.extend(of_flow(flow, &force, tokio.handle()));
+    let fits = findings.iter().all(|finding| finding.verdict < Verdict::Error);
+    let text = match arguments.json {
+        true => json(flow, &force, &findings, fits),
+        false => text(&force, &findings),
+    };
+    // Whoever read along may have seen enough.
+    let _read = std::io::stdout().lock().write_all(text.as_bytes());
+    Ok(fits)
+}
+
+/// What settings mean, that is no mistake by itself.
+fn of_settings(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let property = |name: &str| {
+        let mut all = settings.kafka.properties.iter();
+        all.find(|(known, _)| known == name)
+            .map_or(String::new(), |(_, value)| value.to_uppercase())
+    };
+    if property("security.protocol") == "SASL_PLAINTEXT" && property("sasl.mechanism") == "PLAIN" {
+        let what = "the password for Kafka goes over the network as it is: SASL_PLAINTEXT with PLAIN";
+        findings.push(Finding::warning(what).hint("use SASL_SSL, or SCRAM"));
+    }
+    if property("enable.ssl.certificate.verification") == "FALSE" {
+        let what = "anybody may pretend to be the broker: its certificate is not verified";
+        findings.push(Finding::warning(what).hint("set `ssl.ca.location` and leave verification on"));
+    }
+    let registry = &settings.registry;
+    let login = registry.password.is_some() || registry.token.is_some();
+    if login
+        && registry
+            .url
+            .as_ref()
+            .is_some_and(|url| url.starts_with("http://"))
+    {
+        let what = "the login for the registry goes over the network as it is: its address is http";
+        findings.push(
+            Finding::warning(what).hint("use https, with `registry.ca_file` for an authority of your own"),
+        );
+    }
+    match http::bindable(settings.http.address) {
+        Ok(()) => {}
+        Err(error) if error.kind() == Kind::Definition => findings.push(wrong(&error)),
+        // It may be the very service that is asked about.
+        Err(error) => findings.push(Finding::warning(error.to_string())),
+    }
+    findings
+}
+
+fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
+    let settings = &force.settings;
+    let registry = match registry(&settings.registry, handle) {
+        Ok(registry) => registry,
+        Err(error) => return vec![wrong(&error)],
+    };
+    let mut findings = Vec::new();
+    if let Some(registry) = &registry {
+        findings.push(match handle.block_on(registry.compatibility()) {
+            Ok(level) => Finding::ok(format!(
+                "the schema registry answers; new schemas have to be {level}"
+            )),
+            Err(error) => wrong(&error),
+        });
+    }
+    let env = environment(settings, settings.kafka.bootstrap.clone(), registry);
+    let plan = match runtime::plan(flow, &env) {
+        Ok(plan) => plan,
+        Err(error) => return [findings, vec![wrong(&error)]].concat(),
+    };
+    let (steps, sources) = (plan.text.lines().count(), plan.sources.len());
+    findings.push(Finding::ok(format!(
+        "dataflow `{}`: {steps} steps, {sources} sources",
+        flow.name()
+    )));
+    let timed: Vec<_> = plan
+        .sources
+        .iter()
+        .map(|source| (source.rules.name.clone(), source.rules.timed))
+        .collect();
+    if let Err(error) = force.sources_fit(&timed) {
+        findings.push(wrong(&error));
+    }
+    let state = of_ledger(
+        &settings.data_dir.join(flow.name()),
+        flow,
+        &env,
+        &plan.sources,
+        &mut findings,
+    );
+    if env.kafka.is_empty() {
+        let hint = "name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the section [kafka]";
+        findings.push(Finding::error("no Kafka to read from").hint(hint));
+        return findings;
+    }
+    // Beside each other: with a broker that is away each of them takes seconds.
+    let looks = std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for source in &plan.sources {
+            let bound = state.source(source.rules.id);
+            threads.push(scope.spawn(move || of_source(source, bound, handle)));
+        }
+        let panicked = |_| vec![Finding::error("a look at a source panicked")];
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(panicked))
+            .collect::<Vec<_>>()
+    });
+    [findings, looks].concat()
+}
+
+/// Reads the ledger, if there is one.
+fn of_ledger(
+    dir: &Path,
+    flow: &Flow,
+    env: &Environment,
+    sources: &[PlannedSource],
+    findings: &mut Vec<Finding>,
+) -> LedgerState {
+    if !dir.exists() {
+        let what = format!(
+            "no ledger in {} yet: a start begins with everything in the topics",
+            dir.display()
+        );
+        findings.push(Finding::ok(what));
+        return LedgerState::default();
+    }
+    let report = match ledger::verify(dir) {
+        Ok(report) => report,
+        Err(error) => {
+            findings.push(wrong(&error));
+            return LedgerState::default();
+        }
+    };
+    for (what, own, found) in [
+        ("application", &*env.group, &report.app),
+        ("dataflow", flow.name(), &report.dataflow),
+    ] {
+        if own != found {
+            let what = format!(
+                "the ledger in {} belongs to another {what}: `{found}`, not `{own}`",
+                dir.display()
+            );
+            findings.push(Finding::error(what).hint("name another `data_dir`"));
+        }
+    }
+    for id in report.state.sources().keys() {
+        if !sources.iter().any(|source| source.rules.id == *id) {
+            let what = format!(
+                "the ledger in {} binds a source that the dataflow does not have (id {:08x})",
+                dir.display(),
+                id.0
+            );
+            findings.push(Finding::error(what).hint("was a source renamed? A ledger knows it by its name"));
+        }
+    }
+    let last = report
+        .last
+        .map_or_else(|| "none".into(), |last| last.opened_at().to_string());
+    findings.push(Finding::ok(format!(
+        "the ledger in {} is intact: {} epochs, the last one {last}, {} records to replay",
+        dir.display(),
+        report.bindings,
+        report.records
+    )));
+    report.state
+}
+
+fn of_source(source: &PlannedSource, bound: Option<&SourceState>, handle: &Handle) -> Vec<Finding> {
+    let name = format!("source `{}`, {}", source.rules.name, source.description);
+    let topology = match source.driver.topology() {
+        Ok(topology) => topology,
+        Err(error) => return vec![wrong(&error)],
+    };
+    let records: i64 = topology
+        .partitions
+        .iter()
+        .map(|facts| facts.end - facts.start)
+        .sum();
+    let is = format!(
+        "{name}: {} partitions, {records} offsets",
+        topology.partitions.len()
+    );
+    let mut findings = vec![Finding::ok(is)];
+    if let Some(bound) = bound {
+        findings.extend(held_against(&name, bound, &topology));
+    }
+    findings.extend(source.driver.examine(handle));
+    findings.extend(source.driver.fits().iter().map(of_fit));
+    findings
+}
+
+/// How the type of a topic's payloads or keys fits the registry's newest schema of them.
+fn of_fit(fit: &SubjectFit) -> Finding {
+    if let Err(error) = fit.verdict() {
+        return wrong(&error);
+    }
+    match &fit.found {
+        Found::Newest { misfits, .. } if misfits.is_empty() => Finding::ok(fit.to_string()),
+        Found::Newest { .. } => {
+            Finding::warning(fit.to_string()).hint("what does not decode goes to the dead letters")
+        }
+        Found::NoSubject => {
+            Finding::warning(fit.to_string()).hint("producers name it otherwise, or have written nothing yet")
+        }
+        Found::Unseen(_) => Finding::error(fit.to_string()),
+    }
+}
+
+/// What a topic has, against what the ledger needs of it for a replay.
+fn held_against(name: &str, bound: &SourceState, topology: &Topology) -> Vec<Finding> {
+    const AFRESH: &str = "an empty data directory begins afresh";
+    if bound.topic.is_some_and(|topic| topic != topology.topic) {
+        let what = format!("{name}: it was made anew since the ledger was bound to it");
+        return vec![Finding::error(what).hint(AFRESH)];
+    }
+    let mut findings = Vec::new();
+    for (number, state) in &bound.partitions {
+        let found = topology
+            .partitions
+            .iter()
+            .find(|facts| facts.partition == *number);
+        let what = match found {
+            None => format!("{name}: partition {number} is bound in the ledger, and no longer there"),
+            Some(facts) if facts.start > state.first => format!(
+                "{name}: partition {number} begins at offset {}, and a replay needs offset {}",
+                facts.start, state.first
+            ),
+            Some(facts) if facts.end < state.hi => format!(
+                "{name}: partition {number} ends at offset {}, and the ledger binds it up to {}",
+                facts.end, state.hi
+            ),
+            Some(_) => continue,
+        };
+        findings.push(Finding::error(what).hint(AFRESH));
+    }
+    findings
+}
+
+fn wrong(error: &crate::Error) -> Finding {
+    Finding::error(error.to_string())
+}
+
+fn json(flow: &Flow, force: &InForce, findings: &[Finding], fits: bool) -> String {
+    let shown = |entry: &'_ crate::config::Entry| entry.origin.to_string();
+    let settings = force.entries.iter().map(|entry| Shown {
+        name: &entry.name,
+        value: &entry.value,
+        from: shown(entry),
+    });
+    let answer = Answer {
+        dataflow: flow.name(),
+        fits,
+        settings: settings.collect(),
+        checks: findings,
+    };
+    let text = serde_json::to_string_pretty(&answer);
+    text.map_or_else(|error| error.to_string(), |text| text + "\n")
+}
+
+fn text(force: &InForce, findings: &[Finding]) -> String {
+    let mut text = String::new();
+    let width =
+        |of: fn(&crate::config::Entry) -> usize| force.entries.iter().map(of).max().unwrap_or(0).min(48);
+    let (names, values) = (
+        width(|entry| entry.name.chars().count()),
+        width(|entry| entry.value.chars().count()),
+    );
+    for entry in &force.entries {
+        text += &format!(
+            "{:names$}  {:values$}  {}\n",
+            entry.name, entry.value, entry.origin
+        );
+    }
+    text.push('\n');
+    for finding in findings {
+        let word = match finding.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Error => "error",
+        };
+        let what = finding.what.replace('\n', "\n         ");
+        text += &format!("{word:7}  {what}\n");
+        if let Some(hint) = &finding.hint {
+            text += &format!("           hint: {hint}\n");
+        }
+    }
+    let count = |verdict| {
+        findings
+            .iter()
+            .filter(|finding| finding.verdict == verdict)
+            .count()
+    };
+    let (errors, warnings) = (count(Verdict::Error), count(Verdict::Warning));
+    text += &format!("\n{errors} errors, {warnings} warnings\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::state::PartitionState;
+    use crate::position::TopicId;
+    use crate::source::PartitionFacts;
+    use crate::time::EventTime;
+
+    fn topology(topic: u8, partitions: &[(i64, i64)]) -> Topology {
+        let facts = |(partition, (start, end)): (u32, &(i64, i64))| PartitionFacts {
+            partition,
+            start: *start,
+            end: *end,
+        };
+        Topology {
+            topic: TopicId([topic; 16]),
+            partitions: (0..).zip(partitions).map(facts).collect(),
+        }
+    }
+
+    #[test]
+    fn what_a_replay_needs_has_to_be_there() {
+        let state = PartitionState {
+            first: 10,
+            hi: 20,
+            event_time_max: EventTime::MIN,
+            idle: false,
+            records: 10,
+        };
+        let bound = SourceState {
+            topic: Some(TopicId([1; 16])),
+            partitions: [(0, state), (1, state)].into(),
+            ..SourceState::default()
+        };
+        let fits = |topology: &Topology| {
+            let found = held_against("s", &bound, topology).into_iter();
+            found.map(|finding| finding.what).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(fits(&topology(1, &[(0, 20), (10, 99)])), "");
+        assert!(fits(&topology(2, &[(0, 20), (10, 99)])).contains("made anew"));
+        assert!(
+            fits(&topology(1, &[(11, 20), (0, 20)]))
+                .contains("begins at offset 11, and a replay needs offset 10")
+        );
+        assert!(fits(&topology(1, &[(10, 19), (0, 20)])).contains("binds it up to 20"));
+        assert!(
+            fits(&topology(1, &[(0, 20)]))
+                .contains("partition 1 is bound in the ledger, and no longer there")
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! The flags of the command line that stand for settings: made from the table, so that none is forgotten.
+//!
+//! ```text
+//!   table ──▶ Arg (long, help with default and variable) ──▶ ArgMatches ──▶ Spoken ──▶ config::load
+//! ```
+
+use std::path::PathBuf;
+
+use clap::builder::ValueHint;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
+
+use crate::config::table::{On, SETTINGS, Setting};
+use crate::config::{self, InForce, Inputs, Spoken};
+use crate::error::{Error, Result};
+
+/// The flags of a command: `DEMO` says which one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flags<const DEMO: bool> {
+    /// The settings file that was named.
+    file: Option<PathBuf>,
+    spoken: Vec<Spoken>,
+    /// What is no `NAME=VALUE` behind a `--set`.
+    unclear: Vec<String>,
+}
+
+impl<const DEMO: bool> Flags<DEMO> {
+    /// The settings in force. A demo takes a file only where one is named: the one that lies about may be of a service
+    /// that is in earnest, and it would write into its Kafka.
+    pub(super) fn load(&self) -> Result<InForce> {
+        if let Some(unclear) = self.unclear.first() {
+            return Err(
+                Error::definition(format!("--set takes NAME=VALUE, and `{unclear}` has no `=`"))
+                    .hint("as in --set epoch_interval=10ms"),
+            );
+        }
+        let inputs = Inputs::of_process(self.file.as_deref(), !DEMO, self.spoken.clone())?;
+        config::load(&inputs)
+    }
+
+    fn has(setting: &Setting) -> bool {
+        setting.flag.as_ref().is_some_and(|flag| match flag.on {
+            On::All => true,
+            On::Run => !DEMO,
+            On::Demo => DEMO,
+        })
+    }
+}
+
+impl<const DEMO: bool> Args for Flags<DEMO> {
+    fn augment_args(command: Command) -> Command {
+        let command = command
+            .arg(
+                Arg::new("config")
+                    .long("config")
+                    .value_name("FILE")
+                    .env("THALWEG_CONFIG")
+                    .hide_env_values(true)
+                    .value_hint(ValueHint::FilePath)
+                    .value_parser(value_parser!(PathBuf))
+                    .help(match DEMO {
+                        true => "Settings in TOML",
+                        false => "Settings in TOML; left out: thalweg.toml in the working directory, if it is there",
+                    }),
+            )
+            .arg(
+                Arg::new("set")
+                    .long("set")
+                    .value_name("NAME=VALUE")
+                    .action(ArgAction::Append)
+                    .help("Any setting of docs/settings.md, as in --set epoch_interval=10ms; may be repeated"),
+            );
+        SETTINGS
+            .iter()
+            .filter(|setting| Self::has(setting))
+            .fold(command, |command, setting| match &setting.flag {
+                Some(flag) => {
+                    let arg = Arg::new(setting.name).long(flag.name).help(help(setting));
+                    command.arg(match flag.value {
+                        "" => arg.action(ArgAction::SetTrue),
+                        value => arg.value_name(value),
+                    })
+                }
+                None => command,
+            })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+fn help(setting: &Setting) -> String {
+    let default = match setting.default {
+        "" | "false" => String::new(),
+        default => format!(" [default: {default}]"),
+    };
+    format!("{}{default} [env: {}]", setting.doc, setting.variable())
+}
+
+impl<const DEMO: bool> FromArgMatches for Flags<DEMO> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.file = matches.get_one::<PathBuf>("config").cloned();
+        for text in matches.get_many::<String>("set").into_iter().flatten() {
+            match text.split_once('=') {
+                Some((name, value)) => self.spoken.push(Spoken {
+                    name: name.trim().to_owned(),
+                    flag: "--set".to_owned(),
+                    value: value.to_owned(),
+                }),
+                None => self.unclear.push(text.clone()),
+            }
+        }
+        for setting in SETTINGS.iter().filter(|setting| Self::has(setting)) {
+            let Some(flag) = &setting.flag else { continue };
+            let value = match flag.value {
+                "" => matches.get_flag(setting.name).then(|| "true".to_owned()),
+                _ => matches.get_one::<String>(setting.name).cloned(),
+            };
+            self.spoken.extend(value.map(|value| Spoken {
+                name: setting.name.to_owned(),
+                flag: format!("--{}", flag.name),
+                value,
+            }));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,323 @@
+//! Settings: what a service runs with, and where each of it was said.
+//!
+//! ```text
+//!   defaults ◀ thalweg.toml ◀ THALWEG_… ◀ flags          the table (table.rs): name, type, range, default, doc
+//!      └────────────┴────────────┴─────────┘                 │
+//!          said: name, value, origin (layers.rs) ──────▶ read by it ──▶ Settings (typed) + Entry (shown by `check`)
+//! ```
+//!
+//! Later layers win, setting by setting. All mistakes are collected and told together, each with its place, and with the
+//! nearest name where there is no setting of that one. Nothing that is secret gets into an [`Entry`] or an error.
+
+pub mod amount;
+pub mod kafka;
+mod layers;
+pub mod reference;
+pub mod table;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::layers::Said;
+pub use self::layers::{Origin, Spoken};
+use crate::error::{Error, Result};
+use crate::http::HttpSettings;
+use crate::ingest::Bounds;
+use crate::secret::{HIDDEN, Secret};
+use crate::source::TimeOverrides;
+
+/// The file that is read where none is named, if it is there.
+pub const FILE_NAME: &str = "thalweg.toml";
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: an object a line.
+    Json,
+}
+
+/// Which log lines are written, and how.
+#[derive(Clone, Debug, Default)]
+pub struct LogSettings {
+    /// How.
+    pub format: LogFormat,
+    /// Which, as `tracing`'s filters are written.
+    pub level: String,
+}
+
+/// Where Kafka is and how to talk to it.
+#[derive(Clone, Debug, Default)]
+pub struct KafkaSettings {
+    /// Bootstrap servers; empty: none were named.
+    pub bootstrap: String,
+    /// The group that shows progress.
+    pub group: String,
+    /// Properties of librdkafka.
+    pub properties: Vec<(String, String)>,
+    /// Those that nobody may see.
+    pub secrets: Vec<(String, Secret)>,
+}
+
+/// Where the schema registry is and how to log in.
+#[derive(Clone, Debug, Default)]
+pub struct RegistrySettings {
+    /// Its address.
+    pub url: Option<String>,
+    /// Who logs in.
+    pub username: Option<String>,
+    /// With what.
+    pub password: Option<Secret>,
+    /// Or with what instead.
+    pub token: Option<Secret>,
+    /// Certificates to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Worker threads.
+    pub workers: usize,
+    /// Where ledgers are kept.
+    pub data_dir: PathBuf,
+    /// Stop at the end of what is there.
+    pub until_end: bool,
+    /// Shortest time between two epochs.
+    pub epoch_interval: Duration,
+    /// How many may be unfinished.
+    pub epochs_in_flight_max: usize,
+    /// How far back views reach that don't say so themselves.
+    pub history: Duration,
+    /// What may be read ahead.
+    pub bounds: Bounds,
+    /// Kafka.
+    pub kafka: KafkaSettings,
+    /// The registry.
+    pub registry: RegistrySettings,
+    /// The server.
+    pub http: HttpSettings,
+    /// Logs.
+    pub log: LogSettings,
+    /// Events a second of the demo.
+    pub demo_rate: u64,
+    /// Times of sources, by name, in place of what the dataflow says.
+    pub sources: BTreeMap<String, TimeOverrides>,
+}
+
+/// A setting as it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its whole name: `http.address`, `kafka.properties.ssl.ca.location`, `sources.payments.lateness`.
+    pub name: String,
+    /// Its value, as it was written; of a secret only that there is one.
+    pub value: String,
+    /// Where that was said.
+    pub origin: Origin,
+}
+
+/// The settings in force.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// For the program.
+    pub settings: Settings,
+    /// For people.
+    pub entries: Vec<Entry>,
+    /// What looks like a slip of the pen and may be none: variables that belong to nobody.
+    pub warnings: Vec<String>,
+}
+
+/// What is said outside of the program.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// A settings file: its name and its text.
+    pub file: Option<(PathBuf, String)>,
+    /// The environment.
+    pub variables: Vec<(String, String)>,
+    /// Flags.
+    pub flags: Vec<Spoken>,
+}
+
+impl Inputs {
+    /// The file that is named, or [`FILE_NAME`] in the working directory if it is there and `by_itself`; the process's
+    /// environment; these flags.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn of_process(named: Option<&Path>, by_itself: bool, flags: Vec<Spoken>) -> Result<Self> {
+        let path = match named {
+            Some(path) => Some(path),
+            None => Some(Path::new(FILE_NAME)).filter(|path| by_itself && path.exists()),
+        };
+        let read = |path: &Path| match std::fs::read_to_string(path) {
+            Ok(text) => Ok((path.to_owned(), text)),
+            Err(error) => Err(
+                Error::definition(format!("cannot read the settings in {}", path.display())).detail(error),
+            ),
+        };
+        Ok(Self {
+            file: path.map(read).transpose()?,
+            // What is no text can't be a setting of ours.
+            variables: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            flags,
+        })
+    }
+}
+
+/// Puts the layers together.
+///
+/// # Errors
+/// [`Kind::Definition`](crate::Kind::Definition) with every mistake: what is wrong, and in which line of which file, which
+/// variable or which flag.
+pub fn load(inputs: &Inputs) -> Result<InForce> {
+    let mut mistakes = Vec::new();
+    let mut warnings = Vec::new();
+    let mut said: BTreeMap<String, Said> = BTreeMap::new();
+    for layer in [
+        layers::of_defaults(),
+        layers::of_file(inputs.file.as_ref(), &mut mistakes),
+        layers::of_variables(&inputs.variables, &mut mistakes, &mut warnings),
+        layers::of_flags(&inputs.flags, &mut mistakes),
+    ] {
+        layers::cover(&mut said, layer, &mut mistakes);
+    }
+    let mut settings = Settings::default();
+    let mut entries = Vec::new();
+    for said in said.values() {
+        match said.read(&mut settings) {
+            Ok(Some(value)) => entries.push((said.place(), said.entry(value))),
+            Ok(None) => {}
+            Err(wrong) => mistakes.push(format!("{}: {wrong}", said.origin)),
+        }
+    }
+    if mistakes.is_empty() {
+        agree(&settings, &said, &mut mistakes);
+    }
+    if !mistakes.is_empty() {
+        return Err(refused(&mistakes));
+    }
+    entries.sort_by(|(a, x), (b, y)| (a, &x.name).cmp(&(b, &y.name)));
+    Ok(InForce {
+        settings,
+        entries: entries.into_iter().map(|(_, entry)| entry).collect(),
+        warnings,
+    })
+}
+
+fn refused(mistakes: &[String]) -> Error {
+    let many = match mistakes.len() {
+        1 => "a mistake".to_owned(),
+        n => format!("{n} mistakes"),
+    };
+    let error = Error::definition(format!("the settings have {many}"));
+    let error = mistakes
+        .iter()
+        .fold(error, |error, mistake| error.detail(mistake));
+    error.hint("docs/settings.md lists all settings; `check` prints those in force")
+}
+
+/// What is wrong with settings taken together.
+fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Vec<String>) {
+    let origin = |name: &str| {
+        said.get(name)
+            .map_or(String::new(), |said| format!("{}: ", said.origin))
+    };
+    let property = |name: &str| {
+        let plain = settings.kafka.properties.iter().find(|(known, _)| known == name);
+        let secret = settings.kafka.secrets.iter().any(|(known, _)| known == name);
+        plain
+            .map(|(_, value)| value.as_str())
+            .or(secret.then_some(HIDDEN))
+    };
+    if let Some((name, wrong)) = kafka::at_odds(property) {
+        let name = format!("{}{name}", layers::PROPERTIES_PREFIX);
+        mistakes.push(format!("{}`{name}` {wrong}", origin(&name)));
+    }
+    let registry = &settings.registry;
+    let mut needs = |holds: bool, name: &str, wrong: &str| {
+        if !holds {
+            mistakes.push(format!("{}`{name}` {wrong}", origin(name)));
+        }
+    };
+    needs(
+        registry.username.is_none() || registry.password.is_some(),
+        "registry.username",
+        "needs `registry.password`, or `registry.password_file`",
+    );
+    needs(
+        registry.password.is_none() || registry.username.is_some(),
+        "registry.password",
+        "needs `registry.username`",
+    );
+    needs(
+        registry.password.is_none() || registry.token.is_none(),
+        "registry.token",
+        "stands beside `registry.password`: only one of them can be sent",
+    );
+}
+
+impl InForce {
+    /// Where a setting was said.
+    pub fn origin(&self, name: &str) -> &Origin {
+        let entry = self.entries.iter().find(|entry| entry.name == name);
+        entry.map_or(&Origin::Default, |entry| &entry.origin)
+    }
+
+    /// Whether anybody said it.
+    pub fn is_said(&self, name: &str) -> bool {
+        *self.origin(name) != Origin::Default
+    }
+
+    /// Looks whether every section `[sources.NAME]` is of a source that has times: `(name, whether it has)` of each.
+    ///
+    /// # Errors
+    /// A section of no source, or of a table.
+    pub fn sources_fit(&self, sources: &[(String, bool)]) -> Result<()> {
+        let mut mistakes = Vec::new();
+        for entry in self
+            .entries
+            .iter()
+            .filter(|entry| entry.name.starts_with("sources."))
+        {
+            let name = entry.name["sources.".len()..]
+                .rsplit_once('.')
+                .map_or("", |(name, _)| name);
+            match sources.iter().find(|(known, _)| known == name) {
+                Some((_, true)) => {}
+                Some((_, false)) => {
+                    mistakes.push(format!("{}: `{name}` is a table: it has no times", entry.origin))
+                }
+                None => {
+                    let names = sources
+                        .iter()
+                        .filter(|(_, timed)| *timed)
+                        .map(|(name, _)| name.as_str());
+                    let near = layers::nearest(name, names.map(str::to_owned).collect());
+                    mistakes.push(format!(
+                        "{}: the dataflow has no source `{name}`{near}",
+                        entry.origin
+                    ));
+                }
+            }
+        }
+        match mistakes.is_empty() {
+            true => Ok(()),
+            false => Err(refused(&mistakes)),
+        }
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}   ({})", self.name, self.value, self.origin)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! Which properties of librdkafka may be set, under `[kafka.properties]`, and which not, with the reason.
+//!
+//! An allow list, because librdkafka has some 200 properties and several of them would quietly break what is promised:
+//! reading uncommitted records, say, or going on elsewhere when a position is gone.
+
+/// A property that may be set.
+pub struct Property {
+    /// librdkafka's name of it.
+    pub name: &'static str,
+    /// What it may be.
+    pub kind: PropertyKind,
+}
+
+/// What a property's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PropertyKind {
+    /// Anything that librdkafka takes.
+    Plain,
+    /// One of these, in any case.
+    OneOf(&'static [&'static str]),
+    /// A file (or folder) that has to be there.
+    Path,
+    /// Never shown; may be in a file, named by the property with `_file` at its end.
+    Secret,
+}
+
+use PropertyKind::{OneOf, Path, Plain, Secret};
+
+const fn property(name: &'static str, kind: PropertyKind) -> Property {
+    Property { name, kind }
+}
+
+/// What may be set.
+pub static PROPERTIES: &[Property] = &[
+    // Who talks to whom, and how it is kept from others.
+    property(
+        "security.protocol",
+        OneOf(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]),
+    ),
+    property(
+        "sasl.mechanism",
+        OneOf(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+    ),
+    property("sasl.username", Plain),
+    property("sasl.password", Secret),
+    property("ssl.ca.location", Path),
+    property("ssl.ca.pem", Plain),
+    property("ssl.certificate.location", Path),
+    property("ssl.certificate.pem", Plain),
+    property("ssl.key.location", Path),
+    property("ssl.key.pem", Secret),
+    property("ssl.key.password", Secret),
+    property("ssl.keystore.location", Path),
+    property("ssl.keystore.password", Secret),
+    property("ssl.crl.location", Path),
+    property("ssl.cipher.suites", Plain),
+    property("ssl.curves.list", Plain),
+    property("ssl.sigalgs.list", Plain),
+    property("ssl.endpoint.identification.algorithm", OneOf(&["none", "https"])),
+    property("enable.ssl.certificate.verification", Plain),
+    property("client.id", Plain),
+    property("client.rack", Plain),
+    property("client.dns.lookup", Plain),
+    // Connections.
+    property("broker.address.family", Plain),
+    property("broker.address.ttl", Plain),
+    property("connections.max.idle.ms", Plain),
+    property("socket.connection.setup.timeout.ms", Plain),
+    property("socket.timeout.ms", Plain),
+    property("socket.keepalive.enable", Plain),
+    property("socket.nagle.disable", Plain),
+    property("socket.send.buffer.bytes", Plain),
+    property("socket.receive.buffer.bytes", Plain),
+    property("socket.max.fails", Plain),
+    property("reconnect.backoff.ms", Plain),
+    property("reconnect.backoff.max.ms", Plain),
+    property("retry.backoff.ms", Plain),
+    property("retry.backoff.max.ms", Plain),
+    property("api.version.request.timeout.ms", Plain),
+    property("topic.metadata.refresh.interval.ms", Plain),
+    property("metadata.max.age.ms", Plain),
+    // How much is read at once, and ahead.
+    property("fetch.min.bytes", Plain),
+    property("fetch.wait.max.ms", Plain),
+    property("fetch.max.bytes", Plain),
+    property("fetch.message.max.bytes", Plain),
+    property("fetch.error.backoff.ms", Plain),
+    property("fetch.queue.backoff.ms", Plain),
+    property("queued.min.messages", Plain),
+    property("queued.max.messages.kbytes", Plain),
+    property("receive.message.max.bytes", Plain),
+    // To look into it.
+    property("debug", Plain),
+    property("log.connection.close", Plain),
+];
+
+/// Names of librdkafka's that stand for another one.
+static ALIASES: &[(&str, &str)] = &[
+    ("sasl.mechanisms", "sasl.mechanism"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+];
+
+const NO_MEMBER: &str = "partitions are assigned by the ledger's owner, not by a consumer group, so that no rebalance tears an epoch";
+const COMMITS: &str =
+    "the ledger says where reading goes on; offsets are shown to the group once they are bound";
+const NO_PRODUCER: &str = "it is a producer's, and nothing is written to Kafka";
+
+/// What would break a promise, and why.
+pub static REFUSED: &[(&str, &str)] = &[
+    (
+        "isolation.level",
+        "records of transactions that were aborted would be counted",
+    ),
+    (
+        "auto.offset.reset",
+        "where a position is gone records are lost, and that halts the service; reading on elsewhere would be a guess",
+    ),
+    (
+        "enable.partition.eof",
+        "the reader knows by it that it has come to the end, for idle partitions and `until_end`",
+    ),
+    ("check.crcs", "a flipped bit on the way would be counted"),
+    (
+        "allow.auto.create.topics",
+        "looking for a topic must not make it: a slip of the pen would be an empty topic",
+    ),
+    ("enable.auto.commit", COMMITS),
+    ("enable.auto.offset.store", COMMITS),
+    ("auto.commit.enable", COMMITS),
+    ("auto.commit.interval.ms", COMMITS),
+    ("offset.store.method", COMMITS),
+    ("group.id", "the group is the setting `kafka.group`"),
+    ("group.instance.id", NO_MEMBER),
+    ("group.protocol", NO_MEMBER),
+    ("group.protocol.type", NO_MEMBER),
+    ("group.remote.assignor", NO_MEMBER),
+    ("partition.assignment.strategy", NO_MEMBER),
+    ("session.timeout.ms", NO_MEMBER),
+    ("heartbeat.interval.ms", NO_MEMBER),
+    ("max.poll.interval.ms", NO_MEMBER),
+    ("bootstrap.servers", "it is the setting `kafka.bootstrap`"),
+    ("metadata.broker.list", "it is the setting `kafka.bootstrap`"),
+    (
+        "plugin.library.paths",
+        "foreign code in the process could break any promise",
+    ),
+    (
+        "test.mock.num.brokers",
+        "brokers of the process's own would answer in place of yours",
+    ),
+    ("acks", NO_PRODUCER),
+    ("request.required.acks", NO_PRODUCER),
+    ("enable.idempotence", NO_PRODUCER),
+    ("transactional.id", NO_PRODUCER),
+    ("linger.ms", NO_PRODUCER),
+    ("compression.type", NO_PRODUCER),
+    ("compression.codec", NO_PRODUCER),
+    (
+        "sasl.kerberos.service.name",
+        "Kerberos is not built in: use SCRAM or PLAIN",
+    ),
+    (
+        "sasl.kerberos.principal",
+        "Kerberos is not built in: use SCRAM or PLAIN",
+    ),
+    (
+        "sasl.kerberos.keytab",
+        "Kerberos is not built in: use SCRAM or PLAIN",
+    ),
+    (
+        "sasl.oauthbearer.config",
+        "OAUTHBEARER is not supported: use SCRAM or PLAIN",
+    ),
+    (
+        "sasl.oauthbearer.method",
+        "OAUTHBEARER is not supported: use SCRAM or PLAIN",
+    ),
+];
+
+/// The property of this name, or of the name that this one stands for.
+pub(super) fn property_of(name: &str) -> Option<&'static Property> {
+    let meant = ALIASES
+        .iter()
+        .find(|(alias, _)| *alias == name)
+        .map_or(name, |(_, name)| name);
+    PROPERTIES.iter().find(|property| property.name == meant)
+}
+
+/// Why a property may not be set, where there is more to say than that it is unknown.
+pub(super) fn refusal(name: &str) -> Option<&'static str> {
+    REFUSED
+        .iter()
+        .find(|(refused, _)| *refused == name)
+        .map(|(_, reason)| *reason)
+}
+
+/// What is wrong with properties taken together: `(the property at fault, what is wrong)`.
+pub(super) fn at_odds<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<(&'static str, String)> {
+    let protocol = get("security.protocol").unwrap_or("PLAINTEXT").to_uppercase();
+    let sasl = protocol.starts_with("SASL_");
+    let ssl = protocol.ends_with("SSL");
+    for (name, used, needs) in [
+        ("sasl.mechanism", sasl, "SASL_SSL"),
+        ("sasl.username", sasl, "SASL_SSL"),
+        ("sasl.password", sasl, "SASL_SSL"),
+        ("ssl.ca.location", ssl, "SSL or SASL_SSL"),
+        ("ssl.certificate.location", ssl, "SSL or SASL_SSL"),
+        ("ssl.key.location", ssl, "SSL or SASL_SSL"),
+    ] {
+        if !used && get(name).is_some() {
+            let wrong = format!("has no effect with security.protocol {protocol}: set that to {needs}");
+            return Some((name, wrong));
+        }
+    }
+    for name in ["sasl.mechanism", "sasl.username", "sasl.password"] {
+        if sasl && get(name).is_none() {
+            let wrong = format!("asks for SASL, and `{name}` is not set");
+            return Some(("security.protocol", wrong));
+        }
+    }
+    if !cfg!(feature = "tls") && (ssl || get("sasl.mechanism").is_some_and(|m| m.to_uppercase() != "PLAIN")) {
+        return Some((
+            "security.protocol",
+            "needs a build with the feature `tls`, and this one has it not".into(),
+        ));
+    }
+    None
+}

@@ -1,0 +1,566 @@
+//! What is said in each place, before it is known what it means: names, values, and where they stand.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::config::kafka::{self, Property, PropertyKind};
+use crate::config::table::{Kind, SETTINGS, SOURCE_SETTINGS, Setting, SourceSetting, variable};
+use crate::config::{Entry, Settings, amount};
+use crate::secret::{HIDDEN, Secret};
+use crate::source::kafka::config::accepts;
+
+/// In front of librdkafka's own names.
+pub(super) const PROPERTIES_PREFIX: &str = "kafka.properties.";
+const SOURCES_PREFIX: &str = "sources.";
+/// Behind the name of a secret that is in a file.
+const IN_FILE: &str = "_file";
+
+/// Where something was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere: it is the default.
+    Default,
+    /// In this line of the settings file.
+    Line(PathBuf, usize),
+    /// In this variable.
+    Variable(String),
+    /// By this flag.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Line(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// A flag that was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// Name of the setting.
+    pub name: String,
+    /// As it stands on the command line: `--workers`.
+    pub flag: String,
+    /// What it was given.
+    pub value: String,
+}
+
+/// What something is said about.
+#[derive(Clone, Copy)]
+enum Subject {
+    Setting(&'static Setting),
+    Property(&'static Property),
+    Source(&'static SourceSetting),
+}
+
+/// A value as it was written. In a file it has a type; from elsewhere it is text.
+#[derive(Clone)]
+enum Written {
+    Text(String),
+    Whole(String),
+    Switch(bool),
+    /// Of a type that no setting has.
+    Other(&'static str),
+}
+
+/// An address without the name and password that may stand in it.
+fn without_login(text: &str) -> String {
+    match (text.find("://"), text.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => {
+            format!("{}{HIDDEN}{}", &text[..scheme + 3], &text[at..])
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// One setting, said in one place.
+#[derive(Clone)]
+pub(super) struct Said {
+    subject: Subject,
+    /// The whole name, without `_file`.
+    name: String,
+    in_file: bool,
+    written: Written,
+    /// Whether it had to have the type of the setting.
+    typed: bool,
+    pub(super) origin: Origin,
+}
+
+/// Finds what a name means. `Err` says what is wrong with it.
+fn subject(name: &str) -> Result<(Subject, String, bool), String> {
+    if let Some(property) = name.strip_prefix(PROPERTIES_PREFIX) {
+        let canonical = |property: &'static Property| format!("{PROPERTIES_PREFIX}{}", property.name);
+        if let Some(found) = kafka::property_of(property) {
+            return Ok((Subject::Property(found), canonical(found), false));
+        }
+        let in_file = property.strip_suffix(IN_FILE).and_then(kafka::property_of);
+        if let Some(found) = in_file.filter(|property| property.kind == PropertyKind::Secret) {
+            return Ok((Subject::Property(found), canonical(found), true));
+        }
+        if let Some(reason) = kafka::refusal(property) {
+            return Err(format!("`{name}` can't be set: {reason}"));
+        }
+        let known = kafka::PROPERTIES.iter().map(|property| property.name.to_owned());
+        let near = nearest(property, known.collect());
+        return Err(format!(
+            "`{property}` is not among the properties of Kafka's client that may be set{near}"
+        ));
+    }
+    if let Some((source, setting)) = name
+        .strip_prefix(SOURCES_PREFIX)
+        .and_then(|rest| rest.rsplit_once('.'))
+    {
+        return match SOURCE_SETTINGS.iter().find(|known| known.name == setting) {
+            Some(found) => Ok((Subject::Source(found), name.to_owned(), false)),
+            None => {
+                let known = SOURCE_SETTINGS
+                    .iter()
+                    .map(|known| known.name.to_owned())
+                    .collect();
+                let near = nearest(setting, known);
+                Err(format!(
+                    "a source has no setting `{setting}` (of source `{source}`){near}"
+                ))
+            }
+        };
+    }
+    let find = |name: &str| SETTINGS.iter().find(|setting| setting.name == name);
+    if let Some(found) = find(name) {
+        return Ok((Subject::Setting(found), name.to_owned(), false));
+    }
+    let in_file = name.strip_suffix(IN_FILE).and_then(find);
+    if let Some(found) = in_file.filter(|setting| setting.is_secret()) {
+        return Ok((Subject::Setting(found), found.name.to_owned(), true));
+    }
+    let inside: Vec<&str> = SETTINGS
+        .iter()
+        .filter_map(|setting| setting.name.strip_prefix(name)?.strip_prefix('.'))
+        .collect();
+    if !inside.is_empty() {
+        return Err(format!(
+            "`{name}` is a section and no setting; in it are: {}",
+            inside.join(", ")
+        ));
+    }
+    Err(format!("there is no setting `{name}`{}", nearest(name, names())))
+}
+
+/// Every name that a setting may go by.
+fn names() -> Vec<String> {
+    let mut names: Vec<String> = SETTINGS.iter().map(|setting| setting.name.to_owned()).collect();
+    let secrets = SETTINGS.iter().filter(|setting| setting.is_secret());
+    names.extend(secrets.map(|setting| format!("{}{IN_FILE}", setting.name)));
+    names
+}
+
+/// `; the nearest is …`, if one is near.
+pub(super) fn nearest(name: &str, known: Vec<String>) -> String {
+    let near = |known: &str| {
+        let last = known.rsplit('.').next().unwrap_or(known);
+        // A name may lack its section.
+        strsim::jaro_winkler(name, known).max(strsim::jaro_winkler(name, last) - 0.01)
+    };
+    let best = known
+        .iter()
+        .map(|known| (near(known), known))
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    match best {
+        Some((likeness, known)) if likeness > 0.75 => format!("; the nearest is `{known}`"),
+        _ => String::new(),
+    }
+}
+
+/// What holds where nobody says anything.
+pub(super) fn of_defaults() -> Vec<Said> {
+    let set = SETTINGS.iter().filter(|setting| !setting.default.is_empty());
+    set.map(|setting| Said {
+        subject: Subject::Setting(setting),
+        name: setting.name.to_owned(),
+        in_file: false,
+        written: Written::Text(setting.default.to_owned()),
+        typed: false,
+        origin: Origin::Default,
+    })
+    .collect()
+}
+
+/// What a file says.
+pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Vec<String>) -> Vec<Said> {
+    let Some((path, text)) = file else {
+        return Vec::new();
+    };
+    let line = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+    let origin = |at: usize| Origin::Line(path.clone(), line(at));
+    let table = match DeTable::parse(text) {
+        Ok(table) => table.into_inner(),
+        Err(error) => {
+            // Its own display quotes the line, and that may hold a secret.
+            let at = origin(error.span().map_or(0, |span| span.start));
+            mistakes.push(format!("{at}: this is not TOML: {}", error.message()));
+            return Vec::new();
+        }
+    };
+    let mut leaves = Vec::new();
+    flatten("", &table, &mut leaves);
+    let mut said = Vec::new();
+    for (name, at, written) in leaves {
+        match subject(&name) {
+            Ok((subject, name, in_file)) => said.push(Said {
+                subject,
+                name,
+                in_file,
+                written,
+                typed: true,
+                origin: origin(at),
+            }),
+            Err(wrong) => mistakes.push(format!("{}: {wrong}", origin(at))),
+        }
+    }
+    said
+}
+
+/// Every value with its whole name and where that begins.
+fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, Written)>) {
+    for (key, value) in table.iter() {
+        let name = match prefix {
+            "" => key.get_ref().to_string(),
+            prefix => format!("{prefix}.{}", key.get_ref()),
+        };
+        let written = match value.get_ref() {
+            DeValue::Table(inner) => {
+                flatten(&name, inner, leaves);
+                continue;
+            }
+            DeValue::String(text) => Written::Text(text.to_string()),
+            DeValue::Integer(whole) if whole.radix() == 10 => Written::Whole(whole.as_str().to_owned()),
+            DeValue::Integer(_) => Written::Other("a number that is not decimal"),
+            DeValue::Boolean(on) => Written::Switch(*on),
+            DeValue::Float(_) => Written::Other("a fraction"),
+            DeValue::Datetime(_) => Written::Other("a date"),
+            DeValue::Array(_) => Written::Other("a list"),
+        };
+        leaves.push((name, key.span().start, written));
+    }
+}
+
+/// What the environment says. A variable that is empty says nothing.
+pub(super) fn of_variables(
+    variables: &[(String, String)],
+    mistakes: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) -> Vec<Said> {
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    for setting in SETTINGS {
+        if let Some(also) = setting.also {
+            known.insert(also.to_owned(), setting.name.to_owned());
+        }
+        known.insert(setting.variable(), setting.name.to_owned());
+        if setting.is_secret() {
+            let in_file = format!("{}{IN_FILE}", setting.name);
+            known.insert(variable(&in_file), in_file);
+        }
+    }
+    for property in kafka::PROPERTIES {
+        let name = format!("{PROPERTIES_PREFIX}{}", property.name);
+        if property.kind == PropertyKind::Secret {
+            known.insert(variable(&format!("{name}{IN_FILE}")), format!("{name}{IN_FILE}"));
+        }
+        known.insert(variable(&name), name);
+    }
+    let given: Vec<_> = variables.iter().filter(|(_, value)| !value.is_empty()).collect();
+    let mut said = Vec::new();
+    for (variable, value) in &given {
+        let Some(name) = known.get(variable) else {
+            if variable.starts_with("THALWEG_") {
+                let near = nearest(variable, known.keys().cloned().collect());
+                // Other programs have variables of this kind, and so has Kubernetes: only what is like one of ours is told.
+                if !near.is_empty() && !FOREIGN.iter().any(|other| variable.starts_with(other)) {
+                    warnings.push(format!("the variable {variable} sets nothing{near}"));
+                }
+            }
+            continue;
+        };
+        let shadowed = |setting: &&Setting| {
+            setting.also == Some(variable) && given.iter().any(|(other, _)| *other == setting.variable())
+        };
+        if SETTINGS.iter().any(|setting| shadowed(&setting)) {
+            continue;
+        }
+        match subject(name) {
+            Ok((subject, name, in_file)) => said.push(Said {
+                subject,
+                name,
+                in_file,
+                written: Written::Text(value.clone()),
+                typed: false,
+                origin: Origin::Variable(variable.clone()),
+            }),
+            Err(wrong) => mistakes.push(format!("{variable}: {wrong}")),
+        }
+    }
+    said
+}
+
+/// Variables of the scripts, of other commands, and those that Kubernetes makes for a service called `thalweg`.
+const FOREIGN: &[&str] = &[
+    "THALWEG_CACHE",
+    "THALWEG_CONFIG",
+    "THALWEG_KAFKA_JVM",
+    "THALWEG_PORT",
+    "THALWEG_REGISTRY_JVM",
+    "THALWEG_SERVER",
+    "THALWEG_SERVICE_",
+    "THALWEG_START_SECONDS",
+];
+
+/// What flags say.
+pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Vec<String>) -> Vec<Said> {
+    let mut said = Vec::new();
+    for Spoken { name, flag, value } in flags {
+        match subject(name) {
+            Ok((subject, name, false)) if subject.is_secret() => mistakes.push(format!(
+                "{flag}: `{name}` is a secret, and every user of the machine sees the command line; set {} or `{name}{IN_FILE}`",
+                variable(&name)
+            )),
+            Ok((subject, name, in_file)) => said.push(Said {
+                subject,
+                name,
+                in_file,
+                written: Written::Text(value.clone()),
+                typed: false,
+                origin: Origin::Flag(flag.clone()),
+            }),
+            Err(wrong) => mistakes.push(format!("{flag}: {wrong}")),
+        }
+    }
+    said
+}
+
+/// Lays a layer over those before it.
+pub(super) fn cover(below: &mut BTreeMap<String, Said>, layer: Vec<Said>, mistakes: &mut Vec<String>) {
+    let mut here: BTreeMap<String, Said> = BTreeMap::new();
+    for said in layer {
+        // Of a flag that is given twice the last one counts, as with most programs.
+        let twice = here
+            .get(&said.name)
+            .filter(|_| !matches!(said.origin, Origin::Flag(_)));
+        if let Some(first) = twice {
+            mistakes.push(format!(
+                "{}: `{}` is set already, at {}",
+                said.origin, said.name, first.origin
+            ));
+        }
+        here.insert(said.name.clone(), said);
+    }
+    below.append(&mut here);
+}
+
+impl Subject {
+    fn is_secret(self) -> bool {
+        match self {
+            Self::Setting(setting) => setting.is_secret(),
+            Self::Property(property) => property.kind == PropertyKind::Secret,
+            Self::Source(_) => false,
+        }
+    }
+}
+
+impl Written {
+    /// The value as text, if its type may be that of the setting.
+    fn text(&self, whole: bool, switch: bool) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text.clone()),
+            Self::Whole(number) => whole.then(|| number.clone()),
+            Self::Switch(on) => switch.then(|| on.to_string()),
+            Self::Other(_) => None,
+        }
+    }
+
+    /// As it is told in an error.
+    fn told(&self) -> String {
+        match self {
+            Self::Text(text) => format!("\"{}\"", without_login(text)),
+            Self::Whole(number) => format!("the number {number}"),
+            Self::Switch(on) => on.to_string(),
+            Self::Other(kind) => (*kind).to_owned(),
+        }
+    }
+}
+
+impl Said {
+    /// The place among all settings where it is shown.
+    pub(super) fn place(&self) -> usize {
+        match self.subject {
+            Subject::Setting(setting) => SETTINGS
+                .iter()
+                .position(|other| other.name == setting.name)
+                .unwrap_or(0),
+            Subject::Property(_) => SETTINGS.len(),
+            Subject::Source(_) => SETTINGS.len() + 1,
+        }
+    }
+
+    pub(super) fn entry(&self, value: String) -> Entry {
+        Entry {
+            name: self.name.clone(),
+            value,
+            origin: self.origin.clone(),
+        }
+    }
+
+    /// Puts the value into the settings, and gives it as it may be shown; `None` says that nothing was set. `Err` says
+    /// what is wrong with it.
+    pub(super) fn read(&self, settings: &mut Settings) -> Result<Option<String>, String> {
+        if self.subject.is_secret() {
+            return self.read_secret(settings).map(Some);
+        }
+        let shown = match self.subject {
+            Subject::Setting(setting) => self.read_setting(setting, settings),
+            Subject::Source(setting) => self.read_source(setting, settings),
+            Subject::Property(property) => return self.read_property(property, settings).map(Some),
+        };
+        match shown {
+            Ok(shown) => Ok(Some(shown)),
+            Err(expected) => Err(format!(
+                "`{}` must be {expected}; it is {}",
+                self.name,
+                self.written.told()
+            )),
+        }
+    }
+
+    fn read_setting(&self, setting: &Setting, settings: &mut Settings) -> Result<String, String> {
+        let expected = || setting.kind.expected();
+        let text = |whole, switch| self.written.text(whole, switch).ok_or_else(expected);
+        match &setting.kind {
+            Kind::Count { min, max, set } => {
+                // In a file a number is no text.
+                let number = match (&self.written, self.typed) {
+                    (Written::Text(_), true) => return Err(expected()),
+                    _ => text(true, false)?,
+                };
+                let count = number.parse().ok().filter(|n| (*min..=*max).contains(n));
+                set(settings, count.ok_or_else(expected)?);
+                Ok(number)
+            }
+            Kind::Time { min, max, set } => {
+                let text = text(false, false)?;
+                let time = amount::duration(&text).filter(|d| (*min..=*max).contains(d));
+                set(settings, time.ok_or_else(expected)?);
+                Ok(text)
+            }
+            Kind::Size { min, max, set } => {
+                let text = text(true, false)?;
+                let size = amount::size(&text).filter(|n| (*min..=*max).contains(n));
+                let size = size.and_then(|n| usize::try_from(n).ok());
+                set(settings, size.ok_or_else(expected)?);
+                Ok(text)
+            }
+            Kind::Switch(set) => {
+                let on = match (&self.written, self.typed) {
+                    (Written::Switch(on), _) => Some(*on),
+                    (Written::Text(text), false) => text.parse().ok(),
+                    _ => None,
+                };
+                let on = on.ok_or_else(expected)?;
+                set(settings, on);
+                Ok(on.to_string())
+            }
+            Kind::Text { set, .. } => {
+                let text = text(false, false)?;
+                match set(settings, &text) {
+                    true => Ok(text),
+                    false => Err(expected()),
+                }
+            }
+            Kind::Secret(_) => Ok(HIDDEN.to_owned()),
+        }
+    }
+
+    fn read_source(&self, setting: &SourceSetting, settings: &mut Settings) -> Result<String, String> {
+        let (min, max) = setting.range;
+        let expected = || {
+            let text = amount::duration_text;
+            format!(
+                "a duration such as 250ms or 5s, from {} to {}",
+                text(min),
+                text(max)
+            )
+        };
+        let text = self.written.text(false, false).ok_or_else(expected)?;
+        let time = amount::duration(&text).filter(|d| (min..=max).contains(d));
+        let name = self.name[SOURCES_PREFIX.len()..]
+            .rsplit_once('.')
+            .map_or("", |(name, _)| name);
+        let times = settings.sources.entry(name.to_owned()).or_default();
+        (setting.set)(times, time.ok_or_else(expected)?);
+        Ok(text)
+    }
+
+    fn read_property(&self, property: &Property, settings: &mut Settings) -> Result<String, String> {
+        let name = &self.name;
+        let Some(text) = self.written.text(true, true) else {
+            return Err(format!(
+                "`{name}` must be one value; it is {}",
+                self.written.told()
+            ));
+        };
+        match property.kind {
+            PropertyKind::OneOf(words) if !words.iter().any(|word| word.eq_ignore_ascii_case(&text)) => {
+                let words = words.join(", ");
+                return Err(format!("`{name}` must be one of {words}; it is \"{text}\""));
+            }
+            PropertyKind::Path if !std::path::Path::new(&text).exists() => {
+                return Err(format!("`{name}` names {text}, and there is no such file"));
+            }
+            _ => {}
+        }
+        accepts(property.name, &text).map_err(|wrong| format!("`{name}`: {wrong}"))?;
+        settings
+            .kafka
+            .properties
+            .push((property.name.to_owned(), text.clone()));
+        Ok(text)
+    }
+
+    /// Nothing that is said here shows the value.
+    fn read_secret(&self, settings: &mut Settings) -> Result<String, String> {
+        let name = &self.name;
+        let Written::Text(text) = &self.written else {
+            return Err(format!("`{name}` must be a text"));
+        };
+        let (secret, shown) = match self.in_file {
+            false => (text.clone(), HIDDEN.to_owned()),
+            true => {
+                let read = std::fs::read_to_string(text).map_err(|error| {
+                    format!("`{name}{IN_FILE}` names {text}, which can't be read: {error}")
+                })?;
+                // Editors end a file with a line break, and secrets are made with editors.
+                let secret = read.strip_suffix('\n').unwrap_or(&read);
+                let secret = secret.strip_suffix('\r').unwrap_or(secret);
+                (secret.to_owned(), format!("{HIDDEN} from {text}"))
+            }
+        };
+        if secret.is_empty() {
+            return Err(format!("`{name}` is empty"));
+        }
+        let secret = Secret::new(secret);
+        match self.subject {
+            Subject::Setting(Setting {
+                kind: Kind::Secret(set),
+                ..
+            }) => set(settings, secret),
+            Subject::Property(property) => settings.kafka.secrets.push((property.name.to_owned(), secret)),
+            Subject::Setting(_) | Subject::Source(_) => {}
+        }
+        Ok(shown)
+    }
+}

@@ -1,0 +1,143 @@
+//! The page docs/settings.md, made from the table.
+
+use std::fmt::Write;
+
+use crate::config::amount;
+use crate::config::kafka::{PROPERTIES, PropertyKind, REFUSED};
+use crate::config::table::{SETTINGS, SOURCE_SETTINGS};
+
+const HEAD: &str = "\
+# Settings
+
+<!-- Made from the table in src/config/table.rs. After a change there: BLESS=1 cargo test --lib config -->
+
+Each setting may be said in a file, by a variable of the environment, and on the command line; later ones win:
+
+| where | how |
+|---|---|
+| a TOML file | `--config FILE` (or `THALWEG_CONFIG`), else `thalweg.toml` in the working directory if it is there. `demo` takes only a file that is named |
+| a variable | the name below; an empty one says nothing |
+| a flag | the flag below, or `--set NAME=VALUE` for any setting |
+
+```toml
+workers = 4
+epoch_interval = \"10ms\"
+
+[kafka]
+bootstrap = \"broker-1:9093,broker-2:9093\"
+
+[kafka.properties]
+security.protocol = \"SASL_SSL\"
+sasl.mechanism = \"SCRAM-SHA-512\"
+sasl.username = \"thalweg\"
+sasl.password_file = \"/run/secrets/kafka\"
+ssl.ca.location = \"/etc/ssl/kafka-ca.pem\"
+
+[registry]
+url = \"https://registry:8081\"
+username = \"thalweg\"
+password_file = \"/run/secrets/registry\"
+
+[sources.payments]
+lateness = \"30s\"
+```
+
+Durations are written `250ms`, `5s`, `1m30s`, `7d`; sizes `64MiB`, `64MB`, or in bytes. Relative paths begin at the
+working directory. An unknown name, a wrong type or a value out of range is an error that names file and line; all are told
+at once. `thalweg check` takes the same settings, prints what is in force and where each value was said, looks whether
+topics, schemas and ledger fit, and changes nothing.
+
+A **secret** (marked below) is never shown: not in logs, errors, `check` or metrics. It may be in a file of its own, named by
+the same setting with `_file` at its end. It can't be given on the command line, which every user of the machine sees.
+
+## All settings
+
+| name | default | range or form | variable | flag | meaning |
+|---|---|---|---|---|---|
+";
+
+const SOURCES: &str = "
+## Of one source
+
+In a section `[sources.NAME]`, with the name that the dataflow gives its source. They hold in place of what the dataflow
+says. As with a change of the dataflow itself, a ledger that is there is replayed by the new ones.
+
+| name | range | meaning |
+|---|---|---|
+";
+
+const KAFKA: &str = "
+## Kafka's client
+
+In the section `[kafka.properties]` stand properties of librdkafka, by
+[its own names](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md). Variables are called
+`THALWEG_KAFKA_PROPERTIES_` and the name: `THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD`. Those that may be set:
+
+";
+
+const REFUSED_HEAD: &str = "
+Those that may not, with the reason:
+
+| property | reason |
+|---|---|
+";
+
+/// The whole page.
+pub fn page() -> String {
+    let mut page = HEAD.to_owned();
+    for setting in SETTINGS {
+        let flag = setting
+            .flag
+            .as_ref()
+            .map_or(String::new(), |flag| format!("`--{}`", flag.name));
+        let default = match setting.default {
+            "" => String::new(),
+            default => format!("`{default}`"),
+        };
+        let form = if setting.is_secret() {
+            "**secret**".to_owned()
+        } else {
+            setting.kind.expected()
+        };
+        let mut variable = format!("`{}`", setting.variable());
+        if let Some(also) = setting.also {
+            variable += &format!(", `{also}`");
+        }
+        line(
+            &mut page,
+            &[
+                &format!("`{}`", setting.name),
+                &default,
+                &form,
+                &variable,
+                &flag,
+                setting.doc,
+            ],
+        );
+    }
+    page += SOURCES;
+    for setting in SOURCE_SETTINGS {
+        let (min, max) = setting.range;
+        let range = format!("{} to {}", amount::duration_text(min), amount::duration_text(max));
+        line(&mut page, &[&format!("`{}`", setting.name), &range, setting.doc]);
+    }
+    page += KAFKA;
+    for property in PROPERTIES {
+        let about = match property.kind {
+            PropertyKind::Plain => String::new(),
+            PropertyKind::Secret => " (**secret**)".to_owned(),
+            PropertyKind::Path => " (a file that is there)".to_owned(),
+            PropertyKind::OneOf(words) => format!(" ({})", words.join(", ")),
+        };
+        writeln!(page, "* `{}`{about}", property.name).expect("a string takes all");
+    }
+    page += REFUSED_HEAD;
+    for (name, reason) in REFUSED {
+        line(&mut page, &[&format!("`{name}`"), reason]);
+    }
+    page
+}
+
+fn line(page: &mut String, cells: &[&str]) {
+    writeln!(page, "| {} |", cells.join(" | ")).expect("a string takes all");
+}

@@ -1,0 +1,484 @@
+//! The table of all settings: name, type, default, range, flag and meaning of each, written once.
+//!
+//! Everything else is made from it: the flags of the command line, the names of variables, what a file may hold, what
+//! `check` prints, and the page docs/settings.md (a test holds the page against it).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{LogFormat, Settings, amount};
+use crate::secret::Secret;
+
+/// One setting.
+pub struct Setting {
+    /// Its name in a file, sections with dots: `http.address`.
+    pub name: &'static str,
+    /// Type, range, and where the value goes.
+    pub kind: Kind,
+    /// What holds where nobody says anything, as one would write it; empty: nothing.
+    pub default: &'static str,
+    /// One line for people.
+    pub doc: &'static str,
+    /// The flag, where there is one of its own.
+    pub flag: Option<Flag>,
+    /// A variable that is read as well, for those who know it from elsewhere.
+    pub also: Option<&'static str>,
+}
+
+/// A flag of the command line.
+pub struct Flag {
+    /// `http`, without the dashes.
+    pub name: &'static str,
+    /// What stands behind it in the help; empty: nothing, it is a switch.
+    pub value: &'static str,
+    /// Which commands have it.
+    pub on: On,
+}
+
+/// Commands that have a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// All that run a dataflow or look at what it would run on.
+    All,
+    /// `run` and `check`.
+    Run,
+    /// `demo`.
+    Demo,
+}
+
+/// What a value may be, and where it goes.
+pub enum Kind {
+    /// A whole number.
+    Count {
+        /// Least.
+        min: usize,
+        /// Most.
+        max: usize,
+        /// Where it goes.
+        set: fn(&mut Settings, usize),
+    },
+    /// A duration, as `250ms`.
+    Time {
+        /// Least.
+        min: Duration,
+        /// Most.
+        max: Duration,
+        /// Where it goes.
+        set: fn(&mut Settings, Duration),
+    },
+    /// A size, as `64MiB`.
+    Size {
+        /// Least, in bytes.
+        min: u64,
+        /// Most, in bytes.
+        max: u64,
+        /// Where it goes.
+        set: fn(&mut Settings, usize),
+    },
+    /// `true` or `false`.
+    Switch(fn(&mut Settings, bool)),
+    /// Text of some form.
+    Text {
+        /// The form, in words: "an address such as 127.0.0.1:8460".
+        form: &'static str,
+        /// Where it goes; false: it does not have the form.
+        set: fn(&mut Settings, &str) -> bool,
+    },
+    /// A secret. It may also be in a file, named by the setting with `_file` at its end.
+    Secret(fn(&mut Settings, Secret)),
+}
+
+impl Kind {
+    /// What the setting wants, in words, with the range.
+    pub fn expected(&self) -> String {
+        match self {
+            Self::Count { min, max, .. } if *max == usize::MAX => format!("a whole number, {min} or more"),
+            Self::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
+            Self::Time { min, max, .. } => format!(
+                "a duration such as 250ms or 5s, from {} to {}",
+                amount::duration_text(*min),
+                amount::duration_text(*max)
+            ),
+            Self::Size { min, max, .. } => format!(
+                "a size such as 64MiB, from {} to {}",
+                amount::size_text(*min),
+                amount::size_text(*max)
+            ),
+            Self::Switch(_) => "true or false".into(),
+            Self::Text { form, .. } => (*form).into(),
+            Self::Secret(_) => "a text".into(),
+        }
+    }
+}
+
+impl Setting {
+    /// The variable that sets it: `THALWEG_` and the flag's name, or its own.
+    pub fn variable(&self) -> String {
+        variable(self.flag.as_ref().map_or(self.name, |flag| flag.name))
+    }
+
+    /// Whether its value is never shown.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Secret(_))
+    }
+}
+
+/// `http.body_time_max` → `THALWEG_HTTP_BODY_TIME_MAX`.
+pub(super) fn variable(name: &str) -> String {
+    let upper = name
+        .to_uppercase()
+        .replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    format!("THALWEG_{upper}")
+}
+
+/// A setting of one source, in the section `[sources.NAME]`.
+pub struct SourceSetting {
+    /// Its name in the section.
+    pub name: &'static str,
+    /// One line for people.
+    pub doc: &'static str,
+    /// Least and most.
+    pub range: (Duration, Duration),
+    /// Where it goes.
+    pub set: fn(&mut crate::source::TimeOverrides, Duration),
+}
+
+const MS: Duration = Duration::from_millis(1);
+const S: Duration = Duration::from_secs(1);
+const MIN: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+const fn flag(name: &'static str, value: &'static str, on: On) -> Option<Flag> {
+    Some(Flag { name, value, on })
+}
+
+const fn count(min: usize, max: usize, set: fn(&mut Settings, usize)) -> Kind {
+    Kind::Count { min, max, set }
+}
+
+const fn time(min: Duration, max: Duration, set: fn(&mut Settings, Duration)) -> Kind {
+    Kind::Time { min, max, set }
+}
+
+const fn bytes(min: u64, max: u64, set: fn(&mut Settings, usize)) -> Kind {
+    Kind::Size { min, max, set }
+}
+
+const fn text(form: &'static str, set: fn(&mut Settings, &str) -> bool) -> Kind {
+    Kind::Text { form, set }
+}
+
+const fn setting(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
+    Setting {
+        name,
+        kind,
+        default,
+        doc,
+        flag: None,
+        also: None,
+    }
+}
+
+const fn flagged(setting: Setting, flag: Option<Flag>) -> Setting {
+    Setting { flag, ..setting }
+}
+
+/// All settings, in the order in which they are shown.
+pub static SETTINGS: &[Setting] = &[
+    flagged(
+        setting(
+            "workers",
+            count(1, 256, |s, n| s.workers = n),
+            "1",
+            "Worker threads",
+        ),
+        flag("workers", "N", On::All),
+    ),
+    flagged(
+        setting(
+            "data_dir",
+            text("a folder", |s, text| {
+                s.data_dir = PathBuf::from(text);
+                !text.is_empty()
+            }),
+            "data",
+            "Where the ledger is kept; one folder a dataflow is made in it. `demo` without a Kafka uses a temporary one",
+        ),
+        flag("data-dir", "DIR", On::All),
+    ),
+    flagged(
+        setting(
+            "until_end",
+            Kind::Switch(|s, on| s.until_end = on),
+            "false",
+            "Stop when everything that is in the topics at the start has been counted",
+        ),
+        flag("until-end", "", On::Run),
+    ),
+    setting(
+        "epoch_interval",
+        time(MS, MIN, |s, d| s.epoch_interval = d),
+        "5ms",
+        "Shortest time between two epochs. Longer: less work a record, results later",
+    ),
+    setting(
+        "epochs_in_flight_max",
+        count(1, 256, |s, n| s.epochs_in_flight_max = n),
+        "3",
+        "How many epochs may be unfinished before no further one opens: the back pressure",
+    ),
+    setting(
+        "views.history",
+        time(Duration::ZERO, DAY, |s, d| s.history = d),
+        "1m",
+        "How far back `as_of` reaches, in views that don't say so themselves",
+    ),
+    setting(
+        "buffer.records_max",
+        count(1_000, 100_000_000, |s, n| s.bounds.records_max = n),
+        "500000",
+        "Records that one source may hold on one worker before they are released",
+    ),
+    setting(
+        "buffer.bytes_max",
+        bytes(1 << 20, 1 << 40, |s, n| s.bounds.bytes_max = n),
+        "64MiB",
+        "The same in bytes of keys and payloads",
+    ),
+    setting(
+        "buffer.batch_max",
+        count(1, 1_000_000, |s, n| s.bounds.batch_max = n),
+        "4096",
+        "Records that are read at once from one partition",
+    ),
+    setting(
+        "buffer.skew_max",
+        time(S, Duration::from_secs(365 * 86_400), |s, d| s.bounds.skew_max = d),
+        "30s",
+        "How far a partition may run ahead in event time of others that have more to read",
+    ),
+    flagged(
+        setting(
+            "kafka.bootstrap",
+            text("HOST:PORT, several with commas between", |s, text| {
+                s.kafka.bootstrap = text.to_owned();
+                !text.is_empty() && text.split(',').all(|one| is_host_port(one.trim()))
+            }),
+            "",
+            "Bootstrap servers of Kafka",
+        ),
+        flag("kafka", "HOST:PORT", On::All),
+    ),
+    setting(
+        "kafka.group",
+        text("a name", |s, text| {
+            s.kafka.group = text.to_owned();
+            !text.is_empty()
+        }),
+        "thalweg",
+        "Consumer group that shows progress to lag tools, and the name in the ledger: a ledger belongs to one",
+    ),
+    flagged(
+        setting(
+            "registry.url",
+            text("an http:// or https:// URL without a password", |s, text| {
+                s.registry.url = Some(text.to_owned());
+                is_plain_url(text)
+            }),
+            "",
+            "Schema registry (the Confluent-compatible API)",
+        ),
+        flag("registry", "URL", On::All),
+    ),
+    setting(
+        "registry.username",
+        text("a name", |s, text| {
+            s.registry.username = Some(text.to_owned());
+            !text.is_empty()
+        }),
+        "",
+        "Who logs in at the registry, with `registry.password`",
+    ),
+    setting(
+        "registry.password",
+        Kind::Secret(|s, secret| s.registry.password = Some(secret)),
+        "",
+        "The password for it",
+    ),
+    setting(
+        "registry.token",
+        Kind::Secret(|s, secret| s.registry.token = Some(secret)),
+        "",
+        "A bearer token for the registry, in place of name and password",
+    ),
+    setting(
+        "registry.ca_file",
+        text("a file", |s, text| {
+            s.registry.ca_file = Some(PathBuf::from(text));
+            !text.is_empty()
+        }),
+        "",
+        "Certificates (PEM) that the registry's may be signed by, besides those the system trusts",
+    ),
+    flagged(
+        setting(
+            "http.address",
+            text("an address such as 127.0.0.1:8460", |s, text| {
+                text.parse::<SocketAddr>()
+                    .map(|address| s.http.address = address)
+                    .is_ok()
+            }),
+            "127.0.0.1:8460",
+            "Where answers are given: a loopback address; port 0 takes any that is free",
+        ),
+        flag("http", "ADDRESS", On::All),
+    ),
+    setting(
+        "http.connections_max",
+        count(1, 1_000_000, |s, n| s.http.connections_max = n),
+        "1024",
+        "Connections open at once; more are told 503",
+    ),
+    setting(
+        "http.requests_max",
+        count(1, 1_000_000, |s, n| s.http.requests_max = n),
+        "512",
+        "Requests answered at once, those that wait included; more are told 503",
+    ),
+    setting(
+        "http.body_bytes_max",
+        bytes(1 << 10, 64 << 20, |s, n| s.http.body_bytes_max = n),
+        "64KiB",
+        "Longest body of a request",
+    ),
+    setting(
+        "http.body_time_max",
+        time(MS, HOUR, |s, d| s.http.body_time_max = d),
+        "5s",
+        "How long a body may take to come",
+    ),
+    setting(
+        "http.url_bytes_max",
+        bytes(256, 64 << 10, |s, n| s.http.url_bytes_max = n),
+        "8KiB",
+        "Longest URL",
+    ),
+    setting(
+        "http.idle_time_max",
+        time(S, DAY, |s, d| s.http.idle_time_max = d),
+        "1m",
+        "How long a connection may stay without a request",
+    ),
+    setting(
+        "http.wait_max",
+        time(Duration::ZERO, HOUR, |s, d| s.http.wait_max = d),
+        "30s",
+        "Longest `wait` of a request",
+    ),
+    setting(
+        "http.scans_max",
+        count(0, 1_024, |s, n| {
+            if n > 0 {
+                s.http.scans_max = n;
+            }
+        }),
+        "0",
+        "Large scans at once, each on a thread of its own; 0: as many as there are cores",
+    ),
+    setting(
+        "http.scan_time_max",
+        time(MS, HOUR, |s, d| s.http.scan_time_max = d),
+        "10s",
+        "How long a large scan may take, its turn waited for included",
+    ),
+    setting(
+        "http.scanned_rows_max",
+        count(1, 1_000_000_000, |s, n| s.http.scanned_rows_max = n),
+        "1000000",
+        "How many rows one read may look at",
+    ),
+    setting(
+        "http.reads_max",
+        count(1, 1_000, |s, n| s.http.reads_max = n),
+        "32",
+        "Reads in one `POST /v1/query`",
+    ),
+    flagged(
+        setting(
+            "log.format",
+            text("`text` or `json`", |s, text| {
+                s.log.format = match text {
+                    "json" => LogFormat::Json,
+                    _ => LogFormat::Text,
+                };
+                ["text", "json"].contains(&text)
+            }),
+            "text",
+            "How log lines are written",
+        ),
+        flag("log", "FORMAT", On::All),
+    ),
+    Setting {
+        also: Some("RUST_LOG"),
+        ..setting(
+            "log.level",
+            text(
+                "a level (error, warn, info, debug, trace), or such for modules with commas between",
+                |s, text| {
+                    s.log.level = text.to_owned();
+                    tracing_subscriber::EnvFilter::try_new(text).is_ok()
+                },
+            ),
+            "info",
+            "Which log lines are written",
+        )
+    },
+    flagged(
+        setting(
+            "demo.rate",
+            count(1, 2_000, |s, n| s.demo_rate = n as u64),
+            "200",
+            "Events a second that `demo` writes",
+        ),
+        flag("rate", "N", On::Demo),
+    ),
+];
+
+/// The settings of every section `[sources.NAME]`.
+pub static SOURCE_SETTINGS: &[SourceSetting] = &[
+    SourceSetting {
+        name: "lateness",
+        doc: "How far events may lag behind the newest one of their partition and still be on time",
+        range: (Duration::ZERO, Duration::from_secs(365 * 86_400)),
+        set: |times, d| times.lateness = Some(d),
+    },
+    SourceSetting {
+        name: "idle_after",
+        doc: "After how long without a record a partition that was read to its end no longer holds windows open",
+        range: (MS, Duration::from_secs(365 * 86_400)),
+        set: |times, d| times.idle_after = Some(d),
+    },
+    SourceSetting {
+        name: "future_bound",
+        doc: "How far past the present an event time may lie; beyond that the record is a dead letter",
+        range: (Duration::ZERO, Duration::from_secs(100 * 365 * 86_400)),
+        set: |times, d| times.future_bound = Some(d),
+    },
+];
+
+fn is_host_port(text: &str) -> bool {
+    // A broker may be named with its protocol, as in SASL_SSL://host:9093.
+    let text = text.split_once("://").map_or(text, |(_, rest)| rest);
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+/// A password in a URL would be shown with it.
+fn is_plain_url(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.split('/').next().unwrap_or_default().contains('@'))
+}

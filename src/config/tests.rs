@@ -1,0 +1,447 @@
+use std::net::SocketAddr;
+
+use super::*;
+use crate::config::table::{Kind, SETTINGS};
+use crate::ingest::Bounds;
+use crate::runtime;
+
+const HUNTER: &str = "hunter2-is-secret";
+
+/// What a file, variables and flags say together.
+fn said(file: &str, variables: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<InForce> {
+    let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+    load(&Inputs {
+        file: Some((PathBuf::from("thalweg.toml"), file.to_owned())),
+        variables: variables.iter().map(own).collect(),
+        flags: flags
+            .iter()
+            .map(|(name, value)| Spoken {
+                name: name.to_string(),
+                flag: format!("--{name}"),
+                value: value.to_string(),
+            })
+            .collect(),
+    })
+}
+
+/// The error of a file, in full.
+fn wrong(file: &str) -> String {
+    said(file, &[], &[]).expect_err(file).to_string()
+}
+
+#[test]
+fn the_defaults_of_the_table_are_those_of_the_code() {
+    let settings = load(&Inputs::default()).unwrap().settings;
+    let (runtime, http) = (runtime::Settings::default(), HttpSettings::default());
+    assert_eq!(settings.workers, runtime.workers);
+    assert_eq!(
+        crate::sequencer::Cuts::Clock {
+            interval: settings.epoch_interval
+        },
+        runtime.cuts
+    );
+    assert_eq!(settings.epochs_in_flight_max, runtime.epochs_in_flight_max);
+    assert_eq!(settings.history, runtime.history);
+    assert_eq!(
+        format!("{:?}", settings.bounds),
+        format!("{:?}", Bounds::default())
+    );
+    assert_eq!(format!("{:?}", settings.http), format!("{http:?}"));
+}
+
+#[test]
+fn later_layers_win_and_are_named() {
+    let file = "workers = 2\nepoch_interval = \"10ms\"\n\n[http]\naddress = \"127.0.0.1:1\"\nbody_bytes_max = \"128KiB\"\n";
+    let force = said(
+        file,
+        &[
+            ("THALWEG_WORKERS", "3"),
+            ("THALWEG_HTTP", "127.0.0.1:2"),
+            ("THALWEG_DATA_DIR", ""),
+        ],
+        &[("workers", "4")],
+    )
+    .unwrap();
+    let settings = &force.settings;
+    assert_eq!(settings.workers, 4);
+    assert_eq!(settings.epoch_interval, Duration::from_millis(10));
+    assert_eq!(settings.http.address, SocketAddr::from(([127, 0, 0, 1], 2)));
+    assert_eq!(settings.http.body_bytes_max, 128 << 10);
+    assert_eq!(
+        settings.data_dir,
+        PathBuf::from("data"),
+        "an empty variable says nothing"
+    );
+    let origin = |name: &str| force.origin(name).to_string();
+    assert_eq!(origin("workers"), "--workers");
+    assert_eq!(origin("http.address"), "THALWEG_HTTP");
+    assert_eq!(origin("epoch_interval"), "thalweg.toml:2");
+    assert_eq!(origin("http.body_bytes_max"), "thalweg.toml:6");
+    assert_eq!(origin("http.reads_max"), "default");
+}
+
+#[test]
+fn an_unknown_name_is_told_with_its_line_and_the_nearest_one() {
+    let text = wrong("workers = 2\nwrokers = 3\n[http]\nadress = \"127.0.0.1:1\"\n");
+    for part in [
+        "the settings have 2 mistakes",
+        "thalweg.toml:2: there is no setting `wrokers`; the nearest is `workers`",
+        "thalweg.toml:4: there is no setting `http.adress`; the nearest is `http.address`",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(
+        wrong("kafka = \"h:1\"").contains("`kafka` is a section and no setting; in it are: bootstrap, group")
+    );
+    let text = wrong("[sources.payments]\nlatness = \"5s\"");
+    assert!(text.contains("thalweg.toml:2: a source has no setting `latness` (of source `payments`); the nearest is `lateness`"), "{text}");
+    let text = said("", &[], &[("htpp.address", "x")]).unwrap_err().to_string();
+    assert!(
+        text.contains("--htpp.address: there is no setting `htpp.address`; the nearest is `http.address`"),
+        "{text}"
+    );
+    assert!(!wrong("zzzzqqq = 1").contains("nearest"));
+}
+
+#[test]
+fn a_wrong_type_or_range_is_told_with_its_line() {
+    for (file, expected) in [
+        (
+            "workers = \"2\"",
+            "thalweg.toml:1: `workers` must be a whole number from 1 to 256; it is \"2\"",
+        ),
+        (
+            "\nworkers = 0",
+            "thalweg.toml:2: `workers` must be a whole number from 1 to 256; it is the number 0",
+        ),
+        ("workers = -1", "it is the number -1"),
+        ("workers = 1.5", "it is a fraction"),
+        ("workers = [1]", "it is a list"),
+        (
+            "epoch_interval = 5",
+            "`epoch_interval` must be a duration such as 250ms or 5s, from 1ms to 1m; it is the number 5",
+        ),
+        ("epoch_interval = \"2m\"", "from 1ms to 1m; it is \"2m\""),
+        (
+            "until_end = \"true\"",
+            "`until_end` must be true or false; it is \"true\"",
+        ),
+        (
+            "[buffer]\nbytes_max = \"64M\"",
+            "thalweg.toml:2: `buffer.bytes_max` must be a size such as 64MiB, from 1MiB to",
+        ),
+        (
+            "[http]\naddress = \"8460\"",
+            "must be an address such as 127.0.0.1:8460",
+        ),
+        ("[log]\nformat = \"xml\"", "`log.format` must be `text` or `json`"),
+        (
+            "[kafka]\nbootstrap = \"broker\"",
+            "`kafka.bootstrap` must be HOST:PORT",
+        ),
+        (
+            "[sources.a]\nlateness = \"soon\"",
+            "`sources.a.lateness` must be a duration",
+        ),
+        (
+            "workers = 2\nworkers = 3",
+            "thalweg.toml:2: this is not TOML: duplicate key",
+        ),
+        ("workers = \n", "thalweg.toml:1: this is not TOML"),
+    ] {
+        let text = wrong(file);
+        assert!(text.contains(expected), "{file}\n{expected}\n{text}");
+    }
+}
+
+#[test]
+fn variables_that_belong_to_nobody_are_told_if_they_look_like_ours() {
+    let force = said(
+        "",
+        &[
+            ("THALWEG_WORKRES", "2"),
+            ("THALWEG_PORT", "tcp://1.2.3.4:8460"),
+            ("THALWEG_CACHE", "/tmp"),
+            ("WORKERS", "9"),
+        ],
+        &[],
+    )
+    .unwrap();
+    assert_eq!(
+        force.warnings,
+        ["the variable THALWEG_WORKRES sets nothing; the nearest is `THALWEG_WORKERS`"]
+    );
+    assert_eq!(force.settings.workers, 1);
+}
+
+#[test]
+fn the_level_of_the_log_has_the_name_that_everybody_knows() {
+    let level = |variables: &[(&str, &str)]| said("", variables, &[]).unwrap().settings.log.level;
+    assert_eq!(level(&[("RUST_LOG", "debug")]), "debug");
+    assert_eq!(
+        level(&[("RUST_LOG", "debug"), ("THALWEG_LOG_LEVEL", "warn")]),
+        "warn"
+    );
+}
+
+#[test]
+fn kafkas_properties_go_by_an_allow_list() {
+    let file = "[kafka.properties]\nsecurity.protocol = \"sasl_ssl\"\n\"sasl.mechanisms\" = \"SCRAM-SHA-512\"\n\
+                sasl.username = \"u\"\nfetch.wait.max.ms = 5\nsocket.keepalive.enable = true\n";
+    let force = said(file, &[("THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD", HUNTER)], &[]);
+    if cfg!(not(feature = "tls")) {
+        assert!(force.unwrap_err().to_string().contains("feature `tls`"));
+        return;
+    }
+    let force = force.unwrap();
+    let mut properties = force.settings.kafka.properties.clone();
+    properties.sort();
+    let expected = [
+        ("fetch.wait.max.ms", "5"),
+        ("sasl.mechanism", "SCRAM-SHA-512"),
+        ("sasl.username", "u"),
+        ("security.protocol", "sasl_ssl"),
+        ("socket.keepalive.enable", "true"),
+    ];
+    assert_eq!(properties, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    assert_eq!(force.settings.kafka.secrets.len(), 1);
+    assert_eq!(
+        force.origin("kafka.properties.sasl.password").to_string(),
+        "THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD"
+    );
+
+    for (property, expected) in [
+        (
+            "isolation.level = \"read_uncommitted\"",
+            "can't be set: records of transactions that were aborted",
+        ),
+        (
+            "enable.auto.commit = true",
+            "can't be set: the ledger says where reading goes on",
+        ),
+        (
+            "auto.offset.reset = \"latest\"",
+            "can't be set: where a position is gone",
+        ),
+        ("group.id = \"g\"", "the group is the setting `kafka.group`"),
+        (
+            "enable.partition.eof = false",
+            "can't be set: the reader knows by it",
+        ),
+        (
+            "fetch.wait.max = 5",
+            "may be set; the nearest is `fetch.wait.max.ms`",
+        ),
+        (
+            "fetch.wait.max.ms = \"soon\"",
+            "`kafka.properties.fetch.wait.max.ms`: Invalid value",
+        ),
+        (
+            "security.protocol = \"TLS\"",
+            "must be one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL",
+        ),
+        (
+            "sasl.mechanism = \"GSSAPI\"",
+            "must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
+        ),
+        (
+            "sasl.username = \"u\"",
+            "`kafka.properties.sasl.username` has no effect with security.protocol PLAINTEXT",
+        ),
+        (
+            "security.protocol = \"SASL_SSL\"",
+            "asks for SASL, and `sasl.mechanism` is not set",
+        ),
+        (
+            "ssl.ca.location = \"/no/such/file\"",
+            "names /no/such/file, and there is no such file",
+        ),
+    ] {
+        let text = wrong(&format!("[kafka.properties]\n{property}\n"));
+        assert!(
+            text.contains(expected) && text.contains("thalweg.toml:2"),
+            "{property}\n{expected}\n{text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_refused_is_not_allowed_and_both_are_known_to_librdkafka() {
+    let known = |name: &str| {
+        let told = crate::source::kafka::config::accepts(name, "\u{1}").err();
+        told.is_none_or(|told| !told.contains("No such configuration property"))
+    };
+    for property in kafka::PROPERTIES {
+        assert!(kafka::refusal(property.name).is_none(), "{}", property.name);
+        assert!(known(property.name), "{}", property.name);
+    }
+    for (name, _) in kafka::REFUSED {
+        assert!(kafka::property_of(name).is_none(), "{name}");
+        assert!(known(name), "{name}");
+    }
+}
+
+#[test]
+fn secrets_are_shown_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, format!("{HUNTER}\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let ways: [(String, Vec<(&str, &str)>); 3] = [
+        (
+            format!("[registry]\nusername = \"u\"\npassword = \"{HUNTER}\""),
+            vec![],
+        ),
+        (
+            format!("[registry]\nusername = \"u\"\npassword_file = \"{path}\""),
+            vec![],
+        ),
+        (
+            "[registry]\nusername = \"u\"".into(),
+            vec![("THALWEG_REGISTRY_PASSWORD_FILE", path)],
+        ),
+    ];
+    for (file, variables) in ways {
+        let force = said(&file, &variables, &[]).unwrap();
+        let password = force.settings.registry.password.as_ref().unwrap();
+        assert_eq!(password.reveal(), HUNTER, "{file}");
+        let shown = format!(
+            "{force:?} {:?}",
+            force.entries.iter().map(ToString::to_string).collect::<Vec<_>>()
+        );
+        assert!(!shown.contains(HUNTER) && shown.contains("***"), "{shown}");
+    }
+    // A stronger layer covers the weaker one, whichever way it names the secret.
+    let file = format!("[registry]\nusername = \"u\"\npassword_file = \"{path}\"");
+    let force = said(&file, &[("THALWEG_REGISTRY_PASSWORD", "other")], &[]).unwrap();
+    assert_eq!(force.settings.registry.password.unwrap().reveal(), "other");
+
+    for (file, expected) in [
+        (
+            format!("[registry]\ntokn = \"{HUNTER}\""),
+            "the nearest is `registry.token`",
+        ),
+        (
+            format!("[registry]\npassword = \"{HUNTER}\""),
+            "needs `registry.username`",
+        ),
+        (
+            format!("[registry]\ntoken = [\"{HUNTER}\"]"),
+            "`registry.token` must be a text",
+        ),
+        (format!("[registry]\ntoken = \"{HUNTER}"), "this is not TOML"),
+        (
+            format!("[registry]\ntoken = \"{HUNTER}\"\ntoken_file = \"{path}\""),
+            "`registry.token` is set already, at thalweg.toml:2",
+        ),
+        (
+            "[registry]\ntoken_file = \"/no/such/file\"".into(),
+            "names /no/such/file, which can't be read",
+        ),
+        (
+            format!("[registry]\nurl = \"http://u:{HUNTER}@registry\""),
+            "`registry.url` must be",
+        ),
+        (
+            format!("[kafka.properties]\nsasl.passwrod = \"{HUNTER}\""),
+            "the nearest is `sasl.password`",
+        ),
+        (
+            format!("[kafka.properties]\nsasl.password = \"{HUNTER}\""),
+            "has no effect with security.protocol PLAINTEXT",
+        ),
+    ] {
+        let text = wrong(&file);
+        assert!(text.contains(expected), "{file}\n{expected}\n{text}");
+        assert!(!text.contains(HUNTER), "{text}");
+    }
+    let text = said("", &[], &[("registry.token", HUNTER)])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("every user of the machine sees the command line"),
+        "{text}"
+    );
+    assert!(
+        text.contains("THALWEG_REGISTRY_TOKEN") && !text.contains(HUNTER),
+        "{text}"
+    );
+}
+
+#[test]
+fn times_of_sources_belong_to_sources_that_are_there() {
+    let force = said(
+        "[sources.paymnts]\nlateness = \"5s\"\n[sources.names]\nidle_after = \"1s\"",
+        &[],
+        &[],
+    )
+    .unwrap();
+    let sources = [("payments".to_owned(), true), ("names".to_owned(), false)];
+    let text = force.sources_fit(&sources).unwrap_err().to_string();
+    assert!(
+        text.contains("thalweg.toml:2: the dataflow has no source `paymnts`; the nearest is `payments`"),
+        "{text}"
+    );
+    assert!(
+        text.contains("thalweg.toml:4: `names` is a table: it has no times"),
+        "{text}"
+    );
+    let force = said("[sources.\"a.b\"]\nlateness = \"5s\"", &[], &[]).unwrap();
+    assert_eq!(
+        force.settings.sources["a.b"].lateness,
+        Some(Duration::from_secs(5))
+    );
+    force.sources_fit(&[("a.b".to_owned(), true)]).unwrap();
+}
+
+#[test]
+fn names_flags_and_variables_are_each_used_once() {
+    let mut seen = std::collections::BTreeSet::new();
+    for setting in SETTINGS {
+        assert!(seen.insert(setting.name.to_owned()), "{}", setting.name);
+        assert!(seen.insert(setting.variable()), "{}", setting.variable());
+        if let Some(flag) = &setting.flag {
+            assert!(seen.insert(format!("--{}", flag.name)), "{}", flag.name);
+            assert!(
+                !matches!(setting.kind, Kind::Secret(_)),
+                "{}: a secret has no flag",
+                setting.name
+            );
+        }
+        assert!(
+            !setting.doc.is_empty() && !setting.doc.ends_with('.'),
+            "{}",
+            setting.name
+        );
+    }
+}
+
+#[test]
+fn the_page_of_settings_is_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md");
+    let page = reference::page();
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == page,
+        "docs/settings.md is not up to date: BLESS=1 cargo test --lib config"
+    );
+    // What it shows of a file is one.
+    let example = page
+        .split("```toml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let text = said(example, &[], &[]).unwrap_err().to_string();
+    let absent = |line: &&str| !line.contains("no such file") && !line.contains("can't be read");
+    let others: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("thalweg.toml"))
+        .filter(absent)
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
+}
