@@ -42,6 +42,13 @@ test: ## run all tests: units, models, documentation, and those on a real Kafka 
 	@scripts/registry.sh fetch >/dev/null
 	cargo test --workspace --no-fail-fast $(CARGO_FLAGS) $(ARGS)
 
+.PHONY: proof
+proof: ## run what `test` leaves out as it takes minutes: a million records on a real Kafka, row by row
+	@scripts/setup.sh build java
+	@scripts/kafka.sh fetch >/dev/null
+	@scripts/registry.sh fetch >/dev/null
+	cargo test --test it $(CARGO_FLAGS) $(ARGS) -- --ignored kafka::exact
+
 .PHONY: check
 check: setup ## check format, lints and documentation, and the scripts where shellcheck is there
 	cargo fmt --all --check

@@ -15,6 +15,7 @@
 mod broker;
 mod changed;
 mod cluster;
+mod command;
 mod crash;
 mod exact;
 mod flow;
@@ -23,8 +24,12 @@ mod life;
 mod load;
 mod node;
 mod oracle;
+mod pace;
 mod poison;
 mod reader;
+mod refused;
+mod replay;
+mod rubbish;
 mod schemas;
 #[cfg(feature = "tls")]
 mod secure;

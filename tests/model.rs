@@ -16,6 +16,7 @@ mod log;
 mod pace;
 mod panics;
 mod rejects;
+mod replay;
 mod smoke;
 mod sources;
 mod tables;

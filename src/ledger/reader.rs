@@ -153,6 +153,9 @@ pub(super) fn cannot(act: &str, path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "make room on its file system and start again: what was acknowledged is safe"
         }
+        io::ErrorKind::FileTooLarge => {
+            "raise the limit of a file's size (`ulimit -f`) and start again: what was acknowledged is safe"
+        }
         io::ErrorKind::ReadOnlyFilesystem => "its file system is mounted read-only: mount it writable",
         io::ErrorKind::PermissionDenied => "give this user the right to read and write there",
         io::ErrorKind::NotFound => "name a directory that holds a ledger",

@@ -1,7 +1,15 @@
 //! Dead letters as a keyed table with a bounded stay.
+//!
+//! ```text
+//!   letters ═ by partition ═▶ the newest of each partition, for so long, up to so many and so large ═ by key ═▶ view
+//! ```
+//!
+//! A partition of nothing but rubbish would otherwise fill the memory of its readers. All letters are counted in metrics
+//! before they come here. The bounds are those of a partition, and not of a worker, so that the view is the same on any
+//! number of workers.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::Exchange as _;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::codec::Cause;
@@ -109,7 +118,62 @@ pub fn turned_down<T: Serialize>(
     }
 }
 
-/// Keys the letters of one source; retracts them `keep` after the epoch (its bound "now") that brought them.
+/// How many letters of one partition stay.
+pub const LETTERS_MAX: usize = 50_000;
+/// How many bytes of keys and payloads of one partition's letters stay: the newest letter does in any case.
+pub const LETTERS_BYTES_MAX: usize = 64 << 20;
+
+/// What is kept of one partition, oldest first: with the "now" of the epoch that brought it.
+#[derive(Default)]
+struct Kept {
+    letters: VecDeque<(EventTime, LetterKey, Letter)>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn push(&mut self, now: EventTime, key: LetterKey, letter: Letter) {
+        self.bytes += letter.bytes();
+        self.letters.push_back((now, key, letter));
+    }
+
+    /// The oldest, if it has been there for too long, or there are too many.
+    fn pop(&mut self, now: EventTime, keep: Duration) -> Option<(LetterKey, Letter)> {
+        let (since, ..) = self.letters.front()?;
+        let len = self.letters.len();
+        let many = len > LETTERS_MAX || (self.bytes > LETTERS_BYTES_MAX && len > 1);
+        if !many && since.plus(keep) > now {
+            return None;
+        }
+        let (_, key, letter) = self.letters.pop_front()?;
+        self.bytes -= letter.bytes();
+        Some((key, letter))
+    }
+}
+
+impl Letter {
+    fn bytes(&self) -> usize {
+        [&self.key, &self.payload]
+            .into_iter()
+            .flatten()
+            .map(Vec::len)
+            .sum()
+    }
+
+    fn of(dead: DeadLetter, topic: &str) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            cause: dead.cause,
+            detail: dead.detail,
+            timestamp: dead.timestamp,
+            schema: dead.schema,
+            key: dead.key,
+            payload: dead.payload,
+        }
+    }
+}
+
+/// Keys the letters of one source; retracts them `keep` after the epoch (its bound "now") that brought them, and the
+/// oldest of a partition before that when there are more than [`LETTERS_MAX`], or more bytes than [`LETTERS_BYTES_MAX`].
 pub fn letters<'s>(
     letters: StreamVec<'s, Epoch, DeadLetter>,
     name: &str,
@@ -122,58 +186,60 @@ pub fn letters<'s>(
         offset: letter.at.offset,
         step: letter.step.clone(),
     };
-    let by_key = Exchange::new(move |letter: &DeadLetter| worker_bits(route(&key(letter))));
-    letters.unary_frontier::<CapacityContainerBuilder<Vec<Change<LetterKey, Letter>>>, _, _, _>(
-        by_key,
-        name,
-        move |capability, _| {
-            let mut walk = Walk::new(desk, capability);
-            let mut pending = Pending::new();
-            let mut kept: BTreeMap<EventTime, Vec<(LetterKey, Letter)>> = BTreeMap::new();
-            move |(input, frontier), output| {
-                pending.gather(input);
-                walk.advance(frontier, |facts, capability| {
-                    let now = facts.binding.now;
-                    let mut session = output.session(capability);
-                    while let Some(oldest) = kept.first_entry().filter(|first| first.key().plus(keep) <= now)
-                    {
-                        for (key, letter) in oldest.remove() {
-                            session.give(Change {
-                                key,
-                                old: Some(letter),
-                                new: None,
-                            });
+    let by_partition =
+        Exchange::new(|letter: &DeadLetter| worker_bits(route(&letter.at.partition.partition)));
+    let bounded = letters
+        .unary_frontier::<CapacityContainerBuilder<Vec<Change<LetterKey, Letter>>>, _, _, _>(
+            by_partition,
+            name,
+            move |capability, _| {
+                let mut walk = Walk::new(desk, capability);
+                let mut pending = Pending::new();
+                let mut kept: BTreeMap<u32, Kept> = BTreeMap::new();
+                move |(input, frontier), output| {
+                    pending.gather(input);
+                    walk.advance(frontier, |facts, capability| {
+                        let now = facts.binding.now;
+                        // A record that `flat_map` made several events of may come several times: its least letter stays.
+                        let mut brought: BTreeMap<LetterKey, Letter> = BTreeMap::new();
+                        for dead in pending.take(facts.epoch()).into_iter().flatten() {
+                            let key = key(&dead);
+                            let letter = Letter::of(dead, &topic);
+                            match brought.entry(key) {
+                                Entry::Vacant(vacant) => _ = vacant.insert(letter),
+                                Entry::Occupied(mut least) if letter < *least.get() => {
+                                    _ = least.insert(letter)
+                                }
+                                Entry::Occupied(_) => {}
+                            }
                         }
-                    }
-                    // A record that `flat_map` made several events of may come several times: its least letter stays.
-                    let mut brought: BTreeMap<LetterKey, Letter> = BTreeMap::new();
-                    for dead in pending.take(facts.epoch()).into_iter().flatten() {
-                        let key = key(&dead);
-                        let letter = Letter {
-                            topic: topic.clone(),
-                            cause: dead.cause,
-                            detail: dead.detail,
-                            timestamp: dead.timestamp,
-                            schema: dead.schema,
-                            key: dead.key,
-                            payload: dead.payload,
-                        };
-                        match brought.entry(key) {
-                            Entry::Vacant(vacant) => _ = vacant.insert(letter),
-                            Entry::Occupied(mut least) if letter < *least.get() => _ = least.insert(letter),
-                            Entry::Occupied(_) => {}
+                        let mut new: BTreeSet<LetterKey> = BTreeSet::new();
+                        for (key, letter) in brought {
+                            new.insert(key.clone());
+                            kept.entry(key.partition).or_default().push(now, key, letter);
                         }
-                    }
-                    for (key, letter) in brought {
-                        kept.entry(now).or_default().push((key.clone(), letter.clone()));
-                        session.give(Change {
-                            key,
-                            old: None,
-                            new: Some(letter),
-                        });
-                    }
-                });
-            }
-        },
-    )
+                        let mut session = output.session(capability);
+                        for kept in kept.values_mut() {
+                            while let Some((key, letter)) = kept.pop(now, keep) {
+                                // What did not stay for one epoch is not shown at all.
+                                if !new.remove(&key) {
+                                    let (old, new) = (Some(letter), None);
+                                    session.give(Change { key, old, new });
+                                }
+                            }
+                            for (_, key, letter) in kept
+                                .letters
+                                .iter()
+                                .rev()
+                                .take_while(|(_, key, _)| new.contains(key))
+                            {
+                                let (key, old, new) = (key.clone(), None, Some(letter.clone()));
+                                session.give(Change { key, old, new });
+                            }
+                        }
+                    });
+                }
+            },
+        );
+    bounded.exchange(|change| worker_bits(route(&change.key)))
 }

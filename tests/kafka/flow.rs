@@ -2,6 +2,8 @@
 
 use thalweg::prelude::*;
 
+use super::pace::{Pace, Paced, Readers};
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Payment {
     pub id: i64,
@@ -33,8 +35,12 @@ pub const LANES: Duration = Duration::from_secs(180);
 pub const LANES_MAX: u32 = 4;
 
 /// Spend by merchant and minute, with the merchants' names; and by lane, without.
-pub fn spend(payments: &str, merchants: &str) -> thalweg::Flow {
+///
+/// Payments are read at a pace; their partitions are idle after `idle_after`, or never: what is late is then decided by
+/// the log alone.
+pub fn spend(payments: &str, merchants: &str, idle_after: Option<Duration>, pace: &Pace) -> thalweg::Flow {
     let (payments, merchants) = (payments.to_owned(), merchants.to_owned());
+    let (pace, readers) = (pace.clone(), Readers::default());
     let history = Duration::from_secs(24 * 3600);
     dataflow("spend", move |flow: Dataflow<'_>| {
         let merchants = flow
@@ -44,14 +50,18 @@ pub fn spend(payments: &str, merchants: &str) -> thalweg::Flow {
             )
             .key_named("merchant");
         merchants.view_with("merchants_now", |view| view.history(history));
+        let topic = Kafka::topic(&payments)
+            .avro::<Payment>()
+            .event_time(|p| EventTime::from_millis(p.at_ms))
+            .lateness(LATENESS)
+            .idle_after(idle_after.unwrap_or(Duration::from_secs(24 * 3600)));
         let payments = flow.source(
             "payments",
-            Kafka::topic(&payments)
-                .avro::<Payment>()
-                .event_time(|p| EventTime::from_millis(p.at_ms))
-                .lateness(LATENESS)
-                // Never: what is late is then decided by the log alone.
-                .idle_after(Duration::from_secs(24 * 3600)),
+            Paced {
+                source: topic,
+                pace: pace.clone(),
+                readers: readers.clone(),
+            },
         );
         let spend = payments
             .key_by("merchant", |p| p.merchant)

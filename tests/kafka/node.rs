@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use thalweg::codec::registry::Registry;
+use thalweg::ingest::Bounds;
+use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::runtime::{Cluster, Service, Settings, Store};
+use thalweg::sequencer::Cuts;
 use thalweg::source::Environment;
 use thalweg::time::Epoch;
 use thalweg::view::schema::Numbers;
@@ -23,7 +26,8 @@ use thalweg::view::{AsOf, Moment, Views};
 
 use super::load::Topics;
 use super::oracle::{self, Rows};
-use super::{PATIENCE, eventually, flow};
+use super::pace::Pace;
+use super::{PATIENCE, flow};
 
 const ASKED: &str = "THALWEG_TEST_NODE";
 
@@ -40,6 +44,14 @@ pub struct Node {
     /// This process's number, and all processes' addresses.
     pub cluster: Option<(usize, Vec<String>)>,
     pub until_end: bool,
+    /// The shortest time between two epochs.
+    pub interval: Duration,
+    /// How far a partition may run ahead of others in event time.
+    pub skew_max: Duration,
+    /// When a partition of payments is idle; never without.
+    pub idle_after: Option<Duration>,
+    /// How fast partitions of payments are read.
+    pub pace: Pace,
 }
 
 /// A closed epoch, with the hash of its changes in each view.
@@ -70,6 +82,10 @@ impl Node {
             workers: 1,
             cluster: None,
             until_end: false,
+            interval: Duration::from_millis(5),
+            skew_max: Bounds::default().skew_max,
+            idle_after: None,
+            pace: Pace::default(),
         }
     }
 
@@ -88,12 +104,37 @@ impl Node {
         self
     }
 
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    pub fn skew_max(mut self, skew_max: Duration) -> Self {
+        self.skew_max = skew_max;
+        self
+    }
+
+    pub fn idle_after(mut self, idle_after: Duration) -> Self {
+        self.idle_after = Some(idle_after);
+        self
+    }
+
+    pub fn pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
     /// Starts the dataflow in this process.
     pub fn start(&self) -> thalweg::Result<Service> {
+        self.start_on(MemoryLog::default())
+    }
+
+    /// The same, with a ledger in `memory` unless there is a directory for it.
+    pub fn start_on(&self, memory: MemoryLog) -> thalweg::Result<Service> {
         let store = self
             .data_dir
             .clone()
-            .map_or(Store::Memory(Default::default()), Store::Directory);
+            .map_or(Store::Memory(memory), Store::Directory);
         let env = Environment {
             kafka: self.kafka.clone(),
             registry: Some(Registry::new(&self.registry, tokio().clone())?),
@@ -112,9 +153,17 @@ impl Node {
             store,
             env,
             hashed: true,
+            cuts: Cuts::Clock {
+                interval: self.interval,
+            },
+            bounds: Bounds {
+                skew_max: self.skew_max,
+                ..Bounds::default()
+            },
             ..Settings::default()
         };
-        Service::start(&flow::spend(&self.payments, &self.merchants), settings)
+        let flow = flow::spend(&self.payments, &self.merchants, self.idle_after, &self.pace);
+        Service::start(&flow, settings)
     }
 
     /// Starts it as a process.
@@ -346,9 +395,19 @@ pub fn reached(service: &Service, offsets: &[(PartitionId, i64)]) {
             .closed()
             .map(|moment| (moment.epoch, moment.positions.clone()))
     };
-    eventually("all records are counted", look, || {
-        format!("wanted {offsets:?}, has {:?}", closed())
-    });
+    // As long as it gets on, it may take longer than one is patient.
+    let (mut deadline, mut seen) = (Instant::now() + PATIENCE, None);
+    while look().is_none() {
+        let now = closed();
+        if now != seen {
+            (deadline, seen) = (Instant::now() + PATIENCE, now);
+        }
+        assert!(
+            Instant::now() < deadline,
+            "it does not get on: wanted {offsets:?}, has {seen:?}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Waits for the end of a service in this process.

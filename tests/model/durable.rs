@@ -1,12 +1,14 @@
 //! Nothing is seen of an epoch before its binding is durable, though its records flow.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use thalweg::ledger::{Chain, LedgerStore, MemoryLedger, MemoryLog};
+use thalweg::ledger::sim_disk::SimDisk;
+use thalweg::ledger::{Chain, Ledger, LedgerStore, MemoryLedger, MemoryLog, verify_on};
 use thalweg::position::EpochBinding;
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings, Store};
@@ -184,4 +186,44 @@ fn an_epoch_whose_write_fails_is_never_seen() {
     let error = service.join().err().expect("the service halts");
     assert_eq!(error.what(), "the disk is full");
     assert!(views.closed().is_none());
+}
+
+/// A disk that fills up in the midst of it: the ledger itself, on a simulated one.
+#[test]
+fn a_full_disk_is_told_and_with_room_it_goes_on() {
+    let disk = SimDisk::new();
+    let dir = Path::new("/data/counted");
+    let (sender, _seen) = channel();
+    let flow = counted(sender);
+    let on = disk.clone();
+    let settings = Settings {
+        store: Store::Opened(Arc::new(move |claim| {
+            let (ledger, recovered) = Ledger::open_on(&on, dir, claim)?;
+            Ok((Box::new(ledger), recovered))
+        })),
+        ..settings(&MemoryLog::default(), &Arc::default(), 2)
+    };
+    // Enough for the claim, and for some of the epochs.
+    disk.set_space_left(Some(3_000));
+    let service = Service::start(&flow, settings.clone()).unwrap();
+    let views = service.views().clone();
+    let error = service.join().err().expect("the service halts");
+    assert_eq!(error.kind(), thalweg::Kind::Outside);
+    let told = error.to_string();
+    for part in [
+        "cannot write to the ledger `/data/counted/ledger.log`",
+        "no storage space",
+        "make room on its file system and start again",
+    ] {
+        assert!(told.contains(part), "no `{part}` in {told}");
+    }
+    let durable = verify_on(&disk, dir).unwrap().last;
+    let closed = views.closed().map(|moment| moment.epoch);
+    assert!(closed <= durable, "{closed:?} was closed, {durable:?} is durable");
+
+    disk.set_space_left(None);
+    let views = Service::start(&flow, settings).unwrap().join().unwrap();
+    let moment = views.closed().unwrap();
+    let counted = moment.positions.iter().map(|(_, offset)| *offset).sum::<i64>();
+    assert_eq!(counted, i64::from(RECORDS));
 }
