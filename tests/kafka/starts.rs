@@ -1,5 +1,8 @@
 //! Where a source begins at its first start, and that later starts don't choose again.
 
+// A set of one range of numbers is what is meant.
+#![allow(clippy::single_range_in_vec_init)]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

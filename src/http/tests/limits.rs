@@ -10,7 +10,7 @@ fn state() -> Arc<State> {
     Arc::new(State {
         views: Views::new(1),
         sources: Vec::new(),
-        sources_now: Arc::new(|| vec![]),
+        sources_now: Arc::new(Vec::new),
         partitions: Arc::new(|_| None),
         bindings: None,
         metrics: Metrics::new(),
