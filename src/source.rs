@@ -24,9 +24,9 @@ macro_rules! time_rules {
             self
         }
 
-        /// What becomes of events that come too late for their window: see [`Late`](crate::source::Late). Default: they are
+        /// What becomes of events that come too late for their window: see [`Late`](crate::source::late::Late). Default: they are
         /// dead letters.
-        pub fn late(mut self, late: crate::source::Late) -> Self {
+        pub fn late(mut self, late: crate::source::late::Late) -> Self {
             self.rules.late = late;
             self
         }
@@ -50,10 +50,10 @@ pub mod embedded;
 pub mod files;
 pub mod generator;
 pub mod kafka;
+pub mod late;
 pub mod memory;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +69,8 @@ use crate::finding::Finding;
 use crate::position::{Offset, PartitionId, Position, SourceId, TopicId};
 use crate::record::{Event, Timed};
 use crate::secret::Secret;
-use crate::time::{EventTime, span};
+use crate::source::late::Late;
+use crate::time::EventTime;
 use crate::trail;
 
 /// Where dataflows run: what sources and sinks need to know of the world. Made from the settings.
@@ -189,52 +190,6 @@ impl Substitute {
         Self {
             driver: Arc::new(Nothing),
             opened: None,
-        }
-    }
-}
-
-/// What becomes of an event that its window step can't wait for: one whose window ends at or before the event's
-/// [horizon](Timed::horizon). Each event goes by the policy of the source that it was read from, wherever streams were merged.
-///
-/// ```
-/// use thalweg::prelude::*;
-/// # #[derive(Clone, Serialize, Deserialize)]
-/// # struct Reading { at_ms: i64 }
-/// let readings = Kafka::topic("sensors.readings.v1")
-///     .json::<Reading>()
-///     .event_time(|r| EventTime::from_millis(r.at_ms))
-///     .lateness(Duration::from_secs(5))
-///     .late(Late::Correct(Duration::from_secs(3600)));
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Late {
-    /// It goes to the dead letters of its source, under the name of the window step.
-    #[default]
-    DeadLetter,
-    /// It is counted in the metric of late events and leaves no other trace.
-    Drop,
-    /// It is counted in its window, and revises the row, until the watermark is so far past the window's end. Until then the
-    /// row is not `closed`, and `keep` counts from there. What comes later still is a dead letter.
-    Correct(Duration),
-}
-
-impl Late {
-    /// For how long after its end a window takes events of the source.
-    pub fn corrects(self) -> Duration {
-        match self {
-            Late::Correct(for_) => for_,
-            Late::DeadLetter | Late::Drop => Duration::ZERO,
-        }
-    }
-}
-
-/// `dead_letter`, `drop`, `correct 1h`.
-impl fmt::Display for Late {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Late::DeadLetter => f.write_str("dead_letter"),
-            Late::Drop => f.write_str("drop"),
-            Late::Correct(for_) => write!(f, "correct {}", span(*for_)),
         }
     }
 }

@@ -133,10 +133,10 @@ fn a_schema_is_held_against_the_rules_before_it_is_registered() {
     for what in ["check", "register"] {
         let said = fails(what, &breaks);
         assert!(
-            said.contains("BACKWARD") && said.contains("field `cents`"),
+            said.contains("would not take") && said.contains("field `cents`"),
             "{said}"
         );
-        assert!(said.contains("fields added with a default"), "{said}");
+        assert!(said.contains("with a default"), "{said}");
     }
     let fits = schema(r#",{"name":"cents","type":"long","default":0}"#);
     let said = run("check", &fits);

@@ -82,7 +82,10 @@ async fn check(registry: &Registry, subject: &str, text: &str) -> Result<String>
         ));
     }
     let what = format!("subject `{subject}` would not take this schema after version {version}");
-    let mut error = Error::definition(what).detail(format!("new versions have to be {level}"));
+    let mut error = Error::definition(what).detail(match level.as_str() {
+        "NONE" => "its level is NONE, so another rule of the registry's refuses it".to_owned(),
+        level => format!("new versions have to be {level}"),
+    });
     for (direction, misfit) in broken(&level, text, &newest.text) {
         error = error.detail(format!("{direction}: {misfit}"));
     }

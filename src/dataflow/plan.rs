@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::position::SourceId;
 use crate::sequencer::SourceRules;
-use crate::source::{Driver, Late, Opened};
+use crate::source::late::Late;
+use crate::source::{Driver, Opened};
 
 /// What kind of step it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use crate::position::SourceId;
-use crate::source::Late;
+use crate::source::late::Late;
 use crate::time::{EventTime, micros};
 
 /// The policies of the sources that a step takes from.

@@ -1,7 +1,7 @@
 //! Dead letters as a keyed table with a bounded stay.
 //!
 //! ```text
-//!   letters ═ by partition ═▶ the newest of each partition, for so long, up to so many and so large ═ by key ═▶ view
+//!   letters ═ by partition ═▶ the newest of each partition, for so long, up to so many and so large ─▶ view
 //! ```
 //!
 //! A partition of nothing but rubbish would otherwise fill the memory of its readers. All letters are counted in metrics
@@ -10,6 +10,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::Exchange as _;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::codec::Cause;
@@ -28,7 +28,9 @@ use crate::time::{Epoch, EventTime};
 use crate::timeline::Desk;
 
 /// Where a dead letter stands, and which step turned it down: the key of the view `<source>.dead_letters`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// Its hash is the partition's alone, so that a partition's letters live where they are bounded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LetterKey {
     /// Partition of the topic.
     pub partition: u32,
@@ -36,6 +38,12 @@ pub struct LetterKey {
     pub offset: i64,
     /// The source that could not decode it, the window that it was late for, or the `try_map` that rejected it.
     pub step: String,
+}
+
+impl Hash for LetterKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.partition.hash(state);
+    }
 }
 
 /// The rest of a dead letter.
@@ -188,58 +196,54 @@ pub fn letters<'s>(
     };
     let by_partition =
         Exchange::new(|letter: &DeadLetter| worker_bits(route(&letter.at.partition.partition)));
-    let bounded = letters
-        .unary_frontier::<CapacityContainerBuilder<Vec<Change<LetterKey, Letter>>>, _, _, _>(
-            by_partition,
-            name,
-            move |capability, _| {
-                let mut walk = Walk::new(desk, capability);
-                let mut pending = Pending::new();
-                let mut kept: BTreeMap<u32, Kept> = BTreeMap::new();
-                move |(input, frontier), output| {
-                    pending.gather(input);
-                    walk.advance(frontier, |facts, capability| {
-                        let now = facts.binding.now;
-                        // A record that `flat_map` made several events of may come several times: its least letter stays.
-                        let mut brought: BTreeMap<LetterKey, Letter> = BTreeMap::new();
-                        for dead in pending.take(facts.epoch()).into_iter().flatten() {
-                            let key = key(&dead);
-                            let letter = Letter::of(dead, &topic);
-                            match brought.entry(key) {
-                                Entry::Vacant(vacant) => _ = vacant.insert(letter),
-                                Entry::Occupied(mut least) if letter < *least.get() => {
-                                    _ = least.insert(letter)
-                                }
-                                Entry::Occupied(_) => {}
-                            }
+    letters.unary_frontier::<CapacityContainerBuilder<Vec<Change<LetterKey, Letter>>>, _, _, _>(
+        by_partition,
+        name,
+        move |capability, _| {
+            let mut walk = Walk::new(desk, capability);
+            let mut pending = Pending::new();
+            let mut kept: BTreeMap<u32, Kept> = BTreeMap::new();
+            move |(input, frontier), output| {
+                pending.gather(input);
+                walk.advance(frontier, |facts, capability| {
+                    let now = facts.binding.now;
+                    // A record that `flat_map` made several events of may come several times: its least letter stays.
+                    let mut brought: BTreeMap<LetterKey, Letter> = BTreeMap::new();
+                    for dead in pending.take(facts.epoch()).into_iter().flatten() {
+                        let key = key(&dead);
+                        let letter = Letter::of(dead, &topic);
+                        match brought.entry(key) {
+                            Entry::Vacant(vacant) => _ = vacant.insert(letter),
+                            Entry::Occupied(mut least) if letter < *least.get() => _ = least.insert(letter),
+                            Entry::Occupied(_) => {}
                         }
-                        let mut new: BTreeSet<LetterKey> = BTreeSet::new();
-                        for (key, letter) in brought {
-                            new.insert(key.clone());
-                            kept.entry(key.partition).or_default().push(now, key, letter);
-                        }
-                        let mut session = output.session(capability);
-                        for kept in kept.values_mut() {
-                            while let Some((key, letter)) = kept.pop(now, keep) {
-                                // What did not stay for one epoch is not shown at all.
-                                if !new.remove(&key) {
-                                    let (old, new) = (Some(letter), None);
-                                    session.give(Change { key, old, new });
-                                }
-                            }
-                            for (_, key, letter) in kept
-                                .letters
-                                .iter()
-                                .rev()
-                                .take_while(|(_, key, _)| new.contains(key))
-                            {
-                                let (key, old, new) = (key.clone(), None, Some(letter.clone()));
+                    }
+                    let mut new: BTreeSet<LetterKey> = BTreeSet::new();
+                    for (key, letter) in brought {
+                        new.insert(key.clone());
+                        kept.entry(key.partition).or_default().push(now, key, letter);
+                    }
+                    let mut session = output.session(capability);
+                    for kept in kept.values_mut() {
+                        while let Some((key, letter)) = kept.pop(now, keep) {
+                            // What did not stay for one epoch is not shown at all.
+                            if !new.remove(&key) {
+                                let (old, new) = (Some(letter), None);
                                 session.give(Change { key, old, new });
                             }
                         }
-                    });
-                }
-            },
-        );
-    bounded.exchange(|change| worker_bits(route(&change.key)))
+                        for (_, key, letter) in kept
+                            .letters
+                            .iter()
+                            .rev()
+                            .take_while(|(_, key, _)| new.contains(key))
+                        {
+                            let (key, old, new) = (key.clone(), None, Some(letter.clone()));
+                            session.give(Change { key, old, new });
+                        }
+                    }
+                });
+            }
+        },
+    )
 }

@@ -578,8 +578,8 @@ mod tests {
         use timely::dataflow::operators::{Inspect, Probe};
 
         let sources = [
-            (1, crate::source::Late::DeadLetter),
-            (2, crate::source::Late::Drop),
+            (1, crate::source::late::Late::DeadLetter),
+            (2, crate::source::late::Late::Drop),
         ];
         let policies = Policies::new(sources.map(|(id, late)| (SourceId(id), late)).to_vec());
         let count = Counter::default();

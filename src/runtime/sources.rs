@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::dataflow::plan::PlannedSource;
 use crate::position::{Offset, PartitionId, PartitionRange, SourceId};
 use crate::runtime::Shared;
-use crate::source::Late;
+use crate::source::late::Late;
 use crate::time::EventTime;
 
 /// A source, as it is now.

@@ -112,7 +112,7 @@ fn a_torn_ledger_goes_on_and_a_damaged_one_halts() {
     flipped[last] ^= 0x10;
     std::fs::write(&file, &flipped).unwrap();
     let place = format!("the ledger `{}` is damaged at byte ", file.display());
-    fails(dir.path(), &[&place, "ledger verify"], |_| {});
+    fails(dir.path(), &[&place, "Put back a sound copy"], |_| {});
     assert_eq!(std::fs::read(&file).unwrap(), flipped, "nothing was changed");
 }
 

@@ -24,7 +24,7 @@ fn counted(topic: &str, start: &Start, dir: &Path) -> Result<BTreeSet<i128>, Err
             .key_by("n", |n| *n)
             .window("each", Tumbling::of(Duration::from_secs(3600)))
             .aggregate(|a| a.count())
-            .view("numbers");
+            .view("counts");
     });
     let settings = Settings {
         until_end: true,
@@ -42,7 +42,7 @@ fn counted(topic: &str, start: &Start, dir: &Path) -> Result<BTreeSet<i128>, Err
         limit: 1_000,
         ..RowsQuery::default()
     };
-    let page = views.get("numbers").unwrap().rows(&query, &moment).unwrap();
+    let page = views.get("counts").unwrap().rows(&query, &moment).unwrap();
     let number = |row: &Vec<Datum>| match row[0] {
         Datum::Int(n) => n,
         Datum::UInt(n) => n as i128,
