@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::time::span;
 
 /// What becomes of an event that its window step can't wait for: one whose window ends at or before the event's
-/// [horizon](Timed::horizon). Each event goes by the policy of the source that it was read from, wherever streams were merged.
+/// [horizon](crate::record::Timed::horizon). Each event goes by the policy of the source that it was read from, wherever streams were merged.
 ///
 /// ```
 /// use thalweg::prelude::*;
