@@ -203,7 +203,7 @@ fn bounded(bytes: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
 
     #[test]
     fn harmed_payloads(order in order(), harms in vec(harm(), 0..4), id in 1..5u8) {

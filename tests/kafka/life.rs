@@ -175,7 +175,6 @@ fn a_replay_of_records_that_retention_took_says_which() {
 }
 
 #[test]
-#[ignore = "does not come to its end yet: which of its waits it hangs in is not known"]
 fn a_broker_may_be_away_at_the_start_and_later() {
     let broker = Broker::start();
     broker.create_topic("life.away.v1", 1);
