@@ -57,6 +57,7 @@ pub mod finding;
 pub mod health;
 pub mod http;
 pub mod ingest;
+pub mod late;
 pub mod ledger;
 pub mod metrics;
 pub mod operator;

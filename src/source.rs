@@ -24,9 +24,9 @@ macro_rules! time_rules {
             self
         }
 
-        /// What becomes of events that come too late for their window: see [`Late`](crate::source::late::Late). Default: they are
+        /// What becomes of events that come too late for their window: see [`Late`](crate::late::Late). Default: they are
         /// dead letters.
-        pub fn late(mut self, late: crate::source::late::Late) -> Self {
+        pub fn late(mut self, late: crate::late::Late) -> Self {
             self.rules.late = late;
             self
         }
@@ -50,7 +50,6 @@ pub mod embedded;
 pub mod files;
 pub mod generator;
 pub mod kafka;
-pub mod late;
 pub mod memory;
 
 use std::collections::BTreeMap;
@@ -66,10 +65,10 @@ use crate::codec::fit::SubjectFit;
 use crate::codec::registry::Registry;
 use crate::error::Result;
 use crate::finding::Finding;
+use crate::late::Late;
 use crate::position::{Offset, PartitionId, Position, SourceId, TopicId};
 use crate::record::{Event, Timed};
 use crate::secret::Secret;
-use crate::source::late::Late;
 use crate::time::EventTime;
 use crate::trail;
 

@@ -19,6 +19,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "fault",
             "health",
             "watermark",
+            "late",
             "trail",
             "finding",
             "secret",

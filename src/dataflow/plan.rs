@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::late::Late;
 use crate::position::SourceId;
 use crate::sequencer::SourceRules;
-use crate::source::late::Late;
 use crate::source::{Driver, Opened};
 
 /// What kind of step it is.

@@ -298,7 +298,7 @@ pub struct Windows<'s, K: 'static, T: 'static> {
 
 impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
     /// How long, in event time, a window's rows stay after it closed. Default 24 hours. Where late events are
-    /// [corrected](crate::source::late::Late::Correct), it closes when that is over.
+    /// [corrected](crate::late::Late::Correct), it closes when that is over.
     pub fn keep(self, keep: Duration) -> Self {
         Self { keep, ..self }
     }

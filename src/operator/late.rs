@@ -17,8 +17,8 @@
 
 use std::time::Duration;
 
+use crate::late::Late;
 use crate::position::SourceId;
-use crate::source::late::Late;
 use crate::time::{EventTime, micros};
 
 /// The policies of the sources that a step takes from.

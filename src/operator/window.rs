@@ -577,10 +577,7 @@ mod tests {
         use timely::dataflow::operators::vec::Input;
         use timely::dataflow::operators::{Inspect, Probe};
 
-        let sources = [
-            (1, crate::source::late::Late::DeadLetter),
-            (2, crate::source::late::Late::Drop),
-        ];
+        let sources = [(1, crate::late::Late::DeadLetter), (2, crate::late::Late::Drop)];
         let policies = Policies::new(sources.map(|(id, late)| (SourceId(id), late)).to_vec());
         let count = Counter::default();
         let counted = count.clone();

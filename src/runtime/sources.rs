@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dataflow::plan::PlannedSource;
+use crate::late::Late;
 use crate::position::{Offset, PartitionId, PartitionRange, SourceId};
 use crate::runtime::Shared;
-use crate::source::late::Late;
 use crate::time::EventTime;
 
 /// A source, as it is now.

@@ -32,7 +32,7 @@ fn quiet_future_and_new_partitions_hold_nothing_up() {
             .key_by("n", |n| *n)
             .window("each", Tumbling::of(Duration::from_secs(10)))
             .aggregate(|a| a.count())
-            .view("numbers");
+            .view("counts");
     });
     let settings = Settings {
         env: Environment {

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::*;
+use crate::late::Late;
 use crate::runtime::sources::{PartitionNow, RulesNow, SourceNow};
-use crate::source::late::Late;
 
 /// A stream of which one partition is behind and the other unknown but for its log, and a table.
 pub(super) fn given() -> Vec<SourceNow> {
