@@ -70,7 +70,7 @@ fn a_service_that_was_stopped_goes_on_where_it_was() {
     // `demo` makes the topics and fills them, in the middle of which it is stopped.
     let demo = start(&["demo", "--rate", "2000"], &first);
     let mut seen = demo.get(&format!(
-        "{ALL}&after=payments:0:300,payments:1:300,payments:2:300&wait=30s"
+        "{ALL}&after=payments:0:300,payments:1:300,payments:2:300,merchants:0:99&wait=30s"
     ));
     assert!(rows(&seen).len() > 50, "{seen}");
     let mut service = demo;
