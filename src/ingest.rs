@@ -446,7 +446,7 @@ impl<T: 'static> Running<T> {
         }
         partition.metrics.idle.set(i64::from(range.idle));
         self.hold(-(records_freed as isize), -(bytes_freed as isize));
-        if counted == (range.records, range.hash) {
+        if range.compacted || counted == (range.records, range.hash) {
             return Ok(());
         }
         let what = if replay {
@@ -463,7 +463,7 @@ impl<T: 'static> Running<T> {
             .detail(format!("epoch {}, partition {}, offsets {}..{}", binding.epoch, range.id.partition, range.lo, range.hi))
             .detail(format!("bound: {} records, hash {:016x}", range.records, range.hash))
             .detail(format!("read:  {} records, hash {:016x}", counted.0, counted.1))
-            .hint("records were lost or changed since they were first read; a fresh start needs an empty data directory"))
+            .hint("records were lost or changed since they were first read; a fresh start needs an empty data directory (`ledger reset`)"))
     }
 
     fn is_full(&self) -> bool {

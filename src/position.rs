@@ -57,10 +57,13 @@ pub struct PartitionRange {
     pub lo: Offset,
     /// First offset after it. Offsets have holes: the range is read when the position reaches `hi`.
     pub hi: Offset,
-    /// How many records the range held when it was first read.
+    /// How many records the range held when it was first read; 0 where that is not kept: see `compacted`.
     pub records: u64,
     /// Wrapping sum of the records' hashes: the same in any order, checked at every replay.
     pub hash: u64,
+    /// Whether the topic is compacted: then the broker takes records away, and a replay is not held to what was there when
+    /// the range was first read. What is promised for such a topic is the state at the newest epoch.
+    pub compacted: bool,
     /// The highest valid event time of the partition up to `hi`, [`EventTime::MIN`] if it has had none.
     pub event_time_max: EventTime,
     /// Event times beyond this were refused as far in the future.

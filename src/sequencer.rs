@@ -153,6 +153,8 @@ pub struct Sequencer {
     idle: BTreeSet<SourceId>,
     /// Sources whose partitions are known: looked at from outside in this run.
     looked_at: BTreeSet<SourceId>,
+    /// Sources whose topic is compacted, as last seen.
+    compacted: BTreeSet<SourceId>,
     limits: BTreeMap<SourceId, (EventTime, Duration)>,
     paces: BTreeMap<SourceId, EventTime>,
     last: Epoch,
@@ -183,6 +185,7 @@ impl Sequencer {
             watermarks: BTreeMap::new(),
             idle: BTreeSet::new(),
             looked_at: BTreeSet::new(),
+            compacted: BTreeSet::new(),
             limits: BTreeMap::new(),
             paces: BTreeMap::new(),
             last: Epoch::ZERO,
@@ -233,6 +236,7 @@ impl Sequencer {
                     hi: from,
                     records: 0,
                     hash: 0,
+                    compacted: false,
                     event_time_max: EventTime::MIN,
                     limit: EventTime::MAX,
                     idle: false,
@@ -395,9 +399,10 @@ impl Sequencer {
     /// How many records were read and are not bound.
     fn waiting(&self) -> u64 {
         let waiting = |p: &Partition| {
-            p.reports
-                .back()
-                .map_or(0, |last| last.records.wrapping_sub(p.counted.0))
+            p.reports.back().map_or(0, |last| match p.bound.compacted {
+                true => last.hi.abs_diff(p.bound.hi),
+                false => last.records.wrapping_sub(p.counted.0),
+            })
         };
         self.partitions.values().map(waiting).sum()
     }
@@ -524,14 +529,17 @@ impl Sequencer {
             let range = &mut partition.bound;
             range.lo = range.hi;
             (range.records, range.hash) = (0, 0);
+            range.compacted |= self.compacted.contains(&id.source);
             match report {
                 // It turns idle, or begins.
                 None => {}
                 Some(to) => {
                     let (records, hash) = partition.counted;
                     range.hi = to.hi;
-                    range.records = to.records.wrapping_sub(records);
-                    range.hash = to.hash.wrapping_sub(hash);
+                    if !range.compacted {
+                        range.records = to.records.wrapping_sub(records);
+                        range.hash = to.hash.wrapping_sub(hash);
+                    }
                     range.event_time_max = to.event_time_max;
                     range.limit = to.limit;
                     if to.timed {

@@ -158,6 +158,7 @@ impl Driver for Nothing {
     fn topology(&self) -> Result<Topology> {
         Ok(Topology {
             topic: TopicId::default(),
+            compacted: false,
             partitions: Vec::new(),
         })
     }
@@ -236,6 +237,8 @@ impl<T> Default for TimeRules<T> {
 pub struct Topology {
     /// The topic's id, so that a topic made anew is told from the one before.
     pub topic: TopicId,
+    /// Whether the source's keeper takes records away that later ones of their key replace, as Kafka's compaction does.
+    pub compacted: bool,
     /// Every partition.
     pub partitions: Vec<PartitionFacts>,
 }

@@ -16,6 +16,7 @@ mod broker;
 mod changed;
 mod cluster;
 mod command;
+mod compacted;
 mod crash;
 mod exact;
 mod flow;

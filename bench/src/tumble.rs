@@ -339,6 +339,7 @@ impl Driver for Ready {
         });
         Ok(Topology {
             topic: TopicId::default(),
+            compacted: false,
             partitions: facts.collect(),
         })
     }

@@ -363,6 +363,7 @@ mod tests {
         };
         Topology {
             topic: TopicId([topic; 16]),
+            compacted: false,
             partitions: (0..).zip(partitions).map(facts).collect(),
         }
     }

@@ -416,32 +416,6 @@ impl Registry {
             base.host_str().unwrap_or_default()
         )
     }
-
-    /// Asks for something small, to see whether the registry answers and lets us in: the compatibility that holds where
-    /// a subject has none of its own. To be awaited on a tokio runtime.
-    pub async fn compatibility(&self) -> Result<String> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Config {
-            compatibility_level: String,
-        }
-        let answer = self
-            .shared
-            .send(self.shared.request(Method::GET, &["config"]))
-            .await;
-        let config = answer.and_then(|answer| answer.expect::<Config>());
-        let config = config.map_err(|error| {
-            Error::outside(format!(
-                "the schema registry at {} does not answer as it should",
-                self.address()
-            ))
-            .detail(error)
-            .hint(
-                "is `registry.url` its address, with the path of its Confluent-compatible API if it has one?",
-            )
-        })?;
-        Ok(config.compatibility_level)
-    }
 }
 
 impl fmt::Debug for Registry {

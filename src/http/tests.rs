@@ -177,6 +177,7 @@ impl Fixture {
             hi: lo + 1,
             records: 1,
             hash: 0,
+            compacted: false,
             event_time_max: at(n),
             limit: EventTime::MAX,
             idle: false,

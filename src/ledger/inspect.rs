@@ -284,6 +284,7 @@ fn range_line(source: &str, range: &PartitionRange) -> String {
         lo,
         hi,
         records,
+        compacted,
         event_time_max,
         idle,
         ..
@@ -293,7 +294,10 @@ fn range_line(source: &str, range: &PartitionRange) -> String {
         EventTime::MIN => String::new(),
         time => format!("  event time up to {time}"),
     };
-    let records = count(*records, "record");
+    let records = match compacted {
+        true => "of a compacted topic".to_owned(),
+        false => count(*records, "record"),
+    };
     format!(
         "         {source}/{}  [{lo}, {hi})  {records}{time}{idle}",
         id.partition

@@ -141,6 +141,8 @@ const IDLE: u8 = 2;
 const RECORDS_ARE_SPAN: u8 = 4;
 const NO_EVENT_TIME: u8 = 8;
 const SAME_LIMIT: u8 = 16;
+/// Neither records nor hash follow.
+const COMPACTED: u8 = 32;
 
 pub(super) fn encode_binding(binding: &EpochBinding, out: &mut Vec<u8>) {
     put_u64(out, binding.epoch.0);
@@ -184,6 +186,7 @@ fn encode_range(range: &PartitionRange, before: Option<&PartitionRange>, now: Ev
         before.is_some_and(|b| b.id.source == range.id.source),
         SAME_SOURCE,
     ) | flag(range.idle, IDLE)
+        | flag(range.compacted, COMPACTED)
         | flag(range.records == span as u64, RECORDS_ARE_SPAN)
         | flag(range.event_time_max == EventTime::MIN, NO_EVENT_TIME)
         | flag(before.is_some_and(|b| b.limit == range.limit), SAME_LIMIT);
@@ -194,10 +197,12 @@ fn encode_range(range: &PartitionRange, before: Option<&PartitionRange>, now: Ev
     put_u64(out, u64::from(range.id.partition));
     put_i64(out, range.lo);
     put_u64(out, span as u64);
-    if flags & RECORDS_ARE_SPAN == 0 {
-        put_u64(out, range.records);
+    if flags & COMPACTED == 0 {
+        if flags & RECORDS_ARE_SPAN == 0 {
+            put_u64(out, range.records);
+        }
+        out.extend_from_slice(&range.hash.to_le_bytes());
     }
-    out.extend_from_slice(&range.hash.to_le_bytes());
     if flags & NO_EVENT_TIME == 0 {
         put_i64(out, now.0.wrapping_sub(range.event_time_max.0));
     }
@@ -265,8 +270,11 @@ fn decode_range(
     let partition = u32::try_from(input.u64()?).ok()?;
     let lo = input.i64()?;
     let span = input.u64()?;
-    let records = if has(RECORDS_ARE_SPAN) { span } else { input.u64()? };
-    let hash = u64::from_le_bytes(input.array()?);
+    let (records, hash) = match (has(COMPACTED), has(RECORDS_ARE_SPAN)) {
+        (true, _) => (0, 0),
+        (false, true) => (span, u64::from_le_bytes(input.array()?)),
+        (false, false) => (input.u64()?, u64::from_le_bytes(input.array()?)),
+    };
     let event_time_max = match has(NO_EVENT_TIME) {
         true => EventTime::MIN,
         false => EventTime(now.0.wrapping_sub(input.i64()?)),
@@ -282,6 +290,7 @@ fn decode_range(
         hi: lo.wrapping_add(span as i64),
         records,
         hash,
+        compacted: has(COMPACTED),
         event_time_max,
         limit,
         idle: has(IDLE),
@@ -381,8 +390,10 @@ mod tests {
 
     prop_compose! {
         fn range()(source in 0u32..3, partition in any::<u32>(), lo in edgy(), hi in edgy(), records in any::<u64>(),
-                   hash in any::<u64>(), max in edgy(), limit in edgy(), idle in any::<bool>()) -> PartitionRange {
-            PartitionRange { id: PartitionId { source: SourceId(source), partition }, lo, hi, records, hash,
+                   hash in any::<u64>(), max in edgy(), limit in edgy(), idle in any::<bool>(),
+                   compacted in any::<bool>()) -> PartitionRange {
+            let (records, hash) = if compacted { (0, 0) } else { (records, hash) };
+            PartitionRange { id: PartitionId { source: SourceId(source), partition }, lo, hi, records, hash, compacted,
                              event_time_max: EventTime(max), limit: EventTime(limit), idle }
         }
     }
@@ -437,6 +448,7 @@ mod tests {
             hash: 0x9e37_79b9_7f4a_7c15 ^ u64::from(partition),
             event_time_max: EventTime(now.0 - 250_000 - i64::from(partition)),
             limit: EventTime(now.0 + 3_600_000_000),
+            compacted: false,
             idle: false,
         };
         let binding = EpochBinding {

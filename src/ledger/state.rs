@@ -271,6 +271,7 @@ mod tests {
             hash: 1,
             event_time_max: EventTime(max),
             limit: EventTime::MAX,
+            compacted: false,
             idle: false,
         }
     }

@@ -60,6 +60,7 @@ fn linked(steps: &[Vec<u16>]) -> Vec<EpochBinding> {
                 hi: hi[partition],
                 records,
                 hash,
+                compacted: false,
                 event_time_max: now,
                 limit: now,
                 idle,

@@ -43,6 +43,7 @@ pub(super) fn topology(topic: u8, partitions: &[(i64, i64)]) -> Topology {
         });
     Topology {
         topic: TopicId([topic; 16]),
+        compacted: false,
         partitions: facts.collect(),
     }
 }
@@ -704,6 +705,7 @@ mod growth {
                 ID.source,
                 &Topology {
                     topic: TopicId::default(),
+                    compacted: false,
                     partitions,
                 },
                 at(0),

@@ -85,6 +85,9 @@ impl Sequencer {
             }
         }
         self.looked_at.insert(source);
+        if topology.compacted {
+            self.compacted.insert(source);
+        }
         let known = self.partitions.keys().filter(|id| id.source == source).count();
         if topology.partitions.len() < known {
             return Err(

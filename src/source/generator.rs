@@ -214,6 +214,7 @@ impl Driver for GeneratorDriver {
             .collect();
         Ok(Topology {
             topic: self.0.topic(),
+            compacted: false,
             partitions,
         })
     }

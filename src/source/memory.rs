@@ -101,6 +101,7 @@ impl Driver for MemoryDriver {
     fn topology(&self) -> Result<Topology> {
         Ok(Topology {
             topic: TopicId::default(),
+            compacted: false,
             partitions: self.partitions.clone(),
         })
     }

@@ -68,6 +68,7 @@ impl Driver for Gated {
         };
         Ok(Topology {
             topic: TopicId::default(),
+            compacted: false,
             partitions: vec![facts(0), facts(1)],
         })
     }

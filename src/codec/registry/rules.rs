@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::{CONTENT_TYPE, Registry, SUBJECT_NOT_FOUND, subject_error};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a registry says of a schema.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -43,19 +43,48 @@ impl Registry {
 
     /// The compatibility that new versions of `subject` need: `BACKWARD`, `NONE`, … To be awaited on a tokio runtime.
     pub async fn level(&self, subject: &str) -> Result<String> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Level {
-            compatibility_level: String,
-        }
         let failed = |error| subject_error("cannot get the compatibility", subject, error);
         let own = self.shared.request(Method::GET, &["config", subject]);
-        let mut answer = self.shared.send(own).await.map_err(failed)?;
+        let answer = self.shared.send(own).await.map_err(failed)?;
         if answer.status == StatusCode::NOT_FOUND {
             // It has none of its own.
-            let global = self.shared.request(Method::GET, &["config"]);
-            answer = self.shared.send(global).await.map_err(failed)?;
+            return self.global_level().await.map_err(failed);
         }
-        Ok(answer.expect::<Level>().map_err(failed)?.compatibility_level)
+        answer.expect::<Level>().map(Level::into).map_err(failed)
+    }
+
+    /// The compatibility that holds where a subject has none of its own. Small, so that it also tells whether the registry
+    /// answers and lets us in. To be awaited on a tokio runtime.
+    pub async fn compatibility(&self) -> Result<String> {
+        self.global_level().await.map_err(|error| {
+            Error::outside(format!(
+                "the schema registry at {} does not answer as it should",
+                self.address()
+            ))
+            .detail(error)
+            .hint(
+                "is `registry.url` its address, with the path of its Confluent-compatible API if it has one?",
+            )
+        })
+    }
+
+    async fn global_level(&self) -> Result<String, String> {
+        let answer = self
+            .shared
+            .send(self.shared.request(Method::GET, &["config"]))
+            .await?;
+        answer.expect::<Level>().map(Level::into)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Level {
+    compatibility_level: String,
+}
+
+impl From<Level> for String {
+    fn from(level: Level) -> Self {
+        level.compatibility_level
     }
 }

@@ -139,6 +139,7 @@ impl Driver for FilesDriver {
             *seen = files;
         }
         Ok(Topology {
+            compacted: false,
             // Files have no identity but what stands in them, and that is hashed: a folder may be moved.
             topic: TopicId::default(),
             partitions,

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::KafkaError;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 use serde::de::DeserializeOwned;
 
@@ -147,19 +146,14 @@ impl KafkaDriver {
 
     fn look(&self, client: &Consumer) -> Result<Topology> {
         let until = clock::instant() + LOOK;
-        let broken = |error: KafkaError, text: String| {
-            let code = error.rdkafka_error_code().map_or(-1, |code| code as i32);
+        let broken = |fault: Fault| {
             // With `debug` the cause stands behind thousands of lines.
             self.serve(client, 16_384);
-            self.unseen(&Fault {
-                code,
-                offset: -1,
-                text,
-            })
+            self.unseen(&fault)
         };
         let metadata = client
             .fetch_metadata(Some(&self.topic), left(until))
-            .map_err(|error| broken(error.clone(), error.to_string()))?;
+            .map_err(|error| broken(error.into()))?;
         let topic = metadata
             .topics()
             .first()
@@ -168,8 +162,7 @@ impl KafkaDriver {
             let text = rdkafka::types::RDKafkaErrorCode::from(code).to_string();
             return Err(self.unseen(&Fault {
                 code: code as i32,
-                offset: -1,
-                text,
+                ..Fault::told(text)
             }));
         }
         let broker = metadata.brokers().first().map_or(-1, |broker| broker.id());
@@ -180,7 +173,10 @@ impl KafkaDriver {
             // The upper bound is the last stable offset: librdkafka asks for it under the client's isolation level.
             let (start, end) = client
                 .fetch_watermarks(&self.topic, partition, left(until))
-                .map_err(|error| broken(error.clone(), format!("partition {partition}: {error}")))?;
+                .map_err(|error| {
+                    let text = format!("partition {partition}: {error}");
+                    broken(Fault { text, ..error.into() })
+                })?;
             let partition = partition.unsigned_abs();
             partitions.push(PartitionFacts {
                 partition,
@@ -191,8 +187,28 @@ impl KafkaDriver {
         partitions.sort_unstable_by_key(|facts| facts.partition);
         Ok(Topology {
             topic: id,
+            compacted: self
+                .is_compacted(client, broker, left(until))
+                .map_err(|fault| self.unseen(&fault))?,
             partitions,
         })
+    }
+
+    /// Whether the broker takes records of the topic away. Where it never tells, they are expected to stay, and a replay
+    /// that misses some halts.
+    fn is_compacted(&self, client: &Consumer, broker: i32, timeout: Duration) -> Result<bool, Fault> {
+        let policy = native::topic_setting(client.client(), broker, &self.topic, "cleanup.policy", timeout);
+        let untold = [
+            Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+            Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
+            Code::RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION,
+            Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE,
+        ];
+        match policy {
+            Ok(policy) => Ok(policy.is_some_and(|policy| policy.contains("compact"))),
+            Err(fault) if untold.iter().any(|code| *code as i32 == fault.code) => Ok(false),
+            Err(fault) => Err(fault),
+        }
     }
 
     fn ails(&self, ailment: Ailment) {
@@ -235,11 +251,7 @@ impl KafkaDriver {
             Code::RD_KAFKA_RESP_ERR__RESOLVE,
         ]) {
             let (what, hint) = self.status.advice();
-            // A login or certificate that is refused looks like nobody: only the client's log tells.
-            self.ails(match what.starts_with("cannot reach") {
-                true => Ailment::Away,
-                false => Ailment::Refused,
-            });
+            self.ails(self.status.ailment());
             let error = Error::outside(format!("{what} {kafka}"))
                 .detail(format!("wanted to look at topic `{topic}`: {}", fault.text));
             let error = match self.status.trouble() {
@@ -292,14 +304,7 @@ impl Driver for KafkaDriver {
             .ok_or_else(|| Error::internal("asked where to start before the topic was looked at"))?;
         self.start
             .of(client, &self.topic, topology, LOOK)
-            .map_err(|error| {
-                let code = error.rdkafka_error_code().map_or(-1, |code| code as i32);
-                self.unseen(&Fault {
-                    code,
-                    offset: -1,
-                    text: error.to_string(),
-                })
-            })
+            .map_err(|error| self.unseen(&error.into()))
     }
 
     fn examine(&self, runtime: &tokio::runtime::Handle) -> Vec<Finding> {

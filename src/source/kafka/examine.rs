@@ -66,12 +66,12 @@ fn judge(topic: &str, settings: &BTreeMap<String, String>, timestamps: bool) -> 
         if lag < FOREVER_MS {
             let what = format!(
                 "topic `{topic}` is compacted, and its min.compaction.lag.ms of {lag} is below the replay horizon, which is \
-                 all that the ledger binds: a replay finds fewer records than were counted"
+                 all that the ledger binds: after a restart the newest state is the same, and what stood at earlier epochs \
+                 may not be"
             );
-            findings.push(
-                Finding::warning(what)
-                    .hint("raise min.compaction.lag.ms, or read a topic that is not compacted"),
-            );
+            findings.push(Finding::warning(what).hint(
+                "raise min.compaction.lag.ms where answers `as_of` earlier epochs have to stay as they were",
+            ));
         }
     }
     if policy.contains("delete") {

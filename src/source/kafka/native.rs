@@ -229,27 +229,22 @@ pub(super) fn topic_id<C: ClientContext>(
     topic: &str,
     timeout: Duration,
 ) -> Result<TopicId, Fault> {
-    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
-    let event = request_description(client, broker, topic, timeout_ms).ok_or_else(|| Fault {
-        code: -1,
-        offset: -1,
-        text: "no description could be asked for".to_owned(),
-    })?;
-    let event = event.ok_or_else(|| Fault {
-        code: Code::RD_KAFKA_RESP_ERR__TIMED_OUT as i32,
-        offset: -1,
-        text: "timed out".to_owned(),
+    let name = CString::new(topic).map_err(|_| Fault::told("a topic's name has a zero byte"))?;
+    let mut names = [name.as_ptr()];
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+    let event = answer(client, broker, operation, timeout, |client, options, queue| {
+        // SAFETY: all of it is alive, and librdkafka copies what it keeps.
+        unsafe {
+            let topics = Owned::new(
+                sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),
+                sys::rd_kafka_TopicCollection_destroy,
+            )?;
+            sys::rd_kafka_DescribeTopics(client, topics.get(), options, queue);
+        }
+        Some(())
     })?;
     // SAFETY: the event is alive to the end of the function, and with it all that it lends.
     unsafe {
-        let code = sys::rd_kafka_event_error(event.get()) as i32;
-        if code != 0 {
-            return Err(Fault {
-                code,
-                offset: -1,
-                text: text(sys::rd_kafka_event_error_string(event.get())),
-            });
-        }
         let result = sys::rd_kafka_event_DescribeTopics_result(event.get());
         let mut count = 0;
         let topics = match result.is_null() {
@@ -257,44 +252,109 @@ pub(super) fn topic_id<C: ClientContext>(
             false => sys::rd_kafka_DescribeTopics_result_topics(result, &mut count),
         };
         if count == 0 || topics.is_null() {
-            return Err(Fault {
-                code: -1,
-                offset: -1,
-                text: "the answer names no topic".to_owned(),
-            });
+            return Err(Fault::told("the answer names no topic"));
         }
         read_id(*topics)
     }
 }
 
-/// The event that answers, `Some(None)` after the time-out, `None` if the request could not be made.
-fn request_description<C: ClientContext>(
+/// Asks `broker` for one of a topic's settings; `None` where it has none of that name. Waits up to `timeout`.
+pub(super) fn topic_setting<C: ClientContext>(
     client: &Client<C>,
     broker: i32,
     topic: &str,
-    timeout_ms: i32,
-) -> Option<Option<Owned<sys::rd_kafka_event_t>>> {
-    let client = client.native_ptr();
-    let name = CString::new(topic).ok()?;
-    let mut names = [name.as_ptr()];
-    // SAFETY: client and name are alive, what is made is freed by `Owned`, and librdkafka copies what it keeps.
+    setting: &str,
+    timeout: Duration,
+) -> Result<Option<String>, Fault> {
+    let name = CString::new(topic).map_err(|_| Fault::told("a topic's name has a zero byte"))?;
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS;
+    let event = answer(client, broker, operation, timeout, |client, options, queue| {
+        let kind = sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
+        // SAFETY: all of it is alive, and librdkafka copies what it keeps.
+        unsafe {
+            let resource = Owned::new(
+                sys::rd_kafka_ConfigResource_new(kind, name.as_ptr()),
+                sys::rd_kafka_ConfigResource_destroy,
+            )?;
+            let mut resources = [resource.get()];
+            sys::rd_kafka_DescribeConfigs(client, resources.as_mut_ptr(), resources.len(), options, queue);
+        }
+        Some(())
+    })?;
+    // SAFETY: the event is alive to the end of the function, and with it all that it lends.
     unsafe {
-        let queue = Owned::new(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy)?;
-        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+        let result = sys::rd_kafka_event_DescribeConfigs_result(event.get());
+        if result.is_null() {
+            return Err(Fault::told("the answer names no settings"));
+        }
+        let mut count = 0;
+        let resources = sys::rd_kafka_DescribeConfigs_result_resources(result, &mut count);
+        if count == 0 || resources.is_null() {
+            return Err(Fault::told("the answer names no topic"));
+        }
+        let resource = *resources;
+        let code = sys::rd_kafka_ConfigResource_error(resource) as i32;
+        if code != 0 {
+            return Err(Fault {
+                code,
+                offset: -1,
+                text: text(sys::rd_kafka_ConfigResource_error_string(resource)),
+            });
+        }
+        let entries = sys::rd_kafka_ConfigResource_configs(resource, &mut count);
+        let entries = match entries.is_null() {
+            true => &[],
+            false => std::slice::from_raw_parts(entries, count),
+        };
+        let found = entries
+            .iter()
+            .find(|entry| text(sys::rd_kafka_ConfigEntry_name(**entry)) == setting);
+        Ok(found.map(|entry| text(sys::rd_kafka_ConfigEntry_value(*entry))))
+    }
+}
+
+/// Makes a request of `broker` and waits for the event that answers it.
+fn answer<C: ClientContext>(
+    client: &Client<C>,
+    broker: i32,
+    operation: sys::rd_kafka_admin_op_t,
+    timeout: Duration,
+    ask: impl FnOnce(
+        *mut sys::rd_kafka_t,
+        *const sys::rd_kafka_AdminOptions_t,
+        *mut sys::rd_kafka_queue_t,
+    ) -> Option<()>,
+) -> Result<Owned<sys::rd_kafka_event_t>, Fault> {
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
+    let client = client.native_ptr();
+    let refused = || Fault::told("the request could not be made");
+    // SAFETY: the client is alive, and what is made is freed by `Owned`.
+    unsafe {
+        let queue =
+            Owned::new(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy).ok_or_else(refused)?;
         let options = Owned::new(
             sys::rd_kafka_AdminOptions_new(client, operation),
             sys::rd_kafka_AdminOptions_destroy,
-        )?;
+        )
+        .ok_or_else(refused)?;
         sys::rd_kafka_AdminOptions_set_request_timeout(options.get(), timeout_ms, ptr::null_mut(), 0);
         sys::rd_kafka_AdminOptions_set_broker(options.get(), broker, ptr::null_mut(), 0);
-        let topics = Owned::new(
-            sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),
-            sys::rd_kafka_TopicCollection_destroy,
-        )?;
-        sys::rd_kafka_DescribeTopics(client, topics.get(), options.get(), queue.get());
+        ask(client, options.get(), queue.get()).ok_or_else(refused)?;
         // A little more, so that the request's own time-out comes first and says what it waited for.
         let event = sys::rd_kafka_queue_poll(queue.get(), timeout_ms.saturating_add(500));
-        Some(Owned::new(event, sys::rd_kafka_event_destroy))
+        let event = Owned::new(event, sys::rd_kafka_event_destroy).ok_or_else(|| Fault {
+            code: Code::RD_KAFKA_RESP_ERR__TIMED_OUT as i32,
+            offset: -1,
+            text: "timed out".to_owned(),
+        })?;
+        match sys::rd_kafka_event_error(event.get()) as i32 {
+            0 => Ok(event),
+            code => Err(Fault {
+                code,
+                offset: -1,
+                text: text(sys::rd_kafka_event_error_string(event.get())),
+            }),
+        }
     }
 }
 

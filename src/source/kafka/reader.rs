@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
 use super::config;
@@ -47,6 +48,26 @@ pub(super) struct Fault {
     pub(super) code: i32,
     pub(super) offset: Offset,
     pub(super) text: String,
+}
+
+impl Fault {
+    /// One of no code that Kafka has.
+    pub(super) fn told(text: impl Into<String>) -> Self {
+        Self {
+            code: -1,
+            offset: -1,
+            text: text.into(),
+        }
+    }
+}
+
+impl From<KafkaError> for Fault {
+    fn from(error: KafkaError) -> Self {
+        Self {
+            code: error.rdkafka_error_code().map_or(-1, |code| code as i32),
+            ..Self::told(error.to_string())
+        }
+    }
 }
 
 /// What arrives of one partition, in order.

@@ -1,5 +1,6 @@
 //! What a Kafka client has to say besides records: logs go to `tracing`, trouble is kept for health and metrics.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -8,7 +9,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientContext, TopicPartitionList};
 
-use std::sync::Arc;
+use crate::source::Ailment;
 
 /// What stands between a source and its broker now. Shared by the source's driver and its readers.
 #[derive(Debug, Default)]
@@ -92,6 +93,16 @@ impl Status {
         self.trouble.lock().as_ref().map(|trouble| trouble.text.clone())
     }
 
+    /// What a broker that can't be talked to suffers from. A login or certificate that is refused looks like nobody to
+    /// whoever asked: only the client's log tells.
+    pub(super) fn ailment(&self) -> Ailment {
+        let cause = self.trouble.lock().as_ref().map(|trouble| trouble.cause);
+        match cause {
+            None | Some(Cause::Other | Cause::NobodyLeft) => Ailment::Away,
+            Some(Cause::Login | Cause::Handshake | Cause::Protocol) => Ailment::Refused,
+        }
+    }
+
     /// What to say of a broker that can't be talked to: what is wrong, to be followed by its address; what to do.
     pub(super) fn advice(&self) -> (&'static str, &'static str) {
         let trouble = self.trouble.lock();
@@ -137,7 +148,7 @@ impl Status {
 }
 
 const UNREACHED: &str = "cannot reach Kafka at";
-const IS_IT_RUNNING: &str = "is it running, and is the setting `kafka.bootstrap` its address?";
+const IS_IT_RUNNING: &str = "is it running, and is `kafka.bootstrap` (`--kafka`) its address?";
 
 /// Takes the events of one client.
 pub(super) struct Context(pub(super) Arc<Status>);
@@ -209,8 +220,10 @@ mod tests {
         down();
         assert_eq!(status.trouble().as_deref(), Some("invalid credentials"));
         assert!(status.advice().1.contains("sasl.password"));
+        assert_eq!(status.ailment(), Ailment::Refused);
         status.well();
         down();
+        assert_eq!(status.ailment(), Ailment::Away);
         assert_eq!(status.advice().0, UNREACHED);
     }
 }
