@@ -48,8 +48,19 @@ pub struct Bounds {
     pub bytes_max: usize,
     /// Records of one read.
     pub batch_max: usize,
-    /// How far a partition may run ahead, in event time, of one that has more to read.
+    /// How far a partition may run ahead, in event time, of one that has more to read. [`Duration::MAX`]: as far as it likes, also
+    /// ahead of one that has not brought a single event yet.
     pub skew_max: Duration,
+}
+
+impl Bounds {
+    /// Up to which event time a partition may be read while the slowest stands at `pace`.
+    fn ahead_of(&self, pace: EventTime) -> EventTime {
+        match self.skew_max {
+            Duration::MAX => EventTime::MAX,
+            skew => pace.plus(skew),
+        }
+    }
 }
 
 impl Default for Bounds {
@@ -169,6 +180,8 @@ struct Running<T> {
 
 /// Reads of one turn: enough to be efficient, few enough to let other operators run.
 const READS_A_TURN: usize = 8;
+/// Reads of one turn that bring nothing, for each partition.
+const READS_IN_VAIN_MAX: usize = 8;
 const SPARE_MAX: usize = 64;
 const SHOW_EVERY: Duration = Duration::from_secs(1);
 
@@ -279,20 +292,22 @@ impl<T: 'static> Running<T> {
         let _work = trail::begin(&self.label);
         let rules = self.ingest.rules.clone();
         let bounds = self.ingest.bounds;
+        let ahead = bounds.ahead_of(self.pace);
         for partition in &mut self.partitions {
             partition.more = true; // A wake-up does not say which partition it is for.
             partition.untimed_reads = 0;
-            let paused = rules.timed && partition.intake.event_time_max > self.pace.plus(bounds.skew_max);
+            let paused = rules.timed && partition.intake.event_time_max > ahead;
             if std::mem::replace(&mut partition.paused, paused) != paused {
                 partition.metrics.paused.set(i64::from(paused));
             }
         }
+        // A reader that promises more and brings nothing must not keep the worker from its other work.
+        let mut calls = 0..READS_A_TURN + READS_IN_VAIN_MAX * self.partitions.len();
         let mut reads = 0;
-        while reads < READS_A_TURN {
+        while reads < READS_A_TURN && calls.next().is_some() {
             if self.is_full() {
                 return Ok(Turn::Rest); // Until a release frees room.
             }
-            let ahead = self.pace.plus(bounds.skew_max);
             let ready = |p: &&mut Partition<T>| {
                 let paced = !rules.timed || p.intake.event_time_max <= ahead;
                 p.more

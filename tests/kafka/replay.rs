@@ -16,7 +16,7 @@ use crate::support::registry::Registry;
 const RECORDS: [usize; 4] = [24_000, 12_000, 8_000, 4_000];
 const SPAN_MS: i64 = 3_600_000;
 /// No partition is held back for another.
-const FREE: Duration = Duration::from_secs(10 * 365 * 86_400);
+const FREE: Duration = Duration::MAX;
 
 #[test]
 fn what_is_late_does_not_depend_on_how_fast_partitions_are_read() {
@@ -25,15 +25,17 @@ fn what_is_late_does_not_depend_on_how_fast_partitions_are_read() {
         paused: None,
     };
     let step_s = Duration::from_secs(1);
-    read(&[
-        ("in step", 1, step_s, Pace::default()),
-        ("as fast as each can be read", 2, FREE, Pace::default()),
-        ("two of them slowly", 1, FREE, slow),
-    ]);
+    read(
+        "replay_speed",
+        &[
+            ("in step", 1, step_s, Pace::default()),
+            ("as fast as each can be read", 2, FREE, Pace::default()),
+            ("two of them slowly", 1, FREE, slow),
+        ],
+    );
 }
 
 #[test]
-#[ignore = "the reader that pauses a partition is not woken at the end of the pause, so the reading does not end"]
 fn what_is_late_does_not_depend_on_which_partition_is_read_last() {
     let paused = |partition: u32| {
         let others = (0..4).filter(|p| *p != partition);
@@ -43,15 +45,18 @@ fn what_is_late_does_not_depend_on_which_partition_is_read_last() {
             ..Pace::default()
         }
     };
-    read(&[
-        ("the one with most records last", 1, FREE, paused(0)),
-        ("the one with fewest last", 2, FREE, paused(3)),
-    ]);
+    read(
+        "replay_last",
+        &[
+            ("the one with most records last", 1, FREE, paused(0)),
+            ("the one with fewest last", 2, FREE, paused(3)),
+        ],
+    );
 }
 
-fn read(readings: &[(&str, usize, Duration, Pace)]) {
+fn read(name: &str, readings: &[(&str, usize, Duration, Pace)]) {
     let (broker, registry) = (Broker::shared(), Registry::shared());
-    let topics = Topics::make(broker, registry, "replay");
+    let topics = Topics::make(broker, registry, name);
     topics.write_merchants(&mut Random(6), 50);
     for (partition, records) in (0..).zip(RECORDS) {
         let mut till = Till::new(19, partition, SPAN_MS / records as i64);
