@@ -22,11 +22,12 @@ use std::time::Duration;
 
 use self::layers::Said;
 pub use self::layers::{Origin, Spoken};
+use self::table::{Of, SOURCE_SETTINGS};
 use crate::error::{Error, Result};
 use crate::http::HttpSettings;
 use crate::ingest::Bounds;
 use crate::secret::{HIDDEN, Secret};
-use crate::source::TimeOverrides;
+use crate::source::Overrides;
 
 /// The file that is read where none is named, if it is there.
 pub const FILE_NAME: &str = "thalweg.toml";
@@ -105,8 +106,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// Events a second of the demo.
     pub demo_rate: u64,
-    /// Times of sources, by name, in place of what the dataflow says.
-    pub sources: BTreeMap<String, TimeOverrides>,
+    /// What is said of sources, by name, in place of what the dataflow says.
+    pub sources: BTreeMap<String, Overrides>,
 }
 
 /// A setting as it is in force.
@@ -274,31 +275,33 @@ impl InForce {
         *self.origin(name) != Origin::Default
     }
 
-    /// Looks whether every section `[sources.NAME]` is of a source that has times: `(name, whether it has)` of each.
+    /// Looks whether every setting of a section `[sources.NAME]` is of a source that has it.
     ///
     /// # Errors
-    /// A section of no source, or of a table.
-    pub fn sources_fit(&self, sources: &[(String, bool)]) -> Result<()> {
+    /// A section of no source, or a setting that the source does not have.
+    pub fn sources_fit(&self, sources: &[SourceKnown]) -> Result<()> {
         let mut mistakes = Vec::new();
         for entry in self
             .entries
             .iter()
             .filter(|entry| entry.name.starts_with("sources."))
         {
-            let name = entry.name["sources.".len()..]
-                .rsplit_once('.')
-                .map_or("", |(name, _)| name);
-            match sources.iter().find(|(known, _)| known == name) {
-                Some((_, true)) => {}
-                Some((_, false)) => {
-                    mistakes.push(format!("{}: `{name}` is a table: it has no times", entry.origin))
+            let Some((name, setting)) = entry.name["sources.".len()..].rsplit_once('.') else {
+                continue;
+            };
+            let of = SOURCE_SETTINGS
+                .iter()
+                .find(|known| known.name == setting)
+                .map(|known| known.of);
+            match sources.iter().find(|known| known.name == name) {
+                Some(known) => {
+                    if let Some(lack) = of.and_then(|of| known.lacks(of)) {
+                        mistakes.push(format!("{}: `{name}` {lack}", entry.origin));
+                    }
                 }
                 None => {
-                    let names = sources
-                        .iter()
-                        .filter(|(_, timed)| *timed)
-                        .map(|(name, _)| name.as_str());
-                    let near = layers::nearest(name, names.map(str::to_owned).collect());
+                    let names = sources.iter().map(|known| known.name.clone());
+                    let near = layers::nearest(name, names.collect());
                     mistakes.push(format!(
                         "{}: the dataflow has no source `{name}`{near}",
                         entry.origin
@@ -309,6 +312,29 @@ impl InForce {
         match mistakes.is_empty() {
             true => Ok(()),
             false => Err(refused(&mistakes)),
+        }
+    }
+}
+
+/// What settings need to know of a source.
+#[derive(Clone, Debug)]
+pub struct SourceKnown {
+    /// Its name in the dataflow.
+    pub name: String,
+    /// Whether it is a stream, with event times; a table is none.
+    pub timed: bool,
+    /// Whether it is read from a topic.
+    pub topic: bool,
+}
+
+impl SourceKnown {
+    /// What it lacks to have such a setting.
+    fn lacks(&self, of: Of) -> Option<&'static str> {
+        match of {
+            Of::Streams if !self.timed => Some("is a table: it has no times"),
+            Of::StreamTopics if !self.timed => Some("is a table: it is read from its topic's beginning"),
+            Of::StreamTopics | Of::Topics if !self.topic => Some("is not read from a topic"),
+            _ => None,
         }
     }
 }

@@ -272,7 +272,7 @@ impl<'s> Dataflow<'s> {
     pub fn source<T: Event>(self, name: &str, source: impl Source<T>) -> Stream<'s, T> {
         let step = self.context().step(name, Kind::Source, &[]);
         let opened = source
-            .open(&self.context().env)
+            .open(&self.context().env.of_source(name))
             .and_then(|opened| self.substituted(name, opened));
         let (timed, inner) = self.read(name, opened);
         let sources = if timed {
@@ -293,7 +293,7 @@ impl<'s> Dataflow<'s> {
     pub fn table<K: Record, V: Record>(self, name: &str, source: impl UpsertSource<K, V>) -> Table<'s, K, V> {
         let step = self.context().step(name, Kind::Table, &[]);
         let opened = source
-            .open(&self.context().env)
+            .open(&self.context().env.of_source(name))
             .and_then(|opened| self.substituted(name, opened));
         let (_, records) = self.read(name, opened);
         Table::from_changes(self, upsert(records, name), step, Vec::new(), Rc::new([]))
@@ -341,7 +341,7 @@ impl<'s> Dataflow<'s> {
             Opened::unreadable()
         });
         let mut opened = opened;
-        if let Some(times) = context.env.source_times.get(name) {
+        if let Some(times) = context.env.sources.get(name) {
             opened.rules.take_over(times);
         }
         let source = SourceId::of(name);

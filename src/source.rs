@@ -51,6 +51,9 @@ pub mod files;
 pub mod generator;
 pub mod kafka;
 pub mod memory;
+mod start;
+
+pub use self::start::Start;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -88,19 +91,37 @@ pub struct Environment {
     /// Whether the run stops when everything that is there at its start is counted: nothing is waited for then. Follows
     /// the run's settings.
     pub until_end: bool,
-    /// Times of sources, by name, in place of what the dataflow says of them.
-    pub source_times: Arc<BTreeMap<String, TimeOverrides>>,
+    /// What the settings say of sources, by name.
+    pub sources: Arc<BTreeMap<String, Overrides>>,
+    /// What they say of the source that is being opened.
+    pub overrides: Overrides,
 }
 
-/// What the settings say of a source's times, in place of its [`TimeRules`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TimeOverrides {
+impl Environment {
+    /// The same for one source.
+    pub fn of_source(&self, name: &str) -> Self {
+        Self {
+            overrides: self.sources.get(name).cloned().unwrap_or_default(),
+            ..self.clone()
+        }
+    }
+}
+
+/// What the settings say of a source, in place of what the dataflow says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
     /// See [`TimeRules::lateness`].
     pub lateness: Option<Duration>,
     /// See [`TimeRules::idle_after`].
     pub idle_after: Option<Duration>,
     /// See [`TimeRules::future_bound`].
     pub future_bound: Option<Duration>,
+    /// See [`TimeRules::late`].
+    pub late: Option<Late>,
+    /// Where the first start begins; of topics.
+    pub start: Option<Start>,
+    /// Whether a topic that is missing at the start is waited for.
+    pub wait_for_topic: Option<bool>,
 }
 
 /// A source of `T`: `Kafka::topic(..)`, `Generator::new(..)`, …
@@ -212,10 +233,11 @@ pub struct TimeRules<T> {
 
 impl<T> TimeRules<T> {
     /// Puts in what the settings say.
-    pub fn take_over(&mut self, times: &TimeOverrides) {
-        self.lateness = times.lateness.unwrap_or(self.lateness);
-        self.idle_after = times.idle_after.unwrap_or(self.idle_after);
-        self.future_bound = times.future_bound.unwrap_or(self.future_bound);
+    pub fn take_over(&mut self, said: &Overrides) {
+        self.lateness = said.lateness.unwrap_or(self.lateness);
+        self.idle_after = said.idle_after.unwrap_or(self.idle_after);
+        self.future_bound = said.future_bound.unwrap_or(self.future_bound);
+        self.late = said.late.unwrap_or(self.late);
     }
 }
 

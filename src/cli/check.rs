@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 
 use crate::cli::CheckArguments;
-use crate::cli::serve::{environment, registry, tokio};
+use crate::cli::serve::{environment, known, registry, tokio};
 use crate::codec::fit::{Found, SubjectFit};
 use crate::config::{InForce, Settings};
 use crate::dataflow::Flow;
@@ -124,12 +124,8 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
         "dataflow `{}`: {steps} steps, {sources} sources",
         flow.name()
     )));
-    let timed: Vec<_> = plan
-        .sources
-        .iter()
-        .map(|source| (source.rules.name.clone(), source.rules.timed))
-        .collect();
-    if let Err(error) = force.sources_fit(&timed) {
+    let known: Vec<_> = plan.sources.iter().map(known).collect();
+    if let Err(error) = force.sources_fit(&known) {
         findings.push(wrong(&error));
     }
     let state = of_ledger(

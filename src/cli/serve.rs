@@ -11,8 +11,9 @@ use crate::cli::{RunArguments, signal};
 use crate::clock;
 use crate::codec::registry::Registry;
 use crate::codec::registry::access::{Access, Login};
-use crate::config::{self, InForce, LogFormat, RegistrySettings};
+use crate::config::{self, InForce, LogFormat, RegistrySettings, SourceKnown};
 use crate::dataflow::Flow;
+use crate::dataflow::plan::PlannedSource;
 use crate::error::{Error, Result};
 use crate::health::Readiness;
 use crate::http;
@@ -55,8 +56,18 @@ pub(super) fn environment(
         kafka_secrets: settings.kafka.secrets.clone(),
         registry,
         group: settings.kafka.group.clone(),
-        source_times: Arc::new(settings.sources.clone()),
+        sources: Arc::new(settings.sources.clone()),
+        overrides: Default::default(),
         until_end: settings.until_end,
+    }
+}
+
+/// What settings need to know of a source.
+pub(super) fn known(source: &PlannedSource) -> SourceKnown {
+    SourceKnown {
+        name: source.rules.name.clone(),
+        timed: source.rules.timed,
+        topic: source.driver.kafka_topic().is_some(),
     }
 }
 
@@ -135,12 +146,8 @@ impl Running<'_> {
             return Err(Error::definition("no Kafka to read from")
                 .hint("name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the section [kafka] of the settings"));
         }
-        let timed: Vec<_> = plan
-            .sources
-            .iter()
-            .map(|source| (source.rules.name.clone(), source.rules.timed))
-            .collect();
-        self.force.sources_fit(&timed)?;
+        let known: Vec<_> = plan.sources.iter().map(known).collect();
+        self.force.sources_fit(&known)?;
         let wanted = &self.force.settings;
         let settings = Settings {
             workers: wanted.workers,

@@ -486,23 +486,16 @@ impl Said {
     }
 
     fn read_source(&self, setting: &SourceSetting, settings: &mut Settings) -> Result<String, String> {
-        let (min, max) = setting.range;
-        let expected = || {
-            let text = amount::duration_text;
-            format!(
-                "a duration such as 250ms or 5s, from {} to {}",
-                text(min),
-                text(max)
-            )
-        };
-        let text = self.written.text(false, false).ok_or_else(expected)?;
-        let time = amount::duration(&text).filter(|d| (min..=max).contains(d));
+        let expected = || setting.kind.form();
+        let text = self.written.text(false, true).ok_or_else(expected)?;
         let name = self.name[SOURCES_PREFIX.len()..]
             .rsplit_once('.')
             .map_or("", |(name, _)| name);
-        let times = settings.sources.entry(name.to_owned()).or_default();
-        (setting.set)(times, time.ok_or_else(expected)?);
-        Ok(text)
+        let overrides = settings.sources.entry(name.to_owned()).or_default();
+        match setting.kind.set(overrides, &text) {
+            true => Ok(text),
+            false => Err(expected()),
+        }
     }
 
     fn read_property(&self, property: &Property, settings: &mut Settings) -> Result<String, String> {

@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::config::amount;
 use crate::config::kafka::{PROPERTIES, PropertyKind, REFUSED};
-use crate::config::table::{SETTINGS, SOURCE_SETTINGS};
+use crate::config::table::{Of, SETTINGS, SOURCE_SETTINGS};
 
 const HEAD: &str = "\
 # Settings
@@ -62,8 +61,8 @@ const SOURCES: &str = "
 In a section `[sources.NAME]`, with the name that the dataflow gives its source. They hold in place of what the dataflow
 says. As with a change of the dataflow itself, a ledger that is there is replayed by the new ones.
 
-| name | range | meaning |
-|---|---|---|
+| name | form | of | meaning |
+|---|---|---|---|
 ";
 
 const KAFKA: &str = "
@@ -117,9 +116,16 @@ pub fn page() -> String {
     }
     page += SOURCES;
     for setting in SOURCE_SETTINGS {
-        let (min, max) = setting.range;
-        let range = format!("{} to {}", amount::duration_text(min), amount::duration_text(max));
-        line(&mut page, &[&format!("`{}`", setting.name), &range, setting.doc]);
+        let form = setting.kind.form();
+        let of = match setting.of {
+            Of::Streams => "streams",
+            Of::StreamTopics => "streams of topics",
+            Of::Topics => "topics",
+        };
+        line(
+            &mut page,
+            &[&format!("`{}`", setting.name), &form, of, setting.doc],
+        );
     }
     page += KAFKA;
     for property in PROPERTIES {

@@ -3,7 +3,9 @@ use std::net::SocketAddr;
 use super::*;
 use crate::config::table::{Kind, SETTINGS};
 use crate::ingest::Bounds;
+use crate::late::Late;
 use crate::runtime;
+use crate::source::Start;
 
 const HUNTER: &str = "hunter2-is-secret";
 
@@ -369,29 +371,71 @@ fn secrets_are_shown_nowhere() {
 }
 
 #[test]
-fn times_of_sources_belong_to_sources_that_are_there() {
-    let force = said(
-        "[sources.paymnts]\nlateness = \"5s\"\n[sources.names]\nidle_after = \"1s\"",
-        &[],
-        &[],
-    )
-    .unwrap();
-    let sources = [("payments".to_owned(), true), ("names".to_owned(), false)];
-    let text = force.sources_fit(&sources).unwrap_err().to_string();
-    assert!(
-        text.contains("thalweg.toml:2: the dataflow has no source `paymnts`; the nearest is `payments`"),
-        "{text}"
-    );
-    assert!(
-        text.contains("thalweg.toml:4: `names` is a table: it has no times"),
-        "{text}"
-    );
-    let force = said("[sources.\"a.b\"]\nlateness = \"5s\"", &[], &[]).unwrap();
-    assert_eq!(
-        force.settings.sources["a.b"].lateness,
-        Some(Duration::from_secs(5))
-    );
-    force.sources_fit(&[("a.b".to_owned(), true)]).unwrap();
+fn settings_of_sources_belong_to_sources_that_have_them() {
+    let known = |name: &str, timed, topic| SourceKnown {
+        name: name.to_owned(),
+        timed,
+        topic,
+    };
+    let sources = [
+        known("payments", true, true),
+        known("names", false, true),
+        known("lines", true, false),
+        known("a.b", true, true),
+    ];
+    let file = "[sources.paymnts]\nlateness = \"5s\"\n[sources.names]\nidle_after = \"1s\"\nstart = \"latest\"\n\
+                wait_for_topic = true\n[sources.lines]\nstart = \"latest\"\nlate = \"drop\"\nwait_for_topic = false\n";
+    let text = said(file, &[], &[])
+        .unwrap()
+        .sources_fit(&sources)
+        .unwrap_err()
+        .to_string();
+    for told in [
+        "thalweg.toml:2: the dataflow has no source `paymnts`; the nearest is `payments`",
+        "thalweg.toml:4: `names` is a table: it has no times",
+        "thalweg.toml:5: `names` is a table: it is read from its topic's beginning",
+        "thalweg.toml:8: `lines` is not read from a topic",
+        "thalweg.toml:10: `lines` is not read from a topic",
+    ] {
+        assert!(text.contains(told), "{told}\n{text}");
+    }
+    assert!(!text.contains("toml:6") && !text.contains("toml:9"), "{text}");
+
+    let file = "[sources.\"a.b\"]\nlateness = \"5s\"\nlate = \"correct 1h 30m\"\nstart = \"2026-03-01T12:00:00Z\"\n\
+                [sources.payments]\nlate = \"dead_letter\"\nstart = \"earliest\"\nwait_for_topic = true\n";
+    let force = said(file, &[], &[]).unwrap();
+    force.sources_fit(&sources).unwrap();
+    let expected = Overrides {
+        lateness: Some(Duration::from_secs(5)),
+        late: Some(Late::Correct(Duration::from_secs(5_400))),
+        start: Some(Start::Timestamp("2026-03-01T12:00:00Z".parse().unwrap())),
+        ..Overrides::default()
+    };
+    assert_eq!(force.settings.sources["a.b"], expected);
+    let expected = Overrides {
+        late: Some(Late::DeadLetter),
+        start: Some(Start::Earliest),
+        wait_for_topic: Some(true),
+        ..Overrides::default()
+    };
+    assert_eq!(force.settings.sources["payments"], expected);
+
+    for (wrong, told) in [
+        (
+            "late = \"correct\"",
+            "must be `dead_letter`, `drop`, or `correct` and a duration",
+        ),
+        (
+            "start = \"yesterday\"",
+            "must be `earliest`, `latest`, or a time such as",
+        ),
+        ("wait_for_topic = \"yes\"", "must be true or false"),
+    ] {
+        let text = said(&format!("[sources.a]\n{wrong}"), &[], &[])
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains(told), "{text}");
+    }
 }
 
 #[test]

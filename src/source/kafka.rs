@@ -27,13 +27,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::format::Avsc;
-pub use self::start::Start;
 
 use self::driver::{KafkaDriver, Subject};
 use self::format::Format;
 use self::reader::{KafkaReader, Keyed, Payload};
 use self::status::Status;
-use super::{Environment, Opened, Source, TimeRules, UpsertSource};
+use super::{Environment, Opened, Source, Start, TimeRules, UpsertSource};
 use crate::bridge::Waker;
 use crate::error::{Error, Result};
 use crate::record::Event;
@@ -171,9 +170,9 @@ impl<T: Event> Source<T> for Topic<T> {
         let subjects = Subject::of::<T>(&topic, "value", &format).into_iter().collect();
         let timestamps = self.rules.event_time.is_none();
         let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects, timestamps)
-            .start(self.start)
+            .start(env.overrides.start.clone().unwrap_or(self.start))
             .written([("value", format.word())])
-            .waiting(self.waits);
+            .waiting(env.overrides.wait_for_topic.unwrap_or(self.waits));
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),
@@ -260,7 +259,7 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
             .collect();
         let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects, false)
             .written([("key", key_format.word()), ("value", format.word())])
-            .waiting(self.waits);
+            .waiting(env.overrides.wait_for_topic.unwrap_or(self.waits));
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),

@@ -1,10 +1,11 @@
 //! The life of a topic: missing, grown, made again, eaten by retention; and of its broker. Each is named where people look.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings, Store};
-use thalweg::source::Environment;
+use thalweg::source::{Environment, Overrides};
 use thalweg::{Flow, Kind};
 
 use super::{eventually, node};
@@ -25,6 +26,16 @@ fn counted(topic: &str, waits: bool) -> Flow {
 }
 
 fn start(flow: &Flow, bootstrap: &str, data: Option<&Path>) -> thalweg::Result<Service> {
+    start_with(flow, bootstrap, data, Overrides::default())
+}
+
+/// The same with settings of the source.
+fn start_with(
+    flow: &Flow,
+    bootstrap: &str,
+    data: Option<&Path>,
+    numbers: Overrides,
+) -> thalweg::Result<Service> {
     let settings = Settings {
         until_end: data.is_some(),
         store: data.map_or(Store::Memory(Default::default()), |dir| {
@@ -33,6 +44,7 @@ fn start(flow: &Flow, bootstrap: &str, data: Option<&Path>) -> thalweg::Result<S
         env: Environment {
             kafka: bootstrap.to_owned(),
             group: "tests".into(),
+            sources: Arc::new([("numbers".to_owned(), numbers)].into()),
             ..Environment::default()
         },
         ..Settings::default()
@@ -116,6 +128,40 @@ fn a_topic_that_is_missing_is_waited_for_where_that_was_said() {
     write(broker, "life.late.v1", 1, 7);
     counts(&service, 7);
     ails(&service, "well again", None);
+    service.stop();
+    service.join().unwrap();
+}
+
+#[test]
+fn a_setting_waits_for_a_topic_and_says_where_it_begins() {
+    let broker = Broker::shared();
+    let said = Overrides {
+        wait_for_topic: Some(true),
+        start: Some(Start::Latest),
+        ..Overrides::default()
+    };
+    let flow = counted("life.set.v1", false);
+    let service = start_with(&flow, &broker.bootstrap(), None, said.clone()).unwrap();
+    ails(&service, "there is no topic `life.set.v1`", Some("missing"));
+    broker.create_topic("life.set.v1", 1);
+    ails(&service, "well again", None);
+    service.stop();
+    service.join().unwrap();
+
+    write(broker, "life.set.v1", 0, 9);
+    let service = start_with(&flow, &broker.bootstrap(), None, said).unwrap();
+    eventually(
+        "its start",
+        || service.is_live().then_some(()),
+        || state(&service),
+    );
+    eventually(
+        "the partition",
+        || service.partitions()("numbers"),
+        || state(&service),
+    );
+    write(broker, "life.set.v1", 0, 2);
+    counts(&service, 2);
     service.stop();
     service.join().unwrap();
 }

@@ -13,7 +13,6 @@ use super::examine;
 use super::format::{Format, Ready};
 use super::native::{self, Consumer};
 use super::reader::Fault;
-use super::start::Start;
 use super::status::{Context, Status};
 use crate::clock;
 use crate::codec::avro::fit::{Fits, fit};
@@ -22,7 +21,7 @@ use crate::codec::registry::{Registry, WriterSchema};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::position::Offset;
-use crate::source::{Ailment, Driver, Environment, PartitionFacts, Topology};
+use crate::source::{Ailment, Driver, Environment, PartitionFacts, Start, Topology};
 
 /// How long one look may take in all.
 const LOOK: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! Where the first start begins to read.
+//! Finds the offsets at which the first start begins to read a topic.
 
 use std::time::Duration;
 
@@ -9,34 +9,7 @@ use rdkafka::topic_partition_list::Offset as Place;
 
 use super::native::Consumer;
 use crate::position::Offset;
-use crate::source::Topology;
-use crate::time::EventTime;
-
-/// Where reading begins in a topic that the ledger knows nothing of yet.
-///
-/// ```
-/// use thalweg::prelude::*;
-/// # #[derive(Clone, Serialize, Deserialize)]
-/// # struct Payment { cents: i64 }
-/// let payments = Kafka::topic("payments.transactions.v1").json::<Payment>().start(Start::Latest);
-/// let from_noon: EventTime = "2026-03-01T12:00:00Z".parse()?;
-/// let payments = Kafka::topic("payments.transactions.v1").json::<Payment>().start(Start::Timestamp(from_noon));
-/// # Ok::<(), thalweg::Error>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Start {
-    /// With the oldest record that is still there.
-    #[default]
-    Earliest,
-    /// With what is written after the start.
-    Latest,
-    /// In each partition with the first record whose timestamp in Kafka is no earlier, in whole milliseconds; where there is
-    /// none, with what is written after the start.
-    Timestamp(EventTime),
-    /// At an offset by partition. Those that are not named begin with their oldest record. A partition that there is not, and
-    /// an offset that is not in the log, are refused.
-    Offsets(Vec<(u32, Offset)>),
-}
+use crate::source::{Start, Topology};
 
 impl Start {
     /// The offsets to begin at, of partitions that don't begin with their oldest record.
