@@ -23,6 +23,8 @@ pub struct Pace {
     pub slow: BTreeMap<u32, usize>,
     /// A partition that is not read before these were, each up to its offset.
     pub paused: Option<(u32, Vec<(u32, Offset)>)>,
+    /// Partitions that are not read beyond an offset, though there is more.
+    pub held: BTreeMap<u32, Offset>,
 }
 
 /// A source, read at a pace.
@@ -102,15 +104,19 @@ impl<T: 'static> Reader<T> for PacedReader<T> {
         records_max: usize,
         intake: &mut Intake<T>,
     ) -> Result<Progress> {
-        if self.is_paused(partition) {
+        let at = self.at[&partition];
+        let held = self.pace.held.get(&partition).copied().unwrap_or(Offset::MAX);
+        if self.is_paused(partition) || at >= held {
             return Ok(Progress {
-                position: self.at[&partition],
+                position: at,
                 at_end: false,
                 more: false,
             });
         }
         let slow = self.pace.slow.get(&partition).copied().unwrap_or(usize::MAX);
-        let progress = self.inner.read(partition, until, records_max.min(slow), intake)?;
+        let progress = self
+            .inner
+            .read(partition, until.min(held), records_max.min(slow), intake)?;
         self.at.insert(partition, progress.position);
         let mut state = self.readers.state();
         let before = state.read.insert(partition, progress.position);

@@ -22,7 +22,7 @@ const FREE: Duration = Duration::MAX;
 fn what_is_late_does_not_depend_on_how_fast_partitions_are_read() {
     let slow = Pace {
         slow: [(1, 8), (3, 1)].into(),
-        paused: None,
+        ..Pace::default()
     };
     let step_s = Duration::from_secs(1);
     read(
