@@ -25,12 +25,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::probe::{Handle, Probe};
 use timely::dataflow::operators::vec::Filter;
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::bridge::{Halt, Waker};
+use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::manifest::{Rule, StepShape};
+use crate::checkpoint::store::Restored;
 use crate::codec::Cause;
 use crate::dataflow::plan::{Kind, Plan};
 use crate::dataflow::stream::Stream;
@@ -40,7 +44,8 @@ use crate::error::{Error, Result};
 use crate::ingest::{self, Bounds, Ingest};
 use crate::late::Late;
 use crate::metrics::{Counter, Metrics};
-use crate::operator::letters::letters;
+use crate::operator::again::Wanted;
+use crate::operator::letters::{Letter, LetterKey, letters};
 use crate::operator::serve::serve;
 use crate::operator::upsert::upsert;
 use crate::position::SourceId;
@@ -49,7 +54,7 @@ use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertS
 use crate::time::Epoch;
 use crate::timeline::Desk;
 use crate::trail;
-use crate::view::{ViewSpec, Views};
+use crate::view::{self, ViewSpec, Views};
 
 /// A named dataflow: a function that builds it, called once on every worker.
 #[derive(Clone)]
@@ -153,6 +158,12 @@ pub struct Context {
     pub history: Duration,
     /// Whether readers are made to read. For a plan they are not, but tried where `env` names a Kafka.
     pub reads: bool,
+    /// Whether checkpoints are made.
+    pub saves: bool,
+    /// The one that this run begins with.
+    pub restored: Option<Arc<Restored>>,
+    /// This worker, and how many there are.
+    pub worker: (usize, usize),
 }
 
 impl Context {
@@ -171,12 +182,43 @@ impl Context {
             hashed: false,
             history: HISTORY,
             reads: false,
+            saves: false,
+            restored: None,
+            worker: (0, 1),
         }
     }
 
     #[track_caller]
     fn step(&self, name: &str, kind: Kind, from: &[Rc<str>]) -> Rc<str> {
         self.plan.borrow_mut().step(name, kind, from, Location::caller())
+    }
+
+    /// A stateful step's way to its checkpoints. The name says its kind, too, and what its state depends on besides its types.
+    fn keeper<K: DeserializeOwned, V: DeserializeOwned>(&self, name: &str, rule: Rule) -> Keeper {
+        let mut plan = self.plan.borrow_mut();
+        let step = plan.states.len();
+        plan.states.push(StepShape {
+            name: name.to_owned(),
+            key: view::structure::<K>(),
+            value: view::structure::<V>(),
+            rule,
+        });
+        let (steps, restored) = (self.desk.steps.clone(), self.restored.clone());
+        Keeper::new(steps, self.saves, step, restored, self.worker)
+    }
+
+    /// The name of a stateful step that people give none: with a number, where there are several.
+    fn numbered(&self, name: &str) -> String {
+        let plan = self.plan.borrow();
+        let alike = plan
+            .states
+            .iter()
+            .filter(|step| step.name.starts_with(name))
+            .count();
+        match alike {
+            0 => name.to_owned(),
+            n => format!("{name} #{}", n + 1),
+        }
     }
 
     /// Counts what is late for a step, under the names of the sources that it takes from.
@@ -296,12 +338,25 @@ impl<'s> Dataflow<'s> {
             .open(&self.context().env.of_source(name))
             .and_then(|opened| self.substituted(name, opened));
         let (_, records) = self.read(name, opened);
-        Table::from_changes(self, upsert(records, name), step, Vec::new(), Rc::new([]))
+        let context = self.context();
+        let keeper = context.keeper::<K, V>(&format!("table {name}"), Rule::Last);
+        let wanted = Wanted::default();
+        let changes = upsert(records, name, &keeper, wanted.clone(), &context.halt);
+        let mut table = Table::from_changes(self, changes, step, Vec::new(), Rc::new([]));
+        table.meta.wanted = wanted;
+        table
     }
 
-    /// Builds with timely's own types.
+    /// Builds with timely's own types. A dataflow that does makes no checkpoints: what such steps keep is not in them.
+    #[track_caller]
     pub fn scope(self) -> Scope<'s, Epoch> {
+        self.keeps_unsaved(std::panic::Location::caller());
         self.scope
+    }
+
+    /// Some step may keep state that checkpoints don't find.
+    fn keeps_unsaved(&self, at: &'static Location<'static>) {
+        self.context().plan.borrow_mut().unsaved.get_or_insert(at);
     }
 
     /// The source as it is, or with the records that a test gives in its place.
@@ -411,12 +466,15 @@ impl<'s> Dataflow<'s> {
         match context.views.define::<K, V>(spec) {
             Ok(view) => {
                 let applied = context.metrics.view(&name).changes;
+                let keeper = context.keeper::<K, Option<V>>(&format!("view {name}"), Rule::Versions);
                 serve(
                     changes,
                     &name,
                     view.shard(self.scope.index()),
                     applied,
                     &context.probe,
+                    &keeper,
+                    &context.halt,
                 );
             }
             Err(error) => context.mistake(format!("view `{name}`: {error}")),
@@ -435,7 +493,9 @@ impl<'s> Dataflow<'s> {
             let all = self.scope.concatenate(streams);
             let view = format!("{name}.dead_letters");
             let context = self.context();
-            let keyed = letters(all, &view, topic, LETTERS_KEEP, context.desk.clone());
+            let keeper = context.keeper::<LetterKey, Letter>(&format!("letters {name}"), Rule::Last);
+            let (desk, halt) = (context.desk.clone(), &context.halt);
+            let keyed = letters(all, &view, topic, LETTERS_KEEP, desk, &keeper, halt);
             let mut spec = ViewSpec::new(view);
             spec.description = format!("records of `{name}` that could not be counted, and why");
             spec.keep = Some(LETTERS_KEEP);

@@ -165,7 +165,7 @@ struct Running<T> {
     buffered: (usize, usize),
     spare: Vec<Vec<Timed<T>>>,
     /// Bound and not yet released.
-    pending: VecDeque<(Arc<EpochBinding>, bool)>,
+    pending: VecDeque<(Arc<EpochBinding>, Bound)>,
     /// Released, and not yet known to be durable.
     released: VecDeque<Epoch>,
     durable: Epoch,
@@ -176,6 +176,17 @@ struct Running<T> {
     /// When progress was last shown to tools outside, by the monotonic clock.
     shown: Instant,
     capabilities: Option<(Capability<Epoch>, Capability<Epoch>)>,
+}
+
+/// When an epoch was bound.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    /// By an earlier run, and its records are part of the state that this one began with.
+    Restored,
+    /// By an earlier run.
+    Before,
+    /// By this run.
+    Now,
 }
 
 /// Reads of one turn: enough to be efficient, few enough to let other operators run.
@@ -226,11 +237,19 @@ impl<T: 'static> Running<T> {
 
     fn obey(&mut self, order: Order) -> Result<()> {
         match order {
-            Order::Assign { id, worker, from } if worker == self.worker => {
+            Order::Assign {
+                id,
+                worker,
+                from,
+                event_time_max,
+            } if worker == self.worker => {
                 self.ingest.reader.assign(id.partition, from)?;
-                let step = self.ingest.name.clone();
+                let (step, rules) = (self.ingest.name.clone(), self.ingest.rules.clone());
+                let watermark = watermark(event_time_max, rules.lateness);
+                let mut intake = Intake::new(id.source, step, id.partition, rules);
+                intake.event_time_max = event_time_max;
                 self.partitions.push(Partition {
-                    intake: Intake::new(id.source, step, id.partition, self.ingest.rules.clone()),
+                    intake,
                     chunks: VecDeque::new(),
                     position: from,
                     reported: (from, false),
@@ -239,7 +258,7 @@ impl<T: 'static> Running<T> {
                     at_end: false,
                     bound: VecDeque::new(),
                     released: (0, 0),
-                    watermark: EventTime::MIN,
+                    watermark,
                     metrics: self.ingest.metrics.partition(id.partition),
                     lags: false,
                     paused: false,
@@ -248,14 +267,15 @@ impl<T: 'static> Running<T> {
             Order::Assign { .. } => {}
             Order::Limit(_, limit) => self.limit = Some(limit),
             Order::Pace(_, pace) => self.pace = pace,
+            Order::Base(base) => self.bind_schemas(&base.binding),
+            Order::Skip(binding) => {
+                self.bind_schemas(&binding);
+                self.durable = self.durable.max(binding.epoch);
+                self.pending.push_back((binding, Bound::Restored));
+            }
+            Order::Checkpoint(_) => {}
             Order::Epoch { binding, replay } => {
-                for seen in binding
-                    .schemas
-                    .iter()
-                    .filter(|seen| seen.source == self.ingest.source)
-                {
-                    self.ingest.reader.bind_schema(seen.id, seen.fingerprint);
-                }
+                self.bind_schemas(&binding);
                 if replay {
                     for range in self.own(&binding) {
                         let partition = self.partition(range.id).expect("own ranges only");
@@ -263,13 +283,21 @@ impl<T: 'static> Running<T> {
                     }
                     self.durable = self.durable.max(binding.epoch);
                 }
-                self.pending.push_back((binding, replay));
+                let bound = if replay { Bound::Before } else { Bound::Now };
+                self.pending.push_back((binding, bound));
             }
             Order::Durable(epoch) => self.durable = self.durable.max(epoch),
             Order::Live => self.live = true,
             Order::Stop => self.stopping = true,
         }
         Ok(())
+    }
+
+    fn bind_schemas(&mut self, binding: &EpochBinding) {
+        let own = |seen: &&SchemaSeen| seen.source == self.ingest.source;
+        for seen in binding.schemas.iter().filter(own) {
+            self.ingest.reader.bind_schema(seen.id, seen.fingerprint);
+        }
     }
 
     fn partition(&mut self, id: PartitionId) -> Option<&mut Partition<T>> {
@@ -361,8 +389,12 @@ impl<T: 'static> Running<T> {
 
     /// Sends what bound epochs contain, as far as it has been read.
     fn release(&mut self, emit: &mut impl FnMut(&Epoch, Released<'_, T>)) -> Result<()> {
-        while let Some((binding, replay)) = self.pending.front().cloned() {
-            let own = self.own(&binding);
+        while let Some((binding, bound)) = self.pending.front().cloned() {
+            let own = match bound {
+                Bound::Restored => Vec::new(),
+                Bound::Before | Bound::Now => self.own(&binding),
+            };
+            let replay = bound == Bound::Before;
             let unread = |range: &PartitionRange| {
                 self.partitions
                     .iter()
@@ -452,10 +484,7 @@ impl<T: 'static> Running<T> {
             now.1.wrapping_sub(partition.released.1),
         );
         partition.released = now;
-        partition.watermark = match range.event_time_max {
-            EventTime::MIN => EventTime::MIN,
-            max => max.minus(rules.lateness),
-        };
+        partition.watermark = watermark(range.event_time_max, rules.lateness);
         if rules.timed {
             partition.metrics.watermark(partition.watermark);
         }
@@ -536,6 +565,14 @@ impl<T: 'static> Running<T> {
             events.downgrade(&to);
             dead.downgrade(&to);
         }
+    }
+}
+
+/// The watermark of a partition.
+fn watermark(event_time_max: EventTime, lateness: Duration) -> EventTime {
+    match event_time_max {
+        EventTime::MIN => EventTime::MIN,
+        max => max.minus(lateness),
     }
 }
 

@@ -42,23 +42,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::clock;
+use crate::disk::{Disk, DiskFile, HostDisk, Lock};
 use crate::error::{Error, Result};
 use crate::position::EpochBinding;
 use crate::time::Epoch;
 
-pub mod disk;
 mod frame;
 mod inspect;
 mod memory;
 mod reader;
 mod record;
 mod reset;
-pub mod sim_disk;
 pub mod state;
 #[cfg(test)]
 mod tests;
 
-use disk::{Disk, DiskFile, HostDisk, Lock};
 pub use frame::{Chain, FORMAT_VERSION};
 use frame::{FileHeader, binding_frame, claim_frame};
 pub use inspect::{Report, Show, show, show_on, verify, verify_on};

@@ -46,12 +46,14 @@
 //! durable. When things happened is data: [`EventTime`].
 
 pub mod bridge;
+pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod dataflow;
 pub mod demo;
+pub mod disk;
 pub mod error;
 pub mod finding;
 pub mod health;

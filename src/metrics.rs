@@ -22,9 +22,11 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::clock;
+pub use crate::metrics::checkpoint::CheckpointMetrics;
 use crate::metrics::histogram::Histogram;
 use crate::time::EventTime;
 
+pub mod checkpoint;
 pub mod histogram;
 
 /// A gauge of a whole number.
@@ -70,6 +72,8 @@ pub struct Metrics {
     pub epochs: EpochMetrics,
     /// The ledger's file.
     pub ledger: LedgerMetrics,
+    /// Checkpoints.
+    pub checkpoints: CheckpointMetrics,
     /// How old records are (by the log's timestamp) when they become visible in the views. Seconds.
     pub freshness: Histogram,
     /// Requests being answered at this moment.
@@ -379,6 +383,7 @@ impl Metrics {
             requests: register.requests(),
             epochs: register.epochs(),
             ledger: register.ledger(),
+            checkpoints: CheckpointMetrics::register(&mut register),
             freshness: register.seconds(
                 "freshness",
                 "Age of records, by the log's timestamp, when they became visible in the views",

@@ -72,6 +72,23 @@ pub struct PartitionRange {
     pub idle: bool,
 }
 
+impl PartitionRange {
+    /// Nothing of a partition, where it begins.
+    pub fn unread(id: PartitionId, at: Offset) -> Self {
+        Self {
+            id,
+            lo: at,
+            hi: at,
+            records: 0,
+            hash: 0,
+            compacted: false,
+            event_time_max: EventTime::MIN,
+            limit: EventTime::MAX,
+            idle: false,
+        }
+    }
+}
+
 /// What the ledger says of a schema id when it is first seen in a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaSeen {

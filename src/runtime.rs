@@ -13,6 +13,7 @@
 //! The sequencer's messages travel by a timely dataflow of their own, so that a cluster needs no second network. They
 //! carry empty stamps: no progress is tracked for them.
 
+pub mod checkpoints;
 pub mod control;
 mod scribe;
 pub mod sources;
@@ -30,6 +31,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::bridge::{Halt, Waker};
+use crate::checkpoint::Checkpoints;
+use crate::checkpoint::job::Identity;
+use crate::checkpoint::manifest::StepShape;
+use crate::checkpoint::store::Restored;
 use crate::dataflow::plan::{Plan, PlannedSource};
 use crate::dataflow::{self, Context, Flow};
 use crate::error::{Error, Result};
@@ -93,6 +98,8 @@ pub struct Settings {
     pub history: Duration,
     /// Keep a hash of each epoch's changes in every view.
     pub hashed: bool,
+    /// Whether checkpoints are made, and where. Processes of a cluster make none.
+    pub checkpoints: Option<checkpoints::Settings>,
     /// In place of sources.
     pub substitutes: Option<Substitutes>,
 }
@@ -112,10 +119,14 @@ impl Default for Settings {
             env: Environment::default(),
             history: dataflow::HISTORY,
             hashed: false,
+            checkpoints: None,
             substitutes: None,
         }
     }
 }
+
+/// The build that runs, as people name it.
+const BUILD: &str = concat!("thalweg ", env!("CARGO_PKG_VERSION"));
 
 /// A replay sees this many epochs ahead: small epochs would otherwise wait for each other.
 const REPLAY_IN_FLIGHT_MAX: usize = 256;
@@ -144,6 +155,10 @@ pub(crate) struct Shared {
     pub(crate) bound: Mutex<BTreeMap<PartitionId, PartitionRange>>,
     /// The sources that are idle as of it.
     pub(crate) idle: Mutex<BTreeSet<SourceId>>,
+    /// The checkpoints that are made.
+    pub(crate) checkpoints: Option<Checkpoints>,
+    /// The one that this run begins with.
+    pub(crate) restored: Option<Arc<Restored>>,
 }
 
 /// A running dataflow.
@@ -191,6 +206,10 @@ pub struct PlanText {
     pub text: String,
     /// The sources.
     pub sources: Vec<PlannedSource>,
+    /// What has state that checkpoints hold.
+    pub states: Vec<StepShape>,
+    /// A step that may keep state where no checkpoint finds it.
+    pub unsaved: Option<&'static std::panic::Location<'static>>,
 }
 
 impl PlanText {
@@ -198,6 +217,8 @@ impl PlanText {
         Self {
             text: plan.to_string(),
             sources: plan.sources.clone(),
+            states: plan.states.clone(),
+            unsaved: plan.unsaved,
         }
     }
 }
@@ -226,10 +247,44 @@ impl Service {
         let halt = Halt::default();
         let metrics = Metrics::new();
 
+        let saves = settings.checkpoints.clone().filter(|_| processes == 1);
+        let saves = saves.filter(|_| {
+            if let Some(at) = plan.unsaved {
+                tracing::warn!(
+                    "no checkpoints are made: the step at {at} may keep state that they don't find"
+                );
+            }
+            plan.unsaved.is_none()
+        });
         let (mut lead, mut replay_to, mut store) = (None, None, None);
+        let (mut checkpoints, mut restored, mut writer) = (None, None, None);
+        let views = Views::new(peers);
         if leads {
             let (ledger, recovered) = open(flow, &plan.sources, &settings)?;
             replay_to = recovered.last;
+            let mut clock = None;
+            if let Some(saves) = saves {
+                let names = (&*settings.env.group, flow.name());
+                restored = checkpoints::choose(&saves.store, names, &plan.states, &recovered)?;
+                let identity = Identity {
+                    app: names.0.to_owned(),
+                    dataflow: names.1.to_owned(),
+                    build: BUILD.to_owned(),
+                    generation: recovered.generation,
+                };
+                let held = views.clone();
+                let (own, thread) = Checkpoints::new(
+                    saves.store,
+                    identity,
+                    plan.states.clone(),
+                    (peers, saves.keep),
+                    restored.as_deref(),
+                    metrics.checkpoints.clone(),
+                    Arc::new(move |epoch| held.hold(epoch)),
+                );
+                (checkpoints, writer) = (Some(own), Some(thread));
+                clock = Some(checkpoints::Clock::new(saves.due));
+            }
             let sequencer = Sequencer::new(
                 sequencer::Settings {
                     cuts: settings.cuts.clone(),
@@ -245,12 +300,14 @@ impl Service {
                 recovered.bindings,
                 to_scribe,
                 settings.until_end,
+                restored.as_deref().map(checkpoints::Way::new),
+                clock,
             ));
             store = Some((ledger, bindings));
         }
         let shared = Arc::new(Shared {
             flow: flow.clone(),
-            views: Views::new(peers),
+            views,
             metrics,
             halt,
             inbox: control::Inbox::default(),
@@ -263,9 +320,18 @@ impl Service {
             sources: plan.sources.clone(),
             bound: Mutex::default(),
             idle: Mutex::default(),
+            checkpoints,
+            restored,
             settings,
         });
+        if let Some(restored) = &shared.restored {
+            let at = &restored.manifest.at.binding;
+            shared.note_bound(&at.ranges, &at.idle);
+        }
         let mut threads = Vec::new();
+        if let Some(writer) = writer {
+            threads.push(spawn("checkpoints", move || writer.run())?);
+        }
         if let Some((ledger, bindings)) = store {
             let scribe = shared.clone();
             threads.push(spawn("ledger", move || {
@@ -301,6 +367,12 @@ impl Service {
         let last = Epoch(self.shared.replay_to.load(Ordering::Acquire));
         let closed = self.shared.views.closed().map(|moment| moment.epoch);
         (last > Epoch::ZERO && closed < Some(last)).then_some((closed, last))
+    }
+
+    /// The epoch of the checkpoint that this run began with.
+    pub fn restored(&self) -> Option<Epoch> {
+        let restored = self.shared.restored.as_ref();
+        restored.map(|restored| restored.manifest.epoch)
     }
 
     /// Whether the sources are being read beyond what the ledger bound at the start. Every process of a cluster knows.
@@ -388,7 +460,7 @@ fn open(
     let claim = Claim {
         app: settings.env.group.clone(),
         dataflow: flow.name().to_owned(),
-        build: concat!("thalweg ", env!("CARGO_PKG_VERSION")).to_owned(),
+        build: BUILD.to_owned(),
         sources: sources
             .iter()
             .map(|source| (source.rules.id, source.rules.name.clone()))

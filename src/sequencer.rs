@@ -13,6 +13,7 @@
 
 mod event_time;
 pub mod message;
+mod restore;
 mod topology;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -124,6 +125,8 @@ struct Partition {
     active: Duration,
     /// Stop reading here (`until_end`).
     end: Option<Offset>,
+    /// Whether a binding has named it.
+    is_bound: bool,
 }
 
 impl Partition {
@@ -224,36 +227,29 @@ impl Sequencer {
         self.in_flight.len()
     }
 
-    fn assign(&mut self, id: PartitionId, from: Offset, mono: Duration) {
-        let worker = (id.source.0 as usize).wrapping_add(id.partition as usize) % self.settings.workers;
-        self.orders.push(Order::Assign { id, worker, from });
-        self.partitions.insert(
-            id,
-            Partition {
-                bound: PartitionRange {
-                    id,
-                    lo: from,
-                    hi: from,
-                    records: 0,
-                    hash: 0,
-                    compacted: false,
-                    event_time_max: EventTime::MIN,
-                    limit: EventTime::MAX,
-                    idle: false,
-                },
-                counted: (0, 0),
-                reports: VecDeque::new(),
-                at_end: false,
-                heard: 0,
-                untimed: false,
-                active: mono,
-                end: None,
-            },
-        );
-    }
-
     /// A binding of an earlier run, in the ledger's order. Its orders are made here; broadcast it after them.
     pub fn replay(&mut self, binding: EpochBinding, now: Now) -> Result<()> {
+        self.check_sources(&binding)?;
+        for range in &binding.ranges {
+            if !self.partitions.contains_key(&range.id) {
+                self.assign(range.id, range.lo, now.mono);
+            }
+            let partition = self.partitions.get_mut(&range.id).expect("was just assigned");
+            partition.counted.0 = partition.counted.0.wrapping_add(range.records);
+            partition.counted.1 = partition.counted.1.wrapping_add(range.hash);
+            partition.bound = range.clone();
+            partition.is_bound = true;
+        }
+        self.note(&binding);
+        self.in_flight.push_back(binding.epoch);
+        self.orders.push(Order::Epoch {
+            binding: Arc::new(binding),
+            replay: true,
+        });
+        Ok(())
+    }
+
+    fn check_sources(&self, binding: &EpochBinding) -> Result<()> {
         for range in &binding.ranges {
             if !self.sources.contains_key(&range.id.source) {
                 return Err(
@@ -267,14 +263,12 @@ impl Sequencer {
                         ),
                 );
             }
-            if !self.partitions.contains_key(&range.id) {
-                self.assign(range.id, range.lo, now.mono);
-            }
-            let partition = self.partitions.get_mut(&range.id).expect("was just assigned");
-            partition.counted.0 = partition.counted.0.wrapping_add(range.records);
-            partition.counted.1 = partition.counted.1.wrapping_add(range.hash);
-            partition.bound = range.clone();
         }
+        Ok(())
+    }
+
+    /// Takes in what a binding says besides its ranges.
+    fn note(&mut self, binding: &EpochBinding) {
         self.topics.extend(binding.topics.iter().copied());
         self.schemas.extend(
             binding
@@ -285,12 +279,6 @@ impl Sequencer {
         self.watermarks.extend(binding.watermarks.iter().copied());
         self.note_idle(&binding.idle);
         self.last = binding.epoch;
-        self.in_flight.push_back(binding.epoch);
-        self.orders.push(Order::Epoch {
-            binding: Arc::new(binding),
-            replay: true,
-        });
-        Ok(())
     }
 
     /// Whether another binding of an earlier run may be given now.
@@ -551,6 +539,7 @@ impl Sequencer {
             }
             range.idle |= idle.contains(&id);
             ranges.push(range.clone());
+            partition.is_bound = true;
         }
         let (watermarks, idle) = self.raise_watermarks();
         let binding = Arc::new(EpochBinding {

@@ -33,17 +33,21 @@
 //! cuts of epochs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
+use crate::checkpoint::store::Store;
 use crate::codec::Cause;
 use crate::dataflow::Flow;
+use crate::disk::sim::SimDisk;
 use crate::error::{Error, Result};
 use crate::operator::aggregate::Aggregate;
 use crate::position::{PartitionId, SourceId};
 use crate::record::Event;
+use crate::runtime::checkpoints::{Due, Settings as Checkpoints};
 use crate::runtime::{self, Service, Settings, Substitutes};
 use crate::sequencer::{Cuts, ScriptedEpoch};
 use crate::source::memory::{Given, Memory};
@@ -61,6 +65,10 @@ pub struct Harness {
     /// Sources that bring nothing.
     empty: BTreeSet<String>,
     epochs: VecDeque<ScriptedEpoch>,
+    /// Runs before the last one: their epochs, and on how many workers.
+    runs: Vec<(VecDeque<ScriptedEpoch>, usize)>,
+    last: u64,
+    checkpoints: BTreeSet<Epoch>,
     idle: Vec<PartitionId>,
     /// Every partition that was ever said to be idle.
     named_idle: Vec<(String, u32)>,
@@ -123,6 +131,7 @@ impl Harness {
             ..Settings::default()
         };
         let (feeds, empty, epochs) = (BTreeMap::new(), BTreeSet::new(), VecDeque::new());
+        let (runs, last, checkpoints) = (Vec::new(), 0, BTreeSet::new());
         let (idle, named_idle, mistakes) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             flow,
@@ -130,6 +139,9 @@ impl Harness {
             feeds,
             empty,
             epochs,
+            runs,
+            last,
+            checkpoints,
             idle,
             named_idle,
             mistakes,
@@ -235,8 +247,22 @@ impl Harness {
 
     /// Ends an epoch: it contains what was fed since the one before.
     pub fn epoch(&mut self) -> Epoch {
-        let epoch = Epoch(self.epochs.len() as u64 + 1);
+        let epoch = Epoch(self.last + 1);
         self.epoch_at(epoch)
+    }
+
+    /// Makes a checkpoint as of the epoch that ended last.
+    pub fn checkpoint(&mut self) -> &mut Self {
+        self.checkpoints.insert(Epoch(self.last));
+        self
+    }
+
+    /// Stops the service after the epochs so far, and starts it again on so many workers: from its newest checkpoint, if it
+    /// has made one, and from the topics.
+    pub fn restart(&mut self, workers: usize) -> &mut Self {
+        let epochs = std::mem::take(&mut self.epochs);
+        self.runs.push((epochs, self.settings.workers));
+        self.workers(workers)
     }
 
     /// Like [`Harness::epoch`], with a number (microseconds since the Unix epoch): the "now" that its bindings hold.
@@ -250,6 +276,7 @@ impl Harness {
                     .map(|(partition, end)| (PartitionId { source, partition }, end)),
             );
         }
+        self.last = epoch.0;
         self.epochs.push_back(ScriptedEpoch {
             epoch,
             hi,
@@ -284,13 +311,26 @@ impl Harness {
             let empty = empty.iter().map(|name| (name.clone(), Substitute::empty()));
             fed.chain(empty).collect::<HashMap<_, _>>()
         });
-        let settings = Settings {
-            cuts: Cuts::Script(std::mem::take(&mut self.epochs)),
-            substitutes: Some(substitutes),
+        let checkpoints = Checkpoints {
+            store: Store::new(Arc::new(SimDisk::new()), Path::new("/checkpoints")),
+            due: Due::At(std::mem::take(&mut self.checkpoints)),
+            keep: 2,
+        };
+        let settings = |cuts, workers| Settings {
+            cuts: Cuts::Script(cuts),
+            workers,
+            substitutes: Some(substitutes.clone()),
+            checkpoints: Some(checkpoints.clone()),
             ..self.settings.clone()
         };
-        let views = Service::start(&self.flow, settings)?.join()?;
-        Ok(Run { views })
+        for (epochs, workers) in std::mem::take(&mut self.runs) {
+            Service::start(&self.flow, settings(epochs, workers))?.join()?;
+        }
+        let last = settings(std::mem::take(&mut self.epochs), self.settings.workers);
+        let service = Service::start(&self.flow, last)?;
+        let restored = service.restored();
+        let views = service.join()?;
+        Ok(Run { views, restored })
     }
 }
 
@@ -335,6 +375,7 @@ impl Harness {
 /// What a dataflow came to.
 pub struct Run {
     views: Arc<Views>,
+    restored: Option<Epoch>,
 }
 
 impl Run {
@@ -382,6 +423,11 @@ impl Run {
     /// What was known as of an epoch: watermarks, positions, its binding.
     pub fn moment(&self, epoch: Epoch) -> Result<Arc<Moment>> {
         self.views.moment(AsOf::Epoch(epoch)).map_err(refused)
+    }
+
+    /// The epoch of the checkpoint that the last start went on from.
+    pub fn restored(&self) -> Option<Epoch> {
+        self.restored
     }
 
     /// The views.

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 use timely::scheduling::Activator;
 
+use crate::checkpoint::manifest::Base;
+use crate::checkpoint::state::Steps;
 use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
 use crate::sequencer::message::{Order, Report};
 use crate::time::{Epoch, EventTime};
@@ -57,6 +59,13 @@ impl Timeline {
     pub fn track(&mut self, sources: &[SourceId]) {
         debug_assert!(self.positions.is_empty(), "tracked after the first binding");
         self.marks.track(sources);
+    }
+
+    /// Begins where bindings add up to `base`.
+    pub fn seed(&mut self, base: &Base) {
+        self.positions
+            .extend(base.binding.ranges.iter().map(|r| (r.id, r.hi)));
+        self.marks.seed(&base.binding, &base.sets);
     }
 
     /// Adds the next epoch.
@@ -116,6 +125,8 @@ pub struct Desk {
     reports: RefCell<Vec<Report>>,
     reporter: RefCell<Option<Activator>>,
     released: RefCell<VecDeque<Batch>>,
+    /// The worker's stateful steps.
+    pub steps: Rc<Steps>,
 }
 
 struct Inbox {
@@ -154,7 +165,15 @@ impl Desk {
                 self.timeline.borrow_mut().push(binding.clone());
                 None
             }
-            Order::Durable(_) | Order::Live | Order::Stop => None,
+            Order::Skip(binding) => {
+                self.timeline.borrow_mut().push(binding.clone());
+                None
+            }
+            Order::Base(base) => {
+                self.timeline.borrow_mut().seed(base);
+                None
+            }
+            Order::Checkpoint(_) | Order::Durable(_) | Order::Live | Order::Stop => None,
         };
         for (source, inbox) in self.inboxes.borrow_mut().iter_mut() {
             if only.is_none_or(|id| id == *source) {

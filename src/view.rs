@@ -202,6 +202,8 @@ pub struct Views {
     peers: usize,
     moments: RwLock<Moments>,
     closed: watch::Sender<Option<Arc<Moment>>>,
+    /// No floor rises above this.
+    held: AtomicU64,
     views: RwLock<BTreeMap<String, Defined>>,
 }
 
@@ -229,6 +231,7 @@ impl Views {
             peers,
             moments: RwLock::default(),
             closed: watch::Sender::new(None),
+            held: AtomicU64::new(u64::MAX),
             views: RwLock::default(),
         })
     }
@@ -283,11 +286,29 @@ impl Views {
 
         let views = self.views.read();
         let mut lowest = closed;
+        let held = Epoch(self.held.load(Ordering::Acquire));
         for view in views.values().map(|defined| &defined.floored) {
-            view.set_floor(moments.floor(view.floor(), view.rise(closed)));
+            let rise = view.rise(closed);
+            let rise = Rise {
+                wanted: rise.wanted.min(held),
+                forced: rise.forced.min(held),
+            };
+            view.set_floor(moments.floor(view.floor(), rise));
             lowest = lowest.min(view.floor());
         }
         moments.trim(lowest, MOMENTS_MAX);
+    }
+
+    /// Keeps `epoch` and whatever is after it readable, whatever that takes: until another is held, or the greatest.
+    pub(crate) fn hold(&self, epoch: Epoch) {
+        self.held.store(epoch.0, Ordering::Release);
+    }
+
+    /// The least epoch that any view can still be asked for.
+    pub(crate) fn floor(&self) -> Epoch {
+        let views = self.views.read();
+        let floors = views.values().map(|defined| defined.floored.floor());
+        floors.min().unwrap_or_default()
     }
 
     /// The newest closed moment. Holding it pins its epoch.
@@ -405,6 +426,11 @@ impl<K: Record, V: Record> View<K, V> {
     pub(crate) fn floor(&self) -> Epoch {
         Epoch(self.floor.load(Ordering::SeqCst))
     }
+}
+
+/// The structure of a type, as checkpoints compare it.
+pub(crate) fn structure<T: serde::de::DeserializeOwned>() -> String {
+    trace::trace::<T>().ty.to_string()
 }
 
 impl<K: Record, V: Record> Floored for View<K, V> {

@@ -57,6 +57,17 @@ impl Marks {
         }
     }
 
+    /// Begins where bindings add up to `base`, and the watermarks of sets are these.
+    pub fn seed(&mut self, base: &EpochBinding, sets: &[(Vec<SourceId>, EventTime)]) {
+        self.apply(base);
+        for (set, watermark) in sets {
+            if let Some(known) = self.sets.get_mut(set.as_slice()) {
+                *known = (*known).max(*watermark);
+            }
+        }
+        self.now = self.watermarks();
+    }
+
     /// Takes the next binding; the watermarks as of its epoch.
     pub fn apply(&mut self, binding: &EpochBinding) -> Arc<Watermarks> {
         if binding.watermarks.is_empty() && binding.idle.is_empty() {
@@ -75,7 +86,12 @@ impl Marks {
             let low = marks.filter(|mark| !mark.idle).map(|mark| mark.watermark).min();
             *watermark = low.map_or(*watermark, |low| low.max(*watermark));
         }
-        self.now = Arc::new(Watermarks {
+        self.now = self.watermarks();
+        self.now.clone()
+    }
+
+    fn watermarks(&self) -> Arc<Watermarks> {
+        Arc::new(Watermarks {
             sources: self
                 .sources
                 .iter()
@@ -86,8 +102,7 @@ impl Marks {
                 .iter()
                 .map(|(set, watermark)| (set.clone(), *watermark))
                 .collect(),
-        });
-        self.now.clone()
+        })
     }
 }
 
@@ -111,6 +126,14 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
+    /// Those of the sets that are tracked.
+    pub fn sets(&self) -> Vec<(Vec<SourceId>, EventTime)> {
+        self.sets
+            .iter()
+            .map(|(set, watermark)| (set.to_vec(), *watermark))
+            .collect()
+    }
+
     /// The watermark of what comes from `sources`, in any order: the event time below which nothing on time is still to come.
     /// [`EventTime::MIN`] when nothing is known yet, and of no sources at all.
     ///

@@ -22,6 +22,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "late",
             "trail",
             "finding",
+            "disk",
             "secret",
         ],
     ),
@@ -75,7 +76,7 @@ impl File {
     fn is_test(&self) -> bool {
         self.module
             .split('/')
-            .any(|part| part == "tests" || part == "sim_disk")
+            .any(|part| part == "tests" || part == "sim")
     }
 
     /// The code, without the tests at its end.

@@ -5,6 +5,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::checkpoint::manifest::StepShape;
 use crate::error::{Error, Result};
 use crate::late::Late;
 use crate::position::SourceId;
@@ -87,6 +88,10 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Sources.
     pub sources: Vec<PlannedSource>,
+    /// What has state, in the order in which it is built.
+    pub states: Vec<StepShape>,
+    /// A step that may keep state of its own, where no checkpoint finds it.
+    pub unsaved: Option<&'static Location<'static>>,
     /// What is wrong, each with its place.
     pub mistakes: Vec<String>,
 }

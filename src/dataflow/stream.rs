@@ -10,18 +10,21 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::Operator;
 
+use crate::checkpoint::manifest::Rule;
 use crate::dataflow::Dataflow;
 use crate::dataflow::collection::{Collection, union};
 use crate::dataflow::names::Names;
 use crate::dataflow::plan::Kind;
 use crate::dataflow::table::Table;
+use crate::operator::again::Wanted;
 use crate::operator::aggregate::{Aggregate, Of};
+use crate::operator::changes::changes;
 use crate::operator::late::Policies;
 use crate::operator::try_map::try_map;
 use crate::operator::window::{self, Assign};
 use crate::position::SourceId;
 use crate::record::{Event, Record, Timed};
-use crate::time::{Epoch, Windowed, span};
+use crate::time::{Epoch, EventTime, Windowed, span};
 use crate::trail;
 use crate::view::Windows as Layout;
 
@@ -205,26 +208,15 @@ impl<'s, T: 'static> Stream<'s, T> {
         }
     }
 
-    /// The events as a collection, each of them once.
+    /// The events as a collection, each of them once. It only grows: as a table or in windows most are better kept.
     pub fn changes(&self) -> Collection<'s, T>
     where
         T: Record,
     {
-        type Builder<T> = CapacityContainerBuilder<Vec<(T, Epoch, isize)>>;
-        let inner = self
-            .inner
-            .clone()
-            .unary::<Builder<T>, _, _, _>(Pipeline, "changes", move |_, _| {
-                move |input, output| {
-                    input.for_each(|capability, data| {
-                        let epoch = *capability
-                            .least()
-                            .expect("events travel under their epoch's capability");
-                        let mut session = output.session(&capability);
-                        session.give_iterator(data.drain(..).map(|event| (event.value, epoch, 1)));
-                    });
-                }
-            });
+        let context = self.flow.context();
+        let name = context.numbered(&format!("changes {}", self.step));
+        let keeper = context.keeper::<T, i64>(&name, Rule::Sum);
+        let inner = changes(self.inner.clone(), &keeper, &context.halt);
         let mut rows = Collection::outer(inner, self.flow, self.step.clone());
         rows.sources = self.sources.clone();
         rows
@@ -232,7 +224,20 @@ impl<'s, T: 'static> Stream<'s, T> {
 
     /// The way out: timely's own stream in, timely's own stream back. What `f` adds must give the same events for an
     /// epoch in every replay, on any number of workers.
+    ///
+    /// What `f` keeps from epoch to epoch is in no checkpoint, so a dataflow with such a step makes none: a restart goes
+    /// through its topics again.
+    #[track_caller]
     pub fn timely<U: Event>(&self, f: impl FnOnce(Events<'s, T>) -> Events<'s, U>) -> Stream<'s, U>
+    where
+        T: Event,
+    {
+        self.flow.keeps_unsaved(std::panic::Location::caller());
+        self.with(f(self.inner.clone()))
+    }
+
+    /// Like [`timely`](Self::timely), for what keeps nothing from epoch to epoch: then checkpoints are made.
+    pub fn timely_stateless<U: Event>(&self, f: impl FnOnce(Events<'s, T>) -> Events<'s, U>) -> Stream<'s, U>
     where
         T: Event,
     {
@@ -324,6 +329,12 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             Shape(layout),
             span(keep)
         ));
+        let name = format!("window {step}, {}", Shape(layout));
+        type State<A, T> = <A as Aggregate<T>>::State;
+        type Place<K> = (EventTime, EventTime, K);
+        let context = flow.context();
+        let keeper = context.keeper::<Place<K>, State<A, T>>(&name, Rule::Last);
+        let wanted = Wanted::default();
         let spec = window::Spec {
             name: step.to_string(),
             key,
@@ -334,6 +345,9 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             desk: flow.context().desk.clone(),
             policies: Policies::new(flow.context().late_policies(&stream.sources)),
             late: flow.context().late_counter(&stream.sources, &step),
+            keeper,
+            wanted: wanted.clone(),
+            halt: context.halt.clone(),
         };
         let (changes, late) = window::window(stream.inner, spec);
         flow.late(late);
@@ -341,6 +355,7 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         table.meta.windows = Some(layout);
         table.meta.window_sources = table.meta.sources.clone();
         table.meta.keep = Some(keep);
+        table.meta.wanted = wanted;
         table
     }
 }

@@ -20,6 +20,7 @@ use crate::dataflow::collection::{Collection, Grouped, union};
 use crate::dataflow::names::Names;
 use crate::dataflow::plan::Kind;
 use crate::dataflow::stream::check_names;
+use crate::operator::again::Wanted;
 use crate::operator::net::net;
 use crate::position::SourceId;
 use crate::record::{Change, Record};
@@ -51,6 +52,8 @@ pub(super) struct Meta {
     /// The sources of the step that cut the windows: those that close them, whatever was joined since.
     pub(super) window_sources: Rc<[SourceId]>,
     pub(super) keep: Option<Duration>,
+    /// Told when something is made of the rows besides views.
+    pub(super) wanted: Wanted,
 }
 
 /// A table's key as the key of another: `K` itself, the key of a [`Windowed<K>`](Windowed), the head of a pair.
@@ -94,6 +97,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
             windows: None,
             window_sources: Rc::new([]),
             keep: None,
+            wanted: Wanted::default(),
         };
         Self {
             flow,
@@ -123,6 +127,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     }
 
     fn collection(&self) -> Rows<'s, K, V> {
+        self.meta.wanted.set(true);
         type Builder<K, V> = CapacityContainerBuilder<Vec<((K, V), Epoch, isize)>>;
         let make = || {
             let changes = self.changes.get().expect("a table has one of its forms").clone();

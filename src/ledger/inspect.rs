@@ -6,8 +6,8 @@ use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 
+use crate::disk::{Disk, HostDisk};
 use crate::error::{Result, count};
-use crate::ledger::disk::{Disk, HostDisk};
 use crate::ledger::fold;
 use crate::ledger::frame::{Chain, FORMAT_VERSION};
 use crate::ledger::reader::{Frame, Reader, cannot, open_file};

@@ -19,8 +19,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, Result};
-use crate::ledger::disk::{Disk, DiskFile};
 use crate::ledger::frame::{
     BODY_BYTES_MAX, Body, Chain, FORMAT_VERSION, FRAME_HEADER_BYTES, FileHeader, FrameHeader, HeaderFault,
     frames_within, looks_torn,

@@ -11,8 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::clock;
+use crate::disk::{HostDisk, sync_dir};
 use crate::error::{Error, Result};
-use crate::ledger::disk::{HostDisk, sync_dir};
 use crate::ledger::reader::{FILE_NAME, cannot};
 use crate::ledger::{LOCK_NAME, refuse_foreign, take_lock};
 
@@ -45,7 +45,7 @@ pub fn reset(dir: &Path) -> Result<PathBuf> {
 }
 
 /// Nobody writes to it from here on.
-fn hold(dir: &Path) -> Result<super::disk::Lock> {
+fn hold(dir: &Path) -> Result<crate::disk::Lock> {
     let missing = || {
         Error::definition(format!("there is no ledger in `{}`", dir.display()))
             .detail(format!("it has no file `{FILE_NAME}`"))

@@ -5,9 +5,9 @@ use std::sync::Barrier;
 
 use proptest::prelude::*;
 
-use super::sim_disk::SimDisk;
 use super::*;
 use crate::Kind;
+use crate::disk::sim::SimDisk;
 use crate::position::{PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
 use crate::time::EventTime;
 
@@ -401,6 +401,15 @@ impl Disk for Hooked {
             self.1.clone(),
             std::sync::Once::new(),
         )))
+    }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.create(path)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_dir(dir)
     }
     fn lock(&self, path: &Path) -> io::Result<Lock> {
         self.0.lock(path)

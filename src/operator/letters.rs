@@ -9,7 +9,7 @@
 //! number of workers.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,6 +20,9 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 
+use crate::bridge::Halt;
+use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::state::{Changed, Out, Stateful};
 use crate::codec::Cause;
 use crate::operator::walk::{Pending, Walk};
 use crate::record::{Change, Timed, route, worker_bits};
@@ -131,30 +134,75 @@ pub const LETTERS_MAX: usize = 50_000;
 /// How many bytes of keys and payloads of one partition's letters stay: the newest letter does in any case.
 pub const LETTERS_BYTES_MAX: usize = 64 << 20;
 
-/// What is kept of one partition, oldest first: with the "now" of the epoch that brought it.
+/// By the epoch that brought them: oldest first.
+type Place = (Epoch, LetterKey);
+
+/// What is kept of one partition.
 #[derive(Default)]
-struct Kept {
-    letters: VecDeque<(EventTime, LetterKey, Letter)>,
+struct OfPartition {
+    /// With the "now" of the epoch.
+    letters: BTreeMap<Place, (EventTime, Letter)>,
     bytes: usize,
 }
 
-impl Kept {
-    fn push(&mut self, now: EventTime, key: LetterKey, letter: Letter) {
+impl OfPartition {
+    fn push(&mut self, at: Place, now: EventTime, letter: Letter) {
         self.bytes += letter.bytes();
-        self.letters.push_back((now, key, letter));
+        self.letters.insert(at, (now, letter));
     }
 
     /// The oldest, if it has been there for too long, or there are too many.
-    fn pop(&mut self, now: EventTime, keep: Duration) -> Option<(LetterKey, Letter)> {
-        let (since, ..) = self.letters.front()?;
+    fn pop(&mut self, now: EventTime, keep: Duration) -> Option<(Place, (EventTime, Letter))> {
         let len = self.letters.len();
+        let first = self.letters.first_entry()?;
+        let (since, letter) = first.get();
         let many = len > LETTERS_MAX || (self.bytes > LETTERS_BYTES_MAX && len > 1);
         if !many && since.plus(keep) > now {
             return None;
         }
-        let (_, key, letter) = self.letters.pop_front()?;
         self.bytes -= letter.bytes();
-        Some((key, letter))
+        Some(first.remove_entry())
+    }
+}
+
+/// All that is kept on a worker.
+struct AllLetters {
+    partitions: BTreeMap<u32, OfPartition>,
+    changed: Changed<Place>,
+}
+
+impl AllLetters {
+    fn load(&mut self, keeper: &Keeper) -> crate::Result<()> {
+        keeper.load(
+            |at: &Place| &at.1.partition,
+            |entry| {
+                let of = self.partitions.entry(entry.key.1.partition).or_default();
+                match entry.value {
+                    Some((now, letter)) => of.push(entry.key, now, letter),
+                    None => _ = of.letters.remove(&entry.key),
+                }
+            },
+        )?;
+        for of in self.partitions.values_mut() {
+            of.bytes = of.letters.values().map(|(_, letter)| letter.bytes()).sum();
+        }
+        Ok(())
+    }
+}
+
+impl Stateful for AllLetters {
+    fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
+        self.changed.freeze(at, again, out);
+    }
+
+    fn save(&mut self, entries_max: usize) -> bool {
+        let partitions = &self.partitions;
+        self.changed.save(entries_max, |out, at, upto| {
+            let of = partitions.get(&at.1.partition);
+            if let Some(held) = of.and_then(|of| of.letters.get(at)).filter(|_| at.0 <= upto) {
+                out.put(at, at.0, None, held);
+            }
+        })
     }
 }
 
@@ -188,6 +236,8 @@ pub fn letters<'s>(
     topic: String,
     keep: Duration,
     desk: Rc<Desk>,
+    keeper: &Keeper,
+    halt: &Halt,
 ) -> StreamVec<'s, Epoch, Change<LetterKey, Letter>> {
     let key = |letter: &DeadLetter| LetterKey {
         partition: letter.at.partition.partition,
@@ -199,17 +249,26 @@ pub fn letters<'s>(
     letters.unary_frontier::<CapacityContainerBuilder<Vec<Change<LetterKey, Letter>>>, _, _, _>(
         by_partition,
         name,
-        move |capability, _| {
-            let mut walk = Walk::new(desk, capability);
+        |capability, _| {
+            let mut walk = Walk::new(desk, capability, keeper.restored());
             let mut pending = Pending::new();
-            let mut kept: BTreeMap<u32, Kept> = BTreeMap::new();
+            let mut all = AllLetters {
+                partitions: BTreeMap::new(),
+                changed: keeper.changed(),
+            };
+            if let Err(error) = all.load(keeper) {
+                halt.halt(error);
+            }
+            let kept = keeper.keep(all);
             move |(input, frontier), output| {
                 pending.gather(input);
                 walk.advance(frontier, |facts, capability| {
-                    let now = facts.binding.now;
+                    let (epoch, now) = (facts.epoch(), facts.binding.now);
+                    let mut all = kept.at(epoch);
+                    let AllLetters { partitions, changed } = &mut *all;
                     // A record that `flat_map` made several events of may come several times: its least letter stays.
                     let mut brought: BTreeMap<LetterKey, Letter> = BTreeMap::new();
-                    for dead in pending.take(facts.epoch()).into_iter().flatten() {
+                    for dead in pending.take(epoch).into_iter().flatten() {
                         let key = key(&dead);
                         let letter = Letter::of(dead, &topic);
                         match brought.entry(key) {
@@ -221,23 +280,24 @@ pub fn letters<'s>(
                     let mut new: BTreeSet<LetterKey> = BTreeSet::new();
                     for (key, letter) in brought {
                         new.insert(key.clone());
-                        kept.entry(key.partition).or_default().push(now, key, letter);
+                        let of = partitions.entry(key.partition).or_default();
+                        changed.touch(None, || (epoch, key.clone()), |_, _| {});
+                        of.push((epoch, key), now, letter);
                     }
                     let mut session = output.session(capability);
-                    for kept in kept.values_mut() {
-                        while let Some((key, letter)) = kept.pop(now, keep) {
+                    for of in partitions.values_mut() {
+                        while let Some((at, held)) = of.pop(now, keep) {
+                            let save = |out: &mut Out, at: &Place| out.put(at, at.0, None, &held);
+                            changed.remove(at.0, || at.clone(), save);
+                            let (key, letter) = (at.1, held.1);
                             // What did not stay for one epoch is not shown at all.
                             if !new.remove(&key) {
                                 let (old, new) = (Some(letter), None);
                                 session.give(Change { key, old, new });
                             }
                         }
-                        for (_, key, letter) in kept
-                            .letters
-                            .iter()
-                            .rev()
-                            .take_while(|(_, key, _)| new.contains(key))
-                        {
+                        let brought = of.letters.iter().rev().take_while(|((at, _), _)| *at == epoch);
+                        for ((_, key), (_, letter)) in brought {
                             let (key, old, new) = (key.clone(), None, Some(letter.clone()));
                             session.give(Change { key, old, new });
                         }

@@ -6,6 +6,8 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::probe::{Handle, Probe};
 
+use crate::bridge::Halt;
+use crate::checkpoint::keeper::Keeper;
 use crate::metrics::Counter;
 use crate::record::{Change, Record};
 use crate::time::Epoch;
@@ -19,7 +21,14 @@ pub fn serve<'s, K: Record, V: Record>(
     mut shard: ShardWriter<K, V>,
     applied: Counter,
     probe: &Handle<Epoch>,
+    keeper: &Keeper,
+    halt: &Halt,
 ) {
+    let restored = keeper.restored();
+    if let Err(error) = shard.load(keeper) {
+        halt.halt(error);
+    }
+    let shard = keeper.keep(shard);
     let _end = changes
         .unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, name, move |_, _| {
             move |input, _output| {
@@ -27,8 +36,11 @@ pub fn serve<'s, K: Record, V: Record>(
                     let epoch = *capability
                         .least()
                         .expect("changes travel under their epoch's capability");
-                    applied.inc_by(data.len() as u64);
-                    shard.apply(epoch, data);
+                    // Rows up to there are the shard's already: what restored steps give once more is for others.
+                    if restored.is_none_or(|restored| epoch > restored) {
+                        applied.inc_by(data.len() as u64);
+                        shard.at(epoch).apply(epoch, data);
+                    }
                     data.clear();
                 });
             }

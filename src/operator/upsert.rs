@@ -2,11 +2,16 @@
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 
+use crate::bridge::Halt;
+use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::state::{Changed, Out, Stateful};
+use crate::operator::again::{Again, Wanted};
 use crate::operator::walk::Arrivals;
 use crate::record::{Change, Record, Timed, route, worker_bits};
 use crate::time::Epoch;
@@ -15,17 +20,32 @@ use crate::time::Epoch;
 pub fn upsert<'s, K: Record, V: Record>(
     records: StreamVec<'s, Epoch, Timed<(K, Option<V>)>>,
     name: &str,
+    keeper: &Keeper,
+    wanted: Wanted,
+    halt: &Halt,
 ) -> StreamVec<'s, Epoch, Change<K, V>> {
     let by_key = Exchange::new(|record: &Timed<(K, Option<V>)>| worker_bits(route(&record.value.0)));
+    let records_scope = records.scope();
     records.unary_frontier::<CapacityContainerBuilder<Vec<Change<K, V>>>, _, _, _>(
         by_key,
         name,
-        move |_, _| {
+        |capability, info| {
             let mut arrivals = Arrivals::new();
-            let mut rows: HashMap<K, V, FixedState> = HashMap::default();
+            let mut state = Rows::new(keeper);
+            if let Err(error) = state.load(keeper) {
+                halt.halt(error);
+            }
+            let activator = records_scope.activator_for(info.address);
+            let mut again = Again::new(keeper.restored(), capability, activator, wanted);
+            let kept = keeper.keep(state);
             move |(input, frontier), output| {
                 arrivals.gather(input);
-                while let Some((_, capability, batches)) = arrivals.next(frontier) {
+                again.emit(
+                    || kept.at(Epoch::ZERO).all(),
+                    |capability, rows| output.session(capability).give_container(rows),
+                );
+                while let Some((epoch, capability, batches)) = arrivals.next(frontier) {
+                    let mut state = kept.at(epoch);
                     let mut records: Vec<_> = batches.into_iter().flatten().collect();
                     records.sort_by(|a, b| (&a.value.0, a.at).cmp(&(&b.value.0, b.at)));
                     let mut session = output.session(&capability);
@@ -35,10 +55,7 @@ pub fn upsert<'s, K: Record, V: Record>(
                         if records.peek().is_some_and(|next| next.value.0 == key) {
                             continue; // A later record of the same key follows.
                         }
-                        let old = match &value {
-                            Some(value) => rows.insert(key.clone(), value.clone()),
-                            None => rows.remove(&key),
-                        };
+                        let old = state.put(epoch, &key, value.as_ref());
                         if old != value {
                             session.give(Change { key, old, new: value });
                         }
@@ -47,4 +64,82 @@ pub fn upsert<'s, K: Record, V: Record>(
             }
         },
     )
+}
+
+struct Rows<K, V> {
+    /// With the epoch of each row's last change.
+    rows: HashMap<K, (Epoch, V), FixedState>,
+    changed: Changed<K>,
+}
+
+impl<K: Record, V: Record> Rows<K, V> {
+    fn new(keeper: &Keeper) -> Self {
+        Self {
+            rows: HashMap::default(),
+            changed: keeper.changed(),
+        }
+    }
+
+    fn load(&mut self, keeper: &Keeper) -> crate::Result<()> {
+        keeper.load(
+            |key: &K| key,
+            |entry| {
+                match entry.value {
+                    Some(value) => self.rows.insert(entry.key, (entry.epoch, value)),
+                    None => self.rows.remove(&entry.key),
+                };
+            },
+        )
+    }
+
+    /// Every row as one that is new.
+    fn all(&self) -> Vec<Change<K, V>> {
+        let new = |(key, (_, value)): (&K, &(Epoch, V))| Change {
+            key: key.clone(),
+            old: None,
+            new: Some(value.clone()),
+        };
+        self.rows.iter().map(new).collect()
+    }
+
+    /// Puts a row in place of another, or removes it. Returns the one before.
+    fn put(&mut self, epoch: Epoch, key: &K, value: Option<&V>) -> Option<V> {
+        let Some(value) = value else {
+            let (changed, old) = self.rows.remove(key)?;
+            let save = |out: &mut Out, key: &K| out.put(key, changed, None, &old);
+            self.changed.remove(changed, || key.clone(), save);
+            return Some(old);
+        };
+        match self.rows.entry(key.clone()) {
+            Entry::Vacant(vacant) => {
+                self.changed.touch(None, || key.clone(), |_, _| {});
+                vacant.insert((epoch, value.clone()));
+                None
+            }
+            Entry::Occupied(mut row) => {
+                let (changed, old) = row.get_mut();
+                if *old != *value {
+                    let save = |out: &mut Out, key: &K| out.put(key, *changed, None, old);
+                    self.changed.touch(Some(*changed), || key.clone(), save);
+                    *changed = epoch;
+                }
+                Some(std::mem::replace(old, value.clone()))
+            }
+        }
+    }
+}
+
+impl<K: Record, V: Record> Stateful for Rows<K, V> {
+    fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
+        self.changed.freeze(at, again, out);
+    }
+
+    fn save(&mut self, entries_max: usize) -> bool {
+        let rows = &self.rows;
+        self.changed.save(entries_max, |out, key, upto| {
+            if let Some((epoch, value)) = rows.get(key).filter(|(epoch, _)| *epoch <= upto) {
+                out.put(key, *epoch, None, value);
+            }
+        })
+    }
 }

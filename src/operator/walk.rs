@@ -55,11 +55,11 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Starts with the capability that the operator was made with.
-    pub fn new(desk: Rc<Desk>, capability: Capability<Epoch>) -> Self {
+    /// Starts with the capability that the operator was made with, behind the epoch that its state was restored as of.
+    pub fn new(desk: Rc<Desk>, capability: Capability<Epoch>, restored: Option<Epoch>) -> Self {
         Self {
             desk,
-            walked: Epoch::ZERO,
+            walked: restored.unwrap_or_default(),
             capability: Some(capability),
         }
     }

@@ -11,7 +11,6 @@
 //! walks the epochs behind its frontier: folds epoch n in first and then lets W(n) close and expire windows, so that
 //! windows close in the same epoch in every replay. How long after its end a window takes corrections: [`late`](crate::operator::late).
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,8 +23,11 @@ use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 
+use crate::bridge::Halt;
+use crate::checkpoint::keeper::Keeper;
 use crate::codec::Cause;
 use crate::metrics::Counter;
+use crate::operator::again::{Again, Wanted};
 use crate::operator::aggregate::Aggregate;
 use crate::operator::horizon::raise_horizons;
 use crate::operator::late::Policies;
@@ -38,6 +40,10 @@ use crate::time::{Epoch, EventTime, Window, Windowed};
 use crate::timeline::Desk;
 use crate::trail;
 use crate::view::Windows;
+
+mod merge;
+
+use merge::Merge;
 
 /// Which windows an event belongs to.
 pub trait Assign: 'static {
@@ -82,6 +88,12 @@ pub struct Spec<K, T, F> {
     pub policies: Policies,
     /// Counts them.
     pub late: Counter,
+    /// The way to its checkpoints.
+    pub keeper: Keeper,
+    /// Whether something is made of its rows besides views.
+    pub wanted: Wanted,
+    /// Where an error goes that the service can't go on with.
+    pub halt: Halt,
 }
 
 /// Changes of the windowed table, and the events that came too late.
@@ -105,20 +117,19 @@ pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
         desk,
         policies,
         late: count,
+        keeper,
+        wanted,
+        halt,
     } = spec;
     desk.timeline.borrow_mut().track(&sources);
     let events = raise_horizons(events, &name, sources.clone(), desk.clone());
     let held_back = policies.corrects();
     let (partials, late) = combine(events, &name, key, assign, fold.clone(), policies, count);
-    let state = Merge {
-        fold,
-        keep,
-        held_back,
-        windows: BTreeMap::new(),
-        packed: EventTime::MIN,
-        newest: 0,
-    };
-    let changes = merge(partials, &name, state, sources, desk);
+    let mut state = Merge::new(fold, keep, held_back, &keeper);
+    if let Err(error) = state.load(&keeper) {
+        halt.halt(error);
+    }
+    let changes = merge(partials, &name, state, sources, desk, &keeper, wanted);
     (changes, late)
 }
 
@@ -318,95 +329,37 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
     }
 }
 
-struct Merge<K, S, F> {
-    fold: Rc<F>,
-    keep: Duration,
-    /// How far behind the watermark windows close: for so long they are corrected.
-    held_back: Duration,
-    /// By end and then start, so that those to expire come first.
-    windows: BTreeMap<(EventTime, EventTime), Pane<K, S>>,
-    /// Windows that end up to here have been packed.
-    packed: EventTime,
-    /// How many keys the window had that was packed last.
-    newest: usize,
-}
-
-/// The aggregates of one window.
-enum Pane<K, S> {
-    Open(HashTable<Slot<K, S>>),
-    /// The window is closed, so nothing is to come: half the memory, until it expires.
-    Packed(Box<[(K, S)]>),
-}
-
-impl<K: Record, S> Pane<K, S> {
-    /// To fold something in.
-    fn open(&mut self) -> &mut HashTable<Slot<K, S>> {
-        if let Pane::Packed(rows) = self {
-            let mut table = HashTable::with_capacity(rows.len());
-            for (key, state) in std::mem::take(rows) {
-                let slot = Slot {
-                    route: route(&key),
-                    key,
-                    state,
-                    epoch: Epoch::ZERO,
-                    at: 0,
-                };
-                table.insert_unique(slot.route, slot, |slot| slot.route);
-            }
-            *self = Pane::Open(table);
-        }
-        match self {
-            Pane::Open(table) => table,
-            Pane::Packed(_) => unreachable!("was just opened"),
-        }
-    }
-
-    fn rows(self) -> Box<[(K, S)]> {
-        match self {
-            Pane::Open(table) => table.into_iter().map(|slot| (slot.key, slot.state)).collect(),
-            Pane::Packed(rows) => rows,
-        }
-    }
-
-    /// Returns how many keys it holds.
-    fn pack(&mut self) -> usize {
-        let pane = std::mem::replace(self, Pane::Packed(Box::default()));
-        let rows = pane.rows();
-        let keys = rows.len();
-        *self = Pane::Packed(rows);
-        keys
-    }
-}
-
-struct Slot<K, S> {
-    route: u64,
-    key: K,
-    state: S,
-    /// The epoch that last changed it, and where in that epoch's output its change stands.
-    epoch: Epoch,
-    at: usize,
-}
-
 fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
     partials: StreamVec<'s, Epoch, Partial<K, F::State>>,
     name: &str,
-    mut state: Merge<K, F::State, F>,
+    state: Merge<K, F::State, F>,
     sources: Rc<[SourceId]>,
     desk: Rc<Desk>,
+    keeper: &Keeper,
+    wanted: Wanted,
 ) -> StreamVec<'s, Epoch, Change<Windowed<K>, F::Out>> {
+    let scope = partials.scope();
     let by_key = Exchange::new(|partial: &Partial<K, F::State>| worker_bits(partial.route));
     let label: Rc<str> = format!("window `{name}`").into();
     partials.unary_frontier::<CapacityContainerBuilder<Vec<Change<Windowed<K>, F::Out>>>, _, _, _>(
         by_key,
         name,
-        move |capability, _| {
-            let mut walk = Walk::new(desk, capability);
+        |capability, info| {
+            let activator = scope.activator_for(info.address);
+            let mut again = Again::new(keeper.restored(), capability.clone(), activator, wanted);
+            let mut walk = Walk::new(desk, capability, keeper.restored());
+            let kept = keeper.keep(state);
             let mut pending = Pending::new();
             let mut changes = Vec::new();
             move |(input, frontier), output| {
                 pending.gather(input);
                 let _work = trail::begin(&label);
+                again.emit(
+                    || kept.at(Epoch::ZERO).all::<T>(),
+                    |capability, rows| output.session(capability).give_container(rows),
+                );
                 walk.advance(frontier, |facts, capability| {
+                    let mut state = kept.at(facts.epoch());
                     for partial in pending.take(facts.epoch()).into_iter().flatten() {
                         state.add::<T>(facts.epoch(), partial, &mut changes);
                     }
@@ -419,91 +372,6 @@ fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
             }
         },
     )
-}
-
-impl<K: Record, S: Event, F> Merge<K, S, F> {
-    fn add<T>(&mut self, epoch: Epoch, partial: Partial<K, S>, changes: &mut Vec<Change<Windowed<K>, F::Out>>)
-    where
-        F: Aggregate<T, State = S>,
-    {
-        let Partial {
-            route,
-            key,
-            window,
-            state,
-        } = partial;
-        let newest = self.newest;
-        let pane = self.windows.entry((window.end, window.start)).or_insert_with(|| {
-            // A window has about as many keys as the one before: no need to grow there step by step.
-            Pane::Open(HashTable::with_capacity(newest.min(PANE_KEPT_MAX)))
-        });
-        match pane
-            .open()
-            .entry(route, |slot| slot.key == key, |slot| slot.route)
-        {
-            Entry::Vacant(vacant) => {
-                let new = Some(self.fold.finish(&state));
-                changes.push(Change {
-                    key: Windowed {
-                        key: key.clone(),
-                        window,
-                    },
-                    old: None,
-                    new,
-                });
-                vacant.insert(Slot {
-                    route,
-                    key,
-                    state,
-                    epoch,
-                    at: changes.len() - 1,
-                });
-            }
-            Entry::Occupied(occupied) => {
-                let slot = occupied.into_mut();
-                if slot.epoch != epoch {
-                    let old = Some(self.fold.finish(&slot.state));
-                    changes.push(Change {
-                        key: Windowed { key, window },
-                        old,
-                        new: None,
-                    });
-                    (slot.epoch, slot.at) = (epoch, changes.len() - 1);
-                }
-                self.fold.merge(&mut slot.state, state);
-                changes[slot.at].new = Some(self.fold.finish(&slot.state));
-            }
-        }
-    }
-
-    /// Retracts the rows of windows that closed longer ago than they are kept, and packs those of windows that are closed.
-    fn expire<T>(&mut self, watermark: EventTime, changes: &mut Vec<Change<Windowed<K>, F::Out>>)
-    where
-        F: Aggregate<T, State = S>,
-    {
-        // A window that ends up to here is closed.
-        let closed = watermark.minus(self.held_back);
-        while let Some(first) = self.windows.first_entry() {
-            let (end, start) = *first.key();
-            if end.plus(self.keep) > closed {
-                break;
-            }
-            let window = Window { start, end };
-            changes.extend(first.remove().rows().into_iter().map(|(key, state)| Change {
-                old: Some(self.fold.finish(&state)),
-                new: None,
-                key: Windowed { key, window },
-            }));
-        }
-        if closed > self.packed {
-            // An end is part of the bound: windows that end there are over.
-            let over = (self.packed.max(EventTime(i64::MIN + 1)), EventTime::MIN)..=(closed, EventTime::MAX);
-            for (_, pane) in self.windows.range_mut(over) {
-                self.newest = pane.pack();
-            }
-            self.packed = closed;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -549,19 +417,18 @@ mod tests {
 
     #[test]
     fn corrected_windows_close_and_expire_so_much_later() {
-        let mut merge = Merge {
-            fold: Rc::new(Of::<u8>::default().count()),
-            keep: Duration::from_micros(5),
-            held_back: Duration::from_micros(20),
-            windows: BTreeMap::new(),
-            packed: EventTime::MIN,
-            newest: 0,
-        };
+        let mut merge = Merge::new(
+            Rc::new(Of::<u8>::default().count()),
+            Duration::from_micros(5),
+            Duration::from_micros(20),
+            &Keeper::off(),
+        );
         merge.add::<u8>(Epoch(1), partial(7, 1), &mut Vec::new());
         let mut at = |watermark| {
             let mut changes = Vec::new();
             merge.expire::<u8>(watermark, &mut changes);
-            let open = merge.windows.values().any(|pane| matches!(pane, Pane::Open(_)));
+            let (all, packed) = merge.counts();
+            let open = packed < all;
             (open, changes)
         };
         assert_eq!(at(EventTime::MIN), (true, vec![]));
@@ -620,26 +487,14 @@ mod tests {
     #[test]
     fn a_window_changes_once_an_epoch_is_packed_when_closed_and_taken_back_when_expired() {
         let fold = Rc::new(Of::<u8>::default().count());
-        let mut merge = Merge {
-            fold,
-            keep: Duration::from_micros(5),
-            held_back: Duration::ZERO,
-            windows: BTreeMap::new(),
-            packed: EventTime::MIN,
-            newest: 0,
-        };
+        let mut merge = Merge::new(fold, Duration::from_micros(5), Duration::ZERO, &Keeper::off());
         let mut step = |epoch, partials: &[(u32, u64)], watermark| {
             let mut changes = Vec::new();
             for (key, state) in partials {
                 merge.add::<u8>(Epoch(epoch), partial(*key, *state), &mut changes);
             }
             merge.expire::<u8>(EventTime(watermark), &mut changes);
-            let packed = merge
-                .windows
-                .values()
-                .filter(|pane| matches!(pane, Pane::Packed(_)))
-                .count();
-            (changes, packed)
+            (changes, merge.counts().1)
         };
         assert_eq!(step(1, &[(7, 1), (7, 2)], 9), (vec![change(None, Some(3))], 0));
         assert_eq!(

@@ -28,6 +28,7 @@ use crate::clock;
 use crate::error::Result;
 use crate::ledger::Bindings;
 use crate::position::{EpochBinding, Offset, SourceId};
+use crate::runtime::checkpoints::{Clock, Way};
 use crate::runtime::{Shared, WakerSlot};
 use crate::sequencer::message::{Order, Report};
 use crate::sequencer::{Next, Now, Sequencer};
@@ -118,6 +119,10 @@ pub(crate) struct Lead {
     live: bool,
     /// Wakes itself at this moment: timely does not merge timed activations.
     wake_at: Option<Instant>,
+    /// From the ledger's start to the checkpoint that the state was restored from.
+    way: Option<Way>,
+    /// When the next checkpoint is due.
+    due: Option<Clock>,
 }
 
 impl Lead {
@@ -126,6 +131,8 @@ impl Lead {
         replay: Bindings,
         scribe: Sender<Arc<EpochBinding>>,
         until_end: bool,
+        way: Option<Way>,
+        due: Option<Clock>,
     ) -> Self {
         if until_end {
             sequencer.until_end();
@@ -140,6 +147,8 @@ impl Lead {
             stopped: false,
             live: false,
             wake_at: None,
+            way,
+            due,
         }
     }
 
@@ -184,6 +193,7 @@ impl Lead {
             Next::Open(binding) => {
                 shared.metrics.epochs.records.observe(binding.records() as f64);
                 // The scribe only ends after a halt.
+                self.begin_checkpoint(shared, binding.epoch, now, &mut orders);
                 let _halted = self.scribe.send(binding.clone());
                 orders.push(Order::Epoch {
                     binding,
@@ -212,9 +222,27 @@ impl Lead {
         Ok(wait)
     }
 
+    /// Begins a checkpoint as of an epoch that nobody has heard of, if one is due.
+    fn begin_checkpoint(&mut self, shared: &Shared, epoch: Epoch, now: Now, orders: &mut Vec<Order>) {
+        if let (Some(due), Some(checkpoints)) = (&mut self.due, &shared.checkpoints)
+            && checkpoints.is_free()
+            && due.strikes(epoch, now)
+        {
+            checkpoints.begin(self.sequencer.base());
+            orders.push(Order::Checkpoint(epoch));
+        }
+    }
+
     /// Gives out what an earlier run bound, a window of epochs at a time.
     fn replay(&mut self, orders: &mut Vec<Order>) -> Result<()> {
         let now = self.now();
+        if let (Some(way), Some(replay)) = (&mut self.way, &mut self.replay) {
+            if !way.go(replay, &mut self.sequencer, now)? {
+                orders.append(&mut self.sequencer.take_orders());
+                return Ok(());
+            }
+            self.way = None;
+        }
         while let Some(replay) = self.replay.as_mut().filter(|_| self.sequencer.wants_replay()) {
             match replay.next() {
                 Some(binding) => self.sequencer.replay(binding?, now)?,
@@ -359,6 +387,11 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
                 } = &order
                 {
                     shared.replay_to.fetch_max(binding.epoch.0, Ordering::AcqRel);
+                }
+                if let (Order::Checkpoint(epoch), Some(checkpoints)) = (&order, &shared.checkpoints)
+                    && let Some(job) = checkpoints.job(*epoch)
+                {
+                    desk.steps.begin(*epoch, job);
                 }
                 desk.deliver(&order);
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use crate::clock;
+use crate::error::Result;
 use crate::ledger::LedgerStore;
 use crate::position::EpochBinding;
 use crate::runtime::Shared;
@@ -20,7 +21,7 @@ pub(super) fn write(
             .map(|binding| (*binding).clone())
             .collect();
         let begun = clock::instant();
-        if let Err(error) = ledger.append(&group) {
+        if let Err(error) = append(shared, &mut *ledger, &group) {
             shared.halt.halt(error);
             return;
         }
@@ -38,4 +39,18 @@ pub(super) fn write(
             shared.inbox.durable(last.epoch);
         }
     }
+}
+
+/// A checkpoint carries the hash chain behind its own epoch, so a group ends there.
+fn append(shared: &Shared, ledger: &mut dyn LedgerStore, group: &[EpochBinding]) -> Result<()> {
+    let Some(checkpoints) = &shared.checkpoints else {
+        return ledger.append(group);
+    };
+    let at = group.iter().position(|binding| checkpoints.is_at(binding.epoch));
+    let (upto, rest) = group.split_at(at.map_or(0, |at| at + 1));
+    if !upto.is_empty() {
+        ledger.append(upto)?;
+        checkpoints.chain(ledger.chain_hash().to_string());
+    }
+    ledger.append(rest)
 }

@@ -69,6 +69,9 @@ pub(super) fn run(shared: &Arc<Shared>) {
             .halt
             .halt(Error::outside("cannot start the engine").detail(error)),
     }
+    if let Some(checkpoints) = &shared.checkpoints {
+        checkpoints.end();
+    }
     shared.ended.store(true, Ordering::Release);
     shared.inbox.wake_watcher();
 }
@@ -116,6 +119,9 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
         hashed: shared.settings.hashed,
         history: shared.settings.history,
         reads: true,
+        saves: shared.checkpoints.is_some(),
+        restored: shared.restored.clone(),
+        worker: (worker.index(), worker.peers()),
     });
     let name = shared.flow.name();
     let built =
@@ -147,18 +153,28 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
         served,
         measured,
     };
-    while worker.has_dataflows() {
+    // What is being saved at the end is saved.
+    while worker.has_dataflows() || closer.saving().is_some() {
         if shared.halt.is_halted() {
             return drop_all(worker);
         }
-        worker.step_or_park(Some(PARK_MAX));
+        let park = match closer.saving() {
+            None => PARK_MAX,
+            Some(false) => Duration::ZERO,
+            // The disk is behind: it is given time.
+            Some(true) => Duration::from_millis(1),
+        };
+        worker.step_or_park(Some(park));
         closer.advance();
+        closer.save();
     }
 }
 
-/// A parked worker looks around this often even if nothing woke it.
 /// Views are measured at most this often.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// So long a worker saves before it looks after its other work again.
+const SAVE_MAX: Duration = Duration::from_micros(500);
+/// A parked worker looks around this often even if nothing woke it.
 const PARK_MAX: Duration = Duration::from_millis(500);
 
 /// Follows the frontier of the whole dataflow.
@@ -198,6 +214,12 @@ impl Closer {
                     binding: facts.binding.clone(),
                 });
             }
+            self.desk.steps.closed(facts.epoch());
+            if let Some(checkpoints) = self.shared.checkpoints.as_ref().filter(|_| self.first)
+                && checkpoints.is_at(facts.epoch())
+            {
+                checkpoints.closed(facts.watermarks.sets(), self.shared.views.floor());
+            }
             self.measure(facts.epoch());
             self.desk.timeline.borrow_mut().trim(self.passed);
             self.control.closed(self.passed);
@@ -205,6 +227,21 @@ impl Closer {
         if upto.is_none() {
             self.done = true;
             self.control.finish();
+        }
+    }
+
+    /// Whether something is to be saved, and if so, whether it had better wait.
+    fn saving(&self) -> Option<bool> {
+        self.desk.steps.is_saving().then(|| self.desk.steps.is_crowded())
+    }
+
+    /// Saves for a moment, if there is anything to be saved.
+    fn save(&self) {
+        if self.saving() == Some(false) {
+            let begun = clock::instant();
+            self.desk.steps.save(|| clock::instant() - begun < SAVE_MAX);
+            let pause = clock::instant() - begun;
+            self.shared.metrics.checkpoints.pause.observe(pause.as_secs_f64());
         }
     }
 

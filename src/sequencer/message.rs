@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::manifest::Base;
 use crate::position::{EpochBinding, Offset, PartitionId, SchemaSeen, SourceId};
 use crate::time::{Epoch, EventTime};
 
@@ -48,6 +49,8 @@ pub enum Order {
         worker: usize,
         /// Where it begins.
         from: Offset,
+        /// The partition's highest valid event time up to there.
+        event_time_max: EventTime,
     },
     /// Event times of this source beyond the limit are refused from here on.
     Limit(SourceId, EventTime),
@@ -60,6 +63,12 @@ pub enum Order {
         /// Whether it was bound by an earlier run.
         replay: bool,
     },
+    /// What all epochs up to one add up to, where a checkpoint stands for them.
+    Base(Arc<Base>),
+    /// An epoch that a checkpoint stands for: it passes, and nothing is read for it.
+    Skip(Arc<EpochBinding>),
+    /// A checkpoint is made as of this epoch, which is the next one.
+    Checkpoint(Epoch),
     /// Every epoch up to this one is durable in the ledger.
     Durable(Epoch),
     /// The replay is over: read on freely.

@@ -324,7 +324,8 @@ fn a_new_partition_starts_at_its_logs_start_and_joins_the_minimum_with_its_first
         Some(&Order::Assign {
             id: id(1),
             worker: 0,
-            from: 4
+            from: 4,
+            event_time_max: EventTime::MIN,
         })
     );
     s.read_to(read(0, 2, 2_000));

@@ -137,6 +137,20 @@ impl<K: Record, R> Rows<K, R> {
         }
     }
 
+    /// Shows every row to `see`, to be changed.
+    pub(crate) fn each_mut(&mut self, mut see: impl FnMut(&K, &mut R)) {
+        for (first, run) in &mut self.runs {
+            match run {
+                Run::One(row) => see(first, row),
+                Run::Many(many) => many
+                    .keys
+                    .iter()
+                    .zip(&mut many.rows)
+                    .for_each(|(key, row)| see(key, row)),
+            }
+        }
+    }
+
     /// Rows from a bound on, in order.
     pub(crate) fn forward<'a>(&'a self, lower: Bound<&'a K>) -> impl Iterator<Item = (&'a K, &'a R)> {
         let first = match lower {

@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
+use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::state::{Bounds, Changed, Out, Stateful};
 use crate::record::{Change, Record, route};
 use crate::time::Epoch;
 use crate::view::View;
@@ -53,6 +55,31 @@ struct Version<V> {
 }
 
 impl<V> Row<V> {
+    /// Puts a version where its epoch has it: one of the same epoch gives way.
+    fn put_version(&mut self, epoch: Epoch, value: Option<V>) {
+        if epoch >= self.epoch {
+            self.supersede(epoch, value);
+            return;
+        }
+        let older = self.older.get_or_insert_default();
+        let at = older.partition_point(|version| version.epoch < epoch);
+        match older.get_mut(at).filter(|version| version.epoch == epoch) {
+            Some(version) => version.value = value,
+            None => older.insert(at, Version { epoch, value }),
+        }
+    }
+
+    /// Shows the versions after one epoch and up to another, oldest first.
+    fn versions(&self, after: Epoch, upto: Epoch, mut show: impl FnMut(Epoch, Option<&V>)) {
+        let older = self.older.as_deref().map_or(&[][..], Vec::as_slice);
+        let older = older
+            .iter()
+            .map(|version| (version.epoch, version.value.as_ref()));
+        let all = older.chain([(self.epoch, self.value.as_ref())]);
+        all.filter(|(epoch, _)| *epoch > after && *epoch <= upto)
+            .for_each(|(epoch, value)| show(epoch, value));
+    }
+
     /// The row as of `at`, and when it last changed before that.
     pub(crate) fn as_of(&self, at: Epoch) -> Option<(Epoch, &V)> {
         if self.epoch <= at {
@@ -278,6 +305,8 @@ pub struct ShardWriter<K, V> {
     queue: BTreeMap<Epoch, Vec<(u8, K)>>,
     /// The epoch's own entries for the queue, gathered while buckets are locked.
     queued: Vec<(u8, K)>,
+    /// Rows with versions that no checkpoint holds.
+    changed: Changed<K>,
 }
 
 impl<K: Record, V: Record> ShardWriter<K, V> {
@@ -290,7 +319,81 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
             sorted,
             queue: BTreeMap::new(),
             queued: Vec::new(),
+            changed: Changed::off(),
         }
+    }
+
+    /// Loads what a checkpoint holds of the rows that this worker owns. To be called before anything is applied.
+    pub(crate) fn load(&mut self, keeper: &Keeper) -> crate::Result<()> {
+        self.changed = keeper.changed();
+        let Some(restored) = keeper.restored() else {
+            return Ok(());
+        };
+        let floor = keeper.floor();
+        self.view.floor.fetch_max(floor.0, Ordering::SeqCst);
+        let shard = self.shard.clone();
+        keeper.load(
+            |key: &K| key,
+            |entry| {
+                let (epoch, value) = (entry.epoch, entry.value);
+                let mut bucket = shard.buckets[bucket_of(route(&entry.key))].write();
+                bucket.changed = bucket.changed.max(epoch);
+                let mut value = Some(value);
+                bucket.rows.put(entry.key, |_, row| match row {
+                    Some(row) => {
+                        row.put_version(epoch, value.take().flatten());
+                        None
+                    }
+                    None => Some(Row {
+                        epoch,
+                        value: value.take().flatten(),
+                        older: None,
+                    }),
+                });
+            },
+        )?;
+        self.loaded(floor);
+        self.epoch = restored;
+        Ok(())
+    }
+
+    /// Drops of the loaded rows what nobody can ask for, and counts what is left.
+    fn loaded(&mut self, floor: Epoch) {
+        let (mut epochs, mut before) = (BTreeMap::new(), Epoch::ZERO);
+        let mut note = |epoch: Epoch, superseded: usize| match epoch < floor {
+            true => before = before.max(epoch),
+            false => *epochs.entry(epoch).or_insert(0) += superseded,
+        };
+        let (mut live, mut dead) = (0, Vec::new());
+        for (at, bucket) in self.shard.buckets.iter().enumerate() {
+            let mut bucket = bucket.write();
+            bucket.rows.each_mut(|key, row| {
+                live += usize::from(row.value.is_some());
+                row.prune(floor);
+                let mut first = true;
+                row.versions(Epoch::ZERO, Epoch(u64::MAX), |epoch, _| {
+                    note(epoch, usize::from(!std::mem::take(&mut first)));
+                });
+                match &row.older {
+                    Some(_) => {
+                        self.queue
+                            .entry(row.epoch)
+                            .or_default()
+                            .push((at as u8, key.clone()));
+                    }
+                    None if row.value.is_none() => dead.push((at, key.clone())),
+                    None => {}
+                }
+            });
+        }
+        for (at, key) in dead {
+            self.shard.buckets[at].write().rows.remove(&key);
+        }
+        self.shard.live.store(live, Ordering::Relaxed);
+        for (epoch, superseded) in epochs {
+            self.shard.note(epoch, superseded, 0);
+        }
+        self.shard.log.lock().before = before;
     }
 
     /// Applies changes of one epoch as they arrive, and empties `changes`. Invisible until the epoch closes.
@@ -380,11 +483,12 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
     ) -> bool {
         let Change { key, new, .. } = change;
         let (epoch, live, shard) = (self.epoch, new.is_some(), &self.shard.live);
-        let queued = &mut self.queued;
+        let (queued, changed) = (&mut self.queued, &mut self.changed);
         let mut superseded = false;
         rows.put(key, |key, row| {
             let Some(row) = row else {
                 return new.map(|value| {
+                    changed.touch(None, || key.clone(), |_, _| {});
                     shard.fetch_add(1, Ordering::Relaxed);
                     Row {
                         epoch,
@@ -396,6 +500,7 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
             if row.older.is_none() {
                 queued.push((at, key.clone()));
             }
+            changed.touch(Some(row.epoch), || key.clone(), |_, _| {});
             match (row.value.is_some(), live) {
                 (false, true) => _ = shard.fetch_add(1, Ordering::Relaxed),
                 (true, false) => _ = shard.fetch_sub(1, Ordering::Relaxed),
@@ -432,5 +537,41 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
         }
         // Freed here, where nobody waits for a lock.
         drop(dropped);
+    }
+}
+
+/// Versions stay as they are once their epoch is over, so nothing has to be saved before it changes: but the view's floor
+/// must not rise above the freeze until all is saved. [`Views::hold`](crate::view::Views::hold) sees to that.
+impl<K: Record, V: Record> Stateful for ShardWriter<K, V> {
+    fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
+        self.changed.freeze(at, again, out);
+    }
+
+    fn save(&mut self, entries_max: usize) -> bool {
+        let (shard, after) = (&self.shard, self.changed.unsaved_since());
+        self.changed.save(entries_max, |out, key, upto| {
+            let bucket = shard.buckets[bucket_of(route(key))].read();
+            let mut gone = true;
+            if let Some(row) = bucket.rows.get(key) {
+                row.versions(after, upto, |epoch, value| {
+                    gone = false;
+                    match value {
+                        Some(value) => out.put(key, epoch, None, value),
+                        None => out.remove(key, epoch),
+                    }
+                });
+            }
+            if gone {
+                // It changed and left nothing: removed, and so long ago that this was forgotten.
+                out.remove(key, upto);
+            }
+        })
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            floor: self.view.floor(),
+            ..Bounds::default()
+        }
     }
 }

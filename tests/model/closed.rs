@@ -69,7 +69,7 @@ proptest! {
         b in items(),
         silences in silences(),
         [(late_a, for_a), (late_b, for_b)] in policies(),
-        [run, _] in runs(),
+        [run, ..] in runs(),
     ) {
         let [quiet, silent] = silences;
         let (a, b) = (a.silent(quiet), b.silent(silent));

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use thalweg::ledger::sim_disk::SimDisk;
+use thalweg::disk::sim::SimDisk;
 use thalweg::ledger::{Chain, Ledger, LedgerStore, MemoryLedger, MemoryLog, verify_on};
 use thalweg::position::EpochBinding;
 use thalweg::prelude::*;

@@ -287,22 +287,41 @@ pub type Rows = Vec<Value>;
 pub struct Run {
     pub workers: usize,
     pub batch_max: usize,
+    pub restart: Option<Restart>,
 }
 
-/// Two runs that differ.
-pub fn runs() -> impl Strategy<Value = [Run; 2]> {
+/// A run that does not go through at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Restart {
+    /// The epochs (from 0) after which checkpoints are made, if they are reached before the stop.
+    pub checkpoints: [usize; 2],
+    /// The epoch after which the service stops.
+    pub stop: usize,
+    /// On how many workers it goes on.
+    pub workers: usize,
+}
+
+/// Runs that differ. The last of them is stopped, and goes on from a checkpoint.
+pub fn runs() -> impl Strategy<Value = [Run; 3]> {
     let batch = || prop_oneof![Just(1usize), Just(2), Just(4096)];
-    (1usize..=3, 1usize..=2, batch(), batch()).prop_map(|(first, more, a, b)| {
+    let restart = ([0..EPOCHS - 1, 0..EPOCHS - 1], 0..EPOCHS - 1, 1usize..=3);
+    (1usize..=3, 1usize..=2, batch(), batch(), restart).prop_map(|(first, more, a, b, restart)| {
         let second = (first - 1 + more) % 3 + 1;
+        let (checkpoints, after, workers) = restart;
+        let run = |workers, batch_max, restart| Run {
+            workers,
+            batch_max,
+            restart,
+        };
+        let restart = Restart {
+            checkpoints,
+            stop: checkpoints[0].max(after),
+            workers,
+        };
         [
-            Run {
-                workers: first,
-                batch_max: a,
-            },
-            Run {
-                workers: second,
-                batch_max: b,
-            },
+            run(first, a, None),
+            run(second, b, None),
+            run(second, a, Some(restart)),
         ]
     })
 }
@@ -329,10 +348,26 @@ pub fn check(
         for n in 0..EPOCHS {
             feed(&mut test, n);
             epochs.push(test.epoch());
+            let Some(restart) = how.restart else { continue };
+            if restart.checkpoints.contains(&n) {
+                test.checkpoint();
+            }
+            if restart.stop == n {
+                test.restart(restart.workers);
+            }
         }
         let run = test
             .run()
             .map_err(|error| TestCaseError::fail(format!("{how:?}: {error}")))?;
+        if let Some(restart) = how.restart {
+            // The second may have been due while the first was still being written.
+            let made = restart.checkpoints.map(|n| epochs[n]);
+            prop_assert!(
+                run.restored().is_some_and(|epoch| made.contains(&epoch)),
+                "{:?}",
+                how
+            );
+        }
         for (view, expected) in &expected {
             for (n, epoch) in epochs.iter().enumerate() {
                 let rows = run
@@ -350,14 +385,22 @@ pub fn check(
             }
         }
         let names = run.views().names();
+        // What epochs before a checkpoint changed is not known any more.
+        let known = how.restart.map_or(0, |restart| restart.stop + 1);
+        let of = |view| epochs.iter().map(move |epoch| (view, *epoch)).skip(known);
         let hashes = names
             .iter()
-            .flat_map(|view| epochs.iter().map(|epoch| run.hash(view, *epoch)));
+            .flat_map(of)
+            .map(|(view, epoch)| run.hash(view, epoch));
         let hashes: Vec<Option<u64>> = hashes.collect();
         prop_assert!(hashes.iter().all(Option::is_some));
         match &first {
             None => first = Some(hashes),
-            Some(first) => prop_assert_eq!(first, &hashes, "hashes of {:?} in {:?}", names, runs),
+            Some(first) => {
+                let first = first.chunks(EPOCHS).flat_map(|view| &view[known..]);
+                let first: Vec<_> = first.copied().collect();
+                prop_assert_eq!(first, hashes, "hashes of {:?} in {:?}", names, runs);
+            }
         }
     }
     Ok(())

@@ -133,7 +133,7 @@ fn build(flow: Dataflow, [late, more_late]: [Late; 2]) {
         .aggregate(|a| a.count())
         .view("parts_view");
     items
-        .timely(|events| {
+        .timely_stateless(|events| {
             // To another worker, which may not have heard of the events' epoch yet.
             events
                 .filter(|event| event.value.n > 0)

@@ -1,4 +1,4 @@
-//! The few things that the ledger asks of a disk, so that a simulated one can stand in for it.
+//! The few things that the ledger and checkpoints ask of a disk, so that a simulated one can stand in for it.
 
 use std::any::Any;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock;
+
+pub mod sim;
 
 /// A place for files. Paths are those of the host.
 pub trait Disk: Send + Sync {
@@ -23,6 +25,16 @@ pub trait Disk: Send + Sync {
 
     /// Opens a file that is there.
     fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Makes an empty file; an error of kind `AlreadyExists` if there is one. Its name is durable after
+    /// [`sync_dir`](Disk::sync_dir).
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Removes a file. One that is not there is no error.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns when the names in a directory survive a loss of power.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Takes an advisory lock, which ends with the process at the latest.
     fn lock(&self, path: &Path) -> io::Result<Lock>;
@@ -111,6 +123,26 @@ impl Disk for HostDisk {
         Ok(Arc::new(HostFile(file)))
     }
 
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create_new(true)
+            .open(path)?;
+        Ok(Arc::new(HostFile(file)))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        sync_dir(dir)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Lock> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -134,7 +166,7 @@ impl Disk for HostDisk {
     }
 }
 
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 

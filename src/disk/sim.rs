@@ -13,8 +13,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::ledger::disk::{Disk, DiskFile, Lock};
-use crate::ledger::frame::SECTOR;
+use crate::disk::{Disk, DiskFile, Lock};
+
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
 
 /// A simulated disk. Clones share it. It knows no locks: what is tested on it rests on the log alone.
 #[derive(Clone, Default)]
@@ -32,6 +34,8 @@ struct Platters {
 struct SimBytes {
     bytes: Vec<u8>,
     synced: usize,
+    /// Whether its name is on the disk, too.
+    named: bool,
 }
 
 impl SimDisk {
@@ -55,6 +59,8 @@ impl SimDisk {
         let mut disk = self.0.lock();
         disk.boots += 1;
         let mut draws = seed;
+        disk.files
+            .retain(|_, file| file.named || draw(&mut draws).is_multiple_of(2));
         for file in disk.files.values_mut() {
             let unsynced = file.bytes.len() - file.synced;
             let kept = file.synced + (draw(&mut draws) % (unsynced as u64 + 1)) as usize;
@@ -72,6 +78,7 @@ impl SimDisk {
                 at = end;
             }
             file.synced = file.bytes.len();
+            file.named = true;
         }
     }
 
@@ -82,11 +89,12 @@ impl SimDisk {
 
     /// Puts a file there, flushed, in place of what was there.
     pub fn put(&self, path: &Path, bytes: Vec<u8>) {
-        let synced = bytes.len();
-        self.0
-            .lock()
-            .files
-            .insert(path.to_path_buf(), SimBytes { bytes, synced });
+        let file = SimBytes {
+            synced: bytes.len(),
+            bytes,
+            named: true,
+        };
+        self.0.lock().files.insert(path.to_path_buf(), file);
     }
 }
 
@@ -123,6 +131,7 @@ impl Disk for SimDisk {
         let file = SimBytes {
             bytes: contents.to_vec(),
             synced: contents.len(),
+            named: true,
         };
         disk.files.insert(path.to_path_buf(), file);
         Ok(true)
@@ -138,6 +147,32 @@ impl Disk for SimDisk {
             path: path.to_path_buf(),
             boot: disk.boots,
         }))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut disk = self.0.lock();
+        if disk.files.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        disk.files.insert(path.to_path_buf(), SimBytes::default());
+        drop(disk);
+        self.open(path, true)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.lock().files.remove(path);
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        if disk.sync_fails {
+            return Err(io::Error::other("simulated failure of a flush"));
+        }
+        for (path, file) in &mut disk.files {
+            file.named |= path.parent() == Some(dir);
+        }
+        Ok(())
     }
 
     fn lock(&self, _path: &Path) -> io::Result<Lock> {

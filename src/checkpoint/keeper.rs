@@ -1,0 +1,120 @@
+//! How an operator comes by its state: loaded from a checkpoint, and kept where the next one finds it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::entry::decode;
+use super::state::{Changed, Kept, Stateful, Steps};
+use super::store::Restored;
+use crate::error::Result;
+use crate::record::{Record, owner, route};
+use crate::time::{Epoch, EventTime};
+
+/// A stateful step's way to its checkpoints on one worker.
+pub struct Keeper {
+    steps: Rc<Steps>,
+    saves: bool,
+    step: usize,
+    restored: Option<Arc<Restored>>,
+    worker: usize,
+    peers: usize,
+}
+
+/// An entry as its step wrote it.
+pub struct Loaded<K, V> {
+    /// The key.
+    pub key: K,
+    /// Since when.
+    pub epoch: Epoch,
+    /// When it goes by itself.
+    pub until: Option<EventTime>,
+    /// Its value, if it was not removed.
+    pub value: Option<V>,
+}
+
+impl Keeper {
+    /// Where no checkpoints are made, as in tests of single operators.
+    pub fn off() -> Self {
+        Self::new(Rc::default(), false, usize::MAX, None, (0, 1))
+    }
+
+    /// The step with this number, on `worker.0` of `worker.1`.
+    pub(crate) fn new(
+        steps: Rc<Steps>,
+        saves: bool,
+        step: usize,
+        restored: Option<Arc<Restored>>,
+        (worker, peers): (usize, usize),
+    ) -> Self {
+        Self {
+            steps,
+            saves,
+            step,
+            restored,
+            worker,
+            peers,
+        }
+    }
+
+    /// The epoch that state is loaded as of, if it is.
+    pub fn restored(&self) -> Option<Epoch> {
+        self.restored.as_ref().map(|restored| restored.manifest.epoch)
+    }
+
+    /// Whether checkpoints are made.
+    pub fn saves(&self) -> bool {
+        self.saves
+    }
+
+    /// The first epoch of which versions were kept.
+    pub fn floor(&self) -> Epoch {
+        let step = self
+            .restored
+            .as_ref()
+            .map(|restored| &restored.manifest.steps[self.step]);
+        step.map_or(Epoch::ZERO, |step| step.floor)
+    }
+
+    /// What knows which entries changed.
+    pub fn changed<K: Ord>(&self) -> Changed<K> {
+        match (self.saves, self.restored()) {
+            (false, _) => Changed::off(),
+            (true, None) => Changed::default(),
+            (true, Some(epoch)) => Changed::since(epoch),
+        }
+    }
+
+    /// Loads what this worker owns by `routed`, a part of the key. Entries of a key come in the order in which they hold.
+    pub fn load<K: DeserializeOwned, V: DeserializeOwned, R: Record>(
+        &self,
+        routed: impl Fn(&K) -> &R,
+        mut take: impl FnMut(Loaded<K, V>),
+    ) -> Result<()> {
+        let Some(restored) = &self.restored else {
+            return Ok(());
+        };
+        restored.each(self.step, |entry| {
+            let key: K = decode(entry.key)?;
+            if owner(route(routed(&key)), self.peers) == self.worker {
+                take(Loaded {
+                    key,
+                    epoch: entry.epoch,
+                    until: entry.until,
+                    value: entry.value.map(decode).transpose()?,
+                });
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps the step's state.
+    pub fn keep<S: Stateful + 'static>(&self, state: S) -> Kept<S> {
+        if self.saves {
+            self.steps.keep(state)
+        } else {
+            self.steps.unsaved(state)
+        }
+    }
+}

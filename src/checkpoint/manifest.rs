@@ -1,0 +1,166 @@
+//! What a checkpoint consists of: a text file that appears whole, once all it names is durable.
+//!
+//! ```text
+//!   checkpoint-0001795402800123000.json    { epoch, chain, from, at, steps: [ { name, segments: [ … ] } ] }
+//!                                          BLAKE3 of the line above
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::position::{EpochBinding, SourceId};
+use crate::time::{Epoch, EventTime};
+
+/// The version of what stands in manifests and segments.
+pub const FORMAT: u32 = 1;
+
+/// A checkpoint: where everything stood as of one epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The application and the dataflow.
+    pub app: String,
+    /// See `app`.
+    pub dataflow: String,
+    /// As of this epoch.
+    pub epoch: Epoch,
+    /// The ledger's generation that made it.
+    pub generation: u64,
+    /// The ledger's hash chain behind the epoch: a checkpoint of another history has another.
+    pub chain: String,
+    /// The build that made it.
+    pub build: String,
+    /// When, microseconds since the Unix epoch.
+    pub made_us: u64,
+    /// The hash by which keys are divided into buckets, and how many there are.
+    pub buckets: (String, usize),
+    /// What the ledger's bindings add up to where the views' histories begin; nothing: the ledger's start. A restore goes
+    /// through the bindings from here to `epoch` without reading their records.
+    pub from: Option<Base>,
+    /// The same as of `epoch`: where a later checkpoint may begin.
+    pub at: Base,
+    /// Every step that has state.
+    pub steps: Vec<StepFiles>,
+}
+
+/// What bindings up to an epoch add up to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// All of them as one: each partition's empty range at its position, each source's watermark, topic and schemas.
+    pub binding: EpochBinding,
+    /// Watermarks of sets of sources that are followed.
+    pub sets: Vec<(Vec<SourceId>, EventTime)>,
+}
+
+/// What a step is: what has to be alike for its state to be read again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepShape {
+    /// `window spend`, `table merchants`, `view minute_spend`: kind and name.
+    pub name: String,
+    /// The structure of the key's type.
+    pub key: String,
+    /// The structure of the value's type.
+    pub value: String,
+    /// What files of the step hold.
+    pub rule: Rule,
+}
+
+/// What entries of a key mean together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rule {
+    /// The newest is the state.
+    Last,
+    /// All from a floor on are versions that may be asked for.
+    Versions,
+    /// Each is a number, and they add up.
+    Sum,
+}
+
+/// The files of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepFiles {
+    /// The step.
+    pub shape: StepShape,
+    /// Entries whose `until` is at or before this are gone.
+    pub cut: EventTime,
+    /// The first epoch that was kept, where the rule is versions.
+    pub floor: Epoch,
+    /// Oldest first: what a later one says of a key holds.
+    pub segments: Vec<Segment>,
+}
+
+/// A file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Its name in the checkpoints' directory.
+    pub file: String,
+    /// The checkpoint that it was first written for.
+    pub epoch: Epoch,
+    /// Its length.
+    pub bytes: u64,
+    /// How many entries it holds.
+    pub entries: u64,
+    /// BLAKE3 of all its bytes, in hex.
+    pub blake3: String,
+}
+
+impl Manifest {
+    /// Its file's name.
+    pub fn file_name(epoch: Epoch) -> String {
+        format!("checkpoint-{:020}.json", epoch.0)
+    }
+
+    /// The epoch that a file's name says, if it is that of a manifest.
+    pub fn epoch_of(name: &str) -> Option<Epoch> {
+        let digits = name.strip_prefix("checkpoint-")?.strip_suffix(".json")?;
+        (digits.len() == 20).then(|| digits.parse().ok().map(Epoch))?
+    }
+
+    /// Its file's bytes.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self)
+            .map_err(|error| Error::internal("a checkpoint's manifest can't be written").detail(error))?;
+        let hash = blake3::hash(&bytes);
+        bytes.extend_from_slice(format!("\n{}\n", hash.to_hex()).as_bytes());
+        Ok(bytes)
+    }
+
+    /// From its file's bytes.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::Kind::Integrity): they are damaged. [`Definition`](crate::Kind::Definition): another format.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let damaged = |detail: &str| Error::integrity("the manifest is damaged").detail(detail);
+        let mut lines = bytes.split(|byte| *byte == b'\n');
+        let (Some(text), Some(hash)) = (lines.next(), lines.next()) else {
+            return Err(damaged("it has no second line"));
+        };
+        if blake3::hash(text).to_hex().as_bytes() != hash {
+            return Err(damaged("its checksum is wrong"));
+        }
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let unfit = |error: serde_json::Error| damaged(&error.to_string());
+        let head: Head = serde_json::from_slice(text).map_err(unfit)?;
+        if head.format != FORMAT {
+            return Err(
+                Error::definition(format!("the checkpoint has format {}", head.format))
+                    .detail(format!("this build reads format {FORMAT}")),
+            );
+        }
+        serde_json::from_slice(text).map_err(unfit)
+    }
+
+    /// Bytes of all segments.
+    pub fn bytes(&self) -> u64 {
+        self.segments().map(|segment| segment.bytes).sum()
+    }
+
+    /// All segments of all steps.
+    pub fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.steps.iter().flat_map(|step| &step.segments)
+    }
+}

@@ -1,0 +1,162 @@
+//! Makes one segment of two that follow each other, so that the chain of a step's files stays short.
+//!
+//! A newer segment is merged into the one before it once it is at least half as large: what is written again is in
+//! proportion to what changed, and a chain of n segments holds at least 2ⁿ times the bytes of its last.
+
+use hashbrown::HashMap;
+
+use foldhash::fast::FixedState;
+
+use super::entry::{BUCKETS, Entry, decode, encode};
+use super::manifest::{Rule, Segment};
+use super::segment::{Chunk, SegmentReader, SegmentWriter};
+use super::state::Bounds;
+use super::store::Store;
+use crate::error::{Error, Result};
+use crate::time::Epoch;
+
+/// A chunk of a merged segment is about as large as this.
+const CHUNK: usize = 256 << 10;
+
+/// The place in a chain of the first of two segments that are to be merged.
+pub fn due(chain: &[Segment]) -> Option<usize> {
+    let at = chain.len().checked_sub(2)?;
+    (chain[at + 1].bytes * 2 >= chain[at].bytes).then_some(at)
+}
+
+/// What is merged.
+pub struct Merge<'a> {
+    /// Where the segments are.
+    pub store: &'a Store,
+    /// The older.
+    pub older: &'a Segment,
+    /// The newer.
+    pub newer: &'a Segment,
+    /// Whether nothing stands before the older: then what is removed needs no mention.
+    pub is_first: bool,
+    /// What entries mean together.
+    pub rule: Rule,
+    /// What no longer counts.
+    pub bounds: Bounds,
+}
+
+/// Entries of one key, each with its epoch, in order.
+type Held<'c> = Vec<Entry<'c>>;
+
+impl Merge<'_> {
+    /// Writes the merged segment to a file of this name; `None` if `go_on` said no, and the file is left for others to
+    /// remove.
+    pub fn run(&self, name: &str, go_on: &dyn Fn() -> bool) -> Result<Option<Segment>> {
+        let mut writer = SegmentWriter::create(&*self.store.disk, &self.store.dir.join(name))?;
+        let older = SegmentReader::open(&*self.store.disk, &self.store.dir, self.older)?;
+        let newer = SegmentReader::open(&*self.store.disk, &self.store.dir, self.newer)?;
+        for bucket in 0..BUCKETS {
+            if !go_on() {
+                return Ok(None);
+            }
+            let mut chunks = Vec::new();
+            for reader in [&older, &newer] {
+                reader.chunks(Some(bucket), |chunk| {
+                    chunks.push(chunk.clone());
+                    Ok(())
+                })?;
+            }
+            let merged = self.bucket(&chunks)?;
+            self.write(bucket, merged, &mut writer)?;
+        }
+        writer.finish(self.newer.epoch).map(Some)
+    }
+
+    fn bucket<'c>(&self, chunks: &'c [Chunk]) -> Result<HashMap<&'c [u8], Held<'c>, FixedState>> {
+        let mut keys: HashMap<&[u8], Held<'_>, FixedState> = HashMap::default();
+        for chunk in chunks {
+            chunk.each(|entry| {
+                let held = keys.entry(entry.key).or_default();
+                match self.rule {
+                    Rule::Last => held.clear(),
+                    // Of one epoch the later one holds.
+                    Rule::Versions => held.retain(|other| other.epoch != entry.epoch),
+                    Rule::Sum => {}
+                }
+                held.push(entry);
+                Ok(())
+            })?;
+        }
+        Ok(keys)
+    }
+
+    fn write(
+        &self,
+        bucket: usize,
+        keys: HashMap<&[u8], Held<'_>, FixedState>,
+        writer: &mut SegmentWriter,
+    ) -> Result<()> {
+        let mut outs = [true, false].map(|removals| {
+            let chunk = Chunk {
+                bucket,
+                removals,
+                bytes: Vec::new(),
+            };
+            (chunk, 0)
+        });
+        let mut sum = Vec::new();
+        for (key, mut held) in keys {
+            match self.rule {
+                Rule::Last => held.retain(|entry| {
+                    let over = entry.until.is_some_and(|until| until <= self.bounds.cut);
+                    !over && (entry.value.is_some() || !self.is_first)
+                }),
+                Rule::Versions => self.trim(&mut held),
+                Rule::Sum => {
+                    let total = held.iter().try_fold(0, |total: i64, entry| {
+                        let diff: i64 = decode(entry.value.unwrap_or_default())?;
+                        total
+                            .checked_add(diff)
+                            .ok_or_else(|| Error::integrity("a sum of a checkpoint overflows"))
+                    })?;
+                    let epoch = held.last().map_or(Epoch::ZERO, |entry| entry.epoch);
+                    held.clear();
+                    sum.clear();
+                    encode(&total, &mut sum)?;
+                    if total != 0 {
+                        held.push(Entry {
+                            key,
+                            epoch,
+                            until: None,
+                            value: Some(&sum),
+                        });
+                    }
+                }
+            }
+            for entry in held {
+                // Removals of versions are versions, too.
+                let removal = entry.value.is_none() && self.rule == Rule::Last;
+                let (chunk, entries) = &mut outs[usize::from(!removal)];
+                entry.write(&mut chunk.bytes);
+                *entries += 1;
+                if chunk.bytes.len() >= CHUNK {
+                    writer.chunk(chunk, *entries)?;
+                    chunk.bytes.clear();
+                    *entries = 0;
+                }
+            }
+        }
+        outs.iter()
+            .filter(|(_, entries)| *entries > 0)
+            .try_for_each(|(chunk, entries)| writer.chunk(chunk, *entries))
+    }
+
+    /// Leaves the versions that an answer from the floor on may need.
+    fn trim(&self, held: &mut Held<'_>) {
+        held.sort_by_key(|entry| entry.epoch);
+        let at_floor = held.partition_point(|entry| entry.epoch <= self.bounds.floor);
+        held.drain(..at_floor.saturating_sub(1));
+        if self.is_first
+            && let Some(first) = held.first()
+            && first.value.is_none()
+            && first.epoch <= self.bounds.floor
+        {
+            held.remove(0);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A file of a checkpoint: the entries of one step that changed up to some epoch, in chunks of one bucket each.
+//!
+//! ```text
+//!   segment   "thalweg checkpoint 1\n" · chunk · chunk …                       its length and BLAKE3 stand in the manifest
+//!   chunk     bucket u16 · removals u16 · length u32 · CRC32C u32 · entries     little-endian
+//! ```
+//!
+//! Within a segment removals come before everything else, wherever they stand: a key that was removed and came back is
+//! there.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Error, Result};
+
+use super::entry::Entry;
+use super::manifest::Segment;
+use super::{cannot, damaged};
+
+const HEADER: &[u8] = b"thalweg checkpoint 1\n";
+const CHUNK_HEADER_BYTES: usize = 12;
+/// No chunk is larger: a length beyond this is damage.
+const CHUNK_MAX: usize = 1 << 30;
+/// Bytes of one read.
+const READ: usize = 1 << 20;
+
+/// Entries of one bucket, as bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Which.
+    pub bucket: usize,
+    /// Whether they are removals.
+    pub removals: bool,
+    /// The entries.
+    pub bytes: Vec<u8>,
+}
+
+impl Chunk {
+    /// Shows all entries to `see`.
+    pub fn each<'a>(&'a self, mut see: impl FnMut(Entry<'a>) -> Result<()>) -> Result<()> {
+        let mut rest = self.bytes.as_slice();
+        while !rest.is_empty() {
+            let entry = Entry::read(&mut rest).ok_or_else(|| {
+                Error::integrity(
+                    "a chunk of a checkpoint does not hold entries, though its checksum is right",
+                )
+            })?;
+            see(entry)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a segment.
+pub struct SegmentWriter {
+    file: Arc<dyn DiskFile>,
+    path: std::path::PathBuf,
+    hash: blake3::Hasher,
+    bytes: u64,
+    entries: u64,
+    buffer: Vec<u8>,
+}
+
+impl SegmentWriter {
+    /// Makes the file.
+    ///
+    /// # Errors
+    /// [`Outside`](crate::Kind::Outside): the disk does not do its part.
+    pub fn create(disk: &dyn Disk, path: &Path) -> Result<Self> {
+        let file = disk
+            .create(path)
+            .map_err(|error| cannot("write to", path, &error))?;
+        let mut writer = Self {
+            file,
+            path: path.to_owned(),
+            hash: blake3::Hasher::new(),
+            bytes: 0,
+            entries: 0,
+            buffer: Vec::with_capacity(READ),
+        };
+        writer.put(HEADER)?;
+        Ok(writer)
+    }
+
+    /// Adds a chunk.
+    pub fn chunk(&mut self, chunk: &Chunk, entries: u64) -> Result<()> {
+        let mut header = [0; CHUNK_HEADER_BYTES];
+        header[..2].copy_from_slice(&(chunk.bucket as u16).to_le_bytes());
+        header[2..4].copy_from_slice(&u16::from(chunk.removals).to_le_bytes());
+        header[4..8].copy_from_slice(&(chunk.bytes.len() as u32).to_le_bytes());
+        header[8..].copy_from_slice(&crc32c::crc32c(&chunk.bytes).to_le_bytes());
+        self.entries += entries;
+        self.put(&header)?;
+        self.put(&chunk.bytes)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= READ {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if !self.buffer.is_empty() {
+            self.hash.update(&self.buffer);
+            self.bytes += self.buffer.len() as u64;
+            self.file
+                .append(&self.buffer)
+                .map_err(|error| cannot("write to", &self.path, &error))?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// Makes it durable (its name is so after a sync of the directory): what the manifest says of it.
+    pub fn finish(mut self, epoch: crate::Epoch) -> Result<Segment> {
+        self.flush()?;
+        self.file
+            .sync()
+            .map_err(|error| cannot("write to", &self.path, &error))?;
+        let name = self.path.file_name().unwrap_or_default();
+        Ok(Segment {
+            file: name.to_string_lossy().into_owned(),
+            epoch,
+            bytes: self.bytes,
+            entries: self.entries,
+            blake3: self.hash.finalize().to_hex().to_string(),
+        })
+    }
+}
+
+/// Whether the file is what the manifest says.
+///
+/// # Errors
+/// [`Integrity`](crate::Kind::Integrity): it is missing, or other bytes. [`Outside`](crate::Kind::Outside): it can't be read.
+pub fn verify(disk: &dyn Disk, dir: &Path, segment: &Segment) -> Result<()> {
+    let path = dir.join(&segment.file);
+    let file = open(disk, &path)?;
+    let (mut hash, mut at, mut buffer) = (blake3::Hasher::new(), 0, vec![0; READ]);
+    loop {
+        let n = file
+            .read_at(at, &mut buffer)
+            .map_err(|error| cannot("read", &path, &error))?;
+        if n == 0 {
+            break;
+        }
+        hash.update(&buffer[..n]);
+        at += n as u64;
+    }
+    if at != segment.bytes {
+        return Err(damaged(
+            &path,
+            &format!("it has {at} bytes, and had {}", segment.bytes),
+        ));
+    }
+    if *hash.finalize().to_hex() != *segment.blake3 {
+        return Err(damaged(
+            &path,
+            "its BLAKE3 is another one than when it was written",
+        ));
+    }
+    Ok(())
+}
+
+fn open(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>> {
+    disk.open(path, false).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => damaged(path, "it is missing"),
+        _ => cannot("read", path, &error),
+    })
+}
+
+/// Reads a segment, chunk by chunk: first all removals, then all others.
+pub struct SegmentReader {
+    file: Arc<dyn DiskFile>,
+    path: std::path::PathBuf,
+    len: u64,
+}
+
+impl SegmentReader {
+    /// Opens the file.
+    pub fn open(disk: &dyn Disk, dir: &Path, segment: &Segment) -> Result<Self> {
+        let path = dir.join(&segment.file);
+        let reader = Self {
+            file: open(disk, &path)?,
+            path,
+            len: segment.bytes,
+        };
+        if reader.read(0, HEADER.len())? != HEADER {
+            return Err(damaged(&reader.path, "it does not begin as a segment does"));
+        }
+        Ok(reader)
+    }
+
+    /// Shows the chunks to `see`, those of one bucket or of all.
+    pub fn chunks(&self, bucket: Option<usize>, mut see: impl FnMut(&Chunk) -> Result<()>) -> Result<()> {
+        let mut later = Vec::new();
+        let mut at = HEADER.len() as u64;
+        while at < self.len {
+            let header = self.header(at)?;
+            let len = header.len;
+            if bucket.is_none_or(|bucket| bucket == header.bucket) {
+                if header.removals {
+                    see(&self.chunk(at, &header)?)?;
+                } else {
+                    later.push((at, header));
+                }
+            }
+            at += (CHUNK_HEADER_BYTES + len) as u64;
+        }
+        later
+            .iter()
+            .try_for_each(|(at, header)| see(&self.chunk(*at, header)?))
+    }
+
+    fn header(&self, at: u64) -> Result<ChunkHeader> {
+        let bytes = self.read(at, CHUNK_HEADER_BYTES)?;
+        let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let header = ChunkHeader {
+            bucket: usize::from(u16_at(0)),
+            removals: u16_at(2) == 1,
+            len: u32_at(4) as usize,
+            crc: u32_at(8),
+        };
+        let end = at + (CHUNK_HEADER_BYTES + header.len) as u64;
+        if header.bucket >= super::BUCKETS || u16_at(2) > 1 || header.len > CHUNK_MAX || end > self.len {
+            return Err(damaged(
+                &self.path,
+                &format!("at byte {at} there is no chunk's header"),
+            ));
+        }
+        Ok(header)
+    }
+
+    fn chunk(&self, at: u64, header: &ChunkHeader) -> Result<Chunk> {
+        let bytes = self.read(at + CHUNK_HEADER_BYTES as u64, header.len)?;
+        if crc32c::crc32c(&bytes) != header.crc {
+            return Err(damaged(
+                &self.path,
+                &format!("the checksum of the chunk at byte {at} is wrong"),
+            ));
+        }
+        Ok(Chunk {
+            bucket: header.bucket,
+            removals: header.removals,
+            bytes,
+        })
+    }
+
+    fn read(&self, at: u64, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let n = self
+            .file
+            .read_at(at, &mut bytes)
+            .map_err(|error| cannot("read", &self.path, &error))?;
+        if n < len {
+            return Err(damaged(&self.path, &format!("it ends at byte {}", at + n as u64)));
+        }
+        Ok(bytes)
+    }
+}
+
+struct ChunkHeader {
+    bucket: usize,
+    removals: bool,
+    len: usize,
+    crc: u32,
+}

@@ -1,0 +1,78 @@
+//! What is measured of checkpoints.
+
+use std::time::Duration;
+
+use crate::metrics::histogram::Histogram;
+use crate::metrics::{Counter, Gauge, GaugeF64, Register};
+use crate::time::Epoch;
+
+/// Upper bounds for how long a checkpoint takes. Seconds.
+const DURATION_S: &[f64] = &[
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+/// Upper bounds for how long a worker saves without looking at anything else. Seconds.
+const PAUSE_S: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5,
+];
+
+/// Handles for the checkpoints.
+#[derive(Clone, Debug)]
+pub struct CheckpointMetrics {
+    /// From begun to published. Seconds.
+    pub duration: Histogram,
+    /// How long a worker saved in one go. Seconds.
+    pub pause: Histogram,
+    /// Bytes written for checkpoints that count.
+    pub written: Counter,
+    /// Bytes of the newest, with the files that it shares with older ones.
+    pub bytes: Gauge,
+    /// The epoch of the newest. Unix seconds.
+    pub newest: GaugeF64,
+    /// Checkpoints that came to nothing.
+    pub failed: Counter,
+}
+
+impl CheckpointMetrics {
+    pub(super) fn register(register: &mut Register<'_>) -> Self {
+        Self {
+            duration: register.seconds(
+                "checkpoint_duration",
+                "From begun to published",
+                Histogram::new(DURATION_S),
+            ),
+            pause: register.seconds(
+                "checkpoint_pause",
+                "How long a worker saved in one go",
+                Histogram::new(PAUSE_S),
+            ),
+            written: register.bytes(
+                "checkpoint_written",
+                "Written for checkpoints that count",
+                Counter::default(),
+            ),
+            bytes: register.bytes(
+                "checkpoint_size",
+                "The newest, with what it shares with older ones",
+                Gauge::default(),
+            ),
+            newest: register.seconds(
+                "checkpoint_newest_timestamp",
+                "The epoch of the newest",
+                GaugeF64::default(),
+            ),
+            failed: register.plain(
+                "checkpoints_failed",
+                "Checkpoints that came to nothing",
+                Counter::default(),
+            ),
+        }
+    }
+
+    /// One counts from now on.
+    pub fn published(&self, epoch: Epoch, took: Duration, written: u64, bytes: u64) {
+        self.duration.observe(took.as_secs_f64());
+        self.written.inc_by(written);
+        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.newest.set(epoch.0 as f64 / 1e6);
+    }
+}

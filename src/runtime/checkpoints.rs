@@ -1,0 +1,174 @@
+//! When checkpoints are made, and which one a run begins with.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::checkpoint::manifest::{Base, StepShape};
+use crate::checkpoint::store::{Restored, Store, differences};
+use crate::error::{Error, Result};
+use crate::ledger::{Bindings, Recovered};
+use crate::sequencer::{Now, Sequencer};
+use crate::time::Epoch;
+
+/// Whether and how checkpoints are made.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where they are.
+    pub store: Store,
+    /// When one is due.
+    pub due: Due,
+    /// How many are kept.
+    pub keep: usize,
+}
+
+/// When a checkpoint is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// So long after the one before was begun, if anything was bound since.
+    Every(Duration),
+    /// As of these epochs: for tests.
+    At(BTreeSet<Epoch>),
+}
+
+/// Tells when one is due.
+pub(crate) struct Clock {
+    due: Due,
+    begun: Option<Duration>,
+}
+
+impl Clock {
+    pub(super) fn new(due: Due) -> Self {
+        Self { due, begun: None }
+    }
+
+    /// Whether one is due as of `epoch`; if so it counts as begun.
+    pub(super) fn strikes(&mut self, epoch: Epoch, now: Now) -> bool {
+        match &self.due {
+            Due::At(epochs) => epochs.contains(&epoch),
+            Due::Every(interval) => {
+                let begun = *self.begun.get_or_insert(now.mono);
+                let due = now.mono.saturating_sub(begun) >= *interval;
+                if due {
+                    self.begun = Some(now.mono);
+                }
+                due
+            }
+        }
+    }
+}
+
+/// The checkpoint to begin with: the newest one that is whole, if there is any.
+///
+/// # Errors
+/// [`Definition`](crate::Kind::Definition): it holds other steps than the dataflow has. [`Integrity`](crate::Kind::Integrity): it
+/// is of an epoch that the ledger does not know.
+pub(super) fn choose(
+    store: &Store,
+    (app, dataflow): (&str, &str),
+    states: &[StepShape],
+    recovered: &Recovered,
+) -> Result<Option<Arc<Restored>>> {
+    let (found, notes) = store.newest(app, dataflow)?;
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    let Some(manifest) = found else {
+        return Ok(None);
+    };
+    let at = |error: Error| {
+        let (dir, epoch) = (store.dir.display(), manifest.epoch);
+        error.detail(format!("the checkpoint of epoch {epoch} in `{dir}`"))
+    };
+    if recovered.last.is_none_or(|last| last < manifest.epoch) {
+        let last = recovered
+            .last
+            .map_or("it has none".into(), |last| format!("its last is {last}"));
+        return Err(at(
+            Error::integrity("a checkpoint is of an epoch that the ledger does not know").detail(last),
+        )
+        .hint(
+            "the ledger has lost its end, or is another one: find the one that belongs to the checkpoints",
+        ));
+    }
+    let held: Vec<_> = manifest.steps.iter().map(|step| step.shape.clone()).collect();
+    let differ = differences(&held, states);
+    if !differ.is_empty() {
+        let error = Error::definition("the dataflow is not the one that the checkpoint was made of");
+        let error = differ.into_iter().fold(error, Error::detail);
+        return Err(at(error).hint(
+            "to make its state anew from the topics, remove the checkpoints: `checkpoint prune --keep 0`",
+        ));
+    }
+    Ok(Some(Restored::new(store.clone(), manifest)))
+}
+
+/// The way from the ledger's start to the epoch that state was restored as of.
+pub(crate) struct Way {
+    from: Option<Base>,
+    upto: Epoch,
+    chain: String,
+}
+
+impl Way {
+    pub(super) fn new(restored: &Restored) -> Self {
+        let manifest = &restored.manifest;
+        Self {
+            from: manifest.from.clone(),
+            upto: manifest.epoch,
+            chain: manifest.chain.clone(),
+        }
+    }
+
+    /// Goes through the bindings up to the checkpoint, as far as the sequencer takes them; whether that was all.
+    pub(super) fn go(
+        &mut self,
+        bindings: &mut Bindings,
+        sequencer: &mut Sequencer,
+        now: Now,
+    ) -> Result<bool> {
+        if sequencer.last() == Epoch::ZERO
+            && let Some(base) = &self.from
+        {
+            sequencer.restore(base.clone(), now)?;
+        }
+        while sequencer.wants_replay() {
+            let Some(binding) = bindings.next().transpose()? else {
+                return Err(self.lost());
+            };
+            let epoch = binding.epoch;
+            if epoch > self.upto {
+                return Err(self.lost());
+            }
+            if epoch > sequencer.last() {
+                sequencer.skip(binding, now)?;
+            }
+            if epoch == self.upto {
+                return self.arrive(bindings, sequencer).map(|()| true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn arrive(&self, bindings: &Bindings, sequencer: &mut Sequencer) -> Result<()> {
+        let chain = bindings.chain_hash().map(|chain| chain.to_string());
+        if chain.as_deref() != Some(&*self.chain) {
+            return Err(Error::integrity("the checkpoint belongs to another history than the ledger's")
+                .detail(format!("up to epoch {} the ledger's hash is {}", self.upto, chain.unwrap_or_default()))
+                .detail(format!("the checkpoint was made under {}", self.chain))
+                .hint("find the ledger that belongs to the checkpoints, or remove them to go through the topics again"));
+        }
+        sequencer.restored();
+        Ok(())
+    }
+
+    fn lost(&self) -> Error {
+        Error::integrity(format!(
+            "the ledger does not have epoch {}, and a checkpoint does",
+            self.upto
+        ))
+        .hint(
+            "find the ledger that belongs to the checkpoints, or remove them to go through the topics again",
+        )
+    }
+}

@@ -1,0 +1,118 @@
+//! Which partitions the sequencer knows, what bindings add up to, and how a run begins behind a checkpoint.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::checkpoint::manifest::Base;
+use crate::error::Result;
+use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen};
+use crate::sequencer::message::Order;
+use crate::sequencer::{Now, Partition, Sequencer};
+use crate::time::EventTime;
+
+impl Sequencer {
+    /// What all bindings so far add up to, as one that moves nothing.
+    pub fn base(&self) -> EpochBinding {
+        let empty = |bound: &PartitionRange| PartitionRange {
+            lo: bound.hi,
+            records: 0,
+            hash: 0,
+            ..bound.clone()
+        };
+        let seen = |((source, id), fingerprint): (&(_, u32), &Option<u64>)| SchemaSeen {
+            source: *source,
+            id: *id,
+            fingerprint: *fingerprint,
+        };
+        EpochBinding {
+            epoch: self.last,
+            now: EventTime(i64::try_from(self.last.0).unwrap_or(i64::MAX)),
+            ranges: self
+                .partitions
+                .values()
+                .filter(|partition| partition.is_bound)
+                .map(|partition| empty(&partition.bound))
+                .collect(),
+            watermarks: self.watermarks.iter().map(|(s, w)| (*s, *w)).collect(),
+            idle: self.idle.iter().map(|source| (*source, true)).collect(),
+            topics: self.topics.iter().map(|(s, t)| (*s, *t)).collect(),
+            schemas: self.schemas.iter().map(seen).collect(),
+        }
+    }
+
+    /// Begins where bindings add up to `base`. What they bound is read by nobody any more: see [`restored`](Self::restored).
+    ///
+    /// # Errors
+    /// Those of [`replay`](Self::replay).
+    pub fn restore(&mut self, base: Base, now: Now) -> Result<()> {
+        self.check_sources(&base.binding)?;
+        self.take_over(&base.binding, now);
+        self.note(&base.binding);
+        self.orders.push(Order::Base(Arc::new(base)));
+        Ok(())
+    }
+
+    /// A binding of an earlier run whose records are part of the state that this one begins with.
+    ///
+    /// # Errors
+    /// Those of [`replay`](Self::replay).
+    pub fn skip(&mut self, binding: EpochBinding, now: Now) -> Result<()> {
+        self.check_sources(&binding)?;
+        self.take_over(&binding, now);
+        self.note(&binding);
+        self.in_flight.push_back(binding.epoch);
+        self.orders.push(Order::Skip(Arc::new(binding)));
+        Ok(())
+    }
+
+    fn take_over(&mut self, binding: &EpochBinding, now: Now) {
+        for range in &binding.ranges {
+            self.know(range.clone(), now.mono);
+            if let Some(partition) = self.partitions.get_mut(&range.id) {
+                partition.is_bound = true;
+            }
+        }
+    }
+
+    /// All that the state holds has been skipped: from here on partitions are read.
+    pub fn restored(&mut self) {
+        let all: Vec<_> = self.partitions.keys().copied().collect();
+        all.into_iter().for_each(|id| self.order_reading(id));
+    }
+
+    /// A partition of which nothing is bound, to be read from its beginning on.
+    pub(super) fn assign(&mut self, id: PartitionId, from: Offset, mono: Duration) {
+        self.know(PartitionRange::unread(id, from), mono);
+        self.order_reading(id);
+    }
+
+    /// Has somebody read a partition from where it is bound.
+    fn order_reading(&mut self, id: PartitionId) {
+        let worker = (id.source.0 as usize).wrapping_add(id.partition as usize) % self.settings.workers;
+        let bound = &self.partitions[&id].bound;
+        self.orders.push(Order::Assign {
+            id,
+            worker,
+            from: bound.hi,
+            event_time_max: bound.event_time_max,
+        });
+    }
+
+    fn know(&mut self, bound: PartitionRange, mono: Duration) {
+        self.partitions.insert(
+            bound.id,
+            Partition {
+                bound,
+                counted: (0, 0),
+                reports: VecDeque::new(),
+                at_end: false,
+                heard: 0,
+                untimed: false,
+                active: mono,
+                end: None,
+                is_bound: false,
+            },
+        );
+    }
+}
