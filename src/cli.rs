@@ -4,10 +4,12 @@
 //!   run     a dataflow on a Kafka            query   a view of a running service
 //!   demo    the same, with data of its own   plan    what a dataflow consists of
 //!   check   settings and outside, looked at  ledger  show | verify | reset what a ledger holds
+//!                                            checkpoint  list | show | verify | prune the state on disk
 //!   topics  that are read: list, lint, make  schema  check | register a schema
 //! ```
 
 mod check;
+mod checkpoint;
 mod demo;
 mod flags;
 mod ledger;
@@ -100,6 +102,11 @@ enum Command {
         #[command(subcommand)]
         what: LedgerCommand,
     },
+    /// Look at the checkpoints of a dataflow
+    Checkpoint {
+        #[command(subcommand)]
+        what: CheckpointCommand,
+    },
 }
 
 #[derive(Args)]
@@ -177,6 +184,38 @@ enum LedgerCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum CheckpointCommand {
+    /// Print a line for each
+    List {
+        /// The dataflow's folder: <data_dir>/<dataflow>
+        dir: PathBuf,
+    },
+    /// Print what one consists of
+    Show {
+        /// The dataflow's folder
+        dir: PathBuf,
+        /// Which; left out: the newest
+        epoch: Option<u64>,
+    },
+    /// Read all files and check their hashes
+    Verify {
+        /// The dataflow's folder
+        dir: PathBuf,
+    },
+    /// Remove old ones; the dataflow must not be running
+    Prune {
+        /// The dataflow's folder
+        dir: PathBuf,
+        /// How many to keep; with 0 the next start makes all state anew from the topics
+        #[arg(long, default_value_t = 1)]
+        keep: usize,
+        /// Do it, and don't only say what would be done
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
 /// Runs a command; false: it has said itself what is wrong.
 fn run(command: Command, flows: &[Flow]) -> Result<bool> {
     match command {
@@ -201,6 +240,12 @@ fn run(command: Command, flows: &[Flow]) -> Result<bool> {
         Command::Ledger {
             what: LedgerCommand::Verify { dir },
         } => ledger::verify(&dir)?,
+        Command::Checkpoint { what } => match what {
+            CheckpointCommand::List { dir } => checkpoint::list(&dir)?,
+            CheckpointCommand::Show { dir, epoch } => checkpoint::show(&dir, epoch)?,
+            CheckpointCommand::Verify { dir } => return checkpoint::verify(&dir),
+            CheckpointCommand::Prune { dir, keep, yes } => checkpoint::prune(&dir, keep, yes)?,
+        },
     }
     Ok(true)
 }

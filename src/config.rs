@@ -94,6 +94,10 @@ pub struct Settings {
     pub epochs_in_flight_max: usize,
     /// How far back views reach that don't say so themselves.
     pub history: Duration,
+    /// From one checkpoint to the next; zero: none are made.
+    pub checkpoint_interval: Duration,
+    /// How many checkpoints are kept.
+    pub checkpoints_kept: usize,
     /// What may be read ahead.
     pub bounds: Bounds,
     /// Kafka.

@@ -63,6 +63,7 @@ pub use inspect::{Report, Show, show, show_on, verify, verify_on};
 pub use memory::{MemoryLedger, MemoryLog};
 use reader::{Cursor, FILE_NAME, Frame, Reader, cannot, open_file};
 pub use record::{Claim, ClaimRecord, RecordKind};
+pub(crate) use reset::hold;
 pub use reset::{reset, reset_target};
 use state::LedgerState;
 

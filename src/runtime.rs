@@ -325,6 +325,8 @@ impl Service {
             settings,
         });
         if let Some(restored) = &shared.restored {
+            let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
+            tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
             let at = &restored.manifest.at.binding;
             shared.note_bound(&at.ranges, &at.idle);
         }
@@ -367,6 +369,18 @@ impl Service {
         let last = Epoch(self.shared.replay_to.load(Ordering::Acquire));
         let closed = self.shared.views.closed().map(|moment| moment.epoch);
         (last > Epoch::ZERO && closed < Some(last)).then_some((closed, last))
+    }
+
+    /// While state is loaded: the epoch of the checkpoint that it is of, and how much of it was read, from 0 to 1.
+    pub fn restoring(&self) -> Option<(Epoch, f64)> {
+        let restored = self.shared.restored.as_ref()?;
+        if self.shared.views.closed().is_some() {
+            return None;
+        }
+        let (epoch, all) = (restored.manifest.epoch, restored.manifest.bytes());
+        // Every worker reads all of it, and takes what is its own.
+        let all = (all * self.shared.settings.workers as u64).max(1);
+        Some((epoch, (restored.bytes_read() as f64 / all as f64).min(1.0)))
     }
 
     /// The epoch of the checkpoint that this run began with.

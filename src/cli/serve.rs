@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::cli::{RunArguments, signal};
+use crate::cli::{RunArguments, checkpoint, signal};
 use crate::clock;
 use crate::codec::registry::Registry;
 use crate::codec::registry::access::{Access, Login};
@@ -17,6 +17,7 @@ use crate::dataflow::plan::PlannedSource;
 use crate::error::{Error, Result};
 use crate::health::Readiness;
 use crate::http;
+use crate::runtime::checkpoints::{self, Due};
 use crate::runtime::{self, Service, Settings, Store};
 use crate::sequencer::Cuts;
 use crate::source::Environment;
@@ -160,6 +161,11 @@ impl Running<'_> {
             until_end: wanted.until_end,
             env: self.env,
             history: wanted.history,
+            checkpoints: (!wanted.checkpoint_interval.is_zero()).then(|| checkpoints::Settings {
+                store: checkpoint::store(&self.data_dir),
+                due: Due::Every(wanted.checkpoint_interval),
+                keep: wanted.checkpoints_kept,
+            }),
             ..Settings::default()
         };
         http::bindable(wanted.http.address)?;
@@ -237,6 +243,17 @@ impl Running<'_> {
 
 /// Keeps the readiness up to date; whether there is nothing more to wait for.
 fn readied(service: &Service, readiness: &Readiness) -> bool {
+    match service.restoring() {
+        Some((epoch, share)) => readiness.wait_for(
+            "restore",
+            format!(
+                "{:.0} % of the checkpoint of {}",
+                share * 100.0,
+                epoch.opened_at()
+            ),
+        ),
+        None => readiness.clear("restore"),
+    }
     match service.replaying() {
         Some((closed, last)) => {
             let closed = closed.map_or_else(|| "nothing yet".into(), |epoch| epoch.opened_at().to_string());

@@ -284,6 +284,18 @@ pub static SETTINGS: &[Setting] = &[
         "How far back `as_of` reaches, in views that don't say so themselves",
     ),
     setting(
+        "checkpoint.interval",
+        time(Duration::ZERO, DAY, |s, d| s.checkpoint_interval = d),
+        "10s",
+        "From one checkpoint to the next: a restart replays what came after the last one. 0s: none are made, and none is read",
+    ),
+    setting(
+        "checkpoint.keep",
+        count(1, 1000, |s, n| s.checkpoints_kept = n),
+        "2",
+        "How many checkpoints are kept: a damaged one is passed over for the one before it",
+    ),
+    setting(
         "buffer.records_max",
         count(1_000, 100_000_000, |s, n| s.bounds.records_max = n),
         "500000",

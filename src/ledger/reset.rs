@@ -44,8 +44,8 @@ pub fn reset(dir: &Path) -> Result<PathBuf> {
     Ok(aside)
 }
 
-/// Nobody writes to it from here on.
-fn hold(dir: &Path) -> Result<crate::disk::Lock> {
+/// Nobody writes to it while this is held.
+pub(crate) fn hold(dir: &Path) -> Result<crate::disk::Lock> {
     let missing = || {
         Error::definition(format!("there is no ledger in `{}`", dir.display()))
             .detail(format!("it has no file `{FILE_NAME}`"))

@@ -1,6 +1,7 @@
 //! Killed at any moment, and started again on the same ledger: nothing is lost, nothing counted twice, and no epoch that
 //! a reader has seen becomes another one.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -57,10 +58,92 @@ fn kill_9_at_any_moment_changes_nothing() {
     oracle::compare(&oracle::expected(&topics), &rows);
 }
 
+/// The same with checkpoints all the while, and another number of workers after each kill: a run goes on from one, and what
+/// it changes is what the runs before it changed in the same epochs.
+#[test]
+fn kill_9_between_checkpoints_changes_nothing() {
+    let (broker, registry) = (Broker::shared(), Registry::shared());
+    let topics = Topics::make(broker, registry, "checkpoints");
+    let dir = tempfile::tempdir().unwrap();
+    let live = Node::of(&topics, &registry.url())
+        .data_dir(dir.path())
+        .checkpoints(Duration::from_millis(20));
+    let stop = AtomicBool::new(false);
+    let mut random = Random(43);
+    let (mut history, mut restored) = (BTreeMap::new(), 0);
+    std::thread::scope(|scope| {
+        let _stopped = OnDrop(&stop);
+        scope.spawn(|| produce(&topics, &stop));
+        for kill in 0..KILLS {
+            let mut process = live.clone().workers([1, 2, 3][kill % 3]).spawn();
+            let upto = 1 + random.below(80);
+            let mut run = Run::default();
+            while run.seen.len() as u64 <= upto {
+                run.hear(process.next().expect("a node that was not killed runs"));
+            }
+            process.kill9();
+            while let Some(said) = process.next() {
+                run.hear(said);
+            }
+            restored += usize::from(run.from > 0);
+            run.agrees(&mut history);
+        }
+    });
+    assert!(
+        restored > KILLS / 2,
+        "only {restored} runs went on from a checkpoint"
+    );
+    let (seen, rows) = live.until_end().workers(2).spawn().finish();
+    let last = Run {
+        from: seen.first().map_or(u64::MAX, |first| first.epoch - 1),
+        seen,
+    };
+    last.agrees(&mut history);
+    oracle::compare(&oracle::expected(&topics), &rows);
+}
+
+/// What one incarnation said.
+#[derive(Default)]
+struct Run {
+    from: u64,
+    seen: Vec<Closed>,
+}
+
+impl Run {
+    fn hear(&mut self, said: Said) {
+        match said {
+            Said::Restored(from) => self.from = from.unwrap_or(0),
+            said => self.seen.extend(closed(said)),
+        }
+    }
+
+    /// Whether all epochs that others saw after the checkpoint were seen again, with the same changes.
+    fn agrees(self, history: &mut BTreeMap<u64, Closed>) {
+        assert!(
+            self.seen.is_sorted_by(|a, b| a.epoch < b.epoch),
+            "epochs went back"
+        );
+        let last = self.seen.last().map_or(0, |closed| closed.epoch);
+        let seen: BTreeMap<u64, Closed> = self
+            .seen
+            .into_iter()
+            .map(|closed| (closed.epoch, closed))
+            .collect();
+        for (epoch, before) in history.range(self.from + 1..=last) {
+            assert_eq!(
+                Some(before),
+                seen.get(epoch),
+                "epoch {epoch} is no longer what it was"
+            );
+        }
+        history.extend(seen);
+    }
+}
+
 fn closed(said: Said) -> Option<Closed> {
     match said {
         Said::Closed(closed) => Some(closed),
-        Said::Open(_) => None,
+        Said::Open(_) | Said::Restored(_) => None,
         Said::Rows(_) | Said::Failed(_) => panic!("a node that should run says {said:?}"),
     }
 }
@@ -104,7 +187,7 @@ fn nothing_is_closed_before_it_is_durable() {
         while looks < 100 {
             match process.next().expect("the node runs") {
                 Said::Open(open) if open >= 3 => looks += 1,
-                Said::Open(_) => {}
+                Said::Open(_) | Said::Restored(_) => {}
                 said => seen.extend(closed(said)),
             }
             let newest = seen.last().expect("there are 20").epoch;

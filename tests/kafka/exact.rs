@@ -69,6 +69,7 @@ fn prove(name: &str, records: [usize; 3]) {
             ..pace.clone()
         };
         let run = node.clone().workers(workers).interval(interval).pace(held);
+        let run = run.checkpoints(Duration::from_millis(50));
         closed = killed(&run.data_dir(dir.path()), closed + 1);
         let bound = bound(dir.path());
         assert!(
@@ -78,7 +79,13 @@ fn prove(name: &str, records: [usize; 3]) {
     }
     compare(
         &expected,
-        &counted(&node.workers(2).data_dir(dir.path()), &topics),
+        &counted(
+            &node
+                .workers(2)
+                .data_dir(dir.path())
+                .checkpoints(Duration::from_millis(50)),
+            &topics,
+        ),
     );
 }
 
@@ -141,7 +148,7 @@ fn killed(node: &Node, upto: usize) -> usize {
     while closed < upto {
         match process.next().expect("a node that was not killed runs") {
             Said::Closed(_) => closed += 1,
-            Said::Open(_) => {}
+            Said::Open(_) | Said::Restored(_) => {}
             said => panic!("a node that should run says {said:?}"),
         }
     }

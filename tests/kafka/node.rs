@@ -8,15 +8,18 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use thalweg::checkpoint;
 use thalweg::codec::registry::Registry;
+use thalweg::disk::HostDisk;
 use thalweg::ingest::Bounds;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
-use thalweg::runtime::{Cluster, Service, Settings, Store};
+use thalweg::runtime::{Cluster, Service, Settings, Store, checkpoints};
 use thalweg::sequencer::Cuts;
 use thalweg::source::Environment;
 use thalweg::time::Epoch;
@@ -52,6 +55,8 @@ pub struct Node {
     pub idle_after: Option<Duration>,
     /// How fast partitions of payments are read.
     pub pace: Pace,
+    /// How often a checkpoint is made, beside the ledger in its directory; never without.
+    pub checkpoints: Option<Duration>,
 }
 
 /// A closed epoch, with the hash of its changes in each view.
@@ -65,6 +70,8 @@ pub struct Closed {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Said {
     Closed(Closed),
+    /// The epoch of the checkpoint that it goes on from; said first.
+    Restored(Option<u64>),
     /// How many epochs are open; said now and then.
     Open(i64),
     Rows(Rows),
@@ -86,6 +93,7 @@ impl Node {
             skew_max: Bounds::default().skew_max,
             idle_after: None,
             pace: Pace::default(),
+            checkpoints: None,
         }
     }
 
@@ -124,6 +132,11 @@ impl Node {
         self
     }
 
+    pub fn checkpoints(mut self, interval: Duration) -> Self {
+        self.checkpoints = Some(interval);
+        self
+    }
+
     /// Starts the dataflow in this process.
     pub fn start(&self) -> thalweg::Result<Service> {
         self.start_on(MemoryLog::default())
@@ -153,6 +166,14 @@ impl Node {
             store,
             env,
             hashed: true,
+            checkpoints: self
+                .checkpoints
+                .zip(self.data_dir.as_ref())
+                .map(|(interval, dir)| checkpoints::Settings {
+                    store: checkpoint::store::Store::new(Arc::new(HostDisk), &dir.join("checkpoints")),
+                    due: checkpoints::Due::Every(interval),
+                    keep: 2,
+                }),
             cuts: Cuts::Clock {
                 interval: self.interval,
             },
@@ -258,7 +279,7 @@ impl Process {
         while let Some(said) = self.next() {
             match said {
                 Said::Closed(closed) => epochs.push(closed),
-                Said::Open(_) => {}
+                Said::Open(_) | Said::Restored(_) => {}
                 Said::Rows(rows) => return (epochs, rows),
                 Said::Failed(error) => panic!("a node failed: {error}\n{}", self.stderr()),
             }
@@ -288,7 +309,9 @@ pub fn run_if_asked() {
         Ok(service) => service,
         Err(error) => return say(&Said::Failed(error.to_string())),
     };
-    let mut told = Epoch::ZERO;
+    // What earlier epochs changed is known to the run that counted them.
+    let mut told = service.restored().unwrap_or_default();
+    say(&Said::Restored(service.restored().map(|epoch| epoch.0)));
     for turn in 0_u64.. {
         let finished = service.is_finished();
         if turn % 8 == 0 {
