@@ -139,6 +139,9 @@ impl Manifest {
         if blake3::hash(text).to_hex().as_bytes() != hash {
             return Err(damaged("its checksum is wrong"));
         }
+        if lines.next() != Some(&[]) || lines.next().is_some() {
+            return Err(damaged("it does not end behind its second line"));
+        }
         #[derive(Deserialize)]
         struct Head {
             format: u32,

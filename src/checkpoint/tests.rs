@@ -1,1 +1,305 @@
+//! Segments, merges, and the bookkeeping of what changed, against models that keep everything.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::entry::{Entry, bucket_of, decode, encode};
+use super::manifest::{Base, FORMAT, Manifest, Rule, Segment, StepFiles, StepShape};
+use super::merge::Merge;
+use super::segment::{Chunk, SegmentWriter, verify};
+use super::state::Bounds;
+use super::store::{Restored, Store, differences};
+use crate::disk::sim::SimDisk;
+use crate::position::EpochBinding;
+use crate::time::{Epoch, EventTime};
+
+const DIR: &str = "/c";
+
+fn store() -> Store {
+    Store::new(Arc::new(SimDisk::new()), Path::new(DIR))
+}
+
+/// What one segment says of a key: at an epoch, until when, and the value.
+type Said = (u8, u64, Option<i64>, Option<i64>);
+
+fn bytes<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(value, &mut out).unwrap();
+    out
+}
+
+fn write(store: &Store, name: &str, epoch: u64, said: &[Said], removals_apart: bool) -> Segment {
+    let mut writer = SegmentWriter::create(&*store.disk, &Path::new(DIR).join(name)).unwrap();
+    for (key, at, until, value) in said {
+        let key = bytes(key);
+        let value = value.as_ref().map(bytes);
+        let mut chunk = Chunk {
+            bucket: bucket_of(&key),
+            removals: removals_apart && value.is_none(),
+            bytes: Vec::new(),
+        };
+        let entry = Entry {
+            key: &key,
+            epoch: Epoch(*at),
+            until: until.map(EventTime),
+            value: value.as_deref(),
+        };
+        entry.write(&mut chunk.bytes);
+        writer.chunk(&chunk, 1).unwrap();
+    }
+    writer.finish(Epoch(epoch)).unwrap()
+}
+
+fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
+    let shape = StepShape {
+        name: "step".into(),
+        key: "u8".into(),
+        value: "i64".into(),
+        rule,
+    };
+    let nothing = EpochBinding {
+        epoch: Epoch(9),
+        now: EventTime(9),
+        ranges: vec![],
+        watermarks: vec![],
+        idle: vec![],
+        topics: vec![],
+        schemas: vec![],
+    };
+    Manifest {
+        format: FORMAT,
+        app: "shop".into(),
+        dataflow: "spend".into(),
+        epoch: Epoch(9),
+        generation: 1,
+        chain: String::new(),
+        build: String::new(),
+        made_us: 0,
+        buckets: ("xxh3".into(), super::BUCKETS),
+        from: None,
+        at: Base {
+            binding: nothing,
+            sets: vec![],
+        },
+        steps: vec![StepFiles {
+            shape,
+            cut: bounds.cut,
+            floor: bounds.floor,
+            segments,
+        }],
+    }
+}
+
+/// What a step would load: of each key all that is said, in order.
+fn loaded(store: &Store, manifest: Manifest) -> BTreeMap<u8, Vec<(u64, Option<i64>)>> {
+    let mut all: BTreeMap<u8, Vec<_>> = BTreeMap::new();
+    let restored = Restored::new(store.clone(), manifest);
+    let see = |entry: Entry<'_>| {
+        let value = entry.value.map(decode::<i64>).transpose()?;
+        all.entry(decode(entry.key)?)
+            .or_default()
+            .push((entry.epoch.0, value));
+        Ok(())
+    };
+    restored.each(0, see).unwrap();
+    all
+}
+
+/// What of that a state or a view is made of.
+fn meant(
+    rule: Rule,
+    floor: u64,
+    all: BTreeMap<u8, Vec<(u64, Option<i64>)>>,
+) -> BTreeMap<u8, BTreeMap<u64, Option<i64>>> {
+    let mean = |said: Vec<(u64, Option<i64>)>| match rule {
+        Rule::Last => said
+            .last()
+            .filter(|(_, value)| value.is_some())
+            .map(|(_, value)| (0, *value))
+            .into_iter()
+            .collect(),
+        Rule::Sum => {
+            let sum = said.iter().filter_map(|(_, value)| *value).sum();
+            BTreeMap::from_iter((sum != 0).then_some((0, Some(sum))))
+        }
+        Rule::Versions => {
+            let all: BTreeMap<u64, Option<i64>> = said.into_iter().collect();
+            let at = all.range(..=floor).next_back().map(|(at, _)| *at).unwrap_or(0);
+            let kept: BTreeMap<_, _> = all.range(at..).map(|(at, value)| (*at, *value)).collect();
+            // Nothing at the floor is the same as nothing said.
+            match kept.first_key_value() {
+                Some((first, None)) if *first <= floor => kept.into_iter().skip(1).collect(),
+                _ => kept,
+            }
+        }
+    };
+    let all = all.into_iter().map(|(key, said)| (key, mean(said)));
+    all.filter(|(_, meant)| !meant.is_empty()).collect()
+}
+
+fn said(epochs: std::ops::Range<u64>) -> impl Strategy<Value = Vec<Said>> {
+    let value = prop_oneof![2 => (-3i64..4).prop_map(Some), 1 => Just(None)];
+    prop::collection::btree_map((0u8..6, epochs), value, 0..12).prop_map(|all| {
+        all.into_iter()
+            .map(|((key, at), value)| (key, at, None, value))
+            .collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_merge_changes_nothing_that_is_meant(
+        first in said(1..4), second in said(4..7), third in said(7..10),
+        rule in prop_oneof![Just(Rule::Last), Just(Rule::Versions), Just(Rule::Sum)],
+        floor in 0u64..10, later in any::<bool>(),
+    ) {
+        let store = store();
+        // Of a key that stands once in a segment, as state has one value; versions are several.
+        let once = |mut said: Vec<Said>| {
+            if rule != Rule::Versions {
+                said.dedup_by_key(|(key, ..)| *key);
+            }
+            if rule == Rule::Sum {
+                said.retain(|(.., value)| value.is_some());
+            }
+            said
+        };
+        let apart = rule == Rule::Last;
+        let segments: Vec<Segment> = (0u64..).zip([first, second, third])
+            .map(|(n, said)| write(&store, &format!("{n}.segment"), 3 * n + 3, &once(said), apart))
+            .collect();
+        let bounds = Bounds { floor: Epoch(floor), ..Bounds::default() };
+        let at = usize::from(later);
+        let merge = Merge {
+            store: &store, older: &segments[at], newer: &segments[at + 1], is_first: at == 0, rule, bounds,
+        };
+        let merged = merge.run("merged.segment", &|| true).unwrap().unwrap();
+        verify(&*store.disk, Path::new(DIR), &merged).unwrap();
+        let mut shorter = segments.clone();
+        shorter.splice(at..at + 2, [merged]);
+        let mean = |segments| meant(rule, floor, loaded(&store, manifest(rule, segments, bounds)));
+        prop_assert_eq!(mean(shorter), mean(segments));
+    }
+}
+
+#[test]
+fn what_has_passed_is_not_loaded_and_does_not_survive_a_merge() {
+    let store = store();
+    let said = |key, until| (key, 1, Some(until), Some(7));
+    let older = write(&store, "0.segment", 3, &[said(1, 10), said(2, 20)], true);
+    let newer = write(&store, "1.segment", 6, &[said(3, 20), said(4, 30)], true);
+    let bounds = Bounds {
+        cut: EventTime(20),
+        ..Bounds::default()
+    };
+    let both = vec![older.clone(), newer.clone()];
+    let left = BTreeMap::from([(4, vec![(1, Some(7))])]);
+    assert_eq!(loaded(&store, manifest(Rule::Last, both, bounds)), left);
+    let merge = Merge {
+        store: &store,
+        older: &older,
+        newer: &newer,
+        is_first: true,
+        rule: Rule::Last,
+        bounds,
+    };
+    let merged = merge.run("2.segment", &|| true).unwrap().unwrap();
+    assert_eq!(merged.entries, 1);
+}
+
+#[test]
+fn a_removal_comes_before_what_its_segment_says_besides() {
+    let store = store();
+    let segment = write(
+        &store,
+        "0.segment",
+        3,
+        &[(1, 2, None, Some(5)), (1, 3, None, None)],
+        true,
+    );
+    let all = loaded(&store, manifest(Rule::Last, vec![segment], Bounds::default()));
+    assert_eq!(all[&1], [(3, None), (2, Some(5))]);
+}
+
+#[test]
+fn manifests_come_back_and_damage_to_them_shows() {
+    let manifest = manifest(Rule::Versions, Vec::new(), Bounds::default());
+    let bytes = manifest.to_bytes().unwrap();
+    assert_eq!(Manifest::from_bytes(&bytes).unwrap(), manifest);
+    assert!(Manifest::from_bytes(&bytes[..bytes.len() - 1]).is_err(), "cut short");
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        assert!(Manifest::from_bytes(&damaged).is_err(), "byte {at}");
+    }
+    let of = |format| Manifest {
+        format,
+        ..manifest.clone()
+    };
+    let error = Manifest::from_bytes(&of(2).to_bytes().unwrap()).unwrap_err();
+    assert_eq!(error.kind(), crate::Kind::Definition);
+}
+
+#[test]
+fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
+    let store = store();
+    let at = |epoch: u64| {
+        let segment = write(
+            &store,
+            &Store::segment_name(Epoch(epoch), 0, 0),
+            epoch,
+            &[(1, epoch, None, Some(1))],
+            true,
+        );
+        Manifest {
+            epoch: Epoch(epoch),
+            ..manifest(Rule::Last, vec![segment], Bounds::default())
+        }
+    };
+    for epoch in [3, 5, 7] {
+        store.publish(&at(epoch)).unwrap();
+    }
+    assert!(store.publish(&at(8)).is_ok() && store.publish(&manifest_of(&store, 8)).is_err());
+    let newest = |app: &str| {
+        store
+            .newest(app, "spend")
+            .map(|(found, _)| found.map(|m| m.epoch.0))
+    };
+    assert_eq!(newest("shop").unwrap(), Some(8));
+    assert_eq!(newest("bank").unwrap_err().kind(), crate::Kind::Definition);
+    let gone = store.prune(2, &Default::default()).unwrap();
+    assert_eq!(gone.len(), 4, "{gone:?}");
+    assert_eq!(store.epochs().unwrap(), [Epoch(7), Epoch(8)]);
+    store
+        .disk
+        .remove(&Path::new(DIR).join(Store::segment_name(Epoch(8), 0, 0)))
+        .unwrap();
+    let (found, notes) = store.newest("shop", "spend").unwrap();
+    assert_eq!(found.map(|m| m.epoch.0), Some(7));
+    assert!(notes.len() == 1 && notes[0].contains("missing"), "{notes:?}");
+}
+
+fn manifest_of(store: &Store, epoch: u64) -> Manifest {
+    store.manifest(Epoch(epoch)).unwrap()
+}
+
+#[test]
+fn steps_that_differ_are_named() {
+    let step = |name: &str, value: &str| StepShape {
+        name: name.into(),
+        key: "u32".into(),
+        value: value.into(),
+        rule: Rule::Last,
+    };
+    let held = [step("a", "i64"), step("b", "i64")];
+    assert!(differences(&held, &held).is_empty());
+    assert_eq!(
+        differences(&held, &[step("b", "u64"), step("c", "i64")]),
+        ["b: the state was i64, is u64", "c is new", "a is gone"]
+    );
+    let turned = [held[1].clone(), held[0].clone()];
+    assert_eq!(differences(&held, &turned), ["the steps stand in another order"]);
+}

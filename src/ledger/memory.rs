@@ -16,7 +16,7 @@ use crate::position::EpochBinding;
 #[derive(Clone, Default)]
 pub struct MemoryLog(Arc<Mutex<Kept>>);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Kept {
     bindings: Vec<(EpochBinding, Chain)>,
     state: LedgerState,
@@ -31,6 +31,12 @@ impl Kept {
 }
 
 impl MemoryLog {
+    /// One of its own with the same bindings, as a copied directory would be.
+    pub fn copy(&self) -> Self {
+        let kept = self.0.lock().clone();
+        Self(Arc::new(Mutex::new(kept)))
+    }
+
     /// All bindings so far.
     pub fn bindings(&self) -> Vec<EpochBinding> {
         self.0

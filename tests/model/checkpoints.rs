@@ -1,0 +1,387 @@
+//! Bad luck with checkpoints: damaged, missing or of something else. A run goes on from an older one or from the topics, and
+//! ends the same; or it refuses, and says why.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use thalweg::checkpoint::store::Store;
+use thalweg::disk::sim::SimDisk;
+use thalweg::disk::{Disk, DiskFile, Lock};
+use thalweg::ledger::MemoryLog;
+use thalweg::position::{PartitionId, SourceId};
+use thalweg::prelude::*;
+use thalweg::runtime::{Service, Settings, checkpoints};
+use thalweg::sequencer::{Cuts, ScriptedEpoch};
+use thalweg::source::memory::Memory;
+use thalweg::source::{Environment, Source, Substitute};
+use thalweg::view::AsOf;
+use thalweg::view::serve::RowsQuery;
+use thalweg::{Epoch, Flow, Kind};
+
+const EPOCHS: u64 = 12;
+/// Records an epoch.
+const RECORDS: u64 = 40;
+const DIR: &str = "/checkpoints";
+
+/// Numbers by their remainder: counted in windows that expire, and joined with a table whose rows change and go.
+fn build(flow: Dataflow) {
+    let names = flow.table("names", Kafka::topic("n").json::<u64>().keyed::<u64>());
+    let numbers = Kafka::topic("o").json::<u64>();
+    let numbers = numbers.event_time(|n| EventTime(*n as i64));
+    flow.source("numbers", numbers.lateness(Duration::from_micros(2)))
+        .key_by("digit", |n| n % 7)
+        .window("tens", Tumbling::of(Duration::from_micros(30)))
+        .keep(Duration::from_micros(60))
+        .aggregate(|a| (a.count(), a.max(|n| *n)))
+        .view_with("tens_view", |view| view.fields(["n", "greatest"]))
+        .left_join("named", &names, |_, (n, _), name| (n, name.copied()))
+        .view_with("named_view", |view| view.fields(["n", "name"]));
+    names.view_with("names_view", |view| view.fields(["name"]));
+}
+
+fn flow() -> Flow {
+    dataflow("lucky", build)
+}
+
+fn substitutes() -> HashMap<String, Substitute> {
+    fn substitute<T: thalweg::Event>(records: Vec<T>) -> Substitute {
+        let given = records
+            .into_iter()
+            .map(|value| (EventTime(0), Ok(value)))
+            .collect();
+        let ends = (1..=EPOCHS).map(|n| (n * RECORDS) as usize).collect();
+        let memory = Memory::<T>::new(vec![given]).segment_ends(vec![ends]);
+        let opened = Source::<T>::open(memory, &Environment::default()).expect("memory opens");
+        Substitute {
+            driver: opened.driver.clone(),
+            opened: Some(Box::new(opened)),
+        }
+    }
+    let all = 0..EPOCHS * RECORDS;
+    let name = |n: u64| (n * n % 31, (n % 3 > 0).then_some(n));
+    HashMap::from([
+        ("numbers".to_owned(), substitute(all.clone().collect())),
+        ("names".to_owned(), substitute(all.map(name).collect())),
+    ])
+}
+
+fn script(epochs: std::ops::RangeInclusive<u64>) -> VecDeque<ScriptedEpoch> {
+    let epoch = |n: u64| {
+        let hi = ["numbers", "names"].map(|source| {
+            let source = SourceId::of(source);
+            (PartitionId { source, partition: 0 }, (n * RECORDS) as i64)
+        });
+        ScriptedEpoch {
+            epoch: Epoch(n),
+            hi: hi.to_vec(),
+            idle: Vec::new(),
+        }
+    };
+    epochs.map(epoch).collect()
+}
+
+/// A service's ledger and its disk.
+#[derive(Clone, Default)]
+struct World {
+    log: MemoryLog,
+    disk: SimDisk,
+}
+
+impl World {
+    fn start(
+        &self,
+        flow: &Flow,
+        disk: Arc<dyn Disk>,
+        epochs: std::ops::RangeInclusive<u64>,
+        due: &[u64],
+        workers: usize,
+    ) -> thalweg::Result<Service> {
+        let settings = Settings {
+            workers,
+            store: thalweg::runtime::Store::Memory(self.log.clone()),
+            cuts: Cuts::Script(script(epochs)),
+            checkpoints: Some(checkpoints::Settings {
+                store: Store::new(disk, Path::new(DIR)),
+                due: checkpoints::Due::At(due.iter().map(|n| Epoch(*n)).collect()),
+                keep: 2,
+            }),
+            substitutes: Some(Arc::new(substitutes)),
+            ..Settings::default()
+        };
+        Service::start(flow, settings)
+    }
+
+    /// Up to the eighth epoch, a start for every checkpoint, so that each of them is made.
+    fn begun() -> Self {
+        let world = Self::default();
+        for (epochs, due, workers) in [(1..=3, 3, 2), (4..=5, 5, 1), (6..=8, 7, 3)] {
+            let disk = Arc::new(world.disk.clone());
+            let service = world.start(&flow(), disk, epochs, &[due], workers).unwrap();
+            service.join().unwrap();
+        }
+        world
+    }
+
+    /// The rest of the epochs. Which checkpoint it went on from, and the rows of all views as of the last epochs.
+    fn ended(&self) -> thalweg::Result<(Option<u64>, Rows)> {
+        let service = self.start(&flow(), Arc::new(self.disk.clone()), 9..=EPOCHS, &[], 2)?;
+        let restored = service.restored().map(|epoch| epoch.0);
+        service.join().map(|views| (restored, rows(&views)))
+    }
+
+    fn files(&self) -> Vec<String> {
+        self.disk.list(Path::new(DIR)).unwrap()
+    }
+
+    /// What is on the disk, to be damaged without regret.
+    fn copy(&self) -> Self {
+        let copy = Self {
+            log: self.log.copy(),
+            disk: SimDisk::new(),
+        };
+        for name in self.files() {
+            let path = Path::new(DIR).join(name);
+            copy.disk.put(&path, self.disk.bytes(&path).unwrap());
+        }
+        copy
+    }
+}
+
+type Rows = BTreeMap<(String, u64), Vec<String>>;
+
+fn rows(views: &thalweg::view::Views) -> Rows {
+    let mut all = Rows::new();
+    for name in views.names() {
+        let view = views.get(&name).unwrap();
+        for epoch in 9..=EPOCHS {
+            let moment = views.moment(AsOf::Epoch(Epoch(epoch))).unwrap();
+            let query = RowsQuery {
+                limit: 1000,
+                ..RowsQuery::default()
+            };
+            let page = view.rows(&query, &moment).unwrap();
+            assert!(page.next.is_none());
+            let rows = page
+                .rows
+                .iter()
+                .map(|row| format!("{:?} {:?}", row.version, row.row));
+            all.insert((name.clone(), epoch), rows.collect());
+        }
+    }
+    all
+}
+
+fn expected() -> Rows {
+    let world = World::default();
+    let disk = Arc::new(world.disk.clone());
+    let service = world.start(&flow(), disk, 1..=EPOCHS, &[], 1).unwrap();
+    rows(&service.join().unwrap())
+}
+
+#[test]
+fn a_damaged_or_missing_file_is_passed_over() {
+    let (world, expected) = (World::begun(), expected());
+    assert_eq!(world.copy().ended().unwrap(), (Some(7), expected.clone()));
+    let newest = Store::new(Arc::new(world.disk.clone()), Path::new(DIR))
+        .manifest(Epoch(7))
+        .unwrap();
+    let mut counts: BTreeSet<String> = newest.segments().map(|segment| segment.file.clone()).collect();
+    counts.insert("checkpoint-00000000000000000007.json".into());
+    assert!(counts.len() > 4, "{counts:?}");
+    let mut from = BTreeSet::new();
+    for name in world.files() {
+        let path = Path::new(DIR).join(&name);
+        let bytes = world.disk.bytes(&path).unwrap();
+        let missing = world.copy();
+        missing.disk.remove(&path).unwrap();
+        let mut worlds = vec![("missing", missing)];
+        for at in [0, bytes.len() / 2, bytes.len() - 1] {
+            let flipped = world.copy();
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 4;
+            flipped.disk.put(&path, bytes);
+            worlds.push(("with a flipped bit", flipped));
+        }
+        let short = world.copy();
+        short.disk.put(&path, bytes[..bytes.len() - 1].to_vec());
+        worlds.push(("cut short", short));
+        for (how, damaged) in worlds {
+            let (restored, rows) = damaged.ended().unwrap();
+            // Other files are of an older one, or merged for the next.
+            assert_eq!(
+                restored == Some(7),
+                !counts.contains(&name),
+                "{name} {how}: {restored:?}"
+            );
+            assert_eq!(rows, expected, "{name} {how}");
+            from.insert(restored);
+        }
+    }
+    // What both have in common leaves none of them.
+    assert_eq!(
+        from,
+        BTreeSet::from([None, Some(5), Some(7)]),
+        "{:?}",
+        world.files()
+    );
+}
+
+#[test]
+fn a_loss_of_power_leaves_what_was_published() {
+    let (world, expected) = (World::begun(), expected());
+    for seed in 0..20 {
+        let world = world.copy();
+        // Whatever is on its way when the power goes is not.
+        let left_over = Path::new(DIR).join("00000000000000000009-000.segment");
+        world.disk.create(&left_over).unwrap().append(b"thalweg").unwrap();
+        world.disk.crash(seed);
+        assert_eq!(world.ended().unwrap(), (Some(7), expected.clone()));
+        assert!(
+            world.disk.bytes(&left_over).is_none(),
+            "it is nobody's, and is removed"
+        );
+    }
+}
+
+/// A disk on which the first files can't be made.
+struct FailsFirst(SimDisk, AtomicUsize);
+
+impl Disk for FailsFirst {
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.make_dir(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.0.list(dir)
+    }
+    fn publish(&self, path: &Path, contents: &[u8]) -> io::Result<bool> {
+        self.0.publish(path, contents)
+    }
+    fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.open(path, writable)
+    }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let fails = self
+            .1
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        match fails {
+            Ok(_) => Err(io::ErrorKind::StorageFull.into()),
+            Err(_) => self.0.create(path),
+        }
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_dir(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        self.0.lock(path)
+    }
+}
+
+/// What a checkpoint that failed should have held is in the next one, which is made without a restart between them.
+#[test]
+fn what_one_could_not_save_the_next_one_does() {
+    let expected = expected();
+    let mut made = 0;
+    for turn in 0..8 {
+        let world = World::default();
+        let disk = Arc::new(FailsFirst(world.disk.clone(), AtomicUsize::new(1 + turn % 3)));
+        // How many of them come to be depends on how quickly each is written: the last of those that do counts.
+        let service = world
+            .start(&flow(), disk, 1..=8, &[1, 2, 3, 4, 5, 6, 7, 8], 1 + turn % 2)
+            .unwrap();
+        service.join().unwrap();
+        let (restored, rows) = world.ended().unwrap();
+        assert_eq!(rows, expected, "from {restored:?}");
+        made += usize::from(restored.is_some());
+    }
+    assert!(made > 0, "none came to be");
+}
+
+#[test]
+fn no_space_at_all_costs_the_checkpoints_and_nothing_else() {
+    let world = World::default();
+    world.disk.set_space_left(Some(100));
+    let disk = Arc::new(world.disk.clone());
+    let service = world.start(&flow(), disk, 1..=8, &[3, 8], 2).unwrap();
+    service.join().unwrap();
+    world.disk.set_space_left(None);
+    assert_eq!(world.ended().unwrap(), (None, expected()));
+}
+
+#[test]
+fn a_ledger_that_lost_what_a_checkpoint_holds_is_refused() {
+    let world = World::begun();
+    let other = World {
+        log: MemoryLog::default(),
+        disk: world.disk.clone(),
+    };
+    let refused = other.ended().unwrap_err();
+    assert_eq!(refused.kind(), Kind::Integrity);
+    assert!(
+        refused
+            .to_string()
+            .contains("epoch that the ledger does not know"),
+        "{refused}"
+    );
+    // One that has the epoch, and another history before it.
+    let other = World {
+        log: MemoryLog::default(),
+        disk: world.copy().disk,
+    };
+    let nowhere = Arc::new(SimDisk::new());
+    let service = other.start(&flow(), nowhere, 2..=8, &[], 1).unwrap();
+    service.join().unwrap();
+    let refused = other.ended().unwrap_err();
+    assert!(refused.to_string().contains("another history"), "{refused}");
+}
+
+#[test]
+fn another_plan_is_refused_with_what_differs() {
+    let world = World::begun();
+    let other = dataflow("lucky", |flow: Dataflow| {
+        let names = flow.table("names", Kafka::topic("n").json::<u64>().keyed::<u64>());
+        let numbers = Kafka::topic("o").json::<u64>();
+        let numbers = numbers.event_time(|n| EventTime(*n as i64));
+        flow.source("numbers", numbers)
+            .key_by("digit", |n| n % 7)
+            .window("tens", Tumbling::of(Duration::from_micros(20)))
+            .aggregate(|a| (a.count(), a.max(|n| *n)))
+            .view_with("tens_view", |view| view.fields(["n", "greatest"]));
+        names
+            .map(|_, name| (name, name))
+            .view_with("names_view", |view| view.fields(["a", "b"]));
+    });
+    let disk = Arc::new(world.disk.clone());
+    let refused = world.start(&other, disk, 9..=EPOCHS, &[], 1).err().unwrap();
+    assert_eq!(refused.kind(), Kind::Definition);
+    let refused = refused.to_string();
+    for said in [
+        "window tens, tumbling 20us is new",
+        "window tens, tumbling 30us is gone",
+        "view named_view is gone",
+        "view names_view: the state was option<u64>, is option<tuple<u64, u64>>",
+        "checkpoint prune --keep 0",
+    ] {
+        assert!(refused.contains(said), "no `{said}` in {refused}");
+    }
+}
+
+#[test]
+fn checkpoints_of_another_dataflow_are_refused() {
+    let world = World::begun();
+    let disk = Arc::new(world.disk.clone());
+    let other = World::default();
+    let refused = other
+        .start(&dataflow("other", build), disk, 1..=EPOCHS, &[], 1)
+        .err()
+        .unwrap();
+    assert!(
+        refused.to_string().contains("belong to another dataflow"),
+        "{refused}"
+    );
+}
