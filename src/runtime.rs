@@ -389,6 +389,11 @@ impl Service {
         restored.map(|restored| restored.manifest.epoch)
     }
 
+    /// The newest checkpoint that counts: one of this run, or the one that it began with.
+    pub fn checkpointed(&self) -> Option<Epoch> {
+        self.shared.checkpoints.as_ref()?.newest()
+    }
+
     /// Whether the sources are being read beyond what the ledger bound at the start. Every process of a cluster knows.
     pub fn is_live(&self) -> bool {
         self.shared.live.load(Ordering::Acquire) && self.replaying().is_none()

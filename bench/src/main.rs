@@ -5,11 +5,13 @@
 //!                     drain, thalweg, drain, thalweg, … from Kafka ──▶ medians and ratios
 //!   bench latency  ── open loop: scheduled produce time ──▶ visible in the view
 //!   bench lookup   ── point lookups over HTTP while records come in
+//!   bench checkpoint ── bytes and pauses of checkpoints at several sizes of state; restarts from them and from the topics
 //!   bench idle     ── what a service costs that has nothing to do
 //! ```
 //!
 //! Figures are written as JSON lines to `--out` (default: nowhere) and as a table to the terminal.
 
+mod checkpoint;
 mod events;
 mod idle;
 mod kafka;
@@ -41,11 +43,16 @@ enum Question {
     Latency(latency::Arguments),
     /// Point lookups over HTTP while records come in.
     Lookup(lookup::Arguments),
+    /// What checkpoints cost, and what they save a restart.
+    Checkpoint(checkpoint::Arguments),
     /// What a service costs that has nothing to do.
     Idle(idle::Arguments),
     /// One run of `tumble`, in a process of its own.
     #[command(hide = true)]
     Run(tumble::Run),
+    /// One process of `checkpoint`.
+    #[command(hide = true)]
+    CheckpointRun(checkpoint::Run),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +62,8 @@ fn main() -> ExitCode {
         Question::Lookup(arguments) => lookup::lookup(&arguments),
         Question::Idle(arguments) => idle::idle(&arguments),
         Question::Run(run) => tumble::run(&run),
+        Question::Checkpoint(arguments) => checkpoint::checkpoint(&arguments),
+        Question::CheckpointRun(run) => checkpoint::run(&run),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use thalweg::checkpoint;
+use thalweg::disk::HostDisk;
 use thalweg::position::{Offset, TopicId};
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings, Store};
+use thalweg::runtime::{Service, Settings, Store, checkpoints};
 use thalweg::source::{
     Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Source, TimeRules, Topology,
 };
@@ -40,6 +42,9 @@ pub struct Arguments {
     /// Numbers of workers to run with.
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     workers: Vec<usize>,
+    /// Runs in process also with a checkpoint every so many milliseconds.
+    #[arg(long)]
+    checkpoint_ms: Option<u64>,
     /// Adds the figures to this file.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -67,6 +72,9 @@ pub struct Run {
     /// Skips the check of the answer, for profiles.
     #[arg(long)]
     unchecked: bool,
+    /// Milliseconds from one checkpoint to the next; 0: none.
+    #[arg(long, default_value_t = 0)]
+    checkpoint_ms: u64,
 }
 
 /// A kind of run, and what its runs came to.
@@ -119,6 +127,13 @@ pub fn tumble(arguments: &Arguments) -> Result<()> {
             let w = workers.to_string();
             let run = ["--from", "memory", "--workers", &w];
             kinds.push(Kind::new(format!("in process, {w} worker(s)"), &run));
+            if let Some(ms) = arguments.checkpoint_ms {
+                let ms = ms.to_string();
+                kinds.push(Kind::new(
+                    format!("in process, {w} worker(s), checkpoint every {ms} ms"),
+                    &[&run[..], &["--checkpoint-ms", &ms]].concat(),
+                ));
+            }
             kinds.push(Kind::new(
                 format!("in process, {w} worker(s), no view"),
                 &[&run[..], &["--no-view"]].concat(),
@@ -258,6 +273,11 @@ fn served<S: Source<Event>>(run: &Run, source: impl Fn(()) -> S + Send + Sync + 
         workers: run.workers,
         store: Store::Directory(dir.path().join("ledger")),
         until_end: true,
+        checkpoints: (run.checkpoint_ms > 0).then(|| checkpoints::Settings {
+            store: checkpoint::store::Store::new(Arc::new(HostDisk), &dir.path().join("checkpoints")),
+            due: checkpoints::Due::Every(Duration::from_millis(run.checkpoint_ms)),
+            keep: 2,
+        }),
         env: Environment {
             kafka: run.kafka.clone(),
             group: "bench".into(),

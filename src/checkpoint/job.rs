@@ -39,6 +39,8 @@ pub(crate) struct Piece {
 enum Message {
     Begin(Arc<Job>, EpochBinding),
     Piece(Piece),
+    /// To be dropped.
+    Discard(Box<dyn Send>),
     Done(Vec<Bounds>),
     Closed(Vec<(Vec<SourceId>, EventTime)>, Epoch),
     Chain(String),
@@ -66,6 +68,10 @@ impl Job {
     /// A worker has sent all of its pieces.
     pub(crate) fn done(&self, bounds: Vec<Bounds>) {
         self.tell(Message::Done(bounds));
+    }
+
+    pub(crate) fn discard(&self, old: Box<dyn Send>) {
+        self.tell(Message::Discard(old));
     }
 
     pub(crate) fn fail(&self, error: Error) {
@@ -266,6 +272,7 @@ impl Writer {
         while let Ok(message) = self.from.recv() {
             match (message, &mut current) {
                 (Message::End, _) => break,
+                (Message::Discard(old), _) => drop(old),
                 (Message::Begin(job, at), _) => current = Some(self.begin(job, at)),
                 (Message::Piece(piece), Some(current)) => {
                     self.held.fetch_sub(piece.chunk.bytes.len(), Ordering::Relaxed);

@@ -77,8 +77,19 @@ impl Keeper {
         step.map_or(Epoch::ZERO, |step| step.floor)
     }
 
+    /// About how many entries this worker will load.
+    pub fn entries(&self) -> usize {
+        let step = self
+            .restored
+            .as_ref()
+            .map(|restored| &restored.manifest.steps[self.step]);
+        let segments = step.into_iter().flat_map(|step| &step.segments);
+        let largest = segments.map(|segment| segment.entries).max().unwrap_or(0);
+        largest as usize / self.peers
+    }
+
     /// What knows which entries changed.
-    pub fn changed<K: Ord>(&self) -> Changed<K> {
+    pub fn changed<K: Ord + Send + 'static>(&self) -> Changed<K> {
         match (self.saves, self.restored()) {
             (false, _) => Changed::off(),
             (true, None) => Changed::default(),

@@ -182,6 +182,13 @@ impl Out {
         }
     }
 
+    /// Lets another thread drop what is not needed any more.
+    pub fn discard<T: Send + 'static>(&self, old: Vec<T>) {
+        if old.capacity() > 0 {
+            self.job.discard(Box::new(old));
+        }
+    }
+
     /// Gives an error that makes the checkpoint fail.
     pub fn fail(&self, error: Error) {
         self.job.fail(error);
@@ -228,7 +235,7 @@ impl<K> Default for Changed<K> {
     }
 }
 
-impl<K: Ord> Changed<K> {
+impl<K: Ord + Send + 'static> Changed<K> {
     /// Nobody saves.
     pub fn off() -> Self {
         Self {
@@ -310,19 +317,25 @@ impl<K: Ord> Changed<K> {
 
     /// See [`Stateful::freeze`].
     pub fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
-        if !again {
-            self.frozen.clear();
-            self.frozen_removed.clear();
-            self.before = self.since;
-        }
-        self.frozen.append(&mut self.changed);
-        self.frozen_removed.append(&mut self.removed);
         if again {
+            self.frozen.append(&mut self.changed);
+            self.frozen_removed.append(&mut self.removed);
             // However often it has to be tried again, no key is held twice.
             for keys in [&mut self.frozen, &mut self.frozen_removed] {
                 keys.sort_unstable();
                 keys.dedup();
             }
+        } else {
+            // Millions of keys take long to be dropped.
+            out.discard(std::mem::replace(
+                &mut self.frozen,
+                std::mem::take(&mut self.changed),
+            ));
+            out.discard(std::mem::replace(
+                &mut self.frozen_removed,
+                std::mem::take(&mut self.removed),
+            ));
+            self.before = self.since;
         }
         (self.since, self.at, self.at_removed) = (at, 0, 0);
         self.out = Some(out);

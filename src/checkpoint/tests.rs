@@ -229,7 +229,10 @@ fn manifests_come_back_and_damage_to_them_shows() {
     let manifest = manifest(Rule::Versions, Vec::new(), Bounds::default());
     let bytes = manifest.to_bytes().unwrap();
     assert_eq!(Manifest::from_bytes(&bytes).unwrap(), manifest);
-    assert!(Manifest::from_bytes(&bytes[..bytes.len() - 1]).is_err(), "cut short");
+    assert!(
+        Manifest::from_bytes(&bytes[..bytes.len() - 1]).is_err(),
+        "cut short"
+    );
     for at in 0..bytes.len() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 1;

@@ -85,7 +85,7 @@ impl<T> Default for Rows<T> {
 impl<T: Record> Stateful for Rows<T> {
     fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
         if !again {
-            self.frozen.clear();
+            out.discard(std::mem::take(&mut self.frozen));
         }
         let (now, later) = self.new.drain(..).partition(|(epoch, _)| *epoch <= at);
         self.new = later;

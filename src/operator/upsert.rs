@@ -81,6 +81,7 @@ impl<K: Record, V: Record> Rows<K, V> {
     }
 
     fn load(&mut self, keeper: &Keeper) -> crate::Result<()> {
+        self.rows.reserve(keeper.entries());
         keeper.load(
             |key: &K| key,
             |entry| {

@@ -257,7 +257,35 @@ impl<K: Record, V> Shard<K, V> {
     }
 }
 
+/// So many versions are loaded at once.
+const LOADED: usize = 1 << 19;
+
 impl<K: Record, V: Record> Shard<K, V> {
+    /// Puts versions where they belong, with the bucket of each.
+    fn take_in(&self, versions: &mut Vec<(u8, K, Epoch, Option<V>)>) {
+        versions.sort_unstable_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));
+        let mut versions = versions.drain(..).peekable();
+        while let Some((at, ..)) = versions.peek() {
+            let at = *at;
+            let mut bucket = self.buckets[at as usize].write();
+            while let Some((_, key, epoch, value)) = versions.next_if(|(other, ..)| *other == at) {
+                bucket.changed = bucket.changed.max(epoch);
+                let mut value = Some(value);
+                bucket.rows.put(key, |_, row| match row {
+                    Some(row) => {
+                        row.put_version(epoch, value.take().flatten());
+                        None
+                    }
+                    None => Some(Row {
+                        epoch,
+                        value: value.take().flatten(),
+                        older: None,
+                    }),
+                });
+            }
+        }
+    }
+
     /// Shows the rows of a bucket from a bound on to `visit`, in order, or from it back, against the order: at most
     /// `rows_max` (and never more than a page) under one hold of the lock. Returns where to go on; `None` at the end.
     pub(crate) fn visit(
@@ -331,27 +359,20 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
         };
         let floor = keeper.floor();
         self.view.floor.fetch_max(floor.0, Ordering::SeqCst);
+        // In order of their keys rows find their places far sooner.
+        let mut some: Vec<(u8, K, Epoch, Option<V>)> = Vec::with_capacity(LOADED.min(keeper.entries() + 1));
         let shard = self.shard.clone();
         keeper.load(
             |key: &K| key,
             |entry| {
-                let (epoch, value) = (entry.epoch, entry.value);
-                let mut bucket = shard.buckets[bucket_of(route(&entry.key))].write();
-                bucket.changed = bucket.changed.max(epoch);
-                let mut value = Some(value);
-                bucket.rows.put(entry.key, |_, row| match row {
-                    Some(row) => {
-                        row.put_version(epoch, value.take().flatten());
-                        None
-                    }
-                    None => Some(Row {
-                        epoch,
-                        value: value.take().flatten(),
-                        older: None,
-                    }),
-                });
+                let at = bucket_of(route(&entry.key)) as u8;
+                some.push((at, entry.key, entry.epoch, entry.value));
+                if some.len() == LOADED {
+                    shard.take_in(&mut some);
+                }
             },
         )?;
+        shard.take_in(&mut some);
         self.loaded(floor);
         self.epoch = restored;
         Ok(())
