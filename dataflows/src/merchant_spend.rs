@@ -84,7 +84,7 @@ fn demo(demo: &Demo) -> Result<()> {
     let mut events = payments.events()?;
     let mut seed = 42;
     demo.paced(|id| {
-        let partition = (id % u64::from(PARTITIONS)) as u32;
+        let partition = partition_of(id, demo.rate());
         if id % 997 == 996 {
             return payments.send_raw(partition, b"not a payment");
         }
@@ -108,6 +108,12 @@ fn demo(demo: &Demo) -> Result<()> {
             },
         )
     })
+}
+
+/// Those of 50 ms go to one partition, the next ones to the next: payments that follow each other share a batch.
+fn partition_of(id: u64, rate: u64) -> u32 {
+    let together = (rate / 20).max(1);
+    (id / together % u64::from(PARTITIONS)) as u32
 }
 
 /// Sebastiano Vigna's splitmix64: demo data need no more.
@@ -148,6 +154,19 @@ mod tests {
         n: u64,
         total: i128,
         top: i64,
+    }
+
+    #[test]
+    fn payments_that_follow_each_other_share_a_batch_and_every_partition_has_some() {
+        for (rate, together) in [(1, 1), (200, 10), (2_000, 100)] {
+            let partitions: Vec<u32> = (0..together * u64::from(PARTITIONS) * 2)
+                .map(|id| partition_of(id, rate))
+                .collect();
+            let runs: Vec<&[u32]> = partitions.chunk_by(|a, b| a == b).collect();
+            assert!(runs.iter().all(|run| run.len() as u64 == together), "{runs:?}");
+            let order: Vec<u32> = runs.iter().map(|run| run[0]).collect();
+            assert_eq!(order, [0, 1, 2, 3, 0, 1, 2, 3]);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::cli::serve::{self, Running, environment, log_to_stderr, tokio};
 use crate::cli::{DemoArguments, choose};
@@ -10,7 +11,7 @@ use crate::codec::registry::Registry;
 use crate::dataflow::Flow;
 use crate::demo::{Demo, registry};
 use crate::error::{Error, Result};
-use crate::source::embedded::{EmbeddedBroker, Producer, create_topic};
+use crate::source::embedded::{EmbeddedBroker, LINGER, Producer, create_topic};
 
 pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
     let force = arguments.settings.load()?;
@@ -63,7 +64,9 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         let (handle, rate) = (tokio.handle().clone(), settings.demo_rate);
         let (made, ready) = std::sync::mpsc::channel();
         let write = move || -> Result<()> {
-            let producer = Producer::of(&env)?;
+            // A real broker shows how fresh answers are; the embedded one has to be spared.
+            let linger = embedded.as_ref().map_or(Duration::from_millis(1), |_| LINGER);
+            let producer = Producer::of(&env, linger)?;
             let on = handle.clone();
             let topics = move |name: &str, partitions| match &embedded {
                 Some(broker) => broker.create_topic(name, partitions),
@@ -84,9 +87,9 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         thread
     };
     if embedded.is_some() {
-        // The embedded broker answers a fetch when its time is up, even if a record came before.
+        // The embedded broker answers a fetch that finds nothing when its time is up, even if a record comes before.
         env.kafka_properties
-            .push(("fetch.wait.max.ms".into(), "5".into()));
+            .push(("fetch.wait.max.ms".into(), "25".into()));
     }
     let running = Running {
         flow,
