@@ -11,7 +11,7 @@
 //!
 //! A verdict decides what records become, so it goes into the ledger: [`Registry::seen`] reports it, and a replay
 //! brings it back with [`Registry::bind`]. A plain 404 is no verdict: a proxy in front of a registry that is down says
-//! 404 too. Ids that no registry can have are not asked for.
+//! 404 too. Nor is a text that is no schema. Ids that no registry can have are not asked for.
 
 pub mod access;
 mod exchange;
@@ -385,7 +385,7 @@ impl Registry {
             return Ok(None);
         }
         let Version { id, version, body } = answer.expect::<Version>().map_err(failed)?;
-        Ok(Some((version, Arc::new(body.into_schema(id)))))
+        Ok(Some((version, Arc::new(body.into_schema(id).map_err(failed)?))))
     }
 
     /// Runs a request to its end for a thread that may wait; fails when that takes longer than `patience`. Not for a
@@ -482,7 +482,7 @@ impl Shared {
         if answer.status == StatusCode::NOT_FOUND && answer.error_code() == Some(SCHEMA_NOT_FOUND) {
             return Ok(Answer::NoSuchSchema);
         }
-        Ok(Answer::Schema(answer.expect::<SchemaBody>()?.into_schema(id)))
+        Ok(Answer::Schema(answer.expect::<SchemaBody>()?.into_schema(id)?))
     }
 
     /// Takes an answer in, unless the id was settled meanwhile.

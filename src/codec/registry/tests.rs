@@ -11,6 +11,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
+use crate::codec::avro::Avro;
+use crate::codec::{Decode, Decoded};
 
 mod access;
 
@@ -191,6 +193,46 @@ fn an_absent_registry_is_tried_again() {
     assert!(matches!(fake.resolve(&registry, 7), Lookup::Known(_)));
     assert_eq!(fake.asked.load(Ordering::SeqCst), 6);
     assert_eq!(registry.status().away, None);
+}
+
+#[test]
+fn a_text_that_is_no_schema_is_no_verdict() {
+    let empty = || answer(json!({ "schema": "" })).into_response();
+    let prose = || answer(json!({ "schema": "be right back", "schemaType": "AVRO" })).into_response();
+    let other = || answer(json!({ "schema": "{\"maintenance\":true}" })).into_response();
+    let unknown = || answer(json!({ "schema": "\"no such type\"" })).into_response();
+    let hangs = || StatusCode::IM_A_TEAPOT.into_response();
+    let fake = Fake::new(vec![empty, prose, other, unknown, long]);
+    let mut registry = fake.registry();
+    assert!(matches!(fake.resolve(&registry, 7), Lookup::Known(_)));
+    assert_eq!(fake.asked.load(Ordering::SeqCst), 5);
+    assert_eq!(registry.seen(), vec![(7, Some(print()))], "nothing else is bound");
+    // What comes next takes its time, so that there is some to look at what is said.
+    let fake = Fake::new(vec![prose, hangs]);
+    let mut registry =
+        Registry::with_patience(&Access::open(&fake.url), fake.runtime.handle().clone(), PATIENCE).unwrap();
+    registry.lookup(7, &waker().0);
+    while registry.status().away.is_none() {
+        std::thread::yield_now();
+    }
+    let text = registry.status().to_string();
+    assert!(
+        text.contains("schema 7 is no Avro schema") && text.contains("be right back"),
+        "{text}"
+    );
+    assert_eq!((registry.peek(7), registry.seen()), (Lookup::Pending, vec![]));
+}
+
+#[test]
+fn a_decoder_waits_while_the_registry_talks_nonsense() {
+    let prose = || answer(json!({ "schema": "be right back" })).into_response();
+    let fake = Fake::new(vec![prose, prose, long]);
+    let (waker, mut woken) = waker();
+    let mut decoder = Avro::<i64>::new(fake.registry(), None, waker).unwrap();
+    let record = [0, 0, 0, 0, 7, 2];
+    assert!(matches!(decoder.decode(&record), Decoded::Wait));
+    fake.runtime.block_on(woken.recv()).unwrap();
+    assert!(matches!(decoder.decode(&record), Decoded::Value(1)));
 }
 
 #[test]
