@@ -5,8 +5,8 @@ use thalweg::prelude::*;
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Payment {
-    id: u64,
-    merchant: u32,
+    id: i64,
+    merchant: i32,
     cents: i64,
     at_ms: i64,
 }
@@ -35,7 +35,7 @@ fn payments(flow: Dataflow) -> Stream<Payment> {
 fn merchant_spend(flow: Dataflow) {
     let merchants = Kafka::topic("payments.merchants.v1")
         .avro::<Merchant>()
-        .keyed::<u32>();
+        .keyed::<i32>();
     let merchants = flow.table("merchants", merchants).key_named("merchant");
     merchants.view("merchant_names");
     payments(flow)
@@ -101,8 +101,8 @@ fn demo(demo: &Demo) -> Result<()> {
         events.send(
             partition,
             &Payment {
-                id,
-                merchant,
+                id: id as i64,
+                merchant: merchant as i32,
                 cents,
                 at_ms: now().millis() - delay_ms,
             },
@@ -178,7 +178,7 @@ mod tests {
             cents,
             at_ms,
         };
-        test.feed("merchants", 0, [(42u32, Some(Merchant { name: "Acme".into() }))]);
+        test.feed("merchants", 0, [(42i32, Some(Merchant { name: "Acme".into() }))]);
         test.feed(
             "payments",
             0,
@@ -190,7 +190,7 @@ mod tests {
             "merchants",
             0,
             [(
-                42u32,
+                42i32,
                 Some(Merchant {
                     name: "Acme Ltd".into(),
                 }),
