@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::flags::Flags;
+use crate::config;
 use crate::dataflow::Flow;
 use crate::error::{Error, Result};
 use crate::runtime;
@@ -259,10 +260,35 @@ fn choose<'f>(flows: &'f [Flow], name: Option<&str>) -> Result<&'f Flow> {
         (Some(name), _) => {
             let found = flows.iter().find(|flow| flow.name() == name);
             let unknown = || {
-                Error::definition(format!("there is no dataflow `{name}`"))
-                    .detail(format!("there are: {}", names()))
+                let error = Error::definition(format!("there is no dataflow `{name}`"))
+                    .detail(format!("there are: {}", names()));
+                let known = flows.iter().map(|flow| flow.name().to_owned()).collect();
+                match config::nearest_of(name, known) {
+                    Some(near) => error.hint(format!("did you mean `{near}`?")),
+                    None => error,
+                }
             };
             found.ok_or_else(unknown)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataflow::{Dataflow, dataflow};
+
+    #[test]
+    fn a_slip_of_the_pen_is_told_the_name_that_was_meant() {
+        let flows = ["merchant_spend", "orders"].map(|name| dataflow(name, |_: Dataflow| {}));
+        let refused = |name| choose(&flows, Some(name)).err().unwrap().to_string();
+        let near = refused("merchnt");
+        assert!(near.contains("hint: did you mean `merchant_spend`?"), "{near}");
+        let far = refused("xyz");
+        assert!(
+            !far.contains("did you mean") && far.contains("merchant_spend, orders"),
+            "{far}"
+        );
+        assert_eq!(choose(&flows, Some("orders")).unwrap().name(), "orders");
     }
 }

@@ -181,7 +181,7 @@ impl Inputs {
 /// [`Kind::Definition`](crate::Kind::Definition) with every mistake: what is wrong, and in which line of which file, which
 /// variable or which flag.
 pub fn load(inputs: &Inputs) -> Result<InForce> {
-    let mut mistakes = Vec::new();
+    let mut mistakes = Mistakes::default();
     let mut warnings = Vec::new();
     let mut said: BTreeMap<String, Said> = BTreeMap::new();
     for layer in [
@@ -198,15 +198,13 @@ pub fn load(inputs: &Inputs) -> Result<InForce> {
         match said.read(&mut settings) {
             Ok(Some(value)) => entries.push((said.place(), said.entry(value))),
             Ok(None) => {}
-            Err(wrong) => mistakes.push(format!("{}: {wrong}", said.origin)),
+            Err(wrong) => mistakes.add(Some(&said.origin), wrong),
         }
     }
-    if mistakes.is_empty() {
+    if mistakes.0.is_empty() {
         agree(&settings, &said, &mut mistakes);
     }
-    if !mistakes.is_empty() {
-        return Err(refused(&mistakes));
-    }
+    mistakes.refuse()?;
     entries.sort_by(|(a, x), (b, y)| (a, &x.name).cmp(&(b, &y.name)));
     Ok(InForce {
         settings,
@@ -215,24 +213,40 @@ pub fn load(inputs: &Inputs) -> Result<InForce> {
     })
 }
 
-fn refused(mistakes: &[String]) -> Error {
-    let many = match mistakes.len() {
-        1 => "a mistake".to_owned(),
-        n => format!("{n} mistakes"),
-    };
-    let error = Error::definition(format!("the settings have {many}"));
-    let error = mistakes
-        .iter()
-        .fold(error, |error, mistake| error.detail(mistake));
-    error.hint("docs/settings.md lists all settings; `check` prints those in force")
+/// What is wrong, each with the line of the file where it was said.
+#[derive(Default)]
+struct Mistakes(Vec<(usize, String)>);
+
+impl Mistakes {
+    fn add(&mut self, origin: Option<&Origin>, wrong: impl fmt::Display) {
+        let line = match origin {
+            Some(Origin::Line(_, line)) => *line,
+            _ => usize::MAX,
+        };
+        let at = origin.map_or(String::new(), |origin| format!("{origin}: "));
+        self.0.push((line, format!("{at}{wrong}")));
+    }
+
+    /// An error that lists them, if there are any: the file's from top to bottom, then the others.
+    fn refuse(mut self) -> Result<()> {
+        self.0.sort_by_key(|(line, _)| *line);
+        let many = match self.0.len() {
+            0 => return Ok(()),
+            1 => "a mistake".to_owned(),
+            n => format!("{n} mistakes"),
+        };
+        let error = Error::definition(format!("the settings have {many}"));
+        let error = self
+            .0
+            .iter()
+            .fold(error, |error, (_, mistake)| error.detail(mistake));
+        Err(error.hint("docs/settings.md lists all settings; `check` prints those in force"))
+    }
 }
 
 /// What is wrong with settings taken together.
-fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Vec<String>) {
-    let origin = |name: &str| {
-        said.get(name)
-            .map_or(String::new(), |said| format!("{}: ", said.origin))
-    };
+fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mistakes) {
+    let origin = |name: &str| said.get(name).map(|said| &said.origin);
     let property = |name: &str| {
         let plain = settings.kafka.properties.iter().find(|(known, _)| known == name);
         let secret = settings.kafka.secrets.iter().any(|(known, _)| known == name);
@@ -242,12 +256,12 @@ fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Vec<
     };
     if let Some((name, wrong)) = kafka::at_odds(property) {
         let name = format!("{}{name}", layers::PROPERTIES_PREFIX);
-        mistakes.push(format!("{}`{name}` {wrong}", origin(&name)));
+        mistakes.add(origin(&name), format!("`{name}` {wrong}"));
     }
     let registry = &settings.registry;
     let mut needs = |holds: bool, name: &str, wrong: &str| {
         if !holds {
-            mistakes.push(format!("{}`{name}` {wrong}", origin(name)));
+            mistakes.add(origin(name), format!("`{name}` {wrong}"));
         }
     };
     needs(
@@ -284,7 +298,7 @@ impl InForce {
     /// # Errors
     /// A section of no source, or a setting that the source does not have.
     pub fn sources_fit(&self, sources: &[SourceKnown]) -> Result<()> {
-        let mut mistakes = Vec::new();
+        let mut mistakes = Mistakes::default();
         for entry in self
             .entries
             .iter()
@@ -300,24 +314,24 @@ impl InForce {
             match sources.iter().find(|known| known.name == name) {
                 Some(known) => {
                     if let Some(lack) = of.and_then(|of| known.lacks(of)) {
-                        mistakes.push(format!("{}: `{name}` {lack}", entry.origin));
+                        mistakes.add(Some(&entry.origin), format!("`{name}` {lack}"));
                     }
                 }
                 None => {
                     let names = sources.iter().map(|known| known.name.clone());
                     let near = layers::nearest(name, names.collect());
-                    mistakes.push(format!(
-                        "{}: the dataflow has no source `{name}`{near}",
-                        entry.origin
-                    ));
+                    let wrong = format!("the dataflow has no source `{name}`{near}");
+                    mistakes.add(Some(&entry.origin), wrong);
                 }
             }
         }
-        match mistakes.is_empty() {
-            true => Ok(()),
-            false => Err(refused(&mistakes)),
-        }
+        mistakes.refuse()
     }
+}
+
+/// The one of the `known` names that is most like `name`, if one is near.
+pub(crate) fn nearest_of(name: &str, known: Vec<String>) -> Option<String> {
+    layers::near(name, known)
 }
 
 /// What settings need to know of a source.

@@ -5,8 +5,8 @@ use thalweg::prelude::*;
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Payment {
-    id: u64,
-    merchant: u32,
+    id: i64,
+    merchant: i32,
     cents: i64,
     at_ms: i64,
 }
@@ -35,7 +35,7 @@ fn payments(flow: Dataflow) -> Stream<Payment> {
 fn merchant_spend(flow: Dataflow) {
     let merchants = Kafka::topic("payments.merchants.v1")
         .avro::<Merchant>()
-        .keyed::<u32>();
+        .keyed::<i32>();
     let merchants = flow.table("merchants", merchants).key_named("merchant");
     merchants.view("merchant_names");
     payments(flow)
@@ -84,7 +84,7 @@ fn demo(demo: &Demo) -> Result<()> {
     let mut events = payments.events()?;
     let mut seed = 42;
     demo.paced(|id| {
-        let partition = (id % u64::from(PARTITIONS)) as u32;
+        let partition = partition_of(id, demo.rate());
         if id % 997 == 996 {
             return payments.send_raw(partition, b"not a payment");
         }
@@ -101,13 +101,19 @@ fn demo(demo: &Demo) -> Result<()> {
         events.send(
             partition,
             &Payment {
-                id,
-                merchant,
+                id: id as i64,
+                merchant: merchant as i32,
                 cents,
                 at_ms: now().millis() - delay_ms,
             },
         )
     })
+}
+
+/// Those of 50 ms go to one partition, the next ones to the next: payments that follow each other share a batch.
+fn partition_of(id: u64, rate: u64) -> u32 {
+    let together = (rate / 20).max(1);
+    (id / together % u64::from(PARTITIONS)) as u32
 }
 
 /// Sebastiano Vigna's splitmix64: demo data need no more.
@@ -151,6 +157,19 @@ mod tests {
     }
 
     #[test]
+    fn payments_that_follow_each_other_share_a_batch_and_every_partition_has_some() {
+        for (rate, together) in [(1, 1), (200, 10), (2_000, 100)] {
+            let partitions: Vec<u32> = (0..together * u64::from(PARTITIONS) * 2)
+                .map(|id| partition_of(id, rate))
+                .collect();
+            let runs: Vec<&[u32]> = partitions.chunk_by(|a, b| a == b).collect();
+            assert!(runs.iter().all(|run| run.len() as u64 == together), "{runs:?}");
+            let order: Vec<u32> = runs.iter().map(|run| run[0]).collect();
+            assert_eq!(order, [0, 1, 2, 3, 0, 1, 2, 3]);
+        }
+    }
+
+    #[test]
     fn spend_is_summed_by_minute_and_named() {
         let mut test = Harness::of(flow());
         let pay = |merchant, cents, at_ms| Payment {
@@ -159,7 +178,7 @@ mod tests {
             cents,
             at_ms,
         };
-        test.feed("merchants", 0, [(42u32, Some(Merchant { name: "Acme".into() }))]);
+        test.feed("merchants", 0, [(42i32, Some(Merchant { name: "Acme".into() }))]);
         test.feed(
             "payments",
             0,
@@ -171,7 +190,7 @@ mod tests {
             "merchants",
             0,
             [(
-                42u32,
+                42i32,
                 Some(Merchant {
                     name: "Acme Ltd".into(),
                 }),

@@ -24,6 +24,7 @@ use crate::dataflow::plan::PlannedSource;
 use crate::error::{Kind, Result};
 use crate::finding::{Finding, Verdict};
 use crate::ledger::state::{LedgerState, SourceState};
+use crate::position::TopicId;
 use crate::source::{Environment, Topology};
 use crate::{http, ledger, runtime};
 
@@ -135,15 +136,16 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
         &plan.sources,
         &mut findings,
     );
-    if env.kafka.is_empty() {
+    let readable = |source: &&PlannedSource| !env.kafka.is_empty() || source.driver.kafka_topic().is_none();
+    let (readable, unreadable): (Vec<_>, Vec<_>) = plan.sources.iter().partition(readable);
+    if !unreadable.is_empty() {
         let hint = "name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the section [kafka]";
         findings.push(Finding::error("no Kafka to read from").hint(hint));
-        return findings;
     }
     // Beside each other: with a broker that is away each of them takes seconds.
     let looks = std::thread::scope(|scope| {
         let mut threads = Vec::new();
-        for source in &plan.sources {
+        for source in readable {
             let bound = state.source(source.rules.id);
             threads.push(scope.spawn(move || of_source(source, bound, handle)));
         }
@@ -256,10 +258,16 @@ fn of_fit(fit: &SubjectFit) -> Finding {
 
 /// What a topic has, against what the ledger needs of it for a replay.
 fn held_against(name: &str, bound: &SourceState, topology: &Topology) -> Vec<Finding> {
-    const AFRESH: &str = "an empty data directory begins afresh";
+    // Only topics have an id; what has none is read from files.
+    let way_on = match topology.topic == TopicId::default() {
+        true => {
+            "put back the files that were read, a new file's name must sort behind theirs; an empty data directory begins afresh"
+        }
+        false => "an empty data directory begins afresh",
+    };
     if bound.topic.is_some_and(|topic| topic != topology.topic) {
         let what = format!("{name}: it was made anew since the ledger was bound to it");
-        return vec![Finding::error(what).hint(AFRESH)];
+        return vec![Finding::error(what).hint(way_on)];
     }
     let mut findings = Vec::new();
     for (number, state) in &bound.partitions {
@@ -279,7 +287,7 @@ fn held_against(name: &str, bound: &SourceState, topology: &Topology) -> Vec<Fin
             ),
             Some(_) => continue,
         };
-        findings.push(Finding::error(what).hint(AFRESH));
+        findings.push(Finding::error(what).hint(way_on));
     }
     findings
 }
@@ -346,9 +354,13 @@ fn text(force: &InForce, findings: &[Finding]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
+    use crate::config::Inputs;
+    use crate::dataflow::{Dataflow, dataflow};
     use crate::ledger::state::PartitionState;
-    use crate::position::TopicId;
     use crate::source::PartitionFacts;
+    use crate::source::files::Files;
+    use crate::source::kafka::Kafka;
     use crate::time::EventTime;
 
     fn topology(topic: u8, partitions: &[(i64, i64)]) -> Topology {
@@ -362,6 +374,42 @@ mod tests {
             compacted: false,
             partitions: (0..).zip(partitions).map(facts).collect(),
         }
+    }
+
+    #[test]
+    fn files_are_looked_at_without_a_kafka() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.jsonl"), "1\n22\n").unwrap();
+        let pattern = dir.path().join("*.jsonl");
+        let reads = |topic: bool| {
+            let pattern = pattern.clone();
+            dataflow("files", move |flow: Dataflow| {
+                let lines = Files::lines(&pattern).json::<i64>().keyed(|n| (n, Some(n)));
+                flow.table("lines", lines).view("newest");
+                if topic {
+                    let rows = Kafka::topic("rows.v1").json::<i64>().keyed::<u32>();
+                    flow.table("rows", rows).view("all_rows");
+                }
+            })
+        };
+        let (runtime, data) = (tokio().unwrap(), dir.path().join("data"));
+        let inputs = Inputs {
+            variables: vec![("THALWEG_DATA_DIR".into(), data.display().to_string())],
+            ..Inputs::default()
+        };
+        let force = config::load(&inputs).unwrap();
+        let found = |topic: bool| {
+            let found = of_flow(&reads(topic), &force, runtime.handle());
+            let errors = found.iter().filter(|finding| finding.verdict == Verdict::Error);
+            let errors: Vec<_> = errors.map(|finding| finding.what.clone()).collect();
+            let lines = found
+                .iter()
+                .any(|finding| finding.what.contains("1 partitions, 5 offsets"));
+            (errors, lines)
+        };
+        assert_eq!(found(false), (vec![], true));
+        // Without a Kafka a topic can't be, and files are all the same.
+        assert_eq!(found(true), (vec!["no Kafka to read from".to_owned()], true));
     }
 
     #[test]
@@ -393,5 +441,14 @@ mod tests {
             fits(&topology(1, &[(0, 20)]))
                 .contains("partition 1 is bound in the ledger, and no longer there")
         );
+        // Files have no id, and can be put back.
+        let of_files = SourceState {
+            topic: Some(TopicId::default()),
+            ..bound.clone()
+        };
+        let hint = held_against("s", &of_files, &topology(0, &[(0, 20)]))[0]
+            .hint
+            .clone();
+        assert!(hint.is_some_and(|hint| hint.starts_with("put back the files")));
     }
 }

@@ -1,8 +1,9 @@
 //! `demo`: a dataflow with data of its own, by default with everything in this process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::cli::serve::{self, Running, environment, log_to_stderr, tokio};
 use crate::cli::{DemoArguments, choose};
@@ -10,7 +11,7 @@ use crate::codec::registry::Registry;
 use crate::dataflow::Flow;
 use crate::demo::{Demo, registry};
 use crate::error::{Error, Result};
-use crate::source::embedded::{EmbeddedBroker, Producer, create_topic};
+use crate::source::embedded::{EmbeddedBroker, LINGER, Producer, create_topic};
 
 pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
     let force = arguments.settings.load()?;
@@ -63,7 +64,9 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         let (handle, rate) = (tokio.handle().clone(), settings.demo_rate);
         let (made, ready) = std::sync::mpsc::channel();
         let write = move || -> Result<()> {
-            let producer = Producer::of(&env)?;
+            // A real broker shows how fresh answers are; the embedded one has to be spared.
+            let linger = embedded.as_ref().map_or(Duration::from_millis(1), |_| LINGER);
+            let producer = Producer::of(&env, linger)?;
             let on = handle.clone();
             let topics = move |name: &str, partitions| match &embedded {
                 Some(broker) => broker.create_topic(name, partitions),
@@ -84,9 +87,9 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         thread
     };
     if embedded.is_some() {
-        // The embedded broker answers a fetch when its time is up, even if a record came before.
+        // The embedded broker answers a fetch that finds nothing when its time is up, even if a record comes before.
         env.kafka_properties
-            .push(("fetch.wait.max.ms".into(), "5".into()));
+            .push(("fetch.wait.max.ms".into(), "25".into()));
     }
     let running = Running {
         flow,
@@ -122,21 +125,42 @@ struct Data {
 
 impl Data {
     fn at(given: Option<PathBuf>, embedded: bool) -> Result<Self> {
-        let name = format!("thalweg-demo-{}", std::process::id());
-        let dir = given.unwrap_or_else(|| {
-            if embedded {
-                std::env::temp_dir().join(name)
-            } else {
-                "data/demo".into()
-            }
-        });
-        std::fs::create_dir_all(&dir).map_err(|error| {
+        let failed = |dir: &Path, error: std::io::Error| {
             Error::outside(format!("cannot make the folder {}", dir.display())).detail(error)
-        })?;
+        };
+        let dir = match (given, embedded) {
+            (None, true) => {
+                let temporary = std::env::temp_dir();
+                fresh(&temporary).map_err(|error| failed(&temporary, error))?
+            }
+            (given, _) => {
+                let dir = given.unwrap_or_else(|| "data/demo".into());
+                std::fs::create_dir_all(&dir).map_err(|error| failed(&dir, error))?;
+                dir
+            }
+        };
         Ok(Self {
             dir,
             temporary: embedded,
         })
+    }
+}
+
+/// Makes a folder that was not there. A demo that was killed leaves its own behind, and in a container every process has the
+/// same number.
+fn fresh(parent: &Path) -> std::io::Result<PathBuf> {
+    let name = format!("thalweg-demo-{}", std::process::id());
+    let mut turn = 0;
+    loop {
+        let dir = match turn {
+            0 => parent.join(&name),
+            turn => parent.join(format!("{name}-{turn}")),
+        };
+        match std::fs::create_dir(&dir) {
+            Ok(()) => return Ok(dir),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => turn += 1,
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -145,5 +169,22 @@ impl Drop for Data {
         if self.temporary {
             let _left_behind = std::fs::remove_dir_all(&self.dir);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_left_behind_is_not_taken_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let first = fresh(parent.path()).unwrap();
+        std::fs::write(first.join("ledger.log"), "of another demo").unwrap();
+        let second = fresh(parent.path()).unwrap();
+        let third = fresh(parent.path()).unwrap();
+        assert!(first != second && second != third && third != first);
+        assert_eq!(std::fs::read_dir(second).unwrap().count(), 0);
+        assert!(fresh(&parent.path().join("missing")).is_err());
     }
 }

@@ -1,13 +1,17 @@
 //! `ledger show | verify | reset`.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::ledger;
 use crate::time::Epoch;
 
+/// In the folder of one dataflow.
+const FILE_NAME: &str = "ledger.log";
+
 pub(super) fn show(dir: &Path, from: Option<u64>, to: Option<u64>) -> Result<()> {
+    is_there(dir)?;
     let mut out = std::io::stdout().lock();
     let epochs = Epoch(from.unwrap_or(0))..=Epoch(to.unwrap_or(u64::MAX));
     for line in ledger::show(dir, epochs)? {
@@ -19,8 +23,29 @@ pub(super) fn show(dir: &Path, from: Option<u64>, to: Option<u64>) -> Result<()>
 }
 
 pub(super) fn verify(dir: &Path) -> Result<()> {
+    is_there(dir)?;
     println!("{}", ledger::verify(dir)?);
     Ok(())
+}
+
+/// Says what is wrong with a folder that holds no ledger, or one without a byte: neither is damaged.
+fn is_there(dir: &Path) -> Result<()> {
+    let file = dir.join(FILE_NAME);
+    match std::fs::metadata(&file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::definition(format!(
+            "there is no ledger in `{}`",
+            dir.display()
+        ))
+        .detail(format!("it has no file `{FILE_NAME}`"))
+        .hint("name the folder of one dataflow: <data_dir>/<dataflow>")),
+        Ok(about) if about.is_file() && about.len() == 0 => Err(Error::definition(format!(
+            "the ledger `{}` is empty",
+            file.display()
+        ))
+        .detail("nothing was ever written to it, or all of it was cut off")
+        .hint("put back a copy of the file; without one, moving the folder away starts afresh")),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn reset(dir: &Path, yes: bool) -> Result<()> {
@@ -39,4 +64,26 @@ pub(super) fn reset(dir: &Path, yes: bool) -> Result<()> {
     println!("the ledger was moved to {}", aside.display());
     println!("the next start is the first one; to undo this, move the folder back before it");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_too_high_and_an_empty_ledger_are_told_apart_from_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let commands: [fn(&Path) -> Result<()>; 2] = [|dir| show(dir, None, None), verify];
+        let refused = || commands.map(|command| command(dir.path()).unwrap_err().to_string());
+        let put_aside = reset(dir.path(), false).unwrap_err().to_string();
+        assert_eq!(refused(), [put_aside.clone(), put_aside]);
+        std::fs::write(dir.path().join(FILE_NAME), "").unwrap();
+        for refused in refused() {
+            assert!(refused.contains("ledger.log` is empty"), "{refused}");
+        }
+        std::fs::write(dir.path().join(FILE_NAME), "something else").unwrap();
+        for refused in refused() {
+            assert!(refused.contains("is not a ledger"), "{refused}");
+        }
+    }
 }

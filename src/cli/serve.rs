@@ -150,6 +150,7 @@ impl Running<'_> {
         let known: Vec<_> = plan.sources.iter().map(known).collect();
         self.force.sources_fit(&known)?;
         let wanted = &self.force.settings;
+        let registry = self.env.registry.clone();
         let settings = Settings {
             workers: wanted.workers,
             store: Store::Directory(self.data_dir.clone()),
@@ -212,7 +213,12 @@ impl Running<'_> {
                     .collect();
                 tracing::info!("not ready yet: {}", waits.join("; "));
             }
-            let troubles = service.troubles();
+            let mut troubles = service.troubles();
+            // The service itself looks every few seconds.
+            let status = registry.as_ref().map(Registry::status);
+            if let Some(status) = status.filter(|status| status.away.is_some()) {
+                troubles.insert("the schema registry".into(), status.to_string());
+            }
             match troubles.is_empty() {
                 true => readiness.clear("trouble"),
                 false => {
@@ -230,6 +236,9 @@ impl Running<'_> {
             tracing::info!("stopping for {name}: finishing what is bound");
         }
         readiness.wait_for("stopping", "the process is about to end");
+        if let Some(registry) = &registry {
+            registry.hang_up();
+        }
         let closed = service.views().clone();
         let ended = end(service);
         if let Some(moment) = closed.closed().filter(|_| wanted.until_end && ended.is_ok()) {

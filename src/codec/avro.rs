@@ -134,7 +134,7 @@ impl<T> Avro<T> {
         if !schema.avro {
             return None;
         }
-        let writer = parse_writer(&schema.text)?;
+        let writer = parse_writer(&schema.text).ok()?;
         let (plan, fast) = match &self.reader {
             Some(reader) => (Plan::resolve(&writer, &reader.resolved)?, reader.fast.clone()),
             None => (
@@ -227,11 +227,16 @@ pub fn check_reader(text: &str) -> Result<()> {
     Target::of(text).map(drop)
 }
 
+/// Whether `text` can be a writer's schema; if not, why.
+pub(super) fn check_writer(text: &str) -> Result<(), String> {
+    parse_writer(text).map(drop)
+}
+
 /// Parses a writer's schema. Its defaults mean nothing to a reader, and wrong ones are common: they are passed over.
-fn parse_writer(text: &str) -> Option<Schema> {
-    let mut json: Value = serde_json::from_str(text).ok()?;
+fn parse_writer(text: &str) -> Result<Schema, String> {
+    let mut json: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     strip_defaults(&mut json);
-    Schema::parse(&json).ok()
+    Schema::parse(&json).map_err(|error| error.to_string())
 }
 
 fn strip_defaults(json: &mut Value) {

@@ -11,11 +11,12 @@
 //!
 //! A verdict decides what records become, so it goes into the ledger: [`Registry::seen`] reports it, and a replay
 //! brings it back with [`Registry::bind`]. A plain 404 is no verdict: a proxy in front of a registry that is down says
-//! 404 too. Ids that no registry can have are not asked for.
+//! 404 too. Nor is a text that is no schema. Ids that no registry can have are not asked for.
 
 pub mod access;
 mod exchange;
 mod rules;
+mod silence;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,12 +27,14 @@ use parking_lot::Mutex;
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::Deserialize;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::rules::Ruling;
 
 use self::access::{Access, Login, wrong};
 use self::exchange::{Response, SchemaBody, exchange};
+use self::silence::Silence;
 use crate::bridge::Waker;
 use crate::clock;
 use crate::error::{Error, Result, count};
@@ -98,9 +101,9 @@ pub struct Status {
 /// Since when the registry is away, and what it said last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Away {
-    /// When the first try failed.
+    /// When the first try that failed was begun.
     pub since: EventTime,
-    /// Tries that failed since.
+    /// Tries that failed since. None: the first one has no answer yet.
     pub tries: u64,
     /// What came of the last one.
     pub error: String,
@@ -113,6 +116,10 @@ impl fmt::Display for Status {
             (None, n) => write!(f, "waiting for {}", count(n as u64, "schema")),
             (Some(away), n) => {
                 let secs = clock::now().0.saturating_sub(away.since.0).max(0) / 1_000_000;
+                if away.tries == 0 {
+                    let schemas = count(n as u64, "schema");
+                    return write!(f, "{} for {secs} s, {schemas} to come", away.error);
+                }
                 write!(
                     f,
                     "away for {secs} s ({}), {} to come: {}",
@@ -133,6 +140,8 @@ const ID_MAX: u32 = i32::MAX.unsigned_abs();
 struct Patience {
     /// One request.
     request: Duration,
+    /// One request, before people are told.
+    silence: Duration,
     /// Pause after the first failure; doubles with every further one.
     pause_min: Duration,
     pause_max: Duration,
@@ -140,6 +149,7 @@ struct Patience {
 
 const PATIENCE: Patience = Patience {
     request: Duration::from_secs(10),
+    silence: Duration::from_secs(2),
     pause_min: Duration::from_millis(100),
     pause_max: Duration::from_secs(10),
 };
@@ -166,6 +176,9 @@ struct Shared {
     client: Client,
     handle: Handle,
     patience: Patience,
+    silence: Silence,
+    /// Whether nobody is to wait any more.
+    over: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
@@ -221,6 +234,8 @@ impl Registry {
             client,
             handle,
             patience,
+            silence: Silence::default(),
+            over: watch::Sender::new(false),
             state: Mutex::default(),
         };
         Ok(Self {
@@ -320,9 +335,17 @@ impl Registry {
             .values()
             .filter(|entry| matches!(entry, Entry::Pending(_)))
             .count();
+        let silent = || {
+            let waited = self.shared.silence.lasts(self.shared.patience.silence)?;
+            Some(Away {
+                since: clock::now().minus(waited),
+                tries: 0,
+                error: "it has not answered".to_owned(),
+            })
+        };
         Status {
             pending,
-            away: state.away.clone(),
+            away: state.away.clone().or_else(silent),
         }
     }
 
@@ -385,25 +408,7 @@ impl Registry {
             return Ok(None);
         }
         let Version { id, version, body } = answer.expect::<Version>().map_err(failed)?;
-        Ok(Some((version, Arc::new(body.into_schema(id)))))
-    }
-
-    /// Runs a request to its end for a thread that may wait; fails when that takes longer than `patience`. Not for a
-    /// thread of the asynchronous runtime.
-    pub fn wait<R: Send + 'static>(
-        &self,
-        patience: Duration,
-        request: impl Future<Output = Result<R>> + Send + 'static,
-    ) -> Result<R> {
-        let (tell, told) = std::sync::mpsc::sync_channel(1);
-        self.shared.handle.spawn(async move {
-            // Whoever asked may have gone.
-            let _gone = tell.send(request.await);
-        });
-        told.recv_timeout(patience).unwrap_or_else(|_| {
-            Err(Error::outside("the schema registry does not answer")
-                .detail(format!("waited {patience:?} for it")))
-        })
+        Ok(Some((version, Arc::new(body.into_schema(id).map_err(failed)?))))
     }
 
     /// Where it is, without what nobody should see.
@@ -447,11 +452,12 @@ impl Entry {
 async fn pursue(registry: Weak<Shared>, id: u32) {
     let mut pause = Duration::ZERO;
     while let Some(shared) = registry.upgrade() {
+        let begun = clock::now();
         let error = match shared.ask(id).await {
             Ok(answer) => return shared.settle(id, answer, true),
             Err(error) => error,
         };
-        if !shared.failed(id, error) {
+        if !shared.failed(id, begun, error) {
             return;
         }
         pause = pause.clamp(shared.patience.pause_min, shared.patience.pause_max);
@@ -462,11 +468,11 @@ async fn pursue(registry: Weak<Shared>, id: u32) {
 }
 
 impl Shared {
-    /// Notes a failure; says whether `id` still waits for an answer.
-    fn failed(&self, id: u32, error: String) -> bool {
+    /// Notes a failure of a try; says whether `id` still waits for an answer.
+    fn failed(&self, id: u32, begun: EventTime, error: String) -> bool {
         let mut state = self.state.lock();
         let first = || Away {
-            since: clock::now(),
+            since: begun,
             tries: 0,
             error: String::new(),
         };
@@ -482,7 +488,7 @@ impl Shared {
         if answer.status == StatusCode::NOT_FOUND && answer.error_code() == Some(SCHEMA_NOT_FOUND) {
             return Ok(Answer::NoSuchSchema);
         }
-        Ok(Answer::Schema(answer.expect::<SchemaBody>()?.into_schema(id)))
+        Ok(Answer::Schema(answer.expect::<SchemaBody>()?.into_schema(id)?))
     }
 
     /// Takes an answer in, unless the id was settled meanwhile.
@@ -528,6 +534,7 @@ impl Shared {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, String> {
+        let _asking = self.silence.ask();
         exchange(request, &self.login).await
     }
 }

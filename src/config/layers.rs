@@ -8,13 +8,14 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::kafka::{self, Property, PropertyKind};
 use crate::config::table::{Kind, SETTINGS, SOURCE_SETTINGS, Setting, SourceSetting, variable};
-use crate::config::{Entry, Settings, amount};
+use crate::config::{Entry, Mistakes, Settings, amount};
 use crate::secret::{HIDDEN, Secret};
 use crate::source::kafka::config::accepts;
 
 /// In front of librdkafka's own names.
 pub(super) const PROPERTIES_PREFIX: &str = "kafka.properties.";
 const SOURCES_PREFIX: &str = "sources.";
+const SOURCES_VARIABLES: &str = "THALWEG_SOURCES_";
 /// Behind the name of a secret that is in a file.
 const IN_FILE: &str = "_file";
 
@@ -163,19 +164,22 @@ fn names() -> Vec<String> {
 
 /// `; the nearest is …`, if one is near.
 pub(super) fn nearest(name: &str, known: Vec<String>) -> String {
+    near(name, known).map_or(String::new(), |known| format!("; the nearest is `{known}`"))
+}
+
+/// The one that is most like it, if one is near.
+pub(super) fn near(name: &str, known: Vec<String>) -> Option<String> {
     let near = |known: &str| {
         let last = known.rsplit('.').next().unwrap_or(known);
         // A name may lack its section.
         strsim::jaro_winkler(name, known).max(strsim::jaro_winkler(name, last) - 0.01)
     };
     let best = known
-        .iter()
-        .map(|known| (near(known), known))
+        .into_iter()
+        .map(|known| (near(&known), known))
         .max_by(|(a, _), (b, _)| a.total_cmp(b));
-    match best {
-        Some((likeness, known)) if likeness > 0.75 => format!("; the nearest is `{known}`"),
-        _ => String::new(),
-    }
+    best.filter(|(likeness, _)| *likeness > 0.75)
+        .map(|(_, known)| known)
 }
 
 /// What holds where nobody says anything.
@@ -193,7 +197,7 @@ pub(super) fn of_defaults() -> Vec<Said> {
 }
 
 /// What a file says.
-pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Vec<String>) -> Vec<Said> {
+pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Mistakes) -> Vec<Said> {
     let Some((path, text)) = file else {
         return Vec::new();
     };
@@ -204,7 +208,7 @@ pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Vec<Strin
         Err(error) => {
             // Its own display quotes the line, and that may hold a secret.
             let at = origin(error.span().map_or(0, |span| span.start));
-            mistakes.push(format!("{at}: this is not TOML: {}", error.message()));
+            mistakes.add(Some(&at), format!("this is not TOML: {}", error.message()));
             return Vec::new();
         }
     };
@@ -221,7 +225,7 @@ pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Vec<Strin
                 typed: true,
                 origin: origin(at),
             }),
-            Err(wrong) => mistakes.push(format!("{}: {wrong}", origin(at))),
+            Err(wrong) => mistakes.add(Some(&origin(at)), wrong),
         }
     }
     said
@@ -254,7 +258,7 @@ fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, W
 /// What the environment says. A variable that is empty says nothing.
 pub(super) fn of_variables(
     variables: &[(String, String)],
-    mistakes: &mut Vec<String>,
+    mistakes: &mut Mistakes,
     warnings: &mut Vec<String>,
 ) -> Vec<Said> {
     let mut known: BTreeMap<String, String> = BTreeMap::new();
@@ -279,7 +283,12 @@ pub(super) fn of_variables(
     let mut said = Vec::new();
     for (variable, value) in &given {
         let Some(name) = known.get(variable) else {
-            if variable.starts_with("THALWEG_") {
+            if variable.starts_with(SOURCES_VARIABLES) {
+                // Which part of it is the source's name can't be told.
+                warnings.push(format!(
+                    "the variable {variable} sets nothing: settings of one source stand in the file, under [sources.NAME]"
+                ));
+            } else if variable.starts_with("THALWEG_") {
                 let near = nearest(variable, known.keys().cloned().collect());
                 // Other programs have variables of this kind, and so has Kubernetes: only what is like one of ours is told.
                 if !near.is_empty() && !FOREIGN.iter().any(|other| variable.starts_with(other)) {
@@ -303,7 +312,7 @@ pub(super) fn of_variables(
                 typed: false,
                 origin: Origin::Variable(variable.clone()),
             }),
-            Err(wrong) => mistakes.push(format!("{variable}: {wrong}")),
+            Err(wrong) => mistakes.add(Some(&Origin::Variable(variable.clone())), wrong),
         }
     }
     said
@@ -322,12 +331,12 @@ const FOREIGN: &[&str] = &[
 ];
 
 /// What flags say.
-pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Vec<String>) -> Vec<Said> {
+pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Mistakes) -> Vec<Said> {
     let mut said = Vec::new();
     for Spoken { name, flag, value } in flags {
         match subject(name) {
-            Ok((subject, name, false)) if subject.is_secret() => mistakes.push(format!(
-                "{flag}: `{name}` is a secret, and every user of the machine sees the command line; set {} or `{name}{IN_FILE}`",
+            Ok((subject, name, false)) if subject.is_secret() => mistakes.add(Some(&Origin::Flag(flag.clone())), format!(
+                "`{name}` is a secret, and every user of the machine sees the command line; set {} or `{name}{IN_FILE}`",
                 variable(&name)
             )),
             Ok((subject, name, in_file)) => said.push(Said {
@@ -338,14 +347,14 @@ pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Vec<String>) -> Vec<Said
                 typed: false,
                 origin: Origin::Flag(flag.clone()),
             }),
-            Err(wrong) => mistakes.push(format!("{flag}: {wrong}")),
+            Err(wrong) => mistakes.add(Some(&Origin::Flag(flag.clone())), wrong),
         }
     }
     said
 }
 
 /// Lays a layer over those before it.
-pub(super) fn cover(below: &mut BTreeMap<String, Said>, layer: Vec<Said>, mistakes: &mut Vec<String>) {
+pub(super) fn cover(below: &mut BTreeMap<String, Said>, layer: Vec<Said>, mistakes: &mut Mistakes) {
     let mut here: BTreeMap<String, Said> = BTreeMap::new();
     for said in layer {
         // Of a flag that is given twice the last one counts, as with most programs.
@@ -353,10 +362,8 @@ pub(super) fn cover(below: &mut BTreeMap<String, Said>, layer: Vec<Said>, mistak
             .get(&said.name)
             .filter(|_| !matches!(said.origin, Origin::Flag(_)));
         if let Some(first) = twice {
-            mistakes.push(format!(
-                "{}: `{}` is set already, at {}",
-                said.origin, said.name, first.origin
-            ));
+            let wrong = format!("`{}` is set already, at {}", said.name, first.origin);
+            mistakes.add(Some(&said.origin), wrong);
         }
         here.insert(said.name.clone(), said);
     }

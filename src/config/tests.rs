@@ -106,6 +106,22 @@ fn an_unknown_name_is_told_with_its_line_and_the_nearest_one() {
 }
 
 #[test]
+fn mistakes_of_a_file_are_listed_from_top_to_bottom() {
+    let file =
+        "workers = 0\nwrokers = 3\nepoch_interval = 5\n[http]\nadress = 1\nreads_max = 0\n[bounds]\nx = 1\n";
+    let text = said(file, &[("THALWEG_RATE", "0")], &[("until_end", "maybe")]);
+    let text = text.unwrap_err().to_string();
+    let places: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.trim_start().split_once(": ").map(|(place, _)| place))
+        .filter(|place| *place != "hint" && *place != "error")
+        .collect();
+    let lines = [1, 2, 3, 5, 6, 8].map(|line| format!("thalweg.toml:{line}"));
+    assert_eq!(places[..6], lines, "{text}");
+    assert_eq!(places[6..].len(), 2, "{text}");
+}
+
+#[test]
 fn a_wrong_type_or_range_is_told_with_its_line() {
     for (file, expected) in [
         (
@@ -164,6 +180,7 @@ fn variables_that_belong_to_nobody_are_told_if_they_look_like_ours() {
             ("THALWEG_WORKRES", "2"),
             ("THALWEG_PORT", "tcp://1.2.3.4:8460"),
             ("THALWEG_CACHE", "/tmp"),
+            ("THALWEG_SOURCES_PAYMENTS_LATENESS", "5s"),
             ("WORKERS", "9"),
         ],
         &[],
@@ -171,7 +188,10 @@ fn variables_that_belong_to_nobody_are_told_if_they_look_like_ours() {
     .unwrap();
     assert_eq!(
         force.warnings,
-        ["the variable THALWEG_WORKRES sets nothing; the nearest is `THALWEG_WORKERS`"]
+        [
+            "the variable THALWEG_WORKRES sets nothing; the nearest is `THALWEG_WORKERS`",
+            "the variable THALWEG_SOURCES_PAYMENTS_LATENESS sets nothing: settings of one source stand in the file, under [sources.NAME]"
+        ]
     );
     assert_eq!(force.settings.workers, 1);
 }

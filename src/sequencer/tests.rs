@@ -377,6 +377,20 @@ fn topics_that_lost_something_are_refused_readably() {
         fewer.contains("`orders` has lost partitions") && fewer.contains("binds 2, the broker has 1"),
         "{fewer}"
     );
+    // What has no id is no topic.
+    let mut s = Sequencer::new(settings(Cuts::Clock { interval: 5 * MS }), vec![rules()]);
+    s.topology(A, &topology(0, &[(0, 10), (0, 10)]), at(0, Duration::ZERO))
+        .unwrap();
+    let gone = s.topology(A, &topology(0, &[(0, 10)]), at(1, 10 * MS));
+    let gone = gone.unwrap_err().to_string();
+    assert!(
+        gone.contains("files that source `orders` has read") && gone.contains("binds 2 of them; found: 1"),
+        "{gone}"
+    );
+    assert!(
+        gone.contains("hint: put them back") && !gone.contains("broker"),
+        "{gone}"
+    );
     let lost = refused(&[(6, 10), (0, 10)], 7);
     assert!(
         lost.contains("partition 0: read up to offset 5, the log now begins at 6"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::position::{Offset, PartitionId, SourceId};
+use crate::position::{Offset, PartitionId, SourceId, TopicId};
 use crate::sequencer::{Now, Sequencer};
 use crate::source::Topology;
 
@@ -90,14 +90,7 @@ impl Sequencer {
         }
         let known = self.partitions.keys().filter(|id| id.source == source).count();
         if topology.partitions.len() < known {
-            return Err(
-                Error::integrity(format!("the topic of source `{name}` has lost partitions")).detail(
-                    format!(
-                        "the ledger binds {known}, the broker has {}",
-                        topology.partitions.len()
-                    ),
-                ),
-            );
+            return Err(fewer(&name, topology, known));
         }
         for facts in &topology.partitions {
             let id = PartitionId {
@@ -126,4 +119,16 @@ impl Sequencer {
         }
         Ok(())
     }
+}
+
+/// Some of the `known` partitions are gone. Only topics have an id: what has none is read from files.
+fn fewer(name: &str, topology: &Topology, known: usize) -> Error {
+    let there = topology.partitions.len();
+    if topology.topic == TopicId::default() {
+        return Error::integrity(format!("files that source `{name}` has read are gone"))
+            .detail(format!("the ledger binds {known} of them; found: {there}"))
+            .hint("put them back under their names: the order of names numbers the files, and a replay reads them all");
+    }
+    Error::integrity(format!("the topic of source `{name}` has lost partitions"))
+        .detail(format!("the ledger binds {known}, the broker has {there}"))
 }

@@ -5,6 +5,8 @@
 //! * It keeps about 5 MB or 100,000 batches a partition in memory and drops the oldest beyond that: the log's start
 //!   moves. A reader that comes for dropped records gets the error that retention gives on a real broker, so a
 //!   demonstration has to be read as it is written, or write less.
+//! * It keeps batches in a list that it walks from the log's start for each batch that is fetched. What it costs grows with the
+//!   number of batches twice over, so whoever writes for long writes several records a batch: [`LINGER`].
 //! * Everything is gone with the process. There are no control records and no open transactions: aborted transactions
 //!   are read, zombies are not fenced. Nothing about exactly-once can be shown on it.
 
@@ -23,6 +25,10 @@ use crate::error::{Error, Result};
 use crate::source::Environment;
 use crate::source::kafka::config::{connection, told};
 use crate::time::EventTime;
+
+/// How long a record that is written for people to look at may wait for others of its batch. Nobody sees it, and at the demo's
+/// 200 events a second ten of them share a batch.
+pub const LINGER: Duration = Duration::from_millis(50);
 
 /// Brokers inside the process. They end when this is dropped.
 pub struct EmbeddedBroker {
@@ -107,17 +113,18 @@ impl ProducerContext for Deliveries {
 impl Producer {
     /// A producer to the brokers at `bootstrap_servers`.
     pub fn new(bootstrap_servers: &str) -> Result<Self> {
-        Self::of(&Environment {
+        let environment = Environment {
             kafka: bootstrap_servers.to_owned(),
             ..Environment::default()
-        })
+        };
+        Self::of(&environment, Duration::from_millis(1))
     }
 
-    /// A producer to a Kafka, with its security.
-    pub fn of(environment: &Environment) -> Result<Self> {
+    /// A producer to a Kafka, with its security. `linger`: how long a record may wait for others to share its batch.
+    pub fn of(environment: &Environment, linger: Duration) -> Result<Self> {
         let inner = connection(environment)?
             .set("enable.idempotence", "true")
-            .set("linger.ms", "1")
+            .set("linger.ms", linger.as_millis().to_string())
             .set("batch.num.messages", "10000")
             .set("queue.buffering.max.messages", "500000")
             .set("socket.nagle.disable", "true")

@@ -35,7 +35,7 @@ pub fn fit<T: DeserializeOwned>(writer: &str, reader: Option<&str>) -> Vec<Misfi
             every: true,
         }]
     };
-    let Some(writer) = parse_writer(writer) else {
+    let Ok(writer) = parse_writer(writer) else {
         return whole(
             "the registry's schema is no Avro schema that stands alone",
             "register an Avro schema",
@@ -55,7 +55,7 @@ pub fn fit<T: DeserializeOwned>(writer: &str, reader: Option<&str>) -> Vec<Misfi
 /// Where data of one schema can't be resolved to the other, by Avro's rules.
 pub fn between(writer: &str, reader: &str) -> Vec<Misfit> {
     match (parse_writer(writer), Schema::parse_str(reader)) {
-        (Some(writer), Ok(reader)) => rules::compare(&writer, &reader),
+        (Ok(writer), Ok(reader)) => rules::compare(&writer, &reader),
         _ => Vec::new(),
     }
 }

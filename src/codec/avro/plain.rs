@@ -32,7 +32,7 @@ impl<T> Plain<T> {
             Some(reader) => {
                 let target = Target::of(reader)?;
                 let wrong = || Error::definition("cannot use the writer's Avro schema").detail(writer);
-                let writer = parse_writer(writer).ok_or_else(wrong)?;
+                let writer = parse_writer(writer).map_err(|_| wrong())?;
                 (Plan::resolve(&writer, &target.resolved), target.fast)
             }
         };

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::WriterSchema;
 use super::access::Login;
+use crate::codec::avro::check_writer;
 
 /// Bytes of an answer that are read at most.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -21,15 +22,23 @@ pub(super) struct SchemaBody {
 }
 
 impl SchemaBody {
-    /// With the id that it was asked for by, or that the answer gave.
-    pub(super) fn into_schema(self, id: u32) -> WriterSchema {
+    /// With the id that it was asked for by, or that the answer gave. A registry that calls a text an Avro schema which is
+    /// none talks nonsense, and may know better later; one that names another type has said what the records are.
+    pub(super) fn into_schema(self, id: u32) -> Result<WriterSchema, String> {
         let avro = self
             .schema_type
             .is_none_or(|kind| kind.eq_ignore_ascii_case("avro"));
         let alone = self.references.is_none_or(|references| references.is_empty());
-        WriterSchema {
+        let schema = WriterSchema {
             avro: avro && alone,
             ..WriterSchema::new(id, self.schema)
+        };
+        match schema.avro.then(|| check_writer(&schema.text)) {
+            Some(Err(why)) => Err(format!(
+                "what it has as schema {id} is no Avro schema ({why}): {}",
+                excerpt(schema.text.as_bytes())
+            )),
+            _ => Ok(schema),
         }
     }
 }
@@ -72,11 +81,16 @@ impl Response {
     }
 
     fn excerpt(&self) -> String {
-        String::from_utf8_lossy(&self.body[..self.body.len().min(400)])
-            .chars()
-            .take(200)
-            .collect()
+        excerpt(&self.body)
     }
+}
+
+/// The beginning, for people.
+fn excerpt(text: &[u8]) -> String {
+    String::from_utf8_lossy(&text[..text.len().min(400)])
+        .chars()
+        .take(200)
+        .collect()
 }
 
 /// Sends a request and reads the answer, up to a limit.

@@ -11,11 +11,14 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
+use crate::codec::avro::Avro;
+use crate::codec::{Decode, Decoded};
 
 mod access;
 
 const QUICK: Patience = Patience {
     request: Duration::from_millis(200),
+    silence: Duration::from_secs(60),
     pause_min: Duration::from_millis(1),
     pause_max: Duration::from_millis(4),
 };
@@ -194,6 +197,46 @@ fn an_absent_registry_is_tried_again() {
 }
 
 #[test]
+fn a_text_that_is_no_schema_is_no_verdict() {
+    let empty = || answer(json!({ "schema": "" })).into_response();
+    let prose = || answer(json!({ "schema": "be right back", "schemaType": "AVRO" })).into_response();
+    let other = || answer(json!({ "schema": "{\"maintenance\":true}" })).into_response();
+    let unknown = || answer(json!({ "schema": "\"no such type\"" })).into_response();
+    let hangs = || StatusCode::IM_A_TEAPOT.into_response();
+    let fake = Fake::new(vec![empty, prose, other, unknown, long]);
+    let mut registry = fake.registry();
+    assert!(matches!(fake.resolve(&registry, 7), Lookup::Known(_)));
+    assert_eq!(fake.asked.load(Ordering::SeqCst), 5);
+    assert_eq!(registry.seen(), vec![(7, Some(print()))], "nothing else is bound");
+    // What comes next takes its time, so that there is some to look at what is said.
+    let fake = Fake::new(vec![prose, hangs]);
+    let mut registry =
+        Registry::with_patience(&Access::open(&fake.url), fake.runtime.handle().clone(), PATIENCE).unwrap();
+    registry.lookup(7, &waker().0);
+    while registry.status().away.is_none() {
+        std::thread::yield_now();
+    }
+    let text = registry.status().to_string();
+    assert!(
+        text.contains("schema 7 is no Avro schema") && text.contains("be right back"),
+        "{text}"
+    );
+    assert_eq!((registry.peek(7), registry.seen()), (Lookup::Pending, vec![]));
+}
+
+#[test]
+fn a_decoder_waits_while_the_registry_talks_nonsense() {
+    let prose = || answer(json!({ "schema": "be right back" })).into_response();
+    let fake = Fake::new(vec![prose, prose, long]);
+    let (waker, mut woken) = waker();
+    let mut decoder = Avro::<i64>::new(fake.registry(), None, waker).unwrap();
+    let record = [0, 0, 0, 0, 7, 2];
+    assert!(matches!(decoder.decode(&record), Decoded::Wait));
+    fake.runtime.block_on(woken.recv()).unwrap();
+    assert!(matches!(decoder.decode(&record), Decoded::Value(1)));
+}
+
+#[test]
 fn status_says_why_it_waits() {
     let fake = Fake::new(vec![long]);
     // Bound and dropped again: nobody listens there.
@@ -221,6 +264,85 @@ fn status_says_why_it_waits() {
         "{text}"
     );
     assert!(!format!("{text}{away:?}{registry:?}").contains("secret"));
+}
+
+/// A registry that accepts connections and never answers, and a client whose people are told after `silence`.
+fn hanging(silence: Duration) -> (Fake, Registry) {
+    let fake = Fake::new(vec![|| StatusCode::IM_A_TEAPOT.into_response()]);
+    let patience = Patience {
+        request: Duration::from_secs(600),
+        silence,
+        ..QUICK
+    };
+    let handle = fake.runtime.handle().clone();
+    let registry = Registry::with_patience(&Access::open(&fake.url), handle, patience).unwrap();
+    (fake, registry)
+}
+
+/// Asks for a schema as a thread does that may wait.
+fn wait(registry: &Registry) -> Result<()> {
+    let shared = registry.shared.clone();
+    let request = async move { shared.ask(7).await.map(drop).map_err(Error::outside) };
+    registry.wait(Duration::from_secs(600), request)
+}
+
+#[test]
+fn a_registry_that_never_answers_is_in_trouble_before_the_request_is_over() {
+    let (_fake, registry) = hanging(Duration::from_millis(20));
+    assert_eq!(registry.status(), Status::default());
+    let asked = clock::now();
+    registry.lookup(7, &waker().0);
+    let away = loop {
+        match registry.status().away {
+            Some(away) => break away,
+            None => std::thread::yield_now(),
+        }
+    };
+    assert_eq!(away.tries, 0);
+    let text = registry.status().to_string();
+    assert!(
+        text.starts_with("it has not answered for ") && text.ends_with(" s, 1 schema to come"),
+        "{text}"
+    );
+    // Counted from when it was asked.
+    assert!((asked.minus(Duration::from_millis(20))..=clock::now()).contains(&away.since));
+}
+
+#[test]
+fn a_failure_counts_from_when_it_was_asked_for() {
+    let fake = Fake::new(vec![|| StatusCode::IM_A_TEAPOT.into_response()]);
+    let registry = fake.registry();
+    registry.lookup(7, &waker().0);
+    let away = loop {
+        match registry.status().away {
+            Some(away) => break away,
+            None => std::thread::yield_now(),
+        }
+    };
+    assert!(away.since <= clock::now().minus(QUICK.request), "{away:?}");
+}
+
+#[test]
+fn nobody_waits_long_for_a_registry_that_never_answers() {
+    let (_fake, registry) = hanging(Duration::from_millis(20));
+    for _ in 0..2 {
+        let error = wait(&registry).unwrap_err();
+        assert_eq!(error.what(), "the schema registry does not answer");
+    }
+}
+
+#[test]
+fn a_stop_waits_for_no_registry() {
+    let (fake, registry) = hanging(Duration::from_secs(600));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| wait(&registry));
+        while fake.asked.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        registry.clone().hang_up();
+        assert!(waiting.join().unwrap().is_err());
+    });
+    assert!(wait(&registry).is_err(), "nor does who comes later");
 }
 
 #[test]

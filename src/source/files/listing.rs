@@ -126,6 +126,9 @@ impl Driver for FilesDriver {
                 .detail(format!("{} is now where {} was in the order of names", now.display(), before.display()))
                 .hint("keep files as long as they are replayed, and name new ones so that they sort last: 2026-01-31, 0010"));
         }
+        if let Some(missing) = seen.get(files.len()) {
+            return Err(gone(missing));
+        }
         let facts = |(partition, path): (u32, &PathBuf)| -> Result<PartitionFacts> {
             let end = end(path, self.until_end).map_err(|error| unread(path, &error))?;
             Ok(PartitionFacts {
@@ -176,6 +179,12 @@ fn end(path: &Path, all: bool) -> std::io::Result<Offset> {
 
 pub(super) fn offset(bytes: u64) -> Offset {
     Offset::try_from(bytes).unwrap_or(Offset::MAX)
+}
+
+/// A file that was read, or is numbered as one that was, is not there.
+pub(super) fn gone(path: &Path) -> Error {
+    Error::integrity(format!("the file {} is gone", path.display()))
+        .hint("put it back under its name: a replay reads all files that were read")
 }
 
 pub(super) fn unread(path: &Path, error: &std::io::Error) -> Error {

@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use super::listing::{Listing, offset, unread};
+use super::listing::{Listing, gone, offset, unread};
 use crate::bridge::Waker;
 use crate::codec::{Decode, Decoded};
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ pub(super) struct Place {
 struct Part {
     path: PathBuf,
     position: u64,
-    /// Lines passed since `from`.
+    /// Ends of lines passed since `from`.
     lines: u64,
     from: u64,
     /// Lines before `from`; counted when a dead letter needs them.
@@ -86,6 +86,7 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
         let path = files.into_iter().nth(partition as usize).ok_or_else(|| {
             let pattern = self.place.listing.pattern().display();
             Error::integrity(format!("file number {partition} of `{pattern}` is gone"))
+                .hint("put it back under its name: the order of names numbers the files, from 0, and a replay reads them all")
         })?;
         let from = u64::try_from(from).unwrap_or(0);
         let part = Part {
@@ -141,7 +142,8 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
                     }
                 };
                 records += usize::from(take(part, line, &mut *self.decoder, &*self.make, intake)?);
-                part.lines += 1;
+                // What was cut short goes on in the same line.
+                part.lines += u64::from(taken > line.len());
                 part.position += taken as u64;
                 rest = &rest[taken..];
             }
@@ -188,7 +190,12 @@ fn take<T: 'static, R>(
     match decoder.decode(line) {
         Decoded::Value(value) => {
             intake.at_work(raw.offset);
+            let dead = intake.dead.len();
             intake.value(raw, make(value));
+            // Its time may have made it a dead letter.
+            if let Some(letter) = intake.dead.get_mut(dead) {
+                letter.detail = Some(part.here()?);
+            }
         }
         Decoded::Dead(cause, _) => intake.dead_at(raw, cause, part.here()?.into()),
         Decoded::DeadAt(cause, place) => {
@@ -217,17 +224,16 @@ impl Part {
 
 fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => changed(path).detail("it is gone"),
+        std::io::ErrorKind::NotFound => gone(path),
         _ => unread(path, &error),
     })
 }
 
 fn changed(path: &Path) -> Error {
-    Error::integrity(format!(
-        "the file {} was changed after it was read",
-        path.display()
-    ))
-    .hint("files may only grow; to go on with what is there now, start afresh with an empty data directory")
+    Error::integrity(format!("the file {} is not the one that was read", path.display())).hint(
+        "files may only grow, and the name of a new one must sort behind those that were read: rename it if it came between \
+         them, put back what was changed; only to go on with what is there now, start afresh with an empty data directory",
+    )
 }
 
 /// Fills `chunk` from the part's position on: at least one whole line, unless `limit` comes first.

@@ -178,6 +178,45 @@ fn an_unfinished_line_waits_until_its_end_is_written() {
 }
 
 #[test]
+fn what_goes_on_after_a_cut_is_in_the_line_that_was_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("n.jsonl");
+    append(&path, b"1\noops");
+    let cut = 6;
+    assert_eq!(Reading::of(&path, 0, 0, true).all(100).dead.len(), 1);
+    append(&path, b"oops\noops\n");
+    let lines = |seen: &Seen| -> Vec<String> {
+        let details = seen.dead.iter().filter_map(|(_, detail, _)| detail.clone());
+        details
+            .map(|detail| detail.replace("n.jsonl, line ", ""))
+            .collect()
+    };
+    let mut replay = Reading::of(&path, 0, 0, false);
+    while replay.read(cut, 100).unwrap().position < cut {}
+    assert_eq!(lines(&replay.all(100)), ["2", "2", "3"]);
+    assert_eq!(lines(&Reading::of(&path, 0, cut, false).all(100)), ["2", "3"]);
+}
+
+#[test]
+fn a_time_that_cannot_be_is_told_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("n.jsonl");
+    append(&path, format!("1\n{}\n2\n{}\n", i64::MIN, i64::MAX).as_bytes());
+    let seen = Reading::of(&path, 0, 0, false).all(100);
+    assert_eq!(seen.events.len(), 2);
+    let told = |line: u32| Some(format!("n.jsonl, line {line}"));
+    let dead: Vec<_> = seen
+        .dead
+        .into_iter()
+        .map(|(cause, detail, _)| (cause, detail))
+        .collect();
+    assert_eq!(
+        dead,
+        [("event_time_invalid", told(2)), ("event_time_invalid", told(4))]
+    );
+}
+
+#[test]
 fn a_line_that_is_longer_than_a_read_is_a_record() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("n.jsonl");
@@ -204,9 +243,15 @@ fn files_are_partitions_by_name_and_new_ones_come_last() {
     let error = numbers(&*reading.driver).unwrap_err();
     assert_eq!(error.kind(), Kind::Integrity);
     assert!(error.to_string().contains("aa.jsonl is now where"), "{error}");
+    std::fs::remove_file(dir.path().join("aa.jsonl")).unwrap();
+    std::fs::remove_file(dir.path().join("bb.jsonl")).unwrap();
+    let error = reading.driver.topology().unwrap_err();
+    assert_eq!(error.kind(), Kind::Integrity);
+    assert!(error.what().ends_with("bb.jsonl is gone"), "{error}");
+    append(&dir.path().join("bb.jsonl"), b"");
     // A folder is all that is in it.
     let folder = Reading::of(dir.path(), 0, 0, false);
-    assert_eq!(numbers(&*folder.driver).unwrap(), 5);
+    assert_eq!(numbers(&*folder.driver).unwrap(), 4);
 }
 
 #[test]
@@ -227,12 +272,17 @@ fn what_is_not_there_or_was_cut_is_said() {
     let mut bound = Reading::of(&path, 0, 0, false);
     let error = bound.read(6, 100).unwrap_err();
     assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    let text = error.to_string();
+    let (rename, afresh) = (text.find("rename it").unwrap(), text.find("afresh").unwrap());
+    assert!(rename < afresh, "{text}");
     let mut live = Reading::of(&path, 0, 0, false);
     live.read(Offset::MAX, 100).unwrap();
     std::fs::write(&path, b"1\n").unwrap();
     assert_eq!(live.read(Offset::MAX, 100).unwrap_err().kind(), Kind::Integrity);
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(live.read(Offset::MAX, 100).unwrap_err().kind(), Kind::Integrity);
+    let error = live.read(Offset::MAX, 100).unwrap_err();
+    assert_eq!(error.kind(), Kind::Integrity);
+    assert!(error.what().ends_with("n.jsonl is gone"), "{error}");
 
     let untimed = Source::open(Files::lines(&path).json::<i64>(), &Environment::default());
     assert_eq!(untimed.err().unwrap().kind(), Kind::Definition);
