@@ -61,7 +61,7 @@ fn substitutes() -> HashMap<String, Substitute> {
         }
     }
     let all = 0..EPOCHS * RECORDS;
-    let name = |n: u64| (n * n % 31, (n % 3 > 0).then_some(n));
+    let name = |n: u64| (n * n % 31, (!n.is_multiple_of(3)).then_some(n));
     HashMap::from([
         ("numbers".to_owned(), substitute(all.clone().collect())),
         ("names".to_owned(), substitute(all.map(name).collect())),
