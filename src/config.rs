@@ -26,6 +26,7 @@ use self::table::{Of, SOURCE_SETTINGS};
 use crate::error::{Error, Result};
 use crate::http::HttpSettings;
 use crate::ingest::Bounds;
+use crate::runtime::checkpoints::OnNew;
 use crate::secret::{HIDDEN, Secret};
 use crate::source::Overrides;
 
@@ -98,6 +99,10 @@ pub struct Settings {
     pub checkpoint_interval: Duration,
     /// How many checkpoints are kept.
     pub checkpoints_kept: usize,
+    /// What to do with state that another build of the same dataflow made.
+    pub on_new_build: OnNew,
+    /// What to do with state of another dataflow's steps.
+    pub on_new_plan: OnNew,
     /// What may be read ahead.
     pub bounds: Bounds,
     /// Kafka.

@@ -24,8 +24,8 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -127,6 +127,20 @@ impl Default for Settings {
 
 /// The build that runs, as people name it.
 const BUILD: &str = concat!("thalweg ", env!("CARGO_PKG_VERSION"));
+
+/// The same with a hash of the program's file, which tells two builds of one version apart.
+fn build_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| {
+        let mut hash = blake3::Hasher::new();
+        let read = std::env::current_exe()
+            .and_then(|program| std::io::copy(&mut std::fs::File::open(program)?, &mut hash));
+        match read {
+            Ok(_) => format!("{BUILD} ({})", &hash.finalize().to_hex()[..16]),
+            Err(_) => BUILD.to_owned(),
+        }
+    })
+}
 
 /// A replay sees this many epochs ahead: small epochs would otherwise wait for each other.
 const REPLAY_IN_FLIGHT_MAX: usize = 256;
@@ -264,12 +278,12 @@ impl Service {
             replay_to = recovered.last;
             let mut clock = None;
             if let Some(saves) = saves {
-                let names = (&*settings.env.group, flow.name());
-                restored = checkpoints::choose(&saves.store, names, &plan.states, &recovered)?;
+                let names = (&*settings.env.group, flow.name(), build_id());
+                restored = checkpoints::choose(&saves, names, &plan.states, &recovered)?;
                 let identity = Identity {
                     app: names.0.to_owned(),
                     dataflow: names.1.to_owned(),
-                    build: BUILD.to_owned(),
+                    build: names.2.to_owned(),
                     generation: recovered.generation,
                 };
                 let held = views.clone();

@@ -311,11 +311,10 @@ impl Harness {
             let empty = empty.iter().map(|name| (name.clone(), Substitute::empty()));
             fed.chain(empty).collect::<HashMap<_, _>>()
         });
-        let checkpoints = Checkpoints {
-            store: Store::new(Arc::new(SimDisk::new()), Path::new("/checkpoints")),
-            due: Due::At(std::mem::take(&mut self.checkpoints)),
-            keep: 2,
-        };
+        let checkpoints = Checkpoints::new(
+            Store::new(Arc::new(SimDisk::new()), Path::new("/checkpoints")),
+            Due::At(std::mem::take(&mut self.checkpoints)),
+        );
         let settings = |cuts, workers| Settings {
             cuts: Cuts::Script(cuts),
             workers,

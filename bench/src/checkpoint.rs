@@ -267,11 +267,7 @@ fn start(run: &Run, source: &Keyed) -> Result<Service> {
         workers: run.workers,
         store: runtime::Store::Directory(run.dir.join("ledger")),
         history: Duration::from_secs(1),
-        checkpoints: (!run.replay).then_some(checkpoints::Settings {
-            store,
-            due: Due::Every(INTERVAL),
-            keep: 2,
-        }),
+        checkpoints: (!run.replay).then_some(checkpoints::Settings::new(store, Due::Every(INTERVAL))),
         ..Settings::default()
     };
     Service::start(&flow(source.clone()), settings)

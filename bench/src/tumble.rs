@@ -273,10 +273,11 @@ fn served<S: Source<Event>>(run: &Run, source: impl Fn(()) -> S + Send + Sync + 
         workers: run.workers,
         store: Store::Directory(dir.path().join("ledger")),
         until_end: true,
-        checkpoints: (run.checkpoint_ms > 0).then(|| checkpoints::Settings {
-            store: checkpoint::store::Store::new(Arc::new(HostDisk), &dir.path().join("checkpoints")),
-            due: checkpoints::Due::Every(Duration::from_millis(run.checkpoint_ms)),
-            keep: 2,
+        checkpoints: (run.checkpoint_ms > 0).then(|| {
+            checkpoints::Settings::new(
+                checkpoint::store::Store::new(Arc::new(HostDisk), &dir.path().join("checkpoints")),
+                checkpoints::Due::Every(Duration::from_millis(run.checkpoint_ms)),
+            )
         }),
         env: Environment {
             kafka: run.kafka.clone(),

@@ -166,6 +166,8 @@ impl Running<'_> {
                 store: checkpoint::store(&self.data_dir),
                 due: Due::Every(wanted.checkpoint_interval),
                 keep: wanted.checkpoints_kept,
+                on_new_build: wanted.on_new_build,
+                on_new_plan: wanted.on_new_plan,
             }),
             ..Settings::default()
         };

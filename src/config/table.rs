@@ -3,14 +3,17 @@
 //! Everything else is made from it: the flags of the command line, the names of variables, what a file may hold, what
 //! `check` prints, and the page docs/settings.md (a test holds the page against it).
 
+mod sources;
+
+pub use sources::{Of, SOURCE_SETTINGS, SourceKind, SourceSetting};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{LogFormat, Settings, amount};
-use crate::late::Late;
+use crate::runtime::checkpoints::OnNew;
 use crate::secret::Secret;
-use crate::source::Overrides;
 
 /// One setting.
 pub struct Setting {
@@ -134,63 +137,6 @@ pub(super) fn variable(name: &str) -> String {
     format!("THALWEG_{upper}")
 }
 
-/// A setting of one source, in the section `[sources.NAME]`.
-pub struct SourceSetting {
-    /// Its name in the section.
-    pub name: &'static str,
-    /// One line for people.
-    pub doc: &'static str,
-    /// What it is, and where it goes.
-    pub kind: SourceKind,
-    /// Which sources have it.
-    pub of: Of,
-}
-
-/// What a setting of a source is.
-pub enum SourceKind {
-    /// From least to most.
-    Time(Duration, Duration, fn(&mut Overrides, Duration)),
-    /// A text of a form; `false`: it is not of that form.
-    Word(&'static str, fn(&mut Overrides, &str) -> bool),
-}
-
-impl SourceKind {
-    /// What is expected of a value.
-    pub fn form(&self) -> String {
-        let text = amount::duration_text;
-        match self {
-            Self::Time(min, max, _) => format!(
-                "a duration such as 250ms or 5s, from {} to {}",
-                text(*min),
-                text(*max)
-            ),
-            Self::Word(form, _) => (*form).to_owned(),
-        }
-    }
-
-    /// Puts a value in; `false`: it is not what is expected.
-    pub fn set(&self, overrides: &mut Overrides, text: &str) -> bool {
-        match self {
-            Self::Time(min, max, set) => {
-                let time = amount::duration(text).filter(|time| (*min..=*max).contains(time));
-                time.map(|time| set(overrides, time)).is_some()
-            }
-            Self::Word(_, set) => set(overrides, text),
-        }
-    }
-}
-
-/// Which sources have a setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
-    /// Streams: tables have no event times.
-    Streams,
-    /// Streams that are read from topics: a table needs its topic from the start.
-    StreamTopics,
-    /// Whatever is read from topics.
-    Topics,
-}
-
 const MS: Duration = Duration::from_millis(1);
 const S: Duration = Duration::from_secs(1);
 const MIN: Duration = Duration::from_secs(60);
@@ -231,6 +177,18 @@ const fn setting(name: &'static str, kind: Kind, default: &'static str, doc: &'s
 
 const fn flagged(setting: Setting, flag: Option<Flag>) -> Setting {
     Setting { flag, ..setting }
+}
+
+fn on_new(text: &str) -> Option<OnNew> {
+    let known = [
+        ("accept", OnNew::Accept),
+        ("refuse", OnNew::Refuse),
+        ("rebuild", OnNew::Rebuild),
+    ];
+    known
+        .iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, what)| *what)
 }
 
 /// All settings, in the order in which they are shown.
@@ -294,6 +252,23 @@ pub static SETTINGS: &[Setting] = &[
         count(1, 1000, |s, n| s.checkpoints_kept = n),
         "2",
         "How many checkpoints are kept: a damaged one is passed over for the one before it",
+    ),
+    setting(
+        "checkpoint.on_new_build",
+        text("accept, refuse or rebuild", |s, text| {
+            on_new(text).map(|what| s.on_new_build = what).is_some()
+        }),
+        "accept",
+        "What to do with a checkpoint that another build made: go on from it, with rows as the old code made them; don't start; or make all state anew from the topics",
+    ),
+    setting(
+        "checkpoint.on_new_plan",
+        text("refuse or rebuild", |s, text| {
+            let what = on_new(text).filter(|what| *what != OnNew::Accept);
+            what.map(|what| s.on_new_plan = what).is_some()
+        }),
+        "refuse",
+        "What to do with a checkpoint of a dataflow whose steps have changed",
     ),
     setting(
         "buffer.records_max",
@@ -505,69 +480,6 @@ pub static SETTINGS: &[Setting] = &[
         flag("rate", "N", On::Demo),
     ),
 ];
-
-/// The settings of every section `[sources.NAME]`.
-pub static SOURCE_SETTINGS: &[SourceSetting] = &[
-    SourceSetting {
-        name: "lateness",
-        doc: "How far events may lag behind the newest one of their partition and still be on time",
-        kind: SourceKind::Time(Duration::ZERO, YEAR, |s, d| s.lateness = Some(d)),
-        of: Of::Streams,
-    },
-    SourceSetting {
-        name: "late",
-        doc: "What becomes of events that come too late for their window; `correct 1h`: they revise it for so long",
-        kind: SourceKind::Word("`dead_letter`, `drop`, or `correct` and a duration", |s, text| {
-            s.late = late(text);
-            s.late.is_some()
-        }),
-        of: Of::Streams,
-    },
-    SourceSetting {
-        name: "idle_after",
-        doc: "After how long without a record a partition that was read to its end no longer holds windows open",
-        kind: SourceKind::Time(MS, YEAR, |s, d| s.idle_after = Some(d)),
-        of: Of::Streams,
-    },
-    SourceSetting {
-        name: "future_bound",
-        doc: "How far past the present an event time may lie; beyond that the record is a dead letter",
-        kind: SourceKind::Time(Duration::ZERO, Duration::from_secs(100 * 365 * 86_400), |s, d| {
-            s.future_bound = Some(d);
-        }),
-        of: Of::Streams,
-    },
-    SourceSetting {
-        name: "start",
-        doc: "Where the first start begins to read; later ones go on where the ledger says",
-        kind: SourceKind::Word(
-            "`earliest`, `latest`, or a time such as 2026-03-01T12:00:00Z",
-            |s, text| {
-                s.start = text.parse().ok();
-                s.start.is_some()
-            },
-        ),
-        of: Of::StreamTopics,
-    },
-    SourceSetting {
-        name: "wait_for_topic",
-        doc: "Whether a topic that is missing at the start is waited for, and not an error",
-        kind: SourceKind::Word("true or false", |s, text| {
-            s.wait_for_topic = text.parse().ok();
-            s.wait_for_topic.is_some()
-        }),
-        of: Of::Topics,
-    },
-];
-
-/// As [`Late`] is shown.
-fn late(text: &str) -> Option<Late> {
-    match text.trim() {
-        "dead_letter" => Some(Late::DeadLetter),
-        "drop" => Some(Late::Drop),
-        text => amount::duration(text.strip_prefix("correct ")?).map(Late::Correct),
-    }
-}
 
 fn is_host_port(text: &str) -> bool {
     // A broker may be named with its protocol, as in SASL_SSL://host:9093.

@@ -20,6 +20,35 @@ pub struct Settings {
     pub due: Due,
     /// How many are kept.
     pub keep: usize,
+    /// What to do with one that another build made, of the same steps.
+    pub on_new_build: OnNew,
+    /// What to do with one of other steps. They can't be accepted: that is a refusal, too.
+    pub on_new_plan: OnNew,
+}
+
+/// What to do with state that another program made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnNew {
+    /// Go on from it: rows in state stay as the old code made them, and what comes goes through the new code.
+    #[default]
+    Accept,
+    /// Don't start.
+    Refuse,
+    /// Make all state anew from the topics.
+    Rebuild,
+}
+
+impl Settings {
+    /// Checkpoints in `store`, of which two are kept; another build is accepted, another plan refused.
+    pub fn new(store: Store, due: Due) -> Self {
+        Self {
+            store,
+            due,
+            keep: 2,
+            on_new_build: OnNew::Accept,
+            on_new_plan: OnNew::Refuse,
+        }
+    }
 }
 
 /// When a checkpoint is due.
@@ -64,11 +93,12 @@ impl Clock {
 /// [`Definition`](crate::Kind::Definition): it holds other steps than the dataflow has. [`Integrity`](crate::Kind::Integrity): it
 /// is of an epoch that the ledger does not know.
 pub(super) fn choose(
-    store: &Store,
-    (app, dataflow): (&str, &str),
+    settings: &Settings,
+    (app, dataflow, build): (&str, &str, &str),
     states: &[StepShape],
     recovered: &Recovered,
 ) -> Result<Option<Arc<Restored>>> {
+    let store = &settings.store;
     let (found, notes) = store.newest(app, dataflow)?;
     for note in notes {
         tracing::warn!("{note}");
@@ -93,12 +123,35 @@ pub(super) fn choose(
     }
     let held: Vec<_> = manifest.steps.iter().map(|step| step.shape.clone()).collect();
     let differ = differences(&held, states);
+    if !differ.is_empty() && settings.on_new_plan == OnNew::Rebuild {
+        tracing::warn!(
+            "all state is made anew from the topics, as the dataflow has changed: {}",
+            differ.join("; ")
+        );
+        return Ok(None);
+    }
     if !differ.is_empty() {
         let error = Error::definition("the dataflow is not the one that the checkpoint was made of");
         let error = differ.into_iter().fold(error, Error::detail);
         return Err(at(error).hint(
-            "to make its state anew from the topics, remove the checkpoints: `checkpoint prune --keep 0`",
+            "run the dataflow that made it; or, to make all state anew from the topics: --set checkpoint.on_new_plan=rebuild",
         ));
+    }
+    if manifest.build != build {
+        let was = format!("it was made by {}, this is {build}", manifest.build);
+        match settings.on_new_build {
+            OnNew::Accept => tracing::info!("{was}: rows in state stay as that one made them"),
+            OnNew::Refuse => {
+                let error = Error::definition("the checkpoint was made by another build").detail(was);
+                return Err(at(error).hint(
+                    "say what is to become of it: --set checkpoint.on_new_build=accept, or =rebuild to make all state anew from the topics",
+                ));
+            }
+            OnNew::Rebuild => {
+                tracing::warn!("all state is made anew from the topics: {was}");
+                return Ok(None);
+            }
+        }
     }
     Ok(Some(Restored::new(store.clone(), manifest)))
 }

@@ -169,10 +169,11 @@ impl Node {
             checkpoints: self
                 .checkpoints
                 .zip(self.data_dir.as_ref())
-                .map(|(interval, dir)| checkpoints::Settings {
-                    store: checkpoint::store::Store::new(Arc::new(HostDisk), &dir.join("checkpoints")),
-                    due: checkpoints::Due::Every(interval),
-                    keep: 2,
+                .map(|(interval, dir)| {
+                    checkpoints::Settings::new(
+                        checkpoint::store::Store::new(Arc::new(HostDisk), &dir.join("checkpoints")),
+                        checkpoints::Due::Every(interval),
+                    )
                 }),
             cuts: Cuts::Clock {
                 interval: self.interval,

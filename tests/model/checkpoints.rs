@@ -13,7 +13,8 @@ use thalweg::disk::{Disk, DiskFile, Lock};
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings, checkpoints};
+use thalweg::runtime::checkpoints::{self, Due, OnNew};
+use thalweg::runtime::{Service, Settings};
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
 use thalweg::source::memory::Memory;
 use thalweg::source::{Environment, Source, Substitute};
@@ -88,6 +89,7 @@ fn script(epochs: std::ops::RangeInclusive<u64>) -> VecDeque<ScriptedEpoch> {
 struct World {
     log: MemoryLog,
     disk: SimDisk,
+    on_new_plan: Option<OnNew>,
 }
 
 impl World {
@@ -104,9 +106,11 @@ impl World {
             store: thalweg::runtime::Store::Memory(self.log.clone()),
             cuts: Cuts::Script(script(epochs)),
             checkpoints: Some(checkpoints::Settings {
-                store: Store::new(disk, Path::new(DIR)),
-                due: checkpoints::Due::At(due.iter().map(|n| Epoch(*n)).collect()),
-                keep: 2,
+                on_new_plan: self.on_new_plan.unwrap_or(OnNew::Refuse),
+                ..checkpoints::Settings::new(
+                    Store::new(disk, Path::new(DIR)),
+                    Due::At(due.iter().map(|n| Epoch(*n)).collect()),
+                )
             }),
             substitutes: Some(Arc::new(substitutes)),
             ..Settings::default()
@@ -140,7 +144,7 @@ impl World {
     fn copy(&self) -> Self {
         let copy = Self {
             log: self.log.copy(),
-            disk: SimDisk::new(),
+            ..Self::default()
         };
         for name in self.files() {
             let path = Path::new(DIR).join(name);
@@ -317,8 +321,8 @@ fn no_space_at_all_costs_the_checkpoints_and_nothing_else() {
 fn a_ledger_that_lost_what_a_checkpoint_holds_is_refused() {
     let world = World::begun();
     let other = World {
-        log: MemoryLog::default(),
         disk: world.disk.clone(),
+        ..World::default()
     };
     let refused = other.ended().unwrap_err();
     assert_eq!(refused.kind(), Kind::Integrity);
@@ -330,8 +334,8 @@ fn a_ledger_that_lost_what_a_checkpoint_holds_is_refused() {
     );
     // One that has the epoch, and another history before it.
     let other = World {
-        log: MemoryLog::default(),
         disk: world.copy().disk,
+        ..World::default()
     };
     let nowhere = Arc::new(SimDisk::new());
     let service = other.start(&flow(), nowhere, 2..=8, &[], 1).unwrap();
@@ -365,10 +369,21 @@ fn another_plan_is_refused_with_what_differs() {
         "window tens, tumbling 30us is gone",
         "view named_view is gone",
         "view names_view: the state was option<u64>, is option<tuple<u64, u64>>",
-        "checkpoint prune --keep 0",
+        "checkpoint.on_new_plan=rebuild",
     ] {
         assert!(refused.contains(said), "no `{said}` in {refused}");
     }
+    // Made anew from the topics it is what it would have been.
+    let mut world = world.copy();
+    world.on_new_plan = Some(OnNew::Rebuild);
+    let disk = Arc::new(world.disk.clone());
+    let service = world.start(&other, disk, 9..=EPOCHS, &[], 2).unwrap();
+    assert_eq!(service.restored(), None);
+    let rebuilt = service.join().unwrap();
+    let fresh = World::default();
+    let disk = Arc::new(fresh.disk.clone());
+    let service = fresh.start(&other, disk, 1..=EPOCHS, &[], 1).unwrap();
+    assert_eq!(rows(&rebuilt), rows(&service.join().unwrap()));
 }
 
 #[test]
