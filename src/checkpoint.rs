@@ -23,8 +23,8 @@ pub mod entry;
 pub(crate) mod job;
 pub mod keeper;
 pub mod manifest;
-pub(crate) mod merge;
-pub(crate) mod segment;
+pub mod merge;
+pub mod segment;
 pub mod state;
 pub mod store;
 

@@ -155,6 +155,7 @@ impl Checkpoints {
         if let Some(Restored { manifest, .. }) = restored {
             bases.extend(manifest.from.clone());
             bases.push_back(manifest.at.clone());
+            metrics.restored(manifest.epoch, manifest.bytes());
             state.newest.store(manifest.epoch.0, Ordering::Release);
         }
         let writer = Writer {

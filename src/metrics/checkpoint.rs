@@ -72,6 +72,11 @@ impl CheckpointMetrics {
     pub fn published(&self, epoch: Epoch, took: Duration, written: u64, bytes: u64) {
         self.duration.observe(took.as_secs_f64());
         self.written.inc_by(written);
+        self.restored(epoch, bytes);
+    }
+
+    /// The run begins with one.
+    pub fn restored(&self, epoch: Epoch, bytes: u64) {
         self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.newest.set(epoch.0 as f64 / 1e6);
     }

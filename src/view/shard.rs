@@ -562,7 +562,7 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
 }
 
 /// Versions stay as they are once their epoch is over, so nothing has to be saved before it changes: but the view's floor
-/// must not rise above the freeze until all is saved. [`Views::hold`](crate::view::Views::hold) sees to that.
+/// must not rise above the freeze until all is saved. `Views::hold` sees to that.
 impl<K: Record, V: Record> Stateful for ShardWriter<K, V> {
     fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
         self.changed.freeze(at, again, out);
