@@ -99,6 +99,8 @@ pub struct Settings {
     pub checkpoint_interval: Duration,
     /// How many checkpoints are kept.
     pub checkpoints_kept: usize,
+    /// Whether the ledger is trimmed behind them.
+    pub checkpoints_trim: bool,
     /// What to do with state that another build of the same dataflow made.
     pub on_new_build: OnNew,
     /// What to do with state of another dataflow's steps.

@@ -30,6 +30,10 @@ pub trait Disk: Send + Sync {
     /// [`sync_dir`](Disk::sync_dir).
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Gives a file another name, in place of whatever has that name. Durable after [`sync_dir`](Disk::sync_dir); a loss of
+    /// power before leaves one or the other.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Removes a file. One that is not there is no error.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
@@ -130,6 +134,10 @@ impl Disk for HostDisk {
             .create_new(true)
             .open(path)?;
         Ok(Arc::new(HostFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -11,7 +11,7 @@
 //!
 //! A directory holds one ledger: `ledger.log`, which only grows, and `lock`. One file rather than segments, because
 //! two starters then meet in one place: what an append that lands behind the other's means never depends on who has
-//! seen which segment. Trimming will publish a new file that begins with a BASE record.
+//! seen which segment. [Trimming](Trim) renames a new file over it that begins with a BASE record.
 //!
 //! **Who may write is decided by the log alone.** A claim counts when its generation is higher than that of every
 //! counted claim before it, so of two that claim at once the first in the log wins, and the other reads so before it
@@ -56,6 +56,7 @@ mod reset;
 pub mod state;
 #[cfg(test)]
 mod tests;
+mod trim;
 
 pub use frame::{Chain, FORMAT_VERSION};
 use frame::{FileHeader, binding_frame, claim_frame};
@@ -66,6 +67,7 @@ pub use record::{Claim, ClaimRecord, RecordKind};
 pub(crate) use reset::hold;
 pub use reset::{reset, reset_target};
 use state::LedgerState;
+pub use trim::{Trim, Trimmed};
 
 const LOCK_NAME: &str = "lock";
 
@@ -93,6 +95,20 @@ pub trait LedgerStore: Send {
 
     /// The hash chain behind the last appended binding.
     fn chain_hash(&self) -> Chain;
+
+    /// What would let everything up to `epoch` go, if that may be `least` bytes: it is to be prepared, which may take long
+    /// and on any thread, and then [adopted](Self::adopt).
+    fn trim(&self, _epoch: Epoch, _least: u64) -> Option<Trim> {
+        None
+    }
+
+    /// Goes on behind a new beginning. `false`: it can't, and all is as it was.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    fn adopt(&mut self, _trimmed: Trimmed) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// What a ledger held when it was opened.
@@ -105,7 +121,9 @@ pub struct Recovered {
     pub state: LedgerState,
     /// The last bound epoch.
     pub last: Option<Epoch>,
-    /// All counted bindings from the first on, read from the store as they are asked for.
+    /// The last epoch that was trimmed away: `bindings` begin behind it.
+    pub trimmed: Option<Epoch>,
+    /// All counted bindings from the first on that is left, read from the store as they are asked for.
     pub bindings: Bindings,
     /// What a person should know: a torn tail that was cut, say. Logged as warnings, too.
     pub notes: Vec<String>,
@@ -183,11 +201,15 @@ fn bindings_of(reader: Reader) -> impl Iterator<Item = Result<(EpochBinding, Cha
 /// # Ok::<(), thalweg::Error>(())
 /// ```
 pub struct Ledger {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
     file: Arc<dyn DiskFile>,
     path: PathBuf,
     cursor: Cursor,
     state: LedgerState,
     stopped: bool,
+    /// The last epoch of the owner before.
+    taken_over: Option<Epoch>,
     _lock: Lock,
 }
 
@@ -214,7 +236,11 @@ impl Ledger {
     }
 
     /// As [`open`](Self::open), on a given disk.
-    pub fn open_on(disk: &dyn Disk, dir: &Path, claim: Claim) -> Result<(Self, Recovered)> {
+    pub fn open_on<D: Disk + Clone + 'static>(
+        disk: &D,
+        dir: &Path,
+        claim: Claim,
+    ) -> Result<(Self, Recovered)> {
         let path = dir.join(FILE_NAME);
         disk.make_dir(dir).map_err(|error| cannot("make", dir, &error))?;
         refuse_foreign(disk, dir)?;
@@ -224,7 +250,7 @@ impl Ledger {
         same_dataflow(&path, &header, &claim)?;
         let mut state = LedgerState::default();
         let mut notes = Vec::new();
-        fold_rest(&mut reader, &mut state)?;
+        let trimmed = fold_rest(&mut reader, &mut state)?;
         let previous = reader.cursor.claim.clone();
         let own = make_claim(&file, &path, claim, &mut reader, &mut state, &mut notes)?;
         for note in &notes {
@@ -238,15 +264,25 @@ impl Ledger {
             previous,
             state: state.clone(),
             last,
+            trimmed,
             bindings,
             notes,
         };
+        // Left over from a trim that a crash cut short.
+        for name in disk.list(dir).unwrap_or_default() {
+            if is_draft(&name) {
+                let _left = disk.remove(&dir.join(name));
+            }
+        }
         let ledger = Self {
+            disk: Arc::new(disk.clone()),
+            dir: dir.to_owned(),
             file,
             path,
             cursor: reader.cursor,
             state,
             stopped: false,
+            taken_over: last,
             _lock: lock,
         };
         Ok((ledger, recovered))
@@ -343,6 +379,14 @@ impl LedgerStore for Ledger {
     fn chain_hash(&self) -> Chain {
         self.cursor.chain
     }
+
+    fn trim(&self, epoch: Epoch, least: u64) -> Option<Trim> {
+        self.trim_upto(epoch, least)
+    }
+
+    fn adopt(&mut self, trimmed: Trimmed) -> Result<bool> {
+        Self::adopt(self, trimmed)
+    }
 }
 
 fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<()> {
@@ -350,10 +394,9 @@ fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<()> {
     if names.iter().any(|name| name == FILE_NAME) {
         return Ok(());
     }
-    let draft = |name: &str| name.starts_with("ledger.") && name.ends_with(".new");
     let foreign: Vec<_> = names
         .iter()
-        .filter(|name| *name != LOCK_NAME && !draft(name))
+        .filter(|name| *name != LOCK_NAME && !is_draft(name))
         .take(3)
         .collect();
     if foreign.is_empty() {
@@ -364,6 +407,11 @@ fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<()> {
             .detail(format!("it holds other files: {foreign:?}, and no `{FILE_NAME}`"))
             .hint("name an empty directory, or one that does not exist yet"),
     )
+}
+
+/// Whether it is the name of a ledger that was not finished.
+fn is_draft(name: &str) -> bool {
+    name.starts_with("ledger.") && name.ends_with(".new")
 }
 
 fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
@@ -418,18 +466,27 @@ fn same_dataflow(path: &Path, header: &FileHeader, claim: &Claim) -> Result<()> 
     .hint("give every dataflow a ledger of its own"))
 }
 
-fn fold_rest(reader: &mut Reader, state: &mut LedgerState) -> Result<()> {
+/// Returns the epoch up to which the ledger was trimmed.
+fn fold_rest(reader: &mut Reader, state: &mut LedgerState) -> Result<Option<Epoch>> {
+    let mut trimmed = None;
     while let Some(frame) = reader.next_frame()? {
+        if let Frame::Base(base) = &frame {
+            trimmed = base.state.last();
+        }
         fold(reader, state, frame)?;
     }
-    Ok(())
+    Ok(trimmed)
 }
 
 fn fold(reader: &Reader, state: &mut LedgerState, frame: Frame) -> Result<()> {
-    if let Frame::Bindings(bindings) = frame {
-        for (binding, _) in &bindings {
-            state.apply(binding).map_err(|error| reader.at_place(error))?;
+    match frame {
+        Frame::Base(base) => *state = base.state,
+        Frame::Bindings(bindings) => {
+            for (binding, _) in &bindings {
+                state.apply(binding).map_err(|error| reader.at_place(error))?;
+            }
         }
+        _ => {}
     }
     Ok(())
 }

@@ -100,6 +100,8 @@ pub struct Settings {
     pub hashed: bool,
     /// Whether checkpoints are made, and where. Processes of a cluster make none.
     pub checkpoints: Option<checkpoints::Settings>,
+    /// The ledger lets go of what no checkpoint needs any more, once it is so many bytes; nothing: never.
+    pub trim_least: Option<u64>,
     /// In place of sources.
     pub substitutes: Option<Substitutes>,
 }
@@ -120,6 +122,7 @@ impl Default for Settings {
             history: dataflow::HISTORY,
             hashed: false,
             checkpoints: None,
+            trim_least: Some(TRIM_LEAST),
             substitutes: None,
         }
     }
@@ -141,6 +144,9 @@ fn build_id() -> &'static str {
         }
     })
 }
+
+/// Rewriting the ledger costs about as much as 10 ms of writing: not for less than this.
+pub const TRIM_LEAST: u64 = 4 << 20;
 
 /// A replay sees this many epochs ahead: small epochs would otherwise wait for each other.
 const REPLAY_IN_FLIGHT_MAX: usize = 256;
@@ -277,6 +283,9 @@ impl Service {
             let (ledger, recovered) = open(flow, &plan.sources, &settings)?;
             replay_to = recovered.last;
             let mut clock = None;
+            if saves.is_none() {
+                checkpoints::is_whole(&recovered, None)?;
+            }
             if let Some(saves) = saves {
                 let names = (&*settings.env.group, flow.name(), build_id());
                 restored = checkpoints::choose(&saves, names, &plan.states, &recovered)?;

@@ -304,11 +304,15 @@ impl Views {
         self.held.store(epoch.0, Ordering::Release);
     }
 
-    /// The least epoch that any view can still be asked for.
+    /// The least epoch that can still be asked for, of whichever view.
     pub(crate) fn floor(&self) -> Epoch {
-        let views = self.views.read();
-        let floors = views.values().map(|defined| defined.floored.floor());
-        floors.min().unwrap_or_default()
+        let lowest = {
+            let views = self.views.read();
+            let floors = views.values().map(|defined| defined.floored.floor());
+            floors.min().unwrap_or_default()
+        };
+        let oldest = self.moments.read().oldest(lowest);
+        oldest.unwrap_or(lowest)
     }
 
     /// The newest closed moment. Holding it pins its epoch.

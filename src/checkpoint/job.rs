@@ -115,6 +115,8 @@ struct State {
     epoch: AtomicU64,
     /// The newest that counts.
     newest: AtomicU64,
+    /// What is bound up to here no checkpoint that is kept asks for.
+    unneeded: AtomicU64,
 }
 
 /// Who writes.
@@ -226,6 +228,11 @@ impl Checkpoints {
     /// The newest checkpoint that counts.
     pub fn newest(&self) -> Option<Epoch> {
         Some(Epoch(self.state.newest.load(Ordering::Acquire))).filter(|epoch| *epoch > Epoch::ZERO)
+    }
+
+    /// The ledger's bindings up to here are needed by no checkpoint that is kept.
+    pub(crate) fn unneeded(&self) -> Epoch {
+        Epoch(self.state.unneeded.load(Ordering::Acquire))
     }
 
     /// Lets the writer come to its end; one that is on its way is given up.
@@ -357,8 +364,9 @@ impl Writer {
                 }
                 let spare = self.steps.iter().flat_map(|step| &step.segments);
                 let spare = spare.map(|segment| segment.file.clone()).collect();
-                if let Err(error) = self.store.prune(self.keep, &spare) {
-                    tracing::warn!("old checkpoints can't be removed: {error}");
+                match self.store.prune(self.keep, &spare).and_then(|_| self.unneeded()) {
+                    Ok(epoch) => _ = self.state.unneeded.fetch_max(epoch.0, Ordering::AcqRel),
+                    Err(error) => tracing::warn!("old checkpoints can't be removed: {error}"),
                 }
             }
             Err(error) => {
@@ -393,7 +401,7 @@ impl Writer {
         }
         let at = Base { binding: at, sets };
         // Bindings from there on are gone through again, so that views can be asked for what they keep.
-        let reaches = |base: &&Base| base.binding.epoch <= floor && base.binding.epoch < job.epoch;
+        let reaches = |base: &&Base| base.binding.epoch < floor;
         let from = self.bases.iter().rev().find(reaches).cloned();
         let manifest = Manifest {
             format: FORMAT,
@@ -412,12 +420,27 @@ impl Writer {
         self.store.publish(&manifest)?;
         self.steps.clone_from(&manifest.steps);
         while let Some(second) = self.bases.get(1)
-            && second.binding.epoch <= floor
+            && second.binding.epoch < floor
         {
             self.bases.pop_front();
         }
         self.bases.push_back(at);
         Ok(manifest)
+    }
+
+    /// Where the oldest checkpoint that is left begins to ask for bindings; only with as many of them as are to be kept.
+    fn unneeded(&self) -> Result<Epoch> {
+        let epochs = self.store.epochs()?;
+        let mut least = Epoch(u64::MAX);
+        for epoch in &epochs {
+            let from = self.store.manifest(*epoch)?.from;
+            least = least.min(from.map_or(Epoch::ZERO, |base| base.binding.epoch));
+        }
+        Ok(if epochs.len() < self.keep {
+            Epoch::ZERO
+        } else {
+            least
+        })
     }
 
     /// Merges what is due; the next checkpoint names the merged files.

@@ -16,11 +16,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::entry::{BUCKETS, Entry, bucket_of, encode};
+use super::entry::{BUCKETS, Entry, bucket_of, decode, encode};
 use super::job::{Job, Piece};
 use super::segment::Chunk;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::time::{Epoch, EventTime};
 
 /// State that checkpoints hold.
@@ -105,7 +106,13 @@ pub struct Out {
     open: Vec<Pending>,
     key: Vec<u8>,
     value: Vec<u8>,
+    /// How many more entries are read back as a trial.
+    trials: usize,
 }
+
+/// So many entries of each step and checkpoint are read back: a type that doesn't read what it writes is told of now, and
+/// not at the restart that needs it.
+const TRIALS: usize = 64;
 
 #[derive(Clone, Default)]
 struct Pending {
@@ -124,11 +131,12 @@ impl Out {
             open: vec![Pending::default(); 2 * BUCKETS],
             key: Vec::new(),
             value: Vec::new(),
+            trials: TRIALS,
         }
     }
 
     /// An entry: its value since `epoch`; it goes by itself when the step's cut reaches `until`.
-    pub fn put<K: Serialize, V: Serialize>(
+    pub fn put<K: Serialize + DeserializeOwned, V: Serialize + DeserializeOwned>(
         &mut self,
         key: &K,
         epoch: Epoch,
@@ -139,6 +147,13 @@ impl Out {
         match encode(value, &mut self.value) {
             Ok(()) => self.entry(key, epoch, until, true),
             Err(error) => self.job.fail(error),
+        }
+        if let Some(left) = self.trials.checked_sub(1) {
+            self.trials = left;
+            let tried = read_back::<K>(&self.key).and_then(|()| read_back::<V>(&self.value));
+            if let Err(error) = tried {
+                self.job.fail(error);
+            }
         }
     }
 
@@ -193,6 +208,18 @@ impl Out {
     pub fn fail(&self, error: Error) {
         self.job.fail(error);
     }
+}
+
+fn read_back<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<()> {
+    let mut again = Vec::new();
+    encode(&decode::<T>(bytes)?, &mut again)?;
+    if again == bytes {
+        return Ok(());
+    }
+    Err(Error::definition(format!(
+        "`{}` can't be kept in a checkpoint: read back it is another value",
+        std::any::type_name::<T>()
+    )))
 }
 
 impl Drop for Out {

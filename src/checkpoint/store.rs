@@ -160,15 +160,14 @@ impl Store {
     pub fn prunable(&self, keep: usize, spare: &BTreeSet<String>) -> Result<Vec<String>> {
         let (mut named, mut kept, mut old) = (spare.clone(), 0, Vec::new());
         for epoch in self.epochs()?.into_iter().rev() {
-            // One that can't be read is left for people to look at, with whatever it may name.
-            let Ok(manifest) = self.manifest(epoch) else {
-                return Ok(old);
-            };
-            if kept < keep {
-                kept += 1;
-                named.extend(manifest.segments().map(|segment| segment.file.clone()));
-            } else {
-                old.push(Manifest::file_name(epoch));
+            match self.manifest(epoch) {
+                _ if kept == keep => old.push(Manifest::file_name(epoch)),
+                Ok(manifest) => {
+                    kept += 1;
+                    named.extend(manifest.segments().map(|segment| segment.file.clone()));
+                }
+                // Left for people to look at, but no start will ask for its files.
+                Err(_) => {}
             }
         }
         let names = self.names()?;

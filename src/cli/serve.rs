@@ -162,6 +162,7 @@ impl Running<'_> {
             until_end: wanted.until_end,
             env: self.env,
             history: wanted.history,
+            trim_least: wanted.checkpoints_trim.then_some(runtime::TRIM_LEAST),
             checkpoints: (!wanted.checkpoint_interval.is_zero()).then(|| checkpoints::Settings {
                 store: checkpoint::store(&self.data_dir),
                 due: Due::Every(wanted.checkpoint_interval),

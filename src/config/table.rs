@@ -254,6 +254,12 @@ pub static SETTINGS: &[Setting] = &[
         "How many checkpoints are kept: a damaged one is passed over for the one before it",
     ),
     setting(
+        "checkpoint.trim_ledger",
+        Kind::Switch(|s, on| s.checkpoints_trim = on),
+        "true",
+        "Let go of the ledger's beginning once no checkpoint that is kept needs it. Without it state can be made anew from the topics, epoch by epoch",
+    ),
+    setting(
         "checkpoint.on_new_build",
         text("accept, refuse or rebuild", |s, text| {
             on_new(text).map(|what| s.on_new_build = what).is_some()

@@ -36,6 +36,8 @@ struct SimBytes {
     synced: usize,
     /// Whether its name is on the disk, too.
     named: bool,
+    /// What had the name on the disk before.
+    replaced: Option<Box<SimBytes>>,
 }
 
 impl SimDisk {
@@ -59,8 +61,14 @@ impl SimDisk {
         let mut disk = self.0.lock();
         disk.boots += 1;
         let mut draws = seed;
-        disk.files
-            .retain(|_, file| file.named || draw(&mut draws).is_multiple_of(2));
+        disk.files.retain(|_, file| {
+            let lost = !file.named && draw(&mut draws).is_multiple_of(2);
+            match file.replaced.take() {
+                Some(before) if lost => *file = *before,
+                _ => return !lost,
+            }
+            true
+        });
         for file in disk.files.values_mut() {
             let unsynced = file.bytes.len() - file.synced;
             let kept = file.synced + (draw(&mut draws) % (unsynced as u64 + 1)) as usize;
@@ -93,6 +101,7 @@ impl SimDisk {
             synced: bytes.len(),
             bytes,
             named: true,
+            replaced: None,
         };
         self.0.lock().files.insert(path.to_path_buf(), file);
     }
@@ -132,6 +141,7 @@ impl Disk for SimDisk {
             bytes: contents.to_vec(),
             synced: contents.len(),
             named: true,
+            replaced: None,
         };
         disk.files.insert(path.to_path_buf(), file);
         Ok(true)
@@ -159,6 +169,15 @@ impl Disk for SimDisk {
         self.open(path, true)
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        let mut file = disk.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        file.replaced = disk.files.remove(to).map(Box::new);
+        file.named = false;
+        disk.files.insert(to.to_path_buf(), file);
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.0.lock().files.remove(path);
         Ok(())
@@ -170,7 +189,9 @@ impl Disk for SimDisk {
             return Err(io::Error::other("simulated failure of a flush"));
         }
         for (path, file) in &mut disk.files {
-            file.named |= path.parent() == Some(dir);
+            if path.parent() == Some(dir) {
+                (file.named, file.replaced) = (true, None);
+            }
         }
         Ok(())
     }

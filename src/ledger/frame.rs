@@ -19,8 +19,10 @@
 use std::fmt;
 
 use crate::ledger::record::{
-    ClaimRecord, Input, RecordKind, decode_binding, encode_binding, put_str, put_u64,
+    ClaimRecord, Input, RecordKind, decode_base, decode_binding, encode_base, encode_binding, put_str,
+    put_u64,
 };
+use crate::ledger::trim::BaseRecord;
 use crate::position::EpochBinding;
 
 /// The version of the format that this build writes.
@@ -187,6 +189,18 @@ pub(super) fn binding_frame(
     )
 }
 
+/// A frame with what a trimmed ledger begins with.
+pub(super) fn base_frame(base: &BaseRecord) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_base(base, &mut bytes);
+    frame(
+        RecordKind::Base,
+        base.claim.generation,
+        &[bytes],
+        base.chain.mark(),
+    )
+}
+
 fn frame(kind: RecordKind, generation: u64, records: &[Vec<u8>], chain: [u8; 16]) -> Vec<u8> {
     let mut out = vec![0; FRAME_HEADER_BYTES];
     out.push(kind as u8);
@@ -270,6 +284,13 @@ impl<'a> Body<'a> {
     pub fn claim(&self) -> Option<ClaimRecord> {
         match self.records[..] {
             [record] if self.kind == RecordKind::Claim as u8 => ClaimRecord::decode(record),
+            _ => None,
+        }
+    }
+
+    pub fn base(&self) -> Option<BaseRecord> {
+        match self.records[..] {
+            [record] => decode_base(record),
             _ => None,
         }
     }

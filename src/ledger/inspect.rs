@@ -47,6 +47,8 @@ pub struct Report {
     pub bytes_cut: u64,
     /// Bytes at the end that are not a whole frame: a write under way, or one that was interrupted.
     pub bytes_torn: u64,
+    /// The last epoch that was trimmed away.
+    pub trimmed: Option<Epoch>,
     /// The hash chain behind the last counted record.
     pub chain: Chain,
     /// What all bindings add up to.
@@ -80,6 +82,9 @@ impl fmt::Display for Report {
             count(self.records, "record"),
             self.bindings_late
         )?;
+        if self.trimmed.is_some() {
+            writeln!(f, "trimmed     up to {}", epoch(self.trimmed))?;
+        }
         writeln!(f, "first       {}", epoch(self.first))?;
         writeln!(f, "last        {}", epoch(self.last))?;
         let (cuts, bytes_cut) = (count(self.cuts, "piece"), count(self.bytes_cut, "byte"));
@@ -115,11 +120,13 @@ pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
         cuts: 0,
         bytes_cut: 0,
         bytes_torn: 0,
+        trimmed: None,
         chain: reader.cursor.chain,
         state: LedgerState::default(),
     };
     while let Some(frame) = reader.next_frame()? {
         match &frame {
+            Frame::Base(base) => report.trimmed = base.state.last(),
             Frame::Claim(_) => report.claims += 1,
             Frame::Void(_) => report.claims_void += 1,
             Frame::Late { bindings, .. } => report.bindings_late += *bindings as u64,
@@ -202,6 +209,16 @@ impl Iterator for Show {
 impl Show {
     fn frame(&mut self, frame: Frame) {
         match frame {
+            Frame::Base(base) => {
+                let last = base.state.last().unwrap_or_default();
+                let line = format!(
+                    "base   {} epochs up to {last} ({})",
+                    base.bindings,
+                    last.opened_at()
+                );
+                self.lines.push_back(line);
+                self.claim(&base.claim);
+            }
             Frame::Claim(claim) => self.claim(&claim),
             Frame::Void(claim) => self.lines.push_back(format!("void   {}", claim.describe())),
             Frame::Bindings(bindings) => bindings.iter().for_each(|(binding, _)| self.binding(binding)),

@@ -94,6 +94,7 @@ impl MemoryLedger {
             previous,
             state,
             last,
+            trimmed: None,
             bindings,
             notes: Vec::new(),
         };

@@ -26,6 +26,7 @@ use crate::ledger::frame::{
     frames_within, looks_torn,
 };
 use crate::ledger::record::{ClaimRecord, RecordKind};
+use crate::ledger::trim::BaseRecord;
 use crate::position::EpochBinding;
 use crate::time::Epoch;
 
@@ -61,6 +62,11 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
+    /// The same place in another file.
+    pub fn moved(&mut self, end: u64) {
+        (self.end, self.next) = (end, end);
+    }
+
     /// Behind a group that this process wrote itself.
     pub fn advance(&mut self, end: u64, bindings: &[EpochBinding], chain: Chain) {
         (self.end, self.next, self.chain) = (end, end, chain);
@@ -73,6 +79,8 @@ impl Cursor {
 /// One frame as it counts.
 #[derive(Debug)]
 pub(super) enum Frame {
+    /// What the ledger begins with, as it was trimmed.
+    Base(Box<BaseRecord>),
     /// A claim that counts.
     Claim(ClaimRecord),
     /// A claim that came second: of no effect.
@@ -217,12 +225,29 @@ impl Reader {
                 self.claim(record, body.records[0])?
             }
             kind if kind == RecordKind::Binding as u8 => self.bindings(&body)?,
+            kind if kind == RecordKind::Base as u8 => {
+                let base = body.base().ok_or_else(|| self.damaged(malformed()))?;
+                self.base(base)?
+            }
             kind => return Err(self.unknown_kind(kind)),
         };
         self.cursor.next = self.at + frame_bytes;
         self.cursor.end = self.cursor.next;
         self.cursor.frames += 1;
         Ok(frame)
+    }
+
+    fn base(&mut self, base: BaseRecord) -> Result<Frame> {
+        if self.cursor.frames > 0 {
+            return Err(self.damaged("a ledger begins here, in the middle of one"));
+        }
+        self.cursor.chain = base.chain;
+        self.cursor.bindings = base.bindings;
+        self.cursor.generation = base.claim.generation;
+        self.cursor.generation_highest = base.generation_highest;
+        self.cursor.claim = Some(base.claim.clone());
+        self.cursor.last = base.state.last();
+        Ok(Frame::Base(Box::new(base)))
     }
 
     fn claim(&mut self, record: ClaimRecord, bytes: &[u8]) -> Result<Frame> {

@@ -3,7 +3,8 @@
 //! ```text
 //!  CLAIM    generation nonce time_us end chain build app dataflow sources        one at each start of a service
 //!  BINDING  epoch now ranges watermarks idle topics schemas                      one an epoch that moved something
-//!  RESTORE, RESULT, BASE                                                         numbers reserved, see [`RecordKind`]
+//!  BASE     claim generation bindings chain state                                what a trimmed ledger begins with
+//!  RESTORE, RESULT                                                               numbers reserved, see [`RecordKind`]
 //! ```
 //!
 //! Integers are LEB128 varints, signed ones zigzag; hashes and source ids are fixed-width little-endian, as varints
@@ -12,13 +13,16 @@
 //! although it repeats the last `hi`, so that a gap shows. Four partitions of one source come to about 110 bytes, of
 //! which 32 are the records' hashes.
 
+use crate::ledger::frame::Chain;
+use crate::ledger::state::LedgerState;
+use crate::ledger::trim::BaseRecord;
 use crate::position::{EpochBinding, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
 use crate::time::{Epoch, EventTime};
 
 /// What a record is. The numbers are part of the format.
 ///
-/// `Restore` (the epoch from which a generation restored), `ResultHash` (a hash of a step's result) and `Base` (what
-/// a trimmed ledger begins with) are reserved: this build neither writes nor reads them.
+/// `Restore` (the epoch from which a generation restored) and `ResultHash` (a hash of a step's result) are reserved: this
+/// build neither writes nor reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RecordKind {
@@ -30,7 +34,7 @@ pub enum RecordKind {
     Restore = 3,
     /// Reserved.
     ResultHash = 4,
-    /// Reserved.
+    /// What all records before it came to: the first of a trimmed ledger.
     Base = 5,
 }
 
@@ -134,6 +138,38 @@ impl ClaimRecord {
             claim,
         })
     }
+}
+
+pub(super) fn encode_base(base: &BaseRecord, out: &mut Vec<u8>) {
+    let mut claim = Vec::new();
+    base.claim.encode(&mut claim);
+    put_u64(out, claim.len() as u64);
+    out.extend_from_slice(&claim);
+    put_u64(out, base.generation_highest);
+    put_u64(out, base.bindings);
+    out.extend_from_slice(&base.chain.0);
+    // A map of plain numbers: postcard can't fail on it.
+    let state = postcard::to_stdvec(&base.state).unwrap_or_default();
+    put_u64(out, state.len() as u64);
+    out.extend_from_slice(&state);
+}
+
+/// `None`: these are not the bytes of a base.
+pub(super) fn decode_base(bytes: &[u8]) -> Option<BaseRecord> {
+    let mut input = Input(bytes);
+    let len = input.u64()?;
+    let claim = ClaimRecord::decode(input.bytes(len)?)?;
+    let (generation_highest, bindings) = (input.u64()?, input.u64()?);
+    let chain = Chain(input.array()?);
+    let len = input.u64()?;
+    let state: LedgerState = postcard::from_bytes(input.bytes(len)?).ok()?;
+    input.finished(BaseRecord {
+        claim,
+        generation_highest,
+        chain,
+        bindings,
+        state,
+    })
 }
 
 const SAME_SOURCE: u8 = 1;

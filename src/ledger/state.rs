@@ -9,12 +9,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
 use crate::time::{Epoch, EventTime};
 
 /// One partition as of the last epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionState {
     /// First offset that was ever bound.
     pub first: Offset,
@@ -29,7 +31,7 @@ pub struct PartitionState {
 }
 
 /// One source as of the last epoch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceState {
     /// The topic's id, once bound.
     pub topic: Option<TopicId>,
@@ -57,7 +59,7 @@ impl Default for SourceState {
 }
 
 /// The fold of all bindings up to an epoch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerState {
     last: Option<Epoch>,
     sources: BTreeMap<SourceId, SourceState>,

@@ -31,7 +31,9 @@ fn claim() -> Claim {
     }
 }
 
-fn open(disk: &dyn Disk) -> Result<(Ledger, Recovered)> {
+mod trimmed;
+
+fn open<D: Disk + Clone + 'static>(disk: &D) -> Result<(Ledger, Recovered)> {
     Ledger::open_on(disk, dir(), claim())
 }
 
@@ -404,6 +406,9 @@ impl Disk for Hooked {
     }
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         self.0.create(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.0.remove(path)

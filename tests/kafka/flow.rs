@@ -38,10 +38,18 @@ pub const LANES_MAX: u32 = 4;
 ///
 /// Payments are read at a pace; their partitions are idle after `idle_after`, or never: what is late is then decided by
 /// the log alone.
-pub fn spend(payments: &str, merchants: &str, idle_after: Option<Duration>, pace: &Pace) -> thalweg::Flow {
+///
+/// Views look back a day unless `history` says otherwise.
+pub fn spend(
+    payments: &str,
+    merchants: &str,
+    idle_after: Option<Duration>,
+    pace: &Pace,
+    history: Option<Duration>,
+) -> thalweg::Flow {
     let (payments, merchants) = (payments.to_owned(), merchants.to_owned());
     let (pace, readers) = (pace.clone(), Readers::default());
-    let history = Duration::from_secs(24 * 3600);
+    let history = history.unwrap_or(Duration::from_secs(24 * 3600));
     dataflow("spend", move |flow: Dataflow<'_>| {
         let merchants = flow
             .table(

@@ -57,6 +57,8 @@ pub struct Node {
     pub pace: Pace,
     /// How often a checkpoint is made, beside the ledger in its directory; never without.
     pub checkpoints: Option<Duration>,
+    /// How far back views reach. If it is short, the ledger is trimmed as soon as it can be.
+    pub history: Option<Duration>,
 }
 
 /// A closed epoch, with the hash of its changes in each view.
@@ -94,6 +96,7 @@ impl Node {
             idle_after: None,
             pace: Pace::default(),
             checkpoints: None,
+            history: None,
         }
     }
 
@@ -137,6 +140,11 @@ impl Node {
         self
     }
 
+    pub fn history(mut self, history: Duration) -> Self {
+        self.history = Some(history);
+        self
+    }
+
     /// Starts the dataflow in this process.
     pub fn start(&self) -> thalweg::Result<Service> {
         self.start_on(MemoryLog::default())
@@ -166,6 +174,8 @@ impl Node {
             store,
             env,
             hashed: true,
+            history: self.history.unwrap_or(Settings::default().history),
+            trim_least: self.history.map(|_| 1_000),
             checkpoints: self
                 .checkpoints
                 .zip(self.data_dir.as_ref())
@@ -184,7 +194,13 @@ impl Node {
             },
             ..Settings::default()
         };
-        let flow = flow::spend(&self.payments, &self.merchants, self.idle_after, &self.pace);
+        let flow = flow::spend(
+            &self.payments,
+            &self.merchants,
+            self.idle_after,
+            &self.pace,
+            self.history,
+        );
         Service::start(&flow, settings)
     }
 

@@ -260,7 +260,8 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
             {
                 for slot in table {
                     let save = |out: &mut Out| {
-                        out.put(&(end, start, &slot.key), slot.epoch, Some(end), &slot.state);
+                        let key = (end, start, slot.key.clone());
+                        out.put(&key, slot.epoch, Some(end), &slot.state);
                     };
                     self.changed.expire(slot.epoch, save);
                 }

@@ -60,6 +60,11 @@ impl Cause {
     }
 }
 
+/// What librdkafka says of a connection that could not be made.
+fn nobody_listens(text: &str) -> bool {
+    text.contains("Connect to") && text.contains("in state CONNECT")
+}
+
 impl Status {
     /// The broker or the way to it is in trouble; librdkafka goes on trying.
     pub(super) fn record(&self, trouble: String) {
@@ -72,7 +77,12 @@ impl Status {
         self.troubles.fetch_add(1, Ordering::Relaxed);
         let cause = Cause::of(code, &text);
         let mut known = self.trouble.lock();
-        if known.as_ref().is_none_or(|known| known.cause <= cause) {
+        // A broker that is just ending hangs up, too: where nobody listens any more, that was it.
+        let was_its_end = |known: &Trouble| known.cause == Cause::Protocol && nobody_listens(&text);
+        if known
+            .as_ref()
+            .is_none_or(|known| known.cause <= cause || was_its_end(known))
+        {
             *known = Some(Trouble { cause, text });
         }
         drop(known);
@@ -201,6 +211,19 @@ mod tests {
         assert_eq!(status.trouble().as_deref(), Some("broker away"));
         status.well();
         assert_eq!(status.trouble(), None);
+    }
+
+    #[test]
+    fn a_broker_that_hung_up_as_it_ended_is_away() {
+        let status = Status::default();
+        let log = |text: &str| status.record_as(None, text.into());
+        log("b:9092/1: Disconnected: connection reset by peer (after 0ms in state APIVERSION_QUERY)");
+        assert_eq!(status.ailment(), Ailment::Refused);
+        log(
+            "b:9092/1: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)",
+        );
+        assert_eq!(status.ailment(), Ailment::Away);
+        assert_eq!(status.advice().0, UNREACHED);
     }
 
     #[test]

@@ -1,0 +1,218 @@
+//! The beginning of a ledger goes once no start needs it any more.
+//!
+//! ```text
+//!   ledger.log   header │ CLAIM │ … bindings up to f … │ bindings after f │
+//!                                                       └───────┬────────┘
+//!   draft        header │ BASE: what all of it up to f adds up to │ the same bytes │    synced, then renamed over it
+//! ```
+//!
+//! The draft is made beside the writer, who adds what was written meanwhile, renames, and goes on in the new file. Whoever has
+//! the old one open reads on in it. A process that claims the ledger in the old file at that moment finds, at its first write,
+//! that the file has no name any more, and stops: two owners there are never. While a claim stands among what would be kept,
+//! nothing is trimmed, as claims say where in the file they were made.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::clock;
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Error, Result};
+use crate::ledger::frame::{Chain, base_frame};
+use crate::ledger::reader::{FILE_NAME, Frame, cannot, open_file};
+use crate::ledger::record::ClaimRecord;
+use crate::ledger::state::LedgerState;
+use crate::ledger::{Ledger, fold};
+use crate::time::Epoch;
+
+/// Bytes that are copied at once.
+const COPY: usize = 1 << 20;
+
+/// What a trimmed ledger begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BaseRecord {
+    /// The claim that the next bindings are written under.
+    pub claim: ClaimRecord,
+    /// The highest generation of any claim before.
+    pub generation_highest: u64,
+    /// The chain behind the last binding.
+    pub chain: Chain,
+    /// How many bindings there were.
+    pub bindings: u64,
+    /// What they add up to.
+    pub state: LedgerState,
+}
+
+/// A trim that is to be made: can go to another thread.
+pub struct Trim {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    upto: Epoch,
+    least: u64,
+}
+
+/// A new beginning and what followed on it when it was made.
+pub struct Trimmed {
+    draft: PathBuf,
+    file: Arc<dyn DiskFile>,
+    /// Up to where the old file was copied.
+    copied: u64,
+    generation: u64,
+    /// The last epoch that is gone.
+    pub upto: Epoch,
+    /// How many bytes the file is shorter.
+    pub bytes: u64,
+}
+
+impl Trim {
+    /// However little it saves.
+    #[cfg(test)]
+    pub(super) fn of<D: Disk + Clone + 'static>(disk: &D, dir: &Path, upto: Epoch) -> Self {
+        Self {
+            disk: Arc::new(disk.clone()),
+            dir: dir.to_owned(),
+            upto,
+            least: 1,
+        }
+    }
+
+    /// Writes the draft. `None`: it would not be worth it, or can't be done now.
+    pub fn prepare(&self) -> Result<Option<Trimmed>> {
+        let (file, _, mut reader) = open_file(&*self.disk, &self.dir, false)?;
+        let path = self.dir.join(FILE_NAME);
+        let header_end = reader.cursor.end;
+        let mut state = LedgerState::default();
+        let mut kept = reader.cursor.clone();
+        while let Some(frame) = reader.next_frame()? {
+            if let Frame::Bindings(bindings) = &frame
+                && bindings.last().is_some_and(|(last, _)| last.epoch > self.upto)
+            {
+                break;
+            }
+            fold(&reader, &mut state, frame)?;
+            kept = reader.cursor.clone();
+        }
+        let Some(claim) = kept.claim.clone() else {
+            return Ok(None);
+        };
+        // The frame that ended the loop was one of bindings.
+        while let Some(frame) = reader.next_frame()? {
+            if !matches!(frame, Frame::Bindings(_)) {
+                return Ok(None);
+            }
+        }
+        let (Some(upto), copied) = (state.last(), reader.cursor.end) else {
+            return Ok(None);
+        };
+        if kept.end - header_end < self.least || reader.torn.is_some() {
+            return Ok(None);
+        }
+        let base = base_frame(&BaseRecord {
+            claim,
+            generation_highest: kept.generation_highest,
+            chain: kept.chain,
+            bindings: kept.bindings,
+            state,
+        });
+        let draft = self.dir.join(format!("ledger.{:016x}.new", clock::nonce()));
+        let unwritable = |error: std::io::Error| cannot("write to", &draft, &error);
+        let new = self.disk.create(&draft).map_err(unwritable)?;
+        let written = copy(&file, &path, 0..header_end, &new, &draft)
+            .and_then(|()| new.append(&base).map(drop).map_err(unwritable))
+            .and_then(|()| copy(&file, &path, kept.end..copied, &new, &draft))
+            .and_then(|()| new.sync().map_err(unwritable));
+        if let Err(error) = written {
+            let _left = self.disk.remove(&draft);
+            return Err(error);
+        }
+        Ok(Some(Trimmed {
+            draft,
+            file: new,
+            copied,
+            generation: kept.generation,
+            upto,
+            bytes: (kept.end - header_end).saturating_sub(base.len() as u64),
+        }))
+    }
+}
+
+fn copy(
+    from: &Arc<dyn DiskFile>,
+    path: &Path,
+    range: std::ops::Range<u64>,
+    to: &Arc<dyn DiskFile>,
+    draft: &Path,
+) -> Result<()> {
+    let mut at = range.start;
+    let mut buffer = vec![0; COPY];
+    while at < range.end {
+        let want = COPY.min((range.end - at) as usize);
+        let n = from
+            .read_at(at, &mut buffer[..want])
+            .map_err(|error| cannot("read", path, &error))?;
+        if n == 0 {
+            return Err(Error::integrity(format!("`{}` ends too early", path.display())));
+        }
+        to.append(&buffer[..n])
+            .map_err(|error| cannot("write to", draft, &error))?;
+        at += n as u64;
+    }
+    Ok(())
+}
+
+impl Ledger {
+    /// What would let everything up to `epoch` go.
+    pub(super) fn trim_upto(&self, epoch: Epoch, least: u64) -> Option<Trim> {
+        // The own claim has to be among what goes.
+        let is_own = self.taken_over.is_none_or(|last| epoch > last);
+        (is_own && self.cursor.end > least).then(|| Trim {
+            disk: self.disk.clone(),
+            dir: self.dir.clone(),
+            upto: epoch,
+            least,
+        })
+    }
+
+    /// Goes on in the new file. `false`: another process has written to the old one, and all stays as it is.
+    pub(super) fn adopt(&mut self, trimmed: Trimmed) -> Result<bool> {
+        let adopted = self.adopt_file(&trimmed);
+        if !matches!(adopted, Ok(true)) {
+            let _left = self.disk.remove(&trimmed.draft);
+        }
+        adopted
+    }
+
+    fn adopt_file(&mut self, trimmed: &Trimmed) -> Result<bool> {
+        let draft = &trimmed.draft;
+        let undisturbed = |ledger: &Self| {
+            let len = ledger
+                .file
+                .len()
+                .map_err(|error| cannot("read", &ledger.path, &error))?;
+            Ok::<_, Error>(len == ledger.cursor.end)
+        };
+        if trimmed.generation != self.cursor.generation || self.stopped || !undisturbed(self)? {
+            return Ok(false);
+        }
+        copy(
+            &self.file,
+            &self.path,
+            trimmed.copied..self.cursor.end,
+            &trimmed.file,
+            draft,
+        )?;
+        let unwritable = |error: std::io::Error| cannot("write to", draft, &error);
+        trimmed.file.sync().map_err(unwritable)?;
+        let end = trimmed.file.len().map_err(unwritable)?;
+        if !undisturbed(self)? {
+            return Ok(false);
+        }
+        // From here on a failure leaves it open which of the two has the name: nothing more is written then.
+        self.stopped = true;
+        self.disk.rename(draft, &self.path).map_err(unwritable)?;
+        self.disk.sync_dir(&self.dir).map_err(unwritable)?;
+        self.file = self.disk.open(&self.path, true).map_err(unwritable)?;
+        self.cursor.moved(end);
+        self.stopped = false;
+        Ok(true)
+    }
+}
