@@ -15,7 +15,10 @@ use std::path::Path;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
+use crate::checkpoint::manifest::StepShape;
+use crate::checkpoint::store::differences;
 use crate::cli::CheckArguments;
+use crate::cli::checkpoint;
 use crate::cli::serve::{environment, known, registry, tokio};
 use crate::codec::fit::{Found, SubjectFit};
 use crate::config::{InForce, Settings};
@@ -129,13 +132,11 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
     if let Err(error) = force.sources_fit(&known) {
         findings.push(wrong(&error));
     }
-    let state = of_ledger(
-        &settings.data_dir.join(flow.name()),
-        flow,
-        &env,
-        &plan.sources,
-        &mut findings,
-    );
+    let dir = settings.data_dir.join(flow.name());
+    let mut state = of_ledger(&dir, flow, &env, &plan.sources, &mut findings);
+    if !settings.checkpoint_interval.is_zero() {
+        of_checkpoints(&dir, flow, &env, &plan.states, &mut state, &mut findings);
+    }
     let readable = |source: &&PlannedSource| !env.kafka.is_empty() || source.driver.kafka_topic().is_none();
     let (readable, unreadable): (Vec<_>, Vec<_>) = plan.sources.iter().partition(readable);
     if !unreadable.is_empty() {
@@ -207,12 +208,44 @@ fn of_ledger(
         .last
         .map_or_else(|| "none".into(), |last| last.opened_at().to_string());
     findings.push(Finding::ok(format!(
-        "the ledger in {} is intact: {} epochs, the last one {last}, {} records to replay",
+        "the ledger in {} is intact: {} epochs, the last one {last}",
         dir.display(),
         report.bindings,
-        report.records
     )));
     report.state
+}
+
+/// Looks for the checkpoint that a start would go on from: it need not read what that holds.
+fn of_checkpoints(
+    dir: &Path,
+    flow: &Flow,
+    env: &Environment,
+    states: &[StepShape],
+    state: &mut LedgerState,
+    findings: &mut Vec<Finding>,
+) {
+    let (found, notes) = match checkpoint::store(dir).newest(&env.group, flow.name()) {
+        Ok(newest) => newest,
+        Err(error) => return findings.push(wrong(&error)),
+    };
+    findings.extend(notes.into_iter().map(Finding::warning));
+    let Some(manifest) = found else { return };
+    let held: Vec<_> = manifest.steps.iter().map(|step| step.shape.clone()).collect();
+    let (differ, time) = (differences(&held, states), manifest.epoch.opened_at());
+    if !differ.is_empty() {
+        let what = format!(
+            "the checkpoint of {time} holds other steps than the dataflow has: {}",
+            differ.join("; ")
+        );
+        let hint = "a start asks what to do with it: `checkpoint.on_new_plan`";
+        return findings.push(Finding::error(what).hint(hint));
+    }
+    let bytes = manifest.bytes();
+    findings.push(Finding::ok(format!(
+        "the checkpoint of {time} is whole, {bytes} bytes: a start goes on from there"
+    )));
+    let positions = manifest.at.binding.ranges.iter();
+    state.begin_at(positions.map(|range| (range.id, range.hi)));
 }
 
 fn of_source(source: &PlannedSource, bound: Option<&SourceState>, handle: &Handle) -> Vec<Finding> {

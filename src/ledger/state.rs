@@ -18,7 +18,7 @@ use crate::time::{Epoch, EventTime};
 /// One partition as of the last epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionState {
-    /// First offset that was ever bound.
+    /// First offset that was ever bound; or that a start reads, see [`LedgerState::begin_at`].
     pub first: Offset,
     /// The offset up to which it is bound.
     pub hi: Offset,
@@ -89,6 +89,16 @@ impl LedgerState {
     /// The watermark of a source, [`EventTime::MIN`] if none is bound.
     pub fn watermark(&self, source: SourceId) -> EventTime {
         self.sources.get(&source).map_or(EventTime::MIN, |s| s.watermark)
+    }
+
+    /// A start reads these partitions from here on: what was bound before is in a checkpoint.
+    pub fn begin_at(&mut self, positions: impl IntoIterator<Item = (PartitionId, Offset)>) {
+        for (id, offset) in positions {
+            let source = self.sources.get_mut(&id.source);
+            if let Some(partition) = source.and_then(|source| source.partitions.get_mut(&id.partition)) {
+                partition.first = partition.first.max(offset);
+            }
+        }
     }
 
     /// Applies the next binding.
@@ -341,6 +351,18 @@ mod tests {
         assert!(state.source(SOURCE).unwrap().idle);
         assert_eq!(state.last(), Some(Epoch(11)));
         assert_eq!(state.source(SOURCE).unwrap().schemas[&1], Some(2));
+    }
+
+    #[test]
+    fn what_a_checkpoint_holds_is_not_read_again() {
+        let mut state = started();
+        let id = |partition| PartitionId {
+            source: SOURCE,
+            partition,
+        };
+        state.begin_at([(id(3), 108), (id(9), 1)]);
+        assert_eq!(state.partition(id(3)).unwrap().first, 108);
+        assert_eq!(state.partition(id(9)), None);
     }
 
     #[test]

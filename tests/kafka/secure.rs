@@ -264,8 +264,5 @@ fn check_and_run_take_the_settings_and_show_no_secret() {
     );
     broker.create_topic_with("payments.merchants.v1", 1, &compacted);
     let (text, _) = thalweg(folder.path(), &["check"], PASSWORD);
-    assert!(
-        text.contains("min.compaction.lag.ms of 60000 is below the replay horizon"),
-        "{text}"
-    );
+    assert!(text.contains("with a min.compaction.lag.ms of 60000"), "{text}");
 }

@@ -61,13 +61,11 @@ fn judge(topic: &str, settings: &BTreeMap<String, String>, timestamps: bool) -> 
     let policy = get("cleanup.policy").unwrap_or("delete");
     let mut findings = Vec::new();
     if policy.contains("compact") {
-        // Without checkpoints the horizon of a replay is all that the ledger binds.
         let lag = number("min.compaction.lag.ms").unwrap_or(0);
         if lag < FOREVER_MS {
             let what = format!(
-                "topic `{topic}` is compacted, and its min.compaction.lag.ms of {lag} is below the replay horizon, which is \
-                 all that the ledger binds: after a restart the newest state is the same, and what stood at earlier epochs \
-                 may not be"
+                "topic `{topic}` is compacted, with a min.compaction.lag.ms of {lag}: where state is made anew from it, the \
+                 newest is the same, and what stood at earlier epochs may not be"
             );
             findings.push(Finding::warning(what).hint(
                 "raise min.compaction.lag.ms where answers `as_of` earlier epochs have to stay as they were",
@@ -78,16 +76,19 @@ fn judge(topic: &str, settings: &BTreeMap<String, String>, timestamps: bool) -> 
         for (name, unit) in [("retention.ms", "ms"), ("retention.bytes", "bytes a partition")] {
             if let Some(bound) = number(name).filter(|bound| (0..FOREVER_MS).contains(bound)) {
                 let what = format!(
-                    "topic `{topic}` keeps its records for {name}={bound} ({}): a restart replays all that the ledger binds, \
-                     and halts where records of it are gone",
+                    "topic `{topic}` keeps its records for {name}={bound} ({}): a start reads what came after its newest \
+                     checkpoint, or all of it where state is made anew, and halts where records of that are gone",
                     match unit {
                         "ms" => days(bound),
                         unit => format!("{bound} {unit}"),
                     }
                 );
-                let hint =
-                    format!("set {name}=-1 on the topic, or expect to begin with an empty data directory");
-                findings.push(Finding::warning(what).hint(hint));
+                if unit == "ms" && bound >= AWAY_MS {
+                    findings.push(Finding::ok(what));
+                } else {
+                    let hint = format!("raise {name} beyond the longest time that the service may be away");
+                    findings.push(Finding::warning(what).hint(hint));
+                }
             }
         }
     }
@@ -107,6 +108,8 @@ fn judge(topic: &str, settings: &BTreeMap<String, String>, timestamps: bool) -> 
     findings
 }
 
+/// Nobody leaves a service away for as long as this: a day.
+const AWAY_MS: i64 = 86_400_000;
 /// Beyond this a time is taken for ever: a hundred years.
 const FOREVER_MS: i64 = 100 * 365 * 86_400_000;
 
@@ -152,7 +155,7 @@ mod tests {
             &[
                 ("cleanup.policy", "compact,delete"),
                 ("min.compaction.lag.ms", "60000"),
-                ("retention.ms", "604800000"),
+                ("retention.ms", "7200000"),
                 ("retention.bytes", "-1"),
                 ("message.timestamp.type", "LogAppendTime"),
             ],
@@ -161,12 +164,14 @@ mod tests {
         assert_eq!(found.len(), 3, "{found:?}");
         let words = [
             "min.compaction.lag.ms of 60000",
-            "retention.ms=604800000 (7 days)",
+            "retention.ms=7200000 (2 hours)",
             "LogAppendTime",
         ];
         for ((verdict, what), word) in found.iter().zip(words) {
             assert!(*verdict == Verdict::Warning && what.contains(word), "{what}");
         }
+        let week = [("cleanup.policy", "delete"), ("retention.ms", "604800000")];
+        assert!(matches!(&judged(&week, true)[..], [(Verdict::Ok, what)] if what.contains("7 days")));
         let compacted = [
             ("cleanup.policy", "compact"),
             ("min.compaction.lag.ms", "9223372036854775807"),

@@ -431,7 +431,7 @@ fn judge(
         return Err(Error::integrity(format!("topic `{topic}` no longer holds what is to be read"))
             .detail(bounds)
             .detail(fault.text)
-            .hint("raise the topic's retention above the replay horizon; to go on without what is lost, start afresh"));
+            .hint("raise the topic's retention beyond the longest time that the service may be away; to go on without what is lost, start afresh"));
     }
     if is(&[
         Code::RD_KAFKA_RESP_ERR__BAD_MSG,
