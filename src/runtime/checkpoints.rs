@@ -166,7 +166,7 @@ pub(super) fn is_whole(recovered: &Recovered, from: Option<&Manifest>) -> Result
         Some(trimmed) if from.is_none_or(|base| base.binding.epoch < trimmed) => {
             Err(Error::integrity("the beginning of the ledger is gone, and no checkpoint stands for it")
                 .detail(format!("what was bound up to epoch {trimmed} was left to the checkpoints"))
-                .hint("put the checkpoints back beside the ledger; or start afresh from what the topics hold: `ledger reset`"))
+                .hint("put the checkpoints back beside the ledger, with a `checkpoint.interval` above 0s; or start afresh from what the topics hold: `ledger reset`"))
         }
         _ => Ok(()),
     }
