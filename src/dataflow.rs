@@ -204,7 +204,7 @@ impl Context {
             rule,
         });
         let (steps, restored) = (self.desk.steps.clone(), self.restored.clone());
-        Keeper::new(steps, self.saves, step, restored, self.worker)
+        Keeper::new(steps, self.saves, step, restored, self.worker, self.halt.clone())
     }
 
     /// The name of a stateful step that people give none: with a number, where there are several.
@@ -341,7 +341,7 @@ impl<'s> Dataflow<'s> {
         let context = self.context();
         let keeper = context.keeper::<K, V>(&format!("table {name}"), Rule::Last);
         let wanted = Wanted::default();
-        let changes = upsert(records, name, &keeper, wanted.clone(), &context.halt);
+        let changes = upsert(records, name, &keeper, wanted.clone());
         let mut table = Table::from_changes(self, changes, step, Vec::new(), Rc::new([]));
         table.meta.wanted = wanted;
         table
@@ -474,7 +474,6 @@ impl<'s> Dataflow<'s> {
                     applied,
                     &context.probe,
                     &keeper,
-                    &context.halt,
                 );
             }
             Err(error) => context.mistake(format!("view `{name}`: {error}")),
@@ -494,8 +493,7 @@ impl<'s> Dataflow<'s> {
             let view = format!("{name}.dead_letters");
             let context = self.context();
             let keeper = context.keeper::<LetterKey, Letter>(&format!("letters {name}"), Rule::Last);
-            let (desk, halt) = (context.desk.clone(), &context.halt);
-            let keyed = letters(all, &view, topic, LETTERS_KEEP, desk, &keeper, halt);
+            let keyed = letters(all, &view, topic, LETTERS_KEEP, context.desk.clone(), &keeper);
             let mut spec = ViewSpec::new(view);
             spec.description = format!("records of `{name}` that could not be counted, and why");
             spec.keep = Some(LETTERS_KEEP);

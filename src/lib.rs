@@ -76,6 +76,7 @@ pub mod timeline;
 pub mod trail;
 pub mod view;
 pub mod watermark;
+pub(crate) mod wire;
 
 pub use cli::main;
 pub use dataflow::{Flow, dataflow};

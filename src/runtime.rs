@@ -283,9 +283,6 @@ impl Service {
             let (ledger, recovered) = open(flow, &plan.sources, &settings)?;
             replay_to = recovered.last;
             let mut clock = None;
-            if saves.is_none() {
-                checkpoints::is_whole(&recovered, None)?;
-            }
             if let Some(saves) = saves {
                 let names = (&*settings.env.group, flow.name(), build_id());
                 restored = checkpoints::choose(&saves, names, &plan.states, &recovered)?;
@@ -308,6 +305,7 @@ impl Service {
                 (checkpoints, writer) = (Some(own), Some(thread));
                 clock = Some(checkpoints::Clock::new(saves.due));
             }
+            checkpoints::is_whole(&recovered, restored.as_deref())?;
             let sequencer = Sequencer::new(
                 sequencer::Settings {
                     cuts: settings.cuts.clone(),

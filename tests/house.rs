@@ -23,6 +23,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "trail",
             "finding",
             "disk",
+            "wire",
             "secret",
         ],
     ),

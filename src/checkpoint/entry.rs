@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 use crate::time::{Epoch, EventTime};
+use crate::wire::{Input, put_bytes, put_i64, put_u64};
 
 /// Into how many buckets the keys of a step are divided.
 pub const BUCKETS: usize = 64;
@@ -44,35 +45,31 @@ impl<'a> Entry<'a> {
     pub fn write(&self, out: &mut Vec<u8>) {
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         out.push(flag(self.value.is_some(), HAS_VALUE) | flag(self.until.is_some(), HAS_UNTIL));
-        put(out, self.key.len() as u64);
-        out.extend_from_slice(self.key);
-        put(out, self.epoch.0);
+        put_bytes(out, self.key);
+        put_u64(out, self.epoch.0);
         if let Some(until) = self.until {
-            put(out, ((until.0 << 1) ^ (until.0 >> 63)) as u64);
+            put_i64(out, until.0);
         }
         if let Some(value) = self.value {
-            put(out, value.len() as u64);
-            out.extend_from_slice(value);
+            put_bytes(out, value);
         }
     }
 
     /// Takes the first entry off `bytes`; `None`: they are not those of an entry.
     pub fn read(bytes: &mut &'a [u8]) -> Option<Self> {
-        let (flags, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let key = take(bytes)?;
-        let epoch = Epoch(varint(bytes)?);
+        let mut input = Input(bytes);
+        let flags = input.byte()?;
+        let key = input.prefixed()?;
+        let epoch = Epoch(input.u64()?);
         let until = match flags & HAS_UNTIL != 0 {
-            true => {
-                let value = varint(bytes)?;
-                Some(EventTime((value >> 1) as i64 ^ -((value & 1) as i64)))
-            }
+            true => Some(EventTime(input.i64()?)),
             false => None,
         };
         let value = match flags & HAS_VALUE != 0 {
-            true => Some(take(bytes)?),
+            true => Some(input.prefixed()?),
             false => None,
         };
+        *bytes = input.0;
         (flags & !(HAS_VALUE | HAS_UNTIL) == 0).then_some(Self {
             key,
             epoch,
@@ -80,34 +77,6 @@ impl<'a> Entry<'a> {
             value,
         })
     }
-}
-
-fn take<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let len = usize::try_from(varint(bytes)?).ok()?;
-    let (head, rest) = bytes.split_at_checked(len)?;
-    *bytes = rest;
-    Some(head)
-}
-
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 /// A key or value as bytes.

@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 use super::entry::decode;
 use super::state::{Changed, Kept, Stateful, Steps};
 use super::store::Restored;
-use crate::error::Result;
+use crate::bridge::Halt;
 use crate::record::{Record, owner, route};
-use crate::time::{Epoch, EventTime};
+use crate::time::Epoch;
 
 /// A stateful step's way to its checkpoints on one worker.
 pub struct Keeper {
@@ -20,6 +20,7 @@ pub struct Keeper {
     restored: Option<Arc<Restored>>,
     worker: usize,
     peers: usize,
+    halt: Halt,
 }
 
 /// An entry as its step wrote it.
@@ -28,8 +29,6 @@ pub struct Loaded<K, V> {
     pub key: K,
     /// Since when.
     pub epoch: Epoch,
-    /// When it goes by itself.
-    pub until: Option<EventTime>,
     /// Its value, if it was not removed.
     pub value: Option<V>,
 }
@@ -37,7 +36,7 @@ pub struct Loaded<K, V> {
 impl Keeper {
     /// Where no checkpoints are made, as in tests of single operators.
     pub fn off() -> Self {
-        Self::new(Rc::default(), false, usize::MAX, None, (0, 1))
+        Self::new(Rc::default(), false, usize::MAX, None, (0, 1), Halt::default())
     }
 
     /// The step with this number, on `worker.0` of `worker.1`.
@@ -47,6 +46,7 @@ impl Keeper {
         step: usize,
         restored: Option<Arc<Restored>>,
         (worker, peers): (usize, usize),
+        halt: Halt,
     ) -> Self {
         Self {
             steps,
@@ -55,6 +55,7 @@ impl Keeper {
             restored,
             worker,
             peers,
+            halt,
         }
     }
 
@@ -98,26 +99,29 @@ impl Keeper {
     }
 
     /// Loads what this worker owns by `routed`, a part of the key. Entries of a key come in the order in which they hold.
+    /// What can't be loaded halts the service.
     pub fn load<K: DeserializeOwned, V: DeserializeOwned, R: Record>(
         &self,
         routed: impl Fn(&K) -> &R,
         mut take: impl FnMut(Loaded<K, V>),
-    ) -> Result<()> {
+    ) {
         let Some(restored) = &self.restored else {
-            return Ok(());
+            return;
         };
-        restored.each(self.step, |entry| {
+        let loaded = restored.each(self.step, |entry| {
             let key: K = decode(entry.key)?;
             if owner(route(routed(&key)), self.peers) == self.worker {
                 take(Loaded {
                     key,
                     epoch: entry.epoch,
-                    until: entry.until,
                     value: entry.value.map(decode).transpose()?,
                 });
             }
             Ok(())
-        })
+        });
+        if let Err(error) = loaded {
+            self.halt.halt(error);
+        }
     }
 
     /// Keeps the step's state.
@@ -125,7 +129,7 @@ impl Keeper {
         if self.saves {
             self.steps.keep(state)
         } else {
-            self.steps.unsaved(state)
+            Kept::unsaved(state)
         }
     }
 }

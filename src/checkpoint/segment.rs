@@ -177,42 +177,41 @@ pub struct SegmentReader {
     file: Arc<dyn DiskFile>,
     path: std::path::PathBuf,
     len: u64,
+    /// Where chunks begin: removals first.
+    index: Vec<(u64, ChunkHeader)>,
 }
 
 impl SegmentReader {
-    /// Opens the file.
+    /// Opens the file and looks where its chunks are.
     pub fn open(disk: &dyn Disk, dir: &Path, segment: &Segment) -> Result<Self> {
         let path = dir.join(&segment.file);
-        let reader = Self {
+        let mut reader = Self {
             file: open(disk, &path)?,
             path,
             len: segment.bytes,
+            index: Vec::new(),
         };
         if reader.read(0, HEADER.len())? != HEADER {
             return Err(damaged(&reader.path, "it does not begin as a segment does"));
         }
+        let mut at = HEADER.len() as u64;
+        while at < reader.len {
+            let header = reader.header(at)?;
+            let len = (CHUNK_HEADER_BYTES + header.len) as u64;
+            reader.index.push((at, header));
+            at += len;
+        }
+        reader.index.sort_by_key(|(_, header)| !header.removals);
         Ok(reader)
     }
 
     /// Shows the chunks to `see`, those of one bucket or of all.
     pub fn chunks(&self, bucket: Option<usize>, mut see: impl FnMut(&Chunk) -> Result<()>) -> Result<()> {
-        let mut later = Vec::new();
-        let mut at = HEADER.len() as u64;
-        while at < self.len {
-            let header = self.header(at)?;
-            let len = header.len;
-            if bucket.is_none_or(|bucket| bucket == header.bucket) {
-                if header.removals {
-                    see(&self.chunk(at, &header)?)?;
-                } else {
-                    later.push((at, header));
-                }
-            }
-            at += (CHUNK_HEADER_BYTES + len) as u64;
-        }
-        later
+        let mut wanted = self
+            .index
             .iter()
-            .try_for_each(|(at, header)| see(&self.chunk(*at, header)?))
+            .filter(|(_, header)| bucket.is_none_or(|bucket| bucket == header.bucket));
+        wanted.try_for_each(|(at, header)| see(&self.chunk(*at, header)?))
     }
 
     fn header(&self, at: u64) -> Result<ChunkHeader> {

@@ -409,6 +409,21 @@ struct Inner<S> {
 }
 
 impl<S: Stateful + 'static> Kept<S> {
+    fn new(step: usize, steps: Rc<Steps>, state: S) -> Self {
+        Self(Rc::new(Inner {
+            step,
+            steps,
+            frozen: Cell::new(Epoch::ZERO),
+            bounds: Cell::default(),
+            state: RefCell::new(state),
+        }))
+    }
+
+    /// State that no checkpoint holds.
+    pub fn unsaved(state: S) -> Self {
+        Self::new(usize::MAX, Rc::default(), state)
+    }
+
     /// The state, to apply what belongs to `epoch`. Epochs never go back.
     pub fn at(&self, epoch: Epoch) -> RefMut<'_, S> {
         if let Some(begun) = &*self.0.steps.begun.borrow()
@@ -472,26 +487,9 @@ impl Steps {
     /// Takes in the next step's state.
     pub fn keep<S: Stateful + 'static>(self: &Rc<Self>, state: S) -> Kept<S> {
         let mut all = self.all.borrow_mut();
-        let inner = Rc::new(Inner {
-            step: all.len(),
-            steps: self.clone(),
-            frozen: Cell::new(Epoch::ZERO),
-            bounds: Cell::default(),
-            state: RefCell::new(state),
-        });
-        all.push(inner.clone());
-        Kept(inner)
-    }
-
-    /// The same, of what no checkpoint holds.
-    pub fn unsaved<S: Stateful + 'static>(self: &Rc<Self>, state: S) -> Kept<S> {
-        Kept(Rc::new(Inner {
-            step: usize::MAX,
-            steps: Rc::default(),
-            frozen: Cell::new(Epoch::ZERO),
-            bounds: Cell::default(),
-            state: RefCell::new(state),
-        }))
+        let kept = Kept::new(all.len(), self.clone(), state);
+        all.push(kept.0.clone());
+        kept
     }
 
     /// A checkpoint as of `epoch`, which has not been applied yet.

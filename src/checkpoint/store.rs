@@ -221,6 +221,12 @@ impl Restored {
         Ok(())
     }
 
+    /// Which it is, for messages.
+    pub fn describe(&self) -> String {
+        let (epoch, dir) = (self.manifest.epoch, self.store.dir.display());
+        format!("the checkpoint of epoch {epoch} in `{dir}`")
+    }
+
     /// How many bytes were read, by all workers together.
     pub fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)

@@ -216,7 +216,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         let context = self.flow.context();
         let name = context.numbered(&format!("changes {}", self.step));
         let keeper = context.keeper::<T, i64>(&name, Rule::Sum);
-        let inner = changes(self.inner.clone(), &keeper, &context.halt);
+        let inner = changes(self.inner.clone(), &keeper);
         let mut rows = Collection::outer(inner, self.flow, self.step.clone());
         rows.sources = self.sources.clone();
         rows
@@ -347,7 +347,6 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             late: flow.context().late_counter(&stream.sources, &step),
             keeper,
             wanted: wanted.clone(),
-            halt: context.halt.clone(),
         };
         let (changes, late) = window::window(stream.inner, spec);
         flow.late(late);

@@ -28,6 +28,7 @@ struct Platters {
     boots: u64,
     space_left: Option<usize>,
     sync_fails: bool,
+    creates_fail: usize,
 }
 
 #[derive(Clone, Default)]
@@ -54,6 +55,11 @@ impl SimDisk {
     /// Whether flushes fail from now on.
     pub fn set_sync_fails(&self, fails: bool) {
         self.0.lock().sync_fails = fails;
+    }
+
+    /// How many of the next files can't be made.
+    pub fn set_creates_fail(&self, files: usize) {
+        self.0.lock().creates_fail = files;
     }
 
     /// Loss of power: open files are dead, and what was not flushed survives as `seed` has it.
@@ -163,6 +169,10 @@ impl Disk for SimDisk {
         let mut disk = self.0.lock();
         if disk.files.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if let Some(left) = disk.creates_fail.checked_sub(1) {
+            disk.creates_fail = left;
+            return Err(io::ErrorKind::StorageFull.into());
         }
         disk.files.insert(path.to_path_buf(), SimBytes::default());
         drop(disk);

@@ -19,11 +19,11 @@
 use std::fmt;
 
 use crate::ledger::record::{
-    ClaimRecord, Input, RecordKind, decode_base, decode_binding, encode_base, encode_binding, put_str,
-    put_u64,
+    ClaimRecord, RecordKind, decode_base, decode_binding, encode_base, encode_binding,
 };
 use crate::ledger::trim::BaseRecord;
 use crate::position::EpochBinding;
+use crate::wire::{Input, put_bytes, put_str, put_u64};
 
 /// The version of the format that this build writes.
 pub const FORMAT_VERSION: u32 = 2;
@@ -207,8 +207,7 @@ fn frame(kind: RecordKind, generation: u64, records: &[Vec<u8>], chain: [u8; 16]
     put_u64(&mut out, generation);
     put_u64(&mut out, records.len() as u64);
     for record in records {
-        put_u64(&mut out, record.len() as u64);
-        out.extend_from_slice(record);
+        put_bytes(&mut out, record);
     }
     out.extend_from_slice(&chain);
     out.push(FRAME_END);
@@ -264,10 +263,7 @@ impl<'a> Body<'a> {
         let mut input = Input(body);
         let (kind, generation) = (input.byte()?, input.u64()?);
         let records = (0..input.u64()?)
-            .map(|_| {
-                let len = input.u64()?;
-                input.bytes(len)
-            })
+            .map(|_| input.prefixed())
             .collect::<Option<Vec<_>>>()?;
         let chain = input.array()?;
         let end = input.byte()?;

@@ -18,6 +18,7 @@ use crate::ledger::state::LedgerState;
 use crate::ledger::trim::BaseRecord;
 use crate::position::{EpochBinding, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
 use crate::time::{Epoch, EventTime};
+use crate::wire::{Input, put_bytes, put_i64, put_str, put_u64};
 
 /// What a record is. The numbers are part of the format.
 ///
@@ -121,7 +122,7 @@ impl ClaimRecord {
         let chain = input.array()?;
         let (build, app, dataflow) = (input.string()?, input.string()?, input.string()?);
         let sources = (0..input.u64()?)
-            .map(|_| Some((input.source()?, input.string()?)))
+            .map(|_| Some((source(&mut input)?, input.string()?)))
             .collect::<Option<Vec<_>>>()?;
         let claim = Claim {
             app,
@@ -143,26 +144,22 @@ impl ClaimRecord {
 pub(super) fn encode_base(base: &BaseRecord, out: &mut Vec<u8>) {
     let mut claim = Vec::new();
     base.claim.encode(&mut claim);
-    put_u64(out, claim.len() as u64);
-    out.extend_from_slice(&claim);
+    put_bytes(out, &claim);
     put_u64(out, base.generation_highest);
     put_u64(out, base.bindings);
     out.extend_from_slice(&base.chain.0);
     // A map of plain numbers: postcard can't fail on it.
     let state = postcard::to_stdvec(&base.state).unwrap_or_default();
-    put_u64(out, state.len() as u64);
-    out.extend_from_slice(&state);
+    put_bytes(out, &state);
 }
 
 /// `None`: these are not the bytes of a base.
 pub(super) fn decode_base(bytes: &[u8]) -> Option<BaseRecord> {
     let mut input = Input(bytes);
-    let len = input.u64()?;
-    let claim = ClaimRecord::decode(input.bytes(len)?)?;
+    let claim = ClaimRecord::decode(input.prefixed()?)?;
     let (generation_highest, bindings) = (input.u64()?, input.u64()?);
     let chain = Chain(input.array()?);
-    let len = input.u64()?;
-    let state: LedgerState = postcard::from_bytes(input.bytes(len)?).ok()?;
+    let state: LedgerState = postcard::from_bytes(input.prefixed()?).ok()?;
     input.finished(BaseRecord {
         claim,
         generation_highest,
@@ -215,6 +212,10 @@ pub(super) fn encode_binding(binding: &EpochBinding, out: &mut Vec<u8>) {
     }
 }
 
+fn source(input: &mut Input<'_>) -> Option<SourceId> {
+    Some(SourceId(u32::from_le_bytes(input.array()?)))
+}
+
 fn encode_range(range: &PartitionRange, before: Option<&PartitionRange>, now: EventTime, out: &mut Vec<u8>) {
     let span = range.hi.wrapping_sub(range.lo);
     let flag = |on: bool, bit: u8| if on { bit } else { 0 };
@@ -258,17 +259,17 @@ pub(super) fn decode_binding(bytes: &[u8]) -> Option<EpochBinding> {
         ranges.push(range);
     }
     let watermarks = (0..input.u64()?)
-        .map(|_| Some((input.source()?, EventTime(now.0.wrapping_sub(input.i64()?)))))
+        .map(|_| Some((source(&mut input)?, EventTime(now.0.wrapping_sub(input.i64()?)))))
         .collect::<Option<Vec<_>>>()?;
     let idle = (0..input.u64()?)
-        .map(|_| Some((input.source()?, input.bool()?)))
+        .map(|_| Some((source(&mut input)?, input.bool()?)))
         .collect::<Option<Vec<_>>>()?;
     let topics = (0..input.u64()?)
-        .map(|_| Some((input.source()?, TopicId(input.array()?))))
+        .map(|_| Some((source(&mut input)?, TopicId(input.array()?))))
         .collect::<Option<Vec<_>>>()?;
     let schemas = (0..input.u64()?)
         .map(|_| {
-            let (source, id) = (input.source()?, u32::try_from(input.u64()?).ok()?);
+            let (source, id) = (source(&mut input)?, u32::try_from(input.u64()?).ok()?);
             let fingerprint = match input.bool()? {
                 false => None,
                 true => Some(u64::from_le_bytes(input.array()?)),
@@ -301,7 +302,7 @@ fn decode_range(
     let source = if has(SAME_SOURCE) {
         before?.id.source
     } else {
-        input.source()?
+        source(input)?
     };
     let partition = u32::try_from(input.u64()?).ok()?;
     let lo = input.i64()?;
@@ -331,87 +332,6 @@ fn decode_range(
         limit,
         idle: has(IDLE),
     })
-}
-
-pub(super) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_i64(out: &mut Vec<u8>, value: i64) {
-    put_u64(out, ((value << 1) ^ (value >> 63)) as u64);
-}
-
-pub(super) fn put_str(out: &mut Vec<u8>, text: &str) {
-    put_u64(out, text.len() as u64);
-    out.extend_from_slice(text.as_bytes());
-}
-
-/// Bytes still to be decoded. Every method is `None` where they end too early.
-pub(super) struct Input<'a>(pub(super) &'a [u8]);
-
-impl<'a> Input<'a> {
-    pub(super) fn byte(&mut self) -> Option<u8> {
-        Some(self.array::<1>()?[0])
-    }
-
-    fn bool(&mut self) -> Option<bool> {
-        match self.byte()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
-    }
-
-    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*head)
-    }
-
-    pub(super) fn bytes(&mut self, len: u64) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(usize::try_from(len).ok()?)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    pub(super) fn u64(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return None;
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn i64(&mut self) -> Option<i64> {
-        let value = self.u64()?;
-        Some((value >> 1) as i64 ^ -((value & 1) as i64))
-    }
-
-    pub(super) fn string(&mut self) -> Option<String> {
-        let len = self.u64()?;
-        String::from_utf8(self.bytes(len)?.to_vec()).ok()
-    }
-
-    fn source(&mut self) -> Option<SourceId> {
-        Some(SourceId(u32::from_le_bytes(self.array()?)))
-    }
-
-    /// `value`, if nothing is left over.
-    pub(super) fn finished<T>(self, value: T) -> Option<T> {
-        self.0.is_empty().then_some(value)
-    }
 }
 
 #[cfg(test)]

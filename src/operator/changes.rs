@@ -7,7 +7,6 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
-use crate::bridge::Halt;
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::state::{Out, Stateful};
 use crate::operator::again::Again;
@@ -19,23 +18,19 @@ use crate::time::Epoch;
 pub fn changes<'s, T: Record>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     keeper: &Keeper,
-    halt: &Halt,
 ) -> StreamVec<'s, Epoch, Update<T>> {
     type Builder<T> = CapacityContainerBuilder<Vec<Update<T>>>;
     let scope = events.scope();
     events.unary_frontier::<Builder<T>, _, _, _>(Pipeline, "changes", |capability, info| {
         let mut loaded: Vec<Update<T>> = Vec::new();
         let restored = keeper.restored();
-        let load = keeper.load(
+        keeper.load(
             |row: &T| row,
             |entry| {
                 let times: i64 = entry.value.unwrap_or_default();
                 loaded.push((entry.key, restored.unwrap_or_default(), times as isize));
             },
         );
-        if let Err(error) = load {
-            halt.halt(error);
-        }
         let activator = scope.activator_for(info.address);
         let mut again = Again::new(restored, capability, activator, Rc::new(true.into()));
         let saves = keeper.saves();

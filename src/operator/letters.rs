@@ -20,7 +20,6 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 
-use crate::bridge::Halt;
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::state::{Changed, Out, Stateful};
 use crate::codec::Cause;
@@ -172,7 +171,7 @@ struct AllLetters {
 }
 
 impl AllLetters {
-    fn load(&mut self, keeper: &Keeper) -> crate::Result<()> {
+    fn load(&mut self, keeper: &Keeper) {
         keeper.load(
             |at: &Place| &at.1.partition,
             |entry| {
@@ -182,11 +181,10 @@ impl AllLetters {
                     None => _ = of.letters.remove(&entry.key),
                 }
             },
-        )?;
+        );
         for of in self.partitions.values_mut() {
             of.bytes = of.letters.values().map(|(_, letter)| letter.bytes()).sum();
         }
-        Ok(())
     }
 }
 
@@ -237,7 +235,6 @@ pub fn letters<'s>(
     keep: Duration,
     desk: Rc<Desk>,
     keeper: &Keeper,
-    halt: &Halt,
 ) -> StreamVec<'s, Epoch, Change<LetterKey, Letter>> {
     let key = |letter: &DeadLetter| LetterKey {
         partition: letter.at.partition.partition,
@@ -256,9 +253,7 @@ pub fn letters<'s>(
                 partitions: BTreeMap::new(),
                 changed: keeper.changed(),
             };
-            if let Err(error) = all.load(keeper) {
-                halt.halt(error);
-            }
+            all.load(keeper);
             let kept = keeper.keep(all);
             move |(input, frontier), output| {
                 pending.gather(input);

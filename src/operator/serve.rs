@@ -6,7 +6,6 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::probe::{Handle, Probe};
 
-use crate::bridge::Halt;
 use crate::checkpoint::keeper::Keeper;
 use crate::metrics::Counter;
 use crate::record::{Change, Record};
@@ -22,12 +21,9 @@ pub fn serve<'s, K: Record, V: Record>(
     applied: Counter,
     probe: &Handle<Epoch>,
     keeper: &Keeper,
-    halt: &Halt,
 ) {
     let restored = keeper.restored();
-    if let Err(error) = shard.load(keeper) {
-        halt.halt(error);
-    }
+    shard.load(keeper);
     let shard = keeper.keep(shard);
     let _end = changes
         .unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, name, move |_, _| {

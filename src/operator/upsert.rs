@@ -8,7 +8,6 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 
-use crate::bridge::Halt;
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::state::{Changed, Out, Stateful};
 use crate::operator::again::{Again, Wanted};
@@ -22,7 +21,6 @@ pub fn upsert<'s, K: Record, V: Record>(
     name: &str,
     keeper: &Keeper,
     wanted: Wanted,
-    halt: &Halt,
 ) -> StreamVec<'s, Epoch, Change<K, V>> {
     let by_key = Exchange::new(|record: &Timed<(K, Option<V>)>| worker_bits(route(&record.value.0)));
     let records_scope = records.scope();
@@ -32,9 +30,7 @@ pub fn upsert<'s, K: Record, V: Record>(
         |capability, info| {
             let mut arrivals = Arrivals::new();
             let mut state = Rows::new(keeper);
-            if let Err(error) = state.load(keeper) {
-                halt.halt(error);
-            }
+            state.load(keeper);
             let activator = records_scope.activator_for(info.address);
             let mut again = Again::new(keeper.restored(), capability, activator, wanted);
             let kept = keeper.keep(state);
@@ -80,7 +76,7 @@ impl<K: Record, V: Record> Rows<K, V> {
         }
     }
 
-    fn load(&mut self, keeper: &Keeper) -> crate::Result<()> {
+    fn load(&mut self, keeper: &Keeper) {
         self.rows.reserve(keeper.entries());
         keeper.load(
             |key: &K| key,

@@ -23,7 +23,6 @@ use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 
-use crate::bridge::Halt;
 use crate::checkpoint::keeper::Keeper;
 use crate::codec::Cause;
 use crate::metrics::Counter;
@@ -92,8 +91,6 @@ pub struct Spec<K, T, F> {
     pub keeper: Keeper,
     /// Whether something is made of its rows besides views.
     pub wanted: Wanted,
-    /// Where an error goes that the service can't go on with.
-    pub halt: Halt,
 }
 
 /// Changes of the windowed table, and the events that came too late.
@@ -119,16 +116,13 @@ pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
         late: count,
         keeper,
         wanted,
-        halt,
     } = spec;
     desk.timeline.borrow_mut().track(&sources);
     let events = raise_horizons(events, &name, sources.clone(), desk.clone());
     let held_back = policies.corrects();
     let (partials, late) = combine(events, &name, key, assign, fold.clone(), policies, count);
     let mut state = Merge::new(fold, keep, held_back, &keeper);
-    if let Err(error) = state.load(&keeper) {
-        halt.halt(error);
-    }
+    state.load(&keeper);
     let changes = merge(partials, &name, state, sources, desk, &keeper, wanted);
     (changes, late)
 }

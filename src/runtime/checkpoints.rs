@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::checkpoint::manifest::{Base, Manifest, StepShape};
+use crate::checkpoint::manifest::{Base, StepShape};
 use crate::checkpoint::store::{Restored, Store, differences};
 use crate::error::{Error, Result};
 use crate::ledger::{Bindings, Recovered};
@@ -104,12 +104,11 @@ pub(super) fn choose(
         tracing::warn!("{note}");
     }
     let Some(manifest) = found else {
-        return is_whole(recovered, None).map(|()| None);
+        return Ok(None);
     };
-    let at = |error: Error| {
-        let (dir, epoch) = (store.dir.display(), manifest.epoch);
-        error.detail(format!("the checkpoint of epoch {epoch} in `{dir}`"))
-    };
+    let restored = Restored::new(store.clone(), manifest);
+    let manifest = &restored.manifest;
+    let at = |error: Error| error.detail(restored.describe());
     if recovered.last.is_none_or(|last| last < manifest.epoch) {
         let last = recovered
             .last
@@ -124,7 +123,6 @@ pub(super) fn choose(
     let held: Vec<_> = manifest.steps.iter().map(|step| step.shape.clone()).collect();
     let differ = differences(&held, states);
     if !differ.is_empty() && settings.on_new_plan == OnNew::Rebuild {
-        is_whole(recovered, None)?;
         tracing::warn!(
             "all state is made anew from the topics, as the dataflow has changed: {}",
             differ.join("; ")
@@ -149,24 +147,26 @@ pub(super) fn choose(
                 ));
             }
             OnNew::Rebuild => {
-                is_whole(recovered, None)?;
                 tracing::warn!("all state is made anew from the topics: {was}");
                 return Ok(None);
             }
         }
     }
-    is_whole(recovered, Some(&manifest)).map_err(at)?;
-    Ok(Some(Restored::new(store.clone(), manifest)))
+    Ok(Some(restored))
 }
 
 /// Whether the ledger still has what a start from this checkpoint, or from nothing, needs.
-pub(super) fn is_whole(recovered: &Recovered, from: Option<&Manifest>) -> Result<()> {
-    let from = from.and_then(|manifest| manifest.from.as_ref());
+pub(super) fn is_whole(recovered: &Recovered, restored: Option<&Restored>) -> Result<()> {
+    let from = restored.and_then(|restored| restored.manifest.from.as_ref());
     match recovered.trimmed {
         Some(trimmed) if from.is_none_or(|base| base.binding.epoch < trimmed) => {
-            Err(Error::integrity("the beginning of the ledger is gone, and no checkpoint stands for it")
+            let error = Error::integrity("the beginning of the ledger is gone, and no checkpoint stands for it")
                 .detail(format!("what was bound up to epoch {trimmed} was left to the checkpoints"))
-                .hint("put the checkpoints back beside the ledger, with a `checkpoint.interval` above 0s; or start afresh from what the topics hold: `ledger reset`"))
+                .hint("put the checkpoints back beside the ledger, with a `checkpoint.interval` above 0s; or start afresh from what the topics hold: `ledger reset`");
+            Err(match restored {
+                Some(restored) => error.detail(restored.describe()),
+                None => error,
+            })
         }
         _ => Ok(()),
     }

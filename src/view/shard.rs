@@ -352,10 +352,10 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
     }
 
     /// Loads what a checkpoint holds of the rows that this worker owns. To be called before anything is applied.
-    pub(crate) fn load(&mut self, keeper: &Keeper) -> crate::Result<()> {
+    pub(crate) fn load(&mut self, keeper: &Keeper) {
         self.changed = keeper.changed();
         let Some(restored) = keeper.restored() else {
-            return Ok(());
+            return;
         };
         let floor = keeper.floor();
         self.view.floor.fetch_max(floor.0, Ordering::SeqCst);
@@ -371,11 +371,10 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
                     shard.take_in(&mut some);
                 }
             },
-        )?;
+        );
         shard.take_in(&mut some);
         self.loaded(floor);
         self.epoch = restored;
-        Ok(())
     }
 
     /// Drops of the loaded rows what nobody can ask for, and counts what is left.

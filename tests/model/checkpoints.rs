@@ -2,14 +2,12 @@
 //! ends the same; or it refuses, and says why.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use thalweg::checkpoint::store::Store;
+use thalweg::disk::Disk;
 use thalweg::disk::sim::SimDisk;
-use thalweg::disk::{Disk, DiskFile, Lock};
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
@@ -250,45 +248,6 @@ fn a_loss_of_power_leaves_what_was_published() {
     }
 }
 
-/// A disk on which the first files can't be made.
-struct FailsFirst(SimDisk, AtomicUsize);
-
-impl Disk for FailsFirst {
-    fn make_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.make_dir(dir)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.0.list(dir)
-    }
-    fn publish(&self, path: &Path, contents: &[u8]) -> io::Result<bool> {
-        self.0.publish(path, contents)
-    }
-    fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
-        self.0.open(path, writable)
-    }
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let fails = self
-            .1
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        match fails {
-            Ok(_) => Err(io::ErrorKind::StorageFull.into()),
-            Err(_) => self.0.create(path),
-        }
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Lock> {
-        self.0.lock(path)
-    }
-}
-
 /// What a checkpoint that failed should have held is in the next one, which is made without a restart between them.
 #[test]
 fn what_one_could_not_save_the_next_one_does() {
@@ -296,7 +255,8 @@ fn what_one_could_not_save_the_next_one_does() {
     let mut made = 0;
     for turn in 0..8 {
         let world = World::default();
-        let disk = Arc::new(FailsFirst(world.disk.clone(), AtomicUsize::new(1 + turn % 3)));
+        world.disk.set_creates_fail(1 + turn % 3);
+        let disk = Arc::new(world.disk.clone());
         // How many of them come to be depends on how quickly each is written: the last of those that do counts.
         let service = world
             .start(&flow(), disk, 1..=8, &[1, 2, 3, 4, 5, 6, 7, 8], 1 + turn % 2)

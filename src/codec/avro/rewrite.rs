@@ -5,6 +5,7 @@
 
 use super::plan::{Piece, Plan, Step, StepId};
 use crate::codec::Cause;
+use crate::wire::put_i64;
 
 /// How deep a datum may be nested.
 pub(super) const DEPTH_MAX: usize = 64;
@@ -237,10 +238,5 @@ impl<'a> Run<'a> {
 
 /// Appends a number as Avro writes ints and longs: zigzag, seven bits a byte.
 pub(super) fn write_long(value: i64, out: &mut Vec<u8>) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
+    put_i64(out, value);
 }

@@ -118,7 +118,7 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
     }
 
     /// Loads what a checkpoint holds of this worker's windows.
-    pub(super) fn load(&mut self, keeper: &Keeper) -> crate::Result<()> {
+    pub(super) fn load(&mut self, keeper: &Keeper) {
         keeper.load(
             |key: &(EventTime, EventTime, K)| &key.2,
             |entry| {
