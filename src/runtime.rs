@@ -32,7 +32,7 @@ use parking_lot::Mutex;
 
 use crate::bridge::{Halt, Waker};
 use crate::checkpoint::Checkpoints;
-use crate::checkpoint::job::Identity;
+use crate::checkpoint::job::{Identity, Writer};
 use crate::checkpoint::manifest::StepShape;
 use crate::checkpoint::store::Restored;
 use crate::dataflow::plan::{Plan, PlannedSource};
@@ -43,6 +43,7 @@ use crate::ledger::{Claim, Ledger, LedgerStore, MemoryLedger, MemoryLog, Recover
 use crate::metrics::Metrics;
 use crate::position::{PartitionId, PartitionRange, SourceId};
 use crate::runtime::control::Lead;
+use crate::runtime::scribe::Scribe;
 use crate::runtime::sources::SourceNow;
 use crate::sequencer::{self, Cuts, Sequencer};
 use crate::source::{Environment, PartitionFacts, Substitute};
@@ -255,115 +256,21 @@ impl Service {
     pub fn start(flow: &Flow, mut settings: Settings) -> Result<Self> {
         settings.env.until_end = settings.until_end;
         let plan = plan(flow, &settings.env)?;
-        let leads = settings
-            .cluster
-            .as_ref()
-            .is_none_or(|cluster| cluster.process == 0);
-        let processes = settings
-            .cluster
-            .as_ref()
-            .map_or(1, |cluster| cluster.addresses.len());
-        let peers = settings.workers * processes;
-        let halt = Halt::default();
-        let metrics = Metrics::new();
-
-        let saves = settings.checkpoints.clone().filter(|_| processes == 1);
-        let saves = saves.filter(|_| {
-            if let Some(at) = plan.unsaved {
-                tracing::warn!(
-                    "no checkpoints are made: the step at {at} may keep state that they don't find"
-                );
-            }
-            plan.unsaved.is_none()
-        });
-        let (mut lead, mut replay_to, mut store) = (None, None, None);
-        let (mut checkpoints, mut restored, mut writer) = (None, None, None);
-        let views = Views::new(peers);
-        if leads {
-            let (ledger, recovered) = open(flow, &plan.sources, &settings)?;
-            replay_to = recovered.last;
-            let mut clock = None;
-            if let Some(saves) = saves {
-                let names = (&*settings.env.group, flow.name(), build_id());
-                restored = checkpoints::choose(&saves, names, &plan.states, &recovered)?;
-                let identity = Identity {
-                    app: names.0.to_owned(),
-                    dataflow: names.1.to_owned(),
-                    build: names.2.to_owned(),
-                    generation: recovered.generation,
-                };
-                let held = views.clone();
-                let (own, thread) = Checkpoints::new(
-                    saves.store,
-                    identity,
-                    plan.states.clone(),
-                    (peers, saves.keep),
-                    restored.as_deref(),
-                    metrics.checkpoints.clone(),
-                    Arc::new(move |epoch| held.hold(epoch)),
-                );
-                (checkpoints, writer) = (Some(own), Some(thread));
-                clock = Some(checkpoints::Clock::new(saves.due));
-            }
-            checkpoints::is_whole(&recovered, restored.as_deref())?;
-            let sequencer = Sequencer::new(
-                sequencer::Settings {
-                    cuts: settings.cuts.clone(),
-                    epochs_in_flight_max: settings.epochs_in_flight_max,
-                    replay_in_flight_max: REPLAY_IN_FLIGHT_MAX,
-                    workers: peers,
-                },
-                plan.sources.iter().map(|source| source.rules.clone()).collect(),
-            );
-            let (to_scribe, bindings) = std::sync::mpsc::channel();
-            lead = Some(Lead::new(
-                sequencer,
-                recovered.bindings,
-                to_scribe,
-                settings.until_end,
-                restored.as_deref().map(checkpoints::Way::new),
-                clock,
-            ));
-            store = Some((ledger, bindings));
-        }
-        let shared = Arc::new(Shared {
-            flow: flow.clone(),
-            views,
-            metrics,
-            halt,
-            inbox: control::Inbox::default(),
-            lead: Mutex::new(lead),
-            replay_to: AtomicU64::new(replay_to.map_or(0, |epoch| epoch.0)),
-            live: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            troubles: Mutex::default(),
-            partitions: Mutex::default(),
-            sources: plan.sources.clone(),
-            bound: Mutex::default(),
-            idle: Mutex::default(),
-            checkpoints,
-            restored,
-            settings,
-        });
-        if let Some(restored) = &shared.restored {
-            let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
-            tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
-            let at = &restored.manifest.at.binding;
-            shared.note_bound(&at.ranges, &at.idle);
-        }
+        let Parts { shared, led } = Parts::of(flow, &plan, settings)?;
         let mut threads = Vec::new();
-        if let Some(writer) = writer {
-            threads.push(spawn("checkpoints", move || writer.run())?);
-        }
-        if let Some((ledger, bindings)) = store {
-            let scribe = shared.clone();
-            threads.push(spawn("ledger", move || {
-                scribe::write(&scribe, ledger, &bindings)
-            })?);
-            let substituted = shared.settings.substitutes.clone();
-            let sources = watch::sources(&plan.sources, substituted);
+        if let Some(Led {
+            scribe,
+            writer,
+            sources,
+        }) = led
+        {
+            if let Some(writer) = writer {
+                threads.push(spawn("checkpoints", move || writer.run())?);
+            }
+            let served = shared.clone();
+            threads.push(spawn("ledger", move || scribe.run(&served))?);
             let watched = shared.clone();
-            threads.push(spawn("watch", move || watch::watch(&watched, &sources))?);
+            threads.push(spawn("watch", move || watch::watch(&watched, sources))?);
         }
         let engine = shared.clone();
         threads.push(spawn("engine", move || worker::run(&engine))?);
@@ -485,6 +392,128 @@ impl Stopper {
     pub fn stop(&self) {
         self.0.inbox.stop();
     }
+}
+
+/// What a process runs, before anything of it does.
+struct Parts {
+    shared: Arc<Shared>,
+    /// In the process that has the ledger.
+    led: Option<Led>,
+}
+
+/// What only the process with the ledger runs.
+struct Led {
+    scribe: Scribe,
+    writer: Option<Writer>,
+    sources: Vec<watch::Watched>,
+}
+
+impl Parts {
+    /// Takes the ledger over, and finds where to begin.
+    fn of(flow: &Flow, plan: &PlanText, settings: Settings) -> Result<Self> {
+        let processes = settings
+            .cluster
+            .as_ref()
+            .map_or(1, |cluster| cluster.addresses.len());
+        let peers = settings.workers * processes;
+        let metrics = Metrics::new();
+        let views = Views::new(peers);
+        let leads = settings
+            .cluster
+            .as_ref()
+            .is_none_or(|cluster| cluster.process == 0);
+        let mut lead = None;
+        let (mut replay_to, mut checkpoints, mut restored, mut led) = (None, None, None, None);
+        if leads {
+            let (ledger, recovered) = open(flow, &plan.sources, &settings)?;
+            replay_to = recovered.last;
+            let (mut clock, mut writer) = (None, None);
+            if let Some(saves) = saves(plan, &settings) {
+                let names = (&*settings.env.group, flow.name(), build_id());
+                restored = checkpoints::choose(&saves, names, &plan.states, &recovered)?;
+                let identity = Identity {
+                    app: names.0.to_owned(),
+                    dataflow: names.1.to_owned(),
+                    build: names.2.to_owned(),
+                    generation: recovered.generation,
+                };
+                let held = views.clone();
+                let (own, written) = Checkpoints::new(
+                    saves.store,
+                    identity,
+                    plan.states.clone(),
+                    (peers, saves.keep),
+                    restored.as_deref(),
+                    metrics.checkpoints.clone(),
+                    Arc::new(move |epoch| held.hold(epoch)),
+                );
+                (checkpoints, writer) = (Some(own), Some(written));
+                clock = Some(checkpoints::Clock::new(saves.due));
+            }
+            checkpoints::is_whole(&recovered, restored.as_deref())?;
+            let sequencer = Sequencer::new(
+                sequencer::Settings {
+                    cuts: settings.cuts.clone(),
+                    epochs_in_flight_max: settings.epochs_in_flight_max,
+                    replay_in_flight_max: REPLAY_IN_FLIGHT_MAX,
+                    workers: peers,
+                },
+                plan.sources.iter().map(|source| source.rules.clone()).collect(),
+            );
+            let (to_scribe, bindings) = std::sync::mpsc::channel();
+            lead = Some(Lead::new(
+                sequencer,
+                recovered.bindings,
+                to_scribe,
+                settings.until_end,
+                restored.as_deref().map(checkpoints::Way::new),
+                clock,
+            ));
+            led = Some(Led {
+                scribe: Scribe::new(ledger, bindings),
+                writer,
+                sources: watch::sources(&plan.sources, settings.substitutes.clone()),
+            });
+        }
+        let shared = Arc::new(Shared {
+            flow: flow.clone(),
+            views,
+            metrics,
+            halt: Halt::default(),
+            inbox: control::Inbox::default(),
+            lead: Mutex::new(lead),
+            replay_to: AtomicU64::new(replay_to.map_or(0, |epoch| epoch.0)),
+            live: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            troubles: Mutex::default(),
+            partitions: Mutex::default(),
+            sources: plan.sources.clone(),
+            bound: Mutex::default(),
+            idle: Mutex::default(),
+            checkpoints,
+            restored,
+            settings,
+        });
+        if let Some(restored) = &shared.restored {
+            let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
+            tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
+            let at = &restored.manifest.at.binding;
+            shared.note_bound(&at.ranges, &at.idle);
+        }
+        Ok(Self { shared, led })
+    }
+}
+
+/// How checkpoints are made, if they are.
+fn saves(plan: &PlanText, settings: &Settings) -> Option<checkpoints::Settings> {
+    let alone = |cluster: &Cluster| cluster.addresses.len() == 1;
+    let alone = settings.cluster.as_ref().is_none_or(alone);
+    let saves = settings.checkpoints.clone().filter(|_| alone)?;
+    if let Some(at) = plan.unsaved {
+        tracing::warn!("no checkpoints are made: the step at {at} may keep state that they don't find");
+        return None;
+    }
+    Some(saves)
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
