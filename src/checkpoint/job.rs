@@ -101,7 +101,7 @@ pub struct Checkpoints {
     hold: Hold,
 }
 
-/// Keeps views readable from an epoch on; [`Epoch`]'s greatest ends that.
+/// No floor of a view rises above an epoch; [`Epoch`]'s greatest ends that.
 pub(crate) type Hold = Arc<dyn Fn(Epoch) + Send + Sync>;
 
 /// What writer and workers share.
@@ -193,7 +193,8 @@ impl Checkpoints {
     /// Begins one as of `at.epoch`, which no worker has heard of yet.
     pub(crate) fn begin(&self, at: EpochBinding) {
         self.state.busy.store(true, Ordering::Release);
-        (self.hold)(at.epoch);
+        // Views have to be saved as they can be asked now, back to their floors.
+        (self.hold)(Epoch::ZERO);
         self.state.epoch.store(at.epoch.0, Ordering::Release);
         let job = Arc::new(Job {
             epoch: at.epoch,
