@@ -16,6 +16,8 @@
 pub mod checkpoints;
 pub mod control;
 mod scribe;
+#[cfg(test)]
+mod sim;
 pub mod sources;
 mod watch;
 mod worker;
@@ -430,6 +432,9 @@ impl Parts {
             let (mut clock, mut writer) = (None, None);
             if let Some(saves) = saves(plan, &settings) {
                 let names = (&*settings.env.group, flow.name(), build_id());
+                if let Err(error) = saves.store.take_over(recovered.generation) {
+                    tracing::warn!("checkpoints can't be made: {error}");
+                }
                 restored = checkpoints::choose(&saves, names, &plan.states, &recovered)?;
                 let identity = Identity {
                     app: names.0.to_owned(),

@@ -284,11 +284,24 @@ impl Writer {
         }
     }
 
+    /// As [`run`](Self::run), by one message that waits. `false`: none does, or it was the last one.
+    #[cfg(test)]
+    pub(crate) fn step(&mut self) -> bool {
+        let message = self.from.try_recv();
+        message.is_ok_and(|message| self.take(message))
+    }
+
     /// Removes what a crash left half done: it is nobody's.
     pub(crate) fn tidy(&mut self) {
-        if let Err(error) = self.store.prune(self.keep, &BTreeSet::new()) {
+        if let Err(error) = self.prune(&BTreeSet::new()) {
             tracing::warn!("old checkpoints can't be removed: {error}");
         }
+    }
+
+    /// A process that was stopped and goes on must not take from its successor what that one rests on.
+    fn prune(&self, spare: &BTreeSet<String>) -> Result<()> {
+        self.store.is_held_by(self.identity.generation)?;
+        self.store.prune(self.keep, spare).map(drop)
     }
 
     /// Takes in one message, and makes the checkpoint count once all of it is there. `false`: this was the last one.
@@ -379,7 +392,7 @@ impl Writer {
                 }
                 let spare = self.steps.iter().flat_map(|step| &step.segments);
                 let spare = spare.map(|segment| segment.file.clone()).collect();
-                match self.store.prune(self.keep, &spare).and_then(|_| self.unneeded()) {
+                match self.prune(&spare).and_then(|()| self.unneeded()) {
                     Ok(epoch) => _ = self.state.unneeded.fetch_max(epoch.0, Ordering::AcqRel),
                     Err(error) => tracing::warn!("old checkpoints can't be removed: {error}"),
                 }
@@ -432,6 +445,8 @@ impl Writer {
             at: at.clone(),
             steps,
         };
+        // Another process has removed what it did not know of.
+        self.store.is_held_by(self.identity.generation)?;
         self.store.publish(&manifest)?;
         self.steps.clone_from(&manifest.steps);
         while let Some(second) = self.bases.get(1)
