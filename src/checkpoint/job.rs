@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use parking_lot::Mutex;
 
 use super::entry::BUCKETS;
-use super::manifest::{Base, FORMAT, Manifest, StepFiles, StepShape};
+use super::manifest::{Base, FORMAT, Lineage, Manifest, StepFiles, StepShape};
 use super::merge::{Merge, due};
 use super::segment::{Chunk, SegmentWriter};
 use super::state::Bounds;
@@ -124,6 +124,7 @@ pub(crate) struct Identity {
     pub(crate) app: String,
     pub(crate) dataflow: String,
     pub(crate) build: String,
+    pub(crate) lineage: Lineage,
     pub(crate) generation: u64,
 }
 
@@ -411,6 +412,7 @@ impl Writer {
             generation: self.identity.generation,
             chain: chain.unwrap_or_default(),
             build: self.identity.build.clone(),
+            lineage: self.identity.lineage,
             made_us: clock::now_micros(),
             buckets: ("xxh3".into(), BUCKETS),
             from,

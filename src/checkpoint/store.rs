@@ -85,13 +85,19 @@ impl Store {
             .try_for_each(|segment| verify(&*self.disk, &self.dir, segment))
     }
 
-    /// The newest checkpoint that is whole. What is wrong with newer ones is noted.
+    /// The newest checkpoint that is whole, and `before` an epoch if one is named. What is wrong with newer ones is noted.
     ///
     /// # Errors
     /// The directory can't be read, or a checkpoint is that of another dataflow or format.
-    pub fn newest(&self, app: &str, dataflow: &str) -> Result<(Option<Manifest>, Vec<String>)> {
+    pub fn newest(
+        &self,
+        app: &str,
+        dataflow: &str,
+        before: Option<Epoch>,
+    ) -> Result<(Option<Manifest>, Vec<String>)> {
         let mut notes = Vec::new();
-        for epoch in self.epochs()?.into_iter().rev() {
+        let epochs = self.epochs()?.into_iter().rev();
+        for epoch in epochs.filter(|epoch| before.is_none_or(|before| *epoch < before)) {
             let whole = self.manifest(epoch).and_then(|manifest| {
                 self.belongs(&manifest, app, dataflow)?;
                 self.verify(&manifest)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::entry::{Entry, bucket_of, decode, encode};
-use super::manifest::{Base, FORMAT, Manifest, Rule, Segment, StepFiles, StepShape};
+use super::manifest::{Base, FORMAT, Lineage, Manifest, Rule, Segment, StepFiles, StepShape};
 use super::merge::Merge;
 use super::segment::{Chunk, SegmentWriter, verify};
 use super::state::Bounds;
@@ -68,6 +68,7 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
         idle: vec![],
         topics: vec![],
         schemas: vec![],
+        results: None,
     };
     Manifest {
         format: FORMAT,
@@ -77,6 +78,7 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
         generation: 1,
         chain: String::new(),
         build: String::new(),
+        lineage: Lineage::default(),
         made_us: 0,
         buckets: ("xxh3".into(), super::BUCKETS),
         from: None,
@@ -242,7 +244,7 @@ fn manifests_come_back_and_damage_to_them_shows() {
         format,
         ..manifest.clone()
     };
-    let error = Manifest::from_bytes(&of(2).to_bytes().unwrap()).unwrap_err();
+    let error = Manifest::from_bytes(&of(FORMAT + 1).to_bytes().unwrap()).unwrap_err();
     assert_eq!(error.kind(), crate::Kind::Definition);
 }
 
@@ -268,7 +270,7 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
     assert!(store.publish(&at(8)).is_ok() && store.publish(&manifest_of(&store, 8)).is_err());
     let newest = |app: &str| {
         store
-            .newest(app, "spend")
+            .newest(app, "spend", None)
             .map(|(found, _)| found.map(|m| m.epoch.0))
     };
     assert_eq!(newest("shop").unwrap(), Some(8));
@@ -280,7 +282,7 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
         .disk
         .remove(&Path::new(DIR).join(Store::segment_name(Epoch(8), 0, 0)))
         .unwrap();
-    let (found, notes) = store.newest("shop", "spend").unwrap();
+    let (found, notes) = store.newest("shop", "spend", None).unwrap();
     assert_eq!(found.map(|m| m.epoch.0), Some(7));
     assert!(notes.len() == 1 && notes[0].contains("missing"), "{notes:?}");
 }

@@ -224,7 +224,7 @@ fn of_checkpoints(
     state: &mut LedgerState,
     findings: &mut Vec<Finding>,
 ) {
-    let (found, notes) = match checkpoint::store(dir).newest(&env.group, flow.name()) {
+    let (found, notes) = match checkpoint::store(dir).newest(&env.group, flow.name(), None) {
         Ok(newest) => newest,
         Err(error) => return findings.push(wrong(&error)),
     };
