@@ -42,7 +42,7 @@ use crate::ingest::Bounds;
 use crate::ledger::{Claim, LedgerStore, MemoryLog, Recovered};
 use crate::metrics::Metrics;
 use crate::position::{PartitionId, PartitionRange, SourceId};
-use crate::runtime::begin::{Begin, Run};
+use crate::runtime::begin::{Led, Parts};
 use crate::runtime::control::Lead;
 use crate::runtime::sources::SourceNow;
 use crate::sequencer::Cuts;
@@ -291,80 +291,21 @@ impl Service {
     pub fn start(flow: &Flow, mut settings: Settings) -> Result<Self> {
         settings.env.until_end = settings.until_end;
         let plan = plan(flow, &settings.env)?;
-        let leads = settings
-            .cluster
-            .as_ref()
-            .is_none_or(|cluster| cluster.process == 0);
-        let processes = settings
-            .cluster
-            .as_ref()
-            .map_or(1, |cluster| cluster.addresses.len());
-        let halt = Halt::default();
-        let metrics = Metrics::new();
-
-        if let (Some(at), Some(_)) = (plan.unsaved, &settings.checkpoints) {
-            tracing::warn!("no checkpoints are made: the step at {at} may keep state that they don't find");
-        }
-        let views = Views::new(settings.workers * processes);
-        let mut begin = Begin::default();
-        if leads {
-            let run = Run {
-                flow,
-                plan: &plan,
-                settings: &settings,
-                processes,
-                views: &views,
-                metrics: &metrics,
-            };
-            begin = run.begin()?;
-        }
-        let Begin {
-            lead,
-            replay_to,
-            ledger,
-            checkpoints,
-            writer,
-            restored,
-        } = begin;
-        let shared = Arc::new(Shared {
-            flow: flow.clone(),
-            views,
-            metrics,
-            halt,
-            inbox: control::Inbox::default(),
-            lead: Mutex::new(lead),
-            replay_to: AtomicU64::new(replay_to.map_or(0, |epoch| epoch.0)),
-            live: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            troubles: Mutex::default(),
-            partitions: Mutex::default(),
-            sources: plan.sources.clone(),
-            bound: Mutex::default(),
-            idle: Mutex::default(),
-            compared: Mutex::default(),
-            checkpoints,
-            restored,
-            settings,
-        });
-        if let Some(restored) = &shared.restored {
-            let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
-            tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
-            let at = &restored.manifest.at.binding;
-            shared.note_bound(&at.ranges, &at.idle);
-        }
+        let Parts { shared, led } = Parts::of(flow, &plan, settings)?;
         let mut threads = Vec::new();
-        if let Some(writer) = writer {
-            threads.push(spawn("checkpoints", move || writer.run())?);
-        }
-        if let Some((ledger, bindings)) = ledger {
-            let scribe = shared.clone();
-            threads.push(spawn("ledger", move || {
-                scribe::write(&scribe, ledger, &bindings)
-            })?);
-            let substituted = shared.settings.substitutes.clone();
-            let sources = watch::sources(&plan.sources, substituted);
+        if let Some(Led {
+            scribe,
+            writer,
+            sources,
+        }) = led
+        {
+            if let Some(writer) = writer {
+                threads.push(spawn("checkpoints", move || writer.run())?);
+            }
+            let served = shared.clone();
+            threads.push(spawn("ledger", move || scribe.run(&served))?);
             let watched = shared.clone();
-            threads.push(spawn("watch", move || watch::watch(&watched, &sources))?);
+            threads.push(spawn("watch", move || watch::watch(&watched, sources))?);
         }
         let engine = shared.clone();
         threads.push(spawn("engine", move || worker::run(&engine))?);

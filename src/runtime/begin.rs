@@ -1,15 +1,20 @@
 //! What a run begins with: the ledger's bindings, a checkpoint, and whose results it computes.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::channel;
 
+use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::checkpoints::{self, Clock, Way};
-use super::control::Lead;
+use super::control::{Inbox, Lead};
+use super::scribe::Scribe;
+use super::watch::{self, Watched};
 use super::{
-    BUILD, OnDifference, PlanText, REPLAY_IN_FLIGHT_MAX, Replay, Settings, Store, build_id, program,
+    BUILD, OnDifference, PlanText, REPLAY_IN_FLIGHT_MAX, Replay, Settings, Shared, Store, build_id, program,
 };
+use crate::bridge::Halt;
 use crate::checkpoint::Checkpoints;
 use crate::checkpoint::job::{Identity, Writer};
 use crate::checkpoint::manifest::Lineage;
@@ -18,68 +23,125 @@ use crate::dataflow::Flow;
 use crate::error::{Error, Result};
 use crate::ledger::{self, Claim, Ledger, LedgerStore, MemoryLedger, Recovered};
 use crate::metrics::Metrics;
-use crate::position::EpochBinding;
 use crate::sequencer::{self, Sequencer, results};
 use crate::time::Epoch;
 use crate::view::Views;
 
-/// What the process that leads needs besides its workers.
-#[derive(Default)]
-pub(super) struct Begin {
-    pub lead: Option<Lead>,
-    /// The last epoch to be gone through again.
-    pub replay_to: Option<Epoch>,
-    /// For the ledger's thread. A replay has none.
-    pub ledger: Option<(Box<dyn LedgerStore>, Receiver<Arc<EpochBinding>>)>,
-    pub checkpoints: Option<Checkpoints>,
+/// What a process runs, before anything of it does.
+pub(super) struct Parts {
+    pub shared: Arc<Shared>,
+    /// In the process that has the ledger. A replay has nothing of it.
+    pub led: Option<Led>,
+}
+
+/// What only the process with the ledger runs.
+pub(super) struct Led {
+    pub scribe: Scribe,
     pub writer: Option<Writer>,
+    pub sources: Vec<Watched>,
+}
+
+impl Parts {
+    /// Takes the ledger over and finds where to begin; or looks at it, for a replay.
+    pub fn of(flow: &Flow, plan: &PlanText, settings: Settings) -> Result<Self> {
+        let cluster = settings.cluster.as_ref();
+        let processes = cluster.map_or(1, |cluster| cluster.addresses.len());
+        let leads = cluster.is_none_or(|cluster| cluster.process == 0);
+        let views = Views::new(settings.workers * processes);
+        let metrics = Metrics::new();
+        let run = Run {
+            flow,
+            plan,
+            settings: &settings,
+            processes,
+            views: &views,
+            metrics: &metrics,
+        };
+        let begun = if leads { run.begin()? } else { Begun::default() };
+        let shared = Arc::new(Shared {
+            flow: flow.clone(),
+            views,
+            metrics,
+            halt: Halt::default(),
+            inbox: Inbox::default(),
+            lead: Mutex::new(begun.lead),
+            replay_to: AtomicU64::new(begun.replay_to.map_or(0, |epoch| epoch.0)),
+            live: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            troubles: Mutex::default(),
+            partitions: Mutex::default(),
+            sources: plan.sources.clone(),
+            bound: Mutex::default(),
+            idle: Mutex::default(),
+            compared: Mutex::default(),
+            checkpoints: begun.checkpoints,
+            restored: begun.restored,
+            settings,
+        });
+        if let Some(restored) = &shared.restored {
+            let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
+            tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
+            let at = &restored.manifest.at.binding;
+            shared.note_bound(&at.ranges, &at.idle);
+        }
+        Ok(Self {
+            shared,
+            led: begun.led,
+        })
+    }
+}
+
+/// What the process with the ledger begins with.
+#[derive(Default)]
+struct Begun {
+    lead: Option<Lead>,
+    /// The last epoch to be gone through again.
+    replay_to: Option<Epoch>,
+    led: Option<Led>,
+    checkpoints: Option<Checkpoints>,
     /// The checkpoint to begin with.
-    pub restored: Option<Arc<Restored>>,
+    restored: Option<Arc<Restored>>,
 }
 
 /// A flow and how it is to be run.
-pub(super) struct Run<'a> {
-    pub flow: &'a Flow,
-    pub plan: &'a PlanText,
-    pub settings: &'a Settings,
-    pub processes: usize,
-    pub views: &'a Arc<Views>,
-    pub metrics: &'a Metrics,
+struct Run<'a> {
+    flow: &'a Flow,
+    plan: &'a PlanText,
+    settings: &'a Settings,
+    processes: usize,
+    views: &'a Arc<Views>,
+    metrics: &'a Metrics,
 }
 
 impl Run<'_> {
-    /// Takes the ledger over and goes on from what it and the newest checkpoint hold; or looks at them, for a replay.
-    pub fn begin(&self) -> Result<Begin> {
+    fn begin(&self) -> Result<Begun> {
         let Self { settings, plan, .. } = self;
         let (ledger, recovered) = self.open()?;
-        let mut begin = Begin {
+        let mut begun = Begun {
             replay_to: recovered.last,
-            ..Begin::default()
+            ..Begun::default()
         };
-        let saves = settings
-            .checkpoints
-            .clone()
-            .filter(|_| self.processes == 1 && plan.unsaved.is_none());
+        let saves = self.saves();
         let build = build_id();
         let names = (&*settings.env.group, self.flow.name(), &*build);
         let mut upto = None;
         if let Some(replay) = settings.replay {
             upto = Some(last(&replay, &recovered)?);
-            begin.replay_to = upto;
+            begun.replay_to = upto;
         }
         if let Some(saves) = &saves {
             let before = settings
                 .replay
                 .map(|replay| first(&replay, &recovered, saves))
                 .transpose()?;
-            begin.restored = checkpoints::choose(saves, names, &plan.states, &recovered, before)?;
+            begun.restored = checkpoints::choose(saves, names, &plan.states, &recovered, before)?;
         }
-        checkpoints::is_whole(&recovered, begin.restored.as_deref())?;
-        let lineage = self.lineage(begin.restored.as_deref());
-        let mut clock = None;
+        checkpoints::is_whole(&recovered, begun.restored.as_deref())?;
+        let lineage = self.lineage(begun.restored.as_deref());
+        let (mut clock, mut writer) = (None, None);
         if let Some(saves) = saves.filter(|_| settings.replay.is_none()) {
             let held = self.views.clone();
-            let (own, thread) = Checkpoints::new(
+            let (own, written) = Checkpoints::new(
                 saves.store,
                 Identity {
                     app: names.0.to_owned(),
@@ -90,25 +152,43 @@ impl Run<'_> {
                 },
                 plan.states.clone(),
                 (settings.workers, saves.keep),
-                begin.restored.as_deref(),
+                begun.restored.as_deref(),
                 self.metrics.checkpoints.clone(),
                 Arc::new(move |epoch| held.hold(epoch)),
             );
-            (begin.checkpoints, begin.writer) = (Some(own), Some(thread));
+            (begun.checkpoints, writer) = (Some(own), Some(written));
             clock = Some(Clock::new(saves.due));
         }
         let (to_scribe, bindings) = channel();
-        begin.lead = Some(Lead::new(
+        begun.lead = Some(Lead::new(
             self.sequencer(lineage),
             recovered.bindings,
             to_scribe,
             settings.until_end,
-            begin.restored.as_deref().map(Way::new),
+            begun.restored.as_deref().map(Way::new),
             clock,
             upto,
         ));
-        begin.ledger = ledger.map(|ledger| (ledger, bindings));
-        Ok(begin)
+        begun.led = ledger.map(|ledger| Led {
+            scribe: Scribe::new(ledger, bindings),
+            writer,
+            sources: watch::sources(&plan.sources, settings.substitutes.clone()),
+        });
+        Ok(begun)
+    }
+
+    /// How checkpoints are made, if they are.
+    fn saves(&self) -> Option<checkpoints::Settings> {
+        let saves = self
+            .settings
+            .checkpoints
+            .clone()
+            .filter(|_| self.processes == 1)?;
+        if let Some(at) = self.plan.unsaved {
+            tracing::warn!("no checkpoints are made: the step at {at} may keep state that they don't find");
+            return None;
+        }
+        Some(saves)
     }
 
     fn sequencer(&self, lineage: Lineage) -> Sequencer {

@@ -97,6 +97,14 @@ fn drop_all(worker: &mut Worker) {
 }
 
 fn live(worker: &mut Worker, shared: &Arc<Shared>) {
+    let mut life = begin(worker, shared);
+    while life.goes_on(worker) {
+        life.step(worker, life.park_max());
+    }
+}
+
+/// Builds the dataflows on a worker.
+pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>) -> Life {
     let desk = Desk::new();
     let probe = Handle::new();
     let control = control::build(worker, shared, &desk);
@@ -142,9 +150,8 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
         .map(|view| (shared.metrics.view(&view.spec().name), view))
         .collect();
     let (passed, measured) = (Epoch::ZERO, clock::instant());
-    let shared_ = shared.clone();
-    let mut closer = Closer {
-        shared: shared_,
+    Life {
+        shared: shared.clone(),
         desk,
         control,
         probe,
@@ -153,21 +160,6 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
         done: false,
         served,
         measured,
-    };
-    // What is being saved at the end is saved.
-    while worker.has_dataflows() || closer.saving().is_some() {
-        if shared.halt.is_halted() {
-            return drop_all(worker);
-        }
-        let park = match closer.saving() {
-            None => PARK_MAX,
-            Some(false) => Duration::ZERO,
-            // The disk is behind: it is given time.
-            Some(true) => Duration::from_millis(1),
-        };
-        worker.step_or_park(Some(park));
-        closer.advance();
-        closer.save();
     }
 }
 
@@ -178,8 +170,8 @@ const SAVE_MAX: Duration = Duration::from_micros(500);
 /// A parked worker looks around this often even if nothing woke it.
 const PARK_MAX: Duration = Duration::from_millis(500);
 
-/// Follows the frontier of the whole dataflow.
-struct Closer {
+/// A worker at work: steps it, and follows the frontier of the whole dataflow.
+pub(super) struct Life {
     shared: Arc<Shared>,
     desk: Rc<Desk>,
     control: Control,
@@ -194,7 +186,35 @@ struct Closer {
     measured: Instant,
 }
 
-impl Closer {
+impl Life {
+    /// Whether there is more to do. After a halt there is not: the dataflows are dropped.
+    pub(super) fn goes_on(&self, worker: &mut Worker) -> bool {
+        // What is being saved at the end is saved.
+        let more = worker.has_dataflows() || self.saving().is_some();
+        if more && self.shared.halt.is_halted() {
+            drop_all(worker);
+            return false;
+        }
+        more
+    }
+
+    /// Does what there is to do, or waits for it, at most for so long.
+    pub(super) fn step(&mut self, worker: &mut Worker, park: Duration) {
+        worker.step_or_park(Some(park));
+        self.advance();
+        self.save();
+    }
+
+    /// How long a step may wait.
+    fn park_max(&self) -> Duration {
+        match self.saving() {
+            None => PARK_MAX,
+            Some(false) => Duration::ZERO,
+            // The disk is behind: it is given time.
+            Some(true) => Duration::from_millis(1),
+        }
+    }
+
     fn advance(&mut self) {
         if self.done {
             return;

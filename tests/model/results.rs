@@ -96,7 +96,7 @@ fn settings(log: &MemoryLog, workers: usize) -> Settings {
 
 /// How the run's replay compared.
 fn run(flow: &Flow, settings: Settings) -> Result<Compared, Error> {
-    let mut service = Service::start(flow, settings)?;
+    let service = Service::start(flow, settings)?;
     while !service.is_finished() {
         std::thread::yield_now();
     }
