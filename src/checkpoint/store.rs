@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::Entry;
-use super::manifest::{Manifest, StepShape};
+use super::manifest::{Manifest, StepFiles};
 use super::segment::{SegmentReader, verify};
 use super::{cannot, damaged};
 use crate::disk::Disk;
@@ -91,13 +91,19 @@ impl Store {
             .try_for_each(|segment| verify(&*self.disk, &self.dir, segment))
     }
 
-    /// The newest checkpoint that is whole. What is wrong with newer ones is noted.
+    /// The newest checkpoint that is whole, and `before` an epoch if one is named. What is wrong with newer ones is noted.
     ///
     /// # Errors
     /// The directory can't be read, or a checkpoint is that of another dataflow or format.
-    pub fn newest(&self, app: &str, dataflow: &str) -> Result<(Option<Manifest>, Vec<String>)> {
+    pub fn newest(
+        &self,
+        app: &str,
+        dataflow: &str,
+        before: Option<Epoch>,
+    ) -> Result<(Option<Manifest>, Vec<String>)> {
         let mut notes = Vec::new();
-        for epoch in self.epochs()?.into_iter().rev() {
+        let epochs = self.epochs()?.into_iter().rev();
+        for epoch in epochs.filter(|epoch| before.is_none_or(|before| *epoch < before)) {
             let whole = self.manifest(epoch).and_then(|manifest| {
                 self.belongs(&manifest, app, dataflow)?;
                 self.verify(&manifest)?;
@@ -232,22 +238,33 @@ pub struct Restored {
     store: Store,
     /// What it consists of.
     pub manifest: Manifest,
+    /// See [`Fit::held`](super::fit::Fit::held).
+    held: Vec<Option<usize>>,
     read: AtomicU64,
 }
 
 impl Restored {
-    /// `manifest` as found in `store`.
-    pub fn new(store: Store, manifest: Manifest) -> Arc<Self> {
+    /// `manifest` as found in `store`, and which of its steps each one of the dataflow [goes on from](super::fit::Fit::held).
+    pub fn new(store: Store, manifest: Manifest, held: Vec<Option<usize>>) -> Arc<Self> {
         Arc::new(Self {
             store,
             manifest,
+            held,
             read: AtomicU64::new(0),
         })
     }
 
+    /// The files that a step of the dataflow goes on from.
+    pub fn files(&self, step: usize) -> Option<&StepFiles> {
+        let at = (*self.held.get(step)?)?;
+        self.manifest.steps.get(at)
+    }
+
     /// Shows the entries of a step to `see`, those of a key in the order in which they hold: the last one does.
     pub fn each(&self, step: usize, mut see: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
-        let files = &self.manifest.steps[step];
+        let Some(files) = self.files(step) else {
+            return Ok(());
+        };
         for segment in &files.segments {
             let reader = SegmentReader::open(&*self.store.disk, &self.store.dir, segment)?;
             reader.chunks(None, |chunk| {
@@ -271,39 +288,4 @@ impl Restored {
     pub fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
-}
-
-/// In which ways the steps of a dataflow are not those that a checkpoint holds, a line each.
-pub fn differences(held: &[StepShape], wanted: &[StepShape]) -> Vec<String> {
-    let find = |steps: &[StepShape], name: &str| steps.iter().find(|step| step.name == name).cloned();
-    let mut lines = Vec::new();
-    for step in wanted {
-        match find(held, &step.name) {
-            None => lines.push(format!("{} is new", step.name)),
-            Some(was) if was == *step => {}
-            Some(was) => {
-                let part =
-                    |what: &str, was: &str, is: &str| format!("{}: {what} was {was}, is {is}", step.name);
-                if was.key != step.key {
-                    lines.push(part("the key", &was.key, &step.key));
-                }
-                if was.value != step.value {
-                    lines.push(part("the state", &was.value, &step.value));
-                }
-                if was.rule != step.rule {
-                    lines.push(part(
-                        "what its files hold",
-                        &format!("{:?}", was.rule),
-                        &format!("{:?}", step.rule),
-                    ));
-                }
-            }
-        }
-    }
-    let gone = held.iter().filter(|step| find(wanted, &step.name).is_none());
-    lines.extend(gone.map(|step| format!("{} is gone", step.name)));
-    if lines.is_empty() && held != wanted {
-        lines.push("the steps stand in another order".into());
-    }
-    lines
 }

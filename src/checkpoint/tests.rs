@@ -7,11 +7,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::entry::{Entry, bucket_of, decode, encode};
-use super::manifest::{Base, FORMAT, Manifest, Rule, Segment, StepFiles, StepShape};
+use super::manifest::{Base, FORMAT, Lineage, Manifest, Rule, Segment, StepFiles, StepShape};
 use super::merge::Merge;
 use super::segment::{Chunk, SegmentWriter, verify};
 use super::state::Bounds;
-use super::store::{Restored, Store, differences};
+use super::store::{Restored, Store};
 use crate::disk::sim::SimDisk;
 use crate::position::EpochBinding;
 use crate::time::{Epoch, EventTime};
@@ -56,6 +56,9 @@ fn write(store: &Store, name: &str, epoch: u64, said: &[Said], removals_apart: b
 fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
     let shape = StepShape {
         name: "step".into(),
+        step: "step".into(),
+        from: vec!["step".into()],
+        version: 1,
         key: "u8".into(),
         value: "i64".into(),
         rule,
@@ -68,6 +71,7 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
         idle: vec![],
         topics: vec![],
         schemas: vec![],
+        results: None,
     };
     Manifest {
         format: FORMAT,
@@ -77,6 +81,7 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
         generation: 1,
         chain: String::new(),
         build: String::new(),
+        lineage: Lineage::default(),
         made_us: 0,
         buckets: ("xxh3".into(), super::BUCKETS),
         from: None,
@@ -96,7 +101,7 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
 /// What a step would load: of each key all that is said, in order.
 fn loaded(store: &Store, manifest: Manifest) -> BTreeMap<u8, Vec<(u64, Option<i64>)>> {
     let mut all: BTreeMap<u8, Vec<_>> = BTreeMap::new();
-    let restored = Restored::new(store.clone(), manifest);
+    let restored = Restored::new(store.clone(), manifest, vec![Some(0)]);
     let see = |entry: Entry<'_>| {
         let value = entry.value.map(decode::<i64>).transpose()?;
         all.entry(decode(entry.key)?)
@@ -242,7 +247,7 @@ fn manifests_come_back_and_damage_to_them_shows() {
         format,
         ..manifest.clone()
     };
-    let error = Manifest::from_bytes(&of(2).to_bytes().unwrap()).unwrap_err();
+    let error = Manifest::from_bytes(&of(FORMAT + 1).to_bytes().unwrap()).unwrap_err();
     assert_eq!(error.kind(), crate::Kind::Definition);
 }
 
@@ -268,7 +273,7 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
     assert!(store.publish(&at(8)).is_ok() && store.publish(&manifest_of(&store, 8)).is_err());
     let newest = |app: &str| {
         store
-            .newest(app, "spend")
+            .newest(app, "spend", None)
             .map(|(found, _)| found.map(|m| m.epoch.0))
     };
     assert_eq!(newest("shop").unwrap(), Some(8));
@@ -280,29 +285,11 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
         .disk
         .remove(&Path::new(DIR).join(Store::segment_name(Epoch(8), 0, 0)))
         .unwrap();
-    let (found, notes) = store.newest("shop", "spend").unwrap();
+    let (found, notes) = store.newest("shop", "spend", None).unwrap();
     assert_eq!(found.map(|m| m.epoch.0), Some(7));
     assert!(notes.len() == 1 && notes[0].contains("missing"), "{notes:?}");
 }
 
 fn manifest_of(store: &Store, epoch: u64) -> Manifest {
     store.manifest(Epoch(epoch)).unwrap()
-}
-
-#[test]
-fn steps_that_differ_are_named() {
-    let step = |name: &str, value: &str| StepShape {
-        name: name.into(),
-        key: "u32".into(),
-        value: value.into(),
-        rule: Rule::Last,
-    };
-    let held = [step("a", "i64"), step("b", "i64")];
-    assert!(differences(&held, &held).is_empty());
-    assert_eq!(
-        differences(&held, &[step("b", "u64"), step("c", "i64")]),
-        ["b: the state was i64, is u64", "c is new", "a is gone"]
-    );
-    let turned = [held[1].clone(), held[0].clone()];
-    assert_eq!(differences(&held, &turned), ["the steps stand in another order"]);
 }

@@ -15,8 +15,8 @@ use std::path::Path;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
+use crate::checkpoint::fit::Fit;
 use crate::checkpoint::manifest::StepShape;
-use crate::checkpoint::store::differences;
 use crate::cli::CheckArguments;
 use crate::cli::checkpoint;
 use crate::cli::serve::{environment, known, registry, tokio};
@@ -27,7 +27,7 @@ use crate::dataflow::plan::PlannedSource;
 use crate::error::{Kind, Result};
 use crate::finding::{Finding, Verdict};
 use crate::ledger::state::{LedgerState, SourceState};
-use crate::position::TopicId;
+use crate::position::{SourceId, TopicId};
 use crate::source::{Environment, Topology};
 use crate::{http, ledger, runtime};
 
@@ -224,18 +224,21 @@ fn of_checkpoints(
     state: &mut LedgerState,
     findings: &mut Vec<Finding>,
 ) {
-    let (found, notes) = match checkpoint::store(dir).newest(&env.group, flow.name()) {
+    let (found, notes) = match checkpoint::store(dir).newest(&env.group, flow.name(), None) {
         Ok(newest) => newest,
         Err(error) => return findings.push(wrong(&error)),
     };
     findings.extend(notes.into_iter().map(Finding::warning));
     let Some(manifest) = found else { return };
-    let held: Vec<_> = manifest.steps.iter().map(|step| step.shape.clone()).collect();
-    let (differ, time) = (differences(&held, states), manifest.epoch.opened_at());
-    if !differ.is_empty() {
+    let knows = |source: &str| state.sources().contains_key(&SourceId::of(source));
+    let (fit, time) = (
+        Fit::of(&manifest.steps, states, knows),
+        manifest.epoch.opened_at(),
+    );
+    if !fit.is_clear() {
         let what = format!(
             "the checkpoint of {time} holds other steps than the dataflow has: {}",
-            differ.join("; ")
+            fit.questions().join("; ")
         );
         let hint = "a start asks what to do with it: `checkpoint.on_new_plan`";
         return findings.push(Finding::error(what).hint(hint));

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{LogFormat, Settings, amount};
+use crate::runtime::OnDifference;
 use crate::runtime::checkpoints::OnNew;
 use crate::secret::Secret;
 
@@ -269,12 +270,26 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "checkpoint.on_new_plan",
-        text("refuse or rebuild", |s, text| {
-            let what = on_new(text).filter(|what| *what != OnNew::Accept);
-            what.map(|what| s.on_new_plan = what).is_some()
+        text("accept, refuse or rebuild", |s, text| {
+            on_new(text).map(|what| s.on_new_plan = what).is_some()
         }),
         "refuse",
-        "What to do with a checkpoint of a dataflow whose steps have changed",
+        "What to do with a checkpoint of a dataflow whose steps have changed: forget what is gone and let what is new or changed begin behind it; don't start; or make all state anew from the topics. New views need no word: they begin with their rows as of the checkpoint",
+    ),
+    setting(
+        "replay.on_difference",
+        text("halt, warn or ignore", |s, text| {
+            let what = match text {
+                "halt" => OnDifference::Halt,
+                "warn" => OnDifference::Warn,
+                "ignore" => OnDifference::Ignore,
+                _ => return false,
+            };
+            s.on_difference = what;
+            true
+        }),
+        "halt",
+        "What to do when an epoch that is gone through again after a restart comes to another result than the ledger says: stop with the view and the epoch; say and count it; or record and compare nothing",
     ),
     setting(
         "buffer.records_max",

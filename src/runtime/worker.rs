@@ -17,7 +17,8 @@ use crate::dataflow::{self, Context};
 use crate::error::Error;
 use crate::metrics::ViewMetrics;
 use crate::runtime::control::{self, Control};
-use crate::runtime::{Shared, panic_text};
+use crate::runtime::{OnDifference, Shared, panic_text};
+use crate::sequencer::message::Report;
 use crate::time::Epoch;
 use crate::timeline::Desk;
 use crate::trail;
@@ -124,7 +125,7 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>) -> Life {
                 .map(|make| make())
                 .unwrap_or_default(),
         ),
-        hashed: shared.settings.hashed,
+        hashed: shared.settings.on_difference != OnDifference::Ignore,
         history: shared.settings.history,
         reads: true,
         saves: shared.checkpoints.is_some(),
@@ -234,6 +235,9 @@ impl Life {
                     binding: facts.binding.clone(),
                 });
             }
+            if self.first {
+                self.tell_result(facts.epoch());
+            }
             self.desk.steps.closed(facts.epoch());
             if let Some(checkpoints) = self.shared.checkpoints.as_ref().filter(|_| self.first)
                 && checkpoints.is_at(facts.epoch())
@@ -247,6 +251,17 @@ impl Life {
         if upto.is_none() {
             self.done = true;
             self.control.finish();
+        }
+    }
+
+    /// Tells the sequencer what a closed epoch did to the views. What is part of a checkpoint was not done here.
+    fn tell_result(&self, epoch: Epoch) {
+        let restored = self.shared.restored.as_ref();
+        let restored = restored.is_some_and(|restored| epoch <= restored.manifest.epoch);
+        if !restored && self.shared.settings.on_difference != OnDifference::Ignore {
+            let views = self.served.iter();
+            let hashes = views.map(|(_, view)| view.hash(epoch).unwrap_or(0)).collect();
+            self.desk.report(Report::Closed { epoch, hashes });
         }
     }
 

@@ -12,7 +12,7 @@ use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
 use thalweg::runtime::checkpoints::{self, Due, OnNew};
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::{self, Service, Settings};
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
 use thalweg::source::memory::Memory;
 use thalweg::source::{Environment, Source, Substitute};
@@ -20,13 +20,13 @@ use thalweg::view::AsOf;
 use thalweg::view::serve::RowsQuery;
 use thalweg::{Epoch, Flow, Kind};
 
-const EPOCHS: u64 = 12;
+pub(super) const EPOCHS: u64 = 12;
 /// Records an epoch.
-const RECORDS: u64 = 40;
+pub(super) const RECORDS: u64 = 40;
 const DIR: &str = "/checkpoints";
 
 /// Numbers by their remainder: counted in windows that expire, and joined with a table whose rows change and go.
-fn build(flow: Dataflow) {
+pub(super) fn build(flow: Dataflow) {
     let names = flow.table("names", Kafka::topic("n").json::<u64>().keyed::<u64>());
     let numbers = Kafka::topic("o").json::<u64>();
     let numbers = numbers.event_time(|n| EventTime(*n as i64));
@@ -84,14 +84,17 @@ fn script(epochs: std::ops::RangeInclusive<u64>) -> VecDeque<ScriptedEpoch> {
 
 /// A service's ledger and its disk.
 #[derive(Clone, Default)]
-struct World {
-    log: MemoryLog,
-    disk: SimDisk,
-    on_new_plan: Option<OnNew>,
+pub(super) struct World {
+    pub(super) log: MemoryLog,
+    pub(super) disk: SimDisk,
+    pub(super) on_new_plan: Option<OnNew>,
+    pub(super) on_new_build: Option<OnNew>,
+    /// The ledger is here, and trimmed.
+    pub(super) dir: Option<Arc<tempfile::TempDir>>,
 }
 
 impl World {
-    fn start(
+    pub(super) fn start(
         &self,
         flow: &Flow,
         disk: Arc<dyn Disk>,
@@ -101,10 +104,15 @@ impl World {
     ) -> thalweg::Result<Service> {
         let settings = Settings {
             workers,
-            store: thalweg::runtime::Store::Memory(self.log.clone()),
+            store: match &self.dir {
+                None => runtime::Store::Memory(self.log.clone()),
+                Some(dir) => runtime::Store::Directory(dir.path().join("ledger")),
+            },
+            trim_least: Some(1),
             cuts: Cuts::Script(script(epochs)),
             checkpoints: Some(checkpoints::Settings {
                 on_new_plan: self.on_new_plan.unwrap_or(OnNew::Refuse),
+                on_new_build: self.on_new_build.unwrap_or(OnNew::Accept),
                 ..checkpoints::Settings::new(
                     Store::new(disk, Path::new(DIR)),
                     Due::At(due.iter().map(|n| Epoch(*n)).collect()),
@@ -117,8 +125,13 @@ impl World {
     }
 
     /// Up to the eighth epoch, a start for every checkpoint, so that each of them is made.
-    fn begun() -> Self {
-        let world = Self::default();
+    pub(super) fn begun() -> Self {
+        Self::default().begin()
+    }
+
+    /// The same with this one.
+    pub(super) fn begin(self) -> Self {
+        let world = self;
         for (epochs, due, workers) in [(1..=3, 3, 2), (4..=5, 5, 1), (6..=8, 7, 3)] {
             let disk = Arc::new(world.disk.clone());
             let service = world.start(&flow(), disk, epochs, &[due], workers).unwrap();
@@ -139,7 +152,7 @@ impl World {
     }
 
     /// What is on the disk, to be damaged without regret.
-    fn copy(&self) -> Self {
+    pub(super) fn copy(&self) -> Self {
         let copy = Self {
             log: self.log.copy(),
             ..Self::default()
@@ -152,9 +165,9 @@ impl World {
     }
 }
 
-type Rows = BTreeMap<(String, u64), Vec<String>>;
+pub(super) type Rows = BTreeMap<(String, u64), Vec<String>>;
 
-fn rows(views: &thalweg::view::Views) -> Rows {
+pub(super) fn rows(views: &thalweg::view::Views) -> Rows {
     let mut all = Rows::new();
     for name in views.names() {
         let view = views.get(&name).unwrap();
@@ -379,6 +392,30 @@ fn another_plan_is_refused_with_what_differs() {
     let disk = Arc::new(fresh.disk.clone());
     let service = fresh.start(&other, disk, 1..=EPOCHS, &[], 1).unwrap();
     assert_eq!(rows(&rebuilt), rows(&service.join().unwrap()));
+}
+
+#[test]
+fn another_build_goes_on_is_refused_or_makes_all_anew_as_one_says() {
+    let (world, expected) = (World::begun(), expected());
+    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    let mut manifest = store.manifest(Epoch(7)).unwrap();
+    manifest.build = "thalweg 0.0.1 (of last week)".into();
+    let path = Path::new(DIR).join("checkpoint-00000000000000000007.json");
+    world.disk.put(&path, manifest.to_bytes().unwrap());
+    let ended = |what| {
+        let world = World {
+            on_new_build: Some(what),
+            ..world.copy()
+        };
+        world.ended()
+    };
+    assert_eq!(ended(OnNew::Accept).unwrap(), (Some(7), expected.clone()));
+    assert_eq!(ended(OnNew::Rebuild).unwrap(), (None, expected));
+    let refused = ended(OnNew::Refuse).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Definition);
+    for said in ["of last week", "checkpoint.on_new_build=accept", "=rebuild"] {
+        assert!(refused.to_string().contains(said), "{refused}");
+    }
 }
 
 #[test]

@@ -12,10 +12,11 @@ use super::Draws;
 use crate::checkpoint::job::Writer;
 use crate::dataflow::Flow;
 use crate::error::{Error, Result};
+use crate::runtime::begin::{Led, Parts};
 use crate::runtime::scribe::{Preparing, Scribe};
 use crate::runtime::watch::Watch;
 use crate::runtime::worker::{self, Life};
-use crate::runtime::{Led, Parts, PlanText, Settings, Shared};
+use crate::runtime::{PlanText, Settings, Shared};
 use crate::time::Epoch;
 
 pub(super) struct Process {

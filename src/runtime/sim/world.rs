@@ -359,7 +359,7 @@ impl World {
     fn swap(&mut self) {
         let store = Store::new(Arc::new(self.disk.clone()), Path::new(CHECKPOINTS));
         let (Ok((Some(newest), _)), Ok((None, mut bindings))) = (
-            store.newest(APP, planned().0.name()),
+            store.newest(APP, planned().0.name(), None),
             counted(&self.disk, Path::new(LEDGER)),
         ) else {
             return;
@@ -682,7 +682,7 @@ impl World {
             return Ok(());
         };
         let store = Store::new(Arc::new(left), Path::new(CHECKPOINTS));
-        match store.newest(APP, planned().0.name()) {
+        match store.newest(APP, planned().0.name(), None) {
             Err(error) => Err(format!(
                 "after a loss of power checkpoints can't be read: {error}"
             )),
