@@ -93,9 +93,9 @@ pub(super) struct World {
     /// The ledger is here, and trimmed.
     pub(super) dir: Option<Arc<tempfile::TempDir>>,
     /// How far back views reach, where it is not as ever.
-    history: Option<Duration>,
+    pub(super) history: Option<Duration>,
     /// How many records may wait to be released, likewise.
-    records_max: Option<usize>,
+    pub(super) records_max: Option<usize>,
 }
 
 impl World {
