@@ -313,7 +313,7 @@ impl Writer {
             cut: EventTime::MAX,
             floor: Epoch(u64::MAX),
         };
-        if let Err(error) = self.store.disk.make_dir(&self.store.dir) {
+        if let Err(error) = self.store.files.make_dir(&self.store.dir) {
             job.fail(super::cannot("make", &self.store.dir, &error));
         }
         Current {
@@ -336,7 +336,7 @@ impl Writer {
         if segment.is_none() {
             let name = Store::segment_name(current.job.epoch, piece.step, 0);
             *segment = Some(SegmentWriter::create(
-                &*self.store.disk,
+                &*self.store.files,
                 &self.store.dir.join(name),
             )?);
         }

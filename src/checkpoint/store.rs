@@ -14,7 +14,7 @@ use super::entry::Entry;
 use super::manifest::{Manifest, StepShape};
 use super::segment::{SegmentReader, verify};
 use super::{cannot, damaged};
-use crate::disk::Disk;
+use crate::disk::Files;
 use crate::error::{Error, Kind, Result};
 use crate::time::Epoch;
 
@@ -23,23 +23,23 @@ const SEGMENT_END: &str = ".segment";
 /// Checkpoints in a directory.
 #[derive(Clone)]
 pub struct Store {
-    /// The disk.
-    pub disk: Arc<dyn Disk>,
+    /// Where it is.
+    pub files: Arc<dyn Files>,
     /// The directory.
     pub dir: PathBuf,
 }
 
 impl Store {
     /// The directory need not be there.
-    pub fn new(disk: Arc<dyn Disk>, dir: &Path) -> Self {
+    pub fn new(files: Arc<dyn Files>, dir: &Path) -> Self {
         Self {
-            disk,
+            files,
             dir: dir.to_owned(),
         }
     }
 
     fn names(&self) -> Result<Vec<String>> {
-        match self.disk.list(&self.dir) {
+        match self.files.list(&self.dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             names => names.map_err(|error| cannot("look into", &self.dir, &error)),
         }
@@ -59,14 +59,10 @@ impl Store {
     /// [`Integrity`](crate::Kind::Integrity): it is damaged or missing. [`Definition`](crate::Kind::Definition): another format.
     pub fn manifest(&self, epoch: Epoch) -> Result<Manifest> {
         let path = self.dir.join(Manifest::file_name(epoch));
-        let file = self.disk.open(&path, false).map_err(|error| match error.kind() {
+        let bytes = self.files.read(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => damaged(&path, "it is missing"),
             _ => cannot("read", &path, &error),
         })?;
-        let unreadable = |error: std::io::Error| cannot("read", &path, &error);
-        let mut bytes = vec![0; file.len().map_err(unreadable)? as usize];
-        let n = file.read_at(0, &mut bytes).map_err(unreadable)?;
-        bytes.truncate(n);
         let manifest =
             Manifest::from_bytes(&bytes).map_err(|error| error.detail(path.display().to_string()))?;
         if manifest.epoch != epoch {
@@ -82,7 +78,7 @@ impl Store {
     pub fn verify(&self, manifest: &Manifest) -> Result<()> {
         manifest
             .segments()
-            .try_for_each(|segment| verify(&*self.disk, &self.dir, segment))
+            .try_for_each(|segment| verify(&*self.files, &self.dir, segment))
     }
 
     /// The newest checkpoint that is whole. What is wrong with newer ones is noted.
@@ -126,10 +122,10 @@ impl Store {
     /// Makes a checkpoint count, once all that it names is durable.
     pub fn publish(&self, manifest: &Manifest) -> Result<()> {
         let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
-        self.disk.sync_dir(&self.dir).map_err(unwritable)?;
+        self.files.sync_dir(&self.dir).map_err(unwritable)?;
         let path = self.dir.join(Manifest::file_name(manifest.epoch));
         let new = self
-            .disk
+            .files
             .publish(&path, &manifest.to_bytes()?)
             .map_err(unwritable)?;
         if new {
@@ -149,7 +145,7 @@ impl Store {
         let gone = self.prunable(keep, spare)?;
         for name in &gone {
             let path = self.dir.join(name);
-            self.disk
+            self.files
                 .remove(&path)
                 .map_err(|error| cannot("remove", &path, &error))?;
         }
@@ -209,7 +205,7 @@ impl Restored {
     pub fn each(&self, step: usize, mut see: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
         let files = &self.manifest.steps[step];
         for segment in &files.segments {
-            let reader = SegmentReader::open(&*self.store.disk, &self.store.dir, segment)?;
+            let reader = SegmentReader::open(&*self.store.files, &self.store.dir, segment)?;
             reader.chunks(None, |chunk| {
                 self.read.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
                 chunk.each(|entry| match entry.until {

@@ -32,7 +32,7 @@ fn bytes<T: serde::Serialize>(value: &T) -> Vec<u8> {
 }
 
 fn write(store: &Store, name: &str, epoch: u64, said: &[Said], removals_apart: bool) -> Segment {
-    let mut writer = SegmentWriter::create(&*store.disk, &Path::new(DIR).join(name)).unwrap();
+    let mut writer = SegmentWriter::create(&*store.files, &Path::new(DIR).join(name)).unwrap();
     for (key, at, until, value) in said {
         let key = bytes(key);
         let value = value.as_ref().map(bytes);
@@ -177,7 +177,7 @@ proptest! {
             store: &store, older: &segments[at], newer: &segments[at + 1], is_first: at == 0, rule, bounds,
         };
         let merged = merge.run("merged.segment", &|| true).unwrap().unwrap();
-        verify(&*store.disk, Path::new(DIR), &merged).unwrap();
+        verify(&*store.files, Path::new(DIR), &merged).unwrap();
         let mut shorter = segments.clone();
         shorter.splice(at..at + 2, [merged]);
         let mean = |segments| meant(rule, floor, loaded(&store, manifest(rule, segments, bounds)));
@@ -277,7 +277,7 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
     assert_eq!(gone.len(), 4, "{gone:?}");
     assert_eq!(store.epochs().unwrap(), [Epoch(7), Epoch(8)]);
     store
-        .disk
+        .files
         .remove(&Path::new(DIR).join(Store::segment_name(Epoch(8), 0, 0)))
         .unwrap();
     let (found, notes) = store.newest("shop", "spend").unwrap();

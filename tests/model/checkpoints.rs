@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use thalweg::checkpoint::store::Store;
-use thalweg::disk::Disk;
 use thalweg::disk::sim::SimDisk;
+use thalweg::disk::{Disk, Files};
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
@@ -94,7 +94,7 @@ impl World {
     fn start(
         &self,
         flow: &Flow,
-        disk: Arc<dyn Disk>,
+        files: Arc<dyn Files>,
         epochs: std::ops::RangeInclusive<u64>,
         due: &[u64],
         workers: usize,
@@ -106,7 +106,7 @@ impl World {
             checkpoints: Some(checkpoints::Settings {
                 on_new_plan: self.on_new_plan.unwrap_or(OnNew::Refuse),
                 ..checkpoints::Settings::new(
-                    Store::new(disk, Path::new(DIR)),
+                    Store::new(files, Path::new(DIR)),
                     Due::At(due.iter().map(|n| Epoch(*n)).collect()),
                 )
             }),
