@@ -415,6 +415,11 @@ impl Service {
         self.shared.checkpoints.as_ref()?.newest()
     }
 
+    /// Why the last checkpoint came to nothing, if it did. Answers are none the worse for it; a restart takes longer.
+    pub fn checkpoint_trouble(&self) -> Option<String> {
+        self.shared.checkpoints.as_ref()?.trouble()
+    }
+
     /// Whether the sources are being read beyond what the ledger bound at the start. Every process of a cluster knows.
     pub fn is_live(&self) -> bool {
         self.shared.live.load(Ordering::Acquire) && self.replaying().is_none()

@@ -117,6 +117,8 @@ struct State {
     newest: AtomicU64,
     /// What is bound up to here no checkpoint that is kept asks for.
     unneeded: AtomicU64,
+    /// Why the last one came to nothing, if it did.
+    trouble: Mutex<Option<String>>,
 }
 
 /// Who writes.
@@ -163,6 +165,7 @@ impl Checkpoints {
         let writer = Writer {
             store,
             identity,
+            claimed: false,
             workers,
             keep,
             from,
@@ -230,6 +233,11 @@ impl Checkpoints {
         Some(Epoch(self.state.newest.load(Ordering::Acquire))).filter(|epoch| *epoch > Epoch::ZERO)
     }
 
+    /// Why the last one came to nothing, if it did.
+    pub fn trouble(&self) -> Option<String> {
+        self.state.trouble.lock().clone()
+    }
+
     /// The ledger's bindings up to here are needed by no checkpoint that is kept.
     pub(crate) fn unneeded(&self) -> Epoch {
         Epoch(self.state.unneeded.load(Ordering::Acquire))
@@ -246,6 +254,8 @@ impl Checkpoints {
 pub(crate) struct Writer {
     store: Store,
     identity: Identity,
+    /// Whether the place is known to be this dataflow's.
+    claimed: bool,
     workers: usize,
     keep: usize,
     from: Receiver<Message>,
@@ -308,13 +318,16 @@ impl Writer {
         }
     }
 
-    fn begin(&self, job: Arc<Job>, at: EpochBinding) -> Current {
+    fn begin(&mut self, job: Arc<Job>, at: EpochBinding) -> Current {
         let whole = Bounds {
             cut: EventTime::MAX,
             floor: Epoch(u64::MAX),
         };
-        if let Err(error) = self.store.files.make_dir(&self.store.dir) {
-            job.fail(super::cannot("make", &self.store.dir, &error));
+        if !self.claimed {
+            match self.store.claim(&self.identity.app, &self.identity.dataflow) {
+                Ok(()) => self.claimed = true,
+                Err(error) => job.fail(error),
+            }
         }
         Current {
             job,
@@ -353,6 +366,9 @@ impl Writer {
         match self.publish(current) {
             Ok(manifest) => {
                 self.state.again.store(false, Ordering::Release);
+                if self.state.trouble.lock().take().is_some() {
+                    tracing::info!(%epoch, "checkpoints are made again");
+                }
                 self.state.newest.store(epoch.0, Ordering::Release);
                 let took = clock::instant() - begun;
                 let written = manifest.segments().filter(|segment| segment.epoch == epoch);
@@ -372,6 +388,7 @@ impl Writer {
             Err(error) => {
                 self.state.again.store(true, Ordering::Release);
                 self.metrics.failed.inc();
+                *self.state.trouble.lock() = Some(error.to_string());
                 tracing::warn!(%epoch, "a checkpoint came to nothing, the next one will hold what it would have: {error}");
             }
         }

@@ -48,7 +48,10 @@ impl Place {
         };
         let url = url.trim_end_matches('/');
         let own = format!("{url}/{}/{}", segment(app), segment(dataflow));
-        self.at(&own, ledger, keeps)
+        match keeps {
+            true => self.at(&own, ledger, true),
+            false => self.at(&own, &std::env::temp_dir(), false),
+        }
     }
 
     /// Those under this URL, which names app and dataflow too.

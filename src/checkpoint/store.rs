@@ -1,6 +1,7 @@
-//! The directory of a dataflow's checkpoints.
+//! The directory of a dataflow's checkpoints: on a disk, or a prefix of a bucket.
 //!
 //! ```text
+//!   catalogue.json            whose they are: there before the first of the others
 //!   checkpoint-….json         a manifest: whole and durable, or not there
 //!   …-03.segment              files that manifests name; others are left over from a checkpoint that never was
 //! ```
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::Entry;
-use super::manifest::{Manifest, StepShape};
+use super::manifest::{Catalogue, FORMAT, Manifest, StepShape};
 use super::segment::{SegmentReader, verify};
 use super::{cannot, damaged};
 use crate::disk::Files;
@@ -47,10 +48,46 @@ impl Store {
 
     /// The epochs that there are manifests of, oldest first.
     pub fn epochs(&self) -> Result<Vec<Epoch>> {
-        let names = self.names()?;
-        let mut epochs: Vec<Epoch> = names.iter().filter_map(|name| Manifest::epoch_of(name)).collect();
-        epochs.sort_unstable();
-        Ok(epochs)
+        Ok(epochs(&self.names()?))
+    }
+
+    /// Takes the place for a dataflow, before anything is written to it.
+    ///
+    /// # Errors
+    /// [`Definition`](crate::Kind::Definition): it is another one's. [`Outside`](crate::Kind::Outside): it can't be written to.
+    pub fn claim(&self, app: &str, dataflow: &str) -> Result<()> {
+        let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
+        self.files.make_dir(&self.dir).map_err(unwritable)?;
+        let own = Catalogue {
+            format: FORMAT,
+            app: app.to_owned(),
+            dataflow: dataflow.to_owned(),
+        };
+        let (path, bytes) = (self.dir.join(Catalogue::FILE_NAME), own.to_bytes()?);
+        if self.files.publish(&path, &bytes).map_err(unwritable)? {
+            return Ok(());
+        }
+        match self.catalogue() {
+            Ok(there) => self.belongs(&there.app, &there.dataflow, app, dataflow),
+            Err(error) if error.kind() == Kind::Integrity => {
+                tracing::warn!("it is written anew: {error}");
+                self.files.remove(&path).map_err(unwritable)?;
+                self.files.publish(&path, &bytes).map_err(unwritable).map(drop)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn catalogue(&self) -> Result<Catalogue> {
+        let path = self.dir.join(Catalogue::FILE_NAME);
+        Catalogue::from_bytes(&self.contents(&path)?).map_err(|error| error.detail(path.display()))
+    }
+
+    fn contents(&self, path: &Path) -> Result<Vec<u8>> {
+        self.files.read(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => damaged(path, "it is missing"),
+            _ => cannot("read", path, &error),
+        })
     }
 
     /// The manifest of a checkpoint.
@@ -59,12 +96,8 @@ impl Store {
     /// [`Integrity`](crate::Kind::Integrity): it is damaged or missing. [`Definition`](crate::Kind::Definition): another format.
     pub fn manifest(&self, epoch: Epoch) -> Result<Manifest> {
         let path = self.dir.join(Manifest::file_name(epoch));
-        let bytes = self.files.read(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => damaged(&path, "it is missing"),
-            _ => cannot("read", &path, &error),
-        })?;
-        let manifest =
-            Manifest::from_bytes(&bytes).map_err(|error| error.detail(path.display().to_string()))?;
+        let manifest = Manifest::from_bytes(&self.contents(&path)?)
+            .map_err(|error| error.detail(path.display().to_string()))?;
         if manifest.epoch != epoch {
             return Err(damaged(
                 &path,
@@ -84,12 +117,24 @@ impl Store {
     /// The newest checkpoint that is whole. What is wrong with newer ones is noted.
     ///
     /// # Errors
-    /// The directory can't be read, or a checkpoint is that of another dataflow or format.
+    /// The directory can't be read, a checkpoint is that of another dataflow or format, or there are files of which nothing
+    /// says whose they are.
     pub fn newest(&self, app: &str, dataflow: &str) -> Result<(Option<Manifest>, Vec<String>)> {
+        let names = self.names()?;
         let mut notes = Vec::new();
-        for epoch in self.epochs()?.into_iter().rev() {
+        match self.catalogue() {
+            Ok(there) => self.belongs(&there.app, &there.dataflow, app, dataflow)?,
+            Err(error) if error.kind() == Kind::Integrity => {
+                self.is_somebodys(&names)?;
+                if names.iter().any(|name| name == Catalogue::FILE_NAME) {
+                    notes.push(error.to_string());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        for epoch in epochs(&names).into_iter().rev() {
             let whole = self.manifest(epoch).and_then(|manifest| {
-                self.belongs(&manifest, app, dataflow)?;
+                self.belongs(&manifest.app, &manifest.dataflow, app, dataflow)?;
                 self.verify(&manifest)?;
                 Ok(manifest)
             });
@@ -104,8 +149,25 @@ impl Store {
         Ok((None, notes))
     }
 
-    fn belongs(&self, manifest: &Manifest, app: &str, dataflow: &str) -> Result<()> {
-        if (&*manifest.app, &*manifest.dataflow) == (app, dataflow) {
+    /// Without a catalogue manifests may say whose files these are. Neither is there: it is not an empty place, but a part
+    /// of one, or something else. (A crash before the first manifest leaves files, and a catalogue.)
+    fn is_somebodys(&self, names: &[String]) -> Result<()> {
+        let segments = names.iter().filter(|name| name.ends_with(SEGMENT_END));
+        let (count, first) = (segments.clone().count(), segments.min());
+        let Some(first) = first.filter(|_| epochs(names).is_empty()) else {
+            return Ok(());
+        };
+        let files = crate::error::count(count as u64, "file");
+        Err(Error::integrity(format!(
+            "in `{}` there are files of checkpoints, and nothing that says what they are",
+            self.dir.display()
+        ))
+        .detail(format!("{files}, such as `{first}`; no manifest, and no `{}` that is whole", Catalogue::FILE_NAME))
+        .hint("put back what belongs to them, or name another place; if nobody needs them, `checkpoint prune --keep 0` removes them"))
+    }
+
+    fn belongs(&self, their_app: &str, theirs: &str, app: &str, dataflow: &str) -> Result<()> {
+        if (their_app, theirs) == (app, dataflow) {
             return Ok(());
         }
         Err(Error::definition(format!(
@@ -113,8 +175,7 @@ impl Store {
             self.dir.display()
         ))
         .detail(format!(
-            "they are of app `{}`, dataflow `{}`; this is app `{app}`, dataflow `{dataflow}`",
-            manifest.app, manifest.dataflow
+            "they are of app `{their_app}`, dataflow `{theirs}`; this is app `{app}`, dataflow `{dataflow}`"
         ))
         .hint("give every dataflow a directory of its own"))
     }
@@ -155,7 +216,8 @@ impl Store {
     /// What [`prune`](Self::prune) would remove, manifests first.
     pub fn prunable(&self, keep: usize, spare: &BTreeSet<String>) -> Result<Vec<String>> {
         let (mut named, mut kept, mut old) = (spare.clone(), 0, Vec::new());
-        for epoch in self.epochs()?.into_iter().rev() {
+        let names = self.names()?;
+        for epoch in epochs(&names).into_iter().rev() {
             match self.manifest(epoch) {
                 _ if kept == keep => old.push(Manifest::file_name(epoch)),
                 Ok(manifest) => {
@@ -166,7 +228,6 @@ impl Store {
                 Err(_) => {}
             }
         }
-        let names = self.names()?;
         let unnamed = names
             .into_iter()
             .filter(|name| name.ends_with(SEGMENT_END) && !named.contains(name));
@@ -181,6 +242,13 @@ impl Store {
             n => format!("{:020}-{step:03}-{n}{SEGMENT_END}", epoch.0),
         }
     }
+}
+
+/// The epochs that there are manifests of, oldest first.
+fn epochs(names: &[String]) -> Vec<Epoch> {
+    let mut epochs: Vec<Epoch> = names.iter().filter_map(|name| Manifest::epoch_of(name)).collect();
+    epochs.sort_unstable();
+    epochs
 }
 
 /// A checkpoint that a run begins with.

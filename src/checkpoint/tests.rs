@@ -285,6 +285,69 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
     assert!(notes.len() == 1 && notes[0].contains("missing"), "{notes:?}");
 }
 
+/// A place that is not empty, and of which nothing says what it is.
+#[test]
+fn files_without_a_catalogue_are_refused() {
+    let store = store();
+    assert!(store.newest("shop", "spend").unwrap().0.is_none(), "empty");
+    let segment = |epoch| {
+        let name = Store::segment_name(Epoch(epoch), 0, 0);
+        write(&store, &name, epoch, &[(1, epoch, None, Some(1))], true)
+    };
+    let path = Path::new(DIR).join("catalogue.json");
+    let lost = segment(3);
+    let refused = store.newest("shop", "spend").unwrap_err();
+    assert_eq!(refused.kind(), crate::Kind::Integrity);
+    for part in [
+        "nothing that says what they are",
+        "1 file, such as `00000000000000000003-000.segment`",
+        "prune --keep 0",
+    ] {
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
+    // What the hint says is the way on.
+    assert_eq!(store.prune(0, &Default::default()).unwrap(), [lost.file]);
+    assert!(store.newest("shop", "spend").is_ok());
+
+    // A crash before the first manifest leaves as much, and a catalogue.
+    store.claim("shop", "spend").unwrap();
+    segment(5);
+    assert!(store.newest("shop", "spend").unwrap().0.is_none());
+    let refused = store.newest("bank", "spend").unwrap_err();
+    assert!(
+        refused.to_string().contains("belong to another dataflow"),
+        "{refused}"
+    );
+    assert_eq!(
+        store.claim("bank", "spend").unwrap_err().kind(),
+        crate::Kind::Definition
+    );
+    store.claim("shop", "spend").unwrap();
+
+    // Damaged it says nothing, but where there is a manifest that says as much; and it is made again.
+    let files = &store.files;
+    let mut bytes = files.read(&path).unwrap();
+    bytes[3] ^= 1;
+    files.remove(&path).unwrap();
+    files.publish(&path, &bytes).unwrap();
+    assert_eq!(
+        store.newest("shop", "spend").unwrap_err().kind(),
+        crate::Kind::Integrity
+    );
+    let published = Manifest {
+        epoch: Epoch(7),
+        ..manifest(Rule::Last, vec![segment(7)], Bounds::default())
+    };
+    store.publish(&published).unwrap();
+    let (found, notes) = store.newest("shop", "spend").unwrap();
+    assert!(
+        found.is_some() && notes.len() == 1 && notes[0].contains("catalogue"),
+        "{notes:?}"
+    );
+    store.claim("shop", "spend").unwrap();
+    assert_eq!(store.newest("shop", "spend").unwrap().1, [""; 0]);
+}
+
 fn manifest_of(store: &Store, epoch: u64) -> Manifest {
     store.manifest(Epoch(epoch)).unwrap()
 }

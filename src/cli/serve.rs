@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::cli::{RunArguments, checkpoint, signal};
+use crate::cli::{RunArguments, signal};
 use crate::clock;
 use crate::codec::registry::Registry;
 use crate::codec::registry::access::{Access, Login};
@@ -151,6 +151,19 @@ impl Running<'_> {
         self.force.sources_fit(&known)?;
         let wanted = &self.force.settings;
         let registry = self.env.registry.clone();
+        let checkpoints = match wanted.checkpoint_interval.is_zero() {
+            true => None,
+            false => {
+                let (app, place) = (&self.env.group, &wanted.checkpoint_place);
+                Some(checkpoints::Settings {
+                    store: place.store(app, self.flow.name(), &self.data_dir, true)?,
+                    due: Due::Every(wanted.checkpoint_interval),
+                    keep: wanted.checkpoints_kept,
+                    on_new_build: wanted.on_new_build,
+                    on_new_plan: wanted.on_new_plan,
+                })
+            }
+        };
         let settings = Settings {
             workers: wanted.workers,
             store: Store::Directory(self.data_dir.clone()),
@@ -163,13 +176,7 @@ impl Running<'_> {
             env: self.env,
             history: wanted.history,
             trim_least: wanted.checkpoints_trim.then_some(runtime::TRIM_LEAST),
-            checkpoints: (!wanted.checkpoint_interval.is_zero()).then(|| checkpoints::Settings {
-                store: checkpoint::store(&self.data_dir),
-                due: Due::Every(wanted.checkpoint_interval),
-                keep: wanted.checkpoints_kept,
-                on_new_build: wanted.on_new_build,
-                on_new_plan: wanted.on_new_plan,
-            }),
+            checkpoints,
             ..Settings::default()
         };
         http::bindable(wanted.http.address)?;
@@ -232,6 +239,7 @@ impl Running<'_> {
                     readiness.wait_for("trouble", listed.join("; "));
                 }
             }
+            readiness.mention("checkpoints", service.checkpoint_trouble());
             std::thread::sleep(TICK);
         }
         if signal.is_finished() {
