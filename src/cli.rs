@@ -6,6 +6,7 @@
 //!   check   settings and outside, looked at  ledger  show | verify | reset what a ledger holds
 //!                                            checkpoint  list | show | verify | prune the state on disk
 //!   topics  that are read: list, lint, make  schema  check | register a schema
+//!   verify  epochs gone through again come to what they came to
 //! ```
 
 mod check;
@@ -18,6 +19,7 @@ mod schema;
 mod serve;
 mod signal;
 mod topics;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -98,6 +100,8 @@ enum Command {
         #[command(subcommand)]
         what: schema::SchemaCommand,
     },
+    /// Go through bound epochs again, beside the running service, and compare results with what the ledger says
+    Verify(VerifyArguments),
     /// Look into the ledger of a dataflow that is not running
     Ledger {
         #[command(subcommand)]
@@ -123,6 +127,23 @@ enum Command {
 struct RunArguments {
     /// Which dataflow; may be left out where there is only one
     dataflow: Option<String>,
+    #[command(flatten)]
+    settings: Flags<false>,
+}
+
+#[derive(Args)]
+struct VerifyArguments {
+    /// Which dataflow; may be left out where there is only one
+    dataflow: Option<String>,
+    /// First epoch: state is taken from a checkpoint of before it; left out: as far back as ledger and checkpoints reach
+    #[arg(long, value_name = "EPOCH")]
+    from: Option<u64>,
+    /// Last epoch; left out: the last that was bound
+    #[arg(long, value_name = "EPOCH")]
+    to: Option<u64>,
+    /// Compare with what other builds computed, too: whether a changed program comes to the same
+    #[arg(long)]
+    any_build: bool,
     #[command(flatten)]
     settings: Flags<false>,
 }
@@ -233,6 +254,9 @@ fn run(command: Command, flows: &[Flow]) -> Result<bool> {
         Command::Demo(arguments) => demo::run(flows, &arguments)?,
         Command::Check(arguments) => {
             return check::run(choose(flows, arguments.dataflow.as_deref())?, &arguments);
+        }
+        Command::Verify(arguments) => {
+            return verify::run(choose(flows, arguments.dataflow.as_deref())?, &arguments);
         }
         Command::Query(arguments) => query::run(&arguments)?,
         Command::Plan { dataflow } => {

@@ -27,6 +27,7 @@ use crate::checkpoint::place::Place;
 use crate::error::{Error, Result};
 use crate::http::HttpSettings;
 use crate::ingest::Bounds;
+use crate::runtime::OnDifference;
 use crate::runtime::checkpoints::OnNew;
 use crate::secret::{HIDDEN, Secret};
 use crate::source::Overrides;
@@ -108,6 +109,8 @@ pub struct Settings {
     pub on_new_build: OnNew,
     /// What to do with state of another dataflow's steps.
     pub on_new_plan: OnNew,
+    /// What to do when an epoch comes to another result than it did at first.
+    pub on_difference: OnDifference,
     /// What may be read ahead.
     pub bounds: Bounds,
     /// Kafka.

@@ -60,7 +60,7 @@ mod trim;
 
 pub use frame::{Chain, FORMAT_VERSION};
 use frame::{FileHeader, binding_frame, claim_frame};
-pub use inspect::{Report, Show, show, show_on, verify, verify_on, whose};
+pub use inspect::{Report, Show, look, show, show_on, verify, verify_on, whose};
 pub use memory::{MemoryLedger, MemoryLog};
 use reader::{Cursor, FILE_NAME, Frame, Reader, cannot, open_file};
 pub use record::{Claim, ClaimRecord, RecordKind};

@@ -93,6 +93,10 @@ pub struct EpochMetrics {
     pub in_flight: Gauge,
     /// When the newest closed epoch was opened. Unix seconds.
     pub closed_newest: GaugeF64,
+    /// Gone through again, with the result that the ledger has.
+    pub alike: Counter,
+    /// The same with another result.
+    pub different: Counter,
 }
 
 /// Handles for the ledger.
@@ -352,6 +356,16 @@ impl Register<'_> {
                 "epoch_closed_timestamp",
                 "When the newest closed epoch was opened",
                 GaugeF64::default(),
+            ),
+            alike: self.plain(
+                "epochs_replayed_alike",
+                "Gone through again, with the result that the ledger has",
+                Counter::default(),
+            ),
+            different: self.plain(
+                "epochs_replayed_different",
+                "Gone through again, with another result than the ledger has",
+                Counter::default(),
             ),
         }
     }

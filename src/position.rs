@@ -120,6 +120,17 @@ pub struct EpochBinding {
     pub topics: Vec<(SourceId, TopicId)>,
     /// Schema ids first seen in this epoch.
     pub schemas: Vec<SchemaSeen>,
+    /// What epochs before this one came to, as far as no binding has said it yet.
+    pub results: Option<Results>,
+}
+
+/// What epochs did to the views. They are closed by the time a binding says so, so it is a later one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Results {
+    /// Who computed them, on which state: another lineage may come to other results, and rightly so.
+    pub lineage: u64,
+    /// Epochs, each with the hash of every view's changes ([`view::hash`](crate::view::hash)), in order of the views' names.
+    pub epochs: Vec<(Epoch, Vec<u64>)>,
 }
 
 impl EpochBinding {

@@ -13,6 +13,7 @@
 //! The sequencer's messages travel by a timely dataflow of their own, so that a cluster needs no second network. They
 //! carry empty stamps: no progress is tracked for them.
 
+mod begin;
 pub mod checkpoints;
 pub mod control;
 mod scribe;
@@ -32,19 +33,20 @@ use parking_lot::Mutex;
 
 use crate::bridge::{Halt, Waker};
 use crate::checkpoint::Checkpoints;
-use crate::checkpoint::job::Identity;
 use crate::checkpoint::manifest::StepShape;
 use crate::checkpoint::store::Restored;
 use crate::dataflow::plan::{Plan, PlannedSource};
 use crate::dataflow::{self, Context, Flow};
 use crate::error::{Error, Result};
 use crate::ingest::Bounds;
-use crate::ledger::{Claim, Ledger, LedgerStore, MemoryLedger, MemoryLog, Recovered};
+use crate::ledger::{Claim, LedgerStore, MemoryLog, Recovered};
 use crate::metrics::Metrics;
 use crate::position::{PartitionId, PartitionRange, SourceId};
+use crate::runtime::begin::{Led, Parts};
 use crate::runtime::control::Lead;
 use crate::runtime::sources::SourceNow;
-use crate::sequencer::{self, Cuts, Sequencer};
+use crate::sequencer::Cuts;
+use crate::sequencer::results::Compared;
 use crate::source::{Environment, PartitionFacts, Substitute};
 use crate::time::Epoch;
 use crate::view::Views;
@@ -96,14 +98,40 @@ pub struct Settings {
     pub env: Environment,
     /// How far back views reach that don't say so themselves.
     pub history: Duration,
-    /// Keep a hash of each epoch's changes in every view.
-    pub hashed: bool,
+    /// Whether the ledger records what each epoch came to, so that a replay can be held against it.
+    pub on_difference: OnDifference,
     /// Whether checkpoints are made, and where. Processes of a cluster make none.
     pub checkpoints: Option<checkpoints::Settings>,
     /// The ledger lets go of what no checkpoint needs any more, once it is so many bytes; nothing: never.
     pub trim_least: Option<u64>,
+    /// Nothing but a replay of what the ledger has up to an epoch: see [`Replay`].
+    pub replay: Option<Replay>,
     /// In place of sources.
     pub substitutes: Option<Substitutes>,
+}
+
+/// What to do when an epoch that is gone through again comes to another result than the ledger says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDifference {
+    /// The service halts, with the view and the epoch.
+    #[default]
+    Halt,
+    /// It is said once, and counted.
+    Warn,
+    /// Nothing is recorded and nothing compared.
+    Ignore,
+}
+
+/// Goes through bound epochs again, beside a service that may be running: nothing is claimed, written or bound.
+#[derive(Clone, Copy, Debug)]
+pub struct Replay {
+    /// State is taken from a checkpoint of before this epoch, or made from the ledger's start. `None`: from as far back as
+    /// it can be.
+    pub from: Option<Epoch>,
+    /// The last epoch; `None`: the last that was bound.
+    pub to: Option<Epoch>,
+    /// Results are compared, whatever build recorded them.
+    pub any_build: bool,
 }
 
 impl Default for Settings {
@@ -120,9 +148,10 @@ impl Default for Settings {
             until_end: false,
             env: Environment::default(),
             history: dataflow::HISTORY,
-            hashed: false,
+            on_difference: OnDifference::Halt,
             checkpoints: None,
             trim_least: Some(TRIM_LEAST),
+            replay: None,
             substitutes: None,
         }
     }
@@ -131,18 +160,21 @@ impl Default for Settings {
 /// The build that runs, as people name it.
 const BUILD: &str = concat!("thalweg ", env!("CARGO_PKG_VERSION"));
 
-/// The same with a hash of the program's file, which tells two builds of one version apart.
-fn build_id() -> &'static str {
-    static ID: OnceLock<String> = OnceLock::new();
-    ID.get_or_init(|| {
+/// A hash of the program's file, which tells two builds of one version apart.
+fn program() -> Option<&'static str> {
+    static HASH: OnceLock<Option<String>> = OnceLock::new();
+    let hash = HASH.get_or_init(|| {
         let mut hash = blake3::Hasher::new();
-        let read = std::env::current_exe()
-            .and_then(|program| std::io::copy(&mut std::fs::File::open(program)?, &mut hash));
-        match read {
-            Ok(_) => format!("{BUILD} ({})", &hash.finalize().to_hex()[..16]),
-            Err(_) => BUILD.to_owned(),
-        }
-    })
+        let mut file = std::fs::File::open(std::env::current_exe().ok()?).ok()?;
+        std::io::copy(&mut file, &mut hash).ok()?;
+        Some(hash.finalize().to_hex()[..16].to_owned())
+    });
+    hash.as_deref()
+}
+
+/// The build with the program's hash.
+fn build_id() -> String {
+    program().map_or(BUILD.to_owned(), |hash| format!("{BUILD} ({hash})"))
 }
 
 /// Rewriting the ledger costs about as much as 10 ms of writing: not for less than this.
@@ -175,6 +207,7 @@ pub(crate) struct Shared {
     pub(crate) bound: Mutex<BTreeMap<PartitionId, PartitionRange>>,
     /// The sources that are idle as of it.
     pub(crate) idle: Mutex<BTreeSet<SourceId>>,
+    pub(crate) compared: Mutex<Compared>,
     /// The checkpoints that are made.
     pub(crate) checkpoints: Option<Checkpoints>,
     /// The one that this run begins with.
@@ -203,7 +236,7 @@ pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
                 worker.drop_dataflow(index);
             }
             let plan = context.plan.borrow();
-            *out.lock() = Some(built.map(|()| PlanText::of(&plan)));
+            *out.lock() = Some(built.map(|()| PlanText::of(&plan, &context.views)));
         });
     });
     let joined = thread
@@ -230,11 +263,14 @@ pub struct PlanText {
     pub states: Vec<StepShape>,
     /// A step that may keep state where no checkpoint finds it.
     pub unsaved: Option<&'static std::panic::Location<'static>>,
+    /// The names of the views, in order.
+    pub views: Vec<String>,
 }
 
 impl PlanText {
-    fn of(plan: &Plan) -> Self {
+    fn of(plan: &Plan, views: &Views) -> Self {
         Self {
+            views: views.names(),
             text: plan.to_string(),
             sources: plan.sources.clone(),
             states: plan.states.clone(),
@@ -255,115 +291,21 @@ impl Service {
     pub fn start(flow: &Flow, mut settings: Settings) -> Result<Self> {
         settings.env.until_end = settings.until_end;
         let plan = plan(flow, &settings.env)?;
-        let leads = settings
-            .cluster
-            .as_ref()
-            .is_none_or(|cluster| cluster.process == 0);
-        let processes = settings
-            .cluster
-            .as_ref()
-            .map_or(1, |cluster| cluster.addresses.len());
-        let peers = settings.workers * processes;
-        let halt = Halt::default();
-        let metrics = Metrics::new();
-
-        let saves = settings.checkpoints.clone().filter(|_| processes == 1);
-        let saves = saves.filter(|_| {
-            if let Some(at) = plan.unsaved {
-                tracing::warn!(
-                    "no checkpoints are made: the step at {at} may keep state that they don't find"
-                );
-            }
-            plan.unsaved.is_none()
-        });
-        let (mut lead, mut replay_to, mut store) = (None, None, None);
-        let (mut checkpoints, mut restored, mut writer) = (None, None, None);
-        let views = Views::new(peers);
-        if leads {
-            let (ledger, recovered) = open(flow, &plan.sources, &settings)?;
-            replay_to = recovered.last;
-            let mut clock = None;
-            if let Some(saves) = saves {
-                let names = (&*settings.env.group, flow.name(), build_id());
-                restored = checkpoints::choose(&saves, names, &plan.states, &recovered)?;
-                let identity = Identity {
-                    app: names.0.to_owned(),
-                    dataflow: names.1.to_owned(),
-                    build: names.2.to_owned(),
-                    generation: recovered.generation,
-                };
-                let held = views.clone();
-                let (own, thread) = Checkpoints::new(
-                    saves.store,
-                    identity,
-                    plan.states.clone(),
-                    (peers, saves.keep),
-                    restored.as_deref(),
-                    metrics.checkpoints.clone(),
-                    Arc::new(move |epoch| held.hold(epoch)),
-                );
-                (checkpoints, writer) = (Some(own), Some(thread));
-                clock = Some(checkpoints::Clock::new(saves.due));
-            }
-            checkpoints::is_whole(&recovered, restored.as_deref())?;
-            let sequencer = Sequencer::new(
-                sequencer::Settings {
-                    cuts: settings.cuts.clone(),
-                    epochs_in_flight_max: settings.epochs_in_flight_max,
-                    replay_in_flight_max: REPLAY_IN_FLIGHT_MAX,
-                    workers: peers,
-                },
-                plan.sources.iter().map(|source| source.rules.clone()).collect(),
-            );
-            let (to_scribe, bindings) = std::sync::mpsc::channel();
-            lead = Some(Lead::new(
-                sequencer,
-                recovered.bindings,
-                to_scribe,
-                settings.until_end,
-                restored.as_deref().map(checkpoints::Way::new),
-                clock,
-            ));
-            store = Some((ledger, bindings));
-        }
-        let shared = Arc::new(Shared {
-            flow: flow.clone(),
-            views,
-            metrics,
-            halt,
-            inbox: control::Inbox::default(),
-            lead: Mutex::new(lead),
-            replay_to: AtomicU64::new(replay_to.map_or(0, |epoch| epoch.0)),
-            live: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            troubles: Mutex::default(),
-            partitions: Mutex::default(),
-            sources: plan.sources.clone(),
-            bound: Mutex::default(),
-            idle: Mutex::default(),
-            checkpoints,
-            restored,
-            settings,
-        });
-        if let Some(restored) = &shared.restored {
-            let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
-            tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
-            let at = &restored.manifest.at.binding;
-            shared.note_bound(&at.ranges, &at.idle);
-        }
+        let Parts { shared, led } = Parts::of(flow, &plan, settings)?;
         let mut threads = Vec::new();
-        if let Some(writer) = writer {
-            threads.push(spawn("checkpoints", move || writer.run())?);
-        }
-        if let Some((ledger, bindings)) = store {
-            let scribe = shared.clone();
-            threads.push(spawn("ledger", move || {
-                scribe::write(&scribe, ledger, &bindings)
-            })?);
-            let substituted = shared.settings.substitutes.clone();
-            let sources = watch::sources(&plan.sources, substituted);
+        if let Some(Led {
+            scribe,
+            writer,
+            sources,
+        }) = led
+        {
+            if let Some(writer) = writer {
+                threads.push(spawn("checkpoints", move || writer.run())?);
+            }
+            let served = shared.clone();
+            threads.push(spawn("ledger", move || scribe.run(&served))?);
             let watched = shared.clone();
-            threads.push(spawn("watch", move || watch::watch(&watched, &sources))?);
+            threads.push(spawn("watch", move || watch::watch(&watched, sources))?);
         }
         let engine = shared.clone();
         threads.push(spawn("engine", move || worker::run(&engine))?);
@@ -390,6 +332,11 @@ impl Service {
         let last = Epoch(self.shared.replay_to.load(Ordering::Acquire));
         let closed = self.shared.views.closed().map(|moment| moment.epoch);
         (last > Epoch::ZERO && closed < Some(last)).then_some((closed, last))
+    }
+
+    /// How epochs that were gone through again compare with what the ledger says of them.
+    pub fn compared(&self) -> Compared {
+        *self.shared.compared.lock()
     }
 
     /// While state is loaded: the epoch of the checkpoint that it is of, and how much of it was read, from 0 to 1.
@@ -495,33 +442,6 @@ impl Stopper {
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
     thread.map_err(|error| Error::internal(format!("cannot start the thread `{name}`: {error}")))
-}
-
-fn open(
-    flow: &Flow,
-    sources: &[PlannedSource],
-    settings: &Settings,
-) -> Result<(Box<dyn LedgerStore>, Recovered)> {
-    let claim = Claim {
-        app: settings.env.group.clone(),
-        dataflow: flow.name().to_owned(),
-        build: BUILD.to_owned(),
-        sources: sources
-            .iter()
-            .map(|source| (source.rules.id, source.rules.name.clone()))
-            .collect(),
-    };
-    Ok(match &settings.store {
-        Store::Directory(dir) => {
-            let (ledger, recovered) = Ledger::open(dir, claim)?;
-            (Box::new(ledger), recovered)
-        }
-        Store::Memory(log) => {
-            let (ledger, recovered) = MemoryLedger::open(log, claim)?;
-            (Box::new(ledger), recovered)
-        }
-        Store::Opened(open) => open(claim)?,
-    })
 }
 
 /// Wakes whoever waits for the workers' attention.

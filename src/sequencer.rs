@@ -14,6 +14,7 @@
 mod event_time;
 pub mod message;
 mod restore;
+pub mod results;
 mod topology;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,6 +24,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
 use crate::sequencer::message::{Order, ReadTo, Report};
+use crate::sequencer::results::{Compared, Outcomes};
 use crate::time::{Epoch, EventTime};
 
 /// What the sequencer has to know of a source.
@@ -76,6 +78,8 @@ pub struct Settings {
     pub replay_in_flight_max: usize,
     /// How many workers partitions are spread over.
     pub workers: usize,
+    /// Whether results are recorded and compared, and how.
+    pub results: Option<results::Rules>,
 }
 
 /// The two clocks, read by the caller.
@@ -168,6 +172,7 @@ pub struct Sequencer {
     live_since: Option<Duration>,
     in_flight: VecDeque<Epoch>,
     orders: Vec<Order>,
+    outcomes: Outcomes,
     until_end: bool,
     live: bool,
 }
@@ -176,6 +181,7 @@ impl Sequencer {
     /// A sequencer that knows no partition yet. It starts in replay; see [`Sequencer::live`].
     pub fn new(settings: Settings, sources: Vec<SourceRules>) -> Self {
         Self {
+            outcomes: Outcomes::new(settings.results.clone()),
             settings,
             sources: sources.into_iter().map(|s| (s.id, s)).collect(),
             topics: BTreeMap::new(),
@@ -241,12 +247,32 @@ impl Sequencer {
             partition.is_bound = true;
         }
         self.note(&binding);
+        self.expect(&binding)?;
         self.in_flight.push_back(binding.epoch);
         self.orders.push(Order::Epoch {
             binding: Arc::new(binding),
             replay: true,
         });
         Ok(())
+    }
+
+    /// Takes in what a binding says of epochs before it.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::Kind::Integrity): one of them came to another result now.
+    pub fn expect(&mut self, binding: &EpochBinding) -> Result<()> {
+        if binding.ranges.iter().any(|range| range.compacted) {
+            self.outcomes.give_up();
+        }
+        match &binding.results {
+            Some(results) => self.outcomes.expect(results),
+            None => Ok(()),
+        }
+    }
+
+    /// How many epochs came to what the ledger says of them, and how many did not.
+    pub fn compared(&self) -> Compared {
+        self.outcomes.compared()
     }
 
     fn check_sources(&self, binding: &EpochBinding) -> Result<()> {
@@ -298,10 +324,12 @@ impl Sequencer {
     /// What a reader says.
     ///
     /// # Errors
-    /// Two processes were told different things of one schema id: which of them counts can't be known.
+    /// Two processes were told different things of one schema id: which of them counts can't be known. Or an epoch came to
+    /// another result than the ledger says.
     pub fn report(&mut self, report: Report) -> Result<()> {
         match report {
             Report::Read(to) => self.read_to(to),
+            Report::Closed { epoch, hashes } => self.outcomes.report(epoch, &hashes)?,
             Report::Schema(seen) => match self.schemas.insert((seen.source, seen.id), seen.fingerprint) {
                 None => self.new_schemas.push(seen),
                 Some(known) if known == seen.fingerprint => {}
@@ -541,6 +569,9 @@ impl Sequencer {
             ranges.push(range.clone());
             partition.is_bound = true;
         }
+        if ranges.iter().any(|range| range.compacted) {
+            self.outcomes.give_up();
+        }
         let (watermarks, idle) = self.raise_watermarks();
         let binding = Arc::new(EpochBinding {
             epoch,
@@ -550,6 +581,7 @@ impl Sequencer {
             ranges,
             topics: std::mem::take(&mut self.new_topics),
             schemas: std::mem::take(&mut self.new_schemas),
+            results: self.outcomes.take(),
         });
         self.last = epoch;
         self.opened = now.mono;

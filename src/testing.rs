@@ -126,10 +126,7 @@ impl<T: Event> Feed for Shared<T> {
 impl Harness {
     /// Tests a flow, on one worker unless [`Harness::workers`] says otherwise.
     pub fn of(flow: Flow) -> Self {
-        let settings = Settings {
-            hashed: true,
-            ..Settings::default()
-        };
+        let settings = Settings::default();
         let (feeds, empty, epochs) = (BTreeMap::new(), BTreeSet::new(), VecDeque::new());
         let (runs, last, checkpoints) = (Vec::new(), 0, BTreeSet::new());
         let (idle, named_idle, mistakes) = (Vec::new(), Vec::new(), Vec::new());

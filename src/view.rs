@@ -185,7 +185,7 @@ pub enum AsOf {
 /// assert!(views.closed().is_none());                          // applied, not yet visible
 ///
 /// let (now, none) = (EventTime(0), Vec::new);
-/// let binding = EpochBinding { epoch, now, ranges: vec![], watermarks: none(), idle: vec![], topics: vec![], schemas: vec![] };
+/// let binding = EpochBinding { epoch, now, ranges: vec![], watermarks: none(), idle: vec![], topics: vec![], schemas: vec![], results: None };
 /// let (watermarks, positions) = (Arc::default(), Arc::new([]));
 /// views.close(Moment { epoch, watermarks, positions, binding: Arc::new(binding) });
 ///

@@ -18,6 +18,7 @@ mod pace;
 mod panics;
 mod rejects;
 mod replay;
+mod results;
 mod smoke;
 mod sources;
 mod tables;

@@ -1,4 +1,4 @@
-//! One checkpoint on its way, and the thread that writes it.
+//! One checkpoint on its way, and who writes it: a thread that does nothing else.
 //!
 //! ```text
 //!   sequencer's worker   begin(s, base) ─────────────────────┐
@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use parking_lot::Mutex;
 
 use super::entry::BUCKETS;
-use super::manifest::{Base, FORMAT, Manifest, StepFiles, StepShape};
+use super::manifest::{Base, FORMAT, Lineage, Manifest, StepFiles, StepShape};
 use super::merge::{Merge, due};
 use super::segment::{Chunk, SegmentWriter};
 use super::state::Bounds;
@@ -126,6 +126,7 @@ pub(crate) struct Identity {
     pub(crate) app: String,
     pub(crate) dataflow: String,
     pub(crate) build: String,
+    pub(crate) lineage: Lineage,
     pub(crate) generation: u64,
 }
 
@@ -175,6 +176,7 @@ impl Checkpoints {
             bases,
             metrics,
             hold: hold.clone(),
+            current: None,
         };
         let job = Mutex::new(None);
         let own = Self {
@@ -250,7 +252,7 @@ impl Checkpoints {
     }
 }
 
-/// The thread that writes checkpoints.
+/// Writes checkpoints.
 pub(crate) struct Writer {
     store: Store,
     identity: Identity,
@@ -266,6 +268,7 @@ pub(crate) struct Writer {
     bases: VecDeque<Base>,
     metrics: CheckpointMetrics,
     hold: Hold,
+    current: Option<Current>,
 }
 
 /// What has come in of the checkpoint on its way.
@@ -281,41 +284,53 @@ struct Current {
 }
 
 impl Writer {
+    /// To the end, in the thread that is the writer's own.
     pub(crate) fn run(mut self) {
-        // What a crash left half done is nobody's.
+        self.tidy();
+        while let Ok(message) = self.from.recv() {
+            if !self.take(message) {
+                break;
+            }
+        }
+    }
+
+    /// Removes what a crash left half done: it is nobody's.
+    pub(crate) fn tidy(&mut self) {
         if let Err(error) = self.store.prune(self.keep, &BTreeSet::new()) {
             tracing::warn!("old checkpoints can't be removed: {error}");
         }
-        let mut current: Option<Current> = None;
-        while let Ok(message) = self.from.recv() {
-            match (message, &mut current) {
-                (Message::End, _) => break,
-                (Message::Discard(old), _) => drop(old),
-                (Message::Begin(job, at), _) => current = Some(self.begin(job, at)),
-                (Message::Piece(piece), Some(current)) => {
-                    self.held.fetch_sub(piece.chunk.bytes.len(), Ordering::Relaxed);
-                    if let Err(error) = self.write(current, &piece) {
-                        current.job.fail(error);
-                    }
+    }
+
+    /// Takes in one message, and makes the checkpoint count once all of it is there. `false`: this was the last one.
+    fn take(&mut self, message: Message) -> bool {
+        let mut current = self.current.take();
+        match (message, &mut current) {
+            (Message::End, _) => return false,
+            (Message::Discard(old), _) => drop(old),
+            (Message::Begin(job, at), _) => current = Some(self.begin(job, at)),
+            (Message::Piece(piece), Some(current)) => {
+                self.held.fetch_sub(piece.chunk.bytes.len(), Ordering::Relaxed);
+                if let Err(error) = self.write(current, &piece) {
+                    current.job.fail(error);
                 }
-                (Message::Done(bounds), Some(current)) => {
-                    current.workers_left -= 1;
-                    for (own, theirs) in current.bounds.iter_mut().zip(bounds) {
-                        own.cut = own.cut.min(theirs.cut);
-                        own.floor = own.floor.min(theirs.floor);
-                    }
+            }
+            (Message::Done(bounds), Some(current)) => {
+                current.workers_left -= 1;
+                for (own, theirs) in current.bounds.iter_mut().zip(bounds) {
+                    own.cut = own.cut.min(theirs.cut);
+                    own.floor = own.floor.min(theirs.floor);
                 }
-                (Message::Chain(chain), Some(current)) => current.chain = Some(chain),
-                (Message::Closed(sets, floor), Some(current)) => current.closed = Some((sets, floor)),
-                (_, None) => {}
             }
-            let is_whole = |c: &Current| c.workers_left == 0 && c.chain.is_some() && c.closed.is_some();
-            if current.as_ref().is_some_and(is_whole)
-                && let Some(whole) = current.take()
-            {
-                self.conclude(whole);
-            }
+            (Message::Chain(chain), Some(current)) => current.chain = Some(chain),
+            (Message::Closed(sets, floor), Some(current)) => current.closed = Some((sets, floor)),
+            (_, None) => {}
         }
+        let is_whole = |c: &Current| c.workers_left == 0 && c.chain.is_some() && c.closed.is_some();
+        match current {
+            Some(whole) if is_whole(&whole) => self.conclude(whole),
+            current => self.current = current,
+        }
+        true
     }
 
     fn begin(&mut self, job: Arc<Job>, at: EpochBinding) -> Current {
@@ -428,6 +443,7 @@ impl Writer {
             generation: self.identity.generation,
             chain: chain.unwrap_or_default(),
             build: self.identity.build.clone(),
+            lineage: self.identity.lineage,
             made_us: clock::now_micros(),
             buckets: ("xxh3".into(), BUCKETS),
             from,

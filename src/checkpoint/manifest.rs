@@ -14,7 +14,7 @@ use crate::position::{EpochBinding, SourceId};
 use crate::time::{Epoch, EventTime};
 
 /// The version of what stands in manifests and segments.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A checkpoint: where everything stood as of one epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub struct Manifest {
     pub chain: String,
     /// The build that made it.
     pub build: String,
+    /// Who computed the state.
+    pub lineage: Lineage,
     /// When, microseconds since the Unix epoch.
     pub made_us: u64,
     /// The hash by which keys are divided into buckets, and how many there are.
@@ -44,6 +46,15 @@ pub struct Manifest {
     pub at: Base,
     /// Every step that has state.
     pub steps: Vec<StepFiles>,
+}
+
+/// Who computed some state. Zeros: nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// A hash of the program that computed it last, with its plan.
+    pub program: u64,
+    /// The same with all others before that, and where each took over: [`Results::lineage`](crate::position::Results).
+    pub state: u64,
 }
 
 /// What bindings up to an epoch add up to.

@@ -114,12 +114,17 @@ impl Store {
             .try_for_each(|segment| verify(&*self.files, &self.dir, segment))
     }
 
-    /// The newest checkpoint that is whole. What is wrong with newer ones is noted.
+    /// The newest checkpoint that is whole, and `before` an epoch if one is named. What is wrong with newer ones is noted.
     ///
     /// # Errors
     /// The directory can't be read, a checkpoint is that of another dataflow or format, or there are files of which nothing
     /// says whose they are.
-    pub fn newest(&self, app: &str, dataflow: &str) -> Result<(Option<Manifest>, Vec<String>)> {
+    pub fn newest(
+        &self,
+        app: &str,
+        dataflow: &str,
+        before: Option<Epoch>,
+    ) -> Result<(Option<Manifest>, Vec<String>)> {
         let names = self.names()?;
         let mut notes = Vec::new();
         match self.catalogue() {
@@ -132,7 +137,8 @@ impl Store {
             }
             Err(error) => return Err(error),
         }
-        for epoch in epochs(&names).into_iter().rev() {
+        let epochs = epochs(&names).into_iter().rev();
+        for epoch in epochs.filter(|epoch| before.is_none_or(|before| *epoch < before)) {
             let whole = self.manifest(epoch).and_then(|manifest| {
                 self.belongs(&manifest.app, &manifest.dataflow, app, dataflow)?;
                 self.verify(&manifest)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::entry::{Entry, bucket_of, decode, encode};
-use super::manifest::{Base, FORMAT, Manifest, Rule, Segment, StepFiles, StepShape};
+use super::manifest::{Base, FORMAT, Lineage, Manifest, Rule, Segment, StepFiles, StepShape};
 use super::merge::Merge;
 use super::segment::{Chunk, SegmentWriter, verify};
 use super::state::Bounds;
@@ -68,6 +68,7 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
         idle: vec![],
         topics: vec![],
         schemas: vec![],
+        results: None,
     };
     Manifest {
         format: FORMAT,
@@ -77,6 +78,7 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
         generation: 1,
         chain: String::new(),
         build: String::new(),
+        lineage: Lineage::default(),
         made_us: 0,
         buckets: ("xxh3".into(), super::BUCKETS),
         from: None,
@@ -242,7 +244,7 @@ fn manifests_come_back_and_damage_to_them_shows() {
         format,
         ..manifest.clone()
     };
-    let error = Manifest::from_bytes(&of(2).to_bytes().unwrap()).unwrap_err();
+    let error = Manifest::from_bytes(&of(FORMAT + 1).to_bytes().unwrap()).unwrap_err();
     assert_eq!(error.kind(), crate::Kind::Definition);
 }
 
@@ -268,7 +270,7 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
     assert!(store.publish(&at(8)).is_ok() && store.publish(&manifest_of(&store, 8)).is_err());
     let newest = |app: &str| {
         store
-            .newest(app, "spend")
+            .newest(app, "spend", None)
             .map(|(found, _)| found.map(|m| m.epoch.0))
     };
     assert_eq!(newest("shop").unwrap(), Some(8));
@@ -280,7 +282,7 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
         .files
         .remove(&Path::new(DIR).join(Store::segment_name(Epoch(8), 0, 0)))
         .unwrap();
-    let (found, notes) = store.newest("shop", "spend").unwrap();
+    let (found, notes) = store.newest("shop", "spend", None).unwrap();
     assert_eq!(found.map(|m| m.epoch.0), Some(7));
     assert!(notes.len() == 1 && notes[0].contains("missing"), "{notes:?}");
 }
@@ -289,14 +291,14 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
 #[test]
 fn files_without_a_catalogue_are_refused() {
     let store = store();
-    assert!(store.newest("shop", "spend").unwrap().0.is_none(), "empty");
+    assert!(store.newest("shop", "spend", None).unwrap().0.is_none(), "empty");
     let segment = |epoch| {
         let name = Store::segment_name(Epoch(epoch), 0, 0);
         write(&store, &name, epoch, &[(1, epoch, None, Some(1))], true)
     };
     let path = Path::new(DIR).join("catalogue.json");
     let lost = segment(3);
-    let refused = store.newest("shop", "spend").unwrap_err();
+    let refused = store.newest("shop", "spend", None).unwrap_err();
     assert_eq!(refused.kind(), crate::Kind::Integrity);
     for part in [
         "nothing that says what they are",
@@ -307,13 +309,13 @@ fn files_without_a_catalogue_are_refused() {
     }
     // What the hint says is the way on.
     assert_eq!(store.prune(0, &Default::default()).unwrap(), [lost.file]);
-    assert!(store.newest("shop", "spend").is_ok());
+    assert!(store.newest("shop", "spend", None).is_ok());
 
     // A crash before the first manifest leaves as much, and a catalogue.
     store.claim("shop", "spend").unwrap();
     segment(5);
-    assert!(store.newest("shop", "spend").unwrap().0.is_none());
-    let refused = store.newest("bank", "spend").unwrap_err();
+    assert!(store.newest("shop", "spend", None).unwrap().0.is_none());
+    let refused = store.newest("bank", "spend", None).unwrap_err();
     assert!(
         refused.to_string().contains("belong to another dataflow"),
         "{refused}"
@@ -331,7 +333,7 @@ fn files_without_a_catalogue_are_refused() {
     files.remove(&path).unwrap();
     files.publish(&path, &bytes).unwrap();
     assert_eq!(
-        store.newest("shop", "spend").unwrap_err().kind(),
+        store.newest("shop", "spend", None).unwrap_err().kind(),
         crate::Kind::Integrity
     );
     let published = Manifest {
@@ -339,13 +341,13 @@ fn files_without_a_catalogue_are_refused() {
         ..manifest(Rule::Last, vec![segment(7)], Bounds::default())
     };
     store.publish(&published).unwrap();
-    let (found, notes) = store.newest("shop", "spend").unwrap();
+    let (found, notes) = store.newest("shop", "spend", None).unwrap();
     assert!(
         found.is_some() && notes.len() == 1 && notes[0].contains("catalogue"),
         "{notes:?}"
     );
     store.claim("shop", "spend").unwrap();
-    assert_eq!(store.newest("shop", "spend").unwrap().1, [""; 0]);
+    assert_eq!(store.newest("shop", "spend", None).unwrap().1, [""; 0]);
 }
 
 fn manifest_of(store: &Store, epoch: u64) -> Manifest {

@@ -137,7 +137,7 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
         let store = settings
             .checkpoint_place
             .store(&env.group, flow.name(), &dir, false);
-        match store.and_then(|store| store.newest(&env.group, flow.name())) {
+        match store.and_then(|store| store.newest(&env.group, flow.name(), None)) {
             Ok(newest) => of_checkpoints(newest, &plan.states, &mut state, &mut findings),
             Err(error) => findings.push(wrong(&error)),
         }

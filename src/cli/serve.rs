@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::health::Readiness;
 use crate::http;
 use crate::runtime::checkpoints::{self, Due};
-use crate::runtime::{self, Service, Settings, Store};
+use crate::runtime::{self, PlanText, Service, Settings, Store};
 use crate::sequencer::Cuts;
 use crate::source::Environment;
 use crate::trail;
@@ -131,13 +131,8 @@ pub(super) struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// Serves until a signal, the end of the input, or a halt. `ready` is called once with the server's URL.
-    pub(super) fn run(self, tokio: &tokio::runtime::Runtime, ready: impl FnOnce(&str)) -> Result<()> {
-        abort_on_panic();
-        let signal = {
-            let _inside = tokio.enter();
-            signal::listen()?
-        };
+    /// The dataflow's plan, if there is what it reads from.
+    pub(super) fn sources_fit(&self) -> Result<Arc<PlanText>> {
         let plan = runtime::plan(self.flow, &self.env)?;
         let reads_kafka = plan
             .sources
@@ -149,8 +144,15 @@ impl Running<'_> {
         }
         let known: Vec<_> = plan.sources.iter().map(known).collect();
         self.force.sources_fit(&known)?;
+        Ok(plan)
+    }
+
+    /// How it is run, by the settings.
+    ///
+    /// # Errors
+    /// There is no such place for checkpoints as they say.
+    pub(super) fn engine(&self) -> Result<Settings> {
         let wanted = &self.force.settings;
-        let registry = self.env.registry.clone();
         let checkpoints = match wanted.checkpoint_interval.is_zero() {
             true => None,
             false => {
@@ -164,7 +166,7 @@ impl Running<'_> {
                 })
             }
         };
-        let settings = Settings {
+        Ok(Settings {
             workers: wanted.workers,
             store: Store::Directory(self.data_dir.clone()),
             cuts: Cuts::Clock {
@@ -173,12 +175,26 @@ impl Running<'_> {
             epochs_in_flight_max: wanted.epochs_in_flight_max,
             bounds: wanted.bounds,
             until_end: wanted.until_end,
-            env: self.env,
+            env: self.env.clone(),
             history: wanted.history,
+            on_difference: wanted.on_difference,
             trim_least: wanted.checkpoints_trim.then_some(runtime::TRIM_LEAST),
             checkpoints,
             ..Settings::default()
+        })
+    }
+
+    /// Serves until a signal, the end of the input, or a halt. `ready` is called once with the server's URL.
+    pub(super) fn run(self, tokio: &tokio::runtime::Runtime, ready: impl FnOnce(&str)) -> Result<()> {
+        abort_on_panic();
+        let signal = {
+            let _inside = tokio.enter();
+            signal::listen()?
         };
+        let plan = self.sources_fit()?;
+        let wanted = &self.force.settings;
+        let registry = self.env.registry.clone();
+        let settings = self.engine()?;
         http::bindable(wanted.http.address)?;
         let service = Service::start(self.flow, settings)?;
         let readiness = Arc::new(Readiness::starting());

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::checkpoint::place;
 use crate::config::{LogFormat, Settings, amount};
+use crate::runtime::OnDifference;
 use crate::runtime::checkpoints::OnNew;
 use crate::secret::Secret;
 
@@ -309,6 +310,21 @@ pub static SETTINGS: &[Setting] = &[
         }),
         "refuse",
         "What to do with a checkpoint of a dataflow whose steps have changed",
+    ),
+    setting(
+        "replay.on_difference",
+        text("halt, warn or ignore", |s, text| {
+            let what = match text {
+                "halt" => OnDifference::Halt,
+                "warn" => OnDifference::Warn,
+                "ignore" => OnDifference::Ignore,
+                _ => return false,
+            };
+            s.on_difference = what;
+            true
+        }),
+        "halt",
+        "What to do when an epoch that is gone through again after a restart comes to another result than the ledger says: stop with the view and the epoch; say and count it; or record and compare nothing",
     ),
     setting(
         "buffer.records_max",

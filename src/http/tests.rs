@@ -190,6 +190,7 @@ impl Fixture {
             idle: Vec::new(),
             topics: Vec::new(),
             schemas: Vec::new(),
+            results: None,
         };
         self.offsets = self.offsets.map(|offset| offset + 1);
         Moment {

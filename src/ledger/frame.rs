@@ -26,7 +26,7 @@ use crate::position::EpochBinding;
 use crate::wire::{Input, put_bytes, put_str, put_u64};
 
 /// The version of the format that this build writes.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// What a disk writes whole or not at all; larger ones are multiples of it.
 pub(super) const SECTOR: usize = 512;

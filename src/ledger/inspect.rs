@@ -8,11 +8,11 @@ use std::path::Path;
 
 use crate::disk::{Disk, HostDisk};
 use crate::error::{Result, count};
-use crate::ledger::fold;
 use crate::ledger::frame::{Chain, FORMAT_VERSION};
-use crate::ledger::reader::{Frame, Reader, cannot, open_file};
-use crate::ledger::record::ClaimRecord;
+use crate::ledger::reader::{FILE_NAME, Frame, Reader, cannot, open_file};
+use crate::ledger::record::{Claim, ClaimRecord};
 use crate::ledger::state::LedgerState;
+use crate::ledger::{Bindings, Recovered, bindings_of, fold, fold_rest, same_dataflow};
 use crate::position::{EpochBinding, PartitionRange, SourceId};
 use crate::time::{Epoch, EventTime};
 
@@ -157,6 +157,29 @@ pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
     Ok(report)
 }
 
+/// What the ledger in `dir` holds, for somebody who does not take it over: the service may run on.
+///
+/// # Errors
+/// As [`Ledger::open`](crate::ledger::Ledger::open), but that nobody need let go of it.
+pub fn look(dir: &Path, claim: &Claim) -> Result<Recovered> {
+    let (_, header, mut reader) = open_file(&HostDisk, dir, false)?;
+    same_dataflow(&dir.join(FILE_NAME), &header, claim)?;
+    let mut state = LedgerState::default();
+    let trimmed = fold_rest(&mut reader, &mut state)?;
+    let (previous, end) = (reader.cursor.claim.clone(), reader.cursor.end);
+    // The same file, also where a trimmed one takes its name meanwhile.
+    let again = reader.again(end)?;
+    Ok(Recovered {
+        generation: reader.cursor.generation,
+        previous,
+        last: state.last(),
+        state,
+        trimmed,
+        bindings: Bindings::new(bindings_of(again)),
+        notes: Vec::new(),
+    })
+}
+
 /// The ledger in `dir` as lines for a person: every claim, and the epochs within `epochs`.
 ///
 /// ```text
@@ -288,6 +311,11 @@ impl Show {
                     format!("{hash:016x}")
                 });
             self.detail(schema.source, format_args!("schema {}: {text}", schema.id));
+        }
+        for (of, hashes) in binding.results.iter().flat_map(|results| &results.epochs) {
+            let hashes: Vec<String> = hashes.iter().map(|hash| format!("{hash:016x}")).collect();
+            self.lines
+                .push_back(format!("         epoch {of} came to {}", hashes.join(" ")));
         }
     }
 

@@ -118,12 +118,19 @@ pub(super) fn open_file(
         .open(&path, writable)
         .map_err(|error| cannot("open", &path, &error))?;
     let limit = file.len().map_err(|error| cannot("read", &path, &error))?;
+    let (cursor, header) = begin(&*file, &path)?;
+    let reader = Reader::resume(file.clone(), path, cursor, limit);
+    Ok((file, header, reader))
+}
+
+/// Behind a file's header.
+fn begin(file: &dyn DiskFile, path: &Path) -> Result<(Cursor, FileHeader)> {
     let mut start = vec![0; CHUNK_BYTES];
     let len = file
         .read_at(0, &mut start)
-        .map_err(|error| cannot("read", &path, &error))?;
+        .map_err(|error| cannot("read", path, &error))?;
     start.truncate(len);
-    let (header, end) = FileHeader::decode(&start).map_err(|fault| header_error(&path, fault))?;
+    let (header, end) = FileHeader::decode(&start).map_err(|fault| header_error(path, fault))?;
     let cursor = Cursor {
         end: end as u64,
         next: end as u64,
@@ -135,8 +142,7 @@ pub(super) fn open_file(
         claim: None,
         last: None,
     };
-    let reader = Reader::resume(file.clone(), path, cursor, limit);
-    Ok((file, header, reader))
+    Ok((cursor, header))
 }
 
 fn header_error(path: &Path, fault: HeaderFault) -> Error {
@@ -190,6 +196,12 @@ impl Reader {
             torn: None,
             at,
         }
+    }
+
+    /// One that reads the same file from the start, up to `limit`.
+    pub fn again(&self, limit: u64) -> Result<Self> {
+        let (cursor, _) = begin(&*self.file, &self.path)?;
+        Ok(Self::resume(self.file.clone(), self.path.clone(), cursor, limit))
     }
 
     /// Lets the reader go on after more was written.

@@ -4,7 +4,6 @@
 //!  CLAIM    generation nonce time_us end chain build app dataflow sources        one at each start of a service
 //!  BINDING  epoch now ranges watermarks idle topics schemas                      one an epoch that moved something
 //!  BASE     claim generation bindings chain state                                what a trimmed ledger begins with
-//!  RESTORE, RESULT                                                               numbers reserved, see [`RecordKind`]
 //! ```
 //!
 //! Integers are LEB128 varints, signed ones zigzag; hashes and source ids are fixed-width little-endian, as varints
@@ -16,14 +15,11 @@
 use crate::ledger::frame::Chain;
 use crate::ledger::state::LedgerState;
 use crate::ledger::trim::BaseRecord;
-use crate::position::{EpochBinding, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
+use crate::position::{EpochBinding, PartitionId, PartitionRange, Results, SchemaSeen, SourceId, TopicId};
 use crate::time::{Epoch, EventTime};
 use crate::wire::{Input, put_bytes, put_i64, put_str, put_u64};
 
 /// What a record is. The numbers are part of the format.
-///
-/// `Restore` (the epoch from which a generation restored) and `ResultHash` (a hash of a step's result) are reserved: this
-/// build neither writes nor reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RecordKind {
@@ -31,10 +27,6 @@ pub enum RecordKind {
     Claim = 1,
     /// What an epoch contains.
     Binding = 2,
-    /// Reserved.
-    Restore = 3,
-    /// Reserved.
-    ResultHash = 4,
     /// What all records before it came to: the first of a trimmed ledger.
     Base = 5,
 }
@@ -45,8 +37,6 @@ impl RecordKind {
         match number {
             1 => "CLAIM",
             2 => "BINDING",
-            3 => "RESTORE",
-            4 => "RESULT",
             5 => "BASE",
             _ => "unknown",
         }
@@ -210,6 +200,42 @@ pub(super) fn encode_binding(binding: &EpochBinding, out: &mut Vec<u8>) {
             out.extend_from_slice(&fingerprint.to_le_bytes());
         }
     }
+    out.push(u8::from(binding.results.is_some()));
+    if let Some(results) = &binding.results {
+        encode_results(results, binding.epoch, out);
+    }
+}
+
+/// A view that did not change has the hash 0, for which a byte will do.
+fn encode_results(results: &Results, epoch: Epoch, out: &mut Vec<u8>) {
+    out.extend_from_slice(&results.lineage.to_le_bytes());
+    put_u64(out, results.epochs.len() as u64);
+    for (of, hashes) in &results.epochs {
+        put_u64(out, epoch.0.wrapping_sub(of.0));
+        put_u64(out, hashes.len() as u64);
+        for hash in hashes {
+            out.push(u8::from(*hash != 0));
+            if *hash != 0 {
+                out.extend_from_slice(&hash.to_le_bytes());
+            }
+        }
+    }
+}
+
+fn decode_results(input: &mut Input<'_>, epoch: Epoch) -> Option<Results> {
+    let lineage = u64::from_le_bytes(input.array()?);
+    let hash = |input: &mut Input<'_>| match input.bool()? {
+        true => Some(u64::from_le_bytes(input.array()?)).filter(|hash| *hash != 0),
+        false => Some(0),
+    };
+    let epochs = (0..input.u64()?)
+        .map(|_| {
+            let of = Epoch(epoch.0.wrapping_sub(input.u64()?));
+            let hashes = (0..input.u64()?).map(|_| hash(input)).collect::<Option<_>>()?;
+            Some((of, hashes))
+        })
+        .collect::<Option<_>>()?;
+    Some(Results { lineage, epochs })
 }
 
 fn source(input: &mut Input<'_>) -> Option<SourceId> {
@@ -281,6 +307,10 @@ pub(super) fn decode_binding(bytes: &[u8]) -> Option<EpochBinding> {
             })
         })
         .collect::<Option<Vec<_>>>()?;
+    let results = match input.bool()? {
+        true => Some(decode_results(&mut input, epoch)?),
+        false => None,
+    };
     input.finished(EpochBinding {
         epoch,
         now,
@@ -289,6 +319,7 @@ pub(super) fn decode_binding(bytes: &[u8]) -> Option<EpochBinding> {
         idle,
         topics,
         schemas,
+        results,
     })
 }
 
@@ -359,7 +390,9 @@ mod tests {
                      watermarks in prop::collection::vec((any::<u32>(), edgy()), 0..3),
                      idle in prop::collection::vec((any::<u32>(), any::<bool>()), 0..3),
                      topics in prop::collection::vec((any::<u32>(), any::<[u8; 16]>()), 0..3),
-                     schemas in prop::collection::vec((any::<u32>(), any::<u32>(), any::<Option<u64>>()), 0..3))
+                     schemas in prop::collection::vec((any::<u32>(), any::<u32>(), any::<Option<u64>>()), 0..3),
+                     results in prop::option::of((any::<u64>(), prop::collection::vec(
+                         (any::<u64>(), prop::collection::vec(prop_oneof![Just(0), any::<u64>()], 0..3)), 0..3))))
                     -> EpochBinding {
             EpochBinding {
                 epoch: Epoch(epoch),
@@ -370,6 +403,10 @@ mod tests {
                 topics: topics.into_iter().map(|(s, t)| (SourceId(s), TopicId(t))).collect(),
                 schemas: schemas.into_iter()
                     .map(|(s, id, fingerprint)| SchemaSeen { source: SourceId(s), id, fingerprint }).collect(),
+                results: results.map(|(lineage, epochs)| Results {
+                    lineage,
+                    epochs: epochs.into_iter().map(|(of, hashes)| (Epoch(of), hashes)).collect(),
+                }),
             }
         }
     }
@@ -415,6 +452,7 @@ mod tests {
             idle: vec![],
             topics: vec![],
             schemas: vec![],
+            results: None,
         };
         let mut bytes = Vec::new();
         encode_binding(&binding, &mut bytes);

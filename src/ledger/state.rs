@@ -268,6 +268,7 @@ mod tests {
             idle,
             topics,
             schemas,
+            results: None,
         }
     }
 

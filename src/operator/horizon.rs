@@ -98,6 +98,7 @@ mod tests {
             idle: idle.to_vec(),
             topics: Vec::new(),
             schemas: Vec::new(),
+            results: None,
         })
     }
 

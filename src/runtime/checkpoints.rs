@@ -87,7 +87,7 @@ impl Clock {
     }
 }
 
-/// The checkpoint to begin with: the newest one that is whole, if there is any.
+/// The checkpoint to begin with: the newest one that is whole, and `before` an epoch, if there is any.
 ///
 /// # Errors
 /// [`Definition`](crate::Kind::Definition): it holds other steps than the dataflow has. [`Integrity`](crate::Kind::Integrity): it
@@ -97,9 +97,10 @@ pub(super) fn choose(
     (app, dataflow, build): (&str, &str, &str),
     states: &[StepShape],
     recovered: &Recovered,
+    before: Option<Epoch>,
 ) -> Result<Option<Arc<Restored>>> {
     let store = &settings.store;
-    let (found, notes) = store.newest(app, dataflow)?;
+    let (found, notes) = store.newest(app, dataflow, before)?;
     for note in notes {
         tracing::warn!("{note}");
     }

@@ -123,6 +123,8 @@ pub(crate) struct Lead {
     way: Option<Way>,
     /// When the next checkpoint is due.
     due: Option<Clock>,
+    /// The replay ends with this epoch, and with it the run.
+    upto: Option<Epoch>,
 }
 
 impl Lead {
@@ -133,6 +135,7 @@ impl Lead {
         until_end: bool,
         way: Option<Way>,
         due: Option<Clock>,
+        upto: Option<Epoch>,
     ) -> Self {
         if until_end {
             sequencer.until_end();
@@ -149,6 +152,7 @@ impl Lead {
             wake_at: None,
             way,
             due,
+            upto,
         }
     }
 
@@ -163,7 +167,7 @@ impl Lead {
     fn turn(&mut self, shared: &Shared, closed: Epoch, told: &mut Vec<FromLead>) -> Result<Option<Duration>> {
         let mut orders = Vec::new();
         self.sequencer.closed(closed);
-        self.replay(&mut orders)?;
+        self.replay(shared, &mut orders)?;
         let now = self.now();
         if self.replay.is_none() {
             for (source, starts) in shared.inbox.starts.lock().drain(..) {
@@ -209,11 +213,13 @@ impl Lead {
                 orders.push(Order::Stop);
             }
         }
-        shared
-            .metrics
-            .epochs
-            .in_flight
-            .set(self.sequencer.in_flight() as i64);
+        let epochs = &shared.metrics.epochs;
+        epochs.in_flight.set(self.sequencer.in_flight() as i64);
+        let compared = self.sequencer.compared();
+        let mut known = shared.compared.lock();
+        epochs.alike.inc_by(compared.alike - known.alike);
+        epochs.different.inc_by(compared.different - known.different);
+        *known = compared;
         told.extend(orders.into_iter().map(FromLead::Order));
         if self.replay.is_none() && !stopping && !self.live {
             self.live = true;
@@ -234,7 +240,7 @@ impl Lead {
     }
 
     /// Gives out what an earlier run bound, a window of epochs at a time.
-    fn replay(&mut self, orders: &mut Vec<Order>) -> Result<()> {
+    fn replay(&mut self, shared: &Shared, orders: &mut Vec<Order>) -> Result<()> {
         let now = self.now();
         if let (Some(way), Some(replay)) = (&mut self.way, &mut self.replay) {
             if !way.go(replay, &mut self.sequencer, now)? {
@@ -244,11 +250,18 @@ impl Lead {
             self.way = None;
         }
         while let Some(replay) = self.replay.as_mut().filter(|_| self.sequencer.wants_replay()) {
-            match replay.next() {
-                Some(binding) => self.sequencer.replay(binding?, now)?,
+            match replay.next().transpose()? {
+                // What later ones say of epochs before them is of interest still.
+                Some(binding) if self.upto.is_some_and(|upto| binding.epoch > upto) => {
+                    self.sequencer.expect(&binding)?;
+                }
+                Some(binding) => self.sequencer.replay(binding, now)?,
                 None => {
                     self.replay = None;
                     self.sequencer.live();
+                    if self.upto.is_some() {
+                        shared.inbox.stop();
+                    }
                 }
             }
         }

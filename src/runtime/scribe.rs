@@ -1,49 +1,73 @@
-//! The thread that makes bindings durable: everything that waits goes into one write and one sync.
+//! What makes bindings durable: everything that waits goes into one write and one sync.
+//!
+//! ```text
+//!   sequencer ── bindings ──▶ group ── append, sync ──▶ inbox.durable(last) ──▶ trim? ── Preparing, on any thread ──▶ adopt
+//! ```
+//!
+//! A [`Scribe`] takes one step at a time; a thread of a service does nothing but have it do so.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use crate::clock;
 use crate::error::Result;
-use crate::ledger::{LedgerStore, Trimmed};
+use crate::ledger::{LedgerStore, Trim, Trimmed};
 use crate::position::EpochBinding;
 use crate::runtime::Shared;
 use crate::time::Epoch;
 
-/// Ends when the sequencer has: at the end of the control dataflow, which a halt drops.
-pub(super) fn write(
-    shared: &Shared,
-    mut ledger: Box<dyn LedgerStore>,
-    bindings: &Receiver<Arc<EpochBinding>>,
-) {
-    let mut trimmer = Trimmer::default();
-    while let Ok(first) = bindings.recv() {
+/// Writes the ledger of this process.
+pub(super) struct Scribe {
+    ledger: Box<dyn LedgerStore>,
+    bindings: Receiver<Arc<EpochBinding>>,
+    trimmer: Trimmer,
+}
+
+impl Scribe {
+    pub(super) fn new(ledger: Box<dyn LedgerStore>, bindings: Receiver<Arc<EpochBinding>>) -> Self {
+        Self {
+            ledger,
+            bindings,
+            trimmer: Trimmer::default(),
+        }
+    }
+
+    /// Ends when the sequencer has: at the end of the control dataflow, which a halt drops.
+    pub(super) fn run(mut self, shared: &Shared) {
+        while let Ok(first) = self.bindings.recv() {
+            match self.write(shared, first) {
+                Ok(None) => {}
+                // It reads all that is to go, which must keep nobody waiting who writes.
+                Ok(Some(preparing)) => {
+                    let thread = std::thread::Builder::new().name("trim".into());
+                    let _begun = thread.spawn(move || preparing.run());
+                }
+                Err(error) => return shared.halt.halt(error),
+            }
+        }
+    }
+
+    /// Makes `first` and all that waits behind it durable, and tells so. What is to be prepared next, if anything.
+    ///
+    /// # Errors
+    /// Those of the ledger: nothing more can be written.
+    fn write(&mut self, shared: &Shared, first: Arc<EpochBinding>) -> Result<Option<Preparing>> {
         let group: Vec<EpochBinding> = std::iter::once(first)
-            .chain(bindings.try_iter())
+            .chain(self.bindings.try_iter())
             .map(|binding| (*binding).clone())
             .collect();
+        let ledger = &mut *self.ledger;
         let begun = clock::instant();
-        if let Err(error) = append(shared, &mut *ledger, &group) {
-            shared.halt.halt(error);
-            return;
-        }
-        shared
-            .metrics
-            .ledger
-            .append
-            .observe((clock::instant() - begun).as_secs_f64());
+        append(shared, ledger, &group)?;
+        let metrics = &shared.metrics.ledger;
+        metrics.append.observe((clock::instant() - begun).as_secs_f64());
         if let Some(last) = group.last() {
             shared.inbox.durable(last.epoch);
         }
-        if let Err(error) = trimmer.turn(shared, &mut *ledger) {
-            shared.halt.halt(error);
-            return;
-        }
-        shared
-            .metrics
-            .ledger
-            .bytes
-            .set(i64::try_from(ledger.len_bytes()).unwrap_or(i64::MAX));
+        let preparing = self.trimmer.turn(shared, ledger)?;
+        let bytes = i64::try_from(ledger.len_bytes()).unwrap_or(i64::MAX);
+        metrics.bytes.set(bytes);
+        Ok(preparing)
     }
 }
 
@@ -70,13 +94,12 @@ struct Trimmer {
 }
 
 impl Trimmer {
-    fn turn(&mut self, shared: &Shared, ledger: &mut dyn LedgerStore) -> Result<()> {
+    fn turn(&mut self, shared: &Shared, ledger: &mut dyn LedgerStore) -> Result<Option<Preparing>> {
         let Some(prepared) = &self.prepared else {
-            self.begin(shared, ledger);
-            return Ok(());
+            return Ok(self.begin(shared, ledger));
         };
         let prepared = match prepared.try_recv() {
-            Err(TryRecvError::Empty) => return Ok(()),
+            Err(TryRecvError::Empty) => return Ok(None),
             Err(TryRecvError::Disconnected) => Ok(None),
             Ok(prepared) => prepared,
         };
@@ -91,29 +114,31 @@ impl Trimmer {
             }
             Err(error) => tracing::warn!("the ledger can't be trimmed, and grows on: {error}"),
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn begin(&mut self, shared: &Shared, ledger: &dyn LedgerStore) {
-        let (Some(checkpoints), Some(least)) = (&shared.checkpoints, shared.settings.trim_least) else {
-            return;
-        };
+    fn begin(&mut self, shared: &Shared, ledger: &dyn LedgerStore) -> Option<Preparing> {
+        let (checkpoints, least) = (shared.checkpoints.as_ref()?, shared.settings.trim_least?);
         let unneeded = checkpoints.unneeded();
         if unneeded <= self.upto {
-            return;
+            return None;
         }
         self.upto = unneeded;
-        let Some(trim) = ledger.trim(unneeded, least) else {
-            return;
-        };
-        // It reads all that is to go, which must keep nobody waiting who writes.
+        let trim = ledger.trim(unneeded, least)?;
         let (tell, told) = channel();
-        let thread = std::thread::Builder::new().name("trim".into());
-        let begun = thread.spawn(move || {
-            let _ended = tell.send(trim.prepare());
-        });
-        if begun.is_ok() {
-            self.prepared = Some(told);
-        }
+        self.prepared = Some(told);
+        Some(Preparing { trim, tell })
+    }
+}
+
+/// A trim that is to be made ready beside the writing. Dropped, it counts as one that can't be made.
+pub(super) struct Preparing {
+    trim: Trim,
+    tell: Sender<Result<Option<Trimmed>>>,
+}
+
+impl Preparing {
+    pub(super) fn run(self) {
+        let _ended = self.tell.send(self.trim.prepare());
     }
 }

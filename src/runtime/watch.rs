@@ -39,60 +39,17 @@ pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes
 
 /// Looks at once, and then now and then: partitions may be added. A source that can't be seen at the start halts the
 /// service with the reason, unless it is one to be waited for; later every one is.
-pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
+pub(super) fn watch(shared: &Shared, sources: Vec<Watched>) {
     let this = std::thread::current();
     let wake = Waker::new(move || this.unpark());
     shared.halt.on_halt(wake.clone());
     shared.inbox.watched_by(wake);
-    let (mut first, mut waited) = (true, false);
-    let mut met = BTreeSet::new();
+    let mut watch = Watch::new(sources);
     loop {
-        let registry = shared.settings.env.registry.as_ref().map(Registry::status);
-        // Away, or so slow that ids have waited since the last look.
-        let waits = registry.as_ref().is_some_and(|status| status.pending > 0);
-        let away = registry
-            .as_ref()
-            .filter(|status| status.away.is_some() || (waits && waited));
-        waited = waits;
-        note(shared, "the schema registry", away.map(ToString::to_string));
-        for (id, name, driver) in sources {
-            if let Some(registry) = &registry {
-                let pending = i64::try_from(registry.pending).unwrap_or(i64::MAX);
-                shared.metrics.source(name).schema_lookups_pending.set(pending);
-            }
-            if first && let Err(error) = compare(name, driver.as_ref()) {
-                return shared.halt.halt(error);
-            }
-            let seen = driver.topology();
-            troubled(shared, name, driver.as_ref(), seen.as_ref().err());
-            match seen {
-                Ok(topology) => {
-                    // One that was waited for at the start begins where it says too.
-                    if met.insert(*id) {
-                        match driver.starts(&topology) {
-                            Ok(starts) => shared.inbox.starts(*id, starts),
-                            Err(error) => return shared.halt.halt(error),
-                        }
-                    }
-                    show_lag(shared, *id, name, &topology);
-                    show_partitions(shared, name, &topology);
-                    shared.inbox.topology(*id, topology);
-                }
-                // What was read is no longer there as it was: no waiting brings it back.
-                Err(error) if error.kind() == Kind::Integrity => return shared.halt.halt(error),
-                Err(error) if !met.contains(id) && !waits_for(driver.as_ref()) => {
-                    return shared.halt.halt(error);
-                }
-                Err(error) => tracing::debug!(source = name, %error, "cannot look at a source; trying again"),
-            }
+        if let Err(error) = watch.look(shared) {
+            return shared.halt.halt(error);
         }
-        first = false;
-        let every = if met.len() < sources.len() {
-            EVERY_WAITING
-        } else {
-            EVERY
-        };
-        let next = clock::instant() + every;
+        let next = clock::instant() + watch.every();
         while clock::instant() < next {
             if shared.halt.is_halted() || shared.inbox.stopping() || shared.ended.load(Ordering::Acquire) {
                 return;
@@ -100,6 +57,80 @@ pub(super) fn watch(shared: &Shared, sources: &[Watched]) {
             // Woken by a stop, a halt and the end of the workers.
             std::thread::park_timeout(next - clock::instant());
         }
+    }
+}
+
+/// What the looks so far have shown.
+pub(super) struct Watch {
+    sources: Vec<Watched>,
+    /// Whether it has looked.
+    looked: bool,
+    /// Whether schemas waited at the last look.
+    waited: bool,
+    /// The sources that were seen.
+    met: BTreeSet<SourceId>,
+}
+
+impl Watch {
+    pub(super) fn new(sources: Vec<Watched>) -> Self {
+        Self {
+            sources,
+            looked: false,
+            waited: false,
+            met: BTreeSet::new(),
+        }
+    }
+
+    /// How long until the next look.
+    fn every(&self) -> Duration {
+        if self.met.len() < self.sources.len() {
+            EVERY_WAITING
+        } else {
+            EVERY
+        }
+    }
+
+    /// Looks at the registry and at every source.
+    ///
+    /// # Errors
+    /// What the service can't go on with.
+    pub(super) fn look(&mut self, shared: &Shared) -> Result<()> {
+        let registry = shared.settings.env.registry.as_ref().map(Registry::status);
+        // Away, or so slow that ids have waited since the last look.
+        let waits = registry.as_ref().is_some_and(|status| status.pending > 0);
+        let away = registry
+            .as_ref()
+            .filter(|status| status.away.is_some() || (waits && self.waited));
+        self.waited = waits;
+        note(shared, "the schema registry", away.map(ToString::to_string));
+        for (id, name, driver) in &self.sources {
+            if let Some(registry) = &registry {
+                let pending = i64::try_from(registry.pending).unwrap_or(i64::MAX);
+                shared.metrics.source(name).schema_lookups_pending.set(pending);
+            }
+            if !self.looked {
+                compare(name, driver.as_ref())?;
+            }
+            let seen = driver.topology();
+            troubled(shared, name, driver.as_ref(), seen.as_ref().err());
+            match seen {
+                Ok(topology) => {
+                    // One that was waited for at the start begins where it says too.
+                    if self.met.insert(*id) {
+                        shared.inbox.starts(*id, driver.starts(&topology)?);
+                    }
+                    show_lag(shared, *id, name, &topology);
+                    show_partitions(shared, name, &topology);
+                    shared.inbox.topology(*id, topology);
+                }
+                // What was read is no longer there as it was: no waiting brings it back.
+                Err(error) if error.kind() == Kind::Integrity => return Err(error),
+                Err(error) if !self.met.contains(id) && !waits_for(driver.as_ref()) => return Err(error),
+                Err(error) => tracing::debug!(source = name, %error, "cannot look at a source; trying again"),
+            }
+        }
+        self.looked = true;
+        Ok(())
     }
 }
 

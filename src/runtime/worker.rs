@@ -17,7 +17,8 @@ use crate::dataflow::{self, Context};
 use crate::error::Error;
 use crate::metrics::ViewMetrics;
 use crate::runtime::control::{self, Control};
-use crate::runtime::{Shared, panic_text};
+use crate::runtime::{OnDifference, Shared, panic_text};
+use crate::sequencer::message::Report;
 use crate::time::Epoch;
 use crate::timeline::Desk;
 use crate::trail;
@@ -96,6 +97,14 @@ fn drop_all(worker: &mut Worker) {
 }
 
 fn live(worker: &mut Worker, shared: &Arc<Shared>) {
+    let mut life = begin(worker, shared);
+    while life.goes_on(worker) {
+        life.step(worker, life.park_max());
+    }
+}
+
+/// Builds the dataflows on a worker.
+pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>) -> Life {
     let desk = Desk::new();
     let probe = Handle::new();
     let control = control::build(worker, shared, &desk);
@@ -116,7 +125,7 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
                 .map(|make| make())
                 .unwrap_or_default(),
         ),
-        hashed: shared.settings.hashed,
+        hashed: shared.settings.on_difference != OnDifference::Ignore,
         history: shared.settings.history,
         reads: true,
         saves: shared.checkpoints.is_some(),
@@ -141,9 +150,8 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
         .map(|view| (shared.metrics.view(&view.spec().name), view))
         .collect();
     let (passed, measured) = (Epoch::ZERO, clock::instant());
-    let shared_ = shared.clone();
-    let mut closer = Closer {
-        shared: shared_,
+    Life {
+        shared: shared.clone(),
         desk,
         control,
         probe,
@@ -152,21 +160,6 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
         done: false,
         served,
         measured,
-    };
-    // What is being saved at the end is saved.
-    while worker.has_dataflows() || closer.saving().is_some() {
-        if shared.halt.is_halted() {
-            return drop_all(worker);
-        }
-        let park = match closer.saving() {
-            None => PARK_MAX,
-            Some(false) => Duration::ZERO,
-            // The disk is behind: it is given time.
-            Some(true) => Duration::from_millis(1),
-        };
-        worker.step_or_park(Some(park));
-        closer.advance();
-        closer.save();
     }
 }
 
@@ -177,8 +170,8 @@ const SAVE_MAX: Duration = Duration::from_micros(500);
 /// A parked worker looks around this often even if nothing woke it.
 const PARK_MAX: Duration = Duration::from_millis(500);
 
-/// Follows the frontier of the whole dataflow.
-struct Closer {
+/// A worker at work: steps it, and follows the frontier of the whole dataflow.
+pub(super) struct Life {
     shared: Arc<Shared>,
     desk: Rc<Desk>,
     control: Control,
@@ -193,7 +186,35 @@ struct Closer {
     measured: Instant,
 }
 
-impl Closer {
+impl Life {
+    /// Whether there is more to do. After a halt there is not: the dataflows are dropped.
+    pub(super) fn goes_on(&self, worker: &mut Worker) -> bool {
+        // What is being saved at the end is saved.
+        let more = worker.has_dataflows() || self.saving().is_some();
+        if more && self.shared.halt.is_halted() {
+            drop_all(worker);
+            return false;
+        }
+        more
+    }
+
+    /// Does what there is to do, or waits for it, at most for so long.
+    pub(super) fn step(&mut self, worker: &mut Worker, park: Duration) {
+        worker.step_or_park(Some(park));
+        self.advance();
+        self.save();
+    }
+
+    /// How long a step may wait.
+    fn park_max(&self) -> Duration {
+        match self.saving() {
+            None => PARK_MAX,
+            Some(false) => Duration::ZERO,
+            // The disk is behind: it is given time.
+            Some(true) => Duration::from_millis(1),
+        }
+    }
+
     fn advance(&mut self) {
         if self.done {
             return;
@@ -214,6 +235,9 @@ impl Closer {
                     binding: facts.binding.clone(),
                 });
             }
+            if self.first {
+                self.tell_result(facts.epoch());
+            }
             self.desk.steps.closed(facts.epoch());
             if let Some(checkpoints) = self.shared.checkpoints.as_ref().filter(|_| self.first)
                 && checkpoints.is_at(facts.epoch())
@@ -227,6 +251,17 @@ impl Closer {
         if upto.is_none() {
             self.done = true;
             self.control.finish();
+        }
+    }
+
+    /// Tells the sequencer what a closed epoch did to the views. What is part of a checkpoint was not done here.
+    fn tell_result(&self, epoch: Epoch) {
+        let restored = self.shared.restored.as_ref();
+        let restored = restored.is_some_and(|restored| epoch <= restored.manifest.epoch);
+        if !restored && self.shared.settings.on_difference != OnDifference::Ignore {
+            let views = self.served.iter();
+            let hashes = views.map(|(_, view)| view.hash(epoch).unwrap_or(0)).collect();
+            self.desk.report(Report::Closed { epoch, hashes });
         }
     }
 

@@ -29,13 +29,20 @@ pub struct ReadTo {
     pub at_end: bool,
 }
 
-/// What a reader tells the sequencer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What workers tell the sequencer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
     /// How far it has read a partition.
     Read(ReadTo),
     /// A schema id that it met. Comes before the report of the first records that it was used for.
     Schema(SchemaSeen),
+    /// What an epoch that is closed did to the views of a process: the hash of each one's changes, in order of their names.
+    Closed {
+        /// The epoch.
+        epoch: Epoch,
+        /// The sums over the process's workers.
+        hashes: Vec<u64>,
+    },
 }
 
 /// What the sequencer tells every worker.

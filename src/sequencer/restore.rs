@@ -38,6 +38,7 @@ impl Sequencer {
             idle: self.idle.iter().map(|source| (*source, true)).collect(),
             topics: self.topics.iter().map(|(s, t)| (*s, *t)).collect(),
             schemas: self.schemas.iter().map(seen).collect(),
+            results: None,
         }
     }
 
@@ -49,6 +50,7 @@ impl Sequencer {
         self.check_sources(&base.binding)?;
         self.take_over(&base.binding, now);
         self.note(&base.binding);
+        self.outcomes.restored(base.binding.epoch);
         self.orders.push(Order::Base(Arc::new(base)));
         Ok(())
     }
@@ -61,6 +63,7 @@ impl Sequencer {
         self.check_sources(&binding)?;
         self.take_over(&binding, now);
         self.note(&binding);
+        self.outcomes.restored(binding.epoch);
         self.in_flight.push_back(binding.epoch);
         self.orders.push(Order::Skip(Arc::new(binding)));
         Ok(())

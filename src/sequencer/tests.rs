@@ -29,6 +29,7 @@ pub(super) fn settings(cuts: Cuts) -> Settings {
         cuts,
         epochs_in_flight_max: 3,
         replay_in_flight_max: 100,
+        results: None,
         workers: 2,
     }
 }
@@ -699,6 +700,7 @@ mod growth {
             cuts: Cuts::Clock { interval: 5 * MS },
             epochs_in_flight_max: 3,
             replay_in_flight_max: 3,
+            results: None,
             workers: 1,
         };
         let rules = SourceRules {

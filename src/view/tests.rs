@@ -32,6 +32,7 @@ pub(crate) fn moment(epoch: Epoch) -> Moment {
         idle: Vec::new(),
         topics: Vec::new(),
         schemas: Vec::new(),
+        results: None,
     };
     Moment {
         epoch,

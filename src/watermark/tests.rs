@@ -16,6 +16,7 @@ fn binding(watermarks: &[(SourceId, i64)], idle: &[(SourceId, bool)]) -> EpochBi
         idle: idle.to_vec(),
         topics: Vec::new(),
         schemas: Vec::new(),
+        results: None,
     }
 }
 

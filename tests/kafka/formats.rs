@@ -45,7 +45,6 @@ fn start(flow: &Flow, workers: usize, env: Environment, until_end: bool) -> Serv
         workers,
         env,
         until_end,
-        hashed: true,
         ..Settings::default()
     };
     Service::start(flow, settings).unwrap()

@@ -173,7 +173,6 @@ impl Node {
             cluster,
             store,
             env,
-            hashed: true,
             history: self.history.unwrap_or(Settings::default().history),
             trim_least: self.history.map(|_| 1_000),
             checkpoints: self

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use thalweg::checkpoint::store::Store;
+use thalweg::disk::Disk;
 use thalweg::disk::sim::SimDisk;
-use thalweg::disk::{Disk, Files};
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
@@ -94,7 +94,7 @@ impl World {
     fn start(
         &self,
         flow: &Flow,
-        files: Arc<dyn Files>,
+        files: Arc<dyn thalweg::disk::Files>,
         epochs: std::ops::RangeInclusive<u64>,
         due: &[u64],
         workers: usize,
@@ -310,6 +310,42 @@ fn a_type_that_could_not_be_loaded_again_is_not_saved() {
         service.join().unwrap();
     }
     assert!(!world.files().iter().any(|name| name.ends_with(".json")));
+}
+
+/// Checkpoints that are gone but for parts are not taken for none: a start says so, and what it says to do is the way on.
+#[test]
+fn parts_of_checkpoints_are_refused() {
+    let world = World::begun();
+    for name in world.files().iter().filter(|name| name.ends_with(".json")) {
+        world.disk.remove(&Path::new(DIR).join(name)).unwrap();
+    }
+    let refused = world.ended().unwrap_err();
+    assert!(
+        refused.to_string().contains("nothing that says what they are"),
+        "{refused}"
+    );
+    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    store.prune(0, &BTreeSet::new()).unwrap();
+    assert_eq!(world.ended().unwrap(), (None, expected()));
+}
+
+/// The power goes in the midst of the very first checkpoint: there are files of it, and nothing was ever published.
+#[test]
+fn a_crash_in_the_first_checkpoint_leaves_a_place_to_start_from() {
+    let world = World::begun();
+    for name in world
+        .files()
+        .iter()
+        .filter(|name| name.starts_with("checkpoint-"))
+    {
+        world.disk.remove(&Path::new(DIR).join(name)).unwrap();
+    }
+    assert!(world.files().iter().any(|name| name.ends_with(".segment")));
+    for seed in 0..10 {
+        let world = world.copy();
+        world.disk.crash(seed);
+        assert_eq!(world.ended().unwrap(), (None, expected()));
+    }
 }
 
 #[test]

@@ -88,7 +88,6 @@ fn script() -> Cuts {
 fn settings(log: &MemoryLog) -> Settings {
     Settings {
         store: Store::Memory(log.clone()),
-        hashed: true,
         substitutes: Some(Arc::new(|| {
             HashMap::from([("a".to_owned(), substitute(&A)), ("b".to_owned(), substitute(&B))])
         })),

@@ -174,7 +174,6 @@ fn what_is_rejected_is_counted_by_cause_and_replays_to_the_same() {
             workers,
             store: Store::Memory(log.clone()),
             until_end: true,
-            hashed: true,
             ..Settings::default()
         };
         let service = Service::start(&reading(100), settings).unwrap();

@@ -554,6 +554,7 @@ async fn older_epochs_are_asked_of_the_ledger() {
             idle: Vec::new(),
             topics: Vec::new(),
             schemas: Vec::new(),
+            results: None,
         };
         Ok((asked == Epoch(7)).then(|| empty(asked)))
     });

@@ -1,0 +1,85 @@
+//! `verify`: goes through bound epochs again, beside a service that may be running, and compares what they come to.
+
+use std::time::Duration;
+
+use crate::cli::VerifyArguments;
+use crate::cli::serve::{self, Running};
+use crate::clock;
+use crate::dataflow::Flow;
+use crate::error::{Error, Result, count};
+use crate::runtime::{Replay, Service};
+use crate::time::Epoch;
+
+/// Progress is told this often.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(20);
+
+/// False: nothing could be compared.
+pub(super) fn run(flow: &Flow, arguments: &VerifyArguments) -> Result<bool> {
+    let (from, to) = (arguments.from.map(Epoch), arguments.to.map(Epoch));
+    if let (Some(first), Some(last)) = (from, to)
+        && first > last
+    {
+        return Err(Error::definition("--from is after --to").detail(format!("{first} > {last}")));
+    }
+    let force = arguments.settings.load()?;
+    let settings = &force.settings;
+    serve::log_to_stderr(&force);
+    let tokio = serve::tokio()?;
+    let registry = serve::registry(&settings.registry, tokio.handle())?;
+    let running = Running {
+        flow,
+        env: serve::environment(settings, settings.kafka.bootstrap.clone(), registry),
+        data_dir: settings.data_dir.join(flow.name()),
+        force: &force,
+    };
+    running.sources_fit()?;
+    let mut engine = running.engine()?;
+    engine.env.until_end = false;
+    engine.until_end = false;
+    engine.replay = Some(Replay {
+        from,
+        to,
+        any_build: arguments.any_build,
+    });
+    let workers = engine.workers;
+    let service = Service::start(flow, engine)?;
+    let begun = service.restored().map_or("the ledger's start".into(), |epoch| {
+        format!("the checkpoint of epoch {epoch}")
+    });
+    let mut told = clock::instant();
+    while !service.is_finished() && !service.halt().is_halted() {
+        if clock::instant() - told > TELL_EVERY {
+            told = clock::instant();
+            if let Some((Some(closed), last)) = service.replaying() {
+                tracing::info!(
+                    "at {}, of what was bound up to {}",
+                    closed.opened_at(),
+                    last.opened_at()
+                );
+            }
+        }
+        std::thread::sleep(TICK);
+    }
+    let compared = service.compared();
+    let views = service.join()?;
+    let last = views.closed().map_or(Epoch::ZERO, |moment| moment.epoch);
+    println!(
+        "went through {} up to {last} from {begun}, on {}",
+        count(compared.replayed(), "epoch"),
+        count(workers as u64, "worker")
+    );
+    println!("  {} came to what the ledger says", compared.alike);
+    if compared.different > 0 {
+        println!("  {} did not: see above", compared.different);
+    }
+    if compared.unknown > 0 {
+        println!("  {} have no result to compare with", compared.unknown);
+    }
+    if compared.gave_up {
+        println!("  from a compacted topic on nothing was compared: what it held may be gone");
+    } else if compared.alike + compared.different == 0 && !arguments.any_build {
+        println!("if another build ran them, --any-build compares all the same");
+    }
+    Ok(compared.alike > 0 && compared.different == 0)
+}

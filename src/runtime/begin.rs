@@ -1,0 +1,299 @@
+//! What a run begins with: the ledger's bindings, a checkpoint, and whose results it computes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::channel;
+
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::checkpoints::{self, Clock, Way};
+use super::control::{Inbox, Lead};
+use super::scribe::Scribe;
+use super::watch::{self, Watched};
+use super::{
+    BUILD, OnDifference, PlanText, REPLAY_IN_FLIGHT_MAX, Replay, Settings, Shared, Store, build_id, program,
+};
+use crate::bridge::Halt;
+use crate::checkpoint::Checkpoints;
+use crate::checkpoint::job::{Identity, Writer};
+use crate::checkpoint::manifest::Lineage;
+use crate::checkpoint::store::Restored;
+use crate::dataflow::Flow;
+use crate::error::{Error, Result};
+use crate::ledger::{self, Claim, Ledger, LedgerStore, MemoryLedger, Recovered};
+use crate::metrics::Metrics;
+use crate::sequencer::{self, Sequencer, results};
+use crate::time::Epoch;
+use crate::view::Views;
+
+/// What a process runs, before anything of it does.
+pub(super) struct Parts {
+    pub shared: Arc<Shared>,
+    /// In the process that has the ledger. A replay has nothing of it.
+    pub led: Option<Led>,
+}
+
+/// What only the process with the ledger runs.
+pub(super) struct Led {
+    pub scribe: Scribe,
+    pub writer: Option<Writer>,
+    pub sources: Vec<Watched>,
+}
+
+impl Parts {
+    /// Takes the ledger over and finds where to begin; or looks at it, for a replay.
+    pub fn of(flow: &Flow, plan: &PlanText, settings: Settings) -> Result<Self> {
+        let cluster = settings.cluster.as_ref();
+        let processes = cluster.map_or(1, |cluster| cluster.addresses.len());
+        let leads = cluster.is_none_or(|cluster| cluster.process == 0);
+        let views = Views::new(settings.workers * processes);
+        let metrics = Metrics::new();
+        let run = Run {
+            flow,
+            plan,
+            settings: &settings,
+            processes,
+            views: &views,
+            metrics: &metrics,
+        };
+        let begun = if leads { run.begin()? } else { Begun::default() };
+        let shared = Arc::new(Shared {
+            flow: flow.clone(),
+            views,
+            metrics,
+            halt: Halt::default(),
+            inbox: Inbox::default(),
+            lead: Mutex::new(begun.lead),
+            replay_to: AtomicU64::new(begun.replay_to.map_or(0, |epoch| epoch.0)),
+            live: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            troubles: Mutex::default(),
+            partitions: Mutex::default(),
+            sources: plan.sources.clone(),
+            bound: Mutex::default(),
+            idle: Mutex::default(),
+            compared: Mutex::default(),
+            checkpoints: begun.checkpoints,
+            restored: begun.restored,
+            settings,
+        });
+        if let Some(restored) = &shared.restored {
+            let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
+            tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
+            let at = &restored.manifest.at.binding;
+            shared.note_bound(&at.ranges, &at.idle);
+        }
+        Ok(Self {
+            shared,
+            led: begun.led,
+        })
+    }
+}
+
+/// What the process with the ledger begins with.
+#[derive(Default)]
+struct Begun {
+    lead: Option<Lead>,
+    /// The last epoch to be gone through again.
+    replay_to: Option<Epoch>,
+    led: Option<Led>,
+    checkpoints: Option<Checkpoints>,
+    /// The checkpoint to begin with.
+    restored: Option<Arc<Restored>>,
+}
+
+/// A flow and how it is to be run.
+struct Run<'a> {
+    flow: &'a Flow,
+    plan: &'a PlanText,
+    settings: &'a Settings,
+    processes: usize,
+    views: &'a Arc<Views>,
+    metrics: &'a Metrics,
+}
+
+impl Run<'_> {
+    fn begin(&self) -> Result<Begun> {
+        let Self { settings, plan, .. } = self;
+        let (ledger, recovered) = self.open()?;
+        let mut begun = Begun {
+            replay_to: recovered.last,
+            ..Begun::default()
+        };
+        let saves = self.saves();
+        let build = build_id();
+        let names = (&*settings.env.group, self.flow.name(), &*build);
+        let mut upto = None;
+        if let Some(replay) = settings.replay {
+            upto = Some(last(&replay, &recovered)?);
+            begun.replay_to = upto;
+        }
+        if let Some(saves) = &saves {
+            let before = settings
+                .replay
+                .map(|replay| first(&replay, &recovered, saves))
+                .transpose()?;
+            begun.restored = checkpoints::choose(saves, names, &plan.states, &recovered, before)?;
+        }
+        checkpoints::is_whole(&recovered, begun.restored.as_deref())?;
+        let lineage = self.lineage(begun.restored.as_deref());
+        let (mut clock, mut writer) = (None, None);
+        if let Some(saves) = saves.filter(|_| settings.replay.is_none()) {
+            let held = self.views.clone();
+            let (own, written) = Checkpoints::new(
+                saves.store,
+                Identity {
+                    app: names.0.to_owned(),
+                    dataflow: names.1.to_owned(),
+                    build: names.2.to_owned(),
+                    lineage,
+                    generation: recovered.generation,
+                },
+                plan.states.clone(),
+                (settings.workers, saves.keep),
+                begun.restored.as_deref(),
+                self.metrics.checkpoints.clone(),
+                Arc::new(move |epoch| held.hold(epoch)),
+            );
+            (begun.checkpoints, writer) = (Some(own), Some(written));
+            clock = Some(Clock::new(saves.due));
+        }
+        let (to_scribe, bindings) = channel();
+        begun.lead = Some(Lead::new(
+            self.sequencer(lineage),
+            recovered.bindings,
+            to_scribe,
+            settings.until_end,
+            begun.restored.as_deref().map(Way::new),
+            clock,
+            upto,
+        ));
+        begun.led = ledger.map(|ledger| Led {
+            scribe: Scribe::new(ledger, bindings),
+            writer,
+            sources: watch::sources(&plan.sources, settings.substitutes.clone()),
+        });
+        Ok(begun)
+    }
+
+    /// How checkpoints are made, if they are.
+    fn saves(&self) -> Option<checkpoints::Settings> {
+        let saves = self
+            .settings
+            .checkpoints
+            .clone()
+            .filter(|_| self.processes == 1)?;
+        if let Some(at) = self.plan.unsaved {
+            tracing::warn!("no checkpoints are made: the step at {at} may keep state that they don't find");
+            return None;
+        }
+        Some(saves)
+    }
+
+    fn sequencer(&self, lineage: Lineage) -> Sequencer {
+        let settings = self.settings;
+        let compares = settings.on_difference != OnDifference::Ignore && lineage != Lineage::default();
+        let results = compares.then(|| results::Rules {
+            lineage: lineage.state,
+            any_lineage: settings.replay.is_some_and(|replay| replay.any_build),
+            views: self.plan.views.clone(),
+            processes: self.processes,
+            halts: settings.on_difference == OnDifference::Halt,
+        });
+        let own = sequencer::Settings {
+            cuts: settings.cuts.clone(),
+            epochs_in_flight_max: settings.epochs_in_flight_max,
+            replay_in_flight_max: REPLAY_IN_FLIGHT_MAX,
+            workers: settings.workers * self.processes,
+            results,
+        };
+        let sources = self.plan.sources.iter();
+        Sequencer::new(own, sources.map(|source| source.rules.clone()).collect())
+    }
+
+    /// The program with its plan, and what it goes on from.
+    fn lineage(&self, restored: Option<&Restored>) -> Lineage {
+        let Some(program) = program() else {
+            return Lineage::default();
+        };
+        let views = self.plan.views.join("\n");
+        let program = xxh3_64(format!("{program}\n{}\n{views}", self.plan.text).as_bytes());
+        let state = match restored.map(|restored| &restored.manifest) {
+            None => program,
+            Some(manifest) if manifest.lineage.program == program => manifest.lineage.state,
+            Some(manifest) => {
+                let was = [manifest.lineage.state, manifest.epoch.0, program];
+                xxh3_64(was.map(u64::to_le_bytes).as_flattened())
+            }
+        };
+        Lineage { program, state }
+    }
+
+    fn open(&self) -> Result<(Option<Box<dyn LedgerStore>>, Recovered)> {
+        let sources = self.plan.sources.iter();
+        let claim = Claim {
+            app: self.settings.env.group.clone(),
+            dataflow: self.flow.name().to_owned(),
+            build: BUILD.to_owned(),
+            sources: sources
+                .map(|source| (source.rules.id, source.rules.name.clone()))
+                .collect(),
+        };
+        if self.settings.replay.is_some() {
+            let recovered = match &self.settings.store {
+                Store::Directory(dir) => ledger::look(dir, &claim)?,
+                Store::Memory(log) => MemoryLedger::open(&log.copy(), claim)?.1,
+                Store::Opened(open) => open(claim)?.1,
+            };
+            return Ok((None, recovered));
+        }
+        Ok(match &self.settings.store {
+            Store::Directory(dir) => {
+                let (ledger, recovered) = Ledger::open(dir, claim)?;
+                (Some(Box::new(ledger)), recovered)
+            }
+            Store::Memory(log) => {
+                let (ledger, recovered) = MemoryLedger::open(log, claim)?;
+                (Some(Box::new(ledger)), recovered)
+            }
+            Store::Opened(open) => {
+                let (ledger, recovered) = open(claim)?;
+                (Some(ledger), recovered)
+            }
+        })
+    }
+}
+
+/// Where a replay ends.
+fn last(replay: &Replay, recovered: &Recovered) -> Result<Epoch> {
+    let Some(last) = recovered.last else {
+        return Err(Error::definition(
+            "nothing is bound yet, so there is nothing to go through again",
+        ));
+    };
+    match replay.to {
+        Some(to) if to > last => Err(Error::definition(format!(
+            "the ledger does not go as far as epoch {to}"
+        ))
+        .detail(format!("its last is {last} ({})", last.opened_at()))),
+        to => Ok(to.unwrap_or(last)),
+    }
+}
+
+/// Before which epoch a replay needs state.
+fn first(replay: &Replay, recovered: &Recovered, saves: &checkpoints::Settings) -> Result<Epoch> {
+    let Some(trimmed) = recovered.trimmed else {
+        return Ok(replay.from.unwrap_or_default());
+    };
+    let oldest = saves.store.epochs()?.first().copied();
+    let least = oldest.map(Epoch::next);
+    match (replay.from, least) {
+        (Some(from), Some(least)) if from < least => Err(Error::definition(format!(
+            "epoch {from} can't be gone through again"
+        ))
+        .detail(format!("the ledger was trimmed up to epoch {trimmed}"))
+        .hint(format!("begin after the oldest checkpoint: --from {least}"))),
+        (from, least) => Ok(from.or(least).unwrap_or_default()),
+    }
+}
