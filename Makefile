@@ -36,10 +36,11 @@ thalweg: setup ## run the command line: ARGS='query merchant_spend limit=3'
 	@cargo run --release --quiet $(CARGO_FLAGS) -p dataflows --bin thalweg -- $(ARGS)
 
 .PHONY: test
-test: ## run all tests: units, models, documentation, and those on a real Kafka and registry
+test: ## run all tests: units, models, documentation, and those on a real Kafka, registry and object store
 	@scripts/setup.sh build java
 	@scripts/kafka.sh fetch >/dev/null
 	@scripts/registry.sh fetch >/dev/null
+	@scripts/s3.sh fetch >/dev/null
 	cargo test --workspace --no-fail-fast $(CARGO_FLAGS) $(ARGS)
 
 .PHONY: proof

@@ -2,9 +2,9 @@
 //! that checkpoints alone do, so that an object store can.
 //!
 //! ```text
-//!   ledger ─────▶ Disk    append and read, rename, lock             HostDisk, SimDisk
-//!                  │ is
-//!   checkpoints ▶ Files   write once, publish, read, remove         every Disk, ObjectFiles
+//!   ledger ──────▶ Disk        append and read, rename, lock          HostDisk, SimDisk
+//!                   │ is
+//!   checkpoints ─▶ FileStore   write once, publish, read, remove      every Disk, ObjectFiles
 //! ```
 
 use std::any::Any;
@@ -24,7 +24,7 @@ pub mod sim;
 /// A place for files that are written once, read, and removed again.
 ///
 /// Every [`Disk`] is one.
-pub trait Files: Send + Sync {
+pub trait FileStore: Send + Sync {
     /// Makes a directory where it is missing, durably.
     fn make_dir(&self, dir: &Path) -> io::Result<()>;
 
@@ -62,7 +62,7 @@ pub trait FileWriter: Send {
     /// Adds bytes at its end.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Returns when all of it survives a loss of power; its name does after [`sync_dir`](Files::sync_dir).
+    /// Returns when all of it survives a loss of power; its name does after [`sync_dir`](FileStore::sync_dir).
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
@@ -154,7 +154,7 @@ pub enum Lock {
     Unsupported,
 }
 
-impl<D: Disk> Files for D {
+impl<D: Disk> FileStore for D {
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
         Disk::make_dir(self, dir)
     }

@@ -11,7 +11,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::disk::{FileReader, FileWriter, Files};
+use crate::disk::{FileReader, FileStore, FileWriter};
 use crate::error::{Error, Result};
 
 use super::entry::Entry;
@@ -67,7 +67,7 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// [`Outside`](crate::Kind::Outside): the disk, or the store, does not do its part.
-    pub fn create(files: &dyn Files, path: &Path) -> Result<Self> {
+    pub fn create(files: &dyn FileStore, path: &Path) -> Result<Self> {
         let file = files
             .create(path)
             .map_err(|error| cannot("write to", path, &error))?;
@@ -136,7 +136,7 @@ impl SegmentWriter {
 ///
 /// # Errors
 /// [`Integrity`](crate::Kind::Integrity): it is missing, or other bytes. [`Outside`](crate::Kind::Outside): it can't be read.
-pub fn verify(files: &dyn Files, dir: &Path, segment: &Segment) -> Result<()> {
+pub fn verify(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<()> {
     let path = dir.join(&segment.file);
     let file = open(files, &path)?;
     let (mut hash, mut at, mut buffer) = (blake3::Hasher::new(), 0, vec![0; READ]);
@@ -165,7 +165,7 @@ pub fn verify(files: &dyn Files, dir: &Path, segment: &Segment) -> Result<()> {
     Ok(())
 }
 
-fn open(files: &dyn Files, path: &Path) -> Result<Arc<dyn FileReader>> {
+fn open(files: &dyn FileStore, path: &Path) -> Result<Arc<dyn FileReader>> {
     files.open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => damaged(path, "it is missing"),
         _ => cannot("read", path, &error),
@@ -183,7 +183,7 @@ pub struct SegmentReader {
 
 impl SegmentReader {
     /// Opens the file and looks where its chunks are.
-    pub fn open(files: &dyn Files, dir: &Path, segment: &Segment) -> Result<Self> {
+    pub fn open(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<Self> {
         let path = dir.join(&segment.file);
         let mut reader = Self {
             file: open(files, &path)?,

@@ -15,7 +15,7 @@ use super::entry::Entry;
 use super::manifest::{Catalogue, FORMAT, Manifest, StepShape};
 use super::segment::{SegmentReader, verify};
 use super::{cannot, damaged};
-use crate::disk::Files;
+use crate::disk::FileStore;
 use crate::error::{Error, Kind, Result};
 use crate::time::Epoch;
 
@@ -25,14 +25,14 @@ const SEGMENT_END: &str = ".segment";
 #[derive(Clone)]
 pub struct Store {
     /// Where it is.
-    pub files: Arc<dyn Files>,
+    pub files: Arc<dyn FileStore>,
     /// The directory.
     pub dir: PathBuf,
 }
 
 impl Store {
     /// The directory need not be there.
-    pub fn new(files: Arc<dyn Files>, dir: &Path) -> Self {
+    pub fn new(files: Arc<dyn FileStore>, dir: &Path) -> Self {
         Self {
             files,
             dir: dir.to_owned(),

@@ -46,7 +46,7 @@ use tokio::sync::Semaphore;
 
 use self::scratch::Scratch;
 use self::upload::Upload;
-use super::{FileReader, FileWriter, Files};
+use super::{FileReader, FileStore, FileWriter};
 
 /// Bytes of a part of an upload, and of a range that is asked for. S3 wants 5 MiB at least.
 const PART: usize = 8 << 20;
@@ -320,7 +320,7 @@ async fn put_new(store: Arc<dyn ObjectStore>, key: Key, bytes: Bytes) -> Result<
     }
 }
 
-impl Files for ObjectFiles {
+impl FileStore for ObjectFiles {
     /// There are no directories: a prefix is there with its first object.
     fn make_dir(&self, _dir: &Path) -> io::Result<()> {
         Ok(())

@@ -2,7 +2,7 @@
 //! ends the same; or it refuses, and says why.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thalweg::checkpoint::store::Store;
@@ -20,7 +20,7 @@ use thalweg::view::AsOf;
 use thalweg::view::serve::RowsQuery;
 use thalweg::{Epoch, Flow, Kind};
 
-const EPOCHS: u64 = 12;
+pub(crate) const EPOCHS: u64 = 12;
 /// Records an epoch.
 const RECORDS: u64 = 40;
 const DIR: &str = "/checkpoints";
@@ -41,7 +41,7 @@ fn build(flow: Dataflow) {
     names.view_with("names_view", |view| view.fields(["name"]));
 }
 
-fn flow() -> Flow {
+pub(crate) fn flow() -> Flow {
     dataflow("lucky", build)
 }
 
@@ -84,17 +84,19 @@ fn script(epochs: std::ops::RangeInclusive<u64>) -> VecDeque<ScriptedEpoch> {
 
 /// A service's ledger and its disk.
 #[derive(Clone, Default)]
-struct World {
-    log: MemoryLog,
-    disk: SimDisk,
-    on_new_plan: Option<OnNew>,
+pub(crate) struct World {
+    pub(crate) log: MemoryLog,
+    pub(crate) disk: SimDisk,
+    pub(crate) on_new_plan: Option<OnNew>,
+    /// Where in `files` checkpoints are, if not in [`DIR`].
+    pub(crate) dir: Option<PathBuf>,
 }
 
 impl World {
-    fn start(
+    pub(crate) fn start(
         &self,
         flow: &Flow,
-        files: Arc<dyn thalweg::disk::Files>,
+        files: Arc<dyn thalweg::disk::FileStore>,
         epochs: std::ops::RangeInclusive<u64>,
         due: &[u64],
         workers: usize,
@@ -106,7 +108,7 @@ impl World {
             checkpoints: Some(checkpoints::Settings {
                 on_new_plan: self.on_new_plan.unwrap_or(OnNew::Refuse),
                 ..checkpoints::Settings::new(
-                    Store::new(files, Path::new(DIR)),
+                    self.store(files),
                     Due::At(due.iter().map(|n| Epoch(*n)).collect()),
                 )
             }),
@@ -114,6 +116,10 @@ impl World {
             ..Settings::default()
         };
         Service::start(flow, settings)
+    }
+
+    pub(crate) fn store(&self, files: Arc<dyn thalweg::disk::FileStore>) -> Store {
+        Store::new(files, self.dir.as_deref().unwrap_or(Path::new(DIR)))
     }
 
     /// Up to the eighth epoch, a start for every checkpoint, so that each of them is made.
@@ -152,9 +158,9 @@ impl World {
     }
 }
 
-type Rows = BTreeMap<(String, u64), Vec<String>>;
+pub(crate) type Rows = BTreeMap<(String, u64), Vec<String>>;
 
-fn rows(views: &thalweg::view::Views) -> Rows {
+pub(crate) fn rows(views: &thalweg::view::Views) -> Rows {
     let mut all = Rows::new();
     for name in views.names() {
         let view = views.get(&name).unwrap();
@@ -176,7 +182,7 @@ fn rows(views: &thalweg::view::Views) -> Rows {
     all
 }
 
-fn expected() -> Rows {
+pub(crate) fn expected() -> Rows {
     let world = World::default();
     let disk = Arc::new(world.disk.clone());
     let service = world.start(&flow(), disk, 1..=EPOCHS, &[], 1).unwrap();
@@ -309,7 +315,7 @@ fn a_type_that_could_not_be_loaded_again_is_not_saved() {
         assert_eq!(service.restored(), None);
         service.join().unwrap();
     }
-    assert!(!world.files().iter().any(|name| name.ends_with(".json")));
+    assert!(!world.files().iter().any(|name| name.starts_with("checkpoint-")));
 }
 
 /// Checkpoints that are gone but for parts are not taken for none: a start says so, and what it says to do is the way on.

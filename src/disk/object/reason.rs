@@ -76,6 +76,13 @@ pub(super) fn tell(error: &object_store::Error, root: &str) -> Error {
         // Of a listing nothing more is said.
         E::Generic { .. } if text.contains("status code: 404") => ErrorKind::NotFound.into(),
         E::AlreadyExists { .. } | E::Precondition { .. } => ErrorKind::AlreadyExists.into(),
+        _ if ["Missing AccessKeyId", "Missing SecretAccessKey"]
+            .iter()
+            .any(|part| text.contains(part)) =>
+        {
+            let what = format!("of the credentials for `{root}` one half is missing: {last}");
+            trouble(ErrorKind::PermissionDenied, what, LOGIN)
+        }
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => trouble(
             ErrorKind::PermissionDenied,
             format!("`{root}` does not allow it{said}"),

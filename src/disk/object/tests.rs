@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 use super::{Access, ObjectFiles};
 use crate::disk::sim::SimDisk;
-use crate::disk::{Files, HostDisk, Trouble};
+use crate::disk::{FileStore, HostDisk, Trouble};
 
 const ROOT: &str = "s3://bucket";
 const DIR: &str = "s3://bucket/a/b";
@@ -61,7 +61,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 
 /// Does it all, and holds what comes of it against a map. `halves`: files that were not finished may be there in part, as on
 /// disks; else they are not to be seen.
-fn agrees(files: &dyn Files, dir: &Path, acts: &[Act], halves: bool) {
+fn agrees(files: &dyn FileStore, dir: &Path, acts: &[Act], halves: bool) {
     let mut model: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
     for act in acts {
         let name = match act {
