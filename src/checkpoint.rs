@@ -20,6 +20,7 @@
 //! Each step has a chain of segments, each with what changed since the one before; they are [merged](merge) as they grow.
 
 pub mod entry;
+pub mod fit;
 pub(crate) mod job;
 pub mod keeper;
 pub mod manifest;

@@ -194,11 +194,15 @@ impl Context {
     }
 
     /// A stateful step's way to its checkpoints. The name says its kind, too, and what its state depends on besides its types.
-    fn keeper<K: DeserializeOwned, V: DeserializeOwned>(&self, name: &str, rule: Rule) -> Keeper {
+    fn keeper<K: DeserializeOwned, V: DeserializeOwned>(&self, name: &str, of: &str, rule: Rule) -> Keeper {
         let mut plan = self.plan.borrow_mut();
         let step = plan.states.len();
+        let (from, version) = (plan.upstream(of), plan.version(of));
         plan.states.push(StepShape {
             name: name.to_owned(),
+            step: of.to_owned(),
+            from,
+            version,
             key: view::structure::<K>(),
             value: view::structure::<V>(),
             rule,
@@ -330,6 +334,15 @@ impl<'s> Dataflow<'s> {
         }
     }
 
+    /// Declares the version of a step that is named further on: since a closure in it or before it has changed, its state in
+    /// checkpoints is that of another. For tables and their sources; windows and views have a `version` of their own.
+    pub fn version(self, step: &str, version: u32) -> Self {
+        let mut plan = self.context().plan.borrow_mut();
+        plan.versions.insert(step.to_owned(), version);
+        drop(plan);
+        self
+    }
+
     /// Reads a table from a source of keyed rows: the last row of a key wins, a row without a value deletes.
     #[track_caller]
     pub fn table<K: Record, V: Record>(self, name: &str, source: impl UpsertSource<K, V>) -> Table<'s, K, V> {
@@ -339,7 +352,7 @@ impl<'s> Dataflow<'s> {
             .and_then(|opened| self.substituted(name, opened));
         let (_, records) = self.read(name, opened);
         let context = self.context();
-        let keeper = context.keeper::<K, V>(&format!("table {name}"), Rule::Last);
+        let keeper = context.keeper::<K, V>(&format!("table {name}"), name, Rule::Last);
         let wanted = Wanted::default();
         let changes = upsert(records, name, &keeper, wanted.clone());
         let mut table = Table::from_changes(self, changes, step, Vec::new(), Rc::new([]));
@@ -448,13 +461,13 @@ impl<'s> Dataflow<'s> {
         self.loose.late.borrow_mut().late.push(late);
     }
 
-    /// Makes the view `name` of a table's changes.
+    /// Makes the view `name` of a table's changes. False: the others are restored, and it is new.
     fn serve<K: Record, V: Record>(
         &self,
         changes: StreamVec<'s, Epoch, Change<K, V>>,
         mut spec: ViewSpec,
         history: Option<Duration>,
-    ) {
+    ) -> bool {
         let context = self.context();
         spec.history = history.unwrap_or(context.history);
         spec.hashed |= context.hashed;
@@ -466,7 +479,7 @@ impl<'s> Dataflow<'s> {
         match context.views.define::<K, V>(spec) {
             Ok(view) => {
                 let applied = context.metrics.view(&name).changes;
-                let keeper = context.keeper::<K, Option<V>>(&format!("view {name}"), Rule::Versions);
+                let keeper = context.keeper::<K, Option<V>>(&format!("view {name}"), &name, Rule::Versions);
                 serve(
                     changes,
                     &name,
@@ -475,8 +488,12 @@ impl<'s> Dataflow<'s> {
                     &context.probe,
                     &keeper,
                 );
+                keeper.restored() == keeper.held()
             }
-            Err(error) => context.mistake(format!("view `{name}`: {error}")),
+            Err(error) => {
+                context.mistake(format!("view `{name}`: {error}"));
+                true
+            }
         }
     }
 
@@ -492,7 +509,7 @@ impl<'s> Dataflow<'s> {
             let all = self.scope.concatenate(streams);
             let view = format!("{name}.dead_letters");
             let context = self.context();
-            let keeper = context.keeper::<LetterKey, Letter>(&format!("letters {name}"), Rule::Last);
+            let keeper = context.keeper::<LetterKey, Letter>(&format!("letters {name}"), &name, Rule::Last);
             let keyed = letters(all, &view, topic, LETTERS_KEEP, context.desk.clone(), &keeper);
             let mut spec = ViewSpec::new(view);
             spec.description = format!("records of `{name}` that could not be counted, and why");

@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
 use crate::sequencer::message::{Order, ReadTo, Report};
-use crate::sequencer::results::{Compared, Outcomes};
+use crate::sequencer::results::Outcomes;
 use crate::time::{Epoch, EventTime};
 
 /// What the sequencer has to know of a source.
@@ -254,25 +254,6 @@ impl Sequencer {
             replay: true,
         });
         Ok(())
-    }
-
-    /// Takes in what a binding says of epochs before it.
-    ///
-    /// # Errors
-    /// [`Integrity`](crate::Kind::Integrity): one of them came to another result now.
-    pub fn expect(&mut self, binding: &EpochBinding) -> Result<()> {
-        if binding.ranges.iter().any(|range| range.compacted) {
-            self.outcomes.give_up();
-        }
-        match &binding.results {
-            Some(results) => self.outcomes.expect(results),
-            None => Ok(()),
-        }
-    }
-
-    /// How many epochs came to what the ledger says of them, and how many did not.
-    pub fn compared(&self) -> Compared {
-        self.outcomes.compared()
     }
 
     fn check_sources(&self, binding: &EpochBinding) -> Result<()> {

@@ -30,6 +30,7 @@ mod moments;
 mod parse;
 mod plan;
 mod read;
+mod row;
 mod scan;
 mod trace;
 

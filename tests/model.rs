@@ -12,6 +12,7 @@ mod closed;
 mod cluster;
 mod collections;
 mod durable;
+mod evolution;
 mod files;
 mod log;
 mod pace;

@@ -144,18 +144,16 @@ impl Checkpoints {
     ) -> (Self, Writer) {
         let (to, from) = channel();
         let (held, state) = (Arc::<AtomicUsize>::default(), Arc::<State>::default());
-        let steps = match restored {
-            Some(restored) => restored.manifest.steps.clone(),
-            None => shapes
-                .into_iter()
-                .map(|shape| StepFiles {
-                    shape,
-                    cut: EventTime::MIN,
-                    floor: Epoch::ZERO,
-                    segments: Vec::new(),
-                })
-                .collect(),
+        let files = |(step, shape): (usize, StepShape)| {
+            let held = restored.and_then(|restored| restored.files(step));
+            held.cloned().unwrap_or(StepFiles {
+                shape,
+                cut: EventTime::MIN,
+                floor: Epoch::ZERO,
+                segments: Vec::new(),
+            })
         };
+        let steps = shapes.into_iter().enumerate().map(files).collect();
         let mut bases = VecDeque::new();
         if let Some(Restored { manifest, .. }) = restored {
             bases.extend(manifest.from.clone());
@@ -479,6 +477,8 @@ impl Writer {
     /// Merges what is due; the next checkpoint names the merged files.
     fn merge(&mut self) -> Result<()> {
         let go_on = || !self.state.ended.load(Ordering::Acquire);
+        // Once a checkpoint, so no name comes twice, also where steps have other numbers than in an earlier run.
+        let newest = Epoch(self.state.newest.load(Ordering::Acquire));
         let mut merged = 0;
         for (at, step) in self.steps.iter_mut().enumerate() {
             while let Some(older) = due(&step.segments) {
@@ -494,7 +494,7 @@ impl Writer {
                         floor: step.floor,
                     },
                 };
-                let name = Store::segment_name(step.segments[older + 1].epoch, at, merged);
+                let name = Store::segment_name(newest, at, merged);
                 match merge.run(&name, &go_on)? {
                     Some(segment) => step.segments.splice(older.., [segment]),
                     None => return Ok(()),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::entry::decode;
+use super::manifest::StepFiles;
 use super::state::{Changed, Kept, Stateful, Steps};
 use super::store::Restored;
 use crate::bridge::Halt;
@@ -59,9 +60,18 @@ impl Keeper {
         }
     }
 
-    /// The epoch that state is loaded as of, if it is.
+    /// The epoch that state is loaded as of, if it is: this step's, or that of others where this one is new.
     pub fn restored(&self) -> Option<Epoch> {
         self.restored.as_ref().map(|restored| restored.manifest.epoch)
+    }
+
+    /// The same, if this step's is.
+    pub fn held(&self) -> Option<Epoch> {
+        self.files().and(self.restored())
+    }
+
+    fn files(&self) -> Option<&StepFiles> {
+        self.restored.as_ref()?.files(self.step)
     }
 
     /// Whether checkpoints are made.
@@ -71,27 +81,19 @@ impl Keeper {
 
     /// The first epoch of which versions were kept.
     pub fn floor(&self) -> Epoch {
-        let step = self
-            .restored
-            .as_ref()
-            .map(|restored| &restored.manifest.steps[self.step]);
-        step.map_or(Epoch::ZERO, |step| step.floor)
+        self.files().map_or(Epoch::ZERO, |files| files.floor)
     }
 
     /// About how many entries this worker will load.
     pub fn entries(&self) -> usize {
-        let step = self
-            .restored
-            .as_ref()
-            .map(|restored| &restored.manifest.steps[self.step]);
-        let segments = step.into_iter().flat_map(|step| &step.segments);
+        let segments = self.files().into_iter().flat_map(|files| &files.segments);
         let largest = segments.map(|segment| segment.entries).max().unwrap_or(0);
         largest as usize / self.peers
     }
 
     /// What knows which entries changed.
     pub fn changed<K: Ord + Send + 'static>(&self) -> Changed<K> {
-        match (self.saves, self.restored()) {
+        match (self.saves, self.held()) {
             (false, _) => Changed::off(),
             (true, None) => Changed::default(),
             (true, Some(epoch)) => Changed::since(epoch),

@@ -71,6 +71,12 @@ pub struct Base {
 pub struct StepShape {
     /// `window spend`, `table merchants`, `view minute_spend`: kind and name.
     pub name: String,
+    /// The name alone.
+    pub step: String,
+    /// The names of all steps that it is made of, and its own, in order.
+    pub from: Vec<String>,
+    /// As the dataflow declares it, 1 where it does not.
+    pub version: u32,
     /// The structure of the key's type.
     pub key: String,
     /// The structure of the value's type.

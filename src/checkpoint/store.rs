@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::Entry;
-use super::manifest::{Catalogue, FORMAT, Manifest, StepShape};
+use super::manifest::{Catalogue, FORMAT, Manifest, StepFiles};
 use super::segment::{SegmentReader, verify};
 use super::{cannot, damaged};
 use crate::disk::FileStore;
@@ -262,22 +262,33 @@ pub struct Restored {
     store: Store,
     /// What it consists of.
     pub manifest: Manifest,
+    /// See [`Fit::held`](super::fit::Fit::held).
+    held: Vec<Option<usize>>,
     read: AtomicU64,
 }
 
 impl Restored {
-    /// `manifest` as found in `store`.
-    pub fn new(store: Store, manifest: Manifest) -> Arc<Self> {
+    /// `manifest` as found in `store`, and which of its steps each one of the dataflow [goes on from](super::fit::Fit::held).
+    pub fn new(store: Store, manifest: Manifest, held: Vec<Option<usize>>) -> Arc<Self> {
         Arc::new(Self {
             store,
             manifest,
+            held,
             read: AtomicU64::new(0),
         })
     }
 
+    /// The files that a step of the dataflow goes on from.
+    pub fn files(&self, step: usize) -> Option<&StepFiles> {
+        let at = (*self.held.get(step)?)?;
+        self.manifest.steps.get(at)
+    }
+
     /// Shows the entries of a step to `see`, those of a key in the order in which they hold: the last one does.
     pub fn each(&self, step: usize, mut see: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
-        let files = &self.manifest.steps[step];
+        let Some(files) = self.files(step) else {
+            return Ok(());
+        };
         for segment in &files.segments {
             let reader = SegmentReader::open(&*self.store.files, &self.store.dir, segment)?;
             reader.chunks(None, |chunk| {
@@ -301,39 +312,4 @@ impl Restored {
     pub fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
-}
-
-/// In which ways the steps of a dataflow are not those that a checkpoint holds, a line each.
-pub fn differences(held: &[StepShape], wanted: &[StepShape]) -> Vec<String> {
-    let find = |steps: &[StepShape], name: &str| steps.iter().find(|step| step.name == name).cloned();
-    let mut lines = Vec::new();
-    for step in wanted {
-        match find(held, &step.name) {
-            None => lines.push(format!("{} is new", step.name)),
-            Some(was) if was == *step => {}
-            Some(was) => {
-                let part =
-                    |what: &str, was: &str, is: &str| format!("{}: {what} was {was}, is {is}", step.name);
-                if was.key != step.key {
-                    lines.push(part("the key", &was.key, &step.key));
-                }
-                if was.value != step.value {
-                    lines.push(part("the state", &was.value, &step.value));
-                }
-                if was.rule != step.rule {
-                    lines.push(part(
-                        "what its files hold",
-                        &format!("{:?}", was.rule),
-                        &format!("{:?}", step.rule),
-                    ));
-                }
-            }
-        }
-    }
-    let gone = held.iter().filter(|step| find(wanted, &step.name).is_none());
-    lines.extend(gone.map(|step| format!("{} is gone", step.name)));
-    if lines.is_empty() && held != wanted {
-        lines.push("the steps stand in another order".into());
-    }
-    lines
 }

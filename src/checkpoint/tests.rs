@@ -11,7 +11,7 @@ use super::manifest::{Base, FORMAT, Lineage, Manifest, Rule, Segment, StepFiles,
 use super::merge::Merge;
 use super::segment::{Chunk, SegmentWriter, verify};
 use super::state::Bounds;
-use super::store::{Restored, Store, differences};
+use super::store::{Restored, Store};
 use crate::disk::sim::SimDisk;
 use crate::position::EpochBinding;
 use crate::time::{Epoch, EventTime};
@@ -56,6 +56,9 @@ fn write(store: &Store, name: &str, epoch: u64, said: &[Said], removals_apart: b
 fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
     let shape = StepShape {
         name: "step".into(),
+        step: "step".into(),
+        from: vec!["step".into()],
+        version: 1,
         key: "u8".into(),
         value: "i64".into(),
         rule,
@@ -98,7 +101,7 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
 /// What a step would load: of each key all that is said, in order.
 fn loaded(store: &Store, manifest: Manifest) -> BTreeMap<u8, Vec<(u64, Option<i64>)>> {
     let mut all: BTreeMap<u8, Vec<_>> = BTreeMap::new();
-    let restored = Restored::new(store.clone(), manifest);
+    let restored = Restored::new(store.clone(), manifest, vec![Some(0)]);
     let see = |entry: Entry<'_>| {
         let value = entry.value.map(decode::<i64>).transpose()?;
         all.entry(decode(entry.key)?)
@@ -352,22 +355,4 @@ fn files_without_a_catalogue_are_refused() {
 
 fn manifest_of(store: &Store, epoch: u64) -> Manifest {
     store.manifest(Epoch(epoch)).unwrap()
-}
-
-#[test]
-fn steps_that_differ_are_named() {
-    let step = |name: &str, value: &str| StepShape {
-        name: name.into(),
-        key: "u32".into(),
-        value: value.into(),
-        rule: Rule::Last,
-    };
-    let held = [step("a", "i64"), step("b", "i64")];
-    assert!(differences(&held, &held).is_empty());
-    assert_eq!(
-        differences(&held, &[step("b", "u64"), step("c", "i64")]),
-        ["b: the state was i64, is u64", "c is new", "a is gone"]
-    );
-    let turned = [held[1].clone(), held[0].clone()];
-    assert_eq!(differences(&held, &turned), ["the steps stand in another order"]);
 }

@@ -15,8 +15,8 @@ use std::path::Path;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
+use crate::checkpoint::fit::Fit;
 use crate::checkpoint::manifest::{Manifest, StepShape};
-use crate::checkpoint::store::differences;
 use crate::cli::CheckArguments;
 use crate::cli::serve::{environment, known, registry, tokio};
 use crate::codec::fit::{Found, SubjectFit};
@@ -26,7 +26,7 @@ use crate::dataflow::plan::PlannedSource;
 use crate::error::{Kind, Result};
 use crate::finding::{Finding, Verdict};
 use crate::ledger::state::{LedgerState, SourceState};
-use crate::position::TopicId;
+use crate::position::{SourceId, TopicId};
 use crate::source::{Environment, Topology};
 use crate::{http, ledger, runtime};
 
@@ -237,12 +237,15 @@ fn of_checkpoints(
         let hint = "a start refuses it: find the ledger that it belongs to, or let go of it: `checkpoint prune --keep 0`";
         return findings.push(Finding::error(what).hint(hint));
     }
-    let held: Vec<_> = manifest.steps.iter().map(|step| step.shape.clone()).collect();
-    let (differ, time) = (differences(&held, states), manifest.epoch.opened_at());
-    if !differ.is_empty() {
+    let knows = |source: &str| state.sources().contains_key(&SourceId::of(source));
+    let (fit, time) = (
+        Fit::of(&manifest.steps, states, knows),
+        manifest.epoch.opened_at(),
+    );
+    if !fit.is_clear() {
         let what = format!(
             "the checkpoint of {time} holds other steps than the dataflow has: {}",
-            differ.join("; ")
+            fit.questions().join("; ")
         );
         let hint = "a start asks what to do with it: `checkpoint.on_new_plan`";
         return findings.push(Finding::error(what).hint(hint));

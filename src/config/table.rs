@@ -304,12 +304,11 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "checkpoint.on_new_plan",
-        text("refuse or rebuild", |s, text| {
-            let what = on_new(text).filter(|what| *what != OnNew::Accept);
-            what.map(|what| s.on_new_plan = what).is_some()
+        text("accept, refuse or rebuild", |s, text| {
+            on_new(text).map(|what| s.on_new_plan = what).is_some()
         }),
         "refuse",
-        "What to do with a checkpoint of a dataflow whose steps have changed",
+        "What to do with a checkpoint of a dataflow whose steps have changed: forget what is gone and let what is new or changed begin behind it; don't start; or make all state anew from the topics. New views need no word: they begin with their rows as of the checkpoint",
     ),
     setting(
         "replay.on_difference",

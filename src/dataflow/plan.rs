@@ -1,5 +1,6 @@
 //! What a dataflow consists of, and the mistakes in it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
@@ -90,6 +91,8 @@ pub struct Plan {
     pub sources: Vec<PlannedSource>,
     /// What has state, in the order in which it is built.
     pub states: Vec<StepShape>,
+    /// Versions that were declared, by step.
+    pub versions: BTreeMap<String, u32>,
     /// A step that may keep state of its own, where no checkpoint finds it.
     pub unsaved: Option<&'static Location<'static>>,
     /// What is wrong, each with its place.
@@ -124,6 +127,23 @@ impl Plan {
             at,
         });
         name
+    }
+
+    /// The names of all steps that one is made of, and its own, in order.
+    pub(super) fn upstream(&self, name: &str) -> Vec<String> {
+        let (mut found, mut next) = (BTreeSet::new(), vec![name]);
+        while let Some(name) = next.pop() {
+            if found.insert(name.to_owned()) {
+                let steps = self.steps.iter().filter(|step| &*step.name == name);
+                next.extend(steps.flat_map(|step| step.from.iter().map(|from| &**from)));
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    /// The version of a step.
+    pub(super) fn version(&self, name: &str) -> u32 {
+        self.versions.get(name).copied().unwrap_or(1)
     }
 
     /// Says more about the step that was added last.

@@ -215,7 +215,7 @@ impl<'s, T: 'static> Stream<'s, T> {
     {
         let context = self.flow.context();
         let name = context.numbered(&format!("changes {}", self.step));
-        let keeper = context.keeper::<T, i64>(&name, Rule::Sum);
+        let keeper = context.keeper::<T, i64>(&name, &self.step, Rule::Sum);
         let inner = changes(self.inner.clone(), &keeper);
         let mut rows = Collection::outer(inner, self.flow, self.step.clone());
         rows.sources = self.sources.clone();
@@ -308,6 +308,18 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         Self { keep, ..self }
     }
 
+    /// Declares that the step is another than it was: since the aggregate, or what comes before it, has changed. Checkpoints of
+    /// an earlier version are then [asked about](crate::runtime::checkpoints::Settings::on_new_plan). Default 1.
+    pub fn version(self, version: u32) -> Self {
+        let context = self.keyed.stream.flow.context();
+        context
+            .plan
+            .borrow_mut()
+            .versions
+            .insert(self.step.to_string(), version);
+        self
+    }
+
     /// Aggregates the events of each key and window.
     ///
     /// The closure gets [`Of`], which makes aggregates and knows the event's type: `|a| (a.count(), a.sum(|p| p.cents))`.
@@ -333,7 +345,7 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         type State<A, T> = <A as Aggregate<T>>::State;
         type Place<K> = (EventTime, EventTime, K);
         let context = flow.context();
-        let keeper = context.keeper::<Place<K>, State<A, T>>(&name, Rule::Last);
+        let keeper = context.keeper::<Place<K>, State<A, T>>(&name, &step, Rule::Last);
         let wanted = Wanted::default();
         let spec = window::Spec {
             name: step.to_string(),

@@ -344,8 +344,25 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         spec.windows = self.meta.windows;
         spec.window_sources = self.meta.window_sources.to_vec();
         spec.keep = self.meta.keep;
-        let View { spec, history } = settings(View { spec, history: None });
-        self.flow.serve(self.changes(), spec, history);
+        let View {
+            spec,
+            history,
+            version,
+        } = settings(View {
+            spec,
+            history: None,
+            version: 1,
+        });
+        let context = self.flow.context();
+        context
+            .plan
+            .borrow_mut()
+            .versions
+            .insert(name.to_owned(), version);
+        // One that is new among restored steps needs their rows once more.
+        if !self.flow.serve(self.changes(), spec, history) {
+            self.meta.wanted.set(true);
+        }
         self
     }
 }
@@ -354,12 +371,20 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
 pub struct View {
     spec: ViewSpec,
     history: Option<Duration>,
+    version: u32,
 }
 
 impl View {
     /// How far back `as_of` may reach. Default: the setting `views.history`, one minute unless it says otherwise.
     pub fn history(mut self, history: Duration) -> Self {
         self.history = Some(history);
+        self
+    }
+
+    /// Declares that the rows are others than they were: since a closure before the view has changed. Those that a checkpoint
+    /// holds are then [asked about](crate::runtime::checkpoints::Settings::on_new_plan). Default 1.
+    pub fn version(mut self, version: u32) -> Self {
+        self.version = version;
         self
     }
 

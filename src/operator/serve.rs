@@ -22,7 +22,7 @@ pub fn serve<'s, K: Record, V: Record>(
     probe: &Handle<Epoch>,
     keeper: &Keeper,
 ) {
-    let restored = keeper.restored();
+    let restored = keeper.held();
     shard.load(keeper);
     let shard = keeper.keep(shard);
     let _end = changes
@@ -32,7 +32,8 @@ pub fn serve<'s, K: Record, V: Record>(
                     let epoch = *capability
                         .least()
                         .expect("changes travel under their epoch's capability");
-                    // Rows up to there are the shard's already: what restored steps give once more is for others.
+                    // Rows up to there are the shard's already: what restored steps give once more is for others, such as
+                    // views that are new.
                     if restored.is_none_or(|restored| epoch > restored) {
                         applied.inc_by(data.len() as u64);
                         shard.at(epoch).apply(epoch, data);

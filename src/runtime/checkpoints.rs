@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::checkpoint::fit::Fit;
 use crate::checkpoint::manifest::{Base, StepShape};
-use crate::checkpoint::store::{Restored, Store, differences};
+use crate::checkpoint::store::{Restored, Store};
 use crate::error::{Error, Result};
 use crate::ledger::{Bindings, Recovered};
+use crate::position::SourceId;
 use crate::sequencer::{Now, Sequencer};
 use crate::time::Epoch;
 
@@ -22,14 +24,15 @@ pub struct Settings {
     pub keep: usize,
     /// What to do with one that another build made, of the same steps.
     pub on_new_build: OnNew,
-    /// What to do with one of other steps. They can't be accepted: that is a refusal, too.
+    /// What to do with one of other steps, as far as that is not [clear](Fit::is_clear).
     pub on_new_plan: OnNew,
 }
 
 /// What to do with state that another program made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnNew {
-    /// Go on from it: rows in state stay as the old code made them, and what comes goes through the new code.
+    /// Go on from it: rows in state stay as the old code made them, and what comes goes through the new code. Of a dataflow
+    /// of other steps: what is gone is forgotten, what is new or changed begins behind it.
     #[default]
     Accept,
     /// Don't start.
@@ -107,7 +110,9 @@ pub(super) fn choose(
     let Some(manifest) = found else {
         return Ok(None);
     };
-    let restored = Restored::new(store.clone(), manifest);
+    let knows = |source: &str| recovered.state.sources().contains_key(&SourceId::of(source));
+    let fit = Fit::of(&manifest.steps, states, knows);
+    let restored = Restored::new(store.clone(), manifest, fit.held.clone());
     let manifest = &restored.manifest;
     let at = |error: Error| error.detail(restored.describe());
     if recovered.last.is_none_or(|last| last < manifest.epoch) {
@@ -121,21 +126,8 @@ pub(super) fn choose(
             "the ledger has lost its end, or is another one: find the one that belongs to the checkpoints; after a `ledger reset`, `checkpoint prune --keep 0` lets go of them",
         ));
     }
-    let held: Vec<_> = manifest.steps.iter().map(|step| step.shape.clone()).collect();
-    let differ = differences(&held, states);
-    if !differ.is_empty() && settings.on_new_plan == OnNew::Rebuild {
-        tracing::warn!(
-            "all state is made anew from the topics, as the dataflow has changed: {}",
-            differ.join("; ")
-        );
+    if !decide(settings.on_new_plan, &fit, recovered).map_err(at)? {
         return Ok(None);
-    }
-    if !differ.is_empty() {
-        let error = Error::definition("the dataflow is not the one that the checkpoint was made of");
-        let error = differ.into_iter().fold(error, Error::detail);
-        return Err(at(error).hint(
-            "run the dataflow that made it; or, to make all state anew from the topics: --set checkpoint.on_new_plan=rebuild",
-        ));
     }
     if manifest.build != build {
         let was = format!("it was made by {}, this is {build}", manifest.build);
@@ -154,6 +146,55 @@ pub(super) fn choose(
         }
     }
     Ok(Some(restored))
+}
+
+/// Whether to go on from a checkpoint of other steps than the dataflow has. If not, all state is made anew.
+fn decide(on_new_plan: OnNew, fit: &Fit, recovered: &Recovered) -> Result<bool> {
+    for view in &fit.views {
+        tracing::info!("{view} is new: it begins with its rows as of the checkpoint");
+    }
+    if fit.is_clear() {
+        return Ok(true);
+    }
+    let questions = fit.questions().join("; ");
+    let is_whole = recovered.trimmed.is_none();
+    match on_new_plan {
+        OnNew::Accept => {
+            tracing::warn!(
+                "going on although the dataflow has changed: what is new or changed begins behind the checkpoint, and \
+                 its views anew: {questions}"
+            );
+            return Ok(true);
+        }
+        OnNew::Rebuild => {
+            tracing::warn!(
+                "all state is made anew from the topics, as the dataflow has changed: {questions}"
+            );
+            return Ok(false);
+        }
+        OnNew::Refuse if fit.differences.is_empty() && is_whole => {
+            tracing::info!(
+                "all state is made anew from the topics, so that new steps count it all: {questions}"
+            );
+            return Ok(false);
+        }
+        OnNew::Refuse => {}
+    }
+    let error = match fit.differences.is_empty() {
+        true => Error::definition(
+            "the dataflow has a step that would have to count what the ledger no longer has",
+        ),
+        false => Error::definition("the dataflow is not the one that the checkpoint was made of"),
+    };
+    let error = fit.questions().into_iter().fold(error, Error::detail);
+    let anew = match is_whole {
+        true => "--set checkpoint.on_new_plan=rebuild makes all state anew from the topics",
+        false => "`ledger reset` begins afresh with what the topics hold",
+    };
+    Err(error.hint(format!(
+        "run the dataflow that made it; or go on: --set checkpoint.on_new_plan=accept forgets what is gone and lets what is \
+         new or changed begin behind the checkpoint; {anew}"
+    )))
 }
 
 /// Whether the ledger still has what a start from this checkpoint, or from nothing, needs.

@@ -12,7 +12,8 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::position::Results;
+use crate::position::{EpochBinding, Results};
+use crate::sequencer::Sequencer;
 use crate::time::Epoch;
 
 /// Whose results are compared, and what becomes of a difference.
@@ -179,6 +180,27 @@ impl Outcomes {
             tracing::warn!("{error}");
         }
         Ok(())
+    }
+}
+
+impl Sequencer {
+    /// Takes in what a binding says of epochs before it.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::Kind::Integrity): one of them came to another result now.
+    pub fn expect(&mut self, binding: &EpochBinding) -> Result<()> {
+        if binding.ranges.iter().any(|range| range.compacted) {
+            self.outcomes.give_up();
+        }
+        match &binding.results {
+            Some(results) => self.outcomes.expect(results),
+            None => Ok(()),
+        }
+    }
+
+    /// How many epochs came to what the ledger says of them, and how many did not.
+    pub fn compared(&self) -> Compared {
+        self.outcomes.compared()
     }
 }
 

@@ -27,6 +27,7 @@ use crate::time::Epoch;
 use crate::view::View;
 use crate::view::hash::change_hash;
 use crate::view::moments::Rise;
+use crate::view::row::Row;
 use crate::view::rows::Rows;
 
 /// Enough that a writer and several readers seldom meet, few enough that a scan of all is cheap.
@@ -38,95 +39,6 @@ const PAGE: usize = 64;
 /// The place of a key on its worker: bits that the choice of the worker does not look at.
 pub(crate) fn bucket_of(route: u64) -> usize {
     (route >> 26) as usize & (BUCKETS - 1)
-}
-
-/// A row and what it was before.
-pub(crate) struct Row<V> {
-    epoch: Epoch,
-    value: Option<V>,
-    /// There is a box exactly when the key waits in the queue. Boxed twice as most rows have none.
-    #[allow(clippy::box_collection)]
-    older: Option<Box<Vec<Version<V>>>>,
-}
-
-struct Version<V> {
-    epoch: Epoch,
-    value: Option<V>,
-}
-
-impl<V> Row<V> {
-    /// Puts a version where its epoch has it: one of the same epoch gives way.
-    fn put_version(&mut self, epoch: Epoch, value: Option<V>) {
-        if epoch >= self.epoch {
-            self.supersede(epoch, value);
-            return;
-        }
-        let older = self.older.get_or_insert_default();
-        let at = older.partition_point(|version| version.epoch < epoch);
-        match older.get_mut(at).filter(|version| version.epoch == epoch) {
-            Some(version) => version.value = value,
-            None => older.insert(at, Version { epoch, value }),
-        }
-    }
-
-    /// Shows the versions after one epoch and up to another, oldest first.
-    fn versions(&self, after: Epoch, upto: Epoch, mut show: impl FnMut(Epoch, Option<&V>)) {
-        let older = self.older.as_deref().map_or(&[][..], Vec::as_slice);
-        let older = older
-            .iter()
-            .map(|version| (version.epoch, version.value.as_ref()));
-        let all = older.chain([(self.epoch, self.value.as_ref())]);
-        all.filter(|(epoch, _)| *epoch > after && *epoch <= upto)
-            .for_each(|(epoch, value)| show(epoch, value));
-    }
-
-    /// The row as of `at`, and when it last changed before that.
-    pub(crate) fn as_of(&self, at: Epoch) -> Option<(Epoch, &V)> {
-        if self.epoch <= at {
-            return self.value.as_ref().map(|value| (self.epoch, value));
-        }
-        let older = self.older.as_deref()?;
-        let version = &older[older
-            .partition_point(|version| version.epoch <= at)
-            .checked_sub(1)?];
-        version.value.as_ref().map(|value| (version.epoch, value))
-    }
-
-    /// Puts a value in place of the newest, which stays as an older version unless it is of the same epoch: then `false`.
-    fn supersede(&mut self, epoch: Epoch, value: Option<V>) -> bool {
-        let older = self.older.get_or_insert_default();
-        if self.epoch == epoch {
-            self.value = value;
-            return false;
-        }
-        if older.len() == older.capacity() {
-            // Most rows have one older version or two: room for four, as `push` makes at first, is most of a view's memory.
-            older.reserve_exact(older.len().max(1));
-        }
-        older.push(Version {
-            epoch: self.epoch,
-            value: mem::replace(&mut self.value, value),
-        });
-        self.epoch = epoch;
-        true
-    }
-
-    /// Drops what no answer at or above `floor` needs. Moves what stays only when at least half goes.
-    fn prune(&mut self, floor: Epoch) {
-        let Some(older) = self.older.as_deref_mut() else {
-            return;
-        };
-        if self.epoch <= floor {
-            older.clear();
-            return;
-        }
-        let unneeded = older
-            .partition_point(|version| version.epoch <= floor)
-            .saturating_sub(1);
-        if unneeded * 2 > older.len() {
-            older.drain(..unneeded);
-        }
-    }
 }
 
 /// Some of a shard's rows.
@@ -335,6 +247,8 @@ pub struct ShardWriter<K, V> {
     queued: Vec<(u8, K)>,
     /// Rows with versions that no checkpoint holds.
     changed: Changed<K>,
+    /// For hashes; empty between them.
+    bytes: Vec<u8>,
 }
 
 impl<K: Record, V: Record> ShardWriter<K, V> {
@@ -348,6 +262,7 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
             queue: BTreeMap::new(),
             queued: Vec::new(),
             changed: Changed::off(),
+            bytes: Vec::new(),
         }
     }
 
@@ -357,8 +272,12 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
         let Some(restored) = keeper.restored() else {
             return;
         };
-        let floor = keeper.floor();
+        // A view that is new has no rows of before.
+        let floor = keeper.held().map_or(restored, |_| keeper.floor());
         self.view.floor.fetch_max(floor.0, Ordering::SeqCst);
+        if keeper.held().is_none() {
+            return;
+        }
         // In order of their keys rows find their places far sooner.
         let mut some: Vec<(u8, K, Epoch, Option<V>)> = Vec::with_capacity(LOADED.min(keeper.entries() + 1));
         let shard = self.shard.clone();
@@ -438,7 +357,7 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
         let mut hash = 0u64;
         for change in changes.drain(..) {
             if self.view.spec.hashed {
-                hash = hash.wrapping_add(change_hash(&change));
+                hash = hash.wrapping_add(change_hash(&change, &mut self.bytes));
             }
             self.sorted[bucket_of(route(&change.key))].push(change);
         }

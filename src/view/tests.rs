@@ -123,7 +123,7 @@ impl Bench {
                 None => rows.remove(&key),
             };
             let change = Change { key, old, new };
-            hash = hash.wrapping_add(change_hash(&change));
+            hash = hash.wrapping_add(change_hash(&change, &mut Vec::new()));
             calls[owner(route(&change.key), PEERS)][i % 2].push(change);
         }
         for (writer, calls) in self.writers.iter_mut().zip(calls) {

@@ -12,7 +12,7 @@ use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
 use thalweg::runtime::checkpoints::{self, Due, OnNew};
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::{self, Service, Settings};
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
 use thalweg::source::memory::Memory;
 use thalweg::source::{Environment, Source, Substitute};
@@ -22,11 +22,11 @@ use thalweg::{Epoch, Flow, Kind};
 
 pub(crate) const EPOCHS: u64 = 12;
 /// Records an epoch.
-const RECORDS: u64 = 40;
+pub(super) const RECORDS: u64 = 40;
 const DIR: &str = "/checkpoints";
 
 /// Numbers by their remainder: counted in windows that expire, and joined with a table whose rows change and go.
-fn build(flow: Dataflow) {
+pub(super) fn build(flow: Dataflow) {
     let names = flow.table("names", Kafka::topic("n").json::<u64>().keyed::<u64>());
     let numbers = Kafka::topic("o").json::<u64>();
     let numbers = numbers.event_time(|n| EventTime(*n as i64));
@@ -88,8 +88,10 @@ pub(crate) struct World {
     pub(crate) log: MemoryLog,
     pub(crate) disk: SimDisk,
     pub(crate) on_new_plan: Option<OnNew>,
-    /// Where in `files` checkpoints are, if not in [`DIR`].
-    pub(crate) dir: Option<PathBuf>,
+    /// The ledger is here, and trimmed.
+    pub(crate) dir: Option<Arc<tempfile::TempDir>>,
+    /// Where checkpoints are, if not in [`DIR`].
+    pub(crate) prefix: Option<PathBuf>,
 }
 
 impl World {
@@ -103,7 +105,11 @@ impl World {
     ) -> thalweg::Result<Service> {
         let settings = Settings {
             workers,
-            store: thalweg::runtime::Store::Memory(self.log.clone()),
+            store: match &self.dir {
+                None => runtime::Store::Memory(self.log.clone()),
+                Some(dir) => runtime::Store::Directory(dir.path().join("ledger")),
+            },
+            trim_least: Some(1),
             cuts: Cuts::Script(script(epochs)),
             checkpoints: Some(checkpoints::Settings {
                 on_new_plan: self.on_new_plan.unwrap_or(OnNew::Refuse),
@@ -119,12 +125,17 @@ impl World {
     }
 
     pub(crate) fn store(&self, files: Arc<dyn thalweg::disk::FileStore>) -> Store {
-        Store::new(files, self.dir.as_deref().unwrap_or(Path::new(DIR)))
+        Store::new(files, self.prefix.as_deref().unwrap_or(Path::new(DIR)))
     }
 
     /// Up to the eighth epoch, a start for every checkpoint, so that each of them is made.
-    fn begun() -> Self {
-        let world = Self::default();
+    pub(super) fn begun() -> Self {
+        Self::default().begin()
+    }
+
+    /// The same with this one.
+    pub(super) fn begin(self) -> Self {
+        let world = self;
         for (epochs, due, workers) in [(1..=3, 3, 2), (4..=5, 5, 1), (6..=8, 7, 3)] {
             let disk = Arc::new(world.disk.clone());
             let service = world.start(&flow(), disk, epochs, &[due], workers).unwrap();
@@ -145,7 +156,7 @@ impl World {
     }
 
     /// What is on the disk, to be damaged without regret.
-    fn copy(&self) -> Self {
+    pub(super) fn copy(&self) -> Self {
         let copy = Self {
             log: self.log.copy(),
             ..Self::default()

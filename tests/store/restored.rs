@@ -12,7 +12,7 @@ use crate::support::s3::Bucket;
 /// A world whose checkpoints are under a prefix of its own.
 fn world(prefix: &str) -> World {
     World {
-        dir: Some(PathBuf::from(format!("s3://thalweg/restored/{prefix}"))),
+        prefix: Some(PathBuf::from(format!("s3://thalweg/restored/{prefix}"))),
         ..World::default()
     }
 }
@@ -34,7 +34,7 @@ fn end(
 ) -> thalweg::Result<(Option<u64>, Rows)> {
     let copy = World {
         log: world.log.copy(),
-        dir: world.dir.clone(),
+        prefix: world.prefix.clone(),
         ..World::default()
     };
     let service = copy.start(&flow(), bucket.files(scratch), 9..=EPOCHS, &[], workers)?;

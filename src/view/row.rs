@@ -1,0 +1,94 @@
+//! A row of a view with its versions.
+
+use std::mem;
+
+use crate::time::Epoch;
+
+/// A row and what it was before.
+pub(crate) struct Row<V> {
+    pub(super) epoch: Epoch,
+    pub(super) value: Option<V>,
+    /// There is a box exactly when the key waits in the queue. Boxed twice as most rows have none.
+    #[allow(clippy::box_collection)]
+    pub(super) older: Option<Box<Vec<Version<V>>>>,
+}
+
+pub(super) struct Version<V> {
+    epoch: Epoch,
+    value: Option<V>,
+}
+
+impl<V> Row<V> {
+    /// Puts a version where its epoch has it: one of the same epoch gives way.
+    pub(super) fn put_version(&mut self, epoch: Epoch, value: Option<V>) {
+        if epoch >= self.epoch {
+            self.supersede(epoch, value);
+            return;
+        }
+        let older = self.older.get_or_insert_default();
+        let at = older.partition_point(|version| version.epoch < epoch);
+        match older.get_mut(at).filter(|version| version.epoch == epoch) {
+            Some(version) => version.value = value,
+            None => older.insert(at, Version { epoch, value }),
+        }
+    }
+
+    /// Shows the versions after one epoch and up to another, oldest first.
+    pub(super) fn versions(&self, after: Epoch, upto: Epoch, mut show: impl FnMut(Epoch, Option<&V>)) {
+        let older = self.older.as_deref().map_or(&[][..], Vec::as_slice);
+        let older = older
+            .iter()
+            .map(|version| (version.epoch, version.value.as_ref()));
+        let all = older.chain([(self.epoch, self.value.as_ref())]);
+        all.filter(|(epoch, _)| *epoch > after && *epoch <= upto)
+            .for_each(|(epoch, value)| show(epoch, value));
+    }
+
+    /// The row as of `at`, and when it last changed before that.
+    pub(crate) fn as_of(&self, at: Epoch) -> Option<(Epoch, &V)> {
+        if self.epoch <= at {
+            return self.value.as_ref().map(|value| (self.epoch, value));
+        }
+        let older = self.older.as_deref()?;
+        let version = &older[older
+            .partition_point(|version| version.epoch <= at)
+            .checked_sub(1)?];
+        version.value.as_ref().map(|value| (version.epoch, value))
+    }
+
+    /// Puts a value in place of the newest, which stays as an older version unless it is of the same epoch: then `false`.
+    pub(super) fn supersede(&mut self, epoch: Epoch, value: Option<V>) -> bool {
+        let older = self.older.get_or_insert_default();
+        if self.epoch == epoch {
+            self.value = value;
+            return false;
+        }
+        if older.len() == older.capacity() {
+            // Most rows have one older version or two: room for four, as `push` makes at first, is most of a view's memory.
+            older.reserve_exact(older.len().max(1));
+        }
+        older.push(Version {
+            epoch: self.epoch,
+            value: mem::replace(&mut self.value, value),
+        });
+        self.epoch = epoch;
+        true
+    }
+
+    /// Drops what no answer at or above `floor` needs. Moves what stays only when at least half goes.
+    pub(super) fn prune(&mut self, floor: Epoch) {
+        let Some(older) = self.older.as_deref_mut() else {
+            return;
+        };
+        if self.epoch <= floor {
+            older.clear();
+            return;
+        }
+        let unneeded = older
+            .partition_point(|version| version.epoch <= floor)
+            .saturating_sub(1);
+        if unneeded * 2 > older.len() {
+            older.drain(..unneeded);
+        }
+    }
+}
