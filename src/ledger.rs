@@ -55,7 +55,7 @@ mod record;
 mod reset;
 pub mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trim;
 
 pub use frame::{Chain, FORMAT_VERSION};

@@ -17,6 +17,8 @@ mod begin;
 pub mod checkpoints;
 pub mod control;
 mod scribe;
+#[cfg(test)]
+mod sim;
 pub mod sources;
 mod watch;
 mod worker;

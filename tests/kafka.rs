@@ -37,6 +37,7 @@ mod secure;
 mod starts;
 mod stop;
 mod times;
+mod verify;
 
 use std::time::{Duration, Instant};
 

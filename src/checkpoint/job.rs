@@ -101,7 +101,7 @@ pub struct Checkpoints {
     hold: Hold,
 }
 
-/// Keeps views readable from an epoch on; [`Epoch`]'s greatest ends that.
+/// No floor of a view rises above an epoch; [`Epoch`]'s greatest ends that.
 pub(crate) type Hold = Arc<dyn Fn(Epoch) + Send + Sync>;
 
 /// What writer and workers share.
@@ -195,7 +195,8 @@ impl Checkpoints {
     /// Begins one as of `at.epoch`, which no worker has heard of yet.
     pub(crate) fn begin(&self, at: EpochBinding) {
         self.state.busy.store(true, Ordering::Release);
-        (self.hold)(at.epoch);
+        // Views have to be saved as they can be asked now, back to their floors.
+        (self.hold)(Epoch::ZERO);
         self.state.epoch.store(at.epoch.0, Ordering::Release);
         let job = Arc::new(Job {
             epoch: at.epoch,
@@ -292,11 +293,24 @@ impl Writer {
         }
     }
 
+    /// As [`run`](Self::run), by one message that waits. `false`: none does, or it was the last one.
+    #[cfg(test)]
+    pub(crate) fn step(&mut self) -> bool {
+        let message = self.from.try_recv();
+        message.is_ok_and(|message| self.take(message))
+    }
+
     /// Removes what a crash left half done: it is nobody's.
     pub(crate) fn tidy(&mut self) {
-        if let Err(error) = self.store.prune(self.keep, &BTreeSet::new()) {
+        if let Err(error) = self.prune(&BTreeSet::new()) {
             tracing::warn!("old checkpoints can't be removed: {error}");
         }
+    }
+
+    /// A process that was stopped and goes on must not take from its successor what that one rests on.
+    fn prune(&self, spare: &BTreeSet<String>) -> Result<()> {
+        self.store.is_held_by(self.identity.generation)?;
+        self.store.prune(self.keep, spare).map(drop)
     }
 
     /// Takes in one message, and makes the checkpoint count once all of it is there. `false`: this was the last one.
@@ -393,7 +407,7 @@ impl Writer {
                 }
                 let spare = self.steps.iter().flat_map(|step| &step.segments);
                 let spare = spare.map(|segment| segment.file.clone()).collect();
-                match self.store.prune(self.keep, &spare).and_then(|_| self.unneeded()) {
+                match self.prune(&spare).and_then(|()| self.unneeded()) {
                     Ok(epoch) => _ = self.state.unneeded.fetch_max(epoch.0, Ordering::AcqRel),
                     Err(error) => tracing::warn!("old checkpoints can't be removed: {error}"),
                 }
@@ -448,6 +462,8 @@ impl Writer {
             at: at.clone(),
             steps,
         };
+        // Another process has removed what it did not know of.
+        self.store.is_held_by(self.identity.generation)?;
         self.store.publish(&manifest)?;
         self.steps.clone_from(&manifest.steps);
         while let Some(second) = self.bases.get(1)

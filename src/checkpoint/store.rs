@@ -4,6 +4,7 @@
 //!   catalogue.json            whose they are: there before the first of the others
 //!   checkpoint-….json         a manifest: whole and durable, or not there
 //!   …-03.segment              files that manifests name; others are left over from a checkpoint that never was
+//!   owner-…                   the generation that writes here: a process that was stopped, and wakes, finds a later one
 //! ```
 
 use std::collections::BTreeSet;
@@ -20,6 +21,11 @@ use crate::error::{Error, Kind, Result};
 use crate::time::Epoch;
 
 const SEGMENT_END: &str = ".segment";
+const OWNER: &str = "owner-";
+
+fn owner_of(name: &str) -> Option<u64> {
+    name.strip_prefix(OWNER)?.parse().ok()
+}
 
 /// Checkpoints in a directory.
 #[derive(Clone)]
@@ -204,6 +210,47 @@ impl Store {
         ))
         .detail(path.display().to_string())
         .hint("another process writes checkpoints of this dataflow: stop one of the two"))
+    }
+
+    /// From here on this generation's process writes and removes checkpoints. To be called with a claim of the ledger that
+    /// counts, before anything is read: what was published by then is what there is.
+    ///
+    /// # Errors
+    /// [`Definition`](crate::Kind::Definition): it is another dataflow's. [`Outside`](crate::Kind::Outside): it can't be
+    /// written to.
+    pub fn take_over(&self, app: &str, dataflow: &str, generation: u64) -> Result<()> {
+        if let Ok(there) = self.catalogue() {
+            self.belongs(&there.app, &there.dataflow, app, dataflow)?;
+        }
+        let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
+        self.files.make_dir(&self.dir).map_err(unwritable)?;
+        let name = format!("{OWNER}{generation:020}");
+        let text = format!("generation {generation} writes checkpoints here\n");
+        // It may be there, from a start that a crash cut short before its claim was durable.
+        self.files
+            .publish(&self.dir.join(&name), text.as_bytes())
+            .map_err(unwritable)?;
+        for other in self.names()? {
+            if owner_of(&other).is_some_and(|other| other < generation) {
+                let _left = self.files.remove(&self.dir.join(other));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether no later generation has taken over.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::Kind::Integrity): one has, and nothing here is to be touched any more.
+    pub fn is_held_by(&self, generation: u64) -> Result<()> {
+        match self.names()?.iter().filter_map(|name| owner_of(name)).max() {
+            Some(later) if later > generation => Err(Error::integrity(format!(
+                "another process has taken over the checkpoints in `{}`",
+                self.dir.display()
+            ))
+            .detail(format!("it is of generation {later}, this one of {generation}"))),
+            _ => Ok(()),
+        }
     }
 
     /// Removes all but the newest `keep` checkpoints that can be read, and all files that those don't name, but for

@@ -18,7 +18,7 @@ use thalweg::codec::registry::Registry;
 use thalweg::ingest::Bounds;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
-use thalweg::runtime::{Cluster, Service, Settings, Store, checkpoints};
+use thalweg::runtime::{Cluster, Replay, Service, Settings, Store, checkpoints};
 use thalweg::sequencer::Cuts;
 use thalweg::source::Environment;
 use thalweg::time::Epoch;
@@ -64,6 +64,8 @@ pub struct Node {
     pub bucket: Option<String>,
     /// How far back views reach. If it is short, the ledger is trimmed as soon as it can be.
     pub history: Option<Duration>,
+    /// Goes through these bound epochs again, beside another process that may have the ledger.
+    pub replay: Option<(u64, u64)>,
 }
 
 /// A closed epoch, with the hash of its changes in each view.
@@ -103,6 +105,7 @@ impl Node {
             checkpoints: None,
             bucket: None,
             history: None,
+            replay: None,
         }
     }
 
@@ -156,6 +159,11 @@ impl Node {
         self
     }
 
+    pub fn replay(mut self, from: u64, to: u64) -> Self {
+        self.replay = Some((from, to));
+        self
+    }
+
     /// Starts the dataflow in this process.
     pub fn start(&self) -> thalweg::Result<Service> {
         self.start_on(MemoryLog::default())
@@ -205,6 +213,11 @@ impl Node {
             env,
             history: self.history.unwrap_or(Settings::default().history),
             trim_least: self.history.map(|_| 1_000),
+            replay: self.replay.map(|(from, to)| Replay {
+                from: Some(Epoch(from)),
+                to: Some(Epoch(to)),
+                any_build: false,
+            }),
             checkpoints,
             cuts: Cuts::Clock {
                 interval: self.interval,

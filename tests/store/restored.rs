@@ -158,6 +158,9 @@ fn another_dataflow_is_refused_the_prefix() {
         "{refused}"
     );
     assert!(store.claim("", "other").is_err());
+    let before = store.files.list(&store.dir).unwrap();
+    assert!(store.take_over("", "other", 1000).is_err());
+    assert_eq!(store.files.list(&store.dir).unwrap(), before);
 }
 
 /// Two processes that both believe to be the one: of each epoch one of them publishes, and the other one is told.
@@ -187,7 +190,15 @@ fn what_is_no_longer_kept_leaves_the_bucket() {
     begin(&world, bucket, scratch.path());
     let store = world.store(bucket.files(scratch.path()));
     assert_eq!(store.epochs().unwrap(), [Epoch(5), Epoch(7)], "two are kept");
-    let objects = || -> BTreeSet<String> { store.files.list(&store.dir).unwrap().into_iter().collect() };
+    let objects = || -> BTreeSet<String> {
+        store
+            .files
+            .list(&store.dir)
+            .unwrap()
+            .into_iter()
+            .filter(|name| !name.starts_with("owner-"))
+            .collect()
+    };
     store.prune(1, &BTreeSet::new()).unwrap();
     let manifest = store.manifest(Epoch(7)).unwrap();
     let mut named: BTreeSet<String> = manifest.segments().map(|segment| segment.file.clone()).collect();
