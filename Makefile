@@ -50,6 +50,12 @@ proof: ## run what `test` leaves out as it takes minutes: a million records on a
 	@scripts/registry.sh fetch >/dev/null
 	cargo test --test it $(CARGO_FLAGS) $(ARGS) -- --ignored kafka::exact
 
+# A range is worth an optimised build; one seed, to look into, is not.
+SEEDS ?= 0..10000
+.PHONY: sim
+sim: setup ## run the simulator; SEEDS=0..10000 unless said otherwise, SEEDS=17 tells the story of that one
+	SEEDS=$(SEEDS) cargo test --lib $(if $(findstring ..,$(SEEDS)),--release) $(CARGO_FLAGS) sim::seeds -- --nocapture
+
 .PHONY: check
 check: setup ## check format, lints and documentation, and the scripts where shellcheck is there
 	cargo fmt --all --check
