@@ -16,9 +16,12 @@ use super::segment::{SegmentReader, verify};
 use super::{cannot, damaged};
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::time::Epoch;
 
 const SEGMENT_END: &str = ".segment";
+/// A manifest that was not finished: left by a crash.
+const DRAFT_END: &str = ".new";
 
 /// Checkpoints in a directory.
 #[derive(Clone)]
@@ -133,6 +136,7 @@ impl Store {
     pub fn publish(&self, manifest: &Manifest) -> Result<()> {
         let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
         self.disk.sync_dir(&self.dir).map_err(unwritable)?;
+        fault::point("checkpoint.named");
         let path = self.dir.join(Manifest::file_name(manifest.epoch));
         let new = self
             .disk
@@ -158,7 +162,12 @@ impl Store {
             self.disk
                 .remove(&path)
                 .map_err(|error| cannot("remove", &path, &error))?;
+            match Manifest::epoch_of(name) {
+                Some(_) => fault::point("prune.manifest"),
+                None => fault::point("prune.file"),
+            }
         }
+        fault::point("prune.done");
         Ok(gone)
     }
 
@@ -179,7 +188,7 @@ impl Store {
         let names = self.names()?;
         let unnamed = names
             .into_iter()
-            .filter(|name| name.ends_with(SEGMENT_END) && !named.contains(name));
+            .filter(|name| name.ends_with(DRAFT_END) || name.ends_with(SEGMENT_END) && !named.contains(name));
         old.extend(unnamed);
         Ok(old)
     }

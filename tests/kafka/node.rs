@@ -59,6 +59,10 @@ pub struct Node {
     pub checkpoints: Option<Duration>,
     /// How far back views reach. If it is short, the ledger is trimmed as soon as it can be.
     pub history: Option<Duration>,
+    /// The ledger is never trimmed.
+    pub untrimmed: bool,
+    /// Where the process is to die, and at which passage: `THALWEG_FAULT`.
+    pub fault: Option<String>,
 }
 
 /// A closed epoch, with the hash of its changes in each view.
@@ -97,6 +101,8 @@ impl Node {
             pace: Pace::default(),
             checkpoints: None,
             history: None,
+            untrimmed: false,
+            fault: None,
         }
     }
 
@@ -145,6 +151,18 @@ impl Node {
         self
     }
 
+    #[cfg(feature = "fault-points")]
+    pub fn untrimmed(mut self) -> Self {
+        self.untrimmed = true;
+        self
+    }
+
+    #[cfg(feature = "fault-points")]
+    pub fn fault(mut self, fault: &str) -> Self {
+        self.fault = Some(fault.to_owned());
+        self
+    }
+
     /// Starts the dataflow in this process.
     pub fn start(&self) -> thalweg::Result<Service> {
         self.start_on(MemoryLog::default())
@@ -174,7 +192,7 @@ impl Node {
             store,
             env,
             history: self.history.unwrap_or(Settings::default().history),
-            trim_least: self.history.map(|_| 1_000),
+            trim_least: self.history.filter(|_| !self.untrimmed).map(|_| 1_000),
             checkpoints: self
                 .checkpoints
                 .zip(self.data_dir.as_ref())
@@ -209,6 +227,7 @@ impl Node {
         command
             .args(["--exact", "kafka::node", "--nocapture", "--test-threads=1"])
             .env(ASKED, serde_json::to_string(self).expect("settings are plain"))
+            .env("THALWEG_FAULT", self.fault.as_deref().unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -287,6 +306,17 @@ impl Process {
     pub fn kill9(&mut self) {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
+    }
+
+    /// Where it says that it was killed, once it has ended by SIGKILL.
+    #[cfg(feature = "fault-points")]
+    pub fn killed_at(&mut self) -> Option<String> {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.child.wait().expect("a child can be waited for");
+        let log = self.stderr();
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "it ended otherwise:\n{log}");
+        let at = log.lines().find_map(|line| line.strip_prefix("killed at "));
+        at.map(str::to_owned)
     }
 
     /// All that it says up to its end, which has to be a good one: its epochs, and its rows.
