@@ -39,6 +39,7 @@ mod secure;
 mod starts;
 mod stop;
 mod times;
+mod verify;
 
 use std::time::{Duration, Instant};
 

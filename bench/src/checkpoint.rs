@@ -58,52 +58,71 @@ pub struct Run {
     workers: usize,
     #[arg(long)]
     dir: PathBuf,
+    /// Ends without a stop, as killed.
+    #[arg(long)]
+    kill: bool,
     /// Pays no regard to checkpoints: all is made from the topics again.
     #[arg(long)]
     replay: bool,
 }
 
-/// Runs everything, and prints a line for each size.
+/// What checkpoints cost: a line for each size.
 pub fn checkpoint(arguments: &Arguments) -> Result<()> {
     println!(
-        "{:>9} {:>8} {:>10} {:>8} {:>10} {:>8} {:>9} {:>9} {:>9}  restart",
+        "{:>9} {:>8} {:>10} {:>8} {:>10} {:>8} {:>9} {:>9} {:>9}",
         "keys", "first s", "MB", "1 % s", "MB", "p50 ms", "p99 ms", "max ms", "max pause"
     );
+    each_size(arguments, |keys, common| {
+        let made = child(&[&["--what", "make"], common].concat())?;
+        let at = |field: &str| made[field].as_f64().unwrap_or(f64::NAN);
+        println!(
+            "{keys:>9} {:>8.2} {:>10.1} {:>8.2} {:>10.1} {:>8.1} {:>9.1} {:>9.1} {:>9.2}",
+            at("first_seconds"),
+            at("first_bytes") / 1e6,
+            at("second_seconds"),
+            at("second_bytes") / 1e6,
+            at("median_ms"),
+            at("busy_p99_ms"),
+            at("busy_max_ms"),
+            at("pause_max_ms"),
+        );
+        record(arguments.out.as_deref(), made)
+    })
+}
+
+/// What they save: from a process's start to its first live answer, killed with -9 before.
+pub fn recovery(arguments: &Arguments) -> Result<()> {
+    println!(
+        "{:>9} {:>10}  from a checkpoint, and from the topics",
+        "keys", "MB"
+    );
+    each_size(arguments, |keys, common| {
+        let made = child(&[&["--what", "make", "--kill"], common].concat())?;
+        let mut starts = Vec::new();
+        for workers in &arguments.workers {
+            let workers = workers.to_string();
+            for replay in [None, Some("--replay")] {
+                let run = ["--what", "recover", "--workers", &workers];
+                let line = child(&[&run, common, replay.as_slice()].concat())?;
+                let seconds = line["seconds"].as_f64().unwrap_or(f64::NAN);
+                let how = if replay.is_some() { "topics" } else { "checkpoint" };
+                starts.push(format!("{how}, {workers} worker(s): {seconds:.2} s"));
+                record(arguments.out.as_deref(), line)?;
+            }
+        }
+        let mb = made["first_bytes"].as_f64().unwrap_or(f64::NAN) / 1e6;
+        println!("{keys:>9} {mb:>10.1}  {}", starts.join(";  "));
+        Ok(())
+    })
+}
+
+fn each_size(arguments: &Arguments, mut run: impl FnMut(u64, &[&str]) -> Result<()>) -> Result<()> {
     for keys in &arguments.keys {
         let temp = tempfile::tempdir()?;
         let dir = arguments.dir.clone().unwrap_or_else(|| temp.path().to_owned());
         let dir = dir.join(keys.to_string());
-        let keys_text = keys.to_string();
-        let dir_text = dir.to_string_lossy().into_owned();
-        let common = ["--keys", &keys_text, "--dir", &dir_text];
-        let made = child(&[&["--what", "make"], &common[..]].concat())?;
-        let mut restarts = Vec::new();
-        for workers in &arguments.workers {
-            let w = workers.to_string();
-            let run = [&["--what", "recover", "--workers", &w], &common[..]].concat();
-            restarts.push((format!("{w} w"), child(&run)?));
-        }
-        let replay = [&["--what", "recover", "--replay"], &common[..]].concat();
-        restarts.push(("replay".to_owned(), child(&replay)?));
-        let at = |line: &Value, field: &str| line[field].as_f64().unwrap_or(f64::NAN);
-        let mb = |field: &str| at(&made, field) / 1e6;
-        let restarts: Vec<String> = restarts
-            .iter()
-            .map(|(how, line)| format!("{how}: {:.2} s", at(line, "seconds")))
-            .collect();
-        println!(
-            "{keys:>9} {:>8.2} {:>10.1} {:>8.2} {:>10.1} {:>8.1} {:>9.1} {:>9.1} {:>9.2}  {}",
-            at(&made, "first_seconds"),
-            mb("first_bytes"),
-            at(&made, "second_seconds"),
-            mb("second_bytes"),
-            at(&made, "median_ms"),
-            at(&made, "busy_p99_ms"),
-            at(&made, "busy_max_ms"),
-            at(&made, "pause_max_ms"),
-            restarts.join(", ")
-        );
-        record(arguments.out.as_deref(), made)?;
+        let (keys_text, dir_text) = (keys.to_string(), dir.to_string_lossy().into_owned());
+        run(*keys, &["--keys", &keys_text, "--dir", &dir_text])?;
         let _gone = std::fs::remove_dir_all(&dir);
     }
     Ok(())
@@ -115,7 +134,8 @@ fn child(arguments: &[&str]) -> Result<Value> {
         .args(arguments)
         .stderr(Stdio::inherit())
         .output()?;
-    if !output.status.success() {
+    let killed = arguments.contains(&"--kill") && output.status.code().is_none();
+    if !output.status.success() && !killed {
         return Err(Error::internal("a run failed").detail(output.status));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| Error::internal("a run's figures").detail(error))
@@ -369,9 +389,7 @@ fn make(run: &Run) -> Result<Value> {
     let (busy_p99, busy_max) = (at(&mut took, 0.99), at(&mut took, 1.0));
     let durations = value(&phases[1], "thalweg_checkpoint_duration_seconds_sum");
     let count = value(&phases[1], "thalweg_checkpoint_duration_seconds_count");
-    service.stop();
-    service.join()?;
-    Ok(json!({
+    let line = json!({
         "question": "checkpoint", "keys": run.keys,
         "first_seconds": value(&phases[0], "thalweg_checkpoint_duration_seconds_sum"),
         "first_bytes": sizes[0].bytes(),
@@ -381,7 +399,15 @@ fn make(run: &Run) -> Result<Value> {
         "busy_p99_ms": busy_p99, "busy_max_ms": busy_max,
         "pause_max_ms": pause_max(&phases[1]),
         "cpu_seconds": cpu, "checkpoints": count, "rss_peak_bytes": rss_peak_bytes(),
-    }))
+    });
+    if run.kill {
+        println!("{line}");
+        // SAFETY: a signal to this very process.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    }
+    service.stop();
+    service.join()?;
+    Ok(line)
 }
 
 fn value(metrics: &str, name: &str) -> f64 {

@@ -5,13 +5,16 @@
 //!                     drain, thalweg, drain, thalweg, … from Kafka ──▶ medians and ratios
 //!   bench latency  ── open loop: scheduled produce time ──▶ visible in the view
 //!   bench lookup   ── point lookups over HTTP while records come in
-//!   bench checkpoint ── bytes and pauses of checkpoints at several sizes of state; restarts from them and from the topics
+//!   bench checkpoint ── bytes and pauses of checkpoints at several sizes of state
+//!   bench recovery ── from the start of a process to answers, from a checkpoint and from the topics
+//!   bench endurance ── half an hour under load: memory, files and disk are sampled and plotted
 //!   bench idle     ── what a service costs that has nothing to do
 //! ```
 //!
 //! Figures are written as JSON lines to `--out` (default: nowhere) and as a table to the terminal.
 
 mod checkpoint;
+mod endurance;
 mod events;
 mod idle;
 mod kafka;
@@ -43,8 +46,12 @@ enum Question {
     Latency(latency::Arguments),
     /// Point lookups over HTTP while records come in.
     Lookup(lookup::Arguments),
-    /// What checkpoints cost, and what they save a restart.
+    /// What checkpoints cost: bytes, pauses, freshness meanwhile.
     Checkpoint(checkpoint::Arguments),
+    /// What they save: how long until a process that was killed answers again.
+    Recovery(checkpoint::Arguments),
+    /// Whether anything grows that should not.
+    Endurance(endurance::Arguments),
     /// What a service costs that has nothing to do.
     Idle(idle::Arguments),
     /// One run of `tumble`, in a process of its own.
@@ -63,6 +70,8 @@ fn main() -> ExitCode {
         Question::Idle(arguments) => idle::idle(&arguments),
         Question::Run(run) => tumble::run(&run),
         Question::Checkpoint(arguments) => checkpoint::checkpoint(&arguments),
+        Question::Recovery(arguments) => checkpoint::recovery(&arguments),
+        Question::Endurance(arguments) => endurance::endurance(&arguments),
         Question::CheckpointRun(run) => checkpoint::run(&run),
     };
     match outcome {

@@ -158,7 +158,7 @@ impl Run {
     }
 }
 
-fn closed(said: Said) -> Option<Closed> {
+pub fn closed(said: Said) -> Option<Closed> {
     match said {
         Said::Closed(closed) => Some(closed),
         Said::Open(_) | Said::Restored(_) => None,

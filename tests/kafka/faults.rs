@@ -49,8 +49,8 @@ fn story(name: &str, workers: usize) {
     let (broker, registry) = (Broker::shared(), Registry::shared());
     let topics = Topics::make(broker, registry, name);
     let node = Node::of(&topics, &registry.url())
-        .checkpoints(Duration::from_millis(50))
-        .history(Duration::from_millis(300));
+        .checkpoints(Duration::from_millis(20))
+        .history(Duration::from_millis(150));
     let (whole, trimmed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut first = Story::new(node.clone().data_dir(whole.path()).untrimmed(), workers);
     let mut second = Story::new(node.clone().data_dir(trimmed.path()), workers);
@@ -124,6 +124,24 @@ impl Story {
         let run = killed(&self.node.clone().workers(workers), &fault);
         self.restored += usize::from(run.from > 0);
         self.compared += run.agrees(&mut self.history);
+        self.manifests_are_whole(&fault);
+    }
+
+    /// Whatever was going on, a manifest that is there has all of its files.
+    fn manifests_are_whole(&self, fault: &str) {
+        let store = self.checkpoints();
+        for epoch in store.epochs().unwrap() {
+            let whole = store.manifest(epoch).and_then(|manifest| store.verify(&manifest));
+            whole.unwrap_or_else(|error| panic!("after {fault}: {error}"));
+        }
+    }
+
+    fn checkpoints(&self) -> Store {
+        Store::new(Arc::new(HostDisk), &self.dir().join("checkpoints"))
+    }
+
+    fn dir(&self) -> &Path {
+        self.node.data_dir.as_deref().expect("there is one")
     }
 
     /// On a ledger of its own that this process was about to make: another takes it over.
@@ -161,8 +179,7 @@ impl Story {
 
     /// What deaths have left half done is removed.
     fn nothing_is_left_over(&self) {
-        let dir = self.node.data_dir.as_deref().expect("there is one");
-        let store = Store::new(Arc::new(HostDisk), &dir.join("checkpoints"));
+        let store = self.checkpoints();
         store.prune(2, &BTreeSet::new()).unwrap();
         let manifests = store
             .epochs()
@@ -180,17 +197,14 @@ impl Story {
         let odd = |name: &String| !named.contains(name) && !name.ends_with(".json");
         let odd: Vec<String> = names(&store.dir).into_iter().filter(odd).collect();
         assert!(odd.is_empty(), "left over: {odd:?}");
-        assert_eq!(names(dir), ["checkpoints", "ledger.log", "lock"]);
+        assert_eq!(names(self.dir()), ["checkpoints", "ledger.log", "lock"]);
     }
 
     /// One process goes through the same bindings from the first on, without checkpoints: every epoch that any of the
     /// others has closed is the same in it, and so are the rows at the end.
     fn is_as_never_killed(&self, expected: &oracle::Rows) {
-        let (dir, copy) = (
-            self.node.data_dir.as_deref().expect("there is one"),
-            tempfile::tempdir().unwrap(),
-        );
-        std::fs::copy(dir.join("ledger.log"), copy.path().join("ledger.log")).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(self.dir().join("ledger.log"), copy.path().join("ledger.log")).unwrap();
         let mut node = self.node.clone().workers(2).data_dir(copy.path()).until_end();
         // Views reach back as far as it takes for none to be missed.
         (node.checkpoints, node.history) = (None, None);

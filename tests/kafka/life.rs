@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use thalweg::checkpoint;
+use thalweg::disk::HostDisk;
 use thalweg::prelude::*;
+use thalweg::runtime::checkpoints::{self, Due};
 use thalweg::runtime::{Service, Settings, Store};
 use thalweg::source::{Environment, Overrides};
 use thalweg::{Flow, Kind};
@@ -36,7 +39,11 @@ fn start_with(
     data: Option<&Path>,
     numbers: Overrides,
 ) -> thalweg::Result<Service> {
-    let settings = Settings {
+    Service::start(flow, settings(bootstrap, data, numbers))
+}
+
+fn settings(bootstrap: &str, data: Option<&Path>, numbers: Overrides) -> Settings {
+    Settings {
         until_end: data.is_some(),
         store: data.map_or(Store::Memory(Default::default()), |dir| {
             Store::Directory(dir.to_owned())
@@ -48,8 +55,7 @@ fn start_with(
             ..Environment::default()
         },
         ..Settings::default()
-    };
-    Service::start(flow, settings)
+    }
 }
 
 fn ended(flow: &Flow, bootstrap: &str, data: Option<&Path>) -> thalweg::Result<()> {
@@ -218,6 +224,56 @@ fn a_replay_of_records_that_retention_took_says_which() {
     let error = ended(&flow, &broker.bootstrap(), Some(data.path())).unwrap_err();
     assert_eq!(error.kind(), Kind::Integrity, "{error}");
     assert!(error.to_string().contains("12"), "{error}");
+}
+
+/// What a checkpoint holds need not be read again; what came after it does.
+#[test]
+fn retention_may_take_what_a_checkpoint_holds_and_nothing_behind_it() {
+    let broker = Broker::shared();
+    let data = tempfile::tempdir().unwrap();
+    let (topic, flow) = ("life.held.v1", counted("life.held.v1", false));
+    let start = |due| {
+        let store = checkpoint::store::Store::new(Arc::new(HostDisk), &data.path().join("checkpoints"));
+        let settings = Settings {
+            until_end: false,
+            checkpoints: Some(checkpoints::Settings::new(store, due)),
+            ..settings(&broker.bootstrap(), Some(data.path()), Overrides::default())
+        };
+        Service::start(&flow, settings)
+    };
+    let stopped = |service: Service| {
+        service.stop();
+        service.join().unwrap();
+    };
+    broker.create_topic(topic, 1);
+    let mut all = 20;
+    write(broker, topic, 0, all);
+    let service = start(Due::Every(Duration::from_millis(20))).unwrap();
+    counts(&service, all);
+    let counted = service.views().closed().map(|moment| moment.epoch);
+    while service.checkpointed() < counted {
+        // One is made when something was bound.
+        write(broker, topic, 0, 1);
+        all += 1;
+        counts(&service, all);
+    }
+    stopped(service);
+    broker.delete_records(topic, 0, 20);
+    // From here on none is made.
+    let service = start(Due::At([].into())).unwrap();
+    let restored = service.restored();
+    assert!(restored >= counted);
+    write(broker, topic, 0, 5);
+    all += 5;
+    counts(&service, all);
+    stopped(service);
+    broker.delete_records(topic, 0, all as i64);
+    let service = start(Due::At([].into())).unwrap();
+    assert_eq!(service.restored(), restored);
+    let halted = || service.halt().error();
+    let error = eventually("it halts", halted, || state(&service));
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    assert!(error.to_string().contains(&all.to_string()), "{error}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use thalweg::disk::HostDisk;
 use thalweg::ingest::Bounds;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
-use thalweg::runtime::{Cluster, Service, Settings, Store, checkpoints};
+use thalweg::runtime::{Cluster, Replay, Service, Settings, Store, checkpoints};
 use thalweg::sequencer::Cuts;
 use thalweg::source::Environment;
 use thalweg::time::Epoch;
@@ -63,6 +63,8 @@ pub struct Node {
     pub untrimmed: bool,
     /// Where the process is to die, and at which passage: `THALWEG_FAULT`.
     pub fault: Option<String>,
+    /// Goes through these bound epochs again, beside another process that may have the ledger.
+    pub replay: Option<(u64, u64)>,
 }
 
 /// A closed epoch, with the hash of its changes in each view.
@@ -103,6 +105,7 @@ impl Node {
             history: None,
             untrimmed: false,
             fault: None,
+            replay: None,
         }
     }
 
@@ -163,6 +166,11 @@ impl Node {
         self
     }
 
+    pub fn replay(mut self, from: u64, to: u64) -> Self {
+        self.replay = Some((from, to));
+        self
+    }
+
     /// Starts the dataflow in this process.
     pub fn start(&self) -> thalweg::Result<Service> {
         self.start_on(MemoryLog::default())
@@ -193,6 +201,11 @@ impl Node {
             env,
             history: self.history.unwrap_or(Settings::default().history),
             trim_least: self.history.filter(|_| !self.untrimmed).map(|_| 1_000),
+            replay: self.replay.map(|(from, to)| Replay {
+                from: Some(Epoch(from)),
+                to: Some(Epoch(to)),
+                any_build: false,
+            }),
             checkpoints: self
                 .checkpoints
                 .zip(self.data_dir.as_ref())

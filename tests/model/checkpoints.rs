@@ -88,6 +88,7 @@ pub(super) struct World {
     pub(super) log: MemoryLog,
     pub(super) disk: SimDisk,
     pub(super) on_new_plan: Option<OnNew>,
+    pub(super) on_new_build: Option<OnNew>,
     /// The ledger is here, and trimmed.
     pub(super) dir: Option<Arc<tempfile::TempDir>>,
 }
@@ -111,6 +112,7 @@ impl World {
             cuts: Cuts::Script(script(epochs)),
             checkpoints: Some(checkpoints::Settings {
                 on_new_plan: self.on_new_plan.unwrap_or(OnNew::Refuse),
+                on_new_build: self.on_new_build.unwrap_or(OnNew::Accept),
                 ..checkpoints::Settings::new(
                     Store::new(disk, Path::new(DIR)),
                     Due::At(due.iter().map(|n| Epoch(*n)).collect()),
@@ -390,6 +392,30 @@ fn another_plan_is_refused_with_what_differs() {
     let disk = Arc::new(fresh.disk.clone());
     let service = fresh.start(&other, disk, 1..=EPOCHS, &[], 1).unwrap();
     assert_eq!(rows(&rebuilt), rows(&service.join().unwrap()));
+}
+
+#[test]
+fn another_build_goes_on_is_refused_or_makes_all_anew_as_one_says() {
+    let (world, expected) = (World::begun(), expected());
+    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    let mut manifest = store.manifest(Epoch(7)).unwrap();
+    manifest.build = "thalweg 0.0.1 (of last week)".into();
+    let path = Path::new(DIR).join("checkpoint-00000000000000000007.json");
+    world.disk.put(&path, manifest.to_bytes().unwrap());
+    let ended = |what| {
+        let world = World {
+            on_new_build: Some(what),
+            ..world.copy()
+        };
+        world.ended()
+    };
+    assert_eq!(ended(OnNew::Accept).unwrap(), (Some(7), expected.clone()));
+    assert_eq!(ended(OnNew::Rebuild).unwrap(), (None, expected));
+    let refused = ended(OnNew::Refuse).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Definition);
+    for said in ["of last week", "checkpoint.on_new_build=accept", "=rebuild"] {
+        assert!(refused.to_string().contains(said), "{refused}");
+    }
 }
 
 #[test]
