@@ -274,7 +274,8 @@ fn fault_points_are_used_once_each_and_stand_in_the_table() {
         }
     }
     let mut table: Vec<String> = POINTS.iter().map(|point| point.name.to_owned()).collect();
-    (used.sort(), table.sort());
+    used.sort();
+    table.sort();
     assert_eq!(used, table);
     assert!(POINTS.iter().all(|point| point.between.contains(" | ")));
 }
