@@ -609,8 +609,15 @@ impl World {
         };
         let Some(mut process) = taken else { return Ok(()) };
         match self.draws.below(20) {
-            0..12 => process.work(&mut self.draws),
-            12..15 => process.write(),
+            0..12 => process.work(&mut self.draws, &self.disk),
+            12..15 if process.write(&self.disk) => {}
+            12..15 => {
+                // Others had gone on while it was being written.
+                for _ in 0..self.draws.below(60) {
+                    process.work(&mut self.draws, &self.disk);
+                }
+                self.look_at(&mut process)?;
+            }
             15..18 => process.save(1 + self.draws.below(20)),
             18 => process.prepare(),
             _ => process.look(),
