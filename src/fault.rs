@@ -3,7 +3,8 @@
 //! ```text
 //!   append ── point("binding.appended") ── fdatasync ── point("binding.synced") ── …
 //!                     │
-//!                     └─ THALWEG_FAULT=binding.appended:3   the third passage raises SIGKILL
+//!                     └─ THALWEG_FAULT=binding.appended:3      the third passage raises SIGKILL
+//!                                      binding.appended:3:30   after it has stood there for 30 ms, while all others go on
 //! ```
 //!
 //! Without the feature `fault-points` a point is nothing at all, and the feature is refused where debug assertions are off, so
@@ -204,11 +205,13 @@ pub(crate) use armed::point;
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
-    /// Which point, and how many passages are still survived.
+    /// Which point, how many passages are left up to the last, and how long that one stands there before it dies.
     struct Armed {
         name: String,
         left: AtomicU64,
+        hold: Duration,
     }
 
     fn armed() -> Option<&'static Armed> {
@@ -217,15 +220,21 @@ mod armed {
             let said = std::env::var("THALWEG_FAULT")
                 .ok()
                 .filter(|said| !said.is_empty())?;
-            let (name, passage) = said.split_once(':').unwrap_or((&said, "1"));
-            let known = super::POINTS.iter().any(|point| point.name == name);
-            match passage.parse() {
-                Ok(passage) if known && passage > 0 => Some(Armed {
-                    name: name.to_owned(),
-                    left: AtomicU64::new(passage),
-                }),
-                _ => panic!("THALWEG_FAULT={said}: there is no such point, or no such passage"),
-            }
+            let mut parts = said.split(':');
+            let name = parts
+                .next()
+                .filter(|name| super::POINTS.iter().any(|point| point.name == *name));
+            let passage = parts.next().map_or(Ok(1), str::parse);
+            let hold_ms = parts.next().map_or(Ok(0), str::parse);
+            let (Some(name), Ok(passage @ 1..), Ok(hold_ms), None) = (name, passage, hold_ms, parts.next())
+            else {
+                panic!("THALWEG_FAULT={said}: there is no such point, or no such passage");
+            };
+            Some(Armed {
+                name: name.to_owned(),
+                left: AtomicU64::new(passage),
+                hold: Duration::from_millis(hold_ms),
+            })
         };
         ARMED.get_or_init(read).as_ref()
     }
@@ -236,6 +245,8 @@ mod armed {
             && armed.name == name
             && armed.left.fetch_sub(1, Ordering::AcqRel) == 1
         {
+            // Whatever was told too early, others now have the time to act on.
+            std::thread::sleep(armed.hold);
             die(name);
         }
     }
