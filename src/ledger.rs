@@ -48,6 +48,7 @@ use std::sync::Arc;
 use crate::clock;
 use crate::disk::{Disk, DiskFile, HostDisk, Lock};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::position::EpochBinding;
 use crate::time::Epoch;
 
@@ -64,7 +65,7 @@ mod trim;
 
 pub use frame::{Chain, FORMAT_VERSION};
 use frame::{FileHeader, binding_frame, claim_frame};
-pub use inspect::{Report, Show, look, show, show_on, verify, verify_on};
+pub use inspect::{Report, Show, look, show, show_on, verify, verify_on, whose};
 pub use memory::{MemoryLedger, MemoryLog};
 use reader::{Cursor, FILE_NAME, Frame, Reader, cannot, open_file};
 pub use record::{Claim, ClaimRecord, RecordKind};
@@ -257,6 +258,7 @@ impl Ledger {
         let trimmed = fold_rest(&mut reader, &mut state)?;
         let previous = reader.cursor.claim.clone();
         let own = make_claim(&file, &path, claim, &mut reader, &mut state, &mut notes)?;
+        fault::point("claim.counted");
         for note in &notes {
             tracing::warn!(ledger = %path.display(), "{note}");
         }
@@ -289,19 +291,23 @@ impl Ledger {
             taken_over: last,
             _lock: lock,
         };
+        fault::point("claim.held");
         Ok((ledger, recovered))
     }
 
     fn append_frame(&mut self, bindings: &[EpochBinding]) -> Result<usize> {
         let generation = self.cursor.generation;
         let (bytes, count, chain) = binding_frame(generation, bindings, self.cursor.chain);
+        fault::point("binding.begun");
         let end = self
             .file
             .append(&bytes)
             .map_err(|error| cannot("write to", &self.path, &error))?;
+        fault::point("binding.appended");
         self.file
             .sync()
             .map_err(|error| cannot("write to", &self.path, &error))?;
+        fault::point("binding.synced");
         let len = self
             .file
             .len()
@@ -513,10 +519,13 @@ fn make_claim(
             chain: reader.cursor.chain.mark(),
             claim: claim.clone(),
         };
+        fault::point("claim.begun");
         let end = file
             .append(&claim_frame(&record))
             .map_err(|error| cannot("write to", path, &error))?;
+        fault::point("claim.appended");
         file.sync().map_err(|error| cannot("write to", path, &error))?;
+        fault::point("claim.synced");
         // Whatever stands before the own claim is final; it is read only now.
         reader.extend(end);
         while let Some(frame) = reader.next_frame()? {

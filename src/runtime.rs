@@ -167,7 +167,9 @@ fn program() -> Option<&'static str> {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
     let hash = HASH.get_or_init(|| {
         let mut hash = blake3::Hasher::new();
-        let mut file = std::fs::File::open(std::env::current_exe().ok()?).ok()?;
+        let file = std::fs::File::open(std::env::current_exe().ok()?).ok()?;
+        // BLAKE3 takes large pieces several chunks at a time.
+        let mut file = std::io::BufReader::with_capacity(256 << 10, file);
         std::io::copy(&mut file, &mut hash).ok()?;
         Some(hash.finalize().to_hex()[..16].to_owned())
     });
@@ -362,6 +364,11 @@ impl Service {
     /// The newest checkpoint that counts: one of this run, or the one that it began with.
     pub fn checkpointed(&self) -> Option<Epoch> {
         self.shared.checkpoints.as_ref()?.newest()
+    }
+
+    /// Why the last checkpoint came to nothing, if it did. Answers are none the worse for it; a restart takes longer.
+    pub fn checkpoint_trouble(&self) -> Option<String> {
+        self.shared.checkpoints.as_ref()?.trouble()
     }
 
     /// Whether the sources are being read beyond what the ledger bound at the start. Every process of a cluster knows.

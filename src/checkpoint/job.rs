@@ -25,6 +25,7 @@ use super::state::Bounds;
 use super::store::{Restored, Store};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::metrics::CheckpointMetrics;
 use crate::position::{EpochBinding, SourceId};
 use crate::time::{Epoch, EventTime};
@@ -117,6 +118,8 @@ struct State {
     newest: AtomicU64,
     /// What is bound up to here no checkpoint that is kept asks for.
     unneeded: AtomicU64,
+    /// Why the last one came to nothing, if it did.
+    trouble: Mutex<Option<String>>,
 }
 
 /// Who writes.
@@ -162,6 +165,7 @@ impl Checkpoints {
         let writer = Writer {
             store,
             identity,
+            claimed: false,
             workers,
             keep,
             from,
@@ -204,6 +208,7 @@ impl Checkpoints {
         });
         *self.job.lock() = Some(job.clone());
         job.tell(Message::Begin(job.clone(), at));
+        fault::point("checkpoint.begun");
     }
 
     /// The checkpoint as of `epoch`.
@@ -231,6 +236,11 @@ impl Checkpoints {
         Some(Epoch(self.state.newest.load(Ordering::Acquire))).filter(|epoch| *epoch > Epoch::ZERO)
     }
 
+    /// Why the last one came to nothing, if it did.
+    pub fn trouble(&self) -> Option<String> {
+        self.state.trouble.lock().clone()
+    }
+
     /// The ledger's bindings up to here are needed by no checkpoint that is kept.
     pub(crate) fn unneeded(&self) -> Epoch {
         Epoch(self.state.unneeded.load(Ordering::Acquire))
@@ -247,6 +257,8 @@ impl Checkpoints {
 pub(crate) struct Writer {
     store: Store,
     identity: Identity,
+    /// Whether the place is known to be this dataflow's.
+    claimed: bool,
     workers: usize,
     keep: usize,
     from: Receiver<Message>,
@@ -315,6 +327,7 @@ impl Writer {
                 if let Err(error) = self.write(current, &piece) {
                     current.job.fail(error);
                 }
+                fault::point("checkpoint.piece");
             }
             (Message::Done(bounds), Some(current)) => {
                 current.workers_left -= 1;
@@ -335,13 +348,16 @@ impl Writer {
         true
     }
 
-    fn begin(&self, job: Arc<Job>, at: EpochBinding) -> Current {
+    fn begin(&mut self, job: Arc<Job>, at: EpochBinding) -> Current {
         let whole = Bounds {
             cut: EventTime::MAX,
             floor: Epoch(u64::MAX),
         };
-        if let Err(error) = self.store.disk.make_dir(&self.store.dir) {
-            job.fail(super::cannot("make", &self.store.dir, &error));
+        if !self.claimed {
+            match self.store.claim(&self.identity.app, &self.identity.dataflow) {
+                Ok(()) => self.claimed = true,
+                Err(error) => job.fail(error),
+            }
         }
         Current {
             job,
@@ -363,7 +379,7 @@ impl Writer {
         if segment.is_none() {
             let name = Store::segment_name(current.job.epoch, piece.step, 0);
             *segment = Some(SegmentWriter::create(
-                &*self.store.disk,
+                &*self.store.files,
                 &self.store.dir.join(name),
             )?);
         }
@@ -374,21 +390,27 @@ impl Writer {
     }
 
     fn conclude(&mut self, current: Current) {
+        fault::point("checkpoint.whole");
         let (epoch, begun) = (current.job.epoch, current.begun);
         self.state.epoch.store(0, Ordering::Release);
         (self.hold)(Epoch(u64::MAX));
         match self.publish(current) {
             Ok(manifest) => {
                 self.state.again.store(false, Ordering::Release);
+                if self.state.trouble.lock().take().is_some() {
+                    tracing::info!(%epoch, "checkpoints are made again");
+                }
                 self.state.newest.store(epoch.0, Ordering::Release);
                 let took = clock::instant() - begun;
                 let written = manifest.segments().filter(|segment| segment.epoch == epoch);
                 let written: u64 = written.map(|segment| segment.bytes).sum();
                 tracing::debug!(%epoch, bytes = written, of = manifest.bytes(), ms = took.as_millis() as u64, "checkpoint");
                 self.metrics.published(epoch, took, written, manifest.bytes());
+                fault::point("checkpoint.counted");
                 if let Err(error) = self.merge() {
                     tracing::warn!("the files of checkpoints can't be merged: {error}");
                 }
+                fault::point("merge.done");
                 let spare = self.steps.iter().flat_map(|step| &step.segments);
                 let spare = spare.map(|segment| segment.file.clone()).collect();
                 match self.prune(&spare).and_then(|()| self.unneeded()) {
@@ -399,9 +421,11 @@ impl Writer {
             Err(error) => {
                 self.state.again.store(true, Ordering::Release);
                 self.metrics.failed.inc();
+                *self.state.trouble.lock() = Some(error.to_string());
                 tracing::warn!(%epoch, "a checkpoint came to nothing, the next one will hold what it would have: {error}");
             }
         }
+        fault::point("checkpoint.done");
         self.state.busy.store(false, Ordering::Release);
     }
 
@@ -426,6 +450,7 @@ impl Writer {
                 step.segments.push(segment.finish(job.epoch)?);
             }
         }
+        fault::point("checkpoint.segments");
         let at = Base { binding: at, sets };
         // Bindings from there on are gone through again, so that views can be asked for what they keep.
         let reaches = |base: &&Base| base.binding.epoch < floor;
@@ -448,6 +473,7 @@ impl Writer {
         // Another process has removed what it did not know of.
         self.store.is_held_by(self.identity.generation)?;
         self.store.publish(&manifest)?;
+        fault::point("checkpoint.published");
         self.steps.clone_from(&manifest.steps);
         while let Some(second) = self.bases.get(1)
             && second.binding.epoch < floor
@@ -494,10 +520,12 @@ impl Writer {
                     },
                 };
                 let name = Store::segment_name(newest, at, merged);
-                match merge.run(&name, &go_on)? {
-                    Some(segment) => step.segments.splice(older.., [segment]),
-                    None => return Ok(()),
+                fault::point("merge.begun");
+                let Some(segment) = merge.run(&name, &go_on)? else {
+                    return Ok(());
                 };
+                fault::point("merge.written");
+                step.segments.splice(older.., [segment]);
             }
         }
         Ok(())

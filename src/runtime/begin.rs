@@ -131,7 +131,7 @@ impl Run<'_> {
         }
         if let Some(saves) = &saves {
             if settings.replay.is_none()
-                && let Err(error) = saves.store.take_over(recovered.generation)
+                && let Err(error) = saves.store.take_over(names.0, names.1, recovered.generation)
             {
                 tracing::warn!("checkpoints can't be made: {error}");
             }

@@ -62,20 +62,34 @@ fn kill_9_at_any_moment_changes_nothing() {
 /// it changes is what the runs before it changed in the same epochs.
 #[test]
 fn kill_9_between_checkpoints_changes_nothing() {
+    killed_between_checkpoints("checkpoints", KILLS, |node| {
+        node.checkpoints(Duration::from_millis(20))
+    });
+}
+
+/// And with the checkpoints in a bucket.
+#[cfg(feature = "object-store")]
+#[test]
+fn kill_9_between_checkpoints_in_a_bucket_changes_nothing() {
+    let store = crate::support::s3::Bucket::shared();
+    killed_between_checkpoints("bucket", 5, |node| {
+        node.checkpoints(Duration::from_millis(100)).bucket(&store.url())
+    });
+}
+
+fn killed_between_checkpoints(name: &str, kills: usize, kept: impl Fn(Node) -> Node) {
     let (broker, registry) = (Broker::shared(), Registry::shared());
-    let topics = Topics::make(broker, registry, "checkpoints");
+    let topics = Topics::make(broker, registry, name);
     let dir = tempfile::tempdir().unwrap();
-    let live = Node::of(&topics, &registry.url())
-        .data_dir(dir.path())
-        .checkpoints(Duration::from_millis(20))
-        .history(Duration::from_millis(100));
+    let live =
+        kept(Node::of(&topics, &registry.url()).data_dir(dir.path())).history(Duration::from_millis(100));
     let stop = AtomicBool::new(false);
     let mut random = Random(43);
     let (mut history, mut restored) = (BTreeMap::new(), 0);
     std::thread::scope(|scope| {
         let _stopped = OnDrop(&stop);
         scope.spawn(|| produce(&topics, &stop));
-        for kill in 0..KILLS {
+        for kill in 0..kills {
             let mut process = live.clone().workers([1, 2, 3][kill % 3]).spawn();
             // Of three runs one is long enough to let go of the ledger's beginning.
             let upto = if kill % 3 == 1 { 300 } else { 1 + random.below(80) };
@@ -92,7 +106,7 @@ fn kill_9_between_checkpoints_changes_nothing() {
         }
     });
     assert!(
-        restored > KILLS / 2,
+        restored > kills / 2,
         "only {restored} runs went on from a checkpoint"
     );
     let ledger = thalweg::ledger::verify(dir.path()).unwrap();
@@ -114,13 +128,14 @@ fn kill_9_between_checkpoints_changes_nothing() {
 
 /// What one incarnation said.
 #[derive(Default)]
-struct Run {
-    from: u64,
-    seen: Vec<Closed>,
+pub struct Run {
+    /// The epoch of the checkpoint that it went on from; 0: none.
+    pub from: u64,
+    pub seen: Vec<Closed>,
 }
 
 impl Run {
-    fn hear(&mut self, said: Said) {
+    pub fn hear(&mut self, said: Said) {
         match said {
             Said::Restored(from) => self.from = from.unwrap_or(0),
             said => self.seen.extend(closed(said)),
@@ -128,8 +143,9 @@ impl Run {
     }
 
     /// Whether the epochs that others saw after the checkpoint were seen again with the same changes. Views don't look far
-    /// back here, so a slow listener may miss some; how many there were the ledger knows.
-    fn agrees(self, history: &mut BTreeMap<u64, Closed>) {
+    /// back here, so a slow listener may miss some; how many there were the ledger knows. Returns how many were compared.
+    pub fn agrees(self, history: &mut BTreeMap<u64, Closed>) -> usize {
+        let mut compared = 0;
         assert!(
             self.seen.is_sorted_by(|a, b| a.epoch < b.epoch),
             "epochs went back"
@@ -145,12 +161,14 @@ impl Run {
             .skip_while(|(e, _)| **e <= self.from)
         {
             let Some(now) = seen.get(epoch) else { continue };
+            compared += 1;
             for (view, hash) in &now.hashes {
                 let was = before.hashes.get(view).unwrap_or(hash);
                 assert_eq!(was, hash, "epoch {epoch} of {view} is no longer what it was");
             }
         }
         history.extend(seen);
+        compared
     }
 }
 
@@ -274,6 +292,11 @@ impl Drop for Frozen {
 
 /// Writes to all partitions, bit by bit, until it is told to stop.
 pub fn produce(topics: &Topics<'_>, stop: &AtomicBool) {
+    produce_at([60, 30, 10, 3], topics, stop);
+}
+
+/// The same, so many records of each partition at a time.
+pub fn produce_at(rates: [usize; 4], topics: &Topics<'_>, stop: &AtomicBool) {
     let mut tills = [3, 7, 20, 60]
         .into_iter()
         .zip(0..)
@@ -282,7 +305,7 @@ pub fn produce(topics: &Topics<'_>, stop: &AtomicBool) {
     let mut merchants = Random(3);
     while !stop.load(Ordering::Acquire) {
         topics.write_merchants(&mut merchants, 3);
-        for ((partition, till), records) in (0..).zip(&mut tills).zip([60, 30, 10, 3]) {
+        for ((partition, till), records) in (0..).zip(&mut tills).zip(rates) {
             topics.write(&topics.payments, partition, &till.take(topics, records));
         }
         std::thread::sleep(Duration::from_millis(20));

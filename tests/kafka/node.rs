@@ -8,14 +8,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use thalweg::checkpoint;
+use thalweg::checkpoint::place::Place;
 use thalweg::codec::registry::Registry;
-use thalweg::disk::HostDisk;
 use thalweg::ingest::Bounds;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
@@ -31,6 +30,10 @@ use super::load::Topics;
 use super::oracle::{self, Rows};
 use super::pace::Pace;
 use super::{PATIENCE, flow};
+#[cfg(feature = "object-store")]
+use crate::support::s3::LOGIN;
+#[cfg(not(feature = "object-store"))]
+const LOGIN: [(&str, &str); 0] = [];
 
 const ASKED: &str = "THALWEG_TEST_NODE";
 
@@ -57,8 +60,14 @@ pub struct Node {
     pub pace: Pace,
     /// How often a checkpoint is made, beside the ledger in its directory; never without.
     pub checkpoints: Option<Duration>,
+    /// The endpoint of a store that checkpoints are kept in, in place of the directory.
+    pub bucket: Option<String>,
     /// How far back views reach. If it is short, the ledger is trimmed as soon as it can be.
     pub history: Option<Duration>,
+    /// The ledger is never trimmed.
+    pub untrimmed: bool,
+    /// Where the process is to die, and at which passage: `THALWEG_FAULT`.
+    pub fault: Option<String>,
     /// Goes through these bound epochs again, beside another process that may have the ledger.
     pub replay: Option<(u64, u64)>,
 }
@@ -98,7 +107,10 @@ impl Node {
             idle_after: None,
             pace: Pace::default(),
             checkpoints: None,
+            bucket: None,
             history: None,
+            untrimmed: false,
+            fault: None,
             replay: None,
         }
     }
@@ -143,8 +155,25 @@ impl Node {
         self
     }
 
+    pub fn bucket(mut self, endpoint: &str) -> Self {
+        self.bucket = Some(endpoint.to_owned());
+        self
+    }
+
     pub fn history(mut self, history: Duration) -> Self {
         self.history = Some(history);
+        self
+    }
+
+    #[cfg(feature = "fault-points")]
+    pub fn untrimmed(mut self) -> Self {
+        self.untrimmed = true;
+        self
+    }
+
+    #[cfg(feature = "fault-points")]
+    pub fn fault(mut self, fault: &str) -> Self {
+        self.fault = Some(fault.to_owned());
         self
     }
 
@@ -175,6 +204,25 @@ impl Node {
             .clone()
             .map(|(process, addresses)| Cluster { process, addresses });
         let (workers, until_end) = (self.workers, self.until_end);
+        let place = Place {
+            // A prefix of its own for each data directory, as its name is.
+            url: self.bucket.as_ref().zip(self.data_dir.as_ref()).map(|(_, dir)| {
+                let name = dir.file_name().expect("a name").to_string_lossy();
+                format!("s3://thalweg/{}", name.trim_start_matches('.'))
+            }),
+            endpoint: self.bucket.clone(),
+            region: None,
+        };
+        let checkpoints = match (self.checkpoints, &self.data_dir) {
+            (Some(interval), Some(dir)) => {
+                let store = place.store("tests", "spend", dir, true)?;
+                Some(checkpoints::Settings::new(
+                    store,
+                    checkpoints::Due::Every(interval),
+                ))
+            }
+            _ => None,
+        };
         let settings = Settings {
             workers,
             until_end,
@@ -182,21 +230,13 @@ impl Node {
             store,
             env,
             history: self.history.unwrap_or(Settings::default().history),
-            trim_least: self.history.map(|_| 1_000),
+            trim_least: self.history.filter(|_| !self.untrimmed).map(|_| 1_000),
             replay: self.replay.map(|(from, to)| Replay {
                 from: Some(Epoch(from)),
                 to: Some(Epoch(to)),
                 any_build: false,
             }),
-            checkpoints: self
-                .checkpoints
-                .zip(self.data_dir.as_ref())
-                .map(|(interval, dir)| {
-                    checkpoints::Settings::new(
-                        checkpoint::store::Store::new(Arc::new(HostDisk), &dir.join("checkpoints")),
-                        checkpoints::Due::Every(interval),
-                    )
-                }),
+            checkpoints,
             cuts: Cuts::Clock {
                 interval: self.interval,
             },
@@ -222,9 +262,13 @@ impl Node {
         command
             .args(["--exact", "kafka::node", "--nocapture", "--test-threads=1"])
             .env(ASKED, serde_json::to_string(self).expect("settings are plain"))
+            .env("THALWEG_FAULT", self.fault.as_deref().unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if self.bucket.is_some() {
+            command.envs(LOGIN);
+        }
         // SAFETY: only prctl is called between fork and exec.
         unsafe {
             // Gone with the test that started it, however that ends.
@@ -300,6 +344,17 @@ impl Process {
     pub fn kill9(&mut self) {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
+    }
+
+    /// Where it says that it was killed, once it has ended by SIGKILL.
+    #[cfg(feature = "fault-points")]
+    pub fn killed_at(&mut self) -> Option<String> {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.child.wait().expect("a child can be waited for");
+        let log = self.stderr();
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "it ended otherwise:\n{log}");
+        let at = log.lines().find_map(|line| line.strip_prefix("killed at "));
+        at.map(str::to_owned)
     }
 
     /// All that it says up to its end, which has to be a good one: its epochs, and its rows.
