@@ -38,10 +38,11 @@ thalweg: setup ## run the command line: ARGS='query merchant_spend limit=3'
 	@cargo run --release --quiet $(CARGO_FLAGS) -p dataflows --bin thalweg -- $(ARGS)
 
 .PHONY: test
-test: ## run all tests: units, models, documentation, and those on a real Kafka and registry
+test: ## run all tests: units, models, documentation, and those on a real Kafka, registry and object store
 	@scripts/setup.sh build java
 	@scripts/kafka.sh fetch >/dev/null
 	@scripts/registry.sh fetch >/dev/null
+	@scripts/s3.sh fetch >/dev/null
 	cargo test --workspace --features $(FAULTS) --no-fail-fast $(CARGO_FLAGS) $(ARGS)
 
 .PHONY: proof
@@ -50,6 +51,12 @@ proof: ## run what `test` leaves out as it takes minutes: a million records on a
 	@scripts/kafka.sh fetch >/dev/null
 	@scripts/registry.sh fetch >/dev/null
 	cargo test --test it $(CARGO_FLAGS) $(ARGS) -- --ignored kafka::exact
+
+# A range is worth an optimised build; one seed, to look into, is not.
+SEEDS ?= 0..10000
+.PHONY: sim
+sim: setup ## run the simulator; SEEDS=0..10000 unless said otherwise, SEEDS=17 tells the story of that one
+	SEEDS=$(SEEDS) cargo test --lib $(if $(findstring ..,$(SEEDS)),--release) $(CARGO_FLAGS) sim::seeds -- --nocapture
 
 .PHONY: check
 check: setup ## check format, lints and documentation, and the scripts where shellcheck is there

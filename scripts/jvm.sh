@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What kafka.sh and registry.sh share; sourced, never run. They set $name, $goal (Maven's), $dir, $port, and say by
+# What kafka.sh, registry.sh and s3.sh share; sourced, never run. They set $name, $goal (Maven's), $dir, $port, and say by
 # functions what differs: `unpack` what Maven gave, whether it is `ready`, its `address`, and how to `become` it.
 #
 #   pom.xml + SHA256SUMS ──mvn──► NAME-VERSION.part.XXXX ──verified, renamed──► $THALWEG_CACHE/NAME-VERSION

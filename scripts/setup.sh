@@ -5,7 +5,7 @@
 #
 #   build   a C and C++ compiler and make (librdkafka, zlib, zstd and mimalloc are built from source), OpenSSL's headers and
 #           pkg-config, by which they are found (TLS to Kafka and the registry); asks for cargo
-#   java    a Java runtime, 17 or newer: the test broker and the schema registry
+#   java    a Java runtime, 17 or newer: the test broker, the schema registry and the object store
 #   maven   Maven: fetches their jars, once
 #   kafka   java and maven
 #   lint    shellcheck

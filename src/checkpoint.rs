@@ -1,4 +1,4 @@
-//! Checkpoints: the state of a dataflow as of one epoch, on disk, so that a restart needs no replay of what led to it.
+//! Checkpoints: the state of a dataflow as of one epoch, on a disk or in an object store, so that a restart needs no replay of what led to it.
 //!
 //! ```text
 //!   epoch s is bound ─▶ every stateful step freezes behind s ─▶ what changed since the last one, a slice at a time
@@ -25,6 +25,7 @@ pub(crate) mod job;
 pub mod keeper;
 pub mod manifest;
 pub mod merge;
+pub mod place;
 pub mod segment;
 pub mod state;
 pub mod store;
@@ -37,10 +38,15 @@ use std::path::Path;
 pub use entry::BUCKETS;
 pub use job::Checkpoints;
 
+use crate::disk::Trouble;
 use crate::error::Error;
 
 pub(crate) fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Error {
-    Error::outside(format!("cannot {what} `{}`", path.display())).detail(error)
+    let failed = Error::outside(format!("cannot {what} `{}`", path.display())).detail(error);
+    match Trouble::of(error) {
+        Some(trouble) => failed.hint(trouble.hint),
+        None => failed,
+    }
 }
 
 pub(crate) fn damaged(path: &Path, what: &str) -> Error {

@@ -109,6 +109,15 @@ enum Command {
     },
     /// Look at the checkpoints of a dataflow
     Checkpoint {
+        /// Settings in TOML, which say where checkpoints are; left out: thalweg.toml in the working directory, if it is there
+        #[arg(
+            long,
+            env = "THALWEG_CONFIG",
+            hide_env_values = true,
+            global = true,
+            value_name = "FILE"
+        )]
+        config: Option<PathBuf>,
         #[command(subcommand)]
         what: CheckpointCommand,
     },
@@ -210,7 +219,7 @@ enum LedgerCommand {
 enum CheckpointCommand {
     /// Print a line for each
     List {
-        /// The dataflow's folder: <data_dir>/<dataflow>
+        /// The dataflow's folder, <data_dir>/<dataflow>; or where its checkpoints are: s3://BUCKET/PREFIX/APP/DATAFLOW
         dir: PathBuf,
     },
     /// Print what one consists of
@@ -265,12 +274,16 @@ fn run(command: Command, flows: &[Flow]) -> Result<bool> {
         Command::Ledger {
             what: LedgerCommand::Verify { dir },
         } => ledger::verify(&dir)?,
-        Command::Checkpoint { what } => match what {
-            CheckpointCommand::List { dir } => checkpoint::list(&dir)?,
-            CheckpointCommand::Show { dir, epoch } => checkpoint::show(&dir, epoch)?,
-            CheckpointCommand::Verify { dir } => return checkpoint::verify(&dir),
-            CheckpointCommand::Prune { dir, keep, yes } => checkpoint::prune(&dir, keep, yes)?,
-        },
+        Command::Checkpoint { config, what } => {
+            let config = config.as_deref();
+            let of = |dir| checkpoint::Of { dir, config };
+            match what {
+                CheckpointCommand::List { dir } => checkpoint::list(&of(&dir))?,
+                CheckpointCommand::Show { dir, epoch } => checkpoint::show(&of(&dir), epoch)?,
+                CheckpointCommand::Verify { dir } => return checkpoint::verify(&of(&dir)),
+                CheckpointCommand::Prune { dir, keep, yes } => checkpoint::prune(&of(&dir), keep, yes)?,
+            }
+        }
     }
     Ok(true)
 }

@@ -8,8 +8,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::time::EventTime;
 
+#[cfg(test)]
+pub(crate) mod sim;
+
 /// Microseconds since the Unix epoch, by the wall clock.
 pub fn now_micros() -> u64 {
+    #[cfg(test)]
+    if let Some(now) = sim::now_micros() {
+        return now;
+    }
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);
@@ -23,11 +30,19 @@ pub fn now() -> EventTime {
 
 /// The monotonic clock.
 pub fn instant() -> Instant {
+    #[cfg(test)]
+    if let Some(instant) = sim::instant() {
+        return instant;
+    }
     Instant::now()
 }
 
 /// A number that no other process is likely to have drawn: tells two starters of one generation apart.
 pub fn nonce() -> u64 {
+    #[cfg(test)]
+    if let Some(nonce) = sim::nonce() {
+        return nonce;
+    }
     use std::hash::{BuildHasher, Hasher};
     let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
     hasher.write_u64(now_micros());

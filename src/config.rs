@@ -23,6 +23,7 @@ use std::time::Duration;
 use self::layers::Said;
 pub use self::layers::{Origin, Spoken};
 use self::table::{Of, SOURCE_SETTINGS};
+use crate::checkpoint::place::Place;
 use crate::error::{Error, Result};
 use crate::http::HttpSettings;
 use crate::ingest::Bounds;
@@ -98,6 +99,8 @@ pub struct Settings {
     pub history: Duration,
     /// From one checkpoint to the next; zero: none are made.
     pub checkpoint_interval: Duration,
+    /// Where they are kept.
+    pub checkpoint_place: Place,
     /// How many checkpoints are kept.
     pub checkpoints_kept: usize,
     /// Whether the ledger is trimmed behind them.
@@ -268,12 +271,19 @@ fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mist
         let name = format!("{}{name}", layers::PROPERTIES_PREFIX);
         mistakes.add(origin(&name), format!("`{name}` {wrong}"));
     }
+    let place = &settings.checkpoint_place;
+    let in_bucket = place.url.as_ref().is_some_and(|url| url.starts_with("s3://"));
     let registry = &settings.registry;
     let mut needs = |holds: bool, name: &str, wrong: &str| {
         if !holds {
             mistakes.add(origin(name), format!("`{name}` {wrong}"));
         }
     };
+    needs(
+        cfg!(feature = "object-store") || !in_bucket,
+        "checkpoint.store",
+        "names a bucket, and this build was made without the feature `object-store`",
+    );
     needs(
         registry.username.is_none() || registry.password.is_some(),
         "registry.username",

@@ -275,15 +275,21 @@ impl Context {
 
 /// Builds a flow on a worker, and reports its mistakes together.
 pub fn build(scope: Scope<'_, Epoch>, flow: &Flow, context: &Rc<Context>) -> Result<()> {
-    // Streams can only be kept for as long as the scope lives, and the handle has to stay `Copy`. Emptied by `finish`,
-    // what is leaked is a few words, once a worker.
-    let loose = Box::leak(Box::new(Loose {
+    // Streams can only be kept for as long as the scope lives, and the handle has to stay `Copy`.
+    let loose = Box::into_raw(Box::new(Loose {
         context: context.clone(),
         late: RefCell::default(),
     }));
-    let handle = Dataflow { scope, loose };
+    // SAFETY: It was just made, and nothing else refers to it.
+    let handle = Dataflow {
+        scope,
+        loose: unsafe { &*loose },
+    };
     let outcome = (flow.build)(handle);
     handle.finish();
+    // SAFETY: What holds the reference has the handle's lifetime. The function takes a handle of any lifetime and what it
+    // returns has none, so nothing that it made outlives it; nor do operators, whose closures are `'static`.
+    drop(unsafe { Box::from_raw(loose) });
     outcome?;
     context.plan.borrow().verdict(flow.name)
 }

@@ -1,6 +1,14 @@
-//! The few things that the ledger and checkpoints ask of a disk, so that a simulated one can stand in for it.
+//! The few things that the ledger and checkpoints ask of a disk, so that a simulated one can stand in for it; and the fewer
+//! that checkpoints alone do, so that an object store can.
+//!
+//! ```text
+//!   ledger ──────▶ Disk        append and read, rename, lock          HostDisk, SimDisk
+//!                   │ is
+//!   checkpoints ─▶ FileStore   write once, publish, read, remove      every Disk, ObjectFiles
+//! ```
 
 use std::any::Any;
+use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -9,9 +17,80 @@ use std::sync::Arc;
 
 use crate::{clock, fault};
 
+#[cfg(feature = "object-store")]
+pub mod object;
 pub mod sim;
 
-/// A place for files. Paths are those of the host.
+/// A place for files that are written once, read, and removed again.
+///
+/// Every [`Disk`] is one.
+pub trait FileStore: Send + Sync {
+    /// Makes a directory where it is missing, durably.
+    fn make_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// The names in a directory, in order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// All bytes of a small file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Opens a file that was finished.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn FileReader>>;
+
+    /// Begins a file; an error of kind `AlreadyExists` if there is one.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn FileWriter>>;
+
+    /// Makes a file appear with all of its contents, durably, or not at all. `false`: there was another one already, which
+    /// is left alone.
+    fn publish(&self, path: &Path, contents: &[u8]) -> io::Result<bool>;
+
+    /// Removes a file. One that is not there is no error.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns when the names of finished files survive a loss of power.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// A file that is read. It does not change any more.
+pub trait FileReader: Send + Sync {
+    /// Reads at an offset; fewer bytes than asked for only at the end of the file.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+/// A file that is being written. Before it is finished it may be there in part, or not at all.
+pub trait FileWriter: Send {
+    /// Adds bytes at its end.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Returns when all of it survives a loss of power; its name does after [`sync_dir`](FileStore::sync_dir).
+    fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
+/// Why a place for files does not do its part, with what to do about it; inside an [`io::Error`].
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Trouble {}
+
+impl Trouble {
+    /// The one that an error carries.
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+/// A disk: files that grow, and what it takes to keep a log in one. Paths are those of the host.
 pub trait Disk: Send + Sync {
     /// Makes a directory and its parents where they are missing, durably.
     fn make_dir(&self, dir: &Path) -> io::Result<()>;
@@ -75,6 +154,60 @@ pub enum Lock {
     Unsupported,
 }
 
+impl<D: Disk> FileStore for D {
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk::make_dir(self, dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Disk::list(self, dir)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let file = Disk::open(self, path, false)?;
+        let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+        let n = file.read_at(0, &mut bytes)?;
+        bytes.truncate(n);
+        Ok(bytes)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn FileReader>> {
+        Ok(Arc::new(Disk::open(self, path, false)?))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn FileWriter>> {
+        Ok(Box::new(Disk::create(self, path)?))
+    }
+
+    fn publish(&self, path: &Path, contents: &[u8]) -> io::Result<bool> {
+        Disk::publish(self, path, contents)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk::remove(self, path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk::sync_dir(self, dir)
+    }
+}
+
+impl FileReader for Arc<dyn DiskFile> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        (**self).read_at(offset, buffer)
+    }
+}
+
+impl FileWriter for Arc<dyn DiskFile> {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (**self).append(bytes).map(drop)
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        self.sync()
+    }
+}
+
 /// The host's file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostDisk;
@@ -88,7 +221,7 @@ impl Disk for HostDisk {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        self.make_dir(parent)?;
+        Disk::make_dir(self, parent)?;
         match std::fs::create_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
             made => made?,

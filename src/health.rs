@@ -3,6 +3,7 @@
 //! ```text
 //!  runtime ── reasons ──► Readiness ◄── asks ── HTTP /health/ready
 //!             "replay": "at 40 %, 2,100 epochs to go"        ready when no reason is left
+//!             ── troubles ─►                                 told of, ready all the same
 //! ```
 //!
 //! It lies below both, so that the runtime need not know that there is HTTP.
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 #[derive(Debug)]
 pub struct Readiness {
     reasons: Mutex<BTreeMap<&'static str, String>>,
+    troubles: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Default for Readiness {
@@ -29,6 +31,7 @@ impl Readiness {
         let reason = "the process has just started".to_owned();
         Self {
             reasons: Mutex::new(BTreeMap::from([("starting", reason)])),
+            troubles: Mutex::default(),
         }
     }
 
@@ -41,6 +44,20 @@ impl Readiness {
     /// `what` holds the process up no longer.
     pub fn clear(&self, what: &'static str) {
         self.reasons.lock().remove(what);
+    }
+
+    /// What somebody should look at, though answers are as good as ever; nothing: it is well again.
+    pub fn mention(&self, what: &'static str, trouble: Option<String>) {
+        let mut troubles = self.troubles.lock();
+        match trouble {
+            Some(trouble) => _ = troubles.insert(what, trouble),
+            None => _ = troubles.remove(what),
+        }
+    }
+
+    /// What was mentioned, by name.
+    pub fn troubles(&self) -> BTreeMap<&'static str, String> {
+        self.troubles.lock().clone()
     }
 
     /// Whether no reason is left.
@@ -67,6 +84,10 @@ mod tests {
         readiness.wait_for("replay", "at 90 %");
         assert_eq!(readiness.reasons()["replay"], "at 90 %");
         readiness.clear("replay");
+        readiness.mention("checkpoints", Some("the disk is full".into()));
         assert!(readiness.is_ready());
+        assert_eq!(readiness.troubles()["checkpoints"], "the disk is full");
+        readiness.mention("checkpoints", None);
+        assert!(readiness.troubles().is_empty());
     }
 }

@@ -226,9 +226,9 @@ impl<T: 'static> Running<T> {
             self.obey(order)?;
         }
         let mut turn = self.read()?;
-        let full = self.is_full();
+        let (full, waiting) = (self.is_full(), self.pending.len());
         self.release(&mut emit)?;
-        if full && !self.is_full() {
+        if full && self.pending.len() < waiting {
             turn = Turn::Again; // Room came after the reading had given up, and nothing else may wake it.
         }
         self.let_go();
@@ -334,10 +334,13 @@ impl<T: 'static> Running<T> {
         let mut calls = 0..READS_A_TURN + READS_IN_VAIN_MAX * self.partitions.len();
         let mut reads = 0;
         while reads < READS_A_TURN && calls.next().is_some() {
-            if self.is_full() {
-                return Ok(Turn::Rest); // Until a release frees room.
-            }
+            // Then until a release frees room; and what it waits for is read in any case: an earlier run on more workers may
+            // have bound more in one epoch than this one holds.
+            let owed = self.is_full().then(|| self.owed());
             let ready = |p: &&mut Partition<T>| {
+                if owed.as_ref().is_some_and(|owed| !owed.contains(&p.intake.id())) {
+                    return false;
+                }
                 let paced = !rules.timed || p.intake.event_time_max <= ahead;
                 p.more
                     && (!p.bound.is_empty() || (self.live && paced && (!rules.timed || self.limit.is_some())))
@@ -386,6 +389,20 @@ impl<T: 'static> Running<T> {
             self.hold(held.records as isize, held.bytes as isize);
         }
         Ok(Turn::Again)
+    }
+
+    /// The partitions of which the oldest bound epoch holds records that are still to be read.
+    fn owed(&self) -> Vec<PartitionId> {
+        let Some((binding, Bound::Before)) = self.pending.front() else {
+            return Vec::new();
+        };
+        let mut owed = self.own(binding);
+        owed.retain(|range| {
+            self.partitions
+                .iter()
+                .any(|p| p.intake.id() == range.id && p.position < range.hi)
+        });
+        owed.into_iter().map(|range| range.id).collect()
     }
 
     /// Sends what bound epochs contain, as far as it has been read.

@@ -36,6 +36,10 @@
 //! inside bytes that a claim has cut is without effect and not reported. After a failed flush the ledger stops for
 //! good, since the system may take the lost pages for clean from then on; what it then reads back as intact may still
 //! be lost at the next loss of power.
+//!
+//! A torn write that can't be told from damage: one at the end of which a claim was torn in turn, by a second loss of power
+//! during the start after the first, so that the claim's bytes fill what the first one lacks. The service halts, although
+//! nothing that was acknowledged is lost; the file may be cut at the byte that the error names.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -56,12 +60,12 @@ mod record;
 mod reset;
 pub mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trim;
 
 pub use frame::{Chain, FORMAT_VERSION};
 use frame::{FileHeader, binding_frame, claim_frame};
-pub use inspect::{Report, Show, look, show, show_on, verify, verify_on};
+pub use inspect::{Report, Show, look, show, show_on, verify, verify_on, whose};
 pub use memory::{MemoryLedger, MemoryLog};
 use reader::{Cursor, FILE_NAME, Frame, Reader, cannot, open_file};
 pub use record::{Claim, ClaimRecord, RecordKind};

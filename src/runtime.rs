@@ -17,6 +17,8 @@ mod begin;
 pub mod checkpoints;
 pub mod control;
 mod scribe;
+#[cfg(test)]
+mod sim;
 pub mod sources;
 mod watch;
 mod worker;
@@ -362,6 +364,11 @@ impl Service {
     /// The newest checkpoint that counts: one of this run, or the one that it began with.
     pub fn checkpointed(&self) -> Option<Epoch> {
         self.shared.checkpoints.as_ref()?.newest()
+    }
+
+    /// Why the last checkpoint came to nothing, if it did. Answers are none the worse for it; a restart takes longer.
+    pub fn checkpoint_trouble(&self) -> Option<String> {
+        self.shared.checkpoints.as_ref()?.trouble()
     }
 
     /// Whether the sources are being read beyond what the ledger bound at the start. Every process of a cluster knows.

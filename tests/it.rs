@@ -8,4 +8,6 @@ mod kafka;
 mod model;
 mod ops;
 mod readme;
+#[cfg(feature = "object-store")]
+mod store;
 mod support;

@@ -1,4 +1,4 @@
-//! The servers that tests lean on: Kafka and the registry start, keep what they were given through a crash, and refuse
+//! The servers that tests lean on: Kafka, the registry and the object store start, keep what they were given through a crash, and refuse
 //! what they should.
 
 mod support;
@@ -71,4 +71,18 @@ async fn a_killed_registry_keeps_ids_and_refuses_what_is_incompatible() {
     assert_eq!(registry.register("servers-value", PAYMENT), id);
     registry.set_compatibility("NONE");
     assert_ne!(registry.register("servers-value", PAYMENT_INCOMPATIBLE), id);
+}
+
+#[cfg(feature = "object-store")]
+#[test]
+fn a_killed_object_store_has_what_it_took() {
+    let bucket = support::s3::Bucket::start();
+    let scratch = tempfile::tempdir().unwrap();
+    let path = std::path::Path::new("s3://thalweg/servers/a");
+    assert!(bucket.files(scratch.path()).publish(path, b"first").unwrap());
+    bucket.kill9();
+    bucket.restart();
+    let files = bucket.files(scratch.path());
+    assert!(!files.publish(path, b"second").unwrap());
+    assert_eq!(files.read(path).unwrap(), b"first");
 }

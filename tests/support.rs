@@ -1,4 +1,4 @@
-//! Real servers for integration tests: Apache Kafka and a schema registry, on 127.0.0.1, gone when the test process is.
+//! Real servers for integration tests: Apache Kafka, a schema registry and a store of S3's protocol, on 127.0.0.1, gone when the test process is.
 //!
 //! ```text
 //!  test ──► Broker::shared() ──► Server ──keeper thread──► scripts/kafka.sh exec ──exec──► java   (free port, temp folder)
@@ -15,6 +15,8 @@
 
 pub mod kafka;
 pub mod registry;
+#[cfg(feature = "object-store")]
+pub mod s3;
 mod server;
 pub mod thalweg;
 

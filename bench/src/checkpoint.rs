@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use thalweg::bridge::Waker;
+use thalweg::checkpoint::place::Place;
 use thalweg::checkpoint::store::Store;
-use thalweg::disk::HostDisk;
 use thalweg::position::{Offset, PartitionId, SourceId, TopicId};
 use thalweg::prelude::*;
 use thalweg::runtime::checkpoints::Due;
@@ -41,6 +41,9 @@ pub struct Arguments {
     /// Where states are written.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Where checkpoints are kept, if not beside the ledger: s3://BUCKET/PREFIX, with AWS_… in the environment.
+    #[arg(long)]
+    store: Option<String>,
     /// Adds the figures to this file.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -58,6 +61,8 @@ pub struct Run {
     workers: usize,
     #[arg(long)]
     dir: PathBuf,
+    #[arg(long)]
+    store: Option<String>,
     /// Ends without a stop, as killed.
     #[arg(long)]
     kill: bool,
@@ -122,7 +127,14 @@ fn each_size(arguments: &Arguments, mut run: impl FnMut(u64, &[&str]) -> Result<
         let dir = arguments.dir.clone().unwrap_or_else(|| temp.path().to_owned());
         let dir = dir.join(keys.to_string());
         let (keys_text, dir_text) = (keys.to_string(), dir.to_string_lossy().into_owned());
-        run(*keys, &["--keys", &keys_text, "--dir", &dir_text])?;
+        // A ledger begins with no checkpoint: each run has a prefix of its own.
+        let store = arguments
+            .store
+            .as_ref()
+            .map(|url| format!("{url}/{keys}-{}", std::process::id()));
+        let mut common = vec!["--keys", &*keys_text, "--dir", &*dir_text];
+        common.extend(store.iter().flat_map(|store| ["--store", store]));
+        run(*keys, &common)?;
         let _gone = std::fs::remove_dir_all(&dir);
     }
     Ok(())
@@ -281,13 +293,23 @@ fn flow(source: Keyed) -> Flow {
     })
 }
 
+fn store(run: &Run) -> Result<Store> {
+    let place = Place {
+        url: run.store.clone(),
+        ..Place::default()
+    };
+    place.store("bench", "accounts", &run.dir.join("ledger"), true)
+}
+
 fn start(run: &Run, source: &Keyed) -> Result<Service> {
-    let store = Store::new(Arc::new(HostDisk), &run.dir.join("ledger/checkpoints"));
     let settings = Settings {
         workers: run.workers,
         store: runtime::Store::Directory(run.dir.join("ledger")),
         history: Duration::from_secs(1),
-        checkpoints: (!run.replay).then_some(checkpoints::Settings::new(store, Due::Every(INTERVAL))),
+        checkpoints: match run.replay {
+            true => None,
+            false => Some(checkpoints::Settings::new(store(run)?, Due::Every(INTERVAL))),
+        },
         ..Settings::default()
     };
     Service::start(&flow(source.clone()), settings)
@@ -354,7 +376,7 @@ fn make(run: &Run) -> Result<Value> {
     // All of it is there before the first checkpoint can be due, but for large states: then it is a part of it.
     let upto = source.raise(run.keys / u64::from(PARTITIONS));
     let service = start(run, &source)?;
-    let store = Store::new(Arc::new(HostDisk), &run.dir.join("ledger/checkpoints"));
+    let store = store(run)?;
     wait("the keys", || visible(&service, upto))?;
     let newest = || service.checkpointed();
     // Whatever was saved while the keys came in, from here on they change one by one.

@@ -102,7 +102,7 @@ pub struct Checkpoints {
     hold: Hold,
 }
 
-/// Keeps views readable from an epoch on; [`Epoch`]'s greatest ends that.
+/// No floor of a view rises above an epoch; [`Epoch`]'s greatest ends that.
 pub(crate) type Hold = Arc<dyn Fn(Epoch) + Send + Sync>;
 
 /// What writer and workers share.
@@ -118,6 +118,8 @@ struct State {
     newest: AtomicU64,
     /// What is bound up to here no checkpoint that is kept asks for.
     unneeded: AtomicU64,
+    /// Why the last one came to nothing, if it did.
+    trouble: Mutex<Option<String>>,
 }
 
 /// Who writes.
@@ -163,6 +165,7 @@ impl Checkpoints {
         let writer = Writer {
             store,
             identity,
+            claimed: false,
             workers,
             keep,
             from,
@@ -193,7 +196,8 @@ impl Checkpoints {
     /// Begins one as of `at.epoch`, which no worker has heard of yet.
     pub(crate) fn begin(&self, at: EpochBinding) {
         self.state.busy.store(true, Ordering::Release);
-        (self.hold)(at.epoch);
+        // Views have to be saved as they can be asked now, back to their floors.
+        (self.hold)(Epoch::ZERO);
         self.state.epoch.store(at.epoch.0, Ordering::Release);
         let job = Arc::new(Job {
             epoch: at.epoch,
@@ -232,6 +236,11 @@ impl Checkpoints {
         Some(Epoch(self.state.newest.load(Ordering::Acquire))).filter(|epoch| *epoch > Epoch::ZERO)
     }
 
+    /// Why the last one came to nothing, if it did.
+    pub fn trouble(&self) -> Option<String> {
+        self.state.trouble.lock().clone()
+    }
+
     /// The ledger's bindings up to here are needed by no checkpoint that is kept.
     pub(crate) fn unneeded(&self) -> Epoch {
         Epoch(self.state.unneeded.load(Ordering::Acquire))
@@ -248,6 +257,8 @@ impl Checkpoints {
 pub(crate) struct Writer {
     store: Store,
     identity: Identity,
+    /// Whether the place is known to be this dataflow's.
+    claimed: bool,
     workers: usize,
     keep: usize,
     from: Receiver<Message>,
@@ -284,11 +295,24 @@ impl Writer {
         }
     }
 
+    /// As [`run`](Self::run), by one message that waits. `false`: none does, or it was the last one.
+    #[cfg(test)]
+    pub(crate) fn step(&mut self) -> bool {
+        let message = self.from.try_recv();
+        message.is_ok_and(|message| self.take(message))
+    }
+
     /// Removes what a crash left half done: it is nobody's.
     pub(crate) fn tidy(&mut self) {
-        if let Err(error) = self.store.prune(self.keep, &BTreeSet::new()) {
+        if let Err(error) = self.prune(&BTreeSet::new()) {
             tracing::warn!("old checkpoints can't be removed: {error}");
         }
+    }
+
+    /// A process that was stopped and goes on must not take from its successor what that one rests on.
+    fn prune(&self, spare: &BTreeSet<String>) -> Result<()> {
+        self.store.is_held_by(self.identity.generation)?;
+        self.store.prune(self.keep, spare).map(drop)
     }
 
     /// Takes in one message, and makes the checkpoint count once all of it is there. `false`: this was the last one.
@@ -324,13 +348,19 @@ impl Writer {
         true
     }
 
-    fn begin(&self, job: Arc<Job>, at: EpochBinding) -> Current {
+    fn begin(&mut self, job: Arc<Job>, at: EpochBinding) -> Current {
         let whole = Bounds {
             cut: EventTime::MAX,
             floor: Epoch(u64::MAX),
         };
-        if let Err(error) = self.store.disk.make_dir(&self.store.dir) {
-            job.fail(super::cannot("make", &self.store.dir, &error));
+        if !self.claimed {
+            match self.store.claim(&self.identity.app, &self.identity.dataflow) {
+                Ok(()) => {
+                    self.claimed = true;
+                    fault::point("checkpoint.place");
+                }
+                Err(error) => job.fail(error),
+            }
         }
         Current {
             job,
@@ -352,7 +382,7 @@ impl Writer {
         if segment.is_none() {
             let name = Store::segment_name(current.job.epoch, piece.step, 0);
             *segment = Some(SegmentWriter::create(
-                &*self.store.disk,
+                &*self.store.files,
                 &self.store.dir.join(name),
             )?);
         }
@@ -370,6 +400,9 @@ impl Writer {
         match self.publish(current) {
             Ok(manifest) => {
                 self.state.again.store(false, Ordering::Release);
+                if self.state.trouble.lock().take().is_some() {
+                    tracing::info!(%epoch, "checkpoints are made again");
+                }
                 self.state.newest.store(epoch.0, Ordering::Release);
                 let took = clock::instant() - begun;
                 let written = manifest.segments().filter(|segment| segment.epoch == epoch);
@@ -383,7 +416,7 @@ impl Writer {
                 fault::point("merge.done");
                 let spare = self.steps.iter().flat_map(|step| &step.segments);
                 let spare = spare.map(|segment| segment.file.clone()).collect();
-                match self.store.prune(self.keep, &spare).and_then(|_| self.unneeded()) {
+                match self.prune(&spare).and_then(|()| self.unneeded()) {
                     Ok(epoch) => _ = self.state.unneeded.fetch_max(epoch.0, Ordering::AcqRel),
                     Err(error) => tracing::warn!("old checkpoints can't be removed: {error}"),
                 }
@@ -391,6 +424,7 @@ impl Writer {
             Err(error) => {
                 self.state.again.store(true, Ordering::Release);
                 self.metrics.failed.inc();
+                *self.state.trouble.lock() = Some(error.to_string());
                 tracing::warn!(%epoch, "a checkpoint came to nothing, the next one will hold what it would have: {error}");
             }
         }
@@ -439,6 +473,8 @@ impl Writer {
             at: at.clone(),
             steps,
         };
+        // Another process has removed what it did not know of.
+        self.store.is_held_by(self.identity.generation)?;
         self.store.publish(&manifest)?;
         fault::point("checkpoint.published");
         self.steps.clone_from(&manifest.steps);

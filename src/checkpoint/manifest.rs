@@ -3,8 +3,10 @@
 //! ```text
 //!   checkpoint-0001795402800123000.json    { epoch, chain, from, at, steps: [ { name, segments: [ … ] } ] }
 //!                                          BLAKE3 of the line above
+//!   catalogue.json                         { app, dataflow }, and its BLAKE3
 //! ```
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -136,11 +138,7 @@ impl Manifest {
 
     /// Its file's bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut bytes = serde_json::to_vec(self)
-            .map_err(|error| Error::internal("a checkpoint's manifest can't be written").detail(error))?;
-        let hash = blake3::hash(&bytes);
-        bytes.extend_from_slice(format!("\n{}\n", hash.to_hex()).as_bytes());
-        Ok(bytes)
+        seal(self)
     }
 
     /// From its file's bytes.
@@ -148,30 +146,7 @@ impl Manifest {
     /// # Errors
     /// [`Integrity`](crate::Kind::Integrity): they are damaged. [`Definition`](crate::Kind::Definition): another format.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let damaged = |detail: &str| Error::integrity("the manifest is damaged").detail(detail);
-        let mut lines = bytes.split(|byte| *byte == b'\n');
-        let (Some(text), Some(hash)) = (lines.next(), lines.next()) else {
-            return Err(damaged("it has no second line"));
-        };
-        if blake3::hash(text).to_hex().as_bytes() != hash {
-            return Err(damaged("its checksum is wrong"));
-        }
-        if lines.next() != Some(&[]) || lines.next().is_some() {
-            return Err(damaged("it does not end behind its second line"));
-        }
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
-        }
-        let unfit = |error: serde_json::Error| damaged(&error.to_string());
-        let head: Head = serde_json::from_slice(text).map_err(unfit)?;
-        if head.format != FORMAT {
-            return Err(
-                Error::definition(format!("the checkpoint has format {}", head.format))
-                    .detail(format!("this build reads format {FORMAT}")),
-            );
-        }
-        serde_json::from_slice(text).map_err(unfit)
+        unseal("the manifest", bytes)
     }
 
     /// Bytes of all segments.
@@ -183,4 +158,69 @@ impl Manifest {
     pub fn segments(&self) -> impl Iterator<Item = &Segment> {
         self.steps.iter().flat_map(|step| &step.segments)
     }
+}
+
+/// Says whose checkpoints a place holds; it is there before the first of their files is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The application and the dataflow.
+    pub app: String,
+    /// See `app`.
+    pub dataflow: String,
+}
+
+impl Catalogue {
+    /// Its file's name.
+    pub const FILE_NAME: &str = "catalogue.json";
+
+    /// Its file's bytes.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        seal(self)
+    }
+
+    /// From its file's bytes.
+    ///
+    /// # Errors
+    /// Those of [`Manifest::from_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        unseal("the catalogue", bytes)
+    }
+}
+
+/// A line of JSON, and its BLAKE3.
+fn seal(what: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(what)
+        .map_err(|error| Error::internal("what a checkpoint consists of can't be written").detail(error))?;
+    let hash = blake3::hash(&bytes);
+    bytes.extend_from_slice(format!("\n{}\n", hash.to_hex()).as_bytes());
+    Ok(bytes)
+}
+
+fn unseal<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
+    let damaged = |detail: &str| Error::integrity(format!("{what} is damaged")).detail(detail);
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let (Some(text), Some(hash)) = (lines.next(), lines.next()) else {
+        return Err(damaged("it has no second line"));
+    };
+    if blake3::hash(text).to_hex().as_bytes() != hash {
+        return Err(damaged("its checksum is wrong"));
+    }
+    if lines.next() != Some(&[]) || lines.next().is_some() {
+        return Err(damaged("it does not end behind its second line"));
+    }
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let unfit = |error: serde_json::Error| damaged(&error.to_string());
+    let head: Head = serde_json::from_slice(text).map_err(unfit)?;
+    if head.format != FORMAT {
+        return Err(
+            Error::definition(format!("the checkpoint has format {}", head.format))
+                .detail(format!("this build reads format {FORMAT}")),
+        );
+    }
+    serde_json::from_slice(text).map_err(unfit)
 }

@@ -47,9 +47,9 @@ impl Merge<'_> {
     /// Writes the merged segment to a file of this name; `None` if `go_on` said no, and the file is left for others to
     /// remove.
     pub fn run(&self, name: &str, go_on: &dyn Fn() -> bool) -> Result<Option<Segment>> {
-        let mut writer = SegmentWriter::create(&*self.store.disk, &self.store.dir.join(name))?;
-        let older = SegmentReader::open(&*self.store.disk, &self.store.dir, self.older)?;
-        let newer = SegmentReader::open(&*self.store.disk, &self.store.dir, self.newer)?;
+        let mut writer = SegmentWriter::create(&*self.store.files, &self.store.dir.join(name))?;
+        let older = SegmentReader::open(&*self.store.files, &self.store.dir, self.older)?;
+        let newer = SegmentReader::open(&*self.store.files, &self.store.dir, self.newer)?;
         for bucket in 0..BUCKETS {
             if !go_on() {
                 return Ok(None);

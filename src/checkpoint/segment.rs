@@ -11,7 +11,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{FileReader, FileStore, FileWriter};
 use crate::error::{Error, Result};
 use crate::fault;
 
@@ -55,7 +55,7 @@ impl Chunk {
 
 /// Writes a segment.
 pub struct SegmentWriter {
-    file: Arc<dyn DiskFile>,
+    file: Box<dyn FileWriter>,
     path: std::path::PathBuf,
     hash: blake3::Hasher,
     bytes: u64,
@@ -67,9 +67,9 @@ impl SegmentWriter {
     /// Makes the file.
     ///
     /// # Errors
-    /// [`Outside`](crate::Kind::Outside): the disk does not do its part.
-    pub fn create(disk: &dyn Disk, path: &Path) -> Result<Self> {
-        let file = disk
+    /// [`Outside`](crate::Kind::Outside): the disk, or the store, does not do its part.
+    pub fn create(files: &dyn FileStore, path: &Path) -> Result<Self> {
+        let file = files
             .create(path)
             .map_err(|error| cannot("write to", path, &error))?;
         let mut writer = Self {
@@ -121,7 +121,7 @@ impl SegmentWriter {
         self.flush()?;
         fault::point("segment.written");
         self.file
-            .sync()
+            .finish()
             .map_err(|error| cannot("write to", &self.path, &error))?;
         fault::point("segment.synced");
         let name = self.path.file_name().unwrap_or_default();
@@ -139,9 +139,9 @@ impl SegmentWriter {
 ///
 /// # Errors
 /// [`Integrity`](crate::Kind::Integrity): it is missing, or other bytes. [`Outside`](crate::Kind::Outside): it can't be read.
-pub fn verify(disk: &dyn Disk, dir: &Path, segment: &Segment) -> Result<()> {
+pub fn verify(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<()> {
     let path = dir.join(&segment.file);
-    let file = open(disk, &path)?;
+    let file = open(files, &path)?;
     let (mut hash, mut at, mut buffer) = (blake3::Hasher::new(), 0, vec![0; READ]);
     loop {
         let n = file
@@ -168,8 +168,8 @@ pub fn verify(disk: &dyn Disk, dir: &Path, segment: &Segment) -> Result<()> {
     Ok(())
 }
 
-fn open(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>> {
-    disk.open(path, false).map_err(|error| match error.kind() {
+fn open(files: &dyn FileStore, path: &Path) -> Result<Arc<dyn FileReader>> {
+    files.open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => damaged(path, "it is missing"),
         _ => cannot("read", path, &error),
     })
@@ -177,7 +177,7 @@ fn open(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>> {
 
 /// Reads a segment, chunk by chunk: first all removals, then all others.
 pub struct SegmentReader {
-    file: Arc<dyn DiskFile>,
+    file: Arc<dyn FileReader>,
     path: std::path::PathBuf,
     len: u64,
     /// Where chunks begin: removals first.
@@ -186,10 +186,10 @@ pub struct SegmentReader {
 
 impl SegmentReader {
     /// Opens the file and looks where its chunks are.
-    pub fn open(disk: &dyn Disk, dir: &Path, segment: &Segment) -> Result<Self> {
+    pub fn open(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<Self> {
         let path = dir.join(&segment.file);
         let mut reader = Self {
-            file: open(disk, &path)?,
+            file: open(files, &path)?,
             path,
             len: segment.bytes,
             index: Vec::new(),

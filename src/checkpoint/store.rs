@@ -1,8 +1,10 @@
-//! The directory of a dataflow's checkpoints.
+//! The directory of a dataflow's checkpoints: on a disk, or a prefix of a bucket.
 //!
 //! ```text
+//!   catalogue.json            whose they are: there before the first of the others
 //!   checkpoint-….json         a manifest: whole and durable, or not there
 //!   …-03.segment              files that manifests name; others are left over from a checkpoint that never was
+//!   owner-…                   the generation that writes here: a process that was stopped, and wakes, finds a later one
 //! ```
 
 use std::collections::BTreeSet;
@@ -11,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::Entry;
-use super::manifest::{Manifest, StepFiles};
+use super::manifest::{Catalogue, FORMAT, Manifest, StepFiles};
 use super::segment::{SegmentReader, verify};
 use super::{cannot, damaged};
-use crate::disk::Disk;
+use crate::disk::FileStore;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::time::Epoch;
@@ -22,27 +24,32 @@ use crate::time::Epoch;
 const SEGMENT_END: &str = ".segment";
 /// A manifest that was not finished: left by a crash.
 const DRAFT_END: &str = ".new";
+const OWNER: &str = "owner-";
+
+fn owner_of(name: &str) -> Option<u64> {
+    name.strip_prefix(OWNER)?.parse().ok()
+}
 
 /// Checkpoints in a directory.
 #[derive(Clone)]
 pub struct Store {
-    /// The disk.
-    pub disk: Arc<dyn Disk>,
+    /// Where it is.
+    pub files: Arc<dyn FileStore>,
     /// The directory.
     pub dir: PathBuf,
 }
 
 impl Store {
     /// The directory need not be there.
-    pub fn new(disk: Arc<dyn Disk>, dir: &Path) -> Self {
+    pub fn new(files: Arc<dyn FileStore>, dir: &Path) -> Self {
         Self {
-            disk,
+            files,
             dir: dir.to_owned(),
         }
     }
 
     fn names(&self) -> Result<Vec<String>> {
-        match self.disk.list(&self.dir) {
+        match self.files.list(&self.dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             names => names.map_err(|error| cannot("look into", &self.dir, &error)),
         }
@@ -50,10 +57,46 @@ impl Store {
 
     /// The epochs that there are manifests of, oldest first.
     pub fn epochs(&self) -> Result<Vec<Epoch>> {
-        let names = self.names()?;
-        let mut epochs: Vec<Epoch> = names.iter().filter_map(|name| Manifest::epoch_of(name)).collect();
-        epochs.sort_unstable();
-        Ok(epochs)
+        Ok(epochs(&self.names()?))
+    }
+
+    /// Takes the place for a dataflow, before anything is written to it.
+    ///
+    /// # Errors
+    /// [`Definition`](crate::Kind::Definition): it is another one's. [`Outside`](crate::Kind::Outside): it can't be written to.
+    pub fn claim(&self, app: &str, dataflow: &str) -> Result<()> {
+        let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
+        self.files.make_dir(&self.dir).map_err(unwritable)?;
+        let own = Catalogue {
+            format: FORMAT,
+            app: app.to_owned(),
+            dataflow: dataflow.to_owned(),
+        };
+        let (path, bytes) = (self.dir.join(Catalogue::FILE_NAME), own.to_bytes()?);
+        if self.files.publish(&path, &bytes).map_err(unwritable)? {
+            return Ok(());
+        }
+        match self.catalogue() {
+            Ok(there) => self.belongs(&there.app, &there.dataflow, app, dataflow),
+            Err(error) if error.kind() == Kind::Integrity => {
+                tracing::warn!("it is written anew: {error}");
+                self.files.remove(&path).map_err(unwritable)?;
+                self.files.publish(&path, &bytes).map_err(unwritable).map(drop)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn catalogue(&self) -> Result<Catalogue> {
+        let path = self.dir.join(Catalogue::FILE_NAME);
+        Catalogue::from_bytes(&self.contents(&path)?).map_err(|error| error.detail(path.display()))
+    }
+
+    fn contents(&self, path: &Path) -> Result<Vec<u8>> {
+        self.files.read(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => damaged(path, "it is missing"),
+            _ => cannot("read", path, &error),
+        })
     }
 
     /// The manifest of a checkpoint.
@@ -62,16 +105,8 @@ impl Store {
     /// [`Integrity`](crate::Kind::Integrity): it is damaged or missing. [`Definition`](crate::Kind::Definition): another format.
     pub fn manifest(&self, epoch: Epoch) -> Result<Manifest> {
         let path = self.dir.join(Manifest::file_name(epoch));
-        let file = self.disk.open(&path, false).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => damaged(&path, "it is missing"),
-            _ => cannot("read", &path, &error),
-        })?;
-        let unreadable = |error: std::io::Error| cannot("read", &path, &error);
-        let mut bytes = vec![0; file.len().map_err(unreadable)? as usize];
-        let n = file.read_at(0, &mut bytes).map_err(unreadable)?;
-        bytes.truncate(n);
-        let manifest =
-            Manifest::from_bytes(&bytes).map_err(|error| error.detail(path.display().to_string()))?;
+        let manifest = Manifest::from_bytes(&self.contents(&path)?)
+            .map_err(|error| error.detail(path.display().to_string()))?;
         if manifest.epoch != epoch {
             return Err(damaged(
                 &path,
@@ -85,24 +120,36 @@ impl Store {
     pub fn verify(&self, manifest: &Manifest) -> Result<()> {
         manifest
             .segments()
-            .try_for_each(|segment| verify(&*self.disk, &self.dir, segment))
+            .try_for_each(|segment| verify(&*self.files, &self.dir, segment))
     }
 
     /// The newest checkpoint that is whole, and `before` an epoch if one is named. What is wrong with newer ones is noted.
     ///
     /// # Errors
-    /// The directory can't be read, or a checkpoint is that of another dataflow or format.
+    /// The directory can't be read, a checkpoint is that of another dataflow or format, or there are files of which nothing
+    /// says whose they are.
     pub fn newest(
         &self,
         app: &str,
         dataflow: &str,
         before: Option<Epoch>,
     ) -> Result<(Option<Manifest>, Vec<String>)> {
+        let names = self.names()?;
         let mut notes = Vec::new();
-        let epochs = self.epochs()?.into_iter().rev();
+        match self.catalogue() {
+            Ok(there) => self.belongs(&there.app, &there.dataflow, app, dataflow)?,
+            Err(error) if error.kind() == Kind::Integrity => {
+                self.is_somebodys(&names)?;
+                if names.iter().any(|name| name == Catalogue::FILE_NAME) {
+                    notes.push(error.to_string());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        let epochs = epochs(&names).into_iter().rev();
         for epoch in epochs.filter(|epoch| before.is_none_or(|before| *epoch < before)) {
             let whole = self.manifest(epoch).and_then(|manifest| {
-                self.belongs(&manifest, app, dataflow)?;
+                self.belongs(&manifest.app, &manifest.dataflow, app, dataflow)?;
                 self.verify(&manifest)?;
                 Ok(manifest)
             });
@@ -117,8 +164,25 @@ impl Store {
         Ok((None, notes))
     }
 
-    fn belongs(&self, manifest: &Manifest, app: &str, dataflow: &str) -> Result<()> {
-        if (&*manifest.app, &*manifest.dataflow) == (app, dataflow) {
+    /// Without a catalogue manifests may say whose files these are. Neither is there: it is not an empty place, but a part
+    /// of one, or something else. (A crash before the first manifest leaves files, and a catalogue.)
+    fn is_somebodys(&self, names: &[String]) -> Result<()> {
+        let segments = names.iter().filter(|name| name.ends_with(SEGMENT_END));
+        let (count, first) = (segments.clone().count(), segments.min());
+        let Some(first) = first.filter(|_| epochs(names).is_empty()) else {
+            return Ok(());
+        };
+        let files = crate::error::count(count as u64, "file");
+        Err(Error::integrity(format!(
+            "in `{}` there are files of checkpoints, and nothing that says what they are",
+            self.dir.display()
+        ))
+        .detail(format!("{files}, such as `{first}`; no manifest, and no `{}` that is whole", Catalogue::FILE_NAME))
+        .hint("put back what belongs to them, or name another place; if nobody needs them, `checkpoint prune --keep 0` removes them"))
+    }
+
+    fn belongs(&self, their_app: &str, theirs: &str, app: &str, dataflow: &str) -> Result<()> {
+        if (their_app, theirs) == (app, dataflow) {
             return Ok(());
         }
         Err(Error::definition(format!(
@@ -126,8 +190,7 @@ impl Store {
             self.dir.display()
         ))
         .detail(format!(
-            "they are of app `{}`, dataflow `{}`; this is app `{app}`, dataflow `{dataflow}`",
-            manifest.app, manifest.dataflow
+            "they are of app `{their_app}`, dataflow `{theirs}`; this is app `{app}`, dataflow `{dataflow}`"
         ))
         .hint("give every dataflow a directory of its own"))
     }
@@ -135,11 +198,11 @@ impl Store {
     /// Makes a checkpoint count, once all that it names is durable.
     pub fn publish(&self, manifest: &Manifest) -> Result<()> {
         let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
-        self.disk.sync_dir(&self.dir).map_err(unwritable)?;
+        self.files.sync_dir(&self.dir).map_err(unwritable)?;
         fault::point("checkpoint.named");
         let path = self.dir.join(Manifest::file_name(manifest.epoch));
         let new = self
-            .disk
+            .files
             .publish(&path, &manifest.to_bytes()?)
             .map_err(unwritable)?;
         if new {
@@ -153,13 +216,56 @@ impl Store {
         .hint("another process writes checkpoints of this dataflow: stop one of the two"))
     }
 
+    /// From here on this generation's process writes and removes checkpoints. To be called with a claim of the ledger that
+    /// counts, before anything is read: what was published by then is what there is.
+    ///
+    /// # Errors
+    /// [`Definition`](crate::Kind::Definition): it is another dataflow's. [`Outside`](crate::Kind::Outside): it can't be
+    /// written to.
+    pub fn take_over(&self, app: &str, dataflow: &str, generation: u64) -> Result<()> {
+        if let Ok(there) = self.catalogue() {
+            self.belongs(&there.app, &there.dataflow, app, dataflow)?;
+        }
+        let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
+        self.files.make_dir(&self.dir).map_err(unwritable)?;
+        let name = format!("{OWNER}{generation:020}");
+        let text = format!("generation {generation} writes checkpoints here\n");
+        // It may be there, from a start that a crash cut short before its claim was durable.
+        self.files
+            .publish(&self.dir.join(&name), text.as_bytes())
+            .map_err(unwritable)?;
+        fault::point("owner.written");
+        for other in self.names()? {
+            if owner_of(&other).is_some_and(|other| other < generation) {
+                let _left = self.files.remove(&self.dir.join(other));
+            }
+        }
+        fault::point("owner.alone");
+        Ok(())
+    }
+
+    /// Whether no later generation has taken over.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::Kind::Integrity): one has, and nothing here is to be touched any more.
+    pub fn is_held_by(&self, generation: u64) -> Result<()> {
+        match self.names()?.iter().filter_map(|name| owner_of(name)).max() {
+            Some(later) if later > generation => Err(Error::integrity(format!(
+                "another process has taken over the checkpoints in `{}`",
+                self.dir.display()
+            ))
+            .detail(format!("it is of generation {later}, this one of {generation}"))),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes all but the newest `keep` checkpoints that can be read, and all files that those don't name, but for
     /// `spare`. Only the ledger's owner may do this. Returns what was removed.
     pub fn prune(&self, keep: usize, spare: &BTreeSet<String>) -> Result<Vec<String>> {
         let gone = self.prunable(keep, spare)?;
         for name in &gone {
             let path = self.dir.join(name);
-            self.disk
+            self.files
                 .remove(&path)
                 .map_err(|error| cannot("remove", &path, &error))?;
             match Manifest::epoch_of(name) {
@@ -174,7 +280,8 @@ impl Store {
     /// What [`prune`](Self::prune) would remove, manifests first.
     pub fn prunable(&self, keep: usize, spare: &BTreeSet<String>) -> Result<Vec<String>> {
         let (mut named, mut kept, mut old) = (spare.clone(), 0, Vec::new());
-        for epoch in self.epochs()?.into_iter().rev() {
+        let names = self.names()?;
+        for epoch in epochs(&names).into_iter().rev() {
             match self.manifest(epoch) {
                 _ if kept == keep => old.push(Manifest::file_name(epoch)),
                 Ok(manifest) => {
@@ -185,7 +292,6 @@ impl Store {
                 Err(_) => {}
             }
         }
-        let names = self.names()?;
         let unnamed = names
             .into_iter()
             .filter(|name| name.ends_with(DRAFT_END) || name.ends_with(SEGMENT_END) && !named.contains(name));
@@ -200,6 +306,13 @@ impl Store {
             n => format!("{:020}-{step:03}-{n}{SEGMENT_END}", epoch.0),
         }
     }
+}
+
+/// The epochs that there are manifests of, oldest first.
+fn epochs(names: &[String]) -> Vec<Epoch> {
+    let mut epochs: Vec<Epoch> = names.iter().filter_map(|name| Manifest::epoch_of(name)).collect();
+    epochs.sort_unstable();
+    epochs
 }
 
 /// A checkpoint that a run begins with.
@@ -235,7 +348,7 @@ impl Restored {
             return Ok(());
         };
         for segment in &files.segments {
-            let reader = SegmentReader::open(&*self.store.disk, &self.store.dir, segment)?;
+            let reader = SegmentReader::open(&*self.store.files, &self.store.dir, segment)?;
             reader.chunks(None, |chunk| {
                 self.read.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
                 chunk.each(|entry| match entry.until {

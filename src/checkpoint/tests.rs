@@ -32,7 +32,7 @@ fn bytes<T: serde::Serialize>(value: &T) -> Vec<u8> {
 }
 
 fn write(store: &Store, name: &str, epoch: u64, said: &[Said], removals_apart: bool) -> Segment {
-    let mut writer = SegmentWriter::create(&*store.disk, &Path::new(DIR).join(name)).unwrap();
+    let mut writer = SegmentWriter::create(&*store.files, &Path::new(DIR).join(name)).unwrap();
     for (key, at, until, value) in said {
         let key = bytes(key);
         let value = value.as_ref().map(bytes);
@@ -182,7 +182,7 @@ proptest! {
             store: &store, older: &segments[at], newer: &segments[at + 1], is_first: at == 0, rule, bounds,
         };
         let merged = merge.run("merged.segment", &|| true).unwrap().unwrap();
-        verify(&*store.disk, Path::new(DIR), &merged).unwrap();
+        verify(&*store.files, Path::new(DIR), &merged).unwrap();
         let mut shorter = segments.clone();
         shorter.splice(at..at + 2, [merged]);
         let mean = |segments| meant(rule, floor, loaded(&store, manifest(rule, segments, bounds)));
@@ -282,12 +282,75 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
     assert_eq!(gone.len(), 4, "{gone:?}");
     assert_eq!(store.epochs().unwrap(), [Epoch(7), Epoch(8)]);
     store
-        .disk
+        .files
         .remove(&Path::new(DIR).join(Store::segment_name(Epoch(8), 0, 0)))
         .unwrap();
     let (found, notes) = store.newest("shop", "spend", None).unwrap();
     assert_eq!(found.map(|m| m.epoch.0), Some(7));
     assert!(notes.len() == 1 && notes[0].contains("missing"), "{notes:?}");
+}
+
+/// A place that is not empty, and of which nothing says what it is.
+#[test]
+fn files_without_a_catalogue_are_refused() {
+    let store = store();
+    assert!(store.newest("shop", "spend", None).unwrap().0.is_none(), "empty");
+    let segment = |epoch| {
+        let name = Store::segment_name(Epoch(epoch), 0, 0);
+        write(&store, &name, epoch, &[(1, epoch, None, Some(1))], true)
+    };
+    let path = Path::new(DIR).join("catalogue.json");
+    let lost = segment(3);
+    let refused = store.newest("shop", "spend", None).unwrap_err();
+    assert_eq!(refused.kind(), crate::Kind::Integrity);
+    for part in [
+        "nothing that says what they are",
+        "1 file, such as `00000000000000000003-000.segment`",
+        "prune --keep 0",
+    ] {
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
+    // What the hint says is the way on.
+    assert_eq!(store.prune(0, &Default::default()).unwrap(), [lost.file]);
+    assert!(store.newest("shop", "spend", None).is_ok());
+
+    // A crash before the first manifest leaves as much, and a catalogue.
+    store.claim("shop", "spend").unwrap();
+    segment(5);
+    assert!(store.newest("shop", "spend", None).unwrap().0.is_none());
+    let refused = store.newest("bank", "spend", None).unwrap_err();
+    assert!(
+        refused.to_string().contains("belong to another dataflow"),
+        "{refused}"
+    );
+    assert_eq!(
+        store.claim("bank", "spend").unwrap_err().kind(),
+        crate::Kind::Definition
+    );
+    store.claim("shop", "spend").unwrap();
+
+    // Damaged it says nothing, but where there is a manifest that says as much; and it is made again.
+    let files = &store.files;
+    let mut bytes = files.read(&path).unwrap();
+    bytes[3] ^= 1;
+    files.remove(&path).unwrap();
+    files.publish(&path, &bytes).unwrap();
+    assert_eq!(
+        store.newest("shop", "spend", None).unwrap_err().kind(),
+        crate::Kind::Integrity
+    );
+    let published = Manifest {
+        epoch: Epoch(7),
+        ..manifest(Rule::Last, vec![segment(7)], Bounds::default())
+    };
+    store.publish(&published).unwrap();
+    let (found, notes) = store.newest("shop", "spend", None).unwrap();
+    assert!(
+        found.is_some() && notes.len() == 1 && notes[0].contains("catalogue"),
+        "{notes:?}"
+    );
+    store.claim("shop", "spend").unwrap();
+    assert_eq!(store.newest("shop", "spend", None).unwrap().1, [""; 0]);
 }
 
 fn manifest_of(store: &Store, epoch: u64) -> Manifest {

@@ -16,9 +16,8 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 
 use crate::checkpoint::fit::Fit;
-use crate::checkpoint::manifest::StepShape;
+use crate::checkpoint::manifest::{Manifest, StepShape};
 use crate::cli::CheckArguments;
-use crate::cli::checkpoint;
 use crate::cli::serve::{environment, known, registry, tokio};
 use crate::codec::fit::{Found, SubjectFit};
 use crate::config::{InForce, Settings};
@@ -135,7 +134,13 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
     let dir = settings.data_dir.join(flow.name());
     let mut state = of_ledger(&dir, flow, &env, &plan.sources, &mut findings);
     if !settings.checkpoint_interval.is_zero() {
-        of_checkpoints(&dir, flow, &env, &plan.states, &mut state, &mut findings);
+        let store = settings
+            .checkpoint_place
+            .store(&env.group, flow.name(), &dir, false);
+        match store.and_then(|store| store.newest(&env.group, flow.name(), None)) {
+            Ok(newest) => of_checkpoints(newest, &plan.states, &mut state, &mut findings),
+            Err(error) => findings.push(wrong(&error)),
+        }
     }
     let readable = |source: &&PlannedSource| !env.kafka.is_empty() || source.driver.kafka_topic().is_none();
     let (readable, unreadable): (Vec<_>, Vec<_>) = plan.sources.iter().partition(readable);
@@ -217,19 +222,21 @@ fn of_ledger(
 
 /// Looks for the checkpoint that a start would go on from: it need not read what that holds.
 fn of_checkpoints(
-    dir: &Path,
-    flow: &Flow,
-    env: &Environment,
+    (found, notes): (Option<Manifest>, Vec<String>),
     states: &[StepShape],
     state: &mut LedgerState,
     findings: &mut Vec<Finding>,
 ) {
-    let (found, notes) = match checkpoint::store(dir).newest(&env.group, flow.name(), None) {
-        Ok(newest) => newest,
-        Err(error) => return findings.push(wrong(&error)),
-    };
     findings.extend(notes.into_iter().map(Finding::warning));
     let Some(manifest) = found else { return };
+    if state.last().is_none_or(|last| last < manifest.epoch) {
+        let what = format!(
+            "there is a checkpoint of {}, which the ledger does not know",
+            manifest.epoch.opened_at()
+        );
+        let hint = "a start refuses it: find the ledger that it belongs to, or let go of it: `checkpoint prune --keep 0`";
+        return findings.push(Finding::error(what).hint(hint));
+    }
     let knows = |source: &str| state.sources().contains_key(&SourceId::of(source));
     let (fit, time) = (
         Fit::of(&manifest.steps, states, knows),

@@ -1,26 +1,30 @@
 //! `checkpoint list | show | verify | prune`.
+//!
+//! ```text
+//!   data/spend     its ledger says whose it is ─┐
+//!   settings       `checkpoint.store` ──────────┴─▶ beside the ledger, or in the store's folder of app and dataflow
+//!   s3://bucket/prefix/app/dataflow ──────────────▶ as it is; to look only
+//! ```
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::place::FOLDER;
 use crate::checkpoint::store::Store;
-use crate::disk::HostDisk;
+use crate::config::{self, Inputs};
 use crate::error::{Error, Result};
 use crate::ledger;
 use crate::time::Epoch;
 
-/// The checkpoints of a dataflow, in its folder.
-pub(super) fn store(dir: &Path) -> Store {
-    Store::new(Arc::new(HostDisk), &dir.join(FOLDER))
+/// Which dataflow's checkpoints: its folder, or a URL; and the settings file that was named.
+pub(super) struct Of<'a> {
+    pub(super) dir: &'a Path,
+    pub(super) config: Option<&'a Path>,
 }
 
-/// Where in a dataflow's folder they are.
-const FOLDER: &str = "checkpoints";
-
-pub(super) fn list(dir: &Path) -> Result<()> {
-    let store = there(dir)?;
+pub(super) fn list(of: &Of<'_>) -> Result<()> {
+    let store = there(of)?;
     for epoch in store.epochs()? {
         match store.manifest(epoch) {
             Ok(manifest) => println!("{}", line(&manifest)),
@@ -30,8 +34,8 @@ pub(super) fn list(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn show(dir: &Path, epoch: Option<u64>) -> Result<()> {
-    let store = there(dir)?;
+pub(super) fn show(of: &Of<'_>, epoch: Option<u64>) -> Result<()> {
+    let store = there(of)?;
     let newest = store.epochs()?.last().copied();
     let none = || Error::definition("there is no checkpoint").detail(store.dir.display().to_string());
     let manifest = store.manifest(epoch.map(Epoch).or(newest).ok_or_else(none)?)?;
@@ -69,8 +73,8 @@ pub(super) fn show(dir: &Path, epoch: Option<u64>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn verify(dir: &Path) -> Result<bool> {
-    let store = there(dir)?;
+pub(super) fn verify(of: &Of<'_>) -> Result<bool> {
+    let store = there(of)?;
     let mut whole = true;
     for epoch in store.epochs()? {
         match store
@@ -87,9 +91,13 @@ pub(super) fn verify(dir: &Path) -> Result<bool> {
     Ok(whole)
 }
 
-pub(super) fn prune(dir: &Path, keep: usize, yes: bool) -> Result<()> {
-    let _held = ledger::hold(dir)?;
-    let store = there(dir)?;
+pub(super) fn prune(of: &Of<'_>, keep: usize, yes: bool) -> Result<()> {
+    if url(of.dir).is_some() {
+        return Err(Error::definition("only whoever holds the ledger may remove checkpoints")
+            .hint("name the dataflow's folder, with `checkpoint.store` set: checkpoint prune <data_dir>/<dataflow>"));
+    }
+    let _held = ledger::hold(of.dir)?;
+    let store = there(of)?;
     if !yes {
         let gone = store.prunable(keep, &BTreeSet::new())?;
         let error = Error::definition("nothing was done").detail(format!(
@@ -108,16 +116,29 @@ pub(super) fn prune(dir: &Path, keep: usize, yes: bool) -> Result<()> {
     Ok(())
 }
 
-fn there(dir: &Path) -> Result<Store> {
-    let store = store(dir);
+fn there(of: &Of<'_>) -> Result<Store> {
+    let settings = config::load(&Inputs::of_process(of.config, true, Vec::new())?)?.settings;
+    let place = settings.checkpoint_place;
+    if let Some(url) = url(of.dir) {
+        return place.at(url, &std::env::temp_dir(), false);
+    }
+    if place.url.is_some() {
+        let (app, dataflow) = ledger::whose(of.dir)?;
+        return place.store(&app, &dataflow, of.dir, false);
+    }
+    let store = place.store("", "", of.dir, false)?;
     if store.dir.is_dir() {
         return Ok(store);
     }
     Err(
-        Error::definition(format!("there are no checkpoints in `{}`", dir.display()))
+        Error::definition(format!("there are no checkpoints in `{}`", of.dir.display()))
             .detail(format!("it has no folder `{FOLDER}`"))
-            .hint("name the folder of one dataflow: <data_dir>/<dataflow>"),
+            .hint("name the folder of one dataflow, <data_dir>/<dataflow>; where they are elsewhere, say so: `checkpoint.store`"),
     )
+}
+
+fn url(dir: &Path) -> Option<&str> {
+    dir.to_str().filter(|text| text.contains("://"))
 }
 
 fn line(manifest: &Manifest) -> String {

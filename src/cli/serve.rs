@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::cli::{RunArguments, checkpoint, signal};
+use crate::cli::{RunArguments, signal};
 use crate::clock;
 use crate::codec::registry::Registry;
 use crate::codec::registry::access::{Access, Login};
@@ -148,9 +148,25 @@ impl Running<'_> {
     }
 
     /// How it is run, by the settings.
-    pub(super) fn engine(&self) -> Settings {
+    ///
+    /// # Errors
+    /// There is no such place for checkpoints as they say.
+    pub(super) fn engine(&self) -> Result<Settings> {
         let wanted = &self.force.settings;
-        Settings {
+        let checkpoints = match wanted.checkpoint_interval.is_zero() {
+            true => None,
+            false => {
+                let (app, place) = (&self.env.group, &wanted.checkpoint_place);
+                Some(checkpoints::Settings {
+                    store: place.store(app, self.flow.name(), &self.data_dir, true)?,
+                    due: Due::Every(wanted.checkpoint_interval),
+                    keep: wanted.checkpoints_kept,
+                    on_new_build: wanted.on_new_build,
+                    on_new_plan: wanted.on_new_plan,
+                })
+            }
+        };
+        Ok(Settings {
             workers: wanted.workers,
             store: Store::Directory(self.data_dir.clone()),
             cuts: Cuts::Clock {
@@ -163,15 +179,9 @@ impl Running<'_> {
             history: wanted.history,
             on_difference: wanted.on_difference,
             trim_least: wanted.checkpoints_trim.then_some(runtime::TRIM_LEAST),
-            checkpoints: (!wanted.checkpoint_interval.is_zero()).then(|| checkpoints::Settings {
-                store: checkpoint::store(&self.data_dir),
-                due: Due::Every(wanted.checkpoint_interval),
-                keep: wanted.checkpoints_kept,
-                on_new_build: wanted.on_new_build,
-                on_new_plan: wanted.on_new_plan,
-            }),
+            checkpoints,
             ..Settings::default()
-        }
+        })
     }
 
     /// Serves until a signal, the end of the input, or a halt. `ready` is called once with the server's URL.
@@ -184,7 +194,7 @@ impl Running<'_> {
         let plan = self.sources_fit()?;
         let wanted = &self.force.settings;
         let registry = self.env.registry.clone();
-        let settings = self.engine();
+        let settings = self.engine()?;
         http::bindable(wanted.http.address)?;
         let service = Service::start(self.flow, settings)?;
         let readiness = Arc::new(Readiness::starting());
@@ -245,6 +255,7 @@ impl Running<'_> {
                     readiness.wait_for("trouble", listed.join("; "));
                 }
             }
+            readiness.mention("checkpoints", service.checkpoint_trouble());
             std::thread::sleep(TICK);
         }
         if signal.is_finished() {

@@ -34,7 +34,7 @@ pub(super) fn run(flow: &Flow, arguments: &VerifyArguments) -> Result<bool> {
         force: &force,
     };
     running.sources_fit()?;
-    let mut engine = running.engine();
+    let mut engine = running.engine()?;
     engine.env.until_end = false;
     engine.until_end = false;
     engine.replay = Some(Replay {

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::checkpoint::place;
 use crate::config::{LogFormat, Settings, amount};
 use crate::runtime::OnDifference;
 use crate::runtime::checkpoints::OnNew;
@@ -248,6 +249,39 @@ pub static SETTINGS: &[Setting] = &[
         "10s",
         "From one checkpoint to the next: a restart replays what came after the last one. 0s: none are made, and none is read",
     ),
+    setting(
+        "checkpoint.store",
+        text("s3://BUCKET/PREFIX or file:///FOLDER", |s, text| {
+            s.checkpoint_place.url = Some(text.to_owned());
+            place::is_known(text)
+        }),
+        "",
+        "Where checkpoints are kept, by app and dataflow; nothing: beside the ledger. Who asks a bucket is said by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by the role of the machine",
+    ),
+    Setting {
+        also: Some("AWS_ENDPOINT_URL"),
+        ..setting(
+            "checkpoint.endpoint",
+            text("an http:// or https:// URL without a password", |s, text| {
+                s.checkpoint_place.endpoint = Some(text.to_owned());
+                is_plain_url(text)
+            }),
+            "",
+            "Address of an object store other than Amazon's",
+        )
+    },
+    Setting {
+        also: Some("AWS_REGION"),
+        ..setting(
+            "checkpoint.region",
+            text("a name", |s, text| {
+                s.checkpoint_place.region = Some(text.to_owned());
+                !text.is_empty()
+            }),
+            "",
+            "The region of the bucket",
+        )
+    },
     setting(
         "checkpoint.keep",
         count(1, 1000, |s, n| s.checkpoints_kept = n),

@@ -4,7 +4,12 @@
 //! ```text
 //!   file   ▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▒▒▒▒▒▒│▒▒▒▒▒▒│▒▒▒        ▓ flushed: survives
 //!   crash  ▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▒▒▒▒▒▒│000000│▒           ▒ each 512-byte sector is kept or reads as zeros; the end may go
+//!
+//!   names  on the disk │ made │ renamed │ removed │   since the last flush of the directory: a loss of power keeps the
+//!                      └────────────────────────┘   first of these changes, or any of them
 //! ```
+//!
+//! A file lives as long as a name or whoever has it open: one that was renamed over is still what it was to them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,23 +27,152 @@ const SECTOR: usize = 512;
 #[derive(Clone, Default)]
 pub struct SimDisk(Arc<Mutex<Platters>>);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Platters {
-    files: BTreeMap<PathBuf, SimBytes>,
+    files: BTreeMap<FileId, SimBytes>,
+    names: BTreeMap<PathBuf, FileId>,
+    /// As they are on the disk, and how they changed since.
+    names_synced: BTreeMap<PathBuf, FileId>,
+    changes: Vec<Change>,
+    made: FileId,
     boots: u64,
     space_left: Option<usize>,
     sync_fails: bool,
     creates_fail: usize,
+    /// How many more calls that change something are done before the power goes.
+    calls_left: Option<usize>,
+}
+
+/// A file, whatever its name.
+pub type FileId = u64;
+
+/// A change to a directory.
+#[derive(Clone)]
+enum Change {
+    Named(PathBuf, FileId),
+    Renamed(PathBuf, PathBuf, FileId),
+    Removed(PathBuf),
+}
+
+impl Change {
+    fn path(&self) -> &Path {
+        match self {
+            Change::Named(path, _) | Change::Renamed(_, path, _) | Change::Removed(path) => path,
+        }
+    }
+
+    fn apply(&self, names: &mut BTreeMap<PathBuf, FileId>) {
+        match self {
+            Change::Named(path, file) => _ = names.insert(path.clone(), *file),
+            Change::Renamed(from, to, file) => {
+                // Only the name that this very file has.
+                if names.get(from) == Some(file) {
+                    names.remove(from);
+                }
+                names.insert(to.clone(), *file);
+            }
+            Change::Removed(path) => _ = names.remove(path),
+        }
+    }
 }
 
 #[derive(Clone, Default)]
 struct SimBytes {
     bytes: Vec<u8>,
     synced: usize,
-    /// Whether its name is on the disk, too.
-    named: bool,
-    /// What had the name on the disk before.
-    replaced: Option<Box<SimBytes>>,
+}
+
+impl Platters {
+    /// One call that changes something.
+    fn call(&mut self) -> io::Result<()> {
+        self.powered()?;
+        if let Some(left) = &mut self.calls_left {
+            *left -= 1;
+        }
+        self.powered()
+    }
+
+    fn powered(&self) -> io::Result<()> {
+        match self.calls_left {
+            Some(0) => Err(io::Error::other("simulated loss of power")),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_space(&mut self, bytes: usize) -> io::Result<()> {
+        if let Some(space) = &mut self.space_left {
+            *space = space.checked_sub(bytes).ok_or(io::ErrorKind::StorageFull)?;
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.names);
+        self.changes.push(change);
+    }
+
+    fn make(&mut self, path: &Path, bytes: &[u8]) -> FileId {
+        self.made += 1;
+        let file = SimBytes {
+            synced: bytes.len(),
+            bytes: bytes.to_vec(),
+        };
+        self.files.insert(self.made, file);
+        self.change(Change::Named(path.to_path_buf(), self.made));
+        self.made
+    }
+
+    fn sync_dir(&mut self, dir: &Path) {
+        let inside = |change: &Change| change.path().parent() == Some(dir);
+        for change in self.changes.extract_if(.., |change| inside(change)) {
+            change.apply(&mut self.names_synced);
+        }
+    }
+
+    fn crash(&mut self, seed: u64) {
+        let mut draws = seed;
+        let changes = std::mem::take(&mut self.changes);
+        // A journal loses its end; without one any change may be late.
+        let kept = match draw(&mut draws) % 2 {
+            0 => draw(&mut draws) as usize % (changes.len() + 1),
+            _ => changes.len(),
+        };
+        let orderly = kept < changes.len() || draw(&mut draws).is_multiple_of(2);
+        for change in &changes[..kept] {
+            if orderly || draw(&mut draws).is_multiple_of(2) {
+                change.apply(&mut self.names_synced);
+            }
+        }
+        self.names = self.names_synced.clone();
+        let named: std::collections::BTreeSet<FileId> = self.names.values().copied().collect();
+        self.files.retain(|id, _| named.contains(id));
+        for file in self.files.values_mut() {
+            file.crash(&mut draws);
+        }
+        self.boots += 1;
+        self.calls_left = None;
+    }
+}
+
+impl SimBytes {
+    fn crash(&mut self, draws: &mut u64) {
+        let unsynced = self.bytes.len() - self.synced;
+        let kept = self.synced + (draw(draws) % (unsynced as u64 + 1)) as usize;
+        // Every other time the file keeps its length, as when only the data is late.
+        if draw(draws).is_multiple_of(2) {
+            self.bytes.truncate(kept);
+        }
+        let mut at = self.synced;
+        while at < self.bytes.len() {
+            let end = (at / SECTOR + 1) * SECTOR;
+            let end = end.min(self.bytes.len());
+            if draw(draws).is_multiple_of(2) {
+                self.bytes[at..end].fill(0);
+            }
+            at = end;
+        }
+        self.synced = self.bytes.len();
+    }
 }
 
 impl SimDisk {
@@ -62,54 +196,55 @@ impl SimDisk {
         self.0.lock().creates_fail = files;
     }
 
+    /// The power goes in the midst of this call of those that change something, counted from 1: nothing is done any more
+    /// until the [crash](Self::crash).
+    pub fn set_calls_left(&self, calls: usize) {
+        self.0.lock().calls_left = Some(calls);
+    }
+
+    /// Whether the power has gone.
+    pub fn is_dead(&self) -> bool {
+        self.0.lock().powered().is_err()
+    }
+
     /// Loss of power: open files are dead, and what was not flushed survives as `seed` has it.
     pub fn crash(&self, seed: u64) {
-        let mut disk = self.0.lock();
-        disk.boots += 1;
-        let mut draws = seed;
-        disk.files.retain(|_, file| {
-            let lost = !file.named && draw(&mut draws).is_multiple_of(2);
-            match file.replaced.take() {
-                Some(before) if lost => *file = *before,
-                _ => return !lost,
-            }
-            true
-        });
-        for file in disk.files.values_mut() {
-            let unsynced = file.bytes.len() - file.synced;
-            let kept = file.synced + (draw(&mut draws) % (unsynced as u64 + 1)) as usize;
-            // Every other time the file keeps its length, as when only the data is late.
-            if draw(&mut draws).is_multiple_of(2) {
-                file.bytes.truncate(kept);
-            }
-            let mut at = file.synced;
-            while at < file.bytes.len() {
-                let end = (at / SECTOR + 1) * SECTOR;
-                let end = end.min(file.bytes.len());
-                if draw(&mut draws).is_multiple_of(2) {
-                    file.bytes[at..end].fill(0);
-                }
-                at = end;
-            }
-            file.synced = file.bytes.len();
-            file.named = true;
-        }
+        self.0.lock().crash(seed);
+    }
+
+    /// What would be left of it if the power went now: another disk, without faults.
+    pub fn after_crash(&self, seed: u64) -> Self {
+        let mut platters = self.0.lock().clone();
+        (platters.space_left, platters.sync_fails, platters.creates_fail) = (None, false, 0);
+        platters.crash(seed);
+        Self(Arc::new(Mutex::new(platters)))
     }
 
     /// The bytes of a file as a reader sees them.
     pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
-        self.0.lock().files.get(path).map(|file| file.bytes.clone())
+        let disk = self.0.lock();
+        let file = disk.names.get(path)?;
+        disk.files.get(file).map(|file| file.bytes.clone())
+    }
+
+    /// Turns a bit of a file over, if it is `only`, where that is given. Which file it is.
+    pub fn flip(&self, path: &Path, bit: usize, only: Option<FileId>) -> Option<FileId> {
+        let mut disk = self.0.lock();
+        let id = *disk.names.get(path)?;
+        let byte = disk.files.get_mut(&id)?.bytes.get_mut(bit / 8)?;
+        if only.is_none_or(|only| only == id) {
+            *byte ^= 1 << (bit % 8);
+        }
+        Some(id)
     }
 
     /// Puts a file there, flushed, in place of what was there.
     pub fn put(&self, path: &Path, bytes: Vec<u8>) {
-        let file = SimBytes {
-            synced: bytes.len(),
-            bytes,
-            named: true,
-            replaced: None,
-        };
-        self.0.lock().files.insert(path.to_path_buf(), file);
+        let mut disk = self.0.lock();
+        disk.make(path, &bytes);
+        if let Some(dir) = path.parent() {
+            disk.sync_dir(dir);
+        }
     }
 }
 
@@ -124,85 +259,82 @@ fn draw(state: &mut u64) -> u64 {
 
 impl Disk for SimDisk {
     fn make_dir(&self, _dir: &Path) -> io::Result<()> {
-        Ok(())
+        self.0.lock().powered()
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let disk = self.0.lock();
-        let inside = disk.files.keys().filter_map(|path| path.strip_prefix(dir).ok());
+        disk.powered()?;
+        let inside = disk.names.keys().filter_map(|path| path.strip_prefix(dir).ok());
         Ok(inside.map(|name| name.to_string_lossy().into_owned()).collect())
     }
 
     fn publish(&self, path: &Path, contents: &[u8]) -> io::Result<bool> {
         let mut disk = self.0.lock();
-        if disk.files.contains_key(path) {
+        disk.call()?;
+        if disk.names.contains_key(path) {
             return Ok(false);
         }
-        if let Some(space) = &mut disk.space_left {
-            *space = space
-                .checked_sub(contents.len())
-                .ok_or(io::ErrorKind::StorageFull)?;
+        disk.take_space(contents.len())?;
+        if disk.sync_fails {
+            return Err(failed());
         }
-        let file = SimBytes {
-            bytes: contents.to_vec(),
-            synced: contents.len(),
-            named: true,
-            replaced: None,
-        };
-        disk.files.insert(path.to_path_buf(), file);
+        disk.make(path, contents);
+        disk.call()?;
+        disk.sync_dir(path.parent().unwrap_or(Path::new("/")));
         Ok(true)
     }
 
     fn open(&self, path: &Path, _writable: bool) -> io::Result<Arc<dyn DiskFile>> {
         let disk = self.0.lock();
-        if !disk.files.contains_key(path) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
+        disk.powered()?;
+        let id = *disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(SimFile {
             disk: self.clone(),
-            path: path.to_path_buf(),
+            id,
             boot: disk.boots,
         }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut disk = self.0.lock();
-        if disk.files.contains_key(path) {
+        disk.call()?;
+        if disk.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         if let Some(left) = disk.creates_fail.checked_sub(1) {
             disk.creates_fail = left;
             return Err(io::ErrorKind::StorageFull.into());
         }
-        disk.files.insert(path.to_path_buf(), SimBytes::default());
+        disk.make(path, &[]);
         drop(disk);
         self.open(path, true)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disk = self.0.lock();
-        let mut file = disk.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        file.replaced = disk.files.remove(to).map(Box::new);
-        file.named = false;
-        disk.files.insert(to.to_path_buf(), file);
+        disk.call()?;
+        let file = *disk.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.change(Change::Renamed(from.to_path_buf(), to.to_path_buf(), file));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.lock().files.remove(path);
+        let mut disk = self.0.lock();
+        disk.call()?;
+        if disk.names.contains_key(path) {
+            disk.change(Change::Removed(path.to_path_buf()));
+        }
         Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.0.lock();
+        disk.call()?;
         if disk.sync_fails {
-            return Err(io::Error::other("simulated failure of a flush"));
+            return Err(failed());
         }
-        for (path, file) in &mut disk.files {
-            if path.parent() == Some(dir) {
-                (file.named, file.replaced) = (true, None);
-            }
-        }
+        disk.sync_dir(dir);
         Ok(())
     }
 
@@ -211,35 +343,40 @@ impl Disk for SimDisk {
     }
 }
 
+fn failed() -> io::Error {
+    io::Error::other("simulated failure of a flush")
+}
+
 struct SimFile {
     disk: SimDisk,
-    path: PathBuf,
+    id: FileId,
     boot: u64,
 }
 
 impl SimFile {
-    fn with<R>(
-        &self,
-        act: impl FnOnce(&mut SimBytes, &mut Option<usize>, bool) -> io::Result<R>,
-    ) -> io::Result<R> {
+    fn with<R>(&self, act: impl FnOnce(&mut Platters) -> io::Result<R>) -> io::Result<R> {
         let mut disk = self.disk.0.lock();
-        let disk = &mut *disk;
         if disk.boots != self.boot {
             return Err(io::Error::other("the machine that opened this file is gone"));
         }
-        let file = disk.files.get_mut(&self.path).ok_or(io::ErrorKind::NotFound)?;
-        act(file, &mut disk.space_left, disk.sync_fails)
+        disk.powered()?;
+        act(&mut disk)
     }
 }
 
 impl DiskFile for SimFile {
     fn append(&self, bytes: &[u8]) -> io::Result<u64> {
-        self.with(|file, space, _| {
-            let fits = space.map_or(bytes.len(), |space| space.min(bytes.len()));
-            file.bytes.extend_from_slice(&bytes[..fits]);
-            if let Some(space) = space {
+        self.with(|disk| {
+            let called = disk.call();
+            let fits = disk
+                .space_left
+                .map_or(bytes.len(), |space| space.min(bytes.len()));
+            if let Some(space) = &mut disk.space_left {
                 *space -= fits;
             }
+            let file = disk.files.get_mut(&self.id).ok_or(io::ErrorKind::NotFound)?;
+            file.bytes.extend_from_slice(&bytes[..fits]);
+            called?;
             if fits < bytes.len() {
                 Err(io::ErrorKind::StorageFull.into())
             } else {
@@ -249,21 +386,28 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.with(|file, _, fails| {
-            if fails {
-                return Err(io::Error::other("simulated failure of a flush"));
+        self.with(|disk| {
+            disk.call()?;
+            if disk.sync_fails {
+                return Err(failed());
             }
+            let file = disk.files.get_mut(&self.id).ok_or(io::ErrorKind::NotFound)?;
             file.synced = file.bytes.len();
             Ok(())
         })
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.with(|file, _, _| Ok(file.bytes.len() as u64))
+        self.with(|disk| {
+            let named = disk.names.values().any(|id| *id == self.id);
+            let file = disk.files.get(&self.id).filter(|_| named);
+            Ok(file.ok_or(io::ErrorKind::NotFound)?.bytes.len() as u64)
+        })
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.with(|file, _, _| {
+        self.with(|disk| {
+            let file = disk.files.get(&self.id).ok_or(io::ErrorKind::NotFound)?;
             let rest = file.bytes.get(offset as usize..).unwrap_or(&[]);
             let n = rest.len().min(buffer.len());
             buffer[..n].copy_from_slice(&rest[..n]);

@@ -137,7 +137,14 @@ async fn live() -> Response {
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     let reasons = shared.state.readiness.reasons();
     if reasons.is_empty() {
-        return Ok(answer::json(r#"{"ready":true}"#));
+        let troubles = shared.state.readiness.troubles();
+        if troubles.is_empty() {
+            return Ok(answer::json(r#"{"ready":true}"#));
+        }
+        let mut body = br#"{"ready":true,"troubles":"#.to_vec();
+        answer::reasons(&mut body, &troubles);
+        body.push(b'}');
+        return Ok(answer::json(body));
     }
     let detail = reasons
         .iter()

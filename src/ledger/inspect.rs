@@ -102,6 +102,15 @@ pub fn verify(dir: &Path) -> Result<Report> {
     verify_on(&HostDisk, dir)
 }
 
+/// The application and the dataflow that the ledger in `dir` is of.
+///
+/// # Errors
+/// There is none, or its first bytes are damaged.
+pub fn whose(dir: &Path) -> Result<(String, String)> {
+    let (_, header, _) = open_file(&HostDisk, dir, false)?;
+    Ok((header.app, header.dataflow))
+}
+
 /// As [`verify`], on a given disk.
 pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
     let (file, header, mut reader) = open_file(disk, dir, false)?;

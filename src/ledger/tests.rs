@@ -33,6 +33,20 @@ fn claim() -> Claim {
 
 mod trimmed;
 
+/// Up to where a ledger is trimmed, and the bindings that count in what is left.
+pub(crate) fn counted(disk: &dyn Disk, dir: &Path) -> Result<(Option<Epoch>, Vec<EpochBinding>)> {
+    let (_, _, mut reader) = open_file(disk, dir, false)?;
+    let (mut trimmed, mut bindings) = (None, Vec::new());
+    while let Some(frame) = reader.next_frame()? {
+        match frame {
+            Frame::Base(base) => trimmed = base.state.last(),
+            Frame::Bindings(counted) => bindings.extend(counted.into_iter().map(|(binding, _)| binding)),
+            _ => {}
+        }
+    }
+    Ok((trimmed, bindings))
+}
+
 fn open<D: Disk + Clone + 'static>(disk: &D) -> Result<(Ledger, Recovered)> {
     Ledger::open_on(disk, dir(), claim())
 }

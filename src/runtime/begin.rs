@@ -130,6 +130,11 @@ impl Run<'_> {
             begun.replay_to = upto;
         }
         if let Some(saves) = &saves {
+            if settings.replay.is_none()
+                && let Err(error) = saves.store.take_over(names.0, names.1, recovered.generation)
+            {
+                tracing::warn!("checkpoints can't be made: {error}");
+            }
             let before = settings
                 .replay
                 .map(|replay| first(&replay, &recovered, saves))

@@ -124,7 +124,7 @@ pub(super) fn choose(
             Error::integrity("a checkpoint is of an epoch that the ledger does not know").detail(last),
         )
         .hint(
-            "the ledger has lost its end, or is another one: find the one that belongs to the checkpoints",
+            "the ledger has lost its end, or is another one: find the one that belongs to the checkpoints; after a `ledger reset`, `checkpoint prune --keep 0` lets go of them",
         ));
     }
     if !decide(settings.on_new_plan, &fit, recovered).map_err(at)? {
@@ -206,7 +206,7 @@ pub(super) fn is_whole(recovered: &Recovered, restored: Option<&Restored>) -> Re
         Some(trimmed) if from.is_none_or(|base| base.binding.epoch < trimmed) => {
             let error = Error::integrity("the beginning of the ledger is gone, and no checkpoint stands for it")
                 .detail(format!("what was bound up to epoch {trimmed} was left to the checkpoints"))
-                .hint("put the checkpoints back beside the ledger, with a `checkpoint.interval` above 0s; or start afresh from what the topics hold: `ledger reset`");
+                .hint("put the checkpoints back to where they were (beside the ledger, or in `checkpoint.store`), with a `checkpoint.interval` above 0s; or start afresh from what the topics hold: `ledger reset`");
             Err(match restored {
                 Some(restored) => error.detail(restored.describe()),
                 None => error,

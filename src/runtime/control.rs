@@ -85,7 +85,7 @@ impl Inbox {
         self.stop.load(Ordering::Acquire)
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if let Some(waker) = self.waker.lock().as_ref() {
             waker.wake();
         }

@@ -48,6 +48,15 @@ impl Scribe {
         }
     }
 
+    /// As [`run`](Self::run), once and without waiting; nothing where nothing waits.
+    #[cfg(test)]
+    pub(super) fn step(&mut self, shared: &Shared) -> Result<Option<Preparing>> {
+        match self.bindings.try_recv() {
+            Ok(first) => self.write(shared, first),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Makes `first` and all that waits behind it durable, and tells so. What is to be prepared next, if anything.
     ///
     /// # Errors

@@ -91,7 +91,7 @@ fn panicked(text: &str) -> Error {
     }
 }
 
-fn drop_all(worker: &mut Worker) {
+pub(super) fn drop_all(worker: &mut Worker) {
     for index in worker.installed_dataflows() {
         worker.drop_dataflow(index);
     }

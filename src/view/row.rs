@@ -33,6 +33,12 @@ impl<V> Row<V> {
         }
     }
 
+    /// The epoch of the oldest version that is left.
+    pub(super) fn first(&self) -> Epoch {
+        let oldest = self.older.as_deref().and_then(|older| older.first());
+        oldest.map_or(self.epoch, |version| version.epoch)
+    }
+
     /// Shows the versions after one epoch and up to another, oldest first.
     pub(super) fn versions(&self, after: Epoch, upto: Epoch, mut show: impl FnMut(Epoch, Option<&V>)) {
         let older = self.older.as_deref().map_or(&[][..], Vec::as_slice);

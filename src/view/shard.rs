@@ -480,29 +480,27 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
 }
 
 /// Versions stay as they are once their epoch is over, so nothing has to be saved before it changes: but the view's floor
-/// must not rise above the freeze until all is saved. `Views::hold` sees to that.
+/// must not rise until all is saved. `Views::hold` sees to that.
 impl<K: Record, V: Record> Stateful for ShardWriter<K, V> {
     fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
         self.changed.freeze(at, again, out);
     }
 
     fn save(&mut self, entries_max: usize) -> bool {
-        let (shard, after) = (&self.shard, self.changed.unsaved_since());
+        let (shard, after, floor) = (&self.shard, self.changed.unsaved_since(), self.view.floor());
         self.changed.save(entries_max, |out, key, upto| {
             let bucket = shard.buckets[bucket_of(route(key))].read();
-            let mut gone = true;
-            if let Some(row) = bucket.rows.get(key) {
-                row.versions(after, upto, |epoch, value| {
-                    gone = false;
-                    match value {
-                        Some(value) => out.put(key, epoch, None, value),
-                        None => out.remove(key, epoch),
-                    }
-                });
+            let row = bucket.rows.get(key);
+            // Nothing is left of it, or nothing from before the floor: removed, perhaps, so long ago that this was forgotten.
+            // Earlier files would have it still there, up to its next version.
+            if row.is_none_or(|row| row.first() > floor && floor > after) {
+                out.remove(key, floor);
             }
-            if gone {
-                // It changed and left nothing: removed, and so long ago that this was forgotten.
-                out.remove(key, upto);
+            if let Some(row) = row {
+                row.versions(after, upto, |epoch, value| match value {
+                    Some(value) => out.put(key, epoch, None, value),
+                    None => out.remove(key, epoch),
+                });
             }
         })
     }

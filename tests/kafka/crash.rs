@@ -62,20 +62,34 @@ fn kill_9_at_any_moment_changes_nothing() {
 /// it changes is what the runs before it changed in the same epochs.
 #[test]
 fn kill_9_between_checkpoints_changes_nothing() {
+    killed_between_checkpoints("checkpoints", KILLS, |node| {
+        node.checkpoints(Duration::from_millis(20))
+    });
+}
+
+/// And with the checkpoints in a bucket.
+#[cfg(feature = "object-store")]
+#[test]
+fn kill_9_between_checkpoints_in_a_bucket_changes_nothing() {
+    let store = crate::support::s3::Bucket::shared();
+    killed_between_checkpoints("bucket", 5, |node| {
+        node.checkpoints(Duration::from_millis(100)).bucket(&store.url())
+    });
+}
+
+fn killed_between_checkpoints(name: &str, kills: usize, kept: impl Fn(Node) -> Node) {
     let (broker, registry) = (Broker::shared(), Registry::shared());
-    let topics = Topics::make(broker, registry, "checkpoints");
+    let topics = Topics::make(broker, registry, name);
     let dir = tempfile::tempdir().unwrap();
-    let live = Node::of(&topics, &registry.url())
-        .data_dir(dir.path())
-        .checkpoints(Duration::from_millis(20))
-        .history(Duration::from_millis(100));
+    let live =
+        kept(Node::of(&topics, &registry.url()).data_dir(dir.path())).history(Duration::from_millis(100));
     let stop = AtomicBool::new(false);
     let mut random = Random(43);
     let (mut history, mut restored) = (BTreeMap::new(), 0);
     std::thread::scope(|scope| {
         let _stopped = OnDrop(&stop);
         scope.spawn(|| produce(&topics, &stop));
-        for kill in 0..KILLS {
+        for kill in 0..kills {
             let mut process = live.clone().workers([1, 2, 3][kill % 3]).spawn();
             // Of three runs one is long enough to let go of the ledger's beginning.
             let upto = if kill % 3 == 1 { 300 } else { 1 + random.below(80) };
@@ -92,7 +106,7 @@ fn kill_9_between_checkpoints_changes_nothing() {
         }
     });
     assert!(
-        restored > KILLS / 2,
+        restored > kills / 2,
         "only {restored} runs went on from a checkpoint"
     );
     let ledger = thalweg::ledger::verify(dir.path()).unwrap();

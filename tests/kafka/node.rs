@@ -8,14 +8,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use thalweg::checkpoint;
+use thalweg::checkpoint::place::Place;
 use thalweg::codec::registry::Registry;
-use thalweg::disk::HostDisk;
 use thalweg::ingest::Bounds;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
@@ -31,6 +30,10 @@ use super::load::Topics;
 use super::oracle::{self, Rows};
 use super::pace::Pace;
 use super::{PATIENCE, flow};
+#[cfg(feature = "object-store")]
+use crate::support::s3::LOGIN;
+#[cfg(not(feature = "object-store"))]
+const LOGIN: [(&str, &str); 0] = [];
 
 const ASKED: &str = "THALWEG_TEST_NODE";
 
@@ -57,6 +60,8 @@ pub struct Node {
     pub pace: Pace,
     /// How often a checkpoint is made, beside the ledger in its directory; never without.
     pub checkpoints: Option<Duration>,
+    /// The endpoint of a store that checkpoints are kept in, in place of the directory.
+    pub bucket: Option<String>,
     /// How far back views reach. If it is short, the ledger is trimmed as soon as it can be.
     pub history: Option<Duration>,
     /// The ledger is never trimmed.
@@ -102,6 +107,7 @@ impl Node {
             idle_after: None,
             pace: Pace::default(),
             checkpoints: None,
+            bucket: None,
             history: None,
             untrimmed: false,
             fault: None,
@@ -149,6 +155,11 @@ impl Node {
         self
     }
 
+    pub fn bucket(mut self, endpoint: &str) -> Self {
+        self.bucket = Some(endpoint.to_owned());
+        self
+    }
+
     pub fn history(mut self, history: Duration) -> Self {
         self.history = Some(history);
         self
@@ -193,6 +204,25 @@ impl Node {
             .clone()
             .map(|(process, addresses)| Cluster { process, addresses });
         let (workers, until_end) = (self.workers, self.until_end);
+        let place = Place {
+            // A prefix of its own for each data directory, as its name is.
+            url: self.bucket.as_ref().zip(self.data_dir.as_ref()).map(|(_, dir)| {
+                let name = dir.file_name().expect("a name").to_string_lossy();
+                format!("s3://thalweg/{}", name.trim_start_matches('.'))
+            }),
+            endpoint: self.bucket.clone(),
+            region: None,
+        };
+        let checkpoints = match (self.checkpoints, &self.data_dir) {
+            (Some(interval), Some(dir)) => {
+                let store = place.store("tests", "spend", dir, true)?;
+                Some(checkpoints::Settings::new(
+                    store,
+                    checkpoints::Due::Every(interval),
+                ))
+            }
+            _ => None,
+        };
         let settings = Settings {
             workers,
             until_end,
@@ -206,15 +236,7 @@ impl Node {
                 to: Some(Epoch(to)),
                 any_build: false,
             }),
-            checkpoints: self
-                .checkpoints
-                .zip(self.data_dir.as_ref())
-                .map(|(interval, dir)| {
-                    checkpoints::Settings::new(
-                        checkpoint::store::Store::new(Arc::new(HostDisk), &dir.join("checkpoints")),
-                        checkpoints::Due::Every(interval),
-                    )
-                }),
+            checkpoints,
             cuts: Cuts::Clock {
                 interval: self.interval,
             },
@@ -244,6 +266,9 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if self.bucket.is_some() {
+            command.envs(LOGIN);
+        }
         // SAFETY: only prctl is called between fork and exec.
         unsafe {
             // Gone with the test that started it, however that ends.

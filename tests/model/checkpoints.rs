@@ -2,7 +2,7 @@
 //! ends the same; or it refuses, and says why.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thalweg::checkpoint::store::Store;
@@ -20,7 +20,7 @@ use thalweg::view::AsOf;
 use thalweg::view::serve::RowsQuery;
 use thalweg::{Epoch, Flow, Kind};
 
-pub(super) const EPOCHS: u64 = 12;
+pub(crate) const EPOCHS: u64 = 12;
 /// Records an epoch.
 pub(super) const RECORDS: u64 = 40;
 const DIR: &str = "/checkpoints";
@@ -41,7 +41,7 @@ pub(super) fn build(flow: Dataflow) {
     names.view_with("names_view", |view| view.fields(["name"]));
 }
 
-fn flow() -> Flow {
+pub(crate) fn flow() -> Flow {
     dataflow("lucky", build)
 }
 
@@ -84,20 +84,22 @@ fn script(epochs: std::ops::RangeInclusive<u64>) -> VecDeque<ScriptedEpoch> {
 
 /// A service's ledger and its disk.
 #[derive(Clone, Default)]
-pub(super) struct World {
-    pub(super) log: MemoryLog,
-    pub(super) disk: SimDisk,
-    pub(super) on_new_plan: Option<OnNew>,
-    pub(super) on_new_build: Option<OnNew>,
+pub(crate) struct World {
+    pub(crate) log: MemoryLog,
+    pub(crate) disk: SimDisk,
+    pub(crate) on_new_plan: Option<OnNew>,
+    pub(crate) on_new_build: Option<OnNew>,
     /// The ledger is here, and trimmed.
-    pub(super) dir: Option<Arc<tempfile::TempDir>>,
+    pub(crate) dir: Option<Arc<tempfile::TempDir>>,
+    /// Where checkpoints are, if not in [`DIR`].
+    pub(crate) prefix: Option<PathBuf>,
 }
 
 impl World {
-    pub(super) fn start(
+    pub(crate) fn start(
         &self,
         flow: &Flow,
-        disk: Arc<dyn Disk>,
+        files: Arc<dyn thalweg::disk::FileStore>,
         epochs: std::ops::RangeInclusive<u64>,
         due: &[u64],
         workers: usize,
@@ -114,7 +116,7 @@ impl World {
                 on_new_plan: self.on_new_plan.unwrap_or(OnNew::Refuse),
                 on_new_build: self.on_new_build.unwrap_or(OnNew::Accept),
                 ..checkpoints::Settings::new(
-                    Store::new(disk, Path::new(DIR)),
+                    self.store(files),
                     Due::At(due.iter().map(|n| Epoch(*n)).collect()),
                 )
             }),
@@ -122,6 +124,10 @@ impl World {
             ..Settings::default()
         };
         Service::start(flow, settings)
+    }
+
+    pub(crate) fn store(&self, files: Arc<dyn thalweg::disk::FileStore>) -> Store {
+        Store::new(files, self.prefix.as_deref().unwrap_or(Path::new(DIR)))
     }
 
     /// Up to the eighth epoch, a start for every checkpoint, so that each of them is made.
@@ -165,9 +171,9 @@ impl World {
     }
 }
 
-pub(super) type Rows = BTreeMap<(String, u64), Vec<String>>;
+pub(crate) type Rows = BTreeMap<(String, u64), Vec<String>>;
 
-pub(super) fn rows(views: &thalweg::view::Views) -> Rows {
+pub(crate) fn rows(views: &thalweg::view::Views) -> Rows {
     let mut all = Rows::new();
     for name in views.names() {
         let view = views.get(&name).unwrap();
@@ -189,7 +195,7 @@ pub(super) fn rows(views: &thalweg::view::Views) -> Rows {
     all
 }
 
-fn expected() -> Rows {
+pub(crate) fn expected() -> Rows {
     let world = World::default();
     let disk = Arc::new(world.disk.clone());
     let service = world.start(&flow(), disk, 1..=EPOCHS, &[], 1).unwrap();
@@ -322,7 +328,43 @@ fn a_type_that_could_not_be_loaded_again_is_not_saved() {
         assert_eq!(service.restored(), None);
         service.join().unwrap();
     }
-    assert!(!world.files().iter().any(|name| name.ends_with(".json")));
+    assert!(!world.files().iter().any(|name| name.starts_with("checkpoint-")));
+}
+
+/// Checkpoints that are gone but for parts are not taken for none: a start says so, and what it says to do is the way on.
+#[test]
+fn parts_of_checkpoints_are_refused() {
+    let world = World::begun();
+    for name in world.files().iter().filter(|name| name.ends_with(".json")) {
+        world.disk.remove(&Path::new(DIR).join(name)).unwrap();
+    }
+    let refused = world.ended().unwrap_err();
+    assert!(
+        refused.to_string().contains("nothing that says what they are"),
+        "{refused}"
+    );
+    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    store.prune(0, &BTreeSet::new()).unwrap();
+    assert_eq!(world.ended().unwrap(), (None, expected()));
+}
+
+/// The power goes in the midst of the very first checkpoint: there are files of it, and nothing was ever published.
+#[test]
+fn a_crash_in_the_first_checkpoint_leaves_a_place_to_start_from() {
+    let world = World::begun();
+    for name in world
+        .files()
+        .iter()
+        .filter(|name| name.starts_with("checkpoint-"))
+    {
+        world.disk.remove(&Path::new(DIR).join(name)).unwrap();
+    }
+    assert!(world.files().iter().any(|name| name.ends_with(".segment")));
+    for seed in 0..10 {
+        let world = world.copy();
+        world.disk.crash(seed);
+        assert_eq!(world.ended().unwrap(), (None, expected()));
+    }
 }
 
 #[test]

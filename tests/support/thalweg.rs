@@ -93,6 +93,9 @@ pub struct Thalweg {
 }
 
 impl Thalweg {
+    /// By which it serves on any free port, and says so in lines that can be read.
+    pub const ARGUMENTS: [&str; 4] = ["--http", "127.0.0.1:0", "--log", "json"];
+
     /// Starts `run` or `demo`, on any free port, and returns once it serves.
     pub fn start(args: &[&str]) -> Self {
         Self::start_with(args, |_| {})
@@ -101,18 +104,28 @@ impl Thalweg {
     /// The same, with more to be said about the process.
     pub fn start_with(args: &[&str], with: impl FnOnce(&mut Command)) -> Self {
         let mut service = Self::spawn(args, with);
-        let serving = service.line("serving");
-        let url = serving["fields"]["url"].as_str().expect("the address is logged");
-        service.url = url.to_owned();
+        service.serves();
         service
+    }
+
+    /// Waits until it serves.
+    pub fn serves(&mut self) {
+        let serving = self.line("serving");
+        let url = serving["fields"]["url"].as_str().expect("the address is logged");
+        self.url = url.to_owned();
     }
 
     /// Starts it without waiting for anything.
     pub fn spawn(args: &[&str], with: impl FnOnce(&mut Command)) -> Self {
         let mut command = command(args);
-        command.args(["--http", "127.0.0.1:0", "--log", "json"]);
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(Self::ARGUMENTS);
         with(&mut command);
+        Self::spawn_command(command)
+    }
+
+    /// The same of another program, which is told [`Thalweg::ARGUMENTS`] too.
+    pub fn spawn_command(mut command: Command) -> Self {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = server::spawn(command).expect("the binary can be started");
         let err = child.stderr.take().expect("piped");
         let (send, lines) = channel();

@@ -1,0 +1,143 @@
+//! What an object store's errors mean to a person.
+
+use std::io::{Error, ErrorKind};
+
+use crate::disk::Trouble;
+
+const LOGIN: &str =
+    "look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary ones, AWS_SESSION_TOKEN";
+const RIGHTS: &str = "it takes s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload in it";
+const BUCKET: &str = "make the bucket, or name one that is there in `checkpoint.store`";
+const REGION: &str = "say in which region the bucket is: `checkpoint.region`, or AWS_REGION";
+const AWAY: &str = "is the store up, and is `checkpoint.endpoint` (or AWS_ENDPOINT_URL) its address?";
+const CLOCK: &str = "set this machine's clock";
+const NOBODY: &str =
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is given to the machine";
+const OTHER: &str =
+    "look at the store; a request that failed is made again for 10 s, a checkpoint with the next one";
+
+/// An error as it is told, of a bucket whose URL is `root`.
+pub(super) fn tell(error: &object_store::Error, root: &str) -> Error {
+    use object_store::Error as E;
+    let chain = chain(error);
+    let text = chain.join(": ");
+    let code = between(&text, "<Code>", "</Code>");
+    let said = match (code, between(&text, "<Message>", "</Message>")) {
+        (Some(code), Some(message)) => format!(" ({code}: {message})"),
+        (Some(code), None) => format!(" ({code})"),
+        _ => String::new(),
+    };
+    let trouble = |kind: ErrorKind, what: String, hint| Error::new(kind, Trouble { what, hint });
+    match code.unwrap_or_default() {
+        "NoSuchBucket" => return no_bucket(root),
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "InvalidToken"
+        | "ExpiredToken"
+        | "InvalidSecurity" => {
+            return trouble(
+                ErrorKind::PermissionDenied,
+                format!("`{root}` does not accept the credentials{said}"),
+                LOGIN,
+            );
+        }
+        "AuthorizationHeaderMalformed"
+        | "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "IllegalLocationConstraintException" => {
+            return trouble(
+                ErrorKind::Other,
+                format!("`{root}` is in another region{said}"),
+                REGION,
+            );
+        }
+        "AccessDenied" | "AllAccessDisabled" => {
+            return trouble(
+                ErrorKind::PermissionDenied,
+                format!("`{root}` does not allow it{said}"),
+                RIGHTS,
+            );
+        }
+        "RequestTimeTooSkewed" => {
+            return trouble(
+                ErrorKind::PermissionDenied,
+                format!("`{root}` has another time than this machine{said}"),
+                CLOCK,
+            );
+        }
+        _ => {}
+    }
+    if text.contains("incorrectly configured region") {
+        return trouble(ErrorKind::Other, format!("`{root}` is in another region"), REGION);
+    }
+    let last = chain.last().map_or(text.as_str(), String::as_str);
+    match error {
+        E::NotFound { .. } => ErrorKind::NotFound.into(),
+        // Of a listing nothing more is said.
+        E::Generic { .. } if text.contains("status code: 404") => ErrorKind::NotFound.into(),
+        E::AlreadyExists { .. } | E::Precondition { .. } => ErrorKind::AlreadyExists.into(),
+        _ if ["Missing AccessKeyId", "Missing SecretAccessKey"]
+            .iter()
+            .any(|part| text.contains(part)) =>
+        {
+            let what = format!("of the credentials for `{root}` one half is missing: {last}");
+            trouble(ErrorKind::PermissionDenied, what, LOGIN)
+        }
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => trouble(
+            ErrorKind::PermissionDenied,
+            format!("`{root}` does not allow it{said}"),
+            RIGHTS,
+        ),
+        // Credentials were looked for at the machine itself, where a cloud would give them.
+        _ if ["/latest/api/token", "/latest/meta-data", "169.254."]
+            .iter()
+            .any(|part| text.contains(part)) =>
+        {
+            trouble(
+                ErrorKind::PermissionDenied,
+                format!("there are no credentials for `{root}`: {last}"),
+                NOBODY,
+            )
+        }
+        _ if is_away(&text) => trouble(
+            ErrorKind::NotConnected,
+            format!("nobody answers for `{root}`: {last}"),
+            AWAY,
+        ),
+        _ if code.is_some() => trouble(ErrorKind::Other, format!("`{root}` says no{said}"), OTHER),
+        _ => trouble(ErrorKind::Other, format!("`{root}`: {last}"), OTHER),
+    }
+}
+
+pub(super) fn no_bucket(root: &str) -> Error {
+    let what = format!("there is no bucket `{root}`");
+    Error::other(Trouble { what, hint: BUCKET })
+}
+
+fn is_away(text: &str) -> bool {
+    let signs = [
+        "error sending request",
+        "tcp connect",
+        "dns error",
+        "timed out",
+        "connection closed",
+    ];
+    let text = text.to_lowercase();
+    signs.iter().any(|sign| text.contains(sign))
+}
+
+/// The error and all its causes.
+fn chain(error: &object_store::Error) -> Vec<String> {
+    let mut texts = vec![error.to_string()];
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        texts.push(error.to_string());
+        cause = error.source();
+    }
+    texts
+}
+
+fn between<'t>(text: &'t str, begin: &str, end: &str) -> Option<&'t str> {
+    let rest = &text[text.find(begin)? + begin.len()..];
+    rest.find(end).map(|at| &rest[..at])
+}

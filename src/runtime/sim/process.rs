@@ -1,0 +1,182 @@
+//! A process of the service, its threads left out: whoever holds it has them take their steps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use timely::WorkerConfig;
+use timely::communication::Allocator;
+use timely::communication::Config as Communication;
+use timely::worker::Worker;
+
+use super::Draws;
+use crate::checkpoint::job::Writer;
+use crate::dataflow::Flow;
+use crate::error::{Error, Result};
+use crate::runtime::begin::{Led, Parts};
+use crate::runtime::scribe::{Preparing, Scribe};
+use crate::runtime::watch::Watch;
+use crate::runtime::worker::{self, Life};
+use crate::runtime::{PlanText, Settings, Shared};
+use crate::time::Epoch;
+
+pub(super) struct Process {
+    /// The how many-th start it is.
+    pub number: usize,
+    pub shared: Arc<Shared>,
+    /// The newest epoch that was looked at.
+    pub closed: Epoch,
+    /// The newest checkpoint that was looked at.
+    pub checkpointed: Option<Epoch>,
+    /// It was stopped, and another one has started since.
+    pub stopped: bool,
+    workers: Vec<(Life, Worker)>,
+    scribe: Option<Scribe>,
+    writer: Option<Writer>,
+    preparing: Vec<Preparing>,
+    watch: Watch,
+}
+
+impl Process {
+    pub(super) fn start(number: usize, flow: &Flow, plan: &PlanText, settings: Settings) -> Result<Self> {
+        let workers = settings.workers;
+        let Parts { shared, led } = Parts::of(flow, plan, settings)?;
+        let Some(Led {
+            scribe,
+            mut writer,
+            sources,
+        }) = led
+        else {
+            return Err(Error::internal("a process without the ledger"));
+        };
+        if let Some(writer) = &mut writer {
+            writer.tidy();
+        }
+        let checkpointed = shared.restored.as_ref().map(|restored| restored.manifest.epoch);
+        let begin = |allocator| {
+            // Without a timer nothing depends on how long a step takes: what is to be activated later is so at once.
+            let mut worker = Worker::new(WorkerConfig::default(), allocator, None);
+            (worker::begin(&mut worker, &shared), worker)
+        };
+        let workers = allocators(workers).into_iter().map(begin).collect();
+        Ok(Self {
+            number,
+            closed: Epoch::ZERO,
+            checkpointed,
+            stopped: false,
+            workers,
+            scribe: Some(scribe),
+            writer,
+            preparing: Vec::new(),
+            watch: Watch::new(sources),
+            shared,
+        })
+    }
+
+    /// Whether all of its workers have come to their end.
+    pub(super) fn is_over(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    /// One of the workers takes a step.
+    pub(super) fn work(&mut self, draws: &mut Draws) {
+        if self.workers.is_empty() {
+            return;
+        }
+        let at = draws.below(self.workers.len());
+        let (life, worker) = &mut self.workers[at];
+        if life.goes_on(worker) {
+            // A step may have been woken by the clock, which has no other way to.
+            self.shared.inbox.wake();
+            life.step(worker, Duration::ZERO);
+        } else {
+            self.workers.remove(at);
+        }
+        if self.workers.is_empty() {
+            self.end();
+        }
+    }
+
+    /// What is left to be done when the workers are done.
+    fn end(&mut self) {
+        if !self.shared.halt.is_halted() {
+            self.write();
+        }
+        if let Some(checkpoints) = &self.shared.checkpoints {
+            checkpoints.end();
+        }
+        while let Some(writer) = &mut self.writer {
+            if !writer.step() {
+                self.writer = None;
+            }
+        }
+    }
+
+    /// Bindings that wait are written.
+    pub(super) fn write(&mut self) {
+        let Some(scribe) = &mut self.scribe else { return };
+        match scribe.step(&self.shared) {
+            Ok(preparing) => self.preparing.extend(preparing),
+            Err(error) => {
+                self.shared.halt.halt(error);
+                self.scribe = None;
+            }
+        }
+    }
+
+    /// The writer of checkpoints takes some messages in.
+    pub(super) fn save(&mut self, messages: usize) {
+        for _ in 0..messages {
+            if let Some(writer) = &mut self.writer {
+                writer.step();
+            }
+        }
+    }
+
+    /// A trim that was asked for is made ready.
+    pub(super) fn prepare(&mut self) {
+        if let Some(preparing) = self.preparing.pop() {
+            preparing.run();
+        }
+    }
+
+    /// Looks at the topics.
+    pub(super) fn look(&mut self) {
+        if let Err(error) = self.watch.look(&self.shared) {
+            self.shared.halt.halt(error);
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.shared.inbox.stop();
+    }
+
+    pub(super) fn error(&self) -> Option<Error> {
+        self.shared.halt.error()
+    }
+}
+
+/// Nothing of it is finished: only memory is given back.
+impl Drop for Process {
+    fn drop(&mut self) {
+        for (_, worker) in &mut self.workers {
+            worker::drop_all(worker);
+        }
+    }
+}
+
+/// What `workers` need to talk to each other.
+fn allocators(workers: usize) -> Vec<Allocator> {
+    /// An allocator on its way to another thread.
+    struct Handed(Allocator);
+    // SAFETY: It is built by a thread that ends with that, so nothing else holds a part of it: its `Rc`s have no other
+    // owner, and no thread-local state refers to it.
+    unsafe impl Send for Handed {}
+
+    // Each waits until all of them are being built.
+    let built = timely::communication::initialize(Communication::Process(workers), Handed);
+    let built = built.expect("threads of one process").join();
+    built
+        .into_iter()
+        .map(|built| built.expect("nothing there panics").0)
+        .collect()
+}
