@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::clock;
+use crate::{clock, fault};
 
 #[cfg(feature = "object-store")]
 pub mod object;
@@ -242,16 +242,23 @@ impl Disk for HostDisk {
         let dir = path.parent().unwrap_or(Path::new("."));
         let draft = path.with_extension(format!("{:016x}.new", clock::nonce()));
         let mut file = OpenOptions::new().write(true).create_new(true).open(&draft)?;
-        let linked = file
-            .write_all(contents)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| std::fs::hard_link(&draft, path));
+        let synced = file.write_all(contents).and_then(|()| {
+            fault::point("publish.drafted");
+            file.sync_all()
+        });
+        let linked = synced.and_then(|()| {
+            fault::point("publish.synced");
+            std::fs::hard_link(&draft, path)
+        });
+        fault::point("publish.linked");
         let removed = std::fs::remove_file(&draft);
+        fault::point("publish.removed");
         match linked {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             linked => linked.and(removed)?,
         }
         sync_dir(dir)?;
+        fault::point("publish.done");
         Ok(true)
     }
 

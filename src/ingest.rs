@@ -29,6 +29,7 @@ use timely::dataflow::{Scope, StreamVec};
 use crate::bridge::{Halt, Waker};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::ingest::partition::Partition;
 use crate::metrics::{SourceMetrics, WorkerMetrics};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
@@ -434,6 +435,7 @@ impl<T: 'static> Running<T> {
                 })?;
             }
             self.released.push_back(binding.epoch);
+            fault::point("epoch.released");
         }
         Ok(())
     }

@@ -36,6 +36,10 @@
 //! inside bytes that a claim has cut is without effect and not reported. After a failed flush the ledger stops for
 //! good, since the system may take the lost pages for clean from then on; what it then reads back as intact may still
 //! be lost at the next loss of power.
+//!
+//! A torn write that can't be told from damage: one at the end of which a claim was torn in turn, by a second loss of power
+//! during the start after the first, so that the claim's bytes fill what the first one lacks. The service halts, although
+//! nothing that was acknowledged is lost; the file may be cut at the byte that the error names.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -44,6 +48,7 @@ use std::sync::Arc;
 use crate::clock;
 use crate::disk::{Disk, DiskFile, HostDisk, Lock};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::position::EpochBinding;
 use crate::time::Epoch;
 
@@ -253,6 +258,7 @@ impl Ledger {
         let trimmed = fold_rest(&mut reader, &mut state)?;
         let previous = reader.cursor.claim.clone();
         let own = make_claim(&file, &path, claim, &mut reader, &mut state, &mut notes)?;
+        fault::point("claim.counted");
         for note in &notes {
             tracing::warn!(ledger = %path.display(), "{note}");
         }
@@ -285,19 +291,23 @@ impl Ledger {
             taken_over: last,
             _lock: lock,
         };
+        fault::point("claim.held");
         Ok((ledger, recovered))
     }
 
     fn append_frame(&mut self, bindings: &[EpochBinding]) -> Result<usize> {
         let generation = self.cursor.generation;
         let (bytes, count, chain) = binding_frame(generation, bindings, self.cursor.chain);
+        fault::point("binding.begun");
         let end = self
             .file
             .append(&bytes)
             .map_err(|error| cannot("write to", &self.path, &error))?;
+        fault::point("binding.appended");
         self.file
             .sync()
             .map_err(|error| cannot("write to", &self.path, &error))?;
+        fault::point("binding.synced");
         let len = self
             .file
             .len()
@@ -509,10 +519,13 @@ fn make_claim(
             chain: reader.cursor.chain.mark(),
             claim: claim.clone(),
         };
+        fault::point("claim.begun");
         let end = file
             .append(&claim_frame(&record))
             .map_err(|error| cannot("write to", path, &error))?;
+        fault::point("claim.appended");
         file.sync().map_err(|error| cannot("write to", path, &error))?;
+        fault::point("claim.synced");
         // Whatever stands before the own claim is final; it is read only now.
         reader.extend(end);
         while let Some(frame) = reader.next_frame()? {

@@ -55,6 +55,7 @@ pub mod dataflow;
 pub mod demo;
 pub mod disk;
 pub mod error;
+pub mod fault;
 pub mod finding;
 pub mod health;
 pub mod http;

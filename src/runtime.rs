@@ -167,7 +167,9 @@ fn program() -> Option<&'static str> {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
     let hash = HASH.get_or_init(|| {
         let mut hash = blake3::Hasher::new();
-        let mut file = std::fs::File::open(std::env::current_exe().ok()?).ok()?;
+        let file = std::fs::File::open(std::env::current_exe().ok()?).ok()?;
+        // BLAKE3 takes large pieces several chunks at a time.
+        let mut file = std::io::BufReader::with_capacity(256 << 10, file);
         std::io::copy(&mut file, &mut hash).ok()?;
         Some(hash.finalize().to_hex()[..16].to_owned())
     });

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use thalweg::fault::POINTS;
+
 /// Modules by layer: a module knows its own layer and those below. A path names what lies under it, unless a longer one does.
 const LAYERS: &[(u8, &[&str])] = &[
     (
@@ -258,6 +260,24 @@ fn files_are_short_and_named_for_what_they_hold() {
         }
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// A point that nobody comes to would be proof of nothing; one that is not in the table would go untested.
+#[test]
+fn fault_points_are_used_once_each_and_stand_in_the_table() {
+    let mut used: Vec<String> = Vec::new();
+    for file in sources().iter().filter(|file| file.module != "fault") {
+        for call in file.bare().split("fault::point(").skip(1) {
+            let name = call.strip_prefix('"').and_then(|rest| rest.split_once('"'));
+            let (name, _) = name.unwrap_or_else(|| panic!("{}: a point without a plain name", file.module));
+            used.push(name.to_owned());
+        }
+    }
+    let mut table: Vec<String> = POINTS.iter().map(|point| point.name.to_owned()).collect();
+    used.sort();
+    table.sort();
+    assert_eq!(used, table);
+    assert!(POINTS.iter().all(|point| point.between.contains(" | ")));
 }
 
 #[test]

@@ -19,6 +19,8 @@ mod command;
 mod compacted;
 mod crash;
 mod exact;
+#[cfg(feature = "fault-points")]
+mod faults;
 mod flow;
 mod formats;
 mod life;

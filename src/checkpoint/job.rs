@@ -25,6 +25,7 @@ use super::state::Bounds;
 use super::store::{Restored, Store};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::metrics::CheckpointMetrics;
 use crate::position::{EpochBinding, SourceId};
 use crate::time::{Epoch, EventTime};
@@ -207,6 +208,7 @@ impl Checkpoints {
         });
         *self.job.lock() = Some(job.clone());
         job.tell(Message::Begin(job.clone(), at));
+        fault::point("checkpoint.begun");
     }
 
     /// The checkpoint as of `epoch`.
@@ -325,6 +327,7 @@ impl Writer {
                 if let Err(error) = self.write(current, &piece) {
                     current.job.fail(error);
                 }
+                fault::point("checkpoint.piece");
             }
             (Message::Done(bounds), Some(current)) => {
                 current.workers_left -= 1;
@@ -387,6 +390,7 @@ impl Writer {
     }
 
     fn conclude(&mut self, current: Current) {
+        fault::point("checkpoint.whole");
         let (epoch, begun) = (current.job.epoch, current.begun);
         self.state.epoch.store(0, Ordering::Release);
         (self.hold)(Epoch(u64::MAX));
@@ -402,9 +406,11 @@ impl Writer {
                 let written: u64 = written.map(|segment| segment.bytes).sum();
                 tracing::debug!(%epoch, bytes = written, of = manifest.bytes(), ms = took.as_millis() as u64, "checkpoint");
                 self.metrics.published(epoch, took, written, manifest.bytes());
+                fault::point("checkpoint.counted");
                 if let Err(error) = self.merge() {
                     tracing::warn!("the files of checkpoints can't be merged: {error}");
                 }
+                fault::point("merge.done");
                 let spare = self.steps.iter().flat_map(|step| &step.segments);
                 let spare = spare.map(|segment| segment.file.clone()).collect();
                 match self.prune(&spare).and_then(|()| self.unneeded()) {
@@ -419,6 +425,7 @@ impl Writer {
                 tracing::warn!(%epoch, "a checkpoint came to nothing, the next one will hold what it would have: {error}");
             }
         }
+        fault::point("checkpoint.done");
         self.state.busy.store(false, Ordering::Release);
     }
 
@@ -443,6 +450,7 @@ impl Writer {
                 step.segments.push(segment.finish(job.epoch)?);
             }
         }
+        fault::point("checkpoint.segments");
         let at = Base { binding: at, sets };
         // Bindings from there on are gone through again, so that views can be asked for what they keep.
         let reaches = |base: &&Base| base.binding.epoch < floor;
@@ -465,6 +473,7 @@ impl Writer {
         // Another process has removed what it did not know of.
         self.store.is_held_by(self.identity.generation)?;
         self.store.publish(&manifest)?;
+        fault::point("checkpoint.published");
         self.steps.clone_from(&manifest.steps);
         while let Some(second) = self.bases.get(1)
             && second.binding.epoch < floor
@@ -511,10 +520,12 @@ impl Writer {
                     },
                 };
                 let name = Store::segment_name(newest, at, merged);
-                match merge.run(&name, &go_on)? {
-                    Some(segment) => step.segments.splice(older.., [segment]),
-                    None => return Ok(()),
+                fault::point("merge.begun");
+                let Some(segment) = merge.run(&name, &go_on)? else {
+                    return Ok(());
                 };
+                fault::point("merge.written");
+                step.segments.splice(older.., [segment]);
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ use super::manifest::StepFiles;
 use super::state::{Changed, Kept, Stateful, Steps};
 use super::store::Restored;
 use crate::bridge::Halt;
+use crate::fault;
 use crate::record::{Record, owner, route};
 use crate::time::Epoch;
 
@@ -118,9 +119,11 @@ impl Keeper {
                     epoch: entry.epoch,
                     value: entry.value.map(decode).transpose()?,
                 });
+                fault::point("restore.entry");
             }
             Ok(())
         });
+        fault::point("restore.step");
         if let Err(error) = loaded {
             self.halt.halt(error);
         }

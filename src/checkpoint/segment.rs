@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::disk::{FileReader, FileStore, FileWriter};
 use crate::error::{Error, Result};
+use crate::fault;
 
 use super::entry::Entry;
 use super::manifest::Segment;
@@ -118,9 +119,11 @@ impl SegmentWriter {
     /// Makes it durable (its name is so after a sync of the directory): what the manifest says of it.
     pub fn finish(mut self, epoch: crate::Epoch) -> Result<Segment> {
         self.flush()?;
+        fault::point("segment.written");
         self.file
             .finish()
             .map_err(|error| cannot("write to", &self.path, &error))?;
+        fault::point("segment.synced");
         let name = self.path.file_name().unwrap_or_default();
         Ok(Segment {
             file: name.to_string_lossy().into_owned(),

@@ -18,6 +18,7 @@ use super::segment::{SegmentReader, verify};
 use super::{cannot, damaged};
 use crate::disk::FileStore;
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::time::Epoch;
 
 const SEGMENT_END: &str = ".segment";
@@ -26,6 +27,8 @@ const OWNER: &str = "owner-";
 fn owner_of(name: &str) -> Option<u64> {
     name.strip_prefix(OWNER)?.parse().ok()
 }
+/// A manifest that was not finished: left by a crash.
+const DRAFT_END: &str = ".new";
 
 /// Checkpoints in a directory.
 #[derive(Clone)]
@@ -196,6 +199,7 @@ impl Store {
     pub fn publish(&self, manifest: &Manifest) -> Result<()> {
         let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
         self.files.sync_dir(&self.dir).map_err(unwritable)?;
+        fault::point("checkpoint.named");
         let path = self.dir.join(Manifest::file_name(manifest.epoch));
         let new = self
             .files
@@ -262,7 +266,12 @@ impl Store {
             self.files
                 .remove(&path)
                 .map_err(|error| cannot("remove", &path, &error))?;
+            match Manifest::epoch_of(name) {
+                Some(_) => fault::point("prune.manifest"),
+                None => fault::point("prune.file"),
+            }
         }
+        fault::point("prune.done");
         Ok(gone)
     }
 
@@ -283,7 +292,7 @@ impl Store {
         }
         let unnamed = names
             .into_iter()
-            .filter(|name| name.ends_with(SEGMENT_END) && !named.contains(name));
+            .filter(|name| name.ends_with(DRAFT_END) || name.ends_with(SEGMENT_END) && !named.contains(name));
         old.extend(unnamed);
         Ok(old)
     }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::clock;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::ledger::frame::{Chain, base_frame};
 use crate::ledger::reader::{FILE_NAME, Frame, cannot, open_file};
 use crate::ledger::record::ClaimRecord;
@@ -115,15 +116,20 @@ impl Trim {
         });
         let draft = self.dir.join(format!("ledger.{:016x}.new", clock::nonce()));
         let unwritable = |error: std::io::Error| cannot("write to", &draft, &error);
+        fault::point("trim.begun");
         let new = self.disk.create(&draft).map_err(unwritable)?;
         let written = copy(&file, &path, 0..header_end, &new, &draft)
             .and_then(|()| new.append(&base).map(drop).map_err(unwritable))
             .and_then(|()| copy(&file, &path, kept.end..copied, &new, &draft))
-            .and_then(|()| new.sync().map_err(unwritable));
+            .and_then(|()| {
+                fault::point("trim.drafted");
+                new.sync().map_err(unwritable)
+            });
         if let Err(error) = written {
             let _left = self.disk.remove(&draft);
             return Err(error);
         }
+        fault::point("trim.prepared");
         Ok(Some(Trimmed {
             draft,
             file: new,
@@ -201,6 +207,7 @@ impl Ledger {
             draft,
         )?;
         let unwritable = |error: std::io::Error| cannot("write to", draft, &error);
+        fault::point("trim.tail");
         trimmed.file.sync().map_err(unwritable)?;
         let end = trimmed.file.len().map_err(unwritable)?;
         if !undisturbed(self)? {
@@ -208,11 +215,15 @@ impl Ledger {
         }
         // From here on a failure leaves it open which of the two has the name: nothing more is written then.
         self.stopped = true;
+        fault::point("trim.synced");
         self.disk.rename(draft, &self.path).map_err(unwritable)?;
+        fault::point("trim.renamed");
         self.disk.sync_dir(&self.dir).map_err(unwritable)?;
+        fault::point("trim.durable");
         self.file = self.disk.open(&self.path, true).map_err(unwritable)?;
         self.cursor.moved(end);
         self.stopped = false;
+        fault::point("trim.done");
         Ok(true)
     }
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use timely::dataflow::operators::Capability;
 use timely::scheduling::Activator;
 
+use crate::fault;
 use crate::time::Epoch;
 
 /// Whether something is made of a step's rows besides views: known once the dataflow is built.
@@ -61,8 +62,10 @@ impl<D> Again<D> {
             .get_or_insert_with(|| if wanted { all() } else { Vec::new() });
         let mut some = rows.split_off(rows.len().saturating_sub(SOME));
         give(capability, &mut some);
+        fault::point("restore.giving");
         if rows.is_empty() {
             (self.capability, self.rows) = (None, None);
+            fault::point("restore.given");
         } else {
             self.activator.activate();
         }

@@ -7,6 +7,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::probe::{Handle, Probe};
 
 use crate::checkpoint::keeper::Keeper;
+use crate::fault;
 use crate::metrics::Counter;
 use crate::record::{Change, Record};
 use crate::time::Epoch;
@@ -37,6 +38,7 @@ pub fn serve<'s, K: Record, V: Record>(
                     if restored.is_none_or(|restored| epoch > restored) {
                         applied.inc_by(data.len() as u64);
                         shard.at(epoch).apply(epoch, data);
+                        fault::point("epoch.applied");
                     }
                     data.clear();
                 });

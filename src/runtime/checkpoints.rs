@@ -8,6 +8,7 @@ use crate::checkpoint::fit::Fit;
 use crate::checkpoint::manifest::{Base, StepShape};
 use crate::checkpoint::store::{Restored, Store};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::ledger::{Bindings, Recovered};
 use crate::position::SourceId;
 use crate::sequencer::{Now, Sequencer};
@@ -145,6 +146,7 @@ pub(super) fn choose(
             }
         }
     }
+    fault::point("restore.chosen");
     Ok(Some(restored))
 }
 
@@ -253,6 +255,7 @@ impl Way {
             }
             if epoch > sequencer.last() {
                 sequencer.skip(binding, now)?;
+                fault::point("restore.skipped");
             }
             if epoch == self.upto {
                 return self.arrive(bindings, sequencer).map(|()| true);
@@ -270,6 +273,7 @@ impl Way {
                 .hint("find the ledger that belongs to the checkpoints, or remove them to go through the topics again"));
         }
         sequencer.restored();
+        fault::point("restore.arrived");
         Ok(())
     }
 

@@ -26,6 +26,7 @@ use timely::worker::Worker;
 use crate::bridge::Waker;
 use crate::clock;
 use crate::error::Result;
+use crate::fault;
 use crate::ledger::Bindings;
 use crate::position::{EpochBinding, Offset, SourceId};
 use crate::runtime::checkpoints::{Clock, Way};
@@ -196,9 +197,11 @@ impl Lead {
         match next {
             Next::Open(binding) => {
                 shared.metrics.epochs.records.observe(binding.records() as f64);
+                fault::point("epoch.opened");
                 // The scribe only ends after a halt.
                 self.begin_checkpoint(shared, binding.epoch, now, &mut orders);
                 let _halted = self.scribe.send(binding.clone());
+                fault::point("epoch.bound");
                 orders.push(Order::Epoch {
                     binding,
                     replay: false,
@@ -224,6 +227,7 @@ impl Lead {
         if self.replay.is_none() && !stopping && !self.live {
             self.live = true;
             told.push(FromLead::Live);
+            fault::point("replay.live");
         }
         Ok(wait)
     }
@@ -255,8 +259,12 @@ impl Lead {
                 Some(binding) if self.upto.is_some_and(|upto| binding.epoch > upto) => {
                     self.sequencer.expect(&binding)?;
                 }
-                Some(binding) => self.sequencer.replay(binding, now)?,
+                Some(binding) => {
+                    self.sequencer.replay(binding, now)?;
+                    fault::point("replay.given");
+                }
                 None => {
+                    fault::point("replay.ended");
                     self.replay = None;
                     self.sequencer.live();
                     if self.upto.is_some() {
@@ -405,6 +413,7 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
                     && let Some(job) = checkpoints.job(*epoch)
                 {
                     desk.steps.begin(*epoch, job);
+                    fault::point("checkpoint.frozen");
                 }
                 desk.deliver(&order);
             }

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use crate::clock;
 use crate::error::Result;
+use crate::fault;
 use crate::ledger::{LedgerStore, Trim, Trimmed};
 use crate::position::EpochBinding;
 use crate::runtime::Shared;
@@ -70,9 +71,11 @@ impl Scribe {
         append(shared, ledger, &group)?;
         let metrics = &shared.metrics.ledger;
         metrics.append.observe((clock::instant() - begun).as_secs_f64());
+        fault::point("binding.durable");
         if let Some(last) = group.last() {
             shared.inbox.durable(last.epoch);
         }
+        fault::point("binding.told");
         let preparing = self.trimmer.turn(shared, ledger)?;
         let bytes = i64::try_from(ledger.len_bytes()).unwrap_or(i64::MAX);
         metrics.bytes.set(bytes);
@@ -90,6 +93,7 @@ fn append(shared: &Shared, ledger: &mut dyn LedgerStore, group: &[EpochBinding])
     if !upto.is_empty() {
         ledger.append(upto)?;
         checkpoints.chain(ledger.chain_hash().to_string());
+        fault::point("checkpoint.chained");
     }
     ledger.append(rest)
 }

@@ -15,6 +15,7 @@ use crate::bridge::Waker;
 use crate::clock;
 use crate::dataflow::{self, Context};
 use crate::error::Error;
+use crate::fault;
 use crate::metrics::ViewMetrics;
 use crate::runtime::control::{self, Control};
 use crate::runtime::{OnDifference, Shared, panic_text};
@@ -139,6 +140,9 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>) -> Life {
         shared.halt.halt(error);
     }
     drop(context);
+    if shared.restored.is_some() {
+        fault::point("restore.built");
+    }
     // A halt has to reach a worker that is parked.
     let wake = worker.sync_activator_for(vec![worker.index()]);
     shared.halt.on_halt(Waker::of(wake));
@@ -227,6 +231,7 @@ impl Life {
             };
             self.passed = facts.epoch();
             if self.first {
+                fault::point("epoch.passed");
                 self.shared.note_bound(&facts.binding.ranges, &facts.binding.idle);
                 self.shared.views.close(Moment {
                     epoch: facts.epoch(),
@@ -234,9 +239,11 @@ impl Life {
                     positions: facts.positions.clone(),
                     binding: facts.binding.clone(),
                 });
+                fault::point("epoch.closed");
             }
             if self.first {
                 self.tell_result(facts.epoch());
+                fault::point("epoch.told");
             }
             self.desk.steps.closed(facts.epoch());
             if let Some(checkpoints) = self.shared.checkpoints.as_ref().filter(|_| self.first)

@@ -128,13 +128,14 @@ fn killed_between_checkpoints(name: &str, kills: usize, kept: impl Fn(Node) -> N
 
 /// What one incarnation said.
 #[derive(Default)]
-struct Run {
-    from: u64,
-    seen: Vec<Closed>,
+pub struct Run {
+    /// The epoch of the checkpoint that it went on from; 0: none.
+    pub from: u64,
+    pub seen: Vec<Closed>,
 }
 
 impl Run {
-    fn hear(&mut self, said: Said) {
+    pub fn hear(&mut self, said: Said) {
         match said {
             Said::Restored(from) => self.from = from.unwrap_or(0),
             said => self.seen.extend(closed(said)),
@@ -142,8 +143,9 @@ impl Run {
     }
 
     /// Whether the epochs that others saw after the checkpoint were seen again with the same changes. Views don't look far
-    /// back here, so a slow listener may miss some; how many there were the ledger knows.
-    fn agrees(self, history: &mut BTreeMap<u64, Closed>) {
+    /// back here, so a slow listener may miss some; how many there were the ledger knows. Returns how many were compared.
+    pub fn agrees(self, history: &mut BTreeMap<u64, Closed>) -> usize {
+        let mut compared = 0;
         assert!(
             self.seen.is_sorted_by(|a, b| a.epoch < b.epoch),
             "epochs went back"
@@ -159,12 +161,14 @@ impl Run {
             .skip_while(|(e, _)| **e <= self.from)
         {
             let Some(now) = seen.get(epoch) else { continue };
+            compared += 1;
             for (view, hash) in &now.hashes {
                 let was = before.hashes.get(view).unwrap_or(hash);
                 assert_eq!(was, hash, "epoch {epoch} of {view} is no longer what it was");
             }
         }
         history.extend(seen);
+        compared
     }
 }
 
@@ -288,6 +292,11 @@ impl Drop for Frozen {
 
 /// Writes to all partitions, bit by bit, until it is told to stop.
 pub fn produce(topics: &Topics<'_>, stop: &AtomicBool) {
+    produce_at([60, 30, 10, 3], topics, stop);
+}
+
+/// The same, so many records of each partition at a time.
+pub fn produce_at(rates: [usize; 4], topics: &Topics<'_>, stop: &AtomicBool) {
     let mut tills = [3, 7, 20, 60]
         .into_iter()
         .zip(0..)
@@ -296,7 +305,7 @@ pub fn produce(topics: &Topics<'_>, stop: &AtomicBool) {
     let mut merchants = Random(3);
     while !stop.load(Ordering::Acquire) {
         topics.write_merchants(&mut merchants, 3);
-        for ((partition, till), records) in (0..).zip(&mut tills).zip([60, 30, 10, 3]) {
+        for ((partition, till), records) in (0..).zip(&mut tills).zip(rates) {
             topics.write(&topics.payments, partition, &till.take(topics, records));
         }
         std::thread::sleep(Duration::from_millis(20));

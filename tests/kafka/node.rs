@@ -64,6 +64,10 @@ pub struct Node {
     pub bucket: Option<String>,
     /// How far back views reach. If it is short, the ledger is trimmed as soon as it can be.
     pub history: Option<Duration>,
+    /// The ledger is never trimmed.
+    pub untrimmed: bool,
+    /// Where the process is to die, and at which passage: `THALWEG_FAULT`.
+    pub fault: Option<String>,
     /// Goes through these bound epochs again, beside another process that may have the ledger.
     pub replay: Option<(u64, u64)>,
 }
@@ -105,6 +109,8 @@ impl Node {
             checkpoints: None,
             bucket: None,
             history: None,
+            untrimmed: false,
+            fault: None,
             replay: None,
         }
     }
@@ -157,6 +163,18 @@ impl Node {
 
     pub fn history(mut self, history: Duration) -> Self {
         self.history = Some(history);
+        self
+    }
+
+    #[cfg(feature = "fault-points")]
+    pub fn untrimmed(mut self) -> Self {
+        self.untrimmed = true;
+        self
+    }
+
+    #[cfg(feature = "fault-points")]
+    pub fn fault(mut self, fault: &str) -> Self {
+        self.fault = Some(fault.to_owned());
         self
     }
 
@@ -213,7 +231,7 @@ impl Node {
             store,
             env,
             history: self.history.unwrap_or(Settings::default().history),
-            trim_least: self.history.map(|_| 1_000),
+            trim_least: self.history.filter(|_| !self.untrimmed).map(|_| 1_000),
             replay: self.replay.map(|(from, to)| Replay {
                 from: Some(Epoch(from)),
                 to: Some(Epoch(to)),
@@ -245,6 +263,7 @@ impl Node {
         command
             .args(["--exact", "kafka::node", "--nocapture", "--test-threads=1"])
             .env(ASKED, serde_json::to_string(self).expect("settings are plain"))
+            .env("THALWEG_FAULT", self.fault.as_deref().unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -326,6 +345,17 @@ impl Process {
     pub fn kill9(&mut self) {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
+    }
+
+    /// Where it says that it was killed, once it has ended by SIGKILL.
+    #[cfg(feature = "fault-points")]
+    pub fn killed_at(&mut self) -> Option<String> {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.child.wait().expect("a child can be waited for");
+        let log = self.stderr();
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "it ended otherwise:\n{log}");
+        let at = log.lines().find_map(|line| line.strip_prefix("killed at "));
+        at.map(str::to_owned)
     }
 
     /// All that it says up to its end, which has to be a good one: its epochs, and its rows.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use thalweg::checkpoint::store::Store;
 use thalweg::disk::Disk;
 use thalweg::disk::sim::SimDisk;
+use thalweg::ingest::Bounds;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
@@ -93,6 +94,10 @@ pub(crate) struct World {
     pub(crate) dir: Option<Arc<tempfile::TempDir>>,
     /// Where checkpoints are, if not in [`DIR`].
     pub(crate) prefix: Option<PathBuf>,
+    /// How far back views reach, where it is not as ever.
+    pub(crate) history: Option<Duration>,
+    /// How many records may wait to be released, likewise.
+    pub(crate) records_max: Option<usize>,
 }
 
 impl World {
@@ -104,6 +109,7 @@ impl World {
         due: &[u64],
         workers: usize,
     ) -> thalweg::Result<Service> {
+        let usual = Settings::default();
         let settings = Settings {
             workers,
             store: match &self.dir {
@@ -121,7 +127,12 @@ impl World {
                 )
             }),
             substitutes: Some(Arc::new(substitutes)),
-            ..Settings::default()
+            history: self.history.unwrap_or(usual.history),
+            bounds: Bounds {
+                records_max: self.records_max.unwrap_or(usual.bounds.records_max),
+                ..usual.bounds
+            },
+            ..usual
         };
         Service::start(flow, settings)
     }
@@ -174,10 +185,14 @@ impl World {
 pub(crate) type Rows = BTreeMap<(String, u64), Vec<String>>;
 
 pub(crate) fn rows(views: &thalweg::view::Views) -> Rows {
+    rows_of(views, 9..=EPOCHS)
+}
+
+fn rows_of(views: &thalweg::view::Views, epochs: std::ops::RangeInclusive<u64>) -> Rows {
     let mut all = Rows::new();
     for name in views.names() {
         let view = views.get(&name).unwrap();
-        for epoch in 9..=EPOCHS {
+        for epoch in epochs.clone() {
             let moment = views.moment(AsOf::Epoch(Epoch(epoch))).unwrap();
             let query = RowsQuery {
                 limit: 1000,
@@ -286,6 +301,63 @@ fn what_one_could_not_save_the_next_one_does() {
         made += usize::from(restored.is_some());
     }
     assert!(made > 0, "none came to be");
+}
+
+/// A row may be removed, forgotten as nobody can ask for it any more, and come back, all between two checkpoints.
+#[test]
+fn a_restored_view_shows_of_the_past_what_it_showed() {
+    let whole = expected_upto(10);
+    for (first, second) in [(2, 8), (3, 9), (4, 9), (5, 9), (2, 9)] {
+        let world = World {
+            history: Some(Duration::from_micros(2)),
+            ..World::default()
+        };
+        for (epochs, due) in [(1..=first, first), (first + 1..=9, second)] {
+            let disk = Arc::new(world.disk.clone());
+            let service = world.start(&flow(), disk, epochs, &[due], 2).unwrap();
+            service.join().unwrap();
+        }
+        let disk = Arc::new(world.disk.clone());
+        let service = world.start(&flow(), disk, 10..=10, &[], 1).unwrap();
+        assert_eq!(service.restored(), Some(Epoch(second)));
+        let asked = rows_of(&service.join().unwrap(), 8..=10);
+        let of_asked = |at: &(String, u64)| at.1 >= 8;
+        let whole: Rows = whole.clone().into_iter().filter(|(at, _)| of_asked(at)).collect();
+        assert_eq!(asked, whole, "checkpoints as of {first} and {second}");
+    }
+}
+
+fn expected_upto(last: u64) -> Rows {
+    let world = World::default();
+    let disk = Arc::new(world.disk.clone());
+    let service = world.start(&flow(), disk, 1..=last, &[], 1).unwrap();
+    rows_of(&service.join().unwrap(), 1..=last)
+}
+
+/// Readers hold so much ahead of what is released; an epoch may have more, as it was bound when more could be held.
+#[test]
+fn a_replay_of_epochs_that_are_larger_than_what_readers_hold_comes_to_its_end() {
+    let world = World::default();
+    let nowhere = || Arc::new(SimDisk::new());
+    let service = world.start(&flow(), nowhere(), 1..=8, &[], 3).unwrap();
+    service.join().unwrap();
+    let small = World {
+        records_max: Some(RECORDS as usize / 4),
+        ..world
+    };
+    // The run has no epochs of its own, so it ends with the replay.
+    #[allow(clippy::reversed_empty_ranges)]
+    let service = small.start(&flow(), nowhere(), 9..=8, &[], 1).unwrap();
+    for _ in 0..600 {
+        if service.is_finished() {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    assert!(service.is_finished(), "it waits for room");
+    let mut whole = expected_upto(8);
+    whole.retain(|at, _| at.1 == 8);
+    assert_eq!(rows_of(&service.join().unwrap(), 8..=8), whole);
 }
 
 #[test]

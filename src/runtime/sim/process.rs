@@ -11,6 +11,7 @@ use timely::worker::Worker;
 use super::Draws;
 use crate::checkpoint::job::Writer;
 use crate::dataflow::Flow;
+use crate::disk::sim::SimDisk;
 use crate::error::{Error, Result};
 use crate::runtime::begin::{Led, Parts};
 use crate::runtime::scribe::{Preparing, Scribe};
@@ -78,7 +79,7 @@ impl Process {
     }
 
     /// One of the workers takes a step.
-    pub(super) fn work(&mut self, draws: &mut Draws) {
+    pub(super) fn work(&mut self, draws: &mut Draws, disk: &SimDisk) {
         if self.workers.is_empty() {
             return;
         }
@@ -92,14 +93,14 @@ impl Process {
             self.workers.remove(at);
         }
         if self.workers.is_empty() {
-            self.end();
+            self.end(disk);
         }
     }
 
     /// What is left to be done when the workers are done.
-    fn end(&mut self) {
+    fn end(&mut self, disk: &SimDisk) {
         if !self.shared.halt.is_halted() {
-            self.write();
+            self.write(disk);
         }
         if let Some(checkpoints) = &self.shared.checkpoints {
             checkpoints.end();
@@ -111,16 +112,20 @@ impl Process {
         }
     }
 
-    /// Bindings that wait are written.
-    pub(super) fn write(&mut self) {
-        let Some(scribe) = &mut self.scribe else { return };
+    /// Bindings that wait are written. `false`: the power went meanwhile, of which nobody has heard yet.
+    pub(super) fn write(&mut self, disk: &SimDisk) -> bool {
+        let Some(scribe) = &mut self.scribe else {
+            return true;
+        };
         match scribe.step(&self.shared) {
             Ok(preparing) => self.preparing.extend(preparing),
+            Err(_) if disk.is_dead() => return false,
             Err(error) => {
                 self.shared.halt.halt(error);
                 self.scribe = None;
             }
         }
+        true
     }
 
     /// The writer of checkpoints takes some messages in.
