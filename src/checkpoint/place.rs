@@ -6,7 +6,7 @@
 //!   s3://bucket/prefix        s3://bucket/prefix/thalweg/spend/…         an object a file
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::store::Store;
@@ -80,7 +80,7 @@ impl Place {
         };
         let files = ObjectFiles::s3(bucket, &access, scratch, keeps);
         let files = files.map_err(|error| super::cannot("use", Path::new(url), &error))?;
-        Ok(Store::new(Arc::new(files), &PathBuf::from(url)))
+        Ok(Store::new(Arc::new(files), Path::new(url)))
     }
 
     #[cfg(not(feature = "object-store"))]

@@ -155,6 +155,7 @@ impl Node {
         self
     }
 
+    #[cfg(feature = "object-store")]
     pub fn bucket(mut self, endpoint: &str) -> Self {
         self.bucket = Some(endpoint.to_owned());
         self
