@@ -27,9 +27,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::bridge::{Halt, Waker};
-use crate::clock;
 use crate::error::{Error, Result};
-use crate::fault;
 use crate::ingest::partition::Partition;
 use crate::metrics::{SourceMetrics, WorkerMetrics};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
@@ -39,6 +37,7 @@ use crate::source::{DeadLetter, Intake, Reader, TimeRules};
 use crate::time::{Epoch, EventTime};
 use crate::timeline::{Batch, Desk};
 use crate::trail;
+use crate::{clock, fault};
 
 /// Bounds of what one source may hold on one worker between reading and release.
 #[derive(Clone, Copy, Debug)]

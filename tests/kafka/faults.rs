@@ -276,7 +276,7 @@ fn passage(point: &str, workers: usize) -> usize {
         "publish.done" => 2,
         _ if point.starts_with("publish.") => 3,
         // Most of the first are left over from the process before; these are an old manifest's.
-        "prune.file" => 12,
+        "prune.file" => 40,
         // At the start it removes what the one before has left.
         "prune.done" => 3,
         // Behind a trim of its own it has to have written on.
