@@ -58,6 +58,14 @@ pub const POINTS: &[Point] = &[
         "claim.held",
         "the ledger is this process's | it looks for a checkpoint",
     ),
+    at(
+        "owner.written",
+        "its generation stands beside the checkpoints | the words of earlier ones are removed",
+    ),
+    at(
+        "owner.alone",
+        "no earlier generation stands there | it looks for a checkpoint",
+    ),
     // It goes on from a checkpoint.
     at("restore.chosen", "a whole checkpoint is found | workers begin"),
     at("restore.entry", "an entry is loaded | the next one is"),
@@ -135,6 +143,10 @@ pub const POINTS: &[Point] = &[
     at(
         "checkpoint.chained",
         "the hash chain behind the epoch is told | the rest of the group is written",
+    ),
+    at(
+        "checkpoint.place",
+        "whose checkpoints these are is written | the first segment is",
     ),
     at("checkpoint.piece", "some entries are written | the next ones are"),
     at(

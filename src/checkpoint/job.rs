@@ -355,7 +355,10 @@ impl Writer {
         };
         if !self.claimed {
             match self.store.claim(&self.identity.app, &self.identity.dataflow) {
-                Ok(()) => self.claimed = true,
+                Ok(()) => {
+                    self.claimed = true;
+                    fault::point("checkpoint.place");
+                }
                 Err(error) => job.fail(error),
             }
         }

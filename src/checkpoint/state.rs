@@ -492,6 +492,12 @@ impl Steps {
         kept
     }
 
+    /// Lets go of all state: steps and what they belong to hold each other.
+    #[cfg(test)]
+    pub(crate) fn clear(&self) {
+        self.all.borrow_mut().clear();
+    }
+
     /// A checkpoint as of `epoch`, which has not been applied yet.
     pub(crate) fn begin(&self, epoch: Epoch, job: Arc<Job>) {
         let again = job.again;

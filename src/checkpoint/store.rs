@@ -22,13 +22,13 @@ use crate::fault;
 use crate::time::Epoch;
 
 const SEGMENT_END: &str = ".segment";
+/// A manifest that was not finished: left by a crash.
+const DRAFT_END: &str = ".new";
 const OWNER: &str = "owner-";
 
 fn owner_of(name: &str) -> Option<u64> {
     name.strip_prefix(OWNER)?.parse().ok()
 }
-/// A manifest that was not finished: left by a crash.
-const DRAFT_END: &str = ".new";
 
 /// Checkpoints in a directory.
 #[derive(Clone)]
@@ -235,11 +235,13 @@ impl Store {
         self.files
             .publish(&self.dir.join(&name), text.as_bytes())
             .map_err(unwritable)?;
+        fault::point("owner.written");
         for other in self.names()? {
             if owner_of(&other).is_some_and(|other| other < generation) {
                 let _left = self.files.remove(&self.dir.join(other));
             }
         }
+        fault::point("owner.alone");
         Ok(())
     }
 

@@ -222,8 +222,10 @@ impl Run<'_> {
         let Some(program) = program() else {
             return Lineage::default();
         };
-        let views = self.plan.views.join("\n");
-        let program = xxh3_64(format!("{program}\n{}\n{views}", self.plan.text).as_bytes());
+        // Settings may say what becomes of late events.
+        let late: Vec<_> = self.plan.sources.iter().map(|source| source.late).collect();
+        let plan = (&self.plan.text, &self.plan.views, late);
+        let program = xxh3_64(format!("{program} {plan:?}").as_bytes());
         let state = match restored.map(|restored| &restored.manifest) {
             None => program,
             Some(manifest) if manifest.lineage.program == program => manifest.lineage.state,

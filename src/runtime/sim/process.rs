@@ -87,9 +87,12 @@ impl Process {
         let (life, worker) = &mut self.workers[at];
         if life.goes_on(worker) {
             // A step may have been woken by the clock, which has no other way to.
-            self.shared.inbox.wake();
+            if draws.chance(1, 2) {
+                self.shared.inbox.wake();
+            }
             life.step(worker, Duration::ZERO);
         } else {
+            life.forget();
             self.workers.remove(at);
         }
         if self.workers.is_empty() {
@@ -163,8 +166,9 @@ impl Process {
 /// Nothing of it is finished: only memory is given back.
 impl Drop for Process {
     fn drop(&mut self) {
-        for (_, worker) in &mut self.workers {
+        for (life, worker) in &mut self.workers {
             worker::drop_all(worker);
+            life.forget();
         }
     }
 }
