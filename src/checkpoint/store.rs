@@ -139,9 +139,10 @@ impl Store {
         match self.catalogue() {
             Ok(there) => self.belongs(&there.app, &there.dataflow, app, dataflow)?,
             Err(error) if error.kind() == Kind::Integrity => {
-                self.is_somebodys(&names)?;
-                if names.iter().any(|name| name == Catalogue::FILE_NAME) {
-                    notes.push(error.to_string());
+                match names.iter().any(|name| name == Catalogue::FILE_NAME) {
+                    // It is made again; and files that no manifest names are good for nothing, whosever they are.
+                    true => notes.push(error.to_string()),
+                    false => self.is_somebodys(&names)?,
                 }
             }
             Err(error) => return Err(error),
@@ -177,7 +178,7 @@ impl Store {
             "in `{}` there are files of checkpoints, and nothing that says what they are",
             self.dir.display()
         ))
-        .detail(format!("{files}, such as `{first}`; no manifest, and no `{}` that is whole", Catalogue::FILE_NAME))
+        .detail(format!("{files}, such as `{first}`; no manifest, and no `{}`", Catalogue::FILE_NAME))
         .hint("put back what belongs to them, or name another place; if nobody needs them, `checkpoint prune --keep 0` removes them"))
     }
 
