@@ -253,6 +253,8 @@ impl Ledger {
         make_if_missing(disk, dir, &claim)?;
         let (file, header, mut reader) = open_file(disk, dir, true)?;
         same_dataflow(&path, &header, &claim)?;
+        // What a killed process left unflushed reads as intact. The claim builds on it, and may not outlive it.
+        file.sync().map_err(|error| cannot("write to", &path, &error))?;
         let mut state = LedgerState::default();
         let mut notes = Vec::new();
         let trimmed = fold_rest(&mut reader, &mut state)?;

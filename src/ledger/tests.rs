@@ -673,3 +673,27 @@ fn memory_ledger_is_taken_over_too() {
     new.append(&simple(3)[2..]).unwrap();
     assert_eq!(log.bindings(), simple(3));
 }
+
+/// What was written and never flushed reads as intact until the power goes: in the midst of the start that read it.
+#[test]
+fn a_claim_does_not_outlive_what_it_builds_on() {
+    let all = simple(3);
+    for (seed, calls) in (0..200).flat_map(|seed| (1..=4).map(move |calls| (seed, calls))) {
+        let disk = SimDisk::new();
+        let (mut ledger, _) = open(&disk).unwrap();
+        ledger.append(&all[..2]).unwrap();
+        disk.set_sync_fails(true);
+        assert!(ledger.append(&all[2..]).is_err());
+        disk.set_sync_fails(false);
+        disk.set_calls_left(calls);
+        let _cut_short = open(&disk);
+        disk.crash(seed);
+        let (_, recovered) =
+            open(&disk).unwrap_or_else(|error| panic!("seed {seed}, {calls} calls: {error}"));
+        let left = contents(recovered).unwrap();
+        assert!(
+            left == all || left == all[..2],
+            "seed {seed}, {calls} calls: {left:?}"
+        );
+    }
+}

@@ -31,7 +31,7 @@ const KEEP_US: i64 = 60;
 /// Partitions turn idle after so long.
 pub(super) const IDLE_AFTER: Duration = Duration::from_millis(30);
 /// How far back the view of names reaches, whatever others do.
-pub(super) const NAMES_HISTORY: Duration = Duration::from_millis(150);
+pub(super) const NAMES_HISTORY: Duration = Duration::from_millis(25);
 
 /// Sales by shop: counted in windows that expire and get names by a join, summed up for ever, and turned down.
 pub(super) fn flow() -> Flow {

@@ -1,6 +1,6 @@
 //! A seed's world: topics, a disk, processes one after the other and at times beside each other, and what befalls them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -45,7 +45,7 @@ pub(super) struct Summary {
     steps: usize,
     epochs: usize,
     looks: usize,
-    told: std::collections::BTreeMap<&'static str, usize>,
+    told: BTreeMap<&'static str, usize>,
 }
 
 impl Summary {
@@ -108,7 +108,7 @@ impl Excuse {
                 "has lost records",
             ]),
             Excuse::Flipped { .. } => says(&["ledger.log"]),
-            Excuse::Damaged(_) => says(&lost),
+            Excuse::Damaged(_) => says(&lost) || says(&["catalogue.json"]),
             Excuse::Swapped(_) => says(&["another history"]),
             Excuse::Lost(_) => says(&lost[..2]),
         }
@@ -123,12 +123,17 @@ pub(super) struct World {
     sales: Topic<Sale>,
     names: Topic<Naming>,
     oracle: Oracle,
+    /// When the rows of each view had changed last, as of each epoch, when they were first looked at.
+    versions: BTreeMap<(Epoch, &'static str), Vec<Epoch>>,
     current: Option<Process>,
     stopped: Vec<Process>,
     started: usize,
     excuses: Vec<Excuse>,
     /// A checkpoint that was published, and that nothing has damaged since.
     published: Option<Epoch>,
+    /// All processes have one worker, and live longer: then checkpoints follow on each other, and the ledger is trimmed.
+    alone: bool,
+    trimmed: Option<Epoch>,
     /// The last start was cut short by a loss of power.
     cut_short: bool,
     /// Event time.
@@ -156,6 +161,7 @@ impl World {
         let (held, called) = (sales.clone(), names.clone());
         let ms = |ms: usize| Duration::from_millis(ms as u64);
         let ledgers = disk.clone();
+        let alone = draws.chance(1, 4);
         let mut settings = Settings {
             store: runtime::Store::Opened(Arc::new(move |claim| {
                 let (ledger, recovered) = Ledger::open_on(&ledgers, Path::new(LEDGER), claim)?;
@@ -165,11 +171,11 @@ impl World {
                 interval: ms(1 + draws.below(4)),
             },
             epochs_in_flight_max: 1 + draws.below(3),
-            history: ms(draws.below(60)),
+            history: ms(draws.below(40)),
             checkpoints: (!draws.chance(1, 12)).then(|| {
                 let store = Store::new(Arc::new(disk.clone()), Path::new(CHECKPOINTS));
-                let mut made = checkpoints::Settings::new(store, Due::Every(ms(draws.small(0, 40))));
-                made.keep = 1 + draws.below(3);
+                let mut made = checkpoints::Settings::new(store, Due::Every(ms(draws.small(0, 30))));
+                made.keep = draws.small(1, 4);
                 made
             }),
             trim_least: (!draws.chance(1, 6)).then(|| draws.small(1, 3000) as u64),
@@ -194,11 +200,14 @@ impl World {
             sales,
             names,
             oracle: Oracle::default(),
+            versions: BTreeMap::new(),
             current: None,
             stopped: Vec::new(),
             started: 0,
             excuses: Vec::new(),
             published: None,
+            alone,
+            trimmed: None,
             cut_short: false,
             at_us: 1_000,
             settings,
@@ -207,7 +216,7 @@ impl World {
     }
 
     pub(super) fn run(mut self) -> Held<Summary> {
-        let lives = 1 + self.draws.below(4);
+        let lives = 1 + self.draws.below(3);
         for _ in 0..lives {
             if self.current.is_none() {
                 self.between();
@@ -229,7 +238,7 @@ impl World {
     fn start(&mut self) -> Held {
         for _ in 0..20 {
             let mut settings = self.settings.clone();
-            settings.workers = self.draws.small(1, 5);
+            settings.workers = if self.alone { 1 } else { self.draws.small(1, 5) };
             if self.draws.chance(1, 8) {
                 let calls = 1 + self.draws.below(12);
                 self.disk.set_calls_left(calls);
@@ -464,7 +473,7 @@ impl World {
 
     /// A process runs for a while, and what befalls it ends that.
     fn live(&mut self) -> Held {
-        let steps = self.draws.small(10, 400);
+        let steps = self.draws.small(10, if self.alone { 1000 } else { 400 });
         self.turns(steps)?;
         if self.current.is_none() {
             return Ok(());
@@ -618,7 +627,7 @@ impl World {
                 }
                 self.look_at(&mut process)?;
             }
-            15..18 => process.save(1 + self.draws.below(20)),
+            15..18 => process.save(1 + self.draws.below(60)),
             18 => process.prepare(),
             _ => process.look(),
         }
@@ -687,6 +696,10 @@ impl World {
         let read = counted(&left, Path::new(LEDGER));
         let (trimmed, bindings) = read.map_err(|error| format!("after a loss of power: {error}"))?;
         let last = bindings.last().map(|binding| binding.epoch).max(trimmed);
+        if trimmed > self.trimmed {
+            self.trimmed = trimmed;
+            self.tell("trim", format_args!("up to {}", trimmed.unwrap_or_default()));
+        }
         let needed = closed.max(self.oracle.last());
         if last.unwrap_or_default() < needed {
             return Err(format!(
@@ -747,19 +760,18 @@ impl World {
             .bindings
             .partition_point(|binding| binding.epoch <= process.closed);
         let views = &process.shared.views;
-        let first = process.closed == Epoch::ZERO;
-        for binding in &self.oracle.bindings[from..] {
+        let history = oracle::NAMES_HISTORY.max(self.settings.history);
+        for binding in self.oracle.bindings[from..].to_vec() {
             if binding.epoch > upto {
                 break;
             }
             let moment = match views.moment(AsOf::Epoch(binding.epoch)) {
                 Ok(moment) if moment.epoch == binding.epoch => moment,
-                // Before what the views reach back to.
-                Ok(_) | Err(ReadError::Gone { .. }) if first => continue,
-                Ok(_) | Err(ReadError::Gone { .. }) => continue,
+                Ok(_) | Err(ReadError::Gone { .. }) if is_past(binding.epoch, upto, history) => continue,
+                Ok(_) => return Err(format!("{} can't be asked for as of {upto}", binding.epoch)),
                 Err(error) => return Err(format!("{}: {error}", binding.epoch)),
             };
-            if *moment.binding != *binding {
+            if *moment.binding != binding {
                 return Err(format!(
                     "{} closed {:?}, and the ledger has {binding:?}",
                     process.number, moment.binding
@@ -777,7 +789,7 @@ impl World {
         Ok(())
     }
 
-    fn compare(&self, process: &Process, moment: &Moment) -> Held {
+    fn compare(&mut self, process: &Process, moment: &Moment) -> Held {
         let expected = &self.oracle.rows[&moment.epoch];
         let newest = process
             .shared
@@ -796,7 +808,7 @@ impl World {
             };
             let page = match view.rows(&query, moment) {
                 Ok(page) => page,
-                Err(ReadError::Gone { .. }) if newest > moment.epoch => continue,
+                Err(ReadError::Gone { .. }) if is_past(moment.epoch, newest, view.spec().history) => continue,
                 Err(error) => return Err(format!("{name} as of {}: {error}", moment.epoch)),
             };
             let text = |row: &crate::view::serve::FoundRow| {
@@ -817,6 +829,10 @@ impl World {
                 )
             };
             let found: Vec<String> = page.rows.iter().map(text).collect();
+            let versions: Vec<Epoch> = page.rows.iter().map(|row| row.version).collect();
+            let first = self.versions.entry((moment.epoch, name));
+            let first = first.or_insert_with(|| versions.clone());
+            let later = (*first != versions).then(|| format!("{first:?} at first, and now {versions:?}"));
             if found != *rows {
                 let missing: Vec<_> = rows.iter().filter(|row| !found.contains(row)).collect();
                 let wrong: Vec<_> = found.iter().filter(|row| !rows.contains(row)).collect();
@@ -834,6 +850,12 @@ impl World {
                         .restored
                         .as_ref()
                         .map(|restored| restored.manifest.epoch),
+                ));
+            }
+            if let Some(later) = later {
+                return Err(format!(
+                    "rows of view {name} as of {} (process {}) changed when? {later}",
+                    moment.epoch, process.number
                 ));
             }
         }
@@ -916,4 +938,9 @@ impl World {
             self.names.ends()
         )
     }
+}
+
+/// Whether views with this history need not know an epoch any more.
+fn is_past(epoch: Epoch, newest: Epoch, history: Duration) -> bool {
+    epoch.0 + (history.as_micros() as u64) < newest.0
 }
