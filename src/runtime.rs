@@ -162,12 +162,16 @@ impl Default for Settings {
 /// The build that runs, as people name it.
 const BUILD: &str = concat!("thalweg ", env!("CARGO_PKG_VERSION"));
 
-/// A hash of the program's file, which tells two builds of one version apart.
+/// A hash of the program's file, which tells two builds of one version apart. It is the file that runs, also where another
+/// has taken its name since.
 fn program() -> Option<&'static str> {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
     let hash = HASH.get_or_init(|| {
         let mut hash = blake3::Hasher::new();
-        let file = std::fs::File::open(std::env::current_exe().ok()?).ok()?;
+        let running = std::fs::File::open("/proc/self/exe");
+        let file = running
+            .or_else(|_| std::fs::File::open(std::env::current_exe()?))
+            .ok()?;
         // BLAKE3 takes large pieces several chunks at a time.
         let mut file = std::io::BufReader::with_capacity(256 << 10, file);
         std::io::copy(&mut file, &mut hash).ok()?;

@@ -13,6 +13,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::support::thalweg::cargo;
+
 /// The libraries that a user's file names, as cargo built them for these tests.
 struct Built {
     thalweg: PathBuf,
@@ -26,8 +28,7 @@ fn root() -> &'static Path {
 impl Built {
     /// Asks cargo, which finds all of it fresh.
     fn find() -> Self {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
+        let mut command = cargo();
         command.args([
             "test",
             "--no-run",
