@@ -761,7 +761,8 @@ impl World {
             .partition_point(|binding| binding.epoch <= process.closed);
         let views = &process.shared.views;
         let history = oracle::NAMES_HISTORY.max(self.settings.history);
-        for binding in self.oracle.bindings[from..].to_vec() {
+        for at in from..self.oracle.bindings.len() {
+            let binding = self.oracle.bindings[at].clone();
             if binding.epoch > upto {
                 break;
             }
