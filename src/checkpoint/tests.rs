@@ -280,6 +280,12 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
     assert_eq!(newest("bank").unwrap_err().kind(), crate::Kind::Definition);
     let gone = store.prune(2, &Default::default()).unwrap();
     assert_eq!(gone.len(), 4, "{gone:?}");
+    // A prune that is cut short leaves no manifest without its files.
+    let is_manifest = |name: &String| Manifest::epoch_of(name).is_some();
+    assert!(
+        gone.is_sorted_by_key(|name| !is_manifest(name)) && is_manifest(&gone[1]),
+        "{gone:?}"
+    );
     assert_eq!(store.epochs().unwrap(), [Epoch(7), Epoch(8)]);
     store
         .files

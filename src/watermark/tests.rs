@@ -82,15 +82,17 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn e_is_the_highest_minimum_that_ever_was(steps in steps()) {
+    fn e_is_the_highest_minimum_that_ever_was(steps in steps(), cut in 0usize..30) {
         let sets: [&[SourceId]; 4] = [&[A, B], &[A, C], &[B, C], &[A, B, C]];
         let (mut marks, mut marks_elsewhere) = (Marks::default(), Marks::default());
         for set in sets {
             marks.track(set);
         }
+        // Begins where bindings up to the cut add up to a base.
+        let (mut base, mut seeded) = (binding(&[], &[]), None::<Marks>);
         sets.iter().rev().for_each(|set| marks_elsewhere.track(set));
         let mut history: Vec<BTreeMap<SourceId, (i64, bool)>> = vec![BTreeMap::new()];
-        for step in &steps {
+        for (n, step) in steps.iter().enumerate() {
             let (before, mut now) = (history.last().unwrap().clone(), BTreeMap::new());
             let mut bound = binding(&[], &[]);
             for (source, (rise, idle)) in std::iter::zip([A, B, C], step) {
@@ -104,8 +106,19 @@ proptest! {
                     bound.idle.push((source, *idle));
                 }
             }
+            let (all, silent) = (now.clone(), now.iter().filter(|(_, (_, idle))| *idle));
+            base.watermarks = all.iter().filter(|(_, (w, _))| *w > i64::MIN).map(|(s, (w, _))| (*s, EventTime(*w))).collect();
+            base.idle = silent.map(|(source, _)| (*source, true)).collect();
             history.push(now);
             let (here, there) = (marks.apply(&bound), marks_elsewhere.apply(&bound));
+            if n == cut {
+                let mut marks = Marks::default();
+                sets.iter().for_each(|set| marks.track(set));
+                marks.seed(&base, &here.sets());
+                seeded = Some(marks);
+            } else if let Some(seeded) = &mut seeded {
+                seeded.apply(&bound);
+            }
             for set in sets {
                 let minimum = |facts: &BTreeMap<SourceId, (i64, bool)>| {
                     let of = |source: &SourceId| facts.get(source).copied().unwrap_or((i64::MIN, false));
@@ -114,6 +127,9 @@ proptest! {
                 let highest = history.iter().filter_map(minimum).max().unwrap_or(i64::MIN);
                 prop_assert_eq!(here.of(set), EventTime(highest));
                 prop_assert_eq!(there.of(set), EventTime(highest));
+                if let Some(seeded) = &seeded {
+                    prop_assert_eq!(seeded.now.of(set), EventTime(highest));
+                }
                 // What is said where nothing is tracked is never more.
                 let untracked: Watermarks = here.sources.iter().copied().collect();
                 prop_assert!(untracked.of(set) <= here.of(set));

@@ -1,10 +1,19 @@
 //! What an answer says of event time: a row that is `closed` is never revised, whoever has fallen silent.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use thalweg::Epoch;
+use thalweg::checkpoint::store::Store;
+use thalweg::disk::sim::SimDisk;
+use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
+use thalweg::runtime::checkpoints::{self, Due};
+use thalweg::runtime::{Service, Settings};
+use thalweg::sequencer::{Cuts, ScriptedEpoch};
+use thalweg::source::memory::Memory;
 use thalweg::testing::Harness;
 use thalweg::view::datum::Datum;
 use thalweg::view::serve::RowsQuery;
@@ -147,4 +156,55 @@ fn a_silent_source_holds_up_neither_windows_nor_answers() {
     assert_eq!(counts(silent), ["value\":1}", "value\":1}"]);
     assert_eq!(counts(back), ["value\":1}", "value\":2}"]);
     assert_eq!(run.json("b.dead_letters", back).unwrap().len(), 1);
+}
+
+/// E can't be told from where sources stand: once bindings went with a trimmed ledger, only the checkpoint knows it.
+#[test]
+fn a_checkpoint_holds_what_was_over() {
+    fn source<'s>(flow: Dataflow<'s>, name: &str, times: &[i64], ends: &[usize]) -> Stream<'s, Item> {
+        let records = times.iter().map(|at| (EventTime(0), Ok((1, *at)))).collect();
+        let items = Memory::<Item>::new(vec![records]).segment_ends(vec![ends.to_vec()]);
+        let items = items.event_time(|item| EventTime(item.1));
+        flow.source(name, items.lateness(Duration::ZERO))
+    }
+    let flow = dataflow("over", |flow: Dataflow| {
+        let a = source(flow, "a", &[10, 20, 30, 40, 50, 60], &[1, 2, 3, 4, 5, 6]);
+        let b = source(flow, "b", &[11, 21, 25], &[1, 2, 3]);
+        counted(&a.merge(&b), "both").view("both_view");
+    });
+    // The second is silent from the third epoch on, and back with the sixth.
+    let epoch = |n: u64| ScriptedEpoch {
+        epoch: Epoch(n),
+        hi: vec![
+            (partition("a"), n as i64),
+            (partition("b"), if n < 6 { n.min(2) } else { 3 } as i64),
+        ],
+        idle: if n == 3 { vec![partition("b")] } else { vec![] },
+    };
+    let store = Store::new(Arc::new(SimDisk::new()), Path::new("/checkpoints"));
+    let settings = Settings {
+        cuts: Cuts::Script((1..=6).map(epoch).collect()),
+        checkpoints: Some(checkpoints::Settings::new(
+            store.clone(),
+            Due::At([Epoch(6)].into()),
+        )),
+        ..Settings::default()
+    };
+    Service::start(&flow, settings).unwrap().join().unwrap();
+    let base = store.manifest(Epoch(6)).unwrap().at;
+    let set = ["a", "b"].map(SourceId::of);
+    let over: Vec<EventTime> = base
+        .sets
+        .iter()
+        .filter(|(of, _)| of.iter().all(|id| set.contains(id)))
+        .map(|(_, at)| *at)
+        .collect();
+    assert_eq!(over, [EventTime(50)], "{base:?}");
+}
+
+fn partition(source: &str) -> PartitionId {
+    PartitionId {
+        source: SourceId::of(source),
+        partition: 0,
+    }
 }
