@@ -25,10 +25,12 @@ pub(crate) mod job;
 pub mod keeper;
 pub mod manifest;
 pub mod merge;
+pub mod owner;
 pub mod place;
 pub mod segment;
 pub mod state;
 pub mod store;
+pub(crate) mod writer;
 
 #[cfg(test)]
 mod tests;

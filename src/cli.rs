@@ -238,7 +238,7 @@ enum CheckpointCommand {
     Prune {
         /// The dataflow's folder
         dir: PathBuf,
-        /// How many to keep; with 0 the next start makes all state anew from the topics
+        /// How many to keep, of those that are whole; with 0 the next start makes all state anew from the topics
         #[arg(long, default_value_t = 1)]
         keep: usize,
         /// Do it, and don't only say what would be done
@@ -247,8 +247,17 @@ enum CheckpointCommand {
     },
 }
 
+/// What prints and is done ends quietly when nobody reads on, as in `… | head`; Rust makes a panic of that.
+fn end_with_the_reader() {
+    // SAFETY: a plain system call, before any other thread is started.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Runs a command; false: it has said itself what is wrong.
 fn run(command: Command, flows: &[Flow]) -> Result<bool> {
+    if !matches!(command, Command::Run(_) | Command::Demo(_) | Command::Verify(_)) {
+        end_with_the_reader();
+    }
     match command {
         Command::Run(arguments) => serve::run(choose(flows, arguments.dataflow.as_deref())?, &arguments)?,
         Command::Demo(arguments) => demo::run(flows, &arguments)?,

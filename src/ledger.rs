@@ -118,8 +118,12 @@ pub trait LedgerStore: Send {
 
 /// What a ledger held when it was opened.
 pub struct Recovered {
+    /// When the ledger was made, in microseconds since the Unix epoch: tells it from others of the same dataflow.
+    pub made_us: u64,
     /// The generation of the new owner.
     pub generation: u64,
+    /// Tells its claim from another of that generation, in a copy of the ledger.
+    pub nonce: u64,
     /// The owner before.
     pub previous: Option<ClaimRecord>,
     /// What all bindings add up to.
@@ -268,7 +272,9 @@ impl Ledger {
         again.extend(reader.cursor.end);
         let (generation, last, bindings) = (own.generation, state.last(), Bindings::new(bindings_of(again)));
         let recovered = Recovered {
+            made_us: header.time_us,
             generation,
+            nonce: own.nonce,
             previous,
             state: state.clone(),
             last,

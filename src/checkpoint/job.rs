@@ -1,4 +1,4 @@
-//! One checkpoint on its way, and who writes it: a thread that does nothing else.
+//! One checkpoint on its way, and what a process's threads know of it.
 //!
 //! ```text
 //!   sequencer's worker   begin(s, base) ─────────────────────┐
@@ -10,21 +10,20 @@
 //! The manifest is written once the epoch is closed, which it is only when its binding is durable. What goes wrong fails the
 //! one checkpoint: it is said, nothing is lost, and the next one saves what this one did not.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 
 use parking_lot::Mutex;
 
-use super::entry::BUCKETS;
-use super::manifest::{Base, FORMAT, Lineage, Manifest, StepFiles, StepShape};
-use super::merge::{Merge, due};
-use super::segment::{Chunk, SegmentWriter};
+use super::manifest::{Lineage, StepFiles, StepShape};
+use super::owner::Owner;
+use super::segment::Chunk;
 use super::state::Bounds;
 use super::store::{Restored, Store};
-use crate::clock;
-use crate::error::{Error, Result};
+use super::writer::Writer;
+use crate::error::Error;
 use crate::fault;
 use crate::metrics::CheckpointMetrics;
 use crate::position::{EpochBinding, SourceId};
@@ -37,7 +36,7 @@ pub(crate) struct Piece {
     pub(crate) entries: u64,
 }
 
-enum Message {
+pub(super) enum Message {
     Begin(Arc<Job>, EpochBinding),
     Piece(Piece),
     /// To be dropped.
@@ -57,7 +56,7 @@ pub struct Job {
     pub(crate) again: bool,
     to: Sender<Message>,
     held: Arc<AtomicUsize>,
-    failed: Mutex<Option<Error>>,
+    pub(super) failed: Mutex<Option<Error>>,
 }
 
 impl Job {
@@ -107,19 +106,19 @@ pub(crate) type Hold = Arc<dyn Fn(Epoch) + Send + Sync>;
 
 /// What writer and workers share.
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// A checkpoint is on its way, or segments are being merged.
-    busy: AtomicBool,
-    again: AtomicBool,
-    ended: AtomicBool,
+    pub(super) busy: AtomicBool,
+    pub(super) again: AtomicBool,
+    pub(super) ended: AtomicBool,
     /// The epoch of the checkpoint that is on its way; 0: none.
-    epoch: AtomicU64,
+    pub(super) epoch: AtomicU64,
     /// The newest that counts.
-    newest: AtomicU64,
+    pub(super) newest: AtomicU64,
     /// What is bound up to here no checkpoint that is kept asks for.
-    unneeded: AtomicU64,
+    pub(super) unneeded: AtomicU64,
     /// Why the last one came to nothing, if it did.
-    trouble: Mutex<Option<String>>,
+    pub(super) trouble: Mutex<Option<String>>,
 }
 
 /// Who writes.
@@ -128,7 +127,7 @@ pub(crate) struct Identity {
     pub(crate) dataflow: String,
     pub(crate) build: String,
     pub(crate) lineage: Lineage,
-    pub(crate) generation: u64,
+    pub(crate) owner: Owner,
 }
 
 impl Checkpoints {
@@ -176,6 +175,7 @@ impl Checkpoints {
             metrics,
             hold: hold.clone(),
             current: None,
+            suspects: Vec::new(),
         };
         let job = Mutex::new(None);
         let own = Self {
@@ -250,287 +250,5 @@ impl Checkpoints {
     pub(crate) fn end(&self) {
         self.state.ended.store(true, Ordering::Release);
         let _ended = self.to.send(Message::End);
-    }
-}
-
-/// Writes checkpoints.
-pub(crate) struct Writer {
-    store: Store,
-    identity: Identity,
-    /// Whether the place is known to be this dataflow's.
-    claimed: bool,
-    workers: usize,
-    keep: usize,
-    from: Receiver<Message>,
-    held: Arc<AtomicUsize>,
-    state: Arc<State>,
-    steps: Vec<StepFiles>,
-    /// Where checkpoints may begin, oldest first.
-    bases: VecDeque<Base>,
-    metrics: CheckpointMetrics,
-    hold: Hold,
-    current: Option<Current>,
-}
-
-/// What has come in of the checkpoint on its way.
-struct Current {
-    job: Arc<Job>,
-    at: EpochBinding,
-    begun: std::time::Instant,
-    segments: Vec<Option<SegmentWriter>>,
-    bounds: Vec<Bounds>,
-    workers_left: usize,
-    chain: Option<String>,
-    closed: Option<(Vec<(Vec<SourceId>, EventTime)>, Epoch)>,
-}
-
-impl Writer {
-    /// To the end, in the thread that is the writer's own.
-    pub(crate) fn run(mut self) {
-        self.tidy();
-        while let Ok(message) = self.from.recv() {
-            if !self.take(message) {
-                break;
-            }
-        }
-    }
-
-    /// As [`run`](Self::run), by one message that waits. `false`: none does, or it was the last one.
-    #[cfg(test)]
-    pub(crate) fn step(&mut self) -> bool {
-        let message = self.from.try_recv();
-        message.is_ok_and(|message| self.take(message))
-    }
-
-    /// Removes what a crash left half done: it is nobody's.
-    pub(crate) fn tidy(&mut self) {
-        if let Err(error) = self.prune(&BTreeSet::new()) {
-            tracing::warn!("old checkpoints can't be removed: {error}");
-        }
-    }
-
-    /// A process that was stopped and goes on must not take from its successor what that one rests on.
-    fn prune(&self, spare: &BTreeSet<String>) -> Result<()> {
-        self.store.is_held_by(self.identity.generation)?;
-        self.store.prune(self.keep, spare).map(drop)
-    }
-
-    /// Takes in one message, and makes the checkpoint count once all of it is there. `false`: this was the last one.
-    fn take(&mut self, message: Message) -> bool {
-        let mut current = self.current.take();
-        match (message, &mut current) {
-            (Message::End, _) => return false,
-            (Message::Discard(old), _) => drop(old),
-            (Message::Begin(job, at), _) => current = Some(self.begin(job, at)),
-            (Message::Piece(piece), Some(current)) => {
-                self.held.fetch_sub(piece.chunk.bytes.len(), Ordering::Relaxed);
-                if let Err(error) = self.write(current, &piece) {
-                    current.job.fail(error);
-                }
-                fault::point("checkpoint.piece");
-            }
-            (Message::Done(bounds), Some(current)) => {
-                current.workers_left -= 1;
-                for (own, theirs) in current.bounds.iter_mut().zip(bounds) {
-                    own.cut = own.cut.min(theirs.cut);
-                    own.floor = own.floor.min(theirs.floor);
-                }
-            }
-            (Message::Chain(chain), Some(current)) => current.chain = Some(chain),
-            (Message::Closed(sets, floor), Some(current)) => current.closed = Some((sets, floor)),
-            (_, None) => {}
-        }
-        let is_whole = |c: &Current| c.workers_left == 0 && c.chain.is_some() && c.closed.is_some();
-        match current {
-            Some(whole) if is_whole(&whole) => self.conclude(whole),
-            current => self.current = current,
-        }
-        true
-    }
-
-    fn begin(&mut self, job: Arc<Job>, at: EpochBinding) -> Current {
-        let whole = Bounds {
-            cut: EventTime::MAX,
-            floor: Epoch(u64::MAX),
-        };
-        if !self.claimed {
-            match self.store.claim(&self.identity.app, &self.identity.dataflow) {
-                Ok(()) => {
-                    self.claimed = true;
-                    fault::point("checkpoint.place");
-                }
-                Err(error) => job.fail(error),
-            }
-        }
-        Current {
-            job,
-            at,
-            begun: clock::instant(),
-            segments: self.steps.iter().map(|_| None).collect(),
-            bounds: vec![whole; self.steps.len()],
-            workers_left: self.workers,
-            chain: None,
-            closed: None,
-        }
-    }
-
-    fn write(&self, current: &mut Current, piece: &Piece) -> Result<()> {
-        if current.job.failed.lock().is_some() {
-            return Ok(());
-        }
-        let segment = &mut current.segments[piece.step];
-        if segment.is_none() {
-            let name = Store::segment_name(current.job.epoch, piece.step, 0);
-            *segment = Some(SegmentWriter::create(
-                &*self.store.files,
-                &self.store.dir.join(name),
-            )?);
-        }
-        match segment {
-            Some(segment) => segment.chunk(&piece.chunk, piece.entries),
-            None => Ok(()),
-        }
-    }
-
-    fn conclude(&mut self, current: Current) {
-        fault::point("checkpoint.whole");
-        let (epoch, begun) = (current.job.epoch, current.begun);
-        self.state.epoch.store(0, Ordering::Release);
-        (self.hold)(Epoch(u64::MAX));
-        match self.publish(current) {
-            Ok(manifest) => {
-                self.state.again.store(false, Ordering::Release);
-                if self.state.trouble.lock().take().is_some() {
-                    tracing::info!(%epoch, "checkpoints are made again");
-                }
-                self.state.newest.store(epoch.0, Ordering::Release);
-                let took = clock::instant() - begun;
-                let written = manifest.segments().filter(|segment| segment.epoch == epoch);
-                let written: u64 = written.map(|segment| segment.bytes).sum();
-                tracing::debug!(%epoch, bytes = written, of = manifest.bytes(), ms = took.as_millis() as u64, "checkpoint");
-                self.metrics.published(epoch, took, written, manifest.bytes());
-                fault::point("checkpoint.counted");
-                if let Err(error) = self.merge() {
-                    tracing::warn!("the files of checkpoints can't be merged: {error}");
-                }
-                fault::point("merge.done");
-                let spare = self.steps.iter().flat_map(|step| &step.segments);
-                let spare = spare.map(|segment| segment.file.clone()).collect();
-                match self.prune(&spare).and_then(|()| self.unneeded()) {
-                    Ok(epoch) => _ = self.state.unneeded.fetch_max(epoch.0, Ordering::AcqRel),
-                    Err(error) => tracing::warn!("old checkpoints can't be removed: {error}"),
-                }
-            }
-            Err(error) => {
-                self.state.again.store(true, Ordering::Release);
-                self.metrics.failed.inc();
-                *self.state.trouble.lock() = Some(error.to_string());
-                tracing::warn!(%epoch, "a checkpoint came to nothing, the next one will hold what it would have: {error}");
-            }
-        }
-        fault::point("checkpoint.done");
-        self.state.busy.store(false, Ordering::Release);
-    }
-
-    fn publish(&mut self, current: Current) -> Result<Manifest> {
-        let Current {
-            job,
-            at,
-            segments,
-            bounds,
-            chain,
-            closed,
-            ..
-        } = current;
-        if let Some(error) = job.failed.lock().take() {
-            return Err(error);
-        }
-        let (sets, floor) = closed.unwrap_or_default();
-        let mut steps = self.steps.clone();
-        for ((step, segment), bounds) in steps.iter_mut().zip(segments).zip(&bounds) {
-            (step.cut, step.floor) = (bounds.cut, bounds.floor);
-            if let Some(segment) = segment {
-                step.segments.push(segment.finish(job.epoch)?);
-            }
-        }
-        fault::point("checkpoint.segments");
-        let at = Base { binding: at, sets };
-        // Bindings from there on are gone through again, so that views can be asked for what they keep.
-        let reaches = |base: &&Base| base.binding.epoch < floor;
-        let from = self.bases.iter().rev().find(reaches).cloned();
-        let manifest = Manifest {
-            format: FORMAT,
-            app: self.identity.app.clone(),
-            dataflow: self.identity.dataflow.clone(),
-            epoch: job.epoch,
-            generation: self.identity.generation,
-            chain: chain.unwrap_or_default(),
-            build: self.identity.build.clone(),
-            lineage: self.identity.lineage,
-            made_us: clock::now_micros(),
-            buckets: ("xxh3".into(), BUCKETS),
-            from,
-            at: at.clone(),
-            steps,
-        };
-        // Another process has removed what it did not know of.
-        self.store.is_held_by(self.identity.generation)?;
-        self.store.publish(&manifest)?;
-        fault::point("checkpoint.published");
-        self.steps.clone_from(&manifest.steps);
-        while let Some(second) = self.bases.get(1)
-            && second.binding.epoch < floor
-        {
-            self.bases.pop_front();
-        }
-        self.bases.push_back(at);
-        Ok(manifest)
-    }
-
-    /// Where the oldest checkpoint that is left begins to ask for bindings; only with as many of them as are to be kept.
-    fn unneeded(&self) -> Result<Epoch> {
-        let epochs = self.store.epochs()?;
-        let mut least = Epoch(u64::MAX);
-        for epoch in &epochs {
-            let from = self.store.manifest(*epoch)?.from;
-            least = least.min(from.map_or(Epoch::ZERO, |base| base.binding.epoch));
-        }
-        Ok(if epochs.len() < self.keep {
-            Epoch::ZERO
-        } else {
-            least
-        })
-    }
-
-    /// Merges what is due; the next checkpoint names the merged files.
-    fn merge(&mut self) -> Result<()> {
-        let go_on = || !self.state.ended.load(Ordering::Acquire);
-        // Once a checkpoint, so no name comes twice, also where steps have other numbers than in an earlier run.
-        let newest = Epoch(self.state.newest.load(Ordering::Acquire));
-        let mut merged = 0;
-        for (at, step) in self.steps.iter_mut().enumerate() {
-            while let Some(older) = due(&step.segments) {
-                merged += 1;
-                let merge = Merge {
-                    store: &self.store,
-                    older: &step.segments[older],
-                    newer: &step.segments[older + 1],
-                    is_first: older == 0,
-                    rule: step.shape.rule,
-                    bounds: Bounds {
-                        cut: step.cut,
-                        floor: step.floor,
-                    },
-                };
-                let name = Store::segment_name(newest, at, merged);
-                fault::point("merge.begun");
-                let Some(segment) = merge.run(&name, &go_on)? else {
-                    return Ok(());
-                };
-                fault::point("merge.written");
-                step.segments.splice(older.., [segment]);
-            }
-        }
-        Ok(())
     }
 }

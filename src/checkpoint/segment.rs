@@ -1,9 +1,12 @@
 //! A file of a checkpoint: the entries of one step that changed up to some epoch, in chunks of one bucket each.
 //!
 //! ```text
-//!   segment   "thalweg checkpoint 1\n" · chunk · chunk …                       its length and BLAKE3 stand in the manifest
+//!   segment   "thalweg checkpoint 2\n" · chunk · chunk …                       its length and BLAKE3 stand in the manifest
 //!   chunk     bucket u16 · removals u16 · length u32 · CRC32C u32 · entries     little-endian
 //! ```
+//!
+//! The CRC is that of the entries and of what stands before it: a merge, which reads files without holding them against the
+//! manifest, takes no chunk for one of another bucket.
 //!
 //! Within a segment removals come before everything else, wherever they stand: a key that was removed and came back is
 //! there.
@@ -19,7 +22,7 @@ use super::entry::Entry;
 use super::manifest::Segment;
 use super::{cannot, damaged};
 
-const HEADER: &[u8] = b"thalweg checkpoint 1\n";
+const HEADER: &[u8] = b"thalweg checkpoint 2\n";
 const CHUNK_HEADER_BYTES: usize = 12;
 /// No chunk is larger: a length beyond this is damage.
 const CHUNK_MAX: usize = 1 << 30;
@@ -90,7 +93,8 @@ impl SegmentWriter {
         header[..2].copy_from_slice(&(chunk.bucket as u16).to_le_bytes());
         header[2..4].copy_from_slice(&u16::from(chunk.removals).to_le_bytes());
         header[4..8].copy_from_slice(&(chunk.bytes.len() as u32).to_le_bytes());
-        header[8..].copy_from_slice(&crc32c::crc32c(&chunk.bytes).to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&header[..8]), &chunk.bytes);
+        header[8..].copy_from_slice(&crc.to_le_bytes());
         self.entries += entries;
         self.put(&header)?;
         self.put(&chunk.bytes)
@@ -226,6 +230,7 @@ impl SegmentReader {
             removals: u16_at(2) == 1,
             len: u32_at(4) as usize,
             crc: u32_at(8),
+            own: crc32c::crc32c(&bytes[..8]),
         };
         let end = at + (CHUNK_HEADER_BYTES + header.len) as u64;
         if header.bucket >= super::BUCKETS || u16_at(2) > 1 || header.len > CHUNK_MAX || end > self.len {
@@ -239,7 +244,7 @@ impl SegmentReader {
 
     fn chunk(&self, at: u64, header: &ChunkHeader) -> Result<Chunk> {
         let bytes = self.read(at + CHUNK_HEADER_BYTES as u64, header.len)?;
-        if crc32c::crc32c(&bytes) != header.crc {
+        if crc32c::crc32c_append(header.own, &bytes) != header.crc {
             return Err(damaged(
                 &self.path,
                 &format!("the checksum of the chunk at byte {at} is wrong"),
@@ -270,4 +275,6 @@ struct ChunkHeader {
     removals: bool,
     len: usize,
     crc: u32,
+    /// The checksum of the header before it.
+    own: u32,
 }

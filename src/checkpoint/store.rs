@@ -4,7 +4,7 @@
 //!   catalogue.json            whose they are: there before the first of the others
 //!   checkpoint-….json         a manifest: whole and durable, or not there
 //!   …-03.segment              files that manifests name; others are left over from a checkpoint that never was
-//!   owner-…                   the generation that writes here: a process that was stopped, and wakes, finds a later one
+//!   owner-…                   who writes here: a process that was stopped, and wakes, finds another one
 //! ```
 
 use std::collections::BTreeSet;
@@ -12,8 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use super::entry::Entry;
 use super::manifest::{Catalogue, FORMAT, Manifest, StepFiles};
+use super::owner::Owner;
 use super::segment::{SegmentReader, verify};
 use super::{cannot, damaged};
 use crate::disk::FileStore;
@@ -24,12 +27,6 @@ use crate::time::Epoch;
 const SEGMENT_END: &str = ".segment";
 /// A manifest that was not finished: left by a crash.
 const DRAFT_END: &str = ".new";
-const OWNER: &str = "owner-";
-
-fn owner_of(name: &str) -> Option<u64> {
-    name.strip_prefix(OWNER)?.parse().ok()
-}
-
 /// Checkpoints in a directory.
 #[derive(Clone)]
 pub struct Store {
@@ -37,6 +34,8 @@ pub struct Store {
     pub files: Arc<dyn FileStore>,
     /// The directory.
     pub dir: PathBuf,
+    /// Checkpoints that were found damaged, here or in a clone of this.
+    damaged: Arc<Mutex<BTreeSet<Epoch>>>,
 }
 
 impl Store {
@@ -45,10 +44,12 @@ impl Store {
         Self {
             files,
             dir: dir.to_owned(),
+            damaged: Arc::default(),
         }
     }
 
-    fn names(&self) -> Result<Vec<String>> {
+    /// The names of all files, in order.
+    pub fn names(&self) -> Result<Vec<String>> {
         match self.files.list(&self.dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             names => names.map_err(|error| cannot("look into", &self.dir, &error)),
@@ -157,12 +158,25 @@ impl Store {
             match whole {
                 Ok(manifest) => return Ok((Some(manifest), notes)),
                 Err(error) if error.kind() == Kind::Integrity => {
+                    self.damaged.lock().insert(epoch);
                     notes.push(format!("the checkpoint of epoch {epoch} is passed over: {error}"));
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok((None, notes))
+    }
+
+    /// Whether anything says what the files here are, if there are any.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::Kind::Integrity): nothing does.
+    pub fn is_known(&self) -> Result<()> {
+        let names = self.names()?;
+        match names.iter().any(|name| name == Catalogue::FILE_NAME) {
+            true => Ok(()),
+            false => self.is_somebodys(&names),
+        }
     }
 
     /// Without a catalogue manifests may say whose files these are. Neither is there: it is not an empty place, but a part
@@ -179,7 +193,7 @@ impl Store {
             self.dir.display()
         ))
         .detail(format!("{files}, such as `{first}`; no manifest, and no `{}`", Catalogue::FILE_NAME))
-        .hint("put back what belongs to them, or name another place; if nobody needs them, `checkpoint prune --keep 0` removes them"))
+        .hint("put back what belongs to them, or name another place; if nobody needs them, `thalweg checkpoint prune DIR --keep 0 --yes` removes them"))
     }
 
     fn belongs(&self, their_app: &str, theirs: &str, app: &str, dataflow: &str) -> Result<()> {
@@ -217,51 +231,65 @@ impl Store {
         .hint("another process writes checkpoints of this dataflow: stop one of the two"))
     }
 
-    /// From here on this generation's process writes and removes checkpoints. To be called with a claim of the ledger that
-    /// counts, before anything is read: what was published by then is what there is.
+    /// From here on it is this owner of the ledger who writes and removes checkpoints here. To be called with a claim that
+    /// counts.
     ///
     /// # Errors
-    /// [`Definition`](crate::Kind::Definition): it is another dataflow's. [`Outside`](crate::Kind::Outside): it can't be
-    /// written to.
-    pub fn take_over(&self, app: &str, dataflow: &str, generation: u64) -> Result<()> {
+    /// [`Definition`](crate::Kind::Definition): the place is another dataflow's. [`Integrity`](crate::Kind::Integrity): a later
+    /// owner of the ledger has taken it over. [`Outside`](crate::Kind::Outside): it can't be written to.
+    pub fn take_over(&self, app: &str, dataflow: &str, owner: &Owner) -> Result<()> {
         if let Ok(there) = self.catalogue() {
             self.belongs(&there.app, &there.dataflow, app, dataflow)?;
         }
+        let others = || -> Result<Vec<Owner>> {
+            let all = self.names()?;
+            let all = all.iter().filter_map(|name| Owner::of_name(name));
+            Ok(all.filter(|other| other != owner).collect())
+        };
+        if let Some(later) = others()?.iter().find(|other| owner.precedes(other)) {
+            return Err(self.taken_over(later));
+        }
         let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
         self.files.make_dir(&self.dir).map_err(unwritable)?;
-        let name = format!("{OWNER}{generation:020}");
-        let text = format!("generation {generation} writes checkpoints here\n");
-        // It may be there, from a start that a crash cut short before its claim was durable.
+        let text = format!(
+            "generation {} of a ledger writes checkpoints here\n",
+            owner.generation
+        );
         self.files
-            .publish(&self.dir.join(&name), text.as_bytes())
+            .publish(&self.dir.join(owner.file_name()), text.as_bytes())
             .map_err(unwritable)?;
         fault::point("owner.written");
-        for other in self.names()? {
-            if owner_of(&other).is_some_and(|other| other < generation) {
-                let _left = self.files.remove(&self.dir.join(other));
-            }
+        for other in others()?.iter().filter(|other| !owner.precedes(other)) {
+            let _left = self.files.remove(&self.dir.join(other.file_name()));
         }
         fault::point("owner.alone");
         Ok(())
     }
 
-    /// Whether no later generation has taken over.
+    /// Whether nobody else has taken over.
     ///
     /// # Errors
-    /// [`Integrity`](crate::Kind::Integrity): one has, and nothing here is to be touched any more.
-    pub fn is_held_by(&self, generation: u64) -> Result<()> {
-        match self.names()?.iter().filter_map(|name| owner_of(name)).max() {
-            Some(later) if later > generation => Err(Error::integrity(format!(
-                "another process has taken over the checkpoints in `{}`",
-                self.dir.display()
-            ))
-            .detail(format!("it is of generation {later}, this one of {generation}"))),
-            _ => Ok(()),
+    /// [`Integrity`](crate::Kind::Integrity): somebody has, and nothing here is to be touched any more.
+    pub fn is_held_by(&self, owner: &Owner) -> Result<()> {
+        let names = self.names()?;
+        let mut others = names.iter().filter_map(|name| Owner::of_name(name));
+        match others.find(|other| other != owner && !other.precedes(owner)) {
+            Some(other) => Err(self.taken_over(&other)),
+            None => Ok(()),
         }
     }
 
-    /// Removes all but the newest `keep` checkpoints that can be read, and all files that those don't name, but for
-    /// `spare`. Only the ledger's owner may do this. Returns what was removed.
+    fn taken_over(&self, other: &Owner) -> Error {
+        Error::integrity(format!(
+            "another process has taken over the checkpoints in `{}`",
+            self.dir.display()
+        ))
+        .detail(format!("it says so by the file `{}`", other.file_name()))
+        .hint("two services have one place for their checkpoints: stop one, or give it another `checkpoint.store`; the start of the other takes the place over again")
+    }
+
+    /// Removes all but the newest `keep` checkpoints that are whole, as far as is known, and all files that nothing left
+    /// names, but for `spare`. Only the ledger's owner may do this. Returns what was removed.
     pub fn prune(&self, keep: usize, spare: &BTreeSet<String>) -> Result<Vec<String>> {
         let gone = self.prunable(keep, spare)?;
         for name in &gone {
@@ -286,7 +314,7 @@ impl Store {
             match self.manifest(epoch) {
                 _ if kept == keep => old.push(Manifest::file_name(epoch)),
                 Ok(manifest) => {
-                    kept += 1;
+                    kept += usize::from(self.is_whole(&manifest, &names));
                     named.extend(manifest.segments().map(|segment| segment.file.clone()));
                 }
                 // Left for people to look at, but no start will ask for its files.
@@ -298,6 +326,39 @@ impl Store {
             .filter(|name| name.ends_with(DRAFT_END) || name.ends_with(SEGMENT_END) && !named.contains(name));
         old.extend(unnamed);
         Ok(old)
+    }
+
+    /// Whether nothing is known to be wrong with a checkpoint, and all of its files are among `names`.
+    fn is_whole(&self, manifest: &Manifest, names: &[String]) -> bool {
+        let is_there = |file: &String| names.binary_search(file).is_ok();
+        !self.damaged.lock().contains(&manifest.epoch)
+            && manifest.segments().all(|segment| is_there(&segment.file))
+    }
+
+    /// The checkpoints that are whole, as far as is known, newest first.
+    pub fn whole(&self) -> Result<Vec<Manifest>> {
+        let names = self.names()?;
+        let manifests = epochs(&names)
+            .into_iter()
+            .rev()
+            .filter_map(|epoch| self.manifest(epoch).ok());
+        Ok(manifests
+            .filter(|manifest| self.is_whole(manifest, &names))
+            .collect())
+    }
+
+    /// Holds every checkpoint against its files: one that is damaged is told, and counts as none when others are
+    /// [removed](Self::prune).
+    pub fn examine(&self) -> Result<Vec<(Epoch, Result<Manifest>)>> {
+        let examined = self.epochs()?.into_iter().map(|epoch| {
+            let whole = self.manifest(epoch);
+            let whole = whole.and_then(|manifest| self.verify(&manifest).map(|()| manifest));
+            if whole.as_ref().is_err_and(|error| error.kind() == Kind::Integrity) {
+                self.damaged.lock().insert(epoch);
+            }
+            (epoch, whole)
+        });
+        Ok(examined.collect())
     }
 
     /// The name of a segment's file.

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use super::entry::{Entry, bucket_of, decode, encode};
 use super::manifest::{Base, FORMAT, Lineage, Manifest, Rule, Segment, StepFiles, StepShape};
 use super::merge::Merge;
-use super::segment::{Chunk, SegmentWriter, verify};
+use super::owner::Owner;
+use super::segment::{Chunk, SegmentReader, SegmentWriter, verify};
 use super::state::Bounds;
 use super::store::{Restored, Store};
 use crate::disk::sim::SimDisk;
@@ -296,6 +297,59 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
     assert!(notes.len() == 1 && notes[0].contains("missing"), "{notes:?}");
 }
 
+/// Bit by bit: a reader that does not know the file's hash takes no other file for it.
+#[test]
+fn a_bit_anywhere_in_a_segment_is_told_by_reading_it() {
+    let disk = SimDisk::new();
+    let store = Store::new(Arc::new(disk.clone()), Path::new(DIR));
+    let said = [
+        (1, 3, None, Some(10)),
+        (2, 3, Some(9), Some(20)),
+        (3, 2, None, None),
+    ];
+    let segment = write(&store, "a.segment", 3, &said, true);
+    let path = Path::new(DIR).join("a.segment");
+    let read = || {
+        let reader = SegmentReader::open(&*store.files, Path::new(DIR), &segment)?;
+        reader.chunks(None, |_| Ok(()))
+    };
+    read().unwrap();
+    for bit in 0..8 * disk.bytes(&path).unwrap().len() {
+        let file = disk.flip(&path, bit, None).unwrap();
+        assert_eq!(read().unwrap_err().kind(), crate::Kind::Integrity, "bit {bit}");
+        disk.flip(&path, bit, Some(file));
+    }
+}
+
+/// Who comes later has the place; but one that was stopped, and goes on, does not take it from its successor.
+#[test]
+fn a_place_has_one_owner() {
+    let owner = |ledger, generation, nonce| Owner {
+        ledger,
+        generation,
+        nonce,
+    };
+    let (first, second) = (owner(1, 1, 7), owner(1, 2, 8));
+    let (copied, another) = (owner(1, 2, 9), owner(2, 1, 7));
+    let store = store();
+    let holds = |owner: &Owner| store.is_held_by(owner).is_ok();
+    let take = |owner: &Owner| store.take_over("shop", "spend", owner);
+    take(&first).unwrap();
+    assert!(holds(&first) && holds(&second), "it may take over");
+    take(&second).unwrap();
+    assert!(!holds(&first) && holds(&second));
+    let refused = take(&first).unwrap_err().to_string();
+    assert!(refused.contains("another process has taken over"), "{refused}");
+    // A copy of the ledger was started, and then another ledger: after a reset, say.
+    for (before, next) in [(second, copied), (copied, another), (another, first)] {
+        assert!(!holds(&next));
+        take(&next).unwrap();
+        assert!(holds(&next) && !holds(&before));
+    }
+    let names = store.names().unwrap();
+    assert_eq!(names, [first.file_name()]);
+}
+
 /// A place that is not empty, and of which nothing says what it is.
 #[test]
 fn files_without_a_catalogue_are_refused() {
@@ -312,7 +366,7 @@ fn files_without_a_catalogue_are_refused() {
     for part in [
         "nothing that says what they are",
         "1 file, such as `00000000000000000003-000.segment`",
-        "prune --keep 0",
+        "prune DIR --keep 0 --yes",
     ] {
         assert!(refused.to_string().contains(part), "{refused}");
     }

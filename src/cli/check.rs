@@ -27,7 +27,9 @@ use crate::error::{Kind, Result};
 use crate::finding::{Finding, Verdict};
 use crate::ledger::state::{LedgerState, SourceState};
 use crate::position::{SourceId, TopicId};
+use crate::runtime::checkpoints::{self, OnNew};
 use crate::source::{Environment, Topology};
+use crate::time::Epoch;
 use crate::{http, ledger, runtime};
 
 /// What `--json` prints.
@@ -132,15 +134,21 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
         findings.push(wrong(&error));
     }
     let dir = settings.data_dir.join(flow.name());
-    let mut state = of_ledger(&dir, flow, &env, &plan.sources, &mut findings);
-    if !settings.checkpoint_interval.is_zero() {
-        let store = settings
+    let state = of_ledger(&dir, flow, &env, &plan.sources, &mut findings);
+    let (mut state, trimmed) = state;
+    let newest = match settings.checkpoint_interval.is_zero() {
+        true => Ok((None, Vec::new())),
+        false => settings
             .checkpoint_place
-            .store(&env.group, flow.name(), &dir, false);
-        match store.and_then(|store| store.newest(&env.group, flow.name(), None)) {
-            Ok(newest) => of_checkpoints(newest, &plan.states, &mut state, &mut findings),
-            Err(error) => findings.push(wrong(&error)),
+            .store(&env.group, flow.name(), &dir, false)
+            .and_then(|store| store.newest(&env.group, flow.name(), None)),
+    };
+    match newest {
+        Ok(newest) => {
+            let chosen = (settings.on_new_plan, trimmed);
+            of_checkpoints(newest, chosen, &plan.states, &mut state, &mut findings);
         }
+        Err(error) => findings.push(wrong(&error)),
     }
     let readable = |source: &&PlannedSource| !env.kafka.is_empty() || source.driver.kafka_topic().is_none();
     let (readable, unreadable): (Vec<_>, Vec<_>) = plan.sources.iter().partition(readable);
@@ -171,20 +179,20 @@ fn of_ledger(
     env: &Environment,
     sources: &[PlannedSource],
     findings: &mut Vec<Finding>,
-) -> LedgerState {
+) -> (LedgerState, Option<Epoch>) {
     if !dir.exists() {
         let what = format!(
             "no ledger in {} yet: a start begins with everything in the topics",
             dir.display()
         );
         findings.push(Finding::ok(what));
-        return LedgerState::default();
+        return Default::default();
     }
     let report = match ledger::verify(dir) {
         Ok(report) => report,
         Err(error) => {
             findings.push(wrong(&error));
-            return LedgerState::default();
+            return Default::default();
         }
     };
     for (what, own, found) in [
@@ -217,24 +225,28 @@ fn of_ledger(
         dir.display(),
         report.bindings,
     )));
-    report.state
+    (report.state, report.trimmed)
 }
 
 /// Looks for the checkpoint that a start would go on from: it need not read what that holds.
 fn of_checkpoints(
     (found, notes): (Option<Manifest>, Vec<String>),
+    (on_new_plan, trimmed): (OnNew, Option<Epoch>),
     states: &[StepShape],
     state: &mut LedgerState,
     findings: &mut Vec<Finding>,
 ) {
     findings.extend(notes.into_iter().map(Finding::warning));
+    if let Err(error) = checkpoints::is_whole(trimmed, found.as_ref()) {
+        return findings.push(wrong(&error));
+    }
     let Some(manifest) = found else { return };
     if state.last().is_none_or(|last| last < manifest.epoch) {
         let what = format!(
             "there is a checkpoint of {}, which the ledger does not know",
             manifest.epoch.opened_at()
         );
-        let hint = "a start refuses it: find the ledger that it belongs to, or let go of it: `checkpoint prune --keep 0`";
+        let hint = "a start refuses it: find the ledger that it belongs to, or let go of it: `thalweg checkpoint prune DIR --keep 0 --yes`";
         return findings.push(Finding::error(what).hint(hint));
     }
     let knows = |source: &str| state.sources().contains_key(&SourceId::of(source));
@@ -247,8 +259,14 @@ fn of_checkpoints(
             "the checkpoint of {time} holds other steps than the dataflow has: {}",
             fit.questions().join("; ")
         );
-        let hint = "a start asks what to do with it: `checkpoint.on_new_plan`";
-        return findings.push(Finding::error(what).hint(hint));
+        let will = |will: &str| Finding::warning(format!("{what}; {will}"));
+        return findings.push(match (on_new_plan, trimmed) {
+            (OnNew::Accept, _) => will("what is gone is forgotten, what is new or changed begins behind it (`checkpoint.on_new_plan`)"),
+            (OnNew::Rebuild, None) => will("all state is made anew from the topics (`checkpoint.on_new_plan`)"),
+            (OnNew::Rebuild, Some(_)) => Finding::error(what).hint("the ledger was trimmed, so nothing is made anew: `checkpoint.on_new_plan=accept`, or `ledger reset`"),
+            (OnNew::Refuse, _) if fit.differences.is_empty() && trimmed.is_none() => will("all is made anew, so that new steps count it all"),
+            (OnNew::Refuse, _) => Finding::error(what).hint("a start asks what to do with it: `checkpoint.on_new_plan`"),
+        });
     }
     let bytes = manifest.bytes();
     findings.push(Finding::ok(format!(

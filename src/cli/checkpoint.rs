@@ -25,7 +25,12 @@ pub(super) struct Of<'a> {
 
 pub(super) fn list(of: &Of<'_>) -> Result<()> {
     let store = there(of)?;
-    for epoch in store.epochs()? {
+    store.is_known()?;
+    let epochs = store.epochs()?;
+    if epochs.is_empty() {
+        eprintln!("there is no checkpoint in `{}`", store.dir.display());
+    }
+    for epoch in epochs {
         match store.manifest(epoch) {
             Ok(manifest) => println!("{}", line(&manifest)),
             Err(error) => println!("{:<18}damaged: {error}", epoch.0),
@@ -34,11 +39,30 @@ pub(super) fn list(of: &Of<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The epochs of checkpoints that there are; whoever asks expects some.
+fn some(store: &Store) -> Result<Vec<Epoch>> {
+    let epochs = store.epochs()?;
+    if epochs.is_empty() {
+        store.is_known()?;
+        return Err(Error::definition("there is no checkpoint").detail(store.dir.display()));
+    }
+    Ok(epochs)
+}
+
 pub(super) fn show(of: &Of<'_>, epoch: Option<u64>) -> Result<()> {
     let store = there(of)?;
-    let newest = store.epochs()?.last().copied();
-    let none = || Error::definition("there is no checkpoint").detail(store.dir.display().to_string());
-    let manifest = store.manifest(epoch.map(Epoch).or(newest).ok_or_else(none)?)?;
+    let epochs = some(&store)?;
+    let wanted = match (epoch.map(Epoch), epochs.last()) {
+        (Some(epoch), _) if !epochs.contains(&epoch) => {
+            let there: Vec<_> = epochs.iter().map(Epoch::to_string).collect();
+            return Err(
+                Error::definition(format!("there is no checkpoint of epoch {epoch}"))
+                    .detail(format!("there are those of {}", there.join(", "))),
+            );
+        }
+        (wanted, newest) => wanted.or(newest.copied()).unwrap_or_default(),
+    };
+    let manifest = store.manifest(wanted)?;
     println!("{}", line(&manifest));
     println!(
         "made by {}, generation {}, under the ledger's hash {}",
@@ -76,11 +100,9 @@ pub(super) fn show(of: &Of<'_>, epoch: Option<u64>) -> Result<()> {
 pub(super) fn verify(of: &Of<'_>) -> Result<bool> {
     let store = there(of)?;
     let mut whole = true;
-    for epoch in store.epochs()? {
-        match store
-            .manifest(epoch)
-            .and_then(|manifest| store.verify(&manifest).map(|()| manifest))
-        {
+    some(&store)?;
+    for (epoch, examined) in store.examine()? {
+        match examined {
             Ok(manifest) => println!("{}  whole", line(&manifest)),
             Err(error) => {
                 whole = false;
@@ -98,11 +120,32 @@ pub(super) fn prune(of: &Of<'_>, keep: usize, yes: bool) -> Result<()> {
     }
     let _held = ledger::hold(of.dir)?;
     let store = there(of)?;
+    if keep > 0 {
+        // What nothing says anything of is for people to decide about.
+        store.is_known()?;
+    }
+    let trimmed = ledger::verify(of.dir).ok().and_then(|report| report.trimmed);
+    let examined = store.examine()?;
+    let whole = examined.iter().filter(|(_, examined)| examined.is_ok()).count();
+    if let Some(trimmed) = trimmed.filter(|_| keep == 0 && whole > 0) {
+        return Err(
+            Error::definition("without a checkpoint this ledger starts nothing")
+                .detail(format!(
+                    "it was trimmed: what was bound up to epoch {trimmed} is in the checkpoints alone"
+                ))
+                .hint("keep one (--keep 1), or begin afresh with what the topics hold: `ledger reset` first"),
+        );
+    }
+    for (epoch, examined) in &examined {
+        if let Err(error) = examined {
+            eprintln!("the checkpoint of epoch {epoch} does not count: {error}");
+        }
+    }
     if !yes {
         let gone = store.prunable(keep, &BTreeSet::new())?;
         let error = Error::definition("nothing was done").detail(format!(
-            "would remove {} files of `{}`",
-            gone.len(),
+            "would remove {} of `{}`",
+            crate::error::count(gone.len() as u64, "file"),
             store.dir.display()
         ));
         let error = match keep {

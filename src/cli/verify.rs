@@ -78,6 +78,8 @@ pub(super) fn run(flow: &Flow, arguments: &VerifyArguments) -> Result<bool> {
     }
     if compared.gave_up {
         println!("  from a compacted topic on nothing was compared: what it held may be gone");
+    } else if compared.replayed() == 0 {
+        println!("no epoch was bound in that range");
     } else if compared.alike + compared.different == 0 && !arguments.any_build {
         println!("if another build ran them, --any-build compares all the same");
     }

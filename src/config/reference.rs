@@ -43,7 +43,7 @@ lateness = \"30s\"
 
 Durations are written `250ms`, `5s`, `1m30s`, `7d`; sizes `64MiB`, `64MB`, or in bytes. Relative paths begin at the
 working directory. An unknown name, a wrong type or a value out of range is an error that names file and line; all are told
-at once. `thalweg check` takes the same settings, prints what is in force and where each value was said, looks whether
+at once. (An unknown variable is a warning of `check`: others may be its reader.) `thalweg check` takes the same settings, prints what is in force and where each value was said, looks whether
 topics, schemas and ledger fit, and changes nothing.
 
 A **secret** (marked below) is never shown: not in logs, errors, `check` or metrics. It may be in a file of its own, named by
@@ -59,7 +59,7 @@ const SOURCES: &str = "
 ## Of one source
 
 In a section `[sources.NAME]`, with the name that the dataflow gives its source. They hold in place of what the dataflow
-says. As with a change of the dataflow itself, a ledger that is there is replayed by the new ones.
+says. What a checkpoint holds stays as it is: they hold for what comes behind it.
 
 | name | form | of | meaning |
 |---|---|---|---|

@@ -292,7 +292,7 @@ pub static SETTINGS: &[Setting] = &[
         "checkpoint.trim_ledger",
         Kind::Switch(|s, on| s.checkpoints_trim = on),
         "true",
-        "Let go of the ledger's beginning once no checkpoint that is kept needs it. Without it state can be made anew from the topics, epoch by epoch",
+        "Let go of the ledger's beginning once no checkpoint that is kept needs it, and 4 MiB or more of it. With `false` it stays whole, and state can be made anew from the topics, epoch by epoch",
     ),
     setting(
         "checkpoint.on_new_build",
@@ -300,7 +300,7 @@ pub static SETTINGS: &[Setting] = &[
             on_new(text).map(|what| s.on_new_build = what).is_some()
         }),
         "accept",
-        "What to do with a checkpoint that another build made: go on from it, with rows as the old code made them; don't start; or make all state anew from the topics",
+        "What to do with a checkpoint that another build made: go on from it, with rows as the old code made them; don't start; or make all state anew from the topics, as long as the ledger is whole",
     ),
     setting(
         "checkpoint.on_new_plan",
@@ -308,7 +308,7 @@ pub static SETTINGS: &[Setting] = &[
             on_new(text).map(|what| s.on_new_plan = what).is_some()
         }),
         "refuse",
-        "What to do with a checkpoint of a dataflow whose steps have changed: forget what is gone and let what is new or changed begin behind it; don't start; or make all state anew from the topics. New views need no word: they begin with their rows as of the checkpoint",
+        "What to do with a checkpoint of a dataflow whose steps have changed: forget what is gone and let what is new or changed begin behind it; don't start; or make all state anew from the topics, as long as the ledger is whole. New views need no word: they begin with their rows as of the checkpoint",
     ),
     setting(
         "replay.on_difference",

@@ -170,7 +170,9 @@ pub fn look(dir: &Path, claim: &Claim) -> Result<Recovered> {
     // The same file, also where a trimmed one takes its name meanwhile.
     let again = reader.again(end)?;
     Ok(Recovered {
+        made_us: header.time_us,
         generation: reader.cursor.generation,
+        nonce: previous.as_ref().map_or(0, |claim| claim.nonce),
         previous,
         last: state.last(),
         state,

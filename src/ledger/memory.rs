@@ -90,7 +90,9 @@ impl MemoryLedger {
         let (state, last) = (kept.state.clone(), kept.state.last());
         let bindings = Bindings::new(kept.bindings.clone().into_iter().map(Ok));
         let recovered = Recovered {
+            made_us: kept.claims.first().map_or(0, |first| first.time_us),
             generation,
+            nonce,
             previous,
             state,
             last,

@@ -16,9 +16,11 @@ use super::{
 };
 use crate::bridge::Halt;
 use crate::checkpoint::Checkpoints;
-use crate::checkpoint::job::{Identity, Writer};
+use crate::checkpoint::job::Identity;
 use crate::checkpoint::manifest::Lineage;
+use crate::checkpoint::owner::Owner;
 use crate::checkpoint::store::Restored;
+use crate::checkpoint::writer::Writer;
 use crate::dataflow::Flow;
 use crate::error::{Error, Result};
 use crate::ledger::{self, Claim, Ledger, LedgerStore, MemoryLedger, Recovered};
@@ -129,19 +131,33 @@ impl Run<'_> {
             upto = Some(last(&replay, &recovered)?);
             begun.replay_to = upto;
         }
-        if let Some(saves) = &saves {
-            if settings.replay.is_none()
-                && let Err(error) = saves.store.take_over(names.0, names.1, recovered.generation)
-            {
-                tracing::warn!("checkpoints can't be made: {error}");
+        let choose = |before| -> Result<_> {
+            let restored = match &saves {
+                Some(saves) => checkpoints::choose(saves, names, &plan.states, &recovered, before)?,
+                None => None,
+            };
+            let manifest = restored.as_deref().map(|restored| &restored.manifest);
+            checkpoints::is_whole(recovered.trimmed, manifest)?;
+            Ok(restored)
+        };
+        let owner = Owner::of(&recovered);
+        begun.restored = match (&saves, settings.replay) {
+            (Some(saves), Some(replay)) => choose(Some(first(&replay, &recovered, saves)?))?,
+            (Some(saves), None) => {
+                let there = saves.store.epochs()?;
+                let restored = choose(None)?;
+                // Not before it is known that they are the ledger's: their owner may be at work.
+                if let Err(error) = saves.store.take_over(names.0, names.1, &owner) {
+                    tracing::warn!("checkpoints can't be made: {error}");
+                }
+                match saves.store.epochs()? == there {
+                    true => restored,
+                    // Its last, or what it removed before it learnt of this.
+                    false => choose(None)?,
+                }
             }
-            let before = settings
-                .replay
-                .map(|replay| first(&replay, &recovered, saves))
-                .transpose()?;
-            begun.restored = checkpoints::choose(saves, names, &plan.states, &recovered, before)?;
-        }
-        checkpoints::is_whole(&recovered, begun.restored.as_deref())?;
+            (None, _) => choose(None)?,
+        };
         let lineage = self.lineage(begun.restored.as_deref());
         let (mut clock, mut writer) = (None, None);
         if let Some(saves) = saves.filter(|_| settings.replay.is_none()) {
@@ -153,7 +169,7 @@ impl Run<'_> {
                     dataflow: names.1.to_owned(),
                     build: names.2.to_owned(),
                     lineage,
-                    generation: recovered.generation,
+                    owner,
                 },
                 plan.states.clone(),
                 (settings.workers, saves.keep),
@@ -280,16 +296,17 @@ fn last(replay: &Replay, recovered: &Recovered) -> Result<Epoch> {
         ));
     };
     match replay.to {
-        Some(to) if to > last => Err(Error::definition(format!(
-            "the ledger does not go as far as epoch {to}"
-        ))
-        .detail(format!("its last is {last} ({})", last.opened_at()))),
+        Some(to) if to > last => Err(beyond(to, last)),
         to => Ok(to.unwrap_or(last)),
     }
 }
 
 /// Before which epoch a replay needs state.
 fn first(replay: &Replay, recovered: &Recovered, saves: &checkpoints::Settings) -> Result<Epoch> {
+    let last = recovered.last.unwrap_or_default();
+    if let Some(from) = replay.from.filter(|from| *from > last) {
+        return Err(beyond(from, last));
+    }
     let Some(trimmed) = recovered.trimmed else {
         return Ok(replay.from.unwrap_or_default());
     };
@@ -301,6 +318,12 @@ fn first(replay: &Replay, recovered: &Recovered, saves: &checkpoints::Settings) 
         ))
         .detail(format!("the ledger was trimmed up to epoch {trimmed}"))
         .hint(format!("begin after the oldest checkpoint: --from {least}"))),
-        (from, least) => Ok(from.or(least).unwrap_or_default()),
+        // The service may have made others since the ledger was read.
+        (from, least) => Ok(from.or(least).unwrap_or_default().min(last.next())),
     }
+}
+
+fn beyond(epoch: Epoch, last: Epoch) -> Error {
+    Error::definition(format!("the ledger does not go as far as epoch {epoch}"))
+        .detail(format!("its last is {last} ({})", last.opened_at()))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checkpoint::fit::Fit;
-use crate::checkpoint::manifest::{Base, StepShape};
+use crate::checkpoint::manifest::{Base, Manifest, StepShape};
 use crate::checkpoint::store::{Restored, Store};
 use crate::error::{Error, Result};
 use crate::fault;
@@ -80,8 +80,9 @@ impl Clock {
         match &self.due {
             Due::At(epochs) => epochs.contains(&epoch),
             Due::Every(interval) => {
-                let begun = *self.begun.get_or_insert(now.mono);
-                let due = now.mono.saturating_sub(begun) >= *interval;
+                // The first is due at once: a process that is killed again and again gets on all the same.
+                let since = |begun| now.mono.saturating_sub(begun) >= *interval;
+                let due = self.begun.is_none_or(since);
                 if due {
                     self.begun = Some(now.mono);
                 }
@@ -124,7 +125,7 @@ pub(super) fn choose(
             Error::integrity("a checkpoint is of an epoch that the ledger does not know").detail(last),
         )
         .hint(
-            "the ledger has lost its end, or is another one: find the one that belongs to the checkpoints; after a `ledger reset`, `checkpoint prune --keep 0` lets go of them",
+            "the ledger has lost its end, or is another one: find the one that belongs to the checkpoints; after a `ledger reset`, `thalweg checkpoint prune DIR --keep 0 --yes` lets go of them",
         ));
     }
     if !decide(settings.on_new_plan, &fit, recovered).map_err(at)? {
@@ -136,11 +137,13 @@ pub(super) fn choose(
             OnNew::Accept => tracing::info!("{was}: rows in state stay as that one made them"),
             OnNew::Refuse => {
                 let error = Error::definition("the checkpoint was made by another build").detail(was);
-                return Err(at(error).hint(
-                    "say what is to become of it: --set checkpoint.on_new_build=accept, or =rebuild to make all state anew from the topics",
-                ));
+                return Err(at(error).hint(match recovered.trimmed {
+                    None => "say what is to become of it: --set checkpoint.on_new_build=accept, or =rebuild to make all state anew from the topics",
+                    Some(_) => "go on from it: --set checkpoint.on_new_build=accept; or begin afresh with what the topics hold: `ledger reset`",
+                }));
             }
             OnNew::Rebuild => {
+                can_rebuild(recovered).map_err(at)?;
                 tracing::warn!("all state is made anew from the topics: {was}");
                 return Ok(None);
             }
@@ -169,6 +172,7 @@ fn decide(on_new_plan: OnNew, fit: &Fit, recovered: &Recovered) -> Result<bool> 
             return Ok(true);
         }
         OnNew::Rebuild => {
+            can_rebuild(recovered)?;
             tracing::warn!(
                 "all state is made anew from the topics, as the dataflow has changed: {questions}"
             );
@@ -199,16 +203,30 @@ fn decide(on_new_plan: OnNew, fit: &Fit, recovered: &Recovered) -> Result<bool> 
     )))
 }
 
+/// What was trimmed from the ledger no topic brings back in its epochs.
+fn can_rebuild(recovered: &Recovered) -> Result<()> {
+    let Some(trimmed) = recovered.trimmed else {
+        return Ok(());
+    };
+    Err(
+        Error::definition("state can't be made anew: the beginning of the ledger is gone")
+            .detail(format!("what was bound up to epoch {trimmed} was left to the checkpoints"))
+            .hint("go on from the checkpoint (`accept`), or begin afresh with what the topics hold: `ledger reset`; a ledger is left whole by `checkpoint.trim_ledger=false`"),
+    )
+}
+
 /// Whether the ledger still has what a start from this checkpoint, or from nothing, needs.
-pub(super) fn is_whole(recovered: &Recovered, restored: Option<&Restored>) -> Result<()> {
-    let from = restored.and_then(|restored| restored.manifest.from.as_ref());
-    match recovered.trimmed {
+pub(crate) fn is_whole(trimmed: Option<Epoch>, restored: Option<&Manifest>) -> Result<()> {
+    let from = restored.and_then(|manifest| manifest.from.as_ref());
+    match trimmed {
         Some(trimmed) if from.is_none_or(|base| base.binding.epoch < trimmed) => {
             let error = Error::integrity("the beginning of the ledger is gone, and no checkpoint stands for it")
                 .detail(format!("what was bound up to epoch {trimmed} was left to the checkpoints"))
                 .hint("put the checkpoints back to where they were (beside the ledger, or in `checkpoint.store`), with a `checkpoint.interval` above 0s; or start afresh from what the topics hold: `ledger reset`");
             Err(match restored {
-                Some(restored) => error.detail(restored.describe()),
+                Some(manifest) => {
+                    error.detail(format!("the checkpoint of epoch {} needs more", manifest.epoch))
+                }
                 None => error,
             })
         }

@@ -96,6 +96,8 @@ pub(crate) struct World {
     pub(crate) prefix: Option<PathBuf>,
     /// How far back views reach, where it is not as ever.
     pub(crate) history: Option<Duration>,
+    /// How many checkpoints are kept, likewise.
+    pub(crate) keep: Option<usize>,
     /// How many records may wait to be released, likewise.
     pub(crate) records_max: Option<usize>,
 }
@@ -121,6 +123,7 @@ impl World {
             checkpoints: Some(checkpoints::Settings {
                 on_new_plan: self.on_new_plan.unwrap_or(OnNew::Refuse),
                 on_new_build: self.on_new_build.unwrap_or(OnNew::Accept),
+                keep: self.keep.unwrap_or(2),
                 ..checkpoints::Settings::new(
                     self.store(files),
                     Due::At(due.iter().map(|n| Epoch(*n)).collect()),
@@ -367,8 +370,148 @@ fn no_space_at_all_costs_the_checkpoints_and_nothing_else() {
     let disk = Arc::new(world.disk.clone());
     let service = world.start(&flow(), disk, 1..=8, &[3, 8], 2).unwrap();
     service.join().unwrap();
+    // What there was may be what the ledger needs.
+    let segments = world
+        .files()
+        .into_iter()
+        .filter(|name| name.ends_with(".segment"));
+    assert_eq!(segments.count(), 0);
     world.disk.set_space_left(None);
     assert_eq!(world.ended().unwrap(), (None, expected()));
+}
+
+/// A disk from which files go as the next one is made.
+#[derive(Clone)]
+struct Leaky(SimDisk, Arc<std::sync::Mutex<Vec<PathBuf>>>);
+
+impl thalweg::disk::FileStore for Leaky {
+    fn make_dir(&self, dir: &Path) -> std::io::Result<()> {
+        thalweg::disk::FileStore::make_dir(&self.0, dir)
+    }
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<String>> {
+        thalweg::disk::FileStore::list(&self.0, dir)
+    }
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        thalweg::disk::FileStore::read(&self.0, path)
+    }
+    fn open(&self, path: &Path) -> std::io::Result<Arc<dyn thalweg::disk::FileReader>> {
+        thalweg::disk::FileStore::open(&self.0, path)
+    }
+    fn create(&self, path: &Path) -> std::io::Result<Box<dyn thalweg::disk::FileWriter>> {
+        for file in self.1.lock().unwrap().drain(..) {
+            thalweg::disk::FileStore::remove(&self.0, &file)?;
+        }
+        thalweg::disk::FileStore::create(&self.0, path)
+    }
+    fn publish(&self, path: &Path, contents: &[u8]) -> std::io::Result<bool> {
+        thalweg::disk::FileStore::publish(&self.0, path, contents)
+    }
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        thalweg::disk::FileStore::remove(&self.0, path)
+    }
+    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+        thalweg::disk::FileStore::sync_dir(&self.0, dir)
+    }
+}
+
+/// The files of a checkpoint that are no other's of those that are kept, and those that others share with it.
+fn files_of(world: &World, epoch: u64) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    let of = |epoch: Epoch| -> BTreeSet<PathBuf> {
+        let manifest = store.manifest(epoch).unwrap();
+        manifest
+            .segments()
+            .map(|segment| Path::new(DIR).join(&segment.file))
+            .collect()
+    };
+    let others = store
+        .epochs()
+        .unwrap()
+        .into_iter()
+        .filter(|other| other.0 != epoch);
+    let others: BTreeSet<PathBuf> = others.flat_map(of).collect();
+    of(Epoch(epoch))
+        .into_iter()
+        .partition(|file| !others.contains(file))
+}
+
+/// A file that checkpoints share goes while the service runs: none that rests on it counts, older ones stay, and all is well
+/// once it is back.
+#[test]
+fn what_rests_on_a_file_that_went_is_no_checkpoint() {
+    let world = World::begun();
+    let (own, _) = files_of(&world, 7);
+    let victim = own[0].clone();
+    let bytes = world.disk.bytes(&victim).unwrap();
+    let leaky = Leaky(world.disk.clone(), Arc::new(vec![victim.clone()].into()));
+    let service = world.start(&flow(), Arc::new(leaky), 9..=10, &[9], 2).unwrap();
+    assert_eq!(service.restored(), Some(Epoch(7)));
+    service.join().unwrap();
+    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    assert_eq!(
+        store.epochs().unwrap(),
+        [Epoch(5), Epoch(7)],
+        "that of 9 would not be whole"
+    );
+    world.disk.put(&victim, bytes);
+    let disk = Arc::new(world.disk.clone());
+    let service = world.start(&flow(), disk, 11..=EPOCHS, &[], 1).unwrap();
+    assert_eq!(service.restored(), Some(Epoch(7)));
+    assert_eq!(rows(&service.join().unwrap()), expected());
+}
+
+/// However few are to be kept: one that is damaged is none of them.
+#[test]
+fn a_damaged_checkpoint_takes_nobodys_place() {
+    let mut world = World::begun();
+    let (own, _) = files_of(&world, 7);
+    world.disk.flip(&own[0], 300, None).unwrap();
+    world.keep = Some(1);
+    for workers in [2, 1] {
+        let disk = Arc::new(world.disk.clone());
+        #[allow(clippy::reversed_empty_ranges)]
+        let service = world.start(&flow(), disk, 9..=8, &[], workers).unwrap();
+        assert_eq!(service.restored(), Some(Epoch(5)));
+        service.join().unwrap();
+    }
+    // A new one that is whole takes it.
+    let disk = Arc::new(world.disk.clone());
+    let service = world.start(&flow(), disk, 9..=EPOCHS, &[10], 3).unwrap();
+    assert_eq!(rows(&service.join().unwrap()), expected());
+    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    assert_eq!(store.epochs().unwrap(), [Epoch(10)]);
+    // So it is where nothing was started meanwhile.
+    let world = World::begun();
+    let (own, _) = files_of(&world, 7);
+    world.disk.flip(&own[0], 300, None).unwrap();
+    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    assert_eq!(
+        store
+            .examine()
+            .unwrap()
+            .iter()
+            .filter(|(_, whole)| whole.is_ok())
+            .count(),
+        1
+    );
+    store.prune(1, &BTreeSet::new()).unwrap();
+    assert!(store.epochs().unwrap().contains(&Epoch(5)));
+    assert_eq!(world.ended().unwrap(), (Some(5), expected()));
+}
+
+/// What is refused changes nothing for whoever makes checkpoints there.
+#[test]
+fn a_start_that_is_refused_leaves_the_place_to_its_owner() {
+    let world = World::begun();
+    let before = world.files();
+    let other = World {
+        disk: world.disk.clone(),
+        ..World::default()
+    };
+    for _ in 0..5 {
+        other.ended().unwrap_err();
+    }
+    assert_eq!(world.files(), before);
 }
 
 /// A value that serde writes in a way that only names in the data could undo.

@@ -100,6 +100,8 @@ fn checkpoints_of_a_service_are_listed_verified_and_pruned_where_they_are() {
     let mut service = service(dir.path(), args.as_flattened(), bucket);
     service.serves();
     service.ready();
+    // The first is due at once.
+    service.line("checkpoint");
     for value in 1..5 {
         // Of what comes in after the interval.
         std::thread::sleep(std::time::Duration::from_millis(60));
@@ -176,6 +178,11 @@ fn what_does_not_work_is_told_with_what_to_do() {
     let list = ["checkpoint", "list", url];
     let said = succeeded("list", &run(&list, bucket, |_| {}));
     assert_eq!(said, "", "a prefix without objects");
+    let text = refused(&["checkpoint", "verify", url], bucket, |_| {});
+    assert!(
+        text.contains("there is no checkpoint") && text.contains(url),
+        "{text}"
+    );
 
     let text = refused(&list, bucket, |command| {
         _ = command.env("AWS_SECRET_ACCESS_KEY", "another")

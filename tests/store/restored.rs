@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use thalweg::Epoch;
+use thalweg::checkpoint::owner::Owner;
 
 use crate::model::checkpoints::{EPOCHS, Rows, World, expected, flow};
 use crate::support::s3::Bucket;
@@ -159,7 +160,7 @@ fn another_dataflow_is_refused_the_prefix() {
     );
     assert!(store.claim("", "other").is_err());
     let before = store.files.list(&store.dir).unwrap();
-    assert!(store.take_over("", "other", 1000).is_err());
+    assert!(store.take_over("", "other", &Owner::default()).is_err());
     assert_eq!(store.files.list(&store.dir).unwrap(), before);
 }
 

@@ -9,7 +9,7 @@ use timely::communication::Config as Communication;
 use timely::worker::Worker;
 
 use super::Draws;
-use crate::checkpoint::job::Writer;
+use crate::checkpoint::writer::Writer;
 use crate::dataflow::Flow;
 use crate::disk::sim::SimDisk;
 use crate::error::{Error, Result};

@@ -1,0 +1,84 @@
+//! Who writes to a place of checkpoints: a file there that names the owner of a ledger.
+
+use crate::ledger::Recovered;
+
+const OWNER: &str = "owner-";
+
+/// The owner of a ledger, as the ledger's own claims have it.
+///
+/// ```text
+///   owner-0006418f2c3a1b00-00000000000000000005-9f86d081884c7d65
+///         ledger, by when it was made   generation   nonce of the claim
+/// ```
+///
+/// A generation tells which of two owners of one ledger is the later; two ledgers, or a ledger and its copy, can't be told
+/// apart by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// When the ledger was made, microseconds since the Unix epoch.
+    pub ledger: u64,
+    /// Counts the owners of the ledger.
+    pub generation: u64,
+    /// Tells two claims of one generation apart.
+    pub nonce: u64,
+}
+
+impl Owner {
+    /// Whoever has claimed the ledger.
+    pub fn of(recovered: &Recovered) -> Self {
+        Self {
+            ledger: recovered.made_us,
+            generation: recovered.generation,
+            nonce: recovered.nonce,
+        }
+    }
+
+    /// The name of its file.
+    pub fn file_name(&self) -> String {
+        let Self {
+            ledger,
+            generation,
+            nonce,
+        } = self;
+        format!("{OWNER}{ledger:016x}-{generation:020}-{nonce:016x}")
+    }
+
+    /// Whose file a name is, if it is anybody's.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let mut parts = name.strip_prefix(OWNER)?.splitn(3, '-');
+        let mut part = || parts.next();
+        Some(Self {
+            ledger: u64::from_str_radix(part()?, 16).ok()?,
+            generation: part()?.parse().ok()?,
+            nonce: u64::from_str_radix(part()?, 16).ok()?,
+        })
+    }
+
+    /// Whether it has owned this one's ledger before.
+    pub fn precedes(&self, other: &Self) -> bool {
+        self.ledger == other.ledger && self.generation < other.generation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_whose_they_are() {
+        let owner = Owner {
+            ledger: 1_795_000_000_000_000,
+            generation: 5,
+            nonce: u64::MAX,
+        };
+        assert_eq!(Owner::of_name(&owner.file_name()), Some(owner));
+        for name in [
+            "owner-",
+            "owner-1-2",
+            "owner-x-1-2",
+            "00000000000000000005-000.segment",
+        ] {
+            assert_eq!(Owner::of_name(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! Who writes checkpoints: a thread that does nothing else.
+//!
+//! ```text
+//!   begin ─▶ pieces, to files ─▶ all of it there? ─▶ sync ─▶ manifest ─▶ merge ─▶ prune
+//!                                      └─ no ─▶ its files go, it is told, and the next one saves it again
+//! ```
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
+
+use super::damaged;
+use super::entry::BUCKETS;
+use super::job::{Hold, Identity, Job, Message, Piece, State};
+use super::manifest::{Base, FORMAT, Manifest, Segment, StepFiles};
+use super::merge::{Merge, due};
+use super::segment::{SegmentWriter, verify};
+use super::state::Bounds;
+use super::store::Store;
+use crate::clock;
+use crate::error::{Kind, Result};
+use crate::fault;
+use crate::metrics::CheckpointMetrics;
+use crate::position::{EpochBinding, SourceId};
+use crate::time::{Epoch, EventTime};
+
+/// Writes checkpoints.
+pub(crate) struct Writer {
+    pub(super) store: Store,
+    pub(super) identity: Identity,
+    /// Whether the place is known to be this dataflow's.
+    pub(super) claimed: bool,
+    pub(super) workers: usize,
+    pub(super) keep: usize,
+    pub(super) from: Receiver<Message>,
+    pub(super) held: Arc<AtomicUsize>,
+    pub(super) state: Arc<State>,
+    pub(super) steps: Vec<StepFiles>,
+    /// Where checkpoints may begin, oldest first.
+    pub(super) bases: VecDeque<Base>,
+    pub(super) metrics: CheckpointMetrics,
+    pub(super) hold: Hold,
+    pub(super) current: Option<Current>,
+    /// Files that could not be merged, as one of them is damaged.
+    pub(super) suspects: Vec<Segment>,
+}
+
+/// What has come in of the checkpoint on its way.
+pub(super) struct Current {
+    job: Arc<Job>,
+    at: EpochBinding,
+    begun: std::time::Instant,
+    segments: Vec<Option<SegmentWriter>>,
+    bounds: Vec<Bounds>,
+    workers_left: usize,
+    chain: Option<String>,
+    closed: Option<(Vec<(Vec<SourceId>, EventTime)>, Epoch)>,
+}
+
+impl Writer {
+    /// To the end, in the thread that is the writer's own.
+    pub(crate) fn run(mut self) {
+        self.tidy();
+        while let Ok(message) = self.from.recv() {
+            if !self.take(message) {
+                break;
+            }
+        }
+    }
+
+    /// As [`run`](Self::run), by one message that waits. `false`: none does, or it was the last one.
+    #[cfg(test)]
+    pub(crate) fn step(&mut self) -> bool {
+        let message = self.from.try_recv();
+        message.is_ok_and(|message| self.take(message))
+    }
+
+    /// Removes what a crash left half done: it is nobody's.
+    pub(crate) fn tidy(&mut self) {
+        if let Err(error) = self.prune(&BTreeSet::new()) {
+            tracing::warn!("old checkpoints can't be removed: {error}");
+        }
+    }
+
+    /// A process that was stopped and goes on must not take from its successor what that one rests on.
+    fn prune(&self, spare: &BTreeSet<String>) -> Result<()> {
+        self.store.is_held_by(&self.identity.owner)?;
+        self.store.prune(self.keep, spare).map(drop)
+    }
+
+    /// Takes in one message, and makes the checkpoint count once all of it is there. `false`: this was the last one.
+    fn take(&mut self, message: Message) -> bool {
+        let mut current = self.current.take();
+        match (message, &mut current) {
+            (Message::End, _) => return false,
+            (Message::Discard(old), _) => drop(old),
+            (Message::Begin(job, at), _) => current = Some(self.begin(job, at)),
+            (Message::Piece(piece), Some(current)) => {
+                self.held.fetch_sub(piece.chunk.bytes.len(), Ordering::Relaxed);
+                if let Err(error) = self.write(current, &piece) {
+                    current.job.fail(error);
+                    // Where no space is left, the ledger may need what it took.
+                    let begun = names_of(current);
+                    current.segments.iter_mut().for_each(|segment| *segment = None);
+                    self.remove(&begun);
+                }
+                fault::point("checkpoint.piece");
+            }
+            (Message::Done(bounds), Some(current)) => {
+                current.workers_left -= 1;
+                for (own, theirs) in current.bounds.iter_mut().zip(bounds) {
+                    own.cut = own.cut.min(theirs.cut);
+                    own.floor = own.floor.min(theirs.floor);
+                }
+            }
+            (Message::Chain(chain), Some(current)) => current.chain = Some(chain),
+            (Message::Closed(sets, floor), Some(current)) => current.closed = Some((sets, floor)),
+            (_, None) => {}
+        }
+        let is_whole = |c: &Current| c.workers_left == 0 && c.chain.is_some() && c.closed.is_some();
+        match current {
+            Some(whole) if is_whole(&whole) => self.conclude(whole),
+            current => self.current = current,
+        }
+        true
+    }
+
+    fn begin(&mut self, job: Arc<Job>, at: EpochBinding) -> Current {
+        let whole = Bounds {
+            cut: EventTime::MAX,
+            floor: Epoch(u64::MAX),
+        };
+        if !self.claimed {
+            match self.take_place() {
+                Ok(()) => {
+                    self.claimed = true;
+                    fault::point("checkpoint.place");
+                }
+                Err(error) => job.fail(error),
+            }
+        }
+        Current {
+            job,
+            at,
+            begun: clock::instant(),
+            segments: self.steps.iter().map(|_| None).collect(),
+            bounds: vec![whole; self.steps.len()],
+            workers_left: self.workers,
+            chain: None,
+            closed: None,
+        }
+    }
+
+    /// The folder may have gone, or not have been to be written to before.
+    fn take_place(&self) -> Result<()> {
+        let Identity {
+            app, dataflow, owner, ..
+        } = &self.identity;
+        self.store.is_held_by(owner)?;
+        self.store.take_over(app, dataflow, owner)?;
+        self.store.claim(app, dataflow)
+    }
+
+    fn write(&self, current: &mut Current, piece: &Piece) -> Result<()> {
+        if current.job.failed.lock().is_some() {
+            return Ok(());
+        }
+        let segment = &mut current.segments[piece.step];
+        if segment.is_none() {
+            let name = Store::segment_name(current.job.epoch, piece.step, 0);
+            *segment = Some(SegmentWriter::create(
+                &*self.store.files,
+                &self.store.dir.join(name),
+            )?);
+        }
+        match segment {
+            Some(segment) => segment.chunk(&piece.chunk, piece.entries),
+            None => Ok(()),
+        }
+    }
+
+    fn conclude(&mut self, current: Current) {
+        fault::point("checkpoint.whole");
+        let (epoch, begun) = (current.job.epoch, current.begun);
+        self.state.epoch.store(0, Ordering::Release);
+        (self.hold)(Epoch(u64::MAX));
+        let files = names_of(&current);
+        match self.publish(current) {
+            Ok(manifest) => {
+                self.state.again.store(false, Ordering::Release);
+                if self.state.trouble.lock().take().is_some() {
+                    tracing::info!(%epoch, "checkpoints are made again");
+                }
+                self.state.newest.store(epoch.0, Ordering::Release);
+                let took = clock::instant() - begun;
+                let written = manifest.segments().filter(|segment| segment.epoch == epoch);
+                let written: u64 = written.map(|segment| segment.bytes).sum();
+                tracing::debug!(%epoch, bytes = written, of = manifest.bytes(), ms = took.as_millis() as u64, "checkpoint");
+                self.metrics.published(epoch, took, written, manifest.bytes());
+                fault::point("checkpoint.counted");
+                if let Err(error) = self.merge() {
+                    tracing::warn!("the files of checkpoints can't be merged: {error}");
+                    if !self.suspects.is_empty() {
+                        // Nothing that is older goes before this is mended.
+                        *self.state.trouble.lock() = Some(error.to_string());
+                        self.state.busy.store(false, Ordering::Release);
+                        return;
+                    }
+                }
+                fault::point("merge.done");
+                let spare = self.steps.iter().flat_map(|step| &step.segments);
+                let spare = spare.map(|segment| segment.file.clone()).collect();
+                match self.prune(&spare).and_then(|()| self.unneeded()) {
+                    Ok(epoch) => _ = self.state.unneeded.fetch_max(epoch.0, Ordering::AcqRel),
+                    Err(error) => tracing::warn!("old checkpoints can't be removed: {error}"),
+                }
+            }
+            Err(error) => {
+                self.state.again.store(true, Ordering::Release);
+                self.claimed = false;
+                // Its manifest may be there all the same.
+                let manifest = Manifest::file_name(epoch);
+                if self.store.names().is_ok_and(|names| !names.contains(&manifest)) {
+                    self.remove(&files);
+                }
+                self.metrics.failed.inc();
+                *self.state.trouble.lock() = Some(error.to_string());
+                tracing::warn!(%epoch, "a checkpoint came to nothing, the next one will hold what it would have: {error}");
+            }
+        }
+        fault::point("checkpoint.done");
+        self.state.busy.store(false, Ordering::Release);
+    }
+
+    fn publish(&mut self, current: Current) -> Result<Manifest> {
+        let Current {
+            job,
+            at,
+            segments,
+            bounds,
+            chain,
+            closed,
+            ..
+        } = current;
+        if let Some(error) = job.failed.lock().take() {
+            return Err(error);
+        }
+        let (sets, floor) = closed.unwrap_or_default();
+        let mut steps = self.steps.clone();
+        for ((step, segment), bounds) in steps.iter_mut().zip(segments).zip(&bounds) {
+            (step.cut, step.floor) = (bounds.cut, bounds.floor);
+            if let Some(segment) = segment {
+                step.segments.push(segment.finish(job.epoch)?);
+            }
+        }
+        fault::point("checkpoint.segments");
+        let at = Base { binding: at, sets };
+        // Bindings from there on are gone through again, so that views can be asked for what they keep.
+        let reaches = |base: &&Base| base.binding.epoch < floor;
+        let from = self.bases.iter().rev().find(reaches).cloned();
+        let manifest = Manifest {
+            format: FORMAT,
+            app: self.identity.app.clone(),
+            dataflow: self.identity.dataflow.clone(),
+            epoch: job.epoch,
+            generation: self.identity.owner.generation,
+            chain: chain.unwrap_or_default(),
+            build: self.identity.build.clone(),
+            lineage: self.identity.lineage,
+            made_us: clock::now_micros(),
+            buckets: ("xxh3".into(), BUCKETS),
+            from,
+            at: at.clone(),
+            steps,
+        };
+        // Another process has removed what it did not know of.
+        self.store.is_held_by(&self.identity.owner)?;
+        self.all_there(&manifest)?;
+        self.store.publish(&manifest)?;
+        fault::point("checkpoint.published");
+        self.steps.clone_from(&manifest.steps);
+        while let Some(second) = self.bases.get(1)
+            && second.binding.epoch < floor
+        {
+            self.bases.pop_front();
+        }
+        self.bases.push_back(at);
+        Ok(manifest)
+    }
+
+    /// Where the oldest checkpoint that is left begins to ask for bindings; only with as many of them as are to be kept.
+    fn unneeded(&self) -> Result<Epoch> {
+        let kept = self.store.whole()?;
+        let from = kept.iter().map(|manifest| &manifest.from);
+        let from = from.map(|from| from.as_ref().map_or(Epoch::ZERO, |base| base.binding.epoch));
+        Ok(match kept.len() < self.keep {
+            true => Epoch::ZERO,
+            false => from.min().unwrap_or(Epoch::ZERO),
+        })
+    }
+
+    /// What a checkpoint rests on may have gone since it was written: then it counts for nothing, and older ones stay.
+    fn all_there(&mut self, manifest: &Manifest) -> Result<()> {
+        let hint = "put it back from a copy, and checkpoints are made again; what it held is safe in the running process alone";
+        let names = self.store.names()?;
+        let missing = |segment: &&Segment| names.binary_search(&segment.file).is_err();
+        if let Some(missing) = manifest.segments().find(missing) {
+            let path = self.store.dir.join(&missing.file);
+            return Err(damaged(&path, "it is missing").hint(hint));
+        }
+        for suspect in &self.suspects {
+            let whole = verify(&*self.store.files, &self.store.dir, suspect);
+            whole.map_err(|error| error.hint(hint))?;
+        }
+        self.suspects.clear();
+        Ok(())
+    }
+
+    fn remove(&self, files: &[String]) {
+        for name in files {
+            let _left = self.store.files.remove(&self.store.dir.join(name));
+        }
+    }
+
+    /// Merges what is due; the next checkpoint names the merged files.
+    fn merge(&mut self) -> Result<()> {
+        let go_on = || !self.state.ended.load(Ordering::Acquire);
+        // Once a checkpoint, so no name comes twice, also where steps have other numbers than in an earlier run.
+        let newest = Epoch(self.state.newest.load(Ordering::Acquire));
+        let mut merged = 0;
+        for (at, step) in self.steps.iter_mut().enumerate() {
+            while let Some(older) = due(&step.segments) {
+                merged += 1;
+                let merge = Merge {
+                    store: &self.store,
+                    older: &step.segments[older],
+                    newer: &step.segments[older + 1],
+                    is_first: older == 0,
+                    rule: step.shape.rule,
+                    bounds: Bounds {
+                        cut: step.cut,
+                        floor: step.floor,
+                    },
+                };
+                let name = Store::segment_name(newest, at, merged);
+                fault::point("merge.begun");
+                let merged = merge.run(&name, &go_on);
+                if merged
+                    .as_ref()
+                    .is_err_and(|error| error.kind() == Kind::Integrity)
+                {
+                    self.suspects = step.segments[older..].to_vec();
+                }
+                let Some(segment) = merged? else {
+                    return Ok(());
+                };
+                fault::point("merge.written");
+                step.segments.splice(older.., [segment]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files of a checkpoint on its way.
+fn names_of(current: &Current) -> Vec<String> {
+    let segments = current.segments.iter().enumerate();
+    let begun = segments.filter(|(_, segment)| segment.is_some());
+    begun
+        .map(|(step, _)| Store::segment_name(current.job.epoch, step, 0))
+        .collect()
+}
