@@ -132,6 +132,10 @@ pub trait DiskFile: Send + Sync {
     /// Returns when everything appended so far survives a loss of power.
     fn sync(&self) -> io::Result<()>;
 
+    /// Lets the disk begin with these bytes, and waits for nothing: [`sync`](DiskFile::sync) then has less to do at once,
+    /// and whoever else syncs something meanwhile waits less for it.
+    fn begin_sync(&self, _from: u64, _to: u64) {}
+
     /// How long the file is now, whoever wrote it. An error of kind `NotFound` if it was removed.
     fn len(&self) -> io::Result<u64>;
 
@@ -200,7 +204,9 @@ impl FileReader for Arc<dyn DiskFile> {
 
 impl FileWriter for Arc<dyn DiskFile> {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        (**self).append(bytes).map(drop)
+        let end = (**self).append(bytes)?;
+        (**self).begin_sync(end - bytes.len() as u64, end);
+        Ok(())
     }
 
     fn finish(self: Box<Self>) -> io::Result<()> {
@@ -340,6 +346,16 @@ impl DiskFile for HostFile {
             rest = &rest[written..];
         }
         end.map_or_else(|| self.len(), Ok)
+    }
+
+    /// The ledger's fdatasync has the disk to share with what a checkpoint writes: hundreds of megabytes at its own fsync
+    /// held up every epoch for 0.1 s and more.
+    #[cfg(target_os = "linux")]
+    fn begin_sync(&self, from: u64, to: u64) {
+        use std::os::fd::AsRawFd;
+        let (from, len) = (from.cast_signed(), (to - from).cast_signed());
+        // SAFETY: a plain system call on a file that is open. It promises nothing, so nothing hangs on what it returns.
+        unsafe { libc::sync_file_range(self.0.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) };
     }
 
     fn sync(&self) -> io::Result<()> {

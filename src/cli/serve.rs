@@ -228,6 +228,7 @@ impl Running<'_> {
         let mut told = clock::instant();
         while !signal.is_finished() && !service.is_finished() && !service.halt().is_halted() {
             if ready.is_some() && readied(&service, &readiness) {
+                tracing::info!("ready");
                 ready.take().expect("just seen")(&url);
             }
             if ready.is_some() && clock::instant() - told > TELL_EVERY {

@@ -247,7 +247,7 @@ pub static SETTINGS: &[Setting] = &[
         "checkpoint.interval",
         time(Duration::ZERO, DAY, |s, d| s.checkpoint_interval = d),
         "10s",
-        "From one checkpoint to the next: a restart replays what came after the last one. 0s: none are made, and none is read",
+        "From one checkpoint to the next, the first at once: a restart replays what came after the last one. 0s: none are made, and none is read",
     ),
     setting(
         "checkpoint.store",

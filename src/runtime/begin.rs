@@ -190,6 +190,10 @@ impl Run<'_> {
             clock,
             upto,
         ));
+        if let Some(ledger) = &ledger {
+            let bytes = i64::try_from(ledger.len_bytes()).unwrap_or(i64::MAX);
+            self.metrics.ledger.bytes.set(bytes);
+        }
         begun.led = ledger.map(|ledger| Led {
             scribe: Scribe::new(ledger, bindings),
             writer,
