@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use thalweg::checkpoint::store::Store;
 use thalweg::disk::Disk;
@@ -365,52 +366,75 @@ fn a_replay_of_epochs_that_are_larger_than_what_readers_hold_comes_to_its_end() 
 
 #[test]
 fn no_space_at_all_costs_the_checkpoints_and_nothing_else() {
-    let world = World::default();
-    world.disk.set_space_left(Some(100));
-    let disk = Arc::new(world.disk.clone());
-    let service = world.start(&flow(), disk, 1..=8, &[3, 8], 2).unwrap();
-    service.join().unwrap();
-    // What there was may be what the ledger needs.
-    let segments = world
-        .files()
-        .into_iter()
-        .filter(|name| name.ends_with(".segment"));
-    assert_eq!(segments.count(), 0);
-    world.disk.set_space_left(None);
-    assert_eq!(world.ended().unwrap(), (None, expected()));
+    let mut begun = 0;
+    for space in [100, 1000, 3000, 5000] {
+        let world = World::default();
+        world.disk.set_space_left(Some(space));
+        let leaky = Leaky::new(&world.disk);
+        let service = world
+            .start(&flow(), Arc::new(leaky.clone()), 1..=8, &[3], 2)
+            .unwrap();
+        service.join().unwrap();
+        // What there was may be what the ledger needs.
+        let segments = world
+            .files()
+            .into_iter()
+            .filter(|name| name.ends_with(".segment"));
+        assert_eq!(segments.count(), 0, "with {space} bytes");
+        begun += leaky.created.load(Ordering::Relaxed);
+        world.disk.set_space_left(None);
+        assert_eq!(world.ended().unwrap(), (None, expected()));
+    }
+    assert!(begun > 0, "no file was ever begun");
 }
 
-/// A disk from which files go as the next one is made.
+/// A disk from which files go as the next one is made. Counts those.
 #[derive(Clone)]
-struct Leaky(SimDisk, Arc<std::sync::Mutex<Vec<PathBuf>>>);
+struct Leaky {
+    disk: SimDisk,
+    goes: Arc<std::sync::Mutex<Vec<PathBuf>>>,
+    created: Arc<AtomicUsize>,
+}
+
+impl Leaky {
+    fn new(disk: &SimDisk) -> Self {
+        Self {
+            disk: disk.clone(),
+            goes: Arc::default(),
+            created: Arc::default(),
+        }
+    }
+}
 
 impl thalweg::disk::FileStore for Leaky {
     fn make_dir(&self, dir: &Path) -> std::io::Result<()> {
-        thalweg::disk::FileStore::make_dir(&self.0, dir)
+        thalweg::disk::FileStore::make_dir(&self.disk, dir)
     }
     fn list(&self, dir: &Path) -> std::io::Result<Vec<String>> {
-        thalweg::disk::FileStore::list(&self.0, dir)
+        thalweg::disk::FileStore::list(&self.disk, dir)
     }
     fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
-        thalweg::disk::FileStore::read(&self.0, path)
+        thalweg::disk::FileStore::read(&self.disk, path)
     }
     fn open(&self, path: &Path) -> std::io::Result<Arc<dyn thalweg::disk::FileReader>> {
-        thalweg::disk::FileStore::open(&self.0, path)
+        thalweg::disk::FileStore::open(&self.disk, path)
     }
     fn create(&self, path: &Path) -> std::io::Result<Box<dyn thalweg::disk::FileWriter>> {
-        for file in self.1.lock().unwrap().drain(..) {
-            thalweg::disk::FileStore::remove(&self.0, &file)?;
+        for file in self.goes.lock().unwrap().drain(..) {
+            thalweg::disk::FileStore::remove(&self.disk, &file)?;
         }
-        thalweg::disk::FileStore::create(&self.0, path)
+        let file = thalweg::disk::FileStore::create(&self.disk, path)?;
+        self.created.fetch_add(1, Ordering::Relaxed);
+        Ok(file)
     }
     fn publish(&self, path: &Path, contents: &[u8]) -> std::io::Result<bool> {
-        thalweg::disk::FileStore::publish(&self.0, path, contents)
+        thalweg::disk::FileStore::publish(&self.disk, path, contents)
     }
     fn remove(&self, path: &Path) -> std::io::Result<()> {
-        thalweg::disk::FileStore::remove(&self.0, path)
+        thalweg::disk::FileStore::remove(&self.disk, path)
     }
     fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
-        thalweg::disk::FileStore::sync_dir(&self.0, dir)
+        thalweg::disk::FileStore::sync_dir(&self.disk, dir)
     }
 }
 
@@ -443,7 +467,8 @@ fn what_rests_on_a_file_that_went_is_no_checkpoint() {
     let (own, _) = files_of(&world, 7);
     let victim = own[0].clone();
     let bytes = world.disk.bytes(&victim).unwrap();
-    let leaky = Leaky(world.disk.clone(), Arc::new(vec![victim.clone()].into()));
+    let leaky = Leaky::new(&world.disk);
+    leaky.goes.lock().unwrap().push(victim.clone());
     let service = world.start(&flow(), Arc::new(leaky), 9..=10, &[9], 2).unwrap();
     assert_eq!(service.restored(), Some(Epoch(7)));
     service.join().unwrap();
