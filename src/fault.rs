@@ -69,7 +69,7 @@ pub const POINTS: &[Point] = &[
     // It goes on from a checkpoint.
     at("restore.chosen", "a whole checkpoint is found | workers begin"),
     at("restore.entry", "an entry is loaded | the next one is"),
-    at("restore.step", "all of a step is loaded | the next step is built"),
+    at("restore.step", "all of a step is loaded | the next step is"),
     at(
         "restore.built",
         "a worker has all its state | it takes its first step",

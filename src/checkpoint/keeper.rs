@@ -18,6 +18,12 @@ use crate::time::Epoch;
 pub struct Keeper {
     steps: Rc<Steps>,
     saves: bool,
+    loader: Loader,
+}
+
+/// The part of a [`Keeper`] that loads, on any thread.
+#[derive(Clone)]
+pub struct Loader {
     step: usize,
     restored: Option<Arc<Restored>>,
     worker: usize,
@@ -53,26 +59,25 @@ impl Keeper {
         Self {
             steps,
             saves,
-            step,
-            restored,
-            worker,
-            peers,
-            halt,
+            loader: Loader {
+                step,
+                restored,
+                worker,
+                peers,
+                halt,
+            },
         }
     }
 
     /// The epoch that state is loaded as of, if it is: this step's, or that of others where this one is new.
     pub fn restored(&self) -> Option<Epoch> {
-        self.restored.as_ref().map(|restored| restored.manifest.epoch)
+        let restored = self.loader.restored.as_ref();
+        restored.map(|restored| restored.manifest.epoch)
     }
 
     /// The same, if this step's is.
     pub fn held(&self) -> Option<Epoch> {
-        self.files().and(self.restored())
-    }
-
-    fn files(&self) -> Option<&StepFiles> {
-        self.restored.as_ref()?.files(self.step)
+        self.loader.files().and(self.restored())
     }
 
     /// Whether checkpoints are made.
@@ -82,14 +87,7 @@ impl Keeper {
 
     /// The first epoch of which versions were kept.
     pub fn floor(&self) -> Epoch {
-        self.files().map_or(Epoch::ZERO, |files| files.floor)
-    }
-
-    /// About how many entries this worker will load.
-    pub fn entries(&self) -> usize {
-        let segments = self.files().into_iter().flat_map(|files| &files.segments);
-        let largest = segments.map(|segment| segment.entries).max().unwrap_or(0);
-        largest as usize / self.peers
+        self.loader.files().map_or(Epoch::ZERO, |files| files.floor)
     }
 
     /// What knows which entries changed.
@@ -99,6 +97,47 @@ impl Keeper {
             (true, None) => Changed::default(),
             (true, Some(epoch)) => Changed::since(epoch),
         }
+    }
+
+    /// Keeps the step's state.
+    pub fn keep<S: Stateful + 'static>(&self, state: S) -> Kept<S> {
+        if self.saves {
+            self.steps.keep(state)
+        } else {
+            Kept::unsaved(state)
+        }
+    }
+
+    /// Keeps the step's state, of which a checkpoint may hold a part. Once the dataflow is built that is loaded by `load`, on any
+    /// thread, and `put` into the state before the worker's first step.
+    pub fn keep_loaded<S: Stateful + 'static, T: Send + 'static>(
+        &self,
+        state: S,
+        load: impl FnOnce(&Loader) -> T + Send + 'static,
+        put: impl FnOnce(&mut S, T) + 'static,
+    ) -> Kept<S> {
+        let kept = self.keep(state);
+        if self.held().is_some() {
+            let (loader, state) = (self.loader.clone(), kept.share());
+            self.steps.load(
+                move || load(&loader),
+                move |loaded| put(&mut state.at(Epoch::ZERO), loaded),
+            );
+        }
+        kept
+    }
+}
+
+impl Loader {
+    fn files(&self) -> Option<&StepFiles> {
+        self.restored.as_ref()?.files(self.step)
+    }
+
+    /// About how many entries this worker will load.
+    pub fn entries(&self) -> usize {
+        let segments = self.files().into_iter().flat_map(|files| &files.segments);
+        let largest = segments.map(|segment| segment.entries).max().unwrap_or(0);
+        largest as usize / self.peers
     }
 
     /// Loads what this worker owns by `routed`, a part of the key. Entries of a key come in the order in which they hold.
@@ -126,15 +165,6 @@ impl Keeper {
         fault::point("restore.step");
         if let Err(error) = loaded {
             self.halt.halt(error);
-        }
-    }
-
-    /// Keeps the step's state.
-    pub fn keep<S: Stateful + 'static>(&self, state: S) -> Kept<S> {
-        if self.saves {
-            self.steps.keep(state)
-        } else {
-            Kept::unsaved(state)
         }
     }
 }

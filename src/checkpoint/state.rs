@@ -15,6 +15,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -424,6 +425,11 @@ impl<S: Stateful + 'static> Kept<S> {
         Self::new(usize::MAX, Rc::default(), state)
     }
 
+    /// For a second hand.
+    pub(crate) fn share(&self) -> Self {
+        Self(self.0.clone())
+    }
+
     /// The state, to apply what belongs to `epoch`. Epochs never go back.
     pub fn at(&self, epoch: Epoch) -> RefMut<'_, S> {
         if let Some(begun) = &*self.0.steps.begun.borrow()
@@ -471,6 +477,9 @@ struct Begun {
     job: Arc<Job>,
 }
 
+type Load = Box<dyn FnOnce() + Send>;
+type Put = Box<dyn FnOnce()>;
+
 /// The stateful steps of one worker, in the order in which the dataflow is built.
 #[derive(Default)]
 pub struct Steps {
@@ -478,6 +487,8 @@ pub struct Steps {
     begun: RefCell<Option<Begun>>,
     /// The step that is being saved, once the epoch is closed.
     at: Cell<Option<usize>>,
+    /// What is to be loaded before the first step.
+    loads: RefCell<Vec<(Load, Put)>>,
 }
 
 /// Entries between two looks at the clock; few in unit tests, where there are few in all.
@@ -490,6 +501,45 @@ impl Steps {
         let kept = Kept::new(all.len(), self.clone(), state);
         all.push(kept.0.clone());
         kept
+    }
+
+    /// Has something loaded by [`load_all`](Self::load_all), and put where it belongs.
+    pub(crate) fn load<T: Send + 'static>(
+        &self,
+        load: impl FnOnce() -> T + Send + 'static,
+        put: impl FnOnce(T) + 'static,
+    ) {
+        let loaded = Arc::new(Mutex::new(None));
+        let place = loaded.clone();
+        let load = move || {
+            let what = load();
+            *place.lock() = Some(what);
+        };
+        let put = move || {
+            if let Some(what) = loaded.lock().take() {
+                put(what);
+            }
+        };
+        self.loads.borrow_mut().push((Box::new(load), Box::new(put)));
+    }
+
+    /// Loads all state, on so many threads with this one. A panic on one of them becomes this one's.
+    pub(crate) fn load_all(&self, threads: usize) {
+        let (loads, puts): (Vec<_>, Vec<_>) = self.loads.take().into_iter().unzip();
+        let others = threads.min(loads.len()).saturating_sub(1);
+        let loads = Mutex::new(loads.into_iter());
+        let next = || loads.lock().next();
+        let work = || std::iter::from_fn(next).for_each(|load| load());
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
+            work();
+            for other in others {
+                if let Err(panic) = other.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        });
+        puts.into_iter().for_each(|put| put());
     }
 
     /// Lets go of all state: steps and what they belong to hold each other.

@@ -7,7 +7,7 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
-use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::keeper::{Keeper, Loader};
 use crate::checkpoint::state::{Out, Stateful};
 use crate::operator::again::Again;
 use crate::operator::walk::Update;
@@ -22,22 +22,18 @@ pub fn changes<'s, T: Record>(
     type Builder<T> = CapacityContainerBuilder<Vec<Update<T>>>;
     let scope = events.scope();
     events.unary_frontier::<Builder<T>, _, _, _>(Pipeline, "changes", |capability, info| {
-        let mut loaded: Vec<Update<T>> = Vec::new();
         let restored = keeper.restored();
-        keeper.load(
-            |row: &T| row,
-            |entry| {
-                let times: i64 = entry.value.unwrap_or_default();
-                loaded.push((entry.key, restored.unwrap_or_default(), times as isize));
-            },
-        );
         let activator = scope.activator_for(info.address);
         let mut again = Again::new(restored, capability, activator, Rc::new(true.into()));
         let saves = keeper.saves();
-        let kept = keeper.keep(Rows::default());
+        let kept = keeper.keep_loaded(
+            Rows::default(),
+            move |loader| load(loader, restored.unwrap_or_default()),
+            |rows, loaded| rows.loaded = loaded,
+        );
         move |(input, _frontier), output| {
             again.emit(
-                || std::mem::take(&mut loaded),
+                || std::mem::take(&mut kept.at(Epoch::ZERO).loaded),
                 |capability, rows| output.session(capability).give_container(rows),
             );
             input.for_each(|capability, data| {
@@ -57,8 +53,23 @@ pub fn changes<'s, T: Record>(
     })
 }
 
+/// All rows, as of the epoch that they are loaded as of.
+fn load<T: Record>(loader: &Loader, restored: Epoch) -> Vec<Update<T>> {
+    let mut loaded = Vec::new();
+    loader.load(
+        |row: &T| row,
+        |entry| {
+            let times: i64 = entry.value.unwrap_or_default();
+            loaded.push((entry.key, restored, times as isize));
+        },
+    );
+    loaded
+}
+
 /// The rows that no checkpoint holds.
 struct Rows<T> {
+    /// Those that one holds, until they are given again.
+    loaded: Vec<Update<T>>,
     new: Vec<(Epoch, T)>,
     /// Kept until the next freeze: they may have to be saved again.
     frozen: Vec<(Epoch, T)>,
@@ -69,6 +80,7 @@ struct Rows<T> {
 impl<T> Default for Rows<T> {
     fn default() -> Self {
         Self {
+            loaded: Vec::new(),
             new: Vec::new(),
             frozen: Vec::new(),
             at: 0,

@@ -20,7 +20,7 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 
-use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::keeper::{Keeper, Loader};
 use crate::checkpoint::state::{Changed, Out, Stateful};
 use crate::codec::Cause;
 use crate::operator::walk::{Pending, Walk};
@@ -170,22 +170,22 @@ struct AllLetters {
     changed: Changed<Place>,
 }
 
-impl AllLetters {
-    fn load(&mut self, keeper: &Keeper) {
-        keeper.load(
-            |at: &Place| &at.1.partition,
-            |entry| {
-                let of = self.partitions.entry(entry.key.1.partition).or_default();
-                match entry.value {
-                    Some((now, letter)) => of.push(entry.key, now, letter),
-                    None => _ = of.letters.remove(&entry.key),
-                }
-            },
-        );
-        for of in self.partitions.values_mut() {
-            of.bytes = of.letters.values().map(|(_, letter)| letter.bytes()).sum();
-        }
+fn load(loader: &Loader) -> BTreeMap<u32, OfPartition> {
+    let mut partitions: BTreeMap<u32, OfPartition> = BTreeMap::new();
+    loader.load(
+        |at: &Place| &at.1.partition,
+        |entry| {
+            let of = partitions.entry(entry.key.1.partition).or_default();
+            match entry.value {
+                Some((now, letter)) => of.push(entry.key, now, letter),
+                None => _ = of.letters.remove(&entry.key),
+            }
+        },
+    );
+    for of in partitions.values_mut() {
+        of.bytes = of.letters.values().map(|(_, letter)| letter.bytes()).sum();
     }
+    partitions
 }
 
 impl Stateful for AllLetters {
@@ -247,14 +247,13 @@ pub fn letters<'s>(
         by_partition,
         name,
         |capability, _| {
-            let mut walk = Walk::new(desk, capability, keeper.restored());
+            let mut walk = Walk::new(desk, capability);
             let mut pending = Pending::new();
-            let mut all = AllLetters {
+            let all = AllLetters {
                 partitions: BTreeMap::new(),
                 changed: keeper.changed(),
             };
-            all.load(keeper);
-            let kept = keeper.keep(all);
+            let kept = keeper.keep_loaded(all, load, |all, partitions| all.partitions = partitions);
             move |(input, frontier), output| {
                 pending.gather(input);
                 walk.advance(frontier, |facts, capability| {

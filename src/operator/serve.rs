@@ -18,14 +18,13 @@ use crate::view::shard::ShardWriter;
 pub fn serve<'s, K: Record, V: Record>(
     changes: StreamVec<'s, Epoch, Change<K, V>>,
     name: &str,
-    mut shard: ShardWriter<K, V>,
+    shard: ShardWriter<K, V>,
     applied: Counter,
     probe: &Handle<Epoch>,
     keeper: &Keeper,
 ) {
     let restored = keeper.held();
-    shard.load(keeper);
-    let shard = keeper.keep(shard);
+    let shard = shard.keep(keeper);
     let _end = changes
         .unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, name, move |_, _| {
             move |input, _output| {

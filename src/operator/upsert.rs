@@ -8,7 +8,7 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
 
-use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::keeper::{Keeper, Loader};
 use crate::checkpoint::state::{Changed, Out, Stateful};
 use crate::operator::again::{Again, Wanted};
 use crate::operator::walk::Arrivals;
@@ -29,11 +29,9 @@ pub fn upsert<'s, K: Record, V: Record>(
         name,
         |capability, info| {
             let mut arrivals = Arrivals::new();
-            let mut state = Rows::new(keeper);
-            state.load(keeper);
             let activator = records_scope.activator_for(info.address);
             let mut again = Again::new(keeper.restored(), capability, activator, wanted);
-            let kept = keeper.keep(state);
+            let kept = keeper.keep_loaded(Rows::new(keeper), load, |state, rows| state.rows = rows);
             move |(input, frontier), output| {
                 arrivals.gather(input);
                 again.emit(
@@ -62,9 +60,26 @@ pub fn upsert<'s, K: Record, V: Record>(
     )
 }
 
+/// With the epoch of each row's last change.
+type Held<K, V> = HashMap<K, (Epoch, V), FixedState>;
+
+fn load<K: Record, V: Record>(loader: &Loader) -> Held<K, V> {
+    let mut rows = Held::default();
+    rows.reserve(loader.entries());
+    loader.load(
+        |key: &K| key,
+        |entry| {
+            match entry.value {
+                Some(value) => rows.insert(entry.key, (entry.epoch, value)),
+                None => rows.remove(&entry.key),
+            };
+        },
+    );
+    rows
+}
+
 struct Rows<K, V> {
-    /// With the epoch of each row's last change.
-    rows: HashMap<K, (Epoch, V), FixedState>,
+    rows: Held<K, V>,
     changed: Changed<K>,
 }
 
@@ -74,19 +89,6 @@ impl<K: Record, V: Record> Rows<K, V> {
             rows: HashMap::default(),
             changed: keeper.changed(),
         }
-    }
-
-    fn load(&mut self, keeper: &Keeper) {
-        self.rows.reserve(keeper.entries());
-        keeper.load(
-            |key: &K| key,
-            |entry| {
-                match entry.value {
-                    Some(value) => self.rows.insert(entry.key, (entry.epoch, value)),
-                    None => self.rows.remove(&entry.key),
-                };
-            },
-        )
     }
 
     /// Every row as one that is new.

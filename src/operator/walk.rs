@@ -55,11 +55,12 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Starts with the capability that the operator was made with, behind the epoch that its state was restored as of.
-    pub fn new(desk: Rc<Desk>, capability: Capability<Epoch>, restored: Option<Epoch>) -> Self {
+    /// Starts with the capability that the operator was made with. The timeline of a run that goes on from a checkpoint begins
+    /// behind it.
+    pub fn new(desk: Rc<Desk>, capability: Capability<Epoch>) -> Self {
         Self {
             desk,
-            walked: restored.unwrap_or_default(),
+            walked: Epoch::ZERO,
             capability: Some(capability),
         }
     }

@@ -121,8 +121,7 @@ pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
     let events = raise_horizons(events, &name, sources.clone(), desk.clone());
     let held_back = policies.corrects();
     let (partials, late) = combine(events, &name, key, assign, fold.clone(), policies, count);
-    let mut state = Merge::new(fold, keep, held_back, &keeper);
-    state.load(&keeper);
+    let state = Merge::new(fold, keep, held_back, &keeper);
     let changes = merge(partials, &name, state, sources, desk, &keeper, wanted);
     (changes, late)
 }
@@ -341,8 +340,8 @@ fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
         |capability, info| {
             let activator = scope.activator_for(info.address);
             let mut again = Again::new(keeper.restored(), capability.clone(), activator, wanted);
-            let mut walk = Walk::new(desk, capability, keeper.restored());
-            let kept = keeper.keep(state);
+            let mut walk = Walk::new(desk, capability);
+            let kept = keeper.keep_loaded(state, merge::load, |state, windows| state.windows = windows);
             let mut pending = Pending::new();
             let mut changes = Vec::new();
             move |(input, frontier), output| {

@@ -1,6 +1,7 @@
 //! One worker's life: build the dataflow, step it, and close epochs for the process's readers.
 
 use std::cell::RefCell;
+use std::num::NonZero;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -98,14 +99,20 @@ pub(super) fn drop_all(worker: &mut Worker) {
 }
 
 fn live(worker: &mut Worker, shared: &Arc<Shared>) {
-    let mut life = begin(worker, shared);
+    let mut life = begin(worker, shared, loaders(shared.settings.workers));
     while life.goes_on(worker) {
         life.step(worker, life.park_max());
     }
 }
 
-/// Builds the dataflows on a worker.
-pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>) -> Life {
+/// So many threads load the state of each of so many workers.
+fn loaders(workers: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    cores.div_ceil(workers)
+}
+
+/// Builds the dataflows on a worker, with their state, which is loaded on so many threads.
+pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -> Life {
     let desk = Desk::new();
     let probe = Handle::new();
     let control = control::build(worker, shared, &desk);
@@ -140,6 +147,8 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>) -> Life {
         shared.halt.halt(error);
     }
     drop(context);
+    // Readers may see the rows as soon as workers step.
+    desk.steps.load_all(loaders);
     if shared.restored.is_some() {
         fault::point("restore.built");
     }

@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
-use crate::checkpoint::keeper::Keeper;
-use crate::checkpoint::state::{Bounds, Changed, Out, Stateful};
+use crate::checkpoint::keeper::{Keeper, Loader};
+use crate::checkpoint::state::{Bounds, Changed, Kept, Out, Stateful};
 use crate::record::{Change, Record, route};
 use crate::time::Epoch;
 use crate::view::View;
@@ -172,7 +172,63 @@ impl<K: Record, V> Shard<K, V> {
 /// So many versions are loaded at once.
 const LOADED: usize = 1 << 19;
 
+/// Keys of rows with older versions, by the epoch at which these may go.
+type Queue<K> = BTreeMap<Epoch, Vec<(u8, K)>>;
+
 impl<K: Record, V: Record> Shard<K, V> {
+    /// Loads what a checkpoint holds of the rows that this worker owns.
+    fn load(&self, loader: &Loader, floor: Epoch) -> Queue<K> {
+        // In order of their keys rows find their places far sooner.
+        let mut some: Vec<(u8, K, Epoch, Option<V>)> = Vec::with_capacity(LOADED.min(loader.entries() + 1));
+        loader.load(
+            |key: &K| key,
+            |entry| {
+                let at = bucket_of(route(&entry.key)) as u8;
+                some.push((at, entry.key, entry.epoch, entry.value));
+                if some.len() == LOADED {
+                    self.take_in(&mut some);
+                }
+            },
+        );
+        self.take_in(&mut some);
+        self.loaded(floor)
+    }
+
+    /// Drops of the loaded rows what nobody can ask for, and counts what is left.
+    fn loaded(&self, floor: Epoch) -> Queue<K> {
+        let (mut epochs, mut before) = (BTreeMap::new(), Epoch::ZERO);
+        let mut note = |epoch: Epoch, superseded: usize| match epoch < floor {
+            true => before = before.max(epoch),
+            false => *epochs.entry(epoch).or_insert(0) += superseded,
+        };
+        let (mut live, mut dead, mut queue) = (0, Vec::new(), Queue::new());
+        for (at, bucket) in self.buckets.iter().enumerate() {
+            let mut bucket = bucket.write();
+            bucket.rows.each_mut(|key, row| {
+                live += usize::from(row.value.is_some());
+                row.prune(floor);
+                let mut first = true;
+                row.versions(Epoch::ZERO, Epoch(u64::MAX), |epoch, _| {
+                    note(epoch, usize::from(!std::mem::take(&mut first)));
+                });
+                match &row.older {
+                    Some(_) => queue.entry(row.epoch).or_default().push((at as u8, key.clone())),
+                    None if row.value.is_none() => dead.push((at, key.clone())),
+                    None => {}
+                }
+            });
+        }
+        for (at, key) in dead {
+            self.buckets[at].write().rows.remove(&key);
+        }
+        self.live.store(live, Ordering::Relaxed);
+        for (epoch, superseded) in epochs {
+            self.note(epoch, superseded, 0);
+        }
+        self.log.lock().before = before;
+        queue
+    }
+
     /// Puts versions where they belong, with the bucket of each.
     fn take_in(&self, versions: &mut Vec<(u8, K, Epoch, Option<V>)>) {
         versions.sort_unstable_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));
@@ -241,8 +297,7 @@ pub struct ShardWriter<K, V> {
     epoch: Epoch,
     /// Changes sorted by bucket, empty between calls.
     sorted: Vec<Vec<Change<K, V>>>,
-    /// Keys of rows with older versions, by the epoch at which these may go.
-    queue: BTreeMap<Epoch, Vec<(u8, K)>>,
+    queue: Queue<K>,
     /// The epoch's own entries for the queue, gathered while buckets are locked.
     queued: Vec<(u8, K)>,
     /// Rows with versions that no checkpoint holds.
@@ -259,80 +314,28 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
             shard,
             epoch: Epoch::ZERO,
             sorted,
-            queue: BTreeMap::new(),
+            queue: Queue::new(),
             queued: Vec::new(),
             changed: Changed::off(),
             bytes: Vec::new(),
         }
     }
 
-    /// Loads what a checkpoint holds of the rows that this worker owns. To be called before anything is applied.
-    pub(crate) fn load(&mut self, keeper: &Keeper) {
+    /// Keeps the shard, with what a checkpoint holds of it.
+    pub(crate) fn keep(mut self, keeper: &Keeper) -> Kept<Self> {
         self.changed = keeper.changed();
         let Some(restored) = keeper.restored() else {
-            return;
+            return keeper.keep(self);
         };
         // A view that is new has no rows of before.
         let floor = keeper.held().map_or(restored, |_| keeper.floor());
         self.view.floor.fetch_max(floor.0, Ordering::SeqCst);
-        if keeper.held().is_none() {
-            return;
-        }
-        // In order of their keys rows find their places far sooner.
-        let mut some: Vec<(u8, K, Epoch, Option<V>)> = Vec::with_capacity(LOADED.min(keeper.entries() + 1));
         let shard = self.shard.clone();
-        keeper.load(
-            |key: &K| key,
-            |entry| {
-                let at = bucket_of(route(&entry.key)) as u8;
-                some.push((at, entry.key, entry.epoch, entry.value));
-                if some.len() == LOADED {
-                    shard.take_in(&mut some);
-                }
-            },
-        );
-        shard.take_in(&mut some);
-        self.loaded(floor);
-        self.epoch = restored;
-    }
-
-    /// Drops of the loaded rows what nobody can ask for, and counts what is left.
-    fn loaded(&mut self, floor: Epoch) {
-        let (mut epochs, mut before) = (BTreeMap::new(), Epoch::ZERO);
-        let mut note = |epoch: Epoch, superseded: usize| match epoch < floor {
-            true => before = before.max(epoch),
-            false => *epochs.entry(epoch).or_insert(0) += superseded,
-        };
-        let (mut live, mut dead) = (0, Vec::new());
-        for (at, bucket) in self.shard.buckets.iter().enumerate() {
-            let mut bucket = bucket.write();
-            bucket.rows.each_mut(|key, row| {
-                live += usize::from(row.value.is_some());
-                row.prune(floor);
-                let mut first = true;
-                row.versions(Epoch::ZERO, Epoch(u64::MAX), |epoch, _| {
-                    note(epoch, usize::from(!std::mem::take(&mut first)));
-                });
-                match &row.older {
-                    Some(_) => {
-                        self.queue
-                            .entry(row.epoch)
-                            .or_default()
-                            .push((at as u8, key.clone()));
-                    }
-                    None if row.value.is_none() => dead.push((at, key.clone())),
-                    None => {}
-                }
-            });
-        }
-        for (at, key) in dead {
-            self.shard.buckets[at].write().rows.remove(&key);
-        }
-        self.shard.live.store(live, Ordering::Relaxed);
-        for (epoch, superseded) in epochs {
-            self.shard.note(epoch, superseded, 0);
-        }
-        self.shard.log.lock().before = before;
+        keeper.keep_loaded(
+            self,
+            move |loader| shard.load(loader, floor),
+            move |writer, queue| (writer.epoch, writer.queue) = (restored, queue),
+        )
     }
 
     /// Applies changes of one epoch as they arrive, and empties `changes`. Invisible until the epoch closes.

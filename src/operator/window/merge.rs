@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::Partial;
-use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::keeper::{Keeper, Loader};
 use crate::checkpoint::state::{Bounds, Changed, Out, Stateful};
 use crate::operator::aggregate::Aggregate;
 use crate::record::{Change, Event, Record, route};
@@ -23,7 +23,7 @@ pub(super) struct Merge<K, S, F> {
     /// How far behind the watermark windows close: for so long they are corrected.
     held_back: Duration,
     /// By end and then start, so that those to expire come first.
-    windows: BTreeMap<(EventTime, EventTime), Held<K, S>>,
+    pub(super) windows: ByEnd<K, S>,
     /// Windows that end up to here are closed.
     closed: EventTime,
     /// Windows that end before this have been packed.
@@ -33,6 +33,8 @@ pub(super) struct Merge<K, S, F> {
     /// By end, start and key.
     changed: Changed<(EventTime, EventTime, K)>,
 }
+
+type ByEnd<K, S> = BTreeMap<(EventTime, EventTime), Held<K, S>>;
 
 pub(super) struct Held<K, S> {
     pane: Pane<K, S>,
@@ -96,6 +98,33 @@ pub(super) struct Slot<K, S> {
     at: usize,
 }
 
+/// What a checkpoint holds of this worker's windows.
+pub(super) fn load<K: Record, S: Event>(loader: &Loader) -> ByEnd<K, S> {
+    let mut windows = ByEnd::new();
+    loader.load(
+        |key: &(EventTime, EventTime, K)| &key.2,
+        |entry| {
+            let ((end, start, key), epoch) = (entry.key, entry.epoch);
+            let held = windows.entry((end, start)).or_insert_with(Held::new);
+            held.changed = held.changed.max(epoch);
+            let Some(state) = entry.value else { return };
+            let slot = Slot {
+                route: route(&key),
+                key,
+                state,
+                epoch,
+                at: 0,
+            };
+            let table = held.pane.open(epoch);
+            match table.entry(slot.route, |other| other.key == slot.key, |slot| slot.route) {
+                Entry::Vacant(vacant) => _ = vacant.insert(slot),
+                Entry::Occupied(mut occupied) => *occupied.get_mut() = slot,
+            }
+        },
+    );
+    windows
+}
+
 impl<K: Record, S: Event, F> Merge<K, S, F> {
     pub(super) fn new(fold: Rc<F>, keep: Duration, held_back: Duration, keeper: &Keeper) -> Self {
         Self {
@@ -115,31 +144,6 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
     pub(super) fn counts(&self) -> (usize, usize) {
         let packed = |held: &&Held<K, S>| matches!(held.pane, Pane::Packed(_));
         (self.windows.len(), self.windows.values().filter(packed).count())
-    }
-
-    /// Loads what a checkpoint holds of this worker's windows.
-    pub(super) fn load(&mut self, keeper: &Keeper) {
-        keeper.load(
-            |key: &(EventTime, EventTime, K)| &key.2,
-            |entry| {
-                let ((end, start, key), epoch) = (entry.key, entry.epoch);
-                let held = self.windows.entry((end, start)).or_insert_with(Held::new);
-                held.changed = held.changed.max(epoch);
-                let Some(state) = entry.value else { return };
-                let slot = Slot {
-                    route: route(&key),
-                    key,
-                    state,
-                    epoch,
-                    at: 0,
-                };
-                let table = held.pane.open(epoch);
-                match table.entry(slot.route, |other| other.key == slot.key, |slot| slot.route) {
-                    Entry::Vacant(vacant) => _ = vacant.insert(slot),
-                    Entry::Occupied(mut occupied) => *occupied.get_mut() = slot,
-                }
-            },
-        )
     }
 
     /// Every row as one that is new.

@@ -56,7 +56,7 @@ impl Process {
         let begin = |allocator| {
             // Without a timer nothing depends on how long a step takes: what is to be activated later is so at once.
             let mut worker = Worker::new(WorkerConfig::default(), allocator, None);
-            (worker::begin(&mut worker, &shared), worker)
+            (worker::begin(&mut worker, &shared, 1), worker)
         };
         let workers = allocators(workers).into_iter().map(begin).collect();
         Ok(Self {
