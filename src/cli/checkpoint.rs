@@ -6,7 +6,7 @@
 //!   s3://bucket/prefix/app/dataflow ──────────────▶ as it is; to look only
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::checkpoint::manifest::Manifest;
@@ -15,6 +15,7 @@ use crate::checkpoint::store::Store;
 use crate::config::{self, Inputs};
 use crate::error::{Error, Result};
 use crate::ledger;
+use crate::position::SourceId;
 use crate::time::Epoch;
 
 /// Which dataflow's checkpoints: its folder, or a URL; and the settings file that was named.
@@ -75,11 +76,18 @@ pub(super) fn show(of: &Of<'_>, epoch: Option<u64>) -> Result<()> {
             base.binding.epoch.opened_at().to_string()
         });
     println!("views can be asked for what is after {from}, as far as each keeps it");
+    let names = manifest.steps.iter().flat_map(|step| &step.shape.from);
+    let names: BTreeMap<_, _> = names.map(|name| (SourceId::of(name), name)).collect();
     for range in &manifest.at.binding.ranges {
         let id = range.id;
+        let source = match names.get(&id.source) {
+            Some(name) => format!("`{name}`"),
+            // What is made of it keeps no state.
+            None => format!("{:08x}", id.source.0),
+        };
         println!(
-            "  source {:08x} partition {:<4} read up to offset {}",
-            id.source.0, id.partition, range.hi
+            "  source {source} partition {:<4} read up to offset {}",
+            id.partition, range.hi
         );
     }
     for step in &manifest.steps {

@@ -388,10 +388,33 @@ fn no_space_at_all_costs_the_checkpoints_and_nothing_else() {
     assert!(begun > 0, "no file was ever begun");
 }
 
-/// A disk from which files go as the next one is made. Counts those.
+/// What is there is gone on from, and nothing is made until it can be written to again.
+#[test]
+fn a_read_only_place_costs_the_checkpoints_and_nothing_else() {
+    let world = World::begun();
+    let before = world.files();
+    let sealed = Leaky {
+        read_only: true,
+        ..Leaky::new(&world.disk)
+    };
+    let refused = sealed.refused.clone();
+    let service = world
+        .start(&flow(), Arc::new(sealed), 9..=EPOCHS, &[10], 2)
+        .unwrap();
+    assert_eq!(service.restored(), Some(Epoch(7)));
+    assert_eq!(rows(&service.join().unwrap()), expected());
+    assert!(refused.load(Ordering::Relaxed) > 0, "nobody tried to write");
+    assert_eq!(world.files(), before);
+    assert_eq!(world.ended().unwrap(), (Some(7), expected()));
+}
+
+/// A disk from which files go as the next one is made. Counts those. It may be read-only.
 #[derive(Clone)]
 struct Leaky {
     disk: SimDisk,
+    read_only: bool,
+    /// How often it was to be written to nevertheless.
+    refused: Arc<AtomicUsize>,
     goes: Arc<std::sync::Mutex<Vec<PathBuf>>>,
     created: Arc<AtomicUsize>,
 }
@@ -400,15 +423,25 @@ impl Leaky {
     fn new(disk: &SimDisk) -> Self {
         Self {
             disk: disk.clone(),
+            read_only: false,
+            refused: Arc::default(),
             goes: Arc::default(),
             created: Arc::default(),
         }
+    }
+
+    fn to_write(&self) -> std::io::Result<&dyn thalweg::disk::FileStore> {
+        if self.read_only {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(std::io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        Ok(&self.disk)
     }
 }
 
 impl thalweg::disk::FileStore for Leaky {
     fn make_dir(&self, dir: &Path) -> std::io::Result<()> {
-        thalweg::disk::FileStore::make_dir(&self.disk, dir)
+        self.to_write()?.make_dir(dir)
     }
     fn list(&self, dir: &Path) -> std::io::Result<Vec<String>> {
         thalweg::disk::FileStore::list(&self.disk, dir)
@@ -423,18 +456,18 @@ impl thalweg::disk::FileStore for Leaky {
         for file in self.goes.lock().unwrap().drain(..) {
             thalweg::disk::FileStore::remove(&self.disk, &file)?;
         }
-        let file = thalweg::disk::FileStore::create(&self.disk, path)?;
+        let file = self.to_write()?.create(path)?;
         self.created.fetch_add(1, Ordering::Relaxed);
         Ok(file)
     }
     fn publish(&self, path: &Path, contents: &[u8]) -> std::io::Result<bool> {
-        thalweg::disk::FileStore::publish(&self.disk, path, contents)
+        self.to_write()?.publish(path, contents)
     }
     fn remove(&self, path: &Path) -> std::io::Result<()> {
-        thalweg::disk::FileStore::remove(&self.disk, path)
+        self.to_write()?.remove(path)
     }
     fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
-        thalweg::disk::FileStore::sync_dir(&self.disk, dir)
+        self.to_write()?.sync_dir(dir)
     }
 }
 
