@@ -1,5 +1,6 @@
 //! From other threads into the workers: everything asynchronous reaches a worker by waking one of its operators.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -79,4 +80,11 @@ impl Halt {
     pub fn on_halt(&self, waker: Waker) {
         self.0.wakers.lock().push(waker);
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".into())
 }

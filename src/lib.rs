@@ -70,6 +70,7 @@ pub mod record;
 pub mod runtime;
 pub mod secret;
 pub mod sequencer;
+pub mod sink;
 pub mod source;
 pub mod testing;
 pub mod time;

@@ -24,10 +24,13 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::clock;
 pub use crate::metrics::checkpoint::CheckpointMetrics;
 use crate::metrics::histogram::Histogram;
+use crate::metrics::sink::SinkFamilies;
+pub use crate::metrics::sink::SinkMetrics;
 use crate::time::EventTime;
 
 pub mod checkpoint;
 pub mod histogram;
+pub mod sink;
 
 /// A gauge of a whole number.
 pub type Gauge = AnyGauge;
@@ -67,6 +70,7 @@ pub struct Metrics {
     sources: SourceFamilies,
     workers: WorkerFamilies,
     views: ViewFamilies,
+    sinks: SinkFamilies,
     requests: RequestFamilies,
     /// Epochs, from being opened to being visible.
     pub epochs: EpochMetrics,
@@ -394,6 +398,7 @@ impl Metrics {
             sources: register.sources(),
             workers: register.workers(),
             views: register.views(),
+            sinks: SinkFamilies::register(&mut register),
             requests: register.requests(),
             epochs: register.epochs(),
             ledger: register.ledger(),
@@ -438,6 +443,11 @@ impl Metrics {
             rows: one(&self.views.rows, view.clone()),
             changes: one(&self.views.changes, view),
         }
+    }
+
+    /// Handles for a sink.
+    pub fn sink(&self, name: &str) -> SinkMetrics {
+        self.sinks.of(name)
     }
 
     /// Handles for a route of the HTTP server; `route` is the pattern (`/v1/views/{name}`), never a request's own path.

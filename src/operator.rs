@@ -6,6 +6,7 @@
 pub mod again;
 pub mod aggregate;
 pub mod changes;
+pub mod deliver;
 pub mod exact;
 pub mod group;
 pub mod horizon;

@@ -23,7 +23,6 @@ pub mod sources;
 mod watch;
 mod worker;
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -33,12 +32,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::bridge::{Halt, Waker};
+use crate::bridge::{Halt, Waker, panic_text};
 use crate::checkpoint::Checkpoints;
 use crate::checkpoint::manifest::StepShape;
 use crate::checkpoint::store::Restored;
 use crate::dataflow::plan::{Plan, PlannedSource};
 use crate::dataflow::{self, Context, Flow};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::ingest::Bounds;
 use crate::ledger::{Claim, LedgerStore, MemoryLog, Recovered};
@@ -49,6 +49,7 @@ use crate::runtime::control::Lead;
 use crate::runtime::sources::SourceNow;
 use crate::sequencer::Cuts;
 use crate::sequencer::results::Compared;
+use crate::sink::Sinks;
 use crate::source::{Environment, PartitionFacts, Substitute};
 use crate::time::Epoch;
 use crate::view::Views;
@@ -106,6 +107,8 @@ pub struct Settings {
     pub checkpoints: Option<checkpoints::Settings>,
     /// The ledger lets go of what no checkpoint needs any more, once it is so many bytes; nothing: never.
     pub trim_least: Option<u64>,
+    /// Where sinks note how far they have come; `None`: beside a ledger in a directory, and else nowhere.
+    pub sinks: Option<(Arc<dyn Disk>, PathBuf)>,
     /// Nothing but a replay of what the ledger has up to an epoch: see [`Replay`].
     pub replay: Option<Replay>,
     /// In place of sources.
@@ -153,6 +156,7 @@ impl Default for Settings {
             on_difference: OnDifference::Halt,
             checkpoints: None,
             trim_least: Some(TRIM_LEAST),
+            sinks: None,
             replay: None,
             substitutes: None,
         }
@@ -196,6 +200,7 @@ pub(crate) struct Shared {
     pub(crate) flow: Flow,
     pub(crate) settings: Settings,
     pub(crate) views: Arc<Views>,
+    pub(crate) sinks: Arc<Sinks>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) halt: Halt,
     pub(crate) inbox: control::Inbox,
@@ -273,25 +278,21 @@ pub struct PlanText {
     pub unsaved: Option<&'static std::panic::Location<'static>>,
     /// The names of the views, in order.
     pub views: Vec<String>,
+    /// The names of the sinks.
+    pub sinks: Vec<String>,
 }
 
 impl PlanText {
     fn of(plan: &Plan, views: &Views) -> Self {
         Self {
             views: views.names(),
+            sinks: plan.sinks(),
             text: plan.to_string(),
             sources: plan.sources.clone(),
             states: plan.states.clone(),
             unsaved: plan.unsaved,
         }
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "without a message".into())
 }
 
 impl Service {
@@ -375,6 +376,16 @@ impl Service {
         self.shared.checkpoints.as_ref()?.trouble()
     }
 
+    /// What goes wrong with sinks, if anything does. They are tried again; once too much waits for one, no further epoch ends.
+    pub fn sink_trouble(&self) -> Option<String> {
+        let troubles = self.shared.sinks.troubles();
+        let lines: Vec<_> = troubles
+            .iter()
+            .map(|(name, why)| format!("`{name}`: {why}"))
+            .collect();
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+
     /// Whether the sources are being read beyond what the ledger bound at the start. Every process of a cluster knows.
     pub fn is_live(&self) -> bool {
         self.shared.live.load(Ordering::Acquire) && self.replaying().is_none()
@@ -443,6 +454,7 @@ pub struct Stopper(Arc<Shared>);
 impl Stopper {
     /// Asks for a stop.
     pub fn stop(&self) {
+        self.0.sinks.close();
         self.0.inbox.stop();
     }
 }

@@ -38,6 +38,8 @@ const LAYERS: &[(u8, &[&str])] = &[
             "view",
             "source",
             "sink",
+            "sink::courier",
+            "sink::progress",
             "sequencer",
             "timeline",
         ],
@@ -138,7 +140,7 @@ fn layer(path: &str) -> Option<u8> {
             .find(|(_, modules)| modules.contains(&name))
             .map(|(layer, _)| *layer)
     };
-    let deeper = below.and_then(|_| of(&format!("{head}::*")));
+    let deeper = below.and_then(|part| of(&format!("{head}::{part}")).or_else(|| of(&format!("{head}::*"))));
     let named = || {
         NAMES
             .iter()

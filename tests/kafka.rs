@@ -38,6 +38,7 @@ mod schemas;
 mod secure;
 mod starts;
 mod stop;
+mod sunk;
 mod times;
 mod verify;
 

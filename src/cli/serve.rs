@@ -257,6 +257,7 @@ impl Running<'_> {
                 }
             }
             readiness.mention("checkpoints", service.checkpoint_trouble());
+            readiness.mention("sinks", service.sink_trouble());
             std::thread::sleep(TICK);
         }
         if signal.is_finished() {

@@ -34,6 +34,8 @@ pub enum Kind {
     Distinct,
     /// Served view.
     View,
+    /// Takes rows out.
+    Sink,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             Kind::Iterate => "iterate",
             Kind::Distinct => "distinct",
             Kind::View => "view",
+            Kind::Sink => "sink",
         }
     }
 }
@@ -139,6 +142,12 @@ impl Plan {
             }
         }
         found.into_iter().collect()
+    }
+
+    /// The names of all sinks.
+    pub fn sinks(&self) -> Vec<String> {
+        let sinks = self.steps.iter().filter(|step| step.kind == Kind::Sink);
+        sinks.map(|step| step.name.to_string()).collect()
     }
 
     /// The version of a step.

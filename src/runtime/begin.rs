@@ -22,10 +22,13 @@ use crate::checkpoint::owner::Owner;
 use crate::checkpoint::store::Restored;
 use crate::checkpoint::writer::Writer;
 use crate::dataflow::Flow;
+use crate::disk::{Disk, HostDisk};
 use crate::error::{Error, Result};
 use crate::ledger::{self, Claim, Ledger, LedgerStore, MemoryLedger, Recovered};
 use crate::metrics::Metrics;
 use crate::sequencer::{self, Sequencer, results};
+use crate::sink::Sinks;
+use crate::sink::progress::Place;
 use crate::time::Epoch;
 use crate::view::Views;
 
@@ -63,6 +66,7 @@ impl Parts {
         let shared = Arc::new(Shared {
             flow: flow.clone(),
             views,
+            sinks: Arc::new(begun.sinks),
             metrics,
             halt: Halt::default(),
             inbox: Inbox::default(),
@@ -101,6 +105,7 @@ struct Begun {
     replay_to: Option<Epoch>,
     led: Option<Led>,
     checkpoints: Option<Checkpoints>,
+    sinks: Sinks,
     /// The checkpoint to begin with.
     restored: Option<Arc<Restored>>,
 }
@@ -123,6 +128,7 @@ impl Run<'_> {
             replay_to: recovered.last,
             ..Begun::default()
         };
+        begun.sinks = self.sinks(&recovered)?;
         let saves = self.saves();
         let build = build_id();
         let names = (&*settings.env.group, self.flow.name(), &*build);
@@ -200,6 +206,25 @@ impl Run<'_> {
             sources: watch::sources(&plan.sources, settings.substitutes.clone()),
         });
         Ok(begun)
+    }
+
+    /// The sinks, where each has come to; a replay gives them nothing.
+    fn sinks(&self, recovered: &Recovered) -> Result<Sinks> {
+        if self.settings.replay.is_some() {
+            return Ok(Sinks::dry());
+        }
+        let place = match (&self.settings.sinks, &self.settings.store) {
+            (Some(place), _) => Some(place.clone()),
+            (None, Store::Directory(dir)) => Some((Arc::new(HostDisk) as Arc<dyn Disk>, dir.join("sinks"))),
+            (None, _) => None,
+        };
+        let place = place.map(|(disk, dir)| Place {
+            disk,
+            dir,
+            ledger: recovered.made_us,
+            last: recovered.last,
+        });
+        Sinks::open(&self.plan.sinks, place.as_ref())
     }
 
     /// How checkpoints are made, if they are.

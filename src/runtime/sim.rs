@@ -25,8 +25,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::bridge::panic_text;
 use crate::clock::sim::draw;
-use crate::runtime::panic_text;
 
 /// How many seeds a run of all tests tries.
 const SEEDS: u64 = 1000;

@@ -12,16 +12,17 @@ use timely::communication::Config as Communication;
 use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
-use crate::bridge::Waker;
+use crate::bridge::{Waker, panic_text};
 use crate::clock;
 use crate::dataflow::{self, Context};
 use crate::error::Error;
 use crate::fault;
 use crate::metrics::ViewMetrics;
+use crate::position::SourceId;
 use crate::runtime::control::{self, Control};
-use crate::runtime::{OnDifference, Shared, panic_text};
+use crate::runtime::{OnDifference, Shared};
 use crate::sequencer::message::Report;
-use crate::time::Epoch;
+use crate::time::{Epoch, EventTime};
 use crate::timeline::Desk;
 use crate::trail;
 use crate::view::Moment;
@@ -100,8 +101,27 @@ pub(super) fn drop_all(worker: &mut Worker) {
 
 fn live(worker: &mut Worker, shared: &Arc<Shared>) {
     let mut life = begin(worker, shared, loaders(shared.settings.workers));
+    let couriers: Vec<_> = match life.first {
+        true => shared.sinks.couriers(),
+        false => Vec::new(),
+    };
+    let threads = couriers.into_iter().map(|courier| {
+        let thread = std::thread::Builder::new().name(format!("sink {}", courier.name()));
+        thread.spawn(move || courier.run())
+    });
+    let threads: Vec<_> = threads.collect();
     while life.goes_on(worker) {
         life.step(worker, life.park_max());
+    }
+    // What sinks were given they have before the service ends.
+    for thread in threads {
+        match thread.map(std::thread::JoinHandle::join) {
+            Ok(Ok(())) => {}
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(error) => shared
+                .halt
+                .halt(Error::outside("cannot start a sink").detail(error)),
+        }
     }
 }
 
@@ -121,6 +141,7 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -
         bounds: shared.settings.bounds,
         desk: desk.clone(),
         views: shared.views.clone(),
+        sinks: shared.sinks.clone(),
         metrics: shared.metrics.clone(),
         halt: shared.halt.clone(),
         probe: probe.clone(),
@@ -171,6 +192,7 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -
         first,
         passed,
         done: false,
+        unclear: None,
         served,
         measured,
     }
@@ -194,6 +216,9 @@ pub(super) struct Life {
     first: bool,
     passed: Epoch,
     done: bool,
+    /// A checkpoint whose epoch is closed, and sinks may not have all rows up to it; with the watermarks of sets, and the views'
+    /// floor.
+    unclear: Option<(Epoch, Vec<(Vec<SourceId>, EventTime)>, Epoch)>,
     served: Vec<(ViewMetrics, Arc<dyn Serve>)>,
     /// When the views were last measured.
     measured: Instant,
@@ -203,7 +228,8 @@ impl Life {
     /// Whether there is more to do. After a halt there is not: the dataflows are dropped.
     pub(super) fn goes_on(&self, worker: &mut Worker) -> bool {
         // What is being saved at the end is saved.
-        let more = worker.has_dataflows() || self.saving().is_some();
+        let unclear = self.unclear.is_some() && self.shared.sinks.take_on();
+        let more = worker.has_dataflows() || self.saving().is_some() || unclear;
         if more && self.shared.halt.is_halted() {
             drop_all(worker);
             return false;
@@ -215,6 +241,7 @@ impl Life {
     pub(super) fn step(&mut self, worker: &mut Worker, park: Duration) {
         worker.step_or_park(Some(park));
         self.advance();
+        self.clear();
         self.save();
     }
 
@@ -231,6 +258,16 @@ impl Life {
             Some(false) => Duration::ZERO,
             // The disk is behind: it is given time.
             Some(true) => Duration::from_millis(1),
+        }
+    }
+
+    /// A checkpoint counts once sinks have all rows up to it.
+    fn clear(&mut self) {
+        let sinks = &self.shared.sinks;
+        if let Some((_, sets, floor)) = self.unclear.take_if(|(epoch, ..)| sinks.is_clear(*epoch))
+            && let Some(checkpoints) = &self.shared.checkpoints
+        {
+            checkpoints.closed(sets, floor);
         }
     }
 
@@ -264,7 +301,8 @@ impl Life {
             if let Some(checkpoints) = self.shared.checkpoints.as_ref().filter(|_| self.first)
                 && checkpoints.is_at(facts.epoch())
             {
-                checkpoints.closed(facts.watermarks.sets(), self.shared.views.floor());
+                let (sets, floor) = (facts.watermarks.sets(), self.shared.views.floor());
+                self.unclear = Some((facts.epoch(), sets, floor));
             }
             self.measure(facts.epoch());
             self.desk.timeline.borrow_mut().trim(self.passed);

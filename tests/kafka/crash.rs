@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::load::{Random, Till, Topics};
 use super::node::{Closed, Node, Said};
 use super::oracle;
+use super::sunk;
 use crate::support::kafka::Broker;
 use crate::support::registry::Registry;
 
@@ -18,7 +19,10 @@ fn kill_9_at_any_moment_changes_nothing() {
     let (broker, registry) = (Broker::shared(), Registry::shared());
     let topics = Topics::make(broker, registry, "crash");
     let dir = tempfile::tempdir().unwrap();
-    let live = Node::of(&topics, &registry.url()).data_dir(dir.path());
+    let file = dir.path().join("sunk");
+    let live = Node::of(&topics, &registry.url())
+        .data_dir(dir.path())
+        .sunk(&file);
     let stop = AtomicBool::new(false);
     let mut random = Random(41);
     let mut history: Vec<Closed> = Vec::new();
@@ -55,7 +59,9 @@ fn kill_9_at_any_moment_changes_nothing() {
         seen.len()
     );
     keep(&mut history, seen);
-    oracle::compare(&oracle::expected(&topics), &rows);
+    let expected = oracle::expected(&topics);
+    oracle::compare(&expected, &rows);
+    sunk::check(&file, &expected);
 }
 
 /// The same with checkpoints all the while, a ledger that is trimmed behind them, and another number of workers after each kill: a run goes on from one, and what
@@ -81,8 +87,11 @@ fn killed_between_checkpoints(name: &str, kills: usize, kept: impl Fn(Node) -> N
     let (broker, registry) = (Broker::shared(), Registry::shared());
     let topics = Topics::make(broker, registry, name);
     let dir = tempfile::tempdir().unwrap();
-    let live =
-        kept(Node::of(&topics, &registry.url()).data_dir(dir.path())).history(Duration::from_millis(100));
+    let file = dir.path().join("sunk");
+    let live = Node::of(&topics, &registry.url())
+        .data_dir(dir.path())
+        .sunk(&file);
+    let live = kept(live).history(Duration::from_millis(100));
     let stop = AtomicBool::new(false);
     let mut random = Random(43);
     let (mut history, mut restored) = (BTreeMap::new(), 0);
@@ -123,7 +132,9 @@ fn killed_between_checkpoints(name: &str, kills: usize, kept: impl Fn(Node) -> N
         "{bound} epochs are left of {}",
         history.len()
     );
-    oracle::compare(&oracle::expected(&topics), &rows);
+    let expected = oracle::expected(&topics);
+    oracle::compare(&expected, &rows);
+    sunk::check(&file, &expected);
 }
 
 /// What one incarnation said.

@@ -27,6 +27,7 @@ use super::crash::{OnDrop, Run, produce_at};
 use super::load::Topics;
 use super::node::{Closed, Node};
 use super::oracle;
+use super::sunk;
 use crate::support::kafka::Broker;
 use crate::support::registry::Registry;
 
@@ -54,8 +55,14 @@ fn story(name: &str, workers: usize, hold: Duration) {
         .checkpoints(Duration::from_millis(20))
         .history(Duration::from_millis(150));
     let (whole, trimmed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut first = Story::new(node.clone().data_dir(whole.path()).untrimmed(), workers, hold);
-    let mut second = Story::new(node.clone().data_dir(trimmed.path()), workers, hold);
+    let first = node.clone().data_dir(whole.path()).untrimmed();
+    let files = [&whole, &trimmed].map(|dir| dir.path().with_extension("sunk"));
+    let mut first = Story::new(first.sunk(&files[0]), workers, hold);
+    let mut second = Story::new(
+        node.clone().data_dir(trimmed.path()).sunk(&files[1]),
+        workers,
+        hold,
+    );
     let stop = AtomicBool::new(false);
     let of = |parts: &[&str]| -> Vec<&str> {
         let names = POINTS.iter().map(|point| point.name);
@@ -90,6 +97,16 @@ fn story(name: &str, workers: usize, hold: Duration) {
     assert!(first.compared > 0, "no epoch was ever seen again");
     first.is_as_never_killed(&expected);
     second.ends(&expected);
+    let again = files.map(|file| {
+        let (epochs, again) = sunk::check(&file, &expected);
+        assert!(epochs > 0, "nothing was ever given");
+        std::fs::remove_file(file).unwrap();
+        again
+    });
+    assert!(
+        again[0] > 0,
+        "nobody died between an epoch and the word that it was taken"
+    );
     let report = ledger::verify(trimmed.path()).unwrap();
     assert!(report.trimmed.is_some(), "the ledger was never trimmed");
 }
@@ -179,6 +196,7 @@ impl Story {
         assert_eq!(recovered.last, None, "{point}");
         let mut names = names(dir.path());
         names.retain(|name| name != "checkpoints");
+        names.retain(|name| name != "sinks");
         assert_eq!(names, ["ledger.log", "lock"], "{point}");
     }
 
@@ -217,7 +235,7 @@ impl Story {
             odd.len() == 1 && odd[0].starts_with("owner-"),
             "left over: {odd:?}"
         );
-        assert_eq!(names(self.dir()), ["checkpoints", "ledger.log", "lock"]);
+        assert_eq!(names(self.dir()), ["checkpoints", "ledger.log", "lock", "sinks"]);
     }
 
     /// One process goes through the same bindings from the first on, without checkpoints: every epoch that any of the
@@ -228,8 +246,10 @@ impl Story {
         let mut node = self.node.clone().workers(2).data_dir(copy.path()).until_end();
         // Views reach back as far as it takes for none to be missed.
         (node.checkpoints, node.history) = (None, None);
-        let (seen, rows) = node.spawn().finish();
+        let file = copy.path().join("sunk");
+        let (seen, rows) = node.sunk(&file).spawn().finish();
         oracle::compare(expected, &rows);
+        assert_eq!(sunk::check(&file, expected).1, 0, "given again");
         let compared = Run { from: 0, seen }.agrees(&mut self.history.clone());
         assert_eq!(compared, self.history.len(), "an epoch is gone");
     }
@@ -267,6 +287,8 @@ fn passage(point: &str, workers: usize) -> usize {
     match point {
         // Between the claim and the first binding under it.
         "binding.begun" => 1,
+        // Some have been given then in this run.
+        _ if point.starts_with("sink.") => 4,
         "restore.entry" => 20 * workers,
         // A start says who makes checkpoints, and whose they are; the next is a manifest.
         "publish.done" => 2,

@@ -1,8 +1,11 @@
 //! The dataflow under test.
 
+use std::path::Path;
+
 use thalweg::prelude::*;
 
 use super::pace::{Pace, Paced, Readers};
+use super::sunk;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Payment {
@@ -39,17 +42,19 @@ pub const LANES_MAX: u32 = 4;
 /// Payments are read at a pace; their partitions are idle after `idle_after`, or never: what is late is then decided by
 /// the log alone.
 ///
-/// Views look back a day unless `history` says otherwise.
+/// Views look back a day unless `history` says otherwise. Changes of merchant spend go to a file, if one is named.
 pub fn spend(
     payments: &str,
     merchants: &str,
     idle_after: Option<Duration>,
     pace: &Pace,
     history: Option<Duration>,
+    sunk: Option<&Path>,
 ) -> thalweg::Flow {
     let (payments, merchants) = (payments.to_owned(), merchants.to_owned());
     let (pace, readers) = (pace.clone(), Readers::default());
     let history = history.unwrap_or(Duration::from_secs(24 * 3600));
+    let sunk = sunk.map(Path::to_owned);
     dataflow("spend", move |flow: Dataflow<'_>| {
         let merchants = flow
             .table(
@@ -79,15 +84,19 @@ pub fn spend(
         spend.view_with("minute_spend", |view| {
             view.history(history).fields(["n", "total", "top"])
         });
-        spend
-            .join("named", &merchants, |_, (n, total, top), m| Spend {
-                name: m.name.clone(),
-                country: m.country.clone(),
-                n,
-                total,
-                top,
-            })
-            .view_with("merchant_spend", |view| view.history(history));
+        let named = spend.join("named", &merchants, |_, (n, total, top), m| Spend {
+            name: m.name.clone(),
+            country: m.country.clone(),
+            n,
+            total,
+            top,
+        });
+        named.view_with("merchant_spend", |view| view.history(history));
+        if let Some(file) = sunk.clone() {
+            named.for_each_epoch("spend_out", move |epoch, changes| {
+                sunk::append(&file, epoch, changes)
+            });
+        }
         payments
             .key_by("lane", |p| p.merchant % LANES_MAX)
             .window("lanes", Tumbling::of(LANES))

@@ -66,6 +66,8 @@ pub struct Node {
     pub history: Option<Duration>,
     /// The ledger is never trimmed.
     pub untrimmed: bool,
+    /// A file that takes the changes of merchant spend, if there is one.
+    pub sunk: Option<PathBuf>,
     /// Where the process is to die, and at which passage: `THALWEG_FAULT`.
     pub fault: Option<String>,
     /// Goes through these bound epochs again, beside another process that may have the ledger.
@@ -110,6 +112,7 @@ impl Node {
             bucket: None,
             history: None,
             untrimmed: false,
+            sunk: None,
             fault: None,
             replay: None,
         }
@@ -169,6 +172,11 @@ impl Node {
     #[cfg(feature = "fault-points")]
     pub fn untrimmed(mut self) -> Self {
         self.untrimmed = true;
+        self
+    }
+
+    pub fn sunk(mut self, file: &Path) -> Self {
+        self.sunk = Some(file.to_owned());
         self
     }
 
@@ -253,6 +261,7 @@ impl Node {
             self.idle_after,
             &self.pace,
             self.history,
+            self.sunk.as_deref(),
         );
         Service::start(&flow, settings)
     }

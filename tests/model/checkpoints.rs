@@ -14,7 +14,7 @@ use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
 use thalweg::runtime::checkpoints::{self, Due, OnNew};
-use thalweg::runtime::{self, Service, Settings};
+use thalweg::runtime::{self, Replay, Service, Settings};
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
 use thalweg::source::memory::Memory;
 use thalweg::source::{Environment, Source, Substitute};
@@ -101,6 +101,10 @@ pub(crate) struct World {
     pub(crate) keep: Option<usize>,
     /// How many records may wait to be released, likewise.
     pub(crate) records_max: Option<usize>,
+    /// Where sinks note how far they are.
+    pub(crate) sinks: SimDisk,
+    /// Nothing but a replay.
+    pub(crate) replay: Option<Replay>,
 }
 
 impl World {
@@ -120,6 +124,8 @@ impl World {
                 Some(dir) => runtime::Store::Directory(dir.path().join("ledger")),
             },
             trim_least: Some(1),
+            sinks: Some((Arc::new(self.sinks.clone()), "/sinks".into())),
+            replay: self.replay,
             cuts: Cuts::Script(script(epochs)),
             checkpoints: Some(checkpoints::Settings {
                 on_new_plan: self.on_new_plan.unwrap_or(OnNew::Refuse),
