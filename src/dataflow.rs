@@ -51,12 +51,13 @@ use crate::operator::serve::serve;
 use crate::operator::upsert::upsert;
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record};
+use crate::schema;
 use crate::sink::{Sink, Sinks};
 use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertSource};
 use crate::time::Epoch;
 use crate::timeline::Desk;
 use crate::trail;
-use crate::view::{self, ViewSpec, Views};
+use crate::view::{ViewSpec, Views};
 
 /// A named dataflow: a function that builds it, called once on every worker.
 #[derive(Clone)]
@@ -208,8 +209,8 @@ impl Context {
             step: of.to_owned(),
             from,
             version,
-            key: view::structure::<K>(),
-            value: view::structure::<V>(),
+            key: schema::trace::structure::<K>(),
+            value: schema::trace::structure::<V>(),
             rule,
         });
         let (steps, restored) = (self.desk.steps.clone(), self.restored.clone());
@@ -494,10 +495,11 @@ impl<'s> Dataflow<'s> {
                 serve(
                     changes,
                     &name,
-                    view.shard(self.scope.index()),
+                    view.writer::<K, V>(self.scope.index()),
                     applied,
                     &context.probe,
                     &keeper,
+                    context.halt.clone(),
                 );
                 keeper.restored() == keeper.held()
             }

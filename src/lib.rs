@@ -68,6 +68,7 @@ pub mod position;
 pub mod prelude;
 pub mod record;
 pub mod runtime;
+pub mod schema;
 pub mod secret;
 pub mod sequencer;
 pub mod sink;

@@ -49,11 +49,11 @@ use crate::position::{PartitionId, SourceId};
 use crate::record::Event;
 use crate::runtime::checkpoints::{Due, Settings as Checkpoints};
 use crate::runtime::{self, Service, Settings, Substitutes};
+use crate::schema::Numbers;
 use crate::sequencer::{Cuts, ScriptedEpoch};
 use crate::source::memory::{Given, Memory};
 use crate::source::{Environment, Source, Substitute};
 use crate::time::{Epoch, EventTime};
-use crate::view::schema::Numbers;
 use crate::view::serve::{ReadError, RowsQuery};
 use crate::view::{AsOf, Moment, Views};
 

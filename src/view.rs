@@ -1,8 +1,8 @@
 //! Views: the results of a dataflow, kept by version, so that any thread reads them as of one closed epoch.
 //!
 //! ```text
-//!  worker 0 ─ ShardWriter::apply(epoch, changes) ─▶ shard 0 ┐            64 buckets a shard, each an ordered map
-//!  worker 1 ─ ShardWriter::apply(epoch, changes) ─▶ shard 1 ┤ View       key → newest version, older versions
+//!  worker 0 ─ ViewWriter::apply(epoch, changes) ─▶ shard 0 ┐            64 buckets a shard, each an ordered map
+//!  worker 1 ─ ViewWriter::apply(epoch, changes) ─▶ shard 1 ┤ View       key → newest version, older versions
 //!                                                           │
 //!  frontier passed an epoch ─ Views::close(moment) ─────────┼──▶ closed  the one step that makes it visible, in all views
 //!                                                           │
@@ -15,29 +15,22 @@
 //! It stops at a moment that somebody still holds, unless twice that bound is kept: then the holder's next read
 //! answers [`serve::ReadError::Gone`]. Reads look at the floor before and after, so none sees a row half pruned.
 
-pub mod datum;
 pub mod hash;
 mod rows;
-pub mod schema;
 pub mod serve;
 pub mod shard;
 
-mod build;
-mod flatten;
-mod json;
-mod layout;
 mod moments;
 mod parse;
 mod plan;
 mod read;
 mod row;
 mod scan;
-mod trace;
 
 #[cfg(test)]
 mod tests;
 
-use std::any::Any;
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -49,11 +42,13 @@ use tokio::sync::watch;
 use crate::error::{Error, Result};
 use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
 use crate::record::Record;
+use crate::schema::RowSchema;
+use crate::schema::fields::FieldNames;
+use crate::schema::trace::trace;
 use crate::time::{self, Epoch, EventTime};
-use crate::view::layout::Layout;
 use crate::view::moments::{Moments, Rise};
 use crate::view::serve::{ReadError, Serve};
-use crate::view::shard::{Shard, ShardWriter};
+use crate::view::shard::{Shard, ViewWriter};
 use crate::watermark::Watermarks;
 
 /// What a view is: its name, what its fields are called, how much it keeps.
@@ -63,9 +58,9 @@ pub struct ViewSpec {
     pub name: String,
     /// One line for people; may be empty.
     pub description: String,
-    /// Names of the key's fields (those of the window left out); empty: as [`schema`] says.
+    /// Names of the key's fields (those of the window left out); empty: as [`schema`](crate::schema) says.
     pub key: Vec<String>,
-    /// Names of the value's fields where its type has none (tuples, scalars); empty: as [`schema`] says.
+    /// Names of the value's fields where its type has none (tuples, scalars); empty: as [`schema`](crate::schema) says.
     pub value: Vec<String>,
     /// The sources whose watermarks make the view's.
     pub sources: Vec<SourceId>,
@@ -179,7 +174,7 @@ pub enum AsOf {
 ///
 /// let views = Views::new(1);
 /// let spec = ViewSpec { key: vec!["merchant".into()], value: vec!["total".into()], ..ViewSpec::new("spend") };
-/// let mut writer = views.define::<u32, i64>(spec)?.shard(0);
+/// let mut writer = views.define::<u32, i64>(spec)?.writer::<u32, i64>(0);
 ///
 /// let epoch = Epoch(1_795_402_800_123_000);
 /// writer.apply(epoch, &mut vec![Change { key: 42, old: None, new: Some(91_250) }]);
@@ -205,21 +200,7 @@ pub struct Views {
     closed: watch::Sender<Option<Arc<Moment>>>,
     /// No floor rises above this.
     held: AtomicU64,
-    views: RwLock<BTreeMap<String, Defined>>,
-}
-
-/// A view as [`Views`] knows it: to be read, to be kept in bounds, and to be handed to the workers.
-struct Defined {
-    serve: Arc<dyn Serve>,
-    floored: Arc<dyn Floored>,
-    typed: Arc<dyn Any + Send + Sync>,
-}
-
-/// What `close` needs of a view.
-pub(crate) trait Floored: Send + Sync {
-    fn floor(&self) -> Epoch;
-    fn rise(&self, closed: Epoch) -> Rise;
-    fn set_floor(&self, floor: Epoch);
+    views: RwLock<BTreeMap<String, Arc<View>>>,
 }
 
 /// So many moments are kept at most, whatever the views' histories.
@@ -241,32 +222,25 @@ impl Views {
     ///
     /// # Errors
     /// When names of fields clash or don't fit the types, and when another view has the name.
-    pub fn define<K: Record, V: Record>(&self, spec: ViewSpec) -> Result<Arc<View<K, V>>> {
+    pub fn define<K: Record, V: Record>(&self, spec: ViewSpec) -> Result<Arc<View>> {
+        let types = [TypeId::of::<K>(), TypeId::of::<V>()];
         let mut views = self.views.write();
-        if let Some(defined) = views.get(&spec.name) {
-            let clash = || {
-                Error::definition(format!("two views are named `{}`", spec.name))
-                    .detail("they differ in their settings or types")
-                    .hint("give each view a name of its own")
-            };
-            let view = defined
-                .typed
-                .clone()
-                .downcast::<View<K, V>>()
-                .map_err(|_| clash())?;
-            return if *view.spec() == spec {
-                Ok(view)
-            } else {
-                Err(clash())
-            };
+        if let Some(view) = views.get(&spec.name) {
+            if view.types == types && view.spec == spec {
+                return Ok(view.clone());
+            }
+            return Err(Error::definition(format!("two views are named `{}`", spec.name))
+                .detail("they differ in their settings or types")
+                .hint("give each view a name of its own"));
         }
-        let view = Arc::new(View::<K, V>::new(spec, self.peers)?);
-        let defined = Defined {
-            serve: view.clone(),
-            floored: view.clone(),
-            typed: view.clone(),
+        let names = FieldNames {
+            key: &spec.key,
+            value: &spec.value,
         };
-        views.insert(view.spec().name.clone(), defined);
+        let owner = format!("view `{}`", spec.name);
+        let schema = RowSchema::new(&owner, trace::<K>(), trace::<V>(), names)?;
+        let view = Arc::new(View::new(spec, schema, types, self.peers));
+        views.insert(view.spec.name.clone(), view.clone());
         Ok(view)
     }
 
@@ -288,7 +262,7 @@ impl Views {
         let views = self.views.read();
         let mut lowest = closed;
         let held = Epoch(self.held.load(Ordering::Acquire));
-        for view in views.values().map(|defined| &defined.floored) {
+        for view in views.values() {
             let rise = view.rise(closed);
             let rise = Rise {
                 wanted: rise.wanted.min(held),
@@ -309,7 +283,7 @@ impl Views {
     pub(crate) fn floor(&self) -> Epoch {
         let lowest = {
             let views = self.views.read();
-            let floors = views.values().map(|defined| defined.floored.floor());
+            let floors = views.values().map(|view| view.floor());
             floors.min().unwrap_or_default()
         };
         let oldest = self.moments.read().oldest(lowest);
@@ -357,15 +331,16 @@ impl Views {
 
     /// The view of this name.
     pub fn get(&self, name: &str) -> Option<Arc<dyn Serve>> {
-        self.views.read().get(name).map(|defined| defined.serve.clone())
+        let view = self.views.read().get(name)?.clone();
+        Some(view)
     }
 
     /// All views, by name.
     pub fn all(&self) -> Vec<Arc<dyn Serve>> {
-        self.views
-            .read()
+        let views = self.views.read();
+        views
             .values()
-            .map(|defined| defined.serve.clone())
+            .map(|view| view.clone() as Arc<dyn Serve>)
             .collect()
     }
 
@@ -381,43 +356,48 @@ impl Views {
 }
 
 /// A worker's shard, once the worker has taken it.
-type Slot<K, V> = OnceLock<Arc<Shard<K, V>>>;
+type Slot = OnceLock<Arc<Shard>>;
 
-/// A typed view: one shard for each of this process's workers. Read through [`Serve`].
-pub struct View<K, V> {
+/// A view: one shard for each of this process's workers. Read through [`Serve`].
+pub struct View {
     spec: ViewSpec,
-    layout: Layout,
+    schema: Arc<RowSchema>,
+    /// Of key and value.
+    types: [TypeId; 2],
     /// One place for every worker of the cluster; those of other processes stay empty.
-    shards: Box<[Slot<K, V>]>,
+    shards: Box<[Slot]>,
     /// No read may be below this epoch.
     floor: AtomicU64,
 }
 
-impl<K: Record, V: Record> View<K, V> {
-    fn new(spec: ViewSpec, peers: usize) -> Result<Self> {
-        let layout = Layout::of::<K, V>(&spec)?;
+impl View {
+    fn new(spec: ViewSpec, schema: RowSchema, types: [TypeId; 2], peers: usize) -> Self {
         let shards = std::iter::repeat_with(OnceLock::new).take(peers.max(1)).collect();
-        Ok(Self {
+        Self {
             spec,
-            layout,
+            schema: Arc::new(schema),
+            types,
             shards,
             floor: AtomicU64::new(0),
-        })
+        }
     }
 
-    /// The worker's hand on its shard, taken once by each worker of this process.
+    /// What writes a worker's rows: one for each worker of this process, with the types that the view was defined with.
     ///
     /// # Panics
-    /// When the worker has taken it already, or is none of the cluster's.
-    pub fn shard(self: &Arc<Self>, worker: usize) -> ShardWriter<K, V> {
-        let shard = Arc::new(Shard::new());
+    /// When the types are others, when the worker has a writer already, or is none of the cluster's.
+    pub fn writer<K: Record, V: Record>(self: &Arc<Self>, worker: usize) -> ViewWriter<K, V> {
+        let name = &self.spec.name;
+        let types = [TypeId::of::<K>(), TypeId::of::<V>()];
+        assert!(types == self.types, "view `{name}` was defined with other types");
+        let shard = Arc::new(Shard::new(self.schema.clone()));
         let taken = self.shards[worker].set(shard.clone()).is_err();
-        assert!(
-            !taken,
-            "view `{}`: worker {worker} has taken its shard already",
-            self.spec.name
-        );
-        ShardWriter::new(self.clone(), shard)
+        assert!(!taken, "view `{name}`: worker {worker} has a writer already");
+        ViewWriter::new(self.clone(), shard)
+    }
+
+    pub(crate) fn row_schema(&self) -> &RowSchema {
+        &self.schema
     }
 
     /// Rows stored, and superseded versions.
@@ -433,16 +413,8 @@ impl<K: Record, V: Record> View<K, V> {
     }
 }
 
-/// The structure of a type, as checkpoints compare it.
-pub(crate) fn structure<T: serde::de::DeserializeOwned>() -> String {
-    trace::trace::<T>().ty.to_string()
-}
-
-impl<K: Record, V: Record> Floored for View<K, V> {
-    fn floor(&self) -> Epoch {
-        View::floor(self)
-    }
-
+impl View {
+    /// How far the floor would rise once `closed` is.
     fn rise(&self, closed: Epoch) -> Rise {
         let history = u64::try_from(time::micros(self.spec.history)).unwrap_or(u64::MAX);
         let local: Vec<_> = self.shards.iter().filter_map(OnceLock::get).collect();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use thalweg::view::datum::Datum;
+use thalweg::schema::datum::Datum;
 use thalweg::view::serve::RowsQuery;
 use thalweg::view::{Moment, Views};
 use thalweg::{Error, Result};

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::entry::decode;
+use super::entry::{Entry, decode};
 use super::manifest::StepFiles;
 use super::state::{Changed, Kept, Stateful, Steps};
 use super::store::Restored;
 use crate::bridge::Halt;
+use crate::error::Result;
 use crate::fault;
 use crate::record::{Record, owner, route};
 use crate::time::Epoch;
@@ -147,17 +148,46 @@ impl Loader {
         routed: impl Fn(&K) -> &R,
         mut take: impl FnMut(Loaded<K, V>),
     ) {
-        let Some(restored) = &self.restored else {
-            return;
-        };
-        let loaded = restored.each(self.step, |entry| {
+        self.each(|entry| {
             let key: K = decode(entry.key)?;
-            if owner(route(routed(&key)), self.peers) == self.worker {
+            let owned = self.owns(route(routed(&key)));
+            if owned {
                 take(Loaded {
                     key,
                     epoch: entry.epoch,
                     value: entry.value.map(decode).transpose()?,
                 });
+            }
+            Ok(owned)
+        });
+    }
+
+    /// Loads what this worker owns by `route_of`, as it is encoded. Like [`Loader::load`] otherwise.
+    pub(crate) fn load_encoded(
+        &self,
+        route_of: impl Fn(&[u8]) -> Result<u64>,
+        mut take: impl FnMut(Entry<'_>),
+    ) {
+        self.each(|entry| {
+            let owned = self.owns(route_of(entry.key)?);
+            if owned {
+                take(entry);
+            }
+            Ok(owned)
+        });
+    }
+
+    fn owns(&self, route: u64) -> bool {
+        owner(route, self.peers) == self.worker
+    }
+
+    /// Shows every entry to `take`, which says whether it took it.
+    fn each(&self, mut take: impl FnMut(Entry<'_>) -> Result<bool>) {
+        let Some(restored) = &self.restored else {
+            return;
+        };
+        let loaded = restored.each(self.step, |entry| {
+            if take(entry)? {
                 fault::point("restore.entry");
             }
             Ok(())

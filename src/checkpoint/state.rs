@@ -163,21 +163,45 @@ impl Out {
         self.entry(key, epoch, None, false);
     }
 
+    /// Like [`Out::put`], for what is encoded already.
+    pub(crate) fn put_encoded(&mut self, key: &[u8], epoch: Epoch, until: Option<EventTime>, value: &[u8]) {
+        self.add(Entry {
+            key,
+            epoch,
+            until,
+            value: Some(value),
+        });
+    }
+
+    /// Like [`Out::remove`], for what is encoded already.
+    pub(crate) fn remove_encoded(&mut self, key: &[u8], epoch: Epoch) {
+        self.add(Entry {
+            key,
+            epoch,
+            until: None,
+            value: None,
+        });
+    }
+
     fn entry<K: Serialize>(&mut self, key: &K, epoch: Epoch, until: Option<EventTime>, has_value: bool) {
         self.key.clear();
         if let Err(error) = encode(key, &mut self.key) {
             self.job.fail(error);
             return;
         }
-        let bucket = bucket_of(&self.key);
-        let at = 2 * bucket + usize::from(has_value);
-        let pending = &mut self.open[at];
-        let entry = Entry {
-            key: &self.key,
+        let (key, value) = (std::mem::take(&mut self.key), std::mem::take(&mut self.value));
+        self.add(Entry {
+            key: &key,
             epoch,
             until,
-            value: has_value.then_some(self.value.as_slice()),
-        };
+            value: has_value.then_some(value.as_slice()),
+        });
+        (self.key, self.value) = (key, value);
+    }
+
+    fn add(&mut self, entry: Entry<'_>) {
+        let at = 2 * bucket_of(entry.key) + usize::from(entry.value.is_some());
+        let pending = &mut self.open[at];
         entry.write(&mut pending.bytes);
         pending.entries += 1;
         if pending.bytes.len() >= CHUNK {
@@ -371,16 +395,26 @@ impl<K: Ord + Send + 'static> Changed<K> {
 
     /// See [`Stateful::save`]. `save` gets each key and the epoch of the freeze, and puts the entry out if it is there and did
     /// not change since.
-    pub fn save(&mut self, entries_max: usize, mut save: impl FnMut(&mut Out, &K, Epoch)) -> bool
+    pub fn save(&mut self, entries_max: usize, save: impl FnMut(&mut Out, &K, Epoch)) -> bool
     where
         K: Serialize,
     {
+        self.save_with(entries_max, |out, key, epoch| out.remove(key, epoch), save)
+    }
+
+    /// Like [`Changed::save`]; `remove` gets the keys that were removed.
+    pub(crate) fn save_with(
+        &mut self,
+        entries_max: usize,
+        mut remove: impl FnMut(&mut Out, &K, Epoch),
+        mut save: impl FnMut(&mut Out, &K, Epoch),
+    ) -> bool {
         let Some(out) = &mut self.out else {
             return false;
         };
         let mut left = entries_max;
         while left > 0 && self.at_removed < self.frozen_removed.len() {
-            out.remove(&self.frozen_removed[self.at_removed], self.since);
+            remove(out, &self.frozen_removed[self.at_removed], self.since);
             self.at_removed += 1;
             left -= 1;
         }

@@ -14,8 +14,8 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
 
 use crate::http::{State, json};
 use crate::position::SourceId;
+use crate::schema::datum::Datum;
 use crate::time::{Epoch, EventTime, micros};
-use crate::view::datum::Datum;
 use crate::view::serve::{FoundRow, Serve};
 use crate::view::{Moment, Windows};
 

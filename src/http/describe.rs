@@ -12,8 +12,8 @@ use crate::http::route::PathPart;
 use crate::http::server::Shared;
 use crate::http::{answer, json, read};
 use crate::position::{EpochBinding, PartitionRange, SourceId};
+use crate::schema::{Field, Numbers};
 use crate::time::{Epoch, EventTime, span};
-use crate::view::schema::{Field, Numbers};
 use crate::view::serve::{ReadError, Serve};
 use crate::view::{AsOf, Moment};
 

@@ -260,8 +260,6 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
                 .number("scanned_max", scanned_max)
                 .hint(hint)
         }
-        ReadError::Elsewhere { worker } => Problem::new(Kind::PeerAway, detail)
-            .number("worker", worker)
-            .retry_after(1),
+        ReadError::Elsewhere => Problem::new(Kind::PeerAway, detail).retry_after(1),
     }
 }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use crate::http::problem::{Kind, Problem};
 use crate::position::Offset;
+use crate::schema::Numbers;
 use crate::time::Epoch;
 use crate::view::AsOf;
-use crate::view::schema::Numbers;
 use crate::view::serve::{Op, OrderBy, WindowPick};
 
 /// The control words. Everything else in a query string is a condition on a field.

@@ -23,9 +23,9 @@ use crate::http::read;
 use crate::http::server::Shared;
 use crate::http::{self, json};
 use crate::position::Offset;
+use crate::schema::Numbers;
 use crate::time::span;
 use crate::view::Moment;
-use crate::view::schema::Numbers;
 use crate::view::serve::{Filter, Given, Op, RowQuery, RowsQuery, Serve};
 
 /// A body.

@@ -15,8 +15,8 @@ use crate::http::params::{LIMIT_DEFAULT, Params};
 use crate::http::problem::{Kind, Problem, nearest};
 use crate::http::route::PathPart;
 use crate::http::server::Shared;
+use crate::schema::Numbers;
 use crate::view::Moment;
-use crate::view::schema::Numbers;
 use crate::view::serve::{Filter, FoundRow, Given, Op, RowQuery, RowsQuery, Serve};
 
 /// How many rows a scan may look at before it goes to a thread of its own: a fraction of a millisecond.

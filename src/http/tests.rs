@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SourceId};
 use crate::record::Change;
 use crate::time::{Epoch, EventTime, Window, Windowed};
-use crate::view::shard::ShardWriter;
+use crate::view::shard::ViewWriter;
 use crate::view::{Moment, ViewSpec, Views, Windows};
 use crate::watermark::Watermarks;
 
@@ -46,8 +46,8 @@ struct Fixture {
     state: Arc<State>,
     server: Server,
     client: reqwest::Client,
-    merchants: ShardWriter<u32, Merchant>,
-    spend: ShardWriter<Windowed<u32>, Spend>,
+    merchants: ViewWriter<u32, Merchant>,
+    spend: ViewWriter<Windowed<u32>, Spend>,
     /// The next offsets of partitions 3 and 4 of `payments`.
     offsets: [Offset; 2],
 }
@@ -152,7 +152,7 @@ impl Fixture {
 
     fn merchants(&mut self, n: u64, changes: impl IntoIterator<Item = (u32, Merchant)>) {
         let changes = changes.into_iter().map(|(key, value)| upsert(key, value));
-        self.merchants.apply(epoch(n), &mut changes.collect());
+        self.merchants.apply(epoch(n), &mut changes.collect()).unwrap();
     }
 
     fn spend(&mut self, n: u64, changes: impl IntoIterator<Item = (u32, u64, i64)>) {
@@ -160,7 +160,7 @@ impl Fixture {
             let spend = Spend { n: 1, cents };
             upsert(window(merchant, minute), spend)
         });
-        self.spend.apply(epoch(n), &mut changes.collect());
+        self.spend.apply(epoch(n), &mut changes.collect()).unwrap();
     }
 
     /// Closes epoch `n` with the watermark `n` seconds after [`T0`], and one more record in each partition.
@@ -226,8 +226,8 @@ impl Fixture {
     }
 }
 
-fn define<K: crate::Record, V: crate::Record>(views: &Arc<Views>, spec: ViewSpec) -> ShardWriter<K, V> {
-    views.define::<K, V>(spec).unwrap().shard(0)
+fn define<K: crate::Record, V: crate::Record>(views: &Arc<Views>, spec: ViewSpec) -> ViewWriter<K, V> {
+    views.define::<K, V>(spec).unwrap().writer(0)
 }
 
 async fn ask(request: RequestBuilder) -> (StatusCode, Value) {

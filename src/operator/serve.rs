@@ -6,25 +6,28 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::probe::{Handle, Probe};
 
+use crate::bridge::Halt;
 use crate::checkpoint::keeper::Keeper;
 use crate::fault;
 use crate::metrics::Counter;
 use crate::record::{Change, Record};
 use crate::time::Epoch;
-use crate::view::shard::ShardWriter;
+use crate::view::shard::ViewWriter;
 
 /// Applies changes as they arrive. They stay invisible until the epoch closes, which is when `probe` has passed it: in
 /// timely, when every worker has applied what belongs to it.
 pub fn serve<'s, K: Record, V: Record>(
     changes: StreamVec<'s, Epoch, Change<K, V>>,
     name: &str,
-    shard: ShardWriter<K, V>,
+    writer: ViewWriter<K, V>,
     applied: Counter,
     probe: &Handle<Epoch>,
     keeper: &Keeper,
+    halt: Halt,
 ) {
     let restored = keeper.held();
-    let shard = shard.keep(keeper);
+    let (mut encoder, shard) = writer.keep(keeper);
+    let mut rows = Vec::new();
     let _end = changes
         .unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, name, move |_, _| {
             move |input, _output| {
@@ -36,7 +39,13 @@ pub fn serve<'s, K: Record, V: Record>(
                     // views that are new.
                     if restored.is_none_or(|restored| epoch > restored) {
                         applied.inc_by(data.len() as u64);
-                        shard.at(epoch).apply(epoch, data);
+                        match encoder.encode(data, &mut rows) {
+                            Ok(()) => shard.at(epoch).apply(epoch, &mut rows),
+                            Err(error) => {
+                                rows.clear();
+                                halt.halt(error);
+                            }
+                        }
                         fault::point("epoch.applied");
                     }
                     data.clear();

@@ -9,9 +9,10 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 
+use crate::schema::Field;
+use crate::schema::datum::Datum;
+use crate::schema::types::{Type, Variant};
 use crate::time::EventTime;
-use crate::view::datum::Datum;
-use crate::view::schema::{Field, Type};
 use crate::view::serve::{Given, ReadError};
 
 /// Reads a value for `field`.
@@ -147,9 +148,12 @@ fn time(text: &str) -> Option<Datum> {
     }))
 }
 
-fn variant(variants: &[&'static str], text: &str) -> Option<Datum> {
-    let index = variants.iter().position(|name| *name == text)?;
-    Some(Datum::Variant(index as u32, variants[index], None))
+fn variant(variants: &[Variant], text: &str) -> Option<Datum> {
+    let index = variants.iter().position(|variant| variant.name == text)?;
+    variants[index]
+        .content
+        .is_none()
+        .then(|| Datum::Variant(index as u32, text.to_owned().into(), None))
 }
 
 /// JSON without a type to go by.
@@ -226,9 +230,10 @@ mod tests {
             read(Type::Option(Box::new(Type::Text)), json!(null)),
             Some(Datum::Null)
         );
+        let variants = ["A", "B"].map(|name| Variant { name, content: None });
         assert_eq!(
-            read(Type::Enum(vec!["A", "B"]), "B"),
-            Some(Datum::Variant(1, "B", None))
+            read(Type::Enum(variants.to_vec()), "B"),
+            Some(Datum::Variant(1, "B".into(), None))
         );
         assert_eq!(
             read(Type::Tuple(vec![Type::Bool, Type::Text]), "[true, \"x\"]"),

@@ -5,15 +5,18 @@
 //!  └─ fixed ─┘ └─ range ──┘  └ filter ┘   ── the key is (country, city, id)
 //!
 //!  keys:   … (CH,Basel,9) │(CH,Bern,0)  (CH,Chur,4)  (CH,Zug,1)│ (DE,…
-//!             before      ▲ seek          inside               ▲ stop
+//!             before      ▲ seek          inside               ▲ stop          both are bytes: keys are encoded in order
 //! ```
 
 use std::cmp::Ordering;
+use std::ops::Bound;
 
+use crate::schema::column;
+use crate::schema::datum::Datum;
+use crate::schema::encode::Form;
+use crate::schema::types::Type;
+use crate::schema::{Field, RowSchema, json};
 use crate::time::{self, EventTime};
-use crate::view::datum::Datum;
-use crate::view::layout::Layout;
-use crate::view::schema::{Field, Type};
 use crate::view::serve::{Cursor, Filter, Op, ReadError, RowsQuery, WindowPick};
 use crate::view::{Windows, parse};
 
@@ -26,13 +29,34 @@ pub struct Condition {
     pub op: Op,
     /// With what.
     pub value: Datum,
+    /// The same as JSON, of a field that may be any: its data are compared as they are shown.
+    json: Option<serde_json::Value>,
 }
 
 impl Condition {
-    fn holds(&self, row: &[Datum]) -> bool {
-        let Some(datum) = row.get(self.at) else {
-            return false;
-        };
+    /// A comparison of a field whose type is known.
+    pub fn new(at: usize, op: Op, value: Datum) -> Self {
+        Self {
+            at,
+            op,
+            value,
+            json: None,
+        }
+    }
+
+    /// Equality with a value of the field's type.
+    pub fn equal(at: usize, field: &Field, value: Datum) -> Self {
+        let json = (field.ty == Type::Json).then(|| json::untyped_value(&value));
+        Self {
+            json,
+            ..Self::new(at, Op::Eq, value)
+        }
+    }
+
+    fn holds(&self, datum: &Datum) -> bool {
+        if let Some(json) = &self.json {
+            return (json::untyped_value(datum) == *json) == (self.op == Op::Eq);
+        }
         let ordering = datum.cmp(&self.value);
         match self.op {
             Op::Eq => ordering.is_eq(),
@@ -68,8 +92,8 @@ pub struct Plan {
     pub conditions: Vec<Condition>,
     /// The key's fields that are fixed by equality.
     pub fixed: Vec<Option<Datum>>,
-    /// How many leading fields of the key bound the scan.
-    leading: usize,
+    /// The least encoded key that may match, and the end of those that may.
+    pub range: Range,
     /// Fields and whether they are descending.
     pub order: Vec<(usize, bool)>,
     /// Whether ties are broken against the order of keys.
@@ -90,11 +114,70 @@ pub struct Plan {
     pub query: u64,
 }
 
+/// Encoded keys from one on and before another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// The first; empty: all.
+    pub start: Vec<u8>,
+    /// None of them; `None`: all.
+    pub end: Option<Vec<u8>>,
+}
+
+impl Range {
+    /// The keys that begin with these bytes.
+    fn of_prefix(prefix: Vec<u8>) -> Self {
+        Self {
+            end: after(prefix.clone()),
+            start: prefix,
+        }
+    }
+
+    /// Where a walk begins.
+    pub fn near(&self, reverse: bool) -> Bound<&[u8]> {
+        match (reverse, &self.end) {
+            (false, _) if self.start.is_empty() => Bound::Unbounded,
+            (false, _) => Bound::Included(&self.start),
+            (true, Some(end)) => Bound::Excluded(end),
+            (true, None) => Bound::Unbounded,
+        }
+    }
+
+    /// Whether a walk has come to its end.
+    pub fn is_past(&self, key: &[u8], reverse: bool) -> bool {
+        match (reverse, &self.end) {
+            (false, Some(end)) => key >= end.as_slice(),
+            (false, None) => false,
+            (true, _) => key < self.start.as_slice(),
+        }
+    }
+
+    fn narrow(&mut self, other: Range) {
+        if other.start > self.start {
+            self.start = other.start;
+        }
+        self.end = match (self.end.take(), other.end) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+/// The least bytes above all that begin with `prefix`; `None`: there are none.
+fn after(mut prefix: Vec<u8>) -> Option<Vec<u8>> {
+    while let Some(last) = prefix.pop() {
+        if last < u8::MAX {
+            prefix.push(last + 1);
+            return Some(prefix);
+        }
+    }
+    None
+}
+
 /// What a plan needs to know of its view.
 #[derive(Clone, Copy)]
 pub struct Of<'a> {
-    /// Fields and order.
-    pub layout: &'a Layout,
+    /// Fields, and how they are encoded.
+    pub schema: &'a RowSchema,
     /// Where windows lie.
     pub windows: Option<Windows>,
     /// The view's watermark at the moment read.
@@ -106,11 +189,11 @@ impl Plan {
     pub fn new(of: Of<'_>, query: &RowsQuery) -> Result<Self, ReadError> {
         let mut conditions = Vec::new();
         for filter in &query.filters {
-            conditions.push(condition(of.layout, filter)?);
+            conditions.push(condition(of.schema, filter)?);
         }
         let mut order = Vec::new();
         for by in &query.order {
-            let (at, _) = field(of.layout.schema.fields(), &by.field)?;
+            let (at, _) = field(of.schema.fields(), &by.field)?;
             order.push((at, by.descending));
         }
         let cursor = query.cursor.as_deref().map(Cursor::parse).transpose()?;
@@ -124,22 +207,22 @@ impl Plan {
         if let Some(pick) = query.window {
             plan.pick(of, pick)?;
         }
-        plan.arrange(of.layout);
+        plan.arrange(of.schema);
         Ok(plan)
     }
 
     /// A plan for one row by conditions that are understood already.
     pub fn first(of: Of<'_>, conditions: Vec<Condition>, order: Vec<(usize, bool)>) -> Self {
         let mut plan = Self::of_conditions(of, conditions, order);
-        plan.arrange(of.layout);
+        plan.arrange(of.schema);
         plan
     }
 
     fn of_conditions(of: Of<'_>, conditions: Vec<Condition>, order: Vec<(usize, bool)>) -> Self {
         Self {
             conditions,
-            fixed: vec![None; of.layout.schema.key.len()],
-            leading: 0,
+            fixed: vec![None; of.schema.key.len()],
+            range: Range::default(),
             ties_descending: order.last().is_some_and(|(_, descending)| *descending),
             order,
             walk: Walk::Sort,
@@ -153,14 +236,8 @@ impl Plan {
     }
 
     fn pick(&mut self, of: Of<'_>, pick: WindowPick) -> Result<(), ReadError> {
-        let (start, end) = window_fields(of.layout)?;
-        let mut also = |at, op, time| {
-            self.conditions.push(Condition {
-                at,
-                op,
-                value: Datum::Time(time),
-            })
-        };
+        let (start, end) = window_fields(of.schema)?;
+        let mut also = |at, op, time| self.conditions.push(Condition::new(at, op, Datum::Time(time)));
         match pick {
             WindowPick::Start(time) => also(start, Op::Eq, time),
             WindowPick::Open => also(end, Op::Gt, of.watermark),
@@ -177,35 +254,49 @@ impl Plan {
     }
 
     /// Finds what bounds the scan, and whether keys come in the order asked for.
-    fn arrange(&mut self, layout: &Layout) {
+    fn arrange(&mut self, schema: &RowSchema) {
         for condition in self.conditions.iter().filter(|condition| condition.op == Op::Eq) {
             if let Some(fixed) = self.fixed.get_mut(condition.at) {
                 *fixed = Some(condition.value.clone());
             }
         }
-        let keys = self.fixed.len();
-        if layout.ordered_by_field {
-            // A pick of each key's newest window comes before conditions on windows, so these can't bound it.
-            let usable = if self.newest_until.is_some() {
-                keys - 2
-            } else {
-                keys
-            };
-            let fixed = self.fixed.iter().take_while(|fixed| fixed.is_some()).count();
-            self.leading = (fixed + 1).min(usable);
-        }
-        self.walk = self.walk(layout);
+        self.range = self.range(schema);
+        self.walk = self.walk();
     }
 
-    fn walk(&self, layout: &Layout) -> Walk {
+    /// The keys that the leading fixed fields and conditions on the next one allow.
+    fn range(&self, schema: &RowSchema) -> Range {
+        // A pick of each key's newest window comes before conditions on windows, so these can't bound it.
+        let usable = match self.newest_until {
+            Some(_) => self.fixed.len() - 2,
+            None => self.fixed.len(),
+        };
+        let mut prefix = Vec::new();
+        for (at, field) in schema.key.iter().enumerate().take(usable) {
+            let begun = prefix.len();
+            let fixed = self.fixed[at].as_ref();
+            if fixed.and_then(|value| column::write(&field.ty, Form::Ordered, value, &mut prefix)) == Some(())
+            {
+                continue;
+            }
+            prefix.truncate(begun);
+            let mut range = Range::of_prefix(prefix.clone());
+            for condition in self.conditions.iter().filter(|condition| condition.at == at) {
+                if let Some(bounded) = bounded(condition, &field.ty, prefix.clone()) {
+                    range.narrow(bounded);
+                }
+            }
+            return range;
+        }
+        Range::of_prefix(prefix)
+    }
+
+    fn walk(&self) -> Walk {
         if self.newest_until.is_some() {
             return Walk::Sort;
         }
         if self.order.is_empty() {
             return Walk::Forward;
-        }
-        if !layout.ordered_by_field {
-            return Walk::Sort;
         }
         let descending = self.order[0].1;
         let mut keys = (0..self.fixed.len()).filter(|at| self.fixed[*at].is_none());
@@ -222,77 +313,60 @@ impl Plan {
         }
         match (descending, self.ties_descending) {
             (false, false) => Walk::Forward,
-            (true, true) if !self.ends_in_prefix() => Walk::Backward,
+            (true, true) => Walk::Backward,
             _ => Walk::Sort,
         }
     }
 
-    /// Whether a row is in the answer.
-    pub fn holds(&self, row: &[Datum]) -> bool {
-        self.conditions.iter().all(|condition| condition.holds(row))
+    /// Whether a row is in the answer: looks at the columns that conditions name.
+    pub fn holds(&self, mut column: impl FnMut(usize) -> Option<Datum>) -> bool {
+        let mut holds =
+            |condition: &Condition| column(condition.at).is_some_and(|datum| condition.holds(&datum));
+        self.conditions.iter().all(&mut holds)
     }
+}
 
-    /// Where a key lies: before, inside or beyond the bounded part of the key's order.
-    pub fn side(&self, key: &[Datum]) -> Ordering {
-        for (at, datum) in key.iter().enumerate().take(self.leading) {
-            if let Some(fixed) = &self.fixed[at] {
-                match datum.cmp(fixed) {
-                    Ordering::Equal => continue,
-                    other => return other,
-                }
-            }
-            let ranged = self.conditions.iter().filter(|condition| condition.at == at);
-            for Condition { op, value, .. } in ranged {
-                let ordering = datum.cmp(value);
-                let out = match op {
-                    Op::Lt => ordering.is_ge(),
-                    Op::Le => ordering.is_gt(),
-                    Op::Gt => ordering.is_le(),
-                    Op::Ge => ordering.is_lt(),
-                    Op::Prefix => !begins(datum, value),
-                    Op::Eq | Op::Ne => false,
-                };
-                if out {
-                    return match op {
-                        Op::Lt | Op::Le => Ordering::Greater,
-                        Op::Gt | Op::Ge => Ordering::Less,
-                        _ => ordering,
-                    };
-                }
-            }
+/// The keys that a condition on one field allows, where the fields before it are `prefix`.
+fn bounded(condition: &Condition, ty: &Type, mut prefix: Vec<u8>) -> Option<Range> {
+    let Condition { op, value, .. } = condition;
+    if *op == Op::Prefix {
+        let Datum::Text(text) = value else { return None };
+        column::write_prefix(ty, text, &mut prefix)?;
+        return Some(Range::of_prefix(prefix));
+    }
+    column::write(ty, Form::Ordered, value, &mut prefix)?;
+    Some(match op {
+        Op::Lt => Range {
+            start: Vec::new(),
+            end: Some(prefix),
+        },
+        Op::Le => Range {
+            start: Vec::new(),
+            end: after(prefix),
+        },
+        Op::Ge => Range {
+            start: prefix,
+            end: None,
+        },
+        // What is greater than the greatest: nothing.
+        Op::Gt => Range {
+            start: after(prefix)?,
+            end: None,
+        },
+        Op::Eq => Range::of_prefix(prefix),
+        Op::Ne | Op::Prefix => return None,
+    })
+}
+
+/// Order of two rows by some of their fields.
+pub fn compare(a: &[Datum], b: &[Datum], order: &[(usize, bool)]) -> Ordering {
+    for (at, descending) in order {
+        let ordering = a.get(*at).cmp(&b.get(*at));
+        if ordering.is_ne() {
+            return if *descending { ordering.reverse() } else { ordering };
         }
-        Ordering::Equal
     }
-
-    /// The fields of the least (or greatest) key inside; `None` where nothing bounds that end.
-    pub fn bound(&self, greatest: bool) -> Option<Vec<Option<Datum>>> {
-        let mut fields = vec![None; self.fixed.len()];
-        let mut any = false;
-        for (at, field) in fields.iter_mut().enumerate().take(self.leading) {
-            *field = self.fixed[at].clone().or_else(|| {
-                let bounding = self.conditions.iter().filter(|condition| {
-                    condition.at == at
-                        && match condition.op {
-                            Op::Lt | Op::Le => greatest,
-                            Op::Gt | Op::Ge | Op::Prefix => !greatest,
-                            Op::Eq | Op::Ne => false,
-                        }
-                });
-                let values = bounding.map(|condition| &condition.value);
-                if greatest { values.min() } else { values.max() }.cloned()
-            });
-            any |= field.is_some();
-        }
-        any.then_some(fields)
-    }
-
-    /// Whether the far end of the range is bounded by a prefix: there is no greatest text to begin a backward walk at.
-    fn ends_in_prefix(&self) -> bool {
-        let last = self.leading.saturating_sub(1);
-        self.conditions
-            .iter()
-            .any(|condition| condition.at == last && condition.op == Op::Prefix)
-    }
+    Ordering::Equal
 }
 
 /// The newest window whose end is at or below the watermark, where windows are aligned.
@@ -310,13 +384,13 @@ pub fn last_closed(windows: Option<Windows>, watermark: EventTime) -> Option<(Ev
 }
 
 /// The places of a windowed view's window in its rows.
-pub fn window_fields(layout: &Layout) -> Result<(usize, usize), ReadError> {
-    if !layout.key.shape.is_windowed() {
+pub fn window_fields(schema: &RowSchema) -> Result<(usize, usize), ReadError> {
+    if !schema.is_windowed() {
         return Err(ReadError::Window {
             why: "the view has no windows".into(),
         });
     }
-    let keys = layout.schema.key.len();
+    let keys = schema.key.len();
     Ok((keys - 2, keys - 1))
 }
 
@@ -345,8 +419,8 @@ pub fn field<'a>(
         })
 }
 
-fn condition(layout: &Layout, filter: &Filter) -> Result<Condition, ReadError> {
-    let (at, field) = field(layout.schema.fields(), &filter.field)?;
+fn condition(schema: &RowSchema, filter: &Filter) -> Result<Condition, ReadError> {
+    let (at, field) = field(schema.fields(), &filter.field)?;
     let refused = |why: &str| ReadError::Filter {
         field: field.name.clone(),
         why: why.into(),
@@ -366,9 +440,8 @@ fn condition(layout: &Layout, filter: &Filter) -> Result<Condition, ReadError> {
         ));
     }
     Ok(Condition {
-        at,
         op: filter.op,
-        value,
+        ..Condition::equal(at, field, value)
     })
 }
 

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::record::{Record, owner, route};
+use crate::schema::RowSchema;
+use crate::schema::column;
+use crate::schema::datum::Datum;
+use crate::schema::encode::Form;
+use crate::schema::small::SmallBytes;
 use crate::time::{Epoch, EventTime};
-use crate::view::build::{Fill, build};
-use crate::view::datum::Datum;
 use crate::view::plan::{self, Condition, Of, Plan};
-use crate::view::scan::{Place, Scan};
-use crate::view::schema::ViewSchema;
+use crate::view::scan::{Place, Scan, Stored};
 use crate::view::serve::{
     FoundRow, Given, Op, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
 };
@@ -20,13 +21,13 @@ use crate::view::{Moment, View, ViewSpec, parse};
 /// Rows of a bucket compared under one lock hold.
 const CHANGES_PAGE: usize = 64;
 
-impl<K: Record, V: Record> Serve for View<K, V> {
+impl Serve for View {
     fn spec(&self) -> &ViewSpec {
         &self.spec
     }
 
-    fn schema(&self) -> &ViewSchema {
-        &self.layout.schema
+    fn schema(&self) -> &RowSchema {
+        &self.schema
     }
 
     fn rows_len(&self) -> usize {
@@ -68,7 +69,8 @@ impl<K: Record, V: Record> Serve for View<K, V> {
 
     fn rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError> {
         let plan = Plan::new(self.of(at), query)?;
-        self.kept(at.epoch, || self.scan(at, self.buckets(&plan)?).page(&plan))
+        self.whole()?;
+        self.kept(at.epoch, || self.scan(at, self.buckets(&plan)).page(&plan))
     }
 
     fn changes(&self, query: &RowsQuery, from: &Moment, to: &Moment) -> Result<Vec<RowChange>, ReadError> {
@@ -77,8 +79,9 @@ impl<K: Record, V: Record> Serve for View<K, V> {
             return Err(ReadError::Window { why: why.into() });
         }
         let plan = Plan::new(self.of(to), query)?;
+        self.whole()?;
         self.kept(from.epoch.min(to.epoch), || {
-            let scan = self.scan(to, self.buckets(&plan)?);
+            let scan = self.scan(to, self.buckets(&plan));
             Ok(self.compare(&plan, &scan, from.epoch))
         })
     }
@@ -93,22 +96,22 @@ impl<K: Record, V: Record> Serve for View<K, V> {
     }
 }
 
-impl<K: Record, V: Record> View<K, V> {
-    fn local(&self) -> impl Iterator<Item = &Arc<Shard<K, V>>> {
+impl View {
+    fn local(&self) -> impl Iterator<Item = &Arc<Shard>> {
         self.shards.iter().filter_map(|shard| shard.get())
     }
 
     fn of(&self, at: &Moment) -> Of<'_> {
         Of {
-            layout: &self.layout,
+            schema: &self.schema,
             windows: self.spec.windows,
             watermark: self.watermark(at),
         }
     }
 
-    fn scan(&self, at: &Moment, buckets: Vec<Place<K, V>>) -> Scan<'_, K, V> {
+    fn scan(&self, at: &Moment, buckets: Vec<Place>) -> Scan<'_> {
         Scan {
-            layout: &self.layout,
+            schema: &self.schema,
             at: at.epoch,
             watermark: self.watermark(at),
             buckets,
@@ -128,46 +131,55 @@ impl<K: Record, V: Record> View<K, V> {
         answer
     }
 
-    /// The bucket that holds all rows with the fixed key, or all buckets.
-    fn buckets(&self, plan: &Plan) -> Result<Vec<Place<K, V>>, ReadError> {
-        let windows = if self.layout.key.shape.is_windowed() { 2 } else { 0 };
-        let routed = plan.fixed.len() - windows;
-        // A bare window is hashed whole; with a key, the key alone.
-        let routed = if routed == 0 { plan.fixed.len() } else { routed };
-        if routed > 0 && plan.fixed[..routed].iter().all(Option::is_some) {
-            // The hash leaves the window out, so any fill will do.
-            if let Ok(key) = build::<K>(&self.layout.key.shape, &plan.fixed, Fill::Least) {
-                return Ok(vec![self.bucket(&key)?]);
-            }
+    /// An error where other processes have rows, too: what this one has is no answer.
+    fn whole(&self) -> Result<(), ReadError> {
+        match self.local().count() == self.shards.len() {
+            true => Ok(()),
+            false => Err(ReadError::Elsewhere),
         }
-        let all = self
-            .local()
-            .flat_map(|shard| (0..shard.buckets.len()).map(|bucket| (shard.clone(), bucket)));
-        Ok(all.collect())
     }
 
-    fn bucket(&self, key: &K) -> Result<Place<K, V>, ReadError> {
-        let route = route(key);
-        let worker = owner(route, self.shards.len());
-        let shard = self.shards[worker].get().ok_or(ReadError::Elsewhere { worker })?;
-        Ok((shard.clone(), bucket_of(route)))
+    /// Of each shard the bucket that holds all rows with the fixed key, or all buckets.
+    fn buckets(&self, plan: &Plan) -> Vec<Place> {
+        let windows = if self.schema.is_windowed() { 2 } else { 0 };
+        let own = plan.fixed.len() - windows;
+        // A bare window is its own key.
+        let own = if own == 0 { plan.fixed.len() } else { own };
+        match self.encode(&plan.fixed[..own]) {
+            Some(key) if own > 0 => self.bucket(&key),
+            _ => {
+                let all = |shard: &Arc<Shard>| {
+                    let buckets = 0..shard.buckets.len();
+                    let shard = shard.clone();
+                    buckets.map(move |bucket| (shard.clone(), bucket))
+                };
+                self.local().flat_map(all).collect()
+            }
+        }
+    }
+
+    /// The bucket of a key in each shard. Which worker has the key is for its type to say, and not known here.
+    fn bucket(&self, key_without_window: &[u8]) -> Vec<Place> {
+        let bucket = bucket_of(key_without_window);
+        self.local().map(|shard| (shard.clone(), bucket)).collect()
+    }
+
+    /// Leading fields of a key, if all are given.
+    fn encode(&self, fields: &[Option<Datum>]) -> Option<SmallBytes> {
+        let mut bytes = Vec::new();
+        for (field, value) in self.schema.key.iter().zip(fields) {
+            column::write(&field.ty, Form::Ordered, value.as_ref()?, &mut bytes)?;
+        }
+        Some(SmallBytes::new(&bytes))
     }
 
     fn find(&self, query: &RowQuery, at: &Moment) -> Result<Option<FoundRow>, ReadError> {
-        let given = self.key_fields(&query.key)?;
-        let whole = given.len();
-        let (of, scan) = (self.of(at), |key: &K| {
-            Ok::<_, ReadError>(self.scan(at, vec![self.bucket(key)?]))
-        });
-        let mut given = given;
-        let named = if self.layout.key.shape.is_windowed() {
-            whole - 2
-        } else {
-            whole
-        };
+        let mut given = self.key_fields(&query.key)?;
+        let of = self.of(at);
+        let named = given.len() - if self.schema.is_windowed() { 2 } else { 0 };
         self.require(&given[..named])?;
-        if named < whole || query.window.is_some() {
-            let (start, end) = plan::window_fields(&self.layout)?;
+        if named < given.len() || query.window.is_some() {
+            let (start, end) = plan::window_fields(&self.schema)?;
             let pick = self.window_pick(&given, query.window)?;
             match (pick, plan::last_closed(self.spec.windows, of.watermark)) {
                 (None, _) => {}
@@ -178,11 +190,25 @@ impl<K: Record, V: Record> View<K, V> {
                 (Some(pick), _) => return self.find_window(pick, given, at),
             }
         }
-        match build::<K>(&self.layout.key.shape, &given, Fill::None) {
-            Ok(key) => Ok(scan(&key)?.get(&key)),
-            // Each field fits its type, but the key's own reading refuses them: no row has such a key.
-            Err(_) => Ok(None),
+        let found = match self.encode(&given) {
+            Some(key) => {
+                let scan = self.scan(at, self.bucket(self.schema.without_window(&key)));
+                scan.get(&key).map(|stored| scan.found(&stored))
+            }
+            // What a field that may be any JSON was written as can't be told from what is asked for.
+            None => {
+                let given = given.into_iter().zip(&self.schema.key).enumerate();
+                let equal =
+                    given.filter_map(|(at, (value, field))| Some(Condition::equal(at, field, value?)));
+                let plan = Plan::first(of, equal.collect(), Vec::new());
+                let page = self.scan(at, self.buckets(&plan)).page(&plan)?;
+                page.rows.into_iter().next()
+            }
+        };
+        if found.is_none() {
+            self.whole()?;
         }
+        Ok(found)
     }
 
     /// The window to pick, if it isn't given whole.
@@ -211,45 +237,33 @@ impl<K: Record, V: Record> View<K, V> {
         at: &Moment,
     ) -> Result<Option<FoundRow>, ReadError> {
         let of = self.of(at);
-        let (start, end) = plan::window_fields(&self.layout)?;
+        let (start, end) = plan::window_fields(&self.schema)?;
         let fixed = given
             .into_iter()
             .enumerate()
             .filter_map(|(at, value)| Some((at, value?)));
         let mut conditions: Vec<_> = fixed
             .filter(|(at, _)| *at < start)
-            .map(|(at, value)| Condition {
-                at,
-                op: Op::Eq,
-                value,
-            })
+            .map(|(at, value)| Condition::equal(at, &self.schema.key[at], value))
             .collect();
         conditions.push(match pick {
-            WindowPick::Start(time) => Condition {
-                at: start,
-                op: Op::Eq,
-                value: Datum::Time(time),
-            },
-            WindowPick::Open => Condition {
-                at: end,
-                op: Op::Gt,
-                value: Datum::Time(of.watermark),
-            },
-            WindowPick::LastClosed => Condition {
-                at: end,
-                op: Op::Le,
-                value: Datum::Time(of.watermark),
-            },
+            WindowPick::Start(time) => Condition::new(start, Op::Eq, Datum::Time(time)),
+            WindowPick::Open => Condition::new(end, Op::Gt, Datum::Time(of.watermark)),
+            WindowPick::LastClosed => Condition::new(end, Op::Le, Datum::Time(of.watermark)),
         });
         let newest = Plan::first(of, conditions, vec![(start, true)]);
-        let page = self.scan(at, self.buckets(&newest)?).page(&newest)?;
-        Ok(page.rows.into_iter().next())
+        let page = self.scan(at, self.buckets(&newest)).page(&newest)?;
+        let found = page.rows.into_iter().next();
+        if found.is_none() {
+            self.whole()?;
+        }
+        Ok(found)
     }
 
     fn key_fields(&self, given: &[(String, Given)]) -> Result<Vec<Option<Datum>>, ReadError> {
-        let mut fields = vec![None; self.layout.schema.key.len()];
+        let mut fields = vec![None; self.schema.key.len()];
         for (name, value) in given {
-            let (at, field) = plan::field(self.layout.schema.key.iter(), name)?;
+            let (at, field) = plan::field(self.schema.key.iter(), name)?;
             if fields[at].replace(parse::datum(field, value)?).is_some() {
                 return Err(ReadError::KeyTwice { field: name.clone() });
             }
@@ -260,13 +274,13 @@ impl<K: Record, V: Record> View<K, V> {
     fn require(&self, given: &[Option<Datum>]) -> Result<(), ReadError> {
         match given.iter().position(Option::is_none) {
             Some(at) => Err(ReadError::KeyMissing {
-                field: self.layout.schema.key[at].name.clone(),
+                field: self.schema.key[at].name.clone(),
             }),
             None => Ok(()),
         }
     }
 
-    fn compare(&self, plan: &Plan, scan: &Scan<'_, K, V>, from: Epoch) -> Vec<RowChange> {
+    fn compare(&self, plan: &Plan, scan: &Scan<'_>, from: Epoch) -> Vec<RowChange> {
         let mut changes = Vec::new();
         for (shard, bucket) in &scan.buckets {
             if shard.buckets[*bucket].read().changed <= from {
@@ -275,11 +289,16 @@ impl<K: Record, V: Record> View<K, V> {
             let mut start = Some(std::ops::Bound::Unbounded);
             while let Some(lower) = start {
                 let mut differ = Vec::new();
-                let last = shard.visit(*bucket, lower.as_ref(), false, CHANGES_PAGE, |key, row| {
+                let lower = lower.as_ref().map(|key: &SmallBytes| &**key);
+                let last = shard.visit(*bucket, lower, false, CHANGES_PAGE, &mut |key, row| {
                     let (before, after) = (row.as_of(from), row.as_of(scan.at));
                     if before.map(|(epoch, _)| epoch) != after.map(|(epoch, _)| epoch) {
-                        let own = |version: Option<(Epoch, &V)>| {
-                            version.map(|(epoch, value)| (epoch, value.clone()))
+                        let own = |version: Option<(Epoch, &SmallBytes)>| {
+                            version.map(|(version, value)| Stored {
+                                key: key.clone(),
+                                version,
+                                value: value.clone(),
+                            })
                         };
                         differ.push((key.clone(), own(before), own(after)));
                     }
@@ -296,19 +315,15 @@ impl<K: Record, V: Record> View<K, V> {
     fn change(
         &self,
         plan: &Plan,
-        scan: &Scan<'_, K, V>,
-        key: &K,
-        before: Option<(Epoch, V)>,
-        after: Option<(Epoch, V)>,
+        scan: &Scan<'_>,
+        key: &[u8],
+        before: Option<Stored>,
+        after: Option<Stored>,
     ) -> Option<RowChange> {
-        let row = self.layout.key_row(key);
-        let matching = |version: Option<(Epoch, V)>| {
-            let (version, value) = version?;
-            Some(scan.found(row.clone(), version, &value)).filter(|found| plan.holds(&found.row))
-        };
-        match (matching(before), matching(after)) {
-            (_, Some(found)) => Some(RowChange::Upsert(found)),
-            (Some(_), None) => Some(RowChange::Delete(row)),
+        let matching = |version: &Stored| version.holds(plan, &self.schema);
+        match (before.filter(matching), after.filter(matching)) {
+            (_, Some(after)) => Some(RowChange::Upsert(scan.found(&after))),
+            (Some(_), None) => Some(RowChange::Delete(self.schema.key_row(key)?)),
             (None, None) => None,
         }
     }

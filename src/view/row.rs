@@ -2,25 +2,26 @@
 
 use std::mem;
 
+use crate::schema::small::SmallBytes;
 use crate::time::Epoch;
 
-/// A row and what it was before.
-pub(crate) struct Row<V> {
+/// A row's encoded value and what it was before.
+pub(crate) struct Row {
     pub(super) epoch: Epoch,
-    pub(super) value: Option<V>,
+    pub(super) value: Option<SmallBytes>,
     /// There is a box exactly when the key waits in the queue. Boxed twice as most rows have none.
     #[allow(clippy::box_collection)]
-    pub(super) older: Option<Box<Vec<Version<V>>>>,
+    pub(super) older: Option<Box<Vec<Version>>>,
 }
 
-pub(super) struct Version<V> {
+pub(super) struct Version {
     epoch: Epoch,
-    value: Option<V>,
+    value: Option<SmallBytes>,
 }
 
-impl<V> Row<V> {
+impl Row {
     /// Puts a version where its epoch has it: one of the same epoch gives way.
-    pub(super) fn put_version(&mut self, epoch: Epoch, value: Option<V>) {
+    pub(super) fn put_version(&mut self, epoch: Epoch, value: Option<SmallBytes>) {
         if epoch >= self.epoch {
             self.supersede(epoch, value);
             return;
@@ -40,7 +41,12 @@ impl<V> Row<V> {
     }
 
     /// Shows the versions after one epoch and up to another, oldest first.
-    pub(super) fn versions(&self, after: Epoch, upto: Epoch, mut show: impl FnMut(Epoch, Option<&V>)) {
+    pub(super) fn versions(
+        &self,
+        after: Epoch,
+        upto: Epoch,
+        mut show: impl FnMut(Epoch, Option<&SmallBytes>),
+    ) {
         let older = self.older.as_deref().map_or(&[][..], Vec::as_slice);
         let older = older
             .iter()
@@ -51,7 +57,7 @@ impl<V> Row<V> {
     }
 
     /// The row as of `at`, and when it last changed before that.
-    pub(crate) fn as_of(&self, at: Epoch) -> Option<(Epoch, &V)> {
+    pub(crate) fn as_of(&self, at: Epoch) -> Option<(Epoch, &SmallBytes)> {
         if self.epoch <= at {
             return self.value.as_ref().map(|value| (self.epoch, value));
         }
@@ -63,7 +69,7 @@ impl<V> Row<V> {
     }
 
     /// Puts a value in place of the newest, which stays as an older version unless it is of the same epoch: then `false`.
-    pub(super) fn supersede(&mut self, epoch: Epoch, value: Option<V>) -> bool {
+    pub(super) fn supersede(&mut self, epoch: Epoch, value: Option<SmallBytes>) -> bool {
         let older = self.older.get_or_insert_default();
         if self.epoch == epoch {
             self.value = value;

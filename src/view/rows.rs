@@ -1,4 +1,4 @@
-//! The rows of a bucket in the order of their keys, in runs of neighbours that are routed alike.
+//! The rows of a bucket in the order of their keys, in runs of neighbours that differ by their window alone.
 //!
 //! ```text
 //!  BTreeMap      (a, 0s) ─▶ many   keys (a,  0s) (a, 10s) (a, 20s)          the windows of key a: the next one is
@@ -9,37 +9,40 @@
 //!
 //! Nearly all that is written to a windowed view is the newest window of some key, next to that key's other windows: to
 //! find the key among keys, and then the end of its run, touches far less memory than to find the window among all
-//! windows of all keys. Keys that are alone where they are routed to make runs of one, which is a plain map.
+//! windows of all keys. Keys without windows make runs of one, which is a plain map.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::ops::Bound;
 
-use crate::record::{Record, route};
+use crate::schema::small::SmallBytes;
 
 /// Rows of a run: few enough that putting one into the middle is cheap.
 const RUN_MAX: usize = 64;
 
-/// A map from keys to rows `R`.
-pub(crate) struct Rows<K, R> {
+/// A map from encoded keys to rows `R`.
+pub(crate) struct Rows<R> {
     /// By a key that is no greater than the run's first, and greater than all of the run before.
-    runs: BTreeMap<K, Run<K, R>>,
+    runs: BTreeMap<SmallBytes, Run<R>>,
+    /// So many bytes at the end of a key tell it from its neighbours in a run: the window's.
+    own_len: usize,
 }
 
-enum Run<K, R> {
+enum Run<R> {
     /// A row whose key is the one in the tree.
     One(R),
     /// Never empty.
-    Many(Box<Many<K, R>>),
+    Many(Box<Many<R>>),
 }
 
-struct Many<K, R> {
-    keys: VecDeque<K>,
+struct Many<R> {
+    keys: VecDeque<SmallBytes>,
     rows: VecDeque<R>,
 }
 
-impl<K, R> Run<K, R> {
-    fn iter<'a>(&'a self, key: &'a K) -> impl DoubleEndedIterator<Item = (&'a K, &'a R)> {
+impl<R> Run<R> {
+    fn iter<'a>(&'a self, key: &'a SmallBytes) -> impl DoubleEndedIterator<Item = (&'a SmallBytes, &'a R)> {
         let (one, many) = match self {
             Run::One(row) => (Some((key, row)), None),
             Run::Many(many) => (None, Some(many.keys.iter().zip(&many.rows))),
@@ -48,41 +51,57 @@ impl<K, R> Run<K, R> {
     }
 }
 
-impl<K: Ord, R> Many<K, R> {
+impl<R> Many<R> {
     /// Where the key is, or where it would be.
-    fn find(&self, key: &K) -> Result<usize, usize> {
-        match self.keys.back() {
-            Some(last) if last < key => Err(self.keys.len()),
-            Some(last) if last == key => Ok(self.keys.len() - 1),
-            _ => self.keys.binary_search(key),
+    fn find(&self, key: &[u8]) -> Result<usize, usize> {
+        match self.keys.back().map(|last| (**last).cmp(key)) {
+            Some(Ordering::Less) => Err(self.keys.len()),
+            Some(Ordering::Equal) => Ok(self.keys.len() - 1),
+            _ => self.keys.binary_search_by(|other| (**other).cmp(key)),
         }
     }
 
-    fn insert(&mut self, at: usize, key: K, row: R) {
+    fn insert(&mut self, at: usize, key: SmallBytes, row: R) {
         self.keys.insert(at, key);
         self.rows.insert(at, row);
     }
 }
 
-impl<K: Record, R> Rows<K, R> {
-    pub(crate) fn new() -> Self {
+impl<R> Rows<R> {
+    /// `own_len`: how many bytes at the end of a key are its window.
+    pub(crate) fn new(own_len: usize) -> Self {
         Self {
             runs: BTreeMap::new(),
+            own_len,
         }
     }
 
+    /// The last run that may hold the key.
+    fn run(&self, key: &[u8]) -> Option<(&SmallBytes, &Run<R>)> {
+        self.runs.range::<[u8], _>(upto(key)).next_back()
+    }
+
+    fn run_mut(&mut self, key: &[u8]) -> Option<(&SmallBytes, &mut Run<R>)> {
+        self.runs.range_mut::<[u8], _>(upto(key)).next_back()
+    }
+
     /// The row of a key.
-    pub(crate) fn get(&self, key: &K) -> Option<&R> {
-        let (first, run) = self.runs.range(..=key).next_back()?;
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&R> {
+        let (first, run) = self.run(key)?;
         match run {
-            Run::One(row) => (first == key).then_some(row),
+            Run::One(row) => (**first == *key).then_some(row),
             Run::Many(many) => many.find(key).ok().map(|at| &many.rows[at]),
         }
     }
 
     /// Shows `change` the row of a key; if there is none, puts one there if it returns one.
-    pub(crate) fn put(&mut self, key: K, change: impl FnOnce(&K, Option<&mut R>) -> Option<R>) {
-        let Some((first, run)) = self.runs.range_mut(..=&key).next_back() else {
+    pub(crate) fn put(
+        &mut self,
+        key: SmallBytes,
+        change: impl FnOnce(&SmallBytes, Option<&mut R>) -> Option<R>,
+    ) {
+        let own_len = self.own_len;
+        let Some((first, run)) = self.run_mut(&key) else {
             if let Some(row) = change(&key, None) {
                 self.runs.insert(key, Run::One(row));
             }
@@ -103,22 +122,22 @@ impl<K: Record, R> Rows<K, R> {
             },
         };
         if let Some(row) = change(&key, None)
-            && let Some((first, run)) = run.add(first, at, key, row)
+            && let Some((first, run)) = run.add(first, at, key, row, own_len)
         {
             self.runs.insert(first, run);
         }
     }
 
     /// Takes a row out.
-    pub(crate) fn remove(&mut self, key: &K) -> Option<R> {
-        let (first, run) = self.runs.range_mut(..=key).next_back()?;
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<R> {
+        let (first, run) = self.run_mut(key)?;
         if let Run::Many(many) = run {
             let at = many.find(key).ok()?;
             if many.keys.len() > 1 {
                 many.keys.remove(at);
                 return many.rows.remove(at);
             }
-        } else if first != key {
+        } else if **first != *key {
             return None;
         }
         let first = first.clone();
@@ -129,16 +148,16 @@ impl<K: Record, R> Rows<K, R> {
     }
 
     /// The row of a key, to be changed.
-    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut R> {
-        let (first, run) = self.runs.range_mut(..=key).next_back()?;
+    pub(crate) fn get_mut(&mut self, key: &[u8]) -> Option<&mut R> {
+        let (first, run) = self.run_mut(key)?;
         match run {
-            Run::One(row) => (first == key).then_some(row),
+            Run::One(row) => (**first == *key).then_some(row),
             Run::Many(many) => many.find(key).ok().map(|at| &mut many.rows[at]),
         }
     }
 
     /// Shows every row to `see`, to be changed.
-    pub(crate) fn each_mut(&mut self, mut see: impl FnMut(&K, &mut R)) {
+    pub(crate) fn each_mut(&mut self, mut see: impl FnMut(&SmallBytes, &mut R)) {
         for (first, run) in &mut self.runs {
             match run {
                 Run::One(row) => see(first, row),
@@ -152,16 +171,21 @@ impl<K: Record, R> Rows<K, R> {
     }
 
     /// Rows from a bound on, in order.
-    pub(crate) fn forward<'a>(&'a self, lower: Bound<&'a K>) -> impl Iterator<Item = (&'a K, &'a R)> {
+    pub(crate) fn forward<'a>(
+        &'a self,
+        lower: Bound<&'a [u8]>,
+    ) -> impl Iterator<Item = (&'a SmallBytes, &'a R)> {
         let first = match lower {
             Bound::Unbounded => None,
-            Bound::Included(key) | Bound::Excluded(key) => self.runs.range(..=key).next_back(),
+            Bound::Included(key) | Bound::Excluded(key) => self.run(key),
         };
         let runs = match first {
-            Some((first, _)) => self.runs.range(first..),
-            None => self.runs.range(..),
+            Some((first, _)) => self
+                .runs
+                .range::<[u8], _>((Bound::Included(&**first), Bound::Unbounded)),
+            None => self.runs.range::<[u8], _>((Bound::Unbounded, Bound::Unbounded)),
         };
-        let before = move |key: &K| match lower {
+        let before = move |key: &[u8]| match lower {
             Bound::Unbounded => false,
             Bound::Included(bound) => key < bound,
             Bound::Excluded(bound) => key <= bound,
@@ -171,12 +195,15 @@ impl<K: Record, R> Rows<K, R> {
     }
 
     /// Rows from a bound back, against their order.
-    pub(crate) fn backward<'a>(&'a self, upper: Bound<&'a K>) -> impl Iterator<Item = (&'a K, &'a R)> {
+    pub(crate) fn backward<'a>(
+        &'a self,
+        upper: Bound<&'a [u8]>,
+    ) -> impl Iterator<Item = (&'a SmallBytes, &'a R)> {
         let runs = match upper {
-            Bound::Unbounded => self.runs.range(..),
-            Bound::Included(key) | Bound::Excluded(key) => self.runs.range(..=key),
+            Bound::Unbounded => self.runs.range::<[u8], _>((Bound::Unbounded, Bound::Unbounded)),
+            Bound::Included(key) | Bound::Excluded(key) => self.runs.range::<[u8], _>(upto(key)),
         };
-        let behind = move |key: &K| match upper {
+        let behind = move |key: &[u8]| match upper {
             Bound::Unbounded => false,
             Bound::Included(bound) => key > bound,
             Bound::Excluded(bound) => key >= bound,
@@ -187,15 +214,36 @@ impl<K: Record, R> Rows<K, R> {
     }
 }
 
-impl<K: Record, R> Run<K, R> {
+fn upto(key: &[u8]) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (Bound::Unbounded, Bound::Included(key))
+}
+
+/// A key without the bytes that are its window's; what is nothing else has no neighbours.
+fn without_own(key: &[u8], own_len: usize) -> Option<&[u8]> {
+    let len = key.len().checked_sub(own_len)?;
+    (own_len > 0 && len > 0).then_some(&key[..len])
+}
+
+impl<R> Run<R> {
     /// Adds a row where it belongs, or returns a run that is to follow this one.
-    fn add(&mut self, first: &K, at: usize, key: K, row: R) -> Option<(K, Self)> {
+    fn add(
+        &mut self,
+        first: &SmallBytes,
+        at: usize,
+        key: SmallBytes,
+        row: R,
+        own_len: usize,
+    ) -> Option<(SmallBytes, Self)> {
         let len = match self {
             Run::One(_) => 1,
             Run::Many(many) => many.keys.len(),
         };
         let behind = at == len;
-        if behind && (len == RUN_MAX || route(first) != route(&key)) {
+        let neighbours = || {
+            let own = without_own(&key, own_len);
+            own.is_some() && own == without_own(first, own_len)
+        };
+        if behind && (len == RUN_MAX || !neighbours()) {
             return Some((key, Run::One(row)));
         }
         let many = self.many(first);
@@ -217,7 +265,7 @@ impl<K: Record, R> Run<K, R> {
     }
 
     /// The run's rows, made several if it was one.
-    fn many(&mut self, first: &K) -> &mut Many<K, R> {
+    fn many(&mut self, first: &SmallBytes) -> &mut Many<R> {
         if let Run::One(_) = self {
             let many = Many {
                 keys: VecDeque::with_capacity(4),
@@ -238,74 +286,69 @@ impl<K: Record, R> Run<K, R> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
-    use serde::{Deserialize, Serialize};
 
-    use super::*;
-
-    /// Routed by its first part alone, as windows are, or by a part that their order does not begin with.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-    struct Key(u8, u8);
-
-    impl std::hash::Hash for Key {
-        fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-            let Key(a, b) = *self;
-            if a < 4 { a.hash(state) } else { (b % 3).hash(state) }
-        }
+    /// The last byte is the window.
+    fn key(a: u8, b: u8) -> SmallBytes {
+        SmallBytes::new(&[a, b])
     }
 
-    fn all(rows: &Rows<Key, u32>) -> Vec<(Key, u32)> {
-        rows.forward(Bound::Unbounded).map(|(k, r)| (*k, *r)).collect()
+    fn all(rows: &Rows<u32>) -> Vec<(SmallBytes, u32)> {
+        rows.forward(Bound::Unbounded)
+            .map(|(k, r)| (k.clone(), *r))
+            .collect()
     }
 
     proptest! {
         #[test]
-        fn is_a_map(steps in vec((0u8..4, 0u8..6, any::<u8>(), any::<u32>()), 0..1_500), asked in (0u8..6, any::<u8>())) {
-            let (mut rows, mut model) = (Rows::new(), BTreeMap::new());
+        fn is_a_map(steps in vec((0u8..4, 0u8..6, any::<u8>(), any::<u32>()), 0..1_500), asked in (0u8..6, any::<u8>()),
+            own_len in 0usize..3) {
+            let (mut rows, mut model) = (Rows::new(own_len), BTreeMap::new());
             for (what, a, b, value) in steps {
-                let key = Key(a, b);
+                let key = key(a, b);
                 if what == 0 {
                     prop_assert_eq!(rows.remove(&key), model.remove(&key));
                 } else {
-                    rows.put(key, |_, row| match row {
+                    rows.put(key.clone(), |_, row| match row {
                         Some(row) => { *row = value; None }
                         None => Some(value),
                     });
-                    model.insert(key, value);
+                    model.insert(key.clone(), value);
                 }
                 prop_assert_eq!(rows.get(&key), model.get(&key));
                 prop_assert_eq!(rows.get_mut(&key), model.get_mut(&key));
             }
-            prop_assert_eq!(all(&rows), model.iter().map(|(k, r)| (*k, *r)).collect::<Vec<_>>());
-            let asked = Key(asked.0, asked.1);
+            prop_assert_eq!(all(&rows), model.iter().map(|(k, r)| (k.clone(), *r)).collect::<Vec<_>>());
+            let asked = key(asked.0, asked.1);
             prop_assert_eq!(rows.get(&asked), model.get(&asked));
-            for bound in [Bound::Included(&asked), Bound::Excluded(&asked), Bound::Unbounded] {
-                prop_assert!(rows.forward(bound).eq(model.range((bound, Bound::Unbounded))));
-                prop_assert!(rows.backward(bound).eq(model.range((Bound::Unbounded, bound)).rev()));
+            for bound in [Bound::Included(&*asked), Bound::Excluded(&*asked), Bound::Unbounded] {
+                prop_assert!(rows.forward(bound).eq(model.range::<[u8], _>((bound, Bound::Unbounded))));
+                prop_assert!(rows.backward(bound).eq(model.range::<[u8], _>((Bound::Unbounded, bound)).rev()));
             }
         }
     }
 
     #[test]
     fn a_row_that_is_not_wanted_is_not_put() {
-        let mut rows = Rows::new();
-        for key in [Key(0, 0), Key(0, 1), Key(9, 9)] {
-            rows.put(key, |_, row| {
+        let mut rows = Rows::new(1);
+        for unwanted in [key(0, 0), key(0, 1), key(9, 9)] {
+            rows.put(unwanted, |_, row| {
                 assert!(row.is_none());
                 None
             });
-            rows.put(Key(0, 0), |_, _| Some(1));
+            rows.put(key(0, 0), |_, _| Some(1));
         }
-        assert_eq!(all(&rows), [(Key(0, 0), 1)]);
+        assert_eq!(all(&rows), [(key(0, 0), 1)]);
     }
 
     #[test]
     fn windows_of_a_key_share_runs() {
-        let mut rows = Rows::new();
+        let mut rows = Rows::new(1);
         for window in 0..200 {
-            for key in 0..3 {
-                rows.put(Key(key, window), |_, _| Some(0));
+            for own in 0..3 {
+                rows.put(key(own, window), |_, _| Some(0));
             }
         }
         assert_eq!(rows.runs.len(), 3 * 200usize.div_ceil(RUN_MAX));

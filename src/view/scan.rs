@@ -15,40 +15,50 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::record::{Record, route};
+use crate::schema::RowSchema;
+use crate::schema::datum::Datum;
+use crate::schema::small::SmallBytes;
 use crate::time::{Epoch, EventTime};
-use crate::view::build::{Fill, build};
-use crate::view::datum::Datum;
-use crate::view::layout::{Layout, compare};
-use crate::view::plan::{Plan, Walk};
+use crate::view::plan::{Plan, Walk, compare};
 use crate::view::serve::{Cursor, FoundRow, Page, ReadError};
-use crate::view::shard::Shard;
+use crate::view::shard::{Shard, bucket_of};
 
 /// Rows that a cursor takes at first, and at most.
 const AHEAD: std::ops::RangeInclusive<usize> = 2..=64;
 
 /// A bucket: its shard and its number there.
-pub type Place<K, V> = (Arc<Shard<K, V>>, usize);
+pub type Place = (Arc<Shard>, usize);
 
 /// What is scanned: the buckets that can hold an answer, and as of when.
-pub struct Scan<'a, K, V> {
-    /// The rows' layout.
-    pub layout: &'a Layout,
+pub struct Scan<'a> {
+    /// What the rows are.
+    pub schema: &'a RowSchema,
     /// The epoch read.
     pub at: Epoch,
     /// The view's watermark there.
     pub watermark: EventTime,
     /// Shards and the buckets in them.
-    pub buckets: Vec<Place<K, V>>,
+    pub buckets: Vec<Place>,
 }
 
-/// A row that was met: its key, and the row as found.
-struct Met<K> {
-    key: K,
-    found: FoundRow,
+/// A row as it is stored, as of the epoch read.
+pub struct Stored {
+    /// Its encoded key.
+    pub key: SmallBytes,
+    /// When it last changed.
+    pub version: Epoch,
+    /// Its encoded value.
+    pub value: SmallBytes,
 }
 
-impl<K: Record, V: Record> Scan<'_, K, V> {
+impl Stored {
+    /// Whether it is in the answer.
+    pub fn holds(&self, plan: &Plan, schema: &RowSchema) -> bool {
+        plan.holds(|at| schema.column(&self.key, &self.value, at))
+    }
+}
+
+impl Scan<'_> {
     /// Answers a plan.
     pub fn page(&self, plan: &Plan) -> Result<Page, ReadError> {
         if plan.nothing {
@@ -65,19 +75,12 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
             .transpose()?;
         match plan.walk {
             Walk::Forward => self.merge(plan, after, false),
-            Walk::Backward => match plan
-                .bound(true)
-                .map(|fields| self.key_of(&fields, Fill::Greatest))
-            {
-                // There is a bound, but no key can be made of it.
-                Some(None) => self.sort(plan, after),
-                _ => self.merge(plan, after, true),
-            },
+            Walk::Backward => self.merge(plan, after, true),
             Walk::Sort => self.sort(plan, after),
         }
     }
 
-    fn resume(&self, plan: &Plan, cursor: &Cursor) -> Result<K, ReadError> {
+    fn resume(&self, plan: &Plan, cursor: &Cursor) -> Result<SmallBytes, ReadError> {
         let why = if cursor.epoch != self.at {
             format!(
                 "the cursor belongs to epoch {}, and this reads {}",
@@ -85,69 +88,64 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
             )
         } else if cursor.query != plan.query {
             "the cursor belongs to a query with other filters, order or window".into()
+        } else if self.schema.key_row(&cursor.key).is_none() {
+            "the cursor belongs to another view".into()
         } else {
-            match postcard::from_bytes(&cursor.key) {
-                Ok(key) => return Ok(key),
-                Err(_) => "the cursor belongs to another view".into(),
-            }
+            return Ok(SmallBytes::new(&cursor.key));
         };
         Err(ReadError::Cursor { why })
     }
 
-    fn next(&self, plan: &Plan, last: &K) -> Option<String> {
-        let key = postcard::to_stdvec(last).ok()?;
-        Some(
-            Cursor {
-                epoch: self.at,
-                query: plan.query,
-                key,
-            }
-            .write(),
-        )
+    fn next(&self, plan: &Plan, last: &[u8]) -> String {
+        let cursor = Cursor {
+            epoch: self.at,
+            query: plan.query,
+            key: last.to_vec(),
+        };
+        cursor.write()
     }
 
-    fn key_of(&self, fields: &[Option<Datum>], fill: Fill) -> Option<K> {
-        build(&self.layout.key.shape, fields, fill).ok()
-    }
-
-    /// Completes a row whose key's fields are known.
-    pub fn found(&self, mut row: Vec<Datum>, version: Epoch, value: &V) -> FoundRow {
-        let closed = self.layout.key.shape.is_windowed().then(|| match row.last() {
+    /// The row with its fields.
+    pub fn found(&self, stored: &Stored) -> FoundRow {
+        let mut row = self.schema.key_row(&stored.key).unwrap_or_default();
+        let closed = self.schema.is_windowed().then(|| match row.last() {
             Some(Datum::Time(end)) => *end <= self.watermark,
             _ => false,
         });
-        self.layout.add_value(value, &mut row);
-        FoundRow { row, version, closed }
+        let whole = self.schema.add_value(&stored.value, &mut row);
+        debug_assert!(whole, "what a view holds it has encoded itself");
+        FoundRow {
+            row,
+            version: stored.version,
+            closed,
+        }
     }
 
-    fn merge(&self, plan: &Plan, after: Option<K>, reverse: bool) -> Result<Page, ReadError> {
-        let near = plan.bound(reverse);
-        let fill = if reverse { Fill::Greatest } else { Fill::Least };
-        let near = near
-            .and_then(|fields| self.key_of(&fields, fill))
-            .map_or(Bound::Unbounded, Bound::Included);
-        let start = after.map_or(near, Bound::Excluded);
+    fn merge(&self, plan: &Plan, after: Option<SmallBytes>, reverse: bool) -> Result<Page, ReadError> {
+        let start = match after {
+            Some(key) => Bound::Excluded(key),
+            None => plan.range.near(reverse).map(SmallBytes::new),
+        };
+        let ahead = match self.buckets.len() {
+            1 => plan.limit.min(*AHEAD.end()),
+            buckets => (plan.limit / buckets.max(1)).clamp(*AHEAD.start(), *AHEAD.end()),
+        };
         let mut heads = BinaryHeap::new();
         for (shard, bucket) in &self.buckets {
-            let ahead = (plan.limit / self.buckets.len()).clamp(*AHEAD.start(), *AHEAD.end());
-            let ahead = if self.buckets.len() == 1 {
-                plan.limit.min(*AHEAD.end())
-            } else {
-                ahead
-            };
-            let cursor = Walker {
+            let walker = Walker {
                 shard,
                 bucket: *bucket,
                 next: Some(start.clone()),
                 rows: VecDeque::new(),
                 ahead,
             };
-            heads.extend(Head::of(cursor, self.at, reverse));
+            heads.extend(Head::of(walker, self.at, reverse));
         }
 
-        let (mut rows, mut scanned, mut last) = (Vec::new(), 0, None);
+        let (mut rows, mut scanned) = (Vec::new(), 0);
+        let mut last: Option<SmallBytes> = None;
         while let Some(mut head) = heads.pop() {
-            let (key, version, value) = match head.cursor.advance(self.at, reverse) {
+            let stored = match head.walker.advance(self.at, reverse) {
                 Some(next) => {
                     let taken = std::mem::replace(&mut head.row, next);
                     heads.push(head);
@@ -155,31 +153,24 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
                 }
                 None => head.row,
             };
-            scanned += 1;
-            let row = self.layout.key_row(&key);
-            match plan.side(&row) {
-                Ordering::Equal => {}
-                beyond if beyond.is_gt() != reverse => break,
-                _ => continue,
+            if plan.range.is_past(&stored.key, reverse) {
+                break;
             }
-            let found = self.found(row, version, &value);
-            if plan.holds(&found.row) {
+            scanned += 1;
+            if stored.holds(plan, self.schema) {
                 if rows.len() == plan.limit {
-                    let next = last.as_ref().and_then(|last| self.next(plan, last));
+                    let next = last.map(|last| self.next(plan, &last));
                     return Ok(Page { rows, next, scanned });
                 }
-                rows.push(found);
-                last = Some(key);
+                rows.push(self.found(&stored));
+                last = Some(stored.key);
             } else if scanned >= plan.scanned_max {
                 // What was found is worth having; the next page goes on where this one got tired.
                 if rows.is_empty() {
                     return Err(too_much(plan));
                 }
-                return Ok(Page {
-                    rows,
-                    next: self.next(plan, &key),
-                    scanned,
-                });
+                let next = Some(self.next(plan, &stored.key));
+                return Ok(Page { rows, next, scanned });
             }
         }
         Ok(Page {
@@ -189,98 +180,104 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
         })
     }
 
-    fn sort(&self, plan: &Plan, after: Option<K>) -> Result<Page, ReadError> {
+    fn sort(&self, plan: &Plan, after: Option<SmallBytes>) -> Result<Page, ReadError> {
         let mut best = Best {
             plan,
-            after: None,
+            after: after
+                .and_then(|key| self.get(&key))
+                .map(|stored| self.ranked(plan, stored)),
             heap: BinaryHeap::new(),
             more: false,
         };
-        best.after = after.and_then(|key| {
-            self.get(&key).map(|found| Ranked {
-                met: Met { key, found },
-                plan,
-            })
-        });
         let mut scanned = 0;
-        let lower = plan
-            .bound(false)
-            .and_then(|fields| self.key_of(&fields, Fill::Least));
         for (shard, bucket) in &self.buckets {
-            let start = Some(lower.clone().map_or(Bound::Unbounded, Bound::Included));
-            let mut cursor = Walker {
+            let mut walker = Walker {
                 shard,
                 bucket: *bucket,
-                next: start,
+                next: Some(plan.range.near(false).map(SmallBytes::new)),
                 rows: VecDeque::new(),
                 ahead: *AHEAD.end(),
             };
             // The newest closed window so far of the key that the walk is at.
-            let mut newest: Option<Met<K>> = None;
-            while let Some((key, version, value)) = cursor.advance(self.at, false) {
+            let mut newest: Option<Stored> = None;
+            while let Some(stored) = walker.advance(self.at, false) {
+                if plan.range.is_past(&stored.key, false) {
+                    break;
+                }
                 scanned += 1;
                 if scanned > plan.scanned_max {
                     return Err(too_much(plan));
                 }
-                let row = self.layout.key_row(&key);
-                match plan.side(&row) {
-                    Ordering::Less => continue,
-                    Ordering::Equal => {}
-                    Ordering::Greater => break,
-                }
-                let met = Met {
-                    key,
-                    found: self.found(row, version, &value),
-                };
                 let Some(until) = plan.newest_until else {
-                    best.offer(met);
+                    self.offer(&mut best, stored);
                     continue;
                 };
-                if newest.as_ref().is_some_and(|newest| !self.same_key(newest, &met)) {
-                    newest.take().into_iter().for_each(|met| best.offer(met));
+                if newest
+                    .as_ref()
+                    .is_some_and(|newest| !self.same_key(newest, &stored))
+                {
+                    newest
+                        .take()
+                        .into_iter()
+                        .for_each(|newest| self.offer(&mut best, newest));
                 }
-                if self.window_end(&met) <= until {
-                    newest = Some(met);
+                if self.window_end(&stored).is_some_and(|end| end <= until) {
+                    newest = Some(stored);
                 }
             }
-            newest.into_iter().for_each(|met| best.offer(met));
+            newest
+                .into_iter()
+                .for_each(|newest| self.offer(&mut best, newest));
         }
         let Best { heap, more, .. } = best;
         let sorted = heap.into_sorted_vec();
         let last = sorted.last().filter(|_| more);
-        let next = last.and_then(|last| self.next(plan, &last.met.key));
+        let next = last.map(|last| self.next(plan, &last.key));
         Ok(Page {
-            rows: sorted.into_iter().map(|ranked| ranked.met.found).collect(),
+            rows: sorted.into_iter().map(|ranked| ranked.found).collect(),
             next,
             scanned,
         })
     }
 
-    /// The row of a key, if it is in one of the buckets scanned.
-    pub fn get(&self, key: &K) -> Option<FoundRow> {
-        let at = crate::view::shard::bucket_of(route(key));
-        let found = self
-            .buckets
-            .iter()
-            .filter(|(_, bucket)| *bucket == at)
-            .find_map(|(shard, bucket)| {
-                let bucket = shard.buckets[*bucket].read();
-                let (version, value) = bucket.rows.get(key)?.as_of(self.at)?;
-                Some((version, value.clone()))
-            });
-        found.map(|(version, value)| self.found(self.layout.key_row(key), version, &value))
-    }
-
-    fn window_end(&self, met: &Met<K>) -> EventTime {
-        match met.found.row.get(self.layout.schema.key.len() - 1) {
-            Some(Datum::Time(end)) => *end,
-            _ => EventTime::MAX,
+    fn ranked<'p>(&self, plan: &'p Plan, stored: Stored) -> Ranked<'p> {
+        Ranked {
+            found: self.found(&stored),
+            key: stored.key,
+            plan,
         }
     }
 
-    fn same_key(&self, a: &Met<K>, b: &Met<K>) -> bool {
-        let parts = self.layout.schema.key.len() - 2;
-        a.found.row[..parts] == b.found.row[..parts]
+    fn offer(&self, best: &mut Best<'_>, stored: Stored) {
+        if stored.holds(best.plan, self.schema) {
+            best.offer(self.ranked(best.plan, stored));
+        }
+    }
+
+    /// The row of a key, if it is in one of the buckets scanned.
+    pub fn get(&self, key: &[u8]) -> Option<Stored> {
+        let at = bucket_of(self.schema.without_window(key));
+        let places = self.buckets.iter().filter(|(_, bucket)| *bucket == at);
+        places.into_iter().find_map(|(shard, bucket)| {
+            let bucket = shard.buckets[*bucket].read();
+            let (version, value) = bucket.rows.get(key)?.as_of(self.at)?;
+            Some(Stored {
+                key: SmallBytes::new(key),
+                version,
+                value: value.clone(),
+            })
+        })
+    }
+
+    fn window_end(&self, stored: &Stored) -> Option<EventTime> {
+        match self.schema.column(&stored.key, &[], self.schema.key.len() - 1)? {
+            Datum::Time(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    fn same_key(&self, a: &Stored, b: &Stored) -> bool {
+        self.schema.without_window(&a.key) == self.schema.without_window(&b.key)
     }
 }
 
@@ -296,25 +293,27 @@ fn too_much(plan: &Plan) -> ReadError {
 }
 
 /// A walk through one bucket.
-struct Walker<'a, K, V> {
-    shard: &'a Shard<K, V>,
+struct Walker<'a> {
+    shard: &'a Shard,
     bucket: usize,
     /// Where the next page begins; `None` when there is none.
-    next: Option<Bound<K>>,
-    rows: VecDeque<(K, Epoch, V)>,
+    next: Option<Bound<SmallBytes>>,
+    rows: VecDeque<Stored>,
     ahead: usize,
 }
 
-impl<K: Record, V: Record> Walker<'_, K, V> {
-    fn advance(&mut self, at: Epoch, reverse: bool) -> Option<(K, Epoch, V)> {
+impl Walker<'_> {
+    fn advance(&mut self, at: Epoch, reverse: bool) -> Option<Stored> {
         while self.rows.is_empty() {
             let start = self.next.take()?;
             let rows = &mut self.rows;
+            let start = start.as_ref().map(|key| &**key);
             let last = self
                 .shard
-                .visit(self.bucket, start.as_ref(), reverse, self.ahead, |key, row| {
+                .visit(self.bucket, start, reverse, self.ahead, &mut |key, row| {
                     if let Some((version, value)) = row.as_of(at) {
-                        rows.push_back((key.clone(), version, value.clone()));
+                        let (key, value) = (key.clone(), value.clone());
+                        rows.push_back(Stored { key, version, value });
                     }
                 });
             self.next = last.map(Bound::Excluded);
@@ -325,25 +324,25 @@ impl<K: Record, V: Record> Walker<'_, K, V> {
 }
 
 /// A bucket's walk and its first row; the greatest head is the one whose row comes first.
-struct Head<'a, K, V> {
-    row: (K, Epoch, V),
-    cursor: Walker<'a, K, V>,
+struct Head<'a> {
+    row: Stored,
+    walker: Walker<'a>,
     reverse: bool,
 }
 
-impl<'a, K: Record, V: Record> Head<'a, K, V> {
-    fn of(mut cursor: Walker<'a, K, V>, at: Epoch, reverse: bool) -> Option<Self> {
+impl<'a> Head<'a> {
+    fn of(mut walker: Walker<'a>, at: Epoch, reverse: bool) -> Option<Self> {
         Some(Self {
-            row: cursor.advance(at, reverse)?,
-            cursor,
+            row: walker.advance(at, reverse)?,
+            walker,
             reverse,
         })
     }
 }
 
-impl<K: Ord, V> Ord for Head<'_, K, V> {
+impl Ord for Head<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
-        let ordering = self.row.0.cmp(&other.row.0);
+        let ordering = self.row.key.cmp(&other.row.key);
         if self.reverse {
             ordering
         } else {
@@ -351,28 +350,29 @@ impl<K: Ord, V> Ord for Head<'_, K, V> {
         }
     }
 }
-impl<K: Ord, V> PartialOrd for Head<'_, K, V> {
+impl PartialOrd for Head<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-impl<K: Ord, V> PartialEq for Head<'_, K, V> {
+impl PartialEq for Head<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
-impl<K: Ord, V> Eq for Head<'_, K, V> {}
+impl Eq for Head<'_> {}
 
 /// A row and its rank by the plan's order; the greatest comes last.
-struct Ranked<'p, K> {
-    met: Met<K>,
+struct Ranked<'p> {
+    key: SmallBytes,
+    found: FoundRow,
     plan: &'p Plan,
 }
 
-impl<K: Ord> Ord for Ranked<'_, K> {
+impl Ord for Ranked<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
-        compare(&self.met.found.row, &other.met.found.row, &self.plan.order).then_with(|| {
-            let ties = self.met.key.cmp(&other.met.key);
+        compare(&self.found.row, &other.found.row, &self.plan.order).then_with(|| {
+            let ties = self.key.cmp(&other.key);
             if self.plan.ties_descending {
                 ties.reverse()
             } else {
@@ -381,32 +381,28 @@ impl<K: Ord> Ord for Ranked<'_, K> {
         })
     }
 }
-impl<K: Ord> PartialOrd for Ranked<'_, K> {
+impl PartialOrd for Ranked<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-impl<K: Ord> PartialEq for Ranked<'_, K> {
+impl PartialEq for Ranked<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
-impl<K: Ord> Eq for Ranked<'_, K> {}
+impl Eq for Ranked<'_> {}
 
 /// The first `limit` rows in order, of those after the cursor.
-struct Best<'p, K> {
+struct Best<'p> {
     plan: &'p Plan,
-    after: Option<Ranked<'p, K>>,
-    heap: BinaryHeap<Ranked<'p, K>>,
+    after: Option<Ranked<'p>>,
+    heap: BinaryHeap<Ranked<'p>>,
     more: bool,
 }
 
-impl<K: Record> Best<'_, K> {
-    fn offer(&mut self, met: Met<K>) {
-        if !self.plan.holds(&met.found.row) {
-            return;
-        }
-        let ranked = Ranked { met, plan: self.plan };
+impl<'p> Best<'p> {
+    fn offer(&mut self, ranked: Ranked<'p>) {
         if self.after.as_ref().is_some_and(|after| ranked <= *after) {
             return;
         }

@@ -9,8 +9,8 @@
 //! Every call reads as of one [`Moment`]. Whoever holds the `Arc<Moment>` pins its epoch: what it needs is kept while
 //! the view's bound on old versions allows; past that the call answers [`ReadError::Gone`], never half an answer.
 //!
-//! A view holds the shards of this process's workers. In a cluster of several processes `rows` and `changes` speak of
-//! those alone, and `row` says [`ReadError::Elsewhere`] when another worker's process owns the key.
+//! A view holds the shards of this process's workers. In a cluster of several processes `rows` and `changes` say
+//! [`ReadError::Elsewhere`], and so does `row` where it finds none: what another process has is not known here.
 
 use std::fmt;
 
@@ -18,9 +18,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use crate::schema::RowSchema;
+use crate::schema::datum::Datum;
 use crate::time::{Epoch, EventTime};
-use crate::view::datum::Datum;
-use crate::view::schema::ViewSchema;
 use crate::view::{Moment, ViewSpec};
 
 /// A view, its types erased.
@@ -29,7 +29,7 @@ pub trait Serve: Send + Sync {
     fn spec(&self) -> &ViewSpec;
 
     /// Names and types of its fields; rows hold the key's fields first, then the value's.
-    fn schema(&self) -> &ViewSchema;
+    fn schema(&self) -> &RowSchema;
 
     /// Rows in the local shards, roughly: epochs still open are counted.
     fn rows_len(&self) -> usize;
@@ -200,7 +200,7 @@ impl Default for RowsQuery {
     }
 }
 
-/// A row as found. Written as JSON by [`ViewSchema::write_row`].
+/// A row as found. Written as JSON by [`RowSchema::write_row`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct FoundRow {
     /// One datum a field: the key's fields, then the value's, as in the schema.
@@ -294,11 +294,8 @@ pub enum ReadError {
         /// What would make it cheaper.
         hint: String,
     },
-    /// Another process's worker owns the key.
-    Elsewhere {
-        /// The worker.
-        worker: usize,
-    },
+    /// Other processes have rows of the view, and what this one has is no whole answer.
+    Elsewhere,
 }
 
 impl ReadError {
@@ -315,7 +312,7 @@ impl ReadError {
             ReadError::Window { .. } => "window",
             ReadError::Cursor { .. } => "cursor",
             ReadError::TooMuch { .. } => "too-much",
-            ReadError::Elsewhere { .. } => "peer-away",
+            ReadError::Elsewhere => "peer-away",
         }
     }
 }
@@ -345,7 +342,7 @@ impl fmt::Display for ReadError {
             ReadError::TooMuch { scanned_max, hint } => {
                 write!(f, "the query looks at more than {scanned_max} rows; {hint}")
             }
-            ReadError::Elsewhere { worker } => write!(f, "worker {worker} owns the key"),
+            ReadError::Elsewhere => f.write_str("other processes of the cluster have rows of this view"),
         }
     }
 }
@@ -357,7 +354,7 @@ pub fn cursor_epoch(cursor: &str) -> Result<Epoch, ReadError> {
     Ok(Cursor::parse(cursor)?.epoch)
 }
 
-/// Where a page ended. Postcard in URL-safe base64; the key is postcard of the view's own key type.
+/// Where a page ended. Postcard in URL-safe base64; the key is encoded as the view has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cursor {
     /// The epoch that all pages are read at.

@@ -1,7 +1,7 @@
 //! One worker's part of a view: rows with their versions, in buckets, and the worker's hand that writes them.
 //!
 //! ```text
-//!  bucket = 6 bits of record::route(key)          a row:  newest version │ older versions, oldest first
+//!  bucket = 6 bits of a hash of the key             a row:  newest version │ older versions, oldest first
 //!  ┌────────┐                                             (e9, Some(v))  │ (e3, Some(u)) (e7, None)
 //!  │ RwLock │ key → row, in order                                                ▲ at floor e4, e3 is still what
 //!  └────────┘                                                                      an answer as of e4 … e6 needs
@@ -11,18 +11,26 @@
 //! is not, its key waits in a queue under the epoch in which it was superseded, once however many versions it has, and
 //! goes when the floor reaches that epoch. So a version outlives its use by the span of the history at most, each
 //! change costs at most two look-ups, and a row that never changes costs nothing.
+//!
+//! Keys and values are encoded ([`schema`](crate::schema)), so all of this is compiled once. Only [`ViewWriter`] knows types.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::marker::PhantomData;
 use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::keeper::{Keeper, Loader};
 use crate::checkpoint::state::{Bounds, Changed, Kept, Out, Stateful};
+use crate::error::{Error, Result};
 use crate::record::{Change, Record, route};
+use crate::schema::RowSchema;
+use crate::schema::encode::Mismatch;
+use crate::schema::small::SmallBytes;
 use crate::time::Epoch;
 use crate::view::View;
 use crate::view::hash::change_hash;
@@ -36,21 +44,22 @@ const BUCKETS: usize = 64;
 /// Changes and rows under one lock hold: tens of microseconds.
 const PAGE: usize = 64;
 
-/// The place of a key on its worker: bits that the choice of the worker does not look at.
-pub(crate) fn bucket_of(route: u64) -> usize {
-    (route >> 26) as usize & (BUCKETS - 1)
+/// The bucket of a key, by its encoding without the window: all windows of a key are in one.
+pub(crate) fn bucket_of(key_without_window: &[u8]) -> usize {
+    xxh3_64(key_without_window) as usize & (BUCKETS - 1)
 }
 
 /// Some of a shard's rows.
-pub(crate) struct Bucket<K, V> {
-    pub(crate) rows: Rows<K, Row<V>>,
+pub(crate) struct Bucket {
+    pub(crate) rows: Rows<Row>,
     /// The newest epoch in which any of them changed.
     pub(crate) changed: Epoch,
 }
 
 /// One worker's part of a view.
-pub(crate) struct Shard<K, V> {
-    pub(crate) buckets: Box<[RwLock<Bucket<K, V>>]>,
+pub(crate) struct Shard {
+    pub(crate) buckets: Box<[RwLock<Bucket>]>,
+    schema: Arc<RowSchema>,
     /// As of what was applied last.
     pub(crate) live: AtomicUsize,
     log: Mutex<Log>,
@@ -72,11 +81,11 @@ struct EpochLog {
     hash: u64,
 }
 
-impl<K: Record, V> Shard<K, V> {
-    pub(crate) fn new() -> Self {
+impl Shard {
+    pub(crate) fn new(schema: Arc<RowSchema>) -> Self {
         let bucket = || {
             RwLock::new(Bucket {
-                rows: Rows::new(),
+                rows: Rows::new(schema.window_len()),
                 changed: Epoch::ZERO,
             })
         };
@@ -84,7 +93,12 @@ impl<K: Record, V> Shard<K, V> {
             buckets: std::iter::repeat_with(bucket).take(BUCKETS).collect(),
             live: AtomicUsize::new(0),
             log: Mutex::default(),
+            schema,
         }
+    }
+
+    fn bucket_of(&self, key: &[u8]) -> usize {
+        bucket_of(self.schema.without_window(key))
     }
 
     /// The last epoch up to `at` with a change; [`Epoch::ZERO`] if there was none, or it lies too far back.
@@ -173,18 +187,28 @@ impl<K: Record, V> Shard<K, V> {
 const LOADED: usize = 1 << 19;
 
 /// Keys of rows with older versions, by the epoch at which these may go.
-type Queue<K> = BTreeMap<Epoch, Vec<(u8, K)>>;
+type Queue = BTreeMap<Epoch, Vec<(u8, SmallBytes)>>;
 
-impl<K: Record, V: Record> Shard<K, V> {
+/// A version with its key and the bucket of that.
+type Placed = (u8, SmallBytes, Epoch, Option<SmallBytes>);
+
+/// Where the typed key behind some bytes is routed to; `None`: the bytes are none of the view's.
+type RouteOf = fn(&RowSchema, &[u8]) -> Option<u64>;
+
+impl Shard {
     /// Loads what a checkpoint holds of the rows that this worker owns.
-    fn load(&self, loader: &Loader, floor: Epoch) -> Queue<K> {
+    fn load(&self, loader: &Loader, floor: Epoch, route_of: RouteOf) -> Queue {
         // In order of their keys rows find their places far sooner.
-        let mut some: Vec<(u8, K, Epoch, Option<V>)> = Vec::with_capacity(LOADED.min(loader.entries() + 1));
-        loader.load(
-            |key: &K| key,
+        let mut some: Vec<Placed> = Vec::with_capacity(LOADED.min(loader.entries() + 1));
+        loader.load_encoded(
+            |key| {
+                let unreadable = || Error::definition("a checkpoint has a key that its view can't read");
+                route_of(&self.schema, key).ok_or_else(unreadable)
+            },
             |entry| {
-                let at = bucket_of(route(&entry.key)) as u8;
-                some.push((at, entry.key, entry.epoch, entry.value));
+                let at = self.bucket_of(entry.key) as u8;
+                let value = entry.value.map(SmallBytes::new);
+                some.push((at, SmallBytes::new(entry.key), entry.epoch, value));
                 if some.len() == LOADED {
                     self.take_in(&mut some);
                 }
@@ -195,7 +219,7 @@ impl<K: Record, V: Record> Shard<K, V> {
     }
 
     /// Drops of the loaded rows what nobody can ask for, and counts what is left.
-    fn loaded(&self, floor: Epoch) -> Queue<K> {
+    fn loaded(&self, floor: Epoch) -> Queue {
         let (mut epochs, mut before) = (BTreeMap::new(), Epoch::ZERO);
         let mut note = |epoch: Epoch, superseded: usize| match epoch < floor {
             true => before = before.max(epoch),
@@ -230,7 +254,7 @@ impl<K: Record, V: Record> Shard<K, V> {
     }
 
     /// Puts versions where they belong, with the bucket of each.
-    fn take_in(&self, versions: &mut Vec<(u8, K, Epoch, Option<V>)>) {
+    fn take_in(&self, versions: &mut Vec<Placed>) {
         versions.sort_unstable_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));
         let mut versions = versions.drain(..).peekable();
         while let Some((at, ..)) = versions.peek() {
@@ -259,11 +283,11 @@ impl<K: Record, V: Record> Shard<K, V> {
     pub(crate) fn visit(
         &self,
         bucket: usize,
-        start: Bound<&K>,
+        start: Bound<&[u8]>,
         reverse: bool,
         rows_max: usize,
-        visit: impl FnMut(&K, &Row<V>),
-    ) -> Option<K> {
+        visit: &mut dyn FnMut(&SmallBytes, &Row),
+    ) -> Option<SmallBytes> {
         let rows_max = rows_max.clamp(1, PAGE);
         let bucket = self.buckets[bucket].read();
         if reverse {
@@ -275,11 +299,11 @@ impl<K: Record, V: Record> Shard<K, V> {
 }
 
 /// Shows up to `rows_max` rows to `visit`. Returns the last one's key if there were so many.
-fn show<'a, K: Record, V: 'a>(
-    rows: impl Iterator<Item = (&'a K, &'a Row<V>)>,
+fn show<'a>(
+    rows: impl Iterator<Item = (&'a SmallBytes, &'a Row)>,
     rows_max: usize,
-    mut visit: impl FnMut(&K, &Row<V>),
-) -> Option<K> {
+    visit: &mut dyn FnMut(&SmallBytes, &Row),
+) -> Option<SmallBytes> {
     for (i, (key, row)) in (1..).zip(rows) {
         visit(key, row);
         if i == rows_max {
@@ -289,25 +313,129 @@ fn show<'a, K: Record, V: 'a>(
     None
 }
 
+/// A change of a row, encoded.
+pub(crate) struct RowChange {
+    key: SmallBytes,
+    /// What it is now; none: it is gone.
+    new: Option<SmallBytes>,
+}
+
+/// Writes a view's rows on one worker: encodes them, and hands them to the shard.
+pub struct ViewWriter<K, V> {
+    encoder: RowEncoder<K, V>,
+    shard: ShardWriter,
+    /// Empty between calls.
+    rows: Vec<RowChange>,
+}
+
+impl<K: Record, V: Record> ViewWriter<K, V> {
+    pub(crate) fn new(view: Arc<View>, shard: Arc<Shard>) -> Self {
+        Self {
+            encoder: RowEncoder::new(view.clone()),
+            shard: ShardWriter::new(view, shard),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Applies changes of one epoch as they arrive, and empties `changes`. Invisible until the epoch closes.
+    ///
+    /// An epoch may come in several calls; of a key, the last change counts. Epochs never go back, and none comes after
+    /// it has been closed.
+    ///
+    /// # Errors
+    /// When a row's `Serialize` writes something else than its `Deserialize` reads.
+    ///
+    /// # Panics
+    /// When the epoch is before that of an earlier call: the rows would be wrong from there on.
+    pub fn apply(&mut self, epoch: Epoch, changes: &mut Vec<Change<K, V>>) -> Result<()> {
+        self.encoder.encode(changes, &mut self.rows)?;
+        self.shard.apply(epoch, &mut self.rows);
+        Ok(())
+    }
+
+    /// Gives up to `keys_max` rows back what they no longer need; applying does it in passing.
+    pub fn prune(&mut self, keys_max: usize) {
+        self.shard.prune(keys_max);
+    }
+
+    /// The encoder, and the shard, kept with what a checkpoint holds of it.
+    pub(crate) fn keep(self, keeper: &Keeper) -> (RowEncoder<K, V>, Kept<ShardWriter>) {
+        let route_of: RouteOf = |schema, key| schema.decode_key::<K>(key).map(|key| route(&key));
+        (self.encoder, self.shard.keep(keeper, route_of))
+    }
+}
+
+/// Encodes changes of typed rows.
+pub(crate) struct RowEncoder<K, V> {
+    view: Arc<View>,
+    buffer: Vec<u8>,
+    types: PhantomData<fn(K, V)>,
+}
+
+impl<K: Record, V: Record> RowEncoder<K, V> {
+    fn new(view: Arc<View>) -> Self {
+        Self {
+            view,
+            buffer: Vec::new(),
+            types: PhantomData,
+        }
+    }
+
+    /// Encodes changes onto `rows`, and empties `changes`.
+    pub(crate) fn encode(
+        &mut self,
+        changes: &mut Vec<Change<K, V>>,
+        rows: &mut Vec<RowChange>,
+    ) -> Result<()> {
+        let schema = self.view.row_schema();
+        rows.reserve(changes.len());
+        for Change { key, new, .. } in changes.drain(..) {
+            self.buffer.clear();
+            let encoded = schema.encode_key(&key, &mut self.buffer);
+            encoded.map_err(|why| self.view.unfit("key", &why))?;
+            let key_len = self.buffer.len();
+            if let Some(value) = &new {
+                let encoded = schema.encode_value(value, &mut self.buffer);
+                encoded.map_err(|why| self.view.unfit("value", &why))?;
+            }
+            let (key, value) = self.buffer.split_at(key_len);
+            rows.push(RowChange {
+                key: SmallBytes::new(key),
+                new: new.map(|_| SmallBytes::new(value)),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl View {
+    #[cold]
+    fn unfit(&self, part: &str, why: &Mismatch) -> Error {
+        Error::definition(format!("view `{}` can't take a row", self.spec.name))
+            .detail(format!("its {part} does not read what it writes: {why}"))
+            .hint("make the type's Serialize and Deserialize agree; of serde's attributes, `skip_serializing_if` is for `Option` alone")
+    }
+}
+
 /// A worker's hand on its shard. There is one a shard.
-pub struct ShardWriter<K, V> {
-    view: Arc<View<K, V>>,
-    shard: Arc<Shard<K, V>>,
+pub(crate) struct ShardWriter {
+    view: Arc<View>,
+    shard: Arc<Shard>,
     /// The epoch applied last.
     epoch: Epoch,
     /// Changes sorted by bucket, empty between calls.
-    sorted: Vec<Vec<Change<K, V>>>,
-    queue: Queue<K>,
+    sorted: Vec<Vec<RowChange>>,
+    queue: Queue,
     /// The epoch's own entries for the queue, gathered while buckets are locked.
-    queued: Vec<(u8, K)>,
+    queued: Vec<(u8, SmallBytes)>,
     /// Rows with versions that no checkpoint holds.
-    changed: Changed<K>,
+    changed: Changed<SmallBytes>,
     /// For hashes; empty between them.
     bytes: Vec<u8>,
 }
 
-impl<K: Record, V: Record> ShardWriter<K, V> {
-    pub(crate) fn new(view: Arc<View<K, V>>, shard: Arc<Shard<K, V>>) -> Self {
+impl ShardWriter {
+    fn new(view: Arc<View>, shard: Arc<Shard>) -> Self {
         let sorted = std::iter::repeat_with(Vec::new).take(BUCKETS).collect();
         Self {
             view,
@@ -322,7 +450,7 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
     }
 
     /// Keeps the shard, with what a checkpoint holds of it.
-    pub(crate) fn keep(mut self, keeper: &Keeper) -> Kept<Self> {
+    fn keep(mut self, keeper: &Keeper, route_of: RouteOf) -> Kept<Self> {
         self.changed = keeper.changed();
         let Some(restored) = keeper.restored() else {
             return keeper.keep(self);
@@ -333,19 +461,13 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
         let shard = self.shard.clone();
         keeper.keep_loaded(
             self,
-            move |loader| shard.load(loader, floor),
+            move |loader| shard.load(loader, floor, route_of),
             move |writer, queue| (writer.epoch, writer.queue) = (restored, queue),
         )
     }
 
-    /// Applies changes of one epoch as they arrive, and empties `changes`. Invisible until the epoch closes.
-    ///
-    /// An epoch may come in several calls; of a key, the last change counts. Epochs never go back, and none comes after
-    /// it has been closed.
-    ///
-    /// # Panics
-    /// When the epoch is before that of an earlier call: the rows would be wrong from there on.
-    pub fn apply(&mut self, epoch: Epoch, changes: &mut Vec<Change<K, V>>) {
+    /// See [`ViewWriter::apply`].
+    pub(crate) fn apply(&mut self, epoch: Epoch, changes: &mut Vec<RowChange>) {
         assert!(
             epoch >= self.epoch,
             "view `{}`: epoch {epoch} after {}",
@@ -360,9 +482,10 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
         let mut hash = 0u64;
         for change in changes.drain(..) {
             if self.view.spec.hashed {
-                hash = hash.wrapping_add(change_hash(&change, &mut self.bytes));
+                let of_change = change_hash(&change.key, change.new.as_deref(), &mut self.bytes);
+                hash = hash.wrapping_add(of_change);
             }
-            self.sorted[bucket_of(route(&change.key))].push(change);
+            self.sorted[self.shard.bucket_of(&change.key)].push(change);
         }
         let mut superseded = 0;
         for at in 0..BUCKETS {
@@ -376,9 +499,7 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
         self.prune(2 * count + 4 * PAGE);
     }
 
-    /// Gives up to `keys_max` rows back what they no longer need. `apply` does it in passing; an operator may call it
-    /// when epochs pass without changes.
-    pub fn prune(&mut self, keys_max: usize) {
+    fn prune(&mut self, keys_max: usize) {
         let floor = self.view.floor();
         let mut left = keys_max;
         while left > 0 {
@@ -416,14 +537,8 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
     }
 
     /// Whether a version was superseded.
-    fn apply_change(
-        &mut self,
-        rows: &mut Rows<K, Row<V>>,
-        at: u8,
-        floor: Epoch,
-        change: Change<K, V>,
-    ) -> bool {
-        let Change { key, new, .. } = change;
+    fn apply_change(&mut self, rows: &mut Rows<Row>, at: u8, floor: Epoch, change: RowChange) -> bool {
+        let RowChange { key, new } = change;
         let (epoch, live, shard) = (self.epoch, new.is_some(), &self.shard.live);
         let (queued, changed) = (&mut self.queued, &mut self.changed);
         let mut superseded = false;
@@ -457,7 +572,7 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
         superseded
     }
 
-    fn prune_rows(&mut self, floor: Epoch, mut keys: Vec<(u8, K)>) {
+    fn prune_rows(&mut self, floor: Epoch, mut keys: Vec<(u8, SmallBytes)>) {
         let mut dropped = Vec::new();
         while let Some((at, _)) = keys.last() {
             let at = *at;
@@ -484,25 +599,27 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
 
 /// Versions stay as they are once their epoch is over, so nothing has to be saved before it changes: but the view's floor
 /// must not rise until all is saved. `Views::hold` sees to that.
-impl<K: Record, V: Record> Stateful for ShardWriter<K, V> {
+impl Stateful for ShardWriter {
     fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
         self.changed.freeze(at, again, out);
     }
 
     fn save(&mut self, entries_max: usize) -> bool {
         let (shard, after, floor) = (&self.shard, self.changed.unsaved_since(), self.view.floor());
-        self.changed.save(entries_max, |out, key, upto| {
-            let bucket = shard.buckets[bucket_of(route(key))].read();
+        // Rows are never removed here but by a version that says so.
+        let removed = |_: &mut Out, _: &SmallBytes, _: Epoch| {};
+        self.changed.save_with(entries_max, removed, |out, key, upto| {
+            let bucket = shard.buckets[shard.bucket_of(key)].read();
             let row = bucket.rows.get(key);
             // Nothing is left of it, or nothing from before the floor: removed, perhaps, so long ago that this was forgotten.
             // Earlier files would have it still there, up to its next version.
             if row.is_none_or(|row| row.first() > floor && floor > after) {
-                out.remove(key, floor);
+                out.remove_encoded(key, floor);
             }
             if let Some(row) = row {
                 row.versions(after, upto, |epoch, value| match value {
-                    Some(value) => out.put(key, epoch, None, value),
-                    None => out.remove(key, epoch),
+                    Some(value) => out.put_encoded(key, epoch, None, value),
+                    None => out.remove_encoded(key, epoch),
                 });
             }
         })

@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use crate::position::{EpochBinding, SourceId};
 use crate::record::{Change, owner, route};
+use crate::schema::Numbers;
 use crate::time::{Epoch, EventTime, Window, Windowed};
 use crate::view::hash::change_hash;
-use crate::view::schema::Numbers;
 use crate::view::serve::{
     Filter, FoundRow, Given, Op, OrderBy, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
     cursor_epoch,
 };
-use crate::view::shard::ShardWriter;
+use crate::view::shard::ViewWriter;
 use crate::view::{AsOf, Moment, View, ViewSpec, Views, Windows};
 use crate::watermark::Watermarks;
 
@@ -86,8 +86,8 @@ fn steps() -> impl Strategy<Value = Steps> {
 /// The view, the writers, and the rows of every epoch.
 struct Bench {
     views: Arc<Views>,
-    view: Arc<View<Key, Row>>,
-    writers: Vec<ShardWriter<Key, Row>>,
+    view: Arc<View>,
+    writers: Vec<ViewWriter<Key, Row>>,
     models: Vec<(Moment, Rows)>,
     hashes: BTreeMap<Epoch, u64>,
 }
@@ -96,7 +96,7 @@ impl Bench {
     fn new(spec: ViewSpec) -> Self {
         let views = Views::new(PEERS);
         let view = views.define::<Key, Row>(spec).unwrap();
-        let writers = (0..PEERS).map(|worker| view.shard(worker)).collect();
+        let writers = (0..PEERS).map(|worker| view.writer(worker)).collect();
         Self {
             views,
             view,
@@ -123,17 +123,28 @@ impl Bench {
                 None => rows.remove(&key),
             };
             let change = Change { key, old, new };
-            hash = hash.wrapping_add(change_hash(&change, &mut Vec::new()));
+            hash = hash.wrapping_add(self.hash(&change));
             calls[owner(route(&change.key), PEERS)][i % 2].push(change);
         }
         for (writer, calls) in self.writers.iter_mut().zip(calls) {
             for mut call in calls {
-                writer.apply(moment.epoch, &mut call);
+                writer.apply(moment.epoch, &mut call).unwrap();
                 assert!(call.is_empty());
             }
         }
         self.hashes.insert(moment.epoch, hash);
         self.models.push((moment, rows));
+    }
+
+    fn hash(&self, change: &Change<Key, Row>) -> u64 {
+        let (schema, mut key) = (self.view.schema(), Vec::new());
+        schema.encode_key(&change.key, &mut key).unwrap();
+        let value = change.new.as_ref().map(|row| {
+            let mut value = Vec::new();
+            schema.encode_value(row, &mut value).unwrap();
+            value
+        });
+        change_hash(&key, value.as_deref(), &mut Vec::new())
     }
 
     /// The moments that can be read still.
@@ -448,7 +459,7 @@ fn check_changes(view: &dyn Serve, ask: &Ask, from: (&Moment, &Rows), to: (&Mome
     };
     let mut followed = by_key(rows(from));
     for change in view.changes(&ask.query(), from.0, to.0).unwrap() {
-        let key = |row: &[crate::view::datum::Datum]| {
+        let key = |row: &[crate::schema::datum::Datum]| {
             let mut out = Vec::new();
             view.schema().write_key(row, Numbers::Exact, &mut out);
             serde_json::from_slice::<Value>(&out).unwrap().to_string()
@@ -633,7 +644,9 @@ fn readers_beside_a_writer(history: Duration, superseded_max: usize, gone_allowe
                         new: row(epoch),
                     }
                 };
-                writer.apply(Epoch(epoch), &mut ids.map(change).collect());
+                writer
+                    .apply(Epoch(epoch), &mut ids.map(change).collect())
+                    .unwrap();
             }
             views.close(at(epoch, 0));
         }
@@ -824,30 +837,27 @@ fn each_keys_last_closed_window_is_picked_before_filters_on_windows() {
 }
 
 #[test]
-fn keys_of_other_processes_are_named() {
+fn rows_of_other_processes_are_not_left_out() {
     let views = Views::new(2);
     let view = views.define::<u32, u32>(ViewSpec::new("v")).unwrap();
-    let _writer = view.shard(0);
+    let mut writer = view.writer::<u32, u32>(0);
+    let row = Change {
+        key: 7,
+        old: None,
+        new: Some(1),
+    };
+    writer.apply(Epoch(1), &mut vec![row]).unwrap();
     views.close(moment(Epoch(1)));
     let now = views.closed().unwrap();
     let row = |key: u32| {
-        view.row(
-            &RowQuery {
-                key: vec![("key".into(), json!(key).into())],
-                window: None,
-            },
-            &now,
-        )
+        let key = vec![("key".into(), json!(key).into())];
+        let found = view.row(&RowQuery { key, window: None }, &now);
+        found.map(|found| found.is_some())
     };
-    let owners: Vec<_> = (0..20).map(|key| owner(route(&key), 2)).collect();
-    for (key, worker) in (0..20).zip(owners) {
-        let expected = if worker == 0 {
-            Ok(None)
-        } else {
-            Err(ReadError::Elsewhere { worker: 1 })
-        };
-        assert_eq!(row(key), expected);
-    }
+    assert_eq!(row(7), Ok(true));
+    assert_eq!(row(8), Err(ReadError::Elsewhere), "it may be the other process's");
+    let rows = view.rows(&RowsQuery::default(), &now);
+    assert_eq!(rows, Err(ReadError::Elsewhere), "never a part for the whole");
     assert_eq!(view.shards(), [0]);
 }
 

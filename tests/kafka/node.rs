@@ -19,10 +19,10 @@ use thalweg::ingest::Bounds;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::runtime::{Cluster, Replay, Service, Settings, Store, checkpoints};
+use thalweg::schema::Numbers;
 use thalweg::sequencer::Cuts;
 use thalweg::source::Environment;
 use thalweg::time::Epoch;
-use thalweg::view::schema::Numbers;
 use thalweg::view::serve::RowsQuery;
 use thalweg::view::{AsOf, Moment, Views};
 

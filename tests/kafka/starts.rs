@@ -8,8 +8,8 @@ use std::path::Path;
 
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings, Store};
+use thalweg::schema::datum::Datum;
 use thalweg::source::Environment;
-use thalweg::view::datum::Datum;
 use thalweg::view::serve::RowsQuery;
 use thalweg::{Error, Kind};
 

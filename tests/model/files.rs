@@ -8,8 +8,8 @@ use std::path::Path;
 use thalweg::Kind;
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings, Store};
+use thalweg::schema::Numbers;
 use thalweg::view::Views;
-use thalweg::view::schema::Numbers;
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Line {

@@ -10,7 +10,7 @@ use thalweg::checkpoint::store::Store;
 use thalweg::prelude::{Dataflow, Files, dataflow};
 use thalweg::runtime::checkpoints::{self, Due};
 use thalweg::runtime::{self, Service, Settings};
-use thalweg::view::schema::Numbers;
+use thalweg::schema::Numbers;
 use thalweg::view::serve::RowsQuery;
 
 use crate::support::s3::Bucket;

@@ -51,7 +51,8 @@ async fn closed_is_said_by_the_watermark_that_closes_the_windows() {
         define("of_refunds", vec![refunds]),
     ];
     for view in &mut views {
-        view.apply(epoch(1), &mut vec![upsert(window(42, 0), 7u64)]);
+        view.apply(epoch(1), &mut vec![upsert(window(42, 0), 7u64)])
+            .unwrap();
     }
     let mut marks = Marks::default();
     marks.track(&both);

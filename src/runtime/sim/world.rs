@@ -24,10 +24,10 @@ use crate::ledger::{Ledger, LedgerStore};
 use crate::position::{PartitionId, SourceId};
 use crate::runtime::checkpoints::{self, Due};
 use crate::runtime::{self, PlanText, Settings};
+use crate::schema::Numbers;
 use crate::sequencer::Cuts;
 use crate::source::Environment;
 use crate::time::Epoch;
-use crate::view::schema::Numbers;
 use crate::view::serve::{ReadError, RowsQuery};
 use crate::view::{AsOf, Moment};
 

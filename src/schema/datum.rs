@@ -1,5 +1,6 @@
 //! [`Datum`]: one field of a row, its Rust type forgotten but for what order and JSON need.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use crate::time::EventTime;
@@ -27,7 +28,7 @@ pub enum Datum {
     /// Bytes.
     Bytes(Vec<u8>),
     /// A variant of an enum: its index, its name, and what it holds.
-    Variant(u32, &'static str, Option<Box<Datum>>),
+    Variant(u32, Cow<'static, str>, Option<Box<Datum>>),
     /// A sequence or a tuple.
     List(Vec<Datum>),
     /// A struct inside a field.

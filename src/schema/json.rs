@@ -10,8 +10,9 @@ use std::io::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::view::datum::Datum;
-use crate::view::schema::{Field, Numbers, Type};
+use crate::schema::datum::Datum;
+use crate::schema::types::Type;
+use crate::schema::{Field, Numbers};
 
 /// Writes fields and datums pair by pair as an object; stops at the shorter.
 pub fn object<'a>(
@@ -62,6 +63,13 @@ pub fn value(ty: &Type, datum: &Datum, numbers: Numbers, out: &mut Vec<u8>) {
         (Type::Map(_, inner), Datum::Map(entries)) => {
             map(entries, out, |item, out| value(inner, item, numbers, out));
         }
+        (Type::Enum(variants), Datum::Variant(index, name, Some(held))) => {
+            let known = variants.get(*index as usize);
+            let content = known.and_then(|variant| variant.content.as_ref());
+            members_of(std::iter::once((&**name, &**held)), out, |_, item, out| {
+                value(content.unwrap_or(&Type::Json), item, numbers, out);
+            });
+        }
         _ => untyped(datum, out),
     }
 }
@@ -79,7 +87,7 @@ fn untyped(datum: &Datum, out: &mut Vec<u8>) {
         Datum::Bytes(bytes) => text(&STANDARD.encode(bytes), out),
         Datum::Variant(_, name, None) => text(name, out),
         Datum::Variant(_, name, Some(held)) => {
-            members_of(std::iter::once((*name, &**held)), out, |_, item, out| {
+            members_of(std::iter::once((&**name, &**held)), out, |_, item, out| {
                 any(item, out)
             });
         }
@@ -93,6 +101,13 @@ fn untyped(datum: &Datum, out: &mut Vec<u8>) {
         }
         Datum::Map(entries) => map(entries, out, any),
     }
+}
+
+/// A value without a type as the JSON that it is shown as.
+pub fn untyped_value(datum: &Datum) -> serde_json::Value {
+    let mut out = Vec::new();
+    untyped(datum, &mut out);
+    serde_json::from_slice(&out).unwrap_or_default()
 }
 
 /// How floats that JSON has no number for are written and read.

@@ -5,16 +5,26 @@
 //! whole is read again with the next placeholder in that place. What still can't be had (types that must look before
 //! they know, such as untagged enums) is [`Type::Json`]; the fields around it keep their types where serde's order of
 //! asking allows. Types are traced by structure, so two structs of one name, or one generic struct twice, do no harm.
+//!
+//! Of an enum one reading shows one variant, so the whole is read once for each; an enum inside itself is [`Type::Json`]
+//! there. A struct whose fields have aliases names more fields than it reads: then each name is given twice, and the
+//! complaint says whose it is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::ops::Range;
 
 use serde::Deserializer;
-use serde::de::value::U32Deserializer;
+use serde::de::value::{StrDeserializer, U32Deserializer};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
     VariantAccess, Visitor,
 };
 
-use crate::view::flatten::{EVENT_TIME, Refused};
-use crate::view::schema::Type;
+use crate::schema::types::{self, Type};
+
+/// Name of [`EventTime`](crate::time::EventTime) in serde's data model.
+pub(crate) const EVENT_TIME: &str = "$thalweg::EventTime";
 
 /// What a type looks like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,27 +37,37 @@ pub struct Traced {
 
 /// Traces `T`.
 pub fn trace<T: DeserializeOwned>() -> Traced {
-    let mut state = State::default();
-    for _ in 0..ATTEMPTS_MAX {
-        let mut ty = Type::Json;
-        state.begin();
-        let read = T::deserialize(Trace {
-            state: &mut state,
-            ty: &mut ty,
-            depth: 0,
-        });
-        let retry = read.is_err() && state.next_placeholder();
-        if !retry {
-            return Traced { ty, name: state.name };
-        }
-    }
-    Traced {
-        ty: Type::Json,
-        name: None,
-    }
+    trace_with(&mut |trace| T::deserialize(trace).map(drop))
 }
 
-const ATTEMPTS_MAX: usize = 256;
+/// The structure of a type, as checkpoints compare it.
+pub(crate) fn structure<T: DeserializeOwned>() -> String {
+    trace::<T>().ty.to_string()
+}
+
+/// Traces what `read` reads: once for each variant that is met.
+fn trace_with(read: &mut dyn FnMut(Trace<'_>) -> Result<(), Refused>) -> Traced {
+    let mut state = State::default();
+    let Some(mut traced) = state.read(read) else {
+        return Traced {
+            ty: Type::Json,
+            name: None,
+        };
+    };
+    let mut unseen: Vec<_> = state.unseen(0..usize::MAX);
+    while let Some((prefix, leaf)) = unseen.pop() {
+        state.chosen = prefix;
+        if let Some(Traced { ty, .. }) = state.read(read) {
+            traced.ty.merge(ty);
+            let inside = state.enums.get(&leaf).map_or(0..0, |met| met.leaves.clone());
+            unseen.extend(state.unseen(inside));
+        }
+    }
+    traced
+}
+
+/// Readings of one type.
+const ATTEMPTS_MAX: usize = 4_096;
 /// Below this, options, sequences and maps are left empty: recursive types end there.
 const DEPTH_MAX: usize = 6;
 /// Below this, and beyond so many values, the type is taken for endless.
@@ -66,6 +86,41 @@ const TEXTS: [&str; 9] = [
     "::1",
 ];
 
+/// Why a type did not take what it was given: its own words.
+#[derive(Debug)]
+pub struct Refused {
+    why: String,
+    /// A field was there twice, by the name that is its own.
+    twice: Option<&'static str>,
+}
+
+impl Refused {
+    fn new(why: &str) -> Self {
+        Self::custom(why)
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+impl std::error::Error for Refused {}
+impl serde::de::Error for Refused {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self {
+            why: message.to_string(),
+            twice: None,
+        }
+    }
+    fn duplicate_field(field: &'static str) -> Self {
+        Self {
+            twice: Some(field),
+            ..Self::custom(format_args!("duplicate field `{field}`"))
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     name: Option<&'static str>,
@@ -74,20 +129,74 @@ struct State {
     leaves: usize,
     /// The first leaf that refused, and how many placeholders it has.
     refused: Option<(usize, usize)>,
+    attempts: usize,
+    /// The enums that this reading met, by the leaf that chose the variant.
+    enums: BTreeMap<usize, Enum>,
+    /// Those that the reading is inside of, by their variants.
+    within: Vec<*const &'static str>,
+    /// The own names of the fields of structs that have aliases, by their names with these.
+    own_names: HashMap<*const &'static str, Vec<&'static str>>,
+    aliases: Option<Aliases>,
+}
+
+/// An enum that was met.
+struct Enum {
+    variants: usize,
+    /// The leaves inside the variant that was chosen.
+    leaves: Range<usize>,
+}
+
+/// A struct with aliases, and how much is known of its names.
+struct Aliases {
+    names: &'static [&'static str],
+    own: Vec<&'static str>,
 }
 
 impl State {
-    fn begin(&mut self) {
-        self.leaves = 0;
-        self.refused = None;
-        self.name = None;
+    /// Reads the type, with as many attempts as it takes to find placeholders that it accepts.
+    fn read(&mut self, read: &mut dyn FnMut(Trace<'_>) -> Result<(), Refused>) -> Option<Traced> {
+        while self.attempts < ATTEMPTS_MAX {
+            self.attempts += 1;
+            (self.leaves, self.refused, self.name) = (0, None, None);
+            self.enums.clear();
+            self.within.clear();
+            let (probing, mut ty) = (self.aliases.as_ref().map(|aliases| aliases.own.len()), Type::Json);
+            let accepted = read(Trace {
+                state: self,
+                ty: &mut ty,
+                depth: 0,
+            });
+            if self.aliases.as_ref().map(|aliases| aliases.own.len()) != probing {
+                // Another name is known now, or all are, or this is the first time that there are some.
+                self.chosen.clear();
+                continue;
+            }
+            let retry = accepted.is_err() && self.next_placeholder();
+            if !retry {
+                return Some(Traced { ty, name: self.name });
+            }
+        }
+        None
+    }
+
+    /// What to choose to see the variants that were not, of enums whose leaves lie in `within`.
+    fn unseen(&self, within: Range<usize>) -> Vec<(Vec<usize>, usize)> {
+        let mut unseen = Vec::new();
+        for (leaf, met) in self.enums.iter().filter(|(leaf, _)| within.contains(leaf)) {
+            for variant in (0..met.variants).filter(|variant| *variant != self.chosen[*leaf]) {
+                let mut chosen = self.chosen[..*leaf].to_vec();
+                chosen.push(variant);
+                unseen.push((chosen, *leaf));
+            }
+        }
+        unseen
     }
 
     fn leaf(&mut self) -> Result<(usize, usize), Refused> {
         let leaf = self.leaves;
         self.leaves += 1;
         if leaf >= LEAVES_MAX {
-            return Err(Refused("endless type".into()));
+            return Err(Refused::new("endless type"));
         }
         if leaf == self.chosen.len() {
             self.chosen.push(0);
@@ -134,7 +243,7 @@ impl Trace<'_> {
 
     fn below<'b>(state: &'b mut State, ty: &'b mut Type, depth: usize) -> Result<Trace<'b>, Refused> {
         if depth >= DEPTH_END {
-            return Err(Refused("endless type".into()));
+            return Err(Refused::new("endless type"));
         }
         Ok(Trace {
             state,
@@ -171,7 +280,7 @@ impl<'de> Deserializer<'de> for Trace<'_> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refused> {
-        Err(Refused("reads whatever there is".into()))
+        Err(Refused::new("reads whatever there is"))
     }
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
         self.deserialize_any(visitor)
@@ -286,13 +395,27 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         if self.depth == 0 {
             self.state.name = Some(name);
         }
-        let mut types = vec![Type::Json; fields.len()];
-        let visited = visitor.visit_seq(Parts {
+        if let Some(aliases) = &self.state.aliases
+            && std::ptr::eq(aliases.names, fields)
+        {
+            return self.probe(visitor);
+        }
+        let own = self.state.own_names.get(&fields.as_ptr());
+        let names = own.map_or(fields, |own| own).to_vec();
+        let mut types = vec![Type::Json; names.len()];
+        let mut parts = Parts {
             state: self.state,
             types: types.iter_mut(),
             depth: self.depth,
-        });
-        *self.ty = Type::Struct(fields.iter().copied().zip(types).collect());
+        };
+        let visited = visitor.visit_seq(&mut parts);
+        if visited.is_ok() && parts.types.len() > 0 && own_names_unknown(parts.state, fields) {
+            parts.state.aliases = Some(Aliases {
+                names: fields,
+                own: Vec::new(),
+            });
+        }
+        *self.ty = Type::Struct(names.into_iter().zip(types).collect());
         visited
     }
 
@@ -302,23 +425,105 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
-        *self.ty = Type::Enum(variants.to_vec());
+        // Deep down, and inside itself, it is not followed: nothing is known of what it holds.
+        let inside_itself = self.state.within.contains(&variants.as_ptr());
+        if inside_itself || self.depth > DEPTH_MAX {
+            *self.ty = Type::Json;
+        } else {
+            let untraced = |name: &&'static str| types::Variant {
+                name,
+                content: Some(Type::Json),
+            };
+            *self.ty = Type::Enum(variants.iter().map(untraced).collect());
+        }
         let (leaf, chosen) = self.state.leaf()?;
         if variants.is_empty() || self.depth >= DEPTH_END {
-            return Err(Refused("endless type".into()));
+            return Err(Refused::new("endless type"));
         }
-        // Deep down the variants take turns: in a recursive type one of them ends it.
-        let turn = if self.depth > DEPTH_MAX { self.depth } else { 0 };
+        // Where it is not followed the variants take turns: in a recursive type one of them ends it.
+        let followed = matches!(self.ty, Type::Enum(_));
+        let turn = if followed { 0 } else { self.depth };
         let index = (chosen + turn) % variants.len();
+        let mut content = Some(Type::Json);
+        self.state.within.push(variants.as_ptr());
+        let first = self.state.leaves;
         let visited = visitor.visit_enum(Variant {
             state: self.state,
             index: index as u32,
+            content: &mut content,
             depth: self.depth,
         });
+        self.state.within.pop();
+        if let Type::Enum(traced) = self.ty {
+            traced[index].content = content;
+            let met = Enum {
+                variants: variants.len(),
+                leaves: first..self.state.leaves,
+            };
+            self.state.enums.insert(leaf, met);
+        }
         if visited.is_err() {
             self.state.refuse(leaf, variants.len());
         }
         visited
+    }
+}
+
+/// Whether the names of a struct that reads fewer fields than it names are still to be told apart.
+fn own_names_unknown(state: &State, names: &'static [&'static str]) -> bool {
+    state.aliases.is_none() && !state.own_names.contains_key(&names.as_ptr())
+}
+
+impl Trace<'_> {
+    /// Gives a struct the next of its names twice.
+    fn probe<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        let Some(Aliases { names, own }) = &self.state.aliases else {
+            return Err(Refused::new("nothing to find out"));
+        };
+        let (names, at) = (*names, own.len());
+        let refused = match visitor.visit_map(Twice {
+            state: self.state,
+            name: names[at],
+            times: 2,
+            depth: self.depth,
+        }) {
+            Ok(value) => return Ok(value),
+            Err(refused) => refused,
+        };
+        let own = refused.twice;
+        if let (Some(own), Some(aliases)) = (own, &mut self.state.aliases) {
+            aliases.own.push(own);
+            if aliases.own.len() == names.len() {
+                let mut own = std::mem::take(&mut aliases.own);
+                own.dedup();
+                self.state.own_names.insert(names.as_ptr(), own);
+                self.state.aliases = None;
+            }
+        }
+        Err(refused)
+    }
+}
+
+/// One field twice.
+struct Twice<'a> {
+    state: &'a mut State,
+    name: &'static str,
+    times: u8,
+    depth: usize,
+}
+
+impl<'de> MapAccess<'de> for Twice<'_> {
+    type Error = Refused;
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refused> {
+        let Some(times) = self.times.checked_sub(1) else {
+            return Ok(None);
+        };
+        self.times = times;
+        let name: StrDeserializer<'_, Refused> = self.name.into_deserializer();
+        seed.deserialize(name).map(Some)
+    }
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refused> {
+        seed.deserialize(Trace::below(self.state, &mut Type::Json, self.depth)?)
     }
 }
 
@@ -356,11 +561,18 @@ impl<'b, 'de, I: Iterator<Item = &'b mut Type>> MapAccess<'de> for Parts<'_, I> 
     }
 }
 
-/// A variant whose content is traced and forgotten.
+/// A variant whose content is traced.
 struct Variant<'a> {
     state: &'a mut State,
     index: u32,
+    content: &'a mut Option<Type>,
     depth: usize,
+}
+
+impl Variant<'_> {
+    fn below(&mut self) -> Result<Trace<'_>, Refused> {
+        Trace::below(self.state, self.content.get_or_insert(Type::Json), self.depth)
+    }
 }
 
 impl<'de> EnumAccess<'de> for Variant<'_> {
@@ -375,20 +587,21 @@ impl<'de> EnumAccess<'de> for Variant<'_> {
 impl<'de> VariantAccess<'de> for Variant<'_> {
     type Error = Refused;
     fn unit_variant(self) -> Result<(), Refused> {
+        *self.content = None;
         Ok(())
     }
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Refused> {
-        seed.deserialize(Trace::below(self.state, &mut Type::Json, self.depth)?)
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(mut self, seed: S) -> Result<S::Value, Refused> {
+        seed.deserialize(self.below()?)
     }
-    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Refused> {
-        Trace::below(self.state, &mut Type::Json, self.depth)?.deserialize_tuple(len, visitor)
+    fn tuple_variant<V: Visitor<'de>>(mut self, len: usize, visitor: V) -> Result<V::Value, Refused> {
+        self.below()?.deserialize_tuple(len, visitor)
     }
     fn struct_variant<V: Visitor<'de>>(
-        self,
+        mut self,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
-        Trace::below(self.state, &mut Type::Json, self.depth)?.deserialize_tuple(fields.len(), visitor)
+        self.below()?.deserialize_struct("", fields, visitor)
     }
 }
 
@@ -438,6 +651,7 @@ mod tests {
 
     #[test]
     fn traces_checked_generic_and_recursive_types() {
+        let variant = |name, content| types::Variant { name, content };
         let named = |a, b| Type::Struct(vec![("a", a), ("b", b)]);
         let traced = trace::<Many>();
         assert_eq!(traced.name, Some("Many"));
@@ -454,7 +668,13 @@ mod tests {
                         named(Type::Text, Type::Int(128))
                     ])
                 ),
-                ("tree", Type::Enum(vec!["Fork", "Leaf"])),
+                (
+                    "tree",
+                    Type::Enum(vec![
+                        variant("Fork", Some(Type::Tuple(vec![Type::Json, Type::Json]))),
+                        variant("Leaf", None)
+                    ])
+                ),
                 (
                     "map",
                     Type::Map(
@@ -473,5 +693,58 @@ mod tests {
         assert_eq!(traced.ty, Type::Tuple(vec![Type::UInt(8), Type::Json]));
         assert_eq!(trace::<Windowed<()>>().name, Some("$thalweg::Windowed"));
         assert_eq!(trace::<()>().ty, Type::Unit);
+    }
+
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    enum Payment {
+        Card { number: String, kind: CardKind },
+        Cash(u32),
+        Split(u8, Option<CardKind>),
+        Free,
+    }
+
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    enum CardKind {
+        Debit,
+        Credit { limit: i64 },
+    }
+
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct Aliased {
+        #[serde(alias = "amt", alias = "zz_total")]
+        amount: NonZeroU32,
+        #[serde(rename = "by", alias = "bought_by")]
+        buyer: String,
+        payment: Payment,
+    }
+
+    #[test]
+    fn every_variant_is_seen_and_aliases_are_told_from_names() {
+        let variant = |name, content| types::Variant { name, content };
+        let kind = || {
+            Type::Enum(vec![
+                variant("Debit", None),
+                variant("Credit", Some(Type::Struct(vec![("limit", Type::Int(64))]))),
+            ])
+        };
+        let card = Type::Struct(vec![("number", Type::Text), ("kind", kind())]);
+        let split = Type::Tuple(vec![Type::UInt(8), Type::Option(Box::new(kind()))]);
+        let payment = Type::Enum(vec![
+            variant("Card", Some(card)),
+            variant("Cash", Some(Type::UInt(32))),
+            variant("Split", Some(split)),
+            variant("Free", None),
+        ]);
+        assert_eq!(
+            trace::<Aliased>().ty,
+            Type::Struct(vec![
+                ("amount", Type::UInt(32)),
+                ("by", Type::Text),
+                ("payment", payment)
+            ])
+        );
     }
 }

@@ -1,0 +1,164 @@
+//! Rows as bytes, and the schema that says what the bytes are.
+//!
+//! ```text
+//!   typed K, V        ── encode ─▶  Row: key bytes ┊ value bytes      ── RowSchema::row ─▶  datums ── json ─▶ JSON
+//!   (users' closures)               (views, checkpoints, hashes)         column by column
+//! ```
+//!
+//! A row is encoded once, when it leaves typed code. From there on it is bytes that a [`RowSchema`] describes, so that
+//! whatever stores, compares, sends or shows rows is compiled once, and not for each type.
+//!
+//! * [`types`]: what a field may be; [`trace`] finds a Rust type's from its own `Deserialize`.
+//! * [`encode`]: keys in an encoding whose byte order is the order of their fields, values in a compact one.
+//! * [`decode`]: back into a Rust type; [`column`]: into a [`Datum`] a field, without any Rust type.
+//! * [`json`]: how datums are shown.
+//!
+//! # Fields
+//!
+//! | the Rust type | of a key gives | of a value gives |
+//! |---|---|---|
+//! | struct | its fields (renamed by the names of the key, if given) | its fields |
+//! | tuple | the names given for the key, or `key_0`, `key_1` … | those for the value, or `value_0` … |
+//! | `Windowed<K>` | what `K` gives, then `window_start`, `window_end` | one field |
+//! | `()` | nothing | nothing |
+//! | any other | one field: the name given, or `key` | one field: the name given, or `value` |
+//!
+//! Newtypes are what they wrap. What lies deeper (a struct in a field) is one field that holds a JSON object.
+
+pub mod column;
+pub mod datum;
+pub mod decode;
+pub mod encode;
+pub mod fields;
+pub mod json;
+pub mod small;
+pub mod trace;
+pub mod types;
+
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+
+use crate::schema::datum::Datum;
+use crate::schema::encode::{Form, Mismatch};
+use crate::schema::types::Type;
+
+/// Names and types of a row's fields, and how its key and value are encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowSchema {
+    /// The key's fields.
+    pub key: Vec<Field>,
+    /// The value's fields.
+    pub value: Vec<Field>,
+    /// The key's type as a whole. Its fields' encodings one after the other are its own.
+    key_type: Type,
+    value_type: Type,
+    windowed: bool,
+}
+
+/// A named field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name, in URLs and in JSON.
+    pub name: String,
+    /// Its type.
+    pub ty: Type,
+}
+
+/// How integers of 64 bits and more are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numbers {
+    /// As JSON numbers.
+    #[default]
+    Exact,
+    /// As JSON strings, for clients that would round them.
+    Strings,
+}
+
+/// Bytes that a window takes at the end of a key: two timestamps.
+const WINDOW_LEN: usize = 16;
+
+impl RowSchema {
+    /// All fields in the order of a row's datums: the key's, then the value's.
+    pub fn fields(&self) -> impl Iterator<Item = &Field> + Clone {
+        self.key.iter().chain(&self.value)
+    }
+
+    /// Whether the key's last two fields are a window.
+    pub fn is_windowed(&self) -> bool {
+        self.windowed
+    }
+
+    /// So many bytes at the end of a key are its window's.
+    pub(crate) fn window_len(&self) -> usize {
+        if self.windowed { WINDOW_LEN } else { 0 }
+    }
+
+    /// Appends the encoding of a key.
+    ///
+    /// # Errors
+    /// When the key's `Serialize` writes something else than its `Deserialize` reads.
+    #[inline]
+    pub fn encode_key<K: Serialize>(&self, key: &K, out: &mut Vec<u8>) -> Result<(), Mismatch> {
+        encode::encode(&self.key_type, Form::Ordered, key, out)
+    }
+
+    /// Appends the encoding of a value.
+    ///
+    /// # Errors
+    /// As those of [`RowSchema::encode_key`].
+    #[inline]
+    pub fn encode_value<V: Serialize>(&self, value: &V, out: &mut Vec<u8>) -> Result<(), Mismatch> {
+        encode::encode(&self.value_type, Form::Compact, value, out)
+    }
+
+    /// The key that these bytes encode; `None` when they encode none.
+    pub fn decode_key<K: serde::de::DeserializeOwned>(&self, bytes: &[u8]) -> Option<K> {
+        decode::decode(&self.key_type, Form::Ordered, bytes).ok()
+    }
+
+    /// The key's bytes without the window's: all windows of a key have these in common. A key that is nothing but a window
+    /// is its own.
+    #[inline]
+    pub fn without_window<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+        match key.len().checked_sub(WINDOW_LEN) {
+            Some(len) if self.windowed && len > 0 => &key[..len],
+            _ => key,
+        }
+    }
+
+    /// The datums of a key's fields; `None` when the bytes don't encode a key.
+    pub fn key_row(&self, key: &[u8]) -> Option<Vec<Datum>> {
+        let mut row = Vec::with_capacity(self.key.len() + self.value.len());
+        column::read_all(&self.key, Form::Ordered, key, &mut row).then_some(row)
+    }
+
+    /// Adds the datums of a value's fields; `false` when the bytes don't encode a value.
+    pub fn add_value(&self, value: &[u8], row: &mut Vec<Datum>) -> bool {
+        column::read_all(&self.value, Form::Compact, value, row)
+    }
+
+    /// One field of a row, by its place.
+    pub fn column(&self, key: &[u8], value: &[u8], at: usize) -> Option<Datum> {
+        match at.checked_sub(self.key.len()) {
+            None => column::read_one(&self.key, Form::Ordered, key, at),
+            Some(at) => column::read_one(&self.value, Form::Compact, value, at),
+        }
+    }
+
+    /// Writes a row as one JSON object onto `out`.
+    pub fn write_row(&self, row: &[Datum], numbers: Numbers, out: &mut Vec<u8>) {
+        json::object(self.fields(), row, numbers, out);
+    }
+
+    /// Writes the key alone (of a row, or of a deletion) as one JSON object.
+    pub fn write_key(&self, row: &[Datum], numbers: Numbers, out: &mut Vec<u8>) {
+        json::object(self.key.iter(), row, numbers, out);
+    }
+
+    /// Where the field stands in a row.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.fields().position(|field| field.name == name)
+    }
+}

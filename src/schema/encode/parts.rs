@@ -1,0 +1,216 @@
+//! What encodes the parts of a value that has several: elements, entries, fields.
+
+use serde::ser::{self, Serialize};
+
+use crate::schema::encode::{END, Encoder, Form, JSON, MORE, Mismatch, Tag, encode};
+use crate::schema::types::Type;
+use crate::wire::put_u64;
+
+/// The parts of a value that has several.
+pub(in crate::schema) struct Parts<'a> {
+    next: Next<'a>,
+    form: Form,
+    out: &'a mut Vec<u8>,
+    /// How many parts there are, where that stands before them.
+    count: Option<Count>,
+    written: usize,
+}
+
+/// The type of the part that comes next.
+pub(super) enum Next<'a> {
+    Element(&'a Type),
+    Entry(&'a Type, &'a Type),
+    Tuple(std::slice::Iter<'a, Type>),
+    Fields(std::slice::Iter<'a, (&'static str, Type)>),
+}
+
+enum Count {
+    /// It was said in advance.
+    Said(usize),
+    /// It goes here once it is known.
+    At(usize),
+}
+
+impl<'a> Parts<'a> {
+    pub(super) fn plain(encoder: Encoder<'a>, next: Next<'a>) -> Self {
+        let Encoder { form, out, .. } = encoder;
+        Self {
+            next,
+            form,
+            out,
+            count: None,
+            written: 0,
+        }
+    }
+
+    pub(super) fn framed(encoder: Encoder<'a>, next: Next<'a>, len: Option<usize>) -> Self {
+        let mut parts = Self::plain(encoder, next);
+        if parts.form == Form::Compact {
+            parts.count = Some(match len {
+                Some(len) => {
+                    put_u64(parts.out, len as u64);
+                    Count::Said(len)
+                }
+                None => Count::At(parts.out.len()),
+            });
+        }
+        parts
+    }
+
+    fn begin(&mut self) {
+        if self.form == Form::Ordered {
+            self.out.push(MORE);
+        }
+        self.written += 1;
+    }
+
+    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Mismatch> {
+        let ty = match &mut self.next {
+            Next::Element(ty) => {
+                let ty = *ty;
+                self.begin();
+                ty
+            }
+            Next::Tuple(types) => types
+                .next()
+                .ok_or_else(|| Mismatch("it is written with more parts than it is read with".into()))?,
+            Next::Entry(..) | Next::Fields(_) => return Err(Mismatch("elements among named fields".into())),
+        };
+        encode(ty, self.form, value, self.out)
+    }
+
+    /// The type of a field, once those before it that were left out are nulls.
+    fn field(&mut self, name: &'static str) -> Result<&'a Type, Mismatch> {
+        let Next::Fields(fields) = &mut self.next else {
+            self.begin();
+            encode(&JSON, self.form, name, self.out)?;
+            return Ok(&JSON);
+        };
+        let ahead = fields.as_slice();
+        // Two names for one field, one when written and one when read, are found by their place.
+        let at = ahead.iter().position(|(other, _)| *other == name).unwrap_or(0);
+        for (name, ty) in ahead.iter().take(at) {
+            leave_out(name, ty, self.out)?;
+        }
+        let found = fields.nth(at);
+        let (_, ty) = found
+            .ok_or_else(|| Mismatch(format!("field `{name}` is written, but not read in this place")))?;
+        Ok(ty)
+    }
+
+    fn close(self) -> Result<(), Mismatch> {
+        match self.next {
+            Next::Tuple(mut left) => match left.next() {
+                None => Ok(()),
+                Some(_) => Err(Mismatch(
+                    "it is written with fewer parts than it is read with".into(),
+                )),
+            },
+            Next::Fields(left) => {
+                for (name, ty) in left {
+                    leave_out(name, ty, self.out)?;
+                }
+                Ok(())
+            }
+            Next::Element(_) | Next::Entry(..) => {
+                match self.count {
+                    None => self.out.push(END),
+                    Some(Count::Said(len)) if len == self.written => {}
+                    Some(Count::Said(len)) => {
+                        let written = self.written;
+                        return Err(Mismatch(format!(
+                            "it says that it has {len} elements, and has {written}"
+                        )));
+                    }
+                    Some(Count::At(at)) => {
+                        let mut count = Vec::new();
+                        put_u64(&mut count, self.written as u64);
+                        self.out.splice(at..at, count);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A field that is not written.
+fn leave_out(name: &str, ty: &Type, out: &mut Vec<u8>) -> Result<(), Mismatch> {
+    match ty {
+        Type::Unit => {}
+        Type::Option(_) => out.push(END),
+        Type::Json => out.push(Tag::Null as u8),
+        _ => {
+            return Err(Mismatch(format!(
+                "field `{name}` is left out when it is written; only an `Option` may be"
+            )));
+        }
+    }
+    Ok(())
+}
+
+macro_rules! elements {
+    ($($part:ident $method:ident),*) => {
+        $(impl ser::$part for Parts<'_> {
+            type Ok = ();
+            type Error = Mismatch;
+            #[inline]
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Mismatch> {
+                self.element(value)
+            }
+            fn end(self) -> Result<(), Mismatch> {
+                self.close()
+            }
+        })*
+    };
+}
+elements!(
+    SerializeSeq serialize_element,
+    SerializeTuple serialize_element,
+    SerializeTupleStruct serialize_field,
+    SerializeTupleVariant serialize_field
+);
+
+macro_rules! fields {
+    ($($part:ident),*) => {
+        $(impl ser::$part for Parts<'_> {
+            type Ok = ();
+            type Error = Mismatch;
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                value: &T,
+            ) -> Result<(), Mismatch> {
+                let ty = self.field(name)?;
+                encode(ty, self.form, value, self.out)
+                    .map_err(|Mismatch(why)| Mismatch(format!("field `{name}`: {why}")))
+            }
+            fn end(self) -> Result<(), Mismatch> {
+                self.close()
+            }
+        })*
+    };
+}
+fields!(SerializeStruct, SerializeStructVariant);
+
+impl ser::SerializeMap for Parts<'_> {
+    type Ok = ();
+    type Error = Mismatch;
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Mismatch> {
+        let Next::Entry(ty, _) = self.next else {
+            return Err(Mismatch("a key among elements".into()));
+        };
+        self.begin();
+        encode(ty, self.form, key, self.out)
+    }
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Mismatch> {
+        let Next::Entry(_, ty) = self.next else {
+            return Err(Mismatch("a value among elements".into()));
+        };
+        encode(ty, self.form, value, self.out)
+    }
+    fn end(self) -> Result<(), Mismatch> {
+        self.close()
+    }
+}
