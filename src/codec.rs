@@ -13,6 +13,8 @@ pub mod text;
 
 use serde::{Deserialize, Serialize};
 
+use crate::position::Offset;
+
 /// Why a record is in the dead letters. Codes are fixed: they are part of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,7 +34,7 @@ pub enum Cause {
     WireTruncated,
     /// The first byte is not the wire format's.
     WireMagic,
-    /// The registry does not know the schema id.
+    /// The registry did not know the schema id when the record was read, or what it has for it is no schema that can be read.
     SchemaUnknown,
     /// The writer's schema can't be resolved to the reader's by Avro's rules, or this value of it can't, or what comes
     /// of it does not fit the type.
@@ -98,6 +100,16 @@ pub enum Decoded<T> {
 pub trait Decode<T>: 'static {
     /// Decodes `bytes`. Never blocks, never panics, whatever the bytes hold.
     fn decode(&mut self, bytes: &[u8]) -> Decoded<T>;
+
+    /// Says where the next records stand: in this partition, and whether the ledger has bound them already, so that they have
+    /// to become again what they were.
+    fn enter(&mut self, _partition: u32, _bound: bool) {}
+
+    /// Decodes `bytes` of the record at `offset` of that partition. The place matters where a schema was unknown once.
+    #[inline]
+    fn decode_at(&mut self, _offset: Offset, bytes: &[u8]) -> Decoded<T> {
+        self.decode(bytes)
+    }
 }
 
 #[cfg(test)]

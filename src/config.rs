@@ -80,6 +80,8 @@ pub struct RegistrySettings {
     pub token: Option<Secret>,
     /// Certificates to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// How long it may not know a schema id before it is believed.
+    pub unknown_wait: Duration,
 }
 
 /// Everything that can be set.

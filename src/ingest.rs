@@ -27,6 +27,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::bridge::{Halt, Waker};
+use crate::codec::registry::Verdict;
 use crate::error::{Error, Result};
 use crate::ingest::partition::Partition;
 use crate::metrics::{SourceMetrics, WorkerMetrics};
@@ -296,7 +297,11 @@ impl<T: 'static> Running<T> {
     fn bind_schemas(&mut self, binding: &EpochBinding) {
         let own = |seen: &&SchemaSeen| seen.source == self.ingest.source;
         for seen in binding.schemas.iter().filter(own) {
-            self.ingest.reader.bind_schema(seen.id, seen.fingerprint);
+            self.ingest.reader.bind_schema(Verdict {
+                id: seen.id,
+                fingerprint: seen.fingerprint,
+                since: seen.since,
+            });
         }
     }
 
@@ -374,11 +379,12 @@ impl<T: 'static> Running<T> {
             // Reads that bring nothing are cheap, and must not use up the turn of those that would.
             reads += usize::from(held.records > 0);
             partition.untimed_reads += usize::from(held.records > 0 && !held.timed);
-            for (id, fingerprint) in reader.schemas_seen() {
+            for verdict in reader.schemas_seen() {
                 let seen = SchemaSeen {
                     source: self.ingest.source,
-                    id,
-                    fingerprint,
+                    id: verdict.id,
+                    fingerprint: verdict.fingerprint,
+                    since: verdict.since,
                 };
                 self.ingest.desk.report(Report::Schema(seen));
             }

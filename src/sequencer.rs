@@ -148,7 +148,8 @@ pub struct Sequencer {
     topics: BTreeMap<SourceId, TopicId>,
     new_topics: Vec<(SourceId, TopicId)>,
     /// Schema ids bound or about to be.
-    schemas: BTreeMap<(SourceId, u32), Option<u64>>,
+    /// By source, id and, where an id became known late, the partition.
+    schemas: BTreeMap<(SourceId, u32, Option<u32>), SchemaSeen>,
     new_schemas: Vec<SchemaSeen>,
     /// Where a source that is new to the ledger begins, as far as not at the log's start.
     starts: BTreeMap<PartitionId, Offset>,
@@ -277,12 +278,9 @@ impl Sequencer {
     /// Takes in what a binding says besides its ranges.
     fn note(&mut self, binding: &EpochBinding) {
         self.topics.extend(binding.topics.iter().copied());
-        self.schemas.extend(
-            binding
-                .schemas
-                .iter()
-                .map(|seen| ((seen.source, seen.id), seen.fingerprint)),
-        );
+        let schemas = binding.schemas.iter();
+        self.schemas
+            .extend(schemas.map(|seen| (restore::schema_key(seen), *seen)));
         self.watermarks.extend(binding.watermarks.iter().copied());
         self.note_idle(&binding.idle);
         self.last = binding.epoch;
@@ -311,18 +309,22 @@ impl Sequencer {
         match report {
             Report::Read(to) => self.read_to(to),
             Report::Closed { epoch, hashes } => self.outcomes.report(epoch, &hashes)?,
-            Report::Schema(seen) => match self.schemas.insert((seen.source, seen.id), seen.fingerprint) {
+            Report::Schema(seen) => match self.schemas.insert(restore::schema_key(&seen), seen) {
                 None => self.new_schemas.push(seen),
-                Some(known) if known == seen.fingerprint => {}
+                Some(known) if known == seen => {}
                 Some(known) => {
-                    let told = |verdict: Option<u64>| {
-                        verdict.map_or("unknown".into(), |text| format!("{text:016x}"))
+                    let told = |seen: SchemaSeen| {
+                        let text = seen.fingerprint.map(|text| format!("{text:016x}"));
+                        let since = seen.since.map(|(partition, offset)| {
+                            format!(", in partition {partition} from offset {offset} on")
+                        });
+                        text.unwrap_or("unknown".into()) + &since.unwrap_or_default()
                     };
                     return Err(Error::integrity(format!(
                         "the registry gave two answers for schema id {}",
                         seen.id
                     ))
-                    .detail(format!("bound: {}, now: {}", told(known), told(seen.fingerprint)))
+                    .detail(format!("bound: {}, now: {}", told(known), told(seen)))
                     .hint("a restart goes by what was bound first"));
                 }
             },

@@ -65,7 +65,7 @@ use serde::{Deserialize, Serialize};
 use crate::bridge::Waker;
 use crate::codec::Cause;
 use crate::codec::fit::SubjectFit;
-use crate::codec::registry::Registry;
+use crate::codec::registry::{Registry, Verdict};
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::late::Late;
@@ -102,6 +102,7 @@ impl Environment {
     pub fn of_source(&self, name: &str) -> Self {
         Self {
             overrides: self.sources.get(name).cloned().unwrap_or_default(),
+            registry: self.registry.as_ref().map(Registry::of_source),
             ..self.clone()
         }
     }
@@ -371,15 +372,15 @@ pub trait Reader<T>: 'static {
         intake: &mut Intake<T>,
     ) -> Result<Progress>;
 
-    /// Schema ids that were met since the last call, each with its schema's fingerprint, or `None` where the registry
-    /// knows no such id. To be called after each read, so that the ledger binds a verdict with the first records it was
-    /// used for.
-    fn schemas_seen(&mut self) -> Vec<(u32, Option<u64>)> {
+    /// Verdicts on schema ids that came since the last call. To be called after each read, so that the ledger binds a
+    /// verdict with the first records it was used for.
+    fn schemas_seen(&mut self) -> Vec<Verdict> {
         Vec::new()
     }
 
-    /// What the ledger says of a schema id: records are decoded by that from here on, whatever the registry says now.
-    fn bind_schema(&mut self, _id: u32, _verdict: Option<u64>) {}
+    /// What the ledger says of a schema id: records are decoded by that, whatever the registry says now. To be called before
+    /// the records are read that it was bound with.
+    fn bind_schema(&mut self, _verdict: Verdict) {}
 
     /// Shows how far partitions were read to tools that look at the source from outside, where it has a place for that.
     /// Nothing rests on it. Returns at once; to be called about once a second.

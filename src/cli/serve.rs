@@ -91,6 +91,7 @@ pub(super) fn registry(settings: &RegistrySettings, handle: &Handle) -> Result<O
         url: url.clone(),
         login,
         ca_pem: settings.ca_file.as_ref().map(read).transpose()?,
+        unknown_wait: settings.unknown_wait,
     };
     Registry::with_access(&access, handle.clone()).map(Some)
 }

@@ -412,6 +412,12 @@ pub static SETTINGS: &[Setting] = &[
         "",
         "Certificates (PEM) that the registry's may be signed by, besides those the system trusts",
     ),
+    setting(
+        "registry.unknown_wait",
+        time(Duration::ZERO, HOUR, |s, d| s.registry.unknown_wait = d),
+        "30s",
+        "How long the registry may not know a schema id while its records wait; then they become dead letters until it does",
+    ),
     flagged(
         setting(
             "http.address",

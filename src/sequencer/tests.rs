@@ -799,6 +799,15 @@ fn schemas_are_bound_once_and_two_verdicts_are_refused() {
             source: A,
             id,
             fingerprint,
+            since: None,
+        })
+    };
+    let late = |partition, offset| {
+        Report::Schema(SchemaSeen {
+            source: A,
+            id: 2,
+            fingerprint: Some(9),
+            since: Some((partition, offset)),
         })
     };
     let mut s = live(1);
@@ -833,6 +842,23 @@ fn schemas_are_bound_once_and_two_verdicts_are_refused() {
     let mut again = Sequencer::new(settings(Cuts::Clock { interval: MS }), vec![rules()]);
     again.replay(first, at(1, MS)).unwrap();
     assert!(again.report(seen(1, Some(7))).is_ok() && again.report(seen(1, Some(8))).is_err());
+    // An unknown one becomes known, in each partition once.
+    let mut s = live(1);
+    for report in [seen(2, None), late(0, 5), late(0, 5), late(1, 3)] {
+        s.report(report).unwrap();
+    }
+    s.report(Report::Read(read(0, 1, 1))).unwrap();
+    let since = |binding: &EpochBinding| binding.schemas.iter().map(|s| s.since).collect::<Vec<_>>();
+    let known = vec![None, Some((0, 5)), Some((1, 3))];
+    let bound = open(&mut s, at(1, 10 * MS));
+    assert_eq!(since(&bound), known);
+    assert_eq!(since(&s.base()), known, "a checkpoint has it too");
+    let error = s.report(late(0, 6)).unwrap_err().to_string();
+    let said = "bound: 0000000000000009, in partition 0 from offset 5 on, now: 0000000000000009, in partition 0 from offset 6 on";
+    assert!(error.contains(said), "{error}");
+    let mut again = Sequencer::new(settings(Cuts::Clock { interval: MS }), vec![rules()]);
+    again.replay(bound, at(1, MS)).unwrap();
+    assert!(again.report(late(1, 3)).is_ok() && again.report(late(1, 4)).is_err());
 }
 
 #[test]

@@ -25,7 +25,7 @@ use super::config;
 use super::native::{self, Consumer, PartitionQueue};
 use super::status::{Context, Status};
 use crate::bridge::Waker;
-use crate::codec::registry::Registry;
+use crate::codec::registry::{Registry, Verdict};
 use crate::codec::{Cause, Decode, Decoded};
 use crate::error::{Error, Result};
 use crate::position::Offset;
@@ -83,6 +83,8 @@ pub(super) trait Arrivals {
 
 /// Makes a `T` of a record's key and payload.
 pub(super) trait Records<T>: 'static {
+    /// Says where the next records stand, and whether the ledger has bound them already.
+    fn enter(&mut self, _partition: u32, _bound: bool) {}
     fn decode(&mut self, raw: &Raw<'_>) -> Decoded<T>;
 }
 
@@ -90,10 +92,14 @@ pub(super) trait Records<T>: 'static {
 pub(super) struct Payload<T>(pub(super) Box<dyn Decode<T>>);
 
 impl<T: 'static> Records<T> for Payload<T> {
+    fn enter(&mut self, partition: u32, bound: bool) {
+        self.0.enter(partition, bound);
+    }
+
     #[inline]
     fn decode(&mut self, raw: &Raw<'_>) -> Decoded<T> {
         match raw.payload {
-            Some(payload) => self.0.decode(payload),
+            Some(payload) => self.0.decode_at(raw.offset, payload),
             None => Decoded::Dead(Cause::PayloadMissing, None),
         }
     }
@@ -106,16 +112,24 @@ pub(super) struct Keyed<K, V> {
 }
 
 impl<K: 'static, V: 'static> Records<(K, Option<V>)> for Keyed<K, V> {
+    fn enter(&mut self, partition: u32, bound: bool) {
+        self.key.enter(partition, bound);
+        self.value.enter(partition, bound);
+    }
+
     #[inline]
     fn decode(&mut self, raw: &Raw<'_>) -> Decoded<(K, Option<V>)> {
-        let key = match raw.key.map(|key| self.key.decode(key)) {
+        let key = match raw.key.map(|key| self.key.decode_at(raw.offset, key)) {
             Some(Decoded::Value(key)) => key,
             Some(Decoded::Dead(_, schema)) => return Decoded::Dead(Cause::KeyInvalid, schema),
             Some(Decoded::DeadAt(_, place)) => return Decoded::DeadAt(Cause::KeyInvalid, place),
             Some(Decoded::Wait) => return Decoded::Wait,
             None => return Decoded::Dead(Cause::KeyMissing, None),
         };
-        match raw.payload.map(|payload| self.value.decode(payload)) {
+        match raw
+            .payload
+            .map(|payload| self.value.decode_at(raw.offset, payload))
+        {
             None => Decoded::Value((key, None)),
             Some(Decoded::Value(value)) => Decoded::Value((key, Some(value))),
             Some(Decoded::Dead(cause, schema)) => Decoded::Dead(cause, schema),
@@ -357,6 +371,7 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
             ))
         })?;
         let before = part.next;
+        records.enter(partition, until != Offset::MAX);
         let progress = part.read(until, records_max, records, intake, |fault| {
             judge(topic, partition, fault, status, consumer.as_deref())
         })?;
@@ -369,13 +384,13 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
         }
     }
 
-    fn schemas_seen(&mut self) -> Vec<(u32, Option<u64>)> {
+    fn schemas_seen(&mut self) -> Vec<Verdict> {
         self.registry.as_mut().map(Registry::seen).unwrap_or_default()
     }
 
-    fn bind_schema(&mut self, id: u32, verdict: Option<u64>) {
+    fn bind_schema(&mut self, verdict: Verdict) {
         if let Some(registry) = &self.registry {
-            registry.bind(id, verdict);
+            registry.bind(verdict);
         }
     }
 
