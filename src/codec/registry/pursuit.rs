@@ -26,10 +26,15 @@ pub(super) enum Known {
 }
 
 impl Shared {
-    /// What the registry says of `id`, asked for if that is not known; `waker` is called then.
+    /// What the registry says of `id`, asked for if that is not known, or was unknown when it was asked long ago; `waker` is
+    /// called then.
     pub(super) fn look(self: &Arc<Self>, id: u32, waker: Option<&Waker>) -> Known {
+        let (now, again) = (clock::instant(), self.patience.again);
         self.ask_if(id, waker, |entry| match entry {
-            None | Some(Entry::Unknown { sure: false, .. }) => Some(Persistence::UntilAnswered),
+            None => Some(Persistence::UntilAnswered),
+            Some(Entry::Unknown { asked, sure }) if !sure || now.duration_since(*asked) >= again => {
+                Some(Persistence::UntilAnswered)
+            }
             Some(_) => None,
         })
     }

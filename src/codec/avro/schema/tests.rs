@@ -285,7 +285,7 @@ fn what_says_nothing_about_data_is_passed_over() {
         json!({ "type": "record", "name": "R", "fields": [{ "name": "f", "type": { "type": "int" } }] }),
         json!({ "type": { "type": "record", "name": "R", "fields": [
             { "name": "f", "type": { "type": { "type": "int", "doc": "" }, "unit": "m" } }] } }),
-        json!({ "type": "record", "name": "R", "namespace": "", "fields": [{ "name": "f", "type": ["int"] }] }),
+        json!({ "type": "record", "name": "R", "namespace": "", "fields": [{ "name": "f", "type": "int" }] }),
         plain,
     ] {
         fits(&schema, &[2], One { f: 1i64 });
