@@ -165,6 +165,17 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
             Err(cause) => Decoded::Dead(cause, Some(id)),
         }
     }
+
+    fn is_null(&mut self, bytes: &[u8]) -> bool {
+        let Ok((id, datum)) = confluent::split(bytes) else {
+            return false;
+        };
+        let verdict = self.place(id).map(|place| &self.verdicts[place]);
+        match verdict {
+            Some(Verdict::Reads { plan, fast }) => read::<()>(plan, fast, datum, &mut self.scratch).is_ok(),
+            Some(Verdict::Dead(_)) | None => false,
+        }
+    }
 }
 
 #[inline]
