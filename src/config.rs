@@ -371,7 +371,10 @@ impl SourceKnown {
         match of {
             Of::Streams if !self.timed => Some("is a table: it has no times"),
             Of::StreamTopics if !self.timed => Some("is a table: it is read from its topic's beginning"),
-            Of::StreamTopics | Of::Topics if !self.topic => Some("is not read from a topic"),
+            Of::TableTopics if self.timed => Some("is a stream: it has no rows to delete"),
+            Of::StreamTopics | Of::Topics | Of::TableTopics if !self.topic => {
+                Some("is not read from a topic")
+            }
             _ => None,
         }
     }

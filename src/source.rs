@@ -46,6 +46,7 @@ macro_rules! time_rules {
     };
 }
 
+mod deletes;
 pub mod embedded;
 pub mod files;
 pub mod generator;
@@ -53,6 +54,7 @@ pub mod kafka;
 pub mod memory;
 mod start;
 
+pub use self::deletes::Deletes;
 pub use self::start::Start;
 
 use std::collections::BTreeMap;
@@ -122,6 +124,8 @@ pub struct Overrides {
     pub start: Option<Start>,
     /// Whether a topic that is missing at the start is waited for.
     pub wait_for_topic: Option<bool>,
+    /// Which records delete rows; of keyed topics.
+    pub deletes: Option<Deletes>,
 }
 
 /// A source of `T`: `Kafka::topic(..)`, `Generator::new(..)`, …
