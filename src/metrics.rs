@@ -140,6 +140,8 @@ pub struct PartitionMetrics {
     labels: Labels<2>,
     /// 1 while the partition is idle.
     pub idle: Gauge,
+    /// For how long the oldest open transaction is known to be open; zero when there is none.
+    pub open_transaction_seconds: GaugeF64,
     /// 1 while the partition is paused, because it runs ahead of the others or the buffers are full.
     pub paused: Gauge,
 }
@@ -212,6 +214,7 @@ struct SourceFamilies {
     lag_seconds: GaugesF64<2>,
     watermark: GaugesF64<2>,
     idle: Gauges<2>,
+    open_transaction: GaugesF64<2>,
     paused: Gauges<2>,
     late: Counters<2>,
     dead: Counters<2>,
@@ -296,6 +299,11 @@ impl Register<'_> {
                 Family::default(),
             ),
             idle: self.plain("source_idle", "1 while the partition is idle", Family::default()),
+            open_transaction: self.seconds(
+                "source_open_transaction",
+                "For how long the oldest open transaction is known to be open",
+                Family::default(),
+            ),
             paused: self.plain(
                 "source_paused",
                 "1 while the partition is paused",
@@ -493,6 +501,7 @@ impl SourceMetrics {
             watermark_seconds: OnceLock::new(),
             watermarks: families.watermark.clone(),
             idle: one(&families.idle, labels.clone()),
+            open_transaction_seconds: one(&families.open_transaction, labels.clone()),
             paused: one(&families.paused, labels.clone()),
             labels,
         }

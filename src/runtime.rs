@@ -46,11 +46,11 @@ use crate::metrics::Metrics;
 use crate::position::{PartitionId, PartitionRange, SourceId};
 use crate::runtime::begin::{Led, Parts};
 use crate::runtime::control::Lead;
-use crate::runtime::sources::SourceNow;
+use crate::runtime::sources::{PartitionSeen, SourceNow};
 use crate::sequencer::Cuts;
 use crate::sequencer::results::Compared;
 use crate::sink::Sinks;
-use crate::source::{Environment, PartitionFacts, Substitute};
+use crate::source::{Environment, Substitute};
 use crate::time::Epoch;
 use crate::view::Views;
 
@@ -213,7 +213,7 @@ pub(crate) struct Shared {
     /// What of the outside does not do its part now, and how.
     pub(crate) troubles: Mutex<BTreeMap<String, String>>,
     /// The partitions of each source, as they were seen last.
-    pub(crate) partitions: Mutex<BTreeMap<String, Vec<PartitionFacts>>>,
+    pub(crate) partitions: Mutex<BTreeMap<String, Vec<PartitionSeen>>>,
     /// The dataflow's sources.
     pub(crate) sources: Vec<PlannedSource>,
     /// What the newest closed epoch knows of each partition.
@@ -391,19 +391,30 @@ impl Service {
         self.shared.live.load(Ordering::Acquire) && self.replaying().is_none()
     }
 
-    /// What of the outside does not do its part now, and how; by name. Looked at every few seconds.
+    /// What of the outside does not do its part now, and how; by name. Looked at twice a second.
     pub fn troubles(&self) -> BTreeMap<String, String> {
         self.shared.troubles.lock().clone()
     }
 
+    /// Transactions that stay open, if any do: what lies behind them can't be read before they end, and event time waits.
+    pub fn open_transactions(&self) -> Option<String> {
+        let partitions = self.shared.partitions.lock();
+        let told = partitions.iter().flat_map(|(source, seen)| {
+            let told = seen.iter().filter(|seen| seen.told);
+            told.map(move |seen| format!("source `{source}`, {seen}"))
+        });
+        let told: Vec<String> = told.collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+
     /// Tells which partitions a source has, by its name: `None` before they were seen, and in the processes of a cluster
-    /// that don't look at the sources. Looked at every few seconds.
+    /// that don't look at the sources. Looked at twice a second.
     pub fn partitions(&self) -> impl Fn(&str) -> Option<Vec<u32>> + Send + Sync + 'static {
         let shared = self.shared.clone();
         move |source| {
             let partitions = shared.partitions.lock();
             let facts = partitions.get(source)?;
-            Some(facts.iter().map(|facts| facts.partition).collect())
+            Some(facts.iter().map(|seen| seen.facts.partition).collect())
         }
     }
 

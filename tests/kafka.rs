@@ -29,6 +29,7 @@ mod node;
 mod oracle;
 mod pace;
 mod poison;
+mod quiet;
 mod reader;
 mod refused;
 mod replay;

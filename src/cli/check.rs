@@ -425,11 +425,8 @@ mod tests {
     use crate::time::EventTime;
 
     fn topology(topic: u8, partitions: &[(i64, i64)]) -> Topology {
-        let facts = |(partition, (start, end)): (u32, &(i64, i64))| PartitionFacts {
-            partition,
-            start: *start,
-            end: *end,
-        };
+        let facts =
+            |(partition, (start, end)): (u32, &(i64, i64))| PartitionFacts::new(partition, *start, *end);
         Topology {
             topic: TopicId([topic; 16]),
             compacted: false,

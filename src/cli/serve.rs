@@ -241,7 +241,7 @@ impl Running<'_> {
                 tracing::info!("not ready yet: {}", waits.join("; "));
             }
             let mut troubles = service.troubles();
-            // The service itself looks every few seconds.
+            // The service itself looks twice a second.
             let status = registry.as_ref().map(Registry::status);
             if let Some(status) = status.filter(|status| status.away.is_some()) {
                 troubles.insert("the schema registry".into(), status.to_string());
@@ -258,6 +258,7 @@ impl Running<'_> {
             }
             readiness.mention("checkpoints", service.checkpoint_trouble());
             readiness.mention("sinks", service.sink_trouble());
+            readiness.mention("transactions", service.open_transactions());
             std::thread::sleep(TICK);
         }
         if signal.is_finished() {

@@ -53,6 +53,30 @@ pub(super) struct Held {
 }
 
 impl<T> Partition<T> {
+    /// A partition of which nothing was read yet, to be read from an offset on.
+    pub(super) fn new(
+        intake: Intake<T>,
+        from: Offset,
+        watermark: EventTime,
+        metrics: PartitionMetrics,
+    ) -> Self {
+        Self {
+            intake,
+            chunks: VecDeque::new(),
+            position: from,
+            reported: (from, false),
+            more: true,
+            untimed_reads: 0,
+            at_end: false,
+            bound: VecDeque::new(),
+            released: (0, 0),
+            watermark,
+            metrics,
+            lags: false,
+            paused: false,
+        }
+    }
+
     /// Keeps what was read as a chunk.
     pub(super) fn keep(
         &mut self,
