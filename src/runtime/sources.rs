@@ -205,3 +205,53 @@ pub(super) fn teller(shared: &Arc<Shared>) -> impl Fn() -> Vec<SourceNow> + Send
     let shared = shared.clone();
     move || shared.sources_now()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_open_since_the_first_look_that_found_it() {
+        let mut last: Option<PartitionSeen> = None;
+        let mut since = Vec::new();
+        for (now, end, high_watermark) in [(1, 5, 5), (2, 5, 7), (3, 5, 9), (4, 8, 9), (5, 9, 9), (6, 9, 10)]
+        {
+            let facts = PartitionFacts {
+                high_watermark,
+                ..PartitionFacts::new(3, 0, end)
+            };
+            let seen = PartitionSeen::new(facts, EventTime::from_secs(now), last.as_ref());
+            since.push(seen.open_since.map(|since| since.micros() / 1_000_000));
+            last = Some(seen);
+        }
+        // The first one ends when the last stable offset moves on; another was open behind it.
+        assert_eq!(since, [None, Some(2), Some(2), Some(4), None, Some(6)]);
+        let last = last.unwrap();
+        assert_eq!(
+            last.open_for(EventTime::from_secs(66)),
+            Some(Duration::from_secs(60))
+        );
+        let text = last.to_string();
+        assert_eq!(
+            text,
+            "partition 3, offset 9: a transaction is open since 1970-01-01T00:00:06Z"
+        );
+    }
+
+    #[test]
+    fn lag_is_none_once_all_that_was_seen_is_read() {
+        let now = |position, end| PartitionNow {
+            partition: 0,
+            log: Some((0, end)),
+            open_transaction_since: None,
+            position,
+            lag_seconds: None,
+            watermark: EventTime::MIN,
+            idle: false,
+            paused: None,
+        };
+        let lags = [(None, 7), (Some(5), 7), (Some(7), 7), (Some(9), 7)];
+        let lags = lags.map(|(position, end)| now(position, end).lag_records());
+        assert_eq!(lags, [Some(7), Some(2), Some(0), Some(0)]);
+    }
+}

@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_millis(500);
 /// Where looks take long, the time between two is so many times as long…
 const REST: u32 = 4;
 /// … but no longer than this.
-const EVERY_MAX: Duration = Duration::from_secs(5);
+const EVERY_MAX: Duration = Duration::from_secs(2);
 /// A transaction that is open for longer than clients let one be by default is told of.
 const OPEN_LONG: Duration = Duration::from_secs(60);
 
