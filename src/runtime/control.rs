@@ -471,3 +471,35 @@ impl Lead {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::TopicId;
+
+    #[test]
+    fn looks_that_nobody_takes_do_not_pile_up() {
+        let inbox = Inbox::default();
+        for n in 0..100u8 {
+            for source in [SourceId(1), SourceId(2)] {
+                let topology = Topology {
+                    topic: TopicId([n; 16]),
+                    compacted: false,
+                    partitions: Vec::new(),
+                };
+                let seen = (n % 3 > 0).then_some(topology);
+                let asked = clock::instant();
+                inbox.look(Look { source, asked, seen });
+            }
+        }
+        let looks = inbox.looks.lock();
+        let of = |source| looks.iter().filter(move |look| look.source == source);
+        for source in [SourceId(1), SourceId(2)] {
+            let seen = of(source)
+                .filter_map(|look| look.seen.as_ref())
+                .map(|seen| seen.topic.0[0]);
+            assert_eq!(seen.collect::<Vec<_>>(), [1, 98], "the first and the newest");
+            assert_eq!(of(source).filter(|look| look.seen.is_none()).count(), 1);
+        }
+    }
+}
