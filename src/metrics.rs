@@ -5,7 +5,9 @@
 //!               taken once, by source, partition, view, …     bumping it is one atomic addition
 //! ```
 //!
-//! Handles are taken when a source, worker or view is set up, so that nothing is looked up later. Names follow
+//! Handles are taken when a source, worker or view is set up, so that nothing is looked up later. A gauge is set where its
+//! value changes; where that would be too often, or is known to nobody in time, it is set as it is read: see
+//! [`Metrics::refresh_by`]. So none stands still when the data does. Names follow
 //! Prometheus's habits: the prefix `thalweg_`, base units last (`_seconds`, `_bytes`), counters `_total`.
 
 use std::hash::Hash;
@@ -13,6 +15,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric};
 pub use prometheus_client::metrics::counter::Counter;
@@ -62,9 +65,13 @@ type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
 type GaugesF64<const N: usize> = Family<Labels<N>, GaugeF64>;
 
+/// Sets gauges to what they are now.
+type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
+    refreshes: Mutex<Vec<Refresh>>,
     started: Instant,
     uptime: GaugeF64,
     sources: SourceFamilies,
@@ -411,6 +418,7 @@ impl Metrics {
             http_in_flight: register.plain("http_requests_in_flight", "Being answered", Gauge::default()),
             http_connections: register.plain("http_connections", "Open connections", Gauge::default()),
             registry: Registry::default(),
+            refreshes: Mutex::default(),
             started: clock::instant(),
         };
         Arc::new(Self { registry, ..metrics })
@@ -461,8 +469,14 @@ impl Metrics {
         }
     }
 
+    /// Has `refresh` set gauges each time before they are read. It must not block.
+    pub fn refresh_by(&self, refresh: impl Fn(&Metrics) + Send + Sync + 'static) {
+        self.refreshes.lock().push(Box::new(refresh));
+    }
+
     /// Everything in OpenMetrics' text form, of type [`CONTENT_TYPE`].
     pub fn text(&self) -> String {
+        self.refreshes.lock().iter().for_each(|refresh| refresh(self));
         self.uptime.set(
             clock::instant()
                 .saturating_duration_since(self.started)
@@ -619,6 +633,20 @@ mod tests {
         );
         has(&text, "# UNIT thalweg_freshness_seconds seconds");
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn gauges_are_set_as_they_are_read() {
+        let metrics = Metrics::new();
+        let rows = Arc::new(std::sync::atomic::AtomicI64::new(3));
+        let now = rows.clone();
+        metrics.refresh_by(move |metrics| {
+            let rows = now.load(std::sync::atomic::Ordering::Relaxed);
+            metrics.view("spend").rows.set(rows);
+        });
+        has(&metrics.text(), "thalweg_view_rows{view=\"spend\"} 3");
+        rows.store(4, std::sync::atomic::Ordering::Relaxed);
+        has(&metrics.text(), "thalweg_view_rows{view=\"spend\"} 4");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::checkpoints::{self, Clock, Way};
 use super::control::{Inbox, Lead};
 use super::scribe::Scribe;
 use super::watch::{self, Watched};
+use super::sources;
 use super::{
     BUILD, OnDifference, PlanText, REPLAY_IN_FLIGHT_MAX, Replay, Settings, Shared, Store, build_id, program,
 };
@@ -90,6 +91,7 @@ impl Parts {
             let at = &restored.manifest.at.binding;
             shared.note_bound(&at.ranges, &at.idle);
         }
+        sources::refresh_metrics(&shared);
         Ok(Self {
             shared,
             led: begun.led,

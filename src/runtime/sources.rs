@@ -1,8 +1,10 @@
 //! Where each source stands: its rules, and how far its partitions have come.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::codec::registry::Registry;
 use crate::dataflow::plan::PlannedSource;
 use crate::late::Late;
 use crate::position::{Offset, PartitionId, PartitionRange, SourceId};
@@ -145,6 +147,39 @@ impl Shared {
             };
         }
     }
+}
+
+/// Has gauges of views and partitions set as they are read. Workers set some as epochs close, but none may close for long,
+/// and what a restart takes over from a checkpoint is not released again.
+pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
+    let this = Arc::downgrade(shared);
+    shared.metrics.refresh_by(move |metrics| {
+        let Some(shared) = this.upgrade() else { return };
+        for view in shared.views.all() {
+            let of = metrics.view(&view.spec().name);
+            of.rows.set(i64::try_from(view.rows_len()).unwrap_or(i64::MAX));
+            of.changes.inner().store(view.applied(), Ordering::Relaxed);
+        }
+        let registry = shared.settings.env.registry.as_ref().map(Registry::status);
+        for source in &shared.sources {
+            let pending = registry.as_ref().map_or(0, |status| status.pending);
+            let of = metrics.source(&source.rules.name);
+            of.schema_lookups_pending
+                .set(i64::try_from(pending).unwrap_or(i64::MAX));
+        }
+        // Of a cluster's partitions each process shows those that it reads.
+        if shared.settings.cluster.is_some() {
+            return;
+        }
+        for source in shared.sources_now() {
+            let of = metrics.source(&source.name);
+            for now in source.partitions.iter().filter(|now| now.position.is_some()) {
+                let partition = of.partition(now.partition);
+                partition.watermark(now.watermark);
+                partition.idle.set(i64::from(now.idle));
+            }
+        }
+    });
 }
 
 /// Tells where all sources stand.

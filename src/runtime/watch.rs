@@ -104,10 +104,6 @@ impl Watch {
         self.waited = waits;
         note(shared, "the schema registry", away.map(ToString::to_string));
         for (id, name, driver) in &self.sources {
-            if let Some(registry) = &registry {
-                let pending = i64::try_from(registry.pending).unwrap_or(i64::MAX);
-                shared.metrics.source(name).schema_lookups_pending.set(pending);
-            }
             if !self.looked {
                 compare(name, driver.as_ref())?;
             }

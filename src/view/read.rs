@@ -33,6 +33,12 @@ impl<K: Record, V: Record> Serve for View<K, V> {
         self.local().map(|shard| shard.live.load(Ordering::Relaxed)).sum()
     }
 
+    fn applied(&self) -> u64 {
+        self.local()
+            .map(|shard| shard.applied.load(Ordering::Relaxed))
+            .sum()
+    }
+
     fn changed(&self, at: &Moment) -> Epoch {
         self.local()
             .map(|shard| shard.changed(at.epoch))

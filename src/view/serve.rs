@@ -35,6 +35,9 @@ pub trait Serve: Send + Sync {
     fn rows_len(&self) -> usize;
 
     /// The last epoch up to `at` in which any row of the local shards changed; [`Epoch::ZERO`] when none did, or when
+    /// Changes of rows in the local shards since the process started.
+    fn applied(&self) -> u64;
+
     /// it is no longer known.
     fn changed(&self, at: &Moment) -> Epoch;
 

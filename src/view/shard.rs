@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
@@ -53,6 +53,8 @@ pub(crate) struct Shard<K, V> {
     pub(crate) buckets: Box<[RwLock<Bucket<K, V>>]>,
     /// As of what was applied last.
     pub(crate) live: AtomicUsize,
+    /// Changes applied so far.
+    pub(crate) applied: AtomicU64,
     log: Mutex<Log>,
 }
 
@@ -83,6 +85,7 @@ impl<K: Record, V> Shard<K, V> {
         Self {
             buckets: std::iter::repeat_with(bucket).take(BUCKETS).collect(),
             live: AtomicUsize::new(0),
+            applied: AtomicU64::new(0),
             log: Mutex::default(),
         }
     }
@@ -369,6 +372,7 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
             superseded += self.apply_bucket(at);
         }
         self.shard.note(epoch, superseded, hash);
+        self.shard.applied.fetch_add(count as u64, Ordering::Relaxed);
         if !self.queued.is_empty() {
             self.queue.entry(epoch).or_default().append(&mut self.queued);
         }
