@@ -91,6 +91,11 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Stop at the end of what is there.
     pub until_end: bool,
+    /// Go on answering at that end, until a signal.
+    pub serve: bool,
+    /// The service is ready once no more records than these are left; nothing: once everything is counted that was there at
+    /// the start.
+    pub ready_lag_max: Option<u64>,
     /// Shortest time between two epochs.
     pub epoch_interval: Duration,
     /// How many may be unfinished.
@@ -283,6 +288,11 @@ fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mist
         cfg!(feature = "object-store") || !in_bucket,
         "checkpoint.store",
         "names a bucket, and this build was made without the feature `object-store`",
+    );
+    needs(
+        settings.until_end || !settings.serve,
+        "serve",
+        "needs `until_end`: without that the service answers until it is stopped in any case",
     );
     needs(
         registry.username.is_none() || registry.password.is_some(),

@@ -16,6 +16,7 @@
 mod begin;
 pub mod checkpoints;
 pub mod control;
+pub mod progress;
 mod scribe;
 #[cfg(test)]
 mod sim;
@@ -43,9 +44,10 @@ use crate::error::{Error, Result};
 use crate::ingest::Bounds;
 use crate::ledger::{Claim, LedgerStore, MemoryLog, Recovered};
 use crate::metrics::Metrics;
-use crate::position::{PartitionId, PartitionRange, SourceId};
+use crate::position::{Offset, PartitionId, PartitionRange, SourceId};
 use crate::runtime::begin::{Led, Parts};
 use crate::runtime::control::Lead;
+use crate::runtime::progress::{CaughtUp, Left, Recovering};
 use crate::runtime::sources::SourceNow;
 use crate::sequencer::Cuts;
 use crate::sequencer::results::Compared;
@@ -208,6 +210,12 @@ pub(crate) struct Shared {
     /// The last epoch of the ledger at the start, 0 for none: the service is ready once it is closed. A process without
     /// the ledger learns it as the epochs are given out.
     pub(crate) replay_to: AtomicU64,
+    /// The partitions that the ledger bound before the start: the first offset that is read again, and how far.
+    pub(crate) bound_before: BTreeMap<PartitionId, (Offset, Offset)>,
+    /// What each source held when it was first seen: the start of each partition's log, and its end.
+    pub(crate) first_ends: Mutex<BTreeMap<SourceId, BTreeMap<u32, (Offset, Offset)>>>,
+    /// Whether that was all counted once.
+    pub(crate) caught_up: AtomicBool,
     pub(crate) live: AtomicBool,
     pub(crate) ended: AtomicBool,
     /// What of the outside does not do its part now, and how.
@@ -341,6 +349,18 @@ impl Service {
         let last = Epoch(self.shared.replay_to.load(Ordering::Acquire));
         let closed = self.shared.views.closed().map(|moment| moment.epoch);
         (last > Epoch::ZERO && closed < Some(last)).then_some((closed, last))
+    }
+
+    /// Tells where the recovery of what was bound before this start stands; `None` once it is over. Until then answers as of
+    /// the newest epoch would be older than those before the start.
+    pub fn recovery(&self) -> impl Fn() -> Option<Recovering> + Send + Sync + 'static {
+        progress::teller(&self.shared)
+    }
+
+    /// What is left until the service has caught up; `None` from the moment on at which it has, for good. A process that
+    /// does not look at the sources never knows.
+    pub fn catching_up(&self, when: CaughtUp) -> Option<Left> {
+        self.shared.catching_up(when)
     }
 
     /// How epochs that were gone through again compare with what the ledger says of them.

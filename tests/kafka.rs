@@ -30,6 +30,7 @@ mod oracle;
 mod pace;
 mod poison;
 mod reader;
+mod ready;
 mod refused;
 mod replay;
 mod rubbish;

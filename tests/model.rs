@@ -20,6 +20,7 @@ mod panics;
 mod rejects;
 mod replay;
 mod results;
+mod serving;
 mod sinks;
 mod smoke;
 mod sources;

@@ -225,6 +225,15 @@ pub static SETTINGS: &[Setting] = &[
         ),
         flag("until-end", "", On::Run),
     ),
+    flagged(
+        setting(
+            "serve",
+            Kind::Switch(|s, on| s.serve = on),
+            "false",
+            "With `until_end`: read no further at that end, and go on answering until a signal stops the process",
+        ),
+        flag("serve", "", On::Run),
+    ),
     setting(
         "epoch_interval",
         time(MS, MIN, |s, d| s.epoch_interval = d),
@@ -494,6 +503,18 @@ pub static SETTINGS: &[Setting] = &[
         count(1, 1_000, |s, n| s.http.reads_max = n),
         "32",
         "Reads in one `POST /v1/query`",
+    ),
+    setting(
+        "http.stale_reads",
+        Kind::Switch(|s, on| s.http.stale_reads = on),
+        "false",
+        "Answer with older epochs than before the restart while a restart recovers. With `false` reads of the newest epoch are told 503 until the last epoch that was bound before is there again; those with `as_of` and cursors are answered once theirs is",
+    ),
+    setting(
+        "ready.lag_max",
+        count(0, usize::MAX, |s, n| s.ready_lag_max = Some(n as u64)),
+        "",
+        "`/health/ready` says 200 once no more records than these are left, of all that the topics hold by then; nothing said: once everything is counted that they held at the start. In any case not before a restart has recovered what was bound before it",
     ),
     flagged(
         setting(

@@ -106,6 +106,21 @@ fn an_unknown_name_is_told_with_its_line_and_the_nearest_one() {
 }
 
 #[test]
+fn serving_on_belongs_to_the_end() {
+    let text = said("", &[], &[("serve", "true")]).unwrap_err().to_string();
+    assert!(text.contains("--serve: `serve` needs `until_end`"), "{text}");
+    let force = said(
+        "[ready]\nlag_max = 10\n[http]\nstale_reads = true\n",
+        &[],
+        &[("serve", "true"), ("until_end", "true")],
+    );
+    let settings = force.unwrap().settings;
+    assert!(settings.serve && settings.http.stale_reads);
+    assert_eq!(settings.ready_lag_max, Some(10));
+    assert_eq!(said("", &[], &[]).unwrap().settings.ready_lag_max, None);
+}
+
+#[test]
 fn mistakes_of_a_file_are_listed_from_top_to_bottom() {
     let file =
         "workers = 0\nwrokers = 3\nepoch_interval = 5\n[http]\nadress = 1\nreads_max = 0\n[bounds]\nx = 1\n";

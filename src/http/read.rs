@@ -177,11 +177,15 @@ pub(crate) fn write_rows(
 
 /// The view of this name.
 pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Problem> {
-    let views = &shared.state.views;
-    views.get(name).ok_or_else(|| {
-        let names = views.names();
+    let state = &shared.state;
+    state.views.get(name).ok_or_else(|| {
+        let mut names = state.view_names.iter().map(String::as_str);
+        if names.any(|planned| planned == name) {
+            let detail = format!("`{name}` is not there yet: the dataflow is being built");
+            return Problem::new(Kind::NotYet, detail).retry_after(1);
+        }
         let problem = Problem::new(Kind::ViewUnknown, format!("no view is named `{name}`"));
-        match nearest(name, names.iter().map(String::as_str)) {
+        match nearest(name, state.view_names.iter().map(String::as_str)) {
             Some(near) => problem
                 .text("nearest", near)
                 .hint(format!("did you mean `{near}`?")),

@@ -1,5 +1,6 @@
 //! What a run begins with: the ledger's bindings, a checkpoint, and whose results it computes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::channel;
@@ -10,8 +11,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::checkpoints::{self, Clock, Way};
 use super::control::{Inbox, Lead};
 use super::scribe::Scribe;
-use super::watch::{self, Watched};
 use super::sources;
+use super::watch::{self, Watched};
 use super::{
     BUILD, OnDifference, PlanText, REPLAY_IN_FLIGHT_MAX, Replay, Settings, Shared, Store, build_id, program,
 };
@@ -25,8 +26,10 @@ use crate::checkpoint::writer::Writer;
 use crate::dataflow::Flow;
 use crate::disk::{Disk, HostDisk};
 use crate::error::{Error, Result};
+use crate::ledger::state::{LedgerState, SourceState};
 use crate::ledger::{self, Claim, Ledger, LedgerStore, MemoryLedger, Recovered};
 use crate::metrics::Metrics;
+use crate::position::{Offset, PartitionId, SourceId};
 use crate::sequencer::{self, Sequencer, results};
 use crate::sink::Sinks;
 use crate::sink::progress::Place;
@@ -73,6 +76,9 @@ impl Parts {
             inbox: Inbox::default(),
             lead: Mutex::new(begun.lead),
             replay_to: AtomicU64::new(begun.replay_to.map_or(0, |epoch| epoch.0)),
+            bound_before: begun.bound_before,
+            first_ends: Mutex::default(),
+            caught_up: AtomicBool::new(false),
             live: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             troubles: Mutex::default(),
@@ -85,13 +91,13 @@ impl Parts {
             restored: begun.restored,
             settings,
         });
+        sources::refresh_metrics(&shared);
         if let Some(restored) = &shared.restored {
             let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
             tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
             let at = &restored.manifest.at.binding;
             shared.note_bound(&at.ranges, &at.idle);
         }
-        sources::refresh_metrics(&shared);
         Ok(Self {
             shared,
             led: begun.led,
@@ -105,6 +111,8 @@ struct Begun {
     lead: Option<Lead>,
     /// The last epoch to be gone through again.
     replay_to: Option<Epoch>,
+    /// The partitions that are bound: from where they are read again, and how far.
+    bound_before: BTreeMap<PartitionId, (Offset, Offset)>,
     led: Option<Led>,
     checkpoints: Option<Checkpoints>,
     sinks: Sinks,
@@ -128,6 +136,7 @@ impl Run<'_> {
         let (ledger, recovered) = self.open()?;
         let mut begun = Begun {
             replay_to: recovered.last,
+            bound_before: bound(&recovered.state),
             ..Begun::default()
         };
         begun.sinks = self.sinks(&recovered)?;
@@ -317,6 +326,20 @@ impl Run<'_> {
             }
         })
     }
+}
+
+/// The partitions that are bound: their first offset, and how far.
+fn bound(state: &LedgerState) -> BTreeMap<PartitionId, (Offset, Offset)> {
+    let of = |(source, known): (&SourceId, &SourceState)| {
+        let source = *source;
+        let partitions = known.partitions.iter();
+        let bound = partitions.map(move |(partition, bound)| {
+            let partition = *partition;
+            (PartitionId { source, partition }, (bound.first, bound.hi))
+        });
+        bound.collect::<Vec<_>>()
+    };
+    state.sources().iter().flat_map(of).collect()
 }
 
 /// Where a replay ends.

@@ -115,6 +115,7 @@ impl Watch {
                     if self.met.insert(*id) {
                         shared.inbox.starts(*id, driver.starts(&topology)?);
                     }
+                    shared.first_seen(*id, &topology);
                     show_lag(shared, *id, name, &topology);
                     show_partitions(shared, name, &topology);
                     shared.inbox.topology(*id, topology);
