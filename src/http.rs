@@ -102,7 +102,7 @@ impl Default for HttpSettings {
             wait_max: Duration::from_secs(30),
             scans_max: std::thread::available_parallelism().map_or(2, usize::from),
             scan_time_max: Duration::from_secs(10),
-            scanned_rows_max: 1_000_000,
+            scanned_rows_max: 2_000_000,
             reads_max: 32,
             stale_reads: false,
         }

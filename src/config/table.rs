@@ -495,8 +495,8 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "http.scanned_rows_max",
         count(1, 1_000_000_000, |s, n| s.http.scanned_rows_max = n),
-        "1000000",
-        "How many rows one read may look at",
+        "2000000",
+        "How many rows one read may look at. In the order of keys a page ends there, with `next`; in another one a view of more rows is refused at once, unless the key leaves enough of them out",
     ),
     setting(
         "http.reads_max",

@@ -17,10 +17,11 @@ use crate::http::answer;
 use crate::http::json;
 use crate::http::params::{After, Params, refused};
 use crate::http::problem::{Kind, Problem, nearest};
+use crate::http::read::too_long;
 use crate::http::server::Shared;
 use crate::position::{Offset, PartitionId, SourceId};
-use crate::time::{Epoch, span};
 use crate::runtime::progress::Recovering;
+use crate::time::{Epoch, span};
 use crate::view::serve::{ReadError, Serve, cursor_epoch};
 use crate::view::{AsOf, Moment};
 
@@ -177,8 +178,8 @@ fn not_yet(
     acknowledged: &[(PartitionId, Offset)],
 ) -> Problem {
     let newest = shared.state.views.closed();
-    let next = |id: PartitionId| newest.as_ref().and_then(|at| at.position(id));
     let recovering = (shared.state.recovery)().filter(|recovering| recovering.closed < Some(least));
+    let next = |id: PartitionId| newest.as_ref().and_then(|at| at.position(id));
     let missing: Vec<_> = std::iter::zip(wanted.after, acknowledged)
         .map(|(asked, (id, offset))| (asked, next(*id), *offset))
         .filter(|(_, next, offset)| next.is_none_or(|next| next <= *offset))
@@ -203,12 +204,12 @@ fn not_yet(
     if let Some(newest) = &newest {
         problem = problem.number("epoch", newest.epoch);
     }
-    if !missing.is_empty() {
     if let Some(recovering) = &recovering {
         problem = problem
             .number("last_bound", recovering.last_bound)
             .member("records_left", |out| answer::records_left(out, &recovering.left));
     }
+    if !missing.is_empty() {
         problem = problem.member("partitions", |out| partitions(out, &missing));
     }
     match wanted.wait {
@@ -217,7 +218,6 @@ fn not_yet(
     }
 }
 
-/// Where each partition stands: what was asked for, and the next offset (`null`: nothing has been read yet).
 /// How far the recovery has come, in words.
 fn recovery(recovering: &Recovering) -> String {
     let Recovering {
@@ -234,6 +234,7 @@ fn recovery(recovering: &Recovering) -> String {
     )
 }
 
+/// Where each partition stands: what was asked for, and the next offset (`null`: nothing has been read yet).
 fn partitions(out: &mut Vec<u8>, missing: &[(&After, Option<Offset>, Offset)]) {
     out.push(b'[');
     json::list(out, missing, |out, (asked, next, offset)| {
@@ -301,12 +302,18 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
         ReadError::Window { .. } => Problem::new(Kind::Window, detail),
         ReadError::Cursor { .. } => Problem::new(Kind::Cursor, detail)
             .hint("begin again without the cursor; keep everything else as it was"),
-        ReadError::TooMuch { scanned_max, hint } => {
-            let detail = format!("more than {scanned_max} rows would be looked at");
-            Problem::new(Kind::TooMuch, detail)
-                .number("scanned_max", scanned_max)
-                .hint(hint)
+        ReadError::TooMuch {
+            scanned_max,
+            rows,
+            hint,
+        } => {
+            let problem = Problem::new(Kind::TooMuch, detail).number("scanned_max", scanned_max);
+            let problem = rows
+                .into_iter()
+                .fold(problem, |problem, rows| problem.number("rows", rows));
+            problem.hint(format!("{hint}; `http.scanned_rows_max` is the bound"))
         }
+        ReadError::TooLong => too_long(),
         ReadError::Elsewhere { worker } => Problem::new(Kind::PeerAway, detail)
             .number("worker", worker)
             .retry_after(1),

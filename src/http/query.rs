@@ -19,7 +19,7 @@ use crate::http::answer::{self, Answer};
 use crate::http::moment::{self, Wanted};
 use crate::http::params::{self, After, LIMIT_DEFAULT, LIMIT_MAX, refused};
 use crate::http::problem::{Kind, Problem};
-use crate::http::read;
+use crate::http::read::{self, Attempt};
 use crate::http::server::Shared;
 use crate::http::{self, json};
 use crate::position::Offset;
@@ -64,6 +64,9 @@ struct Planned {
     name: String,
     view: Arc<dyn Serve>,
     what: What,
+    /// How many rows were asked for. A read by key has one at most and a read without a limit few, and of reads there are
+    /// few: they add next to nothing to an answer, so they are not counted.
+    limit: usize,
 }
 
 enum What {
@@ -106,13 +109,11 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
         planned.map_err(|problem| problem.text("read", &name))
     });
     let mut planned = planned.collect::<Result<Vec<_>, _>>()?;
-    let limits: usize = planned.iter().map(|planned| planned.what.rows_max()).sum();
+    let limits: usize = planned.iter().map(|planned| planned.limit).sum();
     if limits > LIMIT_MAX {
-        return Err(refused(
-            "limit",
-            "at most 10000 rows over all reads",
-            &limits.to_string(),
-        ));
+        let asked = format!("{limits} in all");
+        return Err(refused("limit", "at most 10000 in all reads together", &asked)
+            .hint("what has a key, or no `limit`, does not count"));
     }
 
     let wanted = Wanted {
@@ -124,11 +125,8 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
     let at = moment::find(&shared, wanted, None).await?;
     let state = shared.state.clone();
     let positions = query.positions;
-    read::scan(&shared, move |scanned_max| {
-        planned
-            .iter_mut()
-            .for_each(|planned| planned.what.bound(scanned_max));
-        evaluate(&state, &planned, &at, numbers, positions)
+    read::scan(&shared, move |attempt| {
+        evaluate(&state, &mut planned, attempt, &at, numbers, positions)
     })
     .await
 }
@@ -177,6 +175,7 @@ fn after(given: BTreeMap<String, BTreeMap<u32, Offset>>) -> Result<Vec<After>, P
 fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
     let view = read::view(shared, &read.view)?;
     let window = read.window.as_deref().map(params::window).transpose()?;
+    let asked = read.limit.unwrap_or(0);
     let what = match read.key {
         Some(key) if read.conditions.is_empty() && read.order.is_none() && read.limit.is_none() => {
             let key = key
@@ -220,8 +219,7 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
                 order,
                 limit,
                 window,
-                cursor: None,
-                scanned_max: 0,
+                ..RowsQuery::default()
             })
         }
     };
@@ -229,6 +227,7 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
         name: name.to_owned(),
         view,
         what,
+        limit: asked,
     })
 }
 
@@ -245,24 +244,10 @@ fn filter(name: String, value: Value) -> Filter {
     }
 }
 
-impl What {
-    fn rows_max(&self) -> usize {
-        match self {
-            What::Row(_) => 1,
-            What::Rows(query) => query.limit,
-        }
-    }
-
-    fn bound(&mut self, scanned_max: usize) {
-        if let What::Rows(query) = self {
-            query.scanned_max = scanned_max;
-        }
-    }
-}
-
 fn evaluate(
     state: &http::State,
-    reads: &[Planned],
+    reads: &mut [Planned],
+    attempt: Attempt,
     at: &Moment,
     numbers: Numbers,
     positions: bool,
@@ -271,12 +256,17 @@ fn evaluate(
     out.push(b'{');
     json::moment(&mut out, at.epoch);
     out.extend_from_slice(b",\"results\":{");
-    for (index, Planned { name, view, what }) in reads.iter().enumerate() {
-        let refused = |error| moment::read(error, Some(&**view)).text("read", name);
+    for (index, read) in reads.iter_mut().enumerate() {
+        let Planned { name, view, what, .. } = read;
+        let named = |problem: Problem| problem.text("read", name);
         let (rows, next) = match what {
-            What::Row(query) => (view.row(query, at).map_err(refused)?.into_iter().collect(), None),
+            What::Row(query) => {
+                let found = view.row(query, at);
+                let found = found.map_err(|error| named(moment::read(error, Some(&**view))))?;
+                (found.into_iter().collect(), None)
+            }
             What::Rows(query) => {
-                let page = view.rows(query, at).map_err(refused)?;
+                let page = attempt.page(&**view, query, at).map_err(named)?;
                 (page.rows, page.next)
             }
         };

@@ -1,13 +1,17 @@
 //! Reads of one view: a row by its key, rows by pages.
 //!
 //! A lookup is answered where the request is read, without a turn to another thread. So is a scan that ends soon; one
-//! that does not begins again on a thread for such work, of which there are few, so that lookups are never held up.
+//! that does not begins again on a thread for such work, of which there are few, so that lookups are never held up. It
+//! holds a lock for some dozens of rows at a time, so writers don't wait for it either; and it ends by itself in time, so
+//! that its place is free when its client has lost patience.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{RawQuery, State};
 
+use crate::clock;
 use crate::http::answer::{self, Answer};
 use crate::http::json;
 use crate::http::moment::{self, Wanted};
@@ -17,7 +21,7 @@ use crate::http::route::PathPart;
 use crate::http::server::Shared;
 use crate::view::Moment;
 use crate::view::schema::Numbers;
-use crate::view::serve::{Filter, FoundRow, Given, Op, RowQuery, RowsQuery, Serve};
+use crate::view::serve::{Filter, FoundRow, Given, Op, Page, RowQuery, RowsQuery, Serve};
 
 /// How many rows a scan may look at before it goes to a thread of its own: a fraction of a millisecond.
 const SCANNED_INLINE_MAX: usize = 1_000;
@@ -118,15 +122,12 @@ pub(crate) async fn rows(
         limit: params.limit.unwrap_or(LIMIT_DEFAULT),
         window: params.window,
         cursor: params.cursor.map(String::from),
-        scanned_max: 0,
+        ..RowsQuery::default()
     };
     let (state, numbers) = (shared.state.clone(), params.numbers);
     let positions_left_out = params.positions_left_out;
-    scan(&shared, move |scanned_max| {
-        query.scanned_max = scanned_max;
-        let page = view
-            .rows(&query, &at)
-            .map_err(|error| moment::read(error, Some(&*view)))?;
+    scan(&shared, move |attempt| {
+        let page = attempt.page(&*view, &mut query, &at)?;
         let mut out = Vec::with_capacity(256 + 128 * page.rows.len());
         answer::open(&mut out, &*view, &at);
         out.push(b',');
@@ -194,18 +195,52 @@ pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Proble
     })
 }
 
+/// How much one attempt at a read may look at.
+#[derive(Clone, Copy)]
+pub(crate) struct Attempt {
+    scanned_max: usize,
+    until: Option<Instant>,
+    /// Whether another one with more is to follow.
+    first: bool,
+}
+
+impl Attempt {
+    /// Reads a page, if it is the one that a longer look would give.
+    pub(crate) fn page(self, view: &dyn Serve, query: &mut RowsQuery, at: &Moment) -> Result<Page, Problem> {
+        (query.scanned_max, query.until) = (self.scanned_max, self.until);
+        let page = view
+            .rows(query, at)
+            .map_err(|error| moment::read(error, Some(view)))?;
+        match page.cut_short && self.first {
+            true => Err(Problem::new(Kind::TooMuch, "more rows are to be looked at")),
+            false => Ok(page),
+        }
+    }
+}
+
 /// Runs `read` with a bound on the rows that it looks at: a low one here, and if that does not do, the real one on a
 /// thread for such work.
 pub(crate) async fn scan<F>(shared: &Shared, mut read: F) -> Result<Answer, Problem>
 where
-    F: FnMut(usize) -> Result<Answer, Problem> + Send + 'static,
+    F: FnMut(Attempt) -> Result<Answer, Problem> + Send + 'static,
 {
-    let scanned_max = shared.settings.scanned_rows_max;
-    if scanned_max <= SCANNED_INLINE_MAX {
-        return guarded(|| read(scanned_max));
+    let settings = &shared.settings;
+    let whole = Attempt {
+        scanned_max: settings.scanned_rows_max,
+        // A page that is cut short is to come back in time.
+        until: clock::instant().checked_add(settings.scan_time_max.mul_f32(0.9)),
+        first: false,
+    };
+    if whole.scanned_max <= SCANNED_INLINE_MAX {
+        return guarded(|| read(whole));
     }
-    match guarded(|| read(SCANNED_INLINE_MAX)) {
-        Err(problem) if problem.kind() == Kind::TooMuch => blocking(shared, move || read(scanned_max)).await,
+    let first = Attempt {
+        scanned_max: SCANNED_INLINE_MAX,
+        until: None,
+        first: true,
+    };
+    match guarded(|| read(first)) {
+        Err(problem) if problem.kind() == Kind::TooMuch => blocking(shared, move || read(whole)).await,
         done => done,
     }
 }
@@ -228,13 +263,18 @@ where
     };
     match tokio::time::timeout(shared.settings.scan_time_max, turn).await {
         Ok(done) => done,
-        Err(_elapsed) => Err(Problem::new(
-            Kind::Timeout,
-            "the read was given up: it took too long, or waited too long",
-        )
-        .retry_after(1)
-        .hint("look at fewer rows: more fields of the key, a window, a smaller limit")),
+        Err(_elapsed) => Err(too_long()),
     }
+}
+
+/// A read that was given up.
+pub(crate) fn too_long() -> Problem {
+    Problem::new(
+        Kind::Timeout,
+        "the read was given up: it took too long, or waited too long",
+    )
+    .retry_after(1)
+    .hint("look at fewer rows: more fields of the key, a window")
 }
 
 /// Turns a panic into a refusal that says nothing of it: one bad read must not end the connection unanswered.

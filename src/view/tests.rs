@@ -1,5 +1,7 @@
 //! Views against a naive model: a full copy of the rows for every epoch, filtered and sorted as a reader would by hand.
 
+mod effort;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use crate::time::{Epoch, EventTime, Window, Windowed};
 use crate::view::hash::change_hash;
 use crate::view::schema::Numbers;
 use crate::view::serve::{
-    Filter, FoundRow, Given, Op, OrderBy, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
+    Filter, FoundRow, Given, Op, OrderBy, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
     cursor_epoch,
 };
 use crate::view::shard::ShardWriter;
@@ -757,7 +759,8 @@ fn errors_say_what_is_wrong() {
             scanned_max: 1,
             ..base()
         }),
-        Err("too-much")
+        Ok(0),
+        "in the order of keys a page is cut short, and never refused"
     );
     let open = RowsQuery {
         window: Some(WindowPick::Open),

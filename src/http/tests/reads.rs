@@ -563,3 +563,55 @@ async fn older_epochs_are_asked_of_the_ledger() {
     assert_eq!(fixture.read("/v1/epochs/7").await["records"], 0);
     fixture.refused("/v1/epochs/8", 404, "epoch-unknown").await;
 }
+
+#[tokio::test]
+async fn one_query_may_ask_for_a_full_page_and_a_row_besides() {
+    let mut fixture = Fixture::new();
+    fixture.merchants(1, (0..10_001).map(|key| (key, merchant("Acme", 7))));
+    fixture.spend(1, [(1, 0, 100)]);
+    fixture.close(1);
+    let all = json!({"view": "merchants", "limit": 10_000});
+    let key = json!({"view": "merchants", "key": {"merchant": 10_000}});
+    let few = json!({"view": "merchant_spend"});
+    let query = json!({"reads": {"all": all, "key": key, "few": few}});
+    let (status, body) = ask(fixture.post(query.to_string())).await;
+    assert_eq!(status, 200, "{body}");
+    let rows = |name: &str| body["results"][name]["rows"].as_array().unwrap().len();
+    assert_eq!((rows("all"), rows("key"), rows("few")), (10_000, 1, 1));
+    assert!(body["results"]["all"]["next"].is_string());
+    let two = json!({"reads": {"all": all, "more": {"view": "merchant_spend", "limit": 1}}});
+    let body = problem(fixture.post(two.to_string()), 400, "parameter").await;
+    assert_eq!(body["got"], "10001 in all", "{body}");
+}
+
+#[tokio::test]
+async fn conditions_are_looked_for_in_more_rows_than_a_first_attempt_takes() {
+    let settings = HttpSettings {
+        scanned_rows_max: 2_000,
+        ..HttpSettings::default()
+    };
+    let mut fixture = Fixture::with(settings, None);
+    let name = |key: u32| if key.is_multiple_of(1_500) { "Bolt" } else { "Acme" };
+    fixture.merchants(1, (0..6_001).map(|key| (key, merchant(name(key), 7))));
+    fixture.close(1);
+    let path = "/v1/views/merchants/rows?name=Bolt&limit=10";
+    // A page looks at 2,000 rows, also where that takes a thread of its own; the next one goes on behind them.
+    let (mut found, mut pages, mut cursor) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let body = fixture.read(&format!("{path}{cursor}")).await;
+        pages.push(body["rows"].as_array().unwrap().len());
+        found.extend(fields(&body["rows"], "merchant"));
+        match body["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(found, ["0", "1500", "3000", "4500", "6000"]);
+    assert_eq!(pages, [2, 1, 1, 1], "rows 0 to 1999, 2000 to 3999, …");
+    // One of which nothing matches is empty, and goes on.
+    let body = fixture.read("/v1/views/merchants/rows?name=Cole").await;
+    assert!(
+        body["rows"].as_array().unwrap().is_empty() && body["next"].is_string(),
+        "{body}"
+    );
+}
