@@ -186,6 +186,22 @@ impl Running<'_> {
         })
     }
 
+    /// What the server answers from.
+    fn state(plan: &PlanText, service: &Service, readiness: &Arc<Readiness>) -> http::State {
+        let sources = plan.sources.iter();
+        http::State {
+            views: service.views().clone(),
+            view_names: plan.views.clone(),
+            recovery: Arc::new(service.recovery()),
+            sources: sources.map(|source| source.rules.name.clone()).collect(),
+            sources_now: Arc::new(service.sources()),
+            partitions: Arc::new(service.partitions()),
+            bindings: None,
+            metrics: service.metrics().clone(),
+            readiness: readiness.clone(),
+        }
+    }
+
     /// Serves until a signal, the end of the input, or a halt. `ready` is called once with the server's URL.
     pub(super) fn run(self, tokio: &tokio::runtime::Runtime, ready: impl FnOnce(&str)) -> Result<()> {
         abort_on_panic();
@@ -200,21 +216,7 @@ impl Running<'_> {
         http::bindable(wanted.http.address)?;
         let service = Service::start(self.flow, settings)?;
         let readiness = Arc::new(Readiness::starting());
-        let state = http::State {
-            views: service.views().clone(),
-            view_names: plan.views.clone(),
-            recovery: Arc::new(service.recovery()),
-            sources: plan
-                .sources
-                .iter()
-                .map(|source| source.rules.name.clone())
-                .collect(),
-            sources_now: Arc::new(service.sources()),
-            partitions: Arc::new(service.partitions()),
-            bindings: None,
-            metrics: service.metrics().clone(),
-            readiness: readiness.clone(),
-        };
+        let state = Self::state(&plan, &service, &readiness);
         let server = http::serve(wanted.http.clone(), Arc::new(state), tokio.handle());
         let server = match server {
             Ok(server) => server,
@@ -238,10 +240,8 @@ impl Running<'_> {
         }
         let stopped = signal.is_finished();
         if stopped {
-            tracing::info!(
-                "stopping for {}: finishing what is bound",
-                name(tokio, &mut signal)
-            );
+            let name = name(tokio, &mut signal);
+            tracing::info!("stopping for {name}: finishing what is bound");
         }
         let serves_on = wanted.serve && !stopped && !service.halt().is_halted();
         if !serves_on {
@@ -259,7 +259,8 @@ impl Running<'_> {
             readiness.ready();
             ready.take().into_iter().for_each(|ready| ready(&url));
             tracing::info!(%url, "answering until a signal comes: nothing more is read");
-            tracing::info!("stopping for {}", name(tokio, &mut signal));
+            let name = name(tokio, &mut signal);
+            tracing::info!("stopping for {name}");
             readiness.wait_for("stopping", STOPPING);
         }
         tokio.block_on(server.shutdown(Duration::from_secs(5)));

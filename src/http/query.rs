@@ -247,7 +247,7 @@ fn filter(name: String, value: Value) -> Filter {
 fn evaluate(
     state: &http::State,
     reads: &mut [Planned],
-    attempt: Attempt,
+    attempt: &mut Attempt,
     at: &Moment,
     numbers: Numbers,
     positions: bool,

@@ -21,7 +21,7 @@ use crate::http::route::PathPart;
 use crate::http::server::Shared;
 use crate::view::Moment;
 use crate::view::schema::Numbers;
-use crate::view::serve::{Filter, FoundRow, Given, Op, Page, RowQuery, RowsQuery, Serve};
+use crate::view::serve::{Filter, FoundRow, Given, Op, Page, ReadError, RowQuery, RowsQuery, Serve};
 
 /// How many rows a scan may look at before it goes to a thread of its own: a fraction of a millisecond.
 const SCANNED_INLINE_MAX: usize = 1_000;
@@ -195,26 +195,40 @@ pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Proble
     })
 }
 
-/// How much one attempt at a read may look at.
+/// One attempt at a read, and how much it may look at.
 #[derive(Clone, Copy)]
 pub(crate) struct Attempt {
     scanned_max: usize,
     until: Option<Instant>,
-    /// Whether another one with more is to follow.
-    first: bool,
+    /// What an attempt that may look at more would look at; `None`: this is the last one.
+    then_max: Option<usize>,
+    /// Whether that would give a better answer.
+    again: bool,
 }
 
 impl Attempt {
-    /// Reads a page, if it is the one that a longer look would give.
-    pub(crate) fn page(self, view: &dyn Serve, query: &mut RowsQuery, at: &Moment) -> Result<Page, Problem> {
+    /// Reads a page.
+    pub(crate) fn page(
+        &mut self,
+        view: &dyn Serve,
+        query: &mut RowsQuery,
+        at: &Moment,
+    ) -> Result<Page, Problem> {
         (query.scanned_max, query.until) = (self.scanned_max, self.until);
-        let page = view
-            .rows(query, at)
-            .map_err(|error| moment::read(error, Some(view)))?;
-        match page.cut_short && self.first {
-            true => Err(Problem::new(Kind::TooMuch, "more rows are to be looked at")),
-            false => Ok(page),
+        let mut page = view.rows(query, at);
+        if let Some(then_max) = self.then_max {
+            self.again |= match &mut page {
+                Ok(page) => page.cut_short,
+                Err(ReadError::TooMuch {
+                    rows, scanned_max, ..
+                }) => {
+                    *scanned_max = then_max;
+                    rows.is_none_or(|rows| rows <= then_max)
+                }
+                Err(_) => false,
+            };
         }
+        page.map_err(|error| moment::read(error, Some(view)))
     }
 }
 
@@ -222,27 +236,28 @@ impl Attempt {
 /// thread for such work.
 pub(crate) async fn scan<F>(shared: &Shared, mut read: F) -> Result<Answer, Problem>
 where
-    F: FnMut(Attempt) -> Result<Answer, Problem> + Send + 'static,
+    F: FnMut(&mut Attempt) -> Result<Answer, Problem> + Send + 'static,
 {
     let settings = &shared.settings;
-    let whole = Attempt {
-        scanned_max: settings.scanned_rows_max,
+    let scanned_max = settings.scanned_rows_max;
+    let mut first = Attempt {
+        scanned_max: scanned_max.min(SCANNED_INLINE_MAX),
+        until: None,
+        then_max: (scanned_max > SCANNED_INLINE_MAX).then_some(scanned_max),
+        again: false,
+    };
+    let done = guarded(|| read(&mut first));
+    if !first.again {
+        return done;
+    }
+    let mut last = Attempt {
+        scanned_max,
         // A page that is cut short is to come back in time.
         until: clock::instant().checked_add(settings.scan_time_max.mul_f32(0.9)),
-        first: false,
+        then_max: None,
+        again: false,
     };
-    if whole.scanned_max <= SCANNED_INLINE_MAX {
-        return guarded(|| read(whole));
-    }
-    let first = Attempt {
-        scanned_max: SCANNED_INLINE_MAX,
-        until: None,
-        first: true,
-    };
-    match guarded(|| read(first)) {
-        Err(problem) if problem.kind() == Kind::TooMuch => blocking(shared, move || read(whole)).await,
-        done => done,
-    }
+    blocking(shared, move || read(&mut last)).await
 }
 
 /// Runs `work` on a thread where it may take long. There are few places for that, and waiting for one is bounded.

@@ -262,6 +262,31 @@ async fn a_read_of_too_many_rows_is_refused() {
 }
 
 #[tokio::test]
+async fn a_read_of_too_many_rows_does_not_wait_for_its_refusal() {
+    let settings = HttpSettings {
+        scanned_rows_max: 1_500,
+        // Whatever goes to a thread of its own is given up at once.
+        scan_time_max: Duration::ZERO,
+        ..HttpSettings::default()
+    };
+    let mut fixture = Fixture::with(settings, None);
+    fixture.merchants(1, (0..1_400).map(|key| (key, merchant("Acme", 7))));
+    fixture.close(1);
+    let path = "/v1/views/merchants/rows?order=-total";
+    fixture.refused(path, 503, "timeout").await;
+    fixture.merchants(2, (0..1_600).map(|key| (key, merchant("Acme", 8))));
+    fixture.close(2);
+    let body = fixture.refused(path, 400, "too-much").await;
+    assert_eq!(
+        (&body["scanned_max"], &body["rows"]),
+        (&json!(1_500), &json!(1_600))
+    );
+    let reads = json!({"reads": {"a": {"view": "merchants", "order": "-total"}}});
+    let body = problem(fixture.post(reads.to_string()), 400, "too-much").await;
+    assert_eq!(body["read"], "a");
+}
+
+#[tokio::test]
 async fn bodies_that_cannot_be_read_are_refused() {
     let fixture = filled().await;
     for body in [
