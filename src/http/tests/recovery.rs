@@ -184,6 +184,10 @@ async fn who_waits_is_answered_at_the_end_of_the_recovery() {
     let body = query(json!({"wait": "30s"}));
     let waits_too = tokio::spawn(fixture.post(body).send());
     while fixture.state.metrics.http_in_flight.get() < 2 {
+        assert!(
+            !waits.is_finished() && !waits_too.is_finished(),
+            "answered too early"
+        );
         tokio::task::yield_now().await;
     }
     for n in 3..=9 {
