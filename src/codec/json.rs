@@ -142,6 +142,25 @@ mod tests {
     }
 
     #[test]
+    fn floats_are_not_taken_for_their_neighbours() {
+        for text in [
+            "1.5777777777770001",
+            "0.1",
+            "1.7976931348623157e308",
+            "5e-324",
+            "123456789.123456789",
+        ] {
+            let value: f64 = text.parse().unwrap();
+            assert_eq!(serde_json::from_str::<f64>(text).unwrap(), value, "{text}");
+            assert_eq!(
+                serde_json::from_str::<serde_json::Value>(text).unwrap().as_f64(),
+                Some(value),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn tells_what_is_no_json_from_what_does_not_fit() {
         assert_eq!(
             decode(br#"{"id":7,"more":[1]}"#),
@@ -229,6 +248,22 @@ mod tests {
             let mut bytes = Vec::new();
             encode_into(&Payment { id, note: note.clone() }, &mut bytes).unwrap();
             prop_assert_eq!(decode(&bytes), Ok(Payment { id, note }));
+        }
+
+        /// Also by way of a buffer, as serde reads what it has to look at first.
+        #[test]
+        fn floats_are_read_to_the_last_bit(wide: u64, narrow: u32) {
+            let (wide, narrow) = (f64::from_bits(wide), f32::from_bits(narrow));
+            prop_assume!(wide.is_finite() && narrow.is_finite());
+            let json = serde_json::to_string(&(wide, narrow)).unwrap();
+            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let read: [(f64, f32); 2] = [
+                serde_json::from_str(&json).unwrap(),
+                serde_json::from_value(value).unwrap(),
+            ];
+            for (a, b) in read {
+                prop_assert_eq!((a.to_bits(), b.to_bits()), (wide.to_bits(), narrow.to_bits()), "{}", &json);
+            }
         }
 
         #[test]

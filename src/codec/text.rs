@@ -148,7 +148,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_number_reads_as_it_prints(a: i64, b: u128, c: String) {
+        fn every_number_reads_as_it_prints(a: i64, b: u128, c: String, d in any::<f64>(), e in any::<f32>()) {
+            prop_assert_eq!(text::<f64>(d.to_string().as_bytes()).map(f64::to_bits), Some(d.to_bits()));
+            prop_assert_eq!(text::<f32>(e.to_string().as_bytes()).map(f32::to_bits), Some(e.to_bits()));
             prop_assert_eq!(text(a.to_string().as_bytes()), Some(a));
             prop_assert_eq!(text(b.to_string().as_bytes()), Some(b));
             prop_assert_eq!(text(c.as_bytes()), Some(c));
