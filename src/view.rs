@@ -27,7 +27,7 @@ mod flatten;
 mod json;
 mod layout;
 mod moments;
-mod parse;
+pub(crate) mod parse;
 mod plan;
 mod read;
 mod row;

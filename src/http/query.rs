@@ -6,6 +6,7 @@
 //!           "top":  {"view":"merchant_spend","where":{"total.gt":1000},"order":"-total"}}}  rows, by conditions
 //! ```
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::State;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::http::answer::{self, Answer};
 use crate::http::moment::{self, Wanted};
@@ -25,6 +26,7 @@ use crate::http::{self, json};
 use crate::position::Offset;
 use crate::time::span;
 use crate::view::Moment;
+use crate::view::parse::Members;
 use crate::view::schema::Numbers;
 use crate::view::serve::{Filter, Given, Op, RowQuery, RowsQuery, Serve};
 
@@ -34,7 +36,7 @@ use crate::view::serve::{Filter, Given, Op, RowQuery, RowsQuery, Serve};
 struct Query {
     #[serde(default)]
     after: BTreeMap<String, BTreeMap<u32, Offset>>,
-    as_of: Option<Value>,
+    as_of: Option<Box<RawValue>>,
     numbers: Option<String>,
     #[serde(default = "yes")]
     positions: bool,
@@ -51,11 +53,11 @@ fn yes() -> bool {
 #[serde(deny_unknown_fields)]
 struct Read {
     view: String,
-    key: Option<BTreeMap<String, Value>>,
-    limit: Option<usize>,
+    key: Option<Members<Box<RawValue>>>,
+    limit: Option<Box<RawValue>>,
     order: Option<String>,
     #[serde(default, rename = "where")]
-    conditions: BTreeMap<String, Value>,
+    conditions: Members<Box<RawValue>>,
     window: Option<String>,
 }
 
@@ -88,11 +90,8 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
             &format!("{} reads", query.reads.len()),
         ));
     }
-    let as_of = match &query.as_of {
-        None => None,
-        Some(Value::String(text)) => Some(params::as_of(text)?),
-        Some(other) => Some(params::as_of(&other.to_string())?),
-    };
+    let as_of = query.as_of.as_deref().map(word);
+    let as_of = as_of.as_deref().map(params::as_of).transpose()?;
     let wait = query.wait.as_deref().map(params::wait).transpose()?;
     let numbers = query
         .numbers
@@ -178,10 +177,11 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
     let view = read::view(shared, &read.view)?;
     let window = read.window.as_deref().map(params::window).transpose()?;
     let what = match read.key {
-        Some(key) if read.conditions.is_empty() && read.order.is_none() && read.limit.is_none() => {
+        Some(key) if read.conditions.0.is_empty() && read.order.is_none() && read.limit.is_none() => {
             let key = key
+                .0
                 .into_iter()
-                .map(|(field, value)| (field, Given::Json(value)))
+                .map(|(field, value)| (field, Given::from(value)))
                 .collect();
             What::Row(RowQuery { key, window })
         }
@@ -193,15 +193,8 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
             ));
         }
         None => {
-            let limit = match read.limit {
-                Some(limit) if (1..=LIMIT_MAX).contains(&limit) => limit,
-                Some(limit) => {
-                    return Err(refused(
-                        "limit",
-                        "a whole number from 1 to 10000",
-                        &limit.to_string(),
-                    ));
-                }
+            let limit = match read.limit.as_deref() {
+                Some(limit) => params::limit(&word(limit))?,
                 None => LIMIT_DEFAULT,
             };
             let order = read
@@ -212,6 +205,7 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
                 .unwrap_or_default();
             let filters = read
                 .conditions
+                .0
                 .into_iter()
                 .map(|(name, value)| filter(name, value))
                 .collect();
@@ -232,8 +226,16 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
     })
 }
 
+/// A control word's value as a query string would have it: what a string says, and a number with all of its digits.
+fn word(json: &RawValue) -> Cow<'_, str> {
+    match serde_json::from_str::<String>(json.get()) {
+        Ok(text) => Cow::Owned(text),
+        Err(_) => Cow::Borrowed(json.get()),
+    }
+}
+
 /// A condition: `field`, or `field.ge` and the like.
-fn filter(name: String, value: Value) -> Filter {
+fn filter(name: String, value: Box<RawValue>) -> Filter {
     let suffix = name
         .rsplit_once('.')
         .and_then(|(field, op)| Some((field.to_owned(), Op::by_name(op)?)));
@@ -241,7 +243,7 @@ fn filter(name: String, value: Value) -> Filter {
     Filter {
         field,
         op,
-        value: Given::Json(value),
+        value: Given::from(value),
     }
 }
 

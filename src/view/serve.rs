@@ -17,6 +17,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::time::{Epoch, EventTime};
 use crate::view::datum::Datum;
@@ -72,8 +73,8 @@ pub trait Serve: Send + Sync {
 pub enum Given {
     /// Text, as in a URL, already percent-decoded.
     Text(String),
-    /// A JSON value, as in a body.
-    Json(serde_json::Value),
+    /// A JSON value, as it is written in a body: its numbers have all of their digits.
+    Json(String),
 }
 
 impl From<&str> for Given {
@@ -88,7 +89,12 @@ impl From<String> for Given {
 }
 impl From<serde_json::Value> for Given {
     fn from(value: serde_json::Value) -> Self {
-        Given::Json(value)
+        Given::Json(value.to_string())
+    }
+}
+impl From<Box<RawValue>> for Given {
+    fn from(json: Box<RawValue>) -> Self {
+        Given::Json(Box::<str>::from(json).into())
     }
 }
 

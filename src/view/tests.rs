@@ -279,7 +279,7 @@ fn any_ask() -> impl Strategy<Value = Ask> {
 impl Ask {
     fn query(&self) -> RowsQuery {
         let given = |cell: &Cell| match (cell, self.as_json) {
-            (_, true) => Given::Json(cell.json()),
+            (_, true) => Given::from(cell.json()),
             (Cell::Null, _) => Given::from("null"),
             (Cell::Number(number), _) => Given::from(number.to_string()),
             (Cell::Time(time), _) => Given::from(time.to_string()),

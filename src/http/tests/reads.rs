@@ -563,3 +563,103 @@ async fn older_epochs_are_asked_of_the_ledger() {
     assert_eq!(fixture.read("/v1/epochs/7").await["records"], 0);
     fixture.refused("/v1/epochs/8", 404, "epoch-unknown").await;
 }
+
+/// A condition is read alike from a query string and from a body: what is taken, and how it is refused.
+#[tokio::test]
+async fn get_and_post_read_one_language() {
+    let large = 55_340_232_221_128_655_000;
+    let mut fixture = Fixture::new();
+    fixture.merchants(
+        1,
+        [
+            (1, merchant("Acme", large)),
+            (2, merchant("Bolt", i128::MIN)),
+            (3, merchant("Co", 1_000)),
+        ],
+    );
+    fixture.close(1);
+    let get = |op: &str, value: &str| {
+        fixture.get(&format!(
+            "/v1/views/merchants/rows?total{op}={}&positions=false",
+            value.replace('+', "%2B")
+        ))
+    };
+    let post = |op: &str, value: &str| {
+        let read = format!(r#"{{"view":"merchants","where":{{"total{op}":{value}}}}}"#);
+        fixture.post(format!(r#"{{"positions":false,"reads":{{"a":{read}}}}}"#))
+    };
+    for (op, value, found) in [
+        ("", "55340232221128655000", "[1]"),
+        (".gt", "18446744073709551616", "[1]"),
+        (".lt", "-18446744073709551616", "[2]"),
+        ("", "-170141183460469231731687303715884105728", "[2]"),
+        (".le", "170141183460469231731687303715884105727", "[1, 2, 3]"),
+        ("", "1000", "[3]"),
+    ] {
+        for request in [get(op, value), post(op, value), post(op, &format!("\"{value}\""))] {
+            let (status, body) = ask(request).await;
+            assert_eq!(status, 200, "{body}");
+            let rows = if body["rows"].is_array() {
+                &body["rows"]
+            } else {
+                &body["results"]["a"]["rows"]
+            };
+            let merchants: Vec<_> = rows
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|row| row["merchant"].as_u64().unwrap())
+                .collect();
+            assert_eq!(format!("{merchants:?}"), found, "total{op} {value}: {body}");
+        }
+    }
+    for value in [
+        "1e3",
+        "1000.0",
+        "1E+3",
+        "170141183460469231731687303715884105728",
+        "-170141183460469231731687303715884105729",
+    ] {
+        let (by_get, mut by_post) = (
+            problem(get(".ge", value), 400, "key-type").await,
+            problem(post(".ge", value), 400, "key-type").await,
+        );
+        assert_eq!(by_get["got"], format!("`{value}`"));
+        assert_eq!(by_post["read"].take(), "a");
+        by_post.as_object_mut().unwrap().remove("read");
+        assert_eq!(by_get, by_post);
+    }
+    // A field that is given twice counts twice, and is no key.
+    let both = r#"{"positions":false,"reads":{"a":{"view":"merchants","where":{"total":1000,"total":1}}}}"#;
+    let (_, body) = ask(fixture.post(both)).await;
+    assert_eq!(body["results"]["a"]["rows"], json!([]));
+    let twice = r#"{"reads":{"a":{"view":"merchants","key":{"merchant":1,"merchant":3}}}}"#;
+    problem(fixture.post(twice), 400, "key-twice").await;
+    // Control words, too.
+    for limit in ["0", "1e2", "10001", "-1", "18446744073709551616"] {
+        let by_get = problem(
+            fixture.get(&format!("/v1/views/merchants/rows?limit={limit}")),
+            400,
+            "parameter",
+        )
+        .await;
+        let body = format!(r#"{{"reads":{{"a":{{"view":"merchants","limit":{limit}}}}}}}"#);
+        let by_post = problem(fixture.post(body), 400, "parameter").await;
+        assert_eq!(
+            (&by_get["detail"], &by_get["got"]),
+            (&by_post["detail"], &by_post["got"])
+        );
+    }
+    for as_of in ["18446744073709551616", "1e3", "1.5"] {
+        let by_get = problem(
+            fixture.get(&format!("/v1/views/merchants/rows?as_of={as_of}")),
+            400,
+            "parameter",
+        )
+        .await;
+        let body = format!(r#"{{"as_of":{as_of},"reads":{{"a":{{"view":"merchants"}}}}}}"#);
+        let by_post = problem(fixture.post(body), 400, "parameter").await;
+        assert_eq!(by_get["got"], by_post["got"]);
+        assert_eq!(by_get["got"], as_of);
+    }
+}
