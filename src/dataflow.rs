@@ -25,7 +25,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::probe::{Handle, Probe};
 use timely::dataflow::operators::vec::Filter;
@@ -36,7 +35,7 @@ use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::manifest::{Rule, StepShape};
 use crate::checkpoint::store::Restored;
 use crate::codec::Cause;
-use crate::dataflow::plan::{Kind, Plan};
+use crate::dataflow::plan::{Kind, Plan, UnfitState};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
 use crate::demo::Demo;
@@ -199,8 +198,10 @@ impl Context {
     }
 
     /// A stateful step's way to its checkpoints. The name says its kind, too, and what its state depends on besides its types.
-    fn keeper<K: DeserializeOwned, V: DeserializeOwned>(&self, name: &str, of: &str, rule: Rule) -> Keeper {
+    fn keeper<K: Event, V: Event>(&self, name: &str, of: &str, rule: Rule) -> Keeper {
         let mut plan = self.plan.borrow_mut();
+        plan.unfit
+            .extend(unfit_state::<K>(name).or_else(|| unfit_state::<V>(name)));
         let step = plan.states.len();
         let (from, version) = (plan.upstream(of), plan.version(of));
         plan.states.push(StepShape {
@@ -276,6 +277,15 @@ impl Context {
     fn mistake(&self, mistake: impl Into<String>) {
         self.plan.borrow_mut().mistakes.push(mistake.into());
     }
+}
+
+/// Why no checkpoint can hold a type of a step, as far as that shows before there is any data.
+fn unfit_state<T: Event>(step: &str) -> Option<UnfitState> {
+    let unfit = view::fits_bytes::<T>().err()?;
+    Some(UnfitState {
+        what: format!("{step}: `{}`: {unfit}", std::any::type_name::<T>()),
+        hint: unfit.hint(),
+    })
 }
 
 /// Builds a flow on a worker, and reports its mistakes together.

@@ -36,7 +36,7 @@ use crate::bridge::{Halt, Waker, panic_text};
 use crate::checkpoint::Checkpoints;
 use crate::checkpoint::manifest::StepShape;
 use crate::checkpoint::store::Restored;
-use crate::dataflow::plan::{Plan, PlannedSource};
+use crate::dataflow::plan::{Plan, PlannedSource, UnfitState};
 use crate::dataflow::{self, Context, Flow};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
@@ -276,6 +276,8 @@ pub struct PlanText {
     pub states: Vec<StepShape>,
     /// A step that may keep state where no checkpoint finds it.
     pub unsaved: Option<&'static std::panic::Location<'static>>,
+    /// Steps whose types no checkpoint can hold.
+    unfit: Vec<UnfitState>,
     /// The names of the views, in order.
     pub views: Vec<String>,
     /// The names of the sinks.
@@ -291,7 +293,25 @@ impl PlanText {
             sources: plan.sources.clone(),
             states: plan.states.clone(),
             unsaved: plan.unsaved,
+            unfit: plan.unfit.clone(),
         }
+    }
+
+    /// Whether checkpoints can hold the state of all steps, as far as types tell. Each entry is looked at once more when
+    /// it is written.
+    pub fn check_state_types(&self) -> Result<()> {
+        let Some(first) = self.unfit.first() else {
+            return Ok(());
+        };
+        let error = Error::definition("checkpoints can't hold the state of the dataflow");
+        let error = self
+            .unfit
+            .iter()
+            .fold(error, |error, unfit| error.detail(&unfit.what));
+        Err(error.hint(format!(
+            "{}; or make none, and all state anew at each start: --set checkpoint.interval=0s",
+            first.hint
+        )))
     }
 }
 

@@ -24,4 +24,5 @@ mod sinks;
 mod smoke;
 mod sources;
 mod tables;
+mod unfit;
 mod windows;

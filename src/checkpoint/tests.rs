@@ -26,7 +26,7 @@ fn store() -> Store {
 /// What one segment says of a key: at an epoch, until when, and the value.
 type Said = (u8, u64, Option<i64>, Option<i64>);
 
-fn bytes<T: serde::Serialize>(value: &T) -> Vec<u8> {
+fn bytes<T: crate::Event>(value: &T) -> Vec<u8> {
     let mut out = Vec::new();
     encode(value, &mut out).unwrap();
     out

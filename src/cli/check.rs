@@ -129,6 +129,11 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
         "dataflow `{}`: {steps} steps, {sources} sources",
         flow.name()
     )));
+    if !settings.checkpoint_interval.is_zero()
+        && let Err(error) = plan.check_state_types()
+    {
+        findings.push(wrong(&error));
+    }
     let known: Vec<_> = plan.sources.iter().map(known).collect();
     if let Err(error) = force.sources_fit(&known) {
         findings.push(wrong(&error));

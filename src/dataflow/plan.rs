@@ -85,6 +85,15 @@ pub struct PlannedSource {
     pub driver: Arc<dyn Driver>,
 }
 
+/// A step whose type no checkpoint can hold.
+#[derive(Clone, Debug)]
+pub struct UnfitState {
+    /// The step, the type, and why.
+    pub what: String,
+    /// What to do about it.
+    pub hint: &'static str,
+}
+
 /// All steps and sources of a dataflow, and what is wrong with them.
 #[derive(Default)]
 pub struct Plan {
@@ -98,6 +107,8 @@ pub struct Plan {
     pub versions: BTreeMap<String, u32>,
     /// A step that may keep state of its own, where no checkpoint finds it.
     pub unsaved: Option<&'static Location<'static>>,
+    /// Steps whose types no checkpoint can hold.
+    pub unfit: Vec<UnfitState>,
     /// What is wrong, each with its place.
     pub mistakes: Vec<String>,
 }

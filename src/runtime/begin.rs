@@ -123,13 +123,14 @@ struct Run<'a> {
 impl Run<'_> {
     fn begin(&self) -> Result<Begun> {
         let Self { settings, plan, .. } = self;
+        // Before anything is claimed: types may be refused.
+        let saves = self.saves()?;
         let (ledger, recovered) = self.open()?;
         let mut begun = Begun {
             replay_to: recovered.last,
             ..Begun::default()
         };
         begun.sinks = self.sinks(&recovered)?;
-        let saves = self.saves();
         let build = build_id();
         let names = (&*settings.env.group, self.flow.name(), &*build);
         let mut upto = None;
@@ -228,17 +229,16 @@ impl Run<'_> {
     }
 
     /// How checkpoints are made, if they are.
-    fn saves(&self) -> Option<checkpoints::Settings> {
-        let saves = self
-            .settings
-            .checkpoints
-            .clone()
-            .filter(|_| self.processes == 1)?;
+    fn saves(&self) -> Result<Option<checkpoints::Settings>> {
+        let Some(saves) = self.settings.checkpoints.clone().filter(|_| self.processes == 1) else {
+            return Ok(None);
+        };
         if let Some(at) = self.plan.unsaved {
             tracing::warn!("no checkpoints are made: the step at {at} may keep state that they don't find");
-            return None;
+            return Ok(None);
         }
-        Some(saves)
+        self.plan.check_state_types()?;
+        Ok(Some(saves))
     }
 
     fn sequencer(&self, lineage: Lineage) -> Sequencer {

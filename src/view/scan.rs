@@ -23,6 +23,7 @@ use crate::view::layout::{Layout, compare};
 use crate::view::plan::{Plan, Walk};
 use crate::view::serve::{Cursor, FoundRow, Page, ReadError};
 use crate::view::shard::Shard;
+use crate::wire::positional;
 
 /// Rows that a cursor takes at first, and at most.
 const AHEAD: std::ops::RangeInclusive<usize> = 2..=64;
@@ -86,7 +87,7 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
         } else if cursor.query != plan.query {
             "the cursor belongs to a query with other filters, order or window".into()
         } else {
-            match postcard::from_bytes(&cursor.key) {
+            match positional::decode(&cursor.key) {
                 Ok(key) => return Ok(key),
                 Err(_) => "the cursor belongs to another view".into(),
             }
@@ -94,16 +95,24 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
         Err(ReadError::Cursor { why })
     }
 
-    fn next(&self, plan: &Plan, last: &K) -> Option<String> {
-        let key = postcard::to_stdvec(last).ok()?;
-        Some(
-            Cursor {
+    /// The cursor behind a row's key: from its bytes the next page has to find that very key again.
+    fn next(&self, plan: &Plan, last: &K) -> Result<String, ReadError> {
+        let mut key = Vec::new();
+        let written = positional::encode(last, &mut key).and_then(|()| positional::decode::<K>(&key));
+        match written {
+            Ok(read) if read == *last => Ok(Cursor {
                 epoch: self.at,
                 query: plan.query,
                 key,
             }
-            .write(),
-        )
+            .write()),
+            Ok(_) => Err(ReadError::NoCursor {
+                why: "its key is read back as another one".into(),
+            }),
+            Err(unfit) => Err(ReadError::NoCursor {
+                why: unfit.to_string(),
+            }),
+        }
     }
 
     fn key_of(&self, fields: &[Option<Datum>], fill: Fill) -> Option<K> {
@@ -165,7 +174,7 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
             let found = self.found(row, version, &value);
             if plan.holds(&found.row) {
                 if rows.len() == plan.limit {
-                    let next = last.as_ref().and_then(|last| self.next(plan, last));
+                    let next = last.as_ref().map(|last| self.next(plan, last)).transpose()?;
                     return Ok(Page { rows, next, scanned });
                 }
                 rows.push(found);
@@ -177,7 +186,7 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
                 }
                 return Ok(Page {
                     rows,
-                    next: self.next(plan, &key),
+                    next: Some(self.next(plan, &key)?),
                     scanned,
                 });
             }
@@ -248,7 +257,7 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
         let Best { heap, more, .. } = best;
         let sorted = heap.into_sorted_vec();
         let last = sorted.last().filter(|_| more);
-        let next = last.and_then(|last| self.next(plan, &last.met.key));
+        let next = last.map(|last| self.next(plan, &last.met.key)).transpose()?;
         Ok(Page {
             rows: sorted.into_iter().map(|ranked| ranked.met.found).collect(),
             next,

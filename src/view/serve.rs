@@ -293,6 +293,11 @@ pub enum ReadError {
         /// Why not.
         why: String,
     },
+    /// There are more rows, and no cursor can be made of the last one's key.
+    NoCursor {
+        /// Why not.
+        why: String,
+    },
     /// The query would look at too many rows.
     TooMuch {
         /// The bound that it met.
@@ -319,7 +324,7 @@ impl ReadError {
             ReadError::KeyType { .. } => "key-type",
             ReadError::Filter { .. } => "filter",
             ReadError::Window { .. } => "window",
-            ReadError::Cursor { .. } => "cursor",
+            ReadError::Cursor { .. } | ReadError::NoCursor { .. } => "cursor",
             ReadError::TooMuch { .. } => "too-much",
             ReadError::Elsewhere { .. } => "peer-away",
         }
@@ -348,6 +353,12 @@ impl fmt::Display for ReadError {
             }
             ReadError::Filter { field, why } => write!(f, "field `{field}`: {why}"),
             ReadError::Window { why } | ReadError::Cursor { why } => f.write_str(why),
+            ReadError::NoCursor { why } => {
+                write!(
+                    f,
+                    "there are more rows, and no cursor can be made of the last one: {why}"
+                )
+            }
             ReadError::TooMuch { scanned_max, hint } => {
                 write!(f, "the query looks at more than {scanned_max} rows; {hint}")
             }

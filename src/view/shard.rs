@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use crate::checkpoint::keeper::{Keeper, Loader};
-use crate::checkpoint::state::{Bounds, Changed, Kept, Out, Stateful};
+use crate::checkpoint::state::{Bounds, Changed, Out, Stateful};
+use crate::checkpoint::steps::Kept;
 use crate::record::{Change, Record, route};
 use crate::time::Epoch;
 use crate::view::View;

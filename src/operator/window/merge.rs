@@ -229,7 +229,7 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
                     self.changed.touch(
                         Some(slot.epoch),
                         || (window.end, window.start, key.clone()),
-                        |out, key| out.put(key, slot.epoch, Some(window.end), &slot.state),
+                        |out, key| out.put_state(key, slot.epoch, Some(window.end), &slot.state),
                     );
                     changes.push(Change {
                         key: Windowed { key, window },
@@ -265,7 +265,7 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
                 for slot in table {
                     let save = |out: &mut Out| {
                         let key = (end, start, slot.key.clone());
-                        out.put(&key, slot.epoch, Some(end), &slot.state);
+                        out.put_state(&key, slot.epoch, Some(end), &slot.state);
                     };
                     self.changed.expire(slot.epoch, save);
                 }
@@ -325,7 +325,7 @@ impl<K: Record, S: Event, F> Stateful for Merge<K, S, F> {
             };
             let found = table.find(route(of), |slot| slot.key == *of);
             if let Some(slot) = found.filter(|slot| slot.epoch <= upto) {
-                out.put(key, slot.epoch, Some(*end), &slot.state);
+                out.put_state(key, slot.epoch, Some(*end), &slot.state);
             }
         })
     }
