@@ -14,6 +14,7 @@ mod collections;
 mod durable;
 mod evolution;
 mod files;
+mod identity;
 mod log;
 mod pace;
 mod panics;

@@ -59,6 +59,8 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
         name: "step".into(),
         step: "step".into(),
         from: vec!["step".into()],
+        input: "step".into(),
+        definitions: [("step".into(), "table()".into())].into(),
         version: 1,
         key: "u8".into(),
         value: "i64".into(),

@@ -304,11 +304,15 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "checkpoint.on_new_plan",
-        text("accept, refuse or rebuild", |s, text| {
-            on_new(text).map(|what| s.on_new_plan = what).is_some()
+        text("accept, keep, refuse or rebuild", |s, text| {
+            let what = match text {
+                "keep" => Some(OnNew::Keep),
+                _ => on_new(text),
+            };
+            what.map(|what| s.on_new_plan = what).is_some()
         }),
         "refuse",
-        "What to do with a checkpoint of a dataflow whose steps have changed: forget what is gone and let what is new or changed begin behind it; don't start; or make all state anew from the topics, as long as the ledger is whole. New views need no word: they begin with their rows as of the checkpoint",
+        "What to do with a checkpoint of a dataflow whose steps have changed: `accept` forgets what is gone and lets what is new or changed begin behind it; `keep` does, too, but what is only made of something else (one more `filter`, two merged into one) goes on from its state, its views anew; `refuse` doesn't start; `rebuild` makes all state anew from the topics, as long as the ledger is whole. New views need no word: they begin with their rows as of the checkpoint",
     ),
     setting(
         "replay.on_difference",

@@ -10,7 +10,7 @@ use timely::order::Product;
 use timely::progress::Timestamp;
 
 use crate::dataflow::names::Names;
-use crate::dataflow::plan::Kind;
+use crate::dataflow::plan::{Kind, Origin};
 use crate::dataflow::stream::check_names;
 use crate::dataflow::table::Table;
 use crate::dataflow::{Context, Dataflow};
@@ -36,34 +36,35 @@ pub struct Collection<'s, D: 'static, C: Clock = Epoch> {
     /// Outside of loops. Inside there is none: `iterate` works for every inner lifetime, and can't promise the outer one.
     flow: Option<Dataflow<'s>>,
     pub(super) sources: Rc<[SourceId]>,
-    step: Rc<str>,
+    origin: Origin,
 }
 
 impl<'s, D: Record> Collection<'s, D> {
     pub(super) fn outer(
         inner: StreamVec<'s, Epoch, (D, Epoch, isize)>,
         flow: Dataflow<'s>,
-        step: Rc<str>,
+        origin: Origin,
     ) -> Self {
         Self {
             inner: inner.as_collection(),
             context: flow.context().clone(),
             flow: Some(flow),
             sources: Rc::new([]),
-            step,
+            origin,
         }
     }
 }
 
 impl<'s, D: Record, C: Clock> Collection<'s, D, C> {
-    fn with<U: Record>(&self, inner: VecCollection<'s, C, U, isize>) -> Collection<'s, U, C> {
-        let (context, sources, step) = (self.context.clone(), self.sources.clone(), self.step.clone());
+    /// Behind a step.
+    fn with<U: Record>(&self, inner: VecCollection<'s, C, U, isize>, origin: Origin) -> Collection<'s, U, C> {
+        let (context, sources) = (self.context.clone(), self.sources.clone());
         Collection {
             inner,
             context,
             flow: self.flow,
             sources,
-            step,
+            origin,
         }
     }
 
@@ -72,16 +73,17 @@ impl<'s, D: Record, C: Clock> Collection<'s, D, C> {
         &self,
         other: &Collection<'s, D2, C>,
         inner: VecCollection<'s, C, U, isize>,
+        origin: Origin,
     ) -> Collection<'s, U, C> {
         Collection {
             sources: union(&self.sources, &other.sources),
-            ..self.with(inner)
+            ..self.with(inner, origin)
         }
     }
 
     /// Each row through `f`.
     pub fn map<U: Record>(&self, f: impl Fn(D) -> U + 'static) -> Collection<'s, U, C> {
-        self.with(self.inner.clone().map(f))
+        self.with(self.inner.clone().map(f), self.origin.through("map"))
     }
 
     /// Each row to any number of rows.
@@ -89,38 +91,39 @@ impl<'s, D: Record, C: Clock> Collection<'s, D, C> {
         &self,
         f: impl Fn(D) -> I + 'static,
     ) -> Collection<'s, U, C> {
-        self.with(self.inner.clone().flat_map(f))
+        self.with(self.inner.clone().flat_map(f), self.origin.through("flat_map"))
     }
 
     /// The rows for which `f` holds.
     pub fn filter(&self, f: impl Fn(&D) -> bool + 'static) -> Self {
-        self.with(self.inner.clone().filter(f))
+        self.with(self.inner.clone().filter(f), self.origin.through("filter"))
     }
 
     /// The rows of both, added up.
     pub fn concat(&self, other: &Self) -> Self {
-        self.with_both(other, self.inner.clone().concat(other.inner.clone()))
+        let origin = self.origin.or("concat", &other.origin);
+        self.with_both(other, self.inner.clone().concat(other.inner.clone()), origin)
     }
 
     /// Each row as often as it was there, the other way round.
     pub fn negate(&self) -> Self {
-        self.with(self.inner.clone().negate())
+        self.with(self.inner.clone().negate(), self.origin.through("negate"))
     }
 
     /// Each row that is there, once.
     #[track_caller]
     pub fn distinct(&self, name: &str) -> Self {
-        self.context
-            .step(name, Kind::Distinct, std::slice::from_ref(&self.step));
-        self.with(self.inner.clone().distinct())
+        let origin = self.context.step(name, Kind::Distinct, &[&self.origin]);
+        self.with(self.inner.clone().distinct(), origin)
     }
 
-    /// The way out: differential's own collection in, differential's own collection back.
+    /// The way out: differential's own collection in, differential's own collection back. Should `f` also take from another
+    /// collection, no checkpoint knows: declare a [version](crate::dataflow::table::View::version) where that changes.
     pub fn differential<U: Record>(
         &self,
         f: impl FnOnce(VecCollection<'s, C, D, isize>) -> VecCollection<'s, C, U, isize>,
     ) -> Collection<'s, U, C> {
-        self.with(f(self.inner.clone()))
+        self.with(f(self.inner.clone()), self.origin.through("differential"))
     }
 }
 
@@ -131,17 +134,26 @@ impl<'s, K: Record, V: Record, C: Clock> Collection<'s, (K, V), C> {
         other: &Collection<'s, (K, V2), C>,
         f: impl Fn(&K, &V, &V2) -> R + 'static,
     ) -> Collection<'s, R, C> {
-        self.with_both(other, self.inner.clone().join_map(other.inner.clone(), f))
+        let origin = self.origin.and("join", &other.origin);
+        self.with_both(other, self.inner.clone().join_map(other.inner.clone(), f), origin)
     }
 
     /// The pairs whose first half is in `keys`.
     pub fn semijoin(&self, keys: &Collection<'s, K, C>) -> Self {
-        self.with_both(keys, self.inner.clone().semijoin(keys.inner.clone().distinct()))
+        let (origin, once) = (
+            self.origin.and("semijoin", &keys.origin),
+            keys.inner.clone().distinct(),
+        );
+        self.with_both(keys, self.inner.clone().semijoin(once), origin)
     }
 
     /// The pairs whose first half is not in `keys`.
     pub fn antijoin(&self, keys: &Collection<'s, K, C>) -> Self {
-        self.with_both(keys, self.inner.clone().antijoin(keys.inner.clone().distinct()))
+        let (origin, once) = (
+            self.origin.and("antijoin", &keys.origin),
+            keys.inner.clone().distinct(),
+        );
+        self.with_both(keys, self.inner.clone().antijoin(once), origin)
     }
 }
 
@@ -163,13 +175,13 @@ impl<'i> Loop<'i> {
     /// An outer collection, the same in every round.
     pub fn bring<D: Record>(&self, outer: &Collection<'_, D>) -> Collection<'i, D, Round> {
         let inner = outer.inner.clone().enter(self.scope);
-        let (context, sources, step) = (self.context.clone(), outer.sources.clone(), outer.step.clone());
+        let (context, sources, origin) = (self.context.clone(), outer.sources.clone(), outer.origin.clone());
         Collection {
             inner,
             context,
             flow: None,
             sources,
-            step,
+            origin,
         }
     }
 }
@@ -182,9 +194,7 @@ impl<'s, D: Record> Collection<'s, D> {
         name: &str,
         step: impl for<'i> FnOnce(Loop<'i>, Collection<'i, D, Round>) -> Collection<'i, D, Round>,
     ) -> Collection<'s, D> {
-        let named = self
-            .context
-            .step(name, Kind::Iterate, std::slice::from_ref(&self.step));
+        let origin = self.context.step(name, Kind::Iterate, &[&self.origin]);
         let (context, mut sources) = (self.context.clone(), self.sources.clone());
         let inner = self.inner.clone().iterate(|scope, rows| {
             let inside = Collection {
@@ -192,15 +202,17 @@ impl<'s, D: Record> Collection<'s, D> {
                 context: context.clone(),
                 flow: None,
                 sources: sources.clone(),
-                step: named,
+                origin: origin.clone(),
             };
             let result = step(Loop { scope, context }, inside);
             sources = union(&sources, &result.sources);
+            let mut plan = self.context.plan.borrow_mut();
+            plan.closes(&origin, &self.origin, &result.origin);
             result.inner
         });
         Collection {
             sources,
-            ..self.with(inner)
+            ..self.with(inner, origin)
         }
     }
 
@@ -220,7 +232,7 @@ impl<'s, D: Record> Collection<'s, D> {
             flow,
             names,
             sources: self.sources.clone(),
-            step: self.step.clone(),
+            origin: self.origin.through("group_by"),
         }
     }
 }
@@ -232,7 +244,7 @@ pub struct Grouped<'s, K: 'static, D: 'static> {
     flow: Dataflow<'s>,
     names: Vec<String>,
     sources: Rc<[SourceId]>,
-    step: Rc<str>,
+    origin: Origin,
 }
 
 impl<'s, K: Record, D: Record> Grouped<'s, K, D> {
@@ -244,13 +256,13 @@ impl<'s, K: Record, D: Record> Grouped<'s, K, D> {
         build: impl FnOnce(Of<D>) -> A,
     ) -> Table<'s, K, A::Out> {
         let context = self.flow.context();
-        let step = context.step(name, Kind::Group, &[self.step]);
+        let origin = context.step(name, Kind::Group, &[&self.origin]);
         let changes = group(
             self.rows.inner,
             name,
             Rc::new(build(Of::default())),
             context.halt.clone(),
         );
-        Table::from_changes(self.flow, changes, step, self.names, self.sources)
+        Table::from_changes(self.flow, changes, origin, self.names, self.sources)
     }
 }

@@ -18,7 +18,7 @@ use timely::dataflow::operators::generic::Operator;
 use crate::dataflow::Dataflow;
 use crate::dataflow::collection::{Collection, Grouped, union};
 use crate::dataflow::names::Names;
-use crate::dataflow::plan::Kind;
+use crate::dataflow::plan::{Kind, Origin};
 use crate::dataflow::stream::check_names;
 use crate::operator::again::Wanted;
 use crate::operator::net::net;
@@ -46,7 +46,7 @@ pub struct Table<'s, K: Record, V: Record> {
 /// What a table knows of itself besides its rows.
 #[derive(Clone)]
 pub(super) struct Meta {
-    pub(super) step: Rc<str>,
+    pub(super) origin: Origin,
     pub(super) names: Vec<String>,
     pub(super) sources: Rc<[SourceId]>,
     pub(super) windows: Option<Layout>,
@@ -87,12 +87,12 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     pub(super) fn from_changes(
         flow: Dataflow<'s>,
         changes: Changes<'s, K, V>,
-        step: Rc<str>,
+        origin: Origin,
         names: Vec<String>,
         sources: Rc<[SourceId]>,
     ) -> Self {
         let meta = Meta {
-            step,
+            origin,
             names,
             sources,
             windows: None,
@@ -122,7 +122,11 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     fn changes(&self) -> Changes<'s, K, V> {
         let make = || {
             let rows = self.rows.get().expect("a table has one of its forms").clone();
-            net(rows.inner, &self.meta.step, self.flow.context().halt.clone())
+            net(
+                rows.inner,
+                self.meta.origin.step(),
+                self.flow.context().halt.clone(),
+            )
         };
         self.changes.get_or_init(make).clone()
     }
@@ -157,7 +161,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
 
     fn arranged(&self) -> Arrangement<'s, K, V> {
         self.arranged
-            .get_or_init(|| self.collection().arrange_by_key_named(&self.meta.step))
+            .get_or_init(|| self.collection().arrange_by_key_named(self.meta.origin.step()))
             .clone()
     }
 
@@ -170,18 +174,22 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
 
     /// Each row's value through `f`; keys stay.
     pub fn map<R: Record>(&self, f: impl Fn(&K, V) -> R + 'static) -> Table<'s, K, R> {
-        self.filter_map(move |key, value| Some(f(key, value)))
+        self.each("map", move |key, value| Some(f(key, value)))
     }
 
     /// The rows for which `f` holds.
     pub fn filter(&self, f: impl Fn(&K, &V) -> bool + 'static) -> Table<'s, K, V> {
-        self.filter_map(move |key, value| f(key, &value).then_some(value))
+        self.each("filter", move |key, value| f(key, &value).then_some(value))
     }
 
     /// Each row's value through `f`; rows for which it gives nothing are left out.
     pub fn filter_map<R: Record>(&self, f: impl Fn(&K, V) -> Option<R> + 'static) -> Table<'s, K, R> {
+        self.each("filter_map", f)
+    }
+
+    fn each<R: Record>(&self, operator: &str, f: impl Fn(&K, V) -> Option<R> + 'static) -> Table<'s, K, R> {
         type Builder<K, R> = CapacityContainerBuilder<Vec<Change<K, R>>>;
-        let label: Rc<str> = format!("the map after `{}`", self.meta.step).into();
+        let label: Rc<str> = format!("the map after `{}`", self.meta.origin.step()).into();
         let inner = self
             .changes()
             .unary::<Builder<K, R>, _, _, _>(Pipeline, "map", move |_, _| {
@@ -199,11 +207,14 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
                     });
                 }
             });
-        let changes = OnceCell::from(inner);
+        let meta = Meta {
+            origin: self.meta.origin.through(operator),
+            ..self.meta.clone()
+        };
         Table {
             flow: self.flow,
-            meta: self.meta.clone(),
-            changes,
+            meta,
+            changes: inner.into(),
             rows: OnceCell::new(),
             arranged: OnceCell::new(),
         }
@@ -221,7 +232,8 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     where
         K: KeyedLike<K2>,
     {
-        self.join_on(name, other, |key, _| key.key(), f)
+        let meta = self.joined(name, "join", other);
+        self.with_partners(meta, other, |key, _| key.key(), f)
     }
 
     /// Like [`Table::join`], by a key of `other` made from key and value.
@@ -233,7 +245,18 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         on: impl Fn(&K, &V) -> K2 + 'static,
         f: impl Fn(&K, V, &V2) -> R + 'static,
     ) -> Table<'s, K, R> {
-        let meta = self.joined(name, other);
+        let meta = self.joined(name, "join_on", other);
+        self.with_partners(meta, other, on, f)
+    }
+
+    fn with_partners<K2: Record, V2: Record, R: Record>(
+        &self,
+        meta: Meta,
+        other: &Table<'s, K2, V2>,
+        on: impl Fn(&K, &V) -> K2 + 'static,
+        f: impl Fn(&K, V, &V2) -> R + 'static,
+    ) -> Table<'s, K, R> {
+        let name = meta.origin.step();
         let label: Rc<str> = format!("join `{name}`").into();
         let label_ = label.clone();
         let left = self
@@ -257,7 +280,8 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     where
         K: KeyedLike<K2>,
     {
-        self.left_join_on(name, other, |key, _| key.key(), f)
+        let meta = self.joined(name, "left_join", other);
+        self.with_any_partners(meta, other, |key, _| key.key(), f)
     }
 
     /// Like [`Table::left_join`], by a key of `other` made from key and value.
@@ -269,7 +293,18 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         on: impl Fn(&K, &V) -> K2 + 'static,
         f: impl Fn(&K, V, Option<&V2>) -> R + 'static,
     ) -> Table<'s, K, R> {
-        let meta = self.joined(name, other);
+        let meta = self.joined(name, "left_join_on", other);
+        self.with_any_partners(meta, other, on, f)
+    }
+
+    fn with_any_partners<K2: Record, V2: Record, R: Record>(
+        &self,
+        meta: Meta,
+        other: &Table<'s, K2, V2>,
+        on: impl Fn(&K, &V) -> K2 + 'static,
+        f: impl Fn(&K, V, Option<&V2>) -> R + 'static,
+    ) -> Table<'s, K, R> {
+        let name = meta.origin.step();
         let f = Rc::new(f);
         let left = self
             .collection()
@@ -294,11 +329,11 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     }
 
     #[track_caller]
-    fn joined<K2: Record, V2: Record>(&self, name: &str, other: &Table<'s, K2, V2>) -> Meta {
-        let from = [self.meta.step.clone(), other.meta.step.clone()];
-        let step = self.flow.context().step(name, Kind::Join, &from);
+    fn joined<K2: Record, V2: Record>(&self, name: &str, operator: &str, other: &Table<'s, K2, V2>) -> Meta {
+        let inputs = [&self.meta.origin, &other.meta.origin];
+        let origin = self.flow.context().step_as(name, (Kind::Join, operator), &inputs);
         Meta {
-            step,
+            origin,
             sources: union(&self.meta.sources, &other.meta.sources),
             ..self.meta.clone()
         }
@@ -316,12 +351,13 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
 
     /// The rows as a collection.
     pub fn rows(&self) -> Collection<'s, (K, V)> {
-        let mut rows = Collection::outer(self.collection().inner, self.flow, self.meta.step.clone());
+        let origin = self.meta.origin.through("rows");
+        let mut rows = Collection::outer(self.collection().inner, self.flow, origin);
         rows.sources = self.meta.sources.clone();
         rows
     }
 
-    /// Serves the table over HTTP under this name.
+    /// Serves the table over HTTP under this name, which may be that of the step: views have names of their own.
     #[track_caller]
     pub fn view(&self, name: &str) -> &Self {
         self.view_with(name, |view| view)
@@ -330,9 +366,10 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     /// Like [`Table::view`], with settings: `table.view_with("spend", |v| v.history(Duration::from_secs(600)))`.
     #[track_caller]
     pub fn view_with(&self, name: &str, settings: impl FnOnce(View) -> View) -> &Self {
-        self.flow
-            .context()
-            .step(name, Kind::View, std::slice::from_ref(&self.meta.step));
+        let context = self.flow.context();
+        if !context.output(name, Kind::View, &self.meta.origin) {
+            return self;
+        }
         let mut spec = ViewSpec::new(name);
         spec.key = self.meta.names.clone();
         spec.sources = self.meta.sources.to_vec();
@@ -354,14 +391,11 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
             history: None,
             version: 1,
         });
-        let context = self.flow.context();
-        context
-            .plan
-            .borrow_mut()
-            .versions
-            .insert(name.to_owned(), version);
         // One that is new among restored steps needs their rows once more.
-        if !self.flow.serve(self.changes(), spec, history) {
+        if !self
+            .flow
+            .serve(self.changes(), &self.meta.origin, spec, (history, version))
+        {
             self.meta.wanted.set(true);
         }
         self
@@ -400,9 +434,10 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         name: &str,
         f: impl FnMut(Epoch, &[Change<K, V>]) -> Result<(), E> + Send + 'static,
     ) -> &Self {
-        self.flow
-            .context()
-            .step(name, Kind::Sink, std::slice::from_ref(&self.meta.step));
+        let context = self.flow.context();
+        if !context.output(name, Kind::Sink, &self.meta.origin) {
+            return self;
+        }
         let by_key = |changes: &mut Vec<Change<K, V>>| changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         if !self.flow.deliver(self.changes(), name, by_key, ForEach::new(f)) {
             self.meta.wanted.set(true);

@@ -158,10 +158,15 @@ impl World {
 
     /// The same with this one.
     pub(super) fn begin(self) -> Self {
+        self.begin_with(&flow())
+    }
+
+    /// The same of another dataflow.
+    pub(super) fn begin_with(self, flow: &Flow) -> Self {
         let world = self;
         for (epochs, due, workers) in [(1..=3, 3, 2), (4..=5, 5, 1), (6..=8, 7, 3)] {
             let disk = Arc::new(world.disk.clone());
-            let service = world.start(&flow(), disk, epochs, &[due], workers).unwrap();
+            let service = world.start(flow, disk, epochs, &[due], workers).unwrap();
             service.join().unwrap();
         }
         world
