@@ -14,17 +14,24 @@ use crate::time::EventTime;
 /// Implemented for every type that is `Clone + Send + Serialize + Deserialize`; there is nothing to derive of ours.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel in a stream",
-    note = "derive `Clone, serde::Serialize, serde::Deserialize`"
+    label = "not an `Event`",
+    note = "derive `Clone, Serialize, Deserialize`",
+    note = "it must own what it holds and may go to another thread: no references, no `Rc`"
 )]
 pub trait Event: Clone + Send + Serialize + DeserializeOwned + 'static {}
+// One error of ours for all that is missing, rather than one for each.
+#[diagnostic::do_not_recommend]
 impl<T: Clone + Send + Serialize + DeserializeOwned + 'static> Event for T {}
 
 /// What may be kept in a `Collection` or a `Table`: an [`Event`] that can be compared and hashed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be kept in a table",
-    note = "derive `Debug, PartialEq, Eq, PartialOrd, Ord, Hash`; for a float use `thalweg::F64`"
+    label = "not a `Record`",
+    note = "derive `Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize`; for a float use `F64`",
+    note = "it must own what it holds and may go to another thread: no references, no `Rc`"
 )]
 pub trait Record: Event + Ord + Hash + Debug + Sync {}
+#[diagnostic::do_not_recommend]
 impl<T: Event + Ord + Hash + Debug + Sync> Record for T {}
 
 /// An event on its way: the value, when it happened, what may be late for it, and where it was read.
