@@ -101,4 +101,4 @@ pub trait Decode<T>: 'static {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

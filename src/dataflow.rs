@@ -43,7 +43,7 @@ use crate::demo::Demo;
 use crate::error::{Error, Result};
 use crate::ingest::{self, Bounds, Ingest};
 use crate::late::Late;
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::{Counter, LateMetrics, Metrics};
 use crate::operator::again::Wanted;
 use crate::operator::deliver::deliver;
 use crate::operator::letters::{Letter, LetterKey, letters};
@@ -231,7 +231,7 @@ impl Context {
     }
 
     /// Counts what is late for a step, under the names of the sources that it takes from.
-    fn late_counter(&self, sources: &[SourceId], step: &str) -> Counter {
+    fn late_metrics(&self, sources: &[SourceId], step: &str) -> LateMetrics {
         let plan = self.plan.borrow();
         let named = plan
             .sources

@@ -123,6 +123,15 @@ pub struct SourceMetrics {
     pub partitions: Gauge,
 }
 
+/// Handles for what came too late for a window step.
+#[derive(Clone, Debug, Default)]
+pub struct LateMetrics {
+    /// Events that were late for all of their windows.
+    pub events: Counter,
+    /// Windows that events are missing from, of these events and of those that were late for some of theirs.
+    pub windows: Counter,
+}
+
 /// Handles for one partition of a source.
 #[derive(Clone, Debug)]
 pub struct PartitionMetrics {
@@ -214,6 +223,7 @@ struct SourceFamilies {
     idle: Gauges<2>,
     paused: Gauges<2>,
     late: Counters<2>,
+    late_windows: Counters<2>,
     dead: Counters<2>,
     schema_lookups: Gauges<1>,
     partitions: Gauges<1>,
@@ -303,7 +313,12 @@ impl Register<'_> {
             ),
             late: self.plain(
                 "late_events",
-                "Events that came after their windows had closed",
+                "Events that came after all of their windows had closed",
+                Family::default(),
+            ),
+            late_windows: self.plain(
+                "late_windows",
+                "Windows that had closed before an event of theirs came, once for each such event",
                 Family::default(),
             ),
             dead: self.plain("dead_letters", "Records turned down", Family::default()),
@@ -506,12 +521,13 @@ impl SourceMetrics {
         )
     }
 
-    /// Events of this source that were late for `step`.
-    pub fn late(&self, step: &str) -> Counter {
-        one(
-            &self.families.late,
-            [("source", self.source.clone()), ("step", step.into())],
-        )
+    /// What came too late for `step`.
+    pub fn late(&self, step: &str) -> LateMetrics {
+        let labels = [("source", self.source.clone()), ("step", step.into())];
+        LateMetrics {
+            events: one(&self.families.late, labels.clone()),
+            windows: one(&self.families.late_windows, labels),
+        }
     }
 
     /// Records of this source that were turned down, by the cause's code.
@@ -557,7 +573,9 @@ mod tests {
         );
         partition.watermark(EventTime::from_millis(1_500));
         partition.watermark(EventTime::MIN);
-        source.late("spend").inc_by(2);
+        let late = source.late("spend");
+        late.events.inc_by(2);
+        late.windows.inc_by(5);
         source.dead_letters("json_type").inc();
         metrics.freshness.observe_many(0.004, 1_000);
         metrics.view("merchant_spend").rows.set(12);
@@ -587,6 +605,10 @@ mod tests {
         has(
             &text,
             "thalweg_late_events_total{source=\"payments\",step=\"spend\"} 2",
+        );
+        has(
+            &text,
+            "thalweg_late_windows_total{source=\"payments\",step=\"spend\"} 5",
         );
         has(
             &text,

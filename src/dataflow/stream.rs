@@ -358,8 +358,12 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             keep,
         } = self;
         let (flow, layout) = (stream.flow, assigner.layout());
+        let late = match assigner.disjoint() {
+            true => "",
+            false => ", late windows counted in thalweg_late_windows_total",
+        };
         flow.context().plan.borrow_mut().about(format!(
-            "by {}, {}, kept {}",
+            "by {}, {}, kept {}{late}",
             names.join(", "),
             Shape(layout),
             span(keep)
@@ -379,7 +383,7 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             sources: stream.sources.clone(),
             desk: flow.context().desk.clone(),
             policies: Policies::new(flow.context().late_policies(&stream.sources)),
-            late: flow.context().late_counter(&stream.sources, &step),
+            late: flow.context().late_metrics(&stream.sources, &step),
             keeper,
             wanted: wanted.clone(),
         };

@@ -401,6 +401,7 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
         if !sorted.is_empty() {
             let shard = self.shard.clone();
             let floor = self.view.floor();
+            let room = (4 * sorted.len()).max(PAGE);
             let mut bucket = shard.buckets[at].write();
             bucket.changed = self.epoch;
             for (i, change) in sorted.drain(..).enumerate() {
@@ -410,6 +411,9 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
                 }
                 superseded += usize::from(self.apply_change(&mut bucket.rows, at as u8, floor, change));
             }
+            drop(bucket);
+            // What an epoch of many changes needed is not kept for ever.
+            sorted.shrink_to(room);
         }
         self.sorted[at] = sorted;
         superseded
