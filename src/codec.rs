@@ -96,6 +96,14 @@ pub enum Decoded<T> {
     Wait,
 }
 
+/// The mark that some programs put before text in UTF-8. It says nothing and is no part of the text.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// `bytes` behind a byte order mark, if they begin with one.
+pub(crate) fn unmarked(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
+}
+
 /// Decodes one part (key or payload) of the records of one source, on one worker.
 pub trait Decode<T>: 'static {
     /// Decodes `bytes`. Never blocks, never panics, whatever the bytes hold.
@@ -110,7 +118,13 @@ pub trait Decode<T>: 'static {
     fn decode_at(&mut self, _offset: Offset, bytes: &[u8]) -> Decoded<T> {
         self.decode(bytes)
     }
+
+    /// Whether `bytes`, which were found to be no `T`, are the format's null: what some serializers write where there is
+    /// no value. A format may have none.
+    fn is_null(&mut self, _bytes: &[u8]) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -27,7 +27,7 @@ mod flatten;
 mod json;
 mod layout;
 mod moments;
-mod parse;
+pub(crate) mod parse;
 mod plan;
 mod read;
 mod row;
@@ -48,13 +48,14 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Result};
 use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
-use crate::record::Record;
+use crate::record::{Event, Record};
 use crate::time::{self, Epoch, EventTime};
 use crate::view::layout::Layout;
 use crate::view::moments::{Moments, Rise};
 use crate::view::serve::{ReadError, Serve};
 use crate::view::shard::{Shard, ShardWriter};
 use crate::watermark::Watermarks;
+use crate::wire::positional::{self, Unfit};
 
 /// What a view is: its name, what its fields are called, how much it keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -436,6 +437,19 @@ impl<K: Record, V: Record> View<K, V> {
 /// The structure of a type, as checkpoints compare it.
 pub(crate) fn structure<T: serde::de::DeserializeOwned>() -> String {
     trace::trace::<T>().ty.to_string()
+}
+
+/// Whether bytes without names can hold a `T`, as far as that shows before there is one.
+pub(crate) fn fits_bytes<T: Event>() -> Result<(), Unfit> {
+    let samples = trace::samples::<T>();
+    if samples.self_describing {
+        return Err(Unfit::SelfDescribing);
+    }
+    samples.values.iter().try_for_each(|value| {
+        let mut bytes = Vec::new();
+        positional::encode(value, &mut bytes)?;
+        positional::round_trip::<T>(&bytes).map(drop)
+    })
 }
 
 impl<K: Record, V: Record> Floored for View<K, V> {

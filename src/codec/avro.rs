@@ -206,6 +206,19 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
             Err(cause) => Decoded::Dead(cause, Some(id)),
         }
     }
+
+    fn is_null(&mut self, bytes: &[u8]) -> bool {
+        let Ok((id, datum)) = confluent::split(bytes) else {
+            return false;
+        };
+        let Ruling::Verdict(place) = self.ruling(id) else {
+            return false;
+        };
+        match &self.verdicts[place] {
+            Verdict::Reads { plan, schema } => read::<()>(plan, schema, datum, &mut self.scratch).is_ok(),
+            Verdict::Dead(_) => false,
+        }
+    }
 }
 
 #[inline]

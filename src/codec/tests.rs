@@ -52,6 +52,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+/// What this thread holds: it took so many bytes more than it gave back.
+pub(crate) fn held() -> isize {
+    HELD.get()
+}
+
 /// What `run` holds at its peak, beyond what was held before.
 fn peak(run: impl FnOnce()) -> usize {
     let before = HELD.get();

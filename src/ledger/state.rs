@@ -44,7 +44,7 @@ pub struct SourceState {
     /// Schema ids seen, with the fingerprint of their text, or `None`: the registry did not know the id.
     pub schemas: BTreeMap<u32, Option<u64>>,
     /// By schema id and partition, from which offset on an id that was unknown is known, and its fingerprint. Written by
-    /// [`record`](super::record) itself, behind the rest.
+    /// `ledger/record.rs` itself, behind the rest.
     #[serde(skip)]
     pub schemas_since: BTreeMap<(u32, u32), (Offset, u64)>,
 }

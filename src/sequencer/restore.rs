@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::checkpoint::manifest::Base;
 use crate::error::Result;
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
+use crate::sequencer::event_time::Quiet;
 use crate::sequencer::message::Order;
 use crate::sequencer::{Now, Partition, Sequencer};
 use crate::time::EventTime;
@@ -100,6 +101,7 @@ impl Sequencer {
             worker,
             from: bound.hi,
             event_time_max: bound.event_time_max,
+            idle: bound.idle,
         });
     }
 
@@ -114,7 +116,8 @@ impl Sequencer {
                 heard: 0,
                 untimed: false,
                 active: mono,
-                end: None,
+                quiet: Quiet::default(),
+                first: None,
                 is_bound: false,
             },
         );

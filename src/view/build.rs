@@ -228,9 +228,8 @@ macro_rules! scalars {
     };
 }
 
-/// The least float by `totalOrder`.
-const FLOAT_LEAST: f64 = f64::from_bits(u64::MAX);
-/// The greatest float by `totalOrder`.
+/// The greatest float by `totalOrder`. The least would be a NaN with a sign, but types that have one NaN, such as
+/// [`F64`](crate::record::F64), put it last; a layout does not rely on the order of those that put some first.
 const FLOAT_GREATEST: f64 = f64::from_bits(u64::MAX >> 1);
 
 impl<'de> Deserializer<'de> for Part<'_> {
@@ -245,9 +244,9 @@ impl<'de> Deserializer<'de> for Part<'_> {
 
     scalars! {
         deserialize_bool visit_bool "bool" Datum::Bool(value) => *value, false, Some(true);
-        deserialize_f64 visit_f64 "float" Datum::Float(value) => *value, FLOAT_LEAST, Some(FLOAT_GREATEST);
+        deserialize_f64 visit_f64 "float" Datum::Float(value) => *value, f64::NEG_INFINITY, Some(FLOAT_GREATEST);
         deserialize_f32 visit_f32 "float" Datum::Float(value) => *value as f32,
-            f32::from_bits(u32::MAX), Some(f32::from_bits(u32::MAX >> 1));
+            f32::NEG_INFINITY, Some(f32::from_bits(u32::MAX >> 1));
         deserialize_str visit_str "text" Datum::Text(value) => value, "", None::<&str>;
         deserialize_bytes visit_bytes "bytes" Datum::Bytes(value) => value, &[], None::<&[u8]>;
     }

@@ -71,8 +71,8 @@ impl ser::Serializer for Flatten {
         serialize_u32(u32) => |value| Datum::Int(value.into());
         serialize_u64(u64) => |value| Datum::Int(value.into());
         serialize_u128(u128) => |value| Datum::from(value);
-        serialize_f32(f32) => |value| Datum::Float(value.into());
-        serialize_f64(f64) => |value| Datum::Float(value);
+        serialize_f32(f32) => |value| Datum::float(value.into());
+        serialize_f64(f64) => |value| Datum::float(value);
         serialize_char(char) => |value| Datum::Text(value.into());
         serialize_str(&str) => |value| Datum::Text(value.into());
         serialize_bytes(&[u8]) => |value| Datum::Bytes(value.into());

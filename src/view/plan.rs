@@ -9,7 +9,9 @@
 //! ```
 
 use std::cmp::Ordering;
+use std::time::Instant;
 
+use crate::clock;
 use crate::time::{self, EventTime};
 use crate::view::datum::Datum;
 use crate::view::layout::Layout;
@@ -57,7 +59,7 @@ pub enum Walk {
     Forward,
     /// Against it.
     Backward,
-    /// All that match are looked at, the first ones in order are kept.
+    /// All that match are looked at once, and the first ones in order are kept: one more than a page has.
     Sort,
 }
 
@@ -84,10 +86,33 @@ pub struct Plan {
     pub limit: usize,
     /// Rows to look at.
     pub scanned_max: usize,
+    /// When to have done with looking.
+    until: Option<Instant>,
     /// Where the page before ended.
     pub cursor: Option<Cursor>,
     /// Tells queries apart.
     pub query: u64,
+}
+
+/// Why no more rows are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enough {
+    /// As many as may be.
+    Rows,
+    /// For as long as may be.
+    Time,
+}
+
+/// So many rows are looked at between two looks at the clock: a fraction of a millisecond.
+const ROWS_A_LOOK: usize = 256;
+
+/// What a plan looks at in each row: the rest is made of those rows alone that are in the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Looks {
+    /// Whether at fields of the key.
+    pub key: bool,
+    /// Whether at fields of the value.
+    pub value: bool,
 }
 
 /// What a plan needs to know of its view.
@@ -120,6 +145,7 @@ impl Plan {
         plan.query = xxhash_rust::xxh3::xxh3_64(asked.as_bytes());
         plan.limit = query.limit.max(1);
         plan.scanned_max = query.scanned_max;
+        plan.until = query.until;
         plan.cursor = cursor;
         if let Some(pick) = query.window {
             plan.pick(of, pick)?;
@@ -147,6 +173,7 @@ impl Plan {
             nothing: false,
             limit: 1,
             scanned_max: usize::MAX,
+            until: None,
             cursor: None,
             query: 0,
         }
@@ -224,6 +251,40 @@ impl Plan {
             (false, false) => Walk::Forward,
             (true, true) if !self.ends_in_prefix() => Walk::Backward,
             _ => Walk::Sort,
+        }
+    }
+
+    /// Whether every row has to be looked at, as nothing bounds the part of the key's order that can hold an answer.
+    pub fn looks_at_all(&self) -> bool {
+        self.walk == Walk::Sort && !self.nothing && self.bound(false).is_none() && self.bound(true).is_none()
+    }
+
+    /// Whether enough rows were looked at, or for long enough. The clock is read now and then alone.
+    pub fn enough(&self, scanned: usize) -> Option<Enough> {
+        if scanned >= self.scanned_max {
+            return Some(Enough::Rows);
+        }
+        let due =
+            scanned.is_multiple_of(ROWS_A_LOOK) && self.until.is_some_and(|until| clock::instant() >= until);
+        due.then_some(Enough::Time)
+    }
+
+    /// The refusal where more rows would be looked at than may be; of the whole view, where that is known beforehand.
+    pub fn too_much(&self, rows: Option<usize>) -> ReadError {
+        ReadError::TooMuch {
+            scanned_max: self.scanned_max,
+            rows,
+            hint: "order by the key, fix its first fields by equality, or bound the next one".into(),
+        }
+    }
+
+    /// What has to be known of a row before it is known whether it is in the answer.
+    pub fn looks(&self, keys: usize) -> Looks {
+        let conditions = self.conditions.iter().map(|condition| condition.at);
+        let fields: Vec<usize> = conditions.chain(self.order.iter().map(|(at, _)| *at)).collect();
+        Looks {
+            key: self.newest_until.is_some() || fields.iter().any(|at| *at < keys),
+            value: fields.iter().any(|at| *at >= keys),
         }
     }
 

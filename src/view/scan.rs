@@ -7,6 +7,9 @@
 //!  bucket after bucket ─▶ side? holds? ─▶ heap of the first limit + 1 in order ─▶ page      Walk::Sort
 //! ```
 //!
+//! The memory of a scan is that of its page, whatever it looks at; a sort looks at each row once, and makes an answer's row
+//! only of those that are in the page.
+//!
 //! A lock is held for one page of a bucket at most. Between pages rows may change, which does not matter: versions
 //! above the epoch are not looked at, and whether the floor has passed the epoch is checked when all is done.
 
@@ -20,9 +23,10 @@ use crate::time::{Epoch, EventTime};
 use crate::view::build::{Fill, build};
 use crate::view::datum::Datum;
 use crate::view::layout::{Layout, compare};
-use crate::view::plan::{Plan, Walk};
+use crate::view::plan::{Enough, Looks, Plan, Walk};
 use crate::view::serve::{Cursor, FoundRow, Page, ReadError};
 use crate::view::shard::Shard;
+use crate::wire::positional;
 
 /// Rows that a cursor takes at first, and at most.
 const AHEAD: std::ops::RangeInclusive<usize> = 2..=64;
@@ -42,10 +46,13 @@ pub struct Scan<'a, K, V> {
     pub buckets: Vec<Place<K, V>>,
 }
 
-/// A row that was met: its key, and the row as found.
-struct Met<K> {
+/// A row that was met.
+struct Met<K, V> {
     key: K,
-    found: FoundRow,
+    version: Epoch,
+    value: V,
+    /// The fields that the plan looks at; null stands for the others.
+    row: Vec<Datum>,
 }
 
 impl<K: Record, V: Record> Scan<'_, K, V> {
@@ -56,6 +63,7 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
                 rows: Vec::new(),
                 next: None,
                 scanned: 0,
+                cut_short: false,
             });
         }
         let after = plan
@@ -86,7 +94,7 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
         } else if cursor.query != plan.query {
             "the cursor belongs to a query with other filters, order or window".into()
         } else {
-            match postcard::from_bytes(&cursor.key) {
+            match positional::decode(&cursor.key) {
                 Ok(key) => return Ok(key),
                 Err(_) => "the cursor belongs to another view".into(),
             }
@@ -94,16 +102,24 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
         Err(ReadError::Cursor { why })
     }
 
-    fn next(&self, plan: &Plan, last: &K) -> Option<String> {
-        let key = postcard::to_stdvec(last).ok()?;
-        Some(
-            Cursor {
+    /// The cursor behind a row's key: from its bytes the next page has to find that very key again.
+    fn next(&self, plan: &Plan, last: &K) -> Result<String, ReadError> {
+        let mut key = Vec::new();
+        let written = positional::encode(last, &mut key).and_then(|()| positional::decode::<K>(&key));
+        match written {
+            Ok(read) if read == *last => Ok(Cursor {
                 epoch: self.at,
                 query: plan.query,
                 key,
             }
-            .write(),
-        )
+            .write()),
+            Ok(_) => Err(ReadError::NoCursor {
+                why: "its key is read back as another one".into(),
+            }),
+            Err(unfit) => Err(ReadError::NoCursor {
+                why: unfit.to_string(),
+            }),
+        }
     }
 
     fn key_of(&self, fields: &[Option<Datum>], fill: Fill) -> Option<K> {
@@ -157,28 +173,30 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
             };
             scanned += 1;
             let row = self.layout.key_row(&key);
-            match plan.side(&row) {
-                Ordering::Equal => {}
-                beyond if beyond.is_gt() != reverse => break,
-                _ => continue,
+            let side = plan.side(&row);
+            if side.is_ne() && side.is_gt() != reverse {
+                break;
             }
-            let found = self.found(row, version, &value);
-            if plan.holds(&found.row) {
+            let found = side.is_eq().then(|| self.found(row, version, &value));
+            if let Some(found) = found.filter(|found| plan.holds(&found.row)) {
                 if rows.len() == plan.limit {
-                    let next = last.as_ref().and_then(|last| self.next(plan, last));
-                    return Ok(Page { rows, next, scanned });
+                    let next = last.as_ref().map(|last| self.next(plan, last)).transpose()?;
+                    return Ok(Page {
+                        rows,
+                        next,
+                        scanned,
+                        cut_short: false,
+                    });
                 }
                 rows.push(found);
                 last = Some(key);
-            } else if scanned >= plan.scanned_max {
-                // What was found is worth having; the next page goes on where this one got tired.
-                if rows.is_empty() {
-                    return Err(too_much(plan));
-                }
+            } else if plan.enough(scanned).is_some() {
+                // What was found is worth having, also that there is nothing so far: the next page goes on from here.
                 return Ok(Page {
                     rows,
-                    next: self.next(plan, &key),
+                    next: Some(self.next(plan, &key)?),
                     scanned,
+                    cut_short: true,
                 });
             }
         }
@@ -186,6 +204,7 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
             rows,
             next: None,
             scanned,
+            cut_short: false,
         })
     }
 
@@ -196,9 +215,11 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
             heap: BinaryHeap::new(),
             more: false,
         };
+        let looks = plan.looks(self.layout.schema.key.len());
         best.after = after.and_then(|key| {
-            self.get(&key).map(|found| Ranked {
-                met: Met { key, found },
+            let (version, value) = self.version(&key)?;
+            Some(Ranked {
+                met: self.met(key, version, value, looks),
                 plan,
             })
         });
@@ -213,25 +234,24 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
                 bucket: *bucket,
                 next: start,
                 rows: VecDeque::new(),
-                ahead: *AHEAD.end(),
+                // Few at first: where the key leaves rows out, a bucket may have but one that is wanted.
+                ahead: *AHEAD.start(),
             };
             // The newest closed window so far of the key that the walk is at.
-            let mut newest: Option<Met<K>> = None;
+            let mut newest: Option<Met<K, V>> = None;
             while let Some((key, version, value)) = cursor.advance(self.at, false) {
-                scanned += 1;
-                if scanned > plan.scanned_max {
-                    return Err(too_much(plan));
+                match plan.enough(scanned) {
+                    Some(Enough::Rows) => return Err(plan.too_much(None)),
+                    Some(Enough::Time) => return Err(ReadError::TooLong),
+                    None => scanned += 1,
                 }
-                let row = self.layout.key_row(&key);
-                match plan.side(&row) {
+                let met = self.met(key, version, value, looks);
+                match plan.side(&met.row[..self.layout.schema.key.len()]) {
+                    _ if !looks.key => {}
                     Ordering::Less => continue,
                     Ordering::Equal => {}
                     Ordering::Greater => break,
                 }
-                let met = Met {
-                    key,
-                    found: self.found(row, version, &value),
-                };
                 let Some(until) = plan.newest_until else {
                     best.offer(met);
                     continue;
@@ -248,50 +268,64 @@ impl<K: Record, V: Record> Scan<'_, K, V> {
         let Best { heap, more, .. } = best;
         let sorted = heap.into_sorted_vec();
         let last = sorted.last().filter(|_| more);
-        let next = last.and_then(|last| self.next(plan, &last.met.key));
+        let next = last.map(|last| self.next(plan, &last.met.key)).transpose()?;
+        let whole =
+            |Met {
+                 key, version, value, ..
+             }: Met<K, V>| { self.found(self.layout.key_row(&key), version, &value) };
         Ok(Page {
-            rows: sorted.into_iter().map(|ranked| ranked.met.found).collect(),
+            rows: sorted.into_iter().map(|ranked| whole(ranked.met)).collect(),
             next,
             scanned,
+            cut_short: false,
         })
+    }
+
+    /// A row with the fields that are looked at.
+    fn met(&self, key: K, version: Epoch, value: V, looks: Looks) -> Met<K, V> {
+        let mut row = match looks.key {
+            true => self.layout.key_row(&key),
+            false => vec![Datum::Null; self.layout.schema.key.len()],
+        };
+        if looks.value {
+            self.layout.add_value(&value, &mut row);
+        }
+        Met {
+            key,
+            version,
+            value,
+            row,
+        }
     }
 
     /// The row of a key, if it is in one of the buckets scanned.
     pub fn get(&self, key: &K) -> Option<FoundRow> {
+        let (version, value) = self.version(key)?;
+        Some(self.found(self.layout.key_row(key), version, &value))
+    }
+
+    fn version(&self, key: &K) -> Option<(Epoch, V)> {
         let at = crate::view::shard::bucket_of(route(key));
-        let found = self
-            .buckets
+        self.buckets
             .iter()
             .filter(|(_, bucket)| *bucket == at)
             .find_map(|(shard, bucket)| {
                 let bucket = shard.buckets[*bucket].read();
                 let (version, value) = bucket.rows.get(key)?.as_of(self.at)?;
                 Some((version, value.clone()))
-            });
-        found.map(|(version, value)| self.found(self.layout.key_row(key), version, &value))
+            })
     }
 
-    fn window_end(&self, met: &Met<K>) -> EventTime {
-        match met.found.row.get(self.layout.schema.key.len() - 1) {
+    fn window_end(&self, met: &Met<K, V>) -> EventTime {
+        match met.row.get(self.layout.schema.key.len() - 1) {
             Some(Datum::Time(end)) => *end,
             _ => EventTime::MAX,
         }
     }
 
-    fn same_key(&self, a: &Met<K>, b: &Met<K>) -> bool {
+    fn same_key(&self, a: &Met<K, V>, b: &Met<K, V>) -> bool {
         let parts = self.layout.schema.key.len() - 2;
-        a.found.row[..parts] == b.found.row[..parts]
-    }
-}
-
-fn too_much(plan: &Plan) -> ReadError {
-    let hint = match plan.walk {
-        Walk::Sort => "order by the key, or fix its first fields by equality",
-        _ => "fix the key's first fields by equality, or bound the next one",
-    };
-    ReadError::TooMuch {
-        scanned_max: plan.scanned_max,
-        hint: hint.into(),
+        a.row[..parts] == b.row[..parts]
     }
 }
 
@@ -364,14 +398,14 @@ impl<K: Ord, V> PartialEq for Head<'_, K, V> {
 impl<K: Ord, V> Eq for Head<'_, K, V> {}
 
 /// A row and its rank by the plan's order; the greatest comes last.
-struct Ranked<'p, K> {
-    met: Met<K>,
+struct Ranked<'p, K, V> {
+    met: Met<K, V>,
     plan: &'p Plan,
 }
 
-impl<K: Ord> Ord for Ranked<'_, K> {
+impl<K: Ord, V> Ord for Ranked<'_, K, V> {
     fn cmp(&self, other: &Self) -> Ordering {
-        compare(&self.met.found.row, &other.met.found.row, &self.plan.order).then_with(|| {
+        compare(&self.met.row, &other.met.row, &self.plan.order).then_with(|| {
             let ties = self.met.key.cmp(&other.met.key);
             if self.plan.ties_descending {
                 ties.reverse()
@@ -381,29 +415,29 @@ impl<K: Ord> Ord for Ranked<'_, K> {
         })
     }
 }
-impl<K: Ord> PartialOrd for Ranked<'_, K> {
+impl<K: Ord, V> PartialOrd for Ranked<'_, K, V> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-impl<K: Ord> PartialEq for Ranked<'_, K> {
+impl<K: Ord, V> PartialEq for Ranked<'_, K, V> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
-impl<K: Ord> Eq for Ranked<'_, K> {}
+impl<K: Ord, V> Eq for Ranked<'_, K, V> {}
 
 /// The first `limit` rows in order, of those after the cursor.
-struct Best<'p, K> {
+struct Best<'p, K, V> {
     plan: &'p Plan,
-    after: Option<Ranked<'p, K>>,
-    heap: BinaryHeap<Ranked<'p, K>>,
+    after: Option<Ranked<'p, K, V>>,
+    heap: BinaryHeap<Ranked<'p, K, V>>,
     more: bool,
 }
 
-impl<K: Record> Best<'_, K> {
-    fn offer(&mut self, met: Met<K>) {
-        if !self.plan.holds(&met.found.row) {
+impl<K: Record, V> Best<'_, K, V> {
+    fn offer(&mut self, met: Met<K, V>) {
+        if !self.plan.holds(&met.row) {
             return;
         }
         let ranked = Ranked { met, plan: self.plan };

@@ -13,10 +13,12 @@
 //! those alone, and `row` says [`ReadError::Elsewhere`] when another worker's process owns the key.
 
 use std::fmt;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::time::{Epoch, EventTime};
 use crate::view::datum::Datum;
@@ -33,6 +35,9 @@ pub trait Serve: Send + Sync {
 
     /// Rows in the local shards, roughly: epochs still open are counted.
     fn rows_len(&self) -> usize;
+
+    /// Changes of rows in the local shards since the process started.
+    fn applied(&self) -> u64;
 
     /// The last epoch up to `at` in which any row of the local shards changed; [`Epoch::ZERO`] when none did, or when
     /// it is no longer known.
@@ -72,8 +77,8 @@ pub trait Serve: Send + Sync {
 pub enum Given {
     /// Text, as in a URL, already percent-decoded.
     Text(String),
-    /// A JSON value, as in a body.
-    Json(serde_json::Value),
+    /// A JSON value, as it is written in a body: its numbers have all of their digits.
+    Json(String),
 }
 
 impl From<&str> for Given {
@@ -88,7 +93,12 @@ impl From<String> for Given {
 }
 impl From<serde_json::Value> for Given {
     fn from(value: serde_json::Value) -> Self {
-        Given::Json(value)
+        Given::Json(value.to_string())
+    }
+}
+impl From<Box<RawValue>> for Given {
+    fn from(json: Box<RawValue>) -> Self {
+        Given::Json(Box::<str>::from(json).into())
     }
 }
 
@@ -182,9 +192,12 @@ pub struct RowsQuery {
     /// [`Page::next`] of the page before, read at the epoch it names ([`cursor_epoch`]); all else but `limit` must be
     /// the same.
     pub cursor: Option<String>,
-    /// Looks at so many rows at most. Then an answer in the order of keys is cut short there (with [`Page::next`]) if it
-    /// has any row, and all others are [`ReadError::TooMuch`].
+    /// Looks at so many rows at most. An answer in the order of keys is cut short there ([`Page::cut_short`]). All others
+    /// need every row that their key does not leave out: they are [`ReadError::TooMuch`], before a single row is looked at
+    /// where that is the whole view.
     pub scanned_max: usize,
+    /// Looks at rows until then. An answer in the order of keys is cut short there; all others are [`ReadError::TooLong`].
+    pub until: Option<Instant>,
 }
 
 impl Default for RowsQuery {
@@ -196,6 +209,7 @@ impl Default for RowsQuery {
             window: None,
             cursor: None,
             scanned_max: 1_000_000,
+            until: None,
         }
     }
 }
@@ -220,6 +234,8 @@ pub struct Page {
     pub next: Option<String>,
     /// How many rows were looked at.
     pub scanned: usize,
+    /// Whether it has fewer rows than there are, perhaps none, because enough were looked at: `next` goes on behind them.
+    pub cut_short: bool,
 }
 
 /// The change of one row between two moments.
@@ -287,13 +303,22 @@ pub enum ReadError {
         /// Why not.
         why: String,
     },
+    /// There are more rows, and no cursor can be made of the last one's key.
+    NoCursor {
+        /// Why not.
+        why: String,
+    },
     /// The query would look at too many rows.
     TooMuch {
         /// The bound that it met.
         scanned_max: usize,
+        /// How many rows the view has, where it would look at all of them.
+        rows: Option<usize>,
         /// What would make it cheaper.
         hint: String,
     },
+    /// Looking at the rows took too long.
+    TooLong,
     /// Another process's worker owns the key.
     Elsewhere {
         /// The worker.
@@ -313,8 +338,9 @@ impl ReadError {
             ReadError::KeyType { .. } => "key-type",
             ReadError::Filter { .. } => "filter",
             ReadError::Window { .. } => "window",
-            ReadError::Cursor { .. } => "cursor",
+            ReadError::Cursor { .. } | ReadError::NoCursor { .. } => "cursor",
             ReadError::TooMuch { .. } => "too-much",
+            ReadError::TooLong => "timeout",
             ReadError::Elsewhere { .. } => "peer-away",
         }
     }
@@ -342,9 +368,24 @@ impl fmt::Display for ReadError {
             }
             ReadError::Filter { field, why } => write!(f, "field `{field}`: {why}"),
             ReadError::Window { why } | ReadError::Cursor { why } => f.write_str(why),
-            ReadError::TooMuch { scanned_max, hint } => {
-                write!(f, "the query looks at more than {scanned_max} rows; {hint}")
+            ReadError::NoCursor { why } => {
+                write!(
+                    f,
+                    "there are more rows, and no cursor can be made of the last one: {why}"
+                )
             }
+            ReadError::TooMuch {
+                scanned_max,
+                rows: Some(rows),
+                ..
+            } => write!(
+                f,
+                "all of the {rows} rows would be looked at, and at most {scanned_max} are"
+            ),
+            ReadError::TooMuch { scanned_max, .. } => {
+                write!(f, "more than {scanned_max} rows would be looked at")
+            }
+            ReadError::TooLong => f.write_str("looking at the rows took too long"),
             ReadError::Elsewhere { worker } => write!(f, "worker {worker} owns the key"),
         }
     }

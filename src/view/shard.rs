@@ -16,12 +16,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use crate::checkpoint::keeper::{Keeper, Loader};
-use crate::checkpoint::state::{Bounds, Changed, Kept, Out, Stateful};
+use crate::checkpoint::state::{Bounds, Changed, Out, Stateful};
+use crate::checkpoint::steps::Kept;
 use crate::record::{Change, Record, route};
 use crate::time::Epoch;
 use crate::view::View;
@@ -53,6 +54,8 @@ pub(crate) struct Shard<K, V> {
     pub(crate) buckets: Box<[RwLock<Bucket<K, V>>]>,
     /// As of what was applied last.
     pub(crate) live: AtomicUsize,
+    /// Changes applied so far.
+    pub(crate) applied: AtomicU64,
     log: Mutex<Log>,
 }
 
@@ -83,6 +86,7 @@ impl<K: Record, V> Shard<K, V> {
         Self {
             buckets: std::iter::repeat_with(bucket).take(BUCKETS).collect(),
             live: AtomicUsize::new(0),
+            applied: AtomicU64::new(0),
             log: Mutex::default(),
         }
     }
@@ -369,6 +373,7 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
             superseded += self.apply_bucket(at);
         }
         self.shard.note(epoch, superseded, hash);
+        self.shard.applied.fetch_add(count as u64, Ordering::Relaxed);
         if !self.queued.is_empty() {
             self.queue.entry(epoch).or_default().append(&mut self.queued);
         }
@@ -401,6 +406,7 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
         if !sorted.is_empty() {
             let shard = self.shard.clone();
             let floor = self.view.floor();
+            let room = (4 * sorted.len()).max(PAGE);
             let mut bucket = shard.buckets[at].write();
             bucket.changed = self.epoch;
             for (i, change) in sorted.drain(..).enumerate() {
@@ -410,6 +416,9 @@ impl<K: Record, V: Record> ShardWriter<K, V> {
                 }
                 superseded += usize::from(self.apply_change(&mut bucket.rows, at as u8, floor, change));
             }
+            drop(bucket);
+            // What an epoch of many changes needed is not kept for ever.
+            sorted.shrink_to(room);
         }
         self.sorted[at] = sorted;
         superseded

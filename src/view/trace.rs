@@ -27,24 +27,48 @@ pub struct Traced {
 
 /// Traces `T`.
 pub fn trace<T: DeserializeOwned>() -> Traced {
-    let mut state = State::default();
+    let (mut state, mut ty) = (State::default(), Type::Json);
+    _ = read::<T>(&mut state, &mut ty, 0);
+    Traced { ty, name: state.name }
+}
+
+/// What can be told of a type that is read from bytes without names, before there are any.
+pub struct Samples<T> {
+    /// Values made of placeholders: with something in each option, list and map, with nothing in the innermost of them, and
+    /// so on, to nothing in any.
+    pub values: Vec<T>,
+    /// A part of the type looks at the data before it knows what to read: it needs a self-describing format.
+    pub self_describing: bool,
+}
+
+/// Makes samples of `T`.
+pub fn samples<T: DeserializeOwned>() -> Samples<T> {
+    let mut state = State {
+        binary: true,
+        ..State::default()
+    };
+    let values = (0..=DEPTH_MAX).filter_map(|depth| {
+        state.chosen.clear();
+        read(&mut state, &mut Type::Json, depth)
+    });
+    Samples {
+        values: values.collect(),
+        self_describing: state.self_describing,
+    }
+}
+
+/// Reads a `T` of placeholders, of others where it refuses some, and notes what it asks for.
+fn read<T: DeserializeOwned>(state: &mut State, ty: &mut Type, depth: usize) -> Option<T> {
     for _ in 0..ATTEMPTS_MAX {
-        let mut ty = Type::Json;
+        *ty = Type::Json;
         state.begin();
-        let read = T::deserialize(Trace {
-            state: &mut state,
-            ty: &mut ty,
-            depth: 0,
-        });
-        let retry = read.is_err() && state.next_placeholder();
-        if !retry {
-            return Traced { ty, name: state.name };
+        let read = T::deserialize(Trace { state, ty, depth });
+        if read.is_ok() || !state.next_placeholder() {
+            return read.ok();
         }
     }
-    Traced {
-        ty: Type::Json,
-        name: None,
-    }
+    (*ty, state.name) = (Type::Json, None);
+    None
 }
 
 const ATTEMPTS_MAX: usize = 256;
@@ -74,6 +98,10 @@ struct State {
     leaves: usize,
     /// The first leaf that refused, and how many placeholders it has.
     refused: Option<(usize, usize)>,
+    /// Whether types are to ask as they do of a binary encoding.
+    binary: bool,
+    /// Whether any of them asked what there is.
+    self_describing: bool,
 }
 
 impl State {
@@ -170,13 +198,18 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         deserialize_f64 visit_f64 f64 => Type::Float(64);
     }
 
+    fn is_human_readable(&self) -> bool {
+        !self.state.binary
+    }
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refused> {
+        self.state.self_describing = true;
         Err(Refused("reads whatever there is".into()))
     }
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
         self.deserialize_any(visitor)
     }
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.state.self_describing = true;
         visitor.visit_unit()
     }
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
@@ -473,5 +506,33 @@ mod tests {
         assert_eq!(traced.ty, Type::Tuple(vec![Type::UInt(8), Type::Json]));
         assert_eq!(trace::<Windowed<()>>().name, Some("$thalweg::Windowed"));
         assert_eq!(trace::<()>().ty, Type::Unit);
+    }
+
+    #[test]
+    fn samples_are_empty_and_full() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Row {
+            id: NonZeroU32,
+            vip: Option<u8>,
+            tags: Vec<String>,
+            address: IpAddr,
+        }
+        let samples = samples::<Row>();
+        assert!(!samples.self_describing);
+        let shapes: Vec<_> = samples
+            .values
+            .iter()
+            .map(|row| (row.vip, row.tags.len()))
+            .collect();
+        assert_eq!(shapes.first(), Some(&(Some(0), 1)));
+        assert_eq!(shapes.last(), Some(&(None, 0)));
+        let rows = super::samples::<Option<Row>>().values;
+        assert!(
+            rows.iter().flatten().any(|row| row.vip.is_none()),
+            "empty inside of something"
+        );
+        assert!(super::samples::<(u8, Any)>().self_describing);
+        // Some depths end in a variant that never ends.
+        assert!(super::samples::<Many>().values.len() > 1);
     }
 }

@@ -60,4 +60,8 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Plain<T> {
             Err(cause) => Decoded::Dead(cause, None),
         }
     }
+
+    fn is_null(&mut self, bytes: &[u8]) -> bool {
+        read::<()>(&self.plan, &self.schema, bytes, &mut self.scratch).is_ok()
+    }
 }

@@ -46,6 +46,31 @@ fn decode<T: DeserializeOwned + 'static>(
     }
 }
 
+#[test]
+fn null_is_told_from_all_else() {
+    let nullable = r#"["null",{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}]"#;
+    let mut decoder: Avro<BTreeMap<String, i64>> = decoder(&[nullable, r#""null""#, r#""long""#], None);
+    for (null, id, datum) in [
+        (true, 0, &b"\0"[..]),
+        (true, 1, b""),
+        (false, 0, b"\x02\x0e"),
+        (false, 0, b"\0\0"),
+        (false, 0, b""),
+        (false, 2, b"\0"),
+    ] {
+        assert_eq!(
+            decoder.is_null(&payload(id, datum)),
+            null,
+            "schema {id}, {datum:?}"
+        );
+    }
+    for no_wire_format in [&b""[..], b"null", b"\0\0\0"] {
+        assert!(!decoder.is_null(no_wire_format));
+    }
+    let mut plain: plain::Plain<i64> = plain::Plain::new(nullable, None).unwrap();
+    assert!(plain.is_null(b"\0") && !plain.is_null(b"\x02\x0e") && !plain.is_null(b""));
+}
+
 /// The library's own encoder, from its own values: nothing of ours takes part.
 fn encode(writer: &str, datum: Datum) -> Vec<u8> {
     let schema = apache_avro::Schema::parse_str(writer).unwrap();

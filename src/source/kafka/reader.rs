@@ -29,7 +29,7 @@ use crate::codec::registry::{Registry, Verdict};
 use crate::codec::{Cause, Decode, Decoded};
 use crate::error::{Error, Result};
 use crate::position::Offset;
-use crate::source::{Environment, Intake, Progress, Raw, Reader};
+use crate::source::{Deletes, Environment, Intake, Progress, Raw, Reader};
 
 /// How long an error message may take to find out where a log begins.
 const LOG_START_WAIT: Duration = Duration::from_secs(2);
@@ -105,10 +105,22 @@ impl<T: 'static> Records<T> for Payload<T> {
     }
 }
 
-/// Key and payload; no payload deletes.
+/// Key and payload; `deletes` says which payloads delete.
 pub(super) struct Keyed<K, V> {
     pub(super) key: Box<dyn Decode<K>>,
     pub(super) value: Box<dyn Decode<V>>,
+    pub(super) deletes: Deletes,
+}
+
+impl<K, V: 'static> Keyed<K, V> {
+    /// What becomes of a payload that is no row.
+    #[cold]
+    fn no_row(&mut self, key: K, payload: &[u8], why: Decoded<(K, Option<V>)>) -> Decoded<(K, Option<V>)> {
+        match self.deletes >= Deletes::Null && self.value.is_null(payload) {
+            true => Decoded::Value((key, None)),
+            false => why,
+        }
+    }
 }
 
 impl<K: 'static, V: 'static> Records<(K, Option<V>)> for Keyed<K, V> {
@@ -126,15 +138,18 @@ impl<K: 'static, V: 'static> Records<(K, Option<V>)> for Keyed<K, V> {
             Some(Decoded::Wait) => return Decoded::Wait,
             None => return Decoded::Dead(Cause::KeyMissing, None),
         };
-        match raw
+        let empty_deletes = self.deletes == Deletes::NullOrEmpty;
+        let Some(payload) = raw
             .payload
-            .map(|payload| self.value.decode_at(raw.offset, payload))
-        {
-            None => Decoded::Value((key, None)),
-            Some(Decoded::Value(value)) => Decoded::Value((key, Some(value))),
-            Some(Decoded::Dead(cause, schema)) => Decoded::Dead(cause, schema),
-            Some(Decoded::DeadAt(cause, place)) => Decoded::DeadAt(cause, place),
-            Some(Decoded::Wait) => Decoded::Wait,
+            .filter(|payload| !(empty_deletes && payload.is_empty()))
+        else {
+            return Decoded::Value((key, None));
+        };
+        match self.value.decode_at(raw.offset, payload) {
+            Decoded::Value(value) => Decoded::Value((key, Some(value))),
+            Decoded::Dead(cause, schema) => self.no_row(key, payload, Decoded::Dead(cause, schema)),
+            Decoded::DeadAt(cause, place) => self.no_row(key, payload, Decoded::DeadAt(cause, place)),
+            Decoded::Wait => Decoded::Wait,
         }
     }
 }
