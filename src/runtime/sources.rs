@@ -214,11 +214,10 @@ pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
             of.changes.inner().store(view.applied(), Ordering::Relaxed);
         }
         let registry = shared.settings.env.registry.as_ref().map(Registry::status);
+        let pending = registry.map_or(0, |status| i64::try_from(status.pending).unwrap_or(i64::MAX));
         for source in &shared.sources {
-            let pending = registry.as_ref().map_or(0, |status| status.pending);
             let of = metrics.source(&source.rules.name);
-            of.schema_lookups_pending
-                .set(i64::try_from(pending).unwrap_or(i64::MAX));
+            of.schema_lookups_pending.set(pending);
         }
         // Of a cluster's partitions each process shows those that it reads.
         if shared.settings.cluster.is_some() {
