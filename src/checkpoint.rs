@@ -29,6 +29,7 @@ pub mod owner;
 pub mod place;
 pub mod segment;
 pub mod state;
+pub mod steps;
 pub mod store;
 pub(crate) mod writer;
 

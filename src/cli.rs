@@ -15,6 +15,7 @@ mod demo;
 mod flags;
 mod ledger;
 mod query;
+mod readiness;
 mod schema;
 mod serve;
 mod signal;

@@ -13,6 +13,8 @@ pub mod text;
 
 use serde::{Deserialize, Serialize};
 
+use crate::position::Offset;
+
 /// Why a record is in the dead letters. Codes are fixed: they are part of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,7 +34,7 @@ pub enum Cause {
     WireTruncated,
     /// The first byte is not the wire format's.
     WireMagic,
-    /// The registry does not know the schema id.
+    /// The registry did not know the schema id when the record was read, or what it has for it is no schema that can be read.
     SchemaUnknown,
     /// The writer's schema can't be resolved to the reader's by Avro's rules, or this value of it can't, or what comes
     /// of it does not fit the type.
@@ -94,11 +96,35 @@ pub enum Decoded<T> {
     Wait,
 }
 
+/// The mark that some programs put before text in UTF-8. It says nothing and is no part of the text.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// `bytes` behind a byte order mark, if they begin with one.
+pub(crate) fn unmarked(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
+}
+
 /// Decodes one part (key or payload) of the records of one source, on one worker.
 pub trait Decode<T>: 'static {
     /// Decodes `bytes`. Never blocks, never panics, whatever the bytes hold.
     fn decode(&mut self, bytes: &[u8]) -> Decoded<T>;
+
+    /// Says where the next records stand: in this partition, and whether the ledger has bound them already, so that they have
+    /// to become again what they were.
+    fn enter(&mut self, _partition: u32, _bound: bool) {}
+
+    /// Decodes `bytes` of the record at `offset` of that partition. The place matters where a schema was unknown once.
+    #[inline]
+    fn decode_at(&mut self, _offset: Offset, bytes: &[u8]) -> Decoded<T> {
+        self.decode(bytes)
+    }
+
+    /// Whether `bytes`, which were found to be no `T`, are the format's null: what some serializers write where there is
+    /// no value. A format may have none.
+    fn is_null(&mut self, _bytes: &[u8]) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -80,6 +80,8 @@ pub struct RegistrySettings {
     pub token: Option<Secret>,
     /// Certificates to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// How long it may not know a schema id before it is believed.
+    pub unknown_wait: Duration,
 }
 
 /// Everything that can be set.
@@ -91,6 +93,11 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Stop at the end of what is there.
     pub until_end: bool,
+    /// Go on answering at that end, until a signal.
+    pub serve: bool,
+    /// The service is ready once no more records than these are left; nothing: once everything is counted that was there at
+    /// the start.
+    pub ready_lag_max: Option<u64>,
     /// Shortest time between two epochs.
     pub epoch_interval: Duration,
     /// How many may be unfinished.
@@ -285,6 +292,11 @@ fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mist
         "names a bucket, and this build was made without the feature `object-store`",
     );
     needs(
+        settings.until_end || !settings.serve,
+        "serve",
+        "needs `until_end`: without that the service answers until it is stopped in any case",
+    );
+    needs(
         registry.username.is_none() || registry.password.is_some(),
         "registry.username",
         "needs `registry.password`, or `registry.password_file`",
@@ -371,7 +383,10 @@ impl SourceKnown {
         match of {
             Of::Streams if !self.timed => Some("is a table: it has no times"),
             Of::StreamTopics if !self.timed => Some("is a table: it is read from its topic's beginning"),
-            Of::StreamTopics | Of::Topics if !self.topic => Some("is not read from a topic"),
+            Of::TableTopics if self.timed => Some("is a stream: it has no rows to delete"),
+            Of::StreamTopics | Of::Topics | Of::TableTopics if !self.topic => {
+                Some("is not read from a topic")
+            }
             _ => None,
         }
     }

@@ -12,6 +12,7 @@
 //! `&self` and never fail: a mistake is noted with its place, and all of them are reported together before anything runs.
 
 pub mod collection;
+mod misuse;
 pub mod names;
 pub mod plan;
 pub mod stream;
@@ -25,25 +26,25 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::probe::{Handle, Probe};
 use timely::dataflow::operators::vec::Filter;
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::bridge::{Halt, Waker};
+use crate::checkpoint::entry;
 use crate::checkpoint::keeper::Keeper;
-use crate::checkpoint::manifest::{Rule, StepShape};
+use crate::checkpoint::manifest::Rule;
 use crate::checkpoint::store::Restored;
 use crate::codec::Cause;
-use crate::dataflow::plan::{Kind, Plan};
+use crate::dataflow::plan::{Kind, Origin, Plan, UnfitState};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
 use crate::demo::Demo;
 use crate::error::{Error, Result};
 use crate::ingest::{self, Bounds, Ingest};
 use crate::late::Late;
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::{Counter, LateMetrics, Metrics};
 use crate::operator::again::Wanted;
 use crate::operator::deliver::deliver;
 use crate::operator::letters::{Letter, LetterKey, letters};
@@ -51,7 +52,7 @@ use crate::operator::serve::serve;
 use crate::operator::upsert::upsert;
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record};
-use crate::schema;
+
 use crate::sink::{Sink, Sinks};
 use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertSource};
 use crate::time::Epoch;
@@ -195,44 +196,53 @@ impl Context {
     }
 
     #[track_caller]
-    fn step(&self, name: &str, kind: Kind, from: &[Rc<str>]) -> Rc<str> {
-        self.plan.borrow_mut().step(name, kind, from, Location::caller())
+    fn step(&self, name: &str, kind: Kind, inputs: &[&Origin]) -> Origin {
+        self.step_as(name, (kind, kind.word()), inputs)
     }
 
-    /// A stateful step's way to its checkpoints. The name says its kind, too, and what its state depends on besides its types.
-    fn keeper<K: DeserializeOwned, V: DeserializeOwned>(&self, name: &str, of: &str, rule: Rule) -> Keeper {
-        let mut plan = self.plan.borrow_mut();
-        let step = plan.states.len();
-        let (from, version) = (plan.upstream(of), plan.version(of));
-        plan.states.push(StepShape {
-            name: name.to_owned(),
-            step: of.to_owned(),
-            from,
-            version,
-            key: schema::trace::structure::<K>(),
-            value: schema::trace::structure::<V>(),
-            rule,
-        });
+    /// Like [`Context::step`], where steps of a kind have several operators.
+    #[track_caller]
+    fn step_as(&self, name: &str, what: (Kind, &str), inputs: &[&Origin]) -> Origin {
+        self.plan
+            .borrow_mut()
+            .step(name, what, inputs, Location::caller())
+    }
+
+    /// A view or sink; whether it can be made: not with a name that another one has.
+    #[track_caller]
+    fn output(&self, name: &str, kind: Kind, of: &Origin) -> bool {
+        let mistakes = self.plan.borrow().mistakes.len();
+        self.step(name, kind, &[of]);
+        self.plan.borrow().mistakes.len() == mistakes
+    }
+
+    /// A stateful step's way to its checkpoints. The name says its kind, too, and what its state depends on besides its types;
+    /// `step` is what people call it.
+    fn keeper<K: Event, V: Event>(
+        &self,
+        name: (String, &str),
+        input: &Origin,
+        version: u32,
+        rule: Rule,
+    ) -> Keeper {
+        // Views encode their rows by a schema, and take what bytes without names can't hold.
+        let unfit = match rule {
+            Rule::Versions => None,
+            _ => unfit_state::<K>(&name.0).or_else(|| unfit_state::<V>(&name.0)),
+        };
+        self.plan.borrow_mut().unfit.extend(unfit);
+        let step = self.plan.borrow_mut().state::<K, V>(name, input, version, rule);
         let (steps, restored) = (self.desk.steps.clone(), self.restored.clone());
         Keeper::new(steps, self.saves, step, restored, self.worker, self.halt.clone())
     }
 
-    /// The name of a stateful step that people give none: with a number, where there are several.
-    fn numbered(&self, name: &str) -> String {
-        let plan = self.plan.borrow();
-        let alike = plan
-            .states
-            .iter()
-            .filter(|step| step.name.starts_with(name))
-            .count();
-        match alike {
-            0 => name.to_owned(),
-            n => format!("{name} #{}", n + 1),
-        }
+    /// The declared version of a step.
+    fn version(&self, step: &str) -> u32 {
+        self.plan.borrow().version(step)
     }
 
     /// Counts what is late for a step, under the names of the sources that it takes from.
-    fn late_counter(&self, sources: &[SourceId], step: &str) -> Counter {
+    fn late_metrics(&self, sources: &[SourceId], step: &str) -> LateMetrics {
         let plan = self.plan.borrow();
         let named = plan
             .sources
@@ -279,6 +289,15 @@ impl Context {
     }
 }
 
+/// Why no checkpoint can hold a type of a step, as far as that shows before there is any data.
+fn unfit_state<T: Event>(step: &str) -> Option<UnfitState> {
+    let unfit = entry::fits::<T>().err()?;
+    Some(UnfitState {
+        what: format!("{step}: `{}`: {unfit}", std::any::type_name::<T>()),
+        hint: unfit.hint(),
+    })
+}
+
 /// Builds a flow on a worker, and reports its mistakes together.
 pub fn build(scope: Scope<'_, Epoch>, flow: &Flow, context: &Rc<Context>) -> Result<()> {
     // Streams can only be kept for as long as the scope lives, and the handle has to stay `Copy`.
@@ -308,8 +327,8 @@ struct Loose<'s> {
 
 #[derive(Default)]
 struct Sources<'s> {
-    /// By source: its name, the topic, and its streams of dead letters.
-    dead: Vec<(SourceId, String, String, Vec<StreamVec<'s, Epoch, DeadLetter>>)>,
+    /// By source: its step, the topic, and its streams of dead letters.
+    dead: Vec<(SourceId, Origin, String, Vec<StreamVec<'s, Epoch, DeadLetter>>)>,
     late: Vec<StreamVec<'s, Epoch, DeadLetter>>,
 }
 
@@ -328,11 +347,11 @@ impl<'s> Dataflow<'s> {
     /// Reads a source of events.
     #[track_caller]
     pub fn source<T: Event>(self, name: &str, source: impl Source<T>) -> Stream<'s, T> {
-        let step = self.context().step(name, Kind::Source, &[]);
+        let origin = self.context().step(name, Kind::Source, &[]);
         let opened = source
             .open(&self.context().env.of_source(name))
             .and_then(|opened| self.substituted(name, opened));
-        let (timed, inner) = self.read(name, opened);
+        let (timed, inner) = self.read(name, &origin, opened);
         let sources = if timed {
             vec![SourceId::of(name)]
         } else {
@@ -342,15 +361,17 @@ impl<'s> Dataflow<'s> {
             inner,
             flow: self,
             sources: sources.into(),
-            step,
+            origin,
         }
     }
 
-    /// Declares the version of a step that is named further on: since a closure in it or before it has changed, its state in
-    /// checkpoints is that of another. For tables and their sources; windows and views have a `version` of their own.
+    /// Declares the version of a step that is named further on: since a closure in it or before it has changed, what
+    /// checkpoints hold of it, or of steps behind it, is that of another. For sources, tables, joins, groups and the like;
+    /// windows and views have a `version` of their own. A view's name is no step's: one may be called as the other.
+    #[track_caller]
     pub fn version(self, step: &str, version: u32) -> Self {
         let mut plan = self.context().plan.borrow_mut();
-        plan.versions.insert(step.to_owned(), version);
+        plan.declare(step, version, Location::caller());
         drop(plan);
         self
     }
@@ -358,16 +379,17 @@ impl<'s> Dataflow<'s> {
     /// Reads a table from a source of keyed rows: the last row of a key wins, a row without a value deletes.
     #[track_caller]
     pub fn table<K: Record, V: Record>(self, name: &str, source: impl UpsertSource<K, V>) -> Table<'s, K, V> {
-        let step = self.context().step(name, Kind::Table, &[]);
+        let origin = self.context().step(name, Kind::Table, &[]);
         let opened = source
             .open(&self.context().env.of_source(name))
             .and_then(|opened| self.substituted(name, opened));
-        let (_, records) = self.read(name, opened);
+        let (_, records) = self.read(name, &origin, opened);
         let context = self.context();
-        let keeper = context.keeper::<K, V>(&format!("table {name}"), name, Rule::Last);
+        let named = (format!("table {name}"), name);
+        let keeper = context.keeper::<K, V>(named, &origin, context.version(name), Rule::Last);
         let wanted = Wanted::default();
         let changes = upsert(records, name, &keeper, wanted.clone());
-        let mut table = Table::from_changes(self, changes, step, Vec::new(), Rc::new([]));
+        let mut table = Table::from_changes(self, changes, origin, Vec::new(), Rc::new([]));
         table.meta.wanted = wanted;
         table
     }
@@ -413,6 +435,7 @@ impl<'s> Dataflow<'s> {
     fn read<T: Event>(
         self,
         name: &str,
+        origin: &Origin,
         opened: Result<Opened<T>>,
     ) -> (bool, StreamVec<'s, Epoch, crate::record::Timed<T>>) {
         let context = self.context().clone();
@@ -464,7 +487,7 @@ impl<'s> Dataflow<'s> {
             .late
             .borrow_mut()
             .dead
-            .push((source, name.to_owned(), opened.topic, vec![dead]));
+            .push((source, origin.clone(), opened.topic, vec![dead]));
         (timed, events)
     }
 
@@ -477,8 +500,9 @@ impl<'s> Dataflow<'s> {
     fn serve<K: Record, V: Record>(
         &self,
         changes: StreamVec<'s, Epoch, Change<K, V>>,
+        origin: &Origin,
         mut spec: ViewSpec,
-        history: Option<Duration>,
+        (history, version): (Option<Duration>, u32),
     ) -> bool {
         let context = self.context();
         spec.history = history.unwrap_or(context.history);
@@ -491,7 +515,8 @@ impl<'s> Dataflow<'s> {
         match context.views.define::<K, V>(spec) {
             Ok(view) => {
                 let applied = context.metrics.view(&name).changes;
-                let keeper = context.keeper::<K, Option<V>>(&format!("view {name}"), &name, Rule::Versions);
+                let named = (format!("view {name}"), &*name);
+                let keeper = context.keeper::<K, Option<V>>(named, origin, version, Rule::Versions);
                 serve(
                     changes,
                     &name,
@@ -530,11 +555,13 @@ impl<'s> Dataflow<'s> {
         !is_new
     }
 
-    /// Dead letters of every source become views, once all steps that may add to them are known.
+    /// Dead letters of every source become views, once all steps that may add to them are known. Which steps those are says
+    /// nothing about the letters that were there before, so they come from the source alone.
     fn finish(self) {
         let Sources { dead, late } = self.loose.late.take();
         let late = self.scope.concatenate(late);
-        for (source, name, topic, mut streams) in dead {
+        for (source, origin, topic, mut streams) in dead {
+            let name = origin.step().clone();
             streams.push(
                 late.clone()
                     .filter(move |letter: &DeadLetter| letter.at.partition.source == source),
@@ -542,13 +569,17 @@ impl<'s> Dataflow<'s> {
             let all = self.scope.concatenate(streams);
             let view = format!("{name}.dead_letters");
             let context = self.context();
-            let keeper = context.keeper::<LetterKey, Letter>(&format!("letters {name}"), &name, Rule::Last);
+            let version = context.version(&name);
+            let named = (format!("letters {name}"), &*view);
+            let keeper = context.keeper::<LetterKey, Letter>(named, &origin, version, Rule::Last);
             let keyed = letters(all, &view, topic, LETTERS_KEEP, context.desk.clone(), &keeper);
+            let letters = Origin::named(&view.as_str().into());
             let mut spec = ViewSpec::new(view);
             spec.description = format!("records of `{name}` that could not be counted, and why");
             spec.keep = Some(LETTERS_KEEP);
-            self.serve(keyed, spec, None);
+            self.serve(keyed, &letters, spec, (None, 1));
         }
+        self.context().plan.borrow_mut().finish();
     }
 }
 

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 pub struct Readiness {
     reasons: Mutex<BTreeMap<&'static str, String>>,
     troubles: Mutex<BTreeMap<&'static str, String>>,
+    left: Mutex<BTreeMap<String, Option<u64>>>,
 }
 
 impl Default for Readiness {
@@ -32,6 +33,7 @@ impl Readiness {
         Self {
             reasons: Mutex::new(BTreeMap::from([("starting", reason)])),
             troubles: Mutex::default(),
+            left: Mutex::default(),
         }
     }
 
@@ -46,6 +48,12 @@ impl Readiness {
         self.reasons.lock().remove(what);
     }
 
+    /// Nothing is waited for any more.
+    pub fn ready(&self) {
+        self.reasons.lock().clear();
+        self.left.lock().clear();
+    }
+
     /// What somebody should look at, though answers are as good as ever; nothing: it is well again.
     pub fn mention(&self, what: &'static str, trouble: Option<String>) {
         let mut troubles = self.troubles.lock();
@@ -58,6 +66,16 @@ impl Readiness {
     /// What was mentioned, by name.
     pub fn troubles(&self) -> BTreeMap<&'static str, String> {
         self.troubles.lock().clone()
+    }
+
+    /// How many records are left to be read before it is ready, by source; `None`: that is not known yet.
+    pub fn set_records_left(&self, left: BTreeMap<String, Option<u64>>) {
+        *self.left.lock() = left;
+    }
+
+    /// What was set last.
+    pub fn records_left(&self) -> BTreeMap<String, Option<u64>> {
+        self.left.lock().clone()
     }
 
     /// Whether no reason is left.
@@ -84,6 +102,8 @@ mod tests {
         readiness.wait_for("replay", "at 90 %");
         assert_eq!(readiness.reasons()["replay"], "at 90 %");
         readiness.clear("replay");
+        readiness.set_records_left([("payments".to_owned(), Some(7)), ("merchants".to_owned(), None)].into());
+        assert_eq!(readiness.records_left()["payments"], Some(7));
         readiness.mention("checkpoints", Some("the disk is full".into()));
         assert!(readiness.is_ready());
         assert_eq!(readiness.troubles()["checkpoints"], "the disk is full");

@@ -14,6 +14,10 @@
 //!  GET  /v1/sources                 rules, watermarks and lag of what is read
 //! ```
 //!
+//! What is not there yet is 503 with Retry-After, never 404 and never an older answer: a view while the dataflow is being
+//! built, and the newest epoch while a restart recovers what was answered before. What names its epoch (`as_of`, a cursor)
+//! is answered as soon as that epoch is closed again, as it is the same whenever it is asked for.
+//!
 //! axum finds the function for a request. The connections beneath it are served by hyper itself, as hyper can answer
 //! pipelined requests with one write (`pipeline_flush`) and bounds heads and idle connections in time, for which
 //! `axum::serve` has no switch. Nagle's algorithm is off. Every refusal has one form (`problem.rs`).
@@ -47,6 +51,7 @@ use crate::error::{Error, Result};
 use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::position::EpochBinding;
+use crate::runtime::progress::Recovering;
 use crate::runtime::sources::SourceNow;
 use crate::time::Epoch;
 use crate::view::Views;
@@ -74,10 +79,14 @@ pub struct HttpSettings {
     pub scans_max: usize,
     /// How long a large scan may take, its turn waited for included. Default 10 s.
     pub scan_time_max: Duration,
-    /// How many rows one read may look at. Default 1 M.
+    /// How many rows one read may look at. In the order of keys a page ends there; in another one a view of more rows is
+    /// refused at once, unless the key leaves enough of them out. Default 2 M.
     pub scanned_rows_max: usize,
     /// Reads in one `POST /v1/query`. Default 32.
     pub reads_max: usize,
+    /// Whether the newest epoch is answered while what was bound before a restart is being recovered, although answers of
+    /// before the restart were newer. Default no: such reads are told 503.
+    pub stale_reads: bool,
 }
 
 impl Default for HttpSettings {
@@ -93,8 +102,9 @@ impl Default for HttpSettings {
             wait_max: Duration::from_secs(30),
             scans_max: std::thread::available_parallelism().map_or(2, usize::from),
             scan_time_max: Duration::from_secs(10),
-            scanned_rows_max: 1_000_000,
+            scanned_rows_max: 2_000_000,
             reads_max: 32,
+            stale_reads: false,
         }
     }
 }
@@ -106,6 +116,9 @@ pub type Bindings = Arc<dyn Fn(Epoch) -> Result<Option<EpochBinding>> + Send + S
 /// The partitions that a source has, by its name; `None`: that is not known (yet).
 pub type Partitions = Arc<dyn Fn(&str) -> Option<Vec<u32>> + Send + Sync>;
 
+/// Tells where the recovery of what was bound before the start stands; `None`: it is over, or there was nothing.
+pub type Recovery = Arc<dyn Fn() -> Option<Recovering> + Send + Sync>;
+
 /// Tells where all sources stand.
 pub type Sources = Arc<dyn Fn() -> Vec<SourceNow> + Send + Sync>;
 
@@ -113,6 +126,10 @@ pub type Sources = Arc<dyn Fn() -> Vec<SourceNow> + Send + Sync>;
 pub struct State {
     /// The views.
     pub views: Arc<Views>,
+    /// The names of all views that there will be: those of the plan. At the start they are defined one by one.
+    pub view_names: Vec<String>,
+    /// Where the recovery after a restart stands.
+    pub recovery: Recovery,
     /// The names of all sources: answers name positions by them.
     pub sources: Vec<String>,
     /// Where they stand.

@@ -14,6 +14,7 @@
 //! * the capability is kept through every epoch, also those that bring this worker nothing: operators walk their worker's
 //!   own timeline up to their frontier, and must find every epoch in it.
 
+mod limit;
 mod partition;
 
 use std::collections::VecDeque;
@@ -27,8 +28,10 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::bridge::{Halt, Waker};
+use crate::codec::registry::Verdict;
 use crate::error::{Error, Result};
-use crate::ingest::partition::Partition;
+use crate::ingest::limit::Limit;
+use crate::ingest::partition::{Partition, watermark};
 use crate::metrics::{SourceMetrics, WorkerMetrics};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
 use crate::record::Timed;
@@ -169,7 +172,7 @@ struct Running<T> {
     /// Released, and not yet known to be durable.
     released: VecDeque<Epoch>,
     durable: Epoch,
-    limit: Option<EventTime>,
+    limit: Option<Limit>,
     pace: EventTime,
     live: bool,
     stopping: bool,
@@ -242,30 +245,26 @@ impl<T: 'static> Running<T> {
                 worker,
                 from,
                 event_time_max,
+                idle,
             } if worker == self.worker => {
                 self.ingest.reader.assign(id.partition, from)?;
                 let (step, rules) = (self.ingest.name.clone(), self.ingest.rules.clone());
                 let watermark = watermark(event_time_max, rules.lateness);
                 let mut intake = Intake::new(id.source, step, id.partition, rules);
                 intake.event_time_max = event_time_max;
-                self.partitions.push(Partition {
-                    intake,
-                    chunks: VecDeque::new(),
-                    position: from,
-                    reported: (from, false),
-                    more: true,
-                    untimed_reads: 0,
-                    at_end: false,
-                    bound: VecDeque::new(),
-                    released: (0, 0),
-                    watermark,
-                    metrics: self.ingest.metrics.partition(id.partition),
-                    lags: false,
-                    paused: false,
-                });
+                let metrics = self.ingest.metrics.partition(id.partition);
+                metrics.idle.set(i64::from(idle));
+                if self.ingest.rules.timed {
+                    metrics.watermark(watermark);
+                }
+                self.partitions
+                    .push(Partition::new(intake, from, watermark, metrics));
             }
             Order::Assign { .. } => {}
-            Order::Limit(_, limit) => self.limit = Some(limit),
+            Order::Limit(_, event_time) => {
+                let heard = clock::instant();
+                self.limit = Some(Limit { event_time, heard });
+            }
             Order::Pace(_, pace) => self.pace = pace,
             Order::Base(base) => self.bind_schemas(&base.binding),
             Order::Skip(binding) => {
@@ -296,7 +295,11 @@ impl<T: 'static> Running<T> {
     fn bind_schemas(&mut self, binding: &EpochBinding) {
         let own = |seen: &&SchemaSeen| seen.source == self.ingest.source;
         for seen in binding.schemas.iter().filter(own) {
-            self.ingest.reader.bind_schema(seen.id, seen.fingerprint);
+            self.ingest.reader.bind_schema(Verdict {
+                id: seen.id,
+                fingerprint: seen.fingerprint,
+                since: seen.since,
+            });
         }
     }
 
@@ -321,6 +324,10 @@ impl<T: 'static> Running<T> {
         let rules = self.ingest.rules.clone();
         let bounds = self.ingest.bounds;
         let ahead = bounds.ahead_of(self.pace);
+        // One that is too old waits for the next: judged by it, an event of this moment might lie in the far future.
+        let limit = self
+            .limit
+            .and_then(|limit| limit.in_force(clock::instant(), rules.future_bound));
         for partition in &mut self.partitions {
             partition.more = true; // A wake-up does not say which partition it is for.
             partition.untimed_reads = 0;
@@ -341,8 +348,7 @@ impl<T: 'static> Running<T> {
                     return false;
                 }
                 let paced = !rules.timed || p.intake.event_time_max <= ahead;
-                p.more
-                    && (!p.bound.is_empty() || (self.live && paced && (!rules.timed || self.limit.is_some())))
+                p.more && (!p.bound.is_empty() || (self.live && paced && (!rules.timed || limit.is_some())))
             };
             let next = self
                 .partitions
@@ -358,7 +364,7 @@ impl<T: 'static> Running<T> {
                     *hi
                 }
                 None => {
-                    partition.intake.limit = self.limit.unwrap_or(EventTime::MAX);
+                    partition.intake.limit = limit.unwrap_or(EventTime::MAX);
                     Offset::MAX
                 }
             };
@@ -374,11 +380,12 @@ impl<T: 'static> Running<T> {
             // Reads that bring nothing are cheap, and must not use up the turn of those that would.
             reads += usize::from(held.records > 0);
             partition.untimed_reads += usize::from(held.records > 0 && !held.timed);
-            for (id, fingerprint) in reader.schemas_seen() {
+            for verdict in reader.schemas_seen() {
                 let seen = SchemaSeen {
                     source: self.ingest.source,
-                    id,
-                    fingerprint,
+                    id: verdict.id,
+                    fingerprint: verdict.fingerprint,
+                    since: verdict.since,
                 };
                 self.ingest.desk.report(Report::Schema(seen));
             }
@@ -583,14 +590,6 @@ impl<T: 'static> Running<T> {
             events.downgrade(&to);
             dead.downgrade(&to);
         }
-    }
-}
-
-/// The watermark of a partition.
-fn watermark(event_time_max: EventTime, lateness: Duration) -> EventTime {
-    match event_time_max {
-        EventTime::MIN => EventTime::MIN,
-        max => max.minus(lateness),
     }
 }
 

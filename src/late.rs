@@ -8,6 +8,10 @@ use crate::time::span;
 /// What becomes of an event that its window step can't wait for: one whose window ends at or before the event's
 /// [horizon](crate::record::Timed::horizon). Each event goes by the policy of the source that it was read from, wherever streams were merged.
 ///
+/// Where windows overlap, an event that is late for some of its windows counts in the others, and is not a late event: that
+/// is one that is late for all of them. The metric `thalweg_late_windows_total` counts, by step, every window that an event
+/// is missing from.
+///
 /// ```
 /// use thalweg::prelude::*;
 /// # #[derive(Clone, Serialize, Deserialize)]

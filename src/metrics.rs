@@ -5,7 +5,9 @@
 //!               taken once, by source, partition, view, …     bumping it is one atomic addition
 //! ```
 //!
-//! Handles are taken when a source, worker or view is set up, so that nothing is looked up later. Names follow
+//! Handles are taken when a source, worker or view is set up, so that nothing is looked up later. A gauge is set where its
+//! value changes; where that would be too often, or is known to nobody in time, it is set as it is read: see
+//! [`Metrics::refresh_by`]. So none stands still when the data does. Names follow
 //! Prometheus's habits: the prefix `thalweg_`, base units last (`_seconds`, `_bytes`), counters `_total`.
 
 use std::hash::Hash;
@@ -13,6 +15,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric};
 pub use prometheus_client::metrics::counter::Counter;
@@ -62,9 +65,13 @@ type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
 type GaugesF64<const N: usize> = Family<Labels<N>, GaugeF64>;
 
+/// Sets gauges to what they are now.
+type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
+    refreshes: Mutex<Vec<Refresh>>,
     started: Instant,
     uptime: GaugeF64,
     sources: SourceFamilies,
@@ -123,6 +130,15 @@ pub struct SourceMetrics {
     pub partitions: Gauge,
 }
 
+/// Handles for what came too late for a window step.
+#[derive(Clone, Debug, Default)]
+pub struct LateMetrics {
+    /// Events that were late for all of their windows.
+    pub events: Counter,
+    /// Windows that events are missing from, of these events and of those that were late for some of theirs.
+    pub windows: Counter,
+}
+
 /// Handles for one partition of a source.
 #[derive(Clone, Debug)]
 pub struct PartitionMetrics {
@@ -140,6 +156,8 @@ pub struct PartitionMetrics {
     labels: Labels<2>,
     /// 1 while the partition is idle.
     pub idle: Gauge,
+    /// For how long the oldest open transaction is known to be open; zero when there is none.
+    pub open_transaction_seconds: GaugeF64,
     /// 1 while the partition is paused, because it runs ahead of the others or the buffers are full.
     pub paused: Gauge,
 }
@@ -212,8 +230,10 @@ struct SourceFamilies {
     lag_seconds: GaugesF64<2>,
     watermark: GaugesF64<2>,
     idle: Gauges<2>,
+    open_transaction: GaugesF64<2>,
     paused: Gauges<2>,
     late: Counters<2>,
+    late_windows: Counters<2>,
     dead: Counters<2>,
     schema_lookups: Gauges<1>,
     partitions: Gauges<1>,
@@ -296,6 +316,11 @@ impl Register<'_> {
                 Family::default(),
             ),
             idle: self.plain("source_idle", "1 while the partition is idle", Family::default()),
+            open_transaction: self.seconds(
+                "source_open_transaction",
+                "For how long the oldest open transaction is known to be open",
+                Family::default(),
+            ),
             paused: self.plain(
                 "source_paused",
                 "1 while the partition is paused",
@@ -303,7 +328,12 @@ impl Register<'_> {
             ),
             late: self.plain(
                 "late_events",
-                "Events that came after their windows had closed",
+                "Events that came after all of their windows had closed",
+                Family::default(),
+            ),
+            late_windows: self.plain(
+                "late_windows",
+                "Windows that had closed before an event of theirs came, once for each such event",
                 Family::default(),
             ),
             dead: self.plain("dead_letters", "Records turned down", Family::default()),
@@ -411,6 +441,7 @@ impl Metrics {
             http_in_flight: register.plain("http_requests_in_flight", "Being answered", Gauge::default()),
             http_connections: register.plain("http_connections", "Open connections", Gauge::default()),
             registry: Registry::default(),
+            refreshes: Mutex::default(),
             started: clock::instant(),
         };
         Arc::new(Self { registry, ..metrics })
@@ -461,8 +492,14 @@ impl Metrics {
         }
     }
 
+    /// Has `refresh` set gauges each time before they are read. It must not block.
+    pub fn refresh_by(&self, refresh: impl Fn(&Metrics) + Send + Sync + 'static) {
+        self.refreshes.lock().push(Box::new(refresh));
+    }
+
     /// Everything in OpenMetrics' text form, of type [`CONTENT_TYPE`].
     pub fn text(&self) -> String {
+        self.refreshes.lock().iter().for_each(|refresh| refresh(self));
         self.uptime.set(
             clock::instant()
                 .saturating_duration_since(self.started)
@@ -493,6 +530,7 @@ impl SourceMetrics {
             watermark_seconds: OnceLock::new(),
             watermarks: families.watermark.clone(),
             idle: one(&families.idle, labels.clone()),
+            open_transaction_seconds: one(&families.open_transaction, labels.clone()),
             paused: one(&families.paused, labels.clone()),
             labels,
         }
@@ -506,12 +544,13 @@ impl SourceMetrics {
         )
     }
 
-    /// Events of this source that were late for `step`.
-    pub fn late(&self, step: &str) -> Counter {
-        one(
-            &self.families.late,
-            [("source", self.source.clone()), ("step", step.into())],
-        )
+    /// What came too late for `step`.
+    pub fn late(&self, step: &str) -> LateMetrics {
+        let labels = [("source", self.source.clone()), ("step", step.into())];
+        LateMetrics {
+            events: one(&self.families.late, labels.clone()),
+            windows: one(&self.families.late_windows, labels),
+        }
     }
 
     /// Records of this source that were turned down, by the cause's code.
@@ -557,7 +596,9 @@ mod tests {
         );
         partition.watermark(EventTime::from_millis(1_500));
         partition.watermark(EventTime::MIN);
-        source.late("spend").inc_by(2);
+        let late = source.late("spend");
+        late.events.inc_by(2);
+        late.windows.inc_by(5);
         source.dead_letters("json_type").inc();
         metrics.freshness.observe_many(0.004, 1_000);
         metrics.view("merchant_spend").rows.set(12);
@@ -590,6 +631,10 @@ mod tests {
         );
         has(
             &text,
+            "thalweg_late_windows_total{source=\"payments\",step=\"spend\"} 5",
+        );
+        has(
+            &text,
             "thalweg_dead_letters_total{source=\"payments\",cause=\"json_type\"} 1",
         );
         has(&text, "thalweg_freshness_seconds_count 1000");
@@ -619,6 +664,20 @@ mod tests {
         );
         has(&text, "# UNIT thalweg_freshness_seconds seconds");
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn gauges_are_set_as_they_are_read() {
+        let metrics = Metrics::new();
+        let rows = Arc::new(std::sync::atomic::AtomicI64::new(3));
+        let now = rows.clone();
+        metrics.refresh_by(move |metrics| {
+            let rows = now.load(std::sync::atomic::Ordering::Relaxed);
+            metrics.view("spend").rows.set(rows);
+        });
+        has(&metrics.text(), "thalweg_view_rows{view=\"spend\"} 3");
+        rows.store(4, std::sync::atomic::Ordering::Relaxed);
+        has(&metrics.text(), "thalweg_view_rows{view=\"spend\"} 4");
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl PartitionRange {
     }
 }
 
-/// What the ledger says of a schema id when it is first seen in a source.
+/// What the ledger says of a schema id when it is first seen in a source, and when an id that was unknown becomes known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaSeen {
     /// The source that met it.
@@ -98,6 +98,10 @@ pub struct SchemaSeen {
     pub id: u32,
     /// A fixed hash of the schema's text, or `None`: the registry does not know the id. A replay goes by this verdict.
     pub fingerprint: Option<u64>,
+    /// Set if the id was unknown before: the partition and the offset from which on it is known there. What stands before
+    /// stays undecoded, in every replay.
+    #[serde(default)]
+    pub since: Option<(u32, Offset)>,
 }
 
 /// One epoch's entry in the ledger: everything that the epoch's results depend on, besides the topics themselves.

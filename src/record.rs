@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::hash::{BuildHasher, Hash};
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::position::Position;
 use crate::time::EventTime;
@@ -14,17 +14,24 @@ use crate::time::EventTime;
 /// Implemented for every type that is `Clone + Send + Serialize + Deserialize`; there is nothing to derive of ours.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel in a stream",
-    note = "derive `Clone, serde::Serialize, serde::Deserialize`"
+    label = "not an `Event`",
+    note = "derive `Clone, Serialize, Deserialize`",
+    note = "it must own what it holds and may go to another thread: no references, no `Rc`"
 )]
 pub trait Event: Clone + Send + Serialize + DeserializeOwned + 'static {}
+// One error of ours for all that is missing, rather than one for each.
+#[diagnostic::do_not_recommend]
 impl<T: Clone + Send + Serialize + DeserializeOwned + 'static> Event for T {}
 
 /// What may be kept in a `Collection` or a `Table`: an [`Event`] that can be compared and hashed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be kept in a table",
-    note = "derive `Debug, PartialEq, Eq, PartialOrd, Ord, Hash`; for a float use `thalweg::F64`"
+    label = "not a `Record`",
+    note = "derive `Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize`; for a float use `F64`",
+    note = "it must own what it holds and may go to another thread: no references, no `Rc`"
 )]
 pub trait Record: Event + Ord + Hash + Debug + Sync {}
+#[diagnostic::do_not_recommend]
 impl<T: Event + Ord + Hash + Debug + Sync> Record for T {}
 
 /// An event on its way: the value, when it happened, what may be late for it, and where it was read.
@@ -87,12 +94,16 @@ pub fn owner(route: u64, peers: usize) -> usize {
 }
 
 /// A float that can be kept in a table: ordered totally (IEEE 754 `totalOrder`), `-0.0` kept as `0.0`, one NaN.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+///
+/// However it is made, by [`new`](Self::new), by `From` or by `Deserialize`, it is one of these: two that print alike are one
+/// key, one group and one row.
+#[derive(Clone, Copy, Debug, Serialize)]
 #[serde(transparent)]
 pub struct F64(f64);
 
 impl F64 {
     /// Wraps a float.
+    #[inline]
     pub fn new(value: f64) -> Self {
         if value.is_nan() {
             Self(f64::NAN)
@@ -110,6 +121,11 @@ impl F64 {
 impl From<f64> for F64 {
     fn from(value: f64) -> Self {
         Self::new(value)
+    }
+}
+impl<'de> Deserialize<'de> for F64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        f64::deserialize(deserializer).map(Self::new)
     }
 }
 impl PartialEq for F64 {
@@ -153,5 +169,35 @@ mod tests {
         assert_eq!(F64::new(0.0), F64::new(-0.0));
         assert_eq!(F64::new(f64::NAN), F64::new(-f64::NAN));
         assert!(F64::new(-1.0) < F64::new(1.0));
+    }
+
+    /// Whatever brings a float, all that print alike are one key.
+    #[test]
+    fn every_way_in_gives_one_form() {
+        #[derive(Deserialize)]
+        struct Row {
+            price: F64,
+        }
+        let bits = |value: F64| value.get().to_bits();
+        let json = |json: &str| serde_json::from_str::<F64>(json).unwrap();
+        assert_eq!(bits(json("-0.0")), 0);
+        assert_eq!(bits(json("-0")), 0);
+        assert_eq!(bits(json("-1e-999")), 0);
+        let row: Row = serde_json::from_str(r#"{"price":-0.0}"#).unwrap();
+        assert_eq!(bits(row.price), 0);
+        for nan in [
+            f64::NAN,
+            -f64::NAN,
+            f64::from_bits(0x7ff0_0000_0000_0001),
+            f64::from_bits(u64::MAX),
+        ] {
+            let read: F64 = postcard::from_bytes(&nan.to_le_bytes()).unwrap();
+            assert_eq!(bits(read), f64::NAN.to_bits());
+            assert_eq!(bits(F64::from(nan)), f64::NAN.to_bits());
+        }
+        // As a checkpoint of before holds it.
+        let read: F64 = postcard::from_bytes(&(-0.0f64).to_le_bytes()).unwrap();
+        assert_eq!(bits(read), 0);
+        assert_eq!(postcard::to_stdvec(&F64::new(1.5)).unwrap(), 1.5f64.to_le_bytes());
     }
 }

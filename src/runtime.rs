@@ -16,6 +16,7 @@
 mod begin;
 pub mod checkpoints;
 pub mod control;
+pub mod progress;
 mod scribe;
 #[cfg(test)]
 mod sim;
@@ -36,21 +37,22 @@ use crate::bridge::{Halt, Waker, panic_text};
 use crate::checkpoint::Checkpoints;
 use crate::checkpoint::manifest::StepShape;
 use crate::checkpoint::store::Restored;
-use crate::dataflow::plan::{Plan, PlannedSource};
+use crate::dataflow::plan::{Plan, PlannedSource, UnfitState};
 use crate::dataflow::{self, Context, Flow};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::ingest::Bounds;
 use crate::ledger::{Claim, LedgerStore, MemoryLog, Recovered};
 use crate::metrics::Metrics;
-use crate::position::{PartitionId, PartitionRange, SourceId};
+use crate::position::{Offset, PartitionId, PartitionRange, SourceId};
 use crate::runtime::begin::{Led, Parts};
 use crate::runtime::control::Lead;
-use crate::runtime::sources::SourceNow;
+use crate::runtime::progress::{CaughtUp, Left, Recovering};
+use crate::runtime::sources::{PartitionSeen, SourceNow};
 use crate::sequencer::Cuts;
 use crate::sequencer::results::Compared;
 use crate::sink::Sinks;
-use crate::source::{Environment, PartitionFacts, Substitute};
+use crate::source::{Environment, Substitute};
 use crate::time::Epoch;
 use crate::view::Views;
 
@@ -208,12 +210,18 @@ pub(crate) struct Shared {
     /// The last epoch of the ledger at the start, 0 for none: the service is ready once it is closed. A process without
     /// the ledger learns it as the epochs are given out.
     pub(crate) replay_to: AtomicU64,
+    /// The partitions that the ledger bound before the start: the first offset that is read again, and how far.
+    pub(crate) bound_before: BTreeMap<PartitionId, (Offset, Offset)>,
+    /// What each source held when it was first seen: the start of each partition's log, and its end.
+    pub(crate) first_ends: Mutex<BTreeMap<SourceId, BTreeMap<u32, (Offset, Offset)>>>,
+    /// Whether that was all counted once.
+    pub(crate) caught_up: AtomicBool,
     pub(crate) live: AtomicBool,
     pub(crate) ended: AtomicBool,
     /// What of the outside does not do its part now, and how.
     pub(crate) troubles: Mutex<BTreeMap<String, String>>,
     /// The partitions of each source, as they were seen last.
-    pub(crate) partitions: Mutex<BTreeMap<String, Vec<PartitionFacts>>>,
+    pub(crate) partitions: Mutex<BTreeMap<String, Vec<PartitionSeen>>>,
     /// The dataflow's sources.
     pub(crate) sources: Vec<PlannedSource>,
     /// What the newest closed epoch knows of each partition.
@@ -276,6 +284,8 @@ pub struct PlanText {
     pub states: Vec<StepShape>,
     /// A step that may keep state where no checkpoint finds it.
     pub unsaved: Option<&'static std::panic::Location<'static>>,
+    /// Steps whose types no checkpoint can hold.
+    unfit: Vec<UnfitState>,
     /// The names of the views, in order.
     pub views: Vec<String>,
     /// The names of the sinks.
@@ -291,7 +301,25 @@ impl PlanText {
             sources: plan.sources.clone(),
             states: plan.states.clone(),
             unsaved: plan.unsaved,
+            unfit: plan.unfit.clone(),
         }
+    }
+
+    /// Whether checkpoints can hold the state of all steps, as far as types tell. Each entry is looked at once more when
+    /// it is written.
+    pub fn check_state_types(&self) -> Result<()> {
+        let Some(first) = self.unfit.first() else {
+            return Ok(());
+        };
+        let error = Error::definition("checkpoints can't hold the state of the dataflow");
+        let error = self
+            .unfit
+            .iter()
+            .fold(error, |error, unfit| error.detail(&unfit.what));
+        Err(error.hint(format!(
+            "{}; or make none, and all state anew at each start: --set checkpoint.interval=0s",
+            first.hint
+        )))
     }
 }
 
@@ -343,6 +371,18 @@ impl Service {
         (last > Epoch::ZERO && closed < Some(last)).then_some((closed, last))
     }
 
+    /// Tells where the recovery of what was bound before this start stands; `None` once it is over. Until then answers as of
+    /// the newest epoch would be older than those before the start.
+    pub fn recovery(&self) -> impl Fn() -> Option<Recovering> + Send + Sync + 'static {
+        progress::teller(&self.shared)
+    }
+
+    /// What is left until the service has caught up; `None` from the moment on at which it has, for good. A process that
+    /// does not look at the sources never knows.
+    pub fn catching_up(&self, when: CaughtUp) -> Option<Left> {
+        self.shared.catching_up(when)
+    }
+
     /// How epochs that were gone through again compare with what the ledger says of them.
     pub fn compared(&self) -> Compared {
         *self.shared.compared.lock()
@@ -391,19 +431,30 @@ impl Service {
         self.shared.live.load(Ordering::Acquire) && self.replaying().is_none()
     }
 
-    /// What of the outside does not do its part now, and how; by name. Looked at every few seconds.
+    /// What of the outside does not do its part now, and how; by name. Looked at twice a second.
     pub fn troubles(&self) -> BTreeMap<String, String> {
         self.shared.troubles.lock().clone()
     }
 
+    /// Transactions that stay open, if any do: what lies behind them can't be read before they end, and event time waits.
+    pub fn open_transactions(&self) -> Option<String> {
+        let partitions = self.shared.partitions.lock();
+        let told = partitions.iter().flat_map(|(source, seen)| {
+            let told = seen.iter().filter(|seen| seen.told);
+            told.map(move |seen| format!("source `{source}`, {seen}"))
+        });
+        let told: Vec<String> = told.collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+
     /// Tells which partitions a source has, by its name: `None` before they were seen, and in the processes of a cluster
-    /// that don't look at the sources. Looked at every few seconds.
+    /// that don't look at the sources. Looked at twice a second.
     pub fn partitions(&self) -> impl Fn(&str) -> Option<Vec<u32>> + Send + Sync + 'static {
         let shared = self.shared.clone();
         move |source| {
             let partitions = shared.partitions.lock();
             let facts = partitions.get(source)?;
-            Some(facts.iter().map(|facts| facts.partition).collect())
+            Some(facts.iter().map(|seen| seen.facts.partition).collect())
         }
     }
 

@@ -23,8 +23,10 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
-use crate::sequencer::message::{Order, ReadTo, Report};
+use crate::sequencer::event_time::Quiet;
+use crate::sequencer::message::{Order, ReadTo, Report, limit_period};
 use crate::sequencer::results::Outcomes;
+use crate::source::PartitionFacts;
 use crate::time::{Epoch, EventTime};
 
 /// What the sequencer has to know of a source.
@@ -125,10 +127,12 @@ struct Partition {
     heard: u64,
     /// Whether the newest records that it brought have no valid event time.
     untimed: bool,
-    /// When it last brought a valid event time, by the monotonic clock.
+    /// When it last brought a valid event time, or was last seen not to be quiet, by the monotonic clock.
     active: Duration,
-    /// Stop reading here (`until_end`).
-    end: Option<Offset>,
+    /// What looks from outside say of its quiet.
+    quiet: Quiet,
+    /// As it was seen first in this run.
+    first: Option<PartitionFacts>,
     /// Whether a binding has named it.
     is_bound: bool,
 }
@@ -148,7 +152,8 @@ pub struct Sequencer {
     topics: BTreeMap<SourceId, TopicId>,
     new_topics: Vec<(SourceId, TopicId)>,
     /// Schema ids bound or about to be.
-    schemas: BTreeMap<(SourceId, u32), Option<u64>>,
+    /// By source, id and, where an id became known late, the partition.
+    schemas: BTreeMap<(SourceId, u32, Option<u32>), SchemaSeen>,
     new_schemas: Vec<SchemaSeen>,
     /// Where a source that is new to the ledger begins, as far as not at the log's start.
     starts: BTreeMap<PartitionId, Offset>,
@@ -162,12 +167,11 @@ pub struct Sequencer {
     looked_at: BTreeSet<SourceId>,
     /// Sources whose topic is compacted, as last seen.
     compacted: BTreeSet<SourceId>,
-    limits: BTreeMap<SourceId, (EventTime, Duration)>,
+    /// When the far-future limit of each source was named, by the monotonic clock.
+    limits: BTreeMap<SourceId, Duration>,
     paces: BTreeMap<SourceId, EventTime>,
     last: Epoch,
     opened: Duration,
-    /// Since when no epoch could open, as too many were unfinished.
-    stalled: Option<Duration>,
     /// Since when readers read freely.
     live_since: Option<Duration>,
     in_flight: VecDeque<Epoch>,
@@ -199,7 +203,6 @@ impl Sequencer {
             paces: BTreeMap::new(),
             last: Epoch::ZERO,
             opened: Duration::ZERO,
-            stalled: None,
             live_since: None,
             in_flight: VecDeque::new(),
             orders: Vec::new(),
@@ -277,12 +280,9 @@ impl Sequencer {
     /// Takes in what a binding says besides its ranges.
     fn note(&mut self, binding: &EpochBinding) {
         self.topics.extend(binding.topics.iter().copied());
-        self.schemas.extend(
-            binding
-                .schemas
-                .iter()
-                .map(|seen| ((seen.source, seen.id), seen.fingerprint)),
-        );
+        let schemas = binding.schemas.iter();
+        self.schemas
+            .extend(schemas.map(|seen| (restore::schema_key(seen), *seen)));
         self.watermarks.extend(binding.watermarks.iter().copied());
         self.note_idle(&binding.idle);
         self.last = binding.epoch;
@@ -311,18 +311,22 @@ impl Sequencer {
         match report {
             Report::Read(to) => self.read_to(to),
             Report::Closed { epoch, hashes } => self.outcomes.report(epoch, &hashes)?,
-            Report::Schema(seen) => match self.schemas.insert((seen.source, seen.id), seen.fingerprint) {
+            Report::Schema(seen) => match self.schemas.insert(restore::schema_key(&seen), seen) {
                 None => self.new_schemas.push(seen),
-                Some(known) if known == seen.fingerprint => {}
+                Some(known) if known == seen => {}
                 Some(known) => {
-                    let told = |verdict: Option<u64>| {
-                        verdict.map_or("unknown".into(), |text| format!("{text:016x}"))
+                    let told = |seen: SchemaSeen| {
+                        let text = seen.fingerprint.map(|text| format!("{text:016x}"));
+                        let since = seen.since.map(|(partition, offset)| {
+                            format!(", in partition {partition} from offset {offset} on")
+                        });
+                        text.unwrap_or("unknown".into()) + &since.unwrap_or_default()
                     };
                     return Err(Error::integrity(format!(
                         "the registry gave two answers for schema id {}",
                         seen.id
                     ))
-                    .detail(format!("bound: {}, now: {}", told(known), told(seen.fingerprint)))
+                    .detail(format!("bound: {}, now: {}", told(known), told(seen)))
                     .hint("a restart goes by what was bound first"));
                 }
             },
@@ -369,15 +373,11 @@ impl Sequencer {
                     return Next::Finished;
                 }
                 if self.in_flight.len() >= self.settings.epochs_in_flight_max {
-                    self.stalled.get_or_insert(now.mono);
                     return Next::Idle;
-                }
-                if let Some(since) = self.stalled.take() {
-                    self.forget_stall(now.mono.saturating_sub(since));
                 }
                 let waits =
                     !self.new_starts.is_empty() || self.partitions.values().any(|p| !p.reports.is_empty());
-                if !waits && self.idle_due(now).is_empty() {
+                if !waits && self.idle_due().is_empty() {
                     return self.rest(now);
                 }
                 let since = now.mono.saturating_sub(self.opened);
@@ -404,28 +404,6 @@ impl Sequencer {
         self.partitions.values().map(waiting).sum()
     }
 
-    /// Far-future limits move with the clock whether or not epochs open, so that a quiet hour makes no record "future".
-    fn refresh_limits(&mut self, now: Now) {
-        let scripted = matches!(self.settings.cuts, Cuts::Script(_));
-        for rules in self.sources.values().filter(|s| s.timed) {
-            let every = (rules.future_bound / 60).max(Duration::from_secs(1));
-            let due = self
-                .limits
-                .get(&rules.id)
-                .is_none_or(|(_, at)| now.mono.saturating_sub(*at) >= every);
-            if due {
-                let wall = EventTime(i64::try_from(now.wall).unwrap_or(i64::MAX));
-                let limit = if scripted {
-                    EventTime::MAX
-                } else {
-                    wall.plus(rules.future_bound)
-                };
-                self.limits.insert(rules.id, (limit, now.mono));
-                self.orders.push(Order::Limit(rules.id, limit));
-            }
-        }
-    }
-
     fn all_bound(&self) -> bool {
         let known = self.sources.keys().all(|s| self.topics.contains_key(s));
         known
@@ -433,7 +411,7 @@ impl Sequencer {
             && self
                 .partitions
                 .values()
-                .all(|p| p.end.is_some_and(|end| p.bound.hi >= end))
+                .all(|p| p.first.is_some_and(|first| p.bound.hi >= first.end))
     }
 
     fn script_is_read(&self, next: &ScriptedEpoch) -> bool {
@@ -443,23 +421,21 @@ impl Sequencer {
         })
     }
 
-    /// Nothing to bind: until when?
+    /// Nothing to bind: until the next limit. A partition turns idle by a look from outside, which wakes.
     fn rest(&self, now: Now) -> Next {
-        // Wake in time for the next partition to turn idle and for the next limit.
-        let idle = self.turning_idle(now).map(|(_, left)| left).min();
         let timed = self.sources.values().filter(|s| s.timed);
         let limit = timed
-            .map(|s| (s.future_bound / 60).max(Duration::from_secs(1)))
+            .map(|s| {
+                let age = self.limits.get(&s.id).map(|at| now.mono.saturating_sub(*at));
+                limit_period(s.future_bound).saturating_sub(age.unwrap_or_default())
+            })
             .min();
-        match idle.into_iter().chain(limit).min() {
-            Some(left) => Next::Wait(left),
-            None => Next::Idle,
-        }
+        limit.map_or(Next::Idle, Next::Wait)
     }
 
     fn open_by_clock(&mut self, now: Now) -> Arc<EpochBinding> {
         // Also while others are busy: else one quiet partition would hold the watermark for as long as the load lasts.
-        let idle = self.idle_due(now);
+        let idle = self.idle_due();
         let quiet = |id: &&PartitionId| self.partitions[*id].reports.is_empty();
         let mut taken: Vec<(PartitionId, Option<ReadTo>)> =
             idle.iter().filter(quiet).map(|id| (*id, None)).collect();

@@ -9,43 +9,9 @@
 //! A reader never decides what an epoch contains. It reads partitions from given offsets, in order, without waiting; the
 //! ledger's sequencer cuts what was read into epochs.
 
-/// The settings of [`TimeRules`] that every source's builder has, for a type with a field `rules` of them.
-macro_rules! time_rules {
-    () => {
-        /// Takes the event time from the value. Without it an event's time is its record's timestamp.
-        pub fn event_time(mut self, f: impl Fn(&T) -> EventTime + 'static) -> Self {
-            self.rules.event_time = Some(Box::new(f));
-            self
-        }
-
-        /// How far events may lag behind the newest one of their partition and still be on time. Default: not at all.
-        pub fn lateness(mut self, d: Duration) -> Self {
-            self.rules.lateness = d;
-            self
-        }
-
-        /// What becomes of events that come too late for their window: see [`Late`](crate::late::Late). Default: they are
-        /// dead letters.
-        pub fn late(mut self, late: crate::late::Late) -> Self {
-            self.rules.late = late;
-            self
-        }
-
-        /// After how long without a valid event time a partition that was read to its end no longer holds windows open.
-        /// Once all partitions are so quiet, the source holds nobody back where streams meet. Default: 10 s.
-        pub fn idle_after(mut self, d: Duration) -> Self {
-            self.rules.idle_after = d;
-            self
-        }
-
-        /// How far past the present an event time may lie; beyond that the record is a dead letter. Default: one hour.
-        pub fn future_bound(mut self, d: Duration) -> Self {
-            self.rules.future_bound = d;
-            self
-        }
-    };
-}
-
+#[macro_use]
+mod rules;
+mod deletes;
 pub mod embedded;
 pub mod files;
 pub mod generator;
@@ -53,6 +19,8 @@ pub mod kafka;
 pub mod memory;
 mod start;
 
+pub use self::deletes::Deletes;
+pub use self::rules::TimeRules;
 pub use self::start::Start;
 
 use std::collections::BTreeMap;
@@ -65,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::bridge::Waker;
 use crate::codec::Cause;
 use crate::codec::fit::SubjectFit;
-use crate::codec::registry::Registry;
+use crate::codec::registry::{Registry, Verdict};
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::late::Late;
@@ -102,6 +70,7 @@ impl Environment {
     pub fn of_source(&self, name: &str) -> Self {
         Self {
             overrides: self.sources.get(name).cloned().unwrap_or_default(),
+            registry: self.registry.as_ref().map(Registry::of_source),
             ..self.clone()
         }
     }
@@ -122,6 +91,8 @@ pub struct Overrides {
     pub start: Option<Start>,
     /// Whether a topic that is missing at the start is waited for.
     pub wait_for_topic: Option<bool>,
+    /// Which records delete rows; of keyed topics.
+    pub deletes: Option<Deletes>,
 }
 
 /// A source of `T`: `Kafka::topic(..)`, `Generator::new(..)`, …
@@ -215,45 +186,6 @@ impl Substitute {
     }
 }
 
-/// How event times are taken and judged.
-pub struct TimeRules<T> {
-    /// Takes the event time from the value; `None`: the record's own timestamp.
-    pub event_time: Option<Box<dyn Fn(&T) -> EventTime>>,
-    /// How far a partition's watermark stays behind its highest event time.
-    pub lateness: Duration,
-    /// What becomes of events that come too late.
-    pub late: Late,
-    /// After how long without a valid event time a partition that was read to its end stops holding the watermark back.
-    pub idle_after: Duration,
-    /// How far in the future, past the sequencer's now, an event time may lie.
-    pub future_bound: Duration,
-    /// Whether the source takes part in watermarks at all. Tables don't.
-    pub timed: bool,
-}
-
-impl<T> TimeRules<T> {
-    /// Puts in what the settings say.
-    pub fn take_over(&mut self, said: &Overrides) {
-        self.lateness = said.lateness.unwrap_or(self.lateness);
-        self.idle_after = said.idle_after.unwrap_or(self.idle_after);
-        self.future_bound = said.future_bound.unwrap_or(self.future_bound);
-        self.late = said.late.unwrap_or(self.late);
-    }
-}
-
-impl<T> Default for TimeRules<T> {
-    fn default() -> Self {
-        Self {
-            event_time: None,
-            lateness: Duration::ZERO,
-            late: Late::default(),
-            idle_after: Duration::from_secs(10),
-            future_bound: Duration::from_secs(3600),
-            timed: true,
-        }
-    }
-}
-
 /// Which partitions a source has now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topology {
@@ -274,6 +206,26 @@ pub struct PartitionFacts {
     pub start: Offset,
     /// The last stable offset: everything before it can be read now.
     pub end: Offset,
+    /// Behind the last record there is. What lies between the last stable offset and this one belongs to transactions, the
+    /// oldest of which is still open. Sources without transactions: the same as `end`.
+    pub high_watermark: Offset,
+}
+
+impl PartitionFacts {
+    /// Of a source without transactions.
+    pub fn new(partition: u32, start: Offset, end: Offset) -> Self {
+        Self {
+            partition,
+            start,
+            end,
+            high_watermark: end,
+        }
+    }
+
+    /// Whether a transaction is open that has written records.
+    pub fn has_open_transaction(&self) -> bool {
+        self.end < self.high_watermark
+    }
 }
 
 /// Why a source can't be seen, as metrics name it.
@@ -371,15 +323,15 @@ pub trait Reader<T>: 'static {
         intake: &mut Intake<T>,
     ) -> Result<Progress>;
 
-    /// Schema ids that were met since the last call, each with its schema's fingerprint, or `None` where the registry
-    /// knows no such id. To be called after each read, so that the ledger binds a verdict with the first records it was
-    /// used for.
-    fn schemas_seen(&mut self) -> Vec<(u32, Option<u64>)> {
+    /// Verdicts on schema ids that came since the last call. To be called after each read, so that the ledger binds a
+    /// verdict with the first records it was used for.
+    fn schemas_seen(&mut self) -> Vec<Verdict> {
         Vec::new()
     }
 
-    /// What the ledger says of a schema id: records are decoded by that from here on, whatever the registry says now.
-    fn bind_schema(&mut self, _id: u32, _verdict: Option<u64>) {}
+    /// What the ledger says of a schema id: records are decoded by that, whatever the registry says now. To be called before
+    /// the records are read that it was bound with.
+    fn bind_schema(&mut self, _verdict: Verdict) {}
 
     /// Shows how far partitions were read to tools that look at the source from outside, where it has a place for that.
     /// Nothing rests on it. Returns at once; to be called about once a second.

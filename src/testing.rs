@@ -438,7 +438,8 @@ fn refused(error: ReadError) -> Error {
     Error::request(error.to_string())
 }
 
-/// Checks that an aggregate gives one result for `values` in whatever order and grouping they are folded.
+/// Checks that an aggregate gives one result for `values` in whatever order and grouping they are folded, and, where it can
+/// [undo](Aggregate::undoes), that values which were taken out leave no trace.
 ///
 /// # Errors
 /// Names two foldings that differ.
@@ -446,30 +447,58 @@ pub fn permutes<T, A: Aggregate<T>>(aggregate: &A, values: &[T]) -> Result<()> {
     if values.is_empty() {
         return Ok(());
     }
-    let fold = |order: &mut dyn Iterator<Item = &T>| {
+    let fold = |values: &[&T]| {
         let mut state = aggregate.empty();
-        order.for_each(|value| aggregate.add(&mut state, value));
+        values.iter().for_each(|value| aggregate.add(&mut state, value));
         state
     };
-    let forward = aggregate.finish(&fold(&mut values.iter()));
-    let mut foldings = vec![("backwards".to_owned(), fold(&mut values.iter().rev()))];
-    for cut in 0..=values.len() {
-        let (left, right) = values.split_at(cut);
-        for (how, first, second) in [("left into right", left, right), ("right into left", right, left)] {
-            let mut state = fold(&mut second.iter());
-            aggregate.merge(&mut state, fold(&mut first.iter()));
-            foldings.push((format!("cut at {cut}, {how}"), state));
-        }
-    }
-    for (how, state) in foldings {
+    let check = |how: String, state: A::State, expected: &A::Out| {
         let other = aggregate.finish(&state);
-        if other != forward {
-            return Err(
-                Error::definition("the aggregate depends on the order of its values")
-                    .detail(format!("in order: {forward:?}"))
-                    .detail(format!("{how}: {other:?}")),
-            );
+        if other == *expected {
+            return Ok(());
         }
+        Err(
+            Error::definition("the aggregate depends on the order of its values")
+                .detail(format!("in order: {expected:?}"))
+                .detail(format!("{how}: {other:?}")),
+        )
+    };
+    let mut order: Vec<&T> = values.iter().collect();
+    let forward = aggregate.finish(&fold(&order));
+    // Every value comes first in some order, and last in another.
+    for turn in 0..values.len() {
+        for direction in ["forwards", "backwards"] {
+            let from = format!("{direction}, turned by {turn}");
+            check(from.clone(), fold(&order), &forward)?;
+            let singly = order.iter().map(|value| fold(&[value]));
+            let merged = singly.reduce(|mut one, other| {
+                aggregate.merge(&mut one, other);
+                one
+            });
+            check(
+                format!("{from}, each merged"),
+                merged.unwrap_or_else(|| aggregate.empty()),
+                &forward,
+            )?;
+            // A turn is a grouping by itself, so that the work stays quadratic.
+            let cuts = if turn == 0 { order.len() + 1 } else { 0 };
+            for cut in 0..cuts {
+                let (left, right) = order.split_at(cut);
+                for (one, other) in [(left, right), (right, left)] {
+                    let mut state = fold(one);
+                    aggregate.merge(&mut state, fold(other));
+                    check(format!("{from}, merged at {cut}"), state, &forward)?;
+                }
+                if aggregate.undoes() && !right.is_empty() {
+                    let mut state = fold(&order);
+                    left.iter().for_each(|value| aggregate.undo(&mut state, value));
+                    let how = format!("{from}, {cut} taken out again");
+                    check(how, state, &aggregate.finish(&fold(right)))?;
+                }
+            }
+            order.reverse();
+        }
+        order.rotate_left(1);
     }
     Ok(())
 }

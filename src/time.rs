@@ -32,6 +32,11 @@ impl Epoch {
         Epoch(self.0 + 1)
     }
 
+    /// The greatest epoch that may have been opened by this time.
+    pub(crate) fn opened_by(time: EventTime) -> Self {
+        Self(u64::try_from(time.micros()).unwrap_or(0))
+    }
+
     /// The moment at which the epoch was opened, as an event time (for `as_of` and for display).
     pub fn opened_at(self) -> EventTime {
         EventTime(i64::try_from(self.0).unwrap_or(i64::MAX))

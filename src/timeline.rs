@@ -17,7 +17,7 @@ use std::sync::Arc;
 use timely::scheduling::Activator;
 
 use crate::checkpoint::manifest::Base;
-use crate::checkpoint::state::Steps;
+use crate::checkpoint::steps::Steps;
 use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
 use crate::sequencer::message::{Order, Report};
 use crate::time::{Epoch, EventTime};

@@ -21,7 +21,7 @@ pub mod serve;
 pub mod shard;
 
 mod moments;
-mod parse;
+pub(crate) mod parse;
 mod plan;
 mod read;
 mod row;

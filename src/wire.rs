@@ -1,5 +1,7 @@
 //! Numbers and pieces of bytes as files hold them: the ledger's, and those of checkpoints.
 
+pub(crate) mod positional;
+
 /// Appends a number in LEB128: seven bits a byte, the lowest first.
 #[inline]
 pub(crate) fn put_u64(out: &mut Vec<u8>, mut value: u64) {

@@ -166,6 +166,7 @@ fn shown(error: &Value, file: &Path) -> String {
             "the following",
             "the full name for the type",
             "consider using `--verbose`",
+            "this error originates in the macro",
         ];
         if !idle.iter().any(|start| message.starts_with(start)) {
             let _ = writeln!(

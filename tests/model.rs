@@ -7,6 +7,7 @@
 //!
 //! Runs on different numbers of workers must also agree in the hash of every view's changes in every epoch.
 
+mod aggregates;
 pub(crate) mod checkpoints;
 mod closed;
 mod cluster;
@@ -14,14 +15,17 @@ mod collections;
 mod durable;
 mod evolution;
 mod files;
+mod identity;
 mod log;
 mod pace;
 mod panics;
 mod rejects;
 mod replay;
 mod results;
+mod serving;
 mod sinks;
 mod smoke;
 mod sources;
 mod tables;
+mod unfit;
 mod windows;

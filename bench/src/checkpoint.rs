@@ -235,11 +235,8 @@ impl UpsertSource<u64, Account> for Keyed {
 
 impl Driver for Keyed {
     fn topology(&self) -> Result<Topology> {
-        let facts = (0..PARTITIONS).map(|partition| PartitionFacts {
-            partition,
-            start: 0,
-            end: self.upto.load(Ordering::Acquire),
-        });
+        let facts = (0..PARTITIONS)
+            .map(|partition| PartitionFacts::new(partition, 0, self.upto.load(Ordering::Acquire)));
         Ok(Topology {
             topic: TopicId::default(),
             compacted: false,

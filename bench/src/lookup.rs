@@ -56,6 +56,8 @@ pub fn lookup(arguments: &Arguments) -> Result<()> {
             .build()?;
         let state = http::State {
             views: fixture.service.views().clone(),
+            view_names: fixture.service.views().names(),
+            recovery: Arc::new(fixture.service.recovery()),
             sources: vec!["events".into()],
             sources_now: Arc::new(fixture.service.sources()),
             partitions: Arc::new(|_| None),

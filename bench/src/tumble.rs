@@ -353,11 +353,8 @@ impl Source<Event> for Ready {
 impl Driver for Ready {
     fn topology(&self) -> Result<Topology> {
         let facts = self.0.iter().zip(0..);
-        let facts = facts.map(|(events, partition)| PartitionFacts {
-            partition,
-            start: 0,
-            end: events.len() as Offset,
-        });
+        let facts =
+            facts.map(|(events, partition)| PartitionFacts::new(partition, 0, events.len() as Offset));
         Ok(Topology {
             topic: TopicId::default(),
             compacted: false,

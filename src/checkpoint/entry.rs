@@ -5,7 +5,7 @@
 //!   bucket   6 bits of XXH3 of the key's bytes: the same on every machine and for any number of workers
 //! ```
 //!
-//! Keys and values are postcard's bytes of the Rust types. What is known of an entry without its types is enough to
+//! Keys and values are postcard's bytes of the Rust types, each read back as it was written. What is known of an entry without its types is enough to
 //! merge files: of equal keys the newer wins, and one whose `until` has passed is gone.
 
 use serde::Serialize;
@@ -13,7 +13,10 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
+use crate::record::{Event, Record};
+use crate::schema::trace::samples;
 use crate::time::{Epoch, EventTime};
+use crate::wire::positional::{self, Unfit};
 use crate::wire::{Input, put_bytes, put_i64, put_u64};
 
 /// Into how many buckets the keys of a step are divided.
@@ -22,6 +25,19 @@ pub const BUCKETS: usize = 64;
 /// The bucket of a key, by its bytes.
 pub fn bucket_of(key: &[u8]) -> usize {
     (xxh3_64(key) >> 58) as usize
+}
+
+/// Whether bytes without names can hold a `T`, as far as that shows before there is one.
+pub(crate) fn fits<T: Event>() -> std::result::Result<(), Unfit> {
+    let samples = samples::<T>();
+    if samples.self_describing {
+        return Err(Unfit::SelfDescribing);
+    }
+    samples.values.iter().try_for_each(|value| {
+        let mut bytes = Vec::new();
+        positional::encode(value, &mut bytes)?;
+        positional::round_trip::<T>(&bytes).map(drop)
+    })
 }
 
 const HAS_VALUE: u8 = 1;
@@ -79,36 +95,61 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// A key or value as bytes.
+/// State as bytes, which were read back and came to the same bytes.
 ///
 /// # Errors
-/// [`Definition`](crate::Kind::Definition): the type does not say how long its sequences are, so that it can't be written.
-pub fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<()> {
-    let room = std::mem::take(out);
-    match postcard::to_extend(value, room) {
-        Ok(bytes) => {
-            *out = bytes;
-            Ok(())
-        }
-        Err(error) => Err(unfit::<T>(&error)),
-    }
+/// [`Definition`](crate::Kind::Definition): a part of it was left out, or can't be read back.
+pub fn encode<T: Serialize + DeserializeOwned>(state: &T, out: &mut Vec<u8>) -> Result<()> {
+    let read = positional::encode(state, out).and_then(|()| positional::round_trip::<T>(out));
+    read.map(drop).map_err(|why| unfit::<T>(&why))
+}
+
+/// A key or a row as bytes, which were read back and came to the same.
+///
+/// # Errors
+/// As [`encode`], and where what was read back is another key or row.
+pub fn encode_record<T: Record>(record: &T, out: &mut Vec<u8>) -> Result<()> {
+    let read = positional::encode(record, out).and_then(|()| positional::round_trip::<T>(out));
+    let same = read.and_then(|read| match read == *record {
+        true => Ok(()),
+        false => Err(Unfit::Differs(
+            "it does not equal the one that was written".into(),
+        )),
+    });
+    same.map_err(|why| unfit::<T>(&why))
 }
 
 /// A key or value from its bytes.
 ///
 /// # Errors
-/// [`Definition`](crate::Kind::Definition): the type doesn't read what it wrote.
+/// [`Definition`](crate::Kind::Definition): the type reads them otherwise than the one that wrote them.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    postcard::from_bytes(bytes).map_err(|error| unfit::<T>(&error))
+    positional::decode(bytes).map_err(|why| unreadable::<T>(&why))
 }
 
-fn unfit<T>(error: &postcard::Error) -> Error {
-    Error::definition(format!(
-        "`{}` can't be kept in a checkpoint",
-        std::any::type_name::<T>()
-    ))
-    .detail(error.to_string())
-    .hint("serde attributes that need names in the data (`untagged`, `flatten`, `skip_serializing_if`) have no place in it")
+/// A key from its bytes, the only ones that the key has: those of an entry are found again by them.
+///
+/// # Errors
+/// As [`decode`], and where the key is written as other bytes now.
+pub fn decode_key<K: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<K> {
+    positional::round_trip(bytes).map_err(|why| unreadable::<K>(&why))
+}
+
+fn unfit<T>(why: &Unfit) -> Error {
+    let name = std::any::type_name::<T>();
+    Error::definition(format!("`{name}` can't be kept in a checkpoint"))
+        .detail(why)
+        .hint(why.hint())
+}
+
+fn unreadable<T>(why: &Unfit) -> Error {
+    let name = std::any::type_name::<T>();
+    Error::definition(format!("a checkpoint holds what `{name}` does not read"))
+        .detail(why)
+        .hint(
+            "its type changed in a way that its structure does not show: go back to the program that wrote it, or \
+             declare another `version` of the step and make all state anew: --set checkpoint.on_new_plan=rebuild",
+        )
 }
 
 #[cfg(test)]
@@ -141,11 +182,57 @@ mod tests {
         }
     }
 
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+    struct Row {
+        id: u8,
+        #[serde(skip)]
+        seen: u8,
+        #[serde(serialize_with = "in_tens")]
+        price: u32,
+    }
+
+    fn in_tens<S: serde::Serializer>(price: &u32, to: S) -> std::result::Result<S::Ok, S::Error> {
+        to.serialize_u32(price / 10 * 10)
+    }
+
     #[test]
-    fn a_type_that_does_not_read_what_it_writes_is_named() {
+    fn what_would_be_read_back_otherwise_is_not_written() {
         let mut bytes = Vec::new();
-        encode(&serde_json::json!({"a": 1}), &mut bytes).unwrap();
-        let error = decode::<serde_json::Value>(&bytes).unwrap_err();
-        assert!(error.to_string().contains("serde_json::value::Value"), "{error}");
+        let error = encode(&serde_json::json!({"a": 1}), &mut bytes)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("serde_json::value::Value"), "{error}");
+        assert!(error.contains("hint: give an enum its names"), "{error}");
+        let row = |seen, price| Row { id: 1, seen, price };
+        let kept = |row| encode_record(&row, &mut Vec::new());
+        assert!(kept(row(0, 30)).is_ok());
+        for lost in [row(1, 30), row(0, 33)] {
+            let error = kept(lost).unwrap_err().to_string();
+            assert!(error.contains("Row` can't be kept in a checkpoint"), "{error}");
+            assert!(error.contains("read back, it is another value"), "{error}");
+        }
+        // What no one can compare has to come to the same bytes at least.
+        let map = |n: u64| {
+            (0..n)
+                .map(|n| (n, n))
+                .collect::<std::collections::HashMap<_, _>>()
+        };
+        assert!(encode(&map(1), &mut Vec::new()).is_ok());
+        assert!(encode(&map(100), &mut Vec::new()).is_err());
+    }
+
+    /// A key has one form, by which changes and removals find it again; that of before is not passed off as this one.
+    #[test]
+    fn a_key_that_is_written_otherwise_now_is_refused() {
+        use crate::record::F64;
+        let (old, new) = ((-0.0f64).to_le_bytes(), 0.0f64.to_le_bytes());
+        assert_eq!(decode_key::<F64>(&new).unwrap(), F64::new(0.0));
+        assert_eq!(
+            decode::<F64>(&old).unwrap(),
+            F64::new(0.0),
+            "as a value it does no harm"
+        );
+        let error = decode_key::<F64>(&old).unwrap_err().to_string();
+        assert!(error.contains("checkpoint.on_new_plan=rebuild"), "{error}");
     }
 }

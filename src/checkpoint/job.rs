@@ -56,6 +56,8 @@ pub struct Job {
     pub(crate) again: bool,
     to: Sender<Message>,
     held: Arc<AtomicUsize>,
+    /// The names of all steps.
+    steps: Arc<[String]>,
     pub(super) failed: Mutex<Option<Error>>,
 }
 
@@ -78,6 +80,15 @@ impl Job {
         self.failed.lock().get_or_insert(error);
     }
 
+    /// As [`fail`](Self::fail), for the state of a step.
+    pub(crate) fn fail_at(&self, step: usize, error: Error) {
+        let mut failed = self.failed.lock();
+        failed.get_or_insert_with(|| match self.steps.get(step) {
+            Some(name) => error.detail(format!("in the state of `{name}`")),
+            None => error,
+        });
+    }
+
     /// Whether so much waits to be written that savers had better wait.
     pub(crate) fn is_crowded(&self) -> bool {
         self.held.load(Ordering::Relaxed) > HELD_MAX
@@ -97,6 +108,7 @@ pub struct Checkpoints {
     to: Sender<Message>,
     held: Arc<AtomicUsize>,
     state: Arc<State>,
+    steps: Arc<[String]>,
     job: Mutex<Option<Arc<Job>>>,
     hold: Hold,
 }
@@ -144,6 +156,7 @@ impl Checkpoints {
     ) -> (Self, Writer) {
         let (to, from) = channel();
         let (held, state) = (Arc::<AtomicUsize>::default(), Arc::<State>::default());
+        let names = shapes.iter().map(|shape| shape.name.clone()).collect();
         let files = |(step, shape): (usize, StepShape)| {
             let held = restored.and_then(|restored| restored.files(step));
             held.cloned().unwrap_or(StepFiles {
@@ -182,6 +195,7 @@ impl Checkpoints {
             to,
             held,
             state,
+            steps: names,
             job,
             hold,
         };
@@ -204,6 +218,7 @@ impl Checkpoints {
             again: self.state.again.load(Ordering::Acquire),
             to: self.to.clone(),
             held: self.held.clone(),
+            steps: self.steps.clone(),
             failed: Mutex::default(),
         });
         *self.job.lock() = Some(job.clone());

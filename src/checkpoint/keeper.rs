@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::entry::{Entry, decode};
-use super::manifest::StepFiles;
-use super::state::{Changed, Kept, Stateful, Steps};
+use super::entry::{Entry, decode, decode_key};
+use super::manifest::{Rule, StepFiles};
+use super::state::{Changed, Stateful};
+use super::steps::{Kept, Steps};
 use super::store::Restored;
 use crate::bridge::Halt;
 use crate::error::Result;
@@ -143,13 +144,16 @@ impl Loader {
 
     /// Loads what this worker owns by `routed`, a part of the key. Entries of a key come in the order in which they hold.
     /// What can't be loaded halts the service.
-    pub fn load<K: DeserializeOwned, V: DeserializeOwned, R: Record>(
+    pub fn load<K: Record, V: DeserializeOwned, R: Record>(
         &self,
         routed: impl Fn(&K) -> &R,
         mut take: impl FnMut(Loaded<K, V>),
     ) {
+        // Two forms of one row add up; of a key with two of them, changes and removals would reach only one.
+        let adds = self.files().is_some_and(|files| files.shape.rule == Rule::Sum);
+        let key_of = if adds { decode::<K> } else { decode_key::<K> };
         self.each(|entry| {
-            let key: K = decode(entry.key)?;
+            let key = key_of(entry.key)?;
             let owned = self.owns(route(routed(&key)));
             if owned {
                 take(Loaded {

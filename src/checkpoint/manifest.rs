@@ -6,6 +6,8 @@
 //!   catalogue.json                         { app, dataflow }, and its BLAKE3
 //! ```
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -73,8 +75,15 @@ pub struct StepShape {
     pub name: String,
     /// The name alone.
     pub step: String,
-    /// The names of all steps that it is made of, and its own, in order.
+    /// The names of all steps that it is made of, in order; of a step with a name, its own too.
     pub from: Vec<String>,
+    /// What its rows come from: an expression of operators over those steps, as in `map(spend)`. Empty, like `definitions`, in
+    /// checkpoints of builds that noted only names, and of operators without a name only the first input.
+    #[serde(default)]
+    pub input: String,
+    /// What each of those steps does to what: `window(filter(payments))`.
+    #[serde(default)]
+    pub definitions: BTreeMap<String, String>,
     /// As the dataflow declares it, 1 where it does not.
     pub version: u32,
     /// The structure of the key's type.

@@ -11,23 +11,18 @@
 //! Nothing is copied when a step freezes, so no epoch waits for a checkpoint: only keys are remembered, from an entry's first
 //! change after the freeze before.
 
-use std::cell::{Cell, RefCell, RefMut};
-use std::rc::Rc;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::entry::{BUCKETS, Entry, bucket_of, decode, encode};
+use super::entry::{BUCKETS, Entry, bucket_of, encode, encode_record};
 use super::job::{Job, Piece};
 use super::segment::Chunk;
 use crate::error::{Error, Result};
+use crate::record::{Event, Record};
 use crate::time::{Epoch, EventTime};
 
 /// State that checkpoints hold.
 ///
-/// A step keeps its state in a [`Kept`], asks it for every epoch that it applies, and tells a [`Changed`] of every entry
+/// A step keeps its state in a [`Kept`](super::steps::Kept), asks it for every epoch that it applies, and tells a [`Changed`] of every entry
 /// that it changes. A counter by key:
 ///
 /// ```
@@ -107,13 +102,7 @@ pub struct Out {
     open: Vec<Pending>,
     key: Vec<u8>,
     value: Vec<u8>,
-    /// How many more entries are read back as a trial.
-    trials: usize,
 }
-
-/// So many entries of each step and checkpoint are read back: a type that doesn't read what it writes is told of now, and
-/// not at the restart that needs it.
-const TRIALS: usize = 64;
 
 #[derive(Clone, Default)]
 struct Pending {
@@ -132,40 +121,47 @@ impl Out {
             open: vec![Pending::default(); 2 * BUCKETS],
             key: Vec::new(),
             value: Vec::new(),
-            trials: TRIALS,
         }
     }
 
-    /// An entry: its value since `epoch`; it goes by itself when the step's cut reaches `until`.
-    pub fn put<K: Serialize + DeserializeOwned, V: Serialize + DeserializeOwned>(
+    /// A row: its value since `epoch`; it goes by itself when the step's cut reaches `until`.
+    ///
+    /// Each one is read back. One that is not what it was, then or after a start from the checkpoint, makes this
+    /// checkpoint fail, with an error that names the step, the type and, where it is known, the field.
+    pub fn put<K: Record, V: Record>(&mut self, key: &K, epoch: Epoch, until: Option<EventTime>, value: &V) {
+        self.value.clear();
+        let kept = encode_record(value, &mut self.value);
+        self.add(kept, key, epoch, until);
+    }
+
+    /// As [`put`](Self::put), of state that can't be compared: read back, it has to be written as the same bytes.
+    pub fn put_state<K: Record, S: Event>(
         &mut self,
         key: &K,
         epoch: Epoch,
         until: Option<EventTime>,
-        value: &V,
+        state: &S,
     ) {
         self.value.clear();
-        match encode(value, &mut self.value) {
+        let kept = encode(state, &mut self.value);
+        self.add(kept, key, epoch, until);
+    }
+
+    fn add<K: Record>(&mut self, kept: Result<()>, key: &K, epoch: Epoch, until: Option<EventTime>) {
+        match kept {
             Ok(()) => self.entry(key, epoch, until, true),
-            Err(error) => self.job.fail(error),
-        }
-        if let Some(left) = self.trials.checked_sub(1) {
-            self.trials = left;
-            let tried = read_back::<K>(&self.key).and_then(|()| read_back::<V>(&self.value));
-            if let Err(error) = tried {
-                self.job.fail(error);
-            }
+            Err(error) => self.fail(error),
         }
     }
 
     /// A key that has no value since `epoch`.
-    pub fn remove<K: Serialize>(&mut self, key: &K, epoch: Epoch) {
+    pub fn remove<K: Record>(&mut self, key: &K, epoch: Epoch) {
         self.entry(key, epoch, None, false);
     }
 
     /// Like [`Out::put`], for what is encoded already.
     pub(crate) fn put_encoded(&mut self, key: &[u8], epoch: Epoch, until: Option<EventTime>, value: &[u8]) {
-        self.add(Entry {
+        self.send_entry(Entry {
             key,
             epoch,
             until,
@@ -175,7 +171,7 @@ impl Out {
 
     /// Like [`Out::remove`], for what is encoded already.
     pub(crate) fn remove_encoded(&mut self, key: &[u8], epoch: Epoch) {
-        self.add(Entry {
+        self.send_entry(Entry {
             key,
             epoch,
             until: None,
@@ -183,14 +179,14 @@ impl Out {
         });
     }
 
-    fn entry<K: Serialize>(&mut self, key: &K, epoch: Epoch, until: Option<EventTime>, has_value: bool) {
+    fn entry<K: Record>(&mut self, key: &K, epoch: Epoch, until: Option<EventTime>, has_value: bool) {
         self.key.clear();
-        if let Err(error) = encode(key, &mut self.key) {
-            self.job.fail(error);
+        if let Err(error) = encode_record(key, &mut self.key) {
+            self.fail(error);
             return;
         }
         let (key, value) = (std::mem::take(&mut self.key), std::mem::take(&mut self.value));
-        self.add(Entry {
+        self.send_entry(Entry {
             key: &key,
             epoch,
             until,
@@ -199,7 +195,7 @@ impl Out {
         (self.key, self.value) = (key, value);
     }
 
-    fn add(&mut self, entry: Entry<'_>) {
+    fn send_entry(&mut self, entry: Entry<'_>) {
         let at = 2 * bucket_of(entry.key) + usize::from(entry.value.is_some());
         let pending = &mut self.open[at];
         entry.write(&mut pending.bytes);
@@ -231,20 +227,8 @@ impl Out {
 
     /// Gives an error that makes the checkpoint fail.
     pub fn fail(&self, error: Error) {
-        self.job.fail(error);
+        self.job.fail_at(self.step, error);
     }
-}
-
-fn read_back<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<()> {
-    let mut again = Vec::new();
-    encode(&decode::<T>(bytes)?, &mut again)?;
-    if again == bytes {
-        return Ok(());
-    }
-    Err(Error::definition(format!(
-        "`{}` can't be kept in a checkpoint: read back it is another value",
-        std::any::type_name::<T>()
-    )))
 }
 
 impl Drop for Out {
@@ -397,7 +381,7 @@ impl<K: Ord + Send + 'static> Changed<K> {
     /// not change since.
     pub fn save(&mut self, entries_max: usize, save: impl FnMut(&mut Out, &K, Epoch)) -> bool
     where
-        K: Serialize,
+        K: Record,
     {
         self.save_with(entries_max, |out, key, epoch| out.remove(key, epoch), save)
     }
@@ -428,202 +412,5 @@ impl<K: Ord + Send + 'static> Changed<K> {
         }
         self.out = None;
         false
-    }
-}
-
-/// A step's state, shared by its operator and by whoever saves it.
-pub struct Kept<S>(Rc<Inner<S>>);
-
-struct Inner<S> {
-    step: usize,
-    steps: Rc<Steps>,
-    frozen: Cell<Epoch>,
-    /// As of the freeze.
-    bounds: Cell<Bounds>,
-    state: RefCell<S>,
-}
-
-impl<S: Stateful + 'static> Kept<S> {
-    fn new(step: usize, steps: Rc<Steps>, state: S) -> Self {
-        Self(Rc::new(Inner {
-            step,
-            steps,
-            frozen: Cell::new(Epoch::ZERO),
-            bounds: Cell::default(),
-            state: RefCell::new(state),
-        }))
-    }
-
-    /// State that no checkpoint holds.
-    pub fn unsaved(state: S) -> Self {
-        Self::new(usize::MAX, Rc::default(), state)
-    }
-
-    /// For a second hand.
-    pub(crate) fn share(&self) -> Self {
-        Self(self.0.clone())
-    }
-
-    /// The state, to apply what belongs to `epoch`. Epochs never go back.
-    pub fn at(&self, epoch: Epoch) -> RefMut<'_, S> {
-        if let Some(begun) = &*self.0.steps.begun.borrow()
-            && begun.epoch < epoch
-        {
-            self.0.freeze(begun);
-        }
-        self.0.state.borrow_mut()
-    }
-}
-
-impl<S: Stateful> Inner<S> {
-    fn freeze(&self, begun: &Begun) {
-        if self.frozen.replace(begun.epoch) < begun.epoch {
-            let out = Out::new(self.step, begun.job.clone());
-            let mut state = self.state.borrow_mut();
-            state.freeze(begun.epoch, begun.again, out);
-            self.bounds.set(state.bounds());
-        }
-    }
-}
-
-trait Savable {
-    fn freeze(&self, begun: &Begun);
-    fn save(&self, entries_max: usize) -> bool;
-    fn bounds(&self) -> Bounds;
-}
-
-impl<S: Stateful> Savable for Inner<S> {
-    fn freeze(&self, begun: &Begun) {
-        Inner::freeze(self, begun);
-    }
-    fn save(&self, entries_max: usize) -> bool {
-        self.state.borrow_mut().save(entries_max)
-    }
-    fn bounds(&self) -> Bounds {
-        self.bounds.get()
-    }
-}
-
-#[derive(Clone)]
-struct Begun {
-    epoch: Epoch,
-    again: bool,
-    job: Arc<Job>,
-}
-
-type Load = Box<dyn FnOnce() + Send>;
-type Put = Box<dyn FnOnce()>;
-
-/// The stateful steps of one worker, in the order in which the dataflow is built.
-#[derive(Default)]
-pub struct Steps {
-    all: RefCell<Vec<Rc<dyn Savable>>>,
-    begun: RefCell<Option<Begun>>,
-    /// The step that is being saved, once the epoch is closed.
-    at: Cell<Option<usize>>,
-    /// What is to be loaded before the first step.
-    loads: RefCell<Vec<(Load, Put)>>,
-}
-
-/// Entries between two looks at the clock; few in unit tests, where there are few in all.
-const SLICE: usize = if cfg!(test) { 4 } else { 256 };
-
-impl Steps {
-    /// Takes in the next step's state.
-    pub fn keep<S: Stateful + 'static>(self: &Rc<Self>, state: S) -> Kept<S> {
-        let mut all = self.all.borrow_mut();
-        let kept = Kept::new(all.len(), self.clone(), state);
-        all.push(kept.0.clone());
-        kept
-    }
-
-    /// Has something loaded by [`load_all`](Self::load_all), and put where it belongs.
-    pub(crate) fn load<T: Send + 'static>(
-        &self,
-        load: impl FnOnce() -> T + Send + 'static,
-        put: impl FnOnce(T) + 'static,
-    ) {
-        let loaded = Arc::new(Mutex::new(None));
-        let place = loaded.clone();
-        let load = move || {
-            let what = load();
-            *place.lock() = Some(what);
-        };
-        let put = move || {
-            if let Some(what) = loaded.lock().take() {
-                put(what);
-            }
-        };
-        self.loads.borrow_mut().push((Box::new(load), Box::new(put)));
-    }
-
-    /// Loads all state, on so many threads with this one. A panic on one of them becomes this one's.
-    pub(crate) fn load_all(&self, threads: usize) {
-        let (loads, puts): (Vec<_>, Vec<_>) = self.loads.take().into_iter().unzip();
-        let others = threads.min(loads.len()).saturating_sub(1);
-        let loads = Mutex::new(loads.into_iter());
-        let next = || loads.lock().next();
-        let work = || std::iter::from_fn(next).for_each(|load| load());
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
-            work();
-            for other in others {
-                if let Err(panic) = other.join() {
-                    std::panic::resume_unwind(panic);
-                }
-            }
-        });
-        puts.into_iter().for_each(|put| put());
-    }
-
-    /// Lets go of all state: steps and what they belong to hold each other.
-    #[cfg(test)]
-    pub(crate) fn clear(&self) {
-        self.all.borrow_mut().clear();
-    }
-
-    /// A checkpoint as of `epoch`, which has not been applied yet.
-    pub(crate) fn begin(&self, epoch: Epoch, job: Arc<Job>) {
-        let again = job.again;
-        *self.begun.borrow_mut() = Some(Begun { epoch, again, job });
-    }
-
-    /// The worker is done with `epoch`: freezes what has not frozen by itself.
-    pub(crate) fn closed(&self, epoch: Epoch) {
-        let begun = self.begun.borrow().clone();
-        if let Some(begun) = begun.filter(|begun| begun.epoch == epoch) {
-            self.all.borrow().iter().for_each(|step| step.freeze(&begun));
-            self.at.set(Some(0));
-        }
-    }
-
-    /// Whether something is to be saved.
-    pub(crate) fn is_saving(&self) -> bool {
-        self.at.get().is_some()
-    }
-
-    /// Whether so much waits to be written that saving had better wait.
-    pub(crate) fn is_crowded(&self) -> bool {
-        let begun = self.begun.borrow();
-        begun.as_ref().is_some_and(|begun| begun.job.is_crowded())
-    }
-
-    /// Saves on while `go_on`.
-    pub(crate) fn save(&self, mut go_on: impl FnMut() -> bool) {
-        let Some(mut at) = self.at.get() else {
-            return;
-        };
-        let all = self.all.borrow();
-        while let Some(step) = all.get(at) {
-            if !go_on() {
-                self.at.set(Some(at));
-                return;
-            }
-            at += usize::from(!step.save(SLICE));
-        }
-        self.at.set(None);
-        if let Some(begun) = self.begun.borrow_mut().take() {
-            begun.job.done(all.iter().map(|step| step.bounds()).collect());
-        }
     }
 }

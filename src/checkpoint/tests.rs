@@ -26,7 +26,7 @@ fn store() -> Store {
 /// What one segment says of a key: at an epoch, until when, and the value.
 type Said = (u8, u64, Option<i64>, Option<i64>);
 
-fn bytes<T: serde::Serialize>(value: &T) -> Vec<u8> {
+fn bytes<T: crate::Event>(value: &T) -> Vec<u8> {
     let mut out = Vec::new();
     encode(value, &mut out).unwrap();
     out
@@ -59,6 +59,8 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
         name: "step".into(),
         step: "step".into(),
         from: vec!["step".into()],
+        input: "step".into(),
+        definitions: [("step".into(), "table()".into())].into(),
         version: 1,
         key: "u8".into(),
         value: "i64".into(),

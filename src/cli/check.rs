@@ -15,7 +15,6 @@ use std::path::Path;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use crate::checkpoint::fit::Fit;
 use crate::checkpoint::manifest::{Manifest, StepShape};
 use crate::cli::CheckArguments;
 use crate::cli::serve::{environment, known, registry, tokio};
@@ -129,6 +128,11 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
         "dataflow `{}`: {steps} steps, {sources} sources",
         flow.name()
     )));
+    if !settings.checkpoint_interval.is_zero()
+        && let Err(error) = plan.check_state_types()
+    {
+        findings.push(wrong(&error));
+    }
     let known: Vec<_> = plan.sources.iter().map(known).collect();
     if let Err(error) = force.sources_fit(&known) {
         findings.push(wrong(&error));
@@ -251,7 +255,7 @@ fn of_checkpoints(
     }
     let knows = |source: &str| state.sources().contains_key(&SourceId::of(source));
     let (fit, time) = (
-        Fit::of(&manifest.steps, states, knows),
+        on_new_plan.fit(&manifest.steps, states, knows),
         manifest.epoch.opened_at(),
     );
     if !fit.is_clear() {
@@ -262,6 +266,7 @@ fn of_checkpoints(
         let will = |will: &str| Finding::warning(format!("{what}; {will}"));
         return findings.push(match (on_new_plan, trimmed) {
             (OnNew::Accept, _) => will("what is gone is forgotten, what is new or changed begins behind it (`checkpoint.on_new_plan`)"),
+            (OnNew::Keep, _) => will("what is only made of something else goes on from its state, the rest begins behind it (`checkpoint.on_new_plan`)"),
             (OnNew::Rebuild, None) => will("all state is made anew from the topics (`checkpoint.on_new_plan`)"),
             (OnNew::Rebuild, Some(_)) => Finding::error(what).hint("the ledger was trimmed, so nothing is made anew: `checkpoint.on_new_plan=accept`, or `ledger reset`"),
             (OnNew::Refuse, _) if fit.differences.is_empty() && trimmed.is_none() => will("all is made anew, so that new steps count it all"),
@@ -425,11 +430,8 @@ mod tests {
     use crate::time::EventTime;
 
     fn topology(topic: u8, partitions: &[(i64, i64)]) -> Topology {
-        let facts = |(partition, (start, end)): (u32, &(i64, i64))| PartitionFacts {
-            partition,
-            start: *start,
-            end: *end,
-        };
+        let facts =
+            |(partition, (start, end)): (u32, &(i64, i64))| PartitionFacts::new(partition, *start, *end);
         Topology {
             topic: TopicId([topic; 16]),
             compacted: false,

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
+use crate::cli::readiness::Watcher;
 use crate::cli::{RunArguments, signal};
-use crate::clock;
 use crate::codec::registry::Registry;
 use crate::codec::registry::access::{Access, Login};
 use crate::config::{self, InForce, LogFormat, RegistrySettings, SourceKnown};
@@ -18,15 +19,16 @@ use crate::error::{Error, Result};
 use crate::health::Readiness;
 use crate::http;
 use crate::runtime::checkpoints::{self, Due};
+use crate::runtime::progress::CaughtUp;
 use crate::runtime::{self, PlanText, Service, Settings, Store};
 use crate::sequencer::Cuts;
 use crate::source::Environment;
 use crate::trail;
+use crate::view::Views;
 
 /// How long a stop may take before the process ends regardless. What was bound is in the ledger, so nothing is lost.
 const STOP_MAX: Duration = Duration::from_secs(20);
-/// While it catches up, the service says where it is.
-const TELL_EVERY: Duration = Duration::from_secs(2);
+const STOPPING: &str = "the process is about to end";
 const TICK: Duration = Duration::from_millis(100);
 
 pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
@@ -91,6 +93,7 @@ pub(super) fn registry(settings: &RegistrySettings, handle: &Handle) -> Result<O
         url: url.clone(),
         login,
         ca_pem: settings.ca_file.as_ref().map(read).transpose()?,
+        unknown_wait: settings.unknown_wait,
     };
     Registry::with_access(&access, handle.clone()).map(Some)
 }
@@ -184,6 +187,22 @@ impl Running<'_> {
         })
     }
 
+    /// What the server answers from.
+    fn state(plan: &PlanText, service: &Service, readiness: &Arc<Readiness>) -> http::State {
+        let sources = plan.sources.iter();
+        http::State {
+            views: service.views().clone(),
+            view_names: plan.views.clone(),
+            recovery: Arc::new(service.recovery()),
+            sources: sources.map(|source| source.rules.name.clone()).collect(),
+            sources_now: Arc::new(service.sources()),
+            partitions: Arc::new(service.partitions()),
+            bindings: None,
+            metrics: service.metrics().clone(),
+            readiness: readiness.clone(),
+        }
+    }
+
     /// Serves until a signal, the end of the input, or a halt. `ready` is called once with the server's URL.
     pub(super) fn run(self, tokio: &tokio::runtime::Runtime, ready: impl FnOnce(&str)) -> Result<()> {
         abort_on_panic();
@@ -198,19 +217,7 @@ impl Running<'_> {
         http::bindable(wanted.http.address)?;
         let service = Service::start(self.flow, settings)?;
         let readiness = Arc::new(Readiness::starting());
-        let state = http::State {
-            views: service.views().clone(),
-            sources: plan
-                .sources
-                .iter()
-                .map(|source| source.rules.name.clone())
-                .collect(),
-            sources_now: Arc::new(service.sources()),
-            partitions: Arc::new(service.partitions()),
-            bindings: None,
-            metrics: service.metrics().clone(),
-            readiness: readiness.clone(),
-        };
+        let state = Self::state(&plan, &service, &readiness);
         let server = http::serve(wanted.http.clone(), Arc::new(state), tokio.handle());
         let server = match server {
             Ok(server) => server,
@@ -223,89 +230,66 @@ impl Running<'_> {
         let url = format!("http://{}", server.address());
         tracing::info!(%url, dataflow = self.flow.name(), workers = wanted.workers, "serving");
 
-        let signal = tokio.spawn(signal);
+        let mut signal = tokio.spawn(signal);
         let mut ready = Some(ready);
-        let mut told = clock::instant();
+        let mut watcher = Watcher::new(&service, &readiness, registry.as_ref(), caught_up(wanted));
         while !signal.is_finished() && !service.is_finished() && !service.halt().is_halted() {
-            if ready.is_some() && readied(&service, &readiness) {
-                tracing::info!("ready");
-                ready.take().expect("just seen")(&url);
+            if watcher.look() {
+                ready.take().into_iter().for_each(|ready| ready(&url));
             }
-            if ready.is_some() && clock::instant() - told > TELL_EVERY {
-                told = clock::instant();
-                let waits: Vec<String> = readiness
-                    .reasons()
-                    .into_iter()
-                    .map(|(what, why)| format!("{what}: {why}"))
-                    .collect();
-                tracing::info!("not ready yet: {}", waits.join("; "));
-            }
-            let mut troubles = service.troubles();
-            // The service itself looks every few seconds.
-            let status = registry.as_ref().map(Registry::status);
-            if let Some(status) = status.filter(|status| status.away.is_some()) {
-                troubles.insert("the schema registry".into(), status.to_string());
-            }
-            match troubles.is_empty() {
-                true => readiness.clear("trouble"),
-                false => {
-                    let listed: Vec<String> = troubles
-                        .iter()
-                        .map(|(what, why)| format!("{what}: {why}"))
-                        .collect();
-                    readiness.wait_for("trouble", listed.join("; "));
-                }
-            }
-            readiness.mention("checkpoints", service.checkpoint_trouble());
-            readiness.mention("sinks", service.sink_trouble());
             std::thread::sleep(TICK);
         }
-        if signal.is_finished() {
-            let name = tokio.block_on(signal).unwrap_or("a signal");
+        let stopped = signal.is_finished();
+        if stopped {
+            let name = name(tokio, &mut signal);
             tracing::info!("stopping for {name}: finishing what is bound");
         }
-        readiness.wait_for("stopping", "the process is about to end");
+        let serves_on = wanted.serve && !stopped && !service.halt().is_halted();
+        if !serves_on {
+            readiness.wait_for("stopping", STOPPING);
+        }
         if let Some(registry) = &registry {
             registry.hang_up();
         }
-        let closed = service.views().clone();
+        let views = service.views().clone();
         let ended = end(service);
-        if let Some(moment) = closed.closed().filter(|_| wanted.until_end && ended.is_ok()) {
-            let time = moment.epoch.opened_at();
-            tracing::info!(epoch = moment.epoch.0, %time, "everything that was there at the start is counted");
+        if ended.is_ok() && wanted.until_end && !stopped {
+            tell_end(&views);
+        }
+        if ended.is_ok() && serves_on {
+            readiness.ready();
+            ready.take().into_iter().for_each(|ready| ready(&url));
+            tracing::info!(%url, "answering until a signal comes: nothing more is read");
+            let name = name(tokio, &mut signal);
+            tracing::info!("stopping for {name}");
+            readiness.wait_for("stopping", STOPPING);
         }
         tokio.block_on(server.shutdown(Duration::from_secs(5)));
         ended
     }
 }
 
-/// Keeps the readiness up to date; whether there is nothing more to wait for.
-fn readied(service: &Service, readiness: &Readiness) -> bool {
-    match service.restoring() {
-        Some((epoch, share)) => readiness.wait_for(
-            "restore",
-            format!(
-                "{:.0} % of the checkpoint of {}",
-                share * 100.0,
-                epoch.opened_at()
-            ),
-        ),
-        None => readiness.clear("restore"),
-    }
-    match service.replaying() {
-        Some((closed, last)) => {
-            let closed = closed.map_or_else(|| "nothing yet".into(), |epoch| epoch.opened_at().to_string());
-            readiness.wait_for(
-                "replay",
-                format!("at {closed}, of what was bound up to {}", last.opened_at()),
-            );
+/// Waits for the signal; its name.
+fn name(tokio: &tokio::runtime::Runtime, signal: &mut JoinHandle<&'static str>) -> &'static str {
+    tokio.block_on(signal).unwrap_or("a signal")
+}
+
+/// When the service is ready, by the settings.
+fn caught_up(wanted: &config::Settings) -> CaughtUp {
+    wanted
+        .ready_lag_max
+        .map_or(CaughtUp::ToFirstEnds, CaughtUp::ToLag)
+}
+
+/// Says that a run until the end has come there.
+fn tell_end(views: &Views) {
+    match views.closed() {
+        Some(moment) => {
+            let time = moment.epoch.opened_at();
+            tracing::info!(epoch = moment.epoch.0, %time, "everything that was there at the start is counted");
         }
-        None => readiness.clear("replay"),
+        None => tracing::info!("nothing was there at the start"),
     }
-    if service.is_live() {
-        readiness.clear("starting");
-    }
-    readiness.is_ready()
 }
 
 fn end(service: Service) -> Result<()> {

@@ -3,7 +3,7 @@
 //! ```text
 //!   bytes ─▶ schema id ─▶ Registry ─▶ writer's schema ─┐  decided once an id:
 //!                                    reader's schema ──┴▶ Plan
-//!            datum ─┬─ identical ──────────────────────▶ serde_avro_fast, reader's schema ─▶ T
+//!            datum ─┬─ identical ──────────────────────▶ deserialized, by the reader's schema ─▶ T
 //!                   └─ else: rewritten into the reader's schema ▲
 //! ```
 //!
@@ -11,43 +11,50 @@
 //! of fields. Without a reader's schema the writer's takes its place, and serde's rules alone hold: fields that `T` lacks
 //! are passed over, fields that the schema lacks need a serde default.
 
+mod datum;
+mod decimal;
 mod default;
 pub mod fit;
+mod long;
 pub mod plain;
 mod plan;
+mod resolve;
 mod rewrite;
+mod schema;
 mod survey;
 
 use std::collections::{HashMap, HashSet};
-use std::io::BufRead;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use apache_avro::Schema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_avro_fast::de::read::SliceRead;
-use serde_avro_fast::de::{DeserializerConfig, DeserializerState};
 use serde_avro_fast::ser::SerializerConfig;
-use serde_json::Value;
 
-use super::registry::{Lookup, Registry, WriterSchema};
+use super::registry::{Lookup, Place, Registry, WriterSchema};
 use super::{Cause, Decode, Decoded, confluent};
 use crate::bridge::Waker;
 use crate::error::{Error, Result};
+use crate::position::Offset;
 
+use self::datum::deserialize;
+use self::default::encode_default;
 use self::plan::Plan;
-use self::rewrite::{DEPTH_MAX, WEIGHTLESS_ITEMS_MAX};
+use self::schema::{Kind, Schema};
 
 /// Decodes Avro, with the writer's schemas from a registry.
 pub struct Avro<T> {
     registry: Registry,
     waker: Waker,
-    reader: Option<Target>,
+    reader: Option<Rc<Schema>>,
     /// What was decided of each id; `places` says where. Records mostly have the id of the record before.
     verdicts: Vec<Verdict>,
     places: HashMap<u32, usize>,
     last: Option<(u32, usize)>,
+    /// The same of ids that were unknown once: by partition, with the offset from which on they are known there.
+    late: HashMap<(u32, u32), (Offset, usize)>,
+    /// Where the records stand that are decoded now.
+    at: Place,
     /// Ids that the waker waits for already.
     waiting: HashSet<u32>,
     /// The rewritten datum.
@@ -55,29 +62,26 @@ pub struct Avro<T> {
     value: PhantomData<fn() -> T>,
 }
 
-/// A schema to decode by: once for resolution, once for serde.
-#[derive(Clone)]
-struct Target {
-    resolved: Rc<Schema>,
-    fast: Rc<serde_avro_fast::Schema>,
+/// What to do with a record.
+enum Ruling {
+    /// What was decided of its schema, by its place.
+    Verdict(usize),
+    /// Nothing can be done: the registry does not know its schema.
+    Unknown,
+    /// Its schema is being fetched.
+    Wait,
 }
 
 enum Verdict {
     Dead(Cause),
-    Reads {
-        plan: Plan,
-        fast: Rc<serde_avro_fast::Schema>,
-    },
+    Reads { plan: Plan, schema: Rc<Schema> },
 }
 
 impl<T> Avro<T> {
     /// A decoder. `reader` is the text of the schema that every datum is resolved to; `waker` is called when a schema
     /// that a [`Decoded::Wait`] waits for has come. Fails if `reader` is no Avro schema.
     pub fn new(registry: Registry, reader: Option<&str>, waker: Waker) -> Result<Self> {
-        let reader = match reader {
-            None => None,
-            Some(text) => Some(Target::of(text)?),
-        };
+        let reader = reader.map(self::reader).transpose()?;
         Ok(Self {
             registry,
             waker,
@@ -85,84 +89,134 @@ impl<T> Avro<T> {
             verdicts: Vec::new(),
             places: HashMap::new(),
             last: None,
+            late: HashMap::new(),
+            at: Place::default(),
             waiting: HashSet::new(),
             scratch: Vec::new(),
             value: PhantomData,
         })
     }
 
-    /// Where the verdict on an id is, once there is one.
+    /// What to do with records of an id.
     #[inline]
-    fn place(&mut self, id: u32) -> Option<usize> {
-        if let Some((last, place)) = self.last
-            && last == id
-        {
-            return Some(place);
+    fn ruling(&mut self, id: u32) -> Ruling {
+        match self.last {
+            Some((last, place)) if last == id => Ruling::Verdict(place),
+            _ => self.look_up(id),
         }
-        let place = match self.places.get(&id) {
-            Some(&place) => place,
-            None => self.decide(id)?,
-        };
-        self.last = Some((id, place));
-        Some(place)
+    }
+
+    fn look_up(&mut self, id: u32) -> Ruling {
+        if let Some(&place) = self.places.get(&id) {
+            self.last = Some((id, place));
+            return Ruling::Verdict(place);
+        }
+        match self.late.get(&(id, self.at.partition)) {
+            Some(&(since, place)) if self.at.offset >= since => Ruling::Verdict(place),
+            _ => self.decide(id),
+        }
     }
 
     #[cold]
-    fn decide(&mut self, id: u32) -> Option<usize> {
+    fn decide(&mut self, id: u32) -> Ruling {
         // One waker an id is enough, however often the reader tries.
-        let found = match self.waiting.contains(&id) {
-            true => self.registry.peek(id),
-            false => self.registry.lookup(id, &self.waker),
-        };
-        let verdict = match found {
-            Lookup::Pending => {
-                self.waiting.insert(id);
-                return None;
-            }
-            Lookup::Unknown => Verdict::Dead(Cause::SchemaUnknown),
-            Lookup::Known(schema) => self
-                .judge(&schema)
-                .unwrap_or(Verdict::Dead(Cause::SchemaIncompatible)),
-        };
+        let waker = (!self.waiting.contains(&id)).then_some(&self.waker);
+        let found = self.registry.lookup(id, self.at, waker);
+        if found == Lookup::Pending {
+            self.waiting.insert(id);
+            return Ruling::Wait;
+        }
         self.waiting.remove(&id);
-        self.verdicts.push(verdict);
-        self.places.insert(id, self.verdicts.len() - 1);
-        Some(self.verdicts.len() - 1)
+        match found {
+            Lookup::Pending => Ruling::Wait,
+            Lookup::Unknown => Ruling::Unknown,
+            Lookup::Known(schema) => {
+                let place = self.enter_verdict(&schema);
+                self.places.insert(id, place);
+                self.last = Some((id, place));
+                Ruling::Verdict(place)
+            }
+            Lookup::KnownSince(schema, since) => {
+                let known = self.late.iter().find(|((of, _), _)| *of == id);
+                let place = match known.map(|(_, (_, place))| *place) {
+                    Some(place) => place,
+                    None => self.enter_verdict(&schema),
+                };
+                self.late.insert((id, self.at.partition), (since, place));
+                Ruling::Verdict(place)
+            }
+        }
     }
 
-    fn judge(&self, schema: &WriterSchema) -> Option<Verdict> {
+    fn enter_verdict(&mut self, schema: &WriterSchema) -> usize {
+        let verdict = self.judge(schema).unwrap_or_else(|why| {
+            tracing::warn!(
+                schema = schema.id,
+                "no record of schema {} can be decoded: {why}",
+                schema.id
+            );
+            Verdict::Dead(Cause::SchemaIncompatible)
+        });
+        self.verdicts.push(verdict);
+        self.verdicts.len() - 1
+    }
+
+    fn judge(&self, schema: &WriterSchema) -> Result<Verdict, String> {
         if !schema.avro {
-            return None;
+            return Err("it is no Avro schema that stands alone".to_owned());
         }
-        let writer = parse_writer(&schema.text).ok()?;
-        let (plan, fast) = match &self.reader {
-            Some(reader) => (Plan::resolve(&writer, &reader.resolved)?, reader.fast.clone()),
-            None => (
-                Plan::resolve(&writer, &writer)?,
-                Rc::new(schema.text.parse().ok()?),
-            ),
-        };
-        Some(Verdict::Reads { plan, fast })
+        let writer = Rc::new(Schema::parse(&schema.text)?);
+        let reader = self.reader.as_ref().unwrap_or(&writer);
+        let plan = Plan::resolve(&writer, reader).ok_or("it can't be resolved to the reader's")?;
+        Ok(Verdict::Reads {
+            plan,
+            schema: reader.clone(),
+        })
     }
 }
 
 impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
     #[inline]
     fn decode(&mut self, bytes: &[u8]) -> Decoded<T> {
+        self.decode_at(0, bytes)
+    }
+
+    fn enter(&mut self, partition: u32, bound: bool) {
+        self.at.partition = partition;
+        self.at.bound = bound;
+    }
+
+    #[inline]
+    fn decode_at(&mut self, offset: Offset, bytes: &[u8]) -> Decoded<T> {
         let (id, datum) = match confluent::split(bytes) {
             Ok(parts) => parts,
             Err(cause) => return Decoded::Dead(cause, None),
         };
-        let Some(place) = self.place(id) else {
-            return Decoded::Wait;
-        };
-        let read = match &self.verdicts[place] {
-            Verdict::Dead(cause) => Err(*cause),
-            Verdict::Reads { plan, fast } => read(plan, fast, datum, &mut self.scratch),
+        self.at.offset = offset;
+        let read = match self.ruling(id) {
+            Ruling::Wait => return Decoded::Wait,
+            Ruling::Unknown => Err(Cause::SchemaUnknown),
+            Ruling::Verdict(place) => match &self.verdicts[place] {
+                Verdict::Dead(cause) => Err(*cause),
+                Verdict::Reads { plan, schema } => read(plan, schema, datum, &mut self.scratch),
+            },
         };
         match read {
             Ok(value) => Decoded::Value(value),
             Err(cause) => Decoded::Dead(cause, Some(id)),
+        }
+    }
+
+    fn is_null(&mut self, bytes: &[u8]) -> bool {
+        let Ok((id, datum)) = confluent::split(bytes) else {
+            return false;
+        };
+        let Ruling::Verdict(place) = self.ruling(id) else {
+            return false;
+        };
+        match &self.verdicts[place] {
+            Verdict::Reads { plan, schema } => read::<()>(plan, schema, datum, &mut self.scratch).is_ok(),
+            Verdict::Dead(_) => false,
         }
     }
 }
@@ -170,17 +224,15 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
 #[inline]
 fn read<T: DeserializeOwned>(
     plan: &Plan,
-    fast: &serde_avro_fast::Schema,
+    schema: &Schema,
     datum: &[u8],
     scratch: &mut Vec<u8>,
 ) -> Result<T, Cause> {
-    if plan.identical && !plan.weightless {
-        // Every item takes a byte at least, so no array has more items than the datum has bytes.
-        return deserialize(fast, datum, datum.len()).ok_or_else(|| blame(plan, datum, scratch));
+    if plan.identical {
+        return deserialize(schema, datum).ok_or_else(|| blame(plan, datum, scratch));
     }
     plan.rewrite(datum, scratch)?;
-    let items_max = scratch.len() + WEIGHTLESS_ITEMS_MAX;
-    deserialize(fast, scratch, items_max).ok_or(Cause::SchemaIncompatible)
+    deserialize(schema, scratch).ok_or(Cause::SchemaIncompatible)
 }
 
 /// Why a datum could not be decoded as it is: because of its bytes, or because the type has no place for it.
@@ -191,67 +243,55 @@ fn blame(plan: &Plan, datum: &[u8], scratch: &mut Vec<u8>) -> Cause {
         .unwrap_or(Cause::SchemaIncompatible)
 }
 
-/// All of `datum` as a `T`, or nothing.
-#[inline]
-fn deserialize<T: DeserializeOwned>(
-    schema: &serde_avro_fast::Schema,
-    datum: &[u8],
-    items_max: usize,
-) -> Option<T> {
-    let mut config = DeserializerConfig::new(schema);
-    config.max_seq_size = items_max;
-    config.allowed_depth = DEPTH_MAX;
-    let mut state = DeserializerState::with_config(SliceRead::new(datum), config);
-    let value = T::deserialize(state.deserializer()).ok()?;
-    let mut rest = state.into_reader();
-    rest.fill_buf().is_ok_and(<[u8]>::is_empty).then_some(value)
+/// A reader's schema. Its defaults must be right, as they may become data.
+fn reader(text: &str) -> Result<Rc<Schema>> {
+    let wrong = |why: String| Error::definition("cannot use a text as an Avro schema").detail(why);
+    let schema = Schema::parse(text).map_err(wrong)?;
+    check_defaults(&schema).map_err(wrong)?;
+    Ok(Rc::new(schema))
 }
 
-impl Target {
-    fn of(text: &str) -> Result<Self> {
-        let wrong = |error: &dyn std::fmt::Display| {
-            Error::definition("cannot use a text as an Avro schema").detail(error)
-        };
-        let resolved = Schema::parse_str(text).map_err(|error| wrong(&error))?;
-        let fast: serde_avro_fast::Schema = text.parse().map_err(|error| wrong(&error))?;
-        Plan::resolve(&resolved, &resolved).ok_or_else(|| wrong(&"the schema does not resolve to itself"))?;
-        Ok(Self {
-            resolved: Rc::new(resolved),
-            fast: Rc::new(fast),
-        })
+fn check_defaults(schema: &Schema) -> Result<(), String> {
+    for node in schema.nodes() {
+        match &node.kind {
+            Kind::Enum(symbols) => {
+                if let Some(default) = symbols
+                    .default
+                    .as_ref()
+                    .filter(|own| !symbols.symbols.contains(own))
+                {
+                    let name = &symbols.name.full;
+                    return Err(format!(
+                        "enum `{name}`: its default `{default}` is none of its symbols"
+                    ));
+                }
+            }
+            Kind::Record(record) => {
+                for field in &record.fields {
+                    let Some(json) = &field.default else { continue };
+                    if encode_default(schema, field.node, json, &mut Vec::new()).is_none() {
+                        let (record, name, word) = (&record.name.full, &field.name, schema.word(field.node));
+                        return Err(format!(
+                            "record `{record}`: field `{name}`: its default `{json}` is no {word}"
+                        ));
+                    }
+                }
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// Whether `text` can be a reader's schema.
 pub fn check_reader(text: &str) -> Result<()> {
-    Target::of(text).map(drop)
+    reader(text).map(drop)
 }
 
-/// Whether `text` can be a writer's schema; if not, why.
+/// Whether `text` can be a writer's schema; if not, why. Its defaults mean nothing to a reader, and wrong ones are common:
+/// they are passed over.
 pub(super) fn check_writer(text: &str) -> Result<(), String> {
-    parse_writer(text).map(drop)
-}
-
-/// Parses a writer's schema. Its defaults mean nothing to a reader, and wrong ones are common: they are passed over.
-fn parse_writer(text: &str) -> Result<Schema, String> {
-    let mut json: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    strip_defaults(&mut json);
-    Schema::parse(&json).map_err(|error| error.to_string())
-}
-
-fn strip_defaults(json: &mut Value) {
-    match json {
-        Value::Array(items) => items.iter_mut().for_each(strip_defaults),
-        Value::Object(object) => {
-            if let Some(Value::Array(fields)) = object.get_mut("fields") {
-                for field in fields.iter_mut().filter_map(Value::as_object_mut) {
-                    field.remove("default");
-                }
-            }
-            object.values_mut().for_each(strip_defaults);
-        }
-        _ => {}
-    }
+    Schema::parse(text).map(drop)
 }
 
 /// Encodes values in one schema, in the wire format of Confluent's serializers.

@@ -1,7 +1,7 @@
 //! JSON payloads.
 //!
 //! Lenient or strict is a choice between two decoders and none within one: leniency costs nothing. Strictness watches what
-//! serde passes over, at any depth.
+//! serde passes over, at any depth. A byte order mark before the JSON is passed over.
 
 use std::marker::PhantomData;
 
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_ignored::Path;
 use serde_json::error::Category;
 
-use super::{Cause, Decode, Decoded};
+use super::{Cause, Decode, Decoded, unmarked};
 use crate::error::{Error, Result};
 
 /// Decodes JSON by serde's rules: fields that `T` lacks are passed over, fields that the JSON lacks need a default.
@@ -32,10 +32,14 @@ impl<T> Default for Json<T> {
 impl<T: DeserializeOwned + 'static> Decode<T> for Json<T> {
     #[inline]
     fn decode(&mut self, bytes: &[u8]) -> Decoded<T> {
-        match serde_json::from_slice(bytes) {
+        match serde_json::from_slice(unmarked(bytes)) {
             Ok(value) => Decoded::Value(value),
             Err(error) => Decoded::Dead(cause(error.classify()), None),
         }
+    }
+
+    fn is_null(&mut self, bytes: &[u8]) -> bool {
+        is_null(bytes)
     }
 }
 
@@ -62,7 +66,7 @@ impl<T> Default for Strict<T> {
 impl<T: DeserializeOwned + 'static> Decode<T> for Strict<T> {
     fn decode(&mut self, bytes: &[u8]) -> Decoded<T> {
         let mut unknown = None;
-        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let mut json = serde_json::Deserializer::from_slice(unmarked(bytes));
         let read = serde_ignored::deserialize(&mut json, |path| {
             unknown.get_or_insert_with(|| place(&path));
         });
@@ -72,6 +76,16 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Strict<T> {
             (Err(error), _) => Decoded::Dead(cause(error.classify()), None),
         }
     }
+
+    fn is_null(&mut self, bytes: &[u8]) -> bool {
+        is_null(bytes)
+    }
+}
+
+/// Whether the JSON is `null`, white space around it or not.
+#[cold]
+fn is_null(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<()>(unmarked(bytes)).is_ok()
 }
 
 /// Longer paths are cut: a name may be as long as the payload.
@@ -142,6 +156,25 @@ mod tests {
     }
 
     #[test]
+    fn floats_are_not_taken_for_their_neighbours() {
+        for text in [
+            "1.5777777777770001",
+            "0.1",
+            "1.7976931348623157e308",
+            "5e-324",
+            "123456789.123456789",
+        ] {
+            let value: f64 = text.parse().unwrap();
+            assert_eq!(serde_json::from_str::<f64>(text).unwrap(), value, "{text}");
+            assert_eq!(
+                serde_json::from_str::<serde_json::Value>(text).unwrap().as_f64(),
+                Some(value),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn tells_what_is_no_json_from_what_does_not_fit() {
         assert_eq!(
             decode(br#"{"id":7,"more":[1]}"#),
@@ -157,6 +190,42 @@ mod tests {
             decode(b"{\"more\":".repeat(100_000).as_slice()),
             Err(Cause::JsonSyntax)
         );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_json() {
+        let seven = Ok(Payment { id: 7, note: None });
+        assert_eq!(decode(b"\xEF\xBB\xBF{\"id\":7}"), seven);
+        assert_eq!(decode(b"\xEF\xBB\xBF \r\n{\"id\":7}\r\n"), seven);
+        assert_eq!(decode(b"\xEF\xBB\xBF"), Err(Cause::JsonSyntax));
+        // Once, and whole, and nowhere else.
+        assert_eq!(
+            decode(b"\xEF\xBB\xBF\xEF\xBB\xBF{\"id\":7}"),
+            Err(Cause::JsonSyntax)
+        );
+        assert_eq!(decode(b"\xEF\xBB{\"id\":7}"), Err(Cause::JsonSyntax));
+        assert_eq!(decode(b"{\"id\":7}\xEF\xBB\xBF"), Err(Cause::JsonSyntax));
+        assert_eq!(strict(b"\xEF\xBB\xBF{\"id\":1}").map(|order| order.id), Ok(1));
+        assert_eq!(strict(b"\xEF\xBB\xBF{\"id\":1,\"x\":2}").unwrap_err(), "x");
+    }
+
+    #[test]
+    fn null_is_told_from_all_else() {
+        for null in [&b"null"[..], b" \t\r\nnull\n", b"\xEF\xBB\xBFnull"] {
+            assert!(Json::<Payment>::new().is_null(null) && Strict::<Payment>::new().is_null(null));
+        }
+        for other in [
+            &b""[..],
+            b" ",
+            b"nul",
+            b"null null",
+            b"\"null\"",
+            b"[null]",
+            b"0",
+            b"NULL",
+        ] {
+            assert!(!Json::<Payment>::new().is_null(other) && !Strict::<Payment>::new().is_null(other));
+        }
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -229,6 +298,22 @@ mod tests {
             let mut bytes = Vec::new();
             encode_into(&Payment { id, note: note.clone() }, &mut bytes).unwrap();
             prop_assert_eq!(decode(&bytes), Ok(Payment { id, note }));
+        }
+
+        /// Also by way of a buffer, as serde reads what it has to look at first.
+        #[test]
+        fn floats_are_read_to_the_last_bit(wide: u64, narrow: u32) {
+            let (wide, narrow) = (f64::from_bits(wide), f32::from_bits(narrow));
+            prop_assume!(wide.is_finite() && narrow.is_finite());
+            let json = serde_json::to_string(&(wide, narrow)).unwrap();
+            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let read: [(f64, f32); 2] = [
+                serde_json::from_str(&json).unwrap(),
+                serde_json::from_value(value).unwrap(),
+            ];
+            for (a, b) in read {
+                prop_assert_eq!((a.to_bits(), b.to_bits()), (wide.to_bits(), narrow.to_bits()), "{}", &json);
+            }
         }
 
         #[test]

@@ -25,6 +25,7 @@ struct Counting;
 thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
+    static TAKEN: Cell<usize> = const { Cell::new(0) };
 }
 
 fn count(bytes: isize) {
@@ -39,6 +40,7 @@ fn count(bytes: isize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
+        let _gone = TAKEN.try_with(|taken| taken.set(taken.get() + layout.size()));
         // SAFETY: the caller's promises are the same.
         unsafe { System.alloc(layout) }
     }
@@ -52,8 +54,18 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+/// What this thread holds: it took so many bytes more than it gave back.
+pub(crate) fn held() -> isize {
+    HELD.get()
+}
+
+/// How many bytes this thread has taken so far, whether it gave them back or not.
+pub(crate) fn taken() -> usize {
+    TAKEN.get()
+}
+
 /// What `run` holds at its peak, beyond what was held before.
-fn peak(run: impl FnOnce()) -> usize {
+pub(crate) fn peak(run: impl FnOnce()) -> usize {
     let before = HELD.get();
     PEAK.set(before);
     run();

@@ -1,6 +1,7 @@
 //! The bare text of one value: payloads and keys such as `42` and `de`.
 //!
-//! The type says how the text is read: numbers, booleans, characters, strings, and enums by name.
+//! The type says how the text is read: numbers, booleans, characters, strings, and enums by name. A byte order mark before
+//! it is passed over, or a key with one would be another than the same key without.
 
 use std::marker::PhantomData;
 
@@ -8,7 +9,7 @@ use serde::de::value::{Error as TextError, StrDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::{Cause, Decode, Decoded};
+use super::{Cause, Decode, Decoded, unmarked};
 
 /// Decodes the bare text of one value.
 ///
@@ -33,7 +34,7 @@ impl<K> Default for Text<K> {
 
 impl<K: DeserializeOwned + 'static> Decode<K> for Text<K> {
     fn decode(&mut self, bytes: &[u8]) -> Decoded<K> {
-        let value = std::str::from_utf8(bytes)
+        let value = std::str::from_utf8(unmarked(bytes))
             .ok()
             .and_then(|text| K::deserialize(Scalar(text)).ok());
         match value {
@@ -144,14 +145,19 @@ mod tests {
         assert_eq!(text::<u32>(b""), None);
         assert_eq!(text::<String>(b"\xff"), None);
         assert_eq!(text::<Pair>(b"1"), None);
+        assert_eq!(text(b"\xEF\xBB\xBF42"), Some(42u32));
+        assert_eq!(text(b"\xEF\xBB\xBFde"), Some("de".to_owned()));
+        assert_eq!(text(b"a\xEF\xBB\xBF"), Some("a\u{feff}".to_owned()));
     }
 
     proptest! {
         #[test]
-        fn every_number_reads_as_it_prints(a: i64, b: u128, c: String) {
+        fn every_number_reads_as_it_prints(a: i64, b: u128, c: String, d in any::<f64>(), e in any::<f32>()) {
+            prop_assert_eq!(text::<f64>(d.to_string().as_bytes()).map(f64::to_bits), Some(d.to_bits()));
+            prop_assert_eq!(text::<f32>(e.to_string().as_bytes()).map(f32::to_bits), Some(e.to_bits()));
             prop_assert_eq!(text(a.to_string().as_bytes()), Some(a));
             prop_assert_eq!(text(b.to_string().as_bytes()), Some(b));
-            prop_assert_eq!(text(c.as_bytes()), Some(c));
+            prop_assert_eq!(text(c.as_bytes()), Some(c.strip_prefix('\u{feff}').unwrap_or(&c).to_owned()));
         }
 
         #[test]

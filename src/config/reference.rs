@@ -121,6 +121,7 @@ pub fn page() -> String {
             Of::Streams => "streams",
             Of::StreamTopics => "streams of topics",
             Of::Topics => "topics",
+            Of::TableTopics => "tables of topics",
         };
         line(
             &mut page,

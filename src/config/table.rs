@@ -225,6 +225,15 @@ pub static SETTINGS: &[Setting] = &[
         ),
         flag("until-end", "", On::Run),
     ),
+    flagged(
+        setting(
+            "serve",
+            Kind::Switch(|s, on| s.serve = on),
+            "false",
+            "With `until_end`: read no further at that end, and go on answering until a signal stops the process",
+        ),
+        flag("serve", "", On::Run),
+    ),
     setting(
         "epoch_interval",
         time(MS, MIN, |s, d| s.epoch_interval = d),
@@ -304,11 +313,15 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "checkpoint.on_new_plan",
-        text("accept, refuse or rebuild", |s, text| {
-            on_new(text).map(|what| s.on_new_plan = what).is_some()
+        text("accept, keep, refuse or rebuild", |s, text| {
+            let what = match text {
+                "keep" => Some(OnNew::Keep),
+                _ => on_new(text),
+            };
+            what.map(|what| s.on_new_plan = what).is_some()
         }),
         "refuse",
-        "What to do with a checkpoint of a dataflow whose steps have changed: forget what is gone and let what is new or changed begin behind it; don't start; or make all state anew from the topics, as long as the ledger is whole. New views need no word: they begin with their rows as of the checkpoint",
+        "What to do with a checkpoint of a dataflow whose steps have changed: `accept` forgets what is gone and lets what is new or changed begin behind it; `keep` does, too, but what is only made of something else (one more `filter`, two merged into one) goes on from its state, its views anew; `refuse` doesn't start; `rebuild` makes all state anew from the topics, as long as the ledger is whole. New views need no word: they begin with their rows as of the checkpoint",
     ),
     setting(
         "replay.on_difference",
@@ -412,6 +425,12 @@ pub static SETTINGS: &[Setting] = &[
         "",
         "Certificates (PEM) that the registry's may be signed by, besides those the system trusts",
     ),
+    setting(
+        "registry.unknown_wait",
+        time(Duration::ZERO, HOUR, |s, d| s.registry.unknown_wait = d),
+        "30s",
+        "How long the registry may not know a schema id while its records wait; then they become dead letters until it does",
+    ),
     flagged(
         setting(
             "http.address",
@@ -486,14 +505,26 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "http.scanned_rows_max",
         count(1, 1_000_000_000, |s, n| s.http.scanned_rows_max = n),
-        "1000000",
-        "How many rows one read may look at",
+        "2000000",
+        "How many rows one read may look at. In the order of keys a page ends there, with `next`; in another one a view of more rows is refused at once, unless the key leaves enough of them out",
     ),
     setting(
         "http.reads_max",
         count(1, 1_000, |s, n| s.http.reads_max = n),
         "32",
         "Reads in one `POST /v1/query`",
+    ),
+    setting(
+        "http.stale_reads",
+        Kind::Switch(|s, on| s.http.stale_reads = on),
+        "false",
+        "Answer with older epochs than before the restart while a restart recovers. With `false` reads of the newest epoch are told 503 until the last epoch that was bound before is there again; those with `as_of` and cursors are answered once theirs is",
+    ),
+    setting(
+        "ready.lag_max",
+        count(0, usize::MAX, |s, n| s.ready_lag_max = Some(n as u64)),
+        "",
+        "`/health/ready` says 200 once no more records than these are left, of all that the topics hold by then; nothing said: once everything is counted that they held at the start. In any case not before a restart has recovered what was bound before it",
     ),
     flagged(
         setting(

@@ -5,7 +5,7 @@ use crate::config::table::{Kind, SETTINGS};
 use crate::ingest::Bounds;
 use crate::late::Late;
 use crate::runtime;
-use crate::source::Start;
+use crate::source::{Deletes, Start};
 
 const HUNTER: &str = "hunter2-is-secret";
 
@@ -103,6 +103,21 @@ fn an_unknown_name_is_told_with_its_line_and_the_nearest_one() {
         "{text}"
     );
     assert!(!wrong("zzzzqqq = 1").contains("nearest"));
+}
+
+#[test]
+fn serving_on_belongs_to_the_end() {
+    let text = said("", &[], &[("serve", "true")]).unwrap_err().to_string();
+    assert!(text.contains("--serve: `serve` needs `until_end`"), "{text}");
+    let force = said(
+        "[ready]\nlag_max = 10\n[http]\nstale_reads = true\n",
+        &[],
+        &[("serve", "true"), ("until_end", "true")],
+    );
+    let settings = force.unwrap().settings;
+    assert!(settings.serve && settings.http.stale_reads);
+    assert_eq!(settings.ready_lag_max, Some(10));
+    assert_eq!(said("", &[], &[]).unwrap().settings.ready_lag_max, None);
 }
 
 #[test]
@@ -404,7 +419,8 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
         known("a.b", true, true),
     ];
     let file = "[sources.paymnts]\nlateness = \"5s\"\n[sources.names]\nidle_after = \"1s\"\nstart = \"latest\"\n\
-                wait_for_topic = true\n[sources.lines]\nstart = \"latest\"\nlate = \"drop\"\nwait_for_topic = false\n";
+                wait_for_topic = true\n[sources.lines]\nstart = \"latest\"\nlate = \"drop\"\nwait_for_topic = false\n\
+                [sources.payments]\ndeletes = \"null\"\n";
     let text = said(file, &[], &[])
         .unwrap()
         .sources_fit(&sources)
@@ -416,13 +432,15 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
         "thalweg.toml:5: `names` is a table: it is read from its topic's beginning",
         "thalweg.toml:8: `lines` is not read from a topic",
         "thalweg.toml:10: `lines` is not read from a topic",
+        "thalweg.toml:12: `payments` is a stream: it has no rows to delete",
     ] {
         assert!(text.contains(told), "{told}\n{text}");
     }
     assert!(!text.contains("toml:6") && !text.contains("toml:9"), "{text}");
 
     let file = "[sources.\"a.b\"]\nlateness = \"5s\"\nlate = \"correct 1h 30m\"\nstart = \"2026-03-01T12:00:00Z\"\n\
-                [sources.payments]\nlate = \"dead_letter\"\nstart = \"earliest\"\nwait_for_topic = true\n";
+                [sources.payments]\nlate = \"dead_letter\"\nstart = \"earliest\"\nwait_for_topic = true\n\
+                [sources.names]\ndeletes = \"null_or_empty\"\n";
     let force = said(file, &[], &[]).unwrap();
     force.sources_fit(&sources).unwrap();
     let expected = Overrides {
@@ -439,6 +457,11 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
         ..Overrides::default()
     };
     assert_eq!(force.settings.sources["payments"], expected);
+    let expected = Overrides {
+        deletes: Some(Deletes::NullOrEmpty),
+        ..Overrides::default()
+    };
+    assert_eq!(force.settings.sources["names"], expected);
 
     for (wrong, told) in [
         (
@@ -450,6 +473,10 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
             "must be `earliest`, `latest`, or a time such as",
         ),
         ("wait_for_topic = \"yes\"", "must be true or false"),
+        (
+            "deletes = \"all\"",
+            "must be `tombstone`, `null` or `null_or_empty`",
+        ),
     ] {
         let text = said(&format!("[sources.a]\n{wrong}"), &[], &[])
             .unwrap_err()

@@ -10,7 +10,7 @@ use timely::order::Product;
 use timely::progress::Timestamp;
 
 use crate::dataflow::names::Names;
-use crate::dataflow::plan::Kind;
+use crate::dataflow::plan::{Kind, Origin};
 use crate::dataflow::stream::check_names;
 use crate::dataflow::table::Table;
 use crate::dataflow::{Context, Dataflow};
@@ -36,112 +36,190 @@ pub struct Collection<'s, D: 'static, C: Clock = Epoch> {
     /// Outside of loops. Inside there is none: `iterate` works for every inner lifetime, and can't promise the outer one.
     flow: Option<Dataflow<'s>>,
     pub(super) sources: Rc<[SourceId]>,
-    step: Rc<str>,
+    origin: Origin,
 }
 
 impl<'s, D: Record> Collection<'s, D> {
     pub(super) fn outer(
         inner: StreamVec<'s, Epoch, (D, Epoch, isize)>,
         flow: Dataflow<'s>,
-        step: Rc<str>,
+        origin: Origin,
     ) -> Self {
         Self {
             inner: inner.as_collection(),
             context: flow.context().clone(),
             flow: Some(flow),
             sources: Rc::new([]),
-            step,
+            origin,
         }
     }
 }
 
-impl<'s, D: Record, C: Clock> Collection<'s, D, C> {
-    fn with<U: Record>(&self, inner: VecCollection<'s, C, U, isize>) -> Collection<'s, U, C> {
-        let (context, sources, step) = (self.context.clone(), self.sources.clone(), self.step.clone());
+// Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
+impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
+    /// Behind a step.
+    fn with<U: 'static>(
+        &self,
+        inner: VecCollection<'s, C, U, isize>,
+        origin: Origin,
+    ) -> Collection<'s, U, C> {
+        let (context, sources) = (self.context.clone(), self.sources.clone());
         Collection {
             inner,
             context,
             flow: self.flow,
             sources,
-            step,
+            origin,
         }
     }
 
     /// Like [`Collection::with`], for what also comes from `other`: the watermark is that of all sources of both.
-    fn with_both<U: Record, D2: Record>(
+    fn with_both<U: 'static, D2: 'static>(
         &self,
         other: &Collection<'s, D2, C>,
         inner: VecCollection<'s, C, U, isize>,
+        origin: Origin,
     ) -> Collection<'s, U, C> {
         Collection {
             sources: union(&self.sources, &other.sources),
-            ..self.with(inner)
+            ..self.with(inner, origin)
         }
     }
 
     /// Each row through `f`.
-    pub fn map<U: Record>(&self, f: impl Fn(D) -> U + 'static) -> Collection<'s, U, C> {
-        self.with(self.inner.clone().map(f))
+    pub fn map<U: Record>(&self, f: impl Fn(D) -> U + 'static) -> Collection<'s, U, C>
+    where
+        D: Record,
+    {
+        self.with(self.inner.clone().map(f), self.origin.through("map"))
     }
 
     /// Each row to any number of rows.
     pub fn flat_map<U: Record, I: IntoIterator<Item = U> + 'static>(
         &self,
         f: impl Fn(D) -> I + 'static,
-    ) -> Collection<'s, U, C> {
-        self.with(self.inner.clone().flat_map(f))
+    ) -> Collection<'s, U, C>
+    where
+        D: Record,
+    {
+        self.with(self.inner.clone().flat_map(f), self.origin.through("flat_map"))
     }
 
     /// The rows for which `f` holds.
-    pub fn filter(&self, f: impl Fn(&D) -> bool + 'static) -> Self {
-        self.with(self.inner.clone().filter(f))
+    pub fn filter(&self, f: impl Fn(&D) -> bool + 'static) -> Self
+    where
+        D: Record,
+    {
+        self.with(self.inner.clone().filter(f), self.origin.through("filter"))
     }
 
     /// The rows of both, added up.
-    pub fn concat(&self, other: &Self) -> Self {
-        self.with_both(other, self.inner.clone().concat(other.inner.clone()))
+    pub fn concat(&self, other: &Self) -> Self
+    where
+        D: Record,
+    {
+        let origin = self.origin.or("concat", &other.origin);
+        self.with_both(other, self.inner.clone().concat(other.inner.clone()), origin)
     }
 
     /// Each row as often as it was there, the other way round.
-    pub fn negate(&self) -> Self {
-        self.with(self.inner.clone().negate())
+    pub fn negate(&self) -> Self
+    where
+        D: Record,
+    {
+        self.with(self.inner.clone().negate(), self.origin.through("negate"))
     }
 
     /// Each row that is there, once.
     #[track_caller]
-    pub fn distinct(&self, name: &str) -> Self {
-        self.context
-            .step(name, Kind::Distinct, std::slice::from_ref(&self.step));
-        self.with(self.inner.clone().distinct())
+    pub fn distinct(&self, name: &str) -> Self
+    where
+        D: Record,
+    {
+        let origin = self.context.step(name, Kind::Distinct, &[&self.origin]);
+        self.with(self.inner.clone().distinct(), origin)
     }
 
-    /// The way out: differential's own collection in, differential's own collection back.
+    /// The way out: differential's own collection in, differential's own collection back. Should `f` also take from another
+    /// collection, no checkpoint knows: declare a [version](crate::dataflow::table::View::version) where that changes.
     pub fn differential<U: Record>(
         &self,
         f: impl FnOnce(VecCollection<'s, C, D, isize>) -> VecCollection<'s, C, U, isize>,
-    ) -> Collection<'s, U, C> {
-        self.with(f(self.inner.clone()))
+    ) -> Collection<'s, U, C>
+    where
+        D: Record,
+    {
+        self.with(f(self.inner.clone()), self.origin.through("differential"))
     }
 }
 
-impl<'s, K: Record, V: Record, C: Clock> Collection<'s, (K, V), C> {
+/// Rows that have a first half to be joined by.
+#[diagnostic::on_unimplemented(
+    message = "only pairs can be joined by their first half, and `{Self}` is none",
+    label = "not pairs",
+    note = "make pairs of the rows, with the key first: `.map(|row| (row.id, row))`"
+)]
+pub trait Pair: Record {
+    /// The first half.
+    type Key: Record;
+    /// The second half.
+    type Value: Record;
+    /// The rows as what they are.
+    #[doc(hidden)]
+    fn pairs<C: Clock>(rows: Rows<'_, Self, C>) -> Rows<'_, (Self::Key, Self::Value), C>;
+    /// And back.
+    #[doc(hidden)]
+    fn of_pairs<C: Clock>(pairs: Rows<'_, (Self::Key, Self::Value), C>) -> Rows<'_, Self, C>;
+}
+
+/// Differential's own collection.
+type Rows<'s, D, C> = VecCollection<'s, C, D, isize>;
+
+#[diagnostic::do_not_recommend]
+impl<K: Record, V: Record> Pair for (K, V) {
+    type Key = K;
+    type Value = V;
+    fn pairs<C: Clock>(rows: Rows<'_, Self, C>) -> Rows<'_, Self, C> {
+        rows
+    }
+    fn of_pairs<C: Clock>(pairs: Rows<'_, Self, C>) -> Rows<'_, Self, C> {
+        pairs
+    }
+}
+
+impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
     /// Joins pairs by their first half.
     pub fn join<V2: Record, R: Record>(
         &self,
-        other: &Collection<'s, (K, V2), C>,
-        f: impl Fn(&K, &V, &V2) -> R + 'static,
-    ) -> Collection<'s, R, C> {
-        self.with_both(other, self.inner.clone().join_map(other.inner.clone(), f))
+        other: &Collection<'s, (D::Key, V2), C>,
+        f: impl Fn(&D::Key, &D::Value, &V2) -> R + 'static,
+    ) -> Collection<'s, R, C>
+    where
+        D: Pair,
+    {
+        let origin = self.origin.and("join", &other.origin);
+        let joined = D::pairs(self.inner.clone()).join_map(other.inner.clone(), f);
+        self.with_both(other, joined, origin)
     }
 
     /// The pairs whose first half is in `keys`.
-    pub fn semijoin(&self, keys: &Collection<'s, K, C>) -> Self {
-        self.with_both(keys, self.inner.clone().semijoin(keys.inner.clone().distinct()))
+    pub fn semijoin(&self, keys: &Collection<'s, D::Key, C>) -> Self
+    where
+        D: Pair,
+    {
+        let origin = self.origin.and("semijoin", &keys.origin);
+        let found = D::pairs(self.inner.clone()).semijoin(keys.inner.clone().distinct());
+        self.with_both(keys, D::of_pairs(found), origin)
     }
 
     /// The pairs whose first half is not in `keys`.
-    pub fn antijoin(&self, keys: &Collection<'s, K, C>) -> Self {
-        self.with_both(keys, self.inner.clone().antijoin(keys.inner.clone().distinct()))
+    pub fn antijoin(&self, keys: &Collection<'s, D::Key, C>) -> Self
+    where
+        D: Pair,
+    {
+        let origin = self.origin.and("antijoin", &keys.origin);
+        let left = D::pairs(self.inner.clone()).antijoin(keys.inner.clone().distinct());
+        self.with_both(keys, D::of_pairs(left), origin)
     }
 }
 
@@ -163,28 +241,29 @@ impl<'i> Loop<'i> {
     /// An outer collection, the same in every round.
     pub fn bring<D: Record>(&self, outer: &Collection<'_, D>) -> Collection<'i, D, Round> {
         let inner = outer.inner.clone().enter(self.scope);
-        let (context, sources, step) = (self.context.clone(), outer.sources.clone(), outer.step.clone());
+        let (context, sources, origin) = (self.context.clone(), outer.sources.clone(), outer.origin.clone());
         Collection {
             inner,
             context,
             flow: None,
             sources,
-            step,
+            origin,
         }
     }
 }
 
-impl<'s, D: Record> Collection<'s, D> {
+impl<'s, D: 'static> Collection<'s, D> {
     /// Applies `step` until nothing changes any more.
     #[track_caller]
     pub fn iterate(
         &self,
         name: &str,
         step: impl for<'i> FnOnce(Loop<'i>, Collection<'i, D, Round>) -> Collection<'i, D, Round>,
-    ) -> Collection<'s, D> {
-        let named = self
-            .context
-            .step(name, Kind::Iterate, std::slice::from_ref(&self.step));
+    ) -> Collection<'s, D>
+    where
+        D: Record,
+    {
+        let origin = self.context.step(name, Kind::Iterate, &[&self.origin]);
         let (context, mut sources) = (self.context.clone(), self.sources.clone());
         let inner = self.inner.clone().iterate(|scope, rows| {
             let inside = Collection {
@@ -192,15 +271,17 @@ impl<'s, D: Record> Collection<'s, D> {
                 context: context.clone(),
                 flow: None,
                 sources: sources.clone(),
-                step: named,
+                origin: origin.clone(),
             };
             let result = step(Loop { scope, context }, inside);
             sources = union(&sources, &result.sources);
+            let mut plan = self.context.plan.borrow_mut();
+            plan.closes(&origin, &self.origin, &result.origin);
             result.inner
         });
         Collection {
             sources,
-            ..self.with(inner)
+            ..self.with(inner, origin)
         }
     }
 
@@ -210,7 +291,10 @@ impl<'s, D: Record> Collection<'s, D> {
         &self,
         names: impl Names<K>,
         key: impl Fn(&D) -> K + 'static,
-    ) -> Grouped<'s, K, D> {
+    ) -> Grouped<'s, K, D>
+    where
+        D: Record,
+    {
         let flow = self
             .flow
             .expect("only collections inside of loops have no flow, and those have another clock");
@@ -220,7 +304,7 @@ impl<'s, D: Record> Collection<'s, D> {
             flow,
             names,
             sources: self.sources.clone(),
-            step: self.step.clone(),
+            origin: self.origin.through("group_by"),
         }
     }
 }
@@ -232,25 +316,29 @@ pub struct Grouped<'s, K: 'static, D: 'static> {
     flow: Dataflow<'s>,
     names: Vec<String>,
     sources: Rc<[SourceId]>,
-    step: Rc<str>,
+    origin: Origin,
 }
 
-impl<'s, K: Record, D: Record> Grouped<'s, K, D> {
+impl<'s, K: 'static, D: 'static> Grouped<'s, K, D> {
     /// Aggregates each group. `name` is the step's; a group that becomes empty loses its row.
     #[track_caller]
     pub fn aggregate<A: Aggregate<D>>(
         self,
         name: &str,
         build: impl FnOnce(Of<D>) -> A,
-    ) -> Table<'s, K, A::Out> {
+    ) -> Table<'s, K, A::Out>
+    where
+        K: Record,
+        D: Record,
+    {
         let context = self.flow.context();
-        let step = context.step(name, Kind::Group, &[self.step]);
+        let origin = context.step(name, Kind::Group, &[&self.origin]);
         let changes = group(
             self.rows.inner,
             name,
             Rc::new(build(Of::default())),
             context.halt.clone(),
         );
-        Table::from_changes(self.flow, changes, step, self.names, self.sources)
+        Table::from_changes(self.flow, changes, origin, self.names, self.sources)
     }
 }

@@ -25,3 +25,19 @@ macro_rules! tuples { ($($n:literal ($($K:ident),+))+) => { $(
     }
 )+ } }
 tuples! { 2 (A, B) 3 (A, B, C) 4 (A, B, C, D) 5 (A, B, C, D, E) 6 (A, B, C, D, E, F) }
+
+/// No key at all: a second candidate, lest the compiler settle on a key by the number of names, and say "mismatched types".
+#[doc(hidden)]
+pub enum NoKey<const N: u8> {}
+#[diagnostic::do_not_recommend]
+impl<const N: usize> Names<NoKey<0>> for [&str; N] {
+    fn names(self) -> Vec<String> {
+        Vec::new()
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<const N: usize> Names<NoKey<1>> for [&str; N] {
+    fn names(self) -> Vec<String> {
+        Vec::new()
+    }
+}

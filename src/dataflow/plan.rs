@@ -1,15 +1,28 @@
 //! What a dataflow consists of, and the mistakes in it.
+//!
+//! Every step is known by all of its inputs, those without a name included, so that a changed dataflow can be told from the
+//! one that a checkpoint was made of:
+//!
+//! ```text
+//!   auctions = source                                            a handle's Origin: `filter(changes(auctions))`
+//!   persons  = source                                            a step's definition: what stands behind its name
+//!   best     = group(group_by(semijoin(changes(auctions), changes(persons))))
+//! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::checkpoint::manifest::StepShape;
+use serde::de::DeserializeOwned;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::checkpoint::manifest::{Rule, StepShape};
 use crate::error::{Error, Result};
 use crate::late::Late;
 use crate::position::SourceId;
+use crate::schema::trace::structure;
 use crate::sequencer::SourceRules;
 use crate::source::{Driver, Opened};
 
@@ -39,7 +52,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Kind::Source => "source",
             Kind::Table => "table",
@@ -53,6 +66,100 @@ impl Kind {
             Kind::Sink => "sink",
         }
     }
+
+    /// Views and sinks have names of their own: a view may be called as the step that it shows.
+    fn space(self) -> &'static str {
+        match self {
+            Kind::View => "view",
+            Kind::Sink => "sink",
+            _ => "step",
+        }
+    }
+
+    /// Whether checkpoints hold its state, under its declared version.
+    fn is_stateful(self) -> bool {
+        matches!(self, Kind::Table | Kind::Window | Kind::View)
+    }
+}
+
+/// Where rows come from: an expression of operators over named steps, such as `semijoin(changes(auctions), map(merchants))`.
+///
+/// A named step stands for all that is before it. Closures can't be told apart, and keys and settings are not part of it;
+/// each operator is, with all of its inputs.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    text: Rc<str>,
+    /// The named steps in it, in the order in which they occur.
+    steps: Rc<[Rc<str>]>,
+}
+
+/// A longer expression is shortened to its hash: steps that share inputs would else double it each time.
+const TEXT_MAX: usize = 400;
+
+impl Origin {
+    /// What a named step gives.
+    pub(super) fn named(name: &Rc<str>) -> Self {
+        Self {
+            text: quoted(name).into(),
+            steps: Rc::new([name.clone()]),
+        }
+    }
+
+    fn of(operator: &str, inputs: &[&Self]) -> Self {
+        let texts: Vec<&str> = inputs.iter().map(|input| &*input.text).collect();
+        let mut text = format!("{operator}({})", texts.join(", "));
+        if text.len() > TEXT_MAX {
+            text = format!("{operator}(#{:016x})", xxh3_64(text.as_bytes()));
+        }
+        let mut steps: Vec<Rc<str>> = Vec::new();
+        for step in inputs.iter().flat_map(|input| &*input.steps) {
+            if !steps.contains(step) {
+                steps.push(step.clone());
+            }
+        }
+        Self {
+            text: text.into(),
+            steps: steps.into(),
+        }
+    }
+
+    /// Behind an operator without a name.
+    pub(super) fn through(&self, operator: &str) -> Self {
+        Self::of(operator, &[self])
+    }
+
+    /// Behind an operator without a name that takes from both.
+    pub(super) fn and(&self, operator: &str, other: &Self) -> Self {
+        Self::of(operator, &[self, other])
+    }
+
+    /// The same of an operator that treats both alike: which of them comes first does not count.
+    pub(super) fn or(&self, operator: &str, other: &Self) -> Self {
+        match self.text <= other.text {
+            true => self.and(operator, other),
+            false => other.and(operator, self),
+        }
+    }
+
+    /// The last named step before; of several, the first.
+    pub(super) fn step(&self) -> &Rc<str> {
+        &self.steps[0]
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A name that can't be taken for an operator, or for more than one name.
+fn quoted(name: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+    match !name.is_empty() && name.chars().all(plain) {
+        true => name.to_owned(),
+        false => format!("{name:?}"),
+    }
 }
 
 /// A named step.
@@ -62,8 +169,10 @@ pub struct Step {
     pub name: Rc<str>,
     /// What it does.
     pub kind: Kind,
-    /// The named steps that it takes from.
+    /// The named steps that it takes from, all of them, be there steps without a name between or not.
     pub from: Vec<Rc<str>>,
+    /// What it does to what: `window(filter(payments))`.
+    pub definition: String,
     /// More about it.
     pub about: String,
     /// Where it is written.
@@ -85,6 +194,15 @@ pub struct PlannedSource {
     pub driver: Arc<dyn Driver>,
 }
 
+/// A step whose type no checkpoint can hold.
+#[derive(Clone, Debug)]
+pub struct UnfitState {
+    /// The step, the type, and why.
+    pub what: String,
+    /// What to do about it.
+    pub hint: &'static str,
+}
+
 /// All steps and sources of a dataflow, and what is wrong with them.
 #[derive(Default)]
 pub struct Plan {
@@ -94,54 +212,122 @@ pub struct Plan {
     pub sources: Vec<PlannedSource>,
     /// What has state, in the order in which it is built.
     pub states: Vec<StepShape>,
-    /// Versions that were declared, by step.
+    /// Versions that were declared, by step; views have theirs with them.
     pub versions: BTreeMap<String, u32>,
     /// A step that may keep state of its own, where no checkpoint finds it.
     pub unsaved: Option<&'static Location<'static>>,
+    /// Steps whose types no checkpoint can hold.
+    pub unfit: Vec<UnfitState>,
     /// What is wrong, each with its place.
     pub mistakes: Vec<String>,
 }
 
 impl Plan {
+    /// Adds a named step, whose operator is `operator`.
     pub(super) fn step(
         &mut self,
         name: &str,
-        kind: Kind,
-        from: &[Rc<str>],
+        (kind, operator): (Kind, &str),
+        inputs: &[&Origin],
         at: &'static Location<'static>,
-    ) -> Rc<str> {
+    ) -> Origin {
+        let alike = |step: &&Step| &*step.name == name && step.kind.space() == kind.space();
         if name.is_empty() {
             self.mistakes
                 .push(format!("a {} at {at} has no name", kind.word()));
-        } else if let Some(first) = self.steps.iter().find(|step| &*step.name == name) {
+        } else if let Some(first) = self.steps.iter().find(alike) {
             self.mistakes.push(format!(
-                "two steps are named `{name}`: a {} at {} and a {} at {at}",
+                "two {}s are named `{name}`: a {} at {} and a {} at {at}",
+                kind.space(),
                 first.kind.word(),
                 first.at,
                 kind.word()
             ));
         }
-        let name: Rc<str> = name.into();
+        let (name, made) = (Rc::from(name), Origin::of(operator, inputs));
+        let origin = Origin::named(&name);
         self.steps.push(Step {
-            name: name.clone(),
+            name,
             kind,
-            from: from.to_vec(),
+            from: made.steps.to_vec(),
+            definition: made.text.to_string(),
             about: String::new(),
             at,
         });
-        name
+        origin
     }
 
-    /// The names of all steps that one is made of, and its own, in order.
-    pub(super) fn upstream(&self, name: &str) -> Vec<String> {
-        let (mut found, mut next) = (BTreeSet::new(), vec![name]);
+    /// A fixed point's step also takes from what comes of a round, which may be itself.
+    pub(super) fn closes(&mut self, step: &Origin, start: &Origin, round: &Origin) {
+        let made = start.and(Kind::Iterate.word(), round);
+        if let Some(found) = self.steps.iter_mut().rfind(|found| found.name == *step.step()) {
+            let others = made.steps.iter().filter(|name| *name != step.step());
+            found.from = others.cloned().collect();
+            found.definition = made.text.to_string();
+        }
+    }
+
+    /// All named steps that rows come from. Dead letters have no step in a plan.
+    fn upstream<'a>(&'a self, origin: &'a Origin) -> BTreeMap<&'a str, Option<&'a Step>> {
+        let (mut found, mut next) = (BTreeMap::new(), origin.steps.iter().collect::<Vec<_>>());
         while let Some(name) = next.pop() {
-            if found.insert(name.to_owned()) {
-                let steps = self.steps.iter().filter(|step| &*step.name == name);
-                next.extend(steps.flat_map(|step| step.from.iter().map(|from| &**from)));
+            let step = self.find(name);
+            if found.insert(&**name, step).is_none() {
+                next.extend(step.iter().flat_map(|step| &step.from));
             }
         }
-        found.into_iter().collect()
+        found
+    }
+
+    /// The step with a name, which no view or sink is.
+    fn find(&self, name: &str) -> Option<&Step> {
+        let named = |step: &&Step| &*step.name == name && step.kind.space() == "step";
+        self.steps.iter().find(named)
+    }
+
+    /// Adds a stateful step, and says which one it is. `step` is what people call it.
+    pub(super) fn state<K: DeserializeOwned, V: DeserializeOwned>(
+        &mut self,
+        (name, step): (String, &str),
+        input: &Origin,
+        version: u32,
+        rule: Rule,
+    ) -> usize {
+        let upstream = self.upstream(input);
+        let from = upstream.keys().map(|name| (*name).to_owned()).collect();
+        // What has state has its version with it.
+        let definition = |step: &Step| match self.version(&step.name) {
+            version if version != 1 && !step.kind.is_stateful() => {
+                format!("{}, version {version}", step.definition)
+            }
+            _ => step.definition.clone(),
+        };
+        let definitions = upstream
+            .iter()
+            .filter_map(|(name, step)| Some((quoted(name), definition((*step)?))));
+        let shape = StepShape {
+            name,
+            step: step.to_owned(),
+            from,
+            input: input.to_string(),
+            definitions: definitions.collect(),
+            version,
+            key: structure::<K>(),
+            value: structure::<V>(),
+            rule,
+        };
+        self.states.push(shape);
+        self.states.len() - 1
+    }
+
+    /// What checkpoints call the events behind a [`Stream::changes`](super::stream::Stream::changes), to which people give no
+    /// name: by what they come from, so that unrelated steps do not count; numbered where that is the same.
+    pub(super) fn name_of_changes(&self, origin: &Origin) -> String {
+        let alike = |step: &&StepShape| step.rule == Rule::Sum && step.input == *origin.text;
+        match self.states.iter().filter(alike).count() {
+            0 => format!("changes {origin}"),
+            n => format!("changes {origin} #{}", n + 1),
+        }
     }
 
     /// The names of all sinks.
@@ -150,9 +336,27 @@ impl Plan {
         sinks.map(|step| step.name.to_string()).collect()
     }
 
-    /// The version of a step.
+    /// The declared version of a step.
     pub(super) fn version(&self, name: &str) -> u32 {
         self.versions.get(name).copied().unwrap_or(1)
+    }
+
+    /// Declares the version of a step that is named further on.
+    pub(super) fn declare(&mut self, name: &str, version: u32, at: &'static Location<'static>) {
+        if self.find(name).is_some() {
+            self.mistakes.push(format!(
+                "the version of `{name}` is declared at {at}, behind the step: declare it before"
+            ));
+        }
+        self.versions.insert(name.to_owned(), version);
+    }
+
+    /// Notes versions that were declared of no step.
+    pub(super) fn finish(&mut self) {
+        let unknown = self.versions.keys().filter(|name| self.find(name).is_none());
+        let mistake = |name| format!("a version of `{name}` is declared, and no step has that name");
+        let mistakes: Vec<String> = unknown.map(mistake).collect();
+        self.mistakes.extend(mistakes);
     }
 
     /// Says more about the step that was added last.

@@ -14,7 +14,7 @@ use crate::checkpoint::manifest::Rule;
 use crate::dataflow::Dataflow;
 use crate::dataflow::collection::{Collection, union};
 use crate::dataflow::names::Names;
-use crate::dataflow::plan::Kind;
+use crate::dataflow::plan::{Kind, Origin};
 use crate::dataflow::table::Table;
 use crate::operator::again::Wanted;
 use crate::operator::aggregate::{Aggregate, Of};
@@ -40,18 +40,19 @@ pub struct Stream<'s, T: 'static> {
     pub(super) flow: Dataflow<'s>,
     /// Sources whose watermark is this stream's.
     pub(super) sources: Rc<[SourceId]>,
-    /// The last named step before.
-    pub(super) step: Rc<str>,
+    /// Where its events come from.
+    pub(super) origin: Origin,
 }
 
 // Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
 impl<'s, T: 'static> Stream<'s, T> {
-    fn with<U>(&self, inner: Events<'s, U>) -> Stream<'s, U> {
+    /// Behind a step.
+    fn with<U>(&self, inner: Events<'s, U>, origin: Origin) -> Stream<'s, U> {
         Stream {
             inner,
             flow: self.flow,
             sources: self.sources.clone(),
-            step: self.step.clone(),
+            origin,
         }
     }
 
@@ -94,13 +95,10 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         let context = self.flow.context();
-        let step = context.step(name, Kind::TryMap, std::slice::from_ref(&self.step));
+        let origin = context.step(name, Kind::TryMap, &[&self.origin]);
         let (mapped, dead) = try_map(self.inner.clone(), name, f, context.rejected_counters());
         self.flow.late(dead);
-        Stream {
-            step,
-            ..self.with(mapped)
-        }
+        self.with(mapped, origin)
     }
 
     /// Each event to any number of events, all at its time.
@@ -124,7 +122,9 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         let context = self.flow.context();
-        context.step(name, Kind::Sink, std::slice::from_ref(&self.step));
+        if !context.output(name, Kind::Sink, &self.origin) {
+            return self;
+        }
         // Events of one record come from one worker, in order: what is stable keeps it.
         let by_place = |events: &mut Vec<Timed<T>>| events.sort_by_key(|event| event.at);
         let _begins_here = self
@@ -135,7 +135,7 @@ impl<'s, T: 'static> Stream<'s, T> {
 
     /// Names a step without a name for a panic in it.
     fn label(&self, what: &str) -> Rc<str> {
-        format!("the {what} after `{}`", self.step).into()
+        format!("the {what} after `{}`", self.origin.step()).into()
     }
 
     fn each<U: Event, I: IntoIterator<Item = U>>(
@@ -175,7 +175,7 @@ impl<'s, T: 'static> Stream<'s, T> {
                     });
                 }
             });
-        self.with(inner)
+        self.with(inner, self.origin.through(what))
     }
 
     /// The events for which `f` holds.
@@ -202,7 +202,7 @@ impl<'s, T: 'static> Stream<'s, T> {
                     });
                 }
             });
-        self.with(inner)
+        self.with(inner, self.origin.through("filter"))
     }
 
     /// The events of both streams. Its watermark is the lower one of the two.
@@ -213,7 +213,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         let inner = self.inner.clone().concat(other.inner.clone());
         Stream {
             sources: union(&self.sources, &other.sources),
-            ..self.with(inner)
+            ..self.with(inner, self.origin.or("merge", &other.origin))
         }
     }
 
@@ -232,15 +232,21 @@ impl<'s, T: 'static> Stream<'s, T> {
     }
 
     /// The events as a collection, each of them once. It only grows: as a table or in windows most are better kept.
+    ///
+    /// Checkpoints know these rows by the operators before them, as in `changes filter(payments)`, and of streams that differ in
+    /// closures alone by the order in which the code calls this. A [`try_map`](Self::try_map) gives one a name.
     pub fn changes(&self) -> Collection<'s, T>
     where
         T: Record,
     {
         let context = self.flow.context();
-        let name = context.numbered(&format!("changes {}", self.step));
-        let keeper = context.keeper::<T, i64>(&name, &self.step, Rule::Sum);
+        let (name, step) = (
+            context.plan.borrow().name_of_changes(&self.origin),
+            self.origin.step(),
+        );
+        let keeper = context.keeper::<T, i64>((name, step), &self.origin, context.version(step), Rule::Sum);
         let inner = changes(self.inner.clone(), &keeper);
-        let mut rows = Collection::outer(inner, self.flow, self.step.clone());
+        let mut rows = Collection::outer(inner, self.flow, self.origin.through("changes"));
         rows.sources = self.sources.clone();
         rows
     }
@@ -256,7 +262,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         self.flow.keeps_unsaved(std::panic::Location::caller());
-        self.with(f(self.inner.clone()))
+        self.with(f(self.inner.clone()), self.origin.through("timely"))
     }
 
     /// Like [`timely`](Self::timely), for what keeps nothing from epoch to epoch: then checkpoints are made.
@@ -264,7 +270,7 @@ impl<'s, T: 'static> Stream<'s, T> {
     where
         T: Event,
     {
-        self.with(f(self.inner.clone()))
+        self.with(f(self.inner.clone()), self.origin.through("timely"))
     }
 }
 
@@ -296,7 +302,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
     #[track_caller]
     pub fn window(self, name: &str, assigner: impl Assign) -> Windows<'s, K, T> {
         let context = self.stream.flow.context();
-        let step = context.step(name, Kind::Window, std::slice::from_ref(&self.stream.step));
+        let origin = context.step(name, Kind::Window, &[&self.stream.origin]);
         if self.stream.sources.is_empty() {
             let at = std::panic::Location::caller();
             context.mistake(format!(
@@ -305,7 +311,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         }
         Windows {
             keyed: self,
-            step,
+            origin,
             assigner: Box::new(assigner),
             keep: KEEP,
         }
@@ -319,7 +325,7 @@ const KEEP: Duration = Duration::from_secs(24 * 3600);
 #[must_use]
 pub struct Windows<'s, K: 'static, T: 'static> {
     keyed: Keyed<'s, K, T>,
-    step: Rc<str>,
+    origin: Origin,
     assigner: Box<dyn Assign>,
     keep: Duration,
 }
@@ -339,7 +345,7 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             .plan
             .borrow_mut()
             .versions
-            .insert(self.step.to_string(), version);
+            .insert(self.origin.step().to_string(), version);
         self
     }
 
@@ -353,22 +359,27 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
     {
         let Windows {
             keyed: Keyed { stream, names, key },
-            step,
+            origin,
             assigner,
             keep,
         } = self;
-        let (flow, layout) = (stream.flow, assigner.layout());
+        let (flow, layout, step) = (stream.flow, assigner.layout(), origin.step());
+        let late = match assigner.disjoint() {
+            true => "",
+            false => ", late windows counted in thalweg_late_windows_total",
+        };
         flow.context().plan.borrow_mut().about(format!(
-            "by {}, {}, kept {}",
+            "by {}, {}, kept {}{late}",
             names.join(", "),
             Shape(layout),
             span(keep)
         ));
-        let name = format!("window {step}, {}", Shape(layout));
+        let named = (format!("window {step}, {}", Shape(layout)), &**step);
         type State<A, T> = <A as Aggregate<T>>::State;
         type Place<K> = (EventTime, EventTime, K);
         let context = flow.context();
-        let keeper = context.keeper::<Place<K>, State<A, T>>(&name, &step, Rule::Last);
+        let keeper =
+            context.keeper::<Place<K>, State<A, T>>(named, &origin, context.version(step), Rule::Last);
         let wanted = Wanted::default();
         let spec = window::Spec {
             name: step.to_string(),
@@ -379,13 +390,13 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             sources: stream.sources.clone(),
             desk: flow.context().desk.clone(),
             policies: Policies::new(flow.context().late_policies(&stream.sources)),
-            late: flow.context().late_counter(&stream.sources, &step),
+            late: flow.context().late_metrics(&stream.sources, step),
             keeper,
             wanted: wanted.clone(),
         };
         let (changes, late) = window::window(stream.inner, spec);
         flow.late(late);
-        let mut table = Table::from_changes(flow, changes, step, names, stream.sources);
+        let mut table = Table::from_changes(flow, changes, origin, names, stream.sources);
         table.meta.windows = Some(layout);
         table.meta.window_sources = table.meta.sources.clone();
         table.meta.keep = Some(keep);

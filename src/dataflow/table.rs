@@ -17,8 +17,8 @@ use timely::dataflow::operators::generic::Operator;
 
 use crate::dataflow::Dataflow;
 use crate::dataflow::collection::{Collection, Grouped, union};
-use crate::dataflow::names::Names;
-use crate::dataflow::plan::Kind;
+use crate::dataflow::names::{Names, NoKey};
+use crate::dataflow::plan::{Kind, Origin};
 use crate::dataflow::stream::check_names;
 use crate::operator::again::Wanted;
 use crate::operator::net::net;
@@ -34,19 +34,34 @@ type Rows<'s, K, V> = VecCollection<'s, Epoch, (K, V), isize>;
 type Arrangement<'s, K, V> = Arranged<'s, TraceAgent<ValSpine<K, V, Epoch, isize>>>;
 
 /// At most one value a key.
-pub struct Table<'s, K: Record, V: Record> {
+pub struct Table<'s, K: 'static, V: 'static> {
     flow: Dataflow<'s>,
     pub(super) meta: Meta,
     changes: OnceCell<Changes<'s, K, V>>,
     rows: OnceCell<Rows<'s, K, V>>,
-    /// Made once, on first use, and shared by every join.
-    arranged: OnceCell<Arrangement<'s, K, V>>,
+    /// Made once, on first use, and shared by every join. Behind a trait, or each type without `Ord` would be told of
+    /// differential's own bounds first.
+    arranged: OnceCell<Box<dyn Arranges<'s, K, V> + 's>>,
+}
+
+/// Rows by key, as joins need them.
+trait Arranges<'s, K, V> {
+    fn arranged(&self) -> Arrangement<'s, K, V>
+    where
+        K: Record,
+        V: Record;
+}
+
+impl<'s, K: Record, V: Record> Arranges<'s, K, V> for Arrangement<'s, K, V> {
+    fn arranged(&self) -> Arrangement<'s, K, V> {
+        self.clone()
+    }
 }
 
 /// What a table knows of itself besides its rows.
 #[derive(Clone)]
 pub(super) struct Meta {
-    pub(super) step: Rc<str>,
+    pub(super) origin: Origin,
     pub(super) names: Vec<String>,
     pub(super) sources: Rc<[SourceId]>,
     pub(super) windows: Option<Layout>,
@@ -82,17 +97,24 @@ impl<A: Clone, B> KeyedLike<A> for (A, B) {
         self.0.clone()
     }
 }
+// With one candidate alone the compiler takes it for the other table's key, and says "mismatched types".
+#[diagnostic::do_not_recommend]
+impl<K> KeyedLike<NoKey<0>> for K {
+    fn key(&self) -> NoKey<0> {
+        unreachable!("no table has this key")
+    }
+}
 
 impl<'s, K: Record, V: Record> Table<'s, K, V> {
     pub(super) fn from_changes(
         flow: Dataflow<'s>,
         changes: Changes<'s, K, V>,
-        step: Rc<str>,
+        origin: Origin,
         names: Vec<String>,
         sources: Rc<[SourceId]>,
     ) -> Self {
         let meta = Meta {
-            step,
+            origin,
             names,
             sources,
             windows: None,
@@ -122,7 +144,11 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     fn changes(&self) -> Changes<'s, K, V> {
         let make = || {
             let rows = self.rows.get().expect("a table has one of its forms").clone();
-            net(rows.inner, &self.meta.step, self.flow.context().halt.clone())
+            net(
+                rows.inner,
+                self.meta.origin.step(),
+                self.flow.context().halt.clone(),
+            )
         };
         self.changes.get_or_init(make).clone()
     }
@@ -156,32 +182,60 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     }
 
     fn arranged(&self) -> Arrangement<'s, K, V> {
-        self.arranged
-            .get_or_init(|| self.collection().arrange_by_key_named(&self.meta.step))
-            .clone()
+        let make = || -> Box<dyn Arranges<'s, K, V> + 's> {
+            Box::new(self.collection().arrange_by_key_named(self.meta.origin.step()))
+        };
+        self.arranged.get_or_init(make).arranged()
     }
+}
 
+// Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
+impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     /// Names the key's fields in URLs and columns, where the key came without names (a table read from a topic).
     #[track_caller]
-    pub fn key_named(mut self, names: impl Names<K>) -> Self {
+    pub fn key_named(mut self, names: impl Names<K>) -> Self
+    where
+        K: Record,
+        V: Record,
+    {
         self.meta.names = check_names(self.flow, names.names());
         self
     }
 
     /// Each row's value through `f`; keys stay.
-    pub fn map<R: Record>(&self, f: impl Fn(&K, V) -> R + 'static) -> Table<'s, K, R> {
-        self.filter_map(move |key, value| Some(f(key, value)))
+    pub fn map<R: Record>(&self, f: impl Fn(&K, V) -> R + 'static) -> Table<'s, K, R>
+    where
+        K: Record,
+        V: Record,
+    {
+        self.each("map", move |key, value| Some(f(key, value)))
     }
 
     /// The rows for which `f` holds.
-    pub fn filter(&self, f: impl Fn(&K, &V) -> bool + 'static) -> Table<'s, K, V> {
-        self.filter_map(move |key, value| f(key, &value).then_some(value))
+    pub fn filter(&self, f: impl Fn(&K, &V) -> bool + 'static) -> Table<'s, K, V>
+    where
+        K: Record,
+        V: Record,
+    {
+        self.each("filter", move |key, value| f(key, &value).then_some(value))
     }
 
     /// Each row's value through `f`; rows for which it gives nothing are left out.
-    pub fn filter_map<R: Record>(&self, f: impl Fn(&K, V) -> Option<R> + 'static) -> Table<'s, K, R> {
+    pub fn filter_map<R: Record>(&self, f: impl Fn(&K, V) -> Option<R> + 'static) -> Table<'s, K, R>
+    where
+        K: Record,
+        V: Record,
+    {
+        self.each("filter_map", f)
+    }
+
+    fn each<R: Record>(&self, operator: &str, f: impl Fn(&K, V) -> Option<R> + 'static) -> Table<'s, K, R>
+    where
+        K: Record,
+        V: Record,
+    {
         type Builder<K, R> = CapacityContainerBuilder<Vec<Change<K, R>>>;
-        let label: Rc<str> = format!("the map after `{}`", self.meta.step).into();
+        let label: Rc<str> = format!("the map after `{}`", self.meta.origin.step()).into();
         let inner = self
             .changes()
             .unary::<Builder<K, R>, _, _, _>(Pipeline, "map", move |_, _| {
@@ -199,11 +253,14 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
                     });
                 }
             });
-        let changes = OnceCell::from(inner);
+        let meta = Meta {
+            origin: self.meta.origin.through(operator),
+            ..self.meta.clone()
+        };
         Table {
             flow: self.flow,
-            meta: self.meta.clone(),
-            changes,
+            meta,
+            changes: inner.into(),
             rows: OnceCell::new(),
             arranged: OnceCell::new(),
         }
@@ -219,9 +276,11 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         f: impl Fn(&K, V, &V2) -> R + 'static,
     ) -> Table<'s, K, R>
     where
-        K: KeyedLike<K2>,
+        K: Record + KeyedLike<K2>,
+        V: Record,
     {
-        self.join_on(name, other, |key, _| key.key(), f)
+        let meta = self.joined(name, "join", other);
+        self.with_partners(meta, other, |key, _| key.key(), f)
     }
 
     /// Like [`Table::join`], by a key of `other` made from key and value.
@@ -232,8 +291,27 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         other: &Table<'s, K2, V2>,
         on: impl Fn(&K, &V) -> K2 + 'static,
         f: impl Fn(&K, V, &V2) -> R + 'static,
-    ) -> Table<'s, K, R> {
-        let meta = self.joined(name, other);
+    ) -> Table<'s, K, R>
+    where
+        K: Record,
+        V: Record,
+    {
+        let meta = self.joined(name, "join_on", other);
+        self.with_partners(meta, other, on, f)
+    }
+
+    fn with_partners<K2: Record, V2: Record, R: Record>(
+        &self,
+        meta: Meta,
+        other: &Table<'s, K2, V2>,
+        on: impl Fn(&K, &V) -> K2 + 'static,
+        f: impl Fn(&K, V, &V2) -> R + 'static,
+    ) -> Table<'s, K, R>
+    where
+        K: Record,
+        V: Record,
+    {
+        let name = meta.origin.step();
         let label: Rc<str> = format!("join `{name}`").into();
         let label_ = label.clone();
         let left = self
@@ -255,9 +333,11 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         f: impl Fn(&K, V, Option<&V2>) -> R + 'static,
     ) -> Table<'s, K, R>
     where
-        K: KeyedLike<K2>,
+        K: Record + KeyedLike<K2>,
+        V: Record,
     {
-        self.left_join_on(name, other, |key, _| key.key(), f)
+        let meta = self.joined(name, "left_join", other);
+        self.with_any_partners(meta, other, |key, _| key.key(), f)
     }
 
     /// Like [`Table::left_join`], by a key of `other` made from key and value.
@@ -268,8 +348,27 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         other: &Table<'s, K2, V2>,
         on: impl Fn(&K, &V) -> K2 + 'static,
         f: impl Fn(&K, V, Option<&V2>) -> R + 'static,
-    ) -> Table<'s, K, R> {
-        let meta = self.joined(name, other);
+    ) -> Table<'s, K, R>
+    where
+        K: Record,
+        V: Record,
+    {
+        let meta = self.joined(name, "left_join_on", other);
+        self.with_any_partners(meta, other, on, f)
+    }
+
+    fn with_any_partners<K2: Record, V2: Record, R: Record>(
+        &self,
+        meta: Meta,
+        other: &Table<'s, K2, V2>,
+        on: impl Fn(&K, &V) -> K2 + 'static,
+        f: impl Fn(&K, V, Option<&V2>) -> R + 'static,
+    ) -> Table<'s, K, R>
+    where
+        K: Record,
+        V: Record,
+    {
+        let name = meta.origin.step();
         let f = Rc::new(f);
         let left = self
             .collection()
@@ -294,11 +393,15 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     }
 
     #[track_caller]
-    fn joined<K2: Record, V2: Record>(&self, name: &str, other: &Table<'s, K2, V2>) -> Meta {
-        let from = [self.meta.step.clone(), other.meta.step.clone()];
-        let step = self.flow.context().step(name, Kind::Join, &from);
+    fn joined<K2: Record, V2: Record>(&self, name: &str, operator: &str, other: &Table<'s, K2, V2>) -> Meta
+    where
+        K: Record,
+        V: Record,
+    {
+        let inputs = [&self.meta.origin, &other.meta.origin];
+        let origin = self.flow.context().step_as(name, (Kind::Join, operator), &inputs);
         Meta {
-            step,
+            origin,
             sources: union(&self.meta.sources, &other.meta.sources),
             ..self.meta.clone()
         }
@@ -310,29 +413,47 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         &self,
         names: impl Names<K2>,
         key: impl Fn(&K, &V) -> K2 + 'static,
-    ) -> Grouped<'s, K2, (K, V)> {
+    ) -> Grouped<'s, K2, (K, V)>
+    where
+        K: Record,
+        V: Record,
+    {
         self.rows().group_by(names, move |(k, v)| key(k, v))
     }
 
     /// The rows as a collection.
-    pub fn rows(&self) -> Collection<'s, (K, V)> {
-        let mut rows = Collection::outer(self.collection().inner, self.flow, self.meta.step.clone());
+    pub fn rows(&self) -> Collection<'s, (K, V)>
+    where
+        K: Record,
+        V: Record,
+    {
+        let origin = self.meta.origin.through("rows");
+        let mut rows = Collection::outer(self.collection().inner, self.flow, origin);
         rows.sources = self.meta.sources.clone();
         rows
     }
 
-    /// Serves the table over HTTP under this name.
+    /// Serves the table over HTTP under this name, which may be that of the step: views have names of their own.
     #[track_caller]
-    pub fn view(&self, name: &str) -> &Self {
+    pub fn view(&self, name: &str) -> &Self
+    where
+        K: Record,
+        V: Record,
+    {
         self.view_with(name, |view| view)
     }
 
     /// Like [`Table::view`], with settings: `table.view_with("spend", |v| v.history(Duration::from_secs(600)))`.
     #[track_caller]
-    pub fn view_with(&self, name: &str, settings: impl FnOnce(View) -> View) -> &Self {
-        self.flow
-            .context()
-            .step(name, Kind::View, std::slice::from_ref(&self.meta.step));
+    pub fn view_with(&self, name: &str, settings: impl FnOnce(View) -> View) -> &Self
+    where
+        K: Record,
+        V: Record,
+    {
+        let context = self.flow.context();
+        if !context.output(name, Kind::View, &self.meta.origin) {
+            return self;
+        }
         let mut spec = ViewSpec::new(name);
         spec.key = self.meta.names.clone();
         spec.sources = self.meta.sources.to_vec();
@@ -354,14 +475,11 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
             history: None,
             version: 1,
         });
-        let context = self.flow.context();
-        context
-            .plan
-            .borrow_mut()
-            .versions
-            .insert(name.to_owned(), version);
         // One that is new among restored steps needs their rows once more.
-        if !self.flow.serve(self.changes(), spec, history) {
+        if !self
+            .flow
+            .serve(self.changes(), &self.meta.origin, spec, (history, version))
+        {
             self.meta.wanted.set(true);
         }
         self
@@ -399,10 +517,15 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         &self,
         name: &str,
         f: impl FnMut(Epoch, &[Change<K, V>]) -> Result<(), E> + Send + 'static,
-    ) -> &Self {
-        self.flow
-            .context()
-            .step(name, Kind::Sink, std::slice::from_ref(&self.meta.step));
+    ) -> &Self
+    where
+        K: Record,
+        V: Record,
+    {
+        let context = self.flow.context();
+        if !context.output(name, Kind::Sink, &self.meta.origin) {
+            return self;
+        }
         let by_key = |changes: &mut Vec<Change<K, V>>| changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         if !self.flow.deliver(self.changes(), name, by_key, ForEach::new(f)) {
             self.meta.wanted.set(true);

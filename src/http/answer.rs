@@ -121,6 +121,20 @@ pub(crate) fn reasons(out: &mut Vec<u8>, reasons: &BTreeMap<&'static str, String
     out.push(b'}');
 }
 
+/// Appends how many records are left by source as an object, `null` where nobody knows.
+pub(crate) fn records_left(out: &mut Vec<u8>, left: &BTreeMap<String, Option<u64>>) {
+    out.push(b'{');
+    json::list(out, left, |out, (source, records)| {
+        json::string(out, source);
+        out.push(b':');
+        match records {
+            Some(records) => json::number(out, records),
+            None => out.extend_from_slice(b"null"),
+        }
+    });
+    out.push(b'}');
+}
+
 /// The tag of one row: the epoch in which it last changed, whether it is closed, and which window it is, as a URL with
 /// `window=last_closed` means another row when the watermark moves on.
 pub(crate) fn row_tag(view: &dyn Serve, found: &FoundRow) -> Option<String> {

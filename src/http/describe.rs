@@ -106,13 +106,12 @@ pub(crate) async fn epoch(
         Problem::new(Kind::EpochUnknown, format!("`{text}` is not an epoch"))
             .hint("an epoch is a whole number")
     })?;
-    let newest = moment::find(&shared, Wanted::default(), None).await?;
-    if epoch > newest.epoch {
-        let detail = format!(
-            "epoch {epoch} has not been closed; the newest is {}",
-            newest.epoch
-        );
-        return Err(Problem::new(Kind::EpochUnknown, detail).number("newest", newest.epoch));
+    // One that was bound before a restart is closed again; the newest has to be no newer than that.
+    let last_bound = (shared.state.recovery)().map_or(Epoch::ZERO, |recovering| recovering.last_bound);
+    let newest = moment::newest(&shared, epoch.min(last_bound))?.epoch;
+    if epoch > newest {
+        let detail = format!("epoch {epoch} has not been closed; the newest is {newest}");
+        return Err(Problem::new(Kind::EpochUnknown, detail).number("newest", newest));
     }
     let remembered = match shared.state.views.moment(AsOf::Epoch(epoch)) {
         Ok(at) if at.epoch == epoch => return Ok(binding(&shared, &at.binding)),

@@ -6,16 +6,21 @@
 //!  after (+ wait)   ─▶ the newest closed epoch, once it holds the records at these offsets
 //!  none of them     ─▶ the newest closed epoch
 //! ```
+//!
+//! The newest closed epoch is not answered before it has come to where it was when the process was started.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::count;
+use crate::http::answer;
 use crate::http::json;
 use crate::http::params::{After, Params, refused};
 use crate::http::problem::{Kind, Problem, nearest};
+use crate::http::read::too_long;
 use crate::http::server::Shared;
 use crate::position::{Offset, PartitionId, SourceId};
+use crate::runtime::progress::Recovering;
 use crate::time::{Epoch, span};
 use crate::view::serve::{ReadError, Serve, cursor_epoch};
 use crate::view::{AsOf, Moment};
@@ -49,22 +54,14 @@ pub(crate) async fn find(
     view: Option<&dyn Serve>,
 ) -> Result<Arc<Moment>, Problem> {
     let views = &shared.state.views;
-    if let Some(cursor) = wanted.cursor {
-        // The cursor was given out at a moment that met `as_of` and `after`: they may be repeated with it.
-        let epoch = cursor_epoch(cursor).map_err(|error| read(error, view))?;
-        let at = views
-            .moment(AsOf::Epoch(epoch))
-            .map_err(|error| read(error, view))?;
-        return match at.epoch == epoch {
-            true => Ok(at),
-            false => Err(Problem::new(
-                Kind::Cursor,
-                format!("the cursor is of epoch {epoch}, which is not kept here"),
-            )
-            .hint("begin again without the cursor")),
-        };
-    }
-    if wanted.as_of.is_some() && !wanted.after.is_empty() {
+    let cursor = wanted.cursor.map(cursor_epoch).transpose();
+    let cursor = cursor.map_err(|error| read(error, view))?;
+    // The cursor was given out at a moment that met `as_of` and `after`: they may be repeated with it.
+    let (as_of, after) = match cursor {
+        Some(epoch) => (Some(AsOf::Epoch(epoch)), &[][..]),
+        None => (wanted.as_of, wanted.after),
+    };
+    if as_of.is_some() && !after.is_empty() {
         return Err(refused("after", "given without `as_of`", "both")
             .hint("`after` asks for the newest epoch, `as_of` for a past one"));
     }
@@ -72,12 +69,8 @@ pub(crate) async fn find(
         let most = format!("at most {}", span(shared.settings.wait_max));
         return Err(refused("wait", &most, &span(wanted.wait.unwrap_or_default())));
     }
-    let acknowledged = resolve(shared, wanted.after)?;
-    // An epoch named by number may lie ahead (another process answered the last request); a time is never ahead.
-    let least = match wanted.as_of {
-        Some(AsOf::Epoch(epoch)) => epoch,
-        _ => Epoch::ZERO,
-    };
+    let acknowledged = resolve(shared, after)?;
+    let least = least(shared, as_of, cursor.is_some());
     let enough = |at: &Moment| at.epoch >= least && at.reached(&acknowledged);
     let newest = match views.closed().filter(|at| enough(at)) {
         Some(newest) => newest,
@@ -89,9 +82,41 @@ pub(crate) async fn find(
             waited.ok_or_else(|| not_yet(shared, &wanted, least, &acknowledged))?
         }
     };
-    match wanted.as_of {
-        None => Ok(newest),
-        Some(as_of) => views.moment(as_of).map_err(|error| read(error, view)),
+    let at = match as_of {
+        None => return Ok(newest),
+        Some(as_of) => views.moment(as_of).map_err(|error| read(error, view))?,
+    };
+    match cursor {
+        Some(epoch) if at.epoch != epoch => Err(Problem::new(
+            Kind::Cursor,
+            format!("the cursor is of epoch {epoch}, which is not kept here"),
+        )
+        .hint("begin again without the cursor")),
+        _ => Ok(at),
+    }
+}
+
+/// The newest closed moment, if it is no older than `least`.
+pub(crate) fn newest(shared: &Shared, least: Epoch) -> Result<Arc<Moment>, Problem> {
+    let newest = shared.state.views.closed().filter(|at| at.epoch >= least);
+    newest.ok_or_else(|| not_yet(shared, &Wanted::default(), least, &[]))
+}
+
+/// The epoch that has to be closed before an answer is given. While a restart recovers what was bound before, the newest
+/// closed epoch is older than what was answered already, and the newest one up to a time may not be closed again.
+fn least(shared: &Shared, as_of: Option<AsOf>, of_cursor: bool) -> Epoch {
+    let last_bound = (shared.state.recovery)().map_or(Epoch::ZERO, |recovering| recovering.last_bound);
+    let newest = match shared.settings.stale_reads {
+        true => Epoch::ZERO,
+        false => last_bound,
+    };
+    match as_of {
+        None => newest,
+        // Given out before the restart; or by another process, and then it never comes.
+        Some(AsOf::Epoch(epoch)) if of_cursor => epoch.min(last_bound),
+        // It may lie ahead: another process answered the last request.
+        Some(AsOf::Epoch(epoch)) => epoch,
+        Some(AsOf::Time(time)) => newest.min(Epoch::opened_by(time)),
     }
 }
 
@@ -153,20 +178,22 @@ fn not_yet(
     acknowledged: &[(PartitionId, Offset)],
 ) -> Problem {
     let newest = shared.state.views.closed();
+    let recovering = (shared.state.recovery)().filter(|recovering| recovering.closed < Some(least));
     let next = |id: PartitionId| newest.as_ref().and_then(|at| at.position(id));
     let missing: Vec<_> = std::iter::zip(wanted.after, acknowledged)
         .map(|(asked, (id, offset))| (asked, next(*id), *offset))
         .filter(|(_, next, offset)| next.is_none_or(|next| next <= *offset))
         .collect();
-    let detail = match &newest {
-        None => "no epoch has been closed yet".to_owned(),
-        Some(newest) if newest.epoch < least => {
+    let detail = match (&newest, &recovering) {
+        (_, Some(recovering)) => recovery(recovering),
+        (None, None) => "no epoch has been closed yet".to_owned(),
+        (Some(newest), None) if newest.epoch < least => {
             format!(
                 "epoch {least} has not been closed; the newest is {}",
                 newest.epoch
             )
         }
-        Some(newest) => format!(
+        (Some(newest), None) => format!(
             "not in the views at epoch {}: {} of {}",
             newest.epoch,
             missing.len(),
@@ -177,6 +204,11 @@ fn not_yet(
     if let Some(newest) = &newest {
         problem = problem.number("epoch", newest.epoch);
     }
+    if let Some(recovering) = &recovering {
+        problem = problem
+            .number("last_bound", recovering.last_bound)
+            .member("records_left", |out| answer::records_left(out, &recovering.left));
+    }
     if !missing.is_empty() {
         problem = problem.member("partitions", |out| partitions(out, &missing));
     }
@@ -184,6 +216,22 @@ fn not_yet(
         None => problem.hint("give `wait`, as in wait=2s, and the answer comes as soon as it can"),
         Some(_) => problem.hint("ask again, or wait longer"),
     }
+}
+
+/// How far the recovery has come, in words.
+fn recovery(recovering: &Recovering) -> String {
+    let Recovering {
+        closed,
+        last_bound,
+        left,
+    } = recovering;
+    let at = closed.map_or_else(|| "its begin".into(), |epoch| epoch.opened_at().to_string());
+    let left: u64 = left.values().flatten().sum();
+    format!(
+        "the state of before the restart is being recovered: at {at}, of what was bound up to {}, {} left",
+        last_bound.opened_at(),
+        count(left, "record")
+    )
 }
 
 /// Where each partition stands: what was asked for, and the next offset (`null`: nothing has been read yet).
@@ -254,12 +302,20 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
         ReadError::Window { .. } => Problem::new(Kind::Window, detail),
         ReadError::Cursor { .. } => Problem::new(Kind::Cursor, detail)
             .hint("begin again without the cursor; keep everything else as it was"),
-        ReadError::TooMuch { scanned_max, hint } => {
-            let detail = format!("more than {scanned_max} rows would be looked at");
-            Problem::new(Kind::TooMuch, detail)
-                .number("scanned_max", scanned_max)
-                .hint(hint)
+        ReadError::NoCursor { .. } => Problem::new(Kind::Cursor, detail)
+            .hint("ask for all rows at once by `limit`, or for fewer by conditions on the key"),
+        ReadError::TooMuch {
+            scanned_max,
+            rows,
+            hint,
+        } => {
+            let problem = Problem::new(Kind::TooMuch, detail).number("scanned_max", scanned_max);
+            let problem = rows
+                .into_iter()
+                .fold(problem, |problem, rows| problem.number("rows", rows));
+            problem.hint(format!("{hint}; `http.scanned_rows_max` is the bound"))
         }
+        ReadError::TooLong => too_long(),
         ReadError::Elsewhere => Problem::new(Kind::PeerAway, detail).retry_after(1),
     }
 }

@@ -182,10 +182,6 @@ impl Problem {
         self.0.allow = Some(methods);
         self
     }
-
-    pub(crate) fn kind(&self) -> Kind {
-        self.0.kind
-    }
 }
 
 impl IntoResponse for Problem {

@@ -6,6 +6,7 @@
 //!           "top":  {"view":"merchant_spend","where":{"total.gt":1000},"order":"-total"}}}  rows, by conditions
 //! ```
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,19 +14,20 @@ use axum::body::{Body, HttpBody};
 use axum::extract::State;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::http::answer::{self, Answer};
 use crate::http::moment::{self, Wanted};
 use crate::http::params::{self, After, LIMIT_DEFAULT, LIMIT_MAX, refused};
 use crate::http::problem::{Kind, Problem};
-use crate::http::read;
+use crate::http::read::{self, Attempt};
 use crate::http::server::Shared;
 use crate::http::{self, json};
 use crate::position::Offset;
 use crate::schema::Numbers;
 use crate::time::span;
 use crate::view::Moment;
+use crate::view::parse::Members;
 use crate::view::serve::{Filter, Given, Op, RowQuery, RowsQuery, Serve};
 
 /// A body.
@@ -34,7 +36,7 @@ use crate::view::serve::{Filter, Given, Op, RowQuery, RowsQuery, Serve};
 struct Query {
     #[serde(default)]
     after: BTreeMap<String, BTreeMap<u32, Offset>>,
-    as_of: Option<Value>,
+    as_of: Option<Box<RawValue>>,
     numbers: Option<String>,
     #[serde(default = "yes")]
     positions: bool,
@@ -51,11 +53,11 @@ fn yes() -> bool {
 #[serde(deny_unknown_fields)]
 struct Read {
     view: String,
-    key: Option<BTreeMap<String, Value>>,
-    limit: Option<usize>,
+    key: Option<Members<Box<RawValue>>>,
+    limit: Option<Box<RawValue>>,
     order: Option<String>,
     #[serde(default, rename = "where")]
-    conditions: BTreeMap<String, Value>,
+    conditions: Members<Box<RawValue>>,
     window: Option<String>,
 }
 
@@ -64,6 +66,9 @@ struct Planned {
     name: String,
     view: Arc<dyn Serve>,
     what: What,
+    /// How many rows were asked for. A read by key has one at most and a read without a limit few, and of reads there are
+    /// few: they add next to nothing to an answer, so they are not counted.
+    limit: usize,
 }
 
 enum What {
@@ -88,11 +93,8 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
             &format!("{} reads", query.reads.len()),
         ));
     }
-    let as_of = match &query.as_of {
-        None => None,
-        Some(Value::String(text)) => Some(params::as_of(text)?),
-        Some(other) => Some(params::as_of(&other.to_string())?),
-    };
+    let as_of = query.as_of.as_deref().map(word);
+    let as_of = as_of.as_deref().map(params::as_of).transpose()?;
     let wait = query.wait.as_deref().map(params::wait).transpose()?;
     let numbers = query
         .numbers
@@ -106,13 +108,11 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
         planned.map_err(|problem| problem.text("read", &name))
     });
     let mut planned = planned.collect::<Result<Vec<_>, _>>()?;
-    let limits: usize = planned.iter().map(|planned| planned.what.rows_max()).sum();
+    let limits: usize = planned.iter().map(|planned| planned.limit).sum();
     if limits > LIMIT_MAX {
-        return Err(refused(
-            "limit",
-            "at most 10000 rows over all reads",
-            &limits.to_string(),
-        ));
+        let asked = format!("{limits} in all");
+        return Err(refused("limit", "at most 10000 in all reads together", &asked)
+            .hint("what has a key, or no `limit`, does not count"));
     }
 
     let wanted = Wanted {
@@ -124,11 +124,8 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
     let at = moment::find(&shared, wanted, None).await?;
     let state = shared.state.clone();
     let positions = query.positions;
-    read::scan(&shared, move |scanned_max| {
-        planned
-            .iter_mut()
-            .for_each(|planned| planned.what.bound(scanned_max));
-        evaluate(&state, &planned, &at, numbers, positions)
+    read::scan(&shared, move |attempt| {
+        evaluate(&state, &mut planned, attempt, &at, numbers, positions)
     })
     .await
 }
@@ -177,11 +174,14 @@ fn after(given: BTreeMap<String, BTreeMap<u32, Offset>>) -> Result<Vec<After>, P
 fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
     let view = read::view(shared, &read.view)?;
     let window = read.window.as_deref().map(params::window).transpose()?;
+    let asked = read.limit.as_deref().map(|limit| params::limit(&word(limit)));
+    let asked = asked.transpose()?;
     let what = match read.key {
-        Some(key) if read.conditions.is_empty() && read.order.is_none() && read.limit.is_none() => {
+        Some(key) if read.conditions.0.is_empty() && read.order.is_none() && read.limit.is_none() => {
             let key = key
+                .0
                 .into_iter()
-                .map(|(field, value)| (field, Given::Json(value)))
+                .map(|(field, value)| (field, Given::from(value)))
                 .collect();
             What::Row(RowQuery { key, window })
         }
@@ -193,17 +193,6 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
             ));
         }
         None => {
-            let limit = match read.limit {
-                Some(limit) if (1..=LIMIT_MAX).contains(&limit) => limit,
-                Some(limit) => {
-                    return Err(refused(
-                        "limit",
-                        "a whole number from 1 to 10000",
-                        &limit.to_string(),
-                    ));
-                }
-                None => LIMIT_DEFAULT,
-            };
             let order = read
                 .order
                 .as_deref()
@@ -212,16 +201,16 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
                 .unwrap_or_default();
             let filters = read
                 .conditions
+                .0
                 .into_iter()
                 .map(|(name, value)| filter(name, value))
                 .collect();
             What::Rows(RowsQuery {
                 filters,
                 order,
-                limit,
+                limit: asked.unwrap_or(LIMIT_DEFAULT),
                 window,
-                cursor: None,
-                scanned_max: 0,
+                ..RowsQuery::default()
             })
         }
     };
@@ -229,11 +218,20 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
         name: name.to_owned(),
         view,
         what,
+        limit: asked.unwrap_or(0),
     })
 }
 
+/// A control word's value as a query string would have it: what a string says, and a number with all of its digits.
+fn word(json: &RawValue) -> Cow<'_, str> {
+    match serde_json::from_str::<String>(json.get()) {
+        Ok(text) => Cow::Owned(text),
+        Err(_) => Cow::Borrowed(json.get()),
+    }
+}
+
 /// A condition: `field`, or `field.ge` and the like.
-fn filter(name: String, value: Value) -> Filter {
+fn filter(name: String, value: Box<RawValue>) -> Filter {
     let suffix = name
         .rsplit_once('.')
         .and_then(|(field, op)| Some((field.to_owned(), Op::by_name(op)?)));
@@ -241,28 +239,14 @@ fn filter(name: String, value: Value) -> Filter {
     Filter {
         field,
         op,
-        value: Given::Json(value),
-    }
-}
-
-impl What {
-    fn rows_max(&self) -> usize {
-        match self {
-            What::Row(_) => 1,
-            What::Rows(query) => query.limit,
-        }
-    }
-
-    fn bound(&mut self, scanned_max: usize) {
-        if let What::Rows(query) = self {
-            query.scanned_max = scanned_max;
-        }
+        value: Given::from(value),
     }
 }
 
 fn evaluate(
     state: &http::State,
-    reads: &[Planned],
+    reads: &mut [Planned],
+    attempt: &mut Attempt,
     at: &Moment,
     numbers: Numbers,
     positions: bool,
@@ -271,12 +255,17 @@ fn evaluate(
     out.push(b'{');
     json::moment(&mut out, at.epoch);
     out.extend_from_slice(b",\"results\":{");
-    for (index, Planned { name, view, what }) in reads.iter().enumerate() {
-        let refused = |error| moment::read(error, Some(&**view)).text("read", name);
+    for (index, read) in reads.iter_mut().enumerate() {
+        let Planned { name, view, what, .. } = read;
+        let named = |problem: Problem| problem.text("read", name);
         let (rows, next) = match what {
-            What::Row(query) => (view.row(query, at).map_err(refused)?.into_iter().collect(), None),
+            What::Row(query) => {
+                let found = view.row(query, at);
+                let found = found.map_err(|error| named(moment::read(error, Some(&**view))))?;
+                (found.into_iter().collect(), None)
+            }
             What::Rows(query) => {
-                let page = view.rows(query, at).map_err(refused)?;
+                let page = attempt.page(&**view, query, at).map_err(named)?;
                 (page.rows, page.next)
             }
         };

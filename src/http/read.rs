@@ -1,13 +1,17 @@
 //! Reads of one view: a row by its key, rows by pages.
 //!
 //! A lookup is answered where the request is read, without a turn to another thread. So is a scan that ends soon; one
-//! that does not begins again on a thread for such work, of which there are few, so that lookups are never held up.
+//! that does not begins again on a thread for such work, of which there are few, so that lookups are never held up. It
+//! holds a lock for some dozens of rows at a time, so writers don't wait for it either; and it ends by itself in time, so
+//! that its place is free when its client has lost patience.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{RawQuery, State};
 
+use crate::clock;
 use crate::http::answer::{self, Answer};
 use crate::http::json;
 use crate::http::moment::{self, Wanted};
@@ -17,7 +21,7 @@ use crate::http::route::PathPart;
 use crate::http::server::Shared;
 use crate::schema::Numbers;
 use crate::view::Moment;
-use crate::view::serve::{Filter, FoundRow, Given, Op, RowQuery, RowsQuery, Serve};
+use crate::view::serve::{Filter, FoundRow, Given, Op, Page, ReadError, RowQuery, RowsQuery, Serve};
 
 /// How many rows a scan may look at before it goes to a thread of its own: a fraction of a millisecond.
 const SCANNED_INLINE_MAX: usize = 1_000;
@@ -118,15 +122,12 @@ pub(crate) async fn rows(
         limit: params.limit.unwrap_or(LIMIT_DEFAULT),
         window: params.window,
         cursor: params.cursor.map(String::from),
-        scanned_max: 0,
+        ..RowsQuery::default()
     };
     let (state, numbers) = (shared.state.clone(), params.numbers);
     let positions_left_out = params.positions_left_out;
-    scan(&shared, move |scanned_max| {
-        query.scanned_max = scanned_max;
-        let page = view
-            .rows(&query, &at)
-            .map_err(|error| moment::read(error, Some(&*view)))?;
+    scan(&shared, move |attempt| {
+        let page = attempt.page(&*view, &mut query, &at)?;
         let mut out = Vec::with_capacity(256 + 128 * page.rows.len());
         answer::open(&mut out, &*view, &at);
         out.push(b',');
@@ -177,11 +178,15 @@ pub(crate) fn write_rows(
 
 /// The view of this name.
 pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Problem> {
-    let views = &shared.state.views;
-    views.get(name).ok_or_else(|| {
-        let names = views.names();
+    let state = &shared.state;
+    state.views.get(name).ok_or_else(|| {
+        let mut names = state.view_names.iter().map(String::as_str);
+        if names.any(|planned| planned == name) {
+            let detail = format!("`{name}` is not there yet: the dataflow is being built");
+            return Problem::new(Kind::NotYet, detail).retry_after(1);
+        }
         let problem = Problem::new(Kind::ViewUnknown, format!("no view is named `{name}`"));
-        match nearest(name, names.iter().map(String::as_str)) {
+        match nearest(name, state.view_names.iter().map(String::as_str)) {
             Some(near) => problem
                 .text("nearest", near)
                 .hint(format!("did you mean `{near}`?")),
@@ -190,20 +195,69 @@ pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Proble
     })
 }
 
+/// One attempt at a read, and how much it may look at.
+#[derive(Clone, Copy)]
+pub(crate) struct Attempt {
+    scanned_max: usize,
+    until: Option<Instant>,
+    /// What an attempt that may look at more would look at; `None`: this is the last one.
+    then_max: Option<usize>,
+    /// Whether that would give a better answer.
+    again: bool,
+}
+
+impl Attempt {
+    /// Reads a page.
+    pub(crate) fn page(
+        &mut self,
+        view: &dyn Serve,
+        query: &mut RowsQuery,
+        at: &Moment,
+    ) -> Result<Page, Problem> {
+        (query.scanned_max, query.until) = (self.scanned_max, self.until);
+        let mut page = view.rows(query, at);
+        if let Some(then_max) = self.then_max {
+            self.again |= match &mut page {
+                Ok(page) => page.cut_short,
+                Err(ReadError::TooMuch {
+                    rows, scanned_max, ..
+                }) => {
+                    *scanned_max = then_max;
+                    rows.is_none_or(|rows| rows <= then_max)
+                }
+                Err(_) => false,
+            };
+        }
+        page.map_err(|error| moment::read(error, Some(view)))
+    }
+}
+
 /// Runs `read` with a bound on the rows that it looks at: a low one here, and if that does not do, the real one on a
 /// thread for such work.
 pub(crate) async fn scan<F>(shared: &Shared, mut read: F) -> Result<Answer, Problem>
 where
-    F: FnMut(usize) -> Result<Answer, Problem> + Send + 'static,
+    F: FnMut(&mut Attempt) -> Result<Answer, Problem> + Send + 'static,
 {
-    let scanned_max = shared.settings.scanned_rows_max;
-    if scanned_max <= SCANNED_INLINE_MAX {
-        return guarded(|| read(scanned_max));
+    let settings = &shared.settings;
+    let scanned_max = settings.scanned_rows_max;
+    let mut first = Attempt {
+        scanned_max: scanned_max.min(SCANNED_INLINE_MAX),
+        until: None,
+        then_max: (scanned_max > SCANNED_INLINE_MAX).then_some(scanned_max),
+        again: false,
+    };
+    let done = guarded(|| read(&mut first));
+    if !first.again {
+        return done;
     }
-    match guarded(|| read(SCANNED_INLINE_MAX)) {
-        Err(problem) if problem.kind() == Kind::TooMuch => blocking(shared, move || read(scanned_max)).await,
-        done => done,
-    }
+    let mut last = Attempt {
+        scanned_max,
+        // A page that is cut short is to come back in time.
+        until: clock::instant().checked_add(settings.scan_time_max.mul_f32(0.9)),
+        then_max: None,
+        again: false,
+    };
+    blocking(shared, move || read(&mut last)).await
 }
 
 /// Runs `work` on a thread where it may take long. There are few places for that, and waiting for one is bounded.
@@ -224,13 +278,18 @@ where
     };
     match tokio::time::timeout(shared.settings.scan_time_max, turn).await {
         Ok(done) => done,
-        Err(_elapsed) => Err(Problem::new(
-            Kind::Timeout,
-            "the read was given up: it took too long, or waited too long",
-        )
-        .retry_after(1)
-        .hint("look at fewer rows: more fields of the key, a window, a smaller limit")),
+        Err(_elapsed) => Err(too_long()),
     }
+}
+
+/// A read that was given up.
+pub(crate) fn too_long() -> Problem {
+    Problem::new(
+        Kind::Timeout,
+        "the read was given up: it took too long, or waited too long",
+    )
+    .retry_after(1)
+    .hint("look at fewer rows: more fields of the key, a window")
 }
 
 /// Turns a panic into a refusal that says nothing of it: one bad read must not end the connection unanswered.

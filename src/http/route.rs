@@ -151,9 +151,14 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
         .map(|(what, why)| format!("{what}: {why}"))
         .collect::<Vec<_>>()
         .join("; ");
-    Err(Problem::new(Kind::NotReady, detail)
+    let problem = Problem::new(Kind::NotReady, detail)
         .member("reasons", |out| answer::reasons(out, &reasons))
-        .retry_after(1))
+        .retry_after(1);
+    let left = shared.state.readiness.records_left();
+    Err(match left.is_empty() {
+        true => problem,
+        false => problem.member("records_left", |out| answer::records_left(out, &left)),
+    })
 }
 
 async fn exposed(State(shared): State<Arc<Shared>>) -> impl IntoResponse {

@@ -84,6 +84,8 @@ fn partition(out: &mut Vec<u8>, now: &PartitionNow) {
     json::time(out, now.watermark);
     member(out, "idle", Some(now.idle));
     member(out, "paused", now.paused);
+    out.extend_from_slice(b",\"open_transaction_since\":");
+    json::time(out, now.open_transaction_since.unwrap_or(EventTime::MIN));
     out.push(b'}');
 }
 

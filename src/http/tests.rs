@@ -2,6 +2,7 @@
 
 mod limits;
 mod reads;
+mod recovery;
 mod refusals;
 mod routes;
 mod sources;
@@ -9,6 +10,7 @@ mod sources;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use reqwest::{RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,6 +20,7 @@ use crate::http::{Bindings, HttpSettings, Server, State, serve};
 use crate::metrics::Metrics;
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SourceId};
 use crate::record::Change;
+use crate::runtime::progress::Recovering;
 use crate::time::{Epoch, EventTime, Window, Windowed};
 use crate::view::shard::ViewWriter;
 use crate::view::{Moment, ViewSpec, Views, Windows};
@@ -50,6 +53,8 @@ struct Fixture {
     spend: ViewWriter<Windowed<u32>, Spend>,
     /// The next offsets of partitions 3 and 4 of `payments`.
     offsets: [Offset; 2],
+    /// What the recovery says of itself.
+    recovering: Arc<Mutex<Option<Recovering>>>,
 }
 
 /// Epoch number `n` of the tests: `n` seconds after [`T0`].
@@ -126,7 +131,11 @@ impl Fixture {
             keep: Some(24 * 60 * MINUTE),
             ..spend
         };
+        let recovering: Arc<Mutex<Option<Recovering>>> = Arc::default();
+        let told = recovering.clone();
         let state = Arc::new(State {
+            view_names: vec!["merchant_spend".into(), "merchants".into(), "planned".into()],
+            recovery: Arc::new(move || told.lock().clone()),
             sources: vec!["merchants".into(), "payments".into()],
             sources_now: Arc::new(sources::given),
             partitions: Arc::new(|source| (source == "payments").then(|| vec![3, 4, 9])),
@@ -145,6 +154,7 @@ impl Fixture {
             spend: define(&state.views, spend),
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
             offsets: [0, 0],
+            recovering,
             server,
             state,
         }

@@ -1,6 +1,7 @@
 //! One partition as its reader's worker knows it: what was read and waits to be released.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::clock;
 use crate::metrics::PartitionMetrics;
@@ -53,6 +54,30 @@ pub(super) struct Held {
 }
 
 impl<T> Partition<T> {
+    /// A partition of which nothing was read yet, to be read from an offset on.
+    pub(super) fn new(
+        intake: Intake<T>,
+        from: Offset,
+        watermark: EventTime,
+        metrics: PartitionMetrics,
+    ) -> Self {
+        Self {
+            intake,
+            chunks: VecDeque::new(),
+            position: from,
+            reported: (from, false),
+            more: true,
+            untimed_reads: 0,
+            at_end: false,
+            bound: VecDeque::new(),
+            released: (0, 0),
+            watermark,
+            metrics,
+            lags: false,
+            paused: false,
+        }
+    }
+
     /// Keeps what was read as a chunk.
     pub(super) fn keep(
         &mut self,
@@ -127,5 +152,13 @@ impl<T> Partition<T> {
             limit: self.intake.limit,
             at_end: self.at_end,
         })
+    }
+}
+
+/// The watermark of a partition.
+pub(super) fn watermark(event_time_max: EventTime, lateness: Duration) -> EventTime {
+    match event_time_max {
+        EventTime::MIN => EventTime::MIN,
+        max => max.minus(lateness),
     }
 }

@@ -312,7 +312,10 @@ impl Show {
                 .map_or("unknown to the registry".to_owned(), |hash| {
                     format!("{hash:016x}")
                 });
-            self.detail(schema.source, format_args!("schema {}: {text}", schema.id));
+            let since = schema.since.map_or(String::new(), |(partition, offset)| {
+                format!(", known in partition {partition} from offset {offset} on")
+            });
+            self.detail(schema.source, format_args!("schema {}: {text}{since}", schema.id));
         }
         for (of, hashes) in binding.results.iter().flat_map(|results| &results.epochs) {
             let hashes: Vec<String> = hashes.iter().map(|hash| format!("{hash:016x}")).collect();

@@ -3,7 +3,7 @@
 //! ```text
 //!  CLAIM    generation nonce time_us end chain build app dataflow sources        one at each start of a service
 //!  BINDING  epoch now ranges watermarks idle topics schemas                      one an epoch that moved something
-//!  BASE     claim generation bindings chain state                                what a trimmed ledger begins with
+//!  BASE     claim generation bindings chain state schemas-known-late             what a trimmed ledger begins with
 //! ```
 //!
 //! Integers are LEB128 varints, signed ones zigzag; hashes and source ids are fixed-width little-endian, as varints
@@ -141,6 +141,10 @@ pub(super) fn encode_base(base: &BaseRecord, out: &mut Vec<u8>) {
     // A map of plain numbers: postcard can't fail on it.
     let state = postcard::to_stdvec(&base.state).unwrap_or_default();
     put_bytes(out, &state);
+    let late = base.state.schemas_known_late();
+    if !late.is_empty() {
+        encode_schemas(&late, out);
+    }
 }
 
 /// `None`: these are not the bytes of a base.
@@ -149,7 +153,10 @@ pub(super) fn decode_base(bytes: &[u8]) -> Option<BaseRecord> {
     let claim = ClaimRecord::decode(input.prefixed()?)?;
     let (generation_highest, bindings) = (input.u64()?, input.u64()?);
     let chain = Chain(input.array()?);
-    let state: LedgerState = postcard::from_bytes(input.prefixed()?).ok()?;
+    let mut state: LedgerState = postcard::from_bytes(input.prefixed()?).ok()?;
+    if !input.0.is_empty() {
+        state.note_schemas(&decode_schemas(&mut input)?);
+    }
     input.finished(BaseRecord {
         claim,
         generation_highest,
@@ -191,19 +198,61 @@ pub(super) fn encode_binding(binding: &EpochBinding, out: &mut Vec<u8>) {
         out.extend_from_slice(&source.0.to_le_bytes());
         out.extend_from_slice(&topic.0);
     }
-    put_u64(out, binding.schemas.len() as u64);
-    for schema in &binding.schemas {
-        out.extend_from_slice(&schema.source.0.to_le_bytes());
-        put_u64(out, u64::from(schema.id));
-        out.push(u8::from(schema.fingerprint.is_some()));
-        if let Some(fingerprint) = schema.fingerprint {
-            out.extend_from_slice(&fingerprint.to_le_bytes());
-        }
-    }
+    encode_schemas(&binding.schemas, out);
     out.push(u8::from(binding.results.is_some()));
     if let Some(results) = &binding.results {
         encode_results(results, binding.epoch, out);
     }
+}
+
+const UNKNOWN: u8 = 0;
+const KNOWN: u8 = 1;
+/// Known from a record on that the partition and the offset name.
+const KNOWN_SINCE: u8 = 2;
+
+fn encode_schemas(schemas: &[SchemaSeen], out: &mut Vec<u8>) {
+    put_u64(out, schemas.len() as u64);
+    for schema in schemas {
+        out.extend_from_slice(&schema.source.0.to_le_bytes());
+        put_u64(out, u64::from(schema.id));
+        let Some(fingerprint) = schema.fingerprint else {
+            out.push(UNKNOWN);
+            continue;
+        };
+        out.push(if schema.since.is_some() {
+            KNOWN_SINCE
+        } else {
+            KNOWN
+        });
+        out.extend_from_slice(&fingerprint.to_le_bytes());
+        if let Some((partition, offset)) = schema.since {
+            put_u64(out, u64::from(partition));
+            put_i64(out, offset);
+        }
+    }
+}
+
+fn decode_schemas(input: &mut Input<'_>) -> Option<Vec<SchemaSeen>> {
+    let seen = |input: &mut Input<'_>| {
+        let (source, id) = (source(input)?, u32::try_from(input.u64()?).ok()?);
+        let kind = input.byte()?;
+        let fingerprint = match kind {
+            UNKNOWN => None,
+            KNOWN | KNOWN_SINCE => Some(u64::from_le_bytes(input.array()?)),
+            _ => return None,
+        };
+        let since = match kind {
+            KNOWN_SINCE => Some((u32::try_from(input.u64()?).ok()?, input.i64()?)),
+            _ => None,
+        };
+        Some(SchemaSeen {
+            source,
+            id,
+            fingerprint,
+            since,
+        })
+    };
+    (0..input.u64()?).map(|_| seen(input)).collect()
 }
 
 /// A view that did not change has the hash 0, for which a byte will do.
@@ -293,20 +342,7 @@ pub(super) fn decode_binding(bytes: &[u8]) -> Option<EpochBinding> {
     let topics = (0..input.u64()?)
         .map(|_| Some((source(&mut input)?, TopicId(input.array()?))))
         .collect::<Option<Vec<_>>>()?;
-    let schemas = (0..input.u64()?)
-        .map(|_| {
-            let (source, id) = (source(&mut input)?, u32::try_from(input.u64()?).ok()?);
-            let fingerprint = match input.bool()? {
-                false => None,
-                true => Some(u64::from_le_bytes(input.array()?)),
-            };
-            Some(SchemaSeen {
-                source,
-                id,
-                fingerprint,
-            })
-        })
-        .collect::<Option<Vec<_>>>()?;
+    let schemas = decode_schemas(&mut input)?;
     let results = match input.bool()? {
         true => Some(decode_results(&mut input, epoch)?),
         false => None,
@@ -390,7 +426,8 @@ mod tests {
                      watermarks in prop::collection::vec((any::<u32>(), edgy()), 0..3),
                      idle in prop::collection::vec((any::<u32>(), any::<bool>()), 0..3),
                      topics in prop::collection::vec((any::<u32>(), any::<[u8; 16]>()), 0..3),
-                     schemas in prop::collection::vec((any::<u32>(), any::<u32>(), any::<Option<u64>>()), 0..3),
+                     schemas in prop::collection::vec((any::<u32>(), any::<u32>(), any::<Option<u64>>(),
+                                                       any::<Option<(u32, i64)>>()), 0..3),
                      results in prop::option::of((any::<u64>(), prop::collection::vec(
                          (any::<u64>(), prop::collection::vec(prop_oneof![Just(0), any::<u64>()], 0..3)), 0..3))))
                     -> EpochBinding {
@@ -402,7 +439,8 @@ mod tests {
                 idle: idle.into_iter().map(|(s, idle)| (SourceId(s), idle)).collect(),
                 topics: topics.into_iter().map(|(s, t)| (SourceId(s), TopicId(t))).collect(),
                 schemas: schemas.into_iter()
-                    .map(|(s, id, fingerprint)| SchemaSeen { source: SourceId(s), id, fingerprint }).collect(),
+                    .map(|(s, id, fingerprint, since)| SchemaSeen { source: SourceId(s), id, fingerprint,
+                                                                   since: fingerprint.and(since) }).collect(),
                 results: results.map(|(lineage, epochs)| Results {
                     lineage,
                     epochs: epochs.into_iter().map(|(of, hashes)| (Epoch(of), hashes)).collect(),
@@ -426,6 +464,51 @@ mod tests {
         fn junk_is_no_binding_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode_binding(&bytes);
             let _ = ClaimRecord::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_base_keeps_what_became_known() {
+        let schema = |id, fingerprint, since| SchemaSeen {
+            source: SourceId(1),
+            id,
+            fingerprint,
+            since,
+        };
+        let claim = ClaimRecord {
+            generation: 1,
+            nonce: 2,
+            time_us: 3,
+            end: 4,
+            chain: [5; 16],
+            claim: Claim::default(),
+        };
+        for late in [
+            vec![],
+            vec![
+                schema(7, Some(9), Some((3, 120))),
+                schema(7, Some(9), Some((4, -1))),
+            ],
+        ] {
+            let mut state = LedgerState::default();
+            state.note_schemas(&[schema(7, None, None), schema(8, Some(1), None)]);
+            let before = postcard::to_stdvec(&state).unwrap();
+            state.note_schemas(&late);
+            assert_eq!(
+                before,
+                postcard::to_stdvec(&state).unwrap(),
+                "as builds before wrote it"
+            );
+            let base = BaseRecord {
+                claim: claim.clone(),
+                generation_highest: 1,
+                chain: Chain([6; 32]),
+                bindings: 1,
+                state,
+            };
+            let mut bytes = Vec::new();
+            encode_base(&base, &mut bytes);
+            assert_eq!(decode_base(&bytes), Some(base));
         }
     }
 

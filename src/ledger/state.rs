@@ -43,6 +43,10 @@ pub struct SourceState {
     pub partitions: BTreeMap<u32, PartitionState>,
     /// Schema ids seen, with the fingerprint of their text, or `None`: the registry did not know the id.
     pub schemas: BTreeMap<u32, Option<u64>>,
+    /// By schema id and partition, from which offset on an id that was unknown is known, and its fingerprint. Written by
+    /// `ledger/record.rs` itself, behind the rest.
+    #[serde(skip)]
+    pub schemas_since: BTreeMap<(u32, u32), (Offset, u64)>,
 }
 
 impl Default for SourceState {
@@ -54,6 +58,7 @@ impl Default for SourceState {
             idle: false,
             partitions,
             schemas,
+            schemas_since: BTreeMap::new(),
         }
     }
 }
@@ -135,14 +140,40 @@ impl LedgerState {
         for (source, topic) in &binding.topics {
             self.sources.entry(*source).or_default().topic = Some(*topic);
         }
-        for seen in &binding.schemas {
-            self.sources
-                .entry(seen.source)
-                .or_default()
-                .schemas
-                .insert(seen.id, seen.fingerprint);
-        }
+        self.note_schemas(&binding.schemas);
         Ok(())
+    }
+
+    pub(super) fn note_schemas(&mut self, schemas: &[SchemaSeen]) {
+        for seen in schemas {
+            let source = self.sources.entry(seen.source).or_default();
+            match (seen.since, seen.fingerprint) {
+                (Some((partition, offset)), Some(fingerprint)) => {
+                    source
+                        .schemas_since
+                        .insert((seen.id, partition), (offset, fingerprint));
+                }
+                _ => {
+                    source.schemas.insert(seen.id, seen.fingerprint);
+                }
+            }
+        }
+    }
+
+    /// What became known after it had been unknown.
+    pub(super) fn schemas_known_late(&self) -> Vec<SchemaSeen> {
+        let of = |(source, state): (&SourceId, &SourceState)| {
+            let source = *source;
+            let seen =
+                move |(&(id, partition), &(offset, fingerprint)): (&(u32, u32), &(Offset, u64))| SchemaSeen {
+                    source,
+                    id,
+                    fingerprint: Some(fingerprint),
+                    since: Some((partition, offset)),
+                };
+            state.schemas_since.iter().map(seen).collect::<Vec<_>>()
+        };
+        self.sources.iter().flat_map(of).collect()
     }
 
     /// Whether [`apply`](Self::apply) would take the binding.
@@ -225,19 +256,38 @@ impl LedgerState {
         })
     }
 
-    /// An id that the registry did not know may become known; what is known does not change.
+    /// An id that the registry did not know may become known, in each partition from a record on; what is known does not
+    /// change.
     fn check_schemas(&self, schemas: &[SchemaSeen]) -> Option<String> {
-        let mut seen = BTreeMap::new();
+        let (mut whole, mut late) = (BTreeMap::new(), BTreeMap::new());
         schemas.iter().find_map(|schema| {
-            let before = seen.insert((schema.source, schema.id), schema.fingerprint);
-            let known = before.or_else(|| self.source(schema.source)?.schemas.get(&schema.id).copied());
-            let known = known
-                .flatten()
-                .filter(|known| schema.fingerprint != Some(*known))?;
-            Some(format!(
-                "source {:08x}: schema {} was {known:016x} when first seen",
-                schema.source.0, schema.id
-            ))
+            let SchemaSeen {
+                source,
+                id,
+                fingerprint,
+                since,
+            } = *schema;
+            let said = format!("source {:08x}: schema {id}", source.0);
+            let state = self.source(source);
+            let before = || state.and_then(|state| state.schemas.get(&id).copied());
+            let Some((partition, offset)) = since else {
+                let known = whole.insert((source, id), fingerprint).or_else(before).flatten();
+                let known = known.filter(|known| fingerprint != Some(*known))?;
+                return Some(format!("{said} was {known:016x} when first seen"));
+            };
+            if whole.get(&(source, id)).copied().or_else(before) != Some(None) {
+                return Some(format!(
+                    "{said} becomes known in partition {partition}, and was never unknown"
+                ));
+            }
+            let becomes = (offset, fingerprint);
+            let before = state.and_then(|state| state.schemas_since.get(&(id, partition)));
+            let before = before.map(|(offset, known)| (*offset, Some(*known)));
+            let known = late.insert((source, id, partition), becomes).or(before)?;
+            (known != becomes).then(|| {
+                let from = known.0;
+                format!("{said} is known in partition {partition} from offset {from} on, not from {offset}")
+            })
         })
     }
 }
@@ -299,6 +349,7 @@ mod tests {
             source: SOURCE,
             id: 1,
             fingerprint: None,
+            since: None,
         }];
         state.apply(&first).unwrap();
         state
@@ -329,6 +380,7 @@ mod tests {
             source: SOURCE,
             id: 1,
             fingerprint: Some(2),
+            since: Some((3, 111)),
         }];
         state.apply(&next).unwrap();
         let partition = state
@@ -351,7 +403,9 @@ mod tests {
         assert_eq!(state.watermark(SOURCE), EventTime(8));
         assert!(state.source(SOURCE).unwrap().idle);
         assert_eq!(state.last(), Some(Epoch(11)));
-        assert_eq!(state.source(SOURCE).unwrap().schemas[&1], Some(2));
+        let source = state.source(SOURCE).unwrap();
+        assert_eq!(source.schemas[&1], None, "what stands before stays unknown");
+        assert_eq!(source.schemas_since[&(1, 3)], (111, 2));
     }
 
     #[test]
@@ -386,7 +440,17 @@ mod tests {
             source: SOURCE,
             id: 9,
             fingerprint,
+            since: None,
         };
         assert!(refused(|b| b.schemas = vec![schema(Some(1)), schema(None)]).contains("schema 9"));
+        let late = |id, since| SchemaSeen {
+            id,
+            since: Some(since),
+            ..schema(Some(1))
+        };
+        assert!(refused(|b| b.schemas = vec![late(9, (3, 110))]).contains("never unknown"));
+        assert!(refused(|b| b.schemas = vec![schema(Some(1)), late(9, (3, 110))]).contains("never unknown"));
+        let twice = refused(|b| b.schemas = vec![late(1, (3, 110)), late(1, (4, 7)), late(1, (3, 111))]);
+        assert!(twice.contains("from offset 110 on, not from 111"), "{twice}");
     }
 }

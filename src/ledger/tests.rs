@@ -102,6 +102,7 @@ fn linked(steps: &[Vec<u16>]) -> Vec<EpochBinding> {
                 source: SOURCE,
                 id: n as u32,
                 fingerprint: Some(n as u64),
+                since: None,
             }],
         }
     });

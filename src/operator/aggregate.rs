@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use crate::operator::exact::ExactSum;
+use crate::operator::exact::{FloatSum, IntegerSum};
 use crate::record::{Event, F64, Record};
 
 /// Folds values of `T` into a state and shows a result. Implement it for an aggregate of your own:
@@ -49,7 +49,8 @@ pub trait Aggregate<T>: 'static {
     fn merge(&self, state: &mut Self::State, other: Self::State);
     /// The result. Called with at least one value folded in.
     fn finish(&self, state: &Self::State) -> Self::Out;
-    /// Whether [`Aggregate::undo`] works: then a group of a collection needs no copy of its values.
+    /// Whether [`Aggregate::undo`] works: then a group of a collection needs no copy of its values. Where it does not, a group
+    /// of n values keeps them, and about n / 7 states of parts of them, of which each change merges some 8 × log8(n) anew.
     fn undoes(&self) -> bool {
         false
     }
@@ -78,13 +79,15 @@ impl<T> Of<T> {
         Count
     }
 
-    /// The sum of what `f` takes from each value: `i128` for integers, [`F64`] for floats. Both are exact, and floats are
-    /// rounded once, so no order of addition shows in the result. Integers beyond `i128` saturate.
+    /// The sum of what `f` takes from each value: `i128` for integers, [`F64`] for floats. Both are exact until they are
+    /// shown, so no order of addition shows in the result: then floats are rounded, and a sum beyond `i128` is shown as
+    /// the greatest or least of its values.
     pub fn sum<N: Summable>(self, f: impl Fn(&T) -> N + 'static) -> Sum<T, N> {
         Sum(Rc::new(f))
     }
 
-    /// The mean of what `f` takes from each value, from the exact sum.
+    /// The mean of what `f` takes from each value: the float nearest to the exact sum over their number. That of finite
+    /// values is finite.
     pub fn avg<N: Summable>(self, f: impl Fn(&T) -> N + 'static) -> Avg<T, N> {
         Avg(Rc::new(f))
     }
@@ -136,31 +139,35 @@ pub trait Summable: Event {
     fn mean(total: &Self::Total, n: u64) -> F64;
 }
 
-macro_rules! summable_integers { ($($N:ty)+) => { $(
+macro_rules! summable_integers { ($($N:ty, $value:ident => $($part:expr),+);+) => { $(
     impl Summable for $N {
-        type Total = i128;
+        type Total = IntegerSum;
         type Shown = i128;
         #[inline]
-        fn plus(self, total: &mut i128) { *total = total.saturating_add(self as i128) }
+        fn plus(self, total: &mut IntegerSum) { let $value = self; $(total.add($part as i128);)+ }
         #[inline]
-        fn minus(self, total: &mut i128) { *total = total.saturating_sub(self as i128) }
+        fn minus(self, total: &mut IntegerSum) { let $value = self; $(total.take($part as i128);)+ }
         #[inline]
-        fn join(total: &mut i128, other: i128) { *total = total.saturating_add(other) }
-        fn show(total: &i128) -> i128 { *total }
-        fn mean(total: &i128, n: u64) -> F64 { F64::new(*total as f64 / n as f64) }
+        fn join(total: &mut IntegerSum, other: IntegerSum) { total.join(&other) }
+        fn show(total: &IntegerSum) -> i128 { total.value() }
+        fn mean(total: &IntegerSum, n: u64) -> F64 { F64::new(total.mean(n)) }
     }
 )+ } }
-summable_integers! { i8 i16 i32 i64 i128 isize u8 u16 u32 u64 usize }
+summable_integers! {
+    i8, v => v; i16, v => v; i32, v => v; i64, v => v; i128, v => v; isize, v => v;
+    u8, v => v; u16, v => v; u32, v => v; u64, v => v; usize, v => v;
+    u128, v => (v / 2), (v / 2), (v % 2)
+}
 
 macro_rules! summable_floats { ($($N:ty, $value:ident => $float:expr);+) => { $(
     impl Summable for $N {
-        type Total = ExactSum;
+        type Total = FloatSum;
         type Shown = F64;
-        fn plus(self, total: &mut ExactSum) { let $value = self; total.add($float) }
-        fn minus(self, total: &mut ExactSum) { let $value = self; total.take($float) }
-        fn join(total: &mut ExactSum, other: ExactSum) { total.join(&other) }
-        fn show(total: &ExactSum) -> F64 { F64::new(total.value()) }
-        fn mean(total: &ExactSum, n: u64) -> F64 { F64::new(total.value() / n as f64) }
+        fn plus(self, total: &mut FloatSum) { let $value = self; total.add($float) }
+        fn minus(self, total: &mut FloatSum) { let $value = self; total.take($float) }
+        fn join(total: &mut FloatSum, other: FloatSum) { total.join(&other) }
+        fn show(total: &FloatSum) -> F64 { F64::new(total.value()) }
+        fn mean(total: &FloatSum, n: u64) -> F64 { F64::new(total.mean(n)) }
     }
 )+ } }
 summable_floats! { f64, v => v; f32, v => f64::from(v); F64, v => v.get() }
@@ -173,11 +180,11 @@ impl<T: 'static> Aggregate<T> for Count {
     }
     #[inline]
     fn add(&self, state: &mut u64, _: &T) {
-        *state += 1;
+        *state = state.wrapping_add(1);
     }
     #[inline]
     fn merge(&self, state: &mut u64, other: u64) {
-        *state += other;
+        *state = state.wrapping_add(other);
     }
     fn finish(&self, state: &u64) -> u64 {
         *state
@@ -186,7 +193,8 @@ impl<T: 'static> Aggregate<T> for Count {
         true
     }
     fn undo(&self, state: &mut u64, _: &T) {
-        *state = state.saturating_sub(1);
+        // Where one comes before what it takes out, the sum of all is right only if nothing is cut off.
+        *state = state.wrapping_sub(1);
     }
 }
 
@@ -223,11 +231,11 @@ impl<T: 'static, N: Summable> Aggregate<T> for Avg<T, N> {
     }
     #[inline]
     fn add(&self, state: &mut Self::State, value: &T) {
-        state.0 += 1;
+        Count.add(&mut state.0, value);
         (self.0)(value).plus(&mut state.1);
     }
     fn merge(&self, state: &mut Self::State, other: Self::State) {
-        state.0 += other.0;
+        <Count as Aggregate<T>>::merge(&Count, &mut state.0, other.0);
         N::join(&mut state.1, other.1);
     }
     fn finish(&self, state: &Self::State) -> F64 {
@@ -237,7 +245,7 @@ impl<T: 'static, N: Summable> Aggregate<T> for Avg<T, N> {
         true
     }
     fn undo(&self, state: &mut Self::State, value: &T) {
-        state.0 = state.0.saturating_sub(1);
+        Count.undo(&mut state.0, value);
         (self.0)(value).minus(&mut state.1);
     }
 }

@@ -1,11 +1,11 @@
 //! Aggregates over the groups of a collection, which may retract.
 //!
 //! An aggregate that can be undone (count, sum, average) keeps one state a group. One that can't (minimum, maximum) also
-//! keeps the group's values, and is folded anew when one of them goes.
+//! keeps the group's values in a tree, with the aggregates of parts of them, of which a change folds few anew.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use differential_dataflow::consolidation::consolidate_updates;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use timely::container::CapacityContainerBuilder;
@@ -21,11 +21,15 @@ use crate::record::{Change, Record, route, worker_bits};
 use crate::time::Epoch;
 use crate::trail;
 
-struct Group<S, T> {
-    state: S,
-    size: isize,
-    /// Only kept where the aggregate can't undo.
-    values: BTreeMap<T, isize>,
+mod values;
+
+use values::Values;
+
+enum Group<T, S> {
+    /// The state, and how many values it is of: the aggregate can undo.
+    State(S, isize),
+    /// The aggregate can't.
+    Values(Values<T, S>),
 }
 
 /// Groups by key and aggregates each group; a group without values has no row.
@@ -43,34 +47,36 @@ pub fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
         name,
         move |_, _| {
             let mut arrivals = Arrivals::new();
-            let mut groups: HashMap<K, Group<F::State, T>, FixedState> = HashMap::default();
+            let mut groups: HashMap<K, Group<T, F::State>, FixedState> = HashMap::default();
             move |(input, frontier), output| {
                 arrivals.gather_updates(input);
                 let _work = trail::begin(&label);
                 while let Some((epoch, capability, batches)) = arrivals.next(frontier) {
-                    let mut updates: BTreeMap<K, BTreeMap<T, isize>> = BTreeMap::new();
-                    for ((key, value), _, diff) in batches.into_iter().flatten() {
-                        *updates.entry(key).or_default().entry(value).or_default() += diff;
-                    }
+                    let mut updates: Vec<_> = batches.into_iter().flatten().collect();
+                    consolidate_updates(&mut updates);
+                    let mut updates = updates.into_iter().peekable();
                     let mut session = output.session(&capability);
-                    for (key, values) in updates {
-                        let group = groups.entry(key.clone()).or_insert_with(|| Group {
-                            state: fold.empty(),
-                            size: 0,
-                            values: BTreeMap::new(),
-                        });
-                        let old = (group.size > 0).then(|| fold.finish(&group.state));
-                        if !group.apply(&*fold, values) {
+                    while let Some(((key, _), ..)) = updates.peek() {
+                        let key = key.clone();
+                        let group = groups.entry(key.clone()).or_insert_with(|| Group::new(&*fold));
+                        let old = group.result(&*fold);
+                        let own = || updates.next_if(|((other, _), ..)| *other == key);
+                        let own = std::iter::from_fn(own).map(|((_, value), _, diff)| (value, diff));
+                        if !group.apply(&*fold, own) {
                             halt.halt(negative(&step, epoch, &key));
                             return;
                         }
-                        let new = (group.size > 0).then(|| fold.finish(&group.state));
-                        if group.size == 0 {
+                        let new = group.result(&*fold);
+                        if new.is_none() {
                             groups.remove(&key);
                         }
                         if old != new {
                             session.give(Change { key, old, new });
                         }
+                    }
+                    // Memory follows the groups that there are.
+                    if groups.capacity() > GROUPS_MIN.max(8 * groups.len()) {
+                        groups.shrink_to(2 * groups.len());
                     }
                 }
             }
@@ -78,43 +84,48 @@ pub fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
     )
 }
 
-impl<S, T: Record> Group<S, T> {
+/// A table of fewer groups is not worth a smaller one.
+const GROUPS_MIN: usize = 1 << 10;
+
+impl<T: Record, S: Clone> Group<T, S> {
+    fn new<F: Aggregate<T, State = S>>(fold: &F) -> Self {
+        if fold.undoes() {
+            Group::State(fold.empty(), 0)
+        } else {
+            Group::Values(Values::new(fold))
+        }
+    }
+
+    /// Its row, unless it is empty.
+    fn result<F: Aggregate<T, State = S>>(&self, fold: &F) -> Option<F::Out> {
+        match self {
+            Group::State(_, 0) => None,
+            Group::State(state, _) => Some(fold.finish(state)),
+            Group::Values(values) if values.is_empty() => None,
+            Group::Values(values) => Some(fold.finish(values.state())),
+        }
+    }
+
     /// Applies an epoch's net updates; `false` if more is taken out than there is.
-    fn apply<F: Aggregate<T, State = S>>(&mut self, fold: &F, updates: BTreeMap<T, isize>) -> bool {
-        let (undoes, mut refold) = (fold.undoes(), false);
+    fn apply<F: Aggregate<T, State = S>>(
+        &mut self,
+        fold: &F,
+        updates: impl Iterator<Item = (T, isize)>,
+    ) -> bool {
+        let (state, size) = match self {
+            Group::State(state, size) => (state, size),
+            Group::Values(values) => return values.apply(fold, updates),
+        };
         for (value, diff) in updates {
-            self.size += diff;
+            *size += diff;
             for _ in 0..diff {
-                fold.add(&mut self.state, &value);
+                fold.add(state, &value);
             }
             for _ in diff..0 {
-                if undoes {
-                    fold.undo(&mut self.state, &value);
-                } else {
-                    refold = true;
-                }
-            }
-            if !undoes && diff != 0 {
-                let count = self.values.entry(value.clone()).or_default();
-                *count += diff;
-                match (*count).cmp(&0) {
-                    std::cmp::Ordering::Less => return false,
-                    std::cmp::Ordering::Equal => {
-                        self.values.remove(&value);
-                    }
-                    std::cmp::Ordering::Greater => {}
-                }
+                fold.undo(state, &value);
             }
         }
-        if refold {
-            self.state = fold.empty();
-            for (value, count) in &self.values {
-                for _ in 0..*count {
-                    fold.add(&mut self.state, value);
-                }
-            }
-        }
-        self.size >= 0
+        *size >= 0
     }
 }
 

@@ -54,6 +54,7 @@ pub fn upsert<'s, K: Record, V: Record>(
                             session.give(Change { key, old, new: value });
                         }
                     }
+                    state.give_back_room();
                 }
             }
         },
@@ -78,6 +79,9 @@ fn load<K: Record, V: Record>(loader: &Loader) -> Held<K, V> {
     rows
 }
 
+/// A table with room for fewer rows is not worth a smaller one.
+const ROOM_MIN: usize = 1 << 10;
+
 struct Rows<K, V> {
     rows: Held<K, V>,
     changed: Changed<K>,
@@ -99,6 +103,14 @@ impl<K: Record, V: Record> Rows<K, V> {
             new: Some(value.clone()),
         };
         self.rows.iter().map(new).collect()
+    }
+
+    /// Memory follows the rows that there are: a table whose rows were deleted becomes a small one.
+    fn give_back_room(&mut self) {
+        let rows = self.rows.len();
+        if self.rows.capacity() > ROOM_MIN.max(8 * rows) {
+            self.rows.shrink_to(2 * rows);
+        }
     }
 
     /// Puts a row in place of another, or removes it. Returns the one before.

@@ -14,39 +14,41 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
-use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::dataflow::operators::generic::{Operator, OutputBuilder};
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::Operator;
 
 use crate::checkpoint::keeper::Keeper;
-use crate::codec::Cause;
-use crate::metrics::Counter;
+use crate::metrics::LateMetrics;
 use crate::operator::again::{Again, Wanted};
 use crate::operator::aggregate::Aggregate;
 use crate::operator::horizon::raise_horizons;
 use crate::operator::late::Policies;
-use crate::operator::letters::turned_down;
 use crate::operator::walk::{Pending, Walk};
 use crate::position::SourceId;
-use crate::record::{Change, Event, Record, Timed, route, worker_bits};
+use crate::record::{Change, Event, Record, Timed, worker_bits};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime, Window, Windowed};
 use crate::timeline::Desk;
 use crate::trail;
 use crate::view::Windows;
 
+mod combine;
 mod merge;
 
+use combine::combine;
 use merge::Merge;
 
 /// Which windows an event belongs to.
+///
+/// Where windows overlap, an event may come too late for some of its windows and in time for others: it counts in those
+/// that are still open. It becomes a dead letter, or whatever [`Late`](crate::late::Late) says, if it is late for all of
+/// them; the metric `thalweg_late_windows_total` counts each window that it is missing from in either case. An event that
+/// gets no window at all is in no row, as if a filter had dropped it.
 pub trait Assign: 'static {
-    /// Adds every window that contains `at` to `out`.
+    /// Adds every window that contains `at` to `out`, each once.
     fn windows(&self, at: EventTime, out: &mut Vec<Window>);
 
     /// Where the windows lie.
@@ -86,7 +88,7 @@ pub struct Spec<K, T, F> {
     /// What becomes of events that came too late.
     pub policies: Policies,
     /// Counts them.
-    pub late: Counter,
+    pub late: LateMetrics,
     /// The way to its checkpoints.
     pub keeper: Keeper,
     /// Whether something is made of its rows besides views.
@@ -113,213 +115,17 @@ pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
         sources,
         desk,
         policies,
-        late: count,
+        late: counts,
         keeper,
         wanted,
     } = spec;
     desk.timeline.borrow_mut().track(&sources);
     let events = raise_horizons(events, &name, sources.clone(), desk.clone());
     let held_back = policies.corrects();
-    let (partials, late) = combine(events, &name, key, assign, fold.clone(), policies, count);
+    let (partials, late) = combine(events, &name, key, assign, fold.clone(), policies, counts);
     let state = Merge::new(fold, keep, held_back, &keeper);
     let changes = merge(partials, &name, state, sources, desk, &keeper, wanted);
     (changes, late)
-}
-
-type Partials<'s, K, S> = (
-    StreamVec<'s, Epoch, Partial<K, S>>,
-    StreamVec<'s, Epoch, DeadLetter>,
-);
-
-fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
-    events: StreamVec<'s, Epoch, Timed<T>>,
-    name: &str,
-    key: Rc<dyn Fn(&T) -> K>,
-    assign: Box<dyn Assign>,
-    fold: Rc<F>,
-    policies: Policies,
-    count: Counter,
-) -> Partials<'s, K, F::State> {
-    let mut builder = OperatorBuilder::new(format!("{name}: combine"), events.scope());
-    let mut input = builder.new_input(events, Pipeline);
-    let (partials, partial_stream) = builder.new_output();
-    let (late, late_stream) = builder.new_output();
-    let mut partials =
-        OutputBuilder::<_, CapacityContainerBuilder<Vec<Partial<K, F::State>>>>::from(partials);
-    let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
-    let name = name.to_owned();
-    let label: Rc<str> = format!("window `{name}`").into();
-    builder.build(move |_capabilities| {
-        let mut table = Combine {
-            key,
-            disjoint: assign.disjoint(),
-            assign,
-            fold,
-            policies,
-            panes: Vec::new(),
-            last: 0,
-            windows: Vec::new(),
-        };
-        move |_frontiers| {
-            let (mut partials, mut late) = (partials.activate(), late.activate());
-            let _work = trail::begin(&label);
-            input.for_each_stamp(|capability, batches| {
-                let (mut too_late, mut late_len) = (Vec::new(), 0);
-                for batch in batches {
-                    for event in batch.drain(..) {
-                        trail::on(event.at);
-                        if table.add(&event) {
-                            continue;
-                        }
-                        late_len += 1;
-                        if table.policies.writes_letters(event.at.partition.source) {
-                            too_late.push(turned_down(&name, Cause::Late, None, &event));
-                        }
-                    }
-                }
-                // A session passes on full containers itself, so the table goes out in steady pieces.
-                let mut session = partials.session(&capability);
-                for (window, parts) in &mut table.panes {
-                    let window = *window;
-                    session.give_iterator(parts.drain().map(|part| Partial {
-                        route: part.route,
-                        key: part.key,
-                        window,
-                        state: part.state,
-                    }));
-                }
-                drop(session);
-                table.panes.retain(|(_, parts)| parts.capacity() <= PANE_KEPT_MAX);
-                table.panes.truncate(PANES_KEPT_MAX);
-                count.inc_by(late_len);
-                if !too_late.is_empty() {
-                    late.session(&capability).give_iterator(too_late.drain(..));
-                }
-            });
-        }
-    });
-    (partial_stream, late_stream)
-}
-
-struct Combine<K, T, F: Aggregate<T>> {
-    key: Rc<dyn Fn(&T) -> K>,
-    assign: Box<dyn Assign>,
-    disjoint: bool,
-    fold: Rc<F>,
-    policies: Policies,
-    /// Emptied after each activation, with their room kept for the next.
-    panes: Vec<(Window, Parts<K, F::State>)>,
-    last: usize,
-    windows: Vec<Window>,
-}
-
-/// The partial aggregates of one window: close together, with a table of their places beside them. The table of many
-/// thousand keys stays in a core's cache so, where one of whole parts would not.
-struct Parts<K, S> {
-    places: HashTable<u32>,
-    parts: Vec<Part<K, S>>,
-}
-
-struct Part<K, S> {
-    route: u64,
-    key: K,
-    state: S,
-}
-
-impl<K: Eq, S> Parts<K, S> {
-    fn new() -> Self {
-        Self {
-            places: HashTable::new(),
-            parts: Vec::new(),
-        }
-    }
-
-    #[inline]
-    fn state(&mut self, route: u64, key: K, empty: impl FnOnce() -> S) -> &mut S {
-        let Self { places, parts } = self;
-        let same = |at: &u32| parts[*at as usize].key == key;
-        let at = match places.entry(route, same, |at| parts[*at as usize].route) {
-            Entry::Occupied(place) => *place.get() as usize,
-            Entry::Vacant(place) => {
-                // An activation brings no more events than the bound of what is read ahead, far below four billion.
-                place.insert(parts.len() as u32);
-                let state = empty();
-                parts.push(Part { route, key, state });
-                parts.len() - 1
-            }
-        };
-        &mut parts[at].state
-    }
-
-    fn is_empty(&self) -> bool {
-        self.parts.is_empty()
-    }
-
-    fn capacity(&self) -> usize {
-        self.parts.capacity()
-    }
-
-    fn drain(&mut self) -> impl Iterator<Item = Part<K, S>> {
-        self.places.clear();
-        self.parts.drain(..)
-    }
-}
-
-const PANES_KEPT_MAX: usize = 16;
-const PANE_KEPT_MAX: usize = 1 << 18;
-
-impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
-    /// Folds an event into its windows; `false` if it is late for all of them.
-    fn add(&mut self, event: &Timed<T>) -> bool {
-        // What ended up to here takes no more of this event's source.
-        let over = self.policies.over(event.at.partition.source, event.horizon);
-        let last = self
-            .panes
-            .get(self.last)
-            .map(|(window, _)| *window)
-            .filter(|_| self.disjoint);
-        if let Some(window) = last.filter(|window| window.start <= event.time && event.time < window.end) {
-            let on_time = window.end > over;
-            if on_time {
-                self.fold_into(self.last, event);
-            }
-            return on_time;
-        }
-        let mut windows = std::mem::take(&mut self.windows);
-        windows.clear();
-        self.assign.windows(event.time, &mut windows);
-        windows.retain(|window| window.end > over);
-        for window in &windows {
-            let at = match self.panes.iter().position(|(w, _)| w == window) {
-                Some(at) => at,
-                None => {
-                    // Reuse the room of a pane that is empty before making another.
-                    match self.panes.iter().position(|(_, pane)| pane.is_empty()) {
-                        Some(at) => self.panes[at].0 = *window,
-                        None => self.panes.push((*window, Parts::new())),
-                    }
-                    self.panes
-                        .iter()
-                        .position(|(w, _)| w == window)
-                        .expect("just placed")
-                }
-            };
-            self.last = at;
-            self.fold_into(at, event);
-        }
-        let on_time = !windows.is_empty();
-        self.windows = windows;
-        on_time
-    }
-
-    #[inline]
-    fn fold_into(&mut self, pane: usize, event: &Timed<T>) {
-        let key = (self.key)(&event.value);
-        let route = route(&key);
-        let fold = &self.fold;
-        let state = self.panes[pane].1.state(route, key, || fold.empty());
-        fold.add(state, &event.value);
-    }
 }
 
 fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
@@ -370,23 +176,14 @@ fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::aggregate::Of;
+    use crate::codec::tests::held;
+    use crate::operator::aggregate::{Count, Of};
+    use crate::record::route;
 
     const WINDOW: Window = Window {
         start: EventTime(0),
         end: EventTime(10),
     };
-
-    /// Assigns one window to everything.
-    struct One;
-    impl Assign for One {
-        fn windows(&self, _: EventTime, out: &mut Vec<Window>) {
-            out.push(WINDOW);
-        }
-        fn layout(&self) -> Windows {
-            Windows::PerKey
-        }
-    }
 
     fn partial(key: u32, state: u64) -> Partial<u32, u64> {
         Partial {
@@ -432,52 +229,6 @@ mod tests {
     }
 
     #[test]
-    fn late_events_are_counted_and_leave_letters_where_their_source_says_so() {
-        use timely::dataflow::InputHandle;
-        use timely::dataflow::operators::vec::Input;
-        use timely::dataflow::operators::{Inspect, Probe};
-
-        let sources = [(1, crate::late::Late::DeadLetter), (2, crate::late::Late::Drop)];
-        let policies = Policies::new(sources.map(|(id, late)| (SourceId(id), late)).to_vec());
-        let count = Counter::default();
-        let counted = count.clone();
-        timely::execute_directly(move |worker| {
-            let letters: Rc<std::cell::RefCell<Vec<u32>>> = Rc::default();
-            let mut input = InputHandle::new();
-            let probe = worker.dataflow(|scope| {
-                let fold = Rc::new(Of::<u8>::default().count());
-                let events = scope.input_from(&mut input);
-                let (partials, late) = combine(
-                    events,
-                    "step",
-                    Rc::new(|_: &u8| 0u8),
-                    Box::new(One),
-                    fold,
-                    policies,
-                    count,
-                );
-                let seen = letters.clone();
-                late.inspect(move |letter| seen.borrow_mut().push(letter.at.partition.source.0));
-                partials.probe().0
-            });
-            for (source, horizon) in [(1, 9), (1, 10), (2, 9), (2, 10), (2, 11)] {
-                let source = SourceId(source);
-                let partition = crate::position::PartitionId { source, partition: 0 };
-                input.send(Timed {
-                    value: 0u8,
-                    time: EventTime(5),
-                    horizon: EventTime(horizon),
-                    at: crate::position::Position { partition, offset: 0 },
-                });
-            }
-            input.advance_to(Epoch(1));
-            worker.step_while(|| probe.less_than(&Epoch(1)));
-            assert_eq!(*letters.borrow(), [1]);
-        });
-        assert_eq!(counted.get(), 3);
-    }
-
-    #[test]
     fn a_window_changes_once_an_epoch_is_packed_when_closed_and_taken_back_when_expired() {
         let fold = Rc::new(Of::<u8>::default().count());
         let mut merge = Merge::new(fold, Duration::from_micros(5), Duration::ZERO, &Keeper::off());
@@ -502,5 +253,80 @@ mod tests {
             "opened again if need be"
         );
         assert_eq!(step(5, &[], 15), (vec![change(Some(5), None)], 0), "expired");
+    }
+
+    /// Folds partial aggregates of windows of one microsecond, `(window, key)` each, and says how many bytes they take.
+    fn bytes_held(rows: impl Iterator<Item = (i64, u32)>, watermark: i64) -> (Merge<u32, u64, Count>, isize) {
+        let before = held();
+        let fold = Rc::new(Of::<u8>::default().count());
+        let mut merge = Merge::new(fold, Duration::from_secs(1), Duration::ZERO, &Keeper::off());
+        for (start, key) in rows {
+            let window = Window {
+                start: EventTime(start),
+                end: EventTime(start + 1),
+            };
+            merge.add::<u8>(
+                Epoch(1),
+                Partial {
+                    window,
+                    ..partial(key, 1)
+                },
+                &mut Vec::new(),
+            );
+        }
+        merge.expire::<u8>(EventTime(watermark), &mut Vec::new());
+        (merge, held() - before)
+    }
+
+    #[test]
+    fn memory_follows_the_rows_that_are_held() {
+        let one_large = || (0..20_000).map(|key| (0, key));
+        let many_small = (0..20_000).map(|n| (i64::from(n), n));
+        let few_keys = (0..20_000).map(|n| (i64::from(n / 2), n % 2));
+        // As after a snapshot: the large window is packed, and sparse updates follow.
+        let one_large_then_small = one_large().chain((0..20_000).map(|n| (1 + i64::from(n), n)));
+        let shapes: [(&str, Box<dyn Iterator<Item = (i64, u32)>>, isize); 4] = [
+            ("one large window", Box::new(one_large()), 20_000),
+            ("many small windows", Box::new(many_small), 20_000),
+            ("few keys with many windows", Box::new(few_keys), 20_000),
+            (
+                "one large window and then many small ones",
+                Box::new(one_large_then_small),
+                40_000,
+            ),
+        ];
+        for (shape, rows, count) in shapes {
+            let rows: Vec<_> = rows.collect();
+            for watermark in [0, 1] {
+                let (_held, bytes) = bytes_held(rows.iter().copied(), watermark);
+                assert!(bytes / count < 400, "{shape}: {} bytes a row", bytes / count);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_made_anew_after_a_large_window_is_as_large_as_it_needs_to_be() {
+        let (mut merge, large) = bytes_held((0..20_000).map(|key| (0, key)), 1);
+        let before = held();
+        for start in 1..=300 {
+            let window = Window {
+                start: EventTime(start),
+                end: EventTime(start + 1),
+            };
+            merge.add::<u8>(
+                Epoch(2),
+                Partial {
+                    window,
+                    ..partial(7, 1)
+                },
+                &mut Vec::new(),
+            );
+            merge.expire::<u8>(EventTime(start), &mut Vec::new());
+        }
+        let small = held() - before;
+        assert!(
+            small < 300 * 400,
+            "{small} bytes for 300 rows, beside {large} for 20,000"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! What a run begins with: the ledger's bindings, a checkpoint, and whose results it computes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::channel;
@@ -10,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::checkpoints::{self, Clock, Way};
 use super::control::{Inbox, Lead};
 use super::scribe::Scribe;
+use super::sources;
 use super::watch::{self, Watched};
 use super::{
     BUILD, OnDifference, PlanText, REPLAY_IN_FLIGHT_MAX, Replay, Settings, Shared, Store, build_id, program,
@@ -24,8 +26,10 @@ use crate::checkpoint::writer::Writer;
 use crate::dataflow::Flow;
 use crate::disk::{Disk, HostDisk};
 use crate::error::{Error, Result};
+use crate::ledger::state::{LedgerState, SourceState};
 use crate::ledger::{self, Claim, Ledger, LedgerStore, MemoryLedger, Recovered};
 use crate::metrics::Metrics;
+use crate::position::{Offset, PartitionId, SourceId};
 use crate::sequencer::{self, Sequencer, results};
 use crate::sink::Sinks;
 use crate::sink::progress::Place;
@@ -72,6 +76,9 @@ impl Parts {
             inbox: Inbox::default(),
             lead: Mutex::new(begun.lead),
             replay_to: AtomicU64::new(begun.replay_to.map_or(0, |epoch| epoch.0)),
+            bound_before: begun.bound_before,
+            first_ends: Mutex::default(),
+            caught_up: AtomicBool::new(false),
             live: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             troubles: Mutex::default(),
@@ -84,6 +91,7 @@ impl Parts {
             restored: begun.restored,
             settings,
         });
+        sources::refresh_metrics(&shared);
         if let Some(restored) = &shared.restored {
             let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
             tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
@@ -103,6 +111,8 @@ struct Begun {
     lead: Option<Lead>,
     /// The last epoch to be gone through again.
     replay_to: Option<Epoch>,
+    /// The partitions that are bound: from where they are read again, and how far.
+    bound_before: BTreeMap<PartitionId, (Offset, Offset)>,
     led: Option<Led>,
     checkpoints: Option<Checkpoints>,
     sinks: Sinks,
@@ -123,13 +133,15 @@ struct Run<'a> {
 impl Run<'_> {
     fn begin(&self) -> Result<Begun> {
         let Self { settings, plan, .. } = self;
+        // Before anything is claimed: types may be refused.
+        let saves = self.saves()?;
         let (ledger, recovered) = self.open()?;
         let mut begun = Begun {
             replay_to: recovered.last,
+            bound_before: bound(&recovered.state),
             ..Begun::default()
         };
         begun.sinks = self.sinks(&recovered)?;
-        let saves = self.saves();
         let build = build_id();
         let names = (&*settings.env.group, self.flow.name(), &*build);
         let mut upto = None;
@@ -228,17 +240,16 @@ impl Run<'_> {
     }
 
     /// How checkpoints are made, if they are.
-    fn saves(&self) -> Option<checkpoints::Settings> {
-        let saves = self
-            .settings
-            .checkpoints
-            .clone()
-            .filter(|_| self.processes == 1)?;
+    fn saves(&self) -> Result<Option<checkpoints::Settings>> {
+        let Some(saves) = self.settings.checkpoints.clone().filter(|_| self.processes == 1) else {
+            return Ok(None);
+        };
         if let Some(at) = self.plan.unsaved {
             tracing::warn!("no checkpoints are made: the step at {at} may keep state that they don't find");
-            return None;
+            return Ok(None);
         }
-        Some(saves)
+        self.plan.check_state_types()?;
+        Ok(Some(saves))
     }
 
     fn sequencer(&self, lineage: Lineage) -> Sequencer {
@@ -315,6 +326,20 @@ impl Run<'_> {
             }
         })
     }
+}
+
+/// The partitions that are bound: their first offset, and how far.
+fn bound(state: &LedgerState) -> BTreeMap<PartitionId, (Offset, Offset)> {
+    let of = |(source, known): (&SourceId, &SourceState)| {
+        let source = *source;
+        let partitions = known.partitions.iter();
+        let bound = partitions.map(move |(partition, bound)| {
+            let partition = *partition;
+            (PartitionId { source, partition }, (bound.first, bound.hi))
+        });
+        bound.collect::<Vec<_>>()
+    };
+    state.sources().iter().flat_map(of).collect()
 }
 
 /// Where a replay ends.

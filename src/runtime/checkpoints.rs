@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checkpoint::fit::Fit;
-use crate::checkpoint::manifest::{Base, Manifest, StepShape};
+use crate::checkpoint::manifest::{Base, Manifest, StepFiles, StepShape};
 use crate::checkpoint::store::{Restored, Store};
 use crate::error::{Error, Result};
 use crate::fault;
@@ -36,6 +36,10 @@ pub enum OnNew {
     /// of other steps: what is gone is forgotten, what is new or changed begins behind it.
     #[default]
     Accept,
+    /// The same, but what is [made of something else](Fit::keeping) than it was goes on from its state as well, as long as its
+    /// types and version are what they were: for changes that come to the same events, such as two filters made one. Views of
+    /// it begin anew from that state.
+    Keep,
     /// Don't start.
     Refuse,
     /// Make all state anew from the topics.
@@ -51,6 +55,16 @@ impl Settings {
             keep: 2,
             on_new_build: OnNew::Accept,
             on_new_plan: OnNew::Refuse,
+        }
+    }
+}
+
+impl OnNew {
+    /// How steps meet those of a checkpoint.
+    pub(crate) fn fit(self, held: &[StepFiles], wanted: &[StepShape], knows: impl Fn(&str) -> bool) -> Fit {
+        match self {
+            Self::Keep => Fit::keeping(held, wanted, knows),
+            Self::Accept | Self::Refuse | Self::Rebuild => Fit::of(held, wanted, knows),
         }
     }
 }
@@ -113,7 +127,7 @@ pub(super) fn choose(
         return Ok(None);
     };
     let knows = |source: &str| recovered.state.sources().contains_key(&SourceId::of(source));
-    let fit = Fit::of(&manifest.steps, states, knows);
+    let fit = settings.on_new_plan.fit(&manifest.steps, states, knows);
     let restored = Restored::new(store.clone(), manifest, fit.held.clone());
     let manifest = &restored.manifest;
     let at = |error: Error| error.detail(restored.describe());
@@ -134,7 +148,7 @@ pub(super) fn choose(
     if manifest.build != build {
         let was = format!("it was made by {}, this is {build}", manifest.build);
         match settings.on_new_build {
-            OnNew::Accept => tracing::info!("{was}: rows in state stay as that one made them"),
+            OnNew::Accept | OnNew::Keep => tracing::info!("{was}: rows in state stay as that one made them"),
             OnNew::Refuse => {
                 let error = Error::definition("the checkpoint was made by another build").detail(was);
                 return Err(at(error).hint(match recovered.trimmed {
@@ -171,6 +185,13 @@ fn decide(on_new_plan: OnNew, fit: &Fit, recovered: &Recovered) -> Result<bool> 
             );
             return Ok(true);
         }
+        OnNew::Keep => {
+            tracing::warn!(
+                "going on although the dataflow has changed: what is only made of something else keeps its state, and its \
+                 views begin anew from that: {questions}"
+            );
+            return Ok(true);
+        }
         OnNew::Rebuild => {
             can_rebuild(recovered)?;
             tracing::warn!(
@@ -199,7 +220,8 @@ fn decide(on_new_plan: OnNew, fit: &Fit, recovered: &Recovered) -> Result<bool> 
     };
     Err(error.hint(format!(
         "run the dataflow that made it; or go on: --set checkpoint.on_new_plan=accept forgets what is gone and lets what is \
-         new or changed begin behind the checkpoint; {anew}"
+         new or changed begin behind the checkpoint; =keep lets what is only made of something else go on from its state, \
+         for a change that makes no other rows; {anew}"
     )))
 }
 

@@ -37,10 +37,19 @@ use crate::source::Topology;
 use crate::time::Epoch;
 use crate::timeline::Desk;
 
+/// A look at a source from outside.
+pub(crate) struct Look {
+    pub(crate) source: SourceId,
+    /// When it was begun.
+    pub(crate) asked: Instant,
+    /// Nothing: it failed.
+    pub(crate) seen: Option<Topology>,
+}
+
 /// What other threads tell the sequencer.
 #[derive(Default)]
 pub(crate) struct Inbox {
-    topologies: Mutex<Vec<(SourceId, Topology)>>,
+    looks: Mutex<Vec<Look>>,
     starts: Mutex<Vec<(SourceId, Vec<(u32, Offset)>)>>,
     durable: AtomicU64,
     stop: AtomicBool,
@@ -54,8 +63,18 @@ impl Inbox {
         self.starts.lock().push((source, starts));
     }
 
-    pub(crate) fn topology(&self, source: SourceId, topology: Topology) {
-        self.topologies.lock().push((source, topology));
+    /// While nobody takes them, three looks at a source are kept: the first that saw it, as a run may end where the source
+    /// ended then, the newest that did, and the newest that failed.
+    pub(crate) fn look(&self, look: Look) {
+        let mut looks = self.looks.lock();
+        let alike =
+            |other: &&mut Look| other.source == look.source && other.seen.is_some() == look.seen.is_some();
+        let firsts = usize::from(look.seen.is_some());
+        match looks.iter_mut().filter(alike).nth(firsts) {
+            Some(newest) => *newest = look,
+            None => looks.push(look),
+        }
+        drop(looks);
         self.wake();
     }
 
@@ -174,8 +193,12 @@ impl Lead {
             for (source, starts) in shared.inbox.starts.lock().drain(..) {
                 self.sequencer.starts(source, starts);
             }
-            for (source, topology) in shared.inbox.topologies.lock().drain(..) {
-                self.sequencer.topology(source, &topology, now)?;
+            for Look { source, asked, seen } in std::mem::take(&mut *shared.inbox.looks.lock()) {
+                let mono = asked.saturating_duration_since(self.started);
+                match seen {
+                    Some(topology) => self.sequencer.topology(source, &topology, Now { mono, ..now })?,
+                    None => self.sequencer.unseen(source, now),
+                }
             }
         }
         let durable = Epoch(shared.inbox.durable.load(Ordering::Acquire));
@@ -445,6 +468,38 @@ impl Lead {
         if self.wake_at.is_none_or(|set| set <= now || set > at) {
             self.wake_at = Some(at);
             activator.activate_after(wait);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::TopicId;
+
+    #[test]
+    fn looks_that_nobody_takes_do_not_pile_up() {
+        let inbox = Inbox::default();
+        for n in 0..100u8 {
+            for source in [SourceId(1), SourceId(2)] {
+                let topology = Topology {
+                    topic: TopicId([n; 16]),
+                    compacted: false,
+                    partitions: Vec::new(),
+                };
+                let seen = (n % 3 > 0).then_some(topology);
+                let asked = clock::instant();
+                inbox.look(Look { source, asked, seen });
+            }
+        }
+        let looks = inbox.looks.lock();
+        let of = |source| looks.iter().filter(move |look| look.source == source);
+        for source in [SourceId(1), SourceId(2)] {
+            let seen = of(source)
+                .filter_map(|look| look.seen.as_ref())
+                .map(|seen| seen.topic.0[0]);
+            assert_eq!(seen.collect::<Vec<_>>(), [1, 98], "the first and the newest");
+            assert_eq!(of(source).filter(|look| look.seen.is_none()).count(), 1);
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Where each source stands: its rules, and how far its partitions have come.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::codec::registry::Registry;
 use crate::dataflow::plan::PlannedSource;
 use crate::late::Late;
 use crate::position::{Offset, PartitionId, PartitionRange, SourceId};
 use crate::runtime::Shared;
+use crate::source::PartitionFacts;
 use crate::time::EventTime;
 
 /// A source, as it is now.
@@ -41,13 +45,59 @@ pub struct RulesNow {
     pub future_bound: Duration,
 }
 
+/// A partition, as it was seen last from outside.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PartitionSeen {
+    pub(crate) facts: PartitionFacts,
+    /// Since when, as far as was seen, a transaction is open that nothing can be read beyond.
+    pub(crate) open_since: Option<EventTime>,
+    /// Whether it stayed open for so long that it is told of.
+    pub(crate) told: bool,
+}
+
+impl PartitionSeen {
+    /// As seen at `now`, after `last`. The oldest open transaction is the same one while the last stable offset stays.
+    pub(crate) fn new(facts: PartitionFacts, now: EventTime, last: Option<&Self>) -> Self {
+        let before = last
+            .filter(|last| last.facts.end == facts.end)
+            .and_then(|last| last.open_since);
+        let open_since = facts.has_open_transaction().then(|| before.unwrap_or(now));
+        let told = false;
+        Self {
+            facts,
+            open_since,
+            told,
+        }
+    }
+
+    /// For how long it is open.
+    pub(crate) fn open_for(&self, now: EventTime) -> Option<Duration> {
+        let us = now.micros().saturating_sub(self.open_since?.micros());
+        Some(Duration::from_micros(u64::try_from(us).unwrap_or(0)))
+    }
+}
+
+impl std::fmt::Display for PartitionSeen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let PartitionFacts { partition, end, .. } = self.facts;
+        write!(f, "partition {partition}, offset {end}: ")?;
+        match self.open_since {
+            Some(since) => write!(f, "a transaction is open since {since}"),
+            None => f.write_str("no transaction is open"),
+        }
+    }
+}
+
 /// A partition, as it is now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PartitionNow {
     /// Its number.
     pub partition: u32,
-    /// First offset and end of its log, as they were seen within the last seconds; `None`: not seen by this process.
+    /// First offset of its log, and the end of what can be read, as they were seen within the last second; `None`: not
+    /// seen by this process.
     pub log: Option<(Offset, Offset)>,
+    /// Since when a transaction is open that nothing can be read beyond, as far as was seen.
+    pub open_transaction_since: Option<EventTime>,
     /// The next offset to be counted, as of the newest closed epoch; `None`: nothing of it is bound yet.
     pub position: Option<Offset>,
     /// Age of the newest record read, while records wait; 0 otherwise. `None`: another process may be reading it.
@@ -85,20 +135,25 @@ impl Shared {
                 .get(&rules.name)
                 .cloned()
                 .unwrap_or_default();
-            let logs: std::collections::BTreeMap<u32, (Offset, Offset)> = seen
-                .iter()
-                .map(|facts| (facts.partition, (facts.start, facts.end)))
+            let seen: BTreeMap<u32, PartitionSeen> = seen
+                .into_iter()
+                .map(|seen| (seen.facts.partition, seen))
                 .collect();
-            let mut numbers: std::collections::BTreeSet<u32> = logs.keys().copied().collect();
+            let mut numbers: BTreeSet<u32> = seen.keys().copied().collect();
             numbers.extend(bound.range(id(0)..=id(u32::MAX)).map(|(id, _)| id.partition));
             let partition = |partition: u32| {
                 let range = bound.get(&id(partition));
+                let position = range.map(|range| range.hi);
+                let seen = seen.get(&partition);
                 let metrics = self.metrics.source(&rules.name).partition(partition);
                 let alone = self.settings.cluster.is_none();
                 PartitionNow {
                     partition,
-                    log: logs.get(&partition).copied(),
-                    position: range.map(|range| range.hi),
+                    // What was read since it was seen is a part of it.
+                    log: seen
+                        .map(|seen| (seen.facts.start, seen.facts.end.max(position.unwrap_or_default()))),
+                    open_transaction_since: seen.and_then(|seen| seen.open_since),
+                    position,
                     lag_seconds: alone.then(|| metrics.lag_seconds.get()),
                     watermark: match range.map_or(EventTime::MIN, |range| range.event_time_max) {
                         max if timed && max != EventTime::MIN => max.minus(rules.lateness),
@@ -147,8 +202,90 @@ impl Shared {
     }
 }
 
+/// Has gauges of views and partitions set as they are read. Workers set some as epochs close, but none may close for long,
+/// and what a restart takes over from a checkpoint is not released again.
+pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
+    let this = Arc::downgrade(shared);
+    shared.metrics.refresh_by(move |metrics| {
+        let Some(shared) = this.upgrade() else { return };
+        for view in shared.views.all() {
+            let of = metrics.view(&view.spec().name);
+            of.rows.set(i64::try_from(view.rows_len()).unwrap_or(i64::MAX));
+            of.changes.inner().store(view.applied(), Ordering::Relaxed);
+        }
+        let registry = shared.settings.env.registry.as_ref().map(Registry::status);
+        let pending = registry.map_or(0, |status| i64::try_from(status.pending).unwrap_or(i64::MAX));
+        for source in &shared.sources {
+            let of = metrics.source(&source.rules.name);
+            of.schema_lookups_pending.set(pending);
+        }
+        // Of a cluster's partitions each process shows those that it reads.
+        if shared.settings.cluster.is_some() {
+            return;
+        }
+        for source in shared.sources_now() {
+            let of = metrics.source(&source.name);
+            for now in source.partitions.iter().filter(|now| now.position.is_some()) {
+                let partition = of.partition(now.partition);
+                partition.watermark(now.watermark);
+                partition.idle.set(i64::from(now.idle));
+            }
+        }
+    });
+}
+
 /// Tells where all sources stand.
 pub(super) fn teller(shared: &Arc<Shared>) -> impl Fn() -> Vec<SourceNow> + Send + Sync + 'static {
     let shared = shared.clone();
     move || shared.sources_now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_open_since_the_first_look_that_found_it() {
+        let mut last: Option<PartitionSeen> = None;
+        let mut since = Vec::new();
+        for (now, end, high_watermark) in [(1, 5, 5), (2, 5, 7), (3, 5, 9), (4, 8, 9), (5, 9, 9), (6, 9, 10)]
+        {
+            let facts = PartitionFacts {
+                high_watermark,
+                ..PartitionFacts::new(3, 0, end)
+            };
+            let seen = PartitionSeen::new(facts, EventTime::from_secs(now), last.as_ref());
+            since.push(seen.open_since.map(|since| since.micros() / 1_000_000));
+            last = Some(seen);
+        }
+        // The first one ends when the last stable offset moves on; another was open behind it.
+        assert_eq!(since, [None, Some(2), Some(2), Some(4), None, Some(6)]);
+        let last = last.unwrap();
+        assert_eq!(
+            last.open_for(EventTime::from_secs(66)),
+            Some(Duration::from_secs(60))
+        );
+        let text = last.to_string();
+        assert_eq!(
+            text,
+            "partition 3, offset 9: a transaction is open since 1970-01-01T00:00:06Z"
+        );
+    }
+
+    #[test]
+    fn lag_is_none_once_all_that_was_seen_is_read() {
+        let now = |position, end| PartitionNow {
+            partition: 0,
+            log: Some((0, end)),
+            open_transaction_since: None,
+            position,
+            lag_seconds: None,
+            watermark: EventTime::MIN,
+            idle: false,
+            paused: None,
+        };
+        let lags = [(None, 7), (Some(5), 7), (Some(7), 7), (Some(9), 7)];
+        let lags = lags.map(|(position, end)| now(position, end).lag_records());
+        assert_eq!(lags, [Some(7), Some(2), Some(0), Some(0)]);
+    }
 }

@@ -12,13 +12,19 @@ use crate::codec::registry::Registry;
 use crate::dataflow::plan::PlannedSource;
 use crate::error::{Error, Kind, Result};
 use crate::position::{PartitionId, SourceId};
+use crate::runtime::control::Look;
+use crate::runtime::sources::PartitionSeen;
 use crate::runtime::{Shared, Substitutes};
 use crate::source::{Ailment, Driver, Topology};
 
-/// Between two looks at a source that runs.
-const EVERY: Duration = Duration::from_secs(5);
-/// The same while one is waited for.
-const EVERY_WAITING: Duration = Duration::from_secs(1);
+/// From one look to the next: lag is right, and a new partition known, within a second.
+const EVERY: Duration = Duration::from_millis(500);
+/// Where looks take long, the time between two is so many times as long…
+const REST: u32 = 4;
+/// … but no longer than this.
+const EVERY_MAX: Duration = Duration::from_secs(2);
+/// A transaction that is open for longer than clients let one be by default is told of.
+const OPEN_LONG: Duration = Duration::from_secs(60);
 
 pub(super) type Watched = (SourceId, String, Arc<dyn Driver>);
 
@@ -46,10 +52,12 @@ pub(super) fn watch(shared: &Shared, sources: Vec<Watched>) {
     shared.inbox.watched_by(wake);
     let mut watch = Watch::new(sources);
     loop {
+        let begun = clock::instant();
         if let Err(error) = watch.look(shared) {
             return shared.halt.halt(error);
         }
-        let next = clock::instant() + watch.every();
+        let done = clock::instant();
+        let next = done + ((done - begun) * REST).clamp(EVERY, EVERY_MAX);
         while clock::instant() < next {
             if shared.halt.is_halted() || shared.inbox.stopping() || shared.ended.load(Ordering::Acquire) {
                 return;
@@ -81,15 +89,6 @@ impl Watch {
         }
     }
 
-    /// How long until the next look.
-    fn every(&self) -> Duration {
-        if self.met.len() < self.sources.len() {
-            EVERY_WAITING
-        } else {
-            EVERY
-        }
-    }
-
     /// Looks at the registry and at every source.
     ///
     /// # Errors
@@ -104,13 +103,10 @@ impl Watch {
         self.waited = waits;
         note(shared, "the schema registry", away.map(ToString::to_string));
         for (id, name, driver) in &self.sources {
-            if let Some(registry) = &registry {
-                let pending = i64::try_from(registry.pending).unwrap_or(i64::MAX);
-                shared.metrics.source(name).schema_lookups_pending.set(pending);
-            }
             if !self.looked {
                 compare(name, driver.as_ref())?;
             }
+            let asked = clock::instant();
             let seen = driver.topology();
             troubled(shared, name, driver.as_ref(), seen.as_ref().err());
             match seen {
@@ -119,14 +115,20 @@ impl Watch {
                     if self.met.insert(*id) {
                         shared.inbox.starts(*id, driver.starts(&topology)?);
                     }
+                    shared.first_seen(*id, &topology);
                     show_lag(shared, *id, name, &topology);
                     show_partitions(shared, name, &topology);
-                    shared.inbox.topology(*id, topology);
+                    let (source, seen) = (*id, Some(topology));
+                    shared.inbox.look(Look { source, asked, seen });
                 }
                 // What was read is no longer there as it was: no waiting brings it back.
                 Err(error) if error.kind() == Kind::Integrity => return Err(error),
                 Err(error) if !self.met.contains(id) && !waits_for(driver.as_ref()) => return Err(error),
-                Err(error) => tracing::debug!(source = name, %error, "cannot look at a source; trying again"),
+                Err(error) => {
+                    tracing::debug!(source = name, %error, "cannot look at a source; trying again");
+                    let (source, seen) = (*id, None);
+                    shared.inbox.look(Look { source, asked, seen });
+                }
             }
         }
         self.looked = true;
@@ -152,22 +154,43 @@ fn troubled(shared: &Shared, name: &str, driver: &dyn Driver, unseen: Option<&Er
     note(shared, &format!("source `{name}`"), trouble);
 }
 
-/// Keeps which partitions a source has; the log says when there are more of them.
+/// Keeps how a source's partitions were seen; the log says when there are more of them, and when a transaction stays open.
 fn show_partitions(shared: &Shared, name: &str, topology: &Topology) {
-    let mut partitions = topology.partitions.clone();
-    partitions.sort_unstable_by_key(|facts| facts.partition);
-    let count = partitions.len();
-    shared
-        .metrics
-        .source(name)
-        .partitions
-        .set(i64::try_from(count).unwrap_or(i64::MAX));
-    let before = shared.partitions.lock().insert(name.to_owned(), partitions);
-    if let Some(before) = before.filter(|before| before.len() < count) {
-        let before = before.len();
+    let metrics = shared.metrics.source(name);
+    let now = clock::now();
+    let mut known = shared.partitions.lock();
+    let before = known.remove(name).unwrap_or_default();
+    let seen = topology.partitions.iter().map(|facts| {
+        let number = facts.partition;
+        let last = before.iter().find(|last| last.facts.partition == number);
+        let seen = PartitionSeen::new(*facts, now, last);
+        let open = seen.open_for(now).unwrap_or_default();
+        metrics.partition(number).open_transaction_seconds.set(open.as_secs_f64());
+        if open >= OPEN_LONG && last.is_some_and(|last| !last.told) {
+            let (offset, since) = (facts.end, seen.open_since.unwrap_or(now));
+            tracing::warn!(
+                source = name,
+                partition = number,
+                offset,
+                %since,
+                "a transaction stays open: nothing from this offset on can be read before it ends, and event time waits. \
+                 `kafka-transactions.sh find-hanging` names one that nobody ends, and aborts it"
+            );
+        }
+        PartitionSeen {
+            told: open >= OPEN_LONG,
+            ..seen
+        }
+    });
+    let mut seen: Vec<_> = seen.collect();
+    seen.sort_unstable_by_key(|seen| seen.facts.partition);
+    let (count, had) = (seen.len(), before.len());
+    metrics.partitions.set(i64::try_from(count).unwrap_or(i64::MAX));
+    known.insert(name.to_owned(), seen);
+    if had > 0 && had < count {
         tracing::info!(
             source = name,
-            before,
+            before = had,
             now = count,
             "partitions were added, and are read from their start"
         );

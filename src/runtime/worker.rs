@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use timely::communication::Config as Communication;
 use timely::dataflow::operators::probe::Handle;
@@ -17,7 +17,6 @@ use crate::clock;
 use crate::dataflow::{self, Context};
 use crate::error::Error;
 use crate::fault;
-use crate::metrics::ViewMetrics;
 use crate::position::SourceId;
 use crate::runtime::control::{self, Control};
 use crate::runtime::{OnDifference, Shared};
@@ -179,27 +178,19 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -
 
     let first = worker.index().is_multiple_of(shared.settings.workers);
     let served = if first { shared.views.all() } else { Vec::new() };
-    let served = served
-        .into_iter()
-        .map(|view| (shared.metrics.view(&view.spec().name), view))
-        .collect();
-    let (passed, measured) = (Epoch::ZERO, clock::instant());
     Life {
         shared: shared.clone(),
         desk,
         control,
         probe,
         first,
-        passed,
+        passed: Epoch::ZERO,
         done: false,
         unclear: None,
         served,
-        measured,
     }
 }
 
-/// Views are measured at most this often.
-const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// So long a worker saves before it looks after its other work again.
 const SAVE_MAX: Duration = Duration::from_micros(500);
 /// A parked worker looks around this often even if nothing woke it.
@@ -219,9 +210,7 @@ pub(super) struct Life {
     /// A checkpoint whose epoch is closed, and sinks may not have all rows up to it; with the watermarks of sets, and the views'
     /// floor.
     unclear: Option<(Epoch, Vec<(Vec<SourceId>, EventTime)>, Epoch)>,
-    served: Vec<(ViewMetrics, Arc<dyn Serve>)>,
-    /// When the views were last measured.
-    measured: Instant,
+    served: Vec<Arc<dyn Serve>>,
 }
 
 impl Life {
@@ -320,7 +309,7 @@ impl Life {
         let restored = restored.is_some_and(|restored| epoch <= restored.manifest.epoch);
         if !restored && self.shared.settings.on_difference != OnDifference::Ignore {
             let views = self.served.iter();
-            let hashes = views.map(|(_, view)| view.hash(epoch).unwrap_or(0)).collect();
+            let hashes = views.map(|view| view.hash(epoch).unwrap_or(0)).collect();
             self.desk.report(Report::Closed { epoch, hashes });
         }
     }
@@ -355,15 +344,6 @@ impl Life {
                 .duration
                 .observe(now.micros().saturating_sub(epoch.opened_at().micros()).max(0) as f64 / 1e6);
             epochs.closed_newest.set(epoch.0 as f64 / 1e6);
-        }
-        let now = clock::instant();
-        if now - self.measured >= MEASURE_EVERY {
-            self.measured = now;
-            for (metrics, view) in &self.served {
-                metrics
-                    .rows
-                    .set(i64::try_from(view.rows_len()).unwrap_or(i64::MAX));
-            }
         }
     }
 }

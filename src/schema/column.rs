@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
         let raw = match self.form {
             Form::Compact => u32::from_le_bytes(self.input.array()?),
             Form::Ordered => {
-                let raw = u32::from_be_bytes(self.input.array()?);
+                let raw = u32::from_be_bytes(self.input.array()?).wrapping_add(put::NANS_32);
                 raw ^ if raw >> 31 == 0 { u32::MAX } else { 1 << 31 }
             }
         };
@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
         let raw = match self.form {
             Form::Compact => u64::from_le_bytes(self.input.array()?),
             Form::Ordered => {
-                let raw = u64::from_be_bytes(self.input.array()?);
+                let raw = u64::from_be_bytes(self.input.array()?).wrapping_add(put::NANS_64);
                 raw ^ if raw >> 63 == 0 { u64::MAX } else { 1 << 63 }
             }
         };
@@ -223,8 +223,8 @@ impl<'a> Reader<'a> {
             Type::Int(bits) => Datum::Int(self.signed(*bits)?.into()),
             Type::UInt(128) => Datum::from(self.u128()?),
             Type::UInt(bits) => Datum::Int(self.unsigned(*bits)?.into()),
-            Type::Float(32) => Datum::Float(self.f32()?.into()),
-            Type::Float(_) => Datum::Float(self.f64()?),
+            Type::Float(32) => Datum::float(self.f32()?.into()),
+            Type::Float(_) => Datum::float(self.f64()?),
             Type::Text => Datum::Text(self.text()?),
             Type::Bytes => Datum::Bytes(self.bytes()?),
             Type::Time => Datum::Time(EventTime(self.signed(64)?)),
@@ -269,7 +269,7 @@ impl<'a> Reader<'a> {
             Tag::True => Datum::Bool(true),
             Tag::Int => Datum::Int(self.i128()?),
             Tag::UInt => Datum::from(self.u128()?),
-            Tag::Float => Datum::Float(self.f64()?),
+            Tag::Float => Datum::float(self.f64()?),
             Tag::Time => Datum::Time(EventTime(self.signed(64)?)),
             Tag::Text => Datum::Text(self.text()?),
             Tag::Bytes => Datum::Bytes(self.bytes()?),

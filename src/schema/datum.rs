@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
+use crate::record::F64;
 use crate::time::EventTime;
 
 /// A value of a row's field.
@@ -19,7 +20,7 @@ pub enum Datum {
     Int(i128),
     /// An integer above `i128::MAX`.
     UInt(u128),
-    /// A float; `f32` too.
+    /// A float; `f32` too. See [`Datum::float`].
     Float(f64),
     /// A point in event time.
     Time(EventTime),
@@ -38,6 +39,12 @@ pub enum Datum {
 }
 
 impl Datum {
+    /// A float in the one form that [`F64`] gives it, so that what is shown alike is found alike: also where a row's own
+    /// type tells `-0.0` from `0.0` and NaNs from each other.
+    pub fn float(value: f64) -> Self {
+        Datum::Float(F64::new(value).get())
+    }
+
     fn rank(&self) -> u8 {
         match self {
             Datum::Null => 0,

@@ -5,7 +5,7 @@
 //! | unit | nothing | nothing |
 //! | bool, `i8`, `u8` | a byte, the sign of `i8` flipped | a byte |
 //! | integers | big endian, the sign flipped | LEB128, signed ones zigzag first |
-//! | floats | big endian, as IEEE 754 `totalOrder` has them | little endian |
+//! | floats | big endian, as IEEE 754 `totalOrder` has them, with all NaNs last | little endian |
 //! | timestamp | as `i64` | as `i64` |
 //! | text, bytes | `00` written as `00 01`, then `00 00` | length, bytes |
 //! | option | `00`, or `01` and the value | the same |

@@ -40,6 +40,37 @@ pub fn trace<T: DeserializeOwned>() -> Traced {
     trace_with(&mut |trace| T::deserialize(trace).map(drop))
 }
 
+/// What can be told of a type that is read from bytes without names, before there are any.
+pub struct Samples<T> {
+    /// Values made of placeholders: with something in each option, list and map, with nothing in the innermost of them, and
+    /// so on, to nothing in any.
+    pub values: Vec<T>,
+    /// A part of the type looks at the data before it knows what to read: it needs a self-describing format.
+    pub self_describing: bool,
+}
+
+/// Makes samples of `T`.
+pub fn samples<T: DeserializeOwned>() -> Samples<T> {
+    let mut state = State {
+        binary: true,
+        ..State::default()
+    };
+    let values = (0..=DEPTH_MAX).filter_map(|depth| {
+        state.chosen.clear();
+        let mut sample = None;
+        state.read(depth, &mut |trace| {
+            sample = None;
+            sample = Some(T::deserialize(trace)?);
+            Ok(())
+        });
+        sample
+    });
+    Samples {
+        values: values.collect(),
+        self_describing: state.self_describing,
+    }
+}
+
 /// The structure of a type, as checkpoints compare it.
 pub(crate) fn structure<T: DeserializeOwned>() -> String {
     trace::<T>().ty.to_string()
@@ -48,7 +79,7 @@ pub(crate) fn structure<T: DeserializeOwned>() -> String {
 /// Traces what `read` reads: once for each variant that is met.
 fn trace_with(read: &mut dyn FnMut(Trace<'_>) -> Result<(), Refused>) -> Traced {
     let mut state = State::default();
-    let Some(mut traced) = state.read(read) else {
+    let Some(mut traced) = state.read(0, read) else {
         return Traced {
             ty: Type::Json,
             name: None,
@@ -57,7 +88,7 @@ fn trace_with(read: &mut dyn FnMut(Trace<'_>) -> Result<(), Refused>) -> Traced 
     let mut unseen: Vec<_> = state.unseen(0..usize::MAX);
     while let Some((prefix, leaf)) = unseen.pop() {
         state.chosen = prefix;
-        if let Some(Traced { ty, .. }) = state.read(read) {
+        if let Some(Traced { ty, .. }) = state.read(0, read) {
             traced.ty.merge(ty);
             let inside = state.enums.get(&leaf).map_or(0..0, |met| met.leaves.clone());
             unseen.extend(state.unseen(inside));
@@ -137,6 +168,10 @@ struct State {
     /// The own names of the fields of structs that have aliases, by their names with these.
     own_names: HashMap<*const &'static str, Vec<&'static str>>,
     aliases: Option<Aliases>,
+    /// Whether types are to ask as they do of a binary encoding.
+    binary: bool,
+    /// Whether any of them asked what there is.
+    self_describing: bool,
 }
 
 /// An enum that was met.
@@ -154,7 +189,11 @@ struct Aliases {
 
 impl State {
     /// Reads the type, with as many attempts as it takes to find placeholders that it accepts.
-    fn read(&mut self, read: &mut dyn FnMut(Trace<'_>) -> Result<(), Refused>) -> Option<Traced> {
+    fn read(
+        &mut self,
+        depth: usize,
+        read: &mut dyn FnMut(Trace<'_>) -> Result<(), Refused>,
+    ) -> Option<Traced> {
         while self.attempts < ATTEMPTS_MAX {
             self.attempts += 1;
             (self.leaves, self.refused, self.name) = (0, None, None);
@@ -164,7 +203,7 @@ impl State {
             let accepted = read(Trace {
                 state: self,
                 ty: &mut ty,
-                depth: 0,
+                depth,
             });
             if self.aliases.as_ref().map(|aliases| aliases.own.len()) != probing {
                 // Another name is known now, or all are, or this is the first time that there are some.
@@ -279,13 +318,18 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         deserialize_f64 visit_f64 f64 => Type::Float(64);
     }
 
+    fn is_human_readable(&self) -> bool {
+        !self.state.binary
+    }
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refused> {
+        self.state.self_describing = true;
         Err(Refused::new("reads whatever there is"))
     }
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
         self.deserialize_any(visitor)
     }
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.state.self_describing = true;
         visitor.visit_unit()
     }
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
@@ -746,5 +790,33 @@ mod tests {
                 ("payment", payment)
             ])
         );
+    }
+
+    #[test]
+    fn samples_are_empty_and_full() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Row {
+            id: NonZeroU32,
+            vip: Option<u8>,
+            tags: Vec<String>,
+            address: IpAddr,
+        }
+        let samples = samples::<Row>();
+        assert!(!samples.self_describing);
+        let shapes: Vec<_> = samples
+            .values
+            .iter()
+            .map(|row| (row.vip, row.tags.len()))
+            .collect();
+        assert_eq!(shapes.first(), Some(&(Some(0), 1)));
+        assert_eq!(shapes.last(), Some(&(None, 0)));
+        let rows = super::samples::<Option<Row>>().values;
+        assert!(
+            rows.iter().flatten().any(|row| row.vip.is_none()),
+            "empty inside of something"
+        );
+        assert!(super::samples::<(u8, Any)>().self_describing);
+        // Some depths end in a variant that never ends.
+        assert!(super::samples::<Many>().values.len() > 1);
     }
 }

@@ -1,19 +1,73 @@
 //! What the sequencer makes of event time: whom the readers wait for, who is idle, how high watermarks stand.
 //!
 //! A partition **counts** in its source's minimum when it is not idle and has brought a valid event time. One that has brought
-//! none counts too, as "nothing is known", but only until its source has a watermark: a partition that was added later joins
-//! with its first valid record, and an empty one doesn't hold the others up. A source of which no partition counts is idle as
-//! a whole.
+//! none counts too, as "nothing is known", until its source has a watermark. After that, as of one that was added to a topic,
+//! it counts until it was read to where it ended when it was first seen: what it held then may be on time, and W waits for
+//! it. One that is empty doesn't hold the others up. A source of which no partition counts is idle as a whole.
+//!
+//! A partition turns **idle** when it brought no valid event time for `idle_after`, and is known to have had none to bring:
+//!
+//! ```text
+//!   last valid event time        a look is begun,                             all before H is read,
+//!   was bound                    it finds that the log ends at H              with no valid event time in it
+//!   ──────┴───────────────────────────────┴───────────────────────────────────────────┴────────▶ now
+//!         └──────── idle_after ───────────┘ or more: idle
+//! ```
+//!
+//! "Read to its end" says nothing of what the log has beyond: a transaction may be open, the broker away or slow, the leader
+//! another, the reader paused or out of room. All of that is in doubt until a look at the log itself has shown otherwise. A
+//! look that finds an open transaction, or fails, begins the time of quiet anew.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::position::{PartitionId, SourceId};
-use crate::sequencer::message::{Order, ReadTo};
-use crate::sequencer::{Now, Partition, Sequencer};
+use crate::position::{Offset, PartitionId, SourceId};
+use crate::sequencer::message::{Order, ReadTo, limit_period};
+use crate::sequencer::{Cuts, Now, Partition, Sequencer};
+use crate::source::PartitionFacts;
 use crate::time::EventTime;
 
+/// What looks from outside say of a partition's quiet, by the monotonic clock.
+#[derive(Debug, Default)]
+pub(super) struct Quiet {
+    /// A look, by when it was begun, and where the log ended then: reading has not come there.
+    asked: Option<(Duration, Offset)>,
+    /// All that the log held at this moment has been read.
+    proven: Duration,
+}
+
 impl Partition {
+    /// Takes in a look that was begun at `asked`. One that reading has not caught up with is kept, or with records that come
+    /// all the time it never would, unless the log has become shorter.
+    pub(super) fn seen(&mut self, facts: &PartitionFacts, asked: Duration) {
+        if facts.has_open_transaction() {
+            return self.is_not_quiet(asked);
+        }
+        if self.quiet.asked.is_none_or(|(_, end)| facts.end < end) {
+            self.quiet.asked = Some((asked, facts.end));
+        }
+        self.prove_quiet();
+    }
+
+    /// It was not quiet, or nobody knows whether it was.
+    fn is_not_quiet(&mut self, at: Duration) {
+        self.active = self.active.max(at);
+        self.quiet.asked = None;
+    }
+
+    fn prove_quiet(&mut self) {
+        let read_to = self.read_to();
+        if let Some((asked, _)) = self.quiet.asked.take_if(|(_, end)| *end <= read_to) {
+            self.quiet.proven = asked;
+        }
+    }
+
+    /// Whether something of what it held when it was first seen is still to be read.
+    fn is_joining(&self) -> bool {
+        self.first
+            .is_some_and(|first| self.bound.hi < first.high_watermark)
+    }
+
     /// Takes in that its reader has read on.
     pub(super) fn read(&mut self, report: ReadTo) {
         self.at_end = report.at_end;
@@ -25,6 +79,7 @@ impl Partition {
         self.heard = report.records;
         if report.hi > self.read_to() {
             self.reports.push_back(report);
+            self.prove_quiet();
         }
     }
 
@@ -37,6 +92,28 @@ impl Partition {
 }
 
 impl Sequencer {
+    /// Far-future limits move with the clock whether or not epochs open, so that a quiet hour makes no record "future".
+    pub(super) fn refresh_limits(&mut self, now: Now) {
+        let scripted = matches!(self.settings.cuts, Cuts::Script(_));
+        for rules in self.sources.values().filter(|s| s.timed) {
+            let period = limit_period(rules.future_bound);
+            let due = self
+                .limits
+                .get(&rules.id)
+                .is_none_or(|at| now.mono.saturating_sub(*at) >= period);
+            if due {
+                let wall = EventTime(i64::try_from(now.wall).unwrap_or(i64::MAX));
+                let limit = if scripted {
+                    EventTime::MAX
+                } else {
+                    wall.plus(rules.future_bound).plus(2 * period)
+                };
+                self.limits.insert(rules.id, now.mono);
+                self.orders.push(Order::Limit(rules.id, limit));
+            }
+        }
+    }
+
     fn of(&self, source: SourceId) -> impl Iterator<Item = &Partition> {
         let of = |partition| PartitionId { source, partition };
         self.partitions.range(of(0)..=of(u32::MAX)).map(|(_, p)| p)
@@ -58,36 +135,23 @@ impl Sequencer {
         }
     }
 
-    /// Partitions that were read to their end and have brought no valid event time for long enough become idle, whatever
-    /// else they bring; in how long.
-    pub(super) fn turning_idle(&self, now: Now) -> impl Iterator<Item = (PartitionId, Duration)> {
-        self.partitions.iter().filter_map(move |(id, p)| {
+    /// A look at a source failed: whether anything came meanwhile, nobody knows.
+    pub fn unseen(&mut self, source: SourceId, now: Now) {
+        for (_, partition) in self.partitions.iter_mut().filter(|(id, _)| id.source == source) {
+            partition.is_not_quiet(now.mono);
+        }
+    }
+
+    /// Partitions that turn idle now, whatever they bring besides valid event times: see above.
+    pub(super) fn idle_due(&self) -> BTreeSet<PartitionId> {
+        let live_since = self.live_since.unwrap_or(Duration::MAX);
+        let due = self.partitions.iter().filter(|(id, p)| {
             let rules = &self.sources[&id.source];
             let waiting = rules.timed && !p.bound.idle && p.at_end && p.reports.iter().all(|r| !r.timed);
-            let since = p.active.max(self.live_since.unwrap_or(now.mono));
-            waiting.then(|| {
-                (
-                    *id,
-                    rules.idle_after.saturating_sub(now.mono.saturating_sub(since)),
-                )
-            })
-        })
-    }
-
-    /// Those of them whose time has come.
-    pub(super) fn idle_due(&self, now: Now) -> BTreeSet<PartitionId> {
-        let due = self.turning_idle(now).filter(|(_, left)| left.is_zero());
-        due.map(|(id, _)| id).collect()
-    }
-
-    /// Epochs could not open for `stalled`, so buffers may have filled and reading may have stopped: what was "read to its
-    /// end" before may long have more, and that time says nothing of a partition's quiet. Short waits are part of any load.
-    pub(super) fn forget_stall(&mut self, stalled: Duration) {
-        for (id, partition) in &mut self.partitions {
-            if stalled > self.sources[&id.source].idle_after / 2 {
-                partition.active += stalled;
-            }
-        }
+            let quiet = p.quiet.proven.checked_sub(p.active.max(live_since));
+            waiting && quiet.is_some_and(|quiet| quiet >= rules.idle_after)
+        });
+        due.map(|(id, _)| *id).collect()
     }
 
     /// Raises watermarks, and finds the sources that are now idle as a whole or no longer so: what is new, to be bound.
@@ -96,7 +160,8 @@ impl Sequencer {
         for source in self.sources.values().filter(|s| s.timed) {
             let before = self.watermarks.get(&source.id).copied().unwrap_or(EventTime::MIN);
             let counts = |p: &&Partition| {
-                !p.bound.idle && (p.bound.event_time_max > EventTime::MIN || before == EventTime::MIN)
+                let heard_of = p.bound.event_time_max > EventTime::MIN;
+                !p.bound.idle && (heard_of || before == EventTime::MIN || p.is_joining())
             };
             let low = self
                 .of(source.id)

@@ -1,6 +1,7 @@
 //! What readers and the sequencer say to each other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,19 @@ pub struct ReadTo {
     pub limit: EventTime,
     /// Whether the log held no more to read.
     pub at_end: bool,
+}
+
+/// How often the far-future limit of a source moves on with the clock.
+///
+/// ```text
+///   named at t:   t + future_bound + 2 periods       the next one: at t + 1 period
+///   in force:     until 1.5 periods after it came in; from then on readers wait for the next one
+/// ```
+///
+/// So no limit in force is below the present plus `future_bound`, even if half a period passes before a worker hears of it:
+/// an event no further ahead than that is never refused. One that is up to two periods further ahead may pass.
+pub fn limit_period(future_bound: Duration) -> Duration {
+    (future_bound / 60).max(Duration::from_secs(1))
 }
 
 /// What workers tell the sequencer.
@@ -58,8 +72,11 @@ pub enum Order {
         from: Offset,
         /// The partition's highest valid event time up to there.
         event_time_max: EventTime,
+        /// Whether it is idle as of there.
+        idle: bool,
     },
-    /// Event times of this source beyond the limit are refused from here on.
+    /// Event times of this source beyond the limit are refused from here on; [`EventTime::MAX`]: none are. See
+    /// [`limit_period`].
     Limit(SourceId, EventTime),
     /// The lowest event time among this source's partitions that have more to read: nobody runs far ahead of it.
     Pace(SourceId, EventTime),

@@ -6,10 +6,16 @@ use std::time::Duration;
 
 use crate::checkpoint::manifest::Base;
 use crate::error::Result;
-use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen};
+use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
+use crate::sequencer::event_time::Quiet;
 use crate::sequencer::message::Order;
 use crate::sequencer::{Now, Partition, Sequencer};
 use crate::time::EventTime;
+
+/// What a verdict on a schema is about.
+pub(super) fn schema_key(seen: &SchemaSeen) -> (SourceId, u32, Option<u32>) {
+    (seen.source, seen.id, seen.since.map(|(partition, _)| partition))
+}
 
 impl Sequencer {
     /// What all bindings so far add up to, as one that moves nothing.
@@ -19,11 +25,6 @@ impl Sequencer {
             records: 0,
             hash: 0,
             ..bound.clone()
-        };
-        let seen = |((source, id), fingerprint): (&(_, u32), &Option<u64>)| SchemaSeen {
-            source: *source,
-            id: *id,
-            fingerprint: *fingerprint,
         };
         EpochBinding {
             epoch: self.last,
@@ -37,7 +38,8 @@ impl Sequencer {
             watermarks: self.watermarks.iter().map(|(s, w)| (*s, *w)).collect(),
             idle: self.idle.iter().map(|source| (*source, true)).collect(),
             topics: self.topics.iter().map(|(s, t)| (*s, *t)).collect(),
-            schemas: self.schemas.iter().map(seen).collect(),
+            // In the order of their keys an id is unknown before it is known.
+            schemas: self.schemas.values().copied().collect(),
             results: None,
         }
     }
@@ -99,6 +101,7 @@ impl Sequencer {
             worker,
             from: bound.hi,
             event_time_max: bound.event_time_max,
+            idle: bound.idle,
         });
     }
 
@@ -113,7 +116,8 @@ impl Sequencer {
                 heard: 0,
                 untimed: false,
                 active: mono,
-                end: None,
+                quiet: Quiet::default(),
+                first: None,
                 is_bound: false,
             },
         );

@@ -37,11 +37,7 @@ pub(super) fn settings(cuts: Cuts) -> Settings {
 pub(super) fn topology(topic: u8, partitions: &[(i64, i64)]) -> Topology {
     let facts = (0u32..)
         .zip(partitions)
-        .map(|(partition, (start, end))| PartitionFacts {
-            partition,
-            start: *start,
-            end: *end,
-        });
+        .map(|(partition, (start, end))| PartitionFacts::new(partition, *start, *end));
     Topology {
         topic: TopicId([topic; 16]),
         compacted: false,
@@ -62,6 +58,12 @@ pub(super) fn live(partitions: usize) -> Sequencer {
         .unwrap();
     let _ = sequencer.take_orders();
     sequencer
+}
+
+/// A look, begun at `now`, that finds nothing beyond what was read.
+pub(super) fn look(sequencer: &mut Sequencer, now: Now) {
+    let ends: Vec<_> = sequencer.partitions.values().map(|p| (0, p.read_to())).collect();
+    sequencer.topology(A, &topology(7, &ends), now).unwrap();
 }
 
 /// A report as a reader's: one record for each offset, each of hash 10, and the last one's event time the highest.
@@ -113,7 +115,7 @@ fn an_epoch_opens_after_the_interval_and_only_when_something_waits() {
     let mut s = live(1);
     assert!(
         matches!(s.next(at(0, 10 * MS)), Next::Wait(_)),
-        "only the idle rule is waited for"
+        "only the next limit is waited for"
     );
     s.read_to(read(0, 1, 1));
     open(&mut s, at(1, 10 * MS));
@@ -175,12 +177,11 @@ fn limits_follow_the_clock_also_where_nothing_is_read() {
             })
             .collect::<Vec<_>>()
     };
-    assert_eq!(limits(&mut s, at(1_000, Duration::ZERO)), [60_001_000]);
+    assert_eq!(limits(&mut s, at(1_000, Duration::ZERO)), [62_001_000]);
     assert_eq!(limits(&mut s, at(2_000, 10 * MS)), [0i64; 0], "not at every turn");
-    assert_eq!(limits(&mut s, at(9_000, Duration::from_secs(1))), [60_009_000]);
-    assert!(
-        matches!(s.next(at(9_000, Duration::from_secs(1))), Next::Wait(left) if left <= Duration::from_secs(1))
-    );
+    assert_eq!(s.next(at(2_000, 400 * MS)), Next::Wait(600 * MS));
+    assert_eq!(limits(&mut s, at(9_000, 1_000 * MS)), [62_009_000]);
+    assert_eq!(s.next(at(9_000, 1_000 * MS)), Next::Wait(1_000 * MS));
 }
 
 #[test]
@@ -207,6 +208,7 @@ fn a_partition_turns_idle_at_its_end_only_and_is_bound_so_once() {
     assert_eq!(first.watermarks, [(A, EventTime(300))]);
     // Partition 1 has more to read, so it is not idle however long that takes.
     let late = at(2, Duration::from_secs(60));
+    look(&mut s, late);
     let second = open(&mut s, late);
     assert_eq!(ranges(&second), [(0, 5, 5, 0)]);
     assert!(second.ranges[0].idle && second.watermarks.is_empty());
@@ -225,7 +227,9 @@ fn a_partition_turns_idle_at_its_end_only_and_is_bound_so_once() {
         (vec![(1, 5, 6, 1)], vec![(A, EventTime(400))])
     );
     s.closed(third.epoch);
-    assert_eq!(s.next(at(4, Duration::from_millis(61_400))), Next::Wait(600 * MS));
+    look(&mut s, at(4, Duration::from_millis(61_999)));
+    assert_eq!(s.next(at(4, Duration::from_millis(61_999))), Next::Wait(MS));
+    look(&mut s, at(5, Duration::from_secs(62)));
     let fourth = open(&mut s, at(5, Duration::from_secs(62)));
     assert!(
         fourth.ranges[0].idle && fourth.watermarks.is_empty(),
@@ -251,6 +255,7 @@ fn an_idle_partition_counts_again_with_a_valid_event_time() {
         ..read(1, 2, 6_000)
     });
     open(&mut s, at(2, 900 * MS));
+    look(&mut s, at(3, Duration::from_millis(1_010)));
     let idle = open(&mut s, at(3, Duration::from_millis(1_010)));
     assert_eq!(
         (ranges(&idle), idle.watermarks),
@@ -299,6 +304,7 @@ fn a_busy_partition_does_not_keep_a_quiet_one_from_turning_idle() {
     let mut idle = Vec::new();
     for n in 1..=20 {
         s.read_to(read(1, n, 1_000 * n));
+        look(&mut s, at(n as u64, 100 * MS * n as u32));
         let binding = open(&mut s, at(n as u64, 100 * MS * n as u32));
         idle.extend(
             binding
@@ -314,19 +320,22 @@ fn a_busy_partition_does_not_keep_a_quiet_one_from_turning_idle() {
 }
 
 #[test]
-fn a_new_partition_starts_at_its_logs_start_and_joins_the_minimum_with_its_first_valid_record() {
+fn a_new_partition_starts_at_its_logs_start_and_the_watermark_waits_for_what_it_held() {
     let mut s = live(1);
     s.read_to(read(0, 1, 1_000));
     open(&mut s, at(1, 10 * MS));
-    s.topology(A, &topology(7, &[(0, 10), (4, 9)]), at(2, 20 * MS))
+    let _ = s.take_orders();
+    // One with records, and one without.
+    s.topology(A, &topology(7, &[(0, 10), (4, 9), (3, 3)]), at(2, 20 * MS))
         .unwrap();
     assert_eq!(
-        s.take_orders().last(),
+        s.take_orders().first(),
         Some(&Order::Assign {
             id: id(1),
             worker: 0,
             from: 4,
             event_time_max: EventTime::MIN,
+            idle: false,
         })
     );
     s.read_to(read(0, 2, 2_000));
@@ -335,20 +344,47 @@ fn a_new_partition_starts_at_its_logs_start_and_joins_the_minimum_with_its_first
         timed: false,
         ..read(1, 5, i64::MIN)
     });
-    assert_eq!(
-        open(&mut s, at(2, 20 * MS)).watermarks,
-        [(A, EventTime(1_900))],
-        "an empty one holds nobody up"
-    );
+    let waits = open(&mut s, at(2, 20 * MS));
+    assert_eq!(waits.watermarks, [], "a dead letter, and more to read");
+    s.closed(waits.epoch);
+    // What it holds is on time, though others are ahead.
     s.read_to(ReadTo {
         records: 3,
-        ..read(1, 7, 2_100)
+        ..read(1, 7, 1_100)
     });
     s.read_to(read(0, 3, 5_000));
     let binding = open(&mut s, at(3, 30 * MS));
     assert_eq!(
         (ranges(&binding), binding.watermarks),
-        (vec![(0, 2, 3, 1), (1, 5, 7, 2)], vec![(A, EventTime(2_000))])
+        (vec![(0, 2, 3, 1), (1, 5, 7, 2)], vec![(A, EventTime(1_000))])
+    );
+}
+
+#[test]
+fn a_new_partition_without_a_valid_event_time_holds_nobody_up_once_it_is_read() {
+    let mut s = live(1);
+    s.read_to(read(0, 1, 1_000));
+    open(&mut s, at(1, 10 * MS));
+    let mut added = topology(7, &[(0, 10), (0, 2)]);
+    added.partitions[1].high_watermark = 3;
+    s.topology(A, &added, at(2, 20 * MS)).unwrap();
+    let mut bound = Vec::new();
+    for hi in 1..=3 {
+        s.read_to(read(0, 1 + hi, 1_000 * (1 + hi)));
+        s.read_to(ReadTo {
+            timed: false,
+            at_end: hi >= 2,
+            event_time_max: EventTime::MIN,
+            ..read(1, hi, 0)
+        });
+        let binding = open(&mut s, at(hi as u64 + 1, 10 * MS * (1 + hi as u32)));
+        s.closed(binding.epoch);
+        bound.push(binding.watermarks);
+    }
+    assert_eq!(
+        bound,
+        [vec![], vec![], vec![(A, EventTime(3_900))]],
+        "also for what an open transaction had written"
     );
 }
 
@@ -485,6 +521,12 @@ enum Event {
         back: bool,
     },
     Close(usize),
+    /// A look at a log that ends behind what was read, with an open transaction or not; or one that fails.
+    Look {
+        beyond: u8,
+        open: bool,
+        fails: bool,
+    },
     Next,
 }
 
@@ -500,6 +542,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         4 => read.prop_map(|(partition, records, time, at_end, limit)| Event::Read { partition, records, time, at_end, limit }),
         2 => (0u16..1500, prop::bool::weighted(0.2)).prop_map(|(ms, back)| Event::Pass { ms, back }),
         2 => (0usize..4).prop_map(Event::Close),
+        3 => (0u8..2, prop::bool::weighted(0.1), prop::bool::weighted(0.1))
+            .prop_map(|(beyond, open, fails)| Event::Look { beyond, open, fails }),
         6 => Just(Event::Next),
     ];
     prop::collection::vec(event, 0..120)
@@ -550,6 +594,16 @@ fn run(events: &[Event]) -> (Vec<EpochBinding>, Sequencer, Vec<ReadTo>) {
                 if let Some(binding) = closed.checked_sub(1).map(|at| &bindings[at]) {
                     s.closed(binding.epoch);
                 }
+            }
+            Event::Look { fails: true, .. } => s.unseen(A, now),
+            Event::Look { beyond, open, .. } => {
+                let ends: Vec<_> = read_so_far
+                    .iter()
+                    .map(|last| (0, last.hi + i64::from(*beyond)))
+                    .collect();
+                let mut seen = topology(7, &ends);
+                seen.partitions[1].high_watermark += i64::from(*open);
+                s.topology(A, &seen, now).unwrap();
             }
             Event::Next => {
                 if let Next::Open(binding) = s.next(now) {
@@ -712,11 +766,7 @@ mod growth {
             timed: true,
         };
         let mut sequencer = Sequencer::new(settings, vec![rules]);
-        let partitions = vec![PartitionFacts {
-            partition: 0,
-            start: 0,
-            end: 0,
-        }];
+        let partitions = vec![PartitionFacts::new(0, 0, 0)];
         sequencer
             .topology(
                 ID.source,
@@ -799,6 +849,15 @@ fn schemas_are_bound_once_and_two_verdicts_are_refused() {
             source: A,
             id,
             fingerprint,
+            since: None,
+        })
+    };
+    let late = |partition, offset| {
+        Report::Schema(SchemaSeen {
+            source: A,
+            id: 2,
+            fingerprint: Some(9),
+            since: Some((partition, offset)),
         })
     };
     let mut s = live(1);
@@ -833,6 +892,23 @@ fn schemas_are_bound_once_and_two_verdicts_are_refused() {
     let mut again = Sequencer::new(settings(Cuts::Clock { interval: MS }), vec![rules()]);
     again.replay(first, at(1, MS)).unwrap();
     assert!(again.report(seen(1, Some(7))).is_ok() && again.report(seen(1, Some(8))).is_err());
+    // An unknown one becomes known, in each partition once.
+    let mut s = live(1);
+    for report in [seen(2, None), late(0, 5), late(0, 5), late(1, 3)] {
+        s.report(report).unwrap();
+    }
+    s.report(Report::Read(read(0, 1, 1))).unwrap();
+    let since = |binding: &EpochBinding| binding.schemas.iter().map(|s| s.since).collect::<Vec<_>>();
+    let known = vec![None, Some((0, 5)), Some((1, 3))];
+    let bound = open(&mut s, at(1, 10 * MS));
+    assert_eq!(since(&bound), known);
+    assert_eq!(since(&s.base()), known, "a checkpoint has it too");
+    let error = s.report(late(0, 6)).unwrap_err().to_string();
+    let said = "bound: 0000000000000009, in partition 0 from offset 5 on, now: 0000000000000009, in partition 0 from offset 6 on";
+    assert!(error.contains(said), "{error}");
+    let mut again = Sequencer::new(settings(Cuts::Clock { interval: MS }), vec![rules()]);
+    again.replay(bound, at(1, MS)).unwrap();
+    assert!(again.report(late(1, 3)).is_ok() && again.report(late(1, 4)).is_err());
 }
 
 #[test]

@@ -56,9 +56,9 @@ impl Sequencer {
         Ok(fitting)
     }
 
-    /// What a source looks like from outside. Partitions that are new start at the log's start, unless the whole source is
-    /// new to the ledger and was told to [start](Sequencer::starts) elsewhere.
-    pub fn topology(&mut self, source: SourceId, topology: &Topology, now: Now) -> Result<()> {
+    /// What a source looks like from outside, by a look that was begun at `asked`. Partitions that are new start at the
+    /// log's start, unless the whole source is new to the ledger and was told to [start](Sequencer::starts) elsewhere.
+    pub fn topology(&mut self, source: SourceId, topology: &Topology, asked: Now) -> Result<()> {
         let name = self
             .sources
             .get(&source)
@@ -101,7 +101,7 @@ impl Sequencer {
                 None => {
                     let start = starts.get(&id).copied();
                     self.new_starts.extend(start.map(|_| id));
-                    self.assign(id, start.unwrap_or(facts.start), now.mono);
+                    self.assign(id, start.unwrap_or(facts.start), asked.mono);
                 }
                 Some(partition) if partition.read_to() < facts.start => {
                     let bound = partition.read_to();
@@ -115,7 +115,8 @@ impl Sequencer {
                 Some(_) => {}
             }
             let partition = self.partitions.get_mut(&id).expect("known or just assigned");
-            partition.end = Some(partition.end.unwrap_or(facts.end));
+            partition.first.get_or_insert(*facts);
+            partition.seen(facts, asked.mono);
         }
         Ok(())
     }

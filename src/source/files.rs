@@ -63,7 +63,8 @@ impl Files {
         }
     }
 
-    /// Lines are JSON. Fields that `T` lacks are passed over; so are lines of nothing but white space.
+    /// Lines are JSON. Fields that `T` lacks are passed over; so are lines of nothing but white space, and a byte order
+    /// mark before a line. Lines may end in CRLF.
     pub fn json<T>(self) -> Lines<T> {
         Lines::new(self.pattern, false)
     }
@@ -97,8 +98,8 @@ impl<T> Lines<T> {
 
     time_rules!();
 
-    /// How often a file that was read to its end is looked at again. Default: 200 ms. New files are looked for every few
-    /// seconds.
+    /// How often a file that was read to its end is looked at again. Default: 200 ms. New files are looked for twice a
+    /// second.
     pub fn poll(mut self, every: Duration) -> Self {
         self.poll = every;
         self

@@ -206,11 +206,7 @@ impl Driver for GeneratorDriver {
             due => due,
         };
         let partitions = (0..self.0.partitions)
-            .map(|partition| PartitionFacts {
-                partition,
-                start: 0,
-                end,
-            })
+            .map(|partition| PartitionFacts::new(partition, 0, end))
             .collect();
         Ok(Topology {
             topic: self.0.topic(),

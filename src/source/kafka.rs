@@ -32,7 +32,7 @@ use self::driver::{KafkaDriver, Subject};
 use self::format::Format;
 use self::reader::{KafkaReader, Keyed, Payload};
 use self::status::Status;
-use super::{Environment, Opened, Source, Start, TimeRules, UpsertSource};
+use super::{Deletes, Environment, Opened, Source, Start, TimeRules, UpsertSource};
 use crate::bridge::Waker;
 use crate::error::{Error, Result};
 use crate::record::Event;
@@ -149,13 +149,15 @@ impl<T> Topic<T> {
         self
     }
 
-    /// Rows by key: the last value of a key wins, a record without payload deletes. Keys are decoded from the records'
-    /// keys, in the payloads' format unless another is named; beside plain Avro they are bare text.
+    /// Rows by key: the last value of a key wins, a record without payload deletes, and one that is null in its format
+    /// (see [`KeyedTopic::deletes`]). Keys are decoded from the records' keys, in the payloads' format unless another is
+    /// named; beside plain Avro they are bare text.
     pub fn keyed<K>(self) -> KeyedTopic<K, T> {
         KeyedTopic {
             name: self.name,
             format: self.format,
             key_format: None,
+            deletes: Deletes::default(),
             waits: self.waits,
             mistake: self.mistake,
             rows: PhantomData,
@@ -193,6 +195,7 @@ pub struct KeyedTopic<K, V> {
     pub(crate) format: Format,
     /// `None`: as the payloads are.
     pub(crate) key_format: Option<Format>,
+    deletes: Deletes,
     waits: bool,
     mistake: Option<&'static str>,
     rows: PhantomData<fn() -> (K, V)>,
@@ -201,6 +204,13 @@ pub struct KeyedTopic<K, V> {
 impl<K, V> KeyedTopic<K, V> {
     fn key(mut self, format: Format) -> Self {
         self.key_format = Some(format);
+        self
+    }
+
+    /// Which records delete the row of their key: see [`Deletes`]. Default: those without payload, and those whose payload
+    /// is null in its format, as JSON `null` is, where `V` has no value for that.
+    pub fn deletes(mut self, deletes: Deletes) -> Self {
+        self.deletes = deletes;
         self
     }
 
@@ -252,6 +262,7 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
             Some(named) => named.ready()?,
             None => format.of_keys(),
         };
+        let deletes = env.overrides.deletes.unwrap_or(self.deletes);
         let (env, topic, status) = (env.clone(), self.name, Arc::new(Status::default()));
         let subjects = Subject::of::<K>(&topic, "key", &key_format)
             .into_iter()
@@ -272,6 +283,7 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
                 let records = Keyed {
                     key: decoders::of::<K>(&key_format, &env, &waker)?,
                     value: decoders::of::<V>(&format, &env, &waker)?,
+                    deletes,
                 };
                 Ok(Box::new(KafkaReader::new(topic, env, records, status, waker)))
             }),

@@ -54,11 +54,7 @@ impl<T: Event> Memory<T> {
     fn opened(self, timed: bool) -> Opened<T> {
         let facts = (0u32..)
             .zip(&self.partitions)
-            .map(|(partition, records)| PartitionFacts {
-                partition,
-                start: 0,
-                end: records.len() as Offset,
-            });
+            .map(|(partition, records)| PartitionFacts::new(partition, 0, records.len() as Offset));
         let driver = Arc::new(MemoryDriver {
             partitions: facts.collect(),
         });

@@ -39,7 +39,7 @@ impl Moments {
     pub(crate) fn find(&self, at: AsOf) -> Result<Arc<Moment>, ReadError> {
         let wanted = match at {
             AsOf::Epoch(epoch) => epoch,
-            AsOf::Time(time) => Epoch(u64::try_from(time.micros()).unwrap_or(0)),
+            AsOf::Time(time) => Epoch::opened_by(time),
         };
         let Some(oldest) = self.0.front() else {
             return Err(ReadError::NotYet);

@@ -1,13 +1,18 @@
-//! From what a client gave to a [`Datum`] of a field's type.
+//! From what a client gave to a [`Datum`] of a field's type: one parser for query strings, bodies and keys.
 //!
-//! Text is read by the type; JSON must be of the form in which the field is written, but integers, floats and options
-//! may be given as strings too (`numbers=string` writes them so).
+//! Text is read by the type. JSON must be of the form in which the field is written, but that a string may stand for any
+//! value: it is read as the text of a query string is (`numbers=string` writes integers so). Numbers are read from their
+//! digits, as text and as JSON alike, so none is rounded on its way to the field's type: an integer is written without
+//! fraction and exponent, and a float that is too large for its type is refused rather than taken for infinity.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::schema::Field;
 use crate::schema::datum::Datum;
@@ -17,17 +22,14 @@ use crate::view::serve::{Given, ReadError};
 
 /// Reads a value for `field`.
 pub fn datum(field: &Field, given: &Given) -> Result<Datum, ReadError> {
-    let read = match given {
-        Given::Text(text) => of_text(&field.ty, text),
-        Given::Json(json) => of_json(&field.ty, json),
+    let (read, text) = match given {
+        Given::Text(text) => (of_text(&field.ty, text), text),
+        Given::Json(json) => (Json::of(json).and_then(|json| of_json(&field.ty, json)), json),
     };
     read.ok_or_else(|| ReadError::KeyType {
         field: field.name.clone(),
         expected: field.ty.to_string(),
-        got: match given {
-            Given::Text(text) => format!("`{}`", shortened(text)),
-            Given::Json(json) => shortened(&json.to_string()),
-        },
+        got: format!("`{}`", shortened(text)),
     })
 }
 
@@ -53,60 +55,107 @@ fn of_text(ty: &Type, text: &str) -> Option<Datum> {
         Type::Option(inner) if text == "null" && **inner != Type::Text => Some(Datum::Null),
         Type::Option(inner) => of_text(inner, text),
         Type::Enum(variants) => variant(variants, text),
-        Type::List(_) | Type::Tuple(_) | Type::Struct(_) | Type::Map(..) => {
-            of_json(ty, &serde_json::from_str(text).ok()?)
-        }
-        Type::Json => Some(match serde_json::from_str(text) {
-            Ok(json) => any(&json),
-            Err(_) => Datum::Text(text.to_owned()),
-        }),
+        Type::List(_) | Type::Tuple(_) | Type::Struct(_) | Type::Map(..) => of_json(ty, Json::of(text)?),
+        Type::Json => match Json::of(text) {
+            Some(json) => any(json, DEPTH_MAX),
+            None => Some(Datum::Text(text.to_owned())),
+        },
     }
 }
 
-fn of_json(ty: &Type, json: &Value) -> Option<Datum> {
+/// One level of a JSON value: what lies below is text still, so that numbers keep their digits.
+enum Json<'a> {
+    Null,
+    Bool(bool),
+    Number(&'a str),
+    Text(String),
+    List(Vec<&'a RawValue>),
+    Object(Vec<(String, &'a RawValue)>),
+}
+
+impl<'a> Json<'a> {
+    fn of(text: &'a str) -> Option<Self> {
+        let json = serde_json::from_str::<&RawValue>(text).ok()?.get();
+        Some(match json.as_bytes().first()? {
+            b'n' => Json::Null,
+            b't' => Json::Bool(true),
+            b'f' => Json::Bool(false),
+            b'"' => Json::Text(serde_json::from_str(json).ok()?),
+            b'[' => Json::List(serde_json::from_str(json).ok()?),
+            b'{' => Json::Object(serde_json::from_str::<Members<_>>(json).ok()?.0),
+            _ => Json::Number(json),
+        })
+    }
+}
+
+/// The members of a JSON object as they stand there, also where a name comes twice.
+pub(crate) struct Members<T>(pub(crate) Vec<(String, T)>);
+
+impl<T> Default for Members<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for All<T> {
+            type Value = Members<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<T>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(All(PhantomData))
+    }
+}
+
+fn of_json(ty: &Type, json: Json<'_>) -> Option<Datum> {
+    let below = |ty: &Type, json: &RawValue| of_json(ty, Json::of(json.get())?);
     match (ty, json) {
-        (Type::Json, _) => Some(any(json)),
-        (Type::Unit | Type::Option(_), Value::Null) => Some(Datum::Null),
-        (Type::Option(inner), _) => of_json(inner, json),
-        (Type::Bool, Value::Bool(value)) => Some(Datum::Bool(*value)),
-        (Type::Int(bits), Value::Number(number)) => integer(&number.to_string(), true, *bits),
-        (Type::UInt(bits), Value::Number(number)) => integer(&number.to_string(), false, *bits),
-        (Type::Float(bits), Value::Number(number)) => float(&number.to_string(), *bits),
-        (Type::List(inner), Value::Array(items)) => items
-            .iter()
-            .map(|item| of_json(inner, item))
+        (Type::Json, json) => any(json, DEPTH_MAX),
+        (Type::Unit | Type::Option(_), Json::Null) => Some(Datum::Null),
+        (Type::Option(inner), json) if **inner == Type::Json => any(json, DEPTH_MAX),
+        (_, Json::Text(text)) => of_text(ty, &text),
+        (Type::Option(inner), json) => of_json(inner, json),
+        (Type::Bool, Json::Bool(value)) => Some(Datum::Bool(value)),
+        (Type::Int(_) | Type::UInt(_) | Type::Float(_), Json::Number(digits)) => of_text(ty, digits),
+        (Type::List(inner), Json::List(items)) => items
+            .into_iter()
+            .map(|item| below(inner, item))
             .collect::<Option<_>>()
             .map(Datum::List),
-        (Type::Tuple(types), Value::Array(items)) if types.len() == items.len() => types
+        (Type::Tuple(types), Json::List(items)) if types.len() == items.len() => types
             .iter()
             .zip(items)
-            .map(|(ty, item)| of_json(ty, item))
+            .map(|(ty, item)| below(ty, item))
             .collect::<Option<_>>()
             .map(Datum::List),
-        (Type::Struct(fields), Value::Object(members)) if fields.len() == members.len() => {
-            let member = |(name, ty): &(&'static str, Type)| Some((*name, of_json(ty, members.get(*name)?)?));
+        (Type::Struct(fields), Json::Object(members)) if fields.len() == members.len() => {
+            let member = |(name, ty): &(&'static str, Type)| {
+                let (_, json) = members.iter().find(|(other, _)| other == name)?;
+                Some((*name, below(ty, json)?))
+            };
             fields
                 .iter()
                 .map(member)
                 .collect::<Option<_>>()
                 .map(Datum::Struct)
         }
-        (Type::Map(key, value), Value::Object(members)) => {
-            let entry = |(name, item): (&String, &Value)| Some((of_text(key, name)?, of_json(value, item)?));
-            let mut entries = members.iter().map(entry).collect::<Option<Vec<_>>>()?;
+        (Type::Map(key, value), Json::Object(members)) => {
+            let entry = |(name, item): (String, &RawValue)| Some((of_text(key, &name)?, below(value, item)?));
+            let mut entries = members.into_iter().map(entry).collect::<Option<Vec<_>>>()?;
             entries.sort();
-            Some(Datum::Map(entries))
+            let distinct = entries.windows(2).all(|pair| pair[0].0 != pair[1].0);
+            distinct.then_some(Datum::Map(entries))
         }
-        (
-            Type::Int(_)
-            | Type::UInt(_)
-            | Type::Float(_)
-            | Type::Text
-            | Type::Bytes
-            | Type::Time
-            | Type::Enum(_),
-            Value::String(text),
-        ) => of_text(ty, text),
         _ => None,
     }
 }
@@ -123,14 +172,13 @@ fn integer(text: &str, signed: bool, bits: u8) -> Option<Datum> {
 }
 
 fn float(text: &str, bits: u8) -> Option<Datum> {
-    // Zero has one sign in keys and in filters; an f32 field holds floats that went through f32.
-    let value = f64::from_str(text).ok()? + 0.0;
-    let value = if value.is_nan() { f64::NAN } else { value };
-    Some(Datum::Float(if bits == 32 {
-        f64::from(value as f32)
-    } else {
-        value
-    }))
+    // By way of f64 an f32 would be rounded twice.
+    let value = match bits {
+        32 => f32::from_str(text).ok()?.into(),
+        _ => f64::from_str(text).ok()?,
+    };
+    let is_number = text.bytes().any(|byte| byte.is_ascii_digit());
+    (value.is_finite() || !is_number).then(|| Datum::float(value))
 }
 
 fn bytes(text: &str) -> Option<Datum> {
@@ -156,33 +204,36 @@ fn variant(variants: &[Variant], text: &str) -> Option<Datum> {
         .then(|| Datum::Variant(index as u32, text.to_owned().into(), None))
 }
 
+/// As deep as serde_json itself goes: each level is gone over once more.
+const DEPTH_MAX: usize = 128;
+
 /// JSON without a type to go by.
-fn any(json: &Value) -> Datum {
-    match json {
-        Value::Null => Datum::Null,
-        Value::Bool(value) => Datum::Bool(*value),
-        Value::Number(number) => {
-            let text = number.to_string();
-            integer(&text, true, 128)
-                .or_else(|| float(&text, 64))
-                .unwrap_or(Datum::Null)
+fn any(json: Json<'_>, depth: usize) -> Option<Datum> {
+    let depth = depth.checked_sub(1)?;
+    let below = |json: &RawValue| any(Json::of(json.get())?, depth);
+    Some(match json {
+        Json::Null => Datum::Null,
+        Json::Bool(value) => Datum::Bool(value),
+        Json::Number(digits) => integer(digits, true, 128)
+            .or_else(|| integer(digits, false, 128))
+            .or_else(|| float(digits, 64))?,
+        Json::Text(text) => Datum::Text(text),
+        Json::List(items) => Datum::List(items.into_iter().map(below).collect::<Option<_>>()?),
+        Json::Object(members) => {
+            let member = |(name, item)| Some((Datum::Text(name), below(item)?));
+            Datum::Map(members.into_iter().map(member).collect::<Option<_>>()?)
         }
-        Value::String(text) => Datum::Text(text.clone()),
-        Value::Array(items) => Datum::List(items.iter().map(any).collect()),
-        Value::Object(members) => Datum::Map(
-            members
-                .iter()
-                .map(|(name, item)| (Datum::Text(name.clone()), any(item)))
-                .collect(),
-        ),
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+    use crate::schema::types::Variant;
+    use crate::schema::{Numbers, json};
 
     fn read(ty: Type, given: impl Into<Given>) -> Option<Datum> {
         datum(&Field { name: "f".into(), ty }, &given.into()).ok()
@@ -252,5 +303,150 @@ mod tests {
             error.to_string(),
             "field `merchant` is of type u32, got `forty-two`"
         );
+    }
+
+    fn json_of(text: &str) -> Given {
+        Given::Json(text.to_owned())
+    }
+
+    /// What a query string holds, a body says as a string, and as a number where it is one.
+    #[test]
+    fn text_and_json_agree() {
+        let numbers = [8, 16, 32, 64, 128]
+            .into_iter()
+            .flat_map(|bits| [Type::Int(bits), Type::UInt(bits)]);
+        let numbers = numbers.chain([Type::Float(32), Type::Float(64)]);
+        let others = [
+            Type::Unit,
+            Type::Bool,
+            Type::Text,
+            Type::Bytes,
+            Type::Time,
+            Type::Enum(
+                ["A", "Infinity"]
+                    .map(|name| Variant { name, content: None })
+                    .into(),
+            ),
+            Type::List(Box::new(Type::Int(128))),
+            Type::Map(Box::new(Type::UInt(64)), Box::new(Type::Float(32))),
+        ];
+        let types: Vec<_> = numbers
+            .chain(others)
+            .flat_map(|ty| [ty.clone(), Type::Option(Box::new(ty))])
+            .collect();
+        let texts = "0|-0|1|-1|007|+5|127|128|-128|-129|255|256|18446744073709551615|18446744073709551616|\
+            55340232221128655000|-55340232221128655000|170141183460469231731687303715884105727|\
+            170141183460469231731687303715884105728|-170141183460469231731687303715884105728|\
+            340282366920938463463374607431768211455|340282366920938463463374607431768211456|1e3|1E+2|\
+            5.0|-5.5|0.1|1.5777777777770001|1e39|-1e39|1e308|1e309|1e-400|NaN|nan|Infinity|-Infinity|\
+            inf|null|true|false||A|a b|AP8=|2026-11-23T03:00:00Z|-inf|[1,2]|[18446744073709551616]|\
+            [1e3]|{\"1\":0.1}|{\"1\":0.1,\"1\":0.2}|\"x\"| 1|1 |0x10|1_0";
+        for ty in &types {
+            for text in texts.split('|') {
+                let given = read(ty.clone(), text);
+                let quoted = read(ty.clone(), json_of(&json!(text).to_string()));
+                assert_eq!(given, quoted, "`{text}` as {ty}");
+                let number = serde_json::from_str::<serde_json::Number>(text).is_ok() || text.contains("e3");
+                let plain = match ty {
+                    Type::Option(inner) => inner,
+                    ty => ty,
+                };
+                if number
+                    && matches!(plain, Type::Int(_) | Type::UInt(_) | Type::Float(_))
+                    && text.trim() == text
+                {
+                    assert_eq!(given, read(ty.clone(), json_of(text)), "{text} as {ty}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_type_or_none() {
+        let large = "55340232221128655000";
+        let datum = Datum::Int(55_340_232_221_128_655_000);
+        let value = Some(datum.clone());
+        for given in [
+            Given::from(large),
+            json_of(large),
+            json_of(&format!("\"{large}\"")),
+        ] {
+            assert_eq!(read(Type::Int(128), given.clone()), value);
+            assert_eq!(read(Type::UInt(64), given.clone()), None);
+            // Also where a type's values are known by their JSON alone, and inside of others.
+            assert_eq!(
+                read(Type::Json, given.clone()) == value,
+                given != json_of(&format!("\"{large}\""))
+            );
+        }
+        let list = Type::List(Box::new(Type::Int(128)));
+        assert_eq!(
+            read(list, json_of(&format!("[{large}]"))),
+            Some(Datum::List(vec![datum]))
+        );
+        for (ty, text) in [
+            (Type::Int(64), "5.0"),
+            (Type::Int(64), "1e3"),
+            (Type::Float(64), "1e309"),
+            (Type::Float(32), "1e39"),
+            (Type::Bool, "1"),
+        ] {
+            assert_eq!(read(ty.clone(), text), None, "{text} as {ty}");
+            assert_eq!(read(ty.clone(), json_of(text)), None, "{text} as {ty}");
+        }
+        // Rounded once: by way of f64 this would be 1.
+        assert_eq!(
+            read(Type::Float(32), "1.00000005960464477540"),
+            Some(Datum::Float((1.0f32 + f32::EPSILON).into()))
+        );
+        assert_eq!(
+            read(Type::Float(32), json_of("1.00000005960464477540")),
+            read(Type::Float(32), "1.0000001")
+        );
+        assert_eq!(read(Type::Text, json_of("5")), None, "a text is a string");
+        assert_eq!(
+            read(
+                Type::Map(Box::new(Type::Text), Box::new(Type::Bool)),
+                json_of(r#"{"a":true,"a":false}"#)
+            ),
+            None
+        );
+        assert_eq!(read(Type::Int(8), json_of("1 2")), None);
+        let deep = "[".repeat(200) + &"]".repeat(200);
+        assert_eq!(read(Type::Json, json_of(&deep)), None);
+    }
+
+    proptest! {
+        /// What is served finds what it was served from, to the last bit.
+        #[test]
+        fn floats_are_read_as_they_are_written(wide: u64, narrow: u32) {
+            let (wide, narrow) = (f64::from_bits(wide), f32::from_bits(narrow));
+            for (bits, float) in [(64, wide), (32, f64::from(narrow))] {
+                let (ty, datum) = (Type::Float(bits), Datum::float(float));
+                let mut out = Vec::new();
+                json::value(&ty, &datum, Numbers::default(), &mut out);
+                let written = String::from_utf8(out).unwrap();
+                prop_assert_eq!(read(ty.clone(), json_of(&written)), Some(datum.clone()), "{}", &written);
+                prop_assert_eq!(read(ty, written.trim_matches('"')), Some(datum), "{}", &written);
+            }
+        }
+
+        #[test]
+        fn integers_are_read_as_they_are_written(signed: i128, unsigned: u128) {
+            let json = json_of(&signed.to_string());
+            prop_assert_eq!(read(Type::Int(128), json.clone()), Some(Datum::Int(signed)));
+            prop_assert_eq!(read(Type::Json, json), Some(Datum::Int(signed)));
+            let json = json_of(&unsigned.to_string());
+            prop_assert_eq!(read(Type::UInt(128), json.clone()), Some(Datum::from(unsigned)));
+            prop_assert_eq!(read(Type::Json, json), Some(Datum::from(unsigned)));
+        }
+
+        #[test]
+        fn reading_never_panics(text in ".{0,40}|[-+0-9.eE\\[\\]{}\":, a-z]{0,30}") {
+            let list = Type::List(Box::new(Type::Time));
+            for ty in [Type::Json, Type::Int(128), Type::Float(32), list, Type::Bytes] {
+                let _any = (read(ty.clone(), text.as_str()), read(ty, json_of(&text)));
+            }
+        }
     }
 }

@@ -8,9 +8,10 @@
 //!             before      ▲ seek          inside               ▲ stop          both are bytes: keys are encoded in order
 //! ```
 
-use std::cmp::Ordering;
 use std::ops::Bound;
+use std::time::Instant;
 
+use crate::clock;
 use crate::schema::column;
 use crate::schema::datum::Datum;
 use crate::schema::encode::Form;
@@ -81,7 +82,7 @@ pub enum Walk {
     Forward,
     /// Against it.
     Backward,
-    /// All that match are looked at, the first ones in order are kept.
+    /// All that match are looked at once, and the first ones in order are kept: one more than a page has.
     Sort,
 }
 
@@ -108,11 +109,25 @@ pub struct Plan {
     pub limit: usize,
     /// Rows to look at.
     pub scanned_max: usize,
+    /// When to have done with looking.
+    until: Option<Instant>,
     /// Where the page before ended.
     pub cursor: Option<Cursor>,
     /// Tells queries apart.
     pub query: u64,
 }
+
+/// Why no more rows are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enough {
+    /// As many as may be.
+    Rows,
+    /// For as long as may be.
+    Time,
+}
+
+/// So many rows are looked at between two looks at the clock: a fraction of a millisecond.
+const ROWS_A_LOOK: usize = 256;
 
 /// Encoded keys from one on and before another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -197,12 +212,16 @@ impl Plan {
             order.push((at, by.descending));
         }
         let cursor = query.cursor.as_deref().map(Cursor::parse).transpose()?;
-        // What a page must share with the one before; `Debug` of plain data is as good as any form here.
-        let asked = format!("{:?}{:?}{:?}", query.filters, query.order, query.window);
+        // What a page must share with the one before.
+        let asked = (&query.filters, &query.order, query.window);
+        let asked = serde_json::to_vec(&asked).map_err(|error| ReadError::Cursor {
+            why: format!("the query can't be told from others: {error}"),
+        })?;
         let mut plan = Self::of_conditions(of, conditions, order);
-        plan.query = xxhash_rust::xxh3::xxh3_64(asked.as_bytes());
+        plan.query = xxhash_rust::xxh3::xxh3_64(&asked);
         plan.limit = query.limit.max(1);
         plan.scanned_max = query.scanned_max;
+        plan.until = query.until;
         plan.cursor = cursor;
         if let Some(pick) = query.window {
             plan.pick(of, pick)?;
@@ -230,6 +249,7 @@ impl Plan {
             nothing: false,
             limit: 1,
             scanned_max: usize::MAX,
+            until: None,
             cursor: None,
             query: 0,
         }
@@ -255,7 +275,8 @@ impl Plan {
 
     /// Finds what bounds the scan, and whether keys come in the order asked for.
     fn arrange(&mut self, schema: &RowSchema) {
-        for condition in self.conditions.iter().filter(|condition| condition.op == Op::Eq) {
+        let equalities = self.conditions.iter().filter(|condition| condition.op == Op::Eq);
+        for condition in equalities.filter(|condition| !has_many_forms(&condition.value)) {
             if let Some(fixed) = self.fixed.get_mut(condition.at) {
                 *fixed = Some(condition.value.clone());
             }
@@ -318,6 +339,30 @@ impl Plan {
         }
     }
 
+    /// Whether every row has to be looked at, as nothing bounds the part of the key's order that can hold an answer.
+    pub fn looks_at_all(&self) -> bool {
+        self.walk == Walk::Sort && !self.nothing && self.range == Range::default()
+    }
+
+    /// Whether enough rows were looked at, or for long enough. The clock is read now and then alone.
+    pub fn enough(&self, scanned: usize) -> Option<Enough> {
+        if scanned >= self.scanned_max {
+            return Some(Enough::Rows);
+        }
+        let due =
+            scanned.is_multiple_of(ROWS_A_LOOK) && self.until.is_some_and(|until| clock::instant() >= until);
+        due.then_some(Enough::Time)
+    }
+
+    /// The refusal where more rows would be looked at than may be; of the whole view, where that is known beforehand.
+    pub fn too_much(&self, rows: Option<usize>) -> ReadError {
+        ReadError::TooMuch {
+            scanned_max: self.scanned_max,
+            rows,
+            hint: "order by the key, fix its first fields by equality, or bound the next one".into(),
+        }
+    }
+
     /// Whether a row is in the answer: looks at the columns that conditions name.
     pub fn holds(&self, mut column: impl FnMut(usize) -> Option<Datum>) -> bool {
         let mut holds =
@@ -326,47 +371,72 @@ impl Plan {
     }
 }
 
-/// The keys that a condition on one field allows, where the fields before it are `prefix`.
-fn bounded(condition: &Condition, ty: &Type, mut prefix: Vec<u8>) -> Option<Range> {
+/// The keys that a condition on one field allows, where the fields before it are `prefix`. Keys tell zeros with and without
+/// a sign from each other, and NaNs, where conditions don't.
+fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
     let Condition { op, value, .. } = condition;
-    if *op == Op::Prefix {
-        let Datum::Text(text) = value else { return None };
-        column::write_prefix(ty, text, &mut prefix)?;
-        return Some(Range::of_prefix(prefix));
-    }
-    column::write(ty, Form::Ordered, value, &mut prefix)?;
+    let written = |value: &Datum| {
+        let mut bytes = prefix.clone();
+        column::write(ty, Form::Ordered, value, &mut bytes).map(|()| bytes)
+    };
+    let (least, greatest, op) = match (op, value) {
+        (Op::Ne, _) => return None,
+        (Op::Prefix, Datum::Text(text)) => {
+            let mut bytes = prefix;
+            column::write_prefix(ty, text, &mut bytes)?;
+            return Some(Range::of_prefix(bytes));
+        }
+        (Op::Prefix, _) => return None,
+        (op, Datum::Float(float)) if *float == 0.0 => {
+            (written(&Datum::Float(-0.0))?, written(&Datum::Float(0.0))?, *op)
+        }
+        (Op::Eq | Op::Ge, Datum::Float(float)) if float.is_nan() => {
+            let infinity = written(&Datum::Float(f64::INFINITY))?;
+            (infinity.clone(), infinity, Op::Gt)
+        }
+        (_, value) if has_many_forms(value) => return None,
+        (op, value) => {
+            let bytes = written(value)?;
+            (bytes.clone(), bytes, *op)
+        }
+    };
     Some(match op {
         Op::Lt => Range {
             start: Vec::new(),
-            end: Some(prefix),
+            end: Some(least),
         },
         Op::Le => Range {
             start: Vec::new(),
-            end: after(prefix),
+            end: after(greatest),
         },
         Op::Ge => Range {
-            start: prefix,
+            start: least,
             end: None,
         },
         // What is greater than the greatest: nothing.
         Op::Gt => Range {
-            start: after(prefix)?,
+            start: after(greatest)?,
             end: None,
         },
-        Op::Eq => Range::of_prefix(prefix),
-        Op::Ne | Op::Prefix => return None,
+        _ => Range {
+            start: least,
+            end: after(greatest),
+        },
     })
 }
 
-/// Order of two rows by some of their fields.
-pub fn compare(a: &[Datum], b: &[Datum], order: &[(usize, bool)]) -> Ordering {
-    for (at, descending) in order {
-        let ordering = a.get(*at).cmp(&b.get(*at));
-        if ordering.is_ne() {
-            return if *descending { ordering.reverse() } else { ordering };
-        }
+/// Whether keys that differ are shown as this value.
+fn has_many_forms(value: &Datum) -> bool {
+    match value {
+        Datum::Float(float) => *float == 0.0 || float.is_nan(),
+        Datum::List(items) => items.iter().any(has_many_forms),
+        Datum::Struct(fields) => fields.iter().any(|(_, value)| has_many_forms(value)),
+        Datum::Map(entries) => entries
+            .iter()
+            .any(|(key, value)| has_many_forms(key) || has_many_forms(value)),
+        Datum::Variant(_, _, Some(content)) => has_many_forms(content),
+        _ => false,
     }
-    Ordering::Equal
 }
 
 /// The newest window whose end is at or below the watermark, where windows are aligned.

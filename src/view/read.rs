@@ -34,6 +34,12 @@ impl Serve for View {
         self.local().map(|shard| shard.live.load(Ordering::Relaxed)).sum()
     }
 
+    fn applied(&self) -> u64 {
+        self.local()
+            .map(|shard| shard.applied.load(Ordering::Relaxed))
+            .sum()
+    }
+
     fn changed(&self, at: &Moment) -> Epoch {
         self.local()
             .map(|shard| shard.changed(at.epoch))
@@ -70,7 +76,12 @@ impl Serve for View {
     fn rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError> {
         let plan = Plan::new(self.of(at), query)?;
         self.whole()?;
-        self.kept(at.epoch, || self.scan(at, self.buckets(&plan)).page(&plan))
+        let buckets = self.buckets(&plan);
+        let rows = self.rows_len();
+        if buckets.len() > 1 && plan.looks_at_all() && rows > plan.scanned_max {
+            return Err(plan.too_much(Some(rows)));
+        }
+        self.kept(at.epoch, || self.scan(at, buckets).page(&plan))
     }
 
     fn changes(&self, query: &RowsQuery, from: &Moment, to: &Moment) -> Result<Vec<RowChange>, ReadError> {

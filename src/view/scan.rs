@@ -7,6 +7,9 @@
 //!  bucket after bucket ─▶ side? holds? ─▶ heap of the first limit + 1 in order ─▶ page      Walk::Sort
 //! ```
 //!
+//! The memory of a scan is that of its page, whatever it looks at; a sort looks at each row once, and makes an answer's row
+//! only of those that are in the page.
+//!
 //! A lock is held for one page of a bucket at most. Between pages rows may change, which does not matter: versions
 //! above the epoch are not looked at, and whether the floor has passed the epoch is checked when all is done.
 
@@ -19,7 +22,7 @@ use crate::schema::RowSchema;
 use crate::schema::datum::Datum;
 use crate::schema::small::SmallBytes;
 use crate::time::{Epoch, EventTime};
-use crate::view::plan::{Plan, Walk, compare};
+use crate::view::plan::{Enough, Plan, Walk};
 use crate::view::serve::{Cursor, FoundRow, Page, ReadError};
 use crate::view::shard::{Shard, bucket_of};
 
@@ -66,6 +69,7 @@ impl Scan<'_> {
                 rows: Vec::new(),
                 next: None,
                 scanned: 0,
+                cut_short: false,
             });
         }
         let after = plan
@@ -159,24 +163,30 @@ impl Scan<'_> {
             scanned += 1;
             if stored.holds(plan, self.schema) {
                 if rows.len() == plan.limit {
-                    let next = last.map(|last| self.next(plan, &last));
-                    return Ok(Page { rows, next, scanned });
+                    return Ok(Page {
+                        rows,
+                        next: last.map(|last| self.next(plan, &last)),
+                        scanned,
+                        cut_short: false,
+                    });
                 }
                 rows.push(self.found(&stored));
                 last = Some(stored.key);
-            } else if scanned >= plan.scanned_max {
-                // What was found is worth having; the next page goes on where this one got tired.
-                if rows.is_empty() {
-                    return Err(too_much(plan));
-                }
-                let next = Some(self.next(plan, &stored.key));
-                return Ok(Page { rows, next, scanned });
+            } else if plan.enough(scanned).is_some() {
+                // What was found is worth having, also that there is nothing so far: the next page goes on from here.
+                return Ok(Page {
+                    rows,
+                    next: Some(self.next(plan, &stored.key)),
+                    scanned,
+                    cut_short: true,
+                });
             }
         }
         Ok(Page {
             rows,
             next: None,
             scanned,
+            cut_short: false,
         })
     }
 
@@ -196,7 +206,8 @@ impl Scan<'_> {
                 bucket: *bucket,
                 next: Some(plan.range.near(false).map(SmallBytes::new)),
                 rows: VecDeque::new(),
-                ahead: *AHEAD.end(),
+                // Few at first: where the key leaves rows out, a bucket may have but one that is wanted.
+                ahead: *AHEAD.start(),
             };
             // The newest closed window so far of the key that the walk is at.
             let mut newest: Option<Stored> = None;
@@ -204,9 +215,10 @@ impl Scan<'_> {
                 if plan.range.is_past(&stored.key, false) {
                     break;
                 }
-                scanned += 1;
-                if scanned > plan.scanned_max {
-                    return Err(too_much(plan));
+                match plan.enough(scanned) {
+                    Some(Enough::Rows) => return Err(plan.too_much(None)),
+                    Some(Enough::Time) => return Err(ReadError::TooLong),
+                    None => scanned += 1,
                 }
                 let Some(until) = plan.newest_until else {
                     self.offer(&mut best, stored);
@@ -232,18 +244,20 @@ impl Scan<'_> {
         let Best { heap, more, .. } = best;
         let sorted = heap.into_sorted_vec();
         let last = sorted.last().filter(|_| more);
-        let next = last.map(|last| self.next(plan, &last.key));
+        let next = last.map(|last| self.next(plan, &last.stored.key));
         Ok(Page {
-            rows: sorted.into_iter().map(|ranked| ranked.found).collect(),
+            rows: sorted.iter().map(|ranked| self.found(&ranked.stored)).collect(),
             next,
             scanned,
+            cut_short: false,
         })
     }
 
     fn ranked<'p>(&self, plan: &'p Plan, stored: Stored) -> Ranked<'p> {
+        let column = |(at, _): &(usize, bool)| self.schema.column(&stored.key, &stored.value, *at);
         Ranked {
-            found: self.found(&stored),
-            key: stored.key,
+            by: plan.order.iter().map(column).collect(),
+            stored,
             plan,
         }
     }
@@ -278,17 +292,6 @@ impl Scan<'_> {
 
     fn same_key(&self, a: &Stored, b: &Stored) -> bool {
         self.schema.without_window(&a.key) == self.schema.without_window(&b.key)
-    }
-}
-
-fn too_much(plan: &Plan) -> ReadError {
-    let hint = match plan.walk {
-        Walk::Sort => "order by the key, or fix its first fields by equality",
-        _ => "fix the key's first fields by equality, or bound the next one",
-    };
-    ReadError::TooMuch {
-        scanned_max: plan.scanned_max,
-        hint: hint.into(),
     }
 }
 
@@ -364,15 +367,22 @@ impl Eq for Head<'_> {}
 
 /// A row and its rank by the plan's order; the greatest comes last.
 struct Ranked<'p> {
-    key: SmallBytes,
-    found: FoundRow,
+    stored: Stored,
+    /// The columns that the order names.
+    by: Vec<Option<Datum>>,
     plan: &'p Plan,
 }
 
 impl Ord for Ranked<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
-        compare(&self.found.row, &other.found.row, &self.plan.order).then_with(|| {
-            let ties = self.key.cmp(&other.key);
+        let columns = self.by.iter().zip(&other.by).zip(&self.plan.order);
+        let mut orderings = columns.map(|((a, b), (_, descending))| match descending {
+            true => b.cmp(a),
+            false => a.cmp(b),
+        });
+        let ordering = orderings.find(|ordering| ordering.is_ne());
+        ordering.unwrap_or(Ordering::Equal).then_with(|| {
+            let ties = self.stored.key.cmp(&other.stored.key);
             if self.plan.ties_descending {
                 ties.reverse()
             } else {

@@ -13,10 +13,12 @@
 //! [`ReadError::Elsewhere`], and so does `row` where it finds none: what another process has is not known here.
 
 use std::fmt;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::schema::RowSchema;
 use crate::schema::datum::Datum;
@@ -33,6 +35,9 @@ pub trait Serve: Send + Sync {
 
     /// Rows in the local shards, roughly: epochs still open are counted.
     fn rows_len(&self) -> usize;
+
+    /// Changes of rows in the local shards since the process started.
+    fn applied(&self) -> u64;
 
     /// The last epoch up to `at` in which any row of the local shards changed; [`Epoch::ZERO`] when none did, or when
     /// it is no longer known.
@@ -68,12 +73,12 @@ pub trait Serve: Send + Sync {
 }
 
 /// A value as a client gave it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Given {
     /// Text, as in a URL, already percent-decoded.
     Text(String),
-    /// A JSON value, as in a body.
-    Json(serde_json::Value),
+    /// A JSON value, as it is written in a body: its numbers have all of their digits.
+    Json(String),
 }
 
 impl From<&str> for Given {
@@ -88,7 +93,12 @@ impl From<String> for Given {
 }
 impl From<serde_json::Value> for Given {
     fn from(value: serde_json::Value) -> Self {
-        Given::Json(value)
+        Given::Json(value.to_string())
+    }
+}
+impl From<Box<RawValue>> for Given {
+    fn from(json: Box<RawValue>) -> Self {
+        Given::Json(Box::<str>::from(json).into())
     }
 }
 
@@ -102,7 +112,7 @@ pub struct RowQuery {
 }
 
 /// Picks windows without arithmetic by the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum WindowPick {
     /// Windows whose end lies beyond the view's watermark.
     Open,
@@ -113,7 +123,7 @@ pub enum WindowPick {
 }
 
 /// How a field is compared with a given value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Op {
     /// Equal.
     Eq,
@@ -148,7 +158,7 @@ impl Op {
 }
 
 /// A condition on one field. Null is below every value, and equal to itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Filter {
     /// A field of the key or the value.
     pub field: String,
@@ -159,7 +169,7 @@ pub struct Filter {
 }
 
 /// A field to order by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OrderBy {
     /// A field of the key or the value.
     pub field: String,
@@ -182,9 +192,12 @@ pub struct RowsQuery {
     /// [`Page::next`] of the page before, read at the epoch it names ([`cursor_epoch`]); all else but `limit` must be
     /// the same.
     pub cursor: Option<String>,
-    /// Looks at so many rows at most. Then an answer in the order of keys is cut short there (with [`Page::next`]) if it
-    /// has any row, and all others are [`ReadError::TooMuch`].
+    /// Looks at so many rows at most. An answer in the order of keys is cut short there ([`Page::cut_short`]). All others
+    /// need every row that their key does not leave out: they are [`ReadError::TooMuch`], before a single row is looked at
+    /// where that is the whole view.
     pub scanned_max: usize,
+    /// Looks at rows until then. An answer in the order of keys is cut short there; all others are [`ReadError::TooLong`].
+    pub until: Option<Instant>,
 }
 
 impl Default for RowsQuery {
@@ -196,6 +209,7 @@ impl Default for RowsQuery {
             window: None,
             cursor: None,
             scanned_max: 1_000_000,
+            until: None,
         }
     }
 }
@@ -220,6 +234,8 @@ pub struct Page {
     pub next: Option<String>,
     /// How many rows were looked at.
     pub scanned: usize,
+    /// Whether it has fewer rows than there are, perhaps none, because enough were looked at: `next` goes on behind them.
+    pub cut_short: bool,
 }
 
 /// The change of one row between two moments.
@@ -287,13 +303,22 @@ pub enum ReadError {
         /// Why not.
         why: String,
     },
+    /// There are more rows, and no cursor can be made of the last one's key.
+    NoCursor {
+        /// Why not.
+        why: String,
+    },
     /// The query would look at too many rows.
     TooMuch {
         /// The bound that it met.
         scanned_max: usize,
+        /// How many rows the view has, where it would look at all of them.
+        rows: Option<usize>,
         /// What would make it cheaper.
         hint: String,
     },
+    /// Looking at the rows took too long.
+    TooLong,
     /// Other processes have rows of the view, and what this one has is no whole answer.
     Elsewhere,
 }
@@ -310,8 +335,9 @@ impl ReadError {
             ReadError::KeyType { .. } => "key-type",
             ReadError::Filter { .. } => "filter",
             ReadError::Window { .. } => "window",
-            ReadError::Cursor { .. } => "cursor",
+            ReadError::Cursor { .. } | ReadError::NoCursor { .. } => "cursor",
             ReadError::TooMuch { .. } => "too-much",
+            ReadError::TooLong => "timeout",
             ReadError::Elsewhere => "peer-away",
         }
     }
@@ -339,9 +365,24 @@ impl fmt::Display for ReadError {
             }
             ReadError::Filter { field, why } => write!(f, "field `{field}`: {why}"),
             ReadError::Window { why } | ReadError::Cursor { why } => f.write_str(why),
-            ReadError::TooMuch { scanned_max, hint } => {
-                write!(f, "the query looks at more than {scanned_max} rows; {hint}")
+            ReadError::NoCursor { why } => {
+                write!(
+                    f,
+                    "there are more rows, and no cursor can be made of the last one: {why}"
+                )
             }
+            ReadError::TooMuch {
+                scanned_max,
+                rows: Some(rows),
+                ..
+            } => write!(
+                f,
+                "all of the {rows} rows would be looked at, and at most {scanned_max} are"
+            ),
+            ReadError::TooMuch { scanned_max, .. } => {
+                write!(f, "more than {scanned_max} rows would be looked at")
+            }
+            ReadError::TooLong => f.write_str("looking at the rows took too long"),
             ReadError::Elsewhere => f.write_str("other processes of the cluster have rows of this view"),
         }
     }

@@ -19,13 +19,14 @@ use std::marker::PhantomData;
 use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::keeper::{Keeper, Loader};
-use crate::checkpoint::state::{Bounds, Changed, Kept, Out, Stateful};
+use crate::checkpoint::state::{Bounds, Changed, Out, Stateful};
+use crate::checkpoint::steps::Kept;
 use crate::error::{Error, Result};
 use crate::record::{Change, Record, route};
 use crate::schema::RowSchema;
@@ -62,6 +63,8 @@ pub(crate) struct Shard {
     schema: Arc<RowSchema>,
     /// As of what was applied last.
     pub(crate) live: AtomicUsize,
+    /// Changes applied so far.
+    pub(crate) applied: AtomicU64,
     log: Mutex<Log>,
 }
 
@@ -92,6 +95,7 @@ impl Shard {
         Self {
             buckets: std::iter::repeat_with(bucket).take(BUCKETS).collect(),
             live: AtomicUsize::new(0),
+            applied: AtomicU64::new(0),
             log: Mutex::default(),
             schema,
         }
@@ -492,6 +496,7 @@ impl ShardWriter {
             superseded += self.apply_bucket(at);
         }
         self.shard.note(epoch, superseded, hash);
+        self.shard.applied.fetch_add(count as u64, Ordering::Relaxed);
         if !self.queued.is_empty() {
             self.queue.entry(epoch).or_default().append(&mut self.queued);
         }
@@ -522,6 +527,7 @@ impl ShardWriter {
         if !sorted.is_empty() {
             let shard = self.shard.clone();
             let floor = self.view.floor();
+            let room = (4 * sorted.len()).max(PAGE);
             let mut bucket = shard.buckets[at].write();
             bucket.changed = self.epoch;
             for (i, change) in sorted.drain(..).enumerate() {
@@ -531,6 +537,9 @@ impl ShardWriter {
                 }
                 superseded += usize::from(self.apply_change(&mut bucket.rows, at as u8, floor, change));
             }
+            drop(bucket);
+            // What an epoch of many changes needed is not kept for ever.
+            sorted.shrink_to(room);
         }
         self.sorted[at] = sorted;
         superseded

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thalweg::checkpoint::place::Place;
 use thalweg::codec::registry::Registry;
+use thalweg::codec::registry::access::Access;
 use thalweg::ingest::Bounds;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
@@ -202,9 +203,14 @@ impl Node {
             .data_dir
             .clone()
             .map_or(Store::Memory(memory), Store::Directory);
+        // Some tests write by ids that no registry will ever know.
+        let access = Access {
+            unknown_wait: Duration::from_millis(200),
+            ..Access::open(&self.registry)
+        };
         let env = Environment {
             kafka: self.kafka.clone(),
-            registry: Some(Registry::new(&self.registry, tokio().clone())?),
+            registry: Some(Registry::with_access(&access, tokio().clone())?),
             group: "tests".into(),
             ..Environment::default()
         };

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use thalweg::bridge::Waker;
+use thalweg::codec::registry::Verdict;
 use thalweg::position::Offset;
 use thalweg::source::{Environment, Intake, Opened, Progress, Reader, Source};
 use thalweg::{Event, Result};
@@ -127,12 +128,12 @@ impl<T: 'static> Reader<T> for PacedReader<T> {
         Ok(progress)
     }
 
-    fn schemas_seen(&mut self) -> Vec<(u32, Option<u64>)> {
+    fn schemas_seen(&mut self) -> Vec<Verdict> {
         self.inner.schemas_seen()
     }
 
-    fn bind_schema(&mut self, id: u32, verdict: Option<u64>) {
-        self.inner.bind_schema(id, verdict);
+    fn bind_schema(&mut self, verdict: Verdict) {
+        self.inner.bind_schema(verdict);
     }
 
     fn show_progress(&mut self, positions: &[(u32, Offset)]) {

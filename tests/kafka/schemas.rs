@@ -109,8 +109,23 @@ fn records_wait_for_their_schema_and_only_an_unknown_one_is_a_dead_letter() {
     let first = node::closed_since(&views, &mut told);
     let given = registry.register("schemas.late-value", PAYMENT_LATE);
     assert_eq!(given as u32, next, "this registry counts its ids up");
-    let views = node::joined(node.until_end().start().unwrap()).unwrap();
+    let views = node::joined(node.clone().until_end().start().unwrap()).unwrap();
     oracle::compare(&expected, &node::rows(&views));
     told = Epoch::ZERO;
     assert_eq!(first, node::closed_since(&views, &mut told));
+
+    // From the next record on it is known; what stands before stays as it was, on any number of workers.
+    let service = node.clone().workers(3).start().unwrap();
+    topics.write(&topics.payments, 3, &payments(next, 4, 105..110));
+    topics.write(&topics.payments, 2, &payments(next, 4, 110..115));
+    node::caught_up(&service, &topics);
+    let rows = node::rows(service.views());
+    assert_eq!(rows["payments.dead_letters"].len(), 15, "none came since");
+    service.stop();
+    node::joined(service).unwrap();
+    for workers in [1, 2] {
+        let again = node.clone().workers(workers).until_end().start().unwrap();
+        let views = node::joined(again).unwrap();
+        assert_eq!(node::rows(&views), rows, "with {workers} workers");
+    }
 }

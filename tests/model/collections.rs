@@ -25,6 +25,12 @@ fn build(flow: Dataflow) {
             .view(name);
     };
 
+    edges
+        .group_by("a", |(a, _)| *a)
+        .aggregate("extremes", |a| {
+            (a.min(|(_, b)| *b), a.max(|(_, b)| *b), a.avg(|(_, b)| *b))
+        })
+        .view("extremes_view");
     count(&edges, "edges_view");
     count(&marks, "marks_view");
     count(&edges.concat(&marks), "both");
@@ -130,6 +136,12 @@ proptest! {
             let marks = values(&marks, n);
             let marked = |a: u32| marks.iter().any(|(mark, _)| *mark == a);
             let mut put = |view, rows: Rows| expected.entry(view).or_default().push(rows);
+            let mut groups: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+            all.iter().for_each(|(a, b)| groups.entry(*a).or_default().push(*b));
+            put("extremes_view", groups.into_iter().map(|(a, bs)| json!({
+                "a": a, "value_0": bs.iter().min(), "value_1": bs.iter().max(),
+                "value_2": f64::from(bs.iter().sum::<u32>()) / bs.len() as f64,
+            })).collect());
             put("edges_view", counted(all.iter().copied()));
             put("marks_view", counted(marks.iter().copied()));
             put("both", counted(all.iter().chain(&marks).copied()));

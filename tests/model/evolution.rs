@@ -298,3 +298,147 @@ fn what_is_gone_is_asked_about_and_forgotten() {
     let same = dataflow("lucky", build);
     assert_eq!(goes_on(&world, &same, OnNew::Refuse).0, Some(NEWEST));
 }
+
+/// Numbers by their digit, as `change` makes them of numbers and of the digits that have a name.
+fn changed(change: for<'s> fn(Digits<'s>, Collection<'s, u64>) -> Digits<'s>) -> Flow {
+    with(move |flow| {
+        let names = flow.table("names", Kafka::topic("n").json::<u64>().keyed::<u64>());
+        let digits = numbers(flow).changes().map(|n| (n % 7, n));
+        change(digits, names.rows().map(|(digit, _)| digit))
+            .group_by("digit", |(digit, _)| *digit)
+            .aggregate("best", |a| a.max(|(_, n)| *n))
+            .view_with("best", |view| view.fields(["greatest"]));
+    })
+}
+
+type Digits<'s> = Collection<'s, (u64, u64)>;
+
+#[test]
+fn an_operator_without_a_name_that_is_added_or_gone_is_asked_about_and_no_old_rows_are_served() {
+    let plain = changed(|digits, _| digits);
+    let world = World::default().begin_with(&plain);
+    assert_eq!(goes_on(&world, &plain, OnNew::Refuse).0, Some(NEWEST));
+    let changes: [(&str, Flow); 6] = [
+        ("semijoin(", changed(|digits, named| digits.semijoin(&named))),
+        ("antijoin(", changed(|digits, named| digits.antijoin(&named))),
+        (
+            "join(",
+            changed(|digits, named| digits.join(&named.map(|n| (n, n)), |_, n, m| (*n % 7, *m))),
+        ),
+        (
+            "concat(",
+            changed(|digits, named| digits.concat(&named.map(|n| (n, 1000)))),
+        ),
+        (
+            "filter(",
+            changed(|digits, _| digits.filter(|(digit, _)| *digit != 3)),
+        ),
+        (
+            "group_by(loop)",
+            changed(|digits, _| {
+                digits.iterate("loop", |_, rows| {
+                    rows.filter(|(digit, _)| *digit != 3).distinct("once")
+                })
+            }),
+        ),
+    ];
+    let rows_of_plain = fresh(&plain);
+    for (operator, changed) in &changes {
+        let expected = fresh(changed);
+        assert_ne!(expected, rows_of_plain, "{operator} makes other rows");
+        let refused = refusal(&world, changed);
+        for said in [
+            "view best: best was group(group_by(map(changes(numbers))))",
+            ", is group(",
+            "=accept",
+            "=keep",
+        ] {
+            assert!(refused.contains(said), "no `{said}` in {refused}");
+        }
+        assert!(refused.contains(operator), "{refused}");
+        // What has state is what it was, so its rows make those of the view.
+        let (restored, views) = goes_on(&world, changed, OnNew::Accept);
+        assert_eq!(
+            (restored, unversioned(rows(&views))),
+            (Some(NEWEST), expected),
+            "{operator}"
+        );
+    }
+    // The other way, too.
+    let (_, semijoin) = &changes[0];
+    let back = World::default().begin_with(semijoin);
+    assert!(refusal(&back, &plain).contains("view best: best was group(group_by(semijoin("));
+}
+
+/// Which input comes first says nothing about which rows are kept.
+#[test]
+fn the_same_inputs_in_another_order_go_on() {
+    fn both(turned: bool) -> Flow {
+        with(move |flow| {
+            flow.table("names", Kafka::topic("n").json::<u64>().keyed::<u64>());
+            let numbers = numbers(flow);
+            let (even, odd) = (
+                numbers.filter(|n| n % 2 == 0),
+                numbers.flat_map(|n| (n % 2 == 1).then_some(n)),
+            );
+            let merged = match turned {
+                false => even.merge(&odd),
+                true => odd.merge(&even),
+            };
+            merged
+                .key_by("digit", |n| n % 7)
+                .window("tens", Tumbling::of(Duration::from_micros(30)))
+                .aggregate(|a| a.count())
+                .view("tens");
+            let rows = match turned {
+                false => even.changes().concat(&odd.changes()),
+                true => odd.changes().concat(&even.changes()),
+            };
+            rows.group_by("digit", |n| n % 7)
+                .aggregate("rows", |a| a.count())
+                .view("rows");
+        })
+    }
+    let world = World::default().begin_with(&both(false));
+    let (restored, views) = goes_on(&world, &both(true), OnNew::Refuse);
+    assert_eq!(
+        (restored, unversioned(rows(&views))),
+        (Some(NEWEST), fresh(&both(false)))
+    );
+}
+
+#[test]
+fn what_only_takes_other_events_is_kept_where_somebody_says_so() {
+    let filtered = |bound: u64| {
+        with(move |flow| {
+            flow.table("names", Kafka::topic("n").json::<u64>().keyed::<u64>());
+            let numbers = numbers(flow);
+            let numbers = if bound > 0 {
+                numbers.filter(move |n| *n < bound)
+            } else {
+                numbers
+            };
+            numbers
+                .key_by("digit", |n| n % 7)
+                .window("tens", Tumbling::of(Duration::from_micros(30)))
+                .aggregate(|a| a.count())
+                .view("tens");
+        })
+    };
+    let (plain, all) = (filtered(0), filtered(u64::MAX));
+    let world = World::default().begin_with(&plain);
+    let refused = refusal(&world, &all);
+    let said =
+        "view tens and window tens, tumbling 30us: tens was window(numbers), is window(filter(numbers))";
+    assert!(refused.contains(said), "{refused}");
+    let (restored, views) = goes_on(&world, &all, OnNew::Keep);
+    assert_eq!(
+        (restored, unversioned(rows(&views))),
+        (Some(NEWEST), fresh(&plain))
+    );
+    let (restored, views) = goes_on(&world, &all, OnNew::Accept);
+    assert_eq!(restored, Some(NEWEST));
+    let begins_anew = |row: &String| (7..20).any(|n| begins_at(row, n * 30));
+    let found = unversioned(rows(&views));
+    assert!(of(&found, "tens").all(|(_, rows)| !rows.is_empty() && rows.iter().all(begins_anew)));
+}

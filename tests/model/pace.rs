@@ -61,11 +61,7 @@ impl Source<i64> for Gated {
 
 impl Driver for Gated {
     fn topology(&self) -> Result<Topology> {
-        let facts = |partition| PartitionFacts {
-            partition,
-            start: 0,
-            end: RECORDS,
-        };
+        let facts = |partition| PartitionFacts::new(partition, 0, RECORDS);
         Ok(Topology {
             topic: TopicId::default(),
             compacted: false,

@@ -7,11 +7,13 @@ use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use thalweg::prelude::*;
+use thalweg::source::Environment;
 use thalweg::testing::{Harness, permutes};
 use thalweg::view::Windows as Layout;
 use timely::dataflow::operators::Exchange;
 use timely::dataflow::operators::vec::Filter;
 
+use super::aggregates::{nearest, sum_of};
 use super::log::{
     EPOCHS, Log, Reading, Rows, Seen, check, config, instant, logs, read, runs, silences, together,
 };
@@ -312,7 +314,9 @@ fn main_rows(main: &Windowing, epoch: usize) -> Rows {
         .into_iter()
         .map(|((key, start, end), items)| {
             let (count, sum) = (items.len(), items.iter().map(|i| i.n).sum::<i64>());
-            let sum_x = exact_sum(&items.iter().map(|i| i.x).collect::<Vec<_>>());
+            let xs: Vec<_> = items.iter().map(|i| i.x).collect();
+            let sum_x = exact_sum(&xs);
+            let avg_x = nearest(sum_x / count as f64, &sum_of(&xs), count as u64);
             let values = vec![
                 json!(key),
                 json!(instant(start)),
@@ -323,7 +327,7 @@ fn main_rows(main: &Windowing, epoch: usize) -> Rows {
                 json!(items.iter().map(|i| i.n).max()),
                 json!(sum as f64 / count as f64),
                 json!(sum_x),
-                json!(sum_x / count as f64 + 0.0),
+                json!(avg_x),
                 json!(items.iter().fold(0u64, |any, i| any | 1 << (i.n + 5))),
             ];
             row(&names, values)
@@ -478,4 +482,23 @@ fn an_aggregate_of_ones_own_permutes() {
         at_ms: 0,
     };
     permutes(&AnyOf, &[item(3), item(-2), item(5), item(3)]).unwrap();
+}
+
+#[test]
+fn the_plan_says_where_events_may_be_late_for_some_of_their_windows() {
+    let flow = dataflow("windows", |flow| build(flow, [Late::Drop, Late::Drop]));
+    let plan = thalweg::runtime::plan(&flow, &Environment::default()).unwrap();
+    let of = |step: &str| {
+        plan.text
+            .lines()
+            .find(|line| line.contains(step))
+            .unwrap_or_default()
+    };
+    let overlapping = of(" overlapping ");
+    assert!(overlapping.contains("hopping 10s every 4s"), "{overlapping}");
+    assert!(
+        overlapping.contains("late windows counted in thalweg_late_windows_total"),
+        "{overlapping}"
+    );
+    assert!(!of(" main ").contains("late"), "{}", of(" main "));
 }

@@ -1,84 +1,96 @@
 //! The default of a reader's field: JSON in the schema, bytes in a rewritten datum.
 
-use apache_avro::schema::{EnumSchema, RecordSchema};
 use serde_json::Value;
 
-use super::plan::{At, Base, Names, base};
-use super::rewrite::write_long;
+use super::long::write_long;
+use super::schema::{Kind, NodeId, Record, Schema};
+
+/// How deep a default may be nested: records of itself have no end without data.
+const DEPTH_MAX: usize = 64;
 
 /// Appends the datum that `json` stands for; `None` if the schema does not allow it.
-pub(super) fn encode_default<'s>(
-    names: &Names<'s>,
-    at: At<'s>,
-    json: &Value,
-    out: &mut Vec<u8>,
-) -> Option<()> {
-    let at = at.follow(names)?;
-    match base(at.schema) {
-        Base::Null => json.is_null().then_some(())?,
-        Base::Boolean => out.push(u8::from(json.as_bool()?)),
-        Base::Int => write_long(i64::from(i32::try_from(json.as_i64()?).ok()?), out),
-        Base::Long => write_long(json.as_i64()?, out),
-        Base::Float => out.extend((float(json)? as f32).to_le_bytes()),
-        Base::Double => out.extend(float(json)?.to_le_bytes()),
-        Base::String => write_bytes(json.as_str()?.as_bytes(), out),
-        Base::Bytes => write_bytes(&latin1(json)?, out),
-        Base::Fixed(fixed) => {
-            let bytes = latin1(json)?;
-            (bytes.len() == fixed.size).then(|| out.extend(bytes))?;
-        }
-        Base::Enum(EnumSchema { symbols, .. }) => {
-            let symbol = json.as_str()?;
-            write_long(symbols.iter().position(|other| other == symbol)? as i64, out);
-        }
-        Base::Array(items) => {
-            let values = json.as_array()?;
-            if !values.is_empty() {
-                write_long(values.len() as i64, out);
-                values
-                    .iter()
-                    .try_for_each(|value| encode_default(names, at.within(items), value, out))?;
-            }
-            out.push(0);
-        }
-        Base::Map(types) => {
-            let entries = json.as_object()?;
-            if !entries.is_empty() {
-                write_long(entries.len() as i64, out);
-                for (key, value) in entries {
-                    write_bytes(key.as_bytes(), out);
-                    encode_default(names, at.within(types), value, out)?;
-                }
-            }
-            out.push(0);
-        }
-        // Up to Avro 1.11 the default of a union belongs to its first branch, since 1.12 to any.
-        Base::Union(branches) => {
-            let start = out.len();
-            (0..branches.len()).find(|&index| {
-                out.truncate(start);
-                write_long(index as i64, out);
-                encode_default(names, at.within(&branches[index]), json, out).is_some()
-            })?;
-        }
-        Base::Record(record) => fields(names, at, record, json, out)?,
-        Base::Ref => return None,
-    }
-    Some(())
+pub(super) fn encode_default(schema: &Schema, at: NodeId, json: &Value, out: &mut Vec<u8>) -> Option<()> {
+    Defaults { schema, depth: 0 }.encode(at, json, out)
 }
 
-fn fields<'s>(
-    names: &Names<'s>,
-    at: At<'s>,
-    record: &'s RecordSchema,
-    json: &Value,
-    out: &mut Vec<u8>,
-) -> Option<()> {
-    let given = json.as_object()?;
-    record.fields.iter().try_for_each(|field| {
-        let value = given.get(&field.name).or(field.default.as_ref())?;
-        encode_default(names, at.within(&field.schema), value, out)
-    })
+struct Defaults<'s> {
+    schema: &'s Schema,
+    depth: usize,
+}
+
+impl Defaults<'_> {
+    fn encode(&mut self, at: NodeId, json: &Value, out: &mut Vec<u8>) -> Option<()> {
+        if self.depth == DEPTH_MAX {
+            return None;
+        }
+        self.depth += 1;
+        let encoded = self.place(at, json, out);
+        self.depth -= 1;
+        encoded
+    }
+
+    fn place(&mut self, at: NodeId, json: &Value, out: &mut Vec<u8>) -> Option<()> {
+        let schema = self.schema;
+        match schema.kind(at) {
+            Kind::Null => json.is_null().then_some(())?,
+            Kind::Boolean => out.push(u8::from(json.as_bool()?)),
+            Kind::Int => write_long(i64::from(i32::try_from(json.as_i64()?).ok()?), out),
+            Kind::Long => write_long(json.as_i64()?, out),
+            Kind::Float => out.extend((float(json)? as f32).to_le_bytes()),
+            Kind::Double => out.extend(float(json)?.to_le_bytes()),
+            Kind::String => write_bytes(json.as_str()?.as_bytes(), out),
+            Kind::Bytes => write_bytes(&latin1(json)?, out),
+            Kind::Fixed(fixed) => {
+                let bytes = latin1(json)?;
+                (bytes.len() == fixed.size).then(|| out.extend(bytes))?;
+            }
+            Kind::Enum(symbols) => {
+                let symbol = json.as_str()?;
+                let place = symbols.symbols.iter().position(|other| other == symbol)?;
+                write_long(place as i64, out);
+            }
+            Kind::Array(items) => {
+                let values = json.as_array()?;
+                if !values.is_empty() {
+                    write_long(values.len() as i64, out);
+                    values
+                        .iter()
+                        .try_for_each(|value| self.encode(*items, value, out))?;
+                }
+                out.push(0);
+            }
+            Kind::Map(values) => {
+                let entries = json.as_object()?;
+                if !entries.is_empty() {
+                    write_long(entries.len() as i64, out);
+                    for (key, value) in entries {
+                        write_bytes(key.as_bytes(), out);
+                        self.encode(*values, value, out)?;
+                    }
+                }
+                out.push(0);
+            }
+            // Up to Avro 1.11 the default of a union belongs to its first branch, since 1.12 to any.
+            Kind::Union(branches) => {
+                let start = out.len();
+                (0..branches.len()).find(|&index| {
+                    out.truncate(start);
+                    write_long(index as i64, out);
+                    self.encode(branches[index], json, out).is_some()
+                })?;
+            }
+            Kind::Record(record) => self.fields(record, json, out)?,
+        }
+        Some(())
+    }
+
+    fn fields(&mut self, record: &Record, json: &Value, out: &mut Vec<u8>) -> Option<()> {
+        let given = json.as_object()?;
+        record.fields.iter().try_for_each(|field| {
+            let value = given.get(&field.name).or(field.default.as_ref())?;
+            self.encode(field.node, value, out)
+        })
+    }
 }
 
 /// JSON has no word for what is not a number; schemas in the wild write these as strings.

@@ -3,12 +3,9 @@
 mod probe;
 mod rules;
 
-use apache_avro::Schema;
-use apache_avro::schema::ResolvedSchema;
 use serde::de::DeserializeOwned;
 
-use super::parse_writer;
-use super::plan::{Base, base};
+use super::schema::Schema;
 use crate::codec::fit::Misfit;
 
 /// Compares by one schema and, if there is one, a reader's: a type's [`fit`] without its name.
@@ -27,70 +24,42 @@ pub type Fits = fn(&str, Option<&str>) -> Vec<Misfit>;
 /// assert_eq!((misfits[0].path.as_str(), misfits[0].every), ("note", true));
 /// ```
 pub fn fit<T: DeserializeOwned>(writer: &str, reader: Option<&str>) -> Vec<Misfit> {
-    let whole = |problem: &str, remedy: &str| {
+    let whole = |problem: String, remedy: &str| {
         vec![Misfit {
             path: String::new(),
-            problem: problem.to_owned(),
+            problem,
             remedy: remedy.to_owned(),
             every: true,
         }]
     };
-    let Ok(writer) = parse_writer(writer) else {
-        return whole(
-            "the registry's schema is no Avro schema that stands alone",
-            "register an Avro schema",
-        );
+    let writer = match Schema::parse(writer) {
+        Ok(writer) => writer,
+        Err(why) => {
+            let problem = format!("the registry's schema is no Avro schema that stands alone: {why}");
+            return whole(problem, "register an Avro schema");
+        }
     };
-    let Some(reader) = reader else {
-        return probed::<T>(&writer);
+    let Some(text) = reader else {
+        return probe::probe::<T>(&writer);
     };
-    let Ok(reader) = Schema::parse_str(reader) else {
-        return whole("the reader's schema is no Avro schema", "correct it");
-    };
-    let mut misfits = rules::compare(&writer, &reader);
-    misfits.extend(probed::<T>(&reader));
-    misfits
+    match super::reader(text) {
+        Ok(reader) => {
+            let mut misfits = rules::compare(&writer, &reader);
+            misfits.extend(probe::probe::<T>(&reader));
+            misfits
+        }
+        Err(why) => whole(
+            format!("the reader's schema is no Avro schema: {why}"),
+            "correct it",
+        ),
+    }
 }
 
 /// Where data of one schema can't be resolved to the other, by Avro's rules.
 pub fn between(writer: &str, reader: &str) -> Vec<Misfit> {
-    match (parse_writer(writer), Schema::parse_str(reader)) {
+    match (Schema::parse(writer), Schema::parse(reader)) {
         (Ok(writer), Ok(reader)) => rules::compare(&writer, &reader),
         _ => Vec::new(),
-    }
-}
-
-fn probed<T: DeserializeOwned>(schema: &Schema) -> Vec<Misfit> {
-    match ResolvedSchema::new(schema) {
-        Ok(names) => probe::probe::<T>(schema, names.get_names()),
-        Err(_) => Vec::new(),
-    }
-}
-
-/// A schema's type, in a word.
-fn word(schema: &Schema) -> String {
-    match base(schema) {
-        Base::Null => "null".into(),
-        Base::Boolean => "boolean".into(),
-        Base::Int => "int".into(),
-        Base::Long => "long".into(),
-        Base::Float => "float".into(),
-        Base::Double => "double".into(),
-        Base::Bytes => "bytes".into(),
-        Base::String => "string".into(),
-        Base::Fixed(fixed) => format!("fixed {}", fixed.name.name()),
-        Base::Array(_) => "array".into(),
-        Base::Map(_) => "map".into(),
-        Base::Union(branches) => {
-            let words: Vec<String> = branches.iter().map(word).collect();
-            format!("union of {}", words.join(", "))
-        }
-        Base::Record(record) => format!("record {}", record.name.name()),
-        Base::Enum(symbols) => format!("enum {}", symbols.name.name()),
-        Base::Ref => match schema {
-            Schema::Ref { name } => name.name().to_owned(),
-            _ => "a name".into(),
-        },
     }
 }
 

@@ -6,34 +6,37 @@ use std::rc::Rc;
 use serde::de::DeserializeOwned;
 
 use super::plan::Plan;
-use super::{Target, parse_writer, read};
+use super::schema::Schema;
+use super::{read, reader};
 use crate::codec::{Decode, Decoded};
 use crate::error::{Error, Result};
 
 /// Decodes bare data of one schema. No registry takes part.
 pub struct Plain<T> {
     plan: Plan,
-    fast: Rc<serde_avro_fast::Schema>,
+    schema: Rc<Schema>,
     /// The rewritten datum.
     scratch: Vec<u8>,
     value: PhantomData<fn() -> T>,
 }
 
 impl<T> Plain<T> {
-    /// A decoder of what is written in the schema `writer`; with `reader`, the schema that every datum is resolved to.
+    /// A decoder of what is written in the schema `writer`; with `readers`, the schema that every datum is resolved to.
     /// Fails if one of them is no Avro schema, or if the one can't be resolved to the other.
-    pub fn new(writer: &str, reader: Option<&str>) -> Result<Self> {
-        let (plan, fast) = match reader {
+    pub fn new(writer: &str, readers: Option<&str>) -> Result<Self> {
+        let wrong = |why| {
+            Error::definition("cannot use the writer's Avro schema")
+                .detail(why)
+                .detail(writer)
+        };
+        let (plan, schema) = match readers {
             None => {
-                let target = Target::of(writer)?;
-                let plan = Plan::resolve(&target.resolved, &target.resolved);
-                (plan, target.fast)
+                let schema = reader(writer)?;
+                (Plan::resolve(&schema, &schema), schema)
             }
-            Some(reader) => {
-                let target = Target::of(reader)?;
-                let wrong = || Error::definition("cannot use the writer's Avro schema").detail(writer);
-                let writer = parse_writer(writer).map_err(|_| wrong())?;
-                (Plan::resolve(&writer, &target.resolved), target.fast)
+            Some(text) => {
+                let (writer, schema) = (Schema::parse(writer).map_err(wrong)?, reader(text)?);
+                (Plan::resolve(&writer, &schema), schema)
             }
         };
         let plan = plan.ok_or_else(|| {
@@ -42,7 +45,7 @@ impl<T> Plain<T> {
         })?;
         Ok(Self {
             plan,
-            fast,
+            schema,
             scratch: Vec::new(),
             value: PhantomData,
         })
@@ -52,9 +55,13 @@ impl<T> Plain<T> {
 impl<T: DeserializeOwned + 'static> Decode<T> for Plain<T> {
     #[inline]
     fn decode(&mut self, bytes: &[u8]) -> Decoded<T> {
-        match read(&self.plan, &self.fast, bytes, &mut self.scratch) {
+        match read(&self.plan, &self.schema, bytes, &mut self.scratch) {
             Ok(value) => Decoded::Value(value),
             Err(cause) => Decoded::Dead(cause, None),
         }
+    }
+
+    fn is_null(&mut self, bytes: &[u8]) -> bool {
+        read::<()>(&self.plan, &self.schema, bytes, &mut self.scratch).is_ok()
     }
 }

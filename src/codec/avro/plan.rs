@@ -6,19 +6,15 @@
 //!   reader's schema ┘        (identical: nothing to do, the datum is decoded as it is)
 //! ```
 //!
-//! The rules are those of the specification's chapter "Schema Resolution" (Avro 1.12): promotions, fields by name or
-//! alias, defaults, enum defaults, unions branch by branch. A reader's union takes the branch that is most like the
-//! writer's schema, as Java does it: the same type under the same full name, then under the same short name, then what
-//! can be promoted.
+//! What resolves is decided by [`Resolution`] before the first step is planned: so there is no step that has to be taken
+//! back, and a pair of types has one step wherever it is met.
 
-use std::collections::{HashMap, HashSet};
-
-use apache_avro::Schema;
-use apache_avro::schema::{Alias, ResolvedSchema, UuidSchema};
-use apache_avro::schema::{DecimalSchema, EnumSchema, FixedSchema, InnerDecimalSchema, Name, RecordSchema};
+use std::collections::HashMap;
 
 use super::default::encode_default;
-use super::survey::Survey;
+use super::resolve::{Pair, Resolution, sources, symbols};
+use super::schema::{Kind, NodeId, Record, Schema};
+use super::survey::identical;
 
 /// Place of a step in [`Plan::steps`].
 pub(super) type StepId = usize;
@@ -77,304 +73,161 @@ pub(super) struct Plan {
     pub(super) root: StepId,
     /// Whether the rewritten datum is the datum itself.
     pub(super) identical: bool,
-    /// Whether there is an array of things that take no bytes (nulls, empty records): a few bytes may then stand for
-    /// any number of them.
-    pub(super) weightless: bool,
 }
 
 impl Plan {
     /// The plan for two schemas, or `None`: nothing that was written by `writer` can be read by `reader`.
     pub(super) fn resolve(writer: &Schema, reader: &Schema) -> Option<Self> {
-        let (writers, readers) = (
-            ResolvedSchema::new(writer).ok()?,
-            ResolvedSchema::new(reader).ok()?,
-        );
+        let resolution = Resolution::of(writer, reader);
+        let root = (writer.root(), reader.root());
+        resolution.resolves(root.0, root.1).then_some(())?;
         let mut planner = Planner {
-            writers: writers.get_names(),
-            readers: readers.get_names(),
+            resolution,
             steps: Vec::new(),
-            skipping: false,
-            records: HashMap::new(),
+            planned: HashMap::new(),
+            open: Vec::new(),
         };
-        let root = planner.plan(At::root(writer), At::root(reader))?;
-        let steps = planner.steps;
-        let (identical, weightless) = Survey {
-            steps: &steps,
-            seen: HashSet::new(),
+        let root = planner.step(Task::Read(root));
+        while let Some((id, task)) = planner.open.pop() {
+            planner.steps[id] = match task {
+                Task::Read(pair) => planner.read(pair)?,
+                Task::Skip(w) => planner.skip(w),
+            };
         }
-        .run(root);
+        let steps = planner.steps;
         Some(Self {
+            identical: identical(&steps, root),
             steps,
             root,
-            identical,
-            weightless,
         })
     }
 }
 
-/// The named schemas of one side.
-pub(super) type Names<'s> = HashMap<Name, &'s Schema>;
-
-/// A schema, and the namespace that names within it are taken to be in.
-#[derive(Clone, Copy)]
-pub(super) struct At<'s> {
-    pub(super) schema: &'s Schema,
-    namespace: Option<&'s str>,
+/// What a step is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Task {
+    /// To bring the writer's type into the reader's.
+    Read(Pair),
+    /// To pass over what has no place in the reader's schema.
+    Skip(NodeId),
 }
 
-impl<'s> At<'s> {
-    pub(super) fn root(schema: &'s Schema) -> Self {
-        Self {
-            schema,
-            namespace: None,
-        }
-    }
-
-    /// A schema within this one.
-    pub(super) fn within(self, schema: &'s Schema) -> Self {
-        let namespace = match self.schema {
-            Schema::Record(record) => record.name.namespace().or(self.namespace),
-            _ => self.namespace,
-        };
-        Self { schema, namespace }
-    }
-
-    /// Goes from a name to what it names.
-    pub(super) fn follow(self, names: &Names<'s>) -> Option<Self> {
-        let Schema::Ref { name } = self.schema else {
-            return Some(self);
-        };
-        let full = name.fully_qualified_name(self.namespace);
-        let schema = *names.get(full.as_ref())?;
-        let namespace = schema.name().and_then(|own| own.namespace()).or(self.namespace);
-        Some(Self { schema, namespace })
-    }
-}
-
-/// Types with logical types taken off: what the bytes are.
-#[derive(Clone, Copy)]
-pub(super) enum Base<'s> {
-    Null,
-    Boolean,
-    Int,
-    Long,
-    Float,
-    Double,
-    Bytes,
-    String,
-    Fixed(&'s FixedSchema),
-    Array(&'s Schema),
-    Map(&'s Schema),
-    Union(&'s [Schema]),
-    Record(&'s RecordSchema),
-    Enum(&'s EnumSchema),
-    Ref,
-}
-
-pub(super) fn base(schema: &Schema) -> Base<'_> {
-    match schema {
-        Schema::Null => Base::Null,
-        Schema::Boolean => Base::Boolean,
-        Schema::Int | Schema::Date | Schema::TimeMillis => Base::Int,
-        Schema::Long
-        | Schema::TimeMicros
-        | Schema::TimestampMillis
-        | Schema::TimestampMicros
-        | Schema::TimestampNanos
-        | Schema::LocalTimestampMillis
-        | Schema::LocalTimestampMicros
-        | Schema::LocalTimestampNanos => Base::Long,
-        Schema::Float => Base::Float,
-        Schema::Double => Base::Double,
-        Schema::Bytes | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => Base::Bytes,
-        Schema::Decimal(DecimalSchema {
-            inner: InnerDecimalSchema::Bytes,
-            ..
-        }) => Base::Bytes,
-        Schema::String | Schema::Uuid(UuidSchema::String) => Base::String,
-        Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
-            Base::Fixed(fixed)
-        }
-        Schema::Decimal(DecimalSchema {
-            inner: InnerDecimalSchema::Fixed(fixed),
-            ..
-        }) => Base::Fixed(fixed),
-        Schema::Array(array) => Base::Array(&array.items),
-        Schema::Map(map) => Base::Map(&map.types),
-        Schema::Union(union) => Base::Union(union.variants()),
-        Schema::Record(record) => Base::Record(record),
-        Schema::Enum(symbols) => Base::Enum(symbols),
-        Schema::Ref { .. } => Base::Ref,
-    }
-}
-
-struct Planner<'p, 's> {
-    writers: &'p Names<'s>,
-    readers: &'p Names<'s>,
+struct Planner<'s> {
+    resolution: Resolution<'s>,
     steps: Vec<Step>,
-    /// Whether a field of the writer's alone is being planned: `readers` are the writers then.
-    skipping: bool,
-    /// Records met, by the full names of both and `skipping`: schemas may contain themselves.
-    records: HashMap<(String, String, bool), StepId>,
+    /// The step of each task that was met: schemas may contain themselves.
+    planned: HashMap<Task, StepId>,
+    /// Steps that are still to be filled in.
+    open: Vec<(StepId, Task)>,
 }
 
-impl<'s> Planner<'_, 's> {
-    fn push(&mut self, step: Step) -> Option<StepId> {
-        self.steps.push(step);
-        Some(self.steps.len() - 1)
+impl Planner<'_> {
+    /// The step that does a task.
+    fn step(&mut self, task: Task) -> StepId {
+        *self.planned.entry(task).or_insert_with(|| {
+            self.steps.push(Step::Refuse);
+            self.open.push((self.steps.len() - 1, task));
+            self.steps.len() - 1
+        })
     }
 
-    fn plan(&mut self, w: At<'s>, r: At<'s>) -> Option<StepId> {
-        let (w, r) = (w.follow(self.writers)?, r.follow(self.readers)?);
-        if let (Schema::Decimal(w), Schema::Decimal(r)) = (w.schema, r.schema)
-            && (w.precision, w.scale) != (r.precision, r.scale)
-        {
-            return None;
-        }
-        let step = match (base(w.schema), base(r.schema)) {
-            (Base::Union(branches), _) => return self.union(w, branches, r),
-            (_, Base::Union(branches)) => return self.branch(w, r, branches),
-            (Base::Record(ours), Base::Record(theirs)) => return self.record(w, ours, r, theirs),
-            (Base::Null, Base::Null) => Step::Nothing,
-            (Base::Boolean, Base::Boolean) => Step::Boolean,
-            (Base::Int, Base::Int | Base::Long) => Step::Int,
-            (Base::Int, Base::Float) => Step::IntToFloat,
-            (Base::Int, Base::Double) => Step::IntToDouble,
-            (Base::Long, Base::Long) => Step::Long,
-            (Base::Long, Base::Float) => Step::LongToFloat,
-            (Base::Long, Base::Double) => Step::LongToDouble,
-            (Base::Float, Base::Float) => Step::Raw(4),
-            (Base::Float, Base::Double) => Step::FloatToDouble,
-            (Base::Double, Base::Double) => Step::Raw(8),
-            (Base::Bytes, Base::Bytes) => Step::Bytes,
-            (Base::String | Base::Bytes, Base::String) | (Base::String, Base::Bytes) => Step::Text,
-            (Base::Fixed(ours), Base::Fixed(theirs)) => {
-                let alike = named_alike(&ours.name, w, &theirs.name, theirs.aliases.as_deref(), r);
-                (alike && ours.size == theirs.size).then_some(Step::Raw(ours.size))?
+    /// `None` where the pair does not resolve after all, which [`Resolution`] has ruled out.
+    fn read(&mut self, (w, r): Pair) -> Option<Step> {
+        let Resolution { writer, reader, .. } = self.resolution;
+        let step = match (writer.kind(w), reader.kind(r)) {
+            // Every branch of the writer's union on its own: one that can't be resolved is refused when it is met.
+            (Kind::Union(branches), _) => {
+                Step::Union(branches.iter().map(|branch| self.branch(*branch, r)).collect())
             }
-            (Base::Array(ours), Base::Array(theirs)) => {
-                Step::Array(self.plan(w.within(ours), r.within(theirs))?)
+            (_, Kind::Union(branches)) => {
+                let index = self.resolution.branch(w, branches)?;
+                Step::Branch(index, self.step(Task::Read((w, branches[index]))))
             }
-            (Base::Map(ours), Base::Map(theirs)) => Step::Map(self.plan(w.within(ours), r.within(theirs))?),
-            (Base::Enum(ours), Base::Enum(theirs)) => {
-                let alike = named_alike(&ours.name, w, &theirs.name, theirs.aliases.as_deref(), r);
-                alike.then(|| symbols(ours, theirs)).flatten()?
-            }
-            _ => return None,
+            (Kind::Record(ours), Kind::Record(theirs)) => self.record(ours, theirs)?,
+            (Kind::Array(ours), Kind::Array(theirs)) => Step::Array(self.step(Task::Read((*ours, *theirs)))),
+            (Kind::Map(ours), Kind::Map(theirs)) => Step::Map(self.step(Task::Read((*ours, *theirs)))),
+            (Kind::Enum(ours), Kind::Enum(theirs)) => Step::Enum(symbols(ours, theirs)),
+            (Kind::Int, Kind::Float) => Step::IntToFloat,
+            (Kind::Int, Kind::Double) => Step::IntToDouble,
+            (Kind::Long, Kind::Float) => Step::LongToFloat,
+            (Kind::Long, Kind::Double) => Step::LongToDouble,
+            (Kind::Float, Kind::Double) => Step::FloatToDouble,
+            (Kind::Bytes, Kind::String) | (Kind::String, Kind::Bytes) => Step::Text,
+            (kind, _) => leaf(kind)?,
         };
-        self.push(step)
+        Some(step)
     }
 
-    /// Every branch of the writer's union on its own: one that can't be resolved is refused when it is met.
-    fn union(&mut self, w: At<'s>, branches: &'s [Schema], r: At<'s>) -> Option<StepId> {
-        let steps: Vec<_> = branches
-            .iter()
-            .map(|branch| self.plan(w.within(branch), r))
-            .collect();
-        if steps.iter().all(Option::is_none) {
-            return None;
-        }
-        let refuse = self.push(Step::Refuse)?;
-        self.push(Step::Union(
-            steps.into_iter().map(|step| step.unwrap_or(refuse)).collect(),
-        ))
-    }
-
-    /// The branch of the reader's union that is most like the writer's schema; of two alike, the first.
-    fn branch(&mut self, w: At<'s>, r: At<'s>, branches: &'s [Schema]) -> Option<StepId> {
-        let mut best: Option<(u8, usize, StepId)> = None;
-        for (index, branch) in branches.iter().enumerate() {
-            let branch = r.within(branch);
-            let Some(step) = self.plan(w, branch) else {
-                continue;
-            };
-            let rank = likeness(w, branch.follow(self.readers)?);
-            if best.is_none_or(|(other, ..)| rank < other) {
-                best = Some((rank, index, step));
+    fn branch(&mut self, w: NodeId, r: NodeId) -> StepId {
+        match self.resolution.resolves(w, r) {
+            true => self.step(Task::Read((w, r))),
+            false => {
+                self.steps.push(Step::Refuse);
+                self.steps.len() - 1
             }
         }
-        let (_, index, step) = best?;
-        self.push(Step::Branch(index, step))
     }
 
-    fn record(
-        &mut self,
-        w: At<'s>,
-        ours: &'s RecordSchema,
-        r: At<'s>,
-        theirs: &'s RecordSchema,
-    ) -> Option<StepId> {
-        if !named_alike(&ours.name, w, &theirs.name, theirs.aliases.as_deref(), r) {
-            return None;
+    /// Reads all of a type, for its output to be thrown away.
+    fn skip(&mut self, w: NodeId) -> Step {
+        let writer = self.resolution.writer;
+        match writer.kind(w) {
+            Kind::Union(branches) => Step::Union(
+                branches
+                    .iter()
+                    .map(|branch| self.step(Task::Skip(*branch)))
+                    .collect(),
+            ),
+            Kind::Record(record) => Step::Record {
+                pieces: (record.fields.iter())
+                    .map(|field| Piece::Skip(self.step(Task::Skip(field.node))))
+                    .collect(),
+                order: None,
+            },
+            Kind::Array(items) => Step::Array(self.step(Task::Skip(*items))),
+            Kind::Map(values) => Step::Map(self.step(Task::Skip(*values))),
+            Kind::Enum(symbols) => Step::Enum((0..symbols.symbols.len()).map(Some).collect()),
+            kind => leaf(kind).unwrap_or(Step::Refuse),
         }
-        let pair = (
-            ours.name.fullname(w.namespace),
-            theirs.name.fullname(r.namespace),
-            self.skipping,
-        );
-        if let Some(&known) = self.records.get(&pair) {
-            return Some(known);
+    }
+
+    fn record(&mut self, ours: &Record, theirs: &Record) -> Option<Step> {
+        let mut takers = vec![None; ours.fields.len()];
+        for (taker, source) in sources(ours, theirs).into_iter().enumerate() {
+            if let Some(own) = source {
+                takers[own] = Some(taker);
+            }
         }
-        // Until its fields are planned it refuses everything; it stays so if they can't be.
-        let id = self.push(Step::Refuse)?;
-        self.records.insert(pair, id);
-        // Where each of the reader's fields comes from.
-        let sources: Vec<Option<usize>> = (theirs.fields.iter())
-            .map(|field| {
-                let mut names = std::iter::once(&field.name).chain(&field.aliases);
-                names.find_map(|name| ours.fields.iter().position(|own| &own.name == name))
-            })
-            .collect();
         let mut pieces = Vec::with_capacity(ours.fields.len());
         let mut made: Vec<Option<usize>> = vec![None; theirs.fields.len()];
-        for (index, own) in ours.fields.iter().enumerate() {
-            let mut takers = (0..sources.len()).filter(|&taker| sources[taker] == Some(index));
-            match (takers.next(), takers.next()) {
-                (Some(taker), None) => {
-                    let step = self.plan(w.within(&own.schema), r.within(&theirs.fields[taker].schema))?;
+        for (own, taker) in ours.fields.iter().zip(takers) {
+            match taker {
+                Some(taker) => {
                     made[taker] = Some(pieces.len());
-                    pieces.push(Piece::Keep(step));
+                    let pair = (own.node, theirs.fields[taker].node);
+                    pieces.push(Piece::Keep(self.step(Task::Read(pair))));
                 }
-                (None, _) => {
-                    pieces.push(Piece::Skip(self.skip(w.within(&own.schema))?));
-                }
-                // An alias that claims a field which another field has by name.
-                (Some(_), Some(_)) => return None,
+                None => pieces.push(Piece::Skip(self.step(Task::Skip(own.node)))),
             }
         }
-        let order = self.inserts(r, theirs, &mut pieces, made)?;
-        self.steps[id] = Step::Record { pieces, order };
-        Some(id)
-    }
-
-    /// Reads what has no place in the reader's schema.
-    fn skip(&mut self, w: At<'s>) -> Option<StepId> {
-        let outer = (self.readers, self.skipping);
-        (self.readers, self.skipping) = (self.writers, true);
-        let step = self.plan(w, w);
-        (self.readers, self.skipping) = outer;
-        step
+        let order = self.inserts(theirs, &mut pieces, made)?;
+        Some(Step::Record { pieces, order })
     }
 
     /// Adds the defaults of the reader's own fields: in their places if the fields of both stand in one order, else
     /// behind, with the order to put all pieces in.
     fn inserts(
-        &mut self,
-        r: At<'s>,
-        theirs: &'s RecordSchema,
+        &self,
+        theirs: &Record,
         pieces: &mut Vec<Piece>,
         made: Vec<Option<usize>>,
     ) -> Option<Option<Vec<usize>>> {
+        let reader = self.resolution.reader;
         let kept: Vec<usize> = made.iter().flatten().copied().collect();
         let insert = |field: usize| {
             let field = &theirs.fields[field];
             let mut bytes = Vec::new();
-            encode_default(
-                self.readers,
-                r.within(&field.schema),
-                field.default.as_ref()?,
-                &mut bytes,
-            )?;
+            encode_default(reader, field.node, field.default.as_ref()?, &mut bytes)?;
             Some(Piece::Insert(bytes.into_boxed_slice()))
         };
         if kept.is_sorted() {
@@ -402,30 +255,19 @@ impl<'s> Planner<'_, 's> {
     }
 }
 
-/// The spec's condition on names: the short names are alike, or the reader's schema was once called as the writer's is.
-fn named_alike(ours: &Name, w: At<'_>, theirs: &Name, aliases: Option<&[Alias]>, r: At<'_>) -> bool {
-    let full = ours.fullname(w.namespace);
-    ours.name() == theirs.name()
-        || aliases
-            .unwrap_or_default()
-            .iter()
-            .any(|alias| alias.fullname(theirs.namespace().or(r.namespace)) == full)
-}
-
-/// How far a branch is from the writer's schema: 0 the same, 1 of the same type, 2 to be promoted.
-fn likeness(w: At<'_>, r: At<'_>) -> u8 {
-    if std::mem::discriminant(&base(w.schema)) != std::mem::discriminant(&base(r.schema)) {
-        return 2;
-    }
-    match (w.schema.name(), r.schema.name()) {
-        (Some(ours), Some(theirs)) if ours.fullname(w.namespace) != theirs.fullname(r.namespace) => 1,
-        _ => 0,
-    }
-}
-
-fn symbols(ours: &EnumSchema, theirs: &EnumSchema) -> Option<Step> {
-    let of = |symbol: &String| theirs.symbols.iter().position(|other| other == symbol);
-    let default = theirs.default.as_ref().and_then(of);
-    let map: Vec<_> = ours.symbols.iter().map(|symbol| of(symbol).or(default)).collect();
-    map.iter().any(Option::is_some).then_some(Step::Enum(map))
+/// A type without others in it, as it is.
+fn leaf(kind: &Kind) -> Option<Step> {
+    let step = match kind {
+        Kind::Null => Step::Nothing,
+        Kind::Boolean => Step::Boolean,
+        Kind::Int => Step::Int,
+        Kind::Long => Step::Long,
+        Kind::Float => Step::Raw(4),
+        Kind::Double => Step::Raw(8),
+        Kind::Bytes => Step::Bytes,
+        Kind::String => Step::Text,
+        Kind::Fixed(fixed) => Step::Raw(fixed.size),
+        _ => return None,
+    };
+    Some(step)
 }

@@ -3,9 +3,9 @@
 //! Nothing that the bytes say is believed: lengths are held against what is left, the number of items against a budget,
 //! nesting and output against limits.
 
+use super::long::{take_long, write_long};
 use super::plan::{Piece, Plan, Step, StepId};
 use crate::codec::Cause;
-use crate::wire::put_i64;
 
 /// How deep a datum may be nested.
 pub(super) const DEPTH_MAX: usize = 64;
@@ -220,23 +220,6 @@ impl<'a> Run<'a> {
     }
 
     fn long(&mut self) -> Result<i64, Cause> {
-        let mut value = 0u64;
-        for (index, &byte) in self.rest.iter().enumerate().take(10) {
-            // The tenth byte has room for one bit.
-            if index == 9 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << (7 * index);
-            if byte & 0x80 == 0 {
-                self.rest = &self.rest[index + 1..];
-                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
-            }
-        }
-        Err(Cause::AvroInvalid)
+        take_long(&mut self.rest).ok_or(Cause::AvroInvalid)
     }
-}
-
-/// Appends a number as Avro writes ints and longs: zigzag, seven bits a byte.
-pub(super) fn write_long(value: i64, out: &mut Vec<u8>) {
-    put_i64(out, value);
 }

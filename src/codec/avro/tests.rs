@@ -6,9 +6,10 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
+use crate::codec::registry::Verdict;
 
 /// A registry that never asks anybody.
 fn registry() -> (tokio::runtime::Runtime, Registry) {
@@ -45,9 +46,34 @@ fn decode<T: DeserializeOwned + 'static>(
     }
 }
 
+#[test]
+fn null_is_told_from_all_else() {
+    let nullable = r#"["null",{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}]"#;
+    let mut decoder: Avro<BTreeMap<String, i64>> = decoder(&[nullable, r#""null""#, r#""long""#], None);
+    for (null, id, datum) in [
+        (true, 0, &b"\0"[..]),
+        (true, 1, b""),
+        (false, 0, b"\x02\x0e"),
+        (false, 0, b"\0\0"),
+        (false, 0, b""),
+        (false, 2, b"\0"),
+    ] {
+        assert_eq!(
+            decoder.is_null(&payload(id, datum)),
+            null,
+            "schema {id}, {datum:?}"
+        );
+    }
+    for no_wire_format in [&b""[..], b"null", b"\0\0\0"] {
+        assert!(!decoder.is_null(no_wire_format));
+    }
+    let mut plain: plain::Plain<i64> = plain::Plain::new(nullable, None).unwrap();
+    assert!(plain.is_null(b"\0") && !plain.is_null(b"\x02\x0e") && !plain.is_null(b""));
+}
+
 /// The library's own encoder, from its own values: nothing of ours takes part.
 fn encode(writer: &str, datum: Datum) -> Vec<u8> {
-    let schema = Schema::parse_str(writer).unwrap();
+    let schema = apache_avro::Schema::parse_str(writer).unwrap();
     GenericDatumWriter::builder(&schema)
         .build()
         .unwrap()
@@ -400,10 +426,10 @@ prop_compose! {
 }
 
 /// By the plan, whether it is identical or not.
-fn rewritten<T: DeserializeOwned>(plan: &Plan, reader: &Target, datum: &[u8]) -> Option<T> {
+fn rewritten<T: DeserializeOwned>(plan: &Plan, reader: &Schema, datum: &[u8]) -> Option<T> {
     let mut out = Vec::new();
     plan.rewrite(datum, &mut out).ok()?;
-    deserialize(&reader.fast, &out, usize::MAX)
+    deserialize(reader, &out)
 }
 
 proptest! {
@@ -422,10 +448,10 @@ proptest! {
         let otherwise = Otherwise { int_id, comment, plain_at, ..Otherwise::NOT };
         let (writer, datum) = otherwise.write(&trade);
         let bytes = encode(&writer, datum);
-        let reader = Target::of(&trade_schema()).unwrap();
-        let plan = Plan::resolve(&parse_writer(&writer).unwrap(), &reader.resolved).unwrap();
-        prop_assert!(plan.identical && !plan.weightless);
-        prop_assert_eq!(deserialize(&reader.fast, &bytes, bytes.len()), Some(trade.clone()));
+        let reader = Schema::parse(&trade_schema()).unwrap();
+        let plan = Plan::resolve(&Schema::parse(&writer).unwrap(), &reader).unwrap();
+        prop_assert!(plan.identical);
+        prop_assert_eq!(deserialize(&reader, &bytes), Some(trade.clone()));
         prop_assert_eq!(rewritten(&plan, &reader, &bytes), Some(trade));
     }
 
@@ -438,9 +464,9 @@ proptest! {
             bytes[at] = byte;
         }
         bytes.truncate(cut % (2 * bytes.len()));
-        let reader = Target::of(&trade_schema()).unwrap();
-        let plan = Plan::resolve(&reader.resolved, &reader.resolved).unwrap();
-        let fast: Option<Trade> = deserialize(&reader.fast, &bytes, bytes.len());
+        let reader = Schema::parse(&trade_schema()).unwrap();
+        let plan = Plan::resolve(&reader, &reader).unwrap();
+        let fast: Option<Trade> = deserialize(&reader, &bytes);
         // Debug: a float may have become one that is not a number.
         prop_assert_eq!(format!("{fast:?}"), format!("{:?}", rewritten::<Trade>(&plan, &reader, &bytes)));
     }
@@ -556,7 +582,7 @@ fn things_without_bytes_are_counted() {
             Ok(3)
         );
         let mut many = Vec::new();
-        rewrite::write_long(1_000_000_000, &mut many);
+        long::write_long(1_000_000_000, &mut many);
         many.push(0);
         assert_eq!(
             decode::<Vec<Option<i64>>>(writer, reader, &many),
@@ -565,7 +591,7 @@ fn things_without_bytes_are_counted() {
         // Within the limit an array, beyond it all arrays together.
         let nested = format!(r#"{{"type":"array","items":{writer}}}"#);
         let mut block = Vec::new();
-        rewrite::write_long(60_000, &mut block);
+        long::write_long(60_000, &mut block);
         block.push(0);
         let two = [&[4][..], &block, &block, &[0]].concat();
         assert_eq!(
@@ -688,7 +714,7 @@ fn incompatible_pairs() {
         ),
     ];
     for (writer, reader) in &pairs {
-        let resolved = |text| Schema::parse_str(text).unwrap();
+        let resolved = |text| Schema::parse(text).unwrap();
         assert!(
             Plan::resolve(&resolved(writer), &resolved(reader)).is_none(),
             "{writer} {reader}"
@@ -854,7 +880,12 @@ fn waits_until_the_schema_has_come() {
     woken.recv_timeout(Duration::from_secs(60)).unwrap();
     assert!(woken.try_recv().is_err(), "one id, one waker");
     assert!(matches!(decoder.decode(&payload(7, &[2])), Decoded::Value(1)));
-    registry.bind(8, None);
+    registry.bind(Verdict {
+        id: 8,
+        fingerprint: None,
+        since: None,
+    });
+    decoder.enter(0, true);
     assert!(matches!(
         decoder.decode(&payload(8, &[2])),
         Decoded::Dead(Cause::SchemaUnknown, Some(8))
@@ -907,7 +938,7 @@ fn only_what_changes_no_byte_is_identical() {
         (TREE.to_owned(), TREE.to_owned(), true),
     ];
     for (writer, reader, identical) in &pairs {
-        let schema = |text| Schema::parse_str(text).unwrap();
+        let schema = |text| Schema::parse(text).unwrap();
         let plan = Plan::resolve(&schema(writer), &schema(reader)).unwrap();
         assert_eq!(plan.identical, *identical, "{writer} {reader}");
     }

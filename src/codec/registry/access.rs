@@ -1,6 +1,7 @@
 //! Where a registry is, who logs in, and whom it is trusted to be.
 
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,7 +19,12 @@ pub struct Access {
     pub login: Login,
     /// Certificates (PEM) that its own may be signed by, besides those that the system trusts.
     pub ca_pem: Option<Vec<u8>>,
+    /// How long it may not know a schema id before it is believed, see [`UNKNOWN_WAIT`].
+    pub unknown_wait: Duration,
 }
+
+/// As long as a registry's follower may take to learn of a new schema; meanwhile the records of it wait.
+pub const UNKNOWN_WAIT: Duration = Duration::from_secs(30);
 
 impl fmt::Debug for Access {
     /// Without the address, as that may hold a password too.
@@ -48,6 +54,7 @@ impl Access {
             url: url.to_owned(),
             login: Login::Nobody,
             ca_pem: None,
+            unknown_wait: UNKNOWN_WAIT,
         }
     }
 

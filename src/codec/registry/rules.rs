@@ -3,7 +3,8 @@
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{CONTENT_TYPE, Registry, SUBJECT_NOT_FOUND, subject_error};
+use super::subjects::subject_error;
+use super::{CONTENT_TYPE, Registry, SUBJECT_NOT_FOUND};
 use crate::error::{Error, Result};
 
 /// What a registry says of a schema.

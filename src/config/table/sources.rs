@@ -62,6 +62,8 @@ pub enum Of {
     StreamTopics,
     /// Whatever is read from topics.
     Topics,
+    /// Tables that are read from topics.
+    TableTopics,
 }
 
 /// The settings of every section `[sources.NAME]`.
@@ -83,13 +85,13 @@ pub static SOURCE_SETTINGS: &[SourceSetting] = &[
     },
     SourceSetting {
         name: "idle_after",
-        doc: "After how long without a record a partition that was read to its end no longer holds windows open",
+        doc: "After how long without a valid event time a partition with nothing more to read, and no open transaction, no longer holds windows open",
         kind: SourceKind::Time(MS, YEAR, |s, d| s.idle_after = Some(d)),
         of: Of::Streams,
     },
     SourceSetting {
         name: "future_bound",
-        doc: "How far past the present an event time may lie; beyond that the record is a dead letter",
+        doc: "How far past the present an event time may lie; beyond that the record is a dead letter. The limit moves on from time to time, so that one up to 2s further ahead, or a thirtieth of the bound, may pass",
         kind: SourceKind::Time(Duration::ZERO, Duration::from_secs(100 * 365 * 86_400), |s, d| {
             s.future_bound = Some(d);
         }),
@@ -115,6 +117,15 @@ pub static SOURCE_SETTINGS: &[SourceSetting] = &[
             s.wait_for_topic.is_some()
         }),
         of: Of::Topics,
+    },
+    SourceSetting {
+        name: "deletes",
+        doc: "What deletes the row of a record's key: a record without payload alone; also one whose payload is null in its format, as JSON `null` is; also one of no bytes",
+        kind: SourceKind::Word("`tombstone`, `null` or `null_or_empty`", |s, text| {
+            s.deletes = text.parse().ok();
+            s.deletes.is_some()
+        }),
+        of: Of::TableTopics,
     },
 ];
 

@@ -9,6 +9,8 @@ use crate::error::Kind;
 fn state() -> Arc<State> {
     Arc::new(State {
         views: Views::new(1),
+        view_names: Vec::new(),
+        recovery: Arc::new(|| None),
         sources: Vec::new(),
         sources_now: Arc::new(Vec::new),
         partitions: Arc::new(|_| None),

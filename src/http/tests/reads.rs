@@ -564,3 +564,155 @@ async fn older_epochs_are_asked_of_the_ledger() {
     assert_eq!(fixture.read("/v1/epochs/7").await["records"], 0);
     fixture.refused("/v1/epochs/8", 404, "epoch-unknown").await;
 }
+
+#[tokio::test]
+async fn one_query_may_ask_for_a_full_page_and_a_row_besides() {
+    let mut fixture = Fixture::new();
+    fixture.merchants(1, (0..10_001).map(|key| (key, merchant("Acme", 7))));
+    fixture.spend(1, [(1, 0, 100)]);
+    fixture.close(1);
+    let all = json!({"view": "merchants", "limit": 10_000});
+    let key = json!({"view": "merchants", "key": {"merchant": 10_000}});
+    let few = json!({"view": "merchant_spend"});
+    let query = json!({"reads": {"all": all, "key": key, "few": few}});
+    let (status, body) = ask(fixture.post(query.to_string())).await;
+    assert_eq!(status, 200, "{body}");
+    let rows = |name: &str| body["results"][name]["rows"].as_array().unwrap().len();
+    assert_eq!((rows("all"), rows("key"), rows("few")), (10_000, 1, 1));
+    assert!(body["results"]["all"]["next"].is_string());
+    let two = json!({"reads": {"all": all, "more": {"view": "merchant_spend", "limit": 1}}});
+    let body = problem(fixture.post(two.to_string()), 400, "parameter").await;
+    assert_eq!(body["got"], "10001 in all", "{body}");
+}
+
+#[tokio::test]
+async fn conditions_are_looked_for_in_more_rows_than_a_first_attempt_takes() {
+    let settings = HttpSettings {
+        scanned_rows_max: 2_000,
+        ..HttpSettings::default()
+    };
+    let mut fixture = Fixture::with(settings, None);
+    let name = |key: u32| if key.is_multiple_of(1_500) { "Bolt" } else { "Acme" };
+    fixture.merchants(1, (0..6_001).map(|key| (key, merchant(name(key), 7))));
+    fixture.close(1);
+    let path = "/v1/views/merchants/rows?name=Bolt&limit=10";
+    // A page looks at 2,000 rows, also where that takes a thread of its own; the next one goes on behind them.
+    let (mut found, mut pages, mut cursor) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let body = fixture.read(&format!("{path}{cursor}")).await;
+        pages.push(body["rows"].as_array().unwrap().len());
+        found.extend(fields(&body["rows"], "merchant"));
+        match body["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(found, ["0", "1500", "3000", "4500", "6000"]);
+    assert_eq!(pages, [2, 1, 1, 1], "rows 0 to 1999, 2000 to 3999, …");
+    // One of which nothing matches is empty, and goes on.
+    let body = fixture.read("/v1/views/merchants/rows?name=Cole").await;
+    assert!(
+        body["rows"].as_array().unwrap().is_empty() && body["next"].is_string(),
+        "{body}"
+    );
+}
+
+/// A condition is read alike from a query string and from a body: what is taken, and how it is refused.
+#[tokio::test]
+async fn get_and_post_read_one_language() {
+    let large = 55_340_232_221_128_655_000;
+    let mut fixture = Fixture::new();
+    fixture.merchants(
+        1,
+        [
+            (1, merchant("Acme", large)),
+            (2, merchant("Bolt", i128::MIN)),
+            (3, merchant("Co", 1_000)),
+        ],
+    );
+    fixture.close(1);
+    let get = |op: &str, value: &str| {
+        fixture.get(&format!(
+            "/v1/views/merchants/rows?total{op}={}&positions=false",
+            value.replace('+', "%2B")
+        ))
+    };
+    let post = |op: &str, value: &str| {
+        let read = format!(r#"{{"view":"merchants","where":{{"total{op}":{value}}}}}"#);
+        fixture.post(format!(r#"{{"positions":false,"reads":{{"a":{read}}}}}"#))
+    };
+    for (op, value, found) in [
+        ("", "55340232221128655000", "[1]"),
+        (".gt", "18446744073709551616", "[1]"),
+        (".lt", "-18446744073709551616", "[2]"),
+        ("", "-170141183460469231731687303715884105728", "[2]"),
+        (".le", "170141183460469231731687303715884105727", "[1, 2, 3]"),
+        ("", "1000", "[3]"),
+    ] {
+        for request in [get(op, value), post(op, value), post(op, &format!("\"{value}\""))] {
+            let (status, body) = ask(request).await;
+            assert_eq!(status, 200, "{body}");
+            let rows = if body["rows"].is_array() {
+                &body["rows"]
+            } else {
+                &body["results"]["a"]["rows"]
+            };
+            let merchants: Vec<_> = rows
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|row| row["merchant"].as_u64().unwrap())
+                .collect();
+            assert_eq!(format!("{merchants:?}"), found, "total{op} {value}: {body}");
+        }
+    }
+    for value in [
+        "1e3",
+        "1000.0",
+        "1E+3",
+        "170141183460469231731687303715884105728",
+        "-170141183460469231731687303715884105729",
+    ] {
+        let (by_get, mut by_post) = (
+            problem(get(".ge", value), 400, "key-type").await,
+            problem(post(".ge", value), 400, "key-type").await,
+        );
+        assert_eq!(by_get["got"], format!("`{value}`"));
+        assert_eq!(by_post["read"].take(), "a");
+        by_post.as_object_mut().unwrap().remove("read");
+        assert_eq!(by_get, by_post);
+    }
+    // A field that is given twice counts twice, and is no key.
+    let both = r#"{"positions":false,"reads":{"a":{"view":"merchants","where":{"total":1000,"total":1}}}}"#;
+    let (_, body) = ask(fixture.post(both)).await;
+    assert_eq!(body["results"]["a"]["rows"], json!([]));
+    let twice = r#"{"reads":{"a":{"view":"merchants","key":{"merchant":1,"merchant":3}}}}"#;
+    problem(fixture.post(twice), 400, "key-twice").await;
+    // Control words, too.
+    for limit in ["0", "1e2", "10001", "-1", "18446744073709551616"] {
+        let by_get = problem(
+            fixture.get(&format!("/v1/views/merchants/rows?limit={limit}")),
+            400,
+            "parameter",
+        )
+        .await;
+        let body = format!(r#"{{"reads":{{"a":{{"view":"merchants","limit":{limit}}}}}}}"#);
+        let by_post = problem(fixture.post(body), 400, "parameter").await;
+        assert_eq!(
+            (&by_get["detail"], &by_get["got"]),
+            (&by_post["detail"], &by_post["got"])
+        );
+    }
+    for as_of in ["18446744073709551616", "1e3", "1.5"] {
+        let by_get = problem(
+            fixture.get(&format!("/v1/views/merchants/rows?as_of={as_of}")),
+            400,
+            "parameter",
+        )
+        .await;
+        let body = format!(r#"{{"as_of":{as_of},"reads":{{"a":{{"view":"merchants"}}}}}}"#);
+        let by_post = problem(fixture.post(body), 400, "parameter").await;
+        assert_eq!(by_get["got"], by_post["got"]);
+        assert_eq!(by_get["got"], as_of);
+    }
+}

@@ -246,12 +246,44 @@ async fn a_read_of_too_many_rows_is_refused() {
     let body = fixture
         .refused("/v1/views/merchants/rows?order=-total", 400, "too-much")
         .await;
-    assert_eq!(body["scanned_max"], 1_500);
+    assert_eq!(
+        (&body["scanned_max"], &body["rows"]),
+        (&json!(1_500), &json!(3_000))
+    );
+    assert!(
+        body["hint"].as_str().unwrap().contains("http.scanned_rows_max"),
+        "{body}"
+    );
     // Found on a thread of its own: more than fits into the first attempt, less than the bound.
     fixture.merchants(2, (0..3_000).map(|key| (key, merchant(&format!("{key:04}"), 7))));
     fixture.close(2);
     let body = fixture.read("/v1/views/merchants/rows?name=1200&limit=1").await;
     assert_eq!(fields(&body["rows"], "merchant"), ["1200"]);
+}
+
+#[tokio::test]
+async fn a_read_of_too_many_rows_does_not_wait_for_its_refusal() {
+    let settings = HttpSettings {
+        scanned_rows_max: 1_500,
+        // Whatever goes to a thread of its own is given up at once.
+        scan_time_max: Duration::ZERO,
+        ..HttpSettings::default()
+    };
+    let mut fixture = Fixture::with(settings, None);
+    fixture.merchants(1, (0..1_400).map(|key| (key, merchant("Acme", 7))));
+    fixture.close(1);
+    let path = "/v1/views/merchants/rows?order=-total";
+    fixture.refused(path, 503, "timeout").await;
+    fixture.merchants(2, (0..1_600).map(|key| (key, merchant("Acme", 8))));
+    fixture.close(2);
+    let body = fixture.refused(path, 400, "too-much").await;
+    assert_eq!(
+        (&body["scanned_max"], &body["rows"]),
+        (&json!(1_500), &json!(1_600))
+    );
+    let reads = json!({"reads": {"a": {"view": "merchants", "order": "-total"}}});
+    let body = problem(fixture.post(reads.to_string()), 400, "too-much").await;
+    assert_eq!(body["read"], "a");
 }
 
 #[tokio::test]
@@ -289,7 +321,8 @@ async fn bodies_that_cannot_be_read_are_refused() {
         assert_eq!(body["read"], "a");
     }
     let large = json!({"reads": {"a": {"view": "merchants", "limit": 6_000}, "b": {"view": "merchants", "limit": 6_000}}});
-    problem(fixture.post(large.to_string()), 400, "parameter").await;
+    let body = problem(fixture.post(large.to_string()), 400, "parameter").await;
+    assert_eq!(body["got"], "12000 in all", "{body}");
     let negative = json!({"after": {"payments": {"3": -1}}, "reads": {"a": read}});
     problem(fixture.post(negative.to_string()), 400, "parameter").await;
 }

@@ -16,6 +16,7 @@ pub(super) fn given() -> Vec<SourceNow> {
         watermark: at(7),
         idle: false,
         paused: Some(true),
+        open_transaction_since: None,
     };
     let unread = PartitionNow {
         partition: 4,
@@ -23,6 +24,7 @@ pub(super) fn given() -> Vec<SourceNow> {
         lag_seconds: None,
         watermark: EventTime::MIN,
         paused: None,
+        open_transaction_since: Some(at(9)),
         idle: true,
         ..behind
     };
@@ -67,9 +69,11 @@ async fn sources_say_where_they_stand_also_before_the_first_epoch() {
         "watermark": at(2).to_string(), "idle": false, "trouble": "it is \"away\"",
         "partitions": [
             {"partition": 3, "position": 12, "start": 5, "end": 30, "lag_records": 18, "lag_seconds": 1.5,
-             "watermark": at(7).to_string(), "idle": false, "paused": true},
+             "watermark": at(7).to_string(), "idle": false, "paused": true,
+             "open_transaction_since": null},
             {"partition": 4, "position": null, "start": 5, "end": 30, "lag_records": 25, "lag_seconds": null,
-             "watermark": null, "idle": true, "paused": null},
+             "watermark": null, "idle": true, "paused": null,
+             "open_transaction_since": at(9).to_string()},
         ],
     });
     assert_eq!(answer["sources"][0], payments);

@@ -1,6 +1,6 @@
 //! The windows that a worker holds: open ones in hash tables, closed ones packed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,9 +14,6 @@ use crate::operator::aggregate::Aggregate;
 use crate::record::{Change, Event, Record, route};
 use crate::time::{Epoch, EventTime, Window, Windowed};
 
-/// Room that a window begins with at most, in keys.
-const ROOM_MAX: usize = 1 << 18;
-
 pub(super) struct Merge<K, S, F> {
     fold: Rc<F>,
     keep: Duration,
@@ -28,8 +25,6 @@ pub(super) struct Merge<K, S, F> {
     closed: EventTime,
     /// Windows that end before this have been packed.
     packed: EventTime,
-    /// How many keys the window had that was packed last.
-    newest: usize,
     /// By end, start and key.
     changed: Changed<(EventTime, EventTime, K)>,
 }
@@ -79,13 +74,9 @@ impl<K: Record, S> Pane<K, S> {
         }
     }
 
-    /// Returns how many keys it holds.
-    fn pack(&mut self) -> usize {
+    fn pack(&mut self) {
         let pane = std::mem::replace(self, Pane::Packed(Box::default()));
-        let rows = pane.rows();
-        let keys = rows.len();
-        *self = Pane::Packed(rows);
-        keys
+        *self = Pane::Packed(pane.rows());
     }
 }
 
@@ -134,7 +125,6 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
             windows: BTreeMap::new(),
             closed: EventTime::MIN,
             packed: EventTime::MIN,
-            newest: 0,
             changed: keeper.changed(),
         }
     }
@@ -187,15 +177,11 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
             window,
             state,
         } = partial;
-        let newest = self.newest;
-        let held = self
-            .windows
-            .entry((window.end, window.start))
-            .or_insert_with(|| Held {
-                // A window has about as many keys as the one before: no need to grow there step by step.
-                pane: Pane::Open(HashTable::with_capacity(newest.min(ROOM_MAX))),
-                changed: epoch,
-            });
+        // A table that grows by its own keys takes as much memory as they need, whatever the windows before held.
+        let held = match self.windows.entry((window.end, window.start)) {
+            btree_map::Entry::Vacant(vacant) => vacant.insert(Held::new()),
+            btree_map::Entry::Occupied(occupied) => occupied.into_mut(),
+        };
         let before = std::mem::replace(&mut held.changed, epoch);
         match held
             .pane
@@ -229,7 +215,7 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
                     self.changed.touch(
                         Some(slot.epoch),
                         || (window.end, window.start, key.clone()),
-                        |out, key| out.put(key, slot.epoch, Some(window.end), &slot.state),
+                        |out, key| out.put_state(key, slot.epoch, Some(window.end), &slot.state),
                     );
                     changes.push(Change {
                         key: Windowed { key, window },
@@ -265,7 +251,7 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
                 for slot in table {
                     let save = |out: &mut Out| {
                         let key = (end, start, slot.key.clone());
-                        out.put(&key, slot.epoch, Some(end), &slot.state);
+                        out.put_state(&key, slot.epoch, Some(end), &slot.state);
                     };
                     self.changed.expire(slot.epoch, save);
                 }
@@ -285,7 +271,7 @@ impl<K: Record, S: Event, F> Merge<K, S, F> {
                     self.packed = *end;
                     return;
                 }
-                self.newest = held.pane.pack();
+                held.pane.pack();
             }
             self.packed = closed;
         }
@@ -325,7 +311,7 @@ impl<K: Record, S: Event, F> Stateful for Merge<K, S, F> {
             };
             let found = table.find(route(of), |slot| slot.key == *of);
             if let Some(slot) = found.filter(|slot| slot.epoch <= upto) {
-                out.put(key, slot.epoch, Some(*end), &slot.state);
+                out.put_state(key, slot.epoch, Some(*end), &slot.state);
             }
         })
     }

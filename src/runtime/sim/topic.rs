@@ -151,10 +151,12 @@ impl<T: Event> Driver for Topic<T> {
             topic: TopicId([7; 16]),
             compacted: false,
             partitions: facts
-                .map(|(number, partition)| PartitionFacts {
-                    partition: number,
-                    start: partition.start as Offset,
-                    end: partition.records.len() as Offset,
+                .map(|(number, partition)| {
+                    PartitionFacts::new(
+                        number,
+                        partition.start as Offset,
+                        partition.records.len() as Offset,
+                    )
                 })
                 .collect(),
         })

@@ -661,6 +661,15 @@ impl World {
     fn look_at(&mut self, process: &mut Process) -> Held {
         let closed = process.shared.views.closed();
         let closed_epoch = closed.as_ref().map_or(Epoch::ZERO, |moment| moment.epoch);
+        // Whoever reads the newest epoch, and is not told to wait, sees none older than what was seen before the start.
+        let answers = !process.stopped && process.shared.recovering().is_none();
+        if answers && closed_epoch < self.oracle.last() {
+            return Err(format!(
+                "{} answers as of {closed_epoch}, and {} was closed before",
+                process.number,
+                self.oracle.last()
+            ));
+        }
         let made = process.shared.checkpoints.as_ref().and_then(|made| made.newest());
         if made > process.checkpointed {
             let epoch = made.unwrap_or_default();

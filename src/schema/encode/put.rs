@@ -46,13 +46,19 @@ fn leb(mut value: u128, out: &mut Vec<u8>) {
     put_u64(out, value as u64);
 }
 
+/// How many NaNs with a sign there are. `totalOrder` puts them before all numbers; keys have them last, with the other NaNs,
+/// as [`F64`](crate::record::F64) and [`Datum`](crate::schema::datum::Datum) do.
+pub(in crate::schema) const NANS_32: u32 = (1 << 23) - 1;
+pub(in crate::schema) const NANS_64: u64 = (1 << 52) - 1;
+
 pub(in crate::schema) fn f32(form: Form, value: f32, out: &mut Vec<u8>) {
     let raw = value.to_bits();
     match form {
         Form::Compact => out.extend_from_slice(&raw.to_le_bytes()),
         Form::Ordered => {
             let flip = if raw >> 31 == 1 { u32::MAX } else { 1 << 31 };
-            out.extend_from_slice(&(raw ^ flip).to_be_bytes());
+            let ordered = (raw ^ flip).wrapping_sub(NANS_32);
+            out.extend_from_slice(&ordered.to_be_bytes());
         }
     }
 }
@@ -63,7 +69,8 @@ pub(in crate::schema) fn f64(form: Form, value: f64, out: &mut Vec<u8>) {
         Form::Compact => out.extend_from_slice(&raw.to_le_bytes()),
         Form::Ordered => {
             let flip = if raw >> 63 == 1 { u64::MAX } else { 1 << 63 };
-            out.extend_from_slice(&(raw ^ flip).to_be_bytes());
+            let ordered = (raw ^ flip).wrapping_sub(NANS_64);
+            out.extend_from_slice(&ordered.to_be_bytes());
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Pace, idleness and watermarks, without thread, clock or reader.
 
 use super::*;
-use crate::position::{EpochBinding, PartitionRange};
-use crate::sequencer::tests::{A, MS, at, id, live, open, read, rules, settings, topology};
+use crate::position::EpochBinding;
+use crate::sequencer::tests::{A, MS, at, live, look, open, read, rules, settings, topology};
 use crate::sequencer::{Cuts, Next, SourceRules};
 
 const B: SourceId = SourceId(2);
@@ -96,6 +96,7 @@ fn a_partition_of_nothing_but_dead_letters_turns_idle_at_its_end_however_many_co
         // There is something to bind of it in every epoch; up to the 15th it has more to read.
         let dead = untimed(1, n, i64::MIN);
         s.read_to(if n > 15 { at_end(dead) } else { dead });
+        look(&mut s, at(n as u64, 100 * MS * n as u32));
         let binding = open(&mut s, at(n as u64, 100 * MS * n as u32));
         assert_eq!(binding.ranges.len(), 2);
         idle.extend(
@@ -122,9 +123,11 @@ fn a_source_is_bound_as_idle_when_no_partition_counts_and_as_back_with_a_valid_e
     assert_eq!(open(&mut s, at(1, 10 * MS)).idle, []);
     s.read_to(at_end(read(0, 2, 2_000)));
     assert_eq!(open(&mut s, at(2, 500 * MS)).idle, []);
+    look(&mut s, at(3, 1_100 * MS));
     let one = open(&mut s, at(3, 1_100 * MS));
     assert_eq!((idle_partitions(&one), one.idle), (vec![1], vec![]));
     s.closed(one.epoch);
+    look(&mut s, at(4, 1_600 * MS));
     let both = open(&mut s, at(4, 1_600 * MS));
     assert_eq!(
         (both.watermarks, both.idle),
@@ -147,6 +150,7 @@ fn a_source_that_was_silent_from_the_start_is_idle_once_all_of_it_is() {
     let mut s = live(2);
     let _ = s.next(at(0, Duration::ZERO));
     s.read_to(at_end(read(0, 0, i64::MIN)));
+    look(&mut s, at(1, S));
     let first = open(&mut s, at(1, S));
     assert_eq!(
         (idle_partitions(&first), first.idle),
@@ -154,6 +158,7 @@ fn a_source_that_was_silent_from_the_start_is_idle_once_all_of_it_is() {
         "partition 1 was not read yet"
     );
     s.read_to(at_end(read(1, 0, i64::MIN)));
+    look(&mut s, at(2, 2 * S));
     let second = open(&mut s, at(2, 2 * S));
     assert_eq!(
         (idle_partitions(&second), second.idle),
@@ -165,6 +170,7 @@ fn a_source_that_was_silent_from_the_start_is_idle_once_all_of_it_is() {
     s.read_to(at_end(untimed(0, 1, i64::MIN)));
     assert_eq!(open(&mut s, at(4, 2 * S + 10 * MS)).idle, [(A, false)]);
     s.closed(second.epoch);
+    look(&mut s, at(5, 4 * S));
     assert_eq!(open(&mut s, at(5, 4 * S)).idle, [(A, true)]);
 }
 
@@ -216,30 +222,134 @@ fn a_table_is_never_idle_and_has_no_watermark() {
     assert_eq!(s.next(at(2, 100 * S)), Next::Idle);
 }
 
+// ---- at its end, and not quiet ------------------------------------------------------------------------------------
+
+/// A look at a log that begins with 0, ends with `end`, and has records of an open transaction from there to `high`.
+fn seen(s: &mut Sequencer, end: i64, high: i64, now: Duration) {
+    let mut seen = topology(7, &[(0, end)]);
+    seen.partitions[0].high_watermark = high;
+    s.topology(A, &seen, at(1, now)).unwrap();
+}
+
+/// One partition, whose only event was bound at 0.1 s, and which was read to its end.
+fn read_to_its_end() -> Sequencer {
+    let mut s = live(1);
+    s.read_to(at_end(read(0, 10, 1_000)));
+    let bound = open(&mut s, at(1, 100 * MS));
+    s.closed(bound.epoch);
+    s
+}
+
+#[track_caller]
+fn turns_idle(s: &mut Sequencer, now: Duration) {
+    assert_eq!(idle_partitions(&open(s, at(2, now))), [0]);
+}
+
+#[track_caller]
+fn stays(s: &mut Sequencer, now: Duration) {
+    let next = s.next(at(2, now));
+    assert!(matches!(next, Next::Wait(_)), "{next:?}");
+}
+
 #[test]
-fn a_long_wait_for_others_is_not_quiet() {
+fn only_a_look_shows_that_a_log_is_quiet() {
+    let mut s = read_to_its_end();
+    stays(&mut s, 3_600 * S);
+    seen(&mut s, 10, 10, 1_099 * MS);
+    stays(&mut s, 3_600 * S);
+    seen(&mut s, 10, 10, 1_100 * MS);
+    turns_idle(&mut s, 1_101 * MS);
+}
+
+#[test]
+fn an_open_transaction_is_not_quiet_and_what_follows_begins_anew() {
+    let mut s = read_to_its_end();
+    for second in 1..=20 {
+        seen(&mut s, 10, 14, second * S);
+        stays(&mut s, second * S);
+    }
+    // It was aborted: its records and its marker are a hole.
+    seen(&mut s, 15, 15, 20 * S + 500 * MS);
+    s.read_to(ReadTo {
+        hi: 15,
+        ..at_end(untimed(0, 10, 1_000))
+    });
+    let hole = open(&mut s, at(2, 20 * S + 501 * MS));
+    assert_eq!(idle_partitions(&hole), [0u32; 0]);
+    s.closed(hole.epoch);
+    seen(&mut s, 15, 15, 20 * S + 999 * MS);
+    stays(&mut s, 21 * S);
+    seen(&mut s, 15, 15, 21 * S);
+    turns_idle(&mut s, 21 * S);
+}
+
+/// Slowed down by the broker, held back as it is ahead of others, out of room, led by another broker, assigned to a worker
+/// that has not begun: whatever the reason, the log has more than was read.
+#[test]
+fn a_log_with_more_than_was_read_is_not_quiet() {
+    let mut s = read_to_its_end();
+    for second in 1..=20 {
+        seen(&mut s, 12, 12, second * S);
+        stays(&mut s, second * S);
+    }
+    // The oldest look is caught up with, but by an event.
+    s.read_to(at_end(read(0, 12, 2_000)));
+    assert_eq!(idle_partitions(&open(&mut s, at(2, 30 * S))), [0u32; 0]);
+    seen(&mut s, 12, 12, 30 * S);
+    s.closed(s.last());
+    stays(&mut s, 31 * S);
+    seen(&mut s, 12, 12, 31 * S);
+    turns_idle(&mut s, 31 * S);
+}
+
+#[test]
+fn while_nobody_answers_nothing_is_quiet() {
+    let mut s = read_to_its_end();
+    seen(&mut s, 10, 10, S);
+    s.unseen(A, at(1, 60 * S));
+    stays(&mut s, 60 * S);
+    seen(&mut s, 10, 10, 60 * S + 999 * MS);
+    stays(&mut s, 62 * S);
+    seen(&mut s, 10, 10, 61 * S);
+    turns_idle(&mut s, 61 * S);
+}
+
+/// Three epochs are unfinished for a minute: readers may have stopped with more to read.
+#[test]
+fn a_long_wait_for_others_says_nothing_of_the_log() {
     let mut s = live(1);
     for n in 1..=3i64 {
         s.read_to(at_end(read(0, n, n)));
         open(&mut s, at(n as u64, 10 * MS * n as u32));
     }
-    // Three epochs are unfinished for a minute: readers may have stopped with more to read.
-    s.read_to(at_end(untimed(0, 4, 3)));
-    assert_eq!(s.next(at(4, 500 * MS)), Next::Idle);
+    seen(&mut s, 9, 9, 30 * S);
+    assert_eq!(s.next(at(4, 60 * S)), Next::Idle);
     s.closed(s.last());
-    let binding = open(&mut s, at(5, 60 * S));
-    let idle = |range: &PartitionRange| (range.id, range.hi, range.idle);
-    assert_eq!(
-        binding.ranges.iter().map(idle).collect::<Vec<_>>(),
-        [(id(0), 4, false)]
-    );
-    s.closed(binding.epoch);
-    assert_eq!(
-        s.next(at(6, 60 * S + 10 * MS)),
-        Next::Wait(520 * MS),
-        "the rest of its second"
-    );
-    assert_eq!(idle_partitions(&open(&mut s, at(7, 60 * S + 530 * MS))), [0]);
+    stays(&mut s, 60 * S);
+    s.read_to(at_end(read(0, 9, 9)));
+    assert_eq!(idle_partitions(&open(&mut s, at(5, 61 * S))), [0u32; 0]);
+}
+
+#[test]
+fn records_without_event_time_are_caught_up_with_though_there_are_always_more() {
+    let mut s = read_to_its_end();
+    for n in 1..=30i64 {
+        let now = 100 * MS * (n as u32 + 1);
+        // Each look finds one that is read after it.
+        seen(&mut s, 10 + n, 10 + n, now);
+        s.read_to(at_end(untimed(0, 10 + n, 1_000)));
+        let binding = open(&mut s, at(n as u64, now + 50 * MS));
+        assert_eq!(!idle_partitions(&binding).is_empty(), n >= 10, "after {now:?}");
+        s.closed(binding.epoch);
+    }
+}
+
+#[test]
+fn a_log_that_becomes_shorter_is_looked_at_anew() {
+    let mut s = read_to_its_end();
+    seen(&mut s, 20, 20, S);
+    seen(&mut s, 10, 10, 2 * S);
+    turns_idle(&mut s, 2 * S);
 }
 
 #[test]
@@ -254,5 +364,6 @@ fn a_long_replay_is_not_quiet() {
     s.topology(A, &topology(7, &[(0, 1)]), at(3, 60 * S)).unwrap();
     s.closed(s.last());
     assert_eq!(s.next(at(3, 60 * S)), Next::Wait(S));
+    look(&mut s, at(4, 61 * S));
     assert_eq!(idle_partitions(&open(&mut s, at(4, 61 * S))), [0]);
 }

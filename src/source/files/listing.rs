@@ -1,5 +1,6 @@
 //! Which files there are, and how long they are.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -100,6 +101,9 @@ pub(super) struct FilesDriver {
     waits: bool,
     /// As of the look before: what is there must stay where it is.
     seen: Mutex<Vec<PathBuf>>,
+    /// The length of each file as it was when its end was looked for, and that end: a file that only ever grows is opened
+    /// again when it has grown.
+    ends: Mutex<HashMap<PathBuf, (u64, Offset)>>,
 }
 
 impl FilesDriver {
@@ -109,6 +113,23 @@ impl FilesDriver {
             until_end,
             waits,
             seen: Mutex::default(),
+            ends: Mutex::default(),
+        }
+    }
+}
+
+impl FilesDriver {
+    /// How far a file can be read now.
+    fn end(&self, path: &Path) -> std::io::Result<Offset> {
+        let len = std::fs::metadata(path)?.len();
+        let mut ends = self.ends.lock();
+        match ends.get(path) {
+            Some((known, at)) if *known == len => Ok(*at),
+            _ => {
+                let at = end(path, self.until_end)?;
+                ends.insert(path.to_owned(), (len, at));
+                Ok(at)
+            }
         }
     }
 }
@@ -130,12 +151,8 @@ impl Driver for FilesDriver {
             return Err(gone(missing));
         }
         let facts = |(partition, path): (u32, &PathBuf)| -> Result<PartitionFacts> {
-            let end = end(path, self.until_end).map_err(|error| unread(path, &error))?;
-            Ok(PartitionFacts {
-                partition,
-                start: 0,
-                end,
-            })
+            let end = self.end(path).map_err(|error| unread(path, &error))?;
+            Ok(PartitionFacts::new(partition, 0, end))
         };
         let partitions = (0..).zip(&files).map(facts).collect::<Result<_>>()?;
         if files.len() > seen.len() {

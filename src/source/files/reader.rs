@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::listing::{Listing, gone, offset, unread};
 use crate::bridge::Waker;
-use crate::codec::{Decode, Decoded};
+use crate::codec::{Decode, Decoded, unmarked};
 use crate::error::{Error, Result};
 use crate::position::Offset;
 use crate::source::{Intake, Progress, Raw, Reader};
@@ -178,7 +178,7 @@ fn take<T: 'static, R>(
     intake: &mut Intake<R>,
 ) -> Result<bool> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.trim_ascii().is_empty() {
+    if unmarked(line).trim_ascii().is_empty() {
         return Ok(false);
     }
     let raw = Raw {

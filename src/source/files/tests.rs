@@ -73,7 +73,8 @@ impl Reading {
 fn expected(name: &str, text: &[u8]) -> (Vec<(i64, Offset)>, Vec<(&'static str, Option<String>, Offset)>) {
     let (mut events, mut dead, mut at) = (Vec::new(), Vec::new(), 0);
     for (number, line) in text.split(|byte| *byte == b'\n').enumerate() {
-        let trimmed = String::from_utf8_lossy(line).trim().to_owned();
+        let text = String::from_utf8_lossy(line);
+        let trimmed = text.strip_prefix('\u{feff}').unwrap_or(&text).trim().to_owned();
         if let Ok(value) = trimmed.parse::<i64>() {
             events.push((value, at));
         } else if !trimmed.is_empty() {
@@ -96,8 +97,25 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(b"oops".to_vec()),
         1 => Just(b"\"text\"".to_vec()),
         1 => Just(b" ".to_vec()),
+        1 => Just("\u{feff}7\r".into()),
+        1 => Just("\u{feff}\"text\"".into()),
+        1 => Just("\u{feff}".into()),
         1 => Just(Vec::new()),
     ]
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_line_and_moves_no_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("n.jsonl");
+    std::fs::write(&path, "\u{feff}1\r\n\r\n2\n\u{feff}3\r\n4").unwrap();
+    let seen = Reading::of(&path, 0, 0, true).all(2);
+    assert_eq!(seen.events, [(1, 0), (2, 8), (3, 10), (4, 16)]);
+    assert_eq!((seen.dead, seen.counted.0), (vec![], 4));
+    // A mark alone is an empty line.
+    std::fs::write(&path, "\u{feff}\r\n5\n").unwrap();
+    let seen = Reading::of(&path, 0, 0, true).all(2);
+    assert_eq!((seen.events, seen.counted.0), (vec![(5, 5)], 1));
 }
 
 fn append(path: &Path, bytes: &[u8]) {

@@ -1,5 +1,6 @@
 //! Looks at a topic from outside the workers: its id, its partitions, where they begin and end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::config;
 use super::examine;
 use super::format::{Format, Ready};
-use super::native::{self, Consumer};
+use super::native::{self, Bound, Consumer};
 use super::reader::Fault;
 use super::status::{Context, Status};
 use crate::clock;
@@ -20,11 +21,13 @@ use crate::codec::fit::{Found, Misfit, SubjectFit};
 use crate::codec::registry::{Registry, WriterSchema};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
-use crate::position::Offset;
+use crate::position::{Offset, TopicId};
 use crate::source::{Ailment, Driver, Environment, PartitionFacts, Start, Topology};
 
 /// How long one look may take in all.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long what seldom changes of a topic is taken to be as it was.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// How long the registry may take to say what it has for a topic, each time it is asked.
 const COMPARE: Duration = Duration::from_secs(5);
@@ -83,6 +86,15 @@ impl Subject {
     }
 }
 
+/// What seldom changes of a topic, and is not asked for at every look.
+struct Steady {
+    asked: Instant,
+    topic: TopicId,
+    compacted: bool,
+    /// Where partitions begin. All that the topic had then are named.
+    starts: BTreeMap<i32, Offset>,
+}
+
 /// The driver of one topic.
 pub(super) struct KafkaDriver {
     topic: Arc<str>,
@@ -98,6 +110,7 @@ pub(super) struct KafkaDriver {
     formats: Vec<(&'static str, String)>,
     /// Made at the first look.
     client: Mutex<Option<Consumer>>,
+    steady: Mutex<Option<Arc<Steady>>>,
 }
 
 impl KafkaDriver {
@@ -119,6 +132,7 @@ impl KafkaDriver {
             start: Start::Earliest,
             formats: Vec::new(),
             client: Mutex::new(None),
+            steady: Mutex::new(None),
         }
     }
 
@@ -145,7 +159,7 @@ impl KafkaDriver {
 
     fn look(&self, client: &Consumer) -> Result<Topology> {
         let until = clock::instant() + LOOK;
-        let broken = |fault: Fault| {
+        let broken = |fault: Fault| -> Error {
             // With `debug` the cause stands behind thousands of lines.
             self.serve(client, 16_384);
             self.unseen(&fault)
@@ -165,32 +179,73 @@ impl KafkaDriver {
             }));
         }
         let broker = metadata.brokers().first().map_or(-1, |broker| broker.id());
-        let id = native::topic_id(client.client(), broker, &self.topic, left(until))
-            .map_err(|fault| self.unseen(&fault))?;
-        let mut partitions = Vec::with_capacity(topic.partitions().len());
-        for partition in topic.partitions().iter().map(|partition| partition.id()) {
-            // The upper bound is the last stable offset: librdkafka asks for it under the client's isolation level.
-            let (start, end) = client
-                .fetch_watermarks(&self.topic, partition, left(until))
-                .map_err(|error| {
-                    let text = format!("partition {partition}: {error}");
-                    broken(Fault { text, ..error.into() })
-                })?;
-            let partition = partition.unsigned_abs();
-            partitions.push(PartitionFacts {
-                partition,
-                start,
-                end,
-            });
-        }
+        let numbers: Vec<i32> = topic
+            .partitions()
+            .iter()
+            .map(|partition| partition.id())
+            .collect();
+        let steady = self.steady(client, broker, &numbers, until).map_err(&broken)?;
+        let offsets = |bound| {
+            native::offsets(client.client(), &self.topic, &numbers, bound, left(until)).map_err(&broken)
+        };
+        // In this order: what is still undecided below an end that was seen before is an open transaction.
+        let (ends, stable) = (offsets(Bound::HighWatermark)?, offsets(Bound::LastStable)?);
+        let mut partitions: Vec<PartitionFacts> = numbers
+            .iter()
+            .map(|number| {
+                let end = stable[number];
+                PartitionFacts {
+                    partition: number.unsigned_abs(),
+                    start: steady.starts[number],
+                    end,
+                    high_watermark: end.max(ends[number]),
+                }
+            })
+            .collect();
         partitions.sort_unstable_by_key(|facts| facts.partition);
         Ok(Topology {
-            topic: id,
-            compacted: self
-                .is_compacted(client, broker, left(until))
-                .map_err(|fault| self.unseen(&fault))?,
+            topic: steady.topic,
+            compacted: steady.compacted,
             partitions,
         })
+    }
+
+    /// What seldom changes, asked for again now and then, and when there are other partitions.
+    fn steady(
+        &self,
+        client: &Consumer,
+        broker: i32,
+        partitions: &[i32],
+        until: Instant,
+    ) -> Result<Arc<Steady>, Fault> {
+        let now = clock::instant();
+        let mut known = self.steady.lock();
+        let fresh = known.as_ref().filter(|known| {
+            now.saturating_duration_since(known.asked) < STEADY
+                && known.starts.len() == partitions.len()
+                && partitions
+                    .iter()
+                    .all(|partition| known.starts.contains_key(partition))
+        });
+        if let Some(fresh) = fresh {
+            return Ok(fresh.clone());
+        }
+        let topic = native::topic_id(client.client(), broker, &self.topic, left(until))?;
+        let starts = native::offsets(
+            client.client(),
+            &self.topic,
+            partitions,
+            Bound::Start,
+            left(until),
+        )?;
+        let steady = Arc::new(Steady {
+            asked: now,
+            topic,
+            compacted: self.is_compacted(client, broker, left(until))?,
+            starts,
+        });
+        *known = Some(steady.clone());
+        Ok(steady)
     }
 
     /// Whether the broker takes records of the topic away. Where it never tells, they are expected to stay, and a replay
@@ -286,6 +341,9 @@ impl Driver for KafkaDriver {
         if seen.is_ok() {
             self.status.well();
             *self.ailment.lock() = None;
+        } else {
+            // It may be another topic of this name when it is seen again.
+            *self.steady.lock() = None;
         }
         // A few are enough: the next look serves the next ones.
         self.serve(client, 64);

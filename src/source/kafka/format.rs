@@ -33,14 +33,16 @@ impl Avsc {
     }
 
     fn text(self) -> Result<String> {
-        match self.0 {
-            From::Text(text) => Ok(text),
+        let text = match self.0 {
+            From::Text(text) => text,
             From::File(path) => std::fs::read_to_string(&path).map_err(|error| {
                 Error::definition(format!("cannot read the Avro schema {}", path.display()))
                     .detail(error)
                     .hint("the path is relative to where the process was started; include_str! puts a file into the binary")
-            }),
-        }
+            })?,
+        };
+        // A byte order mark is no part of it.
+        Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
     }
 }
 
@@ -148,7 +150,7 @@ mod tests {
         };
         let missing = plain(Avsc::file(&path)).ready().unwrap_err();
         assert!(missing.to_string().contains("a.avsc"), "{missing}");
-        std::fs::write(&path, r#""long""#).unwrap();
+        std::fs::write(&path, "\u{feff}\"long\"").unwrap();
         let read = plain(Avsc::file(&path)).ready().unwrap();
         assert_eq!(
             read,

@@ -7,6 +7,7 @@
 //!                           fetched: up to BATCH messages, looked at in place, destroyed one by one
 //! ```
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use super::reader::{Arrivals, Fault, Item};
 use super::status::Context;
 use crate::bridge::Waker;
 use crate::error::{Error, Result};
-use crate::position::TopicId;
+use crate::position::{Offset, TopicId};
 use crate::source::Raw;
 use crate::time::EventTime;
 
@@ -232,17 +233,23 @@ pub(super) fn topic_id<C: ClientContext>(
     let name = CString::new(topic).map_err(|_| Fault::told("a topic's name has a zero byte"))?;
     let mut names = [name.as_ptr()];
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-    let event = answer(client, broker, operation, timeout, |client, options, queue| {
-        // SAFETY: all of it is alive, and librdkafka copies what it keeps.
-        unsafe {
-            let topics = Owned::new(
-                sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),
-                sys::rd_kafka_TopicCollection_destroy,
-            )?;
-            sys::rd_kafka_DescribeTopics(client, topics.get(), options, queue);
-        }
-        Some(())
-    })?;
+    let event = answer(
+        client,
+        Some(broker),
+        operation,
+        timeout,
+        |client, options, queue| {
+            // SAFETY: all of it is alive, and librdkafka copies what it keeps.
+            unsafe {
+                let topics = Owned::new(
+                    sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),
+                    sys::rd_kafka_TopicCollection_destroy,
+                )?;
+                sys::rd_kafka_DescribeTopics(client, topics.get(), options, queue);
+            }
+            Some(())
+        },
+    )?;
     // SAFETY: the event is alive to the end of the function, and with it all that it lends.
     unsafe {
         let result = sys::rd_kafka_event_DescribeTopics_result(event.get());
@@ -268,19 +275,31 @@ pub(super) fn topic_setting<C: ClientContext>(
 ) -> Result<Option<String>, Fault> {
     let name = CString::new(topic).map_err(|_| Fault::told("a topic's name has a zero byte"))?;
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS;
-    let event = answer(client, broker, operation, timeout, |client, options, queue| {
-        let kind = sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
-        // SAFETY: all of it is alive, and librdkafka copies what it keeps.
-        unsafe {
-            let resource = Owned::new(
-                sys::rd_kafka_ConfigResource_new(kind, name.as_ptr()),
-                sys::rd_kafka_ConfigResource_destroy,
-            )?;
-            let mut resources = [resource.get()];
-            sys::rd_kafka_DescribeConfigs(client, resources.as_mut_ptr(), resources.len(), options, queue);
-        }
-        Some(())
-    })?;
+    let event = answer(
+        client,
+        Some(broker),
+        operation,
+        timeout,
+        |client, options, queue| {
+            let kind = sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
+            // SAFETY: all of it is alive, and librdkafka copies what it keeps.
+            unsafe {
+                let resource = Owned::new(
+                    sys::rd_kafka_ConfigResource_new(kind, name.as_ptr()),
+                    sys::rd_kafka_ConfigResource_destroy,
+                )?;
+                let mut resources = [resource.get()];
+                sys::rd_kafka_DescribeConfigs(
+                    client,
+                    resources.as_mut_ptr(),
+                    resources.len(),
+                    options,
+                    queue,
+                );
+            }
+            Some(())
+        },
+    )?;
     // SAFETY: the event is alive to the end of the function, and with it all that it lends.
     unsafe {
         let result = sys::rd_kafka_event_DescribeConfigs_result(event.get());
@@ -313,15 +332,114 @@ pub(super) fn topic_setting<C: ClientContext>(
     }
 }
 
-/// Makes a request of `broker` and waits for the event that answers it.
+/// An offset that partitions are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// The first that is still there.
+    Start,
+    /// Behind all that is decided: before the first record of the oldest open transaction.
+    LastStable,
+    /// Behind the last record.
+    HighWatermark,
+}
+
+/// Asks for one offset of each of a topic's `partitions`, with one request a broker that leads some of them. Waits up to
+/// `timeout`. Who leads them has to be known from a look at the topic just before.
+///
+/// # Errors
+/// Those of the first partition that has no answer, too: all are known or none.
+pub(super) fn offsets<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partitions: &[i32],
+    bound: Bound,
+    timeout: Duration,
+) -> Result<BTreeMap<i32, Offset>, Fault> {
+    use sys::rd_kafka_IsolationLevel_t::{
+        RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED as COMMITTED,
+        RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED as UNCOMMITTED,
+    };
+    use sys::rd_kafka_OffsetSpec_t::{RD_KAFKA_OFFSET_SPEC_EARLIEST, RD_KAFKA_OFFSET_SPEC_LATEST};
+    if partitions.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let (spec, isolation) = match bound {
+        Bound::Start => (RD_KAFKA_OFFSET_SPEC_EARLIEST, UNCOMMITTED),
+        Bound::LastStable => (RD_KAFKA_OFFSET_SPEC_LATEST, COMMITTED),
+        Bound::HighWatermark => (RD_KAFKA_OFFSET_SPEC_LATEST, UNCOMMITTED),
+    };
+    let name = CString::new(topic).map_err(|_| Fault::told("a topic's name has a zero byte"))?;
+    let count = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+    let event = answer(client, None, operation, timeout, |client, options, queue| {
+        // SAFETY: all of it is alive, and librdkafka copies what it keeps. An error that comes back is ours to destroy.
+        unsafe {
+            let list = Owned::new(
+                sys::rd_kafka_topic_partition_list_new(count),
+                sys::rd_kafka_topic_partition_list_destroy,
+            )?;
+            for partition in partitions {
+                let place = sys::rd_kafka_topic_partition_list_add(list.get(), name.as_ptr(), *partition);
+                (*place).offset = spec as i64;
+            }
+            let refused = sys::rd_kafka_AdminOptions_set_isolation_level(options, isolation);
+            if let Some(_refused) = Owned::new(refused, sys::rd_kafka_error_destroy) {
+                return None;
+            }
+            sys::rd_kafka_ListOffsets(client, list.get(), options, queue);
+        }
+        Some(())
+    })?;
+    // SAFETY: the event is alive to the end of the function, and with it all that it lends.
+    unsafe {
+        let result = sys::rd_kafka_event_ListOffsets_result(event.get());
+        if result.is_null() {
+            return Err(Fault::told("the answer names no offsets"));
+        }
+        let mut count = 0;
+        let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
+        let infos = match infos.is_null() {
+            true => &[],
+            false => std::slice::from_raw_parts(infos, count),
+        };
+        let mut offsets = BTreeMap::new();
+        for info in infos {
+            let place = sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info);
+            let (partition, offset) = ((*place).partition, (*place).offset);
+            // Read as a number: brokers may send ones that the enum lacks.
+            let code = (&raw const (*place).err).cast::<i32>().read();
+            if code != 0 {
+                let why = text(sys::rd_kafka_err2str((*place).err));
+                return Err(Fault {
+                    code,
+                    offset: -1,
+                    text: format!("partition {partition}: {why}"),
+                });
+            }
+            offsets.insert(partition, offset);
+        }
+        match partitions
+            .iter()
+            .find(|partition| !offsets.contains_key(partition))
+        {
+            Some(missing) => Err(Fault {
+                code: Code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE as i32,
+                ..Fault::told(format!("partition {missing}: nobody leads it"))
+            }),
+            None => Ok(offsets),
+        }
+    }
+}
+
+/// Makes a request, of `broker` if one is named, and waits for the event that answers it.
 fn answer<C: ClientContext>(
     client: &Client<C>,
-    broker: i32,
+    broker: Option<i32>,
     operation: sys::rd_kafka_admin_op_t,
     timeout: Duration,
     ask: impl FnOnce(
         *mut sys::rd_kafka_t,
-        *const sys::rd_kafka_AdminOptions_t,
+        *mut sys::rd_kafka_AdminOptions_t,
         *mut sys::rd_kafka_queue_t,
     ) -> Option<()>,
 ) -> Result<Owned<sys::rd_kafka_event_t>, Fault> {
@@ -338,7 +456,9 @@ fn answer<C: ClientContext>(
         )
         .ok_or_else(refused)?;
         sys::rd_kafka_AdminOptions_set_request_timeout(options.get(), timeout_ms, ptr::null_mut(), 0);
-        sys::rd_kafka_AdminOptions_set_broker(options.get(), broker, ptr::null_mut(), 0);
+        if let Some(broker) = broker {
+            sys::rd_kafka_AdminOptions_set_broker(options.get(), broker, ptr::null_mut(), 0);
+        }
         ask(client, options.get(), queue.get()).ok_or_else(refused)?;
         // A little more, so that the request's own time-out comes first and says what it waited for.
         let event = sys::rd_kafka_queue_poll(queue.get(), timeout_ms.saturating_add(500));

@@ -25,11 +25,11 @@ use super::config;
 use super::native::{self, Consumer, PartitionQueue};
 use super::status::{Context, Status};
 use crate::bridge::Waker;
-use crate::codec::registry::Registry;
+use crate::codec::registry::{Registry, Verdict};
 use crate::codec::{Cause, Decode, Decoded};
 use crate::error::{Error, Result};
 use crate::position::Offset;
-use crate::source::{Environment, Intake, Progress, Raw, Reader};
+use crate::source::{Deletes, Environment, Intake, Progress, Raw, Reader};
 
 /// How long an error message may take to find out where a log begins.
 const LOG_START_WAIT: Duration = Duration::from_secs(2);
@@ -83,6 +83,8 @@ pub(super) trait Arrivals {
 
 /// Makes a `T` of a record's key and payload.
 pub(super) trait Records<T>: 'static {
+    /// Says where the next records stand, and whether the ledger has bound them already.
+    fn enter(&mut self, _partition: u32, _bound: bool) {}
     fn decode(&mut self, raw: &Raw<'_>) -> Decoded<T>;
 }
 
@@ -90,37 +92,64 @@ pub(super) trait Records<T>: 'static {
 pub(super) struct Payload<T>(pub(super) Box<dyn Decode<T>>);
 
 impl<T: 'static> Records<T> for Payload<T> {
+    fn enter(&mut self, partition: u32, bound: bool) {
+        self.0.enter(partition, bound);
+    }
+
     #[inline]
     fn decode(&mut self, raw: &Raw<'_>) -> Decoded<T> {
         match raw.payload {
-            Some(payload) => self.0.decode(payload),
+            Some(payload) => self.0.decode_at(raw.offset, payload),
             None => Decoded::Dead(Cause::PayloadMissing, None),
         }
     }
 }
 
-/// Key and payload; no payload deletes.
+/// Key and payload; `deletes` says which payloads delete.
 pub(super) struct Keyed<K, V> {
     pub(super) key: Box<dyn Decode<K>>,
     pub(super) value: Box<dyn Decode<V>>,
+    pub(super) deletes: Deletes,
+}
+
+impl<K, V: 'static> Keyed<K, V> {
+    /// What becomes of a payload that is no row.
+    #[cold]
+    fn no_row(&mut self, key: K, payload: &[u8], why: Decoded<(K, Option<V>)>) -> Decoded<(K, Option<V>)> {
+        match self.deletes >= Deletes::Null && self.value.is_null(payload) {
+            true => Decoded::Value((key, None)),
+            false => why,
+        }
+    }
 }
 
 impl<K: 'static, V: 'static> Records<(K, Option<V>)> for Keyed<K, V> {
+    fn enter(&mut self, partition: u32, bound: bool) {
+        self.key.enter(partition, bound);
+        self.value.enter(partition, bound);
+    }
+
     #[inline]
     fn decode(&mut self, raw: &Raw<'_>) -> Decoded<(K, Option<V>)> {
-        let key = match raw.key.map(|key| self.key.decode(key)) {
+        let key = match raw.key.map(|key| self.key.decode_at(raw.offset, key)) {
             Some(Decoded::Value(key)) => key,
             Some(Decoded::Dead(_, schema)) => return Decoded::Dead(Cause::KeyInvalid, schema),
             Some(Decoded::DeadAt(_, place)) => return Decoded::DeadAt(Cause::KeyInvalid, place),
             Some(Decoded::Wait) => return Decoded::Wait,
             None => return Decoded::Dead(Cause::KeyMissing, None),
         };
-        match raw.payload.map(|payload| self.value.decode(payload)) {
-            None => Decoded::Value((key, None)),
-            Some(Decoded::Value(value)) => Decoded::Value((key, Some(value))),
-            Some(Decoded::Dead(cause, schema)) => Decoded::Dead(cause, schema),
-            Some(Decoded::DeadAt(cause, place)) => Decoded::DeadAt(cause, place),
-            Some(Decoded::Wait) => Decoded::Wait,
+        let empty_deletes = self.deletes == Deletes::NullOrEmpty;
+        let Some(payload) = raw
+            .payload
+            .filter(|payload| !(empty_deletes && payload.is_empty()))
+        else {
+            return Decoded::Value((key, None));
+        };
+        match self.value.decode_at(raw.offset, payload) {
+            Decoded::Value(value) => Decoded::Value((key, Some(value))),
+            Decoded::Dead(cause, schema) => self.no_row(key, payload, Decoded::Dead(cause, schema)),
+            Decoded::DeadAt(cause, place) => self.no_row(key, payload, Decoded::DeadAt(cause, place)),
+            Decoded::Wait => Decoded::Wait,
         }
     }
 }
@@ -357,6 +386,7 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
             ))
         })?;
         let before = part.next;
+        records.enter(partition, until != Offset::MAX);
         let progress = part.read(until, records_max, records, intake, |fault| {
             judge(topic, partition, fault, status, consumer.as_deref())
         })?;
@@ -369,13 +399,13 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
         }
     }
 
-    fn schemas_seen(&mut self) -> Vec<(u32, Option<u64>)> {
+    fn schemas_seen(&mut self) -> Vec<Verdict> {
         self.registry.as_mut().map(Registry::seen).unwrap_or_default()
     }
 
-    fn bind_schema(&mut self, id: u32, verdict: Option<u64>) {
+    fn bind_schema(&mut self, verdict: Verdict) {
         if let Some(registry) = &self.registry {
-            registry.bind(id, verdict);
+            registry.bind(verdict);
         }
     }
 

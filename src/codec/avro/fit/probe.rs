@@ -1,7 +1,7 @@
 //! A type's own `Deserialize`, fed with what a schema says: a deserializer that notes where the two do not agree.
 //!
-//! The rules are those of `serde_avro_fast`, which decodes the records. A type is read as often as it takes: where a value
-//! is missing or of another kind it is given what it asks for the next time, so that all of its fields are looked at. What
+//! The rules are those of [`datum`](crate::codec::avro::datum), which decodes the records. A type is read as often as it
+//! takes: where a value is missing or of another kind it is given what it asks for the next time, so that all of its fields are looked at. What
 //! a type says of a *value* (this text is no address) is never held against the schema.
 
 mod access;
@@ -10,15 +10,14 @@ mod lesson;
 
 use std::collections::{HashMap, HashSet};
 
-use apache_avro::Schema;
 use serde::Deserializer;
 use serde::de::{DeserializeOwned, Visitor};
 
 use self::access::{Entries, Parts, Variant};
-use self::answer::{Answer, Hint, answer, fitting};
+use self::answer::{Answer, BYTE, DURATION, Hint, PART, answer, fitting, is_duration};
 use self::lesson::{State, Stop, Why};
-use super::{below, word};
-use crate::codec::avro::plan::{At, Base, Names, base};
+use super::below;
+use crate::codec::avro::schema::{Kind, Logical, Node, NodeId, Record, Schema};
 use crate::codec::fit::Misfit;
 
 const ATTEMPTS_MAX: usize = 500;
@@ -38,9 +37,9 @@ const TEXTS: [&str; 9] = [
 ];
 
 /// Where data of `schema` do not fit `T`.
-pub(super) fn probe<T: DeserializeOwned>(schema: &Schema, names: &Names<'_>) -> Vec<Misfit> {
+pub(super) fn probe<T: DeserializeOwned>(schema: &Schema) -> Vec<Misfit> {
     let mut state = State {
-        names,
+        schema,
         misfits: Vec::new(),
         given: HashSet::new(),
         chosen: HashMap::new(),
@@ -48,7 +47,7 @@ pub(super) fn probe<T: DeserializeOwned>(schema: &Schema, names: &Names<'_>) -> 
     for _ in 0..ATTEMPTS_MAX {
         let whole = Probe {
             state: &mut state,
-            at: Some(At::root(schema)),
+            at: Some(schema.node(schema.root())),
             path: String::new(),
             every: true,
             depth: 0,
@@ -65,29 +64,29 @@ pub(super) fn probe<T: DeserializeOwned>(schema: &Schema, names: &Names<'_>) -> 
     state.misfits
 }
 
-struct Probe<'a, 'p, 's> {
-    state: &'a mut State<'p, 's>,
+struct Probe<'a, 's> {
+    state: &'a mut State<'s>,
     /// `None`: the schema has nothing here that fits, so the type gets what it asks for.
-    at: Option<At<'s>>,
+    at: Option<&'s Node>,
     path: String,
     /// Whether every record has this place.
     every: bool,
     depth: usize,
 }
 
-impl<'a, 'p, 's> Probe<'a, 'p, 's> {
-    /// The schema here, behind names. Of a union the first branch that may be something; `null` is told of, unless the
-    /// type takes it.
-    fn schema(&mut self, optional: bool) -> Option<At<'s>> {
+impl<'a, 's> Probe<'a, 's> {
+    /// The schema here. Of a union the first branch that may be something; `null` is told of, unless the type takes it.
+    fn schema(&mut self, optional: bool) -> Option<&'s Node> {
         if self.state.given.contains(&self.path) {
             return None;
         }
-        let at = self.at?.follow(self.state.names)?;
-        let Base::Union(branches) = base(at.schema) else {
+        let at = self.at?;
+        let Kind::Union(branches) = &at.kind else {
             return Some(at);
         };
+        let schema = self.state.schema;
         self.every = self.every && branches.len() == 1;
-        let is_null = |branch: &&Schema| matches!(base(branch), Base::Null);
+        let is_null = |branch: &&NodeId| *schema.kind(**branch) == Kind::Null;
         if !optional && branches.iter().any(|branch| is_null(&branch)) {
             let problem = "may be null, and the type does not take that".to_owned();
             self.state.note(&self.path, problem, "make it an Option", false);
@@ -96,32 +95,33 @@ impl<'a, 'p, 's> Probe<'a, 'p, 's> {
             .iter()
             .find(|branch| !is_null(branch))
             .or(branches.first())?;
-        at.within(some).follow(self.state.names)
+        Some(schema.node(*some))
     }
 
     /// Tells of what the schema has here, unless all of it is what is asked for.
     fn leaf(&mut self, hint: Hint, wanted: &str) {
-        let (whole, every) = (self.at.and_then(|at| at.follow(self.state.names)), self.every);
+        let (whole, every, schema) = (self.at, self.every, self.state.schema);
         let Some(first) = self.schema(false) else { return };
         // Of a union, what is not null: null was told of.
-        let found: Vec<At<'s>> = match whole.map(|at| (at, base(at.schema))) {
-            Some((at, Base::Union(branches))) => (branches.iter())
-                .filter(|branch| !matches!(base(branch), Base::Null))
-                .filter_map(|branch| at.within(branch).follow(self.state.names))
+        let found: Vec<&'s Node> = match whole.map(|at| &at.kind) {
+            Some(Kind::Union(branches)) => (branches.iter())
+                .map(|branch| schema.node(*branch))
+                .filter(|branch| branch.kind != Kind::Null)
                 .collect(),
             _ => vec![first],
         };
-        let hopeless = !found
-            .iter()
-            .any(|at| !matches!(answer(hint, at.schema), Answer::None));
+        let hopeless = !found.iter().any(|at| !matches!(answer(hint, at), Answer::None));
         for at in found {
-            let has = word(at.schema);
-            match answer(hint, at.schema) {
+            let has = schema.says(at);
+            match answer(hint, at) {
                 Answer::All => {}
                 Answer::Some => {
                     let problem = format!("the schema has {has}, and {wanted} does not hold all of it");
-                    let remedy = match hint {
-                        Hint::Int(_) | Hint::UInt(_) => "i64 holds every int and long",
+                    let remedy = match (hint, at.logical) {
+                        (_, Some(Logical::Decimal { .. } | Logical::BigDecimal)) => {
+                            "a String holds every decimal, an i128 the unscaled integer of up to 38 digits"
+                        }
+                        (Hint::Int(_) | Hint::UInt(_), _) => "i64 holds every int and long",
                         _ => "a type of bytes holds them all",
                     };
                     self.state.note(&self.path, problem, remedy, false);
@@ -129,7 +129,7 @@ impl<'a, 'p, 's> Probe<'a, 'p, 's> {
                 Answer::None => {
                     let problem = format!("the schema has {has}, the type wants {wanted}");
                     self.state
-                        .note(&self.path, problem, fitting(at.schema), every && hopeless);
+                        .note(&self.path, problem, fitting(at), every && hopeless);
                 }
             }
         }
@@ -150,12 +150,12 @@ impl<'a, 'p, 's> Probe<'a, 'p, 's> {
     }
 
     fn below<'b>(
-        state: &'b mut State<'p, 's>,
-        at: Option<At<'s>>,
+        state: &'b mut State<'s>,
+        at: Option<&'s Node>,
         path: String,
         every: bool,
         depth: usize,
-    ) -> Result<Probe<'b, 'p, 's>, Stop> {
+    ) -> Result<Probe<'b, 's>, Stop> {
         if depth >= DEPTH_END {
             return Err(Stop::of(Why::Endless));
         }
@@ -189,7 +189,7 @@ macro_rules! leaves {
     )*};
 }
 
-impl<'de, 'a, 'p, 's> Deserializer<'de> for Probe<'a, 'p, 's> {
+impl<'de, 'a, 's> Deserializer<'de> for Probe<'a, 's> {
     type Error = Stop;
 
     leaves! {
@@ -212,25 +212,30 @@ impl<'de, 'a, 'p, 's> Deserializer<'de> for Probe<'a, 'p, 's> {
             return Self::placed(&self.path, self.every, visitor.visit_unit());
         };
         let (path, every, number) = (self.path.clone(), self.every, self.number());
-        let read = match base(at.schema) {
-            Base::Null | Base::Union(_) | Base::Ref => visitor.visit_unit(),
-            Base::Boolean => visitor.visit_bool(number > 0),
-            Base::Int => visitor.visit_i32(i32::from(number)),
-            Base::Long => visitor.visit_i64(i64::from(number)),
-            Base::Float => visitor.visit_f32(f32::from(number)),
-            Base::Double => visitor.visit_f64(f64::from(number)),
-            Base::Bytes | Base::Fixed(_) => visitor.visit_bytes(&[]),
-            Base::String => visitor.visit_str(self.text()),
-            Base::Enum(symbols) => visitor.visit_str(symbols.symbols.first().map_or("", String::as_str)),
-            Base::Array(items) => {
-                let parts = vec![(format!("{path}[]"), Some(at.within(items)))];
+        let schema = self.state.schema;
+        let read = match &at.kind {
+            Kind::Null | Kind::Union(_) => visitor.visit_unit(),
+            Kind::Boolean => visitor.visit_bool(number > 0),
+            Kind::Int => visitor.visit_i32(i32::from(number)),
+            Kind::Long => visitor.visit_i64(i64::from(number)),
+            Kind::Float => visitor.visit_f32(f32::from(number)),
+            Kind::Double => visitor.visit_f64(f64::from(number)),
+            Kind::String => visitor.visit_str(self.text()),
+            Kind::Bytes | Kind::Fixed(_) => match at.logical {
+                None => visitor.visit_bytes(&[]),
+                Some(Logical::Duration) => visitor.visit_map(self.entries(duration(), true)),
+                Some(_) => visitor.visit_str(self.text()),
+            },
+            Kind::Enum(symbols) => visitor.visit_str(symbols.symbols.first().map_or("", String::as_str)),
+            Kind::Array(items) => {
+                let parts = vec![(format!("{path}[]"), Some(schema.node(*items)))];
                 visitor.visit_seq(self.parts(parts, false))
             }
-            Base::Map(values) => {
-                let values = at.within(values);
+            Kind::Map(values) => {
+                let values = schema.node(*values);
                 visitor.visit_map(self.entries(vec![("A".to_owned(), Some(values))], false))
             }
-            Base::Record(_) => visitor.visit_map(self.record(at)),
+            Kind::Record(record) => visitor.visit_map(self.record(record)),
         };
         Self::placed(&path, every, read)
     }
@@ -274,7 +279,7 @@ impl<'de, 'a, 'p, 's> Deserializer<'de> for Probe<'a, 'p, 's> {
 
     fn deserialize_option<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Stop> {
         match self.schema(true) {
-            Some(at) if matches!(base(at.schema), Base::Null) => visitor.visit_none(),
+            Some(at) if at.kind == Kind::Null => visitor.visit_none(),
             None => visitor.visit_none(),
             // Schemas may contain themselves.
             Some(_) if self.depth >= DEPTH_MAX => visitor.visit_none(),
@@ -287,15 +292,17 @@ impl<'de, 'a, 'p, 's> Deserializer<'de> for Probe<'a, 'p, 's> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        name: &'static str,
+        _: &'static str,
         visitor: V,
     ) -> Result<V::Value, Stop> {
-        visitor.visit_newtype_struct(self.newtype(name))
+        visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_seq<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Stop> {
         let parts = match self.items() {
-            Some(items) if self.depth < DEPTH_MAX => vec![(format!("{}[]", self.path), Some(items))],
+            Some((item, count)) if self.depth < DEPTH_MAX => {
+                vec![(format!("{}[]", self.path), Some(item)); count.unwrap_or(1)]
+            }
             _ => Vec::new(),
         };
         let (path, every) = (self.path.clone(), self.every);
@@ -304,8 +311,15 @@ impl<'de, 'a, 'p, 's> Deserializer<'de> for Probe<'a, 'p, 's> {
 
     fn deserialize_tuple<V: Visitor<'de>>(mut self, len: usize, visitor: V) -> Result<V::Value, Stop> {
         let items = self.items();
+        if let Some((_, Some(count))) = items
+            && count != len
+        {
+            let problem = format!("the schema has {count} parts, the type wants {len}");
+            self.state
+                .note(&self.path, problem, "take all of them", self.every);
+        }
         let parts = (0..len)
-            .map(|index| (format!("{}[{index}]", self.path), items))
+            .map(|index| (format!("{}[{index}]", self.path), items.map(|(item, _)| item)))
             .collect();
         let (path, every) = (self.path.clone(), self.every);
         Self::placed(&path, every, visitor.visit_seq(self.parts(parts, false)))
@@ -322,18 +336,20 @@ impl<'de, 'a, 'p, 's> Deserializer<'de> for Probe<'a, 'p, 's> {
 
     fn deserialize_map<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Stop> {
         let (path, at) = (self.path.clone(), self.schema(false));
-        let every = self.every;
-        let read = match at.map(|at| (at, base(at.schema))) {
-            Some((at, Base::Record(_))) => visitor.visit_map(self.record(at)),
-            Some((at, Base::Map(values))) if self.depth < DEPTH_MAX => {
-                visitor.visit_map(self.entries(vec![("A".to_owned(), Some(at.within(values)))], false))
+        let (every, schema) = (self.every, self.state.schema);
+        let read = match at.map(|at| (at, &at.kind)) {
+            Some((_, Kind::Record(record))) => visitor.visit_map(self.record(record)),
+            Some((at, _)) if is_duration(at) => visitor.visit_map(self.entries(duration(), true)),
+            Some((_, Kind::Map(values))) if self.depth < DEPTH_MAX => {
+                let values = schema.node(*values);
+                visitor.visit_map(self.entries(vec![("A".to_owned(), Some(values))], false))
             }
             other => {
                 if let Some((at, found)) = other
-                    && !matches!(found, Base::Map(_))
+                    && !matches!(found, Kind::Map(_))
                 {
-                    let problem = format!("the schema has {}, the type wants a map", word(at.schema));
-                    self.state.note(&path, problem, fitting(at.schema), every);
+                    let problem = format!("the schema has {}, the type wants a map", schema.says(at));
+                    self.state.note(&path, problem, fitting(at), every);
                 }
                 visitor.visit_map(self.entries(Vec::new(), false))
             }
@@ -349,16 +365,17 @@ impl<'de, 'a, 'p, 's> Deserializer<'de> for Probe<'a, 'p, 's> {
     ) -> Result<V::Value, Stop> {
         let (path, at) = (self.path.clone(), self.schema(false));
         let every = self.every;
-        let read = match at.map(|at| (at, base(at.schema))) {
-            Some((at, Base::Record(_))) => visitor.visit_map(self.record(at)),
+        let read = match at.map(|at| (at, &at.kind)) {
+            Some((_, Kind::Record(record))) => visitor.visit_map(self.record(record)),
+            Some((at, _)) if is_duration(at) => visitor.visit_map(self.entries(duration(), true)),
             other => {
                 match other {
                     // Its keys may be the fields.
-                    None | Some((_, Base::Map(_))) => {}
+                    None | Some((_, Kind::Map(_))) => {}
                     Some((at, _)) => {
-                        let problem =
-                            format!("the schema has {}, the type wants struct {name}", word(at.schema));
-                        self.state.note(&path, problem, fitting(at.schema), every);
+                        let has = self.state.schema.says(at);
+                        let problem = format!("the schema has {has}, the type wants struct {name}");
+                        self.state.note(&path, problem, fitting(at), every);
                     }
                 }
                 let asked = fields.iter().map(|field| (below(&path, field), None)).collect();
@@ -379,15 +396,10 @@ impl<'de, 'a, 'p, 's> Deserializer<'de> for Probe<'a, 'p, 's> {
         }
         // Deep down the variants take turns: in a recursive type one of them ends it.
         let turn = self.depth.saturating_sub(DEPTH_MAX) + usize::from(self.number());
-        let union = self
-            .at
-            .and_then(|at| at.follow(self.state.names))
-            .filter(|at| matches!(base(at.schema), Base::Union(_)));
-        if union.is_none()
-            && let Some(at) = self.schema(true)
-        {
-            match base(at.schema) {
-                Base::Enum(symbols) => {
+        let union = self.at.is_some_and(|at| matches!(at.kind, Kind::Union(_)));
+        if !union && let Some(at) = self.schema(true) {
+            match &at.kind {
+                Kind::Enum(symbols) => {
                     let unknown = symbols
                         .symbols
                         .iter()
@@ -405,10 +417,10 @@ impl<'de, 'a, 'p, 's> Deserializer<'de> for Probe<'a, 'p, 's> {
                         self.state.note(&self.path, problem, remedy, self.every && !known);
                     }
                 }
-                Base::Boolean | Base::Float | Base::Double | Base::Array(_) | Base::Map(_) => {
-                    let problem = format!("the schema has {}, the type wants an enum", word(at.schema));
-                    self.state
-                        .note(&self.path, problem, fitting(at.schema), self.every);
+                Kind::Boolean | Kind::Float | Kind::Double | Kind::Array(_) | Kind::Map(_) => {
+                    let has = self.state.schema.says(at);
+                    let problem = format!("the schema has {has}, the type wants an enum");
+                    self.state.note(&self.path, problem, fitting(at), self.every);
                 }
                 _ => {}
             }
@@ -422,36 +434,25 @@ impl<'de, 'a, 'p, 's> Deserializer<'de> for Probe<'a, 'p, 's> {
     }
 }
 
-impl<'a, 'p, 's> Probe<'a, 'p, 's> {
-    /// The schema of an array's items, told of if it is none.
-    fn items(&mut self) -> Option<At<'s>> {
+impl<'a, 's> Probe<'a, 's> {
+    /// The schema of a list's items, and how many there are, if it is not the data that say it; told of if it is none.
+    fn items(&mut self) -> Option<(&'s Node, Option<usize>)> {
         let at = self.schema(false)?;
-        match base(at.schema) {
-            Base::Array(items) => Some(at.within(items)),
+        match &at.kind {
+            Kind::Array(items) => Some((self.state.schema.node(*items), None)),
+            _ if is_duration(at) => Some((&PART, Some(DURATION.len()))),
+            Kind::Fixed(fixed) => Some((&BYTE, Some(fixed.size))),
+            Kind::Bytes => Some((&BYTE, None)),
             _ => {
-                let problem = format!("the schema has {}, the type wants a list", word(at.schema));
-                self.state
-                    .note(&self.path, problem, fitting(at.schema), self.every);
+                let has = self.state.schema.says(at);
+                let problem = format!("the schema has {has}, the type wants a list");
+                self.state.note(&self.path, problem, fitting(at), self.every);
                 None
             }
         }
     }
 
-    /// `serde_avro_fast` does not look into newtypes.
-    fn newtype(mut self, name: &'static str) -> Self {
-        if self.schema(true).is_some() {
-            let problem = format!("the type wraps it in `{name}`, which Avro knows nothing of");
-            self.state.note(
-                &self.path,
-                problem,
-                "write `#[serde(transparent)]` on the wrapper",
-                self.every,
-            );
-        }
-        self
-    }
-
-    fn parts(self, parts: Vec<(String, Option<At<'s>>)>, every: bool) -> Parts<'a, 'p, 's> {
+    fn parts(self, parts: Vec<(String, Option<&'s Node>)>, every: bool) -> Parts<'a, 's> {
         Parts {
             state: self.state,
             parts: parts.into_iter(),
@@ -460,7 +461,7 @@ impl<'a, 'p, 's> Probe<'a, 'p, 's> {
         }
     }
 
-    fn entries(self, entries: Vec<(String, Option<At<'s>>)>, every: bool) -> Entries<'a, 'p, 's> {
+    fn entries(self, entries: Vec<(String, Option<&'s Node>)>, every: bool) -> Entries<'a, 's> {
         Entries {
             state: self.state,
             path: self.path,
@@ -472,14 +473,11 @@ impl<'a, 'p, 's> Probe<'a, 'p, 's> {
     }
 
     /// The fields of a record, and those that the type asked for in vain before.
-    fn record(self, at: At<'s>) -> Entries<'a, 'p, 's> {
-        let Base::Record(record) = base(at.schema) else {
-            return self.entries(Vec::new(), true);
-        };
+    fn record(self, record: &'s Record) -> Entries<'a, 's> {
         let mut entries: Vec<_> = record
             .fields
             .iter()
-            .map(|field| (field.name.clone(), Some(at.within(&field.schema))))
+            .map(|field| (field.name.clone(), Some(self.state.schema.node(field.node))))
             .collect();
         let prefix = below(&self.path, "");
         let mut asked: Vec<_> = (self.state.given.iter())
@@ -493,4 +491,9 @@ impl<'a, 'p, 's> Probe<'a, 'p, 's> {
         entries.extend(asked);
         self.entries(entries, true)
     }
+}
+
+/// The parts of a duration.
+fn duration<'s>() -> Vec<(String, Option<&'s Node>)> {
+    DURATION.map(|part| (part.to_owned(), Some(&PART))).into()
 }

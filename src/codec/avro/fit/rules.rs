@@ -1,28 +1,27 @@
-//! The writer's schema against the reader's, by Avro's rules: the same that [`Plan`] goes by, but with words.
+//! The writer's schema against the reader's, by Avro's rules, with words. What resolves is what the [`Resolution`] says that
+//! the plans are made from; here it is only told why something does not.
 
-use apache_avro::Schema;
-use apache_avro::schema::{RecordSchema, ResolvedSchema};
-
-use super::{below, word};
-use crate::codec::avro::plan::{At, Base, Names, Plan, base};
+use crate::codec::avro::resolve::{Resolution, sources};
+use crate::codec::avro::schema::{Kind, NodeId, Record, Schema};
 use crate::codec::fit::Misfit;
+
+use super::below;
 
 /// How deep schemas are compared: they may contain themselves.
 const DEPTH_MAX: usize = 16;
 
 /// Where data of `writer` can't be resolved to `reader`.
 pub(super) fn compare(writer: &Schema, reader: &Schema) -> Vec<Misfit> {
-    let (Ok(writers), Ok(readers)) = (ResolvedSchema::new(writer), ResolvedSchema::new(reader)) else {
-        return Vec::new();
-    };
+    let resolution = Resolution::of(writer, reader);
+    let (w, r) = (writer.root(), reader.root());
     let mut rules = Rules {
-        writers: writers.get_names(),
-        readers: readers.get_names(),
+        resolves: resolution.resolves(w, r),
+        resolution,
         misfits: Vec::new(),
     };
-    rules.compare(At::root(writer), At::root(reader), "", true, 0);
-    // The plan has the last word on whether anything can be read at all.
-    if Plan::resolve(writer, reader).is_none() && !rules.misfits.iter().any(|misfit| misfit.every) {
+    rules.compare(w, r, "", true, 0);
+    // Deep below something may be wrong that is not compared any more.
+    if !rules.resolves && !rules.misfits.iter().any(|misfit| misfit.every) {
         rules.add(
             "",
             "the registry's schema can't be resolved to the reader's".into(),
@@ -33,13 +32,14 @@ pub(super) fn compare(writer: &Schema, reader: &Schema) -> Vec<Misfit> {
     rules.misfits
 }
 
-struct Rules<'r, 's> {
-    writers: &'r Names<'s>,
-    readers: &'r Names<'s>,
+struct Rules<'s> {
+    resolution: Resolution<'s>,
+    /// Whether any record resolves at all.
+    resolves: bool,
     misfits: Vec<Misfit>,
 }
 
-impl<'s> Rules<'_, 's> {
+impl<'s> Rules<'s> {
     fn add(&mut self, path: &str, problem: String, remedy: String, every: bool) {
         self.misfits.push(Misfit {
             path: path.to_owned(),
@@ -50,200 +50,130 @@ impl<'s> Rules<'_, 's> {
     }
 
     /// `every`: whether each datum has this place.
-    fn compare(&mut self, w: At<'s>, r: At<'s>, path: &str, every: bool, depth: usize) {
-        let (Some(w), Some(r)) = (w.follow(self.writers), r.follow(self.readers)) else {
-            return;
-        };
+    fn compare(&mut self, w: NodeId, r: NodeId, path: &str, every: bool, depth: usize) {
+        let Resolution { writer, reader, .. } = self.resolution;
         if depth > DEPTH_MAX {
             return;
         }
-        match (base(w.schema), base(r.schema)) {
-            (Base::Union(branches), _) => {
-                let nullable = |schema: &Schema| matches!(base(schema), Base::Union(all) if all.iter().any(|one| matches!(base(one), Base::Null)));
-                let (mut fitting, all) = (0, branches.len());
-                for branch in branches {
-                    let is_null = matches!(base(branch), Base::Null);
-                    if is_null && !nullable(r.schema) && !matches!(base(r.schema), Base::Null) {
-                        let problem = format!("may be null, and the reader's {} may not", word(r.schema));
-                        self.add(path, problem, "make the reader's a union with null".into(), false);
-                        continue;
-                    }
-                    let before = self.misfits.len();
-                    self.compare(w.within(branch), r, path, false, depth + 1);
-                    fitting += usize::from(self.misfits.len() == before);
+        match (writer.kind(w), reader.kind(r)) {
+            (Kind::Union(branches), _) => self.union(branches, r, path, every, depth),
+            (_, Kind::Union(branches)) => self.branch((w, r), branches, path, every, depth),
+            (Kind::Record(ours), Kind::Record(theirs)) => {
+                self.apart(w, r, path, every);
+                self.fields(ours, theirs, path, every, depth);
+            }
+            (Kind::Array(ours), Kind::Array(theirs)) => {
+                self.compare(*ours, *theirs, &format!("{path}[]"), false, depth + 1);
+            }
+            (Kind::Map(ours), Kind::Map(theirs)) => {
+                self.compare(*ours, *theirs, &format!("{path}{{}}"), false, depth + 1);
+            }
+            (Kind::Enum(ours), Kind::Enum(theirs)) if theirs.name.takes(&ours.name) => {
+                if theirs.default.is_some() {
+                    return;
                 }
-                if fitting == 0 && all > 0 && every {
-                    self.misfits
-                        .iter_mut()
-                        .filter(|misfit| misfit.path == path)
-                        .for_each(|misfit| misfit.every = true);
-                }
-            }
-            (_, Base::Union(branches)) => {
-                let apart = |branch: &&Schema| self.apart(w, r.within(branch)).is_none();
-                match branches.iter().find(apart) {
-                    Some(branch) => self.compare(w, r.within(branch), path, every, depth + 1),
-                    None => {
-                        let problem = format!(
-                            "the registry has {}, the reader's {}",
-                            word(w.schema),
-                            word(r.schema)
-                        );
-                        self.add(
-                            path,
-                            problem,
-                            format!("add {} to the union", word(w.schema)),
-                            every,
-                        );
-                    }
-                }
-            }
-            (Base::Record(ours), Base::Record(theirs)) => {
-                if let Some((problem, remedy)) = self.apart(w, r) {
-                    self.add(path, problem, remedy, every);
-                }
-                self.fields((w, ours), (r, theirs), path, every, depth);
-            }
-            (Base::Array(ours), Base::Array(theirs)) => {
-                self.compare(
-                    w.within(ours),
-                    r.within(theirs),
-                    &format!("{path}[]"),
-                    false,
-                    depth + 1,
-                );
-            }
-            (Base::Map(ours), Base::Map(theirs)) => {
-                self.compare(
-                    w.within(ours),
-                    r.within(theirs),
-                    &format!("{path}{{}}"),
-                    false,
-                    depth + 1,
-                );
-            }
-            (Base::Enum(ours), Base::Enum(theirs)) if theirs.default.is_none() => {
-                let gone: Vec<_> = ours
-                    .symbols
-                    .iter()
-                    .filter(|symbol| !theirs.symbols.contains(symbol))
-                    .collect();
-                if let Some(first) = gone.first() {
+                let gone = |symbol: &&String| !theirs.symbols.contains(symbol);
+                if let Some(first) = ours.symbols.iter().find(gone) {
                     let problem =
                         format!("the registry's enum has the symbol `{first}`, the reader's has not");
                     let remedy = "add it, or give the reader's enum a default".to_owned();
-                    self.add(path, problem, remedy, every && gone.len() == ours.symbols.len());
+                    let all = ours.symbols.iter().all(|symbol| gone(&symbol));
+                    self.add(path, problem, remedy, every && all);
                 }
             }
-            _ => {
-                if let Some((problem, remedy)) = self.apart(w, r) {
-                    self.add(path, problem, remedy, every);
-                }
-            }
+            _ => self.apart(w, r, path, every),
         }
     }
 
-    fn fields(
+    /// A writer's union: some records are of each branch.
+    fn union(&mut self, branches: &[NodeId], r: NodeId, path: &str, every: bool, depth: usize) {
+        let Resolution { writer, reader, .. } = self.resolution;
+        let begin = self.misfits.len();
+        for branch in branches {
+            if *writer.kind(*branch) == Kind::Null && !reader.nullable(r) {
+                let problem = format!("may be null, and the reader's {} may not", reader.word(r));
+                self.add(path, problem, "make the reader's a union with null".into(), false);
+            } else {
+                self.compare(*branch, r, path, false, depth + 1);
+            }
+        }
+        if every && !branches.iter().any(|branch| self.resolution.resolves(*branch, r)) {
+            self.misfits[begin..]
+                .iter_mut()
+                .for_each(|misfit| misfit.every = true);
+        }
+    }
+
+    /// A reader's union: one branch is taken, or else there is none to take.
+    fn branch(
         &mut self,
-        (w, ours): (At<'s>, &'s RecordSchema),
-        (r, theirs): (At<'s>, &'s RecordSchema),
+        (w, r): (NodeId, NodeId),
+        branches: &[NodeId],
         path: &str,
         every: bool,
         depth: usize,
     ) {
-        for field in &theirs.fields {
+        let Resolution { writer, reader, .. } = self.resolution;
+        // Where none resolves, what keeps the one from it that would be taken.
+        let near = |branch: &&NodeId| self.resolution.becomes(w, **branch);
+        let taken = self.resolution.branch(w, branches).map(|index| branches[index]);
+        match taken.or_else(|| branches.iter().find(near).copied()) {
+            Some(branch) => self.compare(w, branch, path, every, depth + 1),
+            None => {
+                let (ours, theirs) = (writer.word(w), reader.word(r));
+                let problem = format!("the registry has {ours}, the reader's {theirs}");
+                self.add(path, problem, format!("add {ours} to the union"), every);
+            }
+        }
+    }
+
+    fn fields(&mut self, ours: &Record, theirs: &Record, path: &str, every: bool, depth: usize) {
+        for (field, source) in theirs.fields.iter().zip(sources(ours, theirs)) {
             let at = below(path, &field.name);
-            let mut names = std::iter::once(&field.name).chain(&field.aliases);
-            let own = names.find_map(|name| ours.fields.iter().find(|own| &own.name == name));
-            match own {
-                Some(own) => self.compare(
-                    w.within(&own.schema),
-                    r.within(&field.schema),
-                    &at,
-                    every,
-                    depth + 1,
-                ),
+            match source {
+                Some(own) => self.compare(ours.fields[own].node, field.node, &at, every, depth + 1),
                 None if field.default.is_some() => {}
                 None => {
-                    let known = |own: &&apache_avro::schema::RecordField| {
-                        theirs.fields.iter().any(|field| field.name == own.name)
-                    };
-                    let renamed = (ours.fields.iter().filter(|own| !known(own)))
-                        .max_by(|a, b| {
-                            similar(&a.name, &field.name).total_cmp(&similar(&b.name, &field.name))
-                        })
-                        .map(|own| format!(", or, if it was `{0}` once, the alias `{0}`", own.name));
+                    let known = |name: &str| theirs.fields.iter().any(|field| field.name == name);
+                    let likeness = |name: &str| strsim::jaro_winkler(name, &field.name);
+                    let renamed = (ours.fields.iter().map(|own| own.name.as_str()))
+                        .filter(|name| !known(name))
+                        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+                        .map(|name| format!(", or, if it was `{name}` once, the alias `{name}`"));
                     let problem =
-                        "the registry's schema has no such field, and the reader's gives no default"
-                            .to_owned();
-                    self.add(
-                        &at,
-                        problem,
-                        format!("give it a default{}", renamed.unwrap_or_default()),
-                        every,
-                    );
+                        "the registry's schema has no such field, and the reader's gives no default";
+                    let remedy = format!("give it a default{}", renamed.unwrap_or_default());
+                    self.add(&at, problem.to_owned(), remedy, every);
                 }
             }
         }
     }
 
-    /// Why one can't become the other, themselves: not what is within them.
-    fn apart(&self, w: At<'s>, r: At<'s>) -> Option<(String, String)> {
-        let r = r.follow(self.readers)?;
-        let fits = match (base(w.schema), base(r.schema)) {
-            (Base::Record(ours), Base::Record(theirs)) => {
-                named(&ours.name, &theirs.name, theirs.aliases.as_deref())
-            }
-            (Base::Enum(ours), Base::Enum(theirs)) => {
-                named(&ours.name, &theirs.name, theirs.aliases.as_deref())
-            }
-            (Base::Fixed(ours), Base::Fixed(theirs)) => {
-                ours.size == theirs.size && named(&ours.name, &theirs.name, theirs.aliases.as_deref())
-            }
-            (Base::Int, Base::Long | Base::Float | Base::Double)
-            | (Base::Long, Base::Float | Base::Double)
-            | (Base::Float, Base::Double)
-            | (Base::String, Base::Bytes)
-            | (Base::Bytes, Base::String) => true,
-            (ours, theirs) => std::mem::discriminant(&ours) == std::mem::discriminant(&theirs),
-        };
-        if fits {
-            return None;
+    /// Tells why one can't become the other, themselves: not what is within them.
+    fn apart(&mut self, w: NodeId, r: NodeId, path: &str, every: bool) {
+        if self.resolution.becomes(w, r) {
+            return;
         }
-        let may = match base(w.schema) {
-            Base::Int => "Avro promotes int to long, float and double",
-            Base::Long => "Avro promotes long to float and double",
-            Base::Float => "Avro promotes float to double",
-            Base::String => "Avro reads string as bytes, and as nothing else",
-            Base::Bytes => "Avro reads bytes as string, and as nothing else",
-            Base::Record(_) | Base::Enum(_) | Base::Fixed(_) => {
+        let Resolution { writer, reader, .. } = self.resolution;
+        let may = match writer.kind(w) {
+            _ if writer.node(w).logical != reader.node(r).logical && writer.kind(w).alike(reader.kind(r)) => {
+                "Avro wants precision and scale of a decimal to be the same, and the size of a fixed"
+            }
+            Kind::Int => "Avro promotes int to long, float and double",
+            Kind::Long => "Avro promotes long to float and double",
+            Kind::Float => "Avro promotes float to double",
+            Kind::String => "Avro reads string as bytes, and as nothing else",
+            Kind::Bytes => "Avro reads bytes as string, and as nothing else",
+            Kind::Record(_) | Kind::Enum(_) | Kind::Fixed(_) => {
                 "the names have to be alike, or the reader's has the other as an alias"
             }
             _ => "Avro has no promotion for it",
         };
-        Some((
-            format!(
-                "the registry has {}, the reader's {}",
-                word(w.schema),
-                word(r.schema)
-            ),
-            may.to_owned(),
-        ))
+        let problem = format!(
+            "the registry has {}, the reader's {}",
+            writer.word(w),
+            reader.word(r)
+        );
+        self.add(path, problem, may.to_owned(), every);
     }
-}
-
-fn named(
-    ours: &apache_avro::schema::Name,
-    theirs: &apache_avro::schema::Name,
-    aliases: Option<&[apache_avro::schema::Alias]>,
-) -> bool {
-    ours.name() == theirs.name()
-        || aliases
-            .unwrap_or_default()
-            .iter()
-            .any(|alias| alias.name() == ours.name())
-}
-
-fn similar(a: &str, b: &str) -> f64 {
-    strsim::jaro_winkler(a, b)
 }

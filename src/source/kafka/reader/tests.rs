@@ -8,6 +8,9 @@ use std::sync::mpsc::{Receiver, channel};
 use proptest::prelude::*;
 
 use super::*;
+use crate::codec::bytes::Bytes;
+use crate::codec::json::{Json, Strict};
+use crate::codec::text::Text;
 use crate::error::Kind;
 use crate::position::SourceId;
 use crate::source::embedded::{EmbeddedBroker, Producer};
@@ -492,6 +495,133 @@ fn a_broker_that_goes_and_comes_is_no_error() {
     rig.read_until(0, Offset::MAX, 10, &mut intake, |p| p.position == 11);
     assert_eq!(rig.driver.trouble(), None);
     assert_eq!(taken(&mut intake).len(), 11);
+}
+
+/// Rows and causes that payloads of key 1 come to in a keyed topic.
+fn rows<V: std::fmt::Debug + 'static>(
+    value: impl Decode<V>,
+    deletes: Deletes,
+    payloads: &[Option<&[u8]>],
+) -> Vec<String> {
+    let mut records = Keyed {
+        key: Box::new(Json::<u32>::new()),
+        value: Box::new(value),
+        deletes,
+    };
+    let decoded = payloads.iter().map(|payload| {
+        let raw = Raw {
+            offset: 0,
+            timestamp: EventTime(0),
+            key: Some(b"1"),
+            payload: *payload,
+        };
+        match records.decode(&raw) {
+            Decoded::Value((1, None)) => "deleted".to_owned(),
+            Decoded::Value((1, Some(row))) => format!("{row:?}"),
+            Decoded::Dead(cause, _) => cause.code().to_owned(),
+            other => panic!("{other:?}"),
+        }
+    });
+    decoded.collect()
+}
+
+#[test]
+fn the_source_says_which_payloads_delete() {
+    let payloads = [
+        None,
+        Some(&b"null"[..]),
+        Some(b"\xEF\xBB\xBF null\n"),
+        Some(b""),
+        Some(b" "),
+        Some(b"7"),
+    ];
+    let number = |deletes| rows(Json::<u64>::new(), deletes, &payloads);
+    let (type_, syntax) = ("json_type", "json_syntax");
+    assert_eq!(
+        number(Deletes::Tombstone),
+        ["deleted", type_, type_, syntax, syntax, "7"]
+    );
+    assert_eq!(
+        number(Deletes::default()),
+        ["deleted", "deleted", "deleted", syntax, syntax, "7"]
+    );
+    assert_eq!(
+        number(Deletes::NullOrEmpty),
+        ["deleted", "deleted", "deleted", "deleted", syntax, "7"]
+    );
+    let strict = rows(Strict::<u64>::new(), Deletes::default(), &payloads);
+    assert_eq!(strict, number(Deletes::default()));
+}
+
+#[test]
+fn a_type_that_has_a_value_for_null_gets_it() {
+    let payloads = [None, Some(&b"null"[..]), Some(b"")];
+    let of = |deletes| {
+        [
+            rows(Json::<Option<u64>>::new(), deletes, &payloads),
+            rows(Json::<()>::new(), deletes, &payloads),
+            rows(Json::<serde_json::Value>::new(), deletes, &payloads),
+        ]
+        .map(|rows| rows.join(" "))
+    };
+    assert_eq!(
+        of(Deletes::Null),
+        [
+            "deleted None json_syntax",
+            "deleted () json_syntax",
+            "deleted Null json_syntax"
+        ]
+    );
+    assert_eq!(
+        of(Deletes::NullOrEmpty),
+        [
+            "deleted None deleted",
+            "deleted () deleted",
+            "deleted Null deleted"
+        ]
+    );
+}
+
+#[test]
+fn text_and_bytes_have_no_null_and_an_empty_payload_is_a_value_unless_told() {
+    let payloads = [None, Some(&b"null"[..]), Some(b"")];
+    let text = |deletes| rows(Text::<String>::new(), deletes, &payloads);
+    assert_eq!(text(Deletes::Null), ["deleted", "\"null\"", "\"\""]);
+    assert_eq!(text(Deletes::NullOrEmpty), ["deleted", "\"null\"", "deleted"]);
+    let bytes = |deletes| rows(Bytes::<Vec<u8>>::new(), deletes, &payloads);
+    assert_eq!(bytes(Deletes::Null), ["deleted", "[110, 117, 108, 108]", "[]"]);
+    assert_eq!(
+        bytes(Deletes::NullOrEmpty),
+        ["deleted", "[110, 117, 108, 108]", "deleted"]
+    );
+}
+
+#[test]
+fn the_settings_say_what_deletes_in_place_of_the_dataflow() {
+    let (broker, producer) = broker(&[0]);
+    for payload in [&b"10"[..], b"null", b""] {
+        producer
+            .send("orders", 0, EventTime(0), Some(b"1"), Some(payload))
+            .unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+    let deleted = |said: Option<Deletes>| {
+        let mut environment = environment(&broker);
+        environment.overrides.deletes = said;
+        let keyed: KeyedTopic<u32, u64> = orders().keyed().deletes(Deletes::Tombstone);
+        let (mut rig, mut intake) = (
+            Rig::new(UpsertSource::open(keyed, &environment).unwrap()),
+            intake(),
+        );
+        rig.reader.assign(0, 0).unwrap();
+        rig.read_until(0, Offset::MAX, 10, &mut intake, |p| p.at_end);
+        let events = intake.take(Vec::new()).0.into_iter();
+        events.filter(|event| event.value.1.is_none()).count()
+    };
+    assert_eq!(
+        [None, Some(Deletes::Null), Some(Deletes::NullOrEmpty)].map(deleted),
+        [0, 1, 2]
+    );
 }
 
 #[test]

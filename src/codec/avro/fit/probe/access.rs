@@ -8,16 +8,16 @@ use serde::de::{
 
 use super::super::below;
 use super::{Probe, State, Stop};
-use crate::codec::avro::plan::At;
+use crate::codec::avro::schema::Node;
 
-pub(super) struct Parts<'a, 'p, 's> {
-    pub(super) state: &'a mut State<'p, 's>,
-    pub(super) parts: std::vec::IntoIter<(String, Option<At<'s>>)>,
+pub(super) struct Parts<'a, 's> {
+    pub(super) state: &'a mut State<'s>,
+    pub(super) parts: std::vec::IntoIter<(String, Option<&'s Node>)>,
     pub(super) every: bool,
     pub(super) depth: usize,
 }
 
-impl<'de> SeqAccess<'de> for Parts<'_, '_, '_> {
+impl<'de> SeqAccess<'de> for Parts<'_, '_> {
     type Error = Stop;
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Stop> {
         let Some((path, at)) = self.parts.next() else {
@@ -34,16 +34,16 @@ impl<'de> SeqAccess<'de> for Parts<'_, '_, '_> {
     }
 }
 
-pub(super) struct Entries<'a, 'p, 's> {
-    pub(super) state: &'a mut State<'p, 's>,
+pub(super) struct Entries<'a, 's> {
+    pub(super) state: &'a mut State<'s>,
     pub(super) path: String,
-    pub(super) entries: std::vec::IntoIter<(String, Option<At<'s>>)>,
-    pub(super) value: Option<(String, Option<At<'s>>)>,
+    pub(super) entries: std::vec::IntoIter<(String, Option<&'s Node>)>,
+    pub(super) value: Option<(String, Option<&'s Node>)>,
     pub(super) every: bool,
     pub(super) depth: usize,
 }
 
-impl<'de> MapAccess<'de> for Entries<'_, '_, '_> {
+impl<'de> MapAccess<'de> for Entries<'_, '_> {
     type Error = Stop;
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Stop> {
         let Some((name, at)) = self.entries.next() else {
@@ -71,12 +71,12 @@ impl<'de> MapAccess<'de> for Entries<'_, '_, '_> {
 }
 
 /// A variant: its content gets what it asks for.
-pub(super) struct Variant<'a, 'p, 's> {
+pub(super) struct Variant<'a, 's> {
     pub(super) index: u32,
-    pub(super) inner: Probe<'a, 'p, 's>,
+    pub(super) inner: Probe<'a, 's>,
 }
 
-impl<'de> EnumAccess<'de> for Variant<'_, '_, '_> {
+impl<'de> EnumAccess<'de> for Variant<'_, '_> {
     type Error = Stop;
     type Variant = Self;
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Stop> {
@@ -85,7 +85,7 @@ impl<'de> EnumAccess<'de> for Variant<'_, '_, '_> {
     }
 }
 
-impl<'de> VariantAccess<'de> for Variant<'_, '_, '_> {
+impl<'de> VariantAccess<'de> for Variant<'_, '_> {
     type Error = Stop;
     fn unit_variant(self) -> Result<(), Stop> {
         Ok(())

@@ -7,11 +7,11 @@ use serde::de::{Expected, Unexpected};
 
 use super::super::below;
 use super::TEXTS;
-use crate::codec::avro::plan::Names;
+use crate::codec::avro::schema::Schema;
 use crate::codec::fit::Misfit;
 
-pub(super) struct State<'p, 's> {
-    pub(super) names: &'p Names<'s>,
+pub(super) struct State<'s> {
+    pub(super) schema: &'s Schema,
     pub(super) misfits: Vec<Misfit>,
     /// Places that get whatever the type asks for, whatever the schema says.
     pub(super) given: HashSet<String>,
@@ -37,7 +37,7 @@ pub(super) enum Why {
     Endless,
 }
 
-impl State<'_, '_> {
+impl State<'_> {
     pub(super) fn note(&mut self, path: &str, problem: String, remedy: &str, every: bool) {
         // A type is read several times.
         if !self

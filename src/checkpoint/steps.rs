@@ -1,0 +1,208 @@
+//! The stateful steps of one worker: each freezes at the right moment, and all are saved between other work.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::job::Job;
+use super::state::{Bounds, Out, Stateful};
+use crate::time::Epoch;
+
+/// A step's state, shared by its operator and by whoever saves it.
+pub struct Kept<S>(Rc<Inner<S>>);
+
+struct Inner<S> {
+    step: usize,
+    steps: Rc<Steps>,
+    frozen: Cell<Epoch>,
+    /// As of the freeze.
+    bounds: Cell<Bounds>,
+    state: RefCell<S>,
+}
+
+impl<S: Stateful + 'static> Kept<S> {
+    fn new(step: usize, steps: Rc<Steps>, state: S) -> Self {
+        Self(Rc::new(Inner {
+            step,
+            steps,
+            frozen: Cell::new(Epoch::ZERO),
+            bounds: Cell::default(),
+            state: RefCell::new(state),
+        }))
+    }
+
+    /// State that no checkpoint holds.
+    pub fn unsaved(state: S) -> Self {
+        Self::new(usize::MAX, Rc::default(), state)
+    }
+
+    /// For a second hand.
+    pub(crate) fn share(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// The state, to apply what belongs to `epoch`. Epochs never go back.
+    pub fn at(&self, epoch: Epoch) -> RefMut<'_, S> {
+        if let Some(begun) = &*self.0.steps.begun.borrow()
+            && begun.epoch < epoch
+        {
+            self.0.freeze(begun);
+        }
+        self.0.state.borrow_mut()
+    }
+}
+
+impl<S: Stateful> Inner<S> {
+    fn freeze(&self, begun: &Begun) {
+        if self.frozen.replace(begun.epoch) < begun.epoch {
+            let out = Out::new(self.step, begun.job.clone());
+            let mut state = self.state.borrow_mut();
+            state.freeze(begun.epoch, begun.again, out);
+            self.bounds.set(state.bounds());
+        }
+    }
+}
+
+trait Savable {
+    fn freeze(&self, begun: &Begun);
+    fn save(&self, entries_max: usize) -> bool;
+    fn bounds(&self) -> Bounds;
+}
+
+impl<S: Stateful> Savable for Inner<S> {
+    fn freeze(&self, begun: &Begun) {
+        Inner::freeze(self, begun);
+    }
+    fn save(&self, entries_max: usize) -> bool {
+        self.state.borrow_mut().save(entries_max)
+    }
+    fn bounds(&self) -> Bounds {
+        self.bounds.get()
+    }
+}
+
+#[derive(Clone)]
+struct Begun {
+    epoch: Epoch,
+    again: bool,
+    job: Arc<Job>,
+}
+
+type Load = Box<dyn FnOnce() + Send>;
+type Put = Box<dyn FnOnce()>;
+
+/// The stateful steps of one worker, in the order in which the dataflow is built.
+#[derive(Default)]
+pub struct Steps {
+    all: RefCell<Vec<Rc<dyn Savable>>>,
+    begun: RefCell<Option<Begun>>,
+    /// The step that is being saved, once the epoch is closed.
+    at: Cell<Option<usize>>,
+    /// What is to be loaded before the first step.
+    loads: RefCell<Vec<(Load, Put)>>,
+}
+
+/// Entries between two looks at the clock; few in unit tests, where there are few in all.
+const SLICE: usize = if cfg!(test) { 4 } else { 256 };
+
+impl Steps {
+    /// Takes in the next step's state.
+    pub fn keep<S: Stateful + 'static>(self: &Rc<Self>, state: S) -> Kept<S> {
+        let mut all = self.all.borrow_mut();
+        let kept = Kept::new(all.len(), self.clone(), state);
+        all.push(kept.0.clone());
+        kept
+    }
+
+    /// Has something loaded by [`load_all`](Self::load_all), and put where it belongs.
+    pub(crate) fn load<T: Send + 'static>(
+        &self,
+        load: impl FnOnce() -> T + Send + 'static,
+        put: impl FnOnce(T) + 'static,
+    ) {
+        let loaded = Arc::new(Mutex::new(None));
+        let place = loaded.clone();
+        let load = move || {
+            let what = load();
+            *place.lock() = Some(what);
+        };
+        let put = move || {
+            if let Some(what) = loaded.lock().take() {
+                put(what);
+            }
+        };
+        self.loads.borrow_mut().push((Box::new(load), Box::new(put)));
+    }
+
+    /// Loads all state, on so many threads with this one. A panic on one of them becomes this one's.
+    pub(crate) fn load_all(&self, threads: usize) {
+        let (loads, puts): (Vec<_>, Vec<_>) = self.loads.take().into_iter().unzip();
+        let others = threads.min(loads.len()).saturating_sub(1);
+        let loads = Mutex::new(loads.into_iter());
+        let next = || loads.lock().next();
+        let work = || std::iter::from_fn(next).for_each(|load| load());
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
+            work();
+            for other in others {
+                if let Err(panic) = other.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        });
+        puts.into_iter().for_each(|put| put());
+    }
+
+    /// Lets go of all state: steps and what they belong to hold each other.
+    #[cfg(test)]
+    pub(crate) fn clear(&self) {
+        self.all.borrow_mut().clear();
+    }
+
+    /// A checkpoint as of `epoch`, which has not been applied yet.
+    pub(crate) fn begin(&self, epoch: Epoch, job: Arc<Job>) {
+        let again = job.again;
+        *self.begun.borrow_mut() = Some(Begun { epoch, again, job });
+    }
+
+    /// The worker is done with `epoch`: freezes what has not frozen by itself.
+    pub(crate) fn closed(&self, epoch: Epoch) {
+        let begun = self.begun.borrow().clone();
+        if let Some(begun) = begun.filter(|begun| begun.epoch == epoch) {
+            self.all.borrow().iter().for_each(|step| step.freeze(&begun));
+            self.at.set(Some(0));
+        }
+    }
+
+    /// Whether something is to be saved.
+    pub(crate) fn is_saving(&self) -> bool {
+        self.at.get().is_some()
+    }
+
+    /// Whether so much waits to be written that saving had better wait.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let begun = self.begun.borrow();
+        begun.as_ref().is_some_and(|begun| begun.job.is_crowded())
+    }
+
+    /// Saves on while `go_on`.
+    pub(crate) fn save(&self, mut go_on: impl FnMut() -> bool) {
+        let Some(mut at) = self.at.get() else {
+            return;
+        };
+        let all = self.all.borrow();
+        while let Some(step) = all.get(at) {
+            if !go_on() {
+                self.at.set(Some(at));
+                return;
+            }
+            at += usize::from(!step.save(SLICE));
+        }
+        self.at.set(None);
+        if let Some(begun) = self.begun.borrow_mut().take() {
+            begun.job.done(all.iter().map(|step| step.bounds()).collect());
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The parts of what is read: fields, items, entries, variants.
+
+use std::slice;
+
+use serde::Deserializer;
+use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
+use serde::de::{
+    DeserializeSeed, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess, Unexpected, VariantAccess,
+    Visitor,
+};
+
+use super::{Input, Place, Read, Wrong};
+use crate::codec::avro::schema::{Field, Kind, Logical, Node};
+
+/// The fields of a record.
+pub(super) struct Fields<'r, 's, 'de> {
+    pub(super) input: &'r mut Input<'s, 'de>,
+    pub(super) fields: slice::Iter<'s, Field>,
+    pub(super) depth_left: usize,
+}
+
+impl<'de> MapAccess<'de> for Fields<'_, '_, 'de> {
+    type Error = Wrong;
+
+    #[inline]
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Read<Option<S::Value>> {
+        match self.fields.as_slice().first() {
+            Some(field) => seed.deserialize(StrDeserializer::new(&field.name)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    #[inline]
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Read<S::Value> {
+        let field = self.fields.next().ok_or(Wrong)?;
+        seed.deserialize(Place {
+            node: self.input.schema.node(field.node),
+            input: self.input,
+            depth_left: self.depth_left,
+            by_type: false,
+        })
+    }
+}
+
+/// How far a block of items has been read.
+#[derive(Default)]
+pub(super) struct Blocks {
+    left: usize,
+}
+
+impl Blocks {
+    /// Whether another item comes. Where a block says how long it is, nobody is held to that.
+    #[inline]
+    fn more(&mut self, input: &mut Input<'_, '_>) -> Read<bool> {
+        if self.left == 0 {
+            let count = input.long()?;
+            if count == 0 {
+                return Ok(false);
+            }
+            if count < 0 {
+                input.long()?;
+            }
+            self.left = usize::try_from(count.unsigned_abs()).map_err(|_| Wrong)?;
+            input.items_left = input.items_left.checked_sub(self.left).ok_or(Wrong)?;
+        }
+        self.left -= 1;
+        Ok(true)
+    }
+}
+
+/// The items of an array.
+pub(super) struct Items<'r, 's, 'de> {
+    pub(super) input: &'r mut Input<'s, 'de>,
+    pub(super) item: &'s Node,
+    pub(super) depth_left: usize,
+    pub(super) blocks: Blocks,
+}
+
+impl<'s, 'de> Items<'_, 's, 'de> {
+    #[inline]
+    fn item<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Read<S::Value> {
+        seed.deserialize(Place {
+            input: self.input,
+            node: self.item,
+            depth_left: self.depth_left,
+            by_type: false,
+        })
+    }
+}
+
+impl<'de> SeqAccess<'de> for Items<'_, '_, 'de> {
+    type Error = Wrong;
+
+    #[inline]
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Read<Option<S::Value>> {
+        match self.blocks.more(self.input)? {
+            true => self.item(seed).map(Some),
+            false => Ok(None),
+        }
+    }
+}
+
+/// The entries of a map.
+pub(super) struct Entries<'r, 's, 'de>(pub(super) Items<'r, 's, 'de>);
+
+impl<'de> MapAccess<'de> for Entries<'_, '_, 'de> {
+    type Error = Wrong;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Read<Option<S::Value>> {
+        match self.0.blocks.more(self.0.input)? {
+            true => {
+                let key = self.0.input.text()?;
+                seed.deserialize(BorrowedStrDeserializer::new(key)).map(Some)
+            }
+            false => Ok(None),
+        }
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Read<S::Value> {
+        self.0.item(seed)
+    }
+}
+
+/// A variant with the name of the type that is written.
+pub(super) struct Branch<'r, 's, 'de>(pub(super) Place<'r, 's, 'de>);
+
+impl<'de> EnumAccess<'de> for Branch<'_, '_, 'de> {
+    type Error = Wrong;
+    type Variant = Self;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Read<(S::Value, Self)> {
+        let name: StrDeserializer<'_, Wrong> = StrDeserializer::new(type_name(self.0.node));
+        Ok((seed.deserialize(name)?, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Branch<'_, '_, 'de> {
+    type Error = Wrong;
+
+    fn unit_variant(self) -> Read<()> {
+        self.0.deserialize_ignored_any(IgnoredAny).map(drop)
+    }
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Read<S::Value> {
+        seed.deserialize(Place {
+            by_type: false,
+            ..self.0
+        })
+    }
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Read<V::Value> {
+        self.0.deserialize_tuple(len, visitor)
+    }
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Read<V::Value> {
+        self.0.deserialize_map(visitor)
+    }
+}
+
+/// The name of a type as a variant's.
+fn type_name(node: &Node) -> &str {
+    match (&node.kind, node.logical) {
+        (Kind::Bytes, Some(Logical::Decimal { .. })) => "Decimal",
+        (_, Some(Logical::BigDecimal)) => "BigDecimal",
+        (_, Some(Logical::Duration)) => "Duration",
+        (Kind::String, Some(Logical::Uuid)) => "Uuid",
+        (_, Some(Logical::Date)) => "Date",
+        (_, Some(Logical::TimeMillis)) => "TimeMillis",
+        (_, Some(Logical::TimeMicros)) => "TimeMicros",
+        (_, Some(Logical::TimestampMillis)) => "TimestampMillis",
+        (_, Some(Logical::TimestampMicros)) => "TimestampMicros",
+        (Kind::Null, _) => "Null",
+        (Kind::Boolean, _) => "Boolean",
+        (Kind::Int, _) => "Int",
+        (Kind::Long, _) => "Long",
+        (Kind::Float, _) => "Float",
+        (Kind::Double, _) => "Double",
+        (Kind::Bytes, _) => "Bytes",
+        (Kind::String, _) => "String",
+        (Kind::Array(_), _) => "Array",
+        (Kind::Map(_), _) => "Map",
+        (Kind::Union(_), _) => "Union",
+        (Kind::Record(record), _) => &record.name.full,
+        (Kind::Enum(symbols), _) => &symbols.name.full,
+        (Kind::Fixed(fixed), _) => &fixed.name.full,
+    }
+}
+
+/// A variant that the datum names, with nothing in it.
+pub(super) struct Symbol<'r, 's, 'de>(pub(super) Place<'r, 's, 'de>);
+
+impl<'de> EnumAccess<'de> for Symbol<'_, '_, 'de> {
+    type Error = Wrong;
+    type Variant = Alone;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Read<(S::Value, Alone)> {
+        Ok((seed.deserialize(self.0)?, Alone))
+    }
+}
+
+pub(super) struct Alone;
+
+impl<'de> VariantAccess<'de> for Alone {
+    type Error = Wrong;
+
+    fn unit_variant(self) -> Read<()> {
+        Ok(())
+    }
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, _: S) -> Read<S::Value> {
+        Err(Wrong::invalid_type(Unexpected::UnitVariant, &"newtype variant"))
+    }
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Read<V::Value> {
+        Err(Wrong::invalid_type(Unexpected::UnitVariant, &"tuple variant"))
+    }
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Read<V::Value> {
+        Err(Wrong::invalid_type(Unexpected::UnitVariant, &"struct variant"))
+    }
+}

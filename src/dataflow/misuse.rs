@@ -1,0 +1,112 @@
+//! What the compiler says to steps that a type does not have: what to write in their place.
+//!
+//! Each method here has a bound that nothing meets, and can't be called. Without them a person is told "no method named
+//! `view` found", and left to search. They are hidden from the documentation, and `tests/compile` holds what is said.
+
+use crate::dataflow::collection::{Clock, Collection, Grouped};
+use crate::dataflow::stream::{Keyed, Stream, Windows};
+use crate::dataflow::table::Table;
+
+macro_rules! misuse { ($($name:ident: $message:literal, $note:literal;)+) => { $(
+    #[diagnostic::on_unimplemented(message = $message, label = "has to be written otherwise", note = $note)]
+    pub trait $name {
+        /// What the step would give, if there were one.
+        fn never<T>(&self) -> T;
+    }
+)+ } }
+
+misuse! {
+    ServesEvents: "a stream can't be served: it has no keys to look rows up by",
+        "make a table of it: `.key_by(..).window(..).aggregate(..)` in windows, or `.changes().group_by(..).aggregate(..)`; \
+         `.for_each_epoch(..)` gives the events to a function";
+    WindowsWithoutKey: "a stream is cut into windows by key",
+        "give each event a key first: `.key_by(\"merchant\", |event| event.merchant).window(..).aggregate(..)`";
+    JoinsEvents: "a stream can't be joined",
+        "join what is aggregated: `.key_by(..).window(..).aggregate(..).join(..)`; or every event, which is then kept: \
+         `.changes().map(|event| (event.key, event)).join(..)`";
+    GroupsEvents: "a stream can't be grouped",
+        "group its events in windows: `.key_by(..).window(..).aggregate(..)`; or all of them: \
+         `.changes().group_by(..).aggregate(..)`";
+    ConcatsEvents: "streams are not concatenated but merged", "write `.merge(&other)`";
+    KeepsEvents: "a stream only ever adds, and keeps no rows", "make a collection of it: `.changes()`";
+    KeyedWithoutWindow: "events with a key have no rows yet",
+        "cut them into windows, and aggregate those: `.window(\"name\", Tumbling::of(..)).aggregate(|a| a.count())`; without \
+         windows it is `.changes().group_by(..).aggregate(..)` in place of `.key_by(..)`";
+    NotAggregated: "windows have no rows yet",
+        "aggregate them: `.aggregate(|a| a.count())` makes a table, with a row for each key and window";
+    GroupsNotAggregated: "groups have no rows yet",
+        "aggregate them: `.aggregate(\"name\", |a| a.count())` makes a table, with a row for each group";
+    ServesRows: "a collection can't be served: it may hold any number of rows of one key",
+        "make a table of it: `.group_by(\"merchant\", |row| row.merchant).aggregate(\"name\", |a| ..)`";
+    WindowsRows: "a collection can't be cut into windows: it may take rows back",
+        "window the stream before `.changes()`, or group the rows: `.group_by(..).aggregate(..)`";
+    AggregatesRows: "a collection is aggregated by groups", "write `.group_by(..).aggregate(\"name\", |a| ..)`";
+    JoinsRowsLeft: "a collection has no left join",
+        "join tables, or put `.join(..)` and `.antijoin(..)` together with `.concat(..)`";
+    MergesRows: "collections are not merged but concatenated", "write `.concat(&other)`";
+    ManyRowsOfKey: "a table has at most one row for each key, which this step would not keep to",
+        "take its rows as a collection first: `.rows().flat_map(|(key, value)| ..)`, and likewise `concat`, `distinct`, \
+         `iterate`, `semijoin` and `antijoin`";
+    WindowsTable: "a table can't be cut into windows: its rows change",
+        "window the stream that it comes from, or group its rows: `.group_by(\"name\", |key, value| ..).aggregate(..)`";
+    AggregatesTable: "a table is aggregated by groups",
+        "write `.group_by(\"name\", |key, value| ..).aggregate(\"name\", |a| ..)`";
+}
+
+/// `receiver { bound: methods }`: each method takes as many arguments as its like, of any type, and gives what follows.
+macro_rules! refused {
+    ($({$($generics:tt)*} $of:ty { $($bound:ident: $($method:ident($($argument:ident),*) -> $out:ty),+;)+ })+) => { $(
+        #[doc(hidden)]
+        impl<$($generics)*> $of { $($(
+            #[doc(hidden)]
+            #[allow(non_camel_case_types)]
+            pub fn $method<$($argument),*>(&self, $(_: $argument),*) -> $out
+            where
+                Self: $bound,
+            {
+                self.never()
+            }
+        )+)+ }
+    )+ };
+}
+
+refused! {
+    {'s, T: 'static} Stream<'s, T> {
+        ServesEvents: view(name) -> &Self, view_with(name, settings) -> &Self;
+        WindowsWithoutKey: window(name, assigner) -> Windows<'s, (), T>, aggregate(build) -> Table<'s, (), ()>;
+        JoinsEvents: join(name, other, f) -> Table<'s, (), ()>, left_join(name, other, f) -> Table<'s, (), ()>,
+            join_on(name, other, on, f) -> Table<'s, (), ()>, left_join_on(name, other, on, f) -> Table<'s, (), ()>;
+        GroupsEvents: group_by(names, key) -> Grouped<'s, (), T>;
+        ConcatsEvents: concat(other) -> Self;
+        KeepsEvents: distinct(name) -> Self, rows() -> Self;
+    }
+    {'s, K: 'static, T: 'static} Keyed<'s, K, T> {
+        KeyedWithoutWindow: view(name) -> &Self, view_with(name, settings) -> &Self,
+            aggregate(build) -> Table<'s, K, ()>, group_by(names, key) -> Grouped<'s, K, T>,
+            join(name, other, f) -> Table<'s, K, ()>, left_join(name, other, f) -> Table<'s, K, ()>;
+    }
+    {'s, K: 'static, T: 'static} Windows<'s, K, T> {
+        NotAggregated: view(name) -> &Self, view_with(name, settings) -> &Self,
+            group_by(names, key) -> Grouped<'s, K, T>,
+            join(name, other, f) -> Table<'s, K, ()>, left_join(name, other, f) -> Table<'s, K, ()>,
+            map(f) -> Table<'s, K, ()>, filter(f) -> Table<'s, K, ()>;
+    }
+    {'s, K: 'static, D: 'static} Grouped<'s, K, D> {
+        GroupsNotAggregated: view(name) -> &Self, view_with(name, settings) -> &Self,
+            join(name, other, f) -> Table<'s, K, ()>, left_join(name, other, f) -> Table<'s, K, ()>,
+            map(f) -> Table<'s, K, ()>, filter(f) -> Table<'s, K, ()>;
+    }
+    {'s, D: 'static, C: Clock} Collection<'s, D, C> {
+        ServesRows: view(name) -> &Self, view_with(name, settings) -> &Self;
+        WindowsRows: key_by(names, key) -> &Self, window(name, assigner) -> &Self;
+        AggregatesRows: aggregate(build) -> &Self;
+        JoinsRowsLeft: left_join(name, other, f) -> &Self;
+        MergesRows: merge(other) -> &Self;
+    }
+    {'s, K: 'static, V: 'static} Table<'s, K, V> {
+        ManyRowsOfKey: flat_map(f) -> &Self, concat(other) -> &Self, merge(other) -> &Self, distinct(name) -> &Self,
+            iterate(name, step) -> &Self, semijoin(keys) -> &Self, antijoin(keys) -> &Self, negate() -> &Self;
+        WindowsTable: key_by(names, key) -> &Self, window(name, assigner) -> &Self;
+        AggregatesTable: aggregate(build) -> &Self;
+    }
+}

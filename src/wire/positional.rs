@@ -1,0 +1,548 @@
+//! Values as postcard's bytes, and only such values as can be read back from them.
+//!
+//! postcard writes the parts of a value one after another, without their names. A value that leaves a part out
+//! (`skip_serializing_if`) moves all that follows, and what is read from its bytes may be another value; whether it is
+//! depends on the value, so it can't be told from a sample of others. Hence the two halves here: [`encode`] refuses to
+//! leave anything out, and [`round_trip`] reads what was written, and compares, for all that can't be seen as it is
+//! written: types that look at the data before they know what to read (`untagged`), maps with equal keys, pairs of
+//! `Serialize` and `Deserialize` that don't agree.
+
+use std::fmt;
+
+use postcard::ser_flavors::Flavor;
+use serde::de::DeserializeOwned;
+use serde::ser::{self, Serialize};
+
+/// Why a value can't be kept as bytes without names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// A field is left out: the type's name and the field's.
+    LeftOut(&'static str, &'static str),
+    /// A sequence or map whose length is not told before its items: so are structs with a flattened field.
+    Unsized,
+    /// The type looks at the data before it knows what to read: it needs a self-describing format.
+    SelfDescribing,
+    /// Read back, it is another value, or none.
+    Differs(String),
+    /// The type's own words.
+    Refused(String),
+}
+
+impl Unfit {
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            Unfit::LeftOut(..) => {
+                "remove `skip_serializing_if` from the field, and give an `Option` its `None`"
+            }
+            Unfit::Unsized => {
+                "name the fields in place of `#[serde(flatten)]`, and collect items of unknown number into a `Vec`"
+            }
+            Unfit::SelfDescribing => {
+                "give an enum its names (no `untagged`, no `tag` without `content`), and a value of any form (such as \
+                 serde_json's `Value`) a type, or keep it as text"
+            }
+            Unfit::Differs(_) | Unfit::Refused(_) => {
+                "have `Deserialize` read back what `Serialize` writes, all of it and in one order: no `#[serde(skip)]`, \
+                 `with` only where nothing is lost, and a `BTreeMap` in place of a `HashMap`"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unfit::LeftOut(of, field) => write!(
+                f,
+                "field `{field}` of `{of}` was left out (`skip_serializing_if`): without names, what follows would be \
+                 read in its place"
+            ),
+            Unfit::Unsized => {
+                f.write_str("a part of it does not say how long it is before it is written (`flatten`)")
+            }
+            Unfit::SelfDescribing => {
+                f.write_str("a part of it is read by what the data look like (`untagged`, `tag`, `flatten`)")
+            }
+            Unfit::Differs(how) => write!(f, "read back, it is another value: {how}"),
+            Unfit::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+impl ser::Error for Unfit {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Unfit::Refused(message.to_string())
+    }
+}
+
+impl From<postcard::Error> for Unfit {
+    fn from(error: postcard::Error) -> Self {
+        match error {
+            postcard::Error::WontImplement => Unfit::SelfDescribing,
+            other => Unfit::Refused(other.to_string()),
+        }
+    }
+}
+
+/// Appends a value.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), Unfit> {
+    let mut serializer = postcard::Serializer { output: Append(out) };
+    value.serialize(Strict(&mut serializer))
+}
+
+/// A value from all of `bytes`.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unfit> {
+    match postcard::take_from_bytes(bytes)? {
+        (value, []) => Ok(value),
+        (_, rest) => Err(Unfit::Differs(format!(
+            "{} of {} bytes are left over",
+            rest.len(),
+            bytes.len()
+        ))),
+    }
+}
+
+/// What `bytes` of a value are read as, if that is written as these bytes again.
+pub(crate) fn round_trip<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Unfit> {
+    let value: T = decode(bytes)?;
+    let mut serializer = postcard::Serializer {
+        output: Expect { rest: bytes },
+    };
+    let differs = || Unfit::Differs("it is written as other bytes".into());
+    value.serialize(Strict(&mut serializer)).map_err(|_| differs())?;
+    match serializer.output.rest {
+        [] => Ok(value),
+        _ => Err(differs()),
+    }
+}
+
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Append<'_> {
+    type Output = ();
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes the bytes that are expected, and no others.
+struct Expect<'a> {
+    rest: &'a [u8],
+}
+
+impl Flavor for Expect<'_> {
+    type Output = ();
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        match self.rest.split_first() {
+            Some((first, rest)) if *first == byte => {
+                self.rest = rest;
+                Ok(())
+            }
+            _ => Err(postcard::Error::SerializeBufferFull),
+        }
+    }
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        // Most parts are small numbers.
+        if let [byte] = bytes {
+            return self.try_push(*byte);
+        }
+        self.rest = self
+            .rest
+            .strip_prefix(bytes)
+            .ok_or(postcard::Error::SerializeBufferFull)?;
+        Ok(())
+    }
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// postcard's serializer, but that it leaves nothing out, and says why it fails.
+struct Strict<'a, F: Flavor>(&'a mut postcard::Serializer<F>);
+
+macro_rules! forward {
+    ($($method:ident($ty:ty)),* $(,)?) => {
+        $(#[inline]
+        fn $method(self, value: $ty) -> Result<(), Unfit> {
+            Ok(ser::Serializer::$method(self.0, value)?)
+        })*
+    };
+}
+
+impl<'a, F: Flavor> Strict<'a, F> {
+    #[inline]
+    fn varint(&mut self, value: u64) -> Result<(), Unfit> {
+        Ok(ser::Serializer::serialize_u64(&mut *self.0, value)?)
+    }
+
+    #[inline]
+    fn parts(self, of: &'static str) -> Parts<'a, F> {
+        Parts { to: self.0, of }
+    }
+
+    #[inline]
+    fn sized(mut self, len: Option<usize>) -> Result<Parts<'a, F>, Unfit> {
+        self.varint(len.ok_or(Unfit::Unsized)? as u64)?;
+        Ok(self.parts(""))
+    }
+}
+
+impl<'a, F: Flavor> ser::Serializer for Strict<'a, F> {
+    type Ok = ();
+    type Error = Unfit;
+    type SerializeSeq = Parts<'a, F>;
+    type SerializeTuple = Parts<'a, F>;
+    type SerializeTupleStruct = Parts<'a, F>;
+    type SerializeTupleVariant = Parts<'a, F>;
+    type SerializeMap = Parts<'a, F>;
+    type SerializeStruct = Parts<'a, F>;
+    type SerializeStructVariant = Parts<'a, F>;
+
+    forward! {
+        serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32), serialize_i64(i64),
+        serialize_i128(i128), serialize_u8(u8), serialize_u16(u16), serialize_u32(u32), serialize_u64(u64),
+        serialize_u128(u128), serialize_f32(f32), serialize_f64(f64), serialize_char(char), serialize_str(&str),
+        serialize_bytes(&[u8]),
+    }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+    #[inline]
+    fn serialize_none(self) -> Result<(), Unfit> {
+        self.serialize_u8(0)
+    }
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Unfit> {
+        ser::Serializer::serialize_u8(&mut *self.0, 1)?;
+        value.serialize(self)
+    }
+    #[inline]
+    fn serialize_unit(self) -> Result<(), Unfit> {
+        Ok(())
+    }
+    #[inline]
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Unfit> {
+        Ok(())
+    }
+    #[inline]
+    fn serialize_unit_variant(mut self, _: &'static str, index: u32, _: &'static str) -> Result<(), Unfit> {
+        self.varint(index.into())
+    }
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), Unfit> {
+        value.serialize(self)
+    }
+    #[inline]
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        mut self,
+        _: &'static str,
+        index: u32,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), Unfit> {
+        self.varint(index.into())?;
+        value.serialize(self)
+    }
+    #[inline]
+    fn serialize_seq(self, len: Option<usize>) -> Result<Parts<'a, F>, Unfit> {
+        self.sized(len)
+    }
+    #[inline]
+    fn serialize_tuple(self, _: usize) -> Result<Parts<'a, F>, Unfit> {
+        Ok(self.parts(""))
+    }
+    #[inline]
+    fn serialize_tuple_struct(self, name: &'static str, _: usize) -> Result<Parts<'a, F>, Unfit> {
+        Ok(self.parts(name))
+    }
+    #[inline]
+    fn serialize_tuple_variant(
+        mut self,
+        _: &'static str,
+        index: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Parts<'a, F>, Unfit> {
+        self.varint(index.into())?;
+        Ok(self.parts(variant))
+    }
+    #[inline]
+    fn serialize_map(self, len: Option<usize>) -> Result<Parts<'a, F>, Unfit> {
+        self.sized(len)
+    }
+    #[inline]
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Parts<'a, F>, Unfit> {
+        Ok(self.parts(name))
+    }
+    #[inline]
+    fn serialize_struct_variant(
+        mut self,
+        _: &'static str,
+        index: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Parts<'a, F>, Unfit> {
+        self.varint(index.into())?;
+        Ok(self.parts(variant))
+    }
+}
+
+/// The parts of a value, one after another.
+struct Parts<'a, F: Flavor> {
+    to: &'a mut postcard::Serializer<F>,
+    /// The type, or the variant.
+    of: &'static str,
+}
+
+impl<F: Flavor> Parts<'_, F> {
+    #[inline]
+    fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unfit> {
+        value.serialize(Strict(&mut *self.to))
+    }
+}
+
+macro_rules! items {
+    ($($part:ident $method:ident),*) => {
+        $(impl<F: Flavor> ser::$part for Parts<'_, F> {
+            type Ok = ();
+            type Error = Unfit;
+            #[inline]
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unfit> {
+                self.put(value)
+            }
+            #[inline]
+            fn end(self) -> Result<(), Unfit> {
+                Ok(())
+            }
+        })*
+    };
+}
+items!(
+    SerializeSeq serialize_element,
+    SerializeTuple serialize_element,
+    SerializeTupleStruct serialize_field,
+    SerializeTupleVariant serialize_field
+);
+
+macro_rules! fields {
+    ($($part:ident),*) => {
+        $(impl<F: Flavor> ser::$part for Parts<'_, F> {
+            type Ok = ();
+            type Error = Unfit;
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, _: &'static str, value: &T) -> Result<(), Unfit> {
+                self.put(value)
+            }
+            fn skip_field(&mut self, field: &'static str) -> Result<(), Unfit> {
+                Err(Unfit::LeftOut(self.of, field))
+            }
+            #[inline]
+            fn end(self) -> Result<(), Unfit> {
+                Ok(())
+            }
+        })*
+    };
+}
+fields!(SerializeStruct, SerializeStructVariant);
+
+impl<F: Flavor> ser::SerializeMap for Parts<'_, F> {
+    type Ok = ();
+    type Error = Unfit;
+    #[inline]
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Unfit> {
+        self.put(key)
+    }
+    #[inline]
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unfit> {
+        self.put(value)
+    }
+    #[inline]
+    fn end(self) -> Result<(), Unfit> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    /// A row whose second form is read as another row, byte for byte, where `vip` is left out.
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Customer {
+        id: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vip: Option<u8>,
+        level: u8,
+        name: String,
+    }
+
+    fn bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, Unfit> {
+        let mut bytes = Vec::new();
+        encode(value, &mut bytes).map(|()| bytes)
+    }
+
+    fn kept<T: Serialize + DeserializeOwned>(value: &T) -> Result<T, Unfit> {
+        round_trip(&bytes(value)?)
+    }
+
+    #[test]
+    fn what_is_left_out_is_refused_by_its_name() {
+        let customer = Customer {
+            level: 1,
+            name: "x\u{1}z".into(),
+            ..Customer::default()
+        };
+        // Nothing in the bytes tells: they are those of another row.
+        let plain = postcard::to_stdvec(&customer).unwrap();
+        let other: Customer = decode(&plain).unwrap();
+        assert_ne!(other, customer);
+        assert_eq!(postcard::to_stdvec(&other).unwrap(), plain);
+        assert_eq!(bytes(&customer), Err(Unfit::LeftOut("Customer", "vip")));
+        // Also deep inside, and in a variant.
+        #[derive(Serialize)]
+        enum Event {
+            Joined {
+                #[serde(skip_serializing_if = "Vec::is_empty")]
+                tags: Vec<u8>,
+            },
+        }
+        let deep = vec![BTreeMap::from([(1, Some((Event::Joined { tags: vec![] }, 0)))])];
+        assert_eq!(bytes(&deep), Err(Unfit::LeftOut("Joined", "tags")));
+        let vip = Customer {
+            vip: Some(3),
+            ..customer
+        };
+        assert_eq!(kept(&vip), Ok(vip));
+    }
+
+    #[test]
+    fn what_is_not_read_as_it_was_written_is_refused() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(untagged)]
+        enum Any {
+            Number(u8),
+            Text(String),
+        }
+        assert_eq!(kept(&Any::Number(1)), Err(Unfit::SelfDescribing));
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kind")]
+        enum Tagged {
+            Number { value: u8 },
+        }
+        assert_eq!(kept(&Tagged::Number { value: 1 }), Err(Unfit::SelfDescribing));
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Flat {
+            id: u8,
+            #[serde(flatten)]
+            more: Customer,
+        }
+        let flat = Flat {
+            id: 1,
+            more: Customer::default(),
+        };
+        assert_eq!(kept(&flat), Err(Unfit::Unsized));
+        /// Pairs as a map: of equal keys one is lost when they are read into a map.
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(from = "BTreeMap<u8, u8>")]
+        struct Pairs(Vec<(u8, u8)>);
+        impl From<BTreeMap<u8, u8>> for Pairs {
+            fn from(map: BTreeMap<u8, u8>) -> Self {
+                Self(map.into_iter().collect())
+            }
+        }
+        impl Serialize for Pairs {
+            fn serialize<S: ser::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_map(self.0.iter().copied())
+            }
+        }
+        assert_eq!(
+            kept(&Pairs(vec![(1, 2), (3, 4)])),
+            Ok(Pairs(vec![(1, 2), (3, 4)]))
+        );
+        let twice = kept(&Pairs(vec![(1, 2), (1, 3)]));
+        assert!(matches!(twice, Err(Unfit::Differs(_))), "{twice:?}");
+        /// Written as one type, read as another.
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Wide(u32);
+        impl Serialize for Wide {
+            fn serialize<S: ser::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_i32(self.0 as i32)
+            }
+        }
+        assert!(matches!(kept(&Wide(7)), Err(Unfit::Differs(_))));
+        assert!(
+            matches!(decode::<u8>(&[1, 2]), Err(Unfit::Differs(_))),
+            "bytes are left over"
+        );
+        #[derive(Debug, Serialize, Deserialize)]
+        struct Says(#[serde(serialize_with = "never")] u8);
+        fn never<S: ser::Serializer>(_: &u8, _: S) -> Result<S::Ok, S::Error> {
+            Err(ser::Error::custom("no such price"))
+        }
+        assert_eq!(bytes(&Says(1)), Err(Unfit::Refused("no such price".into())));
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    enum Kind {
+        Unit,
+        New(i128),
+        Tuple(u16, char),
+        Struct { a: Option<f32>, b: BTreeMap<String, i8> },
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Wrapped(Vec<Kind>);
+
+    fn kind() -> impl Strategy<Value = Kind> {
+        prop_oneof![
+            Just(Kind::Unit),
+            any::<i128>().prop_map(Kind::New),
+            any::<(u16, char)>().prop_map(|(a, b)| Kind::Tuple(a, b)),
+            (
+                any::<Option<f32>>(),
+                prop::collection::btree_map(any::<String>(), any::<i8>(), 0..4)
+            )
+                .prop_map(|(a, b)| Kind::Struct { a, b }),
+        ]
+    }
+
+    proptest! {
+        /// Files of before are read, and written, as ever.
+        #[test]
+        fn bytes_are_those_of_postcard(
+            kinds in prop::collection::vec(kind(), 0..4),
+            numbers: (u8, i16, u32, i64, u128, f64, bool), text: String, unit: (), nested: Option<Option<u64>>,
+        ) {
+            let value = (Wrapped(kinds), numbers, text, unit, nested);
+            let plain = postcard::to_stdvec(&value).unwrap();
+            prop_assert_eq!(bytes(&value).unwrap(), plain);
+            prop_assert_eq!(kept(&value), Ok(value));
+        }
+    }
+}
