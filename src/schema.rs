@@ -10,7 +10,7 @@
 //!
 //! * [`types`]: what a field may be; [`trace`] finds a Rust type's from its own `Deserialize`.
 //! * [`encode`]: keys in an encoding whose byte order is the order of their fields, values in a compact one.
-//! * [`decode`]: back into a Rust type; [`column`]: into a [`Datum`] a field, without any Rust type.
+//! * [`decode`]: back into a Rust type; [`mod@column`]: into a [`Datum`] a field, without any Rust type.
 //! * [`json`]: how datums are shown.
 //!
 //! # Fields

@@ -19,6 +19,7 @@ pub mod hash;
 mod rows;
 pub mod serve;
 pub mod shard;
+pub mod writer;
 
 mod moments;
 pub(crate) mod parse;
@@ -48,7 +49,8 @@ use crate::schema::trace::trace;
 use crate::time::{self, Epoch, EventTime};
 use crate::view::moments::{Moments, Rise};
 use crate::view::serve::{ReadError, Serve};
-use crate::view::shard::{Shard, ViewWriter};
+use crate::view::shard::Shard;
+use crate::view::writer::ViewWriter;
 use crate::watermark::Watermarks;
 
 /// What a view is: its name, what its fields are called, how much it keeps.

@@ -29,8 +29,9 @@ const LAYERS: &[(u8, &[&str])] = &[
             "secret",
         ],
     ),
+    (1, &["schema"]),
     (
-        1,
+        2,
         &[
             "codec",
             "ledger",
@@ -44,11 +45,11 @@ const LAYERS: &[(u8, &[&str])] = &[
             "timeline",
         ],
     ),
-    (2, &["operator", "ingest", "source::*", "sink::*", "demo"]),
-    (3, &["dataflow"]),
-    (4, &["runtime"]),
-    (5, &["http", "config", "testing"]),
-    (6, &["cli", "prelude"]),
+    (3, &["operator", "ingest", "source::*", "sink::*", "demo"]),
+    (4, &["dataflow"]),
+    (5, &["runtime"]),
+    (6, &["http", "config", "testing"]),
+    (7, &["cli", "prelude"]),
 ];
 
 /// What `crate::Name` stands for: the names that lib.rs gives to what lies deeper.

@@ -16,7 +16,7 @@ use crate::position::{EpochBinding, SourceId};
 use crate::time::{Epoch, EventTime};
 
 /// The version of what stands in manifests and segments.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// A checkpoint: where everything stood as of one epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

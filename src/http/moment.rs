@@ -302,8 +302,6 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
         ReadError::Window { .. } => Problem::new(Kind::Window, detail),
         ReadError::Cursor { .. } => Problem::new(Kind::Cursor, detail)
             .hint("begin again without the cursor; keep everything else as it was"),
-        ReadError::NoCursor { .. } => Problem::new(Kind::Cursor, detail)
-            .hint("ask for all rows at once by `limit`, or for fewer by conditions on the key"),
         ReadError::TooMuch {
             scanned_max,
             rows,

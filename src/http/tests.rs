@@ -22,7 +22,7 @@ use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SourceI
 use crate::record::Change;
 use crate::runtime::progress::Recovering;
 use crate::time::{Epoch, EventTime, Window, Windowed};
-use crate::view::shard::ViewWriter;
+use crate::view::writer::ViewWriter;
 use crate::view::{Moment, ViewSpec, Views, Windows};
 use crate::watermark::Watermarks;
 

@@ -12,7 +12,7 @@ use crate::fault;
 use crate::metrics::Counter;
 use crate::record::{Change, Record};
 use crate::time::Epoch;
-use crate::view::shard::ViewWriter;
+use crate::view::writer::ViewWriter;
 
 /// Applies changes as they arrive. They stay invisible until the epoch closes, which is when `probe` has passed it: in
 /// timely, when every worker has applied what belongs to it.

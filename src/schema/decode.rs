@@ -106,8 +106,8 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
                 let name = Some(some(reader.text())?);
                 visitor.visit_map(OneEntry { name, reader })
             }
-            Tag::List => visitor.visit_seq(Items::new(reader, &JSON)?),
-            Tag::Map => visitor.visit_map(Entries::new(reader, &JSON, &JSON)?),
+            Tag::List => Items::visit(reader, &JSON, visitor),
+            Tag::Map => Entries::visit(reader, &JSON, &JSON, visitor),
         }
     }
 
@@ -186,7 +186,7 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
     }
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.ty {
-            Type::List(inner) => visitor.visit_seq(Items::new(self.reader, inner)?),
+            Type::List(inner) => Items::visit(self.reader, inner, visitor),
             Type::Json => self.deserialize_any(visitor),
             _ => Err(self.asked("list")),
         }
@@ -211,7 +211,7 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
     }
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.ty {
-            Type::Map(key, value) => visitor.visit_map(Entries::new(self.reader, key, value)?),
+            Type::Map(key, value) => Entries::visit(self.reader, key, value, visitor),
             Type::Json => self.deserialize_any(visitor),
             _ => Err(self.asked("map")),
         }
@@ -296,17 +296,42 @@ impl<'de, 't, I: Iterator<Item = &'t Type>> SeqAccess<'de> for Fixed<'_, '_, I> 
 }
 
 /// How many elements are still to come.
-struct Remaining(Option<u64>);
+enum Remaining {
+    Count(u64),
+    /// A byte before each says that there is one, and one at the end that there is none.
+    Marked,
+}
 
 impl Remaining {
+    fn of(reader: &mut Reader<'_>) -> Result<Self, Mismatch> {
+        let count = reader.count().ok_or_else(malformed)?;
+        Ok(count.map_or(Remaining::Marked, Remaining::Count))
+    }
+
     fn next(&mut self, reader: &mut Reader<'_>) -> Result<bool, Mismatch> {
-        match &mut self.0 {
-            Some(0) => Ok(false),
-            Some(count) => {
+        match self {
+            Remaining::Count(0) => Ok(false),
+            Remaining::Count(count) => {
                 *count -= 1;
                 Ok(true)
             }
-            None => reader.more().ok_or_else(malformed),
+            Remaining::Marked => {
+                let more = reader.more().ok_or_else(malformed)?;
+                if !more {
+                    *self = Remaining::Count(0);
+                }
+                Ok(more)
+            }
+        }
+    }
+
+    /// Who knows how many there are does not ask whether there is one more.
+    fn end(mut self, reader: &mut Reader<'_>) -> Result<(), Mismatch> {
+        match self.next(reader)? {
+            false => Ok(()),
+            true => Err(Mismatch::custom(
+                "it is written with more parts than it is read with",
+            )),
         }
     }
 }
@@ -318,17 +343,23 @@ struct Items<'r, 'a> {
 }
 
 impl<'r, 'a> Items<'r, 'a> {
-    fn new(reader: &'r mut Reader<'a>, ty: &'r Type) -> Result<Self, Mismatch> {
-        let remaining = Remaining(reader.count().ok_or_else(malformed)?);
-        Ok(Self {
+    fn visit<'de, V: Visitor<'de>>(
+        reader: &'r mut Reader<'a>,
+        ty: &'r Type,
+        visitor: V,
+    ) -> Result<V::Value, Mismatch> {
+        let mut items = Self {
             ty,
-            remaining,
+            remaining: Remaining::of(reader)?,
             reader,
-        })
+        };
+        let value = visitor.visit_seq(&mut items)?;
+        items.remaining.end(items.reader)?;
+        Ok(value)
     }
 }
 
-impl<'de> SeqAccess<'de> for Items<'_, '_> {
+impl<'de> SeqAccess<'de> for &mut Items<'_, '_> {
     type Error = Mismatch;
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mismatch> {
         if !self.remaining.next(self.reader)? {
@@ -347,18 +378,25 @@ struct Entries<'r, 'a> {
 }
 
 impl<'r, 'a> Entries<'r, 'a> {
-    fn new(reader: &'r mut Reader<'a>, key: &'r Type, value: &'r Type) -> Result<Self, Mismatch> {
-        let remaining = Remaining(reader.count().ok_or_else(malformed)?);
-        Ok(Self {
+    fn visit<'de, V: Visitor<'de>>(
+        reader: &'r mut Reader<'a>,
+        key: &'r Type,
+        value: &'r Type,
+        visitor: V,
+    ) -> Result<V::Value, Mismatch> {
+        let mut entries = Self {
             key,
             value,
-            remaining,
+            remaining: Remaining::of(reader)?,
             reader,
-        })
+        };
+        let map = visitor.visit_map(&mut entries)?;
+        entries.remaining.end(entries.reader)?;
+        Ok(map)
     }
 }
 
-impl<'de> MapAccess<'de> for Entries<'_, '_> {
+impl<'de> MapAccess<'de> for &mut Entries<'_, '_> {
     type Error = Mismatch;
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mismatch> {
         if !self.remaining.next(self.reader)? {

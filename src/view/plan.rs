@@ -275,8 +275,11 @@ impl Plan {
 
     /// Finds what bounds the scan, and whether keys come in the order asked for.
     fn arrange(&mut self, schema: &RowSchema) {
-        let equalities = self.conditions.iter().filter(|condition| condition.op == Op::Eq);
-        for condition in equalities.filter(|condition| !has_many_forms(&condition.value)) {
+        for condition in self.conditions.iter().filter(|condition| condition.op == Op::Eq) {
+            let field = schema.key.get(condition.at);
+            if field.is_some_and(|field| has_many_forms(&field.ty, &condition.value)) {
+                continue;
+            }
             if let Some(fixed) = self.fixed.get_mut(condition.at) {
                 *fixed = Some(condition.value.clone());
             }
@@ -394,7 +397,7 @@ fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
             let infinity = written(&Datum::Float(f64::INFINITY))?;
             (infinity.clone(), infinity, Op::Gt)
         }
-        (_, value) if has_many_forms(value) => return None,
+        (_, value) if has_many_forms(ty, value) => return None,
         (op, value) => {
             let bytes = written(value)?;
             (bytes.clone(), bytes, *op)
@@ -425,17 +428,33 @@ fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
     })
 }
 
-/// Whether keys that differ are shown as this value.
-fn has_many_forms(value: &Datum) -> bool {
-    match value {
-        Datum::Float(float) => *float == 0.0 || float.is_nan(),
-        Datum::List(items) => items.iter().any(has_many_forms),
-        Datum::Struct(fields) => fields.iter().any(|(_, value)| has_many_forms(value)),
-        Datum::Map(entries) => entries
+/// Whether keys that differ are shown as this value: zeros and NaNs, what is absent at one depth or another, and data of
+/// which nothing was known when they were encoded.
+pub fn has_many_forms(ty: &Type, value: &Datum) -> bool {
+    match (ty, value) {
+        (_, Datum::Float(float)) => *float == 0.0 || float.is_nan(),
+        (Type::Option(inner), Datum::Null) => {
+            matches!(**inner, Type::Option(_) | Type::Unit | Type::Json)
+        }
+        (Type::Option(inner), value) => has_many_forms(inner, value),
+        (Type::List(inner), Datum::List(items)) => items.iter().any(|item| has_many_forms(inner, item)),
+        (Type::Tuple(types), Datum::List(items)) => {
+            types.iter().zip(items).any(|(ty, item)| has_many_forms(ty, item))
+        }
+        (Type::Struct(fields), Datum::Struct(members)) => fields
             .iter()
-            .any(|(key, value)| has_many_forms(key) || has_many_forms(value)),
-        Datum::Variant(_, _, Some(content)) => has_many_forms(content),
-        _ => false,
+            .zip(members)
+            .any(|((_, ty), (_, member))| has_many_forms(ty, member)),
+        (Type::Map(key, value), Datum::Map(entries)) => entries
+            .iter()
+            .any(|(own_key, own)| has_many_forms(key, own_key) || has_many_forms(value, own)),
+        (Type::Enum(variants), Datum::Variant(index, _, Some(content))) => {
+            let ty = variants
+                .get(*index as usize)
+                .and_then(|variant| variant.content.as_ref());
+            ty.is_none_or(|ty| has_many_forms(ty, content))
+        }
+        (ty, _) => *ty == Type::Json,
     }
 }
 

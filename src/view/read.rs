@@ -10,7 +10,7 @@ use crate::schema::datum::Datum;
 use crate::schema::encode::Form;
 use crate::schema::small::SmallBytes;
 use crate::time::{Epoch, EventTime};
-use crate::view::plan::{self, Condition, Of, Plan};
+use crate::view::plan::{self, Condition, Of, Plan, has_many_forms};
 use crate::view::scan::{Place, Scan, Stored};
 use crate::view::serve::{
     FoundRow, Given, Op, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
@@ -175,11 +175,12 @@ impl View {
         self.local().map(|shard| (shard.clone(), bucket)).collect()
     }
 
-    /// Leading fields of a key, if all are given.
+    /// Leading fields of a key, if all are given, and can be written in one way only.
     fn encode(&self, fields: &[Option<Datum>]) -> Option<SmallBytes> {
         let mut bytes = Vec::new();
         for (field, value) in self.schema.key.iter().zip(fields) {
-            column::write(&field.ty, Form::Ordered, value.as_ref()?, &mut bytes)?;
+            let value = value.as_ref().filter(|value| !has_many_forms(&field.ty, value))?;
+            column::write(&field.ty, Form::Ordered, value, &mut bytes)?;
         }
         Some(SmallBytes::new(&bytes))
     }

@@ -303,11 +303,6 @@ pub enum ReadError {
         /// Why not.
         why: String,
     },
-    /// There are more rows, and no cursor can be made of the last one's key.
-    NoCursor {
-        /// Why not.
-        why: String,
-    },
     /// The query would look at too many rows.
     TooMuch {
         /// The bound that it met.
@@ -335,7 +330,7 @@ impl ReadError {
             ReadError::KeyType { .. } => "key-type",
             ReadError::Filter { .. } => "filter",
             ReadError::Window { .. } => "window",
-            ReadError::Cursor { .. } | ReadError::NoCursor { .. } => "cursor",
+            ReadError::Cursor { .. } => "cursor",
             ReadError::TooMuch { .. } => "too-much",
             ReadError::TooLong => "timeout",
             ReadError::Elsewhere => "peer-away",
@@ -365,12 +360,6 @@ impl fmt::Display for ReadError {
             }
             ReadError::Filter { field, why } => write!(f, "field `{field}`: {why}"),
             ReadError::Window { why } | ReadError::Cursor { why } => f.write_str(why),
-            ReadError::NoCursor { why } => {
-                write!(
-                    f,
-                    "there are more rows, and no cursor can be made of the last one: {why}"
-                )
-            }
             ReadError::TooMuch {
                 scanned_max,
                 rows: Some(rows),

@@ -12,10 +12,9 @@
 //! goes when the floor reaches that epoch. So a version outlives its use by the span of the history at most, each
 //! change costs at most two look-ups, and a row that never changes costs nothing.
 //!
-//! Keys and values are encoded ([`schema`](crate::schema)), so all of this is compiled once. Only [`ViewWriter`] knows types.
+//! Keys and values are encoded ([`schema`](crate::schema)), so all of this is compiled once. Only [`ViewWriter`](super::writer::ViewWriter) knows types.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::marker::PhantomData;
 use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -27,10 +26,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::checkpoint::keeper::{Keeper, Loader};
 use crate::checkpoint::state::{Bounds, Changed, Out, Stateful};
 use crate::checkpoint::steps::Kept;
-use crate::error::{Error, Result};
-use crate::record::{Change, Record, route};
+use crate::error::Error;
 use crate::schema::RowSchema;
-use crate::schema::encode::Mismatch;
 use crate::schema::small::SmallBytes;
 use crate::time::Epoch;
 use crate::view::View;
@@ -197,7 +194,7 @@ type Queue = BTreeMap<Epoch, Vec<(u8, SmallBytes)>>;
 type Placed = (u8, SmallBytes, Epoch, Option<SmallBytes>);
 
 /// Where the typed key behind some bytes is routed to; `None`: the bytes are none of the view's.
-type RouteOf = fn(&RowSchema, &[u8]) -> Option<u64>;
+pub(crate) type RouteOf = fn(&RowSchema, &[u8]) -> Option<u64>;
 
 impl Shard {
     /// Loads what a checkpoint holds of the rows that this worker owns.
@@ -319,106 +316,9 @@ fn show<'a>(
 
 /// A change of a row, encoded.
 pub(crate) struct RowChange {
-    key: SmallBytes,
+    pub(crate) key: SmallBytes,
     /// What it is now; none: it is gone.
-    new: Option<SmallBytes>,
-}
-
-/// Writes a view's rows on one worker: encodes them, and hands them to the shard.
-pub struct ViewWriter<K, V> {
-    encoder: RowEncoder<K, V>,
-    shard: ShardWriter,
-    /// Empty between calls.
-    rows: Vec<RowChange>,
-}
-
-impl<K: Record, V: Record> ViewWriter<K, V> {
-    pub(crate) fn new(view: Arc<View>, shard: Arc<Shard>) -> Self {
-        Self {
-            encoder: RowEncoder::new(view.clone()),
-            shard: ShardWriter::new(view, shard),
-            rows: Vec::new(),
-        }
-    }
-
-    /// Applies changes of one epoch as they arrive, and empties `changes`. Invisible until the epoch closes.
-    ///
-    /// An epoch may come in several calls; of a key, the last change counts. Epochs never go back, and none comes after
-    /// it has been closed.
-    ///
-    /// # Errors
-    /// When a row's `Serialize` writes something else than its `Deserialize` reads.
-    ///
-    /// # Panics
-    /// When the epoch is before that of an earlier call: the rows would be wrong from there on.
-    pub fn apply(&mut self, epoch: Epoch, changes: &mut Vec<Change<K, V>>) -> Result<()> {
-        self.encoder.encode(changes, &mut self.rows)?;
-        self.shard.apply(epoch, &mut self.rows);
-        Ok(())
-    }
-
-    /// Gives up to `keys_max` rows back what they no longer need; applying does it in passing.
-    pub fn prune(&mut self, keys_max: usize) {
-        self.shard.prune(keys_max);
-    }
-
-    /// The encoder, and the shard, kept with what a checkpoint holds of it.
-    pub(crate) fn keep(self, keeper: &Keeper) -> (RowEncoder<K, V>, Kept<ShardWriter>) {
-        let route_of: RouteOf = |schema, key| schema.decode_key::<K>(key).map(|key| route(&key));
-        (self.encoder, self.shard.keep(keeper, route_of))
-    }
-}
-
-/// Encodes changes of typed rows.
-pub(crate) struct RowEncoder<K, V> {
-    view: Arc<View>,
-    buffer: Vec<u8>,
-    types: PhantomData<fn(K, V)>,
-}
-
-impl<K: Record, V: Record> RowEncoder<K, V> {
-    fn new(view: Arc<View>) -> Self {
-        Self {
-            view,
-            buffer: Vec::new(),
-            types: PhantomData,
-        }
-    }
-
-    /// Encodes changes onto `rows`, and empties `changes`.
-    pub(crate) fn encode(
-        &mut self,
-        changes: &mut Vec<Change<K, V>>,
-        rows: &mut Vec<RowChange>,
-    ) -> Result<()> {
-        let schema = self.view.row_schema();
-        rows.reserve(changes.len());
-        for Change { key, new, .. } in changes.drain(..) {
-            self.buffer.clear();
-            let encoded = schema.encode_key(&key, &mut self.buffer);
-            encoded.map_err(|why| self.view.unfit("key", &why))?;
-            let key_len = self.buffer.len();
-            if let Some(value) = &new {
-                let encoded = schema.encode_value(value, &mut self.buffer);
-                encoded.map_err(|why| self.view.unfit("value", &why))?;
-            }
-            let (key, value) = self.buffer.split_at(key_len);
-            rows.push(RowChange {
-                key: SmallBytes::new(key),
-                new: new.map(|_| SmallBytes::new(value)),
-            });
-        }
-        Ok(())
-    }
-}
-
-impl View {
-    #[cold]
-    fn unfit(&self, part: &str, why: &Mismatch) -> Error {
-        Error::definition(format!("view `{}` can't take a row", self.spec.name))
-            .detail(format!("its {part} does not read what it writes: {why}"))
-            .hint("make the type's Serialize and Deserialize agree; of serde's attributes, `skip_serializing_if` is for `Option` alone")
-    }
+    pub(crate) new: Option<SmallBytes>,
 }
 
 /// A worker's hand on its shard. There is one a shard.
@@ -439,7 +339,7 @@ pub(crate) struct ShardWriter {
 }
 
 impl ShardWriter {
-    fn new(view: Arc<View>, shard: Arc<Shard>) -> Self {
+    pub(crate) fn new(view: Arc<View>, shard: Arc<Shard>) -> Self {
         let sorted = std::iter::repeat_with(Vec::new).take(BUCKETS).collect();
         Self {
             view,
@@ -454,7 +354,7 @@ impl ShardWriter {
     }
 
     /// Keeps the shard, with what a checkpoint holds of it.
-    fn keep(mut self, keeper: &Keeper, route_of: RouteOf) -> Kept<Self> {
+    pub(crate) fn keep(mut self, keeper: &Keeper, route_of: RouteOf) -> Kept<Self> {
         self.changed = keeper.changed();
         let Some(restored) = keeper.restored() else {
             return keeper.keep(self);
@@ -470,7 +370,7 @@ impl ShardWriter {
         )
     }
 
-    /// See [`ViewWriter::apply`].
+    /// See [`ViewWriter::apply`](crate::view::writer::ViewWriter::apply).
     pub(crate) fn apply(&mut self, epoch: Epoch, changes: &mut Vec<RowChange>) {
         assert!(
             epoch >= self.epoch,
@@ -504,7 +404,7 @@ impl ShardWriter {
         self.prune(2 * count + 4 * PAGE);
     }
 
-    fn prune(&mut self, keys_max: usize) {
+    pub(crate) fn prune(&mut self, keys_max: usize) {
         let floor = self.view.floor();
         let mut left = keys_max;
         while left > 0 {

@@ -21,7 +21,7 @@ use crate::view::serve::{
     Filter, FoundRow, Given, Op, OrderBy, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
     cursor_epoch,
 };
-use crate::view::shard::ViewWriter;
+use crate::view::writer::ViewWriter;
 use crate::view::{AsOf, Moment, View, ViewSpec, Views, Windows};
 use crate::watermark::Watermarks;
 

@@ -1,0 +1,111 @@
+//! From typed changes to a shard: what is compiled for each type of a view, and no more.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::steps::Kept;
+use crate::error::{Error, Result};
+use crate::record::{Change, Record, route};
+use crate::schema::encode::Mismatch;
+use crate::schema::small::SmallBytes;
+use crate::time::Epoch;
+use crate::view::View;
+use crate::view::shard::{RouteOf, RowChange, Shard, ShardWriter};
+
+/// Writes a view's rows on one worker: encodes them, and hands them to the shard.
+pub struct ViewWriter<K, V> {
+    encoder: RowEncoder<K, V>,
+    shard: ShardWriter,
+    /// Empty between calls.
+    rows: Vec<RowChange>,
+}
+
+impl<K: Record, V: Record> ViewWriter<K, V> {
+    pub(crate) fn new(view: Arc<View>, shard: Arc<Shard>) -> Self {
+        Self {
+            encoder: RowEncoder::new(view.clone()),
+            shard: ShardWriter::new(view, shard),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Applies changes of one epoch as they arrive, and empties `changes`. Invisible until the epoch closes.
+    ///
+    /// An epoch may come in several calls; of a key, the last change counts. Epochs never go back, and none comes after
+    /// it has been closed.
+    ///
+    /// # Errors
+    /// When a row's `Serialize` writes something else than its `Deserialize` reads.
+    ///
+    /// # Panics
+    /// When the epoch is before that of an earlier call: the rows would be wrong from there on.
+    pub fn apply(&mut self, epoch: Epoch, changes: &mut Vec<Change<K, V>>) -> Result<()> {
+        self.encoder.encode(changes, &mut self.rows)?;
+        self.shard.apply(epoch, &mut self.rows);
+        Ok(())
+    }
+
+    /// Gives up to `keys_max` rows back what they no longer need; applying does it in passing.
+    pub fn prune(&mut self, keys_max: usize) {
+        self.shard.prune(keys_max);
+    }
+
+    /// The encoder, and the shard, kept with what a checkpoint holds of it.
+    pub(crate) fn keep(self, keeper: &Keeper) -> (RowEncoder<K, V>, Kept<ShardWriter>) {
+        let route_of: RouteOf = |schema, key| schema.decode_key::<K>(key).map(|key| route(&key));
+        (self.encoder, self.shard.keep(keeper, route_of))
+    }
+}
+
+/// Encodes changes of typed rows.
+pub(crate) struct RowEncoder<K, V> {
+    view: Arc<View>,
+    buffer: Vec<u8>,
+    types: PhantomData<fn(K, V)>,
+}
+
+impl<K: Record, V: Record> RowEncoder<K, V> {
+    fn new(view: Arc<View>) -> Self {
+        Self {
+            view,
+            buffer: Vec::new(),
+            types: PhantomData,
+        }
+    }
+
+    /// Encodes changes onto `rows`, and empties `changes`.
+    pub(crate) fn encode(
+        &mut self,
+        changes: &mut Vec<Change<K, V>>,
+        rows: &mut Vec<RowChange>,
+    ) -> Result<()> {
+        let schema = self.view.row_schema();
+        rows.reserve(changes.len());
+        for Change { key, new, .. } in changes.drain(..) {
+            self.buffer.clear();
+            let encoded = schema.encode_key(&key, &mut self.buffer);
+            encoded.map_err(|why| self.view.unfit("key", &why))?;
+            let key_len = self.buffer.len();
+            if let Some(value) = &new {
+                let encoded = schema.encode_value(value, &mut self.buffer);
+                encoded.map_err(|why| self.view.unfit("value", &why))?;
+            }
+            let (key, value) = self.buffer.split_at(key_len);
+            rows.push(RowChange {
+                key: SmallBytes::new(key),
+                new: new.map(|_| SmallBytes::new(value)),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl View {
+    #[cold]
+    fn unfit(&self, part: &str, why: &Mismatch) -> Error {
+        Error::definition(format!("view `{}` can't take a row", self.spec.name))
+            .detail(format!("its {part} does not read what it writes: {why}"))
+            .hint("make the type's Serialize and Deserialize agree; of serde's attributes, `skip_serializing_if` is for `Option` alone")
+    }
+}
