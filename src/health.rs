@@ -9,8 +9,27 @@
 //! It lies below both, so that the runtime need not know that there is HTTP.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use parking_lot::Mutex;
+
+/// Something outside of the process that it needs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dependency {
+    /// The schema registry.
+    Registry,
+    /// What the source of this name reads.
+    Source(String),
+}
+
+impl fmt::Display for Dependency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dependency::Registry => f.write_str("the schema registry"),
+            Dependency::Source(name) => write!(f, "source `{name}`"),
+        }
+    }
+}
 
 /// The reasons why the process is not ready yet. One a process; a new one holds the reason `starting`.
 #[derive(Debug)]

@@ -41,6 +41,7 @@ use crate::dataflow::plan::{Plan, PlannedSource, UnfitState};
 use crate::dataflow::{self, Context, Flow};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::health::Dependency;
 use crate::ingest::Bounds;
 use crate::ledger::{Claim, LedgerStore, MemoryLog, Recovered};
 use crate::metrics::Metrics;
@@ -219,7 +220,7 @@ pub(crate) struct Shared {
     pub(crate) live: AtomicBool,
     pub(crate) ended: AtomicBool,
     /// What of the outside does not do its part now, and how.
-    pub(crate) troubles: Mutex<BTreeMap<String, String>>,
+    pub(crate) troubles: Mutex<BTreeMap<Dependency, String>>,
     /// The partitions of each source, as they were seen last.
     pub(crate) partitions: Mutex<BTreeMap<String, Vec<PartitionSeen>>>,
     /// The dataflow's sources.
@@ -431,8 +432,8 @@ impl Service {
         self.shared.live.load(Ordering::Acquire) && self.replaying().is_none()
     }
 
-    /// What of the outside does not do its part now, and how; by name. Looked at twice a second.
-    pub fn troubles(&self) -> BTreeMap<String, String> {
+    /// What of the outside does not do its part now, and how. Looked at twice a second.
+    pub fn troubles(&self) -> BTreeMap<Dependency, String> {
         self.shared.troubles.lock().clone()
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::codec::registry::Registry;
 use crate::error::count;
-use crate::health::Readiness;
+use crate::health::{Dependency, Readiness};
 use crate::runtime::Service;
 use crate::runtime::progress::{CaughtUp, Left};
 
@@ -110,7 +110,7 @@ impl<'a> Watcher<'a> {
         // The service itself looks twice a second.
         let status = self.registry.map(Registry::status);
         if let Some(status) = status.filter(|status| status.away.is_some()) {
-            troubles.insert("the schema registry".into(), status.to_string());
+            troubles.insert(Dependency::Registry, status.to_string());
         }
         match troubles.is_empty() {
             true => readiness.clear("trouble"),

@@ -18,6 +18,7 @@
 
 use std::fmt;
 
+use crate::error::Result;
 use crate::ledger::record::{
     ClaimRecord, RecordKind, decode_base, decode_binding, encode_base, encode_binding,
 };
@@ -190,15 +191,18 @@ pub(super) fn binding_frame(
 }
 
 /// A frame with what a trimmed ledger begins with.
-pub(super) fn base_frame(base: &BaseRecord) -> Vec<u8> {
+///
+/// # Errors
+/// Those of [`encode_base`].
+pub(super) fn base_frame(base: &BaseRecord) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    encode_base(base, &mut bytes);
-    frame(
+    encode_base(base, &mut bytes)?;
+    Ok(frame(
         RecordKind::Base,
         base.claim.generation,
         &[bytes],
         base.chain.mark(),
-    )
+    ))
 }
 
 fn frame(kind: RecordKind, generation: u64, records: &[Vec<u8>], chain: [u8; 16]) -> Vec<u8> {

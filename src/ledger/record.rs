@@ -12,6 +12,7 @@
 //! although it repeats the last `hi`, so that a gap shows. Four partitions of one source come to about 110 bytes, of
 //! which 32 are the records' hashes.
 
+use crate::error::{Error, Result};
 use crate::ledger::frame::Chain;
 use crate::ledger::state::LedgerState;
 use crate::ledger::trim::BaseRecord;
@@ -131,20 +132,23 @@ impl ClaimRecord {
     }
 }
 
-pub(super) fn encode_base(base: &BaseRecord, out: &mut Vec<u8>) {
+/// # Errors
+/// The state can't be written. A trimmed ledger without it would have lost what came before.
+pub(super) fn encode_base(base: &BaseRecord, out: &mut Vec<u8>) -> Result<()> {
     let mut claim = Vec::new();
     base.claim.encode(&mut claim);
     put_bytes(out, &claim);
     put_u64(out, base.generation_highest);
     put_u64(out, base.bindings);
     out.extend_from_slice(&base.chain.0);
-    // A map of plain numbers: postcard can't fail on it.
-    let state = postcard::to_stdvec(&base.state).unwrap_or_default();
+    let state = postcard::to_stdvec(&base.state)
+        .map_err(|error| Error::internal("the state of the ledger cannot be written").detail(error))?;
     put_bytes(out, &state);
     let late = base.state.schemas_known_late();
     if !late.is_empty() {
         encode_schemas(&late, out);
     }
+    Ok(())
 }
 
 /// `None`: these are not the bytes of a base.
@@ -507,7 +511,7 @@ mod tests {
                 state,
             };
             let mut bytes = Vec::new();
-            encode_base(&base, &mut bytes);
+            encode_base(&base, &mut bytes).unwrap();
             assert_eq!(decode_base(&bytes), Some(base));
         }
     }

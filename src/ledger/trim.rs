@@ -113,7 +113,7 @@ impl Trim {
             chain: kept.chain,
             bindings: kept.bindings,
             state,
-        });
+        })?;
         let draft = self.dir.join(format!("ledger.{:016x}.new", clock::nonce()));
         let unwritable = |error: std::io::Error| cannot("write to", &draft, &error);
         fault::point("trim.begun");

@@ -109,22 +109,30 @@ mod bytes {
 }
 
 /// The letter of an event that a step after the source turns down. The record's bytes are gone by then, so it holds the
-/// event as JSON, as the step got it.
+/// event as JSON, as the step got it. Where that cannot be had, the detail says why.
 pub fn turned_down<T: Serialize>(
     step: &str,
     cause: Cause,
     detail: Option<String>,
     event: &Timed<T>,
 ) -> DeadLetter {
+    let (payload, unwritable) = match serde_json::to_vec(&event.value) {
+        Ok(json) => (Some(json), None),
+        Err(error) => (
+            None,
+            Some(format!("the event cannot be written as JSON: {error}")),
+        ),
+    };
+    let details: Vec<String> = detail.into_iter().chain(unwritable).collect();
     DeadLetter {
         at: event.at,
         step: step.to_owned(),
         cause,
-        detail,
+        detail: (!details.is_empty()).then(|| details.join("; ")),
         timestamp: event.time,
         schema: None,
         key: None,
-        payload: serde_json::to_vec(&event.value).ok(),
+        payload,
     }
 }
 
@@ -300,4 +308,33 @@ pub fn letters<'s>(
             }
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::{PartitionId, Position, SourceId};
+
+    #[test]
+    fn a_letter_says_why_it_does_not_hold_its_event() {
+        // Names in JSON are strings.
+        let value = BTreeMap::from([((1u8, 2u8), 3u8)]);
+        let partition = PartitionId {
+            source: SourceId(1),
+            partition: 0,
+        };
+        let event = Timed {
+            value,
+            time: EventTime(0),
+            horizon: EventTime(0),
+            at: Position { partition, offset: 7 },
+        };
+        let letter = turned_down("odd", Cause::Rejected, Some("no".into()), &event);
+        assert_eq!(letter.payload, None);
+        let detail = letter.detail.unwrap();
+        assert!(
+            detail.starts_with("no; the event cannot be written as JSON: "),
+            "{detail}"
+        );
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::codec::registry::Registry;
 use crate::dataflow::plan::PlannedSource;
+use crate::health::Dependency;
 use crate::late::Late;
 use crate::position::{Offset, PartitionId, PartitionRange, SourceId};
 use crate::runtime::Shared;
@@ -177,7 +178,7 @@ impl Shared {
                 trouble: self
                     .troubles
                     .lock()
-                    .get(&format!("source `{}`", rules.name))
+                    .get(&Dependency::Source(rules.name.clone()))
                     .cloned(),
                 partitions: numbers.into_iter().map(partition).collect(),
             }

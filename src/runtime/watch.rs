@@ -11,6 +11,7 @@ use crate::codec::fit::Found;
 use crate::codec::registry::Registry;
 use crate::dataflow::plan::PlannedSource;
 use crate::error::{Error, Kind, Result};
+use crate::health::Dependency;
 use crate::position::{PartitionId, SourceId};
 use crate::runtime::control::Look;
 use crate::runtime::sources::PartitionSeen;
@@ -101,7 +102,7 @@ impl Watch {
             .as_ref()
             .filter(|status| status.away.is_some() || (waits && self.waited));
         self.waited = waits;
-        note(shared, "the schema registry", away.map(ToString::to_string));
+        note(shared, Dependency::Registry, away.map(ToString::to_string));
         for (id, name, driver) in &self.sources {
             if !self.looked {
                 compare(name, driver.as_ref())?;
@@ -151,7 +152,7 @@ fn troubled(shared: &Shared, name: &str, driver: &dyn Driver, unseen: Option<&Er
     for one in Ailment::ALL {
         metrics.trouble(one.code()).set(i64::from(kind == Some(one)));
     }
-    note(shared, &format!("source `{name}`"), trouble);
+    note(shared, Dependency::Source(name.to_owned()), trouble);
 }
 
 /// Keeps how a source's partitions were seen; the log says when there are more of them, and when a transaction stays open.
@@ -213,17 +214,17 @@ fn compare(source: &str, driver: &dyn Driver) -> Result<()> {
 }
 
 /// Keeps what is in trouble for whoever asks, and says once that it is, and once that it no longer is.
-fn note(shared: &Shared, what: &str, trouble: Option<String>) {
+fn note(shared: &Shared, what: Dependency, trouble: Option<String>) {
     let mut troubles = shared.troubles.lock();
     match trouble {
-        Some(trouble) if !troubles.contains_key(what) => {
+        Some(trouble) if !troubles.contains_key(&what) => {
             tracing::warn!("{what} is in trouble: {trouble}");
-            troubles.insert(what.to_owned(), trouble);
+            troubles.insert(what, trouble);
         }
         Some(trouble) => {
-            troubles.insert(what.to_owned(), trouble);
+            troubles.insert(what, trouble);
         }
-        None if troubles.remove(what).is_some() => tracing::info!("{what} is well again"),
+        None if troubles.remove(&what).is_some() => tracing::info!("{what} is well again"),
         None => {}
     }
 }

@@ -5,6 +5,7 @@
 //! RFC 3339 in UTC with as many fractional digits as the microseconds take (0 to 6), and
 //! `"-inf"`, `"+inf"` outside the calendar; a variant without data is its name, one with data an object of one member.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use base64::Engine;
@@ -103,11 +104,49 @@ fn untyped(datum: &Datum, out: &mut Vec<u8>) {
     }
 }
 
-/// A value without a type as the JSON that it is shown as.
-pub fn untyped_value(datum: &Datum) -> serde_json::Value {
-    let mut out = Vec::new();
-    untyped(datum, &mut out);
-    serde_json::from_slice(&out).unwrap_or_default()
+/// The datum that stands for all those that are shown as the same JSON, whatever the order of members.
+pub fn as_shown(datum: &Datum) -> Datum {
+    match datum {
+        Datum::Null | Datum::Bool(_) | Datum::Int(_) | Datum::UInt(_) | Datum::Text(_) => datum.clone(),
+        Datum::Float(value) if value.is_finite() => datum.clone(),
+        Datum::Float(value) => Datum::Text(non_finite(*value).into()),
+        Datum::Time(time) => Datum::Text(time.to_string()),
+        Datum::Bytes(bytes) => Datum::Text(STANDARD.encode(bytes)),
+        Datum::Variant(_, name, None) => Datum::Text(name.to_string()),
+        Datum::Variant(_, name, Some(held)) => object_of([(name.to_string(), as_shown(held))].into()),
+        Datum::List(items) => Datum::List(items.iter().map(as_shown).collect()),
+        Datum::Struct(members) => {
+            let members = members.iter();
+            object_of(
+                members
+                    .map(|(name, item)| ((*name).to_owned(), as_shown(item)))
+                    .collect(),
+            )
+        }
+        Datum::Map(entries) => {
+            let entries = entries.iter();
+            object_of(
+                entries
+                    .map(|(key, item)| (name_of(key), as_shown(item)))
+                    .collect(),
+            )
+        }
+    }
+}
+
+fn object_of(members: BTreeMap<String, Datum>) -> Datum {
+    let members = members.into_iter();
+    Datum::Map(members.map(|(name, item)| (Datum::Text(name), item)).collect())
+}
+
+/// Names in JSON are strings: a key that is none is named by the JSON that it would be.
+fn name_of(key: &Datum) -> String {
+    if let Datum::Text(name) = as_shown(key) {
+        return name;
+    }
+    let mut name = Vec::new();
+    untyped(key, &mut name);
+    String::from_utf8_lossy(&name).into_owned()
 }
 
 /// How floats that JSON has no number for are written and read.
@@ -162,20 +201,13 @@ fn members_of<'a>(
     out.push(b'}');
 }
 
-/// Names in JSON are strings: keys that aren't are written as the JSON they would be.
 fn map(entries: &[(Datum, Datum)], out: &mut Vec<u8>, mut write: impl FnMut(&Datum, &mut Vec<u8>)) {
     out.push(b'{');
     for (i, (key, datum)) in entries.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        let mut name = Vec::new();
-        untyped(key, &mut name);
-        if name.first() == Some(&b'"') {
-            out.extend_from_slice(&name);
-        } else {
-            text(&String::from_utf8_lossy(&name), out);
-        }
+        text(&name_of(key), out);
         out.push(b':');
         write(datum, out);
     }

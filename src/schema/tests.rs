@@ -17,6 +17,7 @@ use crate::schema::datum::Datum;
 use crate::schema::decode::decode;
 use crate::schema::encode::{Form, encode};
 use crate::schema::fields::FieldNames;
+use crate::schema::json::as_shown;
 use crate::schema::trace::trace;
 use crate::schema::types::Type;
 use crate::schema::{Numbers, RowSchema};
@@ -375,4 +376,29 @@ fn a_type_that_checks_what_it_reads_is_traced_and_comes_back() {
     let other: IpAddr = "10.0.0.1".parse().unwrap();
     check(&(address, 1u8), &(other, 2), false);
     assert_eq!(check_columns(&address, &()), [Datum::Text("::1".into())]);
+}
+
+#[test]
+fn what_is_shown_alike_is_one_datum_however_deep() {
+    let nested = |leaf: &str| {
+        let leaf = Datum::Text(leaf.into());
+        (0..300).fold(leaf, |inner, _| Datum::List(vec![inner]))
+    };
+    assert_eq!(as_shown(&nested("a")), as_shown(&nested("a")));
+    assert_ne!(as_shown(&nested("a")), as_shown(&nested("b")));
+    let one = Datum::Struct(vec![
+        ("a", Datum::Int(1)),
+        ("b", Datum::Variant(0, "B".into(), None)),
+    ]);
+    let entry = |name: &str, value| (Datum::Text(name.into()), value);
+    let other = Datum::Map(vec![
+        entry("b", Datum::Text("B".into())),
+        entry("a", Datum::Int(1)),
+    ]);
+    assert_eq!(as_shown(&one), as_shown(&other));
+    let by_number = Datum::Map(vec![(Datum::Int(7), Datum::Null)]);
+    assert_eq!(
+        as_shown(&by_number),
+        as_shown(&Datum::Map(vec![entry("7", Datum::Null)]))
+    );
 }

@@ -30,8 +30,8 @@ pub struct Condition {
     pub op: Op,
     /// With what.
     pub value: Datum,
-    /// The same as JSON, of a field that may be any: its data are compared as they are shown.
-    json: Option<serde_json::Value>,
+    /// Of a field that may be any JSON: its data are compared as they are shown.
+    shown: Option<Datum>,
 }
 
 impl Condition {
@@ -41,22 +41,22 @@ impl Condition {
             at,
             op,
             value,
-            json: None,
+            shown: None,
         }
     }
 
     /// Equality with a value of the field's type.
     pub fn equal(at: usize, field: &Field, value: Datum) -> Self {
-        let json = (field.ty == Type::Json).then(|| json::untyped_value(&value));
+        let shown = (field.ty == Type::Json).then(|| json::as_shown(&value));
         Self {
-            json,
+            shown,
             ..Self::new(at, Op::Eq, value)
         }
     }
 
     fn holds(&self, datum: &Datum) -> bool {
-        if let Some(json) = &self.json {
-            return (json::untyped_value(datum) == *json) == (self.op == Op::Eq);
+        if let Some(shown) = &self.shown {
+            return (json::as_shown(datum) == *shown) == (self.op == Op::Eq);
         }
         let ordering = datum.cmp(&self.value);
         match self.op {

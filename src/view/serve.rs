@@ -408,7 +408,7 @@ impl Cursor {
     }
 
     pub(crate) fn write(&self) -> String {
-        // Plain integers and bytes into a Vec: postcard has no way to fail here.
-        URL_SAFE_NO_PAD.encode(postcard::to_stdvec(self).unwrap_or_default())
+        let bytes = postcard::to_stdvec(self).expect("integers and bytes can be written to memory");
+        URL_SAFE_NO_PAD.encode(bytes)
     }
 }

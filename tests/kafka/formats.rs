@@ -420,7 +420,7 @@ fn a_registry_that_fails_stops_the_source_and_kills_no_record() {
         let look = || {
             service
                 .troubles()
-                .get("the schema registry")
+                .get(&thalweg::health::Dependency::Registry)
                 .filter(|told| told.contains(text))
                 .cloned()
         };

@@ -101,7 +101,7 @@ fn ails(service: &Service, what: &str, kind: Option<&str>) {
         let troubles = service.troubles();
         let named = match kind {
             Some(_) => troubles
-                .get("source `numbers`")
+                .get(&thalweg::health::Dependency::Source("numbers".into()))
                 .is_some_and(|trouble| trouble.contains(what)),
             None => troubles.is_empty(),
         };
