@@ -12,6 +12,7 @@
 //! `&self` and never fail: a mistake is noted with its place, and all of them are reported together before anything runs.
 
 pub mod collection;
+pub mod group;
 mod misuse;
 pub mod names;
 pub mod plan;

@@ -37,6 +37,7 @@ mod query;
 mod read;
 mod route;
 mod server;
+mod shared;
 mod sources;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -9,13 +9,12 @@ use timely::dataflow::{Scope, StreamVec};
 use timely::order::Product;
 use timely::progress::Timestamp;
 
-use crate::dataflow::names::Names;
-use crate::dataflow::plan::{Kind, Origin};
-use crate::dataflow::stream::check_names;
+use crate::checkpoint::manifest::Rule;
+use crate::dataflow::plan::{Kind, Origin, union};
+use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
 use crate::dataflow::{Context, Dataflow};
-use crate::operator::aggregate::{Aggregate, Of};
-use crate::operator::group::group;
+use crate::operator::changes::changes;
 use crate::position::SourceId;
 use crate::record::Record;
 use crate::time::Epoch;
@@ -31,12 +30,12 @@ impl Clock for Round {}
 /// A multiset of rows that may take rows back.
 #[must_use = "a collection that nothing takes is not computed for anyone"]
 pub struct Collection<'s, D: 'static, C: Clock = Epoch> {
-    inner: VecCollection<'s, C, D, isize>,
+    pub(super) inner: VecCollection<'s, C, D, isize>,
     context: Rc<Context>,
     /// Outside of loops. Inside there is none: `iterate` works for every inner lifetime, and can't promise the outer one.
-    flow: Option<Dataflow<'s>>,
+    pub(super) flow: Option<Dataflow<'s>>,
     pub(super) sources: Rc<[SourceId]>,
-    origin: Origin,
+    pub(super) origin: Origin,
 }
 
 impl<'s, D: Record> Collection<'s, D> {
@@ -223,14 +222,6 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
     }
 }
 
-/// The sources of both, in order.
-pub(super) fn union(a: &[SourceId], b: &[SourceId]) -> Rc<[SourceId]> {
-    let mut sources = [a, b].concat();
-    sources.sort_unstable();
-    sources.dedup();
-    sources.into()
-}
-
 /// The inside of a loop: brings outer collections in.
 pub struct Loop<'i> {
     scope: Scope<'i, Round>,
@@ -284,61 +275,40 @@ impl<'s, D: 'static> Collection<'s, D> {
             ..self.with(inner, origin)
         }
     }
+}
 
-    /// Groups rows, to be aggregated. `names` are the key's field names.
-    #[track_caller]
-    pub fn group_by<K: Record>(
-        &self,
-        names: impl Names<K>,
-        key: impl Fn(&D) -> K + 'static,
-    ) -> Grouped<'s, K, D>
+impl<'s, T: 'static> Stream<'s, T> {
+    /// The events as a collection, each of them once. It only grows: as a table or in windows most are better kept.
+    ///
+    /// Checkpoints know these rows by the operators before them, as in `changes filter(payments)`, and of streams that differ in
+    /// closures alone by the order in which the code calls this. A [`try_map`](Self::try_map) gives one a name.
+    pub fn changes(&self) -> Collection<'s, T>
     where
-        D: Record,
+        T: Record,
     {
-        let flow = self
-            .flow
-            .expect("only collections inside of loops have no flow, and those have another clock");
-        let names = check_names(flow, names.names());
-        Grouped {
-            rows: self.inner.clone().map(move |row| (key(&row), row)),
-            flow,
-            names,
-            sources: self.sources.clone(),
-            origin: self.origin.through("group_by"),
-        }
+        let context = self.flow.context();
+        let (name, step) = (
+            context.plan.borrow().name_of_changes(&self.origin),
+            self.origin.step(),
+        );
+        let keeper = context.keeper::<T, i64>((name, step), &self.origin, context.version(step), Rule::Sum);
+        let inner = changes(self.inner.clone(), &keeper);
+        let mut rows = Collection::outer(inner, self.flow, self.origin.through("changes"));
+        rows.sources = self.sources.clone();
+        rows
     }
 }
 
-/// Rows in groups, to be aggregated.
-#[must_use]
-pub struct Grouped<'s, K: 'static, D: 'static> {
-    rows: VecCollection<'s, Epoch, (K, D), isize>,
-    flow: Dataflow<'s>,
-    names: Vec<String>,
-    sources: Rc<[SourceId]>,
-    origin: Origin,
-}
-
-impl<'s, K: 'static, D: 'static> Grouped<'s, K, D> {
-    /// Aggregates each group. `name` is the step's; a group that becomes empty loses its row.
-    #[track_caller]
-    pub fn aggregate<A: Aggregate<D>>(
-        self,
-        name: &str,
-        build: impl FnOnce(Of<D>) -> A,
-    ) -> Table<'s, K, A::Out>
+impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
+    /// The rows as a collection.
+    pub fn rows(&self) -> Collection<'s, (K, V)>
     where
         K: Record,
-        D: Record,
+        V: Record,
     {
-        let context = self.flow.context();
-        let origin = context.step(name, Kind::Group, &[&self.origin]);
-        let changes = group(
-            self.rows.inner,
-            name,
-            Rc::new(build(Of::default())),
-            context.halt.clone(),
-        );
-        Table::from_changes(self.flow, changes, origin, self.names, self.sources)
+        let origin = self.meta.origin.through("rows");
+        let mut rows = Collection::outer(self.collection().inner, self.flow, origin);
+        rows.sources = self.meta.sources.clone();
+        rows
     }
 }

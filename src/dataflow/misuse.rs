@@ -3,7 +3,8 @@
 //! Each method here has a bound that nothing meets, and can't be called. Without them a person is told "no method named
 //! `view` found", and left to search. They are hidden from the documentation, and `tests/compile` holds what is said.
 
-use crate::dataflow::collection::{Clock, Collection, Grouped};
+use crate::dataflow::collection::{Clock, Collection};
+use crate::dataflow::group::Grouped;
 use crate::dataflow::stream::{Keyed, Stream, Windows};
 use crate::dataflow::table::Table;
 

@@ -1,5 +1,7 @@
 //! Names of key fields: what URLs, columns and Kafka keys call them.
 
+use crate::dataflow::Dataflow;
+
 /// Names for the fields of a key `K`: `"merchant"` for one, `["merchant", "country"]` for a tuple of two.
 #[diagnostic::on_unimplemented(
     message = "these names do not fit a key of type `{K}`",
@@ -40,4 +42,20 @@ impl<const N: usize> Names<NoKey<1>> for [&str; N] {
     fn names(self) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// The names, with a note of those that cannot be: empty ones, and two that are alike.
+#[track_caller]
+pub(super) fn check_names(flow: Dataflow<'_>, names: Vec<String>) -> Vec<String> {
+    let at = std::panic::Location::caller();
+    for (i, name) in names.iter().enumerate() {
+        if name.is_empty() {
+            flow.context()
+                .mistake(format!("a key at {at} has a field without a name"));
+        } else if names[..i].contains(name) {
+            flow.context()
+                .mistake(format!("a key at {at} has two fields named `{name}`"));
+        }
+    }
+    names
 }

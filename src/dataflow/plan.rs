@@ -194,6 +194,14 @@ pub struct PlannedSource {
     pub driver: Arc<dyn Driver>,
 }
 
+/// The sources of both, in order.
+pub(super) fn union(a: &[SourceId], b: &[SourceId]) -> Rc<[SourceId]> {
+    let mut sources = [a, b].concat();
+    sources.sort_unstable();
+    sources.dedup();
+    sources.into()
+}
+
 /// A step whose type no checkpoint can hold.
 #[derive(Clone, Debug)]
 pub struct UnfitState {

@@ -12,13 +12,11 @@ use timely::dataflow::operators::generic::Operator;
 
 use crate::checkpoint::manifest::Rule;
 use crate::dataflow::Dataflow;
-use crate::dataflow::collection::{Collection, union};
-use crate::dataflow::names::Names;
-use crate::dataflow::plan::{Kind, Origin};
+use crate::dataflow::names::{Names, check_names};
+use crate::dataflow::plan::{Kind, Origin, union};
 use crate::dataflow::table::Table;
 use crate::operator::again::Wanted;
 use crate::operator::aggregate::{Aggregate, Of};
-use crate::operator::changes::changes;
 use crate::operator::late::Policies;
 use crate::operator::try_map::try_map;
 use crate::operator::window::{self, Assign};
@@ -231,26 +229,6 @@ impl<'s, T: 'static> Stream<'s, T> {
         }
     }
 
-    /// The events as a collection, each of them once. It only grows: as a table or in windows most are better kept.
-    ///
-    /// Checkpoints know these rows by the operators before them, as in `changes filter(payments)`, and of streams that differ in
-    /// closures alone by the order in which the code calls this. A [`try_map`](Self::try_map) gives one a name.
-    pub fn changes(&self) -> Collection<'s, T>
-    where
-        T: Record,
-    {
-        let context = self.flow.context();
-        let (name, step) = (
-            context.plan.borrow().name_of_changes(&self.origin),
-            self.origin.step(),
-        );
-        let keeper = context.keeper::<T, i64>((name, step), &self.origin, context.version(step), Rule::Sum);
-        let inner = changes(self.inner.clone(), &keeper);
-        let mut rows = Collection::outer(inner, self.flow, self.origin.through("changes"));
-        rows.sources = self.sources.clone();
-        rows
-    }
-
     /// The way out: timely's own stream in, timely's own stream back. What `f` adds must give the same events for an
     /// epoch in every replay, on any number of workers.
     ///
@@ -272,21 +250,6 @@ impl<'s, T: 'static> Stream<'s, T> {
     {
         self.with(f(self.inner.clone()), self.origin.through("timely"))
     }
-}
-
-#[track_caller]
-pub(super) fn check_names(flow: Dataflow<'_>, names: Vec<String>) -> Vec<String> {
-    let at = std::panic::Location::caller();
-    for (i, name) in names.iter().enumerate() {
-        if name.is_empty() {
-            flow.context()
-                .mistake(format!("a key at {at} has a field without a name"));
-        } else if names[..i].contains(name) {
-            flow.context()
-                .mistake(format!("a key at {at} has two fields named `{name}`"));
-        }
-    }
-    names
 }
 
 /// Events with a key each.

@@ -16,10 +16,8 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::dataflow::Dataflow;
-use crate::dataflow::collection::{Collection, Grouped, union};
-use crate::dataflow::names::{Names, NoKey};
-use crate::dataflow::plan::{Kind, Origin};
-use crate::dataflow::stream::check_names;
+use crate::dataflow::names::{Names, NoKey, check_names};
+use crate::dataflow::plan::{Kind, Origin, union};
 use crate::operator::again::Wanted;
 use crate::operator::net::net;
 use crate::position::SourceId;
@@ -35,7 +33,7 @@ type Arrangement<'s, K, V> = Arranged<'s, TraceAgent<ValSpine<K, V, Epoch, isize
 
 /// At most one value a key.
 pub struct Table<'s, K: 'static, V: 'static> {
-    flow: Dataflow<'s>,
+    pub(super) flow: Dataflow<'s>,
     pub(super) meta: Meta,
     changes: OnceCell<Changes<'s, K, V>>,
     rows: OnceCell<Rows<'s, K, V>>,
@@ -153,7 +151,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         self.changes.get_or_init(make).clone()
     }
 
-    fn collection(&self) -> Rows<'s, K, V> {
+    pub(super) fn collection(&self) -> Rows<'s, K, V> {
         self.meta.wanted.set(true);
         type Builder<K, V> = CapacityContainerBuilder<Vec<((K, V), Epoch, isize)>>;
         let make = || {
@@ -405,32 +403,6 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
             sources: union(&self.meta.sources, &other.meta.sources),
             ..self.meta.clone()
         }
-    }
-
-    /// Groups the rows by another key, to be aggregated: `table.group_by("country", |_, m| m.country)`.
-    #[track_caller]
-    pub fn group_by<K2: Record>(
-        &self,
-        names: impl Names<K2>,
-        key: impl Fn(&K, &V) -> K2 + 'static,
-    ) -> Grouped<'s, K2, (K, V)>
-    where
-        K: Record,
-        V: Record,
-    {
-        self.rows().group_by(names, move |(k, v)| key(k, v))
-    }
-
-    /// The rows as a collection.
-    pub fn rows(&self) -> Collection<'s, (K, V)>
-    where
-        K: Record,
-        V: Record,
-    {
-        let origin = self.meta.origin.through("rows");
-        let mut rows = Collection::outer(self.collection().inner, self.flow, origin);
-        rows.sources = self.meta.sources.clone();
-        rows
     }
 
     /// Serves the table over HTTP under this name, which may be that of the step: views have names of their own.

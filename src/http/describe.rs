@@ -8,8 +8,7 @@ use axum::response::Response;
 
 use crate::http::moment::{self, Wanted};
 use crate::http::problem::{Kind, Problem};
-use crate::http::route::PathPart;
-use crate::http::server::Shared;
+use crate::http::shared::{PathPart, Shared};
 use crate::http::{answer, json, read};
 use crate::position::{EpochBinding, PartitionRange, SourceId};
 use crate::schema::{Field, Numbers};

@@ -111,6 +111,16 @@ impl Kind {
     }
 }
 
+/// A read that was given up.
+pub(crate) fn too_long() -> Problem {
+    Problem::new(
+        Kind::Timeout,
+        "the read was given up: it took too long, or waited too long",
+    )
+    .retry_after(1)
+    .hint("look at fewer rows: more fields of the key, a window")
+}
+
 /// A refusal on its way to the client.
 #[derive(Debug)]
 pub(crate) struct Problem(Box<Parts>);

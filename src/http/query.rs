@@ -21,7 +21,7 @@ use crate::http::moment::{self, Wanted};
 use crate::http::params::{self, After, LIMIT_DEFAULT, LIMIT_MAX, refused};
 use crate::http::problem::{Kind, Problem};
 use crate::http::read::{self, Attempt};
-use crate::http::server::Shared;
+use crate::http::shared::Shared;
 use crate::http::{self, json};
 use crate::position::Offset;
 use crate::schema::Numbers;

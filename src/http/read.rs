@@ -16,9 +16,8 @@ use crate::http::answer::{self, Answer};
 use crate::http::json;
 use crate::http::moment::{self, Wanted};
 use crate::http::params::{LIMIT_DEFAULT, Params};
-use crate::http::problem::{Kind, Problem, nearest};
-use crate::http::route::PathPart;
-use crate::http::server::Shared;
+use crate::http::problem::{Kind, Problem, nearest, too_long};
+use crate::http::shared::{PathPart, Shared};
 use crate::schema::Numbers;
 use crate::view::Moment;
 use crate::view::serve::{Filter, FoundRow, Given, Op, Page, ReadError, RowQuery, RowsQuery, Serve};
@@ -280,16 +279,6 @@ where
         Ok(done) => done,
         Err(_elapsed) => Err(too_long()),
     }
-}
-
-/// A read that was given up.
-pub(crate) fn too_long() -> Problem {
-    Problem::new(
-        Kind::Timeout,
-        "the read was given up: it took too long, or waited too long",
-    )
-    .retry_after(1)
-    .hint("look at fewer rows: more fields of the key, a window")
 }
 
 /// Turns a panic into a refusal that says nothing of it: one bad read must not end the connection unanswered.

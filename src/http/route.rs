@@ -9,21 +9,17 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, MatchedPath, Path, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use hyper::header::{CONTENT_TYPE, IF_NONE_MATCH};
-use hyper::http::request::Parts;
 use hyper::{Method, Uri};
 
 use crate::http::problem::{Kind, Problem, nearest};
-use crate::http::server::{OnDrop, Shared};
+use crate::http::shared::{NONE, OnDrop, Shared};
 use crate::http::{answer, describe, query, read, sources};
 use crate::{clock, metrics};
-
-/// The pattern that stands in metrics for every path that is none.
-pub(crate) const NONE: &str = "none";
 
 /// What must be answered whatever the load stands outside of `/v1/`: supervisors act on silence.
 const SHED: &str = "/v1/";
@@ -113,20 +109,6 @@ async fn unknown(State(shared): State<Arc<Shared>>, uri: Uri) -> Problem {
     match nearest(path, patterns) {
         Some(pattern) => problem.hint(format!("did you mean `{pattern}`?")),
         None => problem.hint("GET /v1/views says what can be read"),
-    }
-}
-
-/// The part of the path that the pattern leaves open, decoded.
-pub(crate) struct PathPart(pub String);
-
-impl<S: Send + Sync> FromRequestParts<S> for PathPart {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        match Path::from_request_parts(parts, state).await {
-            Ok(Path(part)) => Ok(Self(part)),
-            Err(refused) => Err(Problem::new(Kind::Parameter, refused.body_text())),
-        }
     }
 }
 

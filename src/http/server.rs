@@ -7,7 +7,6 @@
 //!  stop ─▶ no more accepted ─▶ requests in flight end, idle connections close ─▶ after the grace: dropped
 //! ```
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,19 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::http::problem::{Kind, Problem};
-use crate::http::route::{self, NONE};
+use crate::http::route;
+use crate::http::shared::{NONE, OnDrop, Shared};
 use crate::http::{HttpSettings, State};
-use crate::metrics::RouteMetrics;
-
-/// What all requests share.
-pub(crate) struct Shared {
-    pub settings: HttpSettings,
-    pub state: Arc<State>,
-    /// Places for large scans.
-    pub scans: Arc<Semaphore>,
-    /// By pattern, and [`NONE`].
-    pub routes: BTreeMap<&'static str, RouteMetrics>,
-}
 
 /// The longest head of a request that is read at all; a longer one is answered 431 by hyper, without a body.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -154,13 +143,4 @@ async fn turn_away(stream: TcpStream, _place: OwnedSemaphorePermit) {
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     let _gone = serving.await;
-}
-
-/// Runs its closure when it is dropped, whichever way that comes about (a client may go away at any await).
-pub(crate) struct OnDrop<F: FnMut()>(pub F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
 }

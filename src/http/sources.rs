@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 
-use crate::http::server::Shared;
+use crate::http::shared::Shared;
 use crate::http::{answer, json};
 use crate::position::SourceId;
 use crate::runtime::sources::{PartitionNow, RulesNow, SourceNow};
