@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::cli::serve::{self, Running, environment, log_to_stderr, tokio};
@@ -11,6 +12,7 @@ use crate::codec::registry::Registry;
 use crate::dataflow::Flow;
 use crate::demo::{Demo, registry};
 use crate::error::{Error, Result};
+use crate::source::Environment;
 use crate::source::embedded::{EmbeddedBroker, LINGER, Producer, create_topic};
 
 pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
@@ -59,32 +61,16 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
     let data = Data::at(given, embedded.is_some())?;
     let mut env = environment(settings, kafka, Some(registry.clone()));
 
-    let writing = {
-        let (flow, stop, env, embedded) = (flow.clone(), stop.clone(), env.clone(), embedded.clone());
-        let (handle, rate) = (tokio.handle().clone(), settings.demo_rate);
-        let (made, ready) = std::sync::mpsc::channel();
-        let write = move || -> Result<()> {
-            // A real broker shows how fresh answers are; the embedded one has to be spared.
-            let linger = embedded.as_ref().map_or(Duration::from_millis(1), |_| LINGER);
-            let producer = Producer::of(&env, linger)?;
-            let on = handle.clone();
-            let topics = move |name: &str, partitions| match &embedded {
-                Some(broker) => broker.create_topic(name, partitions),
-                None => on.block_on(create_topic(&env, name, partitions)),
-            };
-            let demo = Demo::new(producer, registry, handle, stop, rate, topics, made);
-            let function = flow.demo_function().expect("chosen among those with a demo");
-            function(&demo)
-        };
-        let thread = std::thread::Builder::new().name("demo".into()).spawn(write);
-        let thread = thread.map_err(|error| Error::internal("cannot start a thread").detail(error))?;
-        // The dataflow starts once its topics are there: a missing topic is an error.
-        if ready.recv().is_err() {
-            return thread
-                .join()
-                .unwrap_or_else(|_| Err(Error::definition("the demo panicked")));
-        }
-        thread
+    let tools = Tools {
+        env: env.clone(),
+        registry,
+        embedded: embedded.clone(),
+        handle: tokio.handle().clone(),
+        rate: settings.demo_rate,
+        stop: stop.clone(),
+    };
+    let Some(writing) = tools.write(flow.clone())? else {
+        return Ok(());
     };
     if embedded.is_some() {
         // The embedded broker answers a fetch that finds nothing when its time is up, even if a record comes before.
@@ -103,6 +89,52 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         .join()
         .unwrap_or_else(|_| Err(Error::definition("the demo panicked")));
     outcome.and(written)
+}
+
+/// What a demo's data are written with.
+struct Tools {
+    env: Environment,
+    registry: Registry,
+    embedded: Option<Arc<EmbeddedBroker>>,
+    handle: tokio::runtime::Handle,
+    rate: u64,
+    stop: Arc<AtomicBool>,
+}
+
+impl Tools {
+    /// Writes on a thread of its own. Returns once the topics are there, as a dataflow takes a missing one for an error; with
+    /// nothing where the demo ended before that.
+    fn write(self, flow: Flow) -> Result<Option<JoinHandle<Result<()>>>> {
+        let (made, ready) = std::sync::mpsc::channel();
+        let write = move || -> Result<()> {
+            let Self {
+                env,
+                registry,
+                embedded,
+                handle,
+                rate,
+                stop,
+            } = self;
+            // A real broker shows how fresh answers are; the embedded one has to be spared.
+            let linger = embedded.as_ref().map_or(Duration::from_millis(1), |_| LINGER);
+            let producer = Producer::of(&env, linger)?;
+            let on = handle.clone();
+            let topics = move |name: &str, partitions| match &embedded {
+                Some(broker) => broker.create_topic(name, partitions),
+                None => on.block_on(create_topic(&env, name, partitions)),
+            };
+            let demo = Demo::new(producer, registry, handle, stop, rate, topics, made);
+            let function = flow.demo_function().expect("chosen among those with a demo");
+            function(&demo)
+        };
+        let thread = std::thread::Builder::new().name("demo".into()).spawn(write);
+        let thread = thread.map_err(|error| Error::internal("cannot start a thread").detail(error))?;
+        if ready.recv().is_err() {
+            let panicked = || Err(Error::definition("the demo panicked"));
+            return thread.join().unwrap_or_else(|_| panicked()).map(|()| None);
+        }
+        Ok(Some(thread))
+    }
 }
 
 fn welcome(flow: &Flow, url: &str) {

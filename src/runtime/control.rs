@@ -6,7 +6,7 @@
 //!                                                                   ╚═▶ … every worker
 //! ```
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +20,7 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::CapabilitySet;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::generic::operator::source;
+use timely::dataflow::{Scope, StreamVec};
 use timely::scheduling::Activator;
 use timely::worker::Worker;
 
@@ -323,137 +324,153 @@ impl Control {
     }
 }
 
+type Out<D> = CapacityContainerBuilder<Vec<D>>;
+
 /// Builds the control dataflow on a worker.
 pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) -> Control {
-    type Out<D> = CapacityContainerBuilder<Vec<D>>;
-    let index = worker.index();
-    let peers = worker.peers() as u64;
+    let (index, peers) = (worker.index(), worker.peers() as u64);
     // A process without the sequencer passes on that it was asked to stop; its first worker does.
-    let first = index.is_multiple_of(shared.settings.workers);
+    let passes_stop_on = index != 0 && index.is_multiple_of(shared.settings.workers);
     let lead = if index == 0 {
         shared.lead.lock().take()
     } else {
         None
     };
-    let finished: Rc<Cell<bool>> = Rc::default();
-    let closed: Rc<Cell<Epoch>> = Rc::default();
-    let (finished_, closed_) = (finished.clone(), closed.clone());
-    let activators: Rc<RefCell<Vec<Activator>>> = Rc::default();
-    let (activators_, desk, shared) = (activators.clone(), desk.clone(), shared.clone());
+    let (finished, closed): (Rc<Cell<bool>>, Rc<Cell<Epoch>>) = Default::default();
+    worker.dataflow_named::<u64, _, _>("control", |scope| {
+        let (reports, reporter) = reports(scope, passes_stop_on, (desk, shared), finished.clone());
+        let (orders, sequencer) = sequence(reports, lead, peers, shared.clone(), closed.clone());
+        deliver(orders, desk.clone(), shared.clone());
+        Control {
+            reporter,
+            sequencer,
+            finished,
+            closed,
+        }
+    })
+}
 
-    worker.dataflow_named::<u64, _, _>("control", move |scope| {
-        let reports = source::<_, Out<ToLead>, _, _>(scope, "report", |capability, info| {
-            let activator = scope.activator_for(info.address.clone());
-            activator.activate(); // It may have been asked to stop before.
-            activators_.borrow_mut().push(activator);
-            desk.set_reporter(scope.activator_for(info.address.clone()));
-            let mut passes_stop_on = first && index != 0;
-            if passes_stop_on {
-                let sync = scope.worker().sync_activator_for(info.address.to_vec());
-                *shared.inbox.waker.lock() = Some(Waker::of(sync));
+/// What this worker tells the sequencer; and what has it look for more to tell.
+fn reports<'s>(
+    scope: Scope<'s, u64>,
+    mut passes_stop_on: bool,
+    (desk, shared): (&Rc<Desk>, &Arc<Shared>),
+    finished: Rc<Cell<bool>>,
+) -> (StreamVec<'s, u64, ToLead>, Activator) {
+    let mut reporter = None;
+    let reports = source::<_, Out<ToLead>, _, _>(scope, "report", |capability, info| {
+        let activator = scope.activator_for(info.address.clone());
+        activator.activate(); // It may have been asked to stop before.
+        reporter = Some(activator);
+        desk.set_reporter(scope.activator_for(info.address.clone()));
+        if passes_stop_on {
+            let sync = scope.worker().sync_activator_for(info.address.to_vec());
+            *shared.inbox.waker.lock() = Some(Waker::of(sync));
+        }
+        let (desk, shared) = (desk.clone(), shared.clone());
+        let mut alive = Some(capability);
+        let unstamped = CapabilitySet::<u64>::new();
+        move |output| {
+            let reports = desk.take_reports();
+            if !reports.is_empty() {
+                let reports = reports.into_iter().map(ToLead::Report);
+                output.session(&unstamped).give_iterator(reports);
             }
-            let (desk, shared) = (desk.clone(), shared.clone());
-            let mut alive = Some(capability);
-            let unstamped = CapabilitySet::<u64>::new();
-            move |output| {
-                let reports = desk.take_reports();
-                if !reports.is_empty() {
-                    let reports = reports.into_iter().map(ToLead::Report);
-                    output.session(&unstamped).give_iterator(reports);
-                }
-                if passes_stop_on && shared.inbox.stopping() {
-                    passes_stop_on = false;
-                    output.session(&unstamped).give(ToLead::Stop);
-                }
-                if finished.get() {
-                    alive = None;
-                }
-                let _kept = &alive;
+            if passes_stop_on && shared.inbox.stopping() {
+                passes_stop_on = false;
+                output.session(&unstamped).give(ToLead::Stop);
             }
-        });
+            if finished.get() {
+                alive = None;
+            }
+            let _kept = &alive;
+        }
+    });
+    (reports, reporter.expect("the operator was built"))
+}
 
-        let to_lead = Exchange::new(|_: &ToLead| 0);
-        let orders = reports.unary::<Out<(u64, FromLead)>, _, _, _>(to_lead, "sequencer", |_, info| {
-            let activator = scope.activator_for(info.address.clone());
-            activators_
-                .borrow_mut()
-                .push(scope.activator_for(info.address.clone()));
-            let sync = Waker::of(scope.worker().sync_activator_for(info.address.to_vec()));
-            if index == 0 {
-                *shared.inbox.waker.lock() = Some(sync);
-                activator.activate();
-            }
-            let mut lead = lead;
-            let shared = shared.clone();
-            let unstamped = CapabilitySet::<u64>::new();
-            move |input, output| {
-                input.for_each(|_, reports| {
-                    for report in reports.drain(..) {
-                        let refused = match (report, &mut lead) {
-                            (ToLead::Report(report), Some(lead)) => lead.sequencer.report(report).err(),
-                            (ToLead::Stop, Some(_)) => {
-                                shared.inbox.stop();
-                                None
-                            }
-                            (_, None) => None,
-                        };
-                        if let Some(error) = refused {
-                            shared.halt.halt(error);
-                            lead = None;
+/// The sequencer, on the worker that has it: reports in, orders for every worker out.
+fn sequence<'s>(
+    reports: StreamVec<'s, u64, ToLead>,
+    mut lead: Option<Lead>,
+    peers: u64,
+    shared: Arc<Shared>,
+    closed: Rc<Cell<Epoch>>,
+) -> (StreamVec<'s, u64, (u64, FromLead)>, Activator) {
+    let scope = reports.scope();
+    let mut sequencer = None;
+    let to_lead = Exchange::new(|_: &ToLead| 0);
+    let orders = reports.unary::<Out<(u64, FromLead)>, _, _, _>(to_lead, "sequencer", |_, info| {
+        let activator = scope.activator_for(info.address.clone());
+        sequencer = Some(scope.activator_for(info.address.clone()));
+        let sync = Waker::of(scope.worker().sync_activator_for(info.address.to_vec()));
+        if scope.index() == 0 {
+            *shared.inbox.waker.lock() = Some(sync);
+            activator.activate();
+        }
+        let unstamped = CapabilitySet::<u64>::new();
+        move |input, output| {
+            input.for_each(|_, reports| {
+                for report in reports.drain(..) {
+                    let refused = match (report, &mut lead) {
+                        (ToLead::Report(report), Some(lead)) => lead.sequencer.report(report).err(),
+                        (ToLead::Stop, Some(_)) => {
+                            shared.inbox.stop();
+                            None
                         }
-                    }
-                });
-                let Some(leading) = &mut lead else { return };
-                let mut told = Vec::new();
-                match leading.turn(&shared, closed.get(), &mut told) {
-                    Ok(wait) => leading.wake_after(wait, &activator),
-                    Err(error) => {
+                        (_, None) => None,
+                    };
+                    if let Some(error) = refused {
                         shared.halt.halt(error);
                         lead = None;
                     }
                 }
-                if !told.is_empty() {
-                    let mut session = output.session(&unstamped);
-                    for to in 0..peers {
-                        session.give_iterator(told.iter().map(|one| (to, one.clone())));
-                    }
+            });
+            let Some(leading) = &mut lead else { return };
+            let mut told = Vec::new();
+            match leading.turn(&shared, closed.get(), &mut told) {
+                Ok(wait) => leading.wake_after(wait, &activator),
+                Err(error) => {
+                    shared.halt.halt(error);
+                    lead = None;
                 }
             }
-        });
-
-        let to_worker = Exchange::new(|(to, _): &(u64, FromLead)| *to);
-        let (desk, shared) = (desk.clone(), shared.clone());
-        let hear = move |told: FromLead| match told {
-            FromLead::Order(order) => {
-                if let Order::Epoch {
-                    binding,
-                    replay: true,
-                } = &order
-                {
-                    shared.replay_to.fetch_max(binding.epoch.0, Ordering::AcqRel);
+            if !told.is_empty() {
+                let mut session = output.session(&unstamped);
+                for to in 0..peers {
+                    session.give_iterator(told.iter().map(|one| (to, one.clone())));
                 }
-                if let (Order::Checkpoint(epoch), Some(checkpoints)) = (&order, &shared.checkpoints)
-                    && let Some(job) = checkpoints.job(*epoch)
-                {
-                    desk.steps.begin(*epoch, job);
-                    fault::point("checkpoint.frozen");
-                }
-                desk.deliver(&order);
             }
-            FromLead::Live => shared.live.store(true, Ordering::Release),
-        };
-        orders.unary::<Out<()>, _, _, _>(to_worker, "orders", move |_, _| {
-            move |input, _output| input.for_each(|_, told| told.drain(..).for_each(|(_, told)| hear(told)))
-        });
+        }
     });
-    let mut made = activators.borrow_mut().drain(..).collect::<Vec<_>>().into_iter();
-    let (reporter, sequencer) = (made.next(), made.next());
-    Control {
-        reporter: reporter.expect("the report operator was built"),
-        sequencer: sequencer.expect("the sequencer operator was built"),
-        finished: finished_,
-        closed: closed_,
-    }
+    (orders, sequencer.expect("the operator was built"))
+}
+
+/// Hands this worker what the sequencer orders.
+fn deliver(orders: StreamVec<'_, u64, (u64, FromLead)>, desk: Rc<Desk>, shared: Arc<Shared>) {
+    let hear = move |told: FromLead| match told {
+        FromLead::Order(order) => {
+            if let Order::Epoch {
+                binding,
+                replay: true,
+            } = &order
+            {
+                shared.replay_to.fetch_max(binding.epoch.0, Ordering::AcqRel);
+            }
+            if let (Order::Checkpoint(epoch), Some(checkpoints)) = (&order, &shared.checkpoints)
+                && let Some(job) = checkpoints.job(*epoch)
+            {
+                desk.steps.begin(*epoch, job);
+                fault::point("checkpoint.frozen");
+            }
+            desk.deliver(&order);
+        }
+        FromLead::Live => shared.live.store(true, Ordering::Release),
+    };
+    let to_worker = Exchange::new(|(to, _): &(u64, FromLead)| *to);
+    orders.unary::<Out<()>, _, _, _>(to_worker, "orders", move |_, _| {
+        move |input, _output| input.for_each(|_, told| told.drain(..).for_each(|(_, told)| hear(told)))
+    });
 }
 
 impl Lead {

@@ -18,7 +18,6 @@ const OTHER: &str =
 
 /// An error as it is told, of a bucket whose URL is `root`.
 pub(super) fn tell(error: &object_store::Error, root: &str) -> Error {
-    use object_store::Error as E;
     let chain = chain(error);
     let text = chain.join(": ");
     let code = between(&text, "<Code>", "</Code>");
@@ -27,86 +26,79 @@ pub(super) fn tell(error: &object_store::Error, root: &str) -> Error {
         (Some(code), None) => format!(" ({code})"),
         _ => String::new(),
     };
-    let trouble = |kind: ErrorKind, what: String, hint| Error::new(kind, Trouble { what, hint });
-    match code.unwrap_or_default() {
-        "NoSuchBucket" => return no_bucket(root),
-        "InvalidAccessKeyId"
-        | "SignatureDoesNotMatch"
-        | "InvalidToken"
-        | "ExpiredToken"
-        | "InvalidSecurity" => {
-            return trouble(
-                ErrorKind::PermissionDenied,
-                format!("`{root}` does not accept the credentials{said}"),
-                LOGIN,
-            );
-        }
-        "AuthorizationHeaderMalformed"
-        | "PermanentRedirect"
-        | "TemporaryRedirect"
-        | "IllegalLocationConstraintException" => {
-            return trouble(
-                ErrorKind::Other,
-                format!("`{root}` is in another region{said}"),
-                REGION,
-            );
-        }
-        "AccessDenied" | "AllAccessDisabled" => {
-            return trouble(
-                ErrorKind::PermissionDenied,
-                format!("`{root}` does not allow it{said}"),
-                RIGHTS,
-            );
-        }
-        "RequestTimeTooSkewed" => {
-            return trouble(
-                ErrorKind::PermissionDenied,
-                format!("`{root}` has another time than this machine{said}"),
-                CLOCK,
-            );
-        }
-        _ => {}
+    if let Some(told) = code.and_then(|code| by_code(code, root, &said)) {
+        return told;
     }
     if text.contains("incorrectly configured region") {
         return trouble(ErrorKind::Other, format!("`{root}` is in another region"), REGION);
     }
     let last = chain.last().map_or(text.as_str(), String::as_str);
-    match error {
+    by_text(error, &text, root, last).unwrap_or_else(|| match error {
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            let what = format!("`{root}` does not allow it{said}");
+            trouble(ErrorKind::PermissionDenied, what, RIGHTS)
+        }
+        _ if code.is_some() => trouble(ErrorKind::Other, format!("`{root}` says no{said}"), OTHER),
+        _ => trouble(ErrorKind::Other, format!("`{root}`: {last}"), OTHER),
+    })
+}
+
+fn trouble(kind: ErrorKind, what: String, hint: &'static str) -> Error {
+    Error::new(kind, Trouble { what, hint })
+}
+
+/// By the code that S3 answers with.
+fn by_code(code: &str, root: &str, said: &str) -> Option<Error> {
+    let denied = |what: String, hint| trouble(ErrorKind::PermissionDenied, what, hint);
+    Some(match code {
+        "NoSuchBucket" => no_bucket(root),
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "InvalidToken"
+        | "ExpiredToken"
+        | "InvalidSecurity" => denied(format!("`{root}` does not accept the credentials{said}"), LOGIN),
+        "AuthorizationHeaderMalformed"
+        | "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "IllegalLocationConstraintException" => {
+            let what = format!("`{root}` is in another region{said}");
+            trouble(ErrorKind::Other, what, REGION)
+        }
+        "AccessDenied" | "AllAccessDisabled" => denied(format!("`{root}` does not allow it{said}"), RIGHTS),
+        "RequestTimeTooSkewed" => denied(
+            format!("`{root}` has another time than this machine{said}"),
+            CLOCK,
+        ),
+        _ => return None,
+    })
+}
+
+/// By what the client library says, of which `last` is the innermost cause.
+fn by_text(error: &object_store::Error, text: &str, root: &str, last: &str) -> Option<Error> {
+    use object_store::Error as E;
+    let says_one_of = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    let denied = |what: String, hint| trouble(ErrorKind::PermissionDenied, what, hint);
+    Some(match error {
         E::NotFound { .. } => ErrorKind::NotFound.into(),
         // Of a listing nothing more is said.
         E::Generic { .. } if text.contains("status code: 404") => ErrorKind::NotFound.into(),
         E::AlreadyExists { .. } | E::Precondition { .. } => ErrorKind::AlreadyExists.into(),
-        _ if ["Missing AccessKeyId", "Missing SecretAccessKey"]
-            .iter()
-            .any(|part| text.contains(part)) =>
-        {
-            let what = format!("of the credentials for `{root}` one half is missing: {last}");
-            trouble(ErrorKind::PermissionDenied, what, LOGIN)
-        }
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => trouble(
-            ErrorKind::PermissionDenied,
-            format!("`{root}` does not allow it{said}"),
-            RIGHTS,
+        _ if says_one_of(&["Missing AccessKeyId", "Missing SecretAccessKey"]) => denied(
+            format!("of the credentials for `{root}` one half is missing: {last}"),
+            LOGIN,
         ),
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => return None,
         // Credentials were looked for at the machine itself, where a cloud would give them.
-        _ if ["/latest/api/token", "/latest/meta-data", "169.254."]
-            .iter()
-            .any(|part| text.contains(part)) =>
-        {
-            trouble(
-                ErrorKind::PermissionDenied,
-                format!("there are no credentials for `{root}`: {last}"),
-                NOBODY,
-            )
+        _ if says_one_of(&["/latest/api/token", "/latest/meta-data", "169.254."]) => {
+            denied(format!("there are no credentials for `{root}`: {last}"), NOBODY)
         }
-        _ if is_away(&text) => trouble(
+        _ if is_away(text) => trouble(
             ErrorKind::NotConnected,
             format!("nobody answers for `{root}`: {last}"),
             AWAY,
         ),
-        _ if code.is_some() => trouble(ErrorKind::Other, format!("`{root}` says no{said}"), OTHER),
-        _ => trouble(ErrorKind::Other, format!("`{root}`: {last}"), OTHER),
-    }
+        _ => return None,
+    })
 }
 
 pub(super) fn no_bucket(root: &str) -> Error {
