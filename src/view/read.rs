@@ -74,8 +74,14 @@ impl Serve for View {
     }
 
     fn rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError> {
-        let plan = Plan::new(self.of(at), query)?;
+        // What is wrong with a query is told wherever the rows are.
+        Plan::new(self.of(at), query)?;
         self.whole()?;
+        self.local_rows(query, at)
+    }
+
+    fn local_rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError> {
+        let plan = Plan::new(self.of(at), query)?;
         let buckets = self.buckets(&plan);
         let rows = self.rows_len();
         if buckets.len() > 1 && plan.looks_at_all() && rows > plan.scanned_max {

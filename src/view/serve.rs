@@ -62,6 +62,9 @@ pub trait Serve: Send + Sync {
     /// Rows by filters, in order, by pages.
     fn rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError>;
 
+    /// The same of this process's shards alone: a part of a cluster's answer.
+    fn local_rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError>;
+
     /// What leads from the rows that match `query` at `from` to those that match it at `to`: at most one change a key,
     /// whatever number of epochs lies between. `order`, `limit` and `cursor` of the query are not looked at; `window`
     /// must be `None` or [`WindowPick::Start`], as others move with the watermark alone.

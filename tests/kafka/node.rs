@@ -472,7 +472,7 @@ pub fn rows_at(views: &Views, moment: &Moment) -> Rows {
                 ..RowsQuery::default()
             };
             let page = serve
-                .rows(&query, moment)
+                .local_rows(&query, moment)
                 .unwrap_or_else(|error| panic!("{}: {error}", serve.spec().name));
             for row in &page.rows {
                 let mut json = Vec::new();
