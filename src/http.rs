@@ -29,7 +29,6 @@
 
 mod answer;
 mod describe;
-mod json;
 mod moment;
 mod params;
 mod problem;

@@ -149,16 +149,28 @@ impl RowSchema {
 
     /// Writes a row as one JSON object onto `out`.
     pub fn write_row(&self, row: &[Datum], numbers: Numbers, out: &mut Vec<u8>) {
-        json::object(self.fields(), row, numbers, out);
+        write(self.object(row, numbers), out);
+    }
+
+    /// A row as what is serialized as one JSON object.
+    pub fn object<'a>(&'a self, row: &'a [Datum], numbers: Numbers) -> impl Serialize + 'a {
+        let fields = self.fields();
+        json::Object { fields, row, numbers }
     }
 
     /// Writes the key alone (of a row, or of a deletion) as one JSON object.
     pub fn write_key(&self, row: &[Datum], numbers: Numbers, out: &mut Vec<u8>) {
-        json::object(self.key.iter(), row, numbers, out);
+        let fields = self.key.iter();
+        write(json::Object { fields, row, numbers }, out);
     }
 
     /// Where the field stands in a row.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.fields().position(|field| field.name == name)
     }
+}
+
+/// Rows are objects with names that are strings, and memory takes whatever is written to it.
+fn write(object: impl Serialize, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, &object).expect("a row is written to memory");
 }

@@ -5,15 +5,17 @@
 //! something changes.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
-use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
-use crate::http::{State, json};
-use crate::position::SourceId;
+use crate::http::State;
+use crate::position::{Offset, PartitionId, SourceId};
+use crate::schema::Numbers;
 use crate::schema::datum::Datum;
 use crate::time::{Epoch, EventTime, micros};
 use crate::view::serve::{FoundRow, Serve};
@@ -27,7 +29,7 @@ pub(crate) struct Answer {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let mut response = json(self.body);
+        let mut response = raw_json(self.body);
         let headers = response.headers_mut();
         // May be kept, must be asked about: that is what the tag is for.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -66,73 +68,111 @@ fn matches(given: &[u8], tag: &[u8]) -> bool {
             .any(|one| opaque(one) == opaque(tag))
 }
 
-/// A JSON response.
-pub(crate) fn json(body: impl Into<Body>) -> Response {
+/// A response whose body is JSON.
+pub(crate) fn json(body: impl Serialize) -> Response {
+    raw_json(bytes_of(&body))
+}
+
+fn raw_json(body: Vec<u8>) -> Response {
     let content_type = HeaderValue::from_static("application/json");
-    ([(CONTENT_TYPE, content_type)], body.into()).into_response()
+    ([(CONTENT_TYPE, content_type)], body).into_response()
 }
 
-/// Opens an answer: `{"epoch":…,"time":…,"watermark":…`.
-pub(crate) fn open(out: &mut Vec<u8>, view: &dyn Serve, at: &Moment) {
-    out.push(b'{');
-    json::moment(out, at.epoch);
-    out.extend_from_slice(b",\"watermark\":");
-    json::time(out, view.watermark(at));
+/// A body as bytes. Names are strings and memory takes what is written to it, so it cannot fail.
+pub(crate) fn bytes_of(body: &impl Serialize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    serde_json::to_writer(&mut out, body).expect("an answer is written to memory");
+    out
 }
 
-/// Appends `,"positions":{"payments":{"3":18232}}`: the next offset of each partition, all below are in the answer.
-pub(crate) fn positions(out: &mut Vec<u8>, state: &State, at: &Moment) {
-    out.extend_from_slice(b",\"positions\":{");
-    let mut first = true;
-    for name in &state.sources {
-        let source = SourceId::of(name);
-        let mut bound = at
-            .positions
-            .iter()
-            .filter(|(id, _)| id.source == source)
-            .peekable();
-        if bound.peek().is_none() {
-            continue;
+/// A time; `null` where none is known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Time(pub EventTime);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            EventTime::MIN => serializer.serialize_none(),
+            time => serializer.collect_str(&time),
         }
-        if !first {
-            out.push(b',');
-        }
-        first = false;
-        json::string(out, name);
-        out.extend_from_slice(b":{");
-        json::list(out, bound, |out, (id, next)| {
-            json::quoted(out, id.partition);
-            out.push(b':');
-            json::number(out, next);
-        });
-        out.push(b'}');
     }
-    out.push(b'}');
 }
 
-/// Appends the reasons of [`crate::health::Readiness`] as an object.
-pub(crate) fn reasons(out: &mut Vec<u8>, reasons: &BTreeMap<&'static str, String>) {
-    out.push(b'{');
-    json::list(out, reasons, |out, (what, why)| {
-        json::string(out, what);
-        out.push(b':');
-        json::string(out, why);
-    });
-    out.push(b'}');
+/// Whatever is shown by its text.
+pub(crate) fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
-/// Appends how many records are left by source as an object, `null` where nobody knows.
-pub(crate) fn records_left(out: &mut Vec<u8>, left: &BTreeMap<String, Option<u64>>) {
-    out.push(b'{');
-    json::list(out, left, |out, (source, records)| {
-        json::string(out, source);
-        out.push(b':');
-        match records {
-            Some(records) => json::number(out, records),
-            None => out.extend_from_slice(b"null"),
+/// With what every answer begins.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct At {
+    pub epoch: u64,
+    pub time: Time,
+}
+
+impl At {
+    pub(crate) fn of(epoch: Epoch) -> Self {
+        Self {
+            epoch: epoch.0,
+            time: Time(epoch.opened_at()),
         }
-    });
-    out.push(b'}');
+    }
+}
+
+/// The next offset of each partition, by source: all below are in the answer.
+#[derive(Clone, Copy)]
+pub(crate) struct Positions<'a> {
+    pub state: &'a State,
+    pub at: &'a Moment,
+}
+
+impl Serialize for Positions<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut sources = serializer.serialize_map(None)?;
+        for name in &self.state.sources {
+            let source = SourceId::of(name);
+            let of =
+                |(id, next): &(PartitionId, Offset)| (id.source == source).then_some((id.partition, *next));
+            let next: BTreeMap<u32, Offset> = self.at.positions.iter().filter_map(of).collect();
+            if !next.is_empty() {
+                sources.serialize_entry(name, &next)?;
+            }
+        }
+        sources.end()
+    }
+}
+
+/// Rows of a view, and where the next ones begin.
+pub(crate) struct Rows<'a> {
+    pub view: &'a dyn Serve,
+    pub rows: &'a [FoundRow],
+    pub next: Option<&'a str>,
+    pub numbers: Numbers,
+}
+
+/// `rows`, `closed`, `next`. `closed` stands beside the rows, one entry a row, and only where there are windows: so a row
+/// has exactly the view's fields, whatever they are called.
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Each<'a>(&'a Rows<'a>);
+        impl Serialize for Each<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let Rows {
+                    view, rows, numbers, ..
+                } = self.0;
+                let schema = view.schema();
+                serializer.collect_seq(rows.iter().map(|found| schema.object(&found.row, *numbers)))
+            }
+        }
+        let mut members = serializer.serialize_map(None)?;
+        members.serialize_entry("rows", &Each(self))?;
+        if self.view.spec().windows.is_some() {
+            let closed: Vec<bool> = self.rows.iter().map(|found| found.closed == Some(true)).collect();
+            members.serialize_entry("closed", &closed)?;
+        }
+        members.serialize_entry("next", &self.next)?;
+        members.end()
+    }
 }
 
 /// The tag of one row: the epoch in which it last changed, whether it is closed, and which window it is, as a URL with

@@ -1,35 +1,94 @@
 //! What there is: views with their fields, and epochs with what they contain.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use serde::Serialize;
 
+use crate::http::answer::{self, At, Time, text};
 use crate::http::moment::{self, Wanted};
 use crate::http::problem::{Kind, Problem};
+use crate::http::read;
 use crate::http::shared::{PathPart, Shared};
-use crate::http::{answer, json, read};
-use crate::position::{EpochBinding, PartitionRange, SourceId};
+use crate::position::{EpochBinding, Offset, SourceId};
+use crate::schema::types::Type;
 use crate::schema::{Field, Numbers};
-use crate::time::{Epoch, EventTime, span};
+use crate::time::{Epoch, span};
 use crate::view::serve::{ReadError, Serve};
 use crate::view::{AsOf, Moment};
+
+/// What there is.
+#[derive(Serialize)]
+struct ViewsAnswer<'a> {
+    #[serde(flatten)]
+    at: At,
+    views: Vec<ViewDescription<'a>>,
+}
+
+/// One view.
+#[derive(Serialize)]
+struct ViewAnswer<'a> {
+    #[serde(flatten)]
+    at: At,
+    #[serde(flatten)]
+    view: ViewDescription<'a>,
+}
+
+#[derive(Serialize)]
+struct ViewDescription<'a> {
+    name: &'a str,
+    description: &'a str,
+    watermark: Time,
+    key: Vec<FieldDescription<'a>>,
+    value: Vec<FieldDescription<'a>>,
+    windowed: bool,
+    rows: usize,
+    keep: Option<String>,
+    history: String,
+    changed: u64,
+    as_of: Range<u64>,
+}
+
+#[derive(Serialize)]
+struct Range<T> {
+    oldest: T,
+    newest: T,
+}
+
+/// A field's name, type, and its JSON form by default and with `numbers=string`, where the two differ.
+#[derive(Serialize)]
+struct FieldDescription<'a> {
+    name: &'a str,
+    #[serde(rename = "type", serialize_with = "text")]
+    ty: &'a Type,
+    json: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    json_wide: Option<&'static str>,
+}
+
+impl<'a> FieldDescription<'a> {
+    fn of(Field { name, ty }: &'a Field) -> Self {
+        let (json, wide) = (ty.json(Numbers::Exact), ty.json(Numbers::Strings));
+        Self {
+            name,
+            ty,
+            json,
+            json_wide: (wide != json).then_some(wide),
+        }
+    }
+}
 
 /// `GET /v1/views`
 pub(crate) async fn views(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     let at = moment::find(&shared, Wanted::default(), None).await?;
-    let mut out = Vec::with_capacity(4 << 10);
-    out.push(b'{');
-    json::moment(&mut out, at.epoch);
-    out.extend_from_slice(b",\"views\":[");
-    json::list(&mut out, shared.state.views.all(), |out, view| {
-        out.push(b'{');
-        describe(&shared, out, &*view, &at);
-        out.push(b'}');
-    });
-    out.extend_from_slice(b"]}");
-    Ok(answer::json(out))
+    let views = shared.state.views.all();
+    Ok(answer::json(ViewsAnswer {
+        at: At::of(at.epoch),
+        views: views.iter().map(|view| describe(&shared, &**view, &at)).collect(),
+    }))
 }
 
 /// `GET /v1/views/{name}`
@@ -39,61 +98,30 @@ pub(crate) async fn view(
 ) -> Result<Response, Problem> {
     let view = read::view(&shared, &name)?;
     let at = moment::find(&shared, Wanted::default(), None).await?;
-    let mut out = Vec::with_capacity(1 << 10);
-    out.push(b'{');
-    json::moment(&mut out, at.epoch);
-    out.push(b',');
-    describe(&shared, &mut out, &*view, &at);
-    out.push(b'}');
-    Ok(answer::json(out))
+    Ok(answer::json(ViewAnswer {
+        at: At::of(at.epoch),
+        view: describe(&shared, &*view, &at),
+    }))
 }
 
-fn describe(shared: &Shared, out: &mut Vec<u8>, view: &dyn Serve, at: &Moment) {
+fn describe<'a>(shared: &Shared, view: &'a dyn Serve, at: &Moment) -> ViewDescription<'a> {
     let (spec, schema) = (view.spec(), view.schema());
-    out.extend_from_slice(b"\"name\":");
-    json::string(out, &spec.name);
-    out.extend_from_slice(b",\"description\":");
-    json::string(out, &spec.description);
-    out.extend_from_slice(b",\"watermark\":");
-    json::time(out, view.watermark(at));
-    out.extend_from_slice(b",\"key\":[");
-    json::list(out, &schema.key, field);
-    out.extend_from_slice(b"],\"value\":[");
-    json::list(out, &schema.value, field);
-    out.extend_from_slice(b"],\"windowed\":");
-    out.extend_from_slice(if spec.windows.is_some() { b"true" } else { b"false" });
-    out.extend_from_slice(b",\"rows\":");
-    json::number(out, view.rows_len());
-    out.extend_from_slice(b",\"keep\":");
-    match spec.keep {
-        Some(keep) => json::quoted(out, span(keep)),
-        None => out.extend_from_slice(b"null"),
+    ViewDescription {
+        name: &spec.name,
+        description: &spec.description,
+        watermark: Time(view.watermark(at)),
+        key: schema.key.iter().map(FieldDescription::of).collect(),
+        value: schema.value.iter().map(FieldDescription::of).collect(),
+        windowed: spec.windows.is_some(),
+        rows: view.rows_len(),
+        keep: spec.keep.map(span),
+        history: span(spec.history),
+        changed: view.changed(at).0,
+        as_of: Range {
+            oldest: shared.state.views.oldest(view).unwrap_or(at.epoch).0,
+            newest: at.epoch.0,
+        },
     }
-    out.extend_from_slice(b",\"history\":");
-    json::quoted(out, span(spec.history));
-    out.extend_from_slice(b",\"changed\":");
-    json::number(out, view.changed(at));
-    out.extend_from_slice(b",\"as_of\":{\"oldest\":");
-    json::number(out, shared.state.views.oldest(view).unwrap_or(at.epoch));
-    out.extend_from_slice(b",\"newest\":");
-    json::number(out, at.epoch);
-    out.push(b'}');
-}
-
-/// A field's name, type, and its JSON form by default and with `numbers=string`, where the two differ.
-fn field(out: &mut Vec<u8>, field: &Field) {
-    let (exact, strings) = (field.ty.json(Numbers::Exact), field.ty.json(Numbers::Strings));
-    out.extend_from_slice(b"{\"name\":");
-    json::string(out, &field.name);
-    out.extend_from_slice(b",\"type\":");
-    json::quoted(out, &field.ty);
-    out.extend_from_slice(b",\"json\":");
-    json::string(out, exact);
-    if strings != exact {
-        out.extend_from_slice(b",\"json_wide\":");
-        json::string(out, strings);
-    }
-    out.push(b'}');
 }
 
 /// `GET /v1/epochs/{epoch}`
@@ -110,7 +138,7 @@ pub(crate) async fn epoch(
     let newest = moment::newest(&shared, epoch.min(last_bound))?.epoch;
     if epoch > newest {
         let detail = format!("epoch {epoch} has not been closed; the newest is {newest}");
-        return Err(Problem::new(Kind::EpochUnknown, detail).number("newest", newest));
+        return Err(Problem::new(Kind::EpochUnknown, detail).member("newest", newest));
     }
     let remembered = match shared.state.views.moment(AsOf::Epoch(epoch)) {
         Ok(at) if at.epoch == epoch => return Ok(binding(&shared, &at.binding)),
@@ -132,7 +160,7 @@ pub(crate) async fn epoch(
             let problem = Problem::new(Kind::EpochUnknown, format!("no epoch has the number {epoch}"));
             Err(match remembered {
                 Some(before) => problem
-                    .number("before", before)
+                    .member("before", before)
                     .hint(format!("{before} is the nearest one before it")),
                 None => problem,
             })
@@ -146,7 +174,7 @@ fn gone(shared: &Shared, epoch: Epoch) -> Problem {
             Kind::AsOfGone,
             format!("what epoch {epoch} contains is no longer known; the oldest is {oldest}"),
         )
-        .number("oldest", oldest),
+        .member("oldest", oldest),
         _ => Problem::new(
             Kind::AsOfGone,
             format!("what epoch {epoch} contains is no longer known"),
@@ -154,84 +182,66 @@ fn gone(shared: &Shared, epoch: Epoch) -> Problem {
     }
 }
 
-/// What of one source is in an epoch.
-#[derive(Default)]
-struct Part<'a> {
-    watermark: Option<EventTime>,
-    idle: Option<bool>,
-    ranges: Vec<&'a PartitionRange>,
+/// What an epoch contains: only what changed, as the ledger has it.
+#[derive(Serialize)]
+struct EpochAnswer<'a> {
+    #[serde(flatten)]
+    at: At,
+    now: Time,
+    records: u64,
+    sources: BTreeMap<Cow<'a, str>, SourcePart>,
 }
 
-/// A binding as JSON, by names of sources. It names only what changed, as the ledger does.
+/// What of one source is in an epoch.
+#[derive(Default, Serialize)]
+struct SourcePart {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watermark: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle: Option<bool>,
+    partitions: BTreeMap<u32, RangePart>,
+}
+
+/// What of one partition is in an epoch.
+#[derive(Serialize)]
+struct RangePart {
+    lo: Offset,
+    hi: Offset,
+    records: u64,
+    event_time_max: Time,
+    idle: bool,
+}
+
+/// A binding by names of sources.
 fn binding(shared: &Shared, binding: &EpochBinding) -> Response {
-    let names: BTreeMap<SourceId, &str> = shared
-        .state
-        .sources
-        .iter()
-        .map(|name| (SourceId::of(name), name.as_str()))
-        .collect();
-    let named = |id: SourceId| {
-        names
-            .get(&id)
-            .map_or_else(|| format!("#{}", id.0), |name| (*name).to_owned())
+    let names = shared.state.sources.iter();
+    let names: BTreeMap<SourceId, &str> = names.map(|name| (SourceId::of(name), name.as_str())).collect();
+    let named = |id: &SourceId| match names.get(id) {
+        Some(name) => Cow::Borrowed(*name),
+        None => Cow::Owned(format!("#{}", id.0)),
     };
-    let mut parts: BTreeMap<String, Part<'_>> = BTreeMap::new();
+    let mut sources: BTreeMap<Cow<'_, str>, SourcePart> = BTreeMap::new();
     for range in &binding.ranges {
-        parts
-            .entry(named(range.id.source))
-            .or_default()
-            .ranges
-            .push(range);
+        let part = RangePart {
+            lo: range.lo,
+            hi: range.hi,
+            records: range.records,
+            event_time_max: Time(range.event_time_max),
+            idle: range.idle,
+        };
+        let source = sources.entry(named(&range.id.source)).or_default();
+        source.partitions.insert(range.id.partition, part);
     }
     for (source, watermark) in &binding.watermarks {
-        parts.entry(named(*source)).or_default().watermark = Some(*watermark);
+        sources.entry(named(source)).or_default().watermark = Some(Time(*watermark));
     }
     for (source, idle) in &binding.idle {
-        parts.entry(named(*source)).or_default().idle = Some(*idle);
+        sources.entry(named(source)).or_default().idle = Some(*idle);
     }
-
-    let mut out = Vec::with_capacity(512);
-    out.push(b'{');
-    json::moment(&mut out, binding.epoch);
-    out.extend_from_slice(b",\"now\":");
-    json::time(&mut out, binding.now);
-    out.extend_from_slice(b",\"records\":");
-    json::number(&mut out, binding.records());
-    out.extend_from_slice(b",\"sources\":{");
-    json::list(&mut out, parts, |out, (name, part)| {
-        json::string(out, &name);
-        out.extend_from_slice(b":{");
-        if let Some(watermark) = part.watermark {
-            out.extend_from_slice(b"\"watermark\":");
-            json::time(out, watermark);
-            out.push(b',');
-        }
-        if let Some(idle) = part.idle {
-            out.extend_from_slice(if idle {
-                b"\"idle\":true,"
-            } else {
-                b"\"idle\":false,"
-            });
-        }
-        out.extend_from_slice(b"\"partitions\":{");
-        json::list(out, part.ranges, range);
-        out.extend_from_slice(b"}}");
-    });
-    out.extend_from_slice(b"}}");
-    answer::json(out)
-}
-
-fn range(out: &mut Vec<u8>, range: &PartitionRange) {
-    json::quoted(out, range.id.partition);
-    out.extend_from_slice(b":{\"lo\":");
-    json::number(out, range.lo);
-    out.extend_from_slice(b",\"hi\":");
-    json::number(out, range.hi);
-    out.extend_from_slice(b",\"records\":");
-    json::number(out, range.records);
-    out.extend_from_slice(b",\"event_time_max\":");
-    json::time(out, range.event_time_max);
-    out.extend_from_slice(b",\"idle\":");
-    out.extend_from_slice(if range.idle { b"true" } else { b"false" });
-    out.push(b'}');
+    answer::json(EpochAnswer {
+        at: At::of(binding.epoch),
+        now: Time(binding.now),
+        records: binding.records(),
+        sources,
+    })
 }

@@ -12,9 +12,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::error::count;
-use crate::http::answer;
-use crate::http::json;
 use crate::http::params::{After, Params, refused};
 use crate::http::problem::{Kind, Problem, nearest, too_long};
 use crate::http::shared::Shared;
@@ -140,7 +140,7 @@ fn known(shared: &Shared, asked: &After) -> Result<PartitionId, Problem> {
         let problem = Problem::new(Kind::SourceUnknown, format!("no source is named `{source}`"));
         return Err(match nearest(source, sources.iter().map(String::as_str)) {
             Some(name) => problem
-                .text("nearest", name)
+                .member("nearest", name)
                 .hint(format!("did you mean `{name}`?")),
             None => problem.hint(format!("there are {}", sources.join(", "))),
         });
@@ -154,11 +154,7 @@ fn known(shared: &Shared, asked: &After) -> Result<PartitionId, Problem> {
             };
             let detail = format!("`{source}` has no partition {partition}");
             Err(Problem::new(Kind::PartitionUnknown, detail)
-                .member("partitions", |out| {
-                    out.push(b'[');
-                    json::list(out, &there, json::number);
-                    out.push(b']');
-                })
+                .member("partitions", &there)
                 .hint(format!(
                     "there are {listed}; one that was just added is known within seconds"
                 )))
@@ -180,8 +176,13 @@ fn not_yet(
     let recovering = (shared.state.recovery)().filter(|recovering| recovering.closed < Some(least));
     let next = |id: PartitionId| newest.as_ref().and_then(|at| at.position(id));
     let missing: Vec<_> = std::iter::zip(wanted.after, acknowledged)
-        .map(|(asked, (id, offset))| (asked, next(*id), *offset))
-        .filter(|(_, next, offset)| next.is_none_or(|next| next <= *offset))
+        .map(|(after, (id, asked))| Missing {
+            source: &after.source,
+            partition: after.partition,
+            asked: *asked,
+            next: next(*id),
+        })
+        .filter(|missing| missing.next.is_none_or(|next| next <= missing.asked))
         .collect();
     let detail = match (&newest, &recovering) {
         (_, Some(recovering)) => recovery(recovering),
@@ -201,15 +202,15 @@ fn not_yet(
     };
     let mut problem = Problem::new(Kind::NotYet, detail).retry_after(1);
     if let Some(newest) = &newest {
-        problem = problem.number("epoch", newest.epoch);
+        problem = problem.member("epoch", newest.epoch);
     }
     if let Some(recovering) = &recovering {
         problem = problem
-            .number("last_bound", recovering.last_bound)
-            .member("records_left", |out| answer::records_left(out, &recovering.left));
+            .member("last_bound", recovering.last_bound)
+            .member("records_left", &recovering.left);
     }
     if !missing.is_empty() {
-        problem = problem.member("partitions", |out| partitions(out, &missing));
+        problem = problem.member("partitions", &missing);
     }
     match wanted.wait {
         None => problem.hint("give `wait`, as in wait=2s, and the answer comes as soon as it can"),
@@ -233,24 +234,15 @@ fn recovery(recovering: &Recovering) -> String {
     )
 }
 
-/// Where each partition stands: what was asked for, and the next offset (`null`: nothing has been read yet).
-fn partitions(out: &mut Vec<u8>, missing: &[(&After, Option<Offset>, Offset)]) {
-    out.push(b'[');
-    json::list(out, missing, |out, (asked, next, offset)| {
-        out.extend_from_slice(b"{\"source\":");
-        json::string(out, &asked.source);
-        out.extend_from_slice(b",\"partition\":");
-        json::number(out, asked.partition);
-        out.extend_from_slice(b",\"asked\":");
-        json::number(out, offset);
-        out.extend_from_slice(b",\"next\":");
-        match next {
-            Some(next) => json::number(out, next),
-            None => out.extend_from_slice(b"null"),
-        }
-        out.push(b'}');
-    });
-    out.push(b']');
+/// Where a partition stands that is not far enough.
+#[derive(Serialize)]
+struct Missing<'a> {
+    source: &'a str,
+    partition: u32,
+    /// The offset that was asked for.
+    asked: Offset,
+    /// The next offset that there is; `None`: nothing has been read yet.
+    next: Option<Offset>,
 }
 
 /// A view's refusal as a problem.
@@ -266,7 +258,7 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
                 }
                 None => format!("the oldest epoch that any view keeps is {oldest}"),
             };
-            let problem = Problem::new(Kind::AsOfGone, detail).number("oldest", oldest);
+            let problem = Problem::new(Kind::AsOfGone, detail).member("oldest", oldest);
             problem.hint("raise the view's history, or read without `as_of`")
         }
         ReadError::FieldUnknown {
@@ -274,16 +266,16 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
             nearest,
             known,
         } => {
-            let problem = Problem::new(Kind::FieldUnknown, detail).text("field", &field);
+            let problem = Problem::new(Kind::FieldUnknown, detail).member("field", &field);
             match nearest {
                 Some(nearest) => problem
-                    .text("nearest", &nearest)
+                    .member("nearest", &nearest)
                     .hint(format!("did you mean `{nearest}`?")),
                 None => problem.hint(format!("there are {}", known.join(", "))),
             }
         }
         ReadError::KeyMissing { field } => {
-            let problem = Problem::new(Kind::KeyMissing, detail).text("field", &field);
+            let problem = Problem::new(Kind::KeyMissing, detail).member("field", &field);
             let windowed = view.is_some_and(|view| view.spec().windows.is_some());
             match windowed && ["window_start", "window_end"].contains(&field.as_str()) {
                 true => problem.hint(
@@ -292,12 +284,12 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
                 false => problem,
             }
         }
-        ReadError::KeyTwice { field } => Problem::new(Kind::KeyTwice, detail).text("field", &field),
+        ReadError::KeyTwice { field } => Problem::new(Kind::KeyTwice, detail).member("field", &field),
         ReadError::KeyType { field, expected, got } => Problem::new(Kind::KeyType, detail)
-            .text("field", &field)
-            .text("expected", &expected)
-            .text("got", &got),
-        ReadError::Filter { field, .. } => Problem::new(Kind::Filter, detail).text("field", &field),
+            .member("field", &field)
+            .member("expected", &expected)
+            .member("got", &got),
+        ReadError::Filter { field, .. } => Problem::new(Kind::Filter, detail).member("field", &field),
         ReadError::Window { .. } => Problem::new(Kind::Window, detail),
         ReadError::Cursor { .. } => Problem::new(Kind::Cursor, detail)
             .hint("begin again without the cursor; keep everything else as it was"),
@@ -306,10 +298,10 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
             rows,
             hint,
         } => {
-            let problem = Problem::new(Kind::TooMuch, detail).number("scanned_max", scanned_max);
+            let problem = Problem::new(Kind::TooMuch, detail).member("scanned_max", scanned_max);
             let problem = rows
                 .into_iter()
-                .fold(problem, |problem, rows| problem.number("rows", rows));
+                .fold(problem, |problem, rows| problem.member("rows", rows));
             problem.hint(format!("{hint}; `http.scanned_rows_max` is the bound"))
         }
         ReadError::TooLong => too_long(),

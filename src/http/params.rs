@@ -119,9 +119,9 @@ pub(crate) fn refused(name: &str, expected: &str, got: &str) -> Problem {
         Kind::Parameter,
         format!("`{name}` must be {expected}, got `{got}`"),
     )
-    .text("parameter", name)
-    .text("expected", expected)
-    .text("got", got)
+    .member("parameter", name)
+    .member("expected", expected)
+    .member("got", got)
 }
 
 /// Rows in a page unless `limit` says otherwise.

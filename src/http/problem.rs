@@ -7,11 +7,14 @@
 //!
 //! Every refusal has this form, also those of the server itself (no such route, too large, overloaded).
 
+use std::fmt;
+
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::http::json;
+use crate::http::answer;
 
 /// The kinds of refusal. The name in `type` is part of the interface and never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +132,8 @@ pub(crate) struct Problem(Box<Parts>);
 struct Parts {
     kind: Kind,
     detail: String,
-    /// Further members, as JSON, each preceded by a comma.
-    members: Vec<u8>,
+    /// Further members, in the order in which they were added.
+    members: Vec<(&'static str, serde_json::Value)>,
     hint: Option<String>,
     retry_after_s: Option<u32>,
     allow: Option<&'static str>,
@@ -163,23 +166,10 @@ impl Problem {
         self
     }
 
-    /// A member with a text.
-    pub(crate) fn text(self, name: &str, value: &str) -> Self {
-        self.member(name, |out| json::string(out, value))
-    }
-
-    /// A member with a number.
-    pub(crate) fn number(self, name: &str, value: impl std::fmt::Display) -> Self {
-        self.member(name, |out| json::number(out, value))
-    }
-
-    /// A member whose value `write` appends as JSON.
-    pub(crate) fn member(mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) -> Self {
-        let members = &mut self.0.members;
-        members.push(b',');
-        json::string(members, name);
-        members.push(b':');
-        write(members);
+    /// A further member.
+    pub(crate) fn member(mut self, name: &'static str, value: impl Serialize) -> Self {
+        let value = serde_json::to_value(value).expect("members are plain data");
+        self.0.members.push((name, value));
         self
     }
 
@@ -194,27 +184,42 @@ impl Problem {
     }
 }
 
+/// A refusal as it is written.
+struct Body<'a> {
+    kind: fmt::Arguments<'a>,
+    title: &'static str,
+    status: u16,
+    parts: &'a Parts,
+}
+
+impl Serialize for Body<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut members = serializer.serialize_map(None)?;
+        members.serialize_entry("type", &self.kind)?;
+        members.serialize_entry("title", self.title)?;
+        members.serialize_entry("status", &self.status)?;
+        members.serialize_entry("detail", &self.parts.detail)?;
+        for (name, value) in &self.parts.members {
+            members.serialize_entry(name, value)?;
+        }
+        if let Some(hint) = &self.parts.hint {
+            members.serialize_entry("hint", hint)?;
+        }
+        members.end()
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let parts = *self.0;
         let (slug, title, status) = parts.kind.parts();
-        let mut out = Vec::with_capacity(256);
-        out.extend_from_slice(b"{\"type\":\"/problems/");
-        out.extend_from_slice(slug.as_bytes());
-        out.extend_from_slice(b"\",\"title\":");
-        json::string(&mut out, title);
-        out.extend_from_slice(b",\"status\":");
-        out.extend_from_slice(status.as_str().as_bytes());
-        out.extend_from_slice(b",\"detail\":");
-        json::string(&mut out, &parts.detail);
-        out.extend_from_slice(&parts.members);
-        if let Some(hint) = &parts.hint {
-            out.extend_from_slice(b",\"hint\":");
-            json::string(&mut out, hint);
-        }
-        out.push(b'}');
-
-        let mut response = Response::new(out.into());
+        let body = answer::bytes_of(&Body {
+            kind: format_args!("/problems/{slug}"),
+            title,
+            status: status.as_u16(),
+            parts: &parts,
+        });
+        let mut response = Response::new(body.into());
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -13,22 +13,22 @@ use std::sync::Arc;
 use axum::body::{Body, HttpBody};
 use axum::extract::State;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::http::answer::{self, Answer};
+use crate::http;
+use crate::http::answer::{self, Answer, At, Positions, Rows, Time};
 use crate::http::moment::{self, Wanted};
 use crate::http::params::{self, After, LIMIT_DEFAULT, LIMIT_MAX, refused};
 use crate::http::problem::{Kind, Problem};
 use crate::http::read::{self, Attempt};
 use crate::http::shared::Shared;
-use crate::http::{self, json};
 use crate::position::Offset;
 use crate::schema::Numbers;
 use crate::time::span;
 use crate::view::Moment;
 use crate::view::parse::Members;
-use crate::view::serve::{Filter, Given, Op, RowQuery, RowsQuery, Serve};
+use crate::view::serve::{Filter, FoundRow, Given, Op, RowQuery, RowsQuery, Serve};
 
 /// A body.
 #[derive(Deserialize)]
@@ -105,7 +105,7 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
     let after = after(query.after)?;
     let planned = query.reads.into_iter().map(|(name, read)| {
         let planned = plan(&shared, &name, read);
-        planned.map_err(|problem| problem.text("read", &name))
+        planned.map_err(|problem| problem.member("read", &name))
     });
     let mut planned = planned.collect::<Result<Vec<_>, _>>()?;
     let limits: usize = planned.iter().map(|planned| planned.limit).sum();
@@ -134,7 +134,7 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
 async fn collect(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
     let max = shared.settings.body_bytes_max;
     let too_large = || {
-        Problem::new(Kind::TooLarge, format!("the body has more than {max} bytes")).number("bytes_max", max)
+        Problem::new(Kind::TooLarge, format!("the body has more than {max} bytes")).member("bytes_max", max)
     };
     if body.size_hint().lower() > max as u64 {
         return Err(too_large());
@@ -243,6 +243,23 @@ fn filter(name: String, value: Box<RawValue>) -> Filter {
     }
 }
 
+/// The answer to a body: one result a read, by their names.
+#[derive(Serialize)]
+struct QueryAnswer<'a> {
+    #[serde(flatten)]
+    at: At,
+    results: BTreeMap<&'a str, ReadResult<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    positions: Option<Positions<'a>>,
+}
+
+#[derive(Serialize)]
+struct ReadResult<'a> {
+    watermark: Time,
+    #[serde(flatten)]
+    rows: Rows<'a>,
+}
+
 fn evaluate(
     state: &http::State,
     reads: &mut [Planned],
@@ -251,13 +268,10 @@ fn evaluate(
     numbers: Numbers,
     positions: bool,
 ) -> Result<Answer, Problem> {
-    let mut out = Vec::with_capacity(1_024);
-    out.push(b'{');
-    json::moment(&mut out, at.epoch);
-    out.extend_from_slice(b",\"results\":{");
-    for (index, read) in reads.iter_mut().enumerate() {
+    let mut found: Vec<(&Planned, Vec<FoundRow>, Option<String>)> = Vec::with_capacity(reads.len());
+    for read in reads.iter_mut() {
         let Planned { name, view, what, .. } = read;
-        let named = |problem: Problem| problem.text("read", name);
+        let named = |problem: Problem| problem.member("read", name);
         let (rows, next) = match what {
             What::Row(query) => {
                 let found = view.row(query, at);
@@ -269,20 +283,24 @@ fn evaluate(
                 (page.rows, page.next)
             }
         };
-        if index > 0 {
-            out.push(b',');
-        }
-        json::string(&mut out, name);
-        out.extend_from_slice(b":{\"watermark\":");
-        json::time(&mut out, view.watermark(at));
-        out.push(b',');
-        read::write_rows(&mut out, &**view, &rows, next.as_deref(), numbers);
-        out.push(b'}');
+        found.push((read, rows, next));
     }
-    out.push(b'}');
-    if positions {
-        answer::positions(&mut out, state, at);
-    }
-    out.push(b'}');
-    Ok(Answer { body: out, tag: None })
+    let results = found.iter().map(|(read, rows, next)| {
+        let result = ReadResult {
+            watermark: Time(read.view.watermark(at)),
+            rows: Rows {
+                view: &*read.view,
+                rows,
+                next: next.as_deref(),
+                numbers,
+            },
+        };
+        (&*read.name, result)
+    });
+    let body = answer::bytes_of(&QueryAnswer {
+        at: At::of(at.epoch),
+        results: results.collect(),
+        positions: positions.then_some(Positions { state, at }),
+    });
+    Ok(Answer { body, tag: None })
 }

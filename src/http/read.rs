@@ -10,20 +10,44 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{RawQuery, State};
+use serde::Serialize;
 
 use crate::clock;
-use crate::http::answer::{self, Answer};
-use crate::http::json;
+use crate::http::answer::{self, Answer, At, Positions, Rows, Time};
 use crate::http::moment::{self, Wanted};
 use crate::http::params::{LIMIT_DEFAULT, Params};
 use crate::http::problem::{Kind, Problem, nearest, too_long};
 use crate::http::shared::{PathPart, Shared};
-use crate::schema::Numbers;
 use crate::view::Moment;
-use crate::view::serve::{Filter, FoundRow, Given, Op, Page, ReadError, RowQuery, RowsQuery, Serve};
+use crate::view::serve::{Filter, Given, Op, Page, ReadError, RowQuery, RowsQuery, Serve};
 
 /// How many rows a scan may look at before it goes to a thread of its own: a fraction of a millisecond.
 const SCANNED_INLINE_MAX: usize = 1_000;
+
+/// The answer to a read of one row.
+#[derive(Serialize)]
+struct RowAnswer<'a, R> {
+    #[serde(flatten)]
+    at: At,
+    watermark: Time,
+    row: R,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    positions: Option<Positions<'a>>,
+}
+
+/// The answer to a read of a page.
+#[derive(Serialize)]
+struct RowsAnswer<'a> {
+    #[serde(flatten)]
+    at: At,
+    watermark: Time,
+    #[serde(flatten)]
+    rows: Rows<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    positions: Option<Positions<'a>>,
+}
 
 /// `GET /v1/views/{name}/row`
 pub(crate) async fn row(
@@ -43,7 +67,7 @@ pub(crate) async fn row(
             Kind::Parameter,
             format!("`{word}` has no meaning for a single row"),
         )
-        .text("parameter", word)
+        .member("parameter", word)
         .hint(format!(
             "read /v1/views/{name}/rows, or write key.{word} for a field of that name"
         )));
@@ -54,7 +78,7 @@ pub(crate) async fn row(
         if condition.op != Op::Eq {
             return Err(
                 Problem::new(Kind::Filter, "a row is found by the exact values of its key")
-                    .text("field", &condition.field)
+                    .member("field", &condition.field)
                     .hint(format!("read /v1/views/{name}/rows with conditions")),
             );
         }
@@ -74,22 +98,18 @@ pub(crate) async fn row(
         let Some(found) = found else {
             return Err(absent(&name, &at));
         };
-        let mut out = Vec::with_capacity(512);
-        answer::open(&mut out, &*view, &at);
-        out.extend_from_slice(b",\"row\":");
-        view.schema().write_row(&found.row, params.numbers, &mut out);
-        if let Some(closed) = found.closed {
-            out.extend_from_slice(b",\"closed\":");
-            out.extend_from_slice(if closed { b"true" } else { b"false" });
-        }
-        if !params.positions_left_out {
-            answer::positions(&mut out, &shared.state, &at);
-        }
-        out.push(b'}');
-        Ok(Answer {
-            tag: answer::row_tag(&*view, &found),
-            body: out,
-        })
+        let body = answer::bytes_of(&RowAnswer {
+            at: At::of(at.epoch),
+            watermark: Time(view.watermark(&at)),
+            row: view.schema().object(&found.row, params.numbers),
+            closed: found.closed,
+            positions: (!params.positions_left_out).then_some(Positions {
+                state: &shared.state,
+                at: &at,
+            }),
+        });
+        let tag = answer::row_tag(&*view, &found);
+        Ok(Answer { body, tag })
     })
 }
 
@@ -98,7 +118,7 @@ fn absent(name: &str, at: &Moment) -> Problem {
         Kind::RowAbsent,
         format!("`{name}` has no row with this key at epoch {}", at.epoch),
     )
-    .number("epoch", at.epoch)
+    .member("epoch", at.epoch)
 }
 
 /// `GET /v1/views/{name}/rows`
@@ -127,52 +147,24 @@ pub(crate) async fn rows(
     let positions_left_out = params.positions_left_out;
     scan(&shared, move |attempt| {
         let page = attempt.page(&*view, &mut query, &at)?;
-        let mut out = Vec::with_capacity(256 + 128 * page.rows.len());
-        answer::open(&mut out, &*view, &at);
-        out.push(b',');
-        write_rows(&mut out, &*view, &page.rows, page.next.as_deref(), numbers);
-        if !positions_left_out {
-            answer::positions(&mut out, &state, &at);
-        }
-        out.push(b'}');
-        Ok(Answer {
-            body: out,
-            tag: answer::rows_tag(&*view, &at),
-        })
+        let body = answer::bytes_of(&RowsAnswer {
+            at: At::of(at.epoch),
+            watermark: Time(view.watermark(&at)),
+            rows: Rows {
+                view: &*view,
+                rows: &page.rows,
+                next: page.next.as_deref(),
+                numbers,
+            },
+            positions: (!positions_left_out).then_some(Positions {
+                state: &state,
+                at: &at,
+            }),
+        });
+        let tag = answer::rows_tag(&*view, &at);
+        Ok(Answer { body, tag })
     })
     .await
-}
-
-/// Appends `"rows":[…],"closed":[…],"next":…`. `closed` stands beside the rows, one entry a row, and only where there
-/// are windows: so a row has exactly the view's fields, whatever they are called.
-pub(crate) fn write_rows(
-    out: &mut Vec<u8>,
-    view: &dyn Serve,
-    rows: &[FoundRow],
-    next: Option<&str>,
-    numbers: Numbers,
-) {
-    out.extend_from_slice(b"\"rows\":[");
-    json::list(out, rows, |out, found| {
-        view.schema().write_row(&found.row, numbers, out)
-    });
-    out.push(b']');
-    if view.spec().windows.is_some() {
-        out.extend_from_slice(b",\"closed\":[");
-        json::list(out, rows, |out, found| {
-            out.extend_from_slice(if found.closed == Some(true) {
-                b"true"
-            } else {
-                b"false"
-            });
-        });
-        out.push(b']');
-    }
-    out.extend_from_slice(b",\"next\":");
-    match next {
-        Some(next) => json::string(out, next),
-        None => out.extend_from_slice(b"null"),
-    }
 }
 
 /// The view of this name.
@@ -187,7 +179,7 @@ pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Proble
         let problem = Problem::new(Kind::ViewUnknown, format!("no view is named `{name}`"));
         match nearest(name, state.view_names.iter().map(String::as_str)) {
             Some(near) => problem
-                .text("nearest", near)
+                .member("nearest", near)
                 .hint(format!("did you mean `{near}`?")),
             None => problem.hint("GET /v1/views names them all"),
         }

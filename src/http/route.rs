@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use hyper::header::{CONTENT_TYPE, IF_NONE_MATCH};
 use hyper::{Method, Uri};
+use serde_json::json;
 
 use crate::http::problem::{Kind, Problem, nearest};
 use crate::http::shared::{NONE, OnDrop, Shared};
@@ -85,7 +86,7 @@ fn admit(shared: &Shared, uri: &Uri, pattern: &str, others: i64) -> Result<(), P
     if url_bytes > max {
         let detail = format!("the URL has {url_bytes} bytes, {max} are taken");
         return Err(Problem::new(Kind::UrlTooLong, detail)
-            .number("bytes_max", max)
+            .member("bytes_max", max)
             .hint("put the read into the body of POST /v1/query"));
     }
     if pattern.starts_with(SHED) && others >= shared.settings.requests_max as i64 {
@@ -113,7 +114,7 @@ async fn unknown(State(shared): State<Arc<Shared>>, uri: Uri) -> Problem {
 }
 
 async fn live() -> Response {
-    answer::json(r#"{"live":true}"#)
+    answer::json(json!({"live": true}))
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
@@ -121,12 +122,9 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     if reasons.is_empty() {
         let troubles = shared.state.readiness.troubles();
         if troubles.is_empty() {
-            return Ok(answer::json(r#"{"ready":true}"#));
+            return Ok(answer::json(json!({"ready": true})));
         }
-        let mut body = br#"{"ready":true,"troubles":"#.to_vec();
-        answer::reasons(&mut body, &troubles);
-        body.push(b'}');
-        return Ok(answer::json(body));
+        return Ok(answer::json(json!({"ready": true, "troubles": troubles})));
     }
     let detail = reasons
         .iter()
@@ -134,12 +132,12 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
         .collect::<Vec<_>>()
         .join("; ");
     let problem = Problem::new(Kind::NotReady, detail)
-        .member("reasons", |out| answer::reasons(out, &reasons))
+        .member("reasons", &reasons)
         .retry_after(1);
     let left = shared.state.readiness.records_left();
     Err(match left.is_empty() {
         true => problem,
-        false => problem.member("records_left", |out| answer::records_left(out, &left)),
+        false => problem.member("records_left", &left),
     })
 }
 

@@ -1,101 +1,108 @@
 //! `GET /v1/sources`: where the data comes from, by which rules, and how far behind it is.
 
-use std::fmt::Display;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use serde::Serialize;
 
+use crate::http::answer::{self, At, Time};
 use crate::http::shared::Shared;
-use crate::http::{answer, json};
-use crate::position::SourceId;
+use crate::position::{Offset, SourceId};
 use crate::runtime::sources::{PartitionNow, RulesNow, SourceNow};
 use crate::time::{EventTime, span};
+use crate::view::Moment;
+
+#[derive(Serialize)]
+struct SourcesAnswer<'a> {
+    epoch: Option<u64>,
+    time: Option<Time>,
+    sources: Vec<SourceAnswer<'a>>,
+}
+
+#[derive(Serialize)]
+struct SourceAnswer<'a> {
+    name: &'a str,
+    topic: &'a str,
+    formats: BTreeMap<&'a str, &'a str>,
+    rules: Option<RulesAnswer>,
+    watermark: Time,
+    idle: bool,
+    trouble: Option<&'a str>,
+    partitions: Vec<PartitionAnswer>,
+}
+
+#[derive(Serialize)]
+struct RulesAnswer {
+    lateness: String,
+    late: String,
+    idle_after: String,
+    future_bound: String,
+}
+
+#[derive(Serialize)]
+struct PartitionAnswer {
+    partition: u32,
+    position: Option<Offset>,
+    start: Option<Offset>,
+    end: Option<Offset>,
+    lag_records: Option<Offset>,
+    lag_seconds: Option<f64>,
+    watermark: Time,
+    idle: bool,
+    paused: Option<bool>,
+    open_transaction_since: Time,
+}
 
 /// `GET /v1/sources`. Answered before the first epoch is closed, too: who waits for it looks here.
 pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Response {
     let at = shared.state.views.closed();
-    let mut out = Vec::with_capacity(4 << 10);
-    out.push(b'{');
-    match &at {
-        Some(at) => json::moment(&mut out, at.epoch),
-        None => out.extend_from_slice(b"\"epoch\":null,\"time\":null"),
+    let at = at.as_deref();
+    let begins = at.map(|at| At::of(at.epoch));
+    let sources = (shared.state.sources_now)();
+    answer::json(SourcesAnswer {
+        epoch: begins.map(|at| at.epoch),
+        time: begins.map(|at| at.time),
+        sources: sources.iter().map(|source| describe(source, at)).collect(),
+    })
+}
+
+fn describe<'a>(source: &'a SourceNow, at: Option<&Moment>) -> SourceAnswer<'a> {
+    let formats = source.formats.iter();
+    let id = SourceId::of(&source.name);
+    SourceAnswer {
+        name: &source.name,
+        topic: &source.topic,
+        formats: formats.map(|(part, format)| (*part, format.as_str())).collect(),
+        rules: source.rules.as_ref().map(rules),
+        watermark: Time(at.map_or(EventTime::MIN, |at| at.watermark(&[id]))),
+        idle: source.idle,
+        trouble: source.trouble.as_deref(),
+        partitions: source.partitions.iter().map(partition).collect(),
     }
-    out.extend_from_slice(b",\"sources\":[");
-    json::list(&mut out, (shared.state.sources_now)(), |out, source| {
-        let id = SourceId::of(&source.name);
-        let watermark = at.as_ref().map_or(EventTime::MIN, |at| at.watermark(&[id]));
-        describe(out, &source, watermark);
-    });
-    out.extend_from_slice(b"]}");
-    answer::json(out)
 }
 
-fn describe(out: &mut Vec<u8>, source: &SourceNow, watermark: EventTime) {
-    out.extend_from_slice(b"{\"name\":");
-    json::string(out, &source.name);
-    out.extend_from_slice(b",\"topic\":");
-    json::string(out, &source.topic);
-    out.extend_from_slice(b",\"formats\":{");
-    json::list(out, &source.formats, |out, (part, format)| {
-        json::string(out, part);
-        out.push(b':');
-        json::string(out, format);
-    });
-    out.extend_from_slice(b"},\"rules\":");
-    match &source.rules {
-        Some(given) => rules(out, given),
-        None => out.extend_from_slice(b"null"),
+fn rules(rules: &RulesNow) -> RulesAnswer {
+    RulesAnswer {
+        lateness: span(rules.lateness),
+        late: rules.late.to_string(),
+        idle_after: span(rules.idle_after),
+        future_bound: span(rules.future_bound),
     }
-    out.extend_from_slice(b",\"watermark\":");
-    json::time(out, watermark);
-    member(out, "idle", Some(source.idle));
-    out.extend_from_slice(b",\"trouble\":");
-    match &source.trouble {
-        Some(trouble) => json::string(out, trouble),
-        None => out.extend_from_slice(b"null"),
-    }
-    out.extend_from_slice(b",\"partitions\":[");
-    json::list(out, &source.partitions, partition);
-    out.extend_from_slice(b"]}");
 }
 
-fn rules(out: &mut Vec<u8>, rules: &RulesNow) {
-    out.extend_from_slice(b"{\"lateness\":");
-    json::quoted(out, span(rules.lateness));
-    out.extend_from_slice(b",\"late\":");
-    json::quoted(out, rules.late);
-    out.extend_from_slice(b",\"idle_after\":");
-    json::quoted(out, span(rules.idle_after));
-    out.extend_from_slice(b",\"future_bound\":");
-    json::quoted(out, span(rules.future_bound));
-    out.push(b'}');
-}
-
-fn partition(out: &mut Vec<u8>, now: &PartitionNow) {
-    out.extend_from_slice(b"{\"partition\":");
-    json::number(out, now.partition);
-    member(out, "position", now.position);
-    member(out, "start", now.log.map(|(start, _)| start));
-    member(out, "end", now.log.map(|(_, end)| end));
-    member(out, "lag_records", now.lag_records());
-    member(out, "lag_seconds", now.lag_seconds);
-    out.extend_from_slice(b",\"watermark\":");
-    json::time(out, now.watermark);
-    member(out, "idle", Some(now.idle));
-    member(out, "paused", now.paused);
-    out.extend_from_slice(b",\"open_transaction_since\":");
-    json::time(out, now.open_transaction_since.unwrap_or(EventTime::MIN));
-    out.push(b'}');
-}
-
-/// Appends `,"name":value`, `null` where it is not known.
-fn member(out: &mut Vec<u8>, name: &str, value: Option<impl Display>) {
-    out.push(b',');
-    json::string(out, name);
-    out.push(b':');
-    match value {
-        Some(value) => json::number(out, value),
-        None => out.extend_from_slice(b"null"),
+fn partition(now: &PartitionNow) -> PartitionAnswer {
+    PartitionAnswer {
+        partition: now.partition,
+        position: now.position,
+        start: now.log.map(|(start, _)| start),
+        end: now.log.map(|(_, end)| end),
+        lag_records: now.lag_records(),
+        lag_seconds: now.lag_seconds,
+        watermark: Time(now.watermark),
+        idle: now.idle,
+        paused: now.paused,
+        open_transaction_since: Time(now.open_transaction_since.unwrap_or(EventTime::MIN)),
     }
 }

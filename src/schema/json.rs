@@ -6,101 +6,132 @@
 //! `"-inf"`, `"+inf"` outside the calendar; a variant without data is its name, one with data an object of one member.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::schema::datum::Datum;
 use crate::schema::types::Type;
 use crate::schema::{Field, Numbers};
 
-/// Writes fields and datums pair by pair as an object; stops at the shorter.
-pub fn object<'a>(
-    fields: impl Iterator<Item = &'a Field>,
-    row: &[Datum],
-    numbers: Numbers,
-    out: &mut Vec<u8>,
-) {
-    out.push(b'{');
-    for (i, (field, datum)) in fields.zip(row).enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        text(&field.name, out);
-        out.push(b':');
-        value(&field.ty, datum, numbers, out);
-    }
-    out.push(b'}');
+static ANY: Type = Type::Json;
+
+/// A row, or its key alone, as one JSON object: fields and datums pair by pair, up to the end of the shorter.
+pub struct Object<'a, F> {
+    /// The fields.
+    pub fields: F,
+    /// What is in them.
+    pub row: &'a [Datum],
+    /// How wide integers are written.
+    pub numbers: Numbers,
 }
 
-/// Writes one value.
-pub fn value(ty: &Type, datum: &Datum, numbers: Numbers, out: &mut Vec<u8>) {
-    match (ty, datum) {
-        (Type::Option(inner), _) => value(inner, datum, numbers, out),
-        (Type::Int(bits) | Type::UInt(bits), Datum::Int(_) | Datum::UInt(_)) => {
-            let quoted = *bits >= 64 && numbers == Numbers::Strings;
-            integer(datum, quoted, out);
+impl<'a, F: Iterator<Item = &'a Field> + Clone> Serialize for Object<'_, F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        for (field, datum) in self.fields.clone().zip(self.row) {
+            let (ty, numbers) = (&field.ty, self.numbers);
+            object.serialize_entry(&field.name, &Shown { ty, datum, numbers })?;
         }
-        (Type::Float(32), Datum::Float(float)) if float.is_finite() => put(out, *float as f32),
-        (Type::List(inner), Datum::List(items)) => {
-            list(items.iter(), out, |item, out| value(inner, item, numbers, out));
-        }
-        (Type::Tuple(types), Datum::List(items)) if types.len() == items.len() => {
-            list(types.iter().zip(items), out, |(ty, item), out| {
-                value(ty, item, numbers, out)
-            });
-        }
-        (Type::Struct(fields), Datum::Struct(members)) => {
-            let typed = |name: &str| fields.iter().find(|(other, _)| *other == name).map(|(_, ty)| ty);
-            members_of(
-                members.iter().map(|(name, datum)| (*name, datum)),
-                out,
-                |name, datum, out| {
-                    value(typed(name).unwrap_or(&Type::Json), datum, numbers, out);
-                },
-            );
-        }
-        (Type::Map(_, inner), Datum::Map(entries)) => {
-            map(entries, out, |item, out| value(inner, item, numbers, out));
-        }
-        (Type::Enum(variants), Datum::Variant(index, name, Some(held))) => {
-            let known = variants.get(*index as usize);
-            let content = known.and_then(|variant| variant.content.as_ref());
-            members_of(std::iter::once((&**name, &**held)), out, |_, item, out| {
-                value(content.unwrap_or(&Type::Json), item, numbers, out);
-            });
-        }
-        _ => untyped(datum, out),
+        object.end()
     }
 }
 
-fn untyped(datum: &Datum, out: &mut Vec<u8>) {
-    let any = |item: &Datum, out: &mut Vec<u8>| untyped(item, out);
+/// One value.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    /// Its type.
+    pub ty: &'a Type,
+    /// What it is.
+    pub datum: &'a Datum,
+    /// How wide integers are written.
+    pub numbers: Numbers,
+}
+
+impl<'a> Shown<'a> {
+    /// A value of which no type is known.
+    fn untyped(datum: &'a Datum) -> Self {
+        Self {
+            ty: &ANY,
+            datum,
+            numbers: Numbers::Exact,
+        }
+    }
+
+    /// A part of it.
+    fn part(self, ty: Option<&'a Type>, datum: &'a Datum) -> Self {
+        let ty = ty.unwrap_or(&ANY);
+        Self { ty, datum, ..self }
+    }
+}
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (self.ty, self.datum) {
+            (Type::Option(inner), datum) => self.part(Some(inner), datum).serialize(serializer),
+            (Type::Int(64..) | Type::UInt(64..), Datum::Int(value)) if self.numbers == Numbers::Strings => {
+                serializer.collect_str(value)
+            }
+            (Type::UInt(64..), Datum::UInt(value)) if self.numbers == Numbers::Strings => {
+                serializer.collect_str(value)
+            }
+            (Type::Float(32), Datum::Float(float)) if float.is_finite() => {
+                serializer.serialize_f32(*float as f32)
+            }
+            (Type::Tuple(types), Datum::List(items)) if types.len() == items.len() => {
+                let items = types.iter().zip(items);
+                serializer.collect_seq(items.map(|(ty, item)| self.part(Some(ty), item)))
+            }
+            (ty, Datum::List(items)) => {
+                let inner = match ty {
+                    Type::List(inner) => Some(&**inner),
+                    _ => None,
+                };
+                serializer.collect_seq(items.iter().map(|item| self.part(inner, item)))
+            }
+            (ty, Datum::Struct(members)) => {
+                let fields = match ty {
+                    Type::Struct(fields) => fields.as_slice(),
+                    _ => &[],
+                };
+                let typed = |name: &str| fields.iter().find(|(other, _)| *other == name).map(|(_, ty)| ty);
+                let members = members.iter();
+                serializer.collect_map(members.map(|(name, item)| (*name, self.part(typed(name), item))))
+            }
+            (ty, Datum::Map(entries)) => {
+                let inner = match ty {
+                    Type::Map(_, inner) => Some(&**inner),
+                    _ => None,
+                };
+                let entries = entries.iter();
+                serializer.collect_map(entries.map(|(key, item)| (name_of(key), self.part(inner, item))))
+            }
+            (ty, Datum::Variant(index, name, Some(held))) => {
+                let known = match ty {
+                    Type::Enum(variants) => variants.get(*index as usize),
+                    _ => None,
+                };
+                let content = known.and_then(|variant| variant.content.as_ref());
+                serializer.collect_map([(&**name, self.part(content, held))])
+            }
+            (_, scalar) => scalar_of(scalar, serializer),
+        }
+    }
+}
+
+fn scalar_of<S: Serializer>(datum: &Datum, serializer: S) -> Result<S::Ok, S::Error> {
     match datum {
-        Datum::Null => out.extend_from_slice(b"null"),
-        Datum::Bool(value) => put(out, value),
-        Datum::Int(_) | Datum::UInt(_) => integer(datum, false, out),
-        Datum::Float(value) if value.is_finite() => put(out, value),
-        Datum::Float(value) => text(non_finite(*value), out),
-        Datum::Time(time) => text(&time.to_string(), out),
-        Datum::Text(value) => text(value, out),
-        Datum::Bytes(bytes) => text(&STANDARD.encode(bytes), out),
-        Datum::Variant(_, name, None) => text(name, out),
-        Datum::Variant(_, name, Some(held)) => {
-            members_of(std::iter::once((&**name, &**held)), out, |_, item, out| {
-                any(item, out)
-            });
-        }
-        Datum::List(items) => list(items.iter(), out, any),
-        Datum::Struct(members) => {
-            members_of(
-                members.iter().map(|(name, item)| (*name, item)),
-                out,
-                |_, item, out| any(item, out),
-            );
-        }
-        Datum::Map(entries) => map(entries, out, any),
+        Datum::Bool(value) => serializer.serialize_bool(*value),
+        Datum::Int(value) => serializer.serialize_i128(*value),
+        Datum::UInt(value) => serializer.serialize_u128(*value),
+        Datum::Float(value) if value.is_finite() => serializer.serialize_f64(*value),
+        Datum::Float(value) => serializer.serialize_str(non_finite(*value)),
+        Datum::Time(time) => serializer.collect_str(time),
+        Datum::Text(value) => serializer.serialize_str(value),
+        Datum::Bytes(bytes) => serializer.serialize_str(&STANDARD.encode(bytes)),
+        Datum::Variant(_, name, _) => serializer.serialize_str(name),
+        Datum::Null | Datum::List(_) | Datum::Struct(_) | Datum::Map(_) => serializer.serialize_unit(),
     }
 }
 
@@ -144,9 +175,8 @@ fn name_of(key: &Datum) -> String {
     if let Datum::Text(name) = as_shown(key) {
         return name;
     }
-    let mut name = Vec::new();
-    untyped(key, &mut name);
-    String::from_utf8_lossy(&name).into_owned()
+    let shown = Shown::untyped(key);
+    serde_json::to_string(&shown).expect("names are strings here")
 }
 
 /// How floats that JSON has no number for are written and read.
@@ -156,69 +186,4 @@ pub fn non_finite(value: f64) -> &'static str {
         _ if value > 0.0 => "Infinity",
         _ => "-Infinity",
     }
-}
-
-fn integer(datum: &Datum, quoted: bool, out: &mut Vec<u8>) {
-    if quoted {
-        out.push(b'"');
-    }
-    // Writing to a Vec can't fail.
-    let _ = match datum {
-        Datum::UInt(value) => write!(out, "{value}"),
-        Datum::Int(value) => write!(out, "{value}"),
-        _ => Ok(()),
-    };
-    if quoted {
-        out.push(b'"');
-    }
-}
-
-fn list<T>(items: impl Iterator<Item = T>, out: &mut Vec<u8>, mut write: impl FnMut(T, &mut Vec<u8>)) {
-    out.push(b'[');
-    for (i, item) in items.enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        write(item, out);
-    }
-    out.push(b']');
-}
-
-fn members_of<'a>(
-    members: impl Iterator<Item = (&'a str, &'a Datum)>,
-    out: &mut Vec<u8>,
-    mut write: impl FnMut(&str, &Datum, &mut Vec<u8>),
-) {
-    out.push(b'{');
-    for (i, (name, datum)) in members.enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        text(name, out);
-        out.push(b':');
-        write(name, datum, out);
-    }
-    out.push(b'}');
-}
-
-fn map(entries: &[(Datum, Datum)], out: &mut Vec<u8>, mut write: impl FnMut(&Datum, &mut Vec<u8>)) {
-    out.push(b'{');
-    for (i, (key, datum)) in entries.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        text(&name_of(key), out);
-        out.push(b':');
-        write(datum, out);
-    }
-    out.push(b'}');
-}
-
-fn text(value: &str, out: &mut Vec<u8>) {
-    put(out, value);
-}
-
-/// A scalar as serde_json writes it; into a Vec that can't fail.
-fn put(out: &mut Vec<u8>, value: impl serde::Serialize) {
-    let _ = serde_json::to_writer(out, &value);
 }

@@ -424,7 +424,9 @@ mod tests {
             for (bits, float) in [(64, wide), (32, f64::from(narrow))] {
                 let (ty, datum) = (Type::Float(bits), Datum::float(float));
                 let mut out = Vec::new();
-                json::value(&ty, &datum, Numbers::default(), &mut out);
+                let numbers = Numbers::default();
+                let shown = json::Shown { ty: &ty, datum: &datum, numbers };
+                serde_json::to_writer(&mut out, &shown).unwrap();
                 let written = String::from_utf8(out).unwrap();
                 prop_assert_eq!(read(ty.clone(), json_of(&written)), Some(datum.clone()), "{}", &written);
                 prop_assert_eq!(read(ty, written.trim_matches('"')), Some(datum), "{}", &written);
