@@ -595,15 +595,17 @@ struct Gappy {
 fn a_type_that_could_not_be_loaded_again_is_refused_at_the_start() {
     let world = World::default();
     let gappy = dataflow("lucky", |flow: Dataflow| {
-        let _numbers = flow.source(
-            "numbers",
-            Kafka::topic("o")
-                .json::<u64>()
-                .event_time(|n| EventTime(*n as i64)),
-        );
-        let names = flow.table("names", Kafka::topic("n").json::<u64>().keyed::<u64>());
-        names
-            .map(|_, second| Gappy { first: None, second })
+        let _names = flow.table("names", Kafka::topic("n").json::<u64>().keyed::<u64>());
+        let numbers = Kafka::topic("o")
+            .json::<u64>()
+            .event_time(|n| EventTime(*n as i64));
+        let gappy = flow
+            .source("numbers", numbers)
+            .map(|second| Gappy { first: None, second });
+        gappy
+            .changes()
+            .group_by("second", |row| row.second)
+            .aggregate("counted", |a| a.count())
             .view("names_view");
     });
     let disk = Arc::new(world.disk.clone());
@@ -613,7 +615,7 @@ fn a_type_that_could_not_be_loaded_again_is_refused_at_the_start() {
         .unwrap()
         .to_string();
     assert!(
-        refused.contains("view names_view") && refused.contains("field `first` of `Gappy`"),
+        refused.contains("changes map(numbers)") && refused.contains("field `first` of `Gappy`"),
         "{refused}"
     );
     assert!(!world.files().iter().any(|name| name.starts_with("checkpoint-")));
