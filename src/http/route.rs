@@ -17,9 +17,10 @@ use hyper::header::{CONTENT_TYPE, IF_NONE_MATCH};
 use hyper::http::request::Parts;
 use hyper::{Method, Uri};
 
-use crate::http::problem::{Kind, Problem, nearest};
+use crate::http::problem::{Kind, Problem};
 use crate::http::server::{OnDrop, Shared};
 use crate::http::{answer, describe, query, read, sources};
+use crate::suggest::nearest;
 use crate::{clock, metrics};
 
 /// The pattern that stands in metrics for every path that is none.

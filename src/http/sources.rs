@@ -36,13 +36,14 @@ fn describe(out: &mut Vec<u8>, source: &SourceNow, watermark: EventTime) {
     json::string(out, &source.name);
     out.extend_from_slice(b",\"topic\":");
     json::string(out, &source.topic);
-    out.extend_from_slice(b",\"formats\":{");
-    json::list(out, &source.formats, |out, (part, format)| {
-        json::string(out, part);
-        out.push(b':');
-        json::string(out, format);
-    });
-    out.extend_from_slice(b"},\"rules\":");
+    out.extend_from_slice(b",\"connector\":");
+    match source.connector {
+        Some(name) => json::string(out, name),
+        None => out.extend_from_slice(b"null"),
+    }
+    named(out, "details", &source.details);
+    named(out, "formats", &source.formats);
+    out.extend_from_slice(b",\"rules\":");
     match &source.rules {
         Some(given) => rules(out, given),
         None => out.extend_from_slice(b"null"),
@@ -58,6 +59,19 @@ fn describe(out: &mut Vec<u8>, source: &SourceNow, watermark: EventTime) {
     out.extend_from_slice(b",\"partitions\":[");
     json::list(out, &source.partitions, partition);
     out.extend_from_slice(b"]}");
+}
+
+/// Appends `,"name":{…}`.
+fn named(out: &mut Vec<u8>, name: &str, values: &[(&'static str, String)]) {
+    out.push(b',');
+    json::string(out, name);
+    out.extend_from_slice(b":{");
+    json::list(out, values, |out, (name, value)| {
+        json::string(out, name);
+        out.push(b':');
+        json::string(out, value);
+    });
+    out.push(b'}');
 }
 
 fn rules(out: &mut Vec<u8>, rules: &RulesNow) {

@@ -13,8 +13,8 @@ use thalweg::prelude::*;
 use thalweg::runtime::checkpoints::{self, Due};
 use thalweg::runtime::{Service, Settings};
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
-use thalweg::source::memory::Memory;
 use thalweg::testing::Harness;
+use thalweg::testing::memory::Memory;
 use thalweg::view::datum::Datum;
 use thalweg::view::serve::RowsQuery;
 
