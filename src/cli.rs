@@ -5,12 +5,14 @@
 //!   demo    the same, with data of its own   plan    what a dataflow consists of
 //!   check   settings and outside, looked at  ledger  show | verify | reset what a ledger holds
 //!                                            checkpoint  list | show | verify | prune the state on disk
-//!   topics  that are read: list, lint, make  schema  check | register a schema
+//!   topics  (Kafka's own) and other          schema  check | register a schema
+//!           connectors' commands
 //!   verify  epochs gone through again come to what they came to
 //! ```
 
 mod check;
 mod checkpoint;
+mod connector;
 mod demo;
 mod flags;
 mod ledger;
@@ -19,21 +21,20 @@ mod readiness;
 mod schema;
 mod serve;
 mod signal;
-mod topics;
 mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::flags::Flags;
-use crate::config;
 use crate::dataflow::Flow;
 use crate::error::{Error, Result};
 use crate::runtime;
 use crate::source::Environment;
+use crate::suggest;
 
 /// Runs dataflows: the whole `main` of a binary.
 ///
@@ -54,11 +55,21 @@ pub fn main_from(
     flows: impl IntoIterator<Item = Flow>,
 ) -> ExitCode {
     let flows: Vec<Flow> = flows.into_iter().collect();
-    let arguments = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => arguments,
+    let matches = match connector::add_to(Arguments::command()).try_get_matches_from(arguments) {
+        Ok(matches) => matches,
         Err(error) => error.exit(),
     };
-    match run(arguments.command, &flows) {
+    let outcome = match connector::Called::of(&matches) {
+        Some(called) => {
+            end_with_the_reader();
+            called.run(&flows).map(|()| true)
+        }
+        None => match Arguments::from_arg_matches(&matches) {
+            Ok(arguments) => run(arguments.command, &flows),
+            Err(error) => error.exit(),
+        },
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -94,8 +105,6 @@ enum Command {
         /// Which dataflow; may be left out where there is only one
         dataflow: Option<String>,
     },
-    /// List the topics that dataflows read: whether they are there, well named, and have partitions enough
-    Topics(topics::TopicsArguments),
     /// Hold a schema against the registry's rules
     Schema {
         #[command(subcommand)]
@@ -273,7 +282,6 @@ fn run(command: Command, flows: &[Flow]) -> Result<bool> {
             let plan = runtime::plan(choose(flows, dataflow.as_deref())?, &Environment::default())?;
             print!("{}", plan.text);
         }
-        Command::Topics(arguments) => topics::run(flows, &arguments)?,
         Command::Schema { what } => schema::run(&what)?,
         Command::Ledger {
             what: LedgerCommand::Show { dir, from, to },
@@ -309,8 +317,7 @@ fn choose<'f>(flows: &'f [Flow], name: Option<&str>) -> Result<&'f Flow> {
             let unknown = || {
                 let error = Error::definition(format!("there is no dataflow `{name}`"))
                     .detail(format!("there are: {}", names()));
-                let known = flows.iter().map(|flow| flow.name().to_owned()).collect();
-                match config::nearest_of(name, known) {
+                match suggest::nearest(name, flows.iter().map(Flow::name)) {
                     Some(near) => error.hint(format!("did you mean `{near}`?")),
                     None => error,
                 }

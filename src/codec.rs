@@ -7,12 +7,17 @@ pub mod avro;
 pub mod bytes;
 pub mod confluent;
 pub mod fit;
+pub mod format;
 pub mod json;
+mod keys;
 pub mod registry;
 pub mod text;
+pub mod verdict;
 
 use serde::{Deserialize, Serialize};
 
+use self::verdict::Verdict;
+use crate::error::Error;
 use crate::position::Offset;
 
 /// Why a record is in the dead letters. Codes are fixed: they are part of results.
@@ -117,6 +122,21 @@ pub trait Decode<T>: 'static {
     #[inline]
     fn decode_at(&mut self, _offset: Offset, bytes: &[u8]) -> Decoded<T> {
         self.decode(bytes)
+    }
+
+    /// Verdicts on schema ids that came since the last call and that the ledger does not have yet: it binds them with the
+    /// first records that they were used for.
+    fn schemas_seen(&mut self) -> Vec<Verdict> {
+        Vec::new()
+    }
+
+    /// What the ledger says of a schema id: records are decoded by that, whatever a registry says now. Called before the
+    /// records are decoded that it was bound with.
+    fn bind_schema(&mut self, _verdict: Verdict) {}
+
+    /// Set when going on would give other values than the ledger has bound.
+    fn broken(&self) -> Option<Error> {
+        None
     }
 
     /// Whether `bytes`, which were found to be no `T`, are the format's null: what some serializers write where there is

@@ -9,8 +9,6 @@
 //! Later layers win, setting by setting. All mistakes are collected and told together, each with its place, and with the
 //! nearest name where there is no setting of that one. Nothing that is secret gets into an [`Entry`] or an error.
 
-pub mod amount;
-pub mod kafka;
 mod layers;
 pub mod reference;
 pub mod table;
@@ -22,15 +20,20 @@ use std::time::Duration;
 
 use self::layers::Said;
 pub use self::layers::{Origin, Spoken};
-use self::table::{Of, SOURCE_SETTINGS};
+use self::table::source_settings;
 use crate::checkpoint::place::Place;
+use crate::connect;
+use crate::connect::connector::Connector;
 use crate::error::{Error, Result};
 use crate::http::HttpSettings;
 use crate::ingest::Bounds;
 use crate::runtime::OnDifference;
 use crate::runtime::checkpoints::OnNew;
-use crate::secret::{HIDDEN, Secret};
+use crate::secret::Secret;
+use crate::setting::extensions::Extensions;
 use crate::source::Overrides;
+use crate::source::setting::SourceSetting;
+use crate::suggest;
 
 /// The file that is read where none is named, if it is there.
 pub const FILE_NAME: &str = "thalweg.toml";
@@ -52,19 +55,6 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Which, as `tracing`'s filters are written.
     pub level: String,
-}
-
-/// Where Kafka is and how to talk to it.
-#[derive(Clone, Debug, Default)]
-pub struct KafkaSettings {
-    /// Bootstrap servers; empty: none were named.
-    pub bootstrap: String,
-    /// The group that shows progress.
-    pub group: String,
-    /// Properties of librdkafka.
-    pub properties: Vec<(String, String)>,
-    /// Those that nobody may see.
-    pub secrets: Vec<(String, Secret)>,
 }
 
 /// Where the schema registry is and how to log in.
@@ -120,8 +110,10 @@ pub struct Settings {
     pub on_difference: OnDifference,
     /// What may be read ahead.
     pub bounds: Bounds,
-    /// Kafka.
-    pub kafka: KafkaSettings,
+    /// Name of the application: a ledger belongs to one.
+    pub group: String,
+    /// Those of connectors, each of a type of its own.
+    pub connectors: Extensions,
     /// The registry.
     pub registry: RegistrySettings,
     /// The server.
@@ -212,15 +204,20 @@ pub fn load(inputs: &Inputs) -> Result<InForce> {
     ] {
         layers::cover(&mut said, layer, &mut mistakes);
     }
-    let mut settings = Settings::default();
+    let mut values = Extensions::default();
     let mut entries = Vec::new();
     for said in said.values() {
-        match said.read(&mut settings) {
+        match said.read(&mut values) {
             Ok(Some(value)) => entries.push((said.place(), said.entry(value))),
             Ok(None) => {}
             Err(wrong) => mistakes.add(Some(&said.origin), wrong),
         }
     }
+    let own: Settings = values.take();
+    let settings = Settings {
+        connectors: values,
+        ..own
+    };
     if mistakes.0.is_empty() {
         agree(&settings, &said, &mut mistakes);
     }
@@ -267,16 +264,10 @@ impl Mistakes {
 /// What is wrong with settings taken together.
 fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mistakes) {
     let origin = |name: &str| said.get(name).map(|said| &said.origin);
-    let property = |name: &str| {
-        let plain = settings.kafka.properties.iter().find(|(known, _)| known == name);
-        let secret = settings.kafka.secrets.iter().any(|(known, _)| known == name);
-        plain
-            .map(|(_, value)| value.as_str())
-            .or(secret.then_some(HIDDEN))
-    };
-    if let Some((name, wrong)) = kafka::at_odds(property) {
-        let name = format!("{}{name}", layers::PROPERTIES_PREFIX);
-        mistakes.add(origin(&name), format!("`{name}` {wrong}"));
+    for connector in connect::CONNECTORS {
+        if let Some((name, wrong)) = connector.at_odds(&settings.connectors) {
+            mistakes.add(origin(&name), format!("`{name}` {wrong}"));
+        }
     }
     let place = &settings.checkpoint_place;
     let in_bucket = place.url.as_ref().is_some_and(|url| url.starts_with("s3://"));
@@ -339,19 +330,17 @@ impl InForce {
             let Some((name, setting)) = entry.name["sources.".len()..].rsplit_once('.') else {
                 continue;
             };
-            let of = SOURCE_SETTINGS
-                .iter()
-                .find(|known| known.name == setting)
-                .map(|known| known.of);
             match sources.iter().find(|known| known.name == name) {
                 Some(known) => {
-                    if let Some(lack) = of.and_then(|of| known.lacks(of)) {
+                    let alike = source_settings().filter(|(_, known)| known.name == setting);
+                    // Connectors may have settings of one name: the source's own counts.
+                    let lacks: Vec<_> = alike.map(|(of, setting)| known.lacks(of, setting)).collect();
+                    if let Some(Some(lack)) = lacks.iter().min() {
                         mistakes.add(Some(&entry.origin), format!("`{name}` {lack}"));
                     }
                 }
                 None => {
-                    let names = sources.iter().map(|known| known.name.clone());
-                    let near = layers::nearest(name, names.collect());
+                    let near = suggest::told(name, sources.iter().map(|known| &known.name));
                     let wrong = format!("the dataflow has no source `{name}`{near}");
                     mistakes.add(Some(&entry.origin), wrong);
                 }
@@ -361,11 +350,6 @@ impl InForce {
     }
 }
 
-/// The one of the `known` names that is most like `name`, if one is near.
-pub(crate) fn nearest_of(name: &str, known: Vec<String>) -> Option<String> {
-    layers::near(name, known)
-}
-
 /// What settings need to know of a source.
 #[derive(Clone, Debug)]
 pub struct SourceKnown {
@@ -373,22 +357,19 @@ pub struct SourceKnown {
     pub name: String,
     /// Whether it is a stream, with event times; a table is none.
     pub timed: bool,
-    /// Whether it is read from a topic.
-    pub topic: bool,
+    /// The connector that reads it.
+    pub connector: Option<&'static str>,
 }
 
 impl SourceKnown {
-    /// What it lacks to have such a setting.
-    fn lacks(&self, of: Of) -> Option<&'static str> {
-        match of {
-            Of::Streams if !self.timed => Some("is a table: it has no times"),
-            Of::StreamTopics if !self.timed => Some("is a table: it is read from its topic's beginning"),
-            Of::TableTopics if self.timed => Some("is a stream: it has no rows to delete"),
-            Of::StreamTopics | Of::Topics | Of::TableTopics if !self.topic => {
-                Some("is not read from a topic")
-            }
-            _ => None,
+    /// What it lacks to have a setting, which only sources of a connector may have.
+    fn lacks(&self, of: Option<&dyn Connector>, setting: &SourceSetting) -> Option<String> {
+        // What no table has is said before what only some systems have.
+        if let Some(lack) = setting.of.lack(self.timed) {
+            return Some(lack.to_owned());
         }
+        let other = of.filter(|of| self.connector != Some(of.name()))?;
+        Some(format!("is not read from a {}", other.log()))
     }
 }
 

@@ -163,7 +163,7 @@ pub struct Context {
     pub hashed: bool,
     /// How far back views reach that don't say so themselves.
     pub history: Duration,
-    /// Whether readers are made to read. For a plan they are not, but tried where `env` names a Kafka.
+    /// Whether readers are made to read. For a plan they are not, but tried where `env` says what they read.
     pub reads: bool,
     /// Whether checkpoints are made.
     pub saves: bool,
@@ -452,15 +452,14 @@ impl<'s> Dataflow<'s> {
         let timed = opened.rules.timed;
         trail::name(source, &opened.description);
         context.plan.borrow_mut().source(source, name, &opened);
+        let configured = matches!(opened.driver.configured(), Some(Ok(())));
         let (rules, reader, reads) = (Rc::new(opened.rules), opened.reader, context.reads);
         let make = |waker: Waker| {
             let reader = if reads {
                 reader(waker)
             } else {
-                // Made to be dropped, where a Kafka is named: what it lacks is told before anything starts.
-                if !context.env.kafka.is_empty()
-                    && let Err(error) = reader(waker)
-                {
+                // Made to be dropped, where the settings say what it reads: what it lacks is told before anything starts.
+                if configured && let Err(error) = reader(waker) {
                     context.mistake(format!("source `{name}`, {}: {error}", opened.description));
                 }
                 Ok(Opened::<T>::no_reader())

@@ -6,63 +6,51 @@
 //!                          └──────────▶ the dataflow, exactly as it runs on a real Kafka
 //! ```
 
+pub mod embedded;
+pub mod generator;
 pub mod registry;
+pub mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use serde::Serialize;
-use tokio::runtime::Handle;
-
+use self::embedded::Producer;
+use self::world::World;
 use crate::clock;
 use crate::codec::avro::Encoder;
-use crate::codec::registry::Registry;
 use crate::error::{Error, Result};
-use crate::source::embedded::Producer;
 use crate::time::EventTime;
+use serde::Serialize;
 
 /// What a demo function writes with.
 pub struct Demo {
     producer: Producer,
-    registry: Registry,
-    runtime: Handle,
+    world: World,
     stop: Arc<AtomicBool>,
     rate: u64,
-    topics: Box<dyn Fn(&str, u32) -> Result<()>>,
     ready: Sender<()>,
 }
 
 impl Demo {
-    pub(crate) fn new(
-        producer: Producer,
-        registry: Registry,
-        runtime: Handle,
-        stop: Arc<AtomicBool>,
-        rate: u64,
-        topics: impl Fn(&str, u32) -> Result<()> + 'static,
-        ready: Sender<()>,
-    ) -> Self {
-        Self {
-            producer,
-            registry,
-            runtime,
+    /// A demo that writes `rate` events a second into `world` until `stop`; it says when it is `ready`: all topics are there.
+    pub(crate) fn new(world: World, stop: Arc<AtomicBool>, rate: u64, ready: Sender<()>) -> Result<Self> {
+        Ok(Self {
+            producer: world.producer()?,
+            world,
             stop,
             rate,
-            topics: Box::new(topics),
             ready,
-        }
+        })
     }
 
     /// A topic of Avro records, made if it is not there: its partitions, the schema of its keys (for a table's topic),
     /// the schema of its values. Both are registered under the topic's name.
     pub fn avro(&self, topic: &str, partitions: u32, key: Option<&str>, value: &str) -> Result<Topic<'_>> {
-        (self.topics)(topic, partitions)?;
+        self.world.create_topic(topic, partitions)?;
         let register = |part: &str, text: &str| {
-            let id = self
-                .runtime
-                .block_on(self.registry.register(&format!("{topic}-{part}"), text))?;
+            let id = self.world.register(&format!("{topic}-{part}"), text)?;
             Ok::<_, Error>((id, text.to_owned()))
         };
         let key = key.map(|text| register("key", text)).transpose()?;

@@ -96,6 +96,11 @@ impl Error {
     pub fn what(&self) -> &str {
         &self.0.what
     }
+
+    /// What it says to do about it.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
 }
 
 impl fmt::Display for Error {

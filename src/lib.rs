@@ -31,8 +31,8 @@
 //! | to | see |
 //! |---|---|
 //! | write a dataflow | [`prelude`], [`dataflow`](mod@dataflow): [`Stream`](dataflow::stream::Stream), [`Table`](dataflow::table::Table), [`Collection`](dataflow::collection::Collection) |
-//! | read a topic | [`Kafka`](source::kafka::Kafka) |
-//! | read files | [`Files`](source::files::Files) |
+//! | read a topic | [`Kafka`](connect::kafka::Kafka) |
+//! | read files | [`Files`](connect::files::Files) |
 //! | aggregate | [`Of`](operator::aggregate::Of) for what there is, [`Aggregate`] for one of your own |
 //! | test it | [`testing`] |
 //! | give it data for a first try | [`Flow::demo`], [`demo`] |
@@ -51,6 +51,7 @@ pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod config;
+pub mod connect;
 pub mod dataflow;
 pub mod demo;
 pub mod disk;
@@ -71,8 +72,10 @@ pub mod runtime;
 pub mod schema;
 pub mod secret;
 pub mod sequencer;
+pub mod setting;
 pub mod sink;
 pub mod source;
+pub mod suggest;
 pub mod testing;
 pub mod time;
 pub mod timeline;

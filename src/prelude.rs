@@ -5,17 +5,18 @@ pub use std::time::Duration;
 
 pub use serde::{Deserialize, Serialize};
 
+pub use crate::codec::avro::format::Avsc;
+pub use crate::connect::files::Files;
+pub use crate::connect::kafka::Kafka;
 pub use crate::dataflow::collection::{Collection, Loop};
 pub use crate::dataflow::stream::{Keyed, Stream, Windows};
 pub use crate::dataflow::table::Table;
 pub use crate::dataflow::window::{Assign, Tumbling};
 pub use crate::dataflow::{Dataflow, dataflow};
+pub use crate::demo::generator::Generator;
 pub use crate::error::{Error, Result};
 pub use crate::late::Late;
 pub use crate::operator::aggregate::{Aggregate, Of};
 pub use crate::record::{Change, Event, F64, Record, Timed};
-pub use crate::source::files::Files;
-pub use crate::source::generator::Generator;
-pub use crate::source::kafka::Kafka;
 pub use crate::source::{Deletes, Start};
 pub use crate::time::{Epoch, EventTime, Window, Windowed};

@@ -244,7 +244,7 @@ pub struct Service {
 
 /// Draws the plan of a flow, or says everything that is wrong with it. Nothing is connected.
 ///
-/// Where `env` names a Kafka, it is also said which sources lack something of it, such as a schema registry.
+/// Of sources that `env` says all about, it is also said which lack something, such as a schema registry.
 pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
     let drawn = Arc::new(Mutex::new(None));
     let (flow, env, out) = (flow.clone(), env.clone(), drawn.clone());

@@ -32,6 +32,8 @@
 //! The whole engine runs: sequencer, ledger (in memory), operators, views. Only the sources' records are given, and the
 //! cuts of epochs.
 
+pub mod memory;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -51,8 +53,8 @@ use crate::runtime::checkpoints::{Due, Settings as Checkpoints};
 use crate::runtime::{self, Service, Settings, Substitutes};
 use crate::schema::Numbers;
 use crate::sequencer::{Cuts, ScriptedEpoch};
-use crate::source::memory::{Given, Memory};
 use crate::source::{Environment, Source, Substitute};
+use crate::testing::memory::{Given, Memory};
 use crate::time::{Epoch, EventTime};
 use crate::view::serve::{ReadError, RowsQuery};
 use crate::view::{AsOf, Moment, Views};
@@ -508,9 +510,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::connect::kafka::Kafka;
     use crate::dataflow::window::Tumbling;
     use crate::dataflow::{Dataflow, dataflow};
-    use crate::source::kafka::Kafka;
 
     fn joined(flow: Dataflow<'_>) {
         let names = flow.table("names", Kafka::topic("n").json::<String>().keyed::<u32>());

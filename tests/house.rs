@@ -27,6 +27,8 @@ const LAYERS: &[(u8, &[&str])] = &[
             "disk",
             "wire",
             "secret",
+            "setting",
+            "suggest",
         ],
     ),
     (1, &["schema"]),
@@ -45,7 +47,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "timeline",
         ],
     ),
-    (3, &["operator", "ingest", "source::*", "sink::*", "demo"]),
+    (3, &["operator", "ingest", "sink::*", "connect", "demo"]),
     (4, &["dataflow"]),
     (5, &["runtime"]),
     (6, &["http", "config", "testing"]),
@@ -73,7 +75,7 @@ const NAMES: &[(&str, &str)] = &[
 const LINES_MAX: usize = 600;
 
 struct File {
-    /// `source/kafka/reader`: the path under src/ without its ending.
+    /// `connect/kafka/reader`: the path under src/ without its ending.
     module: String,
     text: String,
 }
@@ -126,7 +128,7 @@ fn sources() -> Vec<File> {
     files
 }
 
-/// The layer of a module's path, as `source::kafka::reader`.
+/// The layer of a module's path, as `connect::kafka::reader`.
 fn layer(path: &str) -> Option<u8> {
     let mut parts = path.split("::");
     let (head, below) = (
@@ -235,7 +237,7 @@ fn paths_are_found_in_groups_and_in_code() {
         ["L", "a::B", "c::d::E", "c::d::F", "c::h", "c::self", "i", "j::k"]
     );
     assert_eq!(
-        (layer("source::Reader"), layer("source::kafka"), layer("nowhere")),
+        (layer("source::Reader"), layer("connect::kafka"), layer("nowhere")),
         (Some(2), Some(3), None)
     );
 }

@@ -15,6 +15,7 @@ mod collections;
 mod durable;
 mod evolution;
 mod files;
+mod formats;
 mod identity;
 mod log;
 mod pace;

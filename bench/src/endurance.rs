@@ -16,12 +16,12 @@ use std::time::Duration;
 use plotters::prelude::*;
 use serde_json::{Value, json};
 use thalweg::checkpoint::store::Store;
+use thalweg::demo::generator::Generator;
 use thalweg::disk::HostDisk;
 use thalweg::position::{Offset, SourceId};
 use thalweg::prelude::*;
 use thalweg::runtime::checkpoints::Due;
 use thalweg::runtime::{self, Service, Settings, checkpoints};
-use thalweg::source::generator::Generator;
 use thalweg::view::serve::RowsQuery;
 use thalweg::{Flow, clock, prelude::Result};
 

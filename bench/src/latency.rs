@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use rdkafka::producer::{BaseProducer, Producer as _};
 use serde_json::{Value, json};
+use thalweg::connect::kafka::KafkaSettings;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::Result;
 use thalweg::runtime::{Service, Settings, Store};
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 use thalweg::view::Views;
 use thalweg::{Error, clock};
@@ -155,9 +157,11 @@ impl Fixture {
             workers,
             store: Store::Directory(dir.path().join("ledger")),
             env: Environment {
-                kafka: servers.into(),
+                connectors: Extensions::of(KafkaSettings {
+                    properties: properties.iter().filter_map(property).collect(),
+                    ..KafkaSettings::at(servers)
+                }),
                 group: "bench".into(),
-                kafka_properties: properties.iter().filter_map(property).collect(),
                 ..Environment::default()
             },
             ..Settings::default()

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use thalweg::checkpoint;
+use thalweg::connect::kafka::KafkaSettings;
 use thalweg::disk::HostDisk;
 use thalweg::position::{Offset, TopicId};
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings, Store, checkpoints};
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::{
     Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Source, TimeRules, Topology,
 };
@@ -280,9 +282,11 @@ fn served<S: Source<Event>>(run: &Run, source: impl Fn(()) -> S + Send + Sync + 
             )
         }),
         env: Environment {
-            kafka: run.kafka.clone(),
+            connectors: Extensions::of(KafkaSettings {
+                properties: run.property.iter().filter_map(property).collect(),
+                ..KafkaSettings::at(&run.kafka)
+            }),
             group: "bench".into(),
-            kafka_properties: run.property.iter().filter_map(property).collect(),
             ..Environment::default()
         },
         ..Settings::default()

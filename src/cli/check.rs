@@ -20,6 +20,7 @@ use crate::cli::CheckArguments;
 use crate::cli::serve::{environment, known, registry, tokio};
 use crate::codec::fit::{Found, SubjectFit};
 use crate::config::{InForce, Settings};
+use crate::connect::CONNECTORS;
 use crate::dataflow::Flow;
 use crate::dataflow::plan::PlannedSource;
 use crate::error::{Kind, Result};
@@ -68,18 +69,8 @@ pub(super) fn run(flow: &Flow, arguments: &CheckArguments) -> Result<bool> {
 /// What settings mean, that is no mistake by itself.
 fn of_settings(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let property = |name: &str| {
-        let mut all = settings.kafka.properties.iter();
-        all.find(|(known, _)| known == name)
-            .map_or(String::new(), |(_, value)| value.to_uppercase())
-    };
-    if property("security.protocol") == "SASL_PLAINTEXT" && property("sasl.mechanism") == "PLAIN" {
-        let what = "the password for Kafka goes over the network as it is: SASL_PLAINTEXT with PLAIN";
-        findings.push(Finding::warning(what).hint("use SASL_SSL, or SCRAM"));
-    }
-    if property("enable.ssl.certificate.verification") == "FALSE" {
-        let what = "anybody may pretend to be the broker: its certificate is not verified";
-        findings.push(Finding::warning(what).hint("set `ssl.ca.location` and leave verification on"));
+    for connector in CONNECTORS {
+        findings.extend(connector.doubts(&settings.connectors));
     }
     let registry = &settings.registry;
     let login = registry.password.is_some() || registry.token.is_some();
@@ -118,7 +109,7 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
             Err(error) => wrong(&error),
         });
     }
-    let env = environment(settings, settings.kafka.bootstrap.clone(), registry);
+    let env = environment(settings, registry);
     let plan = match runtime::plan(flow, &env) {
         Ok(plan) => plan,
         Err(error) => return [findings, vec![wrong(&error)]].concat(),
@@ -154,12 +145,11 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
         }
         Err(error) => findings.push(wrong(&error)),
     }
-    let readable = |source: &&PlannedSource| !env.kafka.is_empty() || source.driver.kafka_topic().is_none();
-    let (readable, unreadable): (Vec<_>, Vec<_>) = plan.sources.iter().partition(readable);
-    if !unreadable.is_empty() {
-        let hint = "name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the section [kafka]";
-        findings.push(Finding::error("no Kafka to read from").hint(hint));
-    }
+    let lacking = |source: &PlannedSource| source.driver.configured().and_then(Result::err);
+    let mut lacks: Vec<Finding> = plan.sources.iter().filter_map(lacking).map(told).collect();
+    lacks.dedup();
+    findings.extend(lacks);
+    let readable = plan.sources.iter().filter(|source| lacking(source).is_none());
     // Beside each other: with a broker that is away each of them takes seconds.
     let looks = std::thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -358,6 +348,15 @@ fn held_against(name: &str, bound: &SourceState, topology: &Topology) -> Vec<Fin
     findings
 }
 
+/// An error of one line, with its hint on its own.
+fn told(error: crate::Error) -> Finding {
+    let finding = Finding::error(error.what());
+    match error.hint_text() {
+        Some(hint) => finding.hint(hint),
+        None => finding,
+    }
+}
+
 fn wrong(error: &crate::Error) -> Finding {
     Finding::error(error.to_string())
 }
@@ -422,11 +421,11 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::config::Inputs;
+    use crate::connect::files::Files;
+    use crate::connect::kafka::Kafka;
     use crate::dataflow::{Dataflow, dataflow};
     use crate::ledger::state::PartitionState;
     use crate::source::PartitionFacts;
-    use crate::source::files::Files;
-    use crate::source::kafka::Kafka;
     use crate::time::EventTime;
 
     fn topology(topic: u8, partitions: &[(i64, i64)]) -> Topology {

@@ -3,34 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crate::cli::serve::{self, Running, environment, log_to_stderr, tokio};
 use crate::cli::{DemoArguments, choose};
-use crate::codec::registry::Registry;
 use crate::dataflow::Flow;
-use crate::demo::{Demo, registry};
+use crate::demo::Demo;
+use crate::demo::world::World;
 use crate::error::{Error, Result};
-use crate::source::Environment;
-use crate::source::embedded::{EmbeddedBroker, LINGER, Producer, create_topic};
 
 pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
     let force = arguments.settings.load()?;
     let settings = &force.settings;
     log_to_stderr(&force);
-    let real = !settings.kafka.bootstrap.is_empty();
-    if real != settings.registry.url.is_some() {
-        return Err(Error::definition(
-            "a demo on a Kafka takes --kafka and --registry, and one in the process neither",
-        ));
-    }
-    if force.is_said("data_dir") && !real {
-        return Err(
-            Error::definition("a demo keeps its ledger in --data-dir only with --kafka")
-                .detail("without it the broker is in the process, and forgets its topics at the end"),
-        );
-    }
     let with_demo: Vec<Flow> = flows
         .iter()
         .filter(|flow| flow.demo_function().is_some())
@@ -44,39 +28,40 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
     let flow = choose(&with_demo, arguments.dataflow.as_deref())?;
     let tokio = tokio()?;
 
-    let embedded = match real {
-        true => None,
-        false => Some(Arc::new(EmbeddedBroker::start(1)?)),
-    };
-    let kafka = match &embedded {
-        Some(broker) => broker.bootstrap_servers(),
-        None => settings.kafka.bootstrap.clone(),
-    };
-    let registry = match serve::registry(&settings.registry, tokio.handle())? {
-        Some(registry) => registry,
-        None => Registry::new(&registry::start(tokio.handle())?, tokio.handle().clone())?,
-    };
+    let registry = serve::registry(&settings.registry, tokio.handle())?;
+    let world = World::of(&settings.connectors, registry, tokio.handle())?;
+    if force.is_said("data_dir") && world.is_embedded() {
+        return Err(
+            Error::definition("a demo keeps its ledger in --data-dir only with --kafka")
+                .detail("without it the broker is in the process, and forgets its topics at the end"),
+        );
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let given = force.is_said("data_dir").then(|| settings.data_dir.clone());
-    let data = Data::at(given, embedded.is_some())?;
-    let mut env = environment(settings, kafka, Some(registry.clone()));
+    let data = Data::at(given, world.is_embedded())?;
+    let mut env = environment(settings, Some(world.registry.clone()));
+    env.connectors = world.settings(env.connectors);
 
-    let tools = Tools {
-        env: env.clone(),
-        registry,
-        embedded: embedded.clone(),
-        handle: tokio.handle().clone(),
-        rate: settings.demo_rate,
-        stop: stop.clone(),
+    let writing = {
+        // The dataflow needs it longer than a demo that has written all it has.
+        let (world, rate) = (world.clone(), settings.demo_rate);
+        let (flow, stop) = (flow.clone(), stop.clone());
+        let (made, ready) = std::sync::mpsc::channel();
+        let write = move || -> Result<()> {
+            let demo = Demo::new(world, stop, rate, made)?;
+            let function = flow.demo_function().expect("chosen among those with a demo");
+            function(&demo)
+        };
+        let thread = std::thread::Builder::new().name("demo".into()).spawn(write);
+        let thread = thread.map_err(|error| Error::internal("cannot start a thread").detail(error))?;
+        // The dataflow starts once its topics are there: a missing topic is an error.
+        if ready.recv().is_err() {
+            return thread
+                .join()
+                .unwrap_or_else(|_| Err(Error::definition("the demo panicked")));
+        }
+        thread
     };
-    let Some(writing) = tools.write(flow.clone())? else {
-        return Ok(());
-    };
-    if embedded.is_some() {
-        // The embedded broker answers a fetch that finds nothing when its time is up, even if a record comes before.
-        env.kafka_properties
-            .push(("fetch.wait.max.ms".into(), "25".into()));
-    }
     let running = Running {
         flow,
         env,
@@ -89,52 +74,6 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         .join()
         .unwrap_or_else(|_| Err(Error::definition("the demo panicked")));
     outcome.and(written)
-}
-
-/// What a demo's data are written with.
-struct Tools {
-    env: Environment,
-    registry: Registry,
-    embedded: Option<Arc<EmbeddedBroker>>,
-    handle: tokio::runtime::Handle,
-    rate: u64,
-    stop: Arc<AtomicBool>,
-}
-
-impl Tools {
-    /// Writes on a thread of its own. Returns once the topics are there, as a dataflow takes a missing one for an error; with
-    /// nothing where the demo ended before that.
-    fn write(self, flow: Flow) -> Result<Option<JoinHandle<Result<()>>>> {
-        let (made, ready) = std::sync::mpsc::channel();
-        let write = move || -> Result<()> {
-            let Self {
-                env,
-                registry,
-                embedded,
-                handle,
-                rate,
-                stop,
-            } = self;
-            // A real broker shows how fresh answers are; the embedded one has to be spared.
-            let linger = embedded.as_ref().map_or(Duration::from_millis(1), |_| LINGER);
-            let producer = Producer::of(&env, linger)?;
-            let on = handle.clone();
-            let topics = move |name: &str, partitions| match &embedded {
-                Some(broker) => broker.create_topic(name, partitions),
-                None => on.block_on(create_topic(&env, name, partitions)),
-            };
-            let demo = Demo::new(producer, registry, handle, stop, rate, topics, made);
-            let function = flow.demo_function().expect("chosen among those with a demo");
-            function(&demo)
-        };
-        let thread = std::thread::Builder::new().name("demo".into()).spawn(write);
-        let thread = thread.map_err(|error| Error::internal("cannot start a thread").detail(error))?;
-        if ready.recv().is_err() {
-            let panicked = || Err(Error::definition("the demo panicked"));
-            return thread.join().unwrap_or_else(|_| panicked()).map(|()| None);
-        }
-        Ok(Some(thread))
-    }
 }
 
 fn welcome(flow: &Flow, url: &str) {

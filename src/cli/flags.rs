@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use clap::builder::ValueHint;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
-use crate::config::table::{On, SETTINGS, Setting};
-use crate::config::{self, InForce, Inputs, Spoken};
+use crate::config::{self, InForce, Inputs, Spoken, table};
 use crate::error::{Error, Result};
+use crate::setting::{On, Setting};
 
 /// The flags of a command: `DEMO` says which one.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +25,7 @@ pub(super) struct Flags<const DEMO: bool> {
 
 impl<const DEMO: bool> Flags<DEMO> {
     /// The settings in force. A demo takes a file only where one is named: the one that lies about may be of a service
-    /// that is in earnest, and it would write into its Kafka.
+    /// that is in earnest, and it would write into its topics.
     pub(super) fn load(&self) -> Result<InForce> {
         if let Some(unclear) = self.unclear.first() {
             return Err(
@@ -69,10 +69,9 @@ impl<const DEMO: bool> Args for Flags<DEMO> {
                     .action(ArgAction::Append)
                     .help("Any setting of docs/settings.md, as in --set epoch_interval=10ms; may be repeated"),
             );
-        SETTINGS
-            .iter()
-            .filter(|setting| Self::has(setting))
-            .fold(command, |command, setting| match &setting.flag {
+        table::settings().filter(|setting| Self::has(setting)).fold(
+            command,
+            |command, setting| match &setting.flag {
                 Some(flag) => {
                     let arg = Arg::new(setting.name).long(flag.name).help(help(setting));
                     command.arg(match flag.value {
@@ -81,7 +80,8 @@ impl<const DEMO: bool> Args for Flags<DEMO> {
                     })
                 }
                 None => command,
-            })
+            },
+        )
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -116,7 +116,7 @@ impl<const DEMO: bool> FromArgMatches for Flags<DEMO> {
                 None => self.unclear.push(text.clone()),
             }
         }
-        for setting in SETTINGS.iter().filter(|setting| Self::has(setting)) {
+        for setting in table::settings().filter(|setting| Self::has(setting)) {
             let Some(flag) = &setting.flag else { continue };
             let value = match flag.value {
                 "" => matches.get_flag(setting.name).then(|| "true".to_owned()),

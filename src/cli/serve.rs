@@ -37,7 +37,7 @@ pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
     log_to_stderr(&force);
     let tokio = tokio()?;
     let registry = registry(&settings.registry, tokio.handle())?;
-    let env = environment(settings, settings.kafka.bootstrap.clone(), registry);
+    let env = environment(settings, registry);
     let running = Running {
         flow,
         env,
@@ -48,17 +48,11 @@ pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
 }
 
 /// What sources need to know of the world, by the settings.
-pub(super) fn environment(
-    settings: &config::Settings,
-    kafka: String,
-    registry: Option<Registry>,
-) -> Environment {
+pub(super) fn environment(settings: &config::Settings, registry: Option<Registry>) -> Environment {
     Environment {
-        kafka,
-        kafka_properties: settings.kafka.properties.clone(),
-        kafka_secrets: settings.kafka.secrets.clone(),
+        connectors: settings.connectors.clone(),
         registry,
-        group: settings.kafka.group.clone(),
+        group: settings.group.clone(),
         sources: Arc::new(settings.sources.clone()),
         overrides: Default::default(),
         until_end: settings.until_end,
@@ -70,7 +64,7 @@ pub(super) fn known(source: &PlannedSource) -> SourceKnown {
     SourceKnown {
         name: source.rules.name.clone(),
         timed: source.rules.timed,
-        topic: source.driver.kafka_topic().is_some(),
+        connector: source.driver.connector(),
     }
 }
 
@@ -137,13 +131,8 @@ impl Running<'_> {
     /// The dataflow's plan, if there is what it reads from.
     pub(super) fn sources_fit(&self) -> Result<Arc<PlanText>> {
         let plan = runtime::plan(self.flow, &self.env)?;
-        let reads_kafka = plan
-            .sources
-            .iter()
-            .any(|source| source.driver.kafka_topic().is_some());
-        if reads_kafka && self.env.kafka.is_empty() {
-            return Err(Error::definition("no Kafka to read from")
-                .hint("name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the section [kafka] of the settings"));
+        for source in &plan.sources {
+            source.driver.configured().unwrap_or(Ok(()))?;
         }
         let known: Vec<_> = plan.sources.iter().map(known).collect();
         self.force.sources_fit(&known)?;

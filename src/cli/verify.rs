@@ -29,7 +29,7 @@ pub(super) fn run(flow: &Flow, arguments: &VerifyArguments) -> Result<bool> {
     let registry = serve::registry(&settings.registry, tokio.handle())?;
     let running = Running {
         flow,
-        env: serve::environment(settings, settings.kafka.bootstrap.clone(), registry),
+        env: serve::environment(settings, registry),
         data_dir: settings.data_dir.join(flow.name()),
         force: &force,
     };

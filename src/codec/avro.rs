@@ -15,6 +15,7 @@ mod datum;
 mod decimal;
 mod default;
 pub mod fit;
+pub mod format;
 mod long;
 pub mod plain;
 mod plan;
@@ -32,7 +33,7 @@ use serde::de::DeserializeOwned;
 use serde_avro_fast::ser::SerializerConfig;
 
 use super::registry::{Lookup, Place, Registry, WriterSchema};
-use super::{Cause, Decode, Decoded, confluent};
+use super::{Cause, Decode, Decoded, confluent, registry};
 use crate::bridge::Waker;
 use crate::error::{Error, Result};
 use crate::position::Offset;
@@ -205,6 +206,18 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
             Ok(value) => Decoded::Value(value),
             Err(cause) => Decoded::Dead(cause, Some(id)),
         }
+    }
+
+    fn schemas_seen(&mut self) -> Vec<registry::Verdict> {
+        self.registry.seen()
+    }
+
+    fn bind_schema(&mut self, verdict: registry::Verdict) {
+        self.registry.bind(verdict);
+    }
+
+    fn broken(&self) -> Option<Error> {
+        self.registry.broken()
     }
 
     fn is_null(&mut self, bytes: &[u8]) -> bool {

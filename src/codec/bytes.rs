@@ -7,6 +7,7 @@ use serde::de::value::{Error as BytesError, SeqDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::format::{Format, Keys, Resources};
 use super::{Cause, Decode, Decoded};
 
 /// Decodes bytes by what the type asks for.
@@ -38,6 +39,24 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Bytes<T> {
             Ok(value) => Decoded::Value(value),
             Err(_) => Decoded::Dead(Cause::BytesInvalid, None),
         }
+    }
+}
+
+/// Bytes, and numbers as Kafka's own serializers write them, as a format of sources.
+#[derive(Clone, Copy, Debug)]
+pub struct BytesFormat;
+
+impl<T: DeserializeOwned + 'static> Format<T> for BytesFormat {
+    fn name(&self) -> &'static str {
+        "bytes"
+    }
+
+    fn decoder(&self, _: &Resources<'_>) -> crate::Result<Box<dyn Decode<T>>> {
+        Ok(Box::new(Bytes::new()))
+    }
+
+    fn keys(&self) -> Keys {
+        Keys::Bytes
     }
 }
 

@@ -7,6 +7,8 @@
 //!
 //! The comparing is in [`avro::fit`](super::avro::fit). Nothing rests on it: records are judged one by one.
 
+pub mod subject;
+
 use std::fmt;
 
 use crate::error::Error;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_ignored::Path;
 use serde_json::error::Category;
 
+use super::format::{Format, Keys, Resources};
 use super::{Cause, Decode, Decoded, unmarked};
 use crate::error::{Error, Result};
 
@@ -79,6 +80,33 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Strict<T> {
 
     fn is_null(&mut self, bytes: &[u8]) -> bool {
         is_null(bytes)
+    }
+}
+
+/// JSON as a format of sources.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonFormat {
+    /// Whether a field that the type lacks makes a dead letter of the record: see [`Strict`].
+    pub strict: bool,
+}
+
+impl<T: DeserializeOwned + 'static> Format<T> for JsonFormat {
+    fn name(&self) -> &'static str {
+        match self.strict {
+            false => "json",
+            true => "json_strict",
+        }
+    }
+
+    fn decoder(&self, _: &Resources<'_>) -> Result<Box<dyn Decode<T>>> {
+        Ok(match self.strict {
+            false => Box::new(Json::new()),
+            true => Box::new(Strict::new()),
+        })
+    }
+
+    fn keys(&self) -> Keys {
+        Keys::Json { strict: self.strict }
     }
 }
 

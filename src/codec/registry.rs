@@ -39,7 +39,7 @@ use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::rules::Ruling;
-pub use self::verdicts::{Place, Verdict};
+pub use super::verdict::{Place, Verdict};
 
 use self::access::{Access, Login, wrong};
 use self::exchange::{Response, exchange};

@@ -9,6 +9,7 @@ use serde::de::value::{Error as TextError, StrDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::format::{Format, Keys, Resources};
 use super::{Cause, Decode, Decoded, unmarked};
 
 /// Decodes the bare text of one value.
@@ -41,6 +42,24 @@ impl<K: DeserializeOwned + 'static> Decode<K> for Text<K> {
             Some(value) => Decoded::Value(value),
             None => Decoded::Dead(Cause::TextInvalid, None),
         }
+    }
+}
+
+/// The bare text of one value, as a format of sources.
+#[derive(Clone, Copy, Debug)]
+pub struct TextFormat;
+
+impl<T: DeserializeOwned + 'static> Format<T> for TextFormat {
+    fn name(&self) -> &'static str {
+        "text"
+    }
+
+    fn decoder(&self, _: &Resources<'_>) -> crate::Result<Box<dyn Decode<T>>> {
+        Ok(Box::new(Text::new()))
+    }
+
+    fn keys(&self) -> Keys {
+        Keys::Text
     }
 }
 

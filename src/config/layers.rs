@@ -6,14 +6,14 @@ use std::path::PathBuf;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::config::kafka::{self, Property, PropertyKind};
-use crate::config::table::{Kind, SETTINGS, SOURCE_SETTINGS, Setting, SourceSetting, variable};
-use crate::config::{Entry, Mistakes, Settings, amount};
+use crate::config::table::{properties, settings, source_settings};
+use crate::config::{Entry, Mistakes, Settings};
 use crate::secret::{HIDDEN, Secret};
-use crate::source::kafka::config::accepts;
+use crate::setting::extensions::Extensions;
+use crate::setting::properties::{Properties, Property, PropertyKind, Value};
+use crate::setting::{Kind, Setting, amount, variable};
+use crate::suggest;
 
-/// In front of librdkafka's own names.
-pub(super) const PROPERTIES_PREFIX: &str = "kafka.properties.";
 const SOURCES_PREFIX: &str = "sources.";
 const SOURCES_VARIABLES: &str = "THALWEG_SOURCES_";
 /// Behind the name of a secret that is in a file.
@@ -58,8 +58,10 @@ pub struct Spoken {
 #[derive(Clone, Copy)]
 enum Subject {
     Setting(&'static Setting),
-    Property(&'static Property),
-    Source(&'static SourceSetting),
+    /// A property of a client.
+    Property(&'static Properties, &'static Property),
+    /// A setting of one source, by its name.
+    Source(&'static str),
 }
 
 /// A value as it was written. In a file it has a type; from elsewhere it is text.
@@ -97,43 +99,27 @@ pub(super) struct Said {
 
 /// Finds what a name means. `Err` says what is wrong with it.
 fn subject(name: &str) -> Result<(Subject, String, bool), String> {
-    if let Some(property) = name.strip_prefix(PROPERTIES_PREFIX) {
-        let canonical = |property: &'static Property| format!("{PROPERTIES_PREFIX}{}", property.name);
-        if let Some(found) = kafka::property_of(property) {
-            return Ok((Subject::Property(found), canonical(found), false));
+    for properties in properties() {
+        if let Some(property) = name.strip_prefix(properties.prefix) {
+            return property_subject(properties, property);
         }
-        let in_file = property.strip_suffix(IN_FILE).and_then(kafka::property_of);
-        if let Some(found) = in_file.filter(|property| property.kind == PropertyKind::Secret) {
-            return Ok((Subject::Property(found), canonical(found), true));
-        }
-        if let Some(reason) = kafka::refusal(property) {
-            return Err(format!("`{name}` can't be set: {reason}"));
-        }
-        let known = kafka::PROPERTIES.iter().map(|property| property.name.to_owned());
-        let near = nearest(property, known.collect());
-        return Err(format!(
-            "`{property}` is not among the properties of Kafka's client that may be set{near}"
-        ));
     }
     if let Some((source, setting)) = name
         .strip_prefix(SOURCES_PREFIX)
         .and_then(|rest| rest.rsplit_once('.'))
     {
-        return match SOURCE_SETTINGS.iter().find(|known| known.name == setting) {
+        let mut known = source_settings().map(|(_, known)| known.name);
+        return match known.find(|known| *known == setting) {
             Some(found) => Ok((Subject::Source(found), name.to_owned(), false)),
             None => {
-                let known = SOURCE_SETTINGS
-                    .iter()
-                    .map(|known| known.name.to_owned())
-                    .collect();
-                let near = nearest(setting, known);
+                let near = suggest::told(setting, source_settings().map(|(_, known)| known.name));
                 Err(format!(
                     "a source has no setting `{setting}` (of source `{source}`){near}"
                 ))
             }
         };
     }
-    let find = |name: &str| SETTINGS.iter().find(|setting| setting.name == name);
+    let find = |name: &str| settings().find(|setting| setting.name == name);
     if let Some(found) = find(name) {
         return Ok((Subject::Setting(found), name.to_owned(), false));
     }
@@ -141,50 +127,58 @@ fn subject(name: &str) -> Result<(Subject, String, bool), String> {
     if let Some(found) = in_file.filter(|setting| setting.is_secret()) {
         return Ok((Subject::Setting(found), found.name.to_owned(), true));
     }
-    let inside: Vec<&str> = SETTINGS
-        .iter()
+    let mut inside: Vec<&str> = settings()
         .filter_map(|setting| setting.name.strip_prefix(name)?.strip_prefix('.'))
         .collect();
+    inside.sort_unstable();
     if !inside.is_empty() {
         return Err(format!(
             "`{name}` is a section and no setting; in it are: {}",
             inside.join(", ")
         ));
     }
-    Err(format!("there is no setting `{name}`{}", nearest(name, names())))
+    Err(format!(
+        "there is no setting `{name}`{}",
+        suggest::told(name, names())
+    ))
+}
+
+/// The same of a property, without the prefix.
+fn property_subject(
+    properties: &'static Properties,
+    property: &str,
+) -> Result<(Subject, String, bool), String> {
+    let named = |found| Subject::Property(properties, found);
+    if let Some(found) = properties.find(property) {
+        return Ok((named(found), properties.name_of(found), false));
+    }
+    let in_file = property
+        .strip_suffix(IN_FILE)
+        .and_then(|property| properties.find(property));
+    if let Some(found) = in_file.filter(|property| property.kind == PropertyKind::Secret) {
+        return Ok((named(found), properties.name_of(found), true));
+    }
+    let Properties { prefix, client, .. } = properties;
+    if let Some(reason) = properties.refusal(property) {
+        return Err(format!("`{prefix}{property}` can't be set: {reason}"));
+    }
+    let near = suggest::told(property, properties.known.iter().map(|known| known.name));
+    Err(format!(
+        "`{property}` is not among the properties of {client} that may be set{near}"
+    ))
 }
 
 /// Every name that a setting may go by.
 fn names() -> Vec<String> {
-    let mut names: Vec<String> = SETTINGS.iter().map(|setting| setting.name.to_owned()).collect();
-    let secrets = SETTINGS.iter().filter(|setting| setting.is_secret());
+    let mut names: Vec<String> = settings().map(|setting| setting.name.to_owned()).collect();
+    let secrets = settings().filter(|setting| setting.is_secret());
     names.extend(secrets.map(|setting| format!("{}{IN_FILE}", setting.name)));
     names
 }
 
-/// `; the nearest is …`, if one is near.
-pub(super) fn nearest(name: &str, known: Vec<String>) -> String {
-    near(name, known).map_or(String::new(), |known| format!("; the nearest is `{known}`"))
-}
-
-/// The one that is most like it, if one is near.
-pub(super) fn near(name: &str, known: Vec<String>) -> Option<String> {
-    let near = |known: &str| {
-        let last = known.rsplit('.').next().unwrap_or(known);
-        // A name may lack its section.
-        strsim::jaro_winkler(name, known).max(strsim::jaro_winkler(name, last) - 0.01)
-    };
-    let best = known
-        .into_iter()
-        .map(|known| (near(&known), known))
-        .max_by(|(a, _), (b, _)| a.total_cmp(b));
-    best.filter(|(likeness, _)| *likeness > 0.75)
-        .map(|(_, known)| known)
-}
-
 /// What holds where nobody says anything.
 pub(super) fn of_defaults() -> Vec<Said> {
-    let set = SETTINGS.iter().filter(|setting| !setting.default.is_empty());
+    let set = settings().filter(|setting| !setting.default.is_empty());
     set.map(|setting| Said {
         subject: Subject::Setting(setting),
         name: setting.name.to_owned(),
@@ -262,7 +256,7 @@ pub(super) fn of_variables(
     warnings: &mut Vec<String>,
 ) -> Vec<Said> {
     let mut known: BTreeMap<String, String> = BTreeMap::new();
-    for setting in SETTINGS {
+    for setting in settings() {
         if let Some(also) = setting.also {
             known.insert(also.to_owned(), setting.name.to_owned());
         }
@@ -272,12 +266,14 @@ pub(super) fn of_variables(
             known.insert(variable(&in_file), in_file);
         }
     }
-    for property in kafka::PROPERTIES {
-        let name = format!("{PROPERTIES_PREFIX}{}", property.name);
-        if property.kind == PropertyKind::Secret {
-            known.insert(variable(&format!("{name}{IN_FILE}")), format!("{name}{IN_FILE}"));
+    for properties in properties() {
+        for property in properties.known {
+            let name = properties.name_of(property);
+            if property.kind == PropertyKind::Secret {
+                known.insert(variable(&format!("{name}{IN_FILE}")), format!("{name}{IN_FILE}"));
+            }
+            known.insert(variable(&name), name);
         }
-        known.insert(variable(&name), name);
     }
     let given: Vec<_> = variables.iter().filter(|(_, value)| !value.is_empty()).collect();
     let mut said = Vec::new();
@@ -289,7 +285,7 @@ pub(super) fn of_variables(
                     "the variable {variable} sets nothing: settings of one source stand in the file, under [sources.NAME]"
                 ));
             } else if variable.starts_with("THALWEG_") {
-                let near = nearest(variable, known.keys().cloned().collect());
+                let near = suggest::told(variable, known.keys());
                 // Other programs have variables of this kind, and so has Kubernetes: only what is like one of ours is told.
                 if !near.is_empty() && !FOREIGN.iter().any(|other| variable.starts_with(other)) {
                     warnings.push(format!("the variable {variable} sets nothing{near}"));
@@ -297,10 +293,10 @@ pub(super) fn of_variables(
             }
             continue;
         };
-        let shadowed = |setting: &&Setting| {
+        let shadowed = |setting: &Setting| {
             setting.also == Some(variable) && given.iter().any(|(other, _)| *other == setting.variable())
         };
-        if SETTINGS.iter().any(|setting| shadowed(&setting)) {
+        if settings().any(shadowed) {
             continue;
         }
         match subject(name) {
@@ -374,7 +370,7 @@ impl Subject {
     fn is_secret(self) -> bool {
         match self {
             Self::Setting(setting) => setting.is_secret(),
-            Self::Property(property) => property.kind == PropertyKind::Secret,
+            Self::Property(_, property) => property.kind == PropertyKind::Secret,
             Self::Source(_) => false,
         }
     }
@@ -406,12 +402,11 @@ impl Said {
     /// The place among all settings where it is shown.
     pub(super) fn place(&self) -> usize {
         match self.subject {
-            Subject::Setting(setting) => SETTINGS
-                .iter()
+            Subject::Setting(setting) => settings()
                 .position(|other| other.name == setting.name)
                 .unwrap_or(0),
-            Subject::Property(_) => SETTINGS.len(),
-            Subject::Source(_) => SETTINGS.len() + 1,
+            Subject::Property(..) => usize::MAX - 1,
+            Subject::Source(_) => usize::MAX,
         }
     }
 
@@ -425,14 +420,14 @@ impl Said {
 
     /// Puts the value into the settings, and gives it as it may be shown; `None` says that nothing was set. `Err` says
     /// what is wrong with it.
-    pub(super) fn read(&self, settings: &mut Settings) -> Result<Option<String>, String> {
+    pub(super) fn read(&self, values: &mut Extensions) -> Result<Option<String>, String> {
         if self.subject.is_secret() {
-            return self.read_secret(settings).map(Some);
+            return self.read_secret(values).map(Some);
         }
         let shown = match self.subject {
-            Subject::Setting(setting) => self.read_setting(setting, settings),
-            Subject::Source(setting) => self.read_source(setting, settings),
-            Subject::Property(property) => return self.read_property(property, settings).map(Some),
+            Subject::Setting(setting) => self.read_setting(setting, values),
+            Subject::Source(setting) => self.read_source(setting, values),
+            Subject::Property(of, property) => return self.read_property(of, property, values).map(Some),
         };
         match shown {
             Ok(shown) => Ok(Some(shown)),
@@ -444,7 +439,7 @@ impl Said {
         }
     }
 
-    fn read_setting(&self, setting: &Setting, settings: &mut Settings) -> Result<String, String> {
+    fn read_setting(&self, setting: &Setting, values: &mut Extensions) -> Result<String, String> {
         let expected = || setting.kind.expected();
         let text = |whole, switch| self.written.text(whole, switch).ok_or_else(expected);
         match &setting.kind {
@@ -455,20 +450,20 @@ impl Said {
                     _ => text(true, false)?,
                 };
                 let count = number.parse().ok().filter(|n| (*min..=*max).contains(n));
-                set(settings, count.ok_or_else(expected)?);
+                set(values, count.ok_or_else(expected)?);
                 Ok(number)
             }
             Kind::Time { min, max, set } => {
                 let text = text(false, false)?;
                 let time = amount::duration(&text).filter(|d| (*min..=*max).contains(d));
-                set(settings, time.ok_or_else(expected)?);
+                set(values, time.ok_or_else(expected)?);
                 Ok(text)
             }
             Kind::Size { min, max, set } => {
                 let text = text(true, false)?;
                 let size = amount::size(&text).filter(|n| (*min..=*max).contains(n));
                 let size = size.and_then(|n| usize::try_from(n).ok());
-                set(settings, size.ok_or_else(expected)?);
+                set(values, size.ok_or_else(expected)?);
                 Ok(text)
             }
             Kind::Switch(set) => {
@@ -478,12 +473,12 @@ impl Said {
                     _ => None,
                 };
                 let on = on.ok_or_else(expected)?;
-                set(settings, on);
+                set(values, on);
                 Ok(on.to_string())
             }
             Kind::Text { set, .. } => {
                 let text = text(false, false)?;
-                match set(settings, &text) {
+                match set(values, &text) {
                     true => Ok(text),
                     false => Err(expected()),
                 }
@@ -492,20 +487,36 @@ impl Said {
         }
     }
 
-    fn read_source(&self, setting: &SourceSetting, settings: &mut Settings) -> Result<String, String> {
-        let expected = || setting.kind.form();
+    /// Connectors may have settings of one name: each takes the value in that can.
+    fn read_source(&self, setting: &str, values: &mut Extensions) -> Result<String, String> {
+        let alike = || source_settings().filter(|(_, known)| known.name == setting);
+        let expected = || {
+            alike()
+                .map(|(_, known)| known.kind.form())
+                .next()
+                .unwrap_or_default()
+        };
         let text = self.written.text(false, true).ok_or_else(expected)?;
         let name = self.name[SOURCES_PREFIX.len()..]
             .rsplit_once('.')
             .map_or("", |(name, _)| name);
-        let overrides = settings.sources.entry(name.to_owned()).or_default();
-        match setting.kind.set(overrides, &text) {
-            true => Ok(text),
-            false => Err(expected()),
+        let sources = &mut values.get_mut::<Settings>().sources;
+        let overrides = sources.entry(name.to_owned()).or_default();
+        let taken = alike()
+            .filter(|(_, known)| known.kind.set(overrides, &text))
+            .count();
+        match taken {
+            0 => Err(expected()),
+            _ => Ok(text),
         }
     }
 
-    fn read_property(&self, property: &Property, settings: &mut Settings) -> Result<String, String> {
+    fn read_property(
+        &self,
+        of: &Properties,
+        property: &'static Property,
+        values: &mut Extensions,
+    ) -> Result<String, String> {
         let name = &self.name;
         let Some(text) = self.written.text(true, true) else {
             return Err(format!(
@@ -523,16 +534,13 @@ impl Said {
             }
             _ => {}
         }
-        accepts(property.name, &text).map_err(|wrong| format!("`{name}`: {wrong}"))?;
-        settings
-            .kafka
-            .properties
-            .push((property.name.to_owned(), text.clone()));
+        (of.accepts)(property.name, &text).map_err(|wrong| format!("`{name}`: {wrong}"))?;
+        (of.set)(values, property.name, Value::Plain(text.clone()));
         Ok(text)
     }
 
     /// Nothing that is said here shows the value.
-    fn read_secret(&self, settings: &mut Settings) -> Result<String, String> {
+    fn read_secret(&self, values: &mut Extensions) -> Result<String, String> {
         let name = &self.name;
         let Written::Text(text) = &self.written else {
             return Err(format!("`{name}` must be a text"));
@@ -557,8 +565,8 @@ impl Said {
             Subject::Setting(Setting {
                 kind: Kind::Secret(set),
                 ..
-            }) => set(settings, secret),
-            Subject::Property(property) => settings.kafka.secrets.push((property.name.to_owned(), secret)),
+            }) => set(values, secret),
+            Subject::Property(of, property) => (of.set)(values, property.name, Value::Secret(secret)),
             Subject::Setting(_) | Subject::Source(_) => {}
         }
         Ok(shown)

@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
-use crate::config::kafka::{PROPERTIES, PropertyKind, REFUSED};
-use crate::config::table::{Of, SETTINGS, SOURCE_SETTINGS};
+use crate::config::table::{properties, settings, source_settings};
+use crate::setting::properties::PropertyKind;
+use crate::source::setting::Of;
 
 const HEAD: &str = "\
 # Settings
 
-<!-- Made from the table in src/config/table.rs. After a change there: BLESS=1 cargo test --lib config -->
+<!-- Made from the tables in src/config/table.rs and src/connect/. After a change there: BLESS=1 cargo test --lib config -->
 
 Each setting may be said in a file, by a variable of the environment, and on the command line; later ones win:
 
@@ -65,15 +66,6 @@ says. What a checkpoint holds stays as it is: they hold for what comes behind it
 |---|---|---|---|
 ";
 
-const KAFKA: &str = "
-## Kafka's client
-
-In the section `[kafka.properties]` stand properties of librdkafka, by
-[its own names](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md). Variables are called
-`THALWEG_KAFKA_PROPERTIES_` and the name: `THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD`. Those that may be set:
-
-";
-
 const REFUSED_HEAD: &str = "
 Those that may not, with the reason:
 
@@ -84,7 +76,7 @@ Those that may not, with the reason:
 /// The whole page.
 pub fn page() -> String {
     let mut page = HEAD.to_owned();
-    for setting in SETTINGS {
+    for setting in settings() {
         let flag = setting
             .flag
             .as_ref()
@@ -115,32 +107,39 @@ pub fn page() -> String {
         );
     }
     page += SOURCES;
-    for setting in SOURCE_SETTINGS {
+    for (connector, setting) in source_settings() {
         let form = setting.kind.form();
-        let of = match setting.of {
-            Of::Streams => "streams",
-            Of::StreamTopics => "streams of topics",
-            Of::Topics => "topics",
-            Of::TableTopics => "tables of topics",
+        let kind = match setting.of {
+            Of::All => None,
+            Of::Streams(_) => Some("streams"),
+            Of::Tables(_) => Some("tables"),
+        };
+        let of = match (kind, connector.map(|connector| connector.log())) {
+            (None, None) => "all".to_owned(),
+            (Some(kind), None) => kind.to_owned(),
+            (None, Some(log)) => format!("{log}s"),
+            (Some(kind), Some(log)) => format!("{kind} of {log}s"),
         };
         line(
             &mut page,
-            &[&format!("`{}`", setting.name), &form, of, setting.doc],
+            &[&format!("`{}`", setting.name), &form, &of, setting.doc],
         );
     }
-    page += KAFKA;
-    for property in PROPERTIES {
-        let about = match property.kind {
-            PropertyKind::Plain => String::new(),
-            PropertyKind::Secret => " (**secret**)".to_owned(),
-            PropertyKind::Path => " (a file that is there)".to_owned(),
-            PropertyKind::OneOf(words) => format!(" ({})", words.join(", ")),
-        };
-        writeln!(page, "* `{}`{about}", property.name).expect("a string takes all");
-    }
-    page += REFUSED_HEAD;
-    for (name, reason) in REFUSED {
-        line(&mut page, &[&format!("`{name}`"), reason]);
+    for properties in properties() {
+        writeln!(page, "\n{}", properties.doc).expect("a string takes all");
+        for property in properties.known {
+            let about = match property.kind {
+                PropertyKind::Plain => String::new(),
+                PropertyKind::Secret => " (**secret**)".to_owned(),
+                PropertyKind::Path => " (a file that is there)".to_owned(),
+                PropertyKind::OneOf(words) => format!(" ({})", words.join(", ")),
+            };
+            writeln!(page, "* `{}`{about}", property.name).expect("a string takes all");
+        }
+        page += REFUSED_HEAD;
+        for (name, reason) in properties.refused {
+            line(&mut page, &[&format!("`{name}`"), reason]);
+        }
     }
     page
 }

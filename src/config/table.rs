@@ -1,184 +1,41 @@
-//! The table of all settings: name, type, default, range, flag and meaning of each, written once.
+//! The table of all settings: the engine's own, written here once, and those of the connectors.
 //!
 //! Everything else is made from it: the flags of the command line, the names of variables, what a file may hold, what
 //! `check` prints, and the page docs/settings.md (a test holds the page against it).
 
 mod sources;
 
-pub use sources::{Of, SOURCE_SETTINGS, SourceKind, SourceSetting};
+pub use sources::source_settings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::checkpoint::place;
-use crate::config::{LogFormat, Settings, amount};
+use crate::config::{LogFormat, Settings};
+use crate::connect::CONNECTORS;
 use crate::runtime::OnDifference;
 use crate::runtime::checkpoints::OnNew;
-use crate::secret::Secret;
+use crate::setting::extensions::Extensions;
+use crate::setting::properties::Properties;
+use crate::setting::{
+    DAY, HOUR, Kind, MIN, MS, On, S, Setting, bytes, count, flag, flagged, setting, text, time,
+};
 
-/// One setting.
-pub struct Setting {
-    /// Its name in a file, sections with dots: `http.address`.
-    pub name: &'static str,
-    /// Type, range, and where the value goes.
-    pub kind: Kind,
-    /// What holds where nobody says anything, as one would write it; empty: nothing.
-    pub default: &'static str,
-    /// One line for people.
-    pub doc: &'static str,
-    /// The flag, where there is one of its own.
-    pub flag: Option<Flag>,
-    /// A variable that is read as well, for those who know it from elsewhere.
-    pub also: Option<&'static str>,
+/// Every setting, in the order in which they are shown: the engine's, then those of each connector.
+pub fn settings() -> impl Iterator<Item = &'static Setting> {
+    let own = CONNECTORS.iter().flat_map(|connector| connector.settings());
+    SETTINGS.iter().chain(own)
 }
 
-/// A flag of the command line.
-pub struct Flag {
-    /// `http`, without the dashes.
-    pub name: &'static str,
-    /// What stands behind it in the help; empty: nothing, it is a switch.
-    pub value: &'static str,
-    /// Which commands have it.
-    pub on: On,
+/// The sections of the clients' own properties.
+pub fn properties() -> impl Iterator<Item = &'static Properties> {
+    CONNECTORS.iter().filter_map(|connector| connector.properties())
 }
 
-/// Commands that have a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum On {
-    /// All that run a dataflow or look at what it would run on.
-    All,
-    /// `run` and `check`.
-    Run,
-    /// `demo`.
-    Demo,
-}
-
-/// What a value may be, and where it goes.
-pub enum Kind {
-    /// A whole number.
-    Count {
-        /// Least.
-        min: usize,
-        /// Most.
-        max: usize,
-        /// Where it goes.
-        set: fn(&mut Settings, usize),
-    },
-    /// A duration, as `250ms`.
-    Time {
-        /// Least.
-        min: Duration,
-        /// Most.
-        max: Duration,
-        /// Where it goes.
-        set: fn(&mut Settings, Duration),
-    },
-    /// A size, as `64MiB`.
-    Size {
-        /// Least, in bytes.
-        min: u64,
-        /// Most, in bytes.
-        max: u64,
-        /// Where it goes.
-        set: fn(&mut Settings, usize),
-    },
-    /// `true` or `false`.
-    Switch(fn(&mut Settings, bool)),
-    /// Text of some form.
-    Text {
-        /// The form, in words: "an address such as 127.0.0.1:8460".
-        form: &'static str,
-        /// Where it goes; false: it does not have the form.
-        set: fn(&mut Settings, &str) -> bool,
-    },
-    /// A secret. It may also be in a file, named by the setting with `_file` at its end.
-    Secret(fn(&mut Settings, Secret)),
-}
-
-impl Kind {
-    /// What the setting wants, in words, with the range.
-    pub fn expected(&self) -> String {
-        match self {
-            Self::Count { min, max, .. } if *max == usize::MAX => format!("a whole number, {min} or more"),
-            Self::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
-            Self::Time { min, max, .. } => format!(
-                "a duration such as 250ms or 5s, from {} to {}",
-                amount::duration_text(*min),
-                amount::duration_text(*max)
-            ),
-            Self::Size { min, max, .. } => format!(
-                "a size such as 64MiB, from {} to {}",
-                amount::size_text(*min),
-                amount::size_text(*max)
-            ),
-            Self::Switch(_) => "true or false".into(),
-            Self::Text { form, .. } => (*form).into(),
-            Self::Secret(_) => "a text".into(),
-        }
-    }
-}
-
-impl Setting {
-    /// The variable that sets it: `THALWEG_` and the flag's name, or its own.
-    pub fn variable(&self) -> String {
-        variable(self.flag.as_ref().map_or(self.name, |flag| flag.name))
-    }
-
-    /// Whether its value is never shown.
-    pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Secret(_))
-    }
-}
-
-/// `http.body_time_max` → `THALWEG_HTTP_BODY_TIME_MAX`.
-pub(super) fn variable(name: &str) -> String {
-    let upper = name
-        .to_uppercase()
-        .replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    format!("THALWEG_{upper}")
-}
-
-const MS: Duration = Duration::from_millis(1);
-const S: Duration = Duration::from_secs(1);
-const MIN: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(86_400);
-const YEAR: Duration = Duration::from_secs(365 * 86_400);
-
-const fn flag(name: &'static str, value: &'static str, on: On) -> Option<Flag> {
-    Some(Flag { name, value, on })
-}
-
-const fn count(min: usize, max: usize, set: fn(&mut Settings, usize)) -> Kind {
-    Kind::Count { min, max, set }
-}
-
-const fn time(min: Duration, max: Duration, set: fn(&mut Settings, Duration)) -> Kind {
-    Kind::Time { min, max, set }
-}
-
-const fn bytes(min: u64, max: u64, set: fn(&mut Settings, usize)) -> Kind {
-    Kind::Size { min, max, set }
-}
-
-const fn text(form: &'static str, set: fn(&mut Settings, &str) -> bool) -> Kind {
-    Kind::Text { form, set }
-}
-
-const fn setting(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
-    Setting {
-        name,
-        kind,
-        default,
-        doc,
-        flag: None,
-        also: None,
-    }
-}
-
-const fn flagged(setting: Setting, flag: Option<Flag>) -> Setting {
-    Setting { flag, ..setting }
+/// Where the engine's own values go.
+fn of(values: &mut Extensions) -> &mut Settings {
+    values.get_mut()
 }
 
 fn on_new(text: &str) -> Option<OnNew> {
@@ -193,12 +50,12 @@ fn on_new(text: &str) -> Option<OnNew> {
         .map(|(_, what)| *what)
 }
 
-/// All settings, in the order in which they are shown.
-pub static SETTINGS: &[Setting] = &[
+/// The engine's settings.
+static SETTINGS: &[Setting] = &[
     flagged(
         setting(
             "workers",
-            count(1, 256, |s, n| s.workers = n),
+            count(1, 256, |s, n| of(s).workers = n),
             "1",
             "Worker threads",
         ),
@@ -208,7 +65,7 @@ pub static SETTINGS: &[Setting] = &[
         setting(
             "data_dir",
             text("a folder", |s, text| {
-                s.data_dir = PathBuf::from(text);
+                of(s).data_dir = PathBuf::from(text);
                 !text.is_empty()
             }),
             "data",
@@ -219,7 +76,7 @@ pub static SETTINGS: &[Setting] = &[
     flagged(
         setting(
             "until_end",
-            Kind::Switch(|s, on| s.until_end = on),
+            Kind::Switch(|s, on| of(s).until_end = on),
             "false",
             "Stop when everything that is in the topics at the start has been counted",
         ),
@@ -228,7 +85,7 @@ pub static SETTINGS: &[Setting] = &[
     flagged(
         setting(
             "serve",
-            Kind::Switch(|s, on| s.serve = on),
+            Kind::Switch(|s, on| of(s).serve = on),
             "false",
             "With `until_end`: read no further at that end, and go on answering until a signal stops the process",
         ),
@@ -236,32 +93,32 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "epoch_interval",
-        time(MS, MIN, |s, d| s.epoch_interval = d),
+        time(MS, MIN, |s, d| of(s).epoch_interval = d),
         "5ms",
         "Shortest time between two epochs. Longer: less work a record, results later",
     ),
     setting(
         "epochs_in_flight_max",
-        count(1, 256, |s, n| s.epochs_in_flight_max = n),
+        count(1, 256, |s, n| of(s).epochs_in_flight_max = n),
         "3",
         "How many epochs may be unfinished before no further one opens: the back pressure",
     ),
     setting(
         "views.history",
-        time(Duration::ZERO, DAY, |s, d| s.history = d),
+        time(Duration::ZERO, DAY, |s, d| of(s).history = d),
         "1m",
         "How far back `as_of` reaches, in views that don't say so themselves",
     ),
     setting(
         "checkpoint.interval",
-        time(Duration::ZERO, DAY, |s, d| s.checkpoint_interval = d),
+        time(Duration::ZERO, DAY, |s, d| of(s).checkpoint_interval = d),
         "10s",
         "From one checkpoint to the next, the first at once: a restart replays what came after the last one. 0s: none are made, and none is read",
     ),
     setting(
         "checkpoint.store",
         text("s3://BUCKET/PREFIX or file:///FOLDER", |s, text| {
-            s.checkpoint_place.url = Some(text.to_owned());
+            of(s).checkpoint_place.url = Some(text.to_owned());
             place::is_known(text)
         }),
         "",
@@ -272,7 +129,7 @@ pub static SETTINGS: &[Setting] = &[
         ..setting(
             "checkpoint.endpoint",
             text("an http:// or https:// URL without a password", |s, text| {
-                s.checkpoint_place.endpoint = Some(text.to_owned());
+                of(s).checkpoint_place.endpoint = Some(text.to_owned());
                 is_plain_url(text)
             }),
             "",
@@ -284,7 +141,7 @@ pub static SETTINGS: &[Setting] = &[
         ..setting(
             "checkpoint.region",
             text("a name", |s, text| {
-                s.checkpoint_place.region = Some(text.to_owned());
+                of(s).checkpoint_place.region = Some(text.to_owned());
                 !text.is_empty()
             }),
             "",
@@ -293,20 +150,20 @@ pub static SETTINGS: &[Setting] = &[
     },
     setting(
         "checkpoint.keep",
-        count(1, 1000, |s, n| s.checkpoints_kept = n),
+        count(1, 1000, |s, n| of(s).checkpoints_kept = n),
         "2",
         "How many checkpoints are kept: a damaged one is passed over for the one before it",
     ),
     setting(
         "checkpoint.trim_ledger",
-        Kind::Switch(|s, on| s.checkpoints_trim = on),
+        Kind::Switch(|s, on| of(s).checkpoints_trim = on),
         "true",
         "Let go of the ledger's beginning once no checkpoint that is kept needs it, and 4 MiB or more of it. With `false` it stays whole, and state can be made anew from the topics, epoch by epoch",
     ),
     setting(
         "checkpoint.on_new_build",
         text("accept, refuse or rebuild", |s, text| {
-            on_new(text).map(|what| s.on_new_build = what).is_some()
+            on_new(text).map(|what| of(s).on_new_build = what).is_some()
         }),
         "accept",
         "What to do with a checkpoint that another build made: go on from it, with rows as the old code made them; don't start; or make all state anew from the topics, as long as the ledger is whole",
@@ -318,7 +175,7 @@ pub static SETTINGS: &[Setting] = &[
                 "keep" => Some(OnNew::Keep),
                 _ => on_new(text),
             };
-            what.map(|what| s.on_new_plan = what).is_some()
+            what.map(|what| of(s).on_new_plan = what).is_some()
         }),
         "refuse",
         "What to do with a checkpoint of a dataflow whose steps have changed: `accept` forgets what is gone and lets what is new or changed begin behind it; `keep` does, too, but what is only made of something else (one more `filter`, two merged into one) goes on from its state, its views anew; `refuse` doesn't start; `rebuild` makes all state anew from the topics, as long as the ledger is whole. New views need no word: they begin with their rows as of the checkpoint",
@@ -332,7 +189,7 @@ pub static SETTINGS: &[Setting] = &[
                 "ignore" => OnDifference::Ignore,
                 _ => return false,
             };
-            s.on_difference = what;
+            of(s).on_difference = what;
             true
         }),
         "halt",
@@ -340,44 +197,34 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "buffer.records_max",
-        count(1_000, 100_000_000, |s, n| s.bounds.records_max = n),
+        count(1_000, 100_000_000, |s, n| of(s).bounds.records_max = n),
         "500000",
         "Records that one source may hold on one worker before they are released",
     ),
     setting(
         "buffer.bytes_max",
-        bytes(1 << 20, 1 << 40, |s, n| s.bounds.bytes_max = n),
+        bytes(1 << 20, 1 << 40, |s, n| of(s).bounds.bytes_max = n),
         "64MiB",
         "The same in bytes of keys and payloads",
     ),
     setting(
         "buffer.batch_max",
-        count(1, 1_000_000, |s, n| s.bounds.batch_max = n),
+        count(1, 1_000_000, |s, n| of(s).bounds.batch_max = n),
         "4096",
         "Records that are read at once from one partition",
     ),
     setting(
         "buffer.skew_max",
-        time(S, Duration::from_secs(365 * 86_400), |s, d| s.bounds.skew_max = d),
+        time(S, Duration::from_secs(365 * 86_400), |s, d| {
+            of(s).bounds.skew_max = d
+        }),
         "30s",
         "How far a partition may run ahead in event time of others that have more to read",
-    ),
-    flagged(
-        setting(
-            "kafka.bootstrap",
-            text("HOST:PORT, several with commas between", |s, text| {
-                s.kafka.bootstrap = text.to_owned();
-                !text.is_empty() && text.split(',').all(|one| is_host_port(one.trim()))
-            }),
-            "",
-            "Bootstrap servers of Kafka",
-        ),
-        flag("kafka", "HOST:PORT", On::All),
     ),
     setting(
         "kafka.group",
         text("a name", |s, text| {
-            s.kafka.group = text.to_owned();
+            of(s).group = text.to_owned();
             !text.is_empty()
         }),
         "thalweg",
@@ -387,7 +234,7 @@ pub static SETTINGS: &[Setting] = &[
         setting(
             "registry.url",
             text("an http:// or https:// URL without a password", |s, text| {
-                s.registry.url = Some(text.to_owned());
+                of(s).registry.url = Some(text.to_owned());
                 is_plain_url(text)
             }),
             "",
@@ -398,7 +245,7 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "registry.username",
         text("a name", |s, text| {
-            s.registry.username = Some(text.to_owned());
+            of(s).registry.username = Some(text.to_owned());
             !text.is_empty()
         }),
         "",
@@ -406,20 +253,20 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "registry.password",
-        Kind::Secret(|s, secret| s.registry.password = Some(secret)),
+        Kind::Secret(|s, secret| of(s).registry.password = Some(secret)),
         "",
         "The password for it",
     ),
     setting(
         "registry.token",
-        Kind::Secret(|s, secret| s.registry.token = Some(secret)),
+        Kind::Secret(|s, secret| of(s).registry.token = Some(secret)),
         "",
         "A bearer token for the registry, in place of name and password",
     ),
     setting(
         "registry.ca_file",
         text("a file", |s, text| {
-            s.registry.ca_file = Some(PathBuf::from(text));
+            of(s).registry.ca_file = Some(PathBuf::from(text));
             !text.is_empty()
         }),
         "",
@@ -427,7 +274,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "registry.unknown_wait",
-        time(Duration::ZERO, HOUR, |s, d| s.registry.unknown_wait = d),
+        time(Duration::ZERO, HOUR, |s, d| of(s).registry.unknown_wait = d),
         "30s",
         "How long the registry may not know a schema id while its records wait; then they become dead letters until it does",
     ),
@@ -436,7 +283,7 @@ pub static SETTINGS: &[Setting] = &[
             "http.address",
             text("an address such as 127.0.0.1:8460", |s, text| {
                 text.parse::<SocketAddr>()
-                    .map(|address| s.http.address = address)
+                    .map(|address| of(s).http.address = address)
                     .is_ok()
             }),
             "127.0.0.1:8460",
@@ -446,43 +293,43 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "http.connections_max",
-        count(1, 1_000_000, |s, n| s.http.connections_max = n),
+        count(1, 1_000_000, |s, n| of(s).http.connections_max = n),
         "1024",
         "Connections open at once; more are told 503",
     ),
     setting(
         "http.requests_max",
-        count(1, 1_000_000, |s, n| s.http.requests_max = n),
+        count(1, 1_000_000, |s, n| of(s).http.requests_max = n),
         "512",
         "Requests answered at once, those that wait included; more are told 503",
     ),
     setting(
         "http.body_bytes_max",
-        bytes(1 << 10, 64 << 20, |s, n| s.http.body_bytes_max = n),
+        bytes(1 << 10, 64 << 20, |s, n| of(s).http.body_bytes_max = n),
         "64KiB",
         "Longest body of a request",
     ),
     setting(
         "http.body_time_max",
-        time(MS, HOUR, |s, d| s.http.body_time_max = d),
+        time(MS, HOUR, |s, d| of(s).http.body_time_max = d),
         "5s",
         "How long a body may take to come",
     ),
     setting(
         "http.url_bytes_max",
-        bytes(256, 64 << 10, |s, n| s.http.url_bytes_max = n),
+        bytes(256, 64 << 10, |s, n| of(s).http.url_bytes_max = n),
         "8KiB",
         "Longest URL",
     ),
     setting(
         "http.idle_time_max",
-        time(S, DAY, |s, d| s.http.idle_time_max = d),
+        time(S, DAY, |s, d| of(s).http.idle_time_max = d),
         "1m",
         "How long a connection may stay without a request",
     ),
     setting(
         "http.wait_max",
-        time(Duration::ZERO, HOUR, |s, d| s.http.wait_max = d),
+        time(Duration::ZERO, HOUR, |s, d| of(s).http.wait_max = d),
         "30s",
         "Longest `wait` of a request",
     ),
@@ -490,7 +337,7 @@ pub static SETTINGS: &[Setting] = &[
         "http.scans_max",
         count(0, 1_024, |s, n| {
             if n > 0 {
-                s.http.scans_max = n;
+                of(s).http.scans_max = n;
             }
         }),
         "0",
@@ -498,31 +345,31 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "http.scan_time_max",
-        time(MS, HOUR, |s, d| s.http.scan_time_max = d),
+        time(MS, HOUR, |s, d| of(s).http.scan_time_max = d),
         "10s",
         "How long a large scan may take, its turn waited for included",
     ),
     setting(
         "http.scanned_rows_max",
-        count(1, 1_000_000_000, |s, n| s.http.scanned_rows_max = n),
+        count(1, 1_000_000_000, |s, n| of(s).http.scanned_rows_max = n),
         "2000000",
         "How many rows one read may look at. In the order of keys a page ends there, with `next`; in another one a view of more rows is refused at once, unless the key leaves enough of them out",
     ),
     setting(
         "http.reads_max",
-        count(1, 1_000, |s, n| s.http.reads_max = n),
+        count(1, 1_000, |s, n| of(s).http.reads_max = n),
         "32",
         "Reads in one `POST /v1/query`",
     ),
     setting(
         "http.stale_reads",
-        Kind::Switch(|s, on| s.http.stale_reads = on),
+        Kind::Switch(|s, on| of(s).http.stale_reads = on),
         "false",
         "Answer with older epochs than before the restart while a restart recovers. With `false` reads of the newest epoch are told 503 until the last epoch that was bound before is there again; those with `as_of` and cursors are answered once theirs is",
     ),
     setting(
         "ready.lag_max",
-        count(0, usize::MAX, |s, n| s.ready_lag_max = Some(n as u64)),
+        count(0, usize::MAX, |s, n| of(s).ready_lag_max = Some(n as u64)),
         "",
         "`/health/ready` says 200 once no more records than these are left, of all that the topics hold by then; nothing said: once everything is counted that they held at the start. In any case not before a restart has recovered what was bound before it",
     ),
@@ -530,7 +377,7 @@ pub static SETTINGS: &[Setting] = &[
         setting(
             "log.format",
             text("`text` or `json`", |s, text| {
-                s.log.format = match text {
+                of(s).log.format = match text {
                     "json" => LogFormat::Json,
                     _ => LogFormat::Text,
                 };
@@ -548,7 +395,7 @@ pub static SETTINGS: &[Setting] = &[
             text(
                 "a level (error, warn, info, debug, trace), or such for modules with commas between",
                 |s, text| {
-                    s.log.level = text.to_owned();
+                    of(s).log.level = text.to_owned();
                     tracing_subscriber::EnvFilter::try_new(text).is_ok()
                 },
             ),
@@ -559,20 +406,13 @@ pub static SETTINGS: &[Setting] = &[
     flagged(
         setting(
             "demo.rate",
-            count(1, 2_000, |s, n| s.demo_rate = n as u64),
+            count(1, 2_000, |s, n| of(s).demo_rate = n as u64),
             "200",
             "Events a second that `demo` writes",
         ),
         flag("rate", "N", On::Demo),
     ),
 ];
-
-fn is_host_port(text: &str) -> bool {
-    // A broker may be named with its protocol, as in SASL_SSL://host:9093.
-    let text = text.split_once("://").map_or(text, |(_, rest)| rest);
-    text.rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-}
 
 /// A password in a URL would be shown with it.
 fn is_plain_url(text: &str) -> bool {

@@ -1,7 +1,8 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::config::table::{Kind, SETTINGS};
+use crate::config::table::{properties, settings};
+use crate::connect::kafka::{KafkaSettings, TopicSettings};
 use crate::ingest::Bounds;
 use crate::late::Late;
 use crate::runtime;
@@ -231,7 +232,8 @@ fn kafkas_properties_go_by_an_allow_list() {
         return;
     }
     let force = force.unwrap();
-    let mut properties = force.settings.kafka.properties.clone();
+    let kafka = force.settings.connectors.get::<KafkaSettings>().unwrap();
+    let mut properties = kafka.properties.clone();
     properties.sort();
     let expected = [
         ("fetch.wait.max.ms", "5"),
@@ -241,7 +243,7 @@ fn kafkas_properties_go_by_an_allow_list() {
         ("socket.keepalive.enable", "true"),
     ];
     assert_eq!(properties, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
-    assert_eq!(force.settings.kafka.secrets.len(), 1);
+    assert_eq!(kafka.secrets.len(), 1);
     assert_eq!(
         force.origin("kafka.properties.sasl.password").to_string(),
         "THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD"
@@ -305,15 +307,16 @@ fn kafkas_properties_go_by_an_allow_list() {
 #[test]
 fn what_is_refused_is_not_allowed_and_both_are_known_to_librdkafka() {
     let known = |name: &str| {
-        let told = crate::source::kafka::config::accepts(name, "\u{1}").err();
+        let told = crate::connect::kafka::config::accepts(name, "\u{1}").err();
         told.is_none_or(|told| !told.contains("No such configuration property"))
     };
-    for property in kafka::PROPERTIES {
-        assert!(kafka::refusal(property.name).is_none(), "{}", property.name);
+    let kafka = properties().find(|of| of.prefix == "kafka.properties.").unwrap();
+    for property in kafka.known {
+        assert!(kafka.refusal(property.name).is_none(), "{}", property.name);
         assert!(known(property.name), "{}", property.name);
     }
-    for (name, _) in kafka::REFUSED {
-        assert!(kafka::property_of(name).is_none(), "{name}");
+    for (name, _) in kafka.refused {
+        assert!(kafka.find(name).is_none(), "{name}");
         assert!(known(name), "{name}");
     }
 }
@@ -407,10 +410,16 @@ fn secrets_are_shown_nowhere() {
 
 #[test]
 fn settings_of_sources_belong_to_sources_that_have_them() {
-    let known = |name: &str, timed, topic| SourceKnown {
+    let known = |name: &str, timed, topic: bool| SourceKnown {
         name: name.to_owned(),
         timed,
-        topic,
+        connector: Some(if topic { "kafka" } else { "files" }),
+    };
+    let said_of = |force: &InForce, name: &str| {
+        let said = &force.settings.sources[name];
+        assert_eq!((said.idle_after, said.future_bound), (None, None));
+        let topic = said.connector.get::<TopicSettings>().cloned();
+        (said.lateness, said.late, topic.unwrap_or_default())
     };
     let sources = [
         known("payments", true, true),
@@ -443,25 +452,24 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
                 [sources.names]\ndeletes = \"null_or_empty\"\n";
     let force = said(file, &[], &[]).unwrap();
     force.sources_fit(&sources).unwrap();
-    let expected = Overrides {
-        lateness: Some(Duration::from_secs(5)),
-        late: Some(Late::Correct(Duration::from_secs(5_400))),
+    let topic = TopicSettings {
         start: Some(Start::Timestamp("2026-03-01T12:00:00Z".parse().unwrap())),
-        ..Overrides::default()
+        ..TopicSettings::default()
     };
-    assert_eq!(force.settings.sources["a.b"], expected);
-    let expected = Overrides {
-        late: Some(Late::DeadLetter),
+    let late = Late::Correct(Duration::from_secs(5_400));
+    let expected = (Some(Duration::from_secs(5)), Some(late), topic);
+    assert_eq!(said_of(&force, "a.b"), expected);
+    let topic = TopicSettings {
         start: Some(Start::Earliest),
         wait_for_topic: Some(true),
-        ..Overrides::default()
+        ..TopicSettings::default()
     };
-    assert_eq!(force.settings.sources["payments"], expected);
-    let expected = Overrides {
+    assert_eq!(said_of(&force, "payments"), (None, Some(Late::DeadLetter), topic));
+    let topic = TopicSettings {
         deletes: Some(Deletes::NullOrEmpty),
-        ..Overrides::default()
+        ..TopicSettings::default()
     };
-    assert_eq!(force.settings.sources["names"], expected);
+    assert_eq!(said_of(&force, "names"), (None, None, topic));
 
     for (wrong, told) in [
         (
@@ -488,16 +496,12 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
 #[test]
 fn names_flags_and_variables_are_each_used_once() {
     let mut seen = std::collections::BTreeSet::new();
-    for setting in SETTINGS {
+    for setting in settings() {
         assert!(seen.insert(setting.name.to_owned()), "{}", setting.name);
         assert!(seen.insert(setting.variable()), "{}", setting.variable());
         if let Some(flag) = &setting.flag {
             assert!(seen.insert(format!("--{}", flag.name)), "{}", flag.name);
-            assert!(
-                !matches!(setting.kind, Kind::Secret(_)),
-                "{}: a secret has no flag",
-                setting.name
-            );
+            assert!(!setting.is_secret(), "{}: a secret has no flag", setting.name);
         }
         assert!(
             !setting.doc.is_empty() && !setting.doc.ends_with('.'),

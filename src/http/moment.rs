@@ -16,10 +16,11 @@ use serde::Serialize;
 
 use crate::error::count;
 use crate::http::params::{After, Params, refused};
-use crate::http::problem::{Kind, Problem, nearest, too_long};
+use crate::http::problem::{Kind, Problem, too_long};
 use crate::http::shared::Shared;
 use crate::position::{Offset, PartitionId, SourceId};
 use crate::runtime::progress::Recovering;
+use crate::suggest::nearest;
 use crate::time::{Epoch, span};
 use crate::view::serve::{ReadError, Serve, cursor_epoch};
 use crate::view::{AsOf, Moment};

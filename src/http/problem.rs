@@ -237,12 +237,3 @@ impl IntoResponse for Problem {
         response
     }
 }
-
-/// The name among `names` that was probably meant, if one is near enough.
-pub(crate) fn nearest<'a>(meant: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = names
-        .into_iter()
-        .map(|name| (strsim::jaro_winkler(meant, name), name));
-    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(score, _)| *score > 0.75).map(|(_, name)| name)
-}

@@ -16,8 +16,9 @@ use crate::clock;
 use crate::http::answer::{self, Answer, At, Positions, Rows, Time};
 use crate::http::moment::{self, Wanted};
 use crate::http::params::{LIMIT_DEFAULT, Params};
-use crate::http::problem::{Kind, Problem, nearest, too_long};
+use crate::http::problem::{Kind, Problem, too_long};
 use crate::http::shared::{PathPart, Shared};
+use crate::suggest::nearest;
 use crate::view::Moment;
 use crate::view::serve::{Filter, Given, Op, Page, ReadError, RowQuery, RowsQuery, Serve};
 

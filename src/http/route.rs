@@ -17,9 +17,10 @@ use hyper::header::{CONTENT_TYPE, IF_NONE_MATCH};
 use hyper::{Method, Uri};
 use serde_json::json;
 
-use crate::http::problem::{Kind, Problem, nearest};
+use crate::http::problem::{Kind, Problem};
 use crate::http::shared::{NONE, OnDrop, Shared};
 use crate::http::{answer, describe, query, read, sources};
+use crate::suggest::nearest;
 use crate::{clock, metrics};
 
 /// What must be answered whatever the load stands outside of `/v1/`: supervisors act on silence.

@@ -25,6 +25,8 @@ struct SourcesAnswer<'a> {
 struct SourceAnswer<'a> {
     name: &'a str,
     topic: &'a str,
+    connector: Option<&'static str>,
+    details: BTreeMap<&'a str, &'a str>,
     formats: BTreeMap<&'a str, &'a str>,
     rules: Option<RulesAnswer>,
     watermark: Time,
@@ -69,18 +71,24 @@ pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 fn describe<'a>(source: &'a SourceNow, at: Option<&Moment>) -> SourceAnswer<'a> {
-    let formats = source.formats.iter();
     let id = SourceId::of(&source.name);
     SourceAnswer {
         name: &source.name,
         topic: &source.topic,
-        formats: formats.map(|(part, format)| (*part, format.as_str())).collect(),
+        connector: source.connector,
+        details: named(&source.details),
+        formats: named(&source.formats),
         rules: source.rules.as_ref().map(rules),
         watermark: Time(at.map_or(EventTime::MIN, |at| at.watermark(&[id]))),
         idle: source.idle,
         trouble: source.trouble.as_deref(),
         partitions: source.partitions.iter().map(partition).collect(),
     }
+}
+
+fn named<'a>(values: &'a [(&'static str, String)]) -> BTreeMap<&'a str, &'a str> {
+    let values = values.iter();
+    values.map(|(name, value)| (*name, value.as_str())).collect()
 }
 
 fn rules(rules: &RulesNow) -> RulesAnswer {

@@ -19,8 +19,12 @@ use crate::time::EventTime;
 pub struct SourceNow {
     /// Its name.
     pub name: String,
-    /// The topic.
+    /// Name of the log that it reads: the topic.
     pub topic: String,
+    /// The connector that reads it.
+    pub connector: Option<&'static str>,
+    /// More about it that its connector tells, by name.
+    pub details: Vec<(&'static str, String)>,
     /// How the parts of its records are written: `("value", "avro")`.
     pub formats: Vec<(&'static str, String)>,
     /// The rules of time in force; `None`: a table, which has none.
@@ -167,6 +171,8 @@ impl Shared {
             SourceNow {
                 name: rules.name.clone(),
                 topic: source.topic.clone(),
+                connector: source.driver.connector(),
+                details: source.driver.details(),
                 formats: source.driver.formats(),
                 rules: timed.then_some(RulesNow {
                     lateness: rules.lateness,

@@ -118,7 +118,7 @@ impl Watch {
                     }
                     shared.first_seen(*id, &topology);
                     show_lag(shared, *id, name, &topology);
-                    show_partitions(shared, name, &topology);
+                    show_partitions(shared, name, driver.as_ref(), &topology);
                     let (source, seen) = (*id, Some(topology));
                     shared.inbox.look(Look { source, asked, seen });
                 }
@@ -156,7 +156,7 @@ fn troubled(shared: &Shared, name: &str, driver: &dyn Driver, unseen: Option<&Er
 }
 
 /// Keeps how a source's partitions were seen; the log says when there are more of them, and when a transaction stays open.
-fn show_partitions(shared: &Shared, name: &str, topology: &Topology) {
+fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &Topology) {
     let metrics = shared.metrics.source(name);
     let now = clock::now();
     let mut known = shared.partitions.lock();
@@ -175,7 +175,8 @@ fn show_partitions(shared: &Shared, name: &str, topology: &Topology) {
                 offset,
                 %since,
                 "a transaction stays open: nothing from this offset on can be read before it ends, and event time waits. \
-                 `kafka-transactions.sh find-hanging` names one that nobody ends, and aborts it"
+                 {}",
+                driver.open_transaction_hint()
             );
         }
         PartitionSeen {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Overrides;
+use super::environment::Overrides;
 use crate::late::Late;
 use crate::time::EventTime;
 
@@ -51,6 +51,8 @@ macro_rules! time_rules {
         }
     };
 }
+
+pub(crate) use time_rules;
 
 /// How event times are taken and judged.
 pub struct TimeRules<T> {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use thalweg::Kind;
 use thalweg::bridge::Waker;
+use thalweg::connect::kafka::Kafka;
+use thalweg::connect::kafka::KafkaSettings;
 use thalweg::position::SourceId;
-use thalweg::source::kafka::Kafka;
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::{Driver, Environment, Intake, Progress, Reader, Source};
 
 use super::eventually;
@@ -57,7 +59,7 @@ impl Reading {
 
     fn of(broker: &Broker, topic: &str, from: i64) -> Self {
         let env = Environment {
-            kafka: broker.bootstrap(),
+            connectors: Extensions::of(KafkaSettings::at(broker.bootstrap())),
             ..Environment::default()
         };
         Self::through(&env, topic, from)

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use thalweg::Flow;
+use thalweg::connect::kafka::KafkaSettings;
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings, Store};
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 
 use super::{eventually, node};
@@ -26,7 +28,7 @@ fn rows(broker: &Broker, data: &Path) -> BTreeSet<String> {
         until_end: true,
         store: Store::Directory(data.to_owned()),
         env: Environment {
-            kafka: broker.bootstrap(),
+            connectors: Extensions::of(KafkaSettings::at(broker.bootstrap())),
             group: "tests".into(),
             ..Environment::default()
         },

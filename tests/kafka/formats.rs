@@ -10,9 +10,11 @@ use std::time::Duration as Wait;
 use serde_json::Value;
 use thalweg::codec::fit::Found;
 use thalweg::codec::registry::Registry as Client;
+use thalweg::connect::kafka::KafkaSettings;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings};
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::{Environment, Source};
 use thalweg::view::Views;
 use thalweg::{Error, Flow, Kind};
@@ -33,7 +35,7 @@ const ROW_NOTED: &str = r#"{"type":"record","name":"Row","fields":[{"name":"note
 
 fn environment(broker: &Broker, registry: Option<&str>) -> Environment {
     Environment {
-        kafka: broker.bootstrap(),
+        connectors: Extensions::of(KafkaSettings::at(broker.bootstrap())),
         registry: registry.map(|url| Client::new(url, node::tokio().clone()).unwrap()),
         group: "formats".into(),
         ..Environment::default()

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use thalweg::checkpoint;
+use thalweg::connect::kafka::{KafkaSettings, TopicSettings};
 use thalweg::disk::HostDisk;
 use thalweg::prelude::*;
 use thalweg::runtime::checkpoints::{self, Due};
 use thalweg::runtime::{Service, Settings, Store};
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::{Environment, Overrides};
 use thalweg::{Flow, Kind};
 
@@ -49,7 +51,7 @@ fn settings(bootstrap: &str, data: Option<&Path>, numbers: Overrides) -> Setting
             Store::Directory(dir.to_owned())
         }),
         env: Environment {
-            kafka: bootstrap.to_owned(),
+            connectors: Extensions::of(KafkaSettings::at(bootstrap.to_owned())),
             group: "tests".into(),
             sources: Arc::new([("numbers".to_owned(), numbers)].into()),
             ..Environment::default()
@@ -142,8 +144,11 @@ fn a_topic_that_is_missing_is_waited_for_where_that_was_said() {
 fn a_setting_waits_for_a_topic_and_says_where_it_begins() {
     let broker = Broker::shared();
     let said = Overrides {
-        wait_for_topic: Some(true),
-        start: Some(Start::Latest),
+        connector: Extensions::of(TopicSettings {
+            wait_for_topic: Some(true),
+            start: Some(Start::Latest),
+            ..TopicSettings::default()
+        }),
         ..Overrides::default()
     };
     let flow = counted("life.set.v1", false);

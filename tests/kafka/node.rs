@@ -16,12 +16,14 @@ use serde::{Deserialize, Serialize};
 use thalweg::checkpoint::place::Place;
 use thalweg::codec::registry::Registry;
 use thalweg::codec::registry::access::Access;
+use thalweg::connect::kafka::KafkaSettings;
 use thalweg::ingest::Bounds;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::runtime::{Cluster, Replay, Service, Settings, Store, checkpoints};
 use thalweg::schema::Numbers;
 use thalweg::sequencer::Cuts;
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 use thalweg::time::Epoch;
 use thalweg::view::serve::RowsQuery;
@@ -209,7 +211,7 @@ impl Node {
             ..Access::open(&self.registry)
         };
         let env = Environment {
-            kafka: self.kafka.clone(),
+            connectors: Extensions::of(KafkaSettings::at(self.kafka.clone())),
             registry: Some(Registry::with_access(&access, tokio().clone())?),
             group: "tests".into(),
             ..Environment::default()

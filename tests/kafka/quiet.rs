@@ -5,11 +5,13 @@ use rdkafka::config::FromClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use thalweg::clock;
 use thalweg::codec::Cause;
+use thalweg::connect::kafka::KafkaSettings;
+use thalweg::connect::kafka::Topic;
 use thalweg::prelude::*;
 use thalweg::runtime::sources::SourceNow;
 use thalweg::runtime::{Service, Settings};
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
-use thalweg::source::kafka::Topic;
 
 use super::{PATIENCE, eventually};
 use crate::support::kafka::Broker;
@@ -29,7 +31,7 @@ fn serve(numbers: impl Fn() -> Topic<u64> + Send + Sync + 'static) -> Service {
     });
     let settings = Settings {
         env: Environment {
-            kafka: Broker::shared().bootstrap(),
+            connectors: Extensions::of(KafkaSettings::at(Broker::shared().bootstrap())),
             group: "tests".into(),
             ..Environment::default()
         },

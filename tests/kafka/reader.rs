@@ -12,8 +12,10 @@ use rdkafka::config::FromClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use thalweg::bridge::Waker;
+use thalweg::connect::kafka::Kafka;
+use thalweg::connect::kafka::KafkaSettings;
 use thalweg::position::SourceId;
-use thalweg::source::kafka::Kafka;
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::{Driver, Environment, Intake, Progress, Reader, Source, TimeRules};
 use thalweg::{Error, Kind};
 
@@ -32,7 +34,7 @@ impl Rig {
     /// A reader of partition 0 from `from` on.
     fn new(broker: &Broker, topic: &str, from: i64) -> Self {
         let environment = Environment {
-            kafka: broker.bootstrap(),
+            connectors: Extensions::of(KafkaSettings::at(broker.bootstrap())),
             ..Environment::default()
         };
         let opened = Source::<u64>::open(Kafka::topic(topic).json(), &environment).unwrap();

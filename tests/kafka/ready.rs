@@ -3,9 +3,11 @@
 use rdkafka::config::FromClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use thalweg::Flow;
+use thalweg::connect::kafka::KafkaSettings;
 use thalweg::prelude::*;
 use thalweg::runtime::progress::CaughtUp;
 use thalweg::runtime::{Service, Settings};
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 
 use super::{PATIENCE, eventually, node};
@@ -27,7 +29,7 @@ fn counted(topic: &str, start: Start) -> Flow {
 fn started(flow: &Flow) -> Service {
     let settings = Settings {
         env: Environment {
-            kafka: Broker::shared().bootstrap(),
+            connectors: Extensions::of(KafkaSettings::at(Broker::shared().bootstrap())),
             group: "tests".into(),
             ..Environment::default()
         },

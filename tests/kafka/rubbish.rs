@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use thalweg::Flow;
+use thalweg::connect::kafka::KafkaSettings;
 use thalweg::position::SourceId;
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings};
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 
 use super::node;
@@ -36,7 +38,7 @@ fn flow(topic: &'static str) -> Flow {
 
 fn service(flow: &Flow, workers: usize) -> Service {
     let env = Environment {
-        kafka: Broker::shared().bootstrap(),
+        connectors: Extensions::of(KafkaSettings::at(Broker::shared().bootstrap())),
         group: "rubbish".into(),
         ..Environment::default()
     };

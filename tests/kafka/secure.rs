@@ -12,8 +12,10 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
 use openssl::x509::{X509, X509Name};
+use thalweg::connect::kafka::Kafka;
+use thalweg::connect::kafka::KafkaSettings;
 use thalweg::secret::Secret;
-use thalweg::source::kafka::Kafka;
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::{Environment, Source};
 
 use super::PATIENCE;
@@ -42,12 +44,14 @@ fn broker() -> &'static (Broker, Secure) {
 fn environment(kafka: &str, properties: &[(&str, &str)], password: Option<&str>) -> Environment {
     let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
     Environment {
-        kafka: kafka.to_owned(),
-        kafka_properties: properties.iter().map(own).collect(),
-        kafka_secrets: password
-            .map(|password| ("sasl.password".to_owned(), Secret::new(password)))
-            .into_iter()
-            .collect(),
+        connectors: Extensions::of(KafkaSettings {
+            bootstrap: kafka.to_owned(),
+            properties: properties.iter().map(own).collect(),
+            secrets: password
+                .map(|password| ("sasl.password".to_owned(), Secret::new(password)))
+                .into_iter()
+                .collect(),
+        }),
         ..Environment::default()
     }
 }

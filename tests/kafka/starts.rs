@@ -6,9 +6,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use thalweg::connect::kafka::KafkaSettings;
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings, Store};
 use thalweg::schema::datum::Datum;
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 use thalweg::view::serve::RowsQuery;
 use thalweg::{Error, Kind};
@@ -30,7 +32,7 @@ fn counted(topic: &str, start: &Start, dir: &Path) -> Result<BTreeSet<i128>, Err
         until_end: true,
         store: Store::Directory(dir.to_owned()),
         env: Environment {
-            kafka: Broker::shared().bootstrap(),
+            connectors: Extensions::of(KafkaSettings::at(Broker::shared().bootstrap())),
             group: "tests".into(),
             ..Environment::default()
         },

@@ -2,10 +2,12 @@
 //! that is added.
 
 use thalweg::codec::Cause;
+use thalweg::connect::kafka::KafkaSettings;
 use thalweg::position::SourceId;
 use thalweg::prelude::*;
 use thalweg::runtime::sources::SourceNow;
 use thalweg::runtime::{Service, Settings};
+use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 
 use super::eventually;
@@ -36,7 +38,7 @@ fn quiet_future_and_new_partitions_hold_nothing_up() {
     });
     let settings = Settings {
         env: Environment {
-            kafka: Broker::shared().bootstrap(),
+            connectors: Extensions::of(KafkaSettings::at(Broker::shared().bootstrap())),
             group: "tests".into(),
             ..Environment::default()
         },

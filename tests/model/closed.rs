@@ -14,8 +14,8 @@ use thalweg::runtime::checkpoints::{self, Due};
 use thalweg::runtime::{Service, Settings};
 use thalweg::schema::datum::Datum;
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
-use thalweg::source::memory::Memory;
 use thalweg::testing::Harness;
+use thalweg::testing::memory::Memory;
 use thalweg::view::serve::RowsQuery;
 
 use super::log::{EPOCHS, Log, config, logs, read, runs, silences, together};

@@ -10,8 +10,8 @@ use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
 use thalweg::runtime::{Cluster, Service, Settings, Store};
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
-use thalweg::source::memory::Memory;
 use thalweg::source::{Environment, Source, Substitute};
+use thalweg::testing::memory::Memory;
 use thalweg::view::{AsOf, Views};
 
 /// Event times of each source, by partition and then by epoch. `b` has nothing after its second epoch, up to the fifth.

@@ -13,8 +13,8 @@ use thalweg::position::EpochBinding;
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings, Store};
 use thalweg::sequencer::Cuts;
-use thalweg::source::memory::Memory;
 use thalweg::source::{Environment, Source, Substitute};
+use thalweg::testing::memory::Memory;
 
 /// Holds up writes until it is opened.
 #[derive(Default)]

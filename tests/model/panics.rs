@@ -7,7 +7,7 @@ use std::time::Duration as Wait;
 use thalweg::ledger::MemoryLog;
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings, Store};
-use thalweg::source::memory::Memory;
+use thalweg::testing::memory::Memory;
 use thalweg::{Error, Flow, Kind};
 
 /// Far more than it takes.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use thalweg::ledger::MemoryLog;
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings, Store};
-use thalweg::source::memory::Memory;
+use thalweg::testing::memory::Memory;
 use thalweg::testing::{Harness, Run};
 use thalweg::{Epoch, Flow};
 

@@ -14,8 +14,8 @@ use thalweg::runtime::checkpoints::{Due, Settings as Checkpoints};
 use thalweg::runtime::{OnDifference, Replay, Service, Settings, Store};
 use thalweg::sequencer::results::Compared;
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
-use thalweg::source::memory::Memory;
 use thalweg::source::{Environment, Source, Substitute};
+use thalweg::testing::memory::Memory;
 use thalweg::{Epoch, Error, EventTime, Flow, Kind};
 
 const EPOCHS: usize = 12;

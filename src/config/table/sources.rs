@@ -2,77 +2,30 @@
 
 use std::time::Duration;
 
-use super::{MS, YEAR};
-use crate::config::amount;
+use crate::connect::CONNECTORS;
+use crate::connect::connector::Connector;
 use crate::late::Late;
-use crate::source::Overrides;
+use crate::setting::{MS, YEAR, amount};
+use crate::source::setting::{Of, SourceKind, SourceSetting};
 
-/// A setting of one source, in the section `[sources.NAME]`.
-pub struct SourceSetting {
-    /// Its name in the section.
-    pub name: &'static str,
-    /// One line for people.
-    pub doc: &'static str,
-    /// What it is, and where it goes.
-    pub kind: SourceKind,
-    /// Which sources have it.
-    pub of: Of,
+const TIMELESS: &str = "is a table: it has no times";
+
+/// Every setting of a section `[sources.NAME]`, with the connector whose sources have it; `None`: all have.
+pub fn source_settings() -> impl Iterator<Item = (Option<&'static dyn Connector>, &'static SourceSetting)> {
+    let own = CONNECTORS.iter().flat_map(|connector| {
+        let settings = connector.source_settings().iter();
+        settings.map(move |setting| (Some(*connector), setting))
+    });
+    SOURCE_SETTINGS.iter().map(|setting| (None, setting)).chain(own)
 }
 
-/// What a setting of a source is.
-pub enum SourceKind {
-    /// From least to most.
-    Time(Duration, Duration, fn(&mut Overrides, Duration)),
-    /// A text of a form; `false`: it is not of that form.
-    Word(&'static str, fn(&mut Overrides, &str) -> bool),
-}
-
-impl SourceKind {
-    /// What is expected of a value.
-    pub fn form(&self) -> String {
-        let text = amount::duration_text;
-        match self {
-            Self::Time(min, max, _) => format!(
-                "a duration such as 250ms or 5s, from {} to {}",
-                text(*min),
-                text(*max)
-            ),
-            Self::Word(form, _) => (*form).to_owned(),
-        }
-    }
-
-    /// Puts a value in; `false`: it is not what is expected.
-    pub fn set(&self, overrides: &mut Overrides, text: &str) -> bool {
-        match self {
-            Self::Time(min, max, set) => {
-                let time = amount::duration(text).filter(|time| (*min..=*max).contains(time));
-                time.map(|time| set(overrides, time)).is_some()
-            }
-            Self::Word(_, set) => set(overrides, text),
-        }
-    }
-}
-
-/// Which sources have a setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
-    /// Streams: tables have no event times.
-    Streams,
-    /// Streams that are read from topics: a table needs its topic from the start.
-    StreamTopics,
-    /// Whatever is read from topics.
-    Topics,
-    /// Tables that are read from topics.
-    TableTopics,
-}
-
-/// The settings of every section `[sources.NAME]`.
-pub static SOURCE_SETTINGS: &[SourceSetting] = &[
+/// Those of every source.
+static SOURCE_SETTINGS: &[SourceSetting] = &[
     SourceSetting {
         name: "lateness",
         doc: "How far events may lag behind the newest one of their partition and still be on time",
         kind: SourceKind::Time(Duration::ZERO, YEAR, |s, d| s.lateness = Some(d)),
-        of: Of::Streams,
+        of: Of::Streams(TIMELESS),
     },
     SourceSetting {
         name: "late",
@@ -81,13 +34,13 @@ pub static SOURCE_SETTINGS: &[SourceSetting] = &[
             s.late = late(text);
             s.late.is_some()
         }),
-        of: Of::Streams,
+        of: Of::Streams(TIMELESS),
     },
     SourceSetting {
         name: "idle_after",
         doc: "After how long without a valid event time a partition with nothing more to read, and no open transaction, no longer holds windows open",
         kind: SourceKind::Time(MS, YEAR, |s, d| s.idle_after = Some(d)),
-        of: Of::Streams,
+        of: Of::Streams(TIMELESS),
     },
     SourceSetting {
         name: "future_bound",
@@ -95,37 +48,7 @@ pub static SOURCE_SETTINGS: &[SourceSetting] = &[
         kind: SourceKind::Time(Duration::ZERO, Duration::from_secs(100 * 365 * 86_400), |s, d| {
             s.future_bound = Some(d);
         }),
-        of: Of::Streams,
-    },
-    SourceSetting {
-        name: "start",
-        doc: "Where the first start begins to read; later ones go on where the ledger says",
-        kind: SourceKind::Word(
-            "`earliest`, `latest`, or a time such as 2026-03-01T12:00:00Z",
-            |s, text| {
-                s.start = text.parse().ok();
-                s.start.is_some()
-            },
-        ),
-        of: Of::StreamTopics,
-    },
-    SourceSetting {
-        name: "wait_for_topic",
-        doc: "Whether a topic that is missing at the start is waited for, and not an error",
-        kind: SourceKind::Word("true or false", |s, text| {
-            s.wait_for_topic = text.parse().ok();
-            s.wait_for_topic.is_some()
-        }),
-        of: Of::Topics,
-    },
-    SourceSetting {
-        name: "deletes",
-        doc: "What deletes the row of a record's key: a record without payload alone; also one whose payload is null in its format, as JSON `null` is; also one of no bytes",
-        kind: SourceKind::Word("`tombstone`, `null` or `null_or_empty`", |s, text| {
-            s.deletes = text.parse().ok();
-            s.deletes.is_some()
-        }),
-        of: Of::TableTopics,
+        of: Of::Streams(TIMELESS),
     },
 ];
 

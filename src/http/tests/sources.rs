@@ -31,6 +31,8 @@ pub(super) fn given() -> Vec<SourceNow> {
     let payments = SourceNow {
         name: "payments".into(),
         topic: "payments.transactions.v1".into(),
+        connector: Some("kafka"),
+        details: vec![("group", "thalweg".into())],
         formats: vec![("value", "avro".into())],
         rules: Some(RulesNow {
             lateness: Duration::from_secs(5),
@@ -64,7 +66,8 @@ async fn sources_say_where_they_stand_also_before_the_first_epoch() {
     let answer = fixture.read("/v1/sources").await;
     assert_eq!(answer["epoch"], epoch(2).0);
     let payments = json!({
-        "name": "payments", "topic": "payments.transactions.v1", "formats": {"value": "avro"},
+        "name": "payments", "topic": "payments.transactions.v1",
+        "connector": "kafka", "details": {"group": "thalweg"}, "formats": {"value": "avro"},
         "rules": {"lateness": "5s", "late": "correct 1h", "idle_after": "10s", "future_bound": "1h"},
         "watermark": at(2).to_string(), "idle": false, "trouble": "it is \"away\"",
         "partitions": [

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::topic::{Given, Topic};
 use super::{Draws, Held};
 use crate::codec::Cause;
+use crate::connect::kafka::Kafka;
 use crate::dataflow::window::Tumbling;
 use crate::dataflow::{Dataflow, Flow, dataflow};
 use crate::position::{EpochBinding, Offset, PartitionRange, SourceId};
-use crate::source::kafka::Kafka;
 use crate::time::{Epoch, EventTime};
 
 /// A record of the topic `sales`.

@@ -7,18 +7,17 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rdkafka::consumer::Consumer as _;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
-use serde::de::DeserializeOwned;
 
 use super::config;
 use super::examine;
-use super::format::{Format, Ready};
 use super::native::{self, Bound, Consumer};
 use super::reader::Fault;
+use super::settings::{KafkaSettings, NAME};
 use super::status::{Context, Status};
 use crate::clock;
-use crate::codec::avro::fit::{Fits, fit};
-use crate::codec::fit::{Found, Misfit, SubjectFit};
-use crate::codec::registry::{Registry, WriterSchema};
+use crate::codec::fit::SubjectFit;
+use crate::codec::fit::subject::{self, Subject};
+use crate::codec::registry::Registry;
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::position::{Offset, TopicId};
@@ -28,63 +27,6 @@ use crate::source::{Ailment, Driver, Environment, PartitionFacts, Start, Topolog
 const LOOK: Duration = Duration::from_secs(5);
 /// How long what seldom changes of a topic is taken to be as it was.
 const STEADY: Duration = Duration::from_secs(5);
-
-/// How long the registry may take to say what it has for a topic, each time it is asked.
-const COMPARE: Duration = Duration::from_secs(5);
-/// So many versions of a subject are looked at, from the newest on.
-const VERSIONS_MAX: u32 = 20;
-
-/// What a registry may say of a topic's payloads or keys, and how they are compared with the type.
-#[derive(Clone)]
-pub(super) struct Subject {
-    name: String,
-    fits: Fits,
-    reader: Option<String>,
-}
-
-impl Subject {
-    /// The subject `<topic>-<part>`, if the format is one that a registry knows of.
-    pub(super) fn of<T: DeserializeOwned>(topic: &str, part: &str, format: &Ready) -> Option<Self> {
-        match format {
-            Format::Avro { reader } => Some(Self {
-                name: format!("{topic}-{part}"),
-                fits: fit::<T>,
-                reader: reader.clone(),
-            }),
-            _ => None,
-        }
-    }
-
-    async fn compare(self, registry: Registry) -> Result<SubjectFit> {
-        let Self { name, fits, reader } = self;
-        let misfits = |schema: &WriterSchema| {
-            // What does not stand alone can't be decoded: an empty text is no schema.
-            fits(if schema.avro { &schema.text } else { "" }, reader.as_deref())
-        };
-        let Some((newest, schema)) = registry.version(&name, None).await? else {
-            return Ok(SubjectFit {
-                subject: name,
-                found: Found::NoSubject,
-            });
-        };
-        let found = misfits(&schema);
-        let some = |misfits: &[Misfit]| !misfits.iter().any(|misfit| misfit.every);
-        let mut readable = some(&found);
-        for version in (newest.saturating_sub(VERSIONS_MAX).max(1)..newest).rev() {
-            if readable {
-                break;
-            }
-            let older = registry.version(&name, Some(version)).await?;
-            readable = older.is_some_and(|(_, schema)| some(&misfits(&schema)));
-        }
-        let found = Found::Newest {
-            id: schema.id,
-            misfits: found,
-            readable,
-        };
-        Ok(SubjectFit { subject: name, found })
-    }
-}
 
 /// What seldom changes of a topic, and is not asked for at every look.
 struct Steady {
@@ -98,7 +40,9 @@ struct Steady {
 /// The driver of one topic.
 pub(super) struct KafkaDriver {
     topic: Arc<str>,
-    environment: Environment,
+    kafka: KafkaSettings,
+    registry: Option<Registry>,
+    group: String,
     status: Arc<Status>,
     subjects: Vec<Subject>,
     waits: bool,
@@ -116,14 +60,16 @@ pub(super) struct KafkaDriver {
 impl KafkaDriver {
     pub(super) fn new(
         topic: Arc<str>,
-        environment: Environment,
+        environment: &Environment,
         status: Arc<Status>,
         subjects: Vec<Subject>,
         timestamps: bool,
     ) -> Self {
         Self {
             topic,
-            environment,
+            kafka: KafkaSettings::of(environment),
+            registry: environment.registry.clone(),
+            group: environment.group.clone(),
             status,
             subjects,
             waits: false,
@@ -137,12 +83,9 @@ impl KafkaDriver {
     }
 
     /// Says how the records are written.
-    pub(super) fn written(self, formats: impl IntoIterator<Item = (&'static str, &'static str)>) -> Self {
-        let formats = formats
-            .into_iter()
-            .map(|(part, format)| (part, format.to_owned()));
+    pub(super) fn written<const N: usize>(self, formats: [(&'static str, &str); N]) -> Self {
         Self {
-            formats: formats.collect(),
+            formats: formats.map(|(part, format)| (part, format.to_owned())).into(),
             ..self
         }
     }
@@ -277,7 +220,7 @@ impl KafkaDriver {
     }
 
     fn unseen(&self, fault: &Fault) -> Error {
-        let (topic, kafka) = (&self.topic, &self.environment.kafka);
+        let (topic, kafka) = (&self.topic, &self.kafka.bootstrap);
         let is = |codes: &[Code]| codes.iter().any(|known| *known as i32 == fault.code);
         if is(&[
             Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
@@ -325,7 +268,7 @@ impl Driver for KafkaDriver {
     fn topology(&self) -> Result<Topology> {
         let mut slot = self.client.lock();
         if slot.is_none() {
-            let client = config::driver(&self.environment)?
+            let client = config::driver(&self.kafka)?
                 .create_with_context(Context(self.status.clone()))
                 .map_err(|error| {
                     Error::definition("cannot make a Kafka client")
@@ -365,7 +308,7 @@ impl Driver for KafkaDriver {
     }
 
     fn examine(&self, runtime: &tokio::runtime::Handle) -> Vec<Finding> {
-        examine::examine(&self.environment, &self.topic, self.timestamps, runtime)
+        examine::examine(&self.kafka, &self.topic, self.timestamps, runtime)
     }
 
     fn trouble(&self) -> Option<String> {
@@ -380,24 +323,30 @@ impl Driver for KafkaDriver {
         self.waits
     }
 
-    fn kafka_topic(&self) -> Option<&str> {
-        Some(&self.topic)
+    fn open_transaction_hint(&self) -> &'static str {
+        "`kafka-transactions.sh find-hanging` names one that nobody ends, and aborts it"
+    }
+
+    fn connector(&self) -> Option<&'static str> {
+        Some(NAME)
+    }
+
+    fn configured(&self) -> Option<Result<()>> {
+        Some(config::servers(&self.kafka).map(drop))
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("bootstrap", self.kafka.bootstrap.clone()),
+            ("group", self.group.clone()),
+        ]
     }
 
     fn fits(&self) -> Vec<SubjectFit> {
-        let Some(registry) = &self.environment.registry else {
-            return Vec::new();
-        };
-        let compare = |subject: &Subject| {
-            let name = subject.name.clone();
-            registry
-                .wait(COMPARE, subject.clone().compare(registry.clone()))
-                .unwrap_or_else(|error| SubjectFit {
-                    subject: name,
-                    found: Found::Unseen(error),
-                })
-        };
-        self.subjects.iter().map(compare).collect()
+        match &self.registry {
+            Some(registry) => subject::compare(&self.subjects, registry),
+            None => Vec::new(),
+        }
     }
 }
 

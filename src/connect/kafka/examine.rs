@@ -12,21 +12,21 @@ use rdkafka::client::DefaultClientContext;
 use tokio::runtime::Handle;
 
 use super::config;
+use super::settings::KafkaSettings;
 use crate::error::Result;
 use crate::finding::Finding;
-use crate::source::Environment;
 
 /// For one request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Looks at the settings of a topic. `timestamps`: they are the event times. The request has its time, so this ends.
 pub(super) fn examine(
-    environment: &Environment,
+    kafka: &KafkaSettings,
     topic: &str,
     timestamps: bool,
     runtime: &Handle,
 ) -> Vec<Finding> {
-    match runtime.block_on(settings(environment, topic)) {
+    match runtime.block_on(settings(kafka, topic)) {
         Ok(settings) => judge(topic, &settings, timestamps),
         Err(wrong) => {
             let what = format!("topic `{topic}`: its retention and compaction can't be seen: {wrong}");
@@ -36,8 +36,8 @@ pub(super) fn examine(
 }
 
 /// The settings of a topic, as the broker has them.
-async fn settings(environment: &Environment, topic: &str) -> Result<BTreeMap<String, String>, String> {
-    let client = config::connection(environment).map_err(|error| error.to_string())?;
+async fn settings(kafka: &KafkaSettings, topic: &str) -> Result<BTreeMap<String, String>, String> {
+    let client = config::connection(kafka).map_err(|error| error.to_string())?;
     let admin: AdminClient<DefaultClientContext> = client.create().map_err(|error| config::told(&error))?;
     let options = AdminOptions::new().request_timeout(Some(PATIENCE));
     let described = admin

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Source, TimeRules};
-use super::{Topology, UpsertSource};
 use crate::codec::Cause;
 use crate::error::{Error, Result};
 use crate::position::{Offset, TopicId};
 use crate::record::Event;
+use crate::source::{
+    Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Source, TimeRules,
+};
+use crate::source::{Topology, UpsertSource, time_rules};
 use crate::time::EventTime;
 
 /// A record: the log's timestamp of it, and its value or why it has none.
@@ -19,7 +21,7 @@ pub type Given<T> = (EventTime, Result<T, Cause>);
 /// gives the segments says how the reading is cut.
 ///
 /// ```
-/// use thalweg::{EventTime, source::memory::Memory};
+/// use thalweg::{EventTime, testing::memory::Memory};
 /// let at = EventTime::from_millis;
 /// let source = Memory::new(vec![vec![(at(1), Ok(7u32)), (at(2), Ok(8)), (at(3), Ok(9))]])
 ///     .segment_ends(vec![vec![1]]); // first one record, then the other two

@@ -8,14 +8,14 @@ use std::sync::mpsc::{Receiver, channel};
 use proptest::prelude::*;
 
 use super::*;
-use crate::codec::bytes::Bytes;
-use crate::codec::json::{Json, Strict};
-use crate::codec::text::Text;
+use crate::codec::{Cause, Decode};
+use crate::connect::kafka::{Kafka, KeyedTopic, Topic, TopicSettings};
+use crate::demo::embedded::{EmbeddedBroker, Producer};
 use crate::error::Kind;
 use crate::position::SourceId;
-use crate::source::embedded::{EmbeddedBroker, Producer};
-use crate::source::kafka::{Kafka, KeyedTopic, Topic};
-use crate::source::{Driver, Opened, Source, TimeRules, UpsertSource};
+use crate::setting::extensions::Extensions;
+use crate::source::records::Payload;
+use crate::source::{Deletes, Driver, Opened, Source, TimeRules, UpsertSource};
 use crate::time::EventTime;
 
 fn intake<T>() -> Intake<T> {
@@ -307,10 +307,12 @@ fn orders() -> Topic<u64> {
 
 fn environment(broker: &EmbeddedBroker) -> Environment {
     // The mock does not answer a fetch early when a record arrives.
-    let kafka_properties = vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())];
+    let kafka = KafkaSettings {
+        properties: vec![("fetch.wait.max.ms".to_owned(), "5".to_owned())],
+        ..KafkaSettings::at(broker.bootstrap_servers())
+    };
     Environment {
-        kafka: broker.bootstrap_servers(),
-        kafka_properties,
+        connectors: Extensions::of(kafka),
         ..Environment::default()
     }
 }
@@ -497,105 +499,6 @@ fn a_broker_that_goes_and_comes_is_no_error() {
     assert_eq!(taken(&mut intake).len(), 11);
 }
 
-/// Rows and causes that payloads of key 1 come to in a keyed topic.
-fn rows<V: std::fmt::Debug + 'static>(
-    value: impl Decode<V>,
-    deletes: Deletes,
-    payloads: &[Option<&[u8]>],
-) -> Vec<String> {
-    let mut records = Keyed {
-        key: Box::new(Json::<u32>::new()),
-        value: Box::new(value),
-        deletes,
-    };
-    let decoded = payloads.iter().map(|payload| {
-        let raw = Raw {
-            offset: 0,
-            timestamp: EventTime(0),
-            key: Some(b"1"),
-            payload: *payload,
-        };
-        match records.decode(&raw) {
-            Decoded::Value((1, None)) => "deleted".to_owned(),
-            Decoded::Value((1, Some(row))) => format!("{row:?}"),
-            Decoded::Dead(cause, _) => cause.code().to_owned(),
-            other => panic!("{other:?}"),
-        }
-    });
-    decoded.collect()
-}
-
-#[test]
-fn the_source_says_which_payloads_delete() {
-    let payloads = [
-        None,
-        Some(&b"null"[..]),
-        Some(b"\xEF\xBB\xBF null\n"),
-        Some(b""),
-        Some(b" "),
-        Some(b"7"),
-    ];
-    let number = |deletes| rows(Json::<u64>::new(), deletes, &payloads);
-    let (type_, syntax) = ("json_type", "json_syntax");
-    assert_eq!(
-        number(Deletes::Tombstone),
-        ["deleted", type_, type_, syntax, syntax, "7"]
-    );
-    assert_eq!(
-        number(Deletes::default()),
-        ["deleted", "deleted", "deleted", syntax, syntax, "7"]
-    );
-    assert_eq!(
-        number(Deletes::NullOrEmpty),
-        ["deleted", "deleted", "deleted", "deleted", syntax, "7"]
-    );
-    let strict = rows(Strict::<u64>::new(), Deletes::default(), &payloads);
-    assert_eq!(strict, number(Deletes::default()));
-}
-
-#[test]
-fn a_type_that_has_a_value_for_null_gets_it() {
-    let payloads = [None, Some(&b"null"[..]), Some(b"")];
-    let of = |deletes| {
-        [
-            rows(Json::<Option<u64>>::new(), deletes, &payloads),
-            rows(Json::<()>::new(), deletes, &payloads),
-            rows(Json::<serde_json::Value>::new(), deletes, &payloads),
-        ]
-        .map(|rows| rows.join(" "))
-    };
-    assert_eq!(
-        of(Deletes::Null),
-        [
-            "deleted None json_syntax",
-            "deleted () json_syntax",
-            "deleted Null json_syntax"
-        ]
-    );
-    assert_eq!(
-        of(Deletes::NullOrEmpty),
-        [
-            "deleted None deleted",
-            "deleted () deleted",
-            "deleted Null deleted"
-        ]
-    );
-}
-
-#[test]
-fn text_and_bytes_have_no_null_and_an_empty_payload_is_a_value_unless_told() {
-    let payloads = [None, Some(&b"null"[..]), Some(b"")];
-    let text = |deletes| rows(Text::<String>::new(), deletes, &payloads);
-    assert_eq!(text(Deletes::Null), ["deleted", "\"null\"", "\"\""]);
-    assert_eq!(text(Deletes::NullOrEmpty), ["deleted", "\"null\"", "deleted"]);
-    let bytes = |deletes| rows(Bytes::<Vec<u8>>::new(), deletes, &payloads);
-    assert_eq!(bytes(Deletes::Null), ["deleted", "[110, 117, 108, 108]", "[]"]);
-    assert_eq!(
-        bytes(Deletes::NullOrEmpty),
-        ["deleted", "[110, 117, 108, 108]", "deleted"]
-    );
-}
-
 #[test]
 fn the_settings_say_what_deletes_in_place_of_the_dataflow() {
     let (broker, producer) = broker(&[0]);
@@ -607,7 +510,10 @@ fn the_settings_say_what_deletes_in_place_of_the_dataflow() {
     producer.flush(PATIENCE).unwrap();
     let deleted = |said: Option<Deletes>| {
         let mut environment = environment(&broker);
-        environment.overrides.deletes = said;
+        environment.overrides.connector = Extensions::of(TopicSettings {
+            deletes: said,
+            ..TopicSettings::default()
+        });
         let keyed: KeyedTopic<u32, u64> = orders().keyed().deletes(Deletes::Tombstone);
         let (mut rig, mut intake) = (
             Rig::new(UpsertSource::open(keyed, &environment).unwrap()),
@@ -681,7 +587,7 @@ fn a_decoder_that_waits_holds_its_partition_and_no_other() {
     let (woken, wakes) = channel();
     let waker = Waker::new(move || woken.send(()).unwrap_or(()));
     let records = Payload(Box::new(Gate(open.clone())));
-    let reader = KafkaReader::new("orders".into(), environment(&broker), records, status, waker);
+    let reader = KafkaReader::new("orders".into(), &environment(&broker), records, status, waker);
     let driver = Source::open(orders(), &environment(&broker)).unwrap().driver;
     let (mut rig, mut intake) = (
         Rig {
@@ -729,7 +635,7 @@ fn a_missing_topic_and_a_missing_broker_are_named() {
     assert_eq!(error.what(), "there is no topic `absent`");
     assert!(error.to_string().contains(&broker.bootstrap_servers()));
     let nowhere = Environment {
-        kafka: "127.0.0.1:1".to_owned(),
+        connectors: Extensions::of(KafkaSettings::at("127.0.0.1:1".to_owned())),
         ..Environment::default()
     };
     let error = Source::open(orders(), &nowhere)

@@ -14,9 +14,11 @@ use parking_lot::Mutex;
 
 use super::listing::{Listing, gone, offset, unread};
 use crate::bridge::Waker;
-use crate::codec::{Decode, Decoded, unmarked};
+use crate::codec::registry::Verdict;
+use crate::codec::{Decoded, unmarked};
 use crate::error::{Error, Result};
 use crate::position::Offset;
+use crate::source::records::{Payload, Records};
 use crate::source::{Intake, Progress, Raw, Reader};
 use crate::time::EventTime;
 
@@ -47,7 +49,7 @@ struct Part {
 /// Reads lines of files, decodes them as `T`, and makes `R` of them.
 pub(super) struct FilesReader<T, R> {
     place: Place,
-    decoder: Box<dyn Decode<T>>,
+    lines: Payload<T>,
     make: Box<dyn Fn(T) -> R>,
     parts: BTreeMap<u32, Part>,
     chunk: Vec<u8>,
@@ -59,7 +61,7 @@ pub(super) struct FilesReader<T, R> {
 impl<T, R> FilesReader<T, R> {
     pub(super) fn new(
         place: Place,
-        decoder: Box<dyn Decode<T>>,
+        lines: Payload<T>,
         make: Box<dyn Fn(T) -> R>,
         poll: Duration,
         waker: Waker,
@@ -70,7 +72,7 @@ impl<T, R> FilesReader<T, R> {
         };
         Ok(Self {
             place,
-            decoder,
+            lines,
             make,
             parts: BTreeMap::new(),
             chunk: Vec::new(),
@@ -126,7 +128,9 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
         let limit = bound.unwrap_or(len);
         let ends = bound.is_some() || self.place.until_end;
         let mut records = 0;
-        let mut waits = false;
+        // For the rest of a line, or for what a decoder asked for.
+        let (mut waits, mut undecided) = (false, false);
+        self.lines.enter(partition, bound.is_some());
         if part.position < limit && records_max > 0 {
             let held = (intake.records, intake.oldest);
             fill(&mut self.chunk, &mut file, part, limit)?;
@@ -141,7 +145,14 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
                         break;
                     }
                 };
-                records += usize::from(take(part, line, &mut *self.decoder, &*self.make, intake)?);
+                match take(part, line, &mut self.lines, &*self.make, intake)? {
+                    Taken::Record => records += 1,
+                    Taken::Blank => {}
+                    Taken::Nothing => {
+                        undecided = true;
+                        break;
+                    }
+                }
                 // What was cut short goes on in the same line.
                 part.lines += u64::from(taken > line.len());
                 part.position += taken as u64;
@@ -157,6 +168,9 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
                 intake.oldest = held.1.min(modified);
             }
         }
+        if let Some(error) = self.lines.broken() {
+            return Err(error);
+        }
         let at_end = bound.is_none() && (waits || part.position >= limit);
         if at_end && let Some(follower) = &self.follower {
             follower.follow(&part.path, len);
@@ -164,22 +178,39 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
         Ok(Progress {
             position: offset(part.position),
             at_end: waits || part.position >= len,
-            more: !waits && part.position < limit,
+            more: !waits && !undecided && part.position < limit,
         })
+    }
+
+    fn schemas_seen(&mut self) -> Vec<Verdict> {
+        self.lines.schemas_seen()
+    }
+
+    fn bind_schema(&mut self, verdict: Verdict) {
+        self.lines.bind_schema(verdict);
     }
 }
 
-/// Takes one line in; whether it was a record.
+/// What was taken of a line.
+enum Taken {
+    Record,
+    /// There is nothing on it.
+    Blank,
+    /// It has to be read again: its schema is being fetched.
+    Nothing,
+}
+
+/// Takes one line in.
 fn take<T: 'static, R>(
     part: &mut Part,
     line: &[u8],
-    decoder: &mut dyn Decode<T>,
+    lines: &mut Payload<T>,
     make: &dyn Fn(T) -> R,
     intake: &mut Intake<R>,
-) -> Result<bool> {
+) -> Result<Taken> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if unmarked(line).trim_ascii().is_empty() {
-        return Ok(false);
+        return Ok(Taken::Blank);
     }
     let raw = Raw {
         offset: offset(part.position),
@@ -187,23 +218,26 @@ fn take<T: 'static, R>(
         key: None,
         payload: Some(line),
     };
-    match decoder.decode(line) {
+    match lines.decode(&raw) {
         Decoded::Value(value) => {
             intake.at_work(raw.offset);
-            let dead = intake.dead.len();
+            let dead = intake.dead_len();
             intake.value(raw, make(value));
             // Its time may have made it a dead letter.
-            if let Some(letter) = intake.dead.get_mut(dead) {
-                letter.detail = Some(part.here()?);
+            if intake.dead_len() > dead {
+                intake.explain(part.here()?);
             }
         }
-        Decoded::Dead(cause, _) => intake.dead_at(raw, cause, part.here()?.into()),
+        Decoded::Dead(cause, schema) => {
+            intake.dead(raw, cause, schema);
+            intake.explain(part.here()?);
+        }
         Decoded::DeadAt(cause, place) => {
             intake.dead_at(raw, cause, format!("{}: {place}", part.here()?).into());
         }
-        Decoded::Wait => return Err(Error::internal("lines of a file need no schema")),
+        Decoded::Wait => return Ok(Taken::Nothing),
     }
-    Ok(true)
+    Ok(Taken::Record)
 }
 
 impl Part {
@@ -262,7 +296,7 @@ fn fill(chunk: &mut Vec<u8>, file: &mut File, part: &Part, limit: u64) -> Result
                         part.position,
                         wanted >> 20
                     ))
-                    .hint("is it a file of JSON lines?"),
+                    .hint("is it a file of lines?"),
             );
         }
         wanted = (wanted * 4).min(left);

@@ -22,14 +22,17 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use self::listing::{FilesDriver, Listing};
+use self::listing::{FilesDriver, Listing, NAME};
 use self::reader::{FilesReader, Place};
-use super::{Environment, Opened, Source, TimeRules, UpsertSource};
 use crate::bridge::Waker;
-use crate::codec::Decode;
-use crate::codec::json::{Json, Strict};
+use crate::codec::format::{Format, Resources};
+use crate::codec::json::JsonFormat;
+use crate::codec::text::TextFormat;
+use crate::connect::connector::Connector;
 use crate::error::{Error, Result};
 use crate::record::Event;
+use crate::source::records::Payload;
+use crate::source::{Environment, Opened, Source, TimeRules, UpsertSource, time_rules};
 use crate::time::EventTime;
 
 /// How often a file that was read to its end is looked at again.
@@ -39,7 +42,7 @@ const POLL: Duration = Duration::from_millis(200);
 ///
 /// ```
 /// use std::time::Duration;
-/// use thalweg::{EventTime, source::files::Files};
+/// use thalweg::{EventTime, connect::files::Files};
 /// # #[derive(Clone, serde::Serialize, serde::Deserialize)]
 /// # struct Payment { at_ms: i64 }
 /// let payments = Files::lines("in/payments-*.jsonl")
@@ -63,15 +66,33 @@ impl Files {
         }
     }
 
+    /// Lines are in this format: one of those in [`codec`](crate::codec), or of your own. Lines of nothing but white space
+    /// are passed over; lines may end in CRLF. A line ends at its first line feed, so what is binary, as Avro is, can't stand
+    /// on lines.
+    pub fn format<T: 'static>(self, format: impl Format<T>) -> Lines<T> {
+        Lines {
+            pattern: self.pattern,
+            format: Box::new(format),
+            poll: POLL,
+            waits: false,
+            rules: TimeRules::default(),
+        }
+    }
+
     /// Lines are JSON. Fields that `T` lacks are passed over; so are lines of nothing but white space, and a byte order
     /// mark before a line. Lines may end in CRLF.
-    pub fn json<T>(self) -> Lines<T> {
-        Lines::new(self.pattern, false)
+    pub fn json<T: DeserializeOwned + 'static>(self) -> Lines<T> {
+        self.format(JsonFormat { strict: false })
     }
 
     /// Lines are JSON, and a field that `T` lacks, at any depth, makes the record a dead letter that names the field.
-    pub fn json_strict<T>(self) -> Lines<T> {
-        Lines::new(self.pattern, true)
+    pub fn json_strict<T: DeserializeOwned + 'static>(self) -> Lines<T> {
+        self.format(JsonFormat { strict: true })
+    }
+
+    /// Lines are the bare text of one value, in UTF-8: `text::<String>()` for strings, `text::<u64>()` for `42`.
+    pub fn text<T: DeserializeOwned + 'static>(self) -> Lines<T> {
+        self.format(TextFormat)
     }
 }
 
@@ -79,23 +100,13 @@ impl Files {
 #[must_use]
 pub struct Lines<T> {
     pattern: PathBuf,
-    strict: bool,
+    format: Box<dyn Format<T>>,
     poll: Duration,
     waits: bool,
     rules: TimeRules<T>,
 }
 
 impl<T> Lines<T> {
-    fn new(pattern: PathBuf, strict: bool) -> Self {
-        Self {
-            pattern,
-            strict,
-            poll: POLL,
-            waits: false,
-            rules: TimeRules::default(),
-        }
-    }
-
     time_rules!();
 
     /// How often a file that was read to its end is looked at again. Default: 200 ms. New files are looked for twice a
@@ -140,13 +151,13 @@ impl<T: Event> Source<T> for Lines<T> {
             );
         }
         let rules = std::mem::take(&mut self.rules);
-        Ok(self.opened(rules, env, Box::new(|value| value)))
+        self.opened(rules, env, Box::new(|value| value))
     }
 }
 
 impl<T, K, V> UpsertSource<K, V> for KeyedLines<T, K, V>
 where
-    T: DeserializeOwned + 'static,
+    T: 'static,
     K: Event,
     V: Event,
 {
@@ -155,42 +166,50 @@ where
             timed: false,
             ..TimeRules::default()
         };
-        Ok(self.lines.opened(rules, env, self.row))
+        self.lines.opened(rules, env, self.row)
     }
 }
 
-impl<T: DeserializeOwned + 'static> Lines<T> {
+impl<T: 'static> Lines<T> {
     fn opened<R: 'static>(
         self,
         rules: TimeRules<R>,
         env: &Environment,
         make: Box<dyn Fn(T) -> R>,
-    ) -> Opened<R> {
+    ) -> Result<Opened<R>> {
+        let mut format = self.format;
+        format.prepare()?;
         let (listing, until_end) = (Listing::new(self.pattern), env.until_end);
-        let (strict, poll) = (self.strict, self.poll);
-        Opened {
+        let (registry, poll) = (env.registry.clone(), self.poll);
+        let driver = FilesDriver::new(listing.clone(), until_end, self.waits, format.name());
+        Ok(Opened {
             topic: listing.pattern().display().to_string(),
             description: format!("files `{}`", listing.pattern().display()),
-            driver: Arc::new(FilesDriver::new(listing.clone(), until_end, self.waits)),
+            driver: Arc::new(driver),
             rules,
             reader: Box::new(move |waker: Waker| {
+                let resources = Resources {
+                    registry: registry.as_ref(),
+                    waker: &waker,
+                };
+                let lines = Payload::new(&*format, &resources)?;
                 let place = Place { listing, until_end };
-                Ok(Box::new(FilesReader::new(
-                    place,
-                    decoder(strict),
-                    make,
-                    poll,
-                    waker,
-                )?))
+                Ok(Box::new(FilesReader::new(place, lines, make, poll, waker)?))
             }),
-        }
+        })
     }
 }
 
-fn decoder<T: DeserializeOwned + 'static>(strict: bool) -> Box<dyn Decode<T>> {
-    match strict {
-        true => Box::new(Strict::new()),
-        false => Box::new(Json::new()),
+/// Files, as settings, checks and the command line see them.
+pub(crate) struct FilesConnector;
+
+impl Connector for FilesConnector {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn log(&self) -> &'static str {
+        "file"
     }
 }
 

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 use crate::position::{Offset, TopicId};
 use crate::source::{Ailment, Driver, PartitionFacts, Topology};
 
+/// The connector's name.
+pub(super) const NAME: &str = "files";
 /// How much is read at once in search of a file's last line end.
 const BLOCK: u64 = 64 << 10;
 
@@ -99,6 +101,7 @@ pub(super) struct FilesDriver {
     /// Whether a last line without its end is a record.
     until_end: bool,
     waits: bool,
+    format: &'static str,
     /// As of the look before: what is there must stay where it is.
     seen: Mutex<Vec<PathBuf>>,
     /// The length of each file as it was when its end was looked for, and that end: a file that only ever grows is opened
@@ -107,11 +110,12 @@ pub(super) struct FilesDriver {
 }
 
 impl FilesDriver {
-    pub(super) fn new(listing: Listing, until_end: bool, waits: bool) -> Self {
+    pub(super) fn new(listing: Listing, until_end: bool, waits: bool, format: &'static str) -> Self {
         Self {
             listing,
             until_end,
             waits,
+            format,
             seen: Mutex::default(),
             ends: Mutex::default(),
         }
@@ -172,6 +176,14 @@ impl Driver for FilesDriver {
 
     fn waits(&self) -> bool {
         self.waits
+    }
+
+    fn formats(&self) -> Vec<(&'static str, String)> {
+        vec![("value", self.format.to_owned())]
+    }
+
+    fn connector(&self) -> Option<&'static str> {
+        Some(NAME)
     }
 }
 

@@ -13,36 +13,50 @@
 
 pub mod admin;
 pub(crate) mod config;
-mod decoders;
 mod driver;
 mod examine;
-mod format;
 mod native;
+mod properties;
 mod reader;
+pub(crate) mod settings;
 mod start;
 mod status;
+mod topics;
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::format::Avsc;
+use serde::de::DeserializeOwned;
 
-use self::driver::{KafkaDriver, Subject};
-use self::format::Format;
-use self::reader::{KafkaReader, Keyed, Payload};
+pub use self::settings::{KafkaSettings, TopicSettings};
+
+use self::driver::KafkaDriver;
+use self::reader::KafkaReader;
 use self::status::Status;
-use super::{Deletes, Environment, Opened, Source, Start, TimeRules, UpsertSource};
 use crate::bridge::Waker;
+use crate::codec::avro::format::{AvroFormat, AvroPlainFormat, Avsc, resolve_to};
+use crate::codec::bytes::BytesFormat;
+use crate::codec::fit::subject::Subject;
+use crate::codec::format::{Format, Resources};
+use crate::codec::json::JsonFormat;
+use crate::codec::text::TextFormat;
+use crate::connect::connector::{Connector, Ground};
 use crate::error::{Error, Result};
+use crate::finding::Finding;
 use crate::record::Event;
+use crate::setting::Setting;
+use crate::setting::extensions::Extensions;
+use crate::setting::properties::Properties;
+use crate::source::records::{Keyed, Payload};
+use crate::source::setting::SourceSetting;
+use crate::source::{Deletes, Environment, Opened, Source, Start, TimeRules, UpsertSource, time_rules};
 use crate::time::EventTime;
 
 /// A topic whose format is still to be named.
 ///
 /// ```
 /// use std::time::Duration;
-/// use thalweg::{EventTime, source::kafka::Kafka};
+/// use thalweg::{EventTime, connect::kafka::Kafka};
 /// # #[derive(Clone, serde::Serialize, serde::Deserialize)]
 /// # struct Payment { at_ms: i64 }
 /// let payments = Kafka::topic("payments.transactions.v1")
@@ -62,56 +76,11 @@ impl Kafka {
         Self { topic: name.into() }
     }
 
-    /// Payloads are Avro in the wire format of Confluent's serializers, schemas by id from the registry.
-    pub fn avro<T>(self) -> Topic<T> {
-        Topic::new(self.topic, Format::Avro { reader: None })
-    }
-
-    /// Payloads are Avro without a header, all of them written in this schema. No registry takes part.
-    pub fn avro_plain<T>(self, writer: impl Into<Avsc>) -> Topic<T> {
-        let writer = writer.into();
-        Topic::new(self.topic, Format::AvroPlain { writer, reader: None })
-    }
-
-    /// Payloads are JSON. Fields that `T` lacks are passed over.
-    pub fn json<T>(self) -> Topic<T> {
-        Topic::new(self.topic, Format::Json { strict: false })
-    }
-
-    /// Payloads are JSON, and a field that `T` lacks, at any depth, makes the record a dead letter that names the field.
-    /// It costs an allocation a field. What serde buffers can't be watched: see [`Strict`](crate::codec::json::Strict).
-    pub fn json_strict<T>(self) -> Topic<T> {
-        Topic::new(self.topic, Format::Json { strict: true })
-    }
-
-    /// Payloads are the bare text of one value, in UTF-8: `text::<String>()` for strings, `text::<u64>()` for `42`.
-    pub fn text<T>(self) -> Topic<T> {
-        Topic::new(self.topic, Format::Text)
-    }
-
-    /// Payloads are bytes: `bytes::<Vec<u8>>()` takes them as they are; numbers are big-endian and of the type's width, as
-    /// Kafka's own serializers write them.
-    pub fn bytes<T>(self) -> Topic<T> {
-        Topic::new(self.topic, Format::Bytes)
-    }
-}
-
-/// A topic of `T`: a source of events, and where sinks write rows.
-#[must_use]
-pub struct Topic<T> {
-    pub(crate) name: Arc<str>,
-    pub(crate) format: Format,
-    rules: TimeRules<T>,
-    start: Start,
-    waits: bool,
-    mistake: Option<&'static str>,
-}
-
-impl<T> Topic<T> {
-    fn new(name: Arc<str>, format: Format) -> Self {
-        Self {
-            name,
-            format,
+    /// Payloads are in this format: one of those in [`codec`](crate::codec), or of your own.
+    pub fn format<T: 'static>(self, format: impl Format<T>) -> Topic<T> {
+        Topic {
+            name: self.topic,
+            format: Box::new(format),
             rules: TimeRules::default(),
             start: Start::Earliest,
             waits: false,
@@ -119,6 +88,51 @@ impl<T> Topic<T> {
         }
     }
 
+    /// Payloads are Avro in the wire format of Confluent's serializers, schemas by id from the registry.
+    pub fn avro<T: DeserializeOwned + 'static>(self) -> Topic<T> {
+        self.format(AvroFormat::new())
+    }
+
+    /// Payloads are Avro without a header, all of them written in this schema. No registry takes part.
+    pub fn avro_plain<T: DeserializeOwned + 'static>(self, writer: impl Into<Avsc>) -> Topic<T> {
+        self.format(AvroPlainFormat::new(writer))
+    }
+
+    /// Payloads are JSON. Fields that `T` lacks are passed over.
+    pub fn json<T: DeserializeOwned + 'static>(self) -> Topic<T> {
+        self.format(JsonFormat { strict: false })
+    }
+
+    /// Payloads are JSON, and a field that `T` lacks, at any depth, makes the record a dead letter that names the field.
+    /// It costs an allocation a field. What serde buffers can't be watched: see [`Strict`](crate::codec::json::Strict).
+    pub fn json_strict<T: DeserializeOwned + 'static>(self) -> Topic<T> {
+        self.format(JsonFormat { strict: true })
+    }
+
+    /// Payloads are the bare text of one value, in UTF-8: `text::<String>()` for strings, `text::<u64>()` for `42`.
+    pub fn text<T: DeserializeOwned + 'static>(self) -> Topic<T> {
+        self.format(TextFormat)
+    }
+
+    /// Payloads are bytes: `bytes::<Vec<u8>>()` takes them as they are; numbers are big-endian and of the type's width, as
+    /// Kafka's own serializers write them.
+    pub fn bytes<T: DeserializeOwned + 'static>(self) -> Topic<T> {
+        self.format(BytesFormat)
+    }
+}
+
+/// A topic of `T`: a source of events.
+#[must_use]
+pub struct Topic<T> {
+    name: Arc<str>,
+    format: Box<dyn Format<T>>,
+    rules: TimeRules<T>,
+    start: Start,
+    waits: bool,
+    mistake: Option<&'static str>,
+}
+
+impl<T: 'static> Topic<T> {
     time_rules!();
 
     /// Where reading begins when the ledger knows nothing of this source yet. From then on the ledger knows: later starts go
@@ -139,12 +153,8 @@ impl<T> Topic<T> {
     /// The reader's schema: what Avro payloads are resolved to, by Avro's rules, before `T` is made of them. Without it,
     /// `T` is made of what the writer's schema says.
     pub fn avro_schema(mut self, reader: impl Into<Avsc>) -> Self {
-        match self.format.with_reader(reader.into()) {
-            Ok(format) => self.format = format,
-            Err(format) => {
-                self.format = format;
-                self.mistake = Some("a reader's Avro schema is given for payloads that are no Avro");
-            }
+        if !resolve_to(&mut *self.format, reader.into()) {
+            self.mistake = Some("a reader's Avro schema is given for payloads that are no Avro");
         }
         self
     }
@@ -152,7 +162,7 @@ impl<T> Topic<T> {
     /// Rows by key: the last value of a key wins, a record without payload deletes, and one that is null in its format
     /// (see [`KeyedTopic::deletes`]). Keys are decoded from the records' keys, in the payloads' format unless another is
     /// named; beside plain Avro they are bare text.
-    pub fn keyed<K>(self) -> KeyedTopic<K, T> {
+    pub fn keyed<K: DeserializeOwned + 'static>(self) -> KeyedTopic<K, T> {
         KeyedTopic {
             name: self.name,
             format: self.format,
@@ -160,7 +170,6 @@ impl<T> Topic<T> {
             deletes: Deletes::default(),
             waits: self.waits,
             mistake: self.mistake,
-            rows: PhantomData,
         }
     }
 }
@@ -168,42 +177,50 @@ impl<T> Topic<T> {
 impl<T: Event> Source<T> for Topic<T> {
     fn open(self, env: &Environment) -> Result<Opened<T>> {
         let format = ready(self.format, self.mistake)?;
+        let said = TopicSettings::of(env);
         let (env, topic, status) = (env.clone(), self.name, Arc::new(Status::default()));
-        let subjects = Subject::of::<T>(&topic, "value", &format).into_iter().collect();
+        let subjects = Subject::of(&topic, "value", &*format).into_iter().collect();
         let timestamps = self.rules.event_time.is_none();
-        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects, timestamps)
-            .start(env.overrides.start.clone().unwrap_or(self.start))
-            .written([("value", format.word())])
-            .waiting(env.overrides.wait_for_topic.unwrap_or(self.waits));
+        let driver = KafkaDriver::new(topic.clone(), &env, status.clone(), subjects, timestamps)
+            .start(said.start.unwrap_or(self.start))
+            .written([("value", format.name())])
+            .waiting(said.wait_for_topic.unwrap_or(self.waits));
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),
             driver: Arc::new(driver),
             rules: self.rules,
             reader: Box::new(move |waker: Waker| {
-                let records = Payload(decoders::of::<T>(&format, &env, &waker)?);
-                Ok(Box::new(KafkaReader::new(topic, env, records, status, waker)))
+                let records = Payload::new(&*format, &resources(&env, &waker))?;
+                Ok(Box::new(KafkaReader::new(topic, &env, records, status, waker)))
             }),
         })
+    }
+}
+
+fn resources<'a>(env: &'a Environment, waker: &'a Waker) -> Resources<'a> {
+    Resources {
+        registry: env.registry.as_ref(),
+        waker,
     }
 }
 
 /// A topic of rows `V` by key `K`.
 #[must_use]
 pub struct KeyedTopic<K, V> {
-    pub(crate) name: Arc<str>,
-    pub(crate) format: Format,
+    name: Arc<str>,
+    format: Box<dyn Format<V>>,
     /// `None`: as the payloads are.
-    pub(crate) key_format: Option<Format>,
+    key_format: Option<Box<dyn Format<K>>>,
     deletes: Deletes,
     waits: bool,
     mistake: Option<&'static str>,
-    rows: PhantomData<fn() -> (K, V)>,
 }
 
-impl<K, V> KeyedTopic<K, V> {
-    fn key(mut self, format: Format) -> Self {
-        self.key_format = Some(format);
+impl<K: DeserializeOwned + 'static, V: 'static> KeyedTopic<K, V> {
+    /// Keys are in this format.
+    pub fn key_format(mut self, format: impl Format<K>) -> Self {
+        self.key_format = Some(Box::new(format));
         self
     }
 
@@ -216,42 +233,41 @@ impl<K, V> KeyedTopic<K, V> {
 
     /// Keys are the bare text of one value: `42`, `de`.
     pub fn key_text(self) -> Self {
-        self.key(Format::Text)
+        self.key_format(TextFormat)
     }
 
     /// Keys are bytes: `Vec<u8>` as they are, numbers big-endian and of the type's width, as Kafka's own serializers write
     /// them.
     pub fn key_bytes(self) -> Self {
-        self.key(Format::Bytes)
+        self.key_format(BytesFormat)
     }
 
     /// Keys are JSON.
     pub fn key_json(self) -> Self {
-        self.key(Format::Json { strict: false })
+        self.key_format(JsonFormat { strict: false })
     }
 
     /// Keys are Avro, with schemas from the registry.
     pub fn key_avro(self) -> Self {
-        self.key(Format::Avro { reader: None })
+        self.key_format(AvroFormat::new())
     }
 
     /// Keys are Avro without a header, all of them written in this schema.
     pub fn key_avro_plain(self, writer: impl Into<Avsc>) -> Self {
-        let writer = writer.into();
-        self.key(Format::AvroPlain { writer, reader: None })
+        self.key_format(AvroPlainFormat::new(writer))
     }
 
     /// The reader's schema of Avro keys: what they are resolved to, by Avro's rules, before `K` is made of them. To be said
     /// after the keys' format; without one they are Avro with schemas from the registry.
     pub fn key_avro_schema(mut self, reader: impl Into<Avsc>) -> Self {
-        let format = self.key_format.take().unwrap_or(Format::Avro { reader: None });
-        match format.with_reader(reader.into()) {
-            Ok(format) => self.key(format),
-            Err(format) => {
-                self.mistake = Some("a reader's Avro schema is given for keys that are no Avro");
-                self.key(format)
-            }
+        let reader = reader.into();
+        let Some(format) = &mut self.key_format else {
+            return self.key_format(AvroFormat::resolved_to(reader));
+        };
+        if !resolve_to(&mut **format, reader) {
+            self.mistake = Some("a reader's Avro schema is given for keys that are no Avro");
         }
+        self
     }
 }
 
@@ -259,18 +275,19 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
     fn open(self, env: &Environment) -> Result<Opened<(K, Option<V>)>> {
         let format = ready(self.format, self.mistake)?;
         let key_format = match self.key_format {
-            Some(named) => named.ready()?,
-            None => format.of_keys(),
+            Some(named) => ready(named, None)?,
+            None => format.keys().format(),
         };
-        let deletes = env.overrides.deletes.unwrap_or(self.deletes);
+        let said = TopicSettings::of(env);
+        let deletes = said.deletes.unwrap_or(self.deletes);
         let (env, topic, status) = (env.clone(), self.name, Arc::new(Status::default()));
-        let subjects = Subject::of::<K>(&topic, "key", &key_format)
+        let subjects = Subject::of(&topic, "key", &*key_format)
             .into_iter()
-            .chain(Subject::of::<V>(&topic, "value", &format))
+            .chain(Subject::of(&topic, "value", &*format))
             .collect();
-        let driver = KafkaDriver::new(topic.clone(), env.clone(), status.clone(), subjects, false)
-            .written([("key", key_format.word()), ("value", format.word())])
-            .waiting(env.overrides.wait_for_topic.unwrap_or(self.waits));
+        let driver = KafkaDriver::new(topic.clone(), &env, status.clone(), subjects, false)
+            .written([("key", key_format.name()), ("value", format.name())])
+            .waiting(said.wait_for_topic.unwrap_or(self.waits));
         Ok(Opened {
             topic: topic.to_string(),
             description: describe(&topic),
@@ -280,24 +297,70 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
                 ..TimeRules::default()
             },
             reader: Box::new(move |waker: Waker| {
+                let resources = resources(&env, &waker);
                 let records = Keyed {
-                    key: decoders::of::<K>(&key_format, &env, &waker)?,
-                    value: decoders::of::<V>(&format, &env, &waker)?,
+                    key: key_format.decoder(&resources)?,
+                    value: format.decoder(&resources)?,
                     deletes,
                 };
-                Ok(Box::new(KafkaReader::new(topic, env, records, status, waker)))
+                Ok(Box::new(KafkaReader::new(topic, &env, records, status, waker)))
             }),
         })
     }
 }
 
-fn ready(format: Format, mistake: Option<&'static str>) -> Result<format::Ready> {
-    match mistake {
-        Some(mistake) => Err(Error::definition(mistake)),
-        None => format.ready(),
+fn ready<T: 'static>(
+    mut format: Box<dyn Format<T>>,
+    mistake: Option<&'static str>,
+) -> Result<Box<dyn Format<T>>> {
+    if let Some(mistake) = mistake {
+        return Err(Error::definition(mistake));
     }
+    format.prepare()?;
+    Ok(format)
 }
 
 fn describe(topic: &str) -> String {
     format!("topic `{topic}`")
+}
+
+/// Kafka, as settings, checks and the command line see it.
+pub(crate) struct KafkaConnector;
+
+impl Connector for KafkaConnector {
+    fn name(&self) -> &'static str {
+        settings::NAME
+    }
+
+    fn log(&self) -> &'static str {
+        "topic"
+    }
+
+    fn settings(&self) -> &'static [Setting] {
+        settings::SETTINGS
+    }
+
+    fn properties(&self) -> Option<&'static Properties> {
+        Some(&settings::PROPERTIES)
+    }
+
+    fn source_settings(&self) -> &'static [SourceSetting] {
+        settings::SOURCE_SETTINGS
+    }
+
+    fn at_odds(&self, given: &Extensions) -> Option<(String, String)> {
+        settings::wrong_together(given)
+    }
+
+    fn doubts(&self, given: &Extensions) -> Vec<Finding> {
+        settings::doubts(given)
+    }
+
+    fn commands(&self) -> Vec<clap::Command> {
+        vec![topics::command()]
+    }
+
+    fn run(&self, _command: &str, arguments: &clap::ArgMatches, on: &Ground<'_>) -> Result<()> {
+        topics::run(arguments, on)
+    }
 }

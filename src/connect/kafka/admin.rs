@@ -9,9 +9,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::config;
+use super::settings::KafkaSettings;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::source::Environment;
 
 /// For one request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,8 +47,8 @@ pub struct NewTopic {
 }
 
 /// Looks at topics, for `over` to see what arrives; `None` for one that is not there. Blocks.
-pub fn look(environment: &Environment, topics: &[String], over: Duration) -> Result<Vec<Option<Seen>>> {
-    let mut config = config::driver(environment)?;
+pub fn look(kafka: &KafkaSettings, topics: &[String], over: Duration) -> Result<Vec<Option<Seen>>> {
+    let mut config = config::driver(kafka)?;
     config
         .set("group.id", "thalweg-topics")
         .set("enable.auto.commit", "false")
@@ -56,7 +56,7 @@ pub fn look(environment: &Environment, topics: &[String], over: Duration) -> Res
     let unseen = |error: KafkaError| {
         Error::outside(format!(
             "cannot look at the topics of Kafka at {}",
-            environment.kafka
+            kafka.bootstrap
         ))
         .detail(error)
         .hint("is it running, and is that its address?")
@@ -143,14 +143,14 @@ fn sample(client: &BaseConsumer, topic: &str, bounds: &Bounds) -> Result<Option<
 }
 
 /// Makes topics; one that is there already is an error. To be awaited on a tokio runtime.
-pub async fn create(environment: &Environment, topics: &[NewTopic]) -> Result<()> {
+pub async fn create(kafka: &KafkaSettings, topics: &[NewTopic]) -> Result<()> {
     if topics.is_empty() {
         return Ok(());
     }
     let refused = |name: &str, why: String| {
-        Error::outside(format!("cannot make topic `{name}` at {}", environment.kafka)).detail(why)
+        Error::outside(format!("cannot make topic `{name}` at {}", kafka.bootstrap)).detail(why)
     };
-    let admin: AdminClient<DefaultClientContext> = config::driver(environment)?
+    let admin: AdminClient<DefaultClientContext> = config::driver(kafka)?
         .create()
         .map_err(|error: KafkaError| refused(&topics[0].name, error.to_string()))?;
     let wanted: Vec<Wanted<'_>> = topics

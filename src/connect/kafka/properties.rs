@@ -3,26 +3,7 @@
 //! An allow list, because librdkafka has some 200 properties and several of them would quietly break what is promised:
 //! reading uncommitted records, say, or going on elsewhere when a position is gone.
 
-/// A property that may be set.
-pub struct Property {
-    /// librdkafka's name of it.
-    pub name: &'static str,
-    /// What it may be.
-    pub kind: PropertyKind,
-}
-
-/// What a property's value is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PropertyKind {
-    /// Anything that librdkafka takes.
-    Plain,
-    /// One of these, in any case.
-    OneOf(&'static [&'static str]),
-    /// A file (or folder) that has to be there.
-    Path,
-    /// Never shown; may be in a file, named by the property with `_file` at its end.
-    Secret,
-}
+use crate::setting::properties::{Property, PropertyKind};
 
 use PropertyKind::{OneOf, Path, Plain, Secret};
 
@@ -31,7 +12,7 @@ const fn property(name: &'static str, kind: PropertyKind) -> Property {
 }
 
 /// What may be set.
-pub static PROPERTIES: &[Property] = &[
+pub(super) static KNOWN: &[Property] = &[
     // Who talks to whom, and how it is kept from others.
     property(
         "security.protocol",
@@ -95,7 +76,7 @@ pub static PROPERTIES: &[Property] = &[
 ];
 
 /// Names of librdkafka's that stand for another one.
-static ALIASES: &[(&str, &str)] = &[
+pub(super) static ALIASES: &[(&str, &str)] = &[
     ("sasl.mechanisms", "sasl.mechanism"),
     ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
 ];
@@ -106,7 +87,7 @@ const COMMITS: &str =
 const NO_PRODUCER: &str = "it is a producer's, and nothing is written to Kafka";
 
 /// What would break a promise, and why.
-pub static REFUSED: &[(&str, &str)] = &[
+pub(super) static REFUSED: &[(&str, &str)] = &[
     (
         "isolation.level",
         "records of transactions that were aborted would be counted",
@@ -176,23 +157,6 @@ pub static REFUSED: &[(&str, &str)] = &[
         "OAUTHBEARER is not supported: use SCRAM or PLAIN",
     ),
 ];
-
-/// The property of this name, or of the name that this one stands for.
-pub(super) fn property_of(name: &str) -> Option<&'static Property> {
-    let meant = ALIASES
-        .iter()
-        .find(|(alias, _)| *alias == name)
-        .map_or(name, |(_, name)| name);
-    PROPERTIES.iter().find(|property| property.name == meant)
-}
-
-/// Why a property may not be set, where there is more to say than that it is unknown.
-pub(super) fn refusal(name: &str) -> Option<&'static str> {
-    REFUSED
-        .iter()
-        .find(|(refused, _)| *refused == name)
-        .map(|(_, reason)| *reason)
-}
 
 /// What is wrong with properties taken together: `(the property at fault, what is wrong)`.
 pub(super) fn at_odds<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<(&'static str, String)> {

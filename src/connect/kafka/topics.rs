@@ -6,26 +6,21 @@
 //!                                          └─ rate (measured, or --rate) ─▶ partitions advised
 //! ```
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
-use crate::cli::choose;
-use crate::cli::flags::Flags;
-use crate::cli::serve::{environment, tokio};
-use crate::dataflow::Flow;
+use super::admin::{self, NewTopic, Seen};
+use super::settings::KafkaSettings;
+use crate::connect::connector::Ground;
 use crate::error::{Error, Result, count};
-use crate::runtime;
-use crate::source::Environment;
-use crate::source::kafka::admin::{self, NewTopic, Seen};
 
 /// What one partition carries without trouble.
 const BYTES_PER_SECOND_A_PARTITION: f64 = 10e6;
 
 #[derive(Args)]
-pub(super) struct TopicsArguments {
+struct TopicsArguments {
     #[command(subcommand)]
     what: Option<TopicsCommand>,
     #[command(flatten)]
@@ -40,16 +35,12 @@ enum TopicsCommand {
 
 #[derive(Args)]
 struct Of {
-    /// Of which dataflow; left out: of all
-    dataflow: Option<String>,
     /// Bytes a second that a topic is to carry, as in 25MB; left out: measured
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     rate: Option<f64>,
     /// For how many seconds the rate is measured
     #[arg(long = "for", value_name = "SECONDS", default_value_t = 3)]
     seconds: u64,
-    #[command(flatten)]
-    settings: Flags<false>,
 }
 
 #[derive(Args)]
@@ -67,46 +58,28 @@ struct CreateArguments {
     topic_config: Vec<String>,
 }
 
-pub(super) fn run(flows: &[Flow], arguments: &TopicsArguments) -> Result<()> {
+/// The command `topics`.
+pub(super) fn command() -> Command {
+    TopicsArguments::augment_args(Command::new("topics").about(
+        "List the topics that dataflows read: whether they are there, well named, and have partitions enough",
+    ))
+}
+
+pub(super) fn run(arguments: &ArgMatches, on: &Ground<'_>) -> Result<()> {
+    let kafka = KafkaSettings::of(on.env);
+    if kafka.bootstrap.is_empty() {
+        return Err(Error::definition("which Kafka?").hint("say --kafka HOST:PORT, or THALWEG_KAFKA"));
+    }
+    let arguments = TopicsArguments::from_arg_matches(arguments)?;
     match &arguments.what {
-        Some(TopicsCommand::Create(arguments)) => create(flows, arguments),
-        None => list(flows, &arguments.of),
+        Some(TopicsCommand::Create(arguments)) => create(&kafka, arguments, on),
+        None => list(&kafka, &arguments.of, on.logs),
     }
 }
 
-/// The Kafka of the settings.
-fn kafka(of: &Of) -> Result<Environment> {
-    let force = of.settings.load()?;
-    let env = environment(&force.settings, force.settings.kafka.bootstrap.clone(), None);
-    match env.kafka.is_empty() {
-        false => Ok(env),
-        true => Err(Error::definition("which Kafka?").hint("say --kafka HOST:PORT, or THALWEG_KAFKA")),
-    }
-}
-
-/// The topics of the dataflows, by name.
-fn topics(flows: &[Flow], dataflow: Option<&str>) -> Result<Vec<String>> {
-    let chosen = match dataflow {
-        Some(name) => std::slice::from_ref(choose(flows, Some(name))?),
-        None => flows,
-    };
-    let mut topics = BTreeSet::new();
-    for flow in chosen {
-        let plan = runtime::plan(flow, &Environment::default())?;
-        let read = plan
-            .sources
-            .iter()
-            .filter_map(|source| source.driver.kafka_topic());
-        topics.extend(read.map(str::to_owned));
-    }
-    Ok(topics.into_iter().collect())
-}
-
-fn list(flows: &[Flow], of: &Of) -> Result<()> {
-    let names = topics(flows, of.dataflow.as_deref())?;
-    let env = kafka(of)?;
+fn list(kafka: &KafkaSettings, of: &Of, names: &[String]) -> Result<()> {
     let over = Duration::from_secs(if of.rate.is_some() { 0 } else { of.seconds });
-    let seen = admin::look(&env, &names, over)?;
+    let seen = admin::look(kafka, names, over)?;
     let mut out = std::io::stdout().lock();
     for (name, seen) in names.iter().zip(&seen) {
         for line in told(name, seen.as_ref(), of.rate) {
@@ -187,11 +160,9 @@ fn lint(name: &str) -> Result<(), String> {
     }
 }
 
-fn create(flows: &[Flow], arguments: &CreateArguments) -> Result<()> {
-    let of = &arguments.of;
-    let names = topics(flows, of.dataflow.as_deref())?;
-    let env = kafka(of)?;
-    let seen = admin::look(&env, &names, Duration::ZERO)?;
+fn create(kafka: &KafkaSettings, arguments: &CreateArguments, on: &Ground<'_>) -> Result<()> {
+    let (of, names) = (&arguments.of, on.logs);
+    let seen = admin::look(kafka, names, Duration::ZERO)?;
     let partitions = arguments
         .partitions
         .map_or_else(|| of.rate.map_or(1, advised), usize::from);
@@ -213,7 +184,7 @@ fn create(flows: &[Flow], arguments: &CreateArguments) -> Result<()> {
             config: config.clone(),
         })
         .collect();
-    tokio()?.block_on(admin::create(&env, &new))?;
+    on.runtime.block_on(admin::create(kafka, &new))?;
     for (name, seen) in names.iter().zip(&seen) {
         match seen {
             Some(seen) => println!(

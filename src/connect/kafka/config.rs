@@ -1,14 +1,14 @@
 //! The librdkafka properties that a source runs with.
 //!
-//! Three layers, later ones win: what is tuned here, what the settings say (`kafka_properties`), and what correctness
+//! Three layers, later ones win: what is tuned here, what the settings say (`kafka.properties`), and what correctness
 //! rests on, which no setting can change.
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
+use super::settings::KafkaSettings;
 use crate::error::{Error, Result};
-use crate::source::Environment;
 
 /// Payload bytes that the queues of one consumer may hold together. librdkafka limits each partition's queue by itself.
 const QUEUED_KIB_MAX: usize = 32 * 1024;
@@ -27,7 +27,7 @@ const QUEUED_MESSAGES_PARTITION_MIN: usize = 4_096;
 /// 500 ms (the defaults) answer at once when a record is there and cost nothing when none is. For a topic that always
 /// moves, 20000 bytes and 3 ms save about 30 % of the reader's CPU at 200,000 records a second for half a millisecond of
 /// freshness, but poll the broker 333 times a second when it is idle: hence a setting, not the default.
-pub(super) fn reader(environment: &Environment, partitions: usize) -> Result<ClientConfig> {
+pub(super) fn reader(kafka: &KafkaSettings, group: &str, partitions: usize) -> Result<ClientConfig> {
     let partitions = partitions.max(1);
     let mut config = ClientConfig::new();
     config
@@ -50,12 +50,8 @@ pub(super) fn reader(environment: &Environment, partitions: usize) -> Result<Cli
         .set("socket.nagle.disable", "true")
         .set("reconnect.backoff.max.ms", "2000")
         .set("topic.metadata.refresh.interval.ms", "60000");
-    common(&mut config, environment)?;
-    let group = if environment.group.is_empty() {
-        "thalweg"
-    } else {
-        &environment.group
-    };
+    common(&mut config, kafka)?;
+    let group = if group.is_empty() { "thalweg" } else { group };
     config
         .set("group.id", group)
         // The ledger says where to read on; a position that is gone is an error, never a guess.
@@ -67,22 +63,22 @@ pub(super) fn reader(environment: &Environment, partitions: usize) -> Result<Cli
 }
 
 /// Properties of the client that looks at topics from outside the workers.
-pub(super) fn driver(environment: &Environment) -> Result<ClientConfig> {
+pub(super) fn driver(kafka: &KafkaSettings) -> Result<ClientConfig> {
     let mut config = ClientConfig::new();
     // Why a broker hangs up is said at this level alone, and `Status` wants to hear it whatever is logged.
     if (config.log_level as i32) < (RDKafkaLogLevel::Info as i32) {
         config.set_log_level(RDKafkaLogLevel::Info);
     }
     config.set("socket.nagle.disable", "true");
-    common(&mut config, environment)?;
+    common(&mut config, kafka)?;
     config.remove("group.id");
     Ok(config)
 }
 
 /// Properties of any other client: addresses, security and connections alone, as the rest is a consumer's.
-pub(crate) fn connection(environment: &Environment) -> Result<ClientConfig> {
+pub(crate) fn connection(kafka: &KafkaSettings) -> Result<ClientConfig> {
     let mut config = ClientConfig::new();
-    set_given(&mut config, environment, |name| {
+    set_given(&mut config, kafka, |name| {
         let of_connections = [
             "security.",
             "sasl.",
@@ -94,7 +90,7 @@ pub(crate) fn connection(environment: &Environment) -> Result<ClientConfig> {
         ];
         of_connections.iter().any(|prefix| name.starts_with(prefix))
     });
-    config.set("bootstrap.servers", servers(environment)?);
+    config.set("bootstrap.servers", servers(kafka)?);
     Ok(config)
 }
 
@@ -126,31 +122,31 @@ fn is_secret(name: &str) -> bool {
     name.ends_with("password") || name.ends_with("key.pem")
 }
 
-fn set_given(config: &mut ClientConfig, environment: &Environment, wanted: impl Fn(&str) -> bool) {
-    for (name, value) in environment
-        .kafka_properties
-        .iter()
-        .filter(|(name, _)| wanted(name))
-    {
+fn set_given(config: &mut ClientConfig, kafka: &KafkaSettings, wanted: impl Fn(&str) -> bool) {
+    for (name, value) in kafka.properties.iter().filter(|(name, _)| wanted(name)) {
         config.set(name, value);
     }
-    for (name, value) in environment.kafka_secrets.iter().filter(|(name, _)| wanted(name)) {
+    for (name, value) in kafka.secrets.iter().filter(|(name, _)| wanted(name)) {
         config.set(name, value.reveal());
     }
 }
 
-fn servers(environment: &Environment) -> Result<&str> {
-    match &*environment.kafka {
+/// The bootstrap servers.
+///
+/// # Errors
+/// None are named.
+pub(super) fn servers(kafka: &KafkaSettings) -> Result<&str> {
+    match &*kafka.bootstrap {
         "" => Err(Error::definition("no Kafka to read from")
             .hint("name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the section [kafka]")),
         servers => Ok(servers),
     }
 }
 
-fn common(config: &mut ClientConfig, environment: &Environment) -> Result<()> {
+fn common(config: &mut ClientConfig, kafka: &KafkaSettings) -> Result<()> {
     config.set("client.id", "thalweg");
-    set_given(config, environment, |_| true);
-    let servers = servers(environment)?;
+    set_given(config, kafka, |_| true);
+    let servers = servers(kafka)?;
     // Without read_committed the end of a partition would be its high watermark, and aborted records would be read.
     config
         .set("bootstrap.servers", servers)
@@ -164,26 +160,26 @@ fn common(config: &mut ClientConfig, environment: &Environment) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn environment(properties: &[(&str, &str)]) -> Environment {
-        Environment {
-            kafka: "127.0.0.1:1".to_owned(),
-            kafka_properties: properties
+    fn kafka(properties: &[(&str, &str)]) -> KafkaSettings {
+        KafkaSettings {
+            properties: properties
                 .iter()
                 .map(|(a, b)| (a.to_string(), b.to_string()))
                 .collect(),
-            ..Environment::default()
+            ..KafkaSettings::at("127.0.0.1:1")
         }
     }
 
     #[test]
     fn settings_tune_but_do_not_weaken() {
         let config = reader(
-            &environment(&[
+            &kafka(&[
                 ("fetch.wait.max.ms", "3"),
                 ("isolation.level", "read_uncommitted"),
                 ("auto.offset.reset", "earliest"),
                 ("enable.auto.commit", "true"),
             ]),
+            "",
             4,
         )
         .unwrap();
@@ -218,11 +214,11 @@ mod tests {
 
     #[test]
     fn other_clients_are_given_what_a_connection_needs() {
-        let mut environment = environment(&[("security.protocol", "SASL_SSL"), ("fetch.wait.max.ms", "3")]);
-        environment
-            .kafka_secrets
+        let mut kafka = kafka(&[("security.protocol", "SASL_SSL"), ("fetch.wait.max.ms", "3")]);
+        kafka
+            .secrets
             .push(("sasl.password".into(), crate::secret::Secret::new("hunter2")));
-        let config = connection(&environment).unwrap();
+        let config = connection(&kafka).unwrap();
         assert_eq!(config.get("security.protocol"), Some("SASL_SSL"));
         assert_eq!(config.get("sasl.password"), Some("hunter2"));
         assert_eq!(config.get("fetch.wait.max.ms"), None);
@@ -230,7 +226,7 @@ mod tests {
 
     #[test]
     fn no_broker_is_a_mistake_of_the_settings() {
-        let error = reader(&Environment::default(), 1).unwrap_err();
+        let error = reader(&KafkaSettings::default(), "", 1).unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::Definition);
     }
 }

@@ -23,13 +23,15 @@ use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
 use super::config;
 use super::native::{self, Consumer, PartitionQueue};
+use super::settings::KafkaSettings;
 use super::status::{Context, Status};
 use crate::bridge::Waker;
-use crate::codec::registry::{Registry, Verdict};
-use crate::codec::{Cause, Decode, Decoded};
+use crate::codec::Decoded;
+use crate::codec::registry::Verdict;
 use crate::error::{Error, Result};
 use crate::position::Offset;
-use crate::source::{Deletes, Environment, Intake, Progress, Raw, Reader};
+use crate::source::records::Records;
+use crate::source::{Environment, Intake, Progress, Raw, Reader};
 
 /// How long an error message may take to find out where a log begins.
 const LOG_START_WAIT: Duration = Duration::from_secs(2);
@@ -79,79 +81,6 @@ pub(super) trait Arrivals {
     fn head(&self) -> Option<Item<'_>>;
     /// Lets go of it.
     fn pop(&mut self);
-}
-
-/// Makes a `T` of a record's key and payload.
-pub(super) trait Records<T>: 'static {
-    /// Says where the next records stand, and whether the ledger has bound them already.
-    fn enter(&mut self, _partition: u32, _bound: bool) {}
-    fn decode(&mut self, raw: &Raw<'_>) -> Decoded<T>;
-}
-
-/// The payload alone.
-pub(super) struct Payload<T>(pub(super) Box<dyn Decode<T>>);
-
-impl<T: 'static> Records<T> for Payload<T> {
-    fn enter(&mut self, partition: u32, bound: bool) {
-        self.0.enter(partition, bound);
-    }
-
-    #[inline]
-    fn decode(&mut self, raw: &Raw<'_>) -> Decoded<T> {
-        match raw.payload {
-            Some(payload) => self.0.decode_at(raw.offset, payload),
-            None => Decoded::Dead(Cause::PayloadMissing, None),
-        }
-    }
-}
-
-/// Key and payload; `deletes` says which payloads delete.
-pub(super) struct Keyed<K, V> {
-    pub(super) key: Box<dyn Decode<K>>,
-    pub(super) value: Box<dyn Decode<V>>,
-    pub(super) deletes: Deletes,
-}
-
-impl<K, V: 'static> Keyed<K, V> {
-    /// What becomes of a payload that is no row.
-    #[cold]
-    fn no_row(&mut self, key: K, payload: &[u8], why: Decoded<(K, Option<V>)>) -> Decoded<(K, Option<V>)> {
-        match self.deletes >= Deletes::Null && self.value.is_null(payload) {
-            true => Decoded::Value((key, None)),
-            false => why,
-        }
-    }
-}
-
-impl<K: 'static, V: 'static> Records<(K, Option<V>)> for Keyed<K, V> {
-    fn enter(&mut self, partition: u32, bound: bool) {
-        self.key.enter(partition, bound);
-        self.value.enter(partition, bound);
-    }
-
-    #[inline]
-    fn decode(&mut self, raw: &Raw<'_>) -> Decoded<(K, Option<V>)> {
-        let key = match raw.key.map(|key| self.key.decode_at(raw.offset, key)) {
-            Some(Decoded::Value(key)) => key,
-            Some(Decoded::Dead(_, schema)) => return Decoded::Dead(Cause::KeyInvalid, schema),
-            Some(Decoded::DeadAt(_, place)) => return Decoded::DeadAt(Cause::KeyInvalid, place),
-            Some(Decoded::Wait) => return Decoded::Wait,
-            None => return Decoded::Dead(Cause::KeyMissing, None),
-        };
-        let empty_deletes = self.deletes == Deletes::NullOrEmpty;
-        let Some(payload) = raw
-            .payload
-            .filter(|payload| !(empty_deletes && payload.is_empty()))
-        else {
-            return Decoded::Value((key, None));
-        };
-        match self.value.decode_at(raw.offset, payload) {
-            Decoded::Value(value) => Decoded::Value((key, Some(value))),
-            Decoded::Dead(cause, schema) => self.no_row(key, payload, Decoded::Dead(cause, schema)),
-            Decoded::DeadAt(cause, place) => self.no_row(key, payload, Decoded::DeadAt(cause, place)),
-            Decoded::Wait => Decoded::Wait,
-        }
-    }
 }
 
 /// One partition: what has arrived, and how far it was read.
@@ -238,7 +167,8 @@ impl<Q: Arrivals> Partition<Q> {
 /// The reader of one worker.
 pub(super) struct KafkaReader<R> {
     topic: Arc<str>,
-    environment: Environment,
+    kafka: KafkaSettings,
+    group: String,
     partitions: BTreeMap<u32, Partition<PartitionQueue>>,
     /// Assigned and not yet asked of librdkafka: the first ones wait for the consumer, which is made for their number.
     assigned: Vec<(u32, Offset)>,
@@ -246,8 +176,6 @@ pub(super) struct KafkaReader<R> {
     /// Set when the consumer's own queue has something: logs, errors, answers to commits.
     events: Arc<AtomicBool>,
     records: R,
-    /// What the decoders ask; each clone tells its own news.
-    registry: Option<Registry>,
     status: Arc<Status>,
     waker: Waker,
 }
@@ -256,15 +184,15 @@ impl<R> KafkaReader<R> {
     /// A reader that reads nothing yet. Connects at the first read after an assignment.
     pub(super) fn new(
         topic: Arc<str>,
-        environment: Environment,
+        environment: &Environment,
         records: R,
         status: Arc<Status>,
         waker: Waker,
     ) -> Self {
         Self {
             topic,
-            registry: environment.registry.clone(),
-            environment,
+            kafka: KafkaSettings::of(environment),
+            group: environment.group.clone(),
             partitions: BTreeMap::new(),
             assigned: Vec::new(),
             consumer: None,
@@ -281,7 +209,7 @@ impl<R> KafkaReader<R> {
             return Ok(consumer.clone());
         }
         let context = Context(self.status.clone());
-        let mut consumer: Consumer = config::reader(&self.environment, self.assigned.len())?
+        let mut consumer: Consumer = config::reader(&self.kafka, &self.group, self.assigned.len())?
             .create_with_context(context)
             .map_err(|error| {
                 Error::definition(format!("cannot make a Kafka consumer for topic `{}`", self.topic))
@@ -393,20 +321,18 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
         if part.next != before {
             status.well();
         }
-        match self.registry.as_ref().and_then(Registry::broken) {
+        match self.records.broken() {
             Some(error) => Err(error),
             None => Ok(progress),
         }
     }
 
     fn schemas_seen(&mut self) -> Vec<Verdict> {
-        self.registry.as_mut().map(Registry::seen).unwrap_or_default()
+        self.records.schemas_seen()
     }
 
     fn bind_schema(&mut self, verdict: Verdict) {
-        if let Some(registry) = &self.registry {
-            registry.bind(verdict);
-        }
+        self.records.bind_schema(verdict);
     }
 
     fn show_progress(&mut self, positions: &[(u32, Offset)]) {

@@ -14,13 +14,15 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Source, TimeRules};
-use super::{Topology, UpsertSource};
 use crate::bridge::Waker;
 use crate::clock;
 use crate::error::{Error, Result, count};
 use crate::position::{Offset, TopicId};
 use crate::record::Event;
+use crate::source::{
+    Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Source, TimeRules,
+};
+use crate::source::{Topology, UpsertSource, time_rules};
 use crate::time::EventTime;
 
 /// 2026-01-01T00:00:00Z: the start of a generator without a rate.
@@ -33,7 +35,7 @@ const WAKE_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// The function has to be pure, or a replay differs from the first run: the ledger's hashes tell.
 ///
 /// ```
-/// use thalweg::source::generator::Generator;
+/// use thalweg::demo::generator::Generator;
 /// let numbers = Generator::new(4, |partition, offset| offset * 4 + i64::from(partition)).records(1_000);
 /// ```
 #[must_use]

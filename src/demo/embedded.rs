@@ -21,9 +21,9 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _, ProducerContext};
 use rdkafka::{ClientContext, Message};
 
+use crate::connect::kafka::KafkaSettings;
+use crate::connect::kafka::config::{connection, told};
 use crate::error::{Error, Result};
-use crate::source::Environment;
-use crate::source::kafka::config::{connection, told};
 use crate::time::EventTime;
 
 /// How long a record that is written for people to look at may wait for others of its batch. Nobody sees it, and at the demo's
@@ -113,16 +113,12 @@ impl ProducerContext for Deliveries {
 impl Producer {
     /// A producer to the brokers at `bootstrap_servers`.
     pub fn new(bootstrap_servers: &str) -> Result<Self> {
-        let environment = Environment {
-            kafka: bootstrap_servers.to_owned(),
-            ..Environment::default()
-        };
-        Self::of(&environment, Duration::from_millis(1))
+        Self::of(&KafkaSettings::at(bootstrap_servers), Duration::from_millis(1))
     }
 
     /// A producer to a Kafka, with its security. `linger`: how long a record may wait for others to share its batch.
-    pub fn of(environment: &Environment, linger: Duration) -> Result<Self> {
-        let inner = connection(environment)?
+    pub fn of(kafka: &KafkaSettings, linger: Duration) -> Result<Self> {
+        let inner = connection(kafka)?
             .set("enable.idempotence", "true")
             .set("linger.ms", linger.as_millis().to_string())
             .set("batch.num.messages", "10000")
@@ -183,11 +179,11 @@ impl Producer {
 }
 
 /// Makes a topic on any Kafka; one that is there already is left as it is.
-pub async fn create_topic(environment: &Environment, name: &str, partitions: u32) -> Result<()> {
+pub async fn create_topic(kafka: &KafkaSettings, name: &str, partitions: u32) -> Result<()> {
     let refused = |why: String| {
-        Error::outside(format!("cannot make topic `{name}` at {}", environment.kafka)).detail(why)
+        Error::outside(format!("cannot make topic `{name}` at {}", kafka.bootstrap)).detail(why)
     };
-    let admin: AdminClient<DefaultClientContext> = connection(environment)?
+    let admin: AdminClient<DefaultClientContext> = connection(kafka)?
         .create()
         .map_err(|error| refused(told(&error)))?;
     let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);

@@ -1,0 +1,94 @@
+//! Commands that connectors bring with them, such as Kafka's `topics`.
+//!
+//! ```text
+//!   Connector::commands ─▶ + [DATAFLOW] and the flags of settings, on each and its subcommands ─▶ the command line
+//!   ArgMatches ─▶ dataflows ─▶ what they read of the connector ─┬─▶ Connector::run
+//!              └▶ settings ──▶ Environment ─────────────────────┘
+//! ```
+
+use std::collections::BTreeSet;
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+
+use crate::cli::choose;
+use crate::cli::flags::Flags;
+use crate::cli::serve::{environment, tokio};
+use crate::connect::CONNECTORS;
+use crate::connect::connector::{Connector, Ground};
+use crate::dataflow::Flow;
+use crate::error::Result;
+use crate::runtime;
+use crate::source::Environment;
+
+#[derive(Args)]
+struct Common {
+    /// Of which dataflow; left out: of all
+    dataflow: Option<String>,
+    #[command(flatten)]
+    settings: Flags<false>,
+}
+
+/// Adds the commands of all connectors.
+pub(super) fn add_to(command: Command) -> Command {
+    let commands = CONNECTORS.iter().flat_map(|connector| connector.commands());
+    command.subcommands(commands.map(|command| {
+        let command = Common::augment_args(command);
+        command.mut_subcommands(Common::augment_args)
+    }))
+}
+
+/// A connector's command that was called.
+pub(super) struct Called<'a> {
+    connector: &'static dyn Connector,
+    command: &'a str,
+    arguments: &'a ArgMatches,
+}
+
+impl<'a> Called<'a> {
+    /// `None`: it was none of a connector's.
+    pub(super) fn of(matches: &'a ArgMatches) -> Option<Self> {
+        let (command, arguments) = matches.subcommand()?;
+        let has = |connector: &&&dyn Connector| {
+            let mut commands = connector.commands().into_iter();
+            commands.any(|own| own.get_name() == command)
+        };
+        let connector = *CONNECTORS.iter().find(has)?;
+        Some(Self {
+            connector,
+            command,
+            arguments,
+        })
+    }
+
+    pub(super) fn run(&self, flows: &[Flow]) -> Result<()> {
+        let inner = self.arguments.subcommand();
+        let common = Common::from_arg_matches(inner.map_or(self.arguments, |(_, inner)| inner))?;
+        let logs = self.logs(flows, common.dataflow.as_deref())?;
+        let force = common.settings.load()?;
+        let tokio = tokio()?;
+        let ground = Ground {
+            logs: &logs,
+            env: &environment(&force.settings, None),
+            runtime: tokio.handle(),
+        };
+        self.connector.run(self.command, self.arguments, &ground)
+    }
+
+    /// What the dataflows read of the connector, by name.
+    fn logs(&self, flows: &[Flow], dataflow: Option<&str>) -> Result<Vec<String>> {
+        let chosen = match dataflow {
+            Some(name) => std::slice::from_ref(choose(flows, Some(name))?),
+            None => flows,
+        };
+        let mut logs = BTreeSet::new();
+        for flow in chosen {
+            let plan = runtime::plan(flow, &Environment::default())?;
+            let of_it = plan
+                .sources
+                .iter()
+                .filter(|source| source.driver.connector() == Some(self.connector.name()));
+            logs.extend(of_it.map(|source| source.topic.clone()));
+        }
+        Ok(logs.into_iter().collect())
+    }
+}

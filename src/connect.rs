@@ -1,0 +1,22 @@
+//! Connectors: the systems that data come from, and go to.
+//!
+//! ```text
+//!   connect/<name>.rs   what a dataflow writes: Kafka::topic("t"), Files::lines("in/*")
+//!   connect/<name>/     settings.rs   its part of the settings     ─┐
+//!                       source.rs     driver and reader             ├─ Connector ── CONNECTORS ──▶ config, check, commands
+//!                       examine.rs    what `check` looks at        ─┘
+//!                       tests
+//! ```
+//!
+//! A new connector is a folder here, a line in [`CONNECTORS`], and docs/settings.md made anew. The engine knows its sources
+//! by the traits in [`source`](crate::source) alone, and its settings by type, in
+//! [`Environment::connectors`](crate::source::Environment::connectors).
+
+pub mod connector;
+pub mod files;
+pub mod kafka;
+
+use self::connector::Connector;
+
+/// All connectors that are built in.
+pub static CONNECTORS: &[&dyn Connector] = &[&kafka::KafkaConnector, &files::FilesConnector];
