@@ -47,6 +47,7 @@ use crate::metrics::{Counter, LateMetrics, Metrics};
 use crate::operator::again::Wanted;
 use crate::operator::deliver::deliver;
 use crate::operator::letters::{Letter, LetterKey, letters};
+use crate::operator::process::Setup;
 use crate::operator::serve::serve;
 use crate::operator::upsert::upsert;
 use crate::position::SourceId;
@@ -230,6 +231,27 @@ impl Context {
         Keeper::new(steps, self.saves, step, restored, self.worker, self.halt.clone())
     }
 
+    /// What an operator under the clock is added with; `label` names the step in a sentence.
+    fn setup<I>(
+        &self,
+        name: &str,
+        label: String,
+        sources: &[SourceId],
+        keeper: Keeper,
+        wanted: Wanted,
+    ) -> Setup<I> {
+        Setup {
+            name: name.to_owned(),
+            label,
+            sources: sources.into(),
+            held_back: self.corrected_for(sources),
+            place: None,
+            desk: self.desk.clone(),
+            keeper,
+            wanted,
+        }
+    }
+
     /// The declared version of a step.
     fn version(&self, step: &str) -> u32 {
         self.plan.borrow().version(step)
@@ -382,7 +404,8 @@ impl<'s> Dataflow<'s> {
         let named = (format!("table {name}"), name);
         let keeper = context.keeper::<K, V>(named, &origin, context.version(name), Rule::Last);
         let wanted = Wanted::default();
-        let changes = upsert(records, name, &keeper, wanted.clone());
+        let setup = context.setup(name, format!("table `{name}`"), &[], keeper, wanted.clone());
+        let changes = upsert(records, setup);
         let mut table = Table::from_changes(self, changes, origin, Vec::new(), Rc::new([]));
         table.meta.wanted = wanted;
         table
@@ -565,7 +588,11 @@ impl<'s> Dataflow<'s> {
             let version = context.version(&name);
             let named = (format!("letters {name}"), &*view);
             let keeper = context.keeper::<LetterKey, Letter>(named, &origin, version, Rule::Last);
-            let keyed = letters(all, &view, topic, LETTERS_KEEP, context.desk.clone(), &keeper);
+            let label = format!("dead letters of `{name}`");
+            // Nothing but their view is made of them.
+            let wanted = Wanted::default();
+            let setup = context.setup(&view, label, &[], keeper, wanted);
+            let keyed = letters(all, topic, LETTERS_KEEP, setup);
             let letters = Origin::named(&view.as_str().into());
             let mut spec = ViewSpec::new(view);
             spec.description = format!("records of `{name}` that could not be counted, and why");

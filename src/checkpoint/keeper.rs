@@ -13,7 +13,7 @@ use super::store::Restored;
 use crate::bridge::Halt;
 use crate::fault;
 use crate::record::{Record, owner, route};
-use crate::time::Epoch;
+use crate::time::{Epoch, EventTime};
 
 /// A stateful step's way to its checkpoints on one worker.
 pub struct Keeper {
@@ -89,6 +89,11 @@ impl Keeper {
     /// The first epoch of which versions were kept.
     pub fn floor(&self) -> Epoch {
         self.loader.files().map_or(Epoch::ZERO, |files| files.floor)
+    }
+
+    /// Entries that count until here are gone.
+    pub(crate) fn cut(&self) -> EventTime {
+        self.loader.files().map_or(EventTime::MIN, |files| files.cut)
     }
 
     /// What knows which entries changed.

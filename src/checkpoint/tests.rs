@@ -54,8 +54,8 @@ fn write(store: &Store, name: &str, epoch: u64, said: &[Said], removals_apart: b
     writer.finish(Epoch(epoch)).unwrap()
 }
 
-fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
-    let shape = StepShape {
+pub(super) fn shape(rule: Rule) -> StepShape {
+    StepShape {
         name: "step".into(),
         step: "step".into(),
         from: vec!["step".into()],
@@ -65,7 +65,10 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
         key: "u8".into(),
         value: "i64".into(),
         rule,
-    };
+    }
+}
+
+fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
     let nothing = EpochBinding {
         epoch: Epoch(9),
         now: EventTime(9),
@@ -93,7 +96,7 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
             sets: vec![],
         },
         steps: vec![StepFiles {
-            shape,
+            shape: shape(rule),
             cut: bounds.cut,
             floor: bounds.floor,
             segments,

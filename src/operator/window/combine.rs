@@ -10,7 +10,8 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use super::{Assign, Partial};
+use super::Partial;
+use super::assign::Assign;
 use crate::codec::Cause;
 use crate::metrics::LateMetrics;
 use crate::operator::aggregate::Aggregate;
