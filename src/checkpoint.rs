@@ -22,6 +22,7 @@
 pub mod appended;
 pub mod entry;
 pub mod fit;
+pub mod identity;
 pub(crate) mod job;
 pub mod keeper;
 pub mod keyed;

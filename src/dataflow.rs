@@ -32,6 +32,7 @@ use timely::dataflow::operators::vec::Filter;
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::bridge::{Halt, Waker};
+use crate::checkpoint::identity::{Identity, StateKind};
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::manifest::Rule;
 use crate::checkpoint::store::Restored;
@@ -196,7 +197,7 @@ impl Context {
 
     #[track_caller]
     fn step(&self, name: &str, kind: Kind, inputs: &[&Origin]) -> Origin {
-        self.step_as(name, (kind, kind.word()), inputs)
+        self.step_as(name, (kind, kind.id()), inputs)
     }
 
     /// Like [`Context::step`], where steps of a kind have several operators.
@@ -215,16 +216,16 @@ impl Context {
         self.plan.borrow().mistakes.len() == mistakes
     }
 
-    /// A stateful step's way to its checkpoints. The name says its kind, too, and what its state depends on besides its types;
-    /// `step` is what people call it.
+    /// A stateful step's way to its checkpoints. `step` is what people call it.
     fn keeper<K: Event, V: Event>(
         &self,
-        name: (String, &str),
+        name: (Identity, &str),
         input: &Origin,
         version: u32,
         rule: Rule,
     ) -> Keeper {
-        let unfit = unfit_state::<K>(&name.0).or_else(|| unfit_state::<V>(&name.0));
+        let told = name.0.to_string();
+        let unfit = unfit_state::<K>(&told).or_else(|| unfit_state::<V>(&told));
         self.plan.borrow_mut().unfit.extend(unfit);
         let step = self.plan.borrow_mut().state::<K, V>(name, input, version, rule);
         let (steps, restored) = (self.desk.steps.clone(), self.restored.clone());
@@ -401,7 +402,7 @@ impl<'s> Dataflow<'s> {
             .and_then(|opened| self.substituted(name, opened));
         let (_, records) = self.read(name, &origin, opened);
         let context = self.context();
-        let named = (format!("table {name}"), name);
+        let named = (Identity::new(StateKind::Table, name), name);
         let keeper = context.keeper::<K, V>(named, &origin, context.version(name), Rule::Last);
         let wanted = Wanted::default();
         let setup = context.setup(name, format!("table `{name}`"), &[], keeper, wanted.clone());
@@ -532,7 +533,7 @@ impl<'s> Dataflow<'s> {
         match context.views.define::<K, V>(spec) {
             Ok(view) => {
                 let applied = context.metrics.view(&name).changes;
-                let named = (format!("view {name}"), &*name);
+                let named = (Identity::new(StateKind::View, &name), &*name);
                 let keeper = context.keeper::<K, Option<V>>(named, origin, version, Rule::Versions);
                 serve(
                     changes,
@@ -586,7 +587,7 @@ impl<'s> Dataflow<'s> {
             let view = format!("{name}.dead_letters");
             let context = self.context();
             let version = context.version(&name);
-            let named = (format!("letters {name}"), &*view);
+            let named = (Identity::new(StateKind::Letters, &name), &*view);
             let keeper = context.keeper::<LetterKey, Letter>(named, &origin, version, Rule::Last);
             let label = format!("dead letters of `{name}`");
             // Nothing but their view is made of them.

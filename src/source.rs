@@ -384,6 +384,28 @@ pub struct DeadLetter {
     pub payload: Option<Vec<u8>>,
 }
 
+impl DeadLetter {
+    /// The letter of an event that a step after the source turns down. The record's bytes are gone by then, so it holds the
+    /// event as JSON, as the step got it.
+    pub fn turned_down<T: Serialize>(
+        step: &str,
+        cause: Cause,
+        detail: Option<String>,
+        event: &Timed<T>,
+    ) -> Self {
+        Self {
+            at: event.at,
+            step: step.to_owned(),
+            cause,
+            detail,
+            timestamp: event.time,
+            schema: None,
+            key: None,
+            payload: serde_json::to_vec(&event.value).ok(),
+        }
+    }
+}
+
 /// Takes the records of one partition from a reader: judges their times, counts and hashes them.
 ///
 /// What it comes to depends on the log alone (and on `limit`, which the ledger binds), never on how the reading was cut.

@@ -21,7 +21,7 @@ use crate::checkpoint::keyed::{KeyedState, Store, Tracked};
 use crate::checkpoint::state::Out;
 use crate::codec::Cause;
 use crate::operator::process::{Batch, Changes, EpochInfo, Operator, Setup, process};
-use crate::record::{Change, Timed, route};
+use crate::record::{Change, route};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime};
 
@@ -101,26 +101,6 @@ mod bytes {
         deserializer: D,
     ) -> Result<Option<Vec<u8>>, D::Error> {
         Ok(Option::<Raw>::deserialize(deserializer)?.map(|raw| raw.0))
-    }
-}
-
-/// The letter of an event that a step after the source turns down. The record's bytes are gone by then, so it holds the
-/// event as JSON, as the step got it.
-pub fn turned_down<T: Serialize>(
-    step: &str,
-    cause: Cause,
-    detail: Option<String>,
-    event: &Timed<T>,
-) -> DeadLetter {
-    DeadLetter {
-        at: event.at,
-        step: step.to_owned(),
-        cause,
-        detail,
-        timestamp: event.time,
-        schema: None,
-        key: None,
-        payload: serde_json::to_vec(&event.value).ok(),
     }
 }
 

@@ -17,15 +17,20 @@ use std::time::Duration;
 use timely::ExchangeData;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::generic::Operator as _;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::{Operator as _, OutputBuilder};
 
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::keyed::{KeyedState, Store};
+use crate::codec::Cause;
+use crate::metrics::LateMetrics;
 use crate::operator::again::{Again, Wanted};
+use crate::operator::late::Policies;
 use crate::operator::walk::{Pending, Walk};
 use crate::position::{Position, SourceId};
-use crate::record::{Change, Record, worker_bits};
+use crate::record::{Change, Event, Record, Timed, worker_bits};
+use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime};
 use crate::timeline::Desk;
 use crate::trail;
@@ -282,6 +287,57 @@ pub(crate) fn process<'s, O: Operator>(
         }
     })
 }
+
+/// Gives each event its key, and sends those that come too late to the dead letters.
+pub(crate) fn admit<'s, K: Record, T: Event, O: Operator<Input = (K, Timed<T>)>>(
+    events: StreamVec<'s, Epoch, Timed<T>>,
+    key: Rc<dyn Fn(&T) -> K>,
+    operator: Rc<O>,
+    setup: &Setup<O::Input>,
+    policies: Policies,
+    counts: LateMetrics,
+) -> Admitted<'s, O::Input> {
+    let mut builder = OperatorBuilder::new(format!("{}: admit", setup.name), events.scope());
+    let mut input = builder.new_input(events, Pipeline);
+    let (admitted, admitted_stream) = builder.new_output();
+    let (late, late_stream) = builder.new_output();
+    let mut admitted = OutputBuilder::<_, CapacityContainerBuilder<Vec<O::Input>>>::from(admitted);
+    let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
+    let (name, label) = (setup.name.clone(), Rc::<str>::from(&*setup.label));
+    builder.build(move |_capabilities| {
+        move |_frontiers| {
+            let (mut admitted, mut late) = (admitted.activate(), late.activate());
+            let _work = trail::begin(&label);
+            input.for_each_stamp(|capability, batches| {
+                let (mut too_late, mut count) = (Vec::new(), 0);
+                let mut session = admitted.session(&capability);
+                for event in batches.flat_map(|batch| batch.drain(..)) {
+                    trail::on(event.at);
+                    let source = event.at.partition.source;
+                    let closed = policies.over(source, event.horizon);
+                    let keyed = (key(&event.value), event);
+                    if !operator.is_late(&keyed, closed) {
+                        session.give(keyed);
+                        continue;
+                    }
+                    count += 1;
+                    if policies.writes_letters(source) {
+                        too_late.push(DeadLetter::turned_down(&name, Cause::Late, None, &keyed.1));
+                    }
+                }
+                drop(session);
+                counts.events.inc_by(count);
+                if !too_late.is_empty() {
+                    late.session(&capability).give_iterator(too_late.drain(..));
+                }
+            });
+        }
+    });
+    (admitted_stream, late_stream)
+}
+
+/// Events with their keys, and those that came too late.
+type Admitted<'s, I> = (StreamVec<'s, Epoch, I>, StreamVec<'s, Epoch, DeadLetter>);
 
 /// Every row as one that is new.
 fn all<O: Operator>(operator: &O, state: &KeyedState<O::State>) -> Vec<Change<O::Key, O::Value>> {
