@@ -37,7 +37,7 @@ use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::manifest::Rule;
 use crate::checkpoint::store::Restored;
 use crate::codec::Cause;
-use crate::dataflow::plan::{Kind, Origin, Plan, UnfitState};
+use crate::dataflow::plan::{Kind, Origin, Plan};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
 use crate::demo::Demo;
@@ -58,7 +58,7 @@ use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertS
 use crate::time::Epoch;
 use crate::timeline::Desk;
 use crate::trail;
-use crate::view::{self, ViewSpec, Views};
+use crate::view::{ViewSpec, Views};
 
 /// A named dataflow: a function that builds it, called once on every worker.
 #[derive(Clone)]
@@ -224,9 +224,6 @@ impl Context {
         version: u32,
         rule: Rule,
     ) -> Keeper {
-        let told = name.0.to_string();
-        let unfit = unfit_state::<K>(&told).or_else(|| unfit_state::<V>(&told));
-        self.plan.borrow_mut().unfit.extend(unfit);
         let step = self.plan.borrow_mut().state::<K, V>(name, input, version, rule);
         let (steps, restored) = (self.desk.steps.clone(), self.restored.clone());
         Keeper::new(steps, self.saves, step, restored, self.worker, self.halt.clone())
@@ -304,15 +301,6 @@ impl Context {
     fn mistake(&self, mistake: impl Into<String>) {
         self.plan.borrow_mut().mistakes.push(mistake.into());
     }
-}
-
-/// Why no checkpoint can hold a type of a step, as far as that shows before there is any data.
-fn unfit_state<T: Event>(step: &str) -> Option<UnfitState> {
-    let unfit = view::fits_bytes::<T>().err()?;
-    Some(UnfitState {
-        what: format!("{step}: `{}`: {unfit}", std::any::type_name::<T>()),
-        hint: unfit.hint(),
-    })
 }
 
 /// Builds a flow on a worker, and reports its mistakes together.

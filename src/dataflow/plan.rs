@@ -15,13 +15,12 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-
 use crate::checkpoint::identity::{Definition, Expression, Identity};
 use crate::checkpoint::manifest::{Rule, StepShape};
 use crate::error::{Error, Result};
 use crate::late::Late;
 use crate::position::SourceId;
+use crate::record::Event;
 use crate::sequencer::SourceRules;
 use crate::source::{Driver, Opened};
 use crate::view;
@@ -202,6 +201,17 @@ pub struct UnfitState {
     pub hint: &'static str,
 }
 
+impl UnfitState {
+    /// Why no checkpoint can hold a type of a step, as far as that shows before there is any data.
+    fn of<T: Event>(step: &Identity) -> Option<Self> {
+        let unfit = view::fits_bytes::<T>().err()?;
+        Some(Self {
+            what: format!("{step}: `{}`: {unfit}", std::any::type_name::<T>()),
+            hint: unfit.hint(),
+        })
+    }
+}
+
 /// All steps and sources of a dataflow, and what is wrong with them.
 #[derive(Default)]
 pub struct Plan {
@@ -285,13 +295,15 @@ impl Plan {
     }
 
     /// Adds a stateful step, and says which one it is. `step` is what people call it.
-    pub(super) fn state<K: DeserializeOwned, V: DeserializeOwned>(
+    pub(super) fn state<K: Event, V: Event>(
         &mut self,
         (identity, step): (Identity, &str),
         input: &Origin,
         version: u32,
         rule: Rule,
     ) -> usize {
+        let unfit = UnfitState::of::<K>(&identity).or_else(|| UnfitState::of::<V>(&identity));
+        self.unfit.extend(unfit);
         let upstream = self.upstream(input);
         let from = upstream.keys().map(|name| (*name).to_owned()).collect();
         let definition = |step: &Step| Definition {
