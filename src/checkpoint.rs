@@ -19,10 +19,13 @@
 //!
 //! Each step has a chain of segments, each with what changed since the one before; they are [merged](merge) as they grow.
 
+pub mod appended;
 pub mod entry;
 pub mod fit;
+pub mod identity;
 pub(crate) mod job;
 pub mod keeper;
+pub mod keyed;
 pub mod manifest;
 pub mod merge;
 pub mod owner;

@@ -33,12 +33,12 @@ use timely::dataflow::operators::vec::Filter;
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::bridge::{Halt, Waker};
-use crate::checkpoint::entry;
+use crate::checkpoint::identity::{Identity, StateKind};
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::manifest::Rule;
 use crate::checkpoint::store::Restored;
 use crate::codec::Cause;
-use crate::dataflow::plan::{Kind, Origin, Plan, UnfitState};
+use crate::dataflow::plan::{Kind, Origin, Plan};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
 use crate::demo::Demo;
@@ -49,6 +49,7 @@ use crate::metrics::{Counter, LateMetrics, Metrics};
 use crate::operator::again::Wanted;
 use crate::operator::deliver::deliver;
 use crate::operator::letters::{Letter, LetterKey, letters};
+use crate::operator::process::Setup;
 use crate::operator::serve::serve;
 use crate::operator::upsert::upsert;
 use crate::position::SourceId;
@@ -198,7 +199,7 @@ impl Context {
 
     #[track_caller]
     fn step(&self, name: &str, kind: Kind, inputs: &[&Origin]) -> Origin {
-        self.step_as(name, (kind, kind.word()), inputs)
+        self.step_as(name, (kind, kind.id()), inputs)
     }
 
     /// Like [`Context::step`], where steps of a kind have several operators.
@@ -217,24 +218,38 @@ impl Context {
         self.plan.borrow().mistakes.len() == mistakes
     }
 
-    /// A stateful step's way to its checkpoints. The name says its kind, too, and what its state depends on besides its types;
-    /// `step` is what people call it.
+    /// A stateful step's way to its checkpoints. `step` is what people call it.
     fn keeper<K: Event, V: Event>(
         &self,
-        name: (String, &str),
+        name: (Identity, &str),
         input: &Origin,
         version: u32,
         rule: Rule,
     ) -> Keeper {
-        // Views encode their rows by a schema, and take what bytes without names can't hold.
-        let unfit = match rule {
-            Rule::Versions => None,
-            _ => unfit_state::<K>(&name.0).or_else(|| unfit_state::<V>(&name.0)),
-        };
-        self.plan.borrow_mut().unfit.extend(unfit);
         let step = self.plan.borrow_mut().state::<K, V>(name, input, version, rule);
         let (steps, restored) = (self.desk.steps.clone(), self.restored.clone());
         Keeper::new(steps, self.saves, step, restored, self.worker, self.halt.clone())
+    }
+
+    /// What an operator under the clock is added with; `label` names the step in a sentence.
+    fn setup<I>(
+        &self,
+        name: &str,
+        label: String,
+        sources: &[SourceId],
+        keeper: Keeper,
+        wanted: Wanted,
+    ) -> Setup<I> {
+        Setup {
+            name: name.to_owned(),
+            label,
+            sources: sources.into(),
+            held_back: self.corrected_for(sources),
+            place: None,
+            desk: self.desk.clone(),
+            keeper,
+            wanted,
+        }
     }
 
     /// The declared version of a step.
@@ -288,15 +303,6 @@ impl Context {
     fn mistake(&self, mistake: impl Into<String>) {
         self.plan.borrow_mut().mistakes.push(mistake.into());
     }
-}
-
-/// Why no checkpoint can hold a type of a step, as far as that shows before there is any data.
-fn unfit_state<T: Event>(step: &str) -> Option<UnfitState> {
-    let unfit = entry::fits::<T>().err()?;
-    Some(UnfitState {
-        what: format!("{step}: `{}`: {unfit}", std::any::type_name::<T>()),
-        hint: unfit.hint(),
-    })
 }
 
 /// Builds a flow on a worker, and reports its mistakes together.
@@ -386,10 +392,11 @@ impl<'s> Dataflow<'s> {
             .and_then(|opened| self.substituted(name, opened));
         let (_, records) = self.read(name, &origin, opened);
         let context = self.context();
-        let named = (format!("table {name}"), name);
+        let named = (Identity::new(StateKind::Table, name), name);
         let keeper = context.keeper::<K, V>(named, &origin, context.version(name), Rule::Last);
         let wanted = Wanted::default();
-        let changes = upsert(records, name, &keeper, wanted.clone());
+        let setup = context.setup(name, format!("table `{name}`"), &[], keeper, wanted.clone());
+        let changes = upsert(records, setup);
         let mut table = Table::from_changes(self, changes, origin, Vec::new(), Rc::new([]));
         table.meta.wanted = wanted;
         table
@@ -515,7 +522,7 @@ impl<'s> Dataflow<'s> {
         match context.views.define::<K, V>(spec) {
             Ok(view) => {
                 let applied = context.metrics.view(&name).changes;
-                let named = (format!("view {name}"), &*name);
+                let named = (Identity::new(StateKind::View, &name), &*name);
                 let keeper = context.keeper::<K, Option<V>>(named, origin, version, Rule::Versions);
                 serve(
                     changes,
@@ -570,9 +577,13 @@ impl<'s> Dataflow<'s> {
             let view = format!("{name}.dead_letters");
             let context = self.context();
             let version = context.version(&name);
-            let named = (format!("letters {name}"), &*view);
+            let named = (Identity::new(StateKind::Letters, &name), &*view);
             let keeper = context.keeper::<LetterKey, Letter>(named, &origin, version, Rule::Last);
-            let keyed = letters(all, &view, topic, LETTERS_KEEP, context.desk.clone(), &keeper);
+            let label = format!("dead letters of `{name}`");
+            // Nothing but their view is made of them.
+            let wanted = Wanted::default();
+            let setup = context.setup(&view, label, &[], keeper, wanted);
+            let keyed = letters(all, topic, LETTERS_KEEP, setup);
             let letters = Origin::named(&view.as_str().into());
             let mut spec = ViewSpec::new(view);
             spec.description = format!("records of `{name}` that could not be counted, and why");

@@ -34,6 +34,7 @@
 //! | read a topic | [`Kafka`](connect::kafka::Kafka) |
 //! | read files | [`Files`](connect::files::Files) |
 //! | aggregate | [`Of`](operator::aggregate::Of) for what there is, [`Aggregate`] for one of your own |
+//! | write an operator of your own | [`operator::process`], and `docs/write-an-operator.md` |
 //! | test it | [`testing`] |
 //! | give it data for a first try | [`Flow::demo`], [`demo`] |
 //! | embed it in a program of your own | [`runtime::Service`], [`http::serve`] |
@@ -83,6 +84,10 @@ pub mod trail;
 pub mod view;
 pub mod watermark;
 pub(crate) mod wire;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/write-an-operator.md")]
+mod write_an_operator {}
 
 pub use cli::main;
 pub use dataflow::{Flow, dataflow};

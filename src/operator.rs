@@ -13,6 +13,7 @@ pub mod horizon;
 pub mod late;
 pub mod letters;
 pub mod net;
+pub mod process;
 pub mod serve;
 pub mod try_map;
 pub mod upsert;

@@ -20,6 +20,7 @@ mod identity;
 mod log;
 mod pace;
 mod panics;
+mod process;
 mod rejects;
 mod replay;
 mod results;

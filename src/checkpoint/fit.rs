@@ -12,12 +12,12 @@
 //! A view of a step that begins empty would keep rows that nothing revises any more, so it begins as a new one, too.
 //!
 //! What a step is made of is every operator before it with all of its inputs: one more `filter` or `semijoin` makes other
-//! rows. Closures can't be compared; for them steps declare versions. Checkpoints of builds that noted only the names of
-//! steps, and only the first input of operators without a name, are held against names: what takes from no further named
-//! step by such an operator goes on.
+//! rows. Closures can't be compared; for them steps declare versions. What is compared are [structures](super::identity), and
+//! never what people are told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::identity::quoted;
 use super::manifest::{Rule, StepFiles, StepShape};
 
 /// What becomes of each step.
@@ -56,9 +56,9 @@ impl Fit {
         for (step, at) in wanted.iter().zip(&counterparts) {
             let Some(at) = *at else {
                 match step.rule {
-                    Rule::Versions => fit.views.push(step.name.clone()),
+                    Rule::Versions => fit.views.push(step.identity.to_string()),
                     _ if step.from.iter().any(|name| knows(name)) => {
-                        fit.incomplete.push(format!("{} is new", step.name));
+                        fit.incomplete.push(format!("{} is new", step.identity));
                     }
                     _ => {}
                 }
@@ -74,7 +74,7 @@ impl Fit {
         }
         fit.differences.extend(inputs.lines());
         let is_gone = |at: &usize| !counterparts.contains(&Some(*at));
-        let gone = (0..held.len()).filter(is_gone).map(|at| &held[at].shape.name);
+        let gone = (0..held.len()).filter(is_gone).map(|at| &held[at].shape.identity);
         fit.differences.extend(gone.map(|name| format!("{name} is gone")));
         fit.spread(wanted);
         fit
@@ -108,10 +108,10 @@ impl Fit {
 
 /// For every step of the dataflow the one of the checkpoint that it would go on from, if they are alike.
 fn counterparts(held: &[StepFiles], wanted: &[StepShape]) -> Vec<Option<usize>> {
-    let is_early = held.iter().all(|files| is_early(&files.shape));
-    let early = is_early.then(|| early_names(wanted));
-    let name = |at: usize| early.as_ref().map_or(&wanted[at].name, |names| &names[at]);
-    let alike = |at| held.iter().position(|files| files.shape.name == *name(at));
+    let alike = |at: usize| {
+        held.iter()
+            .position(|files| files.shape.identity == wanted[at].identity)
+    };
     let mut found: Vec<_> = (0..wanted.len()).map(alike).collect();
     // Kept events are called by what they come from. If that alone is another, it has changed, and is not new.
     let missing = found.clone();
@@ -131,34 +131,12 @@ fn only(mut all: impl Iterator<Item = usize>) -> Option<usize> {
     all.next().filter(|_| all.next().is_none())
 }
 
-/// Whether it was made by a build that noted only names.
-fn is_early(shape: &StepShape) -> bool {
-    shape.definitions.is_empty()
-}
-
-/// What those builds called steps: kept events by the last named step, with a number by what was built before.
-fn early_names(wanted: &[StepShape]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for step in wanted {
-        let mut name = step.name.clone();
-        if step.rule == Rule::Sum {
-            name = format!("changes {}", step.step);
-            match names.iter().filter(|other| other.starts_with(&name)).count() {
-                0 => {}
-                n => name = format!("{name} #{}", n + 1),
-            }
-        }
-        names.push(name);
-    }
-    names
-}
-
 /// In which ways a step's state is not what it was, a line each.
 fn changes(was: &StepShape, is: &StepShape) -> Vec<String> {
     let mut lines = Vec::new();
     let mut compare = |what: &str, was: String, is_now: String| {
         if was != is_now {
-            lines.push(format!("{}: {what} was {was}, is {is_now}", is.name));
+            lines.push(format!("{}: {what} was {was}, is {is_now}", is.identity));
         }
     };
     compare("the version", was.version.to_string(), is.version.to_string());
@@ -180,37 +158,20 @@ impl Inputs {
     /// Whether both are made of the same.
     fn compare(&mut self, was: &StepShape, is: &StepShape) -> bool {
         let mut differences = Vec::new();
-        if is_early(was) {
-            // Views counted themselves.
-            let of = |shape: &StepShape| -> Vec<String> {
-                let others = shape
-                    .from
-                    .iter()
-                    .filter(|name| shape.rule != Rule::Versions || **name != shape.step);
-                others.cloned().collect()
-            };
-            let (was, is) = (of(was), of(is));
-            if was != is {
-                differences.push(format!(
-                    "made of {}, now of {} (the build that made the checkpoint noted only the first input of operators \
-                     without a name)",
-                    was.join(", "),
-                    is.join(", ")
-                ));
-            }
-        } else {
-            if was.input != is.input {
-                differences.push(format!("made of {}, now of {}", was.input, is.input));
-            }
-            for (step, now) in &is.definitions {
-                if let Some(before) = was.definitions.get(step).filter(|before| *before != now) {
-                    differences.push(format!("{step} was {before}, is {now}"));
-                }
+        if was.input != is.input {
+            differences.push(format!("made of {}, now of {}", was.input, is.input));
+        }
+        for (step, now) in &is.definitions {
+            if let Some(before) = was.definitions.get(step).filter(|before| *before != now) {
+                differences.push(format!("{} was {before}, is {now}", quoted(step)));
             }
         }
         let is_alike = differences.is_empty();
         for difference in differences {
-            self.0.entry(difference).or_default().insert(is.name.clone());
+            self.0
+                .entry(difference)
+                .or_default()
+                .insert(is.identity.to_string());
         }
         is_alike
     }
@@ -225,23 +186,36 @@ impl Inputs {
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::{Definition, Expression, Identity, StateKind};
     use super::*;
     use crate::time::{Epoch, EventTime};
 
-    fn shape(kind: &str, step: &str, from: &[&str], value: &str) -> StepShape {
-        let rule = if kind == "view" {
-            Rule::Versions
-        } else {
-            Rule::Last
+    fn rows(name: &str) -> Expression {
+        Expression::Step(name.to_owned())
+    }
+
+    fn window(input: &str) -> Definition {
+        let rows = match input.strip_prefix("filter ") {
+            Some(input) => Expression::of("filter", vec![rows(input)]),
+            None => rows(input),
         };
-        let definitions = from
-            .iter()
-            .map(|name| ((*name).to_owned(), format!("made of {name}")));
+        Definition {
+            made: Expression::of("window", vec![rows]),
+            version: 1,
+        }
+    }
+
+    fn shape(kind: StateKind, step: &str, from: &[&str], value: &str) -> StepShape {
+        let rule = match kind {
+            StateKind::View => Rule::Versions,
+            _ => Rule::Last,
+        };
+        let definitions = from.iter().map(|name| ((*name).to_owned(), window(name)));
         StepShape {
-            name: format!("{kind} {step}"),
+            identity: Identity::new(kind, step),
             step: step.to_owned(),
             from: from.iter().map(|name| (*name).to_owned()).collect(),
-            input: from.last().copied().unwrap_or_default().to_owned(),
+            input: rows(from.last().copied().unwrap_or_default()),
             definitions: definitions.collect(),
             version: 1,
             key: "u64".into(),
@@ -262,8 +236,8 @@ mod tests {
 
     fn old() -> Vec<StepShape> {
         vec![
-            shape("window", "spend", &["payments", "spend"], "i64"),
-            shape("view", "spend_view", &["payments", "spend"], "i64"),
+            shape(StateKind::Table, "spend", &["payments", "spend"], "i64"),
+            shape(StateKind::View, "spend_view", &["payments", "spend"], "i64"),
         ]
     }
 
@@ -282,7 +256,7 @@ mod tests {
     #[test]
     fn a_new_view_needs_nobodys_word_and_a_new_window_of_a_known_source_does() {
         let mut wanted = old();
-        wanted.push(shape("view", "joined", &["payments", "spend"], "i64"));
+        wanted.push(shape(StateKind::View, "joined", &["payments", "spend"], "i64"));
         let fit = Fit::of(&held(&old()), &wanted, knows);
         assert!(fit.is_clear());
         assert_eq!(
@@ -290,7 +264,7 @@ mod tests {
             (vec![Some(0), Some(1), None], vec!["view joined".into()])
         );
         wanted.push(shape(
-            "window",
+            StateKind::Table,
             "orders_a_day",
             &["orders", "orders_a_day"],
             "i64",
@@ -300,13 +274,13 @@ mod tests {
             "of a source that is new, too"
         );
         wanted.push(shape(
-            "window",
+            StateKind::Table,
             "spend_a_day",
             &["payments", "spend_a_day"],
             "i64",
         ));
         let fit = Fit::of(&held(&old()), &wanted, knows);
-        assert_eq!(fit.questions(), ["window spend_a_day is new"]);
+        assert_eq!(fit.questions(), ["table spend_a_day is new"]);
     }
 
     #[test]
@@ -314,16 +288,16 @@ mod tests {
         let mut wanted = old();
         wanted[0].version = 2;
         let fit = Fit::of(&held(&old()), &wanted, knows);
-        assert_eq!(fit.questions(), ["window spend: the version was 1, is 2"]);
+        assert_eq!(fit.questions(), ["table spend: the version was 1, is 2"]);
         assert_eq!(fit.held, [None, None], "the view's rows are the old window's");
         let mut wanted = old();
         wanted[0].value = "f64".into();
-        wanted[1].input = "map(spend)".into();
+        wanted[1].input = Expression::of("map", vec![rows("spend")]);
         let fit = Fit::of(&held(&old()), &wanted, knows);
         assert_eq!(
             fit.questions(),
             [
-                "window spend: the state was i64, is f64",
+                "table spend: the state was i64, is f64",
                 "view spend_view: made of spend, now of map(spend)",
             ]
         );
@@ -336,10 +310,10 @@ mod tests {
     fn what_is_made_of_something_else_is_said_once_and_may_be_kept_but_for_its_views() {
         let mut wanted = old();
         for shape in &mut wanted {
-            *shape.definitions.get_mut("spend").unwrap() = "window(filter(payments))".into();
+            *shape.definitions.get_mut("spend").unwrap() = window("filter payments");
         }
         let question =
-            "view spend_view and window spend: spend was made of spend, is window(filter(payments))";
+            "table spend and view spend_view: spend was window(spend), is window(filter(payments))";
         let fit = Fit::of(&held(&old()), &wanted, knows);
         assert_eq!(
             (fit.questions(), fit.held),
@@ -358,27 +332,24 @@ mod tests {
         );
     }
 
-    fn events(input: &str, number: &str) -> StepShape {
+    fn events(operator: Option<&str>, number: u64) -> StepShape {
+        let payments = rows("payments");
+        let input = match operator {
+            Some(operator) => Expression::of(operator, vec![payments]),
+            None => payments,
+        };
         StepShape {
-            name: format!("changes {input}{number}"),
-            input: input.into(),
+            identity: Identity::changes(&input, number),
+            input,
             rule: Rule::Sum,
-            ..shape("changes", "payments", &["payments"], "i64")
+            ..shape(StateKind::Changes, "payments", &["payments"], "i64")
         }
     }
 
     #[test]
     fn kept_events_are_told_apart_by_what_they_come_from_in_whatever_order() {
-        let were = [
-            events("payments", ""),
-            events("filter(payments)", ""),
-            events("payments", " #2"),
-        ];
-        let wanted = [
-            events("filter(payments)", ""),
-            events("payments", ""),
-            events("payments", " #2"),
-        ];
+        let were = [events(None, 1), events(Some("filter"), 1), events(None, 2)];
+        let wanted = [events(Some("filter"), 1), events(None, 1), events(None, 2)];
         let fit = Fit::of(&held(&were), &wanted, knows);
         assert_eq!(
             (fit.questions(), fit.held),
@@ -387,7 +358,7 @@ mod tests {
         // One of which the input changed is told as such.
         let fit = Fit::keeping(
             &held(&were[..2]),
-            &[events("map(payments)", ""), events("payments", "")],
+            &[events(Some("map"), 1), events(None, 1)],
             knows,
         );
         assert_eq!(
@@ -397,58 +368,5 @@ mod tests {
                 vec![Some(1), Some(0)]
             )
         );
-    }
-
-    /// As builds wrote it that noted only names, and numbered kept events as they were built.
-    fn early(name: &str, shape: &StepShape) -> StepShape {
-        let mut from = shape.from.clone();
-        if shape.rule == Rule::Versions {
-            from.push(shape.step.clone());
-            from.sort();
-        }
-        StepShape {
-            name: name.into(),
-            from,
-            input: String::new(),
-            definitions: BTreeMap::new(),
-            ..shape.clone()
-        }
-    }
-
-    #[test]
-    fn a_checkpoint_of_a_build_that_noted_only_names_goes_on_where_names_tell_all() {
-        let wanted = [
-            events("filter(payments)", ""),
-            events("payments", ""),
-            old().remove(0),
-            old().remove(1),
-        ];
-        let names = [
-            "changes payments",
-            "changes payments #2",
-            "window spend",
-            "view spend_view",
-        ];
-        let were: Vec<_> = names
-            .iter()
-            .zip(&wanted)
-            .map(|(name, shape)| early(name, shape))
-            .collect();
-        let fit = Fit::of(&held(&were), &wanted, knows);
-        assert_eq!(
-            (fit.questions(), fit.held),
-            (vec![], vec![Some(0), Some(1), Some(2), Some(3)])
-        );
-        let mut joined = wanted.to_vec();
-        joined[3].from.insert(0, "merchants".into());
-        let fit = Fit::of(&held(&were), &joined, knows);
-        assert_eq!(
-            fit.questions(),
-            [
-                "view spend_view: made of payments, spend, now of merchants, payments, spend (the build that made the \
-                 checkpoint noted only the first input of operators without a name)"
-            ]
-        );
-        assert_eq!(fit.held[3], None);
     }
 }

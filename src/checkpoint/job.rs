@@ -156,7 +156,7 @@ impl Checkpoints {
     ) -> (Self, Writer) {
         let (to, from) = channel();
         let (held, state) = (Arc::<AtomicUsize>::default(), Arc::<State>::default());
-        let names = shapes.iter().map(|shape| shape.name.clone()).collect();
+        let names = shapes.iter().map(|shape| shape.identity.to_string()).collect();
         let files = |(step, shape): (usize, StepShape)| {
             let held = restored.and_then(|restored| restored.files(step));
             held.cloned().unwrap_or(StepFiles {

@@ -14,7 +14,7 @@ use crate::bridge::Halt;
 use crate::error::Result;
 use crate::fault;
 use crate::record::{Record, owner, route};
-use crate::time::Epoch;
+use crate::time::{Epoch, EventTime};
 
 /// A stateful step's way to its checkpoints on one worker.
 pub struct Keeper {
@@ -90,6 +90,11 @@ impl Keeper {
     /// The first epoch of which versions were kept.
     pub fn floor(&self) -> Epoch {
         self.loader.files().map_or(Epoch::ZERO, |files| files.floor)
+    }
+
+    /// Entries that count until here are gone.
+    pub(crate) fn cut(&self) -> EventTime {
+        self.loader.files().map_or(EventTime::MIN, |files| files.cut)
     }
 
     /// What knows which entries changed.

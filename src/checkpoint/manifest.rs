@@ -11,12 +11,16 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::identity::{Definition, Expression, Identity};
 use crate::error::{Error, Result};
 use crate::position::{EpochBinding, SourceId};
 use crate::time::{Epoch, EventTime};
 
 /// The version of what stands in manifests and segments.
 pub const FORMAT: u32 = 4;
+
+/// The oldest format whose catalogue is read: it says whose checkpoints they are, whatever those are like.
+const CATALOGUE_FORMAT_MIN: u32 = 3;
 
 /// A checkpoint: where everything stood as of one epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,19 +75,16 @@ pub struct Base {
 /// What a step is: what has to be alike for its state to be read again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepShape {
-    /// `window spend`, `table merchants`, `view minute_spend`: kind and name.
-    pub name: String,
-    /// The name alone.
+    /// What it is known by.
+    pub identity: Identity,
+    /// What people call it.
     pub step: String,
     /// The names of all steps that it is made of, in order; of a step with a name, its own too.
     pub from: Vec<String>,
-    /// What its rows come from: an expression of operators over those steps, as in `map(spend)`. Empty, like `definitions`, in
-    /// checkpoints of builds that noted only names, and of operators without a name only the first input.
-    #[serde(default)]
-    pub input: String,
-    /// What each of those steps does to what: `window(filter(payments))`.
-    #[serde(default)]
-    pub definitions: BTreeMap<String, String>,
+    /// What its rows come from.
+    pub input: Expression,
+    /// What each of those steps does to what.
+    pub definitions: BTreeMap<String, Definition>,
     /// As the dataflow declares it, 1 where it does not.
     pub version: u32,
     /// The structure of the key's type.
@@ -155,7 +156,7 @@ impl Manifest {
     /// # Errors
     /// [`Integrity`](crate::Kind::Integrity): they are damaged. [`Definition`](crate::Kind::Definition): another format.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        unseal("the manifest", bytes)
+        unseal("the manifest", bytes, FORMAT)
     }
 
     /// Bytes of all segments.
@@ -194,7 +195,7 @@ impl Catalogue {
     /// # Errors
     /// Those of [`Manifest::from_bytes`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        unseal("the catalogue", bytes)
+        unseal("the catalogue", bytes, CATALOGUE_FORMAT_MIN)
     }
 }
 
@@ -207,7 +208,7 @@ fn seal(what: &impl Serialize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn unseal<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
+fn unseal<T: DeserializeOwned>(what: &str, bytes: &[u8], format_min: u32) -> Result<T> {
     let damaged = |detail: &str| Error::integrity(format!("{what} is damaged")).detail(detail);
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let (Some(text), Some(hash)) = (lines.next(), lines.next()) else {
@@ -225,10 +226,15 @@ fn unseal<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
     }
     let unfit = |error: serde_json::Error| damaged(&error.to_string());
     let head: Head = serde_json::from_slice(text).map_err(unfit)?;
-    if head.format != FORMAT {
+    if !(format_min..=FORMAT).contains(&head.format) {
         return Err(
             Error::definition(format!("the checkpoint has format {}", head.format))
-                .detail(format!("this build reads format {FORMAT}")),
+                .detail(format!("this build reads format {FORMAT}"))
+                .hint(
+                    "run the build that made it; or make all state anew from the topics: `thalweg checkpoint prune DIR \
+                     --keep 0 --yes` lets go of the checkpoints, and if the ledger was trimmed, `ledger reset` begins \
+                     afresh with what the topics hold",
+                ),
         );
     }
     serde_json::from_slice(text).map_err(unfit)

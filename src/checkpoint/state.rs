@@ -22,8 +22,9 @@ use crate::time::{Epoch, EventTime};
 
 /// State that checkpoints hold.
 ///
-/// A step keeps its state in a [`Kept`](super::steps::Kept), asks it for every epoch that it applies, and tells a [`Changed`] of every entry
-/// that it changes. A counter by key:
+/// [`KeyedState`](super::keyed::KeyedState) is one that does its own bookkeeping: entries by key are best kept in it. Where
+/// it does not fit, as for views with their versions, a step keeps its state in a [`Kept`](super::steps::Kept), asks it for
+/// every epoch that it applies, and tells a [`Changed`] of every entry that it changes. A counter by key:
 ///
 /// ```
 /// use std::collections::HashMap;

@@ -1,13 +1,14 @@
 //! Segments, merges, and the bookkeeping of what changed, against models that keep everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::entry::{Entry, bucket_of, decode, encode};
-use super::manifest::{Base, FORMAT, Lineage, Manifest, Rule, Segment, StepFiles, StepShape};
+use super::identity::{Expression, Identity, StateKind};
+use super::manifest::{Base, Catalogue, FORMAT, Lineage, Manifest, Rule, Segment, StepFiles, StepShape};
 use super::merge::Merge;
 use super::owner::Owner;
 use super::segment::{Chunk, SegmentReader, SegmentWriter, verify};
@@ -54,18 +55,21 @@ fn write(store: &Store, name: &str, epoch: u64, said: &[Said], removals_apart: b
     writer.finish(Epoch(epoch)).unwrap()
 }
 
-fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
-    let shape = StepShape {
-        name: "step".into(),
+pub(super) fn shape(rule: Rule) -> StepShape {
+    StepShape {
+        identity: Identity::new(StateKind::Table, "step"),
         step: "step".into(),
         from: vec!["step".into()],
-        input: "step".into(),
-        definitions: [("step".into(), "table()".into())].into(),
+        input: Expression::Step("step".into()),
+        definitions: BTreeMap::new(),
         version: 1,
         key: "u8".into(),
         value: "i64".into(),
         rule,
-    };
+    }
+}
+
+fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
     let nothing = EpochBinding {
         epoch: Epoch(9),
         now: EventTime(9),
@@ -93,7 +97,7 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
             sets: vec![],
         },
         steps: vec![StepFiles {
-            shape,
+            shape: shape(rule),
             cut: bounds.cut,
             floor: bounds.floor,
             segments,
@@ -252,6 +256,46 @@ fn manifests_come_back_and_damage_to_them_shows() {
     };
     let error = Manifest::from_bytes(&of(FORMAT + 1).to_bytes().unwrap()).unwrap_err();
     assert_eq!(error.kind(), crate::Kind::Definition);
+}
+
+/// Sealed as a build of the format before wrote it: names of steps were text there.
+fn of_format_3(line: &str) -> Vec<u8> {
+    let hash = blake3::hash(line.as_bytes());
+    format!("{line}\n{}\n", hash.to_hex()).into_bytes()
+}
+
+#[test]
+fn a_checkpoint_of_the_format_before_is_refused_and_told_what_to_do_about() {
+    let store = store();
+    let catalogue = of_format_3(r#"{"format":3,"app":"shop","dataflow":"spend"}"#);
+    let manifest = of_format_3(
+        r#"{"format":3,"app":"shop","dataflow":"spend","epoch":7,"generation":1,"chain":"","build":"1","lineage":{"program":0,"state":0},"made_us":0,"buckets":["xxh3",256],"from":null,"at":{"binding":{},"sets":[]},"steps":[{"shape":{"name":"window spend, tumbling 1m","step":"spend","from":["payments","spend"],"input":"spend","definitions":{"spend":"window(payments)"},"version":1,"key":"u32","value":"i64","rule":"Last"},"cut":0,"floor":0,"segments":[]}]}"#,
+    );
+    for (name, bytes) in [
+        (Catalogue::FILE_NAME, &catalogue),
+        (&Manifest::file_name(Epoch(7)), &manifest),
+    ] {
+        let path = Path::new(DIR).join(name);
+        store.files.publish(&path, bytes).unwrap();
+    }
+    let error = store.newest("shop", "spend", None).unwrap_err();
+    assert_eq!(error.kind(), crate::Kind::Definition);
+    let error = error.to_string();
+    for said in [
+        "the checkpoint has format 3",
+        "this build reads format 4",
+        "checkpoint-00000000000000000007.json",
+        "run the build that made it",
+        "checkpoint prune DIR --keep 0 --yes",
+    ] {
+        assert!(error.contains(said), "no `{said}` in {error}");
+    }
+    // The place is still known to be somebody's, and free once they have let go.
+    let other = store.newest("bank", "spend", None).unwrap_err().to_string();
+    assert!(other.contains("belong to another dataflow"), "{other}");
+    store.prune(0, &BTreeSet::new()).unwrap();
+    assert_eq!(store.newest("shop", "spend", None).unwrap(), (None, vec![]));
+    store.claim("shop", "spend").unwrap();
 }
 
 #[test]

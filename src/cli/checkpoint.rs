@@ -13,7 +13,7 @@ use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::place::FOLDER;
 use crate::checkpoint::store::Store;
 use crate::config::{self, Inputs};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ledger;
 use crate::position::SourceId;
 use crate::time::Epoch;
@@ -96,7 +96,7 @@ pub(super) fn show(of: &Of<'_>, epoch: Option<u64>) -> Result<()> {
         });
         println!(
             "  {:<40} {:>3} files {:>12} bytes {:>10} entries",
-            step.shape.name,
+            step.shape.identity.to_string(),
             step.segments.len(),
             bytes,
             entries
@@ -134,7 +134,15 @@ pub(super) fn prune(of: &Of<'_>, keep: usize, yes: bool) -> Result<()> {
     }
     let trimmed = ledger::verify(of.dir).ok().and_then(|report| report.trimmed);
     let examined = store.examine()?;
-    let whole = examined.iter().filter(|(_, examined)| examined.is_ok()).count();
+    // One of another format may be whole to another build.
+    let is_damaged = |examined: &Result<Manifest>| {
+        let error = examined.as_ref().err();
+        error.is_some_and(|error| error.kind() == Kind::Integrity)
+    };
+    let whole = examined
+        .iter()
+        .filter(|(_, examined)| !is_damaged(examined))
+        .count();
     if let Some(trimmed) = trimmed.filter(|_| keep == 0 && whole > 0) {
         return Err(
             Error::definition("without a checkpoint this ledger starts nothing")

@@ -288,7 +288,7 @@ impl<'s, T: 'static> Stream<'s, T> {
     {
         let context = self.flow.context();
         let (name, step) = (
-            context.plan.borrow().name_of_changes(&self.origin),
+            context.plan.borrow().identity_of_changes(&self.origin),
             self.origin.step(),
         );
         let keeper = context.keeper::<T, i64>((name, step), &self.origin, context.version(step), Rule::Sum);

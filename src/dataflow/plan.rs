@@ -15,13 +15,13 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-use xxhash_rust::xxh3::xxh3_64;
-
+use crate::checkpoint::entry;
+use crate::checkpoint::identity::{Definition, Expression, Identity};
 use crate::checkpoint::manifest::{Rule, StepShape};
 use crate::error::{Error, Result};
 use crate::late::Late;
 use crate::position::SourceId;
+use crate::record::Event;
 use crate::schema::trace::structure;
 use crate::sequencer::SourceRules;
 use crate::source::{Driver, Opened};
@@ -37,6 +37,8 @@ pub enum Kind {
     TryMap,
     /// Windowed aggregate.
     Window,
+    /// An operator of the dataflow's own.
+    Process,
     /// Aggregate of groups.
     Group,
     /// Join of two tables.
@@ -52,12 +54,31 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What plans call it.
     pub(super) fn word(self) -> &'static str {
         match self {
             Kind::Source => "source",
             Kind::Table => "table",
             Kind::TryMap => "try_map",
             Kind::Window => "window",
+            Kind::Process => "process",
+            Kind::Group => "group",
+            Kind::Join => "join",
+            Kind::Iterate => "iterate",
+            Kind::Distinct => "distinct",
+            Kind::View => "view",
+            Kind::Sink => "sink",
+        }
+    }
+
+    /// What checkpoints call its operator, whatever plans do: it stays as it is.
+    pub(super) fn id(self) -> &'static str {
+        match self {
+            Kind::Source => "source",
+            Kind::Table => "table",
+            Kind::TryMap => "try_map",
+            Kind::Window => "window",
+            Kind::Process => "process",
             Kind::Group => "group",
             Kind::Join => "join",
             Kind::Iterate => "iterate",
@@ -78,39 +99,32 @@ impl Kind {
 
     /// Whether checkpoints hold its state, under its declared version.
     fn is_stateful(self) -> bool {
-        matches!(self, Kind::Table | Kind::Window | Kind::View)
+        matches!(self, Kind::Table | Kind::Window | Kind::Process | Kind::View)
     }
 }
 
 /// Where rows come from: an expression of operators over named steps, such as `semijoin(changes(auctions), map(merchants))`.
 ///
 /// A named step stands for all that is before it. Closures can't be told apart, and keys and settings are not part of it;
-/// each operator is, with all of its inputs.
+/// each operator is, with all of its inputs. An operator's id is held by checkpoints, so it stays as it is.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    text: Rc<str>,
+    made: Rc<Expression>,
     /// The named steps in it, in the order in which they occur.
     steps: Rc<[Rc<str>]>,
 }
-
-/// A longer expression is shortened to its hash: steps that share inputs would else double it each time.
-const TEXT_MAX: usize = 400;
 
 impl Origin {
     /// What a named step gives.
     pub(super) fn named(name: &Rc<str>) -> Self {
         Self {
-            text: quoted(name).into(),
+            made: Expression::Step(name.to_string()).into(),
             steps: Rc::new([name.clone()]),
         }
     }
 
     fn of(operator: &str, inputs: &[&Self]) -> Self {
-        let texts: Vec<&str> = inputs.iter().map(|input| &*input.text).collect();
-        let mut text = format!("{operator}({})", texts.join(", "));
-        if text.len() > TEXT_MAX {
-            text = format!("{operator}(#{:016x})", xxh3_64(text.as_bytes()));
-        }
+        let made = inputs.iter().map(|input| Expression::clone(&input.made));
         let mut steps: Vec<Rc<str>> = Vec::new();
         for step in inputs.iter().flat_map(|input| &*input.steps) {
             if !steps.contains(step) {
@@ -118,7 +132,7 @@ impl Origin {
             }
         }
         Self {
-            text: text.into(),
+            made: Expression::of(operator, made.collect()).into(),
             steps: steps.into(),
         }
     }
@@ -135,7 +149,7 @@ impl Origin {
 
     /// The same of an operator that treats both alike: which of them comes first does not count.
     pub(super) fn or(&self, operator: &str, other: &Self) -> Self {
-        match self.text <= other.text {
+        match self.made <= other.made {
             true => self.and(operator, other),
             false => other.and(operator, self),
         }
@@ -144,21 +158,6 @@ impl Origin {
     /// The last named step before; of several, the first.
     pub(super) fn step(&self) -> &Rc<str> {
         &self.steps[0]
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// A name that can't be taken for an operator, or for more than one name.
-fn quoted(name: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
-    match !name.is_empty() && name.chars().all(plain) {
-        true => name.to_owned(),
-        false => format!("{name:?}"),
     }
 }
 
@@ -172,7 +171,7 @@ pub struct Step {
     /// The named steps that it takes from, all of them, be there steps without a name between or not.
     pub from: Vec<Rc<str>>,
     /// What it does to what: `window(filter(payments))`.
-    pub definition: String,
+    pub definition: Expression,
     /// More about it.
     pub about: String,
     /// Where it is written.
@@ -209,6 +208,17 @@ pub struct UnfitState {
     pub what: String,
     /// What to do about it.
     pub hint: &'static str,
+}
+
+impl UnfitState {
+    /// Why no checkpoint can hold a type of a step, as far as that shows before there is any data.
+    fn of<T: Event>(step: &Identity) -> Option<Self> {
+        let unfit = entry::fits::<T>().err()?;
+        Some(Self {
+            what: format!("{step}: `{}`: {unfit}", std::any::type_name::<T>()),
+            hint: unfit.hint(),
+        })
+    }
 }
 
 /// All steps and sources of a dataflow, and what is wrong with them.
@@ -258,7 +268,7 @@ impl Plan {
             name,
             kind,
             from: made.steps.to_vec(),
-            definition: made.text.to_string(),
+            definition: Expression::clone(&made.made),
             about: String::new(),
             at,
         });
@@ -267,11 +277,11 @@ impl Plan {
 
     /// A fixed point's step also takes from what comes of a round, which may be itself.
     pub(super) fn closes(&mut self, step: &Origin, start: &Origin, round: &Origin) {
-        let made = start.and(Kind::Iterate.word(), round);
+        let made = start.and(Kind::Iterate.id(), round);
         if let Some(found) = self.steps.iter_mut().rfind(|found| found.name == *step.step()) {
             let others = made.steps.iter().filter(|name| *name != step.step());
             found.from = others.cloned().collect();
-            found.definition = made.text.to_string();
+            found.definition = Expression::clone(&made.made);
         }
     }
 
@@ -294,30 +304,37 @@ impl Plan {
     }
 
     /// Adds a stateful step, and says which one it is. `step` is what people call it.
-    pub(super) fn state<K: DeserializeOwned, V: DeserializeOwned>(
+    pub(super) fn state<K: Event, V: Event>(
         &mut self,
-        (name, step): (String, &str),
+        (identity, step): (Identity, &str),
         input: &Origin,
         version: u32,
         rule: Rule,
     ) -> usize {
+        // Views encode their rows by a schema, and take what bytes without names can't hold.
+        let unfit = match rule {
+            Rule::Versions => None,
+            _ => UnfitState::of::<K>(&identity).or_else(|| UnfitState::of::<V>(&identity)),
+        };
+        self.unfit.extend(unfit);
         let upstream = self.upstream(input);
         let from = upstream.keys().map(|name| (*name).to_owned()).collect();
-        // What has state has its version with it.
-        let definition = |step: &Step| match self.version(&step.name) {
-            version if version != 1 && !step.kind.is_stateful() => {
-                format!("{}, version {version}", step.definition)
-            }
-            _ => step.definition.clone(),
+        let definition = |step: &Step| Definition {
+            made: step.definition.clone(),
+            // What has state has its version with it.
+            version: match step.kind.is_stateful() {
+                true => 1,
+                false => self.version(&step.name),
+            },
         };
         let definitions = upstream
             .iter()
-            .filter_map(|(name, step)| Some((quoted(name), definition((*step)?))));
+            .filter_map(|(name, step)| Some(((*name).to_owned(), definition((*step)?))));
         let shape = StepShape {
-            name,
+            identity,
             step: step.to_owned(),
             from,
-            input: input.to_string(),
+            input: Expression::clone(&input.made),
             definitions: definitions.collect(),
             version,
             key: structure::<K>(),
@@ -330,12 +347,10 @@ impl Plan {
 
     /// What checkpoints call the events behind a [`Stream::changes`](super::stream::Stream::changes), to which people give no
     /// name: by what they come from, so that unrelated steps do not count; numbered where that is the same.
-    pub(super) fn name_of_changes(&self, origin: &Origin) -> String {
-        let alike = |step: &&StepShape| step.rule == Rule::Sum && step.input == *origin.text;
-        match self.states.iter().filter(alike).count() {
-            0 => format!("changes {origin}"),
-            n => format!("changes {origin} #{}", n + 1),
-        }
+    pub(super) fn identity_of_changes(&self, origin: &Origin) -> Identity {
+        let alike = |step: &&StepShape| step.rule == Rule::Sum && step.input == *origin.made;
+        let before = self.states.iter().filter(alike).count();
+        Identity::changes(&origin.made, 1 + before as u64)
     }
 
     /// The names of all sinks.

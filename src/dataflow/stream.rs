@@ -8,8 +8,10 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Concat;
-use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::generic::Operator as _;
 
+use crate::checkpoint::identity::{Identity, Shape, StateKind};
+use crate::checkpoint::keyed::Store;
 use crate::checkpoint::manifest::Rule;
 use crate::dataflow::Dataflow;
 use crate::dataflow::names::{Names, check_names};
@@ -17,15 +19,17 @@ use crate::dataflow::plan::{Kind, Origin, union};
 use crate::dataflow::table::Table;
 use crate::operator::again::Wanted;
 use crate::operator::aggregate::{Aggregate, Of};
+use crate::operator::horizon::raise_horizons;
 use crate::operator::late::Policies;
+use crate::operator::process::{Operator, Setup, admit, process};
 use crate::operator::try_map::try_map;
-use crate::operator::window::{self, Assign};
+use crate::operator::window;
+use crate::operator::window::assign::Assign;
 use crate::position::SourceId;
-use crate::record::{Event, Record, Timed};
+use crate::record::{Event, Record, Timed, route};
 use crate::sink::ForEach;
 use crate::time::{Epoch, EventTime, Windowed, span};
 use crate::trail;
-use crate::view::Windows as Layout;
 
 /// A stream of events in timely's own terms.
 pub type Events<'s, T> = StreamVec<'s, Epoch, Timed<T>>;
@@ -279,6 +283,55 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
             keep: KEEP,
         }
     }
+
+    /// Gives each key's events to an operator of your own, which keeps state under the clock and comes to a table:
+    /// `docs/write-an-operator.md` writes one. `name` is the step's.
+    ///
+    /// The events of an epoch come in the order of the log. Declare another [version](Dataflow::version) when the operator
+    /// makes something else of them.
+    #[track_caller]
+    pub fn process<O>(self, name: &str, operator: O) -> Table<'s, K, O::Value>
+    where
+        K: Record,
+        T: Event,
+        O: Operator<Input = (K, Timed<T>), Key = K>,
+        O::State: Store<Route = K>,
+    {
+        let Keyed { stream, names, key } = self;
+        let (flow, sources) = (stream.flow, stream.sources);
+        let context = flow.context();
+        let origin = context.step(name, Kind::Process, &[&stream.origin]);
+        context.desk.timeline.borrow_mut().track(&sources);
+        let named = (Identity::new(StateKind::Process, name), name);
+        let version = context.version(name);
+        type Kept<O> = <O as Operator>::State;
+        let keeper = context.keeper::<<Kept<O> as Store>::Key, <Kept<O> as Store>::Value>(
+            named,
+            &origin,
+            version,
+            Rule::Last,
+        );
+        let (operator, wanted) = (Rc::new(operator), Wanted::default());
+        let setup = Setup {
+            place: Some(|(_, event): &(K, Timed<T>)| event.at),
+            ..context.setup(
+                name,
+                format!("process `{name}`"),
+                &sources,
+                keeper,
+                wanted.clone(),
+            )
+        };
+        let policies = Policies::new(context.late_policies(&sources));
+        let counts = context.late_metrics(&sources, name);
+        let events = raise_horizons(stream.inner, name, sources.clone(), context.desk.clone());
+        let (events, late) = admit(events, key, operator.clone(), &setup, policies, counts);
+        flow.late(late);
+        let changes = process(events, |(key, _)| route(key), operator, setup);
+        let mut table = Table::from_changes(flow, changes, origin, names, sources);
+        table.meta.wanted = wanted;
+        table
+    }
 }
 
 /// How long a window's rows stay after it closed, where `keep` says nothing else.
@@ -337,7 +390,7 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             Shape(layout),
             span(keep)
         ));
-        let named = (format!("window {step}, {}", Shape(layout)), &**step);
+        let named = (Identity::window(step, layout), &**step);
         type State<A, T> = <A as Aggregate<T>>::State;
         type Place<K> = (EventTime, EventTime, K);
         let context = flow.context();
@@ -365,16 +418,5 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         table.meta.keep = Some(keep);
         table.meta.wanted = wanted;
         table
-    }
-}
-
-struct Shape(Layout);
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Layout::Aligned { size, every, .. } if size == every => write!(f, "tumbling {}", span(size)),
-            Layout::Aligned { size, every, .. } => write!(f, "hopping {} every {}", span(size), span(every)),
-            Layout::PerKey => f.write_str("a window of its own for each key"),
-        }
     }
 }

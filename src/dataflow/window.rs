@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-pub use crate::operator::window::Assign;
+pub use crate::operator::window::assign::Assign;
 use crate::time::{EventTime, Window, micros};
 use crate::view::Windows as Layout;
 

@@ -8,26 +8,22 @@
 //! before they come here. The bounds are those of a partition, and not of a worker, so that the view is the same on any
 //! number of workers.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::generic::Operator;
 
-use crate::checkpoint::keeper::{Keeper, Loader};
-use crate::checkpoint::state::{Changed, Out, Stateful};
+use crate::checkpoint::keyed::{KeyedState, Store, Tracked};
+use crate::checkpoint::state::Out;
 use crate::codec::Cause;
-use crate::operator::walk::{Pending, Walk};
-use crate::record::{Change, Timed, route, worker_bits};
+use crate::operator::process::{Batch, Changes, EpochInfo, Operator, Setup, process};
+use crate::record::{Change, route};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime};
-use crate::timeline::Desk;
 
 /// Where a dead letter stands, and which step turned it down: the key of the view `<source>.dead_letters`.
 ///
@@ -108,34 +104,6 @@ mod bytes {
     }
 }
 
-/// The letter of an event that a step after the source turns down. The record's bytes are gone by then, so it holds the
-/// event as JSON, as the step got it. Where that cannot be had, the detail says why.
-pub fn turned_down<T: Serialize>(
-    step: &str,
-    cause: Cause,
-    detail: Option<String>,
-    event: &Timed<T>,
-) -> DeadLetter {
-    let (payload, unwritable) = match serde_json::to_vec(&event.value) {
-        Ok(json) => (Some(json), None),
-        Err(error) => (
-            None,
-            Some(format!("the event cannot be written as JSON: {error}")),
-        ),
-    };
-    let details: Vec<String> = detail.into_iter().chain(unwritable).collect();
-    DeadLetter {
-        at: event.at,
-        step: step.to_owned(),
-        cause,
-        detail: (!details.is_empty()).then(|| details.join("; ")),
-        timestamp: event.time,
-        schema: None,
-        key: None,
-        payload,
-    }
-}
-
 /// How many letters of one partition stay.
 pub const LETTERS_MAX: usize = 50_000;
 /// How many bytes of keys and payloads of one partition's letters stay: the newest letter does in any case.
@@ -144,71 +112,69 @@ pub const LETTERS_BYTES_MAX: usize = 64 << 20;
 /// By the epoch that brought them: oldest first.
 type Place = (Epoch, LetterKey);
 
+/// A letter, with the "now" of the epoch that brought it.
+type Dated = (EventTime, Letter);
+
 /// What is kept of one partition.
 #[derive(Default)]
 struct OfPartition {
-    /// With the "now" of the epoch.
-    letters: BTreeMap<Place, (EventTime, Letter)>,
+    letters: BTreeMap<Place, Tracked<Dated>>,
     bytes: usize,
 }
 
 impl OfPartition {
-    fn push(&mut self, at: Place, now: EventTime, letter: Letter) {
-        self.bytes += letter.bytes();
-        self.letters.insert(at, (now, letter));
-    }
-
     /// The oldest, if it has been there for too long, or there are too many.
-    fn pop(&mut self, now: EventTime, keep: Duration) -> Option<(Place, (EventTime, Letter))> {
+    fn outdated(&self, now: EventTime, keep: Duration) -> Option<&Place> {
         let len = self.letters.len();
-        let first = self.letters.first_entry()?;
-        let (since, letter) = first.get();
+        let (place, held) = self.letters.first_key_value()?;
         let many = len > LETTERS_MAX || (self.bytes > LETTERS_BYTES_MAX && len > 1);
-        if !many && since.plus(keep) > now {
-            return None;
-        }
-        self.bytes -= letter.bytes();
-        Some(first.remove_entry())
+        (many || held.0.plus(keep) <= now).then_some(place)
     }
 }
 
 /// All that is kept on a worker.
-struct AllLetters {
+#[derive(Default)]
+struct LetterStore {
     partitions: BTreeMap<u32, OfPartition>,
-    changed: Changed<Place>,
 }
 
-fn load(loader: &Loader) -> BTreeMap<u32, OfPartition> {
-    let mut partitions: BTreeMap<u32, OfPartition> = BTreeMap::new();
-    loader.load(
-        |at: &Place| &at.1.partition,
-        |entry| {
-            let of = partitions.entry(entry.key.1.partition).or_default();
-            match entry.value {
-                Some((now, letter)) => of.push(entry.key, now, letter),
-                None => _ = of.letters.remove(&entry.key),
-            }
-        },
-    );
-    for of in partitions.values_mut() {
-        of.bytes = of.letters.values().map(|(_, letter)| letter.bytes()).sum();
-    }
-    partitions
-}
+impl Store for LetterStore {
+    type Key = Place;
+    type Value = Dated;
+    type Route = u32;
 
-impl Stateful for AllLetters {
-    fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
-        self.changed.freeze(at, again, out);
+    fn routed(place: &Place) -> &u32 {
+        &place.1.partition
     }
 
-    fn save(&mut self, entries_max: usize) -> bool {
-        let partitions = &self.partitions;
-        self.changed.save(entries_max, |out, at, upto| {
-            let of = partitions.get(&at.1.partition);
-            if let Some(held) = of.and_then(|of| of.letters.get(at)).filter(|_| at.0 <= upto) {
-                out.put(at, at.0, None, held);
-            }
-        })
+    fn save(out: &mut Out, place: &Place, epoch: Epoch, letter: &Dated) {
+        out.put(place, epoch, None, letter);
+    }
+
+    fn get(&self, place: &Place) -> Option<&Tracked<Dated>> {
+        self.partitions.get(&place.1.partition)?.letters.get(place)
+    }
+
+    fn get_mut(&mut self, place: &Place, _now: Epoch) -> Option<&mut Tracked<Dated>> {
+        self.partitions
+            .get_mut(&place.1.partition)?
+            .letters
+            .get_mut(place)
+    }
+
+    fn insert(&mut self, place: Place, letter: Tracked<Dated>) {
+        let of = self.partitions.entry(place.1.partition).or_default();
+        of.bytes += letter.1.bytes();
+        if let Some(before) = of.letters.insert(place, letter) {
+            of.bytes -= before.1.bytes();
+        }
+    }
+
+    fn remove(&mut self, place: &Place) -> Option<Tracked<Dated>> {
+        let of = self.partitions.get_mut(&place.1.partition)?;
+        let letter = of.letters.remove(place)?;
+        of.bytes -= letter.1.bytes();
+        Some(letter)
     }
 }
 
@@ -236,105 +202,88 @@ impl Letter {
 
 /// Keys the letters of one source; retracts them `keep` after the epoch (its bound "now") that brought them, and the
 /// oldest of a partition before that when there are more than [`LETTERS_MAX`], or more bytes than [`LETTERS_BYTES_MAX`].
-pub fn letters<'s>(
+pub(crate) fn letters<'s>(
     letters: StreamVec<'s, Epoch, DeadLetter>,
-    name: &str,
     topic: String,
     keep: Duration,
-    desk: Rc<Desk>,
-    keeper: &Keeper,
+    setup: Setup<DeadLetter>,
 ) -> StreamVec<'s, Epoch, Change<LetterKey, Letter>> {
-    let key = |letter: &DeadLetter| LetterKey {
-        partition: letter.at.partition.partition,
-        offset: letter.at.offset,
-        step: letter.step.clone(),
-    };
-    let by_partition =
-        Exchange::new(|letter: &DeadLetter| worker_bits(route(&letter.at.partition.partition)));
-    letters.unary_frontier::<CapacityContainerBuilder<Vec<Change<LetterKey, Letter>>>, _, _, _>(
-        by_partition,
-        name,
-        |capability, _| {
-            let mut walk = Walk::new(desk, capability);
-            let mut pending = Pending::new();
-            let all = AllLetters {
-                partitions: BTreeMap::new(),
-                changed: keeper.changed(),
-            };
-            let kept = keeper.keep_loaded(all, load, |all, partitions| all.partitions = partitions);
-            move |(input, frontier), output| {
-                pending.gather(input);
-                walk.advance(frontier, |facts, capability| {
-                    let (epoch, now) = (facts.epoch(), facts.binding.now);
-                    let mut all = kept.at(epoch);
-                    let AllLetters { partitions, changed } = &mut *all;
-                    // A record that `flat_map` made several events of may come several times: its least letter stays.
-                    let mut brought: BTreeMap<LetterKey, Letter> = BTreeMap::new();
-                    for dead in pending.take(epoch).into_iter().flatten() {
-                        let key = key(&dead);
-                        let letter = Letter::of(dead, &topic);
-                        match brought.entry(key) {
-                            Entry::Vacant(vacant) => _ = vacant.insert(letter),
-                            Entry::Occupied(mut least) if letter < *least.get() => _ = least.insert(letter),
-                            Entry::Occupied(_) => {}
-                        }
-                    }
-                    let mut new: BTreeSet<LetterKey> = BTreeSet::new();
-                    for (key, letter) in brought {
-                        new.insert(key.clone());
-                        let of = partitions.entry(key.partition).or_default();
-                        changed.touch(None, || (epoch, key.clone()), |_, _| {});
-                        of.push((epoch, key), now, letter);
-                    }
-                    let mut session = output.session(capability);
-                    for of in partitions.values_mut() {
-                        while let Some((at, held)) = of.pop(now, keep) {
-                            let save = |out: &mut Out, at: &Place| out.put(at, at.0, None, &held);
-                            changed.remove(at.0, || at.clone(), save);
-                            let (key, letter) = (at.1, held.1);
-                            // What did not stay for one epoch is not shown at all.
-                            if !new.remove(&key) {
-                                let (old, new) = (Some(letter), None);
-                                session.give(Change { key, old, new });
-                            }
-                        }
-                        let brought = of.letters.iter().rev().take_while(|((at, _), _)| *at == epoch);
-                        for ((_, key), (_, letter)) in brought {
-                            let (key, old, new) = (key.clone(), None, Some(letter.clone()));
-                            session.give(Change { key, old, new });
-                        }
-                    }
-                });
-            }
-        },
-    )
+    let by_partition = |letter: &DeadLetter| route(&letter.at.partition.partition);
+    process(letters, by_partition, Rc::new(Letters { topic, keep }), setup)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::position::{PartitionId, Position, SourceId};
+struct Letters {
+    topic: String,
+    keep: Duration,
+}
 
-    #[test]
-    fn a_letter_says_why_it_does_not_hold_its_event() {
-        // Names in JSON are strings.
-        let value = BTreeMap::from([((1u8, 2u8), 3u8)]);
-        let partition = PartitionId {
-            source: SourceId(1),
-            partition: 0,
-        };
-        let event = Timed {
-            value,
-            time: EventTime(0),
-            horizon: EventTime(0),
-            at: Position { partition, offset: 7 },
-        };
-        let letter = turned_down("odd", Cause::Rejected, Some("no".into()), &event);
-        assert_eq!(letter.payload, None);
-        let detail = letter.detail.unwrap();
-        assert!(
-            detail.starts_with("no; the event cannot be written as JSON: "),
-            "{detail}"
-        );
+impl Operator for Letters {
+    type Input = DeadLetter;
+    type Key = LetterKey;
+    type Value = Letter;
+    type State = LetterStore;
+
+    fn data(
+        &self,
+        at: &EpochInfo,
+        input: Batch<DeadLetter>,
+        state: &mut KeyedState<LetterStore>,
+        _changes: &mut Changes<LetterKey, Letter>,
+    ) {
+        // A record that `flat_map` made several events of may come several times: its least letter stays.
+        let mut brought: BTreeMap<LetterKey, Letter> = BTreeMap::new();
+        for dead in input {
+            let key = LetterKey {
+                partition: dead.at.partition.partition,
+                offset: dead.at.offset,
+                step: dead.step.clone(),
+            };
+            let letter = Letter::of(dead, &self.topic);
+            match brought.entry(key) {
+                Entry::Vacant(vacant) => _ = vacant.insert(letter),
+                Entry::Occupied(mut least) if letter < *least.get() => _ = least.insert(letter),
+                Entry::Occupied(_) => {}
+            }
+        }
+        for (key, letter) in brought {
+            state.put((at.epoch, key), (at.now, letter));
+        }
+    }
+
+    /// Letters age by the epoch's "now", with or without new ones.
+    fn watermark(
+        &self,
+        at: &EpochInfo,
+        state: &mut KeyedState<LetterStore>,
+        changes: &mut Changes<LetterKey, Letter>,
+    ) {
+        let partitions: Vec<u32> = state.entries().partitions.keys().copied().collect();
+        for partition in partitions {
+            let of = |state: &KeyedState<LetterStore>| {
+                let of = state.entries().partitions.get(&partition)?;
+                of.outdated(at.now, self.keep).cloned()
+            };
+            while let Some(place) = of(state) {
+                let letter = state.remove(&place);
+                // What did not stay for one epoch is not shown at all.
+                if place.0 < at.epoch {
+                    changes.once(place.1, letter.map(|(_, letter)| letter), None);
+                }
+            }
+        }
+        for of in state.entries().partitions.values() {
+            let brought = of.letters.iter().rev();
+            for ((_, key), held) in brought.take_while(|((epoch, _), _)| *epoch == at.epoch) {
+                changes.once(key.clone(), None, Some(held.1.clone()));
+            }
+        }
+    }
+
+    fn rows(&self, state: &KeyedState<LetterStore>, mut row: impl FnMut(LetterKey, Letter)) {
+        for of in state.entries().partitions.values() {
+            for ((_, key), held) in &of.letters {
+                row(key.clone(), held.1.clone());
+            }
+        }
     }
 }

@@ -17,7 +17,6 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::codec::Cause;
 use crate::metrics::Counter;
-use crate::operator::letters::turned_down;
 use crate::position::SourceId;
 use crate::record::{Event, Timed};
 use crate::source::DeadLetter;
@@ -58,7 +57,7 @@ pub fn try_map<'s, T: Event, U: Event, E: Display>(
                         Ok(value) => session.give(event.with(value)),
                         Err(error) => {
                             let detail = Some(bounded(&error));
-                            rejected.push(turned_down(&name, Cause::Rejected, detail, &event));
+                            rejected.push(DeadLetter::turned_down(&name, Cause::Rejected, detail, &event));
                             if let Some(count) = counts.get(&event.at.partition.source) {
                                 count.inc();
                             }

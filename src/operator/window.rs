@@ -11,54 +11,36 @@
 //! walks the epochs behind its frontier: folds epoch n in first and then lets W(n) close and expire windows, so that
 //! windows close in the same epoch in every replay. How long after its end a window takes corrections: [`late`](crate::operator::late).
 
+use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::generic::Operator;
 
 use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::keyed::KeyedState;
 use crate::metrics::LateMetrics;
-use crate::operator::again::{Again, Wanted};
+use crate::operator::again::Wanted;
 use crate::operator::aggregate::Aggregate;
 use crate::operator::horizon::raise_horizons;
 use crate::operator::late::Policies;
-use crate::operator::walk::{Pending, Walk};
+use crate::operator::process::{Batch, Changes, EpochInfo, Operator, Setup, process};
 use crate::position::SourceId;
-use crate::record::{Change, Event, Record, Timed, worker_bits};
+use crate::record::{Change, Event, Record, Timed};
 use crate::source::DeadLetter;
-use crate::time::{Epoch, EventTime, Window, Windowed};
+use crate::time::{Epoch, Window, Windowed};
 use crate::timeline::Desk;
-use crate::trail;
-use crate::view::Windows;
 
+pub mod assign;
 mod combine;
-mod merge;
+mod panes;
+mod trigger;
 
+use assign::Assign;
 use combine::combine;
-use merge::Merge;
-
-/// Which windows an event belongs to.
-///
-/// Where windows overlap, an event may come too late for some of its windows and in time for others: it counts in those
-/// that are still open. It becomes a dead letter, or whatever [`Late`](crate::late::Late) says, if it is late for all of
-/// them; the metric `thalweg_late_windows_total` counts each window that it is missing from in either case. An event that
-/// gets no window at all is in no row, as if a filter had dropped it.
-pub trait Assign: 'static {
-    /// Adds every window that contains `at` to `out`, each once.
-    fn windows(&self, at: EventTime, out: &mut Vec<Window>);
-
-    /// Where the windows lie.
-    fn layout(&self) -> Windows;
-
-    /// Whether each instant belongs to exactly one window.
-    fn disjoint(&self) -> bool {
-        matches!(self.layout(), Windows::Aligned { size, every, .. } if size == every)
-    }
-}
+use panes::{Found, Panes};
+use trigger::Trigger;
 
 /// The aggregate of some of a key's events in a window.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -123,54 +105,83 @@ pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
     let events = raise_horizons(events, &name, sources.clone(), desk.clone());
     let held_back = policies.corrects();
     let (partials, late) = combine(events, &name, key, assign, fold.clone(), policies, counts);
-    let state = Merge::new(fold, keep, held_back, &keeper);
-    let changes = merge(partials, &name, state, sources, desk, &keeper, wanted);
+    let merge = Merge {
+        trigger: Trigger { fold, keep },
+        of: PhantomData,
+    };
+    let setup = Setup {
+        label: format!("window `{name}`"),
+        name,
+        sources,
+        held_back,
+        place: None,
+        desk,
+        keeper,
+        wanted,
+    };
+    let changes = process(partials, |partial| partial.route, Rc::new(merge), setup);
     (changes, late)
 }
 
-fn merge<'s, K: Record, T: Event, F: Aggregate<T>>(
-    partials: StreamVec<'s, Epoch, Partial<K, F::State>>,
-    name: &str,
-    state: Merge<K, F::State, F>,
-    sources: Rc<[SourceId]>,
-    desk: Rc<Desk>,
-    keeper: &Keeper,
-    wanted: Wanted,
-) -> StreamVec<'s, Epoch, Change<Windowed<K>, F::Out>> {
-    let scope = partials.scope();
-    let by_key = Exchange::new(|partial: &Partial<K, F::State>| worker_bits(partial.route));
-    let label: Rc<str> = format!("window `{name}`").into();
-    partials.unary_frontier::<CapacityContainerBuilder<Vec<Change<Windowed<K>, F::Out>>>, _, _, _>(
-        by_key,
-        name,
-        |capability, info| {
-            let activator = scope.activator_for(info.address);
-            let mut again = Again::new(keeper.restored(), capability.clone(), activator, wanted);
-            let mut walk = Walk::new(desk, capability);
-            let kept = keeper.keep_loaded(state, merge::load, |state, windows| state.windows = windows);
-            let mut pending = Pending::new();
-            let mut changes = Vec::new();
-            move |(input, frontier), output| {
-                pending.gather(input);
-                let _work = trail::begin(&label);
-                again.emit(
-                    || kept.at(Epoch::ZERO).all::<T>(),
-                    |capability, rows| output.session(capability).give_container(rows),
-                );
-                walk.advance(frontier, |facts, capability| {
-                    let mut state = kept.at(facts.epoch());
-                    for partial in pending.take(facts.epoch()).into_iter().flatten() {
-                        state.add::<T>(facts.epoch(), partial, &mut changes);
-                    }
-                    state.expire::<T>(facts.watermark(&sources), &mut changes);
-                    if !changes.is_empty() {
-                        output.session(capability).give_container(&mut changes);
-                        changes.clear();
-                    }
-                });
+/// Merges partial aggregates into panes, and shows what they come to as the trigger says.
+struct Merge<K, T, F> {
+    trigger: Trigger<F>,
+    of: PhantomData<fn(K, T)>,
+}
+
+impl<K: Record, T: Event, F: Aggregate<T>> Operator for Merge<K, T, F> {
+    type Input = Partial<K, F::State>;
+    type Key = Windowed<K>;
+    type Value = F::Out;
+    type State = Panes<K, F::State>;
+
+    fn data(
+        &self,
+        _at: &EpochInfo,
+        input: Batch<Self::Input>,
+        panes: &mut KeyedState<Self::State>,
+        changes: &mut Changes<Windowed<K>, F::Out>,
+    ) {
+        for partial in input {
+            let found = panes.find(&partial);
+            let Partial {
+                key, window, state, ..
+            } = partial;
+            match found {
+                Found::Vacant(vacant) => {
+                    let at = self.trigger.first(key.clone(), window, &state, changes);
+                    vacant.insert(key, state, at);
+                }
+                Found::Occupied(mut held) => {
+                    let first = || self.trigger.before(key, window, held.state(), changes);
+                    let at = held.changed_at().unwrap_or_else(first);
+                    self.trigger.fold.merge(held.write(at), state);
+                    self.trigger.after(at, held.state(), changes);
+                }
             }
-        },
-    )
+        }
+    }
+
+    /// Retracts the rows of windows that closed longer ago than they are kept, and packs those of windows that are closed.
+    fn watermark(
+        &self,
+        at: &EpochInfo,
+        panes: &mut KeyedState<Self::State>,
+        changes: &mut Changes<Windowed<K>, F::Out>,
+    ) {
+        let trigger = &self.trigger;
+        panes.expire(trigger.expires(at.closed), |expired| {
+            trigger.expired(expired, changes)
+        });
+        panes.pack(at.closed);
+    }
+
+    fn rows(&self, panes: &KeyedState<Self::State>, mut row: impl FnMut(Windowed<K>, F::Out)) {
+        panes.entries().each(|key, window, state| {
+            let key = key.clone();
+            row(Windowed { key, window }, self.trigger.fold.finish(state));
+        });
+    }
 }
 
 #[cfg(test)]
@@ -179,6 +190,7 @@ mod tests {
     use crate::codec::tests::held;
     use crate::operator::aggregate::{Count, Of};
     use crate::record::route;
+    use crate::time::EventTime;
 
     const WINDOW: Window = Window {
         start: EventTime(0),
@@ -205,19 +217,58 @@ mod tests {
         }
     }
 
+    /// The operator and what it keeps.
+    struct Step {
+        merge: Merge<u32, u8, Count>,
+        panes: KeyedState<Panes<u32, u64>>,
+        held_back: Duration,
+    }
+
+    impl Step {
+        fn new(keep: Duration, held_back: Duration) -> Self {
+            let fold = Rc::new(Of::<u8>::default().count());
+            Self {
+                merge: Merge {
+                    trigger: Trigger { fold, keep },
+                    of: PhantomData,
+                },
+                panes: KeyedState::new(&Keeper::off()),
+                held_back,
+            }
+        }
+
+        /// What an epoch changes.
+        fn epoch(
+            &mut self,
+            epoch: u64,
+            partials: Vec<Partial<u32, u64>>,
+            watermark: EventTime,
+        ) -> Vec<Change<Windowed<u32>, u64>> {
+            let at = EpochInfo {
+                epoch: Epoch(epoch),
+                now: EventTime(0),
+                closed: watermark.minus(self.held_back),
+            };
+            let mut changes = Changes::new();
+            self.panes.begin(at.epoch);
+            let batch = Batch::new(vec![partials], None);
+            self.merge.data(&at, batch, &mut self.panes, &mut changes);
+            self.merge.watermark(&at, &mut self.panes, &mut changes);
+            std::mem::take(changes.net())
+        }
+
+        fn counts(&self) -> (usize, usize) {
+            self.panes.entries().counts()
+        }
+    }
+
     #[test]
     fn corrected_windows_close_and_expire_so_much_later() {
-        let mut merge = Merge::new(
-            Rc::new(Of::<u8>::default().count()),
-            Duration::from_micros(5),
-            Duration::from_micros(20),
-            &Keeper::off(),
-        );
-        merge.add::<u8>(Epoch(1), partial(7, 1), &mut Vec::new());
+        let mut step = Step::new(Duration::from_micros(5), Duration::from_micros(20));
+        step.epoch(1, vec![partial(7, 1)], EventTime::MIN);
         let mut at = |watermark| {
-            let mut changes = Vec::new();
-            merge.expire::<u8>(watermark, &mut changes);
-            let (all, packed) = merge.counts();
+            let changes = step.epoch(2, vec![], watermark);
+            let (all, packed) = step.counts();
             let open = packed < all;
             (open, changes)
         };
@@ -230,15 +281,11 @@ mod tests {
 
     #[test]
     fn a_window_changes_once_an_epoch_is_packed_when_closed_and_taken_back_when_expired() {
-        let fold = Rc::new(Of::<u8>::default().count());
-        let mut merge = Merge::new(fold, Duration::from_micros(5), Duration::ZERO, &Keeper::off());
+        let mut windows = Step::new(Duration::from_micros(5), Duration::ZERO);
         let mut step = |epoch, partials: &[(u32, u64)], watermark| {
-            let mut changes = Vec::new();
-            for (key, state) in partials {
-                merge.add::<u8>(Epoch(epoch), partial(*key, *state), &mut changes);
-            }
-            merge.expire::<u8>(EventTime(watermark), &mut changes);
-            (changes, merge.counts().1)
+            let partials = partials.iter().map(|(key, state)| partial(*key, *state));
+            let changes = windows.epoch(epoch, partials.collect(), EventTime(watermark));
+            (changes, windows.counts().1)
         };
         assert_eq!(step(1, &[(7, 1), (7, 2)], 9), (vec![change(None, Some(3))], 0));
         assert_eq!(
@@ -255,27 +302,44 @@ mod tests {
         assert_eq!(step(5, &[], 15), (vec![change(Some(5), None)], 0), "expired");
     }
 
+    #[test]
+    fn a_window_that_changes_and_expires_in_one_epoch_changes_once() {
+        let mut step = Step::new(Duration::ZERO, Duration::ZERO);
+        assert_eq!(
+            step.epoch(1, vec![partial(7, 1)], EventTime(10)),
+            [],
+            "never shown"
+        );
+        assert_eq!(
+            step.epoch(2, vec![partial(7, 1)], EventTime(10)),
+            [],
+            "one that is over is not begun for good"
+        );
+        let mut step = Step::new(Duration::ZERO, Duration::ZERO);
+        step.epoch(1, vec![partial(7, 1)], EventTime(9));
+        assert_eq!(
+            step.epoch(2, vec![partial(7, 1)], EventTime(10)),
+            [change(Some(1), None)]
+        );
+    }
+
     /// Folds partial aggregates of windows of one microsecond, `(window, key)` each, and says how many bytes they take.
-    fn bytes_held(rows: impl Iterator<Item = (i64, u32)>, watermark: i64) -> (Merge<u32, u64, Count>, isize) {
+    fn bytes_held(rows: impl Iterator<Item = (i64, u32)>, watermark: i64) -> (Step, isize) {
         let before = held();
-        let fold = Rc::new(Of::<u8>::default().count());
-        let mut merge = Merge::new(fold, Duration::from_secs(1), Duration::ZERO, &Keeper::off());
+        let mut step = Step::new(Duration::from_secs(1), Duration::ZERO);
         for (start, key) in rows {
             let window = Window {
                 start: EventTime(start),
                 end: EventTime(start + 1),
             };
-            merge.add::<u8>(
-                Epoch(1),
-                Partial {
-                    window,
-                    ..partial(key, 1)
-                },
-                &mut Vec::new(),
-            );
+            let partial = Partial {
+                window,
+                ..partial(key, 1)
+            };
+            step.epoch(1, vec![partial], EventTime::MIN);
         }
-        merge.expire::<u8>(EventTime(watermark), &mut Vec::new());
-        (merge, held() - before)
+        step.epoch(1, vec![], EventTime(watermark));
+        (step, held() - before)
     }
 
     #[test]
@@ -306,22 +370,18 @@ mod tests {
 
     #[test]
     fn what_is_made_anew_after_a_large_window_is_as_large_as_it_needs_to_be() {
-        let (mut merge, large) = bytes_held((0..20_000).map(|key| (0, key)), 1);
+        let (mut step, large) = bytes_held((0..20_000).map(|key| (0, key)), 1);
         let before = held();
         for start in 1..=300 {
             let window = Window {
                 start: EventTime(start),
                 end: EventTime(start + 1),
             };
-            merge.add::<u8>(
-                Epoch(2),
-                Partial {
-                    window,
-                    ..partial(7, 1)
-                },
-                &mut Vec::new(),
-            );
-            merge.expire::<u8>(EventTime(start), &mut Vec::new());
+            let partial = Partial {
+                window,
+                ..partial(7, 1)
+            };
+            step.epoch(2, vec![partial], EventTime(start));
         }
         let small = held() - before;
         assert!(

@@ -46,6 +46,36 @@ pub struct DeadLetter {
     pub payload: Option<Vec<u8>>,
 }
 
+impl DeadLetter {
+    /// The letter of an event that a step after the source turns down. The record's bytes are gone by then, so it holds the
+    /// event as JSON, as the step got it. Where that cannot be had, the detail says why.
+    pub fn turned_down<T: Serialize>(
+        step: &str,
+        cause: Cause,
+        detail: Option<String>,
+        event: &Timed<T>,
+    ) -> Self {
+        let (payload, unwritable) = match serde_json::to_vec(&event.value) {
+            Ok(json) => (Some(json), None),
+            Err(error) => (
+                None,
+                Some(format!("the event cannot be written as JSON: {error}")),
+            ),
+        };
+        let details: Vec<String> = detail.into_iter().chain(unwritable).collect();
+        Self {
+            at: event.at,
+            step: step.to_owned(),
+            cause,
+            detail: (!details.is_empty()).then(|| details.join("; ")),
+            timestamp: event.time,
+            schema: None,
+            key: None,
+            payload,
+        }
+    }
+}
+
 /// Takes the records of one partition from a reader: judges their times, counts and hashes them.
 ///
 /// What it comes to depends on the log alone (and on `limit`, which the ledger binds), never on how the reading was cut.
@@ -213,3 +243,34 @@ impl<T> Intake<T> {
 /// Years 1 and 9999 bound what can be written as RFC 3339.
 const EARLIEST: EventTime = EventTime(-62_135_596_800_000_000);
 const LATEST: EventTime = EventTime(253_402_300_799_999_999);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::position::SourceId;
+
+    #[test]
+    fn a_letter_says_why_it_does_not_hold_its_event() {
+        // Names in JSON are strings.
+        let value = BTreeMap::from([((1u8, 2u8), 3u8)]);
+        let partition = PartitionId {
+            source: SourceId(1),
+            partition: 0,
+        };
+        let event = Timed {
+            value,
+            time: EventTime(0),
+            horizon: EventTime(0),
+            at: Position { partition, offset: 7 },
+        };
+        let letter = DeadLetter::turned_down("odd", Cause::Rejected, Some("no".into()), &event);
+        assert_eq!(letter.payload, None);
+        let detail = letter.detail.unwrap();
+        assert!(
+            detail.starts_with("no; the event cannot be written as JSON: "),
+            "{detail}"
+        );
+    }
+}

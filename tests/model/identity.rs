@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use thalweg::Flow;
+use thalweg::checkpoint::keyed::{HashStore, KeyedState};
+use thalweg::operator::process::{Batch, Changes, EpochInfo, Operator};
 use thalweg::prelude::*;
 use thalweg::runtime;
 use thalweg::source::Environment;
@@ -62,6 +64,32 @@ fn keys<'s>(pairs: &Pairs<'s>) -> Collection<'s, u64> {
     pairs.changes().map(|pair| pair.0)
 }
 
+/// An operator of a dataflow's own: the last value of each key.
+struct Newest;
+impl Operator for Newest {
+    type Input = (u64, Timed<(u64, u64)>);
+    type Key = u64;
+    type Value = u64;
+    type State = HashStore<u64, u64>;
+
+    fn data(
+        &self,
+        _at: &EpochInfo,
+        input: Batch<Self::Input>,
+        state: &mut KeyedState<Self::State>,
+        changes: &mut Changes<u64, u64>,
+    ) {
+        for (key, event) in input {
+            let new = event.value.1;
+            changes.set(key, state.put(key, new), Some(new));
+        }
+    }
+
+    fn rows(&self, state: &KeyedState<Self::State>, mut row: impl FnMut(u64, u64)) {
+        state.entries().iter().for_each(|(key, value)| row(*key, *value));
+    }
+}
+
 /// Every public operator that rows pass through, by its type.
 const CASES: &[Case] = &[
     one("Stream::map", |a, _| shown(&a.map(|pair| pair).changes())),
@@ -86,6 +114,11 @@ const CASES: &[Case] = &[
     }),
     one("Windows::aggregate", |a, _| {
         counts(&a, "aggregated").view("shown");
+    }),
+    one("Keyed::process", |a, _| {
+        a.key_by("key", |pair| pair.0)
+            .process("processed", Newest)
+            .view("shown");
     }),
     one("Collection::map", |a, _| shown(&a.changes().map(|pair| pair))),
     one("Collection::flat_map", |a, _| shown(&a.changes().flat_map(Some))),
@@ -187,7 +220,7 @@ fn identity(build: impl Fn(Dataflow<'_>) + Send + Sync + 'static, only_view: boo
     let plan = runtime::plan(&flow, &Environment::default()).expect("it has no mistakes");
     let states = plan.states.iter();
     states
-        .filter(|shape| !only_view || shape.name == "view shown")
+        .filter(|shape| !only_view || shape.identity.to_string() == "view shown")
         .map(|shape| format!("{shape:?}"))
         .collect()
 }
@@ -414,13 +447,19 @@ fn views_and_sinks_have_names_of_their_own() {
         (&drawn.sinks, &*drawn.views[1]),
         (&vec!["spend".to_owned()], "spend")
     );
-    let names: BTreeSet<_> = drawn.states.iter().map(|shape| &shape.name).collect();
+    let names: BTreeSet<_> = drawn
+        .states
+        .iter()
+        .map(|shape| shape.identity.to_string())
+        .collect();
     assert_eq!(names.len(), drawn.states.len(), "{names:?}");
     // Each version is that of one of them.
     let versions = |flow: &Flow| -> Vec<(String, u32)> {
         let states = plan(flow).unwrap().states.clone();
         let spend = states.into_iter().filter(|shape| shape.step == "spend");
-        spend.map(|shape| (shape.name, shape.version)).collect()
+        spend
+            .map(|shape| (shape.identity.to_string(), shape.version))
+            .collect()
     };
     let (window, view) = ("window spend, tumbling 1s".to_owned(), "view spend".to_owned());
     assert_eq!(versions(&build(3, 1)), [(window.clone(), 1), (view.clone(), 3)]);

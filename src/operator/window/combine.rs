@@ -10,12 +10,12 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use super::{Assign, Partial};
+use super::Partial;
+use super::assign::Assign;
 use crate::codec::Cause;
 use crate::metrics::LateMetrics;
 use crate::operator::aggregate::Aggregate;
 use crate::operator::late::Policies;
-use crate::operator::letters::turned_down;
 use crate::record::{Event, Record, Timed, route};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime, Window};
@@ -62,7 +62,7 @@ pub(super) fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
                         }
                         late_events += 1;
                         if table.policies.writes_letters(event.at.partition.source) {
-                            too_late.push(turned_down(&name, Cause::Late, None, &event));
+                            too_late.push(DeadLetter::turned_down(&name, Cause::Late, None, &event));
                         }
                     }
                 }

@@ -1,0 +1,90 @@
+//! State that only grows, and that nobody asks for while the service runs: rows that checkpoints hold, each as one more.
+//!
+//! ```text
+//!   operator ── push(epoch, row) ─▶ new ── freeze ─▶ frozen ── save ─▶ Out        the rule of its files is Sum
+//! ```
+//!
+//! Rows may come for epochs ahead of the one that a checkpoint is as of: what belongs to it is told apart at the freeze.
+
+use super::keeper::{Keeper, Loader};
+use super::state::{Out, Stateful};
+use super::steps::Kept;
+use crate::record::Record;
+use crate::time::Epoch;
+
+/// The rows that no checkpoint holds yet.
+pub struct AppendedState<T> {
+    /// Nothing is remembered where no checkpoints are made.
+    on: bool,
+    /// What the checkpoint held that the service began with, and how often, until it is taken.
+    loaded: Vec<(T, i64)>,
+    new: Vec<(Epoch, T)>,
+    /// Kept until the next freeze: they may have to be saved again.
+    frozen: Vec<(Epoch, T)>,
+    at: usize,
+    out: Option<Out>,
+}
+
+impl<T: Record> AppendedState<T> {
+    /// A step's state, with what a checkpoint holds of it once the dataflow is built.
+    pub(crate) fn keep(keeper: &Keeper) -> Kept<Self> {
+        let state = Self {
+            on: keeper.saves(),
+            loaded: Vec::new(),
+            new: Vec::new(),
+            frozen: Vec::new(),
+            at: 0,
+            out: None,
+        };
+        keeper.keep_loaded(state, load, |state, loaded| state.loaded = loaded)
+    }
+
+    /// Adds rows of an epoch.
+    pub fn extend(&mut self, epoch: Epoch, rows: impl Iterator<Item = T>) {
+        if self.on {
+            self.new.extend(rows.map(|row| (epoch, row)));
+        }
+    }
+
+    /// What the checkpoint held that the service began with: each row, and how often.
+    pub fn take_loaded(&mut self) -> Vec<(T, i64)> {
+        std::mem::take(&mut self.loaded)
+    }
+}
+
+fn load<T: Record>(loader: &Loader) -> Vec<(T, i64)> {
+    let mut loaded = Vec::new();
+    loader.load(
+        |row: &T| row,
+        |entry| loaded.push((entry.key, entry.value.unwrap_or_default())),
+    );
+    loaded
+}
+
+impl<T: Record> Stateful for AppendedState<T> {
+    fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
+        if !again {
+            out.discard(std::mem::take(&mut self.frozen));
+        }
+        let (now, later) = self.new.drain(..).partition(|(epoch, _)| *epoch <= at);
+        self.new = later;
+        self.frozen.extend::<Vec<_>>(now);
+        (self.at, self.out) = (0, Some(out));
+    }
+
+    fn save(&mut self, entries_max: usize) -> bool {
+        let Some(out) = &mut self.out else {
+            return false;
+        };
+        let end = self.frozen.len().min(self.at + entries_max);
+        for (epoch, row) in &self.frozen[self.at..end] {
+            out.put(row, *epoch, None, &1i64);
+        }
+        self.at = end;
+        let more = end < self.frozen.len();
+        if !more {
+            self.out = None;
+        }
+        more
+    }
+}

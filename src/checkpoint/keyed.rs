@@ -1,0 +1,462 @@
+//! Keyed state that checkpoints itself: whoever changes an entry can't forget to say so.
+//!
+//! ```text
+//!   operator ── put, update, remove, expire ─▶ KeyedState ─┬─▶ Store     the entries, each a Tracked value
+//!                                                          └─▶ Journal   which keys changed since the last freeze
+//!   checkpoint ── freeze ── save, a slice at a time ──────────▶ entries as of the freeze ─▶ Out
+//! ```
+//!
+//! A [`Tracked`] value can be read by anybody and written only through the [`Journal`], which saves the value as of the
+//! freeze first if a checkpoint is still to have it. So a freeze copies nothing, and a [`Store`] is free to lay its entries
+//! out as it likes.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::keeper::{Keeper, Loaded, Loader};
+use super::state::{Bounds, Changed, Out, Stateful};
+use super::steps::Kept;
+use crate::record::{Event, Record};
+use crate::time::{Epoch, EventTime};
+
+/// A value of keyed state, and the epoch of its last change.
+#[derive(Clone, Debug)]
+pub struct Tracked<V> {
+    epoch: Epoch,
+    value: V,
+}
+
+impl<V> Tracked<V> {
+    /// A value that a checkpoint holds.
+    pub(crate) fn saved(epoch: Epoch, value: V) -> Self {
+        Self { epoch, value }
+    }
+
+    /// The epoch of its last change.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The value alone. Its removal is noted by [`Journal::remove`], or [`Journal::expire`], and not by this.
+    pub(crate) fn into_value(self) -> V {
+        self.value
+    }
+}
+
+impl<V> Deref for Tracked<V> {
+    type Target = V;
+
+    fn deref(&self) -> &V {
+        &self.value
+    }
+}
+
+/// Where a [`KeyedState`] keeps its entries.
+///
+/// [`HashStore`] and [`TimeStore`] are there. One of your own may lay entries out otherwise, or add them up as they come and
+/// go: every entry enters by [`insert`](Self::insert) and leaves by [`remove`](Self::remove), those that are loaded included.
+pub trait Store: Default + Send + 'static {
+    /// The key of an entry.
+    type Key: Record;
+    /// Its value.
+    type Value: Event;
+    /// The part of the key that says which worker owns the entry: what the operator's input is exchanged by.
+    type Route: Record;
+
+    /// Empty, with room for about so many entries.
+    fn with_room(_entries: usize) -> Self {
+        Self::default()
+    }
+
+    /// See [`Route`](Self::Route).
+    fn routed(key: &Self::Key) -> &Self::Route;
+
+    /// The entry expires once the state's time reaches this. It has to follow from the key alone: an older entry of the key
+    /// in a checkpoint would else come back when a newer one that ended sooner is gone.
+    fn until(_key: &Self::Key) -> Option<EventTime> {
+        None
+    }
+
+    /// Hands an entry to a checkpoint, by [`Out::put`] or [`Out::put_state`].
+    fn save(out: &mut Out, key: &Self::Key, epoch: Epoch, value: &Self::Value);
+
+    /// An entry.
+    fn get(&self, key: &Self::Key) -> Option<&Tracked<Self::Value>>;
+
+    /// An entry to be written in the epoch `now`, through the [`Journal`].
+    fn get_mut(&mut self, key: &Self::Key, now: Epoch) -> Option<&mut Tracked<Self::Value>>;
+
+    /// Adds an entry, in place of the one with its key.
+    fn insert(&mut self, key: Self::Key, value: Tracked<Self::Value>);
+
+    /// Takes an entry out.
+    fn remove(&mut self, key: &Self::Key) -> Option<Tracked<Self::Value>>;
+
+    /// Entries that changed after `since` are to be saved once more: [`get`](Self::get) has to find them with the epochs of
+    /// their last change, or later ones.
+    fn reopen(&mut self, _since: Epoch) {}
+
+    /// An epoch is over: gives back the room that its entries don't need.
+    fn give_back_room(&mut self) {}
+}
+
+/// Knows which entries of a store changed since the last freeze, and writes them.
+pub struct Journal<S: Store> {
+    now: Epoch,
+    changed: Changed<S::Key>,
+}
+
+impl<S: Store> Journal<S> {
+    /// The epoch that changes belong to.
+    pub fn now(&self) -> Epoch {
+        self.now
+    }
+
+    /// A value for a key that has none.
+    #[inline]
+    pub fn insert(&mut self, key: impl FnOnce() -> S::Key, value: S::Value) -> Tracked<S::Value> {
+        self.changed.touch(None, key, |_, _| {});
+        let epoch = self.now;
+        Tracked { epoch, value }
+    }
+
+    /// A key's value, to be changed.
+    #[inline]
+    pub fn write<'a>(
+        &mut self,
+        held: &'a mut Tracked<S::Value>,
+        key: impl FnOnce() -> S::Key,
+    ) -> &'a mut S::Value {
+        if held.epoch != self.now {
+            let save = |out: &mut Out, key: &S::Key| S::save(out, key, held.epoch, &held.value);
+            self.changed.touch(Some(held.epoch), key, save);
+            held.epoch = self.now;
+        }
+        &mut held.value
+    }
+
+    /// The value of a key that is removed.
+    #[inline]
+    pub fn remove(&mut self, held: Tracked<S::Value>, key: impl FnOnce() -> S::Key) -> S::Value {
+        let save = |out: &mut Out, key: &S::Key| S::save(out, key, held.epoch, &held.value);
+        self.changed.remove(held.epoch, key, save);
+        held.value
+    }
+
+    /// A key's value goes, as its time has passed: no checkpoint needs to be told.
+    #[inline]
+    pub fn expire(&mut self, held: &Tracked<S::Value>, key: impl FnOnce() -> S::Key) {
+        let save = |out: &mut Out| S::save(out, &key(), held.epoch, &held.value);
+        self.changed.expire(held.epoch, save);
+    }
+
+    /// Whether a checkpoint is being saved, and so may still need entries as they were.
+    pub fn is_saving(&self) -> bool {
+        self.changed.is_saving()
+    }
+
+    /// Whether no checkpoint is to be given what last changed at `epoch`.
+    pub fn is_saved(&self, epoch: Epoch) -> bool {
+        self.changed.is_saved(epoch)
+    }
+}
+
+/// Entries by key, of which checkpoints hold what changed.
+///
+/// An [`Operator`](crate::operator::process::Operator) gets it for the epoch that it is at. Entries of other workers' keys are
+/// not in it.
+pub struct KeyedState<S: Store> {
+    store: S,
+    journal: Journal<S>,
+    /// Entries that count until here are gone.
+    cut: EventTime,
+}
+
+impl<S: Store> KeyedState<S> {
+    /// Empty. Where no checkpoints are made it remembers no changes.
+    pub(crate) fn new(keeper: &Keeper) -> Self {
+        let (now, changed) = (Epoch::ZERO, keeper.changed());
+        Self {
+            store: S::default(),
+            journal: Journal { now, changed },
+            cut: keeper.cut(),
+        }
+    }
+
+    /// A step's state, with what a checkpoint holds of it once the dataflow is built.
+    pub(crate) fn keep(keeper: &Keeper) -> Kept<Self> {
+        keeper.keep_loaded(Self::new(keeper), Self::load, |state, store| state.store = store)
+    }
+
+    fn load(loader: &Loader) -> S {
+        let mut store = S::with_room(loader.entries());
+        loader.load(S::routed, |Loaded { key, epoch, value }| match value {
+            Some(value) => store.insert(key, Tracked::saved(epoch, value)),
+            None => _ = store.remove(&key),
+        });
+        store
+    }
+
+    /// Changes from here on belong to `epoch`. Epochs never go back.
+    pub(crate) fn begin(&mut self, epoch: Epoch) {
+        self.journal.now = epoch;
+    }
+
+    pub(crate) fn give_back_room(&mut self) {
+        self.store.give_back_room();
+    }
+
+    /// For what a store can do besides: its entries, and what writes them.
+    pub(crate) fn parts(&mut self) -> (&mut S, &mut Journal<S>) {
+        (&mut self.store, &mut self.journal)
+    }
+
+    /// Entries that count until `cut`, or less, are gone: the caller takes them out of the store. Returns the time that
+    /// holds, as it never goes back.
+    pub(crate) fn cut_to(&mut self, cut: EventTime) -> EventTime {
+        self.cut = self.cut.max(cut);
+        self.cut
+    }
+
+    /// The entries.
+    pub fn entries(&self) -> &S {
+        &self.store
+    }
+
+    /// A key's value.
+    #[inline]
+    pub fn get(&self, key: &S::Key) -> Option<&S::Value> {
+        self.store.get(key).map(|held| &held.value)
+    }
+
+    /// Gives a key a value. Returns the one before. One that is equal is no change.
+    ///
+    /// An entry whose time has passed is not kept: see [`expire`](Self::expire).
+    #[inline]
+    pub fn put(&mut self, key: S::Key, value: S::Value) -> Option<S::Value>
+    where
+        S::Value: PartialEq,
+    {
+        if let Some(held) = self.store.get_mut(&key, self.journal.now) {
+            if held.value == value {
+                return Some(value);
+            }
+            let place = self.journal.write(held, || key);
+            return Some(std::mem::replace(place, value));
+        }
+        self.insert(key, value);
+        None
+    }
+
+    /// Changes a key's value, which is `empty` if it has none. Counts as a change whatever `change` does.
+    ///
+    /// ```
+    /// # use thalweg::checkpoint::keyed::{HashStore, KeyedState};
+    /// # fn count(counts: &mut KeyedState<HashStore<String, u64>>) {
+    /// counts.update("apples".to_owned(), || 0, |count| *count += 1);
+    /// # }
+    /// ```
+    #[inline]
+    pub fn update<R>(
+        &mut self,
+        key: S::Key,
+        empty: impl FnOnce() -> S::Value,
+        change: impl FnOnce(&mut S::Value) -> R,
+    ) -> R {
+        if let Some(held) = self.store.get_mut(&key, self.journal.now) {
+            return change(self.journal.write(held, || key));
+        }
+        let mut value = empty();
+        let result = change(&mut value);
+        self.insert(key, value);
+        result
+    }
+
+    fn insert(&mut self, key: S::Key, value: S::Value) {
+        if S::until(&key).is_none_or(|until| until > self.cut) {
+            let held = self.journal.insert(|| key.clone(), value);
+            self.store.insert(key, held);
+        }
+    }
+
+    /// Removes an entry. Returns its value.
+    #[inline]
+    pub fn remove(&mut self, key: &S::Key) -> Option<S::Value> {
+        let held = self.store.remove(key)?;
+        Some(self.journal.remove(held, || key.clone()))
+    }
+}
+
+impl<S: Store> Stateful for KeyedState<S> {
+    fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
+        self.journal.changed.freeze(at, again, out);
+        if again {
+            self.store.reopen(self.journal.changed.unsaved_since());
+        }
+    }
+
+    fn save(&mut self, entries_max: usize) -> bool {
+        let store = &self.store;
+        self.journal.changed.save(entries_max, |out, key, upto| {
+            if let Some(held) = store.get(key).filter(|held| held.epoch <= upto) {
+                S::save(out, key, held.epoch, &held.value);
+            }
+        })
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            cut: self.cut,
+            ..Bounds::default()
+        }
+    }
+}
+
+/// Entries in a hash table, in no order.
+pub struct HashStore<K, V> {
+    entries: HashMap<K, Tracked<V>, FixedState>,
+}
+
+/// A table with room for fewer entries is not worth a smaller one.
+const ROOM_MIN: usize = 1 << 10;
+
+impl<K, V> Default for HashStore<K, V> {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::default(),
+        }
+    }
+}
+
+impl<K: Record, V: Record> HashStore<K, V> {
+    /// All entries, in no order: nothing that an operator gives may depend on it.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter().map(|(key, held)| (key, &held.value))
+    }
+}
+
+impl<K: Record, V: Record> Store for HashStore<K, V> {
+    type Key = K;
+    type Value = V;
+    type Route = K;
+
+    fn with_room(entries: usize) -> Self {
+        Self {
+            entries: HashMap::with_capacity_and_hasher(entries, FixedState::default()),
+        }
+    }
+
+    fn routed(key: &K) -> &K {
+        key
+    }
+
+    fn save(out: &mut Out, key: &K, epoch: Epoch, value: &V) {
+        out.put(key, epoch, None, value);
+    }
+
+    #[inline]
+    fn get(&self, key: &K) -> Option<&Tracked<V>> {
+        self.entries.get(key)
+    }
+
+    #[inline]
+    fn get_mut(&mut self, key: &K, _now: Epoch) -> Option<&mut Tracked<V>> {
+        self.entries.get_mut(key)
+    }
+
+    #[inline]
+    fn insert(&mut self, key: K, value: Tracked<V>) {
+        self.entries.insert(key, value);
+    }
+
+    #[inline]
+    fn remove(&mut self, key: &K) -> Option<Tracked<V>> {
+        self.entries.remove(key)
+    }
+
+    /// Memory follows the entries that there are: a table whose entries were removed becomes a small one.
+    fn give_back_room(&mut self) {
+        let entries = self.entries.len();
+        if self.entries.capacity() > ROOM_MIN.max(8 * entries) {
+            self.entries.shrink_to(2 * entries);
+        }
+    }
+}
+
+/// Entries in the order of the times until which they count, and then of their keys: `(until, key)`.
+pub struct TimeStore<K, V> {
+    entries: BTreeMap<(EventTime, K), Tracked<V>>,
+}
+
+impl<K, V> Default for TimeStore<K, V> {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+        }
+    }
+}
+
+impl<K: Record, V: Record> TimeStore<K, V> {
+    /// All entries, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&(EventTime, K), &V)> {
+        self.entries.iter().map(|(key, held)| (key, &held.value))
+    }
+}
+
+impl<K: Record, V: Record> Store for TimeStore<K, V> {
+    type Key = (EventTime, K);
+    type Value = V;
+    type Route = K;
+
+    fn routed(key: &(EventTime, K)) -> &K {
+        &key.1
+    }
+
+    fn until(key: &(EventTime, K)) -> Option<EventTime> {
+        Some(key.0)
+    }
+
+    fn save(out: &mut Out, key: &(EventTime, K), epoch: Epoch, value: &V) {
+        out.put(key, epoch, Some(key.0), value);
+    }
+
+    fn get(&self, key: &(EventTime, K)) -> Option<&Tracked<V>> {
+        self.entries.get(key)
+    }
+
+    fn get_mut(&mut self, key: &(EventTime, K), _now: Epoch) -> Option<&mut Tracked<V>> {
+        self.entries.get_mut(key)
+    }
+
+    fn insert(&mut self, key: (EventTime, K), value: Tracked<V>) {
+        self.entries.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &(EventTime, K)) -> Option<Tracked<V>> {
+        self.entries.remove(key)
+    }
+}
+
+impl<K: Record, V: Record> KeyedState<TimeStore<K, V>> {
+    /// Takes out all entries that count until `time`, or less, in order, and gives them to `gone`. Checkpoints get no
+    /// tombstone for them: the time alone says that they are gone. It never goes back, and what would be put with an earlier
+    /// one afterwards is not kept.
+    ///
+    /// The time has to be the same on every worker, as it is when it follows from the epoch's
+    /// [`closed`](crate::operator::process::EpochInfo::closed).
+    pub fn expire(&mut self, time: EventTime, mut gone: impl FnMut((EventTime, K), V)) {
+        let cut = self.cut_to(time);
+        let entries = &mut self.store.entries;
+        while let Some(first) = entries.first_entry().filter(|first| first.key().0 <= cut) {
+            let (key, held) = first.remove_entry();
+            self.journal.expire(&held, || key.clone());
+            gone(key, held.value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

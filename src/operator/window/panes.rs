@@ -1,0 +1,327 @@
+//! The panes that a worker holds: what each key's events in one window come to. Open ones are hash tables, closed ones packed.
+//!
+//! ```text
+//!   (end, start) ─▶ Pane ─┬─ Open     hash table: key → aggregate, with the epoch of its last change
+//!                         └─ Packed   array of (key, aggregate): half the memory, once no checkpoint waits for it
+//! ```
+
+use std::collections::{BTreeMap, btree_map};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::{self, Entry};
+
+use super::Partial;
+use crate::checkpoint::keyed::{Journal, KeyedState, Store, Tracked};
+use crate::checkpoint::state::Out;
+use crate::record::{Event, Record, route};
+use crate::time::{Epoch, EventTime, Window};
+
+/// Panes by end and then start, so that those to expire come first.
+pub(super) struct Panes<K, S> {
+    panes: BTreeMap<(EventTime, EventTime), Held<K, S>>,
+    /// Those that end before this have been packed.
+    packed: EventTime,
+}
+
+struct Held<K, S> {
+    pane: Pane<K, S>,
+    /// The epoch that last changed anything in it.
+    changed: Epoch,
+}
+
+/// The aggregates of one window.
+enum Pane<K, S> {
+    Open(HashTable<Slot<K, S>>),
+    /// The window is closed, so nothing is to come.
+    Packed(Box<[(K, S)]>),
+}
+
+struct Slot<K, S> {
+    route: u64,
+    key: K,
+    state: Tracked<S>,
+    /// Where the change of that epoch stands in its output.
+    at: usize,
+}
+
+/// By end, start and key.
+type Place<K> = (EventTime, EventTime, K);
+
+impl<K, S> Default for Panes<K, S> {
+    fn default() -> Self {
+        Self {
+            panes: BTreeMap::new(),
+            packed: EventTime::MIN,
+        }
+    }
+}
+
+impl<K: Record, S> Pane<K, S> {
+    /// To fold something in, or to find a key. What was packed had last changed by `changed`.
+    fn open(&mut self, changed: Epoch) -> &mut HashTable<Slot<K, S>> {
+        if let Pane::Packed(rows) = self {
+            let mut table = HashTable::with_capacity(rows.len());
+            for (key, state) in std::mem::take(rows) {
+                let slot = Slot::new(key, Tracked::saved(changed, state));
+                table.insert_unique(slot.route, slot, |slot| slot.route);
+            }
+            *self = Pane::Open(table);
+        }
+        match self {
+            Pane::Open(table) => table,
+            Pane::Packed(_) => unreachable!("was just opened"),
+        }
+    }
+
+    fn pack(&mut self) {
+        if let Pane::Open(table) = self {
+            let rows = std::mem::take(table).into_iter();
+            *self = Pane::Packed(rows.map(|slot| (slot.key, slot.state.into_value())).collect());
+        }
+    }
+}
+
+impl<K: Record, S> Slot<K, S> {
+    fn new(key: K, state: Tracked<S>) -> Self {
+        Self {
+            route: route(&key),
+            key,
+            state,
+            at: 0,
+        }
+    }
+}
+
+impl<K: Record, S> Held<K, S> {
+    fn new() -> Self {
+        // A table that grows by its own keys takes as much memory as they need, whatever the windows before held.
+        Self {
+            pane: Pane::Open(HashTable::new()),
+            changed: Epoch::ZERO,
+        }
+    }
+
+    /// To change something in it at `now`.
+    #[inline]
+    fn open(&mut self, now: Epoch) -> &mut HashTable<Slot<K, S>> {
+        let before = std::mem::replace(&mut self.changed, now);
+        self.pane.open(before)
+    }
+}
+
+impl<K: Record, S> Panes<K, S> {
+    /// Shows every aggregate.
+    pub(super) fn each(&self, mut see: impl FnMut(&K, Window, &S)) {
+        for ((end, start), held) in &self.panes {
+            let (start, end) = (*start, *end);
+            let window = Window { start, end };
+            match &held.pane {
+                Pane::Open(table) => table.iter().for_each(|slot| see(&slot.key, window, &slot.state)),
+                Pane::Packed(rows) => rows.iter().for_each(|(key, state)| see(key, window, state)),
+            }
+        }
+    }
+
+    /// How many panes there are, and how many of them are packed.
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let packed = |held: &&Held<K, S>| matches!(held.pane, Pane::Packed(_));
+        (self.panes.len(), self.panes.values().filter(packed).count())
+    }
+}
+
+impl<K: Record, S: Event> Store for Panes<K, S> {
+    type Key = Place<K>;
+    type Value = S;
+    type Route = K;
+
+    fn routed(place: &Place<K>) -> &K {
+        &place.2
+    }
+
+    fn until(place: &Place<K>) -> Option<EventTime> {
+        Some(place.0)
+    }
+
+    fn save(out: &mut Out, place: &Place<K>, epoch: Epoch, state: &S) {
+        out.put_state(place, epoch, Some(place.0), state);
+    }
+
+    /// What is packed is saved, and not found.
+    fn get(&self, (end, start, key): &Place<K>) -> Option<&Tracked<S>> {
+        let Pane::Open(table) = &self.panes.get(&(*end, *start))?.pane else {
+            return None;
+        };
+        let slot = table.find(route(key), |slot| slot.key == *key)?;
+        Some(&slot.state)
+    }
+
+    fn get_mut(&mut self, (end, start, key): &Place<K>, now: Epoch) -> Option<&mut Tracked<S>> {
+        let held = self.panes.get_mut(&(*end, *start))?;
+        let table = held.open(now);
+        let slot = table.find_mut(route(key), |slot| slot.key == *key)?;
+        Some(&mut slot.state)
+    }
+
+    fn insert(&mut self, (end, start, key): Place<K>, state: Tracked<S>) {
+        let held = self.panes.entry((end, start)).or_insert_with(Held::new);
+        let table = held.open(held.changed.max(state.epoch()));
+        let slot = Slot::new(key, state);
+        match table.entry(slot.route, |other| other.key == slot.key, |slot| slot.route) {
+            Entry::Vacant(vacant) => _ = vacant.insert(slot),
+            Entry::Occupied(mut occupied) => *occupied.get_mut() = slot,
+        }
+    }
+
+    fn remove(&mut self, (end, start, key): &Place<K>) -> Option<Tracked<S>> {
+        let held = self.panes.get_mut(&(*end, *start))?;
+        let table = held.pane.open(held.changed);
+        let found = table.find_entry(route(key), |slot| slot.key == *key).ok()?;
+        Some(found.remove().0.state)
+    }
+
+    fn reopen(&mut self, since: Epoch) {
+        for held in self.panes.values_mut().filter(|held| held.changed > since) {
+            held.pane.open(held.changed);
+        }
+    }
+}
+
+/// A key's place in a pane.
+pub(super) enum Found<'a, K: Record, S: Event> {
+    Vacant(Vacant<'a, K, S>),
+    Occupied(Occupied<'a, K, S>),
+}
+
+/// Where a key has no aggregate.
+pub(super) struct Vacant<'a, K: Record, S: Event> {
+    entry: hash_table::VacantEntry<'a, Slot<K, S>>,
+    journal: &'a mut Journal<Panes<K, S>>,
+    window: Window,
+    route: u64,
+}
+
+/// Where it has one.
+pub(super) struct Occupied<'a, K: Record, S: Event> {
+    slot: &'a mut Slot<K, S>,
+    journal: &'a mut Journal<Panes<K, S>>,
+    window: Window,
+}
+
+impl<K: Record, S: Event> Vacant<'_, K, S> {
+    /// The key's first aggregate, whose change stands at `at` in the epoch's output.
+    #[inline]
+    pub(super) fn insert(self, key: K, state: S, at: usize) {
+        let Window { start, end } = self.window;
+        let state = self.journal.insert(|| (end, start, key.clone()), state);
+        self.entry.insert(Slot {
+            route: self.route,
+            key,
+            state,
+            at,
+        });
+    }
+}
+
+impl<K: Record, S: Event> Occupied<'_, K, S> {
+    /// The aggregate.
+    pub(super) fn state(&self) -> &S {
+        &self.slot.state
+    }
+
+    /// Where its change stands in the epoch's output, if it has changed in this epoch.
+    #[inline]
+    pub(super) fn changed_at(&self) -> Option<usize> {
+        (self.slot.state.epoch() == self.journal.now()).then_some(self.slot.at)
+    }
+
+    /// The aggregate, to be changed.
+    #[inline]
+    pub(super) fn write(&mut self, at: usize) -> &mut S {
+        let Window { start, end } = self.window;
+        self.slot.at = at;
+        let Slot { key, state, .. } = &mut *self.slot;
+        self.journal.write(state, || (end, start, key.clone()))
+    }
+}
+
+/// An aggregate whose window is over for good.
+pub(super) struct Expired<K, S> {
+    pub(super) key: K,
+    pub(super) window: Window,
+    pub(super) state: S,
+    /// As [`Occupied::changed_at`].
+    pub(super) changed_at: Option<usize>,
+}
+
+impl<K: Record, S: Event> KeyedState<Panes<K, S>> {
+    /// Where a partial aggregate belongs.
+    #[inline]
+    pub(super) fn find(&mut self, partial: &Partial<K, S>) -> Found<'_, K, S> {
+        let (Panes { panes, .. }, journal) = self.parts();
+        let (window, route) = (partial.window, partial.route);
+        let held = match panes.entry((window.end, window.start)) {
+            btree_map::Entry::Vacant(vacant) => vacant.insert(Held::new()),
+            btree_map::Entry::Occupied(occupied) => occupied.into_mut(),
+        };
+        let table = held.open(journal.now());
+        match table.entry(route, |slot| slot.key == partial.key, |slot| slot.route) {
+            Entry::Vacant(entry) => Found::Vacant(Vacant {
+                entry,
+                journal,
+                window,
+                route,
+            }),
+            Entry::Occupied(occupied) => Found::Occupied(Occupied {
+                slot: occupied.into_mut(),
+                journal,
+                window,
+            }),
+        }
+    }
+
+    /// Takes out all panes that end at `cut`, or before, and gives what they hold to `gone`.
+    pub(super) fn expire(&mut self, cut: EventTime, mut gone: impl FnMut(Expired<K, S>)) {
+        let cut = self.cut_to(cut);
+        let (Panes { panes, .. }, journal) = self.parts();
+        while let Some(first) = panes.first_entry().filter(|first| first.key().0 <= cut) {
+            let (end, start) = *first.key();
+            let window = Window { start, end };
+            let expired = |(key, state), changed_at| Expired {
+                key,
+                window,
+                state,
+                changed_at,
+            };
+            match first.remove().pane {
+                Pane::Open(table) => {
+                    for Slot { key, state, at, .. } in table {
+                        journal.expire(&state, || (end, start, key.clone()));
+                        let changed_at = (state.epoch() == journal.now()).then_some(at);
+                        gone(expired((key, state.into_value()), changed_at));
+                    }
+                }
+                Pane::Packed(rows) => rows.into_iter().for_each(|row| gone(expired(row, None))),
+            }
+        }
+    }
+
+    /// Packs panes that end at `closed`, or before: nothing is to come.
+    pub(super) fn pack(&mut self, closed: EventTime) {
+        let (Panes { panes, packed }, journal) = self.parts();
+        if closed <= *packed {
+            return;
+        }
+        // An end is part of the bound: windows that end there are over.
+        let over = ((*packed).max(EventTime(i64::MIN + 1)), EventTime::MIN)..=(closed, EventTime::MAX);
+        for ((end, _), held) in panes.range_mut(over) {
+            if !journal.is_saved(held.changed) {
+                // What is to be saved has to be found by its key: later, then.
+                *packed = *end;
+                return;
+            }
+            held.pane.pack();
+        }
+        *packed = closed;
+    }
+}

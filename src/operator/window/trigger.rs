@@ -1,0 +1,98 @@
+//! The trigger: when a window's row is shown, and when it goes.
+//!
+//! ```text
+//!   window [ start … end )      its row follows each epoch that changes it
+//!   closed ≥ end                nothing changes it any more
+//!   closed ≥ end + keep         it is retracted
+//! ```
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::panes::Expired;
+use crate::operator::aggregate::Aggregate;
+use crate::operator::process::Changes;
+use crate::record::Record;
+use crate::time::{EventTime, Window, Windowed};
+
+/// Shows every change of a window in its epoch.
+pub(super) struct Trigger<F> {
+    pub(super) fold: Rc<F>,
+    /// How long a window's row stays after it closed.
+    pub(super) keep: Duration,
+}
+
+impl<F> Trigger<F> {
+    /// The row of an aggregate.
+    pub(super) fn row<T>(&self, state: &F::State) -> Option<F::Out>
+    where
+        F: Aggregate<T>,
+    {
+        Some(self.fold.finish(state))
+    }
+
+    /// A key has its first aggregate in a window. Returns the place of the change.
+    pub(super) fn first<K: Record, T>(
+        &self,
+        key: K,
+        window: Window,
+        state: &F::State,
+        changes: &mut Changes<Windowed<K>, F::Out>,
+    ) -> usize
+    where
+        F: Aggregate<T>,
+    {
+        changes.once(Windowed { key, window }, None, self.row(state))
+    }
+
+    /// A key's aggregate is about to change for the first time in the epoch. Returns the place of the change.
+    pub(super) fn before<K: Record, T>(
+        &self,
+        key: K,
+        window: Window,
+        state: &F::State,
+        changes: &mut Changes<Windowed<K>, F::Out>,
+    ) -> usize
+    where
+        F: Aggregate<T>,
+    {
+        changes.once(Windowed { key, window }, self.row(state), None)
+    }
+
+    /// It has changed.
+    pub(super) fn after<K: Record, T>(
+        &self,
+        at: usize,
+        state: &F::State,
+        changes: &mut Changes<Windowed<K>, F::Out>,
+    ) where
+        F: Aggregate<T>,
+    {
+        changes.revise(at, self.row(state));
+    }
+
+    /// Windows that end here or before are retracted.
+    pub(super) fn expires(&self, closed: EventTime) -> EventTime {
+        closed.minus(self.keep)
+    }
+
+    /// A row goes.
+    pub(super) fn expired<K: Record, T>(
+        &self,
+        expired: Expired<K, F::State>,
+        changes: &mut Changes<Windowed<K>, F::Out>,
+    ) where
+        F: Aggregate<T>,
+    {
+        let Expired {
+            key,
+            window,
+            state,
+            changed_at,
+        } = expired;
+        match changed_at {
+            Some(at) => changes.revise(at, None),
+            None => _ = changes.once(Windowed { key, window }, self.row(&state), None),
+        }
+    }
+}
