@@ -228,7 +228,7 @@ impl<'a> Reader<'a> {
             Type::Text => Datum::Text(self.text()?),
             Type::Bytes => Datum::Bytes(self.bytes()?),
             Type::Time => Datum::Time(EventTime(self.signed(64)?)),
-            Type::Option(inner) => match self.more()? {
+            Type::Option(inner) | Type::Default(inner) => match self.more()? {
                 true => self.datum(inner)?,
                 false => Datum::Null,
             },
@@ -306,7 +306,7 @@ impl<'a> Reader<'a> {
             },
             (Type::Tuple(types), _) => types.iter().try_for_each(|ty| self.skip(ty)),
             (Type::Struct(fields), _) => fields.iter().try_for_each(|(_, ty)| self.skip(ty)),
-            (Type::Option(inner), _) => match self.more()? {
+            (Type::Option(inner) | Type::Default(inner), _) => match self.more()? {
                 true => self.skip(inner),
                 false => Some(()),
             },
@@ -340,8 +340,8 @@ pub fn write(ty: &Type, form: Form, datum: &Datum, out: &mut Vec<u8>) -> Option<
         (Type::Text, Datum::Text(value)) => put::text(form, value.as_bytes(), out),
         (Type::Bytes, Datum::Bytes(value)) => put::text(form, value, out),
         (Type::Time, Datum::Time(time)) => put::signed(form, 64, time.0, out),
-        (Type::Option(_), Datum::Null) => out.push(END),
-        (Type::Option(inner), datum) => {
+        (Type::Option(_) | Type::Default(_), Datum::Null) => out.push(END),
+        (Type::Option(inner) | Type::Default(inner), datum) => {
             out.push(MORE);
             write(inner, form, datum, out)?;
         }
@@ -381,7 +381,7 @@ pub fn write(ty: &Type, form: Form, datum: &Datum, out: &mut Vec<u8>) -> Option<
 pub fn write_prefix(ty: &Type, prefix: &str, out: &mut Vec<u8>) -> Option<()> {
     match ty {
         Type::Text => put::escaped(prefix.as_bytes(), out),
-        Type::Option(inner) => {
+        Type::Option(inner) | Type::Default(inner) => {
             out.push(MORE);
             write_prefix(inner, prefix, out)?;
         }

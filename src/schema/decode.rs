@@ -4,7 +4,7 @@
 //! bytes say themselves what they hold, and a type may ask for whatever it likes.
 
 use serde::Deserializer;
-use serde::de::value::{StringDeserializer, U32Deserializer};
+use serde::de::value::{StrDeserializer, StringDeserializer, U32Deserializer};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
     VariantAccess, Visitor,
@@ -223,6 +223,13 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
         visitor: V,
     ) -> Result<V::Value, Mismatch> {
         match self.ty {
+            Type::Struct(types) if types.iter().any(|(_, ty)| matches!(ty, Type::Default(_))) => {
+                visitor.visit_map(Fields {
+                    left: types.iter(),
+                    next: None,
+                    reader: self.reader,
+                })
+            }
             Type::Struct(types) if types.len() == fields.len() => visitor.visit_seq(Fixed {
                 types: types.iter().map(field_type as FieldType),
                 reader: self.reader,
@@ -292,6 +299,39 @@ impl<'de, 't, I: Iterator<Item = &'t Type>> SeqAccess<'de> for Fixed<'_, '_, I> 
         };
         let reader = &mut *self.reader;
         seed.deserialize(Decoder { ty, reader }).map(Some)
+    }
+}
+
+/// The fields of a struct of which some may have been left out.
+struct Fields<'r, 'a> {
+    left: std::slice::Iter<'r, (&'static str, Type)>,
+    next: Option<&'r Type>,
+    reader: &'r mut Reader<'a>,
+}
+
+impl<'de> MapAccess<'de> for Fields<'_, '_> {
+    type Error = Mismatch;
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mismatch> {
+        for (name, ty) in self.left.by_ref() {
+            self.next = Some(match ty {
+                Type::Default(inner) => match self.reader.more().ok_or_else(malformed)? {
+                    true => inner,
+                    false => continue,
+                },
+                ty => ty,
+            });
+            let name: StrDeserializer<'_, Mismatch> = name.into_deserializer();
+            return seed.deserialize(name).map(Some);
+        }
+        Ok(None)
+    }
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Mismatch> {
+        let ty = self
+            .next
+            .take()
+            .ok_or_else(|| Mismatch::custom("a value before its name"))?;
+        let reader = &mut *self.reader;
+        seed.deserialize(Decoder { ty, reader })
     }
 }
 

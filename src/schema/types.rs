@@ -25,6 +25,8 @@ pub enum Type {
     Time,
     /// Possibly null.
     Option(Box<Type>),
+    /// A field that its struct may be read without (`#[serde(default)]`): null where it was left out.
+    Default(Box<Type>),
     /// A sequence.
     List(Box<Type>),
     /// A sequence of a fixed length, each of its own type.
@@ -58,7 +60,7 @@ impl Type {
             Type::Int(bits) | Type::UInt(bits) if *bits >= 64 && numbers == Numbers::Strings => "string",
             Type::Int(_) | Type::UInt(_) | Type::Float(_) => "number",
             Type::Text | Type::Bytes | Type::Time => "string",
-            Type::Option(inner) => inner.json(numbers),
+            Type::Option(inner) | Type::Default(inner) => inner.json(numbers),
             Type::List(_) | Type::Tuple(_) => "array",
             Type::Map(..) | Type::Struct(_) => "object",
             Type::Enum(_) | Type::Json => "any",
@@ -112,7 +114,7 @@ impl fmt::Display for Type {
             Type::Text => f.write_str("string"),
             Type::Bytes => f.write_str("bytes"),
             Type::Time => f.write_str("timestamp"),
-            Type::Option(inner) => write!(f, "option<{inner}>"),
+            Type::Option(inner) | Type::Default(inner) => write!(f, "option<{inner}>"),
             Type::List(inner) => write!(f, "list<{inner}>"),
             Type::Tuple(parts) => {
                 f.write_str("tuple<")?;

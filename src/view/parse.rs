@@ -52,8 +52,8 @@ fn of_text(ty: &Type, text: &str) -> Option<Datum> {
         Type::Bytes => bytes(text),
         Type::Time => time(text),
         // Text is text, also when it says null.
-        Type::Option(inner) if text == "null" && **inner != Type::Text => Some(Datum::Null),
-        Type::Option(inner) => of_text(inner, text),
+        Type::Option(inner) | Type::Default(inner) if text == "null" && **inner != Type::Text => Some(Datum::Null),
+        Type::Option(inner) | Type::Default(inner) => of_text(inner, text),
         Type::Enum(variants) => variant(variants, text),
         Type::List(_) | Type::Tuple(_) | Type::Struct(_) | Type::Map(..) => of_json(ty, Json::of(text)?),
         Type::Json => match Json::of(text) {
@@ -121,10 +121,10 @@ fn of_json(ty: &Type, json: Json<'_>) -> Option<Datum> {
     let below = |ty: &Type, json: &RawValue| of_json(ty, Json::of(json.get())?);
     match (ty, json) {
         (Type::Json, json) => any(json, DEPTH_MAX),
-        (Type::Unit | Type::Option(_), Json::Null) => Some(Datum::Null),
-        (Type::Option(inner), json) if **inner == Type::Json => any(json, DEPTH_MAX),
+        (Type::Unit | Type::Option(_) | Type::Default(_), Json::Null) => Some(Datum::Null),
+        (Type::Option(inner) | Type::Default(inner), json) if **inner == Type::Json => any(json, DEPTH_MAX),
         (_, Json::Text(text)) => of_text(ty, &text),
-        (Type::Option(inner), json) => of_json(inner, json),
+        (Type::Option(inner) | Type::Default(inner), json) => of_json(inner, json),
         (Type::Bool, Json::Bool(value)) => Some(Datum::Bool(value)),
         (Type::Int(_) | Type::UInt(_) | Type::Float(_), Json::Number(digits)) => of_text(ty, digits),
         (Type::List(inner), Json::List(items)) => items

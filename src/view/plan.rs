@@ -433,10 +433,10 @@ fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
 pub fn has_many_forms(ty: &Type, value: &Datum) -> bool {
     match (ty, value) {
         (_, Datum::Float(float)) => *float == 0.0 || float.is_nan(),
-        (Type::Option(inner), Datum::Null) => {
-            matches!(**inner, Type::Option(_) | Type::Unit | Type::Json)
+        (Type::Option(inner) | Type::Default(inner), Datum::Null) => {
+            matches!(**inner, Type::Option(_) | Type::Default(_) | Type::Unit | Type::Json)
         }
-        (Type::Option(inner), value) => has_many_forms(inner, value),
+        (Type::Option(inner) | Type::Default(inner), value) => has_many_forms(inner, value),
         (Type::List(inner), Datum::List(items)) => items.iter().any(|item| has_many_forms(inner, item)),
         (Type::Tuple(types), Datum::List(items)) => {
             types.iter().zip(items).any(|(ty, item)| has_many_forms(ty, item))
@@ -515,7 +515,7 @@ fn condition(schema: &RowSchema, filter: &Filter) -> Result<Condition, ReadError
         why: why.into(),
     };
     let text =
-        matches!(&field.ty, Type::Text) || matches!(&field.ty, Type::Option(inner) if **inner == Type::Text);
+        matches!(&field.ty, Type::Text) || matches!(&field.ty, Type::Option(inner) | Type::Default(inner) if **inner == Type::Text);
     if filter.op == Op::Prefix && !text {
         return Err(refused(&format!(
             "`prefix` is for text, and this is of type {}",

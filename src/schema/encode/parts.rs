@@ -138,11 +138,11 @@ impl<'a> Parts<'a> {
 fn leave_out(name: &str, ty: &Type, out: &mut Vec<u8>) -> Result<(), Mismatch> {
     match ty {
         Type::Unit => {}
-        Type::Option(_) => out.push(END),
+        Type::Option(_) | Type::Default(_) => out.push(END),
         Type::Json => out.push(Tag::Null as u8),
         _ => {
             return Err(Mismatch(format!(
-                "field `{name}` is left out when it is written; only an `Option` may be"
+                "field `{name}` is left out when it is written, and needed when it is read"
             )));
         }
     }
@@ -182,7 +182,13 @@ macro_rules! fields {
                 name: &'static str,
                 value: &T,
             ) -> Result<(), Mismatch> {
-                let ty = self.field(name)?;
+                let ty = match self.field(name)? {
+                    Type::Default(ty) => {
+                        self.out.push(MORE);
+                        ty
+                    }
+                    ty => ty,
+                };
                 encode(ty, self.form, value, self.out)
                     .map_err(|Mismatch(why)| Mismatch(format!("field `{name}`: {why}")))
             }
