@@ -16,12 +16,13 @@ use super::native::{self, Bound, Consumer};
 use super::reader::Fault;
 use super::status::{Context, Status};
 use crate::clock;
-use crate::codec::avro::fit::{Fits, fit};
+use crate::codec::avro::fit;
 use crate::codec::fit::{Found, Misfit, SubjectFit};
 use crate::codec::registry::{Registry, WriterSchema};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::position::{Offset, TopicId};
+use crate::schema::trace::{Traced, trace};
 use crate::source::{Ailment, Driver, Environment, PartitionFacts, Start, Topology};
 
 /// How long one look may take in all.
@@ -38,7 +39,7 @@ const VERSIONS_MAX: u32 = 20;
 #[derive(Clone)]
 pub(super) struct Subject {
     name: String,
-    fits: Fits,
+    traced: Arc<Traced>,
     reader: Option<String>,
 }
 
@@ -48,7 +49,7 @@ impl Subject {
         match format {
             Format::Avro { reader } => Some(Self {
                 name: format!("{topic}-{part}"),
-                fits: fit::<T>,
+                traced: Arc::new(trace::<T>()),
                 reader: reader.clone(),
             }),
             _ => None,
@@ -56,10 +57,11 @@ impl Subject {
     }
 
     async fn compare(self, registry: Registry) -> Result<SubjectFit> {
-        let Self { name, fits, reader } = self;
+        let Self { name, traced, reader } = self;
         let misfits = |schema: &WriterSchema| {
             // What does not stand alone can't be decoded: an empty text is no schema.
-            fits(if schema.avro { &schema.text } else { "" }, reader.as_deref())
+            let text = if schema.avro { &schema.text } else { "" };
+            fit::compare(&traced, text, reader.as_deref())
         };
         let Some((newest, schema)) = registry.version(&name, None).await? else {
             return Ok(SubjectFit {
