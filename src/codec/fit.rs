@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   newest schema of `<topic>-value` ─▶ rules: by Avro, into the reader's schema, if there is one ─┐
-//!                                       probe: by serde, into the type itself ─────────────────────┴─▶ Misfit …
+//!                                       structure: by serde, into the type as it was traced ───────┴─▶ Misfit …
 //! ```
 //!
 //! The comparing is in [`avro::fit`](super::avro::fit). Nothing rests on it: records are judged one by one.

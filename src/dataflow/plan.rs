@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::late::Late;
 use crate::position::SourceId;
 use crate::record::Event;
-use crate::schema::trace::structure;
+use crate::schema::trace::{stored_structure, structure};
 use crate::sequencer::SourceRules;
 use crate::source::{Driver, Opened};
 
@@ -330,6 +330,10 @@ impl Plan {
         let definitions = upstream
             .iter()
             .filter_map(|(name, step)| Some(((*name).to_owned(), definition((*step)?))));
+        let (key, value) = match rule {
+            Rule::Versions => (stored_structure::<K>(), stored_structure::<V>()),
+            _ => (structure::<K>(), structure::<V>()),
+        };
         let shape = StepShape {
             identity,
             step: step.to_owned(),
@@ -337,8 +341,8 @@ impl Plan {
             input: Expression::clone(&input.made),
             definitions: definitions.collect(),
             version,
-            key: structure::<K>(),
-            value: structure::<V>(),
+            key,
+            value,
             rule,
         };
         self.states.push(shape);

@@ -223,13 +223,12 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
         visitor: V,
     ) -> Result<V::Value, Mismatch> {
         match self.ty {
-            Type::Struct(types) if types.iter().any(|(_, ty)| matches!(ty, Type::Default(_))) => {
-                visitor.visit_map(Fields {
+            Type::Struct(types) if types.iter().any(|(_, ty)| matches!(ty, Type::Default(_))) => visitor
+                .visit_map(Fields {
                     left: types.iter(),
                     next: None,
                     reader: self.reader,
-                })
-            }
+                }),
             Type::Struct(types) if types.len() == fields.len() => visitor.visit_seq(Fixed {
                 types: types.iter().map(field_type as FieldType),
                 reader: self.reader,

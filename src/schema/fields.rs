@@ -20,15 +20,15 @@ impl RowSchema {
     /// # Errors
     /// When names don't fit the types, or two fields have one name.
     pub fn new(owner: &str, key: Traced, value: Traced, names: FieldNames<'_>) -> Result<Self> {
-        let (key_type, value_type) = (key.ty.clone(), value.ty.clone());
-        let window = match (key.name, &key.ty) {
+        let (key_type, value_type) = (key.stored(), value.stored());
+        let window = match (key.name, &key_type) {
             (Some("$thalweg::Windowed"), Type::Struct(_)) => Window::Beside,
             (Some("$thalweg::Window"), Type::Struct(_)) => Window::Alone,
             _ => Window::None,
         };
         let schema = Self {
-            key: key_fields(owner, names.key, key.ty, window)?,
-            value: plain_fields(owner, "value", names.value, value.ty)?,
+            key: key_fields(owner, names.key, key_type.clone(), window)?,
+            value: plain_fields(owner, "value", names.value, value_type.clone())?,
             key_type,
             value_type,
             windowed: !matches!(window, Window::None),

@@ -69,7 +69,9 @@ impl<'a> Shown<'a> {
 impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match (self.ty, self.datum) {
-            (Type::Option(inner) | Type::Default(inner), datum) => self.part(Some(inner), datum).serialize(serializer),
+            (Type::Option(inner) | Type::Default(inner), datum) => {
+                self.part(Some(inner), datum).serialize(serializer)
+            }
             (Type::Int(64..) | Type::UInt(64..), Datum::Int(value)) if self.numbers == Numbers::Strings => {
                 serializer.collect_str(value)
             }

@@ -357,7 +357,7 @@ fn what_is_written_otherwise_than_read_is_told_when_it_is_written() {
             &skips,
             out
         )),
-        "field `tags` is left out when it is written; only an `Option` may be"
+        "field `tags` is left out when it is written, and needed when it is read"
     );
     assert_eq!(
         error(&trace::<(u8, Unlike)>().ty, &|ty, out| encode(

@@ -1,24 +1,35 @@
 //! The type of a value, asked of its own `Deserialize`: a deserializer that notes what is asked for and feeds
 //! placeholders.
 //!
+//! ```text
+//!   settle    reads the whole until it is accepted: what was refused gets its next placeholder        ─▶ Type
+//!   examine   reads it again up to each struct and enum that was met, and gives that less, or more,
+//!             than it asks for: its complaints say which fields it needs and how they may be called    ─▶ ReadRules
+//! ```
+//!
 //! A type that checks what it reads may refuse a placeholder (a `NonZeroU32` refuses 0, a UUID refuses ""). Then the
-//! whole is read again with the next placeholder in that place. What still can't be had (types that must look before
-//! they know, such as untagged enums) is [`Type::Json`]; the fields around it keep their types where serde's order of
-//! asking allows. Types are traced by structure, so two structs of one name, or one generic struct twice, do no harm.
+//! whole is read again with the next placeholder in that place. What looks at the data before it knows what they are (such
+//! as untagged enums) is [`Type::Json`]; the fields around it keep their types where some placeholder satisfies it, and else
+//! where serde's order of asking allows. Types are traced by structure, so two structs of one name, or one generic struct
+//! twice, do no harm.
 //!
 //! Of an enum one reading shows one variant, so the whole is read once for each; an enum inside itself is [`Type::Json`]
 //! there. A struct whose fields have aliases names more fields than it reads: then each name is given twice, and the
 //! complaint says whose it is.
 
 mod deserializer;
+mod examine;
+pub mod rules;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
 use serde::de::{DeserializeOwned, Error as _};
 
-use self::deserializer::Trace;
+use self::deserializer::{Spot, Trace};
+use self::examine::{Met, Probe};
+use self::rules::{Place, ReadRules};
 use crate::schema::types::Type;
 
 /// Name of [`EventTime`](crate::time::EventTime) in serde's data model.
@@ -31,6 +42,8 @@ pub struct Traced {
     pub ty: Type,
     /// Its name in serde's data model, if it is a struct with named fields.
     pub name: Option<&'static str>,
+    /// How it reads what others wrote.
+    pub rules: ReadRules,
 }
 
 /// Traces `T`.
@@ -57,7 +70,7 @@ pub fn samples<T: DeserializeOwned>() -> Samples<T> {
         state.chosen.clear();
         state.attempts = 0;
         let mut sample = None;
-        state.read(depth, &mut |trace| {
+        state.settle(depth, &mut |trace| {
             sample = None;
             sample = Some(T::deserialize(trace)?);
             Ok(())
@@ -70,30 +83,44 @@ pub fn samples<T: DeserializeOwned>() -> Samples<T> {
     }
 }
 
+/// The structure of a type whose values are kept as rows, as checkpoints compare it.
+pub(crate) fn stored_structure<T: DeserializeOwned>() -> String {
+    trace::<T>().stored().to_string()
+}
+
 /// The structure of a type, as checkpoints compare it.
 pub(crate) fn structure<T: DeserializeOwned>() -> String {
     trace::<T>().ty.to_string()
 }
 
+/// Reads the type from a deserializer.
+type Read<'r> = &'r mut dyn FnMut(Trace<'_>) -> Result<(), Refused>;
+
 /// Traces what `read` reads: once for each variant that is met.
-fn trace_with(read: &mut dyn FnMut(Trace<'_>) -> Result<(), Refused>) -> Traced {
+fn trace_with(read: Read<'_>) -> Traced {
     let mut state = State::default();
-    let Some(mut traced) = state.read(0, read) else {
+    let Some(mut ty) = state.read(read) else {
         return Traced {
             ty: Type::Json,
             name: None,
+            rules: ReadRules::default(),
         };
     };
+    let name = state.now.name;
     let mut unseen: Vec<_> = state.unseen(0..usize::MAX);
     while let Some((prefix, leaf)) = unseen.pop() {
         state.chosen = prefix;
-        if let Some(Traced { ty, .. }) = state.read(0, read) {
-            traced.ty.merge(ty);
-            let inside = state.enums.get(&leaf).map_or(0..0, |met| met.leaves.clone());
+        if let Some(other) = state.read(read) {
+            ty.merge(other);
+            let inside = (state.now.enums.get(&leaf)).map_or(0..0, |met| met.leaves.clone());
             unseen.extend(state.unseen(inside));
         }
     }
-    traced
+    Traced {
+        ty,
+        name,
+        rules: state.rules,
+    }
 }
 
 /// Readings of one type.
@@ -120,8 +147,20 @@ const TEXTS: [&str; 9] = [
 #[derive(Debug)]
 pub struct Refused {
     why: String,
-    /// A field was there twice, by the name that is its own.
-    twice: Option<&'static str>,
+    complaint: Complaint,
+}
+
+/// What a type has to say of the names that it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Complaint {
+    /// A field is not there, by the name that is its own.
+    Missing(&'static str),
+    /// A field is there twice, by the name that is its own.
+    Twice(&'static str),
+    /// It knows no such field, or no such variant.
+    Unknown,
+    /// It is not about names.
+    Other,
 }
 
 impl Refused {
@@ -140,37 +179,74 @@ impl serde::de::Error for Refused {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self {
             why: message.to_string(),
-            twice: None,
+            complaint: Complaint::Other,
+        }
+    }
+    fn missing_field(field: &'static str) -> Self {
+        Self {
+            complaint: Complaint::Missing(field),
+            ..Self::custom(format_args!("missing field `{field}`"))
         }
     }
     fn duplicate_field(field: &'static str) -> Self {
         Self {
-            twice: Some(field),
+            complaint: Complaint::Twice(field),
             ..Self::custom(format_args!("duplicate field `{field}`"))
+        }
+    }
+    fn unknown_field(field: &str, _: &'static [&'static str]) -> Self {
+        Self {
+            complaint: Complaint::Unknown,
+            ..Self::custom(format_args!("unknown field `{field}`"))
+        }
+    }
+    fn unknown_variant(variant: &str, _: &'static [&'static str]) -> Self {
+        Self {
+            complaint: Complaint::Unknown,
+            ..Self::custom(format_args!("unknown variant `{variant}`"))
         }
     }
 }
 
 #[derive(Default)]
 struct State {
-    name: Option<&'static str>,
     /// Which placeholder each leaf gets, in the order in which leaves are asked for.
     chosen: Vec<usize>,
-    leaves: usize,
-    /// The first leaf that refused, and how many placeholders it has.
-    refused: Option<(usize, usize)>,
+    /// What the present reading met.
+    now: Reading,
     attempts: usize,
-    /// The enums that this reading met, by the leaf that chose the variant.
-    enums: BTreeMap<usize, Enum>,
-    /// Those that the reading is inside of, by their variants.
-    within: Vec<*const &'static str>,
-    /// The own names of the fields of structs that have aliases, by their names with these.
-    own_names: HashMap<*const &'static str, Vec<&'static str>>,
-    aliases: Option<Aliases>,
+    rules: ReadRules,
+    /// What the present reading is to find out, if it is not the structure.
+    probe: Option<Probe>,
+    /// How many values probes have read.
+    probed: usize,
     /// Whether types are to ask as they do of a binary encoding.
     binary: bool,
     /// Whether any of them asked what there is.
     self_describing: bool,
+}
+
+/// One reading of the type.
+#[derive(Default)]
+struct Reading {
+    name: Option<&'static str>,
+    leaves: usize,
+    /// How many parts of types were begun.
+    parts: usize,
+    /// The first leaf that refused, and how many placeholders it has.
+    refused: Option<(usize, usize)>,
+    /// The last leaf that took its placeholder, likewise.
+    taken: Option<(usize, usize)>,
+    /// The enums that were met, by the leaf that chose the variant.
+    enums: BTreeMap<usize, Enum>,
+    /// Those that the reading is inside of, by their variants.
+    within: Vec<*const &'static str>,
+    /// How many of these are not followed: what is in them has no place in the type.
+    unfollowed: usize,
+    /// The place of what was asked for last.
+    place: Place,
+    /// What can be examined, and was not yet.
+    met: Vec<Met>,
 }
 
 /// An enum that was met.
@@ -180,47 +256,58 @@ struct Enum {
     leaves: Range<usize>,
 }
 
-/// A struct with aliases, and how much is known of its names.
-struct Aliases {
-    names: &'static [&'static str],
-    own: Vec<&'static str>,
-}
-
 impl State {
-    /// Reads the type, with as many attempts as it takes to find placeholders that it accepts.
-    fn read(
-        &mut self,
-        depth: usize,
-        read: &mut dyn FnMut(Trace<'_>) -> Result<(), Refused>,
-    ) -> Option<Traced> {
-        while self.attempts < ATTEMPTS_MAX {
-            self.attempts += 1;
-            (self.leaves, self.refused, self.name) = (0, None, None);
-            self.enums.clear();
-            self.within.clear();
-            let (probing, mut ty) = (self.aliases.as_ref().map(|aliases| aliases.own.len()), Type::Json);
-            let accepted = read(Trace {
-                state: self,
-                ty: &mut ty,
-                depth,
-            });
-            if self.aliases.as_ref().map(|aliases| aliases.own.len()) != probing {
-                // Another name is known now, or all are, or this is the first time that there are some.
-                self.chosen.clear();
-                continue;
-            }
-            let retry = accepted.is_err() && self.next_placeholder();
-            if !retry {
-                return Some(Traced { ty, name: self.name });
+    /// Reads the type and examines what it met.
+    fn read(&mut self, read: Read<'_>) -> Option<Type> {
+        loop {
+            let ty = self.settle(0, read)?;
+            if !self.examine(read) {
+                return Some(ty);
             }
         }
-        None
+    }
+
+    /// Reads the type with as many attempts as it takes to find placeholders that it accepts. If there are none, the
+    /// result is of the reading that came furthest.
+    fn settle(&mut self, depth: usize, read: Read<'_>) -> Option<Type> {
+        let mut furthest: Option<(Vec<usize>, Reading, Type)> = None;
+        while self.attempts < ATTEMPTS_MAX {
+            self.attempts += 1;
+            let (accepted, ty) = self.once(depth, read);
+            if accepted.is_ok() {
+                return Some(ty);
+            }
+            // A type that checks what it has read refuses it late: what it read last is to blame.
+            let blamed = self.now.refused.or(self.now.taken);
+            if (furthest.as_ref()).is_none_or(|(_, reading, _)| reading.parts < self.now.parts) {
+                furthest = Some((self.chosen.clone(), std::mem::take(&mut self.now), ty));
+            }
+            if !blamed.is_some_and(|leaf| self.next_placeholder(leaf)) {
+                break;
+            }
+        }
+        let (chosen, reading, ty) = furthest?;
+        (self.chosen, self.now) = (chosen, reading);
+        Some(ty)
+    }
+
+    /// Reads the type once.
+    fn once(&mut self, depth: usize, read: Read<'_>) -> (Result<(), Refused>, Type) {
+        self.now = Reading::default();
+        let mut ty = Type::Json;
+        let spot = Spot {
+            state: self,
+            depth,
+            level: 0,
+        };
+        let accepted = read(Trace { spot, ty: &mut ty });
+        (accepted, ty)
     }
 
     /// What to choose to see the variants that were not, of enums whose leaves lie in `within`.
     fn unseen(&self, within: Range<usize>) -> Vec<(Vec<usize>, usize)> {
         let mut unseen = Vec::new();
-        for (leaf, met) in self.enums.iter().filter(|(leaf, _)| within.contains(leaf)) {
+        for (leaf, met) in self.now.enums.iter().filter(|(leaf, _)| within.contains(leaf)) {
             for variant in (0..met.variants).filter(|variant| *variant != self.chosen[*leaf]) {
                 let mut chosen = self.chosen[..*leaf].to_vec();
                 chosen.push(variant);
@@ -231,8 +318,8 @@ impl State {
     }
 
     fn leaf(&mut self) -> Result<(usize, usize), Refused> {
-        let leaf = self.leaves;
-        self.leaves += 1;
+        let leaf = self.now.leaves;
+        self.now.leaves += 1;
         if leaf >= LEAVES_MAX {
             return Err(Refused::new("endless type"));
         }
@@ -242,15 +329,16 @@ impl State {
         Ok((leaf, self.chosen[leaf]))
     }
 
-    fn refuse(&mut self, leaf: usize, placeholders: usize) {
-        self.refused.get_or_insert((leaf, placeholders));
+    /// Notes whether a leaf was accepted.
+    fn visited<R>(&mut self, leaf: usize, placeholders: usize, visited: &Result<R, Refused>) {
+        match visited {
+            Ok(_) => self.now.taken = Some((leaf, placeholders)),
+            Err(_) => drop(self.now.refused.get_or_insert((leaf, placeholders))),
+        }
     }
 
-    /// Whether there is another placeholder to try.
-    fn next_placeholder(&mut self) -> bool {
-        let Some((leaf, placeholders)) = self.refused else {
-            return false;
-        };
+    /// Whether there is another placeholder to try for a leaf.
+    fn next_placeholder(&mut self, (leaf, placeholders): (usize, usize)) -> bool {
         self.chosen[leaf] += 1;
         self.chosen.truncate(leaf + 1);
         self.chosen[leaf] < placeholders
@@ -258,173 +346,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::net::IpAddr;
-    use std::num::NonZeroU32;
-
-    use serde::Deserialize;
-
-    use super::*;
-    use crate::schema::types;
-    use crate::time::{EventTime, Windowed};
-
-    #[derive(Deserialize)]
-    #[allow(dead_code)]
-    struct Many {
-        some: Option<NonZeroU32>,
-        address: IpAddr,
-        at: EventTime,
-        pairs: (Pair<u8, char>, Pair<String, i128>),
-        tree: Tree,
-        map: BTreeMap<u64, Vec<f32>>,
-    }
-
-    #[derive(Deserialize)]
-    #[allow(dead_code)]
-    struct Pair<A, B> {
-        a: A,
-        b: B,
-    }
-
-    #[derive(Deserialize)]
-    #[allow(dead_code)]
-    enum Tree {
-        Fork(Box<Tree>, Box<Tree>),
-        Leaf,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    #[allow(dead_code)]
-    enum Any {
-        Number(u8),
-        Text(String),
-    }
-
-    #[test]
-    fn traces_checked_generic_and_recursive_types() {
-        let variant = |name, content| types::Variant { name, content };
-        let named = |a, b| Type::Struct(vec![("a", a), ("b", b)]);
-        let traced = trace::<Many>();
-        assert_eq!(traced.name, Some("Many"));
-        assert_eq!(
-            traced.ty,
-            Type::Struct(vec![
-                ("some", Type::Option(Box::new(Type::UInt(32)))),
-                ("address", Type::Text),
-                ("at", Type::Time),
-                (
-                    "pairs",
-                    Type::Tuple(vec![
-                        named(Type::UInt(8), Type::Text),
-                        named(Type::Text, Type::Int(128))
-                    ])
-                ),
-                (
-                    "tree",
-                    Type::Enum(vec![
-                        variant("Fork", Some(Type::Tuple(vec![Type::Json, Type::Json]))),
-                        variant("Leaf", None)
-                    ])
-                ),
-                (
-                    "map",
-                    Type::Map(
-                        Box::new(Type::UInt(64)),
-                        Box::new(Type::List(Box::new(Type::Float(32))))
-                    )
-                ),
-            ])
-        );
-    }
-
-    #[test]
-    fn what_looks_before_it_knows_is_json() {
-        assert_eq!(trace::<Any>().ty, Type::Json);
-        let traced = trace::<(u8, Any)>();
-        assert_eq!(traced.ty, Type::Tuple(vec![Type::UInt(8), Type::Json]));
-        assert_eq!(trace::<Windowed<()>>().name, Some("$thalweg::Windowed"));
-        assert_eq!(trace::<()>().ty, Type::Unit);
-    }
-
-    #[derive(Deserialize)]
-    #[allow(dead_code)]
-    enum Payment {
-        Card { number: String, kind: CardKind },
-        Cash(u32),
-        Split(u8, Option<CardKind>),
-        Free,
-    }
-
-    #[derive(Deserialize)]
-    #[allow(dead_code)]
-    enum CardKind {
-        Debit,
-        Credit { limit: i64 },
-    }
-
-    #[derive(Deserialize)]
-    #[allow(dead_code)]
-    struct Aliased {
-        #[serde(alias = "amt", alias = "zz_total")]
-        amount: NonZeroU32,
-        #[serde(rename = "by", alias = "bought_by")]
-        buyer: String,
-        payment: Payment,
-    }
-
-    #[test]
-    fn every_variant_is_seen_and_aliases_are_told_from_names() {
-        let variant = |name, content| types::Variant { name, content };
-        let kind = || {
-            Type::Enum(vec![
-                variant("Debit", None),
-                variant("Credit", Some(Type::Struct(vec![("limit", Type::Int(64))]))),
-            ])
-        };
-        let card = Type::Struct(vec![("number", Type::Text), ("kind", kind())]);
-        let split = Type::Tuple(vec![Type::UInt(8), Type::Option(Box::new(kind()))]);
-        let payment = Type::Enum(vec![
-            variant("Card", Some(card)),
-            variant("Cash", Some(Type::UInt(32))),
-            variant("Split", Some(split)),
-            variant("Free", None),
-        ]);
-        assert_eq!(
-            trace::<Aliased>().ty,
-            Type::Struct(vec![
-                ("amount", Type::UInt(32)),
-                ("by", Type::Text),
-                ("payment", payment)
-            ])
-        );
-    }
-
-    #[test]
-    fn samples_are_empty_and_full() {
-        #[derive(Debug, PartialEq, Deserialize)]
-        struct Row {
-            id: NonZeroU32,
-            vip: Option<u8>,
-            tags: Vec<String>,
-            address: IpAddr,
-        }
-        let samples = samples::<Row>();
-        assert!(!samples.self_describing);
-        let shapes: Vec<_> = samples
-            .values
-            .iter()
-            .map(|row| (row.vip, row.tags.len()))
-            .collect();
-        assert_eq!(shapes.first(), Some(&(Some(0), 1)));
-        assert_eq!(shapes.last(), Some(&(None, 0)));
-        let rows = super::samples::<Option<Row>>().values;
-        assert!(
-            rows.iter().flatten().any(|row| row.vip.is_none()),
-            "empty inside of something"
-        );
-        assert!(super::samples::<(u8, Any)>().self_describing);
-        assert_eq!(super::samples::<Many>().values.len(), DEPTH_MAX + 1);
-    }
-}
+mod tests;

@@ -52,7 +52,9 @@ fn of_text(ty: &Type, text: &str) -> Option<Datum> {
         Type::Bytes => bytes(text),
         Type::Time => time(text),
         // Text is text, also when it says null.
-        Type::Option(inner) | Type::Default(inner) if text == "null" && **inner != Type::Text => Some(Datum::Null),
+        Type::Option(inner) | Type::Default(inner) if text == "null" && **inner != Type::Text => {
+            Some(Datum::Null)
+        }
         Type::Option(inner) | Type::Default(inner) => of_text(inner, text),
         Type::Enum(variants) => variant(variants, text),
         Type::List(_) | Type::Tuple(_) | Type::Struct(_) | Type::Map(..) => of_json(ty, Json::of(text)?),

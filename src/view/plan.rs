@@ -434,7 +434,10 @@ pub fn has_many_forms(ty: &Type, value: &Datum) -> bool {
     match (ty, value) {
         (_, Datum::Float(float)) => *float == 0.0 || float.is_nan(),
         (Type::Option(inner) | Type::Default(inner), Datum::Null) => {
-            matches!(**inner, Type::Option(_) | Type::Default(_) | Type::Unit | Type::Json)
+            matches!(
+                **inner,
+                Type::Option(_) | Type::Default(_) | Type::Unit | Type::Json
+            )
         }
         (Type::Option(inner) | Type::Default(inner), value) => has_many_forms(inner, value),
         (Type::List(inner), Datum::List(items)) => items.iter().any(|item| has_many_forms(inner, item)),
@@ -514,8 +517,8 @@ fn condition(schema: &RowSchema, filter: &Filter) -> Result<Condition, ReadError
         field: field.name.clone(),
         why: why.into(),
     };
-    let text =
-        matches!(&field.ty, Type::Text) || matches!(&field.ty, Type::Option(inner) | Type::Default(inner) if **inner == Type::Text);
+    let text = matches!(&field.ty, Type::Text)
+        || matches!(&field.ty, Type::Option(inner) | Type::Default(inner) if **inner == Type::Text);
     if filter.op == Op::Prefix && !text {
         return Err(refused(&format!(
             "`prefix` is for text, and this is of type {}",

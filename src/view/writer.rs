@@ -106,6 +106,6 @@ impl View {
     fn unfit(&self, part: &str, why: &Mismatch) -> Error {
         Error::definition(format!("view `{}` can't take a row", self.spec.name))
             .detail(format!("its {part} does not read what it writes: {why}"))
-            .hint("make the type's Serialize and Deserialize agree; of serde's attributes, `skip_serializing_if` is for `Option` alone")
+            .hint("make the type's Serialize and Deserialize agree; a field with `skip_serializing_if` needs `default`, too")
     }
 }

@@ -13,8 +13,9 @@ mod access;
 
 use serde::Deserializer;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Visitor};
+use serde::de::{DeserializeOwned, IntoDeserializer, Visitor};
 
+pub(super) use self::access::type_name;
 use self::access::{Blocks, Branch, Entries, Fields, Items, Symbol};
 use super::decimal;
 use super::long::take_long;
@@ -215,6 +216,15 @@ impl<'r, 's, 'de> Place<'r, 's, 'de> {
         })
     }
 
+    /// Gives the items of an array, all of which have to be taken.
+    #[inline]
+    fn visit_items<V: Visitor<'de>>(self, items: NodeId, visitor: V) -> Read<V::Value> {
+        let mut items = self.items(items)?;
+        let value = visitor.visit_seq(&mut items)?;
+        items.end()?;
+        Ok(value)
+    }
+
     #[inline]
     fn entries(self, values: NodeId) -> Read<Entries<'r, 's, 'de>> {
         self.items(values).map(Entries)
@@ -329,7 +339,7 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
                 let symbol = symbols.symbols.get(self.input.count()?);
                 visitor.visit_str(symbol.ok_or(Wrong)?)
             }
-            Kind::Array(items) => visitor.visit_seq(self.items(*items)?),
+            Kind::Array(items) => self.visit_items(*items, visitor),
             Kind::Map(values) => visitor.visit_map(self.entries(*values)?),
             Kind::Union(branches) => self.within(branches)?.deserialize_any(visitor),
             Kind::Record(record) => visitor.visit_map(Fields {
@@ -440,15 +450,15 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
 
     fn deserialize_seq<V: Visitor<'de>>(mut self, visitor: V) -> Read<V::Value> {
         match &self.node.kind {
-            Kind::Array(items) => visitor.visit_seq(self.items(*items)?),
+            Kind::Array(items) => self.visit_items(*items, visitor),
             Kind::Bytes | Kind::Fixed(_) => {
                 let bytes = self.raw().ok_or(Wrong)??;
                 match self.node.logical {
                     Some(Logical::Duration) => {
                         let parts = duration(bytes)?.map(|(_, part)| part);
-                        visitor.visit_seq(SeqDeserializer::new(parts.into_iter()))
+                        visit_numbers(parts.into_iter(), visitor)
                     }
-                    _ => visitor.visit_seq(SeqDeserializer::new(bytes.iter().copied())),
+                    _ => visit_numbers(bytes.iter().copied(), visitor),
                 }
             }
             _ => self.deserialize_any(visitor),
@@ -519,6 +529,17 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
     serde::forward_to_deserialize_any! {
         bool char unit unit_struct map
     }
+}
+
+/// Gives numbers, all of which have to be taken.
+fn visit_numbers<'de, V: Visitor<'de>, N: IntoDeserializer<'de, Wrong>>(
+    numbers: impl Iterator<Item = N>,
+    visitor: V,
+) -> Read<V::Value> {
+    let mut numbers = SeqDeserializer::new(numbers);
+    let value = visitor.visit_seq(&mut numbers)?;
+    numbers.end()?;
+    Ok(value)
 }
 
 /// The parts of a duration.

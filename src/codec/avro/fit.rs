@@ -1,15 +1,14 @@
 //! Whether what is written in a schema can be decoded into a type, and if not, which field is to blame.
 
-mod probe;
+mod answer;
 mod rules;
+mod structure;
 
 use serde::de::DeserializeOwned;
 
 use super::schema::Schema;
 use crate::codec::fit::Misfit;
-
-/// Compares by one schema and, if there is one, a reader's: a type's [`fit`] without its name.
-pub type Fits = fn(&str, Option<&str>) -> Vec<Misfit>;
+use crate::schema::trace::{Traced, trace};
 
 /// Where data of the schema `writer` do not fit `T`; with `reader`, after they were resolved to that schema. Empty: all of
 /// them fit, as far as can be told from the schemas. Types that look at values (an address, a UUID) get the benefit of the
@@ -24,6 +23,11 @@ pub type Fits = fn(&str, Option<&str>) -> Vec<Misfit>;
 /// assert_eq!((misfits[0].path.as_str(), misfits[0].every), ("note", true));
 /// ```
 pub fn fit<T: DeserializeOwned>(writer: &str, reader: Option<&str>) -> Vec<Misfit> {
+    compare(&trace::<T>(), writer, reader)
+}
+
+/// The same of a type that was traced.
+pub(crate) fn compare(traced: &Traced, writer: &str, reader: Option<&str>) -> Vec<Misfit> {
     let whole = |problem: String, remedy: &str| {
         vec![Misfit {
             path: String::new(),
@@ -40,12 +44,12 @@ pub fn fit<T: DeserializeOwned>(writer: &str, reader: Option<&str>) -> Vec<Misfi
         }
     };
     let Some(text) = reader else {
-        return probe::probe::<T>(&writer);
+        return structure::compare(traced, &writer);
     };
     match super::reader(text) {
         Ok(reader) => {
             let mut misfits = rules::compare(&writer, &reader);
-            misfits.extend(probe::probe::<T>(&reader));
+            misfits.extend(structure::compare(traced, &reader));
             misfits
         }
         Err(why) => whole(

@@ -1,19 +1,146 @@
 //! The deserializer that notes what is asked for.
 
-use serde::Deserializer;
-use serde::de::value::{StrDeserializer, U32Deserializer};
-use serde::de::{
-    DeserializeSeed, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
-};
+mod access;
 
-use super::{Aliases, DEPTH_END, DEPTH_MAX, EVENT_TIME, Enum, Refused, State, TEXTS};
+use std::iter::empty;
+
+use serde::Deserializer;
+use serde::de::Visitor;
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+
+use self::access::{Choice, Named, Parts, Variant};
+use super::examine::{Answer, Given, Met, UNKNOWN, What};
+use super::{DEPTH_END, DEPTH_MAX, EVENT_TIME, Enum, Refused, State, TEXTS};
 use crate::schema::types::{self, Type};
 
 pub(super) struct Trace<'a> {
-    pub(super) state: &'a mut State,
+    pub(super) spot: Spot<'a>,
     pub(super) ty: &'a mut Type,
-    pub(super) depth: usize,
 }
+
+/// Where in the type a reading is.
+pub(super) struct Spot<'a> {
+    pub(super) state: &'a mut State,
+    /// How many types are around it.
+    pub(super) depth: usize,
+    /// How many steps of the state's place lead to it.
+    pub(super) level: usize,
+}
+
+impl Spot<'_> {
+    /// Part `part` of what is here.
+    fn part<'b>(&'b mut self, part: usize, ty: &'b mut Type) -> Result<Trace<'b>, Refused> {
+        let mut below = self.inner(ty)?;
+        let level = below.spot.level;
+        below.spot.state.now.parts += 1;
+        below.spot.state.now.place.truncate(level);
+        below.spot.state.now.place.push(part);
+        below.spot.level += 1;
+        Ok(below)
+    }
+
+    /// What a newtype here holds.
+    fn inner<'b>(&'b mut self, ty: &'b mut Type) -> Result<Trace<'b>, Refused> {
+        if self.depth >= DEPTH_END {
+            return Err(Refused::new("endless type"));
+        }
+        let spot = Spot {
+            state: self.state,
+            depth: self.depth + 1,
+            level: self.level,
+        };
+        Ok(Trace { spot, ty })
+    }
+
+    fn place(&self) -> &[usize] {
+        &self.state.now.place[..self.level]
+    }
+
+    /// Whether this is the place that the reading is a probe of.
+    fn is_probed(&self) -> bool {
+        self.state.now.unfollowed == 0
+            && (self.state.probe.as_ref()).is_some_and(|probe| *probe.place == *self.place())
+    }
+
+    /// Notes something to examine, met after so many leaves, unless it is known or has no place in the type.
+    fn meet(&mut self, leaves: usize, what: What) {
+        let rules = &self.state.rules;
+        let known = match what {
+            What::Struct { .. } => rules.structs.contains_key(self.place()),
+            What::Flattened => rules.flattened.contains_key(self.place()),
+            What::Enum { .. } => rules.enums.contains_key(self.place()),
+        };
+        if !known && self.state.probe.is_none() && self.state.now.unfollowed == 0 {
+            let place = self.place().to_vec();
+            self.state.now.met.push(Met { place, leaves, what });
+        }
+    }
+
+    /// Notes an enum, met after so many leaves, that has less variants than names if it did not take one's number.
+    fn meet_enum(mut self, leaves: usize, has_aliases: bool) {
+        let place = self.place().to_vec();
+        match self.state.rules.enums.get_mut(&place) {
+            Some(known) => known.has_aliases |= has_aliases,
+            None => self.meet(leaves, What::Enum { has_aliases }),
+        }
+    }
+
+    fn answer<R>(&mut self, visited: &Result<R, Refused>) {
+        if let Some(probe) = &mut self.state.probe {
+            probe.answer = Some(match visited {
+                Ok(_) => Answer::Accepted,
+                Err(refused) => Answer::Refused(refused.complaint),
+            });
+        }
+    }
+
+    /// Gives a struct the fields that the probe asks about.
+    fn probe<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        let (fields, mut types) = match &mut self.state.probe {
+            Some(probe) => (
+                std::mem::take(&mut probe.fields),
+                std::mem::take(&mut probe.types),
+            ),
+            None => Default::default(),
+        };
+        let (state, depth, level) = (self.state, self.depth, self.level);
+        let visited = visitor.visit_map(Named {
+            spot: Spot { state, depth, level },
+            fields: &fields,
+            types: &mut types,
+            read: 0,
+        });
+        if let Some(probe) = &mut state.probe {
+            probe.types = types;
+        }
+        Spot { state, depth, level }.answer(&visited);
+        visited
+    }
+}
+
+/// What is given to a type that looks at the data before it knows what they are.
+#[derive(Clone, Copy)]
+enum Anything {
+    Unit,
+    Bool,
+    Integer,
+    Float,
+    Text(&'static str),
+    List,
+    Map,
+}
+
+const ANYTHING: [Anything; 9] = [
+    Anything::Unit,
+    Anything::Bool,
+    Anything::Integer,
+    Anything::Float,
+    Anything::Text(TEXTS[0]),
+    Anything::Text(TEXTS[1]),
+    Anything::Text(TEXTS[2]),
+    Anything::List,
+    Anything::Map,
+];
 
 impl Trace<'_> {
     fn leaf<P: Copy, R>(
@@ -23,23 +150,11 @@ impl Trace<'_> {
         visit: impl FnOnce(P) -> Result<R, Refused>,
     ) -> Result<R, Refused> {
         *self.ty = ty;
-        let (leaf, chosen) = self.state.leaf()?;
+        let state = self.spot.state;
+        let (leaf, chosen) = state.leaf()?;
         let visited = visit(placeholders[chosen.min(placeholders.len() - 1)]);
-        if visited.is_err() {
-            self.state.refuse(leaf, placeholders.len());
-        }
+        state.visited(leaf, placeholders.len(), &visited);
         visited
-    }
-
-    fn below<'b>(state: &'b mut State, ty: &'b mut Type, depth: usize) -> Result<Trace<'b>, Refused> {
-        if depth >= DEPTH_END {
-            return Err(Refused::new("endless type"));
-        }
-        Ok(Trace {
-            state,
-            ty,
-            depth: depth + 1,
-        })
     }
 }
 
@@ -70,17 +185,26 @@ impl<'de> Deserializer<'de> for Trace<'_> {
     }
 
     fn is_human_readable(&self) -> bool {
-        !self.state.binary
+        !self.spot.state.binary
     }
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refused> {
-        self.state.self_describing = true;
-        Err(Refused::new("reads whatever there is"))
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.spot.state.self_describing = true;
+        self.leaf(Type::Json, &ANYTHING, |value| match value {
+            Anything::Unit => visitor.visit_unit(),
+            Anything::Bool => visitor.visit_bool(false),
+            Anything::Integer => visitor.visit_i64(0),
+            Anything::Float => visitor.visit_f64(0.0),
+            Anything::Text(text) => visitor.visit_str(text),
+            Anything::List => visitor.visit_seq(SeqDeserializer::new(empty::<()>())),
+            Anything::Map => visitor.visit_map(MapDeserializer::new(empty::<((), ())>())),
+        })
     }
-    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        self.deserialize_any(visitor)
+    fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refused> {
+        self.spot.state.self_describing = true;
+        Err(Refused::new("there is no name here"))
     }
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        self.state.self_describing = true;
+        self.spot.state.self_describing = true;
         visitor.visit_unit()
     }
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
@@ -114,46 +238,42 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         self.deserialize_unit(visitor)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_option<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Refused> {
         let mut inner = Type::Json;
-        let visited = if self.depth >= DEPTH_MAX {
+        let visited = if self.spot.depth >= DEPTH_MAX {
             visitor.visit_none()
         } else {
-            visitor.visit_some(Trace::below(self.state, &mut inner, self.depth)?)
+            visitor.visit_some(self.spot.part(0, &mut inner)?)
         };
         *self.ty = Type::Option(Box::new(inner));
         visited
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
+        mut self,
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Refused> {
+        if self.spot.state.now.unfollowed == 0 && self.spot.state.probe.is_none() {
+            let place = self.spot.place().to_vec();
+            self.spot.state.rules.newtypes.insert(place);
+        }
         let mut inner = Type::Json;
-        let visited = visitor.visit_newtype_struct(Trace::below(self.state, &mut inner, self.depth)?);
+        let visited = visitor.visit_newtype_struct(self.spot.inner(&mut inner)?);
         *self.ty = if name == EVENT_TIME { Type::Time } else { inner };
         visited
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        let mut types = vec![Type::Json; usize::from(self.depth < DEPTH_MAX)];
-        let visited = visitor.visit_seq(Parts {
-            state: self.state,
-            types: types.iter_mut(),
-            depth: self.depth,
-        });
+        let mut types = vec![Type::Json; usize::from(self.spot.depth < DEPTH_MAX)];
+        let visited = visitor.visit_seq(Parts::new(self.spot, types.iter_mut()));
         *self.ty = Type::List(Box::new(types.pop().unwrap_or(Type::Json)));
         visited
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Refused> {
         let mut types = vec![Type::Json; len];
-        let visited = visitor.visit_seq(Parts {
-            state: self.state,
-            types: types.iter_mut(),
-            depth: self.depth,
-        });
+        let visited = visitor.visit_seq(Parts::new(self.spot, types.iter_mut()));
         *self.ty = Type::Tuple(types);
         visited
     }
@@ -168,15 +288,22 @@ impl<'de> Deserializer<'de> for Trace<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        if self.spot.is_probed() {
+            return self.spot.probe(visitor);
+        }
+        if self.spot.state.rules.flattened.contains_key(self.spot.place()) {
+            return self.flattened(visitor);
+        }
+        let first = self.spot.state.now.leaves;
         let mut types = [Type::Json, Type::Json];
-        let some = if self.depth < DEPTH_MAX { 2 } else { 0 };
-        let types_left = types[..some].iter_mut();
-        let visited = visitor.visit_map(Parts {
-            state: self.state,
-            types: types_left,
-            depth: self.depth,
-        });
+        let some = if self.spot.depth < DEPTH_MAX { 2 } else { 0 };
+        let mut parts = Parts::new(self.spot, types[..some].iter_mut());
+        let visited = visitor.visit_map(&mut parts);
+        let (mut spot, read) = (parts.spot, parts.leaves.len());
         let [key, value] = types;
+        if visited.is_err() && read == 1 && key == Type::Json {
+            spot.meet(first, What::Flattened);
+        }
         *self.ty = Type::Map(Box::new(key), Box::new(value));
         visited
     }
@@ -187,29 +314,28 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
-        if self.depth == 0 {
-            self.state.name = Some(name);
+        if self.spot.depth == 0 {
+            self.spot.state.now.name = Some(name);
         }
-        if let Some(aliases) = &self.state.aliases
-            && std::ptr::eq(aliases.names, fields)
-        {
-            return self.probe(visitor);
+        if self.spot.is_probed() {
+            return self.spot.probe(visitor);
         }
-        let own = self.state.own_names.get(&fields.as_ptr());
-        let names = own.map_or(fields, |own| own).to_vec();
-        let mut types = vec![Type::Json; names.len()];
-        let mut parts = Parts {
-            state: self.state,
-            types: types.iter_mut(),
-            depth: self.depth,
+        let first = self.spot.state.now.leaves;
+        let rules = self.spot.state.rules.structs.get(self.spot.place());
+        let names = match rules {
+            Some(rules) => rules.fields.iter().map(|field| field.name).collect(),
+            None => fields.to_vec(),
         };
+        let mut types = vec![Type::Json; names.len()];
+        let mut parts = Parts::new(self.spot, types.iter_mut());
         let visited = visitor.visit_seq(&mut parts);
-        if visited.is_ok() && parts.types.len() > 0 && own_names_unknown(parts.state, fields) {
-            parts.state.aliases = Some(Aliases {
-                names: fields,
-                own: Vec::new(),
-            });
-        }
+        let what = What::Struct {
+            name,
+            names: fields,
+            read_whole: visited.is_ok(),
+            leaves: std::mem::take(&mut parts.leaves),
+        };
+        parts.spot.meet(first, what);
         *self.ty = Type::Struct(names.into_iter().zip(types).collect());
         visited
     }
@@ -220,182 +346,93 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
-        // Deep down, and inside itself, it is not followed: nothing is known of what it holds.
-        let inside_itself = self.state.within.contains(&variants.as_ptr());
-        if inside_itself || self.depth > DEPTH_MAX {
-            *self.ty = Type::Json;
-        } else {
-            let untraced = |name: &&'static str| types::Variant {
-                name,
-                content: Some(Type::Json),
-            };
-            *self.ty = Type::Enum(variants.iter().map(untraced).collect());
+        let Self { spot, ty } = self;
+        let mut taken = false;
+        let mut content = Some(Type::Json);
+        if spot.is_probed() {
+            let (state, depth, level) = (spot.state, spot.depth, spot.level);
+            let visited = visitor.visit_enum(Variant {
+                spot: Spot { state, depth, level },
+                choice: Choice::Name(UNKNOWN),
+                taken: &mut taken,
+                content: &mut content,
+            });
+            Spot { state, depth, level }.answer(&visited);
+            return visited;
         }
-        let (leaf, chosen) = self.state.leaf()?;
-        if variants.is_empty() || self.depth >= DEPTH_END {
+        // Deep down, and inside itself, it is not followed: nothing is known of what it holds.
+        let inside_itself = spot.state.now.within.contains(&variants.as_ptr());
+        let followed = !inside_itself && spot.depth <= DEPTH_MAX;
+        *ty = match followed {
+            true => {
+                let untraced = |name: &&'static str| types::Variant {
+                    name,
+                    content: Some(Type::Json),
+                };
+                Type::Enum(variants.iter().map(untraced).collect())
+            }
+            false => Type::Json,
+        };
+        let (leaf, chosen) = spot.state.leaf()?;
+        if variants.is_empty() || spot.depth >= DEPTH_END {
             return Err(Refused::new("endless type"));
         }
         // Where it is not followed the variants take turns: in a recursive type one of them ends it.
-        let followed = matches!(self.ty, Type::Enum(_));
-        let turn = if followed { 0 } else { self.state.within.len() };
+        let turn = if followed { 0 } else { spot.state.now.within.len() };
         let index = (chosen + turn) % variants.len();
-        let mut content = Some(Type::Json);
-        self.state.within.push(variants.as_ptr());
-        let first = self.state.leaves;
+        spot.state.now.within.push(variants.as_ptr());
+        spot.state.now.unfollowed += usize::from(!followed);
+        let first = spot.state.now.leaves;
+        let (state, depth, level) = (spot.state, spot.depth, spot.level);
         let visited = visitor.visit_enum(Variant {
-            state: self.state,
-            index: index as u32,
+            spot: Spot { state, depth, level },
+            choice: Choice::Number(index as u32),
+            taken: &mut taken,
             content: &mut content,
-            depth: self.depth,
         });
-        self.state.within.pop();
-        if let Type::Enum(traced) = self.ty {
+        state.now.within.pop();
+        state.now.unfollowed -= usize::from(!followed);
+        if let Type::Enum(traced) = ty {
             traced[index].content = content;
             let met = Enum {
                 variants: variants.len(),
-                leaves: first..self.state.leaves,
+                leaves: first..state.now.leaves,
             };
-            self.state.enums.insert(leaf, met);
+            state.now.enums.insert(leaf, met);
         }
-        if visited.is_err() {
-            self.state.refuse(leaf, variants.len());
+        state.visited(leaf, variants.len(), &visited);
+        if followed {
+            let spot = Spot { state, depth, level };
+            spot.meet_enum(leaf, !taken);
         }
         visited
     }
 }
 
-/// Whether the names of a struct that reads fewer fields than it names are still to be told apart.
-fn own_names_unknown(state: &State, names: &'static [&'static str]) -> bool {
-    state.aliases.is_none() && !state.own_names.contains_key(&names.as_ptr())
-}
-
 impl Trace<'_> {
-    /// Gives a struct the next of its names twice.
-    fn probe<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        let Some(Aliases { names, own }) = &self.state.aliases else {
-            return Err(Refused::new("nothing to find out"));
+    /// Gives a struct that takes other fields besides those that it needs.
+    fn flattened<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        let place = self.spot.place().to_vec();
+        let known = self.spot.state.rules.flattened.get(&place).cloned();
+        let (names, mut types): (Vec<_>, Vec<_>) = known.unwrap_or_default().into_iter().unzip();
+        let given = |(part, name): (usize, &&'static str)| Given {
+            name,
+            part,
+            leaf: None,
         };
-        let (names, at) = (*names, own.len());
-        let refused = match visitor.visit_map(Twice {
-            state: self.state,
-            name: names[at],
-            times: 2,
-            depth: self.depth,
-        }) {
-            Ok(value) => return Ok(value),
-            Err(refused) => refused,
-        };
-        let own = refused.twice;
-        if let (Some(own), Some(aliases)) = (own, &mut self.state.aliases) {
-            aliases.own.push(own);
-            if aliases.own.len() == names.len() {
-                let mut own = std::mem::take(&mut aliases.own);
-                own.dedup();
-                self.state.own_names.insert(names.as_ptr(), own);
-                self.state.aliases = None;
-            }
+        let fields: Vec<_> = names.iter().enumerate().map(given).collect();
+        let Spot { state, depth, level } = self.spot;
+        let visited = visitor.visit_map(Named {
+            spot: Spot { state, depth, level },
+            fields: &fields,
+            types: &mut types,
+            read: 0,
+        });
+        if visited.is_ok() && state.probe.is_none() {
+            let fields = names.into_iter().zip(types).collect();
+            state.rules.flattened.insert(place, fields);
         }
-        Err(refused)
-    }
-}
-
-/// One field twice.
-struct Twice<'a> {
-    state: &'a mut State,
-    name: &'static str,
-    times: u8,
-    depth: usize,
-}
-
-impl<'de> MapAccess<'de> for Twice<'_> {
-    type Error = Refused;
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refused> {
-        let Some(times) = self.times.checked_sub(1) else {
-            return Ok(None);
-        };
-        self.times = times;
-        let name: StrDeserializer<'_, Refused> = self.name.into_deserializer();
-        seed.deserialize(name).map(Some)
-    }
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refused> {
-        seed.deserialize(Trace::below(self.state, &mut Type::Json, self.depth)?)
-    }
-}
-
-struct Parts<'a, I> {
-    state: &'a mut State,
-    types: I,
-    depth: usize,
-}
-
-impl<'b, I: Iterator<Item = &'b mut Type>> Parts<'_, I> {
-    fn next<'de, S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refused> {
-        let Some(ty) = self.types.next() else {
-            return Ok(None);
-        };
-        seed.deserialize(Trace::below(self.state, ty, self.depth)?)
-            .map(Some)
-    }
-}
-
-impl<'b, 'de, I: Iterator<Item = &'b mut Type>> SeqAccess<'de> for Parts<'_, I> {
-    type Error = Refused;
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refused> {
-        self.next(seed)
-    }
-}
-
-impl<'b, 'de, I: Iterator<Item = &'b mut Type>> MapAccess<'de> for Parts<'_, I> {
-    type Error = Refused;
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refused> {
-        self.next(seed)
-    }
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refused> {
-        self.next(seed)?
-            .ok_or_else(|| Refused::custom("a value before its key"))
-    }
-}
-
-/// A variant whose content is traced.
-struct Variant<'a> {
-    state: &'a mut State,
-    index: u32,
-    content: &'a mut Option<Type>,
-    depth: usize,
-}
-
-impl Variant<'_> {
-    fn below(&mut self) -> Result<Trace<'_>, Refused> {
-        Trace::below(self.state, self.content.get_or_insert(Type::Json), self.depth)
-    }
-}
-
-impl<'de> EnumAccess<'de> for Variant<'_> {
-    type Error = Refused;
-    type Variant = Self;
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Refused> {
-        let index: U32Deserializer<Refused> = self.index.into_deserializer();
-        Ok((seed.deserialize(index)?, self))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Variant<'_> {
-    type Error = Refused;
-    fn unit_variant(self) -> Result<(), Refused> {
-        *self.content = None;
-        Ok(())
-    }
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(mut self, seed: S) -> Result<S::Value, Refused> {
-        seed.deserialize(self.below()?)
-    }
-    fn tuple_variant<V: Visitor<'de>>(mut self, len: usize, visitor: V) -> Result<V::Value, Refused> {
-        self.below()?.deserialize_tuple(len, visitor)
-    }
-    fn struct_variant<V: Visitor<'de>>(
-        mut self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Refused> {
-        self.below()?.deserialize_struct("", fields, visitor)
+        *self.ty = Type::Map(Box::new(Type::Json), Box::new(Type::Json));
+        visited
     }
 }

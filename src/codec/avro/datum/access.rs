@@ -46,6 +46,7 @@ impl<'de> MapAccess<'de> for Fields<'_, '_, 'de> {
 #[derive(Default)]
 pub(super) struct Blocks {
     left: usize,
+    ended: bool,
 }
 
 impl Blocks {
@@ -53,8 +54,12 @@ impl Blocks {
     #[inline]
     fn more(&mut self, input: &mut Input<'_, '_>) -> Read<bool> {
         if self.left == 0 {
+            if self.ended {
+                return Ok(false);
+            }
             let count = input.long()?;
             if count == 0 {
+                self.ended = true;
                 return Ok(false);
             }
             if count < 0 {
@@ -77,6 +82,16 @@ pub(super) struct Items<'r, 's, 'de> {
 }
 
 impl<'s, 'de> Items<'_, 's, 'de> {
+    /// Passes over the end; an error if there are more items before it. A tuple takes as many as it has, and does not ask
+    /// for another.
+    #[inline]
+    pub(super) fn end(&mut self) -> Read<()> {
+        match self.blocks.more(self.input)? {
+            true => Err(Wrong),
+            false => Ok(()),
+        }
+    }
+
     #[inline]
     fn item<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Read<S::Value> {
         seed.deserialize(Place {
@@ -155,7 +170,7 @@ impl<'de> VariantAccess<'de> for Branch<'_, '_, 'de> {
 }
 
 /// The name of a type as a variant's.
-fn type_name(node: &Node) -> &str {
+pub(in crate::codec::avro) fn type_name(node: &Node) -> &str {
     match (&node.kind, node.logical) {
         (Kind::Bytes, Some(Logical::Decimal { .. })) => "Decimal",
         (_, Some(Logical::BigDecimal)) => "BigDecimal",

@@ -280,3 +280,401 @@ fn the_rules_and_the_plan_agree() {
         }
     }
 }
+
+/// The check against the decoder: types and schemas of every kind, each with each, and random data of the schema.
+mod against_the_decoder {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::codec::avro::datum::deserialize;
+    use crate::codec::avro::long::write_long;
+    use crate::codec::avro::schema::{Kind, NodeId};
+
+    #[derive(Deserialize, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    #[allow(dead_code)]
+    struct Wrapped<T>(T);
+
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct One<T> {
+        a: T,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Strict {
+        a: i64,
+        #[serde(default)]
+        b: i64,
+    }
+
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct Lenient {
+        #[serde(alias = "b")]
+        c: i64,
+        #[serde(default)]
+        d: String,
+        e: Option<f64>,
+    }
+
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct Flat {
+        b: i64,
+        #[serde(flatten)]
+        inner: One<serde_json::Value>,
+    }
+
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct Duration {
+        months: u32,
+        days: f64,
+        #[serde(default)]
+        milliseconds: i64,
+    }
+
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    enum Open {
+        A,
+        #[serde(other)]
+        Else,
+    }
+
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    enum Either {
+        Null,
+        Long(i64),
+        String(String),
+        Array(Vec<i64>),
+        #[serde(rename = "R")]
+        Record {
+            a: i64,
+        },
+    }
+
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    enum Exact {
+        Null,
+        Double(f64),
+        Record,
+        Decimal(i32),
+        #[serde(rename = "R")]
+        Named(Lenient),
+        #[serde(rename = "shop.E")]
+        Symbol(Side),
+    }
+
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct Tree {
+        a: i64,
+        #[serde(default)]
+        next: Option<Box<Tree>>,
+    }
+
+    /// Types that look at no value, so that of each datum it can be told whether it fits.
+    fn types() -> Vec<(&'static str, Type)> {
+        macro_rules! types {
+            ($($ty:ty,)*) => {
+                vec![$((stringify!($ty), Type { fit: fit::<$ty>, decodes: decodes::<$ty> }),)*]
+            };
+        }
+        types![
+            (), bool, i8, i16, i32, i64, i128, u8, u32, u64, u128, f32, f64, String, Vec<u8>, Wrapped<i64>,
+            Wrapped<Option<String>>, Option<i64>, Option<Option<i64>>, Option<String>, Option<Vec<u8>>,
+            Vec<i64>, Vec<Option<u8>>, Vec<Wrapped<i64>>, Vec<f64>, Vec<bool>, Vec<String>, (i64, i64), [i64; 3],
+            [u8; 12], [u8; 16], (u32, i64, f32), (u32, Wrapped<u32>, u32), (Option<u32>, u32, u32),
+            BTreeMap<String, i64>, BTreeMap<Wrapped<String>, i64>, BTreeMap<u64, i64>,
+            BTreeMap<String, Option<f64>>, HashMap<String, Wrapped<u32>>, One<i64>, One<Option<i64>>, One<One<i64>>,
+            One<BTreeMap<String, i64>>, One<Vec<One<i64>>>, One<Flat>, One<serde_json::Value>, Strict, Lenient,
+            Flat, Duration, Side, Open, Either, Exact, Option<Either>, Option<Exact>, Option<Side>, Vec<Either>,
+            One<Either>, Tree, (One<i64>, One<i64>), serde_json::Value,
+        ]
+    }
+
+    #[derive(Clone, Copy)]
+    struct Type {
+        fit: fn(&str, Option<&str>) -> Vec<Misfit>,
+        decodes: fn(&Schema, &[u8]) -> bool,
+    }
+
+    fn decodes<T: DeserializeOwned>(schema: &Schema, datum: &[u8]) -> bool {
+        deserialize::<T>(schema, datum).is_some()
+    }
+
+    fn schemas() -> Vec<serde_json::Value> {
+        let logical = |ty: &str, logical: &str| json!({ "type": ty, "logicalType": logical });
+        let fixed = |size: usize, logical: &str| json!({ "type": "fixed", "name": "shop.F", "size": size, "logicalType": logical });
+        let decimal = |precision: usize| json!({ "type": "bytes", "logicalType": "decimal", "precision": precision, "scale": 2 });
+        let enumeration =
+            |symbols: serde_json::Value| json!({ "type": "enum", "name": "shop.E", "symbols": symbols });
+        let record = |fields: serde_json::Value| json!({ "type": "record", "name": "R", "fields": fields });
+        let field = |name: &str, ty: serde_json::Value| json!({ "name": name, "type": ty });
+        let mut parts: Vec<serde_json::Value> = [
+            "null", "boolean", "int", "long", "float", "double", "bytes", "string",
+        ]
+        .map(|ty| json!(ty))
+        .to_vec();
+        parts.extend([
+            logical("int", "date"),
+            logical("string", "uuid"),
+            logical("long", "timestamp-millis"),
+        ]);
+        parts.extend([
+            fixed(12, ""),
+            fixed(16, "uuid"),
+            fixed(12, "duration"),
+            decimal(4),
+            decimal(30),
+        ]);
+        parts.extend([enumeration(json!(["A"])), enumeration(json!(["Buy", "Sell"]))]);
+        parts.extend([enumeration(json!(["Buy", "Short"])), enumeration(json!(["Null"]))]);
+        let mut all = parts.clone();
+        for part in parts {
+            all.push(json!({ "type": "array", "items": part }));
+            all.push(json!({ "type": "map", "values": part }));
+            all.push(record(json!([field("a", part.clone())])));
+            if part != "null" {
+                all.push(json!(["null", part]));
+                all.push(record(json!([
+                    field("b", json!("long")),
+                    field("a", json!([part, "null"]))
+                ])));
+            }
+        }
+        let (long, a) = (|| json!("long"), |ty| record(json!([field("a", ty)])));
+        all.extend([
+            json!(["long", "string"]),
+            json!(["null", "long", "string"]),
+            json!(["boolean", "bytes"]),
+            json!(["null", "double", a(long())]),
+            json!(["null", decimal(4), enumeration(json!(["Buy"]))]),
+            a(json!(["null", "long", { "type": "array", "items": "long" }])),
+            a(json!({ "type": "record", "name": "S", "fields": [field("a", long()), field("b", long())] })),
+            a(json!({ "type": "array", "items": { "type": "record", "name": "S", "fields": [field("a", long())] } })),
+            a(json!({ "type": "map", "values": ["null", "long", "string"] })),
+            record(json!([field("a", long()), field("next", json!(["null", "R"]))])),
+            record(json!([field("c", long()), field("b", long())])),
+            record(json!([field("b", json!("int")), field("d", json!("string")), field("e", json!("float"))])),
+            record(json!([field("d", json!("string"))])),
+            record(json!([])),
+        ]);
+        all
+    }
+
+    /// Adds a random datum of a schema. Lists have as many items as the tuples above, or none; texts are symbols.
+    fn datum(
+        schema: &Schema,
+        id: NodeId,
+        next: &mut dyn FnMut(usize) -> usize,
+        depth: usize,
+        out: &mut Vec<u8>,
+    ) {
+        match schema.kind(id) {
+            Kind::Null => {}
+            Kind::Boolean => out.push(next(2) as u8),
+            Kind::Int | Kind::Long => write_long(next(2) as i64, out),
+            Kind::Float => out.extend((next(9) as f32).to_le_bytes()),
+            Kind::Double => out.extend((next(9) as f64).to_le_bytes()),
+            Kind::String => {
+                write_long(1, out);
+                out.push(b'A');
+            }
+            Kind::Bytes => {
+                write_long(2, out);
+                out.extend([next(2) as u8, next(100) as u8]);
+            }
+            Kind::Fixed(fixed) => out.extend((0..fixed.size).map(|_| next(100) as u8)),
+            Kind::Enum(symbols) => write_long(next(symbols.symbols.len()) as i64, out),
+            Kind::Union(branches) => {
+                // The first one ends what contains itself.
+                let branch = if depth > 6 { 0 } else { next(branches.len()) };
+                write_long(branch as i64, out);
+                datum(schema, branches[branch], next, depth + 1, out);
+            }
+            Kind::Record(record) => {
+                for field in &record.fields {
+                    datum(schema, field.node, next, depth + 1, out);
+                }
+            }
+            Kind::Array(items) => {
+                write_long(2, out);
+                (0..2).for_each(|_| datum(schema, *items, next, depth + 1, out));
+                out.push(0);
+            }
+            Kind::Map(values) => {
+                if next(3) > 0 {
+                    out.extend([2, 2, b'a']);
+                    datum(schema, *values, next, depth + 1, out);
+                }
+                out.push(0);
+            }
+        }
+    }
+
+    /// Whether it depends on the data alone whether they are of the type: how many items there are, which text or number
+    /// stands for a variant, which fields are in a map, what bytes mean.
+    fn depends_on_data(name: &str, schema: &str) -> bool {
+        let lists = schema.contains("array") || schema.contains("bytes");
+        let symbols = ["string", "int", "long", "bytes", "fixed"]
+            .iter()
+            .any(|ty| schema.contains(ty));
+        (lists && (name.contains('[') || name.contains("u32,") || name.contains("(One")))
+            || (symbols && ["Side", "Either", "Exact"].iter().any(|ty| name.contains(ty)))
+            || ((name.contains("Value") || name.contains("Flat"))
+                && ["bytes", "fixed"].iter().any(|ty| schema.contains(ty)))
+            || schema.contains("map")
+    }
+
+    #[test]
+    fn data_that_fit_decode_and_data_that_do_not_fit_do_not() {
+        let (mut fitting, mut hopeless, mut wrong) = (0, 0, Vec::new());
+        for schema in schemas() {
+            let text = schema.to_string();
+            let parsed = Schema::parse(&text).unwrap();
+            let mut random = 1u32;
+            let mut next = |below: usize| {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (random >> 16) as usize % below
+            };
+            let data: Vec<Vec<u8>> = (0..16)
+                .map(|_| {
+                    let mut out = Vec::new();
+                    datum(&parsed, parsed.root(), &mut next, 0, &mut out);
+                    out
+                })
+                .collect();
+            for (name, ty) in types() {
+                let misfits = (ty.fit)(&text, None);
+                let every = misfits.iter().any(|misfit| misfit.every);
+                if misfits.is_empty() && depends_on_data(name, &text) {
+                    continue;
+                }
+                let decoded = data.iter().filter(|datum| (ty.decodes)(&parsed, datum)).count();
+                if (misfits.is_empty() && decoded < data.len()) || (every && decoded > 0) {
+                    wrong.push(format!("{name} of {text}: {decoded} decode, {misfits:?}"));
+                }
+                fitting += usize::from(misfits.is_empty());
+                hopeless += usize::from(every);
+            }
+        }
+        assert!(
+            wrong.is_empty(),
+            "{} are wrong:\n{}",
+            wrong.len(),
+            wrong.join("\n")
+        );
+        // It is about something.
+        assert!(fitting > 500 && hopeless > 2_000, "{fitting} {hopeless}");
+    }
+}
+
+#[test]
+fn what_a_type_needs_of_its_fields_is_told_wherever_it_stands() {
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct Envelope {
+        meta: serde_json::Value,
+        #[serde(alias = "by")]
+        author: String,
+        #[serde(flatten)]
+        head: Head,
+    }
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct Head {
+        version: i32,
+        tags: Option<Vec<String>>,
+    }
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct Whole {
+        any: serde_json::Value,
+        envelope: Envelope,
+        #[serde(default)]
+        side: Option<Side>,
+        last: i64,
+    }
+    let envelope =
+        |fields: serde_json::Value| json!({ "type": "record", "name": "Envelope", "fields": fields });
+    let field = |name: &str, ty: serde_json::Value| json!({ "name": name, "type": ty });
+    let meta = || field("meta", json!(["null", "string"]));
+    let fits = record(json!([
+        field("any", json!("boolean")),
+        field("last", json!("int")),
+        field(
+            "envelope",
+            envelope(json!([
+                meta(),
+                field("author", json!("string")),
+                field("version", json!("int"))
+            ]))
+        ),
+    ]));
+    assert_eq!(told::<Whole>(&fits, None), []);
+    let differs = record(json!([
+        field("any", json!("boolean")),
+        field(
+            "envelope",
+            envelope(json!([meta(), field("author", json!("long"))]))
+        ),
+        field(
+            "side",
+            json!({ "type": "enum", "name": "Side", "symbols": ["Short"] })
+        ),
+    ]));
+    assert_eq!(
+        paths::<Whole>(&differs, None),
+        named(&[
+            ("envelope.author", true),
+            ("envelope.version", true),
+            ("side", true),
+            ("last", true)
+        ])
+    );
+}
+
+#[test]
+fn a_field_by_two_of_its_names_is_told() {
+    let both = record(json!([{ "name": "venue", "type": "string" }, { "name": "place", "type": "string" }]));
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct Leg {
+        #[serde(alias = "place")]
+        venue: String,
+    }
+    let told = told::<Leg>(&both, None);
+    assert_eq!((told.len(), told[0].1), (1, true));
+    assert!(told[0].2.contains("`venue` and `place`"), "{}", told[0].2);
+}
+
+#[test]
+fn an_enum_takes_the_branches_that_it_names() {
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    enum Event {
+        #[serde(rename = "shop.Paid")]
+        Paid { cents: i64 },
+        #[serde(rename = "shop.Sent")]
+        Sent(Leg),
+    }
+    let paid = |ty: &str| json!({ "type": "record", "name": "shop.Paid", "fields": [{ "name": "cents", "type": ty }] });
+    let sent =
+        json!({ "type": "record", "name": "shop.Sent", "fields": [{ "name": "venue", "type": "string" }] });
+    let lost = json!({ "type": "record", "name": "shop.Lost", "fields": [] });
+    let told = |schema: serde_json::Value| paths::<Event>(&schema.to_string(), None);
+    assert_eq!(told(json!([paid("long"), sent])), []);
+    assert_eq!(told(json!([paid("string"), sent])), named(&[("cents", false)]));
+    assert_eq!(told(json!([paid("long"), sent, lost])), named(&[("", false)]));
+    assert_eq!(
+        told(json!([paid("string"), lost])),
+        named(&[("cents", true), ("", true)])
+    );
+    assert_eq!(told(paid("string")), named(&[("cents", true)]));
+}

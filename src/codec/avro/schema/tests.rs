@@ -275,6 +275,34 @@ fn the_other_logical_types() {
 }
 
 #[test]
+fn a_tuple_takes_all_of_a_list() {
+    let array = json!({ "type": "array", "items": "long" });
+    fits(&array, &[4, 2, 4, 0], (1i64, 2i64));
+    fits(&array, &[3, 4, 2, 4, 0], (1i64, 2i64));
+    fits(&array, &[2, 2, 2, 4, 0], [1i64, 2]);
+    let pair = |first: &str| {
+        json!({ "type": "record", "name": "R", "fields": [{ "name": first, "type": array },
+                                     { "name": "f", "type": "long" }] })
+    };
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Both {
+        pair: (i64, i64),
+        f: i64,
+    }
+    fits(&pair("pair"), &[4, 2, 4, 0, 6], Both { pair: (1, 2), f: 3 });
+    for items in [&[2, 2, 0][..], &[6, 2, 4, 6, 0], &[4, 2, 4]] {
+        assert_eq!(
+            decoded::<(i64, i64)>(&array.to_string(), items),
+            None,
+            "{items:?}"
+        );
+    }
+    let bytes = json!("bytes");
+    fits(&bytes, &sized(b"ab"), [b'a', b'b']);
+    assert_eq!(decoded::<[u8; 2]>(&bytes.to_string(), &sized(b"abc")), None);
+}
+
+#[test]
 fn what_says_nothing_about_data_is_passed_over() {
     let plain = json!({ "type": "record", "name": "R", "fields": [{ "name": "f", "type": "int" }] });
     for schema in [

@@ -1,0 +1,230 @@
+//! What a type takes besides what it asks for, found by giving it that.
+//!
+//! A probe is a reading like any other up to one place. There the type is given fields by chosen names, or a variant by a name
+//! that it can't know, and what it complains of is the answer.
+
+use super::rules::{EnumRules, FieldRules, Place, StructRules};
+use super::{Complaint, Read, State};
+use crate::schema::types::Type;
+
+/// A name that no field and no variant has.
+pub(super) const UNKNOWN: &str = "$thalweg::unknown";
+/// Values that all probes of one type may read. What is not found out by then is not known.
+const PROBED_MAX: usize = 1_000_000;
+
+/// Something that a reading met and that can be examined.
+pub(super) struct Met {
+    pub(super) place: Place,
+    /// Leaves that came before it.
+    pub(super) leaves: usize,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
+    Struct {
+        name: &'static str,
+        /// The names of its fields, aliases among them.
+        names: &'static [&'static str],
+        /// How many leaves came before each field that it read, one after the other.
+        leaves: Vec<usize>,
+        /// Whether it was satisfied with these.
+        read_whole: bool,
+    },
+    /// A map that did not take its key: a struct that takes other fields besides.
+    Flattened,
+    Enum {
+        has_aliases: bool,
+    },
+}
+
+/// A question to what stands at a place.
+pub(super) struct Probe {
+    pub(super) place: Place,
+    /// The fields that it is given.
+    pub(super) fields: Vec<Given>,
+    /// Their types, as far as they were read.
+    pub(super) types: Vec<Type>,
+    pub(super) answer: Option<Answer>,
+}
+
+/// A field that a struct is given.
+#[derive(Clone, Copy)]
+pub(super) struct Given {
+    pub(super) name: &'static str,
+    /// Which part of the struct it is, as far as that is known.
+    pub(super) part: usize,
+    /// How many leaves came before it when it was read in order: their placeholders are known to be accepted.
+    pub(super) leaf: Option<usize>,
+}
+
+impl Given {
+    /// A field of which nothing is known.
+    fn unknown(name: &'static str) -> Self {
+        Self {
+            name,
+            part: usize::MAX,
+            leaf: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Accepted,
+    Refused(Complaint),
+}
+
+impl State {
+    /// Examines what the last reading met. Whether the type has to be read again, as it will be read otherwise.
+    pub(super) fn examine(&mut self, read: Read<'_>) -> bool {
+        let (chosen, settled) = (self.chosen.clone(), std::mem::take(&mut self.now));
+        let mut again = false;
+        // Nothing around a flattened struct is satisfied before that is.
+        for met in settled
+            .met
+            .iter()
+            .filter(|met| matches!(met.what, What::Flattened))
+        {
+            self.chosen.truncate(met.leaves);
+            let part = |name, part| Given {
+                name,
+                part,
+                leaf: None,
+            };
+            let (needed, types) = self.needed(met, part, read);
+            let fields = needed.into_iter().zip(types).collect();
+            self.rules.flattened.insert(met.place.clone(), fields);
+            self.chosen.clone_from(&chosen);
+            again = true;
+        }
+        let others = if again { &[] } else { settled.met.as_slice() };
+        for met in others {
+            match &met.what {
+                What::Flattened => {}
+                What::Struct { names, .. } => {
+                    let rules = self.examine_struct(met, read);
+                    again |= rules.fields.len() < names.len();
+                    self.rules.structs.insert(met.place.clone(), rules);
+                }
+                What::Enum { has_aliases } => {
+                    let rules = EnumRules {
+                        takes_unknown: self.ask(met, &[], read).0 == Answer::Accepted,
+                        has_aliases: *has_aliases,
+                    };
+                    self.rules.enums.insert(met.place.clone(), rules);
+                }
+            }
+            self.chosen.clone_from(&chosen);
+        }
+        self.now = settled;
+        again
+    }
+
+    fn examine_struct(&mut self, met: &Met, read: Read<'_>) -> StructRules {
+        let What::Struct {
+            name,
+            names,
+            leaves,
+            read_whole,
+        } = &met.what
+        else {
+            return StructRules::default();
+        };
+        let chosen = self.chosen.clone();
+        let mut own_names = names.to_vec();
+        if !read_whole || leaves.len() < names.len() {
+            for own in &mut own_names {
+                self.chosen.truncate(met.leaves);
+                let twice = [Given::unknown(own); 2];
+                if let (Answer::Refused(Complaint::Twice(field)), _) = self.ask(met, &twice, read) {
+                    *own = field;
+                }
+            }
+            self.chosen = chosen;
+        }
+        let mut rules: Vec<FieldRules> = Vec::new();
+        for (name, own) in names.iter().copied().zip(own_names) {
+            let known = rules.iter().position(|field| field.name == own);
+            let at = known.unwrap_or_else(|| {
+                rules.push(FieldRules {
+                    name: own,
+                    aliases: Vec::new(),
+                    required: false,
+                });
+                rules.len() - 1
+            });
+            if name != own {
+                rules[at].aliases.push(name);
+            }
+        }
+        let unknown = [Given::unknown(UNKNOWN)];
+        let denies_unknown = self.ask(met, &unknown, read).0 == Answer::Refused(Complaint::Unknown);
+        if *read_whole {
+            let own_names: Vec<_> = rules.iter().map(|field| field.name).collect();
+            let field = |name, _| {
+                let part = own_names.iter().position(|own| *own == name);
+                Given {
+                    name,
+                    part: part.unwrap_or(usize::MAX),
+                    leaf: part.and_then(|part| leaves.get(part).copied()),
+                }
+            };
+            let (needed, _) = self.needed(met, field, read);
+            for field in &mut rules {
+                field.required = needed.contains(&field.name);
+            }
+        }
+        StructRules {
+            name,
+            fields: rules,
+            denies_unknown,
+        }
+    }
+
+    /// The fields without which a struct can't be read, and their types: it is given one more each time, the one that it
+    /// missed. `field` makes one of its name and of how many there were before.
+    fn needed(
+        &mut self,
+        met: &Met,
+        field: impl Fn(&'static str, usize) -> Given,
+        read: Read<'_>,
+    ) -> (Vec<&'static str>, Vec<Type>) {
+        let mut given: Vec<Given> = Vec::new();
+        loop {
+            let (answer, types) = self.ask(met, &given, read);
+            match answer {
+                Answer::Refused(Complaint::Missing(name))
+                    if !given.iter().any(|field| field.name == name) =>
+                {
+                    given.push(field(name, given.len()));
+                }
+                _ => return (given.into_iter().map(|field| field.name).collect(), types),
+            }
+        }
+    }
+
+    /// Gives these fields to what was met, with placeholders that they accept, and waits for the answer.
+    fn ask(&mut self, met: &Met, fields: &[Given], read: Read<'_>) -> (Answer, Vec<Type>) {
+        let mut types = vec![Type::Json; fields.len()];
+        while self.probed < PROBED_MAX {
+            self.probe = Some(Probe {
+                place: met.place.clone(),
+                fields: fields.to_vec(),
+                types: vec![Type::Json; fields.len()],
+                answer: None,
+            });
+            drop(self.once(0, read));
+            self.probed += self.now.leaves + 1;
+            let Some(probe) = self.probe.take() else { break };
+            types = probe.types;
+            let blamed = self.now.refused.or(self.now.taken);
+            let blamed = blamed.filter(|(leaf, _)| *leaf >= met.leaves);
+            match (probe.answer, blamed) {
+                (Some(Answer::Refused(Complaint::Other)), Some(leaf)) if self.next_placeholder(leaf) => {}
+                (Some(answer), _) => return (answer, types),
+                (None, _) => break,
+            }
+        }
+        (Answer::Refused(Complaint::Other), types)
+    }
+}

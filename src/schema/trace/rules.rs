@@ -1,0 +1,120 @@
+//! [`ReadRules`]: how a type reads itself, beyond what its [`Type`] says.
+//!
+//! A [`Type`] says what a value's bytes mean. What is written by others may lack a field, name it otherwise, or have more
+//! than the type knows; whether the type takes that is in its own `Deserialize`, and found there when it is traced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::schema::trace::Traced;
+use crate::schema::types::{Type, Variant};
+
+/// A place in a type: which part to take of each type on the way, from the outermost on. What an option or a list holds is
+/// part 0, a map's key 0 and its values 1; fields, elements and variants count from 0. A newtype is no step.
+pub type Place = Vec<usize>;
+
+/// How the parts of a type read themselves, by their places. Of a place that is not in here nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadRules {
+    pub(super) structs: BTreeMap<Place, StructRules>,
+    pub(super) flattened: BTreeMap<Place, Vec<(&'static str, Type)>>,
+    pub(super) enums: BTreeMap<Place, EnumRules>,
+    pub(super) newtypes: BTreeSet<Place>,
+}
+
+/// How a struct reads itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StructRules {
+    /// Its name in serde's data model.
+    pub name: &'static str,
+    /// Its fields, in the order of its type.
+    pub fields: Vec<FieldRules>,
+    /// Whether a field that it does not know is an error.
+    pub denies_unknown: bool,
+}
+
+/// How a struct reads a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldRules {
+    /// Its own name.
+    pub name: &'static str,
+    /// Other names that it may have.
+    pub aliases: Vec<&'static str>,
+    /// Whether the struct can't be read without it. Where that could not be found out it is `false`.
+    pub required: bool,
+}
+
+/// How an enum reads itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EnumRules {
+    /// Whether a variant that it does not know is taken for one that holds nothing.
+    pub takes_unknown: bool,
+    /// Whether several names stand for one variant. Then it is not known what each of them holds.
+    pub has_aliases: bool,
+}
+
+impl ReadRules {
+    /// How the struct at a place reads itself.
+    pub fn of_struct(&self, place: &[usize]) -> Option<&StructRules> {
+        self.structs.get(place)
+    }
+
+    /// The fields that a struct needs which takes other fields besides (`#[serde(flatten)]`): its type is a map. Their
+    /// places are counted from 0 below it.
+    pub fn of_flattened(&self, place: &[usize]) -> Option<&[(&'static str, Type)]> {
+        self.flattened.get(place).map(Vec::as_slice)
+    }
+
+    /// How the enum at a place reads itself.
+    pub fn of_enum(&self, place: &[usize]) -> EnumRules {
+        self.enums.get(place).copied().unwrap_or_default()
+    }
+
+    /// Whether a newtype stands at a place: it asks for that before it asks for what it holds.
+    pub fn is_newtype(&self, place: &[usize]) -> bool {
+        self.newtypes.contains(place)
+    }
+}
+
+impl Traced {
+    /// The type as rows are encoded by: a field that may be left out is told from one that is there.
+    pub fn stored(&self) -> Type {
+        stored(&self.ty, &mut Vec::new(), &self.rules)
+    }
+}
+
+fn stored(ty: &Type, place: &mut Place, rules: &ReadRules) -> Type {
+    let mut part = |at: usize, ty: &Type| {
+        place.push(at);
+        let part = stored(ty, place, rules);
+        place.pop();
+        part
+    };
+    match ty {
+        Type::Option(inner) => Type::Option(Box::new(part(0, inner))),
+        Type::Default(inner) => Type::Default(Box::new(part(0, inner))),
+        Type::List(inner) => Type::List(Box::new(part(0, inner))),
+        Type::Map(key, value) => Type::Map(Box::new(part(0, key)), Box::new(part(1, value))),
+        Type::Tuple(types) => Type::Tuple(types.iter().enumerate().map(|(at, ty)| part(at, ty)).collect()),
+        Type::Enum(variants) => {
+            let variants = variants.iter().enumerate();
+            let variant = |(at, variant): (usize, &Variant)| Variant {
+                name: variant.name,
+                content: variant.content.as_ref().map(|ty| part(at, ty)),
+            };
+            Type::Enum(variants.map(variant).collect())
+        }
+        Type::Struct(fields) => {
+            let inner = fields.iter().enumerate();
+            let mut inner: Vec<_> = inner.map(|(at, (name, ty))| (*name, part(at, ty))).collect();
+            let known = rules.of_struct(place).map_or(&[][..], |own| &own.fields);
+            for ((name, ty), field) in inner.iter_mut().zip(known) {
+                let may_be_null = matches!(ty, Type::Option(_) | Type::Unit | Type::Json);
+                if *name == field.name && !field.required && !may_be_null {
+                    *ty = Type::Default(Box::new(std::mem::replace(ty, Type::Unit)));
+                }
+            }
+            Type::Struct(inner)
+        }
+        other => other.clone(),
+    }
+}
