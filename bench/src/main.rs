@@ -9,11 +9,13 @@
 //!   bench recovery ── from the start of a process to answers, from a checkpoint and from the topics
 //!   bench endurance ── half an hour under load: memory, files and disk are sampled and plotted
 //!   bench idle     ── what a service costs that has nothing to do
+//!   bench compile  ── from an edit of a dataflow to a binary: what the library costs its users
 //! ```
 //!
 //! Figures are written as JSON lines to `--out` (default: nowhere) and as a table to the terminal.
 
 mod checkpoint;
+mod compile;
 mod endurance;
 mod events;
 mod idle;
@@ -54,6 +56,8 @@ enum Question {
     Endurance(endurance::Arguments),
     /// What a service costs that has nothing to do.
     Idle(idle::Arguments),
+    /// From an edit of a dataflow to a binary: what the library costs its users.
+    Compile(compile::Arguments),
     /// One run of `tumble`, in a process of its own.
     #[command(hide = true)]
     Run(tumble::Run),
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
         Question::Latency(arguments) => latency::latency(&arguments),
         Question::Lookup(arguments) => lookup::lookup(&arguments),
         Question::Idle(arguments) => idle::idle(&arguments),
+        Question::Compile(arguments) => compile::compile(&arguments),
         Question::Run(run) => tumble::run(&run),
         Question::Checkpoint(arguments) => checkpoint::checkpoint(&arguments),
         Question::Recovery(arguments) => checkpoint::recovery(&arguments),

@@ -11,10 +11,19 @@ use thalweg::{Error, Result, clock};
 
 /// CPU-seconds of this process so far, user and system.
 pub fn cpu_seconds() -> f64 {
+    cpu_seconds_by(libc::RUSAGE_SELF)
+}
+
+/// The same of processes that it started, and that have ended.
+pub fn children_cpu_seconds() -> f64 {
+    cpu_seconds_by(libc::RUSAGE_CHILDREN)
+}
+
+fn cpu_seconds_by(whom: libc::c_int) -> f64 {
     // SAFETY: `getrusage` fills the struct that it is given.
     let usage = unsafe {
         let mut usage = std::mem::zeroed::<libc::rusage>();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        libc::getrusage(whom, &mut usage);
         usage
     };
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;

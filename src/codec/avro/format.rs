@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::fit::fit;
 use super::plain::Plain;
-use super::{Avro, check_reader};
+use super::{Avro, check_reader, fit};
 use crate::codec::Decode;
 use crate::codec::format::{Compare, Format, Keys, Resources};
 use crate::codec::registry::WriterSchema;
 use crate::error::{Error, Result};
+use crate::schema::trace::trace;
 
 /// An Avro schema: its text, or the file that it is read from at the start.
 ///
@@ -142,9 +142,11 @@ impl<T: DeserializeOwned + 'static> Format<T> for AvroFormat {
 
     fn compare(&self) -> Option<Compare> {
         let reader = self.reader().map(str::to_owned);
+        let traced = trace::<T>();
         Some(Arc::new(move |schema: &WriterSchema| {
             // What does not stand alone can't be decoded: an empty text is no schema.
-            fit::<T>(if schema.avro { &schema.text } else { "" }, reader.as_deref())
+            let text = if schema.avro { &schema.text } else { "" };
+            fit::compare(&traced, text, reader.as_deref())
         }))
     }
 
