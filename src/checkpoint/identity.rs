@@ -159,8 +159,6 @@ impl fmt::Display for Shape {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expression {
-    /// What a named step gives.
-    Step(String),
     /// What an operator makes of its inputs.
     Operator {
         /// Which one.
@@ -175,6 +173,8 @@ pub enum Expression {
         /// The hash of the inputs' bytes.
         inputs: u64,
     },
+    /// What a named step gives.
+    Step(String),
 }
 
 /// One of more operators and steps is shortened to its hash: steps that share inputs would else double it each time.
