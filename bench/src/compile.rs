@@ -75,7 +75,7 @@ pub fn compile(arguments: &Arguments) -> Result<()> {
                 "bench": "compile", "dataflows": dataflows, "lines": lines, "profile": profile,
                 "wall_s": wall, "cpu_s": cpu,
             });
-            record(arguments.out.as_deref(), &line)?;
+            record(arguments.out.as_deref(), line)?;
         }
     }
     Ok(())
