@@ -169,16 +169,15 @@ impl<T: Record, S: Clone> Values<T, S> {
             self.all = values(&self.values);
             return;
         };
-        if levels.is_empty() {
-            changed = (0..self.values.len().div_ceil(FAN_IN)).collect();
-        }
         changed.sort_unstable();
         changed.dedup();
         let (mut level, mut len) = (0, self.values.len());
         while len > FAN_IN {
             len = len.div_ceil(FAN_IN);
             if level == levels.len() {
+                // A level that is new has nothing of the parts that did not change.
                 levels.push(Vec::new());
+                changed = (0..len).collect();
             }
             let (below, these) = levels.split_at_mut(level);
             these[0].resize_with(len, || fold.empty());
@@ -290,6 +289,16 @@ mod tests {
             if let Some((value, count)) = all.into_iter().next() {
                 prop_assert!(!values.apply(&fold, [(value, -count - 1)].into_iter()), "more than there are");
             }
+        }
+    }
+
+    #[test]
+    fn a_group_that_grows_one_by_one_loses_nothing_at_a_new_level() {
+        let fold = Summed::default();
+        let mut values = Values::new(&fold);
+        for n in 1..=5_000u64 {
+            assert!(values.apply(&fold, [(n, 1)].into_iter()));
+            assert_eq!(*values.state(), u128::from(n * (n + 1) / 2), "{n} values");
         }
     }
 
