@@ -47,7 +47,7 @@ use crate::record::Event;
 use crate::setting::Setting;
 use crate::setting::extensions::Extensions;
 use crate::setting::properties::Properties;
-use crate::source::records::{Keyed, Payload};
+use crate::source::records::{KeyValue, Payload};
 use crate::source::setting::SourceSetting;
 use crate::source::{Deletes, Environment, Opened, Source, Start, TimeRules, UpsertSource, time_rules};
 use crate::time::EventTime;
@@ -298,7 +298,7 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
             },
             reader: Box::new(move |waker: Waker| {
                 let resources = resources(&env, &waker);
-                let records = Keyed {
+                let records = KeyValue {
                     key: key_format.decoder(&resources)?,
                     value: format.decoder(&resources)?,
                     deletes,

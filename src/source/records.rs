@@ -65,7 +65,7 @@ impl<T: 'static> Records<T> for Payload<T> {
 }
 
 /// Key and payload: rows by key.
-pub struct Keyed<K, V> {
+pub struct KeyValue<K, V> {
     /// Of the key.
     pub key: Box<dyn Decode<K>>,
     /// Of the payload.
@@ -74,7 +74,7 @@ pub struct Keyed<K, V> {
     pub deletes: Deletes,
 }
 
-impl<K, V: 'static> Keyed<K, V> {
+impl<K, V: 'static> KeyValue<K, V> {
     /// What becomes of a payload that is no row.
     #[cold]
     fn no_row(&mut self, key: K, payload: &[u8], why: Decoded<(K, Option<V>)>) -> Decoded<(K, Option<V>)> {
@@ -85,7 +85,7 @@ impl<K, V: 'static> Keyed<K, V> {
     }
 }
 
-impl<K: 'static, V: 'static> Records<(K, Option<V>)> for Keyed<K, V> {
+impl<K: 'static, V: 'static> Records<(K, Option<V>)> for KeyValue<K, V> {
     fn enter(&mut self, partition: u32, bound: bool) {
         self.key.enter(partition, bound);
         self.value.enter(partition, bound);
@@ -147,7 +147,7 @@ mod tests {
         deletes: Deletes,
         payloads: &[Option<&[u8]>],
     ) -> Vec<String> {
-        let mut records = Keyed {
+        let mut records = KeyValue {
             key: Box::new(Json::<u32>::new()),
             value: Box::new(value),
             deletes,
