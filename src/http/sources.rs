@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::http::answer::{self, At, Time};
 use crate::http::shared::Shared;
@@ -50,6 +50,7 @@ struct PartitionAnswer {
     start: Option<Offset>,
     end: Option<Offset>,
     lag_records: Option<Offset>,
+    #[serde(serialize_with = "seconds")]
     lag_seconds: Option<f64>,
     watermark: Time,
     idle: bool,
@@ -89,6 +90,14 @@ fn describe<'a>(source: &'a SourceNow, at: Option<&Moment>) -> SourceAnswer<'a> 
 fn named<'a>(values: &'a [(&'static str, String)]) -> BTreeMap<&'a str, &'a str> {
     let values = values.iter();
     values.map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+/// Seconds; whole ones without a fraction.
+fn seconds<S: Serializer>(seconds: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match seconds {
+        Some(seconds) if seconds.fract() == 0.0 => serializer.serialize_i64(*seconds as i64),
+        seconds => seconds.serialize(serializer),
+    }
 }
 
 fn rules(rules: &RulesNow) -> RulesAnswer {
