@@ -7,10 +7,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
-use thalweg::{Error, Result};
+use thalweg::{Error, Result, clock};
 
 use crate::measure::{children_cpu_seconds, record};
 
@@ -67,7 +67,7 @@ pub fn compile(arguments: &Arguments) -> Result<()> {
                 fs::write(folder.path().join("src/module_0.rs"), text)?;
                 figures.push(build(folder.path(), profile)?);
             }
-            figures.sort_by(|a, b| a.0.cmp(&b.0));
+            figures.sort_by_key(|(wall, _)| *wall);
             let (wall, cpu) = figures[figures.len() / 2];
             let wall = wall.as_secs_f64();
             println!("| {dataflows} | {lines} | {profile} | {wall:.1} | {cpu:.1} |");
@@ -109,7 +109,7 @@ fn write_crate(folder: &Path, library: &Path, modules: &[&str]) -> Result<()> {
 
 /// How long it took, on the clock and on processors.
 fn build(folder: &Path, profile: &str) -> Result<(Duration, f64)> {
-    let (begun, cpu) = (Instant::now(), children_cpu_seconds());
+    let (begun, cpu) = (clock::instant(), children_cpu_seconds());
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let output = Command::new(cargo)
         .args(["build", "--offline", "--profile", profile])
@@ -119,5 +119,6 @@ fn build(folder: &Path, profile: &str) -> Result<(Duration, f64)> {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(Error::definition("a crate of the benchmark does not build").detail(said));
     }
-    Ok((begun.elapsed(), children_cpu_seconds() - cpu))
+    let wall = clock::instant().saturating_duration_since(begun);
+    Ok((wall, children_cpu_seconds() - cpu))
 }
