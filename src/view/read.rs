@@ -75,19 +75,13 @@ impl Serve for View {
 
     fn rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError> {
         // What is wrong with a query is told wherever the rows are.
-        Plan::new(self.of(at), query)?;
+        let plan = Plan::new(self.of(at), query)?;
         self.whole()?;
-        self.local_rows(query, at)
+        self.page(&plan, at)
     }
 
     fn local_rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError> {
-        let plan = Plan::new(self.of(at), query)?;
-        let buckets = self.buckets(&plan);
-        let rows = self.rows_len();
-        if buckets.len() > 1 && plan.looks_at_all() && rows > plan.scanned_max {
-            return Err(plan.too_much(Some(rows)));
-        }
-        self.kept(at.epoch, || self.scan(at, buckets).page(&plan))
+        self.page(&Plan::new(self.of(at), query)?, at)
     }
 
     fn changes(&self, query: &RowsQuery, from: &Moment, to: &Moment) -> Result<Vec<RowChange>, ReadError> {
@@ -146,6 +140,16 @@ impl View {
         let answer = read();
         check()?;
         answer
+    }
+
+    /// A page of this process's rows.
+    fn page(&self, plan: &Plan, at: &Moment) -> Result<Page, ReadError> {
+        let buckets = self.buckets(plan);
+        let rows = self.rows_len();
+        if buckets.len() > 1 && plan.looks_at_all() && rows > plan.scanned_max {
+            return Err(plan.too_much(Some(rows)));
+        }
+        self.kept(at.epoch, || self.scan(at, buckets).page(plan))
     }
 
     /// An error where other processes have rows, too: what this one has is no answer.
