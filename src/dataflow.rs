@@ -37,7 +37,7 @@ use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::manifest::Rule;
 use crate::checkpoint::store::Restored;
 use crate::codec::Cause;
-use crate::dataflow::plan::{Kind, Origin, Plan, UnfitState};
+use crate::dataflow::plan::{Kind, Origin, Plan, PlannedSink, UnfitState};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
 use crate::demo::Demo;
@@ -46,14 +46,18 @@ use crate::ingest::{self, Bounds, Ingest};
 use crate::late::Late;
 use crate::metrics::{Counter, LateMetrics, Metrics};
 use crate::operator::again::Wanted;
-use crate::operator::deliver::deliver;
+use crate::operator::deliver::{Shards, deliver};
 use crate::operator::letters::{Letter, LetterKey, letters};
 use crate::operator::serve::serve;
 use crate::operator::upsert::upsert;
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record};
-
-use crate::sink::{Sink, Sinks};
+use crate::schema::RowSchema;
+use crate::sink::Sink;
+use crate::sink::encode::Encoder;
+use crate::sink::process::{Connection, Sinks};
+use crate::sink::resume;
+use crate::sink::row::Row;
 use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertSource};
 use crate::time::Epoch;
 use crate::timeline::Desk;
@@ -147,7 +151,9 @@ pub struct Context {
     /// The process's views.
     pub views: Arc<Views>,
     /// Its sinks.
-    pub sinks: Arc<Sinks>,
+    pub(crate) sinks: Arc<Sinks>,
+    /// Workers that shards of sinks are on: those of the process with the ledger.
+    pub(crate) sink_workers: usize,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where an error goes that the service can't go on with.
@@ -181,6 +187,7 @@ impl Context {
             desk: Desk::new(),
             views: Views::new(1),
             sinks: Arc::new(Sinks::dry()),
+            sink_workers: 1,
             metrics: Metrics::new(),
             halt: Halt::default(),
             probe: Handle::new(),
@@ -535,24 +542,73 @@ impl<'s> Dataflow<'s> {
         }
     }
 
-    /// Gives rows to a sink. False: it is new, where others go on from a checkpoint, and begins with what they give once more.
-    fn deliver<R: Event>(
+    /// Plans a sink, and finds where it goes on; `None`: there are mistakes.
+    #[track_caller]
+    fn open_sink(
         &self,
-        rows: StreamVec<'s, Epoch, R>,
         name: &str,
-        order: impl FnMut(&mut Vec<R>) + 'static,
-        sink: impl Sink<R> + 'static,
-    ) -> bool {
+        of: &Origin,
+        method: &'static str,
+        sink: impl Sink,
+        schema: Result<RowSchema>,
+    ) -> Option<Outlet> {
         let context = self.context();
+        if !context.output(name, Kind::Sink, of) {
+            return None;
+        }
+        let opened = sink.open(&context.env).and_then(|opened| Ok((opened, schema?)));
+        let (opened, schema) = match opened {
+            Ok((opened, _)) if opened.shards == 0 => {
+                context.mistake(format!("sink `{name}` has no shards: at least one is needed"));
+                return None;
+            }
+            Ok(opened) => opened,
+            Err(error) => {
+                context.mistake(format!("sink `{name}`: {error}"));
+                return None;
+            }
+        };
+        let (schema, shards) = (Arc::new(schema), opened.shards);
+        context.plan.borrow_mut().sink(PlannedSink {
+            name: name.to_owned(),
+            method,
+            description: opened.description,
+            contract: opened.writers.contract(),
+            shards,
+            schema: schema.clone(),
+            examine: opened.examine,
+        });
         let restored = context.restored.as_ref().map(|restored| restored.manifest.epoch);
-        let reached = context.sinks.reached(name);
-        let is_new = reached.is_none() && restored.is_some();
-        // Of what the checkpoint stands for nothing was left to be given: it would not count.
-        let reached = reached.map(|reached| restored.map_or(reached, |epoch| epoch.max(reached)));
-        let (halt, metrics) = (context.halt.clone(), context.metrics.sink(name));
-        let connect = |waker| context.sinks.connect(name, Box::new(sink), waker, halt, metrics);
-        deliver(rows, name, order, reached, connect, &context.probe);
-        !is_new
+        let reached = (0..shards).map(|shard| context.sinks.reached(name, shard));
+        let reached = reached
+            .map(|reached| resume::from_ledger(reached, restored))
+            .collect();
+        Some(Outlet {
+            to: Connection {
+                sink: name.into(),
+                shards,
+                schema,
+                writers: opened.writers,
+                restored,
+                halt: context.halt.clone(),
+                metrics: context.metrics.sink(name),
+            },
+            reached,
+        })
+    }
+
+    /// Gives encoded rows to a sink.
+    fn deliver(&self, rows: StreamVec<'s, Epoch, Row>, outlet: Outlet) {
+        let context = self.context().clone();
+        let Outlet { to, reached } = outlet;
+        let name = to.sink.clone();
+        let shards = Shards {
+            count: to.shards,
+            workers: context.sink_workers,
+            reached,
+            connect: move |shard, room| context.sinks.connect(&to, shard, room),
+        };
+        deliver(rows, &name, shards, &self.context().probe);
     }
 
     /// Dead letters of every source become views, once all steps that may add to them are known. Which steps those are says
@@ -580,6 +636,32 @@ impl<'s> Dataflow<'s> {
             self.serve(keyed, &letters, spec, (None, 1));
         }
         self.context().plan.borrow_mut().finish();
+    }
+}
+
+/// A sink that is planned, and that rows are to be given to.
+struct Outlet {
+    to: Connection,
+    /// What each shard has, as far as the ledger knows.
+    reached: Vec<Option<Epoch>>,
+}
+
+impl Outlet {
+    /// Whether a shard has got nothing yet, where others go on from a checkpoint: it takes what they give once more.
+    fn is_new(&self) -> bool {
+        self.to.restored.is_some() && self.reached.contains(&None)
+    }
+
+    /// Up to where all shards have everything.
+    fn reached(&self) -> Option<Epoch> {
+        self.reached.iter().copied().min().flatten()
+    }
+
+    fn encoder(&self, with_old: bool) -> Encoder {
+        let Connection {
+            sink, schema, shards, ..
+        } = &self.to;
+        Encoder::new(sink.clone(), schema.clone(), *shards, with_old)
     }
 }
 

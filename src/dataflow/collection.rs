@@ -15,9 +15,14 @@ use crate::dataflow::stream::check_names;
 use crate::dataflow::table::Table;
 use crate::dataflow::{Context, Dataflow};
 use crate::operator::aggregate::{Aggregate, Of};
+use crate::operator::deliver::encode_updates;
 use crate::operator::group::group;
 use crate::position::SourceId;
 use crate::record::Record;
+use crate::schema::RowSchema;
+use crate::schema::fields::FieldNames;
+use crate::schema::trace::trace;
+use crate::sink::ChangelogSink;
 use crate::time::Epoch;
 
 /// The clock inside `iterate`: the epoch, and the round.
@@ -283,6 +288,29 @@ impl<'s, D: 'static> Collection<'s, D> {
             sources,
             ..self.with(inner, origin)
         }
+    }
+
+    /// Gives a store every change of the collection: each row with the epoch, and by how many it became more or fewer.
+    ///
+    /// Otherwise as [`Table::changes_to`].
+    #[track_caller]
+    pub fn changes_to(&self, name: &str, sink: impl ChangelogSink) -> &Self
+    where
+        D: Record,
+    {
+        let flow = self
+            .flow
+            .expect("only collections inside of loops have no flow, and those have another clock");
+        let owner = format!("sink `{name}`");
+        let schema = RowSchema::new(&owner, trace::<D>(), trace::<()>(), FieldNames::default());
+        if let Some(outlet) = flow.open_sink(name, &self.origin, "changes_to", sink, schema) {
+            let (reached, halt) = (outlet.reached(), self.context.halt.clone());
+            let mut encoder = outlet.encoder(true);
+            let updates = self.inner.clone().inner;
+            let rows = encode_updates(updates, name, reached, move |row, n| encoder.count(row, n), halt);
+            flow.deliver(rows, outlet);
+        }
+        self
     }
 
     /// Groups rows, to be aggregated. `names` are the key's field names.

@@ -19,7 +19,7 @@ use hyper::{Method, Uri};
 
 use crate::http::problem::{Kind, Problem, nearest};
 use crate::http::server::{OnDrop, Shared};
-use crate::http::{answer, describe, query, read, sources};
+use crate::http::{answer, describe, query, read, sinks, sources};
 use crate::{clock, metrics};
 
 /// The pattern that stands in metrics for every path that is none.
@@ -29,7 +29,7 @@ pub(crate) const NONE: &str = "none";
 const SHED: &str = "/v1/";
 
 /// Each pattern, and what answers it.
-pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<Shared>>); 10] {
+pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
     [
         ("/v1/views", get(describe::views)),
         ("/v1/views/{name}", get(describe::view)),
@@ -41,6 +41,7 @@ pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<Shared>>); 10] {
         ),
         ("/v1/epochs/{epoch}", get(describe::epoch)),
         ("/v1/sources", get(sources::sources)),
+        ("/v1/sinks", get(sinks::sinks)),
         ("/health/live", get(live)),
         ("/health/ready", get(ready)),
         ("/metrics", get(exposed)),

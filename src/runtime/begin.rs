@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::checkpoints::{self, Clock, Way};
 use super::control::{Inbox, Lead};
 use super::scribe::Scribe;
+use super::sinks;
 use super::sources;
 use super::watch::{self, Watched};
 use super::{
@@ -31,7 +32,7 @@ use crate::ledger::{self, Claim, Ledger, LedgerStore, MemoryLedger, Recovered};
 use crate::metrics::Metrics;
 use crate::position::{Offset, PartitionId, SourceId};
 use crate::sequencer::{self, Sequencer, results};
-use crate::sink::Sinks;
+use crate::sink::process::{Run as SinkRun, Sinks};
 use crate::sink::progress::Place;
 use crate::time::Epoch;
 use crate::view::Views;
@@ -84,6 +85,7 @@ impl Parts {
             troubles: Mutex::default(),
             partitions: Mutex::default(),
             sources: plan.sources.clone(),
+            planned_sinks: plan.sinks.clone(),
             bound: Mutex::default(),
             idle: Mutex::default(),
             compared: Mutex::default(),
@@ -92,6 +94,7 @@ impl Parts {
             settings,
         });
         sources::refresh_metrics(&shared);
+        sinks::refresh_metrics(&shared);
         if let Some(restored) = &shared.restored {
             let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
             tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
@@ -236,7 +239,13 @@ impl Run<'_> {
             ledger: recovered.made_us,
             last: recovered.last,
         });
-        Sinks::open(&self.plan.sinks, place.as_ref())
+        let run = SinkRun {
+            ledger: recovered.made_us,
+            generation: recovered.generation,
+            last: recovered.last,
+        };
+        let sinks = self.plan.sinks.iter().map(|sink| (&*sink.name, sink.shards));
+        Sinks::open(sinks, run, place.as_ref())
     }
 
     /// How checkpoints are made, if they are.

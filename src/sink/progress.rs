@@ -13,12 +13,36 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::time::Epoch;
 
 const HEADER: &[u8] = b"thalweg sink 1\n";
 const RECORD: usize = 20;
 /// A file is written anew when it has so many records.
 const RECORDS_MAX: u64 = 50_000;
+
+/// Notes how far a shard has come.
+pub(crate) trait Record: Send {
+    /// The store has everything up to `epoch`. Whether that survives a loss of power by now; if not, its queue is told later.
+    fn record(&mut self, epoch: Epoch) -> Result<bool>;
+}
+
+/// For shards of which nobody keeps anything.
+pub(crate) struct Unrecorded;
+
+impl Record for Unrecorded {
+    fn record(&mut self, _epoch: Epoch) -> Result<bool> {
+        Ok(true)
+    }
+}
+
+impl Record for Progress {
+    fn record(&mut self, epoch: Epoch) -> Result<bool> {
+        self.save(epoch)?;
+        fault::point("sink.saved");
+        Ok(true)
+    }
+}
 
 /// Where the files are.
 #[derive(Clone)]
@@ -47,8 +71,11 @@ impl Place {
     /// # Errors
     /// [`Outside`](crate::Kind::Outside): the disk does not do its part. [`Integrity`](crate::Kind::Integrity): the file is none
     /// of these, or the sink is further than the ledger.
-    pub fn open(&self, sink: &str) -> Result<(Progress, Option<Epoch>)> {
-        let path = self.dir.join(format!("{}.progress", file_name(sink)));
+    pub fn open(&self, sink: &str, shard: u32) -> Result<(Progress, Option<Epoch>)> {
+        let path = match shard {
+            0 => self.dir.join(format!("{}.progress", file_name(sink))),
+            shard => self.dir.join(format!("{}.{shard}.progress", file_name(sink))),
+        };
         let unusable = |error| cannot(&path, &error);
         self.disk.make_dir(&self.dir).map_err(unusable)?;
         let bytes = match self.disk.open(&path, false) {
@@ -222,7 +249,7 @@ mod tests {
             let mut disk = SimDisk::new();
             let mut saved = 0;
             for (count, seed, calls) in runs {
-                let (mut progress, reached) = place(&disk).open("alerts").unwrap();
+                let (mut progress, reached) = place(&disk).open("alerts", 0).unwrap();
                 prop_assert!(reached.map_or(0, |epoch| epoch.0) >= saved);
                 saved = reached.map_or(0, |epoch| epoch.0);
                 // Written anew somewhere on the way.
@@ -236,7 +263,7 @@ mod tests {
                 }
                 disk = disk.after_crash(seed);
             }
-            let (_, reached) = place(&disk).open("alerts").unwrap();
+            let (_, reached) = place(&disk).open("alerts", 0).unwrap();
             prop_assert!(reached.map_or(0, |epoch| epoch.0) >= saved);
         }
     }
@@ -244,7 +271,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_of_and_what_comes_later_is_found_again() {
         let disk = SimDisk::new();
-        let (mut progress, _) = place(&disk).open("alerts").unwrap();
+        let (mut progress, _) = place(&disk).open("alerts", 0).unwrap();
         progress.save(Epoch(1)).unwrap();
         for space in 0..RECORD {
             disk.set_space_left(Some(space));
@@ -252,13 +279,13 @@ mod tests {
         }
         disk.set_space_left(None);
         progress.save(Epoch(3)).unwrap();
-        assert_eq!(place(&disk).open("alerts").unwrap().1, Some(Epoch(3)));
+        assert_eq!(place(&disk).open("alerts", 0).unwrap().1, Some(Epoch(3)));
     }
 
     #[test]
     fn what_is_not_a_sinks_or_not_this_ledgers_is_told() {
         let disk = SimDisk::new();
-        let (mut progress, _) = place(&disk).open("alerts").unwrap();
+        let (mut progress, _) = place(&disk).open("alerts", 0).unwrap();
         for epoch in 1..=3 {
             progress.save(Epoch(epoch)).unwrap();
         }
@@ -266,7 +293,7 @@ mod tests {
         let opened = |bytes: &[u8], place: &dyn Fn(&SimDisk) -> Place| {
             let disk = SimDisk::new();
             disk.put(Path::new(PATH), bytes.to_vec());
-            place(&disk).open("alerts").map(|(_, reached)| reached)
+            place(&disk).open("alerts", 0).map(|(_, reached)| reached)
         };
         assert_eq!(opened(&bytes, &place).unwrap(), Some(Epoch(3)));
         // Of another ledger: nothing was given.
