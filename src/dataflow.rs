@@ -15,6 +15,7 @@ pub mod collection;
 mod misuse;
 pub mod names;
 pub mod plan;
+mod sink;
 pub mod stream;
 pub mod table;
 pub mod window;
@@ -37,7 +38,7 @@ use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::manifest::Rule;
 use crate::checkpoint::store::Restored;
 use crate::codec::Cause;
-use crate::dataflow::plan::{Kind, Origin, Plan, PlannedSink, UnfitState};
+use crate::dataflow::plan::{Kind, Origin, Plan, UnfitState};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
 use crate::demo::Demo;
@@ -46,18 +47,12 @@ use crate::ingest::{self, Bounds, Ingest};
 use crate::late::Late;
 use crate::metrics::{Counter, LateMetrics, Metrics};
 use crate::operator::again::Wanted;
-use crate::operator::deliver::{Shards, deliver};
 use crate::operator::letters::{Letter, LetterKey, letters};
 use crate::operator::serve::serve;
 use crate::operator::upsert::upsert;
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record};
-use crate::schema::RowSchema;
-use crate::sink::Sink;
-use crate::sink::encode::Encoder;
-use crate::sink::process::{Connection, Sinks};
-use crate::sink::resume;
-use crate::sink::row::Row;
+use crate::sink::process::Sinks;
 use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertSource};
 use crate::time::Epoch;
 use crate::timeline::Desk;
@@ -542,75 +537,6 @@ impl<'s> Dataflow<'s> {
         }
     }
 
-    /// Plans a sink, and finds where it goes on; `None`: there are mistakes.
-    #[track_caller]
-    fn open_sink(
-        &self,
-        name: &str,
-        of: &Origin,
-        method: &'static str,
-        sink: impl Sink,
-        schema: Result<RowSchema>,
-    ) -> Option<Outlet> {
-        let context = self.context();
-        if !context.output(name, Kind::Sink, of) {
-            return None;
-        }
-        let opened = sink.open(&context.env).and_then(|opened| Ok((opened, schema?)));
-        let (opened, schema) = match opened {
-            Ok((opened, _)) if opened.shards == 0 => {
-                context.mistake(format!("sink `{name}` has no shards: at least one is needed"));
-                return None;
-            }
-            Ok(opened) => opened,
-            Err(error) => {
-                context.mistake(format!("sink `{name}`: {error}"));
-                return None;
-            }
-        };
-        let (schema, shards) = (Arc::new(schema), opened.shards);
-        context.plan.borrow_mut().sink(PlannedSink {
-            name: name.to_owned(),
-            method,
-            description: opened.description,
-            contract: opened.writers.contract(),
-            shards,
-            schema: schema.clone(),
-            examine: opened.examine,
-        });
-        let restored = context.restored.as_ref().map(|restored| restored.manifest.epoch);
-        let reached = (0..shards).map(|shard| context.sinks.reached(name, shard));
-        let reached = reached
-            .map(|reached| resume::from_ledger(reached, restored))
-            .collect();
-        Some(Outlet {
-            to: Connection {
-                sink: name.into(),
-                shards,
-                schema,
-                writers: opened.writers,
-                restored,
-                halt: context.halt.clone(),
-                metrics: context.metrics.sink(name),
-            },
-            reached,
-        })
-    }
-
-    /// Gives encoded rows to a sink.
-    fn deliver(&self, rows: StreamVec<'s, Epoch, Row>, outlet: Outlet) {
-        let context = self.context().clone();
-        let Outlet { to, reached } = outlet;
-        let name = to.sink.clone();
-        let shards = Shards {
-            count: to.shards,
-            workers: context.sink_workers,
-            reached,
-            connect: move |shard, room| context.sinks.connect(&to, shard, room),
-        };
-        deliver(rows, &name, shards, &self.context().probe);
-    }
-
     /// Dead letters of every source become views, once all steps that may add to them are known. Which steps those are says
     /// nothing about the letters that were there before, so they come from the source alone.
     fn finish(self) {
@@ -636,32 +562,6 @@ impl<'s> Dataflow<'s> {
             self.serve(keyed, &letters, spec, (None, 1));
         }
         self.context().plan.borrow_mut().finish();
-    }
-}
-
-/// A sink that is planned, and that rows are to be given to.
-struct Outlet {
-    to: Connection,
-    /// What each shard has, as far as the ledger knows.
-    reached: Vec<Option<Epoch>>,
-}
-
-impl Outlet {
-    /// Whether a shard has got nothing yet, where others go on from a checkpoint: it takes what they give once more.
-    fn is_new(&self) -> bool {
-        self.to.restored.is_some() && self.reached.contains(&None)
-    }
-
-    /// Up to where all shards have everything.
-    fn reached(&self) -> Option<Epoch> {
-        self.reached.iter().copied().min().flatten()
-    }
-
-    fn encoder(&self, with_old: bool) -> Encoder {
-        let Connection {
-            sink, schema, shards, ..
-        } = &self.to;
-        Encoder::new(sink.clone(), schema.clone(), *shards, with_old)
     }
 }
 

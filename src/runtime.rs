@@ -40,7 +40,6 @@ use crate::checkpoint::manifest::StepShape;
 use crate::checkpoint::store::Restored;
 use crate::dataflow::plan::{Plan, PlannedSink, PlannedSource, UnfitState};
 use crate::dataflow::{self, Context, Flow};
-use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::ingest::Bounds;
 use crate::ledger::{Claim, LedgerStore, MemoryLog, Recovered};
@@ -111,8 +110,6 @@ pub struct Settings {
     pub checkpoints: Option<checkpoints::Settings>,
     /// The ledger lets go of what no checkpoint needs any more, once it is so many bytes; nothing: never.
     pub trim_least: Option<u64>,
-    /// Where sinks note how far they have come; `None`: beside a ledger in a directory, and else nowhere.
-    pub sinks: Option<(Arc<dyn Disk>, PathBuf)>,
     /// Nothing but a replay of what the ledger has up to an epoch: see [`Replay`].
     pub replay: Option<Replay>,
     /// In place of sources.
@@ -160,7 +157,6 @@ impl Default for Settings {
             on_difference: OnDifference::Halt,
             checkpoints: None,
             trim_least: Some(TRIM_LEAST),
-            sinks: None,
             replay: None,
             substitutes: None,
         }

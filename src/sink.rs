@@ -222,6 +222,9 @@ pub struct Shard {
     pub of: u32,
     /// Names and types of the rows' fields. The rows of a stream have no key in it: theirs is their [`Place`](row::Place).
     pub schema: Arc<RowSchema>,
+    /// The generation of the service that writes: a later start has a higher one. A store that can keeps the highest that it
+    /// has seen, and lets no writer of a lower one resume.
+    pub generation: u64,
     /// How long one call of a writer may take. A writer bounds its calls by this and returns [`WriteError::Retry`]; one that
     /// takes longer is reported as in trouble.
     pub call_max: Duration,
@@ -266,7 +269,8 @@ pub trait TransactionalWriter: Send {
     ///
     /// # Errors
     /// After [`WriteError::Retry`] it is not known whether they were committed: the writer is dropped, and another one is
-    /// opened and asked.
+    /// opened and asked. So does one that was fenced: a process that was stopped, and goes on, may have fenced it; which of the
+    /// two is the later one shows when the store is asked.
     fn commit(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), WriteError>;
 
     /// The service is about to end, and nothing more comes.

@@ -234,7 +234,7 @@ fn paths_are_found_in_groups_and_in_code() {
     );
     assert_eq!(
         (layer("source::Reader"), layer("source::kafka"), layer("nowhere")),
-        (Some(1), Some(2), None)
+        (Some(2), Some(3), None)
     );
 }
 

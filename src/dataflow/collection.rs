@@ -15,14 +15,9 @@ use crate::dataflow::stream::check_names;
 use crate::dataflow::table::Table;
 use crate::dataflow::{Context, Dataflow};
 use crate::operator::aggregate::{Aggregate, Of};
-use crate::operator::deliver::encode_updates;
 use crate::operator::group::group;
 use crate::position::SourceId;
 use crate::record::Record;
-use crate::schema::RowSchema;
-use crate::schema::fields::FieldNames;
-use crate::schema::trace::trace;
-use crate::sink::ChangelogSink;
 use crate::time::Epoch;
 
 /// The clock inside `iterate`: the epoch, and the round.
@@ -36,12 +31,12 @@ impl Clock for Round {}
 /// A multiset of rows that may take rows back.
 #[must_use = "a collection that nothing takes is not computed for anyone"]
 pub struct Collection<'s, D: 'static, C: Clock = Epoch> {
-    inner: VecCollection<'s, C, D, isize>,
+    pub(super) inner: VecCollection<'s, C, D, isize>,
     context: Rc<Context>,
     /// Outside of loops. Inside there is none: `iterate` works for every inner lifetime, and can't promise the outer one.
-    flow: Option<Dataflow<'s>>,
+    pub(super) flow: Option<Dataflow<'s>>,
     pub(super) sources: Rc<[SourceId]>,
-    origin: Origin,
+    pub(super) origin: Origin,
 }
 
 impl<'s, D: Record> Collection<'s, D> {
@@ -288,29 +283,6 @@ impl<'s, D: 'static> Collection<'s, D> {
             sources,
             ..self.with(inner, origin)
         }
-    }
-
-    /// Gives a store every change of the collection: each row with the epoch, and by how many it became more or fewer.
-    ///
-    /// Otherwise as [`Table::changes_to`].
-    #[track_caller]
-    pub fn changes_to(&self, name: &str, sink: impl ChangelogSink) -> &Self
-    where
-        D: Record,
-    {
-        let flow = self
-            .flow
-            .expect("only collections inside of loops have no flow, and those have another clock");
-        let owner = format!("sink `{name}`");
-        let schema = RowSchema::new(&owner, trace::<D>(), trace::<()>(), FieldNames::default());
-        if let Some(outlet) = flow.open_sink(name, &self.origin, "changes_to", sink, schema) {
-            let (reached, halt) = (outlet.reached(), self.context.halt.clone());
-            let mut encoder = outlet.encoder(true);
-            let updates = self.inner.clone().inner;
-            let rows = encode_updates(updates, name, reached, move |row, n| encoder.count(row, n), halt);
-            flow.deliver(rows, outlet);
-        }
-        self
     }
 
     /// Groups rows, to be aggregated. `names` are the key's field names.

@@ -16,21 +16,14 @@ use crate::dataflow::collection::{Collection, union};
 use crate::dataflow::names::Names;
 use crate::dataflow::plan::{Kind, Origin};
 use crate::dataflow::table::Table;
-use crate::error::Error;
 use crate::operator::again::Wanted;
 use crate::operator::aggregate::{Aggregate, Of};
 use crate::operator::changes::changes;
-use crate::operator::deliver::encode;
 use crate::operator::late::Policies;
 use crate::operator::try_map::try_map;
 use crate::operator::window::{self, Assign};
 use crate::position::SourceId;
 use crate::record::{Event, Record, Timed};
-use crate::schema::RowSchema;
-use crate::schema::fields::FieldNames;
-use crate::schema::trace::trace;
-use crate::sink::function::Function;
-use crate::sink::{AppendSink, Sink};
 use crate::time::{Epoch, EventTime, Windowed, span};
 use crate::trail;
 use crate::view::Windows as Layout;
@@ -113,90 +106,6 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         self.each("flat_map", f)
-    }
-
-    /// Gives the events of each epoch to a function, in order: by partition and offset. What
-    /// [`Table::for_each_epoch`](crate::dataflow::table::Table::for_each_epoch) says holds here too, but that a function that is new
-    /// begins with what is new.
-    #[track_caller]
-    pub fn for_each_epoch<E: fmt::Display>(
-        &self,
-        name: &str,
-        f: impl FnMut(Epoch, &[Timed<T>]) -> Result<(), E> + Send + 'static,
-    ) -> &Self
-    where
-        T: Event,
-    {
-        let schema = RowSchema::unchecked(name, trace::<()>(), trace::<T>(), FieldNames::default());
-        self.sink(name, "for_each_epoch", Function::of_events(f), schema)
-    }
-
-    /// Appends each event to a store, in order by partition and offset: what happened in epochs that are complete and durable.
-    /// Whether an event may be there twice after a crash is the store's [contract](crate::sink::Writers), which `plan` prints.
-    ///
-    /// A stream is split by the partitions that its events were read from: all events of a partition are in one shard. A sink
-    /// that is new begins with what is new.
-    ///
-    /// ```
-    /// # use thalweg::prelude::*;
-    /// # use thalweg::sink::{AppendSink, Batch, OpenedSink, Shard, Sink, WriteError, Writer, Writers};
-    /// # use thalweg::source::Environment;
-    /// # struct Counts;
-    /// # impl Sink for Counts {
-    /// #     fn open(self, _: &Environment) -> Result<OpenedSink, thalweg::Error> {
-    /// #         Ok(OpenedSink::new("a counter", Writers::repeating(|_: &Shard| Ok(Counter(0)))))
-    /// #     }
-    /// # }
-    /// # impl AppendSink for Counts {}
-    /// # struct Counter(usize);
-    /// # impl Writer for Counter {
-    /// #     fn write(&mut self, epochs: &[Batch]) -> Result<(), WriteError> {
-    /// #         self.0 += epochs.iter().map(|batch| batch.rows.len()).sum::<usize>();
-    /// #         Ok(())
-    /// #     }
-    /// # }
-    /// # fn build(flow: Dataflow) {
-    /// let lines = flow.source("lines", Kafka::topic("lines.v1").text::<String>());
-    /// lines.filter(|line| line.contains("error")).append_to("errors", Counts);
-    /// # }
-    /// # thalweg::runtime::plan(&dataflow("errors", build), &Environment::default()).unwrap();
-    /// ```
-    #[track_caller]
-    pub fn append_to(&self, name: &str, sink: impl AppendSink) -> &Self
-    where
-        T: Event,
-    {
-        let owner = format!("sink `{name}`");
-        let schema = RowSchema::new(&owner, trace::<()>(), trace::<T>(), FieldNames::default());
-        self.sink(name, "append_to", sink, schema)
-    }
-
-    #[track_caller]
-    fn sink(
-        &self,
-        name: &str,
-        method: &'static str,
-        sink: impl Sink,
-        schema: Result<RowSchema, Error>,
-    ) -> &Self
-    where
-        T: Event,
-    {
-        let flow = self.flow;
-        if let Some(outlet) = flow.open_sink(name, &self.origin, method, sink, schema) {
-            let (reached, halt) = (outlet.reached(), flow.context().halt.clone());
-            let mut encoder = outlet.encoder(false);
-            // Events of one record come from one worker, in order: what is stable keeps it.
-            let rows = encode(
-                self.inner.clone(),
-                name,
-                reached,
-                move |event| encoder.event(event),
-                halt,
-            );
-            flow.deliver(rows, outlet);
-        }
-        self
     }
 
     /// Names a step without a name for a panic in it.

@@ -20,17 +20,10 @@ use crate::dataflow::collection::{Collection, Grouped, union};
 use crate::dataflow::names::{Names, NoKey};
 use crate::dataflow::plan::{Kind, Origin};
 use crate::dataflow::stream::check_names;
-use crate::error::Error;
 use crate::operator::again::Wanted;
-use crate::operator::deliver::encode;
 use crate::operator::net::net;
 use crate::position::SourceId;
 use crate::record::{Change, Record};
-use crate::schema::RowSchema;
-use crate::schema::fields::FieldNames;
-use crate::schema::trace::trace;
-use crate::sink::function::Function;
-use crate::sink::{ChangelogSink, Sink, UpsertSink};
 use crate::time::{Epoch, Windowed};
 use crate::trail;
 use crate::view::{ViewSpec, Windows as Layout};
@@ -41,7 +34,7 @@ type Arrangement<'s, K, V> = Arranged<'s, TraceAgent<ValSpine<K, V, Epoch, isize
 
 /// At most one value a key.
 pub struct Table<'s, K: 'static, V: 'static> {
-    flow: Dataflow<'s>,
+    pub(super) flow: Dataflow<'s>,
     pub(super) meta: Meta,
     changes: OnceCell<Changes<'s, K, V>>,
     rows: OnceCell<Rows<'s, K, V>>,
@@ -147,7 +140,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         }
     }
 
-    fn changes(&self) -> Changes<'s, K, V> {
+    pub(super) fn changes(&self) -> Changes<'s, K, V> {
         let make = || {
             let rows = self.rows.get().expect("a table has one of its forms").clone();
             net(
@@ -487,154 +480,6 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
             .serve(self.changes(), &self.meta.origin, spec, (history, version))
         {
             self.meta.wanted.set(true);
-        }
-        self
-    }
-
-    /// Gives what changed in each epoch to a function, in order: for what no other sink does.
-    ///
-    /// It is called on a thread of its own, once for each epoch that changed anything, when the epoch is complete, its place in
-    /// the ledger durable, and all before it have been given. A key has at most one change. The same epoch always brings the
-    /// same changes, whenever it is given.
-    ///
-    /// How far it has come is written down behind the calls. What was not by then, as the process was killed, is given again at
-    /// the next start: where that matters, keep the epoch beside what you write, and skip one that is not greater. An error has
-    /// the same epoch given again, a moment later, until it is taken; meanwhile nothing is lost, and once too much waits the whole
-    /// dataflow does. A panic ends the service.
-    ///
-    /// A function that is new in a dataflow that goes on from a checkpoint begins with all rows as of it.
-    ///
-    /// ```
-    /// # use thalweg::prelude::*;
-    /// # fn build(spend: &thalweg::dataflow::table::Table<Windowed<u32>, i128>) {
-    /// let (mut out, mut last) = (std::io::stdout(), Epoch::ZERO);
-    /// spend.for_each_epoch("alerts", move |epoch, changes| {
-    ///     use std::io::Write;
-    ///     for change in changes.iter().filter(|_| epoch > last) {
-    ///         writeln!(out, "{epoch}: {:?} is now {:?}", change.key, change.new)?;
-    ///     }
-    ///     last = epoch;
-    ///     out.flush()
-    /// });
-    /// # }
-    /// ```
-    #[track_caller]
-    pub fn for_each_epoch<E: std::fmt::Display>(
-        &self,
-        name: &str,
-        f: impl FnMut(Epoch, &[Change<K, V>]) -> Result<(), E> + Send + 'static,
-    ) -> &Self
-    where
-        K: Record,
-        V: Record,
-    {
-        let schema = RowSchema::unchecked(name, trace::<K>(), trace::<V>(), FieldNames::default());
-        self.sink(name, "for_each_epoch", Function::of_changes(f), schema)
-    }
-
-    /// Holds the table in a store: the newest row of each key, and no row where it went. A key has at most one change an epoch.
-    ///
-    /// Rows are split into shards by a fixed hash of their keys, and each shard gets its epochs in order, once they are complete
-    /// and durable. What a crash does to the store is its [contract](crate::sink::Writers), which `plan` prints. A sink that is
-    /// new in a dataflow that goes on from a checkpoint begins with all rows as of it.
-    ///
-    /// Only a store that can delete by key is an [`UpsertSink`]; others take a [changelog](Self::changes_to).
-    ///
-    /// ```
-    /// # use thalweg::prelude::*;
-    /// # use thalweg::sink::{Batch, OpenedSink, Shard, Sink, UpsertSink, WriteError, Writer, Writers};
-    /// # use thalweg::source::Environment;
-    /// # struct Names;
-    /// # impl Sink for Names {
-    /// #     fn open(self, _: &Environment) -> Result<OpenedSink, thalweg::Error> {
-    /// #         let writers = Writers::versioned(|shard: &Shard| Ok(Mirror { shard: shard.clone(), rows: Default::default() }));
-    /// #         Ok(OpenedSink::new("memory", writers))
-    /// #     }
-    /// # }
-    /// # impl UpsertSink for Names {}
-    /// struct Mirror { shard: Shard, rows: std::collections::BTreeMap<Vec<u8>, String> }
-    ///
-    /// impl Writer for Mirror {
-    ///     fn write(&mut self, epochs: &[Batch]) -> Result<(), WriteError> {
-    ///         for row in epochs.iter().flat_map(|batch| &batch.rows) {
-    ///             match row.new() {
-    ///                 Some(_) => self.rows.insert(row.key().to_vec(), row.json(&self.shard.schema).unwrap_or_default()),
-    ///                 None => self.rows.remove(row.key()),
-    ///             };
-    ///         }
-    ///         Ok(())
-    ///     }
-    /// }
-    /// # fn build(flow: Dataflow) {
-    ///
-    /// let merchants = flow.table("merchants", Kafka::topic("merchants.v1").json::<String>().keyed::<u32>());
-    /// merchants.key_named("merchant").upsert_to("merchant_names", Names);
-    /// # }
-    /// # thalweg::runtime::plan(&dataflow("names", build), &Environment::default()).unwrap();
-    /// ```
-    #[track_caller]
-    pub fn upsert_to(&self, name: &str, sink: impl UpsertSink) -> &Self
-    where
-        K: Record,
-        V: Record,
-    {
-        let schema = self.row_schema(name);
-        self.sink(name, "upsert_to", sink, schema)
-    }
-
-    /// Gives a store every change of the table as a row of its own, with what was before and what is after it.
-    ///
-    /// As [`upsert_to`](Self::upsert_to), but that nothing is ever replaced.
-    #[track_caller]
-    pub fn changes_to(&self, name: &str, sink: impl ChangelogSink) -> &Self
-    where
-        K: Record,
-        V: Record,
-    {
-        let schema = self.row_schema(name);
-        self.sink(name, "changes_to", sink, schema)
-    }
-
-    fn row_schema(&self, name: &str) -> Result<RowSchema, Error>
-    where
-        K: Record,
-        V: Record,
-    {
-        let names = FieldNames {
-            key: &self.meta.names,
-            value: &[],
-        };
-        RowSchema::new(&format!("sink `{name}`"), trace::<K>(), trace::<V>(), names)
-    }
-
-    #[track_caller]
-    fn sink(
-        &self,
-        name: &str,
-        method: &'static str,
-        sink: impl Sink,
-        schema: Result<RowSchema, Error>,
-    ) -> &Self
-    where
-        K: Record,
-        V: Record,
-    {
-        let flow = self.flow;
-        if let Some(outlet) = flow.open_sink(name, &self.meta.origin, method, sink, schema) {
-            // One that is new among restored steps needs their rows once more.
-            if outlet.is_new() {
-                self.meta.wanted.set(true);
-            }
-            let (reached, halt) = (outlet.reached(), flow.context().halt.clone());
-            let mut encoder = outlet.encoder(method != "upsert_to");
-            let rows = encode(
-                self.changes(),
-                name,
-                reached,
-                move |change| encoder.change(change),
-                halt,
-            );
-            flow.deliver(rows, outlet);
         }
         self
     }

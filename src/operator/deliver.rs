@@ -18,11 +18,11 @@ use crate::sink::queue::Producer;
 use crate::sink::row::{Row, sort};
 use crate::time::Epoch;
 
-/// Encodes rows, but for epochs up to `reached`, which all shards have.
+/// Encodes rows, but for epochs up to `complete`, of which all shards have everything.
 pub(crate) fn encode<'s, R: Clone + 'static>(
     rows: StreamVec<'s, Epoch, R>,
     name: &str,
-    reached: Option<Epoch>,
+    complete: Option<Epoch>,
     mut encode: impl FnMut(&R) -> Result<Row> + 'static,
     halt: Halt,
 ) -> StreamVec<'s, Epoch, Row> {
@@ -32,7 +32,7 @@ pub(crate) fn encode<'s, R: Clone + 'static>(
                 let epoch = *capability
                     .least()
                     .expect("rows travel under their epoch's capability");
-                if Some(epoch) > reached {
+                if Some(epoch) > complete {
                     let mut session = output.session(&capability);
                     for row in data.iter() {
                         match encode(row) {
@@ -51,7 +51,7 @@ pub(crate) fn encode<'s, R: Clone + 'static>(
 pub(crate) fn encode_updates<'s, D: Clone + 'static>(
     updates: StreamVec<'s, Epoch, Update<D>>,
     name: &str,
-    reached: Option<Epoch>,
+    complete: Option<Epoch>,
     mut encode: impl FnMut(&D, isize) -> Result<Row> + 'static,
     halt: Halt,
 ) -> StreamVec<'s, Epoch, Row> {
@@ -61,7 +61,7 @@ pub(crate) fn encode_updates<'s, D: Clone + 'static>(
                 data.sort_by_key(|(_, epoch, _)| *epoch);
                 for some in data.chunk_by(|a, b| a.1 == b.1) {
                     let epoch = some[0].1;
-                    if Some(epoch) <= reached {
+                    if Some(epoch) <= complete {
                         continue;
                     }
                     let capability = capability.delayed(&epoch, 0);
@@ -84,8 +84,8 @@ pub(crate) struct Shards<C> {
     pub count: u32,
     /// Workers that have shards: shard `s` is on worker `s % workers`. In a cluster those of the process with the ledger.
     pub workers: usize,
-    /// What each shard had at the start.
-    pub reached: Vec<Option<Epoch>>,
+    /// Up to where each shard had everything at the start.
+    pub complete: Vec<Option<Epoch>>,
     /// Makes the way to a shard, on its worker; `None` where nothing leaves.
     pub connect: C,
 }
@@ -102,7 +102,7 @@ pub(crate) fn deliver<'s>(
     let Shards {
         count,
         workers,
-        reached,
+        complete,
         mut connect,
     } = shards;
     let scope = rows.scope();
@@ -120,7 +120,7 @@ pub(crate) fn deliver<'s>(
                     let Some((epoch, _capability, batches)) = arrivals.next(frontier) else {
                         break;
                     };
-                    put((&producers, workers), &reached, epoch, batches);
+                    put((&producers, workers), &complete, epoch, batches);
                 }
             }
         })
@@ -130,7 +130,7 @@ pub(crate) fn deliver<'s>(
 /// Puts out an epoch.
 fn put(
     (producers, workers): (&[Producer], usize),
-    reached: &[Option<Epoch>],
+    complete: &[Option<Epoch>],
     epoch: Epoch,
     batches: Vec<Vec<Row>>,
 ) {
@@ -138,7 +138,7 @@ fn put(
     for row in batches.into_iter().flatten() {
         // Those of a worker are `workers` apart.
         let at = row.shard() as usize / workers;
-        if at < all.len() && Some(epoch) > reached[row.shard() as usize] {
+        if at < all.len() && Some(epoch) > complete[row.shard() as usize] {
             all[at].push(row);
         }
     }

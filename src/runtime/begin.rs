@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::checkpoints::{self, Clock, Way};
 use super::control::{Inbox, Lead};
-use super::scribe::Scribe;
+use super::scribe::{Scribe, ToScribe};
 use super::sinks;
 use super::sources;
 use super::watch::{self, Watched};
@@ -25,7 +25,6 @@ use crate::checkpoint::owner::Owner;
 use crate::checkpoint::store::Restored;
 use crate::checkpoint::writer::Writer;
 use crate::dataflow::Flow;
-use crate::disk::{Disk, HostDisk};
 use crate::error::{Error, Result};
 use crate::ledger::state::{LedgerState, SourceState};
 use crate::ledger::{self, Claim, Ledger, LedgerStore, MemoryLedger, Recovered};
@@ -33,7 +32,6 @@ use crate::metrics::Metrics;
 use crate::position::{Offset, PartitionId, SourceId};
 use crate::sequencer::{self, Sequencer, results};
 use crate::sink::process::{Run as SinkRun, Sinks};
-use crate::sink::progress::Place;
 use crate::time::Epoch;
 use crate::view::Views;
 
@@ -144,7 +142,8 @@ impl Run<'_> {
             bound_before: bound(&recovered.state),
             ..Begun::default()
         };
-        begun.sinks = self.sinks(&recovered)?;
+        let (to_scribe, entries) = channel();
+        begun.sinks = self.sinks(&recovered, ToScribe(to_scribe.clone()))?;
         let build = build_id();
         let names = (&*settings.env.group, self.flow.name(), &*build);
         let mut upto = None;
@@ -201,7 +200,6 @@ impl Run<'_> {
             (begun.checkpoints, writer) = (Some(own), Some(written));
             clock = Some(Clock::new(saves.due));
         }
-        let (to_scribe, bindings) = channel();
         begun.lead = Some(Lead::new(
             self.sequencer(lineage),
             recovered.bindings,
@@ -216,7 +214,7 @@ impl Run<'_> {
             self.metrics.ledger.bytes.set(bytes);
         }
         begun.led = ledger.map(|ledger| Led {
-            scribe: Scribe::new(ledger, bindings),
+            scribe: Scribe::new(ledger, entries),
             writer,
             sources: watch::sources(&plan.sources, settings.substitutes.clone()),
         });
@@ -224,28 +222,19 @@ impl Run<'_> {
     }
 
     /// The sinks, where each has come to; a replay gives them nothing.
-    fn sinks(&self, recovered: &Recovered) -> Result<Sinks> {
+    fn sinks(&self, recovered: &Recovered, log: ToScribe) -> Result<Sinks> {
         if self.settings.replay.is_some() {
             return Ok(Sinks::dry());
         }
-        let place = match (&self.settings.sinks, &self.settings.store) {
-            (Some(place), _) => Some(place.clone()),
-            (None, Store::Directory(dir)) => Some((Arc::new(HostDisk) as Arc<dyn Disk>, dir.join("sinks"))),
-            (None, _) => None,
-        };
-        let place = place.map(|(disk, dir)| Place {
-            disk,
-            dir,
-            ledger: recovered.made_us,
-            last: recovered.last,
-        });
         let run = SinkRun {
             ledger: recovered.made_us,
             generation: recovered.generation,
             last: recovered.last,
         };
-        let sinks = self.plan.sinks.iter().map(|sink| (&*sink.name, sink.shards));
-        Sinks::open(sinks, run, place.as_ref())
+        let known = |name: &str| recovered.state.sink(name).map(<[_]>::to_vec);
+        let sinks = self.plan.sinks.iter();
+        let sinks = sinks.map(|sink| (&*sink.name, sink.shards, known(&sink.name)));
+        Sinks::open(sinks, run, Some(Arc::new(log)))
     }
 
     /// How checkpoints are made, if they are.

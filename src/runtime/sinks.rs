@@ -22,7 +22,7 @@ pub struct SinkNow {
     pub contract: Contract,
     /// How many shards it has.
     pub shards: u32,
-    /// The last epoch up to which the store has all rows that were given to the sink in this run; `None`: no row was.
+    /// The last epoch that brought rows, and of which, as of all before it, the store has all; `None`: there is none.
     pub delivered: Option<Epoch>,
     /// Rows written in this run.
     pub rows: u64,

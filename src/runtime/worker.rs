@@ -75,6 +75,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
     if let Some(checkpoints) = &shared.checkpoints {
         checkpoints.end();
     }
+    shared.sinks.end();
     shared.ended.store(true, Ordering::Release);
     shared.inbox.wake_watcher();
 }

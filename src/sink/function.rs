@@ -90,14 +90,14 @@ fn change<K: Record, V: Record>(schema: &RowSchema, row: &Row) -> Option<Change<
     };
     Some(Change {
         key: schema.decode_key(row.key())?,
-        old: value(row.old())?,
-        new: value(row.new())?,
+        old: value(row.before())?,
+        new: value(row.after())?,
     })
 }
 
 fn event<T: Event>(schema: &RowSchema, row: &Row) -> Option<Timed<T>> {
     Some(Timed {
-        value: schema.decode_value(row.new()?)?,
+        value: schema.decode_value(row.after()?)?,
         time: row.time()?,
         horizon: row.horizon()?,
         at: row.place()?.position,

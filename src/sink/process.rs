@@ -8,11 +8,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::bridge::{Halt, Waker};
-use crate::error::Result;
+use crate::error::{Error, Result, count};
+use crate::ledger::ShardProgress;
 use crate::metrics::SinkMetrics;
 use crate::schema::RowSchema;
-use crate::sink::progress::{Place, Progress, Record, Unrecorded};
-use crate::sink::queue::{Producer, Queue, ShardState};
+use crate::sink::progress::{ProgressLog, Recorder};
+use crate::sink::queue::{Cleared, Producer, Queue, ShardState};
 use crate::sink::resume::Facts;
 use crate::sink::task::SinkTask;
 use crate::sink::{Shard, Writers};
@@ -25,10 +26,10 @@ const CALL_MAX: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(crate) struct Sinks {
     run: Run,
-    /// Where each shard has come to, as of the start.
-    reached: BTreeMap<String, Vec<Option<Epoch>>>,
-    progress: Mutex<BTreeMap<(String, u32), Progress>>,
-    queues: Mutex<Vec<Arc<Queue>>>,
+    /// Where each shard had come to at the start, as far as the ledger knows.
+    known: BTreeMap<String, Vec<Option<ShardProgress>>>,
+    log: Mutex<Option<Arc<dyn ProgressLog>>>,
+    shards: Mutex<Vec<Recorder>>,
     tasks: Mutex<Vec<SinkTask>>,
     /// Woken when a shard has delivered something.
     on_delivered: Arc<Mutex<Option<Waker>>>,
@@ -55,8 +56,6 @@ pub(crate) struct Connection {
     pub shards: u32,
     pub schema: Arc<RowSchema>,
     pub writers: Writers,
-    /// The checkpoint that this run began with.
-    pub restored: Option<Epoch>,
     pub halt: Halt,
     pub metrics: SinkMetrics,
 }
@@ -70,40 +69,44 @@ impl Sinks {
         }
     }
 
-    /// The sinks of these names and numbers of shards, where each has come to noted in `place`; without one, starts know
-    /// nothing of each other.
+    /// The sinks of these names and numbers of shards, of which the ledger knows this; without a `log`, starts know nothing of
+    /// each other.
     ///
     /// # Errors
-    /// Those of [`Place::open`].
+    /// [`Definition`](crate::Kind::Definition): a sink had another number of shards.
     pub(crate) fn open<'a>(
-        names: impl Iterator<Item = (&'a str, u32)>,
+        sinks: impl Iterator<Item = (&'a str, u32, Option<Vec<Option<ShardProgress>>>)>,
         run: Run,
-        place: Option<&Place>,
+        log: Option<Arc<dyn ProgressLog>>,
     ) -> Result<Self> {
-        let mut sinks = Self {
-            run,
-            ..Self::default()
-        };
-        for (name, shards) in names {
-            let mut all = Vec::new();
-            for shard in 0..shards {
-                let opened = place.map(|place| place.open(name, shard)).transpose()?;
-                let (progress, reached) = match opened {
-                    Some((progress, reached)) => (Some(progress), reached),
-                    None => (None, None),
-                };
-                all.push(reached);
-                let progress = progress.map(|progress| ((name.to_owned(), shard), progress));
-                sinks.progress.get_mut().extend(progress);
+        let mut known = BTreeMap::new();
+        for (name, shards, shards_known) in sinks {
+            let Some(shards_known) = shards_known else {
+                continue;
+            };
+            if shards_known.len() != shards as usize {
+                let had = count(shards_known.len() as u64, "shard");
+                return Err(Error::definition(format!("sink `{name}` has another number of shards"))
+                    .detail(format!("it had {had}, and now has {shards}"))
+                    .hint("rows stay in their shards, so the number can't change: put it back; or give the sink another name, and an empty store, to fill it anew"));
             }
-            sinks.reached.insert(name.to_owned(), all);
+            known.insert(name.to_owned(), shards_known);
         }
-        Ok(sinks)
+        Ok(Self {
+            run,
+            known,
+            log: Mutex::new(log),
+            ..Self::default()
+        })
     }
 
-    /// The last epoch that a shard had at the start.
-    pub(crate) fn reached(&self, sink: &str, shard: u32) -> Option<Epoch> {
-        self.reached.get(sink)?.get(shard as usize).copied()?
+    /// The epoch up to which a shard had everything at the start, as far as the ledger knows.
+    pub(crate) fn complete(&self, sink: &str, shard: u32) -> Option<Epoch> {
+        self.known(sink, shard).map(|known| known.complete)
+    }
+
+    fn known(&self, sink: &str, shard: u32) -> Option<&ShardProgress> {
+        self.known.get(sink)?.get(shard as usize)?.as_ref()
     }
 
     /// The way to a shard, for the one operator that fills it; `None` where nothing leaves.
@@ -116,21 +119,19 @@ impl Sinks {
             number: shard,
             of: to.shards,
             schema: to.schema.clone(),
+            generation: self.run.generation,
             call_max: CALL_MAX,
         };
         let queue = Queue::new(described, to.metrics.clone());
+        let known = self.known(&to.sink, shard);
         let facts = Facts {
             ledger: self.run.ledger,
             generation: self.run.generation,
             given: self.run.last,
-            recorded: self.reached(&to.sink, shard),
-            restored: to.restored,
+            complete: known.map(|known| known.complete),
+            delivered: known.and_then(|known| known.delivered),
         };
-        let progress = self.progress.lock().remove(&(to.sink.to_string(), shard));
-        let record: Box<dyn Record> = match progress {
-            Some(progress) => Box::new(progress),
-            None => Box::new(Unrecorded),
-        };
+        queue.begin(facts.complete, facts.delivered);
         let on_delivered = self.on_delivered.clone();
         let waker = Waker::new(move || {
             room.wake();
@@ -138,9 +139,14 @@ impl Sinks {
                 waker.wake();
             }
         });
-        let ends = (waker, to.halt.clone(), self.closing.clone());
-        let task = SinkTask::new(queue.clone(), to.writers.clone(), facts, record, ends);
-        self.queues.lock().push(queue.clone());
+        let recorder = Recorder {
+            log: self.log.lock().clone(),
+            queue: queue.clone(),
+            waker,
+        };
+        self.shards.lock().push(recorder.clone());
+        let ends = (to.halt.clone(), self.closing.clone());
+        let task = SinkTask::new(queue.clone(), to.writers.clone(), facts, recorder, ends);
         self.tasks.lock().push(task);
         Some(Producer(queue))
     }
@@ -155,26 +161,41 @@ impl Sinks {
         *self.on_delivered.lock() = Some(waker);
     }
 
-    /// Whether no row of `epoch` or before waits.
+    /// Whether all stores have everything up to `epoch`, which is closed, and the next start will know.
     pub(crate) fn is_clear(&self, epoch: Epoch) -> bool {
-        self.queues.lock().iter().all(|queue| queue.is_clear(epoch))
+        let mut is_clear = true;
+        for shard in self.shards.lock().iter() {
+            match shard.queue.cleared(epoch) {
+                Cleared::Recorded => continue,
+                Cleared::Tell(delivered) => shard.record(epoch, delivered),
+                Cleared::Waits | Cleared::Told => {}
+            }
+            is_clear &= matches!(shard.queue.cleared(epoch), Cleared::Recorded);
+        }
+        is_clear
     }
 
     /// Whether all sinks take on: one that failed while the service was about to end does not.
     pub(crate) fn take_on(&self) -> bool {
-        self.queues.lock().iter().all(|queue| !queue.is_given_up())
+        self.shards.lock().iter().all(|shard| !shard.queue.is_given_up())
+    }
+
+    /// All tasks have ended: nothing more is written down.
+    pub(crate) fn end(&self) {
+        *self.log.lock() = None;
+        self.shards.lock().iter_mut().for_each(|shard| shard.log = None);
     }
 
     /// The service is about to end: a sink that fails now is given up, and gets its rows at the next start.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        self.queues.lock().iter().for_each(|queue| queue.wake());
+        self.shards.lock().iter().for_each(|shard| shard.queue.wake());
     }
 
     /// How the shards of each sink are doing.
     pub(crate) fn states(&self) -> BTreeMap<Arc<str>, Vec<ShardState>> {
         let mut states = BTreeMap::<Arc<str>, Vec<ShardState>>::new();
-        for queue in self.queues.lock().iter() {
+        for Recorder { queue, .. } in self.shards.lock().iter() {
             let sink = queue.shard.sink.clone();
             states.entry(sink).or_default().push(queue.state());
         }

@@ -33,8 +33,10 @@ struct State {
     bytes: usize,
     /// The first epoch in the task's hands.
     in_hand: Option<Epoch>,
-    /// The first and the last epoch that were written while their progress is not durable.
-    unrecorded: Option<(Epoch, Epoch)>,
+    /// Up to here the next start knows that the store has everything, as that is written down.
+    recorded: Option<Epoch>,
+    /// The same, when what was told of it is durable.
+    told: Option<Epoch>,
     /// The last epoch that the store has.
     delivered: Option<Epoch>,
     delivered_rows: u64,
@@ -46,6 +48,18 @@ struct State {
     trouble: Option<String>,
     /// Since when a call of the writer lasts.
     calling: Option<Instant>,
+}
+
+/// Whether a shard has everything up to an epoch.
+pub(crate) enum Cleared {
+    /// Rows of it wait.
+    Waits,
+    /// It has, and that is to be written down, with the last epoch that brought rows.
+    Tell(Option<Epoch>),
+    /// It has, and that is being written down.
+    Told,
+    /// It has, and that is durable.
+    Recorded,
 }
 
 /// How a shard is doing.
@@ -74,12 +88,21 @@ impl Queue {
         })
     }
 
-    /// Whether no row of `epoch` or before waits, or was written without that being durable.
-    pub(crate) fn is_clear(&self, epoch: Epoch) -> bool {
-        let state = self.state.lock();
-        let unrecorded = state.unrecorded.map(|(first, _)| first);
-        let oldest = [unrecorded, state.oldest()].into_iter().flatten().min();
-        oldest.is_none_or(|oldest| oldest > epoch)
+    /// Whether the store has everything up to `epoch`, and the next start will know. Asked when the epoch is closed, so that
+    /// everything of it was put in.
+    pub(crate) fn cleared(&self, epoch: Epoch) -> Cleared {
+        let mut state = self.state.lock();
+        if state.oldest().is_some_and(|oldest| oldest <= epoch) {
+            return Cleared::Waits;
+        }
+        if state.recorded >= Some(epoch) {
+            return Cleared::Recorded;
+        }
+        if state.told >= Some(epoch) {
+            return Cleared::Told;
+        }
+        state.told = Some(epoch);
+        Cleared::Tell(state.delivered)
     }
 
     pub(crate) fn is_given_up(&self) -> bool {
@@ -138,18 +161,15 @@ impl Queue {
         self.state.lock().calling = None;
     }
 
-    /// The store has what was taken: `written`, but for those that it had before.
-    pub(super) fn written(&self, taken: &[Batch], written: &[Batch], is_recorded: bool) -> bool {
+    /// The store has what was taken: `written`, but for those that it had before. Whether it failed before.
+    pub(super) fn written(&self, taken: &[Batch], written: &[Batch]) -> bool {
         let mut state = self.state.lock();
         let (rows, bytes) = size(taken);
         state.rows -= rows;
         state.bytes -= bytes;
         state.in_hand = None;
-        state.delivered = taken.last().map(|batch| batch.epoch).or(state.delivered);
-        if let (false, Some(first), Some(last)) = (is_recorded, written.first(), written.last()) {
-            let first = state.unrecorded.map_or(first.epoch, |(first, _)| first);
-            state.unrecorded = Some((first, last.epoch));
-        }
+        state.delivered = taken.last().map(|batch| batch.epoch).max(state.delivered);
+        state.told = state.told.max(state.delivered);
         let (written_rows, written_bytes) = size(written);
         state.delivered_rows += written_rows as u64;
         self.metrics.rows.inc_by(written_rows as u64);
@@ -177,13 +197,16 @@ impl Queue {
         }
     }
 
-    /// What the store has up to `epoch` is written down for the next start.
+    /// The next start knows that the store has everything up to `epoch`.
     pub(super) fn recorded(&self, epoch: Epoch) {
         let mut state = self.state.lock();
-        state.unrecorded = state
-            .unrecorded
-            .filter(|(_, last)| *last > epoch)
-            .map(|(first, last)| (first.max(epoch.next()), last));
+        state.recorded = state.recorded.max(Some(epoch));
+    }
+
+    /// What the last start wrote down: all up to an epoch, and the last that brought rows.
+    pub(super) fn begin(&self, complete: Option<Epoch>, delivered: Option<Epoch>) {
+        let mut state = self.state.lock();
+        (state.recorded, state.told, state.delivered) = (complete, complete, delivered);
     }
 
     /// It failed; whether it did not before.

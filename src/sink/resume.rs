@@ -1,8 +1,7 @@
 //! Where a shard goes on: facts in, a decision out, without I/O.
 //!
 //! ```text
-//!   the ledger       what it recorded of the shard, its last epoch, its own age and generation ─┐
-//!   the checkpoint   the epoch that state was restored as of                                    ├─▶ deliver what comes after
+//!   the ledger       what it recorded of the shard, its last epoch, its own age and generation ─┬─▶ deliver what comes after
 //!   the store        what a transactional one committed last                                    ─┘   or refuse, and say why
 //! ```
 //!
@@ -22,10 +21,10 @@ pub(crate) struct Facts {
     pub generation: u64,
     /// The last epoch that may have been given to the shard: bound in the ledger, or given in this run.
     pub given: Option<Epoch>,
-    /// The last epoch that is known to have been delivered: from the ledger, or in this run.
-    pub recorded: Option<Epoch>,
-    /// The checkpoint that this run began with.
-    pub restored: Option<Epoch>,
+    /// The store is known to have everything up to this epoch: by the ledger, or from this run.
+    pub complete: Option<Epoch>,
+    /// The last epoch that is known to have brought it rows.
+    pub delivered: Option<Epoch>,
 }
 
 /// Where a shard goes on.
@@ -41,46 +40,44 @@ pub(crate) struct Resume {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The store has less than it was known to have.
-    Lost { recorded: Epoch, found: Option<Epoch> },
+    Lost { delivered: Epoch, found: Option<Epoch> },
     /// The store is further than the ledger.
     Ahead { found: Epoch, given: Option<Epoch> },
     /// A newer service writes to the store.
     Fenced { generation: u64 },
 }
 
-/// Of a versioned or repeating sink: what the ledger recorded is all that is known.
+/// Whether a shard begins with all rows as of the checkpoint that a start goes on from: it was not there when that was made.
 ///
-/// A checkpoint counts once no row of before waits, so a shard that has got anything has all up to there, although the ledger
-/// may know less.
-pub(crate) fn from_ledger(recorded: Option<Epoch>, restored: Option<Epoch>) -> Option<Epoch> {
-    recorded.map(|recorded| recorded.max(restored.unwrap_or_default()))
+/// A checkpoint is published once the ledger says of each shard of the dataflow that it has everything up to there.
+pub(crate) fn is_new(complete: Option<Epoch>, restored: Option<Epoch>) -> bool {
+    complete < restored
 }
 
-/// Of a transactional sink: the store decides, as far as it can be the one that the ledger speaks of.
+/// Where a shard of a transactional sink goes on: the store decides, as far as it can be the one that the ledger speaks of. Of
+/// other sinks what is [known to be complete](Facts::complete) is all that is known.
 pub(crate) fn from_store(facts: &Facts, stored: Option<&Progress>) -> Result<Resume, Refusal> {
     // What was committed under another ledger says nothing about this one.
     let stored = stored.filter(|stored| stored.ledger == facts.ledger);
     let found = stored.map(|stored| stored.epoch);
-    if let Some(recorded) = facts.recorded.filter(|recorded| found < Some(*recorded)) {
-        return Err(Refusal::Lost { recorded, found });
+    if let Some(delivered) = facts.delivered.filter(|delivered| found < Some(*delivered)) {
+        return Err(Refusal::Lost { delivered, found });
     }
-    let Some(stored) = stored else {
-        return Ok(Resume { after: None, rows: 0 });
-    };
-    if stored.generation > facts.generation {
-        return Err(Refusal::Fenced {
-            generation: stored.generation,
-        });
-    }
-    if facts.given < Some(stored.epoch) {
-        return Err(Refusal::Ahead {
-            found: stored.epoch,
-            given: facts.given,
-        });
+    if let Some(stored) = stored {
+        let generation = stored.generation;
+        if generation > facts.generation {
+            return Err(Refusal::Fenced { generation });
+        }
+        if facts.given < found {
+            return Err(Refusal::Ahead {
+                found: stored.epoch,
+                given: facts.given,
+            });
+        }
     }
     Ok(Resume {
-        after: from_ledger(found, facts.restored),
-        rows: stored.rows,
+        after: found.max(facts.complete),
+        rows: stored.map_or(0, |stored| stored.rows),
     })
 }
 
@@ -88,10 +85,10 @@ impl Refusal {
     /// For a person.
     pub(crate) fn error(self, sink: &str) -> Error {
         match self {
-            Self::Lost { recorded, found } => {
+            Self::Lost { delivered, found } => {
                 let found = found.map_or("nothing".into(), |epoch| format!("epoch {epoch}"));
                 Error::integrity(format!("the store of sink `{sink}` has lost rows"))
-                    .detail(format!("it had committed epoch {recorded}, and now has {found}"))
+                    .detail(format!("it had committed epoch {delivered}, and now has {found}"))
                     .hint("put the store back to where it was; or give the sink another name, and an empty store, to fill it anew")
             }
             Self::Ahead { found, given } => {
@@ -122,11 +119,11 @@ mod tests {
     }
 
     prop_compose! {
-        fn facts()(ledger in 1u64..3, generation in 1u64..4, given in epoch(), recorded in epoch(),
-                   restored in epoch()) -> Facts {
-            // The ledger records and restores nothing that it has not bound.
-            let upto = |epoch: Option<Epoch>| epoch.min(given);
-            Facts { ledger, generation, given, recorded: upto(recorded), restored: upto(restored) }
+        fn facts()(ledger in 1u64..3, generation in 1u64..4, given in epoch(), complete in epoch(),
+                   delivered in epoch()) -> Facts {
+            // The ledger records nothing that it has not bound.
+            let complete = complete.min(given);
+            Facts { ledger, generation, given, complete, delivered: delivered.min(complete) }
         }
     }
 
@@ -137,36 +134,36 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing that the store has is delivered again, and nothing is dropped that it can't have.
+        /// Nothing that the store has is delivered again, and nothing is dropped that it does not have.
         #[test]
         fn a_store_goes_on_exactly_behind_what_it_has(facts in facts(), stored in prop::option::of(progress())) {
             let own = stored.clone().filter(|stored| stored.ledger == facts.ledger);
+            let found = own.as_ref().map(|own| own.epoch);
             match from_store(&facts, stored.as_ref()) {
                 Ok(resume) => {
-                    prop_assert_eq!(resume.after.is_some(), own.is_some(), "new exactly if the store has nothing");
-                    let Some(own) = own else { return Ok(()) };
-                    prop_assert!(own.generation <= facts.generation);
-                    prop_assert!(Some(own.epoch) >= facts.recorded && Some(own.epoch) <= facts.given);
-                    // Between what it has and the checkpoint there was nothing for it.
-                    prop_assert_eq!(resume.after, Some(own.epoch).max(facts.restored));
+                    prop_assert!(found >= facts.delivered && found <= facts.given);
+                    // Between what it committed last and what is complete there was nothing for it.
+                    prop_assert!(resume.after >= found && resume.after >= facts.complete);
+                    prop_assert!(resume.after == found || resume.after == facts.complete);
                     prop_assert!(resume.after <= facts.given);
-                    prop_assert_eq!(resume.rows, own.rows);
+                    prop_assert_eq!(resume.rows, own.as_ref().map_or(0, |own| own.rows));
+                    prop_assert!(own.is_none_or(|own| own.generation <= facts.generation));
                 }
-                Err(Refusal::Lost { recorded, found }) => {
-                    prop_assert_eq!(Some(recorded), facts.recorded);
-                    prop_assert!(own.is_none_or(|own| own.epoch < recorded && found == Some(own.epoch)));
+                Err(Refusal::Lost { delivered, found: had }) => {
+                    prop_assert_eq!((Some(delivered), found), (facts.delivered, had));
+                    prop_assert!(found < facts.delivered);
                 }
-                Err(Refusal::Ahead { found, .. }) => prop_assert!(Some(found) > facts.given),
+                Err(Refusal::Ahead { found: ahead, .. }) => {
+                    prop_assert!(Some(ahead) == found && found > facts.given);
+                }
                 Err(Refusal::Fenced { generation }) => prop_assert!(generation > facts.generation),
             }
         }
 
+        /// Whoever was there at the checkpoint is not given its rows again; whoever was not is.
         #[test]
-        fn the_ledger_alone_never_drops_what_was_not_recorded(recorded in epoch(), restored in epoch()) {
-            let after = from_ledger(recorded, restored);
-            prop_assert_eq!(after.is_some(), recorded.is_some());
-            prop_assert!(after.is_none_or(|after| Some(after) == recorded || Some(after) == restored));
-            prop_assert!(after >= recorded);
+        fn a_shard_is_new_to_a_checkpoint_that_was_made_without_it(complete in epoch(), restored in epoch()) {
+            prop_assert_eq!(is_new(complete, restored), restored.is_some_and(|epoch| complete < Some(epoch)));
         }
     }
 
@@ -174,7 +171,7 @@ mod tests {
     fn refusals_say_what_to_do() {
         let refusals = [
             Refusal::Lost {
-                recorded: Epoch(7),
+                delivered: Epoch(7),
                 found: Some(Epoch(3)),
             },
             Refusal::Ahead {

@@ -11,7 +11,7 @@ use crate::time::EventTime;
 
 /// A row on its way to a store.
 ///
-/// | of a | key | old | new | time | diff |
+/// | of a | key | before | after | time | diff |
 /// |---|---|---|---|---|---|
 /// | `Stream` | the event's [`Place`] | – | the event | its event time | 1 |
 /// | `Table`, `changes_to` | the key | the row before the epoch, if any | the row after it, if any | – | 1, 0, −1 |
@@ -101,12 +101,12 @@ impl Row {
     }
 
     /// The bytes of the row's value before the epoch.
-    pub fn old(&self) -> Option<&[u8]> {
+    pub fn before(&self) -> Option<&[u8]> {
         self.old.as_deref()
     }
 
     /// The bytes of the row's value after the epoch; `None`: the row is gone.
-    pub fn new(&self) -> Option<&[u8]> {
+    pub fn after(&self) -> Option<&[u8]> {
         self.new.as_deref()
     }
 
@@ -171,12 +171,12 @@ impl Row {
 
     /// The fields of the row after the epoch, in the order of the schema's; `None`: it is gone.
     pub fn fields(&self, schema: &RowSchema) -> Option<Vec<Datum>> {
-        self.fields_of(self.new()?, schema)
+        self.fields_of(self.after()?, schema)
     }
 
     /// The fields of the row before the epoch.
-    pub fn old_fields(&self, schema: &RowSchema) -> Option<Vec<Datum>> {
-        self.fields_of(self.old()?, schema)
+    pub fn fields_before(&self, schema: &RowSchema) -> Option<Vec<Datum>> {
+        self.fields_of(self.before()?, schema)
     }
 
     /// The key's fields alone; of a stream's row there are none.
@@ -272,7 +272,7 @@ mod tests {
             .collect();
         assert_eq!(short, [(1, -3, 0), (1, 9, 0), (1, 9, 1), (1, 256, 0), (2, 5, 0)]);
         assert!(places.is_sorted());
-        let values: Vec<_> = rows.iter().map(|row| row.new().unwrap()[0]).collect();
+        let values: Vec<_> = rows.iter().map(|row| row.after().unwrap()[0]).collect();
         assert_eq!(values, [2, 1, 3, 4, 0], "those of one record as they came");
         assert!(rows.is_sorted_by(|a, b| a.key() < b.key()));
         let of_one = |row: &&Row| row.place().unwrap().position.partition.partition == 1;

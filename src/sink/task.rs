@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::bridge::{Halt, Waker, panic_text};
 use crate::error::{Error, Result};
 use crate::fault;
-use crate::sink::progress::Record;
+use crate::sink::progress::Recorder;
 use crate::sink::queue::Queue;
 use crate::sink::resume::{self, Facts};
 use crate::sink::{Batch, Progress, TransactionalWriter, WriteError, Writer, Writers};
@@ -46,9 +46,7 @@ pub(crate) struct SinkTask {
     pub(super) queue: Arc<Queue>,
     pub(super) writers: Writers,
     pub(super) facts: Facts,
-    pub(super) record: Box<dyn Record>,
-    /// Wakes whoever waits for room, or for the queue to be clear.
-    pub(super) waker: Waker,
+    pub(super) recorder: Recorder,
     pub(super) halt: Halt,
     pub(super) closing: Arc<AtomicBool>,
     state: State,
@@ -61,9 +59,8 @@ struct State {
     after: Option<Epoch>,
     /// Rows that a transactional store has.
     rows: u64,
-    /// What the task has in hand, and whether the store has it.
+    /// What the task has in hand.
     taken: Vec<Batch>,
-    written: bool,
     tries: u32,
 }
 
@@ -77,8 +74,8 @@ impl SinkTask {
         queue: Arc<Queue>,
         writers: Writers,
         facts: Facts,
-        record: Box<dyn Record>,
-        (waker, halt, closing): (Waker, Halt, Arc<AtomicBool>),
+        recorder: Recorder,
+        (halt, closing): (Halt, Arc<AtomicBool>),
     ) -> Self {
         let halted = queue.clone();
         halt.on_halt(Waker::new(move || halted.wake()));
@@ -86,8 +83,7 @@ impl SinkTask {
             queue,
             writers,
             facts,
-            record,
-            waker,
+            recorder,
             halt,
             closing,
             state: State::default(),
@@ -141,7 +137,6 @@ impl SinkTask {
             // Whatever is put in before the end is told is taken.
             let ended = self.queue.is_ended();
             self.state.taken = self.queue.take(WRITE_MAX);
-            self.state.written = false;
             if self.state.taken.is_empty() {
                 if ended {
                     self.close();
@@ -162,13 +157,12 @@ impl SinkTask {
         let (writers, shard) = (self.writers.clone(), self.queue.shard.clone());
         let writer = match writers {
             Writers::Versioned(open) | Writers::Repeating(open) => {
-                self.state.after = resume::from_ledger(self.facts.recorded, self.facts.restored);
+                self.state.after = self.facts.complete;
                 OpenWriter::Plain(self.call(|| open(&shard))??)
             }
             Writers::Transactional(open) => {
                 let mut writer = self.call(|| open(&shard))??;
                 let stored = self.call(|| writer.resume())??;
-                fault::point("sink.resumed");
                 let last = self.state.taken.last().map(|batch| batch.epoch);
                 let facts = Facts {
                     given: self.facts.given.max(last),
@@ -190,31 +184,32 @@ impl SinkTask {
         let known = taken.partition_point(|batch| Some(batch.epoch) <= self.state.after);
         let delivered = self.deliver_fresh(&taken[known..]);
         self.state.taken = taken;
-        let is_recorded = delivered?;
+        delivered?;
         let (taken, state) = (std::mem::take(&mut self.state.taken), &mut self.state);
-        state.after = state.after.max(taken.last().map(|batch| batch.epoch));
-        self.facts.recorded = self.facts.recorded.max(state.after);
+        let last = taken.last().map(|batch| batch.epoch);
+        state.after = state.after.max(last);
+        self.facts.complete = self.facts.complete.max(state.after);
         self.facts.given = self.facts.given.max(state.after);
+        // Also what a store had committed although it said that it had not.
+        self.facts.delivered = self.facts.delivered.max(last);
         state.tries = 0;
-        if self.queue.written(&taken, &taken[known..], is_recorded) {
+        if self.queue.written(&taken, &taken[known..]) {
             tracing::info!("sink `{}` is well again", self.name());
         }
-        self.waker.wake();
+        if let Some(complete) = self.facts.complete {
+            self.recorder.record(complete, self.facts.delivered);
+        }
+        self.recorder.waker.wake();
         Ok(())
     }
 
-    /// Whether that is recorded by now.
-    fn deliver_fresh(&mut self, fresh: &[Batch]) -> Result<bool, WriteError> {
-        let Some(last) = fresh.last() else {
-            return Ok(true);
-        };
-        if !self.state.written {
+    fn deliver_fresh(&mut self, fresh: &[Batch]) -> Result<(), WriteError> {
+        if !fresh.is_empty() {
             fault::point("sink.given");
             self.write(fresh)?;
-            self.state.written = true;
             fault::point("sink.written");
         }
-        Ok(self.record.record(last.epoch)?)
+        Ok(())
     }
 
     fn write(&mut self, fresh: &[Batch]) -> Result<(), WriteError> {
@@ -299,7 +294,7 @@ impl SinkTask {
         if self.closing.load(Ordering::Acquire) {
             tracing::warn!("sink `{name}` is left behind, and goes on at the next start: {error}");
             self.queue.give_up();
-            self.waker.wake();
+            self.recorder.waker.wake();
             return Turn::Ended;
         }
         if first {

@@ -145,13 +145,13 @@ impl StoreWriter {
                 let of = if row.place().is_some() { &key[..8] } else { key };
                 assert_eq!(shard_of(of, SHARDS), self.shard.number);
                 let json = row.json(&self.shard.schema).expect("the schema fits");
-                let old = row.old_fields(&self.shard.schema).is_some();
+                let old = row.fields_before(&self.shard.schema).is_some();
                 let text = format!("{json} diff {} old {old} at {:?}", row.diff(), row.place());
                 held.rows.push((batch.epoch.0, text));
                 let newest = held.newest.entry(key.to_vec()).or_default();
                 // What a versioned store does.
                 if newest.0 < batch.epoch.0 {
-                    *newest = (batch.epoch.0, row.new().map(|_| json));
+                    *newest = (batch.epoch.0, row.after().map(|_| json));
                 }
             }
         }
@@ -420,4 +420,30 @@ fn an_upsert_sink_that_is_new_begins_with_all_rows() {
         rows.collect::<BTreeMap<_, _>>()
     };
     assert_eq!(newest(&stores.held()), newest(&undisturbed(1)));
+}
+
+#[test]
+fn the_number_of_shards_stays() {
+    let (world, stores) = (World::default(), Stores::default());
+    run(&world, &stores, 8, &[], 2).unwrap();
+    let other = dataflow("lucky", |flow: Dataflow| {
+        let names = flow.table("names", Kafka::topic("n").json::<u64>().keyed::<u64>());
+        let numbers = Kafka::topic("o").json::<u64>();
+        let _numbers = flow.source("numbers", numbers.event_time(|n| EventTime(*n as i64)));
+        let store = Store {
+            shards: 2,
+            ..Stores::default().store(Contract::Versioned)
+        };
+        names.key_named("n").upsert_to("mirror", store);
+    });
+    let disk = Arc::new(world.disk.clone());
+    let error = world
+        .start(&other, disk, 9..=10, &[], 1)
+        .err()
+        .expect("it is refused");
+    let error = error.to_string();
+    assert!(
+        error.contains("had 3 shards, and now has 2") && error.contains("hint: "),
+        "{error}"
+    );
 }

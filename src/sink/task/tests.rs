@@ -88,14 +88,13 @@ fn connect(writers: Writers, halt: &Halt) -> (Sinks, Producer, SinkTask) {
         generation: 3,
         last: Some(Epoch(2)),
     };
-    let sinks = Sinks::open([("notes", 1)].into_iter(), run, None).unwrap();
+    let sinks = Sinks::open([("notes", 1, None)].into_iter(), run, None).unwrap();
     let schema = RowSchema::new("it", trace::<u8>(), trace::<u8>(), FieldNames::default()).unwrap();
     let to = Connection {
         sink: "notes".into(),
         shards: 1,
         schema: Arc::new(schema),
         writers,
-        restored: None,
         halt: halt.clone(),
         metrics: SinkMetrics::default(),
     };
