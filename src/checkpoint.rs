@@ -30,6 +30,7 @@ pub mod manifest;
 pub mod merge;
 pub mod owner;
 pub mod place;
+pub(crate) mod protocol;
 pub mod segment;
 pub mod state;
 pub mod steps;

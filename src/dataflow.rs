@@ -16,6 +16,7 @@ pub mod group;
 mod misuse;
 pub mod names;
 pub mod plan;
+mod sink;
 pub mod stream;
 pub mod table;
 pub mod window;
@@ -47,15 +48,13 @@ use crate::ingest::{self, Bounds, Ingest};
 use crate::late::Late;
 use crate::metrics::{Counter, LateMetrics, Metrics};
 use crate::operator::again::Wanted;
-use crate::operator::deliver::deliver;
 use crate::operator::letters::{Letter, LetterKey, letters};
 use crate::operator::process::Setup;
 use crate::operator::serve::serve;
 use crate::operator::upsert::upsert;
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record};
-
-use crate::sink::{Sink, Sinks};
+use crate::sink::process::Sinks;
 use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertSource};
 use crate::time::Epoch;
 use crate::timeline::Desk;
@@ -149,7 +148,9 @@ pub struct Context {
     /// The process's views.
     pub views: Arc<Views>,
     /// Its sinks.
-    pub sinks: Arc<Sinks>,
+    pub(crate) sinks: Arc<Sinks>,
+    /// Workers that shards of sinks are on: those of the process with the ledger.
+    pub(crate) sink_workers: usize,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where an error goes that the service can't go on with.
@@ -183,6 +184,7 @@ impl Context {
             desk: Desk::new(),
             views: Views::new(1),
             sinks: Arc::new(Sinks::dry()),
+            sink_workers: 1,
             metrics: Metrics::new(),
             halt: Halt::default(),
             probe: Handle::new(),
@@ -540,26 +542,6 @@ impl<'s> Dataflow<'s> {
                 true
             }
         }
-    }
-
-    /// Gives rows to a sink. False: it is new, where others go on from a checkpoint, and begins with what they give once more.
-    fn deliver<R: Event>(
-        &self,
-        rows: StreamVec<'s, Epoch, R>,
-        name: &str,
-        order: impl FnMut(&mut Vec<R>) + 'static,
-        sink: impl Sink<R> + 'static,
-    ) -> bool {
-        let context = self.context();
-        let restored = context.restored.as_ref().map(|restored| restored.manifest.epoch);
-        let reached = context.sinks.reached(name);
-        let is_new = reached.is_none() && restored.is_some();
-        // Of what the checkpoint stands for nothing was left to be given: it would not count.
-        let reached = reached.map(|reached| restored.map_or(reached, |epoch| epoch.max(reached)));
-        let (halt, metrics) = (context.halt.clone(), context.metrics.sink(name));
-        let connect = |waker| context.sinks.connect(name, Box::new(sink), waker, halt, metrics);
-        deliver(rows, name, order, reached, connect, &context.probe);
-        !is_new
     }
 
     /// Dead letters of every source become views, once all steps that may add to them are known. Which steps those are says

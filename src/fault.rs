@@ -131,7 +131,10 @@ pub const POINTS: &[Point] = &[
     // A sink takes it.
     at("sink.given", "a sink is about to be given epochs | it is"),
     at("sink.written", "the sink has taken them | that is written down"),
-    at("sink.saved", "that is durable | a checkpoint of them may count"),
+    at(
+        "sink.recorded",
+        "that is durable | a checkpoint of them may count",
+    ),
     // Its binding becomes durable.
     at("binding.begun", "a group of bindings waits | it is appended"),
     at("binding.appended", "the group is appended | it is synced"),

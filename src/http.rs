@@ -12,6 +12,7 @@
 //!  POST /v1/query                   several reads, one epoch, all or nothing
 //!  GET  /v1/epochs/{epoch}          what an epoch contains
 //!  GET  /v1/sources                 rules, watermarks and lag of what is read
+//!  GET  /v1/sinks                   contracts of stores, and how far they are
 //! ```
 //!
 //! What is not there yet is 503 with Retry-After, never 404 and never an older answer: a view while the dataflow is being
@@ -37,6 +38,7 @@ mod read;
 mod route;
 mod server;
 mod shared;
+mod sinks;
 mod sources;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -52,6 +54,7 @@ use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::position::EpochBinding;
 use crate::runtime::progress::Recovering;
+use crate::runtime::sinks::SinkNow;
 use crate::runtime::sources::SourceNow;
 use crate::time::Epoch;
 use crate::view::Views;
@@ -122,6 +125,9 @@ pub type Recovery = Arc<dyn Fn() -> Option<Recovering> + Send + Sync>;
 /// Tells where all sources stand.
 pub type Sources = Arc<dyn Fn() -> Vec<SourceNow> + Send + Sync>;
 
+/// Tells where all sinks stand.
+pub type Sinks = Arc<dyn Fn() -> Vec<SinkNow> + Send + Sync>;
+
 /// What the server answers from.
 pub struct State {
     /// The views.
@@ -134,6 +140,8 @@ pub struct State {
     pub sources: Vec<String>,
     /// Where they stand.
     pub sources_now: Sources,
+    /// Where all sinks stand.
+    pub sinks_now: Sinks,
     /// Which partitions they have, so that nobody waits for one that there is not.
     pub partitions: Partitions,
     /// The ledger, asked for epochs that the views no longer remember; `None`: those are not answered.

@@ -55,6 +55,7 @@ use crate::time::Epoch;
 mod frame;
 mod inspect;
 mod memory;
+mod progress;
 mod reader;
 mod record;
 mod reset;
@@ -64,9 +65,10 @@ pub(crate) mod tests;
 mod trim;
 
 pub use frame::{Chain, FORMAT_VERSION};
-use frame::{FileHeader, binding_frame, claim_frame};
+use frame::{FileHeader, claim_frame, group_frame};
 pub use inspect::{Report, Show, look, show, show_on, verify, verify_on, whose};
 pub use memory::{MemoryLedger, MemoryLog};
+pub use progress::ShardProgress;
 use reader::{Cursor, FILE_NAME, Frame, Reader, cannot, open_file};
 pub use record::{Claim, ClaimRecord, RecordKind};
 pub(crate) use reset::hold;
@@ -90,7 +92,15 @@ pub trait LedgerStore: Send {
     /// After an error nothing more can be appended; the group may or may not be in the ledger, whole or up to some
     /// binding, and the next start finds out. [`Integrity`](crate::Kind::Integrity): a binding does not follow on the
     /// last, or another process has taken the ledger over. [`Outside`](crate::Kind::Outside): the store can't write.
-    fn append(&mut self, bindings: &[EpochBinding]) -> Result<()>;
+    fn append(&mut self, bindings: &[EpochBinding]) -> Result<()> {
+        self.append_group(bindings, &[])
+    }
+
+    /// As [`append`](Self::append), with how far sinks have come: nothing of it is beyond the last binding.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    fn append_group(&mut self, bindings: &[EpochBinding], progress: &[ShardProgress]) -> Result<()>;
 
     /// How large the ledger is.
     fn len_bytes(&self) -> u64;
@@ -191,7 +201,7 @@ fn bindings_of(reader: Reader) -> impl Iterator<Item = Result<(EpochBinding, Cha
         next.transpose()
     });
     frames.flat_map(|frame| match frame {
-        Ok(Frame::Bindings(bindings)) => bindings.into_iter().map(Ok).collect(),
+        Ok(Frame::Group(group)) => group.bindings.into_iter().map(Ok).collect(),
         Ok(_) => Vec::new(),
         Err(error) => vec![Err(error)],
     })
@@ -303,9 +313,9 @@ impl Ledger {
         Ok((ledger, recovered))
     }
 
-    fn append_frame(&mut self, bindings: &[EpochBinding]) -> Result<usize> {
+    fn append_frame(&mut self, bindings: &[EpochBinding], progress: &[ShardProgress]) -> Result<usize> {
         let generation = self.cursor.generation;
-        let (bytes, count, chain) = binding_frame(generation, bindings, self.cursor.chain);
+        let (bytes, count, chain) = group_frame(generation, bindings, progress, self.cursor.chain);
         fault::point("binding.begun");
         let end = self
             .file
@@ -365,7 +375,7 @@ impl Ledger {
 }
 
 impl LedgerStore for Ledger {
-    fn append(&mut self, bindings: &[EpochBinding]) -> Result<()> {
+    fn append_group(&mut self, bindings: &[EpochBinding], progress: &[ShardProgress]) -> Result<()> {
         if self.stopped {
             return Err(
                 Error::outside(format!("the ledger `{}` has stopped", self.path.display()))
@@ -377,10 +387,13 @@ impl LedgerStore for Ledger {
         for binding in bindings {
             self.state.apply(binding)?;
         }
-        let mut rest = bindings;
-        while !rest.is_empty() {
-            let count = self.append_frame(rest)?;
-            rest = &rest[count..];
+        progress
+            .iter()
+            .for_each(|progress| self.state.note_progress(progress));
+        let (mut rest, mut progress) = (bindings, progress);
+        while !rest.is_empty() || !progress.is_empty() {
+            let count = self.append_frame(rest, progress)?;
+            (rest, progress) = (&rest[count..], &[]);
         }
         self.stopped = false;
         Ok(())
@@ -499,10 +512,14 @@ fn fold_rest(reader: &mut Reader, state: &mut LedgerState) -> Result<Option<Epoc
 fn fold(reader: &Reader, state: &mut LedgerState, frame: Frame) -> Result<()> {
     match frame {
         Frame::Base(base) => *state = base.state,
-        Frame::Bindings(bindings) => {
-            for (binding, _) in &bindings {
+        Frame::Group(group) => {
+            for (binding, _) in &group.bindings {
                 state.apply(binding).map_err(|error| reader.at_place(error))?;
             }
+            group
+                .progress
+                .iter()
+                .for_each(|progress| state.note_progress(progress));
         }
         _ => {}
     }

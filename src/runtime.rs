@@ -20,6 +20,7 @@ pub mod progress;
 mod scribe;
 #[cfg(test)]
 mod sim;
+pub mod sinks;
 pub mod sources;
 mod watch;
 mod worker;
@@ -37,9 +38,8 @@ use crate::bridge::{Halt, Waker, panic_text};
 use crate::checkpoint::Checkpoints;
 use crate::checkpoint::manifest::StepShape;
 use crate::checkpoint::store::Restored;
-use crate::dataflow::plan::{Plan, PlannedSource, UnfitState};
+use crate::dataflow::plan::{Plan, PlannedSink, PlannedSource, UnfitState};
 use crate::dataflow::{self, Context, Flow};
-use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::health::Dependency;
 use crate::ingest::Bounds;
@@ -49,10 +49,11 @@ use crate::position::{Offset, PartitionId, PartitionRange, SourceId};
 use crate::runtime::begin::{Led, Parts};
 use crate::runtime::control::Lead;
 use crate::runtime::progress::{CaughtUp, Left, Recovering};
+use crate::runtime::sinks::SinkNow;
 use crate::runtime::sources::{PartitionSeen, SourceNow};
 use crate::sequencer::Cuts;
 use crate::sequencer::results::Compared;
-use crate::sink::Sinks;
+use crate::sink::process::Sinks;
 use crate::source::{Environment, Substitute};
 use crate::time::Epoch;
 use crate::view::Views;
@@ -110,8 +111,6 @@ pub struct Settings {
     pub checkpoints: Option<checkpoints::Settings>,
     /// The ledger lets go of what no checkpoint needs any more, once it is so many bytes; nothing: never.
     pub trim_least: Option<u64>,
-    /// Where sinks note how far they have come; `None`: beside a ledger in a directory, and else nowhere.
-    pub sinks: Option<(Arc<dyn Disk>, PathBuf)>,
     /// Nothing but a replay of what the ledger has up to an epoch: see [`Replay`].
     pub replay: Option<Replay>,
     /// In place of sources.
@@ -159,7 +158,6 @@ impl Default for Settings {
             on_difference: OnDifference::Halt,
             checkpoints: None,
             trim_least: Some(TRIM_LEAST),
-            sinks: None,
             replay: None,
             substitutes: None,
         }
@@ -225,6 +223,8 @@ pub(crate) struct Shared {
     pub(crate) partitions: Mutex<BTreeMap<String, Vec<PartitionSeen>>>,
     /// The dataflow's sources.
     pub(crate) sources: Vec<PlannedSource>,
+    /// Its sinks, as they are planned.
+    pub(crate) planned_sinks: Vec<PlannedSink>,
     /// What the newest closed epoch knows of each partition.
     pub(crate) bound: Mutex<BTreeMap<PartitionId, PartitionRange>>,
     /// The sources that are idle as of it.
@@ -289,15 +289,15 @@ pub struct PlanText {
     unfit: Vec<UnfitState>,
     /// The names of the views, in order.
     pub views: Vec<String>,
-    /// The names of the sinks.
-    pub sinks: Vec<String>,
+    /// The sinks.
+    pub sinks: Vec<PlannedSink>,
 }
 
 impl PlanText {
     fn of(plan: &Plan, views: &Views) -> Self {
         Self {
             views: views.names(),
-            sinks: plan.sinks(),
+            sinks: plan.sinks.clone(),
             text: plan.to_string(),
             sources: plan.sources.clone(),
             states: plan.states.clone(),
@@ -462,6 +462,11 @@ impl Service {
     /// Tells where all sources stand: their rules, and how far their partitions have come.
     pub fn sources(&self) -> impl Fn() -> Vec<SourceNow> + Send + Sync + 'static {
         sources::teller(&self.shared)
+    }
+
+    /// Tells where all sinks stand.
+    pub fn sinks(&self) -> impl Fn() -> Vec<SinkNow> + Send + Sync + 'static {
+        sinks::teller(&self.shared)
     }
 
     /// A handle that stops the service from any thread.

@@ -118,6 +118,11 @@ impl RowSchema {
         decode::decode(&self.key_type, Form::Ordered, bytes).ok()
     }
 
+    /// The value that these bytes encode; `None` when they encode none.
+    pub fn decode_value<V: serde::de::DeserializeOwned>(&self, bytes: &[u8]) -> Option<V> {
+        decode::decode(&self.value_type, Form::Compact, bytes).ok()
+    }
+
     /// The key's bytes without the window's: all windows of a key have these in common. A key that is nothing but a window
     /// is its own.
     #[inline]

@@ -314,9 +314,7 @@ impl Harness {
             Store::new(Arc::new(SimDisk::new()), Path::new("/checkpoints")),
             Due::At(std::mem::take(&mut self.checkpoints)),
         );
-        let sinks = Arc::new(SimDisk::new());
         let settings = |cuts, workers| Settings {
-            sinks: Some((sinks.clone(), "/sinks".into())),
             cuts: Cuts::Script(cuts),
             workers,
             substitutes: Some(substitutes.clone()),

@@ -28,6 +28,7 @@ mod serving;
 mod sinks;
 mod smoke;
 mod sources;
+mod stores;
 mod tables;
 mod unfit;
 mod windows;

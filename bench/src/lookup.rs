@@ -60,6 +60,7 @@ pub fn lookup(arguments: &Arguments) -> Result<()> {
             recovery: Arc::new(fixture.service.recovery()),
             sources: vec!["events".into()],
             sources_now: Arc::new(fixture.service.sources()),
+            sinks_now: Arc::new(fixture.service.sinks()),
             partitions: Arc::new(|_| None),
             bindings: None,
             metrics: fixture.service.metrics().clone(),

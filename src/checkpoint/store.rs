@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use super::entry::Entry;
 use super::manifest::{Catalogue, FORMAT, Manifest, StepFiles};
 use super::owner::Owner;
+use super::protocol;
 use super::segment::{SegmentReader, verify};
 use super::{cannot, damaged};
 use crate::disk::FileStore;
@@ -241,12 +242,7 @@ impl Store {
         if let Ok(there) = self.catalogue() {
             self.belongs(&there.app, &there.dataflow, app, dataflow)?;
         }
-        let others = || -> Result<Vec<Owner>> {
-            let all = self.names()?;
-            let all = all.iter().filter_map(|name| Owner::of_name(name));
-            Ok(all.filter(|other| other != owner).collect())
-        };
-        if let Some(later) = others()?.iter().find(|other| owner.precedes(other)) {
+        if let Some(later) = protocol::later_owner(owner, &self.owners()?) {
             return Err(self.taken_over(later));
         }
         let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
@@ -259,7 +255,7 @@ impl Store {
             .publish(&self.dir.join(owner.file_name()), text.as_bytes())
             .map_err(unwritable)?;
         fault::point("owner.written");
-        for other in others()?.iter().filter(|other| !owner.precedes(other)) {
+        for other in protocol::replaced(owner, &self.owners()?) {
             let _left = self.files.remove(&self.dir.join(other.file_name()));
         }
         fault::point("owner.alone");
@@ -271,12 +267,16 @@ impl Store {
     /// # Errors
     /// [`Integrity`](crate::Kind::Integrity): somebody has, and nothing here is to be touched any more.
     pub fn is_held_by(&self, owner: &Owner) -> Result<()> {
-        let names = self.names()?;
-        let mut others = names.iter().filter_map(|name| Owner::of_name(name));
-        match others.find(|other| other != owner && !other.precedes(owner)) {
-            Some(other) => Err(self.taken_over(&other)),
+        match protocol::rival(owner, &self.owners()?) {
+            Some(other) => Err(self.taken_over(other)),
             None => Ok(()),
         }
+    }
+
+    /// Whose files are there.
+    fn owners(&self) -> Result<Vec<Owner>> {
+        let names = self.names()?;
+        Ok(names.iter().filter_map(|name| Owner::of_name(name)).collect())
     }
 
     fn taken_over(&self, other: &Owner) -> Error {

@@ -22,7 +22,7 @@ use crate::codec::fit::{Found, SubjectFit};
 use crate::config::{InForce, Settings};
 use crate::connect::CONNECTORS;
 use crate::dataflow::Flow;
-use crate::dataflow::plan::PlannedSource;
+use crate::dataflow::plan::{PlannedSink, PlannedSource};
 use crate::error::{Kind, Result};
 use crate::finding::{Finding, Verdict};
 use crate::ledger::state::{LedgerState, SourceState};
@@ -163,7 +163,17 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
             .flat_map(|thread| thread.join().unwrap_or_else(panicked))
             .collect::<Vec<_>>()
     });
-    [findings, looks].concat()
+    let sinks = plan.sinks.iter().flat_map(of_sink).collect();
+    [findings, looks, sinks].concat()
+}
+
+/// What a sink promises, and what its store looks like.
+fn of_sink(sink: &PlannedSink) -> Vec<Finding> {
+    let looks = sink.examine.as_ref().map(|examine| examine(&sink.schema));
+    let known = Finding::ok(format!("sink `{}`: {sink}", sink.name));
+    std::iter::once(known)
+        .chain(looks.into_iter().flatten())
+        .collect()
 }
 
 /// Reads the ledger, if there is one.

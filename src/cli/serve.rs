@@ -185,6 +185,7 @@ impl Running<'_> {
             recovery: Arc::new(service.recovery()),
             sources: sources.map(|source| source.rules.name.clone()).collect(),
             sources_now: Arc::new(service.sources()),
+            sinks_now: Arc::new(service.sinks()),
             partitions: Arc::new(service.partitions()),
             bindings: None,
             metrics: service.metrics().clone(),

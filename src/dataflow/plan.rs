@@ -18,12 +18,14 @@ use std::sync::Arc;
 use crate::checkpoint::entry;
 use crate::checkpoint::identity::{Definition, Expression, Identity};
 use crate::checkpoint::manifest::{Rule, StepShape};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count};
 use crate::late::Late;
 use crate::position::SourceId;
 use crate::record::Event;
+use crate::schema::RowSchema;
 use crate::schema::trace::{stored_structure, structure};
 use crate::sequencer::SourceRules;
+use crate::sink::{Contract, Examine};
 use crate::source::{Driver, Opened};
 
 /// What kind of step it is.
@@ -201,6 +203,43 @@ pub(super) fn union(a: &[SourceId], b: &[SourceId]) -> Rc<[SourceId]> {
     sources.into()
 }
 
+/// A sink, as the runtime needs it.
+#[derive(Clone)]
+pub struct PlannedSink {
+    /// Its name.
+    pub name: String,
+    /// The method that gives it rows: `append_to`, `upsert_to`, `changes_to` or `for_each_epoch`.
+    pub method: &'static str,
+    /// ``topic `x` ``.
+    pub description: String,
+    /// What it promises after a crash.
+    pub contract: Contract,
+    /// How many shards it has.
+    pub shards: u32,
+    /// What its rows consist of.
+    pub schema: Arc<RowSchema>,
+    /// Looks at the store from outside.
+    pub examine: Option<Examine>,
+}
+
+/// `append_to topic x, transactional, 8 shards`.
+impl fmt::Display for PlannedSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            method,
+            description,
+            contract,
+            shards,
+            ..
+        } = self;
+        write!(
+            f,
+            "{method} {description}, {contract}, {}",
+            count(*shards, "shard")
+        )
+    }
+}
+
 /// A step whose type no checkpoint can hold.
 #[derive(Clone, Debug)]
 pub struct UnfitState {
@@ -228,6 +267,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Sources.
     pub sources: Vec<PlannedSource>,
+    /// Sinks.
+    pub sinks: Vec<PlannedSink>,
     /// What has state, in the order in which it is built.
     pub states: Vec<StepShape>,
     /// Versions that were declared, by step; views have theirs with them.
@@ -357,12 +398,6 @@ impl Plan {
         Identity::changes(&origin.made, 1 + before as u64)
     }
 
-    /// The names of all sinks.
-    pub fn sinks(&self) -> Vec<String> {
-        let sinks = self.steps.iter().filter(|step| step.kind == Kind::Sink);
-        sinks.map(|step| step.name.to_string()).collect()
-    }
-
     /// The declared version of a step.
     pub(super) fn version(&self, name: &str) -> u32 {
         self.versions.get(name).copied().unwrap_or(1)
@@ -420,6 +455,11 @@ impl Plan {
             late: rules.late,
             driver: opened.driver.clone(),
         });
+    }
+
+    pub(super) fn sink(&mut self, sink: PlannedSink) {
+        self.about(sink.to_string());
+        self.sinks.push(sink);
     }
 
     /// An error with all mistakes, if there are any.

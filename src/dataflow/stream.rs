@@ -27,7 +27,6 @@ use crate::operator::window;
 use crate::operator::window::assign::Assign;
 use crate::position::SourceId;
 use crate::record::{Event, Record, Timed, route};
-use crate::sink::ForEach;
 use crate::time::{Epoch, EventTime, Windowed, span};
 use crate::trail;
 
@@ -109,30 +108,6 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         self.each("flat_map", f)
-    }
-
-    /// Gives the events of each epoch to a function, in order: by partition and offset. What
-    /// [`Table::for_each_epoch`](crate::dataflow::table::Table::for_each_epoch) says holds here too, but that a function that is new
-    /// begins with what is new.
-    #[track_caller]
-    pub fn for_each_epoch<E: fmt::Display>(
-        &self,
-        name: &str,
-        f: impl FnMut(Epoch, &[Timed<T>]) -> Result<(), E> + Send + 'static,
-    ) -> &Self
-    where
-        T: Event,
-    {
-        let context = self.flow.context();
-        if !context.output(name, Kind::Sink, &self.origin) {
-            return self;
-        }
-        // Events of one record come from one worker, in order: what is stable keeps it.
-        let by_place = |events: &mut Vec<Timed<T>>| events.sort_by_key(|event| event.at);
-        let _begins_here = self
-            .flow
-            .deliver(self.inner.clone(), name, by_place, ForEach::new(f));
-        self
     }
 
     /// Names a step without a name for a panic in it.

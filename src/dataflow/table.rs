@@ -22,7 +22,6 @@ use crate::operator::again::Wanted;
 use crate::operator::net::net;
 use crate::position::SourceId;
 use crate::record::{Change, Record};
-use crate::sink::ForEach;
 use crate::time::{Epoch, Windowed};
 use crate::trail;
 use crate::view::{ViewSpec, Windows as Layout};
@@ -139,7 +138,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         }
     }
 
-    fn changes(&self) -> Changes<'s, K, V> {
+    pub(super) fn changes(&self) -> Changes<'s, K, V> {
         let make = || {
             let rows = self.rows.get().expect("a table has one of its forms").clone();
             net(
@@ -452,54 +451,6 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
             .flow
             .serve(self.changes(), &self.meta.origin, spec, (history, version))
         {
-            self.meta.wanted.set(true);
-        }
-        self
-    }
-
-    /// Gives what changed in each epoch to a function, in order: for what no other sink does.
-    ///
-    /// It is called on a thread of its own, once for each epoch that changed anything, when the epoch is complete, its place in
-    /// the ledger durable, and all before it have been given. A key has at most one change. The same epoch always brings the
-    /// same changes, whenever it is given.
-    ///
-    /// How far it has come is written down behind the calls. What was not by then, as the process was killed, is given again at
-    /// the next start: where that matters, keep the epoch beside what you write, and skip one that is not greater. An error has
-    /// the same epoch given again, a moment later, until it is taken; meanwhile nothing is lost, and once too much waits the whole
-    /// dataflow does. A panic ends the service.
-    ///
-    /// A function that is new in a dataflow that goes on from a checkpoint begins with all rows as of it.
-    ///
-    /// ```
-    /// # use thalweg::prelude::*;
-    /// # fn build(spend: &thalweg::dataflow::table::Table<Windowed<u32>, i128>) {
-    /// let (mut out, mut last) = (std::io::stdout(), Epoch::ZERO);
-    /// spend.for_each_epoch("alerts", move |epoch, changes| {
-    ///     use std::io::Write;
-    ///     for change in changes.iter().filter(|_| epoch > last) {
-    ///         writeln!(out, "{epoch}: {:?} is now {:?}", change.key, change.new)?;
-    ///     }
-    ///     last = epoch;
-    ///     out.flush()
-    /// });
-    /// # }
-    /// ```
-    #[track_caller]
-    pub fn for_each_epoch<E: std::fmt::Display>(
-        &self,
-        name: &str,
-        f: impl FnMut(Epoch, &[Change<K, V>]) -> Result<(), E> + Send + 'static,
-    ) -> &Self
-    where
-        K: Record,
-        V: Record,
-    {
-        let context = self.flow.context();
-        if !context.output(name, Kind::Sink, &self.meta.origin) {
-            return self;
-        }
-        let by_key = |changes: &mut Vec<Change<K, V>>| changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        if !self.flow.deliver(self.changes(), name, by_key, ForEach::new(f)) {
             self.meta.wanted.set(true);
         }
         self

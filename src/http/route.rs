@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::http::problem::{Kind, Problem};
 use crate::http::shared::{NONE, OnDrop, Shared};
-use crate::http::{answer, describe, query, read, sources};
+use crate::http::{answer, describe, query, read, sinks, sources};
 use crate::suggest::nearest;
 use crate::{clock, metrics};
 
@@ -27,7 +27,7 @@ use crate::{clock, metrics};
 const SHED: &str = "/v1/";
 
 /// Each pattern, and what answers it.
-pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<Shared>>); 10] {
+pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
     [
         ("/v1/views", get(describe::views)),
         ("/v1/views/{name}", get(describe::view)),
@@ -39,6 +39,7 @@ pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<Shared>>); 10] {
         ),
         ("/v1/epochs/{epoch}", get(describe::epoch)),
         ("/v1/sources", get(sources::sources)),
+        ("/v1/sinks", get(sinks::sinks)),
         ("/health/live", get(live)),
         ("/health/ready", get(ready)),
         ("/metrics", get(exposed)),

@@ -5,6 +5,7 @@ mod reads;
 mod recovery;
 mod refusals;
 mod routes;
+mod sinks;
 mod sources;
 
 use std::sync::Arc;
@@ -138,6 +139,7 @@ impl Fixture {
             recovery: Arc::new(move || told.lock().clone()),
             sources: vec!["merchants".into(), "payments".into()],
             sources_now: Arc::new(sources::given),
+            sinks_now: Arc::new(sinks::given),
             partitions: Arc::new(|source| (source == "payments").then(|| vec![3, 4, 9])),
             bindings,
             metrics: Metrics::new(),

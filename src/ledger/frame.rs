@@ -19,6 +19,7 @@
 use std::fmt;
 
 use crate::error::Result;
+use crate::ledger::progress::{ShardProgress, decode_progress, encode_progress};
 use crate::ledger::record::{
     ClaimRecord, RecordKind, decode_base, decode_binding, encode_base, encode_binding,
 };
@@ -165,14 +166,24 @@ pub(super) fn claim_frame(record: &ClaimRecord) -> Vec<u8> {
     frame(RecordKind::Claim, record.generation, &[bytes], record.chain)
 }
 
-/// A frame with as many of the bindings as fit well, at least one; how many; and the chain behind them.
-pub(super) fn binding_frame(
+/// A frame with progress, and as many of the bindings as fit well, at least one; how many; and the chain behind them.
+///
+/// Both are in one frame: of two that are written at once the second may reach the disk without the first, as damage would look.
+pub(super) fn group_frame(
     generation: u64,
     bindings: &[EpochBinding],
+    progress: &[ShardProgress],
     chain: Chain,
 ) -> (Vec<u8>, usize, Chain) {
-    let mut records = Vec::with_capacity(bindings.len());
-    let (mut chain, mut total) = (chain, 0);
+    let mut records = Vec::with_capacity(1 + bindings.len());
+    let (mut chain, mut total, mut count) = (chain, 0, 0);
+    let mut kind = RecordKind::Binding;
+    if !progress.is_empty() {
+        let mut bytes = Vec::new();
+        encode_progress(progress, &mut bytes);
+        kind = RecordKind::Progress;
+        records.push(bytes);
+    }
     for binding in bindings {
         let mut bytes = Vec::with_capacity(32 + 32 * binding.ranges.len());
         encode_binding(binding, &mut bytes);
@@ -182,12 +193,9 @@ pub(super) fn binding_frame(
         total += bytes.len();
         chain = chain.then(RecordKind::Binding, &bytes);
         records.push(bytes);
+        count += 1;
     }
-    (
-        frame(RecordKind::Binding, generation, &records, chain.mark()),
-        records.len(),
-        chain,
-    )
+    (frame(kind, generation, &records, chain.mark()), count, chain)
 }
 
 /// A frame with what a trimmed ledger begins with.
@@ -222,6 +230,14 @@ fn frame(kind: RecordKind, generation: u64, records: &[Vec<u8>], chain: [u8; 16]
     let crc = crc32c::crc32c(&header[..12]);
     header[12..].copy_from_slice(&crc.to_le_bytes());
     out
+}
+
+/// What one group commit wrote.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// Bindings, with the chain behind each.
+    pub bindings: Vec<(EpochBinding, Chain)>,
+    pub progress: Vec<ShardProgress>,
 }
 
 /// What an intact header says of the body behind it.
@@ -295,15 +311,34 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// The bindings, and the chain behind each when they stand behind `chain`.
-    pub fn bindings(&self, mut chain: Chain) -> Option<Vec<(EpochBinding, Chain)>> {
-        self.records
-            .iter()
-            .map(|record| {
-                chain = chain.then(RecordKind::Binding, record);
-                Some((decode_binding(record)?, chain))
-            })
-            .collect()
+    /// The records of bindings, and that of progress before them.
+    pub fn group(&self) -> Option<(&[&'a [u8]], Option<&'a [u8]>)> {
+        match self.kind == RecordKind::Progress as u8 {
+            true => self
+                .records
+                .split_first()
+                .map(|(first, rest)| (rest, Some(*first))),
+            false => Some((&self.records, None)),
+        }
+    }
+
+    /// The bindings, and the chain behind each when they stand behind `chain`; and progress.
+    pub fn bindings(&self, mut chain: Chain) -> Option<Group> {
+        let (bindings, progress) = self.group()?;
+        let bindings = bindings.iter().map(|record| {
+            chain = chain.then(RecordKind::Binding, record);
+            Some((decode_binding(record)?, chain))
+        });
+        let bindings = bindings.collect::<Option<Vec<_>>>()?;
+        let progress = match progress {
+            None => Vec::new(),
+            Some(record) => {
+                let mut input = Input(record);
+                let progress = decode_progress(&mut input)?;
+                input.finished(progress)?
+            }
+        };
+        Some(Group { bindings, progress })
     }
 }
 

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use crate::disk::{Disk, HostDisk};
 use crate::error::{Result, count};
-use crate::ledger::frame::{Chain, FORMAT_VERSION};
+use crate::ledger::frame::{Chain, FORMAT_VERSION, Group};
+use crate::ledger::progress::ShardProgress;
 use crate::ledger::reader::{FILE_NAME, Frame, Reader, cannot, open_file};
 use crate::ledger::record::{Claim, ClaimRecord};
 use crate::ledger::state::LedgerState;
@@ -87,6 +88,9 @@ impl fmt::Display for Report {
         }
         writeln!(f, "first       {}", epoch(self.first))?;
         writeln!(f, "last        {}", epoch(self.last))?;
+        for progress in self.state.progress() {
+            writeln!(f, "sink        {}", progress_line(&progress))?;
+        }
         let (cuts, bytes_cut) = (count(self.cuts, "piece"), count(self.bytes_cut, "byte"));
         writeln!(f, "cut         {cuts}, {bytes_cut}")?;
         writeln!(f, "unfinished  {} at the end", count(self.bytes_torn, "byte"))?;
@@ -142,7 +146,7 @@ pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
             Frame::Cut { bytes } => {
                 (report.cuts, report.bytes_cut) = (report.cuts + 1, report.bytes_cut + bytes)
             }
-            Frame::Bindings(bindings) => {
+            Frame::Group(Group { bindings, .. }) => {
                 report.first = report
                     .first
                     .or(bindings.first().map(|(binding, _)| binding.epoch));
@@ -252,10 +256,20 @@ impl Show {
                 );
                 self.lines.push_back(line);
                 self.claim(&base.claim);
+                base.state
+                    .progress()
+                    .iter()
+                    .for_each(|progress| self.progress(progress));
             }
             Frame::Claim(claim) => self.claim(&claim),
             Frame::Void(claim) => self.lines.push_back(format!("void   {}", claim.describe())),
-            Frame::Bindings(bindings) => bindings.iter().for_each(|(binding, _)| self.binding(binding)),
+            Frame::Group(group) => {
+                group.progress.iter().for_each(|progress| self.progress(progress));
+                group
+                    .bindings
+                    .iter()
+                    .for_each(|(binding, _)| self.binding(binding));
+            }
             Frame::Late { generation, bindings } => {
                 self.lines.push_back(format!(
                     "late   {} of generation {generation}, not counted",
@@ -324,6 +338,13 @@ impl Show {
         }
     }
 
+    fn progress(&mut self, progress: &ShardProgress) {
+        if self.epochs.contains(&progress.complete) {
+            self.lines
+                .push_back(format!("sink   {}", progress_line(progress)));
+        }
+    }
+
     fn detail(&mut self, source: SourceId, text: fmt::Arguments<'_>) {
         let line = format!("         {}  {text}", self.name(source));
         self.lines.push_back(line);
@@ -335,6 +356,21 @@ impl Show {
             .cloned()
             .unwrap_or_else(|| format!("source {:08x}", source.0))
     }
+}
+
+/// `alerts/0 of 1  complete up to 1795402800000000  2026-11-23T03:00:00Z`.
+fn progress_line(progress: &ShardProgress) -> String {
+    let ShardProgress {
+        sink,
+        shard,
+        of,
+        complete,
+        ..
+    } = progress;
+    format!(
+        "{sink}/{shard} of {of}  complete up to {complete}  {}",
+        complete.opened_at()
+    )
 }
 
 fn range_line(source: &str, range: &PartitionRange) -> String {

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::ledger::frame::Chain;
+use crate::ledger::progress::ShardProgress;
 use crate::ledger::record::{Claim, ClaimRecord, RecordKind, encode_binding};
 use crate::ledger::state::LedgerState;
 use crate::ledger::{Bindings, LedgerStore, Recovered};
@@ -21,6 +22,7 @@ struct Kept {
     bindings: Vec<(EpochBinding, Chain)>,
     state: LedgerState,
     claims: Vec<ClaimRecord>,
+    progress: Vec<ShardProgress>,
     bytes: u64,
 }
 
@@ -45,6 +47,21 @@ impl MemoryLog {
             .iter()
             .map(|(binding, _)| binding.clone())
             .collect()
+    }
+}
+
+impl MemoryLog {
+    /// What it was ever told of the progress of sinks, in order.
+    pub fn progress(&self) -> Vec<ShardProgress> {
+        self.0.lock().progress.clone()
+    }
+
+    /// Forgets what is not kept of that, as if it had never been written.
+    pub fn retain_progress(&self, keep: impl Fn(&ShardProgress) -> bool) {
+        let Kept { progress, state, .. } = &mut *self.0.lock();
+        progress.retain(keep);
+        state.forget_progress();
+        progress.iter().for_each(|progress| state.note_progress(progress));
     }
 }
 
@@ -111,7 +128,7 @@ impl MemoryLedger {
 }
 
 impl LedgerStore for MemoryLedger {
-    fn append(&mut self, bindings: &[EpochBinding]) -> Result<()> {
+    fn append_group(&mut self, bindings: &[EpochBinding], progress: &[ShardProgress]) -> Result<()> {
         let mut kept = self.log.0.lock();
         let newest = kept
             .claims
@@ -129,6 +146,10 @@ impl LedgerStore for MemoryLedger {
             let chain = kept.chain().then(RecordKind::Binding, &bytes);
             kept.bytes += bytes.len() as u64;
             kept.bindings.push((binding.clone(), chain));
+        }
+        for progress in progress {
+            kept.state.note_progress(progress);
+            kept.progress.push(progress.clone());
         }
         Ok(())
     }

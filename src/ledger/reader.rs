@@ -3,6 +3,7 @@
 //! ```text
 //!   frame intact? ─ yes ─▶ CLAIM     counts if its generation is the highest so far, else it is void
 //!        │                 BINDING   counts if its generation is that of the last counted claim, else it came too late
+//!        │                 PROGRESS  the same
 //!        no
 //!        ▼
 //!   a claim behind it that resumes right here?  ─ yes ─▶ torn once, and cut by that claim: go on there
@@ -22,8 +23,8 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, Result};
 use crate::ledger::frame::{
-    BODY_BYTES_MAX, Body, Chain, FORMAT_VERSION, FRAME_HEADER_BYTES, FileHeader, FrameHeader, HeaderFault,
-    frames_within, looks_torn,
+    BODY_BYTES_MAX, Body, Chain, FORMAT_VERSION, FRAME_HEADER_BYTES, FileHeader, FrameHeader, Group,
+    HeaderFault, frames_within, looks_torn,
 };
 use crate::ledger::record::{ClaimRecord, RecordKind};
 use crate::ledger::trim::BaseRecord;
@@ -85,8 +86,8 @@ pub(super) enum Frame {
     Claim(ClaimRecord),
     /// A claim that came second: of no effect.
     Void(ClaimRecord),
-    /// Bindings that count, and the chain behind each.
-    Bindings(Vec<(EpochBinding, Chain)>),
+    /// Bindings that count, and how far sinks have come.
+    Group(Group),
     /// Bindings written by an owner that had been replaced: not counted.
     Late { generation: u64, bindings: usize },
     /// Bytes that a claim has cut.
@@ -236,7 +237,9 @@ impl Reader {
                 let record = body.claim().ok_or_else(|| self.damaged(malformed()))?;
                 self.claim(record, body.records[0])?
             }
-            kind if kind == RecordKind::Binding as u8 => self.bindings(&body)?,
+            kind if kind == RecordKind::Binding as u8 || kind == RecordKind::Progress as u8 => {
+                self.group(&body)?
+            }
             kind if kind == RecordKind::Base as u8 => {
                 let base = body.base().ok_or_else(|| self.damaged(malformed()))?;
                 self.base(base)?
@@ -280,11 +283,11 @@ impl Reader {
         Ok(Frame::Claim(record))
     }
 
-    fn bindings(&mut self, body: &Body<'_>) -> Result<Frame> {
+    fn group(&mut self, body: &Body<'_>) -> Result<Frame> {
         if body.generation < self.cursor.generation {
             return Ok(Frame::Late {
                 generation: body.generation,
-                bindings: body.records.len(),
+                bindings: body.group().map_or(0, |(bindings, _)| bindings.len()),
             });
         }
         if body.generation > self.cursor.generation {
@@ -293,9 +296,9 @@ impl Reader {
                 "generation {found} writes here, but the last claim is of {known}"
             )));
         }
-        let bindings = body.bindings(self.cursor.chain);
-        let bindings =
-            bindings.ok_or_else(|| self.damaged("its checksum is right, but it holds no binding"))?;
+        let group = body.bindings(self.cursor.chain);
+        let group = group.ok_or_else(|| self.damaged("its checksum is right, but it holds no binding"))?;
+        let bindings = &group.bindings;
         let chain = bindings.last().map_or(self.cursor.chain, |(_, chain)| *chain);
         if chain.mark() != body.chain {
             return Err(self.damaged(CHAIN_BROKEN));
@@ -306,7 +309,7 @@ impl Reader {
             .last()
             .map(|(binding, _)| binding.epoch)
             .or(self.cursor.last);
-        Ok(Frame::Bindings(bindings))
+        Ok(Frame::Group(group))
     }
 
     /// What stands at `at` is no intact frame: see the diagram above.

@@ -3,7 +3,8 @@
 //! ```text
 //!  CLAIM    generation nonce time_us end chain build app dataflow sources        one at each start of a service
 //!  BINDING  epoch now ranges watermarks idle topics schemas                      one an epoch that moved something
-//!  BASE     claim generation bindings chain state schemas-known-late             what a trimmed ledger begins with
+//!  BASE     claim generation bindings chain state schemas-known-late progress    what a trimmed ledger begins with
+//!  PROGRESS (sink shard shards complete delivered) …                             how far shards of sinks have come
 //! ```
 //!
 //! Integers are LEB128 varints, signed ones zigzag; hashes and source ids are fixed-width little-endian, as varints
@@ -14,6 +15,7 @@
 
 use crate::error::{Error, Result};
 use crate::ledger::frame::Chain;
+use crate::ledger::progress::{decode_progress, encode_progress};
 use crate::ledger::state::LedgerState;
 use crate::ledger::trim::BaseRecord;
 use crate::position::{EpochBinding, PartitionId, PartitionRange, Results, SchemaSeen, SourceId, TopicId};
@@ -30,6 +32,8 @@ pub enum RecordKind {
     Binding = 2,
     /// What all records before it came to: the first of a trimmed ledger.
     Base = 5,
+    /// How far sinks have come, and then any number of bindings.
+    Progress = 6,
 }
 
 impl RecordKind {
@@ -39,6 +43,7 @@ impl RecordKind {
             1 => "CLAIM",
             2 => "BINDING",
             5 => "BASE",
+            6 => "PROGRESS",
             _ => "unknown",
         }
     }
@@ -144,9 +149,12 @@ pub(super) fn encode_base(base: &BaseRecord, out: &mut Vec<u8>) -> Result<()> {
     let state = postcard::to_stdvec(&base.state)
         .map_err(|error| Error::internal("the state of the ledger cannot be written").detail(error))?;
     put_bytes(out, &state);
-    let late = base.state.schemas_known_late();
-    if !late.is_empty() {
+    let (late, progress) = (base.state.schemas_known_late(), base.state.progress());
+    if !late.is_empty() || !progress.is_empty() {
         encode_schemas(&late, out);
+    }
+    if !progress.is_empty() {
+        encode_progress(&progress, out);
     }
     Ok(())
 }
@@ -160,6 +168,10 @@ pub(super) fn decode_base(bytes: &[u8]) -> Option<BaseRecord> {
     let mut state: LedgerState = postcard::from_bytes(input.prefixed()?).ok()?;
     if !input.0.is_empty() {
         state.note_schemas(&decode_schemas(&mut input)?);
+    }
+    if !input.0.is_empty() {
+        let progress = decode_progress(&mut input)?;
+        progress.iter().for_each(|progress| state.note_progress(progress));
     }
     input.finished(BaseRecord {
         claim,

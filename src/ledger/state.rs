@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::ledger::progress::ShardProgress;
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
 use crate::time::{Epoch, EventTime};
 
@@ -68,6 +69,9 @@ impl Default for SourceState {
 pub struct LedgerState {
     last: Option<Epoch>,
     sources: BTreeMap<SourceId, SourceState>,
+    /// By sink, each of its shards. Written by `ledger/record.rs` itself, behind the rest.
+    #[serde(skip)]
+    sinks: BTreeMap<String, Vec<Option<ShardProgress>>>,
 }
 
 impl LedgerState {
@@ -89,6 +93,35 @@ impl LedgerState {
     /// One partition.
     pub fn partition(&self, id: PartitionId) -> Option<&PartitionState> {
         self.sources.get(&id.source)?.partitions.get(&id.partition)
+    }
+
+    /// How far the shards of a sink have come; `None`: the ledger has never heard of it.
+    pub fn sink(&self, name: &str) -> Option<&[Option<ShardProgress>]> {
+        self.sinks.get(name).map(Vec::as_slice)
+    }
+
+    /// How far all shards of all sinks have come.
+    pub fn progress(&self) -> Vec<ShardProgress> {
+        self.sinks.values().flatten().flatten().cloned().collect()
+    }
+
+    /// Takes note of a shard's progress. One of another number of shards is that of another sink of this name.
+    pub(super) fn note_progress(&mut self, progress: &ShardProgress) {
+        let shards = self.sinks.entry(progress.sink.clone()).or_default();
+        if shards.len() != progress.of as usize {
+            *shards = vec![None; progress.of as usize];
+        }
+        if let Some(shard) = shards.get_mut(progress.shard as usize)
+            && shard
+                .as_ref()
+                .is_none_or(|known| known.complete < progress.complete)
+        {
+            *shard = Some(progress.clone());
+        }
+    }
+
+    pub(super) fn forget_progress(&mut self) {
+        self.sinks.clear();
     }
 
     /// The watermark of a source, [`EventTime::MIN`] if none is bound.

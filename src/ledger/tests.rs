@@ -31,6 +31,7 @@ fn claim() -> Claim {
     }
 }
 
+mod progress;
 mod trimmed;
 
 /// Up to where a ledger is trimmed, and the bindings that count in what is left.
@@ -40,7 +41,9 @@ pub(crate) fn counted(disk: &dyn Disk, dir: &Path) -> Result<(Option<Epoch>, Vec
     while let Some(frame) = reader.next_frame()? {
         match frame {
             Frame::Base(base) => trimmed = base.state.last(),
-            Frame::Bindings(counted) => bindings.extend(counted.into_iter().map(|(binding, _)| binding)),
+            Frame::Group(counted) => {
+                bindings.extend(counted.bindings.into_iter().map(|(binding, _)| binding))
+            }
             _ => {}
         }
     }

@@ -84,8 +84,11 @@ impl Trim {
         let mut state = LedgerState::default();
         let mut kept = reader.cursor.clone();
         while let Some(frame) = reader.next_frame()? {
-            if let Frame::Bindings(bindings) = &frame
-                && bindings.last().is_some_and(|(last, _)| last.epoch > self.upto)
+            if let Frame::Group(group) = &frame
+                && group
+                    .bindings
+                    .last()
+                    .is_some_and(|(last, _)| last.epoch > self.upto)
             {
                 break;
             }
@@ -97,7 +100,7 @@ impl Trim {
         };
         // The frame that ended the loop was one of bindings.
         while let Some(frame) = reader.next_frame()? {
-            if !matches!(frame, Frame::Bindings(_)) {
+            if !matches!(frame, Frame::Group(_)) {
                 return Ok(None);
             }
         }

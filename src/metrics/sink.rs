@@ -2,37 +2,93 @@
 
 use std::sync::Arc;
 
-use crate::metrics::{Counter, Counters, Gauge, GaugeF64, Gauges, GaugesF64, Register, one};
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+
+use crate::metrics::histogram::Histogram;
+use crate::metrics::{
+    Counter, Counters, Gauge, GaugeF64, Gauges, GaugesF64, LATENCY_S, Labels, Register, one,
+};
 
 /// Handles for a sink.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SinkMetrics {
     /// Rows that it has.
     pub rows: Counter,
+    /// Their size in memory.
+    pub bytes: Counter,
     /// Rows that wait for it.
     pub waiting: Gauge,
+    /// Their size in memory.
+    pub waiting_bytes: Gauge,
+    /// Since when the oldest of them waits. Seconds.
+    pub waiting_age: GaugeF64,
     /// The last epoch that it has. Unix seconds.
     pub epoch: GaugeF64,
-    /// How often it failed.
+    /// How often it failed, and was tried again.
     pub failures: Counter,
+    /// From the event's time, or from when its epoch was opened, to the store. Seconds.
+    pub latency: Histogram,
+}
+
+impl Default for SinkMetrics {
+    fn default() -> Self {
+        Self {
+            rows: Counter::default(),
+            bytes: Counter::default(),
+            waiting: Gauge::default(),
+            waiting_bytes: Gauge::default(),
+            waiting_age: GaugeF64::default(),
+            epoch: GaugeF64::default(),
+            failures: Counter::default(),
+            latency: Histogram::new(LATENCY_S),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct LatencyHistogram;
+
+impl MetricConstructor<Histogram> for LatencyHistogram {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(LATENCY_S)
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct SinkFamilies {
     rows: Counters<1>,
+    bytes: Counters<1>,
     waiting: Gauges<1>,
+    waiting_bytes: Gauges<1>,
+    waiting_age: GaugesF64<1>,
     epoch: GaugesF64<1>,
     failures: Counters<1>,
+    latency: Family<Labels<1>, Histogram, LatencyHistogram>,
 }
 
 impl SinkFamilies {
     pub(super) fn register(register: &mut Register<'_>) -> Self {
         Self {
             rows: register.plain("sink_rows", "Rows that a sink has", Counters::default()),
+            bytes: register.bytes(
+                "sink_size",
+                "Size of the rows that a sink has",
+                Counters::default(),
+            ),
             waiting: register.plain(
                 "sink_rows_waiting",
                 "Rows that wait for a sink",
                 Gauges::default(),
+            ),
+            waiting_bytes: register.bytes(
+                "sink_size_waiting",
+                "Size of the rows that wait for a sink",
+                Gauges::default(),
+            ),
+            waiting_age: register.seconds(
+                "sink_waiting_age",
+                "How long ago the epoch was opened that waits longest for a sink",
+                GaugesF64::default(),
             ),
             epoch: register.seconds(
                 "sink_epoch_timestamp",
@@ -40,6 +96,11 @@ impl SinkFamilies {
                 GaugesF64::default(),
             ),
             failures: register.plain("sink_failures", "How often a sink failed", Counters::default()),
+            latency: register.seconds(
+                "sink_latency",
+                "From the time of an event, or else from when its epoch was opened, to the sink",
+                Family::new_with_constructor(LatencyHistogram),
+            ),
         }
     }
 
@@ -47,9 +108,13 @@ impl SinkFamilies {
         let sink = [("sink", Arc::from(sink))];
         SinkMetrics {
             rows: one(&self.rows, sink.clone()),
+            bytes: one(&self.bytes, sink.clone()),
             waiting: one(&self.waiting, sink.clone()),
+            waiting_bytes: one(&self.waiting_bytes, sink.clone()),
+            waiting_age: one(&self.waiting_age, sink.clone()),
             epoch: one(&self.epoch, sink.clone()),
-            failures: one(&self.failures, sink),
+            failures: one(&self.failures, sink.clone()),
+            latency: one(&self.latency, sink),
         }
     }
 }

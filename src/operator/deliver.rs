@@ -1,57 +1,151 @@
 //! Hands what each epoch brought to a sink, once the epoch is complete and durable.
+//!
+//! ```text
+//!   typed rows ── encode ─▶ rows ═ by shard ═▶ worker of the shard: gather by epoch ── frontier passed? room? ── sort ─▶ queue
+//! ```
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::probe::{Handle, Probe};
 
-use crate::bridge::Waker;
-use crate::operator::walk::Arrivals;
-use crate::record::Event;
+use crate::bridge::{Halt, Waker};
+use crate::error::Result;
+use crate::operator::walk::{Arrivals, Update};
 use crate::sink::Batch;
-use crate::sink::courier::Outbox;
+use crate::sink::queue::Producer;
+use crate::sink::row::{Row, sort};
 use crate::time::Epoch;
 
-/// Gathers rows on the first worker and puts them out by epoch, in the order that `order` gives them, which may also make fewer of
-/// them. Those up to `reached` the sink has. `connect` makes the way to it, on the one worker that needs it.
-///
-/// An epoch for which there is no room stays unfinished, and with it all that `probe` tells of.
-pub fn deliver<'s, R: Event>(
+/// Encodes rows, but for epochs up to `complete`, of which all shards have everything.
+pub(crate) fn encode<'s, R: Clone + 'static>(
     rows: StreamVec<'s, Epoch, R>,
     name: &str,
-    mut order: impl FnMut(&mut Vec<R>) + 'static,
-    reached: Option<Epoch>,
-    connect: impl FnOnce(Waker) -> Option<Outbox<R>>,
+    complete: Option<Epoch>,
+    mut encode: impl FnMut(&R) -> Result<Row> + 'static,
+    halt: Halt,
+) -> StreamVec<'s, Epoch, Row> {
+    rows.unary::<CapacityContainerBuilder<Vec<Row>>, _, _, _>(Pipeline, name, move |_, _| {
+        move |input, output| {
+            input.for_each(|capability, data| {
+                let epoch = *capability
+                    .least()
+                    .expect("rows travel under their epoch's capability");
+                if Some(epoch) > complete {
+                    let mut session = output.session(&capability);
+                    for row in data.iter() {
+                        match encode(row) {
+                            Ok(row) => session.give(row),
+                            Err(error) => return halt.halt(error),
+                        }
+                    }
+                }
+                data.clear();
+            });
+        }
+    })
+}
+
+/// The same of a collection, whose updates each have an epoch of their own.
+pub(crate) fn encode_updates<'s, D: Clone + 'static>(
+    updates: StreamVec<'s, Epoch, Update<D>>,
+    name: &str,
+    complete: Option<Epoch>,
+    mut encode: impl FnMut(&D, isize) -> Result<Row> + 'static,
+    halt: Halt,
+) -> StreamVec<'s, Epoch, Row> {
+    updates.unary::<CapacityContainerBuilder<Vec<Row>>, _, _, _>(Pipeline, name, move |_, _| {
+        move |input, output| {
+            input.for_each(|capability, data| {
+                data.sort_by_key(|(_, epoch, _)| *epoch);
+                for some in data.chunk_by(|a, b| a.1 == b.1) {
+                    let epoch = some[0].1;
+                    if Some(epoch) <= complete {
+                        continue;
+                    }
+                    let capability = capability.delayed(&epoch, 0);
+                    let mut session = output.session(&capability);
+                    for (row, _, diff) in some {
+                        match encode(row, *diff) {
+                            Ok(row) => session.give(row),
+                            Err(error) => return halt.halt(error),
+                        }
+                    }
+                }
+                data.clear();
+            });
+        }
+    })
+}
+
+/// Where the shards of a sink are.
+pub(crate) struct Shards<C> {
+    pub count: u32,
+    /// Workers that have shards: shard `s` is on worker `s % workers`. In a cluster those of the process with the ledger.
+    pub workers: usize,
+    /// Up to where each shard had everything at the start.
+    pub complete: Vec<Option<Epoch>>,
+    /// Makes the way to a shard, on its worker; `None` where nothing leaves.
+    pub connect: C,
+}
+
+/// Gathers rows on the workers of their shards and puts them out by epoch, in order. Those that a shard has it does not get.
+///
+/// An epoch for which a shard has no room stays unfinished, and with it all that `probe` tells of.
+pub(crate) fn deliver<'s>(
+    rows: StreamVec<'s, Epoch, Row>,
+    name: &str,
+    shards: Shards<impl FnMut(u32, Waker) -> Option<Producer>>,
     probe: &Handle<Epoch>,
 ) {
+    let Shards {
+        count,
+        workers,
+        complete,
+        mut connect,
+    } = shards;
     let scope = rows.scope();
-    let first = Exchange::new(|_: &R| 0);
+    let worker = move |shard: u32| u64::from(shard) % workers as u64;
+    let by_shard = Exchange::new(move |row: &Row| worker(row.shard()));
     let _end = rows
-        .unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(first, name, move |_, info| {
-            let outbox = (scope.index() == 0).then(|| {
-                connect(Waker::of(
-                    scope.worker().sync_activator_for(info.address.to_vec()),
-                ))
-            });
-            let outbox = outbox.flatten();
+        .unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(by_shard, name, move |_, info| {
+            let own = (0..count).filter(|shard| worker(*shard) == scope.index() as u64);
+            let room = || Waker::of(scope.worker().sync_activator_for(info.address.to_vec()));
+            let producers: Vec<Producer> = own.filter_map(|shard| connect(shard, room())).collect();
             let mut arrivals = Arrivals::new();
             move |(input, frontier), _output| {
                 arrivals.gather(input);
-                while outbox.as_ref().is_none_or(Outbox::has_room) {
+                while producers.iter().all(Producer::has_room) {
                     let Some((epoch, _capability, batches)) = arrivals.next(frontier) else {
                         break;
                     };
-                    let Some(outbox) = outbox.as_ref().filter(|_| reached < Some(epoch)) else {
-                        continue;
-                    };
-                    let mut rows: Vec<R> = batches.into_iter().flatten().collect();
-                    order(&mut rows);
-                    if !rows.is_empty() {
-                        outbox.put(Batch { epoch, rows });
-                    }
+                    put((&producers, workers), &complete, epoch, batches);
                 }
             }
         })
         .probe_with(probe);
+}
+
+/// Puts out an epoch.
+fn put(
+    (producers, workers): (&[Producer], usize),
+    complete: &[Option<Epoch>],
+    epoch: Epoch,
+    batches: Vec<Vec<Row>>,
+) {
+    let mut all: Vec<Vec<Row>> = producers.iter().map(|_| Vec::new()).collect();
+    for row in batches.into_iter().flatten() {
+        // Those of a worker are `workers` apart.
+        let at = row.shard() as usize / workers;
+        if at < all.len() && Some(epoch) > complete[row.shard() as usize] {
+            all[at].push(row);
+        }
+    }
+    for (producer, mut rows) in producers.iter().zip(all) {
+        sort(&mut rows);
+        if !rows.is_empty() {
+            producer.put(Batch { epoch, rows });
+        }
+    }
 }

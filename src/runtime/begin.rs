@@ -10,7 +10,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::checkpoints::{self, Clock, Way};
 use super::control::{Inbox, Lead};
-use super::scribe::Scribe;
+use super::scribe::{Scribe, ToScribe};
+use super::sinks;
 use super::sources;
 use super::watch::{self, Watched};
 use super::{
@@ -24,15 +25,13 @@ use crate::checkpoint::owner::Owner;
 use crate::checkpoint::store::Restored;
 use crate::checkpoint::writer::Writer;
 use crate::dataflow::Flow;
-use crate::disk::{Disk, HostDisk};
 use crate::error::{Error, Result};
 use crate::ledger::state::{LedgerState, SourceState};
 use crate::ledger::{self, Claim, Ledger, LedgerStore, MemoryLedger, Recovered};
 use crate::metrics::Metrics;
 use crate::position::{Offset, PartitionId, SourceId};
 use crate::sequencer::{self, Sequencer, results};
-use crate::sink::Sinks;
-use crate::sink::progress::Place;
+use crate::sink::process::{Run as SinkRun, Sinks};
 use crate::time::Epoch;
 use crate::view::Views;
 
@@ -84,6 +83,7 @@ impl Parts {
             troubles: Mutex::default(),
             partitions: Mutex::default(),
             sources: plan.sources.clone(),
+            planned_sinks: plan.sinks.clone(),
             bound: Mutex::default(),
             idle: Mutex::default(),
             compared: Mutex::default(),
@@ -92,6 +92,7 @@ impl Parts {
             settings,
         });
         sources::refresh_metrics(&shared);
+        sinks::refresh_metrics(&shared);
         if let Some(restored) = &shared.restored {
             let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
             tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
@@ -141,7 +142,8 @@ impl Run<'_> {
             bound_before: bound(&recovered.state),
             ..Begun::default()
         };
-        begun.sinks = self.sinks(&recovered)?;
+        let (to_scribe, entries) = channel();
+        begun.sinks = self.sinks(&recovered, ToScribe(to_scribe.clone()))?;
         let build = build_id();
         let names = (&*settings.env.group, self.flow.name(), &*build);
         let mut upto = None;
@@ -198,7 +200,6 @@ impl Run<'_> {
             (begun.checkpoints, writer) = (Some(own), Some(written));
             clock = Some(Clock::new(saves.due));
         }
-        let (to_scribe, bindings) = channel();
         begun.lead = Some(Lead::new(
             self.sequencer(lineage),
             recovered.bindings,
@@ -213,7 +214,7 @@ impl Run<'_> {
             self.metrics.ledger.bytes.set(bytes);
         }
         begun.led = ledger.map(|ledger| Led {
-            scribe: Scribe::new(ledger, bindings),
+            scribe: Scribe::new(ledger, entries),
             writer,
             sources: watch::sources(&plan.sources, settings.substitutes.clone()),
         });
@@ -221,22 +222,19 @@ impl Run<'_> {
     }
 
     /// The sinks, where each has come to; a replay gives them nothing.
-    fn sinks(&self, recovered: &Recovered) -> Result<Sinks> {
+    fn sinks(&self, recovered: &Recovered, log: ToScribe) -> Result<Sinks> {
         if self.settings.replay.is_some() {
             return Ok(Sinks::dry());
         }
-        let place = match (&self.settings.sinks, &self.settings.store) {
-            (Some(place), _) => Some(place.clone()),
-            (None, Store::Directory(dir)) => Some((Arc::new(HostDisk) as Arc<dyn Disk>, dir.join("sinks"))),
-            (None, _) => None,
-        };
-        let place = place.map(|(disk, dir)| Place {
-            disk,
-            dir,
+        let run = SinkRun {
             ledger: recovered.made_us,
+            generation: recovered.generation,
             last: recovered.last,
-        });
-        Sinks::open(&self.plan.sinks, place.as_ref())
+        };
+        let known = |name: &str| recovered.state.sink(name).map(<[_]>::to_vec);
+        let sinks = self.plan.sinks.iter();
+        let sinks = sinks.map(|sink| (&*sink.name, sink.shards, known(&sink.name)));
+        Sinks::open(sinks, run, Some(Arc::new(log)))
     }
 
     /// How checkpoints are made, if they are.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::checkpoint::fit::Fit;
 use crate::checkpoint::manifest::{Base, Manifest, StepFiles, StepShape};
+use crate::checkpoint::protocol::{self, Found, Policy, Refusal, Start, Steps, Why};
 use crate::checkpoint::store::{Restored, Store};
 use crate::error::{Error, Result};
 use crate::fault;
@@ -60,6 +61,14 @@ impl Settings {
 }
 
 impl OnNew {
+    fn policy(self) -> Policy {
+        match self {
+            Self::Accept | Self::Keep => Policy::GoOn,
+            Self::Refuse => Policy::Refuse,
+            Self::Rebuild => Policy::Anew,
+        }
+    }
+
     /// How steps meet those of a checkpoint.
     pub(crate) fn fit(self, held: &[StepFiles], wanted: &[StepShape], knows: impl Fn(&str) -> bool) -> Fit {
         match self {
@@ -130,83 +139,101 @@ pub(super) fn choose(
     let fit = settings.on_new_plan.fit(&manifest.steps, states, knows);
     let restored = Restored::new(store.clone(), manifest, fit.held.clone());
     let manifest = &restored.manifest;
-    let at = |error: Error| error.detail(restored.describe());
-    if recovered.last.is_none_or(|last| last < manifest.epoch) {
-        let last = recovered
-            .last
-            .map_or("it has none".into(), |last| format!("its last is {last}"));
-        return Err(at(
-            Error::integrity("a checkpoint is of an epoch that the ledger does not know").detail(last),
-        )
-        .hint(
-            "the ledger has lost its end, or is another one: find the one that belongs to the checkpoints; after a `ledger reset`, `thalweg checkpoint prune DIR --keep 0 --yes` lets go of them",
-        ));
-    }
-    if !decide(settings.on_new_plan, &fit, recovered).map_err(at)? {
-        return Ok(None);
-    }
-    if manifest.build != build {
-        let was = format!("it was made by {}, this is {build}", manifest.build);
-        match settings.on_new_build {
-            OnNew::Accept | OnNew::Keep => tracing::info!("{was}: rows in state stay as that one made them"),
-            OnNew::Refuse => {
-                let error = Error::definition("the checkpoint was made by another build").detail(was);
-                return Err(at(error).hint(match recovered.trimmed {
-                    None => "say what is to become of it: --set checkpoint.on_new_build=accept, or =rebuild to make all state anew from the topics",
-                    Some(_) => "go on from it: --set checkpoint.on_new_build=accept; or begin afresh with what the topics hold: `ledger reset`",
-                }));
-            }
-            OnNew::Rebuild => {
-                can_rebuild(recovered).map_err(at)?;
-                tracing::warn!("all state is made anew from the topics: {was}");
-                return Ok(None);
-            }
+    let was = format!("it was made by {}, this is {build}", manifest.build);
+    let facts = Found {
+        epoch: manifest.epoch,
+        last: recovered.last,
+        trimmed: recovered.trimmed.is_some(),
+        steps: steps(&fit),
+        on_new_plan: settings.on_new_plan.policy(),
+        other_build: manifest.build != build,
+        on_new_build: settings.on_new_build.policy(),
+    };
+    let start = protocol::start(&facts);
+    tell(settings.on_new_plan, &fit, start);
+    match start {
+        Start::GoOn => {}
+        Start::Anew(Why::Build) => {
+            tracing::warn!("all state is made anew from the topics: {was}");
+            return Ok(None);
         }
+        Start::Anew(_) => return Ok(None),
+        Start::Refuse(refusal) => {
+            let error = refused(refusal, &fit, recovered, was);
+            return Err(error.detail(restored.describe()));
+        }
+    }
+    if facts.other_build {
+        tracing::info!("{was}: rows in state stay as that one made them");
     }
     fault::point("restore.chosen");
     Ok(Some(restored))
 }
 
-/// Whether to go on from a checkpoint of other steps than the dataflow has. If not, all state is made anew.
-fn decide(on_new_plan: OnNew, fit: &Fit, recovered: &Recovered) -> Result<bool> {
+fn steps(fit: &Fit) -> Steps {
+    match (fit.is_clear(), fit.differences.is_empty()) {
+        (true, _) => Steps::Same,
+        (false, true) => Steps::Added,
+        (false, false) => Steps::Changed,
+    }
+}
+
+/// Says what becomes of a checkpoint of other steps than the dataflow has.
+fn tell(on_new_plan: OnNew, fit: &Fit, start: Start) {
+    if let Start::Refuse(_) = start {
+        return;
+    }
     for view in &fit.views {
         tracing::info!("{view} is new: it begins with its rows as of the checkpoint");
     }
     if fit.is_clear() {
-        return Ok(true);
+        return;
     }
     let questions = fit.questions().join("; ");
-    let is_whole = recovered.trimmed.is_none();
-    match on_new_plan {
-        OnNew::Accept => {
-            tracing::warn!(
-                "going on although the dataflow has changed: what is new or changed begins behind the checkpoint, and \
-                 its views anew: {questions}"
-            );
-            return Ok(true);
+    match (start, on_new_plan) {
+        (Start::Anew(Why::Plan), _) => {
+            tracing::warn!("all state is made anew from the topics, as the dataflow has changed: {questions}")
         }
-        OnNew::Keep => {
-            tracing::warn!(
-                "going on although the dataflow has changed: what is only made of something else keeps its state, and its \
-                 views begin anew from that: {questions}"
-            );
-            return Ok(true);
-        }
-        OnNew::Rebuild => {
-            can_rebuild(recovered)?;
-            tracing::warn!(
-                "all state is made anew from the topics, as the dataflow has changed: {questions}"
-            );
-            return Ok(false);
-        }
-        OnNew::Refuse if fit.differences.is_empty() && is_whole => {
-            tracing::info!(
-                "all state is made anew from the topics, so that new steps count it all: {questions}"
-            );
-            return Ok(false);
-        }
-        OnNew::Refuse => {}
+        (Start::Anew(Why::Added), _) => tracing::info!(
+            "all state is made anew from the topics, so that new steps count it all: {questions}"
+        ),
+        (_, OnNew::Accept) => tracing::warn!(
+            "going on although the dataflow has changed: what is new or changed begins behind the checkpoint, and \
+             its views anew: {questions}"
+        ),
+        (_, OnNew::Keep) => tracing::warn!(
+            "going on although the dataflow has changed: what is only made of something else keeps its state, and its \
+             views begin anew from that: {questions}"
+        ),
+        _ => {}
     }
+}
+
+/// Why there is no start from a checkpoint, made as `was` says.
+fn refused(refusal: Refusal, fit: &Fit, recovered: &Recovered, was: String) -> Error {
+    match refusal {
+        Refusal::Ahead => {
+            let last = recovered
+                .last
+                .map_or("it has none".into(), |last| format!("its last is {last}"));
+            Error::integrity("a checkpoint is of an epoch that the ledger does not know").detail(last).hint(
+                "the ledger has lost its end, or is another one: find the one that belongs to the checkpoints; after a `ledger reset`, `thalweg checkpoint prune DIR --keep 0 --yes` lets go of them",
+            )
+        }
+        Refusal::Build => {
+            let error = Error::definition("the checkpoint was made by another build").detail(was);
+            error.hint(match recovered.trimmed {
+                None => "say what is to become of it: --set checkpoint.on_new_build=accept, or =rebuild to make all state anew from the topics",
+                Some(_) => "go on from it: --set checkpoint.on_new_build=accept; or begin afresh with what the topics hold: `ledger reset`",
+            })
+        }
+        Refusal::Trimmed => cannot_rebuild(recovered),
+        Refusal::Added | Refusal::Changed => differs(fit, recovered.trimmed.is_none()),
+    }
+}
+
+/// Why there is no start from a checkpoint of other steps.
+fn differs(fit: &Fit, is_whole: bool) -> Error {
     let error = match fit.differences.is_empty() {
         true => Error::definition(
             "the dataflow has a step that would have to count what the ledger no longer has",
@@ -218,23 +245,19 @@ fn decide(on_new_plan: OnNew, fit: &Fit, recovered: &Recovered) -> Result<bool> 
         true => "--set checkpoint.on_new_plan=rebuild makes all state anew from the topics",
         false => "`ledger reset` begins afresh with what the topics hold",
     };
-    Err(error.hint(format!(
+    error.hint(format!(
         "run the dataflow that made it; or go on: --set checkpoint.on_new_plan=accept forgets what is gone and lets what is \
          new or changed begin behind the checkpoint; =keep lets what is only made of something else go on from its state, \
          for a change that makes no other rows; {anew}"
-    )))
+    ))
 }
 
 /// What was trimmed from the ledger no topic brings back in its epochs.
-fn can_rebuild(recovered: &Recovered) -> Result<()> {
-    let Some(trimmed) = recovered.trimmed else {
-        return Ok(());
-    };
-    Err(
-        Error::definition("state can't be made anew: the beginning of the ledger is gone")
-            .detail(format!("what was bound up to epoch {trimmed} was left to the checkpoints"))
-            .hint("go on from the checkpoint (`accept`), or begin afresh with what the topics hold: `ledger reset`; a ledger is left whole by `checkpoint.trim_ledger=false`"),
-    )
+fn cannot_rebuild(recovered: &Recovered) -> Error {
+    let trimmed = recovered.trimmed.unwrap_or_default();
+    Error::definition("state can't be made anew: the beginning of the ledger is gone")
+        .detail(format!("what was bound up to epoch {trimmed} was left to the checkpoints"))
+        .hint("go on from the checkpoint (`accept`), or begin afresh with what the topics hold: `ledger reset`; a ledger is left whole by `checkpoint.trim_ledger=false`")
 }
 
 /// Whether the ledger still has what a start from this checkpoint, or from nothing, needs.

@@ -29,8 +29,9 @@ use crate::clock;
 use crate::error::Result;
 use crate::fault;
 use crate::ledger::Bindings;
-use crate::position::{EpochBinding, Offset, SourceId};
+use crate::position::{Offset, SourceId};
 use crate::runtime::checkpoints::{Clock, Way};
+use crate::runtime::scribe::Entry;
 use crate::runtime::{Shared, WakerSlot};
 use crate::sequencer::message::{Order, Report};
 use crate::sequencer::{Next, Now, Sequencer};
@@ -132,7 +133,7 @@ enum FromLead {
 pub(crate) struct Lead {
     sequencer: Sequencer,
     replay: Option<Bindings>,
-    scribe: Sender<Arc<EpochBinding>>,
+    scribe: Sender<Entry>,
     durable: Epoch,
     started: Instant,
     stopped: bool,
@@ -149,10 +150,10 @@ pub(crate) struct Lead {
 }
 
 impl Lead {
-    pub(crate) fn new(
+    pub(super) fn new(
         mut sequencer: Sequencer,
         replay: Bindings,
-        scribe: Sender<Arc<EpochBinding>>,
+        scribe: Sender<Entry>,
         until_end: bool,
         way: Option<Way>,
         due: Option<Clock>,
@@ -224,7 +225,7 @@ impl Lead {
                 fault::point("epoch.opened");
                 // The scribe only ends after a halt.
                 self.begin_checkpoint(shared, binding.epoch, now, &mut orders);
-                let _halted = self.scribe.send(binding.clone());
+                let _halted = self.scribe.send(Entry::Binding(binding.clone()));
                 fault::point("epoch.bound");
                 orders.push(Order::Epoch {
                     binding,

@@ -4,11 +4,14 @@
 //!                    ┌──────────── one step at a time, in an order that the seed draws ────────────┐
 //!   topics that grow ─▶ workers (timely, 1 to 4) ─▶ sequencer ─▶ scribe ─▶ ledger  ┐              │
 //!                       └▶ steps and views ─▶ savers ─▶ writer ─▶ checkpoints      ┴▶ SimDisk     │
+//!                       └▶ sink tasks ─▶ stores of each contract, progress ─▶ scribe              │
 //!                    └─────────────────────────────────────────────────────────────────────────────┘
 //!   faults     power lost in the midst of any call to the disk, kill, no space, failing flushes, a flipped bit, another
-//!              ledger, a stopped process that goes on, records that retention removed, clocks set back, other workers
+//!              ledger, a stopped process that goes on, records that retention removed, clocks set back, other workers,
+//!              stores that fail before or behind the effect of a call
 //!   held true  what is closed is durable · rows are those of a naive evaluation · epochs rise, nothing is skipped ·
-//!              the newest checkpoint can be restored · no error but those of the faults · an end is reached
+//!              the newest checkpoint can be restored · no error but those of the faults · an end is reached ·
+//!              stores hold what the views show: each row once in a transactional one
 //! ```
 //!
 //! All code of control dataflow, sequencer, scribe, ledger, writer of checkpoints and operators is the real one; its threads
@@ -17,6 +20,7 @@
 
 mod oracle;
 mod process;
+mod stores;
 mod topic;
 mod world;
 

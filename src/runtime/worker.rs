@@ -75,6 +75,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
     if let Some(checkpoints) = &shared.checkpoints {
         checkpoints.end();
     }
+    shared.sinks.end();
     shared.ended.store(true, Ordering::Release);
     shared.inbox.wake_watcher();
 }
@@ -100,13 +101,10 @@ pub(super) fn drop_all(worker: &mut Worker) {
 
 fn live(worker: &mut Worker, shared: &Arc<Shared>) {
     let mut life = begin(worker, shared, loaders(shared.settings.workers));
-    let couriers: Vec<_> = match life.first {
-        true => shared.sinks.couriers(),
-        false => Vec::new(),
-    };
-    let threads = couriers.into_iter().map(|courier| {
-        let thread = std::thread::Builder::new().name(format!("sink {}", courier.name()));
-        thread.spawn(move || courier.run())
+    // Those of its own shards, and of others' that are connected by now.
+    let threads = shared.sinks.tasks().into_iter().map(|task| {
+        let thread = std::thread::Builder::new().name(format!("sink {}", task.name()));
+        thread.spawn(move || task.run())
     });
     let threads: Vec<_> = threads.collect();
     while life.goes_on(worker) {
@@ -141,6 +139,7 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -
         desk: desk.clone(),
         views: shared.views.clone(),
         sinks: shared.sinks.clone(),
+        sink_workers: shared.settings.workers,
         metrics: shared.metrics.clone(),
         halt: shared.halt.clone(),
         probe: probe.clone(),
@@ -177,6 +176,10 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -
     shared.halt.on_halt(Waker::of(wake));
 
     let first = worker.index().is_multiple_of(shared.settings.workers);
+    if first {
+        let activator = worker.sync_activator_for(vec![worker.index()]);
+        shared.sinks.on_delivered(Waker::of(activator));
+    }
     let served = if first { shared.views.all() } else { Vec::new() };
     Life {
         shared: shared.clone(),

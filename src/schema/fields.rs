@@ -20,21 +20,26 @@ impl RowSchema {
     /// # Errors
     /// When names don't fit the types, or two fields have one name.
     pub fn new(owner: &str, key: Traced, value: Traced, names: FieldNames<'_>) -> Result<Self> {
+        let schema = Self::unchecked(owner, key, value, names)?;
+        schema.check_names(owner)?;
+        Ok(schema)
+    }
+
+    /// The same where nobody asks for fields by their names, so that two may have the same.
+    pub(crate) fn unchecked(owner: &str, key: Traced, value: Traced, names: FieldNames<'_>) -> Result<Self> {
         let (key_type, value_type) = (key.stored(), value.stored());
         let window = match (key.name, &key_type) {
             (Some("$thalweg::Windowed"), Type::Struct(_)) => Window::Beside,
             (Some("$thalweg::Window"), Type::Struct(_)) => Window::Alone,
             _ => Window::None,
         };
-        let schema = Self {
+        Ok(Self {
             key: key_fields(owner, names.key, key_type.clone(), window)?,
             value: plain_fields(owner, "value", names.value, value_type.clone())?,
             key_type,
             value_type,
             windowed: !matches!(window, Window::None),
-        };
-        schema.check_names(owner)?;
-        Ok(schema)
+        })
     }
 
     fn check_names(&self, owner: &str) -> Result<()> {

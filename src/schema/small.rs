@@ -5,6 +5,9 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Deref;
 
+use serde::de::{Deserializer, Error, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
 /// So many bytes are kept inline: what makes the whole 32 bytes large.
 const INLINE_MAX: usize = 30;
 
@@ -66,6 +69,26 @@ impl PartialOrd for SmallBytes {
     #[inline]
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
+    }
+}
+impl Serialize for SmallBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self)
+    }
+}
+impl<'de> Deserialize<'de> for SmallBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = SmallBytes;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<SmallBytes, E> {
+                Ok(SmallBytes::new(bytes))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
     }
 }
 impl fmt::Debug for SmallBytes {

@@ -196,7 +196,6 @@ impl Story {
         assert_eq!(recovered.last, None, "{point}");
         let mut names = names(dir.path());
         names.retain(|name| name != "checkpoints");
-        names.retain(|name| name != "sinks");
         assert_eq!(names, ["ledger.log", "lock"], "{point}");
     }
 
@@ -235,7 +234,7 @@ impl Story {
             odd.len() == 1 && odd[0].starts_with("owner-"),
             "left over: {odd:?}"
         );
-        assert_eq!(names(self.dir()), ["checkpoints", "ledger.log", "lock", "sinks"]);
+        assert_eq!(names(self.dir()), ["checkpoints", "ledger.log", "lock"]);
     }
 
     /// One process goes through the same bindings from the first on, without checkpoints: every epoch that any of the

@@ -93,9 +93,9 @@ pub fn spend(
         });
         named.view_with("merchant_spend", |view| view.history(history));
         if let Some(file) = sunk.clone() {
-            named.for_each_epoch("spend_out", move |epoch, changes| {
-                sunk::append(&file, epoch, changes)
-            });
+            // A ledger that was copied knows the function by the file that it wrote to.
+            let name = format!("spend_out to {}", file.file_name().unwrap_or_default().display());
+            named.for_each_epoch(&name, move |epoch, changes| sunk::append(&file, epoch, changes));
         }
         payments
             .key_by("lane", |p| p.merchant % LANES_MAX)

@@ -101,8 +101,6 @@ pub(crate) struct World {
     pub(crate) keep: Option<usize>,
     /// How many records may wait to be released, likewise.
     pub(crate) records_max: Option<usize>,
-    /// Where sinks note how far they are.
-    pub(crate) sinks: SimDisk,
     /// Nothing but a replay.
     pub(crate) replay: Option<Replay>,
 }
@@ -124,7 +122,6 @@ impl World {
                 Some(dir) => runtime::Store::Directory(dir.path().join("ledger")),
             },
             trim_least: Some(1),
-            sinks: Some((Arc::new(self.sinks.clone()), "/sinks".into())),
             replay: self.replay,
             cuts: Cuts::Script(script(epochs)),
             checkpoints: Some(checkpoints::Settings {

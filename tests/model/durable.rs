@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use thalweg::disk::sim::SimDisk;
-use thalweg::ledger::{Chain, Ledger, LedgerStore, MemoryLedger, MemoryLog, verify_on};
+use thalweg::ledger::{Chain, Ledger, LedgerStore, MemoryLedger, MemoryLog, ShardProgress, verify_on};
 use thalweg::position::EpochBinding;
 use thalweg::prelude::*;
 use thalweg::runtime::{Service, Settings, Store};
@@ -44,9 +44,9 @@ struct Gated {
 }
 
 impl LedgerStore for Gated {
-    fn append(&mut self, bindings: &[EpochBinding]) -> Result<()> {
+    fn append_group(&mut self, bindings: &[EpochBinding], progress: &[ShardProgress]) -> Result<()> {
         self.gate.pass();
-        self.ledger.append(bindings)
+        self.ledger.append_group(bindings, progress)
     }
     fn len_bytes(&self) -> u64 {
         self.ledger.len_bytes()
@@ -158,7 +158,7 @@ fn an_epoch_whose_write_fails_is_never_seen() {
     /// A disk that is full.
     struct Full(MemoryLedger);
     impl LedgerStore for Full {
-        fn append(&mut self, _: &[EpochBinding]) -> Result<()> {
+        fn append_group(&mut self, _: &[EpochBinding], _: &[ShardProgress]) -> Result<()> {
             Err(Error::outside("the disk is full"))
         }
         fn len_bytes(&self) -> u64 {

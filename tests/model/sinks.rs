@@ -3,12 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
-use thalweg::disk::sim::SimDisk;
 use thalweg::prelude::*;
 use thalweg::runtime::{Replay, Service};
 use thalweg::testing::Harness;
@@ -199,8 +197,6 @@ proptest! {
     }
 }
 
-const PATH: &str = "/sinks/sums_out.progress";
-
 /// Numbers by their remainder, and the sums of those.
 fn sums(taker: Option<Taker>) -> thalweg::Flow {
     dataflow("lucky", move |flow| {
@@ -243,38 +239,31 @@ fn checkpoints(world: &World) -> Vec<u64> {
 /// As if the process had been killed before it could write down what the sink had taken.
 #[test]
 fn what_was_not_written_down_is_given_again_as_it_was() {
-    let path = Path::new(PATH);
     for (due, known) in [(&[][..], 0), (&[], 3), (&[3], 3), (&[5], 7)] {
         let world = World::default();
         let all = given_to(&world, &Taker::default(), 1..=8, due);
         assert_eq!(all.len(), 8);
         assert_eq!(checkpoints(&world), due);
-        let bytes = world.sinks.bytes(path).unwrap();
-        // A record an epoch, or fewer where several were taken together: each that is left out may come again.
-        let mut short = World {
-            sinks: SimDisk::new(),
-            ..world.clone()
-        };
-        let header = bytes.len() % 20;
-        let records = bytes[header..].chunks(20);
-        let epoch = |record: &[u8]| u64::from_le_bytes(record[8..16].try_into().unwrap());
-        let kept = records.take_while(|record| epoch(record) <= known);
-        let last = kept.clone().last().map_or(0, epoch);
-        let kept = [&bytes[..header], &kept.collect::<Vec<_>>().concat()].concat();
-        short.sinks.put(path, kept);
-        short.history = None;
-        let again = given_to(&short, &Taker::default(), 9..=12, &[]);
+        // A record an epoch, or fewer where several were taken together: each that is left out may come again. That all is
+        // there up to a checkpoint is known before it counts.
+        let checkpoint = due.last().copied().unwrap_or(0);
+        let told = world.log.progress();
+        let told = told.iter().map(|progress| progress.complete.0);
+        let least = told.filter(|complete| *complete >= checkpoint).min();
+        let known = least
+            .filter(|_| checkpoint > 0)
+            .map_or(known, |least| least.max(known));
+        world.log.retain_progress(|progress| progress.complete.0 <= known);
+        let kept = world.log.progress();
+        let last = kept.last().map_or(0, |progress| progress.complete.0);
+        let again = given_to(&world, &Taker::default(), 9..=12, &[]);
         let restored = due.last().copied().unwrap_or(0);
         let (replayed, new) = again.split_at(again.iter().filter(|(epoch, _)| *epoch <= 8).count());
-        match last {
-            // Not known to have had anything: from a checkpoint it begins with all that there is.
-            0 if restored > 0 => assert_eq!(replayed[0].0, restored),
-            _ => assert_eq!(
-                replayed,
-                &all[last.max(restored) as usize..],
-                "known {known} of {due:?}"
-            ),
-        }
+        assert_eq!(
+            replayed,
+            &all[last.max(restored) as usize..],
+            "known {known} of {due:?}"
+        );
         assert_eq!(new.len(), 4);
     }
 }
@@ -346,17 +335,17 @@ fn a_sink_that_is_new_begins_with_what_there_is() {
 fn a_replay_gives_nothing() {
     let world = World::default();
     given_to(&world, &Taker::default(), 1..=8, &[]);
-    let before = world.sinks.bytes(Path::new(PATH));
     let replay = World {
         replay: Some(Replay {
             from: None,
             to: None,
             any_build: false,
         }),
-        // As if it had never been given anything.
-        sinks: SimDisk::new(),
+        log: world.log.copy(),
         ..world.clone()
     };
+    // As if it had never been given anything.
+    replay.log.retain_progress(|_| false);
     let taker = Taker::default();
     let service = start(&replay, Some(&taker), 1..=8, &[]);
     while !service.is_finished() {
@@ -365,8 +354,7 @@ fn a_replay_gives_nothing() {
     let views = service.join().unwrap();
     assert_eq!(views.closed().map(|moment| moment.epoch), Some(Epoch(8)));
     assert!(taker.seen.lock().is_empty());
-    assert_eq!(replay.sinks.bytes(Path::new(PATH)), None);
-    assert!(before.is_some() && world.sinks.bytes(Path::new(PATH)) == before);
+    assert!(replay.log.progress().is_empty() && !world.log.progress().is_empty());
 }
 
 #[test]
@@ -392,4 +380,27 @@ fn a_function_that_panics_ends_the_service_by_name() {
         said.contains("sink `fragile` panicked") && said.contains("too many"),
         "{said}"
     );
+}
+
+/// Checkpoints that were made without it say nothing of what it has: it begins anew with all rows.
+#[test]
+fn a_sink_that_was_away_for_a_while_begins_with_what_there_is() {
+    let world = World::default();
+    let first = given_to(&world, &Taker::default(), 1..=3, &[2]);
+    assert_eq!(first.len(), 3);
+    start(&world, None, 4..=8, &[6]).join().unwrap();
+    let taker = Taker::default();
+    let back = given_to(&world, &taker, 9..=10, &[]);
+    let epochs: Vec<u64> = back.iter().map(|(epoch, _)| *epoch).collect();
+    assert_eq!(epochs, [6, 7, 8, 9, 10]);
+    assert!(
+        back[0].1.iter().all(|change| change.contains("old: None")),
+        "{:?}",
+        back[0]
+    );
+    // From a checkpoint that was made with it, it goes on.
+    let world = World::default();
+    given_to(&world, &Taker::default(), 1..=8, &[6]);
+    let next = given_to(&world, &Taker::default(), 9..=10, &[]);
+    assert_eq!(next.first().map(|(epoch, _)| *epoch), Some(9));
 }

@@ -13,6 +13,7 @@ fn state() -> Arc<State> {
         recovery: Arc::new(|| None),
         sources: Vec::new(),
         sources_now: Arc::new(Vec::new),
+        sinks_now: Arc::new(Vec::new),
         partitions: Arc::new(|_| None),
         bindings: None,
         metrics: Metrics::new(),

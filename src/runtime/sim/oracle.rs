@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::stores::Store;
 use super::topic::{Given, Topic};
 use super::{Draws, Held};
 use crate::codec::Cause;
@@ -12,6 +13,7 @@ use crate::connect::kafka::Kafka;
 use crate::dataflow::window::Tumbling;
 use crate::dataflow::{Dataflow, Flow, dataflow};
 use crate::position::{EpochBinding, Offset, PartitionRange, SourceId};
+use crate::sink::Contract;
 use crate::time::{Epoch, EventTime};
 
 /// A record of the topic `sales`.
@@ -44,6 +46,10 @@ pub(super) fn flow() -> Flow {
             .lateness(us(LATENESS_US))
             .idle_after(IDLE_AFTER);
         let sales = flow.source("sales", sales);
+        sales.append_to("sales_log", Store(Contract::Transactional));
+        names.upsert_to("names_mirror", Store(Contract::Versioned));
+        names.changes_to("names_log", Store(Contract::Transactional));
+        names.changes_to("names_told", Store(Contract::Repeating));
         sales
             .clone()
             .key_by("shop", |sale| sale.shop)

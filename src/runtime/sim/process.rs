@@ -18,6 +18,7 @@ use crate::runtime::scribe::{Preparing, Scribe};
 use crate::runtime::watch::Watch;
 use crate::runtime::worker::{self, Life};
 use crate::runtime::{PlanText, Settings, Shared};
+use crate::sink::task::{SinkTask, Turn};
 use crate::time::Epoch;
 
 pub(super) struct Process {
@@ -31,6 +32,8 @@ pub(super) struct Process {
     /// It was stopped, and another one has started since.
     pub stopped: bool,
     workers: Vec<(Life, Worker)>,
+    /// Shards of sinks.
+    tasks: Vec<SinkTask>,
     scribe: Option<Scribe>,
     writer: Option<Writer>,
     preparing: Vec<Preparing>,
@@ -59,12 +62,14 @@ impl Process {
             (worker::begin(&mut worker, &shared, 1), worker)
         };
         let workers = allocators(workers).into_iter().map(begin).collect();
+        let tasks = shared.sinks.tasks();
         Ok(Self {
             number,
             closed: Epoch::ZERO,
             checkpointed,
             stopped: false,
             workers,
+            tasks,
             scribe: Some(scribe),
             writer,
             preparing: Vec::new(),
@@ -73,16 +78,36 @@ impl Process {
         })
     }
 
-    /// Whether all of its workers have come to their end.
+    /// Whether all of its workers and sinks have come to their end.
     pub(super) fn is_over(&self) -> bool {
-        self.workers.is_empty()
+        self.workers.is_empty() && self.tasks.is_empty()
     }
 
-    /// One of the workers takes a step.
+    /// One of the workers takes a step, or a shard of a sink.
     pub(super) fn work(&mut self, draws: &mut Draws, disk: &SimDisk) {
-        if self.workers.is_empty() {
+        if self.is_over() {
             return;
         }
+        match self.workers.is_empty() || draws.chance(1, 4) {
+            true => self.deliver(draws),
+            false => self.work_on(draws),
+        }
+        if self.is_over() {
+            self.end(disk);
+        }
+    }
+
+    fn deliver(&mut self, draws: &mut Draws) {
+        if self.tasks.is_empty() {
+            return;
+        }
+        let at = draws.below(self.tasks.len());
+        if self.tasks[at].turn() == Turn::Ended {
+            self.tasks.remove(at);
+        }
+    }
+
+    fn work_on(&mut self, draws: &mut Draws) {
         let at = draws.below(self.workers.len());
         let (life, worker) = &mut self.workers[at];
         if life.goes_on(worker) {
@@ -94,9 +119,6 @@ impl Process {
         } else {
             life.forget();
             self.workers.remove(at);
-        }
-        if self.workers.is_empty() {
-            self.end(disk);
         }
     }
 
@@ -155,6 +177,7 @@ impl Process {
     }
 
     pub(super) fn stop(&self) {
+        self.shared.sinks.close();
         self.shared.inbox.stop();
     }
 

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::oracle::{self, Naming, Oracle, Sale};
 use super::process::Process;
 use super::topic::{LOST, Topic};
-use super::{Draws, Held};
+use super::{Draws, Held, stores};
 use crate::checkpoint::store::Store;
 use crate::clock;
 use crate::dataflow::Flow;
@@ -156,6 +156,7 @@ impl World {
         let mut draws = Draws(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
         let clocks = clock::sim::begin(BEGIN_US, draws.next());
         let disk = SimDisk::new();
+        stores::begin(Draws(draws.next()));
         let sales = Topic::new(1 + draws.below(3), Draws(draws.next()));
         let names = Topic::new(1 + draws.below(2), Draws(draws.next()));
         let (held, called) = (sales.clone(), names.clone());
@@ -225,6 +226,17 @@ impl World {
             self.live()?;
         }
         self.end()?;
+        if let Some(rows) = self.oracle.rows.get(&self.oracle.last()) {
+            let told = stores::hold(rows)?;
+            for (what, times) in [
+                ("rows in stores", told.rows),
+                ("calls of stores that failed", told.failures),
+                ("fenced commits", told.fenced),
+                ("repeated rows", told.repeated),
+            ] {
+                *self.summary.told.entry(what).or_default() += times;
+            }
+        }
         Ok(self.summary)
     }
 
@@ -637,6 +649,7 @@ impl World {
             return Ok(());
         }
         self.look_at(&mut process)?;
+        stores::kept()?;
         if let Some(error) = process.error() {
             let own = match process.stopped {
                 true => vec![Excuse::Stopped, Excuse::Disk],
@@ -878,6 +891,7 @@ impl World {
         for excuse in std::mem::take(&mut self.excuses) {
             self.mend(excuse);
         }
+        stores::calm();
         (0..8).for_each(|_| self.grow());
         for again in [false, true] {
             let mut steps = 0;

@@ -1,0 +1,92 @@
+//! How far sinks have come, as the ledger keeps it: see [`RecordKind::Progress`](super::record::RecordKind::Progress).
+
+use crate::time::Epoch;
+use crate::wire::{Input, put_str, put_u64};
+
+/// How far a shard of a sink has come. Outside the hash chain: replays don't depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardProgress {
+    /// The sink's name.
+    pub sink: String,
+    /// Which of its shards.
+    pub shard: u32,
+    /// How many it has.
+    pub of: u32,
+    /// The store has all rows up to this epoch.
+    pub complete: Epoch,
+    /// The last epoch that brought it rows, if any did.
+    pub delivered: Option<Epoch>,
+}
+
+pub(super) fn encode_progress(progress: &[ShardProgress], out: &mut Vec<u8>) {
+    put_u64(out, progress.len() as u64);
+    for ShardProgress {
+        sink,
+        shard,
+        of,
+        complete,
+        delivered,
+    } in progress
+    {
+        put_str(out, sink);
+        put_u64(out, u64::from(*shard));
+        put_u64(out, u64::from(*of));
+        put_u64(out, complete.0);
+        out.push(u8::from(delivered.is_some()));
+        if let Some(delivered) = delivered {
+            put_u64(out, complete.0.wrapping_sub(delivered.0));
+        }
+    }
+}
+
+/// `None`: these are not the bytes of progress.
+pub(super) fn decode_progress(input: &mut Input<'_>) -> Option<Vec<ShardProgress>> {
+    let one = |input: &mut Input<'_>| {
+        let (sink, shard, of) = (input.string()?, input.u64()?, input.u64()?);
+        let complete = Epoch(input.u64()?);
+        let delivered = match input.bool()? {
+            true => Some(Epoch(complete.0.wrapping_sub(input.u64()?))),
+            false => None,
+        };
+        Some(ShardProgress {
+            sink,
+            shard: u32::try_from(shard).ok()?,
+            of: u32::try_from(of)
+                .ok()
+                .filter(|of| shard < u64::from(*of) && *of <= SHARDS_MAX)?,
+            complete,
+            delivered,
+        })
+    };
+    (0..input.u64()?).map(|_| one(input)).collect()
+}
+
+/// More shards than any sink has.
+const SHARDS_MAX: u32 = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    prop_compose! {
+        fn progress()(sink in ".{0,9}", shard in 0u32..9, more in 1u32..9, complete in any::<u64>(),
+                      delivered in prop::option::of(any::<u64>())) -> ShardProgress {
+            let delivered = delivered.map(Epoch);
+            ShardProgress { sink, shard, of: shard + more, complete: Epoch(complete), delivered }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_and_nothing_else(all in prop::collection::vec(progress(), 0..5), cut in any::<prop::sample::Index>()) {
+            let mut bytes = Vec::new();
+            encode_progress(&all, &mut bytes);
+            let mut input = Input(&bytes);
+            prop_assert_eq!(decode_progress(&mut input), Some(all));
+            prop_assert!(input.0.is_empty());
+            prop_assert_eq!(decode_progress(&mut Input(&bytes[..cut.index(bytes.len())])), None);
+        }
+    }
+}
