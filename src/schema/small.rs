@@ -33,6 +33,18 @@ impl SmallBytes {
             Self(Repr::Heap(bytes.into()))
         }
     }
+
+    /// Both, one after the other.
+    pub(crate) fn joined(first: &[u8], second: &[u8]) -> Self {
+        let len = first.len() + second.len();
+        if len > INLINE_MAX {
+            return Self(Repr::Heap([first, second].concat().into()));
+        }
+        let mut inline = [0; INLINE_MAX];
+        inline[..first.len()].copy_from_slice(first);
+        inline[first.len()..len].copy_from_slice(second);
+        Self(Repr::Inline(len as u8, inline))
+    }
 }
 
 impl Deref for SmallBytes {

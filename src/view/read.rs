@@ -15,6 +15,7 @@ use crate::view::scan::{Place, Scan, Stored};
 use crate::view::serve::{
     FoundRow, Given, Op, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
 };
+use crate::view::rows::hash_of;
 use crate::view::shard::{Shard, bucket_of};
 use crate::view::{Moment, View, ViewSpec, parse};
 
@@ -181,7 +182,7 @@ impl View {
 
     /// The bucket of a key in each shard. Which worker has the key is for its type to say, and not known here.
     fn bucket(&self, key_without_window: &[u8]) -> Vec<Place> {
-        let bucket = bucket_of(key_without_window);
+        let bucket = bucket_of(hash_of(key_without_window));
         self.local().map(|shard| (shard.clone(), bucket)).collect()
     }
 

@@ -2,6 +2,8 @@
 
 use std::mem;
 
+use thin_vec::ThinVec;
+
 use crate::schema::small::SmallBytes;
 use crate::time::Epoch;
 
@@ -9,9 +11,8 @@ use crate::time::Epoch;
 pub(crate) struct Row {
     pub(super) epoch: Epoch,
     pub(super) value: Option<SmallBytes>,
-    /// There is a box exactly when the key waits in the queue. Boxed twice as most rows have none.
-    #[allow(clippy::box_collection)]
-    pub(super) older: Option<Box<Vec<Version>>>,
+    /// Has room exactly when the row waits in the queue. Thin, as most rows have none.
+    older: ThinVec<Version>,
 }
 
 pub(super) struct Version {
@@ -20,13 +21,37 @@ pub(super) struct Version {
 }
 
 impl Row {
+    pub(super) fn new(epoch: Epoch, value: Option<SmallBytes>) -> Self {
+        Self {
+            epoch,
+            value,
+            older: ThinVec::new(),
+        }
+    }
+
+    /// Whether the row waits to give up what it was before.
+    pub(super) fn is_queued(&self) -> bool {
+        self.older.capacity() > 0
+    }
+
+    /// Gives up all that the row was before. It waits no longer.
+    pub(super) fn take_older(&mut self) -> ThinVec<Version> {
+        mem::take(&mut self.older)
+    }
+
+    /// So many older versions there are.
+    #[cfg(test)]
+    pub(super) fn older(&self) -> usize {
+        self.older.len()
+    }
+
     /// Puts a version where its epoch has it: one of the same epoch gives way.
     pub(super) fn put_version(&mut self, epoch: Epoch, value: Option<SmallBytes>) {
         if epoch >= self.epoch {
             self.supersede(epoch, value);
             return;
         }
-        let older = self.older.get_or_insert_default();
+        let older = &mut self.older;
         let at = older.partition_point(|version| version.epoch < epoch);
         match older.get_mut(at).filter(|version| version.epoch == epoch) {
             Some(version) => version.value = value,
@@ -36,8 +61,7 @@ impl Row {
 
     /// The epoch of the oldest version that is left.
     pub(super) fn first(&self) -> Epoch {
-        let oldest = self.older.as_deref().and_then(|older| older.first());
-        oldest.map_or(self.epoch, |version| version.epoch)
+        self.older.first().map_or(self.epoch, |version| version.epoch)
     }
 
     /// Shows the versions after one epoch and up to another, oldest first.
@@ -47,8 +71,8 @@ impl Row {
         upto: Epoch,
         mut show: impl FnMut(Epoch, Option<&SmallBytes>),
     ) {
-        let older = self.older.as_deref().map_or(&[][..], Vec::as_slice);
-        let older = older
+        let older = self
+            .older
             .iter()
             .map(|version| (version.epoch, version.value.as_ref()));
         let all = older.chain([(self.epoch, self.value.as_ref())]);
@@ -61,16 +85,17 @@ impl Row {
         if self.epoch <= at {
             return self.value.as_ref().map(|value| (self.epoch, value));
         }
-        let older = self.older.as_deref()?;
-        let version = &older[older
-            .partition_point(|version| version.epoch <= at)
-            .checked_sub(1)?];
+        let after = self.older.partition_point(|version| version.epoch <= at);
+        let version = &self.older[after.checked_sub(1)?];
         version.value.as_ref().map(|value| (version.epoch, value))
     }
 
     /// Puts a value in place of the newest, which stays as an older version unless it is of the same epoch: then `false`.
     pub(super) fn supersede(&mut self, epoch: Epoch, value: Option<SmallBytes>) -> bool {
-        let older = self.older.get_or_insert_default();
+        let older = &mut self.older;
+        if older.capacity() == 0 {
+            older.reserve_exact(1);
+        }
         if self.epoch == epoch {
             self.value = value;
             return false;
@@ -89,9 +114,7 @@ impl Row {
 
     /// Drops what no answer at or above `floor` needs. Moves what stays only when at least half goes.
     pub(super) fn prune(&mut self, floor: Epoch) {
-        let Some(older) = self.older.as_deref_mut() else {
-            return;
-        };
+        let older = &mut self.older;
         if self.epoch <= floor {
             older.clear();
             return;

@@ -1,284 +1,558 @@
-//! The rows of a bucket in the order of their keys, in runs of neighbours that differ by their window alone.
+//! The rows of a bucket: found by the hash of their key, walked in the order of their keys.
 //!
 //! ```text
-//!  BTreeMap      (a, 0s) ─▶ many   keys (a,  0s) (a, 10s) (a, 20s)          the windows of key a: the next one is
-//!                                  rows    …        …        …              put behind the last
-//!                (b, 0s) ─▶ one    row
-//!                (c, 0s) ─▶ many   keys (c, 10s) (c, 20s)                   (c, 0s) expired; its key still bounds the run
+//!  index          slots                                        order
+//!  hash of b ─▶ 1    0  a │ (0s, row) (10s, row) (20s, row)     chunks of slots, by their keys: 0 1 │ 2
+//!  hash of a ─▶ 0    1  b │ (0s, row)
+//!  hash of c ─▶ 2    2  c │ (10s, row) (20s, row)
 //! ```
 //!
-//! Nearly all that is written to a windowed view is the newest window of some key, next to that key's other windows: to
-//! find the key among keys, and then the end of its run, touches far less memory than to find the window among all
-//! windows of all keys. Keys without windows make runs of one, which is a plain map.
+//! A slot has one key with all of its windows, the newest last. Nearly all that is written to a windowed view is the
+//! newest window of some key: one probe of the index, and then the end of the slot's rows. The order changes only when a
+//! key is new or gone. A key without windows has a slot of its own, with one row.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::ops::Bound;
 
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::schema::small::SmallBytes;
 
-/// Rows of a run: few enough that putting one into the middle is cheap.
-const RUN_MAX: usize = 64;
+/// Slots of a chunk of the order: few enough that putting one into the middle is cheap.
+const CHUNK_MAX: usize = 512;
+
+/// Slots that are allocated together, so that none ever moves.
+const PAGE: usize = 64;
+
+/// Windows of a key that are kept in one piece: putting one into the middle moves half of them at most.
+const FEW_MAX: usize = 512;
+
+/// The hash of a key, without its window.
+pub(crate) fn hash_of(key_without_window: &[u8]) -> u64 {
+    xxh3_64(key_without_window)
+}
 
 /// A map from encoded keys to rows `R`.
 pub(crate) struct Rows<R> {
-    /// By a key that is no greater than the run's first, and greater than all of the run before.
-    runs: BTreeMap<SmallBytes, Run<R>>,
-    /// So many bytes at the end of a key tell it from its neighbours in a run: the window's.
-    own_len: usize,
+    index: HashTable<Indexed>,
+    slots: Slots<R>,
+    /// Slots in the order of their keys. No chunk is empty.
+    order: Vec<Vec<u32>>,
+    /// So many bytes at the end of a key are its window's.
+    window_len: usize,
 }
 
-enum Run<R> {
-    /// A row whose key is the one in the tree.
-    One(R),
-    /// Never empty.
-    Many(Box<Many<R>>),
+/// Part of the hash stands beside the slot, so that other keys are told apart, and the table grows, without a look at them.
+#[derive(Clone, Copy)]
+struct Indexed {
+    hash: u32,
+    slot: u32,
 }
 
-struct Many<R> {
-    keys: VecDeque<SmallBytes>,
-    rows: VecDeque<R>,
+/// The buckets of a view are told apart by the lowest bits of the hash, so these say nothing here.
+fn short(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }
 
-impl<R> Run<R> {
-    fn iter<'a>(&'a self, key: &'a SmallBytes) -> impl DoubleEndedIterator<Item = (&'a SmallBytes, &'a R)> {
-        let (one, many) = match self {
-            Run::One(row) => (Some((key, row)), None),
-            Run::Many(many) => (None, Some(many.keys.iter().zip(&many.rows))),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
+/// The table takes its place from the low bits and its tag from the high ones.
+fn spread(short: u32) -> u64 {
+    u64::from(short) << 32 | u64::from(short)
+}
+
+struct Slots<R> {
+    pages: Vec<Vec<Slot<R>>>,
+    free: Vec<u32>,
+}
+
+struct Slot<R> {
+    /// Without the window.
+    key: SmallBytes,
+    rows: Windows<R>,
+}
+
+/// The encoded bounds of a window, as numbers that have their order; all zeros for a key without one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Window(u64, u64);
+
+/// Bytes of a window.
+const WINDOW_LEN: usize = 16;
+
+impl Window {
+    fn of(bytes: [u8; WINDOW_LEN]) -> Self {
+        let both = u128::from_be_bytes(bytes);
+        Self((both >> 64) as u64, both as u64)
+    }
+
+    fn bytes(self) -> [u8; WINDOW_LEN] {
+        (u128::from(self.0) << 64 | u128::from(self.1)).to_be_bytes()
     }
 }
 
-impl<R> Many<R> {
-    /// Where the key is, or where it would be.
-    fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        match self.keys.back().map(|last| (**last).cmp(key)) {
-            Some(Ordering::Less) => Err(self.keys.len()),
-            Some(Ordering::Equal) => Ok(self.keys.len() - 1),
-            _ => self.keys.binary_search_by(|other| (**other).cmp(key)),
-        }
-    }
+/// The rows of one key.
+enum Windows<R> {
+    /// The slot is free.
+    Gone,
+    /// Of a key without windows.
+    Plain(R),
+    Few(VecDeque<(Window, R)>),
+    Many(Box<BTreeMap<Window, R>>),
+}
 
-    fn insert(&mut self, at: usize, key: SmallBytes, row: R) {
-        self.keys.insert(at, key);
-        self.rows.insert(at, row);
-    }
+/// Where a row is. Stays right until the row is removed.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    slot: u32,
+    window: Window,
 }
 
 impl<R> Rows<R> {
-    /// `own_len`: how many bytes at the end of a key are its window.
-    pub(crate) fn new(own_len: usize) -> Self {
+    /// An empty map. Keys end with so many bytes for their window: 16, or none.
+    pub(crate) fn new(window_len: usize) -> Self {
+        debug_assert!(window_len == 0 || window_len == WINDOW_LEN);
         Self {
-            runs: BTreeMap::new(),
-            own_len,
+            index: HashTable::new(),
+            slots: Slots {
+                pages: Vec::new(),
+                free: Vec::new(),
+            },
+            order: Vec::new(),
+            window_len,
         }
     }
 
-    /// The last run that may hold the key.
-    fn run(&self, key: &[u8]) -> Option<(&SmallBytes, &Run<R>)> {
-        self.runs.range::<[u8], _>(upto(key)).next_back()
-    }
-
-    fn run_mut(&mut self, key: &[u8]) -> Option<(&SmallBytes, &mut Run<R>)> {
-        self.runs.range_mut::<[u8], _>(upto(key)).next_back()
-    }
-
-    /// The row of a key.
-    pub(crate) fn get(&self, key: &[u8]) -> Option<&R> {
-        let (first, run) = self.run(key)?;
-        match run {
-            Run::One(row) => (**first == *key).then_some(row),
-            Run::Many(many) => many.find(key).ok().map(|at| &many.rows[at]),
+    /// The key without its window, and the window. A key that is nothing but a window is its own.
+    fn split<'k>(&self, key: &'k [u8]) -> (&'k [u8], Option<Window>) {
+        if self.window_len > 0
+            && let Some((own, window)) = key.split_last_chunk()
+            && !own.is_empty()
+        {
+            return (own, Some(Window::of(*window)));
         }
+        (key, None)
     }
 
-    /// Shows `change` the row of a key; if there is none, puts one there if it returns one.
+    fn find(&self, hash: u64, own: &[u8]) -> Option<u32> {
+        let hash = short(hash);
+        let same = |entry: &Indexed| entry.hash == hash && *self.slots.get(entry.slot).key == *own;
+        self.index.find(spread(hash), same).map(|entry| entry.slot)
+    }
+
+    /// The row of a key. `hash` is that of the key without its window.
+    pub(crate) fn get(&self, hash: u64, key: &[u8]) -> Option<&R> {
+        let (own, window) = self.split(key);
+        let slot = self.find(hash, own)?;
+        self.slots.get(slot).rows.get(window.unwrap_or_default())
+    }
+
+    /// The row at a place, to be changed.
+    pub(crate) fn at_mut(&mut self, place: Place) -> Option<&mut R> {
+        self.slots.get_mut(place.slot).rows.get_mut(place.window)
+    }
+
+    /// Shows `change` the row of a key and its place; if there is none, puts one there if it returns one.
     pub(crate) fn put(
         &mut self,
-        key: SmallBytes,
-        change: impl FnOnce(&SmallBytes, Option<&mut R>) -> Option<R>,
+        hash: u64,
+        key: &[u8],
+        change: impl FnOnce(Option<(Place, &mut R)>) -> Option<R>,
     ) {
-        let own_len = self.own_len;
-        let Some((first, run)) = self.run_mut(&key) else {
-            if let Some(row) = change(&key, None) {
-                self.runs.insert(key, Run::One(row));
-            }
-            return;
-        };
-        let at = match run {
-            Run::One(row) if *first == key => {
-                change(&key, Some(row));
-                return;
-            }
-            Run::One(_) => 1,
-            Run::Many(many) => match many.find(&key) {
-                Ok(at) => {
-                    change(&key, Some(&mut many.rows[at]));
-                    return;
+        let (own, window) = self.split(key);
+        let at = window.unwrap_or_default();
+        match self.find(hash, own) {
+            Some(slot) => self.slots.get_mut(slot).rows.put(at, |row| {
+                change(row.map(|row| (Place { slot, window: at }, row)))
+            }),
+            None => {
+                if let Some(row) = change(None) {
+                    let rows = match window {
+                        Some(window) => {
+                            let mut few = VecDeque::with_capacity(1);
+                            few.push_back((window, row));
+                            Windows::Few(few)
+                        }
+                        None => Windows::Plain(row),
+                    };
+                    self.insert(hash, own, rows);
                 }
-                Err(at) => at,
+            }
+        }
+    }
+
+    fn insert(&mut self, hash: u64, own: &[u8], rows: Windows<R>) {
+        let at = self.lower_bound(own);
+        let slot = self.slots.insert(Slot {
+            key: SmallBytes::new(own),
+            rows,
+        });
+        let hash = short(hash);
+        let entry = Indexed { hash, slot };
+        self.index
+            .insert_unique(spread(hash), entry, |entry| spread(entry.hash));
+        match at {
+            // Behind all others: keys that come in their order leave full chunks.
+            (chunk, _) if chunk == self.order.len() => match self.order.last_mut() {
+                Some(last) if last.len() < CHUNK_MAX => last.push(slot),
+                _ => self.order.push(vec![slot]),
             },
-        };
-        if let Some(row) = change(&key, None)
-            && let Some((first, run)) = run.add(first, at, key, row, own_len)
-        {
-            self.runs.insert(first, run);
+            (chunk, index) => {
+                let slots = &mut self.order[chunk];
+                slots.insert(index, slot);
+                if slots.len() > CHUNK_MAX {
+                    let upper = slots.split_off(CHUNK_MAX / 2);
+                    self.order.insert(chunk + 1, upper);
+                }
+            }
         }
     }
 
     /// Takes a row out.
-    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<R> {
-        let (first, run) = self.run_mut(key)?;
-        if let Run::Many(many) = run {
-            let at = many.find(key).ok()?;
-            if many.keys.len() > 1 {
-                many.keys.remove(at);
-                return many.rows.remove(at);
-            }
-        } else if **first != *key {
-            return None;
+    pub(crate) fn remove(&mut self, place: Place) -> Option<R> {
+        let slot = self.slots.get_mut(place.slot);
+        let removed = slot.rows.remove(place.window);
+        if removed.is_some() && matches!(slot.rows, Windows::Gone) {
+            self.forget(place.slot);
         }
-        let first = first.clone();
-        match self.runs.remove(&first)? {
-            Run::One(row) => Some(row),
-            Run::Many(many) => many.rows.into_iter().next(),
-        }
+        removed
     }
 
-    /// The row of a key, to be changed.
-    pub(crate) fn get_mut(&mut self, key: &[u8]) -> Option<&mut R> {
-        let (first, run) = self.run_mut(key)?;
-        match run {
-            Run::One(row) => (**first == *key).then_some(row),
-            Run::Many(many) => many.find(key).ok().map(|at| &mut many.rows[at]),
+    /// Frees a slot without rows.
+    fn forget(&mut self, slot: u32) {
+        let key = self.slots.get(slot).key.clone();
+        let (chunk, index) = self.lower_bound(&key);
+        let slots = &mut self.order[chunk];
+        debug_assert_eq!(slots[index], slot);
+        slots.remove(index);
+        if slots.is_empty() {
+            self.order.remove(chunk);
         }
+        let hash = spread(short(hash_of(&key)));
+        if let Ok(entry) = self.index.find_entry(hash, |entry| entry.slot == slot) {
+            entry.remove();
+        }
+        self.slots.remove(slot);
+    }
+
+    /// The first place in the order whose key is not before this one.
+    fn lower_bound(&self, key: &[u8]) -> (usize, usize) {
+        let before = |slot: &u32| *self.slots.get(*slot).key < *key;
+        let chunk = self.order.partition_point(|slots| slots.last().is_some_and(before));
+        let index = self
+            .order
+            .get(chunk)
+            .map_or(0, |slots| slots.partition_point(before));
+        (chunk, index)
     }
 
     /// Shows every row to `see`, to be changed.
-    pub(crate) fn each_mut(&mut self, mut see: impl FnMut(&SmallBytes, &mut R)) {
-        for (first, run) in &mut self.runs {
-            match run {
-                Run::One(row) => see(first, row),
-                Run::Many(many) => many
-                    .keys
-                    .iter()
-                    .zip(&mut many.rows)
-                    .for_each(|(key, row)| see(key, row)),
+    pub(crate) fn each_mut(&mut self, mut see: impl FnMut(Place, &mut R)) {
+        let slots = self.slots.pages.iter_mut().flatten();
+        for (slot, Slot { rows, .. }) in (0..).zip(slots) {
+            match rows {
+                Windows::Gone => {}
+                Windows::Plain(row) => see(
+                    Place {
+                        slot,
+                        window: Window::default(),
+                    },
+                    row,
+                ),
+                Windows::Few(few) => few
+                    .iter_mut()
+                    .for_each(|(window, row)| see(Place { slot, window: *window }, row)),
+                Windows::Many(many) => many
+                    .iter_mut()
+                    .for_each(|(window, row)| see(Place { slot, window: *window }, row)),
             }
         }
     }
 
-    /// Rows from a bound on, in order.
+    /// Rows from a bound on, in order. Bounds may be any bytes.
     pub(crate) fn forward<'a>(
         &'a self,
-        lower: Bound<&'a [u8]>,
-    ) -> impl Iterator<Item = (&'a SmallBytes, &'a R)> {
-        let first = match lower {
-            Bound::Unbounded => None,
-            Bound::Included(key) | Bound::Excluded(key) => self.run(key),
-        };
-        let runs = match first {
-            Some((first, _)) => self
-                .runs
-                .range::<[u8], _>((Bound::Included(&**first), Bound::Unbounded)),
-            None => self.runs.range::<[u8], _>((Bound::Unbounded, Bound::Unbounded)),
-        };
-        let before = move |key: &[u8]| match lower {
-            Bound::Unbounded => false,
-            Bound::Included(bound) => key < bound,
-            Bound::Excluded(bound) => key <= bound,
-        };
-        runs.flat_map(|(first, run)| run.iter(first))
-            .skip_while(move |(key, _)| before(key))
+        lower: Bound<&[u8]>,
+    ) -> impl Iterator<Item = (SmallBytes, &'a R)> {
+        let edge = self.edge(lower, Side::Lower);
+        let (chunk, index) = edge.next;
+        let split = edge.split.into_iter().flat_map(|(slot, window)| {
+            let windows = (window, Bound::Unbounded);
+            self.slot_rows(slot, windows)
+        });
+        let chunks = self.order.iter().skip(chunk).flatten().skip(index);
+        split.chain(chunks.flat_map(|slot| self.slot_rows(*slot, ALL)))
     }
 
-    /// Rows from a bound back, against their order.
+    /// Rows from a bound back, against their order. Bounds may be any bytes.
     pub(crate) fn backward<'a>(
         &'a self,
-        upper: Bound<&'a [u8]>,
-    ) -> impl Iterator<Item = (&'a SmallBytes, &'a R)> {
-        let runs = match upper {
-            Bound::Unbounded => self.runs.range::<[u8], _>((Bound::Unbounded, Bound::Unbounded)),
-            Bound::Included(key) | Bound::Excluded(key) => self.runs.range::<[u8], _>(upto(key)),
-        };
-        let behind = move |key: &[u8]| match upper {
-            Bound::Unbounded => false,
-            Bound::Included(bound) => key > bound,
-            Bound::Excluded(bound) => key >= bound,
-        };
-        runs.rev()
-            .flat_map(|(first, run)| run.iter(first).rev())
-            .skip_while(move |(key, _)| behind(key))
-    }
-}
-
-fn upto(key: &[u8]) -> (Bound<&[u8]>, Bound<&[u8]>) {
-    (Bound::Unbounded, Bound::Included(key))
-}
-
-/// A key without the bytes that are its window's; what is nothing else has no neighbours.
-fn without_own(key: &[u8], own_len: usize) -> Option<&[u8]> {
-    let len = key.len().checked_sub(own_len)?;
-    (own_len > 0 && len > 0).then_some(&key[..len])
-}
-
-impl<R> Run<R> {
-    /// Adds a row where it belongs, or returns a run that is to follow this one.
-    fn add(
-        &mut self,
-        first: &SmallBytes,
-        at: usize,
-        key: SmallBytes,
-        row: R,
-        own_len: usize,
-    ) -> Option<(SmallBytes, Self)> {
-        let len = match self {
-            Run::One(_) => 1,
-            Run::Many(many) => many.keys.len(),
-        };
-        let behind = at == len;
-        let neighbours = || {
-            let own = without_own(&key, own_len);
-            own.is_some() && own == without_own(first, own_len)
-        };
-        if behind && (len == RUN_MAX || !neighbours()) {
-            return Some((key, Run::One(row)));
-        }
-        let many = self.many(first);
-        if len < RUN_MAX {
-            many.insert(at, key, row);
-            return None;
-        }
-        let half = len / 2;
-        let mut upper = Many {
-            keys: many.keys.split_off(half),
-            rows: many.rows.split_off(half),
-        };
-        if at <= half {
-            many.insert(at, key, row);
-        } else {
-            upper.insert(at - half, key, row);
-        }
-        Some((upper.keys[0].clone(), Run::Many(Box::new(upper))))
+        upper: Bound<&[u8]>,
+    ) -> impl Iterator<Item = (SmallBytes, &'a R)> {
+        let edge = self.edge(upper, Side::Upper);
+        let (chunk, index) = edge.next;
+        let split = edge.split.into_iter().flat_map(|(slot, window)| {
+            let windows = (Bound::Unbounded, window);
+            self.slot_rows(slot, windows).rev()
+        });
+        let within = self.order.get(chunk).map_or(&[][..], |slots| &slots[..index]);
+        let before = self.order[..chunk].iter().rev().flat_map(|slots| slots.iter().rev());
+        let slots = within.iter().rev().chain(before);
+        split.chain(slots.flat_map(|slot| self.slot_rows(*slot, ALL).rev()))
     }
 
-    /// The run's rows, made several if it was one.
-    fn many(&mut self, first: &SmallBytes) -> &mut Many<R> {
-        if let Run::One(_) = self {
-            let many = Many {
-                keys: VecDeque::with_capacity(4),
-                rows: VecDeque::with_capacity(4),
-            };
-            if let Run::One(row) = mem::replace(self, Run::Many(Box::new(many))) {
-                self.many(first).insert(0, first.clone(), row);
+    /// Where a walk begins.
+    fn edge(&self, bound: Bound<&[u8]>, side: Side) -> Edge {
+        let (key, included) = match bound {
+            Bound::Included(key) => (key, true),
+            Bound::Excluded(key) => (key, false),
+            Bound::Unbounded => {
+                let next = match side {
+                    Side::Lower => (0, 0),
+                    Side::Upper => (self.order.len(), 0),
+                };
+                return Edge { split: None, next };
             }
+        };
+        let (chunk, index) = self.lower_bound(key);
+        if let Some(slot) = self.order.get(chunk).and_then(|slots| slots.get(index))
+            && *self.slots.get(*slot).key == *key
+        {
+            let is_plain = matches!(self.slots.get(*slot).rows, Windows::Plain(_));
+            // The rows of windows are behind their key without one.
+            let passed = match side {
+                Side::Lower => is_plain && !included,
+                Side::Upper => is_plain && included,
+            };
+            let next = (chunk, index + usize::from(passed));
+            return Edge { split: None, next };
         }
+        // No key begins with another one, so only the one before can begin what the bound goes on from.
+        let before = match index.checked_sub(1) {
+            Some(index) => Some((chunk, index)),
+            None => chunk.checked_sub(1).map(|chunk| (chunk, self.order[chunk].len() - 1)),
+        };
+        let split = before.and_then(|(chunk, index)| {
+            let slot = self.order[chunk][index];
+            let rest = key.strip_prefix(&*self.slots.get(slot).key)?;
+            let is_windowed = !matches!(self.slots.get(slot).rows, Windows::Plain(_));
+            is_windowed.then(|| ((chunk, index), slot, window_bound(rest, included, side)))
+        });
+        match (split, side) {
+            (Some((_, slot, window)), Side::Lower) => Edge {
+                split: Some((slot, window)),
+                next: (chunk, index),
+            },
+            (Some((at, slot, window)), Side::Upper) => Edge {
+                split: Some((slot, window)),
+                next: at,
+            },
+            (None, _) => Edge {
+                split: None,
+                next: (chunk, index),
+            },
+        }
+    }
+
+    fn slot_rows(
+        &self,
+        slot: u32,
+        windows: (Bound<Window>, Bound<Window>),
+    ) -> impl DoubleEndedIterator<Item = (SmallBytes, &R)> {
+        let Slot { key, rows } = self.slots.get(slot);
+        rows.range(windows)
+            .map(move |(window, row)| (whole_key(key, window), row))
+    }
+}
+
+const ALL: (Bound<Window>, Bound<Window>) = (Bound::Unbounded, Bound::Unbounded);
+
+/// Which end of the rows a bound is.
+#[derive(Clone, Copy)]
+enum Side {
+    Lower,
+    Upper,
+}
+
+/// Where a walk begins: with some windows of one slot, then in the order, at this place or (backwards) before it.
+struct Edge {
+    split: Option<(u32, Bound<Window>)>,
+    next: (usize, usize),
+}
+
+/// The bound for the windows of a key by what follows the key in a bound: too few bytes, or too many, stand between windows.
+fn window_bound(rest: &[u8], included: bool, side: Side) -> Bound<Window> {
+    let mut window = [0; WINDOW_LEN];
+    let len = rest.len().min(WINDOW_LEN);
+    window[..len].copy_from_slice(&rest[..len]);
+    let included = match rest.len().cmp(&WINDOW_LEN) {
+        Ordering::Equal => included,
+        Ordering::Less => matches!(side, Side::Lower),
+        Ordering::Greater => matches!(side, Side::Upper),
+    };
+    match included {
+        true => Bound::Included(Window::of(window)),
+        false => Bound::Excluded(Window::of(window)),
+    }
+}
+
+fn whole_key(own: &SmallBytes, window: Option<Window>) -> SmallBytes {
+    match window {
+        Some(window) => SmallBytes::joined(own, &window.bytes()),
+        None => own.clone(),
+    }
+}
+
+impl<R> Slots<R> {
+    fn get(&self, slot: u32) -> &Slot<R> {
+        let slot = slot as usize;
+        &self.pages[slot / PAGE][slot % PAGE]
+    }
+
+    fn get_mut(&mut self, slot: u32) -> &mut Slot<R> {
+        let slot = slot as usize;
+        &mut self.pages[slot / PAGE][slot % PAGE]
+    }
+
+    fn insert(&mut self, new: Slot<R>) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            *self.get_mut(slot) = new;
+            return slot;
+        }
+        if self.pages.last().is_none_or(|page| page.len() == PAGE) {
+            // A bucket of few rows takes no more than these.
+            let room = if self.pages.is_empty() { 1 } else { PAGE };
+            self.pages.push(Vec::with_capacity(room));
+        }
+        let last = self.pages.len() - 1;
+        let page = &mut self.pages[last];
+        page.push(new);
+        u32::try_from(last * PAGE + page.len() - 1).expect("memory holds fewer than 2^32 keys of a bucket")
+    }
+
+    fn remove(&mut self, slot: u32) {
+        *self.get_mut(slot) = Slot {
+            key: SmallBytes::new(&[]),
+            rows: Windows::Gone,
+        };
+        self.free.push(slot);
+    }
+}
+
+impl<R> Windows<R> {
+    fn get(&self, window: Window) -> Option<&R> {
         match self {
-            Run::Many(many) => many,
-            Run::One(_) => unreachable!("was just made many"),
+            Self::Gone => None,
+            Self::Plain(row) => Some(row),
+            Self::Few(few) => find(few, window).ok().map(|at| &few[at].1),
+            Self::Many(many) => many.get(&window),
         }
+    }
+
+    fn get_mut(&mut self, window: Window) -> Option<&mut R> {
+        match self {
+            Self::Gone => None,
+            Self::Plain(row) => Some(row),
+            Self::Few(few) => find(few, window).ok().map(|at| &mut few[at].1),
+            Self::Many(many) => many.get_mut(&window),
+        }
+    }
+
+    fn put(&mut self, window: Window, change: impl FnOnce(Option<&mut R>) -> Option<R>) {
+        match self {
+            Self::Gone => {}
+            Self::Plain(row) => _ = change(Some(row)),
+            Self::Few(few) => match find(few, window) {
+                Ok(at) => _ = change(Some(&mut few[at].1)),
+                Err(at) => {
+                    let Some(row) = change(None) else { return };
+                    if few.len() == FEW_MAX {
+                        let mut many: BTreeMap<_, _> = few.drain(..).collect();
+                        many.insert(window, row);
+                        *self = Self::Many(Box::new(many));
+                        return;
+                    }
+                    if few.len() == few.capacity() {
+                        // Most keys have a window or two: room for four, as a `push` makes, is much of a view's memory.
+                        few.reserve_exact(few.len().div_ceil(2));
+                    }
+                    few.insert(at, (window, row));
+                }
+            },
+            Self::Many(many) => match many.get_mut(&window) {
+                Some(row) => _ = change(Some(row)),
+                None => {
+                    if let Some(row) = change(None) {
+                        many.insert(window, row);
+                    }
+                }
+            },
+        }
+    }
+
+    fn remove(&mut self, window: Window) -> Option<R> {
+        let (removed, is_last) = match self {
+            Self::Gone => return None,
+            Self::Plain(_) => match mem::replace(self, Self::Gone) {
+                Self::Plain(row) => return Some(row),
+                _ => return None,
+            },
+            Self::Few(few) => {
+                let at = find(few, window).ok()?;
+                (few.remove(at).map(|(_, row)| row), few.is_empty())
+            }
+            Self::Many(many) => (many.remove(&window), many.is_empty()),
+        };
+        if is_last {
+            *self = Self::Gone;
+        }
+        removed
+    }
+
+    /// The rows of some windows, in order.
+    fn range(
+        &self,
+        windows: (Bound<Window>, Bound<Window>),
+    ) -> impl DoubleEndedIterator<Item = (Option<Window>, &R)> {
+        let (mut plain, mut few, mut many) = (None, None, None);
+        match self {
+            Self::Gone => {}
+            Self::Plain(row) => plain = Some((None, row)),
+            Self::Few(all) => {
+                let start = all.partition_point(|(window, _)| is_before(*window, windows.0));
+                let end = all.partition_point(|(window, _)| !is_behind(*window, windows.1));
+                few = Some(all.range(start..end));
+            }
+            Self::Many(all) => many = Some(all.range(windows)),
+        }
+        let few = few.into_iter().flatten().map(|(window, row)| (Some(*window), row));
+        let many = many.into_iter().flatten().map(|(window, row)| (Some(*window), row));
+        plain.into_iter().chain(few).chain(many)
+    }
+}
+
+/// Where a window is, or where it would be: most often the last one.
+fn find<R>(few: &VecDeque<(Window, R)>, window: Window) -> Result<usize, usize> {
+    match few.back().map(|(last, _)| last.cmp(&window)) {
+        Some(Ordering::Less) | None => Err(few.len()),
+        Some(Ordering::Equal) => Ok(few.len() - 1),
+        Some(Ordering::Greater) => few.binary_search_by_key(&window, |(window, _)| *window),
+    }
+}
+
+fn is_before(window: Window, lower: Bound<Window>) -> bool {
+    match lower {
+        Bound::Included(lower) => window < lower,
+        Bound::Excluded(lower) => window <= lower,
+        Bound::Unbounded => false,
+    }
+}
+
+fn is_behind(window: Window, upper: Bound<Window>) -> bool {
+    match upper {
+        Bound::Included(upper) => window > upper,
+        Bound::Excluded(upper) => window >= upper,
+        Bound::Unbounded => false,
     }
 }
 
@@ -290,67 +564,140 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// The last byte is the window.
-    fn key(a: u8, b: u8) -> SmallBytes {
-        SmallBytes::new(&[a, b])
+    /// A key of one letter or several, ended so that none begins another, and its window.
+    fn key(own: u8, window: u16, window_len: usize) -> SmallBytes {
+        let mut key = vec![b'a' + own % 5; usize::from(own % 3)];
+        key.push(own);
+        let mut bytes = [0; WINDOW_LEN];
+        bytes[6..8].copy_from_slice(&window.to_be_bytes());
+        bytes[14..].copy_from_slice(&window.to_be_bytes());
+        key.extend_from_slice(&bytes[..window_len]);
+        SmallBytes::new(&key)
+    }
+
+    fn hash(key: &[u8], window_len: usize) -> u64 {
+        hash_of(&key[..key.len() - window_len])
     }
 
     fn all(rows: &Rows<u32>) -> Vec<(SmallBytes, u32)> {
-        rows.forward(Bound::Unbounded)
-            .map(|(k, r)| (k.clone(), *r))
-            .collect()
+        rows.forward(Bound::Unbounded).map(|(k, r)| (k, *r)).collect()
+    }
+
+    /// Puts a row there, and returns its place.
+    fn set(rows: &mut Rows<u32>, key: &[u8], value: u32) -> Place {
+        let (hash, mut place) = (hash(key, rows.window_len), None);
+        for _ in 0..2 {
+            rows.put(hash, key, |row| match row {
+                Some((at, row)) => {
+                    place = Some(at);
+                    *row = value;
+                    None
+                }
+                None => Some(value),
+            });
+        }
+        place.expect("the row is there")
+    }
+
+    fn check(steps: Vec<(u8, u8, u16, u32)>, asked: (u8, u16, usize, bool), window_len: usize) {
+        let (mut rows, mut model, mut places) = (Rows::new(window_len), BTreeMap::new(), BTreeMap::new());
+        for (what, own, window, value) in steps {
+            let key = key(own, window, window_len);
+            if what == 0 {
+                let removed = places.remove(&key).and_then(|place| rows.remove(place));
+                assert_eq!(removed, model.remove(&key));
+            } else {
+                places.insert(key.clone(), set(&mut rows, &key, value));
+                model.insert(key.clone(), value);
+            }
+            assert_eq!(rows.get(hash(&key, window_len), &key), model.get(&key));
+        }
+        for (key, place) in &places {
+            assert_eq!(rows.at_mut(*place), model.get_mut(key));
+        }
+        let model: BTreeMap<SmallBytes, u32> = model;
+        assert_eq!(all(&rows), model.iter().map(|(k, r)| (k.clone(), *r)).collect::<Vec<_>>());
+        let (own, window, len, longer) = asked;
+        let whole = key(own, window, window_len);
+        let cut = &whole[..len.min(whole.len())];
+        let asked = if longer { [&*whole, &[0]].concat() } else { cut.to_vec() };
+        let asked = &*asked;
+        for bound in [Bound::Included(asked), Bound::Excluded(asked), Bound::Unbounded] {
+            let forward = model.range::<[u8], _>((bound, Bound::Unbounded));
+            let backward = model.range::<[u8], _>((Bound::Unbounded, bound)).rev();
+            let own = |(k, r): (&SmallBytes, _)| (k.clone(), r);
+            assert!(rows.forward(bound).eq(forward.map(own)), "{bound:?}");
+            assert!(rows.backward(bound).eq(backward.map(own)), "{bound:?}");
+        }
+        let mut seen = 0;
+        rows.each_mut(|place, row| {
+            seen += 1;
+            assert!(places.values().any(|other| (other.slot, other.window) == (place.slot, place.window)));
+            *row = 7;
+        });
+        assert_eq!(seen, model.len());
+        assert!(all(&rows).iter().all(|(_, row)| *row == 7));
     }
 
     proptest! {
         #[test]
-        fn is_a_map(steps in vec((0u8..4, 0u8..6, any::<u8>(), any::<u32>()), 0..1_500), asked in (0u8..6, any::<u8>()),
-            own_len in 0usize..3) {
-            let (mut rows, mut model) = (Rows::new(own_len), BTreeMap::new());
-            for (what, a, b, value) in steps {
-                let key = key(a, b);
-                if what == 0 {
-                    prop_assert_eq!(rows.remove(&key), model.remove(&key));
-                } else {
-                    rows.put(key.clone(), |_, row| match row {
-                        Some(row) => { *row = value; None }
-                        None => Some(value),
-                    });
-                    model.insert(key.clone(), value);
-                }
-                prop_assert_eq!(rows.get(&key), model.get(&key));
-                prop_assert_eq!(rows.get_mut(&key), model.get_mut(&key));
+        fn is_a_map(steps in vec((0u8..3, 0u8..9, 0u16..300, any::<u32>()), 0..900),
+            asked in (0u8..9, 0u16..300, 0usize..24, any::<bool>()), windowed in any::<bool>()) {
+            check(steps, asked, if windowed { WINDOW_LEN } else { 0 });
+        }
+
+        #[test]
+        fn is_a_map_of_many_keys(steps in vec((0u8..4, any::<u8>(), 0u16..3, any::<u32>()), 0..900),
+            asked in (any::<u8>(), 0u16..3, 0usize..24, any::<bool>()), windowed in any::<bool>()) {
+            check(steps, asked, if windowed { WINDOW_LEN } else { 0 });
+        }
+    }
+
+    #[test]
+    fn more_windows_and_keys_than_are_kept_in_one_piece() {
+        for (owns, windows) in [(2u8, 2 * FEW_MAX as u16 + 9), (255, 9)] {
+            let steps = |what| (0..windows).flat_map(move |w| (0..owns).map(move |own| (what, own, w, u32::from(w))));
+            check(steps(1).collect(), (1, 600, 24, false), WINDOW_LEN);
+            // In against their order, and half of them out again.
+            let against = steps(1).collect::<Vec<_>>().into_iter().rev();
+            let out = steps(0).filter(|(.., value)| value % 2 == 0);
+            check(against.chain(out).collect(), (1, 600, 24, false), WINDOW_LEN);
+        }
+    }
+
+    #[test]
+    fn more_keys_than_a_chunk_of_the_order() {
+        for order in [1u32, 7919] {
+            let mut rows = Rows::new(0);
+            let count = 3 * CHUNK_MAX as u32;
+            let places: Vec<_> = (0..count)
+                .map(|i| set(&mut rows, &(i * order % count).to_be_bytes(), i))
+                .collect();
+            let keys = |rows: &Rows<u32>| all(rows).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+            let kept = |from: u32| (from..count).map(|i| SmallBytes::new(&i.to_be_bytes())).collect::<Vec<_>>();
+            assert_eq!(keys(&rows), kept(0));
+            for place in places {
+                rows.remove(place);
             }
-            prop_assert_eq!(all(&rows), model.iter().map(|(k, r)| (k.clone(), *r)).collect::<Vec<_>>());
-            let asked = key(asked.0, asked.1);
-            prop_assert_eq!(rows.get(&asked), model.get(&asked));
-            for bound in [Bound::Included(&*asked), Bound::Excluded(&*asked), Bound::Unbounded] {
-                prop_assert!(rows.forward(bound).eq(model.range::<[u8], _>((bound, Bound::Unbounded))));
-                prop_assert!(rows.backward(bound).eq(model.range::<[u8], _>((Bound::Unbounded, bound)).rev()));
-            }
+            assert_eq!((keys(&rows), rows.index.len(), rows.order.len()), (Vec::new(), 0, 0));
+            // Their slots are used again.
+            set(&mut rows, b"next", 1);
+            assert_eq!(rows.slots.free.len() as u32, count - 1);
         }
     }
 
     #[test]
     fn a_row_that_is_not_wanted_is_not_put() {
-        let mut rows = Rows::new(1);
-        for unwanted in [key(0, 0), key(0, 1), key(9, 9)] {
-            rows.put(unwanted, |_, row| {
+        let mut rows = Rows::new(WINDOW_LEN);
+        for unwanted in [key(0, 0, WINDOW_LEN), key(0, 1, WINDOW_LEN), key(9, 9, WINDOW_LEN)] {
+            rows.put(hash(&unwanted, WINDOW_LEN), &unwanted, |row| {
                 assert!(row.is_none());
                 None
             });
-            rows.put(key(0, 0), |_, _| Some(1));
-        }
-        assert_eq!(all(&rows), [(key(0, 0), 1)]);
-    }
-
-    #[test]
-    fn windows_of_a_key_share_runs() {
-        let mut rows = Rows::new(1);
-        for window in 0..200 {
-            for own in 0..3 {
-                rows.put(key(own, window), |_, _| Some(0));
+            if unwanted == key(0, 0, WINDOW_LEN) {
+                set(&mut rows, &unwanted, 1);
             }
         }
-        assert_eq!(rows.runs.len(), 3 * 200usize.div_ceil(RUN_MAX));
+        assert_eq!(all(&rows), [(key(0, 0, WINDOW_LEN), 1)]);
     }
 }

@@ -24,6 +24,7 @@ use crate::schema::small::SmallBytes;
 use crate::time::{Epoch, EventTime};
 use crate::view::plan::{Enough, Plan, Walk};
 use crate::view::serve::{Cursor, FoundRow, Page, ReadError};
+use crate::view::rows::hash_of;
 use crate::view::shard::{Shard, bucket_of};
 
 /// Rows that a cursor takes at first, and at most.
@@ -270,11 +271,12 @@ impl Scan<'_> {
 
     /// The row of a key, if it is in one of the buckets scanned.
     pub fn get(&self, key: &[u8]) -> Option<Stored> {
-        let at = bucket_of(self.schema.without_window(key));
+        let hash = hash_of(self.schema.without_window(key));
+        let at = bucket_of(hash);
         let places = self.buckets.iter().filter(|(_, bucket)| *bucket == at);
         places.into_iter().find_map(|(shard, bucket)| {
             let bucket = shard.buckets[*bucket].read();
-            let (version, value) = bucket.rows.get(key)?.as_of(self.at)?;
+            let (version, value) = bucket.rows.get(hash, key)?.as_of(self.at)?;
             Some(Stored {
                 key: SmallBytes::new(key),
                 version,

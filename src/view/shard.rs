@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::keeper::{Keeper, Loader};
 use crate::checkpoint::state::{Bounds, Changed, Out, Stateful};
@@ -34,7 +33,7 @@ use crate::view::View;
 use crate::view::hash::change_hash;
 use crate::view::moments::Rise;
 use crate::view::row::Row;
-use crate::view::rows::Rows;
+use crate::view::rows::{Place, Rows, hash_of};
 
 /// Enough that a writer and several readers seldom meet, few enough that a scan of all is cheap.
 const BUCKETS: usize = 64;
@@ -42,9 +41,9 @@ const BUCKETS: usize = 64;
 /// Changes and rows under one lock hold: tens of microseconds.
 const PAGE: usize = 64;
 
-/// The bucket of a key, by its encoding without the window: all windows of a key are in one.
-pub(crate) fn bucket_of(key_without_window: &[u8]) -> usize {
-    xxh3_64(key_without_window) as usize & (BUCKETS - 1)
+/// The bucket of a key, by the hash of its encoding without the window: all windows of a key are in one.
+pub(crate) fn bucket_of(hash: u64) -> usize {
+    hash as usize & (BUCKETS - 1)
 }
 
 /// Some of a shard's rows.
@@ -98,8 +97,8 @@ impl Shard {
         }
     }
 
-    fn bucket_of(&self, key: &[u8]) -> usize {
-        bucket_of(self.schema.without_window(key))
+    fn hash_of(&self, key: &[u8]) -> u64 {
+        hash_of(self.schema.without_window(key))
     }
 
     /// The last epoch up to `at` with a change; [`Epoch::ZERO`] if there was none, or it lies too far back.
@@ -159,10 +158,7 @@ impl Shard {
             let bucket = bucket.read();
             let all = bucket.rows.forward(Bound::Unbounded);
             all.fold((rows, older), |(rows, older), (_, row)| {
-                (
-                    rows + 1,
-                    older + row.older.as_ref().map_or(0, |older| older.len()),
-                )
+                (rows + 1, older + row.older())
             })
         })
     }
@@ -187,11 +183,16 @@ impl Shard {
 /// So many versions are loaded at once.
 const LOADED: usize = 1 << 19;
 
-/// Keys of rows with older versions, by the epoch at which these may go.
-type Queue = BTreeMap<Epoch, Vec<(u8, SmallBytes)>>;
+/// Rows with older versions, each with its bucket, by the epoch at which these may go.
+type Queue = BTreeMap<Epoch, Vec<(u8, Place)>>;
 
-/// A version with its key and the bucket of that.
-type Placed = (u8, SmallBytes, Epoch, Option<SmallBytes>);
+/// A version with its key and the hash of that.
+struct Loaded {
+    hash: u64,
+    key: SmallBytes,
+    epoch: Epoch,
+    value: Option<SmallBytes>,
+}
 
 /// Where the typed key behind some bytes is routed to; `None`: the bytes are none of the view's.
 pub(crate) type RouteOf = fn(&RowSchema, &[u8]) -> Option<u64>;
@@ -200,16 +201,19 @@ impl Shard {
     /// Loads what a checkpoint holds of the rows that this worker owns.
     fn load(&self, loader: &Loader, floor: Epoch, route_of: RouteOf) -> Queue {
         // In order of their keys rows find their places far sooner.
-        let mut some: Vec<Placed> = Vec::with_capacity(LOADED.min(loader.entries() + 1));
+        let mut some: Vec<Loaded> = Vec::with_capacity(LOADED.min(loader.entries() + 1));
         loader.load_encoded(
             |key| {
                 let unreadable = || Error::definition("a checkpoint has a key that its view can't read");
                 route_of(&self.schema, key).ok_or_else(unreadable)
             },
             |entry| {
-                let at = self.bucket_of(entry.key) as u8;
-                let value = entry.value.map(SmallBytes::new);
-                some.push((at, SmallBytes::new(entry.key), entry.epoch, value));
+                some.push(Loaded {
+                    hash: self.hash_of(entry.key),
+                    key: SmallBytes::new(entry.key),
+                    epoch: entry.epoch,
+                    value: entry.value.map(SmallBytes::new),
+                });
                 if some.len() == LOADED {
                     self.take_in(&mut some);
                 }
@@ -229,22 +233,22 @@ impl Shard {
         let (mut live, mut dead, mut queue) = (0, Vec::new(), Queue::new());
         for (at, bucket) in self.buckets.iter().enumerate() {
             let mut bucket = bucket.write();
-            bucket.rows.each_mut(|key, row| {
+            bucket.rows.each_mut(|place, row| {
                 live += usize::from(row.value.is_some());
                 row.prune(floor);
                 let mut first = true;
                 row.versions(Epoch::ZERO, Epoch(u64::MAX), |epoch, _| {
                     note(epoch, usize::from(!std::mem::take(&mut first)));
                 });
-                match &row.older {
-                    Some(_) => queue.entry(row.epoch).or_default().push((at as u8, key.clone())),
-                    None if row.value.is_none() => dead.push((at, key.clone())),
-                    None => {}
+                if row.is_queued() {
+                    queue.entry(row.epoch).or_default().push((at as u8, place));
+                } else if row.value.is_none() {
+                    dead.push((at, place));
                 }
             });
         }
-        for (at, key) in dead {
-            self.buckets[at].write().rows.remove(&key);
+        for (at, place) in dead {
+            self.buckets[at].write().rows.remove(place);
         }
         self.live.store(live, Ordering::Relaxed);
         for (epoch, superseded) in epochs {
@@ -255,25 +259,29 @@ impl Shard {
     }
 
     /// Puts versions where they belong, with the bucket of each.
-    fn take_in(&self, versions: &mut Vec<Placed>) {
-        versions.sort_unstable_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));
+    fn take_in(&self, versions: &mut Vec<Loaded>) {
+        versions.sort_unstable_by(|a, b| {
+            let place = |version: &Loaded| bucket_of(version.hash);
+            (place(a), &a.key, a.epoch).cmp(&(place(b), &b.key, b.epoch))
+        });
         let mut versions = versions.drain(..).peekable();
-        while let Some((at, ..)) = versions.peek() {
-            let at = *at;
-            let mut bucket = self.buckets[at as usize].write();
-            while let Some((_, key, epoch, value)) = versions.next_if(|(other, ..)| *other == at) {
+        while let Some(first) = versions.peek() {
+            let at = bucket_of(first.hash);
+            let mut bucket = self.buckets[at].write();
+            while let Some(version) = versions.next_if(|version| bucket_of(version.hash) == at) {
+                let Loaded {
+                    hash,
+                    key,
+                    epoch,
+                    value,
+                } = version;
                 bucket.changed = bucket.changed.max(epoch);
-                let mut value = Some(value);
-                bucket.rows.put(key, |_, row| match row {
-                    Some(row) => {
-                        row.put_version(epoch, value.take().flatten());
+                bucket.rows.put(hash, &key, |row| match row {
+                    Some((_, row)) => {
+                        row.put_version(epoch, value);
                         None
                     }
-                    None => Some(Row {
-                        epoch,
-                        value: value.take().flatten(),
-                        older: None,
-                    }),
+                    None => Some(Row::new(epoch, value)),
                 });
             }
         }
@@ -301,14 +309,14 @@ impl Shard {
 
 /// Shows up to `rows_max` rows to `visit`. Returns the last one's key if there were so many.
 fn show<'a>(
-    rows: impl Iterator<Item = (&'a SmallBytes, &'a Row)>,
+    rows: impl Iterator<Item = (SmallBytes, &'a Row)>,
     rows_max: usize,
     visit: &mut dyn FnMut(&SmallBytes, &Row),
 ) -> Option<SmallBytes> {
     for (i, (key, row)) in (1..).zip(rows) {
-        visit(key, row);
+        visit(&key, row);
         if i == rows_max {
-            return Some(key.clone());
+            return Some(key);
         }
     }
     None
@@ -316,9 +324,22 @@ fn show<'a>(
 
 /// A change of a row, encoded.
 pub(crate) struct RowChange {
-    pub(crate) key: SmallBytes,
+    key: SmallBytes,
+    /// Of the key without its window.
+    hash: u64,
     /// What it is now; none: it is gone.
-    pub(crate) new: Option<SmallBytes>,
+    new: Option<SmallBytes>,
+}
+
+impl RowChange {
+    /// A row of this schema has this value now; none: it is gone.
+    pub(crate) fn new(schema: &RowSchema, key: &[u8], new: Option<&[u8]>) -> Self {
+        Self {
+            hash: hash_of(schema.without_window(key)),
+            key: SmallBytes::new(key),
+            new: new.map(SmallBytes::new),
+        }
+    }
 }
 
 /// A worker's hand on its shard. There is one a shard.
@@ -331,7 +352,7 @@ pub(crate) struct ShardWriter {
     sorted: Vec<Vec<RowChange>>,
     queue: Queue,
     /// The epoch's own entries for the queue, gathered while buckets are locked.
-    queued: Vec<(u8, SmallBytes)>,
+    queued: Vec<(u8, Place)>,
     /// Rows with versions that no checkpoint holds.
     changed: Changed<SmallBytes>,
     /// For hashes; empty between them.
@@ -389,7 +410,7 @@ impl ShardWriter {
                 let of_change = change_hash(&change.key, change.new.as_deref(), &mut self.bytes);
                 hash = hash.wrapping_add(of_change);
             }
-            self.sorted[self.shard.bucket_of(&change.key)].push(change);
+            self.sorted[bucket_of(change.hash)].push(change);
         }
         let mut superseded = 0;
         for at in 0..BUCKETS {
@@ -400,7 +421,7 @@ impl ShardWriter {
         if !self.queued.is_empty() {
             self.queue.entry(epoch).or_default().append(&mut self.queued);
         }
-        // Each change queues one key at most, so this keeps up, and no call stalls on a floor that rose by much.
+        // Each change queues one row at most, so this keeps up, and no call stalls on a floor that rose by much.
         self.prune(2 * count + 4 * PAGE);
     }
 
@@ -447,24 +468,20 @@ impl ShardWriter {
 
     /// Whether a version was superseded.
     fn apply_change(&mut self, rows: &mut Rows<Row>, at: u8, floor: Epoch, change: RowChange) -> bool {
-        let RowChange { key, new } = change;
+        let RowChange { key, hash, new } = change;
         let (epoch, live, shard) = (self.epoch, new.is_some(), &self.shard.live);
         let (queued, changed) = (&mut self.queued, &mut self.changed);
         let mut superseded = false;
-        rows.put(key, |key, row| {
-            let Some(row) = row else {
+        rows.put(hash, &key, |row| {
+            let Some((place, row)) = row else {
                 return new.map(|value| {
                     changed.touch(None, || key.clone(), |_, _| {});
                     shard.fetch_add(1, Ordering::Relaxed);
-                    Row {
-                        epoch,
-                        value: Some(value),
-                        older: None,
-                    }
+                    Row::new(epoch, Some(value))
                 });
             };
-            if row.older.is_none() {
-                queued.push((at, key.clone()));
+            if !row.is_queued() {
+                queued.push((at, place));
             }
             changed.touch(Some(row.epoch), || key.clone(), |_, _| {});
             match (row.value.is_some(), live) {
@@ -481,22 +498,22 @@ impl ShardWriter {
         superseded
     }
 
-    fn prune_rows(&mut self, floor: Epoch, mut keys: Vec<(u8, SmallBytes)>) {
+    fn prune_rows(&mut self, floor: Epoch, mut places: Vec<(u8, Place)>) {
         let mut dropped = Vec::new();
-        while let Some((at, _)) = keys.last() {
+        while let Some((at, _)) = places.last() {
             let at = *at;
             let mut bucket = self.shard.buckets[at as usize].write();
-            while let Some((_, key)) = keys.pop_if(|(other, _)| *other == at) {
-                let Some(row) = bucket.rows.get_mut(&key) else {
+            while let Some((_, place)) = places.pop_if(|(other, _)| *other == at) {
+                let Some(row) = bucket.rows.at_mut(place) else {
                     continue;
                 };
                 if row.epoch > floor {
                     row.prune(floor);
-                    self.queue.entry(row.epoch).or_default().push((at, key));
+                    self.queue.entry(row.epoch).or_default().push((at, place));
                 } else {
-                    dropped.push(row.older.take());
+                    dropped.push(row.take_older());
                     if row.value.is_none() {
-                        bucket.rows.remove(&key);
+                        bucket.rows.remove(place);
                     }
                 }
             }
@@ -518,8 +535,9 @@ impl Stateful for ShardWriter {
         // Rows are never removed here but by a version that says so.
         let removed = |_: &mut Out, _: &SmallBytes, _: Epoch| {};
         self.changed.save_with(entries_max, removed, |out, key, upto| {
-            let bucket = shard.buckets[shard.bucket_of(key)].read();
-            let row = bucket.rows.get(key);
+            let hash = shard.hash_of(key);
+            let bucket = shard.buckets[bucket_of(hash)].read();
+            let row = bucket.rows.get(hash, key);
             // Nothing is left of it, or nothing from before the floor: removed, perhaps, so long ago that this was forgotten.
             // Earlier files would have it still there, up to its next version.
             if row.is_none_or(|row| row.first() > floor && floor > after) {

@@ -8,7 +8,6 @@ use crate::checkpoint::steps::Kept;
 use crate::error::{Error, Result};
 use crate::record::{Change, Record, route};
 use crate::schema::encode::Mismatch;
-use crate::schema::small::SmallBytes;
 use crate::time::Epoch;
 use crate::view::View;
 use crate::view::shard::{RouteOf, RowChange, Shard, ShardWriter};
@@ -92,10 +91,7 @@ impl<K: Record, V: Record> RowEncoder<K, V> {
                 encoded.map_err(|why| self.view.unfit("value", &why))?;
             }
             let (key, value) = self.buffer.split_at(key_len);
-            rows.push(RowChange {
-                key: SmallBytes::new(key),
-                new: new.map(|_| SmallBytes::new(value)),
-            });
+            rows.push(RowChange::new(schema, key, new.is_some().then_some(value)));
         }
         Ok(())
     }
