@@ -1,4 +1,5 @@
-//! From other threads into the workers: everything asynchronous reaches a worker by waking one of its operators.
+//! From other threads into the workers: everything asynchronous reaches a worker by waking one of its
+//! operators.
 
 use std::any::Any;
 use std::sync::Arc;

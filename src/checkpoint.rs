@@ -1,4 +1,5 @@
-//! Checkpoints: the state of a dataflow as of one epoch, on a disk or in an object store, so that a restart needs no replay of what led to it.
+//! Checkpoints: the state of a dataflow as of one epoch, on a disk or in an object store, so that a restart
+//! needs no replay of what led to it.
 //!
 //! ```text
 //!   epoch s is bound ─▶ every stateful step freezes behind s ─▶ what changed since the last one, a slice at a time
@@ -8,16 +9,17 @@
 //!   restart: newest whole one ─┴▶ each worker loads the keys that it owns ─▶ bindings after s are replayed from the topics
 //! ```
 //!
-//! What is saved is the state of keyed steps that records enter (windows, tables, dead letters) and the views. Whatever is
-//! made of tables further on (joins, groups, fixed points) is made again from them when the state is loaded, and dropped
-//! where it would reach a view: rows up to s are the view's own already.
+//! What is saved is the state of keyed steps that records enter (windows, tables, dead letters) and the
+//! views. Whatever is made of tables further on (joins, groups, fixed points) is made again from them when
+//! the state is loaded, and dropped where it would reach a view: rows up to s are the view's own already.
 //!
 //! | file | holds |
 //! |---|---|
 //! | [manifest] | the epoch, positions, watermarks, the steps with their types, and which files they have |
 //! | [segment] | entries of one step in [buckets](entry::BUCKETS) that don't depend on the number of workers |
 //!
-//! Each step has a chain of segments, each with what changed since the one before; they are [merged](merge) as they grow.
+//! Each step has a chain of segments, each with what changed since the one before; they are [merged](merge)
+//! as they grow.
 
 pub mod appended;
 pub mod entry;

@@ -110,7 +110,8 @@ enum Command {
         #[command(subcommand)]
         what: schema::SchemaCommand,
     },
-    /// Go through bound epochs again, beside the running service, and compare results with what the ledger says
+    /// Go through bound epochs again, beside the running service, and compare results with what the ledger
+    /// says
     Verify(VerifyArguments),
     /// Look into the ledger of a dataflow that is not running
     Ledger {
@@ -119,7 +120,8 @@ enum Command {
     },
     /// Look at the checkpoints of a dataflow
     Checkpoint {
-        /// Settings in TOML, which say where checkpoints are; left out: thalweg.toml in the working directory, if it is there
+        /// Settings in TOML, which say where checkpoints are; left out: thalweg.toml in the working
+        /// directory, if it is there
         #[arg(
             long,
             env = "THALWEG_CONFIG",
@@ -145,7 +147,8 @@ struct RunArguments {
 struct VerifyArguments {
     /// Which dataflow; may be left out where there is only one
     dataflow: Option<String>,
-    /// First epoch: state is taken from a checkpoint of before it; left out: as far back as ledger and checkpoints reach
+    /// First epoch: state is taken from a checkpoint of before it; left out: as far back as ledger and
+    /// checkpoints reach
     #[arg(long, value_name = "EPOCH")]
     from: Option<u64>,
     /// Last epoch; left out: the last that was bound
@@ -229,7 +232,8 @@ enum LedgerCommand {
 enum CheckpointCommand {
     /// Print a line for each
     List {
-        /// The dataflow's folder, <data_dir>/<dataflow>; or where its checkpoints are: s3://BUCKET/PREFIX/APP/DATAFLOW
+        /// The dataflow's folder, <data_dir>/<dataflow>; or where its checkpoints are:
+        /// s3://BUCKET/PREFIX/APP/DATAFLOW
         dir: PathBuf,
     },
     /// Print what one consists of
@@ -248,7 +252,8 @@ enum CheckpointCommand {
     Prune {
         /// The dataflow's folder
         dir: PathBuf,
-        /// How many to keep, of those that are whole; with 0 the next start makes all state anew from the topics
+        /// How many to keep, of those that are whole; with 0 the next start makes all state anew from the
+        /// topics
         #[arg(long, default_value_t = 1)]
         keep: usize,
         /// Do it, and don't only say what would be done

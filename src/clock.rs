@@ -1,7 +1,8 @@
 //! The only place that reads a wall clock, a monotonic clock or randomness.
 //!
-//! Everything that gets into a result takes its time from the ledger; what is here serves the sequencer (which writes
-//! it into the ledger), metrics, and time-outs. A lint keeps the rest of the code away from the system's clocks.
+//! Everything that gets into a result takes its time from the ledger; what is here serves the sequencer
+//! (which writes it into the ledger), metrics, and time-outs. A lint keeps the rest of the code away from the
+//! system's clocks.
 #![allow(clippy::disallowed_methods)]
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,7 +1,8 @@
 //! From a record's bytes to a value, or to the reason why not.
 //!
-//! A record that can't be decoded is data: it becomes a dead letter with a [`Cause`], which is a fixed code. A library's
-//! own message never gets there, as it would change with the library's version and break a replay.
+//! A record that can't be decoded is data: it becomes a dead letter with a [`Cause`], which is a fixed code.
+//! A library's own message never gets there, as it would change with the library's version and break a
+//! replay.
 
 pub mod avro;
 pub mod bytes;
@@ -39,10 +40,11 @@ pub enum Cause {
     WireTruncated,
     /// The first byte is not the wire format's.
     WireMagic,
-    /// The registry did not know the schema id when the record was read, or what it has for it is no schema that can be read.
+    /// The registry did not know the schema id when the record was read, or what it has for it is no schema
+    /// that can be read.
     SchemaUnknown,
-    /// The writer's schema can't be resolved to the reader's by Avro's rules, or this value of it can't, or what comes
-    /// of it does not fit the type.
+    /// The writer's schema can't be resolved to the reader's by Avro's rules, or this value of it can't, or
+    /// what comes of it does not fit the type.
     SchemaIncompatible,
     /// The bytes do not follow their schema.
     AvroInvalid,
@@ -94,10 +96,11 @@ pub enum Decoded<T> {
     Value(T),
     /// No value, and why; with the schema id where the bytes named one.
     Dead(Cause, Option<u32>),
-    /// No value, why, and which place in the bytes is to blame, as in `legs[0].venue`: words of ours or of the bytes,
-    /// never a library's.
+    /// No value, why, and which place in the bytes is to blame, as in `legs[0].venue`: words of ours or of
+    /// the bytes, never a library's.
     DeadAt(Cause, Box<str>),
-    /// A schema is being fetched: decode the same bytes again later. The decoder wakes the worker when it is worth it.
+    /// A schema is being fetched: decode the same bytes again later. The decoder wakes the worker when it is
+    /// worth it.
     Wait,
 }
 
@@ -114,24 +117,25 @@ pub trait Decode<T>: 'static {
     /// Decodes `bytes`. Never blocks, never panics, whatever the bytes hold.
     fn decode(&mut self, bytes: &[u8]) -> Decoded<T>;
 
-    /// Says where the next records stand: in this partition, and whether the ledger has bound them already, so that they have
-    /// to become again what they were.
+    /// Says where the next records stand: in this partition, and whether the ledger has bound them already,
+    /// so that they have to become again what they were.
     fn enter(&mut self, _partition: u32, _bound: bool) {}
 
-    /// Decodes `bytes` of the record at `offset` of that partition. The place matters where a schema was unknown once.
+    /// Decodes `bytes` of the record at `offset` of that partition. The place matters where a schema was
+    /// unknown once.
     #[inline]
     fn decode_at(&mut self, _offset: Offset, bytes: &[u8]) -> Decoded<T> {
         self.decode(bytes)
     }
 
-    /// Verdicts on schema ids that came since the last call and that the ledger does not have yet: it binds them with the
-    /// first records that they were used for.
+    /// Verdicts on schema ids that came since the last call and that the ledger does not have yet: it binds
+    /// them with the first records that they were used for.
     fn schemas_seen(&mut self) -> Vec<Verdict> {
         Vec::new()
     }
 
-    /// What the ledger says of a schema id: records are decoded by that, whatever a registry says now. Called before the
-    /// records are decoded that it was bound with.
+    /// What the ledger says of a schema id: records are decoded by that, whatever a registry says now. Called
+    /// before the records are decoded that it was bound with.
     fn bind_schema(&mut self, _verdict: Verdict) {}
 
     /// Set when going on would give other values than the ledger has bound.
@@ -139,8 +143,8 @@ pub trait Decode<T>: 'static {
         None
     }
 
-    /// Whether `bytes`, which were found to be no `T`, are the format's null: what some serializers write where there is
-    /// no value. A format may have none.
+    /// Whether `bytes`, which were found to be no `T`, are the format's null: what some serializers write
+    /// where there is no value. A format may have none.
     fn is_null(&mut self, _bytes: &[u8]) -> bool {
         false
     }

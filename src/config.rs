@@ -6,8 +6,9 @@
 //!          said: name, value, origin (layers.rs) ──────▶ read by it ──▶ Settings (typed) + Entry (shown by `check`)
 //! ```
 //!
-//! Later layers win, setting by setting. All mistakes are collected and told together, each with its place, and with the
-//! nearest name where there is no setting of that one. Nothing that is secret gets into an [`Entry`] or an error.
+//! Later layers win, setting by setting. All mistakes are collected and told together, each with its place,
+//! and with the nearest name where there is no setting of that one. Nothing that is secret gets into an
+//! [`Entry`] or an error.
 
 mod layers;
 pub mod reference;
@@ -85,8 +86,8 @@ pub struct Settings {
     pub until_end: bool,
     /// Go on answering at that end, until a signal.
     pub serve: bool,
-    /// The service is ready once no more records than these are left; nothing: once everything is counted that was there at
-    /// the start.
+    /// The service is ready once no more records than these are left; nothing: once everything is counted
+    /// that was there at the start.
     pub ready_lag_max: Option<u64>,
     /// Shortest time between two epochs.
     pub epoch_interval: Duration,
@@ -160,8 +161,8 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// The file that is named, or [`FILE_NAME`] in the working directory if it is there and `by_itself`; the process's
-    /// environment; these flags.
+    /// The file that is named, or [`FILE_NAME`] in the working directory if it is there and `by_itself`; the
+    /// process's environment; these flags.
     ///
     /// # Errors
     /// When the file can't be read.
@@ -190,8 +191,8 @@ impl Inputs {
 /// Puts the layers together.
 ///
 /// # Errors
-/// [`Kind::Definition`](crate::Kind::Definition) with every mistake: what is wrong, and in which line of which file, which
-/// variable or which flag.
+/// [`Kind::Definition`](crate::Kind::Definition) with every mistake: what is wrong, and in which line of
+/// which file, which variable or which flag.
 pub fn load(inputs: &Inputs) -> Result<InForce> {
     let mut mistakes = Mistakes::default();
     let mut warnings = Vec::new();

@@ -8,8 +8,8 @@
 //!                       tests
 //! ```
 //!
-//! A new connector is a folder here, a line in [`CONNECTORS`], and docs/settings.md made anew. The engine knows its sources
-//! by the traits in [`source`](crate::source) alone, and its settings by type, in
+//! A new connector is a folder here, a line in [`CONNECTORS`], and docs/settings.md made anew. The engine
+//! knows its sources by the traits in [`source`](crate::source) alone, and its settings by type, in
 //! [`Environment::connectors`](crate::source::Environment::connectors).
 
 pub mod connector;

@@ -9,7 +9,8 @@
 //!
 //! Three types keep three promises: a [`Stream`] only ever adds, a
 //! [`Collection`](collection::Collection) may take back, a [`Table`] has at most one row a key. Steps take
-//! `&self` and never fail: a mistake is noted with its place, and all of them are reported together before anything runs.
+//! `&self` and never fail: a mistake is noted with its place, and all of them are reported together before
+//! anything runs.
 
 pub mod collection;
 pub mod group;
@@ -74,8 +75,8 @@ pub struct Flow {
 pub type DemoFunction = Arc<dyn Fn(&Demo) -> Result<()> + Send + Sync>;
 
 impl Flow {
-    /// Gives the dataflow data of its own, for `demo`: `make` writes topics until it is told to stop. `queries` are
-    /// paths to try, as in `/v1/views/spend/rows?limit=3`.
+    /// Gives the dataflow data of its own, for `demo`: `make` writes topics until it is told to stop.
+    /// `queries` are paths to try, as in `/v1/views/spend/rows?limit=3`.
     pub fn demo(
         mut self,
         make: impl Fn(&Demo) -> Result<()> + Send + Sync + 'static,
@@ -284,7 +285,8 @@ impl Context {
         of.map(|source| (source.rules.id, source.late)).collect()
     }
 
-    /// For how long after their end windows over these sources are corrected: rows close once nobody corrects any more.
+    /// For how long after their end windows over these sources are corrected: rows close once nobody corrects
+    /// any more.
     fn corrected_for(&self, sources: &[SourceId]) -> Duration {
         let policies = self.late_policies(sources);
         policies
@@ -321,8 +323,9 @@ pub fn build(scope: Scope<'_, Epoch>, flow: &Flow, context: &Rc<Context>) -> Res
     };
     let outcome = (flow.build)(handle);
     handle.finish();
-    // SAFETY: What holds the reference has the handle's lifetime. The function takes a handle of any lifetime and what it
-    // returns has none, so nothing that it made outlives it; nor do operators, whose closures are `'static`.
+    // SAFETY: What holds the reference has the handle's lifetime. The function takes a handle of any lifetime
+    // and what it returns has none, so nothing that it made outlives it; nor do operators, whose closures are
+    // `'static`.
     drop(unsafe { Box::from_raw(loose) });
     outcome?;
     context.plan.borrow().verdict(flow.name)
@@ -374,9 +377,10 @@ impl<'s> Dataflow<'s> {
         }
     }
 
-    /// Declares the version of a step that is named further on: since a closure in it or before it has changed, what
-    /// checkpoints hold of it, or of steps behind it, is that of another. For sources, tables, joins, groups and the like;
-    /// windows and views have a `version` of their own. A view's name is no step's: one may be called as the other.
+    /// Declares the version of a step that is named further on: since a closure in it or before it has
+    /// changed, what checkpoints hold of it, or of steps behind it, is that of another. For sources, tables,
+    /// joins, groups and the like; windows and views have a `version` of their own. A view's name is no
+    /// step's: one may be called as the other.
     #[track_caller]
     pub fn version(self, step: &str, version: u32) -> Self {
         let mut plan = self.context().plan.borrow_mut();
@@ -404,7 +408,8 @@ impl<'s> Dataflow<'s> {
         table
     }
 
-    /// Builds with timely's own types. A dataflow that does makes no checkpoints: what such steps keep is not in them.
+    /// Builds with timely's own types. A dataflow that does makes no checkpoints: what such steps keep is not
+    /// in them.
     #[track_caller]
     pub fn scope(self) -> Scope<'s, Epoch> {
         self.keeps_unsaved(std::panic::Location::caller());
@@ -467,7 +472,8 @@ impl<'s> Dataflow<'s> {
             let reader = if reads {
                 reader(waker)
             } else {
-                // Made to be dropped, where the settings say what it reads: what it lacks is told before anything starts.
+                // Made to be dropped, where the settings say what it reads: what it lacks is told before
+                // anything starts.
                 if configured && let Err(error) = reader(waker) {
                     context.mistake(format!("source `{name}`, {}: {error}", opened.description));
                 }
@@ -544,8 +550,8 @@ impl<'s> Dataflow<'s> {
         }
     }
 
-    /// Dead letters of every source become views, once all steps that may add to them are known. Which steps those are says
-    /// nothing about the letters that were there before, so they come from the source alone.
+    /// Dead letters of every source become views, once all steps that may add to them are known. Which steps
+    /// those are says nothing about the letters that were there before, so they come from the source alone.
     fn finish(self) {
         let Sources { dead, late } = self.loose.late.take();
         let late = self.scope.concatenate(late);

@@ -34,7 +34,8 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// A demo that writes `rate` events a second into `world` until `stop`; it says when it is `ready`: all topics are there.
+    /// A demo that writes `rate` events a second into `world` until `stop`; it says when it is `ready`: all
+    /// topics are there.
     pub(crate) fn new(world: World, stop: Arc<AtomicBool>, rate: u64, ready: Sender<()>) -> Result<Self> {
         Ok(Self {
             producer: world.producer()?,
@@ -45,8 +46,8 @@ impl Demo {
         })
     }
 
-    /// A topic of Avro records, made if it is not there: its partitions, the schema of its keys (for a table's topic),
-    /// the schema of its values. Both are registered under the topic's name.
+    /// A topic of Avro records, made if it is not there: its partitions, the schema of its keys (for a
+    /// table's topic), the schema of its values. Both are registered under the topic's name.
     pub fn avro(&self, topic: &str, partitions: u32, key: Option<&str>, value: &str) -> Result<Topic<'_>> {
         self.world.create_topic(topic, partitions)?;
         let register = |part: &str, text: &str| {

@@ -1,5 +1,5 @@
-//! The few things that the ledger and checkpoints ask of a disk, so that a simulated one can stand in for it; and the fewer
-//! that checkpoints alone do, so that an object store can.
+//! The few things that the ledger and checkpoints ask of a disk, so that a simulated one can stand in for it;
+//! and the fewer that checkpoints alone do, so that an object store can.
 //!
 //! ```text
 //!   ledger ──────▶ Disk        append and read, rename, lock          HostDisk, SimDisk
@@ -40,8 +40,8 @@ pub trait FileStore: Send + Sync {
     /// Begins a file; an error of kind `AlreadyExists` if there is one.
     fn create(&self, path: &Path) -> io::Result<Box<dyn FileWriter>>;
 
-    /// Makes a file appear with all of its contents, durably, or not at all. `false`: there was another one already, which
-    /// is left alone.
+    /// Makes a file appear with all of its contents, durably, or not at all. `false`: there was another one
+    /// already, which is left alone.
     fn publish(&self, path: &Path, contents: &[u8]) -> io::Result<bool>;
 
     /// Removes a file. One that is not there is no error.
@@ -62,7 +62,8 @@ pub trait FileWriter: Send {
     /// Adds bytes at its end.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Returns when all of it survives a loss of power; its name does after [`sync_dir`](FileStore::sync_dir).
+    /// Returns when all of it survives a loss of power; its name does after
+    /// [`sync_dir`](FileStore::sync_dir).
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
@@ -98,8 +99,8 @@ pub trait Disk: Send + Sync {
     /// The names in a directory, in order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
-    /// Makes a file appear with all of its contents, durably, or not at all. `false`: there was one already, which is
-    /// left alone.
+    /// Makes a file appear with all of its contents, durably, or not at all. `false`: there was one already,
+    /// which is left alone.
     fn publish(&self, path: &Path, contents: &[u8]) -> io::Result<bool>;
 
     /// Opens a file that is there.
@@ -109,8 +110,8 @@ pub trait Disk: Send + Sync {
     /// [`sync_dir`](Disk::sync_dir).
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Gives a file another name, in place of whatever has that name. Durable after [`sync_dir`](Disk::sync_dir); a loss of
-    /// power before leaves one or the other.
+    /// Gives a file another name, in place of whatever has that name. Durable after
+    /// [`sync_dir`](Disk::sync_dir); a loss of power before leaves one or the other.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file. One that is not there is no error.
@@ -125,15 +126,15 @@ pub trait Disk: Send + Sync {
 
 /// A file that only grows.
 pub trait DiskFile: Send + Sync {
-    /// Appends in one piece at whatever is the end by then, also when others append to the same file. Returns where
-    /// the piece ends. After an error any prefix of it may be there.
+    /// Appends in one piece at whatever is the end by then, also when others append to the same file. Returns
+    /// where the piece ends. After an error any prefix of it may be there.
     fn append(&self, bytes: &[u8]) -> io::Result<u64>;
 
     /// Returns when everything appended so far survives a loss of power.
     fn sync(&self) -> io::Result<()>;
 
-    /// Lets the disk begin with these bytes, and waits for nothing: [`sync`](DiskFile::sync) then has less to do at once,
-    /// and whoever else syncs something meanwhile waits less for it.
+    /// Lets the disk begin with these bytes, and waits for nothing: [`sync`](DiskFile::sync) then has less to
+    /// do at once, and whoever else syncs something meanwhile waits less for it.
     fn begin_sync(&self, _from: u64, _to: u64) {}
 
     /// How long the file is now, whoever wrote it. An error of kind `NotFound` if it was removed.
@@ -348,13 +349,14 @@ impl DiskFile for HostFile {
         end.map_or_else(|| self.len(), Ok)
     }
 
-    /// The ledger's fdatasync has the disk to share with what a checkpoint writes: hundreds of megabytes at its own fsync
-    /// held up every epoch for 0.1 s and more.
+    /// The ledger's fdatasync has the disk to share with what a checkpoint writes: hundreds of megabytes at
+    /// its own fsync held up every epoch for 0.1 s and more.
     #[cfg(target_os = "linux")]
     fn begin_sync(&self, from: u64, to: u64) {
         use std::os::fd::AsRawFd;
         let (from, len) = (from.cast_signed(), (to - from).cast_signed());
-        // SAFETY: a plain system call on a file that is open. It promises nothing, so nothing hangs on what it returns.
+        // SAFETY: a plain system call on a file that is open. It promises nothing, so nothing hangs on what
+        // it returns.
         unsafe { libc::sync_file_range(self.0.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) };
     }
 

@@ -134,7 +134,8 @@ pub(crate) fn count(n: impl Into<u64>, one: &str) -> String {
 
 /// Any standard error may be raised with `?` in a dataflow function.
 ///
-/// `Error` itself does not implement [`std::error::Error`], as otherwise this blanket conversion could not exist.
+/// `Error` itself does not implement [`std::error::Error`], as otherwise this blanket conversion could not
+/// exist.
 impl<E: std::error::Error> From<E> for Error {
     fn from(error: E) -> Self {
         let mut out = Self::outside(error.to_string());

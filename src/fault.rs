@@ -1,4 +1,5 @@
-//! Named places between any two steps at which a process can be made to die, as `kill -9` would have it: for tests.
+//! Named places between any two steps at which a process can be made to die, as `kill -9` would have it: for
+//! tests.
 //!
 //! ```text
 //!   append ── point("binding.appended") ── fdatasync ── point("binding.synced") ── …
@@ -7,9 +8,9 @@
 //!                                      binding.appended:3:30   after it has stood there for 30 ms, while all others go on
 //! ```
 //!
-//! Without the feature `fault-points` a point is nothing at all, and the feature is refused where debug assertions are off, so
-//! no release has one. The table says what stands on the disk as a point is passed; a test holds that it has every
-//! point of the code once, and `tests/kafka/faults.rs` dies at each.
+//! Without the feature `fault-points` a point is nothing at all, and the feature is refused where debug
+//! assertions are off, so no release has one. The table says what stands on the disk as a point is passed; a
+//! test holds that it has every point of the code once, and `tests/kafka/faults.rs` dies at each.
 
 #[cfg(all(feature = "fault-points", not(debug_assertions)))]
 compile_error!(
@@ -226,7 +227,8 @@ mod armed {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
-    /// Which point, how many passages are left up to the last, and how long that one stands there before it dies.
+    /// Which point, how many passages are left up to the last, and how long that one stands there before it
+    /// dies.
     struct Armed {
         name: String,
         left: AtomicU64,

@@ -46,7 +46,8 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Not ready, for the one reason that nothing has happened yet. Whoever starts the process clears `starting`.
+    /// Not ready, for the one reason that nothing has happened yet. Whoever starts the process clears
+    /// `starting`.
     pub fn starting() -> Self {
         let reason = "the process has just started".to_owned();
         Self {
@@ -56,8 +57,8 @@ impl Readiness {
         }
     }
 
-    /// Not ready because of `what` (a fixed name such as `replay`), with detail for a person to read. Replaces the
-    /// detail given before under the same name.
+    /// Not ready because of `what` (a fixed name such as `replay`), with detail for a person to read.
+    /// Replaces the detail given before under the same name.
     pub fn wait_for(&self, what: &'static str, detail: impl Into<String>) {
         self.reasons.lock().insert(what, detail.into());
     }

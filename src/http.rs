@@ -15,16 +15,19 @@
 //!  GET  /v1/sinks                   contracts of stores, and how far they are
 //! ```
 //!
-//! What is not there yet is 503 with Retry-After, never 404 and never an older answer: a view while the dataflow is being
-//! built, and the newest epoch while a restart recovers what was answered before. What names its epoch (`as_of`, a cursor)
-//! is answered as soon as that epoch is closed again, as it is the same whenever it is asked for.
+//! What is not there yet is 503 with Retry-After, never 404 and never an older answer: a view while the
+//! dataflow is being built, and the newest epoch while a restart recovers what was answered before. What
+//! names its epoch (`as_of`, a cursor) is answered as soon as that epoch is closed again, as it is the same
+//! whenever it is asked for.
 //!
-//! axum finds the function for a request. The connections beneath it are served by hyper itself, as hyper can answer
-//! pipelined requests with one write (`pipeline_flush`) and bounds heads and idle connections in time, for which
-//! `axum::serve` has no switch. Nagle's algorithm is off. Every refusal has one form (`problem.rs`).
+//! axum finds the function for a request. The connections beneath it are served by hyper itself, as hyper can
+//! answer pipelined requests with one write (`pipeline_flush`) and bounds heads and idle connections in time,
+//! for which `axum::serve` has no switch. Nagle's algorithm is off. Every refusal has one form
+//! (`problem.rs`).
 //!
-//! Nothing grows without bound: connections, requests in flight, the size and time of a body, the length of a URL, rows
-//! looked at, rows in an answer, time to wait ([`HttpSettings`]). What can't be taken is refused at once.
+//! Nothing grows without bound: connections, requests in flight, the size and time of a body, the length of a
+//! URL, rows looked at, rows in an answer, time to wait ([`HttpSettings`]). What can't be taken is refused at
+//! once.
 //!
 //! There is no authentication and no TLS yet; so the server listens on loopback addresses alone.
 
@@ -82,13 +85,13 @@ pub struct HttpSettings {
     pub scans_max: usize,
     /// How long a large scan may take, its turn waited for included. Default 10 s.
     pub scan_time_max: Duration,
-    /// How many rows one read may look at. In the order of keys a page ends there; in another one a view of more rows is
-    /// refused at once, unless the key leaves enough of them out. Default 2 M.
+    /// How many rows one read may look at. In the order of keys a page ends there; in another one a view of
+    /// more rows is refused at once, unless the key leaves enough of them out. Default 2 M.
     pub scanned_rows_max: usize,
     /// Reads in one `POST /v1/query`. Default 32.
     pub reads_max: usize,
-    /// Whether the newest epoch is answered while what was bound before a restart is being recovered, although answers of
-    /// before the restart were newer. Default no: such reads are told 503.
+    /// Whether the newest epoch is answered while what was bound before a restart is being recovered,
+    /// although answers of before the restart were newer. Default no: such reads are told 503.
     pub stale_reads: bool,
 }
 
@@ -112,14 +115,15 @@ impl Default for HttpSettings {
     }
 }
 
-/// Finds what an epoch contains, when it is too old for the views to remember. May block: it is called off the
-/// threads that answer requests.
+/// Finds what an epoch contains, when it is too old for the views to remember. May block: it is called off
+/// the threads that answer requests.
 pub type Bindings = Arc<dyn Fn(Epoch) -> Result<Option<EpochBinding>> + Send + Sync>;
 
 /// The partitions that a source has, by its name; `None`: that is not known (yet).
 pub type Partitions = Arc<dyn Fn(&str) -> Option<Vec<u32>> + Send + Sync>;
 
-/// Tells where the recovery of what was bound before the start stands; `None`: it is over, or there was nothing.
+/// Tells where the recovery of what was bound before the start stands; `None`: it is over, or there was
+/// nothing.
 pub type Recovery = Arc<dyn Fn() -> Option<Recovering> + Send + Sync>;
 
 /// Tells where all sources stand.
@@ -132,7 +136,8 @@ pub type Sinks = Arc<dyn Fn() -> Vec<SinkNow> + Send + Sync>;
 pub struct State {
     /// The views.
     pub views: Arc<Views>,
-    /// The names of all views that there will be: those of the plan. At the start they are defined one by one.
+    /// The names of all views that there will be: those of the plan. At the start they are defined one by
+    /// one.
     pub view_names: Vec<String>,
     /// Where the recovery after a restart stands.
     pub recovery: Recovery,
@@ -163,7 +168,8 @@ pub struct Server {
 /// Starts to listen, and answers on the threads of `runtime`.
 ///
 /// # Errors
-/// [`Error::definition`] when the address is not a loopback address; [`Error::outside`] when it can't be bound.
+/// [`Error::definition`] when the address is not a loopback address; [`Error::outside`] when it can't be
+/// bound.
 pub fn serve(settings: HttpSettings, state: Arc<State>, runtime: &Handle) -> Result<Server> {
     let listener = bind(settings.address)?;
     listener.set_nonblocking(true)?;

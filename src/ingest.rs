@@ -1,4 +1,5 @@
-//! The operator that reads a source on one worker and releases its records at the epochs that the ledger binds.
+//! The operator that reads a source on one worker and releases its records at the epochs that the ledger
+//! binds.
 //!
 //! ```text
 //!            orders (assign, limit, pace, epoch, durable, live, stop)
@@ -9,10 +10,10 @@
 //! ```
 //!
 //! Two rules keep the promise of the clock:
-//! * records flow as soon as their binding is known, but the capability for an epoch is kept until the binding is
-//!   **durable**, so that no frontier passes an epoch that a crash could undo;
-//! * the capability is kept through every epoch, also those that bring this worker nothing: operators walk their worker's
-//!   own timeline up to their frontier, and must find every epoch in it.
+//! * records flow as soon as their binding is known, but the capability for an epoch is kept until the
+//!   binding is **durable**, so that no frontier passes an epoch that a crash could undo;
+//! * the capability is kept through every epoch, also those that bring this worker nothing: operators walk
+//!   their worker's own timeline up to their frontier, and must find every epoch in it.
 
 mod limit;
 mod partition;
@@ -51,8 +52,8 @@ pub struct Bounds {
     pub bytes_max: usize,
     /// Records of one read.
     pub batch_max: usize,
-    /// How far a partition may run ahead, in event time, of one that has more to read. [`Duration::MAX`]: as far as it likes, also
-    /// ahead of one that has not brought a single event yet.
+    /// How far a partition may run ahead, in event time, of one that has more to read. [`Duration::MAX`]: as
+    /// far as it likes, also ahead of one that has not brought a single event yet.
     pub skew_max: Duration,
 }
 
@@ -313,9 +314,10 @@ impl<T: 'static> Running<T> {
         binding.ranges.iter().filter(own).cloned().collect()
     }
 
-    /// Reads where there is most need: the partition that is furthest behind in event time goes first, and none runs
-    /// further ahead than the skew allows while another has more to read. One that brings records without event time stays
-    /// where it is in event time, so it takes turns with the others, or it would be the only one that is read.
+    /// Reads where there is most need: the partition that is furthest behind in event time goes first, and
+    /// none runs further ahead than the skew allows while another has more to read. One that brings records
+    /// without event time stays where it is in event time, so it takes turns with the others, or it would be
+    /// the only one that is read.
     fn read(&mut self) -> Result<Turn> {
         if self.stopping {
             return Ok(Turn::Rest);
@@ -324,7 +326,8 @@ impl<T: 'static> Running<T> {
         let rules = self.ingest.rules.clone();
         let bounds = self.ingest.bounds;
         let ahead = bounds.ahead_of(self.pace);
-        // One that is too old waits for the next: judged by it, an event of this moment might lie in the far future.
+        // One that is too old waits for the next: judged by it, an event of this moment might lie in the far
+        // future.
         let limit = self
             .limit
             .and_then(|limit| limit.in_force(clock::instant(), rules.future_bound));
@@ -340,8 +343,8 @@ impl<T: 'static> Running<T> {
         let mut calls = 0..READS_A_TURN + READS_IN_VAIN_MAX * self.partitions.len();
         let mut reads = 0;
         while reads < READS_A_TURN && calls.next().is_some() {
-            // Then until a release frees room; and what it waits for is read in any case: an earlier run on more workers may
-            // have bound more in one epoch than this one holds.
+            // Then until a release frees room; and what it waits for is read in any case: an earlier run on
+            // more workers may have bound more in one epoch than this one holds.
             let owed = self.is_full().then(|| self.owed());
             let ready = |p: &&mut Partition<T>| {
                 if owed.as_ref().is_some_and(|owed| !owed.contains(&p.intake.id())) {
@@ -529,10 +532,19 @@ impl<T: 'static> Running<T> {
             Error::internal(what)
         };
         Err(error
-            .detail(format!("epoch {}, partition {}, offsets {}..{}", binding.epoch, range.id.partition, range.lo, range.hi))
-            .detail(format!("bound: {} records, hash {:016x}", range.records, range.hash))
+            .detail(format!(
+                "epoch {}, partition {}, offsets {}..{}",
+                binding.epoch, range.id.partition, range.lo, range.hi
+            ))
+            .detail(format!(
+                "bound: {} records, hash {:016x}",
+                range.records, range.hash
+            ))
             .detail(format!("read:  {} records, hash {:016x}", counted.0, counted.1))
-            .hint("records were lost or changed since they were first read; a fresh start needs an empty data directory (`ledger reset`)"))
+            .hint(
+                "records were lost or changed since they were first read; a fresh start needs an empty \
+                data directory (`ledger reset`)",
+            ))
     }
 
     fn is_full(&self) -> bool {
@@ -569,7 +581,8 @@ impl<T: 'static> Running<T> {
         self.ingest.reader.show_progress(&positions);
     }
 
-    /// Gives up the capabilities of epochs that are released and durable; all of them once nothing more will come.
+    /// Gives up the capabilities of epochs that are released and durable; all of them once nothing more will
+    /// come.
     fn let_go(&mut self) {
         let mut passed = None;
         while self.released.front().is_some_and(|epoch| *epoch <= self.durable) {

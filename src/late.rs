@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use crate::time::span;
 
-/// What becomes of an event that its window step can't wait for: one whose window ends at or before the event's
-/// [horizon](crate::record::Timed::horizon). Each event goes by the policy of the source that it was read from, wherever streams were merged.
+/// What becomes of an event that its window step can't wait for: one whose window ends at or before the
+/// event's [horizon](crate::record::Timed::horizon). Each event goes by the policy of the source that it was
+/// read from, wherever streams were merged.
 ///
-/// Where windows overlap, an event that is late for some of its windows counts in the others, and is not a late event: that
-/// is one that is late for all of them. The metric `thalweg_late_windows_total` counts, by step, every window that an event
-/// is missing from.
+/// Where windows overlap, an event that is late for some of its windows counts in the others, and is not a
+/// late event: that is one that is late for all of them. The metric `thalweg_late_windows_total` counts, by
+/// step, every window that an event is missing from.
 ///
 /// ```
 /// use thalweg::prelude::*;
@@ -29,8 +30,9 @@ pub enum Late {
     DeadLetter,
     /// It is counted in the metric of late events and leaves no other trace.
     Drop,
-    /// It is counted in its window, and revises the row, until the watermark is so far past the window's end. Until then the
-    /// row is not `closed`, and `keep` counts from there. What comes later still is a dead letter.
+    /// It is counted in its window, and revises the row, until the watermark is so far past the window's end.
+    /// Until then the row is not `closed`, and `keep` counts from there. What comes later still is a dead
+    /// letter.
     Correct(Duration),
 }
 

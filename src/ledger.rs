@@ -9,18 +9,21 @@
 //!                                                                         durable
 //! ```
 //!
-//! A directory holds one ledger: `ledger.log`, which only grows, and `lock`. One file rather than segments, because
-//! two starters then meet in one place: what an append that lands behind the other's means never depends on who has
-//! seen which segment. [Trimming](Trim) renames a new file over it that begins with a BASE record.
+//! A directory holds one ledger: `ledger.log`, which only grows, and `lock`. One file rather than segments,
+//! because two starters then meet in one place: what an append that lands behind the other's means never
+//! depends on who has seen which segment. [Trimming](Trim) renames a new file over it that begins with a BASE
+//! record.
 //!
-//! **Who may write is decided by the log alone.** A claim counts when its generation is higher than that of every
-//! counted claim before it, so of two that claim at once the first in the log wins, and the other reads so before it
-//! does anything. Bindings count when they are of the generation of the last counted claim before them. Every write
-//! is one append (`O_APPEND`), so the order is the file system's; nothing is overwritten or truncated, ever, as either
-//! might hit what another process was just told is durable. The file lock only makes for a quicker, friendlier answer.
+//! **Who may write is decided by the log alone.** A claim counts when its generation is higher than that of
+//! every counted claim before it, so of two that claim at once the first in the log wins, and the other reads
+//! so before it does anything. Bindings count when they are of the generation of the last counted claim
+//! before them. Every write is one append (`O_APPEND`), so the order is the file system's; nothing is
+//! overwritten or truncated, ever, as either might hit what another process was just told is durable. The
+//! file lock only makes for a quicker, friendlier answer.
 //!
-//! **Torn or damaged?** A write that a crash cut short has been acknowledged to no one and is cut: the next claim says
-//! where the intact log ended, and readers skip from there to the claim. Damage to what was acknowledged halts.
+//! **Torn or damaged?** A write that a crash cut short has been acknowledged to no one and is cut: the next
+//! claim says where the intact log ended, and readers skip from there to the claim. Damage to what was
+//! acknowledged halts.
 //!
 //! | found | taken for |
 //! |---|---|
@@ -30,16 +33,17 @@
 //! | anything wrong in a frame with an intact frame behind it | damage |
 //! | intact frames that don't continue the hash chain: one removed, moved, doubled, from another ledger | damage |
 //!
-//! What can't be told apart from a torn write: an *acknowledged* group at the very end of the file that was cut off
-//! or zeroed by sectors afterwards, or that the disk never wrote although it said so. Whoever holds
-//! something newer finds out: a sink's progress beyond the ledger's last epoch, or another value of the chain. Damage
-//! inside bytes that a claim has cut is without effect and not reported. After a failed flush the ledger stops for
-//! good, since the system may take the lost pages for clean from then on; what it then reads back as intact may still
-//! be lost at the next loss of power.
+//! What can't be told apart from a torn write: an *acknowledged* group at the very end of the file that was
+//! cut off or zeroed by sectors afterwards, or that the disk never wrote although it said so. Whoever holds
+//! something newer finds out: a sink's progress beyond the ledger's last epoch, or another value of the
+//! chain. Damage inside bytes that a claim has cut is without effect and not reported. After a failed flush
+//! the ledger stops for good, since the system may take the lost pages for clean from then on; what it then
+//! reads back as intact may still be lost at the next loss of power.
 //!
-//! A torn write that can't be told from damage: one at the end of which a claim was torn in turn, by a second loss of power
-//! during the start after the first, so that the claim's bytes fill what the first one lacks. The service halts, although
-//! nothing that was acknowledged is lost; the file may be cut at the byte that the error names.
+//! A torn write that can't be told from damage: one at the end of which a claim was torn in turn, by a second
+//! loss of power during the start after the first, so that the claim's bytes fill what the first one lacks.
+//! The service halts, although nothing that was acknowledged is lost; the file may be cut at the byte that
+//! the error names.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -89,9 +93,10 @@ pub trait LedgerStore: Send {
     /// Appends a group of bindings and returns once all of it is durable and known to count.
     ///
     /// # Errors
-    /// After an error nothing more can be appended; the group may or may not be in the ledger, whole or up to some
-    /// binding, and the next start finds out. [`Integrity`](crate::Kind::Integrity): a binding does not follow on the
-    /// last, or another process has taken the ledger over. [`Outside`](crate::Kind::Outside): the store can't write.
+    /// After an error nothing more can be appended; the group may or may not be in the ledger, whole or up to
+    /// some binding, and the next start finds out. [`Integrity`](crate::Kind::Integrity): a binding does not
+    /// follow on the last, or another process has taken the ledger over. [`Outside`](crate::Kind::Outside):
+    /// the store can't write.
     fn append(&mut self, bindings: &[EpochBinding]) -> Result<()> {
         self.append_group(bindings, &[])
     }
@@ -111,8 +116,8 @@ pub trait LedgerStore: Send {
     /// The hash chain behind the last appended binding.
     fn chain_hash(&self) -> Chain;
 
-    /// What would let everything up to `epoch` go, if that may be `least` bytes: it is to be prepared, which may take long
-    /// and on any thread, and then [adopted](Self::adopt).
+    /// What would let everything up to `epoch` go, if that may be `least` bytes: it is to be prepared, which
+    /// may take long and on any thread, and then [adopted](Self::adopt).
     fn trim(&self, _epoch: Epoch, _least: u64) -> Option<Trim> {
         None
     }
@@ -128,7 +133,8 @@ pub trait LedgerStore: Send {
 
 /// What a ledger held when it was opened.
 pub struct Recovered {
-    /// When the ledger was made, in microseconds since the Unix epoch: tells it from others of the same dataflow.
+    /// When the ledger was made, in microseconds since the Unix epoch: tells it from others of the same
+    /// dataflow.
     pub made_us: u64,
     /// The generation of the new owner.
     pub generation: u64,
@@ -172,7 +178,8 @@ impl Bindings {
         }
     }
 
-    /// The hash chain behind the binding that was returned last: what checkpoints and sinks made up to that epoch carry.
+    /// The hash chain behind the binding that was returned last: what checkpoints and sinks made up to that
+    /// epoch carry.
     pub fn chain_hash(&self) -> Option<Chain> {
         self.chain
     }
@@ -243,13 +250,14 @@ impl fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger in `dir` and makes this process its owner. A directory that is missing or empty is made into
-    /// the ledger of `claim`'s app and dataflow.
+    /// Opens the ledger in `dir` and makes this process its owner. A directory that is missing or empty is
+    /// made into the ledger of `claim`'s app and dataflow.
     ///
     /// # Errors
-    /// [`Definition`](crate::Kind::Definition): the directory holds other files, or the ledger of another dataflow, or of a format
-    /// that this build does not read. [`Integrity`](crate::Kind::Integrity): the ledger is damaged; says where.
-    /// [`Outside`](crate::Kind::Outside): another process holds it, or the disk does not do its part.
+    /// [`Definition`](crate::Kind::Definition): the directory holds other files, or the ledger of another
+    /// dataflow, or of a format that this build does not read. [`Integrity`](crate::Kind::Integrity): the
+    /// ledger is damaged; says where. [`Outside`](crate::Kind::Outside): another process holds it, or the
+    /// disk does not do its part.
     pub fn open(dir: &Path, claim: Claim) -> Result<(Self, Recovered)> {
         Self::open_on(&HostDisk, dir, claim)
     }
@@ -267,7 +275,8 @@ impl Ledger {
         make_if_missing(disk, dir, &claim)?;
         let (file, header, mut reader) = open_file(disk, dir, true)?;
         same_dataflow(&path, &header, &claim)?;
-        // What a killed process left unflushed reads as intact. The claim builds on it, and may not outlive it.
+        // What a killed process left unflushed reads as intact. The claim builds on it, and may not outlive
+        // it.
         file.sync().map_err(|error| cannot("write to", &path, &error))?;
         let mut state = LedgerState::default();
         let mut notes = Vec::new();
@@ -526,7 +535,8 @@ fn fold(reader: &Reader, state: &mut LedgerState, frame: Frame) -> Result<()> {
     Ok(())
 }
 
-/// Appends a claim and reads up to it. `reader` stands at the end of the log as known, and then behind the claim.
+/// Appends a claim and reads up to it. `reader` stands at the end of the log as known, and then behind the
+/// claim.
 fn make_claim(
     file: &Arc<dyn DiskFile>,
     path: &Path,
@@ -558,10 +568,14 @@ fn make_claim(
                 Frame::Claim(counted) if counted == record => return Ok(record),
                 Frame::Void(void) if void == record => return Err(came_second(path, reader)),
                 Frame::Cut { bytes } => notes.push(format!(
-                    "cut {bytes} bytes at byte {} of `{}`: a write that was interrupted before it was acknowledged{}",
+                    "cut {bytes} bytes at byte {} of `{}`: a write that was interrupted before it was \
+                        acknowledged{}",
                     reader.at,
                     path.display(),
-                    reader.cursor.last.map_or(String::new(), |last| format!("; the last epoch is {last}")),
+                    reader
+                        .cursor
+                        .last
+                        .map_or(String::new(), |last| format!("; the last epoch is {last}")),
                 )),
                 frame => fold(reader, state, frame)?,
             }

@@ -1,7 +1,7 @@
 //! # Thalweg
 //!
-//! Incremental computation over Kafka: dataflows written in Rust, kept up to date as records arrive, answered over HTTP
-//! with rows that are consistent at a named moment.
+//! Incremental computation over Kafka: dataflows written in Rust, kept up to date as records arrive, answered
+//! over HTTP with rows that are consistent at a named moment.
 //!
 //! A dataflow is a function, a binary is a list of them:
 //!
@@ -41,10 +41,10 @@
 //!
 //! # How it holds together
 //!
-//! Every stream runs under one clock, the [`Epoch`]: one atomic step of the whole dataflow. The [`ledger`] says which
-//! offsets an epoch contains ([`EpochBinding`](position::EpochBinding)); the [`sequencer`] decides it; [`ingest`] releases
-//! records at their epoch; [`view`]s keep rows by epoch, and [`http`] answers as of the newest one that is complete and
-//! durable. When things happened is data: [`EventTime`].
+//! Every stream runs under one clock, the [`Epoch`]: one atomic step of the whole dataflow. The [`ledger`]
+//! says which offsets an epoch contains ([`EpochBinding`](position::EpochBinding)); the [`sequencer`] decides
+//! it; [`ingest`] releases records at their epoch; [`view`]s keep rows by epoch, and [`http`] answers as of
+//! the newest one that is complete and durable. When things happened is data: [`EventTime`].
 
 pub mod bridge;
 pub mod checkpoint;

@@ -5,10 +5,10 @@
 //!               taken once, by source, partition, view, …     bumping it is one atomic addition
 //! ```
 //!
-//! Handles are taken when a source, worker or view is set up, so that nothing is looked up later. A gauge is set where its
-//! value changes; where that would be too often, or is known to nobody in time, it is set as it is read: see
-//! [`Metrics::refresh_by`]. So none stands still when the data does. Names follow
-//! Prometheus's habits: the prefix `thalweg_`, base units last (`_seconds`, `_bytes`), counters `_total`.
+//! Handles are taken when a source, worker or view is set up, so that nothing is looked up later. A gauge is
+//! set where its value changes; where that would be too often, or is known to nobody in time, it is set as it
+//! is read: see [`Metrics::refresh_by`]. So none stands still when the data does. Names follow Prometheus's
+//! habits: the prefix `thalweg_`, base units last (`_seconds`, `_bytes`), counters `_total`.
 
 use std::hash::Hash;
 use std::sync::atomic::AtomicU64;
@@ -150,7 +150,8 @@ pub struct PartitionMetrics {
     pub lag_records: Gauge,
     /// Age of the newest record read, while records wait; zero when there are none.
     pub lag_seconds: GaugeF64,
-    /// Made with the first watermark: tables have none, and a partition without an event is not at the Unix epoch.
+    /// Made with the first watermark: tables have none, and a partition without an event is not at the Unix
+    /// epoch.
     watermark_seconds: OnceLock<GaugeF64>,
     watermarks: GaugesF64<2>,
     labels: Labels<2>,
@@ -481,7 +482,8 @@ impl Metrics {
         self.sinks.of(name)
     }
 
-    /// Handles for a route of the HTTP server; `route` is the pattern (`/v1/views/{name}`), never a request's own path.
+    /// Handles for a route of the HTTP server; `route` is the pattern (`/v1/views/{name}`), never a request's
+    /// own path.
     pub fn route(&self, route: &str) -> RouteMetrics {
         let route: Arc<str> = route.into();
         RouteMetrics {

@@ -1,7 +1,8 @@
 //! Thalweg's own operators: one a file, named by what it does.
 //!
-//! All of them follow one rule: what they emit for an epoch depends on what the epochs up to it contain, never on how
-//! it arrived. So they gather what belongs to an epoch and act when their frontier has passed it, in order of epochs.
+//! All of them follow one rule: what they emit for an epoch depends on what the epochs up to it contain,
+//! never on how it arrived. So they gather what belongs to an epoch and act when their frontier has passed
+//! it, in order of epochs.
 
 pub mod again;
 pub mod aggregate;

@@ -9,7 +9,8 @@ use crate::time::{Epoch, EventTime};
 /// A position in a partition's log.
 pub type Offset = i64;
 
-/// A source of the dataflow, told apart by a fixed hash of its name: the same in every build and on every machine.
+/// A source of the dataflow, told apart by a fixed hash of its name: the same in every build and on every
+/// machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SourceId(pub u32);
 
@@ -61,8 +62,9 @@ pub struct PartitionRange {
     pub records: u64,
     /// Wrapping sum of the records' hashes: the same in any order, checked at every replay.
     pub hash: u64,
-    /// Whether the topic is compacted: then the broker takes records away, and a replay is not held to what was there when
-    /// the range was first read. What is promised for such a topic is the state at the newest epoch.
+    /// Whether the topic is compacted: then the broker takes records away, and a replay is not held to what
+    /// was there when the range was first read. What is promised for such a topic is the state at the newest
+    /// epoch.
     pub compacted: bool,
     /// The highest valid event time of the partition up to `hi`, [`EventTime::MIN`] if it has had none.
     pub event_time_max: EventTime,
@@ -89,22 +91,25 @@ impl PartitionRange {
     }
 }
 
-/// What the ledger says of a schema id when it is first seen in a source, and when an id that was unknown becomes known.
+/// What the ledger says of a schema id when it is first seen in a source, and when an id that was unknown
+/// becomes known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaSeen {
     /// The source that met it.
     pub source: SourceId,
     /// The registry's id.
     pub id: u32,
-    /// A fixed hash of the schema's text, or `None`: the registry does not know the id. A replay goes by this verdict.
+    /// A fixed hash of the schema's text, or `None`: the registry does not know the id. A replay goes by this
+    /// verdict.
     pub fingerprint: Option<u64>,
-    /// Set if the id was unknown before: the partition and the offset from which on it is known there. What stands before
-    /// stays undecoded, in every replay.
+    /// Set if the id was unknown before: the partition and the offset from which on it is known there. What
+    /// stands before stays undecoded, in every replay.
     #[serde(default)]
     pub since: Option<(u32, Offset)>,
 }
 
-/// One epoch's entry in the ledger: everything that the epoch's results depend on, besides the topics themselves.
+/// One epoch's entry in the ledger: everything that the epoch's results depend on, besides the topics
+/// themselves.
 ///
 /// It names only what changed since the epoch before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,8 +122,9 @@ pub struct EpochBinding {
     pub ranges: Vec<PartitionRange>,
     /// The sources whose watermark rose, with the new one.
     pub watermarks: Vec<(SourceId, EventTime)>,
-    /// The sources that have become idle as a whole, so that they leave the minimum where streams of several sources meet,
-    /// and those that have come back. Said outright, as a partition that was never read is in no binding.
+    /// The sources that have become idle as a whole, so that they leave the minimum where streams of several
+    /// sources meet, and those that have come back. Said outright, as a partition that was never read is in
+    /// no binding.
     pub idle: Vec<(SourceId, bool)>,
     /// Topic ids, where a source is first bound.
     pub topics: Vec<(SourceId, TopicId)>,
@@ -133,7 +139,8 @@ pub struct EpochBinding {
 pub struct Results {
     /// Who computed them, on which state: another lineage may come to other results, and rightly so.
     pub lineage: u64,
-    /// Epochs, each with the hash of every view's changes ([`view::hash`](crate::view::hash)), in order of the views' names.
+    /// Epochs, each with the hash of every view's changes ([`view::hash`](crate::view::hash)), in order of
+    /// the views' names.
     pub epochs: Vec<(Epoch, Vec<u64>)>,
 }
 

@@ -11,7 +11,8 @@ use crate::time::EventTime;
 
 /// What may travel in a `Stream`: no `Ord` and no `Hash`, so `f64` fields are fine in events.
 ///
-/// Implemented for every type that is `Clone + Send + Serialize + Deserialize`; there is nothing to derive of ours.
+/// Implemented for every type that is `Clone + Send + Serialize + Deserialize`; there is nothing to derive of
+/// ours.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel in a stream",
     label = "not an `Event`",
@@ -27,7 +28,8 @@ impl<T: Clone + Send + Serialize + DeserializeOwned + 'static> Event for T {}
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be kept in a table",
     label = "not a `Record`",
-    note = "derive `Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize`; for a float use `F64`",
+    note = "derive `Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize`; for a \
+        float use `F64`",
     note = "it must own what it holds and may go to another thread: no references, no `Rc`"
 )]
 pub trait Record: Event + Ord + Hash + Debug + Sync {}
@@ -41,8 +43,9 @@ pub struct Timed<T> {
     pub value: T,
     /// When it happened.
     pub time: EventTime,
-    /// The watermark of its own partition as of the record before it. The event is late for a window that ends at or
-    /// before this: lateness is decided by the log, never by the order in which partitions happened to be read.
+    /// The watermark of its own partition as of the record before it. The event is late for a window that
+    /// ends at or before this: lateness is decided by the log, never by the order in which partitions
+    /// happened to be read.
     pub horizon: EventTime,
     /// Where it was read: the last word wherever order inside an epoch matters.
     pub at: Position,
@@ -73,7 +76,8 @@ pub struct Change<K, V> {
 
 /// The hash that says where a key lives: the high half picks the worker, the low half the place on it.
 ///
-/// Fast and only for use inside one running service. What is written down (checkpoints, sink shards) uses a named hash.
+/// Fast and only for use inside one running service. What is written down (checkpoints, sink shards) uses a
+/// named hash.
 #[inline]
 pub fn route<K: Hash + ?Sized>(key: &K) -> u64 {
     foldhash::fast::FixedState::with_seed(0x7468_616c_7765_6721).hash_one(key)
@@ -93,10 +97,11 @@ pub fn owner(route: u64, peers: usize) -> usize {
     (worker_bits(route) % peers as u64) as usize
 }
 
-/// A float that can be kept in a table: ordered totally (IEEE 754 `totalOrder`), `-0.0` kept as `0.0`, one NaN.
+/// A float that can be kept in a table: ordered totally (IEEE 754 `totalOrder`), `-0.0` kept as `0.0`, one
+/// NaN.
 ///
-/// However it is made, by [`new`](Self::new), by `From` or by `Deserialize`, it is one of these: two that print alike are one
-/// key, one group and one row.
+/// However it is made, by [`new`](Self::new), by `From` or by `Deserialize`, it is one of these: two that
+/// print alike are one key, one group and one row.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(transparent)]
 pub struct F64(f64);

@@ -10,8 +10,8 @@
 //!             the frontier of the data dataflow has passed an epoch: the process closes it for readers ◀───┘
 //! ```
 //!
-//! The sequencer's messages travel by a timely dataflow of their own, so that a cluster needs no second network. They
-//! carry empty stamps: no progress is tracked for them.
+//! The sequencer's messages travel by a timely dataflow of their own, so that a cluster needs no second
+//! network. They carry empty stamps: no progress is tracked for them.
 
 mod begin;
 pub mod checkpoints;
@@ -129,11 +129,12 @@ pub enum OnDifference {
     Ignore,
 }
 
-/// Goes through bound epochs again, beside a service that may be running: nothing is claimed, written or bound.
+/// Goes through bound epochs again, beside a service that may be running: nothing is claimed, written or
+/// bound.
 #[derive(Clone, Copy, Debug)]
 pub struct Replay {
-    /// State is taken from a checkpoint of before this epoch, or made from the ledger's start. `None`: from as far back as
-    /// it can be.
+    /// State is taken from a checkpoint of before this epoch, or made from the ledger's start. `None`: from
+    /// as far back as it can be.
     pub from: Option<Epoch>,
     /// The last epoch; `None`: the last that was bound.
     pub to: Option<Epoch>,
@@ -167,8 +168,8 @@ impl Default for Settings {
 /// The build that runs, as people name it.
 const BUILD: &str = concat!("thalweg ", env!("CARGO_PKG_VERSION"));
 
-/// A hash of the program's file, which tells two builds of one version apart. It is the file that runs, also where another
-/// has taken its name since.
+/// A hash of the program's file, which tells two builds of one version apart. It is the file that runs, also
+/// where another has taken its name since.
 fn program() -> Option<&'static str> {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
     let hash = HASH.get_or_init(|| {
@@ -206,10 +207,11 @@ pub(crate) struct Shared {
     pub(crate) halt: Halt,
     pub(crate) inbox: control::Inbox,
     pub(crate) lead: Mutex<Option<Lead>>,
-    /// The last epoch of the ledger at the start, 0 for none: the service is ready once it is closed. A process without
-    /// the ledger learns it as the epochs are given out.
+    /// The last epoch of the ledger at the start, 0 for none: the service is ready once it is closed. A
+    /// process without the ledger learns it as the epochs are given out.
     pub(crate) replay_to: AtomicU64,
-    /// The partitions that the ledger bound before the start: the first offset that is read again, and how far.
+    /// The partitions that the ledger bound before the start: the first offset that is read again, and how
+    /// far.
     pub(crate) bound_before: BTreeMap<PartitionId, (Offset, Offset)>,
     /// What each source held when it was first seen: the start of each partition's log, and its end.
     pub(crate) first_ends: Mutex<BTreeMap<SourceId, BTreeMap<u32, (Offset, Offset)>>>,
@@ -306,8 +308,8 @@ impl PlanText {
         }
     }
 
-    /// Whether checkpoints can hold the state of all steps, as far as types tell. Each entry is looked at once more when
-    /// it is written.
+    /// Whether checkpoints can hold the state of all steps, as far as types tell. Each entry is looked at
+    /// once more when it is written.
     pub fn check_state_types(&self) -> Result<()> {
         let Some(first) = self.unfit.first() else {
             return Ok(());
@@ -372,14 +374,14 @@ impl Service {
         (last > Epoch::ZERO && closed < Some(last)).then_some((closed, last))
     }
 
-    /// Tells where the recovery of what was bound before this start stands; `None` once it is over. Until then answers as of
-    /// the newest epoch would be older than those before the start.
+    /// Tells where the recovery of what was bound before this start stands; `None` once it is over. Until
+    /// then answers as of the newest epoch would be older than those before the start.
     pub fn recovery(&self) -> impl Fn() -> Option<Recovering> + Send + Sync + 'static {
         progress::teller(&self.shared)
     }
 
-    /// What is left until the service has caught up; `None` from the moment on at which it has, for good. A process that
-    /// does not look at the sources never knows.
+    /// What is left until the service has caught up; `None` from the moment on at which it has, for good. A
+    /// process that does not look at the sources never knows.
     pub fn catching_up(&self, when: CaughtUp) -> Option<Left> {
         self.shared.catching_up(when)
     }
@@ -389,7 +391,8 @@ impl Service {
         *self.shared.compared.lock()
     }
 
-    /// While state is loaded: the epoch of the checkpoint that it is of, and how much of it was read, from 0 to 1.
+    /// While state is loaded: the epoch of the checkpoint that it is of, and how much of it was read, from 0
+    /// to 1.
     pub fn restoring(&self) -> Option<(Epoch, f64)> {
         let restored = self.shared.restored.as_ref()?;
         if self.shared.views.closed().is_some() {
@@ -412,12 +415,14 @@ impl Service {
         self.shared.checkpoints.as_ref()?.newest()
     }
 
-    /// Why the last checkpoint came to nothing, if it did. Answers are none the worse for it; a restart takes longer.
+    /// Why the last checkpoint came to nothing, if it did. Answers are none the worse for it; a restart takes
+    /// longer.
     pub fn checkpoint_trouble(&self) -> Option<String> {
         self.shared.checkpoints.as_ref()?.trouble()
     }
 
-    /// What goes wrong with sinks, if anything does. They are tried again; once too much waits for one, no further epoch ends.
+    /// What goes wrong with sinks, if anything does. They are tried again; once too much waits for one, no
+    /// further epoch ends.
     pub fn sink_trouble(&self) -> Option<String> {
         let troubles = self.shared.sinks.troubles();
         let lines: Vec<_> = troubles
@@ -427,7 +432,8 @@ impl Service {
         (!lines.is_empty()).then(|| lines.join("; "))
     }
 
-    /// Whether the sources are being read beyond what the ledger bound at the start. Every process of a cluster knows.
+    /// Whether the sources are being read beyond what the ledger bound at the start. Every process of a
+    /// cluster knows.
     pub fn is_live(&self) -> bool {
         self.shared.live.load(Ordering::Acquire) && self.replaying().is_none()
     }
@@ -437,7 +443,8 @@ impl Service {
         self.shared.troubles.lock().clone()
     }
 
-    /// Transactions that stay open, if any do: what lies behind them can't be read before they end, and event time waits.
+    /// Transactions that stay open, if any do: what lies behind them can't be read before they end, and event
+    /// time waits.
     pub fn open_transactions(&self) -> Option<String> {
         let partitions = self.shared.partitions.lock();
         let told = partitions.iter().flat_map(|(source, seen)| {
@@ -448,8 +455,8 @@ impl Service {
         (!told.is_empty()).then(|| told.join("; "))
     }
 
-    /// Tells which partitions a source has, by its name: `None` before they were seen, and in the processes of a cluster
-    /// that don't look at the sources. Looked at twice a second.
+    /// Tells which partitions a source has, by its name: `None` before they were seen, and in the processes
+    /// of a cluster that don't look at the sources. Looked at twice a second.
     pub fn partitions(&self) -> impl Fn(&str) -> Option<Vec<u32>> + Send + Sync + 'static {
         let shared = self.shared.clone();
         move |source| {
@@ -474,8 +481,8 @@ impl Service {
         Stopper(self.shared.clone())
     }
 
-    /// Asks for a stop: no further epoch opens, and those that are open are finished. In a cluster any process may be
-    /// asked, and all of them stop.
+    /// Asks for a stop: no further epoch opens, and those that are open are finished. In a cluster any
+    /// process may be asked, and all of them stop.
     pub fn stop(&self) {
         self.stopper().stop();
     }

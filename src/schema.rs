@@ -5,8 +5,8 @@
 //!   (users' closures)               (views, checkpoints, hashes)         column by column
 //! ```
 //!
-//! A row is encoded once, when it leaves typed code. From there on it is bytes that a [`RowSchema`] describes, so that
-//! whatever stores, compares, sends or shows rows is compiled once, and not for each type.
+//! A row is encoded once, when it leaves typed code. From there on it is bytes that a [`RowSchema`]
+//! describes, so that whatever stores, compares, sends or shows rows is compiled once, and not for each type.
 //!
 //! * [`types`]: what a field may be; [`trace`] finds a Rust type's from its own `Deserialize`.
 //! * [`encode`]: keys in an encoding whose byte order is the order of their fields, values in a compact one.
@@ -123,8 +123,8 @@ impl RowSchema {
         decode::decode(&self.value_type, Form::Compact, bytes).ok()
     }
 
-    /// The key's bytes without the window's: all windows of a key have these in common. A key that is nothing but a window
-    /// is its own.
+    /// The key's bytes without the window's: all windows of a key have these in common. A key that is nothing
+    /// but a window is its own.
     #[inline]
     pub fn without_window<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         match key.len().checked_sub(WINDOW_LEN) {

@@ -7,9 +7,9 @@
 //!   views   ── closed ────────────────────────────────────────────────▶┘           ── Order::Durable ─▶ readers
 //! ```
 //!
-//! An epoch opens when a record waits (or a partition turned idle), at most once every `epoch_interval`, and only while
-//! fewer than `epochs_in_flight_max` are unfinished. Under load epochs grow: see `BUSY_RECORDS`. What is bound is exactly what
-//! the readers reported; nothing here depends on which worker read a partition.
+//! An epoch opens when a record waits (or a partition turned idle), at most once every `epoch_interval`, and
+//! only while fewer than `epochs_in_flight_max` are unfinished. Under load epochs grow: see `BUSY_RECORDS`.
+//! What is bound is exactly what the readers reported; nothing here depends on which worker read a partition.
 
 mod event_time;
 pub mod message;
@@ -106,8 +106,9 @@ pub enum Next {
     Finished,
 }
 
-/// When so many records wait by the end of an interval, the readers are catching up or under heavy load. A larger epoch
-/// then costs far less: aggregates are combined further, and rows change once an epoch, however many records they have.
+/// When so many records wait by the end of an interval, the readers are catching up or under heavy load. A
+/// larger epoch then costs far less: aggregates are combined further, and rows change once an epoch, however
+/// many records they have.
 const BUSY_RECORDS: u64 = 8_192;
 /// Such an epoch opens when it has so many records…
 const ENOUGH_RECORDS: u64 = 250_000;
@@ -305,8 +306,8 @@ impl Sequencer {
     /// What a reader says.
     ///
     /// # Errors
-    /// Two processes were told different things of one schema id: which of them counts can't be known. Or an epoch came to
-    /// another result than the ledger says.
+    /// Two processes were told different things of one schema id: which of them counts can't be known. Or an
+    /// epoch came to another result than the ledger says.
     pub fn report(&mut self, report: Report) -> Result<()> {
         match report {
             Report::Read(to) => self.read_to(to),
@@ -356,7 +357,8 @@ impl Sequencer {
         self.live_since.get_or_insert(now.mono);
         self.refresh_limits(now);
         self.refresh_paces();
-        // Which partitions count in a watermark is known only when all of them are, also those that no binding has named.
+        // Which partitions count in a watermark is known only when all of them are, also those that no
+        // binding has named.
         if self.sources.keys().any(|source| !self.looked_at.contains(source)) {
             return Next::Idle;
         }
@@ -434,7 +436,8 @@ impl Sequencer {
     }
 
     fn open_by_clock(&mut self, now: Now) -> Arc<EpochBinding> {
-        // Also while others are busy: else one quiet partition would hold the watermark for as long as the load lasts.
+        // Also while others are busy: else one quiet partition would hold the watermark for as long as the
+        // load lasts.
         let idle = self.idle_due();
         let quiet = |id: &&PartitionId| self.partitions[*id].reports.is_empty();
         let mut taken: Vec<(PartitionId, Option<ReadTo>)> =
@@ -481,8 +484,9 @@ impl Sequencer {
         )
     }
 
-    /// Binds `taken`: a report each, or none for a partition that only turns idle. Those in `idle` are idle in any case.
-    /// Partitions that begin in the middle of their log are bound there, if only with nothing of them.
+    /// Binds `taken`: a report each, or none for a partition that only turns idle. Those in `idle` are idle
+    /// in any case. Partitions that begin in the middle of their log are bound there, if only with nothing of
+    /// them.
     fn open(
         &mut self,
         now: Now,

@@ -9,13 +9,14 @@
 //!                                 no room: the epoch waits, unfinished
 //! ```
 //!
-//! An epoch reaches a sink once the frontier has passed it, which it does only when its binding is durable: a replay brings
-//! the same rows under the same epoch, in the same order. Rows are split over a fixed number of shards by a fixed hash of
-//! their key, so that a key stays in its shard whatever the number of workers; each shard gets its epochs in order.
+//! An epoch reaches a sink once the frontier has passed it, which it does only when its binding is durable: a
+//! replay brings the same rows under the same epoch, in the same order. Rows are split over a fixed number of
+//! shards by a fixed hash of their key, so that a key stays in its shard whatever the number of workers; each
+//! shard gets its epochs in order.
 //!
-//! **What holds after a crash is a type**, [`Writers`]: a store that commits rows and [`Progress`] together has each row
-//! exactly once; one that keeps the epoch with a row takes the same rows again without effect; one that can do neither
-//! gets the same epochs again.
+//! **What holds after a crash is a type**, [`Writers`]: a store that commits rows and [`Progress`] together
+//! has each row exactly once; one that keeps the epoch with a row takes the same rows again without effect;
+//! one that can do neither gets the same epochs again.
 //!
 //! ```
 //! use thalweg::prelude::*;
@@ -76,14 +77,16 @@ use crate::time::Epoch;
 
 /// Takes rows out of a dataflow.
 pub trait Sink: 'static {
-    /// Makes the parts that run. Nothing is connected yet: a plan is drawn from the same call, and each worker makes it.
+    /// Makes the parts that run. Nothing is connected yet: a plan is drawn from the same call, and each
+    /// worker makes it.
     ///
     /// # Errors
     /// The description or the settings are wrong.
     fn open(self, env: &Environment) -> Result<OpenedSink>;
 }
 
-/// A sink for events, each of which it takes once: see [`append_to`](crate::dataflow::stream::Stream::append_to).
+/// A sink for events, each of which it takes once: see
+/// [`append_to`](crate::dataflow::stream::Stream::append_to).
 #[diagnostic::on_unimplemented(message = "`{Self}` is not a sink that events can be appended to")]
 pub trait AppendSink: Sink {}
 
@@ -143,8 +146,8 @@ impl OpenedSink {
     }
 }
 
-/// Opens the writer of a shard, on the shard's thread. An error of kind [`Outside`](crate::Kind::Outside) is tried again, any
-/// other halts the service.
+/// Opens the writer of a shard, on the shard's thread. An error of kind [`Outside`](crate::Kind::Outside) is
+/// tried again, any other halts the service.
 pub type Open<W> = Arc<dyn Fn(&Shard) -> Result<Box<W>> + Send + Sync>;
 
 /// The writers of a sink, by what the store can promise.
@@ -220,13 +223,14 @@ pub struct Shard {
     pub number: u32,
     /// How many there are.
     pub of: u32,
-    /// Names and types of the rows' fields. The rows of a stream have no key in it: theirs is their [`Place`](row::Place).
+    /// Names and types of the rows' fields. The rows of a stream have no key in it: theirs is their
+    /// [`Place`](row::Place).
     pub schema: Arc<RowSchema>,
-    /// The generation of the service that writes: a later start has a higher one. A store that can keeps the highest that it
-    /// has seen, and lets no writer of a lower one resume.
+    /// The generation of the service that writes: a later start has a higher one. A store that can keeps the
+    /// highest that it has seen, and lets no writer of a lower one resume.
     pub generation: u64,
-    /// How long one call of a writer may take. A writer bounds its calls by this and returns [`WriteError::Retry`]; one that
-    /// takes longer is reported as in trouble.
+    /// How long one call of a writer may take. A writer bounds its calls by this and returns
+    /// [`WriteError::Retry`]; one that takes longer is reported as in trouble.
     pub call_max: Duration,
 }
 
@@ -258,8 +262,8 @@ pub trait Writer: Send {
 
 /// Writes the rows of one shard of a transactional sink.
 pub trait TransactionalWriter: Send {
-    /// Fences writers of this shard that were opened before, of this process and of any other, so that none of them commits
-    /// anything more; then returns what was committed last, `None` if nothing ever was.
+    /// Fences writers of this shard that were opened before, of this process and of any other, so that none
+    /// of them commits anything more; then returns what was committed last, `None` if nothing ever was.
     ///
     /// # Errors
     /// As those of [`Open`].
@@ -268,9 +272,9 @@ pub trait TransactionalWriter: Send {
     /// Commits the rows of some epochs, in their order, and `progress`, together or not at all.
     ///
     /// # Errors
-    /// After [`WriteError::Retry`] it is not known whether they were committed: the writer is dropped, and another one is
-    /// opened and asked. So does one that was fenced: a process that was stopped, and goes on, may have fenced it; which of the
-    /// two is the later one shows when the store is asked.
+    /// After [`WriteError::Retry`] it is not known whether they were committed: the writer is dropped, and
+    /// another one is opened and asked. So does one that was fenced: a process that was stopped, and goes on,
+    /// may have fenced it; which of the two is the later one shows when the store is asked.
     fn commit(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), WriteError>;
 
     /// The service is about to end, and nothing more comes.
@@ -285,7 +289,8 @@ pub trait TransactionalWriter: Send {
 /// How far a shard has come, as a transactional store keeps it beside the rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// When the ledger was made, microseconds since the Unix epoch: tells it from others of the same dataflow.
+    /// When the ledger was made, microseconds since the Unix epoch: tells it from others of the same
+    /// dataflow.
     pub ledger: u64,
     /// The generation of the service that committed it. A store may refuse a lower one than it has.
     pub generation: u64,
@@ -298,10 +303,11 @@ pub struct Progress {
 /// Why rows were not written.
 #[derive(Debug)]
 pub enum WriteError {
-    /// Trying again may help: it is, ever less often, until the rows are taken. Meanwhile nothing is lost; once too much
-    /// waits, the whole dataflow does.
+    /// Trying again may help: it is, ever less often, until the rows are taken. Meanwhile nothing is lost;
+    /// once too much waits, the whole dataflow does.
     Retry(Error),
-    /// One row will never be taken: too large, or against a constraint. Halts the service, which names the row.
+    /// One row will never be taken: too large, or against a constraint. Halts the service, which names the
+    /// row.
     Refused {
         /// Its place in the epochs: which of them, and which row of that.
         row: (usize, usize),

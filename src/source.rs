@@ -6,8 +6,8 @@
 //!                                     └─ reader   one a worker: reads assigned partitions into an `Intake`
 //! ```
 //!
-//! A reader never decides what an epoch contains. It reads partitions from given offsets, in order, without waiting; the
-//! ledger's sequencer cuts what was read into epochs.
+//! A reader never decides what an epoch contains. It reads partitions from given offsets, in order, without
+//! waiting; the ledger's sequencer cuts what was read into epochs.
 
 mod deletes;
 mod environment;
@@ -63,13 +63,14 @@ pub struct Opened<T> {
     pub driver: Arc<dyn Driver>,
     /// What to make of the records' times.
     pub rules: TimeRules<T>,
-    /// Makes the reader of one worker. The waker is to be called, from any thread, when there is something to read.
+    /// Makes the reader of one worker. The waker is to be called, from any thread, when there is something to
+    /// read.
     pub reader: Box<dyn FnOnce(Waker) -> Result<Box<dyn Reader<T>>>>,
 }
 
 impl<T: 'static> Opened<T> {
-    /// A source that has nothing to read: stands in for one that could not be opened, so that a build goes on to find
-    /// the other mistakes.
+    /// A source that has nothing to read: stands in for one that could not be opened, so that a build goes on
+    /// to find the other mistakes.
     pub fn unreadable() -> Self {
         Self {
             topic: String::new(),
@@ -132,7 +133,8 @@ impl Substitute {
 pub struct Topology {
     /// The topic's id, so that a topic made anew is told from the one before.
     pub topic: TopicId,
-    /// Whether the source's keeper takes records away that later ones of their key replace, as Kafka's compaction does.
+    /// Whether the source's keeper takes records away that later ones of their key replace, as Kafka's
+    /// compaction does.
     pub compacted: bool,
     /// Every partition.
     pub partitions: Vec<PartitionFacts>,
@@ -147,8 +149,8 @@ pub struct PartitionFacts {
     pub start: Offset,
     /// The last stable offset: everything before it can be read now.
     pub end: Offset,
-    /// Behind the last record there is. What lies between the last stable offset and this one belongs to transactions, the
-    /// oldest of which is still open. Sources without transactions: the same as `end`.
+    /// Behind the last record there is. What lies between the last stable offset and this one belongs to
+    /// transactions, the oldest of which is still open. Sources without transactions: the same as `end`.
     pub high_watermark: Offset,
 }
 
@@ -207,8 +209,9 @@ pub trait Driver: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Where reading begins in the partitions of a source that the ledger has never heard of, by what the source was told;
-    /// those that are left out begin at the log's start. Asked once a run, right after `topology`. May block.
+    /// Where reading begins in the partitions of a source that the ledger has never heard of, by what the
+    /// source was told; those that are left out begin at the log's start. Asked once a run, right after
+    /// `topology`. May block.
     ///
     /// # Errors
     /// The outside does not answer.
@@ -216,19 +219,20 @@ pub trait Driver: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Holds the types that the source's records become against the newest schemas that a registry has for them, where it
-    /// has any: one answer a subject. May block for a few seconds.
+    /// Holds the types that the source's records become against the newest schemas that a registry has for
+    /// them, where it has any: one answer a subject. May block for a few seconds.
     fn fits(&self) -> Vec<SubjectFit> {
         Vec::new()
     }
 
-    /// Looks whether what is outside fits what the source expects of it, besides its topology. Changes nothing. May
-    /// block, for a bounded time.
+    /// Looks whether what is outside fits what the source expects of it, besides its topology. Changes
+    /// nothing. May block, for a bounded time.
     fn examine(&self, _runtime: &tokio::runtime::Handle) -> Vec<Finding> {
         Vec::new()
     }
 
-    /// What stands between the source and its data now, for health and metrics; readers get over it by themselves.
+    /// What stands between the source and its data now, for health and metrics; readers get over it by
+    /// themselves.
     fn trouble(&self) -> Option<String> {
         None
     }
@@ -243,13 +247,14 @@ pub trait Driver: Send + Sync + 'static {
         false
     }
 
-    /// The [connector](crate::connect) that the source belongs to, by name. `None`: it has no settings of its own.
+    /// The [connector](crate::connect) that the source belongs to, by name. `None`: it has no settings of its
+    /// own.
     fn connector(&self) -> Option<&'static str> {
         None
     }
 
-    /// Whether the settings say all that reaching the source takes; looked at before anything is connected. `None`: the
-    /// source needs nothing of them.
+    /// Whether the settings say all that reaching the source takes; looked at before anything is connected.
+    /// `None`: the source needs nothing of them.
     fn configured(&self) -> Option<Result<()>> {
         None
     }
@@ -270,8 +275,9 @@ pub trait Reader<T>: 'static {
     /// Starts reading `partition` at `from`. Called once a partition.
     fn assign(&mut self, partition: u32, from: Offset) -> Result<()>;
 
-    /// Reads records of `partition` that are there, in order of offset, into `intake`: at most about `records_max`, and
-    /// none at or beyond `until`. A record at or beyond `until` that was fetched already is kept for the next call.
+    /// Reads records of `partition` that are there, in order of offset, into `intake`: at most about
+    /// `records_max`, and none at or beyond `until`. A record at or beyond `until` that was fetched already
+    /// is kept for the next call.
     fn read(
         &mut self,
         partition: u32,
@@ -280,26 +286,26 @@ pub trait Reader<T>: 'static {
         intake: &mut Intake<T>,
     ) -> Result<Progress>;
 
-    /// Verdicts on schema ids that came since the last call. To be called after each read, so that the ledger binds a
-    /// verdict with the first records it was used for.
+    /// Verdicts on schema ids that came since the last call. To be called after each read, so that the ledger
+    /// binds a verdict with the first records it was used for.
     fn schemas_seen(&mut self) -> Vec<Verdict> {
         Vec::new()
     }
 
-    /// What the ledger says of a schema id: records are decoded by that, whatever the registry says now. To be called before
-    /// the records are read that it was bound with.
+    /// What the ledger says of a schema id: records are decoded by that, whatever the registry says now. To
+    /// be called before the records are read that it was bound with.
     fn bind_schema(&mut self, _verdict: Verdict) {}
 
-    /// Shows how far partitions were read to tools that look at the source from outside, where it has a place for that.
-    /// Nothing rests on it. Returns at once; to be called about once a second.
+    /// Shows how far partitions were read to tools that look at the source from outside, where it has a place
+    /// for that. Nothing rests on it. Returns at once; to be called about once a second.
     fn show_progress(&mut self, _positions: &[(u32, Offset)]) {}
 }
 
 /// How far a partition was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// The next offset to read. Passes holes in the log; never goes back. At most `until` unless the log's next record
-    /// is known to stand beyond it.
+    /// The next offset to read. Passes holes in the log; never goes back. At most `until` unless the log's
+    /// next record is known to stand beyond it.
     pub position: Offset,
     /// Whether the end of what can be read now was reached.
     pub at_end: bool,

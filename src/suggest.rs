@@ -1,7 +1,7 @@
 //! "Did you mean": the known name that is most like one that nobody knows.
 
-/// The one of `names` that was probably meant by `meant`, if one is near enough. Of a name with dots the last part may have
-/// been meant alone: a setting's name may lack its section.
+/// The one of `names` that was probably meant by `meant`, if one is near enough. Of a name with dots the last
+/// part may have been meant alone: a setting's name may lack its section.
 ///
 /// ```
 /// use thalweg::suggest::nearest;

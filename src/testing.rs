@@ -29,8 +29,8 @@
 //! # Ok::<(), thalweg::Error>(())
 //! ```
 //!
-//! The whole engine runs: sequencer, ledger (in memory), operators, views. Only the sources' records are given, and the
-//! cuts of epochs.
+//! The whole engine runs: sequencer, ledger (in memory), operators, views. Only the sources' records are
+//! given, and the cuts of epochs.
 
 pub mod memory;
 
@@ -159,7 +159,8 @@ impl Harness {
         self
     }
 
-    /// Adds records to a partition of a source. For a table they are `(key, Some(value))` or `(key, None)`, which deletes.
+    /// Adds records to a partition of a source. For a table they are `(key, Some(value))` or `(key, None)`,
+    /// which deletes.
     ///
     /// Records of a source without an event-time function happen at the Unix epoch; see [`Harness::feed_at`].
     pub fn feed<T: Event>(
@@ -194,8 +195,8 @@ impl Harness {
         self.give::<T>(source, partition, vec![(EventTime(0), Err(cause))])
     }
 
-    /// Says that a source brings nothing in this test. A source that is neither fed nor said to be empty is a mistake of
-    /// the test: the real one would be read.
+    /// Says that a source brings nothing in this test. A source that is neither fed nor said to be empty is a
+    /// mistake of the test: the real one would be read.
     pub fn empty(&mut self, source: &str) -> &mut Self {
         self.empty.insert(source.to_owned());
         self
@@ -222,8 +223,9 @@ impl Harness {
         self
     }
 
-    /// Says that a source is idle from the next epoch on: each of its partitions that was fed so far, if only with an empty
-    /// list of records. Where its stream meets others it no longer holds them back, until it brings a record.
+    /// Says that a source is idle from the next epoch on: each of its partitions that was fed so far, if only
+    /// with an empty list of records. Where its stream meets others it no longer holds them back, until it
+    /// brings a record.
     pub fn idle_source(&mut self, source: &str) -> &mut Self {
         let partitions = self.feeds.get_mut(source).map_or(0, |feed| feed.partitions());
         // One that was never fed is refused when the test runs.
@@ -233,8 +235,8 @@ impl Harness {
         self
     }
 
-    /// Says that a partition is idle from the next epoch on, until it brings a record with a valid event time: it holds no
-    /// watermark back.
+    /// Says that a partition is idle from the next epoch on, until it brings a record with a valid event
+    /// time: it holds no watermark back.
     pub fn idle(&mut self, source: &str, partition: u32) -> &mut Self {
         self.named_idle.push((source.to_owned(), partition));
         self.idle.push(PartitionId {
@@ -256,15 +258,16 @@ impl Harness {
         self
     }
 
-    /// Stops the service after the epochs so far, and starts it again on so many workers: from its newest checkpoint, if it
-    /// has made one, and from the topics.
+    /// Stops the service after the epochs so far, and starts it again on so many workers: from its newest
+    /// checkpoint, if it has made one, and from the topics.
     pub fn restart(&mut self, workers: usize) -> &mut Self {
         let epochs = std::mem::take(&mut self.epochs);
         self.runs.push((epochs, self.settings.workers));
         self.workers(workers)
     }
 
-    /// Like [`Harness::epoch`], with a number (microseconds since the Unix epoch): the "now" that its bindings hold.
+    /// Like [`Harness::epoch`], with a number (microseconds since the Unix epoch): the "now" that its
+    /// bindings hold.
     pub fn epoch_at(&mut self, epoch: Epoch) -> Epoch {
         let mut hi = Vec::new();
         for (source, feed) in &mut self.feeds {
@@ -438,8 +441,8 @@ fn refused(error: ReadError) -> Error {
     Error::request(error.to_string())
 }
 
-/// Checks that an aggregate gives one result for `values` in whatever order and grouping they are folded, and, where it can
-/// [undo](Aggregate::undoes), that values which were taken out leave no trace.
+/// Checks that an aggregate gives one result for `values` in whatever order and grouping they are folded,
+/// and, where it can [undo](Aggregate::undoes), that values which were taken out leave no trace.
 ///
 /// # Errors
 /// Names two foldings that differ.

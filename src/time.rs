@@ -1,4 +1,5 @@
-//! The two kinds of time: [`Epoch`], the one clock that all operators run under, and [`EventTime`], which is data.
+//! The two kinds of time: [`Epoch`], the one clock that all operators run under, and [`EventTime`], which is
+//! data.
 //!
 //! ```text
 //!  epoch      n-1        n          n+1        one atomic step of the whole dataflow, defined by the ledger
@@ -18,8 +19,9 @@ use timely::progress::timestamp::{PathSummary, Refines};
 
 /// One atomic step of the whole dataflow.
 ///
-/// The number is the microseconds since the Unix epoch at which it was opened, made strictly increasing, so an epoch
-/// can be read as a time and a clock set back does no harm. What an epoch contains is said by its binding in the ledger.
+/// The number is the microseconds since the Unix epoch at which it was opened, made strictly increasing, so
+/// an epoch can be read as a time and a clock set back does no harm. What an epoch contains is said by its
+/// binding in the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
@@ -163,8 +165,8 @@ pub fn micros(d: Duration) -> i64 {
     i64::try_from(d.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// A duration as people write it, in the largest unit that leaves no remainder: `7d`, `24h`, `90s`, `1500ms`. A single day
-/// is `24h`.
+/// A duration as people write it, in the largest unit that leaves no remainder: `7d`, `24h`, `90s`, `1500ms`.
+/// A single day is `24h`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -214,8 +216,8 @@ pub struct Window {
 
 /// The key of a windowed result: the key and the window it is for.
 ///
-/// Ordered by key, then window. Its hash is the key's hash alone, so that all windows of a key live on the worker that
-/// owns the key: nothing moves when a windowed table is joined, looked up or viewed by that key.
+/// Ordered by key, then window. Its hash is the key's hash alone, so that all windows of a key live on the
+/// worker that owns the key: nothing moves when a windowed table is joined, looked up or viewed by that key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename = "$thalweg::Windowed")]
 pub struct Windowed<K> {

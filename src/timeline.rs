@@ -6,8 +6,9 @@
 //!                                   └── bindings ──▶ Timeline: epoch → watermarks, positions, now
 //! ```
 //!
-//! An operator that sees its frontier pass an epoch finds that epoch here: the worker's own ingest operators hold their
-//! capabilities until they know the binding, so the frontier can't pass what the worker has not heard of.
+//! An operator that sees its frontier pass an epoch finds that epoch here: the worker's own ingest operators
+//! hold their capabilities until they know the binding, so the frontier can't pass what the worker has not
+//! heard of.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -97,7 +98,8 @@ impl Timeline {
         self.epochs.get(at)
     }
 
-    /// Lets go of every epoch before `epoch`; the epoch itself stays, as operators ask for the one before theirs.
+    /// Lets go of every epoch before `epoch`; the epoch itself stays, as operators ask for the one before
+    /// theirs.
     pub fn trim(&mut self, epoch: Epoch) {
         while self.epochs.front().is_some_and(|facts| facts.epoch() < epoch) {
             self.epochs.pop_front();

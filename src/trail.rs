@@ -5,8 +5,8 @@
 //!                                                                                  └─▶ told(): "window `spend`, at topic …"
 //! ```
 //!
-//! It costs two stores a record and a little more a batch. What was noted stays when a panic passes through, for whoever
-//! catches it.
+//! It costs two stores a record and a little more a batch. What was noted stays when a panic passes through,
+//! for whoever catches it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

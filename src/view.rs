@@ -9,11 +9,12 @@
 //!  HTTP threads ─ Views::closed() ─▶ Arc<Moment> ─ dyn Serve::row(query, &moment) ─▶ a snapshot at moment.epoch
 //! ```
 //!
-//! Versions above the moment's epoch are not looked at, so changes may be applied as they arrive. A version goes when
-//! a newer one is at or below the view's **floor**, and no read may be below the floor. The floor rises at `close`
-//! only: to the newest epoch less the view's history, or further when the view keeps too many superseded versions.
-//! It stops at a moment that somebody still holds, unless twice that bound is kept: then the holder's next read
-//! answers [`serve::ReadError::Gone`]. Reads look at the floor before and after, so none sees a row half pruned.
+//! Versions above the moment's epoch are not looked at, so changes may be applied as they arrive. A version
+//! goes when a newer one is at or below the view's **floor**, and no read may be below the floor. The floor
+//! rises at `close` only: to the newest epoch less the view's history, or further when the view keeps too
+//! many superseded versions. It stops at a moment that somebody still holds, unless twice that bound is kept:
+//! then the holder's next read answers [`serve::ReadError::Gone`]. Reads look at the floor before and after,
+//! so none sees a row half pruned.
 
 pub mod hash;
 mod rows;
@@ -62,15 +63,17 @@ pub struct ViewSpec {
     pub description: String,
     /// Names of the key's fields (those of the window left out); empty: as [`schema`](crate::schema) says.
     pub key: Vec<String>,
-    /// Names of the value's fields where its type has none (tuples, scalars); empty: as [`schema`](crate::schema) says.
+    /// Names of the value's fields where its type has none (tuples, scalars); empty: as
+    /// [`schema`](crate::schema) says.
     pub value: Vec<String>,
     /// The sources whose watermarks make the view's.
     pub sources: Vec<SourceId>,
-    /// The sources of the step that cut the windows in the key; empty: those of the view. They may be fewer, where a join
-    /// added others, and their watermark the lower one, while they are idle and the others are not. No row is `closed`
-    /// before that step has closed its window.
+    /// The sources of the step that cut the windows in the key; empty: those of the view. They may be fewer,
+    /// where a join added others, and their watermark the lower one, while they are idle and the others are
+    /// not. No row is `closed` before that step has closed its window.
     pub window_sources: Vec<SourceId>,
-    /// How far the view's watermark lies behind that of its sources (`correct(for)`, a step that holds records back).
+    /// How far the view's watermark lies behind that of its sources (`correct(for)`, a step that holds
+    /// records back).
     pub held_back: Duration,
     /// The windows, of a view whose key is `Windowed<_>`; `None` otherwise.
     pub windows: Option<Windows>,
@@ -120,7 +123,8 @@ pub enum Windows {
     PerKey,
 }
 
-/// A closed epoch, and where the sources stood then. Holding its `Arc` keeps the epoch readable (see the module's head).
+/// A closed epoch, and where the sources stood then. Holding its `Arc` keeps the epoch readable (see the
+/// module's head).
 #[derive(Clone, Debug)]
 pub struct Moment {
     /// The epoch.
@@ -147,7 +151,8 @@ impl Moment {
             .map(|(_, offset)| *offset)
     }
 
-    /// Whether the records at all these offsets are in (offsets as a producer is acknowledged them: inclusive).
+    /// Whether the records at all these offsets are in (offsets as a producer is acknowledged them:
+    /// inclusive).
     pub fn reached(&self, acknowledged: &[(PartitionId, Offset)]) -> bool {
         acknowledged
             .iter()
@@ -220,7 +225,8 @@ impl Views {
         })
     }
 
-    /// The view of this spec. Every worker calls it while it builds the dataflow; the first call makes the view.
+    /// The view of this spec. Every worker calls it while it builds the dataflow; the first call makes the
+    /// view.
     ///
     /// # Errors
     /// When names of fields clash or don't fit the types, and when another view has the name.
@@ -246,8 +252,8 @@ impl Views {
         Ok(view)
     }
 
-    /// Makes an epoch visible in all views at once. To be called by one thread, when the frontier has passed the epoch
-    /// and all shards have applied it. An epoch at or below the newest one closed changes nothing.
+    /// Makes an epoch visible in all views at once. To be called by one thread, when the frontier has passed
+    /// the epoch and all shards have applied it. An epoch at or below the newest one closed changes nothing.
     pub fn close(&self, moment: Moment) {
         let mut moments = self.moments.write();
         if moments
@@ -276,7 +282,8 @@ impl Views {
         moments.trim(lowest, MOMENTS_MAX);
     }
 
-    /// Keeps `epoch` and whatever is after it readable, whatever that takes: until another is held, or the greatest.
+    /// Keeps `epoch` and whatever is after it readable, whatever that takes: until another is held, or the
+    /// greatest.
     pub(crate) fn hold(&self, epoch: Epoch) {
         self.held.store(epoch.0, Ordering::Release);
     }
@@ -300,8 +307,8 @@ impl Views {
     /// The newest closed moment up to an epoch or a time.
     ///
     /// # Errors
-    /// [`ReadError::Gone`] when it is no longer kept for any view (a view may answer so later, by its own history);
-    /// [`ReadError::NotYet`] before the first epoch is closed.
+    /// [`ReadError::Gone`] when it is no longer kept for any view (a view may answer so later, by its own
+    /// history); [`ReadError::NotYet`] before the first epoch is closed.
     pub fn moment(&self, at: AsOf) -> Result<Arc<Moment>, ReadError> {
         self.moments.read().find(at)
     }
@@ -384,7 +391,8 @@ impl View {
         }
     }
 
-    /// What writes a worker's rows: one for each worker of this process, with the types that the view was defined with.
+    /// What writes a worker's rows: one for each worker of this process, with the types that the view was
+    /// defined with.
     ///
     /// # Panics
     /// When the types are others, when the worker has a writer already, or is none of the cluster's.

@@ -12,14 +12,14 @@
 //!   E(n) = max( E(n−1), min { W(n) of s | s in S, s not idle at n } )          all of them idle: E(n) = E(n−1)
 //! ```
 //!
-//! so a source that has fallen silent holds nobody back, and what was said to be over stays over when it comes back. A source
-//! of which nothing is bound yet is not idle and has no watermark: it holds E at [`EventTime::MIN`]. Whether a source is idle
-//! the binding says outright ([`EpochBinding::idle`]): a partition that was never read is in no binding, so the ranges alone
-//! can't tell.
+//! so a source that has fallen silent holds nobody back, and what was said to be over stays over when it
+//! comes back. A source of which nothing is bound yet is not idle and has no watermark: it holds E at
+//! [`EventTime::MIN`]. Whether a source is idle the binding says outright ([`EpochBinding::idle`]): a
+//! partition that was never read is in no binding, so the ranges alone can't tell.
 //!
 //! E depends on how it came about and not only on the epoch's own facts, so the sets asked for have to be
-//! [tracked](Marks::track) from the first binding on. Every worker of every process sees every binding, in a replay too, and
-//! builds the same dataflow: all of them come to the same E at every epoch.
+//! [tracked](Marks::track) from the first binding on. Every worker of every process sees every binding, in a
+//! replay too, and builds the same dataflow: all of them come to the same E at every epoch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,8 +49,8 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Follows the watermark of a set of sources too. To be called before the first binding; one source, and a set that is
-    /// followed already, need no more.
+    /// Follows the watermark of a set of sources too. To be called before the first binding; one source, and
+    /// a set that is followed already, need no more.
     pub fn track(&mut self, sources: &[SourceId]) {
         if let [_, _, ..] = sources {
             self.sets.entry(ordered(sources).into()).or_insert(EventTime::MIN);
@@ -134,11 +134,11 @@ impl Watermarks {
             .collect()
     }
 
-    /// The watermark of what comes from `sources`, in any order: the event time below which nothing on time is still to come.
-    /// [`EventTime::MIN`] when nothing is known yet, and of no sources at all.
+    /// The watermark of what comes from `sources`, in any order: the event time below which nothing on time
+    /// is still to come. [`EventTime::MIN`] when nothing is known yet, and of no sources at all.
     ///
-    /// Of a set that was not [tracked](Marks::track) it is the least of its sources' own, idle or not. That is never above
-    /// the set's E: the W of an idle source does not rise.
+    /// Of a set that was not [tracked](Marks::track) it is the least of its sources' own, idle or not. That
+    /// is never above the set's E: the W of an idle source does not rise.
     pub fn of(&self, sources: &[SourceId]) -> EventTime {
         let sources = ordered(sources);
         let tracked = self.sets.iter().find(|(set, _)| **set == *sources);

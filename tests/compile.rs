@@ -1,10 +1,11 @@
 //! What the compiler says to wrong uses, and that right ones compile.
 //!
-//! Each file in `compile/refused` has one wrong use; beside it stands what a person is told, which a change of ours must
-//! not make worse. `COMPILE=overwrite cargo test --test it compile::` writes those files anew: read the difference.
+//! Each file in `compile/refused` has one wrong use; beside it stands what a person is told, which a change
+//! of ours must not make worse. `COMPILE=overwrite cargo test --test it compile::` writes those files anew:
+//! read the difference.
 //!
-//! The compiler is run directly on what cargo has built for this test binary: a crate of its own would build every
-//! dependency, the C library of Kafka's client among them, a second time.
+//! The compiler is run directly on what cargo has built for this test binary: a crate of its own would build
+//! every dependency, the C library of Kafka's client among them, a second time.
 
 use std::fmt::Write;
 use std::fs;
@@ -160,7 +161,8 @@ fn shown(error: &Value, file: &Path) -> String {
     }
     for child in error["children"].as_array().into_iter().flatten() {
         let message = text(&child["message"]);
-        // Where a bound of ours is written, and lists of types that happen to have a trait, say nothing to a user.
+        // Where a bound of ours is written, and lists of types that happen to have a trait, say nothing to a
+        // user.
         let idle = [
             "required",
             "the following",

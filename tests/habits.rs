@@ -1,4 +1,5 @@
-//! What people do to topics and schemas around a service: the commands `topics` and `schema`, on a real broker and registry.
+//! What people do to topics and schemas around a service: the commands `topics` and `schema`, on a real
+//! broker and registry.
 
 use std::process::{Command, Output, Stdio};
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use thalweg::fault::POINTS;
 
-/// Modules by layer: a module knows its own layer and those below. A path names what lies under it, unless a longer one does.
+/// Modules by layer: a module knows its own layer and those below. A path names what lies under it, unless a
+/// longer one does.
 const LAYERS: &[(u8, &[&str])] = &[
     (
         0,
@@ -228,7 +229,8 @@ fn modules_know_only_lower_layers() {
 
 #[test]
 fn paths_are_found_in_groups_and_in_code() {
-    let code = "use crate::{a::B, c::{self, d::{E, F as G}, h}, i};\nlet x = crate::j::k(crate::L); $crate::not::this;";
+    let code = "use crate::{a::B, c::{self, d::{E, F as G}, h}, i};\nlet x = crate::j::k(crate::L); \
+        $crate::not::this;";
     let found: Vec<String> = paths(code).into_iter().collect();
     assert_eq!(
         found,

@@ -1,12 +1,13 @@
-//! Against a real Kafka and a real schema registry: what is counted is what the topics hold, whatever is killed.
+//! Against a real Kafka and a real schema registry: what is counted is what the topics hold, whatever is
+//! killed.
 //!
 //! ```text
 //!   load ──▶ topics (Avro, 1 % malformed, some late) ──┬──▶ engine: in this process, or in `node` processes ──▶ rows, hashes
 //!                                                      └──▶ oracle: reads the topics itself ──────────────────▶ rows
 //! ```
 //!
-//! The oracle shares no code with the engine. Nothing here asserts a time: tests wait for conditions, and a deadline that
-//! is far away fails with what there is to see.
+//! The oracle shares no code with the engine. Nothing here asserts a time: tests wait for conditions, and a
+//! deadline that is far away fails with what there is to see.
 #![allow(
     clippy::disallowed_methods,
     reason = "a test's deadlines are time on the wall"
@@ -49,7 +50,8 @@ use std::time::{Duration, Instant};
 /// For whatever is waited for. Far more than it takes on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Not a test by itself: the process that others start, and kill. Returns at once unless it is asked to be that.
+/// Not a test by itself: the process that others start, and kill. Returns at once unless it is asked to be
+/// that.
 #[test]
 fn node() {
     node::run_if_asked();

@@ -1,5 +1,5 @@
-//! What runs beside the service is right as far as it can be seen without running it: docker-compose.yml and ops/ parse,
-//! name metrics and labels that there are, and files that exist.
+//! What runs beside the service is right as far as it can be seen without running it: docker-compose.yml and
+//! ops/ parse, name metrics and labels that there are, and files that exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! README.md does what it says: every command runs, every answer has the shape that is printed, every crate compiles.
+//! README.md does what it says: every command runs, every answer has the shape that is printed, every crate
+//! compiles.
 //!
 //! ```text
 //!  README.md ─▶ fenced blocks ─┬─ sh    each line by `command`: asked of a running demo, dry-run, or refused as unknown
@@ -170,7 +171,8 @@ fn check(command: &str, binary: &Path, demo: &Demo) -> Option<String> {
     None
 }
 
-/// Whether two JSON values have the same fields and types. Null stands for any: a cursor may or may not be there.
+/// Whether two JSON values have the same fields and types. Null stands for any: a cursor may or may not be
+/// there.
 fn alike(said: &Value, is: &Value, path: &str) {
     match (said, is) {
         (Value::Null, _) | (_, Value::Null) => {}
@@ -276,7 +278,8 @@ fn the_crate_of_ones_own_builds_and_its_test_passes() {
         manifest.contains(PATH_OF_THE_LIBRARY),
         "the crate depends on the library by its path"
     );
-    // The profile is this workspace's, and so are the versions: then what is compiled already serves the crate as well.
+    // The profile is this workspace's, and so are the versions: then what is compiled already serves the
+    // crate as well.
     let manifest =
         manifest.replace(PATH_OF_THE_LIBRARY, ROOT) + "\n[profile.dev]\ndebug = \"line-tables-only\"\n";
     let write = |name: &str, text: &str| {

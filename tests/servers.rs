@@ -1,5 +1,5 @@
-//! The servers that tests lean on: Kafka, the registry and the object store start, keep what they were given through a crash, and refuse
-//! what they should.
+//! The servers that tests lean on: Kafka, the registry and the object store start, keep what they were given
+//! through a crash, and refuse what they should.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! Checkpoints in a bucket of a real server of S3's protocol: restored, damaged, raced for, pruned; and a server that is
-//! away, refuses, or dies in the midst.
+//! Checkpoints in a bucket of a real server of S3's protocol: restored, damaged, raced for, pruned; and a
+//! server that is away, refuses, or dies in the midst.
 //!
 //! ```text
 //!   model::checkpoints' world ──┐

@@ -1,4 +1,5 @@
-//! Real servers for integration tests: Apache Kafka, a schema registry and a store of S3's protocol, on 127.0.0.1, gone when the test process is.
+//! Real servers for integration tests: Apache Kafka, a schema registry and a store of S3's protocol, on
+//! 127.0.0.1, gone when the test process is.
 //!
 //! ```text
 //!  test ──► Broker::shared() ──► Server ──keeper thread──► scripts/kafka.sh exec ──exec──► java   (free port, temp folder)
@@ -6,7 +7,8 @@
 //!                                  └─ ended by: Drop │ exit of the process │ death of the process (PR_SET_PDEATHSIG)
 //! ```
 //!
-//! Nothing here is async: the calls block, and may be made from a plain test and from inside a tokio runtime alike.
+//! Nothing here is async: the calls block, and may be made from a plain test and from inside a tokio runtime
+//! alike.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 #![allow(
     clippy::disallowed_methods,

@@ -1,4 +1,5 @@
-//! What a checkpoint costs and what it saves: bytes, pauses, freshness while it is made, and the time to be back.
+//! What a checkpoint costs and what it saves: bytes, pauses, freshness while it is made, and the time to be
+//! back.
 //!
 //! ```text
 //!   load every key once ─▶ first checkpoint ─▶ change 1 % ─▶ second ─▶ stop ─▶ start: from the checkpoint
@@ -41,7 +42,8 @@ pub struct Arguments {
     /// Where states are written.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Where checkpoints are kept, if not beside the ledger: s3://BUCKET/PREFIX, with AWS_… in the environment.
+    /// Where checkpoints are kept, if not beside the ledger: s3://BUCKET/PREFIX, with AWS_… in the
+    /// environment.
     #[arg(long)]
     store: Option<String>,
     /// Adds the figures to this file.
@@ -175,7 +177,8 @@ struct Account {
 const INTERVAL: Duration = Duration::from_millis(500);
 const PARTITIONS: u32 = 2;
 
-/// Keyed records that are there up to an offset which may be raised: each key once, and then one in a hundred.
+/// Keyed records that are there up to an offset which may be raised: each key once, and then one in a
+/// hundred.
 #[derive(Clone)]
 struct Keyed {
     keys: u64,
@@ -370,7 +373,8 @@ fn make(run: &Run) -> Result<Value> {
         upto: Arc::default(),
         wakers: Arc::default(),
     };
-    // All of it is there before the first checkpoint can be due, but for large states: then it is a part of it.
+    // All of it is there before the first checkpoint can be due, but for large states: then it is a part of
+    // it.
     let upto = source.raise(run.keys / u64::from(PARTITIONS));
     let service = start(run, &source)?;
     let store = store(run)?;

@@ -1,8 +1,9 @@
 //! What the library costs those who build on it: from an edit of a dataflow to a binary.
 //!
-//! Two crates outside of the workspace are written and built against the library: one with a single windowed aggregate, and
-//! one with five dataflows in the manner of NEXMark in each of several modules, with types of their own. What they depend on
-//! is built first and not counted. Then a constant is edited, again and again, and the build is timed.
+//! Two crates outside of the workspace are written and built against the library: one with a single windowed
+//! aggregate, and one with five dataflows in the manner of NEXMark in each of several modules, with types of
+//! their own. What they depend on is built first and not counted. Then a constant is edited, again and again,
+//! and the build is timed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -86,7 +87,8 @@ fn write_crate(folder: &Path, library: &Path, modules: &[&str]) -> Result<()> {
         "[package]\nname = \"flows\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
          [dependencies]\nthalweg = {{ path = {library:?} }}\n\
          serde = {{ version = \"1\", features = [\"derive\"] }}\n\n\
-         [profile.dev]\ndebug = \"line-tables-only\"\n\n[profile.release]\ndebug = \"line-tables-only\"\n\n[workspace]\n"
+         [profile.dev]\ndebug = \"line-tables-only\"\n\n[profile.release]\ndebug = \
+             \"line-tables-only\"\n\n[workspace]\n"
     );
     fs::write(folder.join("Cargo.toml"), manifest)?;
     // The same versions of everything as the library is tested with.
@@ -97,7 +99,8 @@ fn write_crate(folder: &Path, library: &Path, modules: &[&str]) -> Result<()> {
         .map(|n| format!("    flows.extend(module_{n}::flows());\n"))
         .collect();
     let main = format!(
-        "{declared}\nfn main() -> std::process::ExitCode {{\n    let mut flows = Vec::new();\n{flows}    thalweg::main(flows)\n}}\n"
+        "{declared}\nfn main() -> std::process::ExitCode \
+            {{\n    let mut flows = Vec::new();\n{flows}    thalweg::main(flows)\n}}\n"
     );
     fs::create_dir_all(folder.join("src"))?;
     fs::write(folder.join("src/main.rs"), main)?;

@@ -1,4 +1,5 @@
-//! Half an hour at half the top rate, with a checkpoint every few seconds: does anything grow that should not?
+//! Half an hour at half the top rate, with a checkpoint every few seconds: does anything grow that should
+//! not?
 //!
 //! ```text
 //!   as fast as it goes, for a moment ─▶ top rate ─▶ half of it for --minutes ─▶ a sample every few seconds
@@ -6,8 +7,8 @@
 //!                                                                             └─▶ last third against middle third
 //! ```
 //!
-//! Windows that expire, a table whose rows change, a join of both, and two views with short histories: the state is level
-//! once the first windows have gone, so whatever rises after that is a leak.
+//! Windows that expire, a table whose rows change, a join of both, and two views with short histories: the
+//! state is level once the first windows have gone, so whatever rises after that is a leak.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -30,8 +30,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// The `i`th event of a set with so many keys. Up to two seconds out of order; one in ten thousand is half a minute
-    /// behind, and so late.
+    /// The `i`th event of a set with so many keys. Up to two seconds out of order; one in ten thousand is
+    /// half a minute behind, and so late.
     pub fn nth(i: u64, keys: u64) -> Self {
         let draw = splitmix(i);
         let a_window = keys * EVENTS_A_ROW;

@@ -109,9 +109,11 @@ pub fn send(producer: &BaseProducer, topic: &str, i: u64, payload: &[u8]) -> Res
     }
 }
 
-/// Reads a whole topic on one thread, as fast as librdkafka's batch call gives it, and decodes the JSON: nothing else.
+/// Reads a whole topic on one thread, as fast as librdkafka's batch call gives it, and decodes the JSON:
+/// nothing else.
 ///
-/// The consumer's settings are those of Thalweg's own reader. Returns the sum of all amounts, as a proof of work.
+/// The consumer's settings are those of Thalweg's own reader. Returns the sum of all amounts, as a proof of
+/// work.
 pub fn drain(servers: &str, topic: &str, events: u64) -> Result<(i64, Used)> {
     let meter = Meter::start();
     let consumer: BaseConsumer = config(servers)
@@ -142,7 +144,8 @@ pub fn drain(servers: &str, topic: &str, events: u64) -> Result<(i64, Used)> {
     while left > 0 {
         // A batch that is larger than what is left would wait in vain.
         let batch = BATCH.min(left as usize);
-        // SAFETY: there is room for `batch` pointers, of which librdkafka writes the first `count`; they are ours.
+        // SAFETY: there is room for `batch` pointers, of which librdkafka writes the first `count`; they are
+        // ours.
         let count = unsafe {
             messages.clear();
             let count = sys::rd_kafka_consume_batch_queue(queue, 10, messages.as_mut_ptr(), batch);

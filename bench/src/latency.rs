@@ -1,5 +1,6 @@
-//! Freshness, open loop: the generator keeps its schedule whatever the service does, and the age of a record counts from
-//! the moment at which it was to be produced to the moment at which a reader of the view can see it.
+//! Freshness, open loop: the generator keeps its schedule whatever the service does, and the age of a record
+//! counts from the moment at which it was to be produced to the moment at which a reader of the view can see
+//! it.
 //!
 //! ```text
 //!   schedule ─▶ generator ─▶ Kafka ─▶ Thalweg ─▶ closed moment ─▶ follower: every offset newly covered, now − scheduled
@@ -186,7 +187,8 @@ impl Fixture {
 /// Measures at each rate.
 pub fn latency(arguments: &Arguments) -> Result<()> {
     println!(
-        "| events/s | p50 ms | p99 ms | p99.9 ms | max ms | ledger flushes | of them over {} ms | CPU of a core: all | of it the broker |",
+        "| events/s | p50 ms | p99 ms | p99.9 ms | max ms | ledger flushes | of them over {} ms | CPU of a \
+            core: all | of it the broker |",
         STALL_SECONDS * 1e3
     );
     println!("|---|---|---|---|---|---|---|---|---|");
@@ -263,7 +265,8 @@ fn measure(arguments: &Arguments, rate: u64) -> Result<Value> {
     }))
 }
 
-/// A flush of the ledger that takes longer than this is the disk's doing, and reaches whoever waits for the epoch.
+/// A flush of the ledger that takes longer than this is the disk's doing, and reaches whoever waits for the
+/// epoch.
 const STALL_SECONDS: f64 = 0.025;
 
 /// How often the ledger was flushed, and how often that stalled, from the service's own metrics.

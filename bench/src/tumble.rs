@@ -1,6 +1,7 @@
 //! Windowed count and sum, in process and from Kafka.
 //!
-//! Every run is a process of its own, so that memory and processor time are its own, and checks its view row by row.
+//! Every run is a process of its own, so that memory and processor time are its own, and checks its view row
+//! by row.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

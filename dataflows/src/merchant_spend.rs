@@ -68,7 +68,8 @@ const PARTITIONS: u32 = 4;
 const TRANSACTION: &str = include_str!("../../schemas/payments.transactions.v1.avsc");
 const MERCHANT: &str = include_str!("../../schemas/payments.merchants.v1.avsc");
 
-/// A hundred merchants, a few of them busy; some payments a few seconds behind, and now and then one that nobody can read.
+/// A hundred merchants, a few of them busy; some payments a few seconds behind, and now and then one that
+/// nobody can read.
 fn demo(demo: &Demo) -> Result<()> {
     let merchants = demo.avro("payments.merchants.v1", 1, Some(r#""int""#), MERCHANT)?;
     let payments = demo.avro("payments.transactions.v1", PARTITIONS, None, TRANSACTION)?;
@@ -110,7 +111,8 @@ fn demo(demo: &Demo) -> Result<()> {
     })
 }
 
-/// Those of 50 ms go to one partition, the next ones to the next: payments that follow each other share a batch.
+/// Those of 50 ms go to one partition, the next ones to the next: payments that follow each other share a
+/// batch.
 fn partition_of(id: u64, rate: u64) -> u32 {
     let together = (rate / 20).max(1);
     (id / together % u64::from(PARTITIONS)) as u32

@@ -1,10 +1,12 @@
-//! State that only grows, and that nobody asks for while the service runs: rows that checkpoints hold, each as one more.
+//! State that only grows, and that nobody asks for while the service runs: rows that checkpoints hold, each
+//! as one more.
 //!
 //! ```text
 //!   operator ── push(epoch, row) ─▶ new ── freeze ─▶ frozen ── save ─▶ Out        the rule of its files is Sum
 //! ```
 //!
-//! Rows may come for epochs ahead of the one that a checkpoint is as of: what belongs to it is told apart at the freeze.
+//! Rows may come for epochs ahead of the one that a checkpoint is as of: what belongs to it is told apart at
+//! the freeze.
 
 use super::keeper::{Keeper, Loader};
 use super::state::{Out, Stateful};

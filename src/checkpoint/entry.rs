@@ -5,8 +5,9 @@
 //!   bucket   6 bits of XXH3 of the key's bytes: the same on every machine and for any number of workers
 //! ```
 //!
-//! Keys and values are postcard's bytes of the Rust types, each read back as it was written. What is known of an entry without its types is enough to
-//! merge files: of equal keys the newer wins, and one whose `until` has passed is gone.
+//! Keys and values are postcard's bytes of the Rust types, each read back as it was written. What is known of
+//! an entry without its types is enough to merge files: of equal keys the newer wins, and one whose `until`
+//! has passed is gone.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,7 +51,8 @@ pub struct Entry<'a> {
     pub key: &'a [u8],
     /// When it became so.
     pub epoch: Epoch,
-    /// The entry goes by itself once the step's [cut](crate::checkpoint::manifest::StepFiles::cut) reaches this.
+    /// The entry goes by itself once the step's [cut](crate::checkpoint::manifest::StepFiles::cut) reaches
+    /// this.
     pub until: Option<EventTime>,
     /// The value's bytes; none: the key was removed.
     pub value: Option<&'a [u8]>,
@@ -221,7 +223,8 @@ mod tests {
         assert!(encode(&map(100), &mut Vec::new()).is_err());
     }
 
-    /// A key has one form, by which changes and removals find it again; that of before is not passed off as this one.
+    /// A key has one form, by which changes and removals find it again; that of before is not passed off as
+    /// this one.
     #[test]
     fn a_key_that_is_written_otherwise_now_is_refused() {
         use crate::record::F64;

@@ -9,11 +9,12 @@
 //! | changed | as one that is new, once somebody accepts that |
 //! | made of something else, but of the same types | as changed; or, if somebody says so, as the checkpoint has it, and its views as new ones |
 //!
-//! A view of a step that begins empty would keep rows that nothing revises any more, so it begins as a new one, too.
+//! A view of a step that begins empty would keep rows that nothing revises any more, so it begins as a new
+//! one, too.
 //!
-//! What a step is made of is every operator before it with all of its inputs: one more `filter` or `semijoin` makes other
-//! rows. Closures can't be compared; for them steps declare versions. What is compared are [structures](super::identity), and
-//! never what people are told.
+//! What a step is made of is every operator before it with all of its inputs: one more `filter` or `semijoin`
+//! makes other rows. Closures can't be compared; for them steps declare versions. What is compared are
+//! [structures](super::identity), and never what people are told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,7 +114,8 @@ fn counterparts(held: &[StepFiles], wanted: &[StepShape]) -> Vec<Option<usize>> 
             .position(|files| files.shape.identity == wanted[at].identity)
     };
     let mut found: Vec<_> = (0..wanted.len()).map(alike).collect();
-    // Kept events are called by what they come from. If that alone is another, it has changed, and is not new.
+    // Kept events are called by what they come from. If that alone is another, it has changed, and is not
+    // new.
     let missing = found.clone();
     for at in 0..wanted.len() {
         let is = |shape: &StepShape| shape.rule == Rule::Sum && shape.step == wanted[at].step;

@@ -1,5 +1,5 @@
-//! What a step's persisted state is known by: structures, written into manifests and compared. Text for people is made from
-//! them, and compared by nobody, so it may be reworded.
+//! What a step's persisted state is known by: structures, written into manifests and compared. Text for
+//! people is made from them, and compared by nobody, so it may be reworded.
 //!
 //! ```text
 //!   Identity { window, "spend", { size_us: 60000000, … } }       ─▶ `window spend, tumbling 1m`
@@ -84,7 +84,8 @@ impl Identity {
         identity
     }
 
-    /// Kept events, to which people give no name: known by what they come from, and counted where that is the same.
+    /// Kept events, to which people give no name: known by what they come from, and counted where that is the
+    /// same.
     pub fn changes(input: &Expression, number: u64) -> Self {
         Self::new(StateKind::Changes, "")
             .with(INPUT, Parameter::Rows(input.clone()))
@@ -177,7 +178,8 @@ pub enum Expression {
     Step(String),
 }
 
-/// One of more operators and steps is shortened to its hash: steps that share inputs would else double it each time.
+/// One of more operators and steps is shortened to its hash: steps that share inputs would else double it
+/// each time.
 const NODES_MAX: usize = 32;
 
 impl Expression {

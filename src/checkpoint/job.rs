@@ -7,8 +7,8 @@
 //!   ledger's thread      chain(s) ────────────────────────────┘
 //! ```
 //!
-//! The manifest is written once the epoch is closed, which it is only when its binding is durable. What goes wrong fails the
-//! one checkpoint: it is said, nothing is lost, and the next one saves what this one did not.
+//! The manifest is written once the epoch is closed, which it is only when its binding is durable. What goes
+//! wrong fails the one checkpoint: it is said, nothing is lost, and the next one saves what this one did not.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -143,8 +143,8 @@ pub(crate) struct Identity {
 }
 
 impl Checkpoints {
-    /// The checkpoints of a process with so many workers, of which so many are kept. `hold` keeps views readable from an
-    /// epoch on, while one is made.
+    /// The checkpoints of a process with so many workers, of which so many are kept. `hold` keeps views
+    /// readable from an epoch on, while one is made.
     pub(crate) fn new(
         store: Store,
         identity: Identity,

@@ -115,8 +115,8 @@ impl Keeper {
         }
     }
 
-    /// Keeps the step's state, of which a checkpoint may hold a part. Once the dataflow is built that is loaded by `load`, on any
-    /// thread, and `put` into the state before the worker's first step.
+    /// Keeps the step's state, of which a checkpoint may hold a part. Once the dataflow is built that is
+    /// loaded by `load`, on any thread, and `put` into the state before the worker's first step.
     pub fn keep_loaded<S: Stateful + 'static, T: Send + 'static>(
         &self,
         state: S,
@@ -147,8 +147,8 @@ impl Loader {
         largest as usize / self.peers
     }
 
-    /// Loads what this worker owns by `routed`, a part of the key. Entries of a key come in the order in which they hold.
-    /// What can't be loaded halts the service.
+    /// Loads what this worker owns by `routed`, a part of the key. Entries of a key come in the order in
+    /// which they hold. What can't be loaded halts the service.
     pub fn load<K: Record, V: DeserializeOwned, R: Record>(
         &self,
         routed: impl Fn(&K) -> &R,

@@ -6,9 +6,9 @@
 //!   checkpoint ── freeze ── save, a slice at a time ──────────▶ entries as of the freeze ─▶ Out
 //! ```
 //!
-//! A [`Tracked`] value can be read by anybody and written only through the [`Journal`], which saves the value as of the
-//! freeze first if a checkpoint is still to have it. So a freeze copies nothing, and a [`Store`] is free to lay its entries
-//! out as it likes.
+//! A [`Tracked`] value can be read by anybody and written only through the [`Journal`], which saves the value
+//! as of the freeze first if a checkpoint is still to have it. So a freeze copies nothing, and a [`Store`] is
+//! free to lay its entries out as it likes.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -56,8 +56,9 @@ impl<V> Deref for Tracked<V> {
 
 /// Where a [`KeyedState`] keeps its entries.
 ///
-/// [`HashStore`] and [`TimeStore`] are there. One of your own may lay entries out otherwise, or add them up as they come and
-/// go: every entry enters by [`insert`](Self::insert) and leaves by [`remove`](Self::remove), those that are loaded included.
+/// [`HashStore`] and [`TimeStore`] are there. One of your own may lay entries out otherwise, or add them up
+/// as they come and go: every entry enters by [`insert`](Self::insert) and leaves by
+/// [`remove`](Self::remove), those that are loaded included.
 pub trait Store: Default + Send + 'static {
     /// The key of an entry.
     type Key: Record;
@@ -74,8 +75,8 @@ pub trait Store: Default + Send + 'static {
     /// See [`Route`](Self::Route).
     fn routed(key: &Self::Key) -> &Self::Route;
 
-    /// The entry expires once the state's time reaches this. It has to follow from the key alone: an older entry of the key
-    /// in a checkpoint would else come back when a newer one that ended sooner is gone.
+    /// The entry expires once the state's time reaches this. It has to follow from the key alone: an older
+    /// entry of the key in a checkpoint would else come back when a newer one that ended sooner is gone.
     fn until(_key: &Self::Key) -> Option<EventTime> {
         None
     }
@@ -95,8 +96,8 @@ pub trait Store: Default + Send + 'static {
     /// Takes an entry out.
     fn remove(&mut self, key: &Self::Key) -> Option<Tracked<Self::Value>>;
 
-    /// Entries that changed after `since` are to be saved once more: [`get`](Self::get) has to find them with the epochs of
-    /// their last change, or later ones.
+    /// Entries that changed after `since` are to be saved once more: [`get`](Self::get) has to find them with
+    /// the epochs of their last change, or later ones.
     fn reopen(&mut self, _since: Epoch) {}
 
     /// An epoch is over: gives back the room that its entries don't need.
@@ -166,8 +167,8 @@ impl<S: Store> Journal<S> {
 
 /// Entries by key, of which checkpoints hold what changed.
 ///
-/// An [`Operator`](crate::operator::process::Operator) gets it for the epoch that it is at. Entries of other workers' keys are
-/// not in it.
+/// An [`Operator`](crate::operator::process::Operator) gets it for the epoch that it is at. Entries of other
+/// workers' keys are not in it.
 pub struct KeyedState<S: Store> {
     store: S,
     journal: Journal<S>,
@@ -214,8 +215,8 @@ impl<S: Store> KeyedState<S> {
         (&mut self.store, &mut self.journal)
     }
 
-    /// Entries that count until `cut`, or less, are gone: the caller takes them out of the store. Returns the time that
-    /// holds, as it never goes back.
+    /// Entries that count until `cut`, or less, are gone: the caller takes them out of the store. Returns the
+    /// time that holds, as it never goes back.
     pub(crate) fn cut_to(&mut self, cut: EventTime) -> EventTime {
         self.cut = self.cut.max(cut);
         self.cut
@@ -441,9 +442,9 @@ impl<K: Record, V: Record> Store for TimeStore<K, V> {
 }
 
 impl<K: Record, V: Record> KeyedState<TimeStore<K, V>> {
-    /// Takes out all entries that count until `time`, or less, in order, and gives them to `gone`. Checkpoints get no
-    /// tombstone for them: the time alone says that they are gone. It never goes back, and what would be put with an earlier
-    /// one afterwards is not kept.
+    /// Takes out all entries that count until `time`, or less, in order, and gives them to `gone`.
+    /// Checkpoints get no tombstone for them: the time alone says that they are gone. It never goes back, and
+    /// what would be put with an earlier one afterwards is not kept.
     ///
     /// The time has to be the same on every worker, as it is when it follows from the epoch's
     /// [`closed`](crate::operator::process::EpochInfo::closed).

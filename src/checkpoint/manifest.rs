@@ -45,8 +45,8 @@ pub struct Manifest {
     pub made_us: u64,
     /// The hash by which keys are divided into buckets, and how many there are.
     pub buckets: (String, usize),
-    /// What the ledger's bindings add up to where the views' histories begin; nothing: the ledger's start. A restore goes
-    /// through the bindings from here to `epoch` without reading their records.
+    /// What the ledger's bindings add up to where the views' histories begin; nothing: the ledger's start. A
+    /// restore goes through the bindings from here to `epoch` without reading their records.
     pub from: Option<Base>,
     /// The same as of `epoch`: where a later checkpoint may begin.
     pub at: Base,
@@ -59,14 +59,16 @@ pub struct Manifest {
 pub struct Lineage {
     /// A hash of the program that computed it last, with its plan.
     pub program: u64,
-    /// The same with all others before that, and where each took over: [`Results::lineage`](crate::position::Results).
+    /// The same with all others before that, and where each took over:
+    /// [`Results::lineage`](crate::position::Results).
     pub state: u64,
 }
 
 /// What bindings up to an epoch add up to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
-    /// All of them as one: each partition's empty range at its position, each source's watermark, topic and schemas.
+    /// All of them as one: each partition's empty range at its position, each source's watermark, topic and
+    /// schemas.
     pub binding: EpochBinding,
     /// Watermarks of sets of sources that are followed.
     pub sets: Vec<(Vec<SourceId>, EventTime)>,
@@ -154,7 +156,8 @@ impl Manifest {
     /// From its file's bytes.
     ///
     /// # Errors
-    /// [`Integrity`](crate::Kind::Integrity): they are damaged. [`Definition`](crate::Kind::Definition): another format.
+    /// [`Integrity`](crate::Kind::Integrity): they are damaged. [`Definition`](crate::Kind::Definition):
+    /// another format.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         unseal("the manifest", bytes, FORMAT)
     }

@@ -1,7 +1,7 @@
 //! Makes one segment of two that follow each other, so that the chain of a step's files stays short.
 //!
-//! A newer segment is merged into the one before it once it is at least half as large: what is written again is in
-//! proportion to what changed, and a chain of n segments holds at least 2ⁿ times the bytes of its last.
+//! A newer segment is merged into the one before it once it is at least half as large: what is written again
+//! is in proportion to what changed, and a chain of n segments holds at least 2ⁿ times the bytes of its last.
 
 use hashbrown::HashMap;
 
@@ -44,8 +44,8 @@ pub struct Merge<'a> {
 type Held<'c> = Vec<Entry<'c>>;
 
 impl Merge<'_> {
-    /// Writes the merged segment to a file of this name; `None` if `go_on` said no, and the file is left for others to
-    /// remove.
+    /// Writes the merged segment to a file of this name; `None` if `go_on` said no, and the file is left for
+    /// others to remove.
     pub fn run(&self, name: &str, go_on: &dyn Fn() -> bool) -> Result<Option<Segment>> {
         let mut writer = SegmentWriter::create(&*self.store.files, &self.store.dir.join(name))?;
         let older = SegmentReader::open(&*self.store.files, &self.store.dir, self.older)?;

@@ -11,8 +11,8 @@ const OWNER: &str = "owner-";
 ///         ledger, by when it was made   generation   nonce of the claim
 /// ```
 ///
-/// A generation tells which of two owners of one ledger is the later; two ledgers, or a ledger and its copy, can't be told
-/// apart by it.
+/// A generation tells which of two owners of one ledger is the later; two ledgers, or a ledger and its copy,
+/// can't be told apart by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
     /// When the ledger was made, microseconds since the Unix epoch.

@@ -37,8 +37,8 @@ pub fn is_known(url: &str) -> bool {
 }
 
 impl Place {
-    /// The checkpoints of one dataflow, whose ledger is in `ledger`. A service `keeps` what it fetches from a store as long
-    /// as it is there, as it will need it again; for one look that is not wanted.
+    /// The checkpoints of one dataflow, whose ledger is in `ledger`. A service `keeps` what it fetches from a
+    /// store as long as it is there, as it will need it again; for one look that is not wanted.
     ///
     /// # Errors
     /// This build knows no such place, or the environment does not say who asks it.

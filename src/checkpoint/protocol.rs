@@ -14,8 +14,8 @@ pub(crate) fn later_owner<'a>(own: &Owner, there: &'a [Owner]) -> Option<&'a Own
     there.iter().find(|other| own.precedes(other))
 }
 
-/// The owners that `own`, whose file is there, has replaced: their files go. Between two ledgers, or a ledger and its copy,
-/// the last start has the place.
+/// The owners that `own`, whose file is there, has replaced: their files go. Between two ledgers, or a ledger
+/// and its copy, the last start has the place.
 pub(crate) fn replaced<'a>(own: &Owner, there: &'a [Owner]) -> Vec<&'a Owner> {
     there
         .iter()
@@ -23,7 +23,8 @@ pub(crate) fn replaced<'a>(own: &Owner, there: &'a [Owner]) -> Vec<&'a Owner> {
         .collect()
 }
 
-/// Another owner, by whose file `own` may write nothing any more. The file of an earlier one may be a leftover.
+/// Another owner, by whose file `own` may write nothing any more. The file of an earlier one may be a
+/// leftover.
 pub(crate) fn rival<'a>(own: &Owner, there: &'a [Owner]) -> Option<&'a Owner> {
     there.iter().find(|other| *other != own && !other.precedes(own))
 }
@@ -146,8 +147,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the steps of several owners of a ledger mix: whoever looks before it writes finds out that a later one has
-        /// taken the place over.
+        /// However the steps of several owners of a ledger mix: whoever looks before it writes finds out that
+        /// a later one has taken the place over.
         #[test]
         fn no_earlier_owner_writes_behind_a_later_one(steps in prop::collection::vec(0usize..4, 1..60)) {
             let owners: Vec<Owner> = (1..=4).map(|n| Owner { ledger: 7, generation: n, nonce: n }).collect();

@@ -1,15 +1,16 @@
-//! A file of a checkpoint: the entries of one step that changed up to some epoch, in chunks of one bucket each.
+//! A file of a checkpoint: the entries of one step that changed up to some epoch, in chunks of one bucket
+//! each.
 //!
 //! ```text
 //!   segment   "thalweg checkpoint 2\n" · chunk · chunk …                       its length and BLAKE3 stand in the manifest
 //!   chunk     bucket u16 · removals u16 · length u32 · CRC32C u32 · entries     little-endian
 //! ```
 //!
-//! The CRC is that of the entries and of what stands before it: a merge, which reads files without holding them against the
-//! manifest, takes no chunk for one of another bucket.
+//! The CRC is that of the entries and of what stands before it: a merge, which reads files without holding
+//! them against the manifest, takes no chunk for one of another bucket.
 //!
-//! Within a segment removals come before everything else, wherever they stand: a key that was removed and came back is
-//! there.
+//! Within a segment removals come before everything else, wherever they stand: a key that was removed and
+//! came back is there.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -142,7 +143,8 @@ impl SegmentWriter {
 /// Whether the file is what the manifest says.
 ///
 /// # Errors
-/// [`Integrity`](crate::Kind::Integrity): it is missing, or other bytes. [`Outside`](crate::Kind::Outside): it can't be read.
+/// [`Integrity`](crate::Kind::Integrity): it is missing, or other bytes. [`Outside`](crate::Kind::Outside):
+/// it can't be read.
 pub fn verify(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<()> {
     let path = dir.join(&segment.file);
     let file = open(files, &path)?;

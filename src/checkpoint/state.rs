@@ -8,8 +8,8 @@
 //!   operator changes an entry that is not saved yet ─▶ its value as of s goes out first
 //! ```
 //!
-//! Nothing is copied when a step freezes, so no epoch waits for a checkpoint: only keys are remembered, from an entry's first
-//! change after the freeze before.
+//! Nothing is copied when a step freezes, so no epoch waits for a checkpoint: only keys are remembered, from
+//! an entry's first change after the freeze before.
 
 use std::sync::Arc;
 
@@ -22,9 +22,10 @@ use crate::time::{Epoch, EventTime};
 
 /// State that checkpoints hold.
 ///
-/// [`KeyedState`](super::keyed::KeyedState) is one that does its own bookkeeping: entries by key are best kept in it. Where
-/// it does not fit, as for views with their versions, a step keeps its state in a [`Kept`](super::steps::Kept), asks it for
-/// every epoch that it applies, and tells a [`Changed`] of every entry that it changes. A counter by key:
+/// [`KeyedState`](super::keyed::KeyedState) is one that does its own bookkeeping: entries by key are best
+/// kept in it. Where it does not fit, as for views with their versions, a step keeps its state in a
+/// [`Kept`](super::steps::Kept), asks it for every epoch that it applies, and tells a [`Changed`] of every
+/// entry that it changes. A counter by key:
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -63,15 +64,15 @@ use crate::time::{Epoch, EventTime};
 /// }
 /// ```
 pub trait Stateful {
-    /// Everything up to `at` is applied and nothing after it: what changed since the freeze before is to be saved as it is
-    /// now. `again`: what was frozen then was not saved after all, and is to be saved with it.
+    /// Everything up to `at` is applied and nothing after it: what changed since the freeze before is to be
+    /// saved as it is now. `again`: what was frozen then was not saved after all, and is to be saved with it.
     fn freeze(&mut self, at: Epoch, again: bool, out: Out);
 
     /// Saves about so many entries as of the freeze; whether there are more.
     fn save(&mut self, entries_max: usize) -> bool;
 
-    /// Entries whose `until` is at or before this are gone without a word, and versions before this epoch. Asked right after
-    /// the freeze.
+    /// Entries whose `until` is at or before this are gone without a word, and versions before this epoch.
+    /// Asked right after the freeze.
     fn bounds(&self) -> Bounds {
         Bounds::default()
     }
@@ -127,15 +128,16 @@ impl Out {
 
     /// A row: its value since `epoch`; it goes by itself when the step's cut reaches `until`.
     ///
-    /// Each one is read back. One that is not what it was, then or after a start from the checkpoint, makes this
-    /// checkpoint fail, with an error that names the step, the type and, where it is known, the field.
+    /// Each one is read back. One that is not what it was, then or after a start from the checkpoint, makes
+    /// this checkpoint fail, with an error that names the step, the type and, where it is known, the field.
     pub fn put<K: Record, V: Record>(&mut self, key: &K, epoch: Epoch, until: Option<EventTime>, value: &V) {
         self.value.clear();
         let kept = encode_record(value, &mut self.value);
         self.add(kept, key, epoch, until);
     }
 
-    /// As [`put`](Self::put), of state that can't be compared: read back, it has to be written as the same bytes.
+    /// As [`put`](Self::put), of state that can't be compared: read back, it has to be written as the same
+    /// bytes.
     pub fn put_state<K: Record, S: Event>(
         &mut self,
         key: &K,
@@ -296,8 +298,8 @@ impl<K: Ord + Send + 'static> Changed<K> {
         self.out.is_some() && epoch <= self.since && epoch > self.before
     }
 
-    /// An entry, last changed at `epoch` if there is one, is about to change. `save` gets it if it has yet to be saved as it
-    /// was.
+    /// An entry, last changed at `epoch` if there is one, is about to change. `save` gets it if it has yet to
+    /// be saved as it was.
     #[inline]
     pub fn touch(&mut self, epoch: Option<Epoch>, key: impl FnOnce() -> K, save: impl FnOnce(&mut Out, &K)) {
         if !self.on || epoch.is_some_and(|epoch| epoch > self.since) {
@@ -378,8 +380,8 @@ impl<K: Ord + Send + 'static> Changed<K> {
         self.out = Some(out);
     }
 
-    /// See [`Stateful::save`]. `save` gets each key and the epoch of the freeze, and puts the entry out if it is there and did
-    /// not change since.
+    /// See [`Stateful::save`]. `save` gets each key and the epoch of the freeze, and puts the entry out if it
+    /// is there and did not change since.
     pub fn save(&mut self, entries_max: usize, save: impl FnMut(&mut Out, &K, Epoch)) -> bool
     where
         K: Record,

@@ -65,7 +65,8 @@ impl Store {
     /// Takes the place for a dataflow, before anything is written to it.
     ///
     /// # Errors
-    /// [`Definition`](crate::Kind::Definition): it is another one's. [`Outside`](crate::Kind::Outside): it can't be written to.
+    /// [`Definition`](crate::Kind::Definition): it is another one's. [`Outside`](crate::Kind::Outside): it
+    /// can't be written to.
     pub fn claim(&self, app: &str, dataflow: &str) -> Result<()> {
         let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
         self.files.make_dir(&self.dir).map_err(unwritable)?;
@@ -104,7 +105,8 @@ impl Store {
     /// The manifest of a checkpoint.
     ///
     /// # Errors
-    /// [`Integrity`](crate::Kind::Integrity): it is damaged or missing. [`Definition`](crate::Kind::Definition): another format.
+    /// [`Integrity`](crate::Kind::Integrity): it is damaged or missing.
+    /// [`Definition`](crate::Kind::Definition): another format.
     pub fn manifest(&self, epoch: Epoch) -> Result<Manifest> {
         let path = self.dir.join(Manifest::file_name(epoch));
         let manifest = Manifest::from_bytes(&self.contents(&path)?)
@@ -125,11 +127,12 @@ impl Store {
             .try_for_each(|segment| verify(&*self.files, &self.dir, segment))
     }
 
-    /// The newest checkpoint that is whole, and `before` an epoch if one is named. What is wrong with newer ones is noted.
+    /// The newest checkpoint that is whole, and `before` an epoch if one is named. What is wrong with newer
+    /// ones is noted.
     ///
     /// # Errors
-    /// The directory can't be read, a checkpoint is that of another dataflow or format, or there are files of which nothing
-    /// says whose they are.
+    /// The directory can't be read, a checkpoint is that of another dataflow or format, or there are files of
+    /// which nothing says whose they are.
     pub fn newest(
         &self,
         app: &str,
@@ -142,7 +145,8 @@ impl Store {
             Ok(there) => self.belongs(&there.app, &there.dataflow, app, dataflow)?,
             Err(error) if error.kind() == Kind::Integrity => {
                 match names.iter().any(|name| name == Catalogue::FILE_NAME) {
-                    // It is made again; and files that no manifest names are good for nothing, whosever they are.
+                    // It is made again; and files that no manifest names are good for nothing, whosever they
+                    // are.
                     true => notes.push(error.to_string()),
                     false => self.is_somebodys(&names)?,
                 }
@@ -180,8 +184,9 @@ impl Store {
         }
     }
 
-    /// Without a catalogue manifests may say whose files these are. Neither is there: it is not an empty place, but a part
-    /// of one, or something else. (A crash before the first manifest leaves files, and a catalogue.)
+    /// Without a catalogue manifests may say whose files these are. Neither is there: it is not an empty
+    /// place, but a part of one, or something else. (A crash before the first manifest leaves files, and a
+    /// catalogue.)
     fn is_somebodys(&self, names: &[String]) -> Result<()> {
         let segments = names.iter().filter(|name| name.ends_with(SEGMENT_END));
         let (count, first) = (segments.clone().count(), segments.min());
@@ -193,8 +198,14 @@ impl Store {
             "in `{}` there are files of checkpoints, and nothing that says what they are",
             self.dir.display()
         ))
-        .detail(format!("{files}, such as `{first}`; no manifest, and no `{}`", Catalogue::FILE_NAME))
-        .hint("put back what belongs to them, or name another place; if nobody needs them, `thalweg checkpoint prune DIR --keep 0 --yes` removes them"))
+        .detail(format!(
+            "{files}, such as `{first}`; no manifest, and no `{}`",
+            Catalogue::FILE_NAME
+        ))
+        .hint(
+            "put back what belongs to them, or name another place; if nobody needs them, `thalweg \
+            checkpoint prune DIR --keep 0 --yes` removes them",
+        ))
     }
 
     fn belongs(&self, their_app: &str, theirs: &str, app: &str, dataflow: &str) -> Result<()> {
@@ -232,12 +243,13 @@ impl Store {
         .hint("another process writes checkpoints of this dataflow: stop one of the two"))
     }
 
-    /// From here on it is this owner of the ledger who writes and removes checkpoints here. To be called with a claim that
-    /// counts.
+    /// From here on it is this owner of the ledger who writes and removes checkpoints here. To be called with
+    /// a claim that counts.
     ///
     /// # Errors
-    /// [`Definition`](crate::Kind::Definition): the place is another dataflow's. [`Integrity`](crate::Kind::Integrity): a later
-    /// owner of the ledger has taken it over. [`Outside`](crate::Kind::Outside): it can't be written to.
+    /// [`Definition`](crate::Kind::Definition): the place is another dataflow's.
+    /// [`Integrity`](crate::Kind::Integrity): a later owner of the ledger has taken it over.
+    /// [`Outside`](crate::Kind::Outside): it can't be written to.
     pub fn take_over(&self, app: &str, dataflow: &str, owner: &Owner) -> Result<()> {
         if let Ok(there) = self.catalogue() {
             self.belongs(&there.app, &there.dataflow, app, dataflow)?;
@@ -285,11 +297,14 @@ impl Store {
             self.dir.display()
         ))
         .detail(format!("it says so by the file `{}`", other.file_name()))
-        .hint("two services have one place for their checkpoints: stop one, or give it another `checkpoint.store`; the start of the other takes the place over again")
+        .hint(
+            "two services have one place for their checkpoints: stop one, or give it another \
+            `checkpoint.store`; the start of the other takes the place over again",
+        )
     }
 
-    /// Removes all but the newest `keep` checkpoints that are whole, as far as is known, and all files that nothing left
-    /// names, but for `spare`. Only the ledger's owner may do this. Returns what was removed.
+    /// Removes all but the newest `keep` checkpoints that are whole, as far as is known, and all files that
+    /// nothing left names, but for `spare`. Only the ledger's owner may do this. Returns what was removed.
     pub fn prune(&self, keep: usize, spare: &BTreeSet<String>) -> Result<Vec<String>> {
         let gone = self.prunable(keep, spare)?;
         for name in &gone {
@@ -347,8 +362,8 @@ impl Store {
             .collect())
     }
 
-    /// Holds every checkpoint against its files: one that is damaged is told, and counts as none when others are
-    /// [removed](Self::prune).
+    /// Holds every checkpoint against its files: one that is damaged is told, and counts as none when others
+    /// are [removed](Self::prune).
     pub fn examine(&self) -> Result<Vec<(Epoch, Result<Manifest>)>> {
         let examined = self.epochs()?.into_iter().map(|epoch| {
             let whole = self.manifest(epoch);
@@ -388,7 +403,8 @@ pub struct Restored {
 }
 
 impl Restored {
-    /// `manifest` as found in `store`, and which of its steps each one of the dataflow [goes on from](super::fit::Fit::held).
+    /// `manifest` as found in `store`, and which of its steps each one of the dataflow [goes on
+    /// from](super::fit::Fit::held).
     pub fn new(store: Store, manifest: Manifest, held: Vec<Option<usize>>) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -404,7 +420,8 @@ impl Restored {
         self.manifest.steps.get(at)
     }
 
-    /// Shows the entries of a step to `see`, those of a key in the order in which they hold: the last one does.
+    /// Shows the entries of a step to `see`, those of a key in the order in which they hold: the last one
+    /// does.
     pub fn each(&self, step: usize, mut see: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
         let Some(files) = self.files(step) else {
             return Ok(());

@@ -89,7 +89,8 @@ impl Writer {
         self.store.prune(self.keep, spare).map(drop)
     }
 
-    /// Takes in one message, and makes the checkpoint count once all of it is there. `false`: this was the last one.
+    /// Takes in one message, and makes the checkpoint count once all of it is there. `false`: this was the
+    /// last one.
     fn take(&mut self, message: Message) -> bool {
         let mut current = self.current.take();
         match (message, &mut current) {
@@ -226,7 +227,8 @@ impl Writer {
                 }
                 self.metrics.failed.inc();
                 *self.state.trouble.lock() = Some(error.to_string());
-                tracing::warn!(%epoch, "a checkpoint came to nothing, the next one will hold what it would have: {error}");
+                tracing::warn!(%epoch, "a checkpoint came to nothing, the next one will hold what it would \
+                    have: {error}");
             }
         }
         fault::point("checkpoint.done");
@@ -289,7 +291,8 @@ impl Writer {
         Ok(manifest)
     }
 
-    /// Where the oldest checkpoint that is left begins to ask for bindings; only with as many of them as are to be kept.
+    /// Where the oldest checkpoint that is left begins to ask for bindings; only with as many of them as are
+    /// to be kept.
     fn unneeded(&self) -> Result<Epoch> {
         let kept = self.store.whole()?;
         let from = kept.iter().map(|manifest| &manifest.from);
@@ -300,9 +303,11 @@ impl Writer {
         })
     }
 
-    /// What a checkpoint rests on may have gone since it was written: then it counts for nothing, and older ones stay.
+    /// What a checkpoint rests on may have gone since it was written: then it counts for nothing, and older
+    /// ones stay.
     fn all_there(&mut self, manifest: &Manifest) -> Result<()> {
-        let hint = "put it back from a copy, and checkpoints are made again; what it held is safe in the running process alone";
+        let hint = "put it back from a copy, and checkpoints are made again; what it held is safe in the \
+            running process alone";
         let names = self.store.names()?;
         let missing = |segment: &&Segment| names.binary_search(&segment.file).is_err();
         if let Some(missing) = manifest.segments().find(missing) {
@@ -326,7 +331,8 @@ impl Writer {
     /// Merges what is due; the next checkpoint names the merged files.
     fn merge(&mut self) -> Result<()> {
         let go_on = || !self.state.ended.load(Ordering::Acquire);
-        // Once a checkpoint, so no name comes twice, also where steps have other numbers than in an earlier run.
+        // Once a checkpoint, so no name comes twice, also where steps have other numbers than in an earlier
+        // run.
         let newest = Epoch(self.state.newest.load(Ordering::Acquire));
         let mut merged = 0;
         for (at, step) in self.steps.iter_mut().enumerate() {

@@ -250,7 +250,8 @@ fn of_checkpoints(
             "there is a checkpoint of {}, which the ledger does not know",
             manifest.epoch.opened_at()
         );
-        let hint = "a start refuses it: find the ledger that it belongs to, or let go of it: `thalweg checkpoint prune DIR --keep 0 --yes`";
+        let hint = "a start refuses it: find the ledger that it belongs to, or let go of it: `thalweg \
+            checkpoint prune DIR --keep 0 --yes`";
         return findings.push(Finding::error(what).hint(hint));
     }
     let knows = |source: &str| state.sources().contains_key(&SourceId::of(source));
@@ -265,12 +266,29 @@ fn of_checkpoints(
         );
         let will = |will: &str| Finding::warning(format!("{what}; {will}"));
         return findings.push(match (on_new_plan, trimmed) {
-            (OnNew::Accept, _) => will("what is gone is forgotten, what is new or changed begins behind it (`checkpoint.on_new_plan`)"),
-            (OnNew::Keep, _) => will("what is only made of something else goes on from its state, the rest begins behind it (`checkpoint.on_new_plan`)"),
-            (OnNew::Rebuild, None) => will("all state is made anew from the topics (`checkpoint.on_new_plan`)"),
-            (OnNew::Rebuild, Some(_)) => Finding::error(what).hint("the ledger was trimmed, so nothing is made anew: `checkpoint.on_new_plan=accept`, or `ledger reset`"),
-            (OnNew::Refuse, _) if fit.differences.is_empty() && trimmed.is_none() => will("all is made anew, so that new steps count it all"),
-            (OnNew::Refuse, _) => Finding::error(what).hint("a start asks what to do with it: `checkpoint.on_new_plan`"),
+            (OnNew::Accept, _) => will(
+                "what is gone is forgotten, what is new or changed begins behind it \
+                (`checkpoint.on_new_plan`)",
+            ),
+            (OnNew::Keep, _) => will(
+                "what is only made of something else goes on from its state, the rest \
+                begins behind it (`checkpoint.on_new_plan`)",
+            ),
+            (OnNew::Rebuild, None) => {
+                will("all state is made anew from the topics (`checkpoint.on_new_plan`)")
+            }
+            (OnNew::Rebuild, Some(_)) => Finding::error(what).hint(
+                "the ledger was trimmed, so nothing is \
+                made anew: `checkpoint.on_new_plan=accept`, or `ledger reset`",
+            ),
+            (OnNew::Refuse, _) if fit.differences.is_empty() && trimmed.is_none() => will(
+                "all is made \
+                anew, so that new steps count it all",
+            ),
+            (OnNew::Refuse, _) => Finding::error(what).hint(
+                "a start asks what to do with it: \
+                `checkpoint.on_new_plan`",
+            ),
         });
     }
     let bytes = manifest.bytes();
@@ -327,7 +345,8 @@ fn held_against(name: &str, bound: &SourceState, topology: &Topology) -> Vec<Fin
     // Only topics have an id; what has none is read from files.
     let way_on = match topology.topic == TopicId::default() {
         true => {
-            "put back the files that were read, a new file's name must sort behind theirs; an empty data directory begins afresh"
+            "put back the files that were read, a new file's name must sort behind theirs; an empty data \
+                directory begins afresh"
         }
         false => "an empty data directory begins afresh",
     };

@@ -123,8 +123,12 @@ pub(super) fn verify(of: &Of<'_>) -> Result<bool> {
 
 pub(super) fn prune(of: &Of<'_>, keep: usize, yes: bool) -> Result<()> {
     if url(of.dir).is_some() {
-        return Err(Error::definition("only whoever holds the ledger may remove checkpoints")
-            .hint("name the dataflow's folder, with `checkpoint.store` set: checkpoint prune <data_dir>/<dataflow>"));
+        return Err(
+            Error::definition("only whoever holds the ledger may remove checkpoints").hint(
+                "name the dataflow's folder, with `checkpoint.store` set: checkpoint prune \
+                <data_dir>/<dataflow>",
+            ),
+        );
     }
     let _held = ledger::hold(of.dir)?;
     let store = there(of)?;
@@ -192,7 +196,10 @@ fn there(of: &Of<'_>) -> Result<Store> {
     Err(
         Error::definition(format!("there are no checkpoints in `{}`", of.dir.display()))
             .detail(format!("it has no folder `{FOLDER}`"))
-            .hint("name the folder of one dataflow, <data_dir>/<dataflow>; where they are elsewhere, say so: `checkpoint.store`"),
+            .hint(
+                "name the folder of one dataflow, <data_dir>/<dataflow>; where they are elsewhere, say \
+                so: `checkpoint.store`",
+            ),
     )
 }
 

@@ -88,7 +88,8 @@ fn welcome(flow: &Flow, url: &str) {
     println!();
 }
 
-/// The folder of the demo's ledger. An embedded broker forgets its topics, so what was bound to them is removed as well.
+/// The folder of the demo's ledger. An embedded broker forgets its topics, so what was bound to them is
+/// removed as well.
 struct Data {
     dir: PathBuf,
     temporary: bool,
@@ -117,8 +118,8 @@ impl Data {
     }
 }
 
-/// Makes a folder that was not there. A demo that was killed leaves its own behind, and in a container every process has the
-/// same number.
+/// Makes a folder that was not there. A demo that was killed leaves its own behind, and in a container every
+/// process has the same number.
 fn fresh(parent: &Path) -> std::io::Result<PathBuf> {
     let name = format!("thalweg-demo-{}", std::process::id());
     let mut turn = 0;

@@ -24,8 +24,8 @@ pub(super) struct Flags<const DEMO: bool> {
 }
 
 impl<const DEMO: bool> Flags<DEMO> {
-    /// The settings in force. A demo takes a file only where one is named: the one that lies about may be of a service
-    /// that is in earnest, and it would write into its topics.
+    /// The settings in force. A demo takes a file only where one is named: the one that lies about may be of
+    /// a service that is in earnest, and it would write into its topics.
     pub(super) fn load(&self) -> Result<InForce> {
         if let Some(unclear) = self.unclear.first() {
             return Err(
@@ -59,7 +59,10 @@ impl<const DEMO: bool> Args for Flags<DEMO> {
                     .value_parser(value_parser!(PathBuf))
                     .help(match DEMO {
                         true => "Settings in TOML",
-                        false => "Settings in TOML; left out: thalweg.toml in the working directory, if it is there",
+                        false => {
+                            "Settings in TOML; left out: thalweg.toml in the working directory, if it \
+                            is there"
+                        }
                     }),
             )
             .arg(
@@ -67,7 +70,9 @@ impl<const DEMO: bool> Args for Flags<DEMO> {
                     .long("set")
                     .value_name("NAME=VALUE")
                     .action(ArgAction::Append)
-                    .help("Any setting of docs/settings.md, as in --set epoch_interval=10ms; may be repeated"),
+                    .help(
+                        "Any setting of docs/settings.md, as in --set epoch_interval=10ms; may be repeated",
+                    ),
             );
         table::settings().filter(|setting| Self::has(setting)).fold(
             command,

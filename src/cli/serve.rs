@@ -26,7 +26,8 @@ use crate::source::Environment;
 use crate::trail;
 use crate::view::Views;
 
-/// How long a stop may take before the process ends regardless. What was bound is in the ledger, so nothing is lost.
+/// How long a stop may take before the process ends regardless. What was bound is in the ledger, so nothing
+/// is lost.
 const STOP_MAX: Duration = Duration::from_secs(20);
 const STOPPING: &str = "the process is about to end";
 const TICK: Duration = Duration::from_millis(100);
@@ -299,9 +300,9 @@ fn end(service: Service) -> Result<()> {
     service.join().map(|_| ())
 }
 
-/// A panic in any thread ends the process: going on with a part of the workers would only hang. A worker's own is caught
-/// and halts the service in good order; any other ends the process here and now. The hook is set here, as a cargo profile
-/// is not inherited by the crates that use this one.
+/// A panic in any thread ends the process: going on with a part of the workers would only hang. A worker's
+/// own is caught and halts the service in good order; any other ends the process here and now. The hook is
+/// set here, as a cargo profile is not inherited by the crates that use this one.
 fn abort_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -313,7 +314,8 @@ fn abort_on_panic() {
             eprintln!("in {at}");
         }
         eprintln!(
-            "error: a thread panicked; the process ends. What was bound is in the ledger and will be replayed."
+            "error: a thread panicked; the process ends. What was bound is in the ledger and will be \
+                replayed."
         );
         std::process::exit(101);
     }));

@@ -1,4 +1,5 @@
-//! `verify`: goes through bound epochs again, beside a service that may be running, and compares what they come to.
+//! `verify`: goes through bound epochs again, beside a service that may be running, and compares what they
+//! come to.
 
 use std::time::Duration;
 

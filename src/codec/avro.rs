@@ -7,9 +7,9 @@
 //!                   └─ else: rewritten into the reader's schema ▲
 //! ```
 //!
-//! Avro's rules bring a datum from the writer's schema to the reader's; serde's bring it from there to `T`, by the names
-//! of fields. Without a reader's schema the writer's takes its place, and serde's rules alone hold: fields that `T` lacks
-//! are passed over, fields that the schema lacks need a serde default.
+//! Avro's rules bring a datum from the writer's schema to the reader's; serde's bring it from there to `T`,
+//! by the names of fields. Without a reader's schema the writer's takes its place, and serde's rules alone
+//! hold: fields that `T` lacks are passed over, fields that the schema lacks need a serde default.
 
 mod datum;
 mod decimal;
@@ -52,7 +52,8 @@ pub struct Avro<T> {
     verdicts: Vec<Verdict>,
     places: HashMap<u32, usize>,
     last: Option<(u32, usize)>,
-    /// The same of ids that were unknown once: by partition, with the offset from which on they are known there.
+    /// The same of ids that were unknown once: by partition, with the offset from which on they are known
+    /// there.
     late: HashMap<(u32, u32), (Offset, usize)>,
     /// Where the records stand that are decoded now.
     at: Place,
@@ -79,8 +80,8 @@ enum Verdict {
 }
 
 impl<T> Avro<T> {
-    /// A decoder. `reader` is the text of the schema that every datum is resolved to; `waker` is called when a schema
-    /// that a [`Decoded::Wait`] waits for has come. Fails if `reader` is no Avro schema.
+    /// A decoder. `reader` is the text of the schema that every datum is resolved to; `waker` is called when
+    /// a schema that a [`Decoded::Wait`] waits for has come. Fails if `reader` is no Avro schema.
     pub fn new(registry: Registry, reader: Option<&str>, waker: Waker) -> Result<Self> {
         let reader = reader.map(self::reader).transpose()?;
         Ok(Self {
@@ -301,8 +302,8 @@ pub fn check_reader(text: &str) -> Result<()> {
     reader(text).map(drop)
 }
 
-/// Whether `text` can be a writer's schema; if not, why. Its defaults mean nothing to a reader, and wrong ones are common:
-/// they are passed over.
+/// Whether `text` can be a writer's schema; if not, why. Its defaults mean nothing to a reader, and wrong
+/// ones are common: they are passed over.
 pub(super) fn check_writer(text: &str) -> Result<(), String> {
     Schema::parse(text).map(drop)
 }
@@ -325,8 +326,8 @@ impl<T: Serialize> Encoder<T> {
         })
     }
 
-    /// Appends `value` to `out`: header and datum. Fails, and leaves `out` as it was, if the value does not fit the
-    /// schema.
+    /// Appends `value` to `out`: header and datum. Fails, and leaves `out` as it was, if the value does not
+    /// fit the schema.
     pub fn encode_into(&self, value: &T, out: &mut Vec<u8>) -> Result<()> {
         let start = out.len();
         confluent::write(self.id, out);

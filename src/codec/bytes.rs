@@ -1,5 +1,6 @@
-//! Payloads and keys as bytes, and as Kafka's own serializers write them: integers and floats big-endian and of exactly
-//! the type's width, booleans in a byte, strings as UTF-8, anything else as the bytes that are there.
+//! Payloads and keys as bytes, and as Kafka's own serializers write them: integers and floats big-endian and
+//! of exactly the type's width, booleans in a byte, strings as UTF-8, anything else as the bytes that are
+//! there.
 
 use std::marker::PhantomData;
 

@@ -1,4 +1,5 @@
-//! How well a type fits the schemas that a registry has for its topic: what is said at the start, and by a check.
+//! How well a type fits the schemas that a registry has for its topic: what is said at the start, and by a
+//! check.
 //!
 //! ```text
 //!   newest schema of `<topic>-value` ─▶ rules: by Avro, into the reader's schema, if there is one ─┐
@@ -88,8 +89,14 @@ impl SubjectFit {
         let error = misfits
             .iter()
             .fold(Error::definition(what), |error, misfit| error.detail(misfit));
-        Err(error.detail(format!("this is said of its newest schema, id {id}, and of the versions before it"))
-            .hint("change the type, or give a reader's schema with `.avro_schema(…)` that has the defaults and aliases it takes"))
+        Err(error
+            .detail(format!(
+                "this is said of its newest schema, id {id}, and of the versions before it"
+            ))
+            .hint(
+                "change the type, or give a reader's schema with `.avro_schema(…)` that has the defaults \
+                and aliases it takes",
+            ))
     }
 }
 

@@ -1,4 +1,5 @@
-//! How one part of the records of a source is written, whatever brings them: the one trait that a format implements.
+//! How one part of the records of a source is written, whatever brings them: the one trait that a format
+//! implements.
 //!
 //! ```text
 //!   Kafka::topic("t") ─┐                    ┌─ name      what people call it
@@ -8,7 +9,8 @@
 //!                                           └─ keys      how keys are written beside it
 //! ```
 //!
-//! A format of your own is a type with this trait. This one reads `name=value` pairs, and any source takes it:
+//! A format of your own is a type with this trait. This one reads `name=value` pairs, and any source takes
+//! it:
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -70,7 +72,8 @@ pub trait Format<T>: Any {
     /// The fixed word for it, as `/v1/sources` shows it: `json`.
     fn name(&self) -> &'static str;
 
-    /// Reads what the format needs of files and checks it. Called once, when the source is opened, before all else.
+    /// Reads what the format needs of files and checks it. Called once, when the source is opened, before all
+    /// else.
     ///
     /// # Errors
     /// The format can't be used: a file is missing, or a schema is none.
@@ -84,7 +87,8 @@ pub trait Format<T>: Any {
     /// Something is missing that decoding takes, such as a schema registry.
     fn decoder(&self, resources: &Resources<'_>) -> Result<Box<dyn Decode<T>>>;
 
-    /// Where values that are written in a schema of the registry do not fit `T`. `None`: no registry knows such a format.
+    /// Where values that are written in a schema of the registry do not fit `T`. `None`: no registry knows
+    /// such a format.
     fn compare(&self) -> Option<Compare> {
         None
     }

@@ -1,7 +1,7 @@
 //! JSON payloads.
 //!
-//! Lenient or strict is a choice between two decoders and none within one: leniency costs nothing. Strictness watches what
-//! serde passes over, at any depth. A byte order mark before the JSON is passed over.
+//! Lenient or strict is a choice between two decoders and none within one: leniency costs nothing. Strictness
+//! watches what serde passes over, at any depth. A byte order mark before the JSON is passed over.
 
 use std::marker::PhantomData;
 
@@ -14,7 +14,8 @@ use super::format::{Format, Keys, Resources};
 use super::{Cause, Decode, Decoded, unmarked};
 use crate::error::{Error, Result};
 
-/// Decodes JSON by serde's rules: fields that `T` lacks are passed over, fields that the JSON lacks need a default.
+/// Decodes JSON by serde's rules: fields that `T` lacks are passed over, fields that the JSON lacks need a
+/// default.
 pub struct Json<T>(PhantomData<fn() -> T>);
 
 impl<T> Json<T> {
@@ -44,11 +45,11 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Json<T> {
     }
 }
 
-/// Decodes JSON whose every field `T` must have, nested ones too. One that it lacks is a [`Cause::JsonUnknownField`] with
-/// the field's path, the first in the order of the bytes: `legs[0].venue`.
+/// Decodes JSON whose every field `T` must have, nested ones too. One that it lacks is a
+/// [`Cause::JsonUnknownField`] with the field's path, the first in the order of the bytes: `legs[0].venue`.
 ///
-/// What serde reads into a buffer first can't be watched: the fields of a struct with `#[serde(flatten)]`, and of enums
-/// that are untagged or have their tag inside.
+/// What serde reads into a buffer first can't be watched: the fields of a struct with `#[serde(flatten)]`,
+/// and of enums that are untagged or have their tag inside.
 pub struct Strict<T>(PhantomData<fn() -> T>);
 
 impl<T> Strict<T> {

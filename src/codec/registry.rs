@@ -9,15 +9,17 @@
 //!   lookup(id) ◀── waker ──────────┘
 //! ```
 //!
-//! What the registry says becomes a **verdict** when a source first goes by it. A verdict decides what records become, so it
-//! goes into the ledger: [`Registry::seen`] reports it, and a replay brings it back with [`Registry::bind`]. A plain 404 is
-//! no verdict: a proxy in front of a registry that is down says 404 too. Ids that no registry can have are not asked for.
+//! What the registry says becomes a **verdict** when a source first goes by it. A verdict decides what
+//! records become, so it goes into the ledger: [`Registry::seen`] reports it, and a replay brings it back
+//! with [`Registry::bind`]. A plain 404 is no verdict: a proxy in front of a registry that is down says 404
+//! too. Ids that no registry can have are not asked for.
 //!
-//! A registry may not know an id *yet*: a follower lags behind its leader, or a schema is registered late. So "unknown" is
-//! believed only when it has been said for a while; the partition waits. Even then it is not for ever: while records of the
-//! id keep coming, the registry is asked again, a few times a minute. When it knows the id, each partition goes by that from
-//! its next record on ([`Verdict::since`]): a new verdict, bound as the first one was, so that a replay, on any number of
-//! workers, decodes what this run decodes and leaves undecoded what it leaves.
+//! A registry may not know an id *yet*: a follower lags behind its leader, or a schema is registered late. So
+//! "unknown" is believed only when it has been said for a while; the partition waits. Even then it is not for
+//! ever: while records of the id keep coming, the registry is asked again, a few times a minute. When it
+//! knows the id, each partition goes by that from its next record on ([`Verdict::since`]): a new verdict,
+//! bound as the first one was, so that a replay, on any number of workers, decodes what this run decodes and
+//! leaves undecoded what it leaves.
 
 pub mod access;
 mod exchange;
@@ -72,7 +74,8 @@ pub struct WriterSchema {
     pub text: String,
     /// [`fingerprint`] of the text.
     pub fingerprint: u64,
-    /// Whether it is an Avro schema that stands alone: neither JSON Schema nor Protobuf, no references to others.
+    /// Whether it is an Avro schema that stands alone: neither JSON Schema nor Protobuf, no references to
+    /// others.
     pub avro: bool,
 }
 
@@ -145,7 +148,8 @@ impl fmt::Display for Status {
     }
 }
 
-/// Registries count ids in Java's `int`, and say 404 without a code, as for a path that they don't have, to more than that.
+/// Registries count ids in Java's `int`, and say 404 without a code, as for a path that they don't have, to
+/// more than that.
 const ID_MAX: u32 = i32::MAX.unsigned_abs();
 
 /// How long to wait for the registry.
@@ -170,8 +174,8 @@ const PATIENCE: Patience = Patience {
     again: Duration::from_secs(10),
 };
 
-/// The registry, as one source sees it. Clones share what is known and the source's verdicts; each has its own
-/// [`Registry::seen`].
+/// The registry, as one source sees it. Clones share what is known and the source's verdicts; each has its
+/// own [`Registry::seen`].
 pub struct Registry {
     shared: Arc<Shared>,
     source: Arc<Mutex<Verdicts>>,
@@ -225,8 +229,9 @@ enum Entry {
 }
 
 impl Registry {
-    /// A client of the registry at `url`, as in `http://127.0.0.1:8081` or `http://127.0.0.1:8080/apis/ccompat/v7`;
-    /// requests run on `handle`. Nothing is connected yet. Fails if `url` is none, or neither `http` nor `https`.
+    /// A client of the registry at `url`, as in `http://127.0.0.1:8081` or
+    /// `http://127.0.0.1:8080/apis/ccompat/v7`; requests run on `handle`. Nothing is connected yet. Fails if
+    /// `url` is none, or neither `http` nor `https`.
     pub fn new(url: &str, handle: Handle) -> Result<Self> {
         Self::with_access(&Access::open(url), handle)
     }
@@ -274,15 +279,16 @@ impl Registry {
         }
     }
 
-    /// Gives the text of `id` from elsewhere than the registry: kept with the ledger, or registered by this process.
-    /// A text other than the bound one is an error of [`Registry::broken`].
+    /// Gives the text of `id` from elsewhere than the registry: kept with the ledger, or registered by this
+    /// process. A text other than the bound one is an error of [`Registry::broken`].
     pub fn provide(&self, schema: WriterSchema) {
         let id = schema.id;
         self.shared.settle(id, Entry::Known(Arc::new(schema)), false);
         self.source.lock().check(id, &self.shared);
     }
 
-    /// Set when the registry contradicts the ledger: going on would give wrong answers. Wakers are called for it too.
+    /// Set when the registry contradicts the ledger: going on would give wrong answers. Wakers are called for
+    /// it too.
     pub fn broken(&self) -> Option<Error> {
         self.shared.state.lock().broken.clone()
     }

@@ -1,7 +1,7 @@
 //! Every decoder on hostile bytes: no panic, and no more memory than the bytes account for.
 //!
-//! The allocator counts, for each thread by itself: what a decoder holds at its peak is held against the length of what it
-//! was given.
+//! The allocator counts, for each thread by itself: what a decoder holds at its peak is held against the
+//! length of what it was given.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -36,7 +36,8 @@ fn count(bytes: isize) {
     });
 }
 
-// SAFETY: everything is passed on to the system's allocator as it came; the counters are cells without destructors.
+// SAFETY: everything is passed on to the system's allocator as it came; the counters are cells without
+// destructors.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -204,8 +205,9 @@ fn decoders() -> Vec<(&'static str, Box<dyn FnMut(&[u8])>)> {
     ]
 }
 
-/// Every decoder on the same bytes. What may be held: so many times the payload, as an item of two bytes becomes a value of
-/// a hundred; and a room for items that take no bytes, and for what serde reserves on a promise.
+/// Every decoder on the same bytes. What may be held: so many times the payload, as an item of two bytes
+/// becomes a value of a hundred; and a room for items that take no bytes, and for what serde reserves on a
+/// promise.
 fn bounded(bytes: &[u8]) {
     for (name, mut decode) in decoders() {
         let held = peak(|| decode(bytes));

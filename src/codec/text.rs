@@ -1,7 +1,7 @@
 //! The bare text of one value: payloads and keys such as `42` and `de`.
 //!
-//! The type says how the text is read: numbers, booleans, characters, strings, and enums by name. A byte order mark before
-//! it is passed over, or a key with one would be another than the same key without.
+//! The type says how the text is read: numbers, booleans, characters, strings, and enums by name. A byte
+//! order mark before it is passed over, or a key with one would be another than the same key without.
 
 use std::marker::PhantomData;
 

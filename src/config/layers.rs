@@ -282,11 +282,13 @@ pub(super) fn of_variables(
             if variable.starts_with(SOURCES_VARIABLES) {
                 // Which part of it is the source's name can't be told.
                 warnings.push(format!(
-                    "the variable {variable} sets nothing: settings of one source stand in the file, under [sources.NAME]"
+                    "the variable {variable} sets nothing: settings of one source stand in the file, under \
+                        [sources.NAME]"
                 ));
             } else if variable.starts_with("THALWEG_") {
                 let near = suggest::told(variable, known.keys());
-                // Other programs have variables of this kind, and so has Kubernetes: only what is like one of ours is told.
+                // Other programs have variables of this kind, and so has Kubernetes: only what is like one of
+                // ours is told.
                 if !near.is_empty() && !FOREIGN.iter().any(|other| variable.starts_with(other)) {
                     warnings.push(format!("the variable {variable} sets nothing{near}"));
                 }
@@ -314,7 +316,8 @@ pub(super) fn of_variables(
     said
 }
 
-/// Variables of the scripts, of other commands, and those that Kubernetes makes for a service called `thalweg`.
+/// Variables of the scripts, of other commands, and those that Kubernetes makes for a service called
+/// `thalweg`.
 const FOREIGN: &[&str] = &[
     "THALWEG_CACHE",
     "THALWEG_CONFIG",
@@ -331,10 +334,14 @@ pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Mistakes) -> Vec<Said> {
     let mut said = Vec::new();
     for Spoken { name, flag, value } in flags {
         match subject(name) {
-            Ok((subject, name, false)) if subject.is_secret() => mistakes.add(Some(&Origin::Flag(flag.clone())), format!(
-                "`{name}` is a secret, and every user of the machine sees the command line; set {} or `{name}{IN_FILE}`",
-                variable(&name)
-            )),
+            Ok((subject, name, false)) if subject.is_secret() => mistakes.add(
+                Some(&Origin::Flag(flag.clone())),
+                format!(
+                    "`{name}` is a secret, and every user of the machine sees the command line; set {} or \
+                    `{name}{IN_FILE}`",
+                    variable(&name)
+                ),
+            ),
             Ok((subject, name, in_file)) => said.push(Said {
                 subject,
                 name,
@@ -418,8 +425,8 @@ impl Said {
         }
     }
 
-    /// Puts the value into the settings, and gives it as it may be shown; `None` says that nothing was set. `Err` says
-    /// what is wrong with it.
+    /// Puts the value into the settings, and gives it as it may be shown; `None` says that nothing was set.
+    /// `Err` says what is wrong with it.
     pub(super) fn read(&self, values: &mut Extensions) -> Result<Option<String>, String> {
         if self.subject.is_secret() {
             return self.read_secret(values).map(Some);

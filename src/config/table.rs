@@ -1,7 +1,7 @@
 //! The table of all settings: the engine's own, written here once, and those of the connectors.
 //!
-//! Everything else is made from it: the flags of the command line, the names of variables, what a file may hold, what
-//! `check` prints, and the page docs/settings.md (a test holds the page against it).
+//! Everything else is made from it: the flags of the command line, the names of variables, what a file may
+//! hold, what `check` prints, and the page docs/settings.md (a test holds the page against it).
 
 mod sources;
 
@@ -69,7 +69,8 @@ static SETTINGS: &[Setting] = &[
                 !text.is_empty()
             }),
             "data",
-            "Where the ledger is kept; one folder a dataflow is made in it. `demo` without a Kafka uses a temporary one",
+            "Where the ledger is kept; one folder a dataflow is made in it. `demo` without a Kafka uses a \
+                temporary one",
         ),
         flag("data-dir", "DIR", On::All),
     ),
@@ -87,7 +88,8 @@ static SETTINGS: &[Setting] = &[
             "serve",
             Kind::Switch(|s, on| of(s).serve = on),
             "false",
-            "With `until_end`: read no further at that end, and go on answering until a signal stops the process",
+            "With `until_end`: read no further at that end, and go on answering until a signal stops the \
+                process",
         ),
         flag("serve", "", On::Run),
     ),
@@ -113,7 +115,8 @@ static SETTINGS: &[Setting] = &[
         "checkpoint.interval",
         time(Duration::ZERO, DAY, |s, d| of(s).checkpoint_interval = d),
         "10s",
-        "From one checkpoint to the next, the first at once: a restart replays what came after the last one. 0s: none are made, and none is read",
+        "From one checkpoint to the next, the first at once: a restart replays what came after the last \
+            one. 0s: none are made, and none is read",
     ),
     setting(
         "checkpoint.store",
@@ -122,7 +125,8 @@ static SETTINGS: &[Setting] = &[
             place::is_known(text)
         }),
         "",
-        "Where checkpoints are kept, by app and dataflow; nothing: beside the ledger. Who asks a bucket is said by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by the role of the machine",
+        "Where checkpoints are kept, by app and dataflow; nothing: beside the ledger. Who asks a bucket is \
+            said by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by the role of the machine",
     ),
     Setting {
         also: Some("AWS_ENDPOINT_URL"),
@@ -158,7 +162,8 @@ static SETTINGS: &[Setting] = &[
         "checkpoint.trim_ledger",
         Kind::Switch(|s, on| of(s).checkpoints_trim = on),
         "true",
-        "Let go of the ledger's beginning once no checkpoint that is kept needs it, and 4 MiB or more of it. With `false` it stays whole, and state can be made anew from the topics, epoch by epoch",
+        "Let go of the ledger's beginning once no checkpoint that is kept needs it, and 4 MiB or more of \
+            it. With `false` it stays whole, and state can be made anew from the topics, epoch by epoch",
     ),
     setting(
         "checkpoint.on_new_build",
@@ -166,7 +171,8 @@ static SETTINGS: &[Setting] = &[
             on_new(text).map(|what| of(s).on_new_build = what).is_some()
         }),
         "accept",
-        "What to do with a checkpoint that another build made: go on from it, with rows as the old code made them; don't start; or make all state anew from the topics, as long as the ledger is whole",
+        "What to do with a checkpoint that another build made: go on from it, with rows as the old code \
+            made them; don't start; or make all state anew from the topics, as long as the ledger is whole",
     ),
     setting(
         "checkpoint.on_new_plan",
@@ -178,7 +184,11 @@ static SETTINGS: &[Setting] = &[
             what.map(|what| of(s).on_new_plan = what).is_some()
         }),
         "refuse",
-        "What to do with a checkpoint of a dataflow whose steps have changed: `accept` forgets what is gone and lets what is new or changed begin behind it; `keep` does, too, but what is only made of something else (one more `filter`, two merged into one) goes on from its state, its views anew; `refuse` doesn't start; `rebuild` makes all state anew from the topics, as long as the ledger is whole. New views need no word: they begin with their rows as of the checkpoint",
+        "What to do with a checkpoint of a dataflow whose steps have changed: `accept` forgets what is gone \
+            and lets what is new or changed begin behind it; `keep` does, too, but what is only made of \
+            something else (one more `filter`, two merged into one) goes on from its state, its views anew; \
+            `refuse` doesn't start; `rebuild` makes all state anew from the topics, as long as the ledger \
+            is whole. New views need no word: they begin with their rows as of the checkpoint",
     ),
     setting(
         "replay.on_difference",
@@ -193,7 +203,9 @@ static SETTINGS: &[Setting] = &[
             true
         }),
         "halt",
-        "What to do when an epoch that is gone through again after a restart comes to another result than the ledger says: stop with the view and the epoch; say and count it; or record and compare nothing",
+        "What to do when an epoch that is gone through again after a restart comes to another result than \
+            the ledger says: stop with the view and the epoch; say and count it; or record and compare \
+            nothing",
     ),
     setting(
         "buffer.records_max",
@@ -276,7 +288,8 @@ static SETTINGS: &[Setting] = &[
         "registry.unknown_wait",
         time(Duration::ZERO, HOUR, |s, d| of(s).registry.unknown_wait = d),
         "30s",
-        "How long the registry may not know a schema id while its records wait; then they become dead letters until it does",
+        "How long the registry may not know a schema id while its records wait; then they become dead \
+            letters until it does",
     ),
     flagged(
         setting(
@@ -353,7 +366,8 @@ static SETTINGS: &[Setting] = &[
         "http.scanned_rows_max",
         count(1, 1_000_000_000, |s, n| of(s).http.scanned_rows_max = n),
         "2000000",
-        "How many rows one read may look at. In the order of keys a page ends there, with `next`; in another one a view of more rows is refused at once, unless the key leaves enough of them out",
+        "How many rows one read may look at. In the order of keys a page ends there, with `next`; in \
+            another one a view of more rows is refused at once, unless the key leaves enough of them out",
     ),
     setting(
         "http.reads_max",
@@ -365,13 +379,17 @@ static SETTINGS: &[Setting] = &[
         "http.stale_reads",
         Kind::Switch(|s, on| of(s).http.stale_reads = on),
         "false",
-        "Answer with older epochs than before the restart while a restart recovers. With `false` reads of the newest epoch are told 503 until the last epoch that was bound before is there again; those with `as_of` and cursors are answered once theirs is",
+        "Answer with older epochs than before the restart while a restart recovers. With `false` reads of \
+            the newest epoch are told 503 until the last epoch that was bound before is there again; those \
+            with `as_of` and cursors are answered once theirs is",
     ),
     setting(
         "ready.lag_max",
         count(0, usize::MAX, |s, n| of(s).ready_lag_max = Some(n as u64)),
         "",
-        "`/health/ready` says 200 once no more records than these are left, of all that the topics hold by then; nothing said: once everything is counted that they held at the start. In any case not before a restart has recovered what was bound before it",
+        "`/health/ready` says 200 once no more records than these are left, of all that the topics hold by \
+            then; nothing said: once everything is counted that they held at the start. In any case not \
+            before a restart has recovered what was bound before it",
     ),
     flagged(
         setting(

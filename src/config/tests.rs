@@ -54,7 +54,8 @@ fn the_defaults_of_the_table_are_those_of_the_code() {
 
 #[test]
 fn later_layers_win_and_are_named() {
-    let file = "workers = 2\nepoch_interval = \"10ms\"\n\n[http]\naddress = \"127.0.0.1:1\"\nbody_bytes_max = \"128KiB\"\n";
+    let file = "workers = 2\nepoch_interval = \"10ms\"\n\n[http]\naddress = \"127.0.0.1:1\"\nbody_bytes_max \
+        = \"128KiB\"\n";
     let force = said(
         file,
         &[
@@ -97,7 +98,13 @@ fn an_unknown_name_is_told_with_its_line_and_the_nearest_one() {
         wrong("kafka = \"h:1\"").contains("`kafka` is a section and no setting; in it are: bootstrap, group")
     );
     let text = wrong("[sources.payments]\nlatness = \"5s\"");
-    assert!(text.contains("thalweg.toml:2: a source has no setting `latness` (of source `payments`); the nearest is `lateness`"), "{text}");
+    assert!(
+        text.contains(
+            "thalweg.toml:2: a source has no setting `latness` (of source `payments`); the \
+        nearest is `lateness`"
+        ),
+        "{text}"
+    );
     let text = said("", &[], &[("htpp.address", "x")]).unwrap_err().to_string();
     assert!(
         text.contains("--htpp.address: there is no setting `htpp.address`; the nearest is `http.address`"),
@@ -206,7 +213,8 @@ fn variables_that_belong_to_nobody_are_told_if_they_look_like_ours() {
         force.warnings,
         [
             "the variable THALWEG_WORKRES sets nothing; the nearest is `THALWEG_WORKERS`",
-            "the variable THALWEG_SOURCES_PAYMENTS_LATENESS sets nothing: settings of one source stand in the file, under [sources.NAME]"
+            "the variable THALWEG_SOURCES_PAYMENTS_LATENESS sets nothing: settings of one source stand in \
+                the file, under [sources.NAME]"
         ]
     );
     assert_eq!(force.settings.workers, 1);

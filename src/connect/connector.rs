@@ -29,7 +29,8 @@ pub trait Connector: Sync {
         None
     }
 
-    /// What may be set of one source of it. Values go into [`Overrides::connector`](crate::source::Overrides::connector).
+    /// What may be set of one source of it. Values go into
+    /// [`Overrides::connector`](crate::source::Overrides::connector).
     fn source_settings(&self) -> &'static [SourceSetting] {
         &[]
     }
@@ -44,7 +45,8 @@ pub trait Connector: Sync {
         Vec::new()
     }
 
-    /// Its commands, without the dataflow's name and the flags of settings: they are added to each and its subcommands.
+    /// Its commands, without the dataflow's name and the flags of settings: they are added to each and its
+    /// subcommands.
     fn commands(&self) -> Vec<Command> {
         Vec::new()
     }

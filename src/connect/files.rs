@@ -7,10 +7,11 @@
 //!   in/2026-02.jsonl   partition 1   {"id":3}⏎{"id             followed: waits for the line's end; until the end: a record
 //! ```
 //!
-//! Files only ever grow, and new ones sort after those that are there: a partition's number is its file's place in the
-//! order of names. The ledger binds offsets with counts and hashes, so a replay reads the same lines, and a file that was
-//! changed below what is bound halts the service. An offset is a byte and not a line, so that a restart goes to it at once
-//! and a line that was cut short by the end of the input stays cut there: `tail -c +$((offset + 1))` shows the record.
+//! Files only ever grow, and new ones sort after those that are there: a partition's number is its file's
+//! place in the order of names. The ledger binds offsets with counts and hashes, so a replay reads the same
+//! lines, and a file that was changed below what is bound halts the service. An offset is a byte and not a
+//! line, so that a restart goes to it at once and a line that was cut short by the end of the input stays cut
+//! there: `tail -c +$((offset + 1))` shows the record.
 
 mod listing;
 mod reader;
@@ -57,18 +58,18 @@ pub struct Files {
 }
 
 impl Files {
-    /// The files at `pattern`: a file, a folder (all files in it but hidden ones), or a path whose last part has `*` for
-    /// any characters and `?` for one. Relative to the folder that the process was started in; in a cluster every process
-    /// sees the same files.
+    /// The files at `pattern`: a file, a folder (all files in it but hidden ones), or a path whose last part
+    /// has `*` for any characters and `?` for one. Relative to the folder that the process was started in; in
+    /// a cluster every process sees the same files.
     pub fn lines(pattern: impl Into<PathBuf>) -> Self {
         Self {
             pattern: pattern.into(),
         }
     }
 
-    /// Lines are in this format: one of those in [`codec`](crate::codec), or of your own. Lines of nothing but white space
-    /// are passed over; lines may end in CRLF. A line ends at its first line feed, so what is binary, as Avro is, can't stand
-    /// on lines.
+    /// Lines are in this format: one of those in [`codec`](crate::codec), or of your own. Lines of nothing
+    /// but white space are passed over; lines may end in CRLF. A line ends at its first line feed, so what is
+    /// binary, as Avro is, can't stand on lines.
     pub fn format<T: 'static>(self, format: impl Format<T>) -> Lines<T> {
         Lines {
             pattern: self.pattern,
@@ -79,18 +80,20 @@ impl Files {
         }
     }
 
-    /// Lines are JSON. Fields that `T` lacks are passed over; so are lines of nothing but white space, and a byte order
-    /// mark before a line. Lines may end in CRLF.
+    /// Lines are JSON. Fields that `T` lacks are passed over; so are lines of nothing but white space, and a
+    /// byte order mark before a line. Lines may end in CRLF.
     pub fn json<T: DeserializeOwned + 'static>(self) -> Lines<T> {
         self.format(JsonFormat { strict: false })
     }
 
-    /// Lines are JSON, and a field that `T` lacks, at any depth, makes the record a dead letter that names the field.
+    /// Lines are JSON, and a field that `T` lacks, at any depth, makes the record a dead letter that names
+    /// the field.
     pub fn json_strict<T: DeserializeOwned + 'static>(self) -> Lines<T> {
         self.format(JsonFormat { strict: true })
     }
 
-    /// Lines are the bare text of one value, in UTF-8: `text::<String>()` for strings, `text::<u64>()` for `42`.
+    /// Lines are the bare text of one value, in UTF-8: `text::<String>()` for strings, `text::<u64>()` for
+    /// `42`.
     pub fn text<T: DeserializeOwned + 'static>(self) -> Lines<T> {
         self.format(TextFormat)
     }
@@ -109,8 +112,8 @@ pub struct Lines<T> {
 impl<T> Lines<T> {
     time_rules!();
 
-    /// How often a file that was read to its end is looked at again. Default: 200 ms. New files are looked for twice a
-    /// second.
+    /// How often a file that was read to its end is looked at again. Default: 200 ms. New files are looked
+    /// for twice a second.
     pub fn poll(mut self, every: Duration) -> Self {
         self.poll = every;
         self
@@ -122,8 +125,8 @@ impl<T> Lines<T> {
         self
     }
 
-    /// Rows by key: `row` takes a line's value apart into the key and its row, or none to delete it. The last line of a key
-    /// wins, so all lines of a key belong into one file.
+    /// Rows by key: `row` takes a line's value apart into the key and its row, or none to delete it. The last
+    /// line of a key wins, so all lines of a key belong into one file.
     pub fn keyed<K, V>(self, row: impl Fn(T) -> (K, Option<V>) + 'static) -> KeyedLines<T, K, V> {
         KeyedLines {
             lines: self,

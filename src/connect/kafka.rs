@@ -9,7 +9,8 @@
 //!        log start and last stable offset           a queue a partition, decoded in librdkafka's buffers
 //! ```
 //!
-//! Records are read as committed. The ledger says from where; the consumer group only shows progress to lag tools.
+//! Records are read as committed. The ledger says from where; the consumer group only shows progress to lag
+//! tools.
 
 pub mod admin;
 pub(crate) mod config;
@@ -103,19 +104,21 @@ impl Kafka {
         self.format(JsonFormat { strict: false })
     }
 
-    /// Payloads are JSON, and a field that `T` lacks, at any depth, makes the record a dead letter that names the field.
-    /// It costs an allocation a field. What serde buffers can't be watched: see [`Strict`](crate::codec::json::Strict).
+    /// Payloads are JSON, and a field that `T` lacks, at any depth, makes the record a dead letter that names
+    /// the field. It costs an allocation a field. What serde buffers can't be watched: see
+    /// [`Strict`](crate::codec::json::Strict).
     pub fn json_strict<T: DeserializeOwned + 'static>(self) -> Topic<T> {
         self.format(JsonFormat { strict: true })
     }
 
-    /// Payloads are the bare text of one value, in UTF-8: `text::<String>()` for strings, `text::<u64>()` for `42`.
+    /// Payloads are the bare text of one value, in UTF-8: `text::<String>()` for strings, `text::<u64>()` for
+    /// `42`.
     pub fn text<T: DeserializeOwned + 'static>(self) -> Topic<T> {
         self.format(TextFormat)
     }
 
-    /// Payloads are bytes: `bytes::<Vec<u8>>()` takes them as they are; numbers are big-endian and of the type's width, as
-    /// Kafka's own serializers write them.
+    /// Payloads are bytes: `bytes::<Vec<u8>>()` takes them as they are; numbers are big-endian and of the
+    /// type's width, as Kafka's own serializers write them.
     pub fn bytes<T: DeserializeOwned + 'static>(self) -> Topic<T> {
         self.format(BytesFormat)
     }
@@ -135,23 +138,24 @@ pub struct Topic<T> {
 impl<T: 'static> Topic<T> {
     time_rules!();
 
-    /// Where reading begins when the ledger knows nothing of this source yet. From then on the ledger knows: later starts go
-    /// on where it says, and partitions that are added to the topic are read from their beginning. Default: the log's start.
+    /// Where reading begins when the ledger knows nothing of this source yet. From then on the ledger knows:
+    /// later starts go on where it says, and partitions that are added to the topic are read from their
+    /// beginning. Default: the log's start.
     pub fn start(mut self, start: Start) -> Self {
         self.start = start;
         self
     }
 
-    /// Waits for the topic at the start, where it is not there yet or no broker answers: the log says so once, metrics and
-    /// `/health/ready` do while it lasts. Without it the service does not start, and says why within some seconds. Once it
-    /// runs, a broker that is away is waited for in any case.
+    /// Waits for the topic at the start, where it is not there yet or no broker answers: the log says so
+    /// once, metrics and `/health/ready` do while it lasts. Without it the service does not start, and says
+    /// why within some seconds. Once it runs, a broker that is away is waited for in any case.
     pub fn wait_for_topic(mut self) -> Self {
         self.waits = true;
         self
     }
 
-    /// The reader's schema: what Avro payloads are resolved to, by Avro's rules, before `T` is made of them. Without it,
-    /// `T` is made of what the writer's schema says.
+    /// The reader's schema: what Avro payloads are resolved to, by Avro's rules, before `T` is made of them.
+    /// Without it, `T` is made of what the writer's schema says.
     pub fn avro_schema(mut self, reader: impl Into<Avsc>) -> Self {
         if !resolve_to(&mut *self.format, reader.into()) {
             self.mistake = Some("a reader's Avro schema is given for payloads that are no Avro");
@@ -159,9 +163,9 @@ impl<T: 'static> Topic<T> {
         self
     }
 
-    /// Rows by key: the last value of a key wins, a record without payload deletes, and one that is null in its format
-    /// (see [`KeyedTopic::deletes`]). Keys are decoded from the records' keys, in the payloads' format unless another is
-    /// named; beside plain Avro they are bare text.
+    /// Rows by key: the last value of a key wins, a record without payload deletes, and one that is null in
+    /// its format (see [`KeyedTopic::deletes`]). Keys are decoded from the records' keys, in the payloads'
+    /// format unless another is named; beside plain Avro they are bare text.
     pub fn keyed<K: DeserializeOwned + 'static>(self) -> KeyedTopic<K, T> {
         KeyedTopic {
             name: self.name,
@@ -224,8 +228,8 @@ impl<K: DeserializeOwned + 'static, V: 'static> KeyedTopic<K, V> {
         self
     }
 
-    /// Which records delete the row of their key: see [`Deletes`]. Default: those without payload, and those whose payload
-    /// is null in its format, as JSON `null` is, where `V` has no value for that.
+    /// Which records delete the row of their key: see [`Deletes`]. Default: those without payload, and those
+    /// whose payload is null in its format, as JSON `null` is, where `V` has no value for that.
     pub fn deletes(mut self, deletes: Deletes) -> Self {
         self.deletes = deletes;
         self
@@ -236,8 +240,8 @@ impl<K: DeserializeOwned + 'static, V: 'static> KeyedTopic<K, V> {
         self.key_format(TextFormat)
     }
 
-    /// Keys are bytes: `Vec<u8>` as they are, numbers big-endian and of the type's width, as Kafka's own serializers write
-    /// them.
+    /// Keys are bytes: `Vec<u8>` as they are, numbers big-endian and of the type's width, as Kafka's own
+    /// serializers write them.
     pub fn key_bytes(self) -> Self {
         self.key_format(BytesFormat)
     }
@@ -257,8 +261,8 @@ impl<K: DeserializeOwned + 'static, V: 'static> KeyedTopic<K, V> {
         self.key_format(AvroPlainFormat::new(writer))
     }
 
-    /// The reader's schema of Avro keys: what they are resolved to, by Avro's rules, before `K` is made of them. To be said
-    /// after the keys' format; without one they are Avro with schemas from the registry.
+    /// The reader's schema of Avro keys: what they are resolved to, by Avro's rules, before `K` is made of
+    /// them. To be said after the keys' format; without one they are Avro with schemas from the registry.
     pub fn key_avro_schema(mut self, reader: impl Into<Avsc>) -> Self {
         let reader = reader.into();
         let Some(format) = &mut self.key_format else {

@@ -32,7 +32,8 @@ impl Clock for Round {}
 pub struct Collection<'s, D: 'static, C: Clock = Epoch> {
     pub(super) inner: VecCollection<'s, C, D, isize>,
     context: Rc<Context>,
-    /// Outside of loops. Inside there is none: `iterate` works for every inner lifetime, and can't promise the outer one.
+    /// Outside of loops. Inside there is none: `iterate` works for every inner lifetime, and can't promise
+    /// the outer one.
     pub(super) flow: Option<Dataflow<'s>>,
     pub(super) sources: Rc<[SourceId]>,
     pub(super) origin: Origin,
@@ -72,7 +73,8 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         }
     }
 
-    /// Like [`Collection::with`], for what also comes from `other`: the watermark is that of all sources of both.
+    /// Like [`Collection::with`], for what also comes from `other`: the watermark is that of all sources of
+    /// both.
     fn with_both<U: 'static, D2: 'static>(
         &self,
         other: &Collection<'s, D2, C>,
@@ -139,8 +141,9 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with(self.inner.clone().distinct(), origin)
     }
 
-    /// The way out: differential's own collection in, differential's own collection back. Should `f` also take from another
-    /// collection, no checkpoint knows: declare a [version](crate::dataflow::table::View::version) where that changes.
+    /// The way out: differential's own collection in, differential's own collection back. Should `f` also
+    /// take from another collection, no checkpoint knows: declare a
+    /// [version](crate::dataflow::table::View::version) where that changes.
     pub fn differential<U: Record>(
         &self,
         f: impl FnOnce(VecCollection<'s, C, D, isize>) -> VecCollection<'s, C, U, isize>,
@@ -278,10 +281,12 @@ impl<'s, D: 'static> Collection<'s, D> {
 }
 
 impl<'s, T: 'static> Stream<'s, T> {
-    /// The events as a collection, each of them once. It only grows: as a table or in windows most are better kept.
+    /// The events as a collection, each of them once. It only grows: as a table or in windows most are better
+    /// kept.
     ///
-    /// Checkpoints know these rows by the operators before them, as in `changes filter(payments)`, and of streams that differ in
-    /// closures alone by the order in which the code calls this. A [`try_map`](Self::try_map) gives one a name.
+    /// Checkpoints know these rows by the operators before them, as in `changes filter(payments)`, and of
+    /// streams that differ in closures alone by the order in which the code calls this. A
+    /// [`try_map`](Self::try_map) gives one a name.
     pub fn changes(&self) -> Collection<'s, T>
     where
         T: Record,

@@ -1,7 +1,8 @@
 //! What the compiler says to steps that a type does not have: what to write in their place.
 //!
-//! Each method here has a bound that nothing meets, and can't be called. Without them a person is told "no method named
-//! `view` found", and left to search. They are hidden from the documentation, and `tests/compile` holds what is said.
+//! Each method here has a bound that nothing meets, and can't be called. Without them a person is told "no
+//! method named `view` found", and left to search. They are hidden from the documentation, and
+//! `tests/compile` holds what is said.
 
 use crate::dataflow::collection::{Clock, Collection};
 use crate::dataflow::group::Grouped;
@@ -21,7 +22,8 @@ misuse! {
         "make a table of it: `.key_by(..).window(..).aggregate(..)` in windows, or `.changes().group_by(..).aggregate(..)`; \
          `.for_each_epoch(..)` gives the events to a function";
     WindowsWithoutKey: "a stream is cut into windows by key",
-        "give each event a key first: `.key_by(\"merchant\", |event| event.merchant).window(..).aggregate(..)`";
+        "give each event a key first: `.key_by(\"merchant\", |event| \
+            event.merchant).window(..).aggregate(..)`";
     JoinsEvents: "a stream can't be joined",
         "join what is aggregated: `.key_by(..).window(..).aggregate(..).join(..)`; or every event, which is then kept: \
          `.changes().map(|event| (event.key, event)).join(..)`";
@@ -41,7 +43,8 @@ misuse! {
         "make a table of it: `.group_by(\"merchant\", |row| row.merchant).aggregate(\"name\", |a| ..)`";
     WindowsRows: "a collection can't be cut into windows: it may take rows back",
         "window the stream before `.changes()`, or group the rows: `.group_by(..).aggregate(..)`";
-    AggregatesRows: "a collection is aggregated by groups", "write `.group_by(..).aggregate(\"name\", |a| ..)`";
+    AggregatesRows: "a collection is aggregated by groups", "write `.group_by(..).aggregate(\"name\", |a| \
+        ..)`";
     JoinsRowsLeft: "a collection has no left join",
         "join tables, or put `.join(..)` and `.antijoin(..)` together with `.concat(..)`";
     MergesRows: "collections are not merged but concatenated", "write `.concat(&other)`";
@@ -49,12 +52,14 @@ misuse! {
         "take its rows as a collection first: `.rows().flat_map(|(key, value)| ..)`, and likewise `concat`, `distinct`, \
          `iterate`, `semijoin` and `antijoin`";
     WindowsTable: "a table can't be cut into windows: its rows change",
-        "window the stream that it comes from, or group its rows: `.group_by(\"name\", |key, value| ..).aggregate(..)`";
+        "window the stream that it comes from, or group its rows: `.group_by(\"name\", |key, value| \
+            ..).aggregate(..)`";
     AggregatesTable: "a table is aggregated by groups",
         "write `.group_by(\"name\", |key, value| ..).aggregate(\"name\", |a| ..)`";
 }
 
-/// `receiver { bound: methods }`: each method takes as many arguments as its like, of any type, and gives what follows.
+/// `receiver { bound: methods }`: each method takes as many arguments as its like, of any type, and gives
+/// what follows.
 macro_rules! refused {
     ($({$($generics:tt)*} $of:ty { $($bound:ident: $($method:ident($($argument:ident),*) -> $out:ty),+;)+ })+) => { $(
         #[doc(hidden)]

@@ -28,7 +28,8 @@ macro_rules! tuples { ($($n:literal ($($K:ident),+))+) => { $(
 )+ } }
 tuples! { 2 (A, B) 3 (A, B, C) 4 (A, B, C, D) 5 (A, B, C, D, E) 6 (A, B, C, D, E, F) }
 
-/// No key at all: a second candidate, lest the compiler settle on a key by the number of names, and say "mismatched types".
+/// No key at all: a second candidate, lest the compiler settle on a key by the number of names, and say
+/// "mismatched types".
 #[doc(hidden)]
 pub enum NoKey<const N: u8> {}
 #[diagnostic::do_not_recommend]

@@ -1,7 +1,7 @@
 //! What a dataflow consists of, and the mistakes in it.
 //!
-//! Every step is known by all of its inputs, those without a name included, so that a changed dataflow can be told from the
-//! one that a checkpoint was made of:
+//! Every step is known by all of its inputs, those without a name included, so that a changed dataflow can be
+//! told from the one that a checkpoint was made of:
 //!
 //! ```text
 //!   auctions = source                                            a handle's Origin: `filter(changes(auctions))`
@@ -105,10 +105,12 @@ impl Kind {
     }
 }
 
-/// Where rows come from: an expression of operators over named steps, such as `semijoin(changes(auctions), map(merchants))`.
+/// Where rows come from: an expression of operators over named steps, such as `semijoin(changes(auctions),
+/// map(merchants))`.
 ///
-/// A named step stands for all that is before it. Closures can't be told apart, and keys and settings are not part of it;
-/// each operator is, with all of its inputs. An operator's id is held by checkpoints, so it stays as it is.
+/// A named step stands for all that is before it. Closures can't be told apart, and keys and settings are not
+/// part of it; each operator is, with all of its inputs. An operator's id is held by checkpoints, so it stays
+/// as it is.
 #[derive(Clone, Debug)]
 pub struct Origin {
     made: Rc<Expression>,
@@ -390,8 +392,9 @@ impl Plan {
         self.states.len() - 1
     }
 
-    /// What checkpoints call the events behind a [`Stream::changes`](super::stream::Stream::changes), to which people give no
-    /// name: by what they come from, so that unrelated steps do not count; numbered where that is the same.
+    /// What checkpoints call the events behind a [`Stream::changes`](super::stream::Stream::changes), to
+    /// which people give no name: by what they come from, so that unrelated steps do not count; numbered
+    /// where that is the same.
     pub(super) fn identity_of_changes(&self, origin: &Origin) -> Identity {
         let alike = |step: &&StepShape| step.rule == Rule::Sum && step.input == *origin.made;
         let before = self.states.iter().filter(alike).count();

@@ -27,8 +27,8 @@ use crate::time::Epoch;
 // Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
 impl<'s, T: 'static> Stream<'s, T> {
     /// Gives the events of each epoch to a function, in order: by partition and offset. What
-    /// [`Table::for_each_epoch`](crate::dataflow::table::Table::for_each_epoch) says holds here too, but that a function that is new
-    /// begins with what is new.
+    /// [`Table::for_each_epoch`](crate::dataflow::table::Table::for_each_epoch) says holds here too, but that
+    /// a function that is new begins with what is new.
     #[track_caller]
     pub fn for_each_epoch<E: Display>(
         &self,
@@ -42,11 +42,12 @@ impl<'s, T: 'static> Stream<'s, T> {
         self.sink(name, "for_each_epoch", Function::of_events(f), schema)
     }
 
-    /// Appends each event to a store, in order by partition and offset: what happened in epochs that are complete and durable.
-    /// Whether an event may be there twice after a crash is the store's [contract](crate::sink::Writers), which `plan` prints.
+    /// Appends each event to a store, in order by partition and offset: what happened in epochs that are
+    /// complete and durable. Whether an event may be there twice after a crash is the store's
+    /// [contract](crate::sink::Writers), which `plan` prints.
     ///
-    /// A stream is split by the partitions that its events were read from: all events of a partition are in one shard. A sink
-    /// that is new begins with what is new.
+    /// A stream is split by the partitions that its events were read from: all events of a partition are in
+    /// one shard. A sink that is new begins with what is new.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -108,14 +109,14 @@ impl<'s, T: 'static> Stream<'s, T> {
 impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     /// Gives what changed in each epoch to a function, in order: for what no other sink does.
     ///
-    /// It is called on a thread of its own, once for each epoch that changed anything, when the epoch is complete, its place in
-    /// the ledger durable, and all before it have been given. A key has at most one change. The same epoch always brings the
-    /// same changes, whenever it is given.
+    /// It is called on a thread of its own, once for each epoch that changed anything, when the epoch is
+    /// complete, its place in the ledger durable, and all before it have been given. A key has at most one
+    /// change. The same epoch always brings the same changes, whenever it is given.
     ///
-    /// How far it has come is written down behind the calls. What was not by then, as the process was killed, is given again at
-    /// the next start: where that matters, keep the epoch beside what you write, and skip one that is not greater. An error has
-    /// the same epoch given again, a moment later, until it is taken; meanwhile nothing is lost, and once too much waits the whole
-    /// dataflow does. A panic ends the service.
+    /// How far it has come is written down behind the calls. What was not by then, as the process was killed,
+    /// is given again at the next start: where that matters, keep the epoch beside what you write, and skip
+    /// one that is not greater. An error has the same epoch given again, a moment later, until it is taken;
+    /// meanwhile nothing is lost, and once too much waits the whole dataflow does. A panic ends the service.
     ///
     /// A function that is new in a dataflow that goes on from a checkpoint begins with all rows as of it.
     ///
@@ -147,11 +148,13 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         self.sink(name, "for_each_epoch", Function::of_changes(f), schema)
     }
 
-    /// Holds the table in a store: the newest row of each key, and no row where it went. A key has at most one change an epoch.
+    /// Holds the table in a store: the newest row of each key, and no row where it went. A key has at most
+    /// one change an epoch.
     ///
-    /// Rows are split into shards by a fixed hash of their keys, and each shard gets its epochs in order, once they are complete
-    /// and durable. What a crash does to the store is its [contract](crate::sink::Writers), which `plan` prints. A sink that is
-    /// new in a dataflow that goes on from a checkpoint begins with all rows as of it.
+    /// Rows are split into shards by a fixed hash of their keys, and each shard gets its epochs in order,
+    /// once they are complete and durable. What a crash does to the store is its
+    /// [contract](crate::sink::Writers), which `plan` prints. A sink that is new in a dataflow that goes on
+    /// from a checkpoint begins with all rows as of it.
     ///
     /// Only a store that can delete by key is an [`UpsertSink`]; others take a [changelog](Self::changes_to).
     ///
@@ -197,7 +200,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         self.sink(name, "upsert_to", sink, schema)
     }
 
-    /// Gives a store every change of the table as a row of its own, with what was before and what is after it.
+    /// Gives a store every change of the table as a row of its own, with what was before and what is after
+    /// it.
     ///
     /// As [`upsert_to`](Self::upsert_to), but that nothing is ever replaced.
     #[track_caller]
@@ -250,7 +254,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
 }
 
 impl<'s, D: 'static> Collection<'s, D> {
-    /// Gives a store every change of the collection: each row with the epoch, and by how many it became more or fewer.
+    /// Gives a store every change of the collection: each row with the epoch, and by how many it became more
+    /// or fewer.
     ///
     /// Otherwise as [`Table::changes_to`].
     #[track_caller]
@@ -284,7 +289,8 @@ struct Outlet {
 }
 
 impl Outlet {
-    /// Whether a shard was not there at the checkpoint that others go on from: it takes what they give once more.
+    /// Whether a shard was not there at the checkpoint that others go on from: it takes what they give once
+    /// more.
     fn is_new(&self) -> bool {
         let mut complete = self.complete.iter();
         complete.any(|complete| resume::is_new(*complete, self.restored))

@@ -65,10 +65,11 @@ impl<'s, T: 'static> Stream<'s, T> {
         self.each("map", move |value| Some(f(value)))
     }
 
-    /// Each event through `f`, which may turn it down: an `Err` sends the event to the dead letters of the source that it
-    /// was read from, with cause `rejected`, this step's name, the error's text (of which 1,024 bytes are kept), and the
-    /// record's topic, partition and offset. The record's bytes are gone by then: the letter's payload is the event as JSON,
-    /// as this step got it, and its timestamp the event time.
+    /// Each event through `f`, which may turn it down: an `Err` sends the event to the dead letters of the
+    /// source that it was read from, with cause `rejected`, this step's name, the error's text (of which
+    /// 1,024 bytes are kept), and the record's topic, partition and offset. The record's bytes are gone by
+    /// then: the letter's payload is the event as JSON, as this step got it, and its timestamp the event
+    /// time.
     ///
     /// `f` has to come to the same result, and to the same text, whenever it is given the same event.
     ///
@@ -194,8 +195,8 @@ impl<'s, T: 'static> Stream<'s, T> {
         }
     }
 
-    /// Gives each event a key. `names` are the key's field names in URLs, columns and Kafka keys: `"merchant"`, or
-    /// `["merchant", "country"]` for a key that is a tuple.
+    /// Gives each event a key. `names` are the key's field names in URLs, columns and Kafka keys:
+    /// `"merchant"`, or `["merchant", "country"]` for a key that is a tuple.
     #[track_caller]
     pub fn key_by<K: Record>(&self, names: impl Names<K>, key: impl Fn(&T) -> K + 'static) -> Keyed<'s, K, T>
     where
@@ -208,11 +209,11 @@ impl<'s, T: 'static> Stream<'s, T> {
         }
     }
 
-    /// The way out: timely's own stream in, timely's own stream back. What `f` adds must give the same events for an
-    /// epoch in every replay, on any number of workers.
+    /// The way out: timely's own stream in, timely's own stream back. What `f` adds must give the same events
+    /// for an epoch in every replay, on any number of workers.
     ///
-    /// What `f` keeps from epoch to epoch is in no checkpoint, so a dataflow with such a step makes none: a restart goes
-    /// through its topics again.
+    /// What `f` keeps from epoch to epoch is in no checkpoint, so a dataflow with such a step makes none: a
+    /// restart goes through its topics again.
     #[track_caller]
     pub fn timely<U: Event>(&self, f: impl FnOnce(Events<'s, T>) -> Events<'s, U>) -> Stream<'s, U>
     where
@@ -259,11 +260,11 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         }
     }
 
-    /// Gives each key's events to an operator of your own, which keeps state under the clock and comes to a table:
-    /// `docs/write-an-operator.md` writes one. `name` is the step's.
+    /// Gives each key's events to an operator of your own, which keeps state under the clock and comes to a
+    /// table: `docs/write-an-operator.md` writes one. `name` is the step's.
     ///
-    /// The events of an epoch come in the order of the log. Declare another [version](Dataflow::version) when the operator
-    /// makes something else of them.
+    /// The events of an epoch come in the order of the log. Declare another [version](Dataflow::version) when
+    /// the operator makes something else of them.
     #[track_caller]
     pub fn process<O>(self, name: &str, operator: O) -> Table<'s, K, O::Value>
     where
@@ -328,8 +329,9 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         Self { keep, ..self }
     }
 
-    /// Declares that the step is another than it was: since the aggregate, or what comes before it, has changed. Checkpoints of
-    /// an earlier version are then [asked about](crate::runtime::checkpoints::Settings::on_new_plan). Default 1.
+    /// Declares that the step is another than it was: since the aggregate, or what comes before it, has
+    /// changed. Checkpoints of an earlier version are then [asked
+    /// about](crate::runtime::checkpoints::Settings::on_new_plan). Default 1.
     pub fn version(self, version: u32) -> Self {
         let context = self.keyed.stream.flow.context();
         context
@@ -342,7 +344,8 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
 
     /// Aggregates the events of each key and window.
     ///
-    /// The closure gets [`Of`], which makes aggregates and knows the event's type: `|a| (a.count(), a.sum(|p| p.cents))`.
+    /// The closure gets [`Of`], which makes aggregates and knows the event's type: `|a| (a.count(), a.sum(|p|
+    /// p.cents))`.
     pub fn aggregate<A: Aggregate<T>>(self, build: impl FnOnce(Of<T>) -> A) -> Table<'s, Windowed<K>, A::Out>
     where
         T: Event,

@@ -1,7 +1,8 @@
 //! Tables: collections with at most one row a key.
 //!
-//! A table is held in one of two forms, and the other is made when a step first asks for it: net changes by key, as
-//! windows and keyed topics give them and views take them; or a differential collection, as joins need it.
+//! A table is held in one of two forms, and the other is made when a step first asks for it: net changes by
+//! key, as windows and keyed topics give them and views take them; or a differential collection, as joins
+//! need it.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -36,8 +37,8 @@ pub struct Table<'s, K: 'static, V: 'static> {
     pub(super) meta: Meta,
     changes: OnceCell<Changes<'s, K, V>>,
     rows: OnceCell<Rows<'s, K, V>>,
-    /// Made once, on first use, and shared by every join. Behind a trait, or each type without `Ord` would be told of
-    /// differential's own bounds first.
+    /// Made once, on first use, and shared by every join. Behind a trait, or each type without `Ord` would be
+    /// told of differential's own bounds first.
     arranged: OnceCell<Box<dyn Arranges<'s, K, V> + 's>>,
 }
 
@@ -69,7 +70,8 @@ pub(super) struct Meta {
     pub(super) wanted: Wanted,
 }
 
-/// A table's key as the key of another: `K` itself, the key of a [`Windowed<K>`](Windowed), the head of a pair.
+/// A table's key as the key of another: `K` itself, the key of a [`Windowed<K>`](Windowed), the head of a
+/// pair.
 #[diagnostic::on_unimplemented(
     message = "a table keyed by `{Self}` cannot be joined with one keyed by `{K}`",
     label = "keys differ",
@@ -188,7 +190,8 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
 
 // Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
 impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
-    /// Names the key's fields in URLs and columns, where the key came without names (a table read from a topic).
+    /// Names the key's fields in URLs and columns, where the key came without names (a table read from a
+    /// topic).
     #[track_caller]
     pub fn key_named(mut self, names: impl Names<K>) -> Self
     where
@@ -263,8 +266,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         }
     }
 
-    /// Joins each row with the row of `other` that has its key. Maintained: a change on either side revises every row it
-    /// meets, and a row without a partner is left out.
+    /// Joins each row with the row of `other` that has its key. Maintained: a change on either side revises
+    /// every row it meets, and a row without a partner is left out.
     #[track_caller]
     pub fn join<K2: Record, V2: Record, R: Record>(
         &self,
@@ -404,7 +407,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         }
     }
 
-    /// Serves the table over HTTP under this name, which may be that of the step: views have names of their own.
+    /// Serves the table over HTTP under this name, which may be that of the step: views have names of their
+    /// own.
     #[track_caller]
     pub fn view(&self, name: &str) -> &Self
     where
@@ -414,7 +418,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         self.view_with(name, |view| view)
     }
 
-    /// Like [`Table::view`], with settings: `table.view_with("spend", |v| v.history(Duration::from_secs(600)))`.
+    /// Like [`Table::view`], with settings: `table.view_with("spend", |v|
+    /// v.history(Duration::from_secs(600)))`.
     #[track_caller]
     pub fn view_with(&self, name: &str, settings: impl FnOnce(View) -> View) -> &Self
     where
@@ -428,7 +433,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         let mut spec = ViewSpec::new(name);
         spec.key = self.meta.names.clone();
         spec.sources = self.meta.sources.to_vec();
-        // A join revises a row, but closes none: what matters is how long the step that cut the windows takes corrections.
+        // A join revises a row, but closes none: what matters is how long the step that cut the windows takes
+        // corrections.
         let closed_by = match &*self.meta.window_sources {
             [] => &self.meta.sources,
             _ => &self.meta.window_sources,
@@ -465,14 +471,16 @@ pub struct View {
 }
 
 impl View {
-    /// How far back `as_of` may reach. Default: the setting `views.history`, one minute unless it says otherwise.
+    /// How far back `as_of` may reach. Default: the setting `views.history`, one minute unless it says
+    /// otherwise.
     pub fn history(mut self, history: Duration) -> Self {
         self.history = Some(history);
         self
     }
 
-    /// Declares that the rows are others than they were: since a closure before the view has changed. Those that a checkpoint
-    /// holds are then [asked about](crate::runtime::checkpoints::Settings::on_new_plan). Default 1.
+    /// Declares that the rows are others than they were: since a closure before the view has changed. Those
+    /// that a checkpoint holds are then [asked about](crate::runtime::checkpoints::Settings::on_new_plan).
+    /// Default 1.
     pub fn version(mut self, version: u32) -> Self {
         self.version = version;
         self

@@ -1,14 +1,16 @@
 //! A Kafka broker inside the process, for demonstrations and tests: librdkafka's mock cluster.
 //!
-//! It speaks Kafka's protocol on ports of 127.0.0.1, so sources and sinks run against it as they are. What it lacks:
+//! It speaks Kafka's protocol on ports of 127.0.0.1, so sources and sinks run against it as they are. What it
+//! lacks:
 //!
-//! * It keeps about 5 MB or 100,000 batches a partition in memory and drops the oldest beyond that: the log's start
-//!   moves. A reader that comes for dropped records gets the error that retention gives on a real broker, so a
-//!   demonstration has to be read as it is written, or write less.
-//! * It keeps batches in a list that it walks from the log's start for each batch that is fetched. What it costs grows with the
-//!   number of batches twice over, so whoever writes for long writes several records a batch: [`LINGER`].
-//! * Everything is gone with the process. There are no control records and no open transactions: aborted transactions
-//!   are read, zombies are not fenced. Nothing about exactly-once can be shown on it.
+//! * It keeps about 5 MB or 100,000 batches a partition in memory and drops the oldest beyond that: the log's
+//!   start moves. A reader that comes for dropped records gets the error that retention gives on a real
+//!   broker, so a demonstration has to be read as it is written, or write less.
+//! * It keeps batches in a list that it walks from the log's start for each batch that is fetched. What it
+//!   costs grows with the number of batches twice over, so whoever writes for long writes several records a
+//!   batch: [`LINGER`].
+//! * Everything is gone with the process. There are no control records and no open transactions: aborted
+//!   transactions are read, zombies are not fenced. Nothing about exactly-once can be shown on it.
 
 use std::time::Duration;
 
@@ -26,8 +28,8 @@ use crate::connect::kafka::config::{connection, told};
 use crate::error::{Error, Result};
 use crate::time::EventTime;
 
-/// How long a record that is written for people to look at may wait for others of its batch. Nobody sees it, and at the demo's
-/// 200 events a second ten of them share a batch.
+/// How long a record that is written for people to look at may wait for others of its batch. Nobody sees it,
+/// and at the demo's 200 events a second ten of them share a batch.
 pub const LINGER: Duration = Duration::from_millis(50);
 
 /// Brokers inside the process. They end when this is dropped.
@@ -35,8 +37,8 @@ pub struct EmbeddedBroker {
     cluster: MockCluster<'static, DefaultProducerContext>,
 }
 
-// SAFETY: the cluster runs on a thread of its own and takes requests through librdkafka's locked queues; the address
-// list is written before `new` returns and never again.
+// SAFETY: the cluster runs on a thread of its own and takes requests through librdkafka's locked queues; the
+// address list is written before `new` returns and never again.
 unsafe impl Send for EmbeddedBroker {}
 // SAFETY: as above.
 unsafe impl Sync for EmbeddedBroker {}
@@ -78,7 +80,8 @@ impl EmbeddedBroker {
 
 /// Writes records to any Kafka, at full speed, to partitions and with timestamps as told.
 ///
-/// A record that could not be delivered shows as an error of a later call, at the latest of [`Producer::flush`].
+/// A record that could not be delivered shows as an error of a later call, at the latest of
+/// [`Producer::flush`].
 pub struct Producer {
     inner: BaseProducer<Deliveries>,
 }
@@ -116,7 +119,8 @@ impl Producer {
         Self::of(&KafkaSettings::at(bootstrap_servers), Duration::from_millis(1))
     }
 
-    /// A producer to a Kafka, with its security. `linger`: how long a record may wait for others to share its batch.
+    /// A producer to a Kafka, with its security. `linger`: how long a record may wait for others to share its
+    /// batch.
     pub fn of(kafka: &KafkaSettings, linger: Duration) -> Result<Self> {
         let inner = connection(kafka)?
             .set("enable.idempotence", "true")

@@ -5,8 +5,8 @@
 //!   offsets that are there    = those whose timestamp the wall clock has reached; without a rate, all
 //! ```
 //!
-//! It behaves like a topic to which each record was appended at its timestamp: after a stop, what fell due meanwhile is
-//! there at once, and a replay runs as fast as it can.
+//! It behaves like a topic to which each record was appended at its timestamp: after a stop, what fell due
+//! meanwhile is there at once, and a replay runs as fast as it can.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -75,8 +75,9 @@ impl<T> Generator<T> {
 
     /// The log timestamp of every partition's first record.
     ///
-    /// A generator with a rate and without a start begins when the process first makes one: it is another topic after a
-    /// restart, and in every process of a cluster. Whoever keeps a ledger, or runs several processes, gives a start.
+    /// A generator with a rate and without a start begins when the process first makes one: it is another
+    /// topic after a restart, and in every process of a cluster. Whoever keeps a ledger, or runs several
+    /// processes, gives a start.
     pub fn starting_at(mut self, start: EventTime) -> Self {
         self.start = Some(start);
         self

@@ -1,4 +1,5 @@
-//! A schema registry in the process, for first tries: registers and gives back, in memory. It checks no compatibility.
+//! A schema registry in the process, for first tries: registers and gives back, in memory. It checks no
+//! compatibility.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -65,7 +65,8 @@ impl World {
         let kafka = given.get_mut::<KafkaSettings>();
         *kafka = self.kafka.clone();
         if self.is_embedded() {
-            // The embedded broker answers a fetch that finds nothing when its time is up, even if a record comes before.
+            // The embedded broker answers a fetch that finds nothing when its time is up, even if a record
+            // comes before.
             kafka.properties.push(("fetch.wait.max.ms".into(), "25".into()));
         }
         given

@@ -8,16 +8,17 @@
 //!   publish ─▶ conditional put: one of several writers wins
 //! ```
 //!
-//! A scratch file has no name, so it is gone with the process. One that was written or read stays until its object is
-//! removed: whoever merges what it wrote before, or loads what it has verified, asks the store for nothing. So every byte goes
-//! over the network once each way, whatever the order in which it is read.
+//! A scratch file has no name, so it is gone with the process. One that was written or read stays until its
+//! object is removed: whoever merges what it wrote before, or loads what it has verified, asks the store for
+//! nothing. So every byte goes over the network once each way, whatever the order in which it is read.
 //!
-//! Paths are whole URLs: `s3://bucket/prefix/name`. Calls block, and may come from any thread; a small runtime of its own
-//! does the waiting. Failed requests are made again for [`RETRY_MAX`]; what fails after that says why as a
-//! [`Trouble`](super::Trouble).
+//! Paths are whole URLs: `s3://bucket/prefix/name`. Calls block, and may come from any thread; a small
+//! runtime of its own does the waiting. Failed requests are made again for [`RETRY_MAX`]; what fails after
+//! that says why as a [`Trouble`](super::Trouble).
 //!
-//! A crash in the midst of an upload leaves its parts in the bucket, unseen but paid for. Stores remove them by a lifecycle
-//! rule (`AbortIncompleteMultipartUpload`); there is no way to tell from outside whose they are.
+//! A crash in the midst of an upload leaves its parts in the bucket, unseen but paid for. Stores remove them
+//! by a lifecycle rule (`AbortIncompleteMultipartUpload`); there is no way to tell from outside whose they
+//! are.
 
 mod reason;
 mod scratch;
@@ -96,8 +97,9 @@ pub struct Access {
 }
 
 impl ObjectFiles {
-    /// A bucket by S3's protocol. Who asks is said by the environment: `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, the
-    /// role of the machine, and whatever else of `AWS_…` the crate `object_store` knows. Nothing is asked yet.
+    /// A bucket by S3's protocol. Who asks is said by the environment: `AWS_ACCESS_KEY_ID` and
+    /// `AWS_SECRET_ACCESS_KEY`, the role of the machine, and whatever else of `AWS_…` the crate
+    /// `object_store` knows. Nothing is asked yet.
     ///
     /// # Errors
     /// The environment does not fit together: a key without its secret, say.
@@ -145,8 +147,8 @@ impl ObjectFiles {
         Self::new(Arc::new(store), &root, scratch, keeps)
     }
 
-    /// Objects of any store. `root` is what paths begin with; scratch files are made in the directory `scratch`, and
-    /// with `keeps` they stay as long as their objects do.
+    /// Objects of any store. `root` is what paths begin with; scratch files are made in the directory
+    /// `scratch`, and with `keeps` they stay as long as their objects do.
     pub fn new(store: Arc<dyn ObjectStore>, root: &str, scratch: &Path, keeps: bool) -> io::Result<Self> {
         Self::with_parts_of(PART, store, root, scratch, keeps)
     }
@@ -278,7 +280,8 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Whatever is still asked is for nobody; and a runtime that waits can't be dropped from within another.
+        // Whatever is still asked is for nobody; and a runtime that waits can't be dropped from within
+        // another.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -1,5 +1,5 @@
-//! A disk in memory that fails as disks do: it fills up, its flushes fail, and at a loss of power whatever was not
-//! flushed is there in part. The same seed gives the same loss.
+//! A disk in memory that fails as disks do: it fills up, its flushes fail, and at a loss of power whatever
+//! was not flushed is there in part. The same seed gives the same loss.
 //!
 //! ```text
 //!   file   ▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▒▒▒▒▒▒│▒▒▒▒▒▒│▒▒▒        ▓ flushed: survives
@@ -9,7 +9,8 @@
 //!                      └────────────────────────┘   first of these changes, or any of them
 //! ```
 //!
-//! A file lives as long as a name or whoever has it open: one that was renamed over is still what it was to them.
+//! A file lives as long as a name or whoever has it open: one that was renamed over is still what it was to
+//! them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -196,8 +197,8 @@ impl SimDisk {
         self.0.lock().creates_fail = files;
     }
 
-    /// The power goes in the midst of this call of those that change something, counted from 1: nothing is done any more
-    /// until the [crash](Self::crash).
+    /// The power goes in the midst of this call of those that change something, counted from 1: nothing is
+    /// done any more until the [crash](Self::crash).
     pub fn set_calls_left(&self, calls: usize) {
         self.0.lock().calls_left = Some(calls);
     }

@@ -1,8 +1,8 @@
 //! What comes back: the parts that all answers have, and whether the client has the answer already.
 //!
-//! ETags are weak: an answer names its epoch, so its bytes differ at each, while what was asked for is the same. They
-//! tell the state of what was asked for apart (see [`row_tag`], [`rows_tag`]), so `If-None-Match` gives 304 until
-//! something changes.
+//! ETags are weak: an answer names its epoch, so its bytes differ at each, while what was asked for is the
+//! same. They tell the state of what was asked for apart (see [`row_tag`], [`rows_tag`]), so `If-None-Match`
+//! gives 304 until something changes.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -150,8 +150,8 @@ pub(crate) struct Rows<'a> {
     pub numbers: Numbers,
 }
 
-/// `rows`, `closed`, `next`. `closed` stands beside the rows, one entry a row, and only where there are windows: so a row
-/// has exactly the view's fields, whatever they are called.
+/// `rows`, `closed`, `next`. `closed` stands beside the rows, one entry a row, and only where there are
+/// windows: so a row has exactly the view's fields, whatever they are called.
 impl Serialize for Rows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         struct Each<'a>(&'a Rows<'a>);
@@ -175,8 +175,8 @@ impl Serialize for Rows<'_> {
     }
 }
 
-/// The tag of one row: the epoch in which it last changed, whether it is closed, and which window it is, as a URL with
-/// `window=last_closed` means another row when the watermark moves on.
+/// The tag of one row: the epoch in which it last changed, whether it is closed, and which window it is, as a
+/// URL with `window=last_closed` means another row when the watermark moves on.
 pub(crate) fn row_tag(view: &dyn Serve, found: &FoundRow) -> Option<String> {
     if found.version == Epoch::ZERO {
         return None;

@@ -102,8 +102,9 @@ pub(crate) fn newest(shared: &Shared, least: Epoch) -> Result<Arc<Moment>, Probl
     newest.ok_or_else(|| not_yet(shared, &Wanted::default(), least, &[]))
 }
 
-/// The epoch that has to be closed before an answer is given. While a restart recovers what was bound before, the newest
-/// closed epoch is older than what was answered already, and the newest one up to a time may not be closed again.
+/// The epoch that has to be closed before an answer is given. While a restart recovers what was bound before,
+/// the newest closed epoch is older than what was answered already, and the newest one up to a time may not
+/// be closed again.
 fn least(shared: &Shared, as_of: Option<AsOf>, of_cursor: bool) -> Epoch {
     let last_bound = (shared.state.recovery)().map_or(Epoch::ZERO, |recovering| recovering.last_bound);
     let newest = match shared.settings.stale_reads {
@@ -280,7 +281,8 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
             let windowed = view.is_some_and(|view| view.spec().windows.is_some());
             match windowed && ["window_start", "window_end"].contains(&field.as_str()) {
                 true => problem.hint(
-                    "say which window: `window=open`, `window=last_closed`, or `window=` and the time at which it starts",
+                    "say which window: `window=open`, `window=last_closed`, or `window=` and the time at \
+                        which it starts",
                 ),
                 false => problem,
             }

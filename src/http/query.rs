@@ -66,8 +66,8 @@ struct Planned {
     name: String,
     view: Arc<dyn Serve>,
     what: What,
-    /// How many rows were asked for. A read by key has one at most and a read without a limit few, and of reads there are
-    /// few: they add next to nothing to an answer, so they are not counted.
+    /// How many rows were asked for. A read by key has one at most and a read without a limit few, and of
+    /// reads there are few: they add next to nothing to an answer, so they are not counted.
     limit: usize,
 }
 
@@ -222,7 +222,8 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
     })
 }
 
-/// A control word's value as a query string would have it: what a string says, and a number with all of its digits.
+/// A control word's value as a query string would have it: what a string says, and a number with all of its
+/// digits.
 fn word(json: &RawValue) -> Cow<'_, str> {
     match serde_json::from_str::<String>(json.get()) {
         Ok(text) => Cow::Owned(text),

@@ -1,9 +1,9 @@
 //! Reads of one view: a row by its key, rows by pages.
 //!
-//! A lookup is answered where the request is read, without a turn to another thread. So is a scan that ends soon; one
-//! that does not begins again on a thread for such work, of which there are few, so that lookups are never held up. It
-//! holds a lock for some dozens of rows at a time, so writers don't wait for it either; and it ends by itself in time, so
-//! that its place is free when its client has lost patience.
+//! A lookup is answered where the request is read, without a turn to another thread. So is a scan that ends
+//! soon; one that does not begins again on a thread for such work, of which there are few, so that lookups
+//! are never held up. It holds a lock for some dozens of rows at a time, so writers don't wait for it either;
+//! and it ends by itself in time, so that its place is free when its client has lost patience.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -224,8 +224,8 @@ impl Attempt {
     }
 }
 
-/// Runs `read` with a bound on the rows that it looks at: a low one here, and if that does not do, the real one on a
-/// thread for such work.
+/// Runs `read` with a bound on the rows that it looks at: a low one here, and if that does not do, the real
+/// one on a thread for such work.
 pub(crate) async fn scan<F>(shared: &Shared, mut read: F) -> Result<Answer, Problem>
 where
     F: FnMut(&mut Attempt) -> Result<Answer, Problem> + Send + 'static,
@@ -252,7 +252,8 @@ where
     blocking(shared, move || read(&mut last)).await
 }
 
-/// Runs `work` on a thread where it may take long. There are few places for that, and waiting for one is bounded.
+/// Runs `work` on a thread where it may take long. There are few places for that, and waiting for one is
+/// bounded.
 pub(crate) async fn blocking<T, F>(shared: &Shared, work: F) -> Result<T, Problem>
 where
     T: Send + 'static,

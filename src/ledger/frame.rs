@@ -7,14 +7,15 @@
 //!  chain   c₀ = BLAKE3(file header)     cᵢ = BLAKE3(cᵢ₋₁, kind, recordᵢ)     over counted records only
 //! ```
 //!
-//! A frame is what one group commit writes: it counts whole or not at all. It begins and ends with a byte that isn't
-//! zero, so that every sector it touches holds something: a sector that never reached the disk shows. Its header has
-//! a checksum of its own, so that a length can be believed: a frame that is longer than the file was cut short,
-//! a length with a flipped bit is damage. CRC-32C is Castagnoli's; numbers are little-endian, those without a width
-//! are varints. A frame costs 36 bytes.
+//! A frame is what one group commit writes: it counts whole or not at all. It begins and ends with a byte
+//! that isn't zero, so that every sector it touches holds something: a sector that never reached the disk
+//! shows. Its header has a checksum of its own, so that a length can be believed: a frame that is longer than
+//! the file was cut short, a length with a flipped bit is damage. CRC-32C is Castagnoli's; numbers are
+//! little-endian, those without a width are varints. A frame costs 36 bytes.
 //!
-//! The stored chain value makes a frame fit only behind exactly the records that stood before it when it was written:
-//! one that is removed, doubled, moved or taken from another ledger shows at the next frame, whose checksums are intact.
+//! The stored chain value makes a frame fit only behind exactly the records that stood before it when it was
+//! written: one that is removed, doubled, moved or taken from another ledger shows at the next frame, whose
+//! checksums are intact.
 
 use std::fmt;
 
@@ -159,16 +160,19 @@ impl fmt::Debug for Chain {
     }
 }
 
-/// A frame with a claim. It stores the chain as the claimant saw it; whether it counts is only known when read back.
+/// A frame with a claim. It stores the chain as the claimant saw it; whether it counts is only known when
+/// read back.
 pub(super) fn claim_frame(record: &ClaimRecord) -> Vec<u8> {
     let mut bytes = Vec::new();
     record.encode(&mut bytes);
     frame(RecordKind::Claim, record.generation, &[bytes], record.chain)
 }
 
-/// A frame with progress, and as many of the bindings as fit well, at least one; how many; and the chain behind them.
+/// A frame with progress, and as many of the bindings as fit well, at least one; how many; and the chain
+/// behind them.
 ///
-/// Both are in one frame: of two that are written at once the second may reach the disk without the first, as damage would look.
+/// Both are in one frame: of two that are written at once the second may reach the disk without the first, as
+/// damage would look.
 pub(super) fn group_frame(
     generation: u64,
     bindings: &[EpochBinding],
@@ -349,14 +353,17 @@ pub(super) fn frames_within(bytes: &[u8]) -> impl Iterator<Item = (usize, FrameH
         .filter_map(|at| Some((at, FrameHeader::decode(&bytes[at..])?)))
 }
 
-/// Whether a frame that begins `bytes`, at `offset` of the file, and can't be read is what a torn write leaves behind:
-/// too few bytes, or a sector that was never written. `next` is where the first intact header behind it stands, if any.
+/// Whether a frame that begins `bytes`, at `offset` of the file, and can't be read is what a torn write
+/// leaves behind: too few bytes, or a sector that was never written. `next` is where the first intact header
+/// behind it stands, if any.
 ///
-/// Appends that failed, too, may stand behind it, as when a full disk lets a few bytes through at each new start.
+/// Appends that failed, too, may stand behind it, as when a full disk lets a few bytes through at each new
+/// start.
 pub(super) fn looks_torn(bytes: &[u8], offset: u64, next: usize) -> bool {
     let mut end = next.min(bytes.len());
     let scrap = |piece: &[u8]| FRAME_MAGIC.iter().zip(piece).all(|(magic, byte)| magic == byte);
-    // A frame's last byte is none of the magic's, not even with a flipped bit: a whole frame is not taken for scraps.
+    // A frame's last byte is none of the magic's, not even with a flipped bit: a whole frame is not taken for
+    // scraps.
     while let Some(len) = (1..FRAME_HEADER_BYTES.min(end)).find(|len| scrap(&bytes[end - len..end])) {
         end -= len;
     }
@@ -364,7 +371,8 @@ pub(super) fn looks_torn(bytes: &[u8], offset: u64, next: usize) -> bool {
     let into_sector = (offset % SECTOR as u64) as usize;
     let (short, extent) = match FrameHeader::decode(bytes) {
         Some(header) => (header.frame_bytes() > end, header.frame_bytes()),
-        // How long the frame is can't be known, so only the one or two sectors that hold its header can speak.
+        // How long the frame is can't be known, so only the one or two sectors that hold its header can
+        // speak.
         None => (
             end < FRAME_HEADER_BYTES,
             (into_sector + FRAME_HEADER_BYTES).next_multiple_of(SECTOR) - into_sector,

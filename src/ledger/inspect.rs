@@ -1,5 +1,5 @@
-//! Looking at a ledger without holding it: what it says, and whether it is sound. Neither writes; both may run beside
-//! the service.
+//! Looking at a ledger without holding it: what it says, and whether it is sound. Neither writes; both may
+//! run beside the service.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -98,7 +98,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// Reads the whole ledger in `dir` and checks every checksum, the hash chain, and that the bindings follow on each other.
+/// Reads the whole ledger in `dir` and checks every checksum, the hash chain, and that the bindings follow on
+/// each other.
 ///
 /// # Errors
 /// As [`Ledger::open`](crate::ledger::Ledger::open); the first damage that is met.

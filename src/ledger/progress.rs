@@ -1,4 +1,5 @@
-//! How far sinks have come, as the ledger keeps it: see [`RecordKind::Progress`](super::record::RecordKind::Progress).
+//! How far sinks have come, as the ledger keeps it: see
+//! [`RecordKind::Progress`](super::record::RecordKind::Progress).
 
 use crate::time::Epoch;
 use crate::wire::{Input, put_str, put_u64};

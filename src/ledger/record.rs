@@ -7,11 +7,11 @@
 //!  PROGRESS (sink shard shards complete delivered) …                             how far shards of sinks have come
 //! ```
 //!
-//! Integers are LEB128 varints, signed ones zigzag; hashes and source ids are fixed-width little-endian, as varints
-//! would lengthen them. Times are written as differences to the binding's `now`, which is written as its difference to
-//! the epoch; a range says by a flag what is as in the range before it. A binding stands for itself: `lo` is written
-//! although it repeats the last `hi`, so that a gap shows. Four partitions of one source come to about 110 bytes, of
-//! which 32 are the records' hashes.
+//! Integers are LEB128 varints, signed ones zigzag; hashes and source ids are fixed-width little-endian, as
+//! varints would lengthen them. Times are written as differences to the binding's `now`, which is written as
+//! its difference to the epoch; a range says by a flag what is as in the range before it. A binding stands
+//! for itself: `lo` is written although it repeats the last `hi`, so that a gap shows. Four partitions of one
+//! source come to about 110 bytes, of which 32 are the records' hashes.
 
 use crate::error::{Error, Result};
 use crate::ledger::frame::Chain;
@@ -65,14 +65,15 @@ pub struct Claim {
 /// A claim as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimRecord {
-    /// Counts the owners of the ledger; a claim counts when its generation is higher than any counted before it.
+    /// Counts the owners of the ledger; a claim counts when its generation is higher than any counted before
+    /// it.
     pub generation: u64,
     /// Tells two claims of one generation apart.
     pub nonce: u64,
     /// When it was made, microseconds since the Unix epoch.
     pub time_us: u64,
-    /// Where the claimant saw the intact log end. Whatever stands between there and the claim, and can't be read, was
-    /// torn before the claim was made.
+    /// Where the claimant saw the intact log end. Whatever stands between there and the claim, and can't be
+    /// read, was torn before the claim was made.
     pub end: u64,
     /// The first half of the hash chain at `end`.
     pub chain: [u8; 16],

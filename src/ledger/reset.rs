@@ -28,8 +28,8 @@ pub fn reset_target(dir: &Path) -> Result<PathBuf> {
     free_name(dir)
 }
 
-/// Moves the directory of a ledger aside, with all that is in it, so that the next start is the first one. Returns where it
-/// is now: moved back, it is the ledger again.
+/// Moves the directory of a ledger aside, with all that is in it, so that the next start is the first one.
+/// Returns where it is now: moved back, it is the ledger again.
 ///
 /// # Errors
 /// [`Outside`](crate::Kind::Outside): a process holds the ledger, or the directory can't be moved.

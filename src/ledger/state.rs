@@ -1,11 +1,13 @@
-//! What the ledger's bindings add up to: how far every partition was bound, every source's watermark, topics, schemas.
+//! What the ledger's bindings add up to: how far every partition was bound, every source's watermark, topics,
+//! schemas.
 //!
 //! ```text
 //!   state ── apply(binding n+1) ──▶ state'       refused, and the state unchanged, when the binding does not link on:
 //!                                                 epoch higher · lo = last hi · watermarks never back · same topic
 //! ```
 //!
-//! A pure fold without I/O: the ledger uses it when it opens and before it writes, the sequencer to know where it stands.
+//! A pure fold without I/O: the ledger uses it when it opens and before it writes, the sequencer to know
+//! where it stands.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,8 +46,8 @@ pub struct SourceState {
     pub partitions: BTreeMap<u32, PartitionState>,
     /// Schema ids seen, with the fingerprint of their text, or `None`: the registry did not know the id.
     pub schemas: BTreeMap<u32, Option<u64>>,
-    /// By schema id and partition, from which offset on an id that was unknown is known, and its fingerprint. Written by
-    /// `ledger/record.rs` itself, behind the rest.
+    /// By schema id and partition, from which offset on an id that was unknown is known, and its fingerprint.
+    /// Written by `ledger/record.rs` itself, behind the rest.
     #[serde(skip)]
     pub schemas_since: BTreeMap<(u32, u32), (Offset, u64)>,
 }
@@ -105,7 +107,8 @@ impl LedgerState {
         self.sinks.values().flatten().flatten().cloned().collect()
     }
 
-    /// Takes note of a shard's progress. One of another number of shards is that of another sink of this name.
+    /// Takes note of a shard's progress. One of another number of shards is that of another sink of this
+    /// name.
     pub(super) fn note_progress(&mut self, progress: &ShardProgress) {
         let shards = self.sinks.entry(progress.sink.clone()).or_default();
         if shards.len() != progress.of as usize {
@@ -142,8 +145,8 @@ impl LedgerState {
     /// Applies the next binding.
     ///
     /// # Errors
-    /// [`Integrity`](crate::Kind::Integrity) with epoch and partition when it does not follow on what was applied
-    /// before; the state is then as it was.
+    /// [`Integrity`](crate::Kind::Integrity) with epoch and partition when it does not follow on what was
+    /// applied before; the state is then as it was.
     pub fn apply(&mut self, binding: &EpochBinding) -> Result<()> {
         self.check(binding)?;
         self.last = Some(binding.epoch);
@@ -289,8 +292,8 @@ impl LedgerState {
         })
     }
 
-    /// An id that the registry did not know may become known, in each partition from a record on; what is known does not
-    /// change.
+    /// An id that the registry did not know may become known, in each partition from a record on; what is
+    /// known does not change.
     fn check_schemas(&self, schemas: &[SchemaSeen]) -> Option<String> {
         let (mut whole, mut late) = (BTreeMap::new(), BTreeMap::new());
         schemas.iter().find_map(|schema| {

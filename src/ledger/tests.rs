@@ -1,4 +1,5 @@
-//! The ledger as a whole: what was acknowledged comes back, what was damaged is noticed, and one process owns it.
+//! The ledger as a whole: what was acknowledged comes back, what was damaged is noticed, and one process owns
+//! it.
 
 use std::io;
 use std::sync::Barrier;
@@ -217,7 +218,8 @@ proptest! {
         prop_assert_eq!(verify_on(&disk, dir()).unwrap().bindings, found.len() as u64);
     }
 
-    /// A disk that fills up at any byte: what was acknowledged is there once there is room again, and it goes on.
+    /// A disk that fills up at any byte: what was acknowledged is there once there is room again, and it goes
+    /// on.
     #[test]
     fn a_full_disk_reopens_cleanly(steps in steps(), space in 0usize..4000) {
         let disk = SimDisk::new();
@@ -334,7 +336,8 @@ fn no_flipped_bit_ever_changes_a_binding() {
     }
 }
 
-/// A claim behind a damaged group, whole or torn, does not pass the group off as torn, wherever the sectors fall.
+/// A claim behind a damaged group, whole or torn, does not pass the group off as torn, wherever the sectors
+/// fall.
 #[test]
 fn damage_in_the_last_group_shows_behind_a_claim_too() {
     for groups in 1..9 {
@@ -355,7 +358,8 @@ fn damage_in_the_last_group_shows_behind_a_claim_too() {
     }
 }
 
-/// Whoever flips bits with care can make checksums right again; the chain still shows it, even at one record's end.
+/// Whoever flips bits with care can make checksums right again; the chain still shows it, even at one
+/// record's end.
 #[test]
 fn a_removed_moved_or_foreign_record_breaks_the_chain() {
     let (bytes, ends) = written(&bare([10, 20, 30]));
@@ -401,7 +405,8 @@ fn damage_names_place_and_way_on() {
     }
 }
 
-/// A disk that does something just before a file's first append: when an opener has read, and not yet claimed.
+/// A disk that does something just before a file's first append: when an opener has read, and not yet
+/// claimed.
 #[derive(Clone)]
 struct Hooked(SimDisk, Arc<dyn Fn() + Send + Sync>);
 
@@ -678,7 +683,8 @@ fn memory_ledger_is_taken_over_too() {
     assert_eq!(log.bindings(), simple(3));
 }
 
-/// What was written and never flushed reads as intact until the power goes: in the midst of the start that read it.
+/// What was written and never flushed reads as intact until the power goes: in the midst of the start that
+/// read it.
 #[test]
 fn a_claim_does_not_outlive_what_it_builds_on() {
     let all = simple(3);

@@ -6,10 +6,11 @@
 //!   draft        header │ BASE: what all of it up to f adds up to │ the same bytes │    synced, then renamed over it
 //! ```
 //!
-//! The draft is made beside the writer, who adds what was written meanwhile, renames, and goes on in the new file. Whoever has
-//! the old one open reads on in it. A process that claims the ledger in the old file at that moment finds, at its first write,
-//! that the file has no name any more, and stops: two owners there are never. While a claim stands among what would be kept,
-//! nothing is trimmed, as claims say where in the file they were made.
+//! The draft is made beside the writer, who adds what was written meanwhile, renames, and goes on in the new
+//! file. Whoever has the old one open reads on in it. A process that claims the ledger in the old file at
+//! that moment finds, at its first write, that the file has no name any more, and stops: two owners there are
+//! never. While a claim stands among what would be kept, nothing is trimmed, as claims say where in the file
+//! they were made.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -40,7 +40,8 @@ impl Histogram {
         self.observe_many(value, 1);
     }
 
-    /// `weight` observations of the same value. A value that is not a number is left out: it would spoil the sum.
+    /// `weight` observations of the same value. A value that is not a number is left out: it would spoil the
+    /// sum.
     ///
     /// ```
     /// use thalweg::metrics::histogram::Histogram;

@@ -1,7 +1,8 @@
 //! What a restored step gives once more: its state, to those that make theirs from it.
 //!
-//! Joins, groups and fixed points are in no checkpoint. As a step is restored as of s it gives all its rows at s, and whatever
-//! comes of them there is again as it was. Views drop it: they have their rows up to s themselves.
+//! Joins, groups and fixed points are in no checkpoint. As a step is restored as of s it gives all its rows
+//! at s, and whatever comes of them there is again as it was. Views drop it: they have their rows up to s
+//! themselves.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -46,8 +47,8 @@ impl<D> Again<D> {
         }
     }
 
-    /// Gives some more, until all are given: to be called at every activation, before anything is applied to the state that
-    /// `all` reads.
+    /// Gives some more, until all are given: to be called at every activation, before anything is applied to
+    /// the state that `all` reads.
     pub fn emit(
         &mut self,
         all: impl FnOnce() -> Vec<D>,

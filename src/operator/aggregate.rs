@@ -29,8 +29,8 @@ use crate::record::{Event, F64, Record};
 /// assert_eq!(AnyOf.finish(&left), 5);
 /// ```
 ///
-/// `add` and `merge` must give the same state in whatever order and grouping the values come: how records fall to workers
-/// and epochs is not for a result to depend on. [`crate::testing::permutes`] tests that.
+/// `add` and `merge` must give the same state in whatever order and grouping the values come: how records
+/// fall to workers and epochs is not for a result to depend on. [`crate::testing::permutes`] tests that.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an aggregate over `{T}`",
     label = "expected `a.count()`, `a.sum(..)`, … or a tuple of up to 8 of them",
@@ -49,8 +49,9 @@ pub trait Aggregate<T>: 'static {
     fn merge(&self, state: &mut Self::State, other: Self::State);
     /// The result. Called with at least one value folded in.
     fn finish(&self, state: &Self::State) -> Self::Out;
-    /// Whether [`Aggregate::undo`] works: then a group of a collection needs no copy of its values. Where it does not, a group
-    /// of n values keeps them, and about n / 7 states of parts of them, of which each change merges some 8 × log8(n) anew.
+    /// Whether [`Aggregate::undo`] works: then a group of a collection needs no copy of its values. Where it
+    /// does not, a group of n values keeps them, and about n / 7 states of parts of them, of which each
+    /// change merges some 8 × log8(n) anew.
     fn undoes(&self) -> bool {
         false
     }
@@ -58,7 +59,8 @@ pub trait Aggregate<T>: 'static {
     fn undo(&self, _state: &mut Self::State, _value: &T) {}
 }
 
-/// Makes aggregates over `T`; handed to the closure of `aggregate`, so that no type needs to be written there.
+/// Makes aggregates over `T`; handed to the closure of `aggregate`, so that no type needs to be written
+/// there.
 pub struct Of<T>(PhantomData<fn(T)>);
 
 impl<T> Clone for Of<T> {
@@ -79,15 +81,15 @@ impl<T> Of<T> {
         Count
     }
 
-    /// The sum of what `f` takes from each value: `i128` for integers, [`F64`] for floats. Both are exact until they are
-    /// shown, so no order of addition shows in the result: then floats are rounded, and a sum beyond `i128` is shown as
-    /// the greatest or least of its values.
+    /// The sum of what `f` takes from each value: `i128` for integers, [`F64`] for floats. Both are exact
+    /// until they are shown, so no order of addition shows in the result: then floats are rounded, and a sum
+    /// beyond `i128` is shown as the greatest or least of its values.
     pub fn sum<N: Summable>(self, f: impl Fn(&T) -> N + 'static) -> Sum<T, N> {
         Sum(Rc::new(f))
     }
 
-    /// The mean of what `f` takes from each value: the float nearest to the exact sum over their number. That of finite
-    /// values is finite.
+    /// The mean of what `f` takes from each value: the float nearest to the exact sum over their number. That
+    /// of finite values is finite.
     pub fn avg<N: Summable>(self, f: impl Fn(&T) -> N + 'static) -> Avg<T, N> {
         Avg(Rc::new(f))
     }

@@ -1,6 +1,7 @@
 //! Events as the rows of a collection, which only grows.
 //!
-//! Rows go on as they arrive, and not behind the frontier: what takes them is differential's, and waits by itself.
+//! Rows go on as they arrive, and not behind the frontier: what takes them is differential's, and waits by
+//! itself.
 
 use std::rc::Rc;
 

@@ -82,7 +82,8 @@ pub(crate) fn encode_updates<'s, D: Clone + 'static>(
 /// Where the shards of a sink are.
 pub(crate) struct Shards<C> {
     pub count: u32,
-    /// Workers that have shards: shard `s` is on worker `s % workers`. In a cluster those of the process with the ledger.
+    /// Workers that have shards: shard `s` is on worker `s % workers`. In a cluster those of the process with
+    /// the ledger.
     pub workers: usize,
     /// Up to where each shard had everything at the start.
     pub complete: Vec<Option<Epoch>>,
@@ -90,7 +91,8 @@ pub(crate) struct Shards<C> {
     pub connect: C,
 }
 
-/// Gathers rows on the workers of their shards and puts them out by epoch, in order. Those that a shard has it does not get.
+/// Gathers rows on the workers of their shards and puts them out by epoch, in order. Those that a shard has
+/// it does not get.
 ///
 /// An epoch for which a shard has no room stays unfinished, and with it all that `probe` tells of.
 pub(crate) fn deliver<'s>(

@@ -1,9 +1,10 @@
 //! Sums that come out the same in whatever order and grouping they are added, and their means.
 //!
-//! Integers are summed in 192 bits. A finite float is an integer times a power of two, and a sum of floats is kept as such
-//! integers, one for each 64 binary places that occur: a small form of the superaccumulator of Neal, "Fast exact summation
-//! using small and large superaccumulators" (2015). Whatever is shown of a sum is rounded once, and a mean is divided
-//! before it is rounded: that of finite floats is finite, even where their sum is beyond what a float holds.
+//! Integers are summed in 192 bits. A finite float is an integer times a power of two, and a sum of floats is
+//! kept as such integers, one for each 64 binary places that occur: a small form of the superaccumulator of
+//! Neal, "Fast exact summation using small and large superaccumulators" (2015). Whatever is shown of a sum is
+//! rounded once, and a mean is divided before it is rounded: that of finite floats is finite, even where
+//! their sum is beyond what a float holds.
 
 use serde::{Deserialize, Serialize};
 
@@ -102,7 +103,8 @@ impl From<IntegerSum> for (i128, i64) {
 /// An exact sum of floats. Infinities and NaN are counted beside it, as IEEE addition would have them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FloatSum {
-    /// `(place, integer)`: the sum holds integer × 2^(64 × place − 1074), each integer less than 2^64 in size; by place.
+    /// `(place, integer)`: the sum holds integer × 2^(64 × place − 1074), each integer less than 2^64 in
+    /// size; by place.
     parts: Vec<(u16, i128)>,
     nan: i64,
     infinite: (i64, i64),
@@ -208,7 +210,8 @@ impl FloatSum {
 /// The least float above zero is two to this.
 const LEAST: i32 = -1074;
 
-/// The float nearest to `digits` × 2^`scale` / `n`, with ties to even. Digits have 64 bits each; the lowest comes first.
+/// The float nearest to `digits` × 2^`scale` / `n`, with ties to even. Digits have 64 bits each; the lowest
+/// comes first.
 fn nearest(digits: impl IntoIterator<Item = u64>, scale: i32, n: u64) -> f64 {
     // With two digits behind the point a quotient has 64 bits or more, however large `n` is.
     let mut digits: Vec<u64> = [0, 0].into_iter().chain(digits).collect();

@@ -1,7 +1,8 @@
 //! Aggregates over the groups of a collection, which may retract.
 //!
-//! An aggregate that can be undone (count, sum, average) keeps one state a group. One that can't (minimum, maximum) also
-//! keeps the group's values in a tree, with the aggregates of parts of them, of which a change folds few anew.
+//! An aggregate that can be undone (count, sum, average) keeps one state a group. One that can't (minimum,
+//! maximum) also keeps the group's values in a tree, with the aggregates of parts of them, of which a change
+//! folds few anew.
 
 use std::rc::Rc;
 

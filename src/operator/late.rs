@@ -6,14 +6,16 @@
 //!                          └── Late::Correct only                                             not be
 //! ```
 //!
-//! An event of source s is late for a window when the window's end + `for` of s ≤ its horizon; `for` is zero unless s
-//! [corrects](Late::Correct). The horizon is a matter of the log, and `for` is written in the code: so is lateness.
+//! An event of source s is late for a window when the window's end + `for` of s ≤ its horizon; `for` is zero
+//! unless s [corrects](Late::Correct). The horizon is a matter of the log, and `for` is written in the code:
+//! so is lateness.
 //!
-//! A step over a set S of sources closes a window in the first epoch n with end + F ≤ E(n), and F is the greatest `for` in
-//! S. No later event finds its way into it: an event of epoch m > n has a horizon of at least E(m−1) ≥ E(n)
-//! ([why](crate::operator::horizon)), which is ≥ end + F ≥ end + `for` of its own source, so it is late. Within epoch n
-//! events are folded in before windows close. So a row that is `closed` is never revised, and as a window expires no earlier
-//! than it closes, none that was forgotten is begun anew with a part of its events.
+//! A step over a set S of sources closes a window in the first epoch n with end + F ≤ E(n), and F is the
+//! greatest `for` in S. No later event finds its way into it: an event of epoch m > n has a horizon of at
+//! least E(m−1) ≥ E(n) ([why](crate::operator::horizon)), which is ≥ end + F ≥ end + `for` of its own source,
+//! so it is late. Within epoch n events are folded in before windows close. So a row that is `closed` is
+//! never revised, and as a window expires no earlier than it closes, none that was forgotten is begun anew
+//! with a part of its events.
 
 use std::time::Duration;
 

@@ -4,9 +4,9 @@
 //!   letters ═ by partition ═▶ the newest of each partition, for so long, up to so many and so large ─▶ view
 //! ```
 //!
-//! A partition of nothing but rubbish would otherwise fill the memory of its readers. All letters are counted in metrics
-//! before they come here. The bounds are those of a partition, and not of a worker, so that the view is the same on any
-//! number of workers.
+//! A partition of nothing but rubbish would otherwise fill the memory of its readers. All letters are counted
+//! in metrics before they come here. The bounds are those of a partition, and not of a worker, so that the
+//! view is the same on any number of workers.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -34,7 +34,8 @@ pub struct LetterKey {
     pub partition: u32,
     /// Offset in it.
     pub offset: i64,
-    /// The source that could not decode it, the window that it was late for, or the `try_map` that rejected it.
+    /// The source that could not decode it, the window that it was late for, or the `try_map` that rejected
+    /// it.
     pub step: String,
 }
 
@@ -200,8 +201,9 @@ impl Letter {
     }
 }
 
-/// Keys the letters of one source; retracts them `keep` after the epoch (its bound "now") that brought them, and the
-/// oldest of a partition before that when there are more than [`LETTERS_MAX`], or more bytes than [`LETTERS_BYTES_MAX`].
+/// Keys the letters of one source; retracts them `keep` after the epoch (its bound "now") that brought them,
+/// and the oldest of a partition before that when there are more than [`LETTERS_MAX`], or more bytes than
+/// [`LETTERS_BYTES_MAX`].
 pub(crate) fn letters<'s>(
     letters: StreamVec<'s, Epoch, DeadLetter>,
     topic: String,

@@ -7,9 +7,9 @@
 //!      restored: rows of the state ─▶ downstream                               └─▶ net changes of n ─▶ downstream
 //! ```
 //!
-//! An operator is a set of functions from the epoch's input and its state to changes of rows. It works behind its frontier,
-//! one epoch after the other, in every replay the same ones. All that it keeps is in its [`KeyedState`], so that a
-//! checkpoint has it.
+//! An operator is a set of functions from the epoch's input and its state to changes of rows. It works behind
+//! its frontier, one epoch after the other, in every replay the same ones. All that it keeps is in its
+//! [`KeyedState`], so that a checkpoint has it.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -37,11 +37,12 @@ use crate::trail;
 
 /// A keyed operator under the clock, which gives a table.
 ///
-/// Its functions take `&self`: what it keeps from epoch to epoch is in `state`, and nowhere else. What they do has to depend on
-/// their arguments alone, and not on the order in which a [`HashStore`](crate::checkpoint::keyed::HashStore) shows its entries.
+/// Its functions take `&self`: what it keeps from epoch to epoch is in `state`, and nowhere else. What they
+/// do has to depend on their arguments alone, and not on the order in which a
+/// [`HashStore`](crate::checkpoint::keyed::HashStore) shows its entries.
 ///
-/// [`Keyed::process`](crate::dataflow::stream::Keyed::process) adds one of your own to a dataflow; `docs/write-an-operator.md`
-/// goes through an example.
+/// [`Keyed::process`](crate::dataflow::stream::Keyed::process) adds one of your own to a dataflow;
+/// `docs/write-an-operator.md` goes through an example.
 pub trait Operator: 'static {
     /// What comes in.
     type Input: ExchangeData;
@@ -61,7 +62,8 @@ pub trait Operator: 'static {
         changes: &mut Changes<Self::Key, Self::Value>,
     );
 
-    /// The epoch's watermark, once its data is taken in: windows close, entries expire. Called for every epoch.
+    /// The epoch's watermark, once its data is taken in: windows close, entries expire. Called for every
+    /// epoch.
     fn watermark(
         &self,
         _at: &EpochInfo,
@@ -70,13 +72,13 @@ pub trait Operator: 'static {
     ) {
     }
 
-    /// Shows every row that the state stands for: after a restore, steps behind this one that no checkpoint holds, such as
-    /// joins, and views that are new begin with these.
+    /// Shows every row that the state stands for: after a restore, steps behind this one that no checkpoint
+    /// holds, such as joins, and views that are new begin with these.
     fn rows(&self, state: &KeyedState<Self::State>, row: impl FnMut(Self::Key, Self::Value));
 
-    /// Whether an event comes too late: it then becomes a dead letter, or whatever [`Late`](crate::late::Late) says, and is
-    /// in no batch. `closed` is how far [`EpochInfo::closed`] may have come for the event, by its own place in the log and not
-    /// by when it was read.
+    /// Whether an event comes too late: it then becomes a dead letter, or whatever
+    /// [`Late`](crate::late::Late) says, and is in no batch. `closed` is how far [`EpochInfo::closed`] may
+    /// have come for the event, by its own place in the log and not by when it was read.
     fn is_late(&self, _input: &Self::Input, _closed: EventTime) -> bool {
         false
     }
@@ -90,7 +92,8 @@ pub struct EpochInfo {
     /// The only "now" there is: bound to the epoch, and the same in every replay.
     pub now: EventTime,
     /// The watermark behind the epoch's data, less the time for which late events are
-    /// [corrected](crate::late::Late::Correct). No later event that is not late belongs to what ended here or before.
+    /// [corrected](crate::late::Late::Correct). No later event that is not late belongs to what ended here or
+    /// before.
     pub closed: EventTime,
 }
 
@@ -129,8 +132,8 @@ impl<I> IntoIterator for Batch<I> {
     }
 }
 
-/// The inputs of a [`Batch`], by partition and offset where they come from a stream. A panic is told with the place of the one
-/// that was taken last.
+/// The inputs of a [`Batch`], by partition and offset where they come from a stream. A panic is told with the
+/// place of the one that was taken last.
 pub struct Inputs<I> {
     all: std::iter::Flatten<std::vec::IntoIter<Vec<I>>>,
     place: Option<Place<I>>,
@@ -167,8 +170,8 @@ impl<K: Record, V: Record> Changes<K, V> {
         }
     }
 
-    /// A key's row was `old` and is `new`. Several changes of a key in one epoch become one, and none if the row is what it
-    /// was.
+    /// A key's row was `old` and is `new`. Several changes of a key in one epoch become one, and none if the
+    /// row is what it was.
     pub fn set(&mut self, key: K, old: Option<V>, new: Option<V>) {
         self.is_repeated = true;
         self.all.push(Change { key, old, new });
@@ -229,7 +232,8 @@ pub(crate) struct Setup<I> {
     pub(crate) wanted: Wanted,
 }
 
-/// Adds an operator to a dataflow; `route` is the hash by which its input finds the worker that keeps the state for it.
+/// Adds an operator to a dataflow; `route` is the hash by which its input finds the worker that keeps the
+/// state for it.
 pub(crate) fn process<'s, O: Operator>(
     input: StreamVec<'s, Epoch, O::Input>,
     route: impl Fn(&O::Input) -> u64 + 'static,

@@ -14,8 +14,8 @@ use crate::record::{Change, Record};
 use crate::time::Epoch;
 use crate::view::writer::ViewWriter;
 
-/// Applies changes as they arrive. They stay invisible until the epoch closes, which is when `probe` has passed it: in
-/// timely, when every worker has applied what belongs to it.
+/// Applies changes as they arrive. They stay invisible until the epoch closes, which is when `probe` has
+/// passed it: in timely, when every worker has applied what belongs to it.
 pub fn serve<'s, K: Record, V: Record>(
     changes: StreamVec<'s, Epoch, Change<K, V>>,
     name: &str,
@@ -35,8 +35,8 @@ pub fn serve<'s, K: Record, V: Record>(
                     let epoch = *capability
                         .least()
                         .expect("changes travel under their epoch's capability");
-                    // Rows up to there are the shard's already: what restored steps give once more is for others, such as
-                    // views that are new.
+                    // Rows up to there are the shard's already: what restored steps give once more is for
+                    // others, such as views that are new.
                     if restored.is_none_or(|restored| epoch > restored) {
                         applied.inc_by(data.len() as u64);
                         match encoder.encode(data, &mut rows) {

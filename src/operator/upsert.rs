@@ -10,7 +10,8 @@ use crate::operator::process::{Batch, Changes, EpochInfo, Operator, Setup, proce
 use crate::record::{Change, Record, Timed, route};
 use crate::time::Epoch;
 
-/// Keeps the current row of every key. "Last" is by epoch, partition and offset: the log's order, never event time.
+/// Keeps the current row of every key. "Last" is by epoch, partition and offset: the log's order, never event
+/// time.
 pub(crate) fn upsert<'s, K: Record, V: Record>(
     records: StreamVec<'s, Epoch, Timed<(K, Option<V>)>>,
     setup: Setup<Timed<(K, Option<V>)>>,

@@ -46,8 +46,8 @@ impl<C: Container> Default for Pending<C> {
     }
 }
 
-/// Walks the epochs of the worker's timeline behind an operator's frontier: every one of them, also those that bring the
-/// operator nothing, as a watermark may rise in them.
+/// Walks the epochs of the worker's timeline behind an operator's frontier: every one of them, also those
+/// that bring the operator nothing, as a watermark may rise in them.
 pub struct Walk {
     desk: Rc<Desk>,
     walked: Epoch,
@@ -55,8 +55,8 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Starts with the capability that the operator was made with. The timeline of a run that goes on from a checkpoint begins
-    /// behind it.
+    /// Starts with the capability that the operator was made with. The timeline of a run that goes on from a
+    /// checkpoint begins behind it.
     pub fn new(desk: Rc<Desk>, capability: Capability<Epoch>) -> Self {
         Self {
             desk,
@@ -65,7 +65,8 @@ impl Walk {
         }
     }
 
-    /// Calls `step` for every epoch that the frontier has passed since the last call, in order, with a capability for it.
+    /// Calls `step` for every epoch that the frontier has passed since the last call, in order, with a
+    /// capability for it.
     pub fn advance(
         &mut self,
         frontier: &MutableAntichain<Epoch>,

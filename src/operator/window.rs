@@ -6,10 +6,11 @@
 //!                └──▶                                                  └── watermark of each epoch, from the timeline
 //! ```
 //!
-//! Events of several sources are first held against what the step has closed: [`horizon`](crate::operator::horizon).
-//! `combine` folds what one activation brings, so that an exchange carries one state a key and not its events. `merge`
-//! walks the epochs behind its frontier: folds epoch n in first and then lets W(n) close and expire windows, so that
-//! windows close in the same epoch in every replay. How long after its end a window takes corrections: [`late`](crate::operator::late).
+//! Events of several sources are first held against what the step has closed:
+//! [`horizon`](crate::operator::horizon). `combine` folds what one activation brings, so that an exchange
+//! carries one state a key and not its events. `merge` walks the epochs behind its frontier: folds epoch n in
+//! first and then lets W(n) close and expire windows, so that windows close in the same epoch in every
+//! replay. How long after its end a window takes corrections: [`late`](crate::operator::late).
 
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -162,7 +163,8 @@ impl<K: Record, T: Event, F: Aggregate<T>> Operator for Merge<K, T, F> {
         }
     }
 
-    /// Retracts the rows of windows that closed longer ago than they are kept, and packs those of windows that are closed.
+    /// Retracts the rows of windows that closed longer ago than they are kept, and packs those of windows
+    /// that are closed.
     fn watermark(
         &self,
         at: &EpochInfo,
@@ -323,7 +325,8 @@ mod tests {
         );
     }
 
-    /// Folds partial aggregates of windows of one microsecond, `(window, key)` each, and says how many bytes they take.
+    /// Folds partial aggregates of windows of one microsecond, `(window, key)` each, and says how many bytes
+    /// they take.
     fn bytes_held(rows: impl Iterator<Item = (i64, u32)>, watermark: i64) -> (Step, isize) {
         let before = held();
         let mut step = Step::new(Duration::from_secs(1), Duration::ZERO);

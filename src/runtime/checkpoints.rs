@@ -33,13 +33,13 @@ pub struct Settings {
 /// What to do with state that another program made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnNew {
-    /// Go on from it: rows in state stay as the old code made them, and what comes goes through the new code. Of a dataflow
-    /// of other steps: what is gone is forgotten, what is new or changed begins behind it.
+    /// Go on from it: rows in state stay as the old code made them, and what comes goes through the new code.
+    /// Of a dataflow of other steps: what is gone is forgotten, what is new or changed begins behind it.
     #[default]
     Accept,
-    /// The same, but what is [made of something else](Fit::keeping) than it was goes on from its state as well, as long as its
-    /// types and version are what they were: for changes that come to the same events, such as two filters made one. Views of
-    /// it begin anew from that state.
+    /// The same, but what is [made of something else](Fit::keeping) than it was goes on from its state as
+    /// well, as long as its types and version are what they were: for changes that come to the same events,
+    /// such as two filters made one. Views of it begin anew from that state.
     Keep,
     /// Don't start.
     Refuse,
@@ -118,8 +118,8 @@ impl Clock {
 /// The checkpoint to begin with: the newest one that is whole, and `before` an epoch, if there is any.
 ///
 /// # Errors
-/// [`Definition`](crate::Kind::Definition): it holds other steps than the dataflow has. [`Integrity`](crate::Kind::Integrity): it
-/// is of an epoch that the ledger does not know.
+/// [`Definition`](crate::Kind::Definition): it holds other steps than the dataflow has.
+/// [`Integrity`](crate::Kind::Integrity): it is of an epoch that the ledger does not know.
 pub(super) fn choose(
     settings: &Settings,
     (app, dataflow, build): (&str, &str, &str),
@@ -216,15 +216,25 @@ fn refused(refusal: Refusal, fit: &Fit, recovered: &Recovered, was: String) -> E
             let last = recovered
                 .last
                 .map_or("it has none".into(), |last| format!("its last is {last}"));
-            Error::integrity("a checkpoint is of an epoch that the ledger does not know").detail(last).hint(
-                "the ledger has lost its end, or is another one: find the one that belongs to the checkpoints; after a `ledger reset`, `thalweg checkpoint prune DIR --keep 0 --yes` lets go of them",
-            )
+            Error::integrity("a checkpoint is of an epoch that the ledger does not know")
+                .detail(last)
+                .hint(
+                    "the ledger has lost its end, or is another one: find the one that belongs to the \
+                    checkpoints; after a `ledger reset`, `thalweg checkpoint prune DIR --keep 0 --yes` lets \
+                    go of them",
+                )
         }
         Refusal::Build => {
             let error = Error::definition("the checkpoint was made by another build").detail(was);
             error.hint(match recovered.trimmed {
-                None => "say what is to become of it: --set checkpoint.on_new_build=accept, or =rebuild to make all state anew from the topics",
-                Some(_) => "go on from it: --set checkpoint.on_new_build=accept; or begin afresh with what the topics hold: `ledger reset`",
+                None => {
+                    "say what is to become of it: --set checkpoint.on_new_build=accept, or =rebuild to \
+                    make all state anew from the topics"
+                }
+                Some(_) => {
+                    "go on from it: --set checkpoint.on_new_build=accept; or begin afresh with what \
+                    the topics hold: `ledger reset`"
+                }
             })
         }
         Refusal::Trimmed => cannot_rebuild(recovered),
@@ -256,8 +266,13 @@ fn differs(fit: &Fit, is_whole: bool) -> Error {
 fn cannot_rebuild(recovered: &Recovered) -> Error {
     let trimmed = recovered.trimmed.unwrap_or_default();
     Error::definition("state can't be made anew: the beginning of the ledger is gone")
-        .detail(format!("what was bound up to epoch {trimmed} was left to the checkpoints"))
-        .hint("go on from the checkpoint (`accept`), or begin afresh with what the topics hold: `ledger reset`; a ledger is left whole by `checkpoint.trim_ledger=false`")
+        .detail(format!(
+            "what was bound up to epoch {trimmed} was left to the checkpoints"
+        ))
+        .hint(
+            "go on from the checkpoint (`accept`), or begin afresh with what the topics hold: `ledger \
+            reset`; a ledger is left whole by `checkpoint.trim_ledger=false`",
+        )
 }
 
 /// Whether the ledger still has what a start from this checkpoint, or from nothing, needs.
@@ -265,9 +280,18 @@ pub(crate) fn is_whole(trimmed: Option<Epoch>, restored: Option<&Manifest>) -> R
     let from = restored.and_then(|manifest| manifest.from.as_ref());
     match trimmed {
         Some(trimmed) if from.is_none_or(|base| base.binding.epoch < trimmed) => {
-            let error = Error::integrity("the beginning of the ledger is gone, and no checkpoint stands for it")
-                .detail(format!("what was bound up to epoch {trimmed} was left to the checkpoints"))
-                .hint("put the checkpoints back to where they were (beside the ledger, or in `checkpoint.store`), with a `checkpoint.interval` above 0s; or start afresh from what the topics hold: `ledger reset`");
+            let error = Error::integrity(
+                "the beginning of the ledger is gone, and no checkpoint stands for \
+                it",
+            )
+            .detail(format!(
+                "what was bound up to epoch {trimmed} was left to the checkpoints"
+            ))
+            .hint(
+                "put the checkpoints back to where they were (beside the ledger, or in \
+                    `checkpoint.store`), with a `checkpoint.interval` above 0s; or start afresh from what \
+                    the topics hold: `ledger reset`",
+            );
             Err(match restored {
                 Some(manifest) => {
                     error.detail(format!("the checkpoint of epoch {} needs more", manifest.epoch))
@@ -296,7 +320,8 @@ impl Way {
         }
     }
 
-    /// Goes through the bindings up to the checkpoint, as far as the sequencer takes them; whether that was all.
+    /// Goes through the bindings up to the checkpoint, as far as the sequencer takes them; whether that was
+    /// all.
     pub(super) fn go(
         &mut self,
         bindings: &mut Bindings,
@@ -330,10 +355,19 @@ impl Way {
     fn arrive(&self, bindings: &Bindings, sequencer: &mut Sequencer) -> Result<()> {
         let chain = bindings.chain_hash().map(|chain| chain.to_string());
         if chain.as_deref() != Some(&*self.chain) {
-            return Err(Error::integrity("the checkpoint belongs to another history than the ledger's")
-                .detail(format!("up to epoch {} the ledger's hash is {}", self.upto, chain.unwrap_or_default()))
-                .detail(format!("the checkpoint was made under {}", self.chain))
-                .hint("find the ledger that belongs to the checkpoints, or remove them to go through the topics again"));
+            return Err(
+                Error::integrity("the checkpoint belongs to another history than the ledger's")
+                    .detail(format!(
+                        "up to epoch {} the ledger's hash is {}",
+                        self.upto,
+                        chain.unwrap_or_default()
+                    ))
+                    .detail(format!("the checkpoint was made under {}", self.chain))
+                    .hint(
+                        "find the ledger that belongs to the checkpoints, or remove them to go through the \
+                    topics again",
+                    ),
+            );
         }
         sequencer.restored();
         fault::point("restore.arrived");

@@ -65,8 +65,8 @@ impl Inbox {
         self.starts.lock().push((source, starts));
     }
 
-    /// While nobody takes them, three looks at a source are kept: the first that saw it, as a run may end where the source
-    /// ended then, the newest that did, and the newest that failed.
+    /// While nobody takes them, three looks at a source are kept: the first that saw it, as a run may end
+    /// where the source ended then, the newest that did, and the newest that failed.
     pub(crate) fn look(&self, look: Look) {
         let mut looks = self.looks.lock();
         let alike =
@@ -185,7 +185,8 @@ impl Lead {
         }
     }
 
-    /// Takes in what is new and says what is to be told; how long until it wants to be called again, if it knows.
+    /// Takes in what is new and says what is to be told; how long until it wants to be called again, if it
+    /// knows.
     fn turn(&mut self, shared: &Shared, closed: Epoch, told: &mut Vec<FromLead>) -> Result<Option<Duration>> {
         let mut orders = Vec::new();
         self.sequencer.closed(closed);

@@ -1,4 +1,5 @@
-//! How far a start has come: what was bound before it is read again, then what the sources held when they were first seen.
+//! How far a start has come: what was bound before it is read again, then what the sources held when they
+//! were first seen.
 //!
 //! ```text
 //!   start ── epochs that were bound before ──▶ last_bound ── records that the sources held ──▶ ends first seen ── live ──▶
@@ -6,9 +7,9 @@
 //!            not ready                                       not ready                         ready, and stays so
 //! ```
 //!
-//! Answers as of the newest epoch begin at `last_bound`: whatever was answered before a crash was bound, so no reader sees
-//! the newest epoch go back. Readiness waits for the ends as well, so that nobody is sent to a service that has a topic
-//! still to read.
+//! Answers as of the newest epoch begin at `last_bound`: whatever was answered before a crash was bound, so
+//! no reader sees the newest epoch go back. Readiness waits for the ends as well, so that nobody is sent to a
+//! service that has a topic still to read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use crate::runtime::Shared;
 use crate::source::{PartitionFacts, Topology};
 use crate::time::Epoch;
 
-/// Records that are left, by source; `None`: nobody knows, as the source has not been seen yet. Counted by offsets, so
-/// holes in a log count too.
+/// Records that are left, by source; `None`: nobody knows, as the source has not been seen yet. Counted by
+/// offsets, so holes in a log count too.
 pub type Left = BTreeMap<String, Option<u64>>;
 
 /// What was bound before this start is being read again.

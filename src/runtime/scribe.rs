@@ -81,8 +81,8 @@ impl Scribe {
         }
     }
 
-    /// Nothing of the flow waits for progress to be durable, so it waits for a binding to be written with: alone it would
-    /// have the next one wait for a sync of its own.
+    /// Nothing of the flow waits for progress to be durable, so it waits for a binding to be written with:
+    /// alone it would have the next one wait for a sync of its own.
     fn gather(&self, first: Entry) -> Vec<Entry> {
         let (mut waiting, begun) = (vec![first], clock::instant());
         while let Some(Entry::Progress(..)) = waiting.last() {
@@ -95,7 +95,8 @@ impl Scribe {
         waiting
     }
 
-    /// Makes what waits durable, with all that waits behind it, and tells so. What is to be prepared next, if anything.
+    /// Makes what waits durable, with all that waits behind it, and tells so. What is to be prepared next, if
+    /// anything.
     ///
     /// # Errors
     /// Those of the ledger: nothing more can be written.

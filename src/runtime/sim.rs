@@ -14,9 +14,9 @@
 //!              stores hold what the views show: each row once in a transactional one
 //! ```
 //!
-//! All code of control dataflow, sequencer, scribe, ledger, writer of checkpoints and operators is the real one; its threads
-//! are what is left out, and clocks, disk and topics are simulated. A seed that fails is told with what to type, and with
-//! the story of its run.
+//! All code of control dataflow, sequencer, scribe, ledger, writer of checkpoints and operators is the real
+//! one; its threads are what is left out, and clocks, disk and topics are simulated. A seed that fails is
+//! told with what to type, and with the story of its run.
 
 mod oracle;
 mod process;

@@ -22,7 +22,8 @@ pub struct SinkNow {
     pub contract: Contract,
     /// How many shards it has.
     pub shards: u32,
-    /// The last epoch that brought rows, and of which, as of all before it, the store has all; `None`: there is none.
+    /// The last epoch that brought rows, and of which, as of all before it, the store has all; `None`: there
+    /// is none.
     pub delivered: Option<Epoch>,
     /// Rows written in this run.
     pub rows: u64,

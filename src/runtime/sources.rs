@@ -61,7 +61,8 @@ pub(crate) struct PartitionSeen {
 }
 
 impl PartitionSeen {
-    /// As seen at `now`, after `last`. The oldest open transaction is the same one while the last stable offset stays.
+    /// As seen at `now`, after `last`. The oldest open transaction is the same one while the last stable
+    /// offset stays.
     pub(crate) fn new(facts: PartitionFacts, now: EventTime, last: Option<&Self>) -> Self {
         let before = last
             .filter(|last| last.facts.end == facts.end)
@@ -98,14 +99,15 @@ impl std::fmt::Display for PartitionSeen {
 pub struct PartitionNow {
     /// Its number.
     pub partition: u32,
-    /// First offset of its log, and the end of what can be read, as they were seen within the last second; `None`: not
-    /// seen by this process.
+    /// First offset of its log, and the end of what can be read, as they were seen within the last second;
+    /// `None`: not seen by this process.
     pub log: Option<(Offset, Offset)>,
     /// Since when a transaction is open that nothing can be read beyond, as far as was seen.
     pub open_transaction_since: Option<EventTime>,
     /// The next offset to be counted, as of the newest closed epoch; `None`: nothing of it is bound yet.
     pub position: Option<Offset>,
-    /// Age of the newest record read, while records wait; 0 otherwise. `None`: another process may be reading it.
+    /// Age of the newest record read, while records wait; 0 otherwise. `None`: another process may be reading
+    /// it.
     pub lag_seconds: Option<f64>,
     /// Its watermark: its highest event time less the lateness. [`EventTime::MIN`]: it has had none.
     pub watermark: EventTime,
@@ -209,8 +211,8 @@ impl Shared {
     }
 }
 
-/// Has gauges of views and partitions set as they are read. Workers set some as epochs close, but none may close for long,
-/// and what a restart takes over from a checkpoint is not released again.
+/// Has gauges of views and partitions set as they are read. Workers set some as epochs close, but none may
+/// close for long, and what a restart takes over from a checkpoint is not released again.
 pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
     let this = Arc::downgrade(shared);
     shared.metrics.refresh_by(move |metrics| {

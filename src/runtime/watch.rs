@@ -44,8 +44,8 @@ pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes
         .collect()
 }
 
-/// Looks at once, and then now and then: partitions may be added. A source that can't be seen at the start halts the
-/// service with the reason, unless it is one to be waited for; later every one is.
+/// Looks at once, and then now and then: partitions may be added. A source that can't be seen at the start
+/// halts the service with the reason, unless it is one to be waited for; later every one is.
 pub(super) fn watch(shared: &Shared, sources: Vec<Watched>) {
     let this = std::thread::current();
     let wake = Waker::new(move || this.unpark());
@@ -137,7 +137,8 @@ impl Watch {
     }
 }
 
-/// Whether a source that was never seen is waited for: one that is missing or away may come, a wrong password stays wrong.
+/// Whether a source that was never seen is waited for: one that is missing or away may come, a wrong password
+/// stays wrong.
 fn waits_for(driver: &dyn Driver) -> bool {
     driver.waits() && matches!(driver.ailment(), Some(Ailment::Missing | Ailment::Away))
 }
@@ -155,7 +156,8 @@ fn troubled(shared: &Shared, name: &str, driver: &dyn Driver, unseen: Option<&Er
     note(shared, Dependency::Source(name.to_owned()), trouble);
 }
 
-/// Keeps how a source's partitions were seen; the log says when there are more of them, and when a transaction stays open.
+/// Keeps how a source's partitions were seen; the log says when there are more of them, and when a
+/// transaction stays open.
 fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &Topology) {
     let metrics = shared.metrics.source(name);
     let now = clock::now();
@@ -199,8 +201,8 @@ fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &
     }
 }
 
-/// Says how the source's types fit the registry's schemas; an error if nothing could ever be decoded. A registry that does
-/// not answer holds nothing up.
+/// Says how the source's types fit the registry's schemas; an error if nothing could ever be decoded. A
+/// registry that does not answer holds nothing up.
 fn compare(source: &str, driver: &dyn Driver) -> Result<()> {
     for fit in driver.fits() {
         fit.verdict()

@@ -205,13 +205,13 @@ pub(super) struct Life {
     desk: Rc<Desk>,
     control: Control,
     probe: Handle<Epoch>,
-    /// Whether this is the process's first worker: it closes epochs for all of the process's readers, as the frontier
-    /// passes an epoch only when every worker is done with it.
+    /// Whether this is the process's first worker: it closes epochs for all of the process's readers, as the
+    /// frontier passes an epoch only when every worker is done with it.
     first: bool,
     passed: Epoch,
     done: bool,
-    /// A checkpoint whose epoch is closed, and sinks may not have all rows up to it; with the watermarks of sets, and the views'
-    /// floor.
+    /// A checkpoint whose epoch is closed, and sinks may not have all rows up to it; with the watermarks of
+    /// sets, and the views' floor.
     unclear: Option<(Epoch, Vec<(Vec<SourceId>, EventTime)>, Epoch)>,
     served: Vec<Arc<dyn Serve>>,
 }
@@ -306,7 +306,8 @@ impl Life {
         }
     }
 
-    /// Tells the sequencer what a closed epoch did to the views. What is part of a checkpoint was not done here.
+    /// Tells the sequencer what a closed epoch did to the views. What is part of a checkpoint was not done
+    /// here.
     fn tell_result(&self, epoch: Epoch) {
         let restored = self.shared.restored.as_ref();
         let restored = restored.is_some_and(|restored| epoch <= restored.manifest.epoch);

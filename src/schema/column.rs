@@ -1,7 +1,8 @@
 //! Encoded values without their Rust types: into [`Datum`]s and back, and past what nobody asks for.
 //!
-//! The encodings are described in [`encode`](super::encode). Bytes may come from outside (a checkpoint, a cursor), so
-//! nothing here trusts them: what is no encoding is `None`, and never a panic or an allocation beyond the input's size.
+//! The encodings are described in [`encode`](super::encode). Bytes may come from outside (a checkpoint, a
+//! cursor), so nothing here trusts them: what is no encoding is `None`, and never a panic or an allocation
+//! beyond the input's size.
 
 use crate::schema::Field;
 use crate::schema::datum::Datum;

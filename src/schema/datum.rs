@@ -8,8 +8,8 @@ use crate::time::EventTime;
 
 /// A value of a row's field.
 ///
-/// Ordered totally: null first, then by kind as listed, floats after integers and among themselves by IEEE 754
-/// `totalOrder`. Within one field all values but null are of one kind.
+/// Ordered totally: null first, then by kind as listed, floats after integers and among themselves by IEEE
+/// 754 `totalOrder`. Within one field all values but null are of one kind.
 #[derive(Clone, Debug)]
 pub enum Datum {
     /// An absent option, or a unit.
@@ -39,8 +39,8 @@ pub enum Datum {
 }
 
 impl Datum {
-    /// A float in the one form that [`F64`] gives it, so that what is shown alike is found alike: also where a row's own
-    /// type tells `-0.0` from `0.0` and NaNs from each other.
+    /// A float in the one form that [`F64`] gives it, so that what is shown alike is found alike: also where
+    /// a row's own type tells `-0.0` from `0.0` and NaNs from each other.
     pub fn float(value: f64) -> Self {
         Datum::Float(F64::new(value).get())
     }

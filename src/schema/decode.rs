@@ -1,7 +1,7 @@
 //! Bytes to values: a serde deserializer that follows the [`Type`] by which they were encoded.
 //!
-//! A type asks for what its trace says, so most methods check that and read. Where the trace says [`Type::Json`] the
-//! bytes say themselves what they hold, and a type may ask for whatever it likes.
+//! A type asks for what its trace says, so most methods check that and read. Where the trace says
+//! [`Type::Json`] the bytes say themselves what they hold, and a type may ask for whatever it likes.
 
 use serde::Deserializer;
 use serde::de::value::{StrDeserializer, StringDeserializer, U32Deserializer};

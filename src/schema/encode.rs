@@ -14,12 +14,13 @@
 //! | enum | index: a byte, or four where there are more than 256 variants; content | index, content |
 //! | json | a tag, then as the tag says ([`Tag`]) | the same |
 //!
-//! Where bytes are ordered, they are so for values of one type: `a < b` exactly when the bytes of `a` sort below those of
-//! `b`, by the order of [`Datum`](super::datum::Datum), which for derived `Ord` is the type's own.
+//! Where bytes are ordered, they are so for values of one type: `a < b` exactly when the bytes of `a` sort
+//! below those of `b`, by the order of [`Datum`](super::datum::Datum), which for derived `Ord` is the type's
+//! own.
 //!
-//! What a type writes must be what it reads: the type was traced from its `Deserialize`, and the bytes are understood by
-//! that trace alone. Anything else is a [`Mismatch`] when it is written, not a surprise when it is read. One thing is
-//! forgiven: an `Option` that is left out (`skip_serializing_if`) is written as null.
+//! What a type writes must be what it reads: the type was traced from its `Deserialize`, and the bytes are
+//! understood by that trace alone. Anything else is a [`Mismatch`] when it is written, not a surprise when it
+//! is read. One thing is forgiven: an `Option` that is left out (`skip_serializing_if`) is written as null.
 
 mod parts;
 pub(super) mod put;

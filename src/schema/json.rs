@@ -1,9 +1,10 @@
 //! Rows as JSON. The form follows a field's type, never a value's magnitude.
 //!
-//! Integers of any width are numbers (strings from 64 bits up, if asked), floats are the shortest that reads back the
-//! same, `"NaN"`, `"Infinity"` and `"-Infinity"` are strings; bytes are base64 (standard alphabet, padded); times are
-//! RFC 3339 in UTC with as many fractional digits as the microseconds take (0 to 6), and
-//! `"-inf"`, `"+inf"` outside the calendar; a variant without data is its name, one with data an object of one member.
+//! Integers of any width are numbers (strings from 64 bits up, if asked), floats are the shortest that reads
+//! back the same, `"NaN"`, `"Infinity"` and `"-Infinity"` are strings; bytes are base64 (standard alphabet,
+//! padded); times are RFC 3339 in UTC with as many fractional digits as the microseconds take (0 to 6), and
+//! `"-inf"`, `"+inf"` outside the calendar; a variant without data is its name, one with data an object of
+//! one member.
 
 use std::collections::BTreeMap;
 

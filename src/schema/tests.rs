@@ -1,4 +1,5 @@
-//! Encodings against the values themselves: they come back, they sort alike, and columns are the same by every way.
+//! Encodings against the values themselves: they come back, they sort alike, and columns are the same by
+//! every way.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -261,7 +262,8 @@ proptest! {
         check_columns(&a, &(b.means.clone(), b.names.clone()));
     }
 
-    /// Bytes decide by what comes first: a text that ends is below one that goes on, whatever stands behind it.
+    /// Bytes decide by what comes first: a text that ends is below one that goes on, whatever stands behind
+    /// it.
     #[test]
     fn what_stands_behind_a_text_does_not_disturb_its_order(a in (text(), any::<i64>()), b in (text(), any::<i64>())) {
         check(&a, &b, true);

@@ -7,15 +7,15 @@
 //!             than it asks for: its complaints say which fields it needs and how they may be called    ─▶ ReadRules
 //! ```
 //!
-//! A type that checks what it reads may refuse a placeholder (a `NonZeroU32` refuses 0, a UUID refuses ""). Then the
-//! whole is read again with the next placeholder in that place. What looks at the data before it knows what they are (such
-//! as untagged enums) is [`Type::Json`]; the fields around it keep their types where some placeholder satisfies it, and else
-//! where serde's order of asking allows. Types are traced by structure, so two structs of one name, or one generic struct
-//! twice, do no harm.
+//! A type that checks what it reads may refuse a placeholder (a `NonZeroU32` refuses 0, a UUID refuses "").
+//! Then the whole is read again with the next placeholder in that place. What looks at the data before it
+//! knows what they are (such as untagged enums) is [`Type::Json`]; the fields around it keep their types
+//! where some placeholder satisfies it, and else where serde's order of asking allows. Types are traced by
+//! structure, so two structs of one name, or one generic struct twice, do no harm.
 //!
-//! Of an enum one reading shows one variant, so the whole is read once for each; an enum inside itself is [`Type::Json`]
-//! there. A struct whose fields have aliases names more fields than it reads: then each name is given twice, and the
-//! complaint says whose it is.
+//! Of an enum one reading shows one variant, so the whole is read once for each; an enum inside itself is
+//! [`Type::Json`] there. A struct whose fields have aliases names more fields than it reads: then each name
+//! is given twice, and the complaint says whose it is.
 
 mod deserializer;
 mod examine;
@@ -53,8 +53,8 @@ pub fn trace<T: DeserializeOwned>() -> Traced {
 
 /// What can be told of a type that is read from bytes without names, before there are any.
 pub struct Samples<T> {
-    /// Values made of placeholders: with something in each option, list and map, with nothing in the innermost of them, and
-    /// so on, to nothing in any.
+    /// Values made of placeholders: with something in each option, list and map, with nothing in the
+    /// innermost of them, and so on, to nothing in any.
     pub values: Vec<T>,
     /// A part of the type looks at the data before it knows what to read: it needs a self-describing format.
     pub self_describing: bool,
@@ -267,8 +267,8 @@ impl State {
         }
     }
 
-    /// Reads the type with as many attempts as it takes to find placeholders that it accepts. If there are none, the
-    /// result is of the reading that came furthest.
+    /// Reads the type with as many attempts as it takes to find placeholders that it accepts. If there are
+    /// none, the result is of the reading that came furthest.
     fn settle(&mut self, depth: usize, read: Read<'_>) -> Option<Type> {
         let mut furthest: Option<(Vec<usize>, Reading, Type)> = None;
         while self.attempts < ATTEMPTS_MAX {

@@ -51,8 +51,8 @@ pub struct Variant {
 }
 
 impl Type {
-    /// The JSON form of its values: `number`, `string`, `boolean`, `array`, `object`, `null` or `any`; nulls of options
-    /// come on top.
+    /// The JSON form of its values: `number`, `string`, `boolean`, `array`, `object`, `null` or `any`; nulls
+    /// of options come on top.
     pub fn json(&self, numbers: Numbers) -> &'static str {
         match self {
             Type::Unit => "null",

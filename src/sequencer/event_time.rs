@@ -1,11 +1,13 @@
 //! What the sequencer makes of event time: whom the readers wait for, who is idle, how high watermarks stand.
 //!
-//! A partition **counts** in its source's minimum when it is not idle and has brought a valid event time. One that has brought
-//! none counts too, as "nothing is known", until its source has a watermark. After that, as of one that was added to a topic,
-//! it counts until it was read to where it ended when it was first seen: what it held then may be on time, and W waits for
-//! it. One that is empty doesn't hold the others up. A source of which no partition counts is idle as a whole.
+//! A partition **counts** in its source's minimum when it is not idle and has brought a valid event time. One
+//! that has brought none counts too, as "nothing is known", until its source has a watermark. After that, as
+//! of one that was added to a topic, it counts until it was read to where it ended when it was first seen:
+//! what it held then may be on time, and W waits for it. One that is empty doesn't hold the others up. A
+//! source of which no partition counts is idle as a whole.
 //!
-//! A partition turns **idle** when it brought no valid event time for `idle_after`, and is known to have had none to bring:
+//! A partition turns **idle** when it brought no valid event time for `idle_after`, and is known to have had
+//! none to bring:
 //!
 //! ```text
 //!   last valid event time        a look is begun,                             all before H is read,
@@ -14,9 +16,10 @@
 //!         └──────── idle_after ───────────┘ or more: idle
 //! ```
 //!
-//! "Read to its end" says nothing of what the log has beyond: a transaction may be open, the broker away or slow, the leader
-//! another, the reader paused or out of room. All of that is in doubt until a look at the log itself has shown otherwise. A
-//! look that finds an open transaction, or fails, begins the time of quiet anew.
+//! "Read to its end" says nothing of what the log has beyond: a transaction may be open, the broker away or
+//! slow, the leader another, the reader paused or out of room. All of that is in doubt until a look at the
+//! log itself has shown otherwise. A look that finds an open transaction, or fails, begins the time of quiet
+//! anew.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -37,8 +40,8 @@ pub(super) struct Quiet {
 }
 
 impl Partition {
-    /// Takes in a look that was begun at `asked`. One that reading has not caught up with is kept, or with records that come
-    /// all the time it never would, unless the log has become shorter.
+    /// Takes in a look that was begun at `asked`. One that reading has not caught up with is kept, or with
+    /// records that come all the time it never would, unless the log has become shorter.
     pub(super) fn seen(&mut self, facts: &PartitionFacts, asked: Duration) {
         if facts.has_open_transaction() {
             return self.is_not_quiet(asked);
@@ -92,7 +95,8 @@ impl Partition {
 }
 
 impl Sequencer {
-    /// Far-future limits move with the clock whether or not epochs open, so that a quiet hour makes no record "future".
+    /// Far-future limits move with the clock whether or not epochs open, so that a quiet hour makes no record
+    /// "future".
     pub(super) fn refresh_limits(&mut self, now: Now) {
         let scripted = matches!(self.settings.cuts, Cuts::Script(_));
         for rules in self.sources.values().filter(|s| s.timed) {
@@ -119,9 +123,9 @@ impl Sequencer {
         self.partitions.range(of(0)..=of(u32::MAX)).map(|(_, p)| p)
     }
 
-    /// Nobody runs far ahead of the partition that is furthest behind in event time and has more to read. One whose newest
-    /// records have no event time gets no further in it however much is read, so waiting for it would be in vain; one of
-    /// which nothing was read yet is waited for.
+    /// Nobody runs far ahead of the partition that is furthest behind in event time and has more to read. One
+    /// whose newest records have no event time gets no further in it however much is read, so waiting for it
+    /// would be in vain; one of which nothing was read yet is waited for.
     pub(super) fn refresh_paces(&mut self) {
         for source in self.sources.values().filter(|s| s.timed) {
             let getting_on = self.of(source.id).filter(|p| !p.at_end && !p.untimed);
@@ -154,7 +158,8 @@ impl Sequencer {
         due.map(|(id, _)| *id).collect()
     }
 
-    /// Raises watermarks, and finds the sources that are now idle as a whole or no longer so: what is new, to be bound.
+    /// Raises watermarks, and finds the sources that are now idle as a whole or no longer so: what is new, to
+    /// be bound.
     pub(super) fn raise_watermarks(&mut self) -> (Vec<(SourceId, EventTime)>, Vec<(SourceId, bool)>) {
         let (mut raised, mut turned) = (Vec::new(), Vec::new());
         for source in self.sources.values().filter(|s| s.timed) {

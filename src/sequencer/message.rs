@@ -37,8 +37,9 @@ pub struct ReadTo {
 ///   in force:     until 1.5 periods after it came in; from then on readers wait for the next one
 /// ```
 ///
-/// So no limit in force is below the present plus `future_bound`, even if half a period passes before a worker hears of it:
-/// an event no further ahead than that is never refused. One that is up to two periods further ahead may pass.
+/// So no limit in force is below the present plus `future_bound`, even if half a period passes before a
+/// worker hears of it: an event no further ahead than that is never refused. One that is up to two periods
+/// further ahead may pass.
 pub fn limit_period(future_bound: Duration) -> Duration {
     (future_bound / 60).max(Duration::from_secs(1))
 }
@@ -50,7 +51,8 @@ pub enum Report {
     Read(ReadTo),
     /// A schema id that it met. Comes before the report of the first records that it was used for.
     Schema(SchemaSeen),
-    /// What an epoch that is closed did to the views of a process: the hash of each one's changes, in order of their names.
+    /// What an epoch that is closed did to the views of a process: the hash of each one's changes, in order
+    /// of their names.
     Closed {
         /// The epoch.
         epoch: Epoch,
@@ -75,10 +77,11 @@ pub enum Order {
         /// Whether it is idle as of there.
         idle: bool,
     },
-    /// Event times of this source beyond the limit are refused from here on; [`EventTime::MAX`]: none are. See
-    /// [`limit_period`].
+    /// Event times of this source beyond the limit are refused from here on; [`EventTime::MAX`]: none are.
+    /// See [`limit_period`].
     Limit(SourceId, EventTime),
-    /// The lowest event time among this source's partitions that have more to read: nobody runs far ahead of it.
+    /// The lowest event time among this source's partitions that have more to read: nobody runs far ahead of
+    /// it.
     Pace(SourceId, EventTime),
     /// An epoch is bound. `replay`: it was bound by an earlier run, so its records are still to be read.
     Epoch {

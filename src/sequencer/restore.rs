@@ -44,7 +44,8 @@ impl Sequencer {
         }
     }
 
-    /// Begins where bindings add up to `base`. What they bound is read by nobody any more: see [`restored`](Self::restored).
+    /// Begins where bindings add up to `base`. What they bound is read by nobody any more: see
+    /// [`restored`](Self::restored).
     ///
     /// # Errors
     /// Those of [`replay`](Self::replay).

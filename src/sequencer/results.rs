@@ -6,8 +6,9 @@
 //!   bindings of earlier runs ── results of epochs before them ──▶ expected ───▶ compared
 //! ```
 //!
-//! Alike is what one [lineage](Results::lineage) computed: the same program on the same state. Once a compacted topic was
-//! read nothing is compared, since what a record superseded may be gone when it is read again.
+//! Alike is what one [lineage](Results::lineage) computed: the same program on the same state. Once a
+//! compacted topic was read nothing is compared, since what a record superseded may be gone when it is read
+//! again.
 
 use std::collections::BTreeMap;
 

@@ -66,7 +66,8 @@ pub(super) fn look(sequencer: &mut Sequencer, now: Now) {
     sequencer.topology(A, &topology(7, &ends), now).unwrap();
 }
 
-/// A report as a reader's: one record for each offset, each of hash 10, and the last one's event time the highest.
+/// A report as a reader's: one record for each offset, each of hash 10, and the last one's event time the
+/// highest.
 pub(super) fn read(partition: u32, hi: Offset, event_time: i64) -> ReadTo {
     ReadTo {
         id: id(partition),
@@ -683,7 +684,8 @@ proptest! {
             prop_assert!(second.wants_replay() || second.in_flight() >= 100);
             second.replay(binding.clone(), at(1, Duration::ZERO)).unwrap();
         }
-        prop_assert_eq!(second.next(at(1, Duration::ZERO)), Next::Idle, "nothing opens before the replay is given out");
+        prop_assert_eq!(second.next(at(1, Duration::ZERO)), Next::Idle, "nothing opens before the replay is \
+            given out");
         second.closed(second.last());
         second.live();
         second.topology(A, &topology(7, &[(0, 10); 3]), at(1, Duration::ZERO)).unwrap();
@@ -904,7 +906,8 @@ fn schemas_are_bound_once_and_two_verdicts_are_refused() {
     assert_eq!(since(&bound), known);
     assert_eq!(since(&s.base()), known, "a checkpoint has it too");
     let error = s.report(late(0, 6)).unwrap_err().to_string();
-    let said = "bound: 0000000000000009, in partition 0 from offset 5 on, now: 0000000000000009, in partition 0 from offset 6 on";
+    let said = "bound: 0000000000000009, in partition 0 from offset 5 on, now: 0000000000000009, in \
+        partition 0 from offset 6 on";
     assert!(error.contains(said), "{error}");
     let mut again = Sequencer::new(settings(Cuts::Clock { interval: MS }), vec![rules()]);
     again.replay(bound, at(1, MS)).unwrap();

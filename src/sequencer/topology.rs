@@ -1,4 +1,5 @@
-//! What the sequencer makes of a look at a source from outside: new partitions are assigned, losses are refused.
+//! What the sequencer makes of a look at a source from outside: new partitions are assigned, losses are
+//! refused.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +9,9 @@ use crate::sequencer::{Now, Sequencer};
 use crate::source::Topology;
 
 impl Sequencer {
-    /// Where the partitions of a source begin of which the ledger binds nothing yet; to be said before its first topology.
-    /// Once it does, the ledger knows: whatever is said here has no effect on a source that it has heard of.
+    /// Where the partitions of a source begin of which the ledger binds nothing yet; to be said before its
+    /// first topology. Once it does, the ledger knows: whatever is said here has no effect on a source that
+    /// it has heard of.
     pub fn starts(&mut self, source: SourceId, starts: impl IntoIterator<Item = (u32, Offset)>) {
         let id = |partition| PartitionId { source, partition };
         self.starts
@@ -56,8 +58,9 @@ impl Sequencer {
         Ok(fitting)
     }
 
-    /// What a source looks like from outside, by a look that was begun at `asked`. Partitions that are new start at the
-    /// log's start, unless the whole source is new to the ledger and was told to [start](Sequencer::starts) elsewhere.
+    /// What a source looks like from outside, by a look that was begun at `asked`. Partitions that are new
+    /// start at the log's start, unless the whole source is new to the ledger and was told to
+    /// [start](Sequencer::starts) elsewhere.
     pub fn topology(&mut self, source: SourceId, topology: &Topology, asked: Now) -> Result<()> {
         let name = self
             .sources
@@ -105,12 +108,18 @@ impl Sequencer {
                 }
                 Some(partition) if partition.read_to() < facts.start => {
                     let bound = partition.read_to();
-                    return Err(Error::integrity(format!("source `{name}` has lost records that were not read yet"))
-                        .detail(format!(
-                            "partition {}: read up to offset {bound}, the log now begins at {}",
-                            facts.partition, facts.start
-                        ))
-                        .hint("raise the topic's retention; to go on without them, start afresh with an empty data directory"));
+                    return Err(Error::integrity(format!(
+                        "source `{name}` has lost records that were not \
+                        read yet"
+                    ))
+                    .detail(format!(
+                        "partition {}: read up to offset {bound}, the log now begins at {}",
+                        facts.partition, facts.start
+                    ))
+                    .hint(
+                        "raise the topic's retention; to go on without them, start afresh with an \
+                            empty data directory",
+                    ));
                 }
                 Some(_) => {}
             }
@@ -128,7 +137,10 @@ fn fewer(name: &str, topology: &Topology, known: usize) -> Error {
     if topology.topic == TopicId::default() {
         return Error::integrity(format!("files that source `{name}` has read are gone"))
             .detail(format!("the ledger binds {known} of them; found: {there}"))
-            .hint("put them back under their names: the order of names numbers the files, and a replay reads them all");
+            .hint(
+                "put them back under their names: the order of names numbers the files, and a replay \
+                reads them all",
+            );
     }
     Error::integrity(format!("the topic of source `{name}` has lost partitions"))
         .detail(format!("the ledger binds {known}, the broker has {there}"))

@@ -28,7 +28,8 @@ const SIZES: &[(&str, u64)] = &[
     ("GiB", 1 << 30),
 ];
 
-/// A duration: numbers with units, one after the other. `None` for anything else, a number without a unit too.
+/// A duration: numbers with units, one after the other. `None` for anything else, a number without a unit
+/// too.
 pub fn duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut nanos = 0u64;
@@ -49,7 +50,8 @@ pub fn size(text: &str) -> Option<u64> {
     rest.is_empty().then_some(bytes)
 }
 
-/// One number and its unit, multiplied; and what follows. A fraction must come out even: there is no half byte.
+/// One number and its unit, multiplied; and what follows. A fraction must come out even: there is no half
+/// byte.
 fn part<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, &'t str)> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_')

@@ -1,4 +1,5 @@
-//! Properties of a client library that may be set under its own names, in a section of their own: `[kafka.properties]`.
+//! Properties of a client library that may be set under its own names, in a section of their own:
+//! `[kafka.properties]`.
 //!
 //! An allow list, as some properties of a client would quietly break what is promised.
 

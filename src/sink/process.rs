@@ -69,8 +69,8 @@ impl Sinks {
         }
     }
 
-    /// The sinks of these names and numbers of shards, of which the ledger knows this; without a `log`, starts know nothing of
-    /// each other.
+    /// The sinks of these names and numbers of shards, of which the ledger knows this; without a `log`,
+    /// starts know nothing of each other.
     ///
     /// # Errors
     /// [`Definition`](crate::Kind::Definition): a sink had another number of shards.
@@ -86,9 +86,14 @@ impl Sinks {
             };
             if shards_known.len() != shards as usize {
                 let had = count(shards_known.len() as u64, "shard");
-                return Err(Error::definition(format!("sink `{name}` has another number of shards"))
-                    .detail(format!("it had {had}, and now has {shards}"))
-                    .hint("rows stay in their shards, so the number can't change: put it back; or give the sink another name, and an empty store, to fill it anew"));
+                return Err(
+                    Error::definition(format!("sink `{name}` has another number of shards"))
+                        .detail(format!("it had {had}, and now has {shards}"))
+                        .hint(
+                            "rows stay in their shards, so the number can't change: put it back; or give the \
+                        sink another name, and an empty store, to fill it anew",
+                        ),
+                );
             }
             known.insert(name.to_owned(), shards_known);
         }

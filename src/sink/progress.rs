@@ -1,8 +1,8 @@
 //! How far shards have come, written down for the next start: in the group commit of the ledger.
 //!
-//! A shard tells what its store has after each write, and at each checkpoint that it has all rows up to there, if none waits.
-//! So a shard of which less is known than the checkpoint of a start was not there when that was made: it is new, or was away
-//! for a while, and begins with all rows as of it.
+//! A shard tells what its store has after each write, and at each checkpoint that it has all rows up to
+//! there, if none waits. So a shard of which less is known than the checkpoint of a start was not there when
+//! that was made: it is new, or was away for a while, and begins with all rows as of it.
 
 use std::sync::Arc;
 

@@ -88,8 +88,8 @@ impl Queue {
         })
     }
 
-    /// Whether the store has everything up to `epoch`, and the next start will know. Asked when the epoch is closed, so that
-    /// everything of it was put in.
+    /// Whether the store has everything up to `epoch`, and the next start will know. Asked when the epoch is
+    /// closed, so that everything of it was put in.
     pub(crate) fn cleared(&self, epoch: Epoch) -> Cleared {
         let mut state = self.state.lock();
         if state.oldest().is_some_and(|oldest| oldest <= epoch) {

@@ -5,8 +5,9 @@
 //!   the store        what a transactional one committed last                                    ─┘   or refuse, and say why
 //! ```
 //!
-//! Everything at or before the epoch that a shard goes on after was delivered: it is dropped where it comes again. A shard
-//! that never got anything has no such epoch, and takes all that comes, restored rows included.
+//! Everything at or before the epoch that a shard goes on after was delivered: it is dropped where it comes
+//! again. A shard that never got anything has no such epoch, and takes all that comes, restored rows
+//! included.
 
 use crate::error::Error;
 use crate::sink::Progress;
@@ -47,15 +48,17 @@ pub(crate) enum Refusal {
     Fenced { generation: u64 },
 }
 
-/// Whether a shard begins with all rows as of the checkpoint that a start goes on from: it was not there when that was made.
+/// Whether a shard begins with all rows as of the checkpoint that a start goes on from: it was not there when
+/// that was made.
 ///
-/// A checkpoint is published once the ledger says of each shard of the dataflow that it has everything up to there.
+/// A checkpoint is published once the ledger says of each shard of the dataflow that it has everything up to
+/// there.
 pub(crate) fn is_new(complete: Option<Epoch>, restored: Option<Epoch>) -> bool {
     complete < restored
 }
 
-/// Where a shard of a transactional sink goes on: the store decides, as far as it can be the one that the ledger speaks of. Of
-/// other sinks what is [known to be complete](Facts::complete) is all that is known.
+/// Where a shard of a transactional sink goes on: the store decides, as far as it can be the one that the
+/// ledger speaks of. Of other sinks what is [known to be complete](Facts::complete) is all that is known.
 pub(crate) fn from_store(facts: &Facts, stored: Option<&Progress>) -> Result<Resume, Refusal> {
     // What was committed under another ledger says nothing about this one.
     let stored = stored.filter(|stored| stored.ledger == facts.ledger);
@@ -89,13 +92,21 @@ impl Refusal {
                 let found = found.map_or("nothing".into(), |epoch| format!("epoch {epoch}"));
                 Error::integrity(format!("the store of sink `{sink}` has lost rows"))
                     .detail(format!("it had committed epoch {delivered}, and now has {found}"))
-                    .hint("put the store back to where it was; or give the sink another name, and an empty store, to fill it anew")
+                    .hint(
+                        "put the store back to where it was; or give the sink another name, and an empty \
+                        store, to fill it anew",
+                    )
             }
             Self::Ahead { found, given } => {
                 let given = given.map_or("none".into(), |epoch| epoch.to_string());
                 Error::integrity(format!("sink `{sink}` is further than the ledger"))
-                    .detail(format!("its store has epoch {found}, and the ledger's last is {given}"))
-                    .hint("the ledger has lost its end, or is another one: put back the one that belongs to the store")
+                    .detail(format!(
+                        "its store has epoch {found}, and the ledger's last is {given}"
+                    ))
+                    .hint(
+                        "the ledger has lost its end, or is another one: put back the one that belongs to \
+                        the store",
+                    )
             }
             Self::Fenced { generation } => {
                 Error::integrity(format!("another process writes to sink `{sink}`"))

@@ -43,7 +43,8 @@ pub struct Place {
     pub index: u32,
 }
 
-/// Which of a sink's shards a key belongs to: XXH3 of the bytes, the same in every build and on every machine.
+/// Which of a sink's shards a key belongs to: XXH3 of the bytes, the same in every build and on every
+/// machine.
 pub fn shard_of(key: &[u8], shards: u32) -> u32 {
     (xxh3_64(key) % u64::from(shards.max(1))) as u32
 }
@@ -95,7 +96,8 @@ impl Row {
         }
     }
 
-    /// The key's bytes: in the schema's encoding, whose order is that of the key; of a stream's row, its [`Place`].
+    /// The key's bytes: in the schema's encoding, whose order is that of the key; of a stream's row, its
+    /// [`Place`].
     pub fn key(&self) -> &[u8] {
         &self.key
     }
@@ -203,8 +205,8 @@ impl Row {
     }
 }
 
-/// Puts the rows of an epoch and a shard in the order in which a sink gets them: of events, by their places, of which those
-/// of one record stay as they came; of others, by their keys, rows of a collection summed up.
+/// Puts the rows of an epoch and a shard in the order in which a sink gets them: of events, by their places,
+/// of which those of one record stay as they came; of others, by their keys, rows of a collection summed up.
 pub(crate) fn sort(rows: &mut Vec<Row>) {
     match rows.first().map(|row| row.detail) {
         None => {}

@@ -1,5 +1,6 @@
-//! The task of a shard: brings what waits in its queue to the store, on a thread of its own. A slow store holds no worker up
-//! before the queue is full, and one that fails is tried again until it takes what it is given.
+//! The task of a shard: brings what waits in its queue to the store, on a thread of its own. A slow store
+//! holds no worker up before the queue is full, and one that fails is tried again until it takes what it is
+//! given.
 //!
 //! ```text
 //!   open ─▶ resume (transactional: the store's progress) ─▶ take ─▶ write or commit ─▶ record progress ─▶ take …  ─▶ close

@@ -6,8 +6,8 @@ use crate::error::Error;
 
 /// What deletes the row of a record's key in a keyed topic.
 ///
-/// A record without payload always does: it is Kafka's tombstone, and the one that compaction takes away in time. Some
-/// programs write a payload in its place.
+/// A record without payload always does: it is Kafka's tombstone, and the one that compaction takes away in
+/// time. Some programs write a payload in its place.
 ///
 /// | payload | `Tombstone` | `Null` | `NullOrEmpty` |
 /// |---|---|---|---|
@@ -17,11 +17,13 @@ use crate::error::Error;
 ///
 /// What is decoded and is no row is a dead letter, and the row stays.
 ///
-/// * **`null`** is what Connect's JSON converter without schemas, and most JSON libraries, make of no value; Flink, ksqlDB and
-///   the usual serializers of Kafka Streams take it for a deletion. So it is one by default. A type that has a value for it,
-///   as `Option<Row>`, `()` and `serde_json::Value` have, gets the value: whoever chose such a type means it to be one.
-/// * **An empty payload** is no JSON and no Avro, and may as well come from a program that went wrong, so by default it
-///   deletes nothing. As text and as bytes it is a value of its own: the empty string, or no bytes.
+/// * **`null`** is what Connect's JSON converter without schemas, and most JSON libraries, make of no value;
+///   Flink, ksqlDB and the usual serializers of Kafka Streams take it for a deletion. So it is one by
+///   default. A type that has a value for it, as `Option<Row>`, `()` and `serde_json::Value` have, gets the
+///   value: whoever chose such a type means it to be one.
+/// * **An empty payload** is no JSON and no Avro, and may as well come from a program that went wrong, so by
+///   default it deletes nothing. As text and as bytes it is a value of its own: the empty string, or no
+///   bytes.
 /// * Text and bytes have no null: the text `null` is four letters.
 ///
 /// ```

@@ -15,10 +15,11 @@ pub struct Environment {
     pub connectors: Extensions,
     /// The schema registry.
     pub registry: Option<Registry>,
-    /// Name of the application: a ledger belongs to one. Connectors may show progress under it, as a consumer group.
+    /// Name of the application: a ledger belongs to one. Connectors may show progress under it, as a consumer
+    /// group.
     pub group: String,
-    /// Whether the run stops when everything that is there at its start is counted: nothing is waited for then. Follows
-    /// the run's settings.
+    /// Whether the run stops when everything that is there at its start is counted: nothing is waited for
+    /// then. Follows the run's settings.
     pub until_end: bool,
     /// What the settings say of sources, by name.
     pub sources: Arc<BTreeMap<String, Overrides>>,

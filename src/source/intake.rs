@@ -1,4 +1,5 @@
-//! Takes the records that a reader brings: counts and hashes records, judges event times, keeps what is refused.
+//! Takes the records that a reader brings: counts and hashes records, judges event times, keeps what is
+//! refused.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,8 +48,8 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// The letter of an event that a step after the source turns down. The record's bytes are gone by then, so it holds the
-    /// event as JSON, as the step got it. Where that cannot be had, the detail says why.
+    /// The letter of an event that a step after the source turns down. The record's bytes are gone by then,
+    /// so it holds the event as JSON, as the step got it. Where that cannot be had, the detail says why.
     pub fn turned_down<T: Serialize>(
         step: &str,
         cause: Cause,
@@ -78,7 +79,8 @@ impl DeadLetter {
 
 /// Takes the records of one partition from a reader: judges their times, counts and hashes them.
 ///
-/// What it comes to depends on the log alone (and on `limit`, which the ledger binds), never on how the reading was cut.
+/// What it comes to depends on the log alone (and on `limit`, which the ledger binds), never on how the
+/// reading was cut.
 pub struct Intake<T> {
     id: PartitionId,
     step: Arc<str>,
@@ -93,7 +95,8 @@ pub struct Intake<T> {
     pub hash: u64,
     /// Payload and key bytes taken since the last [`Intake::take`].
     pub bytes: usize,
-    /// Smallest log timestamp taken since the last [`Intake::take`]: the oldest record's age is the batch's freshness.
+    /// Smallest log timestamp taken since the last [`Intake::take`]: the oldest record's age is the batch's
+    /// freshness.
     pub oldest: EventTime,
     events: Vec<Timed<T>>,
     dead: Vec<DeadLetter>,

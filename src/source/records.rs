@@ -1,4 +1,5 @@
-//! From a record's key and payload, as a log has them, to a value: what all sources with keys and payloads share.
+//! From a record's key and payload, as a log has them, to a value: what all sources with keys and payloads
+//! share.
 
 use super::deletes::Deletes;
 use super::intake::Raw;

@@ -24,11 +24,11 @@ pub enum Start {
     Earliest,
     /// With what is written after the start.
     Latest,
-    /// In each partition with the first record whose timestamp in the log is no earlier, in whole milliseconds; where there is
-    /// none, with what is written after the start.
+    /// In each partition with the first record whose timestamp in the log is no earlier, in whole
+    /// milliseconds; where there is none, with what is written after the start.
     Timestamp(EventTime),
-    /// At an offset by partition. Those that are not named begin with their oldest record. A partition that there is not, and
-    /// an offset that is not in the log, are refused.
+    /// At an offset by partition. Those that are not named begin with their oldest record. A partition that
+    /// there is not, and an offset that is not in the log, are refused.
     Offsets(Vec<(u32, Offset)>),
 }
 

@@ -17,8 +17,8 @@ use crate::time::EventTime;
 /// A record: the log's timestamp of it, and its value or why it has none.
 pub type Given<T> = (EventTime, Result<T, Cause>);
 
-/// Records by partition. Each partition is read in segments: one read never passes the end of a segment, so whoever
-/// gives the segments says how the reading is cut.
+/// Records by partition. Each partition is read in segments: one read never passes the end of a segment, so
+/// whoever gives the segments says how the reading is cut.
 ///
 /// ```
 /// use thalweg::{EventTime, testing::memory::Memory};

@@ -1,15 +1,16 @@
 //! Hashes of changes, to compare runs and processes: alike in any order and on every machine.
 //!
-//! An epoch's hash is the wrapping sum over its changes of XXH3 of the row's encoding after the change: the length of the
-//! key, the key, and the value with a byte before it that says whether there is one. What the row was before is what
-//! earlier epochs made of it. Two runs of one ledger must give the same sums for every view and epoch, on any number of
-//! workers (add up the processes').
+//! An epoch's hash is the wrapping sum over its changes of XXH3 of the row's encoding after the change: the
+//! length of the key, the key, and the value with a byte before it that says whether there is one. What the
+//! row was before is what earlier epochs made of it. Two runs of one ledger must give the same sums for every
+//! view and epoch, on any number of workers (add up the processes').
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::wire::put_bytes;
 
-/// The hash of one change. `buffer` is used, and empty afterwards: what it holds of memory serves the next one.
+/// The hash of one change. `buffer` is used, and empty afterwards: what it holds of memory serves the next
+/// one.
 pub fn change_hash(key: &[u8], value: Option<&[u8]>, buffer: &mut Vec<u8>) -> u64 {
     put_bytes(buffer, key);
     buffer.push(value.is_some().into());

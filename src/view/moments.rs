@@ -56,7 +56,8 @@ impl Moments {
         self.0.get(at).map(|moment| moment.epoch)
     }
 
-    /// The floor of a view after it has risen: the newest moment up to `rise.wanted`, or an older one that is held.
+    /// The floor of a view after it has risen: the newest moment up to `rise.wanted`, or an older one that is
+    /// held.
     pub(crate) fn floor(&self, floor: Epoch, rise: Rise) -> Epoch {
         let start = self.0.partition_point(|moment| moment.epoch < floor);
         let mut risen = floor;

@@ -1,9 +1,10 @@
 //! From what a client gave to a [`Datum`] of a field's type: one parser for query strings, bodies and keys.
 //!
-//! Text is read by the type. JSON must be of the form in which the field is written, but that a string may stand for any
-//! value: it is read as the text of a query string is (`numbers=string` writes integers so). Numbers are read from their
-//! digits, as text and as JSON alike, so none is rounded on its way to the field's type: an integer is written without
-//! fraction and exponent, and a float that is too large for its type is refused rather than taken for infinity.
+//! Text is read by the type. JSON must be of the form in which the field is written, but that a string may
+//! stand for any value: it is read as the text of a query string is (`numbers=string` writes integers so).
+//! Numbers are read from their digits, as text and as JSON alike, so none is rounded on its way to the
+//! field's type: an integer is written without fraction and exponent, and a float that is too large for its
+//! type is refused rather than taken for infinity.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -342,7 +342,8 @@ impl Plan {
         }
     }
 
-    /// Whether every row has to be looked at, as nothing bounds the part of the key's order that can hold an answer.
+    /// Whether every row has to be looked at, as nothing bounds the part of the key's order that can hold an
+    /// answer.
     pub fn looks_at_all(&self) -> bool {
         self.walk == Walk::Sort && !self.nothing && self.range == Range::default()
     }
@@ -357,7 +358,8 @@ impl Plan {
         due.then_some(Enough::Time)
     }
 
-    /// The refusal where more rows would be looked at than may be; of the whole view, where that is known beforehand.
+    /// The refusal where more rows would be looked at than may be; of the whole view, where that is known
+    /// beforehand.
     pub fn too_much(&self, rows: Option<usize>) -> ReadError {
         ReadError::TooMuch {
             scanned_max: self.scanned_max,
@@ -374,8 +376,8 @@ impl Plan {
     }
 }
 
-/// The keys that a condition on one field allows, where the fields before it are `prefix`. Keys tell zeros with and without
-/// a sign from each other, and NaNs, where conditions don't.
+/// The keys that a condition on one field allows, where the fields before it are `prefix`. Keys tell zeros
+/// with and without a sign from each other, and NaNs, where conditions don't.
 fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
     let Condition { op, value, .. } = condition;
     let written = |value: &Datum| {
@@ -428,8 +430,8 @@ fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
     })
 }
 
-/// Whether keys that differ are shown as this value: zeros and NaNs, what is absent at one depth or another, and data of
-/// which nothing was known when they were encoded.
+/// Whether keys that differ are shown as this value: zeros and NaNs, what is absent at one depth or another,
+/// and data of which nothing was known when they were encoded.
 pub fn has_many_forms(ty: &Type, value: &Datum) -> bool {
     match (ty, value) {
         (_, Datum::Float(float)) => *float == 0.0 || float.is_nan(),

@@ -1,5 +1,5 @@
-//! [`Serve`] for a typed view: understands a query, picks the buckets, scans them, and makes sure that what it read was
-//! still kept.
+//! [`Serve`] for a typed view: understands a query, picks the buckets, scans them, and makes sure that what
+//! it read was still kept.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,11 +11,11 @@ use crate::schema::encode::Form;
 use crate::schema::small::SmallBytes;
 use crate::time::{Epoch, EventTime};
 use crate::view::plan::{self, Condition, Of, Plan, has_many_forms};
+use crate::view::rows::hash_of;
 use crate::view::scan::{Place, Scan, Stored};
 use crate::view::serve::{
     FoundRow, Given, Op, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
 };
-use crate::view::rows::hash_of;
 use crate::view::shard::{Shard, bucket_of};
 use crate::view::{Moment, View, ViewSpec, parse};
 
@@ -87,7 +87,8 @@ impl Serve for View {
 
     fn changes(&self, query: &RowsQuery, from: &Moment, to: &Moment) -> Result<Vec<RowChange>, ReadError> {
         if let Some(WindowPick::Open | WindowPick::LastClosed) = query.window {
-            let why = "changes can't be followed for open or closed windows, as these move with the watermark alone";
+            let why = "changes can't be followed for open or closed windows, as these move with the \
+                watermark alone";
             return Err(ReadError::Window { why: why.into() });
         }
         let plan = Plan::new(self.of(to), query)?;
@@ -130,8 +131,8 @@ impl View {
         }
     }
 
-    /// Answers if `epoch` was kept all the while. Versions go only after the floor has passed them, and who finds them
-    /// gone from a bucket has the bucket's lock after it, so sees that floor afterwards.
+    /// Answers if `epoch` was kept all the while. Versions go only after the floor has passed them, and who
+    /// finds them gone from a bucket has the bucket's lock after it, so sees that floor afterwards.
     fn kept<R>(&self, epoch: Epoch, read: impl FnOnce() -> Result<R, ReadError>) -> Result<R, ReadError> {
         let check = || match self.floor() {
             oldest if epoch < oldest => Err(ReadError::Gone { oldest }),
@@ -180,7 +181,8 @@ impl View {
         }
     }
 
-    /// The bucket of a key in each shard. Which worker has the key is for its type to say, and not known here.
+    /// The bucket of a key in each shard. Which worker has the key is for its type to say, and not known
+    /// here.
     fn bucket(&self, key_without_window: &[u8]) -> Vec<Place> {
         let bucket = bucket_of(hash_of(key_without_window));
         self.local().map(|shard| (shard.clone(), bucket)).collect()

@@ -90,7 +90,8 @@ impl Row {
         version.value.as_ref().map(|value| (version.epoch, value))
     }
 
-    /// Puts a value in place of the newest, which stays as an older version unless it is of the same epoch: then `false`.
+    /// Puts a value in place of the newest, which stays as an older version unless it is of the same epoch:
+    /// then `false`.
     pub(super) fn supersede(&mut self, epoch: Epoch, value: Option<SmallBytes>) -> bool {
         let older = &mut self.older;
         if older.capacity() == 0 {
@@ -101,7 +102,8 @@ impl Row {
             return false;
         }
         if older.len() == older.capacity() {
-            // Most rows have one older version or two: room for four, as `push` makes at first, is most of a view's memory.
+            // Most rows have one older version or two: room for four, as `push` makes at first, is most of a
+            // view's memory.
             older.reserve_exact(older.len().max(1));
         }
         older.push(Version {

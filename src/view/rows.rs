@@ -7,9 +7,9 @@
 //!  hash of c ─▶ 2    2  c │ (10s, row) (20s, row)
 //! ```
 //!
-//! A slot has one key with all of its windows, the newest last. Nearly all that is written to a windowed view is the
-//! newest window of some key: one probe of the index, and then the end of the slot's rows. The order changes only when a
-//! key is new or gone. A key without windows has a slot of its own, with one row.
+//! A slot has one key with all of its windows, the newest last. Nearly all that is written to a windowed view
+//! is the newest window of some key: one probe of the index, and then the end of the slot's rows. The order
+//! changes only when a key is new or gone. A key without windows has a slot of its own, with one row.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -45,7 +45,8 @@ pub(crate) struct Rows<R> {
     window_len: usize,
 }
 
-/// Part of the hash stands beside the slot, so that other keys are told apart, and the table grows, without a look at them.
+/// Part of the hash stands beside the slot, so that other keys are told apart, and the table grows, without a
+/// look at them.
 #[derive(Clone, Copy)]
 struct Indexed {
     hash: u32,
@@ -162,9 +163,11 @@ impl<R> Rows<R> {
         let (own, window) = self.split(key);
         let at = window.unwrap_or_default();
         match self.find(hash, own) {
-            Some(slot) => self.slots.get_mut(slot).rows.put(at, |row| {
-                change(row.map(|row| (Place { slot, window: at }, row)))
-            }),
+            Some(slot) => self
+                .slots
+                .get_mut(slot)
+                .rows
+                .put(at, |row| change(row.map(|row| (Place { slot, window: at }, row)))),
             None => {
                 if let Some(row) = change(None) {
                     let rows = match window {
@@ -238,7 +241,9 @@ impl<R> Rows<R> {
     /// The first place in the order whose key is not before this one.
     fn lower_bound(&self, key: &[u8]) -> (usize, usize) {
         let before = |slot: &u32| *self.slots.get(*slot).key < *key;
-        let chunk = self.order.partition_point(|slots| slots.last().is_some_and(before));
+        let chunk = self
+            .order
+            .partition_point(|slots| slots.last().is_some_and(before));
         let index = self
             .order
             .get(chunk)
@@ -259,21 +264,30 @@ impl<R> Rows<R> {
                     },
                     row,
                 ),
-                Windows::Few(few) => few
-                    .iter_mut()
-                    .for_each(|(window, row)| see(Place { slot, window: *window }, row)),
-                Windows::Many(many) => many
-                    .iter_mut()
-                    .for_each(|(window, row)| see(Place { slot, window: *window }, row)),
+                Windows::Few(few) => few.iter_mut().for_each(|(window, row)| {
+                    see(
+                        Place {
+                            slot,
+                            window: *window,
+                        },
+                        row,
+                    )
+                }),
+                Windows::Many(many) => many.iter_mut().for_each(|(window, row)| {
+                    see(
+                        Place {
+                            slot,
+                            window: *window,
+                        },
+                        row,
+                    )
+                }),
             }
         }
     }
 
     /// Rows from a bound on, in order. Bounds may be any bytes.
-    pub(crate) fn forward<'a>(
-        &'a self,
-        lower: Bound<&[u8]>,
-    ) -> impl Iterator<Item = (SmallBytes, &'a R)> {
+    pub(crate) fn forward<'a>(&'a self, lower: Bound<&[u8]>) -> impl Iterator<Item = (SmallBytes, &'a R)> {
         let edge = self.edge(lower, Side::Lower);
         let (chunk, index) = edge.next;
         let split = edge.split.into_iter().flat_map(|(slot, window)| {
@@ -285,10 +299,7 @@ impl<R> Rows<R> {
     }
 
     /// Rows from a bound back, against their order. Bounds may be any bytes.
-    pub(crate) fn backward<'a>(
-        &'a self,
-        upper: Bound<&[u8]>,
-    ) -> impl Iterator<Item = (SmallBytes, &'a R)> {
+    pub(crate) fn backward<'a>(&'a self, upper: Bound<&[u8]>) -> impl Iterator<Item = (SmallBytes, &'a R)> {
         let edge = self.edge(upper, Side::Upper);
         let (chunk, index) = edge.next;
         let split = edge.split.into_iter().flat_map(|(slot, window)| {
@@ -296,7 +307,10 @@ impl<R> Rows<R> {
             self.slot_rows(slot, windows).rev()
         });
         let within = self.order.get(chunk).map_or(&[][..], |slots| &slots[..index]);
-        let before = self.order[..chunk].iter().rev().flat_map(|slots| slots.iter().rev());
+        let before = self.order[..chunk]
+            .iter()
+            .rev()
+            .flat_map(|slots| slots.iter().rev());
         let slots = within.iter().rev().chain(before);
         split.chain(slots.flat_map(|slot| self.slot_rows(*slot, ALL).rev()))
     }
@@ -330,7 +344,9 @@ impl<R> Rows<R> {
         // No key begins with another one, so only the one before can begin what the bound goes on from.
         let before = match index.checked_sub(1) {
             Some(index) => Some((chunk, index)),
-            None => chunk.checked_sub(1).map(|chunk| (chunk, self.order[chunk].len() - 1)),
+            None => chunk
+                .checked_sub(1)
+                .map(|chunk| (chunk, self.order[chunk].len() - 1)),
         };
         let split = before.and_then(|(chunk, index)| {
             let slot = self.order[chunk][index];
@@ -374,13 +390,15 @@ enum Side {
     Upper,
 }
 
-/// Where a walk begins: with some windows of one slot, then in the order, at this place or (backwards) before it.
+/// Where a walk begins: with some windows of one slot, then in the order, at this place or (backwards) before
+/// it.
 struct Edge {
     split: Option<(u32, Bound<Window>)>,
     next: (usize, usize),
 }
 
-/// The bound for the windows of a key by what follows the key in a bound: too few bytes, or too many, stand between windows.
+/// The bound for the windows of a key by what follows the key in a bound: too few bytes, or too many, stand
+/// between windows.
 fn window_bound(rest: &[u8], included: bool, side: Side) -> Bound<Window> {
     let mut window = [0; WINDOW_LEN];
     let len = rest.len().min(WINDOW_LEN);
@@ -473,7 +491,8 @@ impl<R> Windows<R> {
                         return;
                     }
                     if few.len() == few.capacity() {
-                        // Most keys have a window or two: room for four, as a `push` makes, is much of a view's memory.
+                        // Most keys have a window or two: room for four, as a `push` makes, is much of a
+                        // view's memory.
                         few.reserve_exact(few.len().div_ceil(2));
                     }
                     few.insert(at, (window, row));
@@ -525,8 +544,14 @@ impl<R> Windows<R> {
             }
             Self::Many(all) => many = Some(all.range(windows)),
         }
-        let few = few.into_iter().flatten().map(|(window, row)| (Some(*window), row));
-        let many = many.into_iter().flatten().map(|(window, row)| (Some(*window), row));
+        let few = few
+            .into_iter()
+            .flatten()
+            .map(|(window, row)| (Some(*window), row));
+        let many = many
+            .into_iter()
+            .flatten()
+            .map(|(window, row)| (Some(*window), row));
         plain.into_iter().chain(few).chain(many)
     }
 }
@@ -616,11 +641,18 @@ mod tests {
             assert_eq!(rows.at_mut(*place), model.get_mut(key));
         }
         let model: BTreeMap<SmallBytes, u32> = model;
-        assert_eq!(all(&rows), model.iter().map(|(k, r)| (k.clone(), *r)).collect::<Vec<_>>());
+        assert_eq!(
+            all(&rows),
+            model.iter().map(|(k, r)| (k.clone(), *r)).collect::<Vec<_>>()
+        );
         let (own, window, len, longer) = asked;
         let whole = key(own, window, window_len);
         let cut = &whole[..len.min(whole.len())];
-        let asked = if longer { [&*whole, &[0]].concat() } else { cut.to_vec() };
+        let asked = if longer {
+            [&*whole, &[0]].concat()
+        } else {
+            cut.to_vec()
+        };
         let asked = &*asked;
         for bound in [Bound::Included(asked), Bound::Excluded(asked), Bound::Unbounded] {
             let forward = model.range::<[u8], _>((bound, Bound::Unbounded));
@@ -632,7 +664,11 @@ mod tests {
         let mut seen = 0;
         rows.each_mut(|place, row| {
             seen += 1;
-            assert!(places.values().any(|other| (other.slot, other.window) == (place.slot, place.window)));
+            assert!(
+                places
+                    .values()
+                    .any(|other| (other.slot, other.window) == (place.slot, place.window))
+            );
             *row = 7;
         });
         assert_eq!(seen, model.len());
@@ -656,7 +692,8 @@ mod tests {
     #[test]
     fn more_windows_and_keys_than_are_kept_in_one_piece() {
         for (owns, windows) in [(2u8, 2 * FEW_MAX as u16 + 9), (255, 9)] {
-            let steps = |what| (0..windows).flat_map(move |w| (0..owns).map(move |own| (what, own, w, u32::from(w))));
+            let steps =
+                |what| (0..windows).flat_map(move |w| (0..owns).map(move |own| (what, own, w, u32::from(w))));
             check(steps(1).collect(), (1, 600, 24, false), WINDOW_LEN);
             // In against their order, and half of them out again.
             let against = steps(1).collect::<Vec<_>>().into_iter().rev();
@@ -674,12 +711,19 @@ mod tests {
                 .map(|i| set(&mut rows, &(i * order % count).to_be_bytes(), i))
                 .collect();
             let keys = |rows: &Rows<u32>| all(rows).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
-            let kept = |from: u32| (from..count).map(|i| SmallBytes::new(&i.to_be_bytes())).collect::<Vec<_>>();
+            let kept = |from: u32| {
+                (from..count)
+                    .map(|i| SmallBytes::new(&i.to_be_bytes()))
+                    .collect::<Vec<_>>()
+            };
             assert_eq!(keys(&rows), kept(0));
             for place in places {
                 rows.remove(place);
             }
-            assert_eq!((keys(&rows), rows.index.len(), rows.order.len()), (Vec::new(), 0, 0));
+            assert_eq!(
+                (keys(&rows), rows.index.len(), rows.order.len()),
+                (Vec::new(), 0, 0)
+            );
             // Their slots are used again.
             set(&mut rows, b"next", 1);
             assert_eq!(rows.slots.free.len() as u32, count - 1);
@@ -689,7 +733,11 @@ mod tests {
     #[test]
     fn a_row_that_is_not_wanted_is_not_put() {
         let mut rows = Rows::new(WINDOW_LEN);
-        for unwanted in [key(0, 0, WINDOW_LEN), key(0, 1, WINDOW_LEN), key(9, 9, WINDOW_LEN)] {
+        for unwanted in [
+            key(0, 0, WINDOW_LEN),
+            key(0, 1, WINDOW_LEN),
+            key(9, 9, WINDOW_LEN),
+        ] {
             rows.put(hash(&unwanted, WINDOW_LEN), &unwanted, |row| {
                 assert!(row.is_none());
                 None

@@ -7,11 +7,12 @@
 //!  bucket after bucket ─▶ side? holds? ─▶ heap of the first limit + 1 in order ─▶ page      Walk::Sort
 //! ```
 //!
-//! The memory of a scan is that of its page, whatever it looks at; a sort looks at each row once, and makes an answer's row
-//! only of those that are in the page.
+//! The memory of a scan is that of its page, whatever it looks at; a sort looks at each row once, and makes
+//! an answer's row only of those that are in the page.
 //!
-//! A lock is held for one page of a bucket at most. Between pages rows may change, which does not matter: versions
-//! above the epoch are not looked at, and whether the floor has passed the epoch is checked when all is done.
+//! A lock is held for one page of a bucket at most. Between pages rows may change, which does not matter:
+//! versions above the epoch are not looked at, and whether the floor has passed the epoch is checked when all
+//! is done.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
@@ -23,8 +24,8 @@ use crate::schema::datum::Datum;
 use crate::schema::small::SmallBytes;
 use crate::time::{Epoch, EventTime};
 use crate::view::plan::{Enough, Plan, Walk};
-use crate::view::serve::{Cursor, FoundRow, Page, ReadError};
 use crate::view::rows::hash_of;
+use crate::view::serve::{Cursor, FoundRow, Page, ReadError};
 use crate::view::shard::{Shard, bucket_of};
 
 /// Rows that a cursor takes at first, and at most.
@@ -174,7 +175,8 @@ impl Scan<'_> {
                 rows.push(self.found(&stored));
                 last = Some(stored.key);
             } else if plan.enough(scanned).is_some() {
-                // What was found is worth having, also that there is nothing so far: the next page goes on from here.
+                // What was found is worth having, also that there is nothing so far: the next page goes on
+                // from here.
                 return Ok(Page {
                     rows,
                     next: Some(self.next(plan, &stored.key)),

@@ -6,11 +6,13 @@
 //!                            └────────── row / rows / changes (query, &moment) ◀────────┘
 //! ```
 //!
-//! Every call reads as of one [`Moment`]. Whoever holds the `Arc<Moment>` pins its epoch: what it needs is kept while
-//! the view's bound on old versions allows; past that the call answers [`ReadError::Gone`], never half an answer.
+//! Every call reads as of one [`Moment`]. Whoever holds the `Arc<Moment>` pins its epoch: what it needs is
+//! kept while the view's bound on old versions allows; past that the call answers [`ReadError::Gone`], never
+//! half an answer.
 //!
-//! A view holds the shards of this process's workers. In a cluster of several processes `rows` and `changes` say
-//! [`ReadError::Elsewhere`], and so does `row` where it finds none: what another process has is not known here.
+//! A view holds the shards of this process's workers. In a cluster of several processes `rows` and `changes`
+//! say [`ReadError::Elsewhere`], and so does `row` where it finds none: what another process has is not known
+//! here.
 
 use std::fmt;
 use std::time::Instant;
@@ -39,16 +41,17 @@ pub trait Serve: Send + Sync {
     /// Changes of rows in the local shards since the process started.
     fn applied(&self) -> u64;
 
-    /// The last epoch up to `at` in which any row of the local shards changed; [`Epoch::ZERO`] when none did, or when
-    /// it is no longer known.
+    /// The last epoch up to `at` in which any row of the local shards changed; [`Epoch::ZERO`] when none did,
+    /// or when it is no longer known.
     fn changed(&self, at: &Moment) -> Epoch;
 
-    /// No epoch below this one can be read any more. [`Epoch::ZERO`] until history has been given up for the first time;
-    /// see [`Views::oldest`](crate::view::Views::oldest) for the first epoch that there is.
+    /// No epoch below this one can be read any more. [`Epoch::ZERO`] until history has been given up for the
+    /// first time; see [`Views::oldest`](crate::view::Views::oldest) for the first epoch that there is.
     fn oldest(&self) -> Epoch;
 
-    /// The event time below which the view's rows are complete at `at`: the watermark of its sources, and of those of its
-    /// windows where that is lower, less what the view holds back. [`EventTime::MIN`] when nothing is known.
+    /// The event time below which the view's rows are complete at `at`: the watermark of its sources, and of
+    /// those of its windows where that is lower, less what the view holds back. [`EventTime::MIN`] when
+    /// nothing is known.
     fn watermark(&self, at: &Moment) -> EventTime;
 
     /// Which workers' shards are in this process, ascending.
@@ -65,9 +68,10 @@ pub trait Serve: Send + Sync {
     /// The same of this process's shards alone: a part of a cluster's answer.
     fn local_rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError>;
 
-    /// What leads from the rows that match `query` at `from` to those that match it at `to`: at most one change a key,
-    /// whatever number of epochs lies between. `order`, `limit` and `cursor` of the query are not looked at; `window`
-    /// must be `None` or [`WindowPick::Start`], as others move with the watermark alone.
+    /// What leads from the rows that match `query` at `from` to those that match it at `to`: at most one
+    /// change a key, whatever number of epochs lies between. `order`, `limit` and `cursor` of the query are
+    /// not looked at; `window` must be `None` or [`WindowPick::Start`], as others move with the watermark
+    /// alone.
     fn changes(&self, query: &RowsQuery, from: &Moment, to: &Moment) -> Result<Vec<RowChange>, ReadError>;
 
     /// Order-free hash of the local shards' changes in a closed epoch (0: none); `None` when hashes are off
@@ -108,7 +112,8 @@ impl From<Box<RawValue>> for Given {
 /// Asks for one row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowQuery {
-    /// Key fields by name, in any order. All of them, but that `window` may stand for `window_start` and `window_end`.
+    /// Key fields by name, in any order. All of them, but that `window` may stand for `window_start` and
+    /// `window_end`.
     pub key: Vec<(String, Given)>,
     /// Which window, of a windowed view. [`WindowPick::Open`] takes the newest open window that has a row.
     pub window: Option<WindowPick>,
@@ -119,7 +124,8 @@ pub struct RowQuery {
 pub enum WindowPick {
     /// Windows whose end lies beyond the view's watermark.
     Open,
-    /// The newest closed window: one for the whole view where windows are aligned, one for each key otherwise.
+    /// The newest closed window: one for the whole view where windows are aligned, one for each key
+    /// otherwise.
     LastClosed,
     /// The windows that start there.
     Start(EventTime),
@@ -185,21 +191,23 @@ pub struct OrderBy {
 pub struct RowsQuery {
     /// All must hold.
     pub filters: Vec<Filter>,
-    /// Empty: by key. Ties are broken by key, in the direction of the last field, so pages are well defined. An order
-    /// that follows the key's fields (those fixed by equality left out) costs a page; others look at all that match.
+    /// Empty: by key. Ties are broken by key, in the direction of the last field, so pages are well defined.
+    /// An order that follows the key's fields (those fixed by equality left out) costs a page; others look at
+    /// all that match.
     pub order: Vec<OrderBy>,
     /// At most so many rows in a page; at least 1.
     pub limit: usize,
     /// Which windows, of a windowed view; `None`: all that are kept.
     pub window: Option<WindowPick>,
-    /// [`Page::next`] of the page before, read at the epoch it names ([`cursor_epoch`]); all else but `limit` must be
-    /// the same.
+    /// [`Page::next`] of the page before, read at the epoch it names ([`cursor_epoch`]); all else but `limit`
+    /// must be the same.
     pub cursor: Option<String>,
-    /// Looks at so many rows at most. An answer in the order of keys is cut short there ([`Page::cut_short`]). All others
-    /// need every row that their key does not leave out: they are [`ReadError::TooMuch`], before a single row is looked at
-    /// where that is the whole view.
+    /// Looks at so many rows at most. An answer in the order of keys is cut short there
+    /// ([`Page::cut_short`]). All others need every row that their key does not leave out: they are
+    /// [`ReadError::TooMuch`], before a single row is looked at where that is the whole view.
     pub scanned_max: usize,
-    /// Looks at rows until then. An answer in the order of keys is cut short there; all others are [`ReadError::TooLong`].
+    /// Looks at rows until then. An answer in the order of keys is cut short there; all others are
+    /// [`ReadError::TooLong`].
     pub until: Option<Instant>,
 }
 
@@ -237,7 +245,8 @@ pub struct Page {
     pub next: Option<String>,
     /// How many rows were looked at.
     pub scanned: usize,
-    /// Whether it has fewer rows than there are, perhaps none, because enough were looked at: `next` goes on behind them.
+    /// Whether it has fewer rows than there are, perhaps none, because enough were looked at: `next` goes on
+    /// behind them.
     pub cut_short: bool,
 }
 

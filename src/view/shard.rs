@@ -7,12 +7,13 @@
 //!  └────────┘                                                                      an answer as of e4 … e6 needs
 //! ```
 //!
-//! Superseded versions go in two ways. A row that is written again is pruned in passing; that is free. For a row that
-//! is not, its key waits in a queue under the epoch in which it was superseded, once however many versions it has, and
-//! goes when the floor reaches that epoch. So a version outlives its use by the span of the history at most, each
-//! change costs at most two look-ups, and a row that never changes costs nothing.
+//! Superseded versions go in two ways. A row that is written again is pruned in passing; that is free. For a
+//! row that is not, its key waits in a queue under the epoch in which it was superseded, once however many
+//! versions it has, and goes when the floor reaches that epoch. So a version outlives its use by the span of
+//! the history at most, each change costs at most two look-ups, and a row that never changes costs nothing.
 //!
-//! Keys and values are encoded ([`schema`](crate::schema)), so all of this is compiled once. Only [`ViewWriter`](super::writer::ViewWriter) knows types.
+//! Keys and values are encoded ([`schema`](crate::schema)), so all of this is compiled once. Only
+//! [`ViewWriter`](super::writer::ViewWriter) knows types.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -119,7 +120,8 @@ impl Shard {
             .map_or(0, |i| log.epochs[i].hash)
     }
 
-    /// The least floors at which no more than `superseded_max`, and twice that, are kept; none beyond `closed`.
+    /// The least floors at which no more than `superseded_max`, and twice that, are kept; none beyond
+    /// `closed`.
     pub(crate) fn crowding(&self, closed: Epoch, superseded_max: usize) -> Rise {
         let log = self.log.lock();
         let mut rise = Rise {
@@ -287,8 +289,9 @@ impl Shard {
         }
     }
 
-    /// Shows the rows of a bucket from a bound on to `visit`, in order, or from it back, against the order: at most
-    /// `rows_max` (and never more than a page) under one hold of the lock. Returns where to go on; `None` at the end.
+    /// Shows the rows of a bucket from a bound on to `visit`, in order, or from it back, against the order:
+    /// at most `rows_max` (and never more than a page) under one hold of the lock. Returns where to go on;
+    /// `None` at the end.
     pub(crate) fn visit(
         &self,
         bucket: usize,
@@ -421,7 +424,8 @@ impl ShardWriter {
         if !self.queued.is_empty() {
             self.queue.entry(epoch).or_default().append(&mut self.queued);
         }
-        // Each change queues one row at most, so this keeps up, and no call stalls on a floor that rose by much.
+        // Each change queues one row at most, so this keeps up, and no call stalls on a floor that rose by
+        // much.
         self.prune(2 * count + 4 * PAGE);
     }
 
@@ -523,8 +527,8 @@ impl ShardWriter {
     }
 }
 
-/// Versions stay as they are once their epoch is over, so nothing has to be saved before it changes: but the view's floor
-/// must not rise until all is saved. `Views::hold` sees to that.
+/// Versions stay as they are once their epoch is over, so nothing has to be saved before it changes: but the
+/// view's floor must not rise until all is saved. `Views::hold` sees to that.
 impl Stateful for ShardWriter {
     fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
         self.changed.freeze(at, again, out);
@@ -538,8 +542,8 @@ impl Stateful for ShardWriter {
             let hash = shard.hash_of(key);
             let bucket = shard.buckets[bucket_of(hash)].read();
             let row = bucket.rows.get(hash, key);
-            // Nothing is left of it, or nothing from before the floor: removed, perhaps, so long ago that this was forgotten.
-            // Earlier files would have it still there, up to its next version.
+            // Nothing is left of it, or nothing from before the floor: removed, perhaps, so long ago that
+            // this was forgotten. Earlier files would have it still there, up to its next version.
             if row.is_none_or(|row| row.first() > floor && floor > after) {
                 out.remove_encoded(key, floor);
             }

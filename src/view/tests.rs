@@ -1,4 +1,5 @@
-//! Views against a naive model: a full copy of the rows for every epoch, filtered and sorted as a reader would by hand.
+//! Views against a naive model: a full copy of the rows for every epoch, filtered and sorted as a reader
+//! would by hand.
 
 mod effort;
 
@@ -585,7 +586,8 @@ fn a_held_moment_stays_readable_until_twice_the_bound() {
     );
 }
 
-/// In every epoch all rows get the epoch's number, and a third of them are gone. Readers must never see two epochs.
+/// In every epoch all rows get the epoch's number, and a third of them are gone. Readers must never see two
+/// epochs.
 fn readers_beside_a_writer(history: Duration, superseded_max: usize, gone_allowed: bool) {
     const ROWS: i16 = 90;
     const EPOCHS: u64 = 1_500;

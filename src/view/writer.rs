@@ -31,8 +31,8 @@ impl<K: Record, V: Record> ViewWriter<K, V> {
 
     /// Applies changes of one epoch as they arrive, and empties `changes`. Invisible until the epoch closes.
     ///
-    /// An epoch may come in several calls; of a key, the last change counts. Epochs never go back, and none comes after
-    /// it has been closed.
+    /// An epoch may come in several calls; of a key, the last change counts. Epochs never go back, and none
+    /// comes after it has been closed.
     ///
     /// # Errors
     /// When a row's `Serialize` writes something else than its `Deserialize` reads.
@@ -102,6 +102,9 @@ impl View {
     fn unfit(&self, part: &str, why: &Mismatch) -> Error {
         Error::definition(format!("view `{}` can't take a row", self.spec.name))
             .detail(format!("its {part} does not read what it writes: {why}"))
-            .hint("make the type's Serialize and Deserialize agree; a field with `skip_serializing_if` needs `default`, too")
+            .hint(
+                "make the type's Serialize and Deserialize agree; a field with `skip_serializing_if` \
+                needs `default`, too",
+            )
     }
 }

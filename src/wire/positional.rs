@@ -1,11 +1,11 @@
 //! Values as postcard's bytes, and only such values as can be read back from them.
 //!
-//! postcard writes the parts of a value one after another, without their names. A value that leaves a part out
-//! (`skip_serializing_if`) moves all that follows, and what is read from its bytes may be another value; whether it is
-//! depends on the value, so it can't be told from a sample of others. Hence the two halves here: [`encode`] refuses to
-//! leave anything out, and [`round_trip`] reads what was written, and compares, for all that can't be seen as it is
-//! written: types that look at the data before they know what to read (`untagged`), maps with equal keys, pairs of
-//! `Serialize` and `Deserialize` that don't agree.
+//! postcard writes the parts of a value one after another, without their names. A value that leaves a part
+//! out (`skip_serializing_if`) moves all that follows, and what is read from its bytes may be another value;
+//! whether it is depends on the value, so it can't be told from a sample of others. Hence the two halves
+//! here: [`encode`] refuses to leave anything out, and [`round_trip`] reads what was written, and compares,
+//! for all that can't be seen as it is written: types that look at the data before they know what to read
+//! (`untagged`), maps with equal keys, pairs of `Serialize` and `Deserialize` that don't agree.
 
 use std::fmt;
 
@@ -36,7 +36,8 @@ impl Unfit {
                 "remove `skip_serializing_if` from the field, and give an `Option` its `None`"
             }
             Unfit::Unsized => {
-                "name the fields in place of `#[serde(flatten)]`, and collect items of unknown number into a `Vec`"
+                "name the fields in place of `#[serde(flatten)]`, and collect items of unknown number into \
+                    a `Vec`"
             }
             Unfit::SelfDescribing => {
                 "give an enum its names (no `untagged`, no `tag` without `content`), and a value of any form (such as \

@@ -18,8 +18,8 @@ fn command() {
     std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 1 });
 }
 
-/// Runs a dataflow with further arguments until it ends by itself: its exit code, none where a signal ended it, and what
-/// it wrote to standard error.
+/// Runs a dataflow with further arguments until it ends by itself: its exit code, none where a signal ended
+/// it, and what it wrote to standard error.
 pub fn run(
     dataflow: &str,
     broker: &Broker,

@@ -1,4 +1,5 @@
-//! A compacted topic: the broker takes records away that later ones replace, and a restart goes on all the same.
+//! A compacted topic: the broker takes records away that later ones replace, and a restart goes on all the
+//! same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Killed at any moment, and started again on the same ledger: nothing is lost, nothing counted twice, and no epoch that
-//! a reader has seen becomes another one.
+//! Killed at any moment, and started again on the same ledger: nothing is lost, nothing counted twice, and no
+//! epoch that a reader has seen becomes another one.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,8 @@ fn kill_9_at_any_moment_changes_nothing() {
     let mut history: Vec<Closed> = Vec::new();
     std::thread::scope(|scope| {
         let _stopped = OnDrop(&stop);
-        // Records keep coming, so that every incarnation gets past the replay and is killed while it reads on.
+        // Records keep coming, so that every incarnation gets past the replay and is killed while it reads
+        // on.
         scope.spawn(|| produce(&topics, &stop));
         for kill in 0..KILLS {
             // A restart may have another number of workers.
@@ -64,8 +65,9 @@ fn kill_9_at_any_moment_changes_nothing() {
     sunk::check(&file, &expected);
 }
 
-/// The same with checkpoints all the while, a ledger that is trimmed behind them, and another number of workers after each kill: a run goes on from one, and what
-/// it changes is what the runs before it changed in the same epochs.
+/// The same with checkpoints all the while, a ledger that is trimmed behind them, and another number of
+/// workers after each kill: a run goes on from one, and what it changes is what the runs before it changed in
+/// the same epochs.
 #[test]
 fn kill_9_between_checkpoints_changes_nothing() {
     killed_between_checkpoints("checkpoints", KILLS, |node| {
@@ -153,8 +155,9 @@ impl Run {
         }
     }
 
-    /// Whether the epochs that others saw after the checkpoint were seen again with the same changes. Views don't look far
-    /// back here, so a slow listener may miss some; how many there were the ledger knows. Returns how many were compared.
+    /// Whether the epochs that others saw after the checkpoint were seen again with the same changes. Views
+    /// don't look far back here, so a slow listener may miss some; how many there were the ledger knows.
+    /// Returns how many were compared.
     pub fn agrees(self, history: &mut BTreeMap<u64, Closed>) -> usize {
         let mut compared = 0;
         assert!(
@@ -191,8 +194,8 @@ pub fn closed(said: Said) -> Option<Closed> {
     }
 }
 
-/// What one incarnation has seen is the beginning of what another sees: the same epochs, in the same order, with the same
-/// changes in every view.
+/// What one incarnation has seen is the beginning of what another sees: the same epochs, in the same order,
+/// with the same changes in every view.
 fn keep(history: &mut Vec<Closed>, seen: Vec<Closed>) {
     for (at, (before, now)) in history.iter().zip(&seen).enumerate() {
         assert_eq!(before, now, "the {at}th epoch is no longer what it was");

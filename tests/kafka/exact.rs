@@ -1,5 +1,5 @@
-//! All that is in the topics is counted once, on any number of workers, however epochs are cut, and after kill -9; what
-//! can't be counted is a dead letter.
+//! All that is in the topics is counted once, on any number of workers, however epochs are cut, and after
+//! kill -9; what can't be counted is a dead letter.
 //!
 //! ```text
 //!   partition 0   many records          1 % malformed, 1 % late, two versions of the schema
@@ -25,7 +25,8 @@ use crate::support::registry::Registry;
 
 /// Each partition spans about the same half hour of event time.
 const SPAN_MS: i64 = 1_800_000;
-/// The last record of each: where the watermark ends then rests on the log alone, whichever of them is called idle.
+/// The last record of each: where the watermark ends then rests on the log alone, whichever of them is called
+/// idle.
 const END_MS: i64 = BEGIN_MS + SPAN_MS + 120_000;
 const SLOW: u32 = 2;
 
@@ -59,8 +60,9 @@ fn prove(name: &str, records: [usize; 3]) {
         let run = node.clone().workers(workers).interval(interval);
         compare(&expected, &counted(&run, &topics));
     }
-    // Once more, killed in the middle, each time with the other number of workers and cut of epochs. One partition is not
-    // read beyond that middle, and nobody runs far ahead of it: however late the kill comes, it is not at the end.
+    // Once more, killed in the middle, each time with the other number of workers and cut of epochs. One
+    // partition is not read beyond that middle, and nobody runs far ahead of it: however late the kill comes,
+    // it is not at the end.
     let dir = tempfile::tempdir().unwrap();
     let mut closed = 0;
     for (third, (workers, interval)) in (1..).zip(ways) {

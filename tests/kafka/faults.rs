@@ -1,5 +1,6 @@
-//! Killed between every two steps that it takes, by name: at each point of [`POINTS`] a process dies by SIGKILL, another with
-//! another number of workers goes on from what it left, and in the end everything is as if nobody had ever been killed.
+//! Killed between every two steps that it takes, by name: at each point of [`POINTS`] a process dies by
+//! SIGKILL, another with another number of workers goes on from what it left, and in the end everything is as
+//! if nobody had ever been killed.
 //!
 //! ```text
 //!   point A            point B            point C                        the end
@@ -7,9 +8,10 @@
 //!            └── ledger, checkpoints ─┘└── …                             epochs  = those of a run that was never killed
 //! ```
 //!
-//! All kills of a story share one ledger, so that each restart meets what many deaths have left. An epoch that two
-//! processes closed has to have the same hash of changes in every view; the service compares, too, what it recorded, and a
-//! halt fails the story. What a loss of power may take with it a kill can't show: that is for the simulated disk.
+//! All kills of a story share one ledger, so that each restart meets what many deaths have left. An epoch
+//! that two processes closed has to have the same hash of changes in every view; the service compares, too,
+//! what it recorded, and a halt fails the story. What a loss of power may take with it a kill can't show:
+//! that is for the simulated disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -46,8 +48,8 @@ const START: [&str; 4] = ["claim.", "owner.", "restore.", "replay."];
 /// In the next start bindings are gone through again behind a checkpoint: what this one bound is in none.
 const BEFORE_START: &str = "checkpoint.whole";
 
-/// `hold`: so long the thread that is to die stands at its point, while others go on. What was said before it was so, a
-/// death at once would mostly take along.
+/// `hold`: so long the thread that is to die stands at its point, while others go on. What was said before it
+/// was so, a death at once would mostly take along.
 fn story(name: &str, workers: usize, hold: Duration) {
     let (broker, registry) = (Broker::shared(), Registry::shared());
     let topics = Topics::make(broker, registry, name);
@@ -237,8 +239,8 @@ impl Story {
         assert_eq!(names(self.dir()), ["checkpoints", "ledger.log", "lock"]);
     }
 
-    /// One process goes through the same bindings from the first on, without checkpoints: every epoch that any of the
-    /// others has closed is the same in it, and so are the rows at the end.
+    /// One process goes through the same bindings from the first on, without checkpoints: every epoch that
+    /// any of the others has closed is the same in it, and so are the rows at the end.
     fn is_as_never_killed(&self, expected: &oracle::Rows) {
         let copy = tempfile::tempdir().unwrap();
         std::fs::copy(self.dir().join("ledger.log"), copy.path().join("ledger.log")).unwrap();

@@ -39,10 +39,11 @@ pub const LANES_MAX: u32 = 4;
 
 /// Spend by merchant and minute, with the merchants' names; and by lane, without.
 ///
-/// Payments are read at a pace; their partitions are idle after `idle_after`, or never: what is late is then decided by
-/// the log alone.
+/// Payments are read at a pace; their partitions are idle after `idle_after`, or never: what is late is then
+/// decided by the log alone.
 ///
-/// Views look back a day unless `history` says otherwise. Changes of merchant spend go to a file, if one is named.
+/// Views look back a day unless `history` says otherwise. Changes of merchant spend go to a file, if one is
+/// named.
 pub fn spend(
     payments: &str,
     merchants: &str,

@@ -1,4 +1,5 @@
-//! The life of a topic: missing, grown, made again, eaten by retention; and of its broker. Each is named where people look.
+//! The life of a topic: missing, grown, made again, eaten by retention; and of its broker. Each is named
+//! where people look.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -97,7 +98,8 @@ fn counts(service: &Service, count: u64) {
     eventually(&format!("{count} records"), look, || state(service));
 }
 
-/// Waits until health names `what` and the metric of `kind` shows it; with no `kind`, until there is no trouble.
+/// Waits until health names `what` and the metric of `kind` shows it; with no `kind`, until there is no
+/// trouble.
 fn ails(service: &Service, what: &str, kind: Option<&str>) {
     let look = || {
         let troubles = service.troubles();

@@ -275,8 +275,8 @@ impl Till {
                     [
                         &good[..5],
                         &self.random.next().to_le_bytes(),
-                        // No number of ten bytes: the oracle's library drops what is beyond 64 bits, the engine
-                        // calls it invalid.
+                        // No number of ten bytes: the oracle's library drops what is beyond 64 bits, the
+                        // engine calls it invalid.
                         &(self.random.next() & !0x80).to_le_bytes(),
                     ]
                     .concat(),

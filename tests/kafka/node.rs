@@ -1,7 +1,9 @@
-//! The engine as a process of its own, to be killed; and what it tells of itself, also when it runs in this process.
+//! The engine as a process of its own, to be killed; and what it tells of itself, also when it runs in this
+//! process.
 //!
-//! A node prints lines that begin with `@`: one for each closed epoch with every view's hash, and at the end its rows or
-//! the error. They are written before anything else happens, so that what was printed was true when it was printed.
+//! A node prints lines that begin with `@`: one for each closed epoch with every view's hash, and at the end
+//! its rows or the error. They are written before anything else happens, so that what was printed was true
+//! when it was printed.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -454,7 +456,8 @@ pub fn closed_since(views: &Views, told: &mut Epoch) -> Vec<Closed> {
     closed
 }
 
-/// All rows of all views as of the newest closed epoch, in the oracle's form. Of a cluster: those of this process.
+/// All rows of all views as of the newest closed epoch, in the oracle's form. Of a cluster: those of this
+/// process.
 pub fn rows(views: &Views) -> Rows {
     views
         .closed()

@@ -1,4 +1,5 @@
-//! A record that a user's closure panics on: the process ends with a word about where, and with a code that is not 0.
+//! A record that a user's closure panics on: the process ends with a word about where, and with a code that
+//! is not 0.
 
 use thalweg::Flow;
 use thalweg::prelude::*;
@@ -38,7 +39,8 @@ fn the_process_ends_and_says_where() {
         let arguments = ["--data-dir", data, "--workers", &workers.to_string()];
         let (code, said) = super::command::run("poisoned", broker, &arguments, |_| {});
         assert_eq!(code, Some(1), "{said}");
-        let named = "error: a step of the dataflow panicked\n  the map after `numbers`, at topic `poison.v1`, partition 1, offset 2\n  attempt to divide by zero";
+        let named = "error: a step of the dataflow panicked\n  the map after `numbers`, at topic \
+            `poison.v1`, partition 1, offset 2\n  attempt to divide by zero";
         assert!(said.contains(named), "{said}");
         // What was bound is in the ledger, and whole.
         let ledger = thalweg::ledger::verify(&dir.path().join("poisoned")).unwrap();

@@ -1,5 +1,5 @@
-//! What looks quiet and is not: partitions whose newest records belong to open transactions. And what is live, and must not
-//! be taken for the far future.
+//! What looks quiet and is not: partitions whose newest records belong to open transactions. And what is
+//! live, and must not be taken for the far future.
 
 use rdkafka::config::FromClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -84,8 +84,8 @@ impl Writer {
     }
 }
 
-/// Each partition always has a transaction open, far longer than the source takes to find a partition idle; they are
-/// committed in turn. By the time of the events nothing is late.
+/// Each partition always has a transaction open, far longer than the source takes to find a partition idle;
+/// they are committed in turn. By the time of the events nothing is late.
 #[test]
 fn partitions_with_open_transactions_are_not_idle() {
     const TOPIC: &str = "quiet.transactions.v1";

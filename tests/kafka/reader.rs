@@ -1,5 +1,5 @@
-//! The Kafka source against a real broker: what librdkafka's mock cluster lacks. Transactions, the last stable offset,
-//! control records, retention, topics made anew.
+//! The Kafka source against a real broker: what librdkafka's mock cluster lacks. Transactions, the last
+//! stable offset, control records, retention, topics made anew.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -130,7 +130,8 @@ fn only_what_is_committed_is_read_up_to_the_last_stable_offset() {
     assert_eq!(rig.bounds(), (0, 11));
     assert_eq!(rig.taken(), [(8, 8), (9, 9)]);
 
-    // A replay stops where it is told, also inside and behind holes, and a log that ends in a marker is read to its end.
+    // A replay stops where it is told, also inside and behind holes, and a log that ends in a marker is read
+    // to its end.
     for (until, records) in [(2, 2), (3, 3), (4, 3), (6, 3), (7, 3), (8, 4), (10, 6), (11, 6)] {
         let mut replay = Rig::new(broker, topic, 0);
         let progress = replay.read(until, |p| p.position >= until).unwrap();

@@ -1,4 +1,5 @@
-//! When a service on a real broker has caught up: at what can be read of what was there, and whatever stands at the end.
+//! When a service on a real broker has caught up: at what can be read of what was there, and whatever stands
+//! at the end.
 
 use rdkafka::config::FromClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -79,7 +80,8 @@ fn send(producer: &BaseProducer, topic: &str, partition: i32, numbers: std::ops:
     producer.flush(PATIENCE).unwrap();
 }
 
-/// A partition that is empty, one that ends with an aborted transaction, and one with a transaction that stays open.
+/// A partition that is empty, one that ends with an aborted transaction, and one with a transaction that
+/// stays open.
 #[test]
 fn what_can_be_read_is_enough() {
     let topic = "ready.ends.v1";

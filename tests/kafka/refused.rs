@@ -1,5 +1,5 @@
-//! What a service does not start with, or gives up for: each is told with the place and with what to do, the process ends
-//! with a code that is not 0, and the ledger is none the worse.
+//! What a service does not start with, or gives up for: each is told with the place and with what to do, the
+//! process ends with a code that is not 0, and the ledger is none the worse.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;

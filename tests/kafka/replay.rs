@@ -1,5 +1,6 @@
-//! A replay drops nothing: what is late is the same however fast partitions are read. Where lateness is measured by the
-//! newest event read of any partition, a partition that is read after the others is late as a whole.
+//! A replay drops nothing: what is late is the same however fast partitions are read. Where lateness is
+//! measured by the newest event read of any partition, a partition that is read after the others is late as a
+//! whole.
 
 use std::time::Duration;
 

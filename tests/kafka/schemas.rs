@@ -1,4 +1,5 @@
-//! The schema registry of a service that runs: it gains schemas, dies, comes back, and does not know every id.
+//! The schema registry of a service that runs: it gains schemas, dies, comes back, and does not know every
+//! id.
 
 use thalweg::Epoch;
 use thalweg::position::{PartitionId, SourceId};

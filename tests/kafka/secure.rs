@@ -1,5 +1,5 @@
-//! A Kafka that wants TLS and a login: let in with the right ones, told clearly with the wrong ones, and nothing that is
-//! printed on the way holds the password.
+//! A Kafka that wants TLS and a login: let in with the right ones, told clearly with the wrong ones, and
+//! nothing that is printed on the way holds the password.
 
 use std::io::Read;
 use std::process::Stdio;

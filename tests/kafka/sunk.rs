@@ -1,5 +1,5 @@
-//! A function that takes each epoch's changes of merchant spend and appends them to a file, and what has to hold of that file
-//! whatever became of the processes that wrote it.
+//! A function that takes each epoch's changes of merchant spend and appends them to a file, and what has to
+//! hold of that file whatever became of the processes that wrote it.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -22,8 +22,9 @@ pub fn append(path: &Path, epoch: Epoch, changes: &[Change<Windowed<u32>, Spend>
     file.sync_data()
 }
 
-/// Every epoch was given in order and as a whole; one that was given again was the same; and one after the other they make
-/// the rows that are expected. What a death cut short does not count: it came again. Returns how many epochs there are, and how many were given again.
+/// Every epoch was given in order and as a whole; one that was given again was the same; and one after the
+/// other they make the rows that are expected. What a death cut short does not count: it came again. Returns
+/// how many epochs there are, and how many were given again.
 pub fn check(path: &Path, expected: &oracle::Rows) -> (usize, usize) {
     let text = std::fs::read_to_string(path).unwrap();
     let (mut epochs, mut rows) = (BTreeMap::<u64, Changes>::new(), BTreeMap::new());

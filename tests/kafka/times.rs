@@ -1,5 +1,5 @@
-//! Event time on a topic that runs: partitions without a record, far-future records, a source that falls silent, a partition
-//! that is added.
+//! Event time on a topic that runs: partitions without a record, far-future records, a source that falls
+//! silent, a partition that is added.
 
 use thalweg::codec::Cause;
 use thalweg::connect::kafka::KafkaSettings;

@@ -1,4 +1,5 @@
-//! Epochs gone through again, beside the process that has the ledger and writes on in it, come to what they came to.
+//! Epochs gone through again, beside the process that has the ledger and writes on in it, come to what they
+//! came to.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;

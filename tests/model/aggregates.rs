@@ -1,4 +1,5 @@
-//! The built-in aggregates: exact in whatever order, grouping and taking out, and rounded once, against integers of any size.
+//! The built-in aggregates: exact in whatever order, grouping and taking out, and rounded once, against
+//! integers of any size.
 
 use std::cmp::Ordering;
 
@@ -24,7 +25,8 @@ pub(super) fn sum_of(values: &[f64]) -> BigInt {
     values.iter().copied().map(units).sum()
 }
 
-/// Whether no float is closer to `sum` / `n` than `value`, and of two that are as close `value` is the even one.
+/// Whether no float is closer to `sum` / `n` than `value`, and of two that are as close `value` is the even
+/// one.
 fn is_nearest(value: f64, sum: &BigInt, n: u64) -> bool {
     let distance = |to: f64| {
         // Infinity stands where the next float would.

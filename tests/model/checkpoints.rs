@@ -1,5 +1,5 @@
-//! Bad luck with checkpoints: damaged, missing or of something else. A run goes on from an older one or from the topics, and
-//! ends the same; or it refuses, and says why.
+//! Bad luck with checkpoints: damaged, missing or of something else. A run goes on from an older one or from
+//! the topics, and ends the same; or it refuses, and says why.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,8 @@ pub(crate) const EPOCHS: u64 = 12;
 pub(super) const RECORDS: u64 = 40;
 const DIR: &str = "/checkpoints";
 
-/// Numbers by their remainder: counted in windows that expire, and joined with a table whose rows change and go.
+/// Numbers by their remainder: counted in windows that expire, and joined with a table whose rows change and
+/// go.
 pub(super) fn build(flow: Dataflow) {
     let names = flow.table("names", Kafka::topic("n").json::<u64>().keyed::<u64>());
     let numbers = Kafka::topic("o").json::<u64>();
@@ -169,7 +170,8 @@ impl World {
         world
     }
 
-    /// The rest of the epochs. Which checkpoint it went on from, and the rows of all views as of the last epochs.
+    /// The rest of the epochs. Which checkpoint it went on from, and the rows of all views as of the last
+    /// epochs.
     fn ended(&self) -> thalweg::Result<(Option<u64>, Rows)> {
         let service = self.start(&flow(), Arc::new(self.disk.clone()), 9..=EPOCHS, &[], 2)?;
         let restored = service.restored().map(|epoch| epoch.0);
@@ -294,7 +296,8 @@ fn a_loss_of_power_leaves_what_was_published() {
     }
 }
 
-/// What a checkpoint that failed should have held is in the next one, which is made without a restart between them.
+/// What a checkpoint that failed should have held is in the next one, which is made without a restart between
+/// them.
 #[test]
 fn what_one_could_not_save_the_next_one_does() {
     let expected = expected();
@@ -303,7 +306,8 @@ fn what_one_could_not_save_the_next_one_does() {
         let world = World::default();
         world.disk.set_creates_fail(1 + turn % 3);
         let disk = Arc::new(world.disk.clone());
-        // How many of them come to be depends on how quickly each is written: the last of those that do counts.
+        // How many of them come to be depends on how quickly each is written: the last of those that do
+        // counts.
         let service = world
             .start(&flow(), disk, 1..=8, &[1, 2, 3, 4, 5, 6, 7, 8], 1 + turn % 2)
             .unwrap();
@@ -315,7 +319,8 @@ fn what_one_could_not_save_the_next_one_does() {
     assert!(made > 0, "none came to be");
 }
 
-/// A row may be removed, forgotten as nobody can ask for it any more, and come back, all between two checkpoints.
+/// A row may be removed, forgotten as nobody can ask for it any more, and come back, all between two
+/// checkpoints.
 #[test]
 fn a_restored_view_shows_of_the_past_what_it_showed() {
     let whole = expected_upto(10);
@@ -346,7 +351,8 @@ fn expected_upto(last: u64) -> Rows {
     rows_of(&service.join().unwrap(), 1..=last)
 }
 
-/// Readers hold so much ahead of what is released; an epoch may have more, as it was bound when more could be held.
+/// Readers hold so much ahead of what is released; an epoch may have more, as it was bound when more could be
+/// held.
 #[test]
 fn a_replay_of_epochs_that_are_larger_than_what_readers_hold_comes_to_its_end() {
     let world = World::default();
@@ -500,8 +506,8 @@ fn files_of(world: &World, epoch: u64) -> (Vec<PathBuf>, Vec<PathBuf>) {
         .partition(|file| !others.contains(file))
 }
 
-/// A file that checkpoints share goes while the service runs: none that rests on it counts, older ones stay, and all is well
-/// once it is back.
+/// A file that checkpoints share goes while the service runs: none that rests on it counts, older ones stay,
+/// and all is well once it is back.
 #[test]
 fn what_rests_on_a_file_that_went_is_no_checkpoint() {
     let world = World::begun();
@@ -618,7 +624,8 @@ fn a_type_that_could_not_be_loaded_again_is_refused_at_the_start() {
     assert!(!world.files().iter().any(|name| name.starts_with("checkpoint-")));
 }
 
-/// Checkpoints that are gone but for parts are not taken for none: a start says so, and what it says to do is the way on.
+/// Checkpoints that are gone but for parts are not taken for none: a start says so, and what it says to do is
+/// the way on.
 #[test]
 fn parts_of_checkpoints_are_refused() {
     let world = World::begun();
@@ -635,7 +642,8 @@ fn parts_of_checkpoints_are_refused() {
     assert_eq!(world.ended().unwrap(), (None, expected()));
 }
 
-/// The power goes in the midst of the very first checkpoint: there are files of it, and nothing was ever published.
+/// The power goes in the midst of the very first checkpoint: there are files of it, and nothing was ever
+/// published.
 #[test]
 fn a_crash_in_the_first_checkpoint_leaves_a_place_to_start_from() {
     let world = World::begun();

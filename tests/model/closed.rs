@@ -158,7 +158,8 @@ fn a_silent_source_holds_up_neither_windows_nor_answers() {
     assert_eq!(run.json("b.dead_letters", back).unwrap().len(), 1);
 }
 
-/// E can't be told from where sources stand: once bindings went with a trimmed ledger, only the checkpoint knows it.
+/// E can't be told from where sources stand: once bindings went with a trimmed ledger, only the checkpoint
+/// knows it.
 #[test]
 fn a_checkpoint_holds_what_was_over() {
     fn source<'s>(flow: Dataflow<'s>, name: &str, times: &[i64], ends: &[usize]) -> Stream<'s, Item> {

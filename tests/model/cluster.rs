@@ -14,7 +14,8 @@ use thalweg::source::{Environment, Source, Substitute};
 use thalweg::testing::memory::Memory;
 use thalweg::view::{AsOf, Views};
 
-/// Event times of each source, by partition and then by epoch. `b` has nothing after its second epoch, up to the fifth.
+/// Event times of each source, by partition and then by epoch. `b` has nothing after its second epoch, up to
+/// the fifth.
 type Times = [[&'static [i64]; 6]; 2];
 const A: Times = [
     [&[10, 11], &[20], &[30, 25], &[44], &[52], &[61]],
@@ -24,7 +25,8 @@ const B: Times = [
     [&[11], &[15], &[], &[], &[12, 38, 55], &[63]],
     [&[9, 13], &[16], &[], &[], &[], &[]],
 ];
-/// The least event time of the newest of both partitions of each, less the lateness of one, as of every epoch.
+/// The least event time of the newest of both partitions of each, less the lateness of one, as of every
+/// epoch.
 const TOGETHER: [i64; 6] = [10, 14, 29, 41, 49, 60];
 
 fn build(flow: Dataflow) {

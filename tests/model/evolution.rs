@@ -1,5 +1,5 @@
-//! A dataflow that was changed goes on from the checkpoint that it made before: what is new begins as it should, and what
-//! can't is asked about.
+//! A dataflow that was changed goes on from the checkpoint that it made before: what is new begins as it
+//! should, and what can't is asked about.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Files as a source, through the whole engine: until their end, on again when they have grown, and never past a change.
+//! Files as a source, through the whole engine: until their end, on again when they have grown, and never
+//! past a change.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! What a checkpoint knows a step by: every operator before it, with all of its inputs, and nothing that has no part in it.
+//! What a checkpoint knows a step by: every operator before it, with all of its inputs, and nothing that has
+//! no part in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

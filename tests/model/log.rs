@@ -86,7 +86,8 @@ pub fn logs<S: std::fmt::Debug + Clone + 'static, T: std::fmt::Debug + Clone + '
 }
 
 impl<T> Log<T> {
-    /// The same log of a source that is silent for some epochs: idle in the first of them, and nothing comes in any.
+    /// The same log of a source that is silent for some epochs: idle in the first of them, and nothing comes
+    /// in any.
     pub fn silent(mut self, epochs: Range<usize>) -> Self {
         let partitions = self.partitions;
         if let Some(first) = self
@@ -103,8 +104,8 @@ impl<T> Log<T> {
     }
 }
 
-/// For how long each of two sources is silent: for some epochs, from the start, to the end, not at all; mostly one of them,
-/// and so that it comes back.
+/// For how long each of two sources is silent: for some epochs, from the start, to the end, not at all;
+/// mostly one of them, and so that it comes back.
 pub fn silences() -> impl Strategy<Value = [Range<usize>; 2]> {
     let some = || (0..EPOCHS, 1..=EPOCHS).prop_map(|(from, len)| from..(from + len).min(EPOCHS));
     let back = (0usize..3, 1usize..3).prop_map(|(from, len)| from..from + len);
@@ -175,8 +176,8 @@ impl<T> Seen<T> {
     }
 }
 
-/// A log in order of epoch, partition and offset; as of every epoch its watermark (`i64::MIN`: none yet), and whether all of
-/// its partitions are idle.
+/// A log in order of epoch, partition and offset; as of every epoch its watermark (`i64::MIN`: none yet), and
+/// whether all of its partitions are idle.
 #[derive(Clone, Debug)]
 pub struct Reading<T> {
     pub records: Vec<Seen<T>>,
@@ -198,8 +199,8 @@ impl<T: Clone> Reading<T> {
     }
 }
 
-/// The watermark of what comes from several logs, as of every epoch: the highest that the minimum over those that were not
-/// idle has ever been.
+/// The watermark of what comes from several logs, as of every epoch: the highest that the minimum over those
+/// that were not idle has ever been.
 pub fn together<T>(logs: &[&Reading<T>]) -> Vec<i64> {
     let minimum = |n: usize| {
         let counting = logs.iter().filter(|log| !log.idle[n]);
@@ -233,7 +234,8 @@ pub fn read<T: Clone>(log: &Log<T>, lateness_us: i64, time: impl Fn(&T) -> i64) 
             }
         }
     }
-    // A partition's own watermark: its highest valid event time less the lateness, over the records that `of` picks.
+    // A partition's own watermark: its highest valid event time less the lateness, over the records that `of`
+    // picks.
     let own = |partition: u32, of: &dyn Fn(&Seen<T>) -> bool| {
         let times = records
             .iter()
@@ -326,7 +328,8 @@ pub fn runs() -> impl Strategy<Value = [Run; 3]> {
     })
 }
 
-/// Runs the flow and compares each view with what is expected of it, at every epoch, and the runs with each other.
+/// Runs the flow and compares each view with what is expected of it, at every epoch, and the runs with each
+/// other.
 pub fn check(
     flow: &Flow,
     runs: &[Run],
@@ -334,7 +337,8 @@ pub fn check(
     expected: &BTreeMap<&str, Vec<Rows>>,
     project: impl Fn(&str, Value) -> Value,
 ) -> Result<(), TestCaseError> {
-    // By way of text, as the engine's rows come: floats read from text may differ from those they were written from.
+    // By way of text, as the engine's rows come: floats read from text may differ from those they were
+    // written from.
     let text = |rows: &Rows| rows.iter().map(|row| parse(&row.to_string())).collect();
     let expected: BTreeMap<&str, Vec<Rows>> = expected
         .iter()

@@ -18,7 +18,8 @@ const RECORDS: i64 = 5_000;
 const SKEW_S: i64 = 100;
 const BATCH: usize = 10;
 
-/// Two partitions with a record a second of event time each. The second one gives nothing before the gate opens.
+/// Two partitions with a record a second of event time each. The second one gives nothing before the gate
+/// opens.
 #[derive(Clone, Default)]
 struct Gated(Arc<Gate>);
 
@@ -140,7 +141,8 @@ fn a_partition_far_ahead_of_one_with_more_to_read_is_held_back() {
         },
     )
     .unwrap();
-    // The first record of the second partition is at second 0, so the first one may be SKEW_S ahead, and a batch.
+    // The first record of the second partition is at second 0, so the first one may be SKEW_S ahead, and a
+    // batch.
     let paused = |text: &str| text.contains("thalweg_source_paused{source=\"numbers\",partition=\"0\"} 1");
     // Behind the gate nothing is known of the second partition, so nothing of the first may flow at all.
     let deadline = thalweg::clock::instant() + Duration::from_secs(60);
@@ -170,7 +172,8 @@ fn a_partition_far_ahead_of_one_with_more_to_read_is_held_back() {
 /// More than the skew, in seconds.
 const FEW: i64 = 5 * SKEW_S;
 
-/// One partition has a record a second of event time, the other gives records that can't be decoded, without end.
+/// One partition has a record a second of event time, the other gives records that can't be decoded, without
+/// end.
 struct Flooded([i64; 2]);
 
 fn flooded() -> impl Source<i64> {

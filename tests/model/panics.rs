@@ -1,5 +1,5 @@
-//! A user's closure that panics stops the service, and is told with the step's name and the record's position: on any
-//! number of workers, without a hang, and with what was bound in the ledger.
+//! A user's closure that panics stops the service, and is told with the step's name and the record's
+//! position: on any number of workers, without a hang, and with what was bound in the ledger.
 
 use std::sync::mpsc::channel;
 use std::time::Duration as Wait;

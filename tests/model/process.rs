@@ -1,5 +1,5 @@
-//! Operators of a dataflow's own: rows, expiry and late events against a plain loop over the log, stopped in the middle and
-//! restored on another number of workers.
+//! Operators of a dataflow's own: rows, expiry and late events against a plain loop over the log, stopped in
+//! the middle and restored on another number of workers.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! `try_map`: what user code turns down is in the dead letters of the source that it was read from, and nowhere else; the
-//! same in every replay, on any number of workers.
+//! `try_map`: what user code turns down is in the dead letters of the source that it was read from, and
+//! nowhere else; the same in every replay, on any number of workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 

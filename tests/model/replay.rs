@@ -1,4 +1,5 @@
-//! What is late does not depend on how fast partitions are read: in step, in bursts, or one of them long after the others.
+//! What is late does not depend on how fast partitions are read: in step, in bursts, or one of them long
+//! after the others.
 //!
 //! ```text
 //!   in step    p0 ▪▪▪▪▪▪▪▪    p1 ▪▪▪▪▪▪▪▪    p2 ▪▪▪▪▪▪▪▪      an epoch takes one record of each

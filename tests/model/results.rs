@@ -21,7 +21,8 @@ use thalweg::{Epoch, Error, EventTime, Flow, Kind};
 const EPOCHS: usize = 12;
 const RECORDS_AN_EPOCH: usize = 5;
 
-/// A step that depends on more than its input, once `mood` is not 0: on the record 22, which is the fifth epoch's.
+/// A step that depends on more than its input, once `mood` is not 0: on the record 22, which is the fifth
+/// epoch's.
 fn moody(mood: &Arc<AtomicI64>, keep_s: u64) -> Flow {
     let mood = mood.clone();
     dataflow("moody", move |flow: Dataflow<'_>| {

@@ -1,5 +1,5 @@
-//! What clients see of a process that starts, is killed and starts again: no view that is unknown for a moment, no answer
-//! older than the one before, and no readiness before there is something to be ready with.
+//! What clients see of a process that starts, is killed and starts again: no view that is unknown for a
+//! moment, no answer older than the one before, and no readiness before there is something to be ready with.
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! Functions that are given each epoch: all of it, in order, once in a run and over restarts that were asked for; and the same
-//! again after those that were not.
+//! Functions that are given each epoch: all of it, in order, once in a run and over restarts that were asked
+//! for; and the same again after those that were not.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -158,7 +158,8 @@ fn run(taker: &Taker, how: &Run, rows: &Log<(u32, Option<Row>)>, given: &Log<Row
 proptest! {
     #![proptest_config(config())]
 
-    /// Over restarts, too, each epoch is given once: whatever goes on from a checkpoint or is replayed is not given again.
+    /// Over restarts, too, each epoch is given once: whatever goes on from a checkpoint or is replayed is not
+    /// given again.
     #[test]
     fn each_epoch_is_given_once_as_defined(
         rows in logs((0u32..4, prop::option::weighted(0.7, (0u32..4, 0i64..5))), |_, (key, row)| {
@@ -190,7 +191,8 @@ proptest! {
             prop_assert_eq!(&seen, &expected, "{:?}", how);
             for (sink, refused) in &*taker.refused.lock() {
                 for epoch in refused {
-                    prop_assert!(expected[sink].contains(epoch), "{} was given other rows the first time: {:?}", sink, epoch);
+                    prop_assert!(expected[sink].contains(epoch), "{} was given other rows the first time: \
+                        {:?}", sink, epoch);
                 }
             }
         }
@@ -244,8 +246,8 @@ fn what_was_not_written_down_is_given_again_as_it_was() {
         let all = given_to(&world, &Taker::default(), 1..=8, due);
         assert_eq!(all.len(), 8);
         assert_eq!(checkpoints(&world), due);
-        // A record an epoch, or fewer where several were taken together: each that is left out may come again. That all is
-        // there up to a checkpoint is known before it counts.
+        // A record an epoch, or fewer where several were taken together: each that is left out may come
+        // again. That all is there up to a checkpoint is known before it counts.
         let checkpoint = due.last().copied().unwrap_or(0);
         let told = world.log.progress();
         let told = told.iter().map(|progress| progress.complete.0);
@@ -268,7 +270,8 @@ fn what_was_not_written_down_is_given_again_as_it_was() {
     }
 }
 
-/// A start from a checkpoint makes nothing of before it again: so none counts as long as a sink lacks something of that.
+/// A start from a checkpoint makes nothing of before it again: so none counts as long as a sink lacks
+/// something of that.
 #[test]
 fn a_checkpoint_counts_once_sinks_have_all_of_it() {
     for fails in [false, true] {

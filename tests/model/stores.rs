@@ -1,6 +1,6 @@
-//! Stores of every contract, under failing calls, halts in the midst of it, checkpoints, and restarts with other numbers of
-//! workers: a transactional one holds each row exactly once, a versioned one the newest rows, a repeating one got the same
-//! epochs again.
+//! Stores of every contract, under failing calls, halts in the midst of it, checkpoints, and restarts with
+//! other numbers of workers: a transactional one holds each row exactly once, a versioned one the newest
+//! rows, a repeating one got the same epochs again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -295,7 +295,8 @@ fn same(found: BTreeMap<(String, u32), Held>, expected: &BTreeMap<(String, u32),
         let (own, others) = (held.rows.len(), expected.rows.len());
         assert!(
             held == expected,
-            "{what}: {sink}/{shard} has {own} rows, and should have {others}; row {different:?} is the first other one"
+            "{what}: {sink}/{shard} has {own} rows, and should have {others}; row {different:?} is the \
+                first other one"
         );
     }
 }

@@ -186,7 +186,8 @@ proptest! {
             now.values().for_each(|user| groups.entry(user.city).or_default().push(user));
             let undone = groups.iter().map(|(city, users)| {
                 let sum: i64 = users.iter().map(|u| u.age).sum();
-                // Whatever 1e20 stands for cancels or swamps: sums of so few values are exact in 256 bits of decimals.
+                // Whatever 1e20 stands for cancels or swamps: sums of so few values are exact in 256 bits of
+                // decimals.
                 let heights = users.iter().map(|u| u.height.get());
                 let (large, small): (Vec<f64>, Vec<f64>) = heights.partition(|h| h.abs() > 1e19);
                 let large: f64 = large.iter().sum();

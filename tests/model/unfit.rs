@@ -1,5 +1,5 @@
-//! Rows that bytes without names can't hold: known before there is any where the type shows it, and else when the row is
-//! written. Never by what a restart makes of it.
+//! Rows that bytes without names can't hold: known before there is any where the type shows it, and else when
+//! the row is written. Never by what a restart makes of it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;

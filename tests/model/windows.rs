@@ -162,7 +162,8 @@ fn items() -> impl Strategy<Value = Log<Item>> {
         -0.0,
         0.1 + 0.2,
     ]);
-    // Mostly within the lateness around a time that moves with the epochs; sometimes far off; seldom impossible.
+    // Mostly within the lateness around a time that moves with the epochs; sometimes far off; seldom
+    // impossible.
     let at_ms = prop_oneof![
         8 => -4_000i64..4_000,
         3 => -25_000i64..25_000,
@@ -180,7 +181,8 @@ fn read_items(log: &Log<Item>) -> Reading<Item> {
     read(log, LATENESS, |i| i.at_ms.saturating_mul(1000))
 }
 
-/// An event as a window step is given it: its record, what the steps before made of it, and the policy of its source.
+/// An event as a window step is given it: its record, what the steps before made of it, and the policy of its
+/// source.
 type Given<'a> = (&'a Seen<Item>, Item, Late);
 
 fn corrects(late: Late) -> i64 {
@@ -200,8 +202,8 @@ fn policies() -> impl Strategy<Value = [Late; 2]> {
     [late.clone(), late]
 }
 
-/// The windowed step by its definition: events on time, or in time for a correction, in windows that are still kept, and the
-/// events late for all.
+/// The windowed step by its definition: events on time, or in time for a correction, in windows that are
+/// still kept, and the events late for all.
 struct Windowing<'a> {
     size: i64,
     every: i64,
@@ -254,7 +256,8 @@ fn row(names: &[&str], values: Vec<Value>) -> Value {
     Value::Object(names.iter().map(|name| (*name).to_owned()).zip(values).collect())
 }
 
-/// The exact sum of floats, rounded once: Shewchuk's partial sums that don't overlap, rounded as Python's `math.fsum` does.
+/// The exact sum of floats, rounded once: Shewchuk's partial sums that don't overlap, rounded as Python's
+/// `math.fsum` does.
 fn exact_sum(values: &[f64]) -> f64 {
     let mut partials: Vec<f64> = Vec::new();
     for value in values {
@@ -335,7 +338,8 @@ fn main_rows(main: &Windowing, epoch: usize) -> Rows {
     rows.collect()
 }
 
-/// What was turned down by a source and by window steps, by the key of the view: the least payload of a record's.
+/// What was turned down by a source and by window steps, by the key of the view: the least payload of a
+/// record's.
 fn letters(reading: &Reading<Item>, epoch: usize, late: &[(&str, Vec<Given<'_>>)]) -> Rows {
     let mut rows: BTreeMap<(u32, i64, &str), (&str, String, Option<Vec<u8>>)> = BTreeMap::new();
     for record in reading.records.iter().filter(|record| record.epoch <= epoch) {

@@ -1,4 +1,5 @@
-//! A server that dies while a service writes to it: the service goes on, says so, and saves everything once it is back.
+//! A server that dies while a service writes to it: the service goes on, says so, and saves everything once
+//! it is back.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! The command line on a bucket: what a service makes there, what is looked at and removed; and what is said where that
-//! does not work.
+//! The command line on a bucket: what a service makes there, what is looked at and removed; and what is said
+//! where that does not work.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};

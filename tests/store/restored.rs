@@ -1,4 +1,5 @@
-//! From a bucket as from a directory: on any number of workers, past what is damaged, and with one winner of every race.
+//! From a bucket as from a directory: on any number of workers, past what is damaged, and with one winner of
+//! every race.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -164,7 +165,8 @@ fn another_dataflow_is_refused_the_prefix() {
     assert_eq!(store.files.list(&store.dir).unwrap(), before);
 }
 
-/// Two processes that both believe to be the one: of each epoch one of them publishes, and the other one is told.
+/// Two processes that both believe to be the one: of each epoch one of them publishes, and the other one is
+/// told.
 #[test]
 fn one_of_two_writers_publishes_an_epoch() {
     let (bucket, scratch) = (Bucket::shared(), tempfile::tempdir().unwrap());

@@ -91,8 +91,8 @@ impl Broker {
         }
     }
 
-    /// The broker that all tests of this process share: for those that use topics with names of their own, and neither
-    /// kill nor pause it.
+    /// The broker that all tests of this process share: for those that use topics with names of their own,
+    /// and neither kill nor pause it.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
         SHARED.get_or_init(Self::start)
@@ -183,7 +183,8 @@ impl Broker {
         results.unwrap_or_else(|error| panic!("records of {topic} could not be deleted: {error}"));
     }
 
-    /// Writes records `(key, value, time in ms, not 0)` in this order, and returns the offsets they got once all are acknowledged.
+    /// Writes records `(key, value, time in ms, not 0)` in this order, and returns the offsets they got once
+    /// all are acknowledged.
     pub fn produce<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,
         topic: &str,
@@ -366,7 +367,8 @@ impl ProducerContext for Receipts {
     }
 }
 
-/// Whether the broker answers a request for metadata and is itself among the brokers: by then it makes topics.
+/// Whether the broker answers a request for metadata and is itself among the brokers: by then it makes
+/// topics.
 fn answers(port: u16) -> bool {
     // A connection first: librdkafka waits longer and longer between its own attempts.
     if std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {

@@ -26,7 +26,8 @@ impl Registry {
         registry
     }
 
-    /// The registry that all tests of this process share: for those that use subjects with names of their own.
+    /// The registry that all tests of this process share: for those that use subjects with names of their
+    /// own.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Registry> = OnceLock::new();
         SHARED.get_or_init(Self::start)
@@ -48,7 +49,8 @@ impl Registry {
         self.server.start_again(|port| answers(&self.http, port));
     }
 
-    /// Registers an Avro schema under a subject (`<topic>-value`), and returns its id. The same text gives the same id.
+    /// Registers an Avro schema under a subject (`<topic>-value`), and returns its id. The same text gives
+    /// the same id.
     pub fn register(&self, subject: &str, schema_json: &str) -> i32 {
         self.register_as(subject, "AVRO", schema_json)
     }
@@ -70,10 +72,11 @@ impl Registry {
         id.ok_or_else(|| (200, format!("no id in {body}")))
     }
 
-    /// Sets what the next version of every subject must be compatible with: `NONE`, `BACKWARD` (at first), `FULL`…
+    /// Sets what the next version of every subject must be compatible with: `NONE`, `BACKWARD` (at first),
+    /// `FULL`…
     ///
-    /// For all subjects only: unlike Confluent's, this registry goes on to refuse by the global level what a subject's own
-    /// level of `NONE` would let pass.
+    /// For all subjects only: unlike Confluent's, this registry goes on to refuse by the global level what a
+    /// subject's own level of `NONE` would let pass.
     pub fn set_compatibility(&self, level: &str) {
         let request = self
             .http

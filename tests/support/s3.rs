@@ -21,7 +21,8 @@ pub const LOGIN: [(&str, &str); 2] = [
     ("AWS_SECRET_ACCESS_KEY", SECRET),
 ];
 
-/// A server with one bucket, on 127.0.0.1. It ends when it is dropped, and with the test process at the latest.
+/// A server with one bucket, on 127.0.0.1. It ends when it is dropped, and with the test process at the
+/// latest.
 pub struct Bucket {
     server: Server,
 }

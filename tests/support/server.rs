@@ -1,8 +1,8 @@
 //! A server process that lives no longer than the test process, whichever way that ends.
 //!
-//! Three nets, because none catches everything: `Drop` for servers that a test owns; an exit handler for shared ones,
-//! which live in statics that are never dropped; and the kernel's parent-death signal for a test process that is
-//! killed or aborts. Folders that the third case leaves behind are swept by the next start.
+//! Three nets, because none catches everything: `Drop` for servers that a test owns; an exit handler for
+//! shared ones, which live in statics that are never dropped; and the kernel's parent-death signal for a test
+//! process that is killed or aborts. Folders that the third case leaves behind are swept by the next start.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -159,8 +159,8 @@ impl Drop for Server {
 
 /// Starts a child on the keeper thread, to be killed with this process.
 ///
-/// The parent-death signal comes when the *thread* that started the child ends, and a test's thread ends with its
-/// test: hence one thread that starts all children and ends never.
+/// The parent-death signal comes when the *thread* that started the child ends, and a test's thread ends with
+/// its test: hence one thread that starts all children and ends never.
 pub(super) fn spawn(mut command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
     static KEEPER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
@@ -215,7 +215,8 @@ extern "C" fn end_all() {
 }
 
 fn send(pid: u32, signal: i32) {
-    // SAFETY: a plain system call; the process is a child that was not waited for, so its id is not anybody else's.
+    // SAFETY: a plain system call; the process is a child that was not waited for, so its id is not anybody
+    // else's.
     unsafe { libc::kill(pid.cast_signed(), signal) };
 }
 

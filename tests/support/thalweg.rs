@@ -27,8 +27,8 @@ fn target() -> (PathBuf, bool) {
 /// Cargo, building to where the tests were built.
 pub fn cargo() -> Command {
     let mut command = Command::new(env!("CARGO"));
-    // What cargo tells a test of its package, build scripts of dependencies take for a change: all behind them would be built
-    // again, the running test among it.
+    // What cargo tells a test of its package, build scripts of dependencies take for a change: all behind
+    // them would be built again, the running test among it.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {

@@ -1,5 +1,5 @@
-//! Keyed state against a model that keeps everything: changes, freezes, slices, checkpoints that fail and are tried again,
-//! expiry and restores on another number of workers, in random order.
+//! Keyed state against a model that keeps everything: changes, freezes, slices, checkpoints that fail and are
+//! tried again, expiry and restores on another number of workers, in random order.
 
 use std::path::Path;
 use std::rc::Rc;

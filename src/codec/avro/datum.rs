@@ -1,7 +1,8 @@
 //! From a datum's bytes to a user's type: serde's deserializer over a [`Schema`].
 //!
-//! Fields are matched by name; what the type does not ask for is passed over as bytes, whatever its logical type. Nothing
-//! that the bytes say is believed: lengths are held against what is left, items against a budget, nesting against a limit.
+//! Fields are matched by name; what the type does not ask for is passed over as bytes, whatever its logical
+//! type. Nothing that the bytes say is believed: lengths are held against what is left, items against a
+//! budget, nesting against a limit.
 //!
 //! What a type gets is what `serde_avro_fast` gives, which this is tested against, and besides:
 //! * decimals of any width, and by every way of asking (see [`decimal`](super::decimal));
@@ -39,7 +40,8 @@ pub(super) fn deserialize<T: DeserializeOwned>(schema: &Schema, datum: &[u8]) ->
     value.ok().filter(|_| input.rest.is_empty())
 }
 
-/// Why a datum is no value. There is nothing to say, as nobody would hear it: a cause is found by a second look.
+/// Why a datum is no value. There is nothing to say, as nobody would hear it: a cause is found by a second
+/// look.
 #[derive(Debug)]
 struct Wrong;
 
@@ -183,7 +185,8 @@ struct Place<'r, 's, 'de> {
     input: &'r mut Input<'s, 'de>,
     node: &'s Node,
     depth_left: usize,
-    /// Whether an enum takes the name of the type for a variant: it stands for a union of which this is the branch.
+    /// Whether an enum takes the name of the type for a variant: it stands for a union of which this is the
+    /// branch.
     by_type: bool,
 }
 
@@ -495,8 +498,8 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
         visitor.visit_newtype_struct(self)
     }
 
-    /// What names a variant (a string, a symbol, a number) is taken for one; of anything else, and of a union's branch, the
-    /// type's name is the variant and the datum what is in it.
+    /// What names a variant (a string, a symbol, a number) is taken for one; of anything else, and of a
+    /// union's branch, the type's name is the variant and the datum what is in it.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,

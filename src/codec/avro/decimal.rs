@@ -1,5 +1,5 @@
-//! Decimals, as Avro writes them: an integer of any width (big-endian, two's complement) and a scale, and what a user's type
-//! gets of them.
+//! Decimals, as Avro writes them: an integer of any width (big-endian, two's complement) and a scale, and
+//! what a user's type gets of them.
 //!
 //! | the type asks for | it gets |
 //! |---|---|
@@ -8,7 +8,8 @@
 //! | a float | the nearest to the value |
 //! | bytes | the integer's, as they are |
 
-/// The widest integer that is written in decimal: the time that this takes grows with the square of the width.
+/// The widest integer that is written in decimal: the time that this takes grows with the square of the
+/// width.
 const BYTES_MAX: usize = 1_024;
 /// The most zeros that a scale may add.
 const SCALE_MAX: u64 = 4_096;
@@ -51,7 +52,8 @@ pub(super) fn text(bytes: &[u8], scale: i64) -> Option<String> {
 
 /// The nearest float.
 pub(super) fn float(bytes: &[u8], scale: i64) -> Option<f64> {
-    /// Below this every integer is a float, and below 10^23 every power of ten: one division then rounds once.
+    /// Below this every integer is a float, and below 10^23 every power of ten: one division then rounds
+    /// once.
     const EXACT_MAX: u128 = 1 << 53;
     if let Some(integer) = integer(bytes)
         && integer.unsigned_abs() < EXACT_MAX

@@ -10,9 +10,9 @@ use super::schema::Schema;
 use crate::codec::fit::Misfit;
 use crate::schema::trace::{Traced, trace};
 
-/// Where data of the schema `writer` do not fit `T`; with `reader`, after they were resolved to that schema. Empty: all of
-/// them fit, as far as can be told from the schemas. Types that look at values (an address, a UUID) get the benefit of the
-/// doubt.
+/// Where data of the schema `writer` do not fit `T`; with `reader`, after they were resolved to that schema.
+/// Empty: all of them fit, as far as can be told from the schemas. Types that look at values (an address, a
+/// UUID) get the benefit of the doubt.
 ///
 /// ```
 /// use thalweg::codec::avro::fit::fit;

@@ -36,7 +36,8 @@ enum From {
 }
 
 impl Avsc {
-    /// The schema in a file, read when the source is opened; relative to the folder that the process was started in.
+    /// The schema in a file, read when the source is opened; relative to the folder that the process was
+    /// started in.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(From::File(path.into()))
     }
@@ -51,7 +52,10 @@ impl Avsc {
             From::File(path) => std::fs::read_to_string(path).map_err(|error| {
                 Error::definition(format!("cannot read the Avro schema {}", path.display()))
                     .detail(error)
-                    .hint("the path is relative to where the process was started; include_str! puts a file into the binary")
+                    .hint(
+                        "the path is relative to where the process was started; include_str! puts a file \
+                        into the binary",
+                    )
             })?,
         };
         // A byte order mark is no part of it.

@@ -21,8 +21,8 @@ pub struct Plain<T> {
 }
 
 impl<T> Plain<T> {
-    /// A decoder of what is written in the schema `writer`; with `readers`, the schema that every datum is resolved to.
-    /// Fails if one of them is no Avro schema, or if the one can't be resolved to the other.
+    /// A decoder of what is written in the schema `writer`; with `readers`, the schema that every datum is
+    /// resolved to. Fails if one of them is no Avro schema, or if the one can't be resolved to the other.
     pub fn new(writer: &str, readers: Option<&str>) -> Result<Self> {
         let wrong = |why| {
             Error::definition("cannot use the writer's Avro schema")

@@ -6,8 +6,8 @@
 //!   reader's schema ┘        (identical: nothing to do, the datum is decoded as it is)
 //! ```
 //!
-//! What resolves is decided by [`Resolution`] before the first step is planned: so there is no step that has to be taken
-//! back, and a pair of types has one step wherever it is met.
+//! What resolves is decided by [`Resolution`] before the first step is planned: so there is no step that has
+//! to be taken back, and a pair of types has one step wherever it is met.
 
 use std::collections::HashMap;
 
@@ -135,7 +135,8 @@ impl Planner<'_> {
     fn read(&mut self, (w, r): Pair) -> Option<Step> {
         let Resolution { writer, reader, .. } = self.resolution;
         let step = match (writer.kind(w), reader.kind(r)) {
-            // Every branch of the writer's union on its own: one that can't be resolved is refused when it is met.
+            // Every branch of the writer's union on its own: one that can't be resolved is refused when it is
+            // met.
             (Kind::Union(branches), _) => {
                 Step::Union(branches.iter().map(|branch| self.branch(*branch, r)).collect())
             }
@@ -214,8 +215,8 @@ impl Planner<'_> {
         Some(Step::Record { pieces, order })
     }
 
-    /// Adds the defaults of the reader's own fields: in their places if the fields of both stand in one order, else
-    /// behind, with the order to put all pieces in.
+    /// Adds the defaults of the reader's own fields: in their places if the fields of both stand in one
+    /// order, else behind, with the order to put all pieces in.
     fn inserts(
         &self,
         theirs: &Record,

@@ -1,10 +1,11 @@
-//! Which types of a writer's schema can be read as which of a reader's, by the specification's chapter "Schema Resolution"
-//! (Avro 1.12): promotions, fields by name or alias, defaults, unions branch by branch.
+//! Which types of a writer's schema can be read as which of a reader's, by the specification's chapter
+//! "Schema Resolution" (Avro 1.12): promotions, fields by name or alias, defaults, unions branch by branch.
 //!
-//! Schemas may contain themselves, so a pair may rest on itself: record `Node` resolves if its field `next` does, which is a
-//! `Node`. What resolves is the largest set of pairs that contradicts no rule. It is found from above: all pairs that the
-//! two schemas lead to are held to resolve, and those that break a rule are struck out until none does. So the answer for a
-//! pair does not depend on the way to it, nor on what was tried before.
+//! Schemas may contain themselves, so a pair may rest on itself: record `Node` resolves if its field `next`
+//! does, which is a `Node`. What resolves is the largest set of pairs that contradicts no rule. It is found
+//! from above: all pairs that the two schemas lead to are held to resolve, and those that break a rule are
+//! struck out until none does. So the answer for a pair does not depend on the way to it, nor on what was
+//! tried before.
 
 use std::collections::{HashMap, HashSet};
 
@@ -52,9 +53,9 @@ impl<'s> Resolution<'s> {
         !self.refused.contains(&(w, r))
     }
 
-    /// The branch of a reader's union that the writer's type is read as: the one that is most like it, as Java has it: the
-    /// same type under the same full name, then under the same short name, then what can be promoted; of two alike, the
-    /// first.
+    /// The branch of a reader's union that the writer's type is read as: the one that is most like it, as
+    /// Java has it: the same type under the same full name, then under the same short name, then what can be
+    /// promoted; of two alike, the first.
     pub(super) fn branch(&self, w: NodeId, branches: &[NodeId]) -> Option<usize> {
         (0..branches.len())
             .filter(|&index| self.resolves(w, branches[index]))
@@ -168,7 +169,8 @@ impl<'s> Resolution<'s> {
     }
 }
 
-/// Where each of the reader's fields comes from: a field of the writer's with its name, or else with one of its aliases.
+/// Where each of the reader's fields comes from: a field of the writer's with its name, or else with one of
+/// its aliases.
 pub(super) fn sources(ours: &Record, theirs: &Record) -> Vec<Option<usize>> {
     let places: HashMap<&str, usize> = ours
         .fields

@@ -1,7 +1,7 @@
 //! Rewrites a datum of the writer's schema into the reader's, by a [`Plan`], checking every byte on the way.
 //!
-//! Nothing that the bytes say is believed: lengths are held against what is left, the number of items against a budget,
-//! nesting and output against limits.
+//! Nothing that the bytes say is believed: lengths are held against what is left, the number of items against
+//! a budget, nesting and output against limits.
 
 use super::long::{take_long, write_long};
 use super::plan::{Piece, Plan, Step, StepId};
@@ -156,8 +156,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The blocks of an array or a map. A block may say how long it is in bytes, for those who pass over it: nobody is held to
-    /// that, as the fast path and Java's decoder hold nobody to it.
+    /// The blocks of an array or a map. A block may say how long it is in bytes, for those who pass over it:
+    /// nobody is held to that, as the fast path and Java's decoder hold nobody to it.
     fn blocks(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), Cause>) -> Result<(), Cause> {
         loop {
             let count = self.long()?;

@@ -6,8 +6,8 @@
 //!                                                                              └─▶ fit (`check`)
 //! ```
 //!
-//! There is one parser, so nothing can be accepted by one part and refused by another. Names are resolved here; a record
-//! that contains itself is a node whose descendants name it again.
+//! There is one parser, so nothing can be accepted by one part and refused by another. Names are resolved
+//! here; a record that contains itself is a node whose descendants name it again.
 
 mod logical;
 mod parse;
@@ -57,8 +57,8 @@ pub(super) enum Kind {
 /// The name of a record, an enum or a fixed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Name {
-    /// With the namespace, as in `shop.v1.Payment`. Neither is held to the specification's letters: Debezium and others
-    /// write hyphens, and Java's parser can be told to take them.
+    /// With the namespace, as in `shop.v1.Payment`. Neither is held to the specification's letters: Debezium
+    /// and others write hyphens, and Java's parser can be told to take them.
     pub(super) full: String,
     /// Full names that a reader's type was once known by.
     pub(super) aliases: Vec<String>,
@@ -215,8 +215,8 @@ impl Name {
         self.full.rsplit('.').next().unwrap_or_default()
     }
 
-    /// The specification's condition on names: the short names are the same, or the reader's type was once called as the
-    /// writer's is.
+    /// The specification's condition on names: the short names are the same, or the reader's type was once
+    /// called as the writer's is.
     pub(super) fn takes(&self, writers: &Name) -> bool {
         self.short() == writers.short() || self.aliases.contains(&writers.full)
     }

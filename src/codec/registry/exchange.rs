@@ -22,8 +22,9 @@ pub(super) struct SchemaBody {
 }
 
 impl SchemaBody {
-    /// With the id that it was asked for by, or that the answer gave. A registry that calls a text an Avro schema which is
-    /// none talks nonsense, and may know better later; one that names another type has said what the records are.
+    /// With the id that it was asked for by, or that the answer gave. A registry that calls a text an Avro
+    /// schema which is none talks nonsense, and may know better later; one that names another type has said
+    /// what the records are.
     pub(super) fn into_schema(self, id: u32) -> Result<WriterSchema, String> {
         let avro = self
             .schema_type
@@ -66,7 +67,8 @@ impl Response {
         match self.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 return Err(format!(
-                    "it answered {}: {} (the login is `registry.username` with `registry.password`, or `registry.token`)",
+                    "it answered {}: {} (the login is `registry.username` with `registry.password`, or \
+                        `registry.token`)",
                     self.status,
                     self.excerpt()
                 ));
@@ -105,7 +107,8 @@ pub(super) async fn exchange(request: reqwest::RequestBuilder, login: &Login) ->
             cause = inner.source();
         }
         if text.contains("certificate verify failed") {
-            text += " (its certificate is signed by nobody that is trusted here: name the authority's by `registry.ca_file`)";
+            text += " (its certificate is signed by nobody that is trusted here: name the authority's by \
+                `registry.ca_file`)";
         }
         text
     };

@@ -26,8 +26,8 @@ pub(super) enum Known {
 }
 
 impl Shared {
-    /// What the registry says of `id`, asked for if that is not known, or was unknown when it was asked long ago; `waker` is
-    /// called then.
+    /// What the registry says of `id`, asked for if that is not known, or was unknown when it was asked long
+    /// ago; `waker` is called then.
     pub(super) fn look(self: &Arc<Self>, id: u32, waker: Option<&Waker>) -> Known {
         let (now, again) = (clock::instant(), self.patience.again);
         self.ask_if(id, waker, |entry| match entry {
@@ -143,8 +143,9 @@ impl Shared {
         }
     }
 
-    /// How long an id that the registry does not know is waited for. After a wait in vain it is a tenth of the time since
-    /// then: a topic full of rubbish, each record with an id of its own, costs a tenth of the time and not all of it.
+    /// How long an id that the registry does not know is waited for. After a wait in vain it is a tenth of
+    /// the time since then: a topic full of rubbish, each record with an id of its own, costs a tenth of the
+    /// time and not all of it.
     pub(super) fn doubt(&self) -> Duration {
         let vain = self.state.lock().vain;
         let earned = vain.map_or(Duration::MAX, |vain| clock::instant().duration_since(vain) / 10);
@@ -185,7 +186,8 @@ async fn pursue(registry: Weak<Shared>, id: u32, persistence: Persistence) {
                 if waited >= patience {
                     tracing::warn!(
                         schema = id,
-                        "records of schema {id} become dead letters (schema_unknown) until the schema registry has it: {why}"
+                        "records of schema {id} become dead letters (schema_unknown) until the schema \
+                            registry has it: {why}"
                     );
                     shared.state.lock().vain = Some(now);
                     return shared.settle(id, unknown(true), true);

@@ -19,7 +19,8 @@ pub struct Ruling {
 }
 
 impl Registry {
-    /// Whether the registry would take `text` as the next version of `subject`. To be awaited on a tokio runtime.
+    /// Whether the registry would take `text` as the next version of `subject`. To be awaited on a tokio
+    /// runtime.
     pub async fn ruling(&self, subject: &str, text: &str) -> Result<Ruling> {
         let body = serde_json::json!({ "schema": text }).to_string();
         let path = ["compatibility", "subjects", subject, "versions"];
@@ -42,7 +43,8 @@ impl Registry {
         ruling.map_err(|error| subject_error("cannot compare a schema", subject, error))
     }
 
-    /// The compatibility that new versions of `subject` need: `BACKWARD`, `NONE`, … To be awaited on a tokio runtime.
+    /// The compatibility that new versions of `subject` need: `BACKWARD`, `NONE`, … To be awaited on a tokio
+    /// runtime.
     pub async fn level(&self, subject: &str) -> Result<String> {
         let failed = |error| subject_error("cannot get the compatibility", subject, error);
         let own = self.shared.request(Method::GET, &["config", subject]);
@@ -54,8 +56,8 @@ impl Registry {
         answer.expect::<Level>().map(Level::into).map_err(failed)
     }
 
-    /// The compatibility that holds where a subject has none of its own. Small, so that it also tells whether the registry
-    /// answers and lets us in. To be awaited on a tokio runtime.
+    /// The compatibility that holds where a subject has none of its own. Small, so that it also tells whether
+    /// the registry answers and lets us in. To be awaited on a tokio runtime.
     pub async fn compatibility(&self) -> Result<String> {
         self.global_level().await.map_err(|error| {
             Error::outside(format!(

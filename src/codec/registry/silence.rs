@@ -47,8 +47,9 @@ impl Silence {
 }
 
 impl Registry {
-    /// Runs a request to its end for a thread that may wait; fails when that takes longer than `patience`, and sooner when
-    /// the registry leaves a request without an answer, or the process ends. Not for a thread of the asynchronous runtime.
+    /// Runs a request to its end for a thread that may wait; fails when that takes longer than `patience`,
+    /// and sooner when the registry leaves a request without an answer, or the process ends. Not for a thread
+    /// of the asynchronous runtime.
     pub fn wait<R: Send + 'static>(
         &self,
         patience: Duration,

@@ -10,8 +10,8 @@ use super::{CONTENT_TYPE, Registry, SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, Writer
 use crate::error::{Error, Result};
 
 impl Registry {
-    /// Registers `text` under `subject` and gives its id; the same text has the same id every time. To be awaited on a
-    /// tokio runtime.
+    /// Registers `text` under `subject` and gives its id; the same text has the same id every time. To be
+    /// awaited on a tokio runtime.
     pub async fn register(&self, subject: &str, text: &str) -> Result<u32> {
         #[derive(Deserialize)]
         struct Registered {
@@ -41,8 +41,8 @@ impl Registry {
         Ok(self.version(subject, None).await?.ok_or_else(missing)?.1)
     }
 
-    /// A version of `subject`, the newest where none is named, with its number; `None` where the registry has no such
-    /// subject or version. To be awaited on a tokio runtime.
+    /// A version of `subject`, the newest where none is named, with its number; `None` where the registry has
+    /// no such subject or version. To be awaited on a tokio runtime.
     pub async fn version(
         &self,
         subject: &str,

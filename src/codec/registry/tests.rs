@@ -171,7 +171,8 @@ fn a_schema_is_asked_for_once_and_wakes_all() {
     let second = look(&registry.clone(), 7, &two);
     fake.runtime.block_on(async {
         one_woken.recv().await;
-        // On a busy machine the answer may have come before the second call, which then has nothing to wait for.
+        // On a busy machine the answer may have come before the second call, which then has nothing to wait
+        // for.
         if second == Lookup::Pending {
             two_woken.recv().await;
         }

@@ -20,15 +20,15 @@ pub(super) struct Verdicts {
 }
 
 impl Registry {
-    /// What the source goes by for a record of schema `id` at `place`. The first call for an id starts to ask for it; on
-    /// [`Lookup::Pending`], `waker` is called when there is more to know. Never blocks.
+    /// What the source goes by for a record of schema `id` at `place`. The first call for an id starts to ask
+    /// for it; on [`Lookup::Pending`], `waker` is called when there is more to know. Never blocks.
     pub fn lookup(&self, id: u32, place: Place, waker: Option<&Waker>) -> Lookup {
         self.source.lock().lookup(id, place, waker, &self.shared)
     }
 
-    /// Binds an id to the ledger's verdict, whatever the registry says by now: if it has another text than the verdict's,
-    /// that is an error of [`Registry::broken`]. To be called before the records that the verdict is for are read; decoders
-    /// keep what they were told.
+    /// Binds an id to the ledger's verdict, whatever the registry says by now: if it has another text than
+    /// the verdict's, that is an error of [`Registry::broken`]. To be called before the records that the
+    /// verdict is for are read; decoders keep what they were told.
     pub fn bind(&self, verdict: Verdict) {
         let mut source = self.source.lock();
         match (verdict.since, verdict.fingerprint) {
@@ -46,8 +46,8 @@ impl Registry {
         self.shared.stir(verdict.id);
     }
 
-    /// Verdicts that came since this clone's last call. Those that the ledger had bound are left out. Every verdict that a
-    /// decoder has gone by is in here or was before, as a decoder can't know of it sooner.
+    /// Verdicts that came since this clone's last call. Those that the ledger had bound are left out. Every
+    /// verdict that a decoder has gone by is in here or was before, as a decoder can't know of it sooner.
     pub fn seen(&mut self) -> Vec<Verdict> {
         let source = self.source.lock();
         let news = source.news[self.reported..].to_vec();
@@ -159,5 +159,8 @@ fn broken(id: u32, expected: u64, found: &str) -> Error {
     Error::integrity(format!("schema {id} is not the one that the ledger is bound to"))
         .detail(format!("the ledger's has fingerprint {expected:016x}"))
         .detail(found)
-        .hint("point the registry's address at the registry that the records were written with, or start afresh")
+        .hint(
+            "point the registry's address at the registry that the records were written with, or start \
+            afresh",
+        )
 }

@@ -29,7 +29,8 @@ static SOURCE_SETTINGS: &[SourceSetting] = &[
     },
     SourceSetting {
         name: "late",
-        doc: "What becomes of events that come too late for their window; `correct 1h`: they revise it for so long",
+        doc: "What becomes of events that come too late for their window; `correct 1h`: they revise it for \
+            so long",
         kind: SourceKind::Word("`dead_letter`, `drop`, or `correct` and a duration", |s, text| {
             s.late = late(text);
             s.late.is_some()
@@ -38,13 +39,16 @@ static SOURCE_SETTINGS: &[SourceSetting] = &[
     },
     SourceSetting {
         name: "idle_after",
-        doc: "After how long without a valid event time a partition with nothing more to read, and no open transaction, no longer holds windows open",
+        doc: "After how long without a valid event time a partition with nothing more to read, and no open \
+            transaction, no longer holds windows open",
         kind: SourceKind::Time(MS, YEAR, |s, d| s.idle_after = Some(d)),
         of: Of::Streams(TIMELESS),
     },
     SourceSetting {
         name: "future_bound",
-        doc: "How far past the present an event time may lie; beyond that the record is a dead letter. The limit moves on from time to time, so that one up to 2s further ahead, or a thirtieth of the bound, may pass",
+        doc: "How far past the present an event time may lie; beyond that the record is a dead letter. The \
+            limit moves on from time to time, so that one up to 2s further ahead, or a thirtieth of the \
+            bound, may pass",
         kind: SourceKind::Time(Duration::ZERO, Duration::from_secs(100 * 365 * 86_400), |s, d| {
             s.future_bound = Some(d);
         }),

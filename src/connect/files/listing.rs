@@ -104,8 +104,8 @@ pub(super) struct FilesDriver {
     format: &'static str,
     /// As of the look before: what is there must stay where it is.
     seen: Mutex<Vec<PathBuf>>,
-    /// The length of each file as it was when its end was looked for, and that end: a file that only ever grows is opened
-    /// again when it has grown.
+    /// The length of each file as it was when its end was looked for, and that end: a file that only ever
+    /// grows is opened again when it has grown.
     ends: Mutex<HashMap<PathBuf, (u64, Offset)>>,
 }
 
@@ -148,8 +148,15 @@ impl Driver for FilesDriver {
                 self.listing.pattern.display()
             );
             return Err(Error::integrity(what)
-                .detail(format!("{} is now where {} was in the order of names", now.display(), before.display()))
-                .hint("keep files as long as they are replayed, and name new ones so that they sort last: 2026-01-31, 0010"));
+                .detail(format!(
+                    "{} is now where {} was in the order of names",
+                    now.display(),
+                    before.display()
+                ))
+                .hint(
+                    "keep files as long as they are replayed, and name new ones so that they sort last: \
+                    2026-01-31, 0010",
+                ));
         }
         if let Some(missing) = seen.get(files.len()) {
             return Err(gone(missing));

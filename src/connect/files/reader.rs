@@ -1,5 +1,5 @@
-//! Reads lines. No file is kept open: each read opens its file, so that neither the number of files nor a file that was
-//! replaced by a longer copy of itself matters.
+//! Reads lines. No file is kept open: each read opens its file, so that neither the number of files nor a
+//! file that was replaced by a longer copy of itself matters.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -87,8 +87,10 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
         let files = self.place.listing.files()?;
         let path = files.into_iter().nth(partition as usize).ok_or_else(|| {
             let pattern = self.place.listing.pattern().display();
-            Error::integrity(format!("file number {partition} of `{pattern}` is gone"))
-                .hint("put it back under its name: the order of names numbers the files, from 0, and a replay reads them all")
+            Error::integrity(format!("file number {partition} of `{pattern}` is gone")).hint(
+                "put it back under its name: the order of names numbers the files, from 0, and a \
+                    replay reads them all",
+            )
         })?;
         let from = u64::try_from(from).unwrap_or(0);
         let part = Part {
@@ -117,7 +119,8 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
         let mut file = open(&part.path)?;
         let about = file.metadata().map_err(|error| unread(&part.path, &error))?;
         let len = about.len();
-        // What an earlier run bound ends where it ended then: maybe within a line that has been completed since.
+        // What an earlier run bound ends where it ended then: maybe within a line that has been completed
+        // since.
         let bound = (until < Offset::MAX).then(|| u64::try_from(until).unwrap_or(0));
         if part.position > len || bound.is_some_and(|bound| bound > len) {
             return Err(changed(&part.path).detail(format!(
@@ -315,7 +318,8 @@ fn count_lines(path: &Path, until: u64) -> Result<u64> {
     }
 }
 
-/// A thread that wakes the worker when a file that was read to its end has another length. Ends with the reader.
+/// A thread that wakes the worker when a file that was read to its end has another length. Ends with the
+/// reader.
 struct Follower {
     lengths: Arc<Mutex<HashMap<PathBuf, u64>>>,
     ends: Option<Sender<()>>,

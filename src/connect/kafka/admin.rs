@@ -1,4 +1,5 @@
-//! Topics as the broker has them, for whoever sets them up: how many partitions, how much arrives; and new ones.
+//! Topics as the broker has them, for whoever sets them up: how many partitions, how much arrives; and new
+//! ones.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The librdkafka properties that a source runs with.
 //!
-//! Three layers, later ones win: what is tuned here, what the settings say (`kafka.properties`), and what correctness
-//! rests on, which no setting can change.
+//! Three layers, later ones win: what is tuned here, what the settings say (`kafka.properties`), and what
+//! correctness rests on, which no setting can change.
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -10,23 +10,26 @@ use rdkafka::error::KafkaError;
 use super::settings::KafkaSettings;
 use crate::error::{Error, Result};
 
-/// Payload bytes that the queues of one consumer may hold together. librdkafka limits each partition's queue by itself.
+/// Payload bytes that the queues of one consumer may hold together. librdkafka limits each partition's queue
+/// by itself.
 const QUEUED_KIB_MAX: usize = 32 * 1024;
-/// Messages that librdkafka keeps ahead, over all partitions of one consumer. Each costs about 350 bytes besides its
-/// payload, so this is some 35 MB at most.
+/// Messages that librdkafka keeps ahead, over all partitions of one consumer. Each costs about 350 bytes
+/// besides its payload, so this is some 35 MB at most.
 const QUEUED_MESSAGES: usize = 100_000;
 /// Below this a partition's queue runs dry before the next fetch is back.
 const QUEUED_MESSAGES_PARTITION_MIN: usize = 4_096;
 
 /// Properties of the consumer that reads `partitions` partitions on one worker.
 ///
-/// Memory: the queues of all partitions together are bound by [`QUEUED_KIB_MAX`] and [`QUEUED_MESSAGES`]; what a fetch
-/// brings is added before the bounds are looked at, at most `fetch.message.max.bytes` a partition.
+/// Memory: the queues of all partitions together are bound by [`QUEUED_KIB_MAX`] and [`QUEUED_MESSAGES`];
+/// what a fetch brings is added before the bounds are looked at, at most `fetch.message.max.bytes` a
+/// partition.
 ///
-/// `fetch.min.bytes` and `fetch.wait.max.ms` say how long a broker may gather records before it answers. One byte and
-/// 500 ms (the defaults) answer at once when a record is there and cost nothing when none is. For a topic that always
-/// moves, 20000 bytes and 3 ms save about 30 % of the reader's CPU at 200,000 records a second for half a millisecond of
-/// freshness, but poll the broker 333 times a second when it is idle: hence a setting, not the default.
+/// `fetch.min.bytes` and `fetch.wait.max.ms` say how long a broker may gather records before it answers. One
+/// byte and 500 ms (the defaults) answer at once when a record is there and cost nothing when none is. For a
+/// topic that always moves, 20000 bytes and 3 ms save about 30 % of the reader's CPU at 200,000 records a
+/// second for half a millisecond of freshness, but poll the broker 333 times a second when it is idle: hence
+/// a setting, not the default.
 pub(super) fn reader(kafka: &KafkaSettings, group: &str, partitions: usize) -> Result<ClientConfig> {
     let partitions = partitions.max(1);
     let mut config = ClientConfig::new();
@@ -137,8 +140,10 @@ fn set_given(config: &mut ClientConfig, kafka: &KafkaSettings, wanted: impl Fn(&
 /// None are named.
 pub(super) fn servers(kafka: &KafkaSettings) -> Result<&str> {
     match &*kafka.bootstrap {
-        "" => Err(Error::definition("no Kafka to read from")
-            .hint("name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the section [kafka]")),
+        "" => Err(Error::definition("no Kafka to read from").hint(
+            "name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the \
+                section [kafka]",
+        )),
         servers => Ok(servers),
     }
 }
@@ -147,7 +152,8 @@ fn common(config: &mut ClientConfig, kafka: &KafkaSettings) -> Result<()> {
     config.set("client.id", "thalweg");
     set_given(config, kafka, |_| true);
     let servers = servers(kafka)?;
-    // Without read_committed the end of a partition would be its high watermark, and aborted records would be read.
+    // Without read_committed the end of a partition would be its high watermark, and aborted records would be
+    // read.
     config
         .set("bootstrap.servers", servers)
         .set("isolation.level", "read_committed")

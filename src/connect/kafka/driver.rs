@@ -191,8 +191,8 @@ impl KafkaDriver {
         Ok(steady)
     }
 
-    /// Whether the broker takes records of the topic away. Where it never tells, they are expected to stay, and a replay
-    /// that misses some halts.
+    /// Whether the broker takes records of the topic away. Where it never tells, they are expected to stay,
+    /// and a replay that misses some halts.
     fn is_compacted(&self, client: &Consumer, broker: i32, timeout: Duration) -> Result<bool, Fault> {
         let policy = native::topic_setting(client.client(), broker, &self.topic, "cleanup.policy", timeout);
         let untold = [
@@ -229,7 +229,10 @@ impl KafkaDriver {
             self.ails(Ailment::Missing);
             return Error::outside(format!("there is no topic `{topic}`"))
                 .detail(format!("asked of Kafka at {kafka}"))
-                .hint("create it (`topics create`), look for a slip of the pen in its name, or let the source `.wait_for_topic()`");
+                .hint(
+                    "create it (`topics create`), look for a slip of the pen in its name, or let the \
+                    source `.wait_for_topic()`",
+                );
         }
         if is(&[
             Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,

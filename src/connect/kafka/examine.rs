@@ -19,7 +19,8 @@ use crate::finding::Finding;
 /// For one request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Looks at the settings of a topic. `timestamps`: they are the event times. The request has its time, so this ends.
+/// Looks at the settings of a topic. `timestamps`: they are the event times. The request has its time, so
+/// this ends.
 pub(super) fn examine(
     kafka: &KafkaSettings,
     topic: &str,

@@ -1,4 +1,5 @@
-//! The calls into librdkafka that the `rdkafka` crate has no safe way for. All unsafe code of the Kafka source is here.
+//! The calls into librdkafka that the `rdkafka` crate has no safe way for. All unsafe code of the Kafka
+//! source is here.
 //!
 //! ```text
 //!   librdkafka's thread ──▶ queue of one partition ──0 → 1──▶ Waker
@@ -30,7 +31,8 @@ use crate::time::EventTime;
 /// A consumer whose events go to a [`Status`](super::status::Status).
 pub(super) type Consumer = BaseConsumer<Context>;
 
-/// How many messages are taken from librdkafka at once: enough to make the lock cheap, few enough to stay in the cache.
+/// How many messages are taken from librdkafka at once: enough to make the lock cheap, few enough to stay in
+/// the cache.
 const BATCH: usize = 1024;
 
 /// The messages of one partition, apart from those of all others.
@@ -47,15 +49,15 @@ pub(super) struct PartitionQueue {
 
 /// Runs on a thread of librdkafka, under the queue's lock, when the queue goes from empty to not empty.
 unsafe extern "C" fn wake(_client: *mut sys::rd_kafka_t, waker: *mut c_void) {
-    // SAFETY: `waker` is the `PartitionQueue`'s, which is freed only after the callback was taken off under the same
-    // lock under which it is called. A panic must not unwind into C.
+    // SAFETY: `waker` is the `PartitionQueue`'s, which is freed only after the callback was taken off under
+    // the same lock under which it is called. A panic must not unwind into C.
     let waker = unsafe { &*waker.cast::<Waker>() };
     let _panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
 }
 
 impl PartitionQueue {
-    /// Parts the queue of `partition` from the consumer's own. To be made **before** the partition is assigned: a message
-    /// that reached the consumer's queue would never be seen here.
+    /// Parts the queue of `partition` from the consumer's own. To be made **before** the partition is
+    /// assigned: a message that reached the consumer's queue would never be seen here.
     pub(super) fn new(consumer: &Arc<Consumer>, topic: &str, partition: u32, waker: Waker) -> Result<Self> {
         let refused = || Error::internal(format!("no queue for partition {partition} of topic `{topic}`"));
         let name = CString::new(topic).map_err(|_| refused().detail("the topic's name has a zero byte"))?;
@@ -67,8 +69,8 @@ impl PartitionQueue {
         let queue = NonNull::new(queue).ok_or_else(refused)?;
         // SAFETY: `Box::into_raw` never gives null.
         let waker = unsafe { NonNull::new_unchecked(Box::into_raw(Box::new(waker))) };
-        // SAFETY: the queue is alive; forwarding to null is how librdkafka is told to leave messages in it, also when
-        // the partition is assigned later. `waker` outlives the callback: see `drop`.
+        // SAFETY: the queue is alive; forwarding to null is how librdkafka is told to leave messages in it,
+        // also when the partition is assigned later. `waker` outlives the callback: see `drop`.
         unsafe {
             sys::rd_kafka_queue_forward(queue.as_ptr(), ptr::null_mut());
             sys::rd_kafka_queue_cb_event_enable(queue.as_ptr(), Some(wake), waker.as_ptr().cast());
@@ -90,8 +92,8 @@ impl Arrivals for PartitionQueue {
         }
         self.fetched.clear();
         self.next = 0;
-        // SAFETY: there is room for BATCH pointers; librdkafka writes the first `count` of them, and they are ours.
-        // Time-out 0: it never waits.
+        // SAFETY: there is room for BATCH pointers; librdkafka writes the first `count` of them, and they are
+        // ours. Time-out 0: it never waits.
         let count = unsafe {
             let count =
                 sys::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, self.fetched.as_mut_ptr(), BATCH);
@@ -124,8 +126,8 @@ impl Drop for PartitionQueue {
         while self.next < self.fetched.len() {
             self.pop();
         }
-        // SAFETY: taking the callback off takes the lock that it runs under: when that returns, no thread is in it and
-        // none will be, so the waker may be freed.
+        // SAFETY: taking the callback off takes the lock that it runs under: when that returns, no thread is
+        // in it and none will be, so the waker may be freed.
         unsafe {
             sys::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, ptr::null_mut());
             sys::rd_kafka_queue_destroy(self.queue.as_ptr());
@@ -223,7 +225,8 @@ impl<T> Drop for Owned<T> {
 
 /// Asks `broker` for a topic's id: all zeros when it gives topics none. Waits up to `timeout`.
 ///
-/// A broker is named as librdkafka would otherwise wait for the controller, which a mock cluster does not have.
+/// A broker is named as librdkafka would otherwise wait for the controller, which a mock cluster does not
+/// have.
 pub(super) fn topic_id<C: ClientContext>(
     client: &Client<C>,
     broker: i32,
@@ -343,8 +346,8 @@ pub(super) enum Bound {
     HighWatermark,
 }
 
-/// Asks for one offset of each of a topic's `partitions`, with one request a broker that leads some of them. Waits up to
-/// `timeout`. Who leads them has to be known from a look at the topic just before.
+/// Asks for one offset of each of a topic's `partitions`, with one request a broker that leads some of them.
+/// Waits up to `timeout`. Who leads them has to be known from a look at the topic just before.
 ///
 /// # Errors
 /// Those of the first partition that has no answer, too: all are known or none.
@@ -372,7 +375,8 @@ pub(super) fn offsets<C: ClientContext>(
     let count = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
     let event = answer(client, None, operation, timeout, |client, options, queue| {
-        // SAFETY: all of it is alive, and librdkafka copies what it keeps. An error that comes back is ours to destroy.
+        // SAFETY: all of it is alive, and librdkafka copies what it keeps. An error that comes back is ours
+        // to destroy.
         unsafe {
             let list = Owned::new(
                 sys::rd_kafka_topic_partition_list_new(count),

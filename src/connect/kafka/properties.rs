@@ -1,7 +1,7 @@
 //! Which properties of librdkafka may be set, under `[kafka.properties]`, and which not, with the reason.
 //!
-//! An allow list, because librdkafka has some 200 properties and several of them would quietly break what is promised:
-//! reading uncommitted records, say, or going on elsewhere when a position is gone.
+//! An allow list, because librdkafka has some 200 properties and several of them would quietly break what is
+//! promised: reading uncommitted records, say, or going on elsewhere when a position is gone.
 
 use crate::setting::properties::{Property, PropertyKind};
 
@@ -81,7 +81,8 @@ pub(super) static ALIASES: &[(&str, &str)] = &[
     ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
 ];
 
-const NO_MEMBER: &str = "partitions are assigned by the ledger's owner, not by a consumer group, so that no rebalance tears an epoch";
+const NO_MEMBER: &str = "partitions are assigned by the ledger's owner, not by a consumer group, so that no \
+    rebalance tears an epoch";
 const COMMITS: &str =
     "the ledger says where reading goes on; offsets are shown to the group once they are bound";
 const NO_PRODUCER: &str = "it is a producer's, and nothing is written to Kafka";
@@ -94,7 +95,8 @@ pub(super) static REFUSED: &[(&str, &str)] = &[
     ),
     (
         "auto.offset.reset",
-        "where a position is gone records are lost, and that halts the service; reading on elsewhere would be a guess",
+        "where a position is gone records are lost, and that halts the service; reading on elsewhere would \
+            be a guess",
     ),
     (
         "enable.partition.eof",

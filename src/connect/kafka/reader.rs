@@ -1,4 +1,5 @@
-//! Reads partitions on a worker's thread: straight from librdkafka's buffers into an [`Intake`], without waiting.
+//! Reads partitions on a worker's thread: straight from librdkafka's buffers into an [`Intake`], without
+//! waiting.
 //!
 //! ```text
 //!   queue of partition ──▶ head? ─┬─ record before `until` ─▶ decode ─┬─ value, dead ─▶ Intake, pop
@@ -8,8 +9,9 @@
 //!                                 └─ fault ─▶ remembered, or an error that halts
 //! ```
 //!
-//! Offsets have holes: control records of transactions, aborted records, what compaction removed. A position passes a
-//! hole when the record after it is seen, or when librdkafka says that the partition's end was reached.
+//! Offsets have holes: control records of transactions, aborted records, what compaction removed. A position
+//! passes a hole when the record after it is seen, or when librdkafka says that the partition's end was
+//! reached.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,8 +76,8 @@ impl From<KafkaError> for Fault {
 
 /// What arrives of one partition, in order.
 pub(super) trait Arrivals {
-    /// Takes what is there, unless something taken before is left. `true`: that was everything, and the next arrival
-    /// wakes the worker.
+    /// Takes what is there, unless something taken before is left. `true`: that was everything, and the next
+    /// arrival wakes the worker.
     fn fetch(&mut self) -> bool;
     /// The first item that was taken and not popped.
     fn head(&self) -> Option<Item<'_>>;
@@ -170,7 +172,8 @@ pub(super) struct KafkaReader<R> {
     kafka: KafkaSettings,
     group: String,
     partitions: BTreeMap<u32, Partition<PartitionQueue>>,
-    /// Assigned and not yet asked of librdkafka: the first ones wait for the consumer, which is made for their number.
+    /// Assigned and not yet asked of librdkafka: the first ones wait for the consumer, which is made for
+    /// their number.
     assigned: Vec<(u32, Offset)>,
     consumer: Option<Arc<Consumer>>,
     /// Set when the consumer's own queue has something: logs, errors, answers to commits.
@@ -240,8 +243,8 @@ impl<R> KafkaReader<R> {
         })
     }
 
-    /// Serves the consumer's own queue when it has something. Its callback comes on empty to not empty only, so it is
-    /// emptied; a flood is left to the next wake-up.
+    /// Serves the consumer's own queue when it has something. Its callback comes on empty to not empty only,
+    /// so it is emptied; a flood is left to the next wake-up.
     fn serve(&mut self) -> Result<()> {
         if !self.events.swap(false, Ordering::AcqRel) {
             return Ok(());
@@ -384,10 +387,15 @@ fn judge(
                 fault.offset
             ),
         };
-        return Err(Error::integrity(format!("topic `{topic}` no longer holds what is to be read"))
-            .detail(bounds)
-            .detail(fault.text)
-            .hint("raise the topic's retention beyond the longest time that the service may be away; to go on without what is lost, start afresh"));
+        return Err(
+            Error::integrity(format!("topic `{topic}` no longer holds what is to be read"))
+                .detail(bounds)
+                .detail(fault.text)
+                .hint(
+                    "raise the topic's retention beyond the longest time that the service may be away; to go \
+                on without what is lost, start afresh",
+                ),
+        );
     }
     if is(&[
         Code::RD_KAFKA_RESP_ERR__BAD_MSG,

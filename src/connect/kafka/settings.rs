@@ -149,7 +149,8 @@ pub(super) static SOURCE_SETTINGS: &[SourceSetting] = &[
     },
     SourceSetting {
         name: "deletes",
-        doc: "What deletes the row of a record's key: a record without payload alone; also one whose payload is null in its format, as JSON `null` is; also one of no bytes",
+        doc: "What deletes the row of a record's key: a record without payload alone; also one whose \
+            payload is null in its format, as JSON `null` is; also one of no bytes",
         kind: SourceKind::Word("`tombstone`, `null` or `null_or_empty`", |s, text| {
             let own = topic(s);
             own.deletes = text.parse().ok();

@@ -1,4 +1,5 @@
-//! What a Kafka client has to say besides records: logs go to `tracing`, trouble is kept for health and metrics.
+//! What a Kafka client has to say besides records: logs go to `tracing`, trouble is kept for health and
+//! metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -49,7 +50,8 @@ impl Cause {
             ) => Self::Login,
             Some(RDKafkaErrorCode::SSL) => Self::Handshake,
             _ if text.contains("SSL handshake failed") => Self::Handshake,
-            // The first request of a connection was not answered, or librdkafka itself guesses at what that means.
+            // The first request of a connection was not answered, or librdkafka itself guesses at what that
+            // means.
             _ if text.contains("security.protocol")
                 || (text.contains("Disconnected") && text.contains("in state APIVERSION_QUERY")) =>
             {
@@ -103,8 +105,8 @@ impl Status {
         self.trouble.lock().as_ref().map(|trouble| trouble.text.clone())
     }
 
-    /// What a broker that can't be talked to suffers from. A login or certificate that is refused looks like nobody to
-    /// whoever asked: only the client's log tells.
+    /// What a broker that can't be talked to suffers from. A login or certificate that is refused looks like
+    /// nobody to whoever asked: only the client's log tells.
     pub(super) fn ailment(&self) -> Ailment {
         let cause = self.trouble.lock().as_ref().map(|trouble| trouble.cause);
         match cause {
@@ -113,7 +115,8 @@ impl Status {
         }
     }
 
-    /// What to say of a broker that can't be talked to: what is wrong, to be followed by its address; what to do.
+    /// What to say of a broker that can't be talked to: what is wrong, to be followed by its address; what to
+    /// do.
     pub(super) fn advice(&self) -> (&'static str, &'static str) {
         let trouble = self.trouble.lock();
         let Some(Trouble { cause, text }) = &*trouble else {
@@ -126,14 +129,16 @@ impl Status {
             ),
             Cause::Login => (
                 "the login is refused by Kafka at",
-                "look at `sasl.username`, `sasl.password` and `sasl.mechanism` in [kafka.properties]: the broker knows no such user, or another password",
+                "look at `sasl.username`, `sasl.password` and `sasl.mechanism` in [kafka.properties]: the \
+                    broker knows no such user, or another password",
             ),
             Cause::Handshake
                 if text.contains("certificate verify failed") || text.contains("could not be verified") =>
             {
                 (
                     "there is no trust in the certificate of Kafka at",
-                    "set `ssl.ca.location` in [kafka.properties] to the certificate (PEM) of the authority that signed the broker's, and name the broker as its certificate does",
+                    "set `ssl.ca.location` in [kafka.properties] to the certificate (PEM) of the authority \
+                        that signed the broker's, and name the broker as its certificate does",
                 )
             }
             Cause::Handshake
@@ -141,16 +146,19 @@ impl Status {
             {
                 (
                     "there is no TLS at",
-                    "this port speaks no TLS: set `security.protocol` in [kafka.properties] to that of the listener, or take the port of the one with TLS",
+                    "this port speaks no TLS: set `security.protocol` in [kafka.properties] to that of the \
+                        listener, or take the port of the one with TLS",
                 )
             }
             Cause::Handshake => (
                 "there is no TLS connection to Kafka at",
-                "look at the settings `ssl.*` in [kafka.properties]; the broker may ask for a certificate of ours: `ssl.certificate.location`, `ssl.key.location`",
+                "look at the settings `ssl.*` in [kafka.properties]; the broker may ask for a certificate \
+                    of ours: `ssl.certificate.location`, `ssl.key.location`",
             ),
             Cause::Protocol => (
                 "another protocol is spoken by Kafka at",
-                "set `security.protocol` in [kafka.properties] to that of the broker's listener: SSL, SASL_SSL or SASL_PLAINTEXT",
+                "set `security.protocol` in [kafka.properties] to that of the broker's listener: SSL, \
+                    SASL_SSL or SASL_PLAINTEXT",
             ),
             Cause::Other | Cause::NobodyLeft => (UNREACHED, IS_IT_RUNNING),
         }

@@ -6,7 +6,8 @@ use crate::disk::Trouble;
 
 const LOGIN: &str =
     "look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary ones, AWS_SESSION_TOKEN";
-const RIGHTS: &str = "it takes s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload in it";
+const RIGHTS: &str = "it takes s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject \
+    and s3:AbortMultipartUpload in it";
 const BUCKET: &str = "make the bucket, or name one that is there in `checkpoint.store`";
 const REGION: &str = "say in which region the bucket is: `checkpoint.region`, or AWS_REGION";
 const AWAY: &str = "is the store up, and is `checkpoint.endpoint` (or AWS_ENDPOINT_URL) its address?";

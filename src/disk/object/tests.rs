@@ -1,5 +1,5 @@
-//! Files in a store in memory, held against a model, as those of disks are; and what a real client makes of a server's
-//! answers.
+//! Files in a store in memory, held against a model, as those of disks are; and what a real client makes of a
+//! server's answers.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -59,8 +59,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 0..30)
 }
 
-/// Does it all, and holds what comes of it against a map. `halves`: files that were not finished may be there in part, as on
-/// disks; else they are not to be seen.
+/// Does it all, and holds what comes of it against a map. `halves`: files that were not finished may be there
+/// in part, as on disks; else they are not to be seen.
 fn agrees(files: &dyn FileStore, dir: &Path, acts: &[Act], halves: bool) {
     let mut model: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
     for act in acts {
@@ -85,7 +85,8 @@ fn agrees(files: &dyn FileStore, dir: &Path, acts: &[Act], halves: bool) {
                     }
                     None if halves => _ = model.insert(name, None),
                     None => written.unwrap(),
-                    // An object may find it out at the end; the very same may be its own, whose answer was lost.
+                    // An object may find it out at the end; the very same may be its own, whose answer was
+                    // lost.
                     Some(was) if *finished => match written {
                         Ok(()) => assert_eq!(was, Some(bytes)),
                         Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists),
@@ -177,7 +178,8 @@ fn nothing_is_seen_of_a_file_before_it_is_finished() {
     }
 }
 
-/// By the counter: what is written is not fetched to be read again, and what is fetched is fetched once, however it is read.
+/// By the counter: what is written is not fetched to be read again, and what is fetched is fetched once,
+/// however it is read.
 #[test]
 fn every_byte_goes_over_the_network_once_each_way() {
     let store = Arc::new(InMemory::new());
@@ -270,7 +272,8 @@ fn answering(status: &str, body: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: \
+            close\r\n\r\n{body}",
         body.len()
     );
     std::thread::spawn(move || {
@@ -300,7 +303,8 @@ fn trouble(endpoint: String) -> Trouble {
     Trouble::of(&error).unwrap_or_else(|| panic!("{error}")).clone()
 }
 
-/// Credentials come from the environment, which threads of a test share: so they are in the address of nobody, and given here.
+/// Credentials come from the environment, which threads of a test share: so they are in the address of
+/// nobody, and given here.
 fn with_login(access: &Access) -> ObjectFiles {
     let builder = object_store::aws::AmazonS3Builder::new()
         .with_access_key_id("nobody")

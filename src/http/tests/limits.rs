@@ -111,7 +111,8 @@ async fn a_large_body_is_refused_whether_announced_or_not() {
     assert_eq!(body["bytes_max"], 100);
     let chunk = " ".repeat(60);
     let chunked = format!(
-        "POST /v1/query HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3c\r\n{chunk}\r\n3c\r\n{chunk}\r\n"
+        "POST /v1/query HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \
+            chunked\r\n\r\n3c\r\n{chunk}\r\n3c\r\n{chunk}\r\n"
     );
     let answer = raw(&fixture.server, chunked.as_bytes()).await;
     assert!(

@@ -596,7 +596,8 @@ async fn conditions_are_looked_for_in_more_rows_than_a_first_attempt_takes() {
     fixture.merchants(1, (0..6_001).map(|key| (key, merchant(name(key), 7))));
     fixture.close(1);
     let path = "/v1/views/merchants/rows?name=Bolt&limit=10";
-    // A page looks at 2,000 rows, also where that takes a thread of its own; the next one goes on behind them.
+    // A page looks at 2,000 rows, also where that takes a thread of its own; the next one goes on behind
+    // them.
     let (mut found, mut pages, mut cursor) = (Vec::new(), Vec::new(), String::new());
     loop {
         let body = fixture.read(&format!("{path}{cursor}")).await;

@@ -1,4 +1,5 @@
-//! How far sinks have come: written with bindings or alone, by the owner only, and kept when the ledger is trimmed.
+//! How far sinks have come: written with bindings or alone, by the owner only, and kept when the ledger is
+//! trimmed.
 
 use proptest::prelude::*;
 
@@ -15,7 +16,8 @@ fn reached(shard: u32, complete: Epoch) -> ShardProgress {
 }
 
 proptest! {
-    /// Whatever of a loss of power and of trimming comes between: what was acknowledged is known, and never less than before.
+    /// Whatever of a loss of power and of trimming comes between: what was acknowledged is known, and never
+    /// less than before.
     #[test]
     fn what_was_acknowledged_is_known_after_a_loss_of_power(
         turns in prop::collection::vec((0u8..4, 0u32..2, any::<u64>()), 1..40),

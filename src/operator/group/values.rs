@@ -9,9 +9,9 @@
 //!   all                                        s                   the aggregate of the last 8 or fewer
 //! ```
 //!
-//! A value that comes or goes has one state of each level folded anew, so a change of a group of n values costs about
-//! 8 × log8(n) folds. The states above the values are a seventh of their number. This is the hierarchical reduction of
-//! Materialize, by place in place of hash.
+//! A value that comes or goes has one state of each level folded anew, so a change of a group of n values
+//! costs about 8 × log8(n) folds. The states above the values are a seventh of their number. This is the
+//! hierarchical reduction of Materialize, by place in place of hash.
 
 use hashbrown::HashTable;
 

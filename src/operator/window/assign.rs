@@ -5,10 +5,11 @@ use crate::view::Windows;
 
 /// Which windows an event belongs to.
 ///
-/// Where windows overlap, an event may come too late for some of its windows and in time for others: it counts in those
-/// that are still open. It becomes a dead letter, or whatever [`Late`](crate::late::Late) says, if it is late for all of
-/// them; the metric `thalweg_late_windows_total` counts each window that it is missing from in either case. An event that
-/// gets no window at all is in no row, as if a filter had dropped it.
+/// Where windows overlap, an event may come too late for some of its windows and in time for others: it
+/// counts in those that are still open. It becomes a dead letter, or whatever [`Late`](crate::late::Late)
+/// says, if it is late for all of them; the metric `thalweg_late_windows_total` counts each window that it is
+/// missing from in either case. An event that gets no window at all is in no row, as if a filter had dropped
+/// it.
 pub trait Assign: 'static {
     /// Adds every window that contains `at` to `out`, each once.
     fn windows(&self, at: EventTime, out: &mut Vec<Window>);

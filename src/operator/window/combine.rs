@@ -1,4 +1,5 @@
-//! Folds what one activation brings into one partial aggregate for each key and window, and turns late events down.
+//! Folds what one activation brings into one partial aggregate for each key and window, and turns late events
+//! down.
 
 use std::rc::Rc;
 
@@ -171,8 +172,8 @@ impl Hashed {
     }
 }
 
-/// Partial aggregates, close together, with a table of their places beside them. The table of many thousand keys stays
-/// in a core's cache so, where one of whole parts would not.
+/// Partial aggregates, close together, with a table of their places beside them. The table of many thousand
+/// keys stays in a core's cache so, where one of whole parts would not.
 struct Parts<K, S> {
     /// By the hashes of key and window.
     places: HashTable<u32>,
@@ -207,7 +208,8 @@ impl<K: Record, S> Parts<K, S> {
         let at = match places.entry(route ^ hash, same, |at| parts[*at as usize].hash()) {
             Entry::Occupied(place) => *place.get() as usize,
             Entry::Vacant(place) => {
-                // An activation brings no more events than the bound of what is read ahead, far below four billion.
+                // An activation brings no more events than the bound of what is read ahead, far below four
+                // billion.
                 place.insert(parts.len() as u32);
                 let state = empty();
                 parts.push(Partial {

@@ -1,4 +1,5 @@
-//! The panes that a worker holds: what each key's events in one window come to. Open ones are hash tables, closed ones packed.
+//! The panes that a worker holds: what each key's events in one window come to. Open ones are hash tables,
+//! closed ones packed.
 //!
 //! ```text
 //!   (end, start) ─▶ Pane ─┬─ Open     hash table: key → aggregate, with the epoch of its last change
@@ -94,7 +95,8 @@ impl<K: Record, S> Slot<K, S> {
 
 impl<K: Record, S> Held<K, S> {
     fn new() -> Self {
-        // A table that grows by its own keys takes as much memory as they need, whatever the windows before held.
+        // A table that grows by its own keys takes as much memory as they need, whatever the windows before
+        // held.
         Self {
             pane: Pane::Open(HashTable::new()),
             changed: Epoch::ZERO,

@@ -1,4 +1,5 @@
-//! The dataflow of all runs, and what its views must hold by the ledger's bindings: a plain loop over the log.
+//! The dataflow of all runs, and what its views must hold by the ledger's bindings: a plain loop over the
+//! log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,7 +36,8 @@ pub(super) const IDLE_AFTER: Duration = Duration::from_millis(30);
 /// How far back the view of names reaches, whatever others do.
 pub(super) const NAMES_HISTORY: Duration = Duration::from_millis(25);
 
-/// Sales by shop: counted in windows that expire and get names by a join, summed up for ever, and turned down.
+/// Sales by shop: counted in windows that expire and get names by a join, summed up for ever, and turned
+/// down.
 pub(super) fn flow() -> Flow {
     fn build(flow: Dataflow<'_>) {
         let us = |us: i64| Duration::from_micros(us as u64);
@@ -244,7 +246,8 @@ impl Oracle {
             None => {}
             Some(bound) if Some(bound) <= before || low.is_none_or(|low| low - LATENESS_US != bound) => {
                 return Err(format!(
-                    "epoch {}: watermark {bound}, after {before:?}, and the least of those that count is {low:?}",
+                    "epoch {}: watermark {bound}, after {before:?}, and the least of those that count is \
+                        {low:?}",
                     binding.epoch
                 ));
             }

@@ -57,7 +57,8 @@ impl Process {
         }
         let checkpointed = shared.restored.as_ref().map(|restored| restored.manifest.epoch);
         let begin = |allocator| {
-            // Without a timer nothing depends on how long a step takes: what is to be activated later is so at once.
+            // Without a timer nothing depends on how long a step takes: what is to be activated later is so
+            // at once.
             let mut worker = Worker::new(WorkerConfig::default(), allocator, None);
             (worker::begin(&mut worker, &shared, 1), worker)
         };
@@ -200,8 +201,8 @@ impl Drop for Process {
 fn allocators(workers: usize) -> Vec<Allocator> {
     /// An allocator on its way to another thread.
     struct Handed(Allocator);
-    // SAFETY: It is built by a thread that ends with that, so nothing else holds a part of it: its `Rc`s have no other
-    // owner, and no thread-local state refers to it.
+    // SAFETY: It is built by a thread that ends with that, so nothing else holds a part of it: its `Rc`s have
+    // no other owner, and no thread-local state refers to it.
     unsafe impl Send for Handed {}
 
     // Each waits until all of them are being built.

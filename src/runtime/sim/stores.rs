@@ -1,5 +1,5 @@
-//! Stores of every contract, one of each for a world: calls fail before or behind their effect, and writers of before are
-//! fenced where the contract says so. A world lives on one thread, and its stores with it.
+//! Stores of every contract, one of each for a world: calls fail before or behind their effect, and writers
+//! of before are fenced where the contract says so. A world lives on one thread, and its stores with it.
 //!
 //! ```text
 //!   transactional   rows and progress together; a writer that another one has fenced commits nothing

@@ -1,4 +1,5 @@
-//! A seed's world: topics, a disk, processes one after the other and at times beside each other, and what befalls them.
+//! A seed's world: topics, a disk, processes one after the other and at times beside each other, and what
+//! befalls them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -131,7 +132,8 @@ pub(super) struct World {
     excuses: Vec<Excuse>,
     /// A checkpoint that was published, and that nothing has damaged since.
     published: Option<Epoch>,
-    /// All processes have one worker, and live longer: then checkpoints follow on each other, and the ledger is trimmed.
+    /// All processes have one worker, and live longer: then checkpoints follow on each other, and the ledger
+    /// is trimmed.
     alone: bool,
     trimmed: Option<Epoch>,
     /// The last start was cut short by a loss of power.
@@ -303,8 +305,8 @@ impl World {
         Ok(())
     }
 
-    /// A claim that is torn behind a torn frame may make that one look whole: the ledger then takes it for damage, as it says.
-    /// Somebody has to cut it; what counts must be before that.
+    /// A claim that is torn behind a torn frame may make that one look whole: the ledger then takes it for
+    /// damage, as it says. Somebody has to cut it; what counts must be before that.
     fn is_torn_twice(&mut self, error: &Error) -> bool {
         let text = error.to_string();
         let at = text
@@ -678,7 +680,8 @@ impl World {
     fn look_at(&mut self, process: &mut Process) -> Held {
         let closed = process.shared.views.closed();
         let closed_epoch = closed.as_ref().map_or(Epoch::ZERO, |moment| moment.epoch);
-        // Whoever reads the newest epoch, and is not told to wait, sees none older than what was seen before the start.
+        // Whoever reads the newest epoch, and is not told to wait, sees none older than what was seen before
+        // the start.
         let answers = !process.stopped && process.shared.recovering().is_none();
         if answers && closed_epoch < self.oracle.last() {
             return Err(format!(
@@ -864,7 +867,8 @@ impl World {
                 let missing: Vec<_> = rows.iter().filter(|row| !found.contains(row)).collect();
                 let wrong: Vec<_> = found.iter().filter(|row| !rows.contains(row)).collect();
                 return Err(format!(
-                    "{}: view {name} as of {} (process {}, restored from {:?}): missing {missing:?}, wrong {wrong:?}",
+                    "{}: view {name} as of {} (process {}, restored from {:?}): missing {missing:?}, wrong \
+                        {wrong:?}",
                     if missing.is_empty() && wrong.is_empty() {
                         "order"
                     } else {
@@ -898,7 +902,8 @@ impl World {
         stores::calm();
         (0..8).for_each(|_| self.grow());
         for again in [false, true] {
-            // A start may come with power for some calls only, and a stop that is cut short leaves rows to the next start.
+            // A start may come with power for some calls only, and a stop that is cut short leaves rows to
+            // the next start.
             while !self.come_to_rest()? {}
             if !again && self.draws.chance(2, 3) {
                 break;
@@ -966,7 +971,8 @@ impl World {
         let closed = closed.map(|moment| (moment.epoch, moment.positions.to_vec()));
         let replay_to = shared.replay_to.load(Ordering::Relaxed);
         format!(
-            "{} of {} workers, which may hold {} records, closed {closed:?}; the ledger held {replay_to}, topics end at {:?} and {:?}",
+            "{} of {} workers, which may hold {} records, closed {closed:?}; the ledger held {replay_to}, \
+                topics end at {:?} and {:?}",
             process.number,
             shared.settings.workers,
             shared.settings.bounds.records_max,

@@ -76,7 +76,8 @@ impl Spot<'_> {
         }
     }
 
-    /// Notes an enum, met after so many leaves, that has less variants than names if it did not take one's number.
+    /// Notes an enum, met after so many leaves, that has less variants than names if it did not take one's
+    /// number.
     fn meet_enum(mut self, leaves: usize, has_aliases: bool) {
         let place = self.place().to_vec();
         match self.state.rules.enums.get_mut(&place) {

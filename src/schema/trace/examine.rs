@@ -1,7 +1,7 @@
 //! What a type takes besides what it asks for, found by giving it that.
 //!
-//! A probe is a reading like any other up to one place. There the type is given fields by chosen names, or a variant by a name
-//! that it can't know, and what it complains of is the answer.
+//! A probe is a reading like any other up to one place. There the type is given fields by chosen names, or a
+//! variant by a name that it can't know, and what it complains of is the answer.
 
 use super::rules::{EnumRules, FieldRules, Place, StructRules};
 use super::{Complaint, Read, State};
@@ -75,7 +75,8 @@ pub(super) enum Answer {
 }
 
 impl State {
-    /// Examines what the last reading met. Whether the type has to be read again, as it will be read otherwise.
+    /// Examines what the last reading met. Whether the type has to be read again, as it will be read
+    /// otherwise.
     pub(super) fn examine(&mut self, read: Read<'_>) -> bool {
         let (chosen, settled) = (self.chosen.clone(), std::mem::take(&mut self.now));
         let mut again = false;
@@ -181,8 +182,8 @@ impl State {
         }
     }
 
-    /// The fields without which a struct can't be read, and their types: it is given one more each time, the one that it
-    /// missed. `field` makes one of its name and of how many there were before.
+    /// The fields without which a struct can't be read, and their types: it is given one more each time, the
+    /// one that it missed. `field` makes one of its name and of how many there were before.
     fn needed(
         &mut self,
         met: &Met,

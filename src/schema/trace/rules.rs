@@ -1,15 +1,17 @@
 //! [`ReadRules`]: how a type reads itself, beyond what its [`Type`] says.
 //!
-//! A [`Type`] says what a value's bytes mean. What is written by others may lack a field, name it otherwise, or have more
-//! than the type knows; whether the type takes that is in its own `Deserialize`, and found there when it is traced.
+//! A [`Type`] says what a value's bytes mean. What is written by others may lack a field, name it otherwise,
+//! or have more than the type knows; whether the type takes that is in its own `Deserialize`, and found there
+//! when it is traced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::schema::trace::Traced;
 use crate::schema::types::{Type, Variant};
 
-/// A place in a type: which part to take of each type on the way, from the outermost on. What an option or a list holds is
-/// part 0, a map's key 0 and its values 1; fields, elements and variants count from 0. A newtype is no step.
+/// A place in a type: which part to take of each type on the way, from the outermost on. What an option or a
+/// list holds is part 0, a map's key 0 and its values 1; fields, elements and variants count from 0. A
+/// newtype is no step.
 pub type Place = Vec<usize>;
 
 /// How the parts of a type read themselves, by their places. Of a place that is not in here nothing is known.
@@ -58,8 +60,8 @@ impl ReadRules {
         self.structs.get(place)
     }
 
-    /// The fields that a struct needs which takes other fields besides (`#[serde(flatten)]`): its type is a map. Their
-    /// places are counted from 0 below it.
+    /// The fields that a struct needs which takes other fields besides (`#[serde(flatten)]`): its type is a
+    /// map. Their places are counted from 0 below it.
     pub fn of_flattened(&self, place: &[usize]) -> Option<&[(&'static str, Type)]> {
         self.flattened.get(place).map(Vec::as_slice)
     }

@@ -361,7 +361,8 @@ fn types_that_look_at_their_data_do_not_hide_what_is_behind_them() {
     let traced = trace::<Mixed>();
     assert_eq!(
         traced.ty.to_string(),
-        "struct<code: string, any: json, either: json, envelope: map<json, json>, rest: map<string, i32>, last: u32>"
+        "struct<code: string, any: json, either: json, envelope: map<json, json>, rest: map<string, i32>, \
+            last: u32>"
     );
     assert_eq!(
         found(&traced, &[]),

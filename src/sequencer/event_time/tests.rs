@@ -222,9 +222,11 @@ fn a_table_is_never_idle_and_has_no_watermark() {
     assert_eq!(s.next(at(2, 100 * S)), Next::Idle);
 }
 
-// ---- at its end, and not quiet ------------------------------------------------------------------------------------
+// ---- at its end, and not quiet
+// ------------------------------------------------------------------------------------
 
-/// A look at a log that begins with 0, ends with `end`, and has records of an open transaction from there to `high`.
+/// A look at a log that begins with 0, ends with `end`, and has records of an open transaction from there to
+/// `high`.
 fn seen(s: &mut Sequencer, end: i64, high: i64, now: Duration) {
     let mut seen = topology(7, &[(0, end)]);
     seen.partitions[0].high_watermark = high;
@@ -283,8 +285,8 @@ fn an_open_transaction_is_not_quiet_and_what_follows_begins_anew() {
     turns_idle(&mut s, 21 * S);
 }
 
-/// Slowed down by the broker, held back as it is ahead of others, out of room, led by another broker, assigned to a worker
-/// that has not begun: whatever the reason, the log has more than was read.
+/// Slowed down by the broker, held back as it is ahead of others, out of room, led by another broker,
+/// assigned to a worker that has not begun: whatever the reason, the log has more than was read.
 #[test]
 fn a_log_with_more_than_was_read_is_not_quiet() {
     let mut s = read_to_its_end();

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::*;
 use crate::codec::tests::{peak, taken};
 
-/// A value of about `WIDTH` bytes: far more than whatever else a row needs, so that bytes tell how many rows there are.
+/// A value of about `WIDTH` bytes: far more than whatever else a row needs, so that bytes tell how many rows
+/// there are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 struct Wide {
     n: u64,

@@ -82,8 +82,8 @@ pub(super) struct Items<'r, 's, 'de> {
 }
 
 impl<'s, 'de> Items<'_, 's, 'de> {
-    /// Passes over the end; an error if there are more items before it. A tuple takes as many as it has, and does not ask
-    /// for another.
+    /// Passes over the end; an error if there are more items before it. A tuple takes as many as it has, and
+    /// does not ask for another.
     #[inline]
     pub(super) fn end(&mut self) -> Read<()> {
         match self.blocks.more(self.input)? {

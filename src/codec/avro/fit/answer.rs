@@ -67,7 +67,8 @@ fn decimal(ty: &Type, precision: u32, scale: u32) -> Answer {
 /// As many digits as are ever written out.
 const DIGITS_MAX: u32 = 2_400;
 
-/// Unsigned integers of so many bits that a type gets whatever it asks for: bytes as a list, and the parts of a duration.
+/// Unsigned integers of so many bits that a type gets whatever it asks for: bytes as a list, and the parts of
+/// a duration.
 pub(super) fn unasked_number(ty: &Type, is_newtype: bool, bits: u8) -> Answer {
     match ty {
         _ if is_newtype => Answer::None,

@@ -1,5 +1,5 @@
-//! The writer's schema against the reader's, by Avro's rules, with words. What resolves is what the [`Resolution`] says that
-//! the plans are made from; here it is only told why something does not.
+//! The writer's schema against the reader's, by Avro's rules, with words. What resolves is what the
+//! [`Resolution`] says that the plans are made from; here it is only told why something does not.
 
 use crate::codec::avro::resolve::{Resolution, sources};
 use crate::codec::avro::schema::{Kind, NodeId, Record, Schema};

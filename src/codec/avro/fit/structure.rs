@@ -1,8 +1,8 @@
-//! A traced type against a schema, part by part, by the rules of [`datum`](crate::codec::avro::datum), which decodes the
-//! records.
+//! A traced type against a schema, part by part, by the rules of [`datum`](crate::codec::avro::datum), which
+//! decodes the records.
 //!
-//! What a type says of a *value* (this text is no address) is never held against the schema, nor is anything against a type
-//! that looks at the data before it knows what they are.
+//! What a type says of a *value* (this text is no address) is never held against the schema, nor is anything
+//! against a type that looks at the data before it knows what they are.
 
 mod lists;
 mod records;
@@ -64,7 +64,8 @@ struct At<'p> {
     path: &'p str,
     /// Whether every record has this place.
     every: bool,
-    /// Whether an enum takes the name of the type for a variant: it stands for a union of which this is the branch.
+    /// Whether an enum takes the name of the type for a variant: it stands for a union of which this is the
+    /// branch.
     by_type: bool,
 }
 
@@ -154,7 +155,8 @@ impl<'s> Comparison<'s> {
         });
     }
 
-    /// The branches of a union: a datum is of one of them, so none that fits is needed for some of the data to fit.
+    /// The branches of a union: a datum is of one of them, so none that fits is needed for some of the data
+    /// to fit.
     fn branches(
         &mut self,
         branches: &'s [NodeId],

@@ -281,7 +281,8 @@ fn the_rules_and_the_plan_agree() {
     }
 }
 
-/// The check against the decoder: types and schemas of every kind, each with each, and random data of the schema.
+/// The check against the decoder: types and schemas of every kind, each with each, and random data of the
+/// schema.
 mod against_the_decoder {
     use std::collections::HashMap;
 
@@ -468,7 +469,8 @@ mod against_the_decoder {
         all
     }
 
-    /// Adds a random datum of a schema. Lists have as many items as the tuples above, or none; texts are symbols.
+    /// Adds a random datum of a schema. Lists have as many items as the tuples above, or none; texts are
+    /// symbols.
     fn datum(
         schema: &Schema,
         id: NodeId,
@@ -518,8 +520,8 @@ mod against_the_decoder {
         }
     }
 
-    /// Whether it depends on the data alone whether they are of the type: how many items there are, which text or number
-    /// stands for a variant, which fields are in a map, what bytes mean.
+    /// Whether it depends on the data alone whether they are of the type: how many items there are, which
+    /// text or number stands for a variant, which fields are in a map, what bytes mean.
     fn depends_on_data(name: &str, schema: &str) -> bool {
         let lists = schema.contains("array") || schema.contains("bytes");
         let symbols = ["string", "int", "long", "bytes", "fixed"]

@@ -1,5 +1,5 @@
-//! Random schemas with recursion, unions, and names used twice, against the rules written down naively: without a memory,
-//! over values and not over bytes.
+//! Random schemas with recursion, unions, and names used twice, against the rules written down naively:
+//! without a memory, over values and not over bytes.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -22,7 +22,8 @@ enum Tree {
     Record(Vec<Tree>),
 }
 
-/// Whether a pair resolves: it does, unless there is a way to a contradiction. Takes all ways, and forgets what it found.
+/// Whether a pair resolves: it does, unless there is a way to a contradiction. Takes all ways, and forgets
+/// what it found.
 fn resolves(w: (&Schema, NodeId), r: (&Schema, NodeId), open: &mut Vec<Pair>) -> bool {
     let pair = (w.1, r.1);
     if open.contains(&pair) {
@@ -265,7 +266,8 @@ fn both(w: &str, r: &str) -> Option<(Schema, Schema)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, max_global_rejects: 100_000, ..ProptestConfig::default() })]
 
-    /// What resolves, and what becomes of values, is what the rules say: whatever was tried before on the way.
+    /// What resolves, and what becomes of values, is what the rules say: whatever was tried before on the
+    /// way.
     #[test]
     fn plans_keep_the_rules(
         ours in records(WRITERS),

@@ -1,12 +1,12 @@
-//! Logical types: which are known, and whether a schema's is valid. One that is not is ignored, as the specification says,
-//! and the type beneath it holds.
+//! Logical types: which are known, and whether a schema's is valid. One that is not is ignored, as the
+//! specification says, and the type beneath it holds.
 
 use serde_json::{Map, Value};
 
 use super::Kind;
 
-/// The logical types that say how a value is shown to a user's type. Others (the timestamps of a finer or a local kind)
-/// are what they are written as.
+/// The logical types that say how a value is shown to a user's type. Others (the timestamps of a finer or a
+/// local kind) are what they are written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::codec::avro) enum Logical {
     Decimal { precision: u32, scale: u32 },
@@ -41,7 +41,8 @@ impl Logical {
     }
 }
 
-/// A precision of 1 at least that the bytes have room for; a scale of 0, which need not be said, up to the precision.
+/// A precision of 1 at least that the bytes have room for; a scale of 0, which need not be said, up to the
+/// precision.
 fn decimal(attributes: &Map<String, Value>, precision_max: u64) -> Option<Logical> {
     let precision = attributes.get("precision")?.as_u64()?;
     let scale = match attributes.get("scale") {

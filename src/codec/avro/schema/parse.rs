@@ -1,8 +1,8 @@
 //! From a schema's JSON to its nodes.
 //!
-//! Attributes that say nothing about data (`doc`, `order`, whatever a library adds) are passed over, whatever they hold. A
-//! `type` may be nested, as in `{"type": {"type": "int"}}`. A name may be used before it is defined. Names, symbols and
-//! fields may have any letters.
+//! Attributes that say nothing about data (`doc`, `order`, whatever a library adds) are passed over, whatever
+//! they hold. A `type` may be nested, as in `{"type": {"type": "int"}}`. A name may be used before it is
+//! defined. Names, symbols and fields may have any letters.
 
 use std::collections::{HashMap, HashSet};
 
@@ -97,8 +97,8 @@ impl Parser {
         Ok(self.with_logical(id, object))
     }
 
-    /// The node with the logical type that the attributes give it. What has a name of its own stays as it was for those who
-    /// go by the name.
+    /// The node with the logical type that the attributes give it. What has a name of its own stays as it was
+    /// for those who go by the name.
     fn with_logical(&mut self, id: NodeId, object: &Object) -> NodeId {
         if self.references.contains_key(&id) || self.nodes[id].logical.is_some() {
             return id;
@@ -277,8 +277,8 @@ fn primitive(name: &str) -> Option<Kind> {
     Some(kind)
 }
 
-/// A name with a dot is a full one. Any other is in the namespace that stands beside it, or else in the one around it; a
-/// namespace of no letters is none.
+/// A name with a dot is a full one. Any other is in the namespace that stands beside it, or else in the one
+/// around it; a namespace of no letters is none.
 fn full_name(name: &str, own: Option<&str>, space: &str) -> String {
     match (name.strip_prefix('.'), own.unwrap_or(space)) {
         (Some(name), _) => name.to_owned(),

@@ -40,7 +40,8 @@ struct One<T> {
     f: T,
 }
 
-/// The check says that a type fits, and the decoder decodes it: alone, as a field, and as a field that may be null.
+/// The check says that a type fits, and the decoder decodes it: alone, as a field, and as a field that may be
+/// null.
 #[track_caller]
 fn fits<T: DeserializeOwned + PartialEq + Debug + 'static>(schema: &Value, datum: &[u8], expected: T) {
     let text = schema.to_string();

@@ -1,5 +1,5 @@
-//! The state machine of one partition against a scripted queue, with holes, ends and waits; then the whole reader
-//! against librdkafka's mock cluster.
+//! The state machine of one partition against a scripted queue, with holes, ends and waits; then the whole
+//! reader against librdkafka's mock cluster.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -31,7 +31,8 @@ fn taken<T>(intake: &mut Intake<T>) -> Vec<(Offset, T)> {
         .collect()
 }
 
-// ---- one partition -------------------------------------------------------------------------------------------------
+// ---- one partition
+// -------------------------------------------------------------------------------------------------
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -137,7 +138,8 @@ fn offsets(log: &[Step]) -> Vec<Offset> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// However the reading is cut, each record is read once, in order, and a position says exactly what was read.
+    /// However the reading is cut, each record is read once, in order, and a position says exactly what was
+    /// read.
     #[test]
     fn cuts_and_waits_change_nothing(
         log in logs(),
@@ -259,7 +261,8 @@ fn faults_that_lose_records_halt_and_others_do_not() {
     );
 }
 
-// ---- the whole reader, against the mock cluster --------------------------------------------------------------------
+// ---- the whole reader, against the mock cluster
+// --------------------------------------------------------------------
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
