@@ -21,21 +21,22 @@
 //! Each step has a chain of segments, each with what changed since the one before; they are [merged](merge)
 //! as they grow.
 
-pub mod appended;
-pub mod entry;
-pub mod fit;
-pub mod identity;
+pub(crate) mod appended;
+mod coordinator;
+pub(crate) mod entry;
+pub(crate) mod fit;
+pub(crate) mod identity;
 pub(crate) mod job;
-pub mod keeper;
+pub(crate) mod keeper;
 pub mod keyed;
-pub mod manifest;
-pub mod merge;
+pub(crate) mod manifest;
+pub(crate) mod merge;
 pub mod owner;
 pub mod place;
 pub(crate) mod protocol;
-pub mod segment;
+pub(crate) mod segment;
 pub mod state;
-pub mod steps;
+pub(crate) mod steps;
 pub mod store;
 pub(crate) mod writer;
 
@@ -44,8 +45,8 @@ mod tests;
 
 use std::path::Path;
 
+pub use coordinator::Checkpoints;
 pub use entry::BUCKETS;
-pub use job::Checkpoints;
 
 use crate::disk::Trouble;
 use crate::error::Error;

@@ -11,8 +11,8 @@
 //! [`Entry`] or an error.
 
 mod layers;
-pub mod reference;
-pub mod table;
+pub(crate) mod table;
+mod written;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::layers::Said;
-pub use self::layers::{Origin, Spoken};
+pub(crate) use self::layers::{Origin, Spoken};
 use self::table::source_settings;
 use crate::checkpoint::place::Place;
 use crate::connect;
@@ -37,11 +37,11 @@ use crate::source::setting::SourceSetting;
 use crate::suggest;
 
 /// The file that is read where none is named, if it is there.
-pub const FILE_NAME: &str = "thalweg.toml";
+pub(crate) const FILE_NAME: &str = "thalweg.toml";
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -51,7 +51,7 @@ pub enum LogFormat {
 
 /// Which log lines are written, and how.
 #[derive(Clone, Debug, Default)]
-pub struct LogSettings {
+pub(crate) struct LogSettings {
     /// How.
     pub format: LogFormat,
     /// Which, as `tracing`'s filters are written.
@@ -60,7 +60,7 @@ pub struct LogSettings {
 
 /// Where the schema registry is and how to log in.
 #[derive(Clone, Debug, Default)]
-pub struct RegistrySettings {
+pub(crate) struct RegistrySettings {
     /// Its address.
     pub url: Option<String>,
     /// Who logs in.
@@ -77,7 +77,7 @@ pub struct RegistrySettings {
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Worker threads.
     pub workers: usize,
     /// Where ledgers are kept.
@@ -129,7 +129,7 @@ pub struct Settings {
 
 /// A setting as it is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its whole name: `http.address`, `kafka.properties.ssl.ca.location`, `sources.payments.lateness`.
     pub name: String,
     /// Its value, as it was written; of a secret only that there is one.
@@ -140,7 +140,7 @@ pub struct Entry {
 
 /// The settings in force.
 #[derive(Clone, Debug)]
-pub struct InForce {
+pub(crate) struct InForce {
     /// For the program.
     pub settings: Settings,
     /// For people.
@@ -151,7 +151,7 @@ pub struct InForce {
 
 /// What is said outside of the program.
 #[derive(Clone, Debug, Default)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// A settings file: its name and its text.
     pub file: Option<(PathBuf, String)>,
     /// The environment.
@@ -166,7 +166,7 @@ impl Inputs {
     ///
     /// # Errors
     /// When the file can't be read.
-    pub fn of_process(named: Option<&Path>, by_itself: bool, flags: Vec<Spoken>) -> Result<Self> {
+    pub(crate) fn of_process(named: Option<&Path>, by_itself: bool, flags: Vec<Spoken>) -> Result<Self> {
         let path = match named {
             Some(path) => Some(path),
             None => Some(Path::new(FILE_NAME)).filter(|path| by_itself && path.exists()),
@@ -193,7 +193,7 @@ impl Inputs {
 /// # Errors
 /// [`Kind::Definition`](crate::Kind::Definition) with every mistake: what is wrong, and in which line of
 /// which file, which variable or which flag.
-pub fn load(inputs: &Inputs) -> Result<InForce> {
+pub(crate) fn load(inputs: &Inputs) -> Result<InForce> {
     let mut mistakes = Mistakes::default();
     let mut warnings = Vec::new();
     let mut said: BTreeMap<String, Said> = BTreeMap::new();
@@ -307,13 +307,13 @@ fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mist
 
 impl InForce {
     /// Where a setting was said.
-    pub fn origin(&self, name: &str) -> &Origin {
+    pub(crate) fn origin(&self, name: &str) -> &Origin {
         let entry = self.entries.iter().find(|entry| entry.name == name);
         entry.map_or(&Origin::Default, |entry| &entry.origin)
     }
 
     /// Whether anybody said it.
-    pub fn is_said(&self, name: &str) -> bool {
+    pub(crate) fn is_said(&self, name: &str) -> bool {
         *self.origin(name) != Origin::Default
     }
 
@@ -321,7 +321,7 @@ impl InForce {
     ///
     /// # Errors
     /// A section of no source, or a setting that the source does not have.
-    pub fn sources_fit(&self, sources: &[SourceKnown]) -> Result<()> {
+    pub(crate) fn sources_fit(&self, sources: &[SourceKnown]) -> Result<()> {
         let mut mistakes = Mistakes::default();
         for entry in self
             .entries
@@ -353,7 +353,7 @@ impl InForce {
 
 /// What settings need to know of a source.
 #[derive(Clone, Debug)]
-pub struct SourceKnown {
+pub(crate) struct SourceKnown {
     /// Its name in the dataflow.
     pub name: String,
     /// Whether it is a stream, with event times; a table is none.

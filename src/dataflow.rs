@@ -15,8 +15,8 @@
 pub mod collection;
 pub mod group;
 mod misuse;
-pub mod names;
-pub mod plan;
+pub(crate) mod names;
+pub(crate) mod plan;
 mod sink;
 pub mod stream;
 pub mod table;

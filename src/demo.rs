@@ -8,8 +8,8 @@
 
 pub mod embedded;
 pub mod generator;
-pub mod registry;
-pub mod world;
+pub(crate) mod registry;
+pub(crate) mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

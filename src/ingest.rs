@@ -15,6 +15,7 @@
 //! * the capability is kept through every epoch, also those that bring this worker nothing: operators walk
 //!   their worker's own timeline up to their frontier, and must find every epoch in it.
 
+mod bounds;
 mod limit;
 mod partition;
 
@@ -27,6 +28,8 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, StreamVec};
+
+pub use bounds::Bounds;
 
 use crate::bridge::{Halt, Waker};
 use crate::codec::registry::Verdict;
@@ -42,41 +45,6 @@ use crate::time::{Epoch, EventTime};
 use crate::timeline::{Batch, Desk};
 use crate::trail;
 use crate::{clock, fault};
-
-/// Bounds of what one source may hold on one worker between reading and release.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// Records.
-    pub records_max: usize,
-    /// Bytes of their payloads and keys.
-    pub bytes_max: usize,
-    /// Records of one read.
-    pub batch_max: usize,
-    /// How far a partition may run ahead, in event time, of one that has more to read. [`Duration::MAX`]: as
-    /// far as it likes, also ahead of one that has not brought a single event yet.
-    pub skew_max: Duration,
-}
-
-impl Bounds {
-    /// Up to which event time a partition may be read while the slowest stands at `pace`.
-    fn ahead_of(&self, pace: EventTime) -> EventTime {
-        match self.skew_max {
-            Duration::MAX => EventTime::MAX,
-            skew => pace.plus(skew),
-        }
-    }
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            records_max: 500_000,
-            bytes_max: 64 << 20,
-            batch_max: 4096,
-            skew_max: Duration::from_secs(30),
-        }
-    }
-}
 
 /// Everything the operator needs; built by `dataflow`.
 pub struct Ingest<T> {
@@ -383,21 +351,24 @@ impl<T: 'static> Running<T> {
             // Reads that bring nothing are cheap, and must not use up the turn of those that would.
             reads += usize::from(held.records > 0);
             partition.untimed_reads += usize::from(held.records > 0 && !held.timed);
-            for verdict in reader.schemas_seen() {
-                let seen = SchemaSeen {
-                    source: self.ingest.source,
-                    id: verdict.id,
-                    fingerprint: verdict.fingerprint,
-                    since: verdict.since,
-                };
-                self.ingest.desk.report(Report::Schema(seen));
-            }
             if let Some(to) = partition.report(held.timed) {
                 self.ingest.desk.report(Report::Read(to));
             }
+            self.report_schemas();
             self.hold(held.records as isize, held.bytes as isize);
         }
         Ok(Turn::Again)
+    }
+
+    fn report_schemas(&mut self) {
+        for verdict in self.ingest.reader.schemas_seen() {
+            self.ingest.desk.report(Report::Schema(SchemaSeen {
+                source: self.ingest.source,
+                id: verdict.id,
+                fingerprint: verdict.fingerprint,
+                since: verdict.since,
+            }));
+        }
     }
 
     /// The partitions of which the oldest bound epoch holds records that are still to be read.
@@ -518,33 +489,10 @@ impl<T: 'static> Running<T> {
         }
         partition.metrics.idle.set(i64::from(range.idle));
         self.hold(-(records_freed as isize), -(bytes_freed as isize));
-        if range.compacted || counted == (range.records, range.hash) {
-            return Ok(());
+        match range.compacted || counted == (range.records, range.hash) {
+            true => Ok(()),
+            false => Err(differs(&name, range, binding.epoch, counted, replay)),
         }
-        let what = if replay {
-            format!("source `{name}` no longer holds the records that the ledger bound")
-        } else {
-            format!("source `{name}` released other records than it reported")
-        };
-        let error = if replay {
-            Error::integrity(what)
-        } else {
-            Error::internal(what)
-        };
-        Err(error
-            .detail(format!(
-                "epoch {}, partition {}, offsets {}..{}",
-                binding.epoch, range.id.partition, range.lo, range.hi
-            ))
-            .detail(format!(
-                "bound: {} records, hash {:016x}",
-                range.records, range.hash
-            ))
-            .detail(format!("read:  {} records, hash {:016x}", counted.0, counted.1))
-            .hint(
-                "records were lost or changed since they were first read; a fresh start needs an empty \
-                data directory (`ledger reset`)",
-            ))
     }
 
     fn is_full(&self) -> bool {
@@ -609,4 +557,36 @@ impl<T: 'static> Running<T> {
 enum Out<'a, T> {
     Events(&'a mut Vec<Timed<T>>),
     Dead(&'a mut Vec<DeadLetter>),
+}
+
+/// Other records came than were bound.
+fn differs(
+    source: &str,
+    range: &PartitionRange,
+    epoch: Epoch,
+    (records, hash): (u64, u64),
+    replay: bool,
+) -> Error {
+    let error = match replay {
+        true => Error::integrity(format!(
+            "source `{source}` no longer holds the records that the ledger bound"
+        )),
+        false => Error::internal(format!(
+            "source `{source}` released other records than it reported"
+        )),
+    };
+    let (partition, lo, hi) = (range.id.partition, range.lo, range.hi);
+    error
+        .detail(format!(
+            "epoch {epoch}, partition {partition}, offsets {lo}..{hi}"
+        ))
+        .detail(format!(
+            "bound: {} records, hash {:016x}",
+            range.records, range.hash
+        ))
+        .detail(format!("read:  {records} records, hash {hash:016x}"))
+        .hint(
+            "records were lost or changed since they were first read; a fresh start needs an empty data \
+             directory (`ledger reset`)",
+        )
 }

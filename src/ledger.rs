@@ -63,17 +63,18 @@ mod progress;
 mod reader;
 mod record;
 mod reset;
-pub mod state;
+pub(crate) mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trim;
 
-pub use frame::{Chain, FORMAT_VERSION};
+pub use frame::FORMAT_VERSION;
 use frame::{FileHeader, claim_frame, group_frame};
 pub use inspect::{Report, Show, look, show, show_on, verify, verify_on, whose};
 pub use memory::{MemoryLedger, MemoryLog};
 pub use progress::ShardProgress;
 use reader::{Cursor, FILE_NAME, Frame, Reader, cannot, open_file};
+pub use record::Chain;
 pub use record::{Claim, ClaimRecord, RecordKind};
 pub(crate) use reset::hold;
 pub use reset::{reset, reset_target};

@@ -46,24 +46,35 @@
 //! it; [`ingest`] releases records at their epoch; [`view`]s keep rows by epoch, and [`http`] answers as of
 //! the newest one that is complete and durable. When things happened is data: [`EventTime`].
 
+// `pub` is for users; what is doc-hidden is for the project's own tests and benchmarks.
+#![warn(unreachable_pub)]
+
+#[doc(hidden)]
 pub mod bridge;
 pub mod checkpoint;
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod clock;
 pub mod codec;
-pub mod config;
+pub(crate) mod config;
 pub mod connect;
 pub mod dataflow;
 pub mod demo;
+#[doc(hidden)]
 pub mod disk;
 pub mod error;
+#[doc(hidden)]
 pub mod fault;
-pub mod finding;
+pub(crate) mod finding;
 pub mod health;
 pub mod http;
+#[doc(hidden)]
 pub mod ingest;
 pub mod late;
+#[doc(hidden)]
 pub mod ledger;
+#[doc(hidden)]
 pub mod metrics;
 pub mod operator;
 pub mod position;
@@ -72,16 +83,19 @@ pub mod record;
 pub mod runtime;
 pub mod schema;
 pub mod secret;
+#[doc(hidden)]
 pub mod sequencer;
 pub mod setting;
 pub mod sink;
 pub mod source;
+#[doc(hidden)]
 pub mod suggest;
 pub mod testing;
 pub mod time;
-pub mod timeline;
-pub mod trail;
+pub(crate) mod timeline;
+pub(crate) mod trail;
 pub mod view;
+#[doc(hidden)]
 pub mod watermark;
 pub(crate) mod wire;
 

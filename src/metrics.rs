@@ -31,9 +31,9 @@ use crate::metrics::sink::SinkFamilies;
 pub use crate::metrics::sink::SinkMetrics;
 use crate::time::EventTime;
 
-pub mod checkpoint;
+pub(crate) mod checkpoint;
 pub mod histogram;
-pub mod sink;
+pub(crate) mod sink;
 
 /// A gauge of a whole number.
 pub type Gauge = AnyGauge;

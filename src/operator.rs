@@ -4,19 +4,19 @@
 //! never on how it arrived. So they gather what belongs to an epoch and act when their frontier has passed
 //! it, in order of epochs.
 
-pub mod again;
+pub(crate) mod again;
 pub mod aggregate;
-pub mod changes;
-pub mod deliver;
-pub mod exact;
-pub mod group;
-pub mod horizon;
-pub mod late;
+pub(crate) mod changes;
+pub(crate) mod deliver;
+pub(crate) mod exact;
+pub(crate) mod group;
+pub(crate) mod horizon;
+pub(crate) mod late;
 pub mod letters;
-pub mod net;
+pub(crate) mod net;
 pub mod process;
-pub mod serve;
-pub mod try_map;
-pub mod upsert;
-pub mod walk;
-pub mod window;
+pub(crate) mod serve;
+pub(crate) mod try_map;
+pub(crate) mod upsert;
+pub(crate) mod walk;
+pub(crate) mod window;

@@ -15,12 +15,12 @@
 
 mod begin;
 pub mod checkpoints;
-pub mod control;
+pub(crate) mod control;
 pub mod progress;
 mod scribe;
 #[cfg(test)]
 mod sim;
-pub mod sinks;
+pub(crate) mod sinks;
 pub mod sources;
 mod watch;
 mod worker;

@@ -25,14 +25,14 @@
 //!
 //! Newtypes are what they wrap. What lies deeper (a struct in a field) is one field that holds a JSON object.
 
-pub mod column;
+pub(crate) mod column;
 pub mod datum;
-pub mod decode;
-pub mod encode;
-pub mod fields;
-pub mod json;
-pub mod small;
-pub mod trace;
+pub(crate) mod decode;
+pub(crate) mod encode;
+pub(crate) mod fields;
+pub(crate) mod json;
+pub(crate) mod small;
+pub(crate) mod trace;
 pub mod types;
 
 #[cfg(test)]

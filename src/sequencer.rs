@@ -12,7 +12,7 @@
 //! What is bound is exactly what the readers reported; nothing here depends on which worker read a partition.
 
 mod event_time;
-pub mod message;
+pub(crate) mod message;
 mod restore;
 pub mod results;
 mod topology;

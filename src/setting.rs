@@ -5,9 +5,9 @@
 //!   each connector's own table ──┴─▶ flags, variables, files, `check`, docs/settings.md ──▶ values, by type (Extensions)
 //! ```
 
-pub mod amount;
+pub(crate) mod amount;
 pub mod extensions;
-pub mod properties;
+pub(crate) mod properties;
 
 use std::time::Duration;
 

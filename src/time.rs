@@ -234,6 +234,22 @@ impl<K: Hash> Hash for Windowed<K> {
     }
 }
 
+/// Where the windows of a view lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowLayout {
+    /// Alike for every key: `[n × every + offset, n × every + offset + size)`.
+    Aligned {
+        /// Length of a window.
+        size: Duration,
+        /// From one start to the next.
+        every: Duration,
+        /// From the Unix epoch to a start.
+        offset: Duration,
+    },
+    /// Each key has its own, as with sessions.
+    PerKey,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

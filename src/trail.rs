@@ -24,14 +24,14 @@ thread_local! {
 
 /// A step that is at work. Ends when it is dropped, unless by a panic.
 #[must_use = "the step is at work until this is dropped"]
-pub struct Work {
+pub(crate) struct Work {
     before: Option<Rc<str>>,
     at: Option<Position>,
 }
 
 /// A step begins to work; `step` names it in a sentence: ``window `spend` ``.
 #[inline]
-pub fn begin(step: &Rc<str>) -> Work {
+pub(crate) fn begin(step: &Rc<str>) -> Work {
     Work {
         before: STEP.with(|now| now.replace(Some(step.clone()))),
         at: AT.replace(None),
@@ -40,13 +40,13 @@ pub fn begin(step: &Rc<str>) -> Work {
 
 /// The record that is worked on from here.
 #[inline]
-pub fn on(at: Position) {
+pub(crate) fn on(at: Position) {
     AT.set(Some(at));
 }
 
 /// Runs a closure of a step that knows rows and no records.
 #[inline]
-pub fn within<R>(step: &Rc<str>, run: impl FnOnce() -> R) -> R {
+pub(crate) fn within<R>(step: &Rc<str>, run: impl FnOnce() -> R) -> R {
     let _work = begin(step);
     run()
 }
@@ -62,12 +62,12 @@ impl Drop for Work {
 }
 
 /// What this thread's positions of `source` are told with.
-pub fn name(source: SourceId, description: &str) {
+pub(crate) fn name(source: SourceId, description: &str) {
     SOURCES.with(|sources| sources.borrow_mut().insert(source, description.to_owned()));
 }
 
 /// The step at work, and the record, in words; nothing when no step is.
-pub fn told() -> Option<String> {
+pub(crate) fn told() -> Option<String> {
     let step = STEP.with(|step| step.try_borrow().ok()?.clone())?;
     let Some(Position { partition, offset }) = AT.get() else {
         return Some(step.to_string());
@@ -84,12 +84,12 @@ pub fn told() -> Option<String> {
 }
 
 /// Says that panics of this thread are caught from here on (or no longer), and told of as errors.
-pub fn set_caught(caught: bool) {
+pub(crate) fn set_caught(caught: bool) {
     CAUGHT.set(caught);
 }
 
 /// Whether panics of this thread are caught. Never where the build aborts on them.
-pub fn is_caught() -> bool {
+pub(crate) fn is_caught() -> bool {
     cfg!(panic = "unwind") && CAUGHT.get()
 }
 

@@ -16,11 +16,11 @@
 //! then the holder's next read answers [`serve::ReadError::Gone`]. Reads look at the floor before and after,
 //! so none sees a row half pruned.
 
-pub mod hash;
+pub(crate) mod hash;
 mod rows;
 pub mod serve;
-pub mod shard;
-pub mod writer;
+pub(crate) mod shard;
+pub(crate) mod writer;
 
 mod moments;
 pub(crate) mod parse;
@@ -47,7 +47,7 @@ use crate::record::Record;
 use crate::schema::RowSchema;
 use crate::schema::fields::FieldNames;
 use crate::schema::trace::trace;
-use crate::time::{self, Epoch, EventTime};
+use crate::time::{self, Epoch, EventTime, WindowLayout};
 use crate::view::moments::{Moments, Rise};
 use crate::view::serve::{ReadError, Serve};
 use crate::view::shard::Shard;
@@ -76,7 +76,7 @@ pub struct ViewSpec {
     /// records back).
     pub held_back: Duration,
     /// The windows, of a view whose key is `Windowed<_>`; `None` otherwise.
-    pub windows: Option<Windows>,
+    pub windows: Option<WindowLayout>,
     /// How long rows are kept, for people to read: the dataflow retracts them.
     pub keep: Option<Duration>,
     /// How far back `as_of` may reach. Default 1 minute.
@@ -105,22 +105,6 @@ impl ViewSpec {
             hashed: false,
         }
     }
-}
-
-/// Where the windows of a view lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Windows {
-    /// Alike for every key: `[n × every + offset, n × every + offset + size)`.
-    Aligned {
-        /// Length of a window.
-        size: Duration,
-        /// From one start to the next.
-        every: Duration,
-        /// From the Unix epoch to a start.
-        offset: Duration,
-    },
-    /// Each key has its own, as with sessions.
-    PerKey,
 }
 
 /// A closed epoch, and where the sources stood then. Holding its `Arc` keeps the epoch readable (see the

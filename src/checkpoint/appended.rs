@@ -15,7 +15,7 @@ use crate::record::Record;
 use crate::time::Epoch;
 
 /// The rows that no checkpoint holds yet.
-pub struct AppendedState<T> {
+pub(crate) struct AppendedState<T> {
     /// Nothing is remembered where no checkpoints are made.
     on: bool,
     /// What the checkpoint held that the service began with, and how often, until it is taken.
@@ -42,14 +42,14 @@ impl<T: Record> AppendedState<T> {
     }
 
     /// Adds rows of an epoch.
-    pub fn extend(&mut self, epoch: Epoch, rows: impl Iterator<Item = T>) {
+    pub(crate) fn extend(&mut self, epoch: Epoch, rows: impl Iterator<Item = T>) {
         if self.on {
             self.new.extend(rows.map(|row| (epoch, row)));
         }
     }
 
     /// What the checkpoint held that the service began with: each row, and how often.
-    pub fn take_loaded(&mut self) -> Vec<(T, i64)> {
+    pub(crate) fn take_loaded(&mut self) -> Vec<(T, i64)> {
         std::mem::take(&mut self.loaded)
     }
 }

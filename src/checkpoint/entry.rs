@@ -24,7 +24,7 @@ use crate::wire::{Input, put_bytes, put_i64, put_u64};
 pub const BUCKETS: usize = 64;
 
 /// The bucket of a key, by its bytes.
-pub fn bucket_of(key: &[u8]) -> usize {
+pub(crate) fn bucket_of(key: &[u8]) -> usize {
     (xxh3_64(key) >> 58) as usize
 }
 
@@ -101,7 +101,7 @@ impl<'a> Entry<'a> {
 ///
 /// # Errors
 /// [`Definition`](crate::Kind::Definition): a part of it was left out, or can't be read back.
-pub fn encode<T: Serialize + DeserializeOwned>(state: &T, out: &mut Vec<u8>) -> Result<()> {
+pub(crate) fn encode<T: Serialize + DeserializeOwned>(state: &T, out: &mut Vec<u8>) -> Result<()> {
     let read = positional::encode(state, out).and_then(|()| positional::round_trip::<T>(out));
     read.map(drop).map_err(|why| unfit::<T>(&why))
 }
@@ -110,7 +110,7 @@ pub fn encode<T: Serialize + DeserializeOwned>(state: &T, out: &mut Vec<u8>) -> 
 ///
 /// # Errors
 /// As [`encode`], and where what was read back is another key or row.
-pub fn encode_record<T: Record>(record: &T, out: &mut Vec<u8>) -> Result<()> {
+pub(crate) fn encode_record<T: Record>(record: &T, out: &mut Vec<u8>) -> Result<()> {
     let read = positional::encode(record, out).and_then(|()| positional::round_trip::<T>(out));
     let same = read.and_then(|read| match read == *record {
         true => Ok(()),
@@ -125,7 +125,7 @@ pub fn encode_record<T: Record>(record: &T, out: &mut Vec<u8>) -> Result<()> {
 ///
 /// # Errors
 /// [`Definition`](crate::Kind::Definition): the type reads them otherwise than the one that wrote them.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     positional::decode(bytes).map_err(|why| unreadable::<T>(&why))
 }
 
@@ -133,7 +133,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 ///
 /// # Errors
 /// As [`decode`], and where the key is written as other bytes now.
-pub fn decode_key<K: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<K> {
+pub(crate) fn decode_key<K: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<K> {
     positional::round_trip(bytes).map_err(|why| unreadable::<K>(&why))
 }
 

@@ -23,7 +23,7 @@ use super::manifest::{Rule, StepFiles, StepShape};
 
 /// What becomes of each step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fit {
+pub(crate) struct Fit {
     /// For every step of the dataflow, in order, the one of the checkpoint that it goes on from.
     pub held: Vec<Option<usize>>,
     /// Steps that are new and would have to count what came before the checkpoint, a line each.
@@ -36,12 +36,12 @@ pub struct Fit {
 
 impl Fit {
     /// `knows`: whether the ledger has anything of a source.
-    pub fn of(held: &[StepFiles], wanted: &[StepShape], knows: impl Fn(&str) -> bool) -> Self {
+    pub(crate) fn of(held: &[StepFiles], wanted: &[StepShape], knows: impl Fn(&str) -> bool) -> Self {
         Self::new(held, wanted, false, knows)
     }
 
     /// Like [`Fit::of`], where somebody says that other inputs come to the same state.
-    pub fn keeping(held: &[StepFiles], wanted: &[StepShape], knows: impl Fn(&str) -> bool) -> Self {
+    pub(crate) fn keeping(held: &[StepFiles], wanted: &[StepShape], knows: impl Fn(&str) -> bool) -> Self {
         Self::new(held, wanted, true, knows)
     }
 
@@ -97,12 +97,12 @@ impl Fit {
     }
 
     /// Whether a start needs nobody's word.
-    pub fn is_clear(&self) -> bool {
+    pub(crate) fn is_clear(&self) -> bool {
         self.incomplete.is_empty() && self.differences.is_empty()
     }
 
     /// What somebody has to decide about.
-    pub fn questions(&self) -> Vec<String> {
+    pub(crate) fn questions(&self) -> Vec<String> {
         self.differences.iter().chain(&self.incomplete).cloned().collect()
     }
 }

@@ -15,8 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::time::span;
-use crate::view::Windows;
+use crate::time::{WindowLayout, span};
 
 /// What kind of state it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -74,9 +73,9 @@ impl Identity {
     }
 
     /// A window step: where the windows lie is a part of it.
-    pub fn window(name: &str, layout: Windows) -> Self {
+    pub fn window(name: &str, layout: WindowLayout) -> Self {
         let mut identity = Self::new(StateKind::Window, name);
-        if let Windows::Aligned { size, every, offset } = layout {
+        if let WindowLayout::Aligned { size, every, offset } = layout {
             for (parameter, value) in [(SIZE, size), (EVERY, every), (OFFSET, offset)] {
                 identity = identity.with(parameter, Parameter::Number(value.as_micros() as u64));
             }
@@ -104,11 +103,11 @@ impl Identity {
         }
     }
 
-    fn layout(&self) -> Windows {
+    fn layout(&self) -> WindowLayout {
         let us = |name| self.number(name).map(Duration::from_micros);
         match (us(SIZE), us(EVERY), us(OFFSET)) {
-            (Some(size), Some(every), Some(offset)) => Windows::Aligned { size, every, offset },
-            _ => Windows::PerKey,
+            (Some(size), Some(every), Some(offset)) => WindowLayout::Aligned { size, every, offset },
+            _ => WindowLayout::PerKey,
         }
     }
 }
@@ -138,11 +137,11 @@ impl fmt::Display for Identity {
 }
 
 /// Where windows lie, for people: `tumbling 1m`.
-pub(crate) struct Shape(pub(crate) Windows);
+pub(crate) struct Shape(pub(crate) WindowLayout);
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Windows::Aligned { size, every, offset } = self.0 else {
+        let WindowLayout::Aligned { size, every, offset } = self.0 else {
             return f.write_str("a window of its own for each key");
         };
         match size == every {
@@ -272,7 +271,7 @@ mod tests {
     #[test]
     fn what_is_written_stays_as_it_is() {
         let minute = Duration::from_secs(60);
-        let layout = Windows::Aligned {
+        let layout = WindowLayout::Aligned {
             size: minute,
             every: minute,
             offset: Duration::ZERO,
@@ -321,11 +320,11 @@ mod tests {
         let at = |hours: u64| {
             let offset = Duration::from_secs(hours * 3600);
             let (size, every) = (day, day);
-            Identity::window("days", Windows::Aligned { size, every, offset })
+            Identity::window("days", WindowLayout::Aligned { size, every, offset })
         };
         assert_ne!(at(0), at(6));
         assert_eq!(at(6).to_string(), "window days, tumbling 24h, offset 6h");
-        let per_key = Identity::window("own", Windows::PerKey);
+        let per_key = Identity::window("own", WindowLayout::PerKey);
         assert_eq!(
             per_key.to_string(),
             "window own, a window of its own for each key"

@@ -17,7 +17,7 @@ use crate::record::{Record, owner, route};
 use crate::time::{Epoch, EventTime};
 
 /// A stateful step's way to its checkpoints on one worker.
-pub struct Keeper {
+pub(crate) struct Keeper {
     steps: Rc<Steps>,
     saves: bool,
     loader: Loader,
@@ -25,7 +25,7 @@ pub struct Keeper {
 
 /// The part of a [`Keeper`] that loads, on any thread.
 #[derive(Clone)]
-pub struct Loader {
+pub(crate) struct Loader {
     step: usize,
     restored: Option<Arc<Restored>>,
     worker: usize,
@@ -34,7 +34,7 @@ pub struct Loader {
 }
 
 /// An entry as its step wrote it.
-pub struct Loaded<K, V> {
+pub(crate) struct Loaded<K, V> {
     /// The key.
     pub key: K,
     /// Since when.
@@ -44,8 +44,9 @@ pub struct Loaded<K, V> {
 }
 
 impl Keeper {
-    /// Where no checkpoints are made, as in tests of single operators.
-    pub fn off() -> Self {
+    /// Where no checkpoints are made.
+    #[cfg(test)]
+    pub(crate) fn off() -> Self {
         Self::new(Rc::default(), false, usize::MAX, None, (0, 1), Halt::default())
     }
 
@@ -72,23 +73,23 @@ impl Keeper {
     }
 
     /// The epoch that state is loaded as of, if it is: this step's, or that of others where this one is new.
-    pub fn restored(&self) -> Option<Epoch> {
+    pub(crate) fn restored(&self) -> Option<Epoch> {
         let restored = self.loader.restored.as_ref();
         restored.map(|restored| restored.manifest.epoch)
     }
 
     /// The same, if this step's is.
-    pub fn held(&self) -> Option<Epoch> {
+    pub(crate) fn held(&self) -> Option<Epoch> {
         self.loader.files().and(self.restored())
     }
 
     /// Whether checkpoints are made.
-    pub fn saves(&self) -> bool {
+    pub(crate) fn saves(&self) -> bool {
         self.saves
     }
 
     /// The first epoch of which versions were kept.
-    pub fn floor(&self) -> Epoch {
+    pub(crate) fn floor(&self) -> Epoch {
         self.loader.files().map_or(Epoch::ZERO, |files| files.floor)
     }
 
@@ -98,7 +99,7 @@ impl Keeper {
     }
 
     /// What knows which entries changed.
-    pub fn changed<K: Ord + Send + 'static>(&self) -> Changed<K> {
+    pub(crate) fn changed<K: Ord + Send + 'static>(&self) -> Changed<K> {
         match (self.saves, self.held()) {
             (false, _) => Changed::off(),
             (true, None) => Changed::default(),
@@ -107,7 +108,7 @@ impl Keeper {
     }
 
     /// Keeps the step's state.
-    pub fn keep<S: Stateful + 'static>(&self, state: S) -> Kept<S> {
+    pub(crate) fn keep<S: Stateful + 'static>(&self, state: S) -> Kept<S> {
         if self.saves {
             self.steps.keep(state)
         } else {
@@ -117,7 +118,7 @@ impl Keeper {
 
     /// Keeps the step's state, of which a checkpoint may hold a part. Once the dataflow is built that is
     /// loaded by `load`, on any thread, and `put` into the state before the worker's first step.
-    pub fn keep_loaded<S: Stateful + 'static, T: Send + 'static>(
+    pub(crate) fn keep_loaded<S: Stateful + 'static, T: Send + 'static>(
         &self,
         state: S,
         load: impl FnOnce(&Loader) -> T + Send + 'static,
@@ -141,7 +142,7 @@ impl Loader {
     }
 
     /// About how many entries this worker will load.
-    pub fn entries(&self) -> usize {
+    pub(crate) fn entries(&self) -> usize {
         let segments = self.files().into_iter().flat_map(|files| &files.segments);
         let largest = segments.map(|segment| segment.entries).max().unwrap_or(0);
         largest as usize / self.peers
@@ -149,7 +150,7 @@ impl Loader {
 
     /// Loads what this worker owns by `routed`, a part of the key. Entries of a key come in the order in
     /// which they hold. What can't be loaded halts the service.
-    pub fn load<K: Record, V: DeserializeOwned, R: Record>(
+    pub(crate) fn load<K: Record, V: DeserializeOwned, R: Record>(
         &self,
         routed: impl Fn(&K) -> &R,
         mut take: impl FnMut(Loaded<K, V>),

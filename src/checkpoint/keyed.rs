@@ -17,7 +17,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::keeper::{Keeper, Loaded, Loader};
-use super::state::{Bounds, Changed, Out, Stateful};
+use super::manifest::Bounds;
+use super::state::{Changed, Out, Stateful};
 use super::steps::Kept;
 use crate::record::{Event, Record};
 use crate::time::{Epoch, EventTime};

@@ -17,7 +17,7 @@ use crate::position::{EpochBinding, SourceId};
 use crate::time::{Epoch, EventTime};
 
 /// The version of what stands in manifests and segments.
-pub const FORMAT: u32 = 4;
+pub(crate) const FORMAT: u32 = 4;
 
 /// The oldest format whose catalogue is read: it says whose checkpoints they are, whatever those are like.
 const CATALOGUE_FORMAT_MIN: u32 = 3;
@@ -175,7 +175,7 @@ impl Manifest {
 
 /// Says whose checkpoints a place holds; it is there before the first of their files is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Catalogue {
+pub(crate) struct Catalogue {
     /// [`FORMAT`].
     pub format: u32,
     /// The application and the dataflow.
@@ -186,10 +186,10 @@ pub struct Catalogue {
 
 impl Catalogue {
     /// Its file's name.
-    pub const FILE_NAME: &str = "catalogue.json";
+    pub(crate) const FILE_NAME: &str = "catalogue.json";
 
     /// Its file's bytes.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         seal(self)
     }
 
@@ -197,7 +197,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// Those of [`Manifest::from_bytes`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         unseal("the catalogue", bytes, CATALOGUE_FORMAT_MIN)
     }
 }
@@ -234,11 +234,29 @@ fn unseal<T: DeserializeOwned>(what: &str, bytes: &[u8], format_min: u32) -> Res
             Error::definition(format!("the checkpoint has format {}", head.format))
                 .detail(format!("this build reads format {FORMAT}"))
                 .hint(
-                    "run the build that made it; or make all state anew from the topics: `thalweg checkpoint prune DIR \
-                     --keep 0 --yes` lets go of the checkpoints, and if the ledger was trimmed, `ledger reset` begins \
-                     afresh with what the topics hold",
+                    "run the build that made it; or make all state anew from the topics: `thalweg \
+                     checkpoint prune DIR --keep 0 --yes` lets go of the checkpoints, and if the ledger was \
+                     trimmed, `ledger reset` begins afresh with what the topics hold",
                 ),
         );
     }
     serde_json::from_slice(text).map_err(unfit)
+}
+
+/// What of a step's files no longer counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// See [`StepFiles::cut`](StepFiles::cut).
+    pub cut: EventTime,
+    /// See [`StepFiles::floor`](StepFiles::floor).
+    pub floor: Epoch,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            cut: EventTime::MIN,
+            floor: Epoch::ZERO,
+        }
+    }
 }

@@ -8,9 +8,8 @@ use hashbrown::HashMap;
 use foldhash::fast::FixedState;
 
 use super::entry::{BUCKETS, Entry, decode, encode};
-use super::manifest::{Rule, Segment};
+use super::manifest::{Bounds, Rule, Segment};
 use super::segment::{Chunk, SegmentReader, SegmentWriter};
-use super::state::Bounds;
 use super::store::Store;
 use crate::error::{Error, Result};
 use crate::time::Epoch;
@@ -19,13 +18,13 @@ use crate::time::Epoch;
 const CHUNK: usize = 256 << 10;
 
 /// The place in a chain of the first of two segments that are to be merged.
-pub fn due(chain: &[Segment]) -> Option<usize> {
+pub(crate) fn due(chain: &[Segment]) -> Option<usize> {
     let at = chain.len().checked_sub(2)?;
     (chain[at + 1].bytes * 2 >= chain[at].bytes).then_some(at)
 }
 
 /// What is merged.
-pub struct Merge<'a> {
+pub(crate) struct Merge<'a> {
     /// Where the segments are.
     pub store: &'a Store,
     /// The older.
@@ -46,7 +45,7 @@ type Held<'c> = Vec<Entry<'c>>;
 impl Merge<'_> {
     /// Writes the merged segment to a file of this name; `None` if `go_on` said no, and the file is left for
     /// others to remove.
-    pub fn run(&self, name: &str, go_on: &dyn Fn() -> bool) -> Result<Option<Segment>> {
+    pub(crate) fn run(&self, name: &str, go_on: &dyn Fn() -> bool) -> Result<Option<Segment>> {
         let mut writer = SegmentWriter::create(&*self.store.files, &self.store.dir.join(name))?;
         let older = SegmentReader::open(&*self.store.files, &self.store.dir, self.older)?;
         let newer = SegmentReader::open(&*self.store.files, &self.store.dir, self.newer)?;

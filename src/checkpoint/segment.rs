@@ -32,7 +32,7 @@ const READ: usize = 1 << 20;
 
 /// Entries of one bucket, as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
+pub(crate) struct Chunk {
     /// Which.
     pub bucket: usize,
     /// Whether they are removals.
@@ -43,7 +43,7 @@ pub struct Chunk {
 
 impl Chunk {
     /// Shows all entries to `see`.
-    pub fn each<'a>(&'a self, mut see: impl FnMut(Entry<'a>) -> Result<()>) -> Result<()> {
+    pub(crate) fn each<'a>(&'a self, mut see: impl FnMut(Entry<'a>) -> Result<()>) -> Result<()> {
         let mut rest = self.bytes.as_slice();
         while !rest.is_empty() {
             let entry = Entry::read(&mut rest).ok_or_else(|| {
@@ -58,7 +58,7 @@ impl Chunk {
 }
 
 /// Writes a segment.
-pub struct SegmentWriter {
+pub(crate) struct SegmentWriter {
     file: Box<dyn FileWriter>,
     path: std::path::PathBuf,
     hash: blake3::Hasher,
@@ -72,7 +72,7 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// [`Outside`](crate::Kind::Outside): the disk, or the store, does not do its part.
-    pub fn create(files: &dyn FileStore, path: &Path) -> Result<Self> {
+    pub(crate) fn create(files: &dyn FileStore, path: &Path) -> Result<Self> {
         let file = files
             .create(path)
             .map_err(|error| cannot("write to", path, &error))?;
@@ -89,7 +89,7 @@ impl SegmentWriter {
     }
 
     /// Adds a chunk.
-    pub fn chunk(&mut self, chunk: &Chunk, entries: u64) -> Result<()> {
+    pub(crate) fn chunk(&mut self, chunk: &Chunk, entries: u64) -> Result<()> {
         let mut header = [0; CHUNK_HEADER_BYTES];
         header[..2].copy_from_slice(&(chunk.bucket as u16).to_le_bytes());
         header[2..4].copy_from_slice(&u16::from(chunk.removals).to_le_bytes());
@@ -122,7 +122,7 @@ impl SegmentWriter {
     }
 
     /// Makes it durable (its name is so after a sync of the directory): what the manifest says of it.
-    pub fn finish(mut self, epoch: crate::Epoch) -> Result<Segment> {
+    pub(crate) fn finish(mut self, epoch: crate::Epoch) -> Result<Segment> {
         self.flush()?;
         fault::point("segment.written");
         self.file
@@ -145,7 +145,7 @@ impl SegmentWriter {
 /// # Errors
 /// [`Integrity`](crate::Kind::Integrity): it is missing, or other bytes. [`Outside`](crate::Kind::Outside):
 /// it can't be read.
-pub fn verify(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<()> {
+pub(crate) fn verify(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<()> {
     let path = dir.join(&segment.file);
     let file = open(files, &path)?;
     let (mut hash, mut at, mut buffer) = (blake3::Hasher::new(), 0, vec![0; READ]);
@@ -182,7 +182,7 @@ fn open(files: &dyn FileStore, path: &Path) -> Result<Arc<dyn FileReader>> {
 }
 
 /// Reads a segment, chunk by chunk: first all removals, then all others.
-pub struct SegmentReader {
+pub(crate) struct SegmentReader {
     file: Arc<dyn FileReader>,
     path: std::path::PathBuf,
     len: u64,
@@ -192,7 +192,7 @@ pub struct SegmentReader {
 
 impl SegmentReader {
     /// Opens the file and looks where its chunks are.
-    pub fn open(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<Self> {
+    pub(crate) fn open(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<Self> {
         let path = dir.join(&segment.file);
         let mut reader = Self {
             file: open(files, &path)?,
@@ -215,7 +215,11 @@ impl SegmentReader {
     }
 
     /// Shows the chunks to `see`, those of one bucket or of all.
-    pub fn chunks(&self, bucket: Option<usize>, mut see: impl FnMut(&Chunk) -> Result<()>) -> Result<()> {
+    pub(crate) fn chunks(
+        &self,
+        bucket: Option<usize>,
+        mut see: impl FnMut(&Chunk) -> Result<()>,
+    ) -> Result<()> {
         let mut wanted = self
             .index
             .iter()

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::entry::{BUCKETS, Entry, bucket_of, encode, encode_record};
 use super::job::{Job, Piece};
+use super::manifest::Bounds;
 use super::segment::Chunk;
 use crate::error::{Error, Result};
 use crate::record::{Event, Record};
@@ -75,24 +76,6 @@ pub trait Stateful {
     /// Asked right after the freeze.
     fn bounds(&self) -> Bounds {
         Bounds::default()
-    }
-}
-
-/// What of a step's files no longer counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// See [`StepFiles::cut`](super::manifest::StepFiles::cut).
-    pub cut: EventTime,
-    /// See [`StepFiles::floor`](super::manifest::StepFiles::floor).
-    pub floor: Epoch,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            cut: EventTime::MIN,
-            floor: Epoch::ZERO,
-        }
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::job::Job;
-use super::state::{Bounds, Out, Stateful};
+use super::manifest::Bounds;
+use super::state::{Out, Stateful};
 use crate::time::Epoch;
 
 /// A step's state, shared by its operator and by whoever saves it.

@@ -8,11 +8,11 @@ use proptest::prelude::*;
 
 use super::entry::{Entry, bucket_of, decode, encode};
 use super::identity::{Expression, Identity, StateKind};
+use super::manifest::Bounds;
 use super::manifest::{Base, Catalogue, FORMAT, Lineage, Manifest, Rule, Segment, StepFiles, StepShape};
 use super::merge::Merge;
 use super::owner::Owner;
 use super::segment::{Chunk, SegmentReader, SegmentWriter, verify};
-use super::state::Bounds;
 use super::store::{Restored, Store};
 use crate::disk::sim::SimDisk;
 use crate::position::EpochBinding;

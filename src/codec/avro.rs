@@ -17,12 +17,11 @@ mod default;
 pub mod fit;
 pub mod format;
 mod long;
-pub mod plain;
+pub(crate) mod plain;
 mod plan;
 mod resolve;
 mod rewrite;
-mod schema;
-mod survey;
+pub(super) mod schema;
 
 use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
@@ -300,12 +299,6 @@ fn check_defaults(schema: &Schema) -> Result<(), String> {
 /// Whether `text` can be a reader's schema.
 pub fn check_reader(text: &str) -> Result<()> {
     reader(text).map(drop)
-}
-
-/// Whether `text` can be a writer's schema; if not, why. Its defaults mean nothing to a reader, and wrong
-/// ones are common: they are passed over.
-pub(super) fn check_writer(text: &str) -> Result<(), String> {
-    Schema::parse(text).map(drop)
 }
 
 /// Encodes values in one schema, in the wire format of Confluent's serializers.

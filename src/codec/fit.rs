@@ -8,7 +8,7 @@
 //!
 //! The comparing is in [`avro::fit`](super::avro::fit). Nothing rests on it: records are judged one by one.
 
-pub mod subject;
+pub(crate) mod subject;
 
 use std::fmt;
 

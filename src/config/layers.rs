@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use toml::de::{DeTable, DeValue};
 
+use super::written::Written;
 use crate::config::table::{properties, settings, source_settings};
 use crate::config::{Entry, Mistakes, Settings};
 use crate::secret::{HIDDEN, Secret};
@@ -21,7 +22,7 @@ const IN_FILE: &str = "_file";
 
 /// Where something was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// Nowhere: it is the default.
     Default,
     /// In this line of the settings file.
@@ -45,7 +46,7 @@ impl fmt::Display for Origin {
 
 /// A flag that was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spoken {
+pub(crate) struct Spoken {
     /// Name of the setting.
     pub name: String,
     /// As it stands on the command line: `--workers`.
@@ -62,26 +63,6 @@ enum Subject {
     Property(&'static Properties, &'static Property),
     /// A setting of one source, by its name.
     Source(&'static str),
-}
-
-/// A value as it was written. In a file it has a type; from elsewhere it is text.
-#[derive(Clone)]
-enum Written {
-    Text(String),
-    Whole(String),
-    Switch(bool),
-    /// Of a type that no setting has.
-    Other(&'static str),
-}
-
-/// An address without the name and password that may stand in it.
-fn without_login(text: &str) -> String {
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme + 3 <= at => {
-            format!("{}{HIDDEN}{}", &text[..scheme + 3], &text[at..])
-        }
-        _ => text.to_owned(),
-    }
 }
 
 /// One setting, said in one place.
@@ -379,28 +360,6 @@ impl Subject {
             Self::Setting(setting) => setting.is_secret(),
             Self::Property(_, property) => property.kind == PropertyKind::Secret,
             Self::Source(_) => false,
-        }
-    }
-}
-
-impl Written {
-    /// The value as text, if its type may be that of the setting.
-    fn text(&self, whole: bool, switch: bool) -> Option<String> {
-        match self {
-            Self::Text(text) => Some(text.clone()),
-            Self::Whole(number) => whole.then(|| number.clone()),
-            Self::Switch(on) => switch.then(|| on.to_string()),
-            Self::Other(_) => None,
-        }
-    }
-
-    /// As it is told in an error.
-    fn told(&self) -> String {
-        match self {
-            Self::Text(text) => format!("\"{}\"", without_login(text)),
-            Self::Whole(number) => format!("the number {number}"),
-            Self::Switch(on) => on.to_string(),
-            Self::Other(kind) => (*kind).to_owned(),
         }
     }
 }

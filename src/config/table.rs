@@ -5,7 +5,7 @@
 
 mod sources;
 
-pub use sources::source_settings;
+pub(crate) use sources::source_settings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,13 +23,13 @@ use crate::setting::{
 };
 
 /// Every setting, in the order in which they are shown: the engine's, then those of each connector.
-pub fn settings() -> impl Iterator<Item = &'static Setting> {
+pub(crate) fn settings() -> impl Iterator<Item = &'static Setting> {
     let own = CONNECTORS.iter().flat_map(|connector| connector.settings());
     SETTINGS.iter().chain(own)
 }
 
 /// The sections of the clients' own properties.
-pub fn properties() -> impl Iterator<Item = &'static Properties> {
+pub(crate) fn properties() -> impl Iterator<Item = &'static Properties> {
     CONNECTORS.iter().filter_map(|connector| connector.properties())
 }
 

@@ -1,3 +1,5 @@
+mod reference;
+
 use std::net::SocketAddr;
 
 use super::*;
@@ -315,7 +317,7 @@ fn kafkas_properties_go_by_an_allow_list() {
 #[test]
 fn what_is_refused_is_not_allowed_and_both_are_known_to_librdkafka() {
     let known = |name: &str| {
-        let told = crate::connect::kafka::config::accepts(name, "\u{1}").err();
+        let told = crate::connect::kafka::properties::accepts(name, "\u{1}").err();
         told.is_none_or(|told| !told.contains("No such configuration property"))
     };
     let kafka = properties().find(|of| of.prefix == "kafka.properties.").unwrap();

@@ -12,12 +12,13 @@
 //! Records are read as committed. The ledger says from where; the consumer group only shows progress to lag
 //! tools.
 
-pub mod admin;
+pub(crate) mod admin;
+mod arrivals;
 pub(crate) mod config;
 mod driver;
 mod examine;
 mod native;
-mod properties;
+pub(crate) mod properties;
 mod reader;
 pub(crate) mod settings;
 mod start;

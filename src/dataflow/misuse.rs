@@ -61,7 +61,9 @@ misuse! {
 /// `receiver { bound: methods }`: each method takes as many arguments as its like, of any type, and gives
 /// what follows.
 macro_rules! refused {
-    ($({$($generics:tt)*} $of:ty { $($bound:ident: $($method:ident($($argument:ident),*) -> $out:ty),+;)+ })+) => { $(
+    ($({$($generics:tt)*} $of:ty {
+        $($bound:ident: $($method:ident($($argument:ident),*) -> $out:ty),+;)+
+    })+) => { $(
         #[doc(hidden)]
         impl<$($generics)*> $of { $($(
             #[doc(hidden)]
@@ -79,9 +81,12 @@ macro_rules! refused {
 refused! {
     {'s, T: 'static} Stream<'s, T> {
         ServesEvents: view(name) -> &Self, view_with(name, settings) -> &Self;
-        WindowsWithoutKey: window(name, assigner) -> Windows<'s, (), T>, aggregate(build) -> Table<'s, (), ()>;
-        JoinsEvents: join(name, other, f) -> Table<'s, (), ()>, left_join(name, other, f) -> Table<'s, (), ()>,
-            join_on(name, other, on, f) -> Table<'s, (), ()>, left_join_on(name, other, on, f) -> Table<'s, (), ()>;
+        WindowsWithoutKey: window(name, assigner) -> Windows<'s, (), T>,
+            aggregate(build) -> Table<'s, (), ()>;
+        JoinsEvents: join(name, other, f) -> Table<'s, (), ()>,
+            left_join(name, other, f) -> Table<'s, (), ()>,
+            join_on(name, other, on, f) -> Table<'s, (), ()>,
+            left_join_on(name, other, on, f) -> Table<'s, (), ()>;
         GroupsEvents: group_by(names, key) -> Grouped<'s, (), T>;
         ConcatsEvents: concat(other) -> Self;
         KeepsEvents: distinct(name) -> Self, rows() -> Self;
@@ -110,8 +115,9 @@ refused! {
         MergesRows: merge(other) -> &Self;
     }
     {'s, K: 'static, V: 'static} Table<'s, K, V> {
-        ManyRowsOfKey: flat_map(f) -> &Self, concat(other) -> &Self, merge(other) -> &Self, distinct(name) -> &Self,
-            iterate(name, step) -> &Self, semijoin(keys) -> &Self, antijoin(keys) -> &Self, negate() -> &Self;
+        ManyRowsOfKey: flat_map(f) -> &Self, concat(other) -> &Self, merge(other) -> &Self,
+            distinct(name) -> &Self, iterate(name, step) -> &Self, semijoin(keys) -> &Self,
+            antijoin(keys) -> &Self, negate() -> &Self;
         WindowsTable: key_by(names, key) -> &Self, window(name, assigner) -> &Self;
         AggregatesTable: aggregate(build) -> &Self;
     }

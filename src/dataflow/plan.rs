@@ -112,7 +112,7 @@ impl Kind {
 /// part of it; each operator is, with all of its inputs. An operator's id is held by checkpoints, so it stays
 /// as it is.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub(crate) struct Origin {
     made: Rc<Expression>,
     /// The named steps in it, in the order in which they occur.
     steps: Rc<[Rc<str>]>,

@@ -23,9 +23,9 @@ use crate::operator::again::Wanted;
 use crate::operator::net::net;
 use crate::position::SourceId;
 use crate::record::{Change, Record};
-use crate::time::{Epoch, Windowed};
+use crate::time::{Epoch, WindowLayout, Windowed};
 use crate::trail;
-use crate::view::{ViewSpec, Windows as Layout};
+use crate::view::ViewSpec;
 
 type Changes<'s, K, V> = StreamVec<'s, Epoch, Change<K, V>>;
 type Rows<'s, K, V> = VecCollection<'s, Epoch, (K, V), isize>;
@@ -62,7 +62,7 @@ pub(super) struct Meta {
     pub(super) origin: Origin,
     pub(super) names: Vec<String>,
     pub(super) sources: Rc<[SourceId]>,
-    pub(super) windows: Option<Layout>,
+    pub(super) windows: Option<WindowLayout>,
     /// The sources of the step that cut the windows: those that close them, whatever was joined since.
     pub(super) window_sources: Rc<[SourceId]>,
     pub(super) keep: Option<Duration>,

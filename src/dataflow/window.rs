@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 pub use crate::operator::window::assign::Assign;
-use crate::time::{EventTime, Window, micros};
-use crate::view::Windows as Layout;
+use crate::time::{EventTime, Window, WindowLayout, micros};
 
 /// Windows of one length that follow each other without gap or overlap, aligned to the Unix epoch.
 ///
@@ -48,9 +47,9 @@ impl Assign for Tumbling {
         });
     }
 
-    fn layout(&self) -> Layout {
+    fn layout(&self) -> WindowLayout {
         let us = |us: i64| Duration::from_micros(us.unsigned_abs());
-        Layout::Aligned {
+        WindowLayout::Aligned {
             size: us(self.size_us),
             every: us(self.size_us),
             offset: us(self.offset_us),

@@ -24,7 +24,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use rdkafka::{ClientContext, Message};
 
 use crate::connect::kafka::KafkaSettings;
-use crate::connect::kafka::config::{connection, told};
+use crate::connect::kafka::config::connection;
+use crate::connect::kafka::properties::told;
 use crate::error::{Error, Result};
 use crate::time::EventTime;
 

@@ -14,7 +14,7 @@ use crate::setting::extensions::Extensions;
 
 /// A Kafka and a registry. Those that are in the process end when the last clone is dropped.
 #[derive(Clone)]
-pub struct World {
+pub(crate) struct World {
     kafka: KafkaSettings,
     embedded: Option<Arc<EmbeddedBroker>>,
     /// The registry.
@@ -27,7 +27,7 @@ impl World {
     ///
     /// # Errors
     /// Only one of them is named, or one can't be started.
-    pub fn of(connectors: &Extensions, registry: Option<Registry>, runtime: &Handle) -> Result<Self> {
+    pub(crate) fn of(connectors: &Extensions, registry: Option<Registry>, runtime: &Handle) -> Result<Self> {
         let named = connectors.get::<KafkaSettings>().cloned().unwrap_or_default();
         let runtime = runtime.clone();
         match (named.bootstrap.is_empty(), registry) {
@@ -56,12 +56,12 @@ impl World {
     }
 
     /// Whether it is in the process, and gone with it.
-    pub fn is_embedded(&self) -> bool {
+    pub(crate) fn is_embedded(&self) -> bool {
         self.embedded.is_some()
     }
 
     /// The settings to read it with, with all else as given.
-    pub fn settings(&self, mut given: Extensions) -> Extensions {
+    pub(crate) fn settings(&self, mut given: Extensions) -> Extensions {
         let kafka = given.get_mut::<KafkaSettings>();
         *kafka = self.kafka.clone();
         if self.is_embedded() {

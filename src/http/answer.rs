@@ -17,9 +17,9 @@ use crate::http::State;
 use crate::position::{Offset, PartitionId, SourceId};
 use crate::schema::Numbers;
 use crate::schema::datum::Datum;
-use crate::time::{Epoch, EventTime, micros};
+use crate::time::{Epoch, EventTime, WindowLayout, micros};
+use crate::view::Moment;
 use crate::view::serve::{FoundRow, Serve};
-use crate::view::{Moment, Windows};
 
 /// A body, and the ETag of what it tells.
 pub(crate) struct Answer {
@@ -209,9 +209,9 @@ pub(crate) fn rows_tag(view: &dyn Serve, at: &Moment) -> Option<String> {
 }
 
 /// A number that moves exactly when a window may close.
-fn closed_through(windows: Windows, watermark: EventTime) -> i64 {
+fn closed_through(windows: WindowLayout, watermark: EventTime) -> i64 {
     match windows {
-        Windows::Aligned { size, every, offset } if watermark != EventTime::MIN => {
+        WindowLayout::Aligned { size, every, offset } if watermark != EventTime::MIN => {
             let first_end = micros(offset).saturating_add(micros(size));
             watermark
                 .micros()
@@ -245,7 +245,7 @@ mod tests {
             Duration::from_micros(20),
             Duration::from_micros(5),
         );
-        let windows = Windows::Aligned { size, every, offset };
+        let windows = WindowLayout::Aligned { size, every, offset };
         let through = |at| closed_through(windows, EventTime(at));
         // Ends are at 65, 85, 105 …
         assert_eq!(through(65), through(84));

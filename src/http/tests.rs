@@ -22,9 +22,9 @@ use crate::metrics::Metrics;
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SourceId};
 use crate::record::Change;
 use crate::runtime::progress::Recovering;
-use crate::time::{Epoch, EventTime, Window, Windowed};
+use crate::time::{Epoch, EventTime, Window, WindowLayout, Windowed};
 use crate::view::writer::ViewWriter;
-use crate::view::{Moment, ViewSpec, Views, Windows};
+use crate::view::{Moment, ViewSpec, Views};
 use crate::watermark::Watermarks;
 
 /// 2026-11-23T03:00:00Z, in microseconds: the epoch number 0 of the tests.
@@ -124,7 +124,7 @@ impl Fixture {
         let spend = ViewSpec {
             key: vec!["merchant".into()],
             sources: vec![SourceId::of("payments")],
-            windows: Some(Windows::Aligned {
+            windows: Some(WindowLayout::Aligned {
                 size: MINUTE,
                 every: MINUTE,
                 offset: Duration::ZERO,

@@ -17,14 +17,11 @@
 //! written: one that is removed, doubled, moved or taken from another ledger shows at the next frame, whose
 //! checksums are intact.
 
-use std::fmt;
-
 use crate::error::Result;
 use crate::ledger::progress::{ShardProgress, decode_progress, encode_progress};
 use crate::ledger::record::{
-    ClaimRecord, RecordKind, decode_base, decode_binding, encode_base, encode_binding,
+    BaseRecord, Chain, ClaimRecord, RecordKind, decode_base, decode_binding, encode_base, encode_binding,
 };
-use crate::ledger::trim::BaseRecord;
 use crate::position::EpochBinding;
 use crate::wire::{Input, put_bytes, put_str, put_u64};
 
@@ -66,7 +63,7 @@ pub(super) enum HeaderFault {
 }
 
 impl FileHeader {
-    pub fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         put_str(&mut body, &self.app);
         put_str(&mut body, &self.dataflow);
@@ -82,7 +79,7 @@ impl FileHeader {
     }
 
     /// The header and how many bytes it takes. `start` is the file's beginning: 1 MiB of it is enough.
-    pub fn decode(start: &[u8]) -> Result<(Self, usize), HeaderFault> {
+    pub(super) fn decode(start: &[u8]) -> Result<(Self, usize), HeaderFault> {
         let Some(prefix) = start.first_chunk::<FILE_PREFIX_BYTES>() else {
             let magic_fits = FILE_MAGIC.starts_with(&start[..start.len().min(8)]);
             return Err(if magic_fits {
@@ -124,40 +121,6 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
         .get(at..at + 4)
         .and_then(|b| b.try_into().ok())
         .map_or(0, u32::from_le_bytes)
-}
-
-/// The hash chain's value behind some record: two ledgers with the same value hold the same counted records.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Chain(pub [u8; 32]);
-
-impl Chain {
-    pub(super) fn start(file_header: &[u8]) -> Self {
-        Self(*blake3::hash(file_header).as_bytes())
-    }
-
-    pub(super) fn then(self, kind: RecordKind, record: &[u8]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.0).update(&[kind as u8]).update(record);
-        Self(*hasher.finalize().as_bytes())
-    }
-
-    /// What frames store of it.
-    pub(super) fn mark(&self) -> [u8; 16] {
-        std::array::from_fn(|i| self.0[i])
-    }
-}
-
-/// In hexadecimal.
-impl fmt::Display for Chain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Chain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
 }
 
 /// A frame with a claim. It stores the chain as the claimant saw it; whether it counts is only known when
@@ -252,7 +215,7 @@ pub(super) struct FrameHeader {
 }
 
 impl FrameHeader {
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let header = bytes.first_chunk::<FRAME_HEADER_BYTES>()?;
         let intact = header[..4] == FRAME_MAGIC && crc32c::crc32c(&header[..12]) == u32_at(header, 12);
         let body_bytes = u32_at(header, 4) as usize;
@@ -262,12 +225,12 @@ impl FrameHeader {
         })
     }
 
-    pub fn frame_bytes(&self) -> usize {
+    pub(super) fn frame_bytes(&self) -> usize {
         FRAME_HEADER_BYTES + self.body_bytes
     }
 
     /// The body, if all of it is there and unharmed. `bytes` begin with the header.
-    pub fn body<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    pub(super) fn body<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let body = bytes.get(FRAME_HEADER_BYTES..self.frame_bytes())?;
         (crc32c::crc32c(body) == self.body_crc).then_some(body)
     }
@@ -283,7 +246,7 @@ pub(super) struct Body<'a> {
 
 impl<'a> Body<'a> {
     /// `None`: no build of this format version wrote these bytes.
-    pub fn decode(body: &'a [u8]) -> Option<Self> {
+    pub(super) fn decode(body: &'a [u8]) -> Option<Self> {
         let mut input = Input(body);
         let (kind, generation) = (input.byte()?, input.u64()?);
         let records = (0..input.u64()?)
@@ -301,14 +264,14 @@ impl<'a> Body<'a> {
             .filter(|_| end == FRAME_END)
     }
 
-    pub fn claim(&self) -> Option<ClaimRecord> {
+    pub(super) fn claim(&self) -> Option<ClaimRecord> {
         match self.records[..] {
             [record] if self.kind == RecordKind::Claim as u8 => ClaimRecord::decode(record),
             _ => None,
         }
     }
 
-    pub fn base(&self) -> Option<BaseRecord> {
+    pub(super) fn base(&self) -> Option<BaseRecord> {
         match self.records[..] {
             [record] => decode_base(record),
             _ => None,
@@ -316,7 +279,7 @@ impl<'a> Body<'a> {
     }
 
     /// The records of bindings, and that of progress before them.
-    pub fn group(&self) -> Option<(&[&'a [u8]], Option<&'a [u8]>)> {
+    pub(super) fn group(&self) -> Option<(&[&'a [u8]], Option<&'a [u8]>)> {
         match self.kind == RecordKind::Progress as u8 {
             true => self
                 .records
@@ -327,7 +290,7 @@ impl<'a> Body<'a> {
     }
 
     /// The bindings, and the chain behind each when they stand behind `chain`; and progress.
-    pub fn bindings(&self, mut chain: Chain) -> Option<Group> {
+    pub(super) fn bindings(&self, mut chain: Chain) -> Option<Group> {
         let (bindings, progress) = self.group()?;
         let bindings = bindings.iter().map(|record| {
             chain = chain.then(RecordKind::Binding, record);

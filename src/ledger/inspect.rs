@@ -8,10 +8,10 @@ use std::path::Path;
 
 use crate::disk::{Disk, HostDisk};
 use crate::error::{Result, count};
-use crate::ledger::frame::{Chain, FORMAT_VERSION, Group};
+use crate::ledger::frame::{FORMAT_VERSION, Group};
 use crate::ledger::progress::ShardProgress;
 use crate::ledger::reader::{FILE_NAME, Frame, Reader, cannot, open_file};
-use crate::ledger::record::{Claim, ClaimRecord};
+use crate::ledger::record::{Chain, Claim, ClaimRecord};
 use crate::ledger::state::LedgerState;
 use crate::ledger::{Bindings, Recovered, bindings_of, fold, fold_rest, same_dataflow};
 use crate::position::{EpochBinding, PartitionRange, SourceId};

@@ -6,9 +6,8 @@ use parking_lot::Mutex;
 
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::ledger::frame::Chain;
 use crate::ledger::progress::ShardProgress;
-use crate::ledger::record::{Claim, ClaimRecord, RecordKind, encode_binding};
+use crate::ledger::record::{Chain, Claim, ClaimRecord, RecordKind, encode_binding};
 use crate::ledger::state::LedgerState;
 use crate::ledger::{Bindings, LedgerStore, Recovered};
 use crate::position::EpochBinding;

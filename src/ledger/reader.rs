@@ -23,11 +23,10 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, Result};
 use crate::ledger::frame::{
-    BODY_BYTES_MAX, Body, Chain, FORMAT_VERSION, FRAME_HEADER_BYTES, FileHeader, FrameHeader, Group,
-    HeaderFault, frames_within, looks_torn,
+    BODY_BYTES_MAX, Body, FORMAT_VERSION, FRAME_HEADER_BYTES, FileHeader, FrameHeader, Group, HeaderFault,
+    frames_within, looks_torn,
 };
-use crate::ledger::record::{ClaimRecord, RecordKind};
-use crate::ledger::trim::BaseRecord;
+use crate::ledger::record::{BaseRecord, Chain, ClaimRecord, RecordKind};
 use crate::position::EpochBinding;
 use crate::time::Epoch;
 
@@ -64,12 +63,12 @@ pub(super) struct Cursor {
 
 impl Cursor {
     /// The same place in another file.
-    pub fn moved(&mut self, end: u64) {
+    pub(super) fn moved(&mut self, end: u64) {
         (self.end, self.next) = (end, end);
     }
 
     /// Behind a group that this process wrote itself.
-    pub fn advance(&mut self, end: u64, bindings: &[EpochBinding], chain: Chain) {
+    pub(super) fn advance(&mut self, end: u64, bindings: &[EpochBinding], chain: Chain) {
         (self.end, self.next, self.chain) = (end, end, chain);
         self.frames += 1;
         self.bindings += bindings.len() as u64;
@@ -185,7 +184,7 @@ pub(super) fn cannot(act: &str, path: &Path, error: &io::Error) -> Error {
 
 impl Reader {
     /// A reader that goes on at `cursor` and stops at the byte `limit`.
-    pub fn resume(file: Arc<dyn DiskFile>, path: PathBuf, cursor: Cursor, limit: u64) -> Self {
+    pub(super) fn resume(file: Arc<dyn DiskFile>, path: PathBuf, cursor: Cursor, limit: u64) -> Self {
         let at = cursor.next;
         Self {
             file,
@@ -200,20 +199,20 @@ impl Reader {
     }
 
     /// One that reads the same file from the start, up to `limit`.
-    pub fn again(&self, limit: u64) -> Result<Self> {
+    pub(super) fn again(&self, limit: u64) -> Result<Self> {
         let (cursor, _) = begin(&*self.file, &self.path)?;
         Ok(Self::resume(self.file.clone(), self.path.clone(), cursor, limit))
     }
 
     /// Lets the reader go on after more was written.
-    pub fn extend(&mut self, limit: u64) {
+    pub(super) fn extend(&mut self, limit: u64) {
         self.limit = limit;
         self.torn = None;
         self.buffer.clear();
     }
 
     /// The next frame; `None` at the end, where `torn` says whether something unfinished stands there.
-    pub fn next_frame(&mut self) -> Result<Option<Frame>> {
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>> {
         if self.torn.is_some() || self.cursor.next >= self.limit {
             return Ok(None);
         }
@@ -402,7 +401,7 @@ impl Reader {
     }
 
     /// Adds to an error where it was met.
-    pub fn at_place(&self, error: Error) -> Error {
+    pub(super) fn at_place(&self, error: Error) -> Error {
         error
             .detail(format!("in `{}` at byte {}", self.path.display(), self.at))
             .hint(DAMAGE_HINT)

@@ -13,14 +13,63 @@
 //! for itself: `lo` is written although it repeats the last `hi`, so that a gap shows. Four partitions of one
 //! source come to about 110 bytes, of which 32 are the records' hashes.
 
+use std::fmt;
+
 use crate::error::{Error, Result};
-use crate::ledger::frame::Chain;
 use crate::ledger::progress::{decode_progress, encode_progress};
 use crate::ledger::state::LedgerState;
-use crate::ledger::trim::BaseRecord;
 use crate::position::{EpochBinding, PartitionId, PartitionRange, Results, SchemaSeen, SourceId, TopicId};
 use crate::time::{Epoch, EventTime};
 use crate::wire::{Input, put_bytes, put_i64, put_str, put_u64};
+
+/// The hash chain's value behind some record: two ledgers with the same value hold the same counted records.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Chain(pub [u8; 32]);
+
+impl Chain {
+    pub(super) fn start(file_header: &[u8]) -> Self {
+        Self(*blake3::hash(file_header).as_bytes())
+    }
+
+    pub(super) fn then(self, kind: RecordKind, record: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0).update(&[kind as u8]).update(record);
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// What frames store of it.
+    pub(super) fn mark(&self) -> [u8; 16] {
+        std::array::from_fn(|i| self.0[i])
+    }
+}
+
+/// In hexadecimal.
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// What a trimmed ledger begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BaseRecord {
+    /// The claim that the next bindings are written under.
+    pub claim: ClaimRecord,
+    /// The highest generation of any claim before.
+    pub generation_highest: u64,
+    /// The chain behind the last binding.
+    pub chain: Chain,
+    /// How many bindings there were.
+    pub bindings: u64,
+    /// What they add up to.
+    pub state: LedgerState,
+}
 
 /// What a record is. The numbers are part of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,30 +19,15 @@ use crate::clock;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, Result};
 use crate::fault;
-use crate::ledger::frame::{Chain, base_frame};
+use crate::ledger::frame::base_frame;
 use crate::ledger::reader::{FILE_NAME, Frame, cannot, open_file};
-use crate::ledger::record::ClaimRecord;
+use crate::ledger::record::BaseRecord;
 use crate::ledger::state::LedgerState;
 use crate::ledger::{Ledger, fold};
 use crate::time::Epoch;
 
 /// Bytes that are copied at once.
 const COPY: usize = 1 << 20;
-
-/// What a trimmed ledger begins with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct BaseRecord {
-    /// The claim that the next bindings are written under.
-    pub claim: ClaimRecord,
-    /// The highest generation of any claim before.
-    pub generation_highest: u64,
-    /// The chain behind the last binding.
-    pub chain: Chain,
-    /// How many bindings there were.
-    pub bindings: u64,
-    /// What they add up to.
-    pub state: LedgerState,
-}
 
 /// A trim that is to be made: can go to another thread.
 pub struct Trim {

@@ -14,13 +14,13 @@ use crate::fault;
 use crate::time::Epoch;
 
 /// Whether something is made of a step's rows besides views: known once the dataflow is built.
-pub type Wanted = Rc<Cell<bool>>;
+pub(crate) type Wanted = Rc<Cell<bool>>;
 
 /// Rows of one activation.
 const SOME: usize = 4096;
 
 /// Gives rows at the epoch that a step was restored as of, some at a time.
-pub struct Again<D> {
+pub(crate) struct Again<D> {
     capability: Option<Capability<Epoch>>,
     activator: Activator,
     wanted: Wanted,
@@ -29,7 +29,7 @@ pub struct Again<D> {
 
 impl<D> Again<D> {
     /// With the capability that the operator was made with.
-    pub fn new(
+    pub(crate) fn new(
         restored: Option<Epoch>,
         capability: Capability<Epoch>,
         activator: Activator,
@@ -49,7 +49,7 @@ impl<D> Again<D> {
 
     /// Gives some more, until all are given: to be called at every activation, before anything is applied to
     /// the state that `all` reads.
-    pub fn emit(
+    pub(crate) fn emit(
         &mut self,
         all: impl FnOnce() -> Vec<D>,
         mut give: impl FnMut(&Capability<Epoch>, &mut Vec<D>),

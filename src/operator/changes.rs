@@ -18,7 +18,7 @@ use crate::record::{Record, Timed};
 use crate::time::Epoch;
 
 /// Each event as a row, once.
-pub fn changes<'s, T: Record>(
+pub(crate) fn changes<'s, T: Record>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     keeper: &Keeper,
 ) -> StreamVec<'s, Epoch, Update<T>> {

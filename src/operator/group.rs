@@ -34,7 +34,7 @@ enum Group<T, S> {
 }
 
 /// Groups by key and aggregates each group; a group without values has no row.
-pub fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
+pub(crate) fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
     rows: StreamVec<'s, Epoch, Update<(K, T)>>,
     name: &str,
     fold: Rc<F>,

@@ -25,7 +25,7 @@ use crate::time::Epoch;
 use crate::timeline::Desk;
 
 /// Raises the horizon of each event to what a step over `sources` had closed by the epoch before.
-pub fn raise_horizons<'s, T: Event>(
+pub(crate) fn raise_horizons<'s, T: Event>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     name: &str,
     sources: Rc<[SourceId]>,

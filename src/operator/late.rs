@@ -25,7 +25,7 @@ use crate::time::{EventTime, micros};
 
 /// The policies of the sources that a step takes from.
 #[derive(Clone, Debug)]
-pub struct Policies {
+pub(crate) struct Policies {
     sources: Vec<Policy>,
 }
 
@@ -38,7 +38,7 @@ struct Policy {
 
 impl Policies {
     /// By source. An event of any other source gets no corrections, and is a dead letter when it is late.
-    pub fn new(sources: Vec<(SourceId, Late)>) -> Self {
+    pub(crate) fn new(sources: Vec<(SourceId, Late)>) -> Self {
         let policy = |(source, late): (SourceId, Late)| Policy {
             source,
             late,
@@ -56,18 +56,18 @@ impl Policies {
 
     /// An event with this horizon is late for windows that end at or before what is returned.
     #[inline]
-    pub fn over(&self, source: SourceId, horizon: EventTime) -> EventTime {
+    pub(crate) fn over(&self, source: SourceId, horizon: EventTime) -> EventTime {
         let for_us = self.of(source).map_or(0, |policy| policy.for_us);
         EventTime(horizon.micros().saturating_sub(for_us))
     }
 
     /// Whether a late event leaves a dead letter.
-    pub fn writes_letters(&self, source: SourceId) -> bool {
+    pub(crate) fn writes_letters(&self, source: SourceId) -> bool {
         self.of(source).is_none_or(|policy| policy.late != Late::Drop)
     }
 
     /// For how long after its end a window is corrected, by whichever source corrects longest.
-    pub fn corrects(&self) -> Duration {
+    pub(crate) fn corrects(&self) -> Duration {
         let each = self.sources.iter().map(|policy| policy.late.corrects());
         each.max().unwrap_or_default()
     }

@@ -15,7 +15,7 @@ use crate::time::Epoch;
 
 /// Sums up each key's updates of an epoch, on the worker that owns the key. A key that ends up with more than
 /// one row more or less breaks the promise of a table, and halts with the step's name.
-pub fn net<'s, K: Record, V: Record>(
+pub(crate) fn net<'s, K: Record, V: Record>(
     rows: StreamVec<'s, Epoch, Update<(K, V)>>,
     name: &str,
     halt: Halt,

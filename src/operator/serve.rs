@@ -16,7 +16,7 @@ use crate::view::writer::ViewWriter;
 
 /// Applies changes as they arrive. They stay invisible until the epoch closes, which is when `probe` has
 /// passed it: in timely, when every worker has applied what belongs to it.
-pub fn serve<'s, K: Record, V: Record>(
+pub(crate) fn serve<'s, K: Record, V: Record>(
     changes: StreamVec<'s, Epoch, Change<K, V>>,
     name: &str,
     writer: ViewWriter<K, V>,

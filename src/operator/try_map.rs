@@ -27,10 +27,10 @@ use crate::trail;
 const DETAIL_BYTES_MAX: usize = 1024;
 
 /// What came through, and what did not.
-pub type Streams<'s, U> = (StreamVec<'s, Epoch, Timed<U>>, StreamVec<'s, Epoch, DeadLetter>);
+pub(crate) type Streams<'s, U> = (StreamVec<'s, Epoch, Timed<U>>, StreamVec<'s, Epoch, DeadLetter>);
 
 /// Adds the operator to a dataflow. `counts` has a counter for each source.
-pub fn try_map<'s, T: Event, U: Event, E: Display>(
+pub(crate) fn try_map<'s, T: Event, U: Event, E: Display>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     name: &str,
     f: impl Fn(&T) -> Result<U, E> + 'static,

@@ -14,20 +14,20 @@ use crate::time::Epoch;
 use crate::timeline::{Desk, Facts};
 
 /// What arrived for epochs that the frontier has not passed.
-pub struct Pending<C> {
+pub(crate) struct Pending<C> {
     epochs: BTreeMap<Epoch, Vec<C>>,
 }
 
 impl<C: Container> Pending<C> {
     /// Nothing yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             epochs: BTreeMap::new(),
         }
     }
 
     /// Takes in everything that waits at an input.
-    pub fn gather<P: Pull<Message<Epoch, C>>>(&mut self, input: &mut InputHandleCore<Epoch, C, P>) {
+    pub(crate) fn gather<P: Pull<Message<Epoch, C>>>(&mut self, input: &mut InputHandleCore<Epoch, C, P>) {
         input.for_each(|cap, data| {
             let epoch = *cap.least().expect("data travels under its epoch's capability");
             self.epochs.entry(epoch).or_default().push(std::mem::take(data));
@@ -35,7 +35,7 @@ impl<C: Container> Pending<C> {
     }
 
     /// Takes what arrived for an epoch.
-    pub fn take(&mut self, epoch: Epoch) -> Vec<C> {
+    pub(crate) fn take(&mut self, epoch: Epoch) -> Vec<C> {
         self.epochs.remove(&epoch).unwrap_or_default()
     }
 }
@@ -48,7 +48,7 @@ impl<C: Container> Default for Pending<C> {
 
 /// Walks the epochs of the worker's timeline behind an operator's frontier: every one of them, also those
 /// that bring the operator nothing, as a watermark may rise in them.
-pub struct Walk {
+pub(crate) struct Walk {
     desk: Rc<Desk>,
     walked: Epoch,
     capability: Option<Capability<Epoch>>,
@@ -57,7 +57,7 @@ pub struct Walk {
 impl Walk {
     /// Starts with the capability that the operator was made with. The timeline of a run that goes on from a
     /// checkpoint begins behind it.
-    pub fn new(desk: Rc<Desk>, capability: Capability<Epoch>) -> Self {
+    pub(crate) fn new(desk: Rc<Desk>, capability: Capability<Epoch>) -> Self {
         Self {
             desk,
             walked: Epoch::ZERO,
@@ -67,7 +67,7 @@ impl Walk {
 
     /// Calls `step` for every epoch that the frontier has passed since the last call, in order, with a
     /// capability for it.
-    pub fn advance(
+    pub(crate) fn advance(
         &mut self,
         frontier: &MutableAntichain<Epoch>,
         mut step: impl FnMut(&Facts, &Capability<Epoch>),
@@ -93,20 +93,20 @@ impl Walk {
 }
 
 /// The same for operators to which only epochs that bring something matter.
-pub struct Arrivals<C> {
+pub(crate) struct Arrivals<C> {
     epochs: BTreeMap<Epoch, (Capability<Epoch>, Vec<C>)>,
 }
 
 impl<C: Container> Arrivals<C> {
     /// Nothing yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             epochs: BTreeMap::new(),
         }
     }
 
     /// Takes in everything that waits at an input, with a capability for each epoch.
-    pub fn gather<P: Pull<Message<Epoch, C>>>(&mut self, input: &mut InputHandleCore<Epoch, C, P>) {
+    pub(crate) fn gather<P: Pull<Message<Epoch, C>>>(&mut self, input: &mut InputHandleCore<Epoch, C, P>) {
         input.for_each(|cap, data| {
             let epoch = *cap.least().expect("data travels under its epoch's capability");
             let arrived = self
@@ -118,12 +118,15 @@ impl<C: Container> Arrivals<C> {
     }
 
     /// Takes the first epoch that the frontier has passed, if there is one.
-    pub fn next(&mut self, frontier: &MutableAntichain<Epoch>) -> Option<(Epoch, Capability<Epoch>, Vec<C>)> {
+    pub(crate) fn next(
+        &mut self,
+        frontier: &MutableAntichain<Epoch>,
+    ) -> Option<(Epoch, Capability<Epoch>, Vec<C>)> {
         self.next_if(|first| !frontier.less_equal(&first))
     }
 
     /// Takes the first epoch if it is `ready`.
-    pub fn next_if(
+    pub(crate) fn next_if(
         &mut self,
         ready: impl FnOnce(Epoch) -> bool,
     ) -> Option<(Epoch, Capability<Epoch>, Vec<C>)> {
@@ -137,11 +140,11 @@ impl<C: Container> Arrivals<C> {
 }
 
 /// A differential update.
-pub type Update<D> = (D, Epoch, isize);
+pub(crate) type Update<D> = (D, Epoch, isize);
 
 impl<D: 'static> Arrivals<Vec<Update<D>>> {
     /// Takes in differential updates, each for its own epoch: one message may hold those of several.
-    pub fn gather_updates<P: Pull<Message<Epoch, Vec<Update<D>>>>>(
+    pub(crate) fn gather_updates<P: Pull<Message<Epoch, Vec<Update<D>>>>>(
         &mut self,
         input: &mut InputHandleCore<Epoch, Vec<Update<D>>, P>,
     ) where

@@ -33,7 +33,7 @@ use crate::source::DeadLetter;
 use crate::time::{Epoch, Window, Windowed};
 use crate::timeline::Desk;
 
-pub mod assign;
+pub(crate) mod assign;
 mod combine;
 mod panes;
 mod trigger;
@@ -53,7 +53,7 @@ struct Partial<K, S> {
 }
 
 /// What the operator is made of.
-pub struct Spec<K, T, F> {
+pub(crate) struct Spec<K, T, F> {
     /// Name of the step.
     pub name: String,
     /// Takes an event's key.
@@ -79,13 +79,13 @@ pub struct Spec<K, T, F> {
 }
 
 /// Changes of the windowed table, and the events that came too late.
-pub type Streams<'s, K, V> = (
+pub(crate) type Streams<'s, K, V> = (
     StreamVec<'s, Epoch, Change<Windowed<K>, V>>,
     StreamVec<'s, Epoch, DeadLetter>,
 );
 
 /// Adds the operator to a dataflow.
-pub fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
+pub(crate) fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     spec: Spec<K, T, F>,
 ) -> Streams<'s, K, F::Out> {

@@ -51,7 +51,7 @@ pub(super) struct Led {
 
 impl Parts {
     /// Takes the ledger over and finds where to begin; or looks at it, for a replay.
-    pub fn of(flow: &Flow, plan: &PlanText, settings: Settings) -> Result<Self> {
+    pub(super) fn of(flow: &Flow, plan: &PlanText, settings: Settings) -> Result<Self> {
         let cluster = settings.cluster.as_ref();
         let processes = cluster.map_or(1, |cluster| cluster.addresses.len());
         let leads = cluster.is_none_or(|cluster| cluster.process == 0);
@@ -151,33 +151,8 @@ impl Run<'_> {
             upto = Some(last(&replay, &recovered)?);
             begun.replay_to = upto;
         }
-        let choose = |before| -> Result<_> {
-            let restored = match &saves {
-                Some(saves) => checkpoints::choose(saves, names, &plan.states, &recovered, before)?,
-                None => None,
-            };
-            let manifest = restored.as_deref().map(|restored| &restored.manifest);
-            checkpoints::is_whole(recovered.trimmed, manifest)?;
-            Ok(restored)
-        };
         let owner = Owner::of(&recovered);
-        begun.restored = match (&saves, settings.replay) {
-            (Some(saves), Some(replay)) => choose(Some(first(&replay, &recovered, saves)?))?,
-            (Some(saves), None) => {
-                let there = saves.store.epochs()?;
-                let restored = choose(None)?;
-                // Not before it is known that they are the ledger's: their owner may be at work.
-                if let Err(error) = saves.store.take_over(names.0, names.1, &owner) {
-                    tracing::warn!("checkpoints can't be made: {error}");
-                }
-                match saves.store.epochs()? == there {
-                    true => restored,
-                    // Its last, or what it removed before it learnt of this.
-                    false => choose(None)?,
-                }
-            }
-            (None, _) => choose(None)?,
-        };
+        begun.restored = self.restored(saves.as_ref(), names, &recovered, &owner)?;
         let lineage = self.lineage(begun.restored.as_deref());
         let (mut clock, mut writer) = (None, None);
         if let Some(saves) = saves.filter(|_| settings.replay.is_none()) {
@@ -219,6 +194,41 @@ impl Run<'_> {
             sources: watch::sources(&plan.sources, settings.substitutes.clone()),
         });
         Ok(begun)
+    }
+
+    /// The checkpoint that this run goes on from, whose place it takes over unless it is a replay.
+    fn restored(
+        &self,
+        saves: Option<&checkpoints::Settings>,
+        names: (&str, &str, &str),
+        recovered: &Recovered,
+        owner: &Owner,
+    ) -> Result<Option<Arc<Restored>>> {
+        let choose = |before| -> Result<_> {
+            let restored = match saves {
+                Some(saves) => checkpoints::choose(saves, names, &self.plan.states, recovered, before)?,
+                None => None,
+            };
+            let manifest = restored.as_deref().map(|restored| &restored.manifest);
+            checkpoints::is_whole(recovered.trimmed, manifest)?;
+            Ok(restored)
+        };
+        let saves = match (saves, self.settings.replay) {
+            (Some(saves), Some(replay)) => return choose(Some(first(&replay, recovered, saves)?)),
+            (None, _) => return choose(None),
+            (Some(saves), None) => saves,
+        };
+        let there = saves.store.epochs()?;
+        let restored = choose(None)?;
+        // Not before it is known that they are the ledger's: their owner may be at work.
+        if let Err(error) = saves.store.take_over(names.0, names.1, owner) {
+            tracing::warn!("checkpoints can't be made: {error}");
+        }
+        match saves.store.epochs()? == there {
+            true => Ok(restored),
+            // Its last, or what it removed before it learnt of this.
+            false => choose(None),
+        }
     }
 
     /// The sinks, where each has come to; a replay gives them nothing.

@@ -256,9 +256,9 @@ fn differs(fit: &Fit, is_whole: bool) -> Error {
         false => "`ledger reset` begins afresh with what the topics hold",
     };
     error.hint(format!(
-        "run the dataflow that made it; or go on: --set checkpoint.on_new_plan=accept forgets what is gone and lets what is \
-         new or changed begin behind the checkpoint; =keep lets what is only made of something else go on from its state, \
-         for a change that makes no other rows; {anew}"
+        "run the dataflow that made it; or go on: --set checkpoint.on_new_plan=accept forgets what is gone \
+         and lets what is new or changed begin behind the checkpoint; =keep lets what is only made of \
+         something else go on from its state, for a change that makes no other rows; {anew}"
     ))
 }
 

@@ -323,7 +323,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Appends the encoding of a datum; `None`, and some bytes perhaps, when it is not of the type.
-pub fn write(ty: &Type, form: Form, datum: &Datum, out: &mut Vec<u8>) -> Option<()> {
+pub(crate) fn write(ty: &Type, form: Form, datum: &Datum, out: &mut Vec<u8>) -> Option<()> {
     match (ty, datum) {
         (Type::Unit, Datum::Null) => {}
         (Type::Bool, Datum::Bool(value)) => out.push((*value).into()),
@@ -379,7 +379,7 @@ pub fn write(ty: &Type, form: Form, datum: &Datum, out: &mut Vec<u8>) -> Option<
 }
 
 /// Appends what the encodings of all texts with this prefix begin with, in the ordered form.
-pub fn write_prefix(ty: &Type, prefix: &str, out: &mut Vec<u8>) -> Option<()> {
+pub(crate) fn write_prefix(ty: &Type, prefix: &str, out: &mut Vec<u8>) -> Option<()> {
     match ty {
         Type::Text => put::escaped(prefix.as_bytes(), out),
         Type::Option(inner) | Type::Default(inner) => {

@@ -18,7 +18,7 @@ use crate::schema::types::{Type, Variant};
 ///
 /// # Errors
 /// When they encode none, or the type asks for something else than `ty` says.
-pub fn decode<T: DeserializeOwned>(ty: &Type, form: Form, bytes: &[u8]) -> Result<T, Mismatch> {
+pub(crate) fn decode<T: DeserializeOwned>(ty: &Type, form: Form, bytes: &[u8]) -> Result<T, Mismatch> {
     let mut reader = Reader::new(form, bytes);
     let value = T::deserialize(Decoder {
         ty,

@@ -35,7 +35,7 @@ use crate::schema::types::Type;
 
 /// Which of the two encodings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// Its bytes sort as the values do.
     Ordered,
     /// As short as is cheap.
@@ -66,7 +66,7 @@ impl serde::de::Error for Mismatch {
 /// What stands before a value of [`Type::Json`], in the order of [`Datum`](super::datum::Datum).
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tag {
+pub(crate) enum Tag {
     /// Nothing.
     Null,
     /// [`Type::Bool`].
@@ -131,7 +131,7 @@ pub(super) fn short_index(variants: usize) -> bool {
 /// # Errors
 /// When the value writes something else than the type says.
 #[inline]
-pub fn encode<T: Serialize + ?Sized>(
+pub(crate) fn encode<T: Serialize + ?Sized>(
     ty: &Type,
     form: Form,
     value: &T,

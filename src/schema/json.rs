@@ -19,7 +19,7 @@ use crate::schema::{Field, Numbers};
 static ANY: Type = Type::Json;
 
 /// A row, or its key alone, as one JSON object: fields and datums pair by pair, up to the end of the shorter.
-pub struct Object<'a, F> {
+pub(crate) struct Object<'a, F> {
     /// The fields.
     pub fields: F,
     /// What is in them.
@@ -41,7 +41,7 @@ impl<'a, F: Iterator<Item = &'a Field> + Clone> Serialize for Object<'_, F> {
 
 /// One value.
 #[derive(Clone, Copy)]
-pub struct Shown<'a> {
+pub(crate) struct Shown<'a> {
     /// Its type.
     pub ty: &'a Type,
     /// What it is.
@@ -139,7 +139,7 @@ fn scalar_of<S: Serializer>(datum: &Datum, serializer: S) -> Result<S::Ok, S::Er
 }
 
 /// The datum that stands for all those that are shown as the same JSON, whatever the order of members.
-pub fn as_shown(datum: &Datum) -> Datum {
+pub(crate) fn as_shown(datum: &Datum) -> Datum {
     match datum {
         Datum::Null | Datum::Bool(_) | Datum::Int(_) | Datum::UInt(_) | Datum::Text(_) => datum.clone(),
         Datum::Float(value) if value.is_finite() => datum.clone(),
@@ -183,7 +183,7 @@ fn name_of(key: &Datum) -> String {
 }
 
 /// How floats that JSON has no number for are written and read.
-pub fn non_finite(value: f64) -> &'static str {
+pub(crate) fn non_finite(value: f64) -> &'static str {
     match value {
         _ if value.is_nan() => "NaN",
         _ if value > 0.0 => "Infinity",

@@ -13,7 +13,7 @@ const INLINE_MAX: usize = 30;
 
 /// A byte string that never changes, inline up to 30 bytes. Ordered as slices are.
 #[derive(Clone)]
-pub struct SmallBytes(Repr);
+pub(crate) struct SmallBytes(Repr);
 
 #[derive(Clone)]
 enum Repr {
@@ -24,7 +24,7 @@ enum Repr {
 impl SmallBytes {
     /// A copy of these bytes.
     #[inline]
-    pub fn new(bytes: &[u8]) -> Self {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
         if bytes.len() <= INLINE_MAX {
             let mut inline = [0; INLINE_MAX];
             inline[..bytes.len()].copy_from_slice(bytes);

@@ -19,7 +19,7 @@
 
 mod deserializer;
 mod examine;
-pub mod rules;
+pub(crate) mod rules;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,12 +47,12 @@ pub struct Traced {
 }
 
 /// Traces `T`.
-pub fn trace<T: DeserializeOwned>() -> Traced {
+pub(crate) fn trace<T: DeserializeOwned>() -> Traced {
     trace_with(&mut |trace| T::deserialize(trace).map(drop))
 }
 
 /// What can be told of a type that is read from bytes without names, before there are any.
-pub struct Samples<T> {
+pub(crate) struct Samples<T> {
     /// Values made of placeholders: with something in each option, list and map, with nothing in the
     /// innermost of them, and so on, to nothing in any.
     pub values: Vec<T>,
@@ -61,7 +61,7 @@ pub struct Samples<T> {
 }
 
 /// Makes samples of `T`.
-pub fn samples<T: DeserializeOwned>() -> Samples<T> {
+pub(crate) fn samples<T: DeserializeOwned>() -> Samples<T> {
     let mut state = State {
         binary: true,
         ..State::default()
@@ -145,7 +145,7 @@ const TEXTS: [&str; 9] = [
 
 /// Why a type did not take what it was given: its own words.
 #[derive(Debug)]
-pub struct Refused {
+pub(crate) struct Refused {
     why: String,
     complaint: Complaint,
 }

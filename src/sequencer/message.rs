@@ -40,7 +40,7 @@ pub struct ReadTo {
 /// So no limit in force is below the present plus `future_bound`, even if half a period passes before a
 /// worker hears of it: an event no further ahead than that is never refused. One that is up to two periods
 /// further ahead may pass.
-pub fn limit_period(future_bound: Duration) -> Duration {
+pub(crate) fn limit_period(future_bound: Duration) -> Duration {
     (future_bound / 60).max(Duration::from_secs(1))
 }
 

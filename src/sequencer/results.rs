@@ -227,9 +227,9 @@ fn difference(rules: &Rules, epoch: Epoch, recorded: &[u64], computed: &[u64]) -
             ))
         });
     error.hint(
-        "a step before these views does not depend on its input alone: look for a clock, a random number, the order of a \
-         HashMap, a file or a service that is asked; `thalweg verify` goes through epochs again. To start all the same: \
-         --set replay.on_difference=warn",
+        "a step before these views does not depend on its input alone: look for a clock, a random number, \
+         the order of a HashMap, a file or a service that is asked; `thalweg verify` goes through epochs \
+         again. To start all the same: --set replay.on_difference=warn",
     )
 }
 

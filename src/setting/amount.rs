@@ -30,7 +30,7 @@ const SIZES: &[(&str, u64)] = &[
 
 /// A duration: numbers with units, one after the other. `None` for anything else, a number without a unit
 /// too.
-pub fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut nanos = 0u64;
     if rest.is_empty() {
@@ -45,7 +45,7 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 /// A size in bytes: one number, with a unit or without.
-pub fn size(text: &str) -> Option<u64> {
+pub(crate) fn size(text: &str) -> Option<u64> {
     let (bytes, rest) = part(text.trim(), SIZES)?;
     rest.is_empty().then_some(bytes)
 }
@@ -78,7 +78,7 @@ fn part<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, &'t str)> {
 }
 
 /// The shortest way to write a duration that [`duration`] reads back.
-pub fn duration_text(duration: Duration) -> String {
+pub(crate) fn duration_text(duration: Duration) -> String {
     let mut nanos = duration.as_nanos();
     if nanos == 0 {
         return "0s".to_owned();
@@ -99,7 +99,7 @@ pub fn duration_text(duration: Duration) -> String {
 }
 
 /// The same for a size.
-pub fn size_text(bytes: u64) -> String {
+pub(crate) fn size_text(bytes: u64) -> String {
     let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     let even = units
         .iter()

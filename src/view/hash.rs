@@ -11,7 +11,7 @@ use crate::wire::put_bytes;
 
 /// The hash of one change. `buffer` is used, and empty afterwards: what it holds of memory serves the next
 /// one.
-pub fn change_hash(key: &[u8], value: Option<&[u8]>, buffer: &mut Vec<u8>) -> u64 {
+pub(crate) fn change_hash(key: &[u8], value: Option<&[u8]>, buffer: &mut Vec<u8>) -> u64 {
     put_bytes(buffer, key);
     buffer.push(value.is_some().into());
     buffer.extend_from_slice(value.unwrap_or_default());

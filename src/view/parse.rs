@@ -22,7 +22,7 @@ use crate::time::EventTime;
 use crate::view::serve::{Given, ReadError};
 
 /// Reads a value for `field`.
-pub fn datum(field: &Field, given: &Given) -> Result<Datum, ReadError> {
+pub(crate) fn datum(field: &Field, given: &Given) -> Result<Datum, ReadError> {
     let (read, text) = match given {
         Given::Text(text) => (of_text(&field.ty, text), text),
         Given::Json(json) => (Json::of(json).and_then(|json| of_json(&field.ty, json)), json),

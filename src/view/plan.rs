@@ -17,13 +17,13 @@ use crate::schema::datum::Datum;
 use crate::schema::encode::Form;
 use crate::schema::types::Type;
 use crate::schema::{Field, RowSchema, json};
-use crate::time::{self, EventTime};
+use crate::time::{self, EventTime, WindowLayout};
+use crate::view::parse;
 use crate::view::serve::{Cursor, Filter, Op, ReadError, RowsQuery, WindowPick};
-use crate::view::{Windows, parse};
 
 /// A filter with its value read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Condition {
+pub(super) struct Condition {
     /// Place in the row.
     pub at: usize,
     /// The comparison.
@@ -36,7 +36,7 @@ pub struct Condition {
 
 impl Condition {
     /// A comparison of a field whose type is known.
-    pub fn new(at: usize, op: Op, value: Datum) -> Self {
+    pub(super) fn new(at: usize, op: Op, value: Datum) -> Self {
         Self {
             at,
             op,
@@ -46,7 +46,7 @@ impl Condition {
     }
 
     /// Equality with a value of the field's type.
-    pub fn equal(at: usize, field: &Field, value: Datum) -> Self {
+    pub(super) fn equal(at: usize, field: &Field, value: Datum) -> Self {
         let shown = (field.ty == Type::Json).then(|| json::as_shown(&value));
         Self {
             shown,
@@ -77,7 +77,7 @@ fn begins(datum: &Datum, prefix: &Datum) -> bool {
 
 /// How the rows are walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Walk {
+pub(super) enum Walk {
     /// In the order of keys, page by page.
     Forward,
     /// Against it.
@@ -88,7 +88,7 @@ pub enum Walk {
 
 /// A query, understood.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(super) struct Plan {
     /// All must hold.
     pub conditions: Vec<Condition>,
     /// The key's fields that are fixed by equality.
@@ -119,7 +119,7 @@ pub struct Plan {
 
 /// Why no more rows are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Enough {
+pub(super) enum Enough {
     /// As many as may be.
     Rows,
     /// For as long as may be.
@@ -131,7 +131,7 @@ const ROWS_A_LOOK: usize = 256;
 
 /// Encoded keys from one on and before another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Range {
+pub(super) struct Range {
     /// The first; empty: all.
     pub start: Vec<u8>,
     /// None of them; `None`: all.
@@ -148,7 +148,7 @@ impl Range {
     }
 
     /// Where a walk begins.
-    pub fn near(&self, reverse: bool) -> Bound<&[u8]> {
+    pub(super) fn near(&self, reverse: bool) -> Bound<&[u8]> {
         match (reverse, &self.end) {
             (false, _) if self.start.is_empty() => Bound::Unbounded,
             (false, _) => Bound::Included(&self.start),
@@ -158,7 +158,7 @@ impl Range {
     }
 
     /// Whether a walk has come to its end.
-    pub fn is_past(&self, key: &[u8], reverse: bool) -> bool {
+    pub(super) fn is_past(&self, key: &[u8], reverse: bool) -> bool {
         match (reverse, &self.end) {
             (false, Some(end)) => key >= end.as_slice(),
             (false, None) => false,
@@ -190,18 +190,18 @@ fn after(mut prefix: Vec<u8>) -> Option<Vec<u8>> {
 
 /// What a plan needs to know of its view.
 #[derive(Clone, Copy)]
-pub struct Of<'a> {
+pub(super) struct Of<'a> {
     /// Fields, and how they are encoded.
     pub schema: &'a RowSchema,
     /// Where windows lie.
-    pub windows: Option<Windows>,
+    pub windows: Option<WindowLayout>,
     /// The view's watermark at the moment read.
     pub watermark: EventTime,
 }
 
 impl Plan {
     /// Understands a query.
-    pub fn new(of: Of<'_>, query: &RowsQuery) -> Result<Self, ReadError> {
+    pub(super) fn new(of: Of<'_>, query: &RowsQuery) -> Result<Self, ReadError> {
         let mut conditions = Vec::new();
         for filter in &query.filters {
             conditions.push(condition(of.schema, filter)?);
@@ -231,7 +231,7 @@ impl Plan {
     }
 
     /// A plan for one row by conditions that are understood already.
-    pub fn first(of: Of<'_>, conditions: Vec<Condition>, order: Vec<(usize, bool)>) -> Self {
+    pub(super) fn first(of: Of<'_>, conditions: Vec<Condition>, order: Vec<(usize, bool)>) -> Self {
         let mut plan = Self::of_conditions(of, conditions, order);
         plan.arrange(of.schema);
         plan
@@ -266,7 +266,7 @@ impl Plan {
                     also(start, Op::Eq, first);
                     also(end, Op::Eq, last);
                 }
-                (Some(Windows::Aligned { .. }), None) => self.nothing = true,
+                (Some(WindowLayout::Aligned { .. }), None) => self.nothing = true,
                 _ => self.newest_until = Some(of.watermark),
             },
         }
@@ -344,12 +344,12 @@ impl Plan {
 
     /// Whether every row has to be looked at, as nothing bounds the part of the key's order that can hold an
     /// answer.
-    pub fn looks_at_all(&self) -> bool {
+    pub(super) fn looks_at_all(&self) -> bool {
         self.walk == Walk::Sort && !self.nothing && self.range == Range::default()
     }
 
     /// Whether enough rows were looked at, or for long enough. The clock is read now and then alone.
-    pub fn enough(&self, scanned: usize) -> Option<Enough> {
+    pub(super) fn enough(&self, scanned: usize) -> Option<Enough> {
         if scanned >= self.scanned_max {
             return Some(Enough::Rows);
         }
@@ -360,7 +360,7 @@ impl Plan {
 
     /// The refusal where more rows would be looked at than may be; of the whole view, where that is known
     /// beforehand.
-    pub fn too_much(&self, rows: Option<usize>) -> ReadError {
+    pub(super) fn too_much(&self, rows: Option<usize>) -> ReadError {
         ReadError::TooMuch {
             scanned_max: self.scanned_max,
             rows,
@@ -369,7 +369,7 @@ impl Plan {
     }
 
     /// Whether a row is in the answer: looks at the columns that conditions name.
-    pub fn holds(&self, mut column: impl FnMut(usize) -> Option<Datum>) -> bool {
+    pub(super) fn holds(&self, mut column: impl FnMut(usize) -> Option<Datum>) -> bool {
         let mut holds =
             |condition: &Condition| column(condition.at).is_some_and(|datum| condition.holds(&datum));
         self.conditions.iter().all(&mut holds)
@@ -432,7 +432,7 @@ fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
 
 /// Whether keys that differ are shown as this value: zeros and NaNs, what is absent at one depth or another,
 /// and data of which nothing was known when they were encoded.
-pub fn has_many_forms(ty: &Type, value: &Datum) -> bool {
+pub(super) fn has_many_forms(ty: &Type, value: &Datum) -> bool {
     match (ty, value) {
         (_, Datum::Float(float)) => *float == 0.0 || float.is_nan(),
         (Type::Option(inner) | Type::Default(inner), Datum::Null) => {
@@ -464,8 +464,11 @@ pub fn has_many_forms(ty: &Type, value: &Datum) -> bool {
 }
 
 /// The newest window whose end is at or below the watermark, where windows are aligned.
-pub fn last_closed(windows: Option<Windows>, watermark: EventTime) -> Option<(EventTime, EventTime)> {
-    let Some(Windows::Aligned { size, every, offset }) = windows else {
+pub(super) fn last_closed(
+    windows: Option<WindowLayout>,
+    watermark: EventTime,
+) -> Option<(EventTime, EventTime)> {
+    let Some(WindowLayout::Aligned { size, every, offset }) = windows else {
         return None;
     };
     let [size, every, offset] = [size, every, offset].map(|duration| i128::from(time::micros(duration)));
@@ -478,7 +481,7 @@ pub fn last_closed(windows: Option<Windows>, watermark: EventTime) -> Option<(Ev
 }
 
 /// The places of a windowed view's window in its rows.
-pub fn window_fields(schema: &RowSchema) -> Result<(usize, usize), ReadError> {
+pub(super) fn window_fields(schema: &RowSchema) -> Result<(usize, usize), ReadError> {
     if !schema.is_windowed() {
         return Err(ReadError::Window {
             why: "the view has no windows".into(),
@@ -489,7 +492,7 @@ pub fn window_fields(schema: &RowSchema) -> Result<(usize, usize), ReadError> {
 }
 
 /// Finds a field by name.
-pub fn field<'a>(
+pub(super) fn field<'a>(
     fields: impl Iterator<Item = &'a Field> + Clone,
     name: &str,
 ) -> Result<(usize, &'a Field), ReadError> {
@@ -549,7 +552,7 @@ mod tests {
     fn last_closed_window_is_aligned() {
         let aligned = |size, every, offset| {
             let [size, every, offset] = [size, every, offset].map(Duration::from_micros);
-            Some(Windows::Aligned { size, every, offset })
+            Some(WindowLayout::Aligned { size, every, offset })
         };
         let closed = |windows, at| last_closed(windows, EventTime(at)).map(|(a, b)| (a.0, b.0));
         assert_eq!(closed(aligned(60, 60, 0), 120), Some((60, 120)));
@@ -557,6 +560,6 @@ mod tests {
         assert_eq!(closed(aligned(60, 20, 5), 119), Some((45, 105)));
         assert_eq!(closed(aligned(60, 60, 0), -1), Some((-120, -60)));
         assert_eq!(closed(aligned(60, 60, 0), i64::MIN), None);
-        assert_eq!(closed(Some(Windows::PerKey), 120), None);
+        assert_eq!(closed(Some(WindowLayout::PerKey), 120), None);
     }
 }

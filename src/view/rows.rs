@@ -99,7 +99,7 @@ enum Windows<R> {
     /// Of a key without windows.
     Plain(R),
     Few(VecDeque<(Window, R)>),
-    Many(Box<BTreeMap<Window, R>>),
+    Many(BTreeMap<Window, R>),
 }
 
 /// Where a row is. Stays right until the row is removed.
@@ -487,7 +487,7 @@ impl<R> Windows<R> {
                     if few.len() == FEW_MAX {
                         let mut many: BTreeMap<_, _> = few.drain(..).collect();
                         many.insert(window, row);
-                        *self = Self::Many(Box::new(many));
+                        *self = Self::Many(many);
                         return;
                     }
                     if few.len() == few.capacity() {

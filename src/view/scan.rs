@@ -32,10 +32,10 @@ use crate::view::shard::{Shard, bucket_of};
 const AHEAD: std::ops::RangeInclusive<usize> = 2..=64;
 
 /// A bucket: its shard and its number there.
-pub type Place = (Arc<Shard>, usize);
+pub(super) type Place = (Arc<Shard>, usize);
 
 /// What is scanned: the buckets that can hold an answer, and as of when.
-pub struct Scan<'a> {
+pub(super) struct Scan<'a> {
     /// What the rows are.
     pub schema: &'a RowSchema,
     /// The epoch read.
@@ -47,7 +47,7 @@ pub struct Scan<'a> {
 }
 
 /// A row as it is stored, as of the epoch read.
-pub struct Stored {
+pub(super) struct Stored {
     /// Its encoded key.
     pub key: SmallBytes,
     /// When it last changed.
@@ -58,14 +58,14 @@ pub struct Stored {
 
 impl Stored {
     /// Whether it is in the answer.
-    pub fn holds(&self, plan: &Plan, schema: &RowSchema) -> bool {
+    pub(super) fn holds(&self, plan: &Plan, schema: &RowSchema) -> bool {
         plan.holds(|at| schema.column(&self.key, &self.value, at))
     }
 }
 
 impl Scan<'_> {
     /// Answers a plan.
-    pub fn page(&self, plan: &Plan) -> Result<Page, ReadError> {
+    pub(super) fn page(&self, plan: &Plan) -> Result<Page, ReadError> {
         if plan.nothing {
             return Ok(Page {
                 rows: Vec::new(),
@@ -112,7 +112,7 @@ impl Scan<'_> {
     }
 
     /// The row with its fields.
-    pub fn found(&self, stored: &Stored) -> FoundRow {
+    pub(super) fn found(&self, stored: &Stored) -> FoundRow {
         let mut row = self.schema.key_row(&stored.key).unwrap_or_default();
         let closed = self.schema.is_windowed().then(|| match row.last() {
             Some(Datum::Time(end)) => *end <= self.watermark,
@@ -272,7 +272,7 @@ impl Scan<'_> {
     }
 
     /// The row of a key, if it is in one of the buckets scanned.
-    pub fn get(&self, key: &[u8]) -> Option<Stored> {
+    pub(super) fn get(&self, key: &[u8]) -> Option<Stored> {
         let hash = hash_of(self.schema.without_window(key));
         let at = bucket_of(hash);
         let places = self.buckets.iter().filter(|(_, bucket)| *bucket == at);

@@ -24,7 +24,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use crate::checkpoint::keeper::{Keeper, Loader};
-use crate::checkpoint::state::{Bounds, Changed, Out, Stateful};
+use crate::checkpoint::manifest::Bounds;
+use crate::checkpoint::state::{Changed, Out, Stateful};
 use crate::checkpoint::steps::Kept;
 use crate::error::Error;
 use crate::schema::RowSchema;

@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 use crate::position::{EpochBinding, SourceId};
 use crate::record::{Change, F64, owner, route};
 use crate::schema::Numbers;
-use crate::time::{Epoch, EventTime, Window, Windowed};
+use crate::time::{Epoch, EventTime, Window, WindowLayout, Windowed};
 use crate::view::hash::change_hash;
 use crate::view::serve::{
     Filter, FoundRow, Given, Op, OrderBy, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
     cursor_epoch,
 };
 use crate::view::writer::ViewWriter;
-use crate::view::{AsOf, Moment, View, ViewSpec, Views, Windows};
+use crate::view::{AsOf, Moment, View, ViewSpec, Views};
 use crate::watermark::Watermarks;
 
 /// A moment without sources.
@@ -161,7 +161,7 @@ impl Bench {
     }
 }
 
-fn spec(windows: Windows) -> ViewSpec {
+fn spec(windows: WindowLayout) -> ViewSpec {
     ViewSpec {
         key: vec!["country".into(), "id".into()],
         value: vec!["n".into(), "note".into()],
@@ -172,9 +172,9 @@ fn spec(windows: Windows) -> ViewSpec {
     }
 }
 
-fn aligned() -> Windows {
+fn aligned() -> WindowLayout {
     let [size, every] = [Duration::from_micros(SIZE as u64); 2];
-    Windows::Aligned {
+    WindowLayout::Aligned {
         size,
         every,
         offset: Duration::ZERO,
@@ -435,7 +435,7 @@ fn check_row(view: &dyn Serve, key: &Key, at: &Moment, model: &Rows) {
     assert_eq!(found(&query), open.and_then(expected), "open");
     query.window = Some(WindowPick::LastClosed);
     let closed = match view.spec().windows {
-        Some(Windows::Aligned { .. }) => {
+        Some(WindowLayout::Aligned { .. }) => {
             own.find(|key| key.window.end.micros() == watermark.div_euclid(SIZE) * SIZE)
         }
         _ => own.find(|key| key.window.end.micros() <= watermark),
@@ -493,7 +493,7 @@ proptest! {
         (history, superseded_max, lag) in (0u64..30, select(vec![0usize, 3, 1_000_000]), 0usize..3),
         per_key in any::<bool>(),
     ) {
-        let windows = if per_key { Windows::PerKey } else { aligned() };
+        let windows = if per_key { WindowLayout::PerKey } else { aligned() };
         let history = Duration::from_micros(history);
         let mut bench = Bench::new(ViewSpec { history, superseded_max, ..spec(windows) });
         let view = bench.view.clone();
@@ -814,7 +814,7 @@ fn a_cursor_serves_its_own_query_and_epoch_alone() {
 
 #[test]
 fn each_keys_last_closed_window_is_picked_before_filters_on_windows() {
-    let mut bench = Bench::new(spec(Windows::PerKey));
+    let mut bench = Bench::new(spec(WindowLayout::PerKey));
     bench.apply(
         1,
         25,

@@ -215,10 +215,10 @@ impl<'a, F: Flavor> ser::Serializer for Strict<'a, F> {
     type SerializeStructVariant = Parts<'a, F>;
 
     forward! {
-        serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32), serialize_i64(i64),
-        serialize_i128(i128), serialize_u8(u8), serialize_u16(u16), serialize_u32(u32), serialize_u64(u64),
-        serialize_u128(u128), serialize_f32(f32), serialize_f64(f64), serialize_char(char), serialize_str(&str),
-        serialize_bytes(&[u8]),
+        serialize_bool(bool), serialize_char(char), serialize_str(&str), serialize_bytes(&[u8]),
+        serialize_i8(i8), serialize_i16(i16), serialize_i32(i32), serialize_i64(i64), serialize_i128(i128),
+        serialize_u8(u8), serialize_u16(u16), serialize_u32(u32), serialize_u64(u64), serialize_u128(u128),
+        serialize_f32(f32), serialize_f64(f64),
     }
 
     #[inline]
@@ -352,7 +352,10 @@ macro_rules! fields {
             type Ok = ();
             type Error = Unfit;
             #[inline]
-            fn serialize_field<T: Serialize + ?Sized>(&mut self, _: &'static str, value: &T) -> Result<(), Unfit> {
+            fn serialize_field<T>(&mut self, _: &'static str, value: &T) -> Result<(), Unfit>
+            where
+                T: Serialize + ?Sized,
+            {
                 self.put(value)
             }
             fn skip_field(&mut self, field: &'static str) -> Result<(), Unfit> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use thalweg::prelude::*;
 use thalweg::source::Environment;
 use thalweg::testing::{Harness, permutes};
-use thalweg::view::Windows as Layout;
+use thalweg::time::WindowLayout;
 use timely::dataflow::operators::Exchange;
 use timely::dataflow::operators::vec::Filter;
 
@@ -61,9 +61,9 @@ impl Assign for Overlapping {
             start -= self.every_us;
         }
     }
-    fn layout(&self) -> Layout {
+    fn layout(&self) -> WindowLayout {
         let us = |us: i64| Duration::from_micros(us.unsigned_abs());
-        Layout::Aligned {
+        WindowLayout::Aligned {
             size: us(self.size_us),
             every: us(self.every_us),
             offset: Duration::ZERO,

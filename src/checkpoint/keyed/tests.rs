@@ -9,7 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::bridge::Halt;
-use crate::checkpoint::job::{Checkpoints, Identity, Job};
+use crate::checkpoint::Checkpoints;
+use crate::checkpoint::job::{Identity, Job};
 use crate::checkpoint::manifest::{Lineage, Rule};
 use crate::checkpoint::owner::Owner;
 use crate::checkpoint::steps::Steps;

@@ -12,7 +12,7 @@ use crate::codec::{Decode, Decoded};
 use crate::error::{Error, Result};
 
 /// Decodes bare data of one schema. No registry takes part.
-pub struct Plain<T> {
+pub(crate) struct Plain<T> {
     plan: Plan,
     schema: Rc<Schema>,
     /// The rewritten datum.
@@ -23,7 +23,7 @@ pub struct Plain<T> {
 impl<T> Plain<T> {
     /// A decoder of what is written in the schema `writer`; with `readers`, the schema that every datum is
     /// resolved to. Fails if one of them is no Avro schema, or if the one can't be resolved to the other.
-    pub fn new(writer: &str, readers: Option<&str>) -> Result<Self> {
+    pub(crate) fn new(writer: &str, readers: Option<&str>) -> Result<Self> {
         let wrong = |why| {
             Error::definition("cannot use the writer's Avro schema")
                 .detail(why)

@@ -9,12 +9,14 @@
 //! What resolves is decided by [`Resolution`] before the first step is planned: so there is no step that has
 //! to be taken back, and a pair of types has one step wherever it is met.
 
+mod survey;
+
 use std::collections::HashMap;
 
 use super::default::encode_default;
 use super::resolve::{Pair, Resolution, sources, symbols};
 use super::schema::{Kind, NodeId, Record, Schema};
-use super::survey::identical;
+use survey::identical;
 
 /// Place of a step in [`Plan::steps`].
 pub(super) type StepId = usize;

@@ -222,5 +222,11 @@ impl Name {
     }
 }
 
+/// Whether `text` can be a writer's schema; if not, why. Its defaults mean nothing to a reader, and wrong
+/// ones are common: they are passed over.
+pub(in crate::codec) fn check_writer(text: &str) -> Result<(), String> {
+    Schema::parse(text).map(drop)
+}
+
 #[cfg(test)]
 mod tests;

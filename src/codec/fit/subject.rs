@@ -14,14 +14,14 @@ const VERSIONS_MAX: u32 = 20;
 
 /// What a registry may say of a source's payloads or keys, and how it is compared with the type.
 #[derive(Clone)]
-pub struct Subject {
+pub(crate) struct Subject {
     name: String,
     compare: Compare,
 }
 
 impl Subject {
     /// The subject `<topic>-<part>`, if the format is one that a registry knows of.
-    pub fn of<T: 'static>(topic: &str, part: &str, format: &dyn Format<T>) -> Option<Self> {
+    pub(crate) fn of<T: 'static>(topic: &str, part: &str, format: &dyn Format<T>) -> Option<Self> {
         Some(Self {
             name: format!("{topic}-{part}"),
             compare: format.compare()?,
@@ -56,7 +56,7 @@ impl Subject {
 }
 
 /// Asks the registry for each subject, one after the other. Blocks for a few seconds at most each.
-pub fn compare(subjects: &[Subject], registry: &Registry) -> Vec<SubjectFit> {
+pub(crate) fn compare(subjects: &[Subject], registry: &Registry) -> Vec<SubjectFit> {
     let one = |subject: &Subject| {
         let unseen = |error| SubjectFit {
             subject: subject.name.clone(),

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::WriterSchema;
 use super::access::Login;
-use crate::codec::avro::check_writer;
+use crate::codec::avro::schema::check_writer;
 
 /// Bytes of an answer that are read at most.
 const ANSWER_BYTES_MAX: usize = 16 << 20;

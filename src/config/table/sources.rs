@@ -11,7 +11,8 @@ use crate::source::setting::{Of, SourceKind, SourceSetting};
 const TIMELESS: &str = "is a table: it has no times";
 
 /// Every setting of a section `[sources.NAME]`, with the connector whose sources have it; `None`: all have.
-pub fn source_settings() -> impl Iterator<Item = (Option<&'static dyn Connector>, &'static SourceSetting)> {
+pub(crate) fn source_settings()
+-> impl Iterator<Item = (Option<&'static dyn Connector>, &'static SourceSetting)> {
     let own = CONNECTORS.iter().flat_map(|connector| {
         let settings = connector.source_settings().iter();
         settings.map(move |setting| (Some(*connector), setting))

@@ -23,7 +23,7 @@ const RECORD_BYTES_MORE: usize = 10;
 
 /// A topic as the broker has it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// How many partitions.
     pub partitions: usize,
     /// Offsets between the partitions' starts and ends.
@@ -36,7 +36,7 @@ pub struct Seen {
 
 /// A topic to be made.
 #[derive(Clone, Debug)]
-pub struct NewTopic {
+pub(crate) struct NewTopic {
     /// Its name.
     pub name: String,
     /// How many partitions.
@@ -48,7 +48,7 @@ pub struct NewTopic {
 }
 
 /// Looks at topics, for `over` to see what arrives; `None` for one that is not there. Blocks.
-pub fn look(kafka: &KafkaSettings, topics: &[String], over: Duration) -> Result<Vec<Option<Seen>>> {
+pub(crate) fn look(kafka: &KafkaSettings, topics: &[String], over: Duration) -> Result<Vec<Option<Seen>>> {
     let mut config = config::driver(kafka)?;
     config
         .set("group.id", "thalweg-topics")
@@ -144,7 +144,7 @@ fn sample(client: &BaseConsumer, topic: &str, bounds: &Bounds) -> Result<Option<
 }
 
 /// Makes topics; one that is there already is an error. To be awaited on a tokio runtime.
-pub async fn create(kafka: &KafkaSettings, topics: &[NewTopic]) -> Result<()> {
+pub(crate) async fn create(kafka: &KafkaSettings, topics: &[NewTopic]) -> Result<()> {
     if topics.is_empty() {
         return Ok(());
     }

@@ -5,7 +5,6 @@
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
 
 use super::settings::KafkaSettings;
 use crate::error::{Error, Result};
@@ -97,34 +96,6 @@ pub(crate) fn connection(kafka: &KafkaSettings) -> Result<ClientConfig> {
     Ok(config)
 }
 
-/// Whether librdkafka takes a property with this value; if not, what it says.
-///
-/// # Errors
-/// What is wrong, in librdkafka's words: they may repeat the value.
-pub(crate) fn accepts(name: &str, value: &str) -> Result<(), String> {
-    let mut config = ClientConfig::new();
-    config.set(name, value);
-    config
-        .create_native_config()
-        .map(drop)
-        .map_err(|error| told(&error))
-}
-
-/// An error without the value of a property, which may be a password.
-pub(crate) fn told(error: &KafkaError) -> String {
-    match error {
-        KafkaError::ClientConfig(_, _, name, _) if is_secret(name) => {
-            format!("the value of `{name}` is not taken")
-        }
-        KafkaError::ClientConfig(_, description, ..) => description.clone(),
-        error => error.to_string(),
-    }
-}
-
-fn is_secret(name: &str) -> bool {
-    name.ends_with("password") || name.ends_with("key.pem")
-}
-
 fn set_given(config: &mut ClientConfig, kafka: &KafkaSettings, wanted: impl Fn(&str) -> bool) {
     for (name, value) in kafka.properties.iter().filter(|(name, _)| wanted(name)) {
         config.set(name, value);
@@ -164,7 +135,10 @@ fn common(config: &mut ClientConfig, kafka: &KafkaSettings) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::error::KafkaError;
+
     use super::*;
+    use crate::connect::kafka::properties::{accepts, told};
 
     fn kafka(properties: &[(&str, &str)]) -> KafkaSettings {
         KafkaSettings {

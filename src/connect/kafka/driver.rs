@@ -8,10 +8,11 @@ use parking_lot::Mutex;
 use rdkafka::consumer::Consumer as _;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
+use super::arrivals::Fault;
 use super::config;
 use super::examine;
 use super::native::{self, Bound, Consumer};
-use super::reader::Fault;
+use super::properties;
 use super::settings::{KafkaSettings, NAME};
 use super::status::{Context, Status};
 use crate::clock;
@@ -275,7 +276,7 @@ impl Driver for KafkaDriver {
                 .create_with_context(Context(self.status.clone()))
                 .map_err(|error| {
                     Error::definition("cannot make a Kafka client")
-                        .detail(config::told(&error))
+                        .detail(properties::told(&error))
                         .hint("look at the settings `kafka.bootstrap` and `kafka.properties`")
                 })?;
             *slot = Some(client);

@@ -12,6 +12,7 @@ use rdkafka::client::DefaultClientContext;
 use tokio::runtime::Handle;
 
 use super::config;
+use super::properties;
 use super::settings::KafkaSettings;
 use crate::error::Result;
 use crate::finding::Finding;
@@ -39,7 +40,8 @@ pub(super) fn examine(
 /// The settings of a topic, as the broker has them.
 async fn settings(kafka: &KafkaSettings, topic: &str) -> Result<BTreeMap<String, String>, String> {
     let client = config::connection(kafka).map_err(|error| error.to_string())?;
-    let admin: AdminClient<DefaultClientContext> = client.create().map_err(|error| config::told(&error))?;
+    let admin: AdminClient<DefaultClientContext> =
+        client.create().map_err(|error| properties::told(&error))?;
     let options = AdminOptions::new().request_timeout(Some(PATIENCE));
     let described = admin
         .describe_configs([&ResourceSpecifier::Topic(topic)], &options)

@@ -20,7 +20,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
-use super::reader::{Arrivals, Fault, Item};
+use super::arrivals::{Arrivals, Fault, Item};
 use super::status::Context;
 use crate::bridge::Waker;
 use crate::error::{Error, Result};
@@ -395,6 +395,23 @@ pub(super) fn offsets<C: ClientContext>(
         Some(())
     })?;
     // SAFETY: the event is alive to the end of the function, and with it all that it lends.
+    let offsets = unsafe { read_offsets(&event)? };
+    match partitions
+        .iter()
+        .find(|partition| !offsets.contains_key(partition))
+    {
+        Some(missing) => Err(Fault {
+            code: Code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE as i32,
+            ..Fault::told(format!("partition {missing}: nobody leads it"))
+        }),
+        None => Ok(offsets),
+    }
+}
+
+/// # Safety
+/// The event is one that librdkafka made, and alive.
+unsafe fn read_offsets(event: &Owned<sys::rd_kafka_event_t>) -> Result<BTreeMap<i32, Offset>, Fault> {
+    // SAFETY: what the event lends lives as long as it does.
     unsafe {
         let result = sys::rd_kafka_event_ListOffsets_result(event.get());
         if result.is_null() {
@@ -422,16 +439,7 @@ pub(super) fn offsets<C: ClientContext>(
             }
             offsets.insert(partition, offset);
         }
-        match partitions
-            .iter()
-            .find(|partition| !offsets.contains_key(partition))
-        {
-            Some(missing) => Err(Fault {
-                code: Code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE as i32,
-                ..Fault::told(format!("partition {missing}: nobody leads it"))
-            }),
-            None => Ok(offsets),
-        }
+        Ok(offsets)
     }
 }
 

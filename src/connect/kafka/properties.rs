@@ -3,6 +3,9 @@
 //! An allow list, because librdkafka has some 200 properties and several of them would quietly break what is
 //! promised: reading uncommitted records, say, or going on elsewhere when a position is gone.
 
+use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaError;
+
 use crate::setting::properties::{Property, PropertyKind};
 
 use PropertyKind::{OneOf, Path, Plain, Secret};
@@ -191,4 +194,32 @@ pub(super) fn at_odds<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<(&'st
         ));
     }
     None
+}
+
+/// Whether librdkafka takes a property with this value; if not, what it says.
+///
+/// # Errors
+/// What is wrong, in librdkafka's words: they may repeat the value.
+pub(crate) fn accepts(name: &str, value: &str) -> Result<(), String> {
+    let mut config = ClientConfig::new();
+    config.set(name, value);
+    config
+        .create_native_config()
+        .map(drop)
+        .map_err(|error| told(&error))
+}
+
+/// An error without the value of a property, which may be a password.
+pub(crate) fn told(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, _, name, _) if is_secret(name) => {
+            format!("the value of `{name}` is not taken")
+        }
+        KafkaError::ClientConfig(_, description, ..) => description.clone(),
+        error => error.to_string(),
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    name.ends_with("password") || name.ends_with("key.pem")
 }

@@ -20,11 +20,12 @@ use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer as _};
-use rdkafka::error::KafkaError;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
+use super::arrivals::{Arrivals, Fault, Item};
 use super::config;
 use super::native::{self, Consumer, PartitionQueue};
+use super::properties;
 use super::settings::KafkaSettings;
 use super::status::{Context, Status};
 use crate::bridge::Waker;
@@ -33,57 +34,10 @@ use crate::codec::registry::Verdict;
 use crate::error::{Error, Result};
 use crate::position::Offset;
 use crate::source::records::Records;
-use crate::source::{Environment, Intake, Progress, Raw, Reader};
+use crate::source::{Environment, Intake, Progress, Reader};
 
 /// How long an error message may take to find out where a log begins.
 const LOG_START_WAIT: Duration = Duration::from_secs(2);
-
-/// The next thing in a partition.
-pub(super) enum Item<'a> {
-    Record(Raw<'a>),
-    /// Everything before this offset that can be read has been.
-    End(Offset),
-    Fault(Fault),
-}
-
-/// What librdkafka says of a partition instead of a record.
-#[derive(Clone, Debug)]
-pub(super) struct Fault {
-    pub(super) code: i32,
-    pub(super) offset: Offset,
-    pub(super) text: String,
-}
-
-impl Fault {
-    /// One of no code that Kafka has.
-    pub(super) fn told(text: impl Into<String>) -> Self {
-        Self {
-            code: -1,
-            offset: -1,
-            text: text.into(),
-        }
-    }
-}
-
-impl From<KafkaError> for Fault {
-    fn from(error: KafkaError) -> Self {
-        Self {
-            code: error.rdkafka_error_code().map_or(-1, |code| code as i32),
-            ..Self::told(error.to_string())
-        }
-    }
-}
-
-/// What arrives of one partition, in order.
-pub(super) trait Arrivals {
-    /// Takes what is there, unless something taken before is left. `true`: that was everything, and the next
-    /// arrival wakes the worker.
-    fn fetch(&mut self) -> bool;
-    /// The first item that was taken and not popped.
-    fn head(&self) -> Option<Item<'_>>;
-    /// Lets go of it.
-    fn pop(&mut self);
-}
 
 /// One partition: what has arrived, and how far it was read.
 struct Partition<Q> {
@@ -216,7 +170,7 @@ impl<R> KafkaReader<R> {
             .create_with_context(context)
             .map_err(|error| {
                 Error::definition(format!("cannot make a Kafka consumer for topic `{}`", self.topic))
-                    .detail(config::told(&error))
+                    .detail(properties::told(&error))
                     .hint("look at the settings `kafka.bootstrap` and `kafka.properties`")
             })?;
         let (events, waker) = (self.events.clone(), self.waker.clone());

@@ -1,6 +1,6 @@
 //! What may be set of Kafka: where it is, how its client behaves, and what holds for one topic.
 
-use super::config::accepts;
+use super::properties::accepts;
 use super::properties::{ALIASES, KNOWN, REFUSED, at_odds};
 use crate::finding::Finding;
 use crate::secret::{HIDDEN, Secret};

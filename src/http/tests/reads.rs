@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::time::WindowLayout;
 use crate::watermark::Marks;
 
 #[tokio::test]
@@ -39,7 +40,7 @@ async fn closed_is_said_by_the_watermark_that_closes_the_windows() {
         let spec = ViewSpec {
             key: vec!["merchant".into()],
             sources: both.clone(),
-            windows: Some(Windows::PerKey),
+            windows: Some(WindowLayout::PerKey),
             window_sources,
             ..ViewSpec::new(name)
         };

@@ -1,7 +1,6 @@
 //! The assigner: which windows an event belongs to.
 
-use crate::time::{EventTime, Window};
-use crate::view::Windows;
+use crate::time::{EventTime, Window, WindowLayout};
 
 /// Which windows an event belongs to.
 ///
@@ -15,10 +14,10 @@ pub trait Assign: 'static {
     fn windows(&self, at: EventTime, out: &mut Vec<Window>);
 
     /// Where the windows lie.
-    fn layout(&self) -> Windows;
+    fn layout(&self) -> WindowLayout;
 
     /// Whether each instant belongs to exactly one window.
     fn disjoint(&self) -> bool {
-        matches!(self.layout(), Windows::Aligned { size, every, .. } if size == every)
+        matches!(self.layout(), WindowLayout::Aligned { size, every, .. } if size == every)
     }
 }

@@ -255,7 +255,7 @@ mod tests {
     use crate::late::Late;
     use crate::operator::aggregate::{Count, Of};
     use crate::position::{PartitionId, Position, SourceId};
-    use crate::view::Windows;
+    use crate::time::WindowLayout;
 
     /// The windows that end at 10, 20 and 30, as far as an event lies before.
     struct UpTo;
@@ -267,8 +267,8 @@ mod tests {
                 end: EventTime(end),
             }));
         }
-        fn layout(&self) -> Windows {
-            Windows::PerKey
+        fn layout(&self) -> WindowLayout {
+            WindowLayout::PerKey
         }
     }
 
@@ -279,9 +279,9 @@ mod tests {
             let end = EventTime(at.0 + 1);
             out.push(Window { start: at, end });
         }
-        fn layout(&self) -> Windows {
+        fn layout(&self) -> WindowLayout {
             let us = std::time::Duration::from_micros(1);
-            Windows::Aligned {
+            WindowLayout::Aligned {
                 size: us,
                 every: us,
                 offset: std::time::Duration::ZERO,

@@ -138,8 +138,8 @@ pub(super) struct World {
     trimmed: Option<Epoch>,
     /// The last start was cut short by a loss of power.
     cut_short: bool,
-    /// How often the power went.
-    crashes: usize,
+    /// How many processes ended before everything was delivered.
+    unfinished: usize,
     /// Event time.
     at_us: i64,
     settings: Settings,
@@ -214,7 +214,7 @@ impl World {
             alone,
             trimmed: None,
             cut_short: false,
-            crashes: 0,
+            unfinished: 0,
             at_us: 1_000,
             settings,
             _clocks: clocks,
@@ -549,7 +549,7 @@ impl World {
     }
 
     fn lose_power(&mut self) {
-        self.crashes += 1;
+        self.unfinished += 1;
         self.current = None;
         self.stopped.clear();
         let seed = self.draws.next();
@@ -661,9 +661,11 @@ impl World {
                 true => vec![Excuse::Stopped, Excuse::Disk],
                 false => Vec::new(),
             };
+            self.unfinished += usize::from(!old);
             return self.excused(&error, &own, process.number);
         }
         if process.is_over() {
+            self.unfinished += usize::from(!old && !process.shared.sinks.take_on());
             return match process.shared.inbox.stopping() {
                 true => Ok(()),
                 false => Err(format!("{} ended by itself", process.number)),
@@ -912,7 +914,7 @@ impl World {
         Ok(())
     }
 
-    /// Goes on until all is in, and stops. `false`: the power went meanwhile.
+    /// Goes on until all is in, and stops. `false`: the stop left rows to the next start.
     fn come_to_rest(&mut self) -> Held<bool> {
         let mut steps = 0;
         loop {
@@ -940,9 +942,9 @@ impl World {
             }
         }
         self.tell("all", format_args!("is in as of {}", self.oracle.last()));
-        let crashes = self.crashes;
+        let unfinished = self.unfinished;
         self.halt_by_stop()?;
-        Ok(self.crashes == crashes)
+        Ok(self.unfinished == unfinished)
     }
 
     fn is_all_in(&self) -> bool {

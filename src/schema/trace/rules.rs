@@ -12,7 +12,7 @@ use crate::schema::types::{Type, Variant};
 /// A place in a type: which part to take of each type on the way, from the outermost on. What an option or a
 /// list holds is part 0, a map's key 0 and its values 1; fields, elements and variants count from 0. A
 /// newtype is no step.
-pub type Place = Vec<usize>;
+pub(crate) type Place = Vec<usize>;
 
 /// How the parts of a type read themselves, by their places. Of a place that is not in here nothing is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use crate::demo::embedded::{EmbeddedBroker, Producer};
 use crate::error::Kind;
 use crate::position::SourceId;
 use crate::setting::extensions::Extensions;
+use crate::source::Raw;
 use crate::source::records::Payload;
 use crate::source::{Deletes, Driver, Opened, Source, TimeRules, UpsertSource};
 use crate::time::EventTime;

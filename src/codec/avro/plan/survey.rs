@@ -1,6 +1,6 @@
 //! What can be said of a finished plan before the first datum.
 
-use super::plan::{Piece, Step, StepId};
+use super::{Piece, Step, StepId};
 
 /// Whether the plan changes nothing.
 pub(super) fn identical(steps: &[Step], root: StepId) -> bool {

@@ -74,7 +74,7 @@ Those that may not, with the reason:
 ";
 
 /// The whole page.
-pub fn page() -> String {
+pub(crate) fn page() -> String {
     let mut page = HEAD.to_owned();
     for setting in settings() {
         let flag = setting
