@@ -10,8 +10,6 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 KAFKA_PORT ?= 9092
 REGISTRY_PORT ?= 8081
 KAFKA_UP = scripts/kafka.sh up --port $(KAFKA_PORT)
-# Places at which tests let a process die; no release can be built with it.
-FAULTS = thalweg/fault-points
 REGISTRY_UP = scripts/registry.sh up --port $(REGISTRY_PORT)
 
 .PHONY: help
@@ -43,7 +41,7 @@ test: ## run all tests: units, models, documentation, and those on a real Kafka,
 	@scripts/kafka.sh fetch >/dev/null
 	@scripts/registry.sh fetch >/dev/null
 	@scripts/s3.sh fetch >/dev/null
-	cargo test --workspace --features $(FAULTS) --no-fail-fast $(CARGO_FLAGS) $(ARGS)
+	cargo test --workspace --no-fail-fast $(CARGO_FLAGS) $(ARGS)
 
 .PHONY: proof
 proof: ## run what `test` leaves out as it takes minutes: a million records on a real Kafka, row by row
@@ -62,7 +60,6 @@ sim: setup ## run the simulator; SEEDS=0..10000 unless said otherwise, SEEDS=17 
 check: setup ## check format, lints and documentation, and the scripts where shellcheck is there
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
-	cargo clippy -p thalweg --all-targets --features $(FAULTS) $(CARGO_FLAGS) -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --lib --no-deps $(CARGO_FLAGS)
 	@for script in scripts/*.sh .ci/run; do bash -n "$$script" || exit 1; done
 	@if command -v shellcheck >/dev/null; then shellcheck -x scripts/*.sh .ci/run; \

@@ -8,14 +8,9 @@
 //!                                      binding.appended:3:30   after it has stood there for 30 ms, while all others go on
 //! ```
 //!
-//! Without the feature `fault-points` a point is nothing at all, and the feature is refused where debug
-//! assertions are off, so no release has one. The table says what stands on the disk as a point is passed; a
-//! test holds that it has every point of the code once, and `tests/kafka/faults.rs` dies at each.
-
-#[cfg(all(feature = "fault-points", not(debug_assertions)))]
-compile_error!(
-    "the feature `fault-points` lets a variable kill the process: it is for tests, never for a release"
-);
+//! Points are compiled with debug assertions only: in a release a point is nothing at all. The table says what
+//! stands on the disk as a point is passed; a test holds that it has every point of the code once, and
+//! `tests/kafka/faults.rs` dies at each.
 
 /// A place at which a process can be made to die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,14 +209,14 @@ pub const POINTS: &[Point] = &[
 ];
 
 /// Ends the process here, if the variable says so.
-#[cfg(not(feature = "fault-points"))]
+#[cfg(not(debug_assertions))]
 #[inline(always)]
 pub(crate) fn point(_name: &'static str) {}
 
-#[cfg(feature = "fault-points")]
+#[cfg(debug_assertions)]
 pub(crate) use armed::point;
 
-#[cfg(feature = "fault-points")]
+#[cfg(debug_assertions)]
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};

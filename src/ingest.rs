@@ -33,9 +33,9 @@ pub use bounds::Bounds;
 
 use crate::bridge::{Halt, Waker};
 use crate::codec::registry::Verdict;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ingest::limit::Limit;
-use crate::ingest::partition::{Partition, watermark};
+use crate::ingest::partition::{Partition, differs, watermark};
 use crate::metrics::{SourceMetrics, WorkerMetrics};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
 use crate::record::Timed;
@@ -557,36 +557,4 @@ impl<T: 'static> Running<T> {
 enum Out<'a, T> {
     Events(&'a mut Vec<Timed<T>>),
     Dead(&'a mut Vec<DeadLetter>),
-}
-
-/// Other records came than were bound.
-fn differs(
-    source: &str,
-    range: &PartitionRange,
-    epoch: Epoch,
-    (records, hash): (u64, u64),
-    replay: bool,
-) -> Error {
-    let error = match replay {
-        true => Error::integrity(format!(
-            "source `{source}` no longer holds the records that the ledger bound"
-        )),
-        false => Error::internal(format!(
-            "source `{source}` released other records than it reported"
-        )),
-    };
-    let (partition, lo, hi) = (range.id.partition, range.lo, range.hi);
-    error
-        .detail(format!(
-            "epoch {epoch}, partition {partition}, offsets {lo}..{hi}"
-        ))
-        .detail(format!(
-            "bound: {} records, hash {:016x}",
-            range.records, range.hash
-        ))
-        .detail(format!("read:  {records} records, hash {hash:016x}"))
-        .hint(
-            "records were lost or changed since they were first read; a fresh start needs an empty data \
-             directory (`ledger reset`)",
-        )
 }

@@ -42,9 +42,6 @@ impl Built {
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }
-        if cfg!(feature = "fault-points") {
-            command.args(["--features", "fault-points"]);
-        }
         let output = command.current_dir(root()).output().expect("cargo runs");
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(

@@ -20,7 +20,7 @@ mod command;
 mod compacted;
 mod crash;
 mod exact;
-#[cfg(feature = "fault-points")]
+#[cfg(debug_assertions)]
 mod faults;
 mod flow;
 mod formats;

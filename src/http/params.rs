@@ -10,6 +10,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+
 use crate::http::problem::{Kind, Problem};
 use crate::position::Offset;
 use crate::schema::Numbers;
@@ -243,27 +245,23 @@ fn condition<'a>(name: Cow<'a, str>, value: Cow<'a, str>) -> Condition<'a> {
 
 /// Undoes the encoding of a query string: `%41` and `+`. What needs none is borrowed.
 fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
-    if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
+    if !text.contains(['%', '+']) {
         return Ok(Cow::Borrowed(text));
     }
-    let refused = || Problem::new(Kind::Parameter, format!("`{text}` is not encoded as URLs are"));
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'+' => out.push(b' '),
-            b'%' => {
-                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-                let (high, low) = (digit(bytes.next()), digit(bytes.next()));
-                match (high, low) {
-                    (Some(high), Some(low)) => out.push((high << 4 | low) as u8),
-                    _ => return Err(refused()),
-                }
-            }
-            byte => out.push(byte),
+    let is_whole = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    match decoded {
+        // The library leaves what is no encoding as it is.
+        Ok(decoded) if text.split('%').skip(1).all(is_whole) => Ok(Cow::Owned(decoded.into_owned())),
+        _ => {
+            let detail = format!("`{text}` is not encoded as URLs are");
+            Err(Problem::new(Kind::Parameter, detail))
         }
     }
-    String::from_utf8(out).map(Cow::Owned).map_err(|_| refused())
 }
 
 #[cfg(test)]

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock;
+use crate::error::Error;
 use crate::metrics::PartitionMetrics;
-use crate::position::Offset;
+use crate::position::{Offset, PartitionRange};
 use crate::record::Timed;
 use crate::sequencer::message::ReadTo;
 use crate::source::{DeadLetter, Intake, Progress};
-use crate::time::EventTime;
+use crate::time::{Epoch, EventTime};
 
 /// The records of one read of one partition.
 pub(super) struct Chunk<T> {
@@ -161,4 +162,36 @@ pub(super) fn watermark(event_time_max: EventTime, lateness: Duration) -> EventT
         EventTime::MIN => EventTime::MIN,
         max => max.minus(lateness),
     }
+}
+
+/// Other records came than were bound.
+pub(super) fn differs(
+    source: &str,
+    range: &PartitionRange,
+    epoch: Epoch,
+    (records, hash): (u64, u64),
+    replay: bool,
+) -> Error {
+    let error = match replay {
+        true => Error::integrity(format!(
+            "source `{source}` no longer holds the records that the ledger bound"
+        )),
+        false => Error::internal(format!(
+            "source `{source}` released other records than it reported"
+        )),
+    };
+    let (partition, lo, hi) = (range.id.partition, range.lo, range.hi);
+    error
+        .detail(format!(
+            "epoch {epoch}, partition {partition}, offsets {lo}..{hi}"
+        ))
+        .detail(format!(
+            "bound: {} records, hash {:016x}",
+            range.records, range.hash
+        ))
+        .detail(format!("read:  {records} records, hash {hash:016x}"))
+        .hint(
+            "records were lost or changed since they were first read; a fresh start needs an empty data \
+             directory (`ledger reset`)",
+        )
 }

@@ -330,26 +330,6 @@ pub enum ReadError {
     Elsewhere,
 }
 
-impl ReadError {
-    /// The problem's short name: `/problems/<name>`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            ReadError::NotYet => "not-yet",
-            ReadError::Gone { .. } => "as-of-gone",
-            ReadError::FieldUnknown { .. } => "field-unknown",
-            ReadError::KeyMissing { .. } => "key-missing",
-            ReadError::KeyTwice { .. } => "key-twice",
-            ReadError::KeyType { .. } => "key-type",
-            ReadError::Filter { .. } => "filter",
-            ReadError::Window { .. } => "window",
-            ReadError::Cursor { .. } => "cursor",
-            ReadError::TooMuch { .. } => "too-much",
-            ReadError::TooLong => "timeout",
-            ReadError::Elsewhere => "peer-away",
-        }
-    }
-}
-
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

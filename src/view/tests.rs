@@ -161,6 +161,13 @@ impl Bench {
     }
 }
 
+/// Which of the errors it is.
+fn kind(error: ReadError) -> String {
+    let text = format!("{error:?}");
+    let end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+    text[..end].to_owned()
+}
+
 fn spec(windows: WindowLayout) -> ViewSpec {
     ViewSpec {
         key: vec!["country".into(), "id".into()],
@@ -722,10 +729,8 @@ fn errors_say_what_is_wrong() {
     assert_eq!(error.to_string(), "field `id` is of type i16, got `40000`");
     let start = ("window_start", "1970-01-01T00:00:00.00001Z");
     assert_eq!(
-        row(&[("country", "A"), ("id", "1"), start], closed)
-            .unwrap_err()
-            .name(),
-        "window"
+        row(&[("country", "A"), ("id", "1"), start], closed).map_err(kind),
+        Err("Window".to_owned())
     );
     assert_eq!(
         row(&[("country", "A"), ("id", "1"), start], None),
@@ -737,25 +742,21 @@ fn errors_say_what_is_wrong() {
         op,
         value: "1".into(),
     };
-    let rows = |query: RowsQuery| {
-        view.rows(&query, &now)
-            .map(|page| page.rows.len())
-            .map_err(|error| error.name())
-    };
+    let rows = |query: RowsQuery| view.rows(&query, &now).map(|page| page.rows.len()).map_err(kind);
     let base = RowsQuery::default;
     assert_eq!(
         rows(RowsQuery {
             filters: vec![filter("n", Op::Prefix)],
             ..base()
         }),
-        Err("filter")
+        Err("Filter".to_owned())
     );
     assert_eq!(
         rows(RowsQuery {
             cursor: Some("!".into()),
             ..base()
         }),
-        Err("cursor")
+        Err("Cursor".to_owned())
     );
     let order = vec![OrderBy {
         field: "n".into(),
@@ -767,7 +768,7 @@ fn errors_say_what_is_wrong() {
             scanned_max: 0,
             ..base()
         }),
-        Err("too-much")
+        Err("TooMuch".to_owned())
     );
     assert_eq!(
         rows(RowsQuery {
@@ -804,12 +805,12 @@ fn a_cursor_serves_its_own_query_and_epoch_alone() {
     };
     query.cursor = view.rows(&query, &first).unwrap().next;
     assert!(view.rows(&query, &first).is_ok());
-    assert_eq!(view.rows(&query, &second).unwrap_err().name(), "cursor");
+    assert_eq!(view.rows(&query, &second).map_err(kind).unwrap_err(), "Cursor");
     query.order = vec![OrderBy {
         field: "n".into(),
         descending: false,
     }];
-    assert_eq!(view.rows(&query, &first).unwrap_err().name(), "cursor");
+    assert_eq!(view.rows(&query, &first).map_err(kind).unwrap_err(), "Cursor");
 }
 
 #[test]

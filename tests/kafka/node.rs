@@ -174,7 +174,7 @@ impl Node {
         self
     }
 
-    #[cfg(feature = "fault-points")]
+    #[cfg(debug_assertions)]
     pub fn untrimmed(mut self) -> Self {
         self.untrimmed = true;
         self
@@ -185,7 +185,7 @@ impl Node {
         self
     }
 
-    #[cfg(feature = "fault-points")]
+    #[cfg(debug_assertions)]
     pub fn fault(mut self, fault: &str) -> Self {
         self.fault = Some(fault.to_owned());
         self
@@ -367,7 +367,7 @@ impl Process {
     }
 
     /// Where it says that it was killed, once it has ended by SIGKILL.
-    #[cfg(feature = "fault-points")]
+    #[cfg(debug_assertions)]
     pub fn killed_at(&mut self) -> Option<String> {
         use std::os::unix::process::ExitStatusExt;
         let status = self.child.wait().expect("a child can be waited for");

@@ -68,10 +68,6 @@ pub fn binary() -> &'static Path {
         if release {
             build.arg("--release");
         }
-        // As these tests were built, so that the library is not built once more.
-        if cfg!(feature = "fault-points") {
-            build.args(["--features", "thalweg/fault-points"]);
-        }
         succeeded("cargo build", &build.output().expect("cargo can be started"));
         target
             .join(if release { "release" } else { "debug" })
