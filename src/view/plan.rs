@@ -18,6 +18,7 @@ use crate::schema::encode::Form;
 use crate::schema::types::Type;
 use crate::schema::{Field, RowSchema, json};
 use crate::time::{self, EventTime, WindowLayout};
+use crate::suggest::nearest;
 use crate::view::parse;
 use crate::view::serve::{Cursor, Filter, Op, ReadError, RowsQuery, WindowPick};
 
@@ -502,15 +503,9 @@ pub(super) fn field<'a>(
         .find(|(_, field)| field.name == name)
         .ok_or_else(|| {
             let known: Vec<String> = fields.map(|field| field.name.clone()).collect();
-            let near = known
-                .iter()
-                .map(|other| (strsim::jaro_winkler(other, name), other));
-            let nearest = near
-                .filter(|(score, _)| *score > 0.7)
-                .max_by(|a, b| a.0.total_cmp(&b.0));
             ReadError::FieldUnknown {
                 field: name.into(),
-                nearest: nearest.map(|(_, name)| name.clone()),
+                nearest: nearest(name, &known).cloned(),
                 known,
             }
         })

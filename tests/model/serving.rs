@@ -22,6 +22,8 @@ use crate::support::thalweg::Thalweg;
 const ASKED: &str = "THALWEG_TEST_SERVING";
 const KEYS: u64 = 1_000;
 const LINES: u64 = 150_000;
+/// Recoveries of which one is to be looked at.
+const TRIES: usize = 10;
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Line {
@@ -140,20 +142,25 @@ fn answers_do_not_go_back_over_a_kill() {
     let seen = first["epoch"].as_u64().unwrap();
     service.end(libc::SIGKILL);
 
-    let service = start(dir, &[]);
-    let (epochs, refusals) = watched(&service);
-    assert!(
-        epochs.iter().all(|epoch| *epoch >= seen),
-        "{seen}, and then {epochs:?}"
-    );
-    let recovering: Vec<_> = refusals
-        .iter()
-        .filter(|body| !body["last_bound"].is_null())
-        .collect();
-    assert!(
-        !recovering.is_empty(),
-        "the recovery was over before it was looked at"
-    );
+    // How long a recovery takes depends on the machine: one that was over before it was looked at shows nothing.
+    let caught = (0..TRIES).find_map(|_| {
+        let service = start(dir, &[]);
+        let (epochs, refusals) = watched(&service);
+        assert!(
+            epochs.iter().all(|epoch| *epoch >= seen),
+            "{seen}, and then {epochs:?}"
+        );
+        let of_recovery = refusals.into_iter().filter(|body| !body["last_bound"].is_null());
+        let recovering: Vec<_> = of_recovery.collect();
+        match recovering.is_empty() {
+            true => {
+                service.end(libc::SIGKILL);
+                None
+            }
+            false => Some((service, recovering)),
+        }
+    });
+    let (service, recovering) = caught.expect("a recovery is looked at before it is over");
     for body in &recovering {
         assert!(body["last_bound"].as_u64() >= Some(seen), "{body}");
         assert!(body["records_left"]["lines"].as_u64().is_some(), "{body}");
@@ -162,15 +169,19 @@ fn answers_do_not_go_back_over_a_kill() {
     service.end(libc::SIGKILL);
 
     // Where stale answers are wanted, they are given.
-    let service = start(dir, &["--set", "http.stale_reads=true"]);
-    let (epochs, _) = watched(&service);
-    assert!(
-        epochs.iter().any(|epoch| *epoch < seen),
-        "none was stale: {epochs:?}"
-    );
-    assert!(epochs.is_sorted());
-    let (status, log) = service.end(libc::SIGTERM);
-    assert!(status.success(), "{log}");
+    let stale = (0..TRIES).any(|_| {
+        let service = start(dir, &["--set", "http.stale_reads=true"]);
+        let (epochs, refusals) = watched(&service);
+        assert!(
+            refusals.iter().all(|body| body["last_bound"].is_null()),
+            "{refusals:?}"
+        );
+        assert!(epochs.is_sorted());
+        let (status, log) = service.end(libc::SIGTERM);
+        assert!(status.success(), "{log}");
+        epochs.iter().any(|epoch| *epoch < seen)
+    });
+    assert!(stale, "no answer was stale");
 }
 
 #[test]

@@ -32,6 +32,9 @@ use crate::time::Epoch;
 use crate::view::serve::{ReadError, RowsQuery};
 use crate::view::{AsOf, Moment};
 
+/// So many stops may be cut short before it is one too many.
+const STOPS_MAX: usize = 30;
+
 const LEDGER: &str = "/ledger";
 const CHECKPOINTS: &str = "/checkpoints";
 const APP: &str = "sim";
@@ -906,7 +909,13 @@ impl World {
         for again in [false, true] {
             // A start may come with power for some calls only, and a stop that is cut short leaves rows to
             // the next start.
-            while !self.come_to_rest()? {}
+            let mut stops = 0;
+            while !self.come_to_rest()? {
+                stops += 1;
+                if stops > STOPS_MAX {
+                    return Err(format!("{STOPS_MAX} stops left rows to the next start"));
+                }
+            }
             if !again && self.draws.chance(2, 3) {
                 break;
             }

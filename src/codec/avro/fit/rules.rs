@@ -1,6 +1,7 @@
 //! The writer's schema against the reader's, by Avro's rules, with words. What resolves is what the
 //! [`Resolution`] says that the plans are made from; here it is only told why something does not.
 
+use crate::suggest::nearest;
 use crate::codec::avro::resolve::{Resolution, sources};
 use crate::codec::avro::schema::{Kind, NodeId, Record, Schema};
 use crate::codec::fit::Misfit;
@@ -135,10 +136,8 @@ impl<'s> Rules<'s> {
                 None if field.default.is_some() => {}
                 None => {
                     let known = |name: &str| theirs.fields.iter().any(|field| field.name == name);
-                    let likeness = |name: &str| strsim::jaro_winkler(name, &field.name);
-                    let renamed = (ours.fields.iter().map(|own| own.name.as_str()))
-                        .filter(|name| !known(name))
-                        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+                    let own = ours.fields.iter().map(|own| own.name.as_str());
+                    let renamed = nearest(&field.name, own.filter(|name| !known(name)))
                         .map(|name| format!(", or, if it was `{name}` once, the alias `{name}`"));
                     let problem =
                         "the registry's schema has no such field, and the reader's gives no default";
