@@ -1,4 +1,4 @@
-# `make` lists the targets. Variables: KAFKA=real, KAFKA_PORT, REGISTRY_PORT, ARGS (passed on to what runs),
+# `make` lists the targets. Variables: KAFKA=real, PROFILE, KAFKA_PORT, REGISTRY_PORT, ARGS (passed on to what runs),
 # CARGO_FLAGS, CARGO_TARGET_DIR (default: a cache outside the clone, shared by all clones).
 SHELL := bash
 .DEFAULT_GOAL := help
@@ -7,6 +7,10 @@ SHELL := bash
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/thalweg/target
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
+# How `run` and `thalweg` are built: `quick` takes half as long; PROFILE=release is for use, and what `bench` measures.
+PROFILE ?= quick
+# What is tested and checked: all that there is.
+ALL = --features thalweg/object-store
 KAFKA_PORT ?= 9092
 REGISTRY_PORT ?= 8081
 KAFKA_UP = scripts/kafka.sh up --port $(KAFKA_PORT)
@@ -24,16 +28,16 @@ setup: # what a build needs; prints nothing where it is there
 ifeq ($(KAFKA),real)
 run: setup ## run the demo in one process; KAFKA=real: on Apache Kafka and a schema registry
 	@kafka=$$($(KAFKA_UP)) && registry=$$($(REGISTRY_UP)) && set -x && \
-	exec cargo run --release $(CARGO_FLAGS) -p dataflows --bin thalweg -- \
+	exec cargo run --profile $(PROFILE) $(CARGO_FLAGS) -p dataflows --bin thalweg -- \
 		demo --kafka "$$kafka" --registry "$$registry" $(ARGS)
 else
 run: setup
-	cargo run --release $(CARGO_FLAGS) -p dataflows --bin thalweg -- demo $(ARGS)
+	cargo run --profile $(PROFILE) $(CARGO_FLAGS) -p dataflows --bin thalweg -- demo $(ARGS)
 endif
 
 .PHONY: thalweg
 thalweg: setup ## run the command line: ARGS='query merchant_spend limit=3'
-	@cargo run --release --quiet $(CARGO_FLAGS) -p dataflows --bin thalweg -- $(ARGS)
+	@cargo run --profile $(PROFILE) --quiet $(CARGO_FLAGS) -p dataflows --bin thalweg -- $(ARGS)
 
 .PHONY: test
 test: ## run all tests: units, models, documentation, and those on a real Kafka, registry and object store
@@ -41,14 +45,14 @@ test: ## run all tests: units, models, documentation, and those on a real Kafka,
 	@scripts/kafka.sh fetch >/dev/null
 	@scripts/registry.sh fetch >/dev/null
 	@scripts/s3.sh fetch >/dev/null
-	cargo test --workspace --no-fail-fast $(CARGO_FLAGS) $(ARGS)
+	cargo test --workspace $(ALL) --no-fail-fast $(CARGO_FLAGS) $(ARGS)
 
 .PHONY: proof
 proof: ## run what `test` leaves out as it takes minutes: a million records on a real Kafka, row by row
 	@scripts/setup.sh build java
 	@scripts/kafka.sh fetch >/dev/null
 	@scripts/registry.sh fetch >/dev/null
-	cargo test --test it $(CARGO_FLAGS) $(ARGS) -- --ignored kafka::exact
+	cargo test --test it $(ALL) $(CARGO_FLAGS) $(ARGS) -- --ignored kafka::exact
 
 # A range is worth an optimised build; one seed, to look into, is not.
 SEEDS ?= 0..10000
@@ -59,8 +63,8 @@ sim: setup ## run the simulator; SEEDS=0..10000 unless said otherwise, SEEDS=17 
 .PHONY: check
 check: setup ## check format, lints and documentation, and the scripts where shellcheck is there
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --lib --no-deps $(CARGO_FLAGS)
+	cargo clippy --workspace --all-targets $(ALL) $(CARGO_FLAGS) -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --lib --no-deps $(ALL) $(CARGO_FLAGS)
 	@for script in scripts/*.sh .ci/run; do bash -n "$$script" || exit 1; done
 	@if command -v shellcheck >/dev/null; then shellcheck -x scripts/*.sh .ci/run; \
 	else echo "scripts: parsed only; for more: scripts/setup.sh lint"; fi

@@ -42,6 +42,9 @@ impl Built {
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }
+        if cfg!(feature = "object-store") {
+            command.args(["--features", "object-store"]);
+        }
         let output = command.current_dir(root()).output().expect("cargo runs");
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(

@@ -104,17 +104,21 @@ pub(super) fn tokio() -> Result<tokio::runtime::Runtime> {
 
 /// Log lines go to standard error; first of all what is doubtful about the settings.
 pub(super) fn log_to_stderr(force: &InForce) {
-    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::fmt::layer;
+    use tracing_subscriber::prelude::*;
     let log = &force.settings.log;
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // A second call in one process (a test) keeps the first one's settings.
-    let _set = match log.format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().try_init(),
+    let info = || Targets::new().with_default(LevelFilter::INFO);
+    let wanted: Targets = log.level.parse().unwrap_or_else(|_| info());
+    let lines = layer().with_writer(std::io::stderr);
+    let lines = match log.format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
+    // A second call in one process (a test) keeps the first one's settings.
+    let _set = tracing_subscriber::registry()
+        .with(lines.with_filter(wanted))
+        .try_init();
     for warning in &force.warnings {
         tracing::warn!("{warning}");
     }

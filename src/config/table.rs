@@ -414,7 +414,7 @@ static SETTINGS: &[Setting] = &[
                 "a level (error, warn, info, debug, trace), or such for modules with commas between",
                 |s, text| {
                     of(s).log.level = text.to_owned();
-                    tracing_subscriber::EnvFilter::try_new(text).is_ok()
+                    text.parse::<tracing_subscriber::filter::Targets>().is_ok()
                 },
             ),
             "info",

@@ -32,8 +32,8 @@ use parking_lot::Mutex;
 use crate::bridge::panic_text;
 use crate::clock::sim::draw;
 
-/// How many seeds a run of all tests tries.
-const SEEDS: u64 = 1000;
+/// How many seeds a run of all tests tries; `make sim` tries more.
+const SEEDS: u64 = 300;
 
 /// What is drawn from a seed.
 #[derive(Clone)]

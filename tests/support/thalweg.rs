@@ -68,6 +68,10 @@ pub fn binary() -> &'static Path {
         if release {
             build.arg("--release");
         }
+        // As these tests were built, so that the library is not built once more.
+        if cfg!(feature = "object-store") {
+            build.args(["--features", "thalweg/object-store"]);
+        }
         succeeded("cargo build", &build.output().expect("cargo can be started"));
         target
             .join(if release { "release" } else { "debug" })
