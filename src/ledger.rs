@@ -72,6 +72,7 @@ pub use frame::FORMAT_VERSION;
 use frame::{FileHeader, claim_frame, group_frame};
 pub use inspect::{Report, Show, look, show, show_on, verify, verify_on, whose};
 pub use memory::{MemoryLedger, MemoryLog};
+pub(crate) use progress::SHARDS_MAX;
 pub use progress::ShardProgress;
 use reader::{Cursor, FILE_NAME, Frame, Reader, cannot, open_file};
 pub use record::Chain;

@@ -10,7 +10,8 @@ use crate::dataflow::collection::Collection;
 use crate::dataflow::plan::{Kind, Origin, PlannedSink};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
-use crate::error::Result;
+use crate::error::{Result, count};
+use crate::ledger::SHARDS_MAX;
 use crate::operator::deliver::{Shards, deliver, encode, encode_updates};
 use crate::record::{Change, Event, Record, Timed};
 use crate::schema::RowSchema;
@@ -326,8 +327,11 @@ impl<'s> Dataflow<'s> {
         }
         let opened = sink.open(&context.env).and_then(|opened| Ok((opened, schema?)));
         let (opened, schema) = match opened {
-            Ok((opened, _)) if opened.shards == 0 => {
-                context.mistake(format!("sink `{name}` has no shards: at least one is needed"));
+            Ok((opened, _)) if !(1..=SHARDS_MAX).contains(&opened.shards) => {
+                let shards = count(opened.shards, "shard");
+                context.mistake(format!(
+                    "sink `{name}` has {shards}: from 1 to {SHARDS_MAX} there can be"
+                ));
                 return None;
             }
             Ok(opened) => opened,

@@ -19,6 +19,19 @@ pub struct ShardProgress {
     pub delivered: Option<Epoch>,
 }
 
+impl ShardProgress {
+    /// Adds it to what is written together: of a shard that which reaches furthest counts, whoever told it
+    /// first.
+    pub(crate) fn add_to(self, all: &mut Vec<Self>) {
+        let same = |of: &&mut Self| (&of.sink, of.shard) == (&self.sink, self.shard);
+        match all.iter_mut().find(same) {
+            Some(known) if known.complete < self.complete => *known = self,
+            Some(_) => {}
+            None => all.push(self),
+        }
+    }
+}
+
 pub(super) fn encode_progress(progress: &[ShardProgress], out: &mut Vec<u8>) {
     put_u64(out, progress.len() as u64);
     for ShardProgress {
@@ -63,7 +76,7 @@ pub(super) fn decode_progress(input: &mut Input<'_>) -> Option<Vec<ShardProgress
 }
 
 /// More shards than any sink has.
-const SHARDS_MAX: u32 = 1 << 16;
+pub(crate) const SHARDS_MAX: u32 = 1 << 16;
 
 #[cfg(test)]
 mod tests {
@@ -89,5 +102,22 @@ mod tests {
             prop_assert!(input.0.is_empty());
             prop_assert_eq!(decode_progress(&mut Input(&bytes[..cut.index(bytes.len())])), None);
         }
+    }
+
+    #[test]
+    fn what_reaches_furthest_counts_in_any_order() {
+        let reached = |shard, complete| ShardProgress {
+            sink: "audit".into(),
+            shard,
+            of: 2,
+            complete: Epoch(complete),
+            delivered: Some(Epoch(3)),
+        };
+        let mut all = Vec::new();
+        // The worker tells that all is there up to 9 before the task tells what it wrote last.
+        for (shard, complete) in [(0, 9), (1, 2), (0, 3), (1, 4)] {
+            reached(shard, complete).add_to(&mut all);
+        }
+        assert_eq!(all, [reached(0, 9), reached(1, 4)]);
     }
 }

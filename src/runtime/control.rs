@@ -417,6 +417,7 @@ fn sequence<'s>(
                     let refused = match (report, &mut lead) {
                         (ToLead::Report(report), Some(lead)) => lead.sequencer.report(report).err(),
                         (ToLead::Stop, Some(_)) => {
+                            shared.sinks.close();
                             shared.inbox.stop();
                             None
                         }

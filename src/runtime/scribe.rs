@@ -106,10 +106,7 @@ impl Scribe {
             match entry {
                 Entry::Binding(binding) => group.push((*binding).clone()),
                 Entry::Progress(reached, durable) => {
-                    // Of a shard the last counts.
-                    progress
-                        .retain(|of: &ShardProgress| (&of.sink, of.shard) != (&reached.sink, reached.shard));
-                    progress.push(reached);
+                    reached.add_to(&mut progress);
                     told.push(durable);
                 }
             }

@@ -104,20 +104,23 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
     // Those of its own shards, and of others' that are connected by now.
     let threads = shared.sinks.tasks().into_iter().map(|task| {
         let thread = std::thread::Builder::new().name(format!("sink {}", task.name()));
-        thread.spawn(move || task.run())
+        let spawned = thread.spawn(move || task.run());
+        // At once: whatever is given to a sink without a thread would wait for ever.
+        let refused = |error| {
+            shared
+                .halt
+                .halt(Error::outside("cannot start a sink").detail(error))
+        };
+        spawned.map_err(refused).ok()
     });
     let threads: Vec<_> = threads.collect();
     while life.goes_on(worker) {
         life.step(worker, life.park_max());
     }
     // What sinks were given they have before the service ends.
-    for thread in threads {
-        match thread.map(std::thread::JoinHandle::join) {
-            Ok(Ok(())) => {}
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(error) => shared
-                .halt
-                .halt(Error::outside("cannot start a sink").detail(error)),
+    for thread in threads.into_iter().flatten() {
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
         }
     }
 }

@@ -194,7 +194,7 @@ impl Sinks {
     /// The service is about to end: a sink that fails now is given up, and gets its rows at the next start.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        self.shards.lock().iter().for_each(|shard| shard.queue.wake());
+        self.shards.lock().iter().for_each(|shard| shard.queue.hurry());
     }
 
     /// How the shards of each sink are doing.

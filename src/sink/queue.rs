@@ -45,6 +45,8 @@ struct State {
     ended: bool,
     /// Nothing is taken any more.
     given_up: bool,
+    /// A store that fails is given no time any more.
+    hurried: bool,
     trouble: Option<String>,
     /// Since when a call of the writer lasts.
     calling: Option<Instant>,
@@ -128,8 +130,9 @@ impl Queue {
         (since > max).then(|| format!("shard {number}: a write lasts for {} s", since.as_secs()))
     }
 
-    /// Has the task look around.
-    pub(crate) fn wake(&self) {
+    /// Ends the task's pause, and lets it make no other: the service ends.
+    pub(crate) fn hurry(&self) {
+        self.state.lock().hurried = true;
         self.changed.notify_all();
     }
 
@@ -163,8 +166,8 @@ impl Queue {
 
     /// The store has what was taken: `written`, but for those that it had before. Whether it failed before.
     pub(super) fn written(&self, taken: &[Batch], written: &[Batch]) -> bool {
-        let mut state = self.state.lock();
         let (rows, bytes) = size(taken);
+        let mut state = self.state.lock();
         state.rows -= rows;
         state.bytes -= bytes;
         state.in_hand = None;
@@ -231,12 +234,19 @@ impl Queue {
         (state.rows, state.bytes) = (0, 0);
     }
 
-    /// Waits for a change: for so long, or until something waits or nothing comes any more.
-    pub(super) fn wait(&self, time: Duration, for_rows: bool) {
+    /// Waits for so long, or until something waits or nothing comes any more.
+    pub(super) fn wait(&self, time: Duration) {
         let mut state = self.state.lock();
-        if !for_rows || state.batches.is_empty() && !state.ended {
+        if state.batches.is_empty() && !state.ended {
             self.changed.wait_for(&mut state, time);
         }
+    }
+
+    /// Lets a store rest for so long, whatever is put in meanwhile.
+    pub(super) fn pause(&self, time: Duration) {
+        let until = clock::instant() + time;
+        let mut state = self.state.lock();
+        while !state.hurried && !self.changed.wait_until(&mut state, until).timed_out() {}
     }
 }
 
@@ -279,13 +289,13 @@ impl Producer {
         state.bytes += bytes;
         state.batches.push_back(batch);
         drop(state);
-        self.0.wake();
+        self.0.changed.notify_all();
     }
 }
 
 impl Drop for Producer {
     fn drop(&mut self) {
         self.0.state.lock().ended = true;
-        self.0.wake();
+        self.0.changed.notify_all();
     }
 }

@@ -79,7 +79,7 @@ impl SinkTask {
         (halt, closing): (Halt, Arc<AtomicBool>),
     ) -> Self {
         let halted = queue.clone();
-        halt.on_halt(Waker::new(move || halted.wake()));
+        halt.on_halt(Waker::new(move || halted.hurry()));
         Self {
             queue,
             writers,
@@ -106,12 +106,8 @@ impl SinkTask {
             match self.turn() {
                 Turn::Worked => {}
                 Turn::Ended => return,
-                Turn::Idle => self.queue.wait(LOOK_AROUND, true),
-                Turn::Wait(time) => {
-                    if !self.closing.load(Ordering::Acquire) && !self.halt.is_halted() {
-                        self.queue.wait(time, false);
-                    }
-                }
+                Turn::Idle => self.queue.wait(LOOK_AROUND),
+                Turn::Wait(time) => self.queue.pause(time),
             }
         }
     }

@@ -17,8 +17,8 @@ use crate::schema::datum::Datum;
 use crate::schema::encode::Form;
 use crate::schema::types::Type;
 use crate::schema::{Field, RowSchema, json};
-use crate::time::{self, EventTime, WindowLayout};
 use crate::suggest::nearest;
+use crate::time::{self, EventTime, WindowLayout};
 use crate::view::parse;
 use crate::view::serve::{Cursor, Filter, Op, ReadError, RowsQuery, WindowPick};
 

@@ -265,3 +265,14 @@ fn rows_that_are_refused_and_panics_halt_the_service_with_the_reason() {
         assert!(said.iter().all(|said| error.contains(said)), "{error}");
     }
 }
+
+#[test]
+fn a_store_that_rests_is_left_alone_until_the_service_ends() {
+    let (sinks, producer, task) = repeating(&Notes::default());
+    let queue = task.queue.clone();
+    let pause = std::thread::spawn(move || queue.pause(Duration::from_secs(3600)));
+    producer.put(batch(3, 2));
+    assert!(!pause.is_finished());
+    sinks.close();
+    pause.join().expect("it ends");
+}

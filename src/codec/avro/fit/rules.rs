@@ -1,10 +1,10 @@
 //! The writer's schema against the reader's, by Avro's rules, with words. What resolves is what the
 //! [`Resolution`] says that the plans are made from; here it is only told why something does not.
 
-use crate::suggest::nearest;
 use crate::codec::avro::resolve::{Resolution, sources};
 use crate::codec::avro::schema::{Kind, NodeId, Record, Schema};
 use crate::codec::fit::Misfit;
+use crate::suggest::nearest;
 
 use super::below;
 
