@@ -8,8 +8,8 @@
 //!                                      binding.appended:3:30   after it has stood there for 30 ms, while all others go on
 //! ```
 //!
-//! Points are compiled with debug assertions only: in a release a point is nothing at all. The table says what
-//! stands on the disk as a point is passed; a test holds that it has every point of the code once, and
+//! Points are compiled with debug assertions only: in a release a point is nothing at all. The table says
+//! what stands on the disk as a point is passed; a test holds that it has every point of the code once, and
 //! `tests/kafka/faults.rs` dies at each.
 
 /// A place at which a process can be made to die.

@@ -247,8 +247,8 @@ fn paths_are_found_in_groups_and_in_code() {
     );
 }
 
-/// The files that each file takes something from. A file may use those above its own folder (a module and what it is made
-/// of are one thing), so these are left out.
+/// The files that each file takes something from. A file may use those above its own folder (a module and
+/// what it is made of are one thing), so these are left out.
 fn imports(files: &[File]) -> BTreeMap<&str, BTreeSet<&str>> {
     let named: BTreeSet<&str> = files.iter().map(|file| file.module.as_str()).collect();
     let of = |file: &File| {
@@ -441,8 +441,8 @@ fn lines_are_short() {
     );
 }
 
-/// `pub` is for users. What only the project's own tests and benchmarks see is doc-hidden; the compiler's lint finds what
-/// is `pub` where nobody outside can name it.
+/// `pub` is for users. What only the project's own tests and benchmarks see is doc-hidden; the compiler's
+/// lint finds what is `pub` where nobody outside can name it.
 #[test]
 fn public_modules_are_those_of_the_documentation() {
     const DOCUMENTED: &[&str] = &[

@@ -11,8 +11,8 @@
 //! varints would lengthen them. Times are written as differences to the binding's `now`, which is written as
 //! its difference to the epoch; a range says by a flag what is as in the range before it. A binding stands
 //! for itself: `lo` is written although it repeats the last `hi`, so that a gap shows. Four partitions of one
-//! source come to about 100 bytes, of which 32 are the records' hashes; postcard would take twice as many, and
-//! 1.6 times for one partition.
+//! source come to about 100 bytes, of which 32 are the records' hashes; postcard would take twice as many,
+//! and 1.6 times for one partition.
 
 use std::fmt;
 

@@ -456,6 +456,7 @@ impl ShardWriter {
             let room = (4 * sorted.len()).max(PAGE);
             let mut bucket = shard.buckets[at].write();
             bucket.changed = self.epoch;
+            bucket.rows.fetch(sorted.iter().map(|change| change.hash));
             for (i, change) in sorted.drain(..).enumerate() {
                 if i % PAGE == PAGE - 1 {
                     // Lets waiting readers in, if there are any.

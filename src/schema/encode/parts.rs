@@ -80,7 +80,20 @@ impl<'a> Parts<'a> {
     }
 
     /// The type of a field, once those before it that were left out are nulls.
+    #[inline]
     fn field(&mut self, name: &'static str) -> Result<&'a Type, Mismatch> {
+        if let Next::Fields(fields) = &mut self.next
+            && let [(next, ty), ..] = fields.as_slice()
+            // Of one literal there is most often one copy.
+            && (std::ptr::eq(*next, name) || *next == name)
+        {
+            fields.next();
+            return Ok(ty);
+        }
+        self.field_elsewhere(name)
+    }
+
+    fn field_elsewhere(&mut self, name: &'static str) -> Result<&'a Type, Mismatch> {
         let Next::Fields(fields) = &mut self.next else {
             self.begin();
             encode(&JSON, self.form, name, self.out)?;
