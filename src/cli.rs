@@ -232,7 +232,7 @@ enum LedgerCommand {
 enum CheckpointCommand {
     /// Print a line for each
     List {
-        /// The dataflow's folder, <data_dir>/<dataflow>; or where its checkpoints are:
+        /// The dataflow's folder, `<data_dir>/<dataflow>`; or where its checkpoints are:
         /// s3://BUCKET/PREFIX/APP/DATAFLOW
         dir: PathBuf,
     },

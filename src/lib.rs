@@ -48,6 +48,8 @@
 
 // `pub` is for users; what is doc-hidden is for the project's own tests and benchmarks.
 #![warn(unreachable_pub)]
+// Documents of the engine lead into it; for users such a link is plain text.
+#![allow(rustdoc::private_intra_doc_links)]
 
 #[doc(hidden)]
 pub mod bridge;

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
+use std::time::Duration;
 
 use thalweg::prelude::{Dataflow, Files, dataflow};
 
@@ -103,10 +104,16 @@ fn checkpoints_of_a_service_are_listed_verified_and_pruned_where_they_are() {
     // The first is due at once.
     service.line("checkpoint");
     for value in 1..5 {
-        // Of what comes in after the interval.
-        std::thread::sleep(std::time::Duration::from_millis(60));
-        write(dir.path(), value);
-        service.line("checkpoint");
+        // Of what comes in after the interval. While the files of the one before are still put in order none begins, and
+        // then not before something else comes.
+        let seen = (0..60).any(|_| {
+            std::thread::sleep(Duration::from_millis(60));
+            write(dir.path(), value);
+            service
+                .line_within("checkpoint", Duration::from_secs(2))
+                .is_some()
+        });
+        assert!(seen, "{}", service.log());
     }
     let (status, log) = service.end(libc::SIGTERM);
     assert!(status.success(), "{log}");

@@ -161,6 +161,19 @@ impl Thalweg {
         self.child.id()
     }
 
+    /// Waits for the log line with this message, but for so long only.
+    pub fn line_within(&self, message: &str, time: Duration) -> Option<Value> {
+        let until = thalweg::clock::instant() + time;
+        loop {
+            let left = until.saturating_duration_since(thalweg::clock::instant());
+            let line = self.lines.recv_timeout(left).ok()?;
+            match serde_json::from_str::<Value>(&line) {
+                Ok(line) if line["fields"]["message"] == message => return Some(line),
+                _ => {}
+            }
+        }
+    }
+
     /// Waits for the log line with this message.
     pub fn line(&self, message: &str) -> Value {
         loop {
@@ -251,7 +264,7 @@ impl Thalweg {
         }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
