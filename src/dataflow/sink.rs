@@ -91,17 +91,9 @@ impl<'s, T: 'static> Stream<'s, T> {
     {
         let flow = self.flow;
         if let Some(outlet) = flow.open_sink(name, &self.origin, method, sink, schema) {
-            let (complete, halt) = (outlet.complete(), flow.context().halt.clone());
             let mut encoder = outlet.encoder(false);
             // Events of one record come from one worker, in order: what is stable keeps it.
-            let rows = encode(
-                self.inner.clone(),
-                name,
-                complete,
-                move |event| encoder.event(event),
-                halt,
-            );
-            flow.deliver(rows, outlet);
+            flow.give(self.inner.clone(), outlet, move |event| encoder.event(event));
         }
         self
     }
@@ -239,16 +231,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
             if outlet.is_new() {
                 self.meta.wanted.set(true);
             }
-            let (complete, halt) = (outlet.complete(), flow.context().halt.clone());
             let mut encoder = outlet.encoder(method != "upsert_to");
-            let rows = encode(
-                self.changes(),
-                name,
-                complete,
-                move |change| encoder.change(change),
-                halt,
-            );
-            flow.deliver(rows, outlet);
+            flow.give(self.changes(), outlet, move |change| encoder.change(change));
         }
         self
     }
@@ -364,6 +348,18 @@ impl<'s> Dataflow<'s> {
             complete: complete.collect(),
             restored,
         })
+    }
+
+    /// Encodes rows, and gives them to a sink.
+    fn give<R: Clone + 'static>(
+        &self,
+        rows: StreamVec<'s, Epoch, R>,
+        outlet: Outlet,
+        encode_row: impl FnMut(&R) -> Result<Row> + 'static,
+    ) {
+        let halt = self.context().halt.clone();
+        let rows = encode(rows, &outlet.to.sink, outlet.complete(), encode_row, halt);
+        self.deliver(rows, outlet);
     }
 
     /// Gives encoded rows to a sink.
