@@ -16,6 +16,7 @@
 //! then the holder's next read answers [`serve::ReadError::Gone`]. Reads look at the floor before and after,
 //! so none sees a row half pruned.
 
+pub(crate) mod batch;
 pub(crate) mod hash;
 mod rows;
 pub mod serve;
@@ -46,7 +47,7 @@ use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
 use crate::record::Record;
 use crate::schema::RowSchema;
 use crate::schema::fields::FieldNames;
-use crate::schema::trace::trace;
+use crate::schema::trace::{Traced, trace};
 use crate::time::{self, Epoch, EventTime, WindowLayout};
 use crate::view::moments::{Moments, Rise};
 use crate::view::serve::{ReadError, Serve};
@@ -216,6 +217,15 @@ impl Views {
     /// When names of fields clash or don't fit the types, and when another view has the name.
     pub fn define<K: Record, V: Record>(&self, spec: ViewSpec) -> Result<Arc<View>> {
         let types = [TypeId::of::<K>(), TypeId::of::<V>()];
+        self.define_types(spec, types, [trace::<K>, trace::<V>])
+    }
+
+    fn define_types(
+        &self,
+        spec: ViewSpec,
+        types: [TypeId; 2],
+        [key, value]: [fn() -> Traced; 2],
+    ) -> Result<Arc<View>> {
         let mut views = self.views.write();
         if let Some(view) = views.get(&spec.name) {
             if view.types == types && view.spec == spec {
@@ -230,7 +240,7 @@ impl Views {
             value: &spec.value,
         };
         let owner = format!("view `{}`", spec.name);
-        let schema = RowSchema::new(&owner, trace::<K>(), trace::<V>(), names)?;
+        let schema = RowSchema::new(&owner, key(), value(), names)?;
         let view = Arc::new(View::new(spec, schema, types, self.peers));
         views.insert(view.spec.name.clone(), view.clone());
         Ok(view)
@@ -381,13 +391,17 @@ impl View {
     /// # Panics
     /// When the types are others, when the worker has a writer already, or is none of the cluster's.
     pub fn writer<K: Record, V: Record>(self: &Arc<Self>, worker: usize) -> ViewWriter<K, V> {
+        let shard = self.take_shard(worker, [TypeId::of::<K>(), TypeId::of::<V>()]);
+        ViewWriter::new(self.clone(), shard)
+    }
+
+    fn take_shard(&self, worker: usize, types: [TypeId; 2]) -> Arc<Shard> {
         let name = &self.spec.name;
-        let types = [TypeId::of::<K>(), TypeId::of::<V>()];
         assert!(types == self.types, "view `{name}` was defined with other types");
         let shard = Arc::new(Shard::new(self.schema.clone()));
         let taken = self.shards[worker].set(shard.clone()).is_err();
         assert!(!taken, "view `{name}`: worker {worker} has a writer already");
-        ViewWriter::new(self.clone(), shard)
+        shard
     }
 
     pub(crate) fn row_schema(&self) -> &RowSchema {

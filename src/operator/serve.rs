@@ -12,6 +12,7 @@ use crate::fault;
 use crate::metrics::Counter;
 use crate::record::{Change, Record};
 use crate::time::Epoch;
+use crate::view::batch::ChangeBatch;
 use crate::view::writer::ViewWriter;
 
 /// Applies changes as they arrive. They stay invisible until the epoch closes, which is when `probe` has
@@ -26,10 +27,10 @@ pub(crate) fn serve<'s, K: Record, V: Record>(
     halt: Halt,
 ) {
     let restored = keeper.held();
-    let (mut encoder, shard) = writer.keep(keeper);
-    let mut rows = Vec::new();
-    let _end = changes
-        .unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, name, move |_, _| {
+    let (encoder, shard) = writer.keep(keeper);
+    let mut batch = ChangeBatch::default();
+    let applied_changes =
+        changes.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, name, move |_, _| {
             move |input, _output| {
                 input.for_each(|capability, data| {
                     let epoch = *capability
@@ -39,11 +40,15 @@ pub(crate) fn serve<'s, K: Record, V: Record>(
                     // others, such as views that are new.
                     if restored.is_none_or(|restored| epoch > restored) {
                         applied.inc_by(data.len() as u64);
-                        match encoder.encode(data, &mut rows) {
-                            Ok(()) => shard.at(epoch).apply(epoch, &mut rows),
-                            Err(error) => {
-                                rows.clear();
-                                halt.halt(error);
+                        let mut changes = data.drain(..);
+                        loop {
+                            match encoder.encode(&mut changes, &mut batch) {
+                                Ok(true) => shard.at(epoch).apply(epoch, &mut batch),
+                                Ok(false) => break,
+                                Err(error) => {
+                                    halt.halt(error);
+                                    break;
+                                }
                             }
                         }
                         fault::point("epoch.applied");
@@ -51,6 +56,11 @@ pub(crate) fn serve<'s, K: Record, V: Record>(
                     data.clear();
                 });
             }
-        })
-        .probe_with(probe);
+        });
+    watch(applied_changes, probe);
+}
+
+/// Has the probe see how far the changes of the stream are applied. Compiled once.
+fn watch(applied: StreamVec<'_, Epoch, ()>, probe: &Handle<Epoch>) {
+    applied.probe_with(probe);
 }

@@ -1,23 +1,22 @@
 //! Hashes of changes, to compare runs and processes: alike in any order and on every machine.
 //!
 //! An epoch's hash is the wrapping sum over its changes of XXH3 of the row's encoding after the change: the
-//! length of the key, the key, and the value with a byte before it that says whether there is one. What the
-//! row was before is what earlier epochs made of it. Two runs of one ledger must give the same sums for every
-//! view and epoch, on any number of workers (add up the processes').
+//! key, the value if there is one, a byte that says whether there is, and the key's length in four bytes. What
+//! the row was before is what earlier epochs made of it. Two runs of one ledger must give the same sums for
+//! every view and epoch, on any number of workers (add up the processes').
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::wire::put_bytes;
+/// Appends what stands behind the key and the value of a change.
+pub(crate) fn end_change(change: &mut Vec<u8>, key_len: usize, is_there: bool) {
+    change.push(is_there.into());
+    // Of longer keys the rest is told apart by the bytes themselves.
+    change.extend_from_slice(&(key_len as u32).to_le_bytes());
+}
 
-/// The hash of one change. `buffer` is used, and empty afterwards: what it holds of memory serves the next
-/// one.
-pub(crate) fn change_hash(key: &[u8], value: Option<&[u8]>, buffer: &mut Vec<u8>) -> u64 {
-    put_bytes(buffer, key);
-    buffer.push(value.is_some().into());
-    buffer.extend_from_slice(value.unwrap_or_default());
-    let hash = xxh3_64(buffer);
-    buffer.clear();
-    hash
+/// The hash of one change, with its end.
+pub(crate) fn change_hash(change: &[u8]) -> u64 {
+    xxh3_64(change)
 }
 
 #[cfg(test)]
@@ -26,11 +25,14 @@ mod tests {
 
     #[test]
     fn tells_changes_apart_and_is_the_same_everywhere() {
-        let mut buffer = Vec::new();
-        let mut change = |key: &[u8], value: Option<&[u8]>| change_hash(key, value, &mut buffer);
+        let change = |key: &[u8], value: Option<&[u8]>| {
+            let mut change = [key, value.unwrap_or_default()].concat();
+            end_change(&mut change, key.len(), value.is_some());
+            change_hash(&change)
+        };
         assert_ne!(change(b"a", Some(b"b")), change(b"ab", Some(b"")));
         assert_ne!(change(b"a", Some(b"")), change(b"a", None));
         assert_ne!(change(b"a", Some(b"x")), change(b"b", Some(b"x")));
-        assert_eq!(change(b"a", Some(b"x")), xxh3_64(&[1, b'a', 1, b'x']));
+        assert_eq!(change(b"a", Some(b"x")), xxh3_64(&[b'a', b'x', 1, 1, 0, 0, 0]));
     }
 }

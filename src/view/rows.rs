@@ -152,6 +152,12 @@ impl<R> Rows<R> {
         std::hint::black_box(touched.fold(0, usize::wrapping_add));
     }
 
+    /// The same for changes of rows at these places.
+    pub(crate) fn fetch_at(&self, places: impl Iterator<Item = Place>) {
+        let touched = places.map(|place| self.slots.get(place.slot).rows.touch());
+        std::hint::black_box(touched.fold(0, usize::wrapping_add));
+    }
+
     /// The row of a key. `hash` is that of the key without its window.
     pub(crate) fn get(&self, hash: u64, key: &[u8]) -> Option<&R> {
         let (own, window) = self.split(key);

@@ -16,8 +16,7 @@
 //! [`ViewWriter`](super::writer::ViewWriter) knows types.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::mem;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -32,13 +31,13 @@ use crate::schema::RowSchema;
 use crate::schema::small::SmallBytes;
 use crate::time::Epoch;
 use crate::view::View;
-use crate::view::hash::change_hash;
+use crate::view::batch::{ChangeBatch, RowChange};
 use crate::view::moments::Rise;
 use crate::view::row::Row;
 use crate::view::rows::{Place, Rows, hash_of};
 
 /// Enough that a writer and several readers seldom meet, few enough that a scan of all is cheap.
-const BUCKETS: usize = 64;
+pub(crate) const BUCKETS: usize = 64;
 
 /// Changes and rows under one lock hold: tens of microseconds.
 const PAGE: usize = 64;
@@ -326,55 +325,28 @@ fn show<'a>(
     None
 }
 
-/// A change of a row, encoded.
-pub(crate) struct RowChange {
-    key: SmallBytes,
-    /// Of the key without its window.
-    hash: u64,
-    /// What it is now; none: it is gone.
-    new: Option<SmallBytes>,
-}
-
-impl RowChange {
-    /// A row of this schema has this value now; none: it is gone.
-    pub(crate) fn new(schema: &RowSchema, key: &[u8], new: Option<&[u8]>) -> Self {
-        Self {
-            hash: hash_of(schema.without_window(key)),
-            key: SmallBytes::new(key),
-            new: new.map(SmallBytes::new),
-        }
-    }
-}
-
 /// A worker's hand on its shard. There is one a shard.
 pub(crate) struct ShardWriter {
     view: Arc<View>,
     shard: Arc<Shard>,
     /// The epoch applied last.
     epoch: Epoch,
-    /// Changes sorted by bucket, empty between calls.
-    sorted: Vec<Vec<RowChange>>,
     queue: Queue,
     /// The epoch's own entries for the queue, gathered while buckets are locked.
     queued: Vec<(u8, Place)>,
     /// Rows with versions that no checkpoint holds.
     changed: Changed<SmallBytes>,
-    /// For hashes; empty between them.
-    bytes: Vec<u8>,
 }
 
 impl ShardWriter {
     pub(crate) fn new(view: Arc<View>, shard: Arc<Shard>) -> Self {
-        let sorted = std::iter::repeat_with(Vec::new).take(BUCKETS).collect();
         Self {
             view,
             shard,
             epoch: Epoch::ZERO,
-            sorted,
             queue: Queue::new(),
             queued: Vec::new(),
             changed: Changed::off(),
-            bytes: Vec::new(),
         }
     }
 
@@ -396,7 +368,7 @@ impl ShardWriter {
     }
 
     /// See [`ViewWriter::apply`](crate::view::writer::ViewWriter::apply).
-    pub(crate) fn apply(&mut self, epoch: Epoch, changes: &mut Vec<RowChange>) {
+    pub(crate) fn apply(&mut self, epoch: Epoch, changes: &mut ChangeBatch) {
         assert!(
             epoch >= self.epoch,
             "view `{}`: epoch {epoch} after {}",
@@ -404,22 +376,12 @@ impl ShardWriter {
             self.epoch
         );
         self.epoch = epoch;
-        if changes.is_empty() {
-            return;
+        let hash = if self.view.spec.hashed { changes.hash() } else { 0 };
+        let mut superseded = 0;
+        for (at, range) in changes.sort().into_iter().enumerate() {
+            superseded += self.apply_bucket(at, range, changes);
         }
         let count = changes.len();
-        let mut hash = 0u64;
-        for change in changes.drain(..) {
-            if self.view.spec.hashed {
-                let of_change = change_hash(&change.key, change.new.as_deref(), &mut self.bytes);
-                hash = hash.wrapping_add(of_change);
-            }
-            self.sorted[bucket_of(change.hash)].push(change);
-        }
-        let mut superseded = 0;
-        for at in 0..BUCKETS {
-            superseded += self.apply_bucket(at);
-        }
         self.shard.note(epoch, superseded, hash);
         self.shard.applied.fetch_add(count as u64, Ordering::Relaxed);
         if !self.queued.is_empty() {
@@ -447,55 +409,52 @@ impl ShardWriter {
         }
     }
 
-    fn apply_bucket(&mut self, at: usize) -> usize {
-        let mut sorted = mem::take(&mut self.sorted[at]);
-        let mut superseded = 0;
-        if !sorted.is_empty() {
-            let shard = self.shard.clone();
-            let floor = self.view.floor();
-            let room = (4 * sorted.len()).max(PAGE);
-            let mut bucket = shard.buckets[at].write();
-            bucket.changed = self.epoch;
-            bucket.rows.fetch(sorted.iter().map(|change| change.hash));
-            for (i, change) in sorted.drain(..).enumerate() {
-                if i % PAGE == PAGE - 1 {
-                    // Lets waiting readers in, if there are any.
-                    RwLockWriteGuard::bump(&mut bucket);
-                }
-                superseded += usize::from(self.apply_change(&mut bucket.rows, at as u8, floor, change));
-            }
-            drop(bucket);
-            // What an epoch of many changes needed is not kept for ever.
-            sorted.shrink_to(room);
+    /// Applies the changes of a bucket. Returns how many versions they superseded.
+    fn apply_bucket(&mut self, at: usize, range: Range<usize>, changes: &ChangeBatch) -> usize {
+        if range.is_empty() {
+            return 0;
         }
-        self.sorted[at] = sorted;
+        let (shard, floor) = (self.shard.clone(), self.view.floor());
+        let mut bucket = shard.buckets[at].write();
+        bucket.changed = self.epoch;
+        bucket
+            .rows
+            .fetch(changes.at(range.clone()).map(|change| change.hash));
+        let mut superseded = 0;
+        for (i, change) in changes.at(range).enumerate() {
+            if i % PAGE == PAGE - 1 {
+                // Lets waiting readers in, if there are any.
+                RwLockWriteGuard::bump(&mut bucket);
+            }
+            superseded += usize::from(self.apply_change(&mut bucket.rows, at as u8, floor, &change));
+        }
         superseded
     }
 
     /// Whether a version was superseded.
-    fn apply_change(&mut self, rows: &mut Rows<Row>, at: u8, floor: Epoch, change: RowChange) -> bool {
-        let RowChange { key, hash, new } = change;
+    fn apply_change(&mut self, rows: &mut Rows<Row>, at: u8, floor: Epoch, change: &RowChange<'_>) -> bool {
+        let RowChange { key, hash, new } = *change;
         let (epoch, live, shard) = (self.epoch, new.is_some(), &self.shard.live);
         let (queued, changed) = (&mut self.queued, &mut self.changed);
         let mut superseded = false;
-        rows.put(hash, &key, |row| {
+        rows.put(hash, key, |row| {
             let Some((place, row)) = row else {
                 return new.map(|value| {
-                    changed.touch(None, || key.clone(), |_, _| {});
+                    changed.touch(None, || SmallBytes::new(key), |_, _| {});
                     shard.fetch_add(1, Ordering::Relaxed);
-                    Row::new(epoch, Some(value))
+                    Row::new(epoch, Some(SmallBytes::new(value)))
                 });
             };
             if !row.is_queued() {
                 queued.push((at, place));
             }
-            changed.touch(Some(row.epoch), || key.clone(), |_, _| {});
+            changed.touch(Some(row.epoch), || SmallBytes::new(key), |_, _| {});
             match (row.value.is_some(), live) {
                 (false, true) => _ = shard.fetch_add(1, Ordering::Relaxed),
                 (true, false) => _ = shard.fetch_sub(1, Ordering::Relaxed),
                 _ => {}
             }
-            superseded = row.supersede(epoch, new);
+            superseded = row.supersede(epoch, new.map(SmallBytes::new));
             if superseded {
                 row.prune(floor);
             }
@@ -509,6 +468,8 @@ impl ShardWriter {
         while let Some((at, _)) = places.last() {
             let at = *at;
             let mut bucket = self.shard.buckets[at as usize].write();
+            let same = places.iter().rev().take_while(|(other, _)| *other == at);
+            bucket.rows.fetch_at(same.map(|(_, place)| *place));
             while let Some((_, place)) = places.pop_if(|(other, _)| *other == at) {
                 let Some(row) = bucket.rows.at_mut(place) else {
                     continue;

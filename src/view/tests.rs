@@ -17,7 +17,7 @@ use crate::position::{EpochBinding, SourceId};
 use crate::record::{Change, F64, owner, route};
 use crate::schema::Numbers;
 use crate::time::{Epoch, EventTime, Window, WindowLayout, Windowed};
-use crate::view::hash::change_hash;
+use crate::view::hash::{change_hash, end_change};
 use crate::view::serve::{
     Filter, FoundRow, Given, Op, OrderBy, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
     cursor_epoch,
@@ -141,14 +141,14 @@ impl Bench {
     }
 
     fn hash(&self, change: &Change<Key, Row>) -> u64 {
-        let (schema, mut key) = (self.view.schema(), Vec::new());
-        schema.encode_key(&change.key, &mut key).unwrap();
-        let value = change.new.as_ref().map(|row| {
-            let mut value = Vec::new();
-            schema.encode_value(row, &mut value).unwrap();
-            value
-        });
-        change_hash(&key, value.as_deref(), &mut Vec::new())
+        let (schema, mut bytes) = (self.view.schema(), Vec::new());
+        schema.encode_key(&change.key, &mut bytes).unwrap();
+        let key_len = bytes.len();
+        if let Some(row) = &change.new {
+            schema.encode_value(row, &mut bytes).unwrap();
+        }
+        end_change(&mut bytes, key_len, change.new.is_some());
+        change_hash(&bytes)
     }
 
     /// The moments that can be read still.

@@ -10,14 +10,15 @@ use crate::record::{Change, Record, route};
 use crate::schema::encode::Mismatch;
 use crate::time::Epoch;
 use crate::view::View;
-use crate::view::shard::{RouteOf, RowChange, Shard, ShardWriter};
+use crate::view::batch::ChangeBatch;
+use crate::view::shard::{RouteOf, Shard, ShardWriter};
 
 /// Writes a view's rows on one worker: encodes them, and hands them to the shard.
 pub struct ViewWriter<K, V> {
     encoder: RowEncoder<K, V>,
     shard: ShardWriter,
     /// Empty between calls.
-    rows: Vec<RowChange>,
+    batch: ChangeBatch,
 }
 
 impl<K: Record, V: Record> ViewWriter<K, V> {
@@ -25,7 +26,7 @@ impl<K: Record, V: Record> ViewWriter<K, V> {
         Self {
             encoder: RowEncoder::new(view.clone()),
             shard: ShardWriter::new(view, shard),
-            rows: Vec::new(),
+            batch: ChangeBatch::default(),
         }
     }
 
@@ -40,8 +41,10 @@ impl<K: Record, V: Record> ViewWriter<K, V> {
     /// # Panics
     /// When the epoch is before that of an earlier call: the rows would be wrong from there on.
     pub fn apply(&mut self, epoch: Epoch, changes: &mut Vec<Change<K, V>>) -> Result<()> {
-        self.encoder.encode(changes, &mut self.rows)?;
-        self.shard.apply(epoch, &mut self.rows);
+        let mut changes = changes.drain(..);
+        while self.encoder.encode(&mut changes, &mut self.batch)? {
+            self.shard.apply(epoch, &mut self.batch);
+        }
         Ok(())
     }
 
@@ -60,7 +63,6 @@ impl<K: Record, V: Record> ViewWriter<K, V> {
 /// Encodes changes of typed rows.
 pub(crate) struct RowEncoder<K, V> {
     view: Arc<View>,
-    buffer: Vec<u8>,
     types: PhantomData<fn(K, V)>,
 }
 
@@ -68,32 +70,33 @@ impl<K: Record, V: Record> RowEncoder<K, V> {
     fn new(view: Arc<View>) -> Self {
         Self {
             view,
-            buffer: Vec::new(),
             types: PhantomData,
         }
     }
 
-    /// Encodes changes onto `rows`, and empties `changes`.
+    /// Encodes some of the changes, in place of what was in the batch. Returns whether there were any.
     pub(crate) fn encode(
-        &mut self,
-        changes: &mut Vec<Change<K, V>>,
-        rows: &mut Vec<RowChange>,
-    ) -> Result<()> {
+        &self,
+        changes: &mut std::vec::Drain<'_, Change<K, V>>,
+        batch: &mut ChangeBatch,
+    ) -> Result<bool> {
         let schema = self.view.row_schema();
-        rows.reserve(changes.len());
-        for Change { key, new, .. } in changes.drain(..) {
-            self.buffer.clear();
-            let encoded = schema.encode_key(&key, &mut self.buffer);
+        batch.clear();
+        while !batch.is_full()
+            && let Some(Change { key, new, .. }) = changes.next()
+        {
+            let bytes = batch.bytes();
+            let key_at = bytes.len();
+            let encoded = schema.encode_key(&key, bytes);
             encoded.map_err(|why| self.view.unfit("key", &why))?;
-            let key_len = self.buffer.len();
+            let value_at = bytes.len();
             if let Some(value) = &new {
-                let encoded = schema.encode_value(value, &mut self.buffer);
+                let encoded = schema.encode_value(value, bytes);
                 encoded.map_err(|why| self.view.unfit("value", &why))?;
             }
-            let (key, value) = self.buffer.split_at(key_len);
-            rows.push(RowChange::new(schema, key, new.is_some().then_some(value)));
+            batch.push(schema, key_at, value_at, new.is_some());
         }
-        Ok(())
+        Ok(batch.len() > 0)
     }
 }
 
