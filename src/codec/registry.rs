@@ -252,6 +252,10 @@ impl Registry {
             .trusted(client)?
             .build()
             .map_err(|error| wrong().detail(error))?;
+        Ok(Self::with_client(access, base, client, handle, patience))
+    }
+
+    fn with_client(access: &Access, base: Url, client: Client, handle: Handle, patience: Patience) -> Self {
         let shared = Shared {
             base,
             login: access.login.clone(),
@@ -263,11 +267,26 @@ impl Registry {
             over: watch::Sender::new(false),
             state: Mutex::default(),
         };
-        Ok(Self {
+        Self {
             shared: Arc::new(shared),
             source: Arc::default(),
             reported: 0,
-        })
+        }
+    }
+
+    /// A registry for decoders that never ask it. All of them have one client: making one reads all
+    /// certificates that the system trusts, which is more work than most tests.
+    #[cfg(test)]
+    pub(crate) fn never_asked() -> Self {
+        use std::sync::LazyLock;
+        static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.build().expect("a runtime of this thread")
+        });
+        static CLIENT: LazyLock<Client> = LazyLock::new(Client::new);
+        let access = Access::open("http://127.0.0.1:9");
+        let base = access.base().expect("the address is one");
+        Self::with_client(&access, base, CLIENT.clone(), RUNTIME.handle().clone(), PATIENCE)
     }
 
     /// The same registry for a source of its own: nothing is bound there yet.

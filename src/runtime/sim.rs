@@ -33,7 +33,7 @@ use crate::bridge::panic_text;
 use crate::clock::sim::draw;
 
 /// How many seeds a run of all tests tries; `make sim` tries more.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 /// What is drawn from a seed.
 #[derive(Clone)]

@@ -244,7 +244,7 @@ fn check_columns<K: Serialize + DeserializeOwned, V: Serialize + DeserializeOwne
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn scalars_come_back_and_sort(a in scalars(), b in scalars()) {

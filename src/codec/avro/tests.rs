@@ -11,15 +11,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::codec::registry::Verdict;
 
-/// A registry that never asks anybody.
-fn registry() -> (tokio::runtime::Runtime, Registry) {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let registry = Registry::new("http://127.0.0.1:9", runtime.handle().clone()).unwrap();
-    (runtime, registry)
-}
-
 fn decoder<T>(writers: &[&str], reader: Option<&str>) -> Avro<T> {
-    let (_runtime, registry) = registry();
+    let registry = Registry::never_asked();
     for (id, text) in writers.iter().enumerate() {
         registry.provide(WriterSchema::new(id as u32, *text));
     }
@@ -847,13 +840,13 @@ fn what_is_no_avro_schema_is_incompatible() {
             Err(Cause::SchemaIncompatible),
             "{text}"
         );
-        let (_runtime, registry) = registry();
+        let registry = Registry::never_asked();
         assert!(
             Avro::<i64>::new(registry, Some(text), Waker::new(|| {})).is_err(),
             "{text}"
         );
     }
-    let (_runtime, registry) = registry();
+    let registry = Registry::never_asked();
     registry.provide(WriterSchema {
         avro: false,
         ..WriterSchema::new(1, r#""int""#)
@@ -868,7 +861,7 @@ fn what_is_no_avro_schema_is_incompatible() {
 #[test]
 fn waits_until_the_schema_has_come() {
     // Nobody drives the runtime: the registry is never asked.
-    let (_runtime, registry) = registry();
+    let registry = Registry::never_asked();
     let (sender, woken) = std::sync::mpsc::channel();
     let waker = Waker::new(move || sender.send(()).unwrap_or_default());
     let mut decoder = Avro::<i64>::new(registry.clone(), None, waker).unwrap();

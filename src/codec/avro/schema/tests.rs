@@ -1,11 +1,9 @@
 use std::fmt::Debug;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::runtime::{Builder, Runtime};
 
 use super::*;
 use crate::codec::avro::fit::fit;
@@ -16,14 +14,8 @@ use crate::codec::{Decode, Decoded};
 
 /// What a decoder makes of a datum, asking a registry that has the schema.
 fn decoded<T: DeserializeOwned + 'static>(schema: &str, datum: &[u8]) -> Option<T> {
-    // A registry that is never asked, of one client for all tests.
-    static REGISTRY: LazyLock<(Runtime, Registry)> = LazyLock::new(|| {
-        let runtime = Builder::new_current_thread().build().unwrap();
-        let registry = Registry::new("http://127.0.0.1:9", runtime.handle().clone()).unwrap();
-        (runtime, registry)
-    });
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let (registry, id) = (REGISTRY.1.of_source(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let (registry, id) = (Registry::never_asked(), NEXT.fetch_add(1, Ordering::Relaxed));
     registry.provide(WriterSchema::new(id, schema));
     let mut payload = Vec::new();
     confluent::write(id, &mut payload);
