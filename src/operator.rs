@@ -9,6 +9,7 @@ pub mod aggregate;
 pub(crate) mod changes;
 pub(crate) mod deliver;
 pub(crate) mod exact;
+pub(crate) mod exchange;
 pub(crate) mod group;
 pub(crate) mod horizon;
 pub(crate) mod late;

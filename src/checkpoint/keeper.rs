@@ -158,7 +158,7 @@ impl Loader {
         // Two forms of one row add up; of a key with two of them, changes and removals would reach only one.
         let adds = self.files().is_some_and(|files| files.shape.rule == Rule::Sum);
         let key_of = if adds { decode::<K> } else { decode_key::<K> };
-        self.each(|entry| {
+        self.each(&mut |entry| {
             let key = key_of(entry.key)?;
             let owned = self.owns(route(routed(&key)));
             if owned {
@@ -178,7 +178,7 @@ impl Loader {
         route_of: impl Fn(&[u8]) -> Result<u64>,
         mut take: impl FnMut(Entry<'_>),
     ) {
-        self.each(|entry| {
+        self.each(&mut |entry| {
             let owned = self.owns(route_of(entry.key)?);
             if owned {
                 take(entry);
@@ -192,11 +192,11 @@ impl Loader {
     }
 
     /// Shows every entry to `take`, which says whether it took it.
-    fn each(&self, mut take: impl FnMut(Entry<'_>) -> Result<bool>) {
+    fn each(&self, take: &mut dyn FnMut(Entry<'_>) -> Result<bool>) {
         let Some(restored) = &self.restored else {
             return;
         };
-        let loaded = restored.each(self.step, |entry| {
+        let loaded = restored.each(self.step, &mut |entry| {
             if take(entry)? {
                 fault::point("restore.entry");
             }

@@ -422,7 +422,7 @@ impl Restored {
 
     /// Shows the entries of a step to `see`, those of a key in the order in which they hold: the last one
     /// does.
-    pub fn each(&self, step: usize, mut see: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
+    pub fn each(&self, step: usize, see: &mut dyn FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
         let Some(files) = self.files(step) else {
             return Ok(());
         };

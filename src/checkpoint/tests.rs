@@ -109,14 +109,14 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
 fn loaded(store: &Store, manifest: Manifest) -> BTreeMap<u8, Vec<(u64, Option<i64>)>> {
     let mut all: BTreeMap<u8, Vec<_>> = BTreeMap::new();
     let restored = Restored::new(store.clone(), manifest, vec![Some(0)]);
-    let see = |entry: Entry<'_>| {
+    let mut see = |entry: Entry<'_>| {
         let value = entry.value.map(decode::<i64>).transpose()?;
         all.entry(decode(entry.key)?)
             .or_default()
             .push((entry.epoch.0, value));
         Ok(())
     };
-    restored.each(0, see).unwrap();
+    restored.each(0, &mut see).unwrap();
     all
 }
 

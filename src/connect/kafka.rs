@@ -33,7 +33,7 @@ use serde::de::DeserializeOwned;
 pub use self::settings::{KafkaSettings, TopicSettings};
 
 use self::driver::KafkaDriver;
-use self::reader::KafkaReader;
+use self::reader::{KafkaReader, Subscription};
 use self::status::Status;
 use crate::bridge::Waker;
 use crate::codec::avro::format::{AvroFormat, AvroPlainFormat, Avsc, resolve_to};
@@ -51,7 +51,9 @@ use crate::setting::extensions::Extensions;
 use crate::setting::properties::Properties;
 use crate::source::records::{KeyValue, Payload};
 use crate::source::setting::SourceSetting;
-use crate::source::{Deletes, Environment, Opened, Source, Start, TimeRules, UpsertSource, time_rules};
+use crate::source::{
+    Deletes, Driver, Environment, Opened, Source, Start, TimeRules, UpsertSource, time_rules,
+};
 use crate::time::EventTime;
 
 /// A topic whose format is still to be named.
@@ -182,31 +184,61 @@ impl<T: 'static> Topic<T> {
 impl<T: Event> Source<T> for Topic<T> {
     fn open(self, env: &Environment) -> Result<Opened<T>> {
         let format = ready(self.format, self.mistake)?;
-        let said = TopicSettings::of(env);
-        let (env, topic, status) = (env.clone(), self.name, Arc::new(Status::default()));
-        let subjects = Subject::of(&topic, "value", &*format).into_iter().collect();
+        let topic = TopicOf {
+            env: env.clone(),
+            status: Arc::new(Status::default()),
+            name: self.name,
+        };
+        let subjects = Subject::of(&topic.name, "value", &*format).into_iter().collect();
+        let written = [("value", format.name())];
         let timestamps = self.rules.event_time.is_none();
-        let driver = KafkaDriver::new(topic.clone(), &env, status.clone(), subjects, timestamps)
-            .start(said.start.unwrap_or(self.start))
-            .written([("value", format.name())])
-            .waiting(said.wait_for_topic.unwrap_or(self.waits));
         Ok(Opened {
-            topic: topic.to_string(),
-            description: describe(&topic),
-            driver: Arc::new(driver),
+            topic: topic.name.to_string(),
+            description: describe(&topic.name),
+            driver: topic.driver(subjects, &written, timestamps, (Some(self.start), self.waits)),
             rules: self.rules,
             reader: Box::new(move |waker: Waker| {
-                let records = Payload::new(&*format, &resources(&env, &waker))?;
-                Ok(Box::new(KafkaReader::new(topic, &env, records, status, waker)))
+                let records = Payload::new(&*format, &topic.resources(&waker))?;
+                Ok(Box::new(KafkaReader::new(topic.subscribe(waker), records)))
             }),
         })
     }
 }
 
-fn resources<'a>(env: &'a Environment, waker: &'a Waker) -> Resources<'a> {
-    Resources {
-        registry: env.registry.as_ref(),
-        waker,
+/// A topic in its environment: what opening it needs that does not know what records become.
+struct TopicOf {
+    name: Arc<str>,
+    env: Environment,
+    status: Arc<Status>,
+}
+
+impl TopicOf {
+    /// What looks after the topic. Without `start`, which settings may overrule, it is read from its beginning.
+    fn driver(
+        &self,
+        subjects: Vec<Subject>,
+        written: &[(&'static str, &str)],
+        timestamps: bool,
+        (start, waits): (Option<Start>, bool),
+    ) -> Arc<dyn Driver> {
+        let said = TopicSettings::of(&self.env);
+        let status = self.status.clone();
+        let driver = KafkaDriver::new(self.name.clone(), &self.env, status, subjects, timestamps)
+            .start(start.map_or(Start::Earliest, |start| said.start.unwrap_or(start)))
+            .written(written)
+            .waiting(said.wait_for_topic.unwrap_or(waits));
+        Arc::new(driver)
+    }
+
+    fn resources<'a>(&'a self, waker: &'a Waker) -> Resources<'a> {
+        Resources {
+            registry: self.env.registry.as_ref(),
+            waker,
+        }
+    }
+
+    fn subscribe(&self, waker: Waker) -> Subscription {
+        Subscription::new(self.name.clone(), &self.env, self.status.clone(), waker)
     }
 }
 
@@ -283,32 +315,33 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
             Some(named) => ready(named, None)?,
             None => format.keys().format(),
         };
-        let said = TopicSettings::of(env);
-        let deletes = said.deletes.unwrap_or(self.deletes);
-        let (env, topic, status) = (env.clone(), self.name, Arc::new(Status::default()));
-        let subjects = Subject::of(&topic, "key", &*key_format)
+        let deletes = TopicSettings::of(env).deletes.unwrap_or(self.deletes);
+        let topic = TopicOf {
+            env: env.clone(),
+            status: Arc::new(Status::default()),
+            name: self.name,
+        };
+        let subjects = Subject::of(&topic.name, "key", &*key_format)
             .into_iter()
-            .chain(Subject::of(&topic, "value", &*format))
+            .chain(Subject::of(&topic.name, "value", &*format))
             .collect();
-        let driver = KafkaDriver::new(topic.clone(), &env, status.clone(), subjects, false)
-            .written([("key", key_format.name()), ("value", format.name())])
-            .waiting(said.wait_for_topic.unwrap_or(self.waits));
+        let written = [("key", key_format.name()), ("value", format.name())];
         Ok(Opened {
-            topic: topic.to_string(),
-            description: describe(&topic),
-            driver: Arc::new(driver),
+            topic: topic.name.to_string(),
+            description: describe(&topic.name),
+            driver: topic.driver(subjects, &written, false, (None, self.waits)),
             rules: TimeRules {
                 timed: false,
                 ..TimeRules::default()
             },
             reader: Box::new(move |waker: Waker| {
-                let resources = resources(&env, &waker);
+                let resources = topic.resources(&waker);
                 let records = KeyValue {
                     key: key_format.decoder(&resources)?,
                     value: format.decoder(&resources)?,
                     deletes,
                 };
-                Ok(Box::new(KafkaReader::new(topic, &env, records, status, waker)))
+                Ok(Box::new(KafkaReader::new(topic.subscribe(waker), records)))
             }),
         })
     }

@@ -360,6 +360,21 @@ impl Plan {
             _ => UnfitState::of::<K>(&identity).or_else(|| UnfitState::of::<V>(&identity)),
         };
         self.unfit.extend(unfit);
+        let types = match rule {
+            Rule::Versions => (stored_structure::<K>(), stored_structure::<V>()),
+            _ => (structure::<K>(), structure::<V>()),
+        };
+        self.add_state((identity, step), input, version, rule, types)
+    }
+
+    fn add_state(
+        &mut self,
+        (identity, step): (Identity, &str),
+        input: &Origin,
+        version: u32,
+        rule: Rule,
+        (key, value): (String, String),
+    ) -> usize {
         let upstream = self.upstream(input);
         let from = upstream.keys().map(|name| (*name).to_owned()).collect();
         let definition = |step: &Step| Definition {
@@ -373,10 +388,6 @@ impl Plan {
         let definitions = upstream
             .iter()
             .filter_map(|(name, step)| Some(((*name).to_owned(), definition((*step)?))));
-        let (key, value) = match rule {
-            Rule::Versions => (stored_structure::<K>(), stored_structure::<V>()),
-            _ => (structure::<K>(), structure::<V>()),
-        };
         let shape = StepShape {
             identity,
             step: step.to_owned(),

@@ -26,7 +26,7 @@ use crate::operator::try_map::try_map;
 use crate::operator::window;
 use crate::operator::window::assign::Assign;
 use crate::position::SourceId;
-use crate::record::{Event, Record, Timed, route};
+use crate::record::{Event, Record, Timed};
 use crate::time::{Epoch, EventTime, Windowed, span};
 use crate::trail;
 
@@ -303,7 +303,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         let events = raise_horizons(stream.inner, name, sources.clone(), context.desk.clone());
         let (events, late) = admit(events, key, operator.clone(), &setup, policies, counts);
         flow.late(late);
-        let changes = process(events, |(key, _)| route(key), operator, setup);
+        let changes = process(events, operator, setup);
         let mut table = Table::from_changes(flow, changes, origin, names, sources);
         table.meta.wanted = wanted;
         table

@@ -36,6 +36,9 @@ pub struct Table<'s, K: 'static, V: 'static> {
     pub(super) flow: Dataflow<'s>,
     pub(super) meta: Meta,
     changes: OnceCell<Changes<'s, K, V>>,
+    /// Makes changes of rows. Set where a table has rows at first: nothing of it is compiled for the tables of
+    /// windows.
+    net: Option<Box<dyn Fn() -> Changes<'s, K, V> + 's>>,
     rows: OnceCell<Rows<'s, K, V>>,
     /// Made once, on first use, and shared by every join. Behind a trait, or each type without `Ord` would be
     /// told of differential's own bounds first.
@@ -125,30 +128,28 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
             flow,
             meta,
             changes: changes.into(),
+            net: None,
             rows: OnceCell::new(),
             arranged: OnceCell::new(),
         }
     }
 
     pub(super) fn from_rows(flow: Dataflow<'s>, rows: Rows<'s, K, V>, meta: Meta) -> Self {
+        let (updates, step) = (rows.inner.clone(), meta.origin.step().to_owned());
         Self {
             flow,
             meta,
             changes: OnceCell::new(),
+            net: Some(Box::new(move || {
+                net(updates.clone(), &step, flow.context().halt.clone())
+            })),
             rows: rows.into(),
             arranged: OnceCell::new(),
         }
     }
 
     pub(super) fn changes(&self) -> Changes<'s, K, V> {
-        let make = || {
-            let rows = self.rows.get().expect("a table has one of its forms").clone();
-            net(
-                rows.inner,
-                self.meta.origin.step(),
-                self.flow.context().halt.clone(),
-            )
-        };
+        let make = || self.net.as_ref().expect("a table has one of its forms")();
         self.changes.get_or_init(make).clone()
     }
 
@@ -261,6 +262,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
             flow: self.flow,
             meta,
             changes: inner.into(),
+            net: None,
             rows: OnceCell::new(),
             arranged: OnceCell::new(),
         }

@@ -11,14 +11,15 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::bridge::Halt;
 use crate::error::Error;
 use crate::operator::aggregate::Aggregate;
+use crate::operator::exchange::{ParcelInput, pack};
 use crate::operator::walk::{Arrivals, Update};
-use crate::record::{Change, Record, route, worker_bits};
+use crate::record::{Change, Record, route};
 use crate::time::Epoch;
 use crate::trail;
 
@@ -40,49 +41,52 @@ pub(crate) fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
     fold: Rc<F>,
     halt: Halt,
 ) -> StreamVec<'s, Epoch, Change<K, F::Out>> {
-    let by_key = Exchange::new(|((key, _), _, _): &Update<(K, T)>| worker_bits(route(key)));
+    let by_key = |((key, _), _, _): &Update<(K, T)>| route(key);
+    let parcels = pack(rows, name, by_key);
     let step = name.to_owned();
     let label: Rc<str> = format!("aggregate `{name}`").into();
-    rows.unary_frontier::<CapacityContainerBuilder<Vec<Change<K, F::Out>>>, _, _, _>(
-        by_key,
-        name,
-        move |_, _| {
-            let mut arrivals = Arrivals::new();
-            let mut groups: HashMap<K, Group<T, F::State>, FixedState> = HashMap::default();
-            move |(input, frontier), output| {
-                arrivals.gather_updates(input);
-                let _work = trail::begin(&label);
-                while let Some((epoch, capability, batches)) = arrivals.next(frontier) {
-                    let mut updates: Vec<_> = batches.into_iter().flatten().collect();
-                    consolidate_updates(&mut updates);
-                    let mut updates = updates.into_iter().peekable();
-                    let mut session = output.session(&capability);
-                    while let Some(((key, _), ..)) = updates.peek() {
-                        let key = key.clone();
-                        let group = groups.entry(key.clone()).or_insert_with(|| Group::new(&*fold));
-                        let old = group.result(&*fold);
-                        let own = || updates.next_if(|((other, _), ..)| *other == key);
-                        let own = std::iter::from_fn(own).map(|((_, value), _, diff)| (value, diff));
-                        if !group.apply(&*fold, own) {
-                            halt.halt(negative(&step, epoch, &key));
-                            return;
-                        }
-                        let new = group.result(&*fold);
-                        if new.is_none() {
-                            groups.remove(&key);
-                        }
-                        if old != new {
-                            session.give(Change { key, old, new });
-                        }
+    let mut builder = OperatorBuilder::new(name.to_owned(), parcels.scope());
+    let mut input = ParcelInput::new(&mut builder, parcels);
+    let (output, stream) = builder.new_output();
+    let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Change<K, F::Out>>>>::from(output);
+    builder.build(move |_| {
+        let mut arrivals = Arrivals::<Vec<Update<(K, T)>>>::new();
+        let mut groups: HashMap<K, Group<T, F::State>, FixedState> = HashMap::default();
+        move |frontiers| {
+            let mut output = output.activate();
+            arrivals.gather_updates(&mut input);
+            let _work = trail::begin(&label);
+            while let Some((epoch, capability, batches)) = arrivals.next(&frontiers[0]) {
+                let mut updates: Vec<_> = batches.into_iter().flatten().collect();
+                consolidate_updates(&mut updates);
+                let mut updates = updates.into_iter().peekable();
+                let mut session = output.session(&capability);
+                while let Some(((key, _), ..)) = updates.peek() {
+                    let key = key.clone();
+                    let group = groups.entry(key.clone()).or_insert_with(|| Group::new(&*fold));
+                    let old = group.result(&*fold);
+                    let own = || updates.next_if(|((other, _), ..)| *other == key);
+                    let own = std::iter::from_fn(own).map(|((_, value), _, diff)| (value, diff));
+                    if !group.apply(&*fold, own) {
+                        halt.halt(negative(&step, epoch, &key));
+                        return;
                     }
-                    // Memory follows the groups that there are.
-                    if groups.capacity() > GROUPS_MIN.max(8 * groups.len()) {
-                        groups.shrink_to(2 * groups.len());
+                    let new = group.result(&*fold);
+                    if new.is_none() {
+                        groups.remove(&key);
+                    }
+                    if old != new {
+                        session.give(Change { key, old, new });
                     }
                 }
+                // Memory follows the groups that there are.
+                if groups.capacity() > GROUPS_MIN.max(8 * groups.len()) {
+                    groups.shrink_to(2 * groups.len());
+                }
             }
-        },
-    )
+        }
+    });
+    stream
 }
 
 /// A table of fewer groups is not worth a smaller one.

@@ -20,6 +20,7 @@ use timely::dataflow::StreamVec;
 use crate::checkpoint::keyed::{KeyedState, Store, Tracked};
 use crate::checkpoint::state::Out;
 use crate::codec::Cause;
+use crate::operator::exchange::pack;
 use crate::operator::process::{Batch, Changes, EpochInfo, Operator, Setup, process};
 use crate::record::{Change, route};
 use crate::source::DeadLetter;
@@ -211,7 +212,8 @@ pub(crate) fn letters<'s>(
     setup: Setup<DeadLetter>,
 ) -> StreamVec<'s, Epoch, Change<LetterKey, Letter>> {
     let by_partition = |letter: &DeadLetter| route(&letter.at.partition.partition);
-    process(letters, by_partition, Rc::new(Letters { topic, keep }), setup)
+    let parcels = pack(letters, &setup.name, by_partition);
+    process(parcels, Rc::new(Letters { topic, keep }), setup)
 }
 
 struct Letters {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::bridge::Halt;
 use crate::error::Error;
+use crate::operator::exchange::{ParcelInput, pack};
 use crate::operator::walk::{Arrivals, Update};
-use crate::record::{Change, Record, route, worker_bits};
+use crate::record::{Change, Record, route};
 use crate::time::Epoch;
 
 /// Sums up each key's updates of an epoch, on the worker that owns the key. A key that ends up with more than
@@ -21,12 +22,18 @@ pub(crate) fn net<'s, K: Record, V: Record>(
     halt: Halt,
 ) -> StreamVec<'s, Epoch, Change<K, V>> {
     let step = name.to_owned();
-    let by_key = Exchange::new(|((key, _), _, _): &Update<(K, V)>| worker_bits(route(key)));
-    rows.unary_frontier::<CapacityContainerBuilder<Vec<Change<K, V>>>, _, _, _>(by_key, name, move |_, _| {
-        let mut arrivals = Arrivals::new();
-        move |(input, frontier), output| {
-            arrivals.gather_updates(input);
-            while let Some((epoch, capability, batches)) = arrivals.next(frontier) {
+    let by_key = |((key, _), _, _): &Update<(K, V)>| route(key);
+    let parcels = pack(rows, name, by_key);
+    let mut builder = OperatorBuilder::new(name.to_owned(), parcels.scope());
+    let mut input = ParcelInput::new(&mut builder, parcels);
+    let (output, stream) = builder.new_output();
+    let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Change<K, V>>>>::from(output);
+    builder.build(move |_| {
+        let mut arrivals = Arrivals::<Vec<Update<(K, V)>>>::new();
+        move |frontiers| {
+            let mut output = output.activate();
+            arrivals.gather_updates(&mut input);
+            while let Some((epoch, capability, batches)) = arrivals.next(&frontiers[0]) {
                 let mut sums: BTreeMap<(K, V), isize> = BTreeMap::new();
                 for (row, _, diff) in batches.into_iter().flatten() {
                     *sums.entry(row).or_default() += diff;
@@ -58,7 +65,8 @@ pub(crate) fn net<'s, K: Record, V: Record>(
                 }
             }
         }
-    })
+    });
+    stream
 }
 
 fn two_rows<K: std::fmt::Debug>(step: &str, epoch: Epoch, key: &K) -> Error {

@@ -17,19 +17,20 @@ use std::time::Duration;
 use timely::ExchangeData;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::dataflow::operators::generic::{Operator as _, OutputBuilder};
 
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::keyed::{KeyedState, Store};
 use crate::codec::Cause;
 use crate::metrics::LateMetrics;
 use crate::operator::again::{Again, Wanted};
+use crate::operator::exchange::{Packer, Parcel, ParcelInput};
 use crate::operator::late::Policies;
 use crate::operator::walk::{Pending, Walk};
 use crate::position::{Position, SourceId};
-use crate::record::{Change, Event, Record, Timed, worker_bits};
+use crate::record::{Change, Event, Record, Timed, route};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime};
 use crate::timeline::Desk;
@@ -232,11 +233,9 @@ pub(crate) struct Setup<I> {
     pub(crate) wanted: Wanted,
 }
 
-/// Adds an operator to a dataflow; `route` is the hash by which its input finds the worker that keeps the
-/// state for it.
+/// Adds an operator to a dataflow. Its input is packed for the workers that keep the state for it.
 pub(crate) fn process<'s, O: Operator>(
-    input: StreamVec<'s, Epoch, O::Input>,
-    route: impl Fn(&O::Input) -> u64 + 'static,
+    parcels: StreamVec<'s, Epoch, Parcel>,
     operator: Rc<O>,
     setup: Setup<O::Input>,
 ) -> StreamVec<'s, Epoch, Change<O::Key, O::Value>> {
@@ -251,24 +250,29 @@ pub(crate) fn process<'s, O: Operator>(
         keeper,
         wanted,
     } = setup;
-    let scope = input.scope();
+    let scope = parcels.scope();
     let label: Rc<str> = label.into();
-    let by_key = Exchange::new(move |input: &O::Input| worker_bits(route(input)));
-    input.unary_frontier::<Builder<O::Key, O::Value>, _, _, _>(by_key, &name, |capability, info| {
-        let activator = scope.activator_for(info.address);
+    let mut builder = OperatorBuilder::new(name, scope);
+    let activator = scope.activator_for(builder.operator_info().address);
+    let mut input = ParcelInput::new(&mut builder, parcels);
+    let (output, stream) = builder.new_output();
+    let mut output = OutputBuilder::<_, Builder<O::Key, O::Value>>::from(output);
+    builder.build(move |mut capabilities| {
+        let capability = capabilities.pop().expect("there is one output");
         let mut again = Again::new(keeper.restored(), capability.clone(), activator, wanted);
         let mut walk = Walk::new(desk, capability);
         let kept = KeyedState::<O::State>::keep(&keeper);
         let (mut pending, mut changes) = (Pending::new(), Changes::new());
-        move |(input, frontier), output| {
+        move |frontiers| {
+            let mut output = output.activate();
             let operator = &*operator;
-            pending.gather(input);
+            pending.gather(&mut input);
             let _work = trail::begin(&label);
             again.emit(
                 || all(operator, &kept.at(Epoch::ZERO)),
                 |capability, rows| output.session(capability).give_container(rows),
             );
-            walk.advance(frontier, |facts, capability| {
+            walk.advance(&frontiers[0], |facts, capability| {
                 let at = EpochInfo {
                     epoch: facts.epoch(),
                     now: facts.binding.now,
@@ -289,7 +293,8 @@ pub(crate) fn process<'s, O: Operator>(
                 }
             });
         }
-    })
+    });
+    stream
 }
 
 /// Gives each event its key, and sends those that come too late to the dead letters.
@@ -300,14 +305,15 @@ pub(crate) fn admit<'s, K: Record, T: Event, O: Operator<Input = (K, Timed<T>)>>
     setup: &Setup<O::Input>,
     policies: Policies,
     counts: LateMetrics,
-) -> Admitted<'s, O::Input> {
+) -> Admitted<'s> {
     let mut builder = OperatorBuilder::new(format!("{}: admit", setup.name), events.scope());
     let mut input = builder.new_input(events, Pipeline);
     let (admitted, admitted_stream) = builder.new_output();
     let (late, late_stream) = builder.new_output();
-    let mut admitted = OutputBuilder::<_, CapacityContainerBuilder<Vec<O::Input>>>::from(admitted);
+    let mut admitted = OutputBuilder::<_, CapacityContainerBuilder<Vec<Parcel>>>::from(admitted);
     let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
     let (name, label) = (setup.name.clone(), Rc::<str>::from(&*setup.label));
+    let mut packer = Packer::new(admitted_stream.scope().peers());
     builder.build(move |_capabilities| {
         move |_frontiers| {
             let (mut admitted, mut late) = (admitted.activate(), late.activate());
@@ -321,7 +327,9 @@ pub(crate) fn admit<'s, K: Record, T: Event, O: Operator<Input = (K, Timed<T>)>>
                     let closed = policies.over(source, event.horizon);
                     let keyed = (key(&event.value), event);
                     if !operator.is_late(&keyed, closed) {
-                        session.give(keyed);
+                        if let Some(parcel) = packer.push(route(&keyed.0), keyed) {
+                            session.give(parcel);
+                        }
                         continue;
                     }
                     count += 1;
@@ -329,6 +337,7 @@ pub(crate) fn admit<'s, K: Record, T: Event, O: Operator<Input = (K, Timed<T>)>>
                         too_late.push(DeadLetter::turned_down(&name, Cause::Late, None, &keyed.1));
                     }
                 }
+                session.give_iterator(packer.rest());
                 drop(session);
                 counts.events.inc_by(count);
                 if !too_late.is_empty() {
@@ -340,8 +349,8 @@ pub(crate) fn admit<'s, K: Record, T: Event, O: Operator<Input = (K, Timed<T>)>>
     (admitted_stream, late_stream)
 }
 
-/// Events with their keys, and those that came too late.
-type Admitted<'s, I> = (StreamVec<'s, Epoch, I>, StreamVec<'s, Epoch, DeadLetter>);
+/// Events with their keys, packed by these, and those that came too late.
+type Admitted<'s> = (StreamVec<'s, Epoch, Parcel>, StreamVec<'s, Epoch, DeadLetter>);
 
 /// Every row as one that is new.
 fn all<O: Operator>(operator: &O, state: &KeyedState<O::State>) -> Vec<Change<O::Key, O::Value>> {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use timely::dataflow::StreamVec;
 
 use crate::checkpoint::keyed::{HashStore, KeyedState};
+use crate::operator::exchange::pack;
 use crate::operator::process::{Batch, Changes, EpochInfo, Operator, Setup, process};
 use crate::record::{Change, Record, Timed, route};
 use crate::time::Epoch;
@@ -17,7 +18,8 @@ pub(crate) fn upsert<'s, K: Record, V: Record>(
     setup: Setup<Timed<(K, Option<V>)>>,
 ) -> StreamVec<'s, Epoch, Change<K, V>> {
     let by_key = |record: &Timed<(K, Option<V>)>| route(&record.value.0);
-    process(records, by_key, Rc::new(Upsert(PhantomData)), setup)
+    let parcels = pack(records, &setup.name, by_key);
+    process(parcels, Rc::new(Upsert(PhantomData)), setup)
 }
 
 struct Upsert<K, V>(PhantomData<(K, V)>);

@@ -1,48 +1,68 @@
 //! Gathers what arrives by epoch, and hands it over once the frontier has passed the epoch.
 
-use std::collections::BTreeMap;
+use std::mem;
 use std::rc::Rc;
 
-use timely::Container;
 use timely::communication::Pull;
 use timely::dataflow::channels::Message;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::InputHandleCore;
 use timely::progress::frontier::MutableAntichain;
+use timely::{Container, ExchangeData};
 
+use crate::operator::exchange::ParcelInput;
 use crate::time::Epoch;
 use crate::timeline::{Desk, Facts};
 
-/// What arrived for epochs that the frontier has not passed.
-pub(crate) struct Pending<C> {
-    epochs: BTreeMap<Epoch, Vec<C>>,
+/// A map of the few epochs that are under way: ordered, and cheap to compile for every type that streams have.
+struct ByEpoch<T>(Vec<(Epoch, T)>);
+
+impl<T> ByEpoch<T> {
+    /// What an epoch has; `new` where it has nothing yet.
+    fn entry(&mut self, epoch: Epoch, new: impl FnOnce() -> T) -> &mut T {
+        let at = self.0.iter().rposition(|(other, _)| *other <= epoch);
+        let at = match at {
+            Some(at) if self.0[at].0 == epoch => at,
+            before => {
+                let at = before.map_or(0, |before| before + 1);
+                self.0.insert(at, (epoch, new()));
+                at
+            }
+        };
+        &mut self.0[at].1
+    }
+
+    fn first(&self) -> Option<Epoch> {
+        self.0.first().map(|(epoch, _)| *epoch)
+    }
+
+    fn remove(&mut self, epoch: Epoch) -> Option<T> {
+        let at = self.0.iter().position(|(other, _)| *other == epoch)?;
+        Some(self.0.remove(at).1)
+    }
 }
 
-impl<C: Container> Pending<C> {
+/// What arrived for epochs that the frontier has not passed.
+pub(crate) struct Pending<C> {
+    epochs: ByEpoch<Vec<C>>,
+}
+
+impl<D: ExchangeData> Pending<Vec<D>> {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
         Self {
-            epochs: BTreeMap::new(),
+            epochs: ByEpoch(Vec::new()),
         }
     }
 
-    /// Takes in everything that waits at an input.
-    pub(crate) fn gather<P: Pull<Message<Epoch, C>>>(&mut self, input: &mut InputHandleCore<Epoch, C, P>) {
-        input.for_each(|cap, data| {
-            let epoch = *cap.least().expect("data travels under its epoch's capability");
-            self.epochs.entry(epoch).or_default().push(std::mem::take(data));
-        });
+    /// Opens every parcel that waits at an input.
+    pub(crate) fn gather(&mut self, input: &mut ParcelInput) {
+        input.each(&mut |_, epoch, parcel| self.epochs.entry(epoch, Vec::new).push(parcel.open()));
     }
 
     /// Takes what arrived for an epoch.
-    pub(crate) fn take(&mut self, epoch: Epoch) -> Vec<C> {
-        self.epochs.remove(&epoch).unwrap_or_default()
-    }
-}
-
-impl<C: Container> Default for Pending<C> {
-    fn default() -> Self {
-        Self::new()
+    pub(crate) fn take(&mut self, epoch: Epoch) -> Vec<Vec<D>> {
+        self.epochs.remove(epoch).unwrap_or_default()
     }
 }
 
@@ -94,14 +114,14 @@ impl Walk {
 
 /// The same for operators to which only epochs that bring something matter.
 pub(crate) struct Arrivals<C> {
-    epochs: BTreeMap<Epoch, (Capability<Epoch>, Vec<C>)>,
+    epochs: ByEpoch<(Capability<Epoch>, Vec<C>)>,
 }
 
 impl<C: Container> Arrivals<C> {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
         Self {
-            epochs: BTreeMap::new(),
+            epochs: ByEpoch(Vec::new()),
         }
     }
 
@@ -109,11 +129,8 @@ impl<C: Container> Arrivals<C> {
     pub(crate) fn gather<P: Pull<Message<Epoch, C>>>(&mut self, input: &mut InputHandleCore<Epoch, C, P>) {
         input.for_each(|cap, data| {
             let epoch = *cap.least().expect("data travels under its epoch's capability");
-            let arrived = self
-                .epochs
-                .entry(epoch)
-                .or_insert_with(|| (cap.delayed(&epoch, 0), Vec::new()));
-            arrived.1.push(std::mem::take(data));
+            let arrived = self.epochs.entry(epoch, || (cap.delayed(&epoch, 0), Vec::new()));
+            arrived.1.push(mem::take(data));
         });
     }
 
@@ -130,11 +147,11 @@ impl<C: Container> Arrivals<C> {
         &mut self,
         ready: impl FnOnce(Epoch) -> bool,
     ) -> Option<(Epoch, Capability<Epoch>, Vec<C>)> {
-        let first = *self.epochs.first_key_value()?.0;
+        let first = self.epochs.first()?;
         if !ready(first) {
             return None;
         }
-        let (capability, data) = self.epochs.remove(&first)?;
+        let (capability, data) = self.epochs.remove(first)?;
         Some((first, capability, data))
     }
 }
@@ -142,22 +159,14 @@ impl<C: Container> Arrivals<C> {
 /// A differential update.
 pub(crate) type Update<D> = (D, Epoch, isize);
 
-impl<D: 'static> Arrivals<Vec<Update<D>>> {
-    /// Takes in differential updates, each for its own epoch: one message may hold those of several.
-    pub(crate) fn gather_updates<P: Pull<Message<Epoch, Vec<Update<D>>>>>(
-        &mut self,
-        input: &mut InputHandleCore<Epoch, Vec<Update<D>>, P>,
-    ) where
-        D: Clone,
-    {
-        input.for_each(|cap, data| {
-            for update in data.drain(..) {
+impl<D: ExchangeData> Arrivals<Vec<Update<D>>> {
+    /// Takes in differential updates, each for its own epoch: one parcel may hold those of several.
+    pub(crate) fn gather_updates(&mut self, input: &mut ParcelInput) {
+        input.each(&mut |capability, _, parcel| {
+            for update in parcel.open::<Update<D>>() {
                 let epoch = update.1;
-                let arrived = self
-                    .epochs
-                    .entry(epoch)
-                    .or_insert_with(|| (cap.delayed(&epoch, 0), vec![Vec::new()]));
-                arrived.1[0].push(update);
+                let new = || (capability.delayed(&epoch, 0), vec![Vec::new()]);
+                self.epochs.entry(epoch, new).1[0].push(update);
             }
         });
     }

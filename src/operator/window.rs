@@ -120,7 +120,7 @@ pub(crate) fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
         keeper,
         wanted,
     };
-    let changes = process(partials, |partial| partial.route, Rc::new(merge), setup);
+    let changes = process(partials, Rc::new(merge), setup);
     (changes, late)
 }
 

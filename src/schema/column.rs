@@ -295,7 +295,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn skip(&mut self, ty: &Type) -> Option<()> {
+    pub(super) fn skip(&mut self, ty: &Type) -> Option<()> {
         match (ty, self.form) {
             (Type::Text | Type::Bytes, Form::Compact) => self.input.prefixed().map(drop),
             (Type::Text | Type::Bytes, Form::Ordered) => loop {

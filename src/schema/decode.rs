@@ -3,8 +3,10 @@
 //! A type asks for what its trace says, so most methods check that and read. Where the trace says
 //! [`Type::Json`] the bytes say themselves what they hold, and a type may ask for whatever it likes.
 
+use std::borrow::Cow;
+
 use serde::Deserializer;
-use serde::de::value::{StrDeserializer, StringDeserializer, U32Deserializer};
+use serde::de::value::{CowStrDeserializer, U32Deserializer};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
     VariantAccess, Visitor,
@@ -82,32 +84,18 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
 
     /// What the bytes say themselves, as a type that looks before it knows wants to be told.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
-        if *self.ty != Type::Json {
-            return Err(self.asked("whatever there is"));
-        }
-        let reader = self.reader;
-        let some = |value: Option<_>| value.ok_or_else(malformed);
-        match reader.tag().ok_or_else(malformed)? {
-            Tag::Null => visitor.visit_unit(),
-            Tag::False => visitor.visit_bool(false),
-            Tag::True => visitor.visit_bool(true),
-            Tag::Int => integer(reader.i128().ok_or_else(malformed)?, visitor),
-            Tag::UInt => visitor.visit_u128(reader.u128().ok_or_else(malformed)?),
-            Tag::Float => visitor.visit_f64(reader.f64().ok_or_else(malformed)?),
-            Tag::Time => visitor.visit_i64(reader.signed(64).ok_or_else(malformed)?),
-            Tag::Text => visitor.visit_string(some(reader.text())?),
-            Tag::Bytes => visitor.visit_byte_buf(reader.bytes().ok_or_else(malformed)?),
-            Tag::UnitVariant => {
-                reader.index(usize::MAX).ok_or_else(malformed)?;
-                visitor.visit_string(some(reader.text())?)
-            }
-            Tag::Variant => {
-                reader.index(usize::MAX).ok_or_else(malformed)?;
-                let name = Some(some(reader.text())?);
-                visitor.visit_map(OneEntry { name, reader })
-            }
-            Tag::List => Items::visit(reader, &JSON, visitor),
-            Tag::Map => Entries::visit(reader, &JSON, &JSON, visitor),
+        match self.untyped()? {
+            Untyped::Unit => visitor.visit_unit(),
+            Untyped::Bool(value) => visitor.visit_bool(value),
+            Untyped::Signed(value) => visitor.visit_i64(value),
+            Untyped::Unsigned(value) => visitor.visit_u64(value),
+            Untyped::Wide(value) => visitor.visit_i128(value),
+            Untyped::WideUnsigned(value) => visitor.visit_u128(value),
+            Untyped::Float(value) => visitor.visit_f64(value),
+            Untyped::Text(value) => visitor.visit_string(value),
+            Untyped::Bytes(value) => visitor.visit_byte_buf(value),
+            Untyped::List(parts) => parts.visit_list(visitor),
+            Untyped::Map(parts) => parts.visit_map(visitor),
         }
     }
 
@@ -156,10 +144,18 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
         self.deserialize_unit(visitor)
     }
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
-        self.deserialize_any(visitor)
+        self.reader.skip(self.ty).ok_or_else(malformed)?;
+        visitor.visit_unit()
     }
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
-        self.deserialize_any(visitor)
+        match self.ty {
+            Type::Text => visitor.visit_string(self.reader.text().ok_or_else(malformed)?),
+            _ => match self.untyped()? {
+                Untyped::Text(name) => visitor.visit_string(name),
+                Untyped::Unsigned(index) => visitor.visit_u64(index),
+                _ => Err(Mismatch("it asks for a name, and there is none".into())),
+            },
+        }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
@@ -186,17 +182,16 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
     }
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.ty {
-            Type::List(inner) => Items::visit(self.reader, inner, visitor),
+            Type::List(inner) => Parts::counted(self.reader, (inner, inner))?.visit_list(visitor),
             Type::Json => self.deserialize_any(visitor),
             _ => Err(self.asked("list")),
         }
     }
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Mismatch> {
         match self.ty {
-            Type::Tuple(types) if types.len() == len => visitor.visit_seq(Fixed {
-                types: types.iter(),
-                reader: self.reader,
-            }),
+            Type::Tuple(types) if types.len() == len => {
+                Parts::new(self.reader, Next::Tuple(types.iter())).visit_list(visitor)
+            }
             Type::Json => self.deserialize_any(visitor),
             _ => Err(self.asked(&format!("tuple of {len}"))),
         }
@@ -211,7 +206,7 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
     }
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.ty {
-            Type::Map(key, value) => Entries::visit(self.reader, key, value, visitor),
+            Type::Map(key, value) => Parts::counted(self.reader, (key, value))?.visit_map(visitor),
             Type::Json => self.deserialize_any(visitor),
             _ => Err(self.asked("map")),
         }
@@ -223,16 +218,13 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
         visitor: V,
     ) -> Result<V::Value, Mismatch> {
         match self.ty {
-            Type::Struct(types) if types.iter().any(|(_, ty)| matches!(ty, Type::Default(_))) => visitor
-                .visit_map(Fields {
-                    left: types.iter(),
-                    next: None,
-                    reader: self.reader,
-                }),
-            Type::Struct(types) if types.len() == fields.len() => visitor.visit_seq(Fixed {
-                types: types.iter().map(field_type as FieldType),
-                reader: self.reader,
-            }),
+            Type::Struct(types) if types.iter().any(|(_, ty)| matches!(ty, Type::Default(_))) => {
+                let next = Next::NamedFields(types.iter(), None);
+                Parts::new(self.reader, next).visit_map(visitor)
+            }
+            Type::Struct(types) if types.len() == fields.len() => {
+                Parts::new(self.reader, Next::Fields(types.iter())).visit_list(visitor)
+            }
             Type::Json => self.deserialize_any(visitor),
             _ => Err(self.asked(&format!("struct `{name}`"))),
         }
@@ -270,67 +262,59 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
     }
 }
 
-type FieldType = for<'t> fn(&'t (&'static str, Type)) -> &'t Type;
-
-fn field_type<'t>((_, ty): &'t (&'static str, Type)) -> &'t Type {
-    ty
+/// What data are that say so themselves.
+enum Untyped<'r, 'a> {
+    Unit,
+    Bool(bool),
+    Signed(i64),
+    Unsigned(u64),
+    Wide(i128),
+    WideUnsigned(u128),
+    Float(f64),
+    Text(String),
+    Bytes(Vec<u8>),
+    List(Parts<'r, 'a>),
+    Map(Parts<'r, 'a>),
 }
 
-fn integer<'de, V: Visitor<'de>>(value: i128, visitor: V) -> Result<V::Value, Mismatch> {
-    match (i64::try_from(value), u64::try_from(value)) {
-        (_, Ok(value)) => visitor.visit_u64(value),
-        (Ok(value), _) => visitor.visit_i64(value),
-        _ => visitor.visit_i128(value),
-    }
-}
-
-/// Parts of a fixed number, each of its own type.
-struct Fixed<'r, 'a, I> {
-    types: I,
-    reader: &'r mut Reader<'a>,
-}
-
-impl<'de, 't, I: Iterator<Item = &'t Type>> SeqAccess<'de> for Fixed<'_, '_, I> {
-    type Error = Mismatch;
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mismatch> {
-        let Some(ty) = self.types.next() else {
-            return Ok(None);
-        };
-        let reader = &mut *self.reader;
-        seed.deserialize(Decoder { ty, reader }).map(Some)
-    }
-}
-
-/// The fields of a struct of which some may have been left out.
-struct Fields<'r, 'a> {
-    left: std::slice::Iter<'r, (&'static str, Type)>,
-    next: Option<&'r Type>,
-    reader: &'r mut Reader<'a>,
-}
-
-impl<'de> MapAccess<'de> for Fields<'_, '_> {
-    type Error = Mismatch;
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mismatch> {
-        for (name, ty) in self.left.by_ref() {
-            self.next = Some(match ty {
-                Type::Default(inner) => match self.reader.more().ok_or_else(malformed)? {
-                    true => inner,
-                    false => continue,
-                },
-                ty => ty,
-            });
-            let name: StrDeserializer<'_, Mismatch> = name.into_deserializer();
-            return seed.deserialize(name).map(Some);
+impl<'r, 'a> Decoder<'r, 'a> {
+    /// Reads what the bytes say that they are. Compiled once, and not for every type that may ask.
+    fn untyped(self) -> Result<Untyped<'r, 'a>, Mismatch> {
+        if *self.ty != Type::Json {
+            return Err(self.asked("whatever there is"));
         }
-        Ok(None)
+        let reader = self.reader;
+        let read = match reader.tag().ok_or_else(malformed)? {
+            Tag::Null => Some(Untyped::Unit),
+            Tag::False => Some(Untyped::Bool(false)),
+            Tag::True => Some(Untyped::Bool(true)),
+            Tag::Int => reader.i128().map(integer),
+            Tag::UInt => reader.u128().map(Untyped::WideUnsigned),
+            Tag::Float => reader.f64().map(Untyped::Float),
+            Tag::Time => reader.signed(64).map(Untyped::Signed),
+            Tag::Text => reader.text().map(Untyped::Text),
+            Tag::Bytes => reader.bytes().map(Untyped::Bytes),
+            Tag::UnitVariant => reader
+                .index(usize::MAX)
+                .and_then(|_| reader.text())
+                .map(Untyped::Text),
+            Tag::Variant => {
+                reader.index(usize::MAX).ok_or_else(malformed)?;
+                let name = reader.text().ok_or_else(malformed)?;
+                return Ok(Untyped::Map(Parts::new(reader, Next::OneEntry(Some(name)))));
+            }
+            Tag::List => return Ok(Untyped::List(Parts::counted(reader, (&JSON, &JSON))?)),
+            Tag::Map => return Ok(Untyped::Map(Parts::counted(reader, (&JSON, &JSON))?)),
+        };
+        read.ok_or_else(malformed)
     }
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Mismatch> {
-        let ty = self
-            .next
-            .take()
-            .ok_or_else(|| Mismatch::custom("a value before its name"))?;
-        let reader = &mut *self.reader;
-        seed.deserialize(Decoder { ty, reader })
+}
+
+fn integer<'r, 'a>(value: i128) -> Untyped<'r, 'a> {
+    match (i64::try_from(value), u64::try_from(value)) {
+        (_, Ok(value)) => Untyped::Unsigned(value),
+        (Ok(value), _) => Untyped::Signed(value),
+        _ => Untyped::Wide(value),
     }
 }
 
@@ -375,99 +359,132 @@ impl Remaining {
     }
 }
 
-struct Items<'r, 'a> {
-    ty: &'r Type,
-    remaining: Remaining,
+/// The parts of a value that has several. One type for lists, tuples, structs and maps: what a visitor does
+/// with parts is compiled for each type of parts.
+struct Parts<'r, 'a> {
+    next: Next<'r>,
     reader: &'r mut Reader<'a>,
 }
 
-impl<'r, 'a> Items<'r, 'a> {
-    fn visit<'de, V: Visitor<'de>>(
-        reader: &'r mut Reader<'a>,
-        ty: &'r Type,
-        visitor: V,
-    ) -> Result<V::Value, Mismatch> {
-        let mut items = Self {
-            ty,
-            remaining: Remaining::of(reader)?,
-            reader,
-        };
-        let value = visitor.visit_seq(&mut items)?;
-        items.remaining.end(items.reader)?;
+/// Which part comes next.
+enum Next<'r> {
+    Tuple(std::slice::Iter<'r, Type>),
+    Fields(std::slice::Iter<'r, (&'static str, Type)>),
+    /// The fields of a struct of which some may have been left out, and the type of the one that was named.
+    NamedFields(std::slice::Iter<'r, (&'static str, Type)>, Option<&'r Type>),
+    /// Elements, or entries, of these types.
+    Counted(Remaining, (&'r Type, &'r Type)),
+    /// A variant with content, as data that say what they are have it: a map of one entry.
+    OneEntry(Option<String>),
+}
+
+impl<'r, 'a> Parts<'r, 'a> {
+    fn new(reader: &'r mut Reader<'a>, next: Next<'r>) -> Self {
+        Self { next, reader }
+    }
+
+    fn counted(reader: &'r mut Reader<'a>, types: (&'r Type, &'r Type)) -> Result<Self, Mismatch> {
+        let next = Next::Counted(Remaining::of(reader)?, types);
+        Ok(Self { next, reader })
+    }
+
+    fn visit_list<'de, V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Mismatch> {
+        let value = visitor.visit_seq(&mut self)?;
+        self.end()?;
         Ok(value)
     }
+
+    fn visit_map<'de, V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Mismatch> {
+        let value = visitor.visit_map(&mut self)?;
+        self.end()?;
+        Ok(value)
+    }
+
+    /// The type of the next element or key; `None` at the end.
+    fn next(&mut self) -> Result<Option<&'r Type>, Mismatch> {
+        match &mut self.next {
+            Next::Tuple(types) => Ok(types.next()),
+            Next::Fields(fields) => Ok(fields.next().map(|(_, ty)| ty)),
+            Next::Counted(remaining, (first, _)) => Ok(remaining.next(self.reader)?.then_some(*first)),
+            Next::NamedFields(..) | Next::OneEntry(_) => Err(Mismatch::custom("a map is read as a list")),
+        }
+    }
+
+    /// The name of the next field, where the bytes do not have it as a key of the map.
+    fn next_name(&mut self) -> Result<Option<Cow<'static, str>>, Mismatch> {
+        match &mut self.next {
+            Next::NamedFields(left, next) => {
+                for (name, ty) in left {
+                    *next = Some(match ty {
+                        Type::Default(inner) => match self.reader.more().ok_or_else(malformed)? {
+                            true => inner,
+                            false => continue,
+                        },
+                        ty => ty,
+                    });
+                    return Ok(Some(Cow::Borrowed(*name)));
+                }
+                Ok(None)
+            }
+            Next::OneEntry(name) => Ok(name.take().map(Cow::Owned)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The type of the value behind a key.
+    fn value_type(&mut self) -> Result<&'r Type, Mismatch> {
+        match &mut self.next {
+            Next::NamedFields(_, next) => next
+                .take()
+                .ok_or_else(|| Mismatch::custom("a value before its name")),
+            Next::Counted(_, (_, value)) => Ok(*value),
+            _ => Ok(&JSON),
+        }
+    }
+
+    fn end(self) -> Result<(), Mismatch> {
+        match self.next {
+            Next::Counted(remaining, _) => remaining.end(self.reader),
+            _ => Ok(()),
+        }
+    }
+
+    fn decoder<'d>(&'d mut self, ty: &'d Type) -> Decoder<'d, 'a> {
+        let reader = &mut *self.reader;
+        Decoder { ty, reader }
+    }
 }
 
-impl<'de> SeqAccess<'de> for &mut Items<'_, '_> {
+impl<'de> SeqAccess<'de> for &mut Parts<'_, '_> {
     type Error = Mismatch;
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mismatch> {
-        if !self.remaining.next(self.reader)? {
-            return Ok(None);
+        match self.next()? {
+            Some(ty) => seed.deserialize(self.decoder(ty)).map(Some),
+            None => Ok(None),
         }
-        let (ty, reader) = (self.ty, &mut *self.reader);
-        seed.deserialize(Decoder { ty, reader }).map(Some)
     }
 }
 
-struct Entries<'r, 'a> {
-    key: &'r Type,
-    value: &'r Type,
-    remaining: Remaining,
-    reader: &'r mut Reader<'a>,
-}
-
-impl<'r, 'a> Entries<'r, 'a> {
-    fn visit<'de, V: Visitor<'de>>(
-        reader: &'r mut Reader<'a>,
-        key: &'r Type,
-        value: &'r Type,
-        visitor: V,
-    ) -> Result<V::Value, Mismatch> {
-        let mut entries = Self {
-            key,
-            value,
-            remaining: Remaining::of(reader)?,
-            reader,
-        };
-        let map = visitor.visit_map(&mut entries)?;
-        entries.remaining.end(entries.reader)?;
-        Ok(map)
-    }
-}
-
-impl<'de> MapAccess<'de> for &mut Entries<'_, '_> {
+impl<'de> MapAccess<'de> for &mut Parts<'_, '_> {
     type Error = Mismatch;
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mismatch> {
-        if !self.remaining.next(self.reader)? {
-            return Ok(None);
+        if matches!(self.next, Next::Counted(..)) {
+            return match self.next()? {
+                Some(ty) => seed.deserialize(self.decoder(ty)).map(Some),
+                None => Ok(None),
+            };
         }
-        let (ty, reader) = (self.key, &mut *self.reader);
-        seed.deserialize(Decoder { ty, reader }).map(Some)
+        match self.next_name()? {
+            Some(name) => {
+                let name: CowStrDeserializer<'_, Mismatch> = name.into_deserializer();
+                seed.deserialize(name).map(Some)
+            }
+            None => Ok(None),
+        }
     }
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Mismatch> {
-        let (ty, reader) = (self.value, &mut *self.reader);
-        seed.deserialize(Decoder { ty, reader })
-    }
-}
-
-/// A variant with content, as data that say what they are have it: a map of one entry.
-struct OneEntry<'r, 'a> {
-    name: Option<String>,
-    reader: &'r mut Reader<'a>,
-}
-
-impl<'de> MapAccess<'de> for OneEntry<'_, '_> {
-    type Error = Mismatch;
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mismatch> {
-        let Some(name) = self.name.take() else {
-            return Ok(None);
-        };
-        let name: StringDeserializer<Mismatch> = name.into_deserializer();
-        seed.deserialize(name).map(Some)
-    }
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Mismatch> {
-        let reader = &mut *self.reader;
-        seed.deserialize(Decoder { ty: &JSON, reader })
+        let ty = self.value_type()?;
+        seed.deserialize(self.decoder(ty))
     }
 }
 

@@ -21,6 +21,7 @@ mod deserializer;
 mod examine;
 pub(crate) mod rules;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -62,35 +63,52 @@ pub(crate) struct Samples<T> {
 
 /// Makes samples of `T`.
 pub(crate) fn samples<T: DeserializeOwned>() -> Samples<T> {
+    let (sample, mut values) = (Cell::new(None), Vec::new());
+    let self_describing = each_sample(
+        &mut |trace| {
+            sample.set(None);
+            sample.set(Some(T::deserialize(trace)?));
+            Ok(())
+        },
+        &mut || values.extend(sample.take()),
+    );
+    Samples {
+        values,
+        self_describing,
+    }
+}
+
+/// Calls `sampled` after each reading that made one. Returns whether a part of the type looks at the data
+/// before it knows what to read.
+fn each_sample(read: Read<'_>, sampled: &mut dyn FnMut()) -> bool {
     let mut state = State {
         binary: true,
         ..State::default()
     };
-    let values = (0..=DEPTH_MAX).filter_map(|depth| {
+    for depth in 0..=DEPTH_MAX {
         state.chosen.clear();
         state.attempts = 0;
-        let mut sample = None;
-        state.settle(depth, &mut |trace| {
-            sample = None;
-            sample = Some(T::deserialize(trace)?);
-            Ok(())
-        });
-        sample
-    });
-    Samples {
-        values: values.collect(),
-        self_describing: state.self_describing,
+        state.settle(depth, read);
+        sampled();
     }
+    state.self_describing
 }
 
 /// The structure of a type whose values are kept as rows, as checkpoints compare it.
 pub(crate) fn stored_structure<T: DeserializeOwned>() -> String {
-    trace::<T>().stored().to_string()
+    told(&mut |trace| T::deserialize(trace).map(drop), Traced::stored)
 }
 
 /// The structure of a type, as checkpoints compare it.
 pub(crate) fn structure<T: DeserializeOwned>() -> String {
-    trace::<T>().ty.to_string()
+    told(&mut |trace| T::deserialize(trace).map(drop), |traced| {
+        traced.ty.clone()
+    })
+}
+
+/// Compiled once, with all that becomes of a trace.
+fn told(read: Read<'_>, tell: fn(&Traced) -> Type) -> String {
+    tell(&trace_with(read)).to_string()
 }
 
 /// Reads the type from a deserializer.

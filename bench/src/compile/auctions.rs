@@ -110,7 +110,7 @@ fn reserves(flow: Dataflow) {
             category: auction.category,
             reserve: auction.reserve,
         })
-        .group_by(("city", "category"), |_, offer| (offer.city.clone(), offer.category))
+        .group_by(["city", "category"], |_, offer| (offer.city.clone(), offer.category))
         .aggregate("by_city", |a| (a.count(), a.sum(|(_, offer)| offer.reserve)))
         .view_with("reserves", |view| view.fields(["n", "reserve"]));
 }

@@ -84,9 +84,10 @@ impl KafkaDriver {
     }
 
     /// Says how the records are written.
-    pub(super) fn written<const N: usize>(self, formats: [(&'static str, &str); N]) -> Self {
+    pub(super) fn written(self, formats: &[(&'static str, &str)]) -> Self {
+        let formats = formats.iter().map(|(part, format)| (*part, (*format).to_owned()));
         Self {
-            formats: formats.map(|(part, format)| (part, format.to_owned())).into(),
+            formats: formats.collect(),
             ..self
         }
     }

@@ -122,6 +122,12 @@ impl<Q: Arrivals> Partition<Q> {
 
 /// The reader of one worker.
 pub(super) struct KafkaReader<R> {
+    subscription: Box<Subscription>,
+    records: R,
+}
+
+/// All of a reader that does not know what records become, so that it is compiled once.
+pub(super) struct Subscription {
     topic: Arc<str>,
     kafka: KafkaSettings,
     group: String,
@@ -132,20 +138,23 @@ pub(super) struct KafkaReader<R> {
     consumer: Option<Arc<Consumer>>,
     /// Set when the consumer's own queue has something: logs, errors, answers to commits.
     events: Arc<AtomicBool>,
-    records: R,
     status: Arc<Status>,
     waker: Waker,
 }
 
 impl<R> KafkaReader<R> {
-    /// A reader that reads nothing yet. Connects at the first read after an assignment.
-    pub(super) fn new(
-        topic: Arc<str>,
-        environment: &Environment,
-        records: R,
-        status: Arc<Status>,
-        waker: Waker,
-    ) -> Self {
+    /// Reads the partitions of a subscription.
+    pub(super) fn new(subscription: Subscription, records: R) -> Self {
+        Self {
+            subscription: Box::new(subscription),
+            records,
+        }
+    }
+}
+
+impl Subscription {
+    /// A subscription to nothing yet. Connects at the first read after an assignment.
+    pub(super) fn new(topic: Arc<str>, environment: &Environment, status: Arc<Status>, waker: Waker) -> Self {
         Self {
             topic,
             kafka: KafkaSettings::of(environment),
@@ -154,7 +163,6 @@ impl<R> KafkaReader<R> {
             assigned: Vec::new(),
             consumer: None,
             events: Arc::new(AtomicBool::new(false)),
-            records,
             status,
             waker,
         }
@@ -228,9 +236,7 @@ impl<R> KafkaReader<R> {
         }
         Ok(())
     }
-}
 
-impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
     fn assign(&mut self, partition: u32, from: Offset) -> Result<()> {
         let known =
             self.partitions.contains_key(&partition) || self.assigned.iter().any(|(p, _)| *p == partition);
@@ -246,53 +252,28 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
         Ok(())
     }
 
-    fn read(
-        &mut self,
-        partition: u32,
-        until: Offset,
-        records_max: usize,
-        intake: &mut Intake<T>,
-    ) -> Result<Progress> {
+    /// A partition, once librdkafka knows of it, and who judges its faults.
+    fn partition(&mut self, partition: u32) -> Result<(&mut Partition<PartitionQueue>, Judge<'_>)> {
         if !self.assigned.is_empty() {
             self.start()?;
         }
         self.serve()?;
-        let Self {
-            topic,
-            partitions,
-            records,
-            status,
-            consumer,
-            ..
-        } = self;
-        let part = partitions.get_mut(&partition).ok_or_else(|| {
-            Error::internal(format!(
-                "partition {partition} of topic `{topic}` was not assigned"
-            ))
-        })?;
-        let before = part.next;
-        records.enter(partition, until != Offset::MAX);
-        let progress = part.read(until, records_max, records, intake, |fault| {
-            judge(topic, partition, fault, status, consumer.as_deref())
-        })?;
-        if part.next != before {
-            status.well();
-        }
-        match self.records.broken() {
-            Some(error) => Err(error),
-            None => Ok(progress),
+        let judge = Judge {
+            topic: &self.topic,
+            partition,
+            status: &self.status,
+            consumer: self.consumer.as_deref(),
+        };
+        match self.partitions.get_mut(&partition) {
+            Some(found) => Ok((found, judge)),
+            None => Err(Error::internal(format!(
+                "partition {partition} of topic `{}` was not assigned",
+                self.topic
+            ))),
         }
     }
 
-    fn schemas_seen(&mut self) -> Vec<Verdict> {
-        self.records.schemas_seen()
-    }
-
-    fn bind_schema(&mut self, verdict: Verdict) {
-        self.records.bind_schema(verdict);
-    }
-
-    fn show_progress(&mut self, positions: &[(u32, Offset)]) {
+    fn show_progress(&self, positions: &[(u32, Offset)]) {
         let Some(consumer) = &self.consumer else { return };
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for &(partition, position) in positions {
@@ -311,37 +292,86 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
     }
 }
 
+impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
+    fn assign(&mut self, partition: u32, from: Offset) -> Result<()> {
+        self.subscription.assign(partition, from)
+    }
+
+    fn read(
+        &mut self,
+        partition: u32,
+        until: Offset,
+        records_max: usize,
+        intake: &mut Intake<T>,
+    ) -> Result<Progress> {
+        let (part, judge) = self.subscription.partition(partition)?;
+        let before = part.next;
+        self.records.enter(partition, until != Offset::MAX);
+        let progress = part.read(until, records_max, &mut self.records, intake, |fault| {
+            judge.judge(fault)
+        })?;
+        if part.next != before {
+            judge.status.well();
+        }
+        match self.records.broken() {
+            Some(error) => Err(error),
+            None => Ok(progress),
+        }
+    }
+
+    fn schemas_seen(&mut self) -> Vec<Verdict> {
+        self.records.schemas_seen()
+    }
+
+    fn bind_schema(&mut self, verdict: Verdict) {
+        self.records.bind_schema(verdict);
+    }
+
+    fn show_progress(&mut self, positions: &[(u32, Offset)]) {
+        self.subscription.show_progress(positions);
+    }
+}
+
 /// Tells what librdkafka gets over by itself from what must halt the source.
-fn judge(
-    topic: &str,
+struct Judge<'a> {
+    topic: &'a str,
     partition: u32,
-    fault: Fault,
-    status: &Status,
-    consumer: Option<&Consumer>,
-) -> Result<()> {
-    let at = |text: &str| match fault.offset {
-        offset if offset >= 0 => format!("partition {partition}, offset {offset}: {text}"),
-        _ => format!("partition {partition}: {text}"),
-    };
-    let is = |codes: &[Code]| codes.iter().any(|code| *code as i32 == fault.code);
-    if is(&[
-        Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET,
-        Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE,
-    ]) {
-        let bounds = consumer.and_then(|c| c.fetch_watermarks(topic, partition as i32, LOG_START_WAIT).ok());
-        let bounds = match bounds {
-            Some((start, end)) => {
-                format!(
-                    "partition {partition} holds offsets {start} to {end}, {} is needed",
-                    fault.offset
-                )
-            }
-            None => format!(
-                "partition {partition} does not hold offset {}, which is needed",
-                fault.offset
-            ),
+    status: &'a Status,
+    consumer: Option<&'a Consumer>,
+}
+
+impl Judge<'_> {
+    fn judge(&self, fault: Fault) -> Result<()> {
+        let Judge {
+            topic,
+            partition,
+            status,
+            consumer,
+        } = *self;
+        let at = |text: &str| match fault.offset {
+            offset if offset >= 0 => format!("partition {partition}, offset {offset}: {text}"),
+            _ => format!("partition {partition}: {text}"),
         };
-        return Err(
+        let is = |codes: &[Code]| codes.iter().any(|code| *code as i32 == fault.code);
+        if is(&[
+            Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET,
+            Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE,
+        ]) {
+            let bounds =
+                consumer.and_then(|c| c.fetch_watermarks(topic, partition as i32, LOG_START_WAIT).ok());
+            let bounds = match bounds {
+                Some((start, end)) => {
+                    format!(
+                        "partition {partition} holds offsets {start} to {end}, {} is needed",
+                        fault.offset
+                    )
+                }
+                None => format!(
+                    "partition {partition} does not hold offset {}, which is needed",
+                    fault.offset
+                ),
+            };
+            return Err(
             Error::integrity(format!("topic `{topic}` no longer holds what is to be read"))
                 .detail(bounds)
                 .detail(fault.text)
@@ -350,39 +380,40 @@ fn judge(
                 on without what is lost, start afresh",
                 ),
         );
-    }
-    if is(&[
-        Code::RD_KAFKA_RESP_ERR__BAD_MSG,
-        Code::RD_KAFKA_RESP_ERR__BAD_COMPRESSION,
-        Code::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED,
-    ]) {
-        return Err(Error::integrity(format!(
-            "records of topic `{topic}` can't be taken out of their batch"
-        ))
-        .detail(at(&fault.text))
-        .hint("the batch is damaged, or compressed in a way that this build does not know"));
-    }
-    if is(&[Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]) {
-        return Err(
-            Error::outside(format!("a record of topic `{topic}` is too large"))
-                .detail(at(&fault.text))
-                .hint("raise `receive.message.max.bytes` and `fetch.max.bytes` in `kafka.properties`"),
-        );
-    }
-    if is(&[
-        Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
-        Code::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION,
-        Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
-        Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID,
-        Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
-        Code::RD_KAFKA_RESP_ERR__FATAL,
-    ]) {
-        return Err(Error::outside(format!("cannot read topic `{topic}`"))
+        }
+        if is(&[
+            Code::RD_KAFKA_RESP_ERR__BAD_MSG,
+            Code::RD_KAFKA_RESP_ERR__BAD_COMPRESSION,
+            Code::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED,
+        ]) {
+            return Err(Error::integrity(format!(
+                "records of topic `{topic}` can't be taken out of their batch"
+            ))
             .detail(at(&fault.text))
-            .hint("was the topic deleted, or the right to read it taken away?"));
+            .hint("the batch is damaged, or compressed in a way that this build does not know"));
+        }
+        if is(&[Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]) {
+            return Err(
+                Error::outside(format!("a record of topic `{topic}` is too large"))
+                    .detail(at(&fault.text))
+                    .hint("raise `receive.message.max.bytes` and `fetch.max.bytes` in `kafka.properties`"),
+            );
+        }
+        if is(&[
+            Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
+            Code::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION,
+            Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+            Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID,
+            Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+            Code::RD_KAFKA_RESP_ERR__FATAL,
+        ]) {
+            return Err(Error::outside(format!("cannot read topic `{topic}`"))
+                .detail(at(&fault.text))
+                .hint("was the topic deleted, or the right to read it taken away?"));
+        }
+        status.record(format!("topic `{topic}`, {}", at(&fault.text)));
+        Ok(())
     }
-    status.record(format!("topic `{topic}`, {}", at(&fault.text)));
-    Ok(())
 }
 
 #[cfg(test)]

@@ -16,16 +16,15 @@ use super::assign::Assign;
 use crate::codec::Cause;
 use crate::metrics::LateMetrics;
 use crate::operator::aggregate::Aggregate;
+use crate::operator::exchange::{Packer, Parcel};
 use crate::operator::late::Policies;
 use crate::record::{Event, Record, Timed, route};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime, Window};
 use crate::trail;
 
-type Streams<'s, K, S> = (
-    StreamVec<'s, Epoch, Partial<K, S>>,
-    StreamVec<'s, Epoch, DeadLetter>,
-);
+/// Partial aggregates, packed for the workers that own their keys, and events that came too late.
+type Streams<'s> = (StreamVec<'s, Epoch, Parcel>, StreamVec<'s, Epoch, DeadLetter>);
 
 /// Adds the operator: partial aggregates, and the events that came too late.
 pub(super) fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
@@ -36,16 +35,16 @@ pub(super) fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     fold: Rc<F>,
     policies: Policies,
     counts: LateMetrics,
-) -> Streams<'s, K, F::State> {
+) -> Streams<'s> {
     let mut builder = OperatorBuilder::new(format!("{name}: combine"), events.scope());
     let mut input = builder.new_input(events, Pipeline);
     let (partials, partial_stream) = builder.new_output();
     let (late, late_stream) = builder.new_output();
-    let mut partials =
-        OutputBuilder::<_, CapacityContainerBuilder<Vec<Partial<K, F::State>>>>::from(partials);
+    let mut partials = OutputBuilder::<_, CapacityContainerBuilder<Vec<Parcel>>>::from(partials);
     let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
     let name = name.to_owned();
     let label: Rc<str> = format!("window `{name}`").into();
+    let mut packer = Packer::new(partial_stream.scope().peers());
     builder.build(move |_capabilities| {
         let mut table = Combine::new(key, assign, fold, policies);
         move |_frontiers| {
@@ -67,8 +66,14 @@ pub(super) fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
                         }
                     }
                 }
-                // A session passes on full containers itself, so the table goes out in steady pieces.
-                partials.session(&capability).give_iterator(table.parts.drain());
+                let mut session = partials.session(&capability);
+                for partial in table.parts.drain() {
+                    if let Some(parcel) = packer.push(partial.route, partial) {
+                        session.give(parcel);
+                    }
+                }
+                session.give_iterator(packer.rest());
+                drop(session);
                 table.parts.give_back_room();
                 counts.events.inc_by(late_events);
                 counts.windows.inc_by(late_windows);

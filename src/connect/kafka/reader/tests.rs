@@ -241,9 +241,13 @@ fn faults_that_lose_records_halt_and_others_do_not() {
         text: "why".to_owned(),
     };
     let kind = |code| {
-        judge("orders", 3, fault(code), &status, None)
-            .err()
-            .map(|error| error.kind())
+        let judge = Judge {
+            topic: "orders",
+            partition: 3,
+            status: &status,
+            consumer: None,
+        };
+        judge.judge(fault(code)).err().map(|error| error.kind())
     };
     assert_eq!(
         kind(Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET),
@@ -591,7 +595,8 @@ fn a_decoder_that_waits_holds_its_partition_and_no_other() {
     let (woken, wakes) = channel();
     let waker = Waker::new(move || woken.send(()).unwrap_or(()));
     let records = Payload(Box::new(Gate(open.clone())));
-    let reader = KafkaReader::new("orders".into(), &environment(&broker), records, status, waker);
+    let subscription = Subscription::new("orders".into(), &environment(&broker), status, waker);
+    let reader = KafkaReader::new(subscription, records);
     let driver = Source::open(orders(), &environment(&broker)).unwrap().driver;
     let (mut rig, mut intake) = (
         Rig {

@@ -1,0 +1,215 @@
+//! Records on their way to the workers that own their keys.
+//!
+//! ```text
+//!  worker 0   records ─ by owner ─▶ parcels ═╗ one channel type ╔═▶ parcels ─ opened ─▶ records
+//!  worker 1   records ─ by owner ─▶ parcels ═╝                  ╚═▶ parcels ─ opened ─▶ records
+//! ```
+//!
+//! A channel between workers is compiled for the type that goes through it, in the crate of those who use it:
+//! in memory and as bytes, for threads and for processes. That was a fifth of what a windowed aggregate costs
+//! to compile. A parcel holds records of any type, and only its two ends know which.
+
+use std::any::Any;
+use std::mem;
+
+use serde::de::{Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer, ser};
+use timely::ExchangeData;
+use timely::communication::Pull;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::Message;
+use timely::dataflow::channels::pact::{Exchange, LogPuller, Pipeline};
+use timely::dataflow::operators::InputCapability;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::{InputHandleCore, Operator as _};
+
+use crate::record::owner;
+use crate::time::Epoch;
+
+/// Records of a parcel: enough that what each parcel costs does not count.
+const RECORDS_MAX: usize = 1024;
+
+/// Records for one worker.
+pub(crate) struct Parcel {
+    to: u64,
+    records: Records,
+}
+
+enum Records {
+    Here(Box<dyn AnyRecords>),
+    /// Of another process.
+    Encoded(Vec<u8>),
+}
+
+/// A `Vec` of records whose type its receiver knows.
+trait AnyRecords: Any + Send {
+    fn encode(&self) -> Result<Vec<u8>, postcard::Error>;
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+impl<D: ExchangeData> AnyRecords for Vec<D> {
+    fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(self)
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+impl Parcel {
+    fn new<D: ExchangeData>(to: usize, records: Vec<D>) -> Self {
+        Self {
+            to: to as u64,
+            records: Records::Here(Box::new(records)),
+        }
+    }
+
+    /// The records, as they were packed.
+    pub(crate) fn open<D: ExchangeData>(self) -> Vec<D> {
+        match self.records {
+            Records::Here(records) => *records
+                .into_any()
+                .downcast()
+                .expect("both ends of a channel are of one operator"),
+            Records::Encoded(bytes) => {
+                postcard::from_bytes(&bytes).expect("all processes of a cluster run the same program")
+            }
+        }
+    }
+}
+
+/// Packs records into parcels, by the worker that owns the [`route`](crate::record::route) of each.
+pub(crate) struct Packer<D> {
+    /// What is packed for each worker. Empty between activations.
+    parts: Vec<Vec<D>>,
+}
+
+impl<D: ExchangeData> Packer<D> {
+    /// For so many workers.
+    pub(crate) fn new(peers: usize) -> Self {
+        Self {
+            parts: std::iter::repeat_with(Vec::new).take(peers).collect(),
+        }
+    }
+
+    /// Packs a record. Returns the parcel that became full.
+    #[inline]
+    pub(crate) fn push(&mut self, route: u64, record: D) -> Option<Parcel> {
+        let to = if self.parts.len() == 1 {
+            0
+        } else {
+            owner(route, self.parts.len())
+        };
+        let part = &mut self.parts[to];
+        part.push(record);
+        (part.len() == RECORDS_MAX).then(|| Parcel::new(to, mem::take(part)))
+    }
+
+    /// The parcels that are not full.
+    pub(crate) fn rest(&mut self) -> impl Iterator<Item = Parcel> {
+        let parts = self.parts.iter_mut().enumerate();
+        let some = parts.filter(|(_, part)| !part.is_empty());
+        some.map(|(to, part)| Parcel::new(to, mem::take(part)))
+    }
+}
+
+/// Packs the records of a stream.
+pub(crate) fn pack<'s, D: ExchangeData>(
+    records: StreamVec<'s, Epoch, D>,
+    name: &str,
+    route: impl Fn(&D) -> u64 + 'static,
+) -> StreamVec<'s, Epoch, Parcel> {
+    type Builder = CapacityContainerBuilder<Vec<Parcel>>;
+    let mut packer = Packer::new(records.scope().peers());
+    let name = format!("{name}: pack");
+    records.unary::<Builder, _, _, _>(Pipeline, &name, move |_, _| {
+        move |input, output| {
+            input.for_each_stamp(|capability, batches| {
+                let mut session = output.session(&capability);
+                for record in batches.flat_map(|batch| batch.drain(..)) {
+                    if let Some(parcel) = packer.push(route(&record), record) {
+                        session.give(parcel);
+                    }
+                }
+                session.give_iterator(packer.rest());
+            });
+        }
+    })
+}
+
+/// An operator's input to which parcels come from all workers. Made, and emptied, by what is compiled once.
+pub(crate) struct ParcelInput(InputHandleCore<Epoch, Vec<Parcel>, Puller>);
+
+type Puller = LogPuller<Box<dyn Pull<Message<Epoch, Vec<Parcel>>>>>;
+
+impl ParcelInput {
+    /// Adds the input to an operator: each parcel comes to its worker.
+    pub(crate) fn new<'s>(
+        builder: &mut OperatorBuilder<'s, Epoch>,
+        parcels: StreamVec<'s, Epoch, Parcel>,
+    ) -> Self {
+        Self(builder.new_input(parcels, Exchange::new(|parcel: &Parcel| parcel.to)))
+    }
+
+    /// Takes every parcel that waits, with the epoch of its message.
+    pub(crate) fn each(&mut self, take: &mut dyn FnMut(&InputCapability<Epoch>, Epoch, Parcel)) {
+        self.0.for_each(|capability, parcels| {
+            let epoch = *capability
+                .least()
+                .expect("data travels under its epoch's capability");
+            parcels
+                .drain(..)
+                .for_each(|parcel| take(&capability, epoch, parcel));
+        });
+    }
+}
+
+impl Serialize for Parcel {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.records {
+            Records::Here(records) => {
+                let bytes = records.encode().map_err(ser::Error::custom)?;
+                serializer.serialize_bytes(&bytes)
+            }
+            Records::Encoded(bytes) => serializer.serialize_bytes(bytes),
+        }
+    }
+}
+
+/// Where it goes to is known no longer, and does not matter: it is there.
+impl<'de> Deserialize<'de> for Parcel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the bytes of some records")
+            }
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+            fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+                Ok(bytes)
+            }
+        }
+        let records = Records::Encoded(deserializer.deserialize_byte_buf(Bytes)?);
+        Ok(Self { to: 0, records })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_what_they_were_here_and_in_another_process() {
+        let records = vec![(1u64, "a".to_owned()), (2, String::new())];
+        let parcel = Parcel::new(3, records.clone());
+        let bytes = postcard::to_allocvec(&parcel).unwrap();
+        let there: Parcel = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(postcard::to_allocvec(&there).unwrap(), bytes);
+        assert_eq!(parcel.open::<(u64, String)>(), records);
+        assert_eq!(there.open::<(u64, String)>(), records);
+    }
+}
