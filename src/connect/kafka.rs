@@ -213,7 +213,8 @@ struct TopicOf {
 }
 
 impl TopicOf {
-    /// What looks after the topic. Without `start`, which settings may overrule, it is read from its beginning.
+    /// What looks after the topic. Without `start`, which settings may overrule, it is read from its
+    /// beginning.
     fn driver(
         &self,
         subjects: Vec<Subject>,

@@ -36,8 +36,8 @@ pub struct Table<'s, K: 'static, V: 'static> {
     pub(super) flow: Dataflow<'s>,
     pub(super) meta: Meta,
     changes: OnceCell<Changes<'s, K, V>>,
-    /// Makes changes of rows. Set where a table has rows at first: nothing of it is compiled for the tables of
-    /// windows.
+    /// Makes changes of rows. Set where a table has rows at first: nothing of it is compiled for the tables
+    /// of windows.
     net: Option<Box<dyn Fn() -> Changes<'s, K, V> + 's>>,
     rows: OnceCell<Rows<'s, K, V>>,
     /// Made once, on first use, and shared by every join. Behind a trait, or each type without `Ord` would be

@@ -14,7 +14,8 @@ use crate::operator::exchange::ParcelInput;
 use crate::time::Epoch;
 use crate::timeline::{Desk, Facts};
 
-/// A map of the few epochs that are under way: ordered, and cheap to compile for every type that streams have.
+/// A map of the few epochs that are under way: ordered, and cheap to compile for every type that streams
+/// have.
 struct ByEpoch<T>(Vec<(Epoch, T)>);
 
 impl<T> ByEpoch<T> {

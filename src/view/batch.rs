@@ -12,8 +12,7 @@ use std::ops::Range;
 
 use crate::schema::RowSchema;
 use crate::view::hash::{change_hash, end_change};
-use crate::view::rows::hash_of;
-use crate::view::shard::{BUCKETS, bucket_of};
+use crate::view::rows::{BUCKETS, bucket_of, hash_of};
 
 /// Changes of a batch: a thousand for each bucket, whose rows then stay in a processor's cache.
 const CHANGES_MAX: usize = 1 << 16;

@@ -1,9 +1,9 @@
 //! Hashes of changes, to compare runs and processes: alike in any order and on every machine.
 //!
 //! An epoch's hash is the wrapping sum over its changes of XXH3 of the row's encoding after the change: the
-//! key, the value if there is one, a byte that says whether there is, and the key's length in four bytes. What
-//! the row was before is what earlier epochs made of it. Two runs of one ledger must give the same sums for
-//! every view and epoch, on any number of workers (add up the processes').
+//! key, the value if there is one, a byte that says whether there is, and the key's length in four bytes.
+//! What the row was before is what earlier epochs made of it. Two runs of one ledger must give the same sums
+//! for every view and epoch, on any number of workers (add up the processes').
 
 use xxhash_rust::xxh3::xxh3_64;
 

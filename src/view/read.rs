@@ -11,12 +11,12 @@ use crate::schema::encode::Form;
 use crate::schema::small::SmallBytes;
 use crate::time::{Epoch, EventTime};
 use crate::view::plan::{self, Condition, Of, Plan, has_many_forms};
-use crate::view::rows::hash_of;
+use crate::view::rows::{bucket_of, hash_of};
 use crate::view::scan::{Place, Scan, Stored};
 use crate::view::serve::{
     FoundRow, Given, Op, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
 };
-use crate::view::shard::{Shard, bucket_of};
+use crate::view::shard::Shard;
 use crate::view::{Moment, View, ViewSpec, parse};
 
 /// Rows of a bucket compared under one lock hold.

@@ -21,6 +21,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::schema::small::SmallBytes;
 
+/// Into how many buckets a shard's rows are divided: enough that a writer and several readers seldom meet,
+/// few enough that a scan of all is cheap.
+pub(crate) const BUCKETS: usize = 64;
+
 /// Slots of a chunk of the order: few enough that putting one into the middle is cheap.
 const CHUNK_MAX: usize = 512;
 
@@ -33,6 +37,11 @@ const FEW_MAX: usize = 512;
 /// The hash of a key, without its window.
 pub(crate) fn hash_of(key_without_window: &[u8]) -> u64 {
     xxh3_64(key_without_window)
+}
+
+/// The bucket of a key, by the hash of its encoding without the window: all windows of a key are in one.
+pub(crate) fn bucket_of(hash: u64) -> usize {
+    hash as usize & (BUCKETS - 1)
 }
 
 /// A map from encoded keys to rows `R`.

@@ -24,9 +24,10 @@ use crate::schema::datum::Datum;
 use crate::schema::small::SmallBytes;
 use crate::time::{Epoch, EventTime};
 use crate::view::plan::{Enough, Plan, Walk};
+use crate::view::rows::bucket_of;
 use crate::view::rows::hash_of;
 use crate::view::serve::{Cursor, FoundRow, Page, ReadError};
-use crate::view::shard::{Shard, bucket_of};
+use crate::view::shard::Shard;
 
 /// Rows that a cursor takes at first, and at most.
 const AHEAD: std::ops::RangeInclusive<usize> = 2..=64;

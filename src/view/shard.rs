@@ -34,18 +34,10 @@ use crate::view::View;
 use crate::view::batch::{ChangeBatch, RowChange};
 use crate::view::moments::Rise;
 use crate::view::row::Row;
-use crate::view::rows::{Place, Rows, hash_of};
-
-/// Enough that a writer and several readers seldom meet, few enough that a scan of all is cheap.
-pub(crate) const BUCKETS: usize = 64;
+use crate::view::rows::{BUCKETS, Place, Rows, bucket_of, hash_of};
 
 /// Changes and rows under one lock hold: tens of microseconds.
 const PAGE: usize = 64;
-
-/// The bucket of a key, by the hash of its encoding without the window: all windows of a key are in one.
-pub(crate) fn bucket_of(hash: u64) -> usize {
-    hash as usize & (BUCKETS - 1)
-}
 
 /// Some of a shard's rows.
 pub(crate) struct Bucket {

@@ -104,8 +104,8 @@ fn checkpoints_of_a_service_are_listed_verified_and_pruned_where_they_are() {
     // The first is due at once.
     service.line("checkpoint");
     for value in 1..5 {
-        // Of what comes in after the interval. While the files of the one before are still put in order none begins, and
-        // then not before something else comes.
+        // Of what comes in after the interval. While the files of the one before are still put in order none
+        // begins, and then not before something else comes.
         let seen = (0..60).any(|_| {
             std::thread::sleep(Duration::from_millis(60));
             write(dir.path(), value);
