@@ -12,6 +12,7 @@ pub mod format;
 pub mod json;
 mod keys;
 pub mod registry;
+pub mod rows;
 pub mod text;
 pub mod verdict;
 

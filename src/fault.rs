@@ -127,6 +127,21 @@ pub const POINTS: &[Point] = &[
     // A sink takes it.
     at("sink.given", "a sink is about to be given epochs | it is"),
     at("sink.written", "the sink has taken them | that is written down"),
+    // A Kafka sink's transaction.
+    at(
+        "kafka_sink.fenced",
+        "older producers of the shard are fenced | what was committed is read",
+    ),
+    at("kafka_sink.begun", "a transaction is begun | its rows are sent"),
+    at(
+        "kafka_sink.sent",
+        "its rows are on their way | they are acknowledged",
+    ),
+    at(
+        "kafka_sink.settled",
+        "rows and progress are in the log | they are committed",
+    ),
+    at("kafka_sink.committed", "they are committed | the task records it"),
     at(
         "sink.recorded",
         "that is durable | a checkpoint of them may count",

@@ -169,9 +169,38 @@ impl RowSchema {
         write(json::Object { fields, row, numbers }, out);
     }
 
+    /// Writes a value as a whole onto `out`, as JSON: that of a struct as an object, one that is no struct as
+    /// what it is. `false` when the bytes don't encode a value.
+    pub fn write_value(&self, value: &[u8], numbers: Numbers, out: &mut Vec<u8>) -> bool {
+        write_whole(&self.value_type, Form::Compact, value, numbers, out)
+    }
+
+    /// Writes a key as records have it, as JSON: one that is a single field as what it is, any other as an
+    /// object of its fields. `false` when the bytes don't encode a key.
+    pub fn write_record_key(&self, key: &[u8], numbers: Numbers, out: &mut Vec<u8>) -> bool {
+        let is_single = !matches!(self.key_type, Type::Struct(_) | Type::Tuple(_));
+        if is_single && self.key.len() == 1 {
+            return write_whole(&self.key_type, Form::Ordered, key, numbers, out);
+        }
+        let row = self.key_row(key);
+        row.inspect(|row| self.write_key(row, numbers, out)).is_some()
+    }
+
     /// Where the field stands in a row.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.fields().position(|field| field.name == name)
+    }
+}
+
+fn write_whole(ty: &Type, form: Form, bytes: &[u8], numbers: Numbers, out: &mut Vec<u8>) -> bool {
+    let mut reader = column::Reader::new(form, bytes);
+    match reader.datum(ty) {
+        Some(datum) if reader.is_at_end() => {
+            let datum = &datum;
+            write(json::Shown { ty, datum, numbers }, out);
+            true
+        }
+        _ => false,
     }
 }
 

@@ -20,19 +20,19 @@
 //!
 //! ```
 //! use thalweg::prelude::*;
-//! use thalweg::sink::{AppendSink, Batch, OpenedSink, Shard, Sink, WriteError, Writer, Writers};
+//! use thalweg::sink::{AppendSink, Batch, Method, OpenedSink, Shard, Sink, WriteError, Writer, Writers};
 //! use thalweg::source::Environment;
 //!
 //! /// Prints each event as JSON.
 //! struct Print;
 //!
 //! impl Sink for Print {
-//!     fn open(self, _env: &Environment) -> Result<OpenedSink, thalweg::Error> {
+//!     fn open(self, _: Method, _: &Environment) -> Result<OpenedSink, thalweg::Error> {
 //!         let writers = Writers::repeating(|shard: &Shard| Ok(Printer { shard: shard.clone() }));
 //!         Ok(OpenedSink::new("standard output", writers))
 //!     }
 //! }
-//! impl AppendSink for Print {}
+//! impl<T> AppendSink<T> for Print {}
 //!
 //! struct Printer { shard: Shard }
 //!
@@ -55,6 +55,7 @@
 
 pub(crate) mod encode;
 pub(crate) mod function;
+pub(crate) mod method;
 pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod queue;
@@ -68,6 +69,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::method::Method;
+
 use crate::error::{Error, Kind, Result};
 use crate::finding::Finding;
 use crate::schema::RowSchema;
@@ -77,18 +80,18 @@ use crate::time::Epoch;
 
 /// Takes rows out of a dataflow.
 pub trait Sink: 'static {
-    /// Makes the parts that run. Nothing is connected yet: a plan is drawn from the same call, and each
-    /// worker makes it.
+    /// Makes the parts that run, for rows that are given by a method. Nothing is connected yet: a plan is
+    /// drawn from the same call, and each worker makes it.
     ///
     /// # Errors
     /// The description or the settings are wrong.
-    fn open(self, env: &Environment) -> Result<OpenedSink>;
+    fn open(self, method: Method, env: &Environment) -> Result<OpenedSink>;
 }
 
-/// A sink for events, each of which it takes once: see
+/// A sink for events `T`, each of which it takes once: see
 /// [`append_to`](crate::dataflow::stream::Stream::append_to).
-#[diagnostic::on_unimplemented(message = "`{Self}` is not a sink that events can be appended to")]
-pub trait AppendSink: Sink {}
+#[diagnostic::on_unimplemented(message = "`{Self}` is not a sink that events `{T}` can be appended to")]
+pub trait AppendSink<T>: Sink {}
 
 /// A sink that holds the newest row of each key and deletes rows that are gone: see
 /// [`upsert_to`](crate::dataflow::table::Table::upsert_to).
@@ -96,12 +99,12 @@ pub trait AppendSink: Sink {}
     message = "`{Self}` is not a sink that rows can be upserted to",
     note = "rows of a table change and go: the store has to replace and delete by key"
 )]
-pub trait UpsertSink: Sink {}
+pub trait UpsertSink<K, V>: Sink {}
 
-/// A sink that takes every change as a row of its own: see
+/// A sink that takes every change of rows `V` as a row of its own: see
 /// [`changes_to`](crate::dataflow::table::Table::changes_to).
-#[diagnostic::on_unimplemented(message = "`{Self}` is not a sink for a changelog")]
-pub trait ChangelogSink: Sink {}
+#[diagnostic::on_unimplemented(message = "`{Self}` is not a sink for a changelog of `{V}`")]
+pub trait ChangelogSink<V>: Sink {}
 
 /// The running parts of a sink.
 pub struct OpenedSink {

@@ -6,6 +6,7 @@
 //!   Files::lines("f") ─┼── .format(f) ──▶ f ├─ prepare   its schemas are read and checked, once a source
 //!   any other source  ─┘                    ├─ decoder   bytes ─▶ T, one a worker; its verdicts on schema ids are bound
 //!                                           ├─ compare   a registered schema against T
+//!                                           ├─ rows      rows ─▶ bytes, for sinks
 //!                                           └─ keys      how keys are written beside it
 //! ```
 //!
@@ -63,8 +64,10 @@ use std::sync::Arc;
 use super::Decode;
 use super::fit::Misfit;
 use super::registry::{Registry, WriterSchema};
+use super::rows::RowEncoding;
 use crate::bridge::Waker;
 use crate::error::Result;
+use crate::sink::method::Method;
 
 /// A format that values of type `T` are read from.
 #[diagnostic::on_unimplemented(message = "`{Self}` is not a format of `{T}`")]
@@ -90,6 +93,11 @@ pub trait Format<T>: Any {
     /// Where values that are written in a schema of the registry do not fit `T`. `None`: no registry knows
     /// such a format.
     fn compare(&self) -> Option<Compare> {
+        None
+    }
+
+    /// How rows that a sink is given by this method are written. `None`: this format is only read.
+    fn rows(&self, _: Method) -> Option<RowEncoding> {
         None
     }
 

@@ -4,6 +4,7 @@
 //! watches what serde passes over, at any depth. A byte order mark before the JSON is passed over.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,8 +12,13 @@ use serde_ignored::Path;
 use serde_json::error::Category;
 
 use super::format::{Format, Keys, Resources};
+use super::rows::{RowEncoder, RowEncoding};
 use super::{Cause, Decode, Decoded, unmarked};
 use crate::error::{Error, Result};
+use crate::schema::datum::Datum;
+use crate::schema::{Numbers, RowSchema};
+use crate::sink::method::Method;
+use crate::sink::row::Row;
 
 /// Decodes JSON by serde's rules: fields that `T` lacks are passed over, fields that the JSON lacks need a
 /// default.
@@ -106,9 +112,75 @@ impl<T: DeserializeOwned + 'static> Format<T> for JsonFormat {
         })
     }
 
+    fn rows(&self, method: Method) -> Option<RowEncoding> {
+        Some(Arc::new(move |schema| {
+            let schema = schema.clone();
+            Ok(Box::new(JsonRows { method, schema }))
+        }))
+    }
+
     fn keys(&self) -> Keys {
         Keys::Json { strict: self.strict }
     }
+}
+
+/// Writes rows as JSON.
+struct JsonRows {
+    method: Method,
+    schema: Arc<RowSchema>,
+}
+
+impl RowEncoder for JsonRows {
+    fn key(&mut self, row: &Row, out: &mut Vec<u8>) -> Result<bool> {
+        if row.place().is_some() {
+            return Ok(false);
+        }
+        let written = self.schema.write_record_key(row.key(), Numbers::Exact, out);
+        written.then_some(true).ok_or_else(unreadable)
+    }
+
+    fn payload(&mut self, row: &Row, out: &mut Vec<u8>) -> Result<bool> {
+        let written = match self.method {
+            Method::AppendTo => {
+                let event = row.after().ok_or_else(unreadable)?;
+                self.schema.write_value(event, Numbers::Exact, out)
+            }
+            Method::ChangesTo | Method::ForEachEpoch => self.change(row, out),
+            Method::UpsertTo if row.after().is_none() => return Ok(false),
+            Method::UpsertTo => match row.fields(&self.schema) {
+                Some(fields) => {
+                    self.schema.write_row(&fields, Numbers::Exact, out);
+                    true
+                }
+                None => false,
+            },
+        };
+        written.then_some(true).ok_or_else(unreadable)
+    }
+}
+
+impl JsonRows {
+    /// What a row was and what it is; of a collection, where rows have no before, only what it is.
+    fn change(&self, row: &Row, out: &mut Vec<u8>) -> bool {
+        let mut side = |name: &str, bytes: Option<&[u8]>, fields: Option<Vec<Datum>>| {
+            out.extend_from_slice(name.as_bytes());
+            match (bytes, fields) {
+                (None, _) => out.extend_from_slice(b"null"),
+                (Some(_), Some(fields)) => self.schema.write_row(&fields, Numbers::Exact, out),
+                (Some(_), None) => return false,
+            }
+            true
+        };
+        let before = side(r#"{"before":"#, row.before(), row.fields_before(&self.schema));
+        let after = side(r#","after":"#, row.after(), row.fields(&self.schema));
+        out.push(b'}');
+        before && after
+    }
+}
+
+#[cold]
+fn unreadable() -> Error {
+    Error::internal("a row of a sink can't be decoded")
 }
 
 /// Whether the JSON is `null`, white space around it or not.

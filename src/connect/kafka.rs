@@ -21,6 +21,7 @@ mod native;
 pub(crate) mod properties;
 mod reader;
 pub(crate) mod settings;
+mod sink;
 mod start;
 mod status;
 mod topics;
@@ -88,6 +89,7 @@ impl Kafka {
             rules: TimeRules::default(),
             start: Start::Earliest,
             waits: false,
+            partitions: None,
             mistake: None,
         }
     }
@@ -127,7 +129,31 @@ impl Kafka {
     }
 }
 
-/// A topic of `T`: a source of events.
+/// A topic of `T`: a source of events, or a sink.
+///
+/// As a sink it takes rows in JSON, each of them once for readers that read what is committed
+/// (`isolation.level=read_committed`): rows and how far they go are written in one transaction. Headers of a
+/// record say which row it is: `thalweg.epoch`, `thalweg.shard` and `thalweg.sequence`, and of a changelog
+/// `thalweg.diff`. What is read and written is the same type, found by what is given:
+///
+/// ```
+/// # use thalweg::prelude::*;
+/// # fn build(flow: Dataflow) {
+/// let lines = flow.source("lines", Kafka::topic("lines.v1").text::<String>());
+/// let errors = lines.filter(|line| line.contains("error"));
+/// errors.append_to("errors", Kafka::topic("errors.v1").json().partitions(3));
+/// # }
+/// # thalweg::runtime::plan(&dataflow("errors", build), &Environment::default()).unwrap();
+/// ```
+///
+/// | rows of | key | payload |
+/// |---|---|---|
+/// | [`append_to`](crate::dataflow::stream::Stream::append_to) | none | the event |
+/// | [`upsert_to`](crate::dataflow::table::Table::upsert_to) | the key: what it is, or an object of its fields | all fields of the row; none (a tombstone) where it is gone |
+/// | [`changes_to`](crate::dataflow::table::Table::changes_to) | the same | `{"before": …, "after": …}`, each a row or null |
+///
+/// A topic that is not there is made at the start, compacted for `upsert_to`; how far each shard is stands in
+/// the topic `APPLICATION.SINK.progress`, which belongs to the sink: without it rows would come twice.
 #[must_use]
 pub struct Topic<T> {
     name: Arc<str>,
@@ -135,6 +161,7 @@ pub struct Topic<T> {
     rules: TimeRules<T>,
     start: Start,
     waits: bool,
+    partitions: Option<u32>,
     mistake: Option<&'static str>,
 }
 
@@ -154,6 +181,12 @@ impl<T: 'static> Topic<T> {
     /// why within some seconds. Once it runs, a broker that is away is waited for in any case.
     pub fn wait_for_topic(mut self) -> Self {
         self.waits = true;
+        self
+    }
+
+    /// How many partitions a sink makes the topic with, where it is not there. Default: the broker's own.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = Some(partitions);
         self
     }
 

@@ -25,7 +25,7 @@ use crate::record::Event;
 use crate::schema::RowSchema;
 use crate::schema::trace::{stored_structure, structure};
 use crate::sequencer::SourceRules;
-use crate::sink::{Contract, Examine};
+use crate::sink::{Contract, Examine, Method};
 use crate::source::{Driver, Opened};
 
 /// What kind of step it is.
@@ -210,8 +210,8 @@ pub(super) fn union(a: &[SourceId], b: &[SourceId]) -> Rc<[SourceId]> {
 pub struct PlannedSink {
     /// Its name.
     pub name: String,
-    /// The method that gives it rows: `append_to`, `upsert_to`, `changes_to` or `for_each_epoch`.
-    pub method: &'static str,
+    /// The method that gives it rows.
+    pub method: Method,
     /// ``topic `x` ``.
     pub description: String,
     /// What it promises after a crash.

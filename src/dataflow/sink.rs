@@ -22,7 +22,7 @@ use crate::sink::function::Function;
 use crate::sink::process::Connection;
 use crate::sink::resume;
 use crate::sink::row::Row;
-use crate::sink::{AppendSink, ChangelogSink, Sink, UpsertSink};
+use crate::sink::{AppendSink, ChangelogSink, Method, Sink, UpsertSink};
 use crate::time::Epoch;
 
 // Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
@@ -40,7 +40,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         let schema = RowSchema::unchecked(name, trace::<()>(), trace::<T>(), FieldNames::default());
-        self.sink(name, "for_each_epoch", Function::of_events(f), schema)
+        self.sink(name, Method::ForEachEpoch, Function::of_events(f), schema)
     }
 
     /// Appends each event to a store, in order by partition and offset: what happened in epochs that are
@@ -52,15 +52,15 @@ impl<'s, T: 'static> Stream<'s, T> {
     ///
     /// ```
     /// # use thalweg::prelude::*;
-    /// # use thalweg::sink::{AppendSink, Batch, OpenedSink, Shard, Sink, WriteError, Writer, Writers};
+    /// # use thalweg::sink::{AppendSink, Batch, Method, OpenedSink, Shard, Sink, WriteError, Writer, Writers};
     /// # use thalweg::source::Environment;
     /// # struct Counts;
     /// # impl Sink for Counts {
-    /// #     fn open(self, _: &Environment) -> Result<OpenedSink, thalweg::Error> {
+    /// #     fn open(self, _: Method, _: &Environment) -> Result<OpenedSink, thalweg::Error> {
     /// #         Ok(OpenedSink::new("a counter", Writers::repeating(|_: &Shard| Ok(Counter(0)))))
     /// #     }
     /// # }
-    /// # impl AppendSink for Counts {}
+    /// # impl<T> AppendSink<T> for Counts {}
     /// # struct Counter(usize);
     /// # impl Writer for Counter {
     /// #     fn write(&mut self, epochs: &[Batch]) -> Result<(), WriteError> {
@@ -75,17 +75,17 @@ impl<'s, T: 'static> Stream<'s, T> {
     /// # thalweg::runtime::plan(&dataflow("errors", build), &Environment::default()).unwrap();
     /// ```
     #[track_caller]
-    pub fn append_to(&self, name: &str, sink: impl AppendSink) -> &Self
+    pub fn append_to(&self, name: &str, sink: impl AppendSink<T>) -> &Self
     where
         T: Event,
     {
         let owner = format!("sink `{name}`");
         let schema = RowSchema::new(&owner, trace::<()>(), trace::<T>(), FieldNames::default());
-        self.sink(name, "append_to", sink, schema)
+        self.sink(name, Method::AppendTo, sink, schema)
     }
 
     #[track_caller]
-    fn sink(&self, name: &str, method: &'static str, sink: impl Sink, schema: Result<RowSchema>) -> &Self
+    fn sink(&self, name: &str, method: Method, sink: impl Sink, schema: Result<RowSchema>) -> &Self
     where
         T: Event,
     {
@@ -138,7 +138,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         V: Record,
     {
         let schema = RowSchema::unchecked(name, trace::<K>(), trace::<V>(), FieldNames::default());
-        self.sink(name, "for_each_epoch", Function::of_changes(f), schema)
+        self.sink(name, Method::ForEachEpoch, Function::of_changes(f), schema)
     }
 
     /// Holds the table in a store: the newest row of each key, and no row where it went. A key has at most
@@ -153,16 +153,16 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     ///
     /// ```
     /// # use thalweg::prelude::*;
-    /// # use thalweg::sink::{Batch, OpenedSink, Shard, Sink, UpsertSink, WriteError, Writer, Writers};
+    /// # use thalweg::sink::{Batch, Method, OpenedSink, Shard, Sink, UpsertSink, WriteError, Writer, Writers};
     /// # use thalweg::source::Environment;
     /// # struct Names;
     /// # impl Sink for Names {
-    /// #     fn open(self, _: &Environment) -> Result<OpenedSink, thalweg::Error> {
+    /// #     fn open(self, _: Method, _: &Environment) -> Result<OpenedSink, thalweg::Error> {
     /// #         let writers = Writers::versioned(|shard: &Shard| Ok(Mirror { shard: shard.clone(), rows: Default::default() }));
     /// #         Ok(OpenedSink::new("memory", writers))
     /// #     }
     /// # }
-    /// # impl UpsertSink for Names {}
+    /// # impl<K, V> UpsertSink<K, V> for Names {}
     /// struct Mirror { shard: Shard, rows: std::collections::BTreeMap<Vec<u8>, String> }
     ///
     /// impl Writer for Mirror {
@@ -184,13 +184,13 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     /// # thalweg::runtime::plan(&dataflow("names", build), &Environment::default()).unwrap();
     /// ```
     #[track_caller]
-    pub fn upsert_to(&self, name: &str, sink: impl UpsertSink) -> &Self
+    pub fn upsert_to(&self, name: &str, sink: impl UpsertSink<K, V>) -> &Self
     where
         K: Record,
         V: Record,
     {
         let schema = self.row_schema(name);
-        self.sink(name, "upsert_to", sink, schema)
+        self.sink(name, Method::UpsertTo, sink, schema)
     }
 
     /// Gives a store every change of the table as a row of its own, with what was before and what is after
@@ -198,13 +198,13 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     ///
     /// As [`upsert_to`](Self::upsert_to), but that nothing is ever replaced.
     #[track_caller]
-    pub fn changes_to(&self, name: &str, sink: impl ChangelogSink) -> &Self
+    pub fn changes_to(&self, name: &str, sink: impl ChangelogSink<V>) -> &Self
     where
         K: Record,
         V: Record,
     {
         let schema = self.row_schema(name);
-        self.sink(name, "changes_to", sink, schema)
+        self.sink(name, Method::ChangesTo, sink, schema)
     }
 
     fn row_schema(&self, name: &str) -> Result<RowSchema>
@@ -220,7 +220,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     }
 
     #[track_caller]
-    fn sink(&self, name: &str, method: &'static str, sink: impl Sink, schema: Result<RowSchema>) -> &Self
+    fn sink(&self, name: &str, method: Method, sink: impl Sink, schema: Result<RowSchema>) -> &Self
     where
         K: Record,
         V: Record,
@@ -231,7 +231,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
             if outlet.is_new() {
                 self.meta.wanted.set(true);
             }
-            let mut encoder = outlet.encoder(method != "upsert_to");
+            let mut encoder = outlet.encoder(method.has_old());
             flow.give(self.changes(), outlet, move |change| encoder.change(change));
         }
         self
@@ -244,7 +244,7 @@ impl<'s, D: 'static> Collection<'s, D> {
     ///
     /// Otherwise as [`Table::changes_to`].
     #[track_caller]
-    pub fn changes_to(&self, name: &str, sink: impl ChangelogSink) -> &Self
+    pub fn changes_to(&self, name: &str, sink: impl ChangelogSink<D>) -> &Self
     where
         D: Record,
     {
@@ -253,7 +253,7 @@ impl<'s, D: 'static> Collection<'s, D> {
             .expect("only collections inside of loops have no flow, and those have another clock");
         let owner = format!("sink `{name}`");
         let schema = RowSchema::new(&owner, trace::<D>(), trace::<()>(), FieldNames::default());
-        if let Some(outlet) = flow.open_sink(name, &self.origin, "changes_to", sink, schema) {
+        if let Some(outlet) = flow.open_sink(name, &self.origin, Method::ChangesTo, sink, schema) {
             let (complete, halt) = (outlet.complete(), flow.context().halt.clone());
             let mut encoder = outlet.encoder(true);
             let updates = self.inner.clone().inner;
@@ -301,7 +301,7 @@ impl<'s> Dataflow<'s> {
         &self,
         name: &str,
         of: &Origin,
-        method: &'static str,
+        method: Method,
         sink: impl Sink,
         schema: Result<RowSchema>,
     ) -> Option<Outlet> {
@@ -309,7 +309,9 @@ impl<'s> Dataflow<'s> {
         if !context.output(name, Kind::Sink, of) {
             return None;
         }
-        let opened = sink.open(&context.env).and_then(|opened| Ok((opened, schema?)));
+        let opened = sink
+            .open(method, &context.env)
+            .and_then(|opened| Ok((opened, schema?)));
         let (opened, schema) = match opened {
             Ok((opened, _)) if !(1..=SHARDS_MAX).contains(&opened.shards) => {
                 let shards = count(opened.shards, "shard");

@@ -49,7 +49,7 @@ pub(crate) async fn sinks(State(shared): State<Arc<Shared>>) -> Response {
 fn describe(sink: &SinkNow) -> SinkAnswer<'_> {
     SinkAnswer {
         name: &sink.name,
-        method: sink.method,
+        method: sink.method.name(),
         to: &sink.description,
         contract: sink.contract,
         shards: sink.shards,

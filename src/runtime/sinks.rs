@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::clock;
 use crate::dataflow::plan::PlannedSink;
 use crate::runtime::Shared;
-use crate::sink::Contract;
 use crate::sink::queue::ShardState;
+use crate::sink::{Contract, Method};
 use crate::time::Epoch;
 
 /// A sink, and where it stands.
@@ -14,8 +14,8 @@ use crate::time::Epoch;
 pub struct SinkNow {
     /// Its name.
     pub name: String,
-    /// The method that gives it rows: `append_to`, `upsert_to`, `changes_to` or `for_each_epoch`.
-    pub method: &'static str,
+    /// The method that gives it rows.
+    pub method: Method,
     /// ``topic `x` ``.
     pub description: String,
     /// What it promises after a crash.

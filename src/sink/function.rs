@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::record::{Change, Event, Record, Timed};
 use crate::schema::RowSchema;
 use crate::sink::row::Row;
-use crate::sink::{Batch, OpenedSink, Shard, Sink, WriteError, Writer, Writers};
+use crate::sink::{Batch, Method, OpenedSink, Shard, Sink, WriteError, Writer, Writers};
 use crate::source::Environment;
 use crate::time::Epoch;
 
@@ -39,7 +39,7 @@ impl<T: Event, F> Function<Timed<T>, F> {
 impl<R: 'static, E: Display, F: FnMut(Epoch, &[R]) -> Result<(), E> + Send + 'static> Sink
     for Function<R, F>
 {
-    fn open(self, _env: &Environment) -> Result<OpenedSink> {
+    fn open(self, _: Method, _: &Environment) -> Result<OpenedSink> {
         let decode = self.decode;
         let f = Arc::new(Mutex::new(Some(self.f)));
         let writers = Writers::repeating(move |shard: &Shard| {

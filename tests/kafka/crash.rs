@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::load::{Random, Till, Topics};
 use super::node::{Closed, Node, Said};
 use super::oracle;
-use super::sunk;
+use super::{delivered, sunk};
 use crate::support::kafka::Broker;
 use crate::support::registry::Registry;
 
@@ -22,6 +22,7 @@ fn kill_9_at_any_moment_changes_nothing() {
     let file = dir.path().join("sunk");
     let live = Node::of(&topics, &registry.url())
         .data_dir(dir.path())
+        .delivered("crash")
         .sunk(&file);
     let stop = AtomicBool::new(false);
     let mut random = Random(41);
@@ -63,6 +64,7 @@ fn kill_9_at_any_moment_changes_nothing() {
     let expected = oracle::expected(&topics);
     oracle::compare(&expected, &rows);
     sunk::check(&file, &expected);
+    delivered::check(&topics, "crash", &expected);
 }
 
 /// The same with checkpoints all the while, a ledger that is trimmed behind them, and another number of
@@ -92,6 +94,7 @@ fn killed_between_checkpoints(name: &str, kills: usize, kept: impl Fn(Node) -> N
     let file = dir.path().join("sunk");
     let live = Node::of(&topics, &registry.url())
         .data_dir(dir.path())
+        .delivered(name)
         .sunk(&file);
     let live = kept(live).history(Duration::from_millis(100));
     let stop = AtomicBool::new(false);
@@ -137,6 +140,7 @@ fn killed_between_checkpoints(name: &str, kills: usize, kept: impl Fn(Node) -> N
     let expected = oracle::expected(&topics);
     oracle::compare(&expected, &rows);
     sunk::check(&file, &expected);
+    delivered::check(&topics, name, &expected);
 }
 
 /// What one incarnation said.

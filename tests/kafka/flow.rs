@@ -5,7 +5,7 @@ use std::path::Path;
 use thalweg::prelude::*;
 
 use super::pace::{Pace, Paced, Readers};
-use super::sunk;
+use super::{delivered, sunk};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Payment {
@@ -43,7 +43,7 @@ pub const LANES_MAX: u32 = 4;
 /// decided by the log alone.
 ///
 /// Views look back a day unless `history` says otherwise. Changes of merchant spend go to a file, if one is
-/// named.
+/// named; payments, merchant spend and the changes of minute spend to topics, if these have a name in common.
 pub fn spend(
     payments: &str,
     merchants: &str,
@@ -51,11 +51,13 @@ pub fn spend(
     pace: &Pace,
     history: Option<Duration>,
     sunk: Option<&Path>,
+    delivered: Option<&str>,
 ) -> thalweg::Flow {
     let (payments, merchants) = (payments.to_owned(), merchants.to_owned());
     let (pace, readers) = (pace.clone(), Readers::default());
     let history = history.unwrap_or(Duration::from_secs(24 * 3600));
     let sunk = sunk.map(Path::to_owned);
+    let delivered = delivered.map(str::to_owned);
     dataflow("spend", move |flow: Dataflow<'_>| {
         let merchants = flow
             .table(
@@ -97,6 +99,12 @@ pub fn spend(
             // A ledger that was copied knows the function by the file that it wrote to.
             let name = format!("spend_out to {}", file.file_name().unwrap_or_default().display());
             named.for_each_epoch(&name, move |epoch, changes| sunk::append(&file, epoch, changes));
+        }
+        if let Some(name) = &delivered {
+            let [audit, rows, log] = delivered::topics(name);
+            payments.append_to(&audit, Kafka::topic(&audit).json().partitions(3));
+            named.upsert_to(&rows, Kafka::topic(&rows).json().partitions(2));
+            spend.changes_to(&log, Kafka::topic(&log).json().partitions(1));
         }
         payments
             .key_by("lane", |p| p.merchant % LANES_MAX)

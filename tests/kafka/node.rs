@@ -73,6 +73,8 @@ pub struct Node {
     pub untrimmed: bool,
     /// A file that takes the changes of merchant spend, if there is one.
     pub sunk: Option<PathBuf>,
+    /// What the names of the topics begin with that take what leaves, if there are any.
+    pub delivered: Option<String>,
     /// Where the process is to die, and at which passage: `THALWEG_FAULT`.
     pub fault: Option<String>,
     /// Goes through these bound epochs again, beside another process that may have the ledger.
@@ -118,6 +120,7 @@ impl Node {
             history: None,
             untrimmed: false,
             sunk: None,
+            delivered: None,
             fault: None,
             replay: None,
         }
@@ -182,6 +185,11 @@ impl Node {
 
     pub fn sunk(mut self, file: &Path) -> Self {
         self.sunk = Some(file.to_owned());
+        self
+    }
+
+    pub fn delivered(mut self, name: &str) -> Self {
+        self.delivered = Some(name.to_owned());
         self
     }
 
@@ -272,6 +280,7 @@ impl Node {
             &self.pace,
             self.history,
             self.sunk.as_deref(),
+            self.delivered.as_deref(),
         );
         Service::start(&flow, settings)
     }

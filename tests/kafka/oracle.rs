@@ -76,8 +76,27 @@ impl<'a> Log<'a> {
         Self { idle, ..self }
     }
 
+    /// All payments that become events, as JSON, by the partition that they are in and in its order.
+    pub fn events(&self) -> BTreeMap<i32, Vec<String>> {
+        let oracle = self.oracle(&|_, _| i64::MAX);
+        let mut events = BTreeMap::<i32, Vec<String>>::new();
+        for record in &self.payments {
+            if let Ok(payment) = oracle.payment(record) {
+                events.entry(record.partition).or_default().push(payment.json());
+            }
+        }
+        events
+    }
+
     /// What the views hold when a part of the topics is counted.
     pub fn expected(&self, upto: Upto<'_>) -> Rows {
+        let mut oracle = self.oracle(upto);
+        let merchants = oracle.merchants();
+        oracle.payments(&merchants);
+        oracle.rows
+    }
+
+    fn oracle<'b>(&'b self, upto: Upto<'b>) -> Oracle<'b> {
         let parse = |text: &&str| Schema::parse_str(text).expect("the schemas are right");
         let parsed = self
             .topics
@@ -89,15 +108,24 @@ impl<'a> Log<'a> {
             .iter()
             .map(|view| ((*view).to_owned(), BTreeSet::new()))
             .collect();
-        let mut oracle = Oracle {
+        Oracle {
             log: self,
             upto,
             parsed,
             rows,
-        };
-        let merchants = oracle.merchants();
-        oracle.payments(&merchants);
-        oracle.rows
+        }
+    }
+}
+
+impl Payment {
+    fn json(self) -> String {
+        let Self {
+            id,
+            merchant,
+            cents,
+            at_ms,
+        } = self;
+        format!(r#"{{"id":{id},"merchant":{merchant},"cents":{cents},"at_ms":{at_ms}}}"#)
     }
 }
 
@@ -239,19 +267,17 @@ impl<'a> Oracle<'a> {
                 }
             };
             let Payment {
-                id,
                 merchant,
                 cents,
                 at_ms,
+                ..
             } = payment;
             // The partition's own watermark as of the record before.
             let horizon = newest.get(&record.partition).map(|newest| newest - lateness);
             for (step, size) in steps {
                 let start = at_ms.div_euclid(size) * size;
                 if horizon.is_some_and(|horizon| start + size <= horizon) {
-                    let value =
-                        format!(r#"{{"id":{id},"merchant":{merchant},"cents":{cents},"at_ms":{at_ms}}}"#)
-                            .into_bytes();
+                    let value = payment.json().into_bytes();
                     let late = Consumed {
                         key: None,
                         value: Some(value),

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use thalweg::prelude::*;
 use thalweg::sink::row::shard_of;
 use thalweg::sink::{
-    AppendSink, Batch, ChangelogSink, Contract, OpenedSink, Progress, Shard, Sink, TransactionalWriter,
-    UpsertSink, WriteError, Writer, Writers,
+    AppendSink, Batch, ChangelogSink, Contract, Method, OpenedSink, Progress, Shard, Sink,
+    TransactionalWriter, UpsertSink, WriteError, Writer, Writers,
 };
 use thalweg::source::Environment;
 use thalweg::{Error, Flow};
@@ -111,7 +111,7 @@ impl Stores {
 }
 
 impl Sink for Store {
-    fn open(self, _env: &Environment) -> Result<OpenedSink, Error> {
+    fn open(self, _: Method, _: &Environment) -> Result<OpenedSink, Error> {
         let stores = self.stores;
         let open = move |shard: &Shard| {
             Ok(StoreWriter {
@@ -128,9 +128,9 @@ impl Sink for Store {
         Ok(OpenedSink::new("memory", writers).shards(self.shards))
     }
 }
-impl AppendSink for Store {}
-impl UpsertSink for Store {}
-impl ChangelogSink for Store {}
+impl<T> AppendSink<T> for Store {}
+impl<K, V> UpsertSink<K, V> for Store {}
+impl<V> ChangelogSink<V> for Store {}
 
 impl StoreWriter {
     fn key(&self) -> (String, u32) {

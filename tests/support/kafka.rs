@@ -1,5 +1,6 @@
 //! A real Kafka broker, and what a test does to it: topics, records, a crash.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
@@ -50,6 +51,8 @@ pub struct Consumed {
     pub value: Option<Vec<u8>>,
     /// Its time in milliseconds.
     pub ts_ms: Option<i64>,
+    /// Names and texts.
+    pub headers: BTreeMap<String, String>,
 }
 
 impl Broker {
@@ -296,6 +299,7 @@ impl Broker {
                     key: message.key().map(<[u8]>::to_vec),
                     value: message.payload().map(<[u8]>::to_vec),
                     ts_ms: message.timestamp().to_millis(),
+                    headers: headers(&message),
                 }),
             }
         }
@@ -394,4 +398,11 @@ fn admin_options() -> AdminOptions {
     AdminOptions::new()
         .request_timeout(Some(PATIENCE))
         .operation_timeout(Some(PATIENCE))
+}
+
+fn headers(message: &BorrowedMessage<'_>) -> BTreeMap<String, String> {
+    let all = message.headers().into_iter().flat_map(|headers| headers.iter());
+    let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+    all.map(|header| (header.key.to_owned(), text(header.value)))
+        .collect()
 }

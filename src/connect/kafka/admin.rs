@@ -39,8 +39,8 @@ pub(crate) struct Seen {
 pub(crate) struct NewTopic {
     /// Its name.
     pub name: String,
-    /// How many partitions.
-    pub partitions: usize,
+    /// How many partitions; `None`: as many as the broker makes.
+    pub partitions: Option<usize>,
     /// How many copies; `None`: what the broker makes.
     pub replication: Option<u16>,
     /// Settings of the topic.
@@ -157,7 +157,9 @@ pub(crate) async fn create(kafka: &KafkaSettings, topics: &[NewTopic]) -> Result
     let wanted: Vec<Wanted<'_>> = topics
         .iter()
         .map(|topic| {
-            let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
+            let partitions = topic
+                .partitions
+                .map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX));
             let copies = topic.replication.map_or(-1, i32::from);
             let wanted = Wanted::new(&topic.name, partitions, TopicReplication::Fixed(copies));
             let settings = topic.config.iter();

@@ -3,6 +3,8 @@
 //! Three layers, later ones win: what is tuned here, what the settings say (`kafka.properties`), and what
 //! correctness rests on, which no setting can change.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
@@ -74,6 +76,47 @@ pub(super) fn driver(kafka: &KafkaSettings) -> Result<ClientConfig> {
     config.set("socket.nagle.disable", "true");
     common(&mut config, kafka)?;
     config.remove("group.id");
+    Ok(config)
+}
+
+/// Properties of the producer of a sink's shard.
+pub(super) fn producer(kafka: &KafkaSettings, transactional_id: &str) -> Result<ClientConfig> {
+    let mut config = ClientConfig::new();
+    config
+        .set("linger.ms", "1")
+        .set("compression.type", "lz4")
+        // As Kafka's own clients find the partition of a key.
+        .set("partitioner", "murmur2_random")
+        .set("socket.nagle.disable", "true");
+    config.set("client.id", "thalweg");
+    set_given(&mut config, kafka, |name| {
+        !name.starts_with("fetch.") && !name.starts_with("queued.")
+    });
+    config
+        .set("bootstrap.servers", servers(kafka)?)
+        .set("allow.auto.create.topics", "false")
+        .set("transactional.id", transactional_id)
+        .set("enable.idempotence", "true")
+        .set("transaction.timeout.ms", TRANSACTION_MAX.as_millis().to_string())
+        // A record that can't be delivered ends with its transaction, and is sent again in another one.
+        .set("message.timeout.ms", TRANSACTION_MAX.as_millis().to_string());
+    Ok(config)
+}
+
+/// How long a transaction may stay open: so long readers wait for one whose process was killed, when it does
+/// not come back.
+const TRANSACTION_MAX: Duration = Duration::from_secs(30);
+
+/// Properties of the client that reads what a sink has written.
+pub(super) fn tail(kafka: &KafkaSettings) -> Result<ClientConfig> {
+    let mut config = ClientConfig::new();
+    config.set("socket.nagle.disable", "true");
+    common(&mut config, kafka)?;
+    config
+        .set("group.id", "thalweg-sink")
+        .set("auto.offset.reset", "earliest")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true");
     Ok(config)
 }
 

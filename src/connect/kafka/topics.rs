@@ -179,7 +179,7 @@ fn create(kafka: &KafkaSettings, arguments: &CreateArguments, on: &Ground<'_>) -
     let new: Vec<NewTopic> = missing
         .map(|(name, _)| NewTopic {
             name: name.clone(),
-            partitions,
+            partitions: Some(partitions),
             replication: arguments.replication,
             config: config.clone(),
         })

@@ -4,13 +4,13 @@ use serde_json::json;
 
 use super::*;
 use crate::runtime::sinks::SinkNow;
-use crate::sink::Contract;
+use crate::sink::{Contract, Method};
 
 /// One that is behind and in trouble, and one that was given nothing.
 pub(super) fn given() -> Vec<SinkNow> {
     let behind = SinkNow {
         name: "audit".into(),
-        method: "append_to",
+        method: Method::AppendTo,
         description: "topic `payments.audit.v1`".into(),
         contract: Contract::Transactional,
         shards: 8,
@@ -24,7 +24,7 @@ pub(super) fn given() -> Vec<SinkNow> {
     };
     let idle = SinkNow {
         name: "alerts".into(),
-        method: "for_each_epoch",
+        method: Method::ForEachEpoch,
         description: "a function".into(),
         contract: Contract::Repeating,
         shards: 1,

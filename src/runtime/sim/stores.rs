@@ -14,8 +14,8 @@ use super::oracle::Rows;
 use super::{Draws, Held};
 use crate::error::{Error, Result};
 use crate::sink::{
-    AppendSink, Batch, ChangelogSink, Contract, OpenedSink, Progress, Shard, Sink, TransactionalWriter,
-    UpsertSink, WriteError, Writer, Writers,
+    AppendSink, Batch, ChangelogSink, Contract, Method, OpenedSink, Progress, Shard, Sink,
+    TransactionalWriter, UpsertSink, WriteError, Writer, Writers,
 };
 use crate::source::Environment;
 
@@ -129,7 +129,7 @@ pub(super) fn kept() -> Held {
 }
 
 impl Sink for Store {
-    fn open(self, _env: &Environment) -> Result<OpenedSink> {
+    fn open(self, _: Method, _: &Environment) -> Result<OpenedSink> {
         let open = |shard: &Shard| {
             Ok(StoreWriter {
                 shard: shard.clone(),
@@ -144,9 +144,9 @@ impl Sink for Store {
         Ok(OpenedSink::new("a simulated store", writers).shards(SHARDS))
     }
 }
-impl AppendSink for Store {}
-impl UpsertSink for Store {}
-impl ChangelogSink for Store {}
+impl<T> AppendSink<T> for Store {}
+impl<K, V> UpsertSink<K, V> for Store {}
+impl<V> ChangelogSink<V> for Store {}
 
 impl StoreWriter {
     fn call(&self, effect: impl FnOnce(&mut Stored)) -> Result<(), WriteError> {

@@ -1,16 +1,16 @@
 //! A table given to a store that can only append: rows of a table change and go.
 use thalweg::prelude::*;
-use thalweg::sink::{AppendSink, OpenedSink, Sink};
+use thalweg::sink::{AppendSink, Method, OpenedSink, Sink};
 use thalweg::source::Environment;
 
 struct Files;
 
 impl Sink for Files {
-    fn open(self, _env: &Environment) -> Result<OpenedSink, thalweg::Error> {
+    fn open(self, _: Method, _: &Environment) -> Result<OpenedSink, thalweg::Error> {
         Err(thalweg::Error::definition("no files"))
     }
 }
-impl AppendSink for Files {}
+impl<T> AppendSink<T> for Files {}
 
 fn main() {}
 

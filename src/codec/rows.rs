@@ -1,0 +1,34 @@
+//! How rows that leave a dataflow become keys and payloads of records.
+//!
+//! | rows of | key | payload |
+//! |---|---|---|
+//! | `append_to` | none | the event |
+//! | `upsert_to` | the key's fields | all fields of the row; none where it is gone |
+//! | `changes_to` | the key's fields, or the row itself of a collection | `before` and `after` the epoch |
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::schema::RowSchema;
+use crate::sink::row::Row;
+
+/// Writes the rows of one shard of a sink.
+pub trait RowEncoder: Send {
+    /// Appends the key of a record to `out`; `false`: it has none.
+    ///
+    /// # Errors
+    /// The row can't be written in this format.
+    fn key(&mut self, row: &Row, out: &mut Vec<u8>) -> Result<bool>;
+
+    /// Appends the payload; `false`: it has none, as the row of its key is gone.
+    ///
+    /// # Errors
+    /// As those of [`key`](Self::key).
+    fn payload(&mut self, row: &Row, out: &mut Vec<u8>) -> Result<bool>;
+}
+
+/// Makes encoders for rows of a schema.
+///
+/// # Errors
+/// Rows of that schema can't be written in this format.
+pub type RowEncoding = Arc<dyn Fn(&Arc<RowSchema>) -> Result<Box<dyn RowEncoder>> + Send + Sync>;

@@ -1,0 +1,82 @@
+//! Kafka topics as sinks: rows and progress in one transaction.
+//!
+//! ```text
+//!   rows of some epochs ─▶ producer of the shard ─┬─▶ topic            headers: epoch, shard, sequence
+//!                                                 └─▶ progress topic   one partition a shard: {ledger, generation, epoch, rows, ends}
+//!                                                  commit: both or neither
+//!
+//!   open ─▶ init_transactions: fences older producers of the shard, and ends what they left open
+//!        ─▶ progress: the newest record of the shard's partition
+//!        ─▶ tail: what the topic has behind the progress is not written again
+//! ```
+//!
+//! Readers with `isolation.level=read_committed` see each row once. A row's sequence is its number among all
+//! that the shard has delivered; the tail is read because the end of a transaction may arrive late, behind
+//! the one that fenced it, and then commits rows whose progress came to nothing.
+
+mod producer;
+mod progress;
+mod topics;
+mod writer;
+
+use std::sync::Arc;
+
+use self::topics::Target;
+use self::writer::KafkaWriter;
+use super::Topic;
+use super::settings::KafkaSettings;
+use crate::codec::rows::RowEncoding;
+use crate::error::{Error, Result};
+use crate::record::{Event, Record};
+use crate::sink::{AppendSink, ChangelogSink, Method, OpenedSink, Shard, Sink, UpsertSink, Writers};
+use crate::source::Environment;
+
+/// Rows are encoded, and the producer batches, on one thread: enough for some hundred thousand rows a second.
+const SHARDS: u32 = 1;
+
+impl<T: 'static> Sink for Topic<T> {
+    fn open(self, method: Method, env: &Environment) -> Result<OpenedSink> {
+        if self.rules.event_time.is_some() {
+            let what = format!(
+                "topic `{}` is written to, so it has no event time to read",
+                self.name
+            );
+            return Err(Error::definition(what).hint("leave out `event_time`"));
+        }
+        let format = super::ready(self.format, self.mistake)?;
+        let encoding = format.rows(method).ok_or_else(|| {
+            let what = format!("rows can't be written as `{}`", format.name());
+            Error::definition(what).hint("use `json()`")
+        })?;
+        let target = Arc::new(Target {
+            topic: self.name,
+            kafka: KafkaSettings::of(env),
+            application: match &*env.group {
+                "" => "thalweg".into(),
+                group => group.into(),
+            },
+            method,
+            partitions: self.partitions,
+        });
+        let description = super::describe(&target.topic);
+        let (examined, writers) = (target.clone(), writers(target, encoding));
+        Ok(OpenedSink::new(description, writers)
+            .shards(SHARDS)
+            .examine(move |_| examined.examine()))
+    }
+}
+
+fn writers(target: Arc<Target>, encoding: RowEncoding) -> Writers {
+    Writers::transactional(move |shard: &Shard| {
+        let encoder = encoding(&shard.schema)?;
+        KafkaWriter::open(target.clone(), shard.clone(), encoder)
+    })
+}
+
+/// Events become records without a key. All events of a partition of their source go to one partition, in
+/// order.
+impl<T: Event> AppendSink<T> for Topic<T> {}
+/// Keys are records' keys, and a row that is gone leaves a tombstone: the topic can be compacted.
+impl<K: Record, V: Record> UpsertSink<K, V> for Topic<V> {}
+/// Each change is a record with what was before and what is after it.
+impl<V: Record> ChangelogSink<V> for Topic<V> {}

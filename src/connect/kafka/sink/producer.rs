@@ -1,0 +1,207 @@
+//! A transactional producer whose calls end: librdkafka's own may wait for ever.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+
+use crate::clock;
+use crate::connect::kafka::config;
+use crate::connect::kafka::settings::KafkaSettings;
+use crate::error::{Error, Result};
+
+/// How long a look at what was delivered waits for something to happen.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Sends records in transactions.
+pub(super) struct Producer {
+    client: Arc<BaseProducer<Deliveries>>,
+    delivered: Arc<Mutex<Delivered>>,
+}
+
+/// What became of the records of a transaction.
+#[derive(Default)]
+struct Delivered {
+    /// Behind the last record of each partition of the rows' topic.
+    ends: BTreeMap<i32, i64>,
+    /// The first record that was not delivered: its number, and why.
+    failed: Option<(usize, KafkaError)>,
+}
+
+/// A record to be sent.
+pub(super) struct Record<'a> {
+    pub topic: &'a str,
+    pub partition: Option<i32>,
+    pub key: Option<&'a [u8]>,
+    pub payload: Option<&'a [u8]>,
+    pub headers: Option<OwnedHeaders>,
+    /// Tells it from others of the transaction.
+    pub number: usize,
+}
+
+/// The number of the progress record: its place is nobody's business.
+pub(super) const PROGRESS: usize = usize::MAX;
+
+/// Why a call came to nothing.
+pub(super) enum Failure {
+    /// This record is not taken.
+    Record(usize, KafkaError),
+    Kafka(KafkaError),
+    /// This row can't be encoded.
+    Row(usize, Error),
+    /// The producer is of no use any more.
+    Broken(String),
+    /// The call did not end in time.
+    Late(&'static str),
+}
+
+impl From<KafkaError> for Failure {
+    fn from(error: KafkaError) -> Self {
+        Self::Kafka(error)
+    }
+}
+
+/// Takes what librdkafka says of records.
+struct Deliveries(Arc<Mutex<Delivered>>);
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // What goes wrong is told by the calls that it concerns.
+        tracing::debug!(target: "librdkafka", "{level:?} {facility}: {message}");
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "thalweg::kafka", "{error}: {reason}");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        let mut delivered = self.0.lock();
+        match result {
+            Ok(_) if number == PROGRESS => {}
+            Ok(record) => {
+                let end = delivered.ends.entry(record.partition()).or_default();
+                *end = (*end).max(record.offset() + 1);
+            }
+            Err((error, _)) => drop(delivered.failed.get_or_insert_with(|| (number, error.clone()))),
+        }
+    }
+}
+
+impl Producer {
+    /// A producer of this transactional id, not connected yet.
+    pub(super) fn new(kafka: &KafkaSettings, transactional_id: &str) -> Result<Self> {
+        let delivered: Arc<Mutex<Delivered>> = Arc::default();
+        let client = config::producer(kafka, transactional_id)?
+            .create_with_context(Deliveries(delivered.clone()))
+            .map_err(|error| {
+                Error::definition("cannot make a Kafka producer")
+                    .detail(crate::connect::kafka::properties::told(&error))
+                    .hint("look at the settings `kafka.bootstrap` and `kafka.properties`")
+            })?;
+        let client = Arc::new(client);
+        Ok(Self { client, delivered })
+    }
+
+    /// Fences older producers of the id, and ends their transactions.
+    pub(super) fn init(&self, patience: Duration) -> Result<(), Failure> {
+        self.within("init_transactions", patience, move |client| {
+            client.init_transactions(patience)
+        })
+    }
+
+    pub(super) fn begin(&self) -> Result<(), Failure> {
+        *self.delivered.lock() = Delivered::default();
+        Ok(self.client.begin_transaction()?)
+    }
+
+    /// Hands a record over. Waits where too many are on their way.
+    pub(super) fn send(&self, record: &Record<'_>, until: Instant) -> Result<(), Failure> {
+        loop {
+            let mut sent = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, record.number);
+            (sent.partition, sent.key, sent.payload) = (record.partition, record.key, record.payload);
+            sent.headers.clone_from(&record.headers);
+            match self.client.send(sent) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                    self.check(until, "the queue of records stays full")?;
+                    self.client.poll(LOOK);
+                }
+                Err((error @ KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                    return Err(Failure::Record(record.number, error));
+                }
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits until all records are where they belong. A commit before that waits a tenth of a second by
+    /// itself, however soon they are.
+    pub(super) fn settle(&self, until: Instant) -> Result<(), Failure> {
+        while self.client.in_flight_count() > 0 {
+            self.check(until, "records are not acknowledged")?;
+            self.client.poll(LOOK);
+        }
+        match self.delivered.lock().failed.take() {
+            None => Ok(()),
+            Some((number, error)) => Err(Failure::Record(number, error)),
+        }
+    }
+
+    /// Behind the last record of each partition that the transaction wrote to.
+    pub(super) fn ends(&self) -> BTreeMap<i32, i64> {
+        self.delivered.lock().ends.clone()
+    }
+
+    pub(super) fn commit(&self, patience: Duration) -> Result<(), Failure> {
+        self.within("commit_transaction", patience, move |client| {
+            client.commit_transaction(patience)
+        })
+    }
+
+    fn check(&self, until: Instant, what: &'static str) -> Result<(), Failure> {
+        if let Some((number, error)) = self.delivered.lock().failed.take() {
+            return Err(Failure::Record(number, error));
+        }
+        if let Some((_, text)) = self.client.client().fatal_error() {
+            return Err(Failure::Broken(text));
+        }
+        if clock::instant() > until {
+            Err(Failure::Late(what))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes a call that may not end on a thread of its own, which is left to itself when it does not.
+    fn within(
+        &self,
+        what: &'static str,
+        patience: Duration,
+        call: impl FnOnce(&BaseProducer<Deliveries>) -> KafkaResult<()> + Send + 'static,
+    ) -> Result<(), Failure> {
+        let (answer, answers) = mpsc::channel();
+        let client = self.client.clone();
+        let caller = std::thread::Builder::new().name(what.into());
+        let called = caller.spawn(move || {
+            // Nobody waits any more where the answer can't be given.
+            let _late = answer.send(call(&client));
+        });
+        if called.is_err() {
+            return Err(Failure::Late("no thread can be started"));
+        }
+        match answers.recv_timeout(patience + patience / 4) {
+            Ok(answered) => Ok(answered?),
+            Err(_) => Err(Failure::Late(what)),
+        }
+    }
+}

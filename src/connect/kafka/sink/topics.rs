@@ -1,0 +1,131 @@
+//! The topics of a sink: the one for its rows, and the one for its progress.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+
+use crate::connect::kafka::admin::{self, NewTopic};
+use crate::connect::kafka::config;
+use crate::connect::kafka::settings::KafkaSettings;
+use crate::error::{Error, Result, count};
+use crate::finding::Finding;
+use crate::sink::Method;
+
+/// For one look at the broker.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the rows of a sink go.
+pub(super) struct Target {
+    pub topic: Arc<str>,
+    pub kafka: KafkaSettings,
+    /// What the names of transactions and of the progress topic begin with.
+    pub application: Arc<str>,
+    pub method: Method,
+    /// How many partitions the topic is made with; `None`: as many as the broker makes.
+    pub partitions: Option<u32>,
+}
+
+impl Target {
+    /// The topic of a sink's progress.
+    pub(super) fn progress_topic(&self, sink: &str) -> String {
+        // Names of topics have letters, digits, dots, hyphens and underscores only.
+        let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let name = format!("{}.{sink}.progress", self.application);
+        name.chars().map(|c| if is_fit(c) { c } else { '_' }).collect()
+    }
+
+    /// The name under which a shard's transactions are known. It is the same at every start: so an older
+    /// producer is fenced.
+    pub(super) fn transactional_id(&self, sink: &str, shard: u32) -> String {
+        format!("{}.{sink}.{shard}", self.application)
+    }
+
+    /// Makes the topics that are not there. Returns how many partitions that of the rows has.
+    ///
+    /// # Errors
+    /// The broker does not answer, or refuses; the progress topic has another number of partitions than the
+    /// sink has shards.
+    pub(super) fn prepare(&self, sink: &str, shards: u32) -> Result<u32> {
+        let progress = self.progress_topic(sink);
+        if self.partitions_of(&progress)?.is_none() {
+            self.make(&progress, Some(shards), &[("cleanup.policy", "compact")])?;
+        }
+        if self.partitions_of(&self.topic)?.is_none() {
+            let compact: &[_] = match self.method {
+                Method::UpsertTo => &[("cleanup.policy", "compact")],
+                _ => &[],
+            };
+            self.make(&self.topic, self.partitions, compact)?;
+        }
+        let (rows, kept) = (self.partitions_of(&self.topic)?, self.partitions_of(&progress)?);
+        let missing = |name: &str| Error::outside(format!("topic `{name}` is not there yet"));
+        let kept = kept.ok_or_else(|| missing(&progress))?;
+        if kept < shards {
+            let what = format!("topic `{progress}` has {kept} partitions, and sink `{sink}` {shards} shards");
+            return Err(Error::definition(what).hint("each shard needs a partition of its own: add them"));
+        }
+        rows.ok_or_else(|| missing(&self.topic))
+    }
+
+    /// How many partitions a topic has; `None`: it is not there.
+    fn partitions_of(&self, topic: &str) -> Result<Option<u32>> {
+        let unseen = |error: KafkaError| self.unseen(&error);
+        let client: BaseConsumer = config::driver(&self.kafka)?.create().map_err(unseen)?;
+        let metadata = client.fetch_metadata(Some(topic), PATIENCE).map_err(unseen)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let found = found.filter(|found| found.error().is_none() && !found.partitions().is_empty());
+        Ok(found.map(|found| found.partitions().len() as u32))
+    }
+
+    fn make(&self, name: &str, partitions: Option<u32>, settings: &[(&str, &str)]) -> Result<()> {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let topic = NewTopic {
+            name: name.to_owned(),
+            partitions: partitions.map(|n| n as usize),
+            replication: None,
+            config: settings.iter().map(own).collect(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Error::internal("cannot make a runtime").detail(error))?;
+        match runtime.block_on(admin::create(&self.kafka, &[topic])) {
+            Ok(()) => {
+                tracing::info!("topic `{name}` is made");
+                Ok(())
+            }
+            // Another shard, or another process, made it meanwhile.
+            Err(_) if self.partitions_of(name)?.is_some() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks at the topic for `check`.
+    pub(super) fn examine(&self) -> Vec<Finding> {
+        let topic = &self.topic;
+        vec![match self.partitions_of(topic) {
+            Ok(Some(n)) => Finding::ok(format!(
+                "topic `{topic}` is there, with {}",
+                count(n, "partition")
+            )),
+            Ok(None) => Finding::ok(format!("topic `{topic}` is not there: the first start makes it")),
+            Err(error) => Finding::error(error.to_string()),
+        }]
+    }
+
+    /// Something went wrong that may be well a moment later.
+    pub(super) fn unwritten(&self, why: &str) -> Error {
+        let what = format!(
+            "cannot write to topic `{}` of Kafka at {}",
+            self.topic, self.kafka.bootstrap
+        );
+        Error::outside(what).detail(why)
+    }
+
+    /// The same, of what Kafka says.
+    pub(super) fn unseen(&self, error: &KafkaError) -> Error {
+        self.unwritten(&error.to_string())
+    }
+}
