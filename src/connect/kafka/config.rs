@@ -8,6 +8,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use super::properties::{READS, WRITES};
 use super::settings::KafkaSettings;
 use crate::error::{Error, Result};
 
@@ -90,7 +91,7 @@ pub(super) fn producer(kafka: &KafkaSettings, transactional_id: &str) -> Result<
         .set("socket.nagle.disable", "true");
     config.set("client.id", "thalweg");
     set_given(&mut config, kafka, |name| {
-        !name.starts_with("fetch.") && !name.starts_with("queued.")
+        !READS.iter().any(|reads| name.starts_with(reads))
     });
     config
         .set("bootstrap.servers", servers(kafka)?)
@@ -164,7 +165,9 @@ pub(super) fn servers(kafka: &KafkaSettings) -> Result<&str> {
 
 fn common(config: &mut ClientConfig, kafka: &KafkaSettings) -> Result<()> {
     config.set("client.id", "thalweg");
-    set_given(config, kafka, |_| true);
+    set_given(config, kafka, |name| {
+        !WRITES.iter().any(|writes| name.starts_with(writes))
+    });
     let servers = servers(kafka)?;
     // Without read_committed the end of a partition would be its high watermark, and aborted records would be
     // read.
@@ -212,6 +215,26 @@ mod tests {
         assert_eq!(config.get("enable.auto.commit"), Some("false"));
         assert_eq!(config.get("group.id"), Some("thalweg"));
         assert_eq!(config.get("queued.max.messages.kbytes"), Some("8192"));
+    }
+
+    #[test]
+    fn readers_and_writers_are_given_their_own() {
+        let kafka = kafka(&[
+            ("compression.type", "zstd"),
+            ("fetch.wait.max.ms", "3"),
+            ("socket.timeout.ms", "9000"),
+        ]);
+        let (reads, writes) = (
+            reader(&kafka, "", 1).unwrap(),
+            producer(&kafka, "app.sink.0").unwrap(),
+        );
+        assert_eq!(reads.get("compression.type"), None);
+        assert_eq!(writes.get("compression.type"), Some("zstd"));
+        assert_eq!(writes.get("fetch.wait.max.ms"), None);
+        let both = [&reads, &writes].map(|config| config.get("socket.timeout.ms"));
+        assert_eq!(both, [Some("9000"); 2]);
+        assert_eq!(writes.get("transactional.id"), Some("app.sink.0"));
+        assert_eq!(writes.get("enable.idempotence"), Some("true"));
     }
 
     #[test]

@@ -73,6 +73,18 @@ pub(super) static KNOWN: &[Property] = &[
     property("queued.min.messages", Plain),
     property("queued.max.messages.kbytes", Plain),
     property("receive.message.max.bytes", Plain),
+    // How sinks write. See `WRITES`.
+    property(
+        "compression.type",
+        OneOf(&["none", "gzip", "snappy", "lz4", "zstd"]),
+    ),
+    property("compression.level", Plain),
+    property("linger.ms", Plain),
+    property("batch.size", Plain),
+    property("batch.num.messages", Plain),
+    property("message.max.bytes", Plain),
+    property("queue.buffering.max.messages", Plain),
+    property("queue.buffering.max.kbytes", Plain),
     // To look into it.
     property("debug", Plain),
     property("log.connection.close", Plain),
@@ -82,13 +94,26 @@ pub(super) static KNOWN: &[Property] = &[
 pub(super) static ALIASES: &[(&str, &str)] = &[
     ("sasl.mechanisms", "sasl.mechanism"),
     ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+    ("compression.codec", "compression.type"),
+    ("queue.buffering.max.ms", "linger.ms"),
 ];
+
+/// Names of properties that only a producer takes begin with these. A consumer would warn of them.
+pub(super) const WRITES: [&str; 5] = [
+    "compression.",
+    "linger.",
+    "batch.",
+    "message.max.",
+    "queue.buffering.",
+];
+/// And those that only a consumer takes.
+pub(super) const READS: [&str; 3] = ["fetch.", "queued.", "receive."];
 
 const NO_MEMBER: &str = "partitions are assigned by the ledger's owner, not by a consumer group, so that no \
     rebalance tears an epoch";
 const COMMITS: &str =
     "the ledger says where reading goes on; offsets are shown to the group once they are bound";
-const NO_PRODUCER: &str = "it is a producer's, and nothing is written to Kafka";
+const ONCE: &str = "sinks write each row once, which rests on it";
 
 /// What would break a promise, and why.
 pub(super) static REFUSED: &[(&str, &str)] = &[
@@ -134,13 +159,13 @@ pub(super) static REFUSED: &[(&str, &str)] = &[
         "test.mock.num.brokers",
         "brokers of the process's own would answer in place of yours",
     ),
-    ("acks", NO_PRODUCER),
-    ("request.required.acks", NO_PRODUCER),
-    ("enable.idempotence", NO_PRODUCER),
-    ("transactional.id", NO_PRODUCER),
-    ("linger.ms", NO_PRODUCER),
-    ("compression.type", NO_PRODUCER),
-    ("compression.codec", NO_PRODUCER),
+    ("acks", ONCE),
+    ("request.required.acks", ONCE),
+    ("enable.idempotence", ONCE),
+    ("transactional.id", ONCE),
+    ("transaction.timeout.ms", ONCE),
+    ("message.timeout.ms", ONCE),
+    ("partitioner", "keys go where Kafka's own clients look for them"),
     (
         "sasl.kerberos.service.name",
         "Kerberos is not built in: use SCRAM or PLAIN",
