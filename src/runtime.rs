@@ -253,6 +253,10 @@ pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
     // On a thread of its own: timely keeps a worker's state with the thread.
     let thread = std::thread::Builder::new().name("plan".into()).spawn(move || {
         timely::execute_directly(move |worker| {
+            let env = Environment {
+                dataflow: flow.name().to_owned(),
+                ..env
+            };
             let context = Rc::new(Context::dry(env));
             let built = worker
                 .dataflow_named::<Epoch, _, _>(flow.name(), |scope| dataflow::build(scope, &flow, &context));

@@ -53,6 +53,7 @@ pub(super) fn environment(settings: &config::Settings, registry: Option<Registry
     Environment {
         connectors: settings.connectors.clone(),
         registry,
+        dataflow: String::new(),
         group: settings.group.clone(),
         sources: Arc::new(settings.sources.clone()),
         overrides: Default::default(),

@@ -133,8 +133,8 @@ impl Kafka {
 ///
 /// As a sink it takes rows in JSON, each of them once for readers that read what is committed
 /// (`isolation.level=read_committed`): rows and how far they go are written in one transaction. Headers of a
-/// record say which row it is: `thalweg.epoch`, `thalweg.shard` and `thalweg.sequence`, and of a changelog
-/// `thalweg.diff`. What is read and written is the same type, found by what is given:
+/// record say which row it is: `thalweg.sink`, `.ledger`, `.epoch`, `.shard` and `.sequence`, and of a
+/// changelog `.diff`. What is read and written is the same type, found by what is given:
 ///
 /// ```
 /// # use thalweg::prelude::*;
@@ -153,7 +153,7 @@ impl Kafka {
 /// | [`changes_to`](crate::dataflow::table::Table::changes_to) | the same | `{"before": …, "after": …}`, each a row or null |
 ///
 /// A topic that is not there is made at the start, compacted for `upsert_to`; how far each shard is stands in
-/// the topic `APPLICATION.SINK.progress`, which belongs to the sink: without it rows would come twice.
+/// the topic `GROUP.DATAFLOW.SINK.progress`, which belongs to the sink: without it rows would come twice.
 #[must_use]
 pub struct Topic<T> {
     name: Arc<str>,

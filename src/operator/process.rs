@@ -318,10 +318,11 @@ pub(crate) fn admit<'s, K: Record, T: Event, O: Operator<Input = (K, Timed<T>)>>
         move |_frontiers| {
             let (mut admitted, mut late) = (admitted.activate(), late.activate());
             let _work = trail::begin(&label);
-            input.for_each_stamp(|capability, batches| {
+            // One message after the other: those of a stamp come in no order, and events of one record have one.
+            input.for_each(|capability, events| {
                 let (mut too_late, mut count) = (Vec::new(), 0);
                 let mut session = admitted.session(&capability);
-                for event in batches.flat_map(|batch| batch.drain(..)) {
+                for event in events.drain(..) {
                     trail::on(event.at);
                     let source = event.at.partition.source;
                     let closed = policies.over(source, event.horizon);

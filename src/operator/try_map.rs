@@ -48,10 +48,11 @@ pub(crate) fn try_map<'s, T: Event, U: Event, E: Display>(
         move |_frontiers| {
             let (mut mapped, mut dead) = (mapped.activate(), dead.activate());
             let _work = trail::begin(&label);
-            input.for_each_stamp(|capability, batches| {
+            // One message after the other: those of a stamp come in no order, and events of one record have one.
+            input.for_each(|capability, events| {
                 let mut rejected = Vec::new();
                 let mut session = mapped.session(&capability);
-                for event in batches.flat_map(|batch| batch.drain(..)) {
+                for event in events.drain(..) {
                     trail::on(event.at);
                     match f(&event.value) {
                         Ok(value) => session.give(event.with(value)),

@@ -21,6 +21,7 @@ use crate::position::SourceId;
 use crate::runtime::control::{self, Control};
 use crate::runtime::{OnDifference, Shared};
 use crate::sequencer::message::Report;
+use crate::source::Environment;
 use crate::time::{Epoch, EventTime};
 use crate::timeline::Desk;
 use crate::trail;
@@ -137,7 +138,10 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -
     let probe = Handle::new();
     let control = control::build(worker, shared, &desk);
     let context = Rc::new(Context {
-        env: shared.settings.env.clone(),
+        env: Environment {
+            dataflow: shared.flow.name().to_owned(),
+            ..shared.settings.env.clone()
+        },
         bounds: shared.settings.bounds,
         desk: desk.clone(),
         views: shared.views.clone(),

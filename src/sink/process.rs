@@ -124,6 +124,7 @@ impl Sinks {
             number: shard,
             of: to.shards,
             schema: to.schema.clone(),
+            ledger: self.run.ledger,
             generation: self.run.generation,
             call_max: CALL_MAX,
         };

@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 use crate::metrics::SinkMetrics;
+use crate::sink::row::Row;
 use crate::sink::{Batch, Shard};
 use crate::time::Epoch;
 
@@ -15,6 +16,9 @@ use crate::time::Epoch;
 pub(crate) const ROWS_MAX: usize = 1 << 17;
 /// The same in bytes of memory.
 pub(crate) const BYTES_MAX: usize = 64 << 20;
+
+/// What is taken at once, but for an epoch that has more: a call of a writer is to end in time.
+const TAKEN_BYTES_MAX: usize = 8 << 20;
 
 /// A shard's queue, and all that is known of it.
 pub(crate) struct Queue {
@@ -138,12 +142,13 @@ impl Queue {
 
     /// Takes up to so many rows, but an epoch of more as a whole; nothing where nothing waits.
     pub(super) fn take(&self, rows_max: usize) -> Vec<Batch> {
-        let (mut rows, mut taken, mut state) = (0, Vec::new(), self.state.lock());
-        while let Some(batch) = state
-            .batches
-            .pop_front_if(|batch| rows == 0 || rows + batch.rows.len() <= rows_max)
-        {
+        let (mut rows, mut bytes, mut taken, mut state) = (0, 0, Vec::new(), self.state.lock());
+        while let Some(batch) = state.batches.pop_front_if(|batch| {
+            let more = batch.rows.iter().map(Row::bytes).sum::<usize>();
+            rows == 0 || (rows + batch.rows.len() <= rows_max && bytes + more <= TAKEN_BYTES_MAX)
+        }) {
             rows += batch.rows.len();
+            bytes += batch.rows.iter().map(Row::bytes).sum::<usize>();
             taken.push(batch);
         }
         state.in_hand = taken.first().map(|batch| batch.epoch);

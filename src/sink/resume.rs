@@ -46,6 +46,8 @@ pub(crate) enum Refusal {
     Ahead { found: Epoch, given: Option<Epoch> },
     /// A newer service writes to the store.
     Fenced { generation: u64 },
+    /// A service with a newer ledger does.
+    Replaced,
 }
 
 /// Whether a shard begins with all rows as of the checkpoint that a start goes on from: it was not there when
@@ -60,7 +62,10 @@ pub(crate) fn is_new(complete: Option<Epoch>, restored: Option<Epoch>) -> bool {
 /// Where a shard of a transactional sink goes on: the store decides, as far as it can be the one that the
 /// ledger speaks of. Of other sinks what is [known to be complete](Facts::complete) is all that is known.
 pub(crate) fn from_store(facts: &Facts, stored: Option<&Progress>) -> Result<Resume, Refusal> {
-    // What was committed under another ledger says nothing about this one.
+    if stored.is_some_and(|stored| stored.ledger > facts.ledger) {
+        return Err(Refusal::Replaced);
+    }
+    // What was committed under an older ledger says nothing about this one.
     let stored = stored.filter(|stored| stored.ledger == facts.ledger);
     let found = stored.map(|stored| stored.epoch);
     if let Some(delivered) = facts.delivered.filter(|delivered| found < Some(*delivered)) {
@@ -108,6 +113,12 @@ impl Refusal {
                         the store",
                     )
             }
+            Self::Replaced => Error::integrity(format!("another ledger's rows go to sink `{sink}`"))
+                .detail("what its store has was committed under a ledger that is newer than this one")
+                .hint(
+                    "is the dataflow running elsewhere, with another data directory? Only one may write: give \
+                    the other one another `group`, or its sink another name",
+                ),
             Self::Fenced { generation } => {
                 Error::integrity(format!("another process writes to sink `{sink}`"))
                     .detail(format!(
@@ -168,6 +179,7 @@ mod tests {
                     prop_assert!(Some(ahead) == found && found > facts.given);
                 }
                 Err(Refusal::Fenced { generation }) => prop_assert!(generation > facts.generation),
+                Err(Refusal::Replaced) => prop_assert!(stored.is_some_and(|stored| stored.ledger > facts.ledger)),
             }
         }
 
@@ -190,6 +202,7 @@ mod tests {
                 given: None,
             },
             Refusal::Fenced { generation: 4 },
+            Refusal::Replaced,
         ];
         for refusal in refusals {
             let text = refusal.error("audit").to_string();

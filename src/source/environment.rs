@@ -18,6 +18,8 @@ pub struct Environment {
     /// Name of the application: a ledger belongs to one. Connectors may show progress under it, as a consumer
     /// group.
     pub group: String,
+    /// Name of the dataflow that runs. Set as it is built.
+    pub dataflow: String,
     /// Whether the run stops when everything that is there at its start is counted: nothing is waited for
     /// then. Follows the run's settings.
     pub until_end: bool,

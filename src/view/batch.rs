@@ -20,6 +20,9 @@ const CHANGES_MAX: usize = 1 << 16;
 /// A batch of large rows ends after so many bytes.
 const BYTES_MAX: usize = 1 << 23;
 
+/// Room that is kept in any case.
+const BYTES_KEPT: usize = 1 << 16;
+
 /// Encoded changes.
 #[derive(Default)]
 pub(crate) struct ChangeBatch {
@@ -59,11 +62,14 @@ impl ChangeBatch {
     }
 
     pub(crate) fn clear(&mut self) {
+        // Room follows what is used: what one large epoch needed is not kept for ever.
+        let (bytes, changes) = (self.bytes.len(), self.changes.len());
         self.bytes.clear();
         self.changes.clear();
         self.order.clear();
-        // One huge row must not cost its size for ever.
-        self.bytes.shrink_to(2 * BYTES_MAX);
+        self.bytes.shrink_to((4 * bytes).max(BYTES_KEPT));
+        self.changes.shrink_to((4 * changes).max(BYTES_KEPT / 64));
+        self.order.shrink_to((4 * changes).max(BYTES_KEPT / 64));
     }
 
     /// Where a change is encoded to: first its key, then its value.

@@ -93,7 +93,14 @@ pub(super) fn producer(kafka: &KafkaSettings, transactional_id: &str) -> Result<
     set_given(&mut config, kafka, |name| {
         !READS.iter().any(|reads| name.starts_with(reads))
     });
+    // A request that waits longer than a transaction may is of no use, and refused.
+    let socket = config.get("socket.timeout.ms").and_then(|text| text.parse().ok());
+    let socket: u128 = socket.unwrap_or(u128::MAX);
     config
+        .set("socket.timeout.ms", socket.clamp(2_000, 30_000).to_string())
+        // Known to `DOUBTFUL`: no request is sent again sooner.
+        .set("retry.backoff.ms", RETRY_FIRST.as_millis().to_string())
+        .set("retry.backoff.max.ms", (2 * RETRY_FIRST).as_millis().to_string())
         .set("bootstrap.servers", servers(kafka)?)
         .set("allow.auto.create.topics", "false")
         .set("transactional.id", transactional_id)
@@ -106,18 +113,23 @@ pub(super) fn producer(kafka: &KafkaSettings, transactional_id: &str) -> Result<
 
 /// How long a transaction may stay open: so long readers wait for one whose process was killed, when it does
 /// not come back.
-const TRANSACTION_MAX: Duration = Duration::from_secs(30);
+const TRANSACTION_MAX: Duration = Duration::from_secs(120);
+
+/// When a producer sends a request again at the earliest, but for a fifth of it.
+pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
 
 /// Properties of the client that reads what a sink has written.
-pub(super) fn tail(kafka: &KafkaSettings) -> Result<ClientConfig> {
+pub(super) fn tail(kafka: &KafkaSettings, group: &str) -> Result<ClientConfig> {
     let mut config = ClientConfig::new();
     config.set("socket.nagle.disable", "true");
     common(&mut config, kafka)?;
     config
-        .set("group.id", "thalweg-sink")
+        .set("group.id", if group.is_empty() { "thalweg" } else { group })
         .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true");
+        .set("enable.partition.eof", "true")
+        // A follower may not have yet what the leader has acknowledged.
+        .remove("client.rack");
     Ok(config)
 }
 

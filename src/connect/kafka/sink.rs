@@ -1,7 +1,7 @@
 //! Kafka topics as sinks: rows and progress in one transaction.
 //!
 //! ```text
-//!   rows of some epochs ─▶ producer of the shard ─┬─▶ topic            headers: epoch, shard, sequence
+//!   rows of some epochs ─▶ producer of the shard ─┬─▶ topic            headers: sink, ledger, epoch, shard, sequence
 //!                                                 └─▶ progress topic   one partition a shard: {ledger, generation, epoch, rows, ends}
 //!                                                  commit: both or neither
 //!
@@ -52,9 +52,10 @@ impl<T: 'static> Sink for Topic<T> {
             topic: self.name,
             kafka: KafkaSettings::of(env),
             application: match &*env.group {
-                "" => "thalweg".into(),
-                group => group.into(),
+                "" => format!("thalweg.{}", env.dataflow).into(),
+                group => format!("{group}.{}", env.dataflow).into(),
             },
+            group: env.group.as_str().into(),
             method,
             partitions: self.partitions,
         });
@@ -80,3 +81,6 @@ impl<T: Event> AppendSink<T> for Topic<T> {}
 impl<K: Record, V: Record> UpsertSink<K, V> for Topic<V> {}
 /// Each change is a record with what was before and what is after it.
 impl<V: Record> ChangelogSink<V> for Topic<V> {}
+
+#[cfg(test)]
+mod tests;

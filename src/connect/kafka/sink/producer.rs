@@ -17,8 +17,42 @@ use crate::connect::kafka::config;
 use crate::connect::kafka::settings::KafkaSettings;
 use crate::error::{Error, Result};
 
-/// How long a look at what was delivered waits for something to happen.
-const LOOK: Duration = Duration::from_millis(10);
+/// How long a look at what was delivered takes.
+const LOOK: Duration = Duration::from_millis(1);
+/// How long is waited for the reason of a failure, and for an abort.
+const EXPLAINED: Duration = Duration::from_secs(2);
+/// Shorter than it takes until a commit is sent again.
+const DOUBTFUL: Duration = Duration::from_millis(750);
+
+/// How long is waited while nothing gets on.
+pub(super) struct Patience {
+    at_most: Duration,
+    until: Instant,
+    /// Records that were on their way.
+    left: i32,
+}
+
+impl Patience {
+    pub(super) fn new(at_most: Duration) -> Self {
+        Self {
+            at_most,
+            until: clock::instant() + at_most,
+            left: 0,
+        }
+    }
+}
+
+/// Whether it is the record that is wrong, and not the moment.
+pub(super) fn is_refused(error: &KafkaError) -> bool {
+    let refused = [
+        RDKafkaErrorCode::MessageSizeTooLarge,
+        RDKafkaErrorCode::InvalidMessageSize,
+        RDKafkaErrorCode::InvalidRecord,
+    ];
+    error
+        .rdkafka_error_code()
+        .is_some_and(|code| refused.contains(&code))
+}
 
 /// Sends records in transactions.
 pub(super) struct Producer {
@@ -73,8 +107,16 @@ struct Deliveries(Arc<Mutex<Delivered>>);
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // What goes wrong is told by the calls that it concerns.
-        tracing::debug!(target: "librdkafka", "{level:?} {facility}: {message}");
+        // What goes wrong is told by the calls that it concerns; why, at times only here.
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error => {
+                tracing::warn!(target: "librdkafka", "{facility}: {message}");
+            }
+            _ => tracing::debug!(target: "librdkafka", "{level:?} {facility}: {message}"),
+        }
     }
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "thalweg::kafka", "{error}: {reason}");
@@ -92,7 +134,11 @@ impl ProducerContext for Deliveries {
                 let end = delivered.ends.entry(record.partition()).or_default();
                 *end = (*end).max(record.offset() + 1);
             }
-            Err((error, _)) => drop(delivered.failed.get_or_insert_with(|| (number, error.clone()))),
+            // When one record is refused the others are given up: the refused one says why.
+            Err((error, _)) => match &delivered.failed {
+                Some((_, known)) if is_refused(known) || !is_refused(error) => {}
+                _ => delivered.failed = Some((number, error.clone())),
+            },
         }
     }
 }
@@ -124,32 +170,41 @@ impl Producer {
         Ok(self.client.begin_transaction()?)
     }
 
-    /// Hands a record over. Waits where too many are on their way.
-    pub(super) fn send(&self, record: &Record<'_>, until: Instant) -> Result<(), Failure> {
+    /// Hands a record over. Waits where too many are on their way, as long as some get there.
+    pub(super) fn send(&self, record: Record<'_>, patience: &mut Patience) -> Result<(), Failure> {
+        let mut sent = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, record.number);
+        (sent.partition, sent.key, sent.payload) = (record.partition, record.key, record.payload);
+        sent.headers = record.headers;
         loop {
-            let mut sent = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, record.number);
-            (sent.partition, sent.key, sent.payload) = (record.partition, record.key, record.payload);
-            sent.headers.clone_from(&record.headers);
             match self.client.send(sent) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                    self.check(until, "the queue of records stays full")?;
-                    self.client.poll(LOOK);
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    sent = back;
+                    self.look(patience, "the queue of records stays full")?;
                 }
-                Err((error @ KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                    return Err(Failure::Record(record.number, error));
-                }
-                Err((error, _)) => return Err(error.into()),
+                Err((error, _)) if is_refused(&error) => return Err(Failure::Record(record.number, error)),
+                Err((error, _)) => return Err(self.explained(error)),
             }
+        }
+    }
+
+    /// Why the producer takes nothing any more: most often as a record was refused, which is told last.
+    fn explained(&self, error: KafkaError) -> Failure {
+        let until = clock::instant() + EXPLAINED;
+        while self.client.in_flight_count() > 0 && clock::instant() < until {
+            self.client.poll(LOOK);
+        }
+        match self.delivered.lock().failed.take() {
+            Some((number, why)) => Failure::Record(number, why),
+            None => error.into(),
         }
     }
 
     /// Waits until all records are where they belong. A commit before that waits a tenth of a second by
     /// itself, however soon they are.
-    pub(super) fn settle(&self, until: Instant) -> Result<(), Failure> {
+    pub(super) fn settle(&self, patience: &mut Patience) -> Result<(), Failure> {
         while self.client.in_flight_count() > 0 {
-            self.check(until, "records are not acknowledged")?;
-            self.client.poll(LOOK);
+            self.look(patience, "records are not acknowledged")?;
         }
         match self.delivered.lock().failed.take() {
             None => Ok(()),
@@ -162,23 +217,48 @@ impl Producer {
         self.delivered.lock().ends.clone()
     }
 
-    pub(super) fn commit(&self, patience: Duration) -> Result<(), Failure> {
+    /// Commits. Returns whether there is no doubt about it: one that took longer may have been sent twice, and
+    /// its second end may meet a later transaction.
+    pub(super) fn commit(&self, patience: Duration) -> Result<bool, Failure> {
+        let begun = clock::instant();
         self.within("commit_transaction", patience, move |client| {
             client.commit_transaction(patience)
-        })
+        })?;
+        Ok(clock::instant().saturating_duration_since(begun) < DOUBTFUL)
     }
 
-    fn check(&self, until: Instant, what: &'static str) -> Result<(), Failure> {
-        if let Some((number, error)) = self.delivered.lock().failed.take() {
-            return Err(Failure::Record(number, error));
-        }
+    /// Aborts, so that readers don't wait for the transaction. What comes of it does not matter: the producer
+    /// is done with.
+    pub(super) fn give_up(&self) {
+        let _ = self.within("abort_transaction", EXPLAINED, |client| {
+            client.abort_transaction(EXPLAINED)
+        });
+    }
+
+    /// Lets librdkafka say what was delivered, and gives up where nothing is for long.
+    fn look(&self, patience: &mut Patience, what: &'static str) -> Result<(), Failure> {
+        self.client.poll(LOOK);
         if let Some((_, text)) = self.client.client().fatal_error() {
-            return Err(Failure::Broken(text));
+            return Err(self.explained_by(text));
         }
-        if clock::instant() > until {
+        let left = self.client.in_flight_count();
+        if left != patience.left {
+            *patience = Patience {
+                left,
+                ..Patience::new(patience.at_most)
+            };
+        }
+        if clock::instant() > patience.until {
             Err(Failure::Late(what))
         } else {
             Ok(())
+        }
+    }
+
+    fn explained_by(&self, text: String) -> Failure {
+        match self.delivered.lock().failed.take() {
+            Some((number, error)) if is_refused(&error) => Failure::Record(number, error),
+            _ => Failure::Broken(text),
         }
     }
 

@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 use crate::sink::Progress;
 
 /// Names of the headers that say which row of a sink a record is.
+pub(super) const SINK: &str = "thalweg.sink";
+pub(super) const LEDGER: &str = "thalweg.ledger";
 pub(super) const EPOCH: &str = "thalweg.epoch";
 pub(super) const SHARD: &str = "thalweg.shard";
 pub(super) const SEQUENCE: &str = "thalweg.sequence";
@@ -61,7 +63,7 @@ struct Part {
 
 impl<'a> Looker<'a> {
     pub(super) fn new(target: &'a Target) -> Result<Self> {
-        let config = config::tail(&target.kafka)?;
+        let config = config::tail(&target.kafka, &target.group)?;
         let unseen = |error| target.unseen(&error);
         let every = config.clone().set("isolation.level", "read_uncommitted").create();
         Ok(Self {
@@ -105,12 +107,19 @@ impl<'a> Looker<'a> {
         (0..partitions as i32).map(end).collect()
     }
 
-    /// The sequences of a shard's rows that the topic has behind a progress.
-    pub(super) fn tail(&self, shard: u32, partitions: u32, behind: &ProgressRecord) -> Result<BTreeSet<u64>> {
+    /// What the topic has behind a progress of a shard, up to these ends: the sequences of the shard's own
+    /// rows. `name` is that of its transactions.
+    pub(super) fn tail(
+        &self,
+        name: &str,
+        behind: &ProgressRecord,
+        ends: &BTreeMap<i32, i64>,
+    ) -> Result<BTreeSet<u64>> {
         let topic = &self.target.topic;
         let mut parts = Vec::new();
-        for partition in 0..partitions as i32 {
-            let (start, end) = self.bounds(topic, partition)?;
+        for (partition, end) in ends {
+            let (partition, end) = (*partition, *end);
+            let start = self.bounds(topic, partition)?.0;
             let from = behind.ends.get(&partition).copied().unwrap_or(start).max(start);
             if from < end {
                 parts.push(Part { partition, from, end });
@@ -118,8 +127,10 @@ impl<'a> Looker<'a> {
         }
         let mut found = BTreeSet::new();
         self.read(topic, &parts, &mut |record| {
-            let is_own = number(record, SHARD) == Some(shard.into());
-            if is_own && number(record, EPOCH) > Some(behind.progress.epoch.0) {
+            let is_own = text(record, SINK) == Some(name)
+                && number(record, LEDGER) == Some(behind.progress.ledger)
+                && number(record, EPOCH) > Some(behind.progress.epoch.0);
+            if is_own {
                 found.extend(number(record, SEQUENCE));
             }
         })?;
@@ -135,7 +146,7 @@ impl<'a> Looker<'a> {
     /// Shows the committed records of some parts.
     fn read(&self, topic: &str, parts: &[Part], see: &mut dyn FnMut(&BorrowedMessage<'_>)) -> Result<()> {
         let unseen = |error: KafkaError| self.target.unseen(&error);
-        let until = clock::instant() + PATIENCE;
+        let mut until = clock::instant() + PATIENCE;
         let late = || {
             let what = format!("a transaction in topic `{topic}` does not end");
             Error::outside(what).hint("is another producer writing there?")
@@ -156,26 +167,37 @@ impl<'a> Looker<'a> {
             added.map_err(unseen)?;
         }
         self.committed.assign(&list).map_err(unseen)?;
+        until = clock::instant() + PATIENCE;
         let mut left: BTreeMap<i32, i64> = parts.iter().map(|part| (part.partition, part.end)).collect();
         while !left.is_empty() {
             match self.committed.poll(Duration::from_millis(100)) {
                 None => {}
-                Some(Ok(record)) => match left.get(&record.partition()) {
-                    Some(end) if record.offset() < *end => see(&record),
-                    _ => drop(left.remove(&record.partition())),
-                },
+                Some(Ok(record)) => {
+                    // Reading may take its time, as long as it gets on.
+                    until = clock::instant() + PATIENCE;
+                    match left.get(&record.partition()) {
+                        Some(end) if record.offset() < *end => see(&record),
+                        _ => drop(left.remove(&record.partition())),
+                    }
+                }
                 Some(Err(KafkaError::PartitionEOF(partition))) => drop(left.remove(&partition)),
                 Some(Err(error)) => return Err(unseen(error)),
             }
             if clock::instant() > until {
-                return Err(late());
+                return Err(self
+                    .target
+                    .unwritten(&format!("reading topic `{topic}` does not get on")));
             }
         }
         self.committed.unassign().map_err(unseen)
     }
 }
 
-fn number(record: &BorrowedMessage<'_>, name: &str) -> Option<u64> {
+fn text<'a>(record: &'a BorrowedMessage<'_>, name: &str) -> Option<&'a str> {
     let header = record.headers()?.iter().find(|header| header.key == name)?;
-    std::str::from_utf8(header.value?).ok()?.parse().ok()
+    std::str::from_utf8(header.value?).ok()
+}
+
+fn number(record: &BorrowedMessage<'_>, name: &str) -> Option<u64> {
+    text(record, name)?.parse().ok()
 }

@@ -22,6 +22,8 @@ pub(super) struct Target {
     pub kafka: KafkaSettings,
     /// What the names of transactions and of the progress topic begin with.
     pub application: Arc<str>,
+    /// The consumer group that the rights of readers are given to.
+    pub group: Arc<str>,
     pub method: Method,
     /// How many partitions the topic is made with; `None`: as many as the broker makes.
     pub partitions: Option<u32>,

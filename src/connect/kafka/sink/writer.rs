@@ -2,15 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 
-use super::producer::{Failure, PROGRESS, Producer, Record};
-use super::progress::{DIFF, EPOCH, Looker, ProgressRecord, SEQUENCE, SHARD};
+use super::producer::{Failure, PROGRESS, Patience, Producer, Record, is_refused};
+use super::progress::{DIFF, EPOCH, LEDGER, Looker, ProgressRecord, SEQUENCE, SHARD, SINK};
 use super::topics::Target;
-use crate::clock;
 use crate::codec::rows::RowEncoder;
 use crate::error::{Error, Result};
 use crate::fault;
@@ -18,15 +15,16 @@ use crate::sink::row::Row;
 use crate::sink::{Batch, Method, Progress, Shard, TransactionalWriter, WriteError};
 use crate::time::Epoch;
 
-/// A commit that takes longer may have been sent twice, and its second end may meet a later transaction: the
-/// next one is made by a new producer.
-const DOUBTFUL: Duration = Duration::from_millis(900);
-
 /// Writes the rows of a shard.
 pub(super) struct KafkaWriter {
     target: Arc<Target>,
     shard: Shard,
     encoder: Box<dyn RowEncoder>,
+    /// Of its transactions.
+    name: String,
+    /// Its number and its ledger, as headers have them.
+    number: String,
+    ledger: String,
     progress_topic: String,
     partitions: u32,
     producer: Option<Producer>,
@@ -43,6 +41,9 @@ impl KafkaWriter {
     pub(super) fn open(target: Arc<Target>, shard: Shard, encoder: Box<dyn RowEncoder>) -> Result<Self> {
         let partitions = target.prepare(&shard.sink, shard.of)?;
         Ok(Self {
+            name: target.transactional_id(&shard.sink, shard.number),
+            number: shard.number.to_string(),
+            ledger: shard.ledger.to_string(),
             progress_topic: target.progress_topic(&shard.sink),
             target,
             shard,
@@ -58,8 +59,7 @@ impl KafkaWriter {
 
     /// A new producer, which fences the one before, and what was committed by then.
     fn connect(&mut self) -> Result<Option<Progress>> {
-        let id = self.target.transactional_id(&self.shard.sink, self.shard.number);
-        let producer = Producer::new(&self.target.kafka, &id)?;
+        let producer = Producer::new(&self.target.kafka, &self.name)?;
         producer
             .init(self.shard.call_max)
             .map_err(|failure| self.outside(failure))?;
@@ -68,43 +68,63 @@ impl KafkaWriter {
         let looker = Looker::new(&target)?;
         let newest = looker.newest(&self.shard.sink, self.shard.number)?;
         self.producer = Some(producer);
-        match newest {
+        let ledger = self.shard.ledger;
+        if let Some(newer) = newest.as_ref().filter(|newest| newest.progress.ledger > ledger) {
+            // Nothing is written beside a ledger that is newer.
+            return Ok(Some(newer.progress.clone()));
+        }
+        let ends = looker.ends(self.partitions)?;
+        let (progress, known) = match newest.filter(|newest| newest.progress.ledger == ledger) {
             Some(newest) => {
-                self.present = looker.tail(self.shard.number, self.partitions, &newest)?;
-                self.ends = newest.ends;
-                if !self.present.is_empty() {
-                    let found = self.present.len();
-                    tracing::warn!(
-                        sink = &*self.shard.sink,
-                        rows = found,
-                        "a transaction ended late: rows that it committed are not written again"
-                    );
-                }
-                Ok((newest.progress.epoch > Epoch::ZERO).then_some(newest.progress))
+                self.present = looker.tail(&self.name, &newest, &ends)?;
+                (newest.progress, newest.ends)
             }
             None => {
-                // From here on there is a place behind which rows are looked for.
-                self.ends = looker.ends(self.partitions)?;
-                self.anchor().map_err(|failure| self.outside(failure))?;
-                Ok(None)
+                self.present.clear();
+                let (generation, epoch) = (self.shard.generation, Epoch::ZERO);
+                let nothing = Progress {
+                    ledger,
+                    generation,
+                    epoch,
+                    rows: 0,
+                };
+                (nothing, BTreeMap::new())
             }
+        };
+        if self.present.is_empty() {
+            // Behind these rows are looked for from now on: failed attempts leave much that is in no one's way
+            // but theirs.
+            self.ends = ends;
+            if self.ends != known {
+                self.anchor(&progress).map_err(|failure| self.outside(failure))?;
+            }
+        } else {
+            self.ends = known;
+            let (sink, rows) = (&*self.shard.sink, self.present.len());
+            tracing::warn!(
+                sink,
+                rows,
+                "rows of a transaction that ended late are there, and are not written again"
+            );
         }
+        Ok((progress.epoch > Epoch::ZERO).then_some(progress))
     }
 
-    /// Commits that nothing is written yet.
-    fn anchor(&self) -> Result<(), Failure> {
-        let progress = Progress {
-            ledger: 0,
-            generation: self.shard.generation,
-            epoch: Epoch::ZERO,
-            rows: 0,
-        };
-        let until = clock::instant() + self.shard.call_max;
-        let producer = self.producer()?;
-        producer.begin()?;
-        self.send_progress(&progress, until)?;
-        producer.settle(until)?;
-        producer.commit(self.shard.call_max)
+    /// Commits a progress once more, with where the topic ends now.
+    fn anchor(&mut self, progress: &Progress) -> Result<(), Failure> {
+        let mut patience = Patience::new(self.shard.call_max);
+        self.producer()?.begin()?;
+        self.send_progress(progress, &mut patience)?;
+        self.producer()?.settle(&mut patience)?;
+        self.commit_and_doubt()
+    }
+
+    /// Commits; the next transaction is another producer's where there is a doubt.
+    fn commit_and_doubt(&mut self) -> Result<(), Failure> {
+        if !self.producer()?.commit(self.shard.call_max)? {
+            self.producer = None;
+        }
+        Ok(())
     }
 
     fn producer(&self) -> Result<&Producer, Failure> {
@@ -114,45 +134,41 @@ impl KafkaWriter {
     }
 
     fn write(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), Failure> {
-        let until = clock::instant() + self.shard.call_max;
+        let mut patience = Patience::new(self.shard.call_max);
         let rows: usize = epochs.iter().map(|batch| batch.rows.len()).sum();
         let first = progress.rows - rows as u64;
         self.producer()?.begin()?;
         fault::point("kafka_sink.begun");
-        let numbered = epochs
-            .iter()
-            .flat_map(|batch| batch.rows.iter().map(|row| (batch.epoch, row)));
-        for (number, (epoch, row)) in numbered.enumerate() {
-            let sequence = first + number as u64;
-            if !self.present.contains(&sequence) {
-                self.send(epoch, sequence, number, row, until)?;
+        let mut number = 0;
+        for batch in epochs {
+            let epoch = batch.epoch.0.to_string();
+            for row in &batch.rows {
+                let sequence = first + number as u64;
+                if !self.present.contains(&sequence) {
+                    self.send((&epoch, sequence), number, row, &mut patience)?;
+                }
+                number += 1;
             }
         }
         fault::point("kafka_sink.sent");
         let producer = self.producer()?;
-        producer.settle(until)?;
+        producer.settle(&mut patience)?;
         self.ends.extend(producer.ends());
-        self.send_progress(progress, until)?;
-        let producer = self.producer()?;
-        producer.settle(until)?;
+        self.send_progress(progress, &mut patience)?;
+        self.producer()?.settle(&mut patience)?;
         fault::point("kafka_sink.settled");
-        let begun = clock::instant();
-        producer.commit(self.shard.call_max)?;
+        self.commit_and_doubt()?;
         fault::point("kafka_sink.committed");
         self.present = self.present.split_off(&progress.rows);
-        if clock::instant().saturating_duration_since(begun) > DOUBTFUL {
-            self.producer = None;
-        }
         Ok(())
     }
 
     fn send(
         &mut self,
-        epoch: Epoch,
-        sequence: u64,
+        (epoch, sequence): (&str, u64),
         number: usize,
         row: &Row,
-        until: Instant,
+        patience: &mut Patience,
     ) -> Result<(), Failure> {
         self.key.clear();
         self.payload.clear();
@@ -168,7 +184,7 @@ impl KafkaWriter {
             headers: Some(self.headers(epoch, sequence, row)),
             number,
         };
-        self.producer()?.send(&record, until)
+        self.producer()?.send(record, patience)
     }
 
     /// Events stay in the order in which they were read: those of a partition go to one.
@@ -180,39 +196,45 @@ impl KafkaWriter {
         (of % u64::from(self.partitions.max(1))) as i32
     }
 
-    fn headers(&self, epoch: Epoch, sequence: u64, row: &Row) -> OwnedHeaders {
-        let header = |key, value: String| (key, value);
-        let mut all = vec![
-            header(EPOCH, epoch.0.to_string()),
-            header(SHARD, self.shard.number.to_string()),
-            header(SEQUENCE, sequence.to_string()),
-        ];
-        if self.target.method == Method::ChangesTo {
-            all.push(header(DIFF, row.diff().to_string()));
-        }
-        let headers = OwnedHeaders::new_with_capacity(all.len());
-        all.iter().fold(headers, |headers, (key, value)| {
-            let value = Some(value.as_str());
+    fn headers(&self, epoch: &str, sequence: u64, row: &Row) -> OwnedHeaders {
+        let sequence = sequence.to_string();
+        let headers = [
+            (SINK, &*self.name),
+            (LEDGER, &*self.ledger),
+            (EPOCH, epoch),
+            (SHARD, &*self.number),
+            (SEQUENCE, &*sequence),
+        ]
+        .into_iter()
+        .fold(OwnedHeaders::new_with_capacity(6), |headers, (key, value)| {
+            let value = Some(value);
             headers.insert(Header { key, value })
+        });
+        if self.target.method != Method::ChangesTo {
+            return headers;
+        }
+        let diff = row.diff().to_string();
+        headers.insert(Header {
+            key: DIFF,
+            value: Some(&diff),
         })
     }
 
-    fn send_progress(&self, progress: &Progress, until: Instant) -> Result<(), Failure> {
+    fn send_progress(&self, progress: &Progress, patience: &mut Patience) -> Result<(), Failure> {
         let record = ProgressRecord {
             progress: progress.clone(),
             ends: self.ends.clone(),
         };
         let payload = serde_json::to_vec(&record).map_err(|error| Failure::Broken(error.to_string()))?;
-        let key = self.shard.number.to_string();
         let record = Record {
             topic: &self.progress_topic,
             partition: i32::try_from(self.shard.number).ok(),
-            key: Some(key.as_bytes()),
+            key: Some(self.number.as_bytes()),
             payload: Some(&payload),
             headers: None,
             number: PROGRESS,
         };
-        self.producer()?.send(&record, until)
+        self.producer()?.send(record, patience)
     }
 
     /// A failure after which another producer may do better.
@@ -228,7 +250,8 @@ impl KafkaWriter {
     fn failed(&self, epochs: &[Batch], failure: Failure) -> WriteError {
         match failure {
             Failure::Record(number, error) if number != PROGRESS && is_refused(&error) => {
-                let hint = "a record has to be smaller than `max.message.bytes` of its topic";
+                let hint = "a record, and a batch of them (`batch.size` in `kafka.properties`), has to be smaller \
+                    than `max.message.bytes` of the topic";
                 let error = self.target.unseen(&error).hint(hint);
                 WriteError::Refused {
                     row: place(epochs, number),
@@ -242,18 +265,6 @@ impl KafkaWriter {
             other => WriteError::Retry(self.outside(other)),
         }
     }
-}
-
-/// Whether it is the record that is wrong, and not the moment.
-fn is_refused(error: &KafkaError) -> bool {
-    let refused = [
-        RDKafkaErrorCode::MessageSizeTooLarge,
-        RDKafkaErrorCode::InvalidMessageSize,
-        RDKafkaErrorCode::InvalidRecord,
-    ];
-    error
-        .rdkafka_error_code()
-        .is_some_and(|code| refused.contains(&code))
 }
 
 /// Which batch, and which row of it, has this number.
@@ -283,7 +294,11 @@ impl TransactionalWriter for KafkaWriter {
                 return Err(WriteError::Retry(self.target.unwritten(what)));
             }
         }
-        self.write(epochs, progress)
-            .map_err(|failure| self.failed(epochs, failure))
+        self.write(epochs, progress).map_err(|failure| {
+            if let Some(producer) = self.producer.take() {
+                producer.give_up();
+            }
+            self.failed(epochs, failure)
+        })
     }
 }
