@@ -229,8 +229,8 @@ pub struct Shard {
     /// Names and types of the rows' fields. The rows of a stream have no key in it: theirs is their
     /// [`Place`](row::Place).
     pub schema: Arc<RowSchema>,
-    /// When the ledger was made, microseconds since the Unix epoch. [`Progress`] of another one says nothing of
-    /// this shard.
+    /// When the ledger was made, microseconds since the Unix epoch. [`Progress`] of another one says nothing
+    /// of this shard.
     pub ledger: u64,
     /// The generation of the service that writes: a later start has a higher one. A store that can keeps the
     /// highest that it has seen, and lets no writer of a lower one resume.

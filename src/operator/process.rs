@@ -318,7 +318,8 @@ pub(crate) fn admit<'s, K: Record, T: Event, O: Operator<Input = (K, Timed<T>)>>
         move |_frontiers| {
             let (mut admitted, mut late) = (admitted.activate(), late.activate());
             let _work = trail::begin(&label);
-            // One message after the other: those of a stamp come in no order, and events of one record have one.
+            // One message after the other: those of a stamp come in no order, and events of one record have
+            // one.
             input.for_each(|capability, events| {
                 let (mut too_late, mut count) = (Vec::new(), 0);
                 let mut session = admitted.session(&capability);

@@ -48,7 +48,8 @@ pub(crate) fn try_map<'s, T: Event, U: Event, E: Display>(
         move |_frontiers| {
             let (mut mapped, mut dead) = (mapped.activate(), dead.activate());
             let _work = trail::begin(&label);
-            // One message after the other: those of a stamp come in no order, and events of one record have one.
+            // One message after the other: those of a stamp come in no order, and events of one record have
+            // one.
             input.for_each(|capability, events| {
                 let mut rejected = Vec::new();
                 let mut session = mapped.session(&capability);

@@ -217,8 +217,8 @@ impl Producer {
         self.delivered.lock().ends.clone()
     }
 
-    /// Commits. Returns whether there is no doubt about it: one that took longer may have been sent twice, and
-    /// its second end may meet a later transaction.
+    /// Commits. Returns whether there is no doubt about it: one that took longer may have been sent twice,
+    /// and its second end may meet a later transaction.
     pub(super) fn commit(&self, patience: Duration) -> Result<bool, Failure> {
         let begun = clock::instant();
         self.within("commit_transaction", patience, move |client| {

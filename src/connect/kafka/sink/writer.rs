@@ -92,8 +92,8 @@ impl KafkaWriter {
             }
         };
         if self.present.is_empty() {
-            // Behind these rows are looked for from now on: failed attempts leave much that is in no one's way
-            // but theirs.
+            // Behind these rows are looked for from now on: failed attempts leave much that is in no one's
+            // way but theirs.
             self.ends = ends;
             if self.ends != known {
                 self.anchor(&progress).map_err(|failure| self.outside(failure))?;
@@ -250,8 +250,8 @@ impl KafkaWriter {
     fn failed(&self, epochs: &[Batch], failure: Failure) -> WriteError {
         match failure {
             Failure::Record(number, error) if number != PROGRESS && is_refused(&error) => {
-                let hint = "a record, and a batch of them (`batch.size` in `kafka.properties`), has to be smaller \
-                    than `max.message.bytes` of the topic";
+                let hint = "a record, and a batch of them (`batch.size` in `kafka.properties`), has to be \
+                    smaller than `max.message.bytes` of the topic";
                 let error = self.target.unseen(&error).hint(hint);
                 WriteError::Refused {
                     row: place(epochs, number),
