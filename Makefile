@@ -11,6 +11,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 PROFILE ?= quick
 # What is tested and checked: all that there is.
 ALL = --features thalweg/object-store
+# Most tests wait for a broker, a process or a clock, and not for a core.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 KAFKA_PORT ?= 9092
 REGISTRY_PORT ?= 8081
 KAFKA_UP = scripts/kafka.sh up --port $(KAFKA_PORT)
