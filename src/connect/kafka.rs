@@ -143,7 +143,7 @@ impl Kafka {
 /// let errors = lines.filter(|line| line.contains("error"));
 /// errors.append_to("errors", Kafka::topic("errors.v1").json().partitions(3));
 /// # }
-/// # thalweg::runtime::plan(&dataflow("errors", build), &Environment::default()).unwrap();
+/// # thalweg::runtime::plan(&dataflow("errors", build), &Default::default()).unwrap();
 /// ```
 ///
 /// | rows of | key | payload |
