@@ -153,7 +153,8 @@ impl Kafka {
 /// | [`changes_to`](crate::dataflow::table::Table::changes_to) | the same | `{"before": …, "after": …}`, each a row or null |
 ///
 /// A topic that is not there is made at the start, compacted for `upsert_to`; how far each shard is stands in
-/// the topic `GROUP.DATAFLOW.SINK.progress`, which belongs to the sink: without it rows would come twice.
+/// the topic `GROUP.DATAFLOW.SINK.progress`, which belongs to the sink: where it is lost, the service says so
+/// and does not start.
 #[must_use]
 pub struct Topic<T> {
     name: Arc<str>,

@@ -8,7 +8,6 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 use crate::metrics::SinkMetrics;
-use crate::sink::row::Row;
 use crate::sink::{Batch, Shard};
 use crate::time::Epoch;
 
@@ -143,13 +142,13 @@ impl Queue {
     /// Takes up to so many rows, but an epoch of more as a whole; nothing where nothing waits.
     pub(super) fn take(&self, rows_max: usize) -> Vec<Batch> {
         let (mut rows, mut bytes, mut taken, mut state) = (0, 0, Vec::new(), self.state.lock());
-        while let Some(batch) = state.batches.pop_front_if(|batch| {
-            let more = batch.rows.iter().map(Row::bytes).sum::<usize>();
-            rows == 0 || (rows + batch.rows.len() <= rows_max && bytes + more <= TAKEN_BYTES_MAX)
-        }) {
-            rows += batch.rows.len();
-            bytes += batch.rows.iter().map(Row::bytes).sum::<usize>();
-            taken.push(batch);
+        while let Some(next) = state.batches.front() {
+            let (more_rows, more_bytes) = size(std::slice::from_ref(next));
+            (rows, bytes) = (rows + more_rows, bytes + more_bytes);
+            if !taken.is_empty() && (rows > rows_max || bytes > TAKEN_BYTES_MAX) {
+                break;
+            }
+            taken.extend(state.batches.pop_front());
         }
         state.in_hand = taken.first().map(|batch| batch.epoch);
         taken

@@ -64,13 +64,12 @@ pub(crate) fn look(kafka: &KafkaSettings, topics: &[String], over: Duration) -> 
     };
     let client: BaseConsumer = config.create().map_err(unseen)?;
     let ends = |topic: &str| -> Result<Option<Bounds>, KafkaError> {
-        let metadata = client.fetch_metadata(Some(topic), PATIENCE)?;
-        let Some(found) = metadata.topics().first().filter(|found| found.error().is_none()) else {
+        let Some(found) = partitions(&client, topic)? else {
             return Ok(None);
         };
-        let bounds = found.partitions().iter().map(|partition| {
-            let (start, end) = client.fetch_watermarks(topic, partition.id(), PATIENCE)?;
-            Ok((partition.id(), start, end))
+        let bounds = found.into_iter().map(|partition| {
+            let (start, end) = client.fetch_watermarks(topic, partition, PATIENCE)?;
+            Ok((partition, start, end))
         });
         bounds.collect::<Result<_, _>>().map(Some)
     };
@@ -111,6 +110,19 @@ pub(crate) fn look(kafka: &KafkaSettings, topics: &[String], over: Duration) -> 
         }));
     }
     Ok(seen)
+}
+
+/// The partitions of a topic; `None`: it is not there.
+pub(super) fn partitions(client: &BaseConsumer, topic: &str) -> Result<Option<Vec<i32>>, KafkaError> {
+    let metadata = client.fetch_metadata(Some(topic), PATIENCE)?;
+    let found = metadata.topics().first().filter(|found| found.error().is_none());
+    Ok(found.map(|found| {
+        found
+            .partitions()
+            .iter()
+            .map(|partition| partition.id())
+            .collect()
+    }))
 }
 
 /// Number, start and end of each partition.

@@ -56,9 +56,8 @@ pub(super) fn reader(kafka: &KafkaSettings, group: &str, partitions: usize) -> R
         .set("reconnect.backoff.max.ms", "2000")
         .set("topic.metadata.refresh.interval.ms", "60000");
     common(&mut config, kafka)?;
-    let group = if group.is_empty() { "thalweg" } else { group };
     config
-        .set("group.id", group)
+        .set("group.id", group_or_own(group))
         // The ledger says where to read on; a position that is gone is an error, never a guess.
         .set("auto.offset.reset", "error")
         .set("enable.auto.commit", "false")
@@ -89,10 +88,7 @@ pub(super) fn producer(kafka: &KafkaSettings, transactional_id: &str) -> Result<
         // As Kafka's own clients find the partition of a key.
         .set("partitioner", "murmur2_random")
         .set("socket.nagle.disable", "true");
-    config.set("client.id", "thalweg");
-    set_given(&mut config, kafka, |name| {
-        !READS.iter().any(|reads| name.starts_with(reads))
-    });
+    any_client(&mut config, kafka, &READS)?;
     // A request that waits longer than a transaction may is of no use, and refused.
     let socket = config.get("socket.timeout.ms").and_then(|text| text.parse().ok());
     let socket: u128 = socket.unwrap_or(u128::MAX);
@@ -101,8 +97,6 @@ pub(super) fn producer(kafka: &KafkaSettings, transactional_id: &str) -> Result<
         // Known to `DOUBTFUL`: no request is sent again sooner.
         .set("retry.backoff.ms", RETRY_FIRST.as_millis().to_string())
         .set("retry.backoff.max.ms", (2 * RETRY_FIRST).as_millis().to_string())
-        .set("bootstrap.servers", servers(kafka)?)
-        .set("allow.auto.create.topics", "false")
         .set("transactional.id", transactional_id)
         .set("enable.idempotence", "true")
         .set("transaction.timeout.ms", TRANSACTION_MAX.as_millis().to_string())
@@ -124,7 +118,7 @@ pub(super) fn tail(kafka: &KafkaSettings, group: &str) -> Result<ClientConfig> {
     config.set("socket.nagle.disable", "true");
     common(&mut config, kafka)?;
     config
-        .set("group.id", if group.is_empty() { "thalweg" } else { group })
+        .set("group.id", group_or_own(group))
         .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
@@ -175,20 +169,32 @@ pub(super) fn servers(kafka: &KafkaSettings) -> Result<&str> {
     }
 }
 
+/// What every consumer has.
 fn common(config: &mut ClientConfig, kafka: &KafkaSettings) -> Result<()> {
-    config.set("client.id", "thalweg");
-    set_given(config, kafka, |name| {
-        !WRITES.iter().any(|writes| name.starts_with(writes))
-    });
-    let servers = servers(kafka)?;
+    any_client(config, kafka, &WRITES)?;
     // Without read_committed the end of a partition would be its high watermark, and aborted records would be
     // read.
     config
-        .set("bootstrap.servers", servers)
         .set("isolation.level", "read_committed")
-        .set("check.crcs", "true")
+        .set("check.crcs", "true");
+    Ok(())
+}
+
+/// What every client has, without the properties that are not for it: their names begin with these.
+fn any_client(config: &mut ClientConfig, kafka: &KafkaSettings, others: &[&str]) -> Result<()> {
+    config.set("client.id", "thalweg");
+    set_given(config, kafka, |name| {
+        !others.iter().any(|other| name.starts_with(other))
+    });
+    config
+        .set("bootstrap.servers", servers(kafka)?)
         .set("allow.auto.create.topics", "false");
     Ok(())
+}
+
+/// The name of the consumer group; where none is given, this project's own.
+pub(super) fn group_or_own(group: &str) -> &str {
+    if group.is_empty() { "thalweg" } else { group }
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ use std::sync::Arc;
 
 use self::topics::Target;
 use self::writer::KafkaWriter;
-use super::Topic;
 use super::settings::KafkaSettings;
+use super::{Topic, config};
 use crate::codec::rows::RowEncoding;
 use crate::error::{Error, Result};
 use crate::record::{Event, Record};
@@ -51,10 +51,7 @@ impl<T: 'static> Sink for Topic<T> {
         let target = Arc::new(Target {
             topic: self.name,
             kafka: KafkaSettings::of(env),
-            application: match &*env.group {
-                "" => format!("thalweg.{}", env.dataflow).into(),
-                group => format!("{group}.{}", env.dataflow).into(),
-            },
+            application: format!("{}.{}", config::group_or_own(&env.group), env.dataflow).into(),
             group: env.group.as_str().into(),
             method,
             partitions: self.partitions,

@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// How long is waited for the reason of a failure, and for an abort.
 const EXPLAINED: Duration = Duration::from_secs(2);
 /// Shorter than it takes until a commit is sent again.
-const DOUBTFUL: Duration = Duration::from_millis(750);
+const DOUBTFUL: Duration = Duration::from_millis(config::RETRY_FIRST.as_millis() as u64 * 3 / 4);
 
 /// How long is waited while nothing gets on.
 pub(super) struct Patience {

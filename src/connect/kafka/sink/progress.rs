@@ -25,8 +25,8 @@ pub(super) const SEQUENCE: &str = "thalweg.sequence";
 /// By how many a row became more or fewer; of a changelog.
 pub(super) const DIFF: &str = "thalweg.diff";
 
-/// How long what was committed may stay behind the end of a partition: longer than a transaction of another
-/// shard may be open.
+/// How long an attempt waits for the transactions of others, and for a record while it reads. What takes
+/// longer is tried again.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long one question to the broker may take.
 const LOOK: Duration = Duration::from_secs(10);

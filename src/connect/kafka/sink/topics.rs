@@ -1,9 +1,8 @@
 //! The topics of a sink: the one for its rows, and the one for its progress.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 
 use crate::connect::kafka::admin::{self, NewTopic};
@@ -12,9 +11,6 @@ use crate::connect::kafka::settings::KafkaSettings;
 use crate::error::{Error, Result, count};
 use crate::finding::Finding;
 use crate::sink::Method;
-
-/// For one look at the broker.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the rows of a sink go.
 pub(super) struct Target {
@@ -51,37 +47,45 @@ impl Target {
     /// sink has shards.
     pub(super) fn prepare(&self, sink: &str, shards: u32) -> Result<u32> {
         let progress = self.progress_topic(sink);
-        if self.partitions_of(&progress)?.is_none() {
-            self.make(&progress, Some(shards), &[("cleanup.policy", "compact")])?;
-        }
-        if self.partitions_of(&self.topic)?.is_none() {
-            let compact: &[_] = match self.method {
-                Method::UpsertTo => &[("cleanup.policy", "compact")],
-                _ => &[],
-            };
-            self.make(&self.topic, self.partitions, compact)?;
-        }
-        let (rows, kept) = (self.partitions_of(&self.topic)?, self.partitions_of(&progress)?);
-        let missing = |name: &str| Error::outside(format!("topic `{name}` is not there yet"));
-        let kept = kept.ok_or_else(|| missing(&progress))?;
+        let client = self.client()?;
+        let kept = match self.partitions_of(&client, &progress)? {
+            Some(kept) => kept,
+            None => self.make(&client, &progress, Some(shards), &[("cleanup.policy", "compact")])?,
+        };
         if kept < shards {
             let what = format!("topic `{progress}` has {kept} partitions, and sink `{sink}` {shards} shards");
             return Err(Error::definition(what).hint("each shard needs a partition of its own: add them"));
         }
-        rows.ok_or_else(|| missing(&self.topic))
+        if let Some(partitions) = self.partitions_of(&client, &self.topic)? {
+            return Ok(partitions);
+        }
+        let compact: &[_] = match self.method {
+            Method::UpsertTo => &[("cleanup.policy", "compact")],
+            _ => &[],
+        };
+        self.make(&client, &self.topic, self.partitions, compact)
+    }
+
+    fn client(&self) -> Result<BaseConsumer> {
+        let client = config::driver(&self.kafka)?.create();
+        client.map_err(|error| self.unseen(&error))
     }
 
     /// How many partitions a topic has; `None`: it is not there.
-    fn partitions_of(&self, topic: &str) -> Result<Option<u32>> {
-        let unseen = |error: KafkaError| self.unseen(&error);
-        let client: BaseConsumer = config::driver(&self.kafka)?.create().map_err(unseen)?;
-        let metadata = client.fetch_metadata(Some(topic), PATIENCE).map_err(unseen)?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
-        let found = found.filter(|found| found.error().is_none() && !found.partitions().is_empty());
-        Ok(found.map(|found| found.partitions().len() as u32))
+    fn partitions_of(&self, client: &BaseConsumer, topic: &str) -> Result<Option<u32>> {
+        let found = admin::partitions(client, topic).map_err(|error| self.unseen(&error))?;
+        let count = found.map_or(0, |found| found.len() as u32);
+        Ok((count > 0).then_some(count))
     }
 
-    fn make(&self, name: &str, partitions: Option<u32>, settings: &[(&str, &str)]) -> Result<()> {
+    /// Makes a topic. Returns how many partitions it has.
+    fn make(
+        &self,
+        client: &BaseConsumer,
+        name: &str,
+        partitions: Option<u32>,
+        settings: &[(&str, &str)],
+    ) -> Result<u32> {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let topic = NewTopic {
             name: name.to_owned(),
@@ -93,21 +97,25 @@ impl Target {
             .enable_all()
             .build()
             .map_err(|error| Error::internal("cannot make a runtime").detail(error))?;
-        match runtime.block_on(admin::create(&self.kafka, &[topic])) {
-            Ok(()) => {
-                tracing::info!("topic `{name}` is made");
-                Ok(())
-            }
-            // Another shard, or another process, made it meanwhile.
-            Err(_) if self.partitions_of(name)?.is_some() => Ok(()),
-            Err(error) => Err(error),
+        let made = runtime.block_on(admin::create(&self.kafka, &[topic]));
+        if made.is_ok() {
+            tracing::info!("topic `{name}` is made");
+        }
+        match (self.partitions_of(client, name)?, made) {
+            // Another shard, or another process, may have made it meanwhile.
+            (Some(partitions), _) => Ok(partitions),
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) => Err(Error::outside(format!("topic `{name}` is not there yet"))),
         }
     }
 
     /// Looks at the topic for `check`.
     pub(super) fn examine(&self) -> Vec<Finding> {
         let topic = &self.topic;
-        vec![match self.partitions_of(topic) {
+        let found = self
+            .client()
+            .and_then(|client| self.partitions_of(&client, topic));
+        vec![match found {
             Ok(Some(n)) => Finding::ok(format!(
                 "topic `{topic}` is there, with {}",
                 count(n, "partition")

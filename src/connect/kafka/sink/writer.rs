@@ -135,8 +135,7 @@ impl KafkaWriter {
 
     fn write(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), Failure> {
         let mut patience = Patience::new(self.shard.call_max);
-        let rows: usize = epochs.iter().map(|batch| batch.rows.len()).sum();
-        let first = progress.rows - rows as u64;
+        let first = rows_before(epochs, progress);
         self.producer()?.begin()?;
         fault::point("kafka_sink.begun");
         let mut number = 0;
@@ -267,6 +266,12 @@ impl KafkaWriter {
     }
 }
 
+/// How many rows come before those that take a shard to a progress: the sequence of the first.
+fn rows_before(epochs: &[Batch], progress: &Progress) -> u64 {
+    let rows: usize = epochs.iter().map(|batch| batch.rows.len()).sum();
+    progress.rows - rows as u64
+}
+
 /// Which batch, and which row of it, has this number.
 fn place(epochs: &[Batch], mut number: usize) -> (usize, usize) {
     for (at, batch) in epochs.iter().enumerate() {
@@ -286,8 +291,7 @@ impl TransactionalWriter for KafkaWriter {
     fn commit(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), WriteError> {
         if self.producer.is_none() {
             let committed = self.connect()?;
-            let rows: usize = epochs.iter().map(|batch| batch.rows.len()).sum();
-            let expected = progress.rows - rows as u64;
+            let expected = rows_before(epochs, progress);
             if committed.as_ref().map_or(0, |committed| committed.rows) != expected {
                 // Another one has written, or what was told to be committed is not: the task asks anew.
                 let what = "what was committed is not there, or more than that is";
