@@ -14,6 +14,7 @@
 
 pub mod collection;
 pub mod group;
+pub mod keyed;
 mod misuse;
 pub(crate) mod names;
 pub(crate) mod plan;
@@ -248,7 +249,7 @@ impl Context {
             label,
             sources: sources.into(),
             held_back: self.corrected_for(sources),
-            place: None,
+            order: None,
             desk: self.desk.clone(),
             keeper,
             wanted,
@@ -374,6 +375,7 @@ impl<'s> Dataflow<'s> {
             flow: self,
             sources: sources.into(),
             origin,
+            is_scattered: false,
         }
     }
 

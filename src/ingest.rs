@@ -423,9 +423,8 @@ impl<T: 'static> Running<T> {
     /// W(n-1) of the source: what a partition that was idle has to be measured by.
     fn watermark_before(&self, epoch: Epoch) -> EventTime {
         let timeline = self.ingest.desk.timeline.borrow();
-        timeline
-            .before(epoch)
-            .map_or(EventTime::MIN, |facts| facts.watermark(&[self.ingest.source]))
+        let before = timeline.watermark_before(epoch, &[self.ingest.source]);
+        before.unwrap_or(EventTime::MIN)
     }
 
     fn release_range(

@@ -4,20 +4,26 @@
 //! never on how it arrived. So they gather what belongs to an epoch and act when their frontier has passed
 //! it, in order of epochs.
 
+pub(crate) mod admit;
 pub(crate) mod again;
 pub mod aggregate;
 pub(crate) mod changes;
+pub(crate) mod dedup;
 pub(crate) mod deliver;
 pub(crate) mod exact;
 pub(crate) mod exchange;
 pub(crate) mod group;
 pub(crate) mod horizon;
+pub mod interval_join;
 pub(crate) mod late;
 pub mod letters;
+pub(crate) mod lookup;
 pub(crate) mod net;
 pub mod process;
+pub mod process_events;
 pub(crate) mod serve;
 pub(crate) mod try_map;
 pub(crate) mod upsert;
 pub(crate) mod walk;
+pub(crate) mod when_closed;
 pub(crate) mod window;

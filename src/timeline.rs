@@ -51,6 +51,8 @@ impl Facts {
 #[derive(Debug, Default)]
 pub struct Timeline {
     epochs: VecDeque<Facts>,
+    /// Watermarks as of the epoch that the run was restored as of.
+    base: Option<Arc<Watermarks>>,
     marks: Marks,
     positions: BTreeMap<PartitionId, Offset>,
 }
@@ -66,7 +68,7 @@ impl Timeline {
     pub fn seed(&mut self, base: &Base) {
         self.positions
             .extend(base.binding.ranges.iter().map(|r| (r.id, r.hi)));
-        self.marks.seed(&base.binding, &base.sets);
+        self.base = Some(self.marks.seed(&base.binding, &base.sets));
     }
 
     /// Adds the next epoch.
@@ -90,6 +92,18 @@ impl Timeline {
     pub fn before(&self, epoch: Epoch) -> Option<&Facts> {
         let at = self.epochs.partition_point(|facts| facts.epoch() < epoch);
         at.checked_sub(1).and_then(|at| self.epochs.get(at))
+    }
+
+    /// Watermarks as of the epoch before `epoch`; `None` before the first one. After a restore that is the
+    /// epoch of the checkpoint at least.
+    pub fn watermarks_before(&self, epoch: Epoch) -> Option<Arc<Watermarks>> {
+        let before = self.before(epoch).map(|facts| &facts.watermarks);
+        before.or(self.base.as_ref()).cloned()
+    }
+
+    /// The same of a stream that comes from `sources`.
+    pub fn watermark_before(&self, epoch: Epoch, sources: &[SourceId]) -> Option<EventTime> {
+        Some(self.watermarks_before(epoch)?.of(sources))
     }
 
     /// The epoch itself.

@@ -57,8 +57,9 @@ impl Marks {
         }
     }
 
-    /// Begins where bindings add up to `base`, and the watermarks of sets are these.
-    pub fn seed(&mut self, base: &EpochBinding, sets: &[(Vec<SourceId>, EventTime)]) {
+    /// Begins where bindings add up to `base`, and the watermarks of sets are these. Returns the watermarks
+    /// there.
+    pub fn seed(&mut self, base: &EpochBinding, sets: &[(Vec<SourceId>, EventTime)]) -> Arc<Watermarks> {
         self.apply(base);
         for (set, watermark) in sets {
             if let Some(known) = self.sets.get_mut(set.as_slice()) {
@@ -66,6 +67,7 @@ impl Marks {
             }
         }
         self.now = self.watermarks();
+        self.now.clone()
     }
 
     /// Takes the next binding; the watermarks as of its epoch.

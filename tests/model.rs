@@ -29,6 +29,7 @@ mod sinks;
 mod smoke;
 mod sources;
 mod stores;
+mod streams;
 mod tables;
 mod unfit;
 mod windows;

@@ -31,6 +31,16 @@ pub enum StateKind {
     Changes,
     /// What an [operator](crate::operator::process::Operator) of the dataflow's own keeps.
     Process,
+    /// Aggregates of keys.
+    Aggregate,
+    /// Keys that events were seen of.
+    Dedup,
+    /// Events of two streams that wait for each other.
+    IntervalJoin,
+    /// What an [`EventProcessor`](crate::operator::process_events::EventProcessor) keeps.
+    ProcessEvents,
+    /// The rows of windows that have not closed.
+    WhenClosed,
     /// The rows of a view, with their versions.
     View,
 }
@@ -59,6 +69,7 @@ pub enum Parameter {
 const SIZE: &str = "size_us";
 const EVERY: &str = "every_us";
 const OFFSET: &str = "offset_us";
+const GAP: &str = "gap_us";
 const INPUT: &str = "input";
 const NUMBER: &str = "number";
 
@@ -83,12 +94,30 @@ impl Identity {
         identity
     }
 
+    /// A step of session windows: so is their gap.
+    pub fn sessions(name: &str, gap: Duration) -> Self {
+        Self::new(StateKind::Window, name).with_number(GAP, gap.as_micros() as u64)
+    }
+
+    /// Where its windows lie, for people: `tumbling 1m`, `sessions, gap 30m`.
+    pub fn shape(&self) -> String {
+        match self.number(GAP) {
+            Some(gap) => format!("sessions, gap {}", span(Duration::from_micros(gap))),
+            None => Shape(self.layout()).to_string(),
+        }
+    }
+
     /// Kept events, to which people give no name: known by what they come from, and counted where that is the
     /// same.
     pub fn changes(input: &Expression, number: u64) -> Self {
         Self::new(StateKind::Changes, "")
             .with(INPUT, Parameter::Rows(input.clone()))
             .with(NUMBER, Parameter::Number(number))
+    }
+
+    /// With a number; `name` says its unit.
+    pub fn with_number(self, name: &str, number: u64) -> Self {
+        self.with(name, Parameter::Number(number))
     }
 
     fn with(mut self, name: &str, value: Parameter) -> Self {
@@ -117,10 +146,15 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.name;
         match self.kind {
-            StateKind::Window => write!(f, "window {name}, {}", Shape(self.layout())),
+            StateKind::Window => write!(f, "window {name}, {}", self.shape()),
             StateKind::Table => write!(f, "table {name}"),
             StateKind::Letters => write!(f, "letters {name}"),
             StateKind::Process => write!(f, "process {name}"),
+            StateKind::Aggregate => write!(f, "aggregate {name}"),
+            StateKind::Dedup => write!(f, "dedup {name}"),
+            StateKind::IntervalJoin => write!(f, "interval join {name}"),
+            StateKind::ProcessEvents => write!(f, "process_events {name}"),
+            StateKind::WhenClosed => write!(f, "when_closed {name}"),
             StateKind::View => write!(f, "view {name}"),
             StateKind::Changes => {
                 f.write_str("changes")?;
@@ -137,7 +171,7 @@ impl fmt::Display for Identity {
 }
 
 /// Where windows lie, for people: `tumbling 1m`.
-pub(crate) struct Shape(pub(crate) WindowLayout);
+struct Shape(WindowLayout);
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

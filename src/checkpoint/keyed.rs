@@ -10,6 +10,8 @@
 //! as of the freeze first if a checkpoint is still to have it. So a freeze copies nothing, and a [`Store`] is
 //! free to lay its entries out as it likes.
 
+pub(crate) mod grouped;
+
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
@@ -275,6 +277,12 @@ impl<S: Store> KeyedState<S> {
         let result = change(&mut value);
         self.insert(key, value);
         result
+    }
+
+    /// A key's value, to be changed. Counts as a change.
+    pub(crate) fn write(&mut self, key: &S::Key) -> Option<&mut S::Value> {
+        let held = self.store.get_mut(key, self.journal.now)?;
+        Some(self.journal.write(held, || key.clone()))
     }
 
     fn insert(&mut self, key: S::Key, value: S::Value) {

@@ -6,8 +6,10 @@
 
 use crate::dataflow::collection::{Clock, Collection};
 use crate::dataflow::group::Grouped;
-use crate::dataflow::stream::{Keyed, Stream, Windows};
+use crate::dataflow::keyed::Keyed;
+use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
+use crate::dataflow::window::Windows;
 
 macro_rules! misuse { ($($name:ident: $message:literal, $note:literal;)+) => { $(
     #[diagnostic::on_unimplemented(message = $message, label = "has to be written otherwise", note = $note)]
@@ -24,17 +26,17 @@ misuse! {
     WindowsWithoutKey: "a stream is cut into windows by key",
         "give each event a key first: `.key_by(\"merchant\", |event| \
             event.merchant).window(..).aggregate(..)`";
-    JoinsEvents: "a stream can't be joined",
-        "join what is aggregated: `.key_by(..).window(..).aggregate(..).join(..)`; or every event, which is then kept: \
-         `.changes().map(|event| (event.key, event)).join(..)`";
+    JoinsEvents: "a stream can't be joined as a table is",
+        "with a stream, by key and time: `.key_by(..).interval_join(..)`; with a table, as it is when an event comes: \
+         `.key_by(..).lookup(..)`; or join what is aggregated: `.key_by(..).window(..).aggregate(..).join(..)`";
     GroupsEvents: "a stream can't be grouped",
         "group its events in windows: `.key_by(..).window(..).aggregate(..)`; or all of them: \
          `.changes().group_by(..).aggregate(..)`";
     ConcatsEvents: "streams are not concatenated but merged", "write `.merge(&other)`";
     KeepsEvents: "a stream only ever adds, and keeps no rows", "make a collection of it: `.changes()`";
     KeyedWithoutWindow: "events with a key have no rows yet",
-        "cut them into windows, and aggregate those: `.window(\"name\", Tumbling::of(..)).aggregate(|a| a.count())`; without \
-         windows it is `.changes().group_by(..).aggregate(..)` in place of `.key_by(..)`";
+        "cut them into windows, and aggregate those: `.window(\"name\", Tumbling::of(..)).aggregate(|a| a.count())`; or \
+         aggregate all of them: `.aggregate(\"name\", |a| a.count())`";
     NotAggregated: "windows have no rows yet",
         "aggregate them: `.aggregate(|a| a.count())` makes a table, with a row for each key and window";
     GroupsNotAggregated: "groups have no rows yet",
@@ -93,7 +95,7 @@ refused! {
     }
     {'s, K: 'static, T: 'static} Keyed<'s, K, T> {
         KeyedWithoutWindow: view(name) -> &Self, view_with(name, settings) -> &Self,
-            aggregate(build) -> Table<'s, K, ()>, group_by(names, key) -> Grouped<'s, K, T>,
+            group_by(names, key) -> Grouped<'s, K, T>,
             join(name, other, f) -> Table<'s, K, ()>, left_join(name, other, f) -> Table<'s, K, ()>;
     }
     {'s, K: 'static, T: 'static} Windows<'s, K, T> {

@@ -41,6 +41,18 @@ pub enum Kind {
     Window,
     /// An operator of the dataflow's own.
     Process,
+    /// Aggregate of keys.
+    Aggregate,
+    /// Drops repeated events.
+    Dedup,
+    /// Join of two streams.
+    IntervalJoin,
+    /// Rows of a table for events.
+    Lookup,
+    /// Events in the order of event time, to a processor of the dataflow's own.
+    ProcessEvents,
+    /// Rows of closed windows.
+    WhenClosed,
     /// Aggregate of groups.
     Group,
     /// Join of two tables.
@@ -64,6 +76,12 @@ impl Kind {
             Kind::TryMap => "try_map",
             Kind::Window => "window",
             Kind::Process => "process",
+            Kind::Aggregate => "group",
+            Kind::Dedup => "dedup",
+            Kind::IntervalJoin => "join",
+            Kind::Lookup => "lookup",
+            Kind::ProcessEvents => "process",
+            Kind::WhenClosed => "closed",
             Kind::Group => "group",
             Kind::Join => "join",
             Kind::Iterate => "iterate",
@@ -81,6 +99,12 @@ impl Kind {
             Kind::TryMap => "try_map",
             Kind::Window => "window",
             Kind::Process => "process",
+            Kind::Aggregate => "aggregate",
+            Kind::Dedup => "dedup",
+            Kind::IntervalJoin => "interval_join",
+            Kind::Lookup => "lookup",
+            Kind::ProcessEvents => "process_events",
+            Kind::WhenClosed => "when_closed",
             Kind::Group => "group",
             Kind::Join => "join",
             Kind::Iterate => "iterate",
@@ -101,7 +125,18 @@ impl Kind {
 
     /// Whether checkpoints hold its state, under its declared version.
     fn is_stateful(self) -> bool {
-        matches!(self, Kind::Table | Kind::Window | Kind::Process | Kind::View)
+        matches!(
+            self,
+            Kind::Table
+                | Kind::Window
+                | Kind::Process
+                | Kind::Aggregate
+                | Kind::Dedup
+                | Kind::IntervalJoin
+                | Kind::ProcessEvents
+                | Kind::WhenClosed
+                | Kind::View
+        )
     }
 }
 

@@ -92,8 +92,11 @@ impl<'s, T: 'static> Stream<'s, T> {
         let flow = self.flow;
         if let Some(outlet) = flow.open_sink(name, &self.origin, method, sink, schema) {
             let mut encoder = outlet.encoder(false);
-            // Events of one record come from one worker, in order: what is stable keeps it.
-            flow.give(self.inner.clone(), outlet, move |event| encoder.event(event));
+            // Where events of one record come from one worker, what is stable keeps their order.
+            let is_ordered = !self.is_scattered;
+            flow.give(self.inner.clone(), outlet, move |event| {
+                encoder.event(event, is_ordered)
+            });
         }
         self
     }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::time::Duration;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
@@ -10,24 +9,12 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::Operator as _;
 
-use crate::checkpoint::identity::{Identity, Shape, StateKind};
-use crate::checkpoint::keyed::Store;
-use crate::checkpoint::manifest::Rule;
 use crate::dataflow::Dataflow;
-use crate::dataflow::names::{Names, check_names};
 use crate::dataflow::plan::{Kind, Origin, union};
-use crate::dataflow::table::Table;
-use crate::operator::again::Wanted;
-use crate::operator::aggregate::{Aggregate, Of};
-use crate::operator::horizon::raise_horizons;
-use crate::operator::late::Policies;
-use crate::operator::process::{Operator, Setup, admit, process};
 use crate::operator::try_map::try_map;
-use crate::operator::window;
-use crate::operator::window::assign::Assign;
 use crate::position::SourceId;
-use crate::record::{Event, Record, Timed};
-use crate::time::{Epoch, EventTime, Windowed, span};
+use crate::record::{Event, Timed};
+use crate::time::Epoch;
 use crate::trail;
 
 /// A stream of events in timely's own terms.
@@ -43,6 +30,8 @@ pub struct Stream<'s, T: 'static> {
     pub(super) sources: Rc<[SourceId]>,
     /// Where its events come from.
     pub(super) origin: Origin,
+    /// Whether events made of one record may come from several workers.
+    pub(super) is_scattered: bool,
 }
 
 // Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
@@ -54,6 +43,7 @@ impl<'s, T: 'static> Stream<'s, T> {
             flow: self.flow,
             sources: self.sources.clone(),
             origin,
+            is_scattered: self.is_scattered,
         }
     }
 
@@ -191,21 +181,8 @@ impl<'s, T: 'static> Stream<'s, T> {
         let inner = self.inner.clone().concat(other.inner.clone());
         Stream {
             sources: union(&self.sources, &other.sources),
+            is_scattered: self.is_scattered || other.is_scattered,
             ..self.with(inner, self.origin.or("merge", &other.origin))
-        }
-    }
-
-    /// Gives each event a key. `names` are the key's field names in URLs, columns and Kafka keys:
-    /// `"merchant"`, or `["merchant", "country"]` for a key that is a tuple.
-    #[track_caller]
-    pub fn key_by<K: Record>(&self, names: impl Names<K>, key: impl Fn(&T) -> K + 'static) -> Keyed<'s, K, T>
-    where
-        T: Event,
-    {
-        Keyed {
-            stream: self.clone(),
-            names: check_names(self.flow, names.names()),
-            key: Rc::new(key),
         }
     }
 
@@ -229,172 +206,5 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         self.with(f(self.inner.clone()), self.origin.through("timely"))
-    }
-}
-
-/// Events with a key each.
-#[must_use]
-pub struct Keyed<'s, K: 'static, T: 'static> {
-    stream: Stream<'s, T>,
-    names: Vec<String>,
-    key: Rc<dyn Fn(&T) -> K>,
-}
-
-impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
-    /// Cuts each key's events into windows of event time. `name` is the step's.
-    #[track_caller]
-    pub fn window(self, name: &str, assigner: impl Assign) -> Windows<'s, K, T> {
-        let context = self.stream.flow.context();
-        let origin = context.step(name, Kind::Window, &[&self.stream.origin]);
-        if self.stream.sources.is_empty() {
-            let at = std::panic::Location::caller();
-            context.mistake(format!(
-                "window `{name}` at {at} is over a stream without event time: it would never close"
-            ));
-        }
-        Windows {
-            keyed: self,
-            origin,
-            assigner: Box::new(assigner),
-            keep: KEEP,
-        }
-    }
-
-    /// Gives each key's events to an operator of your own, which keeps state under the clock and comes to a
-    /// table: `docs/write-an-operator.md` writes one. `name` is the step's.
-    ///
-    /// The events of an epoch come in the order of the log. Declare another [version](Dataflow::version) when
-    /// the operator makes something else of them.
-    #[track_caller]
-    pub fn process<O>(self, name: &str, operator: O) -> Table<'s, K, O::Value>
-    where
-        K: Record,
-        T: Event,
-        O: Operator<Input = (K, Timed<T>), Key = K>,
-        O::State: Store<Route = K>,
-    {
-        let Keyed { stream, names, key } = self;
-        let (flow, sources) = (stream.flow, stream.sources);
-        let context = flow.context();
-        let origin = context.step(name, Kind::Process, &[&stream.origin]);
-        context.desk.timeline.borrow_mut().track(&sources);
-        let named = (Identity::new(StateKind::Process, name), name);
-        let version = context.version(name);
-        type Kept<O> = <O as Operator>::State;
-        let keeper = context.keeper::<<Kept<O> as Store>::Key, <Kept<O> as Store>::Value>(
-            named,
-            &origin,
-            version,
-            Rule::Last,
-        );
-        let (operator, wanted) = (Rc::new(operator), Wanted::default());
-        let setup = Setup {
-            place: Some(|(_, event): &(K, Timed<T>)| event.at),
-            ..context.setup(
-                name,
-                format!("process `{name}`"),
-                &sources,
-                keeper,
-                wanted.clone(),
-            )
-        };
-        let policies = Policies::new(context.late_policies(&sources));
-        let counts = context.late_metrics(&sources, name);
-        let events = raise_horizons(stream.inner, name, sources.clone(), context.desk.clone());
-        let (events, late) = admit(events, key, operator.clone(), &setup, policies, counts);
-        flow.late(late);
-        let changes = process(events, operator, setup);
-        let mut table = Table::from_changes(flow, changes, origin, names, sources);
-        table.meta.wanted = wanted;
-        table
-    }
-}
-
-/// How long a window's rows stay after it closed, where `keep` says nothing else.
-const KEEP: Duration = Duration::from_secs(24 * 3600);
-
-/// Keyed events in windows, to be aggregated.
-#[must_use]
-pub struct Windows<'s, K: 'static, T: 'static> {
-    keyed: Keyed<'s, K, T>,
-    origin: Origin,
-    assigner: Box<dyn Assign>,
-    keep: Duration,
-}
-
-impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
-    /// How long, in event time, a window's rows stay after it closed. Default 24 hours. Where late events are
-    /// [corrected](crate::late::Late::Correct), it closes when that is over.
-    pub fn keep(self, keep: Duration) -> Self {
-        Self { keep, ..self }
-    }
-
-    /// Declares that the step is another than it was: since the aggregate, or what comes before it, has
-    /// changed. Checkpoints of an earlier version are then [asked
-    /// about](crate::runtime::checkpoints::Settings::on_new_plan). Default 1.
-    pub fn version(self, version: u32) -> Self {
-        let context = self.keyed.stream.flow.context();
-        context
-            .plan
-            .borrow_mut()
-            .versions
-            .insert(self.origin.step().to_string(), version);
-        self
-    }
-
-    /// Aggregates the events of each key and window.
-    ///
-    /// The closure gets [`Of`], which makes aggregates and knows the event's type: `|a| (a.count(), a.sum(|p|
-    /// p.cents))`.
-    pub fn aggregate<A: Aggregate<T>>(self, build: impl FnOnce(Of<T>) -> A) -> Table<'s, Windowed<K>, A::Out>
-    where
-        T: Event,
-        K: Record,
-    {
-        let Windows {
-            keyed: Keyed { stream, names, key },
-            origin,
-            assigner,
-            keep,
-        } = self;
-        let (flow, layout, step) = (stream.flow, assigner.layout(), origin.step());
-        let late = match assigner.disjoint() {
-            true => "",
-            false => ", late windows counted in thalweg_late_windows_total",
-        };
-        flow.context().plan.borrow_mut().about(format!(
-            "by {}, {}, kept {}{late}",
-            names.join(", "),
-            Shape(layout),
-            span(keep)
-        ));
-        let named = (Identity::window(step, layout), &**step);
-        type State<A, T> = <A as Aggregate<T>>::State;
-        type Place<K> = (EventTime, EventTime, K);
-        let context = flow.context();
-        let keeper =
-            context.keeper::<Place<K>, State<A, T>>(named, &origin, context.version(step), Rule::Last);
-        let wanted = Wanted::default();
-        let spec = window::Spec {
-            name: step.to_string(),
-            key,
-            assign: assigner,
-            fold: Rc::new(build(Of::default())),
-            keep,
-            sources: stream.sources.clone(),
-            desk: flow.context().desk.clone(),
-            policies: Policies::new(flow.context().late_policies(&stream.sources)),
-            late: flow.context().late_metrics(&stream.sources, step),
-            keeper,
-            wanted: wanted.clone(),
-        };
-        let (changes, late) = window::window(stream.inner, spec);
-        flow.late(late);
-        let mut table = Table::from_changes(flow, changes, origin, names, stream.sources);
-        table.meta.windows = Some(layout);
-        table.meta.window_sources = table.meta.sources.clone();
-        table.meta.keep = Some(keep);
-        table.meta.wanted = wanted;
-        table
     }
 }

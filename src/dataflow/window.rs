@@ -1,9 +1,27 @@
 //! How event time is cut into windows.
 
+use std::rc::Rc;
 use std::time::Duration;
 
+use timely::dataflow::StreamVec;
+use timely::dataflow::operators::vec::Map as _;
+
+use crate::checkpoint::identity::{Identity, StateKind};
+use crate::checkpoint::manifest::Rule;
+use crate::dataflow::keyed::{Keyed, Step};
+use crate::dataflow::plan::{Kind, Origin};
+use crate::dataflow::stream::Stream;
+use crate::dataflow::table::Table;
+use crate::operator::again::Wanted;
+use crate::operator::aggregate::{Aggregate, Of};
+use crate::operator::exchange::pack;
+use crate::operator::late::Policies;
+use crate::operator::when_closed::WhenClosed;
 pub use crate::operator::window::assign::Assign;
-use crate::time::{EventTime, Window, WindowLayout, micros};
+use crate::operator::window::assign::Method;
+use crate::operator::window::{self, SessionKey};
+use crate::record::{Change, Event, Record, route};
+use crate::time::{Epoch, EventTime, Window, WindowLayout, Windowed, micros, span};
 
 /// Windows of one length that follow each other without gap or overlap, aligned to the Unix epoch.
 ///
@@ -54,5 +72,414 @@ impl Assign for Tumbling {
             every: us(self.size_us),
             offset: us(self.offset_us),
         }
+    }
+}
+
+/// Windows of one length that start at a fixed interval, aligned to the Unix epoch. An event belongs to each
+/// window that contains it.
+///
+/// Events are folded once for each slice between starts and ends, not for each window.
+///
+/// ```
+/// use thalweg::prelude::*;
+/// // The last ten minutes, every minute.
+/// let minutes = |n| Duration::from_secs(60 * n);
+/// let mut windows = Vec::new();
+/// Hopping::of(minutes(10)).every(minutes(1)).windows(EventTime::from_secs(90), &mut windows);
+/// assert_eq!(windows.len(), 10);
+/// assert_eq!(windows[0], Window { start: EventTime::from_secs(60), end: EventTime::from_secs(660) });
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Hopping {
+    size_us: i64,
+    every_us: i64,
+    offset_us: i64,
+}
+
+impl Hopping {
+    /// Windows of this size, as [`Tumbling`] ones until [`every`](Self::every) says more. A size below one
+    /// microsecond is taken as one microsecond.
+    pub fn of(size: Duration) -> Self {
+        let size_us = micros(size).max(1);
+        Self {
+            size_us,
+            every_us: size_us,
+            offset_us: 0,
+        }
+    }
+
+    /// From one start to the next. Where it is greater than the size, events between windows are in none.
+    pub fn every(self, every: Duration) -> Self {
+        Self {
+            every_us: micros(every).max(1),
+            ..self
+        }
+    }
+
+    /// Shifts the windows.
+    pub fn offset(self, offset: Duration) -> Self {
+        Self {
+            offset_us: micros(offset),
+            ..self
+        }
+    }
+
+    fn offset_us(&self) -> i64 {
+        self.offset_us.rem_euclid(self.every_us)
+    }
+}
+
+impl Assign for Hopping {
+    fn windows(&self, at: EventTime, out: &mut Vec<Window>) {
+        let into = at
+            .micros()
+            .wrapping_sub(self.offset_us())
+            .rem_euclid(self.every_us);
+        let mut start = at.micros().saturating_sub(into);
+        while start.saturating_add(self.size_us) > at.micros() {
+            let (start_, end) = (EventTime(start), EventTime(start.saturating_add(self.size_us)));
+            out.push(Window { start: start_, end });
+            let Some(before) = start.checked_sub(self.every_us) else {
+                break;
+            };
+            start = before;
+        }
+    }
+
+    fn layout(&self) -> WindowLayout {
+        let us = |us: i64| Duration::from_micros(us.unsigned_abs());
+        WindowLayout::Aligned {
+            size: us(self.size_us),
+            every: us(self.every_us),
+            offset: us(self.offset_us()),
+        }
+    }
+
+    fn method(&self) -> Method {
+        match self.disjoint() {
+            true => Method::Each,
+            false => Method::Sliced,
+        }
+    }
+}
+
+/// Windows of a key's own: its events with less than a gap between one and the next.
+///
+/// A window starts with its first event and ends `gap` after its last. An event that falls between two
+/// windows may make one of them: their rows go, and the row of the one they have become takes their place.
+///
+/// Whether an event is late is judged by the window that it falls into: an old one still counts where the
+/// window that it belongs to is open.
+///
+/// ```
+/// # use thalweg::prelude::*;
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct View { user: u32, at_ms: i64 }
+/// # fn build(flow: Dataflow) {
+/// # let views = Kafka::topic("views").json::<View>().event_time(|v| EventTime::from_millis(v.at_ms));
+/// # let views = flow.source("views", views);
+/// views
+///     .key_by("user", |v| v.user)
+///     .window("visits", Sessions::gap(Duration::from_secs(1800)))
+///     .aggregate(|a| a.count())
+///     .view("visits");
+/// # }
+/// # thalweg::runtime::plan(&dataflow("visits", build), &Environment::default()).unwrap();
+/// # use thalweg::source::Environment;
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Sessions {
+    gap: Duration,
+}
+
+impl Sessions {
+    /// Windows that end once a key has had no event for so long. A gap below one microsecond is taken as one
+    /// microsecond.
+    pub fn gap(gap: Duration) -> Self {
+        Self {
+            gap: gap.max(Duration::from_micros(1)),
+        }
+    }
+}
+
+impl Assign for Sessions {
+    /// The window of an event alone.
+    fn windows(&self, at: EventTime, out: &mut Vec<Window>) {
+        out.push(Window {
+            start: at,
+            end: at.plus(self.gap),
+        });
+    }
+
+    fn layout(&self) -> WindowLayout {
+        WindowLayout::PerKey
+    }
+
+    fn method(&self) -> Method {
+        Method::Merged { gap: self.gap }
+    }
+}
+
+/// One window for all time.
+struct Global;
+
+impl Assign for Global {
+    fn windows(&self, _at: EventTime, out: &mut Vec<Window>) {
+        out.push(Window {
+            start: EventTime::MIN,
+            end: EventTime::MAX,
+        });
+    }
+
+    fn layout(&self) -> WindowLayout {
+        WindowLayout::PerKey
+    }
+
+    fn disjoint(&self) -> bool {
+        true
+    }
+}
+
+impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
+    /// Aggregates all of a key's events, without windows: a row for each key that ever had one. `name` is the
+    /// step's.
+    ///
+    /// State is one aggregate for each key, for ever. No event is late.
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Payment { merchant: u32, cents: i64 }
+    /// # fn build(flow: Dataflow) {
+    /// # let payments = flow.source("payments", Kafka::topic("payments").json::<Payment>());
+    /// payments
+    ///     .key_by("merchant", |p| p.merchant)
+    ///     .aggregate("totals", |a| (a.count(), a.sum(|p| p.cents)))
+    ///     .view_with("totals", |view| view.fields(["payments", "cents"]));
+    /// # }
+    /// # thalweg::runtime::plan(&dataflow("totals", build), &Environment::default()).unwrap();
+    /// # use thalweg::source::Environment;
+    /// ```
+    #[track_caller]
+    pub fn aggregate<A: Aggregate<T>>(
+        self,
+        name: &str,
+        build: impl FnOnce(Of<T>) -> A,
+    ) -> Table<'s, K, A::Out>
+    where
+        K: Record,
+        T: Event,
+    {
+        let context = self.stream.flow.context();
+        let origin = context.step(name, Kind::Aggregate, &[&self.stream.origin]);
+        let (flow, names, sources) = (self.stream.flow, self.names.clone(), self.stream.sources.clone());
+        let about = format!("by {}", names.join(", "));
+        let windows = Windows {
+            keyed: self,
+            origin: origin.clone(),
+            assigner: Box::new(Global),
+            keep: Duration::MAX,
+        };
+        let identity = Identity::new(StateKind::Aggregate, name);
+        let (changes, wanted) = windows.build(build, identity, about);
+        let changes = changes.map(|Change { key, old, new }: Change<Windowed<K>, A::Out>| Change {
+            key: key.key,
+            old,
+            new,
+        });
+        let mut table = Table::from_changes(flow, changes, origin, names, sources);
+        table.meta.wanted = wanted;
+        table
+    }
+
+    /// Cuts each key's events into windows of event time. `name` is the step's.
+    #[track_caller]
+    pub fn window(self, name: &str, assigner: impl Assign) -> Windows<'s, K, T> {
+        let origin = self.timed_step(name, Kind::Window, "window");
+        Windows {
+            keyed: self,
+            origin,
+            assigner: Box::new(assigner),
+            keep: KEEP,
+        }
+    }
+}
+
+/// How long a window's rows stay after it closed, where `keep` says nothing else.
+const KEEP: Duration = Duration::from_secs(24 * 3600);
+
+/// Keyed events in windows, to be aggregated.
+#[must_use]
+pub struct Windows<'s, K: 'static, T: 'static> {
+    keyed: Keyed<'s, K, T>,
+    origin: Origin,
+    assigner: Box<dyn Assign>,
+    keep: Duration,
+}
+
+impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
+    /// How long, in event time, a window's rows stay after it closed. Default 24 hours. Where late events are
+    /// [corrected](crate::late::Late::Correct), it closes when that is over.
+    pub fn keep(self, keep: Duration) -> Self {
+        Self { keep, ..self }
+    }
+
+    /// Declares that the step is another than it was: since the aggregate, or what comes before it, has
+    /// changed. Checkpoints of an earlier version are then [asked
+    /// about](crate::runtime::checkpoints::Settings::on_new_plan). Default 1.
+    pub fn version(self, version: u32) -> Self {
+        let context = self.keyed.stream.flow.context();
+        context
+            .plan
+            .borrow_mut()
+            .versions
+            .insert(self.origin.step().to_string(), version);
+        self
+    }
+
+    /// Aggregates the events of each key and window.
+    ///
+    /// The closure gets [`Of`], which makes aggregates and knows the event's type: `|a| (a.count(), a.sum(|p|
+    /// p.cents))`.
+    pub fn aggregate<A: Aggregate<T>>(self, build: impl FnOnce(Of<T>) -> A) -> Table<'s, Windowed<K>, A::Out>
+    where
+        T: Event,
+        K: Record,
+    {
+        let (flow, sources) = (self.keyed.stream.flow, self.keyed.stream.sources.clone());
+        let (origin, names, keep) = (self.origin.clone(), self.keyed.names.clone(), self.keep);
+        let layout = self.assigner.layout();
+        let late = match self.assigner.method() {
+            Method::Each if self.assigner.disjoint() => "",
+            Method::Merged { .. } => "",
+            Method::Each | Method::Sliced => ", late windows counted in thalweg_late_windows_total",
+        };
+        let identity = match self.assigner.method() {
+            Method::Merged { gap } => Identity::sessions(origin.step(), gap),
+            Method::Each | Method::Sliced => Identity::window(origin.step(), layout),
+        };
+        let shape = identity.shape();
+        let about = format!("by {}, {shape}, kept {}{late}", names.join(", "), span(keep));
+        let (changes, wanted) = self.build(build, identity, about);
+        let mut table = Table::from_changes(flow, changes, origin, names, sources);
+        table.meta.windows = Some(layout);
+        table.meta.window_sources = table.meta.sources.clone();
+        table.meta.keep = Some(keep);
+        table.meta.wanted = wanted;
+        table
+    }
+
+    /// Adds the operator.
+    fn build<A: Aggregate<T>>(
+        self,
+        build: impl FnOnce(Of<T>) -> A,
+        identity: Identity,
+        about: String,
+    ) -> (WindowChanges<'s, K, A::Out>, Wanted)
+    where
+        T: Event,
+        K: Record,
+    {
+        let Windows {
+            keyed: Keyed { stream, key, .. },
+            origin,
+            assigner,
+            keep,
+        } = self;
+        let (flow, context, step) = (stream.flow, stream.flow.context(), origin.step());
+        context.plan.borrow_mut().about(about);
+        type State<A, T> = <A as Aggregate<T>>::State;
+        type Place<K> = (EventTime, EventTime, K);
+        let (named, version) = ((identity, &**step), context.version(step));
+        let method = assigner.method();
+        let keeper = match method {
+            Method::Merged { .. } => {
+                context.keeper::<SessionKey<K>, State<A, T>>(named, &origin, version, Rule::Last)
+            }
+            Method::Each | Method::Sliced => {
+                context.keeper::<Place<K>, State<A, T>>(named, &origin, version, Rule::Last)
+            }
+        };
+        let wanted = Wanted::default();
+        let spec = window::Spec {
+            name: step.to_string(),
+            key,
+            assign: assigner,
+            fold: Rc::new(build(Of::default())),
+            keep,
+            sources: stream.sources.clone(),
+            desk: context.desk.clone(),
+            policies: Policies::new(context.late_policies(&stream.sources)),
+            late: context.late_metrics(&stream.sources, step),
+            keeper,
+            wanted: wanted.clone(),
+        };
+        let (changes, late) = match method {
+            Method::Merged { gap } => window::sessions(stream.inner, gap, spec),
+            Method::Each | Method::Sliced => window::window(stream.inner, spec),
+        };
+        flow.late(late);
+        (changes, wanted)
+    }
+}
+
+/// What a windowed aggregate comes to.
+type WindowChanges<'s, K, V> = StreamVec<'s, Epoch, Change<Windowed<K>, V>>;
+
+impl<'s, K: 'static, V: 'static> Table<'s, Windowed<K>, V> {
+    /// The row of each window, once, when the window has closed: for stores that can't take a row back.
+    /// `name` is the step's.
+    ///
+    /// A window closes once the watermark has passed its end, and its time for
+    /// [corrections](crate::late::Late::Correct). Event time of a row is the last microsecond of its window.
+    /// A row that is there only later, such as that of a join whose other side was missing, is not emitted;
+    /// nor are later changes of one that was.
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Payment { merchant: u32, cents: i64, at_ms: i64 }
+    /// # fn build(flow: Dataflow) {
+    /// # let payments = Kafka::topic("payments").json::<Payment>().event_time(|p| EventTime::from_millis(p.at_ms));
+    /// # let payments = flow.source("payments", payments);
+    /// let spend = payments
+    ///     .key_by("merchant", |p| p.merchant)
+    ///     .window("spend", Tumbling::of(Duration::from_secs(3600)))
+    ///     .aggregate(|a| a.sum(|p| p.cents));
+    /// spend
+    ///     .when_closed("final")
+    ///     .map(|(key, cents)| (key.key, key.window.start, cents))
+    ///     .append_to("bills", Kafka::topic("payments.bills.v1").json());
+    /// # }
+    /// # thalweg::runtime::plan(&dataflow("once", build), &Environment::default()).unwrap();
+    /// # use thalweg::source::Environment;
+    /// ```
+    #[track_caller]
+    pub fn when_closed(&self, name: &str) -> Stream<'s, (Windowed<K>, V)>
+    where
+        K: Record,
+        V: Record,
+    {
+        let context = self.flow.context();
+        let origin = context.step(name, Kind::WhenClosed, &[&self.meta.origin]);
+        let sources = &self.meta.window_sources;
+        let late = context.late_policies(sources);
+        let longest = late.iter().max_by_key(|(_, late)| late.corrects());
+        let Some((source, _)) = longest.copied() else {
+            context.mistake(format!(
+                "`{name}`: no window of `{}` ever closes",
+                self.meta.origin.step()
+            ));
+            return Step::new(self.flow, name, &origin, sources).nothing();
+        };
+        let step = Step::new(self.flow, name, &origin, sources);
+        let identity = Identity::new(StateKind::WhenClosed, name);
+        let changes = pack(self.changes(), name, |change| route(&change.key));
+        let operator = WhenClosed::new(source);
+        let (rows, is_new) = step.emit_new(changes, operator, identity);
+        if is_new {
+            self.meta.wanted.set(true);
+        }
+        rows
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn raise_horizons<'s, T: Event>(
             let known = |epoch: Epoch| desk.timeline.borrow().get(epoch).is_some();
             while let Some((epoch, capability, batches)) = arrivals.next_if(known) {
                 let timeline = desk.timeline.borrow();
-                let before = timeline.before(epoch).map(|facts| facts.watermark(&sources));
+                let before = timeline.watermark_before(epoch, &sources);
                 drop(timeline);
                 let mut session = output.session(&capability);
                 for mut batch in batches {
@@ -71,7 +71,9 @@ mod tests {
     use timely::dataflow::operators::{Inspect, Probe};
 
     use super::*;
+    use crate::checkpoint::manifest::Base;
     use crate::position::{EpochBinding, PartitionId, Position};
+    use crate::sequencer::message::Order;
     use crate::time::EventTime;
 
     const A: SourceId = SourceId(1);
@@ -101,6 +103,25 @@ mod tests {
             schemas: Vec::new(),
             results: None,
         })
+    }
+
+    #[test]
+    fn the_first_epoch_after_a_restore_is_measured_by_the_checkpoint() {
+        let desk = Desk::new();
+        desk.timeline.borrow_mut().track(&[A, B]);
+        let base = Base {
+            binding: EpochBinding::clone(&binding(3, &[(A, 10), (B, 4)], &[(B, true)])),
+            sets: vec![(vec![A, B], EventTime(10))],
+        };
+        desk.deliver(&Order::Base(Arc::new(base)));
+        desk.timeline
+            .borrow_mut()
+            .push(binding(4, &[(A, 20)], &[(B, false)]));
+        let timeline = desk.timeline.borrow();
+        let before = |epoch| timeline.watermark_before(Epoch(epoch), &[A, B]);
+        assert_eq!(before(4), Some(EventTime(10)));
+        assert_eq!(timeline.watermark_before(Epoch(4), &[B]), Some(EventTime(4)));
+        assert_eq!(before(5), Some(EventTime(10)));
     }
 
     #[test]

@@ -213,7 +213,7 @@ pub(crate) fn letters<'s>(
 ) -> StreamVec<'s, Epoch, Change<LetterKey, Letter>> {
     let by_partition = |letter: &DeadLetter| route(&letter.at.partition.partition);
     let parcels = pack(letters, &setup.name, by_partition);
-    process(parcels, Rc::new(Letters { topic, keep }), setup)
+    process(parcels, Rc::new(Letters { topic, keep }), setup).0
 }
 
 struct Letters {

@@ -4,33 +4,31 @@
 //!   input ═ exchange by key ═▶ gathered by epoch ─ frontier passes epoch n ─▶ data(n)        the epoch's input, in one batch
 //!                                                                         ─▶ watermark(n)   also where n brings nothing
 //!                                                                              │
-//!      restored: rows of the state ─▶ downstream                               └─▶ net changes of n ─▶ downstream
+//!      restored: rows of the state ─▶ downstream                               ├─▶ net changes of n, or events ─▶ downstream
+//!                                                                              └─▶ late events ─▶ dead letters
 //! ```
 //!
 //! An operator is a set of functions from the epoch's input and its state to changes of rows. It works behind
 //! its frontier, one epoch after the other, in every replay the same ones. All that it keeps is in its
 //! [`KeyedState`], so that a checkpoint has it.
 
+use std::cmp::Ordering;
 use std::rc::Rc;
 use std::time::Duration;
 
 use timely::ExchangeData;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::keyed::{KeyedState, Store};
-use crate::codec::Cause;
-use crate::metrics::LateMetrics;
 use crate::operator::again::{Again, Wanted};
-use crate::operator::exchange::{Packer, Parcel, ParcelInput};
-use crate::operator::late::Policies;
+use crate::operator::exchange::{Parcel, ParcelInput};
 use crate::operator::walk::{Pending, Walk};
 use crate::position::{Position, SourceId};
-use crate::record::{Change, Event, Record, Timed, route};
+use crate::record::{Change, Event, Record, Timed};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime};
 use crate::timeline::Desk;
@@ -96,28 +94,45 @@ pub struct EpochInfo {
     /// [corrected](crate::late::Late::Correct). No later event that is not late belongs to what ended here or
     /// before.
     pub closed: EventTime,
+    /// `closed` as of the epoch before, and [`EventTime::MIN`] in the first one.
+    pub closed_before: EventTime,
 }
 
 /// What one epoch brings an operator.
 pub struct Batch<I> {
     parts: Vec<Vec<I>>,
-    place: Option<Place<I>>,
+    order: Option<Order<I>>,
 }
 
-/// Where an input was read.
-pub(crate) type Place<I> = fn(&I) -> Position;
+/// How the inputs of an epoch are ordered.
+pub(crate) struct Order<I> {
+    /// Where an input was read.
+    pub(crate) place: fn(&I) -> Position,
+    /// Compares inputs of one place, where they may come from several workers.
+    pub(crate) tie: Option<fn(&I, &I) -> Ordering>,
+}
+
+impl<I> Clone for Order<I> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<I> Copy for Order<I> {}
 
 impl<I> Batch<I> {
     /// In the order of the log if inputs have a place there, else in none.
-    pub(crate) fn new(parts: Vec<Vec<I>>, place: Option<Place<I>>) -> Self {
-        let Some(of) = place else {
-            return Self { parts, place };
+    pub(crate) fn new(parts: Vec<Vec<I>>, order: Option<Order<I>>) -> Self {
+        let Some(Order { place, tie }) = order else {
+            return Self { parts, order };
         };
         let mut all: Vec<I> = parts.into_iter().flatten().collect();
-        // What one record was made to stays in order: it comes from one worker.
-        all.sort_by_key(of);
+        match tie {
+            // Events made of one record come from one worker, in order: a stable sort keeps it.
+            None => all.sort_by_key(place),
+            Some(tie) => all.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| tie(a, b))),
+        }
         let parts = vec![all];
-        Self { parts, place }
+        Self { parts, order }
     }
 }
 
@@ -128,7 +143,7 @@ impl<I> IntoIterator for Batch<I> {
     fn into_iter(self) -> Inputs<I> {
         Inputs {
             all: self.parts.into_iter().flatten(),
-            place: self.place,
+            order: self.order,
         }
     }
 }
@@ -137,7 +152,7 @@ impl<I> IntoIterator for Batch<I> {
 /// place of the one that was taken last.
 pub struct Inputs<I> {
     all: std::iter::Flatten<std::vec::IntoIter<Vec<I>>>,
-    place: Option<Place<I>>,
+    order: Option<Order<I>>,
 }
 
 impl<I> Iterator for Inputs<I> {
@@ -146,8 +161,8 @@ impl<I> Iterator for Inputs<I> {
     #[inline]
     fn next(&mut self) -> Option<I> {
         let next = self.all.next()?;
-        if let Some(of) = self.place {
-            trail::on(of(&next));
+        if let Some(order) = self.order {
+            trail::on((order.place)(&next));
         }
         Some(next)
     }
@@ -162,15 +177,17 @@ pub struct Changes<K, V> {
     is_void: bool,
 }
 
-impl<K: Record, V: Record> Changes<K, V> {
-    pub(crate) fn new() -> Self {
+impl<K, V> Default for Changes<K, V> {
+    fn default() -> Self {
         Self {
             all: Vec::new(),
             is_repeated: false,
             is_void: false,
         }
     }
+}
 
+impl<K: Record, V: Record> Changes<K, V> {
     /// A key's row was `old` and is `new`. Several changes of a key in one epoch become one, and none if the
     /// row is what it was.
     pub fn set(&mut self, key: K, old: Option<V>, new: Option<V>) {
@@ -213,6 +230,100 @@ impl<K: Record, V: Record> Changes<K, V> {
     }
 }
 
+/// A keyed operator of any output, one epoch at a time.
+pub(crate) trait KeyedOperator: 'static {
+    /// What comes in.
+    type Input: ExchangeData;
+    /// How the state is kept.
+    type State: Store;
+    /// What an epoch comes to.
+    type Output: Output;
+
+    /// Processes an epoch; `input` is `None` where it brings this worker nothing.
+    fn epoch(
+        &self,
+        at: &EpochInfo,
+        input: Option<Batch<Self::Input>>,
+        state: &mut KeyedState<Self::State>,
+        out: &mut Self::Output,
+    );
+
+    /// Everything that the state stands for, as output: for operators downstream that no checkpoint holds.
+    fn backfill(&self, _state: &KeyedState<Self::State>) -> Vec<Item<Self>> {
+        Vec::new()
+    }
+}
+
+/// What the stream behind an operator carries.
+pub(crate) type Item<O> = <<O as KeyedOperator>::Output as Output>::Item;
+
+/// Collects the output of an epoch.
+pub(crate) trait Output: Default + 'static {
+    /// What the stream behind the operator carries.
+    type Item: Clone + 'static;
+    /// Whether there are late events.
+    const HAS_LATE: bool = false;
+    /// The epoch's output, to be sent and cleared.
+    fn items(&mut self) -> &mut Vec<Self::Item>;
+    /// The events that came too late.
+    fn late(&mut self) -> Option<&mut Vec<DeadLetter>> {
+        None
+    }
+}
+
+impl<K: Record, V: Record> Output for Changes<K, V> {
+    type Item = Change<K, V>;
+
+    fn items(&mut self) -> &mut Vec<Change<K, V>> {
+        self.net()
+    }
+}
+
+/// Events that an operator makes.
+pub(crate) struct Emitted<T>(pub(crate) Vec<Timed<T>>);
+
+impl<T> Default for Emitted<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Event> Output for Emitted<T> {
+    type Item = Timed<T>;
+
+    fn items(&mut self) -> &mut Vec<Timed<T>> {
+        &mut self.0
+    }
+}
+
+impl<O: Operator> KeyedOperator for O {
+    type Input = O::Input;
+    type State = O::State;
+    type Output = Changes<O::Key, O::Value>;
+
+    fn epoch(
+        &self,
+        at: &EpochInfo,
+        input: Option<Batch<O::Input>>,
+        state: &mut KeyedState<O::State>,
+        changes: &mut Changes<O::Key, O::Value>,
+    ) {
+        if let Some(input) = input {
+            self.data(at, input, state, changes);
+        }
+        self.watermark(at, state, changes);
+    }
+
+    fn backfill(&self, state: &KeyedState<O::State>) -> Vec<Change<O::Key, O::Value>> {
+        let mut rows = Vec::new();
+        self.rows(state, |key, value| {
+            let (old, new) = (None, Some(value));
+            rows.push(Change { key, old, new });
+        });
+        rows
+    }
+}
+
 /// What an operator is added with.
 pub(crate) struct Setup<I> {
     /// Name of the step.
@@ -223,8 +334,8 @@ pub(crate) struct Setup<I> {
     pub(crate) sources: Rc<[SourceId]>,
     /// For how long late events are corrected.
     pub(crate) held_back: Duration,
-    /// Where an input was read, if that is known: then batches are in the order of the log.
-    pub(crate) place: Option<Place<I>>,
+    /// How the inputs of an epoch are ordered; without it they come in no order.
+    pub(crate) order: Option<Order<I>>,
     /// The worker's desk.
     pub(crate) desk: Rc<Desk>,
     /// The way to its checkpoints.
@@ -233,19 +344,23 @@ pub(crate) struct Setup<I> {
     pub(crate) wanted: Wanted,
 }
 
+/// An operator's output, and the events that came too late for it, if it has such.
+pub(crate) type Streams<'s, D> = (StreamVec<'s, Epoch, D>, Option<StreamVec<'s, Epoch, DeadLetter>>);
+
+type Builder<D> = CapacityContainerBuilder<Vec<D>>;
+
 /// Adds an operator to a dataflow. Its input is packed for the workers that keep the state for it.
-pub(crate) fn process<'s, O: Operator>(
+pub(crate) fn process<'s, O: KeyedOperator>(
     parcels: StreamVec<'s, Epoch, Parcel>,
     operator: Rc<O>,
     setup: Setup<O::Input>,
-) -> StreamVec<'s, Epoch, Change<O::Key, O::Value>> {
-    type Builder<K, V> = CapacityContainerBuilder<Vec<Change<K, V>>>;
+) -> Streams<'s, Item<O>> {
     let Setup {
         name,
         label,
         sources,
         held_back,
-        place,
+        order,
         desk,
         keeper,
         wanted,
@@ -256,112 +371,61 @@ pub(crate) fn process<'s, O: Operator>(
     let activator = scope.activator_for(builder.operator_info().address);
     let mut input = ParcelInput::new(&mut builder, parcels);
     let (output, stream) = builder.new_output();
-    let mut output = OutputBuilder::<_, Builder<O::Key, O::Value>>::from(output);
-    builder.build(move |mut capabilities| {
-        let capability = capabilities.pop().expect("there is one output");
-        let mut again = Again::new(keeper.restored(), capability.clone(), activator, wanted);
-        let mut walk = Walk::new(desk, capability);
+    let mut output = OutputBuilder::<_, Builder<Item<O>>>::from(output);
+    let (mut late, late_stream) = match O::Output::HAS_LATE {
+        true => {
+            let (late, stream) = builder.new_output();
+            (
+                Some(OutputBuilder::<_, Builder<DeadLetter>>::from(late)),
+                Some(stream),
+            )
+        }
+        false => (None, None),
+    };
+    builder.build(move |capabilities| {
+        let mut again = Again::new(keeper.restored(), capabilities[0].clone(), activator, wanted);
+        let mut walk = Walk::new(desk, capabilities);
+        // The state has what came up to there; to one that is new, restored operators before it give it again.
+        let held = keeper.held();
         let kept = KeyedState::<O::State>::keep(&keeper);
-        let (mut pending, mut changes) = (Pending::new(), Changes::new());
+        let (mut pending, mut out) = (Pending::new(), O::Output::default());
         move |frontiers| {
-            let mut output = output.activate();
+            let (mut output, mut late) = (output.activate(), late.as_mut().map(OutputBuilder::activate));
             let operator = &*operator;
-            pending.gather(&mut input);
+            pending.gather(&mut input, held);
             let _work = trail::begin(&label);
             again.emit(
-                || all(operator, &kept.at(Epoch::ZERO)),
+                || operator.backfill(&kept.at(Epoch::ZERO)),
                 |capability, rows| output.session(capability).give_container(rows),
             );
-            walk.advance(&frontiers[0], |facts, capability| {
+            walk.advance(&frontiers[0], |facts, before, capabilities| {
+                let closed = |watermark: EventTime| watermark.minus(held_back);
                 let at = EpochInfo {
                     epoch: facts.epoch(),
                     now: facts.binding.now,
-                    closed: facts.watermark(&sources).minus(held_back),
+                    closed: closed(facts.watermark(&sources)),
+                    closed_before: before.map_or(EventTime::MIN, |before| closed(before.of(&sources))),
                 };
                 let mut state = kept.at(at.epoch);
                 state.begin(at.epoch);
                 let parts = pending.take(at.epoch);
-                if !parts.is_empty() {
-                    operator.data(&at, Batch::new(parts, place), &mut state, &mut changes);
-                }
-                operator.watermark(&at, &mut state, &mut changes);
+                let batch = (!parts.is_empty()).then(|| Batch::new(parts, order));
+                operator.epoch(&at, batch, &mut state, &mut out);
                 state.give_back_room();
-                let changes = changes.net();
-                if !changes.is_empty() {
-                    output.session(capability).give_container(changes);
-                    changes.clear();
+                let items = out.items();
+                if !items.is_empty() {
+                    output.session(&capabilities[0]).give_container(items);
+                    items.clear();
+                }
+                let letters = out.late().filter(|letters| !letters.is_empty());
+                if let (Some(late), Some(letters)) = (&mut late, letters) {
+                    late.session(&capabilities[1]).give_container(letters);
+                    letters.clear();
                 }
             });
         }
     });
-    stream
-}
-
-/// Gives each event its key, and sends those that come too late to the dead letters.
-pub(crate) fn admit<'s, K: Record, T: Event, O: Operator<Input = (K, Timed<T>)>>(
-    events: StreamVec<'s, Epoch, Timed<T>>,
-    key: Rc<dyn Fn(&T) -> K>,
-    operator: Rc<O>,
-    setup: &Setup<O::Input>,
-    policies: Policies,
-    counts: LateMetrics,
-) -> Admitted<'s> {
-    let mut builder = OperatorBuilder::new(format!("{}: admit", setup.name), events.scope());
-    let mut input = builder.new_input(events, Pipeline);
-    let (admitted, admitted_stream) = builder.new_output();
-    let (late, late_stream) = builder.new_output();
-    let mut admitted = OutputBuilder::<_, CapacityContainerBuilder<Vec<Parcel>>>::from(admitted);
-    let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
-    let (name, label) = (setup.name.clone(), Rc::<str>::from(&*setup.label));
-    let mut packer = Packer::new(admitted_stream.scope().peers());
-    builder.build(move |_capabilities| {
-        move |_frontiers| {
-            let (mut admitted, mut late) = (admitted.activate(), late.activate());
-            let _work = trail::begin(&label);
-            // One message after the other: those of a stamp come in no order, and events of one record have
-            // one.
-            input.for_each(|capability, events| {
-                let (mut too_late, mut count) = (Vec::new(), 0);
-                let mut session = admitted.session(&capability);
-                for event in events.drain(..) {
-                    trail::on(event.at);
-                    let source = event.at.partition.source;
-                    let closed = policies.over(source, event.horizon);
-                    let keyed = (key(&event.value), event);
-                    if !operator.is_late(&keyed, closed) {
-                        if let Some(parcel) = packer.push(route(&keyed.0), keyed) {
-                            session.give(parcel);
-                        }
-                        continue;
-                    }
-                    count += 1;
-                    if policies.writes_letters(source) {
-                        too_late.push(DeadLetter::turned_down(&name, Cause::Late, None, &keyed.1));
-                    }
-                }
-                session.give_iterator(packer.rest());
-                drop(session);
-                counts.events.inc_by(count);
-                if !too_late.is_empty() {
-                    late.session(&capability).give_iterator(too_late.drain(..));
-                }
-            });
-        }
-    });
-    (admitted_stream, late_stream)
-}
-
-/// Events with their keys, packed by these, and those that came too late.
-type Admitted<'s> = (StreamVec<'s, Epoch, Parcel>, StreamVec<'s, Epoch, DeadLetter>);
-
-/// Every row as one that is new.
-fn all<O: Operator>(operator: &O, state: &KeyedState<O::State>) -> Vec<Change<O::Key, O::Value>> {
-    let mut rows = Vec::new();
-    operator.rows(state, |key, value| {
-        let (old, new) = (None, Some(value));
-        rows.push(Change { key, old, new });
-    });
-    rows
+    (stream, late_stream)
 }
 
 #[cfg(test)]
@@ -370,7 +434,7 @@ mod tests {
 
     #[test]
     fn several_changes_of_a_key_become_one_and_none_where_nothing_is_different() {
-        let mut changes = Changes::new();
+        let mut changes = Changes::default();
         changes.set(2, Some(10), Some(20));
         changes.set(1, None, Some(7));
         changes.set(2, Some(20), None);

@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use timely::communication::Pull;
 use timely::dataflow::channels::Message;
@@ -13,6 +14,7 @@ use timely::{Container, ExchangeData};
 use crate::operator::exchange::ParcelInput;
 use crate::time::Epoch;
 use crate::timeline::{Desk, Facts};
+use crate::watermark::Watermarks;
 
 /// A map of the few epochs that are under way: ordered, and cheap to compile for every type that streams
 /// have.
@@ -56,14 +58,22 @@ impl<D: ExchangeData> Pending<Vec<D>> {
         }
     }
 
-    /// Opens every parcel that waits at an input.
-    pub(crate) fn gather(&mut self, input: &mut ParcelInput) {
-        input.each(&mut |_, epoch, parcel| self.epochs.entry(epoch, Vec::new).push(parcel.open()));
+    /// Opens every parcel that waits at an input; those of epochs up to `held` are dropped.
+    pub(crate) fn gather(&mut self, input: &mut ParcelInput, held: Option<Epoch>) {
+        input.each(&mut |_, epoch, parcel| {
+            if Some(epoch) > held {
+                self.epochs.entry(epoch, Vec::new).push(parcel.open());
+            }
+        });
     }
 
-    /// Takes what arrived for an epoch.
+    /// Takes what arrived for an epoch, and for those before it.
     pub(crate) fn take(&mut self, epoch: Epoch) -> Vec<Vec<D>> {
-        self.epochs.remove(epoch).unwrap_or_default()
+        let mut parts = Vec::new();
+        while let Some(first) = self.epochs.first().filter(|first| *first <= epoch) {
+            parts.extend(self.epochs.remove(first).into_iter().flatten());
+        }
+        parts
     }
 }
 
@@ -72,44 +82,52 @@ impl<D: ExchangeData> Pending<Vec<D>> {
 pub(crate) struct Walk {
     desk: Rc<Desk>,
     walked: Epoch,
-    capability: Option<Capability<Epoch>>,
+    /// One for each output; none once the input is over.
+    capabilities: Vec<Capability<Epoch>>,
 }
 
 impl Walk {
-    /// Starts with the capability that the operator was made with. The timeline of a run that goes on from a
+    /// Starts with the capabilities that the operator was made with. The timeline of a run that goes on from a
     /// checkpoint begins behind it.
-    pub(crate) fn new(desk: Rc<Desk>, capability: Capability<Epoch>) -> Self {
+    pub(crate) fn new(desk: Rc<Desk>, capabilities: Vec<Capability<Epoch>>) -> Self {
         Self {
             desk,
             walked: Epoch::ZERO,
-            capability: Some(capability),
+            capabilities,
         }
     }
 
-    /// Calls `step` for every epoch that the frontier has passed since the last call, in order, with a
-    /// capability for it.
+    /// Calls `step` for every epoch that the frontier has passed since the last call, in order, with the
+    /// watermarks as of the epoch before and a capability for each output.
     pub(crate) fn advance(
         &mut self,
         frontier: &MutableAntichain<Epoch>,
-        mut step: impl FnMut(&Facts, &Capability<Epoch>),
+        mut step: impl FnMut(&Facts, Option<&Watermarks>, &[Capability<Epoch>]),
     ) {
-        let Some(capability) = &mut self.capability else {
+        if self.capabilities.is_empty() {
             return;
-        };
+        }
         let upto = frontier.frontier().first().copied();
-        loop {
-            let facts = self.desk.timeline.borrow().next(self.walked).cloned();
-            let Some(facts) = facts.filter(|facts| upto.is_none_or(|f| facts.epoch() < f)) else {
-                break;
-            };
+        while let Some((facts, before)) = self.next_before(upto) {
             self.walked = facts.epoch();
-            step(&facts, &capability.delayed(&self.walked));
+            let delayed = self.capabilities.iter().map(|held| held.delayed(&self.walked));
+            step(&facts, before.as_deref(), &delayed.collect::<Vec<_>>());
         }
         match upto {
-            Some(f) if *capability.time() < f => capability.downgrade(&f),
+            Some(f) if *self.capabilities[0].time() < f => {
+                self.capabilities.iter_mut().for_each(|held| held.downgrade(&f));
+            }
             Some(_) => {}
-            None => self.capability = None,
+            None => self.capabilities.clear(),
         }
+    }
+
+    /// The next epoch to be walked, if it is before `upto`, and the watermarks as of its predecessor.
+    fn next_before(&self, upto: Option<Epoch>) -> Option<(Facts, Option<Arc<Watermarks>>)> {
+        let timeline = self.desk.timeline.borrow();
+        let facts = timeline.next(self.walked)?;
+        let ready = upto.is_none_or(|upto| facts.epoch() < upto);
+        ready.then(|| (facts.clone(), timeline.watermarks_before(facts.epoch())))
     }
 }
 
@@ -154,6 +172,16 @@ impl<C: Container> Arrivals<C> {
         }
         let (capability, data) = self.epochs.remove(first)?;
         Some((first, capability, data))
+    }
+}
+
+impl<D: ExchangeData> Arrivals<Vec<D>> {
+    /// Opens every parcel that waits at an input, with a capability for each epoch.
+    pub(crate) fn gather_parcels(&mut self, input: &mut ParcelInput) {
+        input.each(&mut |capability, epoch, parcel| {
+            let new = || (capability.delayed(&epoch, 0), Vec::new());
+            self.epochs.entry(epoch, new).1.push(parcel.open());
+        });
     }
 }
 

@@ -36,9 +36,10 @@ use crate::timeline::Desk;
 pub(crate) mod assign;
 mod combine;
 mod panes;
+mod session;
 mod trigger;
 
-use assign::Assign;
+use assign::{Assign, Slices};
 use combine::combine;
 use panes::{Found, Panes};
 use trigger::Trigger;
@@ -105,9 +106,11 @@ pub(crate) fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
     desk.timeline.borrow_mut().track(&sources);
     let events = raise_horizons(events, &name, sources.clone(), desk.clone());
     let held_back = policies.corrects();
+    let slices = Slices::of(&*assign);
     let (partials, late) = combine(events, &name, key, assign, fold.clone(), policies, counts);
     let merge = Merge {
         trigger: Trigger { fold, keep },
+        slices,
         of: PhantomData,
     };
     let setup = Setup {
@@ -115,19 +118,89 @@ pub(crate) fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
         name,
         sources,
         held_back,
-        place: None,
+        order: None,
         desk,
         keeper,
         wanted,
     };
-    let changes = process(partials, Rc::new(merge), setup);
+    let (changes, _) = process(partials, Rc::new(merge), setup);
     (changes, late)
 }
+
+/// Adds the operator of windows that merge. Its state has other keys.
+pub(crate) fn sessions<'s, K: Record, T: Event, F: Aggregate<T>>(
+    events: StreamVec<'s, Epoch, Timed<T>>,
+    gap: Duration,
+    spec: Spec<K, T, F>,
+) -> Streams<'s, K, F::Out> {
+    let Spec {
+        name,
+        key,
+        fold,
+        keep,
+        sources,
+        desk,
+        policies,
+        late: counts,
+        keeper,
+        wanted,
+        ..
+    } = spec;
+    desk.timeline.borrow_mut().track(&sources);
+    let events = raise_horizons(events, &name, sources.clone(), desk.clone());
+    let held_back = policies.corrects();
+    let parcels = session::combine(events, &name, key, gap, fold.clone(), policies.clone());
+    let setup = Setup {
+        label: format!("window `{name}`"),
+        name,
+        sources,
+        held_back,
+        order: None,
+        desk,
+        keeper,
+        wanted,
+    };
+    let late = session::Lateness { policies, counts };
+    let (changes, late) = session::sessions(parcels, (fold, gap, keep), late, setup);
+    (changes, late.expect("sessions have late events"))
+}
+
+/// The key of a session's state.
+pub(crate) type SessionKey<K> = (K, session::Span);
 
 /// Merges partial aggregates into panes, and shows what they come to as the trigger says.
 struct Merge<K, T, F> {
     trigger: Trigger<F>,
+    /// Where partial aggregates are those of slices.
+    slices: Option<Slices>,
     of: PhantomData<fn(K, T)>,
+}
+
+impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
+    #[inline]
+    fn fold_in(
+        &self,
+        partial: Partial<K, F::State>,
+        panes: &mut KeyedState<Panes<K, F::State>>,
+        changes: &mut Changes<Windowed<K>, F::Out>,
+    ) {
+        let found = panes.find(&partial);
+        let Partial {
+            key, window, state, ..
+        } = partial;
+        match found {
+            Found::Vacant(vacant) => {
+                let at = self.trigger.first(key.clone(), window, &state, changes);
+                vacant.insert(key, state, at);
+            }
+            Found::Occupied(mut held) => {
+                let first = || self.trigger.before(key, window, held.state(), changes);
+                let at = held.changed_at().unwrap_or_else(first);
+                self.trigger.fold.merge(held.write(at), state);
+                self.trigger.after(at, held.state(), changes);
+            }
+        }
+    }
 }
 
 impl<K: Record, T: Event, F: Aggregate<T>> Operator for Merge<K, T, F> {
@@ -144,21 +217,16 @@ impl<K: Record, T: Event, F: Aggregate<T>> Operator for Merge<K, T, F> {
         changes: &mut Changes<Windowed<K>, F::Out>,
     ) {
         for partial in input {
-            let found = panes.find(&partial);
-            let Partial {
-                key, window, state, ..
-            } = partial;
-            match found {
-                Found::Vacant(vacant) => {
-                    let at = self.trigger.first(key.clone(), window, &state, changes);
-                    vacant.insert(key, state, at);
-                }
-                Found::Occupied(mut held) => {
-                    let first = || self.trigger.before(key, window, held.state(), changes);
-                    let at = held.changed_at().unwrap_or_else(first);
-                    self.trigger.fold.merge(held.write(at), state);
-                    self.trigger.after(at, held.state(), changes);
-                }
+            let Some(slices) = self.slices else {
+                self.fold_in(partial, panes, changes);
+                continue;
+            };
+            for window in slices.windows(partial.window) {
+                let partial = Partial {
+                    window,
+                    ..partial.clone()
+                };
+                self.fold_in(partial, panes, changes);
             }
         }
     }
@@ -232,6 +300,7 @@ mod tests {
             Self {
                 merge: Merge {
                     trigger: Trigger { fold, keep },
+                    slices: None,
                     of: PhantomData,
                 },
                 panes: KeyedState::new(&Keeper::off()),
@@ -250,6 +319,7 @@ mod tests {
                 epoch: Epoch(epoch),
                 now: EventTime(0),
                 closed: watermark.minus(self.held_back),
+                closed_before: EventTime::MIN,
             };
             let mut changes = Changes::new();
             self.panes.begin(at.epoch);

@@ -36,11 +36,12 @@ impl Encoder {
         }
     }
 
-    pub(crate) fn event<T: Event>(&mut self, event: &Timed<T>) -> Result<Row> {
+    /// `is_ordered`: events of one record come in the order in which they were made.
+    pub(crate) fn event<T: Event>(&mut self, event: &Timed<T>, is_ordered: bool) -> Result<Row> {
         self.new.clear();
         self.value(&event.value, Side::New)?;
         let times = (event.time, event.horizon);
-        Ok(Row::event(event.at, times, &self.new, self.shards))
+        Ok(Row::event(event.at, times, is_ordered, &self.new, self.shards))
     }
 
     pub(crate) fn change<K: Record, V: Record>(&mut self, change: &Change<K, V>) -> Result<Row> {

@@ -29,7 +29,12 @@ pub struct Row {
 /// What a row is of.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Detail {
-    Event { time: EventTime, horizon: EventTime },
+    Event {
+        time: EventTime,
+        horizon: EventTime,
+        /// Whether those of one record are in the order in which they were made.
+        is_ordered: bool,
+    },
     Change,
     Count(i64),
 }
@@ -58,6 +63,7 @@ impl Row {
     pub(crate) fn event(
         at: Position,
         (time, horizon): (EventTime, EventTime),
+        is_ordered: bool,
         value: &[u8],
         shards: u32,
     ) -> Self {
@@ -71,7 +77,11 @@ impl Row {
             key: SmallBytes::new(&key),
             old: None,
             new: Some(SmallBytes::new(value)),
-            detail: Detail::Event { time, horizon },
+            detail: Detail::Event {
+                time,
+                horizon,
+                is_ordered,
+            },
             shard: shard_of(&key[..PARTITION_LEN], shards),
         }
     }
@@ -206,13 +216,20 @@ impl Row {
 }
 
 /// Puts the rows of an epoch and a shard in the order in which a sink gets them: of events, by their places,
-/// of which those of one record stay as they came; of others, by their keys, rows of a collection summed up.
+/// where those of one record stay as they came, or are in the order of their times and bytes if several
+/// workers made them; of others, by their keys, rows of a collection summed up.
 pub(crate) fn sort(rows: &mut Vec<Row>) {
     match rows.first().map(|row| row.detail) {
         None => {}
         Some(Detail::Change) => rows.sort_unstable_by(|a, b| a.key.cmp(&b.key)),
-        Some(Detail::Event { .. }) => {
-            rows.sort_by(|a, b| a.key.cmp(&b.key));
+        Some(Detail::Event { is_ordered, .. }) => {
+            match is_ordered {
+                true => rows.sort_by(|a, b| a.key.cmp(&b.key)),
+                false => rows.sort_by(|a, b| {
+                    let by_time = a.key.cmp(&b.key).then_with(|| a.time().cmp(&b.time()));
+                    by_time.then_with(|| a.after().cmp(&b.after()))
+                }),
+            }
             number(rows);
         }
         Some(Detail::Count(_)) => {
@@ -254,7 +271,7 @@ mod tests {
             partition,
         };
         let at = Position { partition, offset };
-        Row::event(at, (EventTime(1), EventTime::MIN), &[value], 4)
+        Row::event(at, (EventTime(1), EventTime::MIN), true, &[value], 4)
     }
 
     #[test]
@@ -283,6 +300,29 @@ mod tests {
             shards.iter().all(|shard| *shard == shards[0]),
             "a partition is in one shard"
         );
+    }
+
+    #[test]
+    fn events_of_one_record_that_several_workers_made_are_in_the_order_of_time_and_bytes() {
+        let at = Position {
+            partition: PartitionId {
+                source: SourceId(7),
+                partition: 1,
+            },
+            offset: 5,
+        };
+        let made =
+            |time: i64, value: u8| Row::event(at, (EventTime(time), EventTime::MIN), false, &[value], 4);
+        let all = [made(2, 1), made(1, 9), made(1, 3), made(2, 0)];
+        for turn in 0..4 {
+            let mut rows = all.to_vec();
+            rows.rotate_left(turn);
+            sort(&mut rows);
+            let values: Vec<_> = rows.iter().map(|row| row.after().unwrap()[0]).collect();
+            assert_eq!(values, [3, 9, 0, 1]);
+            let index: Vec<_> = rows.iter().map(|row| row.place().unwrap().index).collect();
+            assert_eq!(index, [0, 1, 2, 3]);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use super::Partial;
-use super::assign::Assign;
+use super::assign::{Assign, Slices};
 use crate::codec::Cause;
 use crate::metrics::LateMetrics;
 use crate::operator::aggregate::Aggregate;
@@ -90,17 +90,19 @@ struct Combine<K, T, F: Aggregate<T>> {
     key: Rc<dyn Fn(&T) -> K>,
     assign: Box<dyn Assign>,
     disjoint: bool,
+    slices: Option<Slices>,
     fold: Rc<F>,
     policies: Policies,
     parts: Parts<K, F::State>,
-    /// The window of the event before: that of most events.
+    /// The window, or slice, of the event before: that of most events. It is the slice's first window's, too,
+    /// so that no window is missed unless this is.
     last: Option<Hashed>,
     /// Empty between events.
     windows: Vec<Window>,
 }
 
 /// The windows that an event came too late for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Missed {
     windows: u64,
     /// Whether these are all that it has.
@@ -112,6 +114,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
         Self {
             key,
             disjoint: assign.disjoint(),
+            slices: Slices::of(&*assign),
             assign,
             fold,
             policies,
@@ -136,6 +139,9 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
                 all: is_late,
             };
         }
+        if let Some(slices) = self.slices {
+            return self.add_to_slice(slices, over, event);
+        }
         let mut windows = std::mem::take(&mut self.windows);
         self.assign.windows(event.time, &mut windows);
         let (all, mut missed) = (windows.len() as u64, 0);
@@ -148,6 +154,30 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
             windows: missed,
             all: missed > 0 && missed == all,
         }
+    }
+
+    /// Folds an event into its slice, for the windows that it is not late for.
+    fn add_to_slice(&mut self, slices: Slices, over: EventTime, event: &Timed<T>) -> Missed {
+        let is_in = |start: EventTime| start <= event.time && event.time.0 - start.0 < slices.length;
+        if let Some(last) = self
+            .last
+            .filter(|last| is_in(last.window.start) && over < last.window.end)
+        {
+            self.fold_into(last, over, event);
+            return Missed::default();
+        }
+        let (open, windows) = slices.open(slices.start(event.time), over);
+        let Some(window) = open.map(Hashed::new) else {
+            return Missed {
+                windows,
+                all: windows > 0,
+            };
+        };
+        self.fold_into(window, over, event);
+        if windows == 0 {
+            self.last = Some(window);
+        }
+        Missed { windows, all: false }
     }
 
     /// `false` if the event is late for the window.

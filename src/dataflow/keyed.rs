@@ -1,0 +1,474 @@
+//! Streams with a key: operators that keep state for each key.
+
+use std::panic::Location;
+use std::rc::Rc;
+use std::time::Duration;
+
+use timely::ExchangeData;
+use timely::dataflow::StreamVec;
+use timely::dataflow::operators::vec::Map as _;
+use timely::dataflow::operators::{Concat, Concatenate};
+
+use crate::checkpoint::identity::{Identity, StateKind};
+use crate::checkpoint::keyed::Store;
+use crate::checkpoint::manifest::Rule;
+use crate::dataflow::Dataflow;
+use crate::dataflow::names::{Names, check_names};
+use crate::dataflow::plan::{Kind, Origin, union};
+use crate::dataflow::stream::{Events, Stream};
+use crate::dataflow::table::Table;
+use crate::operator::admit::{Lateness, admit, by_content};
+use crate::operator::again::Wanted;
+use crate::operator::dedup::Dedup;
+use crate::operator::exchange::{Parcel, pack};
+use crate::operator::horizon::raise_horizons;
+use crate::operator::interval_join::{Interval, IntervalJoin, Join, Side};
+use crate::operator::late::Policies;
+use crate::operator::lookup::{self, lookup};
+use crate::operator::process::{Emitted, KeyedOperator, Operator, Order, Setup, process};
+use crate::operator::process_events::{EventProcessor, ProcessEvents};
+use crate::position::SourceId;
+use crate::record::{Event, Record, Timed, route};
+use crate::time::{Epoch, EventTime, micros, span};
+
+/// Events with a key each.
+#[must_use]
+pub struct Keyed<'s, K: 'static, T: 'static> {
+    pub(super) stream: Stream<'s, T>,
+    pub(super) names: Vec<String>,
+    pub(super) key: Rc<dyn Fn(&T) -> K>,
+}
+
+impl<'s, T: 'static> Stream<'s, T> {
+    /// Gives each event a key. `names` are the key's field names in URLs, columns and Kafka keys:
+    /// `"merchant"`, or `["merchant", "country"]` for a key that is a tuple.
+    #[track_caller]
+    pub fn key_by<K: Record>(&self, names: impl Names<K>, key: impl Fn(&T) -> K + 'static) -> Keyed<'s, K, T>
+    where
+        T: Event,
+    {
+        Keyed {
+            stream: self.clone(),
+            names: check_names(self.flow, names.names()),
+            key: Rc::new(key),
+        }
+    }
+}
+
+impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
+    /// Adds a step that rests on event time.
+    #[track_caller]
+    pub(super) fn timed_step(&self, name: &str, kind: Kind, what: &str) -> Origin {
+        let context = self.stream.flow.context();
+        let origin = context.step(name, kind, &[&self.stream.origin]);
+        self.check_timed(name, what);
+        origin
+    }
+
+    #[track_caller]
+    fn check_timed(&self, name: &str, what: &str) {
+        if self.stream.sources.is_empty() {
+            let at = Location::caller();
+            self.stream.flow.context().mistake(format!(
+                "{what} `{name}` at {at} is over a stream without event time: it would never close"
+            ));
+        }
+    }
+
+    /// Gives each key's events to an operator of your own, which keeps state under the clock and comes to a
+    /// table: `docs/write-an-operator.md` writes one. `name` is the step's.
+    ///
+    /// The events of an epoch come in the order of the log. Declare another [version](Dataflow::version) when
+    /// the operator makes something else of them.
+    #[track_caller]
+    pub fn process<O>(self, name: &str, operator: O) -> Table<'s, K, O::Value>
+    where
+        K: Record,
+        T: Event,
+        O: Operator<Input = (K, Timed<T>), Key = K>,
+        O::State: Store<Route = K>,
+    {
+        let flow = self.stream.flow;
+        let origin = flow.context().step(name, Kind::Process, &[&self.stream.origin]);
+        let operator = Rc::new(operator);
+        let late = operator.clone();
+        let step = Step::new(flow, name, &origin, &self.stream.sources);
+        let parcels = self.admit(
+            &step,
+            move |input, closed| late.is_late(input, closed),
+            |input| input,
+        );
+        let wanted = Wanted::default();
+        let identity = Identity::new(StateKind::Process, name);
+        let setup = step.setup::<O>(identity, wanted.clone(), Some(self.order()));
+        let (changes, _) = process(parcels, operator, setup);
+        let mut table = Table::from_changes(flow, changes, origin, self.names, self.stream.sources);
+        table.meta.wanted = wanted;
+        table
+    }
+
+    /// Drops events that were seen already: those whose key an event had that was kept, and whose event time
+    /// is at most `within` before or after it. `name` is the step's.
+    ///
+    /// Of two such events the one that is earlier in the log is kept, by epoch, partition and offset. A key
+    /// is remembered until the watermark is `within` past its event. Late events go to the dead letters.
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Payment { id: u64, cents: i64, at_ms: i64 }
+    /// # fn build(flow: Dataflow) {
+    /// # let source = Kafka::topic("payments").json::<Payment>().event_time(|p| EventTime::from_millis(p.at_ms));
+    /// let payments = flow.source("payments", source);
+    /// // A producer without idempotence may have written a payment twice, minutes apart.
+    /// let once = payments
+    ///     .key_by("id", |p| p.id)
+    ///     .dedup("once", Duration::from_secs(3600));
+    /// # let _ = once;
+    /// # }
+    /// # thalweg::runtime::plan(&dataflow("once", build), &Environment::default()).unwrap();
+    /// # use thalweg::source::Environment;
+    /// ```
+    #[track_caller]
+    pub fn dedup(self, name: &str, within: Duration) -> Stream<'s, T>
+    where
+        K: Record,
+        T: Event,
+    {
+        let origin = self.timed_step(name, Kind::Dedup, "dedup");
+        let step = Step::new(self.stream.flow, name, &origin, &self.stream.sources);
+        step.about(format!("by {}, within {}", self.names.join(", "), span(within)));
+        let identity = Identity::new(StateKind::Dedup, name).with_number("within_us", micros(within) as u64);
+        let parcels = self.admit(&step, is_late, |input| input);
+        step.emit(parcels, Dedup::<K, T>::new(within), identity, Some(self.order()))
+    }
+
+    /// Joins each event with those of `other` that have its key and are close in event time. `f` makes an
+    /// event of a pair; it has the later one of their times.
+    ///
+    /// State follows the interval: an event is kept until the watermark says that none of the other side can
+    /// reach it. Late events go to the dead letters. To leave pairs out, have `f` return an `Option` and
+    /// [`flat_map`](Stream::flat_map) it.
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Click { user: u32, ad: u32, at_ms: i64 }
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Purchase { user: u32, cents: i64, at_ms: i64 }
+    /// # fn build(flow: Dataflow) {
+    /// # let clicks = Kafka::topic("clicks").json::<Click>().event_time(|c| EventTime::from_millis(c.at_ms));
+    /// # let purchases = Kafka::topic("purchases").json::<Purchase>().event_time(|p| EventTime::from_millis(p.at_ms));
+    /// let clicks = flow.source("clicks", clicks).key_by("user", |c| c.user);
+    /// let purchases = flow.source("purchases", purchases).key_by("user", |p| p.user);
+    /// // Which ads were clicked in the half hour before each purchase.
+    /// let attributed = purchases.interval_join(
+    ///     "attributed",
+    ///     &clicks,
+    ///     Interval::before(Duration::from_secs(1800)),
+    ///     |_, purchase, click| (click.ad, purchase.cents),
+    /// );
+    /// # let _ = attributed;
+    /// # }
+    /// # thalweg::runtime::plan(&dataflow("once", build), &Environment::default()).unwrap();
+    /// # use thalweg::source::Environment;
+    /// ```
+    #[track_caller]
+    pub fn interval_join<R: Event, O: Event>(
+        self,
+        name: &str,
+        other: &Keyed<'s, K, R>,
+        interval: Interval,
+        f: impl Fn(&K, &T, &R) -> O + 'static,
+    ) -> Stream<'s, O>
+    where
+        K: Record,
+        T: Event,
+    {
+        let f = move |key: &K, left: &T, right: Option<&R>| {
+            f(
+                key,
+                left,
+                right.expect("only a left join emits events without a partner"),
+            )
+        };
+        self.join_within(name, "interval_join", other, interval, false, Rc::new(f))
+    }
+
+    /// Like [`interval_join`](Self::interval_join), and events without a partner are emitted with `None`,
+    /// once the watermark says that none will come. Such an event has the time at which that is certain: the
+    /// end of its interval, or its own if that is later.
+    #[track_caller]
+    pub fn left_interval_join<R: Event, O: Event>(
+        self,
+        name: &str,
+        other: &Keyed<'s, K, R>,
+        interval: Interval,
+        f: impl Fn(&K, &T, Option<&R>) -> O + 'static,
+    ) -> Stream<'s, O>
+    where
+        K: Record,
+        T: Event,
+    {
+        self.join_within(name, "left_interval_join", other, interval, true, Rc::new(f))
+    }
+
+    #[track_caller]
+    fn join_within<R: Event, O: Event>(
+        self,
+        name: &str,
+        operator: &str,
+        other: &Keyed<'s, K, R>,
+        interval: Interval,
+        is_left: bool,
+        join: Join<K, T, R, O>,
+    ) -> Stream<'s, O>
+    where
+        K: Record,
+        T: Event,
+    {
+        let flow = self.stream.flow;
+        let inputs = [&self.stream.origin, &other.stream.origin];
+        let origin = flow
+            .context()
+            .step_as(name, (Kind::IntervalJoin, operator), &inputs);
+        self.check_timed(name, "interval join");
+        other.check_timed(name, "interval join");
+        let sources = union(&self.stream.sources, &other.stream.sources);
+        let step = Step::new(flow, name, &origin, &sources);
+        step.about(format!("by {}, {interval}", self.names.join(", ")));
+        let left = self.admit(&step, is_late, Side::<_, (K, Timed<R>)>::Left);
+        let right = other.admit(&step, is_late, Side::<(K, Timed<T>), _>::Right);
+        let (from, to) = interval.bounds_us();
+        let identity = Identity::new(StateKind::IntervalJoin, name)
+            .with_number("from_us", from as u64)
+            .with_number("to_us", to as u64);
+        let operator = IntervalJoin {
+            interval,
+            is_left,
+            join,
+        };
+        type Input<K, L, R> = Side<(K, Timed<L>), (K, Timed<R>)>;
+        let order = Order {
+            place: |side: &Input<K, T, R>| match side {
+                Side::Left((_, event)) => event.at,
+                Side::Right((_, event)) => event.at,
+            },
+            // One record may be on both sides, of a stream that is joined with itself.
+            tie: Some(|a: &Input<K, T, R>, b: &Input<K, T, R>| match (a, b) {
+                (Side::Left((_, a)), Side::Left((_, b))) => by_content(a, b),
+                (Side::Right((_, a)), Side::Right((_, b))) => by_content(a, b),
+                (Side::Left(_), Side::Right(_)) => std::cmp::Ordering::Less,
+                (Side::Right(_), Side::Left(_)) => std::cmp::Ordering::Greater,
+            }),
+        };
+        step.emit(left.concat(right), operator, identity, Some(order))
+    }
+
+    /// Looks up each event's row in a table by its key. `f` gets `None` where the table has none.
+    ///
+    /// A row is the table's as of the event's epoch: an event is enriched once, with what the table had when
+    /// the event was read, and is not revised when the row changes. To have results follow the table, use
+    /// [`Table::join`] instead. Events and rows are read as they come: to wait until a table has been read up
+    /// to where it is now, start the dataflow with the table's topic before the events' is written.
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Payment { merchant: u32, cents: i64 }
+    /// # fn build(flow: Dataflow) {
+    /// # let payments = flow.source("payments", Kafka::topic("payments").json::<Payment>());
+    /// let merchants = flow.table("merchants", Kafka::topic("merchants").json::<String>().keyed::<u32>());
+    /// let named = payments
+    ///     .key_by("merchant", |p| p.merchant)
+    ///     .lookup("named", &merchants, |_, payment, name| (name.cloned(), payment.cents));
+    /// # let _ = named;
+    /// # }
+    /// # thalweg::runtime::plan(&dataflow("named", build), &Environment::default()).unwrap();
+    /// # use thalweg::source::Environment;
+    /// ```
+    #[track_caller]
+    pub fn lookup<V: Record, O: Event>(
+        self,
+        name: &str,
+        table: &Table<'s, K, V>,
+        f: impl Fn(&K, T, Option<&V>) -> O + 'static,
+    ) -> Stream<'s, O>
+    where
+        K: Record,
+        T: Event,
+    {
+        let flow = self.stream.flow;
+        let inputs = [&self.stream.origin, &table.meta.origin];
+        let origin = flow.context().step(name, Kind::Lookup, &inputs);
+        // No checkpoint has the operator's copy of the rows.
+        table.meta.wanted.set(true);
+        let step = Step::new(flow, name, &origin, &self.stream.sources);
+        let events = self.admit(&step, |_, _| false, lookup::Input::<K, T, V>::Left);
+        let changes = table.changes().map(lookup::Input::<K, T, V>::Right);
+        let changes = pack(changes, name, |input| match input {
+            Side::Left((key, _)) => route(key),
+            Side::Right(change) => route(&change.key),
+        });
+        let inner = lookup::<K, T, V, O>(events.concat(changes), name, Rc::new(f));
+        step.stream(inner)
+    }
+
+    /// Gives each key's events to a processor of your own, in the order of event time, with state and timers.
+    /// `name` is the step's. See [`EventProcessor`].
+    ///
+    /// Events wait until the watermark has passed them. Late events go to the dead letters. Declare another
+    /// [version](Dataflow::version) when the processor makes something else of the same events.
+    #[track_caller]
+    pub fn process_events<P>(self, name: &str, processor: P) -> Stream<'s, P::Out>
+    where
+        K: Record,
+        T: Event,
+        P: EventProcessor<Key = K, Event = T>,
+    {
+        let origin = self.timed_step(name, Kind::ProcessEvents, "process_events");
+        let step = Step::new(self.stream.flow, name, &origin, &self.stream.sources);
+        let identity = Identity::new(StateKind::ProcessEvents, name);
+        let parcels = self.admit(&step, is_late, |input| input);
+        step.emit(parcels, ProcessEvents(processor), identity, Some(self.order()))
+    }
+
+    /// Packs the events, with their keys, for the workers that own the keys; late ones become dead letters.
+    fn admit<I: ExchangeData>(
+        &self,
+        step: &Step<'s>,
+        is_late: impl Fn(&(K, Timed<T>), EventTime) -> bool + 'static,
+        input: impl Fn((K, Timed<T>)) -> I + 'static,
+    ) -> StreamVec<'s, Epoch, Parcel>
+    where
+        K: Record,
+        T: Event,
+    {
+        let desk = step.flow.context().desk.clone();
+        let events = raise_horizons(self.stream.inner.clone(), &step.name, step.sources.clone(), desk);
+        let (parcels, late) = admit(
+            events,
+            &step.name,
+            self.key.clone(),
+            step.lateness(),
+            is_late,
+            input,
+        );
+        step.flow.late(late);
+        parcels
+    }
+
+    fn order(&self) -> Order<(K, Timed<T>)>
+    where
+        K: Record,
+        T: Event,
+    {
+        let tie: fn(&(K, Timed<T>), &(K, Timed<T>)) -> _ = |a, b| by_content(&a.1, &b.1);
+        Order {
+            place: |(_, event)| event.at,
+            tie: self.stream.is_scattered.then_some(tie),
+        }
+    }
+}
+
+/// An event whose time is before what is closed is late.
+fn is_late<K, T>((_, event): &(K, Timed<T>), closed: EventTime) -> bool {
+    event.time < closed
+}
+
+/// A step over the events of some sources, while it is added.
+pub(super) struct Step<'s> {
+    flow: Dataflow<'s>,
+    name: String,
+    origin: Origin,
+    sources: Rc<[SourceId]>,
+}
+
+impl<'s> Step<'s> {
+    pub(super) fn new(flow: Dataflow<'s>, name: &str, origin: &Origin, sources: &Rc<[SourceId]>) -> Self {
+        flow.context().desk.timeline.borrow_mut().track(sources);
+        Self {
+            flow,
+            name: name.to_owned(),
+            origin: origin.clone(),
+            sources: sources.clone(),
+        }
+    }
+
+    fn about(&self, about: String) {
+        self.flow.context().plan.borrow_mut().about(about);
+    }
+
+    fn lateness(&self) -> Lateness {
+        let context = self.flow.context();
+        Lateness {
+            policies: Policies::new(context.late_policies(&self.sources)),
+            counts: context.late_metrics(&self.sources, &self.name),
+        }
+    }
+
+    pub(super) fn setup<O: KeyedOperator>(
+        &self,
+        identity: Identity,
+        wanted: Wanted,
+        order: Option<Order<O::Input>>,
+    ) -> Setup<O::Input> {
+        let (context, name) = (self.flow.context(), self.name.as_str());
+        let version = context.version(name);
+        type State<O> = <O as KeyedOperator>::State;
+        let keeper = context.keeper::<<State<O> as Store>::Key, <State<O> as Store>::Value>(
+            (identity, name),
+            &self.origin,
+            version,
+            Rule::Last,
+        );
+        let label = format!("`{name}`");
+        Setup {
+            order,
+            ..context.setup(name, label, &self.sources, keeper, wanted)
+        }
+    }
+
+    /// Adds an operator that makes events.
+    fn emit<U: Event, O: KeyedOperator<Output = Emitted<U>>>(
+        self,
+        parcels: StreamVec<'s, Epoch, Parcel>,
+        operator: O,
+        identity: Identity,
+        order: Option<Order<O::Input>>,
+    ) -> Stream<'s, U> {
+        let setup = self.setup::<O>(identity, Wanted::default(), order);
+        let (inner, _) = process(parcels, Rc::new(operator), setup);
+        self.stream(inner)
+    }
+
+    /// Like [`Step::emit`], and says whether the step is new among restored ones: then it needs the rows that
+    /// they have.
+    pub(super) fn emit_new<U: Event, O: KeyedOperator<Output = Emitted<U>>>(
+        self,
+        parcels: StreamVec<'s, Epoch, Parcel>,
+        operator: O,
+        identity: Identity,
+    ) -> (Stream<'s, U>, bool) {
+        let setup = self.setup::<O>(identity, Wanted::default(), None);
+        let is_new = setup.keeper.held() != setup.keeper.restored();
+        let (inner, _) = process(parcels, Rc::new(operator), setup);
+        (self.stream(inner), is_new)
+    }
+
+    /// A stream without events, in place of one that can't be.
+    pub(super) fn nothing<U: Event>(self) -> Stream<'s, U> {
+        let inner = self.flow.scope.concatenate(Vec::new());
+        self.stream(inner)
+    }
+
+    fn stream<U: Event>(self, inner: Events<'s, U>) -> Stream<'s, U> {
+        Stream {
+            inner,
+            flow: self.flow,
+            sources: self.sources,
+            origin: self.origin,
+            is_scattered: true,
+        }
+    }
+}

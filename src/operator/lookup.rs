@@ -1,0 +1,93 @@
+//! Looks up each event's row in a table, as of the event's epoch.
+//!
+//! ```text
+//!   events        ──▶ admit ─┐
+//!                            ├═ exchange by key ═▶ changes of epoch n ─▶ rows ─▶ events of epoch n
+//!   table changes ──▶ pack  ─┘
+//! ```
+//!
+//! No checkpoint holds the rows: after a restore the table gives them again.
+
+use std::rc::Rc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+
+use crate::operator::exchange::{Parcel, ParcelInput};
+use crate::operator::interval_join::Side;
+use crate::operator::walk::Arrivals;
+use crate::record::{Change, Event, Record, Timed};
+use crate::time::Epoch;
+use crate::trail;
+
+/// An event with its key, or a change of the table.
+pub(crate) type Input<K, T, V> = Side<(K, Timed<T>), Change<K, V>>;
+
+/// Makes an event of an event and its row.
+pub(crate) type Enrich<K, T, V, O> = Rc<dyn Fn(&K, T, Option<&V>) -> O>;
+
+/// A table with room for fewer rows is not worth a smaller one.
+const ROOM_MIN: usize = 1 << 10;
+
+/// Adds the operator to a dataflow; `parcels` hold [`Input`]s.
+pub(crate) fn lookup<'s, K: Record, T: Event, V: Record, O: Event>(
+    parcels: StreamVec<'s, Epoch, Parcel>,
+    name: &str,
+    enrich: Enrich<K, T, V, O>,
+) -> StreamVec<'s, Epoch, Timed<O>> {
+    type Builder<O> = CapacityContainerBuilder<Vec<Timed<O>>>;
+    let label: Rc<str> = format!("lookup `{name}`").into();
+    let mut builder = OperatorBuilder::new(name.to_owned(), parcels.scope());
+    let mut input = ParcelInput::new(&mut builder, parcels);
+    let (output, stream) = builder.new_output();
+    let mut output = OutputBuilder::<_, Builder<O>>::from(output);
+    builder.build(move |_capabilities| {
+        let mut arrivals = Arrivals::<Vec<Input<K, T, V>>>::new();
+        let mut rows: HashMap<K, V, FixedState> = HashMap::default();
+        move |frontiers| {
+            let mut output = output.activate();
+            arrivals.gather_parcels(&mut input);
+            let _work = trail::begin(&label);
+            while let Some((_, capability, batches)) = arrivals.next(&frontiers[0]) {
+                let mut events = Vec::new();
+                for input in batches.into_iter().flatten() {
+                    match input {
+                        Side::Left(event) => events.push(event),
+                        Side::Right(Change {
+                            key, new: Some(new), ..
+                        }) => _ = rows.insert(key, new),
+                        Side::Right(Change { key, .. }) => _ = rows.remove(&key),
+                    }
+                }
+                let mut session = output.session(&capability);
+                for (
+                    key,
+                    Timed {
+                        value,
+                        time,
+                        horizon,
+                        at,
+                    },
+                ) in events
+                {
+                    trail::on(at);
+                    let value = enrich(&key, value, rows.get(&key));
+                    session.give(Timed {
+                        value,
+                        time,
+                        horizon,
+                        at,
+                    });
+                }
+                if rows.capacity() > ROOM_MIN.max(8 * rows.len()) {
+                    rows.shrink_to(2 * rows.len());
+                }
+            }
+        }
+    });
+    stream
+}

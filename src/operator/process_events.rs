@@ -1,0 +1,307 @@
+//! Events in the order of event time, with keyed state and timers: for logic that no other operator has.
+//!
+//! ```text
+//!   events ──▶ admit ═ exchange by key ═▶ wait, by time ── watermark ─▶ event(…), timer(…) in order of time ──▶ events
+//! ```
+//!
+//! An event waits until the watermark has passed its time, so that events of a key come in the order in which
+//! they happened, in whatever order they were read. Flink calls it a `KeyedProcessFunction`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::keyed::KeyedState;
+use crate::checkpoint::keyed::grouped::{GroupPlace, GroupedStore};
+use crate::operator::process::{Batch, Emitted, EpochInfo, KeyedOperator};
+use crate::position::Position;
+use crate::record::{Event, Record, Timed};
+use crate::time::EventTime;
+use crate::trail;
+
+/// What to do with each event of a key, and when a timer fires.
+///
+/// A processor is made once on every worker, and what it holds itself are settings: what it learns from
+/// events belongs into the [state](Context::state), or a checkpoint does not have it. What it does must
+/// follow from its arguments alone.
+///
+/// ```
+/// use thalweg::operator::process_events::{Context, EventProcessor};
+/// use thalweg::prelude::*;
+/// use thalweg::testing::Harness;
+///
+/// #[derive(Clone, Serialize, Deserialize)]
+/// struct Order { id: u32, paid: bool, at_ms: i64 }
+///
+/// /// Reminds of each order that is not paid within ten minutes.
+/// struct Reminders;
+///
+/// impl EventProcessor for Reminders {
+///     type Key = u32;
+///     type Event = Order;
+///     /// When the reminder is due.
+///     type State = EventTime;
+///     type Out = u32;
+///
+///     fn event(&self, order: &Timed<Order>, context: &mut Context<'_, Self>) {
+///         if order.value.paid {
+///             if let Some(due) = context.state.take() {
+///                 context.clear_timer(due);
+///             }
+///         } else {
+///             let due = order.time.plus(Duration::from_secs(600));
+///             context.state = Some(due);
+///             context.set_timer(due);
+///         }
+///     }
+///
+///     fn timer(&self, _due: EventTime, context: &mut Context<'_, Self>) {
+///         context.state = None;
+///         context.emit(*context.key());
+///     }
+/// }
+///
+/// fn reminders(flow: Dataflow) {
+///     let orders = Kafka::topic("orders").json::<Order>();
+///     flow.source("orders", orders.event_time(|o| EventTime::from_millis(o.at_ms)))
+///         .key_by("order", |o| o.id)
+///         .process_events("reminders", Reminders)
+///         .changes()
+///         .group_by("order", |order| *order)
+///         .aggregate("reminded", |a| a.count())
+///         .view("reminded");
+/// }
+///
+/// let order = |id, paid, minutes: i64| Order { id, paid, at_ms: minutes * 60_000 };
+/// let mut test = Harness::of(dataflow("reminders", reminders));
+/// test.feed("orders", 0, [order(7, false, 1), order(8, false, 2), order(7, true, 9), order(9, false, 60)]);
+/// let hour = test.epoch();
+/// let run = test.run()?;
+/// #[derive(Debug, PartialEq, Deserialize)]
+/// struct Row { order: u32, value: u64 }
+/// assert_eq!(run.rows::<Row>("reminded", hour)?, [Row { order: 8, value: 1 }]);
+/// # Ok::<(), thalweg::Error>(())
+/// ```
+pub trait EventProcessor: Sized + 'static {
+    /// What events are keyed by.
+    type Key: Record;
+    /// What comes in.
+    type Event: Event;
+    /// What is kept for a key.
+    type State: Event;
+    /// What goes out.
+    type Out: Event;
+
+    /// An event, after all that happened before it.
+    fn event(&self, event: &Timed<Self::Event>, context: &mut Context<'_, Self>);
+
+    /// A timer that was set for `time`, after all events up to this time.
+    fn timer(&self, _time: EventTime, _context: &mut Context<'_, Self>) {}
+}
+
+/// What a processor may do for the key that it is at.
+pub struct Context<'a, P: EventProcessor> {
+    /// The key's state; `None` at first. What is left as `None` takes no memory.
+    pub state: Option<P::State>,
+    key: &'a P::Key,
+    now: EventTime,
+    /// Of the event or timer that is processed.
+    time: EventTime,
+    horizon: EventTime,
+    at: Position,
+    /// No timer is earlier.
+    timers_from: EventTime,
+    entries: &'a mut KeyedState<Entries<P>>,
+    out: &'a mut Vec<Timed<P::Out>>,
+}
+
+impl<P: EventProcessor> Context<'_, P> {
+    /// The key.
+    pub fn key(&self) -> &P::Key {
+        self.key
+    }
+
+    /// The epoch's own time: the only "now" that is the same in every replay.
+    pub fn now(&self) -> EventTime {
+        self.now
+    }
+
+    /// Emits an event, at the time of the event or timer that is processed.
+    pub fn emit(&mut self, value: P::Out) {
+        self.out.push(Timed {
+            value,
+            time: self.time,
+            horizon: self.horizon,
+            at: self.at,
+        });
+    }
+
+    /// Calls [`timer`](EventProcessor::timer) for `time`, once event time has passed it, in order with the
+    /// key's events. Setting a time twice sets one timer. A time that has passed already is taken as the
+    /// earliest one that can still be in order: the time of the event, or from a timer the microsecond after.
+    pub fn set_timer(&mut self, time: EventTime) {
+        let place = (self.key.clone(), Slot::timer(time.max(self.timers_from)));
+        let by = self.at;
+        self.entries.update(place, || Held::Timer(by), |_| {});
+    }
+
+    /// Clears the timer for `time`, if there is one.
+    pub fn clear_timer(&mut self, time: EventTime) {
+        self.entries.remove(&(self.key.clone(), Slot::timer(time)));
+    }
+}
+
+/// Where an event or timer waits, or where the state is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Slot {
+    is_state: bool,
+    time: EventTime,
+    is_timer: bool,
+    at: Option<Position>,
+    /// Tells events apart that were made of one record and have one time.
+    index: u32,
+}
+
+impl Slot {
+    const STATE: Slot = Slot {
+        is_state: true,
+        time: EventTime::MIN,
+        is_timer: false,
+        at: None,
+        index: 0,
+    };
+
+    fn timer(time: EventTime) -> Self {
+        let (is_state, is_timer, at, index) = (false, true, None, 0);
+        Self {
+            is_state,
+            time,
+            is_timer,
+            at,
+            index,
+        }
+    }
+
+    fn event(time: EventTime, at: Position) -> Self {
+        let (is_state, is_timer, at, index) = (false, false, Some(at), 0);
+        Self {
+            is_state,
+            time,
+            is_timer,
+            at,
+            index,
+        }
+    }
+}
+
+impl GroupPlace for Slot {
+    fn lane(&self) -> usize {
+        self.is_state.into()
+    }
+
+    /// When the watermark has passed its time.
+    fn until(&self) -> Option<EventTime> {
+        (!self.is_state).then(|| EventTime(self.time.0.saturating_add(1)))
+    }
+}
+
+/// What is kept there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Held<T, S> {
+    Event(Timed<T>),
+    /// With the place of the event that set it.
+    Timer(Position),
+    State(S),
+}
+
+type Entries<P> = GroupedStore<
+    <P as EventProcessor>::Key,
+    Slot,
+    Held<<P as EventProcessor>::Event, <P as EventProcessor>::State>,
+>;
+
+/// Runs a processor.
+pub(crate) struct ProcessEvents<P>(pub(crate) P);
+
+impl<P: EventProcessor> ProcessEvents<P> {
+    /// Processes what is due for a key.
+    fn run(
+        &self,
+        at: &EpochInfo,
+        key: P::Key,
+        entries: &mut KeyedState<Entries<P>>,
+        out: &mut Vec<Timed<P::Out>>,
+    ) {
+        let place = (key, Slot::STATE);
+        let mut state = match entries.get(&place) {
+            Some(Held::State(state)) => Some(state.clone()),
+            _ => None,
+        };
+        let had_state = state.is_some();
+        while let Some((slot, held)) = entries.take_first(&place.0, at.closed) {
+            let (event, by, horizon) = match held {
+                Held::Event(event) => {
+                    let (by, horizon) = (event.at, event.horizon.max(at.closed_before));
+                    (Some(event), by, horizon)
+                }
+                Held::Timer(by) => (None, by, at.closed_before),
+                Held::State(_) => continue,
+            };
+            trail::on(by);
+            let mut context = Context {
+                state: state.take(),
+                key: &place.0,
+                now: at.now,
+                time: slot.time,
+                horizon,
+                at: by,
+                timers_from: match event {
+                    Some(_) => slot.time.max(at.closed_before),
+                    None => EventTime(slot.time.0.saturating_add(1)),
+                },
+                entries,
+                out,
+            };
+            match &event {
+                Some(event) => self.0.event(event, &mut context),
+                None => self.0.timer(slot.time, &mut context),
+            }
+            state = context.state;
+        }
+        match state {
+            Some(state) => {
+                let held = Held::State(state);
+                match entries.write(&place) {
+                    Some(before) => *before = held,
+                    None => entries.update(place, || held, |_| {}),
+                }
+            }
+            None if had_state => _ = entries.remove(&place),
+            None => {}
+        }
+    }
+}
+
+impl<P: EventProcessor> KeyedOperator for ProcessEvents<P> {
+    type Input = (P::Key, Timed<P::Event>);
+    type State = Entries<P>;
+    type Output = Emitted<P::Out>;
+
+    fn epoch(
+        &self,
+        at: &EpochInfo,
+        input: Option<Batch<Self::Input>>,
+        entries: &mut KeyedState<Entries<P>>,
+        out: &mut Emitted<P::Out>,
+    ) {
+        for (key, event) in input.into_iter().flatten() {
+            let mut place = (key, Slot::event(event.time, event.at));
+            while entries.get(&place).is_some() {
+                place.1.index += 1;
+            }
+            entries.update(place, || Held::Event(event), |_| {});
+        }
+        for key in entries.entries().due(at.closed) {
+            self.run(at, key, entries, &mut out.0);
+        }
+        entries.expire(at.closed, |_, _, _| {});
+    }
+}

@@ -1,0 +1,351 @@
+//! Session windows: a key's events with less than a gap between them.
+//!
+//! ```text
+//!   events ─▶ combine ─┬─ partial sessions ═ by key ═▶ merged with open sessions that they overlap ─▶ changes
+//!                      └─ events that may be late ══▶ counted if the session they fall into is open ─▶ dead letters
+//! ```
+//!
+//! An event at `t` is a session `[t, t + gap)`, and sessions that overlap become one: "The Dataflow Model"
+//! (Akidau et al., 2015). Whether an event is late shows only where its session is known: it is if the
+//! session ends at or before the event's horizon. Sessions that had closed by the epoch before take nothing
+//! more, so that the row of a closed window never changes.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+
+use crate::checkpoint::keyed::KeyedState;
+use crate::checkpoint::keyed::grouped::{GroupPlace, GroupedStore};
+use crate::codec::Cause;
+use crate::metrics::LateMetrics;
+use crate::operator::admit::by_content;
+use crate::operator::aggregate::Aggregate;
+use crate::operator::exchange::{Packer, Parcel};
+use crate::operator::late::Policies;
+use crate::operator::process::{
+    Batch, Changes, EpochInfo, Item, KeyedOperator, Output, Setup, Streams, process,
+};
+use crate::record::{Change, Event, Record, Timed, route};
+use crate::source::DeadLetter;
+use crate::time::{Epoch, EventTime, Window, Windowed};
+use crate::trail;
+
+/// What the operator gets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Input<K, T, S> {
+    Partial(K, Window, S),
+    /// An event whose own session would be over by `over`.
+    Doubtful {
+        key: K,
+        event: Timed<T>,
+        over: EventTime,
+    },
+}
+
+/// Where a session stands among those of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Span {
+    end: EventTime,
+    start: EventTime,
+}
+
+impl GroupPlace for Span {
+    fn until(&self) -> Option<EventTime> {
+        Some(self.end)
+    }
+}
+
+impl Span {
+    fn window(self) -> Window {
+        let Self { start, end } = self;
+        Window { start, end }
+    }
+}
+
+/// The session of one event.
+fn alone(time: EventTime, gap: Duration) -> Window {
+    Window {
+        start: time,
+        end: time.plus(gap),
+    }
+}
+
+fn overlap(a: Window, b: Window) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+fn union(a: Window, b: Window) -> Window {
+    Window {
+        start: a.start.min(b.start),
+        end: a.end.max(b.end),
+    }
+}
+
+/// Sessions of one activation.
+struct Sessions<K, S> {
+    /// Those of a key overlap nowhere.
+    by_key: HashMap<K, Vec<(Window, S)>, FixedState>,
+}
+
+impl<K: Record, S> Sessions<K, S> {
+    fn add<T, F: Aggregate<T, State = S>>(&mut self, key: K, session: Window, fold: &F, value: &T) {
+        let sessions = self.by_key.entry(key).or_default();
+        // Events mostly belong to the session before.
+        let Some(at) = sessions.iter().rposition(|(other, _)| overlap(*other, session)) else {
+            let mut state = fold.empty();
+            fold.add(&mut state, value);
+            sessions.push((session, state));
+            return;
+        };
+        fold.add(&mut sessions[at].1, value);
+        sessions[at].0 = union(sessions[at].0, session);
+        // It may have come to overlap others.
+        let (mut window, mut state) = sessions.swap_remove(at);
+        while let Some(other) = sessions.iter().position(|(other, _)| overlap(*other, window)) {
+            let (other, more) = sessions.swap_remove(other);
+            window = union(window, other);
+            fold.merge(&mut state, more);
+        }
+        sessions.push((window, state));
+    }
+}
+
+/// Folds what one activation brings into partial sessions.
+pub(super) fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
+    events: StreamVec<'s, Epoch, Timed<T>>,
+    name: &str,
+    key: Rc<dyn Fn(&T) -> K>,
+    gap: Duration,
+    fold: Rc<F>,
+    policies: Policies,
+) -> StreamVec<'s, Epoch, Parcel> {
+    let mut builder = OperatorBuilder::new(format!("{name}: combine"), events.scope());
+    let mut input = builder.new_input(events, Pipeline);
+    let (output, stream) = builder.new_output();
+    let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Parcel>>>::from(output);
+    let label: Rc<str> = format!("window `{name}`").into();
+    let mut packer = Packer::new(stream.scope().peers());
+    builder.build(move |_capabilities| {
+        let by_key = HashMap::default();
+        let mut sessions = Sessions { by_key };
+        move |_frontiers| {
+            let mut output = output.activate();
+            let _work = trail::begin(&label);
+            input.for_each_stamp(|capability, batches| {
+                let mut session = output.session(&capability);
+                for event in batches.flat_map(|batch| batch.drain(..)) {
+                    trail::on(event.at);
+                    let over = policies.over(event.at.partition.source, event.horizon);
+                    let (key, window) = (key(&event.value), alone(event.time, gap));
+                    if window.end > over {
+                        sessions.add(key, window, &*fold, &event.value);
+                    } else if let Some(parcel) = packer.push(
+                        route(&key),
+                        Input::<K, T, F::State>::Doubtful { key, event, over },
+                    ) {
+                        session.give(parcel);
+                    }
+                }
+                for (key, of_key) in sessions.by_key.drain() {
+                    for (window, state) in of_key {
+                        let partial = Input::<K, T, F::State>::Partial(key.clone(), window, state);
+                        if let Some(parcel) = packer.push(route(&key), partial) {
+                            session.give(parcel);
+                        }
+                    }
+                }
+                session.give_iterator(packer.rest());
+            });
+        }
+    });
+    stream
+}
+
+/// What becomes of events that are late.
+pub(super) struct Lateness {
+    pub(super) policies: Policies,
+    pub(super) counts: LateMetrics,
+}
+
+/// Adds the operator that merges sessions.
+pub(super) fn sessions<'s, K: Record, T: Event, F: Aggregate<T>>(
+    parcels: StreamVec<'s, Epoch, Parcel>,
+    (fold, gap, keep): (Rc<F>, Duration, Duration),
+    late: Lateness,
+    setup: Setup<Input<K, T, F::State>>,
+) -> Streams<'s, Item<Merge<K, T, F>>> {
+    let merge = Merge {
+        name: setup.name.clone(),
+        fold,
+        gap,
+        keep,
+        late,
+        of: PhantomData,
+    };
+    process(parcels, Rc::new(merge), setup)
+}
+
+/// Merges sessions.
+pub(super) struct Merge<K, T, F> {
+    name: String,
+    fold: Rc<F>,
+    gap: Duration,
+    /// How long a session's row stays after it closed.
+    keep: Duration,
+    late: Lateness,
+    of: PhantomData<fn(K, T)>,
+}
+
+/// Changes of rows, and the events that came too late.
+pub(super) struct Merged<K, V> {
+    changes: Changes<Windowed<K>, V>,
+    late: Vec<DeadLetter>,
+}
+
+impl<K, V> Default for Merged<K, V> {
+    fn default() -> Self {
+        let (changes, late) = (Changes::default(), Vec::new());
+        Self { changes, late }
+    }
+}
+
+impl<K: Record, V: Record> Output for Merged<K, V> {
+    type Item = Change<Windowed<K>, V>;
+    const HAS_LATE: bool = true;
+
+    fn items(&mut self) -> &mut Vec<Self::Item> {
+        self.changes.items()
+    }
+
+    fn late(&mut self) -> Option<&mut Vec<DeadLetter>> {
+        Some(&mut self.late)
+    }
+}
+
+type State<K, S> = GroupedStore<K, Span, S>;
+
+impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
+    /// The open sessions of a key that overlap a window. Those of a key that are open overlap nowhere, so
+    /// that the order of their ends is the order of their starts.
+    fn overlapping(
+        &self,
+        at: &EpochInfo,
+        key: &K,
+        window: Window,
+        sessions: &KeyedState<State<K, F::State>>,
+    ) -> Vec<Span> {
+        let Some(group) = sessions.entries().group(key) else {
+            return Vec::new();
+        };
+        let over = window.start.max(at.closed_before);
+        let found = group.range(0, |span| span.end <= over, |_| true);
+        let found = found.map(|(span, _)| *span);
+        found.filter(|span| overlap(span.window(), window)).collect()
+    }
+
+    fn merge(
+        &self,
+        at: &EpochInfo,
+        (key, window, state): (K, Window, F::State),
+        sessions: &mut KeyedState<State<K, F::State>>,
+        changes: &mut Changes<Windowed<K>, F::Out>,
+    ) {
+        let (mut window, mut state) = (window, state);
+        let windowed = |window| Windowed {
+            key: key.clone(),
+            window,
+        };
+        for span in self.overlapping(at, &key, window, sessions) {
+            if let Some(before) = sessions.remove(&(key.clone(), span)) {
+                changes.set(windowed(span.window()), Some(self.fold.finish(&before)), None);
+                window = union(window, span.window());
+                self.fold.merge(&mut state, before);
+            }
+        }
+        changes.set(windowed(window), None, Some(self.fold.finish(&state)));
+        let Window { start, end } = window;
+        sessions.update((key, Span { end, start }), || state, |_| {});
+    }
+
+    /// Counts an event if the session that it falls into is open for it.
+    fn doubtful(
+        &self,
+        at: &EpochInfo,
+        (key, event, over): (K, Timed<T>, EventTime),
+        sessions: &mut KeyedState<State<K, F::State>>,
+        out: &mut Merged<K, F::Out>,
+    ) {
+        trail::on(event.at);
+        let window = alone(event.time, self.gap);
+        let found = self.overlapping(at, &key, window, sessions);
+        let end = found.iter().map(|span| span.end).max();
+        if end.is_some_and(|end| end > over) {
+            let mut state = self.fold.empty();
+            self.fold.add(&mut state, &event.value);
+            self.merge(at, (key, window, state), sessions, &mut out.changes);
+            return;
+        }
+        self.late.counts.events.inc_by(1);
+        self.late.counts.windows.inc_by(1);
+        if self.late.policies.writes_letters(event.at.partition.source) {
+            out.late
+                .push(DeadLetter::turned_down(&self.name, Cause::Late, None, &event));
+        }
+    }
+}
+
+impl<K: Record, T: Event, F: Aggregate<T>> KeyedOperator for Merge<K, T, F> {
+    type Input = Input<K, T, F::State>;
+    type State = State<K, F::State>;
+    type Output = Merged<K, F::Out>;
+
+    fn epoch(
+        &self,
+        at: &EpochInfo,
+        input: Option<Batch<Self::Input>>,
+        sessions: &mut KeyedState<Self::State>,
+        out: &mut Self::Output,
+    ) {
+        let mut doubtful = Vec::new();
+        for input in input.into_iter().flatten() {
+            match input {
+                Input::Partial(key, window, state) => {
+                    self.merge(at, (key, window, state), sessions, &mut out.changes);
+                }
+                Input::Doubtful { key, event, over } => doubtful.push((key, event, over)),
+            }
+        }
+        // Whether one is late depends on those before it.
+        doubtful.sort_by(|a, b| a.1.at.cmp(&b.1.at).then_with(|| by_content(&a.1, &b.1)));
+        for event in doubtful {
+            self.doubtful(at, event, sessions, out);
+        }
+        sessions.expire(at.closed.minus(self.keep), |key, span, state| {
+            let (key, window) = (key.clone(), span.window());
+            let row = Some(self.fold.finish(&state));
+            out.changes.set(Windowed { key, window }, row, None);
+        });
+    }
+
+    fn backfill(&self, sessions: &KeyedState<Self::State>) -> Vec<Change<Windowed<K>, F::Out>> {
+        let mut rows = Vec::new();
+        sessions.entries().each(|key, span, state| {
+            let (key, window) = (key.clone(), span.window());
+            rows.push(Change {
+                key: Windowed { key, window },
+                old: None,
+                new: Some(self.fold.finish(state)),
+            });
+        });
+        rows
+    }
+}
