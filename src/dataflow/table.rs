@@ -4,7 +4,7 @@
 //! key, as windows and keyed topics give them and views take them; or a differential collection, as joins
 //! need it.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -69,6 +69,8 @@ pub(super) struct Meta {
     /// The sources of the step that cut the windows: those that close them, whatever was joined since.
     pub(super) window_sources: Rc<[SourceId]>,
     pub(super) keep: Option<Duration>,
+    /// Told when something takes the rows of windows as they close.
+    pub(super) when_closed: Rc<Cell<bool>>,
     /// Told when something is made of the rows besides views.
     pub(super) wanted: Wanted,
 }
@@ -122,6 +124,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
             windows: None,
             window_sources: Rc::new([]),
             keep: None,
+            when_closed: Rc::default(),
             wanted: Wanted::default(),
         };
         Self {

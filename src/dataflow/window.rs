@@ -1,5 +1,6 @@
 //! How event time is cut into windows.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::operator::late::Policies;
 use crate::operator::when_closed::WhenClosed;
 pub use crate::operator::window::assign::Assign;
 use crate::operator::window::assign::Method;
-use crate::operator::window::{self, SessionKey};
+use crate::operator::window::{self, Keep, SessionKey};
 use crate::record::{Change, Event, Record, route};
 use crate::time::{Epoch, EventTime, Window, WindowLayout, Windowed, micros, span};
 
@@ -281,7 +282,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
             keep: Duration::MAX,
         };
         let identity = Identity::new(StateKind::Aggregate, name);
-        let (changes, wanted) = windows.build(build, identity, about);
+        let (changes, wanted, _) = windows.build(build, identity, about);
         let changes = changes.map(|Change { key, old, new }: Change<Windowed<K>, A::Out>| Change {
             key: key.key,
             old,
@@ -360,8 +361,9 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         };
         let shape = identity.shape();
         let about = format!("by {}, {shape}, kept {}{late}", names.join(", "), span(keep));
-        let (changes, wanted) = self.build(build, identity, about);
+        let (changes, wanted, when_closed) = self.build(build, identity, about);
         let mut table = Table::from_changes(flow, changes, origin, names, sources);
+        table.meta.when_closed = when_closed;
         table.meta.windows = Some(layout);
         table.meta.window_sources = table.meta.sources.clone();
         table.meta.keep = Some(keep);
@@ -375,7 +377,7 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         build: impl FnOnce(Of<T>) -> A,
         identity: Identity,
         about: String,
-    ) -> (WindowChanges<'s, K, A::Out>, Wanted)
+    ) -> (WindowChanges<'s, K, A::Out>, Wanted, Rc<Cell<bool>>)
     where
         T: Event,
         K: Record,
@@ -400,7 +402,11 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
                 context.keeper::<Place<K>, State<A, T>>(named, &origin, version, Rule::Last)
             }
         };
-        let wanted = Wanted::default();
+        let (wanted, when_closed) = (Wanted::default(), Rc::<Cell<bool>>::default());
+        let keep = Keep {
+            for_: keep,
+            when_closed: when_closed.clone(),
+        };
         let spec = window::Spec {
             name: step.to_string(),
             key,
@@ -419,7 +425,7 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             Method::Each | Method::Sliced => window::window(stream.inner, spec),
         };
         flow.late(late);
-        (changes, wanted)
+        (changes, wanted, when_closed)
     }
 }
 
@@ -432,6 +438,9 @@ impl<'s, K: 'static, V: 'static> Table<'s, Windowed<K>, V> {
     ///
     /// A window closes once the watermark has passed its end, and its time for
     /// [corrections](crate::late::Late::Correct). Event time of a row is the last microsecond of its window.
+    /// Rows of the table stay until the epoch after the one in which their window closed, where
+    /// [`keep`](Windows::keep) is shorter than that.
+    ///
     /// A row that is there only later, such as that of a join whose other side was missing, is not emitted;
     /// nor are later changes of one that was.
     ///
@@ -472,6 +481,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, Windowed<K>, V> {
             ));
             return Step::new(self.flow, name, &origin, sources).nothing();
         };
+        self.meta.when_closed.set(true);
         let step = Step::new(self.flow, name, &origin, sources);
         let identity = Identity::new(StateKind::WhenClosed, name);
         let changes = pack(self.changes(), name, |change| route(&change.key));

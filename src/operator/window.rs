@@ -42,6 +42,7 @@ mod trigger;
 use assign::{Assign, Slices};
 use combine::combine;
 use panes::{Found, Panes};
+pub(crate) use trigger::Keep;
 use trigger::Trigger;
 
 /// The aggregate of some of a key's events in a window.
@@ -64,7 +65,7 @@ pub(crate) struct Spec<K, T, F> {
     /// The aggregate.
     pub fold: Rc<F>,
     /// How long a window's rows stay after it closed.
-    pub keep: Duration,
+    pub keep: Keep,
     /// The sources whose watermark closes the windows.
     pub sources: Rc<[SourceId]>,
     /// The worker's desk.
@@ -240,7 +241,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Operator for Merge<K, T, F> {
         changes: &mut Changes<Windowed<K>, F::Out>,
     ) {
         let trigger = &self.trigger;
-        panes.expire(trigger.expires(at.closed), |expired| {
+        panes.expire(trigger.keep.expires(at), |expired| {
             trigger.expired(expired, changes)
         });
         panes.pack(at.closed);
@@ -297,6 +298,10 @@ mod tests {
     impl Step {
         fn new(keep: Duration, held_back: Duration) -> Self {
             let fold = Rc::new(Of::<u8>::default().count());
+            let keep = Keep {
+                for_: keep,
+                when_closed: Rc::default(),
+            };
             Self {
                 merge: Merge {
                     trigger: Trigger { fold, keep },

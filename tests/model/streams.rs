@@ -98,7 +98,9 @@ fn served<'s, T: Event + Serialize>(events: &Stream<'s, T>, view: &str) {
     };
     let rows = events.timely_stateless(timed).changes();
     let counted = rows.group_by("event", |row| row.clone());
-    counted.aggregate(&format!("{view} counted"), |a| a.count()).view(view);
+    counted
+        .aggregate(&format!("{view} counted"), |a| a.count())
+        .view(view);
 }
 
 /// The rows of such a view.
@@ -273,7 +275,7 @@ proptest! {
         let keep = Duration::from_secs(keep_s);
         let open = |n: usize| {
             let mut rows = all(n);
-            rows.retain(|(_, _, end), _| end.saturating_add(micros(keep)) > closed[n]);
+            rows.retain(|(_, _, end), _| end.saturating_add(micros(keep)) > closed[n] || *end > before[n]);
             windows(rows)
         };
         let mut finals = Vec::new();

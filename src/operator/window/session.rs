@@ -39,6 +39,8 @@ use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime, Window, Windowed};
 use crate::trail;
 
+use super::trigger::Keep;
+
 /// What the operator gets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Input<K, T, S> {
@@ -179,7 +181,7 @@ pub(super) struct Lateness {
 /// Adds the operator that merges sessions.
 pub(super) fn sessions<'s, K: Record, T: Event, F: Aggregate<T>>(
     parcels: StreamVec<'s, Epoch, Parcel>,
-    (fold, gap, keep): (Rc<F>, Duration, Duration),
+    (fold, gap, keep): (Rc<F>, Duration, Keep),
     late: Lateness,
     setup: Setup<Input<K, T, F::State>>,
 ) -> Streams<'s, Item<Merge<K, T, F>>> {
@@ -200,7 +202,7 @@ pub(super) struct Merge<K, T, F> {
     fold: Rc<F>,
     gap: Duration,
     /// How long a session's row stays after it closed.
-    keep: Duration,
+    keep: Keep,
     late: Lateness,
     of: PhantomData<fn(K, T)>,
 }
@@ -329,7 +331,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> KeyedOperator for Merge<K, T, F> {
         for event in doubtful {
             self.doubtful(at, event, sessions, out);
         }
-        sessions.expire(at.closed.minus(self.keep), |key, span, state| {
+        sessions.expire(self.keep.expires(at), |key, span, state| {
             let (key, window) = (key.clone(), span.window());
             let row = Some(self.fold.finish(&state));
             out.changes.set(Windowed { key, window }, row, None);

@@ -6,12 +6,13 @@
 //!   closed ≥ end + keep         it is retracted
 //! ```
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::panes::Expired;
 use crate::operator::aggregate::Aggregate;
-use crate::operator::process::Changes;
+use crate::operator::process::{Changes, EpochInfo};
 use crate::record::Record;
 use crate::time::{EventTime, Window, Windowed};
 
@@ -19,7 +20,27 @@ use crate::time::{EventTime, Window, Windowed};
 pub(super) struct Trigger<F> {
     pub(super) fold: Rc<F>,
     /// How long a window's row stays after it closed.
-    pub(super) keep: Duration,
+    pub(super) keep: Keep,
+}
+
+/// How long a window's row stays after it closed.
+#[derive(Clone)]
+pub(crate) struct Keep {
+    pub(crate) for_: Duration,
+    /// Whether it stays in the epoch in which it closed, however short that is: known once the dataflow is
+    /// built.
+    pub(crate) when_closed: Rc<Cell<bool>>,
+}
+
+impl Keep {
+    /// Windows that end here or before are retracted.
+    pub(super) fn expires(&self, at: &EpochInfo) -> EventTime {
+        let expires = at.closed.minus(self.for_);
+        match self.when_closed.get() {
+            true => expires.min(at.closed_before),
+            false => expires,
+        }
+    }
 }
 
 impl<F> Trigger<F> {
@@ -69,11 +90,6 @@ impl<F> Trigger<F> {
         F: Aggregate<T>,
     {
         changes.revise(at, self.row(state));
-    }
-
-    /// Windows that end here or before are retracted.
-    pub(super) fn expires(&self, closed: EventTime) -> EventTime {
-        closed.minus(self.keep)
     }
 
     /// A row goes.
