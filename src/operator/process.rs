@@ -385,7 +385,8 @@ pub(crate) fn process<'s, O: KeyedOperator>(
     builder.build(move |capabilities| {
         let mut again = Again::new(keeper.restored(), capabilities[0].clone(), activator, wanted);
         let mut walk = Walk::new(desk, capabilities);
-        // The state has what came up to there; to one that is new, restored operators before it give it again.
+        // The state has what came up to there; to one that is new, restored operators before it give it
+        // again.
         let held = keeper.held();
         let kept = KeyedState::<O::State>::keep(&keeper);
         let (mut pending, mut out) = (Pending::new(), O::Output::default());

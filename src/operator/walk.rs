@@ -87,8 +87,8 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// Starts with the capabilities that the operator was made with. The timeline of a run that goes on from a
-    /// checkpoint begins behind it.
+    /// Starts with the capabilities that the operator was made with. The timeline of a run that goes on from
+    /// a checkpoint begins behind it.
     pub(crate) fn new(desk: Rc<Desk>, capabilities: Vec<Capability<Epoch>>) -> Self {
         Self {
             desk,

@@ -211,8 +211,8 @@ impl<K: Record, P: GroupPlace, V: Event> Store for GroupedStore<K, P, V> {
 }
 
 impl<K: Record, P: GroupPlace, V: Event> KeyedState<GroupedStore<K, P, V>> {
-    /// Takes out the first entry of a key's lane 0, if it counts until `time`, or less, and `time` is what the
-    /// state is to [expire](Self::expire) by in this epoch.
+    /// Takes out the first entry of a key's lane 0, if it counts until `time`, or less, and `time` is what
+    /// the state is to [expire](Self::expire) by in this epoch.
     pub(crate) fn take_first(&mut self, key: &K, time: EventTime) -> Option<(P, V)> {
         let (GroupedStore { groups, due }, journal) = self.parts();
         let group = groups.get_mut(key)?;
