@@ -326,7 +326,7 @@ mod tests {
                 closed: watermark.minus(self.held_back),
                 closed_before: EventTime::MIN,
             };
-            let mut changes = Changes::new();
+            let mut changes = Changes::default();
             self.panes.begin(at.epoch);
             let batch = Batch::new(vec![partials], None);
             self.merge.data(&at, batch, &mut self.panes, &mut changes);

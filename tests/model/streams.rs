@@ -455,7 +455,7 @@ proptest! {
         let mut streaks: BTreeMap<u32, Streak> = BTreeMap::new();
         let mut out = Vec::new();
         let taken = taken(&reading.records, late[0]);
-        for n in 0..EPOCHS {
+        for (n, closed) in closed.into_iter().enumerate() {
             for record in taken.iter().filter(|r| r.epoch == n) {
                 waiting.insert((item(record).key, record.time, record.partition, record.offset));
                 values.insert((record.partition, record.offset), item(record).n);
@@ -463,8 +463,8 @@ proptest! {
             for key in 0..3 {
                 loop {
                     let event = waiting.iter().find(|event| event.0 == key).copied();
-                    let event = event.filter(|(_, time, ..)| *time < closed[n]);
-                    let timer = streaks.get(&key).and_then(|streak| streak.timer).filter(|timer| timer.0 < closed[n]);
+                    let event = event.filter(|(_, time, ..)| *time < closed);
+                    let timer = streaks.get(&key).and_then(|streak| streak.timer).filter(|timer| timer.0 < closed);
                     let is_event = match (event, timer) {
                         (Some(event), Some(timer)) => event.1 <= timer.0,
                         (event, None) if event.is_none() => break,
