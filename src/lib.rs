@@ -101,9 +101,22 @@ pub mod view;
 pub mod watermark;
 pub(crate) mod wire;
 
+/// The code on the pages of docs/ compiles and runs, as documentation tests.
 #[cfg(doctest)]
-#[doc = include_str!("../docs/write-an-operator.md")]
-mod write_an_operator {}
+mod pages {
+    #[doc = include_str!("../docs/coming-from.md")]
+    mod coming_from {}
+    #[doc = include_str!("../docs/operators.md")]
+    mod operators {}
+    #[doc = include_str!("../docs/sinks.md")]
+    mod sinks {}
+    #[doc = include_str!("../docs/sources.md")]
+    mod sources {}
+    #[doc = include_str!("../docs/time-and-lateness.md")]
+    mod time_and_lateness {}
+    #[doc = include_str!("../docs/write-an-operator.md")]
+    mod write_an_operator {}
+}
 
 pub use cli::main;
 pub use dataflow::{Flow, dataflow};

@@ -5,6 +5,7 @@ mod compile;
 mod habits;
 mod house;
 mod kafka;
+mod links;
 mod model;
 mod ops;
 mod readme;

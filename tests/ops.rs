@@ -318,7 +318,7 @@ fn every_metric_that_is_shown_is_there() {
         }
     }
     assert!(shown.len() > 20, "{shown:?}");
-    for page in ["README.md", "ops/prometheus.yml"] {
+    for page in ["docs/operations.md", "ops/prometheus.yml"] {
         for name in named(&text(page)) {
             let there = samples
                 .keys()

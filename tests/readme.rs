@@ -1,11 +1,13 @@
-//! README.md does what it says: every command runs, every answer has the shape that is printed, every crate
-//! compiles.
+//! README.md and the pages of docs/ hold: every command runs, every answer has the shape that is printed, every
+//! crate compiles.
 //!
 //! ```text
-//!  README.md ─▶ fenced blocks ─┬─ sh    each line by `command`: asked of a running demo, dry-run, or refused as unknown
-//!                              ├─ json  what the curl above answers: the same fields, types alike
-//!                              ├─ text  what the command above prints: the same first line
-//!                              └─ toml, rust   one crate, built and tested outside of this workspace
+//!  page ─▶ fenced blocks ─┬─ sh    each line by `check`: asked of a running demo, dry-run, or refused as unknown
+//!                         ├─ json  the answer to the curl above it: the same fields, types alike
+//!                         ├─ text  the output of the command above it: the same first line; else a diagram
+//!                         ├─ rust  README.md: one crate, built and tested outside of this workspace
+//!                         │        docs/: a documentation test, by `include_str!` in src/lib.rs
+//!                         └─ toml  README.md: that crate's manifest; docs/: settings (src/config/tests.rs)
 //! ```
 #![allow(
     clippy::disallowed_methods,
@@ -27,6 +29,26 @@ const PATH_OF_THE_LIBRARY: &str = "../thalweg";
 
 fn page(name: &str) -> String {
     std::fs::read_to_string(Path::new(ROOT).join(name)).expect("the page is there")
+}
+
+/// README.md and every page of docs/, by name.
+fn pages() -> Vec<(String, String)> {
+    let folder = std::fs::read_dir(Path::new(ROOT).join("docs")).expect("docs/ is there");
+    let files = folder.map(|entry| entry.expect("docs/ can be listed").file_name());
+    let mut names: Vec<String> = files
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.ends_with(".md"))
+        .map(|name| format!("docs/{name}"))
+        .collect();
+    names.push("README.md".to_owned());
+    names.sort();
+    names
+        .into_iter()
+        .map(|name| {
+            let text = page(&name);
+            (name, text)
+        })
+        .collect()
 }
 
 /// A fenced block: the line it begins at, its language, its text.
@@ -161,12 +183,11 @@ fn check(command: &str, binary: &Path, demo: &Demo) -> Option<String> {
     } else if let Some(arguments) = command
         .strip_prefix("thalweg ")
         .or(command.strip_prefix("cargo run -- "))
-        .filter(|arguments| arguments.starts_with("run ") || arguments.starts_with("check "))
     {
-        // With --help behind them arguments are only looked at.
+        // With --help at the end the arguments are parsed and nothing else happens.
         succeeded(command, &shell(&format!("{binary} {arguments} --help")));
     } else {
-        panic!("README.md has a command that this test can't check: {command}");
+        panic!("a page has a command that this test can't check: {command}");
     }
     None
 }
@@ -207,24 +228,45 @@ fn commands_do_what_the_page_says() {
     let waited = check(&wait, binary, &demo).expect("curl prints");
     assert!(waited.contains("\"rows\":[{"), "{waited}");
 
-    let page = page("README.md");
-    let blocks = blocks(&page);
+    let pages = pages();
+    let compared: usize = pages
+        .iter()
+        .map(|(name, text)| check_blocks(name, text, binary, &demo))
+        .sum();
+    assert!(
+        compared >= 8,
+        "only {compared} outputs were compared: are blocks still in pairs?"
+    );
+
+    let metrics = check(&format!("curl {SERVICE}/metrics"), binary, &demo).expect("curl prints");
+    let words = pages.iter().flat_map(|(_, text)| text.split('`'));
+    let named: Vec<&str> = words.filter(|word| word.starts_with("thalweg_")).collect();
+    assert!(named.len() > 20, "the metrics of the pages are not found");
+    for name in named {
+        assert!(metrics.contains(name), "there is no metric {name}");
+    }
+}
+
+/// Checks the blocks of a page; returns how many outputs were compared.
+fn check_blocks(name: &str, page: &str, binary: &Path, demo: &Demo) -> usize {
     let mut compared = 0;
     let mut printed = None;
-    for block in &blocks {
-        let at = format!("README.md:{}", block.line);
+    for block in &blocks(page) {
+        let at = format!("{name}:{}", block.line);
         match (block.language.as_str(), printed.take()) {
             ("sh", _) => {
                 for command in commands(&block.text) {
-                    printed = check(&command, binary, &demo).or(printed);
+                    printed = check(&command, binary, demo).or(printed);
                 }
             }
-            ("json", Some(answer)) => {
+            ("json", answer) => {
                 let said = serde_json::from_str(&block.text).unwrap_or_else(|error| panic!("{at}: {error}"));
-                let is =
-                    serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{at}: {error}\n{answer}"));
-                alike(&said, &is, &at);
-                compared += 1;
+                if let Some(answer) = answer {
+                    let is = serde_json::from_str(&answer)
+                        .unwrap_or_else(|error| panic!("{at}: {error}\n{answer}"));
+                    alike(&said, &is, &at);
+                    compared += 1;
+                }
             }
             ("text", Some(output)) => {
                 let words = |text: &str| {
@@ -240,24 +282,27 @@ fn commands_do_what_the_page_says() {
                 );
                 compared += 1;
             }
-            ("toml" | "rust", _) => {}
+            ("text" | "toml" | "rust", _) => {}
             (language, _) => panic!("{at}: a block `{language}` that nothing checks"),
         }
     }
-    assert!(
-        compared >= 6,
-        "only {compared} outputs were compared: are blocks still in pairs?"
-    );
+    compared
+}
 
-    let metrics = check(&format!("curl {SERVICE}/metrics"), binary, &demo).expect("curl prints");
-    let named = page
-        .split('`')
-        .filter(|word| word.starts_with("thalweg_"))
-        .collect::<Vec<_>>();
-    assert!(named.len() > 5, "the metrics of the page are not found");
-    named
-        .iter()
-        .for_each(|name| assert!(metrics.contains(*name), "there is no metric {name}"));
+#[test]
+fn rust_on_every_page_is_compiled() {
+    let library = page("src/lib.rs");
+    let with_code = pages().into_iter().filter(|(name, text)| {
+        name.starts_with("docs/") && blocks(text).iter().any(|block| block.language == "rust")
+    });
+    let missing: Vec<String> = with_code
+        .map(|(name, _)| format!("include_str!(\"../{name}\")"))
+        .filter(|include| !library.contains(include))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "src/lib.rs has no documentation test of {missing:?}"
+    );
 }
 
 #[test]
@@ -301,47 +346,4 @@ fn the_crate_of_ones_own_builds_and_its_test_passes() {
         .output();
     let printed = succeeded("cargo test", &output.expect("cargo can be started"));
     assert!(printed.contains("1 passed"), "{printed}");
-}
-
-#[test]
-fn links_lead_somewhere() {
-    for name in [
-        "README.md",
-        "ARCHITECTURE.md",
-        "CONTRIBUTING.md",
-        "docs/settings.md",
-    ] {
-        let page = page(name);
-        let headings: Vec<String> = page
-            .lines()
-            .filter(|line| line.starts_with('#'))
-            .map(anchor)
-            .collect();
-        for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            match link.strip_prefix('#') {
-                Some(heading) => assert!(headings.iter().any(|h| h == heading), "{name}: no heading {link}"),
-                None if link.starts_with("http") => {}
-                None => {
-                    let file = link.split('#').next().unwrap_or(link);
-                    assert!(Path::new(ROOT).join(file).exists(), "{name}: there is no {link}");
-                }
-            }
-        }
-    }
-}
-
-/// What a heading is called in a link.
-fn anchor(heading: &str) -> String {
-    let kept = |c: char| match c {
-        ' ' => Some('-'),
-        '-' | '_' => Some(c),
-        c if c.is_alphanumeric() => Some(c.to_ascii_lowercase()),
-        _ => None,
-    };
-    heading
-        .trim_start_matches('#')
-        .trim()
-        .chars()
-        .filter_map(kept)
-        .collect()
 }
