@@ -5,7 +5,7 @@ SHELL := bash
 .SUFFIXES:
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/thalweg/target
-export PATH := $(PATH):$(HOME)/.cargo/bin
+export PATH := $(PATH):$(HOME)/.cargo/bin:$(or $(THALWEG_CACHE),$(HOME)/.cache/thalweg)/typos/bin
 
 # How `run` and `thalweg` are built: `quick` takes half as long; PROFILE=release is for use, and what `bench` measures.
 PROFILE ?= quick
@@ -63,13 +63,14 @@ sim: setup ## run the simulator; SEEDS=0..10000 unless said otherwise, SEEDS=17 
 	SEEDS=$(SEEDS) cargo test --lib $(if $(findstring ..,$(SEEDS)),--release) $(CARGO_FLAGS) sim::seeds -- --nocapture
 
 .PHONY: check
-check: setup ## check format, lints and documentation, and the scripts where shellcheck is there
+check: setup ## check format, lints and documentation; scripts and spelling where shellcheck and typos are there
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(ALL) $(CARGO_FLAGS) -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --lib --no-deps $(ALL) $(CARGO_FLAGS)
 	@for script in scripts/*.sh .ci/run; do bash -n "$$script" || exit 1; done
 	@if command -v shellcheck >/dev/null; then shellcheck -x scripts/*.sh .ci/run; \
 	else echo "scripts: parsed only; for more: scripts/setup.sh lint"; fi
+	@if command -v typos >/dev/null; then typos; else echo "spelling: not checked; for that: scripts/setup.sh lint"; fi
 
 .PHONY: bench
 bench: setup ## measure; ARGS="--help" lists the questions

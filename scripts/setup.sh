@@ -8,7 +8,7 @@
 #   java    a Java runtime, 17 or newer: the test broker, the schema registry and the object store
 #   maven   Maven: fetches their jars, once
 #   kafka   java and maven
-#   lint    shellcheck
+#   lint    shellcheck, and typos from PyPI in an environment of its own
 #
 # Where all is there it prints nothing and is done at once. Where it may not install (no apt, or neither root nor sudo
 # without a password), or with --check, it says what is missing and the command that gets it, and exits with 1.
@@ -16,6 +16,8 @@ set -euo pipefail
 
 java_major_min=17
 jre=openjdk-17-jre-headless # where a release has no 17: its default, if that is newer
+typos_version=1.52.0
+typos_dir=${THALWEG_CACHE:-$HOME/.cache/thalweg}/typos
 missing=()  # in words
 packages=() # of Debian
 
@@ -70,8 +72,15 @@ check_java() {
     fi
 }
 
+check_typos() {
+    if have typos || [ -x "$typos_dir/bin/typos" ]; then return; fi
+    typos_missing=yes
+    python3 -c 'import ensurepip' >/dev/null 2>&1 || need "Python's venv" python3-venv
+}
+
 check=''
 cargo_missing=''
+typos_missing=''
 [ "${1:-}" = --check ] && { check=yes; shift; }
 [ $# -gt 0 ] || set -- build kafka
 for component; do
@@ -80,7 +89,7 @@ for component; do
         java) check_java ;;
         maven) have mvn || need "Maven (mvn)" maven ;;
         kafka) check_java; have mvn || need "Maven (mvn)" maven ;;
-        lint) have shellcheck || need "shellcheck" shellcheck ;;
+        lint) have shellcheck || need "shellcheck" shellcheck; check_typos ;;
         *) echo "setup: unknown component '$component': build, java, maven, kafka or lint" >&2; exit 2 ;;
     esac
 done
@@ -110,5 +119,13 @@ if [ ${#packages[@]} -gt 0 ]; then
         exit 1
     fi
     rm -f "$log"
+fi
+if [ -n "$typos_missing" ]; then
+    if [ -n "$check" ]; then
+        echo "setup: missing: typos; get it by: scripts/setup.sh lint" >&2
+        exit 1
+    fi
+    python3 -m venv "$typos_dir"
+    "$typos_dir/bin/pip" install -q --disable-pip-version-check "typos==$typos_version"
 fi
 [ -z "$cargo_missing" ] || exit 1

@@ -39,7 +39,11 @@ impl Page {
                     let base = anchor(line);
                     let count = seen.entry(base.clone()).or_default();
                     // The second of two equal headings has the anchor `name-1`.
-                    anchors.insert(if *count == 0 { base } else { format!("{base}-{count}") });
+                    anchors.insert(if *count == 0 {
+                        base
+                    } else {
+                        format!("{base}-{count}")
+                    });
                     *count += 1;
                 }
                 links.extend(targets(line).into_iter().map(|target| (number, target)));
@@ -64,7 +68,10 @@ fn anchor(heading: &str) -> String {
 /// What the links of a line lead to. Code between backticks has none.
 fn targets(line: &str) -> Vec<String> {
     let prose: String = line.split('`').step_by(2).collect();
-    let inline = prose.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
+    let inline = prose
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', ' ']).next());
     let defined = prose
         .strip_prefix('[')
         .and_then(|rest| rest.split_once("]: "))
@@ -158,7 +165,10 @@ fn every_page_is_reached_from_the_readme() {
             continue;
         };
         let folder = path.parent().unwrap_or(Path::new(""));
-        let files = page.links.iter().filter_map(|(_, target)| target.split('#').next());
+        let files = page
+            .links
+            .iter()
+            .filter_map(|(_, target)| target.split('#').next());
         open.extend(
             files
                 .filter(|file| !file.contains("://"))
@@ -173,16 +183,24 @@ fn every_page_is_reached_from_the_readme() {
 fn links_and_anchors_are_found_as_github_reads_them() {
     let text = "# One `a_b`, two\n## Same\n## Same\n[x](a.md#y) and `[no](b.md)` and [z](#same \"title\")\n\
         [ref]: c.md\n```sh\n# no heading\n[no](d.md)\n```\n";
-    let page = Page::parse("docs/p.md".into(), text);
+    let page = Page::parse("docs/settings.md".into(), text);
     let anchors: Vec<&str> = page.anchors.iter().map(String::as_str).collect();
     assert_eq!(anchors, ["one-a_b-two", "same", "same-1"]);
     let links: Vec<(usize, &str)> = page.links.iter().map(|(line, to)| (*line, to.as_str())).collect();
     assert_eq!(links, [(4, "a.md#y"), (4, "#same"), (5, "c.md")]);
 
-    let pages = BTreeMap::from([(page.path.clone(), Page::parse("docs/p.md".into(), text))]);
+    let pages = BTreeMap::from([(page.path.clone(), Page::parse("docs/settings.md".into(), text))]);
     assert_eq!(fault(&page, "#same-1", &pages), None);
     assert!(fault(&page, "#other", &pages).unwrap().contains("no heading"));
-    assert!(fault(&page, "nowhere.md", &pages).unwrap().contains("docs/nowhere.md"));
+    assert!(
+        fault(&page, "nowhere.md", &pages)
+            .unwrap()
+            .contains("docs/nowhere.md")
+    );
     assert_eq!(fault(&page, "../Cargo.toml", &pages), None);
-    assert!(fault(&page, "../Cargo.toml#deps", &pages).unwrap().contains("is no page"));
+    assert!(
+        fault(&page, "../Cargo.toml#deps", &pages)
+            .unwrap()
+            .contains("is no page")
+    );
 }

@@ -234,7 +234,7 @@ fn commands_do_what_the_page_says() {
         .map(|(name, text)| check_blocks(name, text, binary, &demo))
         .sum();
     assert!(
-        compared >= 8,
+        compared >= 7,
         "only {compared} outputs were compared: are blocks still in pairs?"
     );
 

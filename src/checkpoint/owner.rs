@@ -1,4 +1,10 @@
 //! Who writes to a place of checkpoints: a file there that names the owner of a ledger.
+//!
+//! Only the holder of the ledger writes or removes files. The place itself has to say who that is, since a
+//! process may be suspended at any point and continue much later. The file names when the ledger was created,
+//! the generation, and the nonce of the claim. An earlier generation of a ledger never displaces a later one.
+//! Between two ledgers, or a ledger and its copy, the last start owns the place, once it is certain that the
+//! start is not refused.
 
 use crate::ledger::Recovered;
 

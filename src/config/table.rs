@@ -69,8 +69,8 @@ static SETTINGS: &[Setting] = &[
                 !text.is_empty()
             }),
             "data",
-            "Where the ledger is kept; one folder a dataflow is made in it. `demo` without a Kafka uses a \
-                temporary one",
+            "Data directory. Holds one directory per dataflow, with its ledger and checkpoints. `demo` \
+                without a Kafka uses a temporary one",
         ),
         flag("data-dir", "DIR", On::All),
     ),
@@ -79,7 +79,7 @@ static SETTINGS: &[Setting] = &[
             "until_end",
             Kind::Switch(|s, on| of(s).until_end = on),
             "false",
-            "Stop when everything that is in the topics at the start has been counted",
+            "Process what the sources hold at the start, then stop",
         ),
         flag("until-end", "", On::Run),
     ),
@@ -88,8 +88,7 @@ static SETTINGS: &[Setting] = &[
             "serve",
             Kind::Switch(|s, on| of(s).serve = on),
             "false",
-            "With `until_end`: read no further at that end, and go on answering until a signal stops the \
-                process",
+            "With `until_end`: keep serving the views until a signal stops the process",
         ),
         flag("serve", "", On::Run),
     ),
@@ -97,26 +96,27 @@ static SETTINGS: &[Setting] = &[
         "epoch_interval",
         time(MS, MIN, |s, d| of(s).epoch_interval = d),
         "5ms",
-        "Shortest time between two epochs. Longer: less work a record, results later",
+        "Minimum time between two epochs. Larger values cost less per record and add latency",
     ),
     setting(
         "epochs_in_flight_max",
         count(1, 256, |s, n| of(s).epochs_in_flight_max = n),
         "3",
-        "How many epochs may be unfinished before no further one opens: the back pressure",
+        "Maximum number of unfinished epochs. No further epoch opens until one closes: this is the \
+            backpressure",
     ),
     setting(
         "views.history",
         time(Duration::ZERO, DAY, |s, d| of(s).history = d),
         "1m",
-        "How far back `as_of` reaches, in views that don't say so themselves",
+        "How far back `as_of` reads may go, for views that do not set their own history",
     ),
     setting(
         "checkpoint.interval",
         time(Duration::ZERO, DAY, |s, d| of(s).checkpoint_interval = d),
         "10s",
-        "From one checkpoint to the next, the first at once: a restart replays what came after the last \
-            one. 0s: none are made, and none is read",
+        "Time from one checkpoint to the next; the first is written at once. A restart replays what \
+            came after the last one. 0s: checkpoints are neither written nor read",
     ),
     setting(
         "checkpoint.store",
@@ -125,8 +125,9 @@ static SETTINGS: &[Setting] = &[
             place::is_known(text)
         }),
         "",
-        "Where checkpoints are kept, by app and dataflow; nothing: beside the ledger. Who asks a bucket is \
-            said by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by the role of the machine",
+        "Where checkpoints are stored, by application and dataflow. Default: next to the ledger. \
+            Credentials for a bucket come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the \
+            role of the machine",
     ),
     Setting {
         also: Some("AWS_ENDPOINT_URL"),
@@ -137,7 +138,7 @@ static SETTINGS: &[Setting] = &[
                 is_plain_url(text)
             }),
             "",
-            "Address of an object store other than Amazon's",
+            "Endpoint of an object store other than Amazon's",
         )
     },
     Setting {
@@ -156,14 +157,14 @@ static SETTINGS: &[Setting] = &[
         "checkpoint.keep",
         count(1, 1000, |s, n| of(s).checkpoints_kept = n),
         "2",
-        "How many checkpoints are kept: a damaged one is passed over for the one before it",
+        "Number of checkpoints to keep. If the newest is damaged, a restart uses the one before it",
     ),
     setting(
         "checkpoint.trim_ledger",
         Kind::Switch(|s, on| of(s).checkpoints_trim = on),
         "true",
-        "Let go of the ledger's beginning once no checkpoint that is kept needs it, and 4 MiB or more of \
-            it. With `false` it stays whole, and state can be made anew from the topics, epoch by epoch",
+        "Trim the ledger behind the oldest kept checkpoint, by 4 MiB or more at a time. With `false` it \
+            stays complete, and all state can be rebuilt from the topics, epoch by epoch",
     ),
     setting(
         "checkpoint.on_new_build",
@@ -171,8 +172,9 @@ static SETTINGS: &[Setting] = &[
             on_new(text).map(|what| of(s).on_new_build = what).is_some()
         }),
         "accept",
-        "What to do with a checkpoint that another build made: go on from it, with rows as the old code \
-            made them; don't start; or make all state anew from the topics, as long as the ledger is whole",
+        "What to do with a checkpoint of another build: `accept` continues from it, with rows as the \
+            old code made them; `refuse` does not start; `rebuild` recomputes all state from the topics, \
+            if the ledger is complete",
     ),
     setting(
         "checkpoint.on_new_plan",
@@ -184,11 +186,12 @@ static SETTINGS: &[Setting] = &[
             what.map(|what| of(s).on_new_plan = what).is_some()
         }),
         "refuse",
-        "What to do with a checkpoint of a dataflow whose steps have changed: `accept` forgets what is gone \
-            and lets what is new or changed begin behind it; `keep` does, too, but what is only made of \
-            something else (one more `filter`, two merged into one) goes on from its state, its views anew; \
-            `refuse` doesn't start; `rebuild` makes all state anew from the topics, as long as the ledger \
-            is whole. New views need no word: they begin with their rows as of the checkpoint",
+        "What to do with a checkpoint whose operators differ from the dataflow's: `accept` drops the \
+            state of removed operators and starts new and changed ones empty; `keep` does the same, but \
+            operators of which only the inputs changed (one more `filter`, two merged into one) keep their \
+            state, and their views are rebuilt; `refuse` does not start; `rebuild` recomputes all state \
+            from the topics, if the ledger is complete. New views are always backfilled with their rows as \
+            of the checkpoint",
     ),
     setting(
         "replay.on_difference",
@@ -203,27 +206,28 @@ static SETTINGS: &[Setting] = &[
             true
         }),
         "halt",
-        "What to do when an epoch that is gone through again after a restart comes to another result than \
-            the ledger says: stop with the view and the epoch; say and count it; or record and compare \
-            nothing",
+        "What to do when a replayed epoch has another result than the ledger recorded: `halt` stops and \
+            names the view and the epoch; `warn` logs and counts it; `ignore` neither records nor compares \
+            results",
     ),
     setting(
         "buffer.records_max",
         count(1_000, 100_000_000, |s, n| of(s).bounds.records_max = n),
         "500000",
-        "Records that one source may hold on one worker before they are released",
+        "Maximum number of records that a source buffers on one worker before they are released at an \
+            epoch",
     ),
     setting(
         "buffer.bytes_max",
         bytes(1 << 20, 1 << 40, |s, n| of(s).bounds.bytes_max = n),
         "64MiB",
-        "The same in bytes of keys and payloads",
+        "The same, in bytes of keys and payloads",
     ),
     setting(
         "buffer.batch_max",
         count(1, 1_000_000, |s, n| of(s).bounds.batch_max = n),
         "4096",
-        "Records that are read at once from one partition",
+        "Maximum number of records to read from a partition at once",
     ),
     setting(
         "buffer.skew_max",
@@ -231,7 +235,8 @@ static SETTINGS: &[Setting] = &[
             of(s).bounds.skew_max = d
         }),
         "30s",
-        "How far a partition may run ahead in event time of others that have more to read",
+        "Watermark alignment: how far, in event time, a partition may be ahead of others that have more \
+            to read",
     ),
     setting(
         "kafka.group",
@@ -240,7 +245,8 @@ static SETTINGS: &[Setting] = &[
             !text.is_empty()
         }),
         "thalweg",
-        "Consumer group that shows progress to lag tools, and the name in the ledger: a ledger belongs to one",
+        "Consumer group to commit offsets to, for lag tools. It is also the application name in the \
+            ledger; a ledger belongs to one",
     ),
     flagged(
         setting(
@@ -261,19 +267,19 @@ static SETTINGS: &[Setting] = &[
             !text.is_empty()
         }),
         "",
-        "Who logs in at the registry, with `registry.password`",
+        "User name for basic authentication at the registry",
     ),
     setting(
         "registry.password",
         Kind::Secret(|s, secret| of(s).registry.password = Some(secret)),
         "",
-        "The password for it",
+        "Password for basic authentication",
     ),
     setting(
         "registry.token",
         Kind::Secret(|s, secret| of(s).registry.token = Some(secret)),
         "",
-        "A bearer token for the registry, in place of name and password",
+        "Bearer token for the registry, instead of user name and password",
     ),
     setting(
         "registry.ca_file",
@@ -282,14 +288,14 @@ static SETTINGS: &[Setting] = &[
             !text.is_empty()
         }),
         "",
-        "Certificates (PEM) that the registry's may be signed by, besides those the system trusts",
+        "CA certificates (PEM) to trust for the registry, in addition to the system's",
     ),
     setting(
         "registry.unknown_wait",
         time(Duration::ZERO, HOUR, |s, d| of(s).registry.unknown_wait = d),
         "30s",
-        "How long the registry may not know a schema id while its records wait; then they become dead \
-            letters until it does",
+        "How long records wait for a schema id that the registry does not know. After that they become \
+            dead letters, until it does",
     ),
     flagged(
         setting(
@@ -300,7 +306,7 @@ static SETTINGS: &[Setting] = &[
                     .is_ok()
             }),
             "127.0.0.1:8460",
-            "Where answers are given: a loopback address; port 0 takes any that is free",
+            "Address to listen on: a loopback address. Port 0 takes any free port",
         ),
         flag("http", "ADDRESS", On::All),
     ),
@@ -308,43 +314,43 @@ static SETTINGS: &[Setting] = &[
         "http.connections_max",
         count(1, 1_000_000, |s, n| of(s).http.connections_max = n),
         "1024",
-        "Connections open at once; more are told 503",
+        "Maximum number of open connections; further ones get a 503",
     ),
     setting(
         "http.requests_max",
         count(1, 1_000_000, |s, n| of(s).http.requests_max = n),
         "512",
-        "Requests answered at once, those that wait included; more are told 503",
+        "Maximum number of concurrent requests, including those that wait; further ones get a 503",
     ),
     setting(
         "http.body_bytes_max",
         bytes(1 << 10, 64 << 20, |s, n| of(s).http.body_bytes_max = n),
         "64KiB",
-        "Longest body of a request",
+        "Maximum size of a request body",
     ),
     setting(
         "http.body_time_max",
         time(MS, HOUR, |s, d| of(s).http.body_time_max = d),
         "5s",
-        "How long a body may take to come",
+        "Maximum time to receive a request body",
     ),
     setting(
         "http.url_bytes_max",
         bytes(256, 64 << 10, |s, n| of(s).http.url_bytes_max = n),
         "8KiB",
-        "Longest URL",
+        "Maximum length of a URL",
     ),
     setting(
         "http.idle_time_max",
         time(S, DAY, |s, d| of(s).http.idle_time_max = d),
         "1m",
-        "How long a connection may stay without a request",
+        "How long a connection may stay open without a request",
     ),
     setting(
         "http.wait_max",
         time(Duration::ZERO, HOUR, |s, d| of(s).http.wait_max = d),
         "30s",
-        "Longest `wait` of a request",
+        "Maximum `wait` of a request",
     ),
     setting(
         "http.scans_max",
@@ -354,42 +360,43 @@ static SETTINGS: &[Setting] = &[
             }
         }),
         "0",
-        "Large scans at once, each on a thread of its own; 0: as many as there are cores",
+        "Maximum number of concurrent large scans, each on a thread of its own. 0: the number of cores",
     ),
     setting(
         "http.scan_time_max",
         time(MS, HOUR, |s, d| of(s).http.scan_time_max = d),
         "10s",
-        "How long a large scan may take, its turn waited for included",
+        "Maximum time of a large scan, including the time it is queued",
     ),
     setting(
         "http.scanned_rows_max",
         count(1, 1_000_000_000, |s, n| of(s).http.scanned_rows_max = n),
         "2000000",
-        "How many rows one read may look at. In the order of keys a page ends there, with `next`; in \
-            another one a view of more rows is refused at once, unless the key leaves enough of them out",
+        "Maximum number of rows that one read may look at. In key order, a page ends there and `next` \
+            continues; in another order, a read of more rows is refused, unless conditions on the key \
+            exclude enough of them",
     ),
     setting(
         "http.reads_max",
         count(1, 1_000, |s, n| of(s).http.reads_max = n),
         "32",
-        "Reads in one `POST /v1/query`",
+        "Maximum number of reads in one `POST /v1/query`",
     ),
     setting(
         "http.stale_reads",
         Kind::Switch(|s, on| of(s).http.stale_reads = on),
         "false",
-        "Answer with older epochs than before the restart while a restart recovers. With `false` reads of \
-            the newest epoch are told 503 until the last epoch that was bound before is there again; those \
-            with `as_of` and cursors are answered once theirs is",
+        "Serve older epochs while a restart recovers. With `false`, reads of the newest epoch get a 503 \
+            until the last epoch bound before the restart is closed again; reads with `as_of` or a cursor \
+            are served as soon as their epoch is",
     ),
     setting(
         "ready.lag_max",
         count(0, usize::MAX, |s, n| of(s).ready_lag_max = Some(n as u64)),
         "",
-        "`/health/ready` says 200 once no more records than these are left, of all that the topics hold by \
-            then; nothing said: once everything is counted that they held at the start. In any case not \
-            before a restart has recovered what was bound before it",
+        "`/health/ready` returns 200 once at most this many records are left to read. Default: once \
+            everything that the topics held at the start is processed. In any case not before a restart \
+            has replayed what was bound before it",
     ),
     flagged(
         setting(
@@ -402,7 +409,7 @@ static SETTINGS: &[Setting] = &[
                 ["text", "json"].contains(&text)
             }),
             "text",
-            "How log lines are written",
+            "Format of log lines",
         ),
         flag("log", "FORMAT", On::All),
     ),
@@ -418,7 +425,7 @@ static SETTINGS: &[Setting] = &[
                 },
             ),
             "info",
-            "Which log lines are written",
+            "Filter for log lines",
         )
     },
     flagged(
@@ -426,7 +433,7 @@ static SETTINGS: &[Setting] = &[
             "demo.rate",
             count(1, 2_000, |s, n| of(s).demo_rate = n as u64),
             "200",
-            "Events a second that `demo` writes",
+            "Events per second that `demo` writes",
         ),
         flag("rate", "N", On::Demo),
     ),

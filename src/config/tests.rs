@@ -262,15 +262,15 @@ fn kafkas_properties_go_by_an_allow_list() {
     for (property, expected) in [
         (
             "isolation.level = \"read_uncommitted\"",
-            "can't be set: records of transactions that were aborted",
+            "can't be set: records of aborted transactions",
         ),
         (
             "enable.auto.commit = true",
-            "can't be set: the ledger says where reading goes on",
+            "can't be set: the ledger decides where reading resumes",
         ),
         (
             "auto.offset.reset = \"latest\"",
-            "can't be set: where a position is gone",
+            "can't be set: if a position is gone",
         ),
         ("group.id = \"g\"", "the group is the setting `kafka.group`"),
         (
@@ -545,10 +545,16 @@ fn pages_show_valid_settings() {
             continue;
         }
         let page = std::fs::read_to_string(&path).unwrap();
-        let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let blocks = page
+            .split("```toml\n")
+            .skip(1)
+            .filter_map(|rest| rest.split("```").next());
         for example in blocks.filter(|block| !block.contains("[dependencies]")) {
             checked += 1;
-            let text = said(example, &[], &[]).err().map(|error| error.to_string()).unwrap_or_default();
+            let text = said(example, &[], &[])
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default();
             let absent = |line: &&str| !line.contains("no such file") && !line.contains("can't be read");
             let others: Vec<&str> = text
                 .lines()

@@ -6,6 +6,11 @@
 //!   bindings of earlier runs ── results of epochs before them ──▶ expected ───▶ compared
 //! ```
 //!
+//! Recording costs no write of its own, and the hash chain covers it. The last few epochs before a stop have
+//! no result in the ledger. Operators between views are not hashed: a difference shows in the first view
+//! behind them. A restore needs no record either: one process chooses the checkpoint, and the lineage names
+//! it.
+//!
 //! Alike is what one [lineage](Results::lineage) computed: the same program on the same state. Once a
 //! compacted topic was read nothing is compared, since what a record superseded may be gone when it is read
 //! again.

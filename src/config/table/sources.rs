@@ -24,14 +24,14 @@ pub(crate) fn source_settings()
 static SOURCE_SETTINGS: &[SourceSetting] = &[
     SourceSetting {
         name: "lateness",
-        doc: "How far events may lag behind the newest one of their partition and still be on time",
+        doc: "How far events may lag behind the newest event of their partition and still be on time",
         kind: SourceKind::Time(Duration::ZERO, YEAR, |s, d| s.lateness = Some(d)),
         of: Of::Streams(TIMELESS),
     },
     SourceSetting {
         name: "late",
-        doc: "What becomes of events that come too late for their window; `correct 1h`: they revise it for \
-            so long",
+        doc: "What to do with events that arrive after their window closed. `correct 1h`: they revise it \
+            for that long",
         kind: SourceKind::Word("`dead_letter`, `drop`, or `correct` and a duration", |s, text| {
             s.late = late(text);
             s.late.is_some()
@@ -40,16 +40,16 @@ static SOURCE_SETTINGS: &[SourceSetting] = &[
     },
     SourceSetting {
         name: "idle_after",
-        doc: "After how long without a valid event time a partition with nothing more to read, and no open \
-            transaction, no longer holds windows open",
+        doc: "How long a partition may be quiet, with nothing left to read and no open transaction, before \
+            it no longer holds back the watermark",
         kind: SourceKind::Time(MS, YEAR, |s, d| s.idle_after = Some(d)),
         of: Of::Streams(TIMELESS),
     },
     SourceSetting {
         name: "future_bound",
-        doc: "How far past the present an event time may lie; beyond that the record is a dead letter. The \
-            limit moves on from time to time, so that one up to 2s further ahead, or a thirtieth of the \
-            bound, may pass",
+        doc: "How far ahead of the wall clock an event time may be; beyond that, the record is a dead \
+            letter. The limit moves in steps, so event times up to 2s (or a thirtieth of the bound) \
+            further ahead may pass",
         kind: SourceKind::Time(Duration::ZERO, Duration::from_secs(100 * 365 * 86_400), |s, d| {
             s.future_bound = Some(d);
         }),

@@ -9,15 +9,15 @@ use crate::source::setting::Of;
 const HEAD: &str = "\
 # Settings
 
-<!-- Made from the tables in src/config/table.rs and src/connect/. After a change there: BLESS=1 cargo test --lib config -->
+<!-- Generated from src/config/table.rs and src/connect/. After a change there: BLESS=1 cargo test --lib config -->
 
-Each setting may be said in a file, by a variable of the environment, and on the command line; later ones win:
+A setting comes from a file, an environment variable or the command line. Later ones in this table win:
 
-| where | how |
+| source | |
 |---|---|
-| a TOML file | `--config FILE` (or `THALWEG_CONFIG`), else `thalweg.toml` in the working directory if it is there. `demo` takes only a file that is named |
-| a variable | the name below; an empty one says nothing |
-| a flag | the flag below, or `--set NAME=VALUE` for any setting |
+| TOML file | `--config FILE` (or `THALWEG_CONFIG`), else `thalweg.toml` in the working directory, if it exists. `demo` reads a file only if it is named |
+| environment variable | the name below; an empty variable counts as not set |
+| flag | the flag below, or `--set NAME=VALUE` for any setting |
 
 ```toml
 workers = 4
@@ -42,32 +42,34 @@ password_file = \"/run/secrets/registry\"
 lateness = \"30s\"
 ```
 
-Durations are written `250ms`, `5s`, `1m30s`, `7d`; sizes `64MiB`, `64MB`, or in bytes. Relative paths begin at the
-working directory. An unknown name, a wrong type or a value out of range is an error that names file and line; all are told
-at once. (An unknown variable is a warning of `check`: others may be its reader.) `thalweg check` takes the same settings, prints what is in force and where each value was said, looks whether
-topics, schemas and ledger fit, and changes nothing.
+Durations are written `250ms`, `5s`, `1m30s`, `7d`; sizes `64MiB`, `64MB`, or in bytes. Paths are relative to the working
+directory. An unknown name, a wrong type or a value out of range is an error that names the file and line, and all errors are
+reported at once. An unknown environment variable is a warning of `check`, since it may belong to another program.
 
-A **secret** (marked below) is never shown: not in logs, errors, `check` or metrics. It may be in a file of its own, named by
-the same setting with `_file` at its end. It can't be given on the command line, which every user of the machine sees.
+`thalweg check` takes the same settings. It prints the settings in force and where each value comes from, verifies that topics,
+schemas and the ledger fit, and changes nothing.
+
+A **secret** (marked below) is never shown in logs, errors, `check` or metrics. It may be read from a file: append `_file` to the
+name of the setting. It cannot be given on the command line, which every user of the machine can see.
 
 ## All settings
 
-| name | default | range or form | variable | flag | meaning |
+| name | default | value | variable | flag | meaning |
 |---|---|---|---|---|---|
 ";
 
 const SOURCES: &str = "
 ## Of one source
 
-In a section `[sources.NAME]`, with the name that the dataflow gives its source. They hold in place of what the dataflow
-says. What a checkpoint holds stays as it is: they hold for what comes behind it.
+The section `[sources.NAME]` sets these for the source of that name. They override what the dataflow says. State in a
+checkpoint stays as it is; they apply to records after it.
 
-| name | form | of | meaning |
+| name | value | applies to | meaning |
 |---|---|---|---|
 ";
 
 const REFUSED_HEAD: &str = "
-Those that may not, with the reason:
+These may not be set:
 
 | property | reason |
 |---|---|
@@ -131,7 +133,7 @@ pub(crate) fn page() -> String {
             let about = match property.kind {
                 PropertyKind::Plain => String::new(),
                 PropertyKind::Secret => " (**secret**)".to_owned(),
-                PropertyKind::Path => " (a file that is there)".to_owned(),
+                PropertyKind::Path => " (an existing file)".to_owned(),
                 PropertyKind::OneOf(words) => format!(" ({})", words.join(", ")),
             };
             writeln!(page, "* `{}`{about}", property.name).expect("a string takes all");

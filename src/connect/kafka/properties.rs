@@ -109,31 +109,31 @@ pub(super) const WRITES: [&str; 5] = [
 /// And those that only a consumer takes.
 pub(super) const READS: [&str; 3] = ["fetch.", "queued.", "receive."];
 
-const NO_MEMBER: &str = "partitions are assigned by the ledger's owner, not by a consumer group, so that no \
-    rebalance tears an epoch";
+const NO_MEMBER: &str = "partitions are assigned by the owner of the ledger, not by a consumer group, so that \
+    no rebalance splits an epoch";
 const COMMITS: &str =
-    "the ledger says where reading goes on; offsets are shown to the group once they are bound";
-const ONCE: &str = "sinks write each row once, which rests on it";
+    "the ledger decides where reading resumes; offsets are committed to the group once they are bound";
+const ONCE: &str = "exactly-once sinks depend on it";
 
 /// What would break a promise, and why.
 pub(super) static REFUSED: &[(&str, &str)] = &[
     (
         "isolation.level",
-        "records of transactions that were aborted would be counted",
+        "records of aborted transactions would be processed",
     ),
     (
         "auto.offset.reset",
-        "where a position is gone records are lost, and that halts the service; reading on elsewhere would \
-            be a guess",
+        "if a position is gone, records are lost and the service halts; resetting the offset would hide \
+            it",
     ),
     (
         "enable.partition.eof",
-        "the reader knows by it that it has come to the end, for idle partitions and `until_end`",
+        "idle partitions and `until_end` depend on it",
     ),
-    ("check.crcs", "a flipped bit on the way would be counted"),
+    ("check.crcs", "corrupted records would be processed"),
     (
         "allow.auto.create.topics",
-        "looking for a topic must not make it: a slip of the pen would be an empty topic",
+        "a misspelled topic name would create an empty topic",
     ),
     ("enable.auto.commit", COMMITS),
     ("enable.auto.offset.store", COMMITS),
@@ -153,11 +153,11 @@ pub(super) static REFUSED: &[(&str, &str)] = &[
     ("metadata.broker.list", "it is the setting `kafka.bootstrap`"),
     (
         "plugin.library.paths",
-        "foreign code in the process could break any promise",
+        "foreign code in the process could break any guarantee",
     ),
     (
         "test.mock.num.brokers",
-        "brokers of the process's own would answer in place of yours",
+        "mock brokers would answer instead of yours",
     ),
     ("acks", ONCE),
     ("request.required.acks", ONCE),
@@ -165,7 +165,10 @@ pub(super) static REFUSED: &[(&str, &str)] = &[
     ("transactional.id", ONCE),
     ("transaction.timeout.ms", ONCE),
     ("message.timeout.ms", ONCE),
-    ("partitioner", "keys go where Kafka's own clients look for them"),
+    (
+        "partitioner",
+        "keys have to be partitioned as Kafka's own clients do it",
+    ),
     (
         "sasl.kerberos.service.name",
         "Kerberos is not built in: use SCRAM or PLAIN",

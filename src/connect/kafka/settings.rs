@@ -113,9 +113,10 @@ pub(super) static PROPERTIES: Properties = Properties {
     doc: "\
 ## Kafka's client
 
-In the section `[kafka.properties]` stand properties of librdkafka, by
-[its own names](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md). Variables are called
-`THALWEG_KAFKA_PROPERTIES_` and the name: `THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD`. Those that may be set:
+The section `[kafka.properties]` sets properties of librdkafka, by
+[its own names](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md). The environment
+variable of a property is `THALWEG_KAFKA_PROPERTIES_` and its name: `THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD`.
+These may be set:
 ",
 };
 
@@ -126,7 +127,7 @@ fn topic(overrides: &mut Overrides) -> &mut TopicSettings {
 pub(super) static SOURCE_SETTINGS: &[SourceSetting] = &[
     SourceSetting {
         name: "start",
-        doc: "Where the first start begins to read; later ones go on where the ledger says",
+        doc: "Where the first start begins to read. Later starts resume where the ledger says",
         kind: SourceKind::Word(
             "`earliest`, `latest`, or a time such as 2026-03-01T12:00:00Z",
             |s, text| {
@@ -139,7 +140,7 @@ pub(super) static SOURCE_SETTINGS: &[SourceSetting] = &[
     },
     SourceSetting {
         name: "wait_for_topic",
-        doc: "Whether a topic that is missing at the start is waited for, and not an error",
+        doc: "Wait for a topic that is missing at the start, instead of failing",
         kind: SourceKind::Word("true or false", |s, text| {
             let own = topic(s);
             own.wait_for_topic = text.parse().ok();
@@ -149,8 +150,8 @@ pub(super) static SOURCE_SETTINGS: &[SourceSetting] = &[
     },
     SourceSetting {
         name: "deletes",
-        doc: "What deletes the row of a record's key: a record without payload alone; also one whose \
-            payload is null in its format, as JSON `null` is; also one of no bytes",
+        doc: "Which records delete the row of their key: those without a payload; also those whose payload \
+            is the format's null, such as JSON `null`; also those with an empty payload",
         kind: SourceKind::Word("`tombstone`, `null` or `null_or_empty`", |s, text| {
             let own = topic(s);
             own.deletes = text.parse().ok();

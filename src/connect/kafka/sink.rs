@@ -10,6 +10,11 @@
 //!        ─▶ tail: what the topic has behind the progress is not written again
 //! ```
 //!
+//! The progress topic has a partition per shard: with a shared one, the open transaction of another shard
+//! would limit what a reader may see. Records are awaited before the commit, which otherwise waits a tenth of
+//! a second by itself. After a failure, or a commit that took long enough to have been sent twice, another
+//! producer is opened and everything is read again: a slow broker costs time, and no row.
+//!
 //! Readers with `isolation.level=read_committed` see each row once. A row's sequence is its number among all
 //! that the shard has delivered; the tail is read because the end of a transaction may arrive late, behind
 //! the one that fenced it, and then commits rows whose progress came to nothing.
