@@ -64,7 +64,7 @@ static SETTINGS: &[Setting] = &[
     flagged(
         setting(
             "data_dir",
-            text("a folder", |s, text| {
+            text("a directory", |s, text| {
                 of(s).data_dir = PathBuf::from(text);
                 !text.is_empty()
             }),
@@ -418,7 +418,7 @@ static SETTINGS: &[Setting] = &[
         ..setting(
             "log.level",
             text(
-                "a level (error, warn, info, debug, trace), or such for modules with commas between",
+                "a level (error, warn, info, debug, trace), or a comma-separated list of MODULE=LEVEL",
                 |s, text| {
                     of(s).log.level = text.to_owned();
                     text.parse::<tracing_subscriber::filter::Targets>().is_ok()

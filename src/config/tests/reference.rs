@@ -59,7 +59,7 @@ name of the setting. It cannot be given on the command line, which every user of
 ";
 
 const SOURCES: &str = "
-## Of one source
+## Source settings
 
 The section `[sources.NAME]` sets these for the source of that name. They override what the dataflow says. State in a
 checkpoint stays as it is; they apply to records after it.

@@ -79,7 +79,7 @@ const PREFIX: &str = "kafka.properties.";
 pub(super) static SETTINGS: &[Setting] = &[flagged(
     setting(
         "kafka.bootstrap",
-        text("HOST:PORT, several with commas between", |s, text| {
+        text("a comma-separated list of HOST:PORT", |s, text| {
             s.get_mut::<KafkaSettings>().bootstrap = text.to_owned();
             !text.is_empty() && text.split(',').all(|one| is_host_port(one.trim()))
         }),
