@@ -1,9 +1,9 @@
 //! # Thalweg
 //!
-//! Incremental computation over Kafka: dataflows written in Rust, kept up to date as records arrive, answered
-//! over HTTP with rows that are consistent at a named moment.
+//! An incremental stream processor. Dataflows are Rust functions over Kafka topics; their results are
+//! maintained as records arrive and served over HTTP, as of a named epoch.
 //!
-//! A dataflow is a function, a binary is a list of them:
+//! A dataflow is a function, a binary is a list of dataflows:
 //!
 //! ```no_run
 //! use thalweg::prelude::*;
@@ -36,15 +36,17 @@
 //! | aggregate | [`Of`](operator::aggregate::Of) for what there is, [`Aggregate`] for one of your own |
 //! | write an operator of your own | [`operator::process`], and `docs/write-an-operator.md` |
 //! | test it | [`testing`] |
-//! | give it data for a first try | [`Flow::demo`], [`demo`] |
+//! | give it demo data | [`Flow::demo`], [`demo`] |
 //! | embed it in a program of your own | [`runtime::Service`], [`http::serve`] |
 //!
-//! # How it holds together
+//! # How it works
 //!
-//! Every stream runs under one clock, the [`Epoch`]: one atomic step of the whole dataflow. The [`ledger`]
-//! says which offsets an epoch contains ([`EpochBinding`](position::EpochBinding)); the [`sequencer`] decides
-//! it; [`ingest`] releases records at their epoch; [`view`]s keep rows by epoch, and [`http`] answers as of
-//! the newest one that is complete and durable. When things happened is data: [`EventTime`].
+//! Every stream runs under one clock, the [`Epoch`]: one atomic step of the whole dataflow. The [`sequencer`]
+//! decides which offsets an epoch contains ([`EpochBinding`](position::EpochBinding)), and the [`ledger`]
+//! records it. [`ingest`] releases records at their epoch, [`view`]s keep rows by epoch, and [`http`] answers
+//! as of the newest epoch that is complete and durable. Event time is data: [`EventTime`].
+//!
+//! The guide is in the repository, in `docs/`; start with `docs/concepts.md`.
 
 // `pub` is for users; what is doc-hidden is for the project's own tests and benchmarks.
 #![warn(unreachable_pub)]

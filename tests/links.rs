@@ -30,7 +30,7 @@ impl Page {
     fn parse(path: PathBuf, text: &str) -> Self {
         let (mut links, mut anchors) = (Vec::new(), BTreeSet::new());
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-        let mut fenced = false;
+        let (mut fenced, mut code) = (false, false);
         for (number, line) in (1..).zip(text.lines()) {
             if line.trim_start().starts_with("```") {
                 fenced = !fenced;
@@ -46,7 +46,12 @@ impl Page {
                     });
                     *count += 1;
                 }
-                links.extend(targets(line).into_iter().map(|target| (number, target)));
+                code &= !line.trim().is_empty();
+                links.extend(
+                    targets(line, &mut code)
+                        .into_iter()
+                        .map(|target| (number, target)),
+                );
             }
         }
         Self { path, links, anchors }
@@ -65,9 +70,11 @@ fn anchor(heading: &str) -> String {
     words.chars().filter_map(kept).collect()
 }
 
-/// What the links of a line lead to. Code between backticks has none.
-fn targets(line: &str) -> Vec<String> {
-    let prose: String = line.split('`').step_by(2).collect();
+/// What the links of a line lead to. Code between backticks has none; `code` says whether the line begins
+/// inside of it, and then whether the next one does.
+fn targets(line: &str, code: &mut bool) -> Vec<String> {
+    let prose: String = line.split('`').skip(usize::from(*code)).step_by(2).collect();
+    *code ^= line.matches('`').count() % 2 == 1;
     let inline = prose
         .split("](")
         .skip(1)
@@ -182,12 +189,12 @@ fn every_page_is_reached_from_the_readme() {
 #[test]
 fn links_and_anchors_are_found_as_github_reads_them() {
     let text = "# One `a_b`, two\n## Same\n## Same\n[x](a.md#y) and `[no](b.md)` and [z](#same \"title\")\n\
-        [ref]: c.md\n```sh\n# no heading\n[no](d.md)\n```\n";
+        [ref]: c.md\n`code\n[no](e.md) goes on` [w](f.md)\n```sh\n# no heading\n[no](d.md)\n```\n";
     let page = Page::parse("docs/settings.md".into(), text);
     let anchors: Vec<&str> = page.anchors.iter().map(String::as_str).collect();
     assert_eq!(anchors, ["one-a_b-two", "same", "same-1"]);
     let links: Vec<(usize, &str)> = page.links.iter().map(|(line, to)| (*line, to.as_str())).collect();
-    assert_eq!(links, [(4, "a.md#y"), (4, "#same"), (5, "c.md")]);
+    assert_eq!(links, [(4, "a.md#y"), (4, "#same"), (5, "c.md"), (7, "f.md")]);
 
     let pages = BTreeMap::from([(page.path.clone(), Page::parse("docs/settings.md".into(), text))]);
     assert_eq!(fault(&page, "#same-1", &pages), None);

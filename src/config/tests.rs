@@ -180,7 +180,7 @@ fn a_wrong_type_or_range_is_told_with_its_line() {
         ("[log]\nformat = \"xml\"", "`log.format` must be `text` or `json`"),
         (
             "[kafka]\nbootstrap = \"broker\"",
-            "`kafka.bootstrap` must be HOST:PORT",
+            "`kafka.bootstrap` must be a comma-separated list of HOST:PORT",
         ),
         (
             "[sources.a]\nlateness = \"soon\"",
@@ -275,7 +275,7 @@ fn kafkas_properties_go_by_an_allow_list() {
         ("group.id = \"g\"", "the group is the setting `kafka.group`"),
         (
             "enable.partition.eof = false",
-            "can't be set: the reader knows by it",
+            "can't be set: idle partitions and `until_end` depend on it",
         ),
         (
             "fetch.wait.max = 5",
