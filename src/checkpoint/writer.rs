@@ -5,10 +5,10 @@
 //!                                      └─ no ─▶ its files go, it is told, and the next one saves it again
 //! ```
 //!
-//! Checkpoints share files, so a lost file would make every later checkpoint unusable, with the ledger trimmed
-//! behind them. Hence all files of a manifest have to exist before it is published, and a merge that meets
-//! damage stops publishing until the files are intact again. Only intact checkpoints count for `keep` and for
-//! trimming the ledger.
+//! Checkpoints share files, so a lost file would make every later checkpoint unusable, with the ledger
+//! trimmed behind them. Hence all files of a manifest have to exist before it is published, and a merge that
+//! meets damage stops publishing until the files are intact again. Only intact checkpoints count for `keep`
+//! and for trimming the ledger.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
