@@ -13,6 +13,7 @@ mod closed;
 mod cluster;
 mod collections;
 mod durable;
+mod every_aggregate;
 mod evolution;
 mod files;
 mod formats;

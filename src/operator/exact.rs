@@ -1,10 +1,11 @@
-//! Sums that come out the same in whatever order and grouping they are added, and their means.
+//! Sums that come out the same in whatever order and grouping they are added, their means and variances.
 //!
 //! Integers are summed in 192 bits. A finite float is an integer times a power of two, and a sum of floats is
 //! kept as such integers, one for each 64 binary places that occur: a small form of the superaccumulator of
 //! Neal, "Fast exact summation using small and large superaccumulators" (2015). Whatever is shown of a sum is
 //! rounded once, and a mean is divided before it is rounded: that of finite floats is finite, even where
-//! their sum is beyond what a float holds.
+//! their sum is beyond what a float holds. So is a variance: the sums of numbers and of their squares are
+//! subtracted as integers, of which no digit is lost however far from zero the mean is.
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,11 @@ impl IntegerSum {
         }
     }
 
+    /// The sum, if an `i128` holds it.
+    pub fn fits(&self) -> Option<i128> {
+        (self.carry == 0).then(|| self.low())
+    }
+
     /// The sum over `n`, rounded once, to nearest with ties to even.
     pub fn mean(&self, n: u64) -> f64 {
         const EXACT_MAX: u64 = 1 << 53;
@@ -69,10 +75,17 @@ impl IntegerSum {
             // Both are floats, so the processor's division is the one rounding.
             return low as f64 / n as f64;
         }
+        let (negative, digits) = self.digits();
+        let magnitude = nearest(digits, 0, [n]);
+        if negative { -magnitude } else { magnitude }
+    }
+
+    /// Whether it is negative, and its size; the lowest digit first.
+    fn digits(&self) -> (bool, [u64; 3]) {
         let mut digits = [
             self.low[0],
             self.low[1],
-            self.carry.wrapping_sub(i64::from(low < 0)) as u64,
+            self.carry.wrapping_sub(i64::from(self.low() < 0)) as u64,
         ];
         let negative = digits[2] >> 63 == 1;
         if negative {
@@ -81,8 +94,7 @@ impl IntegerSum {
                 (*digit, carries) = (!*digit).overflowing_add(carries.into());
             }
         }
-        let magnitude = nearest(digits, 0, n);
-        if negative { -magnitude } else { magnitude }
+        (negative, digits)
     }
 }
 
@@ -100,12 +112,17 @@ impl From<IntegerSum> for (i128, i64) {
     }
 }
 
+/// A sum of `(place, integer)`, by place: each stands for integer × 2^(64 × place) units and is less than
+/// 2^64 in size.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Parts(Vec<(u16, i128)>);
+
 /// An exact sum of floats. Infinities and NaN are counted beside it, as IEEE addition would have them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FloatSum {
-    /// `(place, integer)`: the sum holds integer × 2^(64 × place − 1074), each integer less than 2^64 in
-    /// size; by place.
-    parts: Vec<(u16, i128)>,
+    /// In units of 2^−1074.
+    parts: Parts,
     nan: i64,
     infinite: (i64, i64),
 }
@@ -132,47 +149,19 @@ impl FloatSum {
             };
             *side += times;
         } else {
-            let bits = value.to_bits();
-            let exponent = (bits >> 52 & 0x7ff) as u16;
-            let fraction = (bits & ((1 << 52) - 1)) as i128;
-            // Subnormals have no hidden bit and the exponent of the least normal number.
-            let (mantissa, exponent) = if exponent == 0 {
-                (fraction, 1)
-            } else {
-                (fraction | 1 << 52, exponent)
-            };
-            let places = exponent - 1;
+            let (mantissa, places) = mantissa(value);
             let sign = if value < 0.0 { -1 } else { 1 } * i128::from(times);
-            self.put(places / 64, sign * (mantissa << (places % 64)));
+            self.parts
+                .put(places / 64, sign * (i128::from(mantissa) << (places % 64)));
         }
     }
 
     /// Adds another sum.
     pub fn join(&mut self, other: &FloatSum) {
-        for (place, integer) in &other.parts {
-            self.put(*place, *integer);
-        }
+        self.parts.join(&other.parts);
         self.nan += other.nan;
         self.infinite.0 += other.infinite.0;
         self.infinite.1 += other.infinite.1;
-    }
-
-    fn put(&mut self, mut place: u16, mut integer: i128) {
-        while integer != 0 {
-            let at = self.parts.partition_point(|(p, _)| *p < place);
-            if self.parts.get(at).is_none_or(|(p, _)| *p != place) {
-                self.parts.insert(at, (place, 0));
-            }
-            let part = &mut self.parts[at].1;
-            let sum = *part + integer;
-            // Rounded towards zero, so that a part and what it carries have one sign.
-            integer = sum / (1 << 64);
-            *part = sum % (1 << 64);
-            if *part == 0 {
-                self.parts.remove(at);
-            }
-            place += 1;
-        }
     }
 
     /// The sum, rounded once, to nearest with ties to even.
@@ -189,34 +178,191 @@ impl FloatSum {
             (_, (_, minus)) if minus > 0 => return f64::NEG_INFINITY,
             _ => {}
         }
-        let (Some((lowest, _)), Some((highest, top))) = (self.parts.first(), self.parts.last()) else {
+        let Some((negative, lowest, digits)) = self.parts.digits() else {
             return 0.0;
         };
+        let magnitude = nearest(digits, 64 * i32::from(lowest) + LEAST, [n]);
+        if negative { -magnitude } else { magnitude }
+    }
+}
+
+/// An exact sum of squares of finite floats, in units of 2^−2148. What is not finite is for the sum of the
+/// floats themselves to know.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FloatSquares(Parts);
+
+impl FloatSquares {
+    /// Adds the square of a float.
+    pub fn add(&mut self, value: f64) {
+        self.count(value, 1);
+    }
+
+    /// Takes out the square of a float that was added.
+    pub fn take(&mut self, value: f64) {
+        self.count(value, -1);
+    }
+
+    fn count(&mut self, value: f64, sign: i128) {
+        if value.is_finite() {
+            let (mantissa, places) = mantissa(value);
+            let (square, places) = (u128::from(mantissa).pow(2), 2 * places);
+            let part = |digit: u64| sign * (i128::from(digit) << (places % 64));
+            self.0.put(places / 64, part(square as u64));
+            self.0.put(places / 64 + 1, part((square >> 64) as u64));
+        }
+    }
+
+    /// Adds another sum.
+    pub fn join(&mut self, other: &FloatSquares) {
+        self.0.join(&other.0);
+    }
+}
+
+/// A finite float, less its sign: so many times 2^(places − 1074).
+fn mantissa(value: f64) -> (u64, u16) {
+    let bits = value.to_bits();
+    let (exponent, fraction) = ((bits >> 52 & 0x7ff) as u16, bits & ((1 << 52) - 1));
+    // Subnormals have no hidden bit and the exponent of the least normal number.
+    match exponent {
+        0 => (fraction, 0),
+        _ => (fraction | 1 << 52, exponent - 1),
+    }
+}
+
+impl Parts {
+    fn put(&mut self, mut place: u16, mut integer: i128) {
+        while integer != 0 {
+            let at = self.0.partition_point(|(p, _)| *p < place);
+            if self.0.get(at).is_none_or(|(p, _)| *p != place) {
+                self.0.insert(at, (place, 0));
+            }
+            let part = &mut self.0[at].1;
+            let sum = *part + integer;
+            // Rounded towards zero, so that a part and what it carries have one sign.
+            integer = sum / (1 << 64);
+            *part = sum % (1 << 64);
+            if *part == 0 {
+                self.0.remove(at);
+            }
+            place += 1;
+        }
+    }
+
+    fn join(&mut self, other: &Parts) {
+        for (place, integer) in &other.0 {
+            self.put(*place, *integer);
+        }
+    }
+
+    /// Whether the sum is negative, the lowest place, and the sum's size from there on, the lowest digit
+    /// first. `None` where it is zero.
+    fn digits(&self) -> Option<(bool, u16, impl Iterator<Item = u64>)> {
+        let ((lowest, _), (highest, top)) = (self.0.first()?, self.0.last()?);
         let negative = *top < 0;
         // As one positive number. A borrow can only come from a higher digit.
-        let (mut borrow, mut parts) = (0i128, self.parts.iter().peekable());
-        let digits = (*lowest..=*highest).map(|place| {
+        let (mut borrow, mut parts) = (0i128, self.0.iter().peekable());
+        let digits = (*lowest..=*highest).map(move |place| {
             let part = parts.next_if(|(p, _)| *p == place);
             let integer = part.map_or(0, |(_, integer)| *integer);
             let signed = if negative { -integer } else { integer } + borrow;
             borrow = signed.div_euclid(1 << 64);
             signed.rem_euclid(1 << 64) as u64
         });
-        let magnitude = nearest(digits, 64 * i32::from(*lowest) + LEAST, n);
-        if negative { -magnitude } else { magnitude }
+        Some((negative, *lowest, digits))
+    }
+}
+
+/// How far numbers are from their mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// The variance.
+    Variance,
+    /// Its root.
+    Deviation,
+}
+
+impl Spread {
+    /// That of `n` integers, over `n` less `without`, from their sum and that of their squares.
+    pub fn of_integers(self, sum: &IntegerSum, squares: &IntegerSum, n: u64, without: u64) -> f64 {
+        let ((_, sum), (_, squares)) = (sum.digits(), squares.digits());
+        self.of((&sum, 0), (&squares, 0), 0, [n, n - without])
+    }
+
+    /// That of `n` floats.
+    pub fn of_floats(self, sum: &FloatSum, squares: &FloatSquares, n: u64, without: u64) -> f64 {
+        if sum.nan != 0 || sum.infinite != (0, 0) {
+            return f64::NAN;
+        }
+        let digits = |parts: &Parts| match parts.digits() {
+            Some((_, lowest, digits)) => (digits.collect(), usize::from(lowest)),
+            None => (Vec::new(), 0),
+        };
+        let ((sum, sum_from), (squares, squares_from)) = (digits(&sum.parts), digits(&squares.0));
+        let over = [n, n - without];
+        self.of((&sum, sum_from), (&squares, squares_from), 2 * LEAST, over)
+    }
+
+    /// (n × squares − sum²) / (n × free), in units of two to the `scale`. Of each sum the digits are given, and
+    /// at which of them it begins.
+    fn of(self, sum: (&[u64], usize), squares: (&[u64], usize), scale: i32, over: [u64; 2]) -> f64 {
+        let from = squares.1.min(2 * sum.1);
+        let zeros = |count: usize| std::iter::repeat_n(0, count);
+        let mut digits: Vec<u64> = zeros(squares.1 - from).chain(squares.0.iter().copied()).collect();
+        let mut carry = 0;
+        for digit in &mut digits {
+            carry += u128::from(*digit) * u128::from(over[0]);
+            *digit = carry as u64;
+            carry >>= 64;
+        }
+        digits.push(carry as u64);
+        subtract_square(&mut digits, sum.0, 2 * sum.1 - from);
+        let scale = scale + 64 * from as i32;
+        match self {
+            Spread::Variance => nearest(digits, scale, over),
+            Spread::Deviation => {
+                // Its variance may be beyond what a float holds: its root is taken near one.
+                let high = digits.iter().rposition(|digit| *digit != 0).unwrap_or(0);
+                let half = (scale + 64 * high as i32) / 2;
+                let root = nearest(digits, scale - 2 * half, over).sqrt();
+                let power = |exponent: i32| f64::from_bits(((exponent + 1023) as u64) << 52);
+                root * power(half / 2) * power(half - half / 2)
+            }
+        }
+    }
+}
+
+/// Takes a square out of what is no less, from a digit on.
+fn subtract_square(digits: &mut [u64], root: &[u64], from: usize) {
+    for (i, left) in root.iter().enumerate().filter(|(_, digit)| **digit != 0) {
+        let mut owed = 0u128;
+        for (j, digit) in digits.iter_mut().enumerate().skip(from + i) {
+            let right = root.get(j - from - i);
+            if right.is_none() && owed == 0 {
+                break;
+            }
+            let right = right.copied().unwrap_or(0);
+            // Less than 2^128: neither factor nor what is owed is beyond 2^64 − 1.
+            owed += u128::from(*left) * u128::from(right);
+            let (rest, borrows) = digit.overflowing_sub(owed as u64);
+            *digit = rest;
+            owed = (owed >> 64) + u128::from(borrows);
+        }
     }
 }
 
 /// The least float above zero is two to this.
 const LEAST: i32 = -1074;
 
-/// The float nearest to `digits` × 2^`scale` / `n`, with ties to even. Digits have 64 bits each; the lowest
-/// comes first.
-fn nearest(digits: impl IntoIterator<Item = u64>, scale: i32, n: u64) -> f64 {
-    // With two digits behind the point a quotient has 64 bits or more, however large `n` is.
-    let mut digits: Vec<u64> = [0, 0].into_iter().chain(digits).collect();
-    let scale = scale - 128;
-    let remainder = if n == 1 { 0 } else { divide(&mut digits, n) };
+/// The float nearest to `digits` × 2^`scale` over all of `over`, with ties to even. Digits have 64 bits each;
+/// the lowest comes first.
+fn nearest<const N: usize>(digits: impl IntoIterator<Item = u64>, scale: i32, over: [u64; N]) -> f64 {
+    // With two digits behind the point for each divisor a quotient has 64 bits or more, however large they
+    // are.
+    let mut digits: Vec<u64> = std::iter::repeat_n(0, 2 * N).chain(digits).collect();
+    let scale = scale - 128 * N as i32;
+    let divisors = over.into_iter().filter(|n| *n != 1);
+    let remainder = divisors.fold(0, |remainder, n| remainder | divide(&mut digits, n));
     let Some(high) = digits.iter().rposition(|digit| *digit != 0) else {
         return 0.0;
     };

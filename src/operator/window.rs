@@ -259,7 +259,8 @@ impl<K: Record, T: Event, F: Aggregate<T>> Operator for Merge<K, T, F> {
 mod tests {
     use super::*;
     use crate::codec::tests::held;
-    use crate::operator::aggregate::{Count, Of};
+    use crate::operator::aggregate::Of;
+    use crate::operator::aggregate::count::Count;
     use crate::record::route;
     use crate::time::EventTime;
 
@@ -290,7 +291,7 @@ mod tests {
 
     /// The operator and what it keeps.
     struct Step {
-        merge: Merge<u32, u8, Count>,
+        merge: Merge<u32, u8, Count<u8>>,
         panes: KeyedState<Panes<u32, u64>>,
         held_back: Duration,
     }

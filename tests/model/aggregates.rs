@@ -10,7 +10,7 @@ use thalweg::prelude::*;
 use thalweg::testing::{Harness, permutes};
 
 /// A finite float, in units of the least float above zero.
-fn units(value: f64) -> BigInt {
+pub(super) fn units(value: f64) -> BigInt {
     let bits = value.abs().to_bits();
     let (exponent, fraction) = (bits >> 52, bits & ((1 << 52) - 1));
     let units = match exponent {
@@ -53,7 +53,7 @@ pub(super) fn nearest(about: f64, sum: &BigInt, n: u64) -> f64 {
     nearest.next().expect("one of them is the nearest") + 0.0
 }
 
-fn result<T, A: Aggregate<T>>(aggregate: &A, values: &[T]) -> A::Out {
+pub(super) fn result<T, A: Aggregate<T>>(aggregate: &A, values: &[T]) -> A::Out {
     let mut state = aggregate.empty();
     values.iter().for_each(|value| aggregate.add(&mut state, value));
     aggregate.finish(&state)
@@ -91,7 +91,7 @@ const INTEGERS: [i128; 10] = [
     u64::MAX as i128,
 ];
 
-fn float() -> impl Strategy<Value = f64> {
+pub(super) fn float() -> impl Strategy<Value = f64> {
     prop_oneof![
         2 => prop::sample::select(&FLOATS[..]),
         3 => any::<f64>(),
@@ -99,7 +99,7 @@ fn float() -> impl Strategy<Value = f64> {
     ]
 }
 
-fn finite() -> impl Strategy<Value = f64> {
+pub(super) fn finite() -> impl Strategy<Value = f64> {
     float().prop_filter("finite", |value| value.is_finite())
 }
 

@@ -288,7 +288,8 @@ mod tests {
     use super::*;
     use crate::codec::tests::held;
     use crate::late::Late;
-    use crate::operator::aggregate::{Count, Of};
+    use crate::operator::aggregate::Of;
+    use crate::operator::aggregate::count::Count;
     use crate::position::{PartitionId, Position, SourceId};
     use crate::time::WindowLayout;
 
@@ -337,7 +338,7 @@ mod tests {
         }
     }
 
-    fn table(assign: impl Assign) -> Combine<u32, u32, Count> {
+    fn table(assign: impl Assign) -> Combine<u32, u32, Count<u32>> {
         let count = Rc::new(Of::<u32>::default().count());
         Combine::new(
             Rc::new(|key| *key),

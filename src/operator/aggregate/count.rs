@@ -1,0 +1,140 @@
+//! How many values there are, how many meet a condition, and what share of them.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use crate::operator::aggregate::when::Filtered;
+use crate::operator::aggregate::{Aggregate, Of, Take};
+use crate::record::F64;
+
+impl<T> Of<T> {
+    /// How many values: a `u64`. Can be undone; a key takes 8 bytes.
+    pub fn count(self) -> Count<T> {
+        Count(PhantomData)
+    }
+
+    /// How many values meet a condition: a `u64`, the same as `count().when(…)`. Can be undone; a key takes 8
+    /// bytes.
+    pub fn count_if(self, meets: impl Fn(&T) -> bool + 'static) -> Filtered<T, Count<T>>
+    where
+        T: 'static,
+    {
+        self.count().when(meets)
+    }
+
+    /// Whether any value meets a condition. Can be undone; a key takes 8 bytes.
+    pub fn any(self, meets: impl Fn(&T) -> bool + 'static) -> Any<T> {
+        Any(Rc::new(meets))
+    }
+
+    /// Whether all values meet a condition. Can be undone; a key takes 8 bytes.
+    pub fn all(self, meets: impl Fn(&T) -> bool + 'static) -> All<T> {
+        All(Rc::new(move |value| !meets(value)))
+    }
+
+    /// The share of values that meet a condition, from 0 to 1: an [`F64`], the nearest to the quotient. Can be
+    /// undone; a key takes 16 bytes.
+    ///
+    /// ```
+    /// use thalweg::prelude::*;
+    /// let failed = Of::<u16>::default().rate(|status| *status >= 500);
+    /// let mut state = failed.empty();
+    /// for status in [200, 503, 404, 200] {
+    ///     failed.add(&mut state, &status);
+    /// }
+    /// assert_eq!(failed.finish(&state).get(), 0.25);
+    /// ```
+    pub fn rate(self, meets: impl Fn(&T) -> bool + 'static) -> Rate<T> {
+        Rate(Rc::new(meets))
+    }
+
+    /// The share of values for which `f` gives `None`, from 0 to 1: [`Of::rate`] of them.
+    pub fn null_rate<V>(self, f: impl Fn(&T) -> Option<V> + 'static) -> Rate<T> {
+        self.rate(move |value| f(value).is_none())
+    }
+}
+
+/// See [`Of::count`].
+pub struct Count<T>(PhantomData<fn(T)>);
+/// See [`Of::any`].
+pub struct Any<T>(Take<T, bool>);
+/// See [`Of::all`]. What it takes are the values that don't meet the condition.
+pub struct All<T>(Take<T, bool>);
+/// See [`Of::rate`].
+pub struct Rate<T>(Take<T, bool>);
+
+impl<T: 'static> Aggregate<T> for Count<T> {
+    type State = u64;
+    type Out = u64;
+    fn empty(&self) -> u64 {
+        0
+    }
+    #[inline]
+    fn add(&self, state: &mut u64, _: &T) {
+        *state = state.wrapping_add(1);
+    }
+    #[inline]
+    fn merge(&self, state: &mut u64, other: u64) {
+        *state = state.wrapping_add(other);
+    }
+    fn finish(&self, state: &u64) -> u64 {
+        *state
+    }
+    fn undoes(&self) -> bool {
+        true
+    }
+    fn undo(&self, state: &mut u64, _: &T) {
+        // Where one comes before what it takes out, the sum of all is right only if nothing is cut off.
+        *state = state.wrapping_sub(1);
+    }
+}
+
+/// Those whose state is the number of values that were taken.
+macro_rules! any_of_them { ($($A:ident, $n:ident => $shown:expr);+) => { $(
+    impl<T: 'static> Aggregate<T> for $A<T> {
+        type State = u64;
+        type Out = bool;
+        fn empty(&self) -> u64 { 0 }
+        #[inline]
+        fn add(&self, state: &mut u64, value: &T) {
+            *state = state.wrapping_add(u64::from((self.0)(value)));
+        }
+        #[inline]
+        fn merge(&self, state: &mut u64, other: u64) { *state = state.wrapping_add(other); }
+        fn finish(&self, $n: &u64) -> bool { $shown }
+        fn undoes(&self) -> bool { true }
+        fn undo(&self, state: &mut u64, value: &T) {
+            *state = state.wrapping_sub(u64::from((self.0)(value)));
+        }
+    }
+)+ } }
+any_of_them! { Any, n => *n != 0; All, n => *n == 0 }
+
+impl<T: 'static> Aggregate<T> for Rate<T> {
+    /// Those that meet the condition, and all.
+    type State = (u64, u64);
+    type Out = F64;
+    fn empty(&self) -> (u64, u64) {
+        (0, 0)
+    }
+    #[inline]
+    fn add(&self, (some, all): &mut (u64, u64), value: &T) {
+        *some = some.wrapping_add(u64::from((self.0)(value)));
+        *all = all.wrapping_add(1);
+    }
+    #[inline]
+    fn merge(&self, (some, all): &mut (u64, u64), other: (u64, u64)) {
+        *some = some.wrapping_add(other.0);
+        *all = all.wrapping_add(other.1);
+    }
+    fn finish(&self, (some, all): &(u64, u64)) -> F64 {
+        F64::new(*some as f64 / (*all).max(1) as f64)
+    }
+    fn undoes(&self) -> bool {
+        true
+    }
+    fn undo(&self, (some, all): &mut (u64, u64), value: &T) {
+        *some = some.wrapping_sub(u64::from((self.0)(value)));
+        *all = all.wrapping_sub(1);
+    }
+}

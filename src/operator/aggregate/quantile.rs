@@ -1,0 +1,219 @@
+//! Quantiles: medians, percentiles.
+
+use std::fmt;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::ser::SerializeTuple;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::operator::aggregate::ddsketch::{ERROR_MIN, Sketch};
+use crate::operator::aggregate::{Aggregate, Of, Take};
+use crate::record::F64;
+
+/// The relative error where nothing else is said.
+const ERROR: f64 = 0.01;
+
+impl<T> Of<T> {
+    /// About the `q`-quantile of the numbers that `f` takes: an [`F64`] that is at most 1 % off the number
+    /// with rank ⌊`q` (n − 1)⌋ when the n of them are sorted, counted from 0. So 0.5 asks for a median, 0.99
+    /// for the 99th percentile, 0 and 1 for the least and the greatest. [`Quantile::relative_error`] changes
+    /// the 1 %.
+    ///
+    /// It is a [DDSketch](https://arxiv.org/abs/1908.10693): how many numbers there are by buckets of one
+    /// relative width, so its error is relative to the number and not to its rank. Numbers closer to zero
+    /// than 2.2 × 10⁻³⁰⁸ count as zero; infinities are told as they are; NaN counts as greater than all others.
+    ///
+    /// Can be undone. A key takes about 24 bytes a bucket that holds a number, of which there are 38 for each
+    /// doubling: at most 3 KiB where the greatest is 10 times the least, 9 KiB where it is a thousand times,
+    /// whatever their number.
+    ///
+    /// ```
+    /// use thalweg::prelude::*;
+    /// let p99 = Of::<u32>::default().quantile(0.99, |ms| *ms);
+    /// let mut state = p99.empty();
+    /// (1..=1_000).for_each(|ms| p99.add(&mut state, &ms));
+    /// let shown = p99.finish(&state).get();
+    /// assert!((shown / 990.0 - 1.0).abs() <= 0.01);
+    /// ```
+    ///
+    /// # Panics
+    /// When `q` is not from 0 to 1.
+    #[track_caller]
+    pub fn quantile<N: Number>(self, q: f64, f: impl Fn(&T) -> N + 'static) -> Quantile<T> {
+        Quantile(self.quantiles([q], f))
+    }
+
+    /// Several [quantiles](Of::quantile), of one sketch: `a.quantiles([0.5, 0.99], |p| p.ms)`. As a row, or in
+    /// JSON, they are what a tuple is: `view.fields(["p50", "p99"])` names them.
+    ///
+    /// Can be undone. A key takes what [`Of::quantile`] takes.
+    ///
+    /// # Panics
+    /// When one of `qs` is not from 0 to 1.
+    #[track_caller]
+    pub fn quantiles<N: Number, const M: usize>(
+        self,
+        qs: [f64; M],
+        f: impl Fn(&T) -> N + 'static,
+    ) -> Quantiles<T, M> {
+        for q in qs {
+            assert!((0.0..=1.0).contains(&q), "a quantile is from 0 to 1, not {q}");
+        }
+        Quantiles {
+            qs,
+            f: Rc::new(move |value| f(value).to_f64()),
+            error: ERROR,
+        }
+    }
+}
+
+/// See [`Of::quantile`].
+pub struct Quantile<T>(Quantiles<T, 1>);
+/// See [`Of::quantiles`].
+pub struct Quantiles<T, const M: usize> {
+    qs: [f64; M],
+    f: Take<T, f64>,
+    error: f64,
+}
+
+impl<T> Quantile<T> {
+    /// How far off it may be: 0.01 (1 %) where nothing else is said. Half of it takes twice the buckets. A
+    /// step whose state a checkpoint holds needs another
+    /// [version](crate::dataflow::stream::Windows::version) with it.
+    ///
+    /// # Panics
+    /// When it is not from 0.00001 to 1.
+    #[track_caller]
+    pub fn relative_error(self, error: f64) -> Self {
+        Self(self.0.relative_error(error))
+    }
+}
+
+impl<T, const M: usize> Quantiles<T, M> {
+    /// As [`Quantile::relative_error`].
+    ///
+    /// # Panics
+    /// As that.
+    #[track_caller]
+    pub fn relative_error(self, error: f64) -> Self {
+        assert!(
+            (ERROR_MIN..=1.0).contains(&error),
+            "the relative error of quantiles is from {ERROR_MIN} to 1, not {error}"
+        );
+        Self { error, ..self }
+    }
+}
+
+/// What [`Of::quantiles`] shows: an array, which serde sees as a tuple.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QuantileArray<const M: usize>(pub [F64; M]);
+
+impl<const M: usize> Deref for QuantileArray<M> {
+    type Target = [F64; M];
+    fn deref(&self) -> &[F64; M] {
+        &self.0
+    }
+}
+
+/// serde itself has arrays of fixed lengths only.
+impl<const M: usize> Serialize for QuantileArray<M> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut tuple = serializer.serialize_tuple(M)?;
+        for value in &self.0 {
+            tuple.serialize_element(value)?;
+        }
+        tuple.end()
+    }
+}
+
+impl<'de, const M: usize> Deserialize<'de> for QuantileArray<M> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Array<const M: usize>;
+        impl<'de, const M: usize> Visitor<'de> for Array<M> {
+            type Value = QuantileArray<M>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{M} floats")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut values = [F64::new(0.0); M];
+                for (at, value) in values.iter_mut().enumerate() {
+                    let next = seq.next_element()?;
+                    *value = next.ok_or_else(|| A::Error::invalid_length(at, &self))?;
+                }
+                Ok(QuantileArray(values))
+            }
+        }
+        deserializer.deserialize_tuple(M, Array)
+    }
+}
+
+/// A number that a float stands for, to within half a unit in the last place.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no quantiles",
+    note = "integers, `f32`, `f64` and `F64` have"
+)]
+pub trait Number: 'static {
+    /// The nearest float.
+    fn to_f64(self) -> f64;
+}
+
+macro_rules! numbers { ($($N:ty)+) => { $(
+    impl Number for $N {
+        fn to_f64(self) -> f64 { self as f64 }
+    }
+)+ } }
+numbers! { i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize f32 f64 }
+
+impl Number for F64 {
+    fn to_f64(self) -> f64 {
+        self.get()
+    }
+}
+
+impl<T: 'static, const M: usize> Aggregate<T> for Quantiles<T, M> {
+    type State = Sketch;
+    type Out = QuantileArray<M>;
+    fn empty(&self) -> Sketch {
+        Sketch::new(self.error)
+    }
+    fn add(&self, sketch: &mut Sketch, value: &T) {
+        sketch.count((self.f)(value), 1);
+    }
+    fn merge(&self, sketch: &mut Sketch, other: Sketch) {
+        sketch.merge(other);
+    }
+    fn finish(&self, sketch: &Sketch) -> QuantileArray<M> {
+        QuantileArray(self.qs.map(|q| F64::new(sketch.quantile(q))))
+    }
+    fn undoes(&self) -> bool {
+        true
+    }
+    fn undo(&self, sketch: &mut Sketch, value: &T) {
+        sketch.count((self.f)(value), -1);
+    }
+}
+
+impl<T: 'static> Aggregate<T> for Quantile<T> {
+    type State = Sketch;
+    type Out = F64;
+    fn empty(&self) -> Sketch {
+        self.0.empty()
+    }
+    fn add(&self, sketch: &mut Sketch, value: &T) {
+        self.0.add(sketch, value);
+    }
+    fn merge(&self, sketch: &mut Sketch, other: Sketch) {
+        self.0.merge(sketch, other);
+    }
+    fn finish(&self, sketch: &Sketch) -> F64 {
+        self.0.finish(sketch).0[0]
+    }
+    fn undoes(&self) -> bool {
+        true
+    }
+    fn undo(&self, sketch: &mut Sketch, value: &T) {
+        self.0.undo(sketch, value);
+    }
+}

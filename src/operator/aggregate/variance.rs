@@ -1,0 +1,181 @@
+//! Variances and standard deviations, exact until they are rounded.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::operator::aggregate::sum::Summable;
+use crate::operator::aggregate::{Aggregate, Of, Take};
+use crate::operator::exact::{FloatSquares, IntegerSum, Spread};
+use crate::record::{Event, F64};
+
+impl<T> Of<T> {
+    /// The variance of what `f` takes from each value, as of a whole population (over n): the float nearest to
+    /// the exact one. It is kept as exact sums of numbers and of their squares, so that neither the order of
+    /// values nor a mean far from zero shows in it. NaN where one of them is not finite.
+    ///
+    /// Can be undone. A key takes 56 bytes for integers, and for floats three times what [`Of::sum`] takes.
+    ///
+    /// ```
+    /// use thalweg::prelude::*;
+    /// let variance = Of::<i64>::default().var_pop(|n| *n);
+    /// let mut state = variance.empty();
+    /// for n in [1_000_000_000_000_000_001, 1_000_000_000_000_000_003] {
+    ///     variance.add(&mut state, &n);
+    /// }
+    /// assert_eq!(variance.finish(&state).get(), 1.0);
+    /// ```
+    pub fn var_pop<N: Measurable>(self, f: impl Fn(&T) -> N + 'static) -> Population<T, N> {
+        Population::new(f, Spread::Variance)
+    }
+
+    /// The variance of what `f` takes from each value, as of a sample (over n − 1): `None` of a single one.
+    /// Else it is as [`Of::var_pop`].
+    pub fn var_samp<N: Measurable>(self, f: impl Fn(&T) -> N + 'static) -> Sample<T, N> {
+        Sample::new(f, Spread::Variance)
+    }
+
+    /// The standard deviation of what `f` takes from each value, as of a whole population: the root of
+    /// [`Of::var_pop`], to within one unit in the last place, also where the variance is beyond what a float
+    /// holds.
+    pub fn stddev_pop<N: Measurable>(self, f: impl Fn(&T) -> N + 'static) -> Population<T, N> {
+        Population::new(f, Spread::Deviation)
+    }
+
+    /// The standard deviation of what `f` takes from each value, as of a sample: `None` of a single one. Else
+    /// it is as [`Of::stddev_pop`].
+    pub fn stddev_samp<N: Measurable>(self, f: impl Fn(&T) -> N + 'static) -> Sample<T, N> {
+        Sample::new(f, Spread::Deviation)
+    }
+}
+
+/// See [`Of::var_pop`] and [`Of::stddev_pop`].
+pub struct Population<T, N>(Take<T, N>, Spread);
+/// See [`Of::var_samp`] and [`Of::stddev_samp`].
+pub struct Sample<T, N>(Take<T, N>, Spread);
+
+/// How many numbers there are, their sum and that of their squares.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Moments<S, Q> {
+    n: u64,
+    sum: S,
+    squares: Q,
+}
+
+/// What has a variance.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no variance",
+    note = "integers of up to 64 bits, `f32`, `f64` and `F64` have"
+)]
+pub trait Measurable: Summable + Copy {
+    /// The running sum of squares.
+    type Squares: Event + Default;
+    /// Adds the square of this to a sum.
+    fn plus_square(self, squares: &mut Self::Squares);
+    /// Takes the square of this out of a sum.
+    fn minus_square(self, squares: &mut Self::Squares);
+    /// Adds one sum to another.
+    fn join_squares(squares: &mut Self::Squares, other: Self::Squares);
+    /// The variance or deviation, of sums of `n` of which `n - without` are free.
+    fn spread(which: Spread, total: &Self::Total, squares: &Self::Squares, n: u64, without: u64) -> f64;
+}
+
+macro_rules! measurable_integers { ($($N:ty)+) => { $(
+    impl Measurable for $N {
+        type Squares = IntegerSum;
+        #[inline]
+        fn plus_square(self, squares: &mut IntegerSum) {
+            halves(self as i128, |part| squares.add(part));
+        }
+        #[inline]
+        fn minus_square(self, squares: &mut IntegerSum) {
+            halves(self as i128, |part| squares.take(part));
+        }
+        #[inline]
+        fn join_squares(squares: &mut IntegerSum, other: IntegerSum) { squares.join(&other) }
+        fn spread(which: Spread, total: &IntegerSum, squares: &IntegerSum, n: u64, without: u64) -> f64 {
+            which.of_integers(total, squares, n, without)
+        }
+    }
+)+ } }
+measurable_integers! { i8 i16 i32 i64 isize u8 u16 u32 u64 usize }
+
+/// The square of an integer of up to 64 bits, in parts that an `i128` holds.
+#[inline]
+fn halves(value: i128, mut part: impl FnMut(i128)) {
+    let square = value.unsigned_abs().pow(2);
+    let half = (square / 2) as i128;
+    part(half);
+    part(half + (square % 2) as i128);
+}
+
+macro_rules! measurable_floats { ($($N:ty, $value:ident => $float:expr);+) => { $(
+    impl Measurable for $N {
+        type Squares = FloatSquares;
+        fn plus_square(self, squares: &mut FloatSquares) { let $value = self; squares.add($float) }
+        fn minus_square(self, squares: &mut FloatSquares) { let $value = self; squares.take($float) }
+        fn join_squares(squares: &mut FloatSquares, other: FloatSquares) { squares.join(&other) }
+        fn spread(
+            which: Spread,
+            total: &Self::Total,
+            squares: &FloatSquares,
+            n: u64,
+            without: u64,
+        ) -> f64 {
+            which.of_floats(total, squares, n, without)
+        }
+    }
+)+ } }
+measurable_floats! { f64, v => v; f32, v => f64::from(v); F64, v => v.get() }
+
+impl<S, Q> Moments<S, Q> {
+    fn add<N: Measurable<Total = S, Squares = Q>>(&mut self, number: N) {
+        self.n = self.n.wrapping_add(1);
+        number.plus(&mut self.sum);
+        number.plus_square(&mut self.squares);
+    }
+
+    fn take<N: Measurable<Total = S, Squares = Q>>(&mut self, number: N) {
+        self.n = self.n.wrapping_sub(1);
+        number.minus(&mut self.sum);
+        number.minus_square(&mut self.squares);
+    }
+
+    fn join<N: Measurable<Total = S, Squares = Q>>(&mut self, other: Self, _of: PhantomData<N>) {
+        self.n = self.n.wrapping_add(other.n);
+        N::join(&mut self.sum, other.sum);
+        N::join_squares(&mut self.squares, other.squares);
+    }
+}
+
+macro_rules! variances { ($($A:ident -> $Out:ty, $moments:ident, $spread:ident => $shown:expr);+) => { $(
+    impl<T, N> $A<T, N> {
+        fn new(f: impl Fn(&T) -> N + 'static, which: Spread) -> Self { Self(Rc::new(f), which) }
+    }
+    impl<T: 'static, N: Measurable> Aggregate<T> for $A<T, N> {
+        type State = Moments<N::Total, N::Squares>;
+        type Out = $Out;
+        fn empty(&self) -> Self::State {
+            let (sum, squares) = Default::default();
+            Moments { n: 0, sum, squares }
+        }
+        fn add(&self, moments: &mut Self::State, value: &T) { moments.add((self.0)(value)) }
+        fn merge(&self, moments: &mut Self::State, other: Self::State) {
+            moments.join(other, PhantomData::<N>)
+        }
+        fn finish(&self, $moments: &Self::State) -> $Out {
+            let $spread = |without| {
+                let Moments { n, sum, squares } = $moments;
+                F64::new(N::spread(self.1, sum, squares, (*n).max(1), without))
+            };
+            $shown
+        }
+        fn undoes(&self) -> bool { true }
+        fn undo(&self, moments: &mut Self::State, value: &T) { moments.take((self.0)(value)) }
+    }
+)+ } }
+variances! {
+    Population -> F64, moments, spread => spread(0);
+    Sample -> Option<F64>, moments, spread => (moments.n > 1).then(|| spread(1))
+}

@@ -1,0 +1,113 @@
+//! Aggregates over the values that meet a condition: SQL's `FILTER (WHERE …)`.
+
+use std::rc::Rc;
+
+use crate::operator::aggregate::count::Count;
+use crate::operator::aggregate::distinct::{ApproxCountDistinct, CountDistinct};
+use crate::operator::aggregate::ranked::{Bottom, Collect, Top};
+use crate::operator::aggregate::{Aggregate, Take};
+
+/// An aggregate over the values that meet a condition: `None` where none does. See [`Aggregate::when`].
+///
+/// It can be undone where the aggregate can, and takes 8 bytes more a key.
+pub struct When<T, A> {
+    meets: Take<T, bool>,
+    inner: A,
+}
+
+impl<T, A> When<T, A> {
+    pub(super) fn new(inner: A, meets: impl Fn(&T) -> bool + 'static) -> Self {
+        let meets = Rc::new(meets);
+        Self { meets, inner }
+    }
+}
+
+impl<T: 'static, A: Aggregate<T>> Aggregate<T> for When<T, A> {
+    /// How many values meet the condition, and what they come to.
+    type State = (u64, A::State);
+    type Out = Option<A::Out>;
+    fn empty(&self) -> Self::State {
+        (0, self.inner.empty())
+    }
+    #[inline]
+    fn add(&self, (n, state): &mut Self::State, value: &T) {
+        if (self.meets)(value) {
+            *n = n.wrapping_add(1);
+            self.inner.add(state, value);
+        }
+    }
+    #[inline]
+    fn merge(&self, (n, state): &mut Self::State, other: Self::State) {
+        *n = n.wrapping_add(other.0);
+        self.inner.merge(state, other.1);
+    }
+    fn finish(&self, (n, state): &Self::State) -> Option<A::Out> {
+        (*n != 0).then(|| self.inner.finish(state))
+    }
+    fn undoes(&self) -> bool {
+        self.inner.undoes()
+    }
+    fn undo(&self, (n, state): &mut Self::State, value: &T) {
+        if (self.meets)(value) {
+            *n = n.wrapping_sub(1);
+            self.inner.undo(state, value);
+        }
+    }
+}
+
+/// An aggregate that has a result for no value, over the values that meet a condition.
+///
+/// It can be undone where the aggregate can, and takes nothing more.
+pub struct Filtered<T, A> {
+    meets: Take<T, bool>,
+    inner: A,
+}
+
+impl<T: 'static, A: Aggregate<T>> Aggregate<T> for Filtered<T, A> {
+    type State = A::State;
+    type Out = A::Out;
+    fn empty(&self) -> A::State {
+        self.inner.empty()
+    }
+    #[inline]
+    fn add(&self, state: &mut A::State, value: &T) {
+        if (self.meets)(value) {
+            self.inner.add(state, value);
+        }
+    }
+    #[inline]
+    fn merge(&self, state: &mut A::State, other: A::State) {
+        self.inner.merge(state, other);
+    }
+    fn finish(&self, state: &A::State) -> A::Out {
+        self.inner.finish(state)
+    }
+    fn undoes(&self) -> bool {
+        self.inner.undoes()
+    }
+    fn undo(&self, state: &mut A::State, value: &T) {
+        if (self.meets)(value) {
+            self.inner.undo(state, value);
+        }
+    }
+}
+
+macro_rules! with_a_result_for_none { ($($A:ident $(, $V:ident)?; $shown:literal)+) => { $(
+    impl<T: 'static $(, $V)?> $A<T $(, $V)?> {
+        /// Aggregates only the values that meet a condition:
+        #[doc = concat!($shown, " where none does. It stands before [`Aggregate::when`], which shows `None`.")]
+        pub fn when(self, meets: impl Fn(&T) -> bool + 'static) -> Filtered<T, Self> {
+            let (meets, inner) = (Rc::new(meets), self);
+            Filtered { meets, inner }
+        }
+    }
+)+ } }
+with_a_result_for_none! {
+    Count; "0"
+    CountDistinct, V; "0"
+    ApproxCountDistinct, V; "0"
+    Collect, V; "an empty list"
+    Top, V; "an empty list"
+    Bottom, V; "an empty list"
+    Filtered, A; "what it shows of no value"
+}
