@@ -33,7 +33,7 @@
 //! | write a dataflow | [`prelude`], [`dataflow`](mod@dataflow): [`Stream`](dataflow::stream::Stream), [`Table`](dataflow::table::Table), [`Collection`](dataflow::collection::Collection) |
 //! | read a topic | [`Kafka`](connect::kafka::Kafka) |
 //! | read files | [`Files`](connect::files::Files) |
-//! | aggregate | [`Of`](operator::aggregate::Of) for what there is, [`Aggregate`] for one of your own |
+//! | aggregate | [`Of`](operator::aggregate::Of) for what there is, and `docs/aggregates.md`; [`Aggregate`] for one of your own |
 //! | write an operator of your own | [`operator::process`], and `docs/write-an-operator.md` |
 //! | test it | [`testing`] |
 //! | give it demo data | [`Flow::demo`], [`demo`] |
@@ -106,6 +106,8 @@ pub(crate) mod wire;
 /// The code on the pages of docs/ compiles and runs, as documentation tests.
 #[cfg(doctest)]
 mod pages {
+    #[doc = include_str!("../docs/aggregates.md")]
+    mod aggregates {}
     #[doc = include_str!("../docs/coming-from.md")]
     mod coming_from {}
     #[doc = include_str!("../docs/operators.md")]

@@ -59,9 +59,9 @@ pub mod when;
     message = "`{Self}` is not an aggregate over `{T}`",
     label = "expected `a.count()`, `a.sum(..)`, … or a tuple of up to 12 of them",
     note = "there are `count`, `count_if`, `any`, `all`, `rate`, `null_rate`, `count_distinct`, \
-        `approx_count_distinct`, `sum`, `avg`, `var_pop`, `var_samp`, `stddev_pop`, `stddev_samp`, `min`, `max`, \
-        `arg_min`, `arg_max`, `arg_min_all`, `arg_max_all`, `first`, `last`, `collect`, `top`, `bottom`, `quantile` \
-        and `quantiles`, each also over some values: `.when(..)`",
+        `approx_count_distinct`, `sum`, `avg`, `var_pop`, `var_samp`, `stddev_pop`, `stddev_samp`, `min`, \
+        `max`, `arg_min`, `arg_max`, `arg_min_all`, `arg_max_all`, `first`, `last`, `collect`, `top`, \
+        `bottom`, `quantile` and `quantiles`; each has `.when(..)`",
     note = "implement `Aggregate<{T}>` for your own; see `thalweg::Aggregate`"
 )]
 pub trait Aggregate<T>: 'static {

@@ -303,8 +303,8 @@ impl Spread {
         self.of((&sum, sum_from), (&squares, squares_from), 2 * LEAST, over)
     }
 
-    /// (n × squares − sum²) / (n × free), in units of two to the `scale`. Of each sum the digits are given, and
-    /// at which of them it begins.
+    /// (n × squares − sum²) / (n × free), in units of two to the `scale`. Of each sum the digits are
+    /// given, and at which of them it begins.
     fn of(self, sum: (&[u64], usize), squares: (&[u64], usize), scale: i32, over: [u64; 2]) -> f64 {
         let from = squares.1.min(2 * sum.1);
         let zeros = |count: usize| std::iter::repeat_n(0, count);

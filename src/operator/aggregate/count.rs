@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use crate::operator::aggregate::when::Filtered;
+use crate::operator::aggregate::when::{Filtered, shows_nothing_as};
 use crate::operator::aggregate::{Aggregate, Of, Take};
 use crate::record::F64;
 
@@ -32,8 +32,8 @@ impl<T> Of<T> {
         All(Rc::new(move |value| !meets(value)))
     }
 
-    /// The share of values that meet a condition, from 0 to 1: an [`F64`], the nearest to the quotient. Can be
-    /// undone; a key takes 16 bytes.
+    /// The share of values that meet a condition, from 0 to 1: an [`F64`], the nearest to the quotient.
+    /// Can be undone; a key takes 16 bytes.
     ///
     /// ```
     /// use thalweg::prelude::*;
@@ -62,6 +62,8 @@ pub struct Any<T>(Take<T, bool>);
 pub struct All<T>(Take<T, bool>);
 /// See [`Of::rate`].
 pub struct Rate<T>(Take<T, bool>);
+
+shows_nothing_as! { Count; "0" }
 
 impl<T: 'static> Aggregate<T> for Count<T> {
     type State = u64;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::operator::aggregate::hyperloglog::{PRECISION_MAX, PRECISION_MIN, Sketch};
+use crate::operator::aggregate::when::shows_nothing_as;
 use crate::operator::aggregate::{Aggregate, Of, Take};
 use crate::record::Record;
 
@@ -26,9 +27,9 @@ impl<T> Of<T> {
     /// hundreds (a quarter of its registers) it is nearly always exact; beyond, the standard error is 1.6 %:
     /// two of three estimates are at most that far off, 95 of 100 twice that.
     ///
-    /// Can't be undone: a group of a collection keeps its values, so [`Of::count_distinct`] is better there. A
-    /// key takes 4 bytes a distinct value, and no more than 4 KiB. [`ApproxCountDistinct::precision`] changes
-    /// both.
+    /// Can't be undone: a group of a collection keeps its values, so [`Of::count_distinct`] is better
+    /// there. A key takes 4 bytes a distinct value, and no more than 4 KiB.
+    /// [`ApproxCountDistinct::precision`] changes both.
     ///
     /// ```
     /// use thalweg::prelude::*;
@@ -57,11 +58,11 @@ pub struct CountDistinct<T, V>(Take<T, V>);
 
 /// See [`Of::approx_count_distinct`].
 ///
-/// A HyperLogLog sketch with a sparse form, as that of Heule, Nunkesser and Hall, "HyperLogLog in Practice"
-/// (2013), and the estimator of Ertl, "New cardinality estimation algorithms for HyperLogLog sketches" (2017),
-/// which needs no tables of corrections. Sketch and estimate follow from the set of values alone, in whatever
-/// order and grouping they come, and are the same on every machine: values are hashed by XXH3 of their
-/// encoding by postcard.
+/// A HyperLogLog sketch with a sparse form, as that of Heule, Nunkesser and Hall, "HyperLogLog in
+/// Practice" (2013), and the estimator of Ertl, "New cardinality estimation algorithms for HyperLogLog
+/// sketches" (2017), which needs no tables of corrections. Sketch and estimate follow from the set of
+/// values alone, in whatever order and grouping they come, and are the same on every machine: values are
+/// hashed by XXH3 of their encoding by postcard.
 pub struct ApproxCountDistinct<T, V> {
     f: Take<T, V>,
     precision: u8,
@@ -80,8 +81,8 @@ impl<T, V> ApproxCountDistinct<T, V> {
     /// | 14 | 0.8 % | 16 KiB |
     /// | 16 | 0.4 % | 64 KiB |
     ///
-    /// A step whose state a checkpoint holds needs another [version](crate::dataflow::stream::Windows::version)
-    /// with it.
+    /// A step whose state a checkpoint holds needs another
+    /// [version](crate::dataflow::stream::Windows::version) with it.
     ///
     /// # Panics
     /// When it is not from 4 to 16.
@@ -94,6 +95,9 @@ impl<T, V> ApproxCountDistinct<T, V> {
         Self { precision, ..self }
     }
 }
+
+shows_nothing_as! { CountDistinct, V; "0" }
+shows_nothing_as! { ApproxCountDistinct, V; "0" }
 
 impl<T: 'static, V: Record> Aggregate<T> for CountDistinct<T, V> {
     /// How often each value is there. Negative where one is taken out before it comes.

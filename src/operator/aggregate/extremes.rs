@@ -47,8 +47,8 @@ impl<T> Of<T> {
         ArgMax(pair(key, f))
     }
 
-    /// [`Of::arg_min`] with all that have the least key: a sorted list, of one or more. Can't be undone; a key
-    /// takes as many as there are.
+    /// [`Of::arg_min`] with all that have the least key: a sorted list, of one or more. Can't be undone; a
+    /// key takes as many as there are.
     pub fn arg_min_all<K: Record, V: Record>(
         self,
         key: impl Fn(&T) -> K + 'static,
@@ -67,9 +67,9 @@ impl<T> Of<T> {
         ArgMaxAll(pair(key, f))
     }
 
-    /// What `f` takes from the first value, in the order of `by`: a field that holds its event time, mostly, or
-    /// a sequence number. It is [`Of::arg_min`], so of several that are first it is the least: in which order
-    /// they were read is not for a result to depend on.
+    /// What `f` takes from the first value, in the order of `by`: a field that holds its event time,
+    /// mostly, or a sequence number. It is [`Of::arg_min`], so of several that are first it is the least:
+    /// in which order they were read is not for a result to depend on.
     pub fn first<K: Record, V: Record>(
         self,
         by: impl Fn(&T) -> K + 'static,
@@ -78,8 +78,8 @@ impl<T> Of<T> {
         self.arg_min(by, f)
     }
 
-    /// What `f` takes from the last value, in the order of `by`. It is [`Of::arg_max`], so of several that are
-    /// last it is the greatest.
+    /// What `f` takes from the last value, in the order of `by`. It is [`Of::arg_max`], so of several that
+    /// are last it is the greatest.
     pub fn last<K: Record, V: Record>(
         self,
         by: impl Fn(&T) -> K + 'static,

@@ -23,7 +23,8 @@ impl<T> Of<T> {
     ///
     /// It is a [DDSketch](https://arxiv.org/abs/1908.10693): how many numbers there are by buckets of one
     /// relative width, so its error is relative to the number and not to its rank. Numbers closer to zero
-    /// than 2.2 × 10⁻³⁰⁸ count as zero; infinities are told as they are; NaN counts as greater than all others.
+    /// than 2.2 × 10⁻³⁰⁸ count as zero; infinities are told as they are; NaN counts as greater than all
+    /// others.
     ///
     /// Can be undone. A key takes about 24 bytes a bucket that holds a number, of which there are 38 for each
     /// doubling: at most 3 KiB where the greatest is 10 times the least, 9 KiB where it is a thousand times,
@@ -45,8 +46,8 @@ impl<T> Of<T> {
         Quantile(self.quantiles([q], f))
     }
 
-    /// Several [quantiles](Of::quantile), of one sketch: `a.quantiles([0.5, 0.99], |p| p.ms)`. As a row, or in
-    /// JSON, they are what a tuple is: `view.fields(["p50", "p99"])` names them.
+    /// Several [quantiles](Of::quantile), of one sketch: `a.quantiles([0.5, 0.99], |p| p.ms)`. As a row,
+    /// or in JSON, they are what a tuple is: `view.fields(["p50", "p99"])` names them.
     ///
     /// Can be undone. A key takes what [`Of::quantile`] takes.
     ///

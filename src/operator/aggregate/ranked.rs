@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::operator::aggregate::when::shows_nothing_as;
 use crate::operator::aggregate::{Aggregate, Of, Take};
 use crate::record::Record;
 
@@ -86,6 +87,10 @@ fn least_first<V: Ord>(one: &V, other: &V) -> Ordering {
 fn greatest_first<V: Ord>(one: &V, other: &V) -> Ordering {
     other.cmp(one)
 }
+
+shows_nothing_as! { Collect, V; "an empty list" }
+shows_nothing_as! { Top, V; "an empty list" }
+shows_nothing_as! { Bottom, V; "an empty list" }
 
 impl<T: 'static, V: Record> Aggregate<T> for Collect<T, V> {
     /// The least values, and how many others there are.

@@ -11,9 +11,9 @@ use crate::operator::exact::{FloatSquares, IntegerSum, Spread};
 use crate::record::{Event, F64};
 
 impl<T> Of<T> {
-    /// The variance of what `f` takes from each value, as of a whole population (over n): the float nearest to
-    /// the exact one. It is kept as exact sums of numbers and of their squares, so that neither the order of
-    /// values nor a mean far from zero shows in it. NaN where one of them is not finite.
+    /// The variance of what `f` takes from each value, as of a whole population (over n): the float
+    /// nearest to the exact one. It is kept as exact sums of numbers and of their squares, so that neither
+    /// the order of values nor a mean far from zero shows in it. NaN where one of them is not finite.
     ///
     /// Can be undone. A key takes 56 bytes for integers, and for floats three times what [`Of::sum`] takes.
     ///

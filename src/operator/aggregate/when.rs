@@ -2,9 +2,6 @@
 
 use std::rc::Rc;
 
-use crate::operator::aggregate::count::Count;
-use crate::operator::aggregate::distinct::{ApproxCountDistinct, CountDistinct};
-use crate::operator::aggregate::ranked::{Bottom, Collect, Top};
 use crate::operator::aggregate::{Aggregate, Take};
 
 /// An aggregate over the values that meet a condition: `None` where none does. See [`Aggregate::when`].
@@ -63,6 +60,13 @@ pub struct Filtered<T, A> {
     inner: A,
 }
 
+impl<T, A> Filtered<T, A> {
+    pub(super) fn new(inner: A, meets: impl Fn(&T) -> bool + 'static) -> Self {
+        let meets = Rc::new(meets);
+        Self { meets, inner }
+    }
+}
+
 impl<T: 'static, A: Aggregate<T>> Aggregate<T> for Filtered<T, A> {
     type State = A::State;
     type Out = A::Out;
@@ -92,22 +96,19 @@ impl<T: 'static, A: Aggregate<T>> Aggregate<T> for Filtered<T, A> {
     }
 }
 
-macro_rules! with_a_result_for_none { ($($A:ident $(, $V:ident)?; $shown:literal)+) => { $(
+/// Gives an aggregate that has a result for no value a `when` of its own.
+macro_rules! shows_nothing_as { ($A:ident $(, $V:ident)?; $shown:literal) => {
     impl<T: 'static $(, $V)?> $A<T $(, $V)?> {
         /// Aggregates only the values that meet a condition:
         #[doc = concat!($shown, " where none does. It stands before [`Aggregate::when`], which shows `None`.")]
-        pub fn when(self, meets: impl Fn(&T) -> bool + 'static) -> Filtered<T, Self> {
-            let (meets, inner) = (Rc::new(meets), self);
-            Filtered { meets, inner }
+        pub fn when(
+            self,
+            meets: impl Fn(&T) -> bool + 'static,
+        ) -> $crate::operator::aggregate::when::Filtered<T, Self> {
+            $crate::operator::aggregate::when::Filtered::new(self, meets)
         }
     }
-)+ } }
-with_a_result_for_none! {
-    Count; "0"
-    CountDistinct, V; "0"
-    ApproxCountDistinct, V; "0"
-    Collect, V; "an empty list"
-    Top, V; "an empty list"
-    Bottom, V; "an empty list"
-    Filtered, A; "what it shows of no value"
-}
+} }
+pub(super) use shows_nothing_as;
+
+shows_nothing_as! { Filtered, A; "what it shows of no value" }
