@@ -13,6 +13,7 @@
 //! anything runs.
 
 pub mod collection;
+pub mod graph;
 pub mod group;
 pub mod keyed;
 mod misuse;

@@ -34,6 +34,7 @@
 //! | read a topic | [`Kafka`](connect::kafka::Kafka) |
 //! | read files | [`Files`](connect::files::Files) |
 //! | aggregate | [`Of`](operator::aggregate::Of) for what there is, and `docs/aggregates.md`; [`Aggregate`] for one of your own |
+//! | join, group, iterate | `docs/collections.md`, with what each step costs and keeps; [`graph`](dataflow::graph) |
 //! | write an operator of your own | [`operator::process`], and `docs/write-an-operator.md` |
 //! | test it | [`testing`] |
 //! | give it demo data | [`Flow::demo`], [`demo`] |
@@ -108,6 +109,8 @@ pub(crate) mod wire;
 mod pages {
     #[doc = include_str!("../docs/aggregates.md")]
     mod aggregates {}
+    #[doc = include_str!("../docs/collections.md")]
+    mod collections {}
     #[doc = include_str!("../docs/coming-from.md")]
     mod coming_from {}
     #[doc = include_str!("../docs/operators.md")]

@@ -15,6 +15,7 @@ pub(crate) mod exchange;
 pub(crate) mod group;
 pub(crate) mod horizon;
 pub mod interval_join;
+pub(crate) mod join;
 pub(crate) mod late;
 pub mod letters;
 pub(crate) mod lookup;

@@ -19,6 +19,6 @@ pub use crate::error::{Error, Result};
 pub use crate::late::Late;
 pub use crate::operator::aggregate::{Aggregate, Of};
 pub use crate::operator::interval_join::Interval;
-pub use crate::record::{Change, Event, F64, Record, Timed};
+pub use crate::record::{Change, Event, F64, Ranked, Record, Timed};
 pub use crate::source::{Deletes, Start};
 pub use crate::time::{Epoch, EventTime, Window, Windowed};

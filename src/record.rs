@@ -63,6 +63,26 @@ impl<T> Timed<T> {
     }
 }
 
+/// A row that may be none: an `Option` of one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `Option`, and there is nothing to flatten",
+    label = "always a row",
+    note = "give an `Option` for rows that may be left out, or `filter` them"
+)]
+pub trait Optional: Record {
+    /// The row.
+    type Item: Record;
+    /// It as an option.
+    fn into_option(self) -> Option<Self::Item>;
+}
+#[diagnostic::do_not_recommend]
+impl<R: Record> Optional for Option<R> {
+    type Item = R;
+    fn into_option(self) -> Self {
+        self
+    }
+}
+
 /// The net change of one key in one epoch: at most one row before, at most one row after.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Change<K, V> {
@@ -72,6 +92,26 @@ pub struct Change<K, V> {
     pub old: Option<V>,
     /// Its row after the epoch.
     pub new: Option<V>,
+}
+
+/// The key of a row that has a place among those of its group, from 1 on: see
+/// [`top_k`](crate::dataflow::group::Grouped::top_k).
+///
+/// Ordered by key, then rank. Its hash is the key's alone, so that all ranks of a group live on one worker.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename = "$thalweg::Ranked")]
+pub struct Ranked<K> {
+    /// The group.
+    pub key: K,
+    /// The place in it: 1 is the first.
+    pub rank: u32,
+}
+
+impl<K: Hash> Hash for Ranked<K> {
+    #[inline]
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
 }
 
 /// The hash that says where a key lives: the high half picks the worker, the low half the place on it.

@@ -20,6 +20,7 @@
 //! | struct | its fields (renamed by the names of the key, if given) | its fields |
 //! | tuple | the names given for the key, or `key_0`, `key_1` … | those for the value, or `value_0` … |
 //! | `Windowed<K>` | what `K` gives, then `window_start`, `window_end` | one field |
+//! | `Ranked<K>` | what `K` gives, then `rank` | one field |
 //! | `()` | nothing | nothing |
 //! | any other | one field: the name given, or `key` | one field: the name given, or `value` |
 //!

@@ -16,8 +16,9 @@ use crate::dataflow::table::Table;
 use crate::dataflow::{Context, Dataflow};
 use crate::operator::changes::changes;
 use crate::position::SourceId;
-use crate::record::Record;
+use crate::record::{Optional, Record};
 use crate::time::Epoch;
+use crate::trail;
 
 /// The clock inside `iterate`: the epoch, and the round.
 pub type Round = Product<Epoch, u64>;
@@ -131,7 +132,26 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with(self.inner.clone().negate(), self.origin.through("negate"))
     }
 
-    /// Each row that is there, once.
+    /// Takes the rows out of their options, and leaves out those without one.
+    pub fn flatten(&self) -> Collection<'s, D::Item, C>
+    where
+        D: Optional,
+    {
+        self.through("flatten", Optional::into_option)
+    }
+
+    pub(super) fn through<U: Record>(
+        &self,
+        operator: &str,
+        f: impl Fn(D) -> Option<U> + 'static,
+    ) -> Collection<'s, U, C>
+    where
+        D: Record,
+    {
+        self.with(self.inner.clone().flat_map(f), self.origin.through(operator))
+    }
+
+    /// Each row that is there, once: SQL's `DISTINCT`.
     #[track_caller]
     pub fn distinct(&self, name: &str) -> Self
     where
@@ -139,6 +159,42 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
     {
         let origin = self.context.step(name, Kind::Distinct, &[&self.origin]);
         self.with(self.inner.clone().distinct(), origin)
+    }
+
+    /// Each row that is in one of both, once: SQL's `UNION`. [`concat`](Self::concat) is `UNION ALL`.
+    #[track_caller]
+    pub fn union(&self, name: &str, other: &Self) -> Self
+    where
+        D: Record,
+    {
+        self.concat(other).distinct(name)
+    }
+
+    /// Each row that is in both, once: SQL's `INTERSECT`.
+    #[track_caller]
+    pub fn intersect(&self, name: &str, other: &Self) -> Self
+    where
+        D: Record,
+    {
+        let input = self.origin.or("concat", &other.origin);
+        let origin = self
+            .context
+            .step_as(name, (Kind::Distinct, "intersect"), &[&input]);
+        let (one, two) = (self.inner.clone().distinct(), other.inner.clone().distinct());
+        self.with_both(other, shared(one.concat(two)), origin)
+    }
+
+    /// Each row of this that is not in `other`, once: SQL's `EXCEPT`.
+    #[track_caller]
+    pub fn except(&self, name: &str, other: &Self) -> Self
+    where
+        D: Record,
+    {
+        let inputs = [&self.origin, &other.origin];
+        let origin = self.context.step_as(name, (Kind::Distinct, "except"), &inputs);
+        let (one, two) = (self.inner.clone().distinct(), other.inner.clone().distinct());
+        let in_both = shared(one.clone().concat(two));
+        self.with_both(other, one.concat(in_both.negate()), origin)
     }
 
     /// The way out: differential's own collection in, differential's own collection back. Should `f` also
@@ -153,6 +209,11 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
     {
         self.with(f(self.inner.clone()), self.origin.through("differential"))
     }
+}
+
+/// Of the rows of two sets those that are there twice.
+fn shared<D: Record, C: Clock>(both: Rows<'_, D, C>) -> Rows<'_, D, C> {
+    both.threshold(|_, times| isize::from(*times == 2))
 }
 
 /// Rows that have a first half to be joined by.
@@ -190,6 +251,32 @@ impl<K: Record, V: Record> Pair for (K, V) {
 }
 
 impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
+    /// What `f` makes of all pairs that have the same first half: it gets their second halves in order, each
+    /// with how often it is there, and gives any number of rows for that key.
+    ///
+    /// For use inside of [`iterate`](Collection::iterate). Outside,
+    /// [`group_by`](Collection::group_by) comes to a table, and most aggregates of it cost less than the
+    /// whole group at each change.
+    #[track_caller]
+    pub fn reduce<R: Record, I: IntoIterator<Item = R>>(
+        &self,
+        name: &str,
+        f: impl Fn(&D::Key, &[(&D::Value, isize)]) -> I + 'static,
+    ) -> Collection<'s, (D::Key, R), C>
+    where
+        D: Pair,
+    {
+        let origin = self
+            .context
+            .step_as(name, (Kind::Group, "reduce_pairs"), &[&self.origin]);
+        let label: Rc<str> = format!("reduce `{name}`").into();
+        let reduced = D::pairs(self.inner.clone()).reduce(move |key, rows, out| {
+            let made = trail::within(&label, || f(key, rows));
+            out.extend(made.into_iter().map(|row| (row, 1)));
+        });
+        self.with(reduced, origin)
+    }
+
     /// Joins pairs by their first half.
     pub fn join<V2: Record, R: Record>(
         &self,
@@ -247,6 +334,29 @@ impl<'i> Loop<'i> {
 }
 
 impl<'s, D: 'static> Collection<'s, D> {
+    /// The dataflow that it is in.
+    pub(super) fn outside(&self) -> Dataflow<'s> {
+        self.flow
+            .expect("only collections inside of loops have no flow, and those have another clock")
+    }
+
+    /// A fixed point of this and `other`, as one step.
+    #[track_caller]
+    pub(super) fn fixed_point<D2: Record, U: Record>(
+        &self,
+        name: &str,
+        operator: &str,
+        other: &Collection<'s, D2>,
+        f: impl FnOnce(Rows<'s, D, Epoch>, Rows<'s, D2, Epoch>) -> Rows<'s, U, Epoch>,
+    ) -> Collection<'s, U>
+    where
+        D: Record,
+    {
+        let inputs = [&self.origin, &other.origin];
+        let origin = self.context.step_as(name, (Kind::Iterate, operator), &inputs);
+        self.with_both(other, f(self.inner.clone(), other.inner.clone()), origin)
+    }
+
     /// Applies `step` until nothing changes any more.
     #[track_caller]
     pub fn iterate(

@@ -1,18 +1,23 @@
-//! Groups: rows by a key, aggregated again whenever one of them changes.
+//! Groups: rows by a key, and what comes of them whenever one changes.
 
+use std::cmp::Reverse;
 use std::rc::Rc;
 
 use differential_dataflow::VecCollection;
 
 use crate::dataflow::Dataflow;
-use crate::dataflow::collection::Collection;
+use crate::dataflow::collection::{Collection, Pair};
 use crate::dataflow::names::{Names, check_names};
 use crate::dataflow::plan::{Kind, Origin};
-use crate::dataflow::table::Table;
+use crate::dataflow::table::{Table, View};
 use crate::operator::aggregate::{Aggregate, Of};
-use crate::operator::group::group;
+use crate::operator::group::aggregate::Aggregated;
+use crate::operator::group::reduce::Reduced;
+use crate::operator::group::top::Top;
+use crate::operator::group::unique::Unique;
+use crate::operator::group::{Grouping, group};
 use crate::position::SourceId;
-use crate::record::Record;
+use crate::record::{Ranked, Record};
 use crate::time::Epoch;
 
 /// Rows in groups, to be aggregated.
@@ -37,14 +42,94 @@ impl<'s, K: 'static, D: 'static> Grouped<'s, K, D> {
         K: Record,
         D: Record,
     {
-        let context = self.flow.context();
-        let origin = context.step(name, Kind::Group, &[&self.origin]);
-        let changes = group(
-            self.rows.inner,
+        let fold = build(Of::default());
+        self.group(
             name,
-            Rc::new(build(Of::default())),
-            context.halt.clone(),
-        );
+            (Kind::Group, Kind::Group.id()),
+            "aggregate",
+            Aggregated(fold),
+        )
+    }
+
+    /// The `k` rows of each group for which `by` is greatest, each with its rank: 1 is the first. Of rows
+    /// that `by` makes equal the lesser row is first. For the least take `Reverse(..)` of [`std::cmp`].
+    ///
+    /// The table has a row for each rank, and the key of it is [`Ranked`]: in URLs and columns the group's
+    /// own fields and `rank`. A change costs about the logarithm of the group's size, and `k`.
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # fn build(merchants: Table<u32, (String, i64)>) {
+    /// merchants
+    ///     .group_by("country", |_, (country, _)| country.clone())
+    ///     .top_k("best", 3, |(_, (_, turnover))| *turnover)
+    ///     .map(|_, (merchant, (_, turnover))| (merchant, turnover))
+    ///     .view_with("best_by_country", |view| view.fields(["merchant", "turnover"]));
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn top_k<O: Ord + 'static>(
+        self,
+        name: &str,
+        k: u32,
+        by: impl Fn(&D) -> O + 'static,
+    ) -> Table<'s, Ranked<K>, D>
+    where
+        K: Record,
+        D: Record,
+    {
+        let order = move |row: &D| Reverse(by(row));
+        self.group(name, (Kind::Group, "top_k"), "top_k", Top { k, order })
+    }
+
+    /// A row for each group: whatever `f` makes of all its rows, which it gets in order, each with how often
+    /// it is there.
+    ///
+    /// A change costs as much as the group has rows, as `f` sees all of them again. Where an
+    /// [aggregate](Self::aggregate) or [`top_k`](Self::top_k) does, it costs their logarithm at most.
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # fn build(readings: &Collection<(u32, i64)>) {
+    /// let medians = readings.group_by("sensor", |(sensor, _)| *sensor).reduce("median", |_, rows| {
+    ///     let half = rows.iter().map(|(_, n)| n).sum::<u64>() / 2;
+    ///     let mut before = 0;
+    ///     let middle = rows.iter().find(|(_, n)| {
+    ///         before += n;
+    ///         before > half
+    ///     });
+    ///     middle.map(|((_, reading), _)| *reading)
+    /// });
+    /// # medians.view("medians");
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn reduce<R: Record>(self, name: &str, f: impl Fn(&K, &[(D, u64)]) -> R + 'static) -> Table<'s, K, R>
+    where
+        K: Record,
+        D: Record,
+    {
+        self.group(name, (Kind::Group, "reduce"), "reduce", Reduced(f))
+    }
+
+    /// A table of what comes of the groups. `what` is the step's kind and operator, `work` what panics call
+    /// it.
+    #[track_caller]
+    fn group<G: Grouping<K, D>>(
+        self,
+        name: &str,
+        what: (Kind, &str),
+        work: &str,
+        grouping: G,
+    ) -> Table<'s, G::Key, G::Value>
+    where
+        K: Record,
+        D: Record,
+    {
+        let context = self.flow.context();
+        let origin = context.step_as(name, what, &[&self.origin]);
+        let halt = context.halt.clone();
+        let changes = group(self.rows.inner, (name, work), grouping, halt);
         Table::from_changes(self.flow, changes, origin, self.names, self.sources)
     }
 }
@@ -60,9 +145,7 @@ impl<'s, D: 'static> Collection<'s, D> {
     where
         D: Record,
     {
-        let flow = self
-            .flow
-            .expect("only collections inside of loops have no flow, and those have another clock");
+        let flow = self.outside();
         let names = check_names(flow, names.names());
         Grouped {
             rows: self.inner.clone().map(move |row| (key(&row), row)),
@@ -70,6 +153,104 @@ impl<'s, D: 'static> Collection<'s, D> {
             names,
             sources: self.sources.clone(),
             origin: self.origin.through("group_by"),
+        }
+    }
+}
+
+impl<'s, D: Pair> Collection<'s, D> {
+    /// Pairs as a table: keys, and a row for each. `name` is the step's, `names` are those of the key's
+    /// fields.
+    ///
+    /// No two pairs may have the same key: should they, the service stops, and names the step, the epoch and
+    /// the key. Each row is kept, to see that. Where several rows are expected, [group](Self::group_by) them
+    /// and pick one.
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # fn build<'s>(users: Table<'s, u32, String>, banned: &Collection<'s, u32>) {
+    /// let active = users.rows().antijoin(banned).to_table("active", "user");
+    /// # active.view("active_users");
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn to_table(&self, name: &str, names: impl Names<D::Key>) -> Table<'s, D::Key, D::Value> {
+        let flow = self.outside();
+        let grouped = Grouped {
+            rows: D::pairs(self.inner.clone()),
+            flow,
+            names: check_names(flow, names.names()),
+            sources: self.sources.clone(),
+            origin: self.origin.clone(),
+        };
+        grouped.group(name, (Kind::Rekey, "to_table"), "table", Unique)
+    }
+}
+
+impl<'s, D: 'static> Collection<'s, D> {
+    /// How often each row is there, by the row itself: a `u64`. `name` is the step's, `names` are those of
+    /// the row's fields.
+    #[track_caller]
+    pub fn count(&self, name: &str, names: impl Names<D>) -> Table<'s, D, u64>
+    where
+        D: Record,
+    {
+        let flow = self.outside();
+        self.counted(check_names(flow, names.names())).group(
+            name,
+            (Kind::Group, "count"),
+            "count",
+            Aggregated(Of::<()>::default().count()),
+        )
+    }
+
+    /// Serves the rows over HTTP under this name, each with a field `count`: how often it is there.
+    ///
+    /// Pairs that are unique by their first half are better served by it: [`to_table`](Self::to_table).
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    /// # struct Sale { merchant: u32, price: i64 }
+    /// # fn build(sales: Stream<Sale>) {
+    /// sales.changes().filter(|sale| sale.price > 100).view("large_sales");
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn view(&self, name: &str) -> &Self
+    where
+        D: Record,
+    {
+        self.view_with(name, |view| view)
+    }
+
+    /// Like [`Collection::view`], with settings. Names of [`keys`](View::keys) are those of the row.
+    #[track_caller]
+    pub fn view_with(&self, name: &str, settings: impl FnOnce(View) -> View) -> &Self
+    where
+        D: Record,
+    {
+        let grouped = self.counted(Vec::new());
+        let (origin, halt) = (
+            self.origin.through("counted"),
+            self.outside().context().halt.clone(),
+        );
+        let counts = Aggregated(Of::<()>::default().count());
+        let changes = group(grouped.rows.inner, (name, "view"), counts, halt);
+        let table = Table::from_changes(grouped.flow, changes, origin, grouped.names, grouped.sources);
+        table.view_with(name, |view| settings(view.fields(["count"])));
+        self
+    }
+
+    fn counted(&self, names: Vec<String>) -> Grouped<'s, D, ()>
+    where
+        D: Record,
+    {
+        Grouped {
+            rows: self.inner.clone().map(|row| (row, ())),
+            flow: self.outside(),
+            names,
+            sources: self.sources.clone(),
+            origin: self.origin.clone(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! method named `view` found", and left to search. They are hidden from the documentation, and
 //! `tests/compile` holds what is said.
 
-use crate::dataflow::collection::{Clock, Collection};
+use crate::dataflow::collection::{Clock, Collection, Round};
 use crate::dataflow::group::Grouped;
 use crate::dataflow::keyed::Keyed;
 use crate::dataflow::stream::Stream;
@@ -40,9 +40,10 @@ misuse! {
     NotAggregated: "windows have no rows yet",
         "aggregate them: `.aggregate(|a| a.count())` makes a table, with a row for each key and window";
     GroupsNotAggregated: "groups have no rows yet",
-        "aggregate them: `.aggregate(\"name\", |a| a.count())` makes a table, with a row for each group";
-    ServesRows: "a collection can't be served: it may hold any number of rows of one key",
-        "make a table of it: `.group_by(\"merchant\", |row| row.merchant).aggregate(\"name\", |a| ..)`";
+        "aggregate them: `.aggregate(\"name\", |a| a.count())` makes a table, with a row for each group; \
+         `.top_k(\"name\", 3, |row| ..)` one with a row for each rank";
+    ServesRounds: "what is in a loop can't be served: it has rows for each round",
+        "serve what `iterate` returns";
     WindowsRows: "a collection can't be cut into windows: it may take rows back",
         "window the stream before `.changes()`, or group the rows: `.group_by(..).aggregate(..)`";
     AggregatesRows: "a collection is aggregated by groups", "write `.group_by(..).aggregate(\"name\", |a| \
@@ -51,8 +52,10 @@ misuse! {
         "join tables, or put `.join(..)` and `.antijoin(..)` together with `.concat(..)`";
     MergesRows: "collections are not merged but concatenated", "write `.concat(&other)`";
     ManyRowsOfKey: "a table has at most one row for each key, which this step would not keep to",
-        "take its rows as a collection first: `.rows().flat_map(|(key, value)| ..)`, and likewise `concat`, `distinct`, \
-         `iterate`, `semijoin` and `antijoin`";
+        "take its rows as a collection first: `.rows().concat(..)`, and likewise `distinct`, `iterate` and `negate`; \
+         `.to_table(\"name\", \"key\")` makes a table again";
+    RekeysTable: "a table has a key already",
+        "give it another: `.rekey(\"name\", \"key\", |key, value| ..)`, or group its rows by one: `.group_by(..)`";
     WindowsTable: "a table can't be cut into windows: its rows change",
         "window the stream that it comes from, or group its rows: `.group_by(\"name\", |key, value| \
             ..).aggregate(..)`";
@@ -110,17 +113,19 @@ refused! {
             map(f) -> Table<'s, K, ()>, filter(f) -> Table<'s, K, ()>;
     }
     {'s, D: 'static, C: Clock} Collection<'s, D, C> {
-        ServesRows: view(name) -> &Self, view_with(name, settings) -> &Self;
         WindowsRows: key_by(names, key) -> &Self, window(name, assigner) -> &Self;
         AggregatesRows: aggregate(build) -> &Self;
         JoinsRowsLeft: left_join(name, other, f) -> &Self;
         MergesRows: merge(other) -> &Self;
     }
+    {'s, D: 'static} Collection<'s, D, Round> {
+        ServesRounds: view(name) -> &Self, view_with(name, settings) -> &Self;
+    }
     {'s, K: 'static, V: 'static} Table<'s, K, V> {
-        ManyRowsOfKey: flat_map(f) -> &Self, concat(other) -> &Self, merge(other) -> &Self,
-            distinct(name) -> &Self, iterate(name, step) -> &Self, semijoin(keys) -> &Self,
-            antijoin(keys) -> &Self, negate() -> &Self;
-        WindowsTable: key_by(names, key) -> &Self, window(name, assigner) -> &Self;
+        ManyRowsOfKey: concat(other) -> &Self, merge(other) -> &Self, distinct(name) -> &Self,
+            iterate(name, step) -> &Self, negate() -> &Self;
+        RekeysTable: key_by(names, key) -> &Self;
+        WindowsTable: window(name, assigner) -> &Self;
         AggregatesTable: aggregate(build) -> &Self;
     }
 }

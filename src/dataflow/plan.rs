@@ -55,6 +55,8 @@ pub enum Kind {
     WhenClosed,
     /// Aggregate of groups.
     Group,
+    /// Pairs as a table.
+    Rekey,
     /// Join of two tables.
     Join,
     /// Fixed point.
@@ -83,6 +85,7 @@ impl Kind {
             Kind::ProcessEvents => "process",
             Kind::WhenClosed => "closed",
             Kind::Group => "group",
+            Kind::Rekey => "rekey",
             Kind::Join => "join",
             Kind::Iterate => "iterate",
             Kind::Distinct => "distinct",
@@ -106,6 +109,7 @@ impl Kind {
             Kind::ProcessEvents => "process_events",
             Kind::WhenClosed => "when_closed",
             Kind::Group => "group",
+            Kind::Rekey => "rekey",
             Kind::Join => "join",
             Kind::Iterate => "iterate",
             Kind::Distinct => "distinct",

@@ -251,9 +251,7 @@ impl<'s, D: 'static> Collection<'s, D> {
     where
         D: Record,
     {
-        let flow = self
-            .flow
-            .expect("only collections inside of loops have no flow, and those have another clock");
+        let flow = self.outside();
         let owner = format!("sink `{name}`");
         let schema = RowSchema::new(&owner, trace::<D>(), trace::<()>(), FieldNames::default());
         if let Some(outlet) = flow.open_sink(name, &self.origin, Method::ChangesTo, sink, schema) {

@@ -1,15 +1,12 @@
 //! Tables: collections with at most one row a key.
 //!
 //! A table is held in one of two forms, and the other is made when a step first asks for it: net changes by
-//! key, as windows and keyed topics give them and views take them; or a differential collection, as joins
-//! need it.
+//! key, as windows and keyed topics give them and joins and views take them; or a differential collection.
 
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
-use differential_dataflow::trace::implementations::ValSpine;
 use differential_dataflow::{AsCollection, VecCollection};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
@@ -18,18 +15,21 @@ use timely::dataflow::operators::generic::Operator;
 
 use crate::dataflow::Dataflow;
 use crate::dataflow::names::{Names, NoKey, check_names};
-use crate::dataflow::plan::{Kind, Origin, union};
+use crate::dataflow::plan::{Kind, Origin};
 use crate::operator::again::Wanted;
+use crate::operator::join::updates;
 use crate::operator::net::net;
 use crate::position::SourceId;
-use crate::record::{Change, Record};
+use crate::record::{Change, Optional, Ranked, Record};
 use crate::time::{Epoch, WindowLayout, Windowed};
 use crate::trail;
 use crate::view::ViewSpec;
 
 type Changes<'s, K, V> = StreamVec<'s, Epoch, Change<K, V>>;
 type Rows<'s, K, V> = VecCollection<'s, Epoch, (K, V), isize>;
-type Arrangement<'s, K, V> = Arranged<'s, TraceAgent<ValSpine<K, V, Epoch, isize>>>;
+
+mod join;
+mod rekey;
 
 /// At most one value a key.
 pub struct Table<'s, K: 'static, V: 'static> {
@@ -40,23 +40,6 @@ pub struct Table<'s, K: 'static, V: 'static> {
     /// of windows.
     net: Option<Box<dyn Fn() -> Changes<'s, K, V> + 's>>,
     rows: OnceCell<Rows<'s, K, V>>,
-    /// Made once, on first use, and shared by every join. Behind a trait, or each type without `Ord` would be
-    /// told of differential's own bounds first.
-    arranged: OnceCell<Box<dyn Arranges<'s, K, V> + 's>>,
-}
-
-/// Rows by key, as joins need them.
-trait Arranges<'s, K, V> {
-    fn arranged(&self) -> Arrangement<'s, K, V>
-    where
-        K: Record,
-        V: Record;
-}
-
-impl<'s, K: Record, V: Record> Arranges<'s, K, V> for Arrangement<'s, K, V> {
-    fn arranged(&self) -> Arrangement<'s, K, V> {
-        self.clone()
-    }
 }
 
 /// What a table knows of itself besides its rows.
@@ -75,28 +58,40 @@ pub(super) struct Meta {
     pub(super) wanted: Wanted,
 }
 
-/// A table's key as the key of another: `K` itself, the key of a [`Windowed<K>`](Windowed), the head of a
-/// pair.
+/// A table's key as the key of another: `K` itself, the key of a [`Windowed<K>`](Windowed) or
+/// [`Ranked<K>`](Ranked), the head of a pair.
 #[diagnostic::on_unimplemented(
     message = "a table keyed by `{Self}` cannot be joined with one keyed by `{K}`",
     label = "keys differ",
     note = "use `join_on(name, &other, |key, value| other_key, ..)`"
 )]
 pub trait KeyedLike<K> {
+    /// Whether rows of this key live on the worker of that key, as both hash alike.
+    #[doc(hidden)]
+    const LIVES_THERE: bool;
     /// The other table's key.
     fn key(&self) -> K;
 }
 impl<K: Clone> KeyedLike<K> for K {
+    const LIVES_THERE: bool = true;
     fn key(&self) -> K {
         self.clone()
     }
 }
 impl<K: Clone> KeyedLike<K> for Windowed<K> {
+    const LIVES_THERE: bool = true;
+    fn key(&self) -> K {
+        self.key.clone()
+    }
+}
+impl<K: Clone> KeyedLike<K> for Ranked<K> {
+    const LIVES_THERE: bool = true;
     fn key(&self) -> K {
         self.key.clone()
     }
 }
 impl<A: Clone, B> KeyedLike<A> for (A, B) {
+    const LIVES_THERE: bool = false;
     fn key(&self) -> A {
         self.0.clone()
     }
@@ -104,6 +99,7 @@ impl<A: Clone, B> KeyedLike<A> for (A, B) {
 // With one candidate alone the compiler takes it for the other table's key, and says "mismatched types".
 #[diagnostic::do_not_recommend]
 impl<K> KeyedLike<NoKey<0>> for K {
+    const LIVES_THERE: bool = false;
     fn key(&self) -> NoKey<0> {
         unreachable!("no table has this key")
     }
@@ -127,13 +123,16 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
             when_closed: Rc::default(),
             wanted: Wanted::default(),
         };
+        Self::of_changes(flow, changes, meta)
+    }
+
+    pub(super) fn of_changes(flow: Dataflow<'s>, changes: Changes<'s, K, V>, meta: Meta) -> Self {
         Self {
             flow,
             meta,
             changes: changes.into(),
             net: None,
             rows: OnceCell::new(),
-            arranged: OnceCell::new(),
         }
     }
 
@@ -147,7 +146,6 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
                 net(updates.clone(), &step, flow.context().halt.clone())
             })),
             rows: rows.into(),
-            arranged: OnceCell::new(),
         }
     }
 
@@ -158,37 +156,11 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
 
     pub(super) fn collection(&self) -> Rows<'s, K, V> {
         self.meta.wanted.set(true);
-        type Builder<K, V> = CapacityContainerBuilder<Vec<((K, V), Epoch, isize)>>;
         let make = || {
-            let changes = self.changes.get().expect("a table has one of its forms").clone();
-            let rows = changes.unary::<Builder<K, V>, _, _, _>(Pipeline, "rows", move |_, _| {
-                move |input, output| {
-                    input.for_each(|capability, data| {
-                        let epoch = *capability
-                            .least()
-                            .expect("changes travel under their epoch's capability");
-                        let mut session = output.session(&capability);
-                        for Change { key, old, new } in data.drain(..) {
-                            if let Some(old) = old {
-                                session.give(((key.clone(), old), epoch, -1));
-                            }
-                            if let Some(new) = new {
-                                session.give(((key, new), epoch, 1));
-                            }
-                        }
-                    });
-                }
-            });
-            rows.as_collection()
+            let changes = self.changes.get().expect("a table has one of its forms");
+            updates(changes.clone()).as_collection()
         };
         self.rows.get_or_init(make).clone()
-    }
-
-    fn arranged(&self) -> Arrangement<'s, K, V> {
-        let make = || -> Box<dyn Arranges<'s, K, V> + 's> {
-            Box::new(self.collection().arrange_by_key_named(self.meta.origin.step()))
-        };
-        self.arranged.get_or_init(make).arranged()
     }
 }
 
@@ -233,6 +205,26 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         self.each("filter_map", f)
     }
 
+    /// Takes the rows out of their options, and leaves out those without one: for what a join, or an
+    /// aggregate, gives for some keys only.
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # fn build<'s>(bids: Table<'s, u32, i64>, reserves: &Table<'s, u32, i64>) {
+    /// let sold = bids
+    ///     .join("met", reserves, |_, bid, reserve| (bid >= *reserve).then_some(bid))
+    ///     .flatten();
+    /// # sold.view("sold");
+    /// # }
+    /// ```
+    pub fn flatten(&self) -> Table<'s, K, V::Item>
+    where
+        K: Record,
+        V: Optional,
+    {
+        self.each("flatten", |_, value| value.into_option())
+    }
+
     fn each<R: Record>(&self, operator: &str, f: impl Fn(&K, V) -> Option<R> + 'static) -> Table<'s, K, R>
     where
         K: Record,
@@ -261,155 +253,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
             origin: self.meta.origin.through(operator),
             ..self.meta.clone()
         };
-        Table {
-            flow: self.flow,
-            meta,
-            changes: inner.into(),
-            net: None,
-            rows: OnceCell::new(),
-            arranged: OnceCell::new(),
-        }
-    }
-
-    /// Joins each row with the row of `other` that has its key. Maintained: a change on either side revises
-    /// every row it meets, and a row without a partner is left out.
-    #[track_caller]
-    pub fn join<K2: Record, V2: Record, R: Record>(
-        &self,
-        name: &str,
-        other: &Table<'s, K2, V2>,
-        f: impl Fn(&K, V, &V2) -> R + 'static,
-    ) -> Table<'s, K, R>
-    where
-        K: Record + KeyedLike<K2>,
-        V: Record,
-    {
-        let meta = self.joined(name, "join", other);
-        self.with_partners(meta, other, |key, _| key.key(), f)
-    }
-
-    /// Like [`Table::join`], by a key of `other` made from key and value.
-    #[track_caller]
-    pub fn join_on<K2: Record, V2: Record, R: Record>(
-        &self,
-        name: &str,
-        other: &Table<'s, K2, V2>,
-        on: impl Fn(&K, &V) -> K2 + 'static,
-        f: impl Fn(&K, V, &V2) -> R + 'static,
-    ) -> Table<'s, K, R>
-    where
-        K: Record,
-        V: Record,
-    {
-        let meta = self.joined(name, "join_on", other);
-        self.with_partners(meta, other, on, f)
-    }
-
-    fn with_partners<K2: Record, V2: Record, R: Record>(
-        &self,
-        meta: Meta,
-        other: &Table<'s, K2, V2>,
-        on: impl Fn(&K, &V) -> K2 + 'static,
-        f: impl Fn(&K, V, &V2) -> R + 'static,
-    ) -> Table<'s, K, R>
-    where
-        K: Record,
-        V: Record,
-    {
-        let name = meta.origin.step();
-        let label: Rc<str> = format!("join `{name}`").into();
-        let label_ = label.clone();
-        let left = self
-            .collection()
-            .map(move |(k, v)| (trail::within(&label_, || on(&k, &v)), (k, v)))
-            .arrange_by_key_named(name);
-        let rows = left.join_core(other.arranged(), move |_, (k, v), v2| {
-            Some((k.clone(), trail::within(&label, || f(k, v.clone(), v2))))
-        });
-        Table::from_rows(self.flow, rows, meta)
-    }
-
-    /// Like [`Table::join`], but keeps rows without a partner: `f` gets `None` for them.
-    #[track_caller]
-    pub fn left_join<K2: Record, V2: Record, R: Record>(
-        &self,
-        name: &str,
-        other: &Table<'s, K2, V2>,
-        f: impl Fn(&K, V, Option<&V2>) -> R + 'static,
-    ) -> Table<'s, K, R>
-    where
-        K: Record + KeyedLike<K2>,
-        V: Record,
-    {
-        let meta = self.joined(name, "left_join", other);
-        self.with_any_partners(meta, other, |key, _| key.key(), f)
-    }
-
-    /// Like [`Table::left_join`], by a key of `other` made from key and value.
-    #[track_caller]
-    pub fn left_join_on<K2: Record, V2: Record, R: Record>(
-        &self,
-        name: &str,
-        other: &Table<'s, K2, V2>,
-        on: impl Fn(&K, &V) -> K2 + 'static,
-        f: impl Fn(&K, V, Option<&V2>) -> R + 'static,
-    ) -> Table<'s, K, R>
-    where
-        K: Record,
-        V: Record,
-    {
-        let meta = self.joined(name, "left_join_on", other);
-        self.with_any_partners(meta, other, on, f)
-    }
-
-    fn with_any_partners<K2: Record, V2: Record, R: Record>(
-        &self,
-        meta: Meta,
-        other: &Table<'s, K2, V2>,
-        on: impl Fn(&K, &V) -> K2 + 'static,
-        f: impl Fn(&K, V, Option<&V2>) -> R + 'static,
-    ) -> Table<'s, K, R>
-    where
-        K: Record,
-        V: Record,
-    {
-        let name = meta.origin.step();
-        let f = Rc::new(f);
-        let left = self
-            .collection()
-            .map(move |(k, v)| (on(&k, &v), (k, v)))
-            .arrange_by_key_named(name);
-        let with = {
-            let f = f.clone();
-            left.clone().join_core(other.arranged(), move |_, (k, v), v2| {
-                Some((k.clone(), f(k, v.clone(), Some(v2))))
-            })
-        };
-        // A table has one row a key, so each partner takes its row out exactly once.
-        let partnered = left
-            .clone()
-            .join_core(other.arranged(), |_, row, _| Some(row.clone()));
-        let all = left.as_collection(|_, row| row.clone());
-        let without = all.concat(partnered.negate()).map(move |(k, v)| {
-            let row = f(&k, v, None);
-            (k, row)
-        });
-        Table::from_rows(self.flow, with.concat(without), meta)
-    }
-
-    #[track_caller]
-    fn joined<K2: Record, V2: Record>(&self, name: &str, operator: &str, other: &Table<'s, K2, V2>) -> Meta
-    where
-        K: Record,
-        V: Record,
-    {
-        let inputs = [&self.meta.origin, &other.meta.origin];
-        let origin = self.flow.context().step_as(name, (Kind::Join, operator), &inputs);
-        Meta {
-            origin,
-            sources: union(&self.meta.sources, &other.meta.sources),
-            ..self.meta.clone()
-        }
+        Table::of_changes(self.flow, inner, meta)
     }
 
     /// Serves the table over HTTP under this name, which may be that of the step: views have names of their
@@ -488,6 +332,13 @@ impl View {
     /// Default 1.
     pub fn version(mut self, version: u32) -> Self {
         self.version = version;
+        self
+    }
+
+    /// Names the fields of keys that have none of their own (tuples, single values), as
+    /// [`Table::key_named`] does: for rows of a [`Collection`](crate::dataflow::collection::Collection).
+    pub fn keys<const N: usize>(mut self, names: [&str; N]) -> Self {
+        self.spec.key = names.iter().map(|name| (*name).to_owned()).collect();
         self
     }
 

@@ -20,9 +20,9 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::Message;
 use timely::dataflow::channels::pact::{Exchange, LogPuller, Pipeline};
-use timely::dataflow::operators::InputCapability;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::generic::{InputHandleCore, Operator as _};
+use timely::dataflow::operators::{Concat, InputCapability};
 
 use crate::record::owner;
 use crate::time::Epoch;
@@ -136,6 +136,14 @@ pub(crate) fn pack<'s, D: ExchangeData>(
             });
         }
     })
+}
+
+/// The parcels of two streams, for one input. Compiled once.
+pub(crate) fn both<'s>(
+    one: StreamVec<'s, Epoch, Parcel>,
+    other: StreamVec<'s, Epoch, Parcel>,
+) -> StreamVec<'s, Epoch, Parcel> {
+    one.concat(other)
 }
 
 /// An operator's input to which parcels come from all workers. Made, and emptied, by what is compiled once.

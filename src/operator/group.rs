@@ -1,9 +1,14 @@
-//! Aggregates over the groups of a collection, which may retract.
+//! Operators over the groups of a collection, which may retract.
 //!
-//! An aggregate that can be undone (count, sum, average) keeps one state a group. One that can't (minimum,
-//! maximum) also keeps the group's values in a tree, with the aggregates of parts of them, of which a change
-//! folds few anew.
+//! ```text
+//!   rows ═ by key ═▶ net updates of an epoch ─ group by group ─▶ its state ─▶ what changed of its rows
+//! ```
+//!
+//! What is kept of a group, and which rows come of it, is a [`Grouping`]'s to say: an
+//! [aggregate](aggregate), the [first rows](top) in an order, [any function](reduce) of its rows, or
+//! [the one row](unique) that there may be.
 
+use std::fmt::Debug;
 use std::rc::Rc;
 
 use differential_dataflow::consolidation::consolidate_updates;
@@ -16,42 +21,68 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::bridge::Halt;
 use crate::error::Error;
-use crate::operator::aggregate::Aggregate;
 use crate::operator::exchange::{ParcelInput, pack};
 use crate::operator::walk::{Arrivals, Update};
 use crate::record::{Change, Record, route};
 use crate::time::Epoch;
 use crate::trail;
 
+pub(crate) mod aggregate;
+pub(crate) mod reduce;
+pub(crate) mod top;
+pub(crate) mod unique;
 mod values;
 
-use values::Values;
+/// What is kept of each group, and what comes of it.
+pub(crate) trait Grouping<K: Record, T: Record>: 'static {
+    /// What is kept of a group that has rows.
+    type State: 'static;
+    /// The key of a row that comes of a group. It has to hash as the group's own does.
+    type Key: Record;
+    /// The value of such a row.
+    type Value: Record;
 
-enum Group<T, S> {
-    /// The state, and how many values it is of: the aggregate can undo.
-    State(S, isize),
-    /// The aggregate can't.
-    Values(Values<T, S>),
+    /// The state of a group without rows.
+    fn empty(&self) -> Self::State;
+
+    /// Applies an epoch's net updates to a group, each of another row and none of them zero. Gives what
+    /// changed of the rows that come of it, each key once at most. Returns whether any rows are left.
+    fn apply(
+        &self,
+        key: &K,
+        state: &mut Self::State,
+        updates: &mut dyn Iterator<Item = (T, isize)>,
+        give: &mut dyn FnMut(Change<Self::Key, Self::Value>),
+    ) -> Result<bool, Broken>;
 }
 
-/// Groups by key and aggregates each group; a group without values has no row.
-pub(crate) fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
+/// Why a group can't be what its updates say.
+pub(crate) enum Broken {
+    /// More of a row is taken out than there is.
+    Negative,
+    /// A table's key has several rows.
+    SeveralRows,
+}
+
+/// Applies a collection's updates to its groups. `work` is what panics call it: ``aggregate `spend` ``.
+pub(crate) fn group<'s, K: Record, T: Record, G: Grouping<K, T>>(
     rows: StreamVec<'s, Epoch, Update<(K, T)>>,
-    name: &str,
-    fold: Rc<F>,
+    (name, work): (&str, &str),
+    grouping: G,
     halt: Halt,
-) -> StreamVec<'s, Epoch, Change<K, F::Out>> {
+) -> StreamVec<'s, Epoch, Change<G::Key, G::Value>> {
     let by_key = |((key, _), _, _): &Update<(K, T)>| route(key);
     let parcels = pack(rows, name, by_key);
     let step = name.to_owned();
-    let label: Rc<str> = format!("aggregate `{name}`").into();
+    let label: Rc<str> = format!("{work} `{name}`").into();
     let mut builder = OperatorBuilder::new(name.to_owned(), parcels.scope());
     let mut input = ParcelInput::new(&mut builder, parcels);
     let (output, stream) = builder.new_output();
-    let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Change<K, F::Out>>>>::from(output);
+    let mut output =
+        OutputBuilder::<_, CapacityContainerBuilder<Vec<Change<G::Key, G::Value>>>>::from(output);
     builder.build(move |_| {
         let mut arrivals = Arrivals::<Vec<Update<(K, T)>>>::new();
-        let mut groups: HashMap<K, Group<T, F::State>, FixedState> = HashMap::default();
+        let mut groups: HashMap<K, G::State, FixedState> = HashMap::default();
         move |frontiers| {
             let mut output = output.activate();
             arrivals.gather_updates(&mut input);
@@ -63,20 +94,13 @@ pub(crate) fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
                 let mut session = output.session(&capability);
                 while let Some(((key, _), ..)) = updates.peek() {
                     let key = key.clone();
-                    let group = groups.entry(key.clone()).or_insert_with(|| Group::new(&*fold));
-                    let old = group.result(&*fold);
+                    let group = groups.entry(key.clone()).or_insert_with(|| grouping.empty());
                     let own = || updates.next_if(|((other, _), ..)| *other == key);
-                    let own = std::iter::from_fn(own).map(|((_, value), _, diff)| (value, diff));
-                    if !group.apply(&*fold, own) {
-                        halt.halt(negative(&step, epoch, &key));
-                        return;
-                    }
-                    let new = group.result(&*fold);
-                    if new.is_none() {
-                        groups.remove(&key);
-                    }
-                    if old != new {
-                        session.give(Change { key, old, new });
+                    let mut own = std::iter::from_fn(own).map(|((_, value), _, diff)| (value, diff));
+                    match grouping.apply(&key, group, &mut own, &mut |change| session.give(change)) {
+                        Ok(true) => {}
+                        Ok(false) => _ = groups.remove(&key),
+                        Err(broken) => return halt.halt(broken.error(&step, epoch, &key)),
                     }
                 }
                 // Memory follows the groups that there are.
@@ -92,52 +116,28 @@ pub(crate) fn group<'s, K: Record, T: Record, F: Aggregate<T>>(
 /// A table of fewer groups is not worth a smaller one.
 const GROUPS_MIN: usize = 1 << 10;
 
-impl<T: Record, S: Clone> Group<T, S> {
-    fn new<F: Aggregate<T, State = S>>(fold: &F) -> Self {
-        if fold.undoes() {
-            Group::State(fold.empty(), 0)
-        } else {
-            Group::Values(Values::new(fold))
-        }
-    }
-
-    /// Its row, unless it is empty.
-    fn result<F: Aggregate<T, State = S>>(&self, fold: &F) -> Option<F::Out> {
+impl Broken {
+    fn error(self, step: &str, epoch: Epoch, key: &dyn Debug) -> Error {
         match self {
-            Group::State(_, 0) => None,
-            Group::State(state, _) => Some(fold.finish(state)),
-            Group::Values(values) if values.is_empty() => None,
-            Group::Values(values) => Some(fold.finish(values.state())),
+            Broken::Negative => Error::integrity(format!(
+                "`{step}` was asked to take out a value that is not there"
+            ))
+            .detail(format!("group {key:?}, in epoch {epoch}"))
+            .hint(
+                "a closure before this step gives different results for the same row: make it a \
+                         pure function",
+            ),
+            Broken::SeveralRows => several_rows(step, epoch, key),
         }
-    }
-
-    /// Applies an epoch's net updates; `false` if more is taken out than there is.
-    fn apply<F: Aggregate<T, State = S>>(
-        &mut self,
-        fold: &F,
-        updates: impl Iterator<Item = (T, isize)>,
-    ) -> bool {
-        let (state, size) = match self {
-            Group::State(state, size) => (state, size),
-            Group::Values(values) => return values.apply(fold, updates),
-        };
-        for (value, diff) in updates {
-            *size += diff;
-            for _ in 0..diff {
-                fold.add(state, &value);
-            }
-            for _ in diff..0 {
-                fold.undo(state, &value);
-            }
-        }
-        *size >= 0
     }
 }
 
-fn negative<K: std::fmt::Debug>(step: &str, epoch: Epoch, key: &K) -> Error {
-    Error::integrity(format!(
-        "`{step}` was asked to take out a value that is not there"
-    ))
-    .detail(format!("group {key:?}, in epoch {epoch}"))
-    .hint("a closure before this step gives different results for the same row: make it a pure function")
+/// What is said of a table that would have several rows of a key.
+pub(crate) fn several_rows(step: &str, epoch: Epoch, key: &dyn Debug) -> Error {
+    Error::integrity(format!("`{step}` has more than one row for a key"))
+        .detail(format!("key {key:?}, in epoch {epoch}"))
+        .hint(
+            "a table holds at most one row a key: make the key longer, or group by it and pick one with \
+             `aggregate` or `top_k`",
+        )
 }

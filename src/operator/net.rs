@@ -8,8 +8,8 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::bridge::Halt;
-use crate::error::Error;
 use crate::operator::exchange::{ParcelInput, pack};
+use crate::operator::group::several_rows;
 use crate::operator::walk::{Arrivals, Update};
 use crate::record::{Change, Record, route};
 use crate::time::Epoch;
@@ -55,7 +55,7 @@ pub(crate) fn net<'s, K: Record, V: Record>(
                         &mut change.old
                     };
                     if diff.abs() != 1 || side.is_some() {
-                        halt.halt(two_rows(&step, epoch, &change.key));
+                        halt.halt(several_rows(&step, epoch, &change.key));
                         return;
                     }
                     *side = Some(value);
@@ -67,10 +67,4 @@ pub(crate) fn net<'s, K: Record, V: Record>(
         }
     });
     stream
-}
-
-fn two_rows<K: std::fmt::Debug>(step: &str, epoch: Epoch, key: &K) -> Error {
-    Error::integrity(format!("`{step}` has more than one row for a key"))
-        .detail(format!("key {key:?}, in epoch {epoch}"))
-        .hint("a table holds at most one row a key: aggregate or pick one before it becomes a table")
 }

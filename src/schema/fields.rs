@@ -33,8 +33,12 @@ impl RowSchema {
             (Some("$thalweg::Window"), Type::Struct(_)) => Window::Alone,
             _ => Window::None,
         };
+        let key_fields = match (key.name, key_type.clone()) {
+            (Some("$thalweg::Ranked"), Type::Struct(parts)) => ranked_fields(owner, names.key, parts)?,
+            (_, ty) => key_fields(owner, names.key, ty, window)?,
+        };
         Ok(Self {
-            key: key_fields(owner, names.key, key_type.clone(), window)?,
+            key: key_fields,
             value: plain_fields(owner, "value", names.value, value_type.clone())?,
             key_type,
             value_type,
@@ -81,6 +85,27 @@ fn key_fields(owner: &str, names: &[String], ty: Type, window: Window) -> Result
         }
         (_, ty) => plain_fields(owner, "key", names, ty),
     }
+}
+
+/// Those of a group's key, and the rank. A window in the key is shown as in others, but no view picks one:
+/// its place is not the last.
+fn ranked_fields(owner: &str, names: &[String], parts: Vec<(&'static str, Type)>) -> Result<Vec<Field>> {
+    let of_key = parts.into_iter().next().map_or(Type::Json, |(_, ty)| ty);
+    let is_window = |ty: &Type| {
+        matches!(ty, Type::Struct(parts)
+        if parts[..] == [("start", Type::Time), ("end", Type::Time)])
+    };
+    let window = match &of_key {
+        ty if is_window(ty) => Window::Alone,
+        Type::Struct(parts) => match &parts[..] {
+            [("key", _), ("window", ty)] if is_window(ty) => Window::Beside,
+            _ => Window::None,
+        },
+        _ => Window::None,
+    };
+    let mut fields = key_fields(owner, names, of_key, window)?;
+    fields.extend(named([("rank", Type::UInt(32))]));
+    Ok(fields)
 }
 
 fn plain_fields(owner: &str, part: &str, names: &[String], ty: Type) -> Result<Vec<Field>> {
@@ -148,7 +173,7 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::{FieldNames, Result, RowSchema};
-    use crate::record::{F64, Record};
+    use crate::record::{F64, Ranked, Record};
     use crate::schema::Numbers;
     use crate::schema::trace::trace;
     use crate::time::{EventTime, Window, Windowed};
@@ -210,6 +235,18 @@ mod tests {
         assert_eq!(
             names::<EventTime, Option<u8>>(&[], &[]),
             "key timestamp; value option<u8>"
+        );
+        assert_eq!(
+            names::<Ranked<(u8, bool)>, i64>(&["a", "b"], &["n"]),
+            "a u8; b bool; rank u32; n i64"
+        );
+        assert_eq!(
+            names::<Ranked<Windowed<u32>>, i64>(&["merchant"], &[]),
+            "merchant u32; window_start timestamp; window_end timestamp; rank u32; value i64"
+        );
+        assert_eq!(
+            names::<Ranked<Window>, i64>(&["window"], &[]),
+            "window_start timestamp; window_end timestamp; rank u32; value i64"
         );
     }
 

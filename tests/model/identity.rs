@@ -124,6 +124,34 @@ const CASES: &[Case] = &[
     one("Collection::map", |a, _| shown(&a.changes().map(|pair| pair))),
     one("Collection::flat_map", |a, _| shown(&a.changes().flat_map(Some))),
     one("Collection::filter", |a, _| shown(&a.changes().filter(|_| true))),
+    one("Collection::flatten", |a, _| {
+        shown(&a.changes().map(Some).flatten())
+    }),
+    two("Collection::union", |a, b| {
+        shown(&a.changes().union("all", &b.changes()))
+    }),
+    two("Collection::intersect", |a, b| {
+        shown(&a.changes().intersect("both", &b.changes()));
+    }),
+    two("Collection::except", |a, b| {
+        shown(&a.changes().except("rest", &b.changes()))
+    }),
+    one("Collection::reduce", |a, _| {
+        shown(
+            &a.changes()
+                .reduce("reduced", |_, rows| rows.first().map(|(n, _)| **n)),
+        );
+    }),
+    one("Collection::to_table", |a, _| {
+        a.changes().to_table("table", "key").view("shown");
+    }),
+    one("Collection::count", |a, _| {
+        a.changes().count("counts", ["a", "b"]).view("shown");
+    }),
+    one("Collection::view", |a, _| _ = a.changes().view("shown")),
+    one("Collection::view_with", |a, _| {
+        a.changes().view_with("shown", |view| view);
+    }),
     one("Collection::negate", |a, _| shown(&a.changes().negate())),
     one("Collection::distinct", |a, _| {
         shown(&a.changes().distinct("once"))
@@ -136,6 +164,16 @@ const CASES: &[Case] = &[
     }),
     one("Grouped::aggregate", |a, _| {
         groups(&a.changes(), "aggregated").view("shown");
+    }),
+    one("Grouped::top_k", |a, _| {
+        let groups = a.changes().group_by("key", |pair| pair.0);
+        groups.top_k("top", 3, |pair| pair.1).view("shown");
+    }),
+    one("Grouped::reduce", |a, _| {
+        let groups = a.changes().group_by("key", |pair| pair.0);
+        groups
+            .reduce("reduced", |_, rows| rows.len() as u64)
+            .view("shown");
     }),
     two("Collection::concat", |a, b| {
         shown(&a.changes().concat(&b.changes()))
@@ -167,6 +205,41 @@ const CASES: &[Case] = &[
     }),
     one("Table::filter_map", |a, _| {
         counts(&a, "counts").filter_map(|_, n| Some(n)).view("shown");
+    }),
+    one("Table::flatten", |a, _| {
+        counts(&a, "counts").map(|_, n| Some(n)).flatten().view("shown");
+    }),
+    one("Table::rekey", |a, _| {
+        let counts = counts(&a, "counts");
+        counts.rekey("rekeyed", "n", |_, n| *n).view("shown");
+    }),
+    one("Table::flat_map", |a, _| {
+        let counts = counts(&a, "counts");
+        counts.flat_map("lines", "n", |_, n| Some((n, n))).view("shown");
+    }),
+    two("Table::full_join", |a, b| {
+        let (a, b) = (groups(&a.changes(), "a groups"), groups(&b.changes(), "groups"));
+        a.full_join("both", &b, |_, n, m| (n, m.copied())).view("shown");
+    }),
+    two("Table::semijoin", |a, b| {
+        let groups = groups(&b.changes(), "groups");
+        counts(&a, "counts").semijoin("both", &groups).view("shown");
+    }),
+    two("Table::antijoin", |a, b| {
+        let groups = groups(&b.changes(), "groups");
+        counts(&a, "counts").antijoin("both", &groups).view("shown");
+    }),
+    two("Table::semijoin_on", |a, b| {
+        let groups = groups(&b.changes(), "groups");
+        counts(&a, "counts")
+            .semijoin_on("both", &groups, |_, n| *n)
+            .view("shown");
+    }),
+    two("Table::antijoin_on", |a, b| {
+        let groups = groups(&b.changes(), "groups");
+        counts(&a, "counts")
+            .antijoin_on("both", &groups, |_, n| *n)
+            .view("shown");
     }),
     one("Table::rows", |a, _| {
         shown(&counts(&a, "counts").rows().map(|(window, n)| (window.key, n)));
@@ -287,7 +360,12 @@ fn no_two_operators_are_one_identity() {
         ];
         let ends = [
             &ends[..],
-            &["Grouped::aggregate", "Table::view", "Table::view_with"],
+            &[
+                "Grouped::aggregate",
+                "Table::view",
+                "Table::view_with",
+                "Collection::view_with",
+            ],
         ]
         .concat();
         if !ends.contains(&case.name) {
@@ -309,7 +387,13 @@ fn which_of_two_inputs_comes_first_counts_where_it_makes_other_rows() {
             },
             true,
         );
-        let alike = ["Stream::merge", "Collection::concat"].contains(&case.name);
+        let alike = [
+            "Stream::merge",
+            "Collection::concat",
+            "Collection::union",
+            "Collection::intersect",
+        ];
+        let alike = alike.contains(&case.name);
         assert_eq!(turned == of(case, |_, input| input), alike, "{}", case.name);
     }
 }
@@ -323,7 +407,15 @@ fn all_public_operators_are_cases() {
         .chain(NO_OPERATORS.iter().copied());
     let known: BTreeSet<&str> = known.collect();
     let mut found = BTreeSet::new();
-    for file in ["stream", "collection", "group", "table", "sink"] {
+    for file in [
+        "stream",
+        "collection",
+        "group",
+        "table",
+        "table/join",
+        "table/rekey",
+        "sink",
+    ] {
         let path = format!("{}/src/dataflow/{file}.rs", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).expect("the file is there");
         let (mut of, mut is_hidden) = (String::new(), false);

@@ -105,7 +105,7 @@ fn build(flow: Dataflow) {
 }
 
 /// A table as of each epoch: what an apprentice with a pencil would come to.
-fn states<V: Clone>(log: &Log<(u32, Option<V>)>) -> Vec<BTreeMap<u32, V>> {
+pub(super) fn states<V: Clone>(log: &Log<(u32, Option<V>)>) -> Vec<BTreeMap<u32, V>> {
     let mut state = BTreeMap::new();
     let after = |epoch: usize| {
         for partition in 0..log.partitions {

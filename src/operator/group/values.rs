@@ -22,7 +22,7 @@ use crate::record::{Record, route};
 const FAN_IN: usize = 8;
 
 /// A multiset of values, and their aggregate.
-pub(super) struct Values<T, S> {
+pub(crate) struct Values<T, S> {
     values: Vec<Counted<T>>,
     all: S,
     /// Only where there are more than [`FAN_IN`]: most groups are small.
@@ -62,7 +62,7 @@ impl<T: Record, S: Clone> Values<T, S> {
     pub(super) fn apply<F: Aggregate<T, State = S>>(
         &mut self,
         fold: &F,
-        updates: impl Iterator<Item = (T, isize)>,
+        updates: &mut dyn Iterator<Item = (T, isize)>,
     ) -> bool {
         // Parts of level 0 to be folded anew.
         let mut changed = Vec::new();
@@ -282,12 +282,12 @@ mod tests {
                 updates.retain(|_, diff| *diff != 0);
                 updates.iter().for_each(|(value, diff)| *all.entry(*value).or_insert(0) += diff);
                 all.retain(|_, count| *count != 0);
-                prop_assert!(values.apply(&fold, updates.into_iter()));
+                prop_assert!(values.apply(&fold, &mut updates.into_iter()));
                 prop_assert_eq!(*values.state(), sum(&all));
                 prop_assert_eq!(values.is_empty(), all.is_empty());
             }
             if let Some((value, count)) = all.into_iter().next() {
-                prop_assert!(!values.apply(&fold, [(value, -count - 1)].into_iter()), "more than there are");
+                prop_assert!(!values.apply(&fold, &mut [(value, -count - 1)].into_iter()), "more than there are");
             }
         }
     }
@@ -297,7 +297,7 @@ mod tests {
         let fold = Summed::default();
         let mut values = Values::new(&fold);
         for n in 1..=5_000u64 {
-            assert!(values.apply(&fold, [(n, 1)].into_iter()));
+            assert!(values.apply(&fold, &mut [(n, 1)].into_iter()));
             assert_eq!(*values.state(), u128::from(n * (n + 1) / 2), "{n} values");
         }
     }
@@ -307,16 +307,16 @@ mod tests {
         let fold = Summed::default();
         let mut values = Values::new(&fold);
         let n = 300_000;
-        values.apply(&fold, (0..n).map(|value| (value, 1)));
+        values.apply(&fold, &mut (0..n).map(|value| (value, 1)));
         assert!(fold.folds.take() < 2 * n as usize, "loading is linear");
         let folds_max = 8 * n.ilog2() as usize;
         for value in 0..1_000 {
             // Any value, and the least and the greatest.
             let gone = [value, n - 1 - value, value * 7_919 % n][value as usize % 3];
-            assert!(values.apply(&fold, [(gone, -1), (n + value, 1)].into_iter()));
+            assert!(values.apply(&fold, &mut [(gone, -1), (n + value, 1)].into_iter()));
             let folds = fold.folds.take();
             assert!(folds < folds_max, "{folds} folds");
-            values.apply(&fold, [(gone, 1), (n + value, -1)].into_iter());
+            values.apply(&fold, &mut [(gone, 1), (n + value, -1)].into_iter());
             assert!(fold.folds.take() < folds_max);
         }
     }
@@ -325,7 +325,7 @@ mod tests {
     fn a_row_that_is_there_many_times_costs_the_logarithm_of_its_count() {
         let fold = Summed::default();
         let mut values = Values::new(&fold);
-        assert!(values.apply(&fold, [(7, 1_000_000_007), (8, 1)].into_iter()));
+        assert!(values.apply(&fold, &mut [(7, 1_000_000_007), (8, 1)].into_iter()));
         assert_eq!(*values.state(), 7 * 1_000_000_007 + 8);
         assert!(fold.folds.take() < 100);
     }
@@ -339,7 +339,7 @@ mod tests {
             let mut groups = Vec::with_capacity(100_000 / size);
             for _ in 0..100_000 / size {
                 let mut values = Values::new(&fold);
-                values.apply(&fold, (0..size as u64).map(|value| (value, 1)));
+                values.apply(&fold, &mut (0..size as u64).map(|value| (value, 1)));
                 groups.push(values);
             }
             let bytes = (held() - before) / 100_000;
@@ -348,8 +348,8 @@ mod tests {
         }
         let before = held();
         let mut values = Values::new(&fold);
-        values.apply(&fold, (0..100_000).map(|value| (value, 1)));
-        values.apply(&fold, (0..99_900).map(|value| (value, -1)));
+        values.apply(&fold, &mut (0..100_000).map(|value| (value, 1)));
+        values.apply(&fold, &mut (0..99_900).map(|value| (value, -1)));
         assert!(
             held() - before < 100 * 128,
             "{} bytes for 100 values",

@@ -1,4 +1,4 @@
-//! Several rows for one of a table.
+//! A view inside of a loop.
 use thalweg::prelude::*;
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -27,5 +27,8 @@ fn main() {}
 
 fn wrong(flow: Dataflow) {
     let merchants = flow.table("m", Kafka::topic("m").avro::<Merchant>().keyed::<u32>());
-    let _ = merchants.flat_map(|_, m| m.name.chars().collect::<Vec<_>>());
+    let _ = merchants.rows().iterate("loop", |_, rows| {
+        rows.view("v");
+        rows
+    });
 }

@@ -1,4 +1,4 @@
-//! A view of a collection, which may have several rows of a key.
+//! Two tables, which may both have a row of a key.
 use thalweg::prelude::*;
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -27,5 +27,5 @@ fn main() {}
 
 fn wrong(flow: Dataflow) {
     let merchants = flow.table("m", Kafka::topic("m").avro::<Merchant>().keyed::<u32>());
-    merchants.rows().view("v");
+    let _ = merchants.concat(&merchants);
 }

@@ -1,0 +1,68 @@
+//! Tables by other keys, which have to be as unique as the first.
+
+use crate::dataflow::names::Names;
+use crate::dataflow::table::Table;
+use crate::record::Record;
+
+impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
+    /// The same values by another key, made from key and value. `name` is the step's, `names` are those of
+    /// the new key's fields.
+    ///
+    /// No two rows may come to one key, as with
+    /// [`Collection::to_table`](crate::dataflow::collection::Collection::to_table). Where they may, group by
+    /// it: [`group_by`](Self::group_by).
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # fn build(users: Table<u32, String>) {
+    /// let users = users.map(|id, email| (*id, email));
+    /// let by_email = users.rekey("by_email", "email", |_, (_, email)| email.clone());
+    /// # by_email.view("by_email");
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn rekey<K2: Record>(
+        &self,
+        name: &str,
+        names: impl Names<K2>,
+        key: impl Fn(&K, &V) -> K2 + 'static,
+    ) -> Table<'s, K2, V>
+    where
+        K: Record,
+        V: Record,
+    {
+        let rows = self.rows().through("rekey", move |(k, v)| Some((key(&k, &v), v)));
+        rows.to_table(name, names)
+    }
+
+    /// Each row to any number of rows, with keys of their own: an order to its lines. `name` is the step's,
+    /// `names` are those of the new key's fields.
+    ///
+    /// No two rows may come to one key, as with
+    /// [`Collection::to_table`](crate::dataflow::collection::Collection::to_table). None do where the key
+    /// begins with that of the row, and goes on with a number.
+    ///
+    /// ```
+    /// # use thalweg::prelude::*;
+    /// # fn build(orders: Table<u32, Vec<String>>) {
+    /// let lines = orders.flat_map("lines", ["order", "line"], |order, lines| {
+    ///     (0u32..).zip(lines).map(move |(n, line)| ((order, n), line))
+    /// });
+    /// # lines.view("lines");
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn flat_map<K2: Record, R: Record, I: IntoIterator<Item = (K2, R)> + 'static>(
+        &self,
+        name: &str,
+        names: impl Names<K2>,
+        f: impl Fn(K, V) -> I + 'static,
+    ) -> Table<'s, K2, R>
+    where
+        K: Record,
+        V: Record,
+    {
+        let rows = self.rows().flat_map(move |(key, value)| f(key, value));
+        rows.to_table(name, names)
+    }
+}

@@ -1,0 +1,88 @@
+//! Aggregates of groups.
+//!
+//! An aggregate that can be undone (count, sum, average) keeps one state a group. One that can't (minimum,
+//! maximum) also keeps the group's values in a tree, with the aggregates of parts of them, of which a change
+//! folds few anew.
+
+use crate::operator::aggregate::Aggregate;
+use crate::operator::group::values::Values;
+use crate::operator::group::{Broken, Grouping};
+use crate::record::{Change, Record};
+
+/// A row for each group: its aggregate.
+pub(crate) struct Aggregated<F>(pub F);
+
+pub(crate) enum Group<T, S> {
+    /// The state, and how many values it is of: the aggregate can undo.
+    State(S, isize),
+    /// The aggregate can't.
+    Values(Values<T, S>),
+}
+
+impl<K: Record, T: Record, F: Aggregate<T>> Grouping<K, T> for Aggregated<F> {
+    type State = Group<T, F::State>;
+    type Key = K;
+    type Value = F::Out;
+
+    fn empty(&self) -> Self::State {
+        if self.0.undoes() {
+            Group::State(self.0.empty(), 0)
+        } else {
+            Group::Values(Values::new(&self.0))
+        }
+    }
+
+    fn apply(
+        &self,
+        key: &K,
+        group: &mut Self::State,
+        updates: &mut dyn Iterator<Item = (T, isize)>,
+        give: &mut dyn FnMut(Change<K, F::Out>),
+    ) -> Result<bool, Broken> {
+        let old = group.result(&self.0);
+        if !group.apply(&self.0, updates) {
+            return Err(Broken::Negative);
+        }
+        let new = group.result(&self.0);
+        let is_left = new.is_some();
+        if old != new {
+            let key = key.clone();
+            give(Change { key, old, new });
+        }
+        Ok(is_left)
+    }
+}
+
+impl<T: Record, S: Clone> Group<T, S> {
+    /// Its row, unless it is empty.
+    fn result<F: Aggregate<T, State = S>>(&self, fold: &F) -> Option<F::Out> {
+        match self {
+            Group::State(_, 0) => None,
+            Group::State(state, _) => Some(fold.finish(state)),
+            Group::Values(values) if values.is_empty() => None,
+            Group::Values(values) => Some(fold.finish(values.state())),
+        }
+    }
+
+    /// Applies an epoch's net updates; `false` if more is taken out than there is.
+    fn apply<F: Aggregate<T, State = S>>(
+        &mut self,
+        fold: &F,
+        updates: &mut dyn Iterator<Item = (T, isize)>,
+    ) -> bool {
+        let (state, size) = match self {
+            Group::State(state, size) => (state, size),
+            Group::Values(values) => return values.apply(fold, updates),
+        };
+        for (value, diff) in updates {
+            *size += diff;
+            for _ in 0..diff {
+                fold.add(state, &value);
+            }
+            for _ in diff..0 {
+                fold.undo(state, &value);
+            }
+        }
+        *size >= 0
+    }
+}

@@ -1,0 +1,339 @@
+//! Joins of tables: each row of one with the row of another that it names.
+//!
+//! ```text
+//!   left   ─ by the key that each row names ─▶ parcels ═╗    groups   named key ─▶ partner, keys of the rows that name it
+//!   right  ─ by key ─────────────────────────▶ parcels ═╩═▶  rows     key ─▶ value                  ─▶ net changes by key
+//! ```
+//!
+//! A change of a row costs the same whatever the sizes of both tables; a change of a partner costs the rows
+//! that name it. Both tables are held once, by hash. Differential's join keeps sorted batches for times that
+//! are ordered in part, as in loops; a table's epochs come one after the other, and without batches a crate
+//! of joins compiles two fifths less code.
+
+use std::rc::Rc;
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashSet};
+use serde::{Deserialize, Serialize};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::operator::Operator;
+
+use crate::bridge::Halt;
+use crate::error::Error;
+use crate::operator::exchange::{Packer, Parcel, ParcelInput, both};
+use crate::operator::walk::{Arrivals, Update};
+use crate::record::{Change, Record, route};
+use crate::time::Epoch;
+use crate::trail;
+
+type Changes<'s, K, V> = StreamVec<'s, Epoch, Change<K, V>>;
+type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// What a join is, besides the two tables.
+pub(crate) struct Spec<On, Row> {
+    /// The step's name.
+    pub name: String,
+    /// The key that a row of the left table names.
+    pub on: On,
+    /// The row, if there is one: of the left row and its partner, of which one may be missing.
+    pub row: Row,
+    pub halt: Halt,
+}
+
+/// What goes to the worker of a named key.
+#[derive(Clone, Serialize, Deserialize)]
+enum Side<K, V, K2, V2> {
+    /// The left row of a key, in the group of the key that it names.
+    Left(K2, K, Option<V>),
+    Right(K2, Option<V2>),
+}
+
+/// Joins two tables. `alone` makes the left key of a partner whom no row names, where those have rows too:
+/// both keys are the same then.
+///
+/// Changes come out on the worker of the named key, and a key whose row turns to another partner may have
+/// two: one where it was, one where it is.
+pub(crate) fn join<'s, K: Record, V: Record, K2: Record, V2: Record, R: Record>(
+    left: Changes<'s, K, V>,
+    right: Changes<'s, K2, V2>,
+    spec: Spec<impl Fn(&K, &V) -> K2 + 'static, impl Fn(&K, Option<&V>, Option<&V2>) -> Option<R> + 'static>,
+    alone: Option<fn(&K2) -> K>,
+) -> Changes<'s, K, R> {
+    let Spec { name, on, row, halt } = spec;
+    let label: Rc<str> = format!("join `{name}`").into();
+    let left = by_named_key::<K, V, K2, V2>(left, &name, label.clone(), on);
+    let parcels = both(left, by_key::<K, V, K2, V2>(right, &name));
+    let mut builder = OperatorBuilder::new(name.clone(), parcels.scope());
+    let mut input = ParcelInput::new(&mut builder, parcels);
+    let (output, stream) = builder.new_output();
+    let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Change<K, R>>>>::from(output);
+    builder.build(move |_| {
+        let mut arrivals = Arrivals::<Vec<Side<K, V, K2, V2>>>::new();
+        let mut tables = Tables::new(alone);
+        move |frontiers| {
+            let mut output = output.activate();
+            arrivals.gather_parcels(&mut input);
+            let _work = trail::begin(&label);
+            while let Some((epoch, capability, batches)) = arrivals.next(&frontiers[0]) {
+                let mut session = output.session(&capability);
+                let given = tables.apply(batches, &row, &mut |change| session.give(change));
+                if let Err(key) = given {
+                    halt.halt(unknown(&name, epoch, &key));
+                    return;
+                }
+            }
+        }
+    });
+    stream
+}
+
+/// Left rows on their way to the keys that they name.
+fn by_named_key<'s, K: Record, V: Record, K2: Record, V2: Record>(
+    changes: Changes<'s, K, V>,
+    name: &str,
+    label: Rc<str>,
+    on: impl Fn(&K, &V) -> K2 + 'static,
+) -> StreamVec<'s, Epoch, Parcel> {
+    sides(changes, name, move |Change { key, old, new }, give| {
+        let _work = trail::begin(&label);
+        let (from, to) = (
+            old.map(|old| on(&key, &old)),
+            new.as_ref().map(|new| on(&key, new)),
+        );
+        if from != to
+            && let Some(from) = from
+        {
+            give(route(&from), Side::<K, V, K2, V2>::Left(from, key.clone(), None));
+        }
+        if let Some(to) = to {
+            give(route(&to), Side::Left(to, key, new));
+        }
+    })
+}
+
+fn by_key<'s, K: Record, V: Record, K2: Record, V2: Record>(
+    changes: Changes<'s, K2, V2>,
+    name: &str,
+) -> StreamVec<'s, Epoch, Parcel> {
+    sides(changes, name, move |Change { key, new, .. }, give| {
+        give(route(&key), Side::<K, V, K2, V2>::Right(key, new));
+    })
+}
+
+/// Packs what `each` makes of changes, by route.
+fn sides<'s, K: Record, V: Record, S: timely::ExchangeData>(
+    changes: Changes<'s, K, V>,
+    name: &str,
+    each: impl Fn(Change<K, V>, &mut dyn FnMut(u64, S)) + 'static,
+) -> StreamVec<'s, Epoch, Parcel> {
+    type Builder = CapacityContainerBuilder<Vec<Parcel>>;
+    let mut packer = Packer::<S>::new(changes.scope().peers());
+    let name = format!("{name}: pack");
+    changes.unary::<Builder, _, _, _>(Pipeline, &name, move |_, _| {
+        move |input, output| {
+            input.for_each(|capability, changes| {
+                let mut session = output.session(&capability);
+                for change in changes.drain(..) {
+                    each(change, &mut |route, side| {
+                        packer
+                            .push(route, side)
+                            .into_iter()
+                            .for_each(|full| session.give(full));
+                    });
+                }
+                session.give_iterator(packer.rest());
+            });
+        }
+    })
+}
+
+/// This worker's part of both tables.
+struct Tables<K, V, K2, V2> {
+    rows: Map<K, Left<V>>,
+    groups: Map<K2, Group<K, V2>>,
+    alone: Option<fn(&K2) -> K>,
+}
+
+/// A left row, and its place among the keys of its group.
+struct Left<V> {
+    value: V,
+    at: usize,
+}
+
+/// A key of the right table, and those that name it.
+struct Group<K, V2> {
+    partner: Option<V2>,
+    keys: Vec<K>,
+}
+
+impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
+    fn new(alone: Option<fn(&K2) -> K>) -> Self {
+        let (rows, groups) = (Map::default(), Map::default());
+        Self { rows, groups, alone }
+    }
+
+    /// Applies what an epoch brought, and gives the changes of rows. An error has the key of a left row that
+    /// was to leave a group in which it is not.
+    fn apply<R: Record>(
+        &mut self,
+        batches: Vec<Vec<Side<K, V, K2, V2>>>,
+        row: &impl Fn(&K, Option<&V>, Option<&V2>) -> Option<R>,
+        give: &mut dyn FnMut(Change<K, R>),
+    ) -> Result<(), K> {
+        let (mut partners, mut come) = (Map::<K2, Option<V2>>::default(), Vec::new());
+        let mut gone = Vec::new();
+        for side in batches.into_iter().flatten() {
+            match side {
+                Side::Left(named, key, Some(value)) => come.push((named, key, Some(value))),
+                Side::Left(named, key, None) => gone.push((named, key, None)),
+                Side::Right(named, partner) => _ = partners.insert(named, partner),
+            }
+        }
+        let mut give = |key: K, old: Option<R>, new: Option<R>| {
+            if old != new {
+                give(Change { key, old, new });
+            }
+        };
+        // Left rows whose partners change as well: they are given once, with both.
+        let mut done = HashSet::<K, FixedState>::default();
+        // A row that turns to another partner leaves its group before it joins the other.
+        for (named, key, value) in gone.into_iter().chain(come) {
+            let new_partner = partners.get(&named);
+            if new_partner.is_some() {
+                done.insert(key.clone());
+            }
+            let leaves = value.is_none();
+            let (old, new) = (self.put(&named, &key, value)?, self.rows.get(&key));
+            let old_partner = self.groups.get(&named).and_then(|group| group.partner.as_ref());
+            let new_partner = new_partner.map_or(old_partner, Option::as_ref);
+            let before = row(&key, old.as_ref(), old_partner);
+            let after = row(&key, new.map(|row| &row.value), new_partner);
+            give(key, before, after);
+            if leaves {
+                self.forget(&named);
+            }
+        }
+        for (named, new) in partners {
+            let empty = || Group {
+                partner: None,
+                keys: Vec::new(),
+            };
+            let group = self.groups.entry(named.clone()).or_insert_with(empty);
+            let old = std::mem::replace(&mut group.partner, new);
+            let (old, new) = (old.as_ref(), group.partner.as_ref());
+            for key in group.keys.iter().filter(|key| !done.contains(*key)) {
+                let value = self.rows.get(key).map(|row| &row.value);
+                give(key.clone(), row(key, value, old), row(key, value, new));
+            }
+            if let Some(key) = self.alone.map(|alone| alone(&named))
+                && group.keys.is_empty()
+                && !done.contains(&key)
+            {
+                let (before, after) = (row(&key, None, old), row(&key, None, new));
+                give(key, before, after);
+            }
+            self.forget(&named);
+        }
+        self.give_back_room();
+        Ok(())
+    }
+
+    /// Puts a left row into the group of the key that it names, or takes it out. Returns what it was.
+    fn put(&mut self, named: &K2, key: &K, value: Option<V>) -> Result<Option<V>, K> {
+        if let Some(value) = value {
+            if let Some(row) = self.rows.get_mut(key) {
+                return Ok(Some(std::mem::replace(&mut row.value, value)));
+            }
+            let new = || Group {
+                partner: None,
+                keys: Vec::with_capacity(1),
+            };
+            let group = self.groups.entry(named.clone()).or_insert_with(new);
+            self.rows.insert(
+                key.clone(),
+                Left {
+                    value,
+                    at: group.keys.len(),
+                },
+            );
+            group.keys.push(key.clone());
+            return Ok(None);
+        }
+        let (row, group) = (self.rows.remove(key), self.groups.get_mut(named));
+        let (Some(Left { value, at }), Some(group)) = (row, group) else {
+            return Err(key.clone());
+        };
+        if group.keys.get(at) != Some(key) {
+            return Err(key.clone());
+        }
+        // The last one gets its place.
+        group.keys.swap_remove(at);
+        if let Some(moved) = group.keys.get(at).and_then(|moved| self.rows.get_mut(moved)) {
+            moved.at = at;
+        }
+        if group.keys.capacity() > KEYS_MIN.max(4 * group.keys.len()) {
+            group.keys.shrink_to(2 * group.keys.len());
+        }
+        Ok(Some(value))
+    }
+
+    /// Lets go of a group that has neither rows nor a partner.
+    fn forget(&mut self, named: &K2) {
+        let is_empty = |group: &Group<K, V2>| group.partner.is_none() && group.keys.is_empty();
+        if self.groups.get(named).is_some_and(is_empty) {
+            self.groups.remove(named);
+        }
+    }
+
+    /// Memory follows the rows that there are.
+    fn give_back_room(&mut self) {
+        if self.rows.capacity() > ROWS_MIN.max(8 * self.rows.len()) {
+            self.rows.shrink_to(2 * self.rows.len());
+        }
+        if self.groups.capacity() > ROWS_MIN.max(8 * self.groups.len()) {
+            self.groups.shrink_to(2 * self.groups.len());
+        }
+    }
+}
+
+/// A group of fewer keys, or a table of fewer rows, is not worth a smaller one.
+const KEYS_MIN: usize = 16;
+const ROWS_MIN: usize = 1 << 10;
+
+fn unknown<K: std::fmt::Debug>(step: &str, epoch: Epoch, key: &K) -> Error {
+    Error::integrity(format!("`{step}` was asked to take out a row that is not there"))
+        .detail(format!("key {key:?}, in epoch {epoch}"))
+        .hint(
+            "the closure that names the other table's key gives different keys for the same row: make it a \
+               pure function",
+        )
+}
+
+/// Changes as the updates of a collection.
+pub(crate) fn updates<'s, K: Record, V: Record>(
+    changes: Changes<'s, K, V>,
+) -> StreamVec<'s, Epoch, Update<(K, V)>> {
+    type Builder<K, V> = CapacityContainerBuilder<Vec<Update<(K, V)>>>;
+    changes.unary::<Builder<K, V>, _, _, _>(Pipeline, "rows", move |_, _| {
+        move |input, output| {
+            input.for_each(|capability, data| {
+                let epoch = *capability
+                    .least()
+                    .expect("changes travel under their epoch's capability");
+                let mut session = output.session(&capability);
+                for Change { key, old, new } in data.drain(..) {
+                    if let Some(old) = old {
+                        session.give(((key.clone(), old), epoch, -1));
+                    }
+                    if let Some(new) = new {
+                        session.give(((key, new), epoch, 1));
+                    }
+                }
+            });
+        }
+    })
+}
