@@ -42,11 +42,12 @@ thalweg: setup ## run the command line: ARGS='query merchant_spend limit=3'
 	@cargo run --profile $(PROFILE) --quiet $(CARGO_FLAGS) -p dataflows --bin thalweg -- $(ARGS)
 
 .PHONY: test
-test: ## run all tests: units, models, documentation, and those on a real Kafka, registry and object store
-	@scripts/setup.sh build java
+test: ## run all tests: units, models, documentation, and those on a real Kafka, registry, object store and database
+	@scripts/setup.sh build java postgres
 	@scripts/kafka.sh fetch >/dev/null
 	@scripts/registry.sh fetch >/dev/null
 	@scripts/s3.sh fetch >/dev/null
+	@scripts/debezium.sh fetch >/dev/null
 	cargo test --workspace $(ALL) --no-fail-fast $(CARGO_FLAGS) $(ARGS)
 
 .PHONY: proof

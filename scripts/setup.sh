@@ -8,6 +8,7 @@
 #   java    a Java runtime, 17 or newer: the test broker, the schema registry and the object store
 #   maven   Maven: fetches their jars, once
 #   kafka   java and maven
+#   postgres  a Postgres server and psql, for sinks and for the capture of changes
 #   lint    shellcheck, and typos from PyPI in an environment of its own
 #
 # Where all is there it prints nothing and is done at once. Where it may not install (no apt, or neither root nor sudo
@@ -77,6 +78,8 @@ check_typos() {
     typos_missing=yes
     python3 -c 'import ensurepip' >/dev/null 2>&1 || need "Python's venv" python3-venv
 }
+# Debian keeps the server's programs out of the PATH.
+has_postgres() { have psql && compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 
 check=''
 cargo_missing=''
@@ -89,8 +92,9 @@ for component; do
         java) check_java ;;
         maven) have mvn || need "Maven (mvn)" maven ;;
         kafka) check_java; have mvn || need "Maven (mvn)" maven ;;
+        postgres) has_postgres || need "Postgres" postgresql ;;
         lint) have shellcheck || need "shellcheck" shellcheck; check_typos ;;
-        *) echo "setup: unknown component '$component': build, java, maven, kafka or lint" >&2; exit 2 ;;
+        *) echo "setup: unknown component '$component': build, java, maven, kafka, postgres or lint" >&2; exit 2 ;;
     esac
 done
 

@@ -7,6 +7,7 @@
 pub mod avro;
 pub mod bytes;
 pub mod confluent;
+pub mod debezium;
 pub mod fit;
 pub mod format;
 pub mod json;
@@ -63,6 +64,10 @@ pub enum Cause {
     Late,
     /// The dataflow's own code turned the event down.
     Rejected,
+    /// The payload is no change event of a captured table.
+    EnvelopeInvalid,
+    /// The event leaves out a column that did not change, and there is no row to take it from.
+    ValueUnavailable,
 }
 
 impl Cause {
@@ -86,6 +91,8 @@ impl Cause {
             Cause::EventTimeFarFuture => "event_time_far_future",
             Cause::Late => "late",
             Cause::Rejected => "rejected",
+            Cause::EnvelopeInvalid => "envelope_invalid",
+            Cause::ValueUnavailable => "value_unavailable",
         }
     }
 }

@@ -54,7 +54,7 @@ use crate::operator::again::Wanted;
 use crate::operator::letters::{Letter, LetterKey, letters};
 use crate::operator::process::Setup;
 use crate::operator::serve::serve;
-use crate::operator::upsert::upsert;
+use crate::operator::table::RowRecord;
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record};
 use crate::sink::process::Sinks;
@@ -394,18 +394,36 @@ impl<'s> Dataflow<'s> {
 
     /// Reads a table from a source of keyed rows: the last row of a key wins, a row without a value deletes.
     #[track_caller]
-    pub fn table<K: Record, V: Record>(self, name: &str, source: impl UpsertSource<K, V>) -> Table<'s, K, V> {
+    pub fn table<K: Record, V: Record>(
+        self,
+        name: &str,
+        source: impl UpsertSource<K, V, Records: RowRecord<K, V>>,
+    ) -> Table<'s, K, V> {
+        self.table_of(name, source)
+    }
+
+    #[track_caller]
+    fn table_of<K: Record, V: Record, S>(self, name: &str, source: S) -> Table<'s, K, V>
+    where
+        S: UpsertSource<K, V, Records: RowRecord<K, V>>,
+    {
         let origin = self.context().step(name, Kind::Table, &[]);
+        let remember = source.remember_deletions();
         let opened = source
             .open(&self.context().env.of_source(name))
             .and_then(|opened| self.substituted(name, opened));
         let (_, records) = self.read(name, &origin, opened);
         let context = self.context();
         let named = (Identity::new(StateKind::Table, name), name);
-        let keeper = context.keeper::<K, V>(named, &origin, context.version(name), Rule::Last);
+        let version = context.version(name);
+        let keeper =
+            context.keeper::<K, <S::Records as RowRecord<K, V>>::Kept>(named, &origin, version, Rule::Last);
         let wanted = Wanted::default();
         let setup = context.setup(name, format!("table `{name}`"), &[], keeper, wanted.clone());
-        let changes = upsert(records, setup);
+        let (changes, letters) = S::Records::rows(records, remember, setup, &context.metrics.source(name));
+        if let Some(letters) = letters {
+            self.late(letters);
+        }
         let mut table = Table::from_changes(self, changes, origin, Vec::new(), Rc::new([]));
         table.meta.wanted = wanted;
         table

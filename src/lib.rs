@@ -32,6 +32,7 @@
 //! |---|---|
 //! | write a dataflow | [`prelude`], [`dataflow`](mod@dataflow): [`Stream`](dataflow::stream::Stream), [`Table`](dataflow::table::Table), [`Collection`](dataflow::collection::Collection) |
 //! | read a topic | [`Kafka`](connect::kafka::Kafka) |
+//! | read the tables of a database | [`Kafka::debezium`](connect::kafka::Kafka::debezium), and `docs/debezium.md` |
 //! | read files | [`Files`](connect::files::Files) |
 //! | aggregate | [`Of`](operator::aggregate::Of) for what there is, and `docs/aggregates.md`; [`Aggregate`] for one of your own |
 //! | join, group, iterate | `docs/collections.md`, with what each step costs and keeps; [`graph`](dataflow::graph) |
@@ -113,6 +114,8 @@ mod pages {
     mod collections {}
     #[doc = include_str!("../docs/coming-from.md")]
     mod coming_from {}
+    #[doc = include_str!("../docs/debezium.md")]
+    mod debezium {}
     #[doc = include_str!("../docs/operators.md")]
     mod operators {}
     #[doc = include_str!("../docs/sinks.md")]

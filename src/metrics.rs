@@ -236,6 +236,7 @@ struct SourceFamilies {
     late: Counters<2>,
     late_windows: Counters<2>,
     dead: Counters<2>,
+    skipped: Counters<2>,
     schema_lookups: Gauges<1>,
     partitions: Gauges<1>,
     trouble: Gauges<2>,
@@ -338,6 +339,11 @@ impl Register<'_> {
                 Family::default(),
             ),
             dead: self.plain("dead_letters", "Records turned down", Family::default()),
+            skipped: self.plain(
+                "source_skipped",
+                "Records that say nothing new of a captured table",
+                Family::default(),
+            ),
             partitions: self.plain("source_partitions", "Partitions seen last", Family::default()),
             trouble: self.plain(
                 "source_trouble",
@@ -553,6 +559,15 @@ impl SourceMetrics {
             events: one(&self.families.late, labels.clone()),
             windows: one(&self.families.late_windows, labels),
         }
+    }
+
+    /// Records of this source that say nothing new of a captured table, by why: `duplicate`, `message`,
+    /// `heartbeat`.
+    pub fn skipped(&self, why: &'static str) -> Counter {
+        one(
+            &self.families.skipped,
+            [("source", self.source.clone()), ("reason", why.into())],
+        )
     }
 
     /// Records of this source that were turned down, by the cause's code.

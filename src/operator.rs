@@ -7,6 +7,7 @@
 pub(crate) mod admit;
 pub(crate) mod again;
 pub mod aggregate;
+pub(crate) mod captured;
 pub(crate) mod changes;
 pub(crate) mod dedup;
 pub(crate) mod deliver;
@@ -23,6 +24,7 @@ pub(crate) mod net;
 pub mod process;
 pub mod process_events;
 pub(crate) mod serve;
+pub mod table;
 pub(crate) mod try_map;
 pub(crate) mod upsert;
 pub(crate) mod walk;

@@ -9,6 +9,7 @@
 //! A reader never decides what an epoch contains. It reads partitions from given offsets, in order, without
 //! waiting; the ledger's sequencer cuts what was read into epochs.
 
+pub mod captured;
 mod deletes;
 mod environment;
 mod intake;
@@ -25,6 +26,7 @@ pub(crate) use self::rules::time_rules;
 pub use self::start::Start;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,8 +51,17 @@ pub trait Source<T: Event>: 'static {
     note = "give the topic a key: `.keyed::<{K}>()`"
 )]
 pub trait UpsertSource<K: Event, V: Event>: 'static {
+    /// What its records are: `(K, Option<V>)`, or [`Captured<K, V>`](captured::Captured) where they are the
+    /// changes of a database's table, which may come again.
+    type Records: Event;
+
     /// Makes the parts that run.
-    fn open(self, env: &Environment) -> Result<Opened<(K, Option<V>)>>;
+    fn open(self, env: &Environment) -> Result<Opened<Self::Records>>;
+
+    /// For how long the place of a deletion is remembered, of records that may come again.
+    fn remember_deletions(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// The running parts of a source.

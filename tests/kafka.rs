@@ -19,6 +19,7 @@ mod cluster;
 mod command;
 mod compacted;
 mod crash;
+mod debezium;
 mod delivered;
 mod exact;
 #[cfg(debug_assertions)]

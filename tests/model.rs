@@ -8,6 +8,7 @@
 //! Runs on different numbers of workers must also agree in the hash of every view's changes in every epoch.
 
 mod aggregates;
+mod captured;
 pub(crate) mod checkpoints;
 mod closed;
 mod cluster;

@@ -216,6 +216,8 @@ impl Keyed {
 }
 
 impl UpsertSource<u64, Account> for Keyed {
+    type Records = (u64, Option<Account>);
+
     fn open(self, _: &Environment) -> Result<Opened<(u64, Option<Account>)>> {
         Ok(Opened {
             topic: "accounts".to_owned(),

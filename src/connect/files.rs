@@ -164,6 +164,8 @@ where
     K: Event,
     V: Event,
 {
+    type Records = (K, Option<V>);
+
     fn open(self, env: &Environment) -> Result<Opened<(K, Option<V>)>> {
         let rules = TimeRules {
             timed: false,

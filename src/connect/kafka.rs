@@ -15,6 +15,7 @@
 pub(crate) mod admin;
 mod arrivals;
 pub(crate) mod config;
+pub mod debezium;
 mod driver;
 mod examine;
 mod native;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+pub use self::debezium::DebeziumTopic;
 pub use self::settings::{KafkaSettings, TopicSettings};
 
 use self::driver::KafkaDriver;
@@ -39,6 +41,7 @@ use self::status::Status;
 use crate::bridge::Waker;
 use crate::codec::avro::format::{AvroFormat, AvroPlainFormat, Avsc, resolve_to};
 use crate::codec::bytes::BytesFormat;
+use crate::codec::debezium::decoder::Row;
 use crate::codec::fit::subject::Subject;
 use crate::codec::format::{Format, Resources};
 use crate::codec::json::JsonFormat;
@@ -114,6 +117,28 @@ impl Kafka {
     /// [`Strict`](crate::codec::json::Strict).
     pub fn json_strict<T: DeserializeOwned + 'static>(self) -> Topic<T> {
         self.format(JsonFormat { strict: true })
+    }
+
+    /// The topic holds the changes of a database's table, as [Debezium](https://debezium.io) captures them:
+    /// rows `V` by their primary key `K`. Events are JSON unless [`DebeziumTopic::avro`] says otherwise.
+    ///
+    /// ```
+    /// use thalweg::prelude::*;
+    ///
+    /// #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    /// struct AccountKey { id: i64 }
+    ///
+    /// #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    /// struct Account { owner: String, balance: String }
+    ///
+    /// fn accounts(flow: Dataflow) {
+    ///     let accounts = Kafka::topic("bank.public.accounts").debezium::<AccountKey, Account>();
+    ///     flow.table("accounts", accounts).view("accounts");
+    /// }
+    /// # thalweg::runtime::plan(&dataflow("accounts", accounts), &Default::default()).unwrap();
+    /// ```
+    pub fn debezium<K: DeserializeOwned + 'static, V: Row>(self) -> DebeziumTopic<K, V> {
+        DebeziumTopic::new(self.topic)
     }
 
     /// Payloads are the bare text of one value, in UTF-8: `text::<String>()` for strings, `text::<u64>()` for
@@ -344,6 +369,8 @@ impl<K: DeserializeOwned + 'static, V: 'static> KeyedTopic<K, V> {
 }
 
 impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
+    type Records = (K, Option<V>);
+
     fn open(self, env: &Environment) -> Result<Opened<(K, Option<V>)>> {
         let format = ready(self.format, self.mistake)?;
         let key_format = match self.key_format {

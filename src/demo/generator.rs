@@ -137,6 +137,8 @@ impl<T: Event> Source<T> for Generator<T> {
 }
 
 impl<K: Event, V: Event> UpsertSource<K, V> for Generator<(K, Option<V>)> {
+    type Records = (K, Option<V>);
+
     fn open(self, _env: &Environment) -> Result<Opened<(K, Option<V>)>> {
         self.opened(false)
     }

@@ -101,9 +101,20 @@ impl<D: ExchangeData> Packer<D> {
         } else {
             owner(route, self.parts.len())
         };
+        self.push_to(to, record)
+    }
+
+    /// Packs a record for one worker. Returns the parcel that became full.
+    #[inline]
+    pub(crate) fn push_to(&mut self, to: usize, record: D) -> Option<Parcel> {
         let part = &mut self.parts[to];
         part.push(record);
         (part.len() == RECORDS_MAX).then(|| Parcel::new(to, mem::take(part)))
+    }
+
+    /// How many workers there are.
+    pub(crate) fn peers(&self) -> usize {
+        self.parts.len()
     }
 
     /// The parcels that are not full.

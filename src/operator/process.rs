@@ -261,12 +261,12 @@ pub(crate) type Item<O> = <<O as KeyedOperator>::Output as Output>::Item;
 pub(crate) trait Output: Default + 'static {
     /// What the stream behind the operator carries.
     type Item: Clone + 'static;
-    /// Whether there are late events.
-    const HAS_LATE: bool = false;
+    /// Whether inputs may be turned down, such as late events.
+    const HAS_LETTERS: bool = false;
     /// The epoch's output, to be sent and cleared.
     fn items(&mut self) -> &mut Vec<Self::Item>;
-    /// The events that came too late.
-    fn late(&mut self) -> Option<&mut Vec<DeadLetter>> {
+    /// The inputs that were turned down.
+    fn letters(&mut self) -> Option<&mut Vec<DeadLetter>> {
         None
     }
 }
@@ -276,6 +276,32 @@ impl<K: Record, V: Record> Output for Changes<K, V> {
 
     fn items(&mut self) -> &mut Vec<Change<K, V>> {
         self.net()
+    }
+}
+
+/// Changes of rows, and inputs that are turned down.
+pub(crate) struct ChangesAndLetters<K, V> {
+    pub(crate) changes: Changes<K, V>,
+    pub(crate) letters: Vec<DeadLetter>,
+}
+
+impl<K, V> Default for ChangesAndLetters<K, V> {
+    fn default() -> Self {
+        let (changes, letters) = (Changes::default(), Vec::new());
+        Self { changes, letters }
+    }
+}
+
+impl<K: Record, V: Record> Output for ChangesAndLetters<K, V> {
+    type Item = Change<K, V>;
+    const HAS_LETTERS: bool = true;
+
+    fn items(&mut self) -> &mut Vec<Change<K, V>> {
+        self.changes.net()
+    }
+
+    fn letters(&mut self) -> Option<&mut Vec<DeadLetter>> {
+        Some(&mut self.letters)
     }
 }
 
@@ -325,7 +351,8 @@ impl<O: Operator> KeyedOperator for O {
 }
 
 /// What an operator is added with.
-pub(crate) struct Setup<I> {
+#[doc(hidden)]
+pub struct Setup<I> {
     /// Name of the step.
     pub(crate) name: String,
     /// The step in a sentence: ``window `spend` ``.
@@ -344,7 +371,7 @@ pub(crate) struct Setup<I> {
     pub(crate) wanted: Wanted,
 }
 
-/// An operator's output, and the events that came too late for it, if it has such.
+/// An operator's output, and the inputs that it turns down, if it may.
 pub(crate) type Streams<'s, D> = (StreamVec<'s, Epoch, D>, Option<StreamVec<'s, Epoch, DeadLetter>>);
 
 type Builder<D> = CapacityContainerBuilder<Vec<D>>;
@@ -372,7 +399,7 @@ pub(crate) fn process<'s, O: KeyedOperator>(
     let mut input = ParcelInput::new(&mut builder, parcels);
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<_, Builder<Item<O>>>::from(output);
-    let (mut late, late_stream) = match O::Output::HAS_LATE {
+    let (mut late, late_stream) = match O::Output::HAS_LETTERS {
         true => {
             let (late, stream) = builder.new_output();
             (
@@ -418,7 +445,7 @@ pub(crate) fn process<'s, O: KeyedOperator>(
                     output.session(&capabilities[0]).give_container(items);
                     items.clear();
                 }
-                let letters = out.late().filter(|letters| !letters.is_empty());
+                let letters = out.letters().filter(|letters| !letters.is_empty());
                 if let (Some(late), Some(letters)) = (&mut late, letters) {
                     late.session(&capabilities[1]).give_container(letters);
                     letters.clear();

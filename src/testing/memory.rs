@@ -86,6 +86,8 @@ impl<T: Event> Source<T> for Memory<T> {
 }
 
 impl<K: Event, V: Event> UpsertSource<K, V> for Memory<(K, Option<V>)> {
+    type Records = (K, Option<V>);
+
     fn open(self, _env: &Environment) -> Result<Opened<(K, Option<V>)>> {
         Ok(self.opened(false))
     }

@@ -32,7 +32,7 @@ use crate::operator::aggregate::Aggregate;
 use crate::operator::exchange::{Packer, Parcel};
 use crate::operator::late::Policies;
 use crate::operator::process::{
-    Batch, Changes, EpochInfo, Item, KeyedOperator, Output, Setup, Streams, process,
+    Batch, Changes, ChangesAndLetters, EpochInfo, Item, KeyedOperator, Setup, Streams, process,
 };
 use crate::record::{Change, Event, Record, Timed, route};
 use crate::source::DeadLetter;
@@ -207,32 +207,6 @@ pub(super) struct Merge<K, T, F> {
     of: PhantomData<fn(K, T)>,
 }
 
-/// Changes of rows, and the events that came too late.
-pub(super) struct Merged<K, V> {
-    changes: Changes<Windowed<K>, V>,
-    late: Vec<DeadLetter>,
-}
-
-impl<K, V> Default for Merged<K, V> {
-    fn default() -> Self {
-        let (changes, late) = (Changes::default(), Vec::new());
-        Self { changes, late }
-    }
-}
-
-impl<K: Record, V: Record> Output for Merged<K, V> {
-    type Item = Change<Windowed<K>, V>;
-    const HAS_LATE: bool = true;
-
-    fn items(&mut self) -> &mut Vec<Self::Item> {
-        self.changes.items()
-    }
-
-    fn late(&mut self) -> Option<&mut Vec<DeadLetter>> {
-        Some(&mut self.late)
-    }
-}
-
 type State<K, S> = GroupedStore<K, Span, S>;
 
 impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
@@ -284,7 +258,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
         at: &EpochInfo,
         (key, event, over): (K, Timed<T>, EventTime),
         sessions: &mut KeyedState<State<K, F::State>>,
-        out: &mut Merged<K, F::Out>,
+        out: &mut ChangesAndLetters<Windowed<K>, F::Out>,
     ) {
         trail::on(event.at);
         let window = alone(event.time, self.gap);
@@ -299,7 +273,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
         self.late.counts.events.inc_by(1);
         self.late.counts.windows.inc_by(1);
         if self.late.policies.writes_letters(event.at.partition.source) {
-            out.late
+            out.letters
                 .push(DeadLetter::turned_down(&self.name, Cause::Late, None, &event));
         }
     }
@@ -308,7 +282,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
 impl<K: Record, T: Event, F: Aggregate<T>> KeyedOperator for Merge<K, T, F> {
     type Input = Input<K, T, F::State>;
     type State = State<K, F::State>;
-    type Output = Merged<K, F::Out>;
+    type Output = ChangesAndLetters<Windowed<K>, F::Out>;
 
     fn epoch(
         &self,

@@ -1,0 +1,418 @@
+//! From captured changes of a database's table to its rows.
+//!
+//! ```text
+//!   changes ═ by primary key, truncations to all workers ═▶ in the log's order ─┬─▶ rows
+//!                                                                               └─▶ dead letters: what has no row
+//!                                                                                   to take a missing column from
+//! ```
+//!
+//! The last change of a key holds, by the order of the topic's partition. What a connector writes again after
+//! a crash is known by its place in the database's log, and dropped, so that no row goes back to what it was:
+//! each key remembers the place of its last change, a key that was deleted for some time longer.
+
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::Operator as _;
+
+use crate::checkpoint::keyed::{HashStore, KeyedState, Store, Tracked};
+use crate::checkpoint::state::Out;
+use crate::codec::Cause;
+use crate::codec::debezium::envelope::{SourcePosition, Written};
+use crate::metrics::{Counter, SourceMetrics};
+use crate::operator::exchange::{Packer, Parcel};
+use crate::operator::process::{Batch, ChangesAndLetters, EpochInfo, KeyedOperator, Order, Setup, process};
+use crate::position::Position;
+use crate::record::{Change, Record, Timed, route};
+use crate::source::DeadLetter;
+use crate::source::captured::{Captured, Skipped};
+use crate::time::{Epoch, EventTime};
+
+/// Rows, and the dead letters among the changes.
+pub(crate) type Streams<'s, K, V> = (
+    StreamVec<'s, Epoch, Change<K, V>>,
+    StreamVec<'s, Epoch, DeadLetter>,
+);
+
+/// Keeps the current row of every key, and for `remember` the places of deletions.
+pub(crate) fn captured<'s, K: Record, V: Record>(
+    records: StreamVec<'s, Epoch, Timed<Captured<K, V>>>,
+    remember: Duration,
+    mut setup: Setup<Timed<Captured<K, V>>>,
+    counts: &SourceMetrics,
+) -> Streams<'s, K, V> {
+    let parcels = pack(records, &setup.name, counts);
+    setup.order = Some(Order {
+        place: |record| record.at,
+        tie: None,
+    });
+    let operator = Rows {
+        step: setup.name.clone(),
+        remember,
+        duplicates: counts.skipped("duplicate"),
+        unavailable: counts.dead_letters(Cause::ValueUnavailable.code()),
+        of: PhantomData,
+    };
+    let (changes, letters) = process(parcels, Rc::new(operator), setup);
+    (changes, letters.expect("changes may be turned down"))
+}
+
+/// Packs changes for the workers of their keys. What is about no key goes to all, or to none.
+fn pack<'s, K: Record, V: Record>(
+    records: StreamVec<'s, Epoch, Timed<Captured<K, V>>>,
+    name: &str,
+    counts: &SourceMetrics,
+) -> StreamVec<'s, Epoch, Parcel> {
+    type Builder = CapacityContainerBuilder<Vec<Parcel>>;
+    let mut packer = Packer::new(records.scope().peers());
+    let (messages, heartbeats) = (counts.skipped("message"), counts.skipped("heartbeat"));
+    records.unary::<Builder, _, _, _>(Pipeline, &format!("{name}: pack"), move |_, _| {
+        move |input, output| {
+            input.for_each_stamp(|capability, batches| {
+                let mut session = output.session(&capability);
+                for record in batches.flat_map(|batch| batch.drain(..)) {
+                    match &record.value {
+                        Captured::Row { key, .. }
+                        | Captured::Deleted { key, .. }
+                        | Captured::Tombstone { key } => {
+                            let to = route(key);
+                            if let Some(parcel) = packer.push(to, record) {
+                                session.give(parcel);
+                            }
+                        }
+                        Captured::Truncated { .. } => {
+                            for to in 0..packer.peers() {
+                                if let Some(parcel) = packer.push_to(to, record.clone()) {
+                                    session.give(parcel);
+                                }
+                            }
+                        }
+                        Captured::Skipped(Skipped::Message) => _ = messages.inc(),
+                        Captured::Skipped(Skipped::Heartbeat) => _ = heartbeats.inc(),
+                    }
+                }
+                session.give_iterator(packer.rest());
+            });
+        }
+    })
+}
+
+/// What is kept of a key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Held<V> {
+    /// Its row; none: it was deleted, and the place of that is remembered.
+    row: Option<V>,
+    /// The place of its last change.
+    at: Option<SourcePosition>,
+    /// Whether the last event of the key, repeated or not, was a deletion: then a tombstone belongs to it.
+    ended: bool,
+    /// Without a row: until when that is remembered.
+    until: EventTime,
+}
+
+impl<V> Held<V> {
+    /// Whether it still counts: what was deleted is forgotten in time.
+    fn counts(&self, now: EventTime) -> bool {
+        self.row.is_some() || self.until > now
+    }
+
+    fn is_repeated_by(&self, at: Option<SourcePosition>) -> bool {
+        at.is_some_and(|at| self.at.is_some_and(|last| at.repeats(&last)))
+    }
+}
+
+/// Keys with what is kept of them, and when deletions are forgotten.
+struct Keys<K, V> {
+    held: HashStore<K, Held<V>>,
+    /// May hold keys that have a row again.
+    deleted: BTreeSet<(EventTime, K)>,
+}
+
+impl<K: Record, V: Record> Default for Keys<K, V> {
+    fn default() -> Self {
+        Self {
+            held: HashStore::default(),
+            deleted: BTreeSet::new(),
+        }
+    }
+}
+
+impl<K: Record, V: Record> Store for Keys<K, V> {
+    type Key = K;
+    type Value = Held<V>;
+    type Route = K;
+
+    fn with_room(entries: usize) -> Self {
+        Self {
+            held: HashStore::with_room(entries),
+            deleted: BTreeSet::new(),
+        }
+    }
+
+    fn routed(key: &K) -> &K {
+        key
+    }
+
+    fn save(out: &mut Out, key: &K, epoch: Epoch, held: &Held<V>) {
+        out.put(key, epoch, None, held);
+    }
+
+    fn get(&self, key: &K) -> Option<&Tracked<Held<V>>> {
+        self.held.get(key)
+    }
+
+    fn get_mut(&mut self, key: &K, now: Epoch) -> Option<&mut Tracked<Held<V>>> {
+        self.held.get_mut(key, now)
+    }
+
+    fn insert(&mut self, key: K, held: Tracked<Held<V>>) {
+        if held.row.is_none() {
+            self.deleted.insert((held.until, key.clone()));
+        }
+        self.held.insert(key, held);
+    }
+
+    fn remove(&mut self, key: &K) -> Option<Tracked<Held<V>>> {
+        self.held.remove(key)
+    }
+
+    fn give_back_room(&mut self) {
+        self.held.give_back_room();
+    }
+}
+
+struct Rows<K, V> {
+    step: String,
+    remember: Duration,
+    duplicates: Counter,
+    unavailable: Counter,
+    of: PhantomData<(K, V)>,
+}
+
+type State<K, V> = KeyedState<Keys<K, V>>;
+
+impl<K: Record, V: Record> KeyedOperator for Rows<K, V> {
+    type Input = Timed<Captured<K, V>>;
+    type State = Keys<K, V>;
+    type Output = ChangesAndLetters<K, V>;
+
+    fn epoch(
+        &self,
+        at: &EpochInfo,
+        input: Option<Batch<Self::Input>>,
+        state: &mut State<K, V>,
+        out: &mut Self::Output,
+    ) {
+        let mut turn = Turn {
+            rows: self,
+            now: at.now,
+            state,
+            out,
+        };
+        for record in input.into_iter().flatten() {
+            match record.value {
+                Captured::Row {
+                    key,
+                    row,
+                    at,
+                    snapshot,
+                } => {
+                    turn.write(key, row, (at, snapshot), record.at, record.time);
+                }
+                Captured::Deleted { key, at } => turn.delete(key, at),
+                Captured::Tombstone { key } => turn.bury(key),
+                Captured::Truncated { at } => turn.truncate(at),
+                Captured::Skipped(_) => {}
+            }
+        }
+        forget(at.now, state);
+    }
+
+    fn backfill(&self, state: &State<K, V>) -> Vec<Change<K, V>> {
+        let mut rows = Vec::new();
+        for (key, held) in state.entries().held.iter() {
+            if let Some(value) = &held.row {
+                let (old, new) = (None, Some(value.clone()));
+                let key = key.clone();
+                rows.push(Change { key, old, new });
+            }
+        }
+        rows
+    }
+}
+
+/// Forgets deletions. It changes nothing that can be seen: they ceased to count by themselves.
+fn forget<K: Record, V: Record>(now: EventTime, state: &mut State<K, V>) {
+    loop {
+        let deleted = &mut state.parts().0.deleted;
+        let Some((_, key)) = deleted.first().filter(|(until, _)| *until <= now) else {
+            break;
+        };
+        let key = key.clone();
+        deleted.pop_first();
+        if state.get(&key).is_some_and(|held| !held.counts(now)) {
+            state.remove(&key);
+        }
+    }
+}
+
+/// One epoch's work.
+struct Turn<'a, K: Record, V: Record> {
+    rows: &'a Rows<K, V>,
+    now: EventTime,
+    state: &'a mut State<K, V>,
+    out: &'a mut ChangesAndLetters<K, V>,
+}
+
+impl<K: Record, V: Record> Turn<'_, K, V> {
+    /// What is known of a key.
+    fn held(&self, key: &K) -> Option<&Held<V>> {
+        self.state.get(key).filter(|held| held.counts(self.now))
+    }
+
+    fn write(
+        &mut self,
+        key: K,
+        written: Written<V>,
+        (at, snapshot): (Option<SourcePosition>, bool),
+        position: Position,
+        time: EventTime,
+    ) {
+        let held = self.held(&key);
+        if held.is_some_and(|held| held.is_repeated_by(at)) {
+            return self.repeated(key, false);
+        }
+        // A snapshot's row has no place in the log: what the log had of the key before stays repeated.
+        let at = if snapshot {
+            held.and_then(|held| held.at)
+        } else {
+            at
+        };
+        let old = held.and_then(|held| held.row.clone());
+        let row = match written {
+            Written::Whole(row) => row,
+            Written::Partial(partial) => match partial.complete(old.as_ref()) {
+                Ok(row) => row,
+                Err(column) => {
+                    let letter = self.unavailable(&key, column, &partial.columns, position, time);
+                    return self.out.letters.push(letter);
+                }
+            },
+        };
+        let held = Held {
+            row: Some(row.clone()),
+            at,
+            ended: false,
+            until: EventTime::MIN,
+        };
+        self.state.put(key.clone(), held);
+        if old.as_ref() != Some(&row) {
+            self.out.changes.set(key, old, Some(row));
+        }
+    }
+
+    fn delete(&mut self, key: K, at: Option<SourcePosition>) {
+        let held = self.held(&key);
+        if held.is_some_and(|held| held.is_repeated_by(at)) {
+            return self.repeated(key, true);
+        }
+        let old = held.and_then(|held| held.row.clone());
+        match at {
+            Some(_) => self.end(key.clone(), at),
+            None => _ = self.state.remove(&key),
+        }
+        if old.is_some() {
+            self.out.changes.set(key, old, None);
+        }
+    }
+
+    /// A change comes again.
+    fn repeated(&mut self, key: K, ended: bool) {
+        self.rows.duplicates.inc();
+        if let Some(held) = self.held(&key).filter(|held| held.ended != ended) {
+            let held = Held {
+                ended,
+                ..held.clone()
+            };
+            self.put(key, held);
+        }
+    }
+
+    /// A tombstone. Behind a deletion it says nothing more, and after a crash it comes again behind one that
+    /// was repeated. Where compaction has taken the deletion away it stands for that, and says not at which
+    /// place: then nothing is remembered.
+    fn bury(&mut self, key: K) {
+        let Some(held) = self.held(&key).filter(|held| !held.ended) else {
+            return;
+        };
+        let old = held.row.clone();
+        self.state.remove(&key);
+        if old.is_some() {
+            self.out.changes.set(key, old, None);
+        }
+    }
+
+    /// Deletes every row but those that were written after the truncation, as when that comes again.
+    fn truncate(&mut self, at: Option<SourcePosition>) {
+        let held = self.state.entries().held.iter();
+        let gone = held.filter(|(_, held)| held.row.is_some() && !held.is_repeated_by(at));
+        for key in gone.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            let old = self.held(&key).and_then(|held| held.row.clone());
+            match at {
+                Some(_) => self.end(key.clone(), at),
+                None => _ = self.state.remove(&key),
+            }
+            self.out.changes.set(key, old, None);
+        }
+    }
+
+    /// Remembers where a row was deleted.
+    fn end(&mut self, key: K, at: Option<SourcePosition>) {
+        let until = self.now.plus(self.rows.remember);
+        let held = Held {
+            row: None,
+            at,
+            ended: true,
+            until,
+        };
+        self.put(key, held);
+    }
+
+    fn put(&mut self, key: K, held: Held<V>) {
+        if held.row.is_none() {
+            self.state.parts().0.deleted.insert((held.until, key.clone()));
+        }
+        self.state.put(key, held);
+    }
+
+    /// The letter of a row without a column, and without a row before to take it from.
+    fn unavailable(
+        &self,
+        key: &K,
+        column: &str,
+        columns: &str,
+        at: Position,
+        timestamp: EventTime,
+    ) -> DeadLetter {
+        self.rows.unavailable.inc();
+        DeadLetter {
+            at,
+            step: self.rows.step.clone(),
+            cause: Cause::ValueUnavailable,
+            detail: Some(format!(
+                "column `{column}` did not change and was left out, and there is no row to take it from; \
+                ALTER TABLE … REPLICA IDENTITY FULL makes Postgres write it"
+            )),
+            timestamp,
+            schema: None,
+            key: serde_json::to_vec(key).ok(),
+            payload: Some(columns.as_bytes().to_vec()),
+        }
+    }
+}

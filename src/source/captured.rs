@@ -1,0 +1,149 @@
+//! What a log of captured changes says of a database's table: change data capture (CDC), record by record.
+
+use serde::{Deserialize, Serialize};
+
+use super::intake::Raw;
+use super::records::Records;
+use crate::codec::debezium::envelope::{Change, Envelope, SourcePosition, Written};
+use crate::codec::registry::Verdict;
+use crate::codec::{Cause, Decode, Decoded};
+use crate::error::Error;
+
+/// One record of captured changes.
+///
+/// Tests feed these in place of a topic: see [`Captured::row`] and [`Captured::deleted`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Captured<K, V> {
+    /// A row was inserted, updated, or read by a snapshot.
+    Row {
+        /// Its primary key.
+        key: K,
+        /// The row after the change.
+        row: Written<V>,
+        /// Where the change stands in the database's log, if it stands there and the source says it.
+        at: Option<SourcePosition>,
+        /// Whether a snapshot read it: then it has no place in the database's log.
+        snapshot: bool,
+    },
+    /// A row was deleted.
+    Deleted {
+        /// Its primary key.
+        key: K,
+        /// Where the deletion stands in the database's log.
+        at: Option<SourcePosition>,
+    },
+    /// Kafka's tombstone, which follows a deletion so that compaction takes the key's records away.
+    Tombstone {
+        /// The primary key.
+        key: K,
+    },
+    /// All rows of the table were deleted at once.
+    Truncated {
+        /// Where that stands in the database's log.
+        at: Option<SourcePosition>,
+    },
+    /// The record is about no row.
+    Skipped(Skipped),
+}
+
+/// Records that are about no row, and belong into a log of changes all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Skipped {
+    /// A message that somebody wrote into the database's log.
+    Message,
+    /// A sign of life of the connector.
+    Heartbeat,
+}
+
+impl<K, V> Captured<K, V> {
+    /// A row that was written, at no known place of the database's log.
+    pub fn row(key: K, row: V) -> Self {
+        Self::Row {
+            key,
+            row: Written::Whole(row),
+            at: None,
+            snapshot: false,
+        }
+    }
+
+    /// A row that was deleted, at no known place of the database's log.
+    pub fn deleted(key: K) -> Self {
+        Self::Deleted { key, at: None }
+    }
+}
+
+/// Key and payload of change events.
+pub(crate) struct CapturedRecords<K, V> {
+    /// Of the key.
+    pub(crate) key: Box<dyn Decode<K>>,
+    /// Of the payload.
+    pub(crate) value: Box<dyn Decode<Envelope<V>>>,
+}
+
+impl<K: 'static, V: 'static> CapturedRecords<K, V> {
+    fn keyed(
+        &mut self,
+        raw: &Raw<'_>,
+        captured: impl FnOnce(K) -> Captured<K, V>,
+    ) -> Decoded<Captured<K, V>> {
+        match raw.key.map(|key| self.key.decode_at(raw.offset, key)) {
+            Some(Decoded::Value(key)) => Decoded::Value(captured(key)),
+            Some(Decoded::Dead(_, schema)) => Decoded::Dead(Cause::KeyInvalid, schema),
+            Some(Decoded::DeadAt(_, place)) => Decoded::DeadAt(Cause::KeyInvalid, place),
+            Some(Decoded::Wait) => Decoded::Wait,
+            None => Decoded::DeadAt(Cause::KeyMissing, NO_KEY.into()),
+        }
+    }
+}
+
+const NO_KEY: &str = "the table has no primary key: give it one, or name columns by `message.key.columns`";
+
+impl<K: 'static, V: 'static> Records<Captured<K, V>> for CapturedRecords<K, V> {
+    fn enter(&mut self, partition: u32, bound: bool) {
+        self.key.enter(partition, bound);
+        self.value.enter(partition, bound);
+    }
+
+    #[inline]
+    fn decode(&mut self, raw: &Raw<'_>) -> Decoded<Captured<K, V>> {
+        let Some(payload) = raw.payload else {
+            return self.keyed(raw, |key| Captured::Tombstone { key });
+        };
+        let Envelope { change, at } = match self.value.decode_at(raw.offset, payload) {
+            Decoded::Value(envelope) => envelope,
+            Decoded::Dead(cause, schema) => return Decoded::Dead(cause, schema),
+            Decoded::DeadAt(cause, place) => return Decoded::DeadAt(cause, place),
+            Decoded::Wait => return Decoded::Wait,
+        };
+        match change {
+            Change::Row { row, snapshot } => self.keyed(raw, |key| Captured::Row {
+                key,
+                row,
+                at,
+                snapshot,
+            }),
+            Change::Deleted => self.keyed(raw, |key| Captured::Deleted { key, at }),
+            Change::Tombstone => self.keyed(raw, |key| Captured::Tombstone { key }),
+            Change::Truncated => Decoded::Value(Captured::Truncated { at }),
+            Change::Message => Decoded::Value(Captured::Skipped(Skipped::Message)),
+            Change::Heartbeat => Decoded::Value(Captured::Skipped(Skipped::Heartbeat)),
+        }
+    }
+
+    fn schemas_seen(&mut self) -> Vec<Verdict> {
+        let mut seen = self.key.schemas_seen();
+        // Where both ask one registry, each tells the same.
+        let more = self.value.schemas_seen().into_iter();
+        seen.extend(more.filter(|verdict| !seen.contains(verdict)).collect::<Vec<_>>());
+        seen
+    }
+
+    fn bind_schema(&mut self, verdict: Verdict) {
+        self.key.bind_schema(verdict);
+        self.value.bind_schema(verdict);
+    }
+
+    fn broken(&self) -> Option<Error> {
+        self.key.broken().or_else(|| self.value.broken())
+    }
+}
