@@ -6,7 +6,8 @@ ENV RUSTUP_TOOLCHAIN=1.95.0
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/target \
-    CARGO_TARGET_DIR=/target cargo build --release --locked -p dataflows --bin thalweg --features thalweg/object-store \
+    CARGO_TARGET_DIR=/target cargo build --release --locked -p dataflows --bin thalweg \
+        --features thalweg/object-store,thalweg/postgres \
     && install -D /target/release/thalweg /out/thalweg
 
 FROM debian:bookworm-slim

@@ -1,5 +1,5 @@
-# `make` lists the targets. Variables: KAFKA=real, PROFILE, KAFKA_PORT, REGISTRY_PORT, ARGS (passed on to what runs),
-# CARGO_FLAGS, CARGO_TARGET_DIR (default: a cache outside the clone, shared by all clones).
+# `make` lists the targets. Variables: KAFKA=real, PROFILE, KAFKA_PORT, REGISTRY_PORT, POSTGRES_PORT, ARGS (passed on to
+# what runs), CARGO_FLAGS, CARGO_TARGET_DIR (default: a cache outside the clone, shared by all clones).
 SHELL := bash
 .DEFAULT_GOAL := help
 .SUFFIXES:
@@ -10,17 +10,18 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:$(or $(THALWEG_CACHE),$(HOME)/.cache/t
 # How `run` and `thalweg` are built: `quick` takes half as long; PROFILE=release is for use, and what `bench` measures.
 PROFILE ?= quick
 # What is tested and checked: all that there is.
-ALL = --features thalweg/object-store
+ALL = --features thalweg/object-store,thalweg/postgres
 # Most tests wait for a broker, a process or a clock, and not for a core.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 KAFKA_PORT ?= 9092
+POSTGRES_PORT ?= 5433
 REGISTRY_PORT ?= 8081
 KAFKA_UP = scripts/kafka.sh up --port $(KAFKA_PORT)
 REGISTRY_UP = scripts/registry.sh up --port $(REGISTRY_PORT)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: # what a build needs; prints nothing where it is there
@@ -72,6 +73,14 @@ check: setup ## check format, lints and documentation; scripts and spelling wher
 	@if command -v shellcheck >/dev/null; then shellcheck -x scripts/*.sh .ci/run; \
 	else echo "scripts: parsed only; for more: scripts/setup.sh lint"; fi
 	@if command -v typos >/dev/null; then typos; else echo "spelling: not checked; for that: scripts/setup.sh lint"; fi
+
+.PHONY: postgres-up
+postgres-up: ## start Postgres on 127.0.0.1
+	@scripts/postgres.sh up --port $(POSTGRES_PORT)
+
+.PHONY: postgres-down
+postgres-down: ## stop it; its data stay (scripts/postgres.sh down --wipe removes them)
+	@scripts/postgres.sh down --port $(POSTGRES_PORT)
 
 .PHONY: bench
 bench: setup ## measure; ARGS="--help" lists the questions

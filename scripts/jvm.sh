@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What kafka.sh, registry.sh and s3.sh share; sourced, never run. They set $name, $goal (Maven's), $dir, $port, and say by
+# What kafka.sh, registry.sh, s3.sh and postgres.sh share; sourced, never run. They set $name, $goal (Maven's), $dir, $port, and say by
 # functions what differs: `unpack` what Maven gave, whether it is `ready`, its `address`, and how to `become` it.
 #
 #   pom.xml + SHA256SUMS ──mvn──► NAME-VERSION.part.XXXX ──verified, renamed──► $THALWEG_CACHE/NAME-VERSION
@@ -121,7 +121,7 @@ start() {
 stop() {
     local tenths=0
     if running; then
-        kill "$pid"
+        kill -s "${stop_signal:-TERM}" "$pid"
         while running; do
             if ((++tenths == 300)); then
                 say "process $pid did not stop within 30 s: killed"

@@ -8,7 +8,7 @@
 #   java    a Java runtime, 17 or newer: the test broker, the schema registry and the object store
 #   maven   Maven: fetches their jars, once
 #   kafka   java and maven
-#   postgres  a Postgres server and psql, for sinks and for the capture of changes
+#   postgres  a Postgres server, psql, and openssl, which makes its certificate
 #   lint    shellcheck, and typos from PyPI in an environment of its own
 #
 # Where all is there it prints nothing and is done at once. Where it may not install (no apt, or neither root nor sudo
@@ -78,8 +78,13 @@ check_typos() {
     typos_missing=yes
     python3 -c 'import ensurepip' >/dev/null 2>&1 || need "Python's venv" python3-venv
 }
+
 # Debian keeps the server's programs out of the PATH.
-has_postgres() { have psql && compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+check_postgres() {
+    { have psql && compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; } || need "Postgres" postgresql
+    have openssl || need "openssl" openssl
+    have setpriv || need "setpriv" util-linux
+}
 
 check=''
 cargo_missing=''
@@ -92,7 +97,7 @@ for component; do
         java) check_java ;;
         maven) have mvn || need "Maven (mvn)" maven ;;
         kafka) check_java; have mvn || need "Maven (mvn)" maven ;;
-        postgres) has_postgres || need "Postgres" postgresql ;;
+        postgres) check_postgres ;;
         lint) have shellcheck || need "shellcheck" shellcheck; check_typos ;;
         *) echo "setup: unknown component '$component': build, java, maven, kafka, postgres or lint" >&2; exit 2 ;;
     esac

@@ -8,15 +8,21 @@
 //!                       tests
 //! ```
 //!
-//! A new connector is a folder here, a line in [`CONNECTORS`], and docs/settings.md made anew. The engine
-//! knows its sources by the traits in [`source`](crate::source) alone, and its settings by type, in
+//! A new connector is a folder here, a line in [`CONNECTORS`], and docs/settings.md made anew. One whose
+//! client is behind a feature has its settings in every build. The engine knows its sources by the traits in
+//! [`source`](crate::source) alone, and its settings by type, in
 //! [`Environment::connectors`](crate::source::Environment::connectors).
 
 pub mod connector;
 pub mod files;
 pub mod kafka;
+pub mod postgres;
 
 use self::connector::Connector;
 
 /// All connectors that are built in.
-pub static CONNECTORS: &[&dyn Connector] = &[&kafka::KafkaConnector, &files::FilesConnector];
+pub static CONNECTORS: &[&dyn Connector] = &[
+    &kafka::KafkaConnector,
+    &files::FilesConnector,
+    &postgres::PostgresConnector,
+];

@@ -142,6 +142,27 @@ pub const POINTS: &[Point] = &[
         "rows and progress are in the log | they are committed",
     ),
     at("kafka_sink.committed", "they are committed | the task records it"),
+    // A Postgres sink's.
+    at(
+        "postgres_sink.locked",
+        "the shard's progress is read and locked | the claim is written",
+    ),
+    at(
+        "postgres_sink.claimed",
+        "the claim is committed | rows behind the progress are written",
+    ),
+    at(
+        "postgres_sink.advanced",
+        "a transaction has moved the progress on | its rows are written",
+    ),
+    at(
+        "postgres_sink.written",
+        "rows and progress are written | they are committed",
+    ),
+    at(
+        "postgres_sink.committed",
+        "they are committed | the task records it",
+    ),
     at(
         "sink.recorded",
         "that is durable | a checkpoint of them may count",

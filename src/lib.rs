@@ -34,6 +34,7 @@
 //! | read a topic | [`Kafka`](connect::kafka::Kafka) |
 //! | read the tables of a database | [`Kafka::debezium`](connect::kafka::Kafka::debezium), and `docs/debezium.md` |
 //! | read files | [`Files`](connect::files::Files) |
+//! | write to a topic, to Postgres, to a store of your own | [`Kafka`](connect::kafka::Kafka); [`connect::postgres`], and `docs/postgres.md`; [`sink`] |
 //! | aggregate | [`Of`](operator::aggregate::Of) for what there is, and `docs/aggregates.md`; [`Aggregate`] for one of your own |
 //! | join, group, iterate | `docs/collections.md`, with what each step costs and keeps; [`graph`](dataflow::graph) |
 //! | write an operator of your own | [`operator::process`], and `docs/write-an-operator.md` |
@@ -118,6 +119,9 @@ mod pages {
     mod debezium {}
     #[doc = include_str!("../docs/operators.md")]
     mod operators {}
+    #[cfg(feature = "postgres")]
+    #[doc = include_str!("../docs/postgres.md")]
+    mod postgres {}
     #[doc = include_str!("../docs/sinks.md")]
     mod sinks {}
     #[doc = include_str!("../docs/sources.md")]

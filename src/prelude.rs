@@ -8,6 +8,8 @@ pub use serde::{Deserialize, Serialize};
 pub use crate::codec::avro::format::Avsc;
 pub use crate::connect::files::Files;
 pub use crate::connect::kafka::Kafka;
+#[cfg(feature = "postgres")]
+pub use crate::connect::postgres::Postgres;
 pub use crate::dataflow::collection::{Collection, Loop};
 pub use crate::dataflow::keyed::Keyed;
 pub use crate::dataflow::stream::Stream;

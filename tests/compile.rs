@@ -42,8 +42,13 @@ impl Built {
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }
-        if cfg!(feature = "object-store") {
-            command.args(["--features", "object-store"]);
+        for (is_on, feature) in [
+            (cfg!(feature = "object-store"), "object-store"),
+            (cfg!(feature = "postgres"), "postgres"),
+        ] {
+            if is_on {
+                command.args(["--features", feature]);
+            }
         }
         let output = command.current_dir(root()).output().expect("cargo runs");
         let said = String::from_utf8_lossy(&output.stdout);

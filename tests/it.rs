@@ -8,6 +8,8 @@ mod kafka;
 mod links;
 mod model;
 mod ops;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod readme;
 #[cfg(feature = "object-store")]
 mod store;

@@ -17,6 +17,8 @@
 
 pub mod debezium;
 pub mod kafka;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod registry;
 #[cfg(feature = "object-store")]
 pub mod s3;

@@ -69,8 +69,13 @@ pub fn binary() -> &'static Path {
             build.arg("--release");
         }
         // As these tests were built, so that the library is not built once more.
-        if cfg!(feature = "object-store") {
-            build.args(["--features", "thalweg/object-store"]);
+        for (is_on, feature) in [
+            (cfg!(feature = "object-store"), "thalweg/object-store"),
+            (cfg!(feature = "postgres"), "thalweg/postgres"),
+        ] {
+            if is_on {
+                build.args(["--features", feature]);
+            }
         }
         succeeded("cargo build", &build.output().expect("cargo can be started"));
         target
