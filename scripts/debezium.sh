@@ -66,7 +66,8 @@ become_database() {
     bin=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
     if [ "$(id -u)" = 0 ]; then
         chown postgres "$dir"
-        run=(setpriv --reuid=postgres --regid=postgres --clear-groups)
+        # Changing users drops the wish to die with the parent, which tests have.
+        run=(setpriv --pdeathsig keep --reuid=postgres --regid=postgres --clear-groups)
     fi
     [ -f "$dir/data/PG_VERSION" ] ||
         "${run[@]}" "$bin/initdb" -D "$dir/data" -U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync >/dev/null

@@ -95,8 +95,13 @@ impl Identity {
     }
 
     /// A step of session windows: so is their gap.
-    pub fn sessions(name: &str, gap: Duration) -> Self {
-        Self::new(StateKind::Window, name).with_number(GAP, gap.as_micros() as u64)
+    /// And for how long they are corrected, as state that expired sooner can't take events anew.
+    pub fn sessions(name: &str, gap: Duration, corrects: Duration) -> Self {
+        let identity = Self::new(StateKind::Window, name).with_number(GAP, gap.as_micros() as u64);
+        match corrects.as_micros() as u64 {
+            0 => identity,
+            us => identity.with_number("corrects_us", us),
+        }
     }
 
     /// Where its windows lie, for people: `tumbling 1m`, `sessions, gap 30m`.

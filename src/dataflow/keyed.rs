@@ -350,7 +350,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
             events,
             &step.name,
             self.key.clone(),
-            step.lateness(),
+            step.lateness(self.stream.is_scattered),
             is_late,
             input,
         );
@@ -399,10 +399,11 @@ impl<'s> Step<'s> {
         self.flow.context().plan.borrow_mut().about(about);
     }
 
-    fn lateness(&self) -> Lateness {
+    fn lateness(&self, is_behind: bool) -> Lateness {
         let context = self.flow.context();
+        let policies = Policies::new(context.late_policies(&self.sources));
         Lateness {
-            policies: Policies::new(context.late_policies(&self.sources)),
+            policies: policies.behind_watermark(is_behind),
             counts: context.late_metrics(&self.sources, &self.name),
         }
     }
@@ -414,6 +415,12 @@ impl<'s> Step<'s> {
         order: Option<Order<O::Input>>,
     ) -> Setup<O::Input> {
         let (context, name) = (self.flow.context(), self.name.as_str());
+        // State that expired with less time for corrections can't take events that it is asked to have.
+        let corrects = context.corrected_for(&self.sources);
+        let identity = match corrects.is_zero() || identity.kind == StateKind::Process {
+            true => identity,
+            false => identity.with_number("corrects_us", micros(corrects) as u64),
+        };
         let version = context.version(name);
         type State<O> = <O as KeyedOperator>::State;
         let keeper = context.keeper::<<State<O> as Store>::Key, <State<O> as Store>::Value>(

@@ -197,7 +197,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         self.flow.keeps_unsaved(std::panic::Location::caller());
-        self.with(f(self.inner.clone()), self.origin.through("timely"))
+        self.timely_stateless(f)
     }
 
     /// Like [`timely`](Self::timely), for what keeps nothing from epoch to epoch: then checkpoints are made.
@@ -205,6 +205,10 @@ impl<'s, T: 'static> Stream<'s, T> {
     where
         T: Event,
     {
-        self.with(f(self.inner.clone()), self.origin.through("timely"))
+        Stream {
+            // It may have sent them to other workers.
+            is_scattered: true,
+            ..self.with(f(self.inner.clone()), self.origin.through("timely"))
+        }
     }
 }

@@ -53,7 +53,7 @@ pub(super) struct Meta {
     pub(super) window_sources: Rc<[SourceId]>,
     pub(super) keep: Option<Duration>,
     /// Told when something takes the rows of windows as they close.
-    pub(super) when_closed: Rc<Cell<bool>>,
+    pub(super) when_closed: Vec<Rc<Cell<bool>>>,
     /// Told when something is made of the rows besides views.
     pub(super) wanted: Wanted,
 }
@@ -120,7 +120,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
             windows: None,
             window_sources: Rc::new([]),
             keep: None,
-            when_closed: Rc::default(),
+            when_closed: Vec::new(),
             wanted: Wanted::default(),
         };
         Self::of_changes(flow, changes, meta)

@@ -356,14 +356,17 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             Method::Each | Method::Sliced => ", late windows counted in thalweg_late_windows_total",
         };
         let identity = match self.assigner.method() {
-            Method::Merged { gap } => Identity::sessions(origin.step(), gap),
+            Method::Merged { gap } => {
+                let corrects = flow.context().corrected_for(&sources);
+                Identity::sessions(origin.step(), gap, corrects)
+            }
             Method::Each | Method::Sliced => Identity::window(origin.step(), layout),
         };
         let shape = identity.shape();
         let about = format!("by {}, {shape}, kept {}{late}", names.join(", "), span(keep));
         let (changes, wanted, when_closed) = self.build(build, identity, about);
         let mut table = Table::from_changes(flow, changes, origin, names, sources);
-        table.meta.when_closed = when_closed;
+        table.meta.when_closed = vec![when_closed];
         table.meta.windows = Some(layout);
         table.meta.window_sources = table.meta.sources.clone();
         table.meta.keep = Some(keep);
@@ -415,7 +418,8 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             keep,
             sources: stream.sources.clone(),
             desk: context.desk.clone(),
-            policies: Policies::new(context.late_policies(&stream.sources)),
+            policies: Policies::new(context.late_policies(&stream.sources))
+                .behind_watermark(stream.is_scattered),
             late: context.late_metrics(&stream.sources, step),
             keeper,
             wanted: wanted.clone(),
@@ -481,7 +485,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, Windowed<K>, V> {
             ));
             return Step::new(self.flow, name, &origin, sources).nothing();
         };
-        self.meta.when_closed.set(true);
+        self.meta.when_closed.iter().for_each(|told| told.set(true));
         let step = Step::new(self.flow, name, &origin, sources);
         let identity = Identity::new(StateKind::WhenClosed, name);
         let changes = pack(self.changes(), name, |change| route(&change.key));

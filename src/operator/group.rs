@@ -8,12 +8,11 @@
 //! [aggregate](aggregate), the [first rows](top) in an order, [any function](reduce) of its rows, or
 //! [the one row](unique) that there may be.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::rc::Rc;
 
 use differential_dataflow::consolidation::consolidate_updates;
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -82,7 +81,8 @@ pub(crate) fn group<'s, K: Record, T: Record, G: Grouping<K, T>>(
         OutputBuilder::<_, CapacityContainerBuilder<Vec<Change<G::Key, G::Value>>>>::from(output);
     builder.build(move |_| {
         let mut arrivals = Arrivals::<Vec<Update<(K, T)>>>::new();
-        let mut groups: HashMap<K, G::State, FixedState> = HashMap::default();
+        // By order: all windows of a key hash alike.
+        let mut groups: BTreeMap<K, G::State> = BTreeMap::new();
         move |frontiers| {
             let mut output = output.activate();
             arrivals.gather_updates(&mut input);
@@ -103,18 +103,11 @@ pub(crate) fn group<'s, K: Record, T: Record, G: Grouping<K, T>>(
                         Err(broken) => return halt.halt(broken.error(&step, epoch, &key)),
                     }
                 }
-                // Memory follows the groups that there are.
-                if groups.capacity() > GROUPS_MIN.max(8 * groups.len()) {
-                    groups.shrink_to(2 * groups.len());
-                }
             }
         }
     });
     stream
 }
-
-/// A table of fewer groups is not worth a smaller one.
-const GROUPS_MIN: usize = 1 << 10;
 
 impl Broken {
     fn error(self, step: &str, epoch: Epoch, key: &dyn Debug) -> Error {

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! An event of source s is late for a window when the window's end + `for` of s ≤ its horizon; `for` is zero
-//! unless s [corrects](Late::Correct). The horizon is a matter of the log, and `for` is written in the code:
-//! so is lateness.
+//! unless s [corrects](Late::Correct). The horizon is a matter of the log, and `for` is a setting of the
+//! dataflow: so is lateness.
 //!
 //! A step over a set S of sources closes a window in the first epoch n with end + F ≤ E(n), and F is the
 //! greatest `for` in S. No later event finds its way into it: an event of epoch m > n has a horizon of at
@@ -47,6 +47,16 @@ impl Policies {
         Self {
             sources: sources.into_iter().map(policy).collect(),
         }
+    }
+
+    /// The same for events that a step emitted which waited for the watermark: by then all sources have closed
+    /// as much, so each event is given the longest of the times for corrections.
+    pub(crate) fn behind_watermark(mut self, is_behind: bool) -> Self {
+        let longest = micros(self.corrects());
+        if is_behind {
+            self.sources.iter_mut().for_each(|policy| policy.for_us = longest);
+        }
+        self
     }
 
     #[inline]

@@ -47,9 +47,8 @@ use crate::trail;
 ///                 context.clear_timer(due);
 ///             }
 ///         } else {
-///             let due = order.time.plus(Duration::from_secs(600));
+///             let due = context.set_timer(order.time.plus(Duration::from_secs(600)));
 ///             context.state = Some(due);
-///             context.set_timer(due);
 ///         }
 ///     }
 ///
@@ -137,10 +136,13 @@ impl<P: EventProcessor> Context<'_, P> {
     /// Calls [`timer`](EventProcessor::timer) for `time`, once event time has passed it, in order with the
     /// key's events. Setting a time twice sets one timer. A time that has passed already is taken as the
     /// earliest one that can still be in order: the time of the event, or from a timer the microsecond after.
-    pub fn set_timer(&mut self, time: EventTime) {
-        let place = (self.key.clone(), Slot::timer(time.max(self.timers_from)));
+    /// Returns the time that is set, which [`clear_timer`](Self::clear_timer) takes.
+    pub fn set_timer(&mut self, time: EventTime) -> EventTime {
+        let time = time.max(self.timers_from);
+        let place = (self.key.clone(), Slot::timer(time));
         let by = self.at;
         self.entries.update(place, || Held::Timer(by), |_| {});
+        time
     }
 
     /// Clears the timer for `time`, if there is one.

@@ -77,6 +77,7 @@ fn topic(acts: &[Act], partitions: u32) -> Vec<Numbered> {
             origin: 1,
             place: (lsn, 0),
             committed_ms: lsn as i64 / 3,
+            is_unique: true,
         });
         let row = |key: u32, row: &Row, whole: bool| {
             let written = match whole {
@@ -306,6 +307,7 @@ fn at(lsn: u64) -> Option<SourcePosition> {
         origin,
         place: (lsn, 0),
         committed_ms,
+        is_unique: true,
     })
 }
 
@@ -347,6 +349,7 @@ fn a_database_that_was_restored_elsewhere_is_no_repetition() {
         let place = at(lsn).unwrap();
         Some(SourcePosition {
             committed_ms: 10_000 + lsn as i64,
+            is_unique: true,
             ..place
         })
     };

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thalweg::Flow;
 use thalweg::checkpoint::keyed::{HashStore, KeyedState};
 use thalweg::operator::process::{Batch, Changes, EpochInfo, Operator};
+use thalweg::operator::process_events::{Context, EventProcessor};
 use thalweg::prelude::*;
 use thalweg::runtime;
 use thalweg::source::Environment;
@@ -91,6 +92,22 @@ impl Operator for Newest {
     }
 }
 
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Each event as it is.
+struct Same;
+
+impl EventProcessor for Same {
+    type Key = u64;
+    type Event = (u64, u64);
+    type State = ();
+    type Out = (u64, u64);
+
+    fn event(&self, event: &Timed<(u64, u64)>, context: &mut Context<'_, Self>) {
+        context.emit(event.value);
+    }
+}
+
 /// Every public operator that rows pass through, by its type.
 const CASES: &[Case] = &[
     one("Stream::map", |a, _| shown(&a.map(|pair| pair).changes())),
@@ -120,6 +137,41 @@ const CASES: &[Case] = &[
         a.key_by("key", |pair| pair.0)
             .process("processed", Newest)
             .view("shown");
+    }),
+    one("Keyed::aggregate", |a, _| {
+        let counted = a.key_by("key", |pair| pair.0).aggregate("totals", |a| a.count());
+        counted.view("shown");
+    }),
+    one("Keyed::dedup", |a, _| {
+        let once = a.key_by("key", |pair| pair.0).dedup("once", SECOND);
+        shown(&once.changes());
+    }),
+    two("Keyed::interval_join", |a, b| {
+        let (a, b) = (a.key_by("key", |pair| pair.0), b.key_by("key", |pair| pair.0));
+        shown(
+            &a.interval_join("near", &b, Interval::around(SECOND), |_, a, _| *a)
+                .changes(),
+        );
+    }),
+    two("Keyed::left_interval_join", |a, b| {
+        let (a, b) = (a.key_by("key", |pair| pair.0), b.key_by("key", |pair| pair.0));
+        shown(
+            &a.left_interval_join("near", &b, Interval::around(SECOND), |_, a, _| *a)
+                .changes(),
+        );
+    }),
+    two("Keyed::lookup", |a, b| {
+        let table = b.key_by("key", |pair| pair.0).process("processed", Newest);
+        let a = a.key_by("key", |pair| pair.0);
+        shown(&a.lookup("found", &table, |_, pair, _| pair).changes());
+    }),
+    one("Keyed::process_events", |a, _| {
+        let same = a.key_by("key", |pair| pair.0).process_events("same", Same);
+        shown(&same.changes());
+    }),
+    one("Table::when_closed", |a, _| {
+        let rows = counts(&a, "counted").when_closed("closed");
+        shown(&rows.map(|(at, n)| (at.key, n)).changes());
     }),
     one("Collection::map", |a, _| shown(&a.changes().map(|pair| pair))),
     one("Collection::flat_map", |a, _| shown(&a.changes().flat_map(Some))),

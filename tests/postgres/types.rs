@@ -253,7 +253,7 @@ fn rows_of_odd_keys_are_replaced_and_deleted() {
     let (postgres, dir) = (Postgres::shared(), tempfile::tempdir().unwrap());
     let input = Input::new(dir.path(), 1);
     let key = |n: u64| {
-        json!({ "color": if n % 2 == 0 { "Red" } else { "DarkBlue" }, "text": format!("{n}'\""),
+        json!({ "color": if n.is_multiple_of(2) { "Red" } else { "DarkBlue" }, "text": format!("{n}'\""),
             "big": n, "at": n as i64 * 1_000_001 - 5_000_000, "list": [n, 7] })
     };
     let pattern = dir.path().join("keys.jsonl");

@@ -219,6 +219,7 @@ impl<K: Record, P: GroupPlace, V: Event> KeyedState<GroupedStore<K, P, V>> {
         let is_over = |(place, _): &mut (P, _)| place.until().is_some_and(|until| until <= time);
         let (place, held) = group.lanes[0].pop_front_if(is_over)?;
         journal.expire(&held, || (key.clone(), place.clone()));
+        group.give_back_room();
         GroupedStore::reschedule(due, key, group);
         if group.is_empty() {
             groups.remove(key);

@@ -84,6 +84,8 @@ pub struct SourcePosition {
     pub place: (u64, u64),
     /// When the change was committed, by the database's clock, in milliseconds.
     pub committed_ms: i64,
+    /// Whether no two changes have one place.
+    pub is_unique: bool,
 }
 
 impl SourcePosition {
@@ -92,7 +94,14 @@ impl SourcePosition {
     /// A database lets no two transactions write one row at a time, so the changes of a row stand in its log
     /// in the order of their commits. The time guards against places that begin anew, as those of a database
     /// do that was restored on another server: what is committed later is news.
+    ///
+    /// Only an LSN is of one change alone. Two events of a binlog may have one place (of a compressed
+    /// transaction, for one); there what comes at the place of the last change is applied once more.
     pub fn repeats(&self, last: &Self) -> bool {
-        self.origin == last.origin && self.place <= last.place && self.committed_ms <= last.committed_ms
+        let is_behind = match self.is_unique {
+            true => self.place <= last.place,
+            false => self.place < last.place,
+        };
+        self.origin == last.origin && is_behind && self.committed_ms <= last.committed_ms
     }
 }

@@ -118,6 +118,7 @@ impl Source {
                 origin: origin as u32,
                 place: (lsn, 0),
                 committed_ms,
+                is_unique: true,
             });
         }
         // Binlogs are each server's own, so another server is another origin.
@@ -135,6 +136,7 @@ impl Source {
             origin: xxh3_64_with_seed(&origin.to_le_bytes(), server) as u32,
             place: (number, pos << ROWS_BITS | row),
             committed_ms,
+            is_unique: false,
         })
     }
 }

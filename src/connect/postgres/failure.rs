@@ -59,6 +59,8 @@ impl From<Error> for Failure {
 pub(super) fn class(code: &str) -> Class {
     match (code.get(..2).unwrap_or_default(), code) {
         (_, "55P03") => Class::Moment,
+        // A damaged table or index does not mend itself.
+        (_, "XX001" | "XX002") => Class::SetUp,
         ("08" | "25" | "26" | "40" | "53" | "57" | "58" | "XX", _) => Class::Moment,
         ("21" | "22" | "23" | "44" | "54" | "P0", _) => Class::Row,
         _ => Class::SetUp,

@@ -189,6 +189,10 @@ impl ProgressRow {
         let mut of = self.place();
         of.push((&destination, PgType::TEXT));
         session.execute(&insert, &of)?;
+        // All shards, in one order: two that begin anew would otherwise wait for each other.
+        let all =
+            format!("SELECT 1 FROM {table} WHERE application = $1 AND sink = $2 ORDER BY shard FOR UPDATE");
+        session.query(&all, &of[..2])?;
         let select = format!(
             "SELECT destination, ledger, generation, claim, epoch, rows FROM {table} \
             WHERE application = $1 AND sink = $2 AND shard = $3 FOR UPDATE"
@@ -218,6 +222,19 @@ impl ProgressRow {
     /// What was delivered under an older ledger would stay among the rows of this one: events twice, rows
     /// that are long gone. The table has to be empty, or the word be that it need not be.
     fn begin_anew(&self, session: &Session) -> Result<(), Failure> {
+        // The other shards' rows go as well, and their table will not be empty for long. It waits for what an
+        // older service has under way: only then does it show whether the table is empty.
+        let sql = format!(
+            "UPDATE {} SET ledger = $3, epoch = 0, rows = 0, generation = 0 \
+            WHERE application = $1 AND sink = $2 AND ledger < $3",
+            self.table.quoted()
+        );
+        let of = [
+            (&self.application as _, PgType::TEXT),
+            (&self.sink as _, PgType::TEXT),
+            (&self.ledger as _, PgType::INT8),
+        ];
+        session.execute(&sql, &of)?;
         let table = self.destination.quoted();
         let filled = one(session.query(&format!("SELECT EXISTS (SELECT 1 FROM {table})"), &[])?)?;
         if filled.try_get(0)? {
@@ -236,18 +253,7 @@ impl ProgressRow {
             ));
             return Err(error.into());
         }
-        // The other shards' rows are gone as well, and their table will not be empty for long.
-        let sql = format!(
-            "UPDATE {} SET ledger = $3, epoch = 0, rows = 0, generation = 0 \
-            WHERE application = $1 AND sink = $2 AND ledger < $3",
-            self.table.quoted()
-        );
-        let of = [
-            (&self.application as _, PgType::TEXT),
-            (&self.sink as _, PgType::TEXT),
-            (&self.ledger as _, PgType::INT8),
-        ];
-        session.execute(&sql, &of)?;
+
         Ok(())
     }
 

@@ -187,6 +187,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         Meta {
             origin,
             sources: union(&self.meta.sources, &other.meta.sources),
+            // A row of the other table that went as its window closed would take the joined one with it.
+            when_closed: [&self.meta.when_closed[..], &other.meta.when_closed].concat(),
             ..self.meta.clone()
         }
     }

@@ -127,9 +127,16 @@ fn all_of_better<K: Ord, V: Ord>(
     };
     match other_key.cmp(key) {
         Ordering::Equal => {
-            values.extend(other.into_iter().flat_map(|(_, values)| values));
-            // Two sorted runs, which a stable sort merges.
-            values.sort();
+            let more = other.into_iter().flat_map(|(_, values)| values);
+            let mut more = more.collect::<Vec<_>>();
+            if more.len() > 1 {
+                values.append(&mut more);
+                // Two sorted runs, which a stable sort merges.
+                values.sort();
+            } else if let Some(value) = more.pop() {
+                let at = values.partition_point(|other| *other <= value);
+                values.insert(at, value);
+            }
         }
         order if order == better => *state = other,
         _ => {}

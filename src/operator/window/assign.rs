@@ -157,7 +157,7 @@ mod tests {
             let slices = Slices { size, every, offset, length: gcd.0 };
             let start = slices.start(EventTime(time));
             prop_assert!(start.0 <= time && time < start.0 + slices.length);
-            let starts = (-60..60).map(|n| n * every + offset);
+            let starts = (-300..300).map(|n| n * every + offset);
             let of = |at: i64| starts.clone().filter(move |start| *start <= at && at < start + size).collect::<Vec<_>>();
             // Every instant of a slice has the same windows.
             let expected = of(time);

@@ -94,30 +94,32 @@ fn union(a: Window, b: Window) -> Window {
 
 /// Sessions of one activation.
 struct Sessions<K, S> {
-    /// Those of a key overlap nowhere.
+    /// Those of a key overlap nowhere, and stand in order.
     by_key: HashMap<K, Vec<(Window, S)>, FixedState>,
 }
 
 impl<K: Record, S> Sessions<K, S> {
     fn add<T, F: Aggregate<T, State = S>>(&mut self, key: K, session: Window, fold: &F, value: &T) {
         let sessions = self.by_key.entry(key).or_default();
-        // Events mostly belong to the session before.
-        let Some(at) = sessions.iter().rposition(|(other, _)| overlap(*other, session)) else {
-            let mut state = fold.empty();
-            fold.add(&mut state, value);
-            sessions.push((session, state));
-            return;
-        };
+        // They overlap nowhere, so the order of their starts is that of their ends.
+        let at = sessions.partition_point(|(other, _)| other.end <= session.start);
+        if !sessions
+            .get(at)
+            .is_some_and(|(other, _)| overlap(*other, session))
+        {
+            sessions.insert(at, (session, fold.empty()));
+        }
         fold.add(&mut sessions[at].1, value);
         sessions[at].0 = union(sessions[at].0, session);
-        // It may have come to overlap others.
-        let (mut window, mut state) = sessions.swap_remove(at);
-        while let Some(other) = sessions.iter().position(|(other, _)| overlap(*other, window)) {
-            let (other, more) = sessions.swap_remove(other);
-            window = union(window, other);
-            fold.merge(&mut state, more);
+        // It may have come to overlap those behind it.
+        while sessions
+            .get(at + 1)
+            .is_some_and(|(other, _)| overlap(*other, sessions[at].0))
+        {
+            let (other, more) = sessions.remove(at + 1);
+            sessions[at].0 = union(sessions[at].0, other);
+            fold.merge(&mut sessions[at].1, more);
         }
-        sessions.push((window, state));
     }
 }
 
@@ -223,9 +225,8 @@ impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
             return Vec::new();
         };
         let over = window.start.max(at.closed_before);
-        let found = group.range(0, |span| span.end <= over, |_| true);
-        let found = found.map(|(span, _)| *span);
-        found.filter(|span| overlap(span.window(), window)).collect()
+        let found = group.range(0, |span| span.end <= over, |span| span.start < window.end);
+        found.map(|(span, _)| *span).collect()
     }
 
     fn merge(
