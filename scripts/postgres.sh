@@ -10,8 +10,9 @@
 #                                                                            signal to this process is one to the server)
 #
 # The database `thalweg` belongs to the user `thalweg`, whose password is `thalweg-secret`; both are made at the folder's
-# first start. It listens on 127.0.0.2 as well, of which its certificate says nothing. Data are in DIR/data (default DIR: $THALWEG_CACHE/run/postgres-PORT) and outlive `down`. Postgres refuses to
-# run as root: there it runs as the user `postgres`, or else `nobody`. TLS is on, by a certificate for 127.0.0.1 and
+# first start. It listens on 127.0.0.2 as well, of which its certificate says nothing. Data are in DIR/data (default DIR:
+# $THALWEG_CACHE/run/postgres-PORT; of root, /var/tmp/thalweg/postgres-PORT) and outlive `down`. Postgres refuses to run
+# as root: there it runs as the user `postgres`, or else `nobody`. TLS is on, by a certificate for 127.0.0.1 and
 # localhost that an authority of the folder's own has signed: DIR/ca.pem.
 set -euo pipefail
 name=postgres
@@ -42,6 +43,7 @@ owner() {
 # Becomes that user, without a process between: a signal to this process is one to the server.
 as_owner() {
     if [ "$(id -u)" != 0 ]; then exec "$@"; fi
+    cd / # as that user may not be where this was called
     # Changing users drops the wish to die with the parent, which tests have.
     exec setpriv --pdeathsig keep --reuid "$(owner)" --regid "$(id -g "$(owner)")" --clear-groups env HOME=/ "$@"
 }
@@ -107,6 +109,8 @@ while [ $# -gt 0 ]; do
         *) usage ;;
     esac
 done
+# Root's own cache is where the server's user can't go.
+if [ -z "$dir" ] && [ "$(id -u)" = 0 ] && [ -z "${THALWEG_CACHE:-}" ]; then dir=/var/tmp/thalweg/postgres-$port; fi
 check_place
 
 case $command in

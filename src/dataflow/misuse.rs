@@ -36,7 +36,7 @@ misuse! {
     KeepsEvents: "a stream only ever adds, and keeps no rows", "make a collection of it: `.changes()`";
     KeyedWithoutWindow: "events with a key have no rows yet",
         "cut them into windows, and aggregate those: `.window(\"name\", Tumbling::of(..)).aggregate(|a| a.count())`; or \
-         aggregate all of them: `.aggregate(\"name\", |a| a.count())`";
+         aggregate all of them: `.aggregate_all(\"name\", |a| a.count())`";
     NotAggregated: "windows have no rows yet",
         "aggregate them: `.aggregate(|a| a.count())` makes a table, with a row for each key and window";
     GroupsNotAggregated: "groups have no rows yet",
@@ -98,7 +98,7 @@ refused! {
     }
     {'s, K: 'static, T: 'static} Keyed<'s, K, T> {
         KeyedWithoutWindow: view(name) -> &Self, view_with(name, settings) -> &Self,
-            group_by(names, key) -> Grouped<'s, K, T>,
+            aggregate(build) -> Table<'s, K, ()>, group_by(names, key) -> Grouped<'s, K, T>,
             join(name, other, f) -> Table<'s, K, ()>, left_join(name, other, f) -> Table<'s, K, ()>;
     }
     {'s, K: 'static, T: 'static} Windows<'s, K, T> {

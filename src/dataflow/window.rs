@@ -255,14 +255,14 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
     /// # let payments = flow.source("payments", Kafka::topic("payments").json::<Payment>());
     /// payments
     ///     .key_by("merchant", |p| p.merchant)
-    ///     .aggregate("totals", |a| (a.count(), a.sum(|p| p.cents)))
+    ///     .aggregate_all("totals", |a| (a.count(), a.sum(|p| p.cents)))
     ///     .view_with("totals", |view| view.fields(["payments", "cents"]));
     /// # }
     /// # thalweg::runtime::plan(&dataflow("totals", build), &Environment::default()).unwrap();
     /// # use thalweg::source::Environment;
     /// ```
     #[track_caller]
-    pub fn aggregate<A: Aggregate<T>>(
+    pub fn aggregate_all<A: Aggregate<T>>(
         self,
         name: &str,
         build: impl FnOnce(Of<T>) -> A,

@@ -138,8 +138,10 @@ const CASES: &[Case] = &[
             .process("processed", Newest)
             .view("shown");
     }),
-    one("Keyed::aggregate", |a, _| {
-        let counted = a.key_by("key", |pair| pair.0).aggregate("totals", |a| a.count());
+    one("Keyed::aggregate_all", |a, _| {
+        let counted = a
+            .key_by("key", |pair| pair.0)
+            .aggregate_all("totals", |a| a.count());
         counted.view("shown");
     }),
     one("Keyed::dedup", |a, _| {

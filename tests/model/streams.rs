@@ -224,7 +224,7 @@ proptest! {
         let expected = BTreeMap::from([("all", (0..EPOCHS).map(upto).collect())]);
         let flow = dataflow("all", |flow: Dataflow<'_>| {
             let items = source(flow, "items", Late::Drop).key_by("key", |i| i.key);
-            items.aggregate("all", |a| (a.count(), a.sum(|i| i.n))).view_with("all", |view| view.fields(["n", "sum"]));
+            items.aggregate_all("all", |a| (a.count(), a.sum(|i| i.n))).view_with("all", |view| view.fields(["n", "sum"]));
         });
         check(&flow, &runs, |test, n| log.feed(test, "items", n), &expected, |_, row| row)?;
     }

@@ -18,7 +18,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Row};
 
 use super::failure::Failure;
-use super::settings::{PostgresSettings, Tls};
+use super::settings::{PostgresSettings, Tls, is_url};
 use crate::error::{Error, Result};
 
 /// So much longer than the server's own limit a call may take.
@@ -52,6 +52,14 @@ impl Server {
         if settings.url.is_empty() {
             return Err(Error::definition("no Postgres is named to write to")
                 .hint("set `postgres.url`, as in postgresql://thalweg@db:5432/reports"));
+        }
+        if !is_url(&settings.url) {
+            // Its text may hold a password, so it is not shown.
+            return Err(
+                Error::definition("the setting `postgres.url` has another form").hint(
+                    "write postgresql://USER@HOST:PORT/DATABASE, and the password as `postgres.password`",
+                ),
+            );
         }
         let mut config: Config = settings.url.parse().map_err(|error: tokio_postgres::Error| {
             // Its own text leaves the reason out.

@@ -146,7 +146,7 @@ pub(super) static SETTINGS: &[Setting] = &[
 ];
 
 /// The form of a URL. Whatever stands behind a `?` would get past the settings above.
-fn is_url(text: &str) -> bool {
+pub(super) fn is_url(text: &str) -> bool {
     let rest = text
         .strip_prefix("postgresql://")
         .or_else(|| text.strip_prefix("postgres://"));
