@@ -1,5 +1,5 @@
-//! Rows in a real Postgres, whatever becomes of the process that writes them, of the server, and of the table:
-//! what is there is what an evaluation of the input from scratch says, each row once.
+//! Rows in a real Postgres, whatever becomes of the process that writes them, of the server, and of the
+//! table: what is there is what an evaluation of the input from scratch says, each row once.
 //!
 //! ```text
 //!   accounts-*.jsonl   ─▶ table  ─┬─▶ accounts  (upsert_to)      = the last line of each id

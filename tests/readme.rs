@@ -1,5 +1,5 @@
-//! README.md and the pages of docs/ hold: every command runs, every answer has the shape that is printed, every
-//! crate compiles.
+//! README.md and the pages of docs/ hold: every command runs, every answer has the shape that is printed,
+//! every crate compiles.
 //!
 //! ```text
 //!  page ─▶ fenced blocks ─┬─ sh    each line by `check`: asked of a running demo, dry-run, or refused as unknown

@@ -1,5 +1,5 @@
-//! Real servers for integration tests: Apache Kafka, a schema registry, a store of S3's protocol, Postgres and
-//! Debezium, on 127.0.0.1, gone when the test process is.
+//! Real servers for integration tests: Apache Kafka, a schema registry, a store of S3's protocol, Postgres
+//! and Debezium, on 127.0.0.1, gone when the test process is.
 //!
 //! ```text
 //!  test ──► Broker::shared() ──► Server ──keeper thread──► scripts/kafka.sh exec ──exec──► java   (free port, temp folder)

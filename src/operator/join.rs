@@ -5,10 +5,10 @@
 //!   right  ─ by key ─────────────────────────▶ parcels ═╩═▶  rows     key ─▶ value                  ─▶ net changes by key
 //! ```
 //!
-//! A change of a row costs the logarithm of both tables' sizes; a change of a partner costs the rows that name
-//! it. Both tables are held once, by key. Differential's join keeps sorted batches for times that
-//! are ordered in part, as in loops; a table's epochs come one after the other, and without batches a crate
-//! of joins compiles two fifths less code.
+//! A change of a row costs the logarithm of both tables' sizes; a change of a partner costs the rows that
+//! name it. Both tables are held once, by key. Differential's join keeps sorted batches for times that are
+//! ordered in part, as in loops; a table's epochs come one after the other, and without batches a crate of
+//! joins compiles two fifths less code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

@@ -49,8 +49,8 @@ impl Policies {
         }
     }
 
-    /// The same for events that a step emitted which waited for the watermark: by then all sources have closed
-    /// as much, so each event is given the longest of the times for corrections.
+    /// The same for events that a step emitted which waited for the watermark: by then all sources have
+    /// closed as much, so each event is given the longest of the times for corrections.
     pub(crate) fn behind_watermark(mut self, is_behind: bool) -> Self {
         let longest = micros(self.corrects());
         if is_behind {

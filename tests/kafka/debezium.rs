@@ -110,8 +110,8 @@ fn of_view(views: &Views) -> Vec<Value> {
     rows
 }
 
-/// Looks at the view until it is told to stop: `v` of a key only rises, and one that was away comes back with a
-/// higher one.
+/// Looks at the view until it is told to stop: `v` of a key only rises, and one that was away comes back with
+/// a higher one.
 fn watch(views: &Views, over: &AtomicBool) -> usize {
     let mut highest: BTreeMap<i64, (i64, bool)> = BTreeMap::new();
     let mut looks = 0;

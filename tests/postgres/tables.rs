@@ -1,5 +1,5 @@
-//! Tables that are not as rows need them, or not what they were: the start, or `check`, says all that is wrong
-//! and what to do.
+//! Tables that are not as rows need them, or not what they were: the start, or `check`, says all that is
+//! wrong and what to do.
 
 use std::path::Path;
 use std::time::Duration;

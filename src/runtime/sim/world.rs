@@ -113,7 +113,8 @@ impl Excuse {
             ]),
             Excuse::Flipped { .. } => says(&["ledger.log"]),
             Excuse::Damaged(_) => says(&lost) || says(&["catalogue.json"]),
-            // A store may have rows of the ledger that was there before: it is asked first where its shard opens.
+            // A store may have rows of the ledger that was there before: it is asked first where its shard
+            // opens.
             Excuse::Swapped(_) => says(&["another history", "another ledger's rows go to sink"]),
             Excuse::Lost(_) => says(&lost[..2]),
         }
