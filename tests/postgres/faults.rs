@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use thalweg::fault::POINTS;
 
-use super::node::{Node, PATIENCE};
+use super::node::{Node, PATIENCE, Process};
 use super::oracle::Input;
 use crate::support::postgres::Postgres;
 
@@ -90,18 +90,16 @@ fn whoever_was_stopped_and_goes_on_writes_nothing_more() {
         ..node.clone()
     };
     growing(&mut input, || {
-        wait(&postgres, "SELECT count(*) > 300 FROM transfers");
+        let first = wait(&postgres, "SELECT count(*) > 300 FROM transfers", first);
         first.signal(libc::SIGSTOP);
         // What a successor on another machine has of the ledger.
         copy(&node.data_dir, &second.data_dir);
         let second = second.spawn();
         let before = postgres.value("SELECT max(epoch) FROM thalweg_progress");
         let taken = "SELECT bool_and(claim > 1) FROM thalweg_progress";
-        wait(&postgres, taken);
-        wait(
-            &postgres,
-            &format!("SELECT min(epoch) > {before} FROM thalweg_progress"),
-        );
+        let second = wait(&postgres, taken, second);
+        let further = format!("SELECT min(epoch) > {before} FROM thalweg_progress");
+        let second = wait(&postgres, &further, second);
         first.signal(libc::SIGCONT);
         let (killed, said) = first.ended();
         assert!(
@@ -115,7 +113,8 @@ fn whoever_was_stopped_and_goes_on_writes_nothing_more() {
     assert!(input.check(&postgres) > 300);
 }
 
-fn wait(postgres: &Postgres, until: &str) {
+/// Waits until something holds that a process is to bring about; returns the process.
+fn wait(postgres: &Postgres, until: &str, process: Process) -> Process {
     let deadline = std::time::Instant::now() + PATIENCE;
     let holds = || {
         postgres
@@ -123,9 +122,13 @@ fn wait(postgres: &Postgres, until: &str) {
             .is_ok_and(|rows| rows[0][0].as_deref() == Some("t"))
     };
     while !holds() {
-        assert!(std::time::Instant::now() < deadline, "{until}");
+        if std::time::Instant::now() > deadline {
+            process.signal(libc::SIGKILL);
+            panic!("{until}: {}", process.ended().1);
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
+    process
 }
 
 fn copy(from: &Path, to: &Path) {
