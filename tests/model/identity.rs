@@ -463,6 +463,8 @@ fn all_public_operators_are_cases() {
     let mut found = BTreeSet::new();
     for file in [
         "stream",
+        "keyed",
+        "window",
         "collection",
         "group",
         "table",
