@@ -377,6 +377,7 @@ impl<'s> Dataflow<'s> {
             sources: sources.into(),
             origin,
             is_scattered: false,
+            is_behind: false,
         }
     }
 

@@ -136,7 +136,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         T: Event,
     {
         let origin = self.timed_step(name, Kind::Dedup, "dedup");
-        let step = Step::new(self.stream.flow, name, &origin, &self.stream.sources);
+        let step = Step::new(self.stream.flow, name, &origin, &self.stream.sources).at_once(&self.stream);
         step.about(format!("by {}, within {}", self.names.join(", "), span(within)));
         let identity = Identity::new(StateKind::Dedup, name).with_number("within_us", micros(within) as u64);
         let parcels = self.admit(&step, is_late, |input| input);
@@ -303,7 +303,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         let origin = flow.context().step(name, Kind::Lookup, &inputs);
         // No checkpoint has the operator's copy of the rows.
         table.meta.wanted.set(true);
-        let step = Step::new(flow, name, &origin, &self.stream.sources);
+        let step = Step::new(flow, name, &origin, &self.stream.sources).at_once(&self.stream);
         let events = self.admit(&step, |_, _| false, lookup::Input::<K, T, V>::Left);
         let changes = table.changes().map(lookup::Input::<K, T, V>::Right);
         let changes = pack(changes, name, |input| match input {
@@ -350,7 +350,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
             events,
             &step.name,
             self.key.clone(),
-            step.lateness(self.stream.is_scattered),
+            step.lateness(self.stream.is_behind),
             is_late,
             input,
         );
@@ -382,6 +382,8 @@ pub(super) struct Step<'s> {
     name: String,
     origin: Origin,
     sources: Rc<[SourceId]>,
+    /// Whether what it emits has waited for the watermark.
+    is_behind: bool,
 }
 
 impl<'s> Step<'s> {
@@ -392,6 +394,15 @@ impl<'s> Step<'s> {
             name: name.to_owned(),
             origin: origin.clone(),
             sources: sources.clone(),
+            is_behind: true,
+        }
+    }
+
+    /// It emits events as they come.
+    fn at_once<T>(self, stream: &Stream<'s, T>) -> Self {
+        Self {
+            is_behind: stream.is_behind,
+            ..self
         }
     }
 
@@ -476,6 +487,7 @@ impl<'s> Step<'s> {
             sources: self.sources,
             origin: self.origin,
             is_scattered: true,
+            is_behind: self.is_behind,
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Stream<'s, T: 'static> {
     pub(super) origin: Origin,
     /// Whether events made of one record may come from several workers.
     pub(super) is_scattered: bool,
+    /// Whether a step before it waited for the watermark.
+    pub(super) is_behind: bool,
 }
 
 // Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
@@ -44,6 +46,7 @@ impl<'s, T: 'static> Stream<'s, T> {
             sources: self.sources.clone(),
             origin,
             is_scattered: self.is_scattered,
+            is_behind: self.is_behind,
         }
     }
 
@@ -182,6 +185,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         Stream {
             sources: union(&self.sources, &other.sources),
             is_scattered: self.is_scattered || other.is_scattered,
+            is_behind: self.is_behind || other.is_behind,
             ..self.with(inner, self.origin.or("merge", &other.origin))
         }
     }

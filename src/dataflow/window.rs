@@ -419,7 +419,7 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
             sources: stream.sources.clone(),
             desk: context.desk.clone(),
             policies: Policies::new(context.late_policies(&stream.sources))
-                .behind_watermark(stream.is_scattered),
+                .behind_watermark(stream.is_behind),
             late: context.late_metrics(&stream.sources, step),
             keeper,
             wanted: wanted.clone(),
