@@ -267,10 +267,10 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
 
     /// Looks up each event's row in a table by its key. `f` gets `None` where the table has none.
     ///
-    /// An event is enriched once, with the row that the table has in the event's epoch, and is not revised when
-    /// the row changes. To have results follow the table, use [`Table::join`] instead. At a first start events
-    /// and rows are read side by side, so that early events may find no row. The operator keeps a copy of the
-    /// table, which is in no checkpoint: after a restore the table gives its rows again.
+    /// An event is enriched once, with the row that the table has in the event's epoch, and is not revised
+    /// when the row changes. To have results follow the table, use [`Table::join`] instead. At a first start
+    /// events and rows are read side by side, so that early events may find no row. The operator keeps a copy
+    /// of the table, which is in no checkpoint: after a restore the table gives its rows again.
     ///
     /// ```
     /// # use thalweg::prelude::*;

@@ -90,6 +90,9 @@ fn whoever_was_stopped_and_goes_on_writes_nothing_more() {
         ..node.clone()
     };
     growing(&mut input, || {
+        // Each of the five shards has been claimed once.
+        let claimed = "SELECT count(*) = 5 AND bool_and(claim = 1) FROM thalweg_progress";
+        let first = wait(&postgres, claimed, first);
         let first = wait(&postgres, "SELECT count(*) > 300 FROM transfers", first);
         first.signal(libc::SIGSTOP);
         // What a successor on another machine has of the ledger.
