@@ -40,7 +40,7 @@ use crate::trail;
 /// do has to depend on their arguments alone, and not on the order in which a
 /// [`HashStore`](crate::checkpoint::keyed::HashStore) shows its entries.
 ///
-/// [`Keyed::process`](crate::dataflow::stream::Keyed::process) adds one of your own to a dataflow;
+/// [`Keyed::process`](crate::dataflow::keyed::Keyed::process) adds one of your own to a dataflow;
 /// `docs/write-an-operator.md` goes through an example.
 pub trait Operator: 'static {
     /// What comes in.

@@ -82,7 +82,7 @@ impl<T, V> ApproxCountDistinct<T, V> {
     /// | 16 | 0.4 % | 64 KiB |
     ///
     /// A step whose state a checkpoint holds needs another
-    /// [version](crate::dataflow::stream::Windows::version) with it.
+    /// [version](crate::dataflow::window::Windows::version) with it.
     ///
     /// # Panics
     /// When it is not from 4 to 16.

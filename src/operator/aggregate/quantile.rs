@@ -82,7 +82,7 @@ pub struct Quantiles<T, const M: usize> {
 impl<T> Quantile<T> {
     /// How far off it may be: 0.01 (1 %) where nothing else is said. Half of it takes twice the buckets. A
     /// step whose state a checkpoint holds needs another
-    /// [version](crate::dataflow::stream::Windows::version) with it.
+    /// [version](crate::dataflow::window::Windows::version) with it.
     ///
     /// # Panics
     /// When it is not from 0.00001 to 1.
