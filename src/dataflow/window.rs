@@ -84,7 +84,7 @@ impl Assign for Tumbling {
 /// ```
 /// use thalweg::prelude::*;
 /// // The last ten minutes, every minute.
-/// let minutes = |n| Duration::from_secs(60 * n);
+/// let minutes = |n: u64| Duration::from_secs(60 * n);
 /// let mut windows = Vec::new();
 /// Hopping::of(minutes(10)).every(minutes(1)).windows(EventTime::from_secs(90), &mut windows);
 /// assert_eq!(windows.len(), 10);

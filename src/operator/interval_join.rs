@@ -25,7 +25,7 @@ use crate::time::{EventTime, micros};
 ///
 /// ```
 /// use thalweg::prelude::*;
-/// let minutes = |n| Duration::from_secs(60 * n);
+/// let minutes = |n: u64| Duration::from_secs(60 * n);
 /// // Up to ten minutes before the left event, or at the same time.
 /// let before = Interval::before(minutes(10));
 /// // From ten minutes before to five minutes after.

@@ -18,7 +18,7 @@
 //! }
 //!
 //! let json = r#"{"owner":"ann","balance":"BNI=","opened_at":1709210096123456,"closed_at":1709210096123,
-//!     "seen_at":"2024-02-29T10:34:56.123456Z"}"#;
+//!     "seen_at":"2024-02-29T12:34:56.123456Z"}"#;
 //! let account: Account = serde_json::from_str(json)?;
 //! assert_eq!(account.balance, 1234);
 //! assert_eq!(account.closed_at, Some(EventTime::from_millis(1_709_210_096_123)));
