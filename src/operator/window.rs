@@ -22,6 +22,7 @@ use timely::dataflow::StreamVec;
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::keyed::KeyedState;
 use crate::metrics::LateMetrics;
+use crate::operator::admit::Lateness;
 use crate::operator::again::Wanted;
 use crate::operator::aggregate::Aggregate;
 use crate::operator::horizon::raise_horizons;
@@ -161,7 +162,7 @@ pub(crate) fn sessions<'s, K: Record, T: Event, F: Aggregate<T>>(
         keeper,
         wanted,
     };
-    let late = session::Lateness { policies, counts };
+    let late = Lateness { policies, counts };
     let (changes, late) = session::sessions(parcels, (fold, gap, keep), late, setup);
     (changes, late.expect("sessions have late events"))
 }

@@ -26,8 +26,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use crate::checkpoint::keyed::KeyedState;
 use crate::checkpoint::keyed::grouped::{GroupPlace, GroupedStore};
 use crate::codec::Cause;
-use crate::metrics::LateMetrics;
-use crate::operator::admit::by_content;
+use crate::operator::admit::{Lateness, by_content};
 use crate::operator::aggregate::Aggregate;
 use crate::operator::exchange::{Packer, Parcel};
 use crate::operator::late::Policies;
@@ -172,12 +171,6 @@ pub(super) fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
         }
     });
     stream
-}
-
-/// What becomes of events that are late.
-pub(super) struct Lateness {
-    pub(super) policies: Policies,
-    pub(super) counts: LateMetrics,
 }
 
 /// Adds the operator that merges sessions.
