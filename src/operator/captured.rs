@@ -106,7 +106,7 @@ fn pack<'s, K: Record, V: Record>(
 /// What is kept of a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Held<V> {
-    /// Its row; none: it was deleted, and the place of that is remembered.
+    /// Its row; none: it was deleted, or could not be completed, and the place of that is remembered.
     row: Option<V>,
     /// The place of its last change.
     at: Option<SourcePosition>,
@@ -301,7 +301,12 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
                 Ok(row) => row,
                 Err(column) => {
                     let letter = self.unavailable(&key, column, &partial.columns, position, time);
-                    return self.out.letters.push(letter);
+                    self.out.letters.push(letter);
+                    // When it comes again, it is no second letter.
+                    if at.is_some() {
+                        self.remember(key, at, false);
+                    }
+                    return;
                 }
             },
         };
@@ -324,7 +329,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
         }
         let old = held.and_then(|held| held.row.clone());
         match at {
-            Some(_) => self.end(key.clone(), at),
+            Some(_) => self.remember(key.clone(), at, true),
             None => _ = self.state.remove(&key),
         }
         if old.is_some() {
@@ -365,20 +370,20 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
         for key in gone.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
             let old = self.held(&key).and_then(|held| held.row.clone());
             match at {
-                Some(_) => self.end(key.clone(), at),
+                Some(_) => self.remember(key.clone(), at, true),
                 None => _ = self.state.remove(&key),
             }
             self.out.changes.set(key, old, None);
         }
     }
 
-    /// Remembers where a row was deleted.
-    fn end(&mut self, key: K, at: Option<SourcePosition>) {
+    /// Remembers the place of the last change of a key that has no row.
+    fn remember(&mut self, key: K, at: Option<SourcePosition>, ended: bool) {
         let until = self.now.plus(self.rows.remember);
         let held = Held {
             row: None,
             at,
-            ended: true,
+            ended,
             until,
         };
         self.put(key, held);

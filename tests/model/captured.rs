@@ -204,6 +204,7 @@ impl Table {
                 };
                 let Some(whole) = whole else {
                     self.letters.push((*partition, offset));
+                    self.last.extend(change.map(|change| (*key, change)));
                     return;
                 };
                 self.rows.insert(*key, whole);
