@@ -347,6 +347,10 @@ impl<T: 'static> Running<T> {
                 bounds.batch_max,
                 &mut partition.intake,
             )?;
+            partition.behind = match progress.at_end {
+                true => 0,
+                false => reader.behind(partition.intake.id().partition).unwrap_or(u64::MAX),
+            };
             let held = partition.keep(progress, until, before, &mut self.spare);
             // Reads that bring nothing are cheap, and must not use up the turn of those that would.
             reads += usize::from(held.records > 0);

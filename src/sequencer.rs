@@ -8,9 +8,11 @@
 //! ```
 //!
 //! An epoch opens when a record waits (or a partition turned idle), at most once every `epoch_interval`, and
-//! only while fewer than `epochs_in_flight_max` are unfinished. Under load epochs grow: see `BUSY_RECORDS`.
+//! only while fewer than `epochs_in_flight_max` are unfinished. While readers are behind, epochs grow: see
+//! [`cadence`].
 //! What is bound is exactly what the readers reported; nothing here depends on which worker read a partition.
 
+mod cadence;
 mod event_time;
 pub(crate) mod message;
 mod restore;
@@ -23,6 +25,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId, TopicId};
+use crate::sequencer::cadence::Cadence;
 use crate::sequencer::event_time::Quiet;
 use crate::sequencer::message::{Order, ReadTo, Report, limit_period};
 use crate::sequencer::results::Outcomes;
@@ -106,15 +109,6 @@ pub enum Next {
     Finished,
 }
 
-/// When so many records wait by the end of an interval, the readers are catching up or under heavy load. A
-/// larger epoch then costs far less: aggregates are combined further, and rows change once an epoch, however
-/// many records they have.
-const BUSY_RECORDS: u64 = 8_192;
-/// Such an epoch opens when it has so many records…
-const ENOUGH_RECORDS: u64 = 250_000;
-/// … or has waited for so many intervals.
-const BUSY_INTERVALS: u32 = 20;
-
 #[derive(Debug)]
 struct Partition {
     /// What the last binding says.
@@ -124,6 +118,8 @@ struct Partition {
     /// Reports beyond `bound.hi`, oldest first.
     reports: VecDeque<ReadTo>,
     at_end: bool,
+    /// How many records its log is known to hold beyond its newest report.
+    behind: u64,
     /// The reader's count of records as of its newest report.
     heard: u64,
     /// Whether the newest records that it brought have no valid event time.
@@ -173,6 +169,7 @@ pub struct Sequencer {
     paces: BTreeMap<SourceId, EventTime>,
     last: Epoch,
     opened: Duration,
+    cadence: Cadence,
     /// Since when readers read freely.
     live_since: Option<Duration>,
     in_flight: VecDeque<Epoch>,
@@ -185,7 +182,12 @@ pub struct Sequencer {
 impl Sequencer {
     /// A sequencer that knows no partition yet. It starts in replay; see [`Sequencer::live`].
     pub fn new(settings: Settings, sources: Vec<SourceRules>) -> Self {
+        let interval = match settings.cuts {
+            Cuts::Clock { interval } => interval,
+            Cuts::Script(_) => Duration::ZERO,
+        };
         Self {
+            cadence: Cadence::new(interval),
             outcomes: Outcomes::new(settings.results.clone()),
             settings,
             sources: sources.into_iter().map(|s| (s.id, s)).collect(),
@@ -369,8 +371,7 @@ impl Sequencer {
                 Some(next) if !self.script_is_read(next) => Next::Idle,
                 Some(_) => Next::Open(self.open_scripted(now)),
             },
-            Cuts::Clock { interval } => {
-                let interval = *interval;
+            Cuts::Clock { .. } => {
                 if self.until_end && self.all_bound() {
                     return Next::Finished;
                 }
@@ -383,13 +384,16 @@ impl Sequencer {
                     return self.rest(now);
                 }
                 let since = now.mono.saturating_sub(self.opened);
-                let least = match self.waiting() {
-                    BUSY_RECORDS..ENOUGH_RECORDS => interval * BUSY_INTERVALS,
-                    _ => interval,
-                };
-                if since < least {
-                    return Next::Wait(least - since);
+                let behind = self
+                    .partitions
+                    .values()
+                    .fold(0u64, |sum, p| sum.saturating_add(p.behind));
+                self.cadence.behind(behind, now.mono);
+                let length = self.cadence.length(self.waiting());
+                if since < length {
+                    return Next::Wait(length - since);
                 }
+                self.cadence.opened(now.mono);
                 Next::Open(self.open_by_clock(now))
             }
         }

@@ -307,6 +307,14 @@ pub trait Reader<T>: 'static {
     /// be called before the records are read that it was bound with.
     fn bind_schema(&mut self, _verdict: Verdict) {}
 
+    /// About how many records the log of a partition is known to hold beyond what was read, where that costs
+    /// next to nothing to say. While it is many, epochs grow, which costs less for each record and makes
+    /// answers older. By default nobody knows: then a partition that was not read to its end counts as far
+    /// behind.
+    fn behind(&self, _partition: u32) -> Option<u64> {
+        None
+    }
+
     /// Shows how far partitions were read to tools that look at the source from outside, where it has a place
     /// for that. Nothing rests on it. Returns at once; to be called about once a second.
     fn show_progress(&mut self, _positions: &[(u32, Offset)]) {}

@@ -34,6 +34,8 @@ pub(super) struct Partition<T> {
     /// Reads of this turn that brought records, but no valid event time.
     pub(super) untimed_reads: usize,
     pub(super) at_end: bool,
+    /// How many records the log holds beyond, as far as is known.
+    pub(super) behind: u64,
     /// Ranges that an earlier run bound and that are still to be read: (hi, limit).
     pub(super) bound: VecDeque<(Offset, EventTime)>,
     /// As of the last release: counts, and the watermark of the partition.
@@ -70,6 +72,7 @@ impl<T> Partition<T> {
             more: true,
             untimed_reads: 0,
             at_end: false,
+            behind: 0,
             bound: VecDeque::new(),
             released: (0, 0),
             watermark,
@@ -152,6 +155,7 @@ impl<T> Partition<T> {
             event_time_max: self.intake.event_time_max,
             limit: self.intake.limit,
             at_end: self.at_end,
+            behind: self.behind,
         })
     }
 }

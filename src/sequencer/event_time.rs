@@ -74,6 +74,7 @@ impl Partition {
     /// Takes in that its reader has read on.
     pub(super) fn read(&mut self, report: ReadTo) {
         self.at_end = report.at_end;
+        self.behind = report.behind;
         if report.timed {
             self.untimed = false;
         } else if report.records != self.heard {

@@ -28,6 +28,8 @@ pub struct ReadTo {
     pub limit: EventTime,
     /// Whether the log held no more to read.
     pub at_end: bool,
+    /// About how many records it held beyond; as many as can be where nobody knows.
+    pub behind: u64,
 }
 
 /// How often the far-future limit of a source moves on with the clock.

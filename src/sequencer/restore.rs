@@ -114,6 +114,7 @@ impl Sequencer {
                 counted: (0, 0),
                 reports: VecDeque::new(),
                 at_end: false,
+                behind: 0,
                 heard: 0,
                 untimed: false,
                 active: mono,

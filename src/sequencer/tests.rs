@@ -78,6 +78,7 @@ pub(super) fn read(partition: u32, hi: Offset, event_time: i64) -> ReadTo {
         event_time_max: EventTime(event_time),
         limit: EventTime::MAX,
         at_end: false,
+        behind: 0,
     }
 }
 
@@ -735,6 +736,7 @@ fn a_ledger_of_another_dataflow_is_refused() {
 
 /// How epochs grow.
 mod growth {
+    use super::super::cadence::ENOUGH;
     use super::super::*;
     use crate::source::{PartitionFacts, Topology};
 
@@ -784,7 +786,7 @@ mod growth {
         sequencer
     }
 
-    fn read_to(sequencer: &mut Sequencer, records: u64) {
+    fn read_to(sequencer: &mut Sequencer, records: u64, behind: u64) {
         let (hi, event_time_max, limit) = (records as i64, EventTime(1), EventTime::MAX);
         let report = ReadTo {
             id: ID,
@@ -795,6 +797,7 @@ mod growth {
             event_time_max,
             limit,
             at_end: false,
+            behind,
         };
         sequencer.read_to(report);
     }
@@ -811,36 +814,24 @@ mod growth {
     }
 
     #[test]
-    fn epochs_are_short_when_little_comes_and_large_when_much_does() {
+    fn epochs_are_short_unless_readers_stay_behind() {
         let mut sequencer = live();
-        read_to(&mut sequencer, 10);
+        read_to(&mut sequencer, 10, 0);
         assert_eq!(sequencer.next(at(2)), Next::Wait(3 * MS));
         assert_eq!(opened(&mut sequencer, 5), Some(10), "the interval is over");
-        read_to(&mut sequencer, 10 + BUSY_RECORDS);
+        read_to(&mut sequencer, 100_010, 0);
         assert_eq!(
-            sequencer.next(at(10)),
-            Next::Wait(95 * MS),
-            "much waits after one interval"
+            opened(&mut sequencer, 10),
+            Some(100_000),
+            "what was read and waits is no reason for longer epochs"
         );
-        read_to(&mut sequencer, 10 + ENOUGH_RECORDS);
-        assert_eq!(
-            opened(&mut sequencer, 11),
-            Some(ENOUGH_RECORDS),
-            "enough to be worth it"
-        );
-        read_to(&mut sequencer, 10 + ENOUGH_RECORDS + BUSY_RECORDS);
-        assert_eq!(opened(&mut sequencer, 110), None);
-        assert_eq!(
-            opened(&mut sequencer, 111),
-            Some(BUSY_RECORDS),
-            "no epoch waits for longer than twenty intervals"
-        );
-        read_to(&mut sequencer, 10 + 3 * ENOUGH_RECORDS);
-        assert_eq!(
-            opened(&mut sequencer, 115),
-            None,
-            "whatever comes, never before the interval is over"
-        );
+        read_to(&mut sequencer, 100_020, ENOUGH);
+        assert_eq!(opened(&mut sequencer, 15), Some(10));
+        read_to(&mut sequencer, 100_030, ENOUGH);
+        assert_eq!(sequencer.next(at(20)), Next::Wait(5 * MS), "twice as long");
+        assert_eq!(opened(&mut sequencer, 25), Some(10));
+        read_to(&mut sequencer, 100_030 + ENOUGH, ENOUGH);
+        assert_eq!(opened(&mut sequencer, 30), Some(ENOUGH), "enough to be worth it");
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) trait Arrivals {
     fn fetch(&mut self) -> bool;
     /// The first item that was taken and not popped.
     fn head(&self) -> Option<Item<'_>>;
+    /// Where the log is known to end, as of when it was last asked for records.
+    fn end(&self) -> Option<Offset>;
     /// Lets go of it.
     fn pop(&mut self);
 }

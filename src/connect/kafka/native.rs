@@ -44,7 +44,9 @@ pub(super) struct PartitionQueue {
     /// From `Box::into_raw`: librdkafka's threads call it.
     waker: NonNull<Waker>,
     /// Held so that the client outlives its queue and its messages.
-    _consumer: Arc<Consumer>,
+    consumer: Arc<Consumer>,
+    topic: CString,
+    partition: i32,
 }
 
 /// Runs on a thread of librdkafka, under the queue's lock, when the queue goes from empty to not empty.
@@ -80,7 +82,9 @@ impl PartitionQueue {
             next: 0,
             queue,
             waker,
-            _consumer: consumer.clone(),
+            consumer: consumer.clone(),
+            topic: name,
+            partition: number,
         })
     }
 }
@@ -108,6 +112,22 @@ impl Arrivals for PartitionQueue {
         let message = *self.fetched.get(self.next)?;
         // SAFETY: messages from `next` on are alive, and stay so while `self` is borrowed.
         Some(unsafe { look(message) })
+    }
+
+    fn end(&self) -> Option<Offset> {
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: the client is alive, the name ends in zero. It looks at what the last answer to a fetch
+        // said, and asks nobody.
+        let code = unsafe {
+            sys::rd_kafka_get_watermark_offsets(
+                self.consumer.client().native_ptr(),
+                self.topic.as_ptr(),
+                self.partition,
+                &raw mut low,
+                &raw mut high,
+            )
+        };
+        (code == Code::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
     }
 
     #[inline]

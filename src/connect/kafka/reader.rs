@@ -319,6 +319,12 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
         }
     }
 
+    fn behind(&self, partition: u32) -> Option<u64> {
+        let partition = self.subscription.partitions.get(&partition)?;
+        let end = partition.arrivals.end()?;
+        Some(u64::try_from(end - partition.next).unwrap_or(0))
+    }
+
     fn schemas_seen(&mut self) -> Vec<Verdict> {
         self.records.schemas_seen()
     }

@@ -77,6 +77,10 @@ impl Arrivals for Script {
         })
     }
 
+    fn end(&self) -> Option<Offset> {
+        None
+    }
+
     fn pop(&mut self) {
         self.popped += 1;
     }
