@@ -187,21 +187,23 @@ impl Fixture {
 /// Measures at each rate.
 pub fn latency(arguments: &Arguments) -> Result<()> {
     println!(
-        "| events/s | p50 ms | p99 ms | p99.9 ms | max ms | ledger flushes | of them over {} ms | CPU of a \
-            core: all | of it the broker |",
+        "| events/s | p50 ms | p99 ms | p99.9 ms | max ms | epochs/s | an epoch, open to closed, ms | a ledger \
+            flush, ms | flushes over {} ms | CPU of a core: all | of it the broker |",
         STALL_SECONDS * 1e3
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for rate in &arguments.rates {
         let line = measure(arguments, *rate)?;
         let ms = |field: &str| line[field].as_f64().unwrap_or(f64::NAN) / 1e3;
         println!(
-            "| {rate} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {} | {:.2} | {:.2} |",
+            "| {rate} | {:.1} | {:.1} | {:.1} | {:.1} | {:.0} | {:.1} | {:.1} | {} | {:.2} | {:.2} |",
             ms("p50_us"),
             ms("p99_us"),
             ms("p999_us"),
             ms("max_us"),
-            line["flushes"],
+            line["epochs_per_s"].as_f64().unwrap_or(f64::NAN),
+            ms("epoch_us"),
+            ms("flush_us"),
             line["flushes_stalled"],
             line["cores_used"].as_f64().unwrap_or(f64::NAN)
                 + line["cores_used_broker"].as_f64().unwrap_or(0.0),
@@ -250,7 +252,7 @@ fn measure(arguments: &Arguments, rate: u64) -> Result<Value> {
         .closed()
         .ok_or_else(|| Error::internal("no epoch was closed"))?;
     Answer::of((0..schedule.events).map(|i| schedule.event(i))).check(&views, &moment, Some("spend"))?;
-    let (flushes, stalled) = flushes(&fixture.service.metrics().text());
+    let stages = Stages::of(&fixture.service.metrics().text());
     fixture.service.stop();
     fixture.service.join()?;
     kafka::delete_topic(servers, &fixture.topic)?;
@@ -261,7 +263,9 @@ fn measure(arguments: &Arguments, rate: u64) -> Result<Value> {
         "p50_us": ages.value_at_quantile(0.5), "p99_us": ages.value_at_quantile(0.99),
         "p999_us": ages.value_at_quantile(0.999), "max_us": ages.max(),
         "cores_used": used.cpu_seconds / seconds, "cores_used_broker": broker.map(|cpu| cpu / seconds),
-        "threads": used.threads, "dir": arguments.dir, "flushes": flushes, "flushes_stalled": stalled,
+        "threads": used.threads, "dir": arguments.dir, "flushes": stages.flushes,
+        "flushes_stalled": stages.flushes_stalled, "flush_us": stages.flush_us,
+        "epochs_per_s": stages.epochs as f64 / seconds, "epoch_us": stages.epoch_us,
     }))
 }
 
@@ -269,18 +273,41 @@ fn measure(arguments: &Arguments, rate: u64) -> Result<Value> {
 /// epoch.
 const STALL_SECONDS: f64 = 0.025;
 
-/// How often the ledger was flushed, and how often that stalled, from the service's own metrics.
-fn flushes(metrics: &str) -> (u64, u64) {
-    let of = |name: String| {
-        let line = metrics.lines().find(|line| line.contains(&name))?;
-        line.rsplit_once(' ')?.1.parse::<u64>().ok()
-    };
-    let all = of("ledger_append_duration_seconds_count".into()).unwrap_or(0);
-    let quick = of(format!(
-        "ledger_append_duration_seconds_bucket{{le=\"{STALL_SECONDS}\""
-    ))
-    .unwrap_or(0);
-    (all, all - quick)
+/// Where time goes between a record's being read and its being visible, from the service's own metrics.
+struct Stages {
+    epochs: u64,
+    /// The mean, from opened to closed.
+    epoch_us: f64,
+    flushes: u64,
+    flushes_stalled: u64,
+    /// The mean.
+    flush_us: f64,
+}
+
+impl Stages {
+    fn of(metrics: &str) -> Self {
+        let of = |name: String| {
+            let line = metrics.lines().find(|line| line.contains(&name));
+            let value = line.and_then(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+            value.unwrap_or(0.0)
+        };
+        let histogram = |name: &str| {
+            let (sum, count) = (of(format!("{name}_sum")), of(format!("{name}_count")));
+            (count as u64, 1e6 * sum / count)
+        };
+        let (epochs, epoch_us) = histogram("epoch_duration_seconds");
+        let (flushes, flush_us) = histogram("ledger_append_duration_seconds");
+        let quick = of(format!(
+            "ledger_append_duration_seconds_bucket{{le=\"{STALL_SECONDS}\""
+        ));
+        Self {
+            epochs,
+            epoch_us,
+            flushes,
+            flushes_stalled: flushes - quick as u64,
+            flush_us,
+        }
+    }
 }
 
 /// Follows the closed moments until all events are in.
