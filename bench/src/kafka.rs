@@ -8,7 +8,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use rdkafka_sys as sys;
 use thalweg::{Error, Result};
 
@@ -172,3 +172,39 @@ pub fn drain(servers: &str, topic: &str, events: u64) -> Result<(i64, Used)> {
 }
 
 const BATCH: usize = 4096;
+
+/// Reads so many records of a topic as they come, and says of each partition and offset.
+pub fn follow(servers: &str, topic: &str, events: u64, mut heard: impl FnMut(usize, u64)) -> Result<()> {
+    let consumer: BaseConsumer = config(servers)
+        .set("group.id", "bench-follow")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("fetch.min.bytes", "1")
+        .set("fetch.wait.max.ms", "500")
+        .set("fetch.message.max.bytes", "1048576")
+        .set("fetch.max.bytes", "16777216")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("queued.min.messages", (100_000 / PARTITIONS).to_string())
+        .set("queued.max.messages.kbytes", (32 * 1024 / PARTITIONS).to_string())
+        .set("socket.nagle.disable", "true")
+        .create()?;
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..PARTITIONS as i32 {
+        assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&assignment)?;
+    let mut left = events;
+    while left > 0 {
+        let Some(record) = consumer.poll(WAIT) else {
+            return Err(Error::outside(format!("nothing new in {topic} for {WAIT:?}")));
+        };
+        let record = match record {
+            Err(KafkaError::PartitionEOF(_)) => continue,
+            record => record?,
+        };
+        left -= 1;
+        heard(record.partition() as usize, record.offset() as u64);
+    }
+    Ok(())
+}

@@ -54,6 +54,9 @@ pub struct Arguments {
     /// Where the ledger lies. On a file system in memory, what the disk adds is left out.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Without the service: a bare consumer in its place, for what producer, broker and fetch take.
+    #[arg(long)]
+    bare: bool,
     /// The broker's process, to tell what it used.
     #[arg(long)]
     broker_pid: Option<u32>,
@@ -102,8 +105,12 @@ impl Schedule {
 
     /// Starts producing.
     pub fn produce(self, servers: &str, topic: &str) -> Result<JoinHandle<Result<()>>> {
+        // librdkafka sends a request for each partition. With more of them under way, or sent sooner, the
+        // broker has more requests than it keeps up with on a core or two, or the producer spins meanwhile:
+        // then both are measured, and not the service. `--bare` shows what is left.
         let producer: BaseProducer = kafka::config(servers)
-            .set("linger.ms", "0.5")
+            .set("linger.ms", "2")
+            .set("max.in.flight.requests.per.connection", "2")
             .set("queue.buffering.max.messages", "1000000")
             .set("enable.idempotence", "true")
             .set("socket.nagle.disable", "true")
@@ -216,6 +223,9 @@ pub fn latency(arguments: &Arguments) -> Result<()> {
 }
 
 fn measure(arguments: &Arguments, rate: u64) -> Result<Value> {
+    if arguments.bare {
+        return measure_bare(arguments, rate);
+    }
     let servers = &arguments.kafka;
     let fixture = Fixture::start(
         servers,
@@ -266,6 +276,43 @@ fn measure(arguments: &Arguments, rate: u64) -> Result<Value> {
         "threads": used.threads, "dir": arguments.dir, "flushes": stages.flushes,
         "flushes_stalled": stages.flushes_stalled, "flush_us": stages.flush_us,
         "epochs_per_s": stages.epochs as f64 / seconds, "epoch_us": stages.epoch_us,
+    }))
+}
+
+/// As [`measure`], with a bare consumer that decodes nothing.
+fn measure_bare(arguments: &Arguments, rate: u64) -> Result<Value> {
+    let servers = &arguments.kafka;
+    let topic = format!("bench.bare.{:x}", clock::nonce());
+    kafka::make_topic(servers, &topic)?;
+    let schedule = Schedule::new(
+        rate,
+        arguments.keys,
+        arguments.warm_up_seconds + arguments.seconds,
+    );
+    let warm_up = Duration::from_secs(arguments.warm_up_seconds);
+    let meter = Meter::start();
+    let broker = arguments.broker_pid.and_then(cpu_seconds_of);
+    let generator = schedule.produce(servers, &topic)?;
+    let mut ages = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3)?;
+    kafka::follow(servers, &topic, schedule.events, |partition, offset| {
+        let after = schedule.after(offset * PARTITIONS as u64 + partition as u64);
+        if after >= warm_up {
+            let age = clock::instant().saturating_duration_since(schedule.start + after);
+            ages.saturating_record(age.as_micros().max(1) as u64);
+        }
+    })?;
+    let joined = |_| Error::internal("a thread panicked");
+    generator.join().map_err(joined)??;
+    meter.stop();
+    let used = meter.used()?;
+    let broker = Some(arguments.broker_pid.and_then(cpu_seconds_of).unwrap_or(0.0) - broker.unwrap_or(0.0));
+    kafka::delete_topic(servers, &topic)?;
+    let seconds = used.wall.as_secs_f64();
+    Ok(json!({
+        "question": "latency", "bare": true, "rate": rate, "seconds": arguments.seconds, "counted": ages.len(),
+        "p50_us": ages.value_at_quantile(0.5), "p99_us": ages.value_at_quantile(0.99),
+        "p999_us": ages.value_at_quantile(0.999), "max_us": ages.max(),
+        "cores_used": used.cpu_seconds / seconds, "cores_used_broker": broker.map(|cpu| cpu / seconds),
     }))
 }
 

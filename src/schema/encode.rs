@@ -403,7 +403,7 @@ impl<'a> ser::Serializer for Encoder<'a> {
         name: &'static str,
         value: &T,
     ) -> Result<(), Mismatch> {
-        if name == EVENT_TIME && *self.ty == Type::Json {
+        if matches!(self.ty, Type::Json) && name == EVENT_TIME {
             self.tag(Tag::Time);
             return encode(&Type::Time, self.form, value, self.out);
         }

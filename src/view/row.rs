@@ -48,7 +48,7 @@ impl Row {
     /// Puts a version where its epoch has it: one of the same epoch gives way.
     pub(super) fn put_version(&mut self, epoch: Epoch, value: Option<SmallBytes>) {
         if epoch >= self.epoch {
-            self.supersede(epoch, value);
+            self.supersede(epoch, value, Epoch::ZERO);
             return;
         }
         let older = &mut self.older;
@@ -91,22 +91,25 @@ impl Row {
     }
 
     /// Puts a value in place of the newest, which stays as an older version unless it is of the same epoch:
-    /// then `false`.
-    pub(super) fn supersede(&mut self, epoch: Epoch, value: Option<SmallBytes>) -> bool {
-        let older = &mut self.older;
-        if older.capacity() == 0 {
-            older.reserve_exact(1);
+    /// then `false`. Before it takes more memory, it drops what no answer at or above `floor` needs; to look
+    /// for that at every change would read memory that nothing else does.
+    pub(super) fn supersede(&mut self, epoch: Epoch, value: Option<SmallBytes>, floor: Epoch) -> bool {
+        if self.older.capacity() == 0 {
+            self.older.reserve_exact(1);
         }
         if self.epoch == epoch {
             self.value = value;
             return false;
         }
-        if older.len() == older.capacity() {
+        if self.older.len() == self.older.capacity() {
+            self.prune(floor);
+        }
+        if self.older.len() == self.older.capacity() {
             // Most rows have one older version or two: room for four, as `push` makes at first, is most of a
             // view's memory.
-            older.reserve_exact(older.len().max(1));
+            self.older.reserve_exact(self.older.len().max(1));
         }
-        older.push(Version {
+        self.older.push(Version {
             epoch: self.epoch,
             value: mem::replace(&mut self.value, value),
         });

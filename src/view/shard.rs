@@ -7,8 +7,8 @@
 //!  └────────┘                                                                      an answer as of e4 … e6 needs
 //! ```
 //!
-//! Superseded versions go in two ways. A row that is written again is pruned in passing; that is free. For a
-//! row that is not, its key waits in a queue under the epoch in which it was superseded, once however many
+//! Superseded versions go in two ways. A row that is written again is pruned before it takes more memory. For
+//! a row that is not, its key waits in a queue under the epoch in which it was superseded, once however many
 //! versions it has, and goes when the floor reaches that epoch. So a version outlives its use by the span of
 //! the history at most, each change costs at most two look-ups, and a row that never changes costs nothing.
 //!
@@ -446,10 +446,7 @@ impl ShardWriter {
                 (true, false) => _ = shard.fetch_sub(1, Ordering::Relaxed),
                 _ => {}
             }
-            superseded = row.supersede(epoch, new.map(SmallBytes::new));
-            if superseded {
-                row.prune(floor);
-            }
+            superseded = row.supersede(epoch, new.map(SmallBytes::new), floor);
             None
         });
         superseded
