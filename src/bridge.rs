@@ -55,9 +55,9 @@ impl Halt {
         {
             let mut first = self.0.error.lock();
             match &*first {
-                None => tracing::error!(%error, "halted"),
+                None => tracing::error!(%error, "service halted"),
                 // What goes wrong on the way down would only hide the cause.
-                Some(_) => tracing::debug!(%error, "after the halt"),
+                Some(_) => tracing::debug!(%error, "another error after the halt"),
             }
             first.get_or_insert(error);
         }

@@ -253,12 +253,12 @@ impl Mistakes {
             1 => "a mistake".to_owned(),
             n => format!("{n} mistakes"),
         };
-        let error = Error::definition(format!("the settings have {many}"));
+        let error = Error::definition(format!("the settings contain {many}"));
         let error = self
             .0
             .iter()
             .fold(error, |error, (_, mistake)| error.detail(mistake));
-        Err(error.hint("docs/settings.md lists all settings; `check` prints those in force"))
+        Err(error.hint("docs/settings.md lists all settings; `check` prints the effective ones"))
     }
 }
 
@@ -281,12 +281,12 @@ fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mist
     needs(
         cfg!(feature = "object-store") || !in_bucket,
         "checkpoint.store",
-        "names a bucket, and this build was made without the feature `object-store`",
+        "names a bucket, and this build lacks the feature `object-store`",
     );
     needs(
         settings.until_end || !settings.serve,
         "serve",
-        "needs `until_end`: without that the service answers until it is stopped in any case",
+        "needs `until_end`: without it, the service runs until it is stopped",
     );
     needs(
         registry.username.is_none() || registry.password.is_some(),
@@ -301,7 +301,7 @@ fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mist
     needs(
         registry.password.is_none() || registry.token.is_none(),
         "registry.token",
-        "stands beside `registry.password`: only one of them can be sent",
+        "conflicts with `registry.password`: only one of them can be sent",
     );
 }
 

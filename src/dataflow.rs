@@ -462,7 +462,7 @@ impl<'s> Dataflow<'s> {
                 ..opened
             }),
             Err(_) => Err(
-                Error::definition(format!("records of another type were fed to source `{name}`"))
+                Error::definition(format!("source `{name}` was fed records of another type"))
                     .detail(format!("the dataflow reads {}", std::any::type_name::<T>())),
             ),
         }

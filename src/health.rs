@@ -31,7 +31,7 @@ impl fmt::Display for Dependency {
     }
 }
 
-/// The reasons why the process is not ready yet. One a process; a new one holds the reason `starting`.
+/// The reasons why process not ready yet. One a process; a new one holds the reason `starting`.
 #[derive(Debug)]
 pub struct Readiness {
     reasons: Mutex<BTreeMap<&'static str, String>>,

@@ -178,7 +178,7 @@ pub fn serve(settings: HttpSettings, state: Arc<State>, runtime: &Handle) -> Res
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (stop, stopped) = watch::channel(None);
     let task = runtime.spawn(server::run(listener, settings, state, stopped));
-    tracing::debug!(%address, "answering over HTTP");
+    tracing::debug!(%address, "HTTP server is listening");
     Ok(Server { address, stop, task })
 }
 
@@ -192,15 +192,17 @@ pub fn bindable(address: SocketAddr) -> Result<()> {
 
 fn bind(wanted: SocketAddr) -> Result<TcpListener> {
     if !wanted.ip().is_loopback() {
-        return Err(Error::definition(format!("HTTP can't listen on {wanted}"))
-            .detail("only loopback addresses are taken: there is no authentication and no TLS yet")
-            .hint("listen on 127.0.0.1 or [::1], and put a proxy in front that authenticates"));
+        return Err(
+            Error::definition(format!("the HTTP server cannot listen on {wanted}"))
+                .detail("only loopback addresses are allowed: there is no authentication and no TLS yet")
+                .hint("listen on 127.0.0.1 or [::1], behind an authenticating proxy"),
+        );
     }
     TcpListener::bind(wanted).map_err(|error| unbound(wanted, &error))
 }
 
 fn unbound(wanted: SocketAddr, error: &std::io::Error) -> Error {
-    let refused = Error::outside(format!("HTTP can't listen on {wanted}")).detail(error);
+    let refused = Error::outside(format!("the HTTP server cannot listen on {wanted}")).detail(error);
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             refused.hint("stop the other process, or choose another port (0: any free one)")

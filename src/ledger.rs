@@ -287,7 +287,7 @@ impl Ledger {
         let own = make_claim(&file, &path, claim, &mut reader, &mut state, &mut notes)?;
         fault::point("claim.counted");
         for note in &notes {
-            tracing::warn!(ledger = %path.display(), "{note}");
+            tracing::warn!(ledger = %path.display(), note, "recovered the ledger");
         }
         let (_, _, mut again) = open_file(disk, dir, false)?;
         again.extend(reader.cursor.end);
@@ -379,9 +379,9 @@ impl Ledger {
             self.path.display()
         ))
         .detail(format!(
-            "{unfinished} bytes near byte {own_end} are not what this process wrote"
+            "{unfinished} bytes near byte {own_end} were written by another process"
         ))
-        .hint("stop the other process; then start this one again"))
+        .hint("stop the other process, then restart this one"))
     }
 }
 
@@ -391,7 +391,7 @@ impl LedgerStore for Ledger {
             return Err(
                 Error::outside(format!("the ledger `{}` has stopped", self.path.display()))
                     .detail("an earlier write to it failed")
-                    .hint("start the service again: it will find out what was written"),
+                    .hint("restart the service: it recovers what was written"),
             );
         }
         self.stopped = true;
@@ -445,9 +445,11 @@ fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<()> {
         return Ok(());
     }
     Err(
-        Error::definition(format!("`{}` is not a ledger's directory", dir.display()))
-            .detail(format!("it holds other files: {foreign:?}, and no `{FILE_NAME}`"))
-            .hint("name an empty directory, or one that does not exist yet"),
+        Error::definition(format!("`{}` is not a ledger directory", dir.display()))
+            .detail(format!(
+                "it contains other files ({foreign:?}) and no `{FILE_NAME}`"
+            ))
+            .hint("choose an empty directory, or one that does not exist yet"),
     )
 }
 
@@ -466,7 +468,7 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
             Err(
                 Error::outside(format!("another process holds the ledger `{}`", dir.display()))
                     .detail(format!("its process id is {pid}"))
-                    .hint("stop it first, or give this service a folder of its own (`--data-dir`)"),
+                    .hint("stop it first, or give this service its own directory (`--data-dir`)"),
             )
         }
         lock => Ok(lock),
@@ -504,8 +506,8 @@ fn same_dataflow(path: &Path, header: &FileHeader, claim: &Claim) -> Result<()> 
         "the ledger `{}` belongs to another dataflow",
         path.display()
     ))
-    .detail(format!("it is the ledger of {theirs}; this is {ours}"))
-    .hint("give every dataflow a ledger of its own"))
+    .detail(format!("the ledger's: {theirs}; this one: {ours}"))
+    .hint("give every dataflow its own ledger"))
 }
 
 /// Returns the epoch up to which the ledger was trimmed.
@@ -570,8 +572,8 @@ fn make_claim(
                 Frame::Claim(counted) if counted == record => return Ok(record),
                 Frame::Void(void) if void == record => return Err(came_second(path, reader)),
                 Frame::Cut { bytes } => notes.push(format!(
-                    "cut {bytes} bytes at byte {} of `{}`: a write that was interrupted before it was \
-                        acknowledged{}",
+                    "discarded {bytes} bytes at byte {} of `{}`: a write interrupted before it was \
+                     acknowledged{}",
                     reader.at,
                     path.display(),
                     reader
@@ -588,7 +590,7 @@ fn make_claim(
         "another process keeps writing to the ledger `{}`",
         path.display()
     ))
-    .hint("stop the other process; then start this one again"))
+    .hint("stop the other process, then restart this one"))
 }
 
 fn came_second(path: &Path, reader: &Reader) -> Error {
@@ -598,17 +600,15 @@ fn came_second(path: &Path, reader: &Reader) -> Error {
         .as_ref()
         .map_or("an unknown one".to_owned(), ClaimRecord::describe);
     Error::outside(format!("another process holds the ledger `{}`", path.display()))
-        .detail(format!(
-            "it claimed the ledger at the same time and came first: {holder}"
-        ))
+        .detail(format!("it claimed the ledger first, at the same time: {holder}"))
         .hint("stop one of the two")
 }
 
 fn taken_over(path: &Path, by: &ClaimRecord) -> Error {
     Error::integrity(format!(
-        "another process has taken over the ledger `{}`",
+        "fenced: another process has taken over the ledger `{}`",
         path.display()
     ))
     .detail(format!("it is {}", by.describe()))
-    .hint("only one process may run a dataflow: this one stops")
+    .hint("only one process may run a dataflow; this one stops")
 }

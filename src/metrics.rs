@@ -516,7 +516,7 @@ impl Metrics {
         let mut text = String::with_capacity(16 << 10);
         // Writing to a string does not fail; a metric that did would cost only what comes after it.
         if encode(&mut text, &self.registry).is_err() {
-            tracing::error!("a metric could not be encoded");
+            tracing::error!("cannot encode a metric");
         }
         text
     }

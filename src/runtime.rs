@@ -276,7 +276,7 @@ pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
         (None, Err(panic)) => {
             Err(Error::definition("the dataflow's function panicked").detail(panic_text(&*panic)))
         }
-        (None, Ok(())) => Err(Error::internal("no plan was drawn")),
+        (None, Ok(())) => Err(Error::internal("the dataflow produced no plan")),
     }
 }
 
@@ -318,13 +318,13 @@ impl PlanText {
         let Some(first) = self.unfit.first() else {
             return Ok(());
         };
-        let error = Error::definition("checkpoints can't hold the state of the dataflow");
+        let error = Error::definition("checkpoints cannot hold the state of the dataflow");
         let error = self
             .unfit
             .iter()
             .fold(error, |error, unfit| error.detail(&unfit.what));
         Err(error.hint(format!(
-            "{}; or make none, and all state anew at each start: --set checkpoint.interval=0s",
+            "{}; or disable checkpoints, and rebuild all state at each start: --set checkpoint.interval=0s",
             first.hint
         )))
     }

@@ -263,16 +263,14 @@ impl Sequencer {
     fn check_sources(&self, binding: &EpochBinding) -> Result<()> {
         for range in &binding.ranges {
             if !self.sources.contains_key(&range.id.source) {
-                return Err(
-                    Error::integrity("the ledger binds a source that this dataflow does not have")
-                        .detail(format!(
-                            "epoch {}, source {:08x}",
-                            binding.epoch, range.id.source.0
-                        ))
-                        .hint(
-                            "run the dataflow that wrote this ledger, or start afresh with another directory",
-                        ),
-                );
+                return Err(Error::integrity(
+                    "the ledger contains a source that this dataflow does not have",
+                )
+                .detail(format!(
+                    "epoch {}, source {:08x}",
+                    binding.epoch, range.id.source.0
+                ))
+                .hint("run the dataflow that wrote this ledger, or start over with another directory"));
             }
         }
         Ok(())
@@ -328,7 +326,7 @@ impl Sequencer {
                         seen.id
                     ))
                     .detail(format!("bound: {}, now: {}", told(known), told(seen)))
-                    .hint("a restart goes by what was bound first"));
+                    .hint("a restart uses the first answer"));
                 }
             },
         }

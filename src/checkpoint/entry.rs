@@ -115,7 +115,7 @@ pub(crate) fn encode_record<T: Record>(record: &T, out: &mut Vec<u8>) -> Result<
     let same = read.and_then(|read| match read == *record {
         true => Ok(()),
         false => Err(Unfit::Differs(
-            "it does not equal the one that was written".into(),
+            "it does not equal the value that was written".into(),
         )),
     });
     same.map_err(|why| unfit::<T>(&why))
@@ -146,11 +146,12 @@ fn unfit<T>(why: &Unfit) -> Error {
 
 fn unreadable<T>(why: &Unfit) -> Error {
     let name = std::any::type_name::<T>();
-    Error::definition(format!("a checkpoint holds what `{name}` does not read"))
+    Error::definition(format!("a checkpoint holds a value that `{name}` cannot read"))
         .detail(why)
         .hint(
-            "its type changed in a way that its structure does not show: go back to the program that wrote it, or \
-             declare another `version` of the step and make all state anew: --set checkpoint.on_new_plan=rebuild",
+            "the type changed in a way that its structure does not show: run the program that wrote it, \
+             or declare another `version` of the step and rebuild all state: --set \
+             checkpoint.on_new_plan=rebuild",
         )
 }
 

@@ -161,7 +161,7 @@ impl Inputs {
     fn compare(&mut self, was: &StepShape, is: &StepShape) -> bool {
         let mut differences = Vec::new();
         if was.input != is.input {
-            differences.push(format!("made of {}, now of {}", was.input, is.input));
+            differences.push(format!("its input was {}, is {}", was.input, is.input));
         }
         for (step, now) in &is.definitions {
             if let Some(before) = was.definitions.get(step).filter(|before| *before != now) {

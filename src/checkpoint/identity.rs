@@ -181,7 +181,7 @@ struct Shape(WindowLayout);
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let WindowLayout::Aligned { size, every, offset } = self.0 else {
-            return f.write_str("a window of its own for each key");
+            return f.write_str("a separate window for each key");
         };
         match size == every {
             true => write!(f, "tumbling {}", span(size))?,
@@ -227,7 +227,7 @@ impl Expression {
         if inputs.iter().map(Self::nodes).sum::<usize>() < NODES_MAX {
             return Self::Operator { id, inputs };
         }
-        let bytes = postcard::to_allocvec(&inputs).expect("it holds nothing but text and numbers");
+        let bytes = postcard::to_allocvec(&inputs).expect("text and numbers always serialize");
         let inputs = xxh3_64(&bytes);
         Self::Digest { id, inputs }
     }
@@ -364,10 +364,7 @@ mod tests {
         assert_ne!(at(0), at(6));
         assert_eq!(at(6).to_string(), "window days, tumbling 24h, offset 6h");
         let per_key = Identity::window("own", WindowLayout::PerKey);
-        assert_eq!(
-            per_key.to_string(),
-            "window own, a window of its own for each key"
-        );
+        assert_eq!(per_key.to_string(), "window own, a separate window for each key");
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl Catalogue {
 /// A line of JSON, and its BLAKE3.
 fn seal(what: &impl Serialize) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(what)
-        .map_err(|error| Error::internal("what a checkpoint consists of can't be written").detail(error))?;
+        .map_err(|error| Error::internal("cannot encode the checkpoint's manifest").detail(error))?;
     let hash = blake3::hash(&bytes);
     bytes.extend_from_slice(format!("\n{}\n", hash.to_hex()).as_bytes());
     Ok(bytes)
@@ -221,7 +221,7 @@ fn unseal<T: DeserializeOwned>(what: &str, bytes: &[u8], format_min: u32) -> Res
         return Err(damaged("its checksum is wrong"));
     }
     if lines.next() != Some(&[]) || lines.next().is_some() {
-        return Err(damaged("it does not end behind its second line"));
+        return Err(damaged("it does not end after its second line"));
     }
     #[derive(Deserialize)]
     struct Head {
@@ -231,12 +231,12 @@ fn unseal<T: DeserializeOwned>(what: &str, bytes: &[u8], format_min: u32) -> Res
     let head: Head = serde_json::from_slice(text).map_err(unfit)?;
     if !(format_min..=FORMAT).contains(&head.format) {
         return Err(
-            Error::definition(format!("the checkpoint has format {}", head.format))
-                .detail(format!("this build reads format {FORMAT}"))
+            Error::definition(format!("the checkpoint has format version {}", head.format))
+                .detail(format!("this build reads version {FORMAT}"))
                 .hint(
-                    "run the build that made it; or make all state anew from the topics: `thalweg \
-                     checkpoint prune DIR --keep 0 --yes` lets go of the checkpoints, and if the ledger was \
-                     trimmed, `ledger reset` begins afresh with what the topics hold",
+                    "run the build that wrote it, or rebuild all state from the topics: `thalweg \
+                     checkpoint prune DIR --keep 0 --yes` removes the checkpoints; if the ledger was \
+                     trimmed, `ledger reset` starts over with what the topics hold",
                 ),
         );
     }

@@ -65,7 +65,7 @@ impl Place {
         }
         let bucket = url.strip_prefix("s3://").and_then(|rest| rest.split('/').next());
         let bucket = bucket.ok_or_else(|| {
-            Error::definition(format!("checkpoints can't be kept in `{url}`"))
+            Error::definition(format!("checkpoints cannot be stored in `{url}`"))
                 .hint("name a bucket, s3://bucket/prefix, or a directory, file:///path")
         })?;
         self.bucket(bucket, url, scratch, keeps)
@@ -86,8 +86,8 @@ impl Place {
     #[cfg(not(feature = "object-store"))]
     fn bucket(&self, _bucket: &str, url: &str, _scratch: &Path, _keeps: bool) -> Result<Store> {
         Err(
-            Error::definition(format!("this build can't keep checkpoints in `{url}`"))
-                .detail("it was made without the feature `object-store`")
+            Error::definition(format!("this build cannot store checkpoints in `{url}`"))
+                .detail("it was built without the feature `object-store`")
                 .hint("build with `--features object-store`, or name a directory: file:///path"),
         )
     }

@@ -48,7 +48,7 @@ impl Chunk {
         while !rest.is_empty() {
             let entry = Entry::read(&mut rest).ok_or_else(|| {
                 Error::integrity(
-                    "a chunk of a checkpoint does not hold entries, though its checksum is right",
+                    "a chunk of a checkpoint holds no valid entries, although its checksum matches",
                 )
             })?;
             see(entry)?;
@@ -162,13 +162,13 @@ pub(crate) fn verify(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Re
     if at != segment.bytes {
         return Err(damaged(
             &path,
-            &format!("it has {at} bytes, and had {}", segment.bytes),
+            &format!("it has {at} bytes; {} were written", segment.bytes),
         ));
     }
     if *hash.finalize().to_hex() != *segment.blake3 {
         return Err(damaged(
             &path,
-            "its BLAKE3 is another one than when it was written",
+            "its BLAKE3 hash differs from the one in the manifest",
         ));
     }
     Ok(())
@@ -201,7 +201,7 @@ impl SegmentReader {
             index: Vec::new(),
         };
         if reader.read(0, HEADER.len())? != HEADER {
-            return Err(damaged(&reader.path, "it does not begin as a segment does"));
+            return Err(damaged(&reader.path, "it does not begin with a segment's header"));
         }
         let mut at = HEADER.len() as u64;
         while at < reader.len {
@@ -242,7 +242,7 @@ impl SegmentReader {
         if header.bucket >= super::BUCKETS || u16_at(2) > 1 || header.len > CHUNK_MAX || end > self.len {
             return Err(damaged(
                 &self.path,
-                &format!("at byte {at} there is no chunk's header"),
+                &format!("there is no chunk header at byte {at}"),
             ));
         }
         Ok(header)

@@ -82,7 +82,7 @@ impl Store {
         match self.catalogue() {
             Ok(there) => self.belongs(&there.app, &there.dataflow, app, dataflow),
             Err(error) if error.kind() == Kind::Integrity => {
-                tracing::warn!("it is written anew: {error}");
+                tracing::warn!(%error, "checkpoint catalogue is damaged; rewriting it");
                 self.files.remove(&path).map_err(unwritable)?;
                 self.files.publish(&path, &bytes).map_err(unwritable).map(drop)
             }
@@ -114,7 +114,7 @@ impl Store {
         if manifest.epoch != epoch {
             return Err(damaged(
                 &path,
-                &format!("it says that it is that of epoch {}", manifest.epoch),
+                &format!("its contents name epoch {}", manifest.epoch),
             ));
         }
         Ok(manifest)
@@ -164,7 +164,7 @@ impl Store {
                 Ok(manifest) => return Ok((Some(manifest), notes)),
                 Err(error) if error.kind() == Kind::Integrity => {
                     self.damaged.lock().insert(epoch);
-                    notes.push(format!("the checkpoint of epoch {epoch} is passed over: {error}"));
+                    notes.push(format!("epoch {epoch}: {error}"));
                 }
                 Err(error) => return Err(error),
             }
@@ -195,7 +195,7 @@ impl Store {
         };
         let files = crate::error::count(count as u64, "file");
         Err(Error::integrity(format!(
-            "in `{}` there are files of checkpoints, and nothing that says what they are",
+            "`{}` holds checkpoint files but no catalogue",
             self.dir.display()
         ))
         .detail(format!(
@@ -203,8 +203,8 @@ impl Store {
             Catalogue::FILE_NAME
         ))
         .hint(
-            "put back what belongs to them, or name another place; if nobody needs them, `thalweg \
-            checkpoint prune DIR --keep 0 --yes` removes them",
+            "restore the missing files, or choose another location; if the files are not needed, `thalweg \
+             checkpoint prune DIR --keep 0 --yes` removes them",
         ))
     }
 
@@ -217,9 +217,9 @@ impl Store {
             self.dir.display()
         ))
         .detail(format!(
-            "they are of app `{their_app}`, dataflow `{theirs}`; this is app `{app}`, dataflow `{dataflow}`"
+            "theirs: app `{their_app}`, dataflow `{theirs}`; this one: app `{app}`, dataflow `{dataflow}`"
         ))
-        .hint("give every dataflow a directory of its own"))
+        .hint("give every dataflow its own directory"))
     }
 
     /// Makes a checkpoint count, once all that it names is durable.
@@ -235,12 +235,11 @@ impl Store {
         if new {
             return Ok(());
         }
-        Err(Error::integrity(format!(
-            "there is a checkpoint of epoch {} already",
-            manifest.epoch
-        ))
-        .detail(path.display().to_string())
-        .hint("another process writes checkpoints of this dataflow: stop one of the two"))
+        Err(
+            Error::integrity(format!("a checkpoint of epoch {} already exists", manifest.epoch))
+                .detail(path.display().to_string())
+                .hint("another process writes checkpoints of this dataflow: stop one of the two"),
+        )
     }
 
     /// From here on it is this owner of the ledger who writes and removes checkpoints here. To be called with
@@ -293,13 +292,13 @@ impl Store {
 
     fn taken_over(&self, other: &Owner) -> Error {
         Error::integrity(format!(
-            "another process has taken over the checkpoints in `{}`",
+            "fenced: another process has taken over the checkpoints in `{}`",
             self.dir.display()
         ))
-        .detail(format!("it says so by the file `{}`", other.file_name()))
+        .detail(format!("its owner file is `{}`", other.file_name()))
         .hint(
-            "two services have one place for their checkpoints: stop one, or give it another \
-            `checkpoint.store`; the start of the other takes the place over again",
+            "two services share one checkpoint location: stop one of them, or give it another \
+             `checkpoint.store`; restarting the other reclaims the location",
         )
     }
 

@@ -195,17 +195,23 @@ impl Writer {
             Ok(manifest) => {
                 self.state.again.store(false, Ordering::Release);
                 if self.state.trouble.lock().take().is_some() {
-                    tracing::info!(%epoch, "checkpoints are made again");
+                    tracing::info!(%epoch, "checkpoints succeed again");
                 }
                 self.state.newest.store(epoch.0, Ordering::Release);
                 let took = clock::instant() - begun;
                 let written = manifest.segments().filter(|segment| segment.epoch == epoch);
                 let written: u64 = written.map(|segment| segment.bytes).sum();
-                tracing::debug!(%epoch, bytes = written, of = manifest.bytes(), ms = took.as_millis() as u64, "checkpoint");
+                tracing::debug!(
+                    %epoch,
+                    bytes = written,
+                    total_bytes = manifest.bytes(),
+                    ms = took.as_millis() as u64,
+                    "checkpoint complete"
+                );
                 self.metrics.published(epoch, took, written, manifest.bytes());
                 fault::point("checkpoint.counted");
                 if let Err(error) = self.merge() {
-                    tracing::warn!("the files of checkpoints can't be merged: {error}");
+                    tracing::warn!(%error, "cannot merge checkpoint files");
                     if !self.suspects.is_empty() {
                         // Nothing that is older goes before this is mended.
                         *self.state.trouble.lock() = Some(error.to_string());
@@ -218,7 +224,7 @@ impl Writer {
                 let spare = spare.map(|segment| segment.file.clone()).collect();
                 match self.prune(&spare).and_then(|()| self.unneeded()) {
                     Ok(epoch) => _ = self.state.unneeded.fetch_max(epoch.0, Ordering::AcqRel),
-                    Err(error) => tracing::warn!("old checkpoints can't be removed: {error}"),
+                    Err(error) => tracing::warn!(%error, "cannot remove old checkpoints"),
                 }
             }
             Err(error) => {
@@ -231,8 +237,7 @@ impl Writer {
                 }
                 self.metrics.failed.inc();
                 *self.state.trouble.lock() = Some(error.to_string());
-                tracing::warn!(%epoch, "a checkpoint came to nothing, the next one will hold what it would \
-                    have: {error}");
+                tracing::warn!(%epoch, %error, "checkpoint failed; the next one will include its changes");
             }
         }
         fault::point("checkpoint.done");
@@ -310,8 +315,8 @@ impl Writer {
     /// What a checkpoint rests on may have gone since it was written: then it counts for nothing, and older
     /// ones stay.
     fn all_there(&mut self, manifest: &Manifest) -> Result<()> {
-        let hint = "put it back from a copy, and checkpoints are made again; what it held is safe in the \
-            running process alone";
+        let hint = "restore the file from a copy and checkpoints will succeed again; until then, its \
+            contents exist only in the running process";
         let names = self.store.names()?;
         let missing = |segment: &&Segment| names.binary_search(&segment.file).is_err();
         if let Some(missing) = manifest.segments().find(missing) {

@@ -37,7 +37,7 @@ fn is_there(dir: &Path) -> Result<()> {
             dir.display()
         ))
         .detail(format!("it has no file `{FILE_NAME}`"))
-        .hint("name the folder of one dataflow: <data_dir>/<dataflow>")),
+        .hint("name the directory of one dataflow: <data_dir>/<dataflow>")),
         Ok(about) if about.is_file() && about.len() == 0 => Err(Error::definition(format!(
             "the ledger `{}` is empty",
             file.display()

@@ -62,7 +62,7 @@ impl<'a> Watcher<'a> {
             self.told = clock::instant();
             let reasons = self.readiness.reasons().into_iter();
             let waits: Vec<String> = reasons.map(|(what, why)| format!("{what}: {why}")).collect();
-            tracing::info!("not ready yet: {}", waits.join("; "));
+            tracing::info!(waiting_for = waits.join("; "), "not ready yet");
         }
         false
     }

@@ -238,7 +238,7 @@ impl Running<'_> {
         let stopped = signal.is_finished();
         if stopped {
             let name = name(tokio, &mut signal);
-            tracing::info!("stopping for {name}: finishing what is bound");
+            tracing::info!(signal = name, "stopping; finishing the bound epochs");
         }
         let serves_on = wanted.serve && !stopped && !service.halt().is_halted();
         if !serves_on {
@@ -255,9 +255,9 @@ impl Running<'_> {
         if ended.is_ok() && serves_on {
             readiness.ready();
             ready.take().into_iter().for_each(|ready| ready(&url));
-            tracing::info!(%url, "answering until a signal comes: nothing more is read");
+            tracing::info!(%url, "reading has ended; serving until stopped");
             let name = name(tokio, &mut signal);
-            tracing::info!("stopping for {name}");
+            tracing::info!(signal = name, "stopping");
             readiness.wait_for("stopping", STOPPING);
         }
         tokio.block_on(server.shutdown(Duration::from_secs(5)));
@@ -282,9 +282,9 @@ fn tell_end(views: &Views) {
     match views.closed() {
         Some(moment) => {
             let time = moment.epoch.opened_at();
-            tracing::info!(epoch = moment.epoch.0, %time, "everything that was there at the start is counted");
+            tracing::info!(epoch = moment.epoch.0, %time, "caught up with everything present at the start");
         }
-        None => tracing::info!("nothing was there at the start"),
+        None => tracing::info!("the sources were empty at the start"),
     }
 }
 
@@ -295,7 +295,8 @@ fn end(service: Service) -> Result<()> {
     while !service.is_finished() {
         if waited >= STOP_MAX {
             tracing::warn!(
-                "the stop took longer than {STOP_MAX:?}: ending as it is; the ledger has what was bound"
+                limit = ?STOP_MAX,
+                "shutdown timed out; exiting now. The ledger holds every bound epoch"
             );
             return halted.error().map_or(Ok(()), Err);
         }

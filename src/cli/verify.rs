@@ -53,11 +53,7 @@ pub(super) fn run(flow: &Flow, arguments: &VerifyArguments) -> Result<bool> {
         if clock::instant() - told > TELL_EVERY {
             told = clock::instant();
             if let Some((Some(closed), last)) = service.replaying() {
-                tracing::info!(
-                    "at {}, of what was bound up to {}",
-                    closed.opened_at(),
-                    last.opened_at()
-                );
+                tracing::info!(at = %closed.opened_at(), end = %last.opened_at(), "verifying");
             }
         }
         std::thread::sleep(TICK);

@@ -95,7 +95,7 @@ fn subject(name: &str) -> Result<(Subject, String, bool), String> {
             None => {
                 let near = suggest::told(setting, source_settings().map(|(_, known)| known.name));
                 Err(format!(
-                    "a source has no setting `{setting}` (of source `{source}`){near}"
+                    "sources have no setting `{setting}` (in source `{source}`){near}"
                 ))
             }
         };
@@ -114,12 +114,12 @@ fn subject(name: &str) -> Result<(Subject, String, bool), String> {
     inside.sort_unstable();
     if !inside.is_empty() {
         return Err(format!(
-            "`{name}` is a section and no setting; in it are: {}",
+            "`{name}` is a section, not a setting; it contains: {}",
             inside.join(", ")
         ));
     }
     Err(format!(
-        "there is no setting `{name}`{}",
+        "unknown setting `{name}`{}",
         suggest::told(name, names())
     ))
 }
@@ -141,11 +141,11 @@ fn property_subject(
     }
     let Properties { prefix, client, .. } = properties;
     if let Some(reason) = properties.refusal(property) {
-        return Err(format!("`{prefix}{property}` can't be set: {reason}"));
+        return Err(format!("`{prefix}{property}` cannot be set: {reason}"));
     }
     let near = suggest::told(property, properties.known.iter().map(|known| known.name));
     Err(format!(
-        "`{property}` is not among the properties of {client} that may be set{near}"
+        "`{property}` is not a property of {client} that can be set{near}"
     ))
 }
 
@@ -183,7 +183,7 @@ pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Mistakes)
         Err(error) => {
             // Its own display quotes the line, and that may hold a secret.
             let at = origin(error.span().map_or(0, |span| span.start));
-            mistakes.add(Some(&at), format!("this is not TOML: {}", error.message()));
+            mistakes.add(Some(&at), format!("invalid TOML: {}", error.message()));
             return Vec::new();
         }
     };
@@ -220,7 +220,7 @@ fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, W
             }
             DeValue::String(text) => Written::Text(text.to_string()),
             DeValue::Integer(whole) if whole.radix() == 10 => Written::Whole(whole.as_str().to_owned()),
-            DeValue::Integer(_) => Written::Other("a number that is not decimal"),
+            DeValue::Integer(_) => Written::Other("a non-decimal number"),
             DeValue::Boolean(on) => Written::Switch(*on),
             DeValue::Float(_) => Written::Other("a fraction"),
             DeValue::Datetime(_) => Written::Other("a date"),
@@ -263,15 +263,15 @@ pub(super) fn of_variables(
             if variable.starts_with(SOURCES_VARIABLES) {
                 // Which part of it is the source's name can't be told.
                 warnings.push(format!(
-                    "the variable {variable} sets nothing: settings of one source stand in the file, under \
-                        [sources.NAME]"
+                    "the variable {variable} has no effect: set a source's settings in the file, under \
+                     [sources.NAME]"
                 ));
             } else if variable.starts_with("THALWEG_") {
                 let near = suggest::told(variable, known.keys());
                 // Other programs have variables of this kind, and so has Kubernetes: only what is like one of
                 // ours is told.
                 if !near.is_empty() && !FOREIGN.iter().any(|other| variable.starts_with(other)) {
-                    warnings.push(format!("the variable {variable} sets nothing{near}"));
+                    warnings.push(format!("the variable {variable} matches no setting{near}"));
                 }
             }
             continue;
@@ -318,8 +318,8 @@ pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Mistakes) -> Vec<Said> {
             Ok((subject, name, false)) if subject.is_secret() => mistakes.add(
                 Some(&Origin::Flag(flag.clone())),
                 format!(
-                    "`{name}` is a secret, and every user of the machine sees the command line; set {} or \
-                    `{name}{IN_FILE}`",
+                    "`{name}` is a secret, and every user of the machine can read the command line; set \
+                     {} or `{name}{IN_FILE}`",
                     variable(&name)
                 ),
             ),
@@ -346,7 +346,7 @@ pub(super) fn cover(below: &mut BTreeMap<String, Said>, layer: Vec<Said>, mistak
             .get(&said.name)
             .filter(|_| !matches!(said.origin, Origin::Flag(_)));
         if let Some(first) = twice {
-            let wrong = format!("`{}` is set already, at {}", said.name, first.origin);
+            let wrong = format!("`{}` is already set, at {}", said.name, first.origin);
             mistakes.add(Some(&said.origin), wrong);
         }
         here.insert(said.name.clone(), said);
@@ -509,13 +509,13 @@ impl Said {
     fn read_secret(&self, values: &mut Extensions) -> Result<String, String> {
         let name = &self.name;
         let Written::Text(text) = &self.written else {
-            return Err(format!("`{name}` must be a text"));
+            return Err(format!("`{name}` must be a string"));
         };
         let (secret, shown) = match self.in_file {
             false => (text.clone(), HIDDEN.to_owned()),
             true => {
                 let read = std::fs::read_to_string(text).map_err(|error| {
-                    format!("`{name}{IN_FILE}` names {text}, which can't be read: {error}")
+                    format!("`{name}{IN_FILE}` names {text}, which cannot be read: {error}")
                 })?;
                 // Editors end a file with a line break, and secrets are made with editors.
                 let secret = read.strip_suffix('\n').unwrap_or(&read);

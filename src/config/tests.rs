@@ -234,7 +234,8 @@ fn the_level_of_the_log_has_the_name_that_everybody_knows() {
 
 #[test]
 fn kafkas_properties_go_by_an_allow_list() {
-    let file = "[kafka.properties]\nsecurity.protocol = \"sasl_ssl\"\n\"sasl.mechanisms\" = \"SCRAM-SHA-512\"\n\
+    let file = "[kafka.properties]\nsecurity.protocol = \"sasl_ssl\"\n\"sasl.mechanisms\" = \
+        \"SCRAM-SHA-512\"\n\
                 sasl.username = \"u\"\nfetch.wait.max.ms = 5\nsocket.keepalive.enable = true\n";
     let force = said(file, &[("THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD", HUNTER)], &[]);
     if cfg!(not(feature = "tls")) {
@@ -437,8 +438,10 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
         known("lines", true, false),
         known("a.b", true, true),
     ];
-    let file = "[sources.paymnts]\nlateness = \"5s\"\n[sources.names]\nidle_after = \"1s\"\nstart = \"latest\"\n\
-                wait_for_topic = true\n[sources.lines]\nstart = \"latest\"\nlate = \"drop\"\nwait_for_topic = false\n\
+    let file = "[sources.paymnts]\nlateness = \"5s\"\n[sources.names]\nidle_after = \"1s\"\nstart = \
+        \"latest\"\n\
+                wait_for_topic = true\n[sources.lines]\nstart = \"latest\"\nlate = \
+                \"drop\"\nwait_for_topic = false\n\
                 [sources.payments]\ndeletes = \"null\"\n";
     let text = said(file, &[], &[])
         .unwrap()
@@ -447,7 +450,7 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
         .to_string();
     for told in [
         "thalweg.toml:2: the dataflow has no source `paymnts`; the nearest is `payments`",
-        "thalweg.toml:4: `names` is a table: it has no times",
+        "thalweg.toml:4: `names` is a table and has no event time",
         "thalweg.toml:5: `names` is a table: it is read from its topic's beginning",
         "thalweg.toml:8: `lines` is not read from a topic",
         "thalweg.toml:10: `lines` is not read from a topic",
@@ -457,7 +460,8 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
     }
     assert!(!text.contains("toml:6") && !text.contains("toml:9"), "{text}");
 
-    let file = "[sources.\"a.b\"]\nlateness = \"5s\"\nlate = \"correct 1h 30m\"\nstart = \"2026-03-01T12:00:00Z\"\n\
+    let file = "[sources.\"a.b\"]\nlateness = \"5s\"\nlate = \"correct 1h 30m\"\nstart = \
+        \"2026-03-01T12:00:00Z\"\n\
                 [sources.payments]\nlate = \"dead_letter\"\nstart = \"earliest\"\nwait_for_topic = true\n\
                 [sources.names]\ndeletes = \"null_or_empty\"\n";
     let force = said(file, &[], &[]).unwrap();

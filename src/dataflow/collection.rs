@@ -337,7 +337,7 @@ impl<'s, D: 'static> Collection<'s, D> {
     /// The dataflow that it is in.
     pub(super) fn outside(&self) -> Dataflow<'s> {
         self.flow
-            .expect("only collections inside of loops have no flow, and those have another clock")
+            .expect("collections without a flow exist only inside loops, under another clock")
     }
 
     /// A fixed point of this and `other`, as one step.

@@ -186,11 +186,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         T: Event,
     {
         let f = move |key: &K, left: &T, right: Option<&R>| {
-            f(
-                key,
-                left,
-                right.expect("only a left join emits events without a partner"),
-            )
+            f(key, left, right.expect("only a left join emits unmatched events"))
         };
         self.join_within(name, "interval_join", other, interval, false, Rc::new(f))
     }

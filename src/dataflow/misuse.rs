@@ -21,28 +21,32 @@ macro_rules! misuse { ($($name:ident: $message:literal, $note:literal;)+) => { $
 
 misuse! {
     ServesEvents: "a stream can't be served: it has no keys to look rows up by",
-        "make a table of it: `.key_by(..).window(..).aggregate(..)` in windows, or `.changes().group_by(..).aggregate(..)`; \
+        "make a table of it: `.key_by(..).window(..).aggregate(..)` in windows, or \
+         `.changes().group_by(..).aggregate(..)`; \
          `.for_each_epoch(..)` gives the events to a function";
     WindowsWithoutKey: "a stream is cut into windows by key",
         "give each event a key first: `.key_by(\"merchant\", |event| \
             event.merchant).window(..).aggregate(..)`";
     JoinsEvents: "a stream can't be joined as a table is",
-        "with a stream, by key and time: `.key_by(..).interval_join(..)`; with a table, as it is when an event comes: \
-         `.key_by(..).lookup(..)`; or join what is aggregated: `.key_by(..).window(..).aggregate(..).join(..)`";
+        "with a stream, by key and time: `.key_by(..).interval_join(..)`; with a table, as it is when an \
+         event comes: \
+         `.key_by(..).lookup(..)`; or join what is aggregated: \
+         `.key_by(..).window(..).aggregate(..).join(..)`";
     GroupsEvents: "a stream can't be grouped",
         "group its events in windows: `.key_by(..).window(..).aggregate(..)`; or all of them: \
          `.changes().group_by(..).aggregate(..)`";
     ConcatsEvents: "streams are not concatenated but merged", "write `.merge(&other)`";
     KeepsEvents: "a stream only ever adds, and keeps no rows", "make a collection of it: `.changes()`";
     KeyedWithoutWindow: "events with a key have no rows yet",
-        "cut them into windows, and aggregate those: `.window(\"name\", Tumbling::of(..)).aggregate(|a| a.count())`; or \
+        "cut them into windows, and aggregate those: `.window(\"name\", Tumbling::of(..)).aggregate(|a| \
+         a.count())`; or \
          aggregate all of them: `.aggregate_all(\"name\", |a| a.count())`";
     NotAggregated: "windows have no rows yet",
         "aggregate them: `.aggregate(|a| a.count())` makes a table, with a row for each key and window";
     GroupsNotAggregated: "groups have no rows yet",
         "aggregate them: `.aggregate(\"name\", |a| a.count())` makes a table, with a row for each group; \
          `.top_k(\"name\", 3, |row| ..)` one with a row for each rank";
-    ServesRounds: "what is in a loop can't be served: it has rows for each round",
+    ServesRounds: "a collection inside a loop cannot be served: it has rows for every round",
         "serve what `iterate` returns";
     WindowsRows: "a collection can't be cut into windows: it may take rows back",
         "window the stream before `.changes()`, or group the rows: `.group_by(..).aggregate(..)`";
@@ -52,10 +56,12 @@ misuse! {
         "join tables, or put `.join(..)` and `.antijoin(..)` together with `.concat(..)`";
     MergesRows: "collections are not merged but concatenated", "write `.concat(&other)`";
     ManyRowsOfKey: "a table has at most one row for each key, which this step would not keep to",
-        "take its rows as a collection first: `.rows().concat(..)`, and likewise `distinct`, `iterate` and `negate`; \
+        "take its rows as a collection first: `.rows().concat(..)`, and likewise `distinct`, `iterate` \
+         and `negate`; \
          `.to_table(\"name\", \"key\")` makes a table again";
     RekeysTable: "a table has a key already",
-        "give it another: `.rekey(\"name\", \"key\", |key, value| ..)`, or group its rows by one: `.group_by(..)`";
+        "give it another: `.rekey(\"name\", \"key\", |key, value| ..)`, or group its rows by one: \
+         `.group_by(..)`";
     WindowsTable: "a table can't be cut into windows: its rows change",
         "window the stream that it comes from, or group its rows: `.group_by(\"name\", |key, value| \
             ..).aggregate(..)`";

@@ -334,7 +334,7 @@ impl Plan {
         let alike = |step: &&Step| &*step.name == name && step.kind.space() == kind.space();
         if name.is_empty() {
             self.mistakes
-                .push(format!("a {} at {at} has no name", kind.word()));
+                .push(format!("the {} at {at} has no name", kind.word()));
         } else if let Some(first) = self.steps.iter().find(alike) {
             self.mistakes.push(format!(
                 "two {}s are named `{name}`: a {} at {} and a {} at {at}",
@@ -460,7 +460,7 @@ impl Plan {
     pub(super) fn declare(&mut self, name: &str, version: u32, at: &'static Location<'static>) {
         if self.find(name).is_some() {
             self.mistakes.push(format!(
-                "the version of `{name}` is declared at {at}, behind the step: declare it before"
+                "the version of `{name}` is declared at {at}, after the step: declare it before the step"
             ));
         }
         self.versions.insert(name.to_owned(), version);
@@ -469,7 +469,7 @@ impl Plan {
     /// Notes versions that were declared of no step.
     pub(super) fn finish(&mut self) {
         let unknown = self.versions.keys().filter(|name| self.find(name).is_none());
-        let mistake = |name| format!("a version of `{name}` is declared, and no step has that name");
+        let mistake = |name| format!("a version is declared for `{name}`, but no step has that name");
         let mistakes: Vec<String> = unknown.map(mistake).collect();
         self.mistakes.extend(mistakes);
     }
@@ -489,7 +489,7 @@ impl Plan {
         {
             let other = &other.rules.name;
             self.mistakes.push(format!(
-                "sources `{other}` and `{name}` have the same id: rename one of them"
+                "sources `{other}` and `{name}` hash to the same id: rename one of them"
             ));
         }
         self.about(opened.description.clone());

@@ -317,7 +317,7 @@ impl<'s> Dataflow<'s> {
             Ok((opened, _)) if !(1..=SHARDS_MAX).contains(&opened.shards) => {
                 let shards = count(opened.shards, "shard");
                 context.mistake(format!(
-                    "sink `{name}` has {shards}: from 1 to {SHARDS_MAX} there can be"
+                    "sink `{name}` has {shards}; the limit is 1 to {SHARDS_MAX}"
                 ));
                 return None;
             }

@@ -480,7 +480,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, Windowed<K>, V> {
         let longest = late.iter().max_by_key(|(_, late)| late.corrects());
         let Some((source, _)) = longest.copied() else {
             context.mistake(format!(
-                "`{name}`: no window of `{}` ever closes",
+                "`{name}`: no window of `{}` can ever close",
                 self.meta.origin.step()
             ));
             return Step::new(self.flow, name, &origin, sources).nothing();

@@ -95,7 +95,7 @@ struct Deliveries {
 
 impl ClientContext for Deliveries {
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "thalweg::kafka", "producer: {error}: {reason}");
+        tracing::debug!(target: "thalweg::kafka", %error, reason, "producer error");
     }
 }
 

@@ -81,7 +81,7 @@ fn raw_json(body: Vec<u8>) -> Response {
 /// A body as bytes. Names are strings and memory takes what is written to it, so it cannot fail.
 pub(crate) fn bytes_of(body: &impl Serialize) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    serde_json::to_writer(&mut out, body).expect("an answer is written to memory");
+    serde_json::to_writer(&mut out, body).expect("responses are written to memory");
     out
 }
 

@@ -157,11 +157,11 @@ pub(crate) async fn epoch(
     match found {
         Some(found) => Ok(binding(&shared, &found)),
         None => {
-            let problem = Problem::new(Kind::EpochUnknown, format!("no epoch has the number {epoch}"));
+            let problem = Problem::new(Kind::EpochUnknown, format!("there is no epoch {epoch}"));
             Err(match remembered {
                 Some(before) => problem
                     .member("before", before)
-                    .hint(format!("{before} is the nearest one before it")),
+                    .hint(format!("the nearest epoch before it is {before}")),
                 None => problem,
             })
         }
@@ -172,12 +172,12 @@ fn gone(shared: &Shared, epoch: Epoch) -> Problem {
     match shared.state.views.moment(AsOf::Epoch(epoch)) {
         Err(ReadError::Gone { oldest }) => Problem::new(
             Kind::AsOfGone,
-            format!("what epoch {epoch} contains is no longer known; the oldest is {oldest}"),
+            format!("the contents of epoch {epoch} are no longer available; the oldest is {oldest}"),
         )
         .member("oldest", oldest),
         _ => Problem::new(
             Kind::AsOfGone,
-            format!("what epoch {epoch} contains is no longer known"),
+            format!("the contents of epoch {epoch} are no longer available"),
         ),
     }
 }

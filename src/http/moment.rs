@@ -63,7 +63,7 @@ pub(crate) async fn find(
     };
     if as_of.is_some() && !after.is_empty() {
         return Err(refused("after", "given without `as_of`", "both")
-            .hint("`after` asks for the newest epoch, `as_of` for a past one"));
+            .hint("`after` reads the newest epoch, `as_of` a past one"));
     }
     if wanted.wait.is_some_and(|wait| wait > shared.settings.wait_max) {
         let most = format!("at most {}", span(shared.settings.wait_max));
@@ -89,9 +89,9 @@ pub(crate) async fn find(
     match cursor {
         Some(epoch) if at.epoch != epoch => Err(Problem::new(
             Kind::Cursor,
-            format!("the cursor is of epoch {epoch}, which is not kept here"),
+            format!("the cursor belongs to epoch {epoch}, which this process does not have"),
         )
-        .hint("begin again without the cursor")),
+        .hint("restart without the cursor")),
         _ => Ok(at),
     }
 }
@@ -158,7 +158,7 @@ fn known(shared: &Shared, asked: &After) -> Result<PartitionId, Problem> {
             Err(Problem::new(Kind::PartitionUnknown, detail)
                 .member("partitions", &there)
                 .hint(format!(
-                    "there are {listed}; one that was just added is known within seconds"
+                    "it has {listed}; a partition that was just added appears within seconds"
                 )))
         }
         _ => Ok(PartitionId {
@@ -196,7 +196,7 @@ fn not_yet(
             )
         }
         (Some(newest), None) => format!(
-            "not in the views at epoch {}: {} of {}",
+            "the views at epoch {} do not include {} of {}",
             newest.epoch,
             missing.len(),
             count(acknowledged.len() as u64, "offset")
@@ -215,8 +215,8 @@ fn not_yet(
         problem = problem.member("partitions", &missing);
     }
     match wanted.wait {
-        None => problem.hint("give `wait`, as in wait=2s, and the answer comes as soon as it can"),
-        Some(_) => problem.hint("ask again, or wait longer"),
+        None => problem.hint("add `wait`, as in wait=2s, to wait for it"),
+        Some(_) => problem.hint("retry, or wait longer"),
     }
 }
 
@@ -230,7 +230,7 @@ fn recovery(recovering: &Recovering) -> String {
     let at = closed.map_or_else(|| "its begin".into(), |epoch| epoch.opened_at().to_string());
     let left: u64 = left.values().flatten().sum();
     format!(
-        "the state of before the restart is being recovered: at {at}, of what was bound up to {}, {} left",
+        "recovering the state from before the restart: at {at} of {}, {} left",
         last_bound.opened_at(),
         count(left, "record")
     )
@@ -256,7 +256,7 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
             let detail = match view {
                 Some(view) => {
                     let (name, history) = (&view.spec().name, span(view.spec().history));
-                    format!("`{name}` keeps its versions for {history}; the oldest epoch is {oldest}")
+                    format!("`{name}` keeps versions for {history}; its oldest epoch is {oldest}")
                 }
                 None => format!("the oldest epoch that any view keeps is {oldest}"),
             };
@@ -294,8 +294,9 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
             .member("got", &got),
         ReadError::Filter { field, .. } => Problem::new(Kind::Filter, detail).member("field", &field),
         ReadError::Window { .. } => Problem::new(Kind::Window, detail),
-        ReadError::Cursor { .. } => Problem::new(Kind::Cursor, detail)
-            .hint("begin again without the cursor; keep everything else as it was"),
+        ReadError::Cursor { .. } => {
+            Problem::new(Kind::Cursor, detail).hint("restart without the cursor; keep all other parameters")
+        }
         ReadError::TooMuch {
             scanned_max,
             rows,

@@ -109,7 +109,11 @@ impl<'a> Params<'a> {
             }
             "wait" => self.wait = Some(wait(&value)?),
             "window" => self.window = Some(window(&value)?),
-            _ => return Err(Problem::internal(format!("control word `{name}` is not handled"))),
+            _ => {
+                return Err(Problem::internal(format!(
+                    "control parameter `{name}` is not handled"
+                )));
+            }
         }
         Ok(())
     }
@@ -258,7 +262,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
         // The library leaves what is no encoding as it is.
         Ok(decoded) if text.split('%').skip(1).all(is_whole) => Ok(Cow::Owned(decoded.into_owned())),
         _ => {
-            let detail = format!("`{text}` is not encoded as URLs are");
+            let detail = format!("`{text}` is not valid percent-encoding");
             Err(Problem::new(Kind::Parameter, detail))
         }
     }

@@ -63,53 +63,37 @@ impl Kind {
             Kind::EpochUnknown => ("epoch-unknown", "no such epoch", StatusCode::NOT_FOUND),
             Kind::SourceUnknown => ("source-unknown", "no such source", StatusCode::BAD_REQUEST),
             Kind::PartitionUnknown => ("partition-unknown", "no such partition", StatusCode::BAD_REQUEST),
-            Kind::Cursor => ("cursor", "cursor can't be used", StatusCode::BAD_REQUEST),
-            Kind::Parameter => ("parameter", "parameter can't be used", StatusCode::BAD_REQUEST),
-            Kind::Body => ("body", "body can't be read", StatusCode::BAD_REQUEST),
-            Kind::NotYet => ("not-yet", "not there yet", StatusCode::SERVICE_UNAVAILABLE),
-            Kind::NotReady => (
-                "not-ready",
-                "the process is not ready",
-                StatusCode::SERVICE_UNAVAILABLE,
-            ),
-            Kind::KeyMissing => (
-                "key-missing",
-                "a field of the key is missing",
-                StatusCode::BAD_REQUEST,
-            ),
-            Kind::KeyTwice => ("key-twice", "a field is given twice", StatusCode::BAD_REQUEST),
+            Kind::Cursor => ("cursor", "invalid cursor", StatusCode::BAD_REQUEST),
+            Kind::Parameter => ("parameter", "invalid parameter", StatusCode::BAD_REQUEST),
+            Kind::Body => ("body", "invalid body", StatusCode::BAD_REQUEST),
+            Kind::NotYet => ("not-yet", "not available yet", StatusCode::SERVICE_UNAVAILABLE),
+            Kind::NotReady => ("not-ready", "process not ready", StatusCode::SERVICE_UNAVAILABLE),
+            Kind::KeyMissing => ("key-missing", "key field missing", StatusCode::BAD_REQUEST),
+            Kind::KeyTwice => ("key-twice", "field given twice", StatusCode::BAD_REQUEST),
             Kind::Filter => (
                 "filter",
-                "condition makes no sense for the field",
+                "condition not applicable to the field",
                 StatusCode::BAD_REQUEST,
             ),
-            Kind::Window => ("window", "window can't be picked", StatusCode::BAD_REQUEST),
-            Kind::TooMuch => ("too-much", "read looks at too many rows", StatusCode::BAD_REQUEST),
+            Kind::Window => ("window", "window cannot be selected", StatusCode::BAD_REQUEST),
+            Kind::TooMuch => ("too-much", "read scans too many rows", StatusCode::BAD_REQUEST),
             Kind::PeerAway => (
                 "peer-away",
-                "row is in another process",
+                "row is on another process",
                 StatusCode::SERVICE_UNAVAILABLE,
             ),
             Kind::TooLarge => ("too-large", "request too large", StatusCode::PAYLOAD_TOO_LARGE),
             Kind::UrlTooLong => ("url-too-long", "URL too long", StatusCode::URI_TOO_LONG),
             Kind::RouteUnknown => ("route-unknown", "no such route", StatusCode::NOT_FOUND),
-            Kind::Method => (
-                "method",
-                "method not allowed here",
-                StatusCode::METHOD_NOT_ALLOWED,
-            ),
-            Kind::Slow => ("slow", "request came too slowly", StatusCode::REQUEST_TIMEOUT),
-            Kind::Timeout => ("timeout", "took too long", StatusCode::SERVICE_UNAVAILABLE),
+            Kind::Method => ("method", "method not allowed", StatusCode::METHOD_NOT_ALLOWED),
+            Kind::Slow => ("slow", "request timed out", StatusCode::REQUEST_TIMEOUT),
+            Kind::Timeout => ("timeout", "read timed out", StatusCode::SERVICE_UNAVAILABLE),
             Kind::Overloaded => (
                 "overloaded",
-                "too many requests at once",
+                "too many concurrent requests",
                 StatusCode::SERVICE_UNAVAILABLE,
             ),
-            Kind::Internal => (
-                "internal",
-                "fault in the service",
-                StatusCode::INTERNAL_SERVER_ERROR,
-            ),
+            Kind::Internal => ("internal", "internal error", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
 }
@@ -118,10 +102,10 @@ impl Kind {
 pub(crate) fn too_long() -> Problem {
     Problem::new(
         Kind::Timeout,
-        "the read was given up: it took too long, or waited too long",
+        "the read exceeded its time limit, including the time it was queued",
     )
     .retry_after(1)
-    .hint("look at fewer rows: more fields of the key, a window")
+    .hint("scan fewer rows: constrain more key fields, or select a window")
 }
 
 /// A refusal on its way to the client.
@@ -154,11 +138,8 @@ impl Problem {
 
     /// A fault of ours. What is known of it goes to the log, and nothing of it to the client.
     pub(crate) fn internal(fault: impl std::fmt::Display) -> Self {
-        tracing::error!(%fault, "a request failed by a fault in the service");
-        Self::new(
-            Kind::Internal,
-            "the request could not be answered; the service's log says why",
-        )
+        tracing::error!(%fault, "request failed because of an internal error");
+        Self::new(Kind::Internal, "the request failed; see the service's log")
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {

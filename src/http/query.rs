@@ -81,7 +81,7 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
     let body = collect(&shared, body).await?;
     let query: Query = serde_json::from_slice(&body).map_err(|error| {
         let hint =
-            "see `reads`: a name for each read, and in it `view` with `key`, or `where`, `order` and `limit`";
+            "`reads` maps a name to each read: `view` with `key`, or with `where`, `order` and `limit`";
         Problem::new(Kind::Body, error.to_string()).hint(hint)
     })?;
     let reads_max = shared.settings.reads_max;
@@ -111,8 +111,8 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
     let limits: usize = planned.iter().map(|planned| planned.limit).sum();
     if limits > LIMIT_MAX {
         let asked = format!("{limits} in all");
-        return Err(refused("limit", "at most 10000 in all reads together", &asked)
-            .hint("what has a key, or no `limit`, does not count"));
+        return Err(refused("limit", "at most 10000 over all reads together", &asked)
+            .hint("reads with a key, or without `limit`, do not count"));
     }
 
     let wanted = Wanted {
@@ -134,7 +134,7 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
 async fn collect(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
     let max = shared.settings.body_bytes_max;
     let too_large = || {
-        Problem::new(Kind::TooLarge, format!("the body has more than {max} bytes")).member("bytes_max", max)
+        Problem::new(Kind::TooLarge, format!("the body is larger than {max} bytes")).member("bytes_max", max)
     };
     if body.size_hint().lower() > max as u64 {
         return Err(too_large());
@@ -143,12 +143,12 @@ async fn collect(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
     match tokio::time::timeout(shared.settings.body_time_max, collected).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_gone)) => Err(Problem::new(Kind::Body, "the body ended before its end")),
+        Ok(Err(_gone)) => Err(Problem::new(Kind::Body, "the body is incomplete")),
         Err(_elapsed) => {
             let most = span(shared.settings.body_time_max);
             Err(Problem::new(
                 Kind::Slow,
-                format!("the body did not come within {most}"),
+                format!("the body did not arrive within {most}"),
             ))
         }
     }

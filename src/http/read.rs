@@ -66,7 +66,7 @@ pub(crate) async fn row(
     if let Some((word, _)) = misplaced.into_iter().find(|(_, given)| *given) {
         return Err(Problem::new(
             Kind::Parameter,
-            format!("`{word}` has no meaning for a single row"),
+            format!("`{word}` does not apply to a single row"),
         )
         .member("parameter", word)
         .hint(format!(
@@ -78,7 +78,7 @@ pub(crate) async fn row(
     for condition in params.conditions {
         if condition.op != Op::Eq {
             return Err(
-                Problem::new(Kind::Filter, "a row is found by the exact values of its key")
+                Problem::new(Kind::Filter, "a row is looked up by the exact values of its key")
                     .member("field", &condition.field)
                     .hint(format!("read /v1/views/{name}/rows with conditions")),
             );
@@ -117,7 +117,7 @@ pub(crate) async fn row(
 fn absent(name: &str, at: &Moment) -> Problem {
     Problem::new(
         Kind::RowAbsent,
-        format!("`{name}` has no row with this key at epoch {}", at.epoch),
+        format!("view `{name}` has no row with this key at epoch {}", at.epoch),
     )
     .member("epoch", at.epoch)
 }
@@ -174,7 +174,7 @@ pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Proble
     state.views.get(name).ok_or_else(|| {
         let mut names = state.view_names.iter().map(String::as_str);
         if names.any(|planned| planned == name) {
-            let detail = format!("`{name}` is not there yet: the dataflow is being built");
+            let detail = format!("`{name}` is not available yet: the dataflow is being built");
             return Problem::new(Kind::NotYet, detail).retry_after(1);
         }
         let problem = Problem::new(Kind::ViewUnknown, format!("no view is named `{name}`"));
@@ -182,7 +182,7 @@ pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Proble
             Some(near) => problem
                 .member("nearest", near)
                 .hint(format!("did you mean `{near}`?")),
-            None => problem.hint("GET /v1/views names them all"),
+            None => problem.hint("GET /v1/views lists all views"),
         }
     })
 }

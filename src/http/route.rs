@@ -86,20 +86,20 @@ fn admit(shared: &Shared, uri: &Uri, pattern: &str, others: i64) -> Result<(), P
     let url_bytes = uri.path().len() + uri.query().map_or(0, str::len);
     let max = shared.settings.url_bytes_max;
     if url_bytes > max {
-        let detail = format!("the URL has {url_bytes} bytes, {max} are taken");
+        let detail = format!("the URL has {url_bytes} bytes; the limit is {max}");
         return Err(Problem::new(Kind::UrlTooLong, detail)
             .member("bytes_max", max)
-            .hint("put the read into the body of POST /v1/query"));
+            .hint("send the read in the body of POST /v1/query"));
     }
     if pattern.starts_with(SHED) && others >= shared.settings.requests_max as i64 {
-        let detail = "as many requests are in flight as the server takes";
+        let detail = "the server has reached its limit of concurrent requests";
         return Err(Problem::new(Kind::Overloaded, detail).retry_after(1));
     }
     Ok(())
 }
 
 async fn not_allowed(method: Method, allowed: &'static str) -> Problem {
-    let detail = format!("{method} is not answered here, only {allowed}");
+    let detail = format!("this route does not allow {method}, only {allowed}");
     Problem::new(Kind::Method, detail)
         .allow(allowed)
         .hint(format!("send {}", allowed.replace(", ", " or ")))
@@ -108,10 +108,10 @@ async fn not_allowed(method: Method, allowed: &'static str) -> Problem {
 async fn unknown(State(shared): State<Arc<Shared>>, uri: Uri) -> Problem {
     let path = uri.path();
     let patterns = shared.routes.keys().copied().filter(|pattern| *pattern != NONE);
-    let problem = Problem::new(Kind::RouteUnknown, format!("nothing is at `{path}`"));
+    let problem = Problem::new(Kind::RouteUnknown, format!("there is no route `{path}`"));
     match nearest(path, patterns) {
         Some(pattern) => problem.hint(format!("did you mean `{pattern}`?")),
-        None => problem.hint("GET /v1/views says what can be read"),
+        None => problem.hint("GET /v1/views lists what can be read"),
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) async fn run(
         let stream = match accepted {
             Ok((stream, _peer)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -90,7 +90,7 @@ pub(crate) async fn run(
     if tokio::time::timeout(grace, drained).await.is_err() {
         tracing::warn!(
             dropped = connections.len(),
-            "connections did not end within the grace"
+            "closing connections that outlived the shutdown grace period"
         );
         connections.shutdown().await;
     }
@@ -124,7 +124,7 @@ async fn connection(
     };
     if let Err(error) = outcome {
         // Clients that go away, idle connections, malformed heads: nothing that we could do better.
-        tracing::debug!(%error, "a connection ended early");
+        tracing::debug!(%error, "connection closed early");
     }
 }
 
@@ -133,7 +133,7 @@ async fn turn_away(stream: TcpStream, _place: OwnedSemaphorePermit) {
     let service = service_fn(|_request| async {
         let problem = Problem::new(
             Kind::Overloaded,
-            "as many connections are open as the server takes",
+            "the server has reached its limit of open connections",
         );
         Ok::<_, Infallible>(problem.retry_after(1).into_response())
     });

@@ -174,10 +174,10 @@ pub(super) fn differs(
 ) -> Error {
     let error = match replay {
         true => Error::integrity(format!(
-            "source `{source}` no longer holds the records that the ledger bound"
+            "source `{source}` no longer has the records that the ledger bound"
         )),
         false => Error::internal(format!(
-            "source `{source}` released other records than it reported"
+            "source `{source}` released records other than those it reported"
         )),
     };
     let (partition, lo, hi) = (range.id.partition, range.lo, range.hi);
@@ -191,7 +191,7 @@ pub(super) fn differs(
         ))
         .detail(format!("read:  {records} records, hash {hash:016x}"))
         .hint(
-            "records were lost or changed since they were first read; a fresh start needs an empty data \
+            "records were lost or changed since they were first read; starting over needs an empty data \
              directory (`ledger reset`)",
         )
 }

@@ -134,9 +134,11 @@ impl LedgerStore for MemoryLedger {
             .last()
             .filter(|claim| claim.generation != self.generation);
         if let Some(newest) = newest {
-            return Err(
-                Error::integrity("another process has taken over the ledger").detail(newest.describe())
-            );
+            return Err(Error::integrity(
+                "fenced: another process has taken over the \
+                    ledger",
+            )
+            .detail(newest.describe()));
         }
         for binding in bindings {
             kept.state.apply(binding)?;

@@ -38,8 +38,8 @@ const TAIL_BYTES_MAX: u64 = 2 * BODY_BYTES_MAX as u64;
 
 const CHUNK_BYTES: usize = 1 << 20;
 
-pub(super) const DAMAGE_HINT: &str = "nothing was changed. Put back a sound copy of the file; without one, \
-    moving the folder away starts afresh from what the topics still hold";
+pub(super) const DAMAGE_HINT: &str = "nothing was changed. Restore the file from an intact copy; without \
+    one, move the directory away to start over from what the topics still hold";
 
 /// Where a reader stands, and everything that what comes next depends on.
 #[derive(Clone, Debug)]
@@ -148,16 +148,19 @@ fn begin(file: &dyn DiskFile, path: &Path) -> Result<(Cursor, FileHeader)> {
 fn header_error(path: &Path, fault: HeaderFault) -> Error {
     let path = path.display();
     match fault {
-        HeaderFault::NotALedger => Error::definition(format!("`{path}` is not a ledger of Thalweg"))
+        HeaderFault::NotALedger => Error::definition(format!("`{path}` is not a Thalweg ledger"))
             .hint("name another directory, or move the file away"),
-        HeaderFault::Damaged => Error::integrity(format!("the ledger `{path}` is damaged in its header"))
-            .detail("the checksum of its first bytes does not match")
+        HeaderFault::Damaged => Error::integrity(format!("the header of the ledger `{path}` is damaged"))
+            .detail("its checksum does not match")
             .hint(DAMAGE_HINT),
-        HeaderFault::Version(version) => Error::definition(format!("the ledger `{path}` has another format"))
-            .detail(format!(
-                "it is version {version}, this build reads version {FORMAT_VERSION}"
-            ))
-            .hint("run the build that wrote it, or a later one"),
+        HeaderFault::Version(version) => Error::definition(format!(
+            "the ledger `{path}` has an \
+            unsupported format"
+        ))
+        .detail(format!(
+            "it has version {version}; this build reads version {FORMAT_VERSION}"
+        ))
+        .hint("run the build that wrote it, or a later one"),
     }
 }
 
@@ -165,17 +168,15 @@ fn header_error(path: &Path, fault: HeaderFault) -> Error {
 pub(super) fn cannot(act: &str, path: &Path, error: &io::Error) -> Error {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "make room on its file system and start again: what was acknowledged is safe"
+            "free space on its file system and restart: acknowledged writes are safe"
         }
         io::ErrorKind::FileTooLarge => {
-            "raise the limit of a file's size (`ulimit -f`) and start again: what was acknowledged is safe"
+            "raise the file size limit (`ulimit -f`) and restart: acknowledged writes are safe"
         }
-        io::ErrorKind::ReadOnlyFilesystem => "its file system is mounted read-only: mount it writable",
-        io::ErrorKind::PermissionDenied => "give this user the right to read and write there",
+        io::ErrorKind::ReadOnlyFilesystem => "its file system is mounted read-only: remount it writable",
+        io::ErrorKind::PermissionDenied => "grant this user read and write access",
         io::ErrorKind::NotFound => "name a directory that holds a ledger",
-        _ => {
-            "look at the disk and the system's log; what was acknowledged is safe as far as the disk keeps it"
-        }
+        _ => "check the disk and the system log; acknowledged writes are as safe as the disk",
     };
     Error::outside(format!("cannot {act} the ledger `{}`", path.display()))
         .detail(error)
@@ -229,7 +230,7 @@ impl Reader {
     }
 
     fn interpret(&mut self, bytes: &[u8], frame_bytes: u64) -> Result<Frame> {
-        let malformed = || "its checksum is right, but its contents make no sense";
+        let malformed = || "its checksum matches, but its contents are invalid";
         let body = Body::decode(bytes).ok_or_else(|| self.damaged(malformed()))?;
         let frame = match body.kind {
             kind if kind == RecordKind::Claim as u8 => {
@@ -253,7 +254,7 @@ impl Reader {
 
     fn base(&mut self, base: BaseRecord) -> Result<Frame> {
         if self.cursor.frames > 0 {
-            return Err(self.damaged("a ledger begins here, in the middle of one"));
+            return Err(self.damaged("another ledger's first frame is in the middle of this one"));
         }
         self.cursor.chain = base.chain;
         self.cursor.bindings = base.bindings;
@@ -266,7 +267,7 @@ impl Reader {
 
     fn claim(&mut self, record: ClaimRecord, bytes: &[u8]) -> Result<Frame> {
         if record.end > self.at {
-            return Err(self.damaged("it is a claim that has seen more of the log than stands before it"));
+            return Err(self.damaged("it is a claim that refers to more of the log than precedes it"));
         }
         // Where other frames came in between, the claimant saw an earlier value of the chain.
         if record.end == self.cursor.end && record.chain != self.cursor.chain.mark() {
@@ -292,11 +293,11 @@ impl Reader {
         if body.generation > self.cursor.generation {
             let (found, known) = (body.generation, self.cursor.generation);
             return Err(self.damaged(&format!(
-                "generation {found} writes here, but the last claim is of {known}"
+                "it was written by generation {found}, but the last claim is by {known}"
             )));
         }
         let group = body.bindings(self.cursor.chain);
-        let group = group.ok_or_else(|| self.damaged("its checksum is right, but it holds no binding"))?;
+        let group = group.ok_or_else(|| self.damaged("its checksum matches, but it holds no binding"))?;
         let bindings = &group.bindings;
         let chain = bindings.last().map_or(self.cursor.chain, |(_, chain)| *chain);
         if chain.mark() != body.chain {
@@ -333,9 +334,7 @@ impl Reader {
                 Some(claim) if claim.end < self.at => generation_seen = claim.generation.max(generation_seen),
                 _ => {
                     let next = self.at + begin as u64;
-                    return Err(
-                        self.damaged(&format!("it can't be read, but what follows at byte {next} can"))
-                    );
+                    return Err(self.damaged(&format!("it cannot be read, but the frame at byte {next} can")));
                 }
             }
         }
@@ -344,10 +343,10 @@ impl Reader {
             return Ok(Some(Frame::Cut { bytes }));
         }
         if rest > TAIL_BYTES_MAX {
-            return Err(self.damaged(&format!("it can't be read, and {rest} bytes follow")));
+            return Err(self.damaged(&format!("it cannot be read, and {rest} bytes follow")));
         }
         if !looks_torn(tail, self.at, next) {
-            return Err(self.damaged("it was written whole, and its checksum does not match"));
+            return Err(self.damaged("it is complete, but its checksum does not match"));
         }
         self.cursor.generation_highest = self.cursor.generation_highest.max(generation_seen);
         self.torn = Some(rest);
@@ -390,7 +389,7 @@ impl Reader {
     /// Which record it is, counted from 1, and behind which epoch.
     fn place(&self) -> String {
         let behind = match self.cursor.last {
-            Some(epoch) => format!("behind epoch {epoch} ({})", epoch.opened_at()),
+            Some(epoch) => format!("after epoch {epoch} ({})", epoch.opened_at()),
             None => "before the first epoch".to_owned(),
         };
         format!(
@@ -415,7 +414,7 @@ impl Reader {
             .map_or("an unknown build".to_owned(), ClaimRecord::describe);
         let name = RecordKind::name(kind);
         Error::definition(format!(
-            "the ledger `{}` holds records that this build can't read",
+            "the ledger `{}` holds records that this build cannot read",
             self.path.display()
         ))
         .detail(format!(
@@ -426,5 +425,5 @@ impl Reader {
     }
 }
 
-const CHAIN_BROKEN: &str = "its hash chain does not continue what stands before it: records were removed, moved, \
-    or come from another ledger";
+const CHAIN_BROKEN: &str = "its hash chain does not continue the preceding records: records were removed, \
+    moved, or come from another ledger";

@@ -198,7 +198,7 @@ pub(super) fn encode_base(base: &BaseRecord, out: &mut Vec<u8>) -> Result<()> {
     put_u64(out, base.bindings);
     out.extend_from_slice(&base.chain.0);
     let state = postcard::to_stdvec(&base.state)
-        .map_err(|error| Error::internal("the state of the ledger cannot be written").detail(error))?;
+        .map_err(|error| Error::internal("cannot encode the ledger's state").detail(error))?;
     put_bytes(out, &state);
     let (late, progress) = (base.state.schemas_known_late(), base.state.progress());
     if !late.is_empty() || !progress.is_empty() {

@@ -49,7 +49,7 @@ pub(crate) fn hold(dir: &Path) -> Result<crate::disk::Lock> {
     let missing = || {
         Error::definition(format!("there is no ledger in `{}`", dir.display()))
             .detail(format!("it has no file `{FILE_NAME}`"))
-            .hint("name the folder of one dataflow: <data_dir>/<dataflow>")
+            .hint("name the directory of one dataflow: <data_dir>/<dataflow>")
     };
     if !dir.join(FILE_NAME).is_file() {
         return Err(missing());
@@ -81,7 +81,7 @@ fn free_name(dir: &Path) -> Result<PathBuf> {
     };
     let mut names = (0..SAME_SECOND_MAX).map(|turn| dir.with_file_name(named(turn)));
     names.find(|aside| !aside.exists()).ok_or_else(|| {
-        Error::outside(format!("no name is left to move `{}` to", dir.display()))
+        Error::outside(format!("found no free name to move `{}` to", dir.display()))
             .hint("try again in a second")
     })
 }

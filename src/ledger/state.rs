@@ -223,7 +223,7 @@ impl LedgerState {
             .or_else(|| self.check_schemas(&binding.schemas));
         let Some(detail) = found else { return Ok(()) };
         let what = format!(
-            "the binding of epoch {} does not follow on the ledger",
+            "the binding of epoch {} does not continue the ledger",
             binding.epoch
         );
         Err(Error::integrity(what).detail(detail))
@@ -243,18 +243,18 @@ impl LedgerState {
                 id.source.0, id.partition
             );
             if !seen.insert(id) {
-                return Some(format!("{said} is the second for this partition"));
+                return Some(format!("{said} is the second range of this partition"));
             }
             if lo > hi {
                 return Some(format!("{said} ends before it begins"));
             }
             if lo == hi && range.records != 0 {
-                return Some(format!("{said} is empty, yet counts {} records", range.records));
+                return Some(format!("{said} is empty but counts {} records", range.records));
             }
             let known = self.partition(id)?;
             if known.hi != lo {
                 return Some(format!(
-                    "{said} should begin at {}, up to which it is bound",
+                    "{said} should begin at {}, where the bound offsets end",
                     known.hi
                 ));
             }
@@ -313,7 +313,7 @@ impl LedgerState {
             };
             if whole.get(&(source, id)).copied().or_else(before) != Some(None) {
                 return Some(format!(
-                    "{said} becomes known in partition {partition}, and was never unknown"
+                    "{said} becomes known in partition {partition} but was never unknown"
                 ));
             }
             let becomes = (offset, fingerprint);
@@ -331,10 +331,7 @@ impl LedgerState {
 fn check_idle(marks: &[(SourceId, bool)]) -> Option<String> {
     let mut seen = BTreeSet::new();
     let twice = marks.iter().find(|(source, _)| !seen.insert(*source))?;
-    Some(format!(
-        "source {:08x} is said twice to be idle or not",
-        twice.0.0
-    ))
+    Some(format!("source {:08x} has its idleness given twice", twice.0.0))
 }
 
 #[cfg(test)]

@@ -411,8 +411,8 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
             step: self.rows.step.clone(),
             cause: Cause::ValueUnavailable,
             detail: Some(format!(
-                "column `{column}` did not change and was left out, and there is no row to take it from; \
-                ALTER TABLE … REPLICA IDENTITY FULL makes Postgres write it"
+                "column `{column}` did not change and was left out, and there is no earlier row to take \
+                 it from; ALTER TABLE … REPLICA IDENTITY FULL makes Postgres write it"
             )),
             timestamp,
             schema: None,

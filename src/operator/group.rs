@@ -113,13 +113,10 @@ impl Broken {
     fn error(self, step: &str, epoch: Epoch, key: &dyn Debug) -> Error {
         match self {
             Broken::Negative => Error::integrity(format!(
-                "`{step}` was asked to take out a value that is not there"
+                "`{step}` received the retraction of a value that it does not hold"
             ))
-            .detail(format!("group {key:?}, in epoch {epoch}"))
-            .hint(
-                "a closure before this step gives different results for the same row: make it a \
-                         pure function",
-            ),
+            .detail(format!("group {key:?}, epoch {epoch}"))
+            .hint("a closure upstream returns different results for the same row: make it a pure function"),
             Broken::SeveralRows => several_rows(step, epoch, key),
         }
     }
@@ -128,9 +125,9 @@ impl Broken {
 /// What is said of a table that would have several rows of a key.
 pub(crate) fn several_rows(step: &str, epoch: Epoch, key: &dyn Debug) -> Error {
     Error::integrity(format!("`{step}` has more than one row for a key"))
-        .detail(format!("key {key:?}, in epoch {epoch}"))
+        .detail(format!("key {key:?}, epoch {epoch}"))
         .hint(
-            "a table holds at most one row a key: make the key longer, or group by it and pick one with \
-             `aggregate` or `top_k`",
+            "a table holds at most one row per key: extend the key, or group by it and reduce each group \
+             with `aggregate` or `top_k`",
         )
 }

@@ -293,12 +293,14 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
 const KEYS_MIN: usize = 16;
 
 fn unknown<K: std::fmt::Debug>(step: &str, epoch: Epoch, key: &K) -> Error {
-    Error::integrity(format!("`{step}` was asked to take out a row that is not there"))
-        .detail(format!("key {key:?}, in epoch {epoch}"))
-        .hint(
-            "the closure that names the other table's key gives different keys for the same row: make it a \
-               pure function",
-        )
+    Error::integrity(format!(
+        "`{step}` received the retraction of a row that it does not hold"
+    ))
+    .detail(format!("key {key:?}, epoch {epoch}"))
+    .hint(
+        "the closure that returns the other table's key gives different keys for the same row: make \
+             it a pure function",
+    )
 }
 
 /// Changes as the updates of a collection.

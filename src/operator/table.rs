@@ -14,7 +14,7 @@ use crate::source::captured::Captured;
 use crate::time::Epoch;
 
 /// A record that rows can be made of: an upsert, or a captured change.
-#[diagnostic::on_unimplemented(message = "no rows of `{K}` → `{V}` can be made of `{Self}`")]
+#[diagnostic::on_unimplemented(message = "`{Self}` cannot be turned into rows of `{K}` → `{V}`")]
 pub trait RowRecord<K: Record, V: Record>: Event {
     /// What is kept of a key.
     type Kept: Event;

@@ -95,7 +95,7 @@ impl Parts {
         sinks::refresh_metrics(&shared);
         if let Some(restored) = &shared.restored {
             let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
-            tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
+            tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "resuming from a checkpoint");
             let at = &restored.manifest.at.binding;
             shared.note_bound(&at.ranges, &at.idle);
         }
@@ -222,7 +222,7 @@ impl Run<'_> {
         let restored = choose(None)?;
         // Not before it is known that they are the ledger's: their owner may be at work.
         if let Err(error) = saves.store.take_over(names.0, names.1, owner) {
-            tracing::warn!("checkpoints can't be made: {error}");
+            tracing::warn!(%error, "cannot write checkpoints");
         }
         match saves.store.epochs()? == there {
             true => Ok(restored),
@@ -253,7 +253,8 @@ impl Run<'_> {
             return Ok(None);
         };
         if let Some(at) = self.plan.unsaved {
-            tracing::warn!("no checkpoints are made: the step at {at} may keep state that they don't find");
+            tracing::warn!(step = %at, "checkpoints are disabled: this step may keep state that they \
+                cannot capture");
             return Ok(None);
         }
         self.plan.check_state_types()?;
@@ -354,7 +355,7 @@ fn bound(state: &LedgerState) -> BTreeMap<PartitionId, (Offset, Offset)> {
 fn last(replay: &Replay, recovered: &Recovered) -> Result<Epoch> {
     let Some(last) = recovered.last else {
         return Err(Error::definition(
-            "nothing is bound yet, so there is nothing to go through again",
+            "the ledger is empty: there is nothing to replay",
         ));
     };
     match replay.to {
@@ -375,17 +376,17 @@ fn first(replay: &Replay, recovered: &Recovered, saves: &checkpoints::Settings) 
     let oldest = saves.store.epochs()?.first().copied();
     let least = oldest.map(Epoch::next);
     match (replay.from, least) {
-        (Some(from), Some(least)) if from < least => Err(Error::definition(format!(
-            "epoch {from} can't be gone through again"
-        ))
-        .detail(format!("the ledger was trimmed up to epoch {trimmed}"))
-        .hint(format!("begin after the oldest checkpoint: --from {least}"))),
+        (Some(from), Some(least)) if from < least => {
+            Err(Error::definition(format!("epoch {from} cannot be replayed"))
+                .detail(format!("the ledger was trimmed up to epoch {trimmed}"))
+                .hint(format!("start after the oldest checkpoint: --from {least}")))
+        }
         // The service may have made others since the ledger was read.
         (from, least) => Ok(from.or(least).unwrap_or_default().min(last.next())),
     }
 }
 
 fn beyond(epoch: Epoch, last: Epoch) -> Error {
-    Error::definition(format!("the ledger does not go as far as epoch {epoch}"))
-        .detail(format!("its last is {last} ({})", last.opened_at()))
+    Error::definition(format!("epoch {epoch} is beyond the end of the ledger"))
+        .detail(format!("its last epoch is {last} ({})", last.opened_at()))
 }

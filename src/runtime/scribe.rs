@@ -176,10 +176,10 @@ impl Trimmer {
             Ok(Some(trimmed)) => {
                 let (upto, bytes) = (trimmed.upto, trimmed.bytes);
                 if ledger.adopt(trimmed)? {
-                    tracing::debug!(%upto, bytes, "the ledger was trimmed");
+                    tracing::debug!(%upto, bytes, "trimmed the ledger");
                 }
             }
-            Err(error) => tracing::warn!("the ledger can't be trimmed, and grows on: {error}"),
+            Err(error) => tracing::warn!(%error, "cannot trim the ledger; it keeps growing"),
         }
         Ok(None)
     }

@@ -126,7 +126,7 @@ impl Watch {
                 Err(error) if error.kind() == Kind::Integrity => return Err(error),
                 Err(error) if !self.met.contains(id) && !waits_for(driver.as_ref()) => return Err(error),
                 Err(error) => {
-                    tracing::debug!(source = name, %error, "cannot look at a source; trying again");
+                    tracing::debug!(source = name, %error, "cannot fetch the source's topology; retrying");
                     let (source, seen) = (*id, None);
                     shared.inbox.look(Look { source, asked, seen });
                 }
@@ -176,9 +176,9 @@ fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &
                 partition = number,
                 offset,
                 %since,
-                "a transaction stays open: nothing from this offset on can be read before it ends, and event time waits. \
-                 {}",
-                driver.open_transaction_hint()
+                hint = driver.open_transaction_hint(),
+                "a transaction has been open for long; nothing from this offset on can be read before it ends, \
+                 and event time waits"
             );
         }
         PartitionSeen {
@@ -196,7 +196,7 @@ fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &
             source = name,
             before = had,
             now = count,
-            "partitions were added, and are read from their start"
+            "partitions were added; reading them from their start"
         );
     }
 }
@@ -208,9 +208,11 @@ fn compare(source: &str, driver: &dyn Driver) -> Result<()> {
         fit.verdict()
             .map_err(|error| error.detail(format!("source `{source}` reads it")))?;
         match &fit.found {
-            Found::Newest { misfits, .. } if !misfits.is_empty() => tracing::warn!(source, "{fit}"),
-            Found::Unseen(_) => tracing::warn!(source, "{fit}"),
-            _ => tracing::info!(source, "{fit}"),
+            Found::Newest { misfits, .. } if !misfits.is_empty() => {
+                tracing::warn!(source, %fit, "type and schema are not fully compatible")
+            }
+            Found::Unseen(_) => tracing::warn!(source, %fit, "cannot check schema compatibility"),
+            _ => tracing::info!(source, %fit, "checked schema compatibility"),
         }
     }
     Ok(())
@@ -221,13 +223,13 @@ fn note(shared: &Shared, what: Dependency, trouble: Option<String>) {
     let mut troubles = shared.troubles.lock();
     match trouble {
         Some(trouble) if !troubles.contains_key(&what) => {
-            tracing::warn!("{what} is in trouble: {trouble}");
+            tracing::warn!(dependency = %what, reason = trouble, "unhealthy");
             troubles.insert(what, trouble);
         }
         Some(trouble) => {
             troubles.insert(what, trouble);
         }
-        None if troubles.remove(&what).is_some() => tracing::info!("{what} is well again"),
+        None if troubles.remove(&what).is_some() => tracing::info!(dependency = %what, "healthy again"),
         None => {}
     }
 }

@@ -63,9 +63,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
         Ok(guards) => {
             for joined in guards.join() {
                 if let Err(panic) = joined {
-                    shared
-                        .halt
-                        .halt(Error::internal("a worker ended badly").detail(panic));
+                    shared.halt.halt(Error::internal("a worker failed").detail(panic));
                 }
             }
         }
@@ -87,9 +85,7 @@ fn panicked(text: &str) -> Error {
         Some(at) => Error::definition("a step of the dataflow panicked")
             .detail(at)
             .detail(text)
-            .hint(
-                "the record will be read again: correct the code, or let `try_map` turn down records like it",
-            ),
+            .hint("the record will be read again: fix the code, or reject such records with `try_map`"),
         None => Error::internal("a worker panicked").detail(text),
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn decode<T: DeserializeOwned>(ty: &Type, form: Form, bytes: &[u8]) -
     if reader.is_at_end() {
         Ok(value)
     } else {
-        Err(Mismatch("there are more bytes than it reads".into()))
+        Err(Mismatch("there are more bytes than the type reads".into()))
     }
 }
 
@@ -42,7 +42,7 @@ struct Decoder<'r, 'a> {
 
 #[cold]
 fn malformed() -> Mismatch {
-    Mismatch("the bytes are no encoding of it".into())
+    Mismatch("the bytes are not a valid encoding".into())
 }
 
 impl Decoder<'_, '_> {

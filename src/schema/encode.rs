@@ -149,7 +149,7 @@ struct Encoder<'a> {
 impl Encoder<'_> {
     #[cold]
     fn mismatch(&self, written: &str) -> Mismatch {
-        Mismatch(format!("it is written as {written}, and read as {}", self.ty))
+        Mismatch(format!("it is written as {written} but read as {}", self.ty))
     }
 
     fn tag(&mut self, tag: Tag) {

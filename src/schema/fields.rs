@@ -55,7 +55,7 @@ impl RowSchema {
                 return Err(
                     Error::definition(format!("{owner} has two fields named `{}`", field.name))
                         .detail(format!("one is in the {other}, one in the {part}"))
-                        .hint("rows are flat: rename one, or leave it out of the value with a `map` before"),
+                        .hint("rows are flat: rename one, or drop it from the value with a `map` before"),
                 );
             }
         }

@@ -183,7 +183,7 @@ impl Outcomes {
             return Err(error);
         }
         if self.compared.different == 1 {
-            tracing::warn!("{error}");
+            tracing::warn!(%error, "replay computed different results");
         }
         Ok(())
     }
@@ -212,13 +212,13 @@ impl Sequencer {
 
 fn difference(rules: &Rules, epoch: Epoch, recorded: &[u64], computed: &[u64]) -> Error {
     let what = format!(
-        "epoch {epoch} ({}) came to another result than when it was first computed",
+        "epoch {epoch} ({}) has a different result than when it was first computed",
         epoch.opened_at()
     );
     let error = Error::integrity(what);
     if recorded.len() != computed.len() {
         return error.detail(format!(
-            "then there were {} views, now there are {}",
+            "there were {} views, now there are {}",
             recorded.len(),
             computed.len()
         ));
@@ -232,9 +232,9 @@ fn difference(rules: &Rules, epoch: Epoch, recorded: &[u64], computed: &[u64]) -
             ))
         });
     error.hint(
-        "a step before these views does not depend on its input alone: look for a clock, a random number, \
-         the order of a HashMap, a file or a service that is asked; `thalweg verify` goes through epochs \
-         again. To start all the same: --set replay.on_difference=warn",
+        "a step upstream of these views is not deterministic: look for a clock, a random number, the \
+         order of a HashMap, or I/O; `thalweg verify` replays epochs. To start anyway: --set \
+         replay.on_difference=warn",
     )
 }
 

@@ -403,7 +403,7 @@ fn topics_that_lost_something_are_refused_readably() {
     };
     let recreated = refused(&[(0, 10), (0, 10)], 8);
     assert!(
-        recreated.contains("`orders` was deleted and made again"),
+        recreated.contains("`orders` was deleted and recreated"),
         "{recreated}"
     );
     assert!(
@@ -644,7 +644,8 @@ proptest! {
                 let known = &mut known[range.id.partition as usize];
                 prop_assert_eq!(range.lo, known.0, "ranges leave no gap");
                 if range.hi == range.lo {
-                    prop_assert!(range.idle && !known.4 && range.records == 0, "named without a change: {:?}", range);
+                    prop_assert!(range.idle && !known.4 && range.records == 0, "named without a change: \
+                        {:?}", range);
                 } else {
                     let total = (range.hi, known.1 + range.records, known.2.wrapping_add(range.hash));
                     let of = |r: &&ReadTo| r.id == range.id && (r.hi, r.records, r.hash) == total;

@@ -27,7 +27,7 @@ impl Sequencer {
     ) -> Result<BTreeMap<PartitionId, Offset>> {
         let mut fitting = BTreeMap::new();
         for (id, from) in self.starts.iter().filter(|(id, _)| id.source == source) {
-            let error = Error::definition(format!("source `{name}` can't start where it is told to"));
+            let error = Error::definition(format!("source `{name}` cannot start at the given position"));
             match topology
                 .partitions
                 .iter()
@@ -37,20 +37,18 @@ impl Sequencer {
                     let partitions = topology.partitions.len();
                     return Err(error
                         .detail(format!(
-                            "its topic has no partition {}, it has {partitions}",
+                            "its topic has no partition {}; it has {partitions}",
                             id.partition
                         ))
-                        .hint("give offsets of partitions that there are"));
+                        .hint("give offsets for existing partitions only"));
                 }
                 Some(facts) if *from < facts.start || *from > facts.end => {
                     return Err(error
                         .detail(format!(
-                            "partition {}: offset {from}, and the log has {} to {}",
+                            "partition {}: offset {from} is outside of the log, {} to {}",
                             id.partition, facts.start, facts.end
                         ))
-                        .hint(
-                            "give an offset that is in the log, or its end to begin with what comes next",
-                        ));
+                        .hint("give an offset in the log, or its end to start with the next record"));
                 }
                 Some(_) => _ = fitting.insert(*id, *from),
             }
@@ -70,14 +68,15 @@ impl Sequencer {
         match self.topics.get(&source) {
             Some(known) if *known != topology.topic => {
                 return Err(Error::integrity(format!(
-                    "the topic of source `{name}` was deleted and made again"
+                    "the topic of source `{name}` was deleted and recreated"
                 ))
                 .detail(format!(
-                    "the ledger binds topic id {known:?}, the broker has {:?}",
+                    "the ledger has topic id {known:?}; the broker has {:?}",
                     topology.topic
                 ))
                 .hint(
-                    "offsets of the new topic mean other records: start afresh with an empty data directory",
+                    "offsets of the new topic refer to other records: start over with an empty data \
+                     directory",
                 ));
             }
             Some(_) => {}
@@ -109,16 +108,15 @@ impl Sequencer {
                 Some(partition) if partition.read_to() < facts.start => {
                     let bound = partition.read_to();
                     return Err(Error::integrity(format!(
-                        "source `{name}` has lost records that were not \
-                        read yet"
+                        "source `{name}` has lost records before they were read"
                     ))
                     .detail(format!(
-                        "partition {}: read up to offset {bound}, the log now begins at {}",
+                        "partition {}: read up to offset {bound}; the log now begins at {}",
                         facts.partition, facts.start
                     ))
                     .hint(
-                        "raise the topic's retention; to go on without them, start afresh with an \
-                            empty data directory",
+                        "raise the topic's retention; to continue without them, start over with an empty \
+                         data directory",
                     ));
                 }
                 Some(_) => {}
@@ -136,12 +134,12 @@ fn fewer(name: &str, topology: &Topology, known: usize) -> Error {
     let there = topology.partitions.len();
     if topology.topic == TopicId::default() {
         return Error::integrity(format!("files that source `{name}` has read are gone"))
-            .detail(format!("the ledger binds {known} of them; found: {there}"))
+            .detail(format!("the ledger has {known} of them; found: {there}"))
             .hint(
-                "put them back under their names: the order of names numbers the files, and a replay \
-                reads them all",
+                "restore them under their names: files are numbered in the order of their names, and a \
+                 replay reads all of them",
             );
     }
     Error::integrity(format!("the topic of source `{name}` has lost partitions"))
-        .detail(format!("the ledger binds {known}, the broker has {there}"))
+        .detail(format!("the ledger has {known}; the broker has {there}"))
 }

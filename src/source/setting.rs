@@ -56,7 +56,7 @@ impl SourceKind {
 pub enum Of {
     /// All of them.
     All,
-    /// Streams alone; what is said of a table: "is a table: it has no times".
+    /// Streams alone; what is said of a table: "is a table and has no event time".
     Streams(&'static str),
     /// Tables alone; what is said of a stream.
     Tables(&'static str),

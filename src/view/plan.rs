@@ -528,7 +528,7 @@ fn condition(schema: &RowSchema, filter: &Filter) -> Result<Condition, ReadError
     let value = parse::datum(field, &filter.value)?;
     if matches!(field.ty, Type::Json) && filter.op != Op::Eq && filter.op != Op::Ne {
         return Err(refused(
-            "its type has no order that is known; only `eq` and `ne` are possible",
+            "its type has no known order; only `eq` and `ne` are possible",
         ));
     }
     Ok(Condition {

@@ -87,7 +87,7 @@ impl Serve for View {
 
     fn changes(&self, query: &RowsQuery, from: &Moment, to: &Moment) -> Result<Vec<RowChange>, ReadError> {
         if let Some(WindowPick::Open | WindowPick::LastClosed) = query.window {
-            let why = "changes can't be followed for open or closed windows, as these move with the \
+            let why = "changes cannot be followed for open or closed windows: those sets change with the \
                 watermark alone";
             return Err(ReadError::Window { why: why.into() });
         }
@@ -246,7 +246,7 @@ impl View {
         match (&given[given.len() - 2..], pick) {
             ([None, None], Some(pick)) => Ok(Some(pick)),
             (_, Some(_)) => Err(ReadError::Window {
-                why: "`window` and the window's own fields are both given".into(),
+                why: "`window` and the window's fields are both given".into(),
             }),
             ([Some(Datum::Time(start)), None], None) => Ok(Some(WindowPick::Start(*start))),
             ([Some(_), Some(_)], None) => Ok(None),

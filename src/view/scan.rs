@@ -90,7 +90,7 @@ impl Scan<'_> {
     fn resume(&self, plan: &Plan, cursor: &Cursor) -> Result<SmallBytes, ReadError> {
         let why = if cursor.epoch != self.at {
             format!(
-                "the cursor belongs to epoch {}, and this reads {}",
+                "the cursor belongs to epoch {}, this read is of {}",
                 cursor.epoch, self.at
             )
         } else if cursor.query != plan.query {
@@ -120,7 +120,7 @@ impl Scan<'_> {
             _ => false,
         });
         let whole = self.schema.add_value(&stored.value, &mut row);
-        debug_assert!(whole, "what a view holds it has encoded itself");
+        debug_assert!(whole, "views decode their own encoding");
         FoundRow {
             row,
             version: stored.version,

@@ -358,13 +358,13 @@ impl fmt::Display for ReadError {
                 ..
             } => write!(
                 f,
-                "all of the {rows} rows would be looked at, and at most {scanned_max} are"
+                "the read would scan all {rows} rows; the limit is {scanned_max}"
             ),
             ReadError::TooMuch { scanned_max, .. } => {
-                write!(f, "more than {scanned_max} rows would be looked at")
+                write!(f, "the read would scan more than {scanned_max} rows")
             }
-            ReadError::TooLong => f.write_str("looking at the rows took too long"),
-            ReadError::Elsewhere => f.write_str("other processes of the cluster have rows of this view"),
+            ReadError::TooLong => f.write_str("scanning the rows took too long"),
+            ReadError::Elsewhere => f.write_str("other processes of the cluster hold rows of this view"),
         }
     }
 }
@@ -390,7 +390,7 @@ pub(crate) struct Cursor {
 impl Cursor {
     pub(crate) fn parse(text: &str) -> Result<Self, ReadError> {
         let malformed = || ReadError::Cursor {
-            why: "the cursor can't be read: pass `next` on as it came".into(),
+            why: "invalid cursor: pass `next` unchanged".into(),
         };
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| malformed())?;
         match postcard::take_from_bytes(&bytes) {

@@ -198,7 +198,7 @@ impl Shard {
         let mut some: Vec<Loaded> = Vec::with_capacity(LOADED.min(loader.entries() + 1));
         loader.load_encoded(
             |key| {
-                let unreadable = || Error::definition("a checkpoint has a key that its view can't read");
+                let unreadable = || Error::definition("a checkpoint has a key that its view cannot decode");
                 route_of(&self.schema, key).ok_or_else(unreadable)
             },
             |entry| {

@@ -103,8 +103,8 @@ impl<K: Record, V: Record> RowEncoder<K, V> {
 impl View {
     #[cold]
     fn unfit(&self, part: &str, why: &Mismatch) -> Error {
-        Error::definition(format!("view `{}` can't take a row", self.spec.name))
-            .detail(format!("its {part} does not read what it writes: {why}"))
+        Error::definition(format!("view `{}` cannot encode a row", self.spec.name))
+            .detail(format!("its {part} does not read back what it writes: {why}"))
             .hint(
                 "make the type's Serialize and Deserialize agree; a field with `skip_serializing_if` \
                 needs `default`, too",

@@ -40,11 +40,13 @@ impl Unfit {
                     a `Vec`"
             }
             Unfit::SelfDescribing => {
-                "give an enum its names (no `untagged`, no `tag` without `content`), and a value of any form (such as \
+                "give an enum its names (no `untagged`, no `tag` without `content`), and a value of any \
+                 form (such as \
                  serde_json's `Value`) a type, or keep it as text"
             }
             Unfit::Differs(_) | Unfit::Refused(_) => {
-                "have `Deserialize` read back what `Serialize` writes, all of it and in one order: no `#[serde(skip)]`, \
+                "have `Deserialize` read back what `Serialize` writes, all of it and in one order: no \
+                 `#[serde(skip)]`, \
                  `with` only where nothing is lost, and a `BTreeMap` in place of a `HashMap`"
             }
         }
@@ -56,14 +58,12 @@ impl fmt::Display for Unfit {
         match self {
             Unfit::LeftOut(of, field) => write!(
                 f,
-                "field `{field}` of `{of}` was left out (`skip_serializing_if`): without names, what follows would be \
-                 read in its place"
+                "field `{field}` of `{of}` was left out (`skip_serializing_if`): in an encoding without \
+                 names, the next field would be read in its place"
             ),
-            Unfit::Unsized => {
-                f.write_str("a part of it does not say how long it is before it is written (`flatten`)")
-            }
+            Unfit::Unsized => f.write_str("the length of a part is unknown before it is written (`flatten`)"),
             Unfit::SelfDescribing => {
-                f.write_str("a part of it is read by what the data look like (`untagged`, `tag`, `flatten`)")
+                f.write_str("a part is decoded by the shape of the data (`untagged`, `tag`, `flatten`)")
             }
             Unfit::Differs(how) => write!(f, "read back, it is another value: {how}"),
             Unfit::Refused(why) => f.write_str(why),

@@ -83,7 +83,7 @@ fn a_ledger_of_another_dataflow_is_left_alone() {
     let theirs = "it is the ledger of app `billing`, dataflow `invoices`";
     fails(
         dir.path(),
-        &[&place, theirs, "give every dataflow a ledger of its own"],
+        &[&place, theirs, "give every dataflow its own ledger"],
         |_| {},
     );
     assert_eq!(std::fs::read(ours.join(FILE)).unwrap(), before);

@@ -8,7 +8,7 @@ use crate::late::Late;
 use crate::setting::{MS, YEAR, amount};
 use crate::source::setting::{Of, SourceKind, SourceSetting};
 
-const TIMELESS: &str = "is a table: it has no times";
+const TIMELESS: &str = "is a table and has no event time";
 
 /// Every setting of a section `[sources.NAME]`, with the connector whose sources have it; `None`: all have.
 pub(crate) fn source_settings()

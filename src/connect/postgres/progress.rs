@@ -98,12 +98,12 @@ impl ProgressRow {
         session.query("SELECT pg_advisory_xact_lock($1)", &[(&MAKING, PgType::INT8)])?;
         if Found::look(session, &self.table)?.is_none() {
             session.batch(&self.create())?;
-            tracing::info!("table `{}` is made", self.table);
+            tracing::info!(table = %self.table, "created table");
         }
         if Found::look(session, &self.destination)?.is_none() {
             self.was_never_there(session)?;
             session.batch(&layout.create())?;
-            tracing::info!("table `{}` is made", self.destination);
+            tracing::info!(table = %self.destination, "created table");
         }
         session.commit()?;
         match Found::look(session, &self.destination)? {

@@ -112,7 +112,7 @@ impl Server {
         let connection = runtime.spawn(async move {
             // What went wrong is told by the call that it concerns.
             if let Err(error) = connection.await {
-                tracing::debug!(target: "thalweg::postgres", "a connection ended: {error}");
+                tracing::debug!(target: "thalweg::postgres", %error, "connection closed");
             }
         });
         Ok(Session {

@@ -107,7 +107,7 @@ impl<'a> Parts<'a> {
         }
         let found = fields.nth(at);
         let (_, ty) = found
-            .ok_or_else(|| Mismatch(format!("field `{name}` is written, but not read in this place")))?;
+            .ok_or_else(|| Mismatch(format!("field `{name}` is written but not read at this position")))?;
         Ok(ty)
     }
 
@@ -131,9 +131,7 @@ impl<'a> Parts<'a> {
                     Some(Count::Said(len)) if len == self.written => {}
                     Some(Count::Said(len)) => {
                         let written = self.written;
-                        return Err(Mismatch(format!(
-                            "it says that it has {len} elements, and has {written}"
-                        )));
+                        return Err(Mismatch(format!("it announces {len} elements and has {written}")));
                     }
                     Some(Count::At(at)) => {
                         let mut count = Vec::new();
@@ -155,7 +153,7 @@ fn leave_out(name: &str, ty: &Type, out: &mut Vec<u8>) -> Result<(), Mismatch> {
         Type::Json => out.push(Tag::Null as u8),
         _ => {
             return Err(Mismatch(format!(
-                "field `{name}` is left out when it is written, and needed when it is read"
+                "field `{name}` may be left out when written but is required when read"
             )));
         }
     }
