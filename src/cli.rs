@@ -82,7 +82,7 @@ pub fn main_from(
 #[derive(Parser)]
 #[command(
     version,
-    about = "Dataflows over Kafka, kept up to date and answered over HTTP",
+    about = "Incremental dataflows over Kafka, served over HTTP",
     max_term_width = 100
 )]
 struct Arguments {
@@ -316,12 +316,12 @@ fn choose<'f>(flows: &'f [Flow], name: Option<&str>) -> Result<&'f Flow> {
     match (name, flows) {
         (None, [flow]) => Ok(flow),
         (None, []) => Err(Error::definition("this binary has no dataflow")),
-        (None, _) => Err(Error::definition("which dataflow?").detail(format!("there are: {}", names()))),
+        (None, _) => Err(Error::definition("which dataflow?").detail(format!("available: {}", names()))),
         (Some(name), _) => {
             let found = flows.iter().find(|flow| flow.name() == name);
             let unknown = || {
-                let error = Error::definition(format!("there is no dataflow `{name}`"))
-                    .detail(format!("there are: {}", names()));
+                let error = Error::definition(format!("unknown dataflow `{name}`"))
+                    .detail(format!("available: {}", names()));
                 match suggest::nearest(name, flows.iter().map(Flow::name)) {
                     Some(near) => error.hint(format!("did you mean `{near}`?")),
                     None => error,

@@ -96,15 +96,15 @@ pub struct Metrics {
 /// Handles for the epochs.
 #[derive(Clone, Debug)]
 pub struct EpochMetrics {
-    /// From opened to closed: applied by every view. Seconds.
+    /// Time from an epoch's opening to its close: applied by every view. Seconds.
     pub duration: Histogram,
-    /// Records an epoch.
+    /// Records per epoch.
     pub records: Histogram,
-    /// Opened, and not closed yet.
+    /// Epochs opened but not yet closed.
     pub in_flight: Gauge,
-    /// When the newest closed epoch was opened. Unix seconds.
+    /// Time at which the newest closed epoch was opened. Unix seconds.
     pub closed_newest: GaugeF64,
-    /// Gone through again, with the result that the ledger has.
+    /// Replayed epochs whose result matched the ledger.
     pub alike: Counter,
     /// The same with another result.
     pub different: Counter,
@@ -157,9 +157,9 @@ pub struct PartitionMetrics {
     labels: Labels<2>,
     /// 1 while the partition is idle.
     pub idle: Gauge,
-    /// For how long the oldest open transaction is known to be open; zero when there is none.
+    /// How long the oldest open transaction has been observed open; zero when there is none.
     pub open_transaction_seconds: GaugeF64,
-    /// 1 while the partition is paused, because it runs ahead of the others or the buffers are full.
+    /// 1 while the partition is paused by watermark alignment, because it runs ahead of the others or the buffers are full.
     pub paused: Gauge,
 }
 
@@ -306,10 +306,15 @@ impl Register<'_> {
                 "Bytes of keys and payloads read",
                 Family::default(),
             ),
-            lag_records: self.plain("source_lag_records", "Records not read yet", Family::default()),
+            lag_records: self.plain(
+                "source_lag_records",
+                "Records between the newest closed epoch and \
+                the end of the log",
+                Family::default(),
+            ),
             lag_seconds: self.seconds(
                 "source_lag",
-                "Age of the newest record read while others wait",
+                "Age of the newest record read while more records wait",
                 Family::default(),
             ),
             watermark: self.seconds(
@@ -320,46 +325,54 @@ impl Register<'_> {
             idle: self.plain("source_idle", "1 while the partition is idle", Family::default()),
             open_transaction: self.seconds(
                 "source_open_transaction",
-                "For how long the oldest open transaction is known to be open",
+                "How long the oldest open transaction has been observed open",
                 Family::default(),
             ),
             paused: self.plain(
                 "source_paused",
-                "1 while the partition is paused",
+                "1 while the partition is paused by watermark alignment",
                 Family::default(),
             ),
             late: self.plain(
                 "late_events",
-                "Events that came after all of their windows had closed",
+                "Events that arrived after all of their windows had closed",
                 Family::default(),
             ),
             late_windows: self.plain(
                 "late_windows",
-                "Windows that had closed before an event of theirs came, once for each such event",
+                "Closed windows that a late event belonged to, counted once per event",
                 Family::default(),
             ),
-            dead: self.plain("dead_letters", "Records turned down", Family::default()),
+            dead: self.plain(
+                "dead_letters",
+                "Records that became dead letters",
+                Family::default(),
+            ),
             skipped: self.plain(
                 "source_skipped",
-                "Records that say nothing new of a captured table",
+                "Captured records without a row change",
                 Family::default(),
             ),
-            partitions: self.plain("source_partitions", "Partitions seen last", Family::default()),
+            partitions: self.plain(
+                "source_partitions",
+                "Partitions, as last observed",
+                Family::default(),
+            ),
             trouble: self.plain(
                 "source_trouble",
-                "1 while something stands between a source and its data",
+                "1 while a source is unhealthy, by cause",
                 Family::default(),
             ),
             schema_lookups: self.plain(
                 "schema_lookups_pending",
-                "Schemas not answered yet",
+                "Schema requests without an answer yet",
                 Family::default(),
             ),
         }
     }
 
     fn workers(&mut self) -> WorkerFamilies {
-        let help = "Read, and not released at an epoch yet";
+        let help = "Records read but not yet released at an epoch";
         WorkerFamilies {
             records: self.plain("worker_buffered_records", help, Family::default()),
             bytes: self.bytes("worker_buffered", help, Family::default()),
@@ -378,7 +391,7 @@ impl Register<'_> {
             total: self.plain("http_requests", "Requests answered", Family::default()),
             duration: self.seconds(
                 "http_request_duration",
-                "From a request's head being read to its answer being ready",
+                "Time from reading a request's head to having its response ready",
                 Family::new_with_constructor(RequestHistogram),
             ),
         }
@@ -388,24 +401,28 @@ impl Register<'_> {
         EpochMetrics {
             duration: self.seconds(
                 "epoch_duration",
-                "From opened to closed",
+                "Time from an epoch's opening to its close",
                 Histogram::new(LATENCY_S),
             ),
-            records: self.plain("epoch_records", "Records an epoch", Histogram::new(RECORDS)),
-            in_flight: self.plain("epochs_in_flight", "Opened, and not closed yet", Gauge::default()),
+            records: self.plain("epoch_records", "Records per epoch", Histogram::new(RECORDS)),
+            in_flight: self.plain(
+                "epochs_in_flight",
+                "Epochs opened but not yet closed",
+                Gauge::default(),
+            ),
             closed_newest: self.seconds(
                 "epoch_closed_timestamp",
-                "When the newest closed epoch was opened",
+                "Time at which the newest closed epoch was opened",
                 GaugeF64::default(),
             ),
             alike: self.plain(
                 "epochs_replayed_alike",
-                "Gone through again, with the result that the ledger has",
+                "Replayed epochs whose result matched the ledger",
                 Counter::default(),
             ),
             different: self.plain(
                 "epochs_replayed_different",
-                "Gone through again, with another result than the ledger has",
+                "Replayed epochs whose result differed from the ledger",
                 Counter::default(),
             ),
         }
@@ -415,7 +432,7 @@ impl Register<'_> {
         LedgerMetrics {
             append: self.seconds(
                 "ledger_append_duration",
-                "Write and fdatasync",
+                "Duration of a group commit: write and fdatasync",
                 Histogram::new(APPEND_S),
             ),
             bytes: self.bytes("ledger_size", "Size on disk", Gauge::default()),
@@ -431,7 +448,7 @@ impl Metrics {
         registry.register("build", "The program", build);
         let mut register = Register(&mut registry);
         let metrics = Self {
-            uptime: register.seconds("uptime", "Since the process started", GaugeF64::default()),
+            uptime: register.seconds("uptime", "Time since the process started", GaugeF64::default()),
             sources: register.sources(),
             workers: register.workers(),
             views: register.views(),
@@ -442,10 +459,10 @@ impl Metrics {
             checkpoints: CheckpointMetrics::register(&mut register),
             freshness: register.seconds(
                 "freshness",
-                "Age of records, by the log's timestamp, when they became visible in the views",
+                "Age of records, by the log's timestamp, when they became visible in views",
                 Histogram::new(LATENCY_S),
             ),
-            http_in_flight: register.plain("http_requests_in_flight", "Being answered", Gauge::default()),
+            http_in_flight: register.plain("http_requests_in_flight", "Requests in flight", Gauge::default()),
             http_connections: register.plain("http_connections", "Open connections", Gauge::default()),
             registry: Registry::default(),
             refreshes: Mutex::default(),

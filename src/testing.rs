@@ -302,7 +302,7 @@ impl Harness {
                 return Err(Error::definition(format!(
                     "partition {partition} of source `{source}` is idle, but never fed"
                 ))
-                .hint("feed it; an empty list of records will do"));
+                .hint("feed it; an empty list of records suffices"));
             }
         }
         let (feeds, empty) = (std::mem::take(&mut self.feeds), std::mem::take(&mut self.empty));
@@ -351,23 +351,23 @@ impl Harness {
         };
         if let Some(twice) = self.empty.iter().find(|name| self.feeds.contains_key(*name)) {
             return Err(Error::definition(format!(
-                "source `{twice}` is fed, and said to be empty"
+                "source `{twice}` is both fed and declared empty"
             )));
         }
         if let Some(other) = given.difference(&declared).next() {
             return Err(Error::definition(format!("the dataflow has no source `{other}`"))
                 .detail(format!("there are {}", quoted(&declared)))
-                .hint("feed sources by the names that the dataflow gives them"));
+                .hint("use the names that the dataflow gives its sources"));
         }
         let missing: BTreeSet<&str> = declared.difference(&given).copied().collect();
         match missing.first() {
             None => Ok(()),
             Some(first) => Err(Error::definition(format!(
-                "the test does not say what the sources bring: {}",
+                "the test feeds nothing to these sources: {}",
                 quoted(&missing)
             ))
             .hint(format!(
-                "feed them: `feed(\"{first}\", 0, [..])`; or, if it is nothing: `empty(\"{first}\")`"
+                "feed them: `feed(\"{first}\", 0, [..])`, or declare them empty: `empty(\"{first}\")`"
             ))),
         }
     }
@@ -572,6 +572,6 @@ mod tests {
         );
         let mut test = Harness::of(dataflow("joined", joined));
         test.feed("numbers", 0, [7u32]).empty("names").empty("numbers");
-        assert!(refusal(&mut test).contains("said to be empty"));
+        assert!(refusal(&mut test).contains("declared empty"));
     }
 }

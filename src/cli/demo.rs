@@ -21,9 +21,10 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         .cloned()
         .collect();
     if with_demo.is_empty() {
-        return Err(
-            Error::definition("no dataflow here has a demo").hint("give it one: `dataflow(..).demo(..)`")
-        );
+        return Err(Error::definition("no dataflow in this binary has a demo").hint(
+            "add one: \
+                `dataflow(..).demo(..)`",
+        ));
     }
     let flow = choose(&with_demo, arguments.dataflow.as_deref())?;
     let tokio = tokio()?;
@@ -31,10 +32,8 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
     let registry = serve::registry(&settings.registry, tokio.handle())?;
     let world = World::of(&settings.connectors, registry, tokio.handle())?;
     if force.is_said("data_dir") && world.is_embedded() {
-        return Err(
-            Error::definition("a demo keeps its ledger in --data-dir only with --kafka")
-                .detail("without it the broker is in the process, and forgets its topics at the end"),
-        );
+        return Err(Error::definition("--data-dir needs --kafka")
+            .detail("without it, the broker runs in the process and loses its topics at the end"));
     }
     let stop = Arc::new(AtomicBool::new(false));
     let given = force.is_said("data_dir").then(|| settings.data_dir.clone());
@@ -98,7 +97,7 @@ struct Data {
 impl Data {
     fn at(given: Option<PathBuf>, embedded: bool) -> Result<Self> {
         let failed = |dir: &Path, error: std::io::Error| {
-            Error::outside(format!("cannot make the folder {}", dir.display())).detail(error)
+            Error::outside(format!("cannot create the directory {}", dir.display())).detail(error)
         };
         let dir = match (given, embedded) {
             (None, true) => {

@@ -29,7 +29,7 @@ impl<const DEMO: bool> Flags<DEMO> {
     pub(super) fn load(&self) -> Result<InForce> {
         if let Some(unclear) = self.unclear.first() {
             return Err(
-                Error::definition(format!("--set takes NAME=VALUE, and `{unclear}` has no `=`"))
+                Error::definition(format!("--set takes NAME=VALUE, but `{unclear}` has no `=`"))
                     .hint("as in --set epoch_interval=10ms"),
             );
         }
@@ -60,8 +60,7 @@ impl<const DEMO: bool> Args for Flags<DEMO> {
                     .help(match DEMO {
                         true => "Settings in TOML",
                         false => {
-                            "Settings in TOML; left out: thalweg.toml in the working directory, if it \
-                            is there"
+                            "Settings in TOML. Default: thalweg.toml in the working directory, if it exists"
                         }
                     }),
             )

@@ -42,8 +42,8 @@ fn is_there(dir: &Path) -> Result<()> {
             "the ledger `{}` is empty",
             file.display()
         ))
-        .detail("nothing was ever written to it, or all of it was cut off")
-        .hint("put back a copy of the file; without one, moving the folder away starts afresh")),
+        .detail("nothing was ever written to it, or it was truncated")
+        .hint("restore the file from a copy; without one, move the directory away to start over")),
         _ => Ok(()),
     }
 }
@@ -51,18 +51,21 @@ fn is_there(dir: &Path) -> Result<()> {
 pub(super) fn reset(dir: &Path, yes: bool) -> Result<()> {
     if !yes {
         let target = ledger::reset_target(dir)?;
-        return Err(Error::definition("nothing was done")
+        return Err(Error::definition("not confirmed; nothing was changed")
             .detail(format!(
                 "would move the ledger `{}` to `{}`",
                 dir.display(),
                 target.display()
             ))
-            .detail("the next start is then the first: it reads from where the sources are told to start")
-            .hint("say --yes to do it"));
+            .detail(
+                "the next start then counts as the first: it reads from where the sources are told to \
+                start",
+            )
+            .hint("pass --yes to confirm"));
     }
     let aside = ledger::reset(dir)?;
     println!("the ledger was moved to {}", aside.display());
-    println!("the next start is the first one; to undo this, move the folder back before it");
+    println!("the next start counts as the first one; to undo this, move the directory back before then");
     Ok(())
 }
 

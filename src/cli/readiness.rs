@@ -86,10 +86,7 @@ impl<'a> Watcher<'a> {
             Some((closed, last)) => {
                 let closed =
                     closed.map_or_else(|| "nothing yet".into(), |epoch| epoch.opened_at().to_string());
-                readiness.wait_for(
-                    "replay",
-                    format!("at {closed}, of what was bound up to {}", last.opened_at()),
-                );
+                readiness.wait_for("replay", format!("at {closed}, of {}", last.opened_at()));
             }
             None => readiness.clear("replay"),
         }
@@ -130,7 +127,7 @@ fn in_words(left: &Left) -> String {
     let listed: Vec<String> = listed
         .map(|(source, left)| match left {
             Some(left) => format!("{} of `{source}`", count(*left, "record")),
-            None => format!("`{source}` has not been seen yet"),
+            None => format!("`{source}` has not been reached yet"),
         })
         .collect();
     match listed.is_empty() {
@@ -152,7 +149,7 @@ mod tests {
         ];
         assert_eq!(
             in_words(&left.into()),
-            "left: 1 record of `payments`, `refunds` has not been seen yet"
+            "left: 1 record of `payments`, `refunds` has not been reached yet"
         );
     }
 }

@@ -36,7 +36,10 @@ pub(super) fn run(command: &SchemaCommand) -> Result<()> {
     let (SchemaCommand::Check(arguments) | SchemaCommand::Register(arguments)) = command;
     let force = arguments.settings.load()?;
     let registry = registry(&force.settings.registry, tokio.handle())?.ok_or_else(|| {
-        Error::definition("no schema registry to ask").hint("name it: --registry URL, or THALWEG_REGISTRY")
+        Error::definition("no schema registry is configured").hint(
+            "set it: --registry URL, or \
+            THALWEG_REGISTRY",
+        )
     })?;
     let (subject, text) = read(&arguments.file, arguments.subject.as_deref())?;
     let said = match command {
@@ -62,8 +65,8 @@ fn read(file: &Path, subject: Option<&str>) -> Result<(String, String)> {
         (Some(subject), _) => subject.to_owned(),
         (None, Some(topic)) => format!("{topic}-value"),
         (None, None) => {
-            return Err(wrong("its name does not say of which topic it is".into())
-                .hint("name it domain.entity.version.avsc, or say --subject"));
+            return Err(wrong("its name does not tell which topic it belongs to".into())
+                .hint("name it domain.entity.version.avsc, or pass --subject"));
         }
     };
     Ok((subject, text))
@@ -77,14 +80,14 @@ async fn check(registry: &Registry, subject: &str, text: &str) -> Result<String>
     let ruling = registry.ruling(subject, text).await?;
     if ruling.compatible {
         return Ok(format!(
-            "subject `{subject}` takes it after version {version} (schema {}): it is {level}",
+            "subject `{subject}` accepts it after version {version} (schema {}): it is {level}",
             newest.id
         ));
     }
-    let what = format!("subject `{subject}` would not take this schema after version {version}");
+    let what = format!("subject `{subject}` would reject this schema after version {version}");
     let mut error = Error::definition(what).detail(match level.as_str() {
-        "NONE" => "its level is NONE, so another rule of the registry's refuses it".to_owned(),
-        level => format!("new versions have to be {level}"),
+        "NONE" => "its level is NONE, so another rule of the registry rejects it".to_owned(),
+        level => format!("new versions must be {level}"),
     });
     for (direction, misfit) in broken(&level, text, &newest.text) {
         error = error.detail(format!("{direction}: {misfit}"));
@@ -108,11 +111,11 @@ fn broken(level: &str, new: &str, old: &str) -> Vec<(&'static str, Misfit)> {
     let (backward, forward) = (!level.starts_with("FORWARD"), !level.starts_with("BACKWARD"));
     if backward {
         let misfits = between(old, new).into_iter();
-        found.extend(misfits.map(|misfit| ("old records, read by the new schema", misfit)));
+        found.extend(misfits.map(|misfit| ("old records read with the new schema", misfit)));
     }
     if forward {
         let misfits = between(new, old).into_iter();
-        found.extend(misfits.map(|misfit| ("new records, read by the old schema", misfit)));
+        found.extend(misfits.map(|misfit| ("new records read with the old schema", misfit)));
     }
     found
 }
@@ -121,16 +124,16 @@ fn broken(level: &str, new: &str, old: &str) -> Vec<(&'static str, Misfit)> {
 fn allowed(level: &str) -> &'static str {
     match level.trim_end_matches("_TRANSITIVE") {
         "BACKWARD" => {
-            "allowed are: fields added with a default, fields taken away, int to long to float to double, aliases for new names; \
-             what readers can't follow is a new topic: v2 in place of v1"
+            "allowed: adding fields with a default, removing fields, int to long to float to double, \
+             aliases for new names; for any other change, create a new topic: v2 in place of v1"
         }
         "FORWARD" => {
-            "allowed are: fields added, fields with a default taken away, double to float to long to int; \
-             what readers can't follow is a new topic: v2 in place of v1"
+            "allowed: adding fields, removing fields with a default, double to float to long to int; for \
+             any other change, create a new topic: v2 in place of v1"
         }
         _ => {
-            "allowed are: fields with a default, added or taken away; \
-             what readers can't follow is a new topic: v2 in place of v1"
+            "allowed: adding and removing fields with a default; for any other change, create a new \
+             topic: v2 in place of v1"
         }
     }
 }

@@ -320,8 +320,8 @@ fn abort_on_panic() {
             eprintln!("in {at}");
         }
         eprintln!(
-            "error: a thread panicked; the process ends. What was bound is in the ledger and will be \
-                replayed."
+            "error: a thread panicked; the process exits. Bound epochs are in the ledger and will be \
+             replayed."
         );
         std::process::exit(101);
     }));

@@ -62,23 +62,23 @@ pub(super) fn run(flow: &Flow, arguments: &VerifyArguments) -> Result<bool> {
     let views = service.join()?;
     let last = views.closed().map_or(Epoch::ZERO, |moment| moment.epoch);
     println!(
-        "went through {} up to {last} from {begun}, on {}",
+        "replayed {} up to {last} from {begun}, on {}",
         count(compared.replayed(), "epoch"),
         count(workers as u64, "worker")
     );
-    println!("  {} came to what the ledger says", compared.alike);
+    println!("  {} matched the result in the ledger", compared.alike);
     if compared.different > 0 {
-        println!("  {} did not: see above", compared.different);
+        println!("  {} differed: see above", compared.different);
     }
     if compared.unknown > 0 {
-        println!("  {} have no result to compare with", compared.unknown);
+        println!("  {} had no result to compare with", compared.unknown);
     }
     if compared.gave_up {
-        println!("  from a compacted topic on nothing was compared: what it held may be gone");
+        println!("  results after a compacted topic was read were not compared: its records may be gone");
     } else if compared.replayed() == 0 {
-        println!("no epoch was bound in that range");
+        println!("the range contains no epoch");
     } else if compared.alike + compared.different == 0 && !arguments.any_build {
-        println!("if another build ran them, --any-build compares all the same");
+        println!("if another build ran them, pass --any-build to compare anyway");
     }
     Ok(compared.alike > 0 && compared.different == 0)
 }

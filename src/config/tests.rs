@@ -90,26 +90,27 @@ fn later_layers_win_and_are_named() {
 fn an_unknown_name_is_told_with_its_line_and_the_nearest_one() {
     let text = wrong("workers = 2\nwrokers = 3\n[http]\nadress = \"127.0.0.1:1\"\n");
     for part in [
-        "the settings have 2 mistakes",
-        "thalweg.toml:2: there is no setting `wrokers`; the nearest is `workers`",
-        "thalweg.toml:4: there is no setting `http.adress`; the nearest is `http.address`",
+        "the settings contain 2 mistakes",
+        "thalweg.toml:2: unknown setting `wrokers`; the nearest is `workers`",
+        "thalweg.toml:4: unknown setting `http.adress`; the nearest is `http.address`",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert!(
-        wrong("kafka = \"h:1\"").contains("`kafka` is a section and no setting; in it are: bootstrap, group")
+        wrong("kafka = \"h:1\"")
+            .contains("`kafka` is a section, not a setting; it contains: bootstrap, group")
     );
     let text = wrong("[sources.payments]\nlatness = \"5s\"");
     assert!(
         text.contains(
-            "thalweg.toml:2: a source has no setting `latness` (of source `payments`); the \
+            "thalweg.toml:2: sources have no setting `latness` (in source `payments`); the \
         nearest is `lateness`"
         ),
         "{text}"
     );
     let text = said("", &[], &[("htpp.address", "x")]).unwrap_err().to_string();
     assert!(
-        text.contains("--htpp.address: there is no setting `htpp.address`; the nearest is `http.address`"),
+        text.contains("--htpp.address: unknown setting `htpp.address`; the nearest is `http.address`"),
         "{text}"
     );
     assert!(!wrong("zzzzqqq = 1").contains("nearest"));
@@ -188,7 +189,7 @@ fn a_wrong_type_or_range_is_told_with_its_line() {
         ),
         (
             "workers = 2\nworkers = 3",
-            "thalweg.toml:2: this is not TOML: duplicate key",
+            "thalweg.toml:2: invalid TOML: duplicate key",
         ),
         ("workers = \n", "thalweg.toml:1: this is not TOML"),
     ] {
@@ -214,7 +215,7 @@ fn variables_that_belong_to_nobody_are_told_if_they_look_like_ours() {
     assert_eq!(
         force.warnings,
         [
-            "the variable THALWEG_WORKRES sets nothing; the nearest is `THALWEG_WORKERS`",
+            "the variable THALWEG_WORKRES matches no setting; the nearest is `THALWEG_WORKERS`",
             "the variable THALWEG_SOURCES_PAYMENTS_LATENESS sets nothing: settings of one source stand in \
                 the file, under [sources.NAME]"
         ]
@@ -378,12 +379,12 @@ fn secrets_are_shown_nowhere() {
         ),
         (
             format!("[registry]\ntoken = [\"{HUNTER}\"]"),
-            "`registry.token` must be a text",
+            "`registry.token` must be a string",
         ),
-        (format!("[registry]\ntoken = \"{HUNTER}"), "this is not TOML"),
+        (format!("[registry]\ntoken = \"{HUNTER}"), "invalid TOML"),
         (
             format!("[registry]\ntoken = \"{HUNTER}\"\ntoken_file = \"{path}\""),
-            "`registry.token` is set already, at thalweg.toml:2",
+            "`registry.token` is already set, at thalweg.toml:2",
         ),
         (
             "[registry]\ntoken_file = \"/no/such/file\"".into(),
@@ -410,7 +411,7 @@ fn secrets_are_shown_nowhere() {
         .unwrap_err()
         .to_string();
     assert!(
-        text.contains("every user of the machine sees the command line"),
+        text.contains("every user of the machine can read the command line"),
         "{text}"
     );
     assert!(

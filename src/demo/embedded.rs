@@ -48,7 +48,7 @@ impl EmbeddedBroker {
     /// Starts so many brokers on free ports of 127.0.0.1.
     pub fn start(brokers: u32) -> Result<Self> {
         let cluster = MockCluster::new(i32::try_from(brokers).unwrap_or(i32::MAX))
-            .map_err(|error| Error::outside("cannot start a broker inside the process").detail(error))?;
+            .map_err(|error| Error::outside("cannot start the embedded broker").detail(error))?;
         Ok(Self { cluster })
     }
 
@@ -186,7 +186,7 @@ impl Producer {
 /// Makes a topic on any Kafka; one that is there already is left as it is.
 pub async fn create_topic(kafka: &KafkaSettings, name: &str, partitions: u32) -> Result<()> {
     let refused = |why: String| {
-        Error::outside(format!("cannot make topic `{name}` at {}", kafka.bootstrap)).detail(why)
+        Error::outside(format!("cannot create topic `{name}` at {}", kafka.bootstrap)).detail(why)
     };
     let admin: AdminClient<DefaultClientContext> = connection(kafka)?
         .create()

@@ -50,7 +50,8 @@ impl World {
                 })
             }
             _ => Err(Error::definition(
-                "a demo on a Kafka takes --kafka and --registry, and one in the process neither",
+                "pass both --kafka and --registry to run the demo on your services, or neither to run it \
+                 in the process",
             )),
         }
     }

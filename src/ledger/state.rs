@@ -467,7 +467,7 @@ mod tests {
         };
         assert!(refused(|b| b.ranges = vec![empty]).contains("empty"));
         assert!(refused(|b| b.watermarks = vec![(SOURCE, EventTime(3))]).contains("watermark goes back"));
-        assert!(refused(|b| b.idle = vec![(SOURCE, true), (SOURCE, false)]).contains("said twice"));
+        assert!(refused(|b| b.idle = vec![(SOURCE, true), (SOURCE, false)]).contains("given twice"));
         assert!(refused(|b| b.topics = vec![(SOURCE, TopicId([2; 16]))]).contains("topic id"));
         let schema = |fingerprint| SchemaSeen {
             source: SOURCE,

@@ -18,17 +18,17 @@ const PAUSE_S: &[f64] = &[
 /// Handles for the checkpoints.
 #[derive(Clone, Debug)]
 pub struct CheckpointMetrics {
-    /// From begun to published. Seconds.
+    /// Time from beginning a checkpoint to publishing it. Seconds.
     pub duration: Histogram,
-    /// How long a worker saved in one go. Seconds.
+    /// Duration of one slice of saving state on a worker. Seconds.
     pub pause: Histogram,
     /// Bytes written for checkpoints that count.
     pub written: Counter,
     /// Bytes of the newest, with the files that it shares with older ones.
     pub bytes: Gauge,
-    /// The epoch of the newest. Unix seconds.
+    /// Epoch of the newest checkpoint. Unix seconds.
     pub newest: GaugeF64,
-    /// Checkpoints that came to nothing.
+    /// Checkpoints that failed.
     pub failed: Counter,
 }
 
@@ -37,32 +37,32 @@ impl CheckpointMetrics {
         Self {
             duration: register.seconds(
                 "checkpoint_duration",
-                "From begun to published",
+                "Time from beginning a checkpoint to publishing it",
                 Histogram::new(DURATION_S),
             ),
             pause: register.seconds(
                 "checkpoint_pause",
-                "How long a worker saved in one go",
+                "Duration of one slice of saving state on a worker",
                 Histogram::new(PAUSE_S),
             ),
             written: register.bytes(
                 "checkpoint_written",
-                "Written for checkpoints that count",
+                "Bytes written for published checkpoints",
                 Counter::default(),
             ),
             bytes: register.bytes(
                 "checkpoint_size",
-                "The newest, with what it shares with older ones",
+                "Size of the newest checkpoint, including files shared with older ones",
                 Gauge::default(),
             ),
             newest: register.seconds(
                 "checkpoint_newest_timestamp",
-                "The epoch of the newest",
+                "Epoch of the newest checkpoint",
                 GaugeF64::default(),
             ),
             failed: register.plain(
                 "checkpoints_failed",
-                "Checkpoints that came to nothing",
+                "Checkpoints that failed",
                 Counter::default(),
             ),
         }

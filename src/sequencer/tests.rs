@@ -412,7 +412,7 @@ fn topics_that_lost_something_are_refused_readably() {
     );
     let fewer = refused(&[(0, 10)], 7);
     assert!(
-        fewer.contains("`orders` has lost partitions") && fewer.contains("binds 2, the broker has 1"),
+        fewer.contains("`orders` has lost partitions") && fewer.contains("has 2; the broker has 1"),
         "{fewer}"
     );
     // What has no id is no topic.
@@ -431,7 +431,7 @@ fn topics_that_lost_something_are_refused_readably() {
     );
     let lost = refused(&[(6, 10), (0, 10)], 7);
     assert!(
-        lost.contains("partition 0: read up to offset 5, the log now begins at 6"),
+        lost.contains("partition 0: read up to offset 5; the log now begins at 6"),
         "{lost}"
     );
     assert!(lost.contains("hint: raise the topic's retention"), "{lost}");
@@ -966,7 +966,7 @@ fn a_source_that_is_new_begins_where_it_is_told_and_that_is_bound() {
     assert_eq!(from(&mut again), [(0, 10), (1, 7), (2, 3), (3, 1)]);
 
     for (starts, told) in [
-        ((0, 11), "offset 11, and the log has 0 to 10"),
+        ((0, 11), "offset 11 is outside of the log, 0 to 10"),
         ((4, 0), "no partition 4"),
     ] {
         let mut sequencer = fresh();

@@ -29,10 +29,10 @@ impl Scratch {
 fn unusable(error: &io::Error, dir: &Path) -> io::Error {
     let trouble = Trouble {
         what: format!(
-            "no file for what goes to the store can be made in `{}`: {error}",
+            "cannot create a scratch file for uploads in `{}`: {error}",
             dir.display()
         ),
-        hint: "objects go through a local file: make room, or give this user the right to write there",
+        hint: "objects are staged in a local file: free some space, or grant this user write access",
     };
     io::Error::new(error.kind(), trouble)
 }
