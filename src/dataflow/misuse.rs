@@ -1,8 +1,8 @@
-//! What the compiler says to steps that a type does not have: what to write in their place.
+//! Compiler messages for steps that a type does not have: what to write instead.
 //!
-//! Each method here has a bound that nothing meets, and can't be called. Without them a person is told "no
-//! method named `view` found", and left to search. They are hidden from the documentation, and
-//! `tests/compile` holds what is said.
+//! Each method here has a bound that nothing satisfies, so it cannot be called. Without them, users would
+//! read "no method named `view` found" and have to search. They are hidden from the documentation;
+//! `tests/compile` asserts the messages.
 
 use crate::dataflow::collection::{Clock, Collection, Round};
 use crate::dataflow::group::Grouped;
@@ -14,7 +14,7 @@ use crate::dataflow::window::Windows;
 macro_rules! misuse { ($($name:ident: $message:literal, $note:literal;)+) => { $(
     #[diagnostic::on_unimplemented(message = $message, label = "has to be written otherwise", note = $note)]
     pub trait $name {
-        /// What the step would give, if there were one.
+        /// The type that the step would return.
         fn never<T>(&self) -> T;
     }
 )+ } }
@@ -69,8 +69,8 @@ misuse! {
         "write `.group_by(\"name\", |key, value| ..).aggregate(\"name\", |a| ..)`";
 }
 
-/// `receiver { bound: methods }`: each method takes as many arguments as its like, of any type, and gives
-/// what follows.
+/// `receiver { bound: methods }`: each method takes as many arguments as its namesake, of any type, and
+/// returns the type that follows.
 macro_rules! refused {
     ($({$($generics:tt)*} $of:ty {
         $($bound:ident: $($method:ident($($argument:ident),*) -> $out:ty),+;)+
