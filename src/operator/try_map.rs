@@ -1,4 +1,4 @@
-//! User code that may turn an event down.
+//! User code that may reject an event.
 //!
 //! ```text
 //!   events ──▶ f ─┬─ Ok ──▶ events, at the same times
@@ -23,10 +23,10 @@ use crate::source::DeadLetter;
 use crate::time::Epoch;
 use crate::trail;
 
-/// What is kept of an error's text.
+/// Bytes of an error's text to keep.
 const DETAIL_BYTES_MAX: usize = 1024;
 
-/// What came through, and what did not.
+/// Accepted and rejected events.
 pub(crate) type Streams<'s, U> = (StreamVec<'s, Epoch, Timed<U>>, StreamVec<'s, Epoch, DeadLetter>);
 
 /// Adds the operator to a dataflow. `counts` has a counter for each source.
@@ -76,7 +76,7 @@ pub(crate) fn try_map<'s, T: Event, U: Event, E: Display>(
     (mapped_stream, dead_stream)
 }
 
-/// An error's text, cut if it is long.
+/// An error's text, truncated if it is long.
 fn bounded(error: &impl Display) -> String {
     struct Bounded(String);
     impl Write for Bounded {
