@@ -1,4 +1,4 @@
-//! Who writes checkpoints: a thread that does nothing else.
+//! The thread that writes checkpoints.
 //!
 //! ```text
 //!   begin ─▶ pieces, to files ─▶ all of it there? ─▶ sync ─▶ manifest ─▶ merge ─▶ prune
@@ -33,7 +33,7 @@ use crate::time::{Epoch, EventTime};
 pub(crate) struct Writer {
     pub(super) store: Store,
     pub(super) identity: Identity,
-    /// Whether the place is known to be this dataflow's.
+    /// Whether the location is known to be this dataflow's.
     pub(super) claimed: bool,
     pub(super) workers: usize,
     pub(super) keep: usize,
@@ -41,16 +41,16 @@ pub(crate) struct Writer {
     pub(super) held: Arc<AtomicUsize>,
     pub(super) state: Arc<State>,
     pub(super) steps: Vec<StepFiles>,
-    /// Where checkpoints may begin, oldest first.
+    /// The bases for later checkpoints, oldest first.
     pub(super) bases: VecDeque<Base>,
     pub(super) metrics: CheckpointMetrics,
     pub(super) hold: Hold,
     pub(super) current: Option<Current>,
-    /// Files that could not be merged, as one of them is damaged.
+    /// Files that could not be merged because one of them is damaged.
     pub(super) suspects: Vec<Segment>,
 }
 
-/// What has come in of the checkpoint on its way.
+/// The parts of the checkpoint in progress that have arrived.
 pub(super) struct Current {
     job: Arc<Job>,
     at: EpochBinding,
@@ -63,7 +63,7 @@ pub(super) struct Current {
 }
 
 impl Writer {
-    /// To the end, in the thread that is the writer's own.
+    /// Runs to the end, on the writer's own thread.
     pub(crate) fn run(mut self) {
         self.tidy();
         while let Ok(message) = self.from.recv() {
@@ -73,28 +73,29 @@ impl Writer {
         }
     }
 
-    /// As [`run`](Self::run), by one message that waits. `false`: none does, or it was the last one.
+    /// Like [`run`](Self::run), for one queued message. Returns false if there is none, or if it was the last
+    /// one.
     #[cfg(test)]
     pub(crate) fn step(&mut self) -> bool {
         let message = self.from.try_recv();
         message.is_ok_and(|message| self.take(message))
     }
 
-    /// Removes what a crash left half done: it is nobody's.
+    /// Removes leftovers of a crash.
     pub(crate) fn tidy(&mut self) {
         if let Err(error) = self.prune(&BTreeSet::new()) {
             tracing::warn!("old checkpoints can't be removed: {error}");
         }
     }
 
-    /// A process that was stopped and goes on must not take from its successor what that one rests on.
+    /// A process that was suspended must not remove what its successor depends on.
     fn prune(&self, spare: &BTreeSet<String>) -> Result<()> {
         self.store.is_held_by(&self.identity.owner)?;
         self.store.prune(self.keep, spare).map(drop)
     }
 
-    /// Takes in one message, and makes the checkpoint count once all of it is there. `false`: this was the
-    /// last one.
+    /// Handles one message, and completes the checkpoint once all parts have arrived. Returns false if this
+    /// was the last message.
     fn take(&mut self, message: Message) -> bool {
         let mut current = self.current.take();
         match (message, &mut current) {
@@ -157,7 +158,7 @@ impl Writer {
         }
     }
 
-    /// The folder may have gone, or not have been to be written to before.
+    /// The directory may have been removed, or not have been writable before.
     fn take_place(&self) -> Result<()> {
         let Identity {
             app, dataflow, owner, ..
@@ -300,8 +301,8 @@ impl Writer {
         Ok(manifest)
     }
 
-    /// Where the oldest checkpoint that is left begins to ask for bindings; only with as many of them as are
-    /// to be kept.
+    /// The epoch from which the oldest remaining checkpoint needs bindings; known only if as many checkpoints
+    /// as configured exist.
     fn unneeded(&self) -> Result<Epoch> {
         let kept = self.store.whole()?;
         let from = kept.iter().map(|manifest| &manifest.from);
@@ -312,8 +313,8 @@ impl Writer {
         })
     }
 
-    /// What a checkpoint rests on may have gone since it was written: then it counts for nothing, and older
-    /// ones stay.
+    /// Files of a checkpoint may have been lost since it was written: then it does not count, and older ones
+    /// are kept.
     fn all_there(&mut self, manifest: &Manifest) -> Result<()> {
         let hint = "restore the file from a copy and checkpoints will succeed again; until then, its \
             contents exist only in the running process";
@@ -337,7 +338,7 @@ impl Writer {
         }
     }
 
-    /// Merges what is due; the next checkpoint names the merged files.
+    /// Merges segments that are due; the next checkpoint references the merged files.
     fn merge(&mut self) -> Result<()> {
         let go_on = || !self.state.ended.load(Ordering::Acquire);
         // Once a checkpoint, so no name comes twice, also where steps have other numbers than in an earlier
@@ -378,7 +379,7 @@ impl Writer {
     }
 }
 
-/// The files of a checkpoint on its way.
+/// The files of a checkpoint in progress.
 fn names_of(current: &Current) -> Vec<String> {
     let segments = current.segments.iter().enumerate();
     let begun = segments.filter(|(_, segment)| segment.is_some());
