@@ -1,4 +1,4 @@
-//! A fresh start: the ledger is put aside, never deleted.
+//! Resets a ledger: moves it aside, and never deletes it.
 //!
 //! ```text
 //!   data/spend/ledger.log ── held by a service? yes ─▶ refuse
@@ -16,10 +16,10 @@ use crate::error::{Error, Result};
 use crate::ledger::reader::{FILE_NAME, cannot};
 use crate::ledger::{LOCK_NAME, refuse_foreign, take_lock};
 
-/// How many ledgers may be put aside in one second.
+/// How many ledgers may be moved aside in one second.
 const SAME_SECOND_MAX: u32 = 100;
 
-/// Where [`reset`] would move the ledger in `dir` now.
+/// Where [`reset`] would move the ledger in `dir`.
 ///
 /// # Errors
 /// Those of [`reset`].
@@ -28,11 +28,11 @@ pub fn reset_target(dir: &Path) -> Result<PathBuf> {
     free_name(dir)
 }
 
-/// Moves the directory of a ledger aside, with all that is in it, so that the next start is the first one.
-/// Returns where it is now: moved back, it is the ledger again.
+/// Moves the directory of a ledger aside, with everything in it, so that the next start is the first one.
+/// Returns its new location; moved back, it is the ledger again.
 ///
 /// # Errors
-/// [`Outside`](crate::Kind::Outside): a process holds the ledger, or the directory can't be moved.
+/// [`Outside`](crate::Kind::Outside): a process holds the ledger, or the directory cannot be moved.
 /// [`Definition`](crate::Kind::Definition): there is no ledger in `dir`.
 pub fn reset(dir: &Path) -> Result<PathBuf> {
     let _held = hold(dir)?;
@@ -44,7 +44,7 @@ pub fn reset(dir: &Path) -> Result<PathBuf> {
     Ok(aside)
 }
 
-/// Nobody writes to it while this is held.
+/// While this is held, no process can write to the ledger.
 pub(crate) fn hold(dir: &Path) -> Result<crate::disk::Lock> {
     let missing = || {
         Error::definition(format!("there is no ledger in `{}`", dir.display()))
@@ -64,7 +64,7 @@ pub(crate) fn hold(dir: &Path) -> Result<crate::disk::Lock> {
     held
 }
 
-/// Beside the directory, as whoever moves a folder back looks there first.
+/// A sibling of the directory, because that is where people look for it first.
 fn free_name(dir: &Path) -> Result<PathBuf> {
     // `data/spend/.` and the like have no name of their own.
     let dir = fs::canonicalize(dir).map_err(|error| cannot("find", dir, &error))?;

@@ -1,5 +1,4 @@
-//! What the sequencer makes of a look at a source from outside: new partitions are assigned, losses are
-//! refused.
+//! Topologies in the sequencer: new partitions are assigned, losses are refused.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +8,15 @@ use crate::sequencer::{Now, Sequencer};
 use crate::source::Topology;
 
 impl Sequencer {
-    /// Where the partitions of a source begin of which the ledger binds nothing yet; to be said before its
-    /// first topology. Once it does, the ledger knows: whatever is said here has no effect on a source that
-    /// it has heard of.
+    /// Sets where partitions of a source start that is new to the ledger; must precede its first topology.
+    /// For a source that is in the ledger this has no effect.
     pub fn starts(&mut self, source: SourceId, starts: impl IntoIterator<Item = (u32, Offset)>) {
         let id = |partition| PartitionId { source, partition };
         self.starts
             .extend(starts.into_iter().map(|(partition, from)| (id(partition), from)));
     }
 
-    /// The starts of a source that is new to the ledger, if they can be had.
+    /// The starting offsets of a source that is new to the ledger, if they are available.
     fn fitting_starts(
         &self,
         source: SourceId,
@@ -56,9 +54,9 @@ impl Sequencer {
         Ok(fitting)
     }
 
-    /// What a source looks like from outside, by a look that was begun at `asked`. Partitions that are new
-    /// start at the log's start, unless the whole source is new to the ledger and was told to
-    /// [start](Sequencer::starts) elsewhere.
+    /// Handles a source's topology, from an observation that began at `asked`. New partitions start at the
+    /// log's start, unless the entire source is new to the ledger and was told to [start](Sequencer::starts)
+    /// elsewhere.
     pub fn topology(&mut self, source: SourceId, topology: &Topology, asked: Now) -> Result<()> {
         let name = self
             .sources
@@ -129,7 +127,7 @@ impl Sequencer {
     }
 }
 
-/// Some of the `known` partitions are gone. Only topics have an id: what has none is read from files.
+/// The error for `known` partitions that are gone. Only topics have an id; a source without one reads files.
 fn fewer(name: &str, topology: &Topology, known: usize) -> Error {
     let there = topology.partitions.len();
     if topology.topic == TopicId::default() {
