@@ -1,4 +1,4 @@
-//! What a run begins with: the ledger's bindings, a checkpoint, and whose results it computes.
+//! Starts a run: opens the ledger, chooses a checkpoint, and determines the lineage of results.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,14 +35,14 @@ use crate::sink::process::{Run as SinkRun, Sinks};
 use crate::time::Epoch;
 use crate::view::Views;
 
-/// What a process runs, before anything of it does.
+/// The parts of a process before anything runs.
 pub(super) struct Parts {
     pub shared: Arc<Shared>,
-    /// In the process that has the ledger. A replay has nothing of it.
+    /// Set in the process with the ledger; not for a replay.
     pub led: Option<Led>,
 }
 
-/// What only the process with the ledger runs.
+/// The parts that only the process with the ledger runs.
 pub(super) struct Led {
     pub scribe: Scribe,
     pub writer: Option<Writer>,
@@ -50,7 +50,7 @@ pub(super) struct Led {
 }
 
 impl Parts {
-    /// Takes the ledger over and finds where to begin; or looks at it, for a replay.
+    /// Takes over the ledger and finds where to start; for a replay, only reads it.
     pub(super) fn of(flow: &Flow, plan: &PlanText, settings: Settings) -> Result<Self> {
         let cluster = settings.cluster.as_ref();
         let processes = cluster.map_or(1, |cluster| cluster.addresses.len());
@@ -106,22 +106,22 @@ impl Parts {
     }
 }
 
-/// What the process with the ledger begins with.
+/// The starting state of the process with the ledger.
 #[derive(Default)]
 struct Begun {
     lead: Option<Lead>,
-    /// The last epoch to be gone through again.
+    /// The last epoch to replay.
     replay_to: Option<Epoch>,
-    /// The partitions that are bound: from where they are read again, and how far.
+    /// The bound partitions: the offset from which each is read again, and the end.
     bound_before: BTreeMap<PartitionId, (Offset, Offset)>,
     led: Option<Led>,
     checkpoints: Option<Checkpoints>,
     sinks: Sinks,
-    /// The checkpoint to begin with.
+    /// The checkpoint to resume from.
     restored: Option<Arc<Restored>>,
 }
 
-/// A flow and how it is to be run.
+/// A flow, and how to run it.
 struct Run<'a> {
     flow: &'a Flow,
     plan: &'a PlanText,
@@ -196,7 +196,7 @@ impl Run<'_> {
         Ok(begun)
     }
 
-    /// The checkpoint that this run goes on from, whose place it takes over unless it is a replay.
+    /// The checkpoint that this run resumes from. Takes over its location, unless this is a replay.
     fn restored(
         &self,
         saves: Option<&checkpoints::Settings>,
@@ -231,7 +231,7 @@ impl Run<'_> {
         }
     }
 
-    /// The sinks, where each has come to; a replay gives them nothing.
+    /// The sinks with their progress; a replay writes to none.
     fn sinks(&self, recovered: &Recovered, log: ToScribe) -> Result<Sinks> {
         if self.settings.replay.is_some() {
             return Ok(Sinks::dry());
@@ -247,7 +247,7 @@ impl Run<'_> {
         Sinks::open(sinks, run, Some(Arc::new(log)))
     }
 
-    /// How checkpoints are made, if they are.
+    /// The settings of checkpoints, if enabled.
     fn saves(&self) -> Result<Option<checkpoints::Settings>> {
         let Some(saves) = self.settings.checkpoints.clone().filter(|_| self.processes == 1) else {
             return Ok(None);
@@ -282,7 +282,7 @@ impl Run<'_> {
         Sequencer::new(own, sources.map(|source| source.rules.clone()).collect())
     }
 
-    /// The program with its plan, and what it goes on from.
+    /// The lineage: the program with its plan, and the state that it resumes from.
     fn lineage(&self, restored: Option<&Restored>) -> Lineage {
         let Some(program) = program() else {
             return Lineage::default();
@@ -337,7 +337,7 @@ impl Run<'_> {
     }
 }
 
-/// The partitions that are bound: their first offset, and how far.
+/// The bound partitions: their first offset, and the end.
 fn bound(state: &LedgerState) -> BTreeMap<PartitionId, (Offset, Offset)> {
     let of = |(source, known): (&SourceId, &SourceState)| {
         let source = *source;
@@ -351,7 +351,7 @@ fn bound(state: &LedgerState) -> BTreeMap<PartitionId, (Offset, Offset)> {
     state.sources().iter().flat_map(of).collect()
 }
 
-/// Where a replay ends.
+/// The last epoch of a replay.
 fn last(replay: &Replay, recovered: &Recovered) -> Result<Epoch> {
     let Some(last) = recovered.last else {
         return Err(Error::definition(
@@ -364,7 +364,7 @@ fn last(replay: &Replay, recovered: &Recovered) -> Result<Epoch> {
     }
 }
 
-/// Before which epoch a replay needs state.
+/// The epoch before which a replay needs state.
 fn first(replay: &Replay, recovered: &Recovered, saves: &checkpoints::Settings) -> Result<Epoch> {
     let last = recovered.last.unwrap_or_default();
     if let Some(from) = replay.from.filter(|from| *from > last) {

@@ -1,4 +1,4 @@
-//! When checkpoints are made, and which one a run begins with.
+//! When checkpoints are due, and which one a run resumes from.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,40 +15,41 @@ use crate::position::SourceId;
 use crate::sequencer::{Now, Sequencer};
 use crate::time::Epoch;
 
-/// Whether and how checkpoints are made.
+/// Settings of checkpoints.
 #[derive(Clone)]
 pub struct Settings {
-    /// Where they are.
+    /// Their location.
     pub store: Store,
-    /// When one is due.
+    /// The schedule.
     pub due: Due,
-    /// How many are kept.
+    /// The number to keep.
     pub keep: usize,
-    /// What to do with one that another build made, of the same steps.
+    /// What to do with a checkpoint by another build with the same steps.
     pub on_new_build: OnNew,
-    /// What to do with one of other steps, as far as that is not [clear](Fit::is_clear).
+    /// What to do with a checkpoint of other steps, unless that is [clear](Fit::is_clear).
     pub on_new_plan: OnNew,
 }
 
-/// What to do with state that another program made.
+/// What to do with the state of another program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnNew {
-    /// Go on from it: rows in state stay as the old code made them, and what comes goes through the new code.
-    /// Of a dataflow of other steps: what is gone is forgotten, what is new or changed begins behind it.
+    /// Resume from it: rows in state stay as the old code computed them, and new input goes through the new
+    /// code. If the steps differ, the state of removed steps is dropped, and new and changed steps start
+    /// empty at the checkpoint.
     #[default]
     Accept,
-    /// The same, but what is [made of something else](Fit::keeping) than it was goes on from its state as
-    /// well, as long as its types and version are what they were: for changes that come to the same events,
-    /// such as two filters made one. Views of it begin anew from that state.
+    /// The same, but steps of which only the [inputs](Fit::keeping) differ keep their state, as long as their
+    /// types and version are unchanged: for changes that produce the same events, such as merging two
+    /// filters. Their views are rebuilt from that state.
     Keep,
-    /// Don't start.
+    /// Refuse to start.
     Refuse,
-    /// Make all state anew from the topics.
+    /// Rebuild all state from the topics.
     Rebuild,
 }
 
 impl Settings {
-    /// Checkpoints in `store`, of which two are kept; another build is accepted, another plan refused.
+    /// Checkpoints in `store`, two of which are kept; another build is accepted, another plan refused.
     pub fn new(store: Store, due: Due) -> Self {
         Self {
             store,
@@ -69,7 +70,7 @@ impl OnNew {
         }
     }
 
-    /// How steps meet those of a checkpoint.
+    /// Compares steps with those of a checkpoint.
     pub(crate) fn fit(self, held: &[StepFiles], wanted: &[StepShape], knows: impl Fn(&str) -> bool) -> Fit {
         match self {
             Self::Keep => Fit::keeping(held, wanted, knows),
@@ -78,16 +79,16 @@ impl OnNew {
     }
 }
 
-/// When a checkpoint is due.
+/// When checkpoints are due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// So long after the one before was begun, if anything was bound since.
+    /// This long after the previous one began, if anything was bound since.
     Every(Duration),
-    /// As of these epochs: for tests.
+    /// As of these epochs, for tests.
     At(BTreeSet<Epoch>),
 }
 
-/// Tells when one is due.
+/// Tracks when the next checkpoint is due.
 pub(crate) struct Clock {
     due: Due,
     begun: Option<Duration>,
@@ -98,7 +99,7 @@ impl Clock {
         Self { due, begun: None }
     }
 
-    /// Whether one is due as of `epoch`; if so it counts as begun.
+    /// Whether a checkpoint as of `epoch` is due; if so, it counts as begun.
     pub(super) fn strikes(&mut self, epoch: Epoch, now: Now) -> bool {
         match &self.due {
             Due::At(epochs) => epochs.contains(&epoch),
@@ -115,11 +116,11 @@ impl Clock {
     }
 }
 
-/// The checkpoint to begin with: the newest one that is whole, and `before` an epoch, if there is any.
+/// The checkpoint to resume from: the newest intact one, before an epoch if one is given.
 ///
 /// # Errors
-/// [`Definition`](crate::Kind::Definition): it holds other steps than the dataflow has.
-/// [`Integrity`](crate::Kind::Integrity): it is of an epoch that the ledger does not know.
+/// [`Definition`](crate::Kind::Definition): its steps differ from the dataflow's.
+/// [`Integrity`](crate::Kind::Integrity): it belongs to an epoch that is not in the ledger.
 pub(super) fn choose(
     settings: &Settings,
     (app, dataflow, build): (&str, &str, &str),
@@ -182,7 +183,7 @@ fn steps(fit: &Fit) -> Steps {
     }
 }
 
-/// Says what becomes of a checkpoint of other steps than the dataflow has.
+/// Logs what happens to a checkpoint whose steps differ.
 fn tell(on_new_plan: OnNew, fit: &Fit, start: Start) {
     if let Start::Refuse(_) = start {
         return;
@@ -220,7 +221,7 @@ fn tell(on_new_plan: OnNew, fit: &Fit, start: Start) {
     }
 }
 
-/// Why there is no start from a checkpoint, made as `was` says.
+/// The error for a refused start; `was` describes the builds.
 fn refused(refusal: Refusal, fit: &Fit, recovered: &Recovered, was: String) -> Error {
     match refusal {
         Refusal::Ahead => {
@@ -253,7 +254,7 @@ fn refused(refusal: Refusal, fit: &Fit, recovered: &Recovered, was: String) -> E
     }
 }
 
-/// Why there is no start from a checkpoint of other steps.
+/// The error for a checkpoint with other steps.
 fn differs(fit: &Fit, is_whole: bool) -> Error {
     let error = match fit.differences.is_empty() {
         true => Error::definition("a new step of the dataflow needs history that the ledger no longer has"),
@@ -271,7 +272,7 @@ fn differs(fit: &Fit, is_whole: bool) -> Error {
     ))
 }
 
-/// What was trimmed from the ledger no topic brings back in its epochs.
+/// The error for state that cannot be rebuilt: topics cannot restore the epochs of trimmed bindings.
 fn cannot_rebuild(recovered: &Recovered) -> Error {
     let trimmed = recovered.trimmed.unwrap_or_default();
     Error::definition("state cannot be rebuilt: the beginning of the ledger was trimmed")
@@ -284,7 +285,7 @@ fn cannot_rebuild(recovered: &Recovered) -> Error {
         )
 }
 
-/// Whether the ledger still has what a start from this checkpoint, or from nothing, needs.
+/// Checks that the ledger still has what a start from this checkpoint, or from nothing, needs.
 pub(crate) fn is_whole(trimmed: Option<Epoch>, restored: Option<&Manifest>) -> Result<()> {
     let from = restored.and_then(|manifest| manifest.from.as_ref());
     match trimmed {
@@ -310,7 +311,7 @@ pub(crate) fn is_whole(trimmed: Option<Epoch>, restored: Option<&Manifest>) -> R
     }
 }
 
-/// The way from the ledger's start to the epoch that state was restored as of.
+/// The bindings from the ledger's start to the epoch that the state was restored as of.
 pub(crate) struct Way {
     from: Option<Base>,
     upto: Epoch,
@@ -327,8 +328,8 @@ impl Way {
         }
     }
 
-    /// Goes through the bindings up to the checkpoint, as far as the sequencer takes them; whether that was
-    /// all.
+    /// Skips bindings up to the checkpoint, as far as the sequencer accepts them. Returns whether it has
+    /// reached it.
     pub(super) fn go(
         &mut self,
         bindings: &mut Bindings,

@@ -1,4 +1,4 @@
-//! The thread that looks at the sources from outside: which partitions there are, and where they end.
+//! The thread that observes the sources from outside: which partitions exist, and where they end.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::runtime::sources::PartitionSeen;
 use crate::runtime::{Shared, Substitutes};
 use crate::source::{Ailment, Driver, Topology};
 
-/// From one look to the next: lag is right, and a new partition known, within a second.
+/// Interval between observations: lag is accurate, and new partitions are found, within a second.
 const EVERY: Duration = Duration::from_millis(500);
-/// Where looks take long, the time between two is so many times as long…
+/// If observations take long, the interval is this multiple of their duration…
 const REST: u32 = 4;
-/// … but no longer than this.
+/// … but at most this long.
 const EVERY_MAX: Duration = Duration::from_secs(2);
-/// A transaction that is open for longer than clients let one be by default is told of.
+/// A transaction that is open for longer than clients allow by default is logged.
 const OPEN_LONG: Duration = Duration::from_secs(60);
 
 pub(super) type Watched = (SourceId, String, Arc<dyn Driver>);
 
-/// The sources to watch. What tests feed instead brings its own driver.
+/// The sources to watch. Test input brings its own driver.
 pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes>) -> Vec<Watched> {
     let given = substitutes.map(|make| make()).unwrap_or_default();
     let driver = |source: &PlannedSource| {
@@ -44,8 +44,9 @@ pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes
         .collect()
 }
 
-/// Looks at once, and then now and then: partitions may be added. A source that can't be seen at the start
-/// halts the service with the reason, unless it is one to be waited for; later every one is.
+/// Observes the sources immediately and then regularly, because partitions may be added. A source that cannot
+/// be observed at the start halts the service with the reason, unless it is to be waited for; later, every
+/// source is waited for.
 pub(super) fn watch(shared: &Shared, sources: Vec<Watched>) {
     let this = std::thread::current();
     let wake = Waker::new(move || this.unpark());
@@ -69,14 +70,14 @@ pub(super) fn watch(shared: &Shared, sources: Vec<Watched>) {
     }
 }
 
-/// What the looks so far have shown.
+/// The state of the observations.
 pub(super) struct Watch {
     sources: Vec<Watched>,
-    /// Whether it has looked.
+    /// Whether it has observed anything yet.
     looked: bool,
-    /// Whether schemas waited at the last look.
+    /// Whether schemas were outstanding at the last observation.
     waited: bool,
-    /// The sources that were seen.
+    /// The sources that have been observed.
     met: BTreeSet<SourceId>,
 }
 
@@ -90,10 +91,10 @@ impl Watch {
         }
     }
 
-    /// Looks at the registry and at every source.
+    /// Observes the registry and every source.
     ///
     /// # Errors
-    /// What the service can't go on with.
+    /// Those from which the service cannot continue.
     pub(super) fn look(&mut self, shared: &Shared) -> Result<()> {
         let registry = shared.settings.env.registry.as_ref().map(Registry::status);
         // Away, or so slow that ids have waited since the last look.
@@ -137,13 +138,13 @@ impl Watch {
     }
 }
 
-/// Whether a source that was never seen is waited for: one that is missing or away may come, a wrong password
-/// stays wrong.
+/// Whether to wait for a source that was never observed: a missing or unreachable one may appear, a wrong
+/// password stays wrong.
 fn waits_for(driver: &dyn Driver) -> bool {
     driver.waits() && matches!(driver.ailment(), Some(Ailment::Missing | Ailment::Away))
 }
 
-/// Names what stands between a source and its data in health, metrics and, once, the log.
+/// Reports why a source cannot be read in health, metrics and, once, the log.
 fn troubled(shared: &Shared, name: &str, driver: &dyn Driver, unseen: Option<&Error>) {
     let trouble = unseen.map(ToString::to_string).or_else(|| driver.trouble());
     let kind = trouble
@@ -156,8 +157,7 @@ fn troubled(shared: &Shared, name: &str, driver: &dyn Driver, unseen: Option<&Er
     note(shared, Dependency::Source(name.to_owned()), trouble);
 }
 
-/// Keeps how a source's partitions were seen; the log says when there are more of them, and when a
-/// transaction stays open.
+/// Records the observed partitions of a source; logs added partitions and long-open transactions.
 fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &Topology) {
     let metrics = shared.metrics.source(name);
     let now = clock::now();
@@ -201,8 +201,8 @@ fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &
     }
 }
 
-/// Says how the source's types fit the registry's schemas; an error if nothing could ever be decoded. A
-/// registry that does not answer holds nothing up.
+/// Logs the compatibility of the source's types with the registry's schemas; an error if no record could be
+/// decoded. A registry that does not answer does not block the start.
 fn compare(source: &str, driver: &dyn Driver) -> Result<()> {
     for fit in driver.fits() {
         fit.verdict()
@@ -218,7 +218,7 @@ fn compare(source: &str, driver: &dyn Driver) -> Result<()> {
     Ok(())
 }
 
-/// Keeps what is in trouble for whoever asks, and says once that it is, and once that it no longer is.
+/// Records an unhealthy dependency, and logs when that begins and ends.
 fn note(shared: &Shared, what: Dependency, trouble: Option<String>) {
     let mut troubles = shared.troubles.lock();
     match trouble {
@@ -234,7 +234,7 @@ fn note(shared: &Shared, what: Dependency, trouble: Option<String>) {
     }
 }
 
-/// How many records stand between what the newest closed epoch has and the end of the log.
+/// Updates the lag: the number of records between the newest closed epoch and the end of the log.
 fn show_lag(shared: &Shared, source: SourceId, name: &str, topology: &Topology) {
     let closed = shared.views.closed();
     let metrics = shared.metrics.source(name);
