@@ -1,4 +1,4 @@
-//! What is said in each place, before it is known what it means: names, values, and where they stand.
+//! The layers of settings before interpretation: names, values, and locations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,17 +17,17 @@ use crate::suggest;
 
 const SOURCES_PREFIX: &str = "sources.";
 const SOURCES_VARIABLES: &str = "THALWEG_SOURCES_";
-/// Behind the name of a secret that is in a file.
+/// Suffix of a secret's name when it is read from a file.
 const IN_FILE: &str = "_file";
 
-/// Where something was said.
+/// Where a value was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// Nowhere: it is the default.
     Default,
     /// In this line of the settings file.
     Line(PathBuf, usize),
-    /// In this variable.
+    /// In this environment variable.
     Variable(String),
     /// By this flag.
     Flag(String),
@@ -44,18 +44,18 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A flag that was given.
+/// A flag given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spoken {
-    /// Name of the setting.
+    /// The name of the setting.
     pub name: String,
-    /// As it stands on the command line: `--workers`.
+    /// The flag as written: `--workers`.
     pub flag: String,
-    /// What it was given.
+    /// Its value.
     pub value: String,
 }
 
-/// What something is said about.
+/// The subject of a setting.
 #[derive(Clone, Copy)]
 enum Subject {
     Setting(&'static Setting),
@@ -65,20 +65,20 @@ enum Subject {
     Source(&'static str),
 }
 
-/// One setting, said in one place.
+/// A setting as set in one place.
 #[derive(Clone)]
 pub(super) struct Said {
     subject: Subject,
-    /// The whole name, without `_file`.
+    /// The full name, without `_file`.
     name: String,
     in_file: bool,
     written: Written,
-    /// Whether it had to have the type of the setting.
+    /// Whether it must have the type of the setting.
     typed: bool,
     pub(super) origin: Origin,
 }
 
-/// Finds what a name means. `Err` says what is wrong with it.
+/// Resolves a name. `Err` describes what is wrong with it.
 fn subject(name: &str) -> Result<(Subject, String, bool), String> {
     for properties in properties() {
         if let Some(property) = name.strip_prefix(properties.prefix) {
@@ -124,7 +124,7 @@ fn subject(name: &str) -> Result<(Subject, String, bool), String> {
     ))
 }
 
-/// The same of a property, without the prefix.
+/// Resolves the name of a property, without the prefix.
 fn property_subject(
     properties: &'static Properties,
     property: &str,
@@ -149,7 +149,7 @@ fn property_subject(
     ))
 }
 
-/// Every name that a setting may go by.
+/// Every name that a setting can have.
 fn names() -> Vec<String> {
     let mut names: Vec<String> = settings().map(|setting| setting.name.to_owned()).collect();
     let secrets = settings().filter(|setting| setting.is_secret());
@@ -157,7 +157,7 @@ fn names() -> Vec<String> {
     names
 }
 
-/// What holds where nobody says anything.
+/// The layer of defaults.
 pub(super) fn of_defaults() -> Vec<Said> {
     let set = settings().filter(|setting| !setting.default.is_empty());
     set.map(|setting| Said {
@@ -171,7 +171,7 @@ pub(super) fn of_defaults() -> Vec<Said> {
     .collect()
 }
 
-/// What a file says.
+/// The layer of a file.
 pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Mistakes) -> Vec<Said> {
     let Some((path, text)) = file else {
         return Vec::new();
@@ -206,7 +206,7 @@ pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Mistakes)
     said
 }
 
-/// Every value with its whole name and where that begins.
+/// Every value with its full name and position.
 fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, Written)>) {
     for (key, value) in table.iter() {
         let name = match prefix {
@@ -230,7 +230,7 @@ fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, W
     }
 }
 
-/// What the environment says. A variable that is empty says nothing.
+/// The layer of the environment. Empty variables count as unset.
 pub(super) fn of_variables(
     variables: &[(String, String)],
     mistakes: &mut Mistakes,
@@ -297,8 +297,7 @@ pub(super) fn of_variables(
     said
 }
 
-/// Variables of the scripts, of other commands, and those that Kubernetes makes for a service called
-/// `thalweg`.
+/// Variables of scripts and other commands, and those that Kubernetes sets for a service called `thalweg`.
 const FOREIGN: &[&str] = &[
     "THALWEG_CACHE",
     "THALWEG_CONFIG",
@@ -310,7 +309,7 @@ const FOREIGN: &[&str] = &[
     "THALWEG_START_SECONDS",
 ];
 
-/// What flags say.
+/// The layer of flags.
 pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Mistakes) -> Vec<Said> {
     let mut said = Vec::new();
     for Spoken { name, flag, value } in flags {
@@ -337,7 +336,7 @@ pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Mistakes) -> Vec<Said> {
     said
 }
 
-/// Lays a layer over those before it.
+/// Applies a layer on top of previous ones.
 pub(super) fn cover(below: &mut BTreeMap<String, Said>, layer: Vec<Said>, mistakes: &mut Mistakes) {
     let mut here: BTreeMap<String, Said> = BTreeMap::new();
     for said in layer {
@@ -365,7 +364,7 @@ impl Subject {
 }
 
 impl Said {
-    /// The place among all settings where it is shown.
+    /// The index among all settings, in the order of display.
     pub(super) fn place(&self) -> usize {
         match self.subject {
             Subject::Setting(setting) => settings()
@@ -384,8 +383,8 @@ impl Said {
         }
     }
 
-    /// Puts the value into the settings, and gives it as it may be shown; `None` says that nothing was set.
-    /// `Err` says what is wrong with it.
+    /// Assigns the value to the settings, and returns it for display; `None` if it sets nothing. `Err`
+    /// describes what is wrong with it.
     pub(super) fn read(&self, values: &mut Extensions) -> Result<Option<String>, String> {
         if self.subject.is_secret() {
             return self.read_secret(values).map(Some);
@@ -453,7 +452,7 @@ impl Said {
         }
     }
 
-    /// Connectors may have settings of one name: each takes the value in that can.
+    /// Connectors may have settings with the same name: each takes the value.
     fn read_source(&self, setting: &str, values: &mut Extensions) -> Result<String, String> {
         let alike = || source_settings().filter(|(_, known)| known.name == setting);
         let expected = || {
@@ -505,7 +504,7 @@ impl Said {
         Ok(text)
     }
 
-    /// Nothing that is said here shows the value.
+    /// No message here may contain the value.
     fn read_secret(&self, values: &mut Extensions) -> Result<String, String> {
         let name = &self.name;
         let Written::Text(text) = &self.written else {

@@ -1,4 +1,4 @@
-//! What there is: views with their fields, and epochs with what they contain.
+//! Metadata: views with their fields, and epochs with their contents.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -58,7 +58,7 @@ struct Range<T> {
     newest: T,
 }
 
-/// A field's name, type, and its JSON form by default and with `numbers=string`, where the two differ.
+/// A field's name, type, and its JSON form by default and with `numbers=string`, if they differ.
 #[derive(Serialize)]
 struct FieldDescription<'a> {
     name: &'a str,
@@ -182,7 +182,7 @@ fn gone(shared: &Shared, epoch: Epoch) -> Problem {
     }
 }
 
-/// What an epoch contains: only what changed, as the ledger has it.
+/// The contents of an epoch: only what changed, as in the ledger.
 #[derive(Serialize)]
 struct EpochAnswer<'a> {
     #[serde(flatten)]
@@ -192,7 +192,7 @@ struct EpochAnswer<'a> {
     sources: BTreeMap<Cow<'a, str>, SourcePart>,
 }
 
-/// What of one source is in an epoch.
+/// The part of an epoch from one source.
 #[derive(Default, Serialize)]
 struct SourcePart {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -202,7 +202,7 @@ struct SourcePart {
     partitions: BTreeMap<u32, RangePart>,
 }
 
-/// What of one partition is in an epoch.
+/// The part of an epoch from one partition.
 #[derive(Serialize)]
 struct RangePart {
     lo: Offset,
@@ -212,7 +212,7 @@ struct RangePart {
     idle: bool,
 }
 
-/// A binding by names of sources.
+/// A binding with the names of sources.
 fn binding(shared: &Shared, binding: &EpochBinding) -> Response {
     let names = shared.state.sources.iter();
     let names: BTreeMap<SourceId, &str> = names.map(|name| (SourceId::of(name), name.as_str())).collect();

@@ -1,4 +1,4 @@
-//! From `as_of`, `after`, `wait` and a cursor to the one moment that an answer is read at.
+//! Resolves `as_of`, `after`, `wait` and a cursor to the moment that a request is read at.
 //!
 //! ```text
 //!  cursor           ─▶ exactly its epoch
@@ -7,7 +7,7 @@
 //!  none of them     ─▶ the newest closed epoch
 //! ```
 //!
-//! The newest closed epoch is not answered before it has come to where it was when the process was started.
+//! The newest closed epoch is not served until it has reached where it was when the process started.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::time::{Epoch, span};
 use crate::view::serve::{ReadError, Serve, cursor_epoch};
 use crate::view::{AsOf, Moment};
 
-/// Which moment a request asks for.
+/// The moment that a request asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted<'a> {
     pub as_of: Option<AsOf>,
@@ -45,9 +45,9 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Finds the moment, waiting for it where that was asked for.
+/// Resolves the moment, waiting for it if requested.
 ///
-/// `view` is the one that will be read, if it is one: for the words of a refusal.
+/// `view` is the view to be read, if it is a single one, for error messages.
 pub(crate) async fn find(
     shared: &Shared,
     wanted: Wanted<'_>,
@@ -96,15 +96,15 @@ pub(crate) async fn find(
     }
 }
 
-/// The newest closed moment, if it is no older than `least`.
+/// The newest closed moment, if it is not older than `least`.
 pub(crate) fn newest(shared: &Shared, least: Epoch) -> Result<Arc<Moment>, Problem> {
     let newest = shared.state.views.closed().filter(|at| at.epoch >= least);
     newest.ok_or_else(|| not_yet(shared, &Wanted::default(), least, &[]))
 }
 
-/// The epoch that has to be closed before an answer is given. While a restart recovers what was bound before,
-/// the newest closed epoch is older than what was answered already, and the newest one up to a time may not
-/// be closed again.
+/// The epoch that must be closed before a response. While a restart recovers earlier bindings, the newest
+/// closed epoch is older than what was already served, and the newest epoch up to a time may not be closed
+/// again.
 fn least(shared: &Shared, as_of: Option<AsOf>, of_cursor: bool) -> Epoch {
     let last_bound = (shared.state.recovery)().map_or(Epoch::ZERO, |recovering| recovering.last_bound);
     let newest = match shared.settings.stale_reads {
@@ -121,7 +121,7 @@ fn least(shared: &Shared, as_of: Option<AsOf>, of_cursor: bool) -> Epoch {
     }
 }
 
-/// Names of sources to ids.
+/// Resolves names of sources to ids.
 fn resolve(shared: &Shared, after: &[After]) -> Result<Vec<(PartitionId, Offset)>, Problem> {
     let one = |asked: &After| {
         let partition = known(shared, asked)?;
@@ -130,7 +130,7 @@ fn resolve(shared: &Shared, after: &[After]) -> Result<Vec<(PartitionId, Offset)
     after.iter().map(one).collect()
 }
 
-/// The partition that was asked for, if there is one.
+/// The requested partition, if it exists.
 fn known(shared: &Shared, asked: &After) -> Result<PartitionId, Problem> {
     let (
         sources,
@@ -220,7 +220,7 @@ fn not_yet(
     }
 }
 
-/// How far the recovery has come, in words.
+/// The progress of the recovery, as text.
 fn recovery(recovering: &Recovering) -> String {
     let Recovering {
         closed,
@@ -236,18 +236,18 @@ fn recovery(recovering: &Recovering) -> String {
     )
 }
 
-/// Where a partition stands that is not far enough.
+/// The position of a partition that is not far enough.
 #[derive(Serialize)]
 struct Missing<'a> {
     source: &'a str,
     partition: u32,
-    /// The offset that was asked for.
+    /// The requested offset.
     asked: Offset,
-    /// The next offset that there is; `None`: nothing has been read yet.
+    /// The next offset; `None` if nothing has been read yet.
     next: Option<Offset>,
 }
 
-/// A view's refusal as a problem.
+/// Converts a view's error into a problem.
 pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
     let detail = error.to_string();
     match error {

@@ -1,11 +1,11 @@
-//! Refusals, as problem details (RFC 9457): what was wrong with the request, in the words of whoever put it.
+//! Error responses as problem details (RFC 9457), in terms of the request.
 //!
 //! ```text
 //! {"type":"/problems/as-of-gone","title":"version no longer kept","status":410,
 //!  "detail":"…the facts…", "oldest":…members of this type…, "hint":"…the way on…"}
 //! ```
 //!
-//! Every refusal has this form, also those of the server itself (no such route, too large, overloaded).
+//! Every error has this form, including those of the server itself (no such route, too large, overloaded).
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::http::answer;
 
-/// The kinds of refusal. The name in `type` is part of the interface and never changes.
+/// The kinds of problems. The name in `type` is part of the API and never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     AsOfGone,
@@ -98,7 +98,7 @@ impl Kind {
     }
 }
 
-/// A read that was given up.
+/// The problem of a read that was abandoned.
 pub(crate) fn too_long() -> Problem {
     Problem::new(
         Kind::Timeout,
@@ -108,7 +108,7 @@ pub(crate) fn too_long() -> Problem {
     .hint("scan fewer rows: constrain more key fields, or select a window")
 }
 
-/// A refusal on its way to the client.
+/// An error to be sent to the client.
 #[derive(Debug)]
 pub(crate) struct Problem(Box<Parts>);
 
@@ -116,7 +116,7 @@ pub(crate) struct Problem(Box<Parts>);
 struct Parts {
     kind: Kind,
     detail: String,
-    /// Further members, in the order in which they were added.
+    /// Extension members, in the order in which they were added.
     members: Vec<(&'static str, serde_json::Value)>,
     hint: Option<String>,
     retry_after_s: Option<u32>,
@@ -136,7 +136,7 @@ impl Problem {
         }))
     }
 
-    /// A fault of ours. What is known of it goes to the log, and nothing of it to the client.
+    /// The problem of an internal error: details go to the log, and none to the client.
     pub(crate) fn internal(fault: impl std::fmt::Display) -> Self {
         tracing::error!(%fault, "request failed because of an internal error");
         Self::new(Kind::Internal, "the request failed; see the service's log")
@@ -147,7 +147,7 @@ impl Problem {
         self
     }
 
-    /// A further member.
+    /// Adds an extension member.
     pub(crate) fn member(mut self, name: &'static str, value: impl Serialize) -> Self {
         let value = serde_json::to_value(value).expect("members are plain data");
         self.0.members.push((name, value));
@@ -165,7 +165,7 @@ impl Problem {
     }
 }
 
-/// A refusal as it is written.
+/// The body of a problem.
 struct Body<'a> {
     kind: fmt::Arguments<'a>,
     title: &'static str,

@@ -30,7 +30,7 @@ use crate::view::Moment;
 use crate::view::parse::Members;
 use crate::view::serve::{Filter, FoundRow, Given, Op, RowQuery, RowsQuery, Serve};
 
-/// A body.
+/// The request body.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Query {
@@ -48,7 +48,7 @@ fn yes() -> bool {
     true
 }
 
-/// One read of a body.
+/// One read of the body.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Read {
@@ -61,13 +61,13 @@ struct Read {
     window: Option<String>,
 }
 
-/// A read, understood.
+/// A validated read.
 struct Planned {
     name: String,
     view: Arc<dyn Serve>,
     what: What,
-    /// How many rows were asked for. A read by key has one at most and a read without a limit few, and of
-    /// reads there are few: they add next to nothing to an answer, so they are not counted.
+    /// The number of rows requested. A read by key returns at most one row and a read without a limit few,
+    /// and the number of reads is limited, so these are not counted.
     limit: usize,
 }
 
@@ -76,7 +76,7 @@ enum What {
     Rows(RowsQuery),
 }
 
-/// Answers a query.
+/// Executes a query.
 pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Result<Answer, Problem> {
     let body = collect(&shared, body).await?;
     let query: Query = serde_json::from_slice(&body).map_err(|error| {
@@ -130,7 +130,7 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
     .await
 }
 
-/// Reads a body within its bounds.
+/// Reads a body within its limits.
 async fn collect(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
     let max = shared.settings.body_bytes_max;
     let too_large = || {
@@ -222,7 +222,7 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
     })
 }
 
-/// A control word's value as a query string would have it: what a string says, and a number with all of its
+/// A control parameter's value as in a query string: the contents of a string, or a number with all of its
 /// digits.
 fn word(json: &RawValue) -> Cow<'_, str> {
     match serde_json::from_str::<String>(json.get()) {
@@ -231,7 +231,7 @@ fn word(json: &RawValue) -> Cow<'_, str> {
     }
 }
 
-/// A condition: `field`, or `field.ge` and the like.
+/// Parses a condition: `field`, or `field.ge` and the like.
 fn filter(name: String, value: Box<RawValue>) -> Filter {
     let suffix = name
         .rsplit_once('.')
@@ -244,7 +244,7 @@ fn filter(name: String, value: Box<RawValue>) -> Filter {
     }
 }
 
-/// The answer to a body: one result a read, by their names.
+/// The response: one result per read, by name.
 #[derive(Serialize)]
 struct QueryAnswer<'a> {
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! The server: connections, how many of them, and how they end.
+//! The server: accepts, limits and closes connections.
 //!
 //! ```text
 //!  accept ─▶ a place among connections_max? ─▶ hyper ─▶ request ─▶ router (route.rs) ─▶ answer
@@ -27,14 +27,14 @@ use crate::http::route;
 use crate::http::shared::{NONE, OnDrop, Shared};
 use crate::http::{HttpSettings, State};
 
-/// The longest head of a request that is read at all; a longer one is answered 431 by hyper, without a body.
+/// Maximum size of a request head; larger ones get a 431 from hyper, without a body.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// How many connections beyond the limit are told so at once.
+/// Number of connections beyond the limit that are answered with a 503.
 const TURNED_AWAY_MAX: usize = 64;
-/// The pause after a failure to accept, which means that the process is out of descriptors.
+/// The pause after a failed accept, which usually means that the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Answers until it is told to stop.
+/// Serves until it is told to stop.
 pub(crate) async fn run(
     listener: TcpListener,
     settings: HttpSettings,
@@ -128,7 +128,7 @@ async fn connection(
     }
 }
 
-/// Says 503 to one request of a connection for which there is no place.
+/// Answers one request of a connection beyond the limit with a 503.
 async fn turn_away(stream: TcpStream, _place: OwnedSemaphorePermit) {
     let service = service_fn(|_request| async {
         let problem = Problem::new(
