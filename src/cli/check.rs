@@ -1,4 +1,4 @@
-//! `check`: what a service would run with, and whether the outside fits it. Changes nothing.
+//! `check`: the effective settings, and whether external systems match them. Changes nothing.
 //!
 //! ```text
 //!   settings ─▶ each with its origin
@@ -32,11 +32,11 @@ use crate::source::{Environment, Topology};
 use crate::time::Epoch;
 use crate::{http, ledger, runtime};
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Answer<'a> {
     dataflow: &'a str,
-    /// Whether nothing is wrong; warnings are allowed.
+    /// Whether there are no errors; warnings are allowed.
     fits: bool,
     settings: Vec<Shown<'a>>,
     checks: &'a [Finding],
@@ -49,7 +49,7 @@ struct Shown<'a> {
     from: String,
 }
 
-/// Prints what it finds; whether all fits.
+/// Prints the findings. Returns whether there are no errors.
 pub(super) fn run(flow: &Flow, arguments: &CheckArguments) -> Result<bool> {
     let force = arguments.settings.load()?;
     let tokio = tokio()?;
@@ -66,7 +66,7 @@ pub(super) fn run(flow: &Flow, arguments: &CheckArguments) -> Result<bool> {
     Ok(fits)
 }
 
-/// What settings mean, that is no mistake by itself.
+/// Warnings about settings that are valid by themselves.
 fn of_settings(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     for connector in CONNECTORS {
@@ -168,7 +168,7 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
     [findings, looks, sinks].concat()
 }
 
-/// What a sink promises, and what its store looks like.
+/// A sink's guarantee, and the state of its store.
 fn of_sink(sink: &PlannedSink) -> Vec<Finding> {
     let looks = sink.examine.as_ref().map(|examine| examine(&sink.schema));
     let known = Finding::ok(format!("sink `{}`: {sink}", sink.name));
@@ -177,7 +177,7 @@ fn of_sink(sink: &PlannedSink) -> Vec<Finding> {
         .collect()
 }
 
-/// Reads the ledger, if there is one.
+/// Reads the ledger, if it exists.
 fn of_ledger(
     dir: &Path,
     flow: &Flow,
@@ -237,7 +237,7 @@ fn of_ledger(
     (report.state, report.trimmed)
 }
 
-/// Looks for the checkpoint that a start would go on from: it need not read what that holds.
+/// Checks the checkpoint that a start would resume from, without reading its contents.
 fn of_checkpoints(
     (found, notes): (Option<Manifest>, Vec<String>),
     (on_new_plan, trimmed): (OnNew, Option<Epoch>),
@@ -326,7 +326,7 @@ fn of_source(source: &PlannedSource, bound: Option<&SourceState>, handle: &Handl
     findings
 }
 
-/// How the type of a topic's payloads or keys fits the registry's newest schema of them.
+/// The compatibility of a type with the registry's newest schema of its subject.
 fn of_fit(fit: &SubjectFit) -> Finding {
     if let Err(error) = fit.verdict() {
         return wrong(&error);
@@ -344,7 +344,7 @@ fn of_fit(fit: &SubjectFit) -> Finding {
     }
 }
 
-/// What a topic has, against what the ledger needs of it for a replay.
+/// Compares a topic with what the ledger needs of it for a replay.
 fn held_against(name: &str, bound: &SourceState, topology: &Topology) -> Vec<Finding> {
     // Only topics have an id; what has none is read from files.
     let way_on = match topology.topic == TopicId::default() {
@@ -381,7 +381,7 @@ fn held_against(name: &str, bound: &SourceState, topology: &Topology) -> Vec<Fin
     findings
 }
 
-/// An error of one line, with its hint on its own.
+/// An error in one line, with its hint separately.
 fn told(error: crate::Error) -> Finding {
     let finding = Finding::error(error.what());
     match error.hint_text() {

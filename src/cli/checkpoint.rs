@@ -18,7 +18,7 @@ use crate::ledger;
 use crate::position::SourceId;
 use crate::time::Epoch;
 
-/// Which dataflow's checkpoints: its folder, or a URL; and the settings file that was named.
+/// The location of a dataflow's checkpoints, a directory or a URL; and the settings file, if given.
 pub(super) struct Of<'a> {
     pub(super) dir: &'a Path,
     pub(super) config: Option<&'a Path>,
@@ -40,7 +40,7 @@ pub(super) fn list(of: &Of<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The epochs of checkpoints that there are; whoever asks expects some.
+/// The epochs of the checkpoints; having none is an error.
 fn some(store: &Store) -> Result<Vec<Epoch>> {
     let epochs = store.epochs()?;
     if epochs.is_empty() {

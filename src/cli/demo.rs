@@ -1,4 +1,4 @@
-//! `demo`: a dataflow with data of its own, by default with everything in this process.
+//! `demo`: a dataflow with generated data, by default entirely in this process.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,8 +87,8 @@ fn welcome(flow: &Flow, url: &str) {
     println!();
 }
 
-/// The folder of the demo's ledger. An embedded broker forgets its topics, so what was bound to them is
-/// removed as well.
+/// The directory of the demo's ledger. An embedded broker loses its topics, so their ledger is removed as
+/// well.
 struct Data {
     dir: PathBuf,
     temporary: bool,
@@ -117,8 +117,8 @@ impl Data {
     }
 }
 
-/// Makes a folder that was not there. A demo that was killed leaves its own behind, and in a container every
-/// process has the same number.
+/// Creates a new directory. A demo that was killed leaves its directory behind, and in a container every
+/// process has the same id.
 fn fresh(parent: &Path) -> std::io::Result<PathBuf> {
     let name = format!("thalweg-demo-{}", std::process::id());
     let mut turn = 0;

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::ledger;
 use crate::time::Epoch;
 
-/// In the folder of one dataflow.
+/// The name of the file in a dataflow's directory.
 const FILE_NAME: &str = "ledger.log";
 
 pub(super) fn show(dir: &Path, from: Option<u64>, to: Option<u64>) -> Result<()> {
@@ -28,7 +28,7 @@ pub(super) fn verify(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Says what is wrong with a folder that holds no ledger, or one without a byte: neither is damaged.
+/// The error for a directory without a ledger, or with an empty one: neither is damage.
 fn is_there(dir: &Path) -> Result<()> {
     let file = dir.join(FILE_NAME);
     match std::fs::metadata(&file) {

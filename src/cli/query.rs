@@ -86,7 +86,7 @@ fn fetch(url: &str, base: &str) -> Result<String> {
     })
 }
 
-/// What the service's problem details say, as an error.
+/// Converts the service's problem details into an error.
 fn problem(status: u16, body: &str) -> Error {
     #[derive(Deserialize)]
     struct Problem {
@@ -190,7 +190,7 @@ fn rows(body: &str) -> Result<String> {
     Ok(out)
 }
 
-/// The members of a JSON object in their order, values as written, strings without their quotes.
+/// The members of a JSON object in order, with values as written and strings without quotes.
 fn ordered(object: &str) -> Result<Vec<(String, String)>> {
     struct Members(Vec<(String, String)>);
     impl<'de> Deserialize<'de> for Members {

@@ -1,4 +1,4 @@
-//! `schema check | register`: an Avro schema in a file, against the registry's rules.
+//! `schema check | register`: checks an Avro schema in a file against the registry's rules, or registers it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,17 +14,19 @@ use crate::error::{Error, Result};
 
 #[derive(Subcommand)]
 pub(super) enum SchemaCommand {
-    /// Say whether the registry would take a schema, and if not, which field breaks what; nothing is changed
+    /// Tell whether the registry would accept a schema, and if not, which field is incompatible; changes
+    /// nothing
     Check(SchemaArguments),
-    /// Register a schema, and print its id
+    /// Register a schema and print its id
     Register(SchemaArguments),
 }
 
 #[derive(Args)]
 pub(super) struct SchemaArguments {
-    /// The schema, in Avro's JSON
+    /// The schema file, in Avro's JSON
     file: PathBuf,
-    /// Its subject; left out: payments.transactions.v1.avsc is of payments.transactions.v1-value
+    /// The subject. Default: by file name, payments.transactions.v1.avsc has the subject
+    /// payments.transactions.v1-value
     #[arg(long)]
     subject: Option<String>,
     #[command(flatten)]
@@ -50,7 +52,7 @@ pub(super) fn run(command: &SchemaCommand) -> Result<()> {
     Ok(())
 }
 
-/// The subject and the text of a file.
+/// Returns the subject and the contents of a file.
 fn read(file: &Path, subject: Option<&str>) -> Result<(String, String)> {
     let wrong = |detail: String| {
         Error::definition(format!("cannot use the schema {}", file.display())).detail(detail)
@@ -105,7 +107,7 @@ async fn register(registry: &Registry, subject: &str, text: &str) -> Result<Stri
     Ok(format!("subject `{subject}`: schema {id}"))
 }
 
-/// What breaks between two versions, in the directions that matter at `level`.
+/// The incompatibilities between two versions, in the directions that matter at `level`.
 fn broken(level: &str, new: &str, old: &str) -> Vec<(&'static str, Misfit)> {
     let mut found = Vec::new();
     let (backward, forward) = (!level.starts_with("FORWARD"), !level.starts_with("BACKWARD"));
@@ -120,7 +122,7 @@ fn broken(level: &str, new: &str, old: &str) -> Vec<(&'static str, Misfit)> {
     found
 }
 
-/// What may change at a level of compatibility.
+/// The allowed changes at a compatibility level.
 fn allowed(level: &str) -> &'static str {
     match level.trim_end_matches("_TRANSITIVE") {
         "BACKWARD" => {

@@ -1,5 +1,4 @@
-//! `verify`: goes through bound epochs again, beside a service that may be running, and compares what they
-//! come to.
+//! `verify`: replays bound epochs, next to the service if it is running, and compares their results.
 
 use std::time::Duration;
 
@@ -11,11 +10,11 @@ use crate::error::{Error, Result, count};
 use crate::runtime::{Replay, Service};
 use crate::time::Epoch;
 
-/// Progress is told this often.
+/// The interval of progress messages.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(20);
 
-/// False: nothing could be compared.
+/// Returns false if nothing could be compared.
 pub(super) fn run(flow: &Flow, arguments: &VerifyArguments) -> Result<bool> {
     let (from, to) = (arguments.from.map(Epoch), arguments.to.map(Epoch));
     if let (Some(first), Some(last)) = (from, to)

@@ -452,7 +452,7 @@ impl Said {
         }
     }
 
-    /// Connectors may have settings with the same name: each takes the value.
+    /// Connectors may have settings with the same name: each one that accepts the value takes it.
     fn read_source(&self, setting: &str, values: &mut Extensions) -> Result<String, String> {
         let alike = || source_settings().filter(|(_, known)| known.name == setting);
         let expected = || {

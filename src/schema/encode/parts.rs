@@ -1,4 +1,4 @@
-//! What encodes the parts of a value that has several: elements, entries, fields.
+//! Encodes the parts of a value: elements, entries, fields.
 
 use serde::ser::{self, Serialize};
 
@@ -11,12 +11,12 @@ pub(in crate::schema) struct Parts<'a> {
     next: Next<'a>,
     form: Form,
     out: &'a mut Vec<u8>,
-    /// How many parts there are, where that stands before them.
+    /// Where the number of parts is stored, if it precedes them.
     count: Option<Count>,
     written: usize,
 }
 
-/// The type of the part that comes next.
+/// The type of the next part.
 pub(super) enum Next<'a> {
     Element(&'a Type),
     Entry(&'a Type, &'a Type),
@@ -25,9 +25,9 @@ pub(super) enum Next<'a> {
 }
 
 enum Count {
-    /// It was said in advance.
+    /// Known in advance.
     Said(usize),
-    /// It goes here once it is known.
+    /// To be stored here once known.
     At(usize),
 }
 
@@ -79,7 +79,7 @@ impl<'a> Parts<'a> {
         encode(ty, self.form, value, self.out)
     }
 
-    /// The type of a field, once those before it that were left out are nulls.
+    /// The type of a field, after writing nulls for the fields before it that were left out.
     #[inline]
     fn field(&mut self, name: &'static str) -> Result<&'a Type, Mismatch> {
         if let Next::Fields(fields) = &mut self.next
@@ -145,7 +145,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// A field that is not written.
+/// A field that is left out.
 fn leave_out(name: &str, ty: &Type, out: &mut Vec<u8>) -> Result<(), Mismatch> {
     match ty {
         Type::Unit => {}
