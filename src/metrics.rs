@@ -159,7 +159,7 @@ pub struct PartitionMetrics {
     pub idle: Gauge,
     /// How long the oldest open transaction has been observed open; zero when there is none.
     pub open_transaction_seconds: GaugeF64,
-    /// 1 while the partition is paused by watermark alignment, because it runs ahead of the others or the buffers are full.
+    /// 1 while the partition is paused, by watermark alignment or because the buffers are full.
     pub paused: Gauge,
 }
 
@@ -308,8 +308,7 @@ impl Register<'_> {
             ),
             lag_records: self.plain(
                 "source_lag_records",
-                "Records between the newest closed epoch and \
-                the end of the log",
+                "Records between the newest closed epoch and the end of the log",
                 Family::default(),
             ),
             lag_seconds: self.seconds(
@@ -330,7 +329,7 @@ impl Register<'_> {
             ),
             paused: self.plain(
                 "source_paused",
-                "1 while the partition is paused by watermark alignment",
+                "1 while the partition is paused, by watermark alignment or full buffers",
                 Family::default(),
             ),
             late: self.plain(

@@ -240,7 +240,8 @@ proptest! {
             },
         };
         prop_assert_eq!(failed.kind(), Kind::Outside);
-        prop_assert!(failed.to_string().contains("/ledger/ledger.log") && failed.to_string().contains("free space"));
+        let failed = failed.to_string();
+        prop_assert!(failed.contains("/ledger/ledger.log") && failed.contains("free space"));
         // A supervisor starts it again and again while now and then a few bytes are free.
         for scrap in [0, 7, 40, 90] {
             disk.set_space_left(Some(scrap));

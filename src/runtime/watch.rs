@@ -168,7 +168,10 @@ fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &
         let last = before.iter().find(|last| last.facts.partition == number);
         let seen = PartitionSeen::new(*facts, now, last);
         let open = seen.open_for(now).unwrap_or_default();
-        metrics.partition(number).open_transaction_seconds.set(open.as_secs_f64());
+        metrics
+            .partition(number)
+            .open_transaction_seconds
+            .set(open.as_secs_f64());
         if open >= OPEN_LONG && last.is_some_and(|last| !last.told) {
             let (offset, since) = (facts.end, seen.open_since.unwrap_or(now));
             tracing::warn!(
@@ -177,8 +180,8 @@ fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &
                 offset,
                 %since,
                 hint = driver.open_transaction_hint(),
-                "a transaction has been open for long; nothing from this offset on can be read before it ends, \
-                 and event time waits"
+                "a transaction has been open for long; nothing from this offset on can be read \
+                 before it ends, and event time waits"
             );
         }
         PartitionSeen {
