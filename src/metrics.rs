@@ -1,14 +1,14 @@
-//! What the process counts and measures, in the form that Prometheus reads.
+//! The process's metrics, in the format that Prometheus reads.
 //!
 //! ```text
 //!  hot path ──► handle (counter, gauge, histogram) ◄── scrape ── Metrics::text() ──► GET /metrics
 //!               taken once, by source, partition, view, …     bumping it is one atomic addition
 //! ```
 //!
-//! Handles are taken when a source, worker or view is set up, so that nothing is looked up later. A gauge is
-//! set where its value changes; where that would be too often, or is known to nobody in time, it is set as it
-//! is read: see [`Metrics::refresh_by`]. So none stands still when the data does. Names follow Prometheus's
-//! habits: the prefix `thalweg_`, base units last (`_seconds`, `_bytes`), counters `_total`.
+//! Handles are created when a source, worker or view is set up, so that nothing is looked up later. A gauge
+//! is set when its value changes; if that would be too often, or if nobody learns of the change, it is set
+//! when it is read: see [`Metrics::refresh_by`]. So no gauge becomes stale. Names follow Prometheus's
+//! conventions: the prefix `thalweg_`, base units as suffixes (`_seconds`, `_bytes`), counters with `_total`.
 
 use std::hash::Hash;
 use std::sync::atomic::AtomicU64;
@@ -35,29 +35,29 @@ pub(crate) mod checkpoint;
 pub mod histogram;
 pub(crate) mod sink;
 
-/// A gauge of a whole number.
+/// A gauge with a whole number.
 pub type Gauge = AnyGauge;
-/// A gauge of seconds and other fractions.
+/// A gauge with seconds or other fractions.
 pub type GaugeF64 = AnyGauge<f64, AtomicU64>;
 
 /// The media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Upper bounds for what should take milliseconds: epochs, freshness. Seconds.
+/// Buckets for durations of some milliseconds: epochs, freshness. Seconds.
 const LATENCY_S: &[f64] = &[
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0,
 ];
-/// Upper bounds for appends to the ledger. Seconds.
+/// Buckets for appends to the ledger. Seconds.
 const APPEND_S: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
 ];
-/// Upper bounds for requests. Seconds.
+/// Buckets for requests. Seconds.
 const REQUEST_S: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5,
     1.0, 10.0,
 ];
-/// Upper bounds for the number of records in an epoch.
+/// Buckets for the number of records in an epoch.
 const RECORDS: &[f64] = &[1.0, 10.0, 100.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 1e7];
 
 type Labels<const N: usize> = [(&'static str, Arc<str>); N];
@@ -65,7 +65,7 @@ type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
 type GaugesF64<const N: usize> = Family<Labels<N>, GaugeF64>;
 
-/// Sets gauges to what they are now.
+/// Sets gauges to their current values.
 type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 /// All metrics of the process.
@@ -79,17 +79,17 @@ pub struct Metrics {
     views: ViewFamilies,
     sinks: SinkFamilies,
     requests: RequestFamilies,
-    /// Epochs, from being opened to being visible.
+    /// Epochs, from opening to visibility.
     pub epochs: EpochMetrics,
     /// The ledger's file.
     pub ledger: LedgerMetrics,
     /// Checkpoints.
     pub checkpoints: CheckpointMetrics,
-    /// How old records are (by the log's timestamp) when they become visible in the views. Seconds.
+    /// Age of records, by the log's timestamp, when they become visible in views. Seconds.
     pub freshness: Histogram,
-    /// Requests being answered at this moment.
+    /// Requests in flight.
     pub http_in_flight: Gauge,
-    /// Connections open at this moment.
+    /// Open connections.
     pub http_connections: Gauge,
 }
 
@@ -106,7 +106,7 @@ pub struct EpochMetrics {
     pub closed_newest: GaugeF64,
     /// Replayed epochs whose result matched the ledger.
     pub alike: Counter,
-    /// The same with another result.
+    /// Replayed epochs whose result differed from the ledger.
     pub different: Counter,
 }
 
@@ -124,18 +124,18 @@ pub struct LedgerMetrics {
 pub struct SourceMetrics {
     families: SourceFamilies,
     source: Arc<str>,
-    /// Schemas asked of the registry, and not answered yet.
+    /// Schema requests to the registry without an answer yet.
     pub schema_lookups_pending: Gauge,
-    /// Partitions of the topic, as it was seen last.
+    /// Partitions of the topic, as last observed.
     pub partitions: Gauge,
 }
 
-/// Handles for what came too late for a window step.
+/// Handles for late events of a window step.
 #[derive(Clone, Debug, Default)]
 pub struct LateMetrics {
     /// Events that were late for all of their windows.
     pub events: Counter,
-    /// Windows that events are missing from, of these events and of those that were late for some of theirs.
+    /// Windows that missed an event, of these events and of those that were late for some of their windows.
     pub windows: Counter,
 }
 
@@ -146,11 +146,11 @@ pub struct PartitionMetrics {
     pub records: Counter,
     /// Bytes of keys and payloads read.
     pub bytes: Counter,
-    /// Records between the position read and the end of the log.
+    /// Records between the newest closed epoch and the end of the log.
     pub lag_records: Gauge,
     /// Age of the newest record read, while records wait; zero when there are none.
     pub lag_seconds: GaugeF64,
-    /// Made with the first watermark: tables have none, and a partition without an event is not at the Unix
+    /// Created with the first watermark: tables have none, and a partition without events would show the Unix
     /// epoch.
     watermark_seconds: OnceLock<GaugeF64>,
     watermarks: GaugesF64<2>,
@@ -164,7 +164,7 @@ pub struct PartitionMetrics {
 }
 
 impl PartitionMetrics {
-    /// Sets the partition's event-time watermark. One that has had no event shows none.
+    /// Sets the partition's event-time watermark. A partition without events shows none.
     pub fn watermark(&self, time: EventTime) {
         if time != EventTime::MIN {
             let make = || one(&self.watermarks, self.labels.clone());
@@ -175,7 +175,7 @@ impl PartitionMetrics {
     }
 }
 
-/// Handles for one worker's buffers: read, and not released at an epoch yet.
+/// Handles for one worker's buffers: records read but not yet released at an epoch.
 #[derive(Clone, Debug)]
 pub struct WorkerMetrics {
     /// Records in the buffers.
@@ -199,15 +199,15 @@ pub struct RouteMetrics {
     families: RequestFamilies,
     route: Arc<str>,
     duration: Histogram,
-    /// A counter a status, taken when the status is first given.
+    /// One counter per status, created when the status first occurs.
     by_status: [OnceLock<Counter>; STATUSES.len()],
 }
 
-/// The statuses that have a counter of their own without a lookup.
+/// Statuses whose counters need no lookup.
 const STATUSES: [u16; 12] = [200, 304, 400, 404, 405, 408, 410, 413, 414, 431, 500, 503];
 
 impl RouteMetrics {
-    /// A request was answered with `status` after `took`.
+    /// Records that a request was answered with `status` after `took`.
     pub fn answered(&self, status: u16, took: Duration) {
         self.duration.observe(took.as_secs_f64());
         let counter = || {
@@ -269,7 +269,7 @@ impl MetricConstructor<Histogram> for RequestHistogram {
     }
 }
 
-/// Registers metrics and hands them back.
+/// Registers metrics and returns them.
 struct Register<'a>(&'a mut Registry);
 
 impl Register<'_> {
@@ -440,7 +440,7 @@ impl Register<'_> {
 }
 
 impl Metrics {
-    /// All metrics, at zero. One a process.
+    /// All metrics, at zero. One per process.
     pub fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("thalweg");
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
@@ -516,12 +516,12 @@ impl Metrics {
         }
     }
 
-    /// Has `refresh` set gauges each time before they are read. It must not block.
+    /// Registers `refresh`, which sets gauges each time before they are read. It must not block.
     pub fn refresh_by(&self, refresh: impl Fn(&Metrics) + Send + Sync + 'static) {
         self.refreshes.lock().push(Box::new(refresh));
     }
 
-    /// Everything in OpenMetrics' text form, of type [`CONTENT_TYPE`].
+    /// All metrics in OpenMetrics' text format, of type [`CONTENT_TYPE`].
     pub fn text(&self) -> String {
         self.refreshes.lock().iter().for_each(|refresh| refresh(self));
         self.uptime.set(
@@ -560,7 +560,7 @@ impl SourceMetrics {
         }
     }
 
-    /// 1 while something stands between the source and its data, by what it is.
+    /// 1 while the source is unhealthy, by cause.
     pub fn trouble(&self, kind: &'static str) -> Gauge {
         one(
             &self.families.trouble,
@@ -568,7 +568,7 @@ impl SourceMetrics {
         )
     }
 
-    /// What came too late for `step`.
+    /// Late events of `step`.
     pub fn late(&self, step: &str) -> LateMetrics {
         let labels = [("source", self.source.clone()), ("step", step.into())];
         LateMetrics {
@@ -577,8 +577,7 @@ impl SourceMetrics {
         }
     }
 
-    /// Records of this source that say nothing new of a captured table, by why: `duplicate`, `message`,
-    /// `heartbeat`.
+    /// Captured records of this source without a row change, by reason: `duplicate`, `message`, `heartbeat`.
     pub fn skipped(&self, why: &'static str) -> Counter {
         one(
             &self.families.skipped,
@@ -586,7 +585,7 @@ impl SourceMetrics {
         )
     }
 
-    /// Records of this source that were turned down, by the cause's code.
+    /// Records of this source that became dead letters, by the cause's code.
     pub fn dead_letters(&self, cause: &'static str) -> Counter {
         one(
             &self.families.dead,

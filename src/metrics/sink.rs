@@ -1,4 +1,4 @@
-//! What is measured of sinks.
+//! Metrics of sinks.
 
 use std::sync::Arc;
 
@@ -12,21 +12,21 @@ use crate::metrics::{
 /// Handles for a sink.
 #[derive(Clone, Debug)]
 pub struct SinkMetrics {
-    /// Rows that it has.
+    /// Rows delivered.
     pub rows: Counter,
     /// Their size in memory.
     pub bytes: Counter,
-    /// Rows that wait for it.
+    /// Rows queued.
     pub waiting: Gauge,
     /// Their size in memory.
     pub waiting_bytes: Gauge,
-    /// Since when the oldest of them waits. Seconds.
+    /// Age of the oldest queued epoch. Seconds.
     pub waiting_age: GaugeF64,
-    /// The last epoch that it has. Unix seconds.
+    /// The last epoch delivered. Unix seconds.
     pub epoch: GaugeF64,
-    /// How often it failed, and was tried again.
+    /// Failed writes, which were retried.
     pub failures: Counter,
-    /// From the event's time, or from when its epoch was opened, to the store. Seconds.
+    /// Time from the event, or from the opening of its epoch, to its delivery. Seconds.
     pub latency: Histogram,
 }
 
