@@ -216,8 +216,8 @@ fn variables_that_belong_to_nobody_are_told_if_they_look_like_ours() {
         force.warnings,
         [
             "the variable THALWEG_WORKRES matches no setting; the nearest is `THALWEG_WORKERS`",
-            "the variable THALWEG_SOURCES_PAYMENTS_LATENESS sets nothing: settings of one source stand in \
-                the file, under [sources.NAME]"
+            "the variable THALWEG_SOURCES_PAYMENTS_LATENESS has no effect: set a source's settings in the file, \
+                under [sources.NAME]"
         ]
     );
     assert_eq!(force.settings.workers, 1);
