@@ -178,7 +178,7 @@ impl Inputs {
         };
         Ok(Self {
             file: path.map(read).transpose()?,
-            // What is no text can't be a setting of ours.
+            // A variable that is not Unicode cannot be one of our settings.
             variables: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
@@ -333,7 +333,8 @@ impl InForce {
             match sources.iter().find(|known| known.name == name) {
                 Some(known) => {
                     let alike = source_settings().filter(|(_, known)| known.name == setting);
-                    // Connectors may have settings of one name: the source's own counts.
+                    // Several connectors may have a setting with this name: the source's own connector
+                    // counts.
                     let lacks: Vec<_> = alike.map(|(of, setting)| known.lacks(of, setting)).collect();
                     if let Some(Some(lack)) = lacks.iter().min() {
                         mistakes.add(Some(&entry.origin), format!("`{name}` {lack}"));
@@ -364,7 +365,7 @@ pub(crate) struct SourceKnown {
 impl SourceKnown {
     /// The reason why it cannot have a setting that only some sources of a connector have.
     fn lacks(&self, of: Option<&dyn Connector>, setting: &SourceSetting) -> Option<String> {
-        // What no table has is said before what only some systems have.
+        // Settings that no table has are reported before settings that only some connectors have.
         if let Some(lack) = setting.of.lack(self.timed) {
             return Some(lack.to_owned());
         }

@@ -313,7 +313,7 @@ impl Context {
 
 /// Builds a flow on one worker and reports its mistakes together.
 pub fn build(scope: Scope<'_, Epoch>, flow: &Flow, context: &Rc<Context>) -> Result<()> {
-    // Streams can only be kept for as long as the scope lives, and the handle has to stay `Copy`.
+    // Streams live only as long as the scope, and the handle must stay `Copy`.
     let loose = Box::into_raw(Box::new(Loose {
         context: context.clone(),
         late: RefCell::default(),
@@ -495,14 +495,14 @@ impl<'s> Dataflow<'s> {
             let reader = if reads {
                 reader(waker)
             } else {
-                // Made to be dropped, where the settings say what it reads: what it lacks is told before
-                // anything starts.
+                // Created to be dropped: if the settings fully describe the source, this reports what is
+                // missing before anything starts.
                 if configured && let Err(error) = reader(waker) {
                     context.mistake(format!("source `{name}`, {}: {error}", opened.description));
                 }
                 Ok(Opened::<T>::no_reader())
             };
-            // An error of one worker alone must not leave the others waiting in the middle of a build.
+            // An error on a single worker must not leave the others waiting in the middle of a build.
             let reader = reader.unwrap_or_else(|error| {
                 context.halt.halt(error);
                 Opened::<T>::no_reader()
@@ -593,7 +593,7 @@ impl<'s> Dataflow<'s> {
             let named = (Identity::new(StateKind::Letters, &name), &*view);
             let keeper = context.keeper::<LetterKey, Letter>(named, &origin, version, Rule::Last);
             let label = format!("dead letters of `{name}`");
-            // Nothing but their view is made of them.
+            // Nothing but their view consumes them.
             let wanted = Wanted::default();
             let setup = context.setup(&view, label, &[], keeper, wanted);
             let keyed = letters(all, topic, LETTERS_KEEP, setup);

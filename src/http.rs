@@ -220,7 +220,7 @@ impl Server {
     /// Accepts no more connections, lets requests in flight finish within `grace`, then closes the rest.
     pub async fn shutdown(self, grace: Duration) {
         self.stop.send_replace(Some(grace));
-        // It ends with an error only if it was cancelled or has panicked: either way it has stopped.
+        // This is an error only if the task was cancelled or panicked: either way, the server has stopped.
         let _stopped = self.task.await;
     }
 }

@@ -294,8 +294,8 @@ impl<T: 'static> Running<T> {
         let rules = self.ingest.rules.clone();
         let bounds = self.ingest.bounds;
         let ahead = bounds.ahead_of(self.pace);
-        // One that is too old waits for the next: judged by it, an event of this moment might lie in the far
-        // future.
+        // A limit that is too old is not applied; reading waits for the next. Applied now, it might reject an
+        // event of the present as too far in the future.
         let limit = self
             .limit
             .and_then(|limit| limit.in_force(clock::instant(), rules.future_bound));
@@ -307,12 +307,12 @@ impl<T: 'static> Running<T> {
                 partition.metrics.paused.set(i64::from(paused));
             }
         }
-        // A reader that promises more and brings nothing must not keep the worker from its other work.
+        // A reader that promises more but returns nothing must not keep the worker from its other work.
         let mut calls = 0..READS_A_TURN + READS_IN_VAIN_MAX * self.partitions.len();
         let mut reads = 0;
         while reads < READS_A_TURN && calls.next().is_some() {
-            // Then until a release frees room; and what it waits for is read in any case: an earlier run on
-            // more workers may have bound more in one epoch than this one holds.
+            // Reading pauses until a release frees buffer space. Bound ranges are read in any case: an
+            // earlier run with more workers may have bound more in one epoch than this one may buffer.
             let owed = self.is_full().then(|| self.owed());
             let ready = |p: &&mut Partition<T>| {
                 if owed.as_ref().is_some_and(|owed| !owed.contains(&p.intake.id())) {
@@ -348,7 +348,7 @@ impl<T: 'static> Running<T> {
                 &mut partition.intake,
             )?;
             let held = partition.keep(progress, until, before, &mut self.spare);
-            // Reads that bring nothing are cheap, and must not use up the turn of those that would.
+            // Empty reads are cheap, and must not use up the turn of others.
             reads += usize::from(held.records > 0);
             partition.untimed_reads += usize::from(held.records > 0 && !held.timed);
             if let Some(to) = partition.report(held.timed) {

@@ -276,8 +276,8 @@ impl Ledger {
         make_if_missing(disk, dir, &claim)?;
         let (file, header, mut reader) = open_file(disk, dir, true)?;
         same_dataflow(&path, &header, &claim)?;
-        // What a killed process left unflushed reads as intact. The claim builds on it, and may not outlive
-        // it.
+        // Data that a killed process left unflushed reads as intact. The claim depends on it, and must not
+        // outlive it.
         file.sync().map_err(|error| cannot("write to", &path, &error))?;
         let mut state = LedgerState::default();
         let mut notes = Vec::new();
@@ -302,7 +302,7 @@ impl Ledger {
             bindings,
             notes,
         };
-        // Left over from a trim that a crash cut short.
+        // Left over from a trim that a crash interrupted.
         for name in disk.list(dir).unwrap_or_default() {
             if is_draft(&name) {
                 let _left = disk.remove(&dir.join(name));
@@ -368,7 +368,7 @@ impl Ledger {
                     return Ok(());
                 }
                 None => break,
-                // Another process may be in the midst of appending a claim.
+                // Another process may be in the middle of appending a claim.
                 Some(bytes) => unfinished = bytes,
             }
             std::thread::yield_now();
@@ -489,7 +489,7 @@ fn make_if_missing(disk: &dyn Disk, dir: &Path, claim: &Claim) -> Result<()> {
         time_us: clock::now_micros(),
     };
     let path = dir.join(FILE_NAME);
-    // Another starter's file serves as well: what is in it is read next.
+    // The file of another process that started at the same time serves as well: its contents are read next.
     disk.publish(&path, &header.encode())
         .map_err(|error| cannot("make", &path, &error))?;
     Ok(())
@@ -564,7 +564,7 @@ fn make_claim(
         fault::point("claim.appended");
         file.sync().map_err(|error| cannot("write to", path, &error))?;
         fault::point("claim.synced");
-        // Whatever stands before the own claim is final; it is read only now.
+        // Everything before the own claim is final, and is only read now.
         reader.extend(end);
         while let Some(frame) = reader.next_frame()? {
             match frame {
@@ -583,7 +583,7 @@ fn make_claim(
                 frame => fold(reader, state, frame)?,
             }
         }
-        // Another process's write was torn just before the claim: the next one says where the log ends.
+        // Another process's write was torn just before the claim: the next claim records where the log ends.
     }
     Err(Error::outside(format!(
         "another process keeps writing to the ledger `{}`",

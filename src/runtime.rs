@@ -248,7 +248,7 @@ pub struct Service {
 pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
     let drawn = Arc::new(Mutex::new(None));
     let (flow, env, out) = (flow.clone(), env.clone(), drawn.clone());
-    // On a thread of its own: timely keeps a worker's state with the thread.
+    // On its own thread: timely keeps a worker's state in thread-locals.
     let thread = std::thread::Builder::new().name("plan".into()).spawn(move || {
         timely::execute_directly(move |worker| {
             let env = Environment {
@@ -401,7 +401,7 @@ impl Service {
             return None;
         }
         let (epoch, all) = (restored.manifest.epoch, restored.manifest.bytes());
-        // Every worker reads all of it, and takes what is its own.
+        // Every worker reads all of it and takes its share.
         let all = (all * self.shared.settings.workers as u64).max(1);
         Some((epoch, (restored.bytes_read() as f64 / all as f64).min(1.0)))
     }

@@ -355,8 +355,8 @@ impl Sequencer {
         self.live_since.get_or_insert(now.mono);
         self.refresh_limits(now);
         self.refresh_paces();
-        // Which partitions count in a watermark is known only when all of them are, also those that no
-        // binding has named.
+        // Which partitions count in a watermark is known only when all partitions are known, including those
+        // in no binding.
         if self.sources.keys().any(|source| !self.looked_at.contains(source)) {
             return Next::Idle;
         }
@@ -435,14 +435,14 @@ impl Sequencer {
     }
 
     fn open_by_clock(&mut self, now: Now) -> Arc<EpochBinding> {
-        // Also while others are busy: else one quiet partition would hold the watermark for as long as the
-        // load lasts.
+        // Even while others are busy: otherwise one quiet partition would hold the watermark back as long as
+        // the load lasts.
         let idle = self.idle_due();
         let quiet = |id: &&PartitionId| self.partitions[*id].reports.is_empty();
         let mut taken: Vec<(PartitionId, Option<ReadTo>)> =
             idle.iter().filter(quiet).map(|id| (*id, None)).collect();
         for (id, partition) in &mut self.partitions {
-            // A range is judged by one limit: a report under another one waits for the next epoch.
+            // A range has a single limit: a report under another one waits for the next epoch.
             let Some(limit) = partition.reports.front().map(|r| r.limit) else {
                 continue;
             };
@@ -461,7 +461,7 @@ impl Sequencer {
         for (id, hi) in &next.hi {
             let partition = self.partitions.get_mut(id).expect("checked by the caller");
             let upto = partition.reports.iter().take_while(|r| r.hi <= *hi).count();
-            // One that brings nothing is not named: without a report it would count as turning idle.
+            // A partition without records is not included: without a report it would count as turning idle.
             if upto > 0 {
                 taken.push((*id, merge(partition.reports.drain(..upto))));
             }

@@ -94,7 +94,7 @@ impl Checkpoints {
     /// Begins a checkpoint as of `at.epoch`, which must not have reached any worker yet.
     pub(crate) fn begin(&self, at: EpochBinding) {
         self.state.busy.store(true, Ordering::Release);
-        // Views have to be saved as they can be asked now, back to their floors.
+        // Views must be saved with everything that can be read now, back to their floors.
         (self.hold)(Epoch::ZERO);
         self.state.epoch.store(at.epoch.0, Ordering::Release);
         let job = Arc::new(Job {

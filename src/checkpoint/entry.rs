@@ -214,7 +214,7 @@ mod tests {
             assert!(error.contains("Row` can't be kept in a checkpoint"), "{error}");
             assert!(error.contains("read back, it is another value"), "{error}");
         }
-        // What no one can compare has to come to the same bytes at least.
+        // State that cannot be compared must at least encode to the same bytes.
         let map = |n: u64| {
             (0..n)
                 .map(|n| (n, n))

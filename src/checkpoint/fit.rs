@@ -114,8 +114,8 @@ fn counterparts(held: &[StepFiles], wanted: &[StepShape]) -> Vec<Option<usize>> 
             .position(|files| files.shape.identity == wanted[at].identity)
     };
     let mut found: Vec<_> = (0..wanted.len()).map(alike).collect();
-    // Kept events are called by what they come from. If that alone is another, it has changed, and is not
-    // new.
+    // The identity of kept events is derived from their inputs. If only that differs, the step has changed
+    // and is not new.
     let missing = found.clone();
     for at in 0..wanted.len() {
         let is = |shape: &StepShape| shape.rule == Rule::Sum && shape.step == wanted[at].step;
@@ -357,7 +357,7 @@ mod tests {
             (fit.questions(), fit.held),
             (vec![], vec![Some(1), Some(0), Some(2)])
         );
-        // One of which the input changed is told as such.
+        // A changed input is reported as such.
         let fit = Fit::keeping(
             &held(&were[..2]),
             &[events(Some("map"), 1), events(None, 1)],

@@ -89,7 +89,7 @@ impl Job {
     }
 
     pub(super) fn tell(&self, message: Message) {
-        // The writer ends after a halt only.
+        // The writer only ends early after a halt.
         let _ended = self.to.send(message);
     }
 }

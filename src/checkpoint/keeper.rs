@@ -156,7 +156,8 @@ impl Loader {
         routed: impl Fn(&K) -> &R,
         mut take: impl FnMut(Loaded<K, V>),
     ) {
-        // Two forms of one row add up; of a key with two of them, changes and removals would reach only one.
+        // Two encodings of one row add up; but of a key with two encodings, changes and removals would reach
+        // only one.
         let adds = self.files().is_some_and(|files| files.shape.rule == Rule::Sum);
         let key_of = if adds { decode::<K> } else { decode_key::<K> };
         self.each(&mut |entry| {

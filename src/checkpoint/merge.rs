@@ -73,7 +73,7 @@ impl Merge<'_> {
                 let held = keys.entry(entry.key).or_default();
                 match self.rule {
                     Rule::Last => held.clear(),
-                    // Of one epoch the later one holds.
+                    // Within an epoch the later entry wins.
                     Rule::Versions => held.retain(|other| other.epoch != entry.epoch),
                     Rule::Sum => {}
                 }

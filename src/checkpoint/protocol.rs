@@ -204,7 +204,7 @@ mod tests {
                     prop_assert!(found.steps == Steps::Same || found.on_new_plan == Policy::GoOn);
                     prop_assert!(!other_build || found.on_new_build == Policy::GoOn);
                 }
-                // What was trimmed no topic brings back in its epochs.
+                // Topics cannot restore the epochs of trimmed bindings.
                 Start::Anew(_) => prop_assert!(!trimmed && last >= Some(epoch)),
                 Start::Refuse(Refusal::Ahead) => prop_assert!(last < Some(epoch)),
                 Start::Refuse(Refusal::Trimmed | Refusal::Added) => prop_assert!(trimmed),

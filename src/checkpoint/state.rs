@@ -344,13 +344,13 @@ impl<K: Ord + Send + 'static> Changed<K> {
         if again {
             self.frozen.append(&mut self.changed);
             self.frozen_removed.append(&mut self.removed);
-            // However often it has to be tried again, no key is held twice.
+            // However often the freeze is repeated, no key is stored twice.
             for keys in [&mut self.frozen, &mut self.frozen_removed] {
                 keys.sort_unstable();
                 keys.dedup();
             }
         } else {
-            // Millions of keys take long to be dropped.
+            // Dropping millions of keys takes long.
             out.discard(std::mem::replace(
                 &mut self.frozen,
                 std::mem::take(&mut self.changed),

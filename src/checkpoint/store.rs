@@ -145,8 +145,8 @@ impl Store {
             Ok(there) => self.belongs(&there.app, &there.dataflow, app, dataflow)?,
             Err(error) if error.kind() == Kind::Integrity => {
                 match names.iter().any(|name| name == Catalogue::FILE_NAME) {
-                    // It is made again; and files that no manifest names are good for nothing, whosever they
-                    // are.
+                    // It will be written again; and files that no manifest references are useless, whoever
+                    // wrote them.
                     true => notes.push(error.to_string()),
                     false => self.is_somebodys(&names)?,
                 }
@@ -332,7 +332,7 @@ impl Store {
                     kept += usize::from(self.is_whole(&manifest, &names));
                     named.extend(manifest.segments().map(|segment| segment.file.clone()));
                 }
-                // Left for people to look at, but no start will ask for its files.
+                // Left for inspection, but no start will use its files.
                 Err(_) => {}
             }
         }

@@ -106,7 +106,7 @@ impl Writer {
                 self.held.fetch_sub(piece.chunk.bytes.len(), Ordering::Relaxed);
                 if let Err(error) = self.write(current, &piece) {
                     current.job.fail(error);
-                    // Where no space is left, the ledger may need what it took.
+                    // If the disk is full, the ledger may need the space.
                     let begun = names_of(current);
                     current.segments.iter_mut().for_each(|segment| *segment = None);
                     self.remove(&begun);
@@ -214,7 +214,7 @@ impl Writer {
                 if let Err(error) = self.merge() {
                     tracing::warn!(%error, "cannot merge checkpoint files");
                     if !self.suspects.is_empty() {
-                        // Nothing that is older goes before this is mended.
+                        // Nothing older is removed until this is repaired.
                         *self.state.trouble.lock() = Some(error.to_string());
                         self.state.busy.store(false, Ordering::Release);
                         return;
@@ -231,7 +231,7 @@ impl Writer {
             Err(error) => {
                 self.state.again.store(true, Ordering::Release);
                 self.claimed = false;
-                // Its manifest may be there all the same.
+                // Its manifest may exist nevertheless.
                 let manifest = Manifest::file_name(epoch);
                 if self.store.names().is_ok_and(|names| !names.contains(&manifest)) {
                     self.remove(&files);
@@ -268,7 +268,7 @@ impl Writer {
         }
         fault::point("checkpoint.segments");
         let at = Base { binding: at, sets };
-        // Bindings from there on are gone through again, so that views can be asked for what they keep.
+        // Bindings from there on are replayed, so that views can be read as far back as they keep versions.
         let reaches = |base: &&Base| base.binding.epoch < floor;
         let from = self.bases.iter().rev().find(reaches).cloned();
         let manifest = Manifest {
@@ -286,7 +286,7 @@ impl Writer {
             at: at.clone(),
             steps,
         };
-        // Another process has removed what it did not know of.
+        // Another process removed files that it did not know about.
         self.store.is_held_by(&self.identity.owner)?;
         self.all_there(&manifest)?;
         self.store.publish(&manifest)?;
@@ -341,7 +341,7 @@ impl Writer {
     /// Merges segments that are due; the next checkpoint references the merged files.
     fn merge(&mut self) -> Result<()> {
         let go_on = || !self.state.ended.load(Ordering::Acquire);
-        // Once a checkpoint, so no name comes twice, also where steps have other numbers than in an earlier
+        // This runs once per checkpoint, so no name occurs twice, even if steps had other indices in an earlier
         // run.
         let newest = Epoch(self.state.newest.load(Ordering::Acquire));
         let mut merged = 0;

@@ -181,7 +181,7 @@ pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Mistakes)
     let table = match DeTable::parse(text) {
         Ok(table) => table.into_inner(),
         Err(error) => {
-            // Its own display quotes the line, and that may hold a secret.
+            // Its own Display quotes the line, which may contain a secret.
             let at = origin(error.span().map_or(0, |span| span.start));
             mistakes.add(Some(&at), format!("invalid TOML: {}", error.message()));
             return Vec::new();
@@ -261,15 +261,15 @@ pub(super) fn of_variables(
     for (variable, value) in &given {
         let Some(name) = known.get(variable) else {
             if variable.starts_with(SOURCES_VARIABLES) {
-                // Which part of it is the source's name can't be told.
+                // The variable does not show where the source's name ends.
                 warnings.push(format!(
                     "the variable {variable} has no effect: set a source's settings in the file, under \
                      [sources.NAME]"
                 ));
             } else if variable.starts_with("THALWEG_") {
                 let near = suggest::told(variable, known.keys());
-                // Other programs have variables of this kind, and so has Kubernetes: only what is like one of
-                // ours is told.
+                // Other programs, and Kubernetes, set variables with this prefix, so only names similar to
+                // ours are reported.
                 if !near.is_empty() && !FOREIGN.iter().any(|other| variable.starts_with(other)) {
                     warnings.push(format!("the variable {variable} matches no setting{near}"));
                 }
@@ -340,7 +340,7 @@ pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Mistakes) -> Vec<Said> {
 pub(super) fn cover(below: &mut BTreeMap<String, Said>, layer: Vec<Said>, mistakes: &mut Mistakes) {
     let mut here: BTreeMap<String, Said> = BTreeMap::new();
     for said in layer {
-        // Of a flag that is given twice the last one counts, as with most programs.
+        // If a flag is repeated, the last one counts, as in most programs.
         let twice = here
             .get(&said.name)
             .filter(|_| !matches!(said.origin, Origin::Flag(_)));
@@ -409,7 +409,7 @@ impl Said {
         let text = |whole, switch| self.written.text(whole, switch).ok_or_else(expected);
         match &setting.kind {
             Kind::Count { min, max, set } => {
-                // In a file a number is no text.
+                // In a file, a number is not a text.
                 let number = match (&self.written, self.typed) {
                     (Written::Text(_), true) => return Err(expected()),
                     _ => text(true, false)?,
@@ -516,7 +516,7 @@ impl Said {
                 let read = std::fs::read_to_string(text).map_err(|error| {
                     format!("`{name}{IN_FILE}` names {text}, which cannot be read: {error}")
                 })?;
-                // Editors end a file with a line break, and secrets are made with editors.
+                // Editors end a file with a newline, and secrets are written with editors.
                 let secret = read.strip_suffix('\n').unwrap_or(&read);
                 let secret = secret.strip_suffix('\r').unwrap_or(secret);
                 (secret.to_owned(), format!("{HIDDEN} from {text}"))

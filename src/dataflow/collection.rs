@@ -56,7 +56,7 @@ impl<'s, D: Record> Collection<'s, D> {
     }
 }
 
-// Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
+// The bounds are on the methods, so that a missing derive is reported as such and not as "no method found".
 impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
     /// The result of a step.
     fn with<U: 'static>(

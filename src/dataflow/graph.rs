@@ -113,7 +113,8 @@ pub fn page_rank<'s, N: Record>(name: &str, edges: &Collection<'s, (N, N)>) -> C
         let own = nodes(edges.clone()).map(|node| (node, RANK_OWN));
         let degrees = edges.clone().map(|(from, _)| from).count();
         let edges = edges.join_map(degrees, |from, to, n| (from.clone(), (to.clone(), *n as u64)));
-        // From below, and what is passed on grows with the rank: ranks only rise, to the least fixed point.
+        // Ranks are computed from below, and shares grow with the rank: so ranks only rise, up to the least
+        // fixed point.
         own.clone().iterate(|scope, ranks| {
             let passed = ranks.join_map(edges.enter(scope), |_, rank: &u64, (to, n)| {
                 (to.clone(), rank * RANK_PASSED_PERCENT / (100 * n))

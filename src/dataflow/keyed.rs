@@ -250,7 +250,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
                 Side::Left((_, event)) => event.at,
                 Side::Right((_, event)) => event.at,
             },
-            // One record may be on both sides, of a stream that is joined with itself.
+            // If a stream is joined with itself, a record may be on both sides.
             tie: Some(|a: &Input<K, T, R>, b: &Input<K, T, R>| match (a, b) {
                 (Side::Left((_, a)), Side::Left((_, b))) => by_content(a, b),
                 (Side::Right((_, a)), Side::Right((_, b))) => by_content(a, b),
@@ -297,7 +297,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         let flow = self.stream.flow;
         let inputs = [&self.stream.origin, &table.meta.origin];
         let origin = flow.context().step(name, Kind::Lookup, &inputs);
-        // No checkpoint has the operator's copy of the rows.
+        // The operator's copy of the rows is in no checkpoint.
         table.meta.wanted.set(true);
         let step = Step::new(flow, name, &origin, &self.stream.sources).at_once(&self.stream);
         let events = self.admit(&step, |_, _| false, lookup::Input::<K, T, V>::Left);
@@ -422,7 +422,8 @@ impl<'s> Step<'s> {
         order: Option<Order<O::Input>>,
     ) -> Setup<O::Input> {
         let (context, name) = (self.flow.context(), self.name.as_str());
-        // State that expired with less time for corrections can't take events that it is asked to have.
+        // State that expired under a shorter time for corrections cannot take the events that a longer one
+        // admits.
         let corrects = context.corrected_for(&self.sources);
         let identity = match corrects.is_zero() || identity.kind == StateKind::Process {
             true => identity,

@@ -395,7 +395,7 @@ impl Plan {
         version: u32,
         rule: Rule,
     ) -> usize {
-        // Views encode their rows by a schema, and take what bytes without names can't hold.
+        // Views encode their rows by a schema, and accept types that an encoding without names cannot hold.
         let unfit = match rule {
             Rule::Versions => None,
             _ => UnfitState::of::<K>(&identity).or_else(|| UnfitState::of::<V>(&identity)),
@@ -420,7 +420,7 @@ impl Plan {
         let from = upstream.keys().map(|name| (*name).to_owned()).collect();
         let definition = |step: &Step| Definition {
             made: step.definition.clone(),
-            // What has state has its version with it.
+            // Stateful steps carry their own version.
             version: match step.kind.is_stateful() {
                 true => 1,
                 false => self.version(&step.name),

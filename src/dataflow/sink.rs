@@ -25,7 +25,7 @@ use crate::sink::row::Row;
 use crate::sink::{AppendSink, ChangelogSink, Method, Sink, UpsertSink};
 use crate::time::Epoch;
 
-// Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
+// The bounds are on the methods, so that a missing derive is reported as such and not as "no method found".
 impl<'s, T: 'static> Stream<'s, T> {
     /// Passes the events of each epoch to a function, ordered by partition and offset. The contract of
     /// [`Table::for_each_epoch`](crate::dataflow::table::Table::for_each_epoch) applies, except that a new
@@ -92,7 +92,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         let flow = self.flow;
         if let Some(outlet) = flow.open_sink(name, &self.origin, method, sink, schema) {
             let mut encoder = outlet.encoder(false);
-            // Where events of one record come from one worker, what is stable keeps their order.
+            // If events of one record come from one worker, a stable sort keeps their order.
             let is_ordered = !self.is_scattered;
             flow.give(self.inner.clone(), outlet, move |event| {
                 encoder.event(event, is_ordered)
@@ -232,7 +232,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     {
         let flow = self.flow;
         if let Some(outlet) = flow.open_sink(name, &self.meta.origin, method, sink, schema) {
-            // One that is new among restored steps needs their rows once more.
+            // A sink that is new among restored steps needs their rows re-emitted.
             if outlet.is_new() {
                 self.meta.wanted.set(true);
             }

@@ -36,7 +36,7 @@ pub struct Stream<'s, T: 'static> {
     pub(super) is_behind: bool,
 }
 
-// Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
+// The bounds are on the methods, so that a missing derive is reported as such and not as "no method found".
 impl<'s, T: 'static> Stream<'s, T> {
     /// The result of a step.
     fn with<U>(&self, inner: Events<'s, U>, origin: Origin) -> Stream<'s, U> {
@@ -210,7 +210,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         Stream {
-            // It may have sent them to other workers.
+            // `f` may have sent them to other workers.
             is_scattered: true,
             ..self.with(f(self.inner.clone()), self.origin.through("timely"))
         }

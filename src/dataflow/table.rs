@@ -97,7 +97,7 @@ impl<A: Clone, B> KeyedLike<A> for (A, B) {
         self.0.clone()
     }
 }
-// With one candidate alone the compiler takes it for the other table's key, and says "mismatched types".
+// With a single candidate, the compiler infers the other table's key from it and reports "mismatched types".
 #[diagnostic::do_not_recommend]
 impl<K> KeyedLike<NoKey<0>> for K {
     const LIVES_THERE: bool = false;
@@ -165,7 +165,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     }
 }
 
-// Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
+// The bounds are on the methods, so that a missing derive is reported as such and not as "no method found".
 impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     /// Names the key's fields in URLs and columns, for keys without names (a table read from a topic).
     #[track_caller]
@@ -282,8 +282,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         let mut spec = ViewSpec::new(name);
         spec.key = self.meta.names.clone();
         spec.sources = self.meta.sources.to_vec();
-        // A join revises a row, but closes none: what matters is how long the step that cut the windows takes
-        // corrections.
+        // A join revises rows but closes no windows: what matters is how long the step that assigned the
+        // windows takes corrections.
         let closed_by = match &*self.meta.window_sources {
             [] => &self.meta.sources,
             _ => &self.meta.window_sources,
@@ -301,7 +301,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
             history: None,
             version: 1,
         });
-        // One that is new among restored steps needs their rows once more.
+        // A view that is new among restored steps needs their rows re-emitted.
         if !self
             .flow
             .serve(self.changes(), &self.meta.origin, spec, (history, version))

@@ -31,7 +31,7 @@ impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let mut response = raw_json(self.body);
         let headers = response.headers_mut();
-        // May be kept, must be asked about: that is what the tag is for.
+        // Cacheable, but must be revalidated: that is the purpose of the tag.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         if let Some(tag) = self.tag.and_then(|tag| HeaderValue::try_from(tag).ok()) {
             headers.insert(ETAG, tag);
@@ -48,7 +48,7 @@ pub(crate) fn unless_known(mut response: Response, known: &[HeaderValue]) -> Res
             .iter()
             .any(|known| matches(known.as_bytes(), tag.as_bytes()))
     }) {
-        // The body stays for its length alone, as with HEAD: hyper sends none with this status.
+        // The body is kept only for its length, as with HEAD: hyper sends none with this status.
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response.headers_mut().remove(CONTENT_TYPE);
     }
@@ -61,7 +61,7 @@ fn matches(given: &[u8], tag: &[u8]) -> bool {
         let tag = tag.trim_ascii();
         tag.strip_prefix(b"W/").unwrap_or(tag)
     }
-    // Our tags hold no comma, so a tag that does, split here, can't be taken for one of ours.
+    // Our tags contain no comma, so a foreign tag that is split here cannot match one of ours.
     given.trim_ascii() == b"*"
         || given
             .split(|byte| *byte == b',')

@@ -133,7 +133,7 @@ pub(crate) async fn epoch(
         Problem::new(Kind::EpochUnknown, format!("`{text}` is not an epoch"))
             .hint("an epoch is a whole number")
     })?;
-    // One that was bound before a restart is closed again; the newest has to be no newer than that.
+    // An epoch bound before a restart becomes readable again; but it must not be newer than the newest one.
     let last_bound = (shared.state.recovery)().map_or(Epoch::ZERO, |recovering| recovering.last_bound);
     let newest = moment::newest(&shared, epoch.min(last_bound))?.epoch;
     if epoch > newest {
@@ -142,7 +142,7 @@ pub(crate) async fn epoch(
     }
     let remembered = match shared.state.views.moment(AsOf::Epoch(epoch)) {
         Ok(at) if at.epoch == epoch => return Ok(binding(&shared, &at.binding)),
-        // Between two that are remembered there is no other.
+        // There is no other epoch between two that are remembered.
         Ok(at) => Some(at.epoch),
         Err(_gone) => None,
     };

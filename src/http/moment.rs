@@ -56,7 +56,7 @@ pub(crate) async fn find(
     let views = &shared.state.views;
     let cursor = wanted.cursor.map(cursor_epoch).transpose();
     let cursor = cursor.map_err(|error| read(error, view))?;
-    // The cursor was given out at a moment that met `as_of` and `after`: they may be repeated with it.
+    // The cursor was issued for a moment that satisfied `as_of` and `after`, so they may be repeated with it.
     let (as_of, after) = match cursor {
         Some(epoch) => (Some(AsOf::Epoch(epoch)), &[][..]),
         None => (wanted.as_of, wanted.after),
@@ -113,9 +113,9 @@ fn least(shared: &Shared, as_of: Option<AsOf>, of_cursor: bool) -> Epoch {
     };
     match as_of {
         None => newest,
-        // Given out before the restart; or by another process, and then it never comes.
+        // Issued before the restart; or by another process, in which case it never becomes available.
         Some(AsOf::Epoch(epoch)) if of_cursor => epoch.min(last_bound),
-        // It may lie ahead: another process answered the last request.
+        // It may be ahead: another process served the previous request.
         Some(AsOf::Epoch(epoch)) => epoch,
         Some(AsOf::Time(time)) => newest.min(Epoch::opened_by(time)),
     }

@@ -259,7 +259,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
     let spaced = text.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8();
     match decoded {
-        // The library leaves what is no encoding as it is.
+        // The library leaves invalid encodings unchanged.
         Ok(decoded) if text.split('%').skip(1).all(is_whole) => Ok(Cow::Owned(decoded.into_owned())),
         _ => {
             let detail = format!("`{text}` is not valid percent-encoding");

@@ -212,7 +212,7 @@ impl IntoResponse for Problem {
             headers.insert(ALLOW, HeaderValue::from_static(methods));
         }
         if matches!(parts.kind, Kind::TooLarge | Kind::Slow) {
-            // What is left of the body is not read, so nothing can follow on this connection.
+            // The rest of the body is not read, so the connection cannot be reused.
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response

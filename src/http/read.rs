@@ -244,7 +244,7 @@ where
     }
     let mut last = Attempt {
         scanned_max,
-        // A page that is cut short is to come back in time.
+        // A page that is cut short should still be returned in time.
         until: clock::instant().checked_add(settings.scan_time_max.mul_f32(0.9)),
         then_max: None,
         again: false,
@@ -262,7 +262,7 @@ where
     let turn = async move {
         let place = scans.acquire_owned().await.map_err(Problem::internal)?;
         let done = tokio::task::spawn_blocking(move || {
-            // Kept until the work ends, not until the client has lost patience.
+            // Held until the work ends, not until the client gives up.
             let _place = place;
             guarded(work)
         });
@@ -276,7 +276,7 @@ where
 
 /// Turns a panic into an opaque error: one bad read must not close the connection without a response.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
-    // What the closures hold is read only, or dropped: nothing half changed is seen again.
+    // The closures only read, or drop, what they capture: no partial change is visible afterwards.
     match std::panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done,
         Err(_panic) => Err(Problem::internal("a read panicked")),

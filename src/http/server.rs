@@ -123,7 +123,7 @@ async fn connection(
         }
     };
     if let Err(error) = outcome {
-        // Clients that go away, idle connections, malformed heads: nothing that we could do better.
+        // Disconnecting clients, idle connections, malformed heads: nothing that we could do better.
         tracing::debug!(%error, "connection closed early");
     }
 }

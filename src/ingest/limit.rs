@@ -72,7 +72,7 @@ mod tests {
             let period = limit_period(bound);
             let event_time = named(1_000_000, bound);
             let mut in_force = 0;
-            // On its way for up to half a period, and then asked for at any age.
+            // In transit for up to half an interval, and then applied at any age.
             for tenths in 0..=50 {
                 let (way, age) = (period / 2, period * tenths / 10);
                 let limit = Limit {

@@ -324,8 +324,8 @@ pub(super) fn frames_within(bytes: &[u8]) -> impl Iterator<Item = (usize, FrameH
 pub(super) fn looks_torn(bytes: &[u8], offset: u64, next: usize) -> bool {
     let mut end = next.min(bytes.len());
     let scrap = |piece: &[u8]| FRAME_MAGIC.iter().zip(piece).all(|(magic, byte)| magic == byte);
-    // A frame's last byte is none of the magic's, not even with a flipped bit: a whole frame is not taken for
-    // scraps.
+    // A frame's last byte does not occur in the magic, not even with a flipped bit: a whole frame is never
+    // mistaken for a fragment.
     while let Some(len) = (1..FRAME_HEADER_BYTES.min(end)).find(|len| scrap(&bytes[end - len..end])) {
         end -= len;
     }
@@ -333,8 +333,8 @@ pub(super) fn looks_torn(bytes: &[u8], offset: u64, next: usize) -> bool {
     let into_sector = (offset % SECTOR as u64) as usize;
     let (short, extent) = match FrameHeader::decode(bytes) {
         Some(header) => (header.frame_bytes() > end, header.frame_bytes()),
-        // How long the frame is can't be known, so only the one or two sectors that hold its header can
-        // speak.
+        // The length of the frame is unknown, so only the one or two sectors that hold its header can be
+        // judged.
         None => (
             end < FRAME_HEADER_BYTES,
             (into_sector + FRAME_HEADER_BYTES).next_multiple_of(SECTOR) - into_sector,

@@ -172,7 +172,7 @@ pub fn look(dir: &Path, claim: &Claim) -> Result<Recovered> {
     let mut state = LedgerState::default();
     let trimmed = fold_rest(&mut reader, &mut state)?;
     let (previous, end) = (reader.cursor.claim.clone(), reader.cursor.end);
-    // The same file, also where a trimmed one takes its name meanwhile.
+    // The same file, even if a trimmed one replaces it meanwhile.
     let again = reader.again(end)?;
     Ok(Recovered {
         made_us: header.time_us,

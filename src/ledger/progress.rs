@@ -114,7 +114,7 @@ mod tests {
             delivered: Some(Epoch(3)),
         };
         let mut all = Vec::new();
-        // The worker tells that all is there up to 9 before the task tells what it wrote last.
+        // The worker reports completeness up to 9 before the task reports what it wrote last.
         for (shard, complete) in [(0, 9), (1, 2), (0, 3), (1, 4)] {
             reached(shard, complete).add_to(&mut all);
         }

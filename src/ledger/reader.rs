@@ -269,7 +269,7 @@ impl Reader {
         if record.end > self.at {
             return Err(self.damaged("it is a claim that refers to more of the log than precedes it"));
         }
-        // Where other frames came in between, the claimant saw an earlier value of the chain.
+        // If other frames came in between, the claimant saw an earlier chain hash.
         if record.end == self.cursor.end && record.chain != self.cursor.chain.mark() {
             return Err(self.damaged(CHAIN_BROKEN));
         }
@@ -330,7 +330,7 @@ impl Reader {
                     resumed = Some(begin as u64);
                     break;
                 }
-                // Its claimant had not read as far as here, so it says nothing of what stands here.
+                // Its claimant had not read this far, so the claim says nothing about these bytes.
                 Some(claim) if claim.end < self.at => generation_seen = claim.generation.max(generation_seen),
                 _ => {
                     let next = self.at + begin as u64;

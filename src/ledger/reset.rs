@@ -58,7 +58,7 @@ pub(crate) fn hold(dir: &Path) -> Result<crate::disk::Lock> {
     let known = dir.join(LOCK_NAME).exists();
     let held = take_lock(&HostDisk, dir);
     if held.is_ok() && !known {
-        // A copy that nobody ever opened: it is left as it was.
+        // A copy that was never opened: it is left unchanged.
         let _kept = fs::remove_file(dir.join(LOCK_NAME));
     }
     held
@@ -66,7 +66,7 @@ pub(crate) fn hold(dir: &Path) -> Result<crate::disk::Lock> {
 
 /// A sibling of the directory, because that is where people look for it first.
 fn free_name(dir: &Path) -> Result<PathBuf> {
-    // `data/spend/.` and the like have no name of their own.
+    // `data/spend/.` and the like have no file name.
     let dir = fs::canonicalize(dir).map_err(|error| cannot("find", dir, &error))?;
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let seconds = clock::now().micros() / 1_000_000 * 1_000_000;
@@ -115,12 +115,12 @@ mod tests {
         let aside = reset(&dir).unwrap();
         assert!(!dir.exists());
         assert_eq!(fs::read(aside.join(FILE_NAME)).unwrap(), bytes);
-        // The next one is the first, and is put aside beside the other, even within a second.
+        // The next one counts as the first, and is moved aside next to the other, even within a second.
         let (held, fresh) = Ledger::open(&dir, claim()).unwrap();
         assert_eq!(fresh.generation, 1);
         drop((held, fresh));
         assert_ne!(reset(&dir).unwrap(), aside);
-        // Moved back, it goes on.
+        // Moved back, it continues.
         fs::rename(&aside, &dir).unwrap();
         assert_eq!(Ledger::open(&dir, claim()).unwrap().1.generation, 2);
     }

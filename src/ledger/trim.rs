@@ -84,7 +84,7 @@ impl Trim {
         let Some(claim) = kept.claim.clone() else {
             return Ok(None);
         };
-        // The frame that ended the loop was one of bindings.
+        // The frame that ended the loop contained bindings.
         while let Some(frame) = reader.next_frame()? {
             if !matches!(frame, Frame::Group(_)) {
                 return Ok(None);
@@ -157,7 +157,7 @@ fn copy(
 impl Ledger {
     /// A trim that removes everything up to `epoch`.
     pub(super) fn trim_upto(&self, epoch: Epoch, least: u64) -> Option<Trim> {
-        // The own claim has to be among what goes.
+        // The own claim must be among what is removed.
         let is_own = self.taken_over.is_none_or(|last| epoch > last);
         (is_own && self.cursor.end > least).then(|| Trim {
             disk: self.disk.clone(),
@@ -203,7 +203,8 @@ impl Ledger {
         if !undisturbed(self)? {
             return Ok(false);
         }
-        // From here on a failure leaves it open which of the two has the name: nothing more is written then.
+        // After a failure from here on, it is unknown which of the two files has the name: nothing more is
+        // written.
         self.stopped = true;
         fault::point("trim.synced");
         self.disk.rename(draft, &self.path).map_err(unwritable)?;

@@ -52,8 +52,8 @@ pub(crate) fn admit<'s, K: Record, T: Event, I: timely::ExchangeData>(
         move |_frontiers| {
             let (mut admitted, mut late) = (admitted.activate(), late.activate());
             let _work = trail::begin(&label);
-            // One message after the other: those of a stamp come in no order, and events of one record have
-            // one.
+            // Messages are sent one by one: timely does not order messages of one timestamp, and events of
+            // one record have an order.
             events.for_each(|capability, events| {
                 let (mut too_late, mut count) = (Vec::new(), 0);
                 let mut session = admitted.session(&capability);
@@ -87,7 +87,7 @@ pub(crate) fn admit<'s, K: Record, T: Event, I: timely::ExchangeData>(
 
 /// Compares events at the same position by their contents.
 pub(crate) fn by_content<T: Event>(a: &Timed<T>, b: &Timed<T>) -> Ordering {
-    // What can't be encoded was turned down before it got here; and if not, the order is that of arrival.
+    // Events that cannot be encoded were rejected earlier; if not, the order is that of arrival.
     let bytes = |event: &Timed<T>| postcard::to_allocvec(&(event.time, &event.value)).unwrap_or_default();
     bytes(a).cmp(&bytes(b))
 }

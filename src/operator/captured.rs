@@ -289,7 +289,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
         if held.is_some_and(|held| held.is_repeated_by(at)) {
             return self.repeated(key, false);
         }
-        // A snapshot's row has no place in the log: what the log had of the key before stays repeated.
+        // A snapshot's row has no position in the log: earlier positions of the key still count as repeated.
         let at = if snapshot {
             held.and_then(|held| held.at)
         } else {
@@ -303,7 +303,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
                 Err(column) => {
                     let letter = self.unavailable(&key, column, &partial.columns, position, time);
                     self.out.letters.push(letter);
-                    // When it comes again, it is no second letter.
+                    // A repeated event creates no second dead letter.
                     if at.is_some() {
                         self.remember(key, at, false);
                     }

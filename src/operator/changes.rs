@@ -42,7 +42,7 @@ pub(crate) fn changes<'s, T: Record>(
                 let epoch = *capability
                     .least()
                     .expect("events travel under their epoch's capability");
-                // Events of another source may be further: no epoch is begun here.
+                // Events of another source may be further ahead: no epoch begins here.
                 let rows = data.iter().map(|event| event.value.clone());
                 kept.at(Epoch::ZERO).extend(epoch, rows);
                 let mut session = output.session(&capability);

@@ -138,7 +138,7 @@ fn put(
 ) {
     let mut all: Vec<Vec<Row>> = producers.iter().map(|_| Vec::new()).collect();
     for row in batches.into_iter().flatten() {
-        // Those of a worker are `workers` apart.
+        // The shards of a worker are `workers` apart.
         let at = row.shard() as usize / workers;
         if at < all.len() && Some(epoch) > complete[row.shard() as usize] {
             all[at].push(row);

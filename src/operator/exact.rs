@@ -321,7 +321,7 @@ impl Spread {
         match self {
             Spread::Variance => nearest(digits, scale, over),
             Spread::Deviation => {
-                // Its variance may be beyond what a float holds: its root is taken near one.
+                // Its variance may exceed the range of a float: its root is computed near one.
                 let high = digits.iter().rposition(|digit| *digit != 0).unwrap_or(0);
                 let half = (scale + 64 * high as i32) / 2;
                 let root = nearest(digits, scale - 2 * half, over).sqrt();
@@ -342,7 +342,7 @@ fn subtract_square(digits: &mut [u64], root: &[u64], from: usize) {
                 break;
             }
             let right = right.copied().unwrap_or(0);
-            // Less than 2^128: neither factor nor what is owed is beyond 2^64 − 1.
+            // Less than 2^128: neither the factor nor the carry exceeds 2^64 − 1.
             owed += u128::from(*left) * u128::from(right);
             let (rest, borrows) = digit.overflowing_sub(owed as u64);
             *digit = rest;
@@ -357,7 +357,7 @@ const LEAST: i32 = -1074;
 /// The float nearest to `digits` × 2^`scale` divided by all of `over`, with ties to even. Digits have 64 bits
 /// each, lowest first.
 fn nearest<const N: usize>(digits: impl IntoIterator<Item = u64>, scale: i32, over: [u64; N]) -> f64 {
-    // With two digits behind the point for each divisor a quotient has 64 bits or more, however large they
+    // With two digits after the point per divisor, a quotient has 64 bits or more, however large the divisors
     // are.
     let mut digits: Vec<u64> = std::iter::repeat_n(0, 2 * N).chain(digits).collect();
     let scale = scale - 128 * N as i32;
@@ -367,7 +367,7 @@ fn nearest<const N: usize>(digits: impl IntoIterator<Item = u64>, scale: i32, ov
         return 0.0;
     };
     let top = 64 * high as i32 + 63 - digits[high].leading_zeros() as i32;
-    // The last bit that a float has: the 53rd, or that of the least float.
+    // The last bit of a float: the 53rd, or that of the smallest float.
     let last = (top - 52).max(LEAST - scale);
     let from = |bit: i32| {
         let digit = |at: i32| digits.get(at as usize).map_or(0, |digit| u128::from(*digit));
@@ -384,7 +384,7 @@ fn nearest<const N: usize>(digits: impl IntoIterator<Item = u64>, scale: i32, ov
     if half && (mantissa & 1 == 1 || is_more()) {
         mantissa += 1;
     }
-    // The highest bit of 53 adds one to the exponent, and so does a carry out of them.
+    // The highest of 53 bits adds one to the exponent, and so does a carry.
     let exponent = last + scale - LEAST;
     if exponent >= 0x7fe {
         return f64::INFINITY;

@@ -40,8 +40,8 @@ pub(crate) fn raise_horizons<'s, T: Event>(
         let mut arrivals = Arrivals::new();
         move |(input, _frontier), output| {
             arrivals.gather(input);
-            // Events that another worker read may arrive before this worker has heard of their epoch. Its own
-            // ingest operators let the frontier pass the epoch only after it has, and that wakes this one.
+            // Events read by another worker may arrive before this worker knows their epoch. Its own ingest
+            // operators let the frontier pass the epoch only afterwards, which wakes this operator.
             let known = |epoch: Epoch| desk.timeline.borrow().get(epoch).is_some();
             while let Some((epoch, capability, batches)) = arrivals.next_if(known) {
                 let timeline = desk.timeline.borrow();
@@ -144,7 +144,7 @@ mod tests {
             input.send(event(7, 3));
             input.send(event(40, 35));
             input.flush();
-            // The epoch's predecessor is not the last one that is known.
+            // The epoch's predecessor is not the last known epoch.
             desk.timeline
                 .borrow_mut()
                 .push(binding(3, &[(A, 10)], &[(B, true)]));

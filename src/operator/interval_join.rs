@@ -180,7 +180,7 @@ impl<K: Record, L: Event, R: Event, O: Event> IntervalJoin<K, L, R, O> {
             }
         }
         let until = match self.is_left {
-            // It may be alone, and has to be here for that to be told.
+            // The event may be unmatched, and must be kept to find out.
             true => to.max(left.time),
             false => to,
         };
@@ -269,7 +269,8 @@ impl<K: Record, L: Event, R: Event, O: Event> KeyedOperator for IntervalJoin<K, 
             if let (true, Side::Left((left, false))) = (self.is_left, held) {
                 out.0.push(Timed {
                     value: (self.join)(key, &left.value, None),
-                    // When it was certain: were it the event's own time, the event would be late downstream.
+                    // The time at which it was certain: with the event's own time, it would be late
+                    // downstream.
                     time: EventTime(place.until.0.saturating_sub(1)),
                     horizon: left.horizon.max(at.closed_before),
                     at: left.at,

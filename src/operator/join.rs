@@ -198,9 +198,9 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
                 give(Change { key, old, new });
             }
         };
-        // Left rows whose partners change as well: they are given once, with both.
+        // Left rows whose partners change as well are emitted once, with both changes.
         let mut done = BTreeSet::<K>::new();
-        // A row that turns to another partner leaves its group before it joins the other.
+        // A row that switches to another partner leaves its group before it joins the other.
         for (named, key, value) in gone.into_iter().chain(come) {
             let new_partner = partners.get(&named);
             if new_partner.is_some() {
@@ -270,7 +270,7 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
         if group.keys.get(at) != Some(key) {
             return Err(key.clone());
         }
-        // The last one gets its place.
+        // The last one takes its index.
         group.keys.swap_remove(at);
         if let Some(moved) = group.keys.get(at).and_then(|moved| self.rows.get_mut(moved)) {
             moved.at = at;

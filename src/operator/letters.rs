@@ -236,7 +236,8 @@ impl Operator for Letters {
         state: &mut KeyedState<LetterStore>,
         _changes: &mut Changes<LetterKey, Letter>,
     ) {
-        // A record that `flat_map` made several events of may come several times: its least letter stays.
+        // A record that `flat_map` turned into several events may be rejected several times: its smallest
+        // dead letter is kept.
         let mut brought: BTreeMap<LetterKey, Letter> = BTreeMap::new();
         for dead in input {
             let key = LetterKey {
@@ -271,7 +272,7 @@ impl Operator for Letters {
             };
             while let Some(place) = of(state) {
                 let letter = state.remove(&place);
-                // What did not stay for one epoch is not shown at all.
+                // What did not last an epoch is not emitted at all.
                 if place.0 < at.epoch {
                     changes.once(place.1, letter.map(|(_, letter)| letter), None);
                 }

@@ -127,7 +127,7 @@ impl<I> Batch<I> {
         };
         let mut all: Vec<I> = parts.into_iter().flatten().collect();
         match tie {
-            // Events made of one record come from one worker, in order: a stable sort keeps it.
+            // Events made from one record come from one worker in order, which a stable sort keeps.
             None => all.sort_by_key(place),
             Some(tie) => all.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| tie(a, b))),
         }
@@ -413,8 +413,7 @@ pub(crate) fn process<'s, O: KeyedOperator>(
     builder.build(move |capabilities| {
         let mut again = Again::new(keeper.restored(), capabilities[0].clone(), activator, wanted);
         let mut walk = Walk::new(desk, capabilities);
-        // The state has what came up to there; to one that is new, restored operators before it give it
-        // again.
+        // The state already has everything up to there; restored operators before a new one re-emit it.
         let held = keeper.held();
         let kept = KeyedState::<O::State>::keep(&keeper);
         let (mut pending, mut out) = (Pending::new(), O::Output::default());

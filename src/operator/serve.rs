@@ -36,8 +36,8 @@ pub(crate) fn serve<'s, K: Record, V: Record>(
                     let epoch = *capability
                         .least()
                         .expect("changes travel under their epoch's capability");
-                    // Rows up to there are the shard's already: what restored steps give once more is for
-                    // others, such as views that are new.
+                    // The shard already has the rows up to there: re-emitted rows are meant for others, such
+                    // as new views.
                     if restored.is_none_or(|restored| epoch > restored) {
                         applied.inc_by(data.len() as u64);
                         let mut changes = data.drain(..);

@@ -48,8 +48,8 @@ pub(crate) fn try_map<'s, T: Event, U: Event, E: Display>(
         move |_frontiers| {
             let (mut mapped, mut dead) = (mapped.activate(), dead.activate());
             let _work = trail::begin(&label);
-            // One message after the other: those of a stamp come in no order, and events of one record have
-            // one.
+            // Messages are sent one by one: timely does not order messages of one timestamp, and events of
+            // one record have an order.
             input.for_each(|capability, events| {
                 let mut rejected = Vec::new();
                 let mut session = mapped.session(&capability);
@@ -83,7 +83,7 @@ fn bounded(error: &impl Display) -> String {
         fn write_str(&mut self, text: &str) -> std::fmt::Result {
             let room = DETAIL_BYTES_MAX.saturating_sub(self.0.len());
             self.0.push_str(&text[..text.floor_char_boundary(room)]);
-            // An error ends the writing: there is no room for more.
+            // An error ends the writing: there is no more room.
             if text.len() > room {
                 Err(std::fmt::Error)
             } else {

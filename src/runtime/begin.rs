@@ -134,7 +134,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn begin(&self) -> Result<Begun> {
         let Self { settings, plan, .. } = self;
-        // Before anything is claimed: types may be refused.
+        // Before anything is claimed: types may be rejected.
         let saves = self.saves()?;
         let (ledger, recovered) = self.open()?;
         let mut begun = Begun {
@@ -220,13 +220,13 @@ impl Run<'_> {
         };
         let there = saves.store.epochs()?;
         let restored = choose(None)?;
-        // Not before it is known that they are the ledger's: their owner may be at work.
+        // Not before it is known that they belong to the ledger: their owner may be running.
         if let Err(error) = saves.store.take_over(names.0, names.1, owner) {
             tracing::warn!(%error, "cannot write checkpoints");
         }
         match saves.store.epochs()? == there {
             true => Ok(restored),
-            // Its last, or what it removed before it learnt of this.
+            // Its last checkpoint, or what it removed before it noticed.
             false => choose(None),
         }
     }
@@ -287,7 +287,7 @@ impl Run<'_> {
         let Some(program) = program() else {
             return Lineage::default();
         };
-        // Settings may say what becomes of late events.
+        // Settings may define what happens to late events.
         let late: Vec<_> = self.plan.sources.iter().map(|source| source.late).collect();
         let plan = (&self.plan.text, &self.plan.views, late);
         let program = xxh3_64(format!("{program} {plan:?}").as_bytes());
@@ -381,7 +381,7 @@ fn first(replay: &Replay, recovered: &Recovered, saves: &checkpoints::Settings) 
                 .detail(format!("the ledger was trimmed up to epoch {trimmed}"))
                 .hint(format!("start after the oldest checkpoint: --from {least}")))
         }
-        // The service may have made others since the ledger was read.
+        // The service may have written others since the ledger was read.
         (from, least) => Ok(from.or(least).unwrap_or_default().min(last.next())),
     }
 }

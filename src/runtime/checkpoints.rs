@@ -104,7 +104,7 @@ impl Clock {
         match &self.due {
             Due::At(epochs) => epochs.contains(&epoch),
             Due::Every(interval) => {
-                // The first is due at once: a process that is killed again and again gets on all the same.
+                // The first one is due at once: so a process that is killed repeatedly makes progress.
                 let since = |begun| now.mono.saturating_sub(begun) >= *interval;
                 let due = self.begun.is_none_or(since);
                 if due {

@@ -224,7 +224,7 @@ impl Lead {
             Next::Open(binding) => {
                 shared.metrics.epochs.records.observe(binding.records() as f64);
                 fault::point("epoch.opened");
-                // The scribe only ends after a halt.
+                // The scribe only ends early after a halt.
                 self.begin_checkpoint(shared, binding.epoch, now, &mut orders);
                 let _halted = self.scribe.send(Entry::Binding(binding.clone()));
                 fault::point("epoch.bound");
@@ -281,7 +281,7 @@ impl Lead {
         }
         while let Some(replay) = self.replay.as_mut().filter(|_| self.sequencer.wants_replay()) {
             match replay.next().transpose()? {
-                // What later ones say of epochs before them is of interest still.
+                // Results of earlier epochs in later bindings still matter.
                 Some(binding) if self.upto.is_some_and(|upto| binding.epoch > upto) => {
                     self.sequencer.expect(&binding)?;
                 }
@@ -331,7 +331,7 @@ type Out<D> = CapacityContainerBuilder<Vec<D>>;
 /// Builds the control dataflow on a worker.
 pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) -> Control {
     let (index, peers) = (worker.index(), worker.peers() as u64);
-    // A process without the sequencer passes on that it was asked to stop; its first worker does.
+    // In a process without the sequencer, the first worker passes on a requested stop.
     let passes_stop_on = index != 0 && index.is_multiple_of(shared.settings.workers);
     let lead = if index == 0 {
         shared.lead.lock().take()

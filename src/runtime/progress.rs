@@ -115,7 +115,7 @@ impl Shared {
 
     /// The number of records between the closed positions and `upto`, by source.
     fn left(&self, upto: impl Fn(SourceId) -> Option<BTreeMap<u32, Upto>>) -> Left {
-        // Before an epoch is closed, what a checkpoint holds.
+        // Before an epoch is closed: the positions of the checkpoint.
         let positions: BTreeMap<PartitionId, Offset> = match self.views.closed() {
             Some(moment) => moment.positions.iter().copied().collect(),
             None => self

@@ -63,7 +63,7 @@ impl Scribe {
             let waiting = self.gather(first);
             match self.write(shared, waiting) {
                 Ok(None) => {}
-                // It reads all that is to go, which must keep nobody waiting who writes.
+                // It reads everything that is to be removed, which must not delay writes.
                 Ok(Some(preparing)) => {
                     let thread = std::thread::Builder::new().name("trim".into());
                     let _begun = thread.spawn(move || preparing.run());

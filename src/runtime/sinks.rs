@@ -51,7 +51,7 @@ impl Shared {
 fn now(planned: &PlannedSink, shards: &[ShardState]) -> SinkNow {
     let waiting = shards.iter().filter_map(|shard| shard.waiting).min();
     let behind = shards.iter().filter(|shard| shard.waiting.is_some());
-    // A shard for which nothing waits has all that it was given.
+    // A shard with an empty queue has everything it was given.
     let delivered = match waiting {
         Some(_) => behind.map(|shard| shard.delivered).min().flatten(),
         None => shards.iter().filter_map(|shard| shard.delivered).max(),

@@ -156,7 +156,7 @@ impl Shared {
                 let alone = self.settings.cluster.is_none();
                 PartitionNow {
                     partition,
-                    // What was read since it was seen is a part of it.
+                    // Records read since the observation are a part of it.
                     log: seen
                         .map(|seen| (seen.facts.start, seen.facts.end.max(position.unwrap_or_default()))),
                     open_transaction_since: seen.and_then(|seen| seen.open_since),
@@ -228,7 +228,7 @@ pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
             let of = metrics.source(&source.rules.name);
             of.schema_lookups_pending.set(pending);
         }
-        // Of a cluster's partitions each process shows those that it reads.
+        // Each process of a cluster shows the partitions that it reads.
         if shared.settings.cluster.is_some() {
             return;
         }
@@ -267,7 +267,7 @@ mod tests {
             since.push(seen.open_since.map(|since| since.micros() / 1_000_000));
             last = Some(seen);
         }
-        // The first one ends when the last stable offset moves on; another was open behind it.
+        // The first transaction ends when the last stable offset advances; another was open behind it.
         assert_eq!(since, [None, Some(2), Some(2), Some(4), None, Some(6)]);
         let last = last.unwrap();
         assert_eq!(

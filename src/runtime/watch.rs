@@ -64,7 +64,7 @@ pub(super) fn watch(shared: &Shared, sources: Vec<Watched>) {
             if shared.halt.is_halted() || shared.inbox.stopping() || shared.ended.load(Ordering::Acquire) {
                 return;
             }
-            // Woken by a stop, a halt and the end of the workers.
+            // Woken by a stop, by a halt, and when the workers end.
             std::thread::park_timeout(next - clock::instant());
         }
     }
@@ -97,7 +97,7 @@ impl Watch {
     /// Those from which the service cannot continue.
     pub(super) fn look(&mut self, shared: &Shared) -> Result<()> {
         let registry = shared.settings.env.registry.as_ref().map(Registry::status);
-        // Away, or so slow that ids have waited since the last look.
+        // Unreachable, or so slow that ids have been waiting since the last observation.
         let waits = registry.as_ref().is_some_and(|status| status.pending > 0);
         let away = registry
             .as_ref()
@@ -113,7 +113,7 @@ impl Watch {
             troubled(shared, name, driver.as_ref(), seen.as_ref().err());
             match seen {
                 Ok(topology) => {
-                    // One that was waited for at the start begins where it says too.
+                    // A source that was waited for also starts where it is configured to.
                     if self.met.insert(*id) {
                         shared.inbox.starts(*id, driver.starts(&topology)?);
                     }
@@ -123,7 +123,7 @@ impl Watch {
                     let (source, seen) = (*id, Some(topology));
                     shared.inbox.look(Look { source, asked, seen });
                 }
-                // What was read is no longer there as it was: no waiting brings it back.
+                // What was read no longer exists as it was: waiting does not bring it back.
                 Err(error) if error.kind() == Kind::Integrity => return Err(error),
                 Err(error) if !self.met.contains(id) && !waits_for(driver.as_ref()) => return Err(error),
                 Err(error) => {

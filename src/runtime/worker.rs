@@ -41,7 +41,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
             zerocopy: false,
         },
     };
-    // No spinning before a worker parks: on few cores it only takes time from the others.
+    // No spinning before a worker parks: with few cores it only takes time from the others.
     let worker = timely::WorkerConfig::default().idle_spin(Duration::ZERO);
     let engine = shared.clone();
     let guards = timely::execute(
@@ -99,11 +99,11 @@ pub(super) fn drop_all(worker: &mut Worker) {
 
 fn live(worker: &mut Worker, shared: &Arc<Shared>) {
     let mut life = begin(worker, shared, loaders(shared.settings.workers));
-    // Those of its own shards, and of others' that are connected by now.
+    // Those of its own shards, and those of others that are connected by now.
     let threads = shared.sinks.tasks().into_iter().map(|task| {
         let thread = std::thread::Builder::new().name(format!("sink {}", task.name()));
         let spawned = thread.spawn(move || task.run());
-        // At once: whatever is given to a sink without a thread would wait for ever.
+        // At once: anything queued for a sink without a thread would wait forever.
         let refused = |error| {
             shared
                 .halt
@@ -115,7 +115,7 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
     while life.goes_on(worker) {
         life.step(worker, life.park_max());
     }
-    // What sinks were given they have before the service ends.
+    // Sinks receive everything queued before the service ends.
     for thread in threads.into_iter().flatten() {
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);
@@ -175,7 +175,7 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -
     if shared.restored.is_some() {
         fault::point("restore.built");
     }
-    // A halt has to reach a worker that is parked.
+    // A halt must reach a parked worker.
     let wake = worker.sync_activator_for(vec![worker.index()]);
     shared.halt.on_halt(Waker::of(wake));
 
@@ -223,7 +223,7 @@ pub(super) struct Life {
 impl Life {
     /// Whether there is more to do. After a halt there is not, and the dataflows are dropped.
     pub(super) fn goes_on(&self, worker: &mut Worker) -> bool {
-        // What is being saved at the end is saved.
+        // A save in progress at the end is completed.
         let unclear = self.unclear.is_some() && self.shared.sinks.take_on();
         let more = worker.has_dataflows() || self.saving().is_some() || unclear;
         if more && self.shared.halt.is_halted() {
@@ -252,7 +252,7 @@ impl Life {
         match self.saving() {
             None => PARK_MAX,
             Some(false) => Duration::ZERO,
-            // The disk is behind: it is given time.
+            // The disk is behind: give it time.
             Some(true) => Duration::from_millis(1),
         }
     }

@@ -316,7 +316,7 @@ impl<'a> Reader<'a> {
                 reader.skip(key)?;
                 reader.skip(value)
             }),
-            // Scalars are cheap, and what may hold anything is seldom.
+            // Scalars are cheap, and types that may hold anything are rare.
             _ => self.datum(ty).map(drop),
         }
     }

@@ -76,7 +76,7 @@ impl Ord for Datum {
             (Datum::Int(_), Datum::UInt(_)) => Ordering::Less,
             (Datum::UInt(_), Datum::Int(_)) => Ordering::Greater,
             (Datum::Float(a), Datum::Float(b)) => a.total_cmp(b),
-            // A field is all integers or all floats; between the two any fixed order does.
+            // A field is all integers or all floats; between the two, any fixed order works.
             (Datum::Float(_), Datum::Int(_) | Datum::UInt(_)) => Ordering::Greater,
             (Datum::Int(_) | Datum::UInt(_), Datum::Float(_)) => Ordering::Less,
             (Datum::Time(a), Datum::Time(b)) => a.cmp(b),

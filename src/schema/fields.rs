@@ -128,7 +128,7 @@ fn plain_fields(owner: &str, part: &str, names: &[String], ty: Type) -> Result<V
             }],
         ),
     };
-    // One name for a struct of several fields names it as a whole: its fields keep their own.
+    // A single name for a struct of several fields names it as a whole: its fields keep their own.
     let names_whole = has_names && names.len() == 1 && fields.len() > 1;
     if !names.is_empty() && !names_whole {
         rename(owner, part, names, &mut fields)?;

@@ -296,7 +296,7 @@ impl State {
             if accepted.is_ok() {
                 return Some(ty);
             }
-            // A type that checks what it has read refuses it late: what it read last is to blame.
+            // A type that validates what it has read refuses it late: the last input is to blame.
             let blamed = self.now.refused.or(self.now.taken);
             if (furthest.as_ref()).is_none_or(|(_, reading, _)| reading.parts < self.now.parts) {
                 furthest = Some((self.chosen.clone(), std::mem::take(&mut self.now), ty));

@@ -177,7 +177,7 @@ impl Sequencer {
                     max => max.minus(source.lateness),
                 });
             let low = low.min();
-            // W is the minimum, and never goes back; where nobody counts, it holds.
+            // W is the minimum and never decreases; if no partition counts, it holds.
             if let Some(low) = low.filter(|low| *low > before) {
                 raised.push((source.id, low));
             }

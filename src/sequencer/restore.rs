@@ -38,7 +38,7 @@ impl Sequencer {
             watermarks: self.watermarks.iter().map(|(s, w)| (*s, *w)).collect(),
             idle: self.idle.iter().map(|source| (*source, true)).collect(),
             topics: self.topics.iter().map(|(s, t)| (*s, *t)).collect(),
-            // In the order of their keys an id is unknown before it is known.
+            // In key order: an id is unknown before it is known.
             schemas: self.schemas.values().copied().collect(),
             results: None,
         }

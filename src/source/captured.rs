@@ -132,7 +132,7 @@ impl<K: 'static, V: 'static> Records<Captured<K, V>> for CapturedRecords<K, V> {
 
     fn schemas_seen(&mut self) -> Vec<Verdict> {
         let mut seen = self.key.schemas_seen();
-        // Where both ask one registry, each tells the same.
+        // If both use one registry, each reports the same.
         let more = self.value.schemas_seen().into_iter();
         seen.extend(more.filter(|verdict| !seen.contains(verdict)).collect::<Vec<_>>());
         seen

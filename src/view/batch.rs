@@ -62,7 +62,7 @@ impl ChangeBatch {
     }
 
     pub(crate) fn clear(&mut self) {
-        // Room follows what is used: what one large epoch needed is not kept for ever.
+        // Capacity follows use: the needs of one large epoch are not kept forever.
         let (bytes, changes) = (self.bytes.len(), self.changes.len());
         self.bytes.clear();
         self.changes.clear();

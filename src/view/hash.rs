@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Appends the suffix that follows the key and the value of a change.
 pub(crate) fn end_change(change: &mut Vec<u8>, key_len: usize, is_there: bool) {
     change.push(is_there.into());
-    // Of longer keys the rest is told apart by the bytes themselves.
+    // Longer keys are distinguished by the bytes themselves.
     change.extend_from_slice(&(key_len as u32).to_le_bytes());
 }
 

@@ -175,7 +175,7 @@ fn integer(text: &str, signed: bool, bits: u8) -> Option<Datum> {
 }
 
 fn float(text: &str, bits: u8) -> Option<Datum> {
-    // By way of f64 an f32 would be rounded twice.
+    // Going through f64 would round an f32 twice.
     let value = match bits {
         32 => f32::from_str(text).ok()?.into(),
         _ => f64::from_str(text).ok()?,
@@ -376,7 +376,7 @@ mod tests {
         ] {
             assert_eq!(read(Type::Int(128), given.clone()), value);
             assert_eq!(read(Type::UInt(64), given.clone()), None);
-            // Also where a type's values are known by their JSON alone, and inside of others.
+            // Even if a type's values are only known by their JSON, and nested inside others.
             assert_eq!(
                 read(Type::Json, given.clone()) == value,
                 given != json_of(&format!("\"{large}\""))
@@ -397,7 +397,7 @@ mod tests {
             assert_eq!(read(ty.clone(), text), None, "{text} as {ty}");
             assert_eq!(read(ty.clone(), json_of(text)), None, "{text} as {ty}");
         }
-        // Rounded once: by way of f64 this would be 1.
+        // Rounded once: going through f64, this would be 1.
         assert_eq!(
             read(Type::Float(32), "1.00000005960464477540"),
             Some(Datum::Float((1.0f32 + f32::EPSILON).into()))

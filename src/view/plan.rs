@@ -214,7 +214,7 @@ impl Plan {
             order.push((at, by.descending));
         }
         let cursor = query.cursor.as_deref().map(Cursor::parse).transpose()?;
-        // What a page must share with the one before.
+        // What a page must have in common with the previous one.
         let asked = (&query.filters, &query.order, query.window);
         let asked = serde_json::to_vec(&asked).map_err(|error| ReadError::Cursor {
             why: format!("the query can't be told from others: {error}"),
@@ -292,7 +292,7 @@ impl Plan {
 
     /// The range of keys allowed by the leading fixed fields and the conditions on the next one.
     fn range(&self, schema: &RowSchema) -> Range {
-        // A pick of each key's newest window comes before conditions on windows, so these can't bound it.
+        // Selecting each key's newest window precedes conditions on windows, so these cannot bound the scan.
         let usable = match self.newest_until {
             Some(_) => self.fixed.len() - 2,
             None => self.fixed.len(),
@@ -331,7 +331,7 @@ impl Plan {
                 continue;
             }
             match keys.next() {
-                // The whole key is ordered by; more makes no difference.
+                // The whole key is ordered: further fields make no difference.
                 None => break,
                 Some(next) if next == *at && *by_descending == descending => {}
                 Some(_) => return Walk::Sort,
@@ -418,7 +418,7 @@ fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
             start: least,
             end: None,
         },
-        // What is greater than the greatest: nothing.
+        // Nothing is greater than the greatest.
         Op::Gt => Range {
             start: after(greatest)?,
             end: None,

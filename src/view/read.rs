@@ -75,7 +75,7 @@ impl Serve for View {
     }
 
     fn rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError> {
-        // What is wrong with a query is told wherever the rows are.
+        // Errors in a query are reported wherever the rows are.
         let plan = Plan::new(self.of(at), query)?;
         self.whole()?;
         self.page(&plan, at)
@@ -167,7 +167,7 @@ impl View {
     fn buckets(&self, plan: &Plan) -> Vec<Place> {
         let windows = if self.schema.is_windowed() { 2 } else { 0 };
         let own = plan.fixed.len() - windows;
-        // A bare window is its own key.
+        // A key that is a window only.
         let own = if own == 0 { plan.fixed.len() } else { own };
         match self.encode(&plan.fixed[..own]) {
             Some(key) if own > 0 => self.bucket(&key),
@@ -221,7 +221,7 @@ impl View {
                 let scan = self.scan(at, self.bucket(self.schema.without_window(&key)));
                 scan.get(&key).map(|stored| scan.found(&stored))
             }
-            // What a field that may be any JSON was written as can't be told from what is asked for.
+            // The encoding of a field that may be any JSON cannot be derived from the requested value.
             None => {
                 let given = given.into_iter().zip(&self.schema.key).enumerate();
                 let equal =

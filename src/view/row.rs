@@ -102,8 +102,8 @@ impl Row {
             return false;
         }
         if older.len() == older.capacity() {
-            // Most rows have one older version or two: room for four, as `push` makes at first, is most of a
-            // view's memory.
+            // Most rows have one or two older versions: capacity for four, as `push` allocates at first,
+            // would dominate a view's memory.
             older.reserve_exact(older.len().max(1));
         }
         older.push(Version {

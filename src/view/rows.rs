@@ -224,7 +224,7 @@ impl<R> Rows<R> {
         self.index
             .insert_unique(spread(hash), entry, |entry| spread(entry.hash));
         match at {
-            // Behind all others: keys that come in their order leave full chunks.
+            // After all others: keys that arrive in order leave full chunks.
             (chunk, _) if chunk == self.order.len() => match self.order.last_mut() {
                 Some(last) if last.len() < CHUNK_MAX => last.push(slot),
                 _ => self.order.push(vec![slot]),
@@ -362,7 +362,7 @@ impl<R> Rows<R> {
             && *self.slots.get(*slot).key == *key
         {
             let is_plain = matches!(self.slots.get(*slot).rows, Windows::Plain(_));
-            // The rows of windows are behind their key without one.
+            // The rows of windows come after those of their key without one.
             let passed = match side {
                 Side::Lower => is_plain && !included,
                 Side::Upper => is_plain && included,
@@ -370,7 +370,7 @@ impl<R> Rows<R> {
             let next = (chunk, index + usize::from(passed));
             return Edge { split: None, next };
         }
-        // No key begins with another one, so only the one before can begin what the bound goes on from.
+        // No key is a prefix of another, so only the previous one can be a prefix of the bound.
         let before = match index.checked_sub(1) {
             Some(index) => Some((chunk, index)),
             None => chunk
@@ -466,7 +466,7 @@ impl<R> Slots<R> {
             return slot;
         }
         if self.pages.last().is_none_or(|page| page.len() == PAGE) {
-            // A bucket of few rows takes no more than these.
+            // A bucket with few rows takes no more than these.
             let room = if self.pages.is_empty() { 1 } else { PAGE };
             self.pages.push(Vec::with_capacity(room));
         }
@@ -527,8 +527,8 @@ impl<R> Windows<R> {
                         return;
                     }
                     if few.len() == few.capacity() {
-                        // Most keys have a window or two: room for four, as a `push` makes, is much of a
-                        // view's memory.
+                        // Most keys have one or two windows: capacity for four, as `push` allocates, would
+                        // take much of a view's memory.
                         few.reserve_exact(few.len().div_ceil(2));
                     }
                     few.insert(at, (window, row));
@@ -731,7 +731,7 @@ mod tests {
             let steps =
                 |what| (0..windows).flat_map(move |w| (0..owns).map(move |own| (what, own, w, u32::from(w))));
             check(steps(1).collect(), (1, 600, 24, false), WINDOW_LEN);
-            // In against their order, and half of them out again.
+            // Inserted in reverse order, and half of them removed again.
             let against = steps(1).collect::<Vec<_>>().into_iter().rev();
             let out = steps(0).filter(|(.., value)| value % 2 == 0);
             check(against.chain(out).collect(), (1, 600, 24, false), WINDOW_LEN);
@@ -760,7 +760,7 @@ mod tests {
                 (keys(&rows), rows.index.len(), rows.order.len()),
                 (Vec::new(), 0, 0)
             );
-            // Their slots are used again.
+            // Their slots are reused.
             set(&mut rows, b"next", 1);
             assert_eq!(rows.slots.free.len() as u32, count - 1);
         }

@@ -175,7 +175,7 @@ impl Scan<'_> {
                 rows.push(self.found(&stored));
                 last = Some(stored.key);
             } else if plan.enough(scanned).is_some() {
-                // What was found is worth having, also that there is nothing so far: the next page goes on
+                // What was found is worth returning, even if it is nothing so far: the next page continues
                 // from here.
                 return Ok(Page {
                     rows,
@@ -209,10 +209,10 @@ impl Scan<'_> {
                 bucket: *bucket,
                 next: Some(plan.range.near(false).map(SmallBytes::new)),
                 rows: VecDeque::new(),
-                // Few at first: where the key leaves rows out, a bucket may have but one that is wanted.
+                // Few at first: if the key excludes rows, a bucket may have just one match.
                 ahead: *AHEAD.start(),
             };
-            // The newest closed window so far of the key that the walk is at.
+            // The newest closed window so far of the current key.
             let mut newest: Option<Stored> = None;
             while let Some(stored) = walker.advance(self.at, false) {
                 if plan.range.is_past(&stored.key, false) {

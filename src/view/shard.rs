@@ -195,7 +195,7 @@ pub(crate) type RouteOf = fn(&RowSchema, &[u8]) -> Option<u64>;
 impl Shard {
     /// Loads the rows that this worker owns from a checkpoint.
     fn load(&self, loader: &Loader, floor: Epoch, route_of: RouteOf) -> Queue {
-        // In order of their keys rows find their places far sooner.
+        // In key order, rows are inserted far faster.
         let mut some: Vec<Loaded> = Vec::with_capacity(LOADED.min(loader.entries() + 1));
         loader.load_encoded(
             |key| {
@@ -348,7 +348,7 @@ impl ShardWriter {
         let Some(restored) = keeper.restored() else {
             return keeper.keep(self);
         };
-        // A view that is new has no rows of before.
+        // A new view has no earlier rows.
         let floor = keeper.held().map_or(restored, |_| keeper.floor());
         self.view.floor.fetch_max(floor.0, Ordering::SeqCst);
         let shard = self.shard.clone();
@@ -379,8 +379,8 @@ impl ShardWriter {
         if !self.queued.is_empty() {
             self.queue.entry(epoch).or_default().append(&mut self.queued);
         }
-        // Each change queues one row at most, so this keeps up, and no call stalls on a floor that rose by
-        // much.
+        // Each change queues at most one row, so this keeps up, and no call stalls on a floor that has risen
+        // far.
         self.prune(2 * count + 4 * PAGE);
     }
 
@@ -491,14 +491,14 @@ impl Stateful for ShardWriter {
 
     fn save(&mut self, entries_max: usize) -> bool {
         let (shard, after, floor) = (&self.shard, self.changed.unsaved_since(), self.view.floor());
-        // Rows are never removed here but by a version that says so.
+        // Rows are only removed here by a version that says so.
         let removed = |_: &mut Out, _: &SmallBytes, _: Epoch| {};
         self.changed.save_with(entries_max, removed, |out, key, upto| {
             let hash = shard.hash_of(key);
             let bucket = shard.buckets[bucket_of(hash)].read();
             let row = bucket.rows.get(hash, key);
-            // Nothing is left of it, or nothing from before the floor: removed, perhaps, so long ago that
-            // this was forgotten. Earlier files would have it still there, up to its next version.
+            // Nothing is left of it, or nothing from before the floor: it may have been removed so long ago
+            // that this was forgotten. Earlier files would still contain it, up to its next version.
             if row.is_none_or(|row| row.first() > floor && floor > after) {
                 out.remove_encoded(key, floor);
             }

@@ -423,7 +423,7 @@ mod tests {
             name: "x\u{1}z".into(),
             ..Customer::default()
         };
-        // Nothing in the bytes tells: they are those of another row.
+        // Nothing in the bytes shows it: they are those of another row.
         let plain = postcard::to_stdvec(&customer).unwrap();
         let other: Customer = decode(&plain).unwrap();
         assert_ne!(other, customer);

@@ -86,7 +86,8 @@ impl<T: 'static> Aggregate<T> for Count<T> {
         true
     }
     fn undo(&self, state: &mut u64, _: &T) {
-        // Where one comes before what it takes out, the sum of all is right only if nothing is cut off.
+        // A subtraction may precede its addition: the total is right only if no intermediate result is
+        // clamped.
         *state = state.wrapping_sub(1);
     }
 }

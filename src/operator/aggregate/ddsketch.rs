@@ -159,7 +159,7 @@ mod tests {
             _ if value.is_nan() => estimate.is_nan(),
             _ if value.is_infinite() => estimate == value,
             _ if value.abs() < f64::MIN_POSITIVE => estimate == 0.0,
-            // Divided, as a difference of the greatest floats might be beyond them.
+            // Divided first, because the difference of the greatest floats might overflow.
             _ => (estimate / value - 1.0).abs() <= error,
         }
     }

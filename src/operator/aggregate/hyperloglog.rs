@@ -48,7 +48,7 @@ impl Sketch {
     /// Adds a hash.
     pub(super) fn add(&mut self, hash: u64) {
         let place = (hash >> (64 - SPARSE_PRECISION)) as u32;
-        // The bit behind the last ends the zeros.
+        // The bit after the last one ends the run of zeros.
         let rest = hash << SPARSE_PRECISION | 1 << (SPARSE_PRECISION - 1);
         self.put(place << RANK_BITS | (rest.leading_zeros() + 1));
     }
@@ -60,7 +60,7 @@ impl Sketch {
         };
         match entries.binary_search(&entry) {
             Ok(_) => {}
-            // At most one entry of this place is there: the one before, or the one behind.
+            // At most one entry with this index exists: the previous one, or the next.
             Err(at) if at > 0 && place(entries[at - 1]) == place(entry) => entries[at - 1] = entry,
             Err(at) if entries.get(at).is_some_and(|other| place(*other) == place(entry)) => {}
             Err(at) => {
@@ -104,7 +104,7 @@ impl Sketch {
             (Sparse(entries), Sparse(others)) => {
                 entries.extend(others);
                 entries.sort_unstable_by(|one, other| other.cmp(one));
-                // Of each place the greatest rank comes first.
+                // For each index, the greatest rank comes first.
                 entries.dedup_by_key(|entry| place(*entry));
                 entries.reverse();
                 self.settle();
@@ -131,7 +131,7 @@ fn place(entry: u32) -> u32 {
 /// Adds an entry of the sparse form to the dense one.
 fn raise(ranks: &mut [u8], precision: u8, entry: u32) {
     let (place, rank) = (place(entry), entry & ((1 << RANK_BITS) - 1));
-    // These bits belong to the place in the sparse form, and to the rank in the dense one.
+    // These bits belong to the index in the sparse form, and to the rank in the dense one.
     let between = SPARSE_PRECISION - precision;
     let bits = place & ((1 << between) - 1);
     let rank = match bits {
@@ -294,7 +294,7 @@ mod tests {
         for precision in [6, 8, 10] {
             let places = 1u64 << precision;
             let standard = 1.04 / (places as f64).sqrt();
-            // From where the dense form begins, over where linear counting gives way, to many.
+            // From the start of the dense form, through the end of linear counting, to many.
             for n in [places / 3, places, 2 * places, 5 * places, 20 * places] {
                 let (error, bias) = errors(precision, n);
                 assert!(

@@ -28,7 +28,7 @@ where
         updates: &mut dyn Iterator<Item = (T, isize)>,
         give: &mut dyn FnMut(Change<K, R>),
     ) -> Result<bool, Broken> {
-        // Updates come in the order of rows, so they are merged: one that comes in between moves no others.
+        // Updates arrive in the order of rows, so they are merged: an insertion does not move the others.
         let mut merged = Vec::with_capacity(rows.len() + updates.size_hint().0);
         let mut before = std::mem::take(rows).into_iter().peekable();
         for (value, diff) in updates {

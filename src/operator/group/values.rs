@@ -64,7 +64,7 @@ impl<T: Record, S: Clone> Values<T, S> {
         fold: &F,
         updates: &mut dyn Iterator<Item = (T, isize)>,
     ) -> bool {
-        // Parts of level 0 to be folded anew.
+        // Parts of level 0 to be recomputed.
         let mut changed = Vec::new();
         for (value, diff) in updates {
             match self.find(&value) {
@@ -175,7 +175,7 @@ impl<T: Record, S: Clone> Values<T, S> {
         while len > FAN_IN {
             len = len.div_ceil(FAN_IN);
             if level == levels.len() {
-                // A level that is new has nothing of the parts that did not change.
+                // A new level has nothing of the unchanged parts.
                 levels.push(Vec::new());
                 changed = (0..len).collect();
             }
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn memory_follows_the_values_that_are_there() {
         let fold = Summed::default();
-        // In groups of any size, and in one that was large.
+        // In groups of any size, and in one that was large before.
         for size in [1, 8, 9, 100, 100_000] {
             let before = held();
             let mut groups = Vec::with_capacity(100_000 / size);
@@ -343,7 +343,7 @@ mod tests {
                 groups.push(values);
             }
             let bytes = (held() - before) / 100_000;
-            // A group alone takes 48 bytes, and room for four values at least.
+            // A single group takes 48 bytes, and capacity for at least four values.
             assert!(bytes <= 128, "{bytes} bytes a value in groups of {size}");
         }
         let before = held();

@@ -125,7 +125,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
 
     /// Folds an event into those of its windows that it is on time for.
     fn add(&mut self, event: &Timed<T>) -> Missed {
-        // What ended up to here takes no more of this event's source.
+        // Windows that ended by then take no more of this source's events.
         let over = self.policies.over(event.at.partition.source, event.horizon);
         if self.disjoint
             && let Some(last) = self.last
@@ -242,8 +242,7 @@ impl<K: Record, S> Parts<K, S> {
         let at = match places.entry(route ^ hash, same, |at| parts[*at as usize].hash()) {
             Entry::Occupied(place) => *place.get() as usize,
             Entry::Vacant(place) => {
-                // An activation brings no more events than the bound of what is read ahead, far below four
-                // billion.
+                // An activation has at most as many events as may be read ahead, far below four billion.
                 place.insert(parts.len() as u32);
                 let state = empty();
                 parts.push(Partial {

@@ -95,7 +95,7 @@ impl<K: Record, S> Slot<K, S> {
 
 impl<K: Record, S> Held<K, S> {
     fn new() -> Self {
-        // A table that grows by its own keys takes as much memory as they need, whatever the windows before
+        // A table that grows by its own keys takes only the memory that they need, whatever earlier windows
         // held.
         Self {
             pane: Pane::Open(HashTable::new()),
@@ -314,11 +314,11 @@ impl<K: Record, S: Event> KeyedState<Panes<K, S>> {
         if closed <= *packed {
             return;
         }
-        // An end is part of the bound: windows that end there are over.
+        // The end is inclusive: windows that end there are over.
         let over = ((*packed).max(EventTime(i64::MIN + 1)), EventTime::MIN)..=(closed, EventTime::MAX);
         for ((end, _), held) in panes.range_mut(over) {
             if !journal.is_saved(held.changed) {
-                // What is to be saved has to be found by its key: later, then.
+                // Entries that are still to be saved must be found by key later.
                 *packed = *end;
                 return;
             }

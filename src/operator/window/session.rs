@@ -100,7 +100,7 @@ struct Sessions<K, S> {
 impl<K: Record, S> Sessions<K, S> {
     fn add<T, F: Aggregate<T, State = S>>(&mut self, key: K, session: Window, fold: &F, value: &T) {
         let sessions = self.by_key.entry(key).or_default();
-        // They overlap nowhere, so the order of their starts is that of their ends.
+        // Sessions do not overlap, so the order of their starts is that of their ends.
         let at = sessions.partition_point(|(other, _)| other.end <= session.start);
         if !sessions
             .get(at)
@@ -110,7 +110,7 @@ impl<K: Record, S> Sessions<K, S> {
         }
         fold.add(&mut sessions[at].1, value);
         sessions[at].0 = union(sessions[at].0, session);
-        // It may have come to overlap those behind it.
+        // It may now overlap those after it.
         while sessions
             .get(at + 1)
             .is_some_and(|(other, _)| overlap(*other, sessions[at].0))
@@ -294,7 +294,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> KeyedOperator for Merge<K, T, F> {
                 Input::Doubtful { key, event, over } => doubtful.push((key, event, over)),
             }
         }
-        // Whether one is late depends on those before it.
+        // Whether one is late depends on the previous ones.
         doubtful.sort_by(|a, b| a.1.at.cmp(&b.1.at).then_with(|| by_content(&a.1, &b.1)));
         for event in doubtful {
             self.doubtful(at, event, sessions, out);

@@ -84,7 +84,7 @@ impl<'a> Parts<'a> {
     fn field(&mut self, name: &'static str) -> Result<&'a Type, Mismatch> {
         if let Next::Fields(fields) = &mut self.next
             && let [(next, ty), ..] = fields.as_slice()
-            // Of one literal there is most often one copy.
+            // There is usually a single copy of a literal.
             && (std::ptr::eq(*next, name) || *next == name)
         {
             fields.next();
@@ -100,7 +100,7 @@ impl<'a> Parts<'a> {
             return Ok(&JSON);
         };
         let ahead = fields.as_slice();
-        // Two names for one field, one when written and one when read, are found by their place.
+        // A field with different names for writing and reading is found by its position.
         let at = ahead.iter().position(|(other, _)| *other == name).unwrap_or(0);
         for (name, ty) in ahead.iter().take(at) {
             leave_out(name, ty, self.out)?;

@@ -362,7 +362,7 @@ impl<'de> Deserializer<'de> for Trace<'_> {
             Spot { state, depth, level }.answer(&visited);
             return visited;
         }
-        // Deep down, and inside itself, it is not followed: nothing is known of what it holds.
+        // Deep down, and inside itself, it is not followed: its contents stay unknown.
         let inside_itself = spot.state.now.within.contains(&variants.as_ptr());
         let followed = !inside_itself && spot.depth <= DEPTH_MAX;
         *ty = match followed {
@@ -379,7 +379,7 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         if variants.is_empty() || spot.depth >= DEPTH_END {
             return Err(Refused::new("endless type"));
         }
-        // Where it is not followed the variants take turns: in a recursive type one of them ends it.
+        // If it is not followed, the variants take turns: in a recursive type, one of them terminates it.
         let turn = if followed { 0 } else { spot.state.now.within.len() };
         let index = (chosen + turn) % variants.len();
         spot.state.now.within.push(variants.as_ptr());

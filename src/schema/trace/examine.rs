@@ -80,7 +80,7 @@ impl State {
     pub(super) fn examine(&mut self, read: Read<'_>) -> bool {
         let (chosen, settled) = (self.chosen.clone(), std::mem::take(&mut self.now));
         let mut again = false;
-        // Nothing around a flattened struct is satisfied before that is.
+        // Nothing around a flattened struct is accepted before it is.
         for met in settled
             .met
             .iter()

@@ -78,7 +78,7 @@ impl<'de> MapAccess<'de> for Named<'_> {
             self.spot.state.now.leaves = leaf;
         }
         let read = seed.deserialize(self.spot.part(part, &mut self.types[at])?);
-        // What a value complains of is not about the names that are given here.
+        // The error of a value does not concern the names that are supplied here.
         read.map_err(|refused| Refused {
             complaint: Complaint::Other,
             ..refused
