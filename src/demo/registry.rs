@@ -1,5 +1,4 @@
-//! A schema registry in the process, for first tries: registers and gives back, in memory. It checks no
-//! compatibility.
+//! An in-memory schema registry for demos: registers and returns schemas, without compatibility checks.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,4 +1,4 @@
-//! What an object store's errors mean to a person.
+//! Explains the errors of an object store to people.
 
 use std::io::{Error, ErrorKind};
 
@@ -16,7 +16,7 @@ const NOBODY: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run on
 const OTHER: &str =
     "check the store; failed requests are retried for 10 s, failed checkpoints with the next one";
 
-/// An error as it is told, of a bucket whose URL is `root`.
+/// Explains an error of a bucket whose URL is `root`.
 pub(super) fn tell(error: &object_store::Error, root: &str) -> Error {
     let chain = chain(error);
     let text = chain.join(": ");
@@ -54,7 +54,7 @@ fn trouble(kind: ErrorKind, what: String, hint: &'static str) -> Error {
     Error::new(kind, Trouble { what, hint })
 }
 
-/// By the code that S3 answers with.
+/// By S3's error code.
 fn by_code(code: &str, root: &str, said: &str) -> Option<Error> {
     let denied = |what: String, hint| trouble(ErrorKind::PermissionDenied, what, hint);
     Some(match code {
@@ -80,7 +80,7 @@ fn by_code(code: &str, root: &str, said: &str) -> Option<Error> {
     })
 }
 
-/// By what the client library says, of which `last` is the innermost cause.
+/// By the client library's message, of which `last` is the innermost cause.
 fn by_text(error: &object_store::Error, text: &str, root: &str, last: &str) -> Option<Error> {
     use object_store::Error as E;
     let says_one_of = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
@@ -125,7 +125,7 @@ fn is_away(text: &str) -> bool {
     signs.iter().any(|sign| text.contains(sign))
 }
 
-/// The error and all its causes.
+/// The error with all its causes.
 fn chain(error: &object_store::Error) -> Vec<String> {
     let mut texts = vec![error.to_string()];
     let mut cause = std::error::Error::source(error);

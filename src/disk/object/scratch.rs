@@ -1,4 +1,4 @@
-//! A local file without a name: what is on its way to a store, or came from there.
+//! An unnamed local file, for data on its way to or from a store.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::clock;
 use crate::disk::{FileReader, Trouble};
 
-/// Gone with the process, whichever way that ends.
+/// Disappears with the process, however that ends.
 pub(super) struct Scratch(File);
 
 impl Scratch {
