@@ -341,8 +341,8 @@ impl Writer {
     /// Merges segments that are due; the next checkpoint references the merged files.
     fn merge(&mut self) -> Result<()> {
         let go_on = || !self.state.ended.load(Ordering::Acquire);
-        // This runs once per checkpoint, so no name occurs twice, even if steps had other indices in an earlier
-        // run.
+        // This runs once per checkpoint, so no name occurs twice, even if steps had other indices in an
+        // earlier run.
         let newest = Epoch(self.state.newest.load(Ordering::Acquire));
         let mut merged = 0;
         for (at, step) in self.steps.iter_mut().enumerate() {
