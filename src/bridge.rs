@@ -1,5 +1,4 @@
-//! From other threads into the workers: everything asynchronous reaches a worker by waking one of its
-//! operators.
+//! Wakes workers from other threads: everything asynchronous reaches a worker by waking one of its operators.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -38,7 +37,7 @@ impl std::fmt::Debug for Waker {
     }
 }
 
-/// Stops the whole service with an error: the first one counts.
+/// Halts the whole service with an error; the first one counts.
 #[derive(Clone, Debug, Default)]
 pub struct Halt(Arc<Halted>);
 
@@ -50,14 +49,14 @@ struct Halted {
 }
 
 impl Halt {
-    /// Raises the error and wakes everyone who has to stop for it.
+    /// Raises the error and wakes everyone who must stop.
     pub fn halt(&self, error: Error) {
         {
             let mut first = self.0.error.lock();
             match &*first {
-                None => tracing::error!(%error, "halted"),
+                None => tracing::error!(%error, "service halted"),
                 // What goes wrong on the way down would only hide the cause.
-                Some(_) => tracing::debug!(%error, "after the halt"),
+                Some(_) => tracing::debug!(%error, "another error after the halt"),
             }
             first.get_or_insert(error);
         }
@@ -77,13 +76,13 @@ impl Halt {
         self.0.error.lock().clone()
     }
 
-    /// Registers someone to be woken by a halt.
+    /// Registers a waker to be called at a halt.
     pub fn on_halt(&self, waker: Waker) {
         self.0.wakers.lock().push(waker);
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())

@@ -1,5 +1,5 @@
 //! Checkpoints: the state of a dataflow as of one epoch, on a disk or in an object store, so that a restart
-//! needs no replay of what led to it.
+//! does not replay everything before it.
 //!
 //! ```text
 //!   epoch s is bound ─▶ every stateful step freezes behind s ─▶ what changed since the last one, a slice at a time
@@ -9,17 +9,17 @@
 //!   restart: newest whole one ─┴▶ each worker loads the keys that it owns ─▶ bindings after s are replayed from the topics
 //! ```
 //!
-//! What is saved is the state of keyed steps that records enter (windows, tables, dead letters) and the
-//! views. Whatever is made of tables further on (joins, groups, fixed points) is made again from them when
-//! the state is loaded, and dropped where it would reach a view: rows up to s are the view's own already.
+//! A checkpoint contains the state of the keyed steps that records enter (windows, tables, dead letters) and
+//! the views. Whatever is derived from tables (joins, groups, fixed points) is recomputed from them when the
+//! state is loaded. Views discard recomputed rows up to s, which they already have.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
-//! | [manifest] | the epoch, positions, watermarks, the steps with their types, and which files they have |
-//! | [segment] | entries of one step in [buckets](entry::BUCKETS) that don't depend on the number of workers |
+//! | [manifest] | the epoch, positions, watermarks, the steps with their types, and their files |
+//! | [segment] | entries of one step in [buckets](entry::BUCKETS) that do not depend on the number of workers |
 //!
-//! Each step has a chain of segments, each with what changed since the one before; they are [merged](merge)
-//! as they grow.
+//! Each step has a chain of segments, each with the changes since the previous one; segments are
+//! [merged](merge) as they grow.
 
 pub(crate) mod appended;
 mod coordinator;

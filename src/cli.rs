@@ -36,7 +36,7 @@ use crate::runtime;
 use crate::source::Environment;
 use crate::suggest;
 
-/// Runs dataflows: the whole `main` of a binary.
+/// Runs dataflows: the complete `main` function of a binary.
 ///
 /// ```no_run
 /// use thalweg::prelude::*;
@@ -49,7 +49,7 @@ pub fn main(flows: impl IntoIterator<Item = Flow>) -> ExitCode {
     main_from(std::env::args_os(), flows)
 }
 
-/// The same with other arguments than the process's own; the first is the program's name.
+/// Like [`main`], with other arguments than the process's own; the first is the program's name.
 pub fn main_from(
     arguments: impl IntoIterator<Item = OsString>,
     flows: impl IntoIterator<Item = Flow>,
@@ -82,7 +82,7 @@ pub fn main_from(
 #[derive(Parser)]
 #[command(
     version,
-    about = "Dataflows over Kafka, kept up to date and answered over HTTP",
+    about = "Incremental dataflows over Kafka, served over HTTP",
     max_term_width = 100
 )]
 struct Arguments {
@@ -92,36 +92,35 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a dataflow on a Kafka
+    /// Run a dataflow on Kafka or files
     Run(RunArguments),
-    /// Run a dataflow with data of its own; without --kafka everything is in this process
+    /// Run a dataflow with demo data; without --kafka, everything runs in this process
     Demo(DemoArguments),
-    /// Print the settings in force, and whether topics, schemas and ledger fit; nothing is changed
+    /// Print the effective settings, and check topics, schemas and the ledger; changes nothing
     Check(CheckArguments),
-    /// Ask a running service for rows of a view
+    /// Query a view of a running service
     Query(QueryArguments),
-    /// Say what a dataflow consists of
+    /// Print the plan of a dataflow
     Plan {
-        /// Which dataflow; may be left out where there is only one
+        /// The dataflow; optional if there is only one
         dataflow: Option<String>,
     },
-    /// Hold a schema against the registry's rules
+    /// Check a schema against the registry's rules, or register it
     Schema {
         #[command(subcommand)]
         what: schema::SchemaCommand,
     },
-    /// Go through bound epochs again, beside the running service, and compare results with what the ledger
-    /// says
+    /// Replay bound epochs next to the running service, and compare the results with the ledger
     Verify(VerifyArguments),
-    /// Look into the ledger of a dataflow that is not running
+    /// Inspect or reset the ledger of a dataflow
     Ledger {
         #[command(subcommand)]
         what: LedgerCommand,
     },
-    /// Look at the checkpoints of a dataflow
+    /// Inspect or prune the checkpoints of a dataflow
     Checkpoint {
-        /// Settings in TOML, which say where checkpoints are; left out: thalweg.toml in the working
-        /// directory, if it is there
+        /// Settings in TOML, for the location of checkpoints. Default: thalweg.toml in the working directory,
+        /// if it exists
         #[arg(
             long,
             env = "THALWEG_CONFIG",
@@ -137,7 +136,7 @@ enum Command {
 
 #[derive(Args)]
 struct RunArguments {
-    /// Which dataflow; may be left out where there is only one
+    /// The dataflow; optional if there is only one
     dataflow: Option<String>,
     #[command(flatten)]
     settings: Flags<false>,
@@ -145,16 +144,16 @@ struct RunArguments {
 
 #[derive(Args)]
 struct VerifyArguments {
-    /// Which dataflow; may be left out where there is only one
+    /// The dataflow; optional if there is only one
     dataflow: Option<String>,
-    /// First epoch: state is taken from a checkpoint of before it; left out: as far back as ledger and
-    /// checkpoints reach
+    /// First epoch; state is restored from a checkpoint before it. Default: as early as ledger and
+    /// checkpoints allow
     #[arg(long, value_name = "EPOCH")]
     from: Option<u64>,
-    /// Last epoch; left out: the last that was bound
+    /// Last epoch. Default: the last bound one
     #[arg(long, value_name = "EPOCH")]
     to: Option<u64>,
-    /// Compare with what other builds computed, too: whether a changed program comes to the same
+    /// Also compare with results of other builds, to see whether a changed program has the same results
     #[arg(long)]
     any_build: bool,
     #[command(flatten)]
@@ -163,9 +162,9 @@ struct VerifyArguments {
 
 #[derive(Args)]
 struct CheckArguments {
-    /// Which dataflow; may be left out where there is only one
+    /// The dataflow; optional if there is only one
     dataflow: Option<String>,
-    /// JSON, and not text
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -174,7 +173,7 @@ struct CheckArguments {
 
 #[derive(Args)]
 struct DemoArguments {
-    /// Which dataflow; may be left out where only one has a demo
+    /// The dataflow; optional if only one has a demo
     dataflow: Option<String>,
     #[command(flatten)]
     settings: Flags<true>,
@@ -182,15 +181,15 @@ struct DemoArguments {
 
 #[derive(Args)]
 struct QueryArguments {
-    /// Which view; left out: all views are listed
+    /// The view. Default: list all views
     view: Option<String>,
-    /// Conditions and the like, as in URLs: merchant=42 window=last_closed order=-total limit=10
+    /// Conditions and parameters as in URLs: merchant=42 window=last_closed order=-total limit=10
     #[arg(value_name = "FIELD=VALUE")]
     conditions: Vec<String>,
-    /// JSON as the service gives it, and not a table
+    /// Print the service's JSON instead of a table
     #[arg(long)]
     json: bool,
-    /// Where the service answers
+    /// Address of the service
     #[arg(
         long,
         env = "THALWEG_SERVER",
@@ -202,9 +201,9 @@ struct QueryArguments {
 
 #[derive(Subcommand)]
 enum LedgerCommand {
-    /// Print what was bound, a line an epoch
+    /// Print the ledger's claims, and its epochs one per line
     Show {
-        /// The ledger's folder
+        /// The ledger's directory
         dir: PathBuf,
         /// First epoch
         #[arg(long)]
@@ -213,16 +212,16 @@ enum LedgerCommand {
         #[arg(long)]
         to: Option<u64>,
     },
-    /// Read everything, check every hash
+    /// Read everything and verify every hash
     Verify {
-        /// The ledger's folder
+        /// The ledger's directory
         dir: PathBuf,
     },
-    /// Move the ledger aside, so that the next start is the first one
+    /// Move the ledger aside, so that the next start counts as the first
     Reset {
-        /// The ledger's folder
+        /// The ledger's directory
         dir: PathBuf,
-        /// Do it, and don't only say what would be done
+        /// Do it; without this, only print what would be done
         #[arg(long)]
         yes: bool,
     },
@@ -230,45 +229,44 @@ enum LedgerCommand {
 
 #[derive(Subcommand)]
 enum CheckpointCommand {
-    /// Print a line for each
+    /// List the checkpoints
     List {
-        /// The dataflow's folder, `<data_dir>/<dataflow>`; or where its checkpoints are:
+        /// The dataflow's directory, `<data_dir>/<dataflow>`; or the URL of its checkpoints:
         /// s3://BUCKET/PREFIX/APP/DATAFLOW
         dir: PathBuf,
     },
-    /// Print what one consists of
+    /// Print the contents of a checkpoint
     Show {
-        /// The dataflow's folder
+        /// The dataflow's directory
         dir: PathBuf,
-        /// Which; left out: the newest
+        /// The checkpoint's epoch. Default: the newest
         epoch: Option<u64>,
     },
-    /// Read all files and check their hashes
+    /// Read all files and verify their hashes
     Verify {
-        /// The dataflow's folder
+        /// The dataflow's directory
         dir: PathBuf,
     },
-    /// Remove old ones; the dataflow must not be running
+    /// Remove old checkpoints; the dataflow must not be running
     Prune {
-        /// The dataflow's folder
+        /// The dataflow's directory
         dir: PathBuf,
-        /// How many to keep, of those that are whole; with 0 the next start makes all state anew from the
-        /// topics
+        /// Number of intact checkpoints to keep; with 0, the next start rebuilds all state from the topics
         #[arg(long, default_value_t = 1)]
         keep: usize,
-        /// Do it, and don't only say what would be done
+        /// Do it; without this, only print what would be done
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// What prints and is done ends quietly when nobody reads on, as in `… | head`; Rust makes a panic of that.
+/// Ends quietly when the reader of standard output closes it, as in `… | head`; Rust would panic.
 fn end_with_the_reader() {
     // SAFETY: a plain system call, before any other thread is started.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// Runs a command; false: it has said itself what is wrong.
+/// Runs a command. Returns false if it has already reported an error.
 fn run(command: Command, flows: &[Flow]) -> Result<bool> {
     if !matches!(command, Command::Run(_) | Command::Demo(_) | Command::Verify(_)) {
         end_with_the_reader();
@@ -316,12 +314,12 @@ fn choose<'f>(flows: &'f [Flow], name: Option<&str>) -> Result<&'f Flow> {
     match (name, flows) {
         (None, [flow]) => Ok(flow),
         (None, []) => Err(Error::definition("this binary has no dataflow")),
-        (None, _) => Err(Error::definition("which dataflow?").detail(format!("there are: {}", names()))),
+        (None, _) => Err(Error::definition("which dataflow?").detail(format!("available: {}", names()))),
         (Some(name), _) => {
             let found = flows.iter().find(|flow| flow.name() == name);
             let unknown = || {
-                let error = Error::definition(format!("there is no dataflow `{name}`"))
-                    .detail(format!("there are: {}", names()));
+                let error = Error::definition(format!("unknown dataflow `{name}`"))
+                    .detail(format!("available: {}", names()));
                 match suggest::nearest(name, flows.iter().map(Flow::name)) {
                     Some(near) => error.hint(format!("did you mean `{near}`?")),
                     None => error,

@@ -1,8 +1,8 @@
 //! The only place that reads a wall clock, a monotonic clock or randomness.
 //!
-//! Everything that gets into a result takes its time from the ledger; what is here serves the sequencer
-//! (which writes it into the ledger), metrics, and time-outs. A lint keeps the rest of the code away from the
-//! system's clocks.
+//! Everything that enters a result takes its time from the ledger; this module serves the sequencer (which
+//! writes time into the ledger), metrics, and timeouts. A lint keeps other code away from the system's
+//! clocks.
 #![allow(clippy::disallowed_methods)]
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -38,7 +38,8 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// A number that no other process is likely to have drawn: tells two starters of one generation apart.
+/// A number that no other process is likely to have drawn: distinguishes two processes that claim the same
+/// generation.
 pub fn nonce() -> u64 {
     #[cfg(test)]
     if let Some(nonce) = sim::nonce() {

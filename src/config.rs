@@ -1,4 +1,4 @@
-//! Settings: what a service runs with, and where each of it was said.
+//! Configuration: what a service runs with, and where each setting comes from.
 //!
 //! ```text
 //!   defaults ◀ thalweg.toml ◀ THALWEG_… ◀ flags          the table (table.rs): name, type, range, default, doc
@@ -6,9 +6,8 @@
 //!          said: name, value, origin (layers.rs) ──────▶ read by it ──▶ Settings (typed) + Entry (shown by `check`)
 //! ```
 //!
-//! Later layers win, setting by setting. All mistakes are collected and told together, each with its place,
-//! and with the nearest name where there is no setting of that one. Nothing that is secret gets into an
-//! [`Entry`] or an error.
+//! Later layers win, setting by setting. All errors are collected and reported together, each with its
+//! location, and with the nearest name if a setting is unknown. No secret gets into an [`Entry`] or an error.
 
 mod layers;
 pub(crate) mod table;
@@ -36,136 +35,136 @@ use crate::source::Overrides;
 use crate::source::setting::SourceSetting;
 use crate::suggest;
 
-/// The file that is read where none is named, if it is there.
+/// The file that is read by default, if it exists.
 pub(crate) const FILE_NAME: &str = "thalweg.toml";
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// For machines: an object a line.
+    /// For machines: one JSON object per line.
     Json,
 }
 
-/// Which log lines are written, and how.
+/// The settings of logs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogSettings {
-    /// How.
+    /// The format.
     pub format: LogFormat,
-    /// Which, as `tracing`'s filters are written.
+    /// The filter, in the syntax of `tracing`.
     pub level: String,
 }
 
-/// Where the schema registry is and how to log in.
+/// The address of the schema registry, and the credentials.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RegistrySettings {
-    /// Its address.
+    /// The address.
     pub url: Option<String>,
-    /// Who logs in.
+    /// The user name.
     pub username: Option<String>,
-    /// With what.
+    /// The password.
     pub password: Option<Secret>,
-    /// Or with what instead.
+    /// A bearer token instead of a password.
     pub token: Option<Secret>,
-    /// Certificates to trust besides the system's.
+    /// Certificates to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// How long it may not know a schema id before it is believed.
+    /// How long a schema id may be unknown to it before its records become dead letters.
     pub unknown_wait: Duration,
 }
 
-/// Everything that can be set.
+/// All settings of a service.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
     /// Worker threads.
     pub workers: usize,
-    /// Where ledgers are kept.
+    /// The directory of ledgers.
     pub data_dir: PathBuf,
-    /// Stop at the end of what is there.
+    /// Whether to stop at the end of the input.
     pub until_end: bool,
-    /// Go on answering at that end, until a signal.
+    /// Whether to keep serving at that end, until a signal.
     pub serve: bool,
-    /// The service is ready once no more records than these are left; nothing: once everything is counted
-    /// that was there at the start.
+    /// The service is ready once at most this many records are left; `None`: once everything present at the
+    /// start is processed.
     pub ready_lag_max: Option<u64>,
-    /// Shortest time between two epochs.
+    /// Minimum time between two epochs.
     pub epoch_interval: Duration,
-    /// How many may be unfinished.
+    /// Maximum number of unfinished epochs.
     pub epochs_in_flight_max: usize,
-    /// How far back views reach that don't say so themselves.
+    /// History of views that do not set their own.
     pub history: Duration,
-    /// From one checkpoint to the next; zero: none are made.
+    /// The time from one checkpoint to the next; zero: none are written.
     pub checkpoint_interval: Duration,
-    /// Where they are kept.
+    /// The location of checkpoints.
     pub checkpoint_place: Place,
-    /// How many checkpoints are kept.
+    /// Number of checkpoints to keep.
     pub checkpoints_kept: usize,
     /// Whether the ledger is trimmed behind them.
     pub checkpoints_trim: bool,
-    /// What to do with state that another build of the same dataflow made.
+    /// What to do with the state of another build of the same dataflow.
     pub on_new_build: OnNew,
-    /// What to do with state of another dataflow's steps.
+    /// What to do with the state of a dataflow with other steps.
     pub on_new_plan: OnNew,
-    /// What to do when an epoch comes to another result than it did at first.
+    /// What to do if a replayed epoch has a different result.
     pub on_difference: OnDifference,
-    /// What may be read ahead.
+    /// Limits on reading ahead.
     pub bounds: Bounds,
-    /// Name of the application: a ledger belongs to one.
+    /// The name of the application: a ledger belongs to one.
     pub group: String,
-    /// Those of connectors, each of a type of its own.
+    /// The settings of connectors, each of its own type.
     pub connectors: Extensions,
-    /// The registry.
+    /// The schema registry.
     pub registry: RegistrySettings,
-    /// The server.
+    /// The HTTP server.
     pub http: HttpSettings,
-    /// Logs.
+    /// The logs.
     pub log: LogSettings,
-    /// Events a second of the demo.
+    /// Events per second of the demo.
     pub demo_rate: u64,
-    /// What is said of sources, by name, in place of what the dataflow says.
+    /// Overrides of sources, by name.
     pub sources: BTreeMap<String, Overrides>,
 }
 
-/// A setting as it is in force.
+/// The effective value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Its whole name: `http.address`, `kafka.properties.ssl.ca.location`, `sources.payments.lateness`.
+    /// Its full name: `http.address`, `kafka.properties.ssl.ca.location`, `sources.payments.lateness`.
     pub name: String,
-    /// Its value, as it was written; of a secret only that there is one.
+    /// Its value as written; for a secret, only that it is set.
     pub value: String,
-    /// Where that was said.
+    /// Where the value comes from.
     pub origin: Origin,
 }
 
-/// The settings in force.
+/// The effective settings.
 #[derive(Clone, Debug)]
 pub(crate) struct InForce {
     /// For the program.
     pub settings: Settings,
     /// For people.
     pub entries: Vec<Entry>,
-    /// What looks like a slip of the pen and may be none: variables that belong to nobody.
+    /// Warnings about likely typos: environment variables that match no setting.
     pub warnings: Vec<String>,
 }
 
-/// What is said outside of the program.
+/// The inputs from outside of the program.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inputs {
-    /// A settings file: its name and its text.
+    /// A settings file: its name and contents.
     pub file: Option<(PathBuf, String)>,
-    /// The environment.
+    /// The environment variables.
     pub variables: Vec<(String, String)>,
-    /// Flags.
+    /// The flags.
     pub flags: Vec<Spoken>,
 }
 
 impl Inputs {
-    /// The file that is named, or [`FILE_NAME`] in the working directory if it is there and `by_itself`; the
-    /// process's environment; these flags.
+    /// Reads the file that is named, or [`FILE_NAME`] in the working directory if it exists and `by_itself`;
+    /// the process's environment; and these flags.
     ///
     /// # Errors
-    /// When the file can't be read.
+    /// If the file cannot be read.
     pub(crate) fn of_process(named: Option<&Path>, by_itself: bool, flags: Vec<Spoken>) -> Result<Self> {
         let path = match named {
             Some(path) => Some(path),
@@ -179,7 +178,7 @@ impl Inputs {
         };
         Ok(Self {
             file: path.map(read).transpose()?,
-            // What is no text can't be a setting of ours.
+            // A variable that is not Unicode cannot be one of our settings.
             variables: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
@@ -188,11 +187,11 @@ impl Inputs {
     }
 }
 
-/// Puts the layers together.
+/// Combines the layers.
 ///
 /// # Errors
-/// [`Kind::Definition`](crate::Kind::Definition) with every mistake: what is wrong, and in which line of
-/// which file, which variable or which flag.
+/// [`Kind::Definition`](crate::Kind::Definition) with every mistake: what is wrong, and the line of the file,
+/// the variable or the flag.
 pub(crate) fn load(inputs: &Inputs) -> Result<InForce> {
     let mut mistakes = Mistakes::default();
     let mut warnings = Vec::new();
@@ -231,7 +230,7 @@ pub(crate) fn load(inputs: &Inputs) -> Result<InForce> {
     })
 }
 
-/// What is wrong, each with the line of the file where it was said.
+/// Mistakes, each with its line in the file, if any.
 #[derive(Default)]
 struct Mistakes(Vec<(usize, String)>);
 
@@ -245,7 +244,7 @@ impl Mistakes {
         self.0.push((line, format!("{at}{wrong}")));
     }
 
-    /// An error that lists them, if there are any: the file's from top to bottom, then the others.
+    /// An error that lists the mistakes, if any: those of the file from top to bottom, then the others.
     fn refuse(mut self) -> Result<()> {
         self.0.sort_by_key(|(line, _)| *line);
         let many = match self.0.len() {
@@ -253,16 +252,16 @@ impl Mistakes {
             1 => "a mistake".to_owned(),
             n => format!("{n} mistakes"),
         };
-        let error = Error::definition(format!("the settings have {many}"));
+        let error = Error::definition(format!("the settings contain {many}"));
         let error = self
             .0
             .iter()
             .fold(error, |error, (_, mistake)| error.detail(mistake));
-        Err(error.hint("docs/settings.md lists all settings; `check` prints those in force"))
+        Err(error.hint("docs/settings.md lists all settings; `check` prints the effective ones"))
     }
 }
 
-/// What is wrong with settings taken together.
+/// Checks settings against each other.
 fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mistakes) {
     let origin = |name: &str| said.get(name).map(|said| &said.origin);
     for connector in connect::CONNECTORS {
@@ -281,12 +280,12 @@ fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mist
     needs(
         cfg!(feature = "object-store") || !in_bucket,
         "checkpoint.store",
-        "names a bucket, and this build was made without the feature `object-store`",
+        "names a bucket, and this build lacks the feature `object-store`",
     );
     needs(
         settings.until_end || !settings.serve,
         "serve",
-        "needs `until_end`: without that the service answers until it is stopped in any case",
+        "needs `until_end`: without it, the service runs until it is stopped",
     );
     needs(
         registry.username.is_none() || registry.password.is_some(),
@@ -301,26 +300,26 @@ fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mist
     needs(
         registry.password.is_none() || registry.token.is_none(),
         "registry.token",
-        "stands beside `registry.password`: only one of them can be sent",
+        "conflicts with `registry.password`: only one of them can be sent",
     );
 }
 
 impl InForce {
-    /// Where a setting was said.
+    /// Where a setting comes from.
     pub(crate) fn origin(&self, name: &str) -> &Origin {
         let entry = self.entries.iter().find(|entry| entry.name == name);
         entry.map_or(&Origin::Default, |entry| &entry.origin)
     }
 
-    /// Whether anybody said it.
+    /// Whether a setting was set explicitly.
     pub(crate) fn is_said(&self, name: &str) -> bool {
         *self.origin(name) != Origin::Default
     }
 
-    /// Looks whether every setting of a section `[sources.NAME]` is of a source that has it.
+    /// Checks that every setting in a section `[sources.NAME]` applies to that source.
     ///
     /// # Errors
-    /// A section of no source, or a setting that the source does not have.
+    /// If a section names no source, or contains a setting that the source does not have.
     pub(crate) fn sources_fit(&self, sources: &[SourceKnown]) -> Result<()> {
         let mut mistakes = Mistakes::default();
         for entry in self
@@ -334,7 +333,8 @@ impl InForce {
             match sources.iter().find(|known| known.name == name) {
                 Some(known) => {
                     let alike = source_settings().filter(|(_, known)| known.name == setting);
-                    // Connectors may have settings of one name: the source's own counts.
+                    // Several connectors may have a setting with this name: the source's own connector
+                    // counts.
                     let lacks: Vec<_> = alike.map(|(of, setting)| known.lacks(of, setting)).collect();
                     if let Some(Some(lack)) = lacks.iter().min() {
                         mistakes.add(Some(&entry.origin), format!("`{name}` {lack}"));
@@ -351,21 +351,21 @@ impl InForce {
     }
 }
 
-/// What settings need to know of a source.
+/// What settings need to know about a source.
 #[derive(Clone, Debug)]
 pub(crate) struct SourceKnown {
     /// Its name in the dataflow.
     pub name: String,
-    /// Whether it is a stream, with event times; a table is none.
+    /// Whether it is a stream, with event times, and not a table.
     pub timed: bool,
     /// The connector that reads it.
     pub connector: Option<&'static str>,
 }
 
 impl SourceKnown {
-    /// What it lacks to have a setting, which only sources of a connector may have.
+    /// The reason why it cannot have a setting that only some sources of a connector have.
     fn lacks(&self, of: Option<&dyn Connector>, setting: &SourceSetting) -> Option<String> {
-        // What no table has is said before what only some systems have.
+        // Settings that no table has are reported before settings that only some connectors have.
         if let Some(lack) = setting.of.lack(self.timed) {
             return Some(lack.to_owned());
         }

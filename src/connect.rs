@@ -8,9 +8,9 @@
 //!                       tests
 //! ```
 //!
-//! A new connector is a folder here, a line in [`CONNECTORS`], and docs/settings.md made anew. One whose
-//! client is behind a feature has its settings in every build. The engine knows its sources by the traits in
-//! [`source`](crate::source) alone, and its settings by type, in
+//! A new connector is a directory here, a line in [`CONNECTORS`], and a regenerated docs/settings.md. A
+//! connector whose client is behind a feature has its settings in every build. The engine knows sources only
+//! through the traits in [`source`](crate::source), and connectors' settings only by type, in
 //! [`Environment::connectors`](crate::source::Environment::connectors).
 
 pub mod connector;

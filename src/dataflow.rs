@@ -1,4 +1,4 @@
-//! What people write: dataflows of streams, collections and tables.
+//! The API for users: dataflows of streams, collections and tables.
 //!
 //! ```text
 //!   flow.source ─▶ Stream ── key_by ─▶ Keyed ── window ─▶ Windows ── aggregate ─┐
@@ -7,10 +7,9 @@
 //!   flow.table ──────────────────────────────────────────────────────▶          └ join, left_join, map, filter
 //! ```
 //!
-//! Three types keep three promises: a [`Stream`] only ever adds, a
-//! [`Collection`](collection::Collection) may take back, a [`Table`] has at most one row a key. Steps take
-//! `&self` and never fail: a mistake is noted with its place, and all of them are reported together before
-//! anything runs.
+//! Three types make three promises: a [`Stream`] only adds, a [`Collection`](collection::Collection) may
+//! retract, a [`Table`] has at most one row per key. Steps take `&self` and never fail: mistakes are
+//! collected with their source locations and reported together before anything runs.
 
 pub mod collection;
 pub mod graph;
@@ -73,12 +72,12 @@ pub struct Flow {
     queries: &'static [&'static str],
 }
 
-/// Makes data for a first try.
+/// Generates data for a demo.
 pub type DemoFunction = Arc<dyn Fn(&Demo) -> Result<()> + Send + Sync>;
 
 impl Flow {
-    /// Gives the dataflow data of its own, for `demo`: `make` writes topics until it is told to stop.
-    /// `queries` are paths to try, as in `/v1/views/spend/rows?limit=3`.
+    /// Adds demo data for the `demo` command: `make` writes topics until it is told to stop. `queries` are
+    /// paths to try, as in `/v1/views/spend/rows?limit=3`.
     pub fn demo(
         mut self,
         make: impl Fn(&Demo) -> Result<()> + Send + Sync + 'static,
@@ -89,25 +88,25 @@ impl Flow {
         self
     }
 
-    /// What makes its demo data.
+    /// The function that generates the demo data.
     pub fn demo_function(&self) -> Option<&DemoFunction> {
         self.demo.as_ref()
     }
 
-    /// Paths to try.
+    /// Paths to try against the demo.
     pub fn demo_queries(&self) -> &'static [&'static str] {
         self.queries
     }
 
-    /// Its name.
+    /// The dataflow's name.
     pub fn name(&self) -> &'static str {
         self.name
     }
 }
 
-/// What a dataflow function may return: nothing, or a result.
+/// The return type of a dataflow function: nothing, or a result.
 pub trait Outcome {
-    /// As a result.
+    /// Converts into a result.
     fn outcome(self) -> Result<()>;
 }
 impl Outcome for () {
@@ -140,46 +139,47 @@ pub fn dataflow<R: Outcome>(
     }
 }
 
-/// What a dataflow is built with on one worker.
+/// Everything that one worker needs to build a dataflow.
 pub struct Context {
-    /// Addresses and settings of the outside.
+    /// Addresses and settings of external systems.
     pub env: Environment,
-    /// Bounds of the ingest operators.
+    /// Limits of the ingest operators.
     pub bounds: Bounds,
     /// The worker's desk.
     pub desk: Rc<Desk>,
-    /// The process's views.
+    /// The views of the process.
     pub views: Arc<Views>,
-    /// Its sinks.
+    /// The sinks of the process.
     pub(crate) sinks: Arc<Sinks>,
-    /// Workers that shards of sinks are on: those of the process with the ledger.
+    /// Number of workers that have sink shards: those of the process with the ledger.
     pub(crate) sink_workers: usize,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Where an error goes that the service can't go on with.
+    /// Receives errors from which the service cannot continue.
     pub halt: Halt,
-    /// Passes an epoch once all operators of all workers are done with it.
+    /// Passes an epoch once all operators of all workers have finished it.
     pub probe: Handle<Epoch>,
     /// Steps, sources and mistakes so far.
     pub plan: RefCell<Plan>,
-    /// In place of the source of that name.
+    /// Sources to replace, by name.
     pub substitutes: RefCell<HashMap<String, Substitute>>,
-    /// How views are made; tests want hashes.
+    /// Whether views hash their changes, as tests need it.
     pub hashed: bool,
-    /// How far back views reach that don't say so themselves.
+    /// History of views that do not set their own.
     pub history: Duration,
-    /// Whether readers are made to read. For a plan they are not, but tried where `env` says what they read.
+    /// Whether readers are created to read. To draw a plan they are not; they are only checked against what
+    /// `env` describes.
     pub reads: bool,
-    /// Whether checkpoints are made.
+    /// Whether checkpoints are written.
     pub saves: bool,
-    /// The one that this run begins with.
+    /// The checkpoint that this run resumes from.
     pub restored: Option<Arc<Restored>>,
-    /// This worker, and how many there are.
+    /// The index of this worker, and the number of workers.
     pub worker: (usize, usize),
 }
 
 impl Context {
-    /// For drawing a plan: nothing is read.
+    /// A context for drawing a plan: nothing is read.
     pub fn dry(env: Environment) -> Self {
         Self {
             env,
@@ -207,7 +207,7 @@ impl Context {
         self.step_as(name, (kind, kind.id()), inputs)
     }
 
-    /// Like [`Context::step`], where steps of a kind have several operators.
+    /// Like [`Context::step`], for kinds of steps that have several operators.
     #[track_caller]
     fn step_as(&self, name: &str, what: (Kind, &str), inputs: &[&Origin]) -> Origin {
         self.plan
@@ -215,7 +215,7 @@ impl Context {
             .step(name, what, inputs, Location::caller())
     }
 
-    /// A view or sink; whether it can be made: not with a name that another one has.
+    /// Adds a view or sink. Returns false if its name is taken.
     #[track_caller]
     fn output(&self, name: &str, kind: Kind, of: &Origin) -> bool {
         let mistakes = self.plan.borrow().mistakes.len();
@@ -223,7 +223,7 @@ impl Context {
         self.plan.borrow().mistakes.len() == mistakes
     }
 
-    /// A stateful step's way to its checkpoints. `step` is what people call it.
+    /// The state handle of a stateful step. `step` is its name in messages.
     fn keeper<K: Event, V: Event>(
         &self,
         name: (Identity, &str),
@@ -236,7 +236,7 @@ impl Context {
         Keeper::new(steps, self.saves, step, restored, self.worker, self.halt.clone())
     }
 
-    /// What an operator under the clock is added with; `label` names the step in a sentence.
+    /// The setup of an operator; `label` names the step in messages.
     fn setup<I>(
         &self,
         name: &str,
@@ -262,7 +262,7 @@ impl Context {
         self.plan.borrow().version(step)
     }
 
-    /// Counts what is late for a step, under the names of the sources that it takes from.
+    /// Metrics of late events for a step, by the sources that it reads from.
     fn late_metrics(&self, sources: &[SourceId], step: &str) -> LateMetrics {
         let plan = self.plan.borrow();
         let named = plan
@@ -277,7 +277,7 @@ impl Context {
         self.metrics.source(&names).late(step)
     }
 
-    /// What becomes of late events of these sources.
+    /// The lateness policies of these sources.
     fn late_policies(&self, sources: &[SourceId]) -> Vec<(SourceId, Late)> {
         let plan = self.plan.borrow();
         let of = plan
@@ -287,8 +287,8 @@ impl Context {
         of.map(|source| (source.rules.id, source.late)).collect()
     }
 
-    /// For how long after their end windows over these sources are corrected: rows close once nobody corrects
-    /// any more.
+    /// How long after their end windows over these sources accept corrections. Rows close when no source
+    /// corrects them any more.
     fn corrected_for(&self, sources: &[SourceId]) -> Duration {
         let policies = self.late_policies(sources);
         policies
@@ -298,7 +298,7 @@ impl Context {
             .unwrap_or_default()
     }
 
-    /// Counts what a step rejects, by the source that each event was read from.
+    /// Counters of records that a step rejects, by the source that each event was read from.
     fn rejected_counters(&self) -> HashMap<SourceId, Counter> {
         let plan = self.plan.borrow();
         let sources = plan.sources.iter().map(|source| &source.rules);
@@ -311,9 +311,9 @@ impl Context {
     }
 }
 
-/// Builds a flow on a worker, and reports its mistakes together.
+/// Builds a flow on one worker and reports its mistakes together.
 pub fn build(scope: Scope<'_, Epoch>, flow: &Flow, context: &Rc<Context>) -> Result<()> {
-    // Streams can only be kept for as long as the scope lives, and the handle has to stay `Copy`.
+    // Streams live only as long as the scope, and the handle must stay `Copy`.
     let loose = Box::into_raw(Box::new(Loose {
         context: context.clone(),
         late: RefCell::default(),
@@ -333,7 +333,7 @@ pub fn build(scope: Scope<'_, Epoch>, flow: &Flow, context: &Rc<Context>) -> Res
     context.plan.borrow().verdict(flow.name)
 }
 
-/// What one build holds together until its end.
+/// State that a single build shares until it is complete.
 struct Loose<'s> {
     context: Rc<Context>,
     late: RefCell<Sources<'s>>,
@@ -346,7 +346,7 @@ struct Sources<'s> {
     late: Vec<StreamVec<'s, Epoch, DeadLetter>>,
 }
 
-/// A dataflow being built. Cheap to copy: pass it by value.
+/// A dataflow under construction. Cheap to copy: pass it by value.
 #[derive(Clone, Copy)]
 pub struct Dataflow<'s> {
     scope: Scope<'s, Epoch>,
@@ -381,10 +381,10 @@ impl<'s> Dataflow<'s> {
         }
     }
 
-    /// Declares the version of a step that is named further on: since a closure in it or before it has
-    /// changed, what checkpoints hold of it, or of steps behind it, is that of another. For sources, tables,
-    /// joins, groups and the like; windows and views have a `version` of their own. A view's name is no
-    /// step's: one may be called as the other.
+    /// Declares the version of a step that is added later. Raise it when a closure in the step, or in a step
+    /// before it, has changed, so that the state in checkpoints of this step and of the steps behind it no
+    /// longer counts as current. For sources, tables, joins, groups and the like; windows and views have a
+    /// `version` method of their own. Views have their own namespace: a view may share its name with a step.
     #[track_caller]
     pub fn version(self, step: &str, version: u32) -> Self {
         let mut plan = self.context().plan.borrow_mut();
@@ -393,7 +393,8 @@ impl<'s> Dataflow<'s> {
         self
     }
 
-    /// Reads a table from a source of keyed rows: the last row of a key wins, a row without a value deletes.
+    /// Reads a table from a source of keyed rows: the last row of a key wins, and a row without a value
+    /// deletes.
     #[track_caller]
     pub fn table<K: Record, V: Record>(
         self,
@@ -430,20 +431,20 @@ impl<'s> Dataflow<'s> {
         table
     }
 
-    /// Builds with timely's own types. A dataflow that does makes no checkpoints: what such steps keep is not
-    /// in them.
+    /// Builds with timely's own types. A dataflow that does so writes no checkpoints, because they cannot
+    /// capture the state of such steps.
     #[track_caller]
     pub fn scope(self) -> Scope<'s, Epoch> {
         self.keeps_unsaved(std::panic::Location::caller());
         self.scope
     }
 
-    /// Some step may keep state that checkpoints don't find.
+    /// Whether some step may keep state that checkpoints cannot capture.
     fn keeps_unsaved(&self, at: &'static Location<'static>) {
         self.context().plan.borrow_mut().unsaved.get_or_insert(at);
     }
 
-    /// The source as it is, or with the records that a test gives in its place.
+    /// Returns the source as it is, or with the records that a test substitutes.
     fn substituted<T: 'static>(&self, name: &str, opened: Opened<T>) -> Result<Opened<T>> {
         let Some(given) = self.context().substitutes.borrow_mut().remove(name) else {
             return Ok(opened);
@@ -462,7 +463,7 @@ impl<'s> Dataflow<'s> {
                 ..opened
             }),
             Err(_) => Err(
-                Error::definition(format!("records of another type were fed to source `{name}`"))
+                Error::definition(format!("source `{name}` was fed records of another type"))
                     .detail(format!("the dataflow reads {}", std::any::type_name::<T>())),
             ),
         }
@@ -494,14 +495,14 @@ impl<'s> Dataflow<'s> {
             let reader = if reads {
                 reader(waker)
             } else {
-                // Made to be dropped, where the settings say what it reads: what it lacks is told before
-                // anything starts.
+                // Created to be dropped: if the settings fully describe the source, this reports what is
+                // missing before anything starts.
                 if configured && let Err(error) = reader(waker) {
                     context.mistake(format!("source `{name}`, {}: {error}", opened.description));
                 }
                 Ok(Opened::<T>::no_reader())
             };
-            // An error of one worker alone must not leave the others waiting in the middle of a build.
+            // An error on a single worker must not leave the others waiting in the middle of a build.
             let reader = reader.unwrap_or_else(|error| {
                 context.halt.halt(error);
                 Opened::<T>::no_reader()
@@ -528,12 +529,13 @@ impl<'s> Dataflow<'s> {
         (timed, events)
     }
 
-    /// Takes in what a step turned down; it joins the dead letters of the source it came from.
+    /// Collects what a step rejected; it joins the dead letters of the source that it came from.
     fn late(self, late: StreamVec<'s, Epoch, DeadLetter>) {
         self.loose.late.borrow_mut().late.push(late);
     }
 
-    /// Makes the view `name` of a table's changes. False: the others are restored, and it is new.
+    /// Creates the view `name` of a table's changes. Returns false if it is new while the others were
+    /// restored.
     fn serve<K: Record, V: Record>(
         &self,
         changes: StreamVec<'s, Epoch, Change<K, V>>,
@@ -572,8 +574,9 @@ impl<'s> Dataflow<'s> {
         }
     }
 
-    /// Dead letters of every source become views, once all steps that may add to them are known. Which steps
-    /// those are says nothing about the letters that were there before, so they come from the source alone.
+    /// Turns the dead letters of every source into views, once all steps that may add to them are known.
+    /// Those steps do not determine the dead letters that already exist, so the view's identity depends on
+    /// the source alone.
     fn finish(self) {
         let Sources { dead, late } = self.loose.late.take();
         let late = self.scope.concatenate(late);
@@ -590,7 +593,7 @@ impl<'s> Dataflow<'s> {
             let named = (Identity::new(StateKind::Letters, &name), &*view);
             let keeper = context.keeper::<LetterKey, Letter>(named, &origin, version, Rule::Last);
             let label = format!("dead letters of `{name}`");
-            // Nothing but their view is made of them.
+            // Nothing but their view consumes them.
             let wanted = Wanted::default();
             let setup = context.setup(&view, label, &[], keeper, wanted);
             let keyed = letters(all, topic, LETTERS_KEEP, setup);
@@ -606,5 +609,5 @@ impl<'s> Dataflow<'s> {
 
 /// How long dead letters stay in their view.
 const LETTERS_KEEP: Duration = Duration::from_secs(24 * 3600);
-/// How far back a view reaches unless it or the settings say more.
+/// Default history of views, unless the view or the settings set another.
 pub const HISTORY: Duration = Duration::from_secs(60);

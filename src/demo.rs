@@ -1,4 +1,4 @@
-//! Demos: a dataflow with data of its own, so that a first try needs no other service.
+//! Demos: dataflows with generated data, so that a first try needs no other service.
 //!
 //! ```text
 //!   thalweg demo ─▶ embedded broker ◀── demo function, paced ──▶ topics, schemas
@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::time::EventTime;
 use serde::Serialize;
 
-/// What a demo function writes with.
+/// What a demo function writes to.
 pub struct Demo {
     producer: Producer,
     world: World,
@@ -34,8 +34,8 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// A demo that writes `rate` events a second into `world` until `stop`; it says when it is `ready`: all
-    /// topics are there.
+    /// A demo that writes `rate` events per second to `world` until `stop`; it calls `ready` once all topics
+    /// exist.
     pub(crate) fn new(world: World, stop: Arc<AtomicBool>, rate: u64, ready: Sender<()>) -> Result<Self> {
         Ok(Self {
             producer: world.producer()?,
@@ -46,7 +46,7 @@ impl Demo {
         })
     }
 
-    /// A topic of Avro records, made if it is not there: its partitions, the schema of its keys (for a
+    /// A topic of Avro records, created if it does not exist: its partitions, the schema of its keys (for a
     /// table's topic), the schema of its values. Both are registered under the topic's name.
     pub fn avro(&self, topic: &str, partitions: u32, key: Option<&str>, value: &str) -> Result<Topic<'_>> {
         self.world.create_topic(topic, partitions)?;
@@ -64,12 +64,12 @@ impl Demo {
         })
     }
 
-    /// Events a second that the demo was asked for.
+    /// The requested number of events per second.
     pub fn rate(&self) -> u64 {
         self.rate
     }
 
-    /// Whether the demo is to end.
+    /// Whether the demo should end.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
@@ -112,7 +112,7 @@ impl Topic<'_> {
         })
     }
 
-    /// A writer of a table's rows. Needs a topic with a schema of keys.
+    /// A writer of a table's rows. Requires a topic with a schema of keys.
     pub fn rows<K: Serialize, V: Serialize>(&self) -> Result<Rows<'_, K, V>> {
         let (id, text) = self
             .key
@@ -132,7 +132,7 @@ impl Topic<'_> {
             .send(&self.name, partition, clock::now(), key, value)
     }
 
-    /// Writes bytes as they are, to show what becomes of a record that nobody can read.
+    /// Writes raw bytes, to demonstrate undecodable records.
     pub fn send_raw(&self, partition: u32, payload: &[u8]) -> Result<()> {
         self.send(partition, None, Some(payload))
     }
@@ -162,7 +162,7 @@ pub struct Rows<'t, K, V> {
 }
 
 impl<K: Serialize, V: Serialize> Rows<'_, K, V> {
-    /// Writes a row, or with `None` deletes it.
+    /// Writes a row, or deletes it with `None`.
     pub fn send(&self, key: &K, value: Option<&V>) -> Result<()> {
         let (key, value) = (
             self.key.encode(key)?,
@@ -173,7 +173,7 @@ impl<K: Serialize, V: Serialize> Rows<'_, K, V> {
     }
 }
 
-/// The time of "now" for demo data.
+/// The current time for demo data.
 pub fn now() -> EventTime {
     clock::now()
 }

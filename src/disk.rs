@@ -1,5 +1,5 @@
-//! The few things that the ledger and checkpoints ask of a disk, so that a simulated one can stand in for it;
-//! and the fewer that checkpoints alone do, so that an object store can.
+//! The operations that the ledger and checkpoints need from a disk, so that a simulated one can replace it;
+//! and the subset that checkpoints need, so that an object store can.
 //!
 //! ```text
 //!   ledger ──────▶ Disk        append and read, rename, lock          HostDisk, SimDisk
@@ -21,58 +21,57 @@ use crate::{clock, fault};
 pub mod object;
 pub mod sim;
 
-/// A place for files that are written once, read, and removed again.
+/// A store for files that are written once, read, and removed.
 ///
 /// Every [`Disk`] is one.
 pub trait FileStore: Send + Sync {
-    /// Makes a directory where it is missing, durably.
+    /// Creates a directory durably if it is missing.
     fn make_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// The names in a directory, in order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
-    /// All bytes of a small file.
+    /// Reads a small file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// Opens a file that was finished.
+    /// Opens a finished file.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn FileReader>>;
 
-    /// Begins a file; an error of kind `AlreadyExists` if there is one.
+    /// Creates a file; an error of kind `AlreadyExists` if it exists.
     fn create(&self, path: &Path) -> io::Result<Box<dyn FileWriter>>;
 
-    /// Makes a file appear with all of its contents, durably, or not at all. `false`: there was another one
-    /// already, which is left alone.
+    /// Publishes a file atomically and durably. Returns false if it already exists; the existing file is
+    /// unchanged.
     fn publish(&self, path: &Path, contents: &[u8]) -> io::Result<bool>;
 
-    /// Removes a file. One that is not there is no error.
+    /// Removes a file. Not an error if it does not exist.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Returns when the names of finished files survive a loss of power.
+    /// Makes the names of finished files durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
-/// A file that is read. It does not change any more.
+/// An open file for reading. Its contents no longer change.
 pub trait FileReader: Send + Sync {
-    /// Reads at an offset; fewer bytes than asked for only at the end of the file.
+    /// Reads at an offset; returns fewer bytes than requested only at the end of the file.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }
 
-/// A file that is being written. Before it is finished it may be there in part, or not at all.
+/// A file being written. Until it is finished, it may exist in part or not at all.
 pub trait FileWriter: Send {
-    /// Adds bytes at its end.
+    /// Appends bytes.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Returns when all of it survives a loss of power; its name does after
-    /// [`sync_dir`](FileStore::sync_dir).
+    /// Makes the contents durable; the name becomes durable with [`sync_dir`](FileStore::sync_dir).
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
-/// Why a place for files does not do its part, with what to do about it; inside an [`io::Error`].
+/// Why a file store failed, with what to do about it; carried by an [`io::Error`].
 #[derive(Clone, Debug)]
 pub struct Trouble {
     /// What is wrong.
     pub what: String,
-    /// What to do.
+    /// What to do about it.
     pub hint: &'static str,
 }
 
@@ -85,77 +84,77 @@ impl fmt::Display for Trouble {
 impl std::error::Error for Trouble {}
 
 impl Trouble {
-    /// The one that an error carries.
+    /// Extracts it from an error.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 }
 
-/// A disk: files that grow, and what it takes to keep a log in one. Paths are those of the host.
+/// A disk: append-only files, and the operations for a log in one. Paths are those of the host.
 pub trait Disk: Send + Sync {
-    /// Makes a directory and its parents where they are missing, durably.
+    /// Creates a directory and its parents durably if they are missing.
     fn make_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// The names in a directory, in order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
-    /// Makes a file appear with all of its contents, durably, or not at all. `false`: there was one already,
-    /// which is left alone.
+    /// Publishes a file atomically and durably. Returns false if it already exists; the existing file is
+    /// unchanged.
     fn publish(&self, path: &Path, contents: &[u8]) -> io::Result<bool>;
 
-    /// Opens a file that is there.
+    /// Opens an existing file.
     fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Makes an empty file; an error of kind `AlreadyExists` if there is one. Its name is durable after
+    /// Creates an empty file; an error of kind `AlreadyExists` if it exists. Its name becomes durable with
     /// [`sync_dir`](Disk::sync_dir).
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Gives a file another name, in place of whatever has that name. Durable after
-    /// [`sync_dir`](Disk::sync_dir); a loss of power before leaves one or the other.
+    /// Renames a file, replacing an existing one. Becomes durable with [`sync_dir`](Disk::sync_dir); after a
+    /// power failure before that, either state may survive.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file. One that is not there is no error.
+    /// Removes a file. Not an error if it does not exist.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Returns when the names in a directory survive a loss of power.
+    /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Takes an advisory lock, which ends with the process at the latest.
     fn lock(&self, path: &Path) -> io::Result<Lock>;
 }
 
-/// A file that only grows.
+/// An append-only file.
 pub trait DiskFile: Send + Sync {
-    /// Appends in one piece at whatever is the end by then, also when others append to the same file. Returns
-    /// where the piece ends. After an error any prefix of it may be there.
+    /// Appends in one piece at the current end, even if others append to the same file. Returns where the
+    /// piece ends. After an error, any prefix of it may have been written.
     fn append(&self, bytes: &[u8]) -> io::Result<u64>;
 
-    /// Returns when everything appended so far survives a loss of power.
+    /// Makes everything appended so far durable.
     fn sync(&self) -> io::Result<()>;
 
-    /// Lets the disk begin with these bytes, and waits for nothing: [`sync`](DiskFile::sync) then has less to
-    /// do at once, and whoever else syncs something meanwhile waits less for it.
+    /// Starts writing these bytes to disk without waiting: a later [`sync`](DiskFile::sync) then has less to
+    /// do at once, and delays other syncs less.
     fn begin_sync(&self, _from: u64, _to: u64) {}
 
-    /// How long the file is now, whoever wrote it. An error of kind `NotFound` if it was removed.
+    /// The current length of the file, whoever wrote it. An error of kind `NotFound` if it was removed.
     fn len(&self) -> io::Result<u64>;
 
-    /// Whether there is nothing in it.
+    /// Whether the file is empty.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
 
-    /// Reads at an offset; fewer bytes than asked for only at the end of the file.
+    /// Reads at an offset; returns fewer bytes than requested only at the end of the file.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }
 
-/// What came of asking for a lock.
+/// The outcome of a lock request.
 pub enum Lock {
-    /// It is held until this is dropped.
+    /// Held until this is dropped.
     Held(Box<dyn Any + Send + Sync>),
-    /// Another holds it: the process id as far as it is known.
+    /// Held by another process, with its id if known.
     HeldBy(Option<u32>),
-    /// There are no locks here.
+    /// Locks are not supported.
     Unsupported,
 }
 
@@ -244,7 +243,7 @@ impl Disk for HostDisk {
         Ok(names)
     }
 
-    /// A file of another name is filled and made durable first; linking it fails where there is one already.
+    /// A temporary file is written and made durable first; linking it fails if the name exists.
     fn publish(&self, path: &Path, contents: &[u8]) -> io::Result<bool> {
         let dir = path.parent().unwrap_or(Path::new("."));
         let draft = path.with_extension(format!("{:016x}.new", clock::nonce()));
@@ -349,8 +348,8 @@ impl DiskFile for HostFile {
         end.map_or_else(|| self.len(), Ok)
     }
 
-    /// The ledger's fdatasync has the disk to share with what a checkpoint writes: hundreds of megabytes at
-    /// its own fsync held up every epoch for 0.1 s and more.
+    /// The ledger's fdatasync competes for the disk with a checkpoint's writes: syncing hundreds of megabytes
+    /// at once delayed every epoch by 0.1 s and more.
     #[cfg(target_os = "linux")]
     fn begin_sync(&self, from: u64, to: u64) {
         use std::os::fd::AsRawFd;

@@ -1,4 +1,4 @@
-//! Errors as a person reads them: what failed, where, and what to do about it.
+//! Errors for people: what failed, where, and what to do about it.
 //!
 //! ```text
 //! cannot read topic `payments.transactions.v1`            ← what failed
@@ -8,22 +8,22 @@
 
 use std::fmt;
 
-/// A `Result` whose error is Thalweg's [`Error`] unless another is named.
+/// A `Result` with Thalweg's [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of thing went wrong. Coarse on purpose: it decides who has to act.
+/// The kind of an error. Deliberately coarse: it determines who has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// The dataflow, a setting or a flag is wrong: change it and start again.
+    /// The dataflow, a setting or a flag is wrong: change it and restart.
     Definition,
-    /// Something outside (broker, registry, disk, network) does not do its part; trying again may help.
+    /// An external system (broker, registry, disk, network) failed; retrying may help.
     Outside,
-    /// A promise can't be kept: going on would give wrong answers, so the service halts.
+    /// A guarantee cannot be kept: continuing would give wrong results, so the service halts.
     Integrity,
-    /// A request that can't be answered as it was put.
+    /// A request that cannot be answered as it is.
     Request,
-    /// A fault in Thalweg itself.
+    /// A bug in Thalweg.
     Internal,
 }
 
@@ -40,7 +40,7 @@ struct Parts {
 }
 
 impl Error {
-    /// A new error: one line that says what failed.
+    /// A new error, with one line that says what failed.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
         Self(Box::new(Parts {
             kind,
@@ -75,19 +75,19 @@ impl Error {
         Self::new(Kind::Internal, what)
     }
 
-    /// Adds a line of facts: where it happened, what was expected, what was found.
+    /// Adds a line of detail: where it happened, what was expected, what was found.
     pub fn detail(mut self, detail: impl fmt::Display) -> Self {
         self.0.details.push(detail.to_string());
         self
     }
 
-    /// Says what to do about it.
+    /// Sets the hint: what to do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// What kind of error this is.
+    /// The kind of the error.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
@@ -97,7 +97,7 @@ impl Error {
         &self.0.what
     }
 
-    /// What it says to do about it.
+    /// The hint.
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
@@ -124,7 +124,7 @@ impl fmt::Debug for Error {
     }
 }
 
-/// How many of something, for people: `1 claim`, `3 claims`.
+/// A count for messages: `1 claim`, `3 claims`.
 pub(crate) fn count(n: impl Into<u64>, one: &str) -> String {
     match n.into() {
         1 => format!("1 {one}"),
@@ -132,10 +132,10 @@ pub(crate) fn count(n: impl Into<u64>, one: &str) -> String {
     }
 }
 
-/// Any standard error may be raised with `?` in a dataflow function.
+/// Converts any standard error, so that a dataflow function can use `?`.
 ///
-/// `Error` itself does not implement [`std::error::Error`], as otherwise this blanket conversion could not
-/// exist.
+/// `Error` itself does not implement [`std::error::Error`], because this blanket conversion could not exist
+/// otherwise.
 impl<E: std::error::Error> From<E> for Error {
     fn from(error: E) -> Self {
         let mut out = Self::outside(error.to_string());

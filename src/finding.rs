@@ -1,23 +1,23 @@
-//! What a look at the outside found, before anything runs: the lines of `check`.
+//! The findings of `check`: checks of external systems before anything runs.
 
 use serde::Serialize;
 
-/// How something stands to what is expected of it.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// As expected.
     Ok,
-    /// It runs, and a person should know something about it.
+    /// It works, but a person should know about it.
     Warning,
-    /// It can't run so, or its answers would not be what is promised.
+    /// It cannot run like this, or its guarantees would not hold.
     Error,
 }
 
-/// One thing that was looked at.
+/// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How it stands.
+    /// The severity.
     pub verdict: Verdict,
     /// What was found, and where.
     pub what: String,
@@ -27,17 +27,17 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// As expected.
+    /// A finding as expected.
     pub fn ok(what: impl Into<String>) -> Self {
         Self::new(Verdict::Ok, what)
     }
 
-    /// To be known.
+    /// A finding to know about.
     pub fn warning(what: impl Into<String>) -> Self {
         Self::new(Verdict::Warning, what)
     }
 
-    /// To be changed.
+    /// A finding to fix.
     pub fn error(what: impl Into<String>) -> Self {
         Self::new(Verdict::Error, what)
     }
@@ -50,7 +50,7 @@ impl Finding {
         }
     }
 
-    /// Says what to do about it.
+    /// Sets what to do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

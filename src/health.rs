@@ -1,4 +1,4 @@
-//! What the process says of itself to whoever supervises it: is it ready to answer, and if not, why not.
+//! The health of the process for its supervisor: whether it is ready, and if not, why not.
 //!
 //! ```text
 //!  runtime ── reasons ──► Readiness ◄── asks ── HTTP /health/ready
@@ -6,19 +6,19 @@
 //!             ── troubles ─►                                 told of, ready all the same
 //! ```
 //!
-//! It lies below both, so that the runtime need not know that there is HTTP.
+//! This module is below both, so that the runtime need not know about HTTP.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use parking_lot::Mutex;
 
-/// Something outside of the process that it needs.
+/// An external dependency of the process.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dependency {
     /// The schema registry.
     Registry,
-    /// What the source of this name reads.
+    /// The system that the source with this name reads.
     Source(String),
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for Dependency {
     }
 }
 
-/// The reasons why the process is not ready yet. One a process; a new one holds the reason `starting`.
+/// The reasons why the process is not ready yet. One per process; a new one holds the reason `starting`.
 #[derive(Debug)]
 pub struct Readiness {
     reasons: Mutex<BTreeMap<&'static str, String>>,
@@ -46,8 +46,7 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Not ready, for the one reason that nothing has happened yet. Whoever starts the process clears
-    /// `starting`.
+    /// Not ready, because nothing has happened yet. Whoever starts the process clears `starting`.
     pub fn starting() -> Self {
         let reason = "the process has just started".to_owned();
         Self {
@@ -57,24 +56,24 @@ impl Readiness {
         }
     }
 
-    /// Not ready because of `what` (a fixed name such as `replay`), with detail for a person to read.
-    /// Replaces the detail given before under the same name.
+    /// Not ready because of `what` (a fixed name such as `replay`), with details for people. Replaces
+    /// previous details under the same name.
     pub fn wait_for(&self, what: &'static str, detail: impl Into<String>) {
         self.reasons.lock().insert(what, detail.into());
     }
 
-    /// `what` holds the process up no longer.
+    /// Clears the reason `what`.
     pub fn clear(&self, what: &'static str) {
         self.reasons.lock().remove(what);
     }
 
-    /// Nothing is waited for any more.
+    /// Clears all reasons.
     pub fn ready(&self) {
         self.reasons.lock().clear();
         self.left.lock().clear();
     }
 
-    /// What somebody should look at, though answers are as good as ever; nothing: it is well again.
+    /// Sets a problem that somebody should look at, although reads are not affected; `None` clears it.
     pub fn mention(&self, what: &'static str, trouble: Option<String>) {
         let mut troubles = self.troubles.lock();
         match trouble {
@@ -83,17 +82,17 @@ impl Readiness {
         }
     }
 
-    /// What was mentioned, by name.
+    /// The current problems, by name.
     pub fn troubles(&self) -> BTreeMap<&'static str, String> {
         self.troubles.lock().clone()
     }
 
-    /// How many records are left to be read before it is ready, by source; `None`: that is not known yet.
+    /// Sets how many records are left to read until the process is ready, by source; `None` if unknown.
     pub fn set_records_left(&self, left: BTreeMap<String, Option<u64>>) {
         *self.left.lock() = left;
     }
 
-    /// What was set last.
+    /// The value set last.
     pub fn records_left(&self) -> BTreeMap<String, Option<u64>> {
         self.left.lock().clone()
     }

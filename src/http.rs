@@ -1,4 +1,4 @@
-//! Answers over HTTP: every view, as of one closed epoch, with the epoch named.
+//! HTTP API: reads every view as of one closed epoch, which each response names.
 //!
 //! ```text
 //!  client ─▶ connection ─▶ route ─▶ params ─▶ moment ─────▶ view ─▶ bytes ─▶ client
@@ -15,21 +15,21 @@
 //!  GET  /v1/sinks                   contracts of stores, and how far they are
 //! ```
 //!
-//! What is not there yet is 503 with Retry-After, never 404 and never an older answer: a view while the
-//! dataflow is being built, and the newest epoch while a restart recovers what was answered before. What
-//! names its epoch (`as_of`, a cursor) is answered as soon as that epoch is closed again, as it is the same
-//! whenever it is asked for.
+//! Data that is not available yet is reported as 503 with Retry-After, never as 404 and never with older
+//! data: a view while the dataflow is being built, and the newest epoch while a restart recovers what was
+//! served before. Reads that name their epoch (`as_of`, a cursor) are served as soon as that epoch is closed
+//! again, because their result never changes.
 //!
-//! axum finds the function for a request. The connections beneath it are served by hyper itself, as hyper can
-//! answer pipelined requests with one write (`pipeline_flush`) and bounds heads and idle connections in time,
-//! for which `axum::serve` has no switch. Nagle's algorithm is off. Every refusal has one form
+//! axum routes requests. The connections are served by hyper directly, because hyper can answer pipelined
+//! requests with one write (`pipeline_flush`) and limits the time for request heads and idle connections, for
+//! which `axum::serve` has no options. Nagle's algorithm is disabled. Every error response has one form
 //! (`problem.rs`).
 //!
-//! Nothing grows without bound: connections, requests in flight, the size and time of a body, the length of a
-//! URL, rows looked at, rows in an answer, time to wait ([`HttpSettings`]). What can't be taken is refused at
-//! once.
+//! Everything is bounded: connections, concurrent requests, the size and duration of a body, the length of a
+//! URL, rows scanned, rows in a response, waiting time ([`HttpSettings`]). Requests beyond a limit are
+//! rejected at once.
 //!
-//! There is no authentication and no TLS yet; so the server listens on loopback addresses alone.
+//! There is no authentication and no TLS yet, so the server only listens on loopback addresses.
 
 mod answer;
 mod describe;
@@ -62,36 +62,37 @@ use crate::runtime::sources::SourceNow;
 use crate::time::Epoch;
 use crate::view::Views;
 
-/// Where to listen, and how much to take.
+/// The address to listen on, and the limits.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// A loopback address; port 0 takes any that is free. Default 127.0.0.1:8460.
+    /// A loopback address; port 0 takes any free port. Default 127.0.0.1:8460.
     pub address: SocketAddr,
-    /// Longest body of a request. Default 64 KiB.
+    /// Maximum size of a request body. Default 64 KiB.
     pub body_bytes_max: usize,
-    /// How long a body may take to come. Default 5 s.
+    /// Maximum time to receive a body. Default 5 s.
     pub body_time_max: Duration,
-    /// Longest URL. Default 8 KiB.
+    /// Maximum length of a URL. Default 8 KiB.
     pub url_bytes_max: usize,
-    /// Connections open at once; more are told 503 and closed. Default 1,024.
+    /// Maximum number of open connections; further ones get a 503 and are closed. Default 1,024.
     pub connections_max: usize,
-    /// Requests answered at once, those that wait included; more are told 503. Default 512.
+    /// Maximum number of concurrent requests, including those that wait; further ones get a 503. Default 512.
     pub requests_max: usize,
-    /// How long a connection may stay without a request, or a request's head may take to come. Default 60 s.
+    /// How long a connection may stay without a request, and a request's head may take to arrive. Default 60
+    /// s.
     pub idle_time_max: Duration,
-    /// Longest `wait`. Default 30 s.
+    /// Maximum `wait`. Default 30 s.
     pub wait_max: Duration,
-    /// Large scans at once, each on a thread of its own. Default: the number of cores.
+    /// Maximum number of concurrent large scans, each on its own thread. Default: the number of cores.
     pub scans_max: usize,
-    /// How long a large scan may take, its turn waited for included. Default 10 s.
+    /// Maximum time of a large scan, including the time it is queued. Default 10 s.
     pub scan_time_max: Duration,
-    /// How many rows one read may look at. In the order of keys a page ends there; in another one a view of
-    /// more rows is refused at once, unless the key leaves enough of them out. Default 2 M.
+    /// Maximum number of rows that one read may scan. In key order, a page ends there; in another order, a
+    /// read of more rows is rejected, unless the key excludes enough of them. Default 2 M.
     pub scanned_rows_max: usize,
-    /// Reads in one `POST /v1/query`. Default 32.
+    /// Maximum number of reads in one `POST /v1/query`. Default 32.
     pub reads_max: usize,
-    /// Whether the newest epoch is answered while what was bound before a restart is being recovered,
-    /// although answers of before the restart were newer. Default no: such reads are told 503.
+    /// Whether to serve the newest epoch while a restart recovers earlier bindings, although responses before
+    /// the restart were newer. Default no: such reads get a 503.
     pub stale_reads: bool,
 }
 
@@ -115,49 +116,48 @@ impl Default for HttpSettings {
     }
 }
 
-/// Finds what an epoch contains, when it is too old for the views to remember. May block: it is called off
-/// the threads that answer requests.
+/// Returns the binding of an epoch that is too old for the views to remember. May block: it is called outside
+/// of the threads that serve requests.
 pub type Bindings = Arc<dyn Fn(Epoch) -> Result<Option<EpochBinding>> + Send + Sync>;
 
-/// The partitions that a source has, by its name; `None`: that is not known (yet).
+/// Returns the partitions of a source, by its name; `None` if they are not known (yet).
 pub type Partitions = Arc<dyn Fn(&str) -> Option<Vec<u32>> + Send + Sync>;
 
-/// Tells where the recovery of what was bound before the start stands; `None`: it is over, or there was
-/// nothing.
+/// Returns the progress of the recovery after a restart; `None` once it is complete, or if there was nothing
+/// to recover.
 pub type Recovery = Arc<dyn Fn() -> Option<Recovering> + Send + Sync>;
 
-/// Tells where all sources stand.
+/// Returns the status of all sources.
 pub type Sources = Arc<dyn Fn() -> Vec<SourceNow> + Send + Sync>;
 
-/// Tells where all sinks stand.
+/// Returns the status of all sinks.
 pub type Sinks = Arc<dyn Fn() -> Vec<SinkNow> + Send + Sync>;
 
-/// What the server answers from.
+/// Everything that the server reads from.
 pub struct State {
     /// The views.
     pub views: Arc<Views>,
-    /// The names of all views that there will be: those of the plan. At the start they are defined one by
-    /// one.
+    /// The names of all planned views. At the start, views are defined one by one.
     pub view_names: Vec<String>,
-    /// Where the recovery after a restart stands.
+    /// The progress of the recovery after a restart.
     pub recovery: Recovery,
-    /// The names of all sources: answers name positions by them.
+    /// The names of all sources, by which responses name positions.
     pub sources: Vec<String>,
-    /// Where they stand.
+    /// Their status.
     pub sources_now: Sources,
-    /// Where all sinks stand.
+    /// The status of all sinks.
     pub sinks_now: Sinks,
-    /// Which partitions they have, so that nobody waits for one that there is not.
+    /// Their partitions, so that nobody waits for one that does not exist.
     pub partitions: Partitions,
-    /// The ledger, asked for epochs that the views no longer remember; `None`: those are not answered.
+    /// Reads the ledger for epochs that the views no longer remember; `None`: those are not available.
     pub bindings: Option<Bindings>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
-    /// Whether the process is ready.
+    /// The readiness of the process.
     pub readiness: Arc<Readiness>,
 }
 
-/// A running server. Dropping it stops it at once, as [`Server::shutdown`] with no grace does.
+/// A running server. Dropping it stops it immediately, like [`Server::shutdown`] without grace.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -165,11 +165,10 @@ pub struct Server {
     task: JoinHandle<()>,
 }
 
-/// Starts to listen, and answers on the threads of `runtime`.
+/// Starts the server on the threads of `runtime`.
 ///
 /// # Errors
-/// [`Error::definition`] when the address is not a loopback address; [`Error::outside`] when it can't be
-/// bound.
+/// [`Error::definition`] if the address is not a loopback address; [`Error::outside`] if it cannot be bound.
 pub fn serve(settings: HttpSettings, state: Arc<State>, runtime: &Handle) -> Result<Server> {
     let listener = bind(settings.address)?;
     listener.set_nonblocking(true)?;
@@ -178,11 +177,11 @@ pub fn serve(settings: HttpSettings, state: Arc<State>, runtime: &Handle) -> Res
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (stop, stopped) = watch::channel(None);
     let task = runtime.spawn(server::run(listener, settings, state, stopped));
-    tracing::debug!(%address, "answering over HTTP");
+    tracing::debug!(%address, "HTTP server is listening");
     Ok(Server { address, stop, task })
 }
 
-/// Whether [`serve`] could listen there now: to be asked before work is begun that would be in vain.
+/// Checks whether [`serve`] could listen on the address: to be called before work that would be in vain.
 ///
 /// # Errors
 /// Those of [`serve`].
@@ -192,15 +191,17 @@ pub fn bindable(address: SocketAddr) -> Result<()> {
 
 fn bind(wanted: SocketAddr) -> Result<TcpListener> {
     if !wanted.ip().is_loopback() {
-        return Err(Error::definition(format!("HTTP can't listen on {wanted}"))
-            .detail("only loopback addresses are taken: there is no authentication and no TLS yet")
-            .hint("listen on 127.0.0.1 or [::1], and put a proxy in front that authenticates"));
+        return Err(
+            Error::definition(format!("the HTTP server cannot listen on {wanted}"))
+                .detail("only loopback addresses are allowed: there is no authentication and no TLS yet")
+                .hint("listen on 127.0.0.1 or [::1], behind an authenticating proxy"),
+        );
     }
     TcpListener::bind(wanted).map_err(|error| unbound(wanted, &error))
 }
 
 fn unbound(wanted: SocketAddr, error: &std::io::Error) -> Error {
-    let refused = Error::outside(format!("HTTP can't listen on {wanted}")).detail(error);
+    let refused = Error::outside(format!("the HTTP server cannot listen on {wanted}")).detail(error);
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             refused.hint("stop the other process, or choose another port (0: any free one)")
@@ -211,15 +212,15 @@ fn unbound(wanted: SocketAddr, error: &std::io::Error) -> Error {
 }
 
 impl Server {
-    /// The address that it listens on, with the real port.
+    /// The address that it listens on, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Takes no more connections, lets requests in flight finish for `grace`, then drops what is left.
+    /// Accepts no more connections, lets requests in flight finish within `grace`, then closes the rest.
     pub async fn shutdown(self, grace: Duration) {
         self.stop.send_replace(Some(grace));
-        // It ends with an error only if it was cancelled or has panicked: either way it has stopped.
+        // This is an error only if the task was cancelled or panicked: either way, the server has stopped.
         let _stopped = self.task.await;
     }
 }

@@ -9,11 +9,11 @@
 //!                 └──▶ report: read up to here
 //! ```
 //!
-//! Two rules keep the promise of the clock:
+//! Two rules uphold the guarantees of the epoch clock:
 //! * records flow as soon as their binding is known, but the capability for an epoch is kept until the
 //!   binding is **durable**, so that no frontier passes an epoch that a crash could undo;
-//! * the capability is kept through every epoch, also those that bring this worker nothing: operators walk
-//!   their worker's own timeline up to their frontier, and must find every epoch in it.
+//! * the capability is kept through every epoch, including those without records for this worker: operators
+//!   iterate over their worker's timeline up to their frontier, and must find every epoch in it.
 
 mod bounds;
 mod limit;
@@ -46,32 +46,32 @@ use crate::timeline::{Batch, Desk};
 use crate::trail;
 use crate::{clock, fault};
 
-/// Everything the operator needs; built by `dataflow`.
+/// Everything the operator needs; created by `dataflow`.
 pub struct Ingest<T> {
     /// Name of the source.
     pub name: Arc<str>,
     /// Its id.
     pub source: SourceId,
-    /// Its reader on this worker.
+    /// The source's reader on this worker.
     pub reader: Box<dyn Reader<T>>,
-    /// What to make of times.
+    /// The rules for event times.
     pub rules: Rc<TimeRules<T>>,
-    /// Bounds.
+    /// The buffer limits.
     pub bounds: Bounds,
     /// The worker's desk.
     pub desk: Rc<Desk>,
-    /// Where an error goes that the service can't go on with.
+    /// Receives errors from which the service cannot continue.
     pub halt: Halt,
-    /// What is counted of the source.
+    /// The metrics of the source.
     pub metrics: SourceMetrics,
-    /// What is held between reading and release, on this worker.
+    /// The metrics of records held between reading and release on this worker.
     pub held: WorkerMetrics,
 }
 
-/// Streams out of an [`Ingest`].
+/// The output streams of an [`Ingest`].
 pub type Streams<'s, T> = (StreamVec<'s, Epoch, Timed<T>>, StreamVec<'s, Epoch, DeadLetter>);
 
-/// Adds the operator to a dataflow. `open` makes it once the waker of the operator is known.
+/// Adds the operator to a dataflow. `open` creates it once the operator's waker is known.
 pub fn ingest<'s, T: Clone + 'static>(
     scope: Scope<'s, Epoch>,
     name: &str,
@@ -130,40 +130,40 @@ enum Turn {
 
 struct Running<T> {
     ingest: Ingest<T>,
-    /// Names the source when a user's code panics on a record of it.
+    /// Names the source in messages when user code panics on a record of it.
     label: Rc<str>,
     worker: usize,
     partitions: Vec<Partition<T>>,
     buffered: (usize, usize),
     spare: Vec<Vec<Timed<T>>>,
-    /// Bound and not yet released.
+    /// Bound but not yet released.
     pending: VecDeque<(Arc<EpochBinding>, Bound)>,
-    /// Released, and not yet known to be durable.
+    /// Released but not yet known to be durable.
     released: VecDeque<Epoch>,
     durable: Epoch,
     limit: Option<Limit>,
     pace: EventTime,
     live: bool,
     stopping: bool,
-    /// When progress was last shown to tools outside, by the monotonic clock.
+    /// When progress was last reported to external tools, by the monotonic clock.
     shown: Instant,
     capabilities: Option<(Capability<Epoch>, Capability<Epoch>)>,
 }
 
-/// When an epoch was bound.
+/// Which run bound an epoch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bound {
-    /// By an earlier run, and its records are part of the state that this one began with.
+    /// An earlier run; its records are part of the state that this run resumed from.
     Restored,
-    /// By an earlier run.
+    /// An earlier run.
     Before,
-    /// By this run.
+    /// This run.
     Now,
 }
 
-/// Reads of one turn: enough to be efficient, few enough to let other operators run.
+/// Reads per turn: enough to be efficient, few enough to let other operators run.
 const READS_A_TURN: usize = 8;
-/// Reads of one turn that bring nothing, for each partition.
+/// Empty reads per turn, for each partition.
 const READS_IN_VAIN_MAX: usize = 8;
 const SPARE_MAX: usize = 64;
 const SHOW_EVERY: Duration = Duration::from_secs(1);
@@ -282,10 +282,10 @@ impl<T: 'static> Running<T> {
         binding.ranges.iter().filter(own).cloned().collect()
     }
 
-    /// Reads where there is most need: the partition that is furthest behind in event time goes first, and
-    /// none runs further ahead than the skew allows while another has more to read. One that brings records
-    /// without event time stays where it is in event time, so it takes turns with the others, or it would be
-    /// the only one that is read.
+    /// Reads where it is needed most: the partition that is furthest behind in event time goes first, and
+    /// none runs further ahead than the skew allows while another has more to read. A partition whose records
+    /// have no event time does not advance in event time, so it takes turns with the others; otherwise it
+    /// would be the only one that is read.
     fn read(&mut self) -> Result<Turn> {
         if self.stopping {
             return Ok(Turn::Rest);
@@ -294,8 +294,8 @@ impl<T: 'static> Running<T> {
         let rules = self.ingest.rules.clone();
         let bounds = self.ingest.bounds;
         let ahead = bounds.ahead_of(self.pace);
-        // One that is too old waits for the next: judged by it, an event of this moment might lie in the far
-        // future.
+        // A limit that is too old is not applied; reading waits for the next. Applied now, it might reject an
+        // event of the present as too far in the future.
         let limit = self
             .limit
             .and_then(|limit| limit.in_force(clock::instant(), rules.future_bound));
@@ -307,12 +307,12 @@ impl<T: 'static> Running<T> {
                 partition.metrics.paused.set(i64::from(paused));
             }
         }
-        // A reader that promises more and brings nothing must not keep the worker from its other work.
+        // A reader that promises more but returns nothing must not keep the worker from its other work.
         let mut calls = 0..READS_A_TURN + READS_IN_VAIN_MAX * self.partitions.len();
         let mut reads = 0;
         while reads < READS_A_TURN && calls.next().is_some() {
-            // Then until a release frees room; and what it waits for is read in any case: an earlier run on
-            // more workers may have bound more in one epoch than this one holds.
+            // Reading pauses until a release frees buffer space. Bound ranges are read in any case: an
+            // earlier run with more workers may have bound more in one epoch than this one may buffer.
             let owed = self.is_full().then(|| self.owed());
             let ready = |p: &&mut Partition<T>| {
                 if owed.as_ref().is_some_and(|owed| !owed.contains(&p.intake.id())) {
@@ -352,7 +352,7 @@ impl<T: 'static> Running<T> {
                 false => reader.behind(partition.intake.id().partition).unwrap_or(u64::MAX),
             };
             let held = partition.keep(progress, until, before, &mut self.spare);
-            // Reads that bring nothing are cheap, and must not use up the turn of those that would.
+            // Empty reads are cheap, and must not use up the turn of others.
             reads += usize::from(held.records > 0);
             partition.untimed_reads += usize::from(held.records > 0 && !held.timed);
             if let Some(to) = partition.report(held.timed) {
@@ -375,7 +375,7 @@ impl<T: 'static> Running<T> {
         }
     }
 
-    /// The partitions of which the oldest bound epoch holds records that are still to be read.
+    /// The partitions whose oldest bound epoch has records that are still to be read.
     fn owed(&self) -> Vec<PartitionId> {
         let Some((binding, Bound::Before)) = self.pending.front() else {
             return Vec::new();
@@ -389,7 +389,7 @@ impl<T: 'static> Running<T> {
         owed.into_iter().map(|range| range.id).collect()
     }
 
-    /// Sends what bound epochs contain, as far as it has been read.
+    /// Emits the contents of bound epochs, as far as they have been read.
     fn release(&mut self, emit: &mut impl FnMut(&Epoch, Released<'_, T>)) -> Result<()> {
         while let Some((binding, bound)) = self.pending.front().cloned() {
             let own = match bound {
@@ -424,7 +424,7 @@ impl<T: 'static> Running<T> {
         Ok(())
     }
 
-    /// W(n-1) of the source: what a partition that was idle has to be measured by.
+    /// W(n-1) of the source, which applies to partitions that were idle.
     fn watermark_before(&self, epoch: Epoch) -> EventTime {
         let timeline = self.ingest.desk.timeline.borrow();
         let before = timeline.watermark_before(epoch, &[self.ingest.source]);
@@ -510,7 +510,8 @@ impl<T: 'static> Running<T> {
         self.ingest.held.buffered_bytes.inc_by(bytes as i64);
     }
 
-    /// About once a second, shows tools that look at the broker how far this service is. Nothing rests on it.
+    /// About once a second, reports the service's position to tools that monitor the broker. Nothing depends
+    /// on it.
     fn show_progress(&mut self) {
         let now = clock::instant();
         if now - self.shown < SHOW_EVERY {
@@ -532,8 +533,8 @@ impl<T: 'static> Running<T> {
         self.ingest.reader.show_progress(&positions);
     }
 
-    /// Gives up the capabilities of epochs that are released and durable; all of them once nothing more will
-    /// come.
+    /// Drops the capabilities of epochs that are released and durable; all of them once nothing more will
+    /// arrive.
     fn let_go(&mut self) {
         let mut passed = None;
         while self.released.front().is_some_and(|epoch| *epoch <= self.durable) {

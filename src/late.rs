@@ -1,17 +1,17 @@
-//! What becomes of events that come too late for their window.
+//! The policy for late events.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::time::span;
 
-/// What becomes of an event that its window step can't wait for: one whose window ends at or before the
-/// event's [horizon](crate::record::Timed::horizon). Each event goes by the policy of the source that it was
-/// read from, wherever streams were merged.
+/// What to do with a late event: one whose window ends at or before the event's
+/// [horizon](crate::record::Timed::horizon). Each event is handled by the policy of the source that it was
+/// read from, even after streams were merged.
 ///
-/// Where windows overlap, an event that is late for some of its windows counts in the others, and is not a
-/// late event: that is one that is late for all of them. The metric `thalweg_late_windows_total` counts, by
-/// step, every window that an event is missing from.
+/// If windows overlap, an event that is late for some of its windows counts in the others and is not a late
+/// event; a late event is late for all of its windows. The metric `thalweg_late_windows_total` counts, by
+/// step, every window that misses an event.
 ///
 /// ```
 /// use thalweg::prelude::*;
@@ -25,19 +25,19 @@ use crate::time::span;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Late {
-    /// It goes to the dead letters of its source, under the name of the window step.
+    /// It becomes a dead letter of its source, under the name of the window step.
     #[default]
     DeadLetter,
-    /// It is counted in the metric of late events and leaves no other trace.
+    /// It is counted in the metric of late events and dropped.
     Drop,
-    /// It is counted in its window, and revises the row, until the watermark is so far past the window's end.
-    /// Until then the row is not `closed`, and `keep` counts from there. What comes later still is a dead
-    /// letter.
+    /// It is counted in its window and revises the row, until the watermark is this far past the window's
+    /// end. Until then the row is not `closed`, and `keep` counts from there. Events that arrive even later
+    /// become dead letters.
     Correct(Duration),
 }
 
 impl Late {
-    /// For how long after its end a window takes events of the source.
+    /// How long after its end a window takes events of the source.
     pub fn corrects(self) -> Duration {
         match self {
             Late::Correct(for_) => for_,
@@ -46,7 +46,7 @@ impl Late {
     }
 }
 
-/// `dead_letter`, `drop`, `correct 1h`.
+/// As text: `dead_letter`, `drop`, `correct 1h`.
 impl fmt::Display for Late {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! The ledger: the durable log that says what every epoch contains, and who may write it.
+//! The ledger: the durable log of what every epoch contains and of who may write it.
 //!
 //! ```text
 //!   open ─▶ read ─▶ append CLAIM, fdatasync ─▶ read to the own claim ─ first of its generation? ─ no ─▶ stop
@@ -9,41 +9,40 @@
 //!                                                                         durable
 //! ```
 //!
-//! A directory holds one ledger: `ledger.log`, which only grows, and `lock`. One file rather than segments,
-//! because two starters then meet in one place: what an append that lands behind the other's means never
-//! depends on who has seen which segment. [Trimming](Trim) renames a new file over it that begins with a BASE
-//! record.
+//! A directory holds one ledger: `ledger.log`, which is append-only, and `lock`. It is one file rather than
+//! segments, so that two processes that start at once meet in one place: the meaning of an append that lands
+//! behind another's never depends on who has seen which segment. [Trimming](Trim) renames a new file over it
+//! that begins with a BASE record.
 //!
-//! **Who may write is decided by the log alone.** A claim counts when its generation is higher than that of
-//! every counted claim before it, so of two that claim at once the first in the log wins, and the other reads
-//! so before it does anything. Bindings count when they are of the generation of the last counted claim
-//! before them. Every write is one append (`O_APPEND`), so the order is the file system's; nothing is
-//! overwritten or truncated, ever, as either might hit what another process was just told is durable. The
-//! file lock only makes for a quicker, friendlier answer.
+//! **The log alone decides who may write.** A claim counts if its generation is higher than that of every
+//! counted claim before it, so of two concurrent claims the first in the log wins, and the other process
+//! finds out before it does anything. Bindings count if they belong to the generation of the last counted
+//! claim before them. Every write is a single append (`O_APPEND`), ordered by the file system; nothing is
+//! ever overwritten or truncated, because either might hit what another process was just told is durable. The
+//! file lock only gives a quicker and friendlier answer.
 //!
-//! **Torn or damaged?** A write that a crash cut short has been acknowledged to no one and is cut: the next
-//! claim says where the intact log ended, and readers skip from there to the claim. Damage to what was
-//! acknowledged halts.
+//! **Torn or damaged?** A write that a crash interrupted was never acknowledged and is discarded: the next
+//! claim says where the intact log ended, and readers skip from there to the claim. Damage to acknowledged
+//! data halts.
 //!
-//! | found | taken for |
+//! | found | treated as |
 //! |---|---|
 //! | the last frame is shorter than its (intact) header says, or shorter than a header | torn |
 //! | a 512-byte sector of the last frame reads as zeros | torn |
-//! | anything else that is wrong in the last frame: a flipped bit, say | damage |
-//! | anything wrong in a frame with an intact frame behind it | damage |
-//! | intact frames that don't continue the hash chain: one removed, moved, doubled, from another ledger | damage |
+//! | anything else wrong in the last frame, such as a flipped bit | damage |
+//! | anything wrong in a frame with an intact frame after it | damage |
+//! | intact frames that do not continue the hash chain: removed, moved, duplicated, or from another ledger | damage |
 //!
-//! What can't be told apart from a torn write: an *acknowledged* group at the very end of the file that was
-//! cut off or zeroed by sectors afterwards, or that the disk never wrote although it said so. Whoever holds
-//! something newer finds out: a sink's progress beyond the ledger's last epoch, or another value of the
-//! chain. Damage inside bytes that a claim has cut is without effect and not reported. After a failed flush
-//! the ledger stops for good, since the system may take the lost pages for clean from then on; what it then
-//! reads back as intact may still be lost at the next loss of power.
+//! One case is indistinguishable from a torn write: an *acknowledged* group at the very end of the file that
+//! was later truncated or zeroed by sectors, or that the disk never wrote although it reported success.
+//! Anyone who holds something newer notices: a sink with progress beyond the ledger's last epoch, or a
+//! different chain hash. Damage inside bytes that a claim has discarded has no effect and is not reported.
+//! After a failed flush the ledger stops for good, because the operating system may consider the lost pages
+//! clean from then on; data that reads back as intact may still be lost in the next power failure.
 //!
-//! A torn write that can't be told from damage: one at the end of which a claim was torn in turn, by a second
-//! loss of power during the start after the first, so that the claim's bytes fill what the first one lacks.
-//! The service halts, although nothing that was acknowledged is lost; the file may be cut at the byte that
-//! the error names.
+//! One torn write is indistinguishable from damage: one after which a claim was torn in turn, by a second
+//! power failure during the restart, so that the claim's bytes fill what the first write lacks. The service
+//! halts, although nothing acknowledged is lost; the file may be truncated at the byte that the error names.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -84,47 +83,47 @@ pub use trim::{Trim, Trimmed};
 
 const LOCK_NAME: &str = "lock";
 
-/// How often a claim is made again because something torn came in before it.
+/// How often a claim is retried because a torn write came in before it.
 const CLAIMS_MAX: usize = 8;
 
-/// How often the tail is read again while another process may be in the midst of a write.
+/// How often the tail is read again while another process may be in the middle of a write.
 const LOOKS_MAX: usize = 1000;
 
-/// Where bindings are written. The owner's alone: a store that finds itself replaced by a newer claim stops.
+/// A store of bindings, written by its owner alone: a store that is fenced by a newer claim stops.
 pub trait LedgerStore: Send {
-    /// Appends a group of bindings and returns once all of it is durable and known to count.
+    /// Appends a group of bindings. Returns once all of it is durable and known to count.
     ///
     /// # Errors
-    /// After an error nothing more can be appended; the group may or may not be in the ledger, whole or up to
-    /// some binding, and the next start finds out. [`Integrity`](crate::Kind::Integrity): a binding does not
-    /// follow on the last, or another process has taken the ledger over. [`Outside`](crate::Kind::Outside):
-    /// the store can't write.
+    /// After an error nothing more can be appended. The group may be in the ledger in whole, up to some
+    /// binding, or not at all; the next start finds out. [`Integrity`](crate::Kind::Integrity): a binding
+    /// does not continue the ledger, or another process has taken it over. [`Outside`](crate::Kind::Outside):
+    /// the store cannot write.
     fn append(&mut self, bindings: &[EpochBinding]) -> Result<()> {
         self.append_group(bindings, &[])
     }
 
-    /// As [`append`](Self::append), with how far sinks have come: nothing of it is beyond the last binding.
+    /// Like [`append`](Self::append), with the progress of sinks, which must not exceed the last binding.
     ///
     /// # Errors
     /// As [`append`](Self::append).
     fn append_group(&mut self, bindings: &[EpochBinding], progress: &[ShardProgress]) -> Result<()>;
 
-    /// How large the ledger is.
+    /// The size of the ledger in bytes.
     fn len_bytes(&self) -> u64;
 
     /// The generation of this owner.
     fn generation(&self) -> u64;
 
-    /// The hash chain behind the last appended binding.
+    /// The chain hash after the last appended binding.
     fn chain_hash(&self) -> Chain;
 
-    /// What would let everything up to `epoch` go, if that may be `least` bytes: it is to be prepared, which
-    /// may take long and on any thread, and then [adopted](Self::adopt).
+    /// A trim that removes everything up to `epoch`, if that may free at least `least` bytes. It must be
+    /// prepared, which may take long and can run on any thread, and then [adopted](Self::adopt).
     fn trim(&self, _epoch: Epoch, _least: u64) -> Option<Trim> {
         None
     }
 
-    /// Goes on behind a new beginning. `false`: it can't, and all is as it was.
+    /// Switches to a prepared trim. Returns false if that is not possible; nothing has changed then.
     ///
     /// # Errors
     /// As [`append`](Self::append).
@@ -133,26 +132,26 @@ pub trait LedgerStore: Send {
     }
 }
 
-/// What a ledger held when it was opened.
+/// The contents of a ledger when it was opened.
 pub struct Recovered {
-    /// When the ledger was made, in microseconds since the Unix epoch: tells it from others of the same
-    /// dataflow.
+    /// When the ledger was created, in microseconds since the Unix epoch: distinguishes it from other ledgers
+    /// of the same dataflow.
     pub made_us: u64,
     /// The generation of the new owner.
     pub generation: u64,
-    /// Tells its claim from another of that generation, in a copy of the ledger.
+    /// Distinguishes its claim from another of that generation, in a copy of the ledger.
     pub nonce: u64,
-    /// The owner before.
+    /// The previous owner.
     pub previous: Option<ClaimRecord>,
-    /// What all bindings add up to.
+    /// The fold of all bindings.
     pub state: LedgerState,
     /// The last bound epoch.
     pub last: Option<Epoch>,
-    /// The last epoch that was trimmed away: `bindings` begin behind it.
+    /// The last trimmed epoch: `bindings` begin after it.
     pub trimmed: Option<Epoch>,
-    /// All counted bindings from the first on that is left, read from the store as they are asked for.
+    /// All counted bindings that remain, read from the store as they are requested.
     pub bindings: Bindings,
-    /// What a person should know: a torn tail that was cut, say. Logged as warnings, too.
+    /// Notes for people, such as a discarded torn tail. Also logged as warnings.
     pub notes: Vec<String>,
 }
 
@@ -166,7 +165,7 @@ impl fmt::Debug for Recovered {
     }
 }
 
-/// The bindings of a ledger, in order. Checked again as they are read.
+/// The bindings of a ledger, in order. Verified again as they are read.
 pub struct Bindings {
     inner: Box<dyn Iterator<Item = Result<(EpochBinding, Chain)>> + Send>,
     chain: Option<Chain>,
@@ -180,8 +179,8 @@ impl Bindings {
         }
     }
 
-    /// The hash chain behind the binding that was returned last: what checkpoints and sinks made up to that
-    /// epoch carry.
+    /// The chain hash after the binding that was returned last, which checkpoints and sinks record for that
+    /// epoch.
     pub fn chain_hash(&self) -> Option<Chain> {
         self.chain
     }
@@ -216,7 +215,7 @@ fn bindings_of(reader: Reader) -> impl Iterator<Item = Result<(EpochBinding, Cha
     })
 }
 
-/// A ledger in a directory, held by this process.
+/// A ledger in a directory, owned by this process.
 ///
 /// ```
 /// use thalweg::ledger::{Claim, Ledger, LedgerStore};
@@ -236,7 +235,7 @@ pub struct Ledger {
     cursor: Cursor,
     state: LedgerState,
     stopped: bool,
-    /// The last epoch of the owner before.
+    /// The last epoch of the previous owner.
     taken_over: Option<Epoch>,
     _lock: Lock,
 }
@@ -252,19 +251,19 @@ impl fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger in `dir` and makes this process its owner. A directory that is missing or empty is
-    /// made into the ledger of `claim`'s app and dataflow.
+    /// Opens the ledger in `dir` and makes this process its owner. If the directory is missing or empty,
+    /// creates the ledger of `claim`'s app and dataflow.
     ///
     /// # Errors
-    /// [`Definition`](crate::Kind::Definition): the directory holds other files, or the ledger of another
-    /// dataflow, or of a format that this build does not read. [`Integrity`](crate::Kind::Integrity): the
-    /// ledger is damaged; says where. [`Outside`](crate::Kind::Outside): another process holds it, or the
-    /// disk does not do its part.
+    /// [`Definition`](crate::Kind::Definition): the directory contains other files, the ledger of another
+    /// dataflow, or a format that this build does not read. [`Integrity`](crate::Kind::Integrity): the ledger
+    /// is damaged, with the location. [`Outside`](crate::Kind::Outside): another process holds it, or the
+    /// disk failed.
     pub fn open(dir: &Path, claim: Claim) -> Result<(Self, Recovered)> {
         Self::open_on(&HostDisk, dir, claim)
     }
 
-    /// As [`open`](Self::open), on a given disk.
+    /// Like [`open`](Self::open), on a given disk.
     pub fn open_on<D: Disk + Clone + 'static>(
         disk: &D,
         dir: &Path,
@@ -277,8 +276,8 @@ impl Ledger {
         make_if_missing(disk, dir, &claim)?;
         let (file, header, mut reader) = open_file(disk, dir, true)?;
         same_dataflow(&path, &header, &claim)?;
-        // What a killed process left unflushed reads as intact. The claim builds on it, and may not outlive
-        // it.
+        // Data that a killed process left unflushed reads as intact. The claim depends on it, and must not
+        // outlive it.
         file.sync().map_err(|error| cannot("write to", &path, &error))?;
         let mut state = LedgerState::default();
         let mut notes = Vec::new();
@@ -287,7 +286,7 @@ impl Ledger {
         let own = make_claim(&file, &path, claim, &mut reader, &mut state, &mut notes)?;
         fault::point("claim.counted");
         for note in &notes {
-            tracing::warn!(ledger = %path.display(), "{note}");
+            tracing::warn!(ledger = %path.display(), note, "recovered the ledger");
         }
         let (_, _, mut again) = open_file(disk, dir, false)?;
         again.extend(reader.cursor.end);
@@ -303,7 +302,7 @@ impl Ledger {
             bindings,
             notes,
         };
-        // Left over from a trim that a crash cut short.
+        // Left over from a trim that a crash interrupted.
         for name in disk.list(dir).unwrap_or_default() {
             if is_draft(&name) {
                 let _left = disk.remove(&dir.join(name));
@@ -349,7 +348,7 @@ impl Ledger {
         Ok(count)
     }
 
-    /// Somebody else has written, too: reads what it is. Void claims and late bindings do no harm.
+    /// Handles writes by another process: reads what they are. Void claims and late bindings are harmless.
     fn look_behind(&mut self, own_end: u64, own_chain: Chain) -> Result<()> {
         let mut unfinished = 0;
         for _ in 0..LOOKS_MAX {
@@ -369,7 +368,7 @@ impl Ledger {
                     return Ok(());
                 }
                 None => break,
-                // Another process may be in the midst of appending a claim.
+                // Another process may be in the middle of appending a claim.
                 Some(bytes) => unfinished = bytes,
             }
             std::thread::yield_now();
@@ -379,9 +378,9 @@ impl Ledger {
             self.path.display()
         ))
         .detail(format!(
-            "{unfinished} bytes near byte {own_end} are not what this process wrote"
+            "{unfinished} bytes near byte {own_end} were written by another process"
         ))
-        .hint("stop the other process; then start this one again"))
+        .hint("stop the other process, then restart this one"))
     }
 }
 
@@ -391,7 +390,7 @@ impl LedgerStore for Ledger {
             return Err(
                 Error::outside(format!("the ledger `{}` has stopped", self.path.display()))
                     .detail("an earlier write to it failed")
-                    .hint("start the service again: it will find out what was written"),
+                    .hint("restart the service: it recovers what was written"),
             );
         }
         self.stopped = true;
@@ -445,13 +444,15 @@ fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<()> {
         return Ok(());
     }
     Err(
-        Error::definition(format!("`{}` is not a ledger's directory", dir.display()))
-            .detail(format!("it holds other files: {foreign:?}, and no `{FILE_NAME}`"))
-            .hint("name an empty directory, or one that does not exist yet"),
+        Error::definition(format!("`{}` is not a ledger directory", dir.display()))
+            .detail(format!(
+                "it contains other files ({foreign:?}) and no `{FILE_NAME}`"
+            ))
+            .hint("choose an empty directory, or one that does not exist yet"),
     )
 }
 
-/// Whether it is the name of a ledger that was not finished.
+/// Whether it is the name of an unfinished ledger.
 fn is_draft(name: &str) -> bool {
     name.starts_with("ledger.") && name.ends_with(".new")
 }
@@ -466,7 +467,7 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
             Err(
                 Error::outside(format!("another process holds the ledger `{}`", dir.display()))
                     .detail(format!("its process id is {pid}"))
-                    .hint("stop it first, or give this service a folder of its own (`--data-dir`)"),
+                    .hint("stop it first, or give this service its own directory (`--data-dir`)"),
             )
         }
         lock => Ok(lock),
@@ -488,7 +489,7 @@ fn make_if_missing(disk: &dyn Disk, dir: &Path, claim: &Claim) -> Result<()> {
         time_us: clock::now_micros(),
     };
     let path = dir.join(FILE_NAME);
-    // Another starter's file serves as well: what is in it is read next.
+    // The file of another process that started at the same time serves as well: its contents are read next.
     disk.publish(&path, &header.encode())
         .map_err(|error| cannot("make", &path, &error))?;
     Ok(())
@@ -504,8 +505,8 @@ fn same_dataflow(path: &Path, header: &FileHeader, claim: &Claim) -> Result<()> 
         "the ledger `{}` belongs to another dataflow",
         path.display()
     ))
-    .detail(format!("it is the ledger of {theirs}; this is {ours}"))
-    .hint("give every dataflow a ledger of its own"))
+    .detail(format!("the ledger's: {theirs}; this one: {ours}"))
+    .hint("give every dataflow its own ledger"))
 }
 
 /// Returns the epoch up to which the ledger was trimmed.
@@ -537,8 +538,8 @@ fn fold(reader: &Reader, state: &mut LedgerState, frame: Frame) -> Result<()> {
     Ok(())
 }
 
-/// Appends a claim and reads up to it. `reader` stands at the end of the log as known, and then behind the
-/// claim.
+/// Appends a claim and reads up to it. `reader` is at the end of the known log before, and after the claim
+/// when this returns.
 fn make_claim(
     file: &Arc<dyn DiskFile>,
     path: &Path,
@@ -563,15 +564,15 @@ fn make_claim(
         fault::point("claim.appended");
         file.sync().map_err(|error| cannot("write to", path, &error))?;
         fault::point("claim.synced");
-        // Whatever stands before the own claim is final; it is read only now.
+        // Everything before the own claim is final, and is only read now.
         reader.extend(end);
         while let Some(frame) = reader.next_frame()? {
             match frame {
                 Frame::Claim(counted) if counted == record => return Ok(record),
                 Frame::Void(void) if void == record => return Err(came_second(path, reader)),
                 Frame::Cut { bytes } => notes.push(format!(
-                    "cut {bytes} bytes at byte {} of `{}`: a write that was interrupted before it was \
-                        acknowledged{}",
+                    "discarded {bytes} bytes at byte {} of `{}`: a write interrupted before it was \
+                     acknowledged{}",
                     reader.at,
                     path.display(),
                     reader
@@ -582,13 +583,13 @@ fn make_claim(
                 frame => fold(reader, state, frame)?,
             }
         }
-        // Another process's write was torn just before the claim: the next one says where the log ends.
+        // Another process's write was torn just before the claim: the next claim records where the log ends.
     }
     Err(Error::outside(format!(
         "another process keeps writing to the ledger `{}`",
         path.display()
     ))
-    .hint("stop the other process; then start this one again"))
+    .hint("stop the other process, then restart this one"))
 }
 
 fn came_second(path: &Path, reader: &Reader) -> Error {
@@ -598,17 +599,15 @@ fn came_second(path: &Path, reader: &Reader) -> Error {
         .as_ref()
         .map_or("an unknown one".to_owned(), ClaimRecord::describe);
     Error::outside(format!("another process holds the ledger `{}`", path.display()))
-        .detail(format!(
-            "it claimed the ledger at the same time and came first: {holder}"
-        ))
+        .detail(format!("it claimed the ledger first, at the same time: {holder}"))
         .hint("stop one of the two")
 }
 
 fn taken_over(path: &Path, by: &ClaimRecord) -> Error {
     Error::integrity(format!(
-        "another process has taken over the ledger `{}`",
+        "fenced: another process has taken over the ledger `{}`",
         path.display()
     ))
     .detail(format!("it is {}", by.describe()))
-    .hint("only one process may run a dataflow: this one stops")
+    .hint("only one process may run a dataflow; this one stops")
 }

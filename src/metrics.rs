@@ -1,14 +1,14 @@
-//! What the process counts and measures, in the form that Prometheus reads.
+//! The process's metrics, in the format that Prometheus reads.
 //!
 //! ```text
 //!  hot path ──► handle (counter, gauge, histogram) ◄── scrape ── Metrics::text() ──► GET /metrics
 //!               taken once, by source, partition, view, …     bumping it is one atomic addition
 //! ```
 //!
-//! Handles are taken when a source, worker or view is set up, so that nothing is looked up later. A gauge is
-//! set where its value changes; where that would be too often, or is known to nobody in time, it is set as it
-//! is read: see [`Metrics::refresh_by`]. So none stands still when the data does. Names follow Prometheus's
-//! habits: the prefix `thalweg_`, base units last (`_seconds`, `_bytes`), counters `_total`.
+//! Handles are created when a source, worker or view is set up, so that nothing is looked up later. A gauge
+//! is set when its value changes; if that would be too often, or if nobody learns of the change, it is set
+//! when it is read: see [`Metrics::refresh_by`]. So no gauge becomes stale. Names follow Prometheus's
+//! conventions: the prefix `thalweg_`, base units as suffixes (`_seconds`, `_bytes`), counters with `_total`.
 
 use std::hash::Hash;
 use std::sync::atomic::AtomicU64;
@@ -35,29 +35,29 @@ pub(crate) mod checkpoint;
 pub mod histogram;
 pub(crate) mod sink;
 
-/// A gauge of a whole number.
+/// A gauge with a whole number.
 pub type Gauge = AnyGauge;
-/// A gauge of seconds and other fractions.
+/// A gauge with seconds or other fractions.
 pub type GaugeF64 = AnyGauge<f64, AtomicU64>;
 
 /// The media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Upper bounds for what should take milliseconds: epochs, freshness. Seconds.
+/// Buckets for durations of some milliseconds: epochs, freshness. Seconds.
 const LATENCY_S: &[f64] = &[
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0,
 ];
-/// Upper bounds for appends to the ledger. Seconds.
+/// Buckets for appends to the ledger. Seconds.
 const APPEND_S: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
 ];
-/// Upper bounds for requests. Seconds.
+/// Buckets for requests. Seconds.
 const REQUEST_S: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5,
     1.0, 10.0,
 ];
-/// Upper bounds for the number of records in an epoch.
+/// Buckets for the number of records in an epoch.
 const RECORDS: &[f64] = &[1.0, 10.0, 100.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 1e7];
 
 type Labels<const N: usize> = [(&'static str, Arc<str>); N];
@@ -65,7 +65,7 @@ type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
 type GaugesF64<const N: usize> = Family<Labels<N>, GaugeF64>;
 
-/// Sets gauges to what they are now.
+/// Sets gauges to their current values.
 type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 /// All metrics of the process.
@@ -79,34 +79,34 @@ pub struct Metrics {
     views: ViewFamilies,
     sinks: SinkFamilies,
     requests: RequestFamilies,
-    /// Epochs, from being opened to being visible.
+    /// Epochs, from opening to visibility.
     pub epochs: EpochMetrics,
     /// The ledger's file.
     pub ledger: LedgerMetrics,
     /// Checkpoints.
     pub checkpoints: CheckpointMetrics,
-    /// How old records are (by the log's timestamp) when they become visible in the views. Seconds.
+    /// Age of records, by the log's timestamp, when they become visible in views. Seconds.
     pub freshness: Histogram,
-    /// Requests being answered at this moment.
+    /// Requests in flight.
     pub http_in_flight: Gauge,
-    /// Connections open at this moment.
+    /// Open connections.
     pub http_connections: Gauge,
 }
 
 /// Handles for the epochs.
 #[derive(Clone, Debug)]
 pub struct EpochMetrics {
-    /// From opened to closed: applied by every view. Seconds.
+    /// Time from an epoch's opening to its close: applied by every view. Seconds.
     pub duration: Histogram,
-    /// Records an epoch.
+    /// Records per epoch.
     pub records: Histogram,
-    /// Opened, and not closed yet.
+    /// Epochs opened but not yet closed.
     pub in_flight: Gauge,
-    /// When the newest closed epoch was opened. Unix seconds.
+    /// Time at which the newest closed epoch was opened. Unix seconds.
     pub closed_newest: GaugeF64,
-    /// Gone through again, with the result that the ledger has.
+    /// Replayed epochs whose result matched the ledger.
     pub alike: Counter,
-    /// The same with another result.
+    /// Replayed epochs whose result differed from the ledger.
     pub different: Counter,
 }
 
@@ -124,18 +124,18 @@ pub struct LedgerMetrics {
 pub struct SourceMetrics {
     families: SourceFamilies,
     source: Arc<str>,
-    /// Schemas asked of the registry, and not answered yet.
+    /// Schema requests to the registry without an answer yet.
     pub schema_lookups_pending: Gauge,
-    /// Partitions of the topic, as it was seen last.
+    /// Partitions of the topic, as last observed.
     pub partitions: Gauge,
 }
 
-/// Handles for what came too late for a window step.
+/// Handles for late events of a window step.
 #[derive(Clone, Debug, Default)]
 pub struct LateMetrics {
     /// Events that were late for all of their windows.
     pub events: Counter,
-    /// Windows that events are missing from, of these events and of those that were late for some of theirs.
+    /// Windows that missed an event, of these events and of those that were late for some of their windows.
     pub windows: Counter,
 }
 
@@ -146,25 +146,25 @@ pub struct PartitionMetrics {
     pub records: Counter,
     /// Bytes of keys and payloads read.
     pub bytes: Counter,
-    /// Records between the position read and the end of the log.
+    /// Records between the newest closed epoch and the end of the log.
     pub lag_records: Gauge,
     /// Age of the newest record read, while records wait; zero when there are none.
     pub lag_seconds: GaugeF64,
-    /// Made with the first watermark: tables have none, and a partition without an event is not at the Unix
+    /// Created with the first watermark: tables have none, and a partition without events would show the Unix
     /// epoch.
     watermark_seconds: OnceLock<GaugeF64>,
     watermarks: GaugesF64<2>,
     labels: Labels<2>,
     /// 1 while the partition is idle.
     pub idle: Gauge,
-    /// For how long the oldest open transaction is known to be open; zero when there is none.
+    /// How long the oldest open transaction has been observed open; zero when there is none.
     pub open_transaction_seconds: GaugeF64,
-    /// 1 while the partition is paused, because it runs ahead of the others or the buffers are full.
+    /// 1 while the partition is paused, by watermark alignment or because the buffers are full.
     pub paused: Gauge,
 }
 
 impl PartitionMetrics {
-    /// Sets the partition's event-time watermark. One that has had no event shows none.
+    /// Sets the partition's event-time watermark. A partition without events shows none.
     pub fn watermark(&self, time: EventTime) {
         if time != EventTime::MIN {
             let make = || one(&self.watermarks, self.labels.clone());
@@ -175,7 +175,7 @@ impl PartitionMetrics {
     }
 }
 
-/// Handles for one worker's buffers: read, and not released at an epoch yet.
+/// Handles for one worker's buffers: records read but not yet released at an epoch.
 #[derive(Clone, Debug)]
 pub struct WorkerMetrics {
     /// Records in the buffers.
@@ -199,15 +199,15 @@ pub struct RouteMetrics {
     families: RequestFamilies,
     route: Arc<str>,
     duration: Histogram,
-    /// A counter a status, taken when the status is first given.
+    /// One counter per status, created when the status first occurs.
     by_status: [OnceLock<Counter>; STATUSES.len()],
 }
 
-/// The statuses that have a counter of their own without a lookup.
+/// Statuses whose counters need no lookup.
 const STATUSES: [u16; 12] = [200, 304, 400, 404, 405, 408, 410, 413, 414, 431, 500, 503];
 
 impl RouteMetrics {
-    /// A request was answered with `status` after `took`.
+    /// Records that a request was answered with `status` after `took`.
     pub fn answered(&self, status: u16, took: Duration) {
         self.duration.observe(took.as_secs_f64());
         let counter = || {
@@ -269,7 +269,7 @@ impl MetricConstructor<Histogram> for RequestHistogram {
     }
 }
 
-/// Registers metrics and hands them back.
+/// Registers metrics and returns them.
 struct Register<'a>(&'a mut Registry);
 
 impl Register<'_> {
@@ -306,10 +306,14 @@ impl Register<'_> {
                 "Bytes of keys and payloads read",
                 Family::default(),
             ),
-            lag_records: self.plain("source_lag_records", "Records not read yet", Family::default()),
+            lag_records: self.plain(
+                "source_lag_records",
+                "Records between the newest closed epoch and the end of the log",
+                Family::default(),
+            ),
             lag_seconds: self.seconds(
                 "source_lag",
-                "Age of the newest record read while others wait",
+                "Age of the newest record read while more records wait",
                 Family::default(),
             ),
             watermark: self.seconds(
@@ -320,46 +324,54 @@ impl Register<'_> {
             idle: self.plain("source_idle", "1 while the partition is idle", Family::default()),
             open_transaction: self.seconds(
                 "source_open_transaction",
-                "For how long the oldest open transaction is known to be open",
+                "How long the oldest open transaction has been observed open",
                 Family::default(),
             ),
             paused: self.plain(
                 "source_paused",
-                "1 while the partition is paused",
+                "1 while the partition is paused, by watermark alignment or full buffers",
                 Family::default(),
             ),
             late: self.plain(
                 "late_events",
-                "Events that came after all of their windows had closed",
+                "Events that arrived after all of their windows had closed",
                 Family::default(),
             ),
             late_windows: self.plain(
                 "late_windows",
-                "Windows that had closed before an event of theirs came, once for each such event",
+                "Closed windows that a late event belonged to, counted once per event",
                 Family::default(),
             ),
-            dead: self.plain("dead_letters", "Records turned down", Family::default()),
+            dead: self.plain(
+                "dead_letters",
+                "Records that became dead letters",
+                Family::default(),
+            ),
             skipped: self.plain(
                 "source_skipped",
-                "Records that say nothing new of a captured table",
+                "Captured records without a row change",
                 Family::default(),
             ),
-            partitions: self.plain("source_partitions", "Partitions seen last", Family::default()),
+            partitions: self.plain(
+                "source_partitions",
+                "Partitions, as last observed",
+                Family::default(),
+            ),
             trouble: self.plain(
                 "source_trouble",
-                "1 while something stands between a source and its data",
+                "1 while a source is unhealthy, by cause",
                 Family::default(),
             ),
             schema_lookups: self.plain(
                 "schema_lookups_pending",
-                "Schemas not answered yet",
+                "Schema requests without an answer yet",
                 Family::default(),
             ),
         }
     }
 
     fn workers(&mut self) -> WorkerFamilies {
-        let help = "Read, and not released at an epoch yet";
+        let help = "Records read but not yet released at an epoch";
         WorkerFamilies {
             records: self.plain("worker_buffered_records", help, Family::default()),
             bytes: self.bytes("worker_buffered", help, Family::default()),
@@ -378,7 +390,7 @@ impl Register<'_> {
             total: self.plain("http_requests", "Requests answered", Family::default()),
             duration: self.seconds(
                 "http_request_duration",
-                "From a request's head being read to its answer being ready",
+                "Time from reading a request's head to having its response ready",
                 Family::new_with_constructor(RequestHistogram),
             ),
         }
@@ -388,24 +400,28 @@ impl Register<'_> {
         EpochMetrics {
             duration: self.seconds(
                 "epoch_duration",
-                "From opened to closed",
+                "Time from an epoch's opening to its close",
                 Histogram::new(LATENCY_S),
             ),
-            records: self.plain("epoch_records", "Records an epoch", Histogram::new(RECORDS)),
-            in_flight: self.plain("epochs_in_flight", "Opened, and not closed yet", Gauge::default()),
+            records: self.plain("epoch_records", "Records per epoch", Histogram::new(RECORDS)),
+            in_flight: self.plain(
+                "epochs_in_flight",
+                "Epochs opened but not yet closed",
+                Gauge::default(),
+            ),
             closed_newest: self.seconds(
                 "epoch_closed_timestamp",
-                "When the newest closed epoch was opened",
+                "Time at which the newest closed epoch was opened",
                 GaugeF64::default(),
             ),
             alike: self.plain(
                 "epochs_replayed_alike",
-                "Gone through again, with the result that the ledger has",
+                "Replayed epochs whose result matched the ledger",
                 Counter::default(),
             ),
             different: self.plain(
                 "epochs_replayed_different",
-                "Gone through again, with another result than the ledger has",
+                "Replayed epochs whose result differed from the ledger",
                 Counter::default(),
             ),
         }
@@ -415,7 +431,7 @@ impl Register<'_> {
         LedgerMetrics {
             append: self.seconds(
                 "ledger_append_duration",
-                "Write and fdatasync",
+                "Duration of a group commit: write and fdatasync",
                 Histogram::new(APPEND_S),
             ),
             bytes: self.bytes("ledger_size", "Size on disk", Gauge::default()),
@@ -424,14 +440,14 @@ impl Register<'_> {
 }
 
 impl Metrics {
-    /// All metrics, at zero. One a process.
+    /// All metrics, at zero. One per process.
     pub fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("thalweg");
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
         let mut register = Register(&mut registry);
         let metrics = Self {
-            uptime: register.seconds("uptime", "Since the process started", GaugeF64::default()),
+            uptime: register.seconds("uptime", "Time since the process started", GaugeF64::default()),
             sources: register.sources(),
             workers: register.workers(),
             views: register.views(),
@@ -442,10 +458,10 @@ impl Metrics {
             checkpoints: CheckpointMetrics::register(&mut register),
             freshness: register.seconds(
                 "freshness",
-                "Age of records, by the log's timestamp, when they became visible in the views",
+                "Age of records, by the log's timestamp, when they became visible in views",
                 Histogram::new(LATENCY_S),
             ),
-            http_in_flight: register.plain("http_requests_in_flight", "Being answered", Gauge::default()),
+            http_in_flight: register.plain("http_requests_in_flight", "Requests in flight", Gauge::default()),
             http_connections: register.plain("http_connections", "Open connections", Gauge::default()),
             registry: Registry::default(),
             refreshes: Mutex::default(),
@@ -500,12 +516,12 @@ impl Metrics {
         }
     }
 
-    /// Has `refresh` set gauges each time before they are read. It must not block.
+    /// Registers `refresh`, which sets gauges each time before they are read. It must not block.
     pub fn refresh_by(&self, refresh: impl Fn(&Metrics) + Send + Sync + 'static) {
         self.refreshes.lock().push(Box::new(refresh));
     }
 
-    /// Everything in OpenMetrics' text form, of type [`CONTENT_TYPE`].
+    /// All metrics in OpenMetrics' text format, of type [`CONTENT_TYPE`].
     pub fn text(&self) -> String {
         self.refreshes.lock().iter().for_each(|refresh| refresh(self));
         self.uptime.set(
@@ -516,7 +532,7 @@ impl Metrics {
         let mut text = String::with_capacity(16 << 10);
         // Writing to a string does not fail; a metric that did would cost only what comes after it.
         if encode(&mut text, &self.registry).is_err() {
-            tracing::error!("a metric could not be encoded");
+            tracing::error!("cannot encode a metric");
         }
         text
     }
@@ -544,7 +560,7 @@ impl SourceMetrics {
         }
     }
 
-    /// 1 while something stands between the source and its data, by what it is.
+    /// 1 while the source is unhealthy, by cause.
     pub fn trouble(&self, kind: &'static str) -> Gauge {
         one(
             &self.families.trouble,
@@ -552,7 +568,7 @@ impl SourceMetrics {
         )
     }
 
-    /// What came too late for `step`.
+    /// Late events of `step`.
     pub fn late(&self, step: &str) -> LateMetrics {
         let labels = [("source", self.source.clone()), ("step", step.into())];
         LateMetrics {
@@ -561,8 +577,7 @@ impl SourceMetrics {
         }
     }
 
-    /// Records of this source that say nothing new of a captured table, by why: `duplicate`, `message`,
-    /// `heartbeat`.
+    /// Captured records of this source without a row change, by reason: `duplicate`, `message`, `heartbeat`.
     pub fn skipped(&self, why: &'static str) -> Counter {
         one(
             &self.families.skipped,
@@ -570,7 +585,7 @@ impl SourceMetrics {
         )
     }
 
-    /// Records of this source that were turned down, by the cause's code.
+    /// Records of this source that became dead letters, by the cause's code.
     pub fn dead_letters(&self, cause: &'static str) -> Counter {
         one(
             &self.families.dead,

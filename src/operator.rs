@@ -1,8 +1,8 @@
-//! Thalweg's own operators: one a file, named by what it does.
+//! Operators, one per file, named by what they do.
 //!
-//! All of them follow one rule: what they emit for an epoch depends on what the epochs up to it contain,
-//! never on how it arrived. So they gather what belongs to an epoch and act when their frontier has passed
-//! it, in order of epochs.
+//! All of them follow one rule: their output for an epoch depends on the contents of the epochs up to it,
+//! never on how those arrived. So they buffer the input of an epoch and process it when their frontier has
+//! passed it, in the order of epochs.
 
 pub(crate) mod admit;
 pub(crate) mod again;

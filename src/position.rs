@@ -1,4 +1,4 @@
-//! Where records stand in the logs, and the [`EpochBinding`]: what an epoch contains.
+//! Positions of records in logs, and the [`EpochBinding`]: what an epoch contains.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use crate::time::{Epoch, EventTime};
 /// A position in a partition's log.
 pub type Offset = i64;
 
-/// A source of the dataflow, told apart by a fixed hash of its name: the same in every build and on every
+/// A source of the dataflow, identified by a fixed hash of its name: the same in every build and on every
 /// machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SourceId(pub u32);
 
 impl SourceId {
-    /// The id of the source with this name. Two names with one id are refused when the dataflow is built.
+    /// The id of the source with this name. The build of a dataflow rejects two names with the same id.
     pub fn of(name: &str) -> Self {
         Self((xxhash_rust::xxh3::xxh3_64(name.as_bytes()) >> 32) as u32)
     }
@@ -30,7 +30,7 @@ pub struct PartitionId {
     pub partition: u32,
 }
 
-/// Where one record stands. Ordered by source, partition, offset.
+/// The position of a record. Ordered by source, partition, offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// The partition.
@@ -39,7 +39,8 @@ pub struct Position {
     pub offset: Offset,
 }
 
-/// The id that a broker gives a topic when it is made: a topic deleted and made again has another one.
+/// The id that a broker assigns to a topic when it is created: a topic that is deleted and recreated gets
+/// another one.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TopicId(pub [u8; 16]);
 
@@ -49,33 +50,33 @@ impl fmt::Debug for TopicId {
     }
 }
 
-/// The part of one partition that an epoch contains, and what is known of the partition after it.
+/// The part of one partition that an epoch contains, and the partition's state after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionRange {
     /// The partition.
     pub id: PartitionId,
     /// First offset of the range.
     pub lo: Offset,
-    /// First offset after it. Offsets have holes: the range is read when the position reaches `hi`.
+    /// First offset after it. Offsets have gaps: the range has been read when the position reaches `hi`.
     pub hi: Offset,
-    /// How many records the range held when it was first read; 0 where that is not kept: see `compacted`.
+    /// The number of records in the range when it was first read; 0 if that is not recorded: see `compacted`.
     pub records: u64,
-    /// Wrapping sum of the records' hashes: the same in any order, checked at every replay.
+    /// Wrapping sum of the records' hashes: independent of order, verified at every replay.
     pub hash: u64,
-    /// Whether the topic is compacted: then the broker takes records away, and a replay is not held to what
-    /// was there when the range was first read. What is promised for such a topic is the state at the newest
-    /// epoch.
+    /// Whether the topic is compacted: then the broker removes records, and a replay is not compared with
+    /// what the range contained when it was first read. For such a topic, only the state at the newest epoch
+    /// is guaranteed.
     pub compacted: bool,
     /// The highest valid event time of the partition up to `hi`, [`EventTime::MIN`] if it has had none.
     pub event_time_max: EventTime,
-    /// Event times beyond this were refused as far in the future.
+    /// Event times beyond this were rejected as too far in the future.
     pub limit: EventTime,
     /// Whether the partition is idle as of this epoch: it does not hold the watermark back.
     pub idle: bool,
 }
 
 impl PartitionRange {
-    /// Nothing of a partition, where it begins.
+    /// An empty range at the beginning of a partition.
     pub fn unread(id: PartitionId, at: Offset) -> Self {
         Self {
             id,
@@ -91,19 +92,19 @@ impl PartitionRange {
     }
 }
 
-/// What the ledger says of a schema id when it is first seen in a source, and when an id that was unknown
-/// becomes known.
+/// The ledger's record of a schema id when it is first seen in a source, and when an unknown id becomes
+/// known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaSeen {
-    /// The source that met it.
+    /// The source in which it was seen.
     pub source: SourceId,
     /// The registry's id.
     pub id: u32,
-    /// A fixed hash of the schema's text, or `None`: the registry does not know the id. A replay goes by this
+    /// A fixed hash of the schema's text; `None` if the registry does not know the id. Replays follow this
     /// verdict.
     pub fingerprint: Option<u64>,
-    /// Set if the id was unknown before: the partition and the offset from which on it is known there. What
-    /// stands before stays undecoded, in every replay.
+    /// Set if the id was unknown before: the partition and offset from which it is known there. Earlier
+    /// records stay undecoded, in every replay.
     #[serde(default)]
     pub since: Option<(u32, Offset)>,
 }
@@ -111,41 +112,42 @@ pub struct SchemaSeen {
 /// One epoch's entry in the ledger: everything that the epoch's results depend on, besides the topics
 /// themselves.
 ///
-/// It names only what changed since the epoch before.
+/// It contains only what changed since the previous epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochBinding {
     /// The epoch.
     pub epoch: Epoch,
     /// The only "now" that the dataflow may see in this epoch.
     pub now: EventTime,
-    /// The partitions that moved, became idle, or ceased to be so.
+    /// The partitions that advanced, became idle, or ceased to be idle.
     pub ranges: Vec<PartitionRange>,
-    /// The sources whose watermark rose, with the new one.
+    /// The sources whose watermark rose, with the new watermark.
     pub watermarks: Vec<(SourceId, EventTime)>,
-    /// The sources that have become idle as a whole, so that they leave the minimum where streams of several
-    /// sources meet, and those that have come back. Said outright, as a partition that was never read is in
-    /// no binding.
+    /// The sources that have become idle as a whole, so that they no longer count in the minimum where
+    /// streams of several sources are merged, and those that have returned. Stated explicitly, because a
+    /// partition that was never read is in no binding.
     pub idle: Vec<(SourceId, bool)>,
-    /// Topic ids, where a source is first bound.
+    /// Topic ids, when a source is first bound.
     pub topics: Vec<(SourceId, TopicId)>,
     /// Schema ids first seen in this epoch.
     pub schemas: Vec<SchemaSeen>,
-    /// What epochs before this one came to, as far as no binding has said it yet.
+    /// The results of earlier epochs that no binding has recorded yet.
     pub results: Option<Results>,
 }
 
-/// What epochs did to the views. They are closed by the time a binding says so, so it is a later one.
+/// The changes of views in earlier epochs, as hashes. Those epochs are closed before a binding can record
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Results {
-    /// Who computed them, on which state: another lineage may come to other results, and rightly so.
+    /// The lineage that computed them: another lineage may legitimately have other results.
     pub lineage: u64,
-    /// Epochs, each with the hash of every view's changes ([`view::hash`](crate::view::hash)), in order of
-    /// the views' names.
+    /// Epochs, each with the hash of every view's changes ([`view::hash`](crate::view::hash)), ordered by
+    /// view name.
     pub epochs: Vec<(Epoch, Vec<u64>)>,
 }
 
 impl EpochBinding {
-    /// How many records the epoch contains.
+    /// The number of records in the epoch.
     pub fn records(&self) -> u64 {
         self.ranges.iter().map(|range| range.records).sum()
     }

@@ -1,4 +1,4 @@
-//! What may travel in a stream and what may be kept in a table, and how a key finds its worker.
+//! The types that streams and tables can hold, and how a key is assigned to its worker.
 
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hash};
@@ -9,10 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::position::Position;
 use crate::time::EventTime;
 
-/// What may travel in a `Stream`: no `Ord` and no `Hash`, so `f64` fields are fine in events.
+/// A type that a `Stream` can hold. It needs neither `Ord` nor `Hash`, so `f64` fields are fine in events.
 ///
-/// Implemented for every type that is `Clone + Send + Serialize + Deserialize`; there is nothing to derive of
-/// ours.
+/// Implemented for every type that is `Clone + Send + Serialize + Deserialize`; no other derive is needed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel in a stream",
     label = "not an `Event`",
@@ -24,7 +23,7 @@ pub trait Event: Clone + Send + Serialize + DeserializeOwned + 'static {}
 #[diagnostic::do_not_recommend]
 impl<T: Clone + Send + Serialize + DeserializeOwned + 'static> Event for T {}
 
-/// What may be kept in a `Collection` or a `Table`: an [`Event`] that can be compared and hashed.
+/// A type that a `Collection` or a `Table` can hold: an [`Event`] that can be compared and hashed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be kept in a table",
     label = "not a `Record`",
@@ -36,18 +35,18 @@ pub trait Record: Event + Ord + Hash + Debug + Sync {}
 #[diagnostic::do_not_recommend]
 impl<T: Event + Ord + Hash + Debug + Sync> Record for T {}
 
-/// An event on its way: the value, when it happened, what may be late for it, and where it was read.
+/// An event in transit: the value, its event time, its horizon, and where it was read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Timed<T> {
     /// The event itself.
     pub value: T,
-    /// When it happened.
+    /// Its event time.
     pub time: EventTime,
-    /// The watermark of its own partition as of the record before it. The event is late for a window that
-    /// ends at or before this: lateness is decided by the log, never by the order in which partitions
-    /// happened to be read.
+    /// The watermark of its own partition as of the record before it. The event is late for windows that end
+    /// at or before this: lateness depends on the log, never on the order in which partitions happened to be
+    /// read.
     pub horizon: EventTime,
-    /// Where it was read: the last word wherever order inside an epoch matters.
+    /// Where it was read: the tie-breaker wherever order inside an epoch matters.
     pub at: Position,
 }
 
@@ -63,7 +62,7 @@ impl<T> Timed<T> {
     }
 }
 
-/// A row that may be none: an `Option` of one.
+/// An optional row: an `Option` of one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no `Option`, and there is nothing to flatten",
     label = "always a row",
@@ -72,7 +71,7 @@ impl<T> Timed<T> {
 pub trait Optional: Record {
     /// The row.
     type Item: Record;
-    /// It as an option.
+    /// Converts into an option.
     fn into_option(self) -> Option<Self::Item>;
 }
 #[diagnostic::do_not_recommend]
@@ -94,16 +93,16 @@ pub struct Change<K, V> {
     pub new: Option<V>,
 }
 
-/// The key of a row that has a place among those of its group, from 1 on: see
+/// The key of a row with a rank in its group, starting at 1: see
 /// [`top_k`](crate::dataflow::group::Grouped::top_k).
 ///
-/// Ordered by key, then rank. Its hash is the key's alone, so that all ranks of a group live on one worker.
+/// Ordered by key, then rank. Its hash is the key's alone, so that all ranks of a group are on one worker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename = "$thalweg::Ranked")]
 pub struct Ranked<K> {
-    /// The group.
+    /// The group's key.
     pub key: K,
-    /// The place in it: 1 is the first.
+    /// The rank in the group, starting at 1.
     pub rank: u32,
 }
 
@@ -114,34 +113,36 @@ impl<K: Hash> Hash for Ranked<K> {
     }
 }
 
-/// The hash that says where a key lives: the high half picks the worker, the low half the place on it.
+/// The hash that determines where a key is held: the high half selects the worker, the low half the bucket on
+/// it.
 ///
-/// Fast and only for use inside one running service. What is written down (checkpoints, sink shards) uses a
-/// named hash.
+/// Fast, and only for use inside one running service. Persistent data (checkpoints, sink shards) uses a named
+/// hash.
 #[inline]
 pub fn route<K: Hash + ?Sized>(key: &K) -> u64 {
     foldhash::fast::FixedState::with_seed(0x7468_616c_7765_6721).hash_one(key)
 }
 
-/// The number by which timely's exchange picks the worker for a [`route`].
+/// The number by which timely's exchange selects the worker for a [`route`].
 ///
-/// Exchange masks the low bits and hash tables use them too, so the high half decides.
+/// Exchange masks the low bits and hash tables use them too, so this takes the high half.
 #[inline]
 pub fn worker_bits(route: u64) -> u64 {
     route >> 32
 }
 
-/// Which of `peers` workers owns a [`route`]: the same arithmetic as timely's exchange of [`worker_bits`].
+/// The worker, of `peers`, that owns a [`route`]: the same arithmetic as timely's exchange of
+/// [`worker_bits`].
 #[inline]
 pub fn owner(route: u64, peers: usize) -> usize {
     (worker_bits(route) % peers as u64) as usize
 }
 
-/// A float that can be kept in a table: ordered totally (IEEE 754 `totalOrder`), `-0.0` kept as `0.0`, one
-/// NaN.
+/// A float that a table can hold: totally ordered (IEEE 754 `totalOrder`), with `-0.0` stored as `0.0` and a
+/// single NaN.
 ///
-/// However it is made, by [`new`](Self::new), by `From` or by `Deserialize`, it is one of these: two that
-/// print alike are one key, one group and one row.
+/// This holds however it is created, by [`new`](Self::new), `From` or `Deserialize`: two that print alike are
+/// one key, one group and one row.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(transparent)]
 pub struct F64(f64);
@@ -216,7 +217,7 @@ mod tests {
         assert!(F64::new(-1.0) < F64::new(1.0));
     }
 
-    /// Whatever brings a float, all that print alike are one key.
+    /// However a float is created, those that print alike are one key.
     #[test]
     fn every_way_in_gives_one_form() {
         #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! Runs a dataflow: workers, the sequencer beside them, the ledger, and a stop that loses nothing.
+//! Runs a dataflow: workers, the sequencer, the ledger, and a clean shutdown.
 //!
 //! ```text
 //!  watch (thread)      topologies ─┐                        ┌─▶ scribe (thread): group commit ─┐
@@ -10,8 +10,8 @@
 //!             the frontier of the data dataflow has passed an epoch: the process closes it for readers ◀───┘
 //! ```
 //!
-//! The sequencer's messages travel by a timely dataflow of their own, so that a cluster needs no second
-//! network. They carry empty stamps: no progress is tracked for them.
+//! The sequencer's messages travel in a timely dataflow of their own, so that a cluster needs no second
+//! network. They carry empty timestamps: no progress is tracked for them.
 
 mod begin;
 pub mod checkpoints;
@@ -58,87 +58,86 @@ use crate::source::{Environment, Substitute};
 use crate::time::Epoch;
 use crate::view::Views;
 
-/// In place of sources: what tests feed, made anew for each worker.
+/// Sources to replace with test input, created anew for each worker.
 pub type Substitutes = Arc<dyn Fn() -> HashMap<String, Substitute> + Send + Sync>;
 
 /// Opens a ledger for a claim.
 pub type OpenStore = Arc<dyn Fn(Claim) -> Result<(Box<dyn LedgerStore>, Recovered)> + Send + Sync>;
 
-/// Where the ledger is kept.
+/// The location of the ledger.
 #[derive(Clone)]
 pub enum Store {
-    /// In a directory: what a service uses.
+    /// A directory, as services use.
     Directory(PathBuf),
     /// In memory, for tests: a restart finds it in the log again.
     Memory(MemoryLog),
-    /// Elsewhere: whatever this opens. For tests, of faults and of what waits for a write.
+    /// Opened by this function, for tests of faults and of code that waits for a write.
     Opened(OpenStore),
 }
 
 /// The processes of a cluster.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    /// Which of them this one is.
+    /// The index of this process.
     pub process: usize,
-    /// Address of each one's engine, `host:port`, the same list in every process.
+    /// The engine address of each process, `host:port`; the same list in every process.
     pub addresses: Vec<String>,
 }
 
-/// How a dataflow is run.
+/// How to run a dataflow.
 #[derive(Clone)]
 pub struct Settings {
-    /// Worker threads of this process.
+    /// Number of worker threads in this process.
     pub workers: usize,
-    /// More than one process.
+    /// Set if there is more than one process.
     pub cluster: Option<Cluster>,
-    /// Where the ledger is kept.
+    /// The location of the ledger.
     pub store: Store,
-    /// How epochs are cut.
+    /// The policy that cuts epochs.
     pub cuts: Cuts,
-    /// How many epochs may be unfinished before no further one opens.
+    /// Maximum number of unfinished epochs: no further one opens until one closes.
     pub epochs_in_flight_max: usize,
-    /// Bounds of what is read ahead.
+    /// Limits on reading ahead.
     pub bounds: Bounds,
-    /// Stop when everything that could be read at the start is in.
+    /// Whether to stop after processing what the sources held at the start.
     pub until_end: bool,
-    /// Addresses and settings of the outside.
+    /// Addresses and settings of external systems.
     pub env: Environment,
-    /// How far back views reach that don't say so themselves.
+    /// History of views that do not set their own.
     pub history: Duration,
-    /// Whether the ledger records what each epoch came to, so that a replay can be held against it.
+    /// Whether the ledger records the result of each epoch, to verify replays against it.
     pub on_difference: OnDifference,
-    /// Whether checkpoints are made, and where. Processes of a cluster make none.
+    /// Whether and where to write checkpoints. Processes of a cluster write none.
     pub checkpoints: Option<checkpoints::Settings>,
-    /// The ledger lets go of what no checkpoint needs any more, once it is so many bytes; nothing: never.
+    /// Trims the ledger once that many bytes are no longer needed by any checkpoint; never if `None`.
     pub trim_least: Option<u64>,
-    /// Nothing but a replay of what the ledger has up to an epoch: see [`Replay`].
+    /// Only replays the ledger up to an epoch: see [`Replay`].
     pub replay: Option<Replay>,
-    /// In place of sources.
+    /// Sources to replace.
     pub substitutes: Option<Substitutes>,
 }
 
-/// What to do when an epoch that is gone through again comes to another result than the ledger says.
+/// What to do if a replayed epoch has a different result than the ledger recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDifference {
-    /// The service halts, with the view and the epoch.
+    /// Halt, naming the view and the epoch.
     #[default]
     Halt,
-    /// It is said once, and counted.
+    /// Log it once, and count it.
     Warn,
-    /// Nothing is recorded and nothing compared.
+    /// Neither record nor compare results.
     Ignore,
 }
 
-/// Goes through bound epochs again, beside a service that may be running: nothing is claimed, written or
-/// bound.
+/// Replays bound epochs, possibly next to the running service: nothing is claimed, written or bound.
 #[derive(Clone, Copy, Debug)]
 pub struct Replay {
-    /// State is taken from a checkpoint of before this epoch, or made from the ledger's start. `None`: from
-    /// as far back as it can be.
+    /// State is restored from a checkpoint before this epoch, or rebuilt from the ledger's start. `None`: as
+    /// early as possible.
     pub from: Option<Epoch>,
-    /// The last epoch; `None`: the last that was bound.
+    /// The last epoch to replay; `None`: the last bound one.
     pub to: Option<Epoch>,
-    /// Results are compared, whatever build recorded them.
+    /// Compare results whichever build recorded them.
     pub any_build: bool,
 }
 
@@ -165,11 +164,11 @@ impl Default for Settings {
     }
 }
 
-/// The build that runs, as people name it.
+/// The build, for people.
 const BUILD: &str = concat!("thalweg ", env!("CARGO_PKG_VERSION"));
 
-/// A hash of the program's file, which tells two builds of one version apart. It is the file that runs, also
-/// where another has taken its name since.
+/// A hash of the program's file, which distinguishes two builds of one version. It is the running file, even
+/// if another has since taken its name.
 fn program() -> Option<&'static str> {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
     let hash = HASH.get_or_init(|| {
@@ -191,13 +190,13 @@ fn build_id() -> String {
     program().map_or(BUILD.to_owned(), |hash| format!("{BUILD} ({hash})"))
 }
 
-/// Rewriting the ledger costs about as much as 10 ms of writing: not for less than this.
+/// Rewriting the ledger costs about as much as 10 ms of writing, so smaller trims are not worthwhile.
 pub const TRIM_LEAST: u64 = 4 << 20;
 
-/// A replay sees this many epochs ahead: small epochs would otherwise wait for each other.
+/// A replay looks this many epochs ahead: otherwise small epochs would wait for each other.
 const REPLAY_IN_FLIGHT_MAX: usize = 256;
 
-/// What the threads of a process share.
+/// State that the threads of a process share.
 pub(crate) struct Shared {
     pub(crate) flow: Flow,
     pub(crate) settings: Settings,
@@ -207,34 +206,33 @@ pub(crate) struct Shared {
     pub(crate) halt: Halt,
     pub(crate) inbox: control::Inbox,
     pub(crate) lead: Mutex<Option<Lead>>,
-    /// The last epoch of the ledger at the start, 0 for none: the service is ready once it is closed. A
-    /// process without the ledger learns it as the epochs are given out.
+    /// The last epoch of the ledger at the start, or 0: the service is ready once it is closed. A process
+    /// without the ledger learns it as the epochs are replayed.
     pub(crate) replay_to: AtomicU64,
-    /// The partitions that the ledger bound before the start: the first offset that is read again, and how
-    /// far.
+    /// The partitions bound before the start: the first offset to be read again, and the end.
     pub(crate) bound_before: BTreeMap<PartitionId, (Offset, Offset)>,
-    /// What each source held when it was first seen: the start of each partition's log, and its end.
+    /// What each source held when it was first observed: the start and end of each partition's log.
     pub(crate) first_ends: Mutex<BTreeMap<SourceId, BTreeMap<u32, (Offset, Offset)>>>,
-    /// Whether that was all counted once.
+    /// Whether all of that has been processed.
     pub(crate) caught_up: AtomicBool,
     pub(crate) live: AtomicBool,
     pub(crate) ended: AtomicBool,
-    /// What of the outside does not do its part now, and how.
+    /// Unhealthy external dependencies, with the reason.
     pub(crate) troubles: Mutex<BTreeMap<Dependency, String>>,
-    /// The partitions of each source, as they were seen last.
+    /// The partitions of each source, as last observed.
     pub(crate) partitions: Mutex<BTreeMap<String, Vec<PartitionSeen>>>,
     /// The dataflow's sources.
     pub(crate) sources: Vec<PlannedSource>,
-    /// Its sinks, as they are planned.
+    /// The planned sinks.
     pub(crate) planned_sinks: Vec<PlannedSink>,
-    /// What the newest closed epoch knows of each partition.
+    /// The state of each partition as of the newest closed epoch.
     pub(crate) bound: Mutex<BTreeMap<PartitionId, PartitionRange>>,
     /// The sources that are idle as of it.
     pub(crate) idle: Mutex<BTreeSet<SourceId>>,
     pub(crate) compared: Mutex<Compared>,
-    /// The checkpoints that are made.
+    /// The checkpoints, if enabled.
     pub(crate) checkpoints: Option<Checkpoints>,
-    /// The one that this run begins with.
+    /// The checkpoint that this run resumes from.
     pub(crate) restored: Option<Arc<Restored>>,
 }
 
@@ -244,13 +242,13 @@ pub struct Service {
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
-/// Draws the plan of a flow, or says everything that is wrong with it. Nothing is connected.
+/// Draws the plan of a flow, or returns all mistakes in it. Connects to nothing.
 ///
-/// Of sources that `env` says all about, it is also said which lack something, such as a schema registry.
+/// For sources that `env` fully describes, this also reports missing settings, such as a schema registry.
 pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
     let drawn = Arc::new(Mutex::new(None));
     let (flow, env, out) = (flow.clone(), env.clone(), drawn.clone());
-    // On a thread of its own: timely keeps a worker's state with the thread.
+    // On its own thread: timely keeps a worker's state in thread-locals.
     let thread = std::thread::Builder::new().name("plan".into()).spawn(move || {
         timely::execute_directly(move |worker| {
             let env = Environment {
@@ -276,22 +274,22 @@ pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
         (None, Err(panic)) => {
             Err(Error::definition("the dataflow's function panicked").detail(panic_text(&*panic)))
         }
-        (None, Ok(())) => Err(Error::internal("no plan was drawn")),
+        (None, Ok(())) => Err(Error::internal("the dataflow produced no plan")),
     }
 }
 
-/// A plan that may leave its thread.
+/// A plan that can be sent to other threads.
 #[derive(Clone)]
 pub struct PlanText {
-    /// A line a step.
+    /// One line per step.
     pub text: String,
     /// The sources.
     pub sources: Vec<PlannedSource>,
-    /// What has state that checkpoints hold.
+    /// The signatures of stateful steps.
     pub states: Vec<StepShape>,
-    /// A step that may keep state where no checkpoint finds it.
+    /// A step that may keep state that checkpoints cannot capture.
     pub unsaved: Option<&'static std::panic::Location<'static>>,
-    /// Steps whose types no checkpoint can hold.
+    /// Steps whose state types checkpoints cannot hold.
     unfit: Vec<UnfitState>,
     /// The names of the views, in order.
     pub views: Vec<String>,
@@ -312,26 +310,27 @@ impl PlanText {
         }
     }
 
-    /// Whether checkpoints can hold the state of all steps, as far as types tell. Each entry is looked at
-    /// once more when it is written.
+    /// Checks that checkpoints can hold the state of all steps, as far as types tell. Each entry is verified
+    /// again when it is written.
     pub fn check_state_types(&self) -> Result<()> {
         let Some(first) = self.unfit.first() else {
             return Ok(());
         };
-        let error = Error::definition("checkpoints can't hold the state of the dataflow");
+        let error = Error::definition("checkpoints cannot hold the state of the dataflow");
         let error = self
             .unfit
             .iter()
             .fold(error, |error, unfit| error.detail(&unfit.what));
         Err(error.hint(format!(
-            "{}; or make none, and all state anew at each start: --set checkpoint.interval=0s",
+            "{}; or disable checkpoints, and rebuild all state at each start: --set checkpoint.interval=0s",
             first.hint
         )))
     }
 }
 
 impl Service {
-    /// Starts the workers. Returns once they run; the replay of an earlier run's epochs goes on behind.
+    /// Starts the workers. Returns once they run; the replay of an earlier run's epochs continues in the
+    /// background.
     pub fn start(flow: &Flow, mut settings: Settings) -> Result<Self> {
         settings.env.until_end = settings.until_end;
         let plan = plan(flow, &settings.env)?;
@@ -356,77 +355,75 @@ impl Service {
         Ok(Self { shared, threads })
     }
 
-    /// The views that the dataflow keeps.
+    /// The dataflow's views.
     pub fn views(&self) -> &Arc<Views> {
         &self.shared.views
     }
 
-    /// The process's metrics.
+    /// The metrics of the process.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
     }
 
-    /// Raised when the service can't go on.
+    /// Raised when the service cannot continue.
     pub fn halt(&self) -> &Halt {
         &self.shared.halt
     }
 
-    /// Where the replay of an earlier run stands: `(closed, last)`; nothing once the service is live.
+    /// The progress of replaying an earlier run, as `(closed, last)`; `None` once the service is live.
     pub fn replaying(&self) -> Option<(Option<Epoch>, Epoch)> {
         let last = Epoch(self.shared.replay_to.load(Ordering::Acquire));
         let closed = self.shared.views.closed().map(|moment| moment.epoch);
         (last > Epoch::ZERO && closed < Some(last)).then_some((closed, last))
     }
 
-    /// Tells where the recovery of what was bound before this start stands; `None` once it is over. Until
-    /// then answers as of the newest epoch would be older than those before the start.
+    /// The progress of recovering what was bound before this start; `None` once it is complete. Until then,
+    /// reads of the newest epoch would be older than reads before the restart.
     pub fn recovery(&self) -> impl Fn() -> Option<Recovering> + Send + Sync + 'static {
         progress::teller(&self.shared)
     }
 
-    /// What is left until the service has caught up; `None` from the moment on at which it has, for good. A
-    /// process that does not look at the sources never knows.
+    /// What remains until the service has caught up; `None` from then on, for good. A process that does not
+    /// observe the sources never knows.
     pub fn catching_up(&self, when: CaughtUp) -> Option<Left> {
         self.shared.catching_up(when)
     }
 
-    /// How epochs that were gone through again compare with what the ledger says of them.
+    /// How the results of replayed epochs compare with the ledger's.
     pub fn compared(&self) -> Compared {
         *self.shared.compared.lock()
     }
 
-    /// While state is loaded: the epoch of the checkpoint that it is of, and how much of it was read, from 0
-    /// to 1.
+    /// While state is loaded: the epoch of the checkpoint, and the share that was read, from 0 to 1.
     pub fn restoring(&self) -> Option<(Epoch, f64)> {
         let restored = self.shared.restored.as_ref()?;
         if self.shared.views.closed().is_some() {
             return None;
         }
         let (epoch, all) = (restored.manifest.epoch, restored.manifest.bytes());
-        // Every worker reads all of it, and takes what is its own.
+        // Every worker reads all of it and takes its share.
         let all = (all * self.shared.settings.workers as u64).max(1);
         Some((epoch, (restored.bytes_read() as f64 / all as f64).min(1.0)))
     }
 
-    /// The epoch of the checkpoint that this run began with.
+    /// The epoch of the checkpoint that this run resumed from.
     pub fn restored(&self) -> Option<Epoch> {
         let restored = self.shared.restored.as_ref();
         restored.map(|restored| restored.manifest.epoch)
     }
 
-    /// The newest checkpoint that counts: one of this run, or the one that it began with.
+    /// The newest complete checkpoint: one of this run, or the one that it resumed from.
     pub fn checkpointed(&self) -> Option<Epoch> {
         self.shared.checkpoints.as_ref()?.newest()
     }
 
-    /// Why the last checkpoint came to nothing, if it did. Answers are none the worse for it; a restart takes
-    /// longer.
+    /// Why the last checkpoint failed, if it did. Reads are not affected; a restart takes longer.
     pub fn checkpoint_trouble(&self) -> Option<String> {
         self.shared.checkpoints.as_ref()?.trouble()
     }
 
-    /// What goes wrong with sinks, if anything does. They are tried again; once too much waits for one, no
-    /// further epoch ends.
+    /// The errors of sinks, if any. Writes are retried; once too much is queued for a sink, no further epoch
+    /// closes.
     pub fn sink_trouble(&self) -> Option<String> {
         let troubles = self.shared.sinks.troubles();
         let lines: Vec<_> = troubles
@@ -436,19 +433,18 @@ impl Service {
         (!lines.is_empty()).then(|| lines.join("; "))
     }
 
-    /// Whether the sources are being read beyond what the ledger bound at the start. Every process of a
-    /// cluster knows.
+    /// Whether the sources are being read beyond what the ledger had bound at the start. Known in every
+    /// process of a cluster.
     pub fn is_live(&self) -> bool {
         self.shared.live.load(Ordering::Acquire) && self.replaying().is_none()
     }
 
-    /// What of the outside does not do its part now, and how. Looked at twice a second.
+    /// Unhealthy external dependencies, with the reason. Updated twice a second.
     pub fn troubles(&self) -> BTreeMap<Dependency, String> {
         self.shared.troubles.lock().clone()
     }
 
-    /// Transactions that stay open, if any do: what lies behind them can't be read before they end, and event
-    /// time waits.
+    /// Open transactions, if any: records behind them cannot be read before they end, and event time waits.
     pub fn open_transactions(&self) -> Option<String> {
         let partitions = self.shared.partitions.lock();
         let told = partitions.iter().flat_map(|(source, seen)| {
@@ -459,8 +455,8 @@ impl Service {
         (!told.is_empty()).then(|| told.join("; "))
     }
 
-    /// Tells which partitions a source has, by its name: `None` before they were seen, and in the processes
-    /// of a cluster that don't look at the sources. Looked at twice a second.
+    /// Returns the partitions of a source, by its name: `None` before they were observed, and in the
+    /// processes of a cluster that do not observe the sources. Updated twice a second.
     pub fn partitions(&self) -> impl Fn(&str) -> Option<Vec<u32>> + Send + Sync + 'static {
         let shared = self.shared.clone();
         move |source| {
@@ -470,12 +466,12 @@ impl Service {
         }
     }
 
-    /// Tells where all sources stand: their rules, and how far their partitions have come.
+    /// Returns the status of all sources: their rules, and the positions of their partitions.
     pub fn sources(&self) -> impl Fn() -> Vec<SourceNow> + Send + Sync + 'static {
         sources::teller(&self.shared)
     }
 
-    /// Tells where all sinks stand.
+    /// Returns the status of all sinks.
     pub fn sinks(&self) -> impl Fn() -> Vec<SinkNow> + Send + Sync + 'static {
         sinks::teller(&self.shared)
     }
@@ -485,8 +481,8 @@ impl Service {
         Stopper(self.shared.clone())
     }
 
-    /// Asks for a stop: no further epoch opens, and those that are open are finished. In a cluster any
-    /// process may be asked, and all of them stop.
+    /// Requests a stop: no further epoch opens, and the open ones are finished. In a cluster, a request to
+    /// any process stops all of them.
     pub fn stop(&self) {
         self.stopper().stop();
     }
@@ -496,10 +492,10 @@ impl Service {
         self.threads.iter().all(std::thread::JoinHandle::is_finished)
     }
 
-    /// Waits for the end: after a stop, at the end of the input where that was asked for, or at a halt.
+    /// Waits for the end: after a stop, at the end of the input if that was requested, or at a halt.
     ///
     /// # Errors
-    /// What halted the service.
+    /// The error that halted the service.
     pub fn join(self) -> Result<Arc<Views>> {
         for thread in self.threads {
             if let Err(panic) = thread.join() {
@@ -520,7 +516,7 @@ impl Service {
 pub struct Stopper(Arc<Shared>);
 
 impl Stopper {
-    /// Asks for a stop.
+    /// Requests a stop.
     pub fn stop(&self) {
         self.0.sinks.close();
         self.0.inbox.stop();

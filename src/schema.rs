@@ -1,4 +1,4 @@
-//! Rows as bytes, and the schema that says what the bytes are.
+//! Encoded rows, and the schema that describes them.
 //!
 //! ```text
 //!   typed K, V        ── encode ─▶  Row: key bytes ┊ value bytes      ── RowSchema::row ─▶  datums ── json ─▶ JSON
@@ -6,25 +6,27 @@
 //! ```
 //!
 //! A row is encoded once, when it leaves typed code. From there on it is bytes that a [`RowSchema`]
-//! describes, so that whatever stores, compares, sends or shows rows is compiled once, and not for each type.
+//! describes, so code that stores, compares, sends or displays rows is compiled once instead of for each
+//! type.
 //!
-//! * [`types`]: what a field may be; [`trace`] finds a Rust type's from its own `Deserialize`.
+//! * [`types`]: the types of fields; [`trace`] derives them from a Rust type's own `Deserialize`.
 //! * [`encode`]: keys in an encoding whose byte order is the order of their fields, values in a compact one.
-//! * [`decode`]: back into a Rust type; [`mod@column`]: into a [`Datum`] a field, without any Rust type.
-//! * [`json`]: how datums are shown.
+//! * [`decode`]: decoding into a Rust type; [`mod@column`]: decoding into a [`Datum`] per field, without a
+//!   Rust type.
+//! * [`json`]: datums as JSON.
 //!
 //! # Fields
 //!
-//! | the Rust type | of a key gives | of a value gives |
+//! | the Rust type | fields of a key | fields of a value |
 //! |---|---|---|
 //! | struct | its fields (renamed by the names of the key, if given) | its fields |
 //! | tuple | the names given for the key, or `key_0`, `key_1` … | those for the value, or `value_0` … |
-//! | `Windowed<K>` | what `K` gives, then `window_start`, `window_end` | one field |
-//! | `Ranked<K>` | what `K` gives, then `rank` | one field |
-//! | `()` | nothing | nothing |
+//! | `Windowed<K>` | those of `K`, then `window_start`, `window_end` | one field |
+//! | `Ranked<K>` | those of `K`, then `rank` | one field |
+//! | `()` | none | none |
 //! | any other | one field: the name given, or `key` | one field: the name given, or `value` |
 //!
-//! Newtypes are what they wrap. What lies deeper (a struct in a field) is one field that holds a JSON object.
+//! Newtypes count as what they wrap. Nested data (a struct in a field) is one field that holds a JSON object.
 
 pub(crate) mod column;
 pub mod datum;
@@ -45,14 +47,14 @@ use crate::schema::datum::Datum;
 use crate::schema::encode::{Form, Mismatch};
 use crate::schema::types::Type;
 
-/// Names and types of a row's fields, and how its key and value are encoded.
+/// The names and types of a row's fields, and the encoding of its key and value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowSchema {
     /// The key's fields.
     pub key: Vec<Field>,
     /// The value's fields.
     pub value: Vec<Field>,
-    /// The key's type as a whole. Its fields' encodings one after the other are its own.
+    /// The type of the key as a whole. Its encoding is the concatenation of its fields' encodings.
     key_type: Type,
     value_type: Type,
     windowed: bool,
@@ -61,7 +63,7 @@ pub struct RowSchema {
 /// A named field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Its name, in URLs and in JSON.
+    /// The name, in URLs and in JSON.
     pub name: String,
     /// Its type.
     pub ty: Type,
@@ -73,11 +75,11 @@ pub enum Numbers {
     /// As JSON numbers.
     #[default]
     Exact,
-    /// As JSON strings, for clients that would round them.
+    /// As JSON strings, for clients that would round numbers.
     Strings,
 }
 
-/// Bytes that a window takes at the end of a key: two timestamps.
+/// The size of a window at the end of an encoded key: two timestamps.
 const WINDOW_LEN: usize = 16;
 
 impl RowSchema {
@@ -91,7 +93,7 @@ impl RowSchema {
         self.windowed
     }
 
-    /// So many bytes at the end of a key are its window's.
+    /// The size of the window at the end of an encoded key.
     pub(crate) fn window_len(&self) -> usize {
         if self.windowed { WINDOW_LEN } else { 0 }
     }
@@ -99,7 +101,7 @@ impl RowSchema {
     /// Appends the encoding of a key.
     ///
     /// # Errors
-    /// When the key's `Serialize` writes something else than its `Deserialize` reads.
+    /// If the key's `Serialize` writes something other than its `Deserialize` reads.
     #[inline]
     pub fn encode_key<K: Serialize>(&self, key: &K, out: &mut Vec<u8>) -> Result<(), Mismatch> {
         encode::encode(&self.key_type, Form::Ordered, key, out)
@@ -108,24 +110,24 @@ impl RowSchema {
     /// Appends the encoding of a value.
     ///
     /// # Errors
-    /// As those of [`RowSchema::encode_key`].
+    /// Those of [`RowSchema::encode_key`].
     #[inline]
     pub fn encode_value<V: Serialize>(&self, value: &V, out: &mut Vec<u8>) -> Result<(), Mismatch> {
         encode::encode(&self.value_type, Form::Compact, value, out)
     }
 
-    /// The key that these bytes encode; `None` when they encode none.
+    /// Decodes a key; `None` if the bytes are invalid.
     pub fn decode_key<K: serde::de::DeserializeOwned>(&self, bytes: &[u8]) -> Option<K> {
         decode::decode(&self.key_type, Form::Ordered, bytes).ok()
     }
 
-    /// The value that these bytes encode; `None` when they encode none.
+    /// Decodes a value; `None` if the bytes are invalid.
     pub fn decode_value<V: serde::de::DeserializeOwned>(&self, bytes: &[u8]) -> Option<V> {
         decode::decode(&self.value_type, Form::Compact, bytes).ok()
     }
 
-    /// The key's bytes without the window's: all windows of a key have these in common. A key that is nothing
-    /// but a window is its own.
+    /// The encoded key without its window, which all windows of a key have in common. A key that consists of
+    /// a window only is unchanged.
     #[inline]
     pub fn without_window<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         match key.len().checked_sub(WINDOW_LEN) {
@@ -134,18 +136,18 @@ impl RowSchema {
         }
     }
 
-    /// The datums of a key's fields; `None` when the bytes don't encode a key.
+    /// The datums of a key's fields; `None` if the bytes are invalid.
     pub fn key_row(&self, key: &[u8]) -> Option<Vec<Datum>> {
         let mut row = Vec::with_capacity(self.key.len() + self.value.len());
         column::read_all(&self.key, Form::Ordered, key, &mut row).then_some(row)
     }
 
-    /// Adds the datums of a value's fields; `false` when the bytes don't encode a value.
+    /// Appends the datums of a value's fields; returns false if the bytes are invalid.
     pub fn add_value(&self, value: &[u8], row: &mut Vec<Datum>) -> bool {
         column::read_all(&self.value, Form::Compact, value, row)
     }
 
-    /// One field of a row, by its place.
+    /// The field at an index of the row.
     pub fn column(&self, key: &[u8], value: &[u8], at: usize) -> Option<Datum> {
         match at.checked_sub(self.key.len()) {
             None => column::read_one(&self.key, Form::Ordered, key, at),
@@ -153,31 +155,31 @@ impl RowSchema {
         }
     }
 
-    /// Writes a row as one JSON object onto `out`.
+    /// Appends a row as a JSON object to `out`.
     pub fn write_row(&self, row: &[Datum], numbers: Numbers, out: &mut Vec<u8>) {
         write(self.object(row, numbers), out);
     }
 
-    /// A row as what is serialized as one JSON object.
+    /// A row that serializes as a JSON object.
     pub fn object<'a>(&'a self, row: &'a [Datum], numbers: Numbers) -> impl Serialize + 'a {
         let fields = self.fields();
         json::Object { fields, row, numbers }
     }
 
-    /// Writes the key alone (of a row, or of a deletion) as one JSON object.
+    /// Appends a key alone (of a row, or of a deletion) as a JSON object.
     pub fn write_key(&self, row: &[Datum], numbers: Numbers, out: &mut Vec<u8>) {
         let fields = self.key.iter();
         write(json::Object { fields, row, numbers }, out);
     }
 
-    /// Writes a value as a whole onto `out`, as JSON: that of a struct as an object, one that is no struct as
-    /// what it is. `false` when the bytes don't encode a value.
+    /// Appends a value as JSON to `out`: a struct as an object, anything else as itself. Returns false if the
+    /// bytes are invalid.
     pub fn write_value(&self, value: &[u8], numbers: Numbers, out: &mut Vec<u8>) -> bool {
         write_whole(&self.value_type, Form::Compact, value, numbers, out)
     }
 
-    /// Writes a key as records have it, as JSON: one that is a single field as what it is, any other as an
-    /// object of its fields. `false` when the bytes don't encode a key.
+    /// Appends a key as JSON, in the form that records have: a single field as itself, several as an object.
+    /// Returns false if the bytes are invalid.
     pub fn write_record_key(&self, key: &[u8], numbers: Numbers, out: &mut Vec<u8>) -> bool {
         let is_single = !matches!(self.key_type, Type::Struct(_) | Type::Tuple(_));
         if is_single && self.key.len() == 1 {
@@ -187,7 +189,7 @@ impl RowSchema {
         row.inspect(|row| self.write_key(row, numbers, out)).is_some()
     }
 
-    /// Where the field stands in a row.
+    /// The index of a field in a row.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.fields().position(|field| field.name == name)
     }
@@ -205,7 +207,7 @@ fn write_whole(ty: &Type, form: Form, bytes: &[u8], numbers: Numbers, out: &mut 
     }
 }
 
-/// Rows are objects with names that are strings, and memory takes whatever is written to it.
+/// Cannot fail: the objects have string names, and writing to memory succeeds.
 fn write(object: impl Serialize, out: &mut Vec<u8>) {
     serde_json::to_writer(out, &object).expect("a row is written to memory");
 }

@@ -1,4 +1,4 @@
-//! Passwords and tokens: they can be used, but not shown.
+//! Passwords and tokens: they can be used, but not displayed.
 //!
 //! ```text
 //!   a file, a variable ──▶ Secret ── reveal ──▶ the client that logs in, and nobody else
@@ -8,10 +8,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// What stands in the place of a secret.
+/// Displayed in place of a secret.
 pub const HIDDEN: &str = "***";
 
-/// A text that no log, error, page or debug output shows.
+/// A text that does not appear in logs, errors, pages or debug output.
 ///
 /// ```
 /// use thalweg::secret::Secret;
@@ -28,12 +28,12 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text, for whoever has to send it. Never to be formatted into anything.
+    /// The text, for sending it. Must never be formatted into anything.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// A text of somebody else's without the secret: an answer may repeat what was sent.
+    /// Removes the secret from a text of others: a response may repeat what was sent.
     pub fn hide_in(&self, text: &str) -> String {
         match self.0.is_empty() {
             true => text.to_owned(),

@@ -1,4 +1,4 @@
-//! The sequencer decides what each epoch contains. Here it is a pure state machine; `runtime` drives it.
+//! The sequencer decides what each epoch contains. This is a pure state machine; `runtime` drives it.
 //!
 //! ```text
 //!   readers ── Report::Read (how far, how many, highest event time) ──▶┐
@@ -7,10 +7,10 @@
 //!   views   ── closed ────────────────────────────────────────────────▶┘           ── Order::Durable ─▶ readers
 //! ```
 //!
-//! An epoch opens when a record waits (or a partition turned idle), at most once every `epoch_interval`, and
-//! only while fewer than `epochs_in_flight_max` are unfinished. While readers are behind, epochs grow: see
-//! [`cadence`].
-//! What is bound is exactly what the readers reported; nothing here depends on which worker read a partition.
+//! An epoch opens when a record waits (or a partition turned idle), at most once per `epoch_interval`, and
+//! only while fewer than `epochs_in_flight_max` are unfinished. Epochs grow while readers are behind: see
+//! [`cadence`]. A binding contains exactly what the readers reported; nothing depends on which worker read a
+//! partition.
 
 mod cadence;
 mod event_time;
@@ -32,7 +32,7 @@ use crate::sequencer::results::Outcomes;
 use crate::source::PartitionFacts;
 use crate::time::{Epoch, EventTime};
 
-/// What the sequencer has to know of a source.
+/// What the sequencer needs to know about a source.
 #[derive(Clone, Debug)]
 pub struct SourceRules {
     /// The source.
@@ -49,26 +49,26 @@ pub struct SourceRules {
     pub timed: bool,
 }
 
-/// How epochs are cut.
+/// The policy that cuts epochs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cuts {
-    /// By the clock and by what waits.
+    /// By the clock and by the records that wait.
     Clock {
-        /// Shortest time between two epochs.
+        /// Minimum time between two epochs.
         interval: Duration,
     },
-    /// As a test wants it.
+    /// By a script, for tests.
     Script(VecDeque<ScriptedEpoch>),
 }
 
 /// One epoch of a [`Cuts::Script`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScriptedEpoch {
-    /// Its number.
+    /// The epoch.
     pub epoch: Epoch,
-    /// Up to where each partition is bound; those not named stay where they are.
+    /// The offset up to which each partition is bound; others stay where they are.
     pub hi: Vec<(PartitionId, Offset)>,
-    /// Partitions that turn idle in this epoch. They stay so until they bring a record.
+    /// Partitions that turn idle in this epoch. They stay idle until they have a record.
     pub idle: Vec<PartitionId>,
 }
 
@@ -77,13 +77,13 @@ pub struct ScriptedEpoch {
 pub struct Settings {
     /// How epochs are cut.
     pub cuts: Cuts,
-    /// How many epochs may be unfinished.
+    /// Maximum number of unfinished epochs.
     pub epochs_in_flight_max: usize,
-    /// The same during a replay, where the cuts are given and a reader needs to see ahead.
+    /// The same during a replay, where epochs are given and readers need to look ahead.
     pub replay_in_flight_max: usize,
-    /// How many workers partitions are spread over.
+    /// Number of workers that partitions are assigned to.
     pub workers: usize,
-    /// Whether results are recorded and compared, and how.
+    /// Whether and how results are recorded and compared.
     pub results: Option<results::Rules>,
 }
 
@@ -101,41 +101,41 @@ pub struct Now {
 pub enum Next {
     /// Write this binding to the ledger and broadcast it.
     Open(Arc<EpochBinding>),
-    /// Nothing before so much time has passed.
+    /// Wait this long; nothing happens before.
     Wait(Duration),
-    /// Nothing until something is reported.
+    /// Wait until something is reported.
     Idle,
-    /// The script has come to its end, or the sources have.
+    /// The script or the sources have ended.
     Finished,
 }
 
 #[derive(Debug)]
 struct Partition {
-    /// What the last binding says.
+    /// The last binding.
     bound: PartitionRange,
-    /// Reader's counts as of `bound.hi`.
+    /// The reader's counts as of `bound.hi`.
     counted: (u64, u64),
     /// Reports beyond `bound.hi`, oldest first.
     reports: VecDeque<ReadTo>,
     at_end: bool,
-    /// How many records its log is known to hold beyond its newest report.
+    /// Number of records that its log is known to hold beyond its latest report.
     behind: u64,
-    /// The reader's count of records as of its newest report.
+    /// The reader's count of records as of its latest report.
     heard: u64,
-    /// Whether the newest records that it brought have no valid event time.
+    /// Whether its latest records have no valid event time.
     untimed: bool,
-    /// When it last brought a valid event time, or was last seen not to be quiet, by the monotonic clock.
+    /// When it last had a valid event time or was last observed not to be quiet, by the monotonic clock.
     active: Duration,
-    /// What looks from outside say of its quiet.
+    /// What observations from outside tell about its quiet.
     quiet: Quiet,
-    /// As it was seen first in this run.
+    /// As first observed in this run.
     first: Option<PartitionFacts>,
-    /// Whether a binding has named it.
+    /// Whether a binding contains it.
     is_bound: bool,
 }
 
 impl Partition {
-    /// Read up to here, as far as is known: bound or reported.
+    /// The end of the offsets read, as far as known: bound or reported.
     fn read_to(&self) -> Offset {
         self.reports.back().map_or(self.bound.hi, |report| report.hi)
     }
@@ -148,29 +148,28 @@ pub struct Sequencer {
     sources: BTreeMap<SourceId, SourceRules>,
     topics: BTreeMap<SourceId, TopicId>,
     new_topics: Vec<(SourceId, TopicId)>,
-    /// Schema ids bound or about to be.
-    /// By source, id and, where an id became known late, the partition.
+    /// Schema ids bound or about to be, by source, id and, if an id became known late, partition.
     schemas: BTreeMap<(SourceId, u32, Option<u32>), SchemaSeen>,
     new_schemas: Vec<SchemaSeen>,
-    /// Where a source that is new to the ledger begins, as far as not at the log's start.
+    /// The starting offsets of sources that are new to the ledger, where they are not the log's start.
     starts: BTreeMap<PartitionId, Offset>,
-    /// Partitions that begin there, to be bound: a later start must not choose again.
+    /// Partitions that start there, to be bound: a later start must not choose again.
     new_starts: BTreeSet<PartitionId>,
     partitions: BTreeMap<PartitionId, Partition>,
     watermarks: BTreeMap<SourceId, EventTime>,
-    /// Sources that are bound as idle as a whole.
+    /// Sources that are bound as entirely idle.
     idle: BTreeSet<SourceId>,
-    /// Sources whose partitions are known: looked at from outside in this run.
+    /// Sources whose partitions are known: observed from outside in this run.
     looked_at: BTreeSet<SourceId>,
-    /// Sources whose topic is compacted, as last seen.
+    /// Sources whose topic is compacted, as last observed.
     compacted: BTreeSet<SourceId>,
-    /// When the far-future limit of each source was named, by the monotonic clock.
+    /// When each source's far-future limit was last set, by the monotonic clock.
     limits: BTreeMap<SourceId, Duration>,
     paces: BTreeMap<SourceId, EventTime>,
     last: Epoch,
     opened: Duration,
     cadence: Cadence,
-    /// Since when readers read freely.
+    /// Since when readers have been reading freely.
     live_since: Option<Duration>,
     in_flight: VecDeque<Epoch>,
     orders: Vec<Order>,
@@ -180,7 +179,7 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// A sequencer that knows no partition yet. It starts in replay; see [`Sequencer::live`].
+    /// A sequencer that knows no partition yet. It starts in replay: see [`Sequencer::live`].
     pub fn new(settings: Settings, sources: Vec<SourceRules>) -> Self {
         let interval = match settings.cuts {
             Cuts::Clock { interval } => interval,
@@ -214,12 +213,12 @@ impl Sequencer {
         }
     }
 
-    /// Orders to broadcast, in this order, before anything that [`Sequencer::next`] gives afterwards.
+    /// Takes the orders to broadcast, in this order, before the result of a later [`Sequencer::next`].
     pub fn take_orders(&mut self) -> Vec<Order> {
         std::mem::take(&mut self.orders)
     }
 
-    /// Stop once everything that the topologies named as readable is bound.
+    /// Makes it stop once everything that the topologies reported as readable is bound.
     pub fn until_end(&mut self) {
         self.until_end = true;
     }
@@ -239,7 +238,8 @@ impl Sequencer {
         self.in_flight.len()
     }
 
-    /// A binding of an earlier run, in the ledger's order. Its orders are made here; broadcast it after them.
+    /// Replays a binding of an earlier run, in the ledger's order. Broadcast it after the orders that this
+    /// creates.
     pub fn replay(&mut self, binding: EpochBinding, now: Now) -> Result<()> {
         self.check_sources(&binding)?;
         for range in &binding.ranges {
@@ -265,22 +265,20 @@ impl Sequencer {
     fn check_sources(&self, binding: &EpochBinding) -> Result<()> {
         for range in &binding.ranges {
             if !self.sources.contains_key(&range.id.source) {
-                return Err(
-                    Error::integrity("the ledger binds a source that this dataflow does not have")
-                        .detail(format!(
-                            "epoch {}, source {:08x}",
-                            binding.epoch, range.id.source.0
-                        ))
-                        .hint(
-                            "run the dataflow that wrote this ledger, or start afresh with another directory",
-                        ),
-                );
+                return Err(Error::integrity(
+                    "the ledger contains a source that this dataflow does not have",
+                )
+                .detail(format!(
+                    "epoch {}, source {:08x}",
+                    binding.epoch, range.id.source.0
+                ))
+                .hint("run the dataflow that wrote this ledger, or start over with another directory"));
             }
         }
         Ok(())
     }
 
-    /// Takes in what a binding says besides its ranges.
+    /// Applies the parts of a binding other than its ranges.
     fn note(&mut self, binding: &EpochBinding) {
         self.topics.extend(binding.topics.iter().copied());
         let schemas = binding.schemas.iter();
@@ -291,12 +289,12 @@ impl Sequencer {
         self.last = binding.epoch;
     }
 
-    /// Whether another binding of an earlier run may be given now.
+    /// Whether it accepts another binding of an earlier run now.
     pub fn wants_replay(&self) -> bool {
         self.in_flight.len() < self.settings.replay_in_flight_max
     }
 
-    /// The earlier runs' bindings are all given: open epochs from here on.
+    /// Ends the replay: opens epochs from here on.
     pub fn live(&mut self) {
         if !self.live {
             self.live = true;
@@ -305,11 +303,11 @@ impl Sequencer {
         }
     }
 
-    /// What a reader says.
+    /// Handles a report.
     ///
     /// # Errors
-    /// Two processes were told different things of one schema id: which of them counts can't be known. Or an
-    /// epoch came to another result than the ledger says.
+    /// If two processes were given different answers for one schema id, so that it is unclear which of them
+    /// counts; or if an epoch has a different result than the ledger says.
     pub fn report(&mut self, report: Report) -> Result<()> {
         match report {
             Report::Read(to) => self.read_to(to),
@@ -330,28 +328,28 @@ impl Sequencer {
                         seen.id
                     ))
                     .detail(format!("bound: {}, now: {}", told(known), told(seen)))
-                    .hint("a restart goes by what was bound first"));
+                    .hint("a restart uses the first answer"));
                 }
             },
         }
         Ok(())
     }
 
-    /// A reader has read on.
+    /// Handles a reader's progress.
     pub fn read_to(&mut self, report: ReadTo) {
         if let Some(partition) = self.partitions.get_mut(&report.id) {
             partition.read(report);
         }
     }
 
-    /// Every epoch up to `epoch` is finished: applied by every view, held by every sink.
+    /// Reports that every epoch up to `epoch` is finished: applied by every view, queued by every sink.
     pub fn closed(&mut self, epoch: Epoch) {
         while self.in_flight.front().is_some_and(|e| *e <= epoch) {
             self.in_flight.pop_front();
         }
     }
 
-    /// What to do now.
+    /// Decides what to do now.
     pub fn next(&mut self, now: Now) -> Next {
         if !self.live {
             return Next::Idle;
@@ -359,8 +357,8 @@ impl Sequencer {
         self.live_since.get_or_insert(now.mono);
         self.refresh_limits(now);
         self.refresh_paces();
-        // Which partitions count in a watermark is known only when all of them are, also those that no
-        // binding has named.
+        // Which partitions count in a watermark is known only when all partitions are known, including those
+        // in no binding.
         if self.sources.keys().any(|source| !self.looked_at.contains(source)) {
             return Next::Idle;
         }
@@ -399,7 +397,7 @@ impl Sequencer {
         }
     }
 
-    /// How many records were read and are not bound.
+    /// Number of records that were read but are not bound.
     fn waiting(&self) -> u64 {
         let waiting = |p: &Partition| {
             p.reports.back().map_or(0, |last| match p.bound.compacted {
@@ -427,7 +425,8 @@ impl Sequencer {
         })
     }
 
-    /// Nothing to bind: until the next limit. A partition turns idle by a look from outside, which wakes.
+    /// Nothing to bind: waits until the next far-future limit. Partitions only turn idle after an observation
+    /// from outside, which wakes the sequencer.
     fn rest(&self, now: Now) -> Next {
         let timed = self.sources.values().filter(|s| s.timed);
         let limit = timed
@@ -440,14 +439,14 @@ impl Sequencer {
     }
 
     fn open_by_clock(&mut self, now: Now) -> Arc<EpochBinding> {
-        // Also while others are busy: else one quiet partition would hold the watermark for as long as the
-        // load lasts.
+        // Even while others are busy: otherwise one quiet partition would hold the watermark back as long as
+        // the load lasts.
         let idle = self.idle_due();
         let quiet = |id: &&PartitionId| self.partitions[*id].reports.is_empty();
         let mut taken: Vec<(PartitionId, Option<ReadTo>)> =
             idle.iter().filter(quiet).map(|id| (*id, None)).collect();
         for (id, partition) in &mut self.partitions {
-            // A range is judged by one limit: a report under another one waits for the next epoch.
+            // A range has a single limit: a report under another one waits for the next epoch.
             let Some(limit) = partition.reports.front().map(|r| r.limit) else {
                 continue;
             };
@@ -466,7 +465,7 @@ impl Sequencer {
         for (id, hi) in &next.hi {
             let partition = self.partitions.get_mut(id).expect("checked by the caller");
             let upto = partition.reports.iter().take_while(|r| r.hi <= *hi).count();
-            // One that brings nothing is not named: without a report it would count as turning idle.
+            // A partition without records is not included: without a report it would count as turning idle.
             if upto > 0 {
                 taken.push((*id, merge(partition.reports.drain(..upto))));
             }
@@ -488,9 +487,9 @@ impl Sequencer {
         )
     }
 
-    /// Binds `taken`: a report each, or none for a partition that only turns idle. Those in `idle` are idle
-    /// in any case. Partitions that begin in the middle of their log are bound there, if only with nothing of
-    /// them.
+    /// Binds `taken`: one report per partition, or none for a partition that only turns idle. Partitions in
+    /// `idle` are idle in any case. Partitions that start in the middle of their log are bound there, even
+    /// with an empty range.
     fn open(
         &mut self,
         now: Now,
@@ -555,7 +554,7 @@ impl Sequencer {
     }
 }
 
-/// Several reports of one partition, oldest first, as one.
+/// Combines several reports of one partition, oldest first, into one.
 fn merge(reports: impl Iterator<Item = ReadTo>) -> Option<ReadTo> {
     reports.reduce(|before, last| ReadTo {
         timed: before.timed || last.timed,

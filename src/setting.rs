@@ -1,4 +1,5 @@
-//! What a setting is: name, type, default, range, flag and meaning, written once, and where its value goes.
+//! The definition of a setting: name, type, default, range, flag and description, written once, and the
+//! target of its value.
 //!
 //! ```text
 //!   the engine's table (config) ─┐
@@ -14,36 +15,36 @@ use std::time::Duration;
 use self::extensions::Extensions;
 use crate::secret::Secret;
 
-/// One setting.
+/// A setting.
 pub struct Setting {
-    /// Its name in a file, sections with dots: `http.address`.
+    /// Its name in a file, with dots between sections: `http.address`.
     pub name: &'static str,
-    /// Type, range, and where the value goes.
+    /// Type, range, and target.
     pub kind: Kind,
-    /// What holds where nobody says anything, as one would write it; empty: nothing.
+    /// The default as text; empty: none.
     pub default: &'static str,
-    /// One line for people.
+    /// A description in one line.
     pub doc: &'static str,
-    /// The flag, where there is one of its own.
+    /// Its own flag, if any.
     pub flag: Option<Flag>,
-    /// A variable that is read as well, for those who know it from elsewhere.
+    /// An additional environment variable, for names known from elsewhere.
     pub also: Option<&'static str>,
 }
 
-/// A flag of the command line.
+/// A command line flag.
 pub struct Flag {
     /// `http`, without the dashes.
     pub name: &'static str,
-    /// What stands behind it in the help; empty: nothing, it is a switch.
+    /// The placeholder in the help; empty for a switch.
     pub value: &'static str,
-    /// Which commands have it.
+    /// The commands that have it.
     pub on: On,
 }
 
-/// Commands that have a flag.
+/// The commands that have a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
-    /// All that run a dataflow or look at what it would run on.
+    /// All commands that run a dataflow or check what it would run on.
     All,
     /// `run` and `check`.
     Run,
@@ -51,50 +52,50 @@ pub enum On {
     Demo,
 }
 
-/// What a value may be, and where it goes.
+/// The type of a value, and its target.
 pub enum Kind {
     /// A whole number.
     Count {
-        /// Least.
+        /// Minimum.
         min: usize,
-        /// Most.
+        /// Maximum.
         max: usize,
-        /// Where it goes.
+        /// The target.
         set: fn(&mut Extensions, usize),
     },
-    /// A duration, as `250ms`.
+    /// A duration, as in `250ms`.
     Time {
-        /// Least.
+        /// Minimum.
         min: Duration,
-        /// Most.
+        /// Maximum.
         max: Duration,
-        /// Where it goes.
+        /// The target.
         set: fn(&mut Extensions, Duration),
     },
-    /// A size, as `64MiB`.
+    /// A size, as in `64MiB`.
     Size {
-        /// Least, in bytes.
+        /// Minimum, in bytes.
         min: u64,
-        /// Most, in bytes.
+        /// Maximum, in bytes.
         max: u64,
-        /// Where it goes.
+        /// The target.
         set: fn(&mut Extensions, usize),
     },
     /// `true` or `false`.
     Switch(fn(&mut Extensions, bool)),
-    /// Text of some form.
+    /// Text of a certain form.
     Text {
-        /// The form, in words: "an address such as 127.0.0.1:8460".
+        /// The form, for messages: "an address such as 127.0.0.1:8460".
         form: &'static str,
-        /// Where it goes; false: it does not have the form.
+        /// The target; returns false if the text does not have the form.
         set: fn(&mut Extensions, &str) -> bool,
     },
-    /// A secret. It may also be in a file, named by the setting with `_file` at its end.
+    /// A secret. It may also be read from a file, named by the setting with the suffix `_file`.
     Secret(fn(&mut Extensions, Secret)),
 }
 
 impl Kind {
-    /// What the setting wants, in words, with the range.
+    /// The expected value, for messages, with the range.
     pub fn expected(&self) -> String {
         match self {
             Self::Count { min, max, .. } if *max == usize::MAX => format!("a whole number, {min} or more"),
@@ -117,12 +118,12 @@ impl Kind {
 }
 
 impl Setting {
-    /// The variable that sets it: `THALWEG_` and the flag's name, or its own.
+    /// The environment variable: `THALWEG_` and the flag's name, or its own.
     pub fn variable(&self) -> String {
         variable(self.flag.as_ref().map_or(self.name, |flag| flag.name))
     }
 
-    /// Whether its value is never shown.
+    /// Whether its value is never displayed.
     pub fn is_secret(&self) -> bool {
         matches!(self.kind, Kind::Secret(_))
     }
@@ -143,27 +144,27 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 pub(crate) const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// A flag of its own.
+/// A flag.
 pub const fn flag(name: &'static str, value: &'static str, on: On) -> Option<Flag> {
     Some(Flag { name, value, on })
 }
 
-/// A whole number.
+/// A setting that is a whole number.
 pub const fn count(min: usize, max: usize, set: fn(&mut Extensions, usize)) -> Kind {
     Kind::Count { min, max, set }
 }
 
-/// A duration.
+/// A setting that is a duration.
 pub const fn time(min: Duration, max: Duration, set: fn(&mut Extensions, Duration)) -> Kind {
     Kind::Time { min, max, set }
 }
 
-/// A size.
+/// A setting that is a size.
 pub const fn bytes(min: u64, max: u64, set: fn(&mut Extensions, usize)) -> Kind {
     Kind::Size { min, max, set }
 }
 
-/// Text of a form.
+/// A setting that is text of a certain form.
 pub const fn text(form: &'static str, set: fn(&mut Extensions, &str) -> bool) -> Kind {
     Kind::Text { form, set }
 }
@@ -180,7 +181,7 @@ pub const fn setting(name: &'static str, kind: Kind, default: &'static str, doc:
     }
 }
 
-/// The same with a flag.
+/// A setting with a flag.
 pub const fn flagged(setting: Setting, flag: Option<Flag>) -> Setting {
     Setting { flag, ..setting }
 }

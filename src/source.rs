@@ -1,4 +1,4 @@
-//! What a source of records is to the rest of Thalweg.
+//! The interface between sources of records and the engine.
 //!
 //! ```text
 //!   Source<T>  ── open ──▶  Opened<T> ┬─ driver   topology: which partitions, from where to where (off the workers)
@@ -41,24 +41,24 @@ use crate::record::Event;
 /// A source of `T`: a topic, files, a generator, …
 #[diagnostic::on_unimplemented(message = "`{Self}` is not a source of `{T}`")]
 pub trait Source<T: Event>: 'static {
-    /// Makes the parts that run. Nothing is connected yet: a plan is drawn from the same call.
+    /// Creates the running parts. Connects to nothing yet: drawing a plan makes the same call.
     fn open(self, env: &Environment) -> Result<Opened<T>>;
 }
 
-/// A source of rows keyed by `K`: the last value of a key wins, none deletes.
+/// A source of rows keyed by `K`: the last value of a key wins, a missing value deletes.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a keyed source of `{K}` → `{V}`",
     note = "give the topic a key: `.keyed::<{K}>()`"
 )]
 pub trait UpsertSource<K: Event, V: Event>: 'static {
-    /// What its records are: `(K, Option<V>)`, or [`Captured<K, V>`](captured::Captured) where they are the
-    /// changes of a database's table, which may come again.
+    /// The type of its records: `(K, Option<V>)`, or [`Captured<K, V>`](captured::Captured) for captured
+    /// changes of a database table, which may be repeated.
     type Records: Event;
 
-    /// Makes the parts that run.
+    /// Creates the running parts.
     fn open(self, env: &Environment) -> Result<Opened<Self::Records>>;
 
-    /// For how long the place of a deletion is remembered, of records that may come again.
+    /// How long the position of a deletion is remembered, for records that may be repeated.
     fn remember_deletions(&self) -> Duration {
         Duration::ZERO
     }
@@ -66,22 +66,22 @@ pub trait UpsertSource<K: Event, V: Event>: 'static {
 
 /// The running parts of a source.
 pub struct Opened<T> {
-    /// Name of the log that is read, as it stands in dead letters: the topic.
+    /// The name of the log that is read, as in dead letters: the topic.
     pub topic: String,
-    /// Describes the source in plans and errors: ``topic `payments.transactions.v1` ``.
+    /// A description for plans and errors: ``topic `payments.transactions.v1` ``.
     pub description: String,
-    /// Looks at the outside: partitions and their bounds.
+    /// Observes the partitions and their bounds.
     pub driver: Arc<dyn Driver>,
-    /// What to make of the records' times.
+    /// The rules for event times.
     pub rules: TimeRules<T>,
-    /// Makes the reader of one worker. The waker is to be called, from any thread, when there is something to
-    /// read.
+    /// Creates the reader of one worker. The reader calls the waker, from any thread, when there is something
+    /// to read.
     pub reader: Box<dyn FnOnce(Waker) -> Result<Box<dyn Reader<T>>>>,
 }
 
 impl<T: 'static> Opened<T> {
-    /// A source that has nothing to read: stands in for one that could not be opened, so that a build goes on
-    /// to find the other mistakes.
+    /// An empty source, which stands in for one that could not be opened, so that the build continues and
+    /// finds further mistakes.
     pub fn unreadable() -> Self {
         Self {
             topic: String::new(),
@@ -92,7 +92,7 @@ impl<T: 'static> Opened<T> {
         }
     }
 
-    /// A reader that brings nothing.
+    /// A reader without records.
     pub fn no_reader() -> Box<dyn Reader<T>> {
         Box::new(Nothing)
     }
@@ -121,16 +121,16 @@ impl<T> Reader<T> for Nothing {
     }
 }
 
-/// What a test reads in place of a source: other records, under the source's own rules of time.
+/// A replacement for a source in tests: other records, under the source's own rules of time.
 pub struct Substitute {
-    /// Looks at the records from outside.
+    /// Observes the records from outside.
     pub driver: Arc<dyn Driver>,
-    /// An `Opened<T>` of the type that the source has; `None`: there are no records.
+    /// An `Opened<T>` of the source's type; `None` if there are no records.
     pub opened: Option<Box<dyn std::any::Any>>,
 }
 
 impl Substitute {
-    /// In place of a source that brings nothing, whatever its type.
+    /// A replacement without records, for sources of any type.
     pub fn empty() -> Self {
         Self {
             driver: Arc::new(Nothing),
@@ -139,34 +139,34 @@ impl Substitute {
     }
 }
 
-/// Which partitions a source has now.
+/// The partitions of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topology {
-    /// The topic's id, so that a topic made anew is told from the one before.
+    /// The topic's id, which distinguishes a recreated topic from its predecessor.
     pub topic: TopicId,
-    /// Whether the source's keeper takes records away that later ones of their key replace, as Kafka's
-    /// compaction does.
+    /// Whether records are removed once later ones with the same key supersede them, as Kafka's compaction
+    /// does.
     pub compacted: bool,
     /// Every partition.
     pub partitions: Vec<PartitionFacts>,
 }
 
-/// Where a partition's log begins and ends.
+/// The bounds of a partition's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionFacts {
     /// Number of the partition.
     pub partition: u32,
-    /// First offset that is still there.
+    /// First offset that still exists.
     pub start: Offset,
-    /// The last stable offset: everything before it can be read now.
+    /// The last stable offset: everything before it can be read.
     pub end: Offset,
-    /// Behind the last record there is. What lies between the last stable offset and this one belongs to
-    /// transactions, the oldest of which is still open. Sources without transactions: the same as `end`.
+    /// The end of the log. Records between the last stable offset and this one belong to transactions, the
+    /// oldest of which is still open. For sources without transactions, the same as `end`.
     pub high_watermark: Offset,
 }
 
 impl PartitionFacts {
-    /// Of a source without transactions.
+    /// The bounds in a source without transactions.
     pub fn new(partition: u32, start: Offset, end: Offset) -> Self {
         Self {
             partition,
@@ -176,30 +176,30 @@ impl PartitionFacts {
         }
     }
 
-    /// Whether a transaction is open that has written records.
+    /// Whether a transaction that has written records is open.
     pub fn has_open_transaction(&self) -> bool {
         self.end < self.high_watermark
     }
 }
 
-/// Why a source can't be seen, as metrics name it.
+/// Why a source cannot be observed, as in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ailment {
-    /// The topic is not there, or no file is.
+    /// The topic or the files do not exist.
     Missing,
-    /// Nobody answers.
+    /// No response.
     Away,
-    /// We are not let in.
+    /// Access is denied.
     Refused,
-    /// Whatever else.
+    /// Any other reason.
     Other,
 }
 
 impl Ailment {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Ailment; 4] = [Ailment::Missing, Ailment::Away, Ailment::Refused, Ailment::Other];
 
-    /// The fixed word for it, as in metrics.
+    /// The fixed name in metrics.
     pub fn code(self) -> &'static str {
         match self {
             Ailment::Missing => "missing",
@@ -210,85 +210,84 @@ impl Ailment {
     }
 }
 
-/// Looks at a source from outside the workers. May block.
+/// Observes a source from outside the workers. May block.
 pub trait Driver: Send + Sync + 'static {
-    /// Which partitions there are, with their bounds.
+    /// Returns the partitions with their bounds.
     fn topology(&self) -> Result<Topology>;
 
-    /// How the parts of its records are written: `("key", "text")`, `("value", "avro")`.
+    /// The formats of its records' parts: `("key", "text")`, `("value", "avro")`.
     fn formats(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
-    /// Where reading begins in the partitions of a source that the ledger has never heard of, by what the
-    /// source was told; those that are left out begin at the log's start. Asked once a run, right after
-    /// `topology`. May block.
+    /// The starting offsets of a source that is not in the ledger yet, as configured; partitions not listed
+    /// start at the log's start. Called once per run, right after `topology`. May block.
     ///
     /// # Errors
-    /// The outside does not answer.
+    /// If the external system does not respond.
     fn starts(&self, _topology: &Topology) -> Result<Vec<(u32, Offset)>> {
         Ok(Vec::new())
     }
 
-    /// Holds the types that the source's records become against the newest schemas that a registry has for
-    /// them, where it has any: one answer a subject. May block for a few seconds.
+    /// Compares the types that the source's records are decoded to with the newest schemas in a registry, if
+    /// there is one: one result per subject. May block for a few seconds.
     fn fits(&self) -> Vec<SubjectFit> {
         Vec::new()
     }
 
-    /// Looks whether what is outside fits what the source expects of it, besides its topology. Changes
-    /// nothing. May block, for a bounded time.
+    /// Checks what the source expects of external systems, besides its topology. Changes nothing. May block,
+    /// for a bounded time.
     fn examine(&self, _runtime: &tokio::runtime::Handle) -> Vec<Finding> {
         Vec::new()
     }
 
-    /// What stands between the source and its data now, for health and metrics; readers get over it by
-    /// themselves.
+    /// Why the source's data cannot be read now, for health and metrics; readers recover by themselves.
     fn trouble(&self) -> Option<String> {
         None
     }
 
-    /// Why the newest look failed; `None` if it did not.
+    /// Why the last observation failed; `None` if it succeeded.
     fn ailment(&self) -> Option<Ailment> {
         None
     }
 
-    /// Whether what is missing or away at the start is waited for. Otherwise the service does not start.
+    /// Whether to wait for a source that is missing or unreachable at the start. Otherwise the service does
+    /// not start.
     fn waits(&self) -> bool {
         false
     }
 
-    /// The [connector](crate::connect) that the source belongs to, by name. `None`: it has no settings of its
-    /// own.
+    /// The name of the [connector](crate::connect) that the source belongs to. `None` if it has no settings
+    /// of its own.
     fn connector(&self) -> Option<&'static str> {
         None
     }
 
-    /// Whether the settings say all that reaching the source takes; looked at before anything is connected.
-    /// `None`: the source needs nothing of them.
+    /// Checks that the settings needed to reach the source are present, before anything is connected. `None`
+    /// if the source needs none.
     fn configured(&self) -> Option<Result<()>> {
         None
     }
 
-    /// What a person can do about a transaction that nobody ends, for sources that have any.
+    /// What a person can do about a transaction that is never ended, for sources with transactions.
     fn open_transaction_hint(&self) -> &'static str {
         ""
     }
 
-    /// More about the source, by name, as `/v1/sources` shows it: nothing secret.
+    /// Further details about the source by name, as `/v1/sources` shows them. Must not contain secrets.
     fn details(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 }
 
-/// Reads the partitions that one worker was given. Lives on the worker's thread and never blocks it.
+/// Reads the partitions assigned to one worker. Lives on the worker's thread and never blocks it.
 pub trait Reader<T>: 'static {
-    /// Starts reading `partition` at `from`. Called once a partition.
+    /// Starts reading `partition` at `from`. Called once per partition.
     fn assign(&mut self, partition: u32, from: Offset) -> Result<()>;
 
-    /// Reads records of `partition` that are there, in order of offset, into `intake`: at most about
-    /// `records_max`, and none at or beyond `until`. A record at or beyond `until` that was fetched already
-    /// is kept for the next call.
+    /// Reads available records of `partition` in offset order into `intake`: at most about `records_max`, and
+    /// none at or beyond `until`. A record at or beyond `until` that was already fetched is kept for the next
+    /// call.
     fn read(
         &mut self,
         partition: u32,
@@ -297,37 +296,37 @@ pub trait Reader<T>: 'static {
         intake: &mut Intake<T>,
     ) -> Result<Progress>;
 
-    /// Verdicts on schema ids that came since the last call. To be called after each read, so that the ledger
-    /// binds a verdict with the first records it was used for.
+    /// Returns new verdicts on schema ids since the last call. Must be called after each read, so that the
+    /// ledger binds a verdict with the first records it was used for.
     fn schemas_seen(&mut self) -> Vec<Verdict> {
         Vec::new()
     }
 
-    /// What the ledger says of a schema id: records are decoded by that, whatever the registry says now. To
-    /// be called before the records are read that it was bound with.
+    /// Sets the ledger's verdict on a schema id: records are decoded by it, whatever the registry says now.
+    /// Must be called before reading the records that it was bound with.
     fn bind_schema(&mut self, _verdict: Verdict) {}
 
-    /// About how many records the log of a partition is known to hold beyond what was read, where that costs
-    /// next to nothing to say. While it is many, epochs grow, which costs less for each record and makes
-    /// answers older. By default nobody knows: then a partition that was not read to its end counts as far
-    /// behind.
+    /// Returns about how many records the log of a partition is known to hold beyond what was read, if that
+    /// is cheap to tell. While it is many, epochs grow: each record costs less, and answers are older.
+    ///
+    /// By default this is unknown, and a partition that was not read to its end counts as far behind.
     fn behind(&self, _partition: u32) -> Option<u64> {
         None
     }
 
-    /// Shows how far partitions were read to tools that look at the source from outside, where it has a place
-    /// for that. Nothing rests on it. Returns at once; to be called about once a second.
+    /// Reports how far partitions were read to external monitoring, if the source supports that. Nothing
+    /// depends on it. Returns immediately; called about once a second.
     fn show_progress(&mut self, _positions: &[(u32, Offset)]) {}
 }
 
-/// How far a partition was read.
+/// The progress of reading a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// The next offset to read. Passes holes in the log; never goes back. At most `until` unless the log's
-    /// next record is known to stand beyond it.
+    /// The next offset to read. Skips gaps in the log; never decreases. At most `until`, unless the log's
+    /// next record is known to be beyond it.
     pub position: Offset,
-    /// Whether the end of what can be read now was reached.
+    /// Whether the end of what can be read was reached.
     pub at_end: bool,
-    /// Whether another call is likely to bring more without a wake-up in between.
+    /// Whether another call is likely to return more without a wake-up in between.
     pub more: bool,
 }

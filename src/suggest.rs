@@ -1,7 +1,7 @@
-//! "Did you mean": the known name that is most like one that nobody knows.
+//! "Did you mean": the known name that is most similar to an unknown one.
 
-/// The one of `names` that was probably meant by `meant`, if one is near enough. Of a name with dots the last
-/// part may have been meant alone: a setting's name may lack its section.
+/// The one of `names` that is most similar to `meant`, if it is similar enough. `meant` may match the last
+/// part of a dotted name alone, because a setting's name may lack its section.
 ///
 /// ```
 /// use thalweg::suggest::nearest;
@@ -20,7 +20,7 @@ pub fn nearest<N: AsRef<str>>(meant: &str, names: impl IntoIterator<Item = N>) -
         .map(|(_, name)| name)
 }
 
-/// `; the nearest is …` for the end of an error's line, if one is near.
+/// `; the nearest is …` to append to an error, if there is a similar name.
 pub(crate) fn told<N: AsRef<str>>(meant: &str, names: impl IntoIterator<Item = N>) -> String {
     nearest(meant, names).map_or(String::new(), |name| {
         format!("; the nearest is `{}`", name.as_ref())

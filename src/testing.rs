@@ -1,4 +1,4 @@
-//! Tests of dataflows, in milliseconds: no broker, no clock, no sleep.
+//! Test harness for dataflows: runs in milliseconds, without a broker, a clock or a sleep.
 //!
 //! ```
 //! use thalweg::prelude::*;
@@ -29,8 +29,8 @@
 //! # Ok::<(), thalweg::Error>(())
 //! ```
 //!
-//! The whole engine runs: sequencer, ledger (in memory), operators, views. Only the sources' records are
-//! given, and the cuts of epochs.
+//! The whole engine runs: sequencer, ledger (in memory), operators, views. The test provides only the
+//! sources' records, and when epochs end.
 
 pub mod memory;
 
@@ -64,23 +64,23 @@ pub struct Harness {
     flow: Flow,
     settings: Settings,
     feeds: BTreeMap<String, Box<dyn Feed>>,
-    /// Sources that bring nothing.
+    /// Sources that are declared empty.
     empty: BTreeSet<String>,
     epochs: VecDeque<ScriptedEpoch>,
-    /// Runs before the last one: their epochs, and on how many workers.
+    /// The runs before the last one: their epochs, and the number of workers.
     runs: Vec<(VecDeque<ScriptedEpoch>, usize)>,
     last: u64,
     checkpoints: BTreeSet<Epoch>,
     idle: Vec<PartitionId>,
-    /// Every partition that was ever said to be idle.
+    /// Every partition that was ever declared idle.
     named_idle: Vec<(String, u32)>,
     mistakes: Vec<String>,
 }
 
-/// The records fed to one source, whatever their type.
+/// The records fed to one source, type-erased.
 trait Feed: Send + Sync {
     fn as_any(&mut self) -> &mut dyn std::any::Any;
-    /// Ends the current segment; where each partition now ends.
+    /// Ends the current segment; returns the end of each partition.
     fn cut(&mut self) -> Vec<(u32, i64)>;
     fn partitions(&mut self) -> usize;
     fn substitute(&self) -> Result<Substitute>;
@@ -91,7 +91,7 @@ struct Fed<T> {
     ends: Vec<Vec<usize>>,
 }
 
-/// Records need only be `Send`; the lock is what makes them shareable between the workers' builds.
+/// Records only need to be `Send`; the lock makes them shareable between the workers' builds.
 struct Shared<T>(Mutex<Fed<T>>);
 
 impl<T: Event> Feed for Shared<T> {
@@ -126,7 +126,7 @@ impl<T: Event> Feed for Shared<T> {
 }
 
 impl Harness {
-    /// Tests a flow, on one worker unless [`Harness::workers`] says otherwise.
+    /// Tests a flow, on one worker by default (see [`Harness::workers`]).
     pub fn of(flow: Flow) -> Self {
         let settings = Settings::default();
         let (feeds, empty, epochs) = (BTreeMap::new(), BTreeSet::new(), VecDeque::new());
@@ -147,22 +147,23 @@ impl Harness {
         }
     }
 
-    /// On how many workers to run.
+    /// Sets the number of workers.
     pub fn workers(&mut self, workers: usize) -> &mut Self {
         self.settings.workers = workers;
         self
     }
 
-    /// How many records one read brings at most. No result depends on it, and a test may say so.
+    /// Sets the maximum number of records per read. Results must not depend on it, which a test can verify.
     pub fn batch_max(&mut self, records: usize) -> &mut Self {
         self.settings.bounds.batch_max = records.max(1);
         self
     }
 
-    /// Adds records to a partition of a source. For a table they are `(key, Some(value))` or `(key, None)`,
-    /// which deletes.
+    /// Feeds records to a partition of a source. For a table they are `(key, Some(value))`, or `(key, None)`
+    /// to delete.
     ///
-    /// Records of a source without an event-time function happen at the Unix epoch; see [`Harness::feed_at`].
+    /// Records of a source without an event-time function have the event time of the Unix epoch; see
+    /// [`Harness::feed_at`].
     pub fn feed<T: Event>(
         &mut self,
         source: &str,
@@ -173,7 +174,7 @@ impl Harness {
         self.give(source, partition, records.collect())
     }
 
-    /// Like [`Harness::feed`], with the log's timestamp of each record.
+    /// Like [`Harness::feed`], with the log timestamp of each record.
     pub fn feed_at<T: Event>(
         &mut self,
         source: &str,
@@ -190,13 +191,13 @@ impl Harness {
         )
     }
 
-    /// Adds a record of a source of `T` that can't be decoded.
+    /// Feeds a record that cannot be decoded to a source of `T`.
     pub fn feed_dead<T: Event>(&mut self, source: &str, partition: u32, cause: Cause) -> &mut Self {
         self.give::<T>(source, partition, vec![(EventTime(0), Err(cause))])
     }
 
-    /// Says that a source brings nothing in this test. A source that is neither fed nor said to be empty is a
-    /// mistake of the test: the real one would be read.
+    /// Declares that a source has no records in this test. A source that is neither fed nor declared empty is
+    /// a mistake of the test, because the real one would be read.
     pub fn empty(&mut self, source: &str) -> &mut Self {
         self.empty.insert(source.to_owned());
         self
@@ -223,9 +224,9 @@ impl Harness {
         self
     }
 
-    /// Says that a source is idle from the next epoch on: each of its partitions that was fed so far, if only
-    /// with an empty list of records. Where its stream meets others it no longer holds them back, until it
-    /// brings a record.
+    /// Makes a source idle from the next epoch on: each of its partitions that was fed so far, if only with
+    /// an empty list of records. It no longer holds back streams that it is merged with, until it has a
+    /// record.
     pub fn idle_source(&mut self, source: &str) -> &mut Self {
         let partitions = self.feeds.get_mut(source).map_or(0, |feed| feed.partitions());
         // One that was never fed is refused when the test runs.
@@ -235,8 +236,8 @@ impl Harness {
         self
     }
 
-    /// Says that a partition is idle from the next epoch on, until it brings a record with a valid event
-    /// time: it holds no watermark back.
+    /// Makes a partition idle from the next epoch on, until it has a record with a valid event time: it holds
+    /// no watermark back.
     pub fn idle(&mut self, source: &str, partition: u32) -> &mut Self {
         self.named_idle.push((source.to_owned(), partition));
         self.idle.push(PartitionId {
@@ -246,28 +247,28 @@ impl Harness {
         self
     }
 
-    /// Ends an epoch: it contains what was fed since the one before.
+    /// Ends an epoch, which contains everything fed since the previous one.
     pub fn epoch(&mut self) -> Epoch {
         let epoch = Epoch(self.last + 1);
         self.epoch_at(epoch)
     }
 
-    /// Makes a checkpoint as of the epoch that ended last.
+    /// Takes a checkpoint as of the epoch that ended last.
     pub fn checkpoint(&mut self) -> &mut Self {
         self.checkpoints.insert(Epoch(self.last));
         self
     }
 
-    /// Stops the service after the epochs so far, and starts it again on so many workers: from its newest
-    /// checkpoint, if it has made one, and from the topics.
+    /// Stops the service after the epochs so far, and restarts it with this many workers: from its newest
+    /// checkpoint if there is one, otherwise from the topics.
     pub fn restart(&mut self, workers: usize) -> &mut Self {
         let epochs = std::mem::take(&mut self.epochs);
         self.runs.push((epochs, self.settings.workers));
         self.workers(workers)
     }
 
-    /// Like [`Harness::epoch`], with a number (microseconds since the Unix epoch): the "now" that its
-    /// bindings hold.
+    /// Like [`Harness::epoch`], with its number (microseconds since the Unix epoch), which is also the "now"
+    /// of its binding.
     pub fn epoch_at(&mut self, epoch: Epoch) -> Epoch {
         let mut hi = Vec::new();
         for (source, feed) in &mut self.feeds {
@@ -290,7 +291,8 @@ impl Harness {
     /// Runs the dataflow over everything that was fed.
     ///
     /// # Errors
-    /// The mistakes of the dataflow, what it was fed wrongly or not at all, or what halted it.
+    /// The mistakes of the dataflow, sources that were fed wrongly or not at all, or the error that halted
+    /// it.
     pub fn run(&mut self) -> Result<Run> {
         if let Some(mistake) = self.mistakes.first() {
             return Err(Error::definition(mistake.clone()));
@@ -302,7 +304,7 @@ impl Harness {
                 return Err(Error::definition(format!(
                     "partition {partition} of source `{source}` is idle, but never fed"
                 ))
-                .hint("feed it; an empty list of records will do"));
+                .hint("feed it; an empty list of records suffices"));
             }
         }
         let (feeds, empty) = (std::mem::take(&mut self.feeds), std::mem::take(&mut self.empty));
@@ -336,7 +338,7 @@ impl Harness {
 }
 
 impl Harness {
-    /// Every source of the dataflow is given by the test, and nothing else is.
+    /// Checks that the test provides exactly the sources of the dataflow.
     fn check_sources(&self) -> Result<()> {
         let plan = runtime::plan(&self.flow, &self.settings.env)?;
         let declared: BTreeSet<&str> = plan
@@ -351,36 +353,36 @@ impl Harness {
         };
         if let Some(twice) = self.empty.iter().find(|name| self.feeds.contains_key(*name)) {
             return Err(Error::definition(format!(
-                "source `{twice}` is fed, and said to be empty"
+                "source `{twice}` is both fed and declared empty"
             )));
         }
         if let Some(other) = given.difference(&declared).next() {
             return Err(Error::definition(format!("the dataflow has no source `{other}`"))
                 .detail(format!("there are {}", quoted(&declared)))
-                .hint("feed sources by the names that the dataflow gives them"));
+                .hint("use the names that the dataflow gives its sources"));
         }
         let missing: BTreeSet<&str> = declared.difference(&given).copied().collect();
         match missing.first() {
             None => Ok(()),
             Some(first) => Err(Error::definition(format!(
-                "the test does not say what the sources bring: {}",
+                "the test feeds nothing to these sources: {}",
                 quoted(&missing)
             ))
             .hint(format!(
-                "feed them: `feed(\"{first}\", 0, [..])`; or, if it is nothing: `empty(\"{first}\")`"
+                "feed them: `feed(\"{first}\", 0, [..])`, or declare them empty: `empty(\"{first}\")`"
             ))),
         }
     }
 }
 
-/// What a dataflow came to.
+/// The results of a dataflow.
 pub struct Run {
     views: Arc<Views>,
     restored: Option<Epoch>,
 }
 
 impl Run {
-    /// All rows of a view as of an epoch, in order of their keys, each read into `R` from its flat JSON form.
+    /// All rows of a view as of an epoch, in key order, each deserialized as `R` from its flat JSON form.
     pub fn rows<R: DeserializeOwned>(&self, view: &str, epoch: Epoch) -> Result<Vec<R>> {
         let read = |row: &String| {
             serde_json::from_str(row).map_err(|error| Error::request(format!("row {row}: {error}")))
@@ -388,7 +390,7 @@ impl Run {
         self.json(view, epoch)?.iter().map(read).collect()
     }
 
-    /// All rows of a view as of an epoch, in order of their keys, as flat JSON objects.
+    /// All rows of a view as of an epoch, in key order, as flat JSON objects.
     pub fn json(&self, view: &str, epoch: Epoch) -> Result<Vec<String>> {
         let moment = self.moment(epoch)?;
         let unknown = || {
@@ -416,17 +418,17 @@ impl Run {
         }
     }
 
-    /// Order-free hash of what changed in a view in an epoch: alike for any number of workers.
+    /// Order-independent hash of a view's changes in an epoch: the same for any number of workers.
     pub fn hash(&self, view: &str, epoch: Epoch) -> Option<u64> {
         self.views.get(view)?.hash(epoch)
     }
 
-    /// What was known as of an epoch: watermarks, positions, its binding.
+    /// The moment of an epoch: its watermarks, positions and binding.
     pub fn moment(&self, epoch: Epoch) -> Result<Arc<Moment>> {
         self.views.moment(AsOf::Epoch(epoch)).map_err(refused)
     }
 
-    /// The epoch of the checkpoint that the last start went on from.
+    /// The epoch of the checkpoint that the last start resumed from.
     pub fn restored(&self) -> Option<Epoch> {
         self.restored
     }
@@ -441,11 +443,11 @@ fn refused(error: ReadError) -> Error {
     Error::request(error.to_string())
 }
 
-/// Checks that an aggregate gives one result for `values` in whatever order and grouping they are folded,
-/// and, where it can [undo](Aggregate::undoes), that values which were taken out leave no trace.
+/// Checks that an aggregate has one result for `values` in whatever order and grouping they are folded, and,
+/// if it can [undo](Aggregate::undoes), that removed values leave no trace.
 ///
 /// # Errors
-/// Names two foldings that differ.
+/// Describes two foldings that differ.
 pub fn permutes<T, A: Aggregate<T>>(aggregate: &A, values: &[T]) -> Result<()> {
     if values.is_empty() {
         return Ok(());
@@ -572,6 +574,6 @@ mod tests {
         );
         let mut test = Harness::of(dataflow("joined", joined));
         test.feed("numbers", 0, [7u32]).empty("names").empty("numbers");
-        assert!(refusal(&mut test).contains("said to be empty"));
+        assert!(refusal(&mut test).contains("declared empty"));
     }
 }

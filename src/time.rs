@@ -19,9 +19,9 @@ use timely::progress::timestamp::{PathSummary, Refines};
 
 /// One atomic step of the whole dataflow.
 ///
-/// The number is the microseconds since the Unix epoch at which it was opened, made strictly increasing, so
-/// an epoch can be read as a time and a clock set back does no harm. What an epoch contains is said by its
-/// binding in the ledger.
+/// The number is the time at which it was opened, in microseconds since the Unix epoch, made strictly
+/// increasing: so an epoch can be read as a time, and setting the clock back does no harm. Its binding in the
+/// ledger defines what an epoch contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
@@ -29,7 +29,7 @@ impl Epoch {
     /// Before every epoch that a ledger binds.
     pub const ZERO: Epoch = Epoch(0);
 
-    /// The next number; not necessarily an epoch that is ever opened.
+    /// The next number; not necessarily of an epoch that is ever opened.
     pub fn next(self) -> Epoch {
         Epoch(self.0 + 1)
     }
@@ -39,7 +39,7 @@ impl Epoch {
         Self(u64::try_from(time.micros()).unwrap_or(0))
     }
 
-    /// The moment at which the epoch was opened, as an event time (for `as_of` and for display).
+    /// The time at which the epoch was opened, as an event time (for `as_of` and for display).
     pub fn opened_at(self) -> EventTime {
         EventTime(i64::try_from(self.0).unwrap_or(i64::MAX))
     }
@@ -114,12 +114,12 @@ impl Maximum for Epoch {
 pub struct EventTime(pub i64);
 
 impl EventTime {
-    /// Before every event: "nothing is known yet", as a watermark.
+    /// Before every event: as a watermark, "nothing is known yet".
     pub const MIN: EventTime = EventTime(i64::MIN);
     /// After every event.
     pub const MAX: EventTime = EventTime(i64::MAX);
 
-    /// From milliseconds since the Unix epoch; saturates.
+    /// From milliseconds since the Unix epoch, saturating.
     ///
     /// ```
     /// use thalweg::EventTime;
@@ -134,7 +134,7 @@ impl EventTime {
         Self(us)
     }
 
-    /// From seconds since the Unix epoch; saturates.
+    /// From seconds since the Unix epoch, saturating.
     pub const fn from_secs(s: i64) -> Self {
         Self(s.saturating_mul(1_000_000))
     }
@@ -149,12 +149,12 @@ impl EventTime {
         self.0.div_euclid(1_000)
     }
 
-    /// This time less `by`, never below [`EventTime::MIN`].
+    /// This time minus `by`, at least [`EventTime::MIN`].
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(micros(by)))
     }
 
-    /// This time and `by`, never above [`EventTime::MAX`].
+    /// This time plus `by`, at most [`EventTime::MAX`].
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(micros(by)))
     }
@@ -165,8 +165,8 @@ pub fn micros(d: Duration) -> i64 {
     i64::try_from(d.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// A duration as people write it, in the largest unit that leaves no remainder: `7d`, `24h`, `90s`, `1500ms`.
-/// A single day is `24h`.
+/// A duration as text, in the largest unit without remainder: `7d`, `24h`, `90s`, `1500ms`. A single day is
+/// `24h`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -186,7 +186,7 @@ pub fn span(d: Duration) -> String {
     }
 }
 
-/// RFC 3339 with as many fractional digits as it takes; `-inf` and `+inf` outside the calendar.
+/// RFC 3339 with as many fractional digits as needed; `-inf` and `+inf` outside the calendar.
 impl fmt::Display for EventTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_microsecond(self.0) {
@@ -216,8 +216,8 @@ pub struct Window {
 
 /// The key of a windowed result: the key and the window it is for.
 ///
-/// Ordered by key, then window. Its hash is the key's hash alone, so that all windows of a key live on the
-/// worker that owns the key: nothing moves when a windowed table is joined, looked up or viewed by that key.
+/// Ordered by key, then window. Its hash is the key's hash alone, so that all windows of a key are on the
+/// worker that owns the key: joining, looking up or viewing a windowed table by that key moves no data.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename = "$thalweg::Windowed")]
 pub struct Windowed<K> {
@@ -234,19 +234,19 @@ impl<K: Hash> Hash for Windowed<K> {
     }
 }
 
-/// Where the windows of a view lie.
+/// The window layout of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowLayout {
-    /// Alike for every key: `[n × every + offset, n × every + offset + size)`.
+    /// The same for every key: `[n × every + offset, n × every + offset + size)`.
     Aligned {
-        /// Length of a window.
+        /// The length of a window.
         size: Duration,
-        /// From one start to the next.
+        /// The interval between window starts.
         every: Duration,
-        /// From the Unix epoch to a start.
+        /// The offset of a window start from the Unix epoch.
         offset: Duration,
     },
-    /// Each key has its own, as with sessions.
+    /// Different for each key, as with sessions.
     PerKey,
 }
 

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! An operator that sees its frontier pass an epoch finds that epoch here: the worker's own ingest operators
-//! hold their capabilities until they know the binding, so the frontier can't pass what the worker has not
-//! heard of.
+//! hold their capabilities until they know the binding, so the frontier cannot pass an epoch that the worker
+//! does not know.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -24,14 +24,14 @@ use crate::sequencer::message::{Order, Report};
 use crate::time::{Epoch, EventTime};
 use crate::watermark::{Marks, Watermarks};
 
-/// What is known as of one epoch: the fold of all bindings up to it.
+/// The facts as of one epoch: the fold of all bindings up to it.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// The epoch's own binding.
+    /// The epoch's binding.
     pub binding: Arc<EpochBinding>,
-    /// How far event time has come.
+    /// The watermarks as of the epoch.
     pub watermarks: Arc<Watermarks>,
-    /// Next offset of every partition, by partition.
+    /// The next offset of every partition.
     pub positions: Arc<[(PartitionId, Offset)]>,
 }
 
@@ -47,24 +47,24 @@ impl Facts {
     }
 }
 
-/// The bound epochs that some operator of this worker may still have to walk.
+/// The bound epochs that some operator of this worker may still need.
 #[derive(Debug, Default)]
 pub struct Timeline {
     epochs: VecDeque<Facts>,
-    /// Watermarks as of the epoch that the run was restored as of.
+    /// The watermarks as of the epoch that the run was restored as of.
     base: Option<Arc<Watermarks>>,
     marks: Marks,
     positions: BTreeMap<PartitionId, Offset>,
 }
 
 impl Timeline {
-    /// Follows the watermark of a stream that comes from `sources`. To be called while the dataflow is built.
+    /// Tracks the watermark of a stream from `sources`. Must be called while the dataflow is built.
     pub fn track(&mut self, sources: &[SourceId]) {
         debug_assert!(self.positions.is_empty(), "tracked after the first binding");
         self.marks.track(sources);
     }
 
-    /// Begins where bindings add up to `base`.
+    /// Starts from the fold `base`.
     pub fn seed(&mut self, base: &Base) {
         self.positions
             .extend(base.binding.ranges.iter().map(|r| (r.id, r.hi)));
@@ -94,26 +94,25 @@ impl Timeline {
         at.checked_sub(1).and_then(|at| self.epochs.get(at))
     }
 
-    /// Watermarks as of the epoch before `epoch`; `None` before the first one. After a restore that is the
-    /// epoch of the checkpoint at least.
+    /// The watermarks as of the epoch before `epoch`; `None` before the first one. After a restore the
+    /// earliest are those of the checkpoint.
     pub fn watermarks_before(&self, epoch: Epoch) -> Option<Arc<Watermarks>> {
         let before = self.before(epoch).map(|facts| &facts.watermarks);
         before.or(self.base.as_ref()).cloned()
     }
 
-    /// The same of a stream that comes from `sources`.
+    /// The watermark of a stream from `sources` as of the epoch before `epoch`.
     pub fn watermark_before(&self, epoch: Epoch, sources: &[SourceId]) -> Option<EventTime> {
         Some(self.watermarks_before(epoch)?.of(sources))
     }
 
-    /// The epoch itself.
+    /// The facts of the epoch itself.
     pub fn get(&self, epoch: Epoch) -> Option<&Facts> {
         let at = self.epochs.binary_search_by_key(&epoch, Facts::epoch).ok()?;
         self.epochs.get(at)
     }
 
-    /// Lets go of every epoch before `epoch`; the epoch itself stays, as operators ask for the one before
-    /// theirs.
+    /// Drops every epoch before `epoch`; the epoch itself stays, because operators ask for their predecessor.
     pub fn trim(&mut self, epoch: Epoch) {
         while self.epochs.front().is_some_and(|facts| facts.epoch() < epoch) {
             self.epochs.pop_front();
@@ -121,14 +120,15 @@ impl Timeline {
     }
 }
 
-/// How fresh a batch of records was when it was read: `records`, the oldest of which was written at `oldest`.
+/// A batch of records, for measuring freshness when their epoch closes: their number, and the time of the
+/// oldest.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch {
-    /// The epoch they were released in.
+    /// The epoch in which they were released.
     pub epoch: Epoch,
     /// The log's timestamp of the oldest.
     pub oldest: EventTime,
-    /// How many.
+    /// The number of records.
     pub records: u64,
 }
 
@@ -167,12 +167,12 @@ impl Desk {
         );
     }
 
-    /// Names the operator that takes the reports.
+    /// Sets the operator that takes the reports.
     pub fn set_reporter(&self, activator: Activator) {
         *self.reporter.borrow_mut() = Some(activator);
     }
 
-    /// Distributes an order. A binding goes into the timeline first, and then to every source.
+    /// Distributes an order. A binding enters the timeline first, and is then passed to every source.
     pub fn deliver(&self, order: &Order) {
         let only = match order {
             Order::Assign { id, .. } => Some(id.source),
@@ -208,7 +208,7 @@ impl Desk {
             .unwrap_or_default()
     }
 
-    /// Reports what a reader did or met.
+    /// Queues a report of a reader.
     pub fn report(&self, report: Report) {
         self.reports.borrow_mut().push(report);
         if let Some(reporter) = self.reporter.borrow().as_ref() {
@@ -216,12 +216,12 @@ impl Desk {
         }
     }
 
-    /// Takes the reports that wait.
+    /// Takes the queued reports.
     pub fn take_reports(&self) -> Vec<Report> {
         std::mem::take(&mut self.reports.borrow_mut())
     }
 
-    /// Notes a batch for the measure of freshness.
+    /// Records a batch for measuring freshness.
     pub fn released(&self, batch: Batch) {
         self.released.borrow_mut().push_back(batch);
     }

@@ -1,11 +1,12 @@
-//! Which step is at work on which record, on this thread: what a panic in a user's closure is told with.
+//! The context of panics: which step is processing which record on this thread, for the error of a panic in
+//! user code.
 //!
 //! ```text
 //!   operator:  begin("window `spend`") ─ on(position) ─ closure ─ on(position) ─ closure ☠
 //!                                                                                  └─▶ told(): "window `spend`, at topic …"
 //! ```
 //!
-//! It costs two stores a record and a little more a batch. What was noted stays when a panic passes through,
+//! This costs two stores per record and a little more per batch. The context is kept when a panic unwinds,
 //! for whoever catches it.
 
 use std::cell::{Cell, RefCell};
@@ -17,19 +18,19 @@ use crate::position::{Position, SourceId};
 thread_local! {
     static STEP: RefCell<Option<Rc<str>>> = const { RefCell::new(None) };
     static AT: Cell<Option<Position>> = const { Cell::new(None) };
-    /// What sources read, as ``topic `payments` ``.
+    /// The description of each source's log, as ``topic `payments` ``.
     static SOURCES: RefCell<BTreeMap<SourceId, String>> = const { RefCell::new(BTreeMap::new()) };
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A step that is at work. Ends when it is dropped, unless by a panic.
+/// The step that is being processed. Ends when dropped, unless by a panic.
 #[must_use = "the step is at work until this is dropped"]
 pub(crate) struct Work {
     before: Option<Rc<str>>,
     at: Option<Position>,
 }
 
-/// A step begins to work; `step` names it in a sentence: ``window `spend` ``.
+/// Enters a step; `step` names it in messages: ``window `spend` ``.
 #[inline]
 pub(crate) fn begin(step: &Rc<str>) -> Work {
     Work {
@@ -38,13 +39,13 @@ pub(crate) fn begin(step: &Rc<str>) -> Work {
     }
 }
 
-/// The record that is worked on from here.
+/// Sets the record that is processed from here on.
 #[inline]
 pub(crate) fn on(at: Position) {
     AT.set(Some(at));
 }
 
-/// Runs a closure of a step that knows rows and no records.
+/// Runs a closure of a step that processes rows without positions.
 #[inline]
 pub(crate) fn within<R>(step: &Rc<str>, run: impl FnOnce() -> R) -> R {
     let _work = begin(step);
@@ -61,12 +62,12 @@ impl Drop for Work {
     }
 }
 
-/// What this thread's positions of `source` are told with.
+/// Names the log of `source` in this thread's messages.
 pub(crate) fn name(source: SourceId, description: &str) {
     SOURCES.with(|sources| sources.borrow_mut().insert(source, description.to_owned()));
 }
 
-/// The step at work, and the record, in words; nothing when no step is.
+/// Describes the step and the record being processed; `None` outside of any step.
 pub(crate) fn told() -> Option<String> {
     let step = STEP.with(|step| step.try_borrow().ok()?.clone())?;
     let Some(Position { partition, offset }) = AT.get() else {
@@ -83,12 +84,12 @@ pub(crate) fn told() -> Option<String> {
     ))
 }
 
-/// Says that panics of this thread are caught from here on (or no longer), and told of as errors.
+/// Sets whether panics of this thread are caught and turned into errors.
 pub(crate) fn set_caught(caught: bool) {
     CAUGHT.set(caught);
 }
 
-/// Whether panics of this thread are caught. Never where the build aborts on them.
+/// Whether panics of this thread are caught. Never in builds that abort on panics.
 pub(crate) fn is_caught() -> bool {
     cfg!(panic = "unwind") && CAUGHT.get()
 }

@@ -1,4 +1,5 @@
-//! Views: the results of a dataflow, kept by version, so that any thread reads them as of one closed epoch.
+//! Views: the results of a dataflow, kept by version, so that any thread can read them as of one closed
+//! epoch.
 //!
 //! ```text
 //!  worker 0 ─ ViewWriter::apply(epoch, changes) ─▶ shard 0 ┐            64 buckets a shard, each an ordered map
@@ -9,12 +10,12 @@
 //!  HTTP threads ─ Views::closed() ─▶ Arc<Moment> ─ dyn Serve::row(query, &moment) ─▶ a snapshot at moment.epoch
 //! ```
 //!
-//! Versions above the moment's epoch are not looked at, so changes may be applied as they arrive. A version
-//! goes when a newer one is at or below the view's **floor**, and no read may be below the floor. The floor
-//! rises at `close` only: to the newest epoch less the view's history, or further when the view keeps too
-//! many superseded versions. It stops at a moment that somebody still holds, unless twice that bound is kept:
-//! then the holder's next read answers [`serve::ReadError::Gone`]. Reads look at the floor before and after,
-//! so none sees a row half pruned.
+//! Versions above the moment's epoch are ignored, so changes may be applied as they arrive. A version is
+//! pruned when a newer one is at or below the view's **floor**, and no read may be below the floor. The floor
+//! rises at `close` only: to the newest epoch minus the view's history, or further if the view keeps too many
+//! superseded versions. It stops at a moment that is still held, unless twice that bound is kept: then the
+//! holder's next read returns [`serve::ReadError::Gone`]. Reads check the floor before and after, so none
+//! sees a partly pruned row.
 
 pub(crate) mod batch;
 pub(crate) mod hash;
@@ -55,41 +56,41 @@ use crate::view::shard::Shard;
 use crate::view::writer::ViewWriter;
 use crate::watermark::Watermarks;
 
-/// What a view is: its name, what its fields are called, how much it keeps.
+/// The definition of a view: its name, its field names, and how much it keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewSpec {
-    /// Name, unique in the dataflow.
+    /// The name, unique in the dataflow.
     pub name: String,
-    /// One line for people; may be empty.
+    /// A description for people; may be empty.
     pub description: String,
-    /// Names of the key's fields (those of the window left out); empty: as [`schema`](crate::schema) says.
+    /// Names of the key's fields, without those of the window; if empty, see [`schema`](crate::schema).
     pub key: Vec<String>,
-    /// Names of the value's fields where its type has none (tuples, scalars); empty: as
-    /// [`schema`](crate::schema) says.
+    /// Names of the value's fields if its type has none (tuples, scalars); if empty, see
+    /// [`schema`](crate::schema).
     pub value: Vec<String>,
-    /// The sources whose watermarks make the view's.
+    /// The sources that determine the view's watermark.
     pub sources: Vec<SourceId>,
-    /// The sources of the step that cut the windows in the key; empty: those of the view. They may be fewer,
-    /// where a join added others, and their watermark the lower one, while they are idle and the others are
-    /// not. No row is `closed` before that step has closed its window.
+    /// The sources of the step that assigned the windows in the key; if empty, those of the view. A join may
+    /// have added further sources, so these may be fewer, and their watermark lower while they are idle and
+    /// the others are not. No row is `closed` before that step has closed its window.
     pub window_sources: Vec<SourceId>,
-    /// How far the view's watermark lies behind that of its sources (`correct(for)`, a step that holds
+    /// How far the view's watermark lags behind that of its sources (`correct(for)`, or a step that holds
     /// records back).
     pub held_back: Duration,
-    /// The windows, of a view whose key is `Windowed<_>`; `None` otherwise.
+    /// The window layout of a view whose key is `Windowed<_>`; otherwise `None`.
     pub windows: Option<WindowLayout>,
-    /// How long rows are kept, for people to read: the dataflow retracts them.
+    /// How long rows are kept, for people: the dataflow retracts them.
     pub keep: Option<Duration>,
     /// How far back `as_of` may reach. Default 1 minute.
     pub history: Duration,
-    /// How many superseded versions may be kept, before history is given up early. Default 1 M.
+    /// Maximum number of superseded versions, beyond which history is shortened. Default 1 M.
     pub superseded_max: usize,
-    /// Whether to keep a hash of each epoch's changes ([`serve::Serve::hash`]). Default no.
+    /// Whether to hash each epoch's changes ([`serve::Serve::hash`]). Default no.
     pub hashed: bool,
 }
 
 impl ViewSpec {
-    /// A view of this name and otherwise defaults.
+    /// A view with this name and defaults otherwise.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -108,27 +109,27 @@ impl ViewSpec {
     }
 }
 
-/// A closed epoch, and where the sources stood then. Holding its `Arc` keeps the epoch readable (see the
-/// module's head).
+/// A closed epoch, and the positions of the sources as of it. Holding its `Arc` keeps the epoch readable (see
+/// the module's documentation).
 #[derive(Clone, Debug)]
 pub struct Moment {
     /// The epoch.
     pub epoch: Epoch,
-    /// How far event time has come.
+    /// The watermarks.
     pub watermarks: Arc<Watermarks>,
     /// The next offset after the epoch, of every partition bound so far.
     pub positions: Arc<[(PartitionId, Offset)]>,
-    /// What the epoch contains.
+    /// The epoch's binding.
     pub binding: Arc<EpochBinding>,
 }
 
 impl Moment {
-    /// The watermark of what comes from `sources`: the very one by which steps over them close their windows.
+    /// The watermark of a stream from `sources`: the same by which steps over them close windows.
     pub fn watermark(&self, sources: &[SourceId]) -> EventTime {
         self.watermarks.of(sources)
     }
 
-    /// The next offset of a partition; `None`: nothing of it is bound yet.
+    /// The next offset of a partition; `None` if nothing of it is bound yet.
     pub fn position(&self, partition: PartitionId) -> Option<Offset> {
         self.positions
             .iter()
@@ -136,7 +137,7 @@ impl Moment {
             .map(|(_, offset)| *offset)
     }
 
-    /// Whether the records at all these offsets are in (offsets as a producer is acknowledged them:
+    /// Whether the records at all these offsets are included (offsets as acknowledged to a producer:
     /// inclusive).
     pub fn reached(&self, acknowledged: &[(PartitionId, Offset)]) -> bool {
         acknowledged
@@ -145,16 +146,16 @@ impl Moment {
     }
 }
 
-/// Which moment a reader wants.
+/// Which moment to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsOf {
     /// The newest closed epoch up to this one.
     Epoch(Epoch),
-    /// The newest closed epoch opened up to this time.
+    /// The newest closed epoch that opened at or before this time.
     Time(EventTime),
 }
 
-/// Everything that a process serves. Written by the workers, read by any thread.
+/// All views of a process. Written by the workers, readable from any thread.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -190,16 +191,16 @@ pub struct Views {
     peers: usize,
     moments: RwLock<Moments>,
     closed: watch::Sender<Option<Arc<Moment>>>,
-    /// No floor rises above this.
+    /// No floor rises above this epoch.
     held: AtomicU64,
     views: RwLock<BTreeMap<String, Arc<View>>>,
 }
 
-/// So many moments are kept at most, whatever the views' histories.
+/// Maximum number of moments, whatever the views' histories.
 const MOMENTS_MAX: usize = 1 << 17;
 
 impl Views {
-    /// No views yet, in a cluster of `peers` workers.
+    /// An empty set of views, in a cluster of `peers` workers.
     pub fn new(peers: usize) -> Arc<Self> {
         Arc::new(Self {
             peers,
@@ -210,11 +211,11 @@ impl Views {
         })
     }
 
-    /// The view of this spec. Every worker calls it while it builds the dataflow; the first call makes the
-    /// view.
+    /// The view with this definition. Every worker calls this while it builds the dataflow; the first call
+    /// creates the view.
     ///
     /// # Errors
-    /// When names of fields clash or don't fit the types, and when another view has the name.
+    /// If names of fields collide or do not match the types, or if another view has the name.
     pub fn define<K: Record, V: Record>(&self, spec: ViewSpec) -> Result<Arc<View>> {
         let types = [TypeId::of::<K>(), TypeId::of::<V>()];
         self.define_types(spec, types, [trace::<K>, trace::<V>])
@@ -246,8 +247,9 @@ impl Views {
         Ok(view)
     }
 
-    /// Makes an epoch visible in all views at once. To be called by one thread, when the frontier has passed
-    /// the epoch and all shards have applied it. An epoch at or below the newest one closed changes nothing.
+    /// Makes an epoch visible in all views at once. Must be called by a single thread, when the frontier has
+    /// passed the epoch and all shards have applied it. An epoch at or below the newest closed one has no
+    /// effect.
     pub fn close(&self, moment: Moment) {
         let mut moments = self.moments.write();
         if moments
@@ -276,13 +278,13 @@ impl Views {
         moments.trim(lowest, MOMENTS_MAX);
     }
 
-    /// Keeps `epoch` and whatever is after it readable, whatever that takes: until another is held, or the
+    /// Keeps `epoch` and later ones readable whatever that takes, until another epoch is held, or the
     /// greatest.
     pub(crate) fn hold(&self, epoch: Epoch) {
         self.held.store(epoch.0, Ordering::Release);
     }
 
-    /// The least epoch that can still be asked for, of whichever view.
+    /// The earliest epoch that any view can still be read at.
     pub(crate) fn floor(&self) -> Epoch {
         let lowest = {
             let views = self.views.read();
@@ -301,18 +303,18 @@ impl Views {
     /// The newest closed moment up to an epoch or a time.
     ///
     /// # Errors
-    /// [`ReadError::Gone`] when it is no longer kept for any view (a view may answer so later, by its own
+    /// [`ReadError::Gone`] if no view keeps it any more (a single view may return it earlier, by its own
     /// history); [`ReadError::NotYet`] before the first epoch is closed.
     pub fn moment(&self, at: AsOf) -> Result<Arc<Moment>, ReadError> {
         self.moments.read().find(at)
     }
 
-    /// The first epoch that `view` can be read at; `None` before the first is closed.
+    /// The first epoch at which `view` can be read; `None` before the first is closed.
     pub fn oldest(&self, view: &dyn Serve) -> Option<Epoch> {
         self.moments.read().oldest(view.oldest())
     }
 
-    /// Waits until a closed moment is enough. Never gives up: bound it with a time-out.
+    /// Waits until a closed moment satisfies `enough`. Never gives up: use it with a timeout.
     pub async fn wait(&self, mut enough: impl FnMut(&Moment) -> bool) -> Arc<Moment> {
         let mut closed = self.closed.subscribe();
         loop {
@@ -327,12 +329,12 @@ impl Views {
         }
     }
 
-    /// Follows the closed moments; a slow follower sees the newest only.
+    /// Subscribes to the closed moments; a slow subscriber sees only the newest.
     pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Moment>>> {
         self.closed.subscribe()
     }
 
-    /// The view of this name.
+    /// The view with this name.
     pub fn get(&self, name: &str) -> Option<Arc<dyn Serve>> {
         let view = self.views.read().get(name)?.clone();
         Some(view)
@@ -352,7 +354,7 @@ impl Views {
         self.views.read().keys().cloned().collect()
     }
 
-    /// Workers in the whole cluster.
+    /// Number of workers in the whole cluster.
     pub fn peers(&self) -> usize {
         self.peers
     }
@@ -361,15 +363,15 @@ impl Views {
 /// A worker's shard, once the worker has taken it.
 type Slot = OnceLock<Arc<Shard>>;
 
-/// A view: one shard for each of this process's workers. Read through [`Serve`].
+/// A view: one shard per worker of this process. Read through [`Serve`].
 pub struct View {
     spec: ViewSpec,
     schema: Arc<RowSchema>,
-    /// Of key and value.
+    /// The types of key and value.
     types: [TypeId; 2],
-    /// One place for every worker of the cluster; those of other processes stay empty.
+    /// One slot per worker of the cluster; those of other processes stay empty.
     shards: Box<[Slot]>,
-    /// No read may be below this epoch.
+    /// The lowest epoch that may be read.
     floor: AtomicU64,
 }
 
@@ -385,11 +387,11 @@ impl View {
         }
     }
 
-    /// What writes a worker's rows: one for each worker of this process, with the types that the view was
+    /// The writer of a worker's rows: one per worker of this process, with the types that the view was
     /// defined with.
     ///
     /// # Panics
-    /// When the types are others, when the worker has a writer already, or is none of the cluster's.
+    /// If the types differ, if the worker already has a writer, or if it is not in the cluster.
     pub fn writer<K: Record, V: Record>(self: &Arc<Self>, worker: usize) -> ViewWriter<K, V> {
         let shard = self.take_shard(worker, [TypeId::of::<K>(), TypeId::of::<V>()]);
         ViewWriter::new(self.clone(), shard)
@@ -408,7 +410,7 @@ impl View {
         &self.schema
     }
 
-    /// Rows stored, and superseded versions.
+    /// The number of rows and of superseded versions.
     #[cfg(test)]
     fn stored(&self) -> (usize, usize) {
         let shards = self.shards.iter().filter_map(OnceLock::get);
@@ -422,7 +424,7 @@ impl View {
 }
 
 impl View {
-    /// How far the floor would rise once `closed` is.
+    /// How far the floor would rise once `closed` is closed.
     fn rise(&self, closed: Epoch) -> Rise {
         let history = u64::try_from(time::micros(self.spec.history)).unwrap_or(u64::MAX);
         let local: Vec<_> = self.shards.iter().filter_map(OnceLock::get).collect();

@@ -1,4 +1,4 @@
-//! Watermarks of sources, and of streams that come from several: one fold over what the ledger binds.
+//! Watermarks of sources, and of streams from several sources: a fold over the ledger's bindings.
 //!
 //! ```text
 //!   binding n ──▶ Marks ──▶ Watermarks as of n ──▶ timeline: horizons of events, windows close and expire
@@ -12,14 +12,14 @@
 //!   E(n) = max( E(n−1), min { W(n) of s | s in S, s not idle at n } )          all of them idle: E(n) = E(n−1)
 //! ```
 //!
-//! so a source that has fallen silent holds nobody back, and what was said to be over stays over when it
-//! comes back. A source of which nothing is bound yet is not idle and has no watermark: it holds E at
-//! [`EventTime::MIN`]. Whether a source is idle the binding says outright ([`EpochBinding::idle`]): a
-//! partition that was never read is in no binding, so the ranges alone can't tell.
+//! so a silent source holds nobody back, and what was closed stays closed when it returns. A source without
+//! any binding yet is not idle and has no watermark: it holds E at [`EventTime::MIN`]. A binding states
+//! explicitly whether a source is idle ([`EpochBinding::idle`]): a partition that was never read is in no
+//! binding, so the ranges alone cannot tell.
 //!
-//! E depends on how it came about and not only on the epoch's own facts, so the sets asked for have to be
-//! [tracked](Marks::track) from the first binding on. Every worker of every process sees every binding, in a
-//! replay too, and builds the same dataflow: all of them come to the same E at every epoch.
+//! E depends on its history and not only on the epoch's own facts, so sets must be [tracked](Marks::track)
+//! from the first binding on. Every worker of every process sees every binding, in a replay too, and builds
+//! the same dataflow: all of them compute the same E at every epoch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,20 +27,20 @@ use std::sync::Arc;
 use crate::position::{EpochBinding, SourceId};
 use crate::time::EventTime;
 
-/// What the bindings up to an epoch say of one source.
+/// The state of one source as of an epoch.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     watermark: EventTime,
     idle: bool,
 }
 
-/// A source of which nothing is bound.
+/// A source without bindings.
 const UNHEARD: Mark = Mark {
     watermark: EventTime::MIN,
     idle: false,
 };
 
-/// The fold: takes bindings in order, gives the watermarks as of each.
+/// The fold: takes bindings in order and returns the watermarks as of each.
 #[derive(Debug, Default)]
 pub struct Marks {
     sources: BTreeMap<SourceId, Mark>,
@@ -49,16 +49,15 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Follows the watermark of a set of sources too. To be called before the first binding; one source, and
-    /// a set that is followed already, need no more.
+    /// Tracks the watermark of a set of sources as well. Must be called before the first binding; single
+    /// sources, and sets already tracked, need no call.
     pub fn track(&mut self, sources: &[SourceId]) {
         if let [_, _, ..] = sources {
             self.sets.entry(ordered(sources).into()).or_insert(EventTime::MIN);
         }
     }
 
-    /// Begins where bindings add up to `base`, and the watermarks of sets are these. Returns the watermarks
-    /// there.
+    /// Starts from the fold `base` with the given watermarks of sets. Returns the watermarks there.
     pub fn seed(&mut self, base: &EpochBinding, sets: &[(Vec<SourceId>, EventTime)]) -> Arc<Watermarks> {
         self.apply(base);
         for (set, watermark) in sets {
@@ -70,7 +69,7 @@ impl Marks {
         self.now.clone()
     }
 
-    /// Takes the next binding; the watermarks as of its epoch.
+    /// Applies the next binding and returns the watermarks as of its epoch.
     pub fn apply(&mut self, binding: &EpochBinding) -> Arc<Watermarks> {
         if binding.watermarks.is_empty() && binding.idle.is_empty() {
             return self.now.clone();
@@ -123,12 +122,12 @@ impl Marks {
 pub struct Watermarks {
     /// By source.
     sources: Vec<(SourceId, EventTime)>,
-    /// E of every set that is tracked.
+    /// E of every tracked set.
     sets: Vec<(Arc<[SourceId]>, EventTime)>,
 }
 
 impl Watermarks {
-    /// Those of the sets that are tracked.
+    /// E of the tracked sets.
     pub fn sets(&self) -> Vec<(Vec<SourceId>, EventTime)> {
         self.sets
             .iter()
@@ -136,11 +135,11 @@ impl Watermarks {
             .collect()
     }
 
-    /// The watermark of what comes from `sources`, in any order: the event time below which nothing on time
-    /// is still to come. [`EventTime::MIN`] when nothing is known yet, and of no sources at all.
+    /// The watermark of a stream from `sources`, in any order: no on-time event below it is still to come.
+    /// [`EventTime::MIN`] if nothing is known yet, and for an empty set.
     ///
-    /// Of a set that was not [tracked](Marks::track) it is the least of its sources' own, idle or not. That
-    /// is never above the set's E: the W of an idle source does not rise.
+    /// For a set that was not [tracked](Marks::track) it is the minimum over its sources, idle or not. That
+    /// never exceeds the set's E, because the W of an idle source does not rise.
     pub fn of(&self, sources: &[SourceId]) -> EventTime {
         let sources = ordered(sources);
         let tracked = self.sets.iter().find(|(set, _)| **set == *sources);
@@ -155,7 +154,7 @@ impl Watermarks {
     }
 }
 
-/// Watermarks of sources, where no set is tracked.
+/// The watermarks of sources, without tracked sets.
 impl FromIterator<(SourceId, EventTime)> for Watermarks {
     fn from_iter<I: IntoIterator<Item = (SourceId, EventTime)>>(watermarks: I) -> Self {
         let by_source: BTreeMap<_, _> = watermarks.into_iter().collect();

@@ -1,8 +1,8 @@
-//! Numbers and pieces of bytes as files hold them: the ledger's, and those of checkpoints.
+//! Encodes numbers and byte strings in files: the ledger's, and those of checkpoints.
 
 pub(crate) mod positional;
 
-/// Appends a number in LEB128: seven bits a byte, the lowest first.
+/// Appends a number in LEB128: seven bits per byte, lowest first.
 #[inline]
 pub(crate) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -12,7 +12,7 @@ pub(crate) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Appends a signed one, zigzag first.
+/// Appends a signed number, zigzag-encoded.
 #[inline]
 pub(crate) fn put_i64(out: &mut Vec<u8>, value: i64) {
     put_u64(out, ((value << 1) ^ (value >> 63)) as u64);
@@ -30,7 +30,7 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Bytes still to be decoded. Every method is `None` where they end too early.
+/// Bytes to be decoded. Every method returns `None` if they end too early.
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -85,14 +85,14 @@ impl<'a> Input<'a> {
         String::from_utf8(self.prefixed()?.to_vec()).ok()
     }
 
-    /// What [`put_bytes`] wrote.
+    /// A byte string written by [`put_bytes`].
     #[inline]
     pub(crate) fn prefixed(&mut self) -> Option<&'a [u8]> {
         let len = self.u64()?;
         self.bytes(len)
     }
 
-    /// `value`, if nothing is left over.
+    /// `value`, if all bytes were consumed.
     pub(crate) fn finished<T>(self, value: T) -> Option<T> {
         self.0.is_empty().then_some(value)
     }

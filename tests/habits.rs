@@ -134,7 +134,7 @@ fn a_schema_is_held_against_the_rules_before_it_is_registered() {
     for what in ["check", "register"] {
         let said = fails(what, &breaks);
         assert!(
-            said.contains("would not take") && said.contains("field `cents`"),
+            said.contains("would reject") && said.contains("field `cents`"),
             "{said}"
         );
         assert!(said.contains("with a default"), "{said}");

@@ -1,12 +1,10 @@
-//! State that only grows, and that nobody asks for while the service runs: rows that checkpoints hold, each
-//! as one more.
+//! Append-only state that is not read while the service runs: rows, each stored with its multiplicity.
 //!
 //! ```text
 //!   operator ── push(epoch, row) ─▶ new ── freeze ─▶ frozen ── save ─▶ Out        the rule of its files is Sum
 //! ```
 //!
-//! Rows may come for epochs ahead of the one that a checkpoint is as of: what belongs to it is told apart at
-//! the freeze.
+//! Rows may arrive for epochs ahead of the checkpoint's epoch; the freeze separates them.
 
 use super::keeper::{Keeper, Loader};
 use super::state::{Out, Stateful};
@@ -14,11 +12,11 @@ use super::steps::Kept;
 use crate::record::Record;
 use crate::time::Epoch;
 
-/// The rows that no checkpoint holds yet.
+/// The rows that are in no checkpoint yet.
 pub(crate) struct AppendedState<T> {
-    /// Nothing is remembered where no checkpoints are made.
+    /// Nothing is recorded if checkpoints are disabled.
     on: bool,
-    /// What the checkpoint held that the service began with, and how often, until it is taken.
+    /// The rows of the checkpoint that the run resumes from, with their multiplicities, until they are taken.
     loaded: Vec<(T, i64)>,
     new: Vec<(Epoch, T)>,
     /// Kept until the next freeze: they may have to be saved again.
@@ -28,7 +26,7 @@ pub(crate) struct AppendedState<T> {
 }
 
 impl<T: Record> AppendedState<T> {
-    /// A step's state, with what a checkpoint holds of it once the dataflow is built.
+    /// Creates a step's state; its rows in a checkpoint are loaded once the dataflow is built.
     pub(crate) fn keep(keeper: &Keeper) -> Kept<Self> {
         let state = Self {
             on: keeper.saves(),
@@ -48,7 +46,7 @@ impl<T: Record> AppendedState<T> {
         }
     }
 
-    /// What the checkpoint held that the service began with: each row, and how often.
+    /// Takes the rows of the checkpoint that the run resumes from, with their multiplicities.
     pub(crate) fn take_loaded(&mut self) -> Vec<(T, i64)> {
         std::mem::take(&mut self.loaded)
     }

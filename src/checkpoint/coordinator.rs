@@ -1,4 +1,4 @@
-//! Begins checkpoints, and tells the threads of a process about the one that is on its way.
+//! Begins checkpoints, and tells the threads of a process about the one in progress.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::metrics::CheckpointMetrics;
 use crate::position::{EpochBinding, SourceId};
 use crate::time::{Epoch, EventTime};
 
-/// What a process's threads know of its checkpoints.
+/// A process's handle on its checkpoints.
 pub struct Checkpoints {
     to: Sender<Message>,
     held: Arc<AtomicUsize>,
@@ -27,8 +27,8 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// The checkpoints of a process with so many workers, of which so many are kept. `hold` keeps views
-    /// readable from an epoch on, while one is made.
+    /// The checkpoints of a process with this many workers; `keep` of them are kept. `hold` keeps views
+    /// readable from an epoch on while a checkpoint is in progress.
     pub(crate) fn new(
         store: Store,
         identity: Identity,
@@ -86,15 +86,15 @@ impl Checkpoints {
         (own, writer)
     }
 
-    /// Whether one may begin.
+    /// Whether a checkpoint may begin.
     pub(crate) fn is_free(&self) -> bool {
         !self.state.busy.load(Ordering::Acquire)
     }
 
-    /// Begins one as of `at.epoch`, which no worker has heard of yet.
+    /// Begins a checkpoint as of `at.epoch`, which must not have reached any worker yet.
     pub(crate) fn begin(&self, at: EpochBinding) {
         self.state.busy.store(true, Ordering::Release);
-        // Views have to be saved as they can be asked now, back to their floors.
+        // Views must be saved with everything that can be read now, back to their floors.
         (self.hold)(Epoch::ZERO);
         self.state.epoch.store(at.epoch.0, Ordering::Release);
         let job = Arc::new(Job {
@@ -110,42 +110,42 @@ impl Checkpoints {
         fault::point("checkpoint.begun");
     }
 
-    /// The checkpoint as of `epoch`.
+    /// The checkpoint in progress, if it is as of `epoch`.
     pub(crate) fn job(&self, epoch: Epoch) -> Option<Arc<Job>> {
         self.job.lock().clone().filter(|job| job.epoch == epoch)
     }
 
-    /// Whether one is on its way as of `epoch`.
+    /// Whether a checkpoint as of `epoch` is in progress.
     pub(crate) fn is_at(&self, epoch: Epoch) -> bool {
         self.state.epoch.load(Ordering::Acquire) == epoch.0
     }
 
-    /// The ledger's chain hash behind the epoch that was asked for.
+    /// Reports the ledger's chain hash as of the checkpoint's epoch.
     pub(crate) fn chain(&self, chain: String) {
         let _ended = self.to.send(Message::Chain(chain));
     }
 
-    /// The checkpoint's epoch is closed, and views can be asked for epochs from `floor` on.
+    /// Reports that the checkpoint's epoch is closed; views can be read from `floor` on.
     pub(crate) fn closed(&self, sets: Vec<(Vec<SourceId>, EventTime)>, floor: Epoch) {
         let _ended = self.to.send(Message::Closed(sets, floor));
     }
 
-    /// The newest checkpoint that counts.
+    /// The epoch of the newest complete checkpoint.
     pub fn newest(&self) -> Option<Epoch> {
         Some(Epoch(self.state.newest.load(Ordering::Acquire))).filter(|epoch| *epoch > Epoch::ZERO)
     }
 
-    /// Why the last one came to nothing, if it did.
+    /// Why the last checkpoint failed, if it did.
     pub fn trouble(&self) -> Option<String> {
         self.state.trouble.lock().clone()
     }
 
-    /// The ledger's bindings up to here are needed by no checkpoint that is kept.
+    /// The epoch up to which no kept checkpoint needs the ledger's bindings.
     pub(crate) fn unneeded(&self) -> Epoch {
         Epoch(self.state.unneeded.load(Ordering::Acquire))
     }
 
-    /// Lets the writer come to its end; one that is on its way is given up.
+    /// Ends the writer; a checkpoint in progress is abandoned.
     pub(crate) fn end(&self) {
         self.state.ended.store(true, Ordering::Release);
         let _ended = self.to.send(Message::End);

@@ -1,13 +1,13 @@
-//! What a checkpoint's files hold: entries, each a key with its value as of some epoch.
+//! The entries of checkpoint files: keys, each with its value as of some epoch.
 //!
 //! ```text
 //!   entry    flags · key length · key · epoch · [until] · [value length · value]      varints; until zigzag
 //!   bucket   6 bits of XXH3 of the key's bytes: the same on every machine and for any number of workers
 //! ```
 //!
-//! Keys and values are postcard's bytes of the Rust types, each read back as it was written. What is known of
-//! an entry without its types is enough to merge files: of equal keys the newer wins, and one whose `until`
-//! has passed is gone.
+//! Keys and values are the postcard encoding of Rust types, verified by reading them back. Files can be
+//! merged without knowing the types: of equal keys the newer entry wins, and entries whose `until` has passed
+//! are dropped.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,15 +20,15 @@ use crate::time::{Epoch, EventTime};
 use crate::wire::positional::{self, Unfit};
 use crate::wire::{Input, put_bytes, put_i64, put_u64};
 
-/// Into how many buckets the keys of a step are divided.
+/// Number of buckets that the keys of a step are divided into.
 pub const BUCKETS: usize = 64;
 
-/// The bucket of a key, by its bytes.
+/// The bucket of an encoded key.
 pub(crate) fn bucket_of(key: &[u8]) -> usize {
     (xxh3_64(key) >> 58) as usize
 }
 
-/// Whether bytes without names can hold a `T`, as far as that shows before there is one.
+/// Whether an encoding without names can hold a `T`, as far as that can be told without a value.
 pub(crate) fn fits<T: Event>() -> std::result::Result<(), Unfit> {
     let samples = samples::<T>();
     if samples.self_describing {
@@ -44,22 +44,21 @@ pub(crate) fn fits<T: Event>() -> std::result::Result<(), Unfit> {
 const HAS_VALUE: u8 = 1;
 const HAS_UNTIL: u8 = 2;
 
-/// An entry as it stands in a file.
+/// An entry as stored in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// The key's bytes.
+    /// The encoded key.
     pub key: &'a [u8],
-    /// When it became so.
+    /// The epoch of the change.
     pub epoch: Epoch,
-    /// The entry goes by itself once the step's [cut](crate::checkpoint::manifest::StepFiles::cut) reaches
-    /// this.
+    /// The entry expires once the step's [cut](crate::checkpoint::manifest::StepFiles::cut) reaches this.
     pub until: Option<EventTime>,
-    /// The value's bytes; none: the key was removed.
+    /// The encoded value; `None` if the key was removed.
     pub value: Option<&'a [u8]>,
 }
 
 impl<'a> Entry<'a> {
-    /// Adds it to `out`.
+    /// Appends it to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         out.push(flag(self.value.is_some(), HAS_VALUE) | flag(self.until.is_some(), HAS_UNTIL));
@@ -73,7 +72,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Takes the first entry off `bytes`; `None`: they are not those of an entry.
+    /// Takes the first entry off `bytes`; `None` if they are not valid.
     pub fn read(bytes: &mut &'a [u8]) -> Option<Self> {
         let mut input = Input(bytes);
         let flags = input.byte()?;
@@ -97,42 +96,43 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// State as bytes, which were read back and came to the same bytes.
+/// Encodes state, and verifies that decoding and encoding it again yields the same bytes.
 ///
 /// # Errors
-/// [`Definition`](crate::Kind::Definition): a part of it was left out, or can't be read back.
+/// [`Definition`](crate::Kind::Definition): a part of it was left out, or cannot be read back.
 pub(crate) fn encode<T: Serialize + DeserializeOwned>(state: &T, out: &mut Vec<u8>) -> Result<()> {
     let read = positional::encode(state, out).and_then(|()| positional::round_trip::<T>(out));
     read.map(drop).map_err(|why| unfit::<T>(&why))
 }
 
-/// A key or a row as bytes, which were read back and came to the same.
+/// Encodes a key or a row, and verifies that decoding yields an equal value.
 ///
 /// # Errors
-/// As [`encode`], and where what was read back is another key or row.
+/// Those of [`encode`], and if decoding yields another key or row.
 pub(crate) fn encode_record<T: Record>(record: &T, out: &mut Vec<u8>) -> Result<()> {
     let read = positional::encode(record, out).and_then(|()| positional::round_trip::<T>(out));
     let same = read.and_then(|read| match read == *record {
         true => Ok(()),
         false => Err(Unfit::Differs(
-            "it does not equal the one that was written".into(),
+            "it does not equal the value that was written".into(),
         )),
     });
     same.map_err(|why| unfit::<T>(&why))
 }
 
-/// A key or value from its bytes.
+/// Decodes a key or value.
 ///
 /// # Errors
-/// [`Definition`](crate::Kind::Definition): the type reads them otherwise than the one that wrote them.
+/// [`Definition`](crate::Kind::Definition): the type reads the bytes differently than the type that wrote
+/// them.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     positional::decode(bytes).map_err(|why| unreadable::<T>(&why))
 }
 
-/// A key from its bytes, the only ones that the key has: those of an entry are found again by them.
+/// Decodes a key, which must have a single encoding: entries are looked up by their bytes.
 ///
 /// # Errors
-/// As [`decode`], and where the key is written as other bytes now.
+/// Those of [`decode`], and if the key is now encoded as other bytes.
 pub(crate) fn decode_key<K: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<K> {
     positional::round_trip(bytes).map_err(|why| unreadable::<K>(&why))
 }
@@ -146,11 +146,12 @@ fn unfit<T>(why: &Unfit) -> Error {
 
 fn unreadable<T>(why: &Unfit) -> Error {
     let name = std::any::type_name::<T>();
-    Error::definition(format!("a checkpoint holds what `{name}` does not read"))
+    Error::definition(format!("a checkpoint holds a value that `{name}` cannot read"))
         .detail(why)
         .hint(
-            "its type changed in a way that its structure does not show: go back to the program that wrote it, or \
-             declare another `version` of the step and make all state anew: --set checkpoint.on_new_plan=rebuild",
+            "the type changed in a way that its structure does not show: run the program that wrote it, \
+             or declare another `version` of the step and rebuild all state: --set \
+             checkpoint.on_new_plan=rebuild",
         )
 }
 
@@ -213,7 +214,7 @@ mod tests {
             assert!(error.contains("Row` can't be kept in a checkpoint"), "{error}");
             assert!(error.contains("read back, it is another value"), "{error}");
         }
-        // What no one can compare has to come to the same bytes at least.
+        // State that cannot be compared must at least encode to the same bytes.
         let map = |n: u64| {
             (0..n)
                 .map(|n| (n, n))
@@ -223,8 +224,7 @@ mod tests {
         assert!(encode(&map(100), &mut Vec::new()).is_err());
     }
 
-    /// A key has one form, by which changes and removals find it again; that of before is not passed off as
-    /// this one.
+    /// A key has one encoding, by which changes and removals find it; an outdated encoding is not accepted.
     #[test]
     fn a_key_that_is_written_otherwise_now_is_refused() {
         use crate::record::F64;

@@ -1,46 +1,46 @@
-//! How the steps of a dataflow meet those that a checkpoint holds.
+//! Compatibility between the steps of a dataflow and those in a checkpoint.
 //!
-//! | a step of the dataflow | begins |
+//! | a step of the dataflow | starts |
 //! |---|---|
-//! | alike in name, types, version and in all that it is made of | as the checkpoint has it |
-//! | a view that is new | with its rows as of the checkpoint: restored steps give theirs once more |
-//! | another that is new, of sources that are new, too | empty, which is what it would be |
-//! | another that is new | empty, and so not as it would be: all state has to be made anew, or somebody has to accept that |
-//! | changed | as one that is new, once somebody accepts that |
-//! | made of something else, but of the same types | as changed; or, if somebody says so, as the checkpoint has it, and its views as new ones |
+//! | same name, types, version and inputs, all the way up | with its state from the checkpoint |
+//! | a new view | with its rows as of the checkpoint, which restored steps re-emit |
+//! | another new step, of sources that are new as well | empty, which is correct |
+//! | another new step | empty, and so incomplete: all state must be rebuilt, or the user must accept it |
+//! | changed | like a new step, once the user accepts it |
+//! | other inputs, but the same types | like a changed step; or, if the user says so, with its state from the checkpoint, and its views like new ones |
 //!
-//! A view of a step that begins empty would keep rows that nothing revises any more, so it begins as a new
+//! A view of a step that starts empty would keep rows that nothing retracts any more, so it starts like a new
 //! one, too.
 //!
-//! What a step is made of is every operator before it with all of its inputs: one more `filter` or `semijoin`
-//! makes other rows. Closures can't be compared; for them steps declare versions. What is compared are
-//! [structures](super::identity), and never what people are told.
+//! The inputs of a step are all operators before it, with all of their inputs: one more `filter` or
+//! `semijoin` produces other rows. Closures cannot be compared; steps declare versions for them. The
+//! comparison uses [structures](super::identity), never text for people.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::identity::quoted;
 use super::manifest::{Rule, StepFiles, StepShape};
 
-/// What becomes of each step.
+/// The outcome for each step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fit {
-    /// For every step of the dataflow, in order, the one of the checkpoint that it goes on from.
+    /// For every step of the dataflow, in order, the step of the checkpoint whose state it resumes.
     pub held: Vec<Option<usize>>,
-    /// Steps that are new and would have to count what came before the checkpoint, a line each.
+    /// New steps that would need history from before the checkpoint, one line each.
     pub incomplete: Vec<String>,
-    /// Steps that changed or are gone, a line for each difference.
+    /// Steps that changed or were removed, one line per difference.
     pub differences: Vec<String>,
-    /// Views that are new.
+    /// New views.
     pub views: Vec<String>,
 }
 
 impl Fit {
-    /// `knows`: whether the ledger has anything of a source.
+    /// Compares the steps. `knows` tells whether the ledger contains a source.
     pub(crate) fn of(held: &[StepFiles], wanted: &[StepShape], knows: impl Fn(&str) -> bool) -> Self {
         Self::new(held, wanted, false, knows)
     }
 
-    /// Like [`Fit::of`], where somebody says that other inputs come to the same state.
+    /// Like [`Fit::of`], if the user has declared that the new inputs produce the same state.
     pub(crate) fn keeping(held: &[StepFiles], wanted: &[StepShape], knows: impl Fn(&str) -> bool) -> Self {
         Self::new(held, wanted, true, knows)
     }
@@ -81,7 +81,7 @@ impl Fit {
         fit
     }
 
-    /// Views of what begins empty begin anew.
+    /// Resets the views of steps that start empty.
     fn spread(&mut self, wanted: &[StepShape]) {
         let empty: Vec<&str> = wanted
             .iter()
@@ -96,26 +96,26 @@ impl Fit {
         }
     }
 
-    /// Whether a start needs nobody's word.
+    /// Whether the service may start without a decision by the user.
     pub(crate) fn is_clear(&self) -> bool {
         self.incomplete.is_empty() && self.differences.is_empty()
     }
 
-    /// What somebody has to decide about.
+    /// What the user must decide about.
     pub(crate) fn questions(&self) -> Vec<String> {
         self.differences.iter().chain(&self.incomplete).cloned().collect()
     }
 }
 
-/// For every step of the dataflow the one of the checkpoint that it would go on from, if they are alike.
+/// For every step of the dataflow, the matching step of the checkpoint, if any.
 fn counterparts(held: &[StepFiles], wanted: &[StepShape]) -> Vec<Option<usize>> {
     let alike = |at: usize| {
         held.iter()
             .position(|files| files.shape.identity == wanted[at].identity)
     };
     let mut found: Vec<_> = (0..wanted.len()).map(alike).collect();
-    // Kept events are called by what they come from. If that alone is another, it has changed, and is not
-    // new.
+    // The identity of kept events is derived from their inputs. If only that differs, the step has changed
+    // and is not new.
     let missing = found.clone();
     for at in 0..wanted.len() {
         let is = |shape: &StepShape| shape.rule == Rule::Sum && shape.step == wanted[at].step;
@@ -128,12 +128,12 @@ fn counterparts(held: &[StepFiles], wanted: &[StepShape]) -> Vec<Option<usize>> 
     found
 }
 
-/// The one that there is, if there is but one.
+/// The only element, if there is exactly one.
 fn only(mut all: impl Iterator<Item = usize>) -> Option<usize> {
     all.next().filter(|_| all.next().is_none())
 }
 
-/// In which ways a step's state is not what it was, a line each.
+/// The differences between the state of a step in a checkpoint and now, one line each.
 fn changes(was: &StepShape, is: &StepShape) -> Vec<String> {
     let mut lines = Vec::new();
     let mut compare = |what: &str, was: String, is_now: String| {
@@ -152,16 +152,16 @@ fn changes(was: &StepShape, is: &StepShape) -> Vec<String> {
     lines
 }
 
-/// What is not made of the same as it was: each difference, and the steps whose state it is in.
+/// Differences in inputs, each with the steps that it affects.
 #[derive(Default)]
 struct Inputs(BTreeMap<String, BTreeSet<String>>);
 
 impl Inputs {
-    /// Whether both are made of the same.
+    /// Whether both have the same inputs.
     fn compare(&mut self, was: &StepShape, is: &StepShape) -> bool {
         let mut differences = Vec::new();
         if was.input != is.input {
-            differences.push(format!("made of {}, now of {}", was.input, is.input));
+            differences.push(format!("its input was {}, is {}", was.input, is.input));
         }
         for (step, now) in &is.definitions {
             if let Some(before) = was.definitions.get(step).filter(|before| *before != now) {
@@ -357,7 +357,7 @@ mod tests {
             (fit.questions(), fit.held),
             (vec![], vec![Some(1), Some(0), Some(2)])
         );
-        // One of which the input changed is told as such.
+        // A changed input is reported as such.
         let fit = Fit::keeping(
             &held(&were[..2]),
             &[events(Some("map"), 1), events(None, 1)],

@@ -1,12 +1,13 @@
-//! What a step's persisted state is known by: structures, written into manifests and compared. Text for
-//! people is made from them, and compared by nobody, so it may be reworded.
+//! The identity of a step's persisted state: structures that are written into manifests and compared. Text
+//! for people is derived from them and never compared, so it may be reworded.
 //!
 //! ```text
 //!   Identity { window, "spend", { size_us: 60000000, … } }       ─▶ `window spend, tumbling 1m`
 //!   Expression  filter ( step "payments" )                        ─▶ `filter(payments)`
 //! ```
 //!
-//! Names of kinds, operators and parameters stand in manifests: whoever renames one makes a step another one.
+//! Manifests contain the names of kinds, operators and parameters: renaming one makes its steps different
+//! ones.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,11 +18,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::time::{WindowLayout, span};
 
-/// What kind of state it is.
+/// The kind of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StateKind {
-    /// Aggregates of windows.
+    /// Window aggregates.
     Window,
     /// The current rows of a keyed topic.
     Table,
@@ -29,15 +30,15 @@ pub enum StateKind {
     Letters,
     /// The events behind a [`Stream::changes`](crate::dataflow::stream::Stream::changes).
     Changes,
-    /// What an [operator](crate::operator::process::Operator) of the dataflow's own keeps.
+    /// The state of a custom [operator](crate::operator::process::Operator).
     Process,
-    /// Aggregates of keys.
+    /// Aggregates per key.
     Aggregate,
-    /// Keys that events were seen of.
+    /// Keys of events already seen.
     Dedup,
-    /// Events of two streams that wait for each other.
+    /// Events of two streams that wait for a match.
     IntervalJoin,
-    /// What an [`EventProcessor`](crate::operator::process_events::EventProcessor) keeps.
+    /// The state of an [`EventProcessor`](crate::operator::process_events::EventProcessor).
     ProcessEvents,
     /// The rows of windows that have not closed.
     WhenClosed,
@@ -45,14 +46,14 @@ pub enum StateKind {
     View,
 }
 
-/// What some state of a dataflow is called: there is none other of its kind, name and parameters.
+/// The identity of a state: unique in a dataflow by kind, name and parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Its kind.
     pub kind: StateKind,
-    /// The name that people gave to the step, the source or the view; empty where they gave none.
+    /// The user's name for the step, source or view; empty if unnamed.
     pub name: String,
-    /// What the state depends on besides its types and inputs.
+    /// Parameters that the state depends on, besides its types and inputs.
     pub parameters: BTreeMap<String, Parameter>,
 }
 
@@ -60,9 +61,9 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Parameter {
-    /// A number; the parameter's name says its unit.
+    /// A number; the parameter's name includes the unit.
     Number(u64),
-    /// Where rows come from.
+    /// The origin of rows.
     Rows(Expression),
 }
 
@@ -74,7 +75,7 @@ const INPUT: &str = "input";
 const NUMBER: &str = "number";
 
 impl Identity {
-    /// Without parameters.
+    /// An identity without parameters.
     pub fn new(kind: StateKind, name: &str) -> Self {
         Self {
             kind,
@@ -83,7 +84,7 @@ impl Identity {
         }
     }
 
-    /// A window step: where the windows lie is a part of it.
+    /// The identity of a window step, which includes the layout of its windows.
     pub fn window(name: &str, layout: WindowLayout) -> Self {
         let mut identity = Self::new(StateKind::Window, name);
         if let WindowLayout::Aligned { size, every, offset } = layout {
@@ -94,8 +95,8 @@ impl Identity {
         identity
     }
 
-    /// A step of session windows: so is their gap.
-    /// And for how long they are corrected, as state that expired sooner can't take events anew.
+    /// The identity of a step of session windows, which includes the gap, and the time for corrections,
+    /// because state that expired earlier cannot take corrections.
     pub fn sessions(name: &str, gap: Duration, corrects: Duration) -> Self {
         let identity = Self::new(StateKind::Window, name).with_number(GAP, gap.as_micros() as u64);
         match corrects.as_micros() as u64 {
@@ -104,7 +105,7 @@ impl Identity {
         }
     }
 
-    /// Where its windows lie, for people: `tumbling 1m`, `sessions, gap 30m`.
+    /// The window layout for people: `tumbling 1m`, `sessions, gap 30m`.
     pub fn shape(&self) -> String {
         match self.number(GAP) {
             Some(gap) => format!("sessions, gap {}", span(Duration::from_micros(gap))),
@@ -112,15 +113,15 @@ impl Identity {
         }
     }
 
-    /// Kept events, to which people give no name: known by what they come from, and counted where that is the
-    /// same.
+    /// The identity of kept events, which users do not name: derived from their origin, with a counter for
+    /// equal origins.
     pub fn changes(input: &Expression, number: u64) -> Self {
         Self::new(StateKind::Changes, "")
             .with(INPUT, Parameter::Rows(input.clone()))
             .with(NUMBER, Parameter::Number(number))
     }
 
-    /// With a number; `name` says its unit.
+    /// Adds a number; `name` includes the unit.
     pub fn with_number(self, name: &str, number: u64) -> Self {
         self.with(name, Parameter::Number(number))
     }
@@ -175,13 +176,13 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Where windows lie, for people: `tumbling 1m`.
+/// The window layout for people: `tumbling 1m`.
 struct Shape(WindowLayout);
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let WindowLayout::Aligned { size, every, offset } = self.0 else {
-            return f.write_str("a window of its own for each key");
+            return f.write_str("a separate window for each key");
         };
         match size == every {
             true => write!(f, "tumbling {}", span(size))?,
@@ -194,30 +195,31 @@ impl fmt::Display for Shape {
     }
 }
 
-/// Where rows come from: operators over named steps. A named step stands for all that is before it.
+/// The origin of rows: an expression of operators over named steps. A named step stands for everything before
+/// it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expression {
-    /// What an operator makes of its inputs.
+    /// An operator over inputs.
     Operator {
-        /// Which one.
+        /// The operator.
         id: String,
-        /// Of what, in order.
+        /// Its inputs, in order.
         inputs: Vec<Expression>,
     },
-    /// The same of inputs that are too long to be written out.
+    /// An operator over inputs that are too long to be spelled out.
     Digest {
-        /// Which one.
+        /// The operator.
         id: String,
-        /// The hash of the inputs' bytes.
+        /// The hash of the encoded inputs.
         inputs: u64,
     },
-    /// What a named step gives.
+    /// The rows of a named step.
     Step(String),
 }
 
-/// One of more operators and steps is shortened to its hash: steps that share inputs would else double it
-/// each time.
+/// Expressions with more operators and steps are replaced by their hash: otherwise steps that share inputs
+/// would double them each time.
 const NODES_MAX: usize = 32;
 
 impl Expression {
@@ -227,7 +229,7 @@ impl Expression {
         if inputs.iter().map(Self::nodes).sum::<usize>() < NODES_MAX {
             return Self::Operator { id, inputs };
         }
-        let bytes = postcard::to_allocvec(&inputs).expect("it holds nothing but text and numbers");
+        let bytes = postcard::to_allocvec(&inputs).expect("text and numbers always serialize");
         let inputs = xxh3_64(&bytes);
         Self::Digest { id, inputs }
     }
@@ -270,7 +272,7 @@ impl fmt::Debug for Expression {
     }
 }
 
-/// A name that can't be taken for an operator, or for more than one name.
+/// Quotes a name that could be mistaken for an operator or for several names.
 pub(crate) fn quoted(name: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
     match !name.is_empty() && name.chars().all(plain) {
@@ -279,12 +281,12 @@ pub(crate) fn quoted(name: &str) -> String {
     }
 }
 
-/// What stands behind the name of a step.
+/// The definition behind a step's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
-    /// What it does to what.
+    /// Its operators and inputs.
     pub made: Expression,
-    /// As the dataflow declares it; 1 where it does not, or where the step's own state has it.
+    /// The declared version; 1 if there is none, or if the step's own state carries it.
     pub version: u32,
 }
 
@@ -306,7 +308,7 @@ mod tests {
         Expression::Step(name.to_owned())
     }
 
-    /// These bytes are in manifests: text for people may change, and they may not.
+    /// These bytes are in manifests: text for people may change, they may not.
     #[test]
     fn what_is_written_stays_as_it_is() {
         let minute = Duration::from_secs(60);
@@ -364,10 +366,7 @@ mod tests {
         assert_ne!(at(0), at(6));
         assert_eq!(at(6).to_string(), "window days, tumbling 24h, offset 6h");
         let per_key = Identity::window("own", WindowLayout::PerKey);
-        assert_eq!(
-            per_key.to_string(),
-            "window own, a window of its own for each key"
-        );
+        assert_eq!(per_key.to_string(), "window own, a separate window for each key");
     }
 
     #[test]

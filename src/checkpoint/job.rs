@@ -1,4 +1,4 @@
-//! One checkpoint on its way, and what a process's threads know of it.
+//! A checkpoint in progress, and what a process's threads share about it.
 //!
 //! ```text
 //!   sequencer's worker   begin(s, base) ─────────────────────┐
@@ -7,8 +7,8 @@
 //!   ledger's thread      chain(s) ────────────────────────────┘
 //! ```
 //!
-//! The manifest is written once the epoch is closed, which it is only when its binding is durable. What goes
-//! wrong fails the one checkpoint: it is said, nothing is lost, and the next one saves what this one did not.
+//! The manifest is written once the epoch is closed, which requires that its binding is durable. An error
+//! fails this checkpoint only: it is logged, nothing is lost, and the next checkpoint includes the changes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -33,20 +33,20 @@ pub(crate) struct Piece {
 pub(super) enum Message {
     Begin(Arc<Job>, EpochBinding),
     Piece(Piece),
-    /// To be dropped.
+    /// Data to be dropped.
     Discard(Box<dyn Send>),
     Done(Vec<Bounds>),
     Closed(Vec<(Vec<SourceId>, EventTime)>, Epoch),
     Chain(String),
-    /// Nothing further begins.
+    /// Ends the writer.
     End,
 }
 
-/// A checkpoint as of one epoch, for those who have a part in it.
+/// A checkpoint as of one epoch, shared by everyone who contributes to it.
 pub(crate) struct Job {
-    /// As of this epoch.
+    /// The epoch.
     pub(crate) epoch: Epoch,
-    /// Whether the one before came to nothing.
+    /// Whether the previous checkpoint failed.
     pub(crate) again: bool,
     pub(super) to: Sender<Message>,
     pub(super) held: Arc<AtomicUsize>,
@@ -61,7 +61,7 @@ impl Job {
         self.tell(Message::Piece(piece));
     }
 
-    /// A worker has sent all of its pieces.
+    /// Reports that a worker has sent all of its entries.
     pub(crate) fn done(&self, bounds: Vec<Bounds>) {
         self.tell(Message::Done(bounds));
     }
@@ -74,7 +74,7 @@ impl Job {
         self.failed.lock().get_or_insert(error);
     }
 
-    /// As [`fail`](Self::fail), for the state of a step.
+    /// Like [`fail`](Self::fail), with the step whose state caused it.
     pub(crate) fn fail_at(&self, step: usize, error: Error) {
         let mut failed = self.failed.lock();
         failed.get_or_insert_with(|| match self.steps.get(step) {
@@ -83,41 +83,41 @@ impl Job {
         });
     }
 
-    /// Whether so much waits to be written that savers had better wait.
+    /// Whether so much is queued for the writer that workers should pause saving.
     pub(crate) fn is_crowded(&self) -> bool {
         self.held.load(Ordering::Relaxed) > HELD_MAX
     }
 
     pub(super) fn tell(&self, message: Message) {
-        // The writer ends after a halt only.
+        // The writer only ends early after a halt.
         let _ended = self.to.send(message);
     }
 }
 
-/// Bytes that may wait to be written before workers stop saving for a while.
+/// Bytes queued for the writer above which workers pause saving.
 const HELD_MAX: usize = 64 << 20;
 
-/// No floor of a view rises above an epoch; [`Epoch`]'s greatest ends that.
+/// Keeps the floors of views at or below an epoch; the greatest [`Epoch`] releases them.
 pub(crate) type Hold = Arc<dyn Fn(Epoch) + Send + Sync>;
 
-/// What writer and workers share.
+/// State shared by the writer and the workers.
 #[derive(Default)]
 pub(super) struct State {
-    /// A checkpoint is on its way, or segments are being merged.
+    /// Whether a checkpoint is in progress, or segments are being merged.
     pub(super) busy: AtomicBool,
     pub(super) again: AtomicBool,
     pub(super) ended: AtomicBool,
-    /// The epoch of the checkpoint that is on its way; 0: none.
+    /// The epoch of the checkpoint in progress, or 0.
     pub(super) epoch: AtomicU64,
-    /// The newest that counts.
+    /// The epoch of the newest complete checkpoint.
     pub(super) newest: AtomicU64,
-    /// What is bound up to here no checkpoint that is kept asks for.
+    /// The epoch up to which no kept checkpoint needs bindings.
     pub(super) unneeded: AtomicU64,
-    /// Why the last one came to nothing, if it did.
+    /// Why the last checkpoint failed, if it did.
     pub(super) trouble: Mutex<Option<String>>,
 }
 
-/// Who writes.
+/// The writer's identity.
 pub(crate) struct Identity {
     pub(crate) app: String,
     pub(crate) dataflow: String,

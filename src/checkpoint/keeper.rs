@@ -1,4 +1,4 @@
-//! How an operator comes by its state: loaded from a checkpoint, and kept where the next one finds it.
+//! An operator's handle to its state: loads it from a checkpoint, and registers it for the next one.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::fault;
 use crate::record::{Record, owner, route};
 use crate::time::{Epoch, EventTime};
 
-/// A stateful step's way to its checkpoints on one worker.
+/// The handle of a stateful step to its checkpoints, on one worker.
 pub(crate) struct Keeper {
     steps: Rc<Steps>,
     saves: bool,
     loader: Loader,
 }
 
-/// The part of a [`Keeper`] that loads, on any thread.
+/// The part of a [`Keeper`] that loads, usable on any thread.
 #[derive(Clone)]
 pub(crate) struct Loader {
     step: usize,
@@ -33,24 +33,24 @@ pub(crate) struct Loader {
     halt: Halt,
 }
 
-/// An entry as its step wrote it.
+/// An entry with its types.
 pub(crate) struct Loaded<K, V> {
     /// The key.
     pub key: K,
-    /// Since when.
+    /// The epoch of its last change.
     pub epoch: Epoch,
-    /// Its value, if it was not removed.
+    /// The value; `None` if the key was removed.
     pub value: Option<V>,
 }
 
 impl Keeper {
-    /// Where no checkpoints are made.
+    /// A handle for steps without checkpoints.
     #[cfg(test)]
     pub(crate) fn off() -> Self {
         Self::new(Rc::default(), false, usize::MAX, None, (0, 1), Halt::default())
     }
 
-    /// The step with this number, on `worker.0` of `worker.1`.
+    /// The handle of the step with this index, on worker `worker.0` of `worker.1`.
     pub(crate) fn new(
         steps: Rc<Steps>,
         saves: bool,
@@ -72,18 +72,19 @@ impl Keeper {
         }
     }
 
-    /// The epoch that state is loaded as of, if it is: this step's, or that of others where this one is new.
+    /// The epoch that the run was restored as of, if it was, whether or not this step has state in the
+    /// checkpoint.
     pub(crate) fn restored(&self) -> Option<Epoch> {
         let restored = self.loader.restored.as_ref();
         restored.map(|restored| restored.manifest.epoch)
     }
 
-    /// The same, if this step's is.
+    /// The epoch that this step's state was restored as of, if it was.
     pub(crate) fn held(&self) -> Option<Epoch> {
         self.loader.files().and(self.restored())
     }
 
-    /// Whether checkpoints are made.
+    /// Whether checkpoints are written.
     pub(crate) fn saves(&self) -> bool {
         self.saves
     }
@@ -93,12 +94,12 @@ impl Keeper {
         self.loader.files().map_or(Epoch::ZERO, |files| files.floor)
     }
 
-    /// Entries that count until here are gone.
+    /// Entries whose `until` is at or before this have expired.
     pub(crate) fn cut(&self) -> EventTime {
         self.loader.files().map_or(EventTime::MIN, |files| files.cut)
     }
 
-    /// What knows which entries changed.
+    /// Tracks which entries change.
     pub(crate) fn changed<K: Ord + Send + 'static>(&self) -> Changed<K> {
         match (self.saves, self.held()) {
             (false, _) => Changed::off(),
@@ -107,7 +108,7 @@ impl Keeper {
         }
     }
 
-    /// Keeps the step's state.
+    /// Registers the step's state.
     pub(crate) fn keep<S: Stateful + 'static>(&self, state: S) -> Kept<S> {
         if self.saves {
             self.steps.keep(state)
@@ -116,8 +117,8 @@ impl Keeper {
         }
     }
 
-    /// Keeps the step's state, of which a checkpoint may hold a part. Once the dataflow is built that is
-    /// loaded by `load`, on any thread, and `put` into the state before the worker's first step.
+    /// Registers the step's state, part of which may be in a checkpoint. Once the dataflow is built, `load`
+    /// loads that part, on any thread, and `put` adds it to the state before the worker's first step.
     pub(crate) fn keep_loaded<S: Stateful + 'static, T: Send + 'static>(
         &self,
         state: S,
@@ -141,21 +142,22 @@ impl Loader {
         self.restored.as_ref()?.files(self.step)
     }
 
-    /// About how many entries this worker will load.
+    /// The approximate number of entries that this worker will load.
     pub(crate) fn entries(&self) -> usize {
         let segments = self.files().into_iter().flat_map(|files| &files.segments);
         let largest = segments.map(|segment| segment.entries).max().unwrap_or(0);
         largest as usize / self.peers
     }
 
-    /// Loads what this worker owns by `routed`, a part of the key. Entries of a key come in the order in
-    /// which they hold. What can't be loaded halts the service.
+    /// Loads the entries that this worker owns according to `routed`, a part of the key. The entries of a key
+    /// arrive in order, oldest first. An error halts the service.
     pub(crate) fn load<K: Record, V: DeserializeOwned, R: Record>(
         &self,
         routed: impl Fn(&K) -> &R,
         mut take: impl FnMut(Loaded<K, V>),
     ) {
-        // Two forms of one row add up; of a key with two of them, changes and removals would reach only one.
+        // Two encodings of one row add up; but of a key with two encodings, changes and removals would reach
+        // only one.
         let adds = self.files().is_some_and(|files| files.shape.rule == Rule::Sum);
         let key_of = if adds { decode::<K> } else { decode_key::<K> };
         self.each(&mut |entry| {
@@ -172,7 +174,8 @@ impl Loader {
         });
     }
 
-    /// Loads what this worker owns by `route_of`, as it is encoded. Like [`Loader::load`] otherwise.
+    /// Loads the encoded entries that this worker owns according to `route_of`. Otherwise like
+    /// [`Loader::load`].
     pub(crate) fn load_encoded(
         &self,
         route_of: impl Fn(&[u8]) -> Result<u64>,
@@ -191,7 +194,7 @@ impl Loader {
         owner(route, self.peers) == self.worker
     }
 
-    /// Shows every entry to `take`, which says whether it took it.
+    /// Passes every entry to `take`, which returns whether it took it.
     fn each(&self, take: &mut dyn FnMut(Entry<'_>) -> Result<bool>) {
         let Some(restored) = &self.restored else {
             return;

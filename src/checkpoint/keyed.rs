@@ -1,4 +1,4 @@
-//! Keyed state that checkpoints itself: whoever changes an entry can't forget to say so.
+//! Keyed state that tracks its changes for checkpoints: an operator cannot forget to report one.
 //!
 //! ```text
 //!   operator ── put, update, remove, expire ─▶ KeyedState ─┬─▶ Store     the entries, each a Tracked value
@@ -6,9 +6,9 @@
 //!   checkpoint ── freeze ── save, a slice at a time ──────────▶ entries as of the freeze ─▶ Out
 //! ```
 //!
-//! A [`Tracked`] value can be read by anybody and written only through the [`Journal`], which saves the value
-//! as of the freeze first if a checkpoint is still to have it. So a freeze copies nothing, and a [`Store`] is
-//! free to lay its entries out as it likes.
+//! A [`Tracked`] value can be read freely and written only through the [`Journal`], which first saves the
+//! value as of the freeze if a checkpoint still needs it. So a freeze copies nothing, and a [`Store`] may
+//! arrange its entries as it likes.
 
 pub(crate) mod grouped;
 
@@ -25,7 +25,7 @@ use super::steps::Kept;
 use crate::record::{Event, Record};
 use crate::time::{Epoch, EventTime};
 
-/// A value of keyed state, and the epoch of its last change.
+/// A value of keyed state, with the epoch of its last change.
 #[derive(Clone, Debug)]
 pub struct Tracked<V> {
     epoch: Epoch,
@@ -33,7 +33,7 @@ pub struct Tracked<V> {
 }
 
 impl<V> Tracked<V> {
-    /// A value that a checkpoint holds.
+    /// A value restored from a checkpoint.
     pub(crate) fn saved(epoch: Epoch, value: V) -> Self {
         Self { epoch, value }
     }
@@ -43,7 +43,8 @@ impl<V> Tracked<V> {
         self.epoch
     }
 
-    /// The value alone. Its removal is noted by [`Journal::remove`], or [`Journal::expire`], and not by this.
+    /// Returns the value alone. This does not record its removal; [`Journal::remove`] and [`Journal::expire`]
+    /// do.
     pub(crate) fn into_value(self) -> V {
         self.value
     }
@@ -57,20 +58,21 @@ impl<V> Deref for Tracked<V> {
     }
 }
 
-/// Where a [`KeyedState`] keeps its entries.
+/// The container of a [`KeyedState`]'s entries.
 ///
-/// [`HashStore`] and [`TimeStore`] are there. One of your own may lay entries out otherwise, or add them up
-/// as they come and go: every entry enters by [`insert`](Self::insert) and leaves by
-/// [`remove`](Self::remove), those that are loaded included.
+/// [`HashStore`] and [`TimeStore`] are provided. A custom store may arrange entries differently, or aggregate
+/// them as they come and go: every entry, restored ones included, enters by [`insert`](Self::insert) and
+/// leaves by [`remove`](Self::remove).
 pub trait Store: Default + Send + 'static {
     /// The key of an entry.
     type Key: Record;
     /// Its value.
     type Value: Event;
-    /// The part of the key that says which worker owns the entry: what the operator's input is exchanged by.
+    /// The part of the key that determines the worker that owns the entry: the exchange key of the operator's
+    /// input.
     type Route: Record;
 
-    /// Empty, with room for about so many entries.
+    /// An empty store with capacity for about `entries`.
     fn with_room(_entries: usize) -> Self {
         Self::default()
     }
@@ -78,36 +80,36 @@ pub trait Store: Default + Send + 'static {
     /// See [`Route`](Self::Route).
     fn routed(key: &Self::Key) -> &Self::Route;
 
-    /// The entry expires once the state's time reaches this. It has to follow from the key alone: an older
-    /// entry of the key in a checkpoint would else come back when a newer one that ended sooner is gone.
+    /// The time at which the entry expires. It must depend on the key alone: otherwise an older entry in a
+    /// checkpoint could reappear when a newer one of the same key has expired earlier.
     fn until(_key: &Self::Key) -> Option<EventTime> {
         None
     }
 
-    /// Hands an entry to a checkpoint, by [`Out::put`] or [`Out::put_state`].
+    /// Writes an entry to a checkpoint, with [`Out::put`] or [`Out::put_state`].
     fn save(out: &mut Out, key: &Self::Key, epoch: Epoch, value: &Self::Value);
 
     /// An entry.
     fn get(&self, key: &Self::Key) -> Option<&Tracked<Self::Value>>;
 
-    /// An entry to be written in the epoch `now`, through the [`Journal`].
+    /// A mutable entry for the epoch `now`, written through the [`Journal`].
     fn get_mut(&mut self, key: &Self::Key, now: Epoch) -> Option<&mut Tracked<Self::Value>>;
 
-    /// Adds an entry, in place of the one with its key.
+    /// Inserts an entry, replacing the one with its key.
     fn insert(&mut self, key: Self::Key, value: Tracked<Self::Value>);
 
-    /// Takes an entry out.
+    /// Removes an entry.
     fn remove(&mut self, key: &Self::Key) -> Option<Tracked<Self::Value>>;
 
-    /// Entries that changed after `since` are to be saved once more: [`get`](Self::get) has to find them with
-    /// the epochs of their last change, or later ones.
+    /// Entries that changed after `since` are to be saved again: [`get`](Self::get) must find them with the
+    /// epochs of their last change, or later ones.
     fn reopen(&mut self, _since: Epoch) {}
 
-    /// An epoch is over: gives back the room that its entries don't need.
+    /// Called at the end of an epoch: may release unused capacity.
     fn give_back_room(&mut self) {}
 }
 
-/// Knows which entries of a store changed since the last freeze, and writes them.
+/// Tracks which entries of a store changed since the last freeze, and writes them.
 pub struct Journal<S: Store> {
     now: Epoch,
     changed: Changed<S::Key>,
@@ -119,7 +121,7 @@ impl<S: Store> Journal<S> {
         self.now
     }
 
-    /// A value for a key that has none.
+    /// Records a value for a key that has none.
     #[inline]
     pub fn insert(&mut self, key: impl FnOnce() -> S::Key, value: S::Value) -> Tracked<S::Value> {
         self.changed.touch(None, key, |_, _| {});
@@ -127,7 +129,7 @@ impl<S: Store> Journal<S> {
         Tracked { epoch, value }
     }
 
-    /// A key's value, to be changed.
+    /// Records a change of a key's value, and returns the value.
     #[inline]
     pub fn write<'a>(
         &mut self,
@@ -142,7 +144,7 @@ impl<S: Store> Journal<S> {
         &mut held.value
     }
 
-    /// The value of a key that is removed.
+    /// Records the removal of a key, and returns its value.
     #[inline]
     pub fn remove(&mut self, held: Tracked<S::Value>, key: impl FnOnce() -> S::Key) -> S::Value {
         let save = |out: &mut Out, key: &S::Key| S::save(out, key, held.epoch, &held.value);
@@ -150,37 +152,37 @@ impl<S: Store> Journal<S> {
         held.value
     }
 
-    /// A key's value goes, as its time has passed: no checkpoint needs to be told.
+    /// Records that a key's value expired: checkpoints get no tombstone.
     #[inline]
     pub fn expire(&mut self, held: &Tracked<S::Value>, key: impl FnOnce() -> S::Key) {
         let save = |out: &mut Out| S::save(out, &key(), held.epoch, &held.value);
         self.changed.expire(held.epoch, save);
     }
 
-    /// Whether a checkpoint is being saved, and so may still need entries as they were.
+    /// Whether a checkpoint is being saved that may still need earlier values.
     pub fn is_saving(&self) -> bool {
         self.changed.is_saving()
     }
 
-    /// Whether no checkpoint is to be given what last changed at `epoch`.
+    /// Whether no checkpoint still needs values that last changed at `epoch`.
     pub fn is_saved(&self, epoch: Epoch) -> bool {
         self.changed.is_saved(epoch)
     }
 }
 
-/// Entries by key, of which checkpoints hold what changed.
+/// Entries by key, with incremental checkpoints.
 ///
-/// An [`Operator`](crate::operator::process::Operator) gets it for the epoch that it is at. Entries of other
-/// workers' keys are not in it.
+/// An [`Operator`](crate::operator::process::Operator) gets it for its current epoch. It contains the keys of
+/// this worker only.
 pub struct KeyedState<S: Store> {
     store: S,
     journal: Journal<S>,
-    /// Entries that count until here are gone.
+    /// Entries whose time is at or before this have expired.
     cut: EventTime,
 }
 
 impl<S: Store> KeyedState<S> {
-    /// Empty. Where no checkpoints are made it remembers no changes.
+    /// An empty state. If checkpoints are disabled, it tracks no changes.
     pub(crate) fn new(keeper: &Keeper) -> Self {
         let (now, changed) = (Epoch::ZERO, keeper.changed());
         Self {
@@ -190,7 +192,7 @@ impl<S: Store> KeyedState<S> {
         }
     }
 
-    /// A step's state, with what a checkpoint holds of it once the dataflow is built.
+    /// Creates a step's state; its entries in a checkpoint are loaded once the dataflow is built.
     pub(crate) fn keep(keeper: &Keeper) -> Kept<Self> {
         keeper.keep_loaded(Self::new(keeper), Self::load, |state, store| state.store = store)
     }
@@ -204,7 +206,7 @@ impl<S: Store> KeyedState<S> {
         store
     }
 
-    /// Changes from here on belong to `epoch`. Epochs never go back.
+    /// Attributes the following changes to `epoch`. Epochs never decrease.
     pub(crate) fn begin(&mut self, epoch: Epoch) {
         self.journal.now = epoch;
     }
@@ -213,13 +215,13 @@ impl<S: Store> KeyedState<S> {
         self.store.give_back_room();
     }
 
-    /// For what a store can do besides: its entries, and what writes them.
+    /// Direct access to the store and the tracker, for stores with further operations.
     pub(crate) fn parts(&mut self) -> (&mut S, &mut Journal<S>) {
         (&mut self.store, &mut self.journal)
     }
 
-    /// Entries that count until `cut`, or less, are gone: the caller takes them out of the store. Returns the
-    /// time that holds, as it never goes back.
+    /// Expires entries whose time is at or before `cut`; the caller removes them from the store. Returns the
+    /// effective time, which never decreases.
     pub(crate) fn cut_to(&mut self, cut: EventTime) -> EventTime {
         self.cut = self.cut.max(cut);
         self.cut
@@ -236,9 +238,9 @@ impl<S: Store> KeyedState<S> {
         self.store.get(key).map(|held| &held.value)
     }
 
-    /// Gives a key a value. Returns the one before. One that is equal is no change.
+    /// Sets a key's value and returns the previous one. An equal value does not count as a change.
     ///
-    /// An entry whose time has passed is not kept: see [`expire`](Self::expire).
+    /// An entry whose time has passed is dropped: see [`expire`](Self::expire).
     #[inline]
     pub fn put(&mut self, key: S::Key, value: S::Value) -> Option<S::Value>
     where
@@ -255,7 +257,7 @@ impl<S: Store> KeyedState<S> {
         None
     }
 
-    /// Changes a key's value, which is `empty` if it has none. Counts as a change whatever `change` does.
+    /// Changes a key's value in place, starting from `empty` if it has none. Always counts as a change.
     ///
     /// ```
     /// # use thalweg::checkpoint::keyed::{HashStore, KeyedState};
@@ -279,7 +281,7 @@ impl<S: Store> KeyedState<S> {
         result
     }
 
-    /// A key's value, to be changed. Counts as a change.
+    /// A key's value, for modification. Counts as a change.
     pub(crate) fn write(&mut self, key: &S::Key) -> Option<&mut S::Value> {
         let held = self.store.get_mut(key, self.journal.now)?;
         Some(self.journal.write(held, || key.clone()))
@@ -292,7 +294,7 @@ impl<S: Store> KeyedState<S> {
         }
     }
 
-    /// Removes an entry. Returns its value.
+    /// Removes an entry and returns its value.
     #[inline]
     pub fn remove(&mut self, key: &S::Key) -> Option<S::Value> {
         let held = self.store.remove(key)?;
@@ -325,12 +327,12 @@ impl<S: Store> Stateful for KeyedState<S> {
     }
 }
 
-/// Entries in a hash table, in no order.
+/// Entries in a hash table, unordered.
 pub struct HashStore<K, V> {
     entries: HashMap<K, Tracked<V>, FixedState>,
 }
 
-/// A table with room for fewer entries is not worth a smaller one.
+/// Tables with capacity for fewer entries are not shrunk.
 const ROOM_MIN: usize = 1 << 10;
 
 impl<K, V> Default for HashStore<K, V> {
@@ -342,7 +344,7 @@ impl<K, V> Default for HashStore<K, V> {
 }
 
 impl<K: Record, V: Record> HashStore<K, V> {
-    /// All entries, in no order: nothing that an operator gives may depend on it.
+    /// All entries, unordered: an operator's output must not depend on the order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter().map(|(key, held)| (key, &held.value))
     }
@@ -387,7 +389,7 @@ impl<K: Record, V: Record> Store for HashStore<K, V> {
         self.entries.remove(key)
     }
 
-    /// Memory follows the entries that there are: a table whose entries were removed becomes a small one.
+    /// Keeps memory proportional to the present entries: shrinks a table from which many were removed.
     fn give_back_room(&mut self) {
         let entries = self.entries.len();
         if self.entries.capacity() > ROOM_MIN.max(8 * entries) {
@@ -396,7 +398,7 @@ impl<K: Record, V: Record> Store for HashStore<K, V> {
     }
 }
 
-/// Entries in the order of the times until which they count, and then of their keys: `(until, key)`.
+/// Entries ordered by their expiry time and then by key: `(until, key)`.
 pub struct TimeStore<K, V> {
     entries: BTreeMap<(EventTime, K), Tracked<V>>,
 }
@@ -451,11 +453,11 @@ impl<K: Record, V: Record> Store for TimeStore<K, V> {
 }
 
 impl<K: Record, V: Record> KeyedState<TimeStore<K, V>> {
-    /// Takes out all entries that count until `time`, or less, in order, and gives them to `gone`.
-    /// Checkpoints get no tombstone for them: the time alone says that they are gone. It never goes back, and
-    /// what would be put with an earlier one afterwards is not kept.
+    /// Removes all entries that expire by `time`, in order, and passes them to `gone`. Checkpoints get no
+    /// tombstones: the time alone implies the removal. It never decreases, and entries inserted later with an
+    /// earlier time are dropped.
     ///
-    /// The time has to be the same on every worker, as it is when it follows from the epoch's
+    /// The time must be the same on every worker, as it is if it is derived from the epoch's
     /// [`closed`](crate::operator::process::EpochInfo::closed).
     pub fn expire(&mut self, time: EventTime, mut gone: impl FnMut((EventTime, K), V)) {
         let cut = self.cut_to(time);

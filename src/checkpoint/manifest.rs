@@ -1,4 +1,5 @@
-//! What a checkpoint consists of: a text file that appears whole, once all it names is durable.
+//! The manifest of a checkpoint: a text file that is published atomically, once everything it references is
+//! durable.
 //!
 //! ```text
 //!   checkpoint-0001795402800123000.json    { epoch, chain, from, at, steps: [ { name, segments: [ … ] } ] }
@@ -16,13 +17,13 @@ use crate::error::{Error, Result};
 use crate::position::{EpochBinding, SourceId};
 use crate::time::{Epoch, EventTime};
 
-/// The version of what stands in manifests and segments.
+/// The format version of manifests and segments.
 pub(crate) const FORMAT: u32 = 4;
 
-/// The oldest format whose catalogue is read: it says whose checkpoints they are, whatever those are like.
+/// The oldest format whose catalogue can be read: it identifies the owner of checkpoints of any format.
 const CATALOGUE_FORMAT_MIN: u32 = 3;
 
-/// A checkpoint: where everything stood as of one epoch.
+/// A checkpoint: the state of everything as of one epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`FORMAT`].
@@ -31,138 +32,138 @@ pub struct Manifest {
     pub app: String,
     /// See `app`.
     pub dataflow: String,
-    /// As of this epoch.
+    /// The epoch.
     pub epoch: Epoch,
-    /// The ledger's generation that made it.
+    /// The ledger's generation that wrote it.
     pub generation: u64,
-    /// The ledger's hash chain behind the epoch: a checkpoint of another history has another.
+    /// The ledger's chain hash as of the epoch, which identifies its history.
     pub chain: String,
-    /// The build that made it.
+    /// The build that wrote it.
     pub build: String,
     /// Who computed the state.
     pub lineage: Lineage,
-    /// When, microseconds since the Unix epoch.
+    /// When it was written, in microseconds since the Unix epoch.
     pub made_us: u64,
-    /// The hash by which keys are divided into buckets, and how many there are.
+    /// The hash that divides keys into buckets, and the number of buckets.
     pub buckets: (String, usize),
-    /// What the ledger's bindings add up to where the views' histories begin; nothing: the ledger's start. A
-    /// restore goes through the bindings from here to `epoch` without reading their records.
+    /// The fold of the ledger's bindings where the views' histories begin; `None`: at the ledger's start. A
+    /// restore reads the bindings from here to `epoch` without their records.
     pub from: Option<Base>,
-    /// The same as of `epoch`: where a later checkpoint may begin.
+    /// The fold of the bindings as of `epoch`: a later checkpoint may start here.
     pub at: Base,
-    /// Every step that has state.
+    /// Every stateful step.
     pub steps: Vec<StepFiles>,
 }
 
-/// Who computed some state. Zeros: nobody knows.
+/// Who computed a state. All zeros if unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
     /// A hash of the program that computed it last, with its plan.
     pub program: u64,
-    /// The same with all others before that, and where each took over:
+    /// A hash over all programs that contributed, and where each took over:
     /// [`Results::lineage`](crate::position::Results).
     pub state: u64,
 }
 
-/// What bindings up to an epoch add up to.
+/// The fold of all bindings up to an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
-    /// All of them as one: each partition's empty range at its position, each source's watermark, topic and
-    /// schemas.
+    /// All of them as one binding: each partition's empty range at its position, each source's watermark,
+    /// topic and schemas.
     pub binding: EpochBinding,
-    /// Watermarks of sets of sources that are followed.
+    /// Watermarks of the sets of sources that steps follow.
     pub sets: Vec<(Vec<SourceId>, EventTime)>,
 }
 
-/// What a step is: what has to be alike for its state to be read again.
+/// The signature of a step: what must be equal for its state to be reused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepShape {
-    /// What it is known by.
+    /// Its identity.
     pub identity: Identity,
-    /// What people call it.
+    /// Its name in messages.
     pub step: String,
-    /// The names of all steps that it is made of, in order; of a step with a name, its own too.
+    /// The names of all steps that it depends on, in order, including its own if it has one.
     pub from: Vec<String>,
-    /// What its rows come from.
+    /// The origin of its input.
     pub input: Expression,
-    /// What each of those steps does to what.
+    /// The definitions of those steps.
     pub definitions: BTreeMap<String, Definition>,
-    /// As the dataflow declares it, 1 where it does not.
+    /// The declared version, 1 by default.
     pub version: u32,
     /// The structure of the key's type.
     pub key: String,
     /// The structure of the value's type.
     pub value: String,
-    /// What files of the step hold.
+    /// How the entries of its files combine.
     pub rule: Rule,
 }
 
-/// What entries of a key mean together.
+/// How the entries of a key combine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rule {
-    /// The newest is the state.
+    /// The newest entry is the state.
     Last,
-    /// All from a floor on are versions that may be asked for.
+    /// All entries from a floor on are versions that may be read.
     Versions,
-    /// Each is a number, and they add up.
+    /// Each entry is a number, and they add up.
     Sum,
 }
 
 /// The files of a step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepFiles {
-    /// The step.
+    /// The step's signature.
     pub shape: StepShape,
-    /// Entries whose `until` is at or before this are gone.
+    /// Entries whose `until` is at or before this have expired.
     pub cut: EventTime,
-    /// The first epoch that was kept, where the rule is versions.
+    /// The first epoch that was kept, if the entries are versions.
     pub floor: Epoch,
-    /// Oldest first: what a later one says of a key holds.
+    /// Oldest first: later segments override earlier ones.
     pub segments: Vec<Segment>,
 }
 
-/// A file.
+/// A segment file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
-    /// Its name in the checkpoints' directory.
+    /// Its name in the directory.
     pub file: String,
     /// The checkpoint that it was first written for.
     pub epoch: Epoch,
-    /// Its length.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// How many entries it holds.
+    /// The number of entries.
     pub entries: u64,
-    /// BLAKE3 of all its bytes, in hex.
+    /// The BLAKE3 hash of its contents, in hex.
     pub blake3: String,
 }
 
 impl Manifest {
-    /// Its file's name.
+    /// The name of its file.
     pub fn file_name(epoch: Epoch) -> String {
         format!("checkpoint-{:020}.json", epoch.0)
     }
 
-    /// The epoch that a file's name says, if it is that of a manifest.
+    /// The epoch in a file name, if it is that of a manifest.
     pub fn epoch_of(name: &str) -> Option<Epoch> {
         let digits = name.strip_prefix("checkpoint-")?.strip_suffix(".json")?;
         (digits.len() == 20).then(|| digits.parse().ok().map(Epoch))?
     }
 
-    /// Its file's bytes.
+    /// Encodes the file's contents.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         seal(self)
     }
 
-    /// From its file's bytes.
+    /// Decodes a file's contents.
     ///
     /// # Errors
-    /// [`Integrity`](crate::Kind::Integrity): they are damaged. [`Definition`](crate::Kind::Definition):
-    /// another format.
+    /// [`Integrity`](crate::Kind::Integrity): the file is damaged. [`Definition`](crate::Kind::Definition):
+    /// it has another format.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         unseal("the manifest", bytes, FORMAT)
     }
 
-    /// Bytes of all segments.
+    /// The size of all segments.
     pub fn bytes(&self) -> u64 {
         self.segments().map(|segment| segment.bytes).sum()
     }
@@ -173,7 +174,7 @@ impl Manifest {
     }
 }
 
-/// Says whose checkpoints a place holds; it is there before the first of their files is.
+/// Identifies the owner of the checkpoints in a location; written before any other file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Catalogue {
     /// [`FORMAT`].
@@ -185,15 +186,15 @@ pub(crate) struct Catalogue {
 }
 
 impl Catalogue {
-    /// Its file's name.
+    /// The name of its file.
     pub(crate) const FILE_NAME: &str = "catalogue.json";
 
-    /// Its file's bytes.
+    /// Encodes the file's contents.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         seal(self)
     }
 
-    /// From its file's bytes.
+    /// Decodes a file's contents.
     ///
     /// # Errors
     /// Those of [`Manifest::from_bytes`].
@@ -202,10 +203,10 @@ impl Catalogue {
     }
 }
 
-/// A line of JSON, and its BLAKE3.
+/// A line of JSON, and its BLAKE3 hash.
 fn seal(what: &impl Serialize) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(what)
-        .map_err(|error| Error::internal("what a checkpoint consists of can't be written").detail(error))?;
+        .map_err(|error| Error::internal("cannot encode the checkpoint's manifest").detail(error))?;
     let hash = blake3::hash(&bytes);
     bytes.extend_from_slice(format!("\n{}\n", hash.to_hex()).as_bytes());
     Ok(bytes)
@@ -221,7 +222,7 @@ fn unseal<T: DeserializeOwned>(what: &str, bytes: &[u8], format_min: u32) -> Res
         return Err(damaged("its checksum is wrong"));
     }
     if lines.next() != Some(&[]) || lines.next().is_some() {
-        return Err(damaged("it does not end behind its second line"));
+        return Err(damaged("it does not end after its second line"));
     }
     #[derive(Deserialize)]
     struct Head {
@@ -231,19 +232,19 @@ fn unseal<T: DeserializeOwned>(what: &str, bytes: &[u8], format_min: u32) -> Res
     let head: Head = serde_json::from_slice(text).map_err(unfit)?;
     if !(format_min..=FORMAT).contains(&head.format) {
         return Err(
-            Error::definition(format!("the checkpoint has format {}", head.format))
-                .detail(format!("this build reads format {FORMAT}"))
+            Error::definition(format!("the checkpoint has format version {}", head.format))
+                .detail(format!("this build reads version {FORMAT}"))
                 .hint(
-                    "run the build that made it; or make all state anew from the topics: `thalweg \
-                     checkpoint prune DIR --keep 0 --yes` lets go of the checkpoints, and if the ledger was \
-                     trimmed, `ledger reset` begins afresh with what the topics hold",
+                    "run the build that wrote it, or rebuild all state from the topics: `thalweg \
+                     checkpoint prune DIR --keep 0 --yes` removes the checkpoints; if the ledger was \
+                     trimmed, `ledger reset` starts over with what the topics hold",
                 ),
         );
     }
     serde_json::from_slice(text).map_err(unfit)
 }
 
-/// What of a step's files no longer counts.
+/// The bounds below which a step's entries are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// See [`StepFiles::cut`](StepFiles::cut).

@@ -1,7 +1,7 @@
-//! Makes one segment of two that follow each other, so that the chain of a step's files stays short.
+//! Merges two consecutive segments into one, to keep the chain of a step's files short.
 //!
-//! A newer segment is merged into the one before it once it is at least half as large: what is written again
-//! is in proportion to what changed, and a chain of n segments holds at least 2ⁿ times the bytes of its last.
+//! A newer segment is merged into the previous one once it is at least half as large: the amount rewritten is
+//! proportional to the changes, and a chain of n segments holds at least 2ⁿ times the bytes of its last.
 
 use hashbrown::HashMap;
 
@@ -14,37 +14,37 @@ use super::store::Store;
 use crate::error::{Error, Result};
 use crate::time::Epoch;
 
-/// A chunk of a merged segment is about as large as this.
+/// Approximate size of a merged segment's chunks.
 const CHUNK: usize = 256 << 10;
 
-/// The place in a chain of the first of two segments that are to be merged.
+/// The index of the first of two segments in a chain that are to be merged.
 pub(crate) fn due(chain: &[Segment]) -> Option<usize> {
     let at = chain.len().checked_sub(2)?;
     (chain[at + 1].bytes * 2 >= chain[at].bytes).then_some(at)
 }
 
-/// What is merged.
+/// The parameters of a merge.
 pub(crate) struct Merge<'a> {
-    /// Where the segments are.
+    /// The store of the segments.
     pub store: &'a Store,
-    /// The older.
+    /// The older segment.
     pub older: &'a Segment,
-    /// The newer.
+    /// The newer segment.
     pub newer: &'a Segment,
-    /// Whether nothing stands before the older: then what is removed needs no mention.
+    /// Whether the older segment is the first of its chain: then removals need not be recorded.
     pub is_first: bool,
-    /// What entries mean together.
+    /// How the entries of a key combine.
     pub rule: Rule,
-    /// What no longer counts.
+    /// The bounds below which entries are dropped.
     pub bounds: Bounds,
 }
 
-/// Entries of one key, each with its epoch, in order.
+/// The entries of one key, each with its epoch, in order.
 type Held<'c> = Vec<Entry<'c>>;
 
 impl Merge<'_> {
-    /// Writes the merged segment to a file of this name; `None` if `go_on` said no, and the file is left for
-    /// others to remove.
+    /// Writes the merged segment to a file of this name. Returns `None` if `go_on` returned false; the
+    /// partial file is then left for others to remove.
     pub(crate) fn run(&self, name: &str, go_on: &dyn Fn() -> bool) -> Result<Option<Segment>> {
         let mut writer = SegmentWriter::create(&*self.store.files, &self.store.dir.join(name))?;
         let older = SegmentReader::open(&*self.store.files, &self.store.dir, self.older)?;
@@ -73,7 +73,7 @@ impl Merge<'_> {
                 let held = keys.entry(entry.key).or_default();
                 match self.rule {
                     Rule::Last => held.clear(),
-                    // Of one epoch the later one holds.
+                    // Within an epoch the later entry wins.
                     Rule::Versions => held.retain(|other| other.epoch != entry.epoch),
                     Rule::Sum => {}
                 }
@@ -145,7 +145,7 @@ impl Merge<'_> {
             .try_for_each(|(chunk, entries)| writer.chunk(chunk, *entries))
     }
 
-    /// Leaves the versions that an answer from the floor on may need.
+    /// Keeps the versions that reads from the floor on may need.
     fn trim(&self, held: &mut Held<'_>) {
         held.sort_by_key(|entry| entry.epoch);
         let at_floor = held.partition_point(|entry| entry.epoch <= self.bounds.floor);

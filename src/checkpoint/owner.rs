@@ -1,4 +1,4 @@
-//! Who writes to a place of checkpoints: a file there that names the owner of a ledger.
+//! Fencing: a file in the checkpoint location names the owner of the ledger, who alone may write there.
 //!
 //! Only the holder of the ledger writes or removes files. The place itself has to say who that is, since a
 //! process may be suspended at any point and continue much later. The file names when the ledger was created,
@@ -10,27 +10,26 @@ use crate::ledger::Recovered;
 
 const OWNER: &str = "owner-";
 
-/// The owner of a ledger, as the ledger's own claims have it.
+/// The owner of a ledger, as identified by the ledger's claims.
 ///
 /// ```text
 ///   owner-0006418f2c3a1b00-00000000000000000005-9f86d081884c7d65
 ///         ledger, by when it was made   generation   nonce of the claim
 /// ```
 ///
-/// A generation tells which of two owners of one ledger is the later; two ledgers, or a ledger and its copy,
-/// can't be told apart by it.
+/// The generation orders two owners of one ledger; it cannot order two ledgers, or a ledger and its copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// When the ledger was made, microseconds since the Unix epoch.
+    /// When the ledger was created, in microseconds since the Unix epoch.
     pub ledger: u64,
     /// Counts the owners of the ledger.
     pub generation: u64,
-    /// Tells two claims of one generation apart.
+    /// Distinguishes two claims of one generation.
     pub nonce: u64,
 }
 
 impl Owner {
-    /// Whoever has claimed the ledger.
+    /// The owner that has claimed the ledger.
     pub fn of(recovered: &Recovered) -> Self {
         Self {
             ledger: recovered.made_us,
@@ -49,7 +48,7 @@ impl Owner {
         format!("{OWNER}{ledger:016x}-{generation:020}-{nonce:016x}")
     }
 
-    /// Whose file a name is, if it is anybody's.
+    /// The owner that a file name belongs to, if any.
     pub fn of_name(name: &str) -> Option<Self> {
         let mut parts = name.strip_prefix(OWNER)?.splitn(3, '-');
         let mut part = || parts.next();
@@ -60,7 +59,7 @@ impl Owner {
         })
     }
 
-    /// Whether it has owned this one's ledger before.
+    /// Whether it owned the other's ledger before it.
     pub fn precedes(&self, other: &Self) -> bool {
         self.ledger == other.ledger && self.generation < other.generation
     }

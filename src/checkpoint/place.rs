@@ -1,4 +1,4 @@
-//! Where the checkpoints of dataflows are kept: beside their ledgers, or in one place for all of them.
+//! The location of checkpoints: next to the ledgers, or in one place for all dataflows.
 //!
 //! ```text
 //!   nothing is said           data/spend/checkpoints/                    beside data/spend/ledger.log
@@ -13,21 +13,21 @@ use super::store::Store;
 use crate::disk::HostDisk;
 use crate::error::{Error, Result};
 
-/// Where in a dataflow's folder they are, if nothing else is said.
+/// The default directory of checkpoints in a dataflow's directory.
 pub const FOLDER: &str = "checkpoints";
 
-/// Where checkpoints are kept.
+/// The location of checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// A URL, if they are not beside the ledgers.
+    /// A URL, if they are not next to the ledgers.
     pub url: Option<String>,
-    /// Of an object store other than Amazon's.
+    /// The endpoint of an object store other than Amazon's.
     pub endpoint: Option<String>,
     /// The region of the bucket.
     pub region: Option<String>,
 }
 
-/// Whether a URL is one of those that checkpoints can be kept under.
+/// Whether checkpoints can be stored under a URL.
 pub fn is_known(url: &str) -> bool {
     if let Some(path) = url.strip_prefix("file://") {
         return path.starts_with('/');
@@ -37,11 +37,11 @@ pub fn is_known(url: &str) -> bool {
 }
 
 impl Place {
-    /// The checkpoints of one dataflow, whose ledger is in `ledger`. A service `keeps` what it fetches from a
-    /// store as long as it is there, as it will need it again; for one look that is not wanted.
+    /// The checkpoints of one dataflow, whose ledger is in `ledger`. A service passes `keeps` to cache what
+    /// it fetches for its lifetime, because it needs it again; a single inspection does not.
     ///
     /// # Errors
-    /// This build knows no such place, or the environment does not say who asks it.
+    /// If this build does not support the location, or the environment has no credentials for it.
     pub fn store(&self, app: &str, dataflow: &str, ledger: &Path, keeps: bool) -> Result<Store> {
         let Some(url) = &self.url else {
             return Ok(Store::new(Arc::new(HostDisk), &ledger.join(FOLDER)));
@@ -54,7 +54,7 @@ impl Place {
         }
     }
 
-    /// Those under this URL, which names app and dataflow too.
+    /// The checkpoints under this URL, which includes app and dataflow.
     ///
     /// # Errors
     /// Those of [`store`](Self::store).
@@ -65,7 +65,7 @@ impl Place {
         }
         let bucket = url.strip_prefix("s3://").and_then(|rest| rest.split('/').next());
         let bucket = bucket.ok_or_else(|| {
-            Error::definition(format!("checkpoints can't be kept in `{url}`"))
+            Error::definition(format!("checkpoints cannot be stored in `{url}`"))
                 .hint("name a bucket, s3://bucket/prefix, or a directory, file:///path")
         })?;
         self.bucket(bucket, url, scratch, keeps)
@@ -86,14 +86,14 @@ impl Place {
     #[cfg(not(feature = "object-store"))]
     fn bucket(&self, _bucket: &str, url: &str, _scratch: &Path, _keeps: bool) -> Result<Store> {
         Err(
-            Error::definition(format!("this build can't keep checkpoints in `{url}`"))
-                .detail("it was made without the feature `object-store`")
+            Error::definition(format!("this build cannot store checkpoints in `{url}`"))
+                .detail("it was built without the feature `object-store`")
                 .hint("build with `--features object-store`, or name a directory: file:///path"),
         )
     }
 }
 
-/// A name as a part of a path: what may mean something else there is written `=2F`.
+/// Encodes a name as a path segment: characters with a special meaning become `=2F` and the like.
 fn segment(name: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
     let dots = name.bytes().all(|byte| byte == b'.');

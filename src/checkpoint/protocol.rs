@@ -1,4 +1,4 @@
-//! Who may write checkpoints to a place, and where a start goes on: facts in, a decision out, without I/O.
+//! Decides who may write checkpoints to a location and where a start resumes: from facts, without I/O.
 //!
 //! ```text
 //!   to take over    look: a later owner? stop ─▶ publish the own file ─▶ look: remove those that are not later
@@ -9,13 +9,13 @@
 use crate::checkpoint::owner::Owner;
 use crate::time::Epoch;
 
-/// A later owner of the same ledger, by which `own` may not take a place over.
+/// A later owner of the same ledger, which prevents `own` from taking over a location.
 pub(crate) fn later_owner<'a>(own: &Owner, there: &'a [Owner]) -> Option<&'a Owner> {
     there.iter().find(|other| own.precedes(other))
 }
 
-/// The owners that `own`, whose file is there, has replaced: their files go. Between two ledgers, or a ledger
-/// and its copy, the last start has the place.
+/// The owners that `own`, whose file exists, has replaced; their files are to be removed. Between two
+/// ledgers, or a ledger and its copy, the last start owns the location.
 pub(crate) fn replaced<'a>(own: &Owner, there: &'a [Owner]) -> Vec<&'a Owner> {
     there
         .iter()
@@ -23,91 +23,91 @@ pub(crate) fn replaced<'a>(own: &Owner, there: &'a [Owner]) -> Vec<&'a Owner> {
         .collect()
 }
 
-/// Another owner, by whose file `own` may write nothing any more. The file of an earlier one may be a
+/// Another owner whose file fences `own`: it must not write any more. The file of an earlier owner may be a
 /// leftover.
 pub(crate) fn rival<'a>(own: &Owner, there: &'a [Owner]) -> Option<&'a Owner> {
     there.iter().find(|other| *other != own && !other.precedes(own))
 }
 
-/// What to do with state that does not quite fit.
+/// What to do with state that is not fully compatible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
-    /// Go on from it all the same.
+    /// Resume from it anyway.
     GoOn,
-    /// Don't start.
+    /// Refuse to start.
     Refuse,
-    /// Make all state anew.
+    /// Rebuild all state.
     Anew,
 }
 
-/// What is known of the newest whole checkpoint at a start.
+/// The facts about the newest intact checkpoint at a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     /// Its epoch.
     pub epoch: Epoch,
     /// The ledger's last epoch.
     pub last: Option<Epoch>,
-    /// Whether the ledger's beginning is gone.
+    /// Whether the beginning of the ledger was trimmed.
     pub trimmed: bool,
-    /// How its steps meet those of the dataflow.
+    /// How its steps compare with those of the dataflow.
     pub steps: Steps,
-    /// What to do where they differ.
+    /// The policy for different steps.
     pub on_new_plan: Policy,
-    /// Whether another build made it.
+    /// Whether another build wrote it.
     pub other_build: bool,
-    /// What to do then.
+    /// The policy for another build.
     pub on_new_build: Policy,
 }
 
-/// How the steps of a checkpoint meet those of a dataflow.
+/// How the steps of a checkpoint compare with those of a dataflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Steps {
-    /// They are the same, or new ones can begin with what there is.
+    /// The same, or new ones that can start from the checkpoint.
     Same,
-    /// Steps are new that would have to count what came before.
+    /// There are new steps that need history from before the checkpoint.
     Added,
-    /// Steps have changed or are gone.
+    /// Steps have changed or were removed.
     Changed,
 }
 
-/// Where a start goes on.
+/// Where a start resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
     /// From the checkpoint.
     GoOn,
-    /// From the topics, through all of the ledger: the steps ask for it, or the settings do.
+    /// From the topics, through the entire ledger: the steps or the settings require it.
     Anew(Why),
     /// Not at all.
     Refuse(Refusal),
 }
 
-/// Why all state is made anew.
+/// Why all state is rebuilt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// New steps count all of it, and the ledger still has it.
+    /// New steps need the full history, and the ledger still has it.
     Added,
-    /// The settings say so of another plan.
+    /// The settings say so for changed steps.
     Plan,
-    /// The settings say so of another build.
+    /// The settings say so for another build.
     Build,
 }
 
-/// Why there is no start.
+/// Why a start is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The ledger does not know the checkpoint's epoch.
+    /// The ledger does not contain the checkpoint's epoch.
     Ahead,
-    /// New steps would have to count what the ledger no longer has.
+    /// New steps need history that the ledger no longer has.
     Added,
-    /// The steps are others.
+    /// The steps differ.
     Changed,
-    /// The build is another one.
+    /// The build differs.
     Build,
-    /// State was to be made anew, and the ledger's beginning is gone.
+    /// State was to be rebuilt, but the beginning of the ledger was trimmed.
     Trimmed,
 }
 
-/// Where to start from what was found.
+/// Decides where to start.
 pub(crate) fn start(found: &Found) -> Start {
     if found.last < Some(found.epoch) {
         return Start::Refuse(Refusal::Ahead);
@@ -136,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// What a process does to a place, a step at a time; others may take theirs between any two.
+    /// The steps of a process that takes over a location; others may take theirs between any two.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum At {
         Begun,
@@ -147,8 +147,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the steps of several owners of a ledger mix: whoever looks before it writes finds out that
-        /// a later one has taken the place over.
+        /// However the steps of a ledger's owners interleave, an owner that checks before it writes notices
+        /// that a later one has taken over.
         #[test]
         fn no_earlier_owner_writes_behind_a_later_one(steps in prop::collection::vec(0usize..4, 1..60)) {
             let owners: Vec<Owner> = (1..=4).map(|n| Owner { ledger: 7, generation: n, nonce: n }).collect();
@@ -204,7 +204,7 @@ mod tests {
                     prop_assert!(found.steps == Steps::Same || found.on_new_plan == Policy::GoOn);
                     prop_assert!(!other_build || found.on_new_build == Policy::GoOn);
                 }
-                // What was trimmed no topic brings back in its epochs.
+                // Topics cannot restore the epochs of trimmed bindings.
                 Start::Anew(_) => prop_assert!(!trimmed && last >= Some(epoch)),
                 Start::Refuse(Refusal::Ahead) => prop_assert!(last < Some(epoch)),
                 Start::Refuse(Refusal::Trimmed | Refusal::Added) => prop_assert!(trimmed),

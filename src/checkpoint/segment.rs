@@ -1,16 +1,15 @@
-//! A file of a checkpoint: the entries of one step that changed up to some epoch, in chunks of one bucket
-//! each.
+//! A segment: the entries of one step that changed up to some epoch, in chunks of one bucket each.
 //!
 //! ```text
 //!   segment   "thalweg checkpoint 2\n" · chunk · chunk …                       its length and BLAKE3 stand in the manifest
 //!   chunk     bucket u16 · removals u16 · length u32 · CRC32C u32 · entries     little-endian
 //! ```
 //!
-//! The CRC is that of the entries and of what stands before it: a merge, which reads files without holding
-//! them against the manifest, takes no chunk for one of another bucket.
+//! The CRC covers the entries and the header before it, so that a merge, which reads files without comparing
+//! them with the manifest, never mistakes the bucket of a chunk.
 //!
-//! Within a segment removals come before everything else, wherever they stand: a key that was removed and
-//! came back is there.
+//! Within a segment, removals are applied before everything else, wherever they are stored: a key that was
+//! removed and inserted again is present.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,15 +24,15 @@ use super::{cannot, damaged};
 
 const HEADER: &[u8] = b"thalweg checkpoint 2\n";
 const CHUNK_HEADER_BYTES: usize = 12;
-/// No chunk is larger: a length beyond this is damage.
+/// Maximum size of a chunk: a greater length indicates damage.
 const CHUNK_MAX: usize = 1 << 30;
-/// Bytes of one read.
+/// Bytes per read.
 const READ: usize = 1 << 20;
 
-/// Entries of one bucket, as bytes.
+/// Encoded entries of one bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Chunk {
-    /// Which.
+    /// The bucket.
     pub bucket: usize,
     /// Whether they are removals.
     pub removals: bool,
@@ -42,13 +41,13 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
-    /// Shows all entries to `see`.
+    /// Passes all entries to `see`.
     pub(crate) fn each<'a>(&'a self, mut see: impl FnMut(Entry<'a>) -> Result<()>) -> Result<()> {
         let mut rest = self.bytes.as_slice();
         while !rest.is_empty() {
             let entry = Entry::read(&mut rest).ok_or_else(|| {
                 Error::integrity(
-                    "a chunk of a checkpoint does not hold entries, though its checksum is right",
+                    "a chunk of a checkpoint holds no valid entries, although its checksum matches",
                 )
             })?;
             see(entry)?;
@@ -68,10 +67,10 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Makes the file.
+    /// Creates the file.
     ///
     /// # Errors
-    /// [`Outside`](crate::Kind::Outside): the disk, or the store, does not do its part.
+    /// [`Outside`](crate::Kind::Outside): the disk or the store failed.
     pub(crate) fn create(files: &dyn FileStore, path: &Path) -> Result<Self> {
         let file = files
             .create(path)
@@ -88,7 +87,7 @@ impl SegmentWriter {
         Ok(writer)
     }
 
-    /// Adds a chunk.
+    /// Appends a chunk.
     pub(crate) fn chunk(&mut self, chunk: &Chunk, entries: u64) -> Result<()> {
         let mut header = [0; CHUNK_HEADER_BYTES];
         header[..2].copy_from_slice(&(chunk.bucket as u16).to_le_bytes());
@@ -121,7 +120,8 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Makes it durable (its name is so after a sync of the directory): what the manifest says of it.
+    /// Makes the file durable and returns its manifest entry. The file's name becomes durable with a sync of
+    /// the directory.
     pub(crate) fn finish(mut self, epoch: crate::Epoch) -> Result<Segment> {
         self.flush()?;
         fault::point("segment.written");
@@ -140,11 +140,11 @@ impl SegmentWriter {
     }
 }
 
-/// Whether the file is what the manifest says.
+/// Verifies a file against the manifest.
 ///
 /// # Errors
-/// [`Integrity`](crate::Kind::Integrity): it is missing, or other bytes. [`Outside`](crate::Kind::Outside):
-/// it can't be read.
+/// [`Integrity`](crate::Kind::Integrity): it is missing or differs. [`Outside`](crate::Kind::Outside): it
+/// cannot be read.
 pub(crate) fn verify(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<()> {
     let path = dir.join(&segment.file);
     let file = open(files, &path)?;
@@ -162,13 +162,13 @@ pub(crate) fn verify(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Re
     if at != segment.bytes {
         return Err(damaged(
             &path,
-            &format!("it has {at} bytes, and had {}", segment.bytes),
+            &format!("it has {at} bytes; {} were written", segment.bytes),
         ));
     }
     if *hash.finalize().to_hex() != *segment.blake3 {
         return Err(damaged(
             &path,
-            "its BLAKE3 is another one than when it was written",
+            "its BLAKE3 hash differs from the one in the manifest",
         ));
     }
     Ok(())
@@ -181,17 +181,17 @@ fn open(files: &dyn FileStore, path: &Path) -> Result<Arc<dyn FileReader>> {
     })
 }
 
-/// Reads a segment, chunk by chunk: first all removals, then all others.
+/// Reads a segment chunk by chunk: all removals first, then everything else.
 pub(crate) struct SegmentReader {
     file: Arc<dyn FileReader>,
     path: std::path::PathBuf,
     len: u64,
-    /// Where chunks begin: removals first.
+    /// The positions of chunks, removals first.
     index: Vec<(u64, ChunkHeader)>,
 }
 
 impl SegmentReader {
-    /// Opens the file and looks where its chunks are.
+    /// Opens the file and locates its chunks.
     pub(crate) fn open(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<Self> {
         let path = dir.join(&segment.file);
         let mut reader = Self {
@@ -201,7 +201,7 @@ impl SegmentReader {
             index: Vec::new(),
         };
         if reader.read(0, HEADER.len())? != HEADER {
-            return Err(damaged(&reader.path, "it does not begin as a segment does"));
+            return Err(damaged(&reader.path, "it does not begin with a segment's header"));
         }
         let mut at = HEADER.len() as u64;
         while at < reader.len {
@@ -214,7 +214,7 @@ impl SegmentReader {
         Ok(reader)
     }
 
-    /// Shows the chunks to `see`, those of one bucket or of all.
+    /// Passes chunks to `see`, those of one bucket or all.
     pub(crate) fn chunks(
         &self,
         bucket: Option<usize>,
@@ -242,7 +242,7 @@ impl SegmentReader {
         if header.bucket >= super::BUCKETS || u16_at(2) > 1 || header.len > CHUNK_MAX || end > self.len {
             return Err(damaged(
                 &self.path,
-                &format!("at byte {at} there is no chunk's header"),
+                &format!("there is no chunk header at byte {at}"),
             ));
         }
         Ok(header)

@@ -1,4 +1,4 @@
-//! What a stateful step does for checkpoints: one small trait, and the bookkeeping that most of them share.
+//! What a stateful step does for checkpoints: a small trait, and the bookkeeping that most of them share.
 //!
 //! ```text
 //!   operator ── Kept::at(epoch) ─▶ state          a checkpoint at s was begun, and this is the first epoch after s?
@@ -8,8 +8,8 @@
 //!   operator changes an entry that is not saved yet ─▶ its value as of s goes out first
 //! ```
 //!
-//! Nothing is copied when a step freezes, so no epoch waits for a checkpoint: only keys are remembered, from
-//! an entry's first change after the freeze before.
+//! A freeze copies nothing, so no epoch waits for a checkpoint: only keys are recorded, from an entry's first
+//! change after the previous freeze.
 
 use std::sync::Arc;
 
@@ -21,12 +21,12 @@ use crate::error::{Error, Result};
 use crate::record::{Event, Record};
 use crate::time::{Epoch, EventTime};
 
-/// State that checkpoints hold.
+/// State that checkpoints capture.
 ///
-/// [`KeyedState`](super::keyed::KeyedState) is one that does its own bookkeeping: entries by key are best
-/// kept in it. Where it does not fit, as for views with their versions, a step keeps its state in a
-/// [`Kept`](super::steps::Kept), asks it for every epoch that it applies, and tells a [`Changed`] of every
-/// entry that it changes. A counter by key:
+/// [`KeyedState`](super::keyed::KeyedState) implements this with its own bookkeeping and is the best choice
+/// for entries by key. Where it does not fit, as for views with their versions, a step keeps its state in a
+/// [`Kept`](super::steps::Kept), accesses it through that for every epoch that it applies, and tells a
+/// [`Changed`] about every entry that it changes. A counter per key:
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -65,21 +65,22 @@ use crate::time::{Epoch, EventTime};
 /// }
 /// ```
 pub trait Stateful {
-    /// Everything up to `at` is applied and nothing after it: what changed since the freeze before is to be
-    /// saved as it is now. `again`: what was frozen then was not saved after all, and is to be saved with it.
+    /// Freezes the state: exactly the epochs up to `at` are applied, and what changed since the previous
+    /// freeze is to be saved as it is now. `again` means that the previous checkpoint failed: what was frozen
+    /// for it is to be saved as well.
     fn freeze(&mut self, at: Epoch, again: bool, out: Out);
 
-    /// Saves about so many entries as of the freeze; whether there are more.
+    /// Saves about `entries_max` entries as of the freeze; returns whether there are more.
     fn save(&mut self, entries_max: usize) -> bool;
 
-    /// Entries whose `until` is at or before this are gone without a word, and versions before this epoch.
-    /// Asked right after the freeze.
+    /// The bounds as of the freeze: entries with `until <= cut` expire without a tombstone, and versions
+    /// before `floor` are dropped. Called right after the freeze.
     fn bounds(&self) -> Bounds {
         Bounds::default()
     }
 }
 
-/// Takes entries to be saved.
+/// Writes entries of a step to a checkpoint.
 pub struct Out {
     step: usize,
     job: Arc<Job>,
@@ -95,7 +96,7 @@ struct Pending {
     entries: u64,
 }
 
-/// A chunk goes to the writer when it is as large as this.
+/// Size at which a chunk is sent to the writer.
 const CHUNK: usize = 32 << 10;
 
 impl Out {
@@ -109,18 +110,18 @@ impl Out {
         }
     }
 
-    /// A row: its value since `epoch`; it goes by itself when the step's cut reaches `until`.
+    /// Writes a row with its value since `epoch`. It expires when the step's cut reaches `until`.
     ///
-    /// Each one is read back. One that is not what it was, then or after a start from the checkpoint, makes
-    /// this checkpoint fail, with an error that names the step, the type and, where it is known, the field.
+    /// Each row is verified by reading it back. If the result differs, now or after a restore, this
+    /// checkpoint fails with an error that names the step, the type and, if known, the field.
     pub fn put<K: Record, V: Record>(&mut self, key: &K, epoch: Epoch, until: Option<EventTime>, value: &V) {
         self.value.clear();
         let kept = encode_record(value, &mut self.value);
         self.add(kept, key, epoch, until);
     }
 
-    /// As [`put`](Self::put), of state that can't be compared: read back, it has to be written as the same
-    /// bytes.
+    /// Like [`put`](Self::put), for state that cannot be compared: reading it back and encoding it again must
+    /// yield the same bytes.
     pub fn put_state<K: Record, S: Event>(
         &mut self,
         key: &K,
@@ -140,12 +141,12 @@ impl Out {
         }
     }
 
-    /// A key that has no value since `epoch`.
+    /// Writes that a key has had no value since `epoch`.
     pub fn remove<K: Record>(&mut self, key: &K, epoch: Epoch) {
         self.entry(key, epoch, None, false);
     }
 
-    /// Like [`Out::put`], for what is encoded already.
+    /// Like [`Out::put`], for encoded entries.
     pub(crate) fn put_encoded(&mut self, key: &[u8], epoch: Epoch, until: Option<EventTime>, value: &[u8]) {
         self.send_entry(Entry {
             key,
@@ -155,7 +156,7 @@ impl Out {
         });
     }
 
-    /// Like [`Out::remove`], for what is encoded already.
+    /// Like [`Out::remove`], for encoded entries.
     pub(crate) fn remove_encoded(&mut self, key: &[u8], epoch: Epoch) {
         self.send_entry(Entry {
             key,
@@ -204,14 +205,14 @@ impl Out {
         }
     }
 
-    /// Lets another thread drop what is not needed any more.
+    /// Drops data on another thread.
     pub fn discard<T: Send + 'static>(&self, old: Vec<T>) {
         if old.capacity() > 0 {
             self.job.discard(Box::new(old));
         }
     }
 
-    /// Gives an error that makes the checkpoint fail.
+    /// Fails the checkpoint with an error.
     pub fn fail(&self, error: Error) {
         self.job.fail_at(self.step, error);
     }
@@ -223,11 +224,12 @@ impl Drop for Out {
     }
 }
 
-/// Which keys of a step changed since the last freeze, and which of those before it are still to be saved.
+/// Tracks which keys of a step changed since the last freeze, and which of the frozen ones are still to be
+/// saved.
 pub struct Changed<K> {
-    /// Nothing is remembered where nobody saves.
+    /// False if checkpoints are disabled: then nothing is tracked.
     on: bool,
-    /// The last freeze, and the one before whose entries are saved.
+    /// The last freeze, and the one before it; the entries in between are being saved.
     since: Epoch,
     before: Epoch,
     changed: Vec<K>,
@@ -258,7 +260,7 @@ impl<K> Default for Changed<K> {
 }
 
 impl<K: Ord + Send + 'static> Changed<K> {
-    /// Nobody saves.
+    /// A tracker for disabled checkpoints.
     pub fn off() -> Self {
         Self {
             on: false,
@@ -266,7 +268,7 @@ impl<K: Ord + Send + 'static> Changed<K> {
         }
     }
 
-    /// Everything up to `restored` is saved.
+    /// A tracker for state that is saved up to `restored`.
     pub fn since(restored: Epoch) -> Self {
         Self {
             since: restored,
@@ -281,8 +283,8 @@ impl<K: Ord + Send + 'static> Changed<K> {
         self.out.is_some() && epoch <= self.since && epoch > self.before
     }
 
-    /// An entry, last changed at `epoch` if there is one, is about to change. `save` gets it if it has yet to
-    /// be saved as it was.
+    /// Must be called before an entry changes; `epoch` is its last change, if it exists. Calls `save` if the
+    /// entry has yet to be saved as of the freeze.
     #[inline]
     pub fn touch(&mut self, epoch: Option<Epoch>, key: impl FnOnce() -> K, save: impl FnOnce(&mut Out, &K)) {
         if !self.on || epoch.is_some_and(|epoch| epoch > self.since) {
@@ -297,7 +299,7 @@ impl<K: Ord + Send + 'static> Changed<K> {
         self.changed.push(key);
     }
 
-    /// An entry, last changed at `epoch`, is about to be removed.
+    /// Must be called before an entry, last changed at `epoch`, is removed.
     #[inline]
     pub fn remove(&mut self, epoch: Epoch, key: impl FnOnce() -> K, save: impl FnOnce(&mut Out, &K)) {
         if !self.on {
@@ -312,7 +314,7 @@ impl<K: Ord + Send + 'static> Changed<K> {
         self.removed.push(key);
     }
 
-    /// An entry, last changed at `epoch`, is about to go by itself: its `until` has passed.
+    /// Must be called before an entry, last changed at `epoch`, expires by its `until`.
     #[inline]
     pub fn expire(&mut self, epoch: Epoch, save: impl FnOnce(&mut Out)) {
         if self.waits(epoch)
@@ -322,17 +324,17 @@ impl<K: Ord + Send + 'static> Changed<K> {
         }
     }
 
-    /// Whether anything is being saved.
+    /// Whether entries are being saved.
     pub fn is_saving(&self) -> bool {
         self.out.is_some()
     }
 
-    /// The epoch after which changes are saved by the next freeze, or one that is repeated.
+    /// The epoch after which changes are included in the next freeze, or in a repeated one.
     pub fn unsaved_since(&self) -> Epoch {
         self.before
     }
 
-    /// Whether entries that changed at `epoch` have been saved, or will never be.
+    /// Whether entries that changed at `epoch` have been saved, or never will be.
     pub fn is_saved(&self, epoch: Epoch) -> bool {
         !self.on || epoch <= self.before || (epoch <= self.since && self.out.is_none())
     }
@@ -342,13 +344,13 @@ impl<K: Ord + Send + 'static> Changed<K> {
         if again {
             self.frozen.append(&mut self.changed);
             self.frozen_removed.append(&mut self.removed);
-            // However often it has to be tried again, no key is held twice.
+            // However often the freeze is repeated, no key is stored twice.
             for keys in [&mut self.frozen, &mut self.frozen_removed] {
                 keys.sort_unstable();
                 keys.dedup();
             }
         } else {
-            // Millions of keys take long to be dropped.
+            // Dropping millions of keys takes long.
             out.discard(std::mem::replace(
                 &mut self.frozen,
                 std::mem::take(&mut self.changed),
@@ -363,8 +365,8 @@ impl<K: Ord + Send + 'static> Changed<K> {
         self.out = Some(out);
     }
 
-    /// See [`Stateful::save`]. `save` gets each key and the epoch of the freeze, and puts the entry out if it
-    /// is there and did not change since.
+    /// See [`Stateful::save`]. `save` gets each key and the epoch of the freeze, and writes the entry if it
+    /// exists and has not changed since.
     pub fn save(&mut self, entries_max: usize, save: impl FnMut(&mut Out, &K, Epoch)) -> bool
     where
         K: Record,
@@ -372,7 +374,7 @@ impl<K: Ord + Send + 'static> Changed<K> {
         self.save_with(entries_max, |out, key, epoch| out.remove(key, epoch), save)
     }
 
-    /// Like [`Changed::save`]; `remove` gets the keys that were removed.
+    /// Like [`Changed::save`]; `remove` gets the removed keys.
     pub(crate) fn save_with(
         &mut self,
         entries_max: usize,

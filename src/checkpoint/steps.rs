@@ -1,4 +1,4 @@
-//! The stateful steps of one worker: each freezes at the right moment, and all are saved between other work.
+//! The stateful steps of one worker: each freezes at the right time, and all are saved in between other work.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use super::manifest::Bounds;
 use super::state::{Out, Stateful};
 use crate::time::Epoch;
 
-/// A step's state, shared by its operator and by whoever saves it.
+/// A step's state, shared by its operator and the checkpoints.
 pub struct Kept<S>(Rc<Inner<S>>);
 
 struct Inner<S> {
@@ -34,17 +34,17 @@ impl<S: Stateful + 'static> Kept<S> {
         }))
     }
 
-    /// State that no checkpoint holds.
+    /// State that is in no checkpoint.
     pub fn unsaved(state: S) -> Self {
         Self::new(usize::MAX, Rc::default(), state)
     }
 
-    /// For a second hand.
+    /// A second reference.
     pub(crate) fn share(&self) -> Self {
         Self(self.0.clone())
     }
 
-    /// The state, to apply what belongs to `epoch`. Epochs never go back.
+    /// The state, for applying changes of `epoch`. Epochs never decrease.
     pub fn at(&self, epoch: Epoch) -> RefMut<'_, S> {
         if let Some(begun) = &*self.0.steps.begun.borrow()
             && begun.epoch < epoch
@@ -99,17 +99,17 @@ type Put = Box<dyn FnOnce()>;
 pub struct Steps {
     all: RefCell<Vec<Rc<dyn Savable>>>,
     begun: RefCell<Option<Begun>>,
-    /// The step that is being saved, once the epoch is closed.
+    /// The step being saved, once the epoch is closed.
     at: Cell<Option<usize>>,
-    /// What is to be loaded before the first step.
+    /// What to load before the first step.
     loads: RefCell<Vec<(Load, Put)>>,
 }
 
-/// Entries between two looks at the clock; few in unit tests, where there are few in all.
+/// Entries between two checks of the clock; few in unit tests, which have few entries.
 const SLICE: usize = if cfg!(test) { 4 } else { 256 };
 
 impl Steps {
-    /// Takes in the next step's state.
+    /// Registers the next step's state.
     pub fn keep<S: Stateful + 'static>(self: &Rc<Self>, state: S) -> Kept<S> {
         let mut all = self.all.borrow_mut();
         let kept = Kept::new(all.len(), self.clone(), state);
@@ -117,7 +117,7 @@ impl Steps {
         kept
     }
 
-    /// Has something loaded by [`load_all`](Self::load_all), and put where it belongs.
+    /// Registers a load: [`load_all`](Self::load_all) runs `load`, and then `put` with its result.
     pub(crate) fn load<T: Send + 'static>(
         &self,
         load: impl FnOnce() -> T + Send + 'static,
@@ -137,7 +137,7 @@ impl Steps {
         self.loads.borrow_mut().push((Box::new(load), Box::new(put)));
     }
 
-    /// Loads all state, on so many threads with this one. A panic on one of them becomes this one's.
+    /// Loads all state, on this many threads including the current one. Propagates panics.
     pub(crate) fn load_all(&self, threads: usize) {
         let (loads, puts): (Vec<_>, Vec<_>) = self.loads.take().into_iter().unzip();
         let others = threads.min(loads.len()).saturating_sub(1);
@@ -156,19 +156,19 @@ impl Steps {
         puts.into_iter().for_each(|put| put());
     }
 
-    /// Lets go of all state: steps and what they belong to hold each other.
+    /// Drops all state, because steps and their owners reference each other.
     #[cfg(test)]
     pub(crate) fn clear(&self) {
         self.all.borrow_mut().clear();
     }
 
-    /// A checkpoint as of `epoch`, which has not been applied yet.
+    /// Begins a checkpoint as of `epoch`, which must not have been applied yet.
     pub(crate) fn begin(&self, epoch: Epoch, job: Arc<Job>) {
         let again = job.again;
         *self.begun.borrow_mut() = Some(Begun { epoch, again, job });
     }
 
-    /// The worker is done with `epoch`: freezes what has not frozen by itself.
+    /// Reports that the worker has finished `epoch`: freezes the steps that have not frozen themselves.
     pub(crate) fn closed(&self, epoch: Epoch) {
         let begun = self.begun.borrow().clone();
         if let Some(begun) = begun.filter(|begun| begun.epoch == epoch) {
@@ -177,18 +177,18 @@ impl Steps {
         }
     }
 
-    /// Whether something is to be saved.
+    /// Whether anything is to be saved.
     pub(crate) fn is_saving(&self) -> bool {
         self.at.get().is_some()
     }
 
-    /// Whether so much waits to be written that saving had better wait.
+    /// Whether so much is queued for the writer that saving should pause.
     pub(crate) fn is_crowded(&self) -> bool {
         let begun = self.begun.borrow();
         begun.as_ref().is_some_and(|begun| begun.job.is_crowded())
     }
 
-    /// Saves on while `go_on`.
+    /// Continues to save while `go_on` returns true.
     pub(crate) fn save(&self, mut go_on: impl FnMut() -> bool) {
         let Some(mut at) = self.at.get() else {
             return;

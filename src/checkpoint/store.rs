@@ -26,21 +26,21 @@ use crate::fault;
 use crate::time::Epoch;
 
 const SEGMENT_END: &str = ".segment";
-/// A manifest that was not finished: left by a crash.
+/// The suffix of an unfinished manifest, as left by a crash.
 const DRAFT_END: &str = ".new";
 /// Checkpoints in a directory.
 #[derive(Clone)]
 pub struct Store {
-    /// Where it is.
-    pub files: Arc<dyn FileStore>,
     /// The directory.
+    pub files: Arc<dyn FileStore>,
+    /// The file store.
     pub dir: PathBuf,
-    /// Checkpoints that were found damaged, here or in a clone of this.
+    /// Checkpoints found damaged, by this store or a clone of it.
     damaged: Arc<Mutex<BTreeSet<Epoch>>>,
 }
 
 impl Store {
-    /// The directory need not be there.
+    /// The directory need not exist.
     pub fn new(files: Arc<dyn FileStore>, dir: &Path) -> Self {
         Self {
             files,
@@ -57,16 +57,16 @@ impl Store {
         }
     }
 
-    /// The epochs that there are manifests of, oldest first.
+    /// The epochs of all manifests, oldest first.
     pub fn epochs(&self) -> Result<Vec<Epoch>> {
         Ok(epochs(&self.names()?))
     }
 
-    /// Takes the place for a dataflow, before anything is written to it.
+    /// Claims the location for a dataflow, before anything is written to it.
     ///
     /// # Errors
-    /// [`Definition`](crate::Kind::Definition): it is another one's. [`Outside`](crate::Kind::Outside): it
-    /// can't be written to.
+    /// [`Definition`](crate::Kind::Definition): it belongs to another dataflow.
+    /// [`Outside`](crate::Kind::Outside): it cannot be written to.
     pub fn claim(&self, app: &str, dataflow: &str) -> Result<()> {
         let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
         self.files.make_dir(&self.dir).map_err(unwritable)?;
@@ -82,7 +82,7 @@ impl Store {
         match self.catalogue() {
             Ok(there) => self.belongs(&there.app, &there.dataflow, app, dataflow),
             Err(error) if error.kind() == Kind::Integrity => {
-                tracing::warn!("it is written anew: {error}");
+                tracing::warn!(%error, "checkpoint catalogue is damaged; rewriting it");
                 self.files.remove(&path).map_err(unwritable)?;
                 self.files.publish(&path, &bytes).map_err(unwritable).map(drop)
             }
@@ -106,7 +106,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Integrity`](crate::Kind::Integrity): it is damaged or missing.
-    /// [`Definition`](crate::Kind::Definition): another format.
+    /// [`Definition`](crate::Kind::Definition): it has another format.
     pub fn manifest(&self, epoch: Epoch) -> Result<Manifest> {
         let path = self.dir.join(Manifest::file_name(epoch));
         let manifest = Manifest::from_bytes(&self.contents(&path)?)
@@ -114,25 +114,25 @@ impl Store {
         if manifest.epoch != epoch {
             return Err(damaged(
                 &path,
-                &format!("it says that it is that of epoch {}", manifest.epoch),
+                &format!("its contents name epoch {}", manifest.epoch),
             ));
         }
         Ok(manifest)
     }
 
-    /// Holds every file of a checkpoint against its manifest.
+    /// Verifies every file of a checkpoint against its manifest.
     pub fn verify(&self, manifest: &Manifest) -> Result<()> {
         manifest
             .segments()
             .try_for_each(|segment| verify(&*self.files, &self.dir, segment))
     }
 
-    /// The newest checkpoint that is whole, and `before` an epoch if one is named. What is wrong with newer
-    /// ones is noted.
+    /// The newest intact checkpoint, before an epoch if one is given, with notes on newer ones that are
+    /// damaged.
     ///
     /// # Errors
-    /// The directory can't be read, a checkpoint is that of another dataflow or format, or there are files of
-    /// which nothing says whose they are.
+    /// If the directory cannot be read, a checkpoint belongs to another dataflow or has another format, or
+    /// there are files without a catalogue or manifest.
     pub fn newest(
         &self,
         app: &str,
@@ -145,8 +145,8 @@ impl Store {
             Ok(there) => self.belongs(&there.app, &there.dataflow, app, dataflow)?,
             Err(error) if error.kind() == Kind::Integrity => {
                 match names.iter().any(|name| name == Catalogue::FILE_NAME) {
-                    // It is made again; and files that no manifest names are good for nothing, whosever they
-                    // are.
+                    // It will be written again; and files that no manifest references are useless, whoever
+                    // wrote them.
                     true => notes.push(error.to_string()),
                     false => self.is_somebodys(&names)?,
                 }
@@ -164,7 +164,7 @@ impl Store {
                 Ok(manifest) => return Ok((Some(manifest), notes)),
                 Err(error) if error.kind() == Kind::Integrity => {
                     self.damaged.lock().insert(epoch);
-                    notes.push(format!("the checkpoint of epoch {epoch} is passed over: {error}"));
+                    notes.push(format!("epoch {epoch}: {error}"));
                 }
                 Err(error) => return Err(error),
             }
@@ -172,10 +172,10 @@ impl Store {
         Ok((None, notes))
     }
 
-    /// Whether anything says what the files here are, if there are any.
+    /// Checks that the files here, if any, can be identified.
     ///
     /// # Errors
-    /// [`Integrity`](crate::Kind::Integrity): nothing does.
+    /// [`Integrity`](crate::Kind::Integrity): they cannot.
     pub fn is_known(&self) -> Result<()> {
         let names = self.names()?;
         match names.iter().any(|name| name == Catalogue::FILE_NAME) {
@@ -184,8 +184,8 @@ impl Store {
         }
     }
 
-    /// Without a catalogue manifests may say whose files these are. Neither is there: it is not an empty
-    /// place, but a part of one, or something else. (A crash before the first manifest leaves files, and a
+    /// Without a catalogue, manifests may still identify the files. With neither, this is not an empty
+    /// location but part of one, or something else. (A crash before the first manifest leaves files and a
     /// catalogue.)
     fn is_somebodys(&self, names: &[String]) -> Result<()> {
         let segments = names.iter().filter(|name| name.ends_with(SEGMENT_END));
@@ -195,7 +195,7 @@ impl Store {
         };
         let files = crate::error::count(count as u64, "file");
         Err(Error::integrity(format!(
-            "in `{}` there are files of checkpoints, and nothing that says what they are",
+            "`{}` holds checkpoint files but no catalogue",
             self.dir.display()
         ))
         .detail(format!(
@@ -203,8 +203,8 @@ impl Store {
             Catalogue::FILE_NAME
         ))
         .hint(
-            "put back what belongs to them, or name another place; if nobody needs them, `thalweg \
-            checkpoint prune DIR --keep 0 --yes` removes them",
+            "restore the missing files, or choose another location; if the files are not needed, `thalweg \
+             checkpoint prune DIR --keep 0 --yes` removes them",
         ))
     }
 
@@ -217,12 +217,12 @@ impl Store {
             self.dir.display()
         ))
         .detail(format!(
-            "they are of app `{their_app}`, dataflow `{theirs}`; this is app `{app}`, dataflow `{dataflow}`"
+            "theirs: app `{their_app}`, dataflow `{theirs}`; this one: app `{app}`, dataflow `{dataflow}`"
         ))
-        .hint("give every dataflow a directory of its own"))
+        .hint("give every dataflow its own directory"))
     }
 
-    /// Makes a checkpoint count, once all that it names is durable.
+    /// Publishes a checkpoint, once everything it references is durable.
     pub fn publish(&self, manifest: &Manifest) -> Result<()> {
         let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
         self.files.sync_dir(&self.dir).map_err(unwritable)?;
@@ -235,21 +235,20 @@ impl Store {
         if new {
             return Ok(());
         }
-        Err(Error::integrity(format!(
-            "there is a checkpoint of epoch {} already",
-            manifest.epoch
-        ))
-        .detail(path.display().to_string())
-        .hint("another process writes checkpoints of this dataflow: stop one of the two"))
+        Err(
+            Error::integrity(format!("a checkpoint of epoch {} already exists", manifest.epoch))
+                .detail(path.display().to_string())
+                .hint("another process writes checkpoints of this dataflow: stop one of the two"),
+        )
     }
 
-    /// From here on it is this owner of the ledger who writes and removes checkpoints here. To be called with
-    /// a claim that counts.
+    /// Takes over the location: from here on, this owner of the ledger writes and removes checkpoints. The
+    /// owner's claim must already count.
     ///
     /// # Errors
-    /// [`Definition`](crate::Kind::Definition): the place is another dataflow's.
-    /// [`Integrity`](crate::Kind::Integrity): a later owner of the ledger has taken it over.
-    /// [`Outside`](crate::Kind::Outside): it can't be written to.
+    /// [`Definition`](crate::Kind::Definition): the location belongs to another dataflow.
+    /// [`Integrity`](crate::Kind::Integrity): fenced by a later owner of the ledger.
+    /// [`Outside`](crate::Kind::Outside): it cannot be written to.
     pub fn take_over(&self, app: &str, dataflow: &str, owner: &Owner) -> Result<()> {
         if let Ok(there) = self.catalogue() {
             self.belongs(&there.app, &there.dataflow, app, dataflow)?;
@@ -274,10 +273,10 @@ impl Store {
         Ok(())
     }
 
-    /// Whether nobody else has taken over.
+    /// Checks that no other owner has taken over.
     ///
     /// # Errors
-    /// [`Integrity`](crate::Kind::Integrity): somebody has, and nothing here is to be touched any more.
+    /// [`Integrity`](crate::Kind::Integrity): fenced; nothing here may be modified any more.
     pub fn is_held_by(&self, owner: &Owner) -> Result<()> {
         match protocol::rival(owner, &self.owners()?) {
             Some(other) => Err(self.taken_over(other)),
@@ -285,7 +284,7 @@ impl Store {
         }
     }
 
-    /// Whose files are there.
+    /// The owners whose files exist.
     fn owners(&self) -> Result<Vec<Owner>> {
         let names = self.names()?;
         Ok(names.iter().filter_map(|name| Owner::of_name(name)).collect())
@@ -293,18 +292,19 @@ impl Store {
 
     fn taken_over(&self, other: &Owner) -> Error {
         Error::integrity(format!(
-            "another process has taken over the checkpoints in `{}`",
+            "fenced: another process has taken over the checkpoints in `{}`",
             self.dir.display()
         ))
-        .detail(format!("it says so by the file `{}`", other.file_name()))
+        .detail(format!("its owner file is `{}`", other.file_name()))
         .hint(
-            "two services have one place for their checkpoints: stop one, or give it another \
-            `checkpoint.store`; the start of the other takes the place over again",
+            "two services share one checkpoint location: stop one of them, or give it another \
+             `checkpoint.store`; restarting the other reclaims the location",
         )
     }
 
-    /// Removes all but the newest `keep` checkpoints that are whole, as far as is known, and all files that
-    /// nothing left names, but for `spare`. Only the ledger's owner may do this. Returns what was removed.
+    /// Removes all but the newest `keep` checkpoints that are intact as far as known, and all files that no
+    /// remaining manifest references, except `spare`. Only the ledger's owner may do this. Returns what was
+    /// removed.
     pub fn prune(&self, keep: usize, spare: &BTreeSet<String>) -> Result<Vec<String>> {
         let gone = self.prunable(keep, spare)?;
         for name in &gone {
@@ -321,7 +321,7 @@ impl Store {
         Ok(gone)
     }
 
-    /// What [`prune`](Self::prune) would remove, manifests first.
+    /// The files that [`prune`](Self::prune) would remove, manifests first.
     pub fn prunable(&self, keep: usize, spare: &BTreeSet<String>) -> Result<Vec<String>> {
         let (mut named, mut kept, mut old) = (spare.clone(), 0, Vec::new());
         let names = self.names()?;
@@ -332,7 +332,7 @@ impl Store {
                     kept += usize::from(self.is_whole(&manifest, &names));
                     named.extend(manifest.segments().map(|segment| segment.file.clone()));
                 }
-                // Left for people to look at, but no start will ask for its files.
+                // Left for inspection, but no start will use its files.
                 Err(_) => {}
             }
         }
@@ -343,14 +343,14 @@ impl Store {
         Ok(old)
     }
 
-    /// Whether nothing is known to be wrong with a checkpoint, and all of its files are among `names`.
+    /// Whether a checkpoint is not known to be damaged, and all of its files are among `names`.
     fn is_whole(&self, manifest: &Manifest, names: &[String]) -> bool {
         let is_there = |file: &String| names.binary_search(file).is_ok();
         !self.damaged.lock().contains(&manifest.epoch)
             && manifest.segments().all(|segment| is_there(&segment.file))
     }
 
-    /// The checkpoints that are whole, as far as is known, newest first.
+    /// The checkpoints that are intact as far as known, newest first.
     pub fn whole(&self) -> Result<Vec<Manifest>> {
         let names = self.names()?;
         let manifests = epochs(&names)
@@ -362,7 +362,7 @@ impl Store {
             .collect())
     }
 
-    /// Holds every checkpoint against its files: one that is damaged is told, and counts as none when others
+    /// Verifies every checkpoint against its files. Damaged ones are reported, and do not count when others
     /// are [removed](Self::prune).
     pub fn examine(&self) -> Result<Vec<(Epoch, Result<Manifest>)>> {
         let examined = self.epochs()?.into_iter().map(|epoch| {
@@ -385,17 +385,17 @@ impl Store {
     }
 }
 
-/// The epochs that there are manifests of, oldest first.
+/// The epochs of the manifests among the names, oldest first.
 fn epochs(names: &[String]) -> Vec<Epoch> {
     let mut epochs: Vec<Epoch> = names.iter().filter_map(|name| Manifest::epoch_of(name)).collect();
     epochs.sort_unstable();
     epochs
 }
 
-/// A checkpoint that a run begins with.
+/// The checkpoint that a run resumes from.
 pub struct Restored {
     store: Store,
-    /// What it consists of.
+    /// Its manifest.
     pub manifest: Manifest,
     /// See [`Fit::held`](super::fit::Fit::held).
     held: Vec<Option<usize>>,
@@ -403,8 +403,8 @@ pub struct Restored {
 }
 
 impl Restored {
-    /// `manifest` as found in `store`, and which of its steps each one of the dataflow [goes on
-    /// from](super::fit::Fit::held).
+    /// `manifest` as found in `store`, with the step of it that each step of the dataflow
+    /// [resumes](super::fit::Fit::held).
     pub fn new(store: Store, manifest: Manifest, held: Vec<Option<usize>>) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -414,14 +414,13 @@ impl Restored {
         })
     }
 
-    /// The files that a step of the dataflow goes on from.
+    /// The files from which a step of the dataflow resumes.
     pub fn files(&self, step: usize) -> Option<&StepFiles> {
         let at = (*self.held.get(step)?)?;
         self.manifest.steps.get(at)
     }
 
-    /// Shows the entries of a step to `see`, those of a key in the order in which they hold: the last one
-    /// does.
+    /// Passes the entries of a step to `see`, those of a key oldest first: the last one wins.
     pub fn each(&self, step: usize, see: &mut dyn FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
         let Some(files) = self.files(step) else {
             return Ok(());
@@ -439,13 +438,13 @@ impl Restored {
         Ok(())
     }
 
-    /// Which it is, for messages.
+    /// A description for messages.
     pub fn describe(&self) -> String {
         let (epoch, dir) = (self.manifest.epoch, self.store.dir.display());
         format!("the checkpoint of epoch {epoch} in `{dir}`")
     }
 
-    /// How many bytes were read, by all workers together.
+    /// Bytes read so far, by all workers together.
     pub fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }

@@ -283,9 +283,9 @@ fn a_checkpoint_of_the_format_before_is_refused_and_told_what_to_do_about() {
     let error = error.to_string();
     for said in [
         "the checkpoint has format 3",
-        "this build reads format 4",
+        "this build reads version 4",
         "checkpoint-00000000000000000007.json",
-        "run the build that made it",
+        "run the build that wrote it",
         "checkpoint prune DIR --keep 0 --yes",
     ] {
         assert!(error.contains(said), "no `{said}` in {error}");
@@ -410,7 +410,7 @@ fn files_without_a_catalogue_are_refused() {
     let refused = store.newest("shop", "spend", None).unwrap_err();
     assert_eq!(refused.kind(), crate::Kind::Integrity);
     for part in [
-        "nothing that says what they are",
+        "but no catalogue",
         "1 file, such as `00000000000000000003-000.segment`",
         "prune DIR --keep 0 --yes",
     ] {

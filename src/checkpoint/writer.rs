@@ -1,4 +1,4 @@
-//! Who writes checkpoints: a thread that does nothing else.
+//! The thread that writes checkpoints.
 //!
 //! ```text
 //!   begin ─▶ pieces, to files ─▶ all of it there? ─▶ sync ─▶ manifest ─▶ merge ─▶ prune
@@ -33,7 +33,7 @@ use crate::time::{Epoch, EventTime};
 pub(crate) struct Writer {
     pub(super) store: Store,
     pub(super) identity: Identity,
-    /// Whether the place is known to be this dataflow's.
+    /// Whether the location is known to be this dataflow's.
     pub(super) claimed: bool,
     pub(super) workers: usize,
     pub(super) keep: usize,
@@ -41,16 +41,16 @@ pub(crate) struct Writer {
     pub(super) held: Arc<AtomicUsize>,
     pub(super) state: Arc<State>,
     pub(super) steps: Vec<StepFiles>,
-    /// Where checkpoints may begin, oldest first.
+    /// The bases for later checkpoints, oldest first.
     pub(super) bases: VecDeque<Base>,
     pub(super) metrics: CheckpointMetrics,
     pub(super) hold: Hold,
     pub(super) current: Option<Current>,
-    /// Files that could not be merged, as one of them is damaged.
+    /// Files that could not be merged because one of them is damaged.
     pub(super) suspects: Vec<Segment>,
 }
 
-/// What has come in of the checkpoint on its way.
+/// The parts of the checkpoint in progress that have arrived.
 pub(super) struct Current {
     job: Arc<Job>,
     at: EpochBinding,
@@ -63,7 +63,7 @@ pub(super) struct Current {
 }
 
 impl Writer {
-    /// To the end, in the thread that is the writer's own.
+    /// Runs to the end, on the writer's own thread.
     pub(crate) fn run(mut self) {
         self.tidy();
         while let Ok(message) = self.from.recv() {
@@ -73,28 +73,29 @@ impl Writer {
         }
     }
 
-    /// As [`run`](Self::run), by one message that waits. `false`: none does, or it was the last one.
+    /// Like [`run`](Self::run), for one queued message. Returns false if there is none, or if it was the last
+    /// one.
     #[cfg(test)]
     pub(crate) fn step(&mut self) -> bool {
         let message = self.from.try_recv();
         message.is_ok_and(|message| self.take(message))
     }
 
-    /// Removes what a crash left half done: it is nobody's.
+    /// Removes leftovers of a crash.
     pub(crate) fn tidy(&mut self) {
         if let Err(error) = self.prune(&BTreeSet::new()) {
             tracing::warn!("old checkpoints can't be removed: {error}");
         }
     }
 
-    /// A process that was stopped and goes on must not take from its successor what that one rests on.
+    /// A process that was suspended must not remove what its successor depends on.
     fn prune(&self, spare: &BTreeSet<String>) -> Result<()> {
         self.store.is_held_by(&self.identity.owner)?;
         self.store.prune(self.keep, spare).map(drop)
     }
 
-    /// Takes in one message, and makes the checkpoint count once all of it is there. `false`: this was the
-    /// last one.
+    /// Handles one message, and completes the checkpoint once all parts have arrived. Returns false if this
+    /// was the last message.
     fn take(&mut self, message: Message) -> bool {
         let mut current = self.current.take();
         match (message, &mut current) {
@@ -105,7 +106,7 @@ impl Writer {
                 self.held.fetch_sub(piece.chunk.bytes.len(), Ordering::Relaxed);
                 if let Err(error) = self.write(current, &piece) {
                     current.job.fail(error);
-                    // Where no space is left, the ledger may need what it took.
+                    // If the disk is full, the ledger may need the space.
                     let begun = names_of(current);
                     current.segments.iter_mut().for_each(|segment| *segment = None);
                     self.remove(&begun);
@@ -157,7 +158,7 @@ impl Writer {
         }
     }
 
-    /// The folder may have gone, or not have been to be written to before.
+    /// The directory may have been removed, or not have been writable before.
     fn take_place(&self) -> Result<()> {
         let Identity {
             app, dataflow, owner, ..
@@ -195,19 +196,25 @@ impl Writer {
             Ok(manifest) => {
                 self.state.again.store(false, Ordering::Release);
                 if self.state.trouble.lock().take().is_some() {
-                    tracing::info!(%epoch, "checkpoints are made again");
+                    tracing::info!(%epoch, "checkpoints succeed again");
                 }
                 self.state.newest.store(epoch.0, Ordering::Release);
                 let took = clock::instant() - begun;
                 let written = manifest.segments().filter(|segment| segment.epoch == epoch);
                 let written: u64 = written.map(|segment| segment.bytes).sum();
-                tracing::debug!(%epoch, bytes = written, of = manifest.bytes(), ms = took.as_millis() as u64, "checkpoint");
+                tracing::debug!(
+                    %epoch,
+                    bytes = written,
+                    total_bytes = manifest.bytes(),
+                    ms = took.as_millis() as u64,
+                    "checkpoint complete"
+                );
                 self.metrics.published(epoch, took, written, manifest.bytes());
                 fault::point("checkpoint.counted");
                 if let Err(error) = self.merge() {
-                    tracing::warn!("the files of checkpoints can't be merged: {error}");
+                    tracing::warn!(%error, "cannot merge checkpoint files");
                     if !self.suspects.is_empty() {
-                        // Nothing that is older goes before this is mended.
+                        // Nothing older is removed until this is repaired.
                         *self.state.trouble.lock() = Some(error.to_string());
                         self.state.busy.store(false, Ordering::Release);
                         return;
@@ -218,21 +225,20 @@ impl Writer {
                 let spare = spare.map(|segment| segment.file.clone()).collect();
                 match self.prune(&spare).and_then(|()| self.unneeded()) {
                     Ok(epoch) => _ = self.state.unneeded.fetch_max(epoch.0, Ordering::AcqRel),
-                    Err(error) => tracing::warn!("old checkpoints can't be removed: {error}"),
+                    Err(error) => tracing::warn!(%error, "cannot remove old checkpoints"),
                 }
             }
             Err(error) => {
                 self.state.again.store(true, Ordering::Release);
                 self.claimed = false;
-                // Its manifest may be there all the same.
+                // Its manifest may exist nevertheless.
                 let manifest = Manifest::file_name(epoch);
                 if self.store.names().is_ok_and(|names| !names.contains(&manifest)) {
                     self.remove(&files);
                 }
                 self.metrics.failed.inc();
                 *self.state.trouble.lock() = Some(error.to_string());
-                tracing::warn!(%epoch, "a checkpoint came to nothing, the next one will hold what it would \
-                    have: {error}");
+                tracing::warn!(%epoch, %error, "checkpoint failed; the next one will include its changes");
             }
         }
         fault::point("checkpoint.done");
@@ -262,7 +268,7 @@ impl Writer {
         }
         fault::point("checkpoint.segments");
         let at = Base { binding: at, sets };
-        // Bindings from there on are gone through again, so that views can be asked for what they keep.
+        // Bindings from there on are replayed, so that views can be read as far back as they keep versions.
         let reaches = |base: &&Base| base.binding.epoch < floor;
         let from = self.bases.iter().rev().find(reaches).cloned();
         let manifest = Manifest {
@@ -280,7 +286,7 @@ impl Writer {
             at: at.clone(),
             steps,
         };
-        // Another process has removed what it did not know of.
+        // Another process removed files that it did not know about.
         self.store.is_held_by(&self.identity.owner)?;
         self.all_there(&manifest)?;
         self.store.publish(&manifest)?;
@@ -295,8 +301,8 @@ impl Writer {
         Ok(manifest)
     }
 
-    /// Where the oldest checkpoint that is left begins to ask for bindings; only with as many of them as are
-    /// to be kept.
+    /// The epoch from which the oldest remaining checkpoint needs bindings; known only if as many checkpoints
+    /// as configured exist.
     fn unneeded(&self) -> Result<Epoch> {
         let kept = self.store.whole()?;
         let from = kept.iter().map(|manifest| &manifest.from);
@@ -307,11 +313,11 @@ impl Writer {
         })
     }
 
-    /// What a checkpoint rests on may have gone since it was written: then it counts for nothing, and older
-    /// ones stay.
+    /// Files of a checkpoint may have been lost since it was written: then it does not count, and older ones
+    /// are kept.
     fn all_there(&mut self, manifest: &Manifest) -> Result<()> {
-        let hint = "put it back from a copy, and checkpoints are made again; what it held is safe in the \
-            running process alone";
+        let hint = "restore the file from a copy and checkpoints will succeed again; until then, its \
+            contents exist only in the running process";
         let names = self.store.names()?;
         let missing = |segment: &&Segment| names.binary_search(&segment.file).is_err();
         if let Some(missing) = manifest.segments().find(missing) {
@@ -332,11 +338,11 @@ impl Writer {
         }
     }
 
-    /// Merges what is due; the next checkpoint names the merged files.
+    /// Merges segments that are due; the next checkpoint references the merged files.
     fn merge(&mut self) -> Result<()> {
         let go_on = || !self.state.ended.load(Ordering::Acquire);
-        // Once a checkpoint, so no name comes twice, also where steps have other numbers than in an earlier
-        // run.
+        // This runs once per checkpoint, so no name occurs twice, even if steps had other indices in an
+        // earlier run.
         let newest = Epoch(self.state.newest.load(Ordering::Acquire));
         let mut merged = 0;
         for (at, step) in self.steps.iter_mut().enumerate() {
@@ -373,7 +379,7 @@ impl Writer {
     }
 }
 
-/// The files of a checkpoint on its way.
+/// The files of a checkpoint in progress.
 fn names_of(current: &Current) -> Vec<String> {
     let segments = current.segments.iter().enumerate();
     let begun = segments.filter(|(_, segment)| segment.is_some());

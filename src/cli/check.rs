@@ -1,4 +1,4 @@
-//! `check`: what a service would run with, and whether the outside fits it. Changes nothing.
+//! `check`: the effective settings, and whether external systems match them. Changes nothing.
 //!
 //! ```text
 //!   settings ─▶ each with its origin
@@ -32,11 +32,11 @@ use crate::source::{Environment, Topology};
 use crate::time::Epoch;
 use crate::{http, ledger, runtime};
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Answer<'a> {
     dataflow: &'a str,
-    /// Whether nothing is wrong; warnings are allowed.
+    /// Whether there are no errors; warnings are allowed.
     fits: bool,
     settings: Vec<Shown<'a>>,
     checks: &'a [Finding],
@@ -49,7 +49,7 @@ struct Shown<'a> {
     from: String,
 }
 
-/// Prints what it finds; whether all fits.
+/// Prints the findings. Returns whether there are no errors.
 pub(super) fn run(flow: &Flow, arguments: &CheckArguments) -> Result<bool> {
     let force = arguments.settings.load()?;
     let tokio = tokio()?;
@@ -66,7 +66,7 @@ pub(super) fn run(flow: &Flow, arguments: &CheckArguments) -> Result<bool> {
     Ok(fits)
 }
 
-/// What settings mean, that is no mistake by itself.
+/// Warnings about settings that are valid by themselves.
 fn of_settings(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     for connector in CONNECTORS {
@@ -80,10 +80,11 @@ fn of_settings(settings: &Settings) -> Vec<Finding> {
             .as_ref()
             .is_some_and(|url| url.starts_with("http://"))
     {
-        let what = "the login for the registry goes over the network as it is: its address is http";
-        findings.push(
-            Finding::warning(what).hint("use https, with `registry.ca_file` for an authority of your own"),
-        );
+        let what = "credentials for the schema registry are sent unencrypted: its address is http";
+        findings.push(Finding::warning(what).hint(
+            "use https, with `registry.ca_file` for a private certificate \
+                authority",
+        ));
     }
     match http::bindable(settings.http.address) {
         Ok(()) => {}
@@ -104,7 +105,7 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
     if let Some(registry) = &registry {
         findings.push(match handle.block_on(registry.compatibility()) {
             Ok(level) => Finding::ok(format!(
-                "the schema registry answers; new schemas have to be {level}"
+                "the schema registry answers; new schemas must be {level}"
             )),
             Err(error) => wrong(&error),
         });
@@ -157,7 +158,7 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
             let bound = state.source(source.rules.id);
             threads.push(scope.spawn(move || of_source(source, bound, handle)));
         }
-        let panicked = |_| vec![Finding::error("a look at a source panicked")];
+        let panicked = |_| vec![Finding::error("checking a source panicked")];
         threads
             .into_iter()
             .flat_map(|thread| thread.join().unwrap_or_else(panicked))
@@ -167,7 +168,7 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
     [findings, looks, sinks].concat()
 }
 
-/// What a sink promises, and what its store looks like.
+/// A sink's guarantee, and the state of its store.
 fn of_sink(sink: &PlannedSink) -> Vec<Finding> {
     let looks = sink.examine.as_ref().map(|examine| examine(&sink.schema));
     let known = Finding::ok(format!("sink `{}`: {sink}", sink.name));
@@ -176,7 +177,7 @@ fn of_sink(sink: &PlannedSink) -> Vec<Finding> {
         .collect()
 }
 
-/// Reads the ledger, if there is one.
+/// Reads the ledger, if it exists.
 fn of_ledger(
     dir: &Path,
     flow: &Flow,
@@ -186,7 +187,8 @@ fn of_ledger(
 ) -> (LedgerState, Option<Epoch>) {
     if !dir.exists() {
         let what = format!(
-            "no ledger in {} yet: a start begins with everything in the topics",
+            "there is no ledger in {} yet: the first start reads the topics from where they are told to \
+             start",
             dir.display()
         );
         findings.push(Finding::ok(what));
@@ -208,17 +210,20 @@ fn of_ledger(
                 "the ledger in {} belongs to another {what}: `{found}`, not `{own}`",
                 dir.display()
             );
-            findings.push(Finding::error(what).hint("name another `data_dir`"));
+            findings.push(Finding::error(what).hint("choose another `data_dir`"));
         }
     }
     for id in report.state.sources().keys() {
         if !sources.iter().any(|source| source.rules.id == *id) {
             let what = format!(
-                "the ledger in {} binds a source that the dataflow does not have (id {:08x})",
+                "the ledger in {} contains a source that the dataflow does not have (id {:08x})",
                 dir.display(),
                 id.0
             );
-            findings.push(Finding::error(what).hint("was a source renamed? A ledger knows it by its name"));
+            findings.push(Finding::error(what).hint(
+                "was a source renamed? A ledger identifies sources by \
+                name",
+            ));
         }
     }
     let last = report
@@ -232,7 +237,7 @@ fn of_ledger(
     (report.state, report.trimmed)
 }
 
-/// Looks for the checkpoint that a start would go on from: it need not read what that holds.
+/// Checks the checkpoint that a start would resume from, without reading its contents.
 fn of_checkpoints(
     (found, notes): (Option<Manifest>, Vec<String>),
     (on_new_plan, trimmed): (OnNew, Option<Epoch>),
@@ -247,11 +252,11 @@ fn of_checkpoints(
     let Some(manifest) = found else { return };
     if state.last().is_none_or(|last| last < manifest.epoch) {
         let what = format!(
-            "there is a checkpoint of {}, which the ledger does not know",
+            "the checkpoint of {} is not in the ledger",
             manifest.epoch.opened_at()
         );
-        let hint = "a start refuses it: find the ledger that it belongs to, or let go of it: `thalweg \
-            checkpoint prune DIR --keep 0 --yes`";
+        let hint = "a start would refuse it: restore the ledger that it belongs to, or remove it: \
+            `thalweg checkpoint prune DIR --keep 0 --yes`";
         return findings.push(Finding::error(what).hint(hint));
     }
     let knows = |source: &str| state.sources().contains_key(&SourceId::of(source));
@@ -261,39 +266,37 @@ fn of_checkpoints(
     );
     if !fit.is_clear() {
         let what = format!(
-            "the checkpoint of {time} holds other steps than the dataflow has: {}",
+            "the steps in the checkpoint of {time} differ from the dataflow's: {}",
             fit.questions().join("; ")
         );
         let will = |will: &str| Finding::warning(format!("{what}; {will}"));
         return findings.push(match (on_new_plan, trimmed) {
             (OnNew::Accept, _) => will(
-                "what is gone is forgotten, what is new or changed begins behind it \
-                (`checkpoint.on_new_plan`)",
+                "the state of removed steps will be dropped; new and changed steps will start empty \
+                 (`checkpoint.on_new_plan`)",
             ),
             (OnNew::Keep, _) => will(
-                "what is only made of something else goes on from its state, the rest \
-                begins behind it (`checkpoint.on_new_plan`)",
+                "steps whose inputs alone changed will keep their state; other new and changed steps will \
+                 start empty (`checkpoint.on_new_plan`)",
             ),
             (OnNew::Rebuild, None) => {
-                will("all state is made anew from the topics (`checkpoint.on_new_plan`)")
+                will("all state will be rebuilt from the topics (`checkpoint.on_new_plan`)")
             }
             (OnNew::Rebuild, Some(_)) => Finding::error(what).hint(
-                "the ledger was trimmed, so nothing is \
-                made anew: `checkpoint.on_new_plan=accept`, or `ledger reset`",
+                "the ledger was trimmed, so state cannot be rebuilt: set `checkpoint.on_new_plan=accept`, \
+                 or use `ledger reset`",
             ),
-            (OnNew::Refuse, _) if fit.differences.is_empty() && trimmed.is_none() => will(
-                "all is made \
-                anew, so that new steps count it all",
-            ),
-            (OnNew::Refuse, _) => Finding::error(what).hint(
-                "a start asks what to do with it: \
-                `checkpoint.on_new_plan`",
-            ),
+            (OnNew::Refuse, _) if fit.differences.is_empty() && trimmed.is_none() => {
+                will("all state will be rebuilt, because new steps need the full history")
+            }
+            (OnNew::Refuse, _) => {
+                Finding::error(what).hint("a start would refuse it: choose with `checkpoint.on_new_plan`")
+            }
         });
     }
     let bytes = manifest.bytes();
     findings.push(Finding::ok(format!(
-        "the checkpoint of {time} is whole, {bytes} bytes: a start goes on from there"
+        "the checkpoint of {time} is intact, {bytes} bytes: a start resumes from it"
     )));
     let positions = manifest.at.binding.ranges.iter();
     state.begin_at(positions.map(|range| (range.id, range.hi)));
@@ -323,7 +326,7 @@ fn of_source(source: &PlannedSource, bound: Option<&SourceState>, handle: &Handl
     findings
 }
 
-/// How the type of a topic's payloads or keys fits the registry's newest schema of them.
+/// The compatibility of a type with the registry's newest schema of its subject.
 fn of_fit(fit: &SubjectFit) -> Finding {
     if let Err(error) = fit.verdict() {
         return wrong(&error);
@@ -331,27 +334,28 @@ fn of_fit(fit: &SubjectFit) -> Finding {
     match &fit.found {
         Found::Newest { misfits, .. } if misfits.is_empty() => Finding::ok(fit.to_string()),
         Found::Newest { .. } => {
-            Finding::warning(fit.to_string()).hint("what does not decode goes to the dead letters")
+            Finding::warning(fit.to_string()).hint("records that do not decode become dead letters")
         }
-        Found::NoSubject => {
-            Finding::warning(fit.to_string()).hint("producers name it otherwise, or have written nothing yet")
-        }
+        Found::NoSubject => Finding::warning(fit.to_string()).hint(
+            "producers use another subject name, or have written \
+                nothing yet",
+        ),
         Found::Unseen(_) => Finding::error(fit.to_string()),
     }
 }
 
-/// What a topic has, against what the ledger needs of it for a replay.
+/// Compares a topic with what the ledger needs of it for a replay.
 fn held_against(name: &str, bound: &SourceState, topology: &Topology) -> Vec<Finding> {
     // Only topics have an id; what has none is read from files.
     let way_on = match topology.topic == TopicId::default() {
         true => {
-            "put back the files that were read, a new file's name must sort behind theirs; an empty data \
-                directory begins afresh"
+            "restore the files that were read; the names of new files must sort after theirs. An empty \
+             data directory starts over"
         }
-        false => "an empty data directory begins afresh",
+        false => "an empty data directory starts over",
     };
     if bound.topic.is_some_and(|topic| topic != topology.topic) {
-        let what = format!("{name}: it was made anew since the ledger was bound to it");
+        let what = format!("{name}: it was recreated after the ledger recorded it");
         return vec![Finding::error(what).hint(way_on)];
     }
     let mut findings = Vec::new();
@@ -361,13 +365,13 @@ fn held_against(name: &str, bound: &SourceState, topology: &Topology) -> Vec<Fin
             .iter()
             .find(|facts| facts.partition == *number);
         let what = match found {
-            None => format!("{name}: partition {number} is bound in the ledger, and no longer there"),
+            None => format!("{name}: partition {number} is in the ledger but no longer exists"),
             Some(facts) if facts.start > state.first => format!(
-                "{name}: partition {number} begins at offset {}, and a replay needs offset {}",
+                "{name}: partition {number} begins at offset {}, but a replay needs offset {}",
                 facts.start, state.first
             ),
             Some(facts) if facts.end < state.hi => format!(
-                "{name}: partition {number} ends at offset {}, and the ledger binds it up to {}",
+                "{name}: partition {number} ends at offset {}, but the ledger has it up to {}",
                 facts.end, state.hi
             ),
             Some(_) => continue,
@@ -377,7 +381,7 @@ fn held_against(name: &str, bound: &SourceState, topology: &Topology) -> Vec<Fin
     findings
 }
 
-/// An error of one line, with its hint on its own.
+/// An error in one line, with its hint separately.
 fn told(error: crate::Error) -> Finding {
     let finding = Finding::error(error.what());
     match error.hint_text() {
@@ -525,13 +529,10 @@ mod tests {
         assert!(fits(&topology(2, &[(0, 20), (10, 99)])).contains("made anew"));
         assert!(
             fits(&topology(1, &[(11, 20), (0, 20)]))
-                .contains("begins at offset 11, and a replay needs offset 10")
+                .contains("begins at offset 11, but a replay needs offset 10")
         );
         assert!(fits(&topology(1, &[(10, 19), (0, 20)])).contains("binds it up to 20"));
-        assert!(
-            fits(&topology(1, &[(0, 20)]))
-                .contains("partition 1 is bound in the ledger, and no longer there")
-        );
+        assert!(fits(&topology(1, &[(0, 20)])).contains("partition 1 is in the ledger but no longer exists"));
         // Files have no id, and can be put back.
         let of_files = SourceState {
             topic: Some(TopicId::default()),
@@ -540,6 +541,6 @@ mod tests {
         let hint = held_against("s", &of_files, &topology(0, &[(0, 20)]))[0]
             .hint
             .clone();
-        assert!(hint.is_some_and(|hint| hint.starts_with("put back the files")));
+        assert!(hint.is_some_and(|hint| hint.starts_with("restore the files")));
     }
 }

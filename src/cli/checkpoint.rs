@@ -18,7 +18,7 @@ use crate::ledger;
 use crate::position::SourceId;
 use crate::time::Epoch;
 
-/// Which dataflow's checkpoints: its folder, or a URL; and the settings file that was named.
+/// The location of a dataflow's checkpoints, a directory or a URL; and the settings file, if given.
 pub(super) struct Of<'a> {
     pub(super) dir: &'a Path,
     pub(super) config: Option<&'a Path>,
@@ -40,7 +40,7 @@ pub(super) fn list(of: &Of<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The epochs of checkpoints that there are; whoever asks expects some.
+/// The epochs of the checkpoints; having none is an error.
 fn some(store: &Store) -> Result<Vec<Epoch>> {
     let epochs = store.epochs()?;
     if epochs.is_empty() {
@@ -58,7 +58,7 @@ pub(super) fn show(of: &Of<'_>, epoch: Option<u64>) -> Result<()> {
             let there: Vec<_> = epochs.iter().map(Epoch::to_string).collect();
             return Err(
                 Error::definition(format!("there is no checkpoint of epoch {epoch}"))
-                    .detail(format!("there are those of {}", there.join(", "))),
+                    .detail(format!("available: {}", there.join(", "))),
             );
         }
         (wanted, newest) => wanted.or(newest.copied()).unwrap_or_default(),
@@ -66,7 +66,7 @@ pub(super) fn show(of: &Of<'_>, epoch: Option<u64>) -> Result<()> {
     let manifest = store.manifest(wanted)?;
     println!("{}", line(&manifest));
     println!(
-        "made by {}, generation {}, under the ledger's hash {}",
+        "written by {}, generation {}, ledger hash {}",
         manifest.build, manifest.generation, manifest.chain
     );
     let from = manifest
@@ -75,7 +75,7 @@ pub(super) fn show(of: &Of<'_>, epoch: Option<u64>) -> Result<()> {
         .map_or("the ledger's start".into(), |base| {
             base.binding.epoch.opened_at().to_string()
         });
-    println!("views can be asked for what is after {from}, as far as each keeps it");
+    println!("views can be read from {from} on, as far as each keeps versions");
     let names = manifest.steps.iter().flat_map(|step| &step.shape.from);
     let names: BTreeMap<_, _> = names.map(|name| (SourceId::of(name), name)).collect();
     for range in &manifest.at.binding.ranges {
@@ -124,9 +124,9 @@ pub(super) fn verify(of: &Of<'_>) -> Result<bool> {
 pub(super) fn prune(of: &Of<'_>, keep: usize, yes: bool) -> Result<()> {
     if url(of.dir).is_some() {
         return Err(
-            Error::definition("only whoever holds the ledger may remove checkpoints").hint(
-                "name the dataflow's folder, with `checkpoint.store` set: checkpoint prune \
-                <data_dir>/<dataflow>",
+            Error::definition("only the ledger's owner may remove checkpoints").hint(
+                "name the dataflow's directory, with `checkpoint.store` set: checkpoint prune \
+                 <data_dir>/<dataflow>",
             ),
         );
     }
@@ -148,31 +148,29 @@ pub(super) fn prune(of: &Of<'_>, keep: usize, yes: bool) -> Result<()> {
         .filter(|(_, examined)| !is_damaged(examined))
         .count();
     if let Some(trimmed) = trimmed.filter(|_| keep == 0 && whole > 0) {
-        return Err(
-            Error::definition("without a checkpoint this ledger starts nothing")
-                .detail(format!(
-                    "it was trimmed: what was bound up to epoch {trimmed} is in the checkpoints alone"
-                ))
-                .hint("keep one (--keep 1), or begin afresh with what the topics hold: `ledger reset` first"),
-        );
+        return Err(Error::definition("this ledger cannot start without a checkpoint")
+            .detail(format!(
+                "it was trimmed: bindings up to epoch {trimmed} are covered by checkpoints only"
+            ))
+            .hint("keep one (--keep 1), or start over with what the topics hold: `ledger reset` first"));
     }
     for (epoch, examined) in &examined {
         if let Err(error) = examined {
-            eprintln!("the checkpoint of epoch {epoch} does not count: {error}");
+            eprintln!("the checkpoint of epoch {epoch} is not usable: {error}");
         }
     }
     if !yes {
         let gone = store.prunable(keep, &BTreeSet::new())?;
-        let error = Error::definition("nothing was done").detail(format!(
+        let error = Error::definition("not confirmed; nothing was changed").detail(format!(
             "would remove {} of `{}`",
             crate::error::count(gone.len() as u64, "file"),
             store.dir.display()
         ));
         let error = match keep {
-            0 => error.detail("the next start then makes all state anew from the topics"),
+            0 => error.detail("the next start then rebuilds all state from the topics"),
             _ => error,
         };
-        return Err(error.hint("say --yes to do it"));
+        return Err(error.hint("pass --yes to confirm"));
     }
     let gone = store.prune(keep, &BTreeSet::new())?;
     println!("removed {} files", gone.len());
@@ -195,10 +193,10 @@ fn there(of: &Of<'_>) -> Result<Store> {
     }
     Err(
         Error::definition(format!("there are no checkpoints in `{}`", of.dir.display()))
-            .detail(format!("it has no folder `{FOLDER}`"))
+            .detail(format!("it has no directory `{FOLDER}`"))
             .hint(
-                "name the folder of one dataflow, <data_dir>/<dataflow>; where they are elsewhere, say \
-                so: `checkpoint.store`",
+                "name the directory of one dataflow, <data_dir>/<dataflow>; if checkpoints are stored \
+                 elsewhere, set `checkpoint.store`",
             ),
     )
 }

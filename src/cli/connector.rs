@@ -1,4 +1,4 @@
-//! Commands that connectors bring with them, such as Kafka's `topics`.
+//! Commands provided by connectors, such as Kafka's `topics`.
 //!
 //! ```text
 //!   Connector::commands ─▶ + [DATAFLOW] and the flags of settings, on each and its subcommands ─▶ the command line
@@ -22,7 +22,7 @@ use crate::source::Environment;
 
 #[derive(Args)]
 struct Common {
-    /// Of which dataflow; left out: of all
+    /// The dataflow. Default: all of them
     dataflow: Option<String>,
     #[command(flatten)]
     settings: Flags<false>,
@@ -37,7 +37,7 @@ pub(super) fn add_to(command: Command) -> Command {
     }))
 }
 
-/// A connector's command that was called.
+/// A call of a connector's command.
 pub(super) struct Called<'a> {
     connector: &'static dyn Connector,
     command: &'a str,
@@ -45,7 +45,7 @@ pub(super) struct Called<'a> {
 }
 
 impl<'a> Called<'a> {
-    /// `None`: it was none of a connector's.
+    /// `None` if it is not a connector's command.
     pub(super) fn of(matches: &'a ArgMatches) -> Option<Self> {
         let (command, arguments) = matches.subcommand()?;
         let has = |connector: &&&dyn Connector| {
@@ -74,7 +74,7 @@ impl<'a> Called<'a> {
         self.connector.run(self.command, self.arguments, &ground)
     }
 
-    /// What the dataflows read of the connector, by name.
+    /// What the dataflows read from the connector, by name.
     fn logs(&self, flows: &[Flow], dataflow: Option<&str>) -> Result<Vec<String>> {
         let chosen = match dataflow {
             Some(name) => std::slice::from_ref(choose(flows, Some(name))?),

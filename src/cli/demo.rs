@@ -1,4 +1,4 @@
-//! `demo`: a dataflow with data of its own, by default with everything in this process.
+//! `demo`: a dataflow with generated data, by default entirely in this process.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,9 +21,10 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         .cloned()
         .collect();
     if with_demo.is_empty() {
-        return Err(
-            Error::definition("no dataflow here has a demo").hint("give it one: `dataflow(..).demo(..)`")
-        );
+        return Err(Error::definition("no dataflow in this binary has a demo").hint(
+            "add one: \
+                `dataflow(..).demo(..)`",
+        ));
     }
     let flow = choose(&with_demo, arguments.dataflow.as_deref())?;
     let tokio = tokio()?;
@@ -31,10 +32,8 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
     let registry = serve::registry(&settings.registry, tokio.handle())?;
     let world = World::of(&settings.connectors, registry, tokio.handle())?;
     if force.is_said("data_dir") && world.is_embedded() {
-        return Err(
-            Error::definition("a demo keeps its ledger in --data-dir only with --kafka")
-                .detail("without it the broker is in the process, and forgets its topics at the end"),
-        );
+        return Err(Error::definition("--data-dir needs --kafka")
+            .detail("without it, the broker runs in the process and loses its topics at the end"));
     }
     let stop = Arc::new(AtomicBool::new(false));
     let given = force.is_said("data_dir").then(|| settings.data_dir.clone());
@@ -88,8 +87,8 @@ fn welcome(flow: &Flow, url: &str) {
     println!();
 }
 
-/// The folder of the demo's ledger. An embedded broker forgets its topics, so what was bound to them is
-/// removed as well.
+/// The directory of the demo's ledger. An embedded broker loses its topics, so their ledger is removed as
+/// well.
 struct Data {
     dir: PathBuf,
     temporary: bool,
@@ -98,7 +97,7 @@ struct Data {
 impl Data {
     fn at(given: Option<PathBuf>, embedded: bool) -> Result<Self> {
         let failed = |dir: &Path, error: std::io::Error| {
-            Error::outside(format!("cannot make the folder {}", dir.display())).detail(error)
+            Error::outside(format!("cannot create the directory {}", dir.display())).detail(error)
         };
         let dir = match (given, embedded) {
             (None, true) => {
@@ -118,8 +117,8 @@ impl Data {
     }
 }
 
-/// Makes a folder that was not there. A demo that was killed leaves its own behind, and in a container every
-/// process has the same number.
+/// Creates a new directory. A demo that was killed leaves its directory behind, and in a container every
+/// process has the same id.
 fn fresh(parent: &Path) -> std::io::Result<PathBuf> {
     let name = format!("thalweg-demo-{}", std::process::id());
     let mut turn = 0;

@@ -1,4 +1,4 @@
-//! The flags of the command line that stand for settings: made from the table, so that none is forgotten.
+//! Command line flags of settings, derived from the table, so that none is missing.
 //!
 //! ```text
 //!   table ──▶ Arg (long, help with default and variable) ──▶ ArgMatches ──▶ Spoken ──▶ config::load
@@ -13,23 +13,23 @@ use crate::config::{self, InForce, Inputs, Spoken, table};
 use crate::error::{Error, Result};
 use crate::setting::{On, Setting};
 
-/// The flags of a command: `DEMO` says which one.
+/// The flags of a command; `DEMO` selects `demo`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flags<const DEMO: bool> {
-    /// The settings file that was named.
+    /// The settings file given on the command line.
     file: Option<PathBuf>,
     spoken: Vec<Spoken>,
-    /// What is no `NAME=VALUE` behind a `--set`.
+    /// Arguments of `--set` that are not `NAME=VALUE`.
     unclear: Vec<String>,
 }
 
 impl<const DEMO: bool> Flags<DEMO> {
-    /// The settings in force. A demo takes a file only where one is named: the one that lies about may be of
-    /// a service that is in earnest, and it would write into its topics.
+    /// Resolves the settings. A demo reads a file only if one is named: the one in the working directory may
+    /// belong to a production service, and the demo would write to its topics.
     pub(super) fn load(&self) -> Result<InForce> {
         if let Some(unclear) = self.unclear.first() {
             return Err(
-                Error::definition(format!("--set takes NAME=VALUE, and `{unclear}` has no `=`"))
+                Error::definition(format!("--set takes NAME=VALUE, but `{unclear}` has no `=`"))
                     .hint("as in --set epoch_interval=10ms"),
             );
         }
@@ -60,8 +60,7 @@ impl<const DEMO: bool> Args for Flags<DEMO> {
                     .help(match DEMO {
                         true => "Settings in TOML",
                         false => {
-                            "Settings in TOML; left out: thalweg.toml in the working directory, if it \
-                            is there"
+                            "Settings in TOML. Default: thalweg.toml in the working directory, if it exists"
                         }
                     }),
             )

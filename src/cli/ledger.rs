@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::ledger;
 use crate::time::Epoch;
 
-/// In the folder of one dataflow.
+/// The name of the file in a dataflow's directory.
 const FILE_NAME: &str = "ledger.log";
 
 pub(super) fn show(dir: &Path, from: Option<u64>, to: Option<u64>) -> Result<()> {
@@ -28,7 +28,7 @@ pub(super) fn verify(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Says what is wrong with a folder that holds no ledger, or one without a byte: neither is damaged.
+/// The error for a directory without a ledger, or with an empty one: neither is damage.
 fn is_there(dir: &Path) -> Result<()> {
     let file = dir.join(FILE_NAME);
     match std::fs::metadata(&file) {
@@ -37,13 +37,13 @@ fn is_there(dir: &Path) -> Result<()> {
             dir.display()
         ))
         .detail(format!("it has no file `{FILE_NAME}`"))
-        .hint("name the folder of one dataflow: <data_dir>/<dataflow>")),
+        .hint("name the directory of one dataflow: <data_dir>/<dataflow>")),
         Ok(about) if about.is_file() && about.len() == 0 => Err(Error::definition(format!(
             "the ledger `{}` is empty",
             file.display()
         ))
-        .detail("nothing was ever written to it, or all of it was cut off")
-        .hint("put back a copy of the file; without one, moving the folder away starts afresh")),
+        .detail("nothing was ever written to it, or it was truncated")
+        .hint("restore the file from a copy; without one, move the directory away to start over")),
         _ => Ok(()),
     }
 }
@@ -51,18 +51,21 @@ fn is_there(dir: &Path) -> Result<()> {
 pub(super) fn reset(dir: &Path, yes: bool) -> Result<()> {
     if !yes {
         let target = ledger::reset_target(dir)?;
-        return Err(Error::definition("nothing was done")
+        return Err(Error::definition("not confirmed; nothing was changed")
             .detail(format!(
                 "would move the ledger `{}` to `{}`",
                 dir.display(),
                 target.display()
             ))
-            .detail("the next start is then the first: it reads from where the sources are told to start")
-            .hint("say --yes to do it"));
+            .detail(
+                "the next start then counts as the first: it reads from where the sources are told to \
+                start",
+            )
+            .hint("pass --yes to confirm"));
     }
     let aside = ledger::reset(dir)?;
     println!("the ledger was moved to {}", aside.display());
-    println!("the next start is the first one; to undo this, move the folder back before it");
+    println!("the next start counts as the first one; to undo this, move the directory back before then");
     Ok(())
 }
 

@@ -40,11 +40,13 @@ struct Rows {
 pub(super) fn run(arguments: &QueryArguments) -> Result<()> {
     let base = arguments.server.trim_end_matches('/');
     if !base.starts_with("http://") {
-        return Err(Error::request(format!("`{base}` is no address of a service"))
-            .hint("write it as http://HOST:PORT"));
+        return Err(
+            Error::request(format!("`{base}` is not the address of a service"))
+                .hint("write it as http://HOST:PORT"),
+        );
     }
     if let Some(view) = arguments.view.as_ref().filter(|view| view.contains('=')) {
-        return Err(Error::request(format!("`{view}` is no view"))
+        return Err(Error::request(format!("`{view}` is not a view"))
             .hint("the view's name comes first, conditions follow"));
     }
     let url = match &arguments.view {
@@ -71,7 +73,7 @@ fn fetch(url: &str, base: &str) -> Result<String> {
         let away = |error: reqwest::Error| {
             Error::outside(format!("no answer from {base}"))
                 .detail(error)
-                .hint("is the service running there? --server URL names another")
+                .hint("is the service running there? Use --server URL for another address")
         };
         let answer = reqwest::get(url).await.map_err(away)?;
         let status = answer.status();
@@ -84,7 +86,7 @@ fn fetch(url: &str, base: &str) -> Result<String> {
     })
 }
 
-/// What the service's problem details say, as an error.
+/// Converts the service's problem details into an error.
 fn problem(status: u16, body: &str) -> Error {
     #[derive(Deserialize)]
     struct Problem {
@@ -105,7 +107,7 @@ fn problem(status: u16, body: &str) -> Error {
 fn conditions(given: &[String]) -> Result<String> {
     let pair = |condition: &String| match condition.split_once('=') {
         Some((field, value)) => Ok(format!("{}={}", encode(field), encode(value))),
-        None => Err(Error::request(format!("`{condition}` is no condition"))
+        None => Err(Error::request(format!("`{condition}` is not a condition"))
             .hint("write FIELD=VALUE, as in merchant=42")),
     };
     Ok(given.iter().map(pair).collect::<Result<Vec<_>>>()?.join("&"))
@@ -179,7 +181,7 @@ fn rows(body: &str) -> Result<String> {
     let mut out = table(&columns, lines.iter().map(cells).collect());
     let rows = if lines.len() == 1 { "row" } else { "rows" };
     let more = if answer.next.is_some() {
-        ", and there are more (limit=… says how many are shown)"
+        ", and more exist (limit=… sets how many are shown)"
     } else {
         ""
     };
@@ -188,7 +190,7 @@ fn rows(body: &str) -> Result<String> {
     Ok(out)
 }
 
-/// The members of a JSON object in their order, values as written, strings without their quotes.
+/// The members of a JSON object in order, with values as written and strings without quotes.
 fn ordered(object: &str) -> Result<Vec<(String, String)>> {
     struct Members(Vec<(String, String)>);
     impl<'de> Deserialize<'de> for Members {

@@ -1,4 +1,4 @@
-//! Whether a service that runs is ready, and if not, why: for `/health/ready` and the log.
+//! Readiness of a running service, for `/health/ready` and the log.
 //!
 //! ```text
 //!   restore ─▶ replay ─▶ catch_up ─▶ ready, once and for all
@@ -14,22 +14,22 @@ use crate::health::{Dependency, Readiness};
 use crate::runtime::Service;
 use crate::runtime::progress::{CaughtUp, Left};
 
-/// While it catches up, the service says where it is.
+/// The interval of progress messages while catching up.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
-/// Looks at a service now and then.
+/// Observes a service regularly.
 pub(super) struct Watcher<'a> {
     service: &'a Service,
     readiness: &'a Readiness,
     registry: Option<&'a Registry>,
     when: CaughtUp,
-    /// Whether it was ready once: from there on only troubles count.
+    /// Whether it has been ready: from then on, only problems count.
     was_ready: bool,
     told: Instant,
 }
 
 impl<'a> Watcher<'a> {
-    /// Not ready before the service has caught up, as `when` says.
+    /// Not ready until the service has caught up according to `when`.
     pub(super) fn new(
         service: &'a Service,
         readiness: &'a Readiness,
@@ -46,7 +46,7 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// Keeps the readiness up to date; whether the service has become ready for the first time.
+    /// Updates the readiness. Returns whether the service has become ready for the first time.
     pub(super) fn look(&mut self) -> bool {
         self.troubles();
         if self.was_ready {
@@ -62,12 +62,12 @@ impl<'a> Watcher<'a> {
             self.told = clock::instant();
             let reasons = self.readiness.reasons().into_iter();
             let waits: Vec<String> = reasons.map(|(what, why)| format!("{what}: {why}")).collect();
-            tracing::info!("not ready yet: {}", waits.join("; "));
+            tracing::info!(waiting_for = waits.join("; "), "not ready yet");
         }
         false
     }
 
-    /// How far the start has come.
+    /// Reports the progress of the start.
     fn progress(&self) {
         let (service, readiness) = (self.service, self.readiness);
         match service.restoring() {
@@ -86,10 +86,7 @@ impl<'a> Watcher<'a> {
             Some((closed, last)) => {
                 let closed =
                     closed.map_or_else(|| "nothing yet".into(), |epoch| epoch.opened_at().to_string());
-                readiness.wait_for(
-                    "replay",
-                    format!("at {closed}, of what was bound up to {}", last.opened_at()),
-                );
+                readiness.wait_for("replay", format!("at {closed}, of {}", last.opened_at()));
             }
             None => readiness.clear("replay"),
         }
@@ -103,7 +100,7 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// What goes wrong outside.
+    /// Reports unhealthy external dependencies.
     fn troubles(&self) {
         let (service, readiness) = (self.service, self.readiness);
         let mut troubles = service.troubles();
@@ -130,7 +127,7 @@ fn in_words(left: &Left) -> String {
     let listed: Vec<String> = listed
         .map(|(source, left)| match left {
             Some(left) => format!("{} of `{source}`", count(*left, "record")),
-            None => format!("`{source}` has not been seen yet"),
+            None => format!("`{source}` has not been reached yet"),
         })
         .collect();
     match listed.is_empty() {
@@ -152,7 +149,7 @@ mod tests {
         ];
         assert_eq!(
             in_words(&left.into()),
-            "left: 1 record of `payments`, `refunds` has not been seen yet"
+            "left: 1 record of `payments`, `refunds` has not been reached yet"
         );
     }
 }

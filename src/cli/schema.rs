@@ -1,4 +1,4 @@
-//! `schema check | register`: an Avro schema in a file, against the registry's rules.
+//! `schema check | register`: checks an Avro schema in a file against the registry's rules, or registers it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,17 +14,19 @@ use crate::error::{Error, Result};
 
 #[derive(Subcommand)]
 pub(super) enum SchemaCommand {
-    /// Say whether the registry would take a schema, and if not, which field breaks what; nothing is changed
+    /// Tell whether the registry would accept a schema, and if not, which field is incompatible; changes
+    /// nothing
     Check(SchemaArguments),
-    /// Register a schema, and print its id
+    /// Register a schema and print its id
     Register(SchemaArguments),
 }
 
 #[derive(Args)]
 pub(super) struct SchemaArguments {
-    /// The schema, in Avro's JSON
+    /// The schema file, in Avro's JSON
     file: PathBuf,
-    /// Its subject; left out: payments.transactions.v1.avsc is of payments.transactions.v1-value
+    /// The subject. Default: by file name, payments.transactions.v1.avsc has the subject
+    /// payments.transactions.v1-value
     #[arg(long)]
     subject: Option<String>,
     #[command(flatten)]
@@ -36,7 +38,10 @@ pub(super) fn run(command: &SchemaCommand) -> Result<()> {
     let (SchemaCommand::Check(arguments) | SchemaCommand::Register(arguments)) = command;
     let force = arguments.settings.load()?;
     let registry = registry(&force.settings.registry, tokio.handle())?.ok_or_else(|| {
-        Error::definition("no schema registry to ask").hint("name it: --registry URL, or THALWEG_REGISTRY")
+        Error::definition("no schema registry is configured").hint(
+            "set it: --registry URL, or \
+            THALWEG_REGISTRY",
+        )
     })?;
     let (subject, text) = read(&arguments.file, arguments.subject.as_deref())?;
     let said = match command {
@@ -47,7 +52,7 @@ pub(super) fn run(command: &SchemaCommand) -> Result<()> {
     Ok(())
 }
 
-/// The subject and the text of a file.
+/// Returns the subject and the contents of a file.
 fn read(file: &Path, subject: Option<&str>) -> Result<(String, String)> {
     let wrong = |detail: String| {
         Error::definition(format!("cannot use the schema {}", file.display())).detail(detail)
@@ -62,8 +67,8 @@ fn read(file: &Path, subject: Option<&str>) -> Result<(String, String)> {
         (Some(subject), _) => subject.to_owned(),
         (None, Some(topic)) => format!("{topic}-value"),
         (None, None) => {
-            return Err(wrong("its name does not say of which topic it is".into())
-                .hint("name it domain.entity.version.avsc, or say --subject"));
+            return Err(wrong("its name does not tell which topic it belongs to".into())
+                .hint("name it domain.entity.version.avsc, or pass --subject"));
         }
     };
     Ok((subject, text))
@@ -77,14 +82,14 @@ async fn check(registry: &Registry, subject: &str, text: &str) -> Result<String>
     let ruling = registry.ruling(subject, text).await?;
     if ruling.compatible {
         return Ok(format!(
-            "subject `{subject}` takes it after version {version} (schema {}): it is {level}",
+            "subject `{subject}` accepts it after version {version} (schema {}): it is {level}",
             newest.id
         ));
     }
-    let what = format!("subject `{subject}` would not take this schema after version {version}");
+    let what = format!("subject `{subject}` would reject this schema after version {version}");
     let mut error = Error::definition(what).detail(match level.as_str() {
-        "NONE" => "its level is NONE, so another rule of the registry's refuses it".to_owned(),
-        level => format!("new versions have to be {level}"),
+        "NONE" => "its level is NONE, so another rule of the registry rejects it".to_owned(),
+        level => format!("new versions must be {level}"),
     });
     for (direction, misfit) in broken(&level, text, &newest.text) {
         error = error.detail(format!("{direction}: {misfit}"));
@@ -102,35 +107,35 @@ async fn register(registry: &Registry, subject: &str, text: &str) -> Result<Stri
     Ok(format!("subject `{subject}`: schema {id}"))
 }
 
-/// What breaks between two versions, in the directions that matter at `level`.
+/// The incompatibilities between two versions, in the directions that matter at `level`.
 fn broken(level: &str, new: &str, old: &str) -> Vec<(&'static str, Misfit)> {
     let mut found = Vec::new();
     let (backward, forward) = (!level.starts_with("FORWARD"), !level.starts_with("BACKWARD"));
     if backward {
         let misfits = between(old, new).into_iter();
-        found.extend(misfits.map(|misfit| ("old records, read by the new schema", misfit)));
+        found.extend(misfits.map(|misfit| ("old records read with the new schema", misfit)));
     }
     if forward {
         let misfits = between(new, old).into_iter();
-        found.extend(misfits.map(|misfit| ("new records, read by the old schema", misfit)));
+        found.extend(misfits.map(|misfit| ("new records read with the old schema", misfit)));
     }
     found
 }
 
-/// What may change at a level of compatibility.
+/// The allowed changes at a compatibility level.
 fn allowed(level: &str) -> &'static str {
     match level.trim_end_matches("_TRANSITIVE") {
         "BACKWARD" => {
-            "allowed are: fields added with a default, fields taken away, int to long to float to double, aliases for new names; \
-             what readers can't follow is a new topic: v2 in place of v1"
+            "allowed: adding fields with a default, removing fields, int to long to float to double, \
+             aliases for new names; for any other change, create a new topic: v2 in place of v1"
         }
         "FORWARD" => {
-            "allowed are: fields added, fields with a default taken away, double to float to long to int; \
-             what readers can't follow is a new topic: v2 in place of v1"
+            "allowed: adding fields, removing fields with a default, double to float to long to int; for \
+             any other change, create a new topic: v2 in place of v1"
         }
         _ => {
-            "allowed are: fields with a default, added or taken away; \
-             what readers can't follow is a new topic: v2 in place of v1"
+            "allowed: adding and removing fields with a default; for any other change, create a new \
+             topic: v2 in place of v1"
         }
     }
 }

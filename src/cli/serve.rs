@@ -26,8 +26,8 @@ use crate::source::Environment;
 use crate::trail;
 use crate::view::Views;
 
-/// How long a stop may take before the process ends regardless. What was bound is in the ledger, so nothing
-/// is lost.
+/// Maximum time of a stop, after which the process exits regardless. Everything bound is in the ledger, so
+/// nothing is lost.
 const STOP_MAX: Duration = Duration::from_secs(20);
 const STOPPING: &str = "the process is about to end";
 const TICK: Duration = Duration::from_millis(100);
@@ -48,7 +48,7 @@ pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
     running.run(&tokio, |_| {})
 }
 
-/// What sources need to know of the world, by the settings.
+/// The environment of sources, from the settings.
 pub(super) fn environment(settings: &config::Settings, registry: Option<Registry>) -> Environment {
     Environment {
         connectors: settings.connectors.clone(),
@@ -61,7 +61,7 @@ pub(super) fn environment(settings: &config::Settings, registry: Option<Registry
     }
 }
 
-/// What settings need to know of a source.
+/// The facts about a source that settings need.
 pub(super) fn known(source: &PlannedSource) -> SourceKnown {
     SourceKnown {
         name: source.rules.name.clone(),
@@ -70,7 +70,7 @@ pub(super) fn known(source: &PlannedSource) -> SourceKnown {
     }
 }
 
-/// The client of the registry, if one is named.
+/// The client of the registry, if one is configured.
 pub(super) fn registry(settings: &RegistrySettings, handle: &Handle) -> Result<Option<Registry>> {
     let Some(url) = &settings.url else {
         return Ok(None);
@@ -94,7 +94,7 @@ pub(super) fn registry(settings: &RegistrySettings, handle: &Handle) -> Result<O
     Registry::with_access(&access, handle.clone()).map(Some)
 }
 
-/// The runtime of everything asynchronous. One thread, as the workers want the cores.
+/// The runtime for everything asynchronous: a single thread, because the workers need the cores.
 pub(super) fn tokio() -> Result<tokio::runtime::Runtime> {
     let built = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -103,7 +103,7 @@ pub(super) fn tokio() -> Result<tokio::runtime::Runtime> {
     built.map_err(|error| Error::internal("cannot start the asynchronous runtime").detail(error))
 }
 
-/// Log lines go to standard error; first of all what is doubtful about the settings.
+/// Sends log lines to standard error, beginning with warnings about the settings.
 pub(super) fn log_to_stderr(force: &InForce) {
     use tracing_subscriber::filter::{LevelFilter, Targets};
     use tracing_subscriber::fmt::layer;
@@ -134,7 +134,7 @@ pub(super) struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// The dataflow's plan, if there is what it reads from.
+    /// Returns the dataflow's plan, after checking that its sources are configured.
     pub(super) fn sources_fit(&self) -> Result<Arc<PlanText>> {
         let plan = runtime::plan(self.flow, &self.env)?;
         for source in &plan.sources {
@@ -145,10 +145,10 @@ impl Running<'_> {
         Ok(plan)
     }
 
-    /// How it is run, by the settings.
+    /// The settings of the run.
     ///
     /// # Errors
-    /// There is no such place for checkpoints as they say.
+    /// If the location of checkpoints is invalid.
     pub(super) fn engine(&self) -> Result<Settings> {
         let wanted = &self.force.settings;
         let checkpoints = match wanted.checkpoint_interval.is_zero() {
@@ -182,7 +182,7 @@ impl Running<'_> {
         })
     }
 
-    /// What the server answers from.
+    /// The state of the HTTP server.
     fn state(plan: &PlanText, service: &Service, readiness: &Arc<Readiness>) -> http::State {
         let sources = plan.sources.iter();
         http::State {
@@ -238,7 +238,7 @@ impl Running<'_> {
         let stopped = signal.is_finished();
         if stopped {
             let name = name(tokio, &mut signal);
-            tracing::info!("stopping for {name}: finishing what is bound");
+            tracing::info!(signal = name, "stopping; finishing the bound epochs");
         }
         let serves_on = wanted.serve && !stopped && !service.halt().is_halted();
         if !serves_on {
@@ -255,9 +255,9 @@ impl Running<'_> {
         if ended.is_ok() && serves_on {
             readiness.ready();
             ready.take().into_iter().for_each(|ready| ready(&url));
-            tracing::info!(%url, "answering until a signal comes: nothing more is read");
+            tracing::info!(%url, "reading has ended; serving until stopped");
             let name = name(tokio, &mut signal);
-            tracing::info!("stopping for {name}");
+            tracing::info!(signal = name, "stopping");
             readiness.wait_for("stopping", STOPPING);
         }
         tokio.block_on(server.shutdown(Duration::from_secs(5)));
@@ -265,26 +265,26 @@ impl Running<'_> {
     }
 }
 
-/// Waits for the signal; its name.
+/// Waits for the signal and returns its name.
 fn name(tokio: &tokio::runtime::Runtime, signal: &mut JoinHandle<&'static str>) -> &'static str {
     tokio.block_on(signal).unwrap_or("a signal")
 }
 
-/// When the service is ready, by the settings.
+/// When the service counts as ready.
 fn caught_up(wanted: &config::Settings) -> CaughtUp {
     wanted
         .ready_lag_max
         .map_or(CaughtUp::ToFirstEnds, CaughtUp::ToLag)
 }
 
-/// Says that a run until the end has come there.
+/// Logs that a run has reached the end of its input.
 fn tell_end(views: &Views) {
     match views.closed() {
         Some(moment) => {
             let time = moment.epoch.opened_at();
-            tracing::info!(epoch = moment.epoch.0, %time, "everything that was there at the start is counted");
+            tracing::info!(epoch = moment.epoch.0, %time, "caught up with everything present at the start");
         }
-        None => tracing::info!("nothing was there at the start"),
+        None => tracing::info!("the sources were empty at the start"),
     }
 }
 
@@ -295,7 +295,8 @@ fn end(service: Service) -> Result<()> {
     while !service.is_finished() {
         if waited >= STOP_MAX {
             tracing::warn!(
-                "the stop took longer than {STOP_MAX:?}: ending as it is; the ledger has what was bound"
+                limit = ?STOP_MAX,
+                "shutdown timed out; exiting now. The ledger holds every bound epoch"
             );
             return halted.error().map_or(Ok(()), Err);
         }
@@ -305,9 +306,9 @@ fn end(service: Service) -> Result<()> {
     service.join().map(|_| ())
 }
 
-/// A panic in any thread ends the process: going on with a part of the workers would only hang. A worker's
-/// own is caught and halts the service in good order; any other ends the process here and now. The hook is
-/// set here, as a cargo profile is not inherited by the crates that use this one.
+/// A panic in any thread ends the process: continuing with some of the workers would only hang. A worker's
+/// own panic is caught and halts the service in an orderly way; any other ends the process immediately. The
+/// hook is set here, because crates that use this one do not inherit a cargo profile.
 fn abort_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -319,8 +320,8 @@ fn abort_on_panic() {
             eprintln!("in {at}");
         }
         eprintln!(
-            "error: a thread panicked; the process ends. What was bound is in the ledger and will be \
-                replayed."
+            "error: a thread panicked; the process exits. Bound epochs are in the ledger and will be \
+             replayed."
         );
         std::process::exit(101);
     }));

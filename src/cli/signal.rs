@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-/// Listens from now on; the future ends with the first signal's name.
+/// Listens from now on; the future resolves to the first signal's name.
 pub(super) fn listen() -> Result<impl Future<Output = &'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
     let refused = |error| Error::internal("cannot listen for signals").detail(error);

@@ -1,5 +1,4 @@
-//! `verify`: goes through bound epochs again, beside a service that may be running, and compares what they
-//! come to.
+//! `verify`: replays bound epochs, next to the service if it is running, and compares their results.
 
 use std::time::Duration;
 
@@ -11,11 +10,11 @@ use crate::error::{Error, Result, count};
 use crate::runtime::{Replay, Service};
 use crate::time::Epoch;
 
-/// Progress is told this often.
+/// The interval of progress messages.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(20);
 
-/// False: nothing could be compared.
+/// Returns false if nothing could be compared.
 pub(super) fn run(flow: &Flow, arguments: &VerifyArguments) -> Result<bool> {
     let (from, to) = (arguments.from.map(Epoch), arguments.to.map(Epoch));
     if let (Some(first), Some(last)) = (from, to)
@@ -53,11 +52,7 @@ pub(super) fn run(flow: &Flow, arguments: &VerifyArguments) -> Result<bool> {
         if clock::instant() - told > TELL_EVERY {
             told = clock::instant();
             if let Some((Some(closed), last)) = service.replaying() {
-                tracing::info!(
-                    "at {}, of what was bound up to {}",
-                    closed.opened_at(),
-                    last.opened_at()
-                );
+                tracing::info!(at = %closed.opened_at(), end = %last.opened_at(), "verifying");
             }
         }
         std::thread::sleep(TICK);
@@ -66,23 +61,23 @@ pub(super) fn run(flow: &Flow, arguments: &VerifyArguments) -> Result<bool> {
     let views = service.join()?;
     let last = views.closed().map_or(Epoch::ZERO, |moment| moment.epoch);
     println!(
-        "went through {} up to {last} from {begun}, on {}",
+        "replayed {} up to {last} from {begun}, on {}",
         count(compared.replayed(), "epoch"),
         count(workers as u64, "worker")
     );
-    println!("  {} came to what the ledger says", compared.alike);
+    println!("  {} matched the result in the ledger", compared.alike);
     if compared.different > 0 {
-        println!("  {} did not: see above", compared.different);
+        println!("  {} differed: see above", compared.different);
     }
     if compared.unknown > 0 {
-        println!("  {} have no result to compare with", compared.unknown);
+        println!("  {} had no result to compare with", compared.unknown);
     }
     if compared.gave_up {
-        println!("  from a compacted topic on nothing was compared: what it held may be gone");
+        println!("  results after a compacted topic was read were not compared: its records may be gone");
     } else if compared.replayed() == 0 {
-        println!("no epoch was bound in that range");
+        println!("the range contains no epoch");
     } else if compared.alike + compared.different == 0 && !arguments.any_build {
-        println!("if another build ran them, --any-build compares all the same");
+        println!("if another build ran them, pass --any-build to compare anyway");
     }
     Ok(compared.alike > 0 && compared.different == 0)
 }

@@ -1,4 +1,4 @@
-//! Clocks and randomness of a simulated run, in place of the system's on the thread that runs it.
+//! Simulated clocks and randomness, which replace the system's on the current thread.
 
 use std::cell::RefCell;
 use std::sync::OnceLock;
@@ -17,7 +17,7 @@ struct Clocks {
 /// The thread's clocks are simulated until this is dropped.
 pub(crate) struct Simulated(());
 
-/// Begins at `wall_us`; what is random follows from `seed`.
+/// Starts at `wall_us`; randomness is derived from `seed`.
 pub(crate) fn begin(wall_us: u64, seed: u64) -> Simulated {
     let mono = Duration::ZERO;
     let clocks = Clocks {
@@ -35,7 +35,7 @@ impl Drop for Simulated {
     }
 }
 
-/// Both clocks go on.
+/// Advances both clocks.
 pub(crate) fn pass(time: Duration) {
     with(|clocks| {
         clocks.mono += time;
@@ -43,7 +43,7 @@ pub(crate) fn pass(time: Duration) {
     });
 }
 
-/// Somebody sets the wall clock.
+/// Sets the wall clock.
 pub(crate) fn set_wall(by_us: i64) {
     with(|clocks| clocks.wall_us = clocks.wall_us.saturating_add_signed(by_us));
 }
@@ -52,7 +52,7 @@ pub(super) fn now_micros() -> Option<u64> {
     with(|clocks| clocks.wall_us)
 }
 
-/// Each look takes a little while, so that what is done for some time comes to its end.
+/// Every reading advances the clock a little, so that loops with a deadline terminate.
 pub(super) fn instant() -> Option<Instant> {
     static START: OnceLock<Instant> = OnceLock::new();
     let start = *START.get_or_init(Instant::now);
@@ -70,7 +70,7 @@ fn with<R>(act: impl FnOnce(&mut Clocks) -> R) -> Option<R> {
     SIMULATED.with(|simulated| simulated.borrow_mut().as_mut().map(act))
 }
 
-/// SplitMix64: small, and every seed is as good as any other.
+/// SplitMix64: small, and every seed is equally good.
 pub(crate) fn draw(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;

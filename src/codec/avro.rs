@@ -153,8 +153,8 @@ impl<T> Avro<T> {
         let verdict = self.judge(schema).unwrap_or_else(|why| {
             tracing::warn!(
                 schema = schema.id,
-                "no record of schema {} can be decoded: {why}",
-                schema.id
+                reason = %why,
+                "incompatible schema; its records become dead letters"
             );
             Verdict::Dead(Cause::SchemaIncompatible)
         });

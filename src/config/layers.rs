@@ -1,4 +1,4 @@
-//! What is said in each place, before it is known what it means: names, values, and where they stand.
+//! The layers of settings before interpretation: names, values, and locations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,17 +17,17 @@ use crate::suggest;
 
 const SOURCES_PREFIX: &str = "sources.";
 const SOURCES_VARIABLES: &str = "THALWEG_SOURCES_";
-/// Behind the name of a secret that is in a file.
+/// Suffix of a secret's name when it is read from a file.
 const IN_FILE: &str = "_file";
 
-/// Where something was said.
+/// Where a value was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// Nowhere: it is the default.
     Default,
     /// In this line of the settings file.
     Line(PathBuf, usize),
-    /// In this variable.
+    /// In this environment variable.
     Variable(String),
     /// By this flag.
     Flag(String),
@@ -44,18 +44,18 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A flag that was given.
+/// A flag given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spoken {
-    /// Name of the setting.
+    /// The name of the setting.
     pub name: String,
-    /// As it stands on the command line: `--workers`.
+    /// The flag as written: `--workers`.
     pub flag: String,
-    /// What it was given.
+    /// Its value.
     pub value: String,
 }
 
-/// What something is said about.
+/// The subject of a setting.
 #[derive(Clone, Copy)]
 enum Subject {
     Setting(&'static Setting),
@@ -65,20 +65,20 @@ enum Subject {
     Source(&'static str),
 }
 
-/// One setting, said in one place.
+/// A setting as set in one place.
 #[derive(Clone)]
 pub(super) struct Said {
     subject: Subject,
-    /// The whole name, without `_file`.
+    /// The full name, without `_file`.
     name: String,
     in_file: bool,
     written: Written,
-    /// Whether it had to have the type of the setting.
+    /// Whether it must have the type of the setting.
     typed: bool,
     pub(super) origin: Origin,
 }
 
-/// Finds what a name means. `Err` says what is wrong with it.
+/// Resolves a name. `Err` describes what is wrong with it.
 fn subject(name: &str) -> Result<(Subject, String, bool), String> {
     for properties in properties() {
         if let Some(property) = name.strip_prefix(properties.prefix) {
@@ -95,7 +95,7 @@ fn subject(name: &str) -> Result<(Subject, String, bool), String> {
             None => {
                 let near = suggest::told(setting, source_settings().map(|(_, known)| known.name));
                 Err(format!(
-                    "a source has no setting `{setting}` (of source `{source}`){near}"
+                    "sources have no setting `{setting}` (in source `{source}`){near}"
                 ))
             }
         };
@@ -114,17 +114,17 @@ fn subject(name: &str) -> Result<(Subject, String, bool), String> {
     inside.sort_unstable();
     if !inside.is_empty() {
         return Err(format!(
-            "`{name}` is a section and no setting; in it are: {}",
+            "`{name}` is a section, not a setting; it contains: {}",
             inside.join(", ")
         ));
     }
     Err(format!(
-        "there is no setting `{name}`{}",
+        "unknown setting `{name}`{}",
         suggest::told(name, names())
     ))
 }
 
-/// The same of a property, without the prefix.
+/// Resolves the name of a property, without the prefix.
 fn property_subject(
     properties: &'static Properties,
     property: &str,
@@ -141,15 +141,15 @@ fn property_subject(
     }
     let Properties { prefix, client, .. } = properties;
     if let Some(reason) = properties.refusal(property) {
-        return Err(format!("`{prefix}{property}` can't be set: {reason}"));
+        return Err(format!("`{prefix}{property}` cannot be set: {reason}"));
     }
     let near = suggest::told(property, properties.known.iter().map(|known| known.name));
     Err(format!(
-        "`{property}` is not among the properties of {client} that may be set{near}"
+        "`{property}` is not a property of {client} that can be set{near}"
     ))
 }
 
-/// Every name that a setting may go by.
+/// Every name that a setting can have.
 fn names() -> Vec<String> {
     let mut names: Vec<String> = settings().map(|setting| setting.name.to_owned()).collect();
     let secrets = settings().filter(|setting| setting.is_secret());
@@ -157,7 +157,7 @@ fn names() -> Vec<String> {
     names
 }
 
-/// What holds where nobody says anything.
+/// The layer of defaults.
 pub(super) fn of_defaults() -> Vec<Said> {
     let set = settings().filter(|setting| !setting.default.is_empty());
     set.map(|setting| Said {
@@ -171,7 +171,7 @@ pub(super) fn of_defaults() -> Vec<Said> {
     .collect()
 }
 
-/// What a file says.
+/// The layer of a file.
 pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Mistakes) -> Vec<Said> {
     let Some((path, text)) = file else {
         return Vec::new();
@@ -181,9 +181,9 @@ pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Mistakes)
     let table = match DeTable::parse(text) {
         Ok(table) => table.into_inner(),
         Err(error) => {
-            // Its own display quotes the line, and that may hold a secret.
+            // Its own Display quotes the line, which may contain a secret.
             let at = origin(error.span().map_or(0, |span| span.start));
-            mistakes.add(Some(&at), format!("this is not TOML: {}", error.message()));
+            mistakes.add(Some(&at), format!("invalid TOML: {}", error.message()));
             return Vec::new();
         }
     };
@@ -206,7 +206,7 @@ pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Mistakes)
     said
 }
 
-/// Every value with its whole name and where that begins.
+/// Every value with its full name and position.
 fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, Written)>) {
     for (key, value) in table.iter() {
         let name = match prefix {
@@ -220,7 +220,7 @@ fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, W
             }
             DeValue::String(text) => Written::Text(text.to_string()),
             DeValue::Integer(whole) if whole.radix() == 10 => Written::Whole(whole.as_str().to_owned()),
-            DeValue::Integer(_) => Written::Other("a number that is not decimal"),
+            DeValue::Integer(_) => Written::Other("a non-decimal number"),
             DeValue::Boolean(on) => Written::Switch(*on),
             DeValue::Float(_) => Written::Other("a fraction"),
             DeValue::Datetime(_) => Written::Other("a date"),
@@ -230,7 +230,7 @@ fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, W
     }
 }
 
-/// What the environment says. A variable that is empty says nothing.
+/// The layer of the environment. Empty variables count as unset.
 pub(super) fn of_variables(
     variables: &[(String, String)],
     mistakes: &mut Mistakes,
@@ -261,17 +261,17 @@ pub(super) fn of_variables(
     for (variable, value) in &given {
         let Some(name) = known.get(variable) else {
             if variable.starts_with(SOURCES_VARIABLES) {
-                // Which part of it is the source's name can't be told.
+                // The variable does not show where the source's name ends.
                 warnings.push(format!(
-                    "the variable {variable} sets nothing: settings of one source stand in the file, under \
-                        [sources.NAME]"
+                    "the variable {variable} has no effect: set a source's settings in the file, under \
+                     [sources.NAME]"
                 ));
             } else if variable.starts_with("THALWEG_") {
                 let near = suggest::told(variable, known.keys());
-                // Other programs have variables of this kind, and so has Kubernetes: only what is like one of
-                // ours is told.
+                // Other programs, and Kubernetes, set variables with this prefix, so only names similar to
+                // ours are reported.
                 if !near.is_empty() && !FOREIGN.iter().any(|other| variable.starts_with(other)) {
-                    warnings.push(format!("the variable {variable} sets nothing{near}"));
+                    warnings.push(format!("the variable {variable} matches no setting{near}"));
                 }
             }
             continue;
@@ -297,8 +297,7 @@ pub(super) fn of_variables(
     said
 }
 
-/// Variables of the scripts, of other commands, and those that Kubernetes makes for a service called
-/// `thalweg`.
+/// Variables of scripts and other commands, and those that Kubernetes sets for a service called `thalweg`.
 const FOREIGN: &[&str] = &[
     "THALWEG_CACHE",
     "THALWEG_CONFIG",
@@ -310,7 +309,7 @@ const FOREIGN: &[&str] = &[
     "THALWEG_START_SECONDS",
 ];
 
-/// What flags say.
+/// The layer of flags.
 pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Mistakes) -> Vec<Said> {
     let mut said = Vec::new();
     for Spoken { name, flag, value } in flags {
@@ -318,8 +317,8 @@ pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Mistakes) -> Vec<Said> {
             Ok((subject, name, false)) if subject.is_secret() => mistakes.add(
                 Some(&Origin::Flag(flag.clone())),
                 format!(
-                    "`{name}` is a secret, and every user of the machine sees the command line; set {} or \
-                    `{name}{IN_FILE}`",
+                    "`{name}` is a secret, and every user of the machine can read the command line; set \
+                     {} or `{name}{IN_FILE}`",
                     variable(&name)
                 ),
             ),
@@ -337,16 +336,16 @@ pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Mistakes) -> Vec<Said> {
     said
 }
 
-/// Lays a layer over those before it.
+/// Applies a layer on top of previous ones.
 pub(super) fn cover(below: &mut BTreeMap<String, Said>, layer: Vec<Said>, mistakes: &mut Mistakes) {
     let mut here: BTreeMap<String, Said> = BTreeMap::new();
     for said in layer {
-        // Of a flag that is given twice the last one counts, as with most programs.
+        // If a flag is repeated, the last one counts, as in most programs.
         let twice = here
             .get(&said.name)
             .filter(|_| !matches!(said.origin, Origin::Flag(_)));
         if let Some(first) = twice {
-            let wrong = format!("`{}` is set already, at {}", said.name, first.origin);
+            let wrong = format!("`{}` is already set, at {}", said.name, first.origin);
             mistakes.add(Some(&said.origin), wrong);
         }
         here.insert(said.name.clone(), said);
@@ -365,7 +364,7 @@ impl Subject {
 }
 
 impl Said {
-    /// The place among all settings where it is shown.
+    /// The index among all settings, in the order of display.
     pub(super) fn place(&self) -> usize {
         match self.subject {
             Subject::Setting(setting) => settings()
@@ -384,8 +383,8 @@ impl Said {
         }
     }
 
-    /// Puts the value into the settings, and gives it as it may be shown; `None` says that nothing was set.
-    /// `Err` says what is wrong with it.
+    /// Assigns the value to the settings, and returns it for display; `None` if it sets nothing. `Err`
+    /// describes what is wrong with it.
     pub(super) fn read(&self, values: &mut Extensions) -> Result<Option<String>, String> {
         if self.subject.is_secret() {
             return self.read_secret(values).map(Some);
@@ -410,7 +409,7 @@ impl Said {
         let text = |whole, switch| self.written.text(whole, switch).ok_or_else(expected);
         match &setting.kind {
             Kind::Count { min, max, set } => {
-                // In a file a number is no text.
+                // In a file, a number is not a text.
                 let number = match (&self.written, self.typed) {
                     (Written::Text(_), true) => return Err(expected()),
                     _ => text(true, false)?,
@@ -453,7 +452,7 @@ impl Said {
         }
     }
 
-    /// Connectors may have settings of one name: each takes the value in that can.
+    /// Connectors may have settings with the same name: each one that accepts the value takes it.
     fn read_source(&self, setting: &str, values: &mut Extensions) -> Result<String, String> {
         let alike = || source_settings().filter(|(_, known)| known.name == setting);
         let expected = || {
@@ -505,19 +504,19 @@ impl Said {
         Ok(text)
     }
 
-    /// Nothing that is said here shows the value.
+    /// No message here may contain the value.
     fn read_secret(&self, values: &mut Extensions) -> Result<String, String> {
         let name = &self.name;
         let Written::Text(text) = &self.written else {
-            return Err(format!("`{name}` must be a text"));
+            return Err(format!("`{name}` must be a string"));
         };
         let (secret, shown) = match self.in_file {
             false => (text.clone(), HIDDEN.to_owned()),
             true => {
                 let read = std::fs::read_to_string(text).map_err(|error| {
-                    format!("`{name}{IN_FILE}` names {text}, which can't be read: {error}")
+                    format!("`{name}{IN_FILE}` names {text}, which cannot be read: {error}")
                 })?;
-                // Editors end a file with a line break, and secrets are made with editors.
+                // Editors end a file with a newline, and secrets are written with editors.
                 let secret = read.strip_suffix('\n').unwrap_or(&read);
                 let secret = secret.strip_suffix('\r').unwrap_or(secret);
                 (secret.to_owned(), format!("{HIDDEN} from {text}"))

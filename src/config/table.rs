@@ -1,7 +1,7 @@
-//! The table of all settings: the engine's own, written here once, and those of the connectors.
+//! The table of all settings: the engine's, defined here, and those of the connectors.
 //!
-//! Everything else is made from it: the flags of the command line, the names of variables, what a file may
-//! hold, what `check` prints, and the page docs/settings.md (a test holds the page against it).
+//! Everything else is derived from it: the command line flags, the environment variables, the contents of a
+//! file, the output of `check`, and the page docs/settings.md (a test compares the page with it).
 
 mod sources;
 
@@ -22,18 +22,18 @@ use crate::setting::{
     DAY, HOUR, Kind, MIN, MS, On, S, Setting, bytes, count, flag, flagged, setting, text, time,
 };
 
-/// Every setting, in the order in which they are shown: the engine's, then those of each connector.
+/// Every setting, in the order of display: the engine's, then those of each connector.
 pub(crate) fn settings() -> impl Iterator<Item = &'static Setting> {
     let own = CONNECTORS.iter().flat_map(|connector| connector.settings());
     SETTINGS.iter().chain(own)
 }
 
-/// The sections of the clients' own properties.
+/// The sections for properties of clients.
 pub(crate) fn properties() -> impl Iterator<Item = &'static Properties> {
     CONNECTORS.iter().filter_map(|connector| connector.properties())
 }
 
-/// Where the engine's own values go.
+/// The targets of the engine's values.
 fn of(values: &mut Extensions) -> &mut Settings {
     values.get_mut()
 }
@@ -439,7 +439,7 @@ static SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// A password in a URL would be shown with it.
+/// A password in a URL would be displayed with it.
 fn is_plain_url(text: &str) -> bool {
     let rest = text
         .strip_prefix("http://")

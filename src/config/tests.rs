@@ -90,26 +90,27 @@ fn later_layers_win_and_are_named() {
 fn an_unknown_name_is_told_with_its_line_and_the_nearest_one() {
     let text = wrong("workers = 2\nwrokers = 3\n[http]\nadress = \"127.0.0.1:1\"\n");
     for part in [
-        "the settings have 2 mistakes",
-        "thalweg.toml:2: there is no setting `wrokers`; the nearest is `workers`",
-        "thalweg.toml:4: there is no setting `http.adress`; the nearest is `http.address`",
+        "the settings contain 2 mistakes",
+        "thalweg.toml:2: unknown setting `wrokers`; the nearest is `workers`",
+        "thalweg.toml:4: unknown setting `http.adress`; the nearest is `http.address`",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert!(
-        wrong("kafka = \"h:1\"").contains("`kafka` is a section and no setting; in it are: bootstrap, group")
+        wrong("kafka = \"h:1\"")
+            .contains("`kafka` is a section, not a setting; it contains: bootstrap, group")
     );
     let text = wrong("[sources.payments]\nlatness = \"5s\"");
     assert!(
         text.contains(
-            "thalweg.toml:2: a source has no setting `latness` (of source `payments`); the \
+            "thalweg.toml:2: sources have no setting `latness` (in source `payments`); the \
         nearest is `lateness`"
         ),
         "{text}"
     );
     let text = said("", &[], &[("htpp.address", "x")]).unwrap_err().to_string();
     assert!(
-        text.contains("--htpp.address: there is no setting `htpp.address`; the nearest is `http.address`"),
+        text.contains("--htpp.address: unknown setting `htpp.address`; the nearest is `http.address`"),
         "{text}"
     );
     assert!(!wrong("zzzzqqq = 1").contains("nearest"));
@@ -188,7 +189,7 @@ fn a_wrong_type_or_range_is_told_with_its_line() {
         ),
         (
             "workers = 2\nworkers = 3",
-            "thalweg.toml:2: this is not TOML: duplicate key",
+            "thalweg.toml:2: invalid TOML: duplicate key",
         ),
         ("workers = \n", "thalweg.toml:1: this is not TOML"),
     ] {
@@ -214,9 +215,9 @@ fn variables_that_belong_to_nobody_are_told_if_they_look_like_ours() {
     assert_eq!(
         force.warnings,
         [
-            "the variable THALWEG_WORKRES sets nothing; the nearest is `THALWEG_WORKERS`",
-            "the variable THALWEG_SOURCES_PAYMENTS_LATENESS sets nothing: settings of one source stand in \
-                the file, under [sources.NAME]"
+            "the variable THALWEG_WORKRES matches no setting; the nearest is `THALWEG_WORKERS`",
+            "the variable THALWEG_SOURCES_PAYMENTS_LATENESS has no effect: set a source's settings in the file, \
+                under [sources.NAME]"
         ]
     );
     assert_eq!(force.settings.workers, 1);
@@ -234,7 +235,8 @@ fn the_level_of_the_log_has_the_name_that_everybody_knows() {
 
 #[test]
 fn kafkas_properties_go_by_an_allow_list() {
-    let file = "[kafka.properties]\nsecurity.protocol = \"sasl_ssl\"\n\"sasl.mechanisms\" = \"SCRAM-SHA-512\"\n\
+    let file = "[kafka.properties]\nsecurity.protocol = \"sasl_ssl\"\n\"sasl.mechanisms\" = \
+        \"SCRAM-SHA-512\"\n\
                 sasl.username = \"u\"\nfetch.wait.max.ms = 5\nsocket.keepalive.enable = true\n";
     let force = said(file, &[("THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD", HUNTER)], &[]);
     if cfg!(not(feature = "tls")) {
@@ -377,12 +379,12 @@ fn secrets_are_shown_nowhere() {
         ),
         (
             format!("[registry]\ntoken = [\"{HUNTER}\"]"),
-            "`registry.token` must be a text",
+            "`registry.token` must be a string",
         ),
-        (format!("[registry]\ntoken = \"{HUNTER}"), "this is not TOML"),
+        (format!("[registry]\ntoken = \"{HUNTER}"), "invalid TOML"),
         (
             format!("[registry]\ntoken = \"{HUNTER}\"\ntoken_file = \"{path}\""),
-            "`registry.token` is set already, at thalweg.toml:2",
+            "`registry.token` is already set, at thalweg.toml:2",
         ),
         (
             "[registry]\ntoken_file = \"/no/such/file\"".into(),
@@ -409,7 +411,7 @@ fn secrets_are_shown_nowhere() {
         .unwrap_err()
         .to_string();
     assert!(
-        text.contains("every user of the machine sees the command line"),
+        text.contains("every user of the machine can read the command line"),
         "{text}"
     );
     assert!(
@@ -437,8 +439,10 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
         known("lines", true, false),
         known("a.b", true, true),
     ];
-    let file = "[sources.paymnts]\nlateness = \"5s\"\n[sources.names]\nidle_after = \"1s\"\nstart = \"latest\"\n\
-                wait_for_topic = true\n[sources.lines]\nstart = \"latest\"\nlate = \"drop\"\nwait_for_topic = false\n\
+    let file = "[sources.paymnts]\nlateness = \"5s\"\n[sources.names]\nidle_after = \"1s\"\nstart = \
+        \"latest\"\n\
+                wait_for_topic = true\n[sources.lines]\nstart = \"latest\"\nlate = \
+                \"drop\"\nwait_for_topic = false\n\
                 [sources.payments]\ndeletes = \"null\"\n";
     let text = said(file, &[], &[])
         .unwrap()
@@ -447,7 +451,7 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
         .to_string();
     for told in [
         "thalweg.toml:2: the dataflow has no source `paymnts`; the nearest is `payments`",
-        "thalweg.toml:4: `names` is a table: it has no times",
+        "thalweg.toml:4: `names` is a table and has no event time",
         "thalweg.toml:5: `names` is a table: it is read from its topic's beginning",
         "thalweg.toml:8: `lines` is not read from a topic",
         "thalweg.toml:10: `lines` is not read from a topic",
@@ -457,7 +461,8 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
     }
     assert!(!text.contains("toml:6") && !text.contains("toml:9"), "{text}");
 
-    let file = "[sources.\"a.b\"]\nlateness = \"5s\"\nlate = \"correct 1h 30m\"\nstart = \"2026-03-01T12:00:00Z\"\n\
+    let file = "[sources.\"a.b\"]\nlateness = \"5s\"\nlate = \"correct 1h 30m\"\nstart = \
+        \"2026-03-01T12:00:00Z\"\n\
                 [sources.payments]\nlate = \"dead_letter\"\nstart = \"earliest\"\nwait_for_topic = true\n\
                 [sources.names]\ndeletes = \"null_or_empty\"\n";
     let force = said(file, &[], &[]).unwrap();

@@ -1,19 +1,19 @@
-//! Values as they were written, before it is known what they mean.
+//! Values as written, before interpretation.
 
 use crate::secret::HIDDEN;
 
-/// A value as it was written. In a file it has a type; from elsewhere it is text.
+/// A value as written. In a file it has a type; elsewhere it is text.
 #[derive(Clone)]
 pub(super) enum Written {
     Text(String),
     Whole(String),
     Switch(bool),
-    /// Of a type that no setting has.
+    /// A type that no setting has.
     Other(&'static str),
 }
 
 impl Written {
-    /// The value as text, if its type may be that of the setting.
+    /// The value as text, if its type may be the setting's.
     pub(super) fn text(&self, whole: bool, switch: bool) -> Option<String> {
         match self {
             Self::Text(text) => Some(text.clone()),
@@ -23,7 +23,7 @@ impl Written {
         }
     }
 
-    /// As it is told in an error.
+    /// The value as shown in an error.
     pub(super) fn told(&self) -> String {
         match self {
             Self::Text(text) => format!("\"{}\"", without_login(text)),
@@ -34,7 +34,7 @@ impl Written {
     }
 }
 
-/// An address without the name and password that may stand in it.
+/// An address without the user name and password that it may contain.
 fn without_login(text: &str) -> String {
     match (text.find("://"), text.rfind('@')) {
         (Some(scheme), Some(at)) if scheme + 3 <= at => {

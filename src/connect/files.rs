@@ -149,7 +149,7 @@ impl<T: Event> Source<T> for Lines<T> {
         if self.rules.event_time.is_none() {
             return Err(
                 Error::definition(format!("lines of {} have no event time", self.pattern.display()))
-                    .detail("a topic's records carry a timestamp of their own; lines of a file do not")
+                    .detail("records of a topic carry a timestamp; lines of a file do not")
                     .hint("take it from the value: `.event_time(|line| EventTime::from_millis(line.at_ms))`"),
             );
         }

@@ -1,4 +1,4 @@
-//! Collections: differential's multisets, which may take rows back.
+//! Collections: differential's multisets, which may retract rows.
 
 use std::rc::Rc;
 
@@ -20,21 +20,21 @@ use crate::record::{Optional, Record};
 use crate::time::Epoch;
 use crate::trail;
 
-/// The clock inside `iterate`: the epoch, and the round.
+/// The timestamp inside `iterate`: the epoch and the round.
 pub type Round = Product<Epoch, u64>;
 
-/// Clocks that collections work under: the epoch, and the epoch and round inside `iterate`.
+/// Timestamps that collections work under: the epoch, or the epoch and round inside `iterate`.
 pub trait Clock: Timestamp + Lattice + Ord {}
 impl Clock for Epoch {}
 impl Clock for Round {}
 
-/// A multiset of rows that may take rows back.
+/// A multiset of rows that may retract rows.
 #[must_use = "a collection that nothing takes is not computed for anyone"]
 pub struct Collection<'s, D: 'static, C: Clock = Epoch> {
     pub(super) inner: VecCollection<'s, C, D, isize>,
     context: Rc<Context>,
-    /// Outside of loops. Inside there is none: `iterate` works for every inner lifetime, and can't promise
-    /// the outer one.
+    /// The dataflow; `None` inside loops: `iterate` works for every inner lifetime and cannot promise the
+    /// outer one.
     pub(super) flow: Option<Dataflow<'s>>,
     pub(super) sources: Rc<[SourceId]>,
     pub(super) origin: Origin,
@@ -56,9 +56,9 @@ impl<'s, D: Record> Collection<'s, D> {
     }
 }
 
-// Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
+// The bounds are on the methods, so that a missing derive is reported as such and not as "no method found".
 impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
-    /// Behind a step.
+    /// The result of a step.
     fn with<U: 'static>(
         &self,
         inner: VecCollection<'s, C, U, isize>,
@@ -74,8 +74,8 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         }
     }
 
-    /// Like [`Collection::with`], for what also comes from `other`: the watermark is that of all sources of
-    /// both.
+    /// Like [`Collection::with`], for a step that also reads from `other`: its watermark is that of the
+    /// sources of both.
     fn with_both<U: 'static, D2: 'static>(
         &self,
         other: &Collection<'s, D2, C>,
@@ -88,7 +88,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         }
     }
 
-    /// Each row through `f`.
+    /// Maps each row through `f`.
     pub fn map<U: Record>(&self, f: impl Fn(D) -> U + 'static) -> Collection<'s, U, C>
     where
         D: Record,
@@ -96,7 +96,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with(self.inner.clone().map(f), self.origin.through("map"))
     }
 
-    /// Each row to any number of rows.
+    /// Maps each row to any number of rows.
     pub fn flat_map<U: Record, I: IntoIterator<Item = U> + 'static>(
         &self,
         f: impl Fn(D) -> I + 'static,
@@ -107,7 +107,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with(self.inner.clone().flat_map(f), self.origin.through("flat_map"))
     }
 
-    /// The rows for which `f` holds.
+    /// Keeps the rows for which `f` returns true.
     pub fn filter(&self, f: impl Fn(&D) -> bool + 'static) -> Self
     where
         D: Record,
@@ -115,7 +115,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with(self.inner.clone().filter(f), self.origin.through("filter"))
     }
 
-    /// The rows of both, added up.
+    /// The rows of both collections, added up: SQL's `UNION ALL`.
     pub fn concat(&self, other: &Self) -> Self
     where
         D: Record,
@@ -124,7 +124,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with_both(other, self.inner.clone().concat(other.inner.clone()), origin)
     }
 
-    /// Each row as often as it was there, the other way round.
+    /// Negates the multiplicity of each row.
     pub fn negate(&self) -> Self
     where
         D: Record,
@@ -132,7 +132,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with(self.inner.clone().negate(), self.origin.through("negate"))
     }
 
-    /// Takes the rows out of their options, and leaves out those without one.
+    /// Unwraps options and drops rows that are `None`.
     pub fn flatten(&self) -> Collection<'s, D::Item, C>
     where
         D: Optional,
@@ -151,7 +151,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with(self.inner.clone().flat_map(f), self.origin.through(operator))
     }
 
-    /// Each row that is there, once: SQL's `DISTINCT`.
+    /// Each row once, however often it occurs: SQL's `DISTINCT`.
     #[track_caller]
     pub fn distinct(&self, name: &str) -> Self
     where
@@ -161,7 +161,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with(self.inner.clone().distinct(), origin)
     }
 
-    /// Each row that is in one of both, once: SQL's `UNION`. [`concat`](Self::concat) is `UNION ALL`.
+    /// Each row that is in either collection, once: SQL's `UNION`. [`concat`](Self::concat) is `UNION ALL`.
     #[track_caller]
     pub fn union(&self, name: &str, other: &Self) -> Self
     where
@@ -170,7 +170,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.concat(other).distinct(name)
     }
 
-    /// Each row that is in both, once: SQL's `INTERSECT`.
+    /// Each row that is in both collections, once: SQL's `INTERSECT`.
     #[track_caller]
     pub fn intersect(&self, name: &str, other: &Self) -> Self
     where
@@ -184,7 +184,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with_both(other, shared(one.concat(two)), origin)
     }
 
-    /// Each row of this that is not in `other`, once: SQL's `EXCEPT`.
+    /// Each row of this collection that is not in `other`, once: SQL's `EXCEPT`.
     #[track_caller]
     pub fn except(&self, name: &str, other: &Self) -> Self
     where
@@ -197,9 +197,9 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with_both(other, one.concat(in_both.negate()), origin)
     }
 
-    /// The way out: differential's own collection in, differential's own collection back. Should `f` also
-    /// take from another collection, no checkpoint knows: declare a
-    /// [version](crate::dataflow::table::View::version) where that changes.
+    /// Escape hatch: passes differential's own collection to `f` and takes one back. If `f` also reads
+    /// another collection, checkpoints do not notice a change of it: declare a
+    /// [version](crate::dataflow::table::View::version) and raise it when that changes.
     pub fn differential<U: Record>(
         &self,
         f: impl FnOnce(VecCollection<'s, C, D, isize>) -> VecCollection<'s, C, U, isize>,
@@ -211,26 +211,26 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
     }
 }
 
-/// Of the rows of two sets those that are there twice.
+/// The rows of two sets that occur in both.
 fn shared<D: Record, C: Clock>(both: Rows<'_, D, C>) -> Rows<'_, D, C> {
     both.threshold(|_, times| isize::from(*times == 2))
 }
 
-/// Rows that have a first half to be joined by.
+/// Rows that are pairs and can be joined by their first element.
 #[diagnostic::on_unimplemented(
     message = "only pairs can be joined by their first half, and `{Self}` is none",
     label = "not pairs",
     note = "make pairs of the rows, with the key first: `.map(|row| (row.id, row))`"
 )]
 pub trait Pair: Record {
-    /// The first half.
+    /// The type of the first element.
     type Key: Record;
-    /// The second half.
+    /// The type of the second element.
     type Value: Record;
-    /// The rows as what they are.
+    /// Views the rows as pairs.
     #[doc(hidden)]
     fn pairs<C: Clock>(rows: Rows<'_, Self, C>) -> Rows<'_, (Self::Key, Self::Value), C>;
-    /// And back.
+    /// Views pairs as the rows.
     #[doc(hidden)]
     fn of_pairs<C: Clock>(pairs: Rows<'_, (Self::Key, Self::Value), C>) -> Rows<'_, Self, C>;
 }
@@ -251,11 +251,11 @@ impl<K: Record, V: Record> Pair for (K, V) {
 }
 
 impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
-    /// What `f` makes of all pairs that have the same first half: it gets their second halves in order, each
-    /// with how often it is there, and gives any number of rows for that key.
+    /// Calls `f` with all pairs that share a first element: `f` gets the second elements in order, each with
+    /// its multiplicity, and returns any number of rows for that key.
     ///
-    /// For use inside of [`iterate`](Collection::iterate). Outside,
-    /// [`group_by`](Collection::group_by) comes to a table, and most aggregates of it cost less than the
+    /// Meant for use inside [`iterate`](Collection::iterate). Outside of it,
+    /// [`group_by`](Collection::group_by) results in a table, and most aggregates cost less than reading the
     /// whole group at each change.
     #[track_caller]
     pub fn reduce<R: Record, I: IntoIterator<Item = R>>(
@@ -277,7 +277,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with(reduced, origin)
     }
 
-    /// Joins pairs by their first half.
+    /// Joins pairs by their first element.
     pub fn join<V2: Record, R: Record>(
         &self,
         other: &Collection<'s, (D::Key, V2), C>,
@@ -291,7 +291,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with_both(other, joined, origin)
     }
 
-    /// The pairs whose first half is in `keys`.
+    /// Keeps the pairs whose first element is in `keys`.
     pub fn semijoin(&self, keys: &Collection<'s, D::Key, C>) -> Self
     where
         D: Pair,
@@ -301,7 +301,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         self.with_both(keys, D::of_pairs(found), origin)
     }
 
-    /// The pairs whose first half is not in `keys`.
+    /// Keeps the pairs whose first element is not in `keys`.
     pub fn antijoin(&self, keys: &Collection<'s, D::Key, C>) -> Self
     where
         D: Pair,
@@ -312,14 +312,14 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
     }
 }
 
-/// The inside of a loop: brings outer collections in.
+/// The inside of a loop: brings in collections from outside.
 pub struct Loop<'i> {
     scope: Scope<'i, Round>,
     context: Rc<Context>,
 }
 
 impl<'i> Loop<'i> {
-    /// An outer collection, the same in every round.
+    /// Brings in an outer collection, which is the same in every round.
     pub fn bring<D: Record>(&self, outer: &Collection<'_, D>) -> Collection<'i, D, Round> {
         let inner = outer.inner.clone().enter(self.scope);
         let (context, sources, origin) = (self.context.clone(), outer.sources.clone(), outer.origin.clone());
@@ -334,13 +334,13 @@ impl<'i> Loop<'i> {
 }
 
 impl<'s, D: 'static> Collection<'s, D> {
-    /// The dataflow that it is in.
+    /// The dataflow that the collection belongs to.
     pub(super) fn outside(&self) -> Dataflow<'s> {
         self.flow
-            .expect("only collections inside of loops have no flow, and those have another clock")
+            .expect("collections without a flow exist only inside loops, under another clock")
     }
 
-    /// A fixed point of this and `other`, as one step.
+    /// A fixed point over this collection and `other`, as one step.
     #[track_caller]
     pub(super) fn fixed_point<D2: Record, U: Record>(
         &self,
@@ -357,7 +357,7 @@ impl<'s, D: 'static> Collection<'s, D> {
         self.with_both(other, f(self.inner.clone(), other.inner.clone()), origin)
     }
 
-    /// Applies `step` until nothing changes any more.
+    /// Applies `step` repeatedly until nothing changes any more.
     #[track_caller]
     pub fn iterate(
         &self,
@@ -391,12 +391,12 @@ impl<'s, D: 'static> Collection<'s, D> {
 }
 
 impl<'s, T: 'static> Stream<'s, T> {
-    /// The events as a collection, each of them once. It only grows: as a table or in windows most are better
-    /// kept.
+    /// The events as a collection, each with multiplicity one. It only grows; most data is better kept as a
+    /// table or in windows.
     ///
-    /// Checkpoints know these rows by the operators before them, as in `changes filter(payments)`, and of
-    /// streams that differ in closures alone by the order in which the code calls this. A
-    /// [`try_map`](Self::try_map) gives one a name.
+    /// Checkpoints identify these rows by the operators before them, as in `changes filter(payments)`.
+    /// Streams that differ in closures alone are told apart by the order of the calls. A
+    /// [`try_map`](Self::try_map) before this gives the rows a name.
     pub fn changes(&self) -> Collection<'s, T>
     where
         T: Record,

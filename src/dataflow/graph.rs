@@ -1,9 +1,8 @@
-//! Questions about graphs: fixed points over collections of edges.
+//! Graph algorithms: fixed points over collections of edges.
 //!
-//! Each is kept up to date as edges come and go, and is at every epoch what it would be if it were computed
-//! of the edges of that epoch alone. An edge is a pair of nodes, from the first to the second; one that is
-//! there twice counts once. Results are collections: [`to_table`](Collection::to_table) makes a table of
-//! pairs.
+//! Each result is maintained as edges come and go, and at every epoch equals a computation from scratch over
+//! the edges of that epoch. An edge is a pair of nodes, directed from the first to the second; duplicates
+//! count once. Results are collections: [`to_table`](Collection::to_table) turns pairs into a table.
 //!
 //! ```
 //! use thalweg::dataflow::graph;
@@ -20,9 +19,9 @@
 //! # thalweg::runtime::plan(&dataflow("hops", hops), &Default::default()).unwrap();
 //! ```
 //!
-//! A loop takes as many rounds as the longest of the shortest paths has edges; [`components`] as many as the
-//! largest component is wide, [`page_rank`] about a hundred. A change of an edge costs, in each round, the
-//! nodes for which it changes something, with their edges.
+//! A loop takes as many rounds as the longest of the shortest paths has edges; [`components`] takes as many
+//! as the largest component is wide, [`page_rank`] about a hundred. In each round, a change of an edge costs
+//! the nodes that it affects, with their edges.
 
 use differential_dataflow::VecCollection;
 use differential_dataflow::operators::iterate::Iterate;
@@ -33,7 +32,7 @@ use crate::time::Epoch;
 
 type Rows<'s, D> = VecCollection<'s, Epoch, D, isize>;
 
-/// The nodes that can be reached from any of `roots`, the roots among them. `name` is the step's.
+/// The nodes reachable from any of `roots`, including the roots. `name` is the step's.
 #[track_caller]
 pub fn reachable<'s, N: Record>(
     name: &str,
@@ -49,7 +48,7 @@ pub fn reachable<'s, N: Record>(
     })
 }
 
-/// For each node that can be reached from any of `roots`, the least number of edges on the way. `name` is the
+/// For each node reachable from any of `roots`, the smallest number of edges on a path to it. `name` is the
 /// step's.
 #[track_caller]
 pub fn distances<'s, N: Record>(
@@ -62,8 +61,9 @@ pub fn distances<'s, N: Record>(
     })
 }
 
-/// For each node that can be reached from any of `roots`, the least sum of the lengths of edges on the way,
-/// at most `u64::MAX`. An edge is its first node, and its second with the length. `name` is the step's.
+/// For each node reachable from any of `roots`, the smallest sum of edge lengths on a path to it, at most
+/// `u64::MAX`. An edge is a pair of its first node, and its second node with the length. `name` is the
+/// step's.
 #[track_caller]
 pub fn weighted_distances<'s, N: Record>(
     name: &str,
@@ -83,8 +83,8 @@ fn shortest<'s, N: Record>(edges: Rows<'s, (N, (N, u64))>, roots: Rows<'s, N>) -
     })
 }
 
-/// For each node of an edge the least node of its component: of all that it is connected with, whichever way
-/// the edges lead. `name` is the step's.
+/// For each node of an edge, the smallest node of its connected component, ignoring the direction of edges.
+/// `name` is the step's.
 #[track_caller]
 pub fn components<'s, N: Record>(name: &str, edges: &Collection<'s, (N, N)>) -> Collection<'s, (N, N)> {
     edges.fixed_point(name, "components", edges, |edges, _| {
@@ -98,12 +98,12 @@ pub fn components<'s, N: Record>(name: &str, edges: &Collection<'s, (N, N)>) -> 
     })
 }
 
-/// The rank of each node of an edge, in millionths: what it has of its own, and what the nodes that lead to
-/// it pass on of theirs, each the same to all that it leads to. `name` is the step's.
+/// PageRank of each node of an edge, in millionths: a base rank plus equal shares of the ranks of the nodes
+/// that link to it. `name` is the step's.
 ///
-/// A node has 0.15 of its own and passes 0.85 of its rank on; one without edges of its own passes nothing on.
-/// So the mean is 1 at most, and ranks are not shares of one. What is passed on is cut to whole
-/// millionths: the ranks are the least that agree with that, the same in every run.
+/// The base rank is 0.15, and a node passes 0.85 of its rank on; a node without outgoing edges passes nothing
+/// on. So the mean is at most 1, and ranks do not sum to one. Shares are rounded down to whole millionths:
+/// the result is the least fixed point, the same in every run.
 ///
 /// Source: Brin and Page, "The Anatomy of a Large-Scale Hypertextual Web Search Engine", 1998.
 #[track_caller]
@@ -113,7 +113,8 @@ pub fn page_rank<'s, N: Record>(name: &str, edges: &Collection<'s, (N, N)>) -> C
         let own = nodes(edges.clone()).map(|node| (node, RANK_OWN));
         let degrees = edges.clone().map(|(from, _)| from).count();
         let edges = edges.join_map(degrees, |from, to, n| (from.clone(), (to.clone(), *n as u64)));
-        // From below, and what is passed on grows with the rank: ranks only rise, to the least fixed point.
+        // Ranks are computed from below, and shares grow with the rank: so ranks only rise, up to the least
+        // fixed point.
         own.clone().iterate(|scope, ranks| {
             let passed = ranks.join_map(edges.enter(scope), |_, rank: &u64, (to, n)| {
                 (to.clone(), rank * RANK_PASSED_PERCENT / (100 * n))
@@ -125,7 +126,7 @@ pub fn page_rank<'s, N: Record>(name: &str, edges: &Collection<'s, (N, N)>) -> C
     })
 }
 
-/// A node's own rank, in millionths.
+/// A node's base rank, in millionths.
 const RANK_OWN: u64 = 150_000;
 const RANK_PASSED_PERCENT: u64 = 85;
 
@@ -133,7 +134,7 @@ fn nodes<N: Record>(edges: Rows<'_, (N, N)>) -> Rows<'_, N> {
     edges.flat_map(|(from, to)| [from, to]).distinct()
 }
 
-/// The least value of each key. A loop keeps the types of its own clock to itself, so this is for any.
+/// The smallest value of each key. Generic over the loop's timestamp, which `iterate` does not name.
 fn least<'i, N: Record, V: Record, C: crate::dataflow::collection::Clock>(
     rows: VecCollection<'i, C, (N, V), isize>,
 ) -> VecCollection<'i, C, (N, V), isize> {

@@ -1,4 +1,4 @@
-//! Groups: rows by a key, and what comes of them whenever one changes.
+//! Groups: rows by a key, and their results, maintained as rows change.
 
 use std::cmp::Reverse;
 use std::rc::Rc;
@@ -31,7 +31,7 @@ pub struct Grouped<'s, K: 'static, D: 'static> {
 }
 
 impl<'s, K: 'static, D: 'static> Grouped<'s, K, D> {
-    /// Aggregates each group. `name` is the step's; a group that becomes empty loses its row.
+    /// Aggregates each group. `name` is the step's. A group that becomes empty loses its row.
     #[track_caller]
     pub fn aggregate<A: Aggregate<D>>(
         self,
@@ -51,11 +51,11 @@ impl<'s, K: 'static, D: 'static> Grouped<'s, K, D> {
         )
     }
 
-    /// The `k` rows of each group for which `by` is greatest, each with its rank: 1 is the first. Of rows
-    /// that `by` makes equal the lesser row is first. For the least take `Reverse(..)` of [`std::cmp`].
+    /// The `k` rows of each group with the greatest `by`, each with its rank, starting at 1. Ties are broken
+    /// by the smaller row. For the smallest, use `Reverse(..)` of [`std::cmp`].
     ///
-    /// The table has a row for each rank, and the key of it is [`Ranked`]: in URLs and columns the group's
-    /// own fields and `rank`. A change costs about the logarithm of the group's size, and `k`.
+    /// The table has a row for each rank, keyed by [`Ranked`]: URLs and columns have the group's own fields
+    /// and `rank`. A change costs about the logarithm of the group's size, plus `k`.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -82,11 +82,11 @@ impl<'s, K: 'static, D: 'static> Grouped<'s, K, D> {
         self.group(name, (Kind::Group, "top_k"), "top_k", Top { k, order })
     }
 
-    /// A row for each group: whatever `f` makes of all its rows, which it gets in order, each with how often
-    /// it is there.
+    /// A row for each group: the result of `f` over all its rows, which it gets in order, each with its
+    /// multiplicity.
     ///
-    /// A change costs as much as the group has rows, as `f` sees all of them again. Where an
-    /// [aggregate](Self::aggregate) or [`top_k`](Self::top_k) does, it costs their logarithm at most.
+    /// A change costs as much as the group has rows, because `f` reads all of them again. Prefer an
+    /// [aggregate](Self::aggregate) or [`top_k`](Self::top_k), which cost at most the logarithm.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -112,8 +112,8 @@ impl<'s, K: 'static, D: 'static> Grouped<'s, K, D> {
         self.group(name, (Kind::Group, "reduce"), "reduce", Reduced(f))
     }
 
-    /// A table of what comes of the groups. `what` is the step's kind and operator, `work` what panics call
-    /// it.
+    /// A table of the groups' results. `what` is the step's kind and operator; `work` names it in panic
+    /// messages.
     #[track_caller]
     fn group<G: Grouping<K, D>>(
         self,
@@ -158,12 +158,12 @@ impl<'s, D: 'static> Collection<'s, D> {
 }
 
 impl<'s, D: Pair> Collection<'s, D> {
-    /// Pairs as a table: keys, and a row for each. `name` is the step's, `names` are those of the key's
+    /// Turns pairs into a table of keys with a row each. `name` is the step's, `names` are those of the key's
     /// fields.
     ///
-    /// No two pairs may have the same key: should they, the service stops, and names the step, the epoch and
-    /// the key. Each row is kept, to see that. Where several rows are expected, [group](Self::group_by) them
-    /// and pick one.
+    /// No two pairs may have the same key: if they do, the service halts and names the step, the epoch and
+    /// the key. To detect that, each row is kept. Where several rows are expected, [group](Self::group_by)
+    /// them and pick one.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -187,7 +187,7 @@ impl<'s, D: Pair> Collection<'s, D> {
 }
 
 impl<'s, D: 'static> Collection<'s, D> {
-    /// How often each row is there, by the row itself: a `u64`. `name` is the step's, `names` are those of
+    /// The multiplicity of each row as a `u64`, keyed by the row. `name` is the step's, `names` are those of
     /// the row's fields.
     #[track_caller]
     pub fn count(&self, name: &str, names: impl Names<D>) -> Table<'s, D, u64>
@@ -203,9 +203,9 @@ impl<'s, D: 'static> Collection<'s, D> {
         )
     }
 
-    /// Serves the rows over HTTP under this name, each with a field `count`: how often it is there.
+    /// Serves the rows over HTTP under this name, each with its multiplicity in the field `count`.
     ///
-    /// Pairs that are unique by their first half are better served by it: [`to_table`](Self::to_table).
+    /// Pairs with unique first elements are better served as a table: [`to_table`](Self::to_table).
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -223,7 +223,8 @@ impl<'s, D: 'static> Collection<'s, D> {
         self.view_with(name, |view| view)
     }
 
-    /// Like [`Collection::view`], with settings. Names of [`keys`](View::keys) are those of the row.
+    /// Like [`Collection::view`], with settings. The names of [`keys`](View::keys) are those of the row's
+    /// fields.
     #[track_caller]
     pub fn view_with(&self, name: &str, settings: impl FnOnce(View) -> View) -> &Self
     where

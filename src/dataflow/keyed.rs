@@ -1,4 +1,4 @@
-//! Streams with a key: operators that keep state for each key.
+//! Keyed streams: operators that keep state per key.
 
 use std::panic::Location;
 use std::rc::Rc;
@@ -56,7 +56,7 @@ impl<'s, T: 'static> Stream<'s, T> {
 }
 
 impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
-    /// Adds a step that rests on event time.
+    /// Adds a step that depends on event time.
     #[track_caller]
     pub(super) fn timed_step(&self, name: &str, kind: Kind, what: &str) -> Origin {
         let context = self.stream.flow.context();
@@ -75,11 +75,11 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         }
     }
 
-    /// Gives each key's events to an operator of your own, which keeps state under the clock and comes to a
-    /// table: `docs/write-an-operator.md` writes one. `name` is the step's.
+    /// Processes each key's events with a custom operator, which keeps state under the epoch clock and
+    /// results in a table; `docs/write-an-operator.md` walks through one. `name` is the step's.
     ///
-    /// The events of an epoch come in the order of the log. Declare another [version](Dataflow::version) when
-    /// the operator makes something else of them.
+    /// The events of an epoch arrive in log order. Declare another [version](Dataflow::version) when the
+    /// operator computes different results from them.
     #[track_caller]
     pub fn process<O>(self, name: &str, operator: O) -> Table<'s, K, O::Value>
     where
@@ -107,11 +107,11 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         table
     }
 
-    /// Drops events that were seen already: those whose key an event had that was kept, and whose event time
-    /// is at most `within` before or after it. `name` is the step's.
+    /// Drops duplicate events: those whose key occurred in an event that was kept, with an event time at most
+    /// `within` apart. `name` is the step's.
     ///
-    /// Of two such events the one that is earlier in the log is kept, by epoch, partition and offset. A key
-    /// is remembered until the watermark is `within` past its event. Late events go to the dead letters.
+    /// Of two duplicates, the one that is earlier in the log is kept, by epoch, partition and offset. A key
+    /// is remembered until the watermark is `within` past its event. Late events become dead letters.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -143,11 +143,11 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         step.emit(parcels, Dedup::<K, T>::new(within), identity, Some(self.order()))
     }
 
-    /// Joins each event with those of `other` that have its key and are close in event time. `f` makes an
-    /// event of a pair; it has the later one of their times.
+    /// Joins each event with the events of `other` that have the same key and are close in event time. `f`
+    /// turns a pair into an event, which has the later of the two times.
     ///
-    /// State follows the interval: an event is kept until the watermark says that none of the other side can
-    /// reach it. Late events go to the dead letters. To leave pairs out, have `f` return an `Option` and
+    /// State is bounded by the interval: an event is kept until the watermark rules out further matches. Late
+    /// events become dead letters. To drop pairs, have `f` return an `Option` and
     /// [`flat_map`](Stream::flat_map) it.
     ///
     /// ```
@@ -186,18 +186,14 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         T: Event,
     {
         let f = move |key: &K, left: &T, right: Option<&R>| {
-            f(
-                key,
-                left,
-                right.expect("only a left join emits events without a partner"),
-            )
+            f(key, left, right.expect("only a left join emits unmatched events"))
         };
         self.join_within(name, "interval_join", other, interval, false, Rc::new(f))
     }
 
-    /// Like [`interval_join`](Self::interval_join), and events without a partner are emitted with `None`,
-    /// once the watermark says that none will come. Such an event has the time at which that is certain: the
-    /// end of its interval, or its own if that is later.
+    /// Like [`interval_join`](Self::interval_join), but also emits unmatched events with `None`, once the
+    /// watermark rules out a match. Such an event has the time at which that is certain: the end of its
+    /// interval, or its own time if that is later.
     #[track_caller]
     pub fn left_interval_join<R: Event, O: Event>(
         self,
@@ -254,7 +250,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
                 Side::Left((_, event)) => event.at,
                 Side::Right((_, event)) => event.at,
             },
-            // One record may be on both sides, of a stream that is joined with itself.
+            // If a stream is joined with itself, a record may be on both sides.
             tie: Some(|a: &Input<K, T, R>, b: &Input<K, T, R>| match (a, b) {
                 (Side::Left((_, a)), Side::Left((_, b))) => by_content(a, b),
                 (Side::Right((_, a)), Side::Right((_, b))) => by_content(a, b),
@@ -265,12 +261,12 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         step.emit(left.concat(right), operator, identity, Some(order))
     }
 
-    /// Looks up each event's row in a table by its key. `f` gets `None` where the table has none.
+    /// Looks up each event's row in a table by its key. `f` gets `None` if the table has no such row.
     ///
     /// An event is enriched once, with the row that the table has in the event's epoch, and is not revised
-    /// when the row changes. To have results follow the table, use [`Table::join`] instead. At a first start
-    /// events and rows are read side by side, so that early events may find no row. The operator keeps a copy
-    /// of the table, which is in no checkpoint: after a restore the table gives its rows again.
+    /// when the row changes. For results that follow the table, use [`Table::join`]. At the first start,
+    /// events and rows are read side by side, so early events may find no row. The operator keeps a copy of
+    /// the table, which is in no checkpoint: after a restore, the table re-emits its rows.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -301,7 +297,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         let flow = self.stream.flow;
         let inputs = [&self.stream.origin, &table.meta.origin];
         let origin = flow.context().step(name, Kind::Lookup, &inputs);
-        // No checkpoint has the operator's copy of the rows.
+        // The operator's copy of the rows is in no checkpoint.
         table.meta.wanted.set(true);
         let step = Step::new(flow, name, &origin, &self.stream.sources).at_once(&self.stream);
         let events = self.admit(&step, |_, _| false, lookup::Input::<K, T, V>::Left);
@@ -314,11 +310,11 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         step.stream(inner)
     }
 
-    /// Gives each key's events to a processor of your own, in the order of event time, with state and timers.
-    /// `name` is the step's. See [`EventProcessor`].
+    /// Processes each key's events with a custom processor in event-time order, with state and timers. `name`
+    /// is the step's. See [`EventProcessor`].
     ///
-    /// Events wait until the watermark has passed them. Late events go to the dead letters. Declare another
-    /// [version](Dataflow::version) when the processor makes something else of the same events.
+    /// Events wait until the watermark has passed them. Late events become dead letters. Declare another
+    /// [version](Dataflow::version) when the processor computes different results from the same events.
     #[track_caller]
     pub fn process_events<P>(self, name: &str, processor: P) -> Stream<'s, P::Out>
     where
@@ -333,7 +329,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         step.emit(parcels, ProcessEvents(processor), identity, Some(self.order()))
     }
 
-    /// Packs the events, with their keys, for the workers that own the keys; late ones become dead letters.
+    /// Packs keyed events for the workers that own the keys; late ones become dead letters.
     fn admit<I: ExchangeData>(
         &self,
         step: &Step<'s>,
@@ -371,18 +367,18 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
     }
 }
 
-/// An event whose time is before what is closed is late.
+/// An event is late if its time is before the closed event time.
 fn is_late<K, T>((_, event): &(K, Timed<T>), closed: EventTime) -> bool {
     event.time < closed
 }
 
-/// A step over the events of some sources, while it is added.
+/// A step over the events of some sources, while it is being added.
 pub(super) struct Step<'s> {
     flow: Dataflow<'s>,
     name: String,
     origin: Origin,
     sources: Rc<[SourceId]>,
-    /// Whether what it emits has waited for the watermark.
+    /// Whether its output has waited for the watermark.
     is_behind: bool,
 }
 
@@ -398,7 +394,7 @@ impl<'s> Step<'s> {
         }
     }
 
-    /// It emits events as they come.
+    /// Declares that it emits events as they arrive.
     fn at_once<T>(self, stream: &Stream<'s, T>) -> Self {
         Self {
             is_behind: stream.is_behind,
@@ -426,7 +422,8 @@ impl<'s> Step<'s> {
         order: Option<Order<O::Input>>,
     ) -> Setup<O::Input> {
         let (context, name) = (self.flow.context(), self.name.as_str());
-        // State that expired with less time for corrections can't take events that it is asked to have.
+        // State that expired under a shorter time for corrections cannot take the events that a longer one
+        // admits.
         let corrects = context.corrected_for(&self.sources);
         let identity = match corrects.is_zero() || identity.kind == StateKind::Process {
             true => identity,
@@ -447,7 +444,7 @@ impl<'s> Step<'s> {
         }
     }
 
-    /// Adds an operator that makes events.
+    /// Adds an operator that emits events.
     fn emit<U: Event, O: KeyedOperator<Output = Emitted<U>>>(
         self,
         parcels: StreamVec<'s, Epoch, Parcel>,
@@ -460,8 +457,8 @@ impl<'s> Step<'s> {
         self.stream(inner)
     }
 
-    /// Like [`Step::emit`], and says whether the step is new among restored ones: then it needs the rows that
-    /// they have.
+    /// Like [`Step::emit`]; also returns whether the step is new while others were restored, and so needs
+    /// their rows re-emitted.
     pub(super) fn emit_new<U: Event, O: KeyedOperator<Output = Emitted<U>>>(
         self,
         parcels: StreamVec<'s, Epoch, Parcel>,
@@ -474,7 +471,7 @@ impl<'s> Step<'s> {
         (self.stream(inner), is_new)
     }
 
-    /// A stream without events, in place of one that can't be.
+    /// An empty stream, in place of one that cannot be built.
     pub(super) fn nothing<U: Event>(self) -> Stream<'s, U> {
         let inner = self.flow.scope.concatenate(Vec::new());
         self.stream(inner)

@@ -1,8 +1,8 @@
-//! What the compiler says to steps that a type does not have: what to write in their place.
+//! Compiler messages for steps that a type does not have: what to write instead.
 //!
-//! Each method here has a bound that nothing meets, and can't be called. Without them a person is told "no
-//! method named `view` found", and left to search. They are hidden from the documentation, and
-//! `tests/compile` holds what is said.
+//! Each method here has a bound that nothing satisfies, so it cannot be called. Without them, users would
+//! read "no method named `view` found" and have to search. They are hidden from the documentation;
+//! `tests/compile` asserts the messages.
 
 use crate::dataflow::collection::{Clock, Collection, Round};
 use crate::dataflow::group::Grouped;
@@ -14,35 +14,39 @@ use crate::dataflow::window::Windows;
 macro_rules! misuse { ($($name:ident: $message:literal, $note:literal;)+) => { $(
     #[diagnostic::on_unimplemented(message = $message, label = "has to be written otherwise", note = $note)]
     pub trait $name {
-        /// What the step would give, if there were one.
+        /// The type that the step would return.
         fn never<T>(&self) -> T;
     }
 )+ } }
 
 misuse! {
     ServesEvents: "a stream can't be served: it has no keys to look rows up by",
-        "make a table of it: `.key_by(..).window(..).aggregate(..)` in windows, or `.changes().group_by(..).aggregate(..)`; \
+        "make a table of it: `.key_by(..).window(..).aggregate(..)` in windows, or \
+         `.changes().group_by(..).aggregate(..)`; \
          `.for_each_epoch(..)` gives the events to a function";
     WindowsWithoutKey: "a stream is cut into windows by key",
         "give each event a key first: `.key_by(\"merchant\", |event| \
             event.merchant).window(..).aggregate(..)`";
     JoinsEvents: "a stream can't be joined as a table is",
-        "with a stream, by key and time: `.key_by(..).interval_join(..)`; with a table, as it is when an event comes: \
-         `.key_by(..).lookup(..)`; or join what is aggregated: `.key_by(..).window(..).aggregate(..).join(..)`";
+        "with a stream, by key and time: `.key_by(..).interval_join(..)`; with a table, as it is when an \
+         event comes: \
+         `.key_by(..).lookup(..)`; or join what is aggregated: \
+         `.key_by(..).window(..).aggregate(..).join(..)`";
     GroupsEvents: "a stream can't be grouped",
         "group its events in windows: `.key_by(..).window(..).aggregate(..)`; or all of them: \
          `.changes().group_by(..).aggregate(..)`";
     ConcatsEvents: "streams are not concatenated but merged", "write `.merge(&other)`";
     KeepsEvents: "a stream only ever adds, and keeps no rows", "make a collection of it: `.changes()`";
     KeyedWithoutWindow: "events with a key have no rows yet",
-        "cut them into windows, and aggregate those: `.window(\"name\", Tumbling::of(..)).aggregate(|a| a.count())`; or \
+        "cut them into windows, and aggregate those: `.window(\"name\", Tumbling::of(..)).aggregate(|a| \
+         a.count())`; or \
          aggregate all of them: `.aggregate_all(\"name\", |a| a.count())`";
     NotAggregated: "windows have no rows yet",
         "aggregate them: `.aggregate(|a| a.count())` makes a table, with a row for each key and window";
     GroupsNotAggregated: "groups have no rows yet",
         "aggregate them: `.aggregate(\"name\", |a| a.count())` makes a table, with a row for each group; \
          `.top_k(\"name\", 3, |row| ..)` one with a row for each rank";
-    ServesRounds: "what is in a loop can't be served: it has rows for each round",
+    ServesRounds: "a collection inside a loop cannot be served: it has rows for every round",
         "serve what `iterate` returns";
     WindowsRows: "a collection can't be cut into windows: it may take rows back",
         "window the stream before `.changes()`, or group the rows: `.group_by(..).aggregate(..)`";
@@ -52,10 +56,12 @@ misuse! {
         "join tables, or put `.join(..)` and `.antijoin(..)` together with `.concat(..)`";
     MergesRows: "collections are not merged but concatenated", "write `.concat(&other)`";
     ManyRowsOfKey: "a table has at most one row for each key, which this step would not keep to",
-        "take its rows as a collection first: `.rows().concat(..)`, and likewise `distinct`, `iterate` and `negate`; \
+        "take its rows as a collection first: `.rows().concat(..)`, and likewise `distinct`, `iterate` \
+         and `negate`; \
          `.to_table(\"name\", \"key\")` makes a table again";
     RekeysTable: "a table has a key already",
-        "give it another: `.rekey(\"name\", \"key\", |key, value| ..)`, or group its rows by one: `.group_by(..)`";
+        "give it another: `.rekey(\"name\", \"key\", |key, value| ..)`, or group its rows by one: \
+         `.group_by(..)`";
     WindowsTable: "a table can't be cut into windows: its rows change",
         "window the stream that it comes from, or group its rows: `.group_by(\"name\", |key, value| \
             ..).aggregate(..)`";
@@ -63,8 +69,8 @@ misuse! {
         "write `.group_by(\"name\", |key, value| ..).aggregate(\"name\", |a| ..)`";
 }
 
-/// `receiver { bound: methods }`: each method takes as many arguments as its like, of any type, and gives
-/// what follows.
+/// `receiver { bound: methods }`: each method takes as many arguments as its namesake, of any type, and
+/// returns the type that follows.
 macro_rules! refused {
     ($({$($generics:tt)*} $of:ty {
         $($bound:ident: $($method:ident($($argument:ident),*) -> $out:ty),+;)+

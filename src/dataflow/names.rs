@@ -28,8 +28,8 @@ macro_rules! tuples { ($($n:literal ($($K:ident),+))+) => { $(
 )+ } }
 tuples! { 2 (A, B) 3 (A, B, C) 4 (A, B, C, D) 5 (A, B, C, D, E) 6 (A, B, C, D, E, F) }
 
-/// No key at all: a second candidate, lest the compiler settle on a key by the number of names, and say
-/// "mismatched types".
+/// No key at all: a second candidate, so that the compiler does not infer a key from the number of names and
+/// report "mismatched types".
 #[doc(hidden)]
 pub enum NoKey<const N: u8> {}
 #[diagnostic::do_not_recommend]
@@ -45,7 +45,7 @@ impl<const N: usize> Names<NoKey<1>> for [&str; N] {
     }
 }
 
-/// The names, with a note of those that cannot be: empty ones, and two that are alike.
+/// Returns the names, and notes invalid ones: empty names and duplicates.
 #[track_caller]
 pub(super) fn check_names(flow: Dataflow<'_>, names: Vec<String>) -> Vec<String> {
     let at = std::panic::Location::caller();

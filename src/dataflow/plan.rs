@@ -1,7 +1,7 @@
-//! What a dataflow consists of, and the mistakes in it.
+//! The plan: the steps of a dataflow, and the mistakes in it.
 //!
-//! Every step is known by all of its inputs, those without a name included, so that a changed dataflow can be
-//! told from the one that a checkpoint was made of:
+//! Every step is identified by all of its inputs, unnamed steps included, so that a changed dataflow can be
+//! told apart from the one that wrote a checkpoint:
 //!
 //! ```text
 //!   auctions = source                                            a handle's Origin: `filter(changes(auctions))`
@@ -28,49 +28,49 @@ use crate::sequencer::SourceRules;
 use crate::sink::{Contract, Examine, Method};
 use crate::source::{Driver, Opened};
 
-/// What kind of step it is.
+/// The kind of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Reads events.
+    /// A source of events.
     Source,
-    /// Reads a table.
+    /// A source of a table.
     Table,
-    /// User code that may turn events down.
+    /// User code that may reject events.
     TryMap,
-    /// Windowed aggregate.
+    /// A windowed aggregate.
     Window,
-    /// An operator of the dataflow's own.
+    /// A custom operator.
     Process,
-    /// Aggregate of keys.
+    /// An aggregate per key.
     Aggregate,
-    /// Drops repeated events.
+    /// Deduplication.
     Dedup,
-    /// Join of two streams.
+    /// A join of two streams.
     IntervalJoin,
-    /// Rows of a table for events.
+    /// A lookup of table rows for events.
     Lookup,
-    /// Events in the order of event time, to a processor of the dataflow's own.
+    /// A custom processor of events in event-time order.
     ProcessEvents,
-    /// Rows of closed windows.
+    /// The rows of closed windows.
     WhenClosed,
-    /// Aggregate of groups.
+    /// An aggregate per group.
     Group,
     /// Pairs as a table.
     Rekey,
-    /// Join of two tables.
+    /// A join of two tables.
     Join,
-    /// Fixed point.
+    /// A fixed point.
     Iterate,
     /// Distinct rows.
     Distinct,
-    /// Served view.
+    /// A served view.
     View,
-    /// Takes rows out.
+    /// A sink.
     Sink,
 }
 
 impl Kind {
-    /// What plans call it.
+    /// Its name in plans.
     pub(super) fn word(self) -> &'static str {
         match self {
             Kind::Source => "source",
@@ -94,7 +94,7 @@ impl Kind {
         }
     }
 
-    /// What checkpoints call its operator, whatever plans do: it stays as it is.
+    /// The operator's id in checkpoints. It never changes, whatever plans call it.
     pub(super) fn id(self) -> &'static str {
         match self {
             Kind::Source => "source",
@@ -118,7 +118,8 @@ impl Kind {
         }
     }
 
-    /// Views and sinks have names of their own: a view may be called as the step that it shows.
+    /// The namespace of its name. Views and sinks have their own: a view may share the name of the step that
+    /// it shows.
     fn space(self) -> &'static str {
         match self {
             Kind::View => "view",
@@ -144,21 +145,21 @@ impl Kind {
     }
 }
 
-/// Where rows come from: an expression of operators over named steps, such as `semijoin(changes(auctions),
-/// map(merchants))`.
+/// The origin of rows: an expression of operators over named steps, such as
+/// `semijoin(changes(auctions), map(merchants))`.
 ///
-/// A named step stands for all that is before it. Closures can't be told apart, and keys and settings are not
-/// part of it; each operator is, with all of its inputs. An operator's id is held by checkpoints, so it stays
-/// as it is.
+/// A named step stands for everything before it. Every operator is part of the expression, with all of its
+/// inputs; closures cannot be compared, and keys and settings are not included. Checkpoints store operators'
+/// ids, so those never change.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     made: Rc<Expression>,
-    /// The named steps in it, in the order in which they occur.
+    /// The named steps in the expression, in order of occurrence.
     steps: Rc<[Rc<str>]>,
 }
 
 impl Origin {
-    /// What a named step gives.
+    /// The rows of a named step.
     pub(super) fn named(name: &Rc<str>) -> Self {
         Self {
             made: Expression::Step(name.to_string()).into(),
@@ -180,17 +181,17 @@ impl Origin {
         }
     }
 
-    /// Behind an operator without a name.
+    /// The rows of an unnamed operator.
     pub(super) fn through(&self, operator: &str) -> Self {
         Self::of(operator, &[self])
     }
 
-    /// Behind an operator without a name that takes from both.
+    /// The rows of an unnamed operator with two inputs.
     pub(super) fn and(&self, operator: &str, other: &Self) -> Self {
         Self::of(operator, &[self, other])
     }
 
-    /// The same of an operator that treats both alike: which of them comes first does not count.
+    /// Like [`Origin::and`], for an operator whose inputs are interchangeable: their order does not matter.
     pub(super) fn or(&self, operator: &str, other: &Self) -> Self {
         match self.made <= other.made {
             true => self.and(operator, other),
@@ -198,7 +199,7 @@ impl Origin {
         }
     }
 
-    /// The last named step before; of several, the first.
+    /// The nearest named step upstream; of several, the first.
     pub(super) fn step(&self) -> &Rc<str> {
         &self.steps[0]
     }
@@ -207,36 +208,36 @@ impl Origin {
 /// A named step.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Its name.
+    /// The step's name.
     pub name: Rc<str>,
-    /// What it does.
+    /// The step's kind.
     pub kind: Kind,
-    /// The named steps that it takes from, all of them, be there steps without a name between or not.
+    /// All named steps that it reads from, directly or through unnamed steps.
     pub from: Vec<Rc<str>>,
-    /// What it does to what: `window(filter(payments))`.
+    /// Its operators and inputs: `window(filter(payments))`.
     pub definition: Expression,
-    /// More about it.
+    /// Further description.
     pub about: String,
-    /// Where it is written.
+    /// Its location in the source code.
     pub at: &'static Location<'static>,
 }
 
 /// A source, as the runtime needs it.
 #[derive(Clone)]
 pub struct PlannedSource {
-    /// What the sequencer has to know.
+    /// The sequencer's rules for it.
     pub rules: SourceRules,
-    /// Name of the log that is read.
+    /// The name of the log that is read.
     pub topic: String,
     /// ``topic `x` ``.
     pub description: String,
-    /// What becomes of its events that come too late.
+    /// What happens to its late events.
     pub late: Late,
-    /// Looks at it from outside.
+    /// Observes the source from outside the workers.
     pub driver: Arc<dyn Driver>,
 }
 
-/// The sources of both, in order.
+/// The union of both lists of sources, in order.
 pub(super) fn union(a: &[SourceId], b: &[SourceId]) -> Rc<[SourceId]> {
     let mut sources = [a, b].concat();
     sources.sort_unstable();
@@ -247,19 +248,19 @@ pub(super) fn union(a: &[SourceId], b: &[SourceId]) -> Rc<[SourceId]> {
 /// A sink, as the runtime needs it.
 #[derive(Clone)]
 pub struct PlannedSink {
-    /// Its name.
+    /// The sink's name.
     pub name: String,
-    /// The method that gives it rows.
+    /// The method that connects rows to it.
     pub method: Method,
     /// ``topic `x` ``.
     pub description: String,
-    /// What it promises after a crash.
+    /// Its guarantee after a crash.
     pub contract: Contract,
-    /// How many shards it has.
+    /// The number of shards.
     pub shards: u32,
-    /// What its rows consist of.
+    /// The schema of its rows.
     pub schema: Arc<RowSchema>,
-    /// Looks at the store from outside.
+    /// Inspects the store from outside.
     pub examine: Option<Examine>,
 }
 
@@ -281,17 +282,17 @@ impl fmt::Display for PlannedSink {
     }
 }
 
-/// A step whose type no checkpoint can hold.
+/// A step whose state type checkpoints cannot hold.
 #[derive(Clone, Debug)]
 pub struct UnfitState {
-    /// The step, the type, and why.
+    /// The step, the type, and the reason.
     pub what: String,
-    /// What to do about it.
+    /// How to fix it.
     pub hint: &'static str,
 }
 
 impl UnfitState {
-    /// Why no checkpoint can hold a type of a step, as far as that shows before there is any data.
+    /// Why checkpoints cannot hold the state type of a step, as far as that can be told without data.
     fn of<T: Event>(step: &Identity) -> Option<Self> {
         let unfit = entry::fits::<T>().err()?;
         Some(Self {
@@ -301,7 +302,7 @@ impl UnfitState {
     }
 }
 
-/// All steps and sources of a dataflow, and what is wrong with them.
+/// All steps and sources of a dataflow, and its mistakes.
 #[derive(Default)]
 pub struct Plan {
     /// Named steps, in the order of the code.
@@ -310,20 +311,20 @@ pub struct Plan {
     pub sources: Vec<PlannedSource>,
     /// Sinks.
     pub sinks: Vec<PlannedSink>,
-    /// What has state, in the order in which it is built.
+    /// Stateful steps, in the order in which they are built.
     pub states: Vec<StepShape>,
-    /// Versions that were declared, by step; views have theirs with them.
+    /// Declared versions by step; views carry their own.
     pub versions: BTreeMap<String, u32>,
-    /// A step that may keep state of its own, where no checkpoint finds it.
+    /// A step that may keep state that checkpoints cannot capture.
     pub unsaved: Option<&'static Location<'static>>,
-    /// Steps whose types no checkpoint can hold.
+    /// Steps whose state types checkpoints cannot hold.
     pub unfit: Vec<UnfitState>,
-    /// What is wrong, each with its place.
+    /// Mistakes, each with its location.
     pub mistakes: Vec<String>,
 }
 
 impl Plan {
-    /// Adds a named step, whose operator is `operator`.
+    /// Adds a named step; `operator` is its operator.
     pub(super) fn step(
         &mut self,
         name: &str,
@@ -334,7 +335,7 @@ impl Plan {
         let alike = |step: &&Step| &*step.name == name && step.kind.space() == kind.space();
         if name.is_empty() {
             self.mistakes
-                .push(format!("a {} at {at} has no name", kind.word()));
+                .push(format!("the {} at {at} has no name", kind.word()));
         } else if let Some(first) = self.steps.iter().find(alike) {
             self.mistakes.push(format!(
                 "two {}s are named `{name}`: a {} at {} and a {} at {at}",
@@ -357,7 +358,8 @@ impl Plan {
         origin
     }
 
-    /// A fixed point's step also takes from what comes of a round, which may be itself.
+    /// Adds the feedback to a fixed point's step: it also reads the result of a round, which may be the step
+    /// itself.
     pub(super) fn closes(&mut self, step: &Origin, start: &Origin, round: &Origin) {
         let made = start.and(Kind::Iterate.id(), round);
         if let Some(found) = self.steps.iter_mut().rfind(|found| found.name == *step.step()) {
@@ -379,13 +381,13 @@ impl Plan {
         found
     }
 
-    /// The step with a name, which no view or sink is.
+    /// The step with this name, views and sinks excluded.
     fn find(&self, name: &str) -> Option<&Step> {
         let named = |step: &&Step| &*step.name == name && step.kind.space() == "step";
         self.steps.iter().find(named)
     }
 
-    /// Adds a stateful step, and says which one it is. `step` is what people call it.
+    /// Adds a stateful step and returns its index. `step` is its name in messages.
     pub(super) fn state<K: Event, V: Event>(
         &mut self,
         (identity, step): (Identity, &str),
@@ -393,7 +395,7 @@ impl Plan {
         version: u32,
         rule: Rule,
     ) -> usize {
-        // Views encode their rows by a schema, and take what bytes without names can't hold.
+        // Views encode their rows by a schema, and accept types that an encoding without names cannot hold.
         let unfit = match rule {
             Rule::Versions => None,
             _ => UnfitState::of::<K>(&identity).or_else(|| UnfitState::of::<V>(&identity)),
@@ -418,7 +420,7 @@ impl Plan {
         let from = upstream.keys().map(|name| (*name).to_owned()).collect();
         let definition = |step: &Step| Definition {
             made: step.definition.clone(),
-            // What has state has its version with it.
+            // Stateful steps carry their own version.
             version: match step.kind.is_stateful() {
                 true => 1,
                 false => self.version(&step.name),
@@ -442,9 +444,9 @@ impl Plan {
         self.states.len() - 1
     }
 
-    /// What checkpoints call the events behind a [`Stream::changes`](super::stream::Stream::changes), to
-    /// which people give no name: by what they come from, so that unrelated steps do not count; numbered
-    /// where that is the same.
+    /// The name that checkpoints give to the events behind a
+    /// [`Stream::changes`](super::stream::Stream::changes), which users do not name: it is derived from the
+    /// inputs, so that unrelated steps do not affect it, and numbered if the inputs are the same.
     pub(super) fn identity_of_changes(&self, origin: &Origin) -> Identity {
         let alike = |step: &&StepShape| step.rule == Rule::Sum && step.input == *origin.made;
         let before = self.states.iter().filter(alike).count();
@@ -456,25 +458,25 @@ impl Plan {
         self.versions.get(name).copied().unwrap_or(1)
     }
 
-    /// Declares the version of a step that is named further on.
+    /// Declares the version of a step that is added later.
     pub(super) fn declare(&mut self, name: &str, version: u32, at: &'static Location<'static>) {
         if self.find(name).is_some() {
             self.mistakes.push(format!(
-                "the version of `{name}` is declared at {at}, behind the step: declare it before"
+                "the version of `{name}` is declared at {at}, after the step: declare it before the step"
             ));
         }
         self.versions.insert(name.to_owned(), version);
     }
 
-    /// Notes versions that were declared of no step.
+    /// Notes versions that were declared for steps that do not exist.
     pub(super) fn finish(&mut self) {
         let unknown = self.versions.keys().filter(|name| self.find(name).is_none());
-        let mistake = |name| format!("a version of `{name}` is declared, and no step has that name");
+        let mistake = |name| format!("a version is declared for `{name}`, but no step has that name");
         let mistakes: Vec<String> = unknown.map(mistake).collect();
         self.mistakes.extend(mistakes);
     }
 
-    /// Says more about the step that was added last.
+    /// Adds to the description of the step added last.
     pub(super) fn about(&mut self, about: String) {
         if let Some(step) = self.steps.last_mut() {
             step.about = about;
@@ -489,7 +491,7 @@ impl Plan {
         {
             let other = &other.rules.name;
             self.mistakes.push(format!(
-                "sources `{other}` and `{name}` have the same id: rename one of them"
+                "sources `{other}` and `{name}` hash to the same id: rename one of them"
             ));
         }
         self.about(opened.description.clone());
@@ -515,7 +517,7 @@ impl Plan {
         self.sinks.push(sink);
     }
 
-    /// An error with all mistakes, if there are any.
+    /// An error that lists all mistakes, if there are any.
     pub fn verdict(&self, flow: &str) -> Result<()> {
         if self.mistakes.is_empty() {
             return Ok(());
@@ -533,7 +535,7 @@ impl Plan {
     }
 }
 
-/// A line a step: `window spend ← payments   tumbling 1m, kept 24h`.
+/// One line per step: `window spend ← payments   tumbling 1m, kept 24h`.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let widest = self.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Where rows leave a dataflow: sinks of streams, tables and collections.
+//! Sinks of streams, tables and collections.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use crate::sink::row::Row;
 use crate::sink::{AppendSink, ChangelogSink, Method, Sink, UpsertSink};
 use crate::time::Epoch;
 
-// Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
+// The bounds are on the methods, so that a missing derive is reported as such and not as "no method found".
 impl<'s, T: 'static> Stream<'s, T> {
-    /// Gives the events of each epoch to a function, in order: by partition and offset. What
-    /// [`Table::for_each_epoch`](crate::dataflow::table::Table::for_each_epoch) says holds here too, but that
-    /// a function that is new begins with what is new.
+    /// Passes the events of each epoch to a function, ordered by partition and offset. The contract of
+    /// [`Table::for_each_epoch`](crate::dataflow::table::Table::for_each_epoch) applies, except that a new
+    /// function starts with new events.
     #[track_caller]
     pub fn for_each_epoch<E: Display>(
         &self,
@@ -43,12 +43,12 @@ impl<'s, T: 'static> Stream<'s, T> {
         self.sink(name, Method::ForEachEpoch, Function::of_events(f), schema)
     }
 
-    /// Appends each event to a store, in order by partition and offset: what happened in epochs that are
-    /// complete and durable. Whether an event may be there twice after a crash is the store's
-    /// [contract](crate::sink::Writers), which `plan` prints.
+    /// Appends each event of complete and durable epochs to a store, ordered by partition and offset. Whether
+    /// events may be duplicated after a crash depends on the store's [contract](crate::sink::Writers), which
+    /// `plan` prints.
     ///
-    /// A stream is split by the partitions that its events were read from: all events of a partition are in
-    /// one shard. A sink that is new begins with what is new.
+    /// A stream is sharded by the partitions that its events were read from: all events of a partition are in
+    /// one shard. A new sink starts with new events.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -92,7 +92,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         let flow = self.flow;
         if let Some(outlet) = flow.open_sink(name, &self.origin, method, sink, schema) {
             let mut encoder = outlet.encoder(false);
-            // Where events of one record come from one worker, what is stable keeps their order.
+            // If events of one record come from one worker, a stable sort keeps their order.
             let is_ordered = !self.is_scattered;
             flow.give(self.inner.clone(), outlet, move |event| {
                 encoder.event(event, is_ordered)
@@ -103,18 +103,20 @@ impl<'s, T: 'static> Stream<'s, T> {
 }
 
 impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
-    /// Gives what changed in each epoch to a function, in order: for what no other sink does.
+    /// Passes the changes of each epoch to a function, in order. For stores without a sink of their own.
     ///
-    /// It is called on a thread of its own, once for each epoch that changed anything, when the epoch is
-    /// complete, its place in the ledger durable, and all before it have been given. A key has at most one
-    /// change. The same epoch always brings the same changes, whenever it is given.
+    /// The function is called on its own thread, once for each epoch with changes, after the epoch is
+    /// complete, its binding is durable and all earlier epochs have been delivered. A key changes at most
+    /// once per epoch. The same epoch always has the same changes, however often it is delivered.
     ///
-    /// How far it has come is written down behind the calls. What was not by then, as the process was killed,
-    /// is given again at the next start: where that matters, keep the epoch beside what you write, and skip
-    /// one that is not greater. An error has the same epoch given again, a moment later, until it is taken;
-    /// meanwhile nothing is lost, and once too much waits the whole dataflow does. A panic ends the service.
+    /// Progress is recorded after the calls. Epochs whose progress was not recorded before a crash are
+    /// delivered again at the next start: where that matters, store the epoch next to your data and skip
+    /// epochs that are not greater. If the function returns an error, the epoch is retried shortly after,
+    /// until it succeeds; nothing is lost, and once too much is queued, the dataflow waits. A panic halts the
+    /// service.
     ///
-    /// A function that is new in a dataflow that goes on from a checkpoint begins with all rows as of it.
+    /// A function that is new in a dataflow resumed from a checkpoint starts with all rows as of the
+    /// checkpoint.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -144,15 +146,16 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         self.sink(name, Method::ForEachEpoch, Function::of_changes(f), schema)
     }
 
-    /// Holds the table in a store: the newest row of each key, and no row where it went. A key has at most
-    /// one change an epoch.
+    /// Maintains the table in a store: the current row of each key, with deleted rows removed. A key changes
+    /// at most once per epoch.
     ///
-    /// Rows are split into shards by a fixed hash of their keys, and each shard gets its epochs in order,
-    /// once they are complete and durable. What a crash does to the store is its
-    /// [contract](crate::sink::Writers), which `plan` prints. A sink that is new in a dataflow that goes on
-    /// from a checkpoint begins with all rows as of it.
+    /// Rows are sharded by a fixed hash of their keys, and each shard receives its epochs in order, once they
+    /// are complete and durable. What a crash does to the store depends on its
+    /// [contract](crate::sink::Writers), which `plan` prints. A sink that is new in a dataflow resumed from a
+    /// checkpoint starts with all rows as of the checkpoint.
     ///
-    /// Only a store that can delete by key is an [`UpsertSink`]; others take a [changelog](Self::changes_to).
+    /// Only a store that can delete by key is an [`UpsertSink`]; other stores take a
+    /// [changelog](Self::changes_to).
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -196,10 +199,9 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         self.sink(name, Method::UpsertTo, sink, schema)
     }
 
-    /// Gives a store every change of the table as a row of its own, with what was before and what is after
-    /// it.
+    /// Writes every change of the table to a store as a row of its own, with the row before and after it.
     ///
-    /// As [`upsert_to`](Self::upsert_to), but that nothing is ever replaced.
+    /// Like [`upsert_to`](Self::upsert_to), except that rows are never replaced.
     #[track_caller]
     pub fn changes_to(&self, name: &str, sink: impl ChangelogSink<V>) -> &Self
     where
@@ -230,7 +232,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     {
         let flow = self.flow;
         if let Some(outlet) = flow.open_sink(name, &self.meta.origin, method, sink, schema) {
-            // One that is new among restored steps needs their rows once more.
+            // A sink that is new among restored steps needs their rows re-emitted.
             if outlet.is_new() {
                 self.meta.wanted.set(true);
             }
@@ -242,10 +244,10 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
 }
 
 impl<'s, D: 'static> Collection<'s, D> {
-    /// Gives a store every change of the collection: each row with the epoch, and by how many it became more
-    /// or fewer.
+    /// Writes every change of the collection to a store: each row with the epoch and the difference in its
+    /// multiplicity.
     ///
-    /// Otherwise as [`Table::changes_to`].
+    /// Otherwise like [`Table::changes_to`].
     #[track_caller]
     pub fn changes_to(&self, name: &str, sink: impl ChangelogSink<D>) -> &Self
     where
@@ -265,24 +267,24 @@ impl<'s, D: 'static> Collection<'s, D> {
     }
 }
 
-/// A sink that is planned, and that rows are to be given to.
+/// A planned sink, to be connected to rows.
 struct Outlet {
     to: Connection,
-    /// Up to where each shard has everything, as far as the ledger knows.
+    /// The epoch up to which each shard is complete, according to the ledger.
     complete: Vec<Option<Epoch>>,
-    /// The checkpoint that this run began with.
+    /// The checkpoint that this run resumes from.
     restored: Option<Epoch>,
 }
 
 impl Outlet {
-    /// Whether a shard was not there at the checkpoint that others go on from: it takes what they give once
-    /// more.
+    /// Whether a shard did not exist at the checkpoint: then it consumes the rows that restored steps
+    /// re-emit.
     fn is_new(&self) -> bool {
         let mut complete = self.complete.iter();
         complete.any(|complete| resume::is_new(*complete, self.restored))
     }
 
-    /// Up to where all shards have everything.
+    /// The epoch up to which all shards are complete.
     fn complete(&self) -> Option<Epoch> {
         self.complete.iter().copied().min().flatten()
     }
@@ -296,7 +298,7 @@ impl Outlet {
 }
 
 impl<'s> Dataflow<'s> {
-    /// Plans a sink, and finds where it goes on; `None`: there are mistakes.
+    /// Plans a sink and determines where it resumes; `None` if there are mistakes.
     #[track_caller]
     fn open_sink(
         &self,
@@ -317,7 +319,7 @@ impl<'s> Dataflow<'s> {
             Ok((opened, _)) if !(1..=SHARDS_MAX).contains(&opened.shards) => {
                 let shards = count(opened.shards, "shard");
                 context.mistake(format!(
-                    "sink `{name}` has {shards}: from 1 to {SHARDS_MAX} there can be"
+                    "sink `{name}` has {shards}; the limit is 1 to {SHARDS_MAX}"
                 ));
                 return None;
             }
@@ -353,7 +355,7 @@ impl<'s> Dataflow<'s> {
         })
     }
 
-    /// Encodes rows, and gives them to a sink.
+    /// Encodes rows and passes them to a sink.
     fn give<R: Clone + 'static>(
         &self,
         rows: StreamVec<'s, Epoch, R>,
@@ -365,7 +367,7 @@ impl<'s> Dataflow<'s> {
         self.deliver(rows, outlet);
     }
 
-    /// Gives encoded rows to a sink.
+    /// Passes encoded rows to a sink.
     fn deliver(&self, rows: StreamVec<'s, Epoch, Row>, outlet: Outlet) {
         let context = self.context().clone();
         let Outlet { to, complete, .. } = outlet;

@@ -1,4 +1,4 @@
-//! Streams: events that only ever add.
+//! Streams: insert-only events.
 
 use std::fmt;
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use crate::record::{Event, Timed};
 use crate::time::Epoch;
 use crate::trail;
 
-/// A stream of events in timely's own terms.
+/// A stream of events as a timely stream.
 pub type Events<'s, T> = StreamVec<'s, Epoch, Timed<T>>;
 
 /// Insert-only events with event times.
@@ -26,19 +26,19 @@ pub type Events<'s, T> = StreamVec<'s, Epoch, Timed<T>>;
 pub struct Stream<'s, T: 'static> {
     pub(super) inner: Events<'s, T>,
     pub(super) flow: Dataflow<'s>,
-    /// Sources whose watermark is this stream's.
+    /// The sources that determine this stream's watermark.
     pub(super) sources: Rc<[SourceId]>,
-    /// Where its events come from.
+    /// The origin of its events.
     pub(super) origin: Origin,
-    /// Whether events made of one record may come from several workers.
+    /// Whether events derived from one record may come from several workers.
     pub(super) is_scattered: bool,
     /// Whether a step before it waited for the watermark.
     pub(super) is_behind: bool,
 }
 
-// Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
+// The bounds are on the methods, so that a missing derive is reported as such and not as "no method found".
 impl<'s, T: 'static> Stream<'s, T> {
-    /// Behind a step.
+    /// The result of a step.
     fn with<U>(&self, inner: Events<'s, U>, origin: Origin) -> Stream<'s, U> {
         Stream {
             inner,
@@ -50,7 +50,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         }
     }
 
-    /// Each event through `f`. Times stay with the event.
+    /// Maps each event through `f`. The event time is unchanged.
     pub fn map<U: Event>(&self, f: impl Fn(T) -> U + 'static) -> Stream<'s, U>
     where
         T: Event,
@@ -58,13 +58,13 @@ impl<'s, T: 'static> Stream<'s, T> {
         self.each("map", move |value| Some(f(value)))
     }
 
-    /// Each event through `f`, which may turn it down: an `Err` sends the event to the dead letters of the
-    /// source that it was read from, with cause `rejected`, this step's name, the error's text (of which
-    /// 1,024 bytes are kept), and the record's topic, partition and offset. The record's bytes are gone by
-    /// then: the letter's payload is the event as JSON, as this step got it, and its timestamp the event
-    /// time.
+    /// Maps each event through `f`, which may reject it: an `Err` sends the event to the dead letters of the
+    /// source that it was read from, with cause `rejected`, this step's name, the error's text (truncated to
+    /// 1,024 bytes), and the record's topic, partition and offset. The record's bytes are no longer available
+    /// at this point: the dead letter's payload is the event as JSON, as this step received it, and its
+    /// timestamp is the event time.
     ///
-    /// `f` has to come to the same result, and to the same text, whenever it is given the same event.
+    /// `f` must be deterministic, in its result and in the text of its error.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -96,7 +96,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         self.with(mapped, origin)
     }
 
-    /// Each event to any number of events, all at its time.
+    /// Maps each event to any number of events, all with its event time.
     pub fn flat_map<U: Event, I: IntoIterator<Item = U>>(&self, f: impl Fn(T) -> I + 'static) -> Stream<'s, U>
     where
         T: Event,
@@ -104,7 +104,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         self.each("flat_map", f)
     }
 
-    /// Names a step without a name for a panic in it.
+    /// Names an unnamed step in panic messages.
     fn label(&self, what: &str) -> Rc<str> {
         format!("the {what} after `{}`", self.origin.step()).into()
     }
@@ -149,7 +149,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         self.with(inner, self.origin.through(what))
     }
 
-    /// The events for which `f` holds.
+    /// Keeps the events for which `f` returns true.
     pub fn filter(&self, f: impl Fn(&T) -> bool + 'static) -> Stream<'s, T>
     where
         T: Event,
@@ -176,7 +176,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         self.with(inner, self.origin.through("filter"))
     }
 
-    /// The events of both streams. Its watermark is the lower one of the two.
+    /// The events of both streams. The watermark is the lower of the two.
     pub fn merge(&self, other: &Stream<'s, T>) -> Stream<'s, T>
     where
         T: Event,
@@ -190,11 +190,11 @@ impl<'s, T: 'static> Stream<'s, T> {
         }
     }
 
-    /// The way out: timely's own stream in, timely's own stream back. What `f` adds must give the same events
+    /// Escape hatch: passes timely's own stream to `f` and takes one back. `f` must produce the same events
     /// for an epoch in every replay, on any number of workers.
     ///
-    /// What `f` keeps from epoch to epoch is in no checkpoint, so a dataflow with such a step makes none: a
-    /// restart goes through its topics again.
+    /// Checkpoints cannot capture state that `f` keeps across epochs, so a dataflow with such a step writes
+    /// none: a restart replays its topics.
     #[track_caller]
     pub fn timely<U: Event>(&self, f: impl FnOnce(Events<'s, T>) -> Events<'s, U>) -> Stream<'s, U>
     where
@@ -204,13 +204,13 @@ impl<'s, T: 'static> Stream<'s, T> {
         self.timely_stateless(f)
     }
 
-    /// Like [`timely`](Self::timely), for what keeps nothing from epoch to epoch: then checkpoints are made.
+    /// Like [`timely`](Self::timely), for an `f` that keeps no state across epochs: checkpoints stay enabled.
     pub fn timely_stateless<U: Event>(&self, f: impl FnOnce(Events<'s, T>) -> Events<'s, U>) -> Stream<'s, U>
     where
         T: Event,
     {
         Stream {
-            // It may have sent them to other workers.
+            // `f` may have sent them to other workers.
             is_scattered: true,
             ..self.with(f(self.inner.clone()), self.origin.through("timely"))
         }

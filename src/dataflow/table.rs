@@ -1,7 +1,7 @@
 //! Tables: collections with at most one row a key.
 //!
-//! A table is held in one of two forms, and the other is made when a step first asks for it: net changes by
-//! key, as windows and keyed topics give them and joins and views take them; or a differential collection.
+//! A table exists in one of two forms, and the other is created when a step first needs it: net changes by
+//! key, which windows and keyed topics produce and joins and views consume; or a differential collection.
 
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
@@ -36,40 +36,41 @@ pub struct Table<'s, K: 'static, V: 'static> {
     pub(super) flow: Dataflow<'s>,
     pub(super) meta: Meta,
     changes: OnceCell<Changes<'s, K, V>>,
-    /// Makes changes of rows. Set where a table has rows at first: nothing of it is compiled for the tables
-    /// of windows.
+    /// Creates the changes from rows. Set only for tables that start as rows, so that none of it is compiled
+    /// for windowed tables.
     net: Option<Box<dyn Fn() -> Changes<'s, K, V> + 's>>,
     rows: OnceCell<Rows<'s, K, V>>,
 }
 
-/// What a table knows of itself besides its rows.
+/// Properties of a table besides its rows.
 #[derive(Clone)]
 pub(super) struct Meta {
     pub(super) origin: Origin,
     pub(super) names: Vec<String>,
     pub(super) sources: Rc<[SourceId]>,
     pub(super) windows: Option<WindowLayout>,
-    /// The sources of the step that cut the windows: those that close them, whatever was joined since.
+    /// The sources of the step that assigned the windows: their watermark closes the windows, whatever was
+    /// joined since.
     pub(super) window_sources: Rc<[SourceId]>,
     pub(super) keep: Option<Duration>,
-    /// Told when something takes the rows of windows as they close.
+    /// Set when a step consumes the rows of windows as they close.
     pub(super) when_closed: Vec<Rc<Cell<bool>>>,
-    /// Told when something is made of the rows besides views.
+    /// Set when a step other than a view consumes the rows.
     pub(super) wanted: Wanted,
 }
 
-/// A table's key as the key of another: `K` itself, the key of a [`Windowed<K>`](Windowed) or
-/// [`Ranked<K>`](Ranked), the head of a pair.
+/// The key of one table as the key of another: `K` itself, the key of a [`Windowed<K>`](Windowed) or
+/// [`Ranked<K>`](Ranked), the first element of a pair.
 #[diagnostic::on_unimplemented(
     message = "a table keyed by `{Self}` cannot be joined with one keyed by `{K}`",
     label = "keys differ",
     note = "use `join_on(name, &other, |key, value| other_key, ..)`"
 )]
 pub trait KeyedLike<K> {
-    /// Whether rows of this key live on the worker of that key, as both hash alike.
+    /// Whether rows of this key are on the same worker as that key, because both hash alike.
     #[doc(hidden)]
     const LIVES_THERE: bool;
-    /// The other table's key.
+    /// The key in the other table.
     fn key(&self) -> K;
 }
 impl<K: Clone> KeyedLike<K> for K {
@@ -96,7 +97,7 @@ impl<A: Clone, B> KeyedLike<A> for (A, B) {
         self.0.clone()
     }
 }
-// With one candidate alone the compiler takes it for the other table's key, and says "mismatched types".
+// With a single candidate, the compiler infers the other table's key from it and reports "mismatched types".
 #[diagnostic::do_not_recommend]
 impl<K> KeyedLike<NoKey<0>> for K {
     const LIVES_THERE: bool = false;
@@ -164,10 +165,9 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     }
 }
 
-// Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
+// The bounds are on the methods, so that a missing derive is reported as such and not as "no method found".
 impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
-    /// Names the key's fields in URLs and columns, where the key came without names (a table read from a
-    /// topic).
+    /// Names the key's fields in URLs and columns, for keys without names (a table read from a topic).
     #[track_caller]
     pub fn key_named(mut self, names: impl Names<K>) -> Self
     where
@@ -178,7 +178,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         self
     }
 
-    /// Each row's value through `f`; keys stay.
+    /// Maps each row's value through `f`; keys are unchanged.
     pub fn map<R: Record>(&self, f: impl Fn(&K, V) -> R + 'static) -> Table<'s, K, R>
     where
         K: Record,
@@ -187,7 +187,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         self.each("map", move |key, value| Some(f(key, value)))
     }
 
-    /// The rows for which `f` holds.
+    /// Keeps the rows for which `f` returns true.
     pub fn filter(&self, f: impl Fn(&K, &V) -> bool + 'static) -> Table<'s, K, V>
     where
         K: Record,
@@ -196,7 +196,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         self.each("filter", move |key, value| f(key, &value).then_some(value))
     }
 
-    /// Each row's value through `f`; rows for which it gives nothing are left out.
+    /// Maps each row's value through `f` and drops rows for which it returns `None`.
     pub fn filter_map<R: Record>(&self, f: impl Fn(&K, V) -> Option<R> + 'static) -> Table<'s, K, R>
     where
         K: Record,
@@ -205,8 +205,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         self.each("filter_map", f)
     }
 
-    /// Takes the rows out of their options, and leaves out those without one: for what a join, or an
-    /// aggregate, gives for some keys only.
+    /// Unwraps options and drops rows that are `None`: for joins and aggregates that have a result for some
+    /// keys only.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -256,8 +256,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         Table::of_changes(self.flow, inner, meta)
     }
 
-    /// Serves the table over HTTP under this name, which may be that of the step: views have names of their
-    /// own.
+    /// Serves the table over HTTP under this name. Views have their own namespace, so the name may be the
+    /// step's.
     #[track_caller]
     pub fn view(&self, name: &str) -> &Self
     where
@@ -282,8 +282,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         let mut spec = ViewSpec::new(name);
         spec.key = self.meta.names.clone();
         spec.sources = self.meta.sources.to_vec();
-        // A join revises a row, but closes none: what matters is how long the step that cut the windows takes
-        // corrections.
+        // A join revises rows but closes no windows: what matters is how long the step that assigned the
+        // windows takes corrections.
         let closed_by = match &*self.meta.window_sources {
             [] => &self.meta.sources,
             _ => &self.meta.window_sources,
@@ -301,7 +301,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
             history: None,
             version: 1,
         });
-        // One that is new among restored steps needs their rows once more.
+        // A view that is new among restored steps needs their rows re-emitted.
         if !self
             .flow
             .serve(self.changes(), &self.meta.origin, spec, (history, version))
@@ -320,35 +320,34 @@ pub struct View {
 }
 
 impl View {
-    /// How far back `as_of` may reach. Default: the setting `views.history`, one minute unless it says
-    /// otherwise.
+    /// How far back `as_of` may reach. Default: the setting `views.history`, which is one minute unless set.
     pub fn history(mut self, history: Duration) -> Self {
         self.history = Some(history);
         self
     }
 
-    /// Declares that the rows are others than they were: since a closure before the view has changed. Those
-    /// that a checkpoint holds are then [asked about](crate::runtime::checkpoints::Settings::on_new_plan).
-    /// Default 1.
+    /// Declares a version of the rows: raise it when a closure before the view has changed. A checkpoint of
+    /// an earlier version is then subject to
+    /// [`on_new_plan`](crate::runtime::checkpoints::Settings::on_new_plan). Default 1.
     pub fn version(mut self, version: u32) -> Self {
         self.version = version;
         self
     }
 
-    /// Names the fields of keys that have none of their own (tuples, single values), as
-    /// [`Table::key_named`] does: for rows of a [`Collection`](crate::dataflow::collection::Collection).
+    /// Names the fields of keys without names (tuples, single values), as [`Table::key_named`] does: for rows
+    /// of a [`Collection`](crate::dataflow::collection::Collection).
     pub fn keys<const N: usize>(mut self, names: [&str; N]) -> Self {
         self.spec.key = names.iter().map(|name| (*name).to_owned()).collect();
         self
     }
 
-    /// Names the fields of values that have none of their own (tuples, single values).
+    /// Names the fields of values without names (tuples, single values).
     pub fn fields<const N: usize>(mut self, names: [&str; N]) -> Self {
         self.spec.value = names.iter().map(|name| (*name).to_owned()).collect();
         self
     }
 
-    /// A line about the view for `GET /v1/views`.
+    /// A description of the view for `GET /v1/views`.
     pub fn describe(mut self, text: &str) -> Self {
         text.clone_into(&mut self.spec.description);
         self

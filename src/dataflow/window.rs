@@ -1,4 +1,4 @@
-//! How event time is cut into windows.
+//! Window assigners, and streams in windows.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -24,7 +24,7 @@ use crate::operator::window::{self, Keep, SessionKey};
 use crate::record::{Change, Event, Record, route};
 use crate::time::{Epoch, EventTime, Window, WindowLayout, Windowed, micros, span};
 
-/// Windows of one length that follow each other without gap or overlap, aligned to the Unix epoch.
+/// Tumbling windows: of one length, without gap or overlap, aligned to the Unix epoch.
 ///
 /// ```
 /// use thalweg::prelude::*;
@@ -39,7 +39,7 @@ pub struct Tumbling {
 }
 
 impl Tumbling {
-    /// Windows of this size. A size below one microsecond is taken as one microsecond.
+    /// Windows of this size. Sizes below one microsecond count as one microsecond.
     pub fn of(size: Duration) -> Self {
         Self {
             size_us: micros(size).max(1),
@@ -47,7 +47,7 @@ impl Tumbling {
         }
     }
 
-    /// Shifts the windows: days that begin at 06:00 have an offset of six hours.
+    /// Shifts the windows: with an offset of six hours, days begin at 06:00.
     pub fn offset(self, offset: Duration) -> Self {
         Self {
             offset_us: micros(offset).rem_euclid(self.size_us),
@@ -76,10 +76,10 @@ impl Assign for Tumbling {
     }
 }
 
-/// Windows of one length that start at a fixed interval, aligned to the Unix epoch. An event belongs to each
-/// window that contains it.
+/// Hopping windows: of one length, starting at a fixed interval, aligned to the Unix epoch. An event belongs
+/// to every window that contains it.
 ///
-/// Events are folded once for each slice between starts and ends, not for each window.
+/// Events are folded once per slice between window boundaries, not once per window.
 ///
 /// ```
 /// use thalweg::prelude::*;
@@ -98,8 +98,8 @@ pub struct Hopping {
 }
 
 impl Hopping {
-    /// Windows of this size, as [`Tumbling`] ones until [`every`](Self::every) says more. A size below one
-    /// microsecond is taken as one microsecond.
+    /// Windows of this size, which tumble until [`every`](Self::every) sets another interval. Sizes below one
+    /// microsecond count as one microsecond.
     pub fn of(size: Duration) -> Self {
         let size_us = micros(size).max(1);
         Self {
@@ -109,7 +109,8 @@ impl Hopping {
         }
     }
 
-    /// From one start to the next. Where it is greater than the size, events between windows are in none.
+    /// The interval from one start to the next. If it exceeds the size, events between windows belong to
+    /// none.
     pub fn every(self, every: Duration) -> Self {
         Self {
             every_us: micros(every).max(1),
@@ -164,13 +165,13 @@ impl Assign for Hopping {
     }
 }
 
-/// Windows of a key's own: its events with less than a gap between one and the next.
+/// Session windows: a key's events with less than a gap between one and the next.
 ///
-/// A window starts with its first event and ends `gap` after its last. An event that falls between two
-/// windows may make one of them: their rows go, and the row of the one they have become takes their place.
+/// A session starts with its first event and ends `gap` after its last. An event that falls between two
+/// sessions may merge them: their rows are deleted, and the row of the merged session takes their place.
 ///
-/// Whether an event is late is judged by the window that it falls into: an old one still counts where the
-/// window that it belongs to is open.
+/// Lateness is judged by the session that an event falls into: an old event still counts if its session is
+/// open.
 ///
 /// ```
 /// # use thalweg::prelude::*;
@@ -194,7 +195,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Windows that end once a key has had no event for so long. A gap below one microsecond is taken as one
+    /// Sessions that end once a key has had no event for `gap`. Gaps below one microsecond count as one
     /// microsecond.
     pub fn gap(gap: Duration) -> Self {
         Self {
@@ -204,7 +205,7 @@ impl Sessions {
 }
 
 impl Assign for Sessions {
-    /// The window of an event alone.
+    /// The session of a single event.
     fn windows(&self, at: EventTime, out: &mut Vec<Window>) {
         out.push(Window {
             start: at,
@@ -221,7 +222,7 @@ impl Assign for Sessions {
     }
 }
 
-/// One window for all time.
+/// A single window for all of time.
 struct Global;
 
 impl Assign for Global {
@@ -242,10 +243,10 @@ impl Assign for Global {
 }
 
 impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
-    /// Aggregates all of a key's events, without windows: a row for each key that ever had one. `name` is the
-    /// step's.
+    /// Aggregates all of a key's events, without windows: a row for each key that ever had an event. `name`
+    /// is the step's.
     ///
-    /// State is one aggregate for each key, for ever. No event is late.
+    /// State is one aggregate per key, kept forever. No event is late.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -293,7 +294,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         table
     }
 
-    /// Cuts each key's events into windows of event time. `name` is the step's.
+    /// Assigns each key's events to windows of event time. `name` is the step's.
     #[track_caller]
     pub fn window(self, name: &str, assigner: impl Assign) -> Windows<'s, K, T> {
         let origin = self.timed_step(name, Kind::Window, "window");
@@ -306,7 +307,7 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
     }
 }
 
-/// How long a window's rows stay after it closed, where `keep` says nothing else.
+/// How long a window's rows stay after it closed, by default.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
 
 /// Keyed events in windows, to be aggregated.
@@ -320,14 +321,14 @@ pub struct Windows<'s, K: 'static, T: 'static> {
 
 impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
     /// How long, in event time, a window's rows stay after it closed. Default 24 hours. Where late events are
-    /// [corrected](crate::late::Late::Correct), it closes when that is over.
+    /// [corrected](crate::late::Late::Correct), a window closes when corrections end.
     pub fn keep(self, keep: Duration) -> Self {
         Self { keep, ..self }
     }
 
-    /// Declares that the step is another than it was: since the aggregate, or what comes before it, has
-    /// changed. Checkpoints of an earlier version are then [asked
-    /// about](crate::runtime::checkpoints::Settings::on_new_plan). Default 1.
+    /// Declares a version of the step: raise it when the aggregate, or what comes before it, has changed. A
+    /// checkpoint of an earlier version is then subject to
+    /// [`on_new_plan`](crate::runtime::checkpoints::Settings::on_new_plan). Default 1.
     pub fn version(self, version: u32) -> Self {
         let context = self.keyed.stream.flow.context();
         context
@@ -340,8 +341,8 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
 
     /// Aggregates the events of each key and window.
     ///
-    /// The closure gets [`Of`], which makes aggregates and knows the event's type: `|a| (a.count(), a.sum(|p|
-    /// p.cents))`.
+    /// The closure gets [`Of`], which creates aggregates and knows the event's type:
+    /// `|a| (a.count(), a.sum(|p| p.cents))`.
     pub fn aggregate<A: Aggregate<T>>(self, build: impl FnOnce(Of<T>) -> A) -> Table<'s, Windowed<K>, A::Out>
     where
         T: Event,
@@ -433,20 +434,20 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
     }
 }
 
-/// What a windowed aggregate comes to.
+/// The result of a windowed aggregate.
 type WindowChanges<'s, K, V> = StreamVec<'s, Epoch, Change<Windowed<K>, V>>;
 
 impl<'s, K: 'static, V: 'static> Table<'s, Windowed<K>, V> {
-    /// The row of each window, once, when the window has closed: for stores that can't take a row back.
-    /// `name` is the step's.
+    /// The row of each window, once, when the window has closed: for stores that cannot retract rows. `name`
+    /// is the step's.
     ///
-    /// A window closes once the watermark has passed its end, and its time for
-    /// [corrections](crate::late::Late::Correct). Event time of a row is the last microsecond of its window.
-    /// Rows of the table stay until the epoch after the one in which their window closed, where
-    /// [`keep`](Windows::keep) is shorter than that.
+    /// A window closes once the watermark has passed its end and its time for
+    /// [corrections](crate::late::Late::Correct). The event time of a row is the last microsecond of its
+    /// window. If [`keep`](Windows::keep) is shorter, the table's rows stay until the epoch after the one in
+    /// which their window closed.
     ///
-    /// A row that is there only later, such as that of a join whose other side was missing, is not emitted;
-    /// nor are later changes of one that was.
+    /// Rows that appear after their window closed, such as those of a join whose other side was missing, are
+    /// not emitted; neither are later changes of an emitted row.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -480,7 +481,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, Windowed<K>, V> {
         let longest = late.iter().max_by_key(|(_, late)| late.corrects());
         let Some((source, _)) = longest.copied() else {
             context.mistake(format!(
-                "`{name}`: no window of `{}` ever closes",
+                "`{name}`: no window of `{}` can ever close",
                 self.meta.origin.step()
             ));
             return Step::new(self.flow, name, &origin, sources).nothing();

@@ -1,16 +1,16 @@
-//! A Kafka broker inside the process, for demonstrations and tests: librdkafka's mock cluster.
+//! An embedded Kafka broker for demos and tests: librdkafka's mock cluster.
 //!
-//! It speaks Kafka's protocol on ports of 127.0.0.1, so sources and sinks run against it as they are. What it
-//! lacks:
+//! It speaks Kafka's protocol on ports of 127.0.0.1, so sources and sinks run against it unchanged. Its
+//! limitations:
 //!
-//! * It keeps about 5 MB or 100,000 batches a partition in memory and drops the oldest beyond that: the log's
-//!   start moves. A reader that comes for dropped records gets the error that retention gives on a real
-//!   broker, so a demonstration has to be read as it is written, or write less.
-//! * It keeps batches in a list that it walks from the log's start for each batch that is fetched. What it
-//!   costs grows with the number of batches twice over, so whoever writes for long writes several records a
+//! * It keeps about 5 MB or 100,000 batches per partition in memory and drops the oldest beyond that: the
+//!   log's start advances. A reader that requests dropped records gets the same error as after retention on a
+//!   real broker, so a demo must be read as it is written, or write less.
+//! * It keeps batches in a list that it scans from the log's start for each batch fetched. The cost grows
+//!   with the square of the number of batches, so long-running writers should write several records per
 //!   batch: [`LINGER`].
-//! * Everything is gone with the process. There are no control records and no open transactions: aborted
-//!   transactions are read, zombies are not fenced. Nothing about exactly-once can be shown on it.
+//! * Everything is lost with the process. There are no control records and no open transactions: aborted
+//!   transactions are read, zombies are not fenced. It cannot demonstrate exactly-once.
 
 use std::time::Duration;
 
@@ -29,11 +29,11 @@ use crate::connect::kafka::properties::told;
 use crate::error::{Error, Result};
 use crate::time::EventTime;
 
-/// How long a record that is written for people to look at may wait for others of its batch. Nobody sees it,
-/// and at the demo's 200 events a second ten of them share a batch.
+/// How long a record written for demonstration may wait for others in its batch. This is not noticeable, and
+/// at the demo's 200 events per second ten of them share a batch.
 pub const LINGER: Duration = Duration::from_millis(50);
 
-/// Brokers inside the process. They end when this is dropped.
+/// Brokers in this process. They end when this is dropped.
 pub struct EmbeddedBroker {
     cluster: MockCluster<'static, DefaultProducerContext>,
 }
@@ -45,10 +45,10 @@ unsafe impl Send for EmbeddedBroker {}
 unsafe impl Sync for EmbeddedBroker {}
 
 impl EmbeddedBroker {
-    /// Starts so many brokers on free ports of 127.0.0.1.
+    /// Starts this many brokers on free ports of 127.0.0.1.
     pub fn start(brokers: u32) -> Result<Self> {
         let cluster = MockCluster::new(i32::try_from(brokers).unwrap_or(i32::MAX))
-            .map_err(|error| Error::outside("cannot start a broker inside the process").detail(error))?;
+            .map_err(|error| Error::outside("cannot start the embedded broker").detail(error))?;
         Ok(Self { cluster })
     }
 
@@ -57,7 +57,7 @@ impl EmbeddedBroker {
         self.cluster.bootstrap_servers()
     }
 
-    /// Makes a topic.
+    /// Creates a topic.
     pub fn create_topic(&self, name: &str, partitions: u32) -> Result<()> {
         self.cluster
             .create_topic(name, i32::try_from(partitions).unwrap_or(i32::MAX), 1)
@@ -79,23 +79,22 @@ impl EmbeddedBroker {
     }
 }
 
-/// Writes records to any Kafka, at full speed, to partitions and with timestamps as told.
+/// Writes records to any Kafka at full speed, to given partitions and with given timestamps.
 ///
-/// A record that could not be delivered shows as an error of a later call, at the latest of
-/// [`Producer::flush`].
+/// A failed delivery is reported as an error of a later call, at the latest of [`Producer::flush`].
 pub struct Producer {
     inner: BaseProducer<Deliveries>,
 }
 
 #[derive(Default)]
 struct Deliveries {
-    /// The first failure that nobody has been told of.
+    /// The first failure that was not reported yet.
     failure: Mutex<Option<String>>,
 }
 
 impl ClientContext for Deliveries {
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "thalweg::kafka", "producer: {error}: {reason}");
+        tracing::debug!(target: "thalweg::kafka", %error, reason, "producer error");
     }
 }
 
@@ -120,8 +119,8 @@ impl Producer {
         Self::of(&KafkaSettings::at(bootstrap_servers), Duration::from_millis(1))
     }
 
-    /// A producer to a Kafka, with its security. `linger`: how long a record may wait for others to share its
-    /// batch.
+    /// A producer to a Kafka with its security settings. `linger`: how long a record may wait for others to
+    /// share its batch.
     pub fn of(kafka: &KafkaSettings, linger: Duration) -> Result<Self> {
         let inner = connection(kafka)?
             .set("enable.idempotence", "true")
@@ -135,7 +134,7 @@ impl Producer {
         Ok(Self { inner })
     }
 
-    /// Hands over one record; waits only while half a million are on their way.
+    /// Queues one record; only waits while half a million are in flight.
     pub fn send(
         &self,
         topic: &str,
@@ -163,14 +162,14 @@ impl Producer {
         self.told(topic)
     }
 
-    /// Waits until all is delivered, at most `timeout`.
+    /// Waits until everything is delivered, at most `timeout`.
     pub fn flush(&self, timeout: Duration) -> Result<()> {
         let flushed = self.inner.flush(timeout);
         self.told("")?;
         flushed.map_err(|error| unwritten("", &error.to_string()))
     }
 
-    /// Learns what became of the records that are on their way. Call it now and then while nothing is sent.
+    /// Processes delivery reports. Call it regularly while nothing is sent.
     pub fn poll(&self) {
         self.inner.poll(Duration::ZERO);
     }
@@ -183,10 +182,10 @@ impl Producer {
     }
 }
 
-/// Makes a topic on any Kafka; one that is there already is left as it is.
+/// Creates a topic on any Kafka; an existing one is left unchanged.
 pub async fn create_topic(kafka: &KafkaSettings, name: &str, partitions: u32) -> Result<()> {
     let refused = |why: String| {
-        Error::outside(format!("cannot make topic `{name}` at {}", kafka.bootstrap)).detail(why)
+        Error::outside(format!("cannot create topic `{name}` at {}", kafka.bootstrap)).detail(why)
     };
     let admin: AdminClient<DefaultClientContext> = connection(kafka)?
         .create()

@@ -1,12 +1,12 @@
-//! A source that makes its records: for benchmarks, demonstrations and tests.
+//! A source that generates its records: for benchmarks, demos and tests.
 //!
 //! ```text
 //!   log timestamp of offset o = start + o / (rate a partition)        the same at every replay
 //!   offsets that are there    = those whose timestamp the wall clock has reached; without a rate, all
 //! ```
 //!
-//! It behaves like a topic to which each record was appended at its timestamp: after a stop, what fell due
-//! meanwhile is there at once, and a replay runs as fast as it can.
+//! It behaves like a topic to which each record was appended at its timestamp: after a stop, records that
+//! became due meanwhile are available at once, and a replay runs as fast as it can.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -27,12 +27,12 @@ use crate::time::EventTime;
 
 /// 2026-01-01T00:00:00Z: the start of a generator without a rate.
 const START: EventTime = EventTime::from_secs(1_767_225_600);
-/// A worker isn't woken more often than this.
+/// A worker is not woken more often than this.
 const WAKE_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// Records made by a function of partition and offset.
+/// Records computed by a function of partition and offset.
 ///
-/// The function has to be pure, or a replay differs from the first run: the ledger's hashes tell.
+/// The function must be pure, or a replay differs from the first run, which the ledger's hashes reveal.
 ///
 /// ```
 /// use thalweg::demo::generator::Generator;
@@ -49,7 +49,7 @@ pub struct Generator<T> {
 }
 
 impl<T> Generator<T> {
-    /// An endless source, as fast as it is read, with timestamps a millisecond apart from 2026-01-01 on.
+    /// An endless source, as fast as it is read, with timestamps one millisecond apart from 2026-01-01 on.
     pub fn new(partitions: u32, make: impl Fn(u32, Offset) -> T + 'static) -> Self {
         Self {
             make: Box::new(make),
@@ -61,13 +61,13 @@ impl<T> Generator<T> {
         }
     }
 
-    /// Records a second, over all partitions.
+    /// Records per second, over all partitions.
     pub fn rate(mut self, per_second: u64) -> Self {
         self.rate = Some(per_second);
         self
     }
 
-    /// Ends each partition after so many records.
+    /// Ends each partition after this many records.
     pub fn records(mut self, per_partition: u64) -> Self {
         self.records = Offset::try_from(per_partition).unwrap_or(Offset::MAX);
         self
@@ -75,9 +75,9 @@ impl<T> Generator<T> {
 
     /// The log timestamp of every partition's first record.
     ///
-    /// A generator with a rate and without a start begins when the process first makes one: it is another
-    /// topic after a restart, and in every process of a cluster. Whoever keeps a ledger, or runs several
-    /// processes, gives a start.
+    /// A generator with a rate and without a start begins when the process first creates one: it is another
+    /// topic after a restart, and in every process of a cluster. With a durable ledger or several processes,
+    /// set a start.
     pub fn starting_at(mut self, start: EventTime) -> Self {
         self.start = Some(start);
         self
@@ -150,7 +150,7 @@ fn process_start() -> EventTime {
     *FIRST.get_or_init(clock::now)
 }
 
-/// When which offset is there.
+/// When each offset becomes available.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
     partitions: u32,
@@ -160,7 +160,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Microseconds a record take, as a fraction.
+    /// Microseconds per record, as a fraction.
     fn interval(&self) -> (i128, i128) {
         match self.rate {
             None => (1_000, 1),
@@ -178,7 +178,7 @@ impl Schedule {
         )
     }
 
-    /// How many records of a partition have a timestamp up to `now`.
+    /// The number of a partition's records with a timestamp up to `now`.
     fn due(&self, now: EventTime) -> Offset {
         if self.rate.is_none() {
             return self.records;
@@ -192,7 +192,7 @@ impl Schedule {
         Offset::try_from(due).unwrap_or(Offset::MAX).min(self.records)
     }
 
-    /// Another start or rate is another log.
+    /// A different start or rate makes a different log.
     fn topic(&self) -> TopicId {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.start.0.to_le_bytes());
@@ -225,7 +225,7 @@ struct GeneratorReader<T> {
     schedule: Schedule,
     make: Box<dyn Fn(u32, Offset) -> T>,
     positions: BTreeMap<u32, Offset>,
-    /// The value in postcard's format, which stands for a payload: it is hashed.
+    /// The value in postcard's encoding, in place of a payload: it is hashed.
     bytes: Vec<u8>,
     pacer: Option<Pacer>,
     waker: Waker,
@@ -290,11 +290,11 @@ impl<T: Event> Reader<T> for GeneratorReader<T> {
     }
 }
 
-/// A thread that wakes the worker when the next record falls due. Ends with the reader.
+/// A thread that wakes the worker when the next record is due. Ends with the reader.
 struct Pacer {
     due: Option<Sender<EventTime>>,
     thread: Option<JoinHandle<()>>,
-    /// The earliest time that the thread was told and may not have reached.
+    /// The earliest time set for the thread that it may not have reached.
     armed: EventTime,
 }
 

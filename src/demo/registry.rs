@@ -1,5 +1,4 @@
-//! A schema registry in the process, for first tries: registers and gives back, in memory. It checks no
-//! compatibility.
+//! An in-memory schema registry for demos: registers and returns schemas, without compatibility checks.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -34,7 +33,7 @@ struct Register {
 /// Starts a registry on a free loopback port. It lives as long as the runtime. Returns its address as a URL.
 pub(crate) fn start(runtime: &Handle) -> Result<String> {
     let listener = std::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-        .map_err(|error| Error::outside("the demo's registry finds no port").detail(error))?;
+        .map_err(|error| Error::outside("the demo's schema registry found no free port").detail(error))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let routes = Router::new()

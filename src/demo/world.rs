@@ -1,4 +1,4 @@
-//! What surrounds a demo: a Kafka and a schema registry, those of the settings or ones in this process.
+//! The services of a demo: Kafka and a schema registry, those of the settings or embedded ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::connect::kafka::KafkaSettings;
 use crate::error::{Error, Result};
 use crate::setting::extensions::Extensions;
 
-/// A Kafka and a registry. Those that are in the process end when the last clone is dropped.
+/// Kafka and a registry. Embedded ones end when the last clone is dropped.
 #[derive(Clone)]
 pub(crate) struct World {
     kafka: KafkaSettings,
@@ -23,10 +23,10 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Those of the settings, or else ones in the process.
+    /// Uses the services of the settings, or embeds them.
     ///
     /// # Errors
-    /// Only one of them is named, or one can't be started.
+    /// If only one of them is configured, or one cannot be started.
     pub(crate) fn of(connectors: &Extensions, registry: Option<Registry>, runtime: &Handle) -> Result<Self> {
         let named = connectors.get::<KafkaSettings>().cloned().unwrap_or_default();
         let runtime = runtime.clone();
@@ -50,17 +50,18 @@ impl World {
                 })
             }
             _ => Err(Error::definition(
-                "a demo on a Kafka takes --kafka and --registry, and one in the process neither",
+                "pass both --kafka and --registry to run the demo on your services, or neither to run it \
+                 in the process",
             )),
         }
     }
 
-    /// Whether it is in the process, and gone with it.
+    /// Whether the services are embedded and end with the process.
     pub(crate) fn is_embedded(&self) -> bool {
         self.embedded.is_some()
     }
 
-    /// The settings to read it with, with all else as given.
+    /// The settings for reading from it, with everything else as given.
     pub(crate) fn settings(&self, mut given: Extensions) -> Extensions {
         let kafka = given.get_mut::<KafkaSettings>();
         *kafka = self.kafka.clone();
@@ -72,7 +73,7 @@ impl World {
         given
     }
 
-    /// What the demo writes with.
+    /// The producer for the demo's data.
     pub(super) fn producer(&self) -> Result<Producer> {
         // A real broker shows how fresh answers are; the embedded one has to be spared.
         let linger = match self.is_embedded() {
@@ -82,7 +83,7 @@ impl World {
         Producer::of(&self.kafka, linger)
     }
 
-    /// Makes a topic, if it is not there.
+    /// Creates a topic if it does not exist.
     pub(super) fn create_topic(&self, name: &str, partitions: u32) -> Result<()> {
         match &self.embedded {
             Some(broker) => broker.create_topic(name, partitions),
@@ -90,7 +91,7 @@ impl World {
         }
     }
 
-    /// Registers a schema; its id.
+    /// Registers a schema and returns its id.
     pub(super) fn register(&self, subject: &str, schema: &str) -> Result<u32> {
         self.runtime.block_on(self.registry.register(subject, schema))
     }

@@ -1,4 +1,4 @@
-//! Files in a bucket of an object store: each is an object, whole or not there.
+//! Files in a bucket of an object store: each is an object, published atomically.
 //!
 //! ```text
 //!   create, append ─▶ scratch file ─┬─ 8 MiB, 8 MiB, … ─▶ parts of an upload ─┐
@@ -8,17 +8,17 @@
 //!   publish ─▶ conditional put: one of several writers wins
 //! ```
 //!
-//! A scratch file has no name, so it is gone with the process. One that was written or read stays until its
-//! object is removed: whoever merges what it wrote before, or loads what it has verified, asks the store for
-//! nothing. So every byte goes over the network once each way, whatever the order in which it is read.
+//! Scratch files have no name, so they disappear with the process. A file that was written or read stays in
+//! scratch until its object is removed: merging what was written before, or loading what was verified,
+//! requests nothing from the store. So every byte crosses the network once in each direction, whatever the
+//! order of reads.
 //!
-//! Paths are whole URLs: `s3://bucket/prefix/name`. Calls block, and may come from any thread; a small
-//! runtime of its own does the waiting. Failed requests are made again for [`RETRY_MAX`]; what fails after
-//! that says why as a [`Trouble`](super::Trouble).
+//! Paths are full URLs: `s3://bucket/prefix/name`. Calls block, and may come from any thread; a small runtime
+//! does the waiting. Failed requests are retried for [`RETRY_MAX`]; what fails after that is reported as a
+//! [`Trouble`](super::Trouble).
 //!
-//! A crash in the midst of an upload leaves its parts in the bucket, unseen but paid for. Stores remove them
-//! by a lifecycle rule (`AbortIncompleteMultipartUpload`); there is no way to tell from outside whose they
-//! are.
+//! A crash during an upload leaves its parts in the bucket, invisible but billed. Stores remove them by a
+//! lifecycle rule (`AbortIncompleteMultipartUpload`); from outside it is impossible to tell whose they are.
 
 mod reason;
 mod scratch;
@@ -49,17 +49,17 @@ use self::scratch::Scratch;
 use self::upload::Upload;
 use super::{FileReader, FileStore, FileWriter};
 
-/// Bytes of a part of an upload, and of a range that is asked for. S3 wants 5 MiB at least.
+/// Size of an upload's parts, and of ranges to fetch. S3 requires at least 5 MiB.
 const PART: usize = 8 << 20;
-/// How many of them are on their way at once.
+/// Maximum number of parts or ranges in flight.
 const PARTS_MAX: usize = 4;
-/// A request that fails is made again until this has passed.
+/// How long a failed request is retried.
 pub const RETRY_MAX: Duration = Duration::from_secs(10);
-/// How long a connection may take to be made.
+/// Maximum time to connect.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// How long an answer may take. A part of 8 MiB gets through at 3 Mbit/s.
+/// Maximum time of a request. A part of 8 MiB gets through at 3 Mbit/s.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
-/// How often a conditional put is tried while the store says that another is at it.
+/// How often a conditional put is retried while the store reports a concurrent one.
 const PUTS_MAX: usize = 5;
 
 /// Files in a bucket. Clones share it.
@@ -68,11 +68,11 @@ pub struct ObjectFiles(Arc<Shared>);
 
 struct Shared {
     store: Arc<dyn ObjectStore>,
-    /// `s3://bucket`: what stands before every key.
+    /// `s3://bucket`: the prefix of every key.
     root: String,
     scratch: PathBuf,
     keeps: bool,
-    /// Bytes of a part of an upload, and of a range.
+    /// Size of an upload's parts, and of ranges.
     part: usize,
     copies: Mutex<HashMap<PathBuf, Copied>>,
     requests: AtomicU64,
@@ -80,29 +80,29 @@ struct Shared {
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-/// What this process knows of an object, which never changes.
+/// What this process knows of an object. Objects never change.
 #[derive(Clone)]
 enum Copied {
     Small(Bytes),
     Whole(Arc<Scratch>),
 }
 
-/// Where a bucket is, as far as the environment does not say.
+/// The location of a bucket, as far as the environment does not define it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Of a store other than Amazon's: `http://127.0.0.1:9000`.
+    /// The endpoint of a store other than Amazon's: `http://127.0.0.1:9000`.
     pub endpoint: Option<String>,
     /// The region.
     pub region: Option<String>,
 }
 
 impl ObjectFiles {
-    /// A bucket by S3's protocol. Who asks is said by the environment: `AWS_ACCESS_KEY_ID` and
-    /// `AWS_SECRET_ACCESS_KEY`, the role of the machine, and whatever else of `AWS_…` the crate
-    /// `object_store` knows. Nothing is asked yet.
+    /// A bucket accessed by S3's protocol. Credentials come from the environment: `AWS_ACCESS_KEY_ID` and
+    /// `AWS_SECRET_ACCESS_KEY`, the role of the machine, and whatever other `AWS_…` variables the crate
+    /// `object_store` knows. Sends no request yet.
     ///
     /// # Errors
-    /// The environment does not fit together: a key without its secret, say.
+    /// If the environment is inconsistent: a key without its secret, for example.
     pub fn s3(bucket: &str, access: &Access, scratch: &Path, keeps: bool) -> io::Result<Self> {
         let builder = AmazonS3Builder::from_env();
         Self::s3_by(builder, bucket, access, RETRY_MAX, scratch, keeps)
@@ -147,8 +147,8 @@ impl ObjectFiles {
         Self::new(Arc::new(store), &root, scratch, keeps)
     }
 
-    /// Objects of any store. `root` is what paths begin with; scratch files are made in the directory
-    /// `scratch`, and with `keeps` they stay as long as their objects do.
+    /// Objects of any store. `root` is the prefix of paths; scratch files are created in the directory
+    /// `scratch`, and with `keeps` they stay as long as their objects exist.
     pub fn new(store: Arc<dyn ObjectStore>, root: &str, scratch: &Path, keeps: bool) -> io::Result<Self> {
         Self::with_parts_of(PART, store, root, scratch, keeps)
     }
@@ -178,12 +178,12 @@ impl ObjectFiles {
         })))
     }
 
-    /// How many requests were made, those apart that the client made again by itself.
+    /// Number of requests, without the client's own retries.
     pub fn requests(&self) -> u64 {
         self.0.requests.load(Ordering::Relaxed)
     }
 
-    /// Fetches an object into a scratch file.
+    /// Downloads an object to a scratch file.
     fn fetch(&self, path: &Path) -> io::Result<Scratch> {
         let (key, part) = (self.0.key(path)?, self.0.part);
         let scratch = Scratch::new(&self.0.scratch)?;
@@ -231,7 +231,7 @@ impl Shared {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))
     }
 
-    /// Makes a request; [`told`](Self::told) waits for its end.
+    /// Sends a request; [`told`](Self::told) waits for its end.
     fn ask<T: Send + 'static>(
         &self,
         request: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -288,7 +288,7 @@ impl Drop for Shared {
     }
 }
 
-/// The length of an object and its bytes from `from` on, `most` at most.
+/// Returns the length of an object and up to `most` of its bytes from `from` on.
 async fn range(store: Arc<dyn ObjectStore>, key: Key, from: u64, most: u64) -> Result<(u64, Bytes), Error> {
     let options = GetOptions::new().with_range(Some(from..from + most));
     match store.get_opts(&key, options).await {
@@ -302,7 +302,7 @@ async fn range(store: Arc<dyn ObjectStore>, key: Key, from: u64, most: u64) -> R
     }
 }
 
-/// Makes an object if there is none; `false`: there is another one.
+/// Creates an object; returns false if one exists.
 async fn put_new(store: Arc<dyn ObjectStore>, key: Key, bytes: Bytes) -> Result<bool, Error> {
     let mut puts = 0;
     loop {
@@ -324,7 +324,7 @@ async fn put_new(store: Arc<dyn ObjectStore>, key: Key, bytes: Bytes) -> Result<
 }
 
 impl FileStore for ObjectFiles {
-    /// There are no directories: a prefix is there with its first object.
+    /// There are no directories: a prefix exists with its first object.
     fn make_dir(&self, _dir: &Path) -> io::Result<()> {
         Ok(())
     }
@@ -390,7 +390,7 @@ impl FileStore for ObjectFiles {
         }
     }
 
-    /// An object that is there is durable.
+    /// An object that exists is durable.
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! A disk in memory that fails as disks do: it fills up, its flushes fail, and at a loss of power whatever
-//! was not flushed is there in part. The same seed gives the same loss.
+//! An in-memory disk with the failures of real ones: it fills up, its flushes fail, and after a power failure
+//! whatever was not flushed is partly there. The same seed has the same losses.
 //!
 //! ```text
 //!   file   ▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▒▒▒▒▒▒│▒▒▒▒▒▒│▒▒▒        ▓ flushed: survives
@@ -9,8 +9,8 @@
 //!                      └────────────────────────┘   first of these changes, or any of them
 //! ```
 //!
-//! A file lives as long as a name or whoever has it open: one that was renamed over is still what it was to
-//! them.
+//! A file lives as long as a name or an open handle refers to it: a file that was renamed over is unchanged
+//! for those who have it open.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,10 +21,10 @@ use parking_lot::Mutex;
 
 use crate::disk::{Disk, DiskFile, Lock};
 
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes atomically.
 const SECTOR: usize = 512;
 
-/// A simulated disk. Clones share it. It knows no locks: what is tested on it rests on the log alone.
+/// A simulated disk. Clones share it. It has no locks: what is tested on it relies on the log alone.
 #[derive(Clone, Default)]
 pub struct SimDisk(Arc<Mutex<Platters>>);
 
@@ -32,7 +32,7 @@ pub struct SimDisk(Arc<Mutex<Platters>>);
 struct Platters {
     files: BTreeMap<FileId, SimBytes>,
     names: BTreeMap<PathBuf, FileId>,
-    /// As they are on the disk, and how they changed since.
+    /// The state on the disk, and the changes since.
     names_synced: BTreeMap<PathBuf, FileId>,
     changes: Vec<Change>,
     made: FileId,
@@ -40,11 +40,11 @@ struct Platters {
     space_left: Option<usize>,
     sync_fails: bool,
     creates_fail: usize,
-    /// How many more calls that change something are done before the power goes.
+    /// Number of further modifying calls before the power fails.
     calls_left: Option<usize>,
 }
 
-/// A file, whatever its name.
+/// A file, independent of its name.
 pub type FileId = u64;
 
 /// A change to a directory.
@@ -84,7 +84,7 @@ struct SimBytes {
 }
 
 impl Platters {
-    /// One call that changes something.
+    /// One modifying call.
     fn call(&mut self) -> io::Result<()> {
         self.powered()?;
         if let Some(left) = &mut self.calls_left {
@@ -182,38 +182,38 @@ impl SimDisk {
         Self::default()
     }
 
-    /// How many more bytes fit; `None`: as many as memory holds.
+    /// Sets how many more bytes fit; `None`: unlimited.
     pub fn set_space_left(&self, bytes: Option<usize>) {
         self.0.lock().space_left = bytes;
     }
 
-    /// Whether flushes fail from now on.
+    /// Sets whether flushes fail from now on.
     pub fn set_sync_fails(&self, fails: bool) {
         self.0.lock().sync_fails = fails;
     }
 
-    /// How many of the next files can't be made.
+    /// Sets how many of the next files cannot be created.
     pub fn set_creates_fail(&self, files: usize) {
         self.0.lock().creates_fail = files;
     }
 
-    /// The power goes in the midst of this call of those that change something, counted from 1: nothing is
-    /// done any more until the [crash](Self::crash).
+    /// Makes the power fail during this modifying call, counted from 1: nothing happens any more until the
+    /// [crash](Self::crash).
     pub fn set_calls_left(&self, calls: usize) {
         self.0.lock().calls_left = Some(calls);
     }
 
-    /// Whether the power has gone.
+    /// Whether the power has failed.
     pub fn is_dead(&self) -> bool {
         self.0.lock().powered().is_err()
     }
 
-    /// Loss of power: open files are dead, and what was not flushed survives as `seed` has it.
+    /// Power failure: open files are dead, and `seed` determines what survives of data that was not flushed.
     pub fn crash(&self, seed: u64) {
         self.0.lock().crash(seed);
     }
 
-    /// What would be left of it if the power went now: another disk, without faults.
+    /// What would survive if the power failed now: another disk, without faults.
     pub fn after_crash(&self, seed: u64) -> Self {
         let mut platters = self.0.lock().clone();
         (platters.space_left, platters.sync_fails, platters.creates_fail) = (None, false, 0);
@@ -221,14 +221,14 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(platters)))
     }
 
-    /// The bytes of a file as a reader sees them.
+    /// The contents of a file as a reader sees them.
     pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let disk = self.0.lock();
         let file = disk.names.get(path)?;
         disk.files.get(file).map(|file| file.bytes.clone())
     }
 
-    /// Turns a bit of a file over, if it is `only`, where that is given. Which file it is.
+    /// Flips a bit of a file, of `only` if given. Returns the file.
     pub fn flip(&self, path: &Path, bit: usize, only: Option<FileId>) -> Option<FileId> {
         let mut disk = self.0.lock();
         let id = *disk.names.get(path)?;
@@ -239,7 +239,7 @@ impl SimDisk {
         Some(id)
     }
 
-    /// Puts a file there, flushed, in place of what was there.
+    /// Writes a flushed file, replacing what was there.
     pub fn put(&self, path: &Path, bytes: Vec<u8>) {
         let mut disk = self.0.lock();
         disk.make(path, &bytes);
@@ -249,7 +249,7 @@ impl SimDisk {
     }
 }
 
-/// SplitMix64: small, and every seed is as good as any other.
+/// SplitMix64: small, and every seed is equally good.
 fn draw(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;

@@ -1,8 +1,8 @@
-//! What comes back: the parts that all answers have, and whether the client has the answer already.
+//! Responses: their common parts, and conditional requests.
 //!
-//! ETags are weak: an answer names its epoch, so its bytes differ at each, while what was asked for is the
-//! same. They tell the state of what was asked for apart (see [`row_tag`], [`rows_tag`]), so `If-None-Match`
-//! gives 304 until something changes.
+//! ETags are weak: a response names its epoch, so its bytes differ at each epoch even if the requested data
+//! is the same. Tags identify the state of that data (see [`row_tag`], [`rows_tag`]), so `If-None-Match`
+//! results in a 304 until it changes.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -21,7 +21,7 @@ use crate::time::{Epoch, EventTime, WindowLayout, micros};
 use crate::view::Moment;
 use crate::view::serve::{FoundRow, Serve};
 
-/// A body, and the ETag of what it tells.
+/// A body, and the ETag of its contents.
 pub(crate) struct Answer {
     pub body: Vec<u8>,
     pub tag: Option<String>,
@@ -31,7 +31,7 @@ impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let mut response = raw_json(self.body);
         let headers = response.headers_mut();
-        // May be kept, must be asked about: that is what the tag is for.
+        // Cacheable, but must be revalidated: that is the purpose of the tag.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         if let Some(tag) = self.tag.and_then(|tag| HeaderValue::try_from(tag).ok()) {
             headers.insert(ETAG, tag);
@@ -40,7 +40,7 @@ impl IntoResponse for Answer {
     }
 }
 
-/// The response; as 304 when one of `known`, the values of `If-None-Match`, names its tag.
+/// The response; a 304 if one of `known`, the values of `If-None-Match`, contains its tag.
 pub(crate) fn unless_known(mut response: Response, known: &[HeaderValue]) -> Response {
     let tag = response.headers().get(ETAG);
     if tag.is_some_and(|tag| {
@@ -48,20 +48,20 @@ pub(crate) fn unless_known(mut response: Response, known: &[HeaderValue]) -> Res
             .iter()
             .any(|known| matches(known.as_bytes(), tag.as_bytes()))
     }) {
-        // The body stays for its length alone, as with HEAD: hyper sends none with this status.
+        // The body is kept only for its length, as with HEAD: hyper sends none with this status.
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response.headers_mut().remove(CONTENT_TYPE);
     }
     response
 }
 
-/// Whether a value of `If-None-Match` names `tag`. Compared weakly, as RFC 9110 wants it for this header.
+/// Whether a value of `If-None-Match` contains `tag`. Compared weakly, as RFC 9110 requires for this header.
 fn matches(given: &[u8], tag: &[u8]) -> bool {
     fn opaque(tag: &[u8]) -> &[u8] {
         let tag = tag.trim_ascii();
         tag.strip_prefix(b"W/").unwrap_or(tag)
     }
-    // Our tags hold no comma, so a tag that does, split here, can't be taken for one of ours.
+    // Our tags contain no comma, so a foreign tag that is split here cannot match one of ours.
     given.trim_ascii() == b"*"
         || given
             .split(|byte| *byte == b',')
@@ -78,14 +78,14 @@ fn raw_json(body: Vec<u8>) -> Response {
     ([(CONTENT_TYPE, content_type)], body).into_response()
 }
 
-/// A body as bytes. Names are strings and memory takes what is written to it, so it cannot fail.
+/// A body as bytes. Cannot fail, because names are strings and writing to memory succeeds.
 pub(crate) fn bytes_of(body: &impl Serialize) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    serde_json::to_writer(&mut out, body).expect("an answer is written to memory");
+    serde_json::to_writer(&mut out, body).expect("responses are written to memory");
     out
 }
 
-/// A time; `null` where none is known yet.
+/// A time; `null` if unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time(pub EventTime);
 
@@ -98,12 +98,12 @@ impl Serialize for Time {
     }
 }
 
-/// Whatever is shown by its text.
+/// A value serialized by its `Display`.
 pub(crate) fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 
-/// With what every answer begins.
+/// The common head of all responses.
 #[derive(Clone, Copy, Serialize)]
 pub(crate) struct At {
     pub epoch: u64,
@@ -119,7 +119,7 @@ impl At {
     }
 }
 
-/// The next offset of each partition, by source: all below are in the answer.
+/// The next offset of each partition, by source: the response includes everything before it.
 #[derive(Clone, Copy)]
 pub(crate) struct Positions<'a> {
     pub state: &'a State,
@@ -142,7 +142,7 @@ impl Serialize for Positions<'_> {
     }
 }
 
-/// Rows of a view, and where the next ones begin.
+/// Rows of a view, and the cursor of the next ones.
 pub(crate) struct Rows<'a> {
     pub view: &'a dyn Serve,
     pub rows: &'a [FoundRow],
@@ -150,8 +150,8 @@ pub(crate) struct Rows<'a> {
     pub numbers: Numbers,
 }
 
-/// `rows`, `closed`, `next`. `closed` stands beside the rows, one entry a row, and only where there are
-/// windows: so a row has exactly the view's fields, whatever they are called.
+/// `rows`, `closed`, `next`. `closed` is separate from the rows, with one entry per row, and only present for
+/// windowed views: so a row has exactly the view's fields, whatever their names are.
 impl Serialize for Rows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         struct Each<'a>(&'a Rows<'a>);
@@ -175,8 +175,8 @@ impl Serialize for Rows<'_> {
     }
 }
 
-/// The tag of one row: the epoch in which it last changed, whether it is closed, and which window it is, as a
-/// URL with `window=last_closed` means another row when the watermark moves on.
+/// The tag of a row: the epoch of its last change, whether it is closed, and its window, because a URL with
+/// `window=last_closed` denotes another row when the watermark advances.
 pub(crate) fn row_tag(view: &dyn Serve, found: &FoundRow) -> Option<String> {
     if found.version == Epoch::ZERO {
         return None;
@@ -196,7 +196,7 @@ pub(crate) fn row_tag(view: &dyn Serve, found: &FoundRow) -> Option<String> {
     Some(tag)
 }
 
-/// The tag of rows: the epoch in which the view last changed, and which of its windows are closed.
+/// The tag of rows: the epoch of the view's last change, and which of its windows are closed.
 pub(crate) fn rows_tag(view: &dyn Serve, at: &Moment) -> Option<String> {
     let changed = view.changed(at);
     if changed == Epoch::ZERO {
@@ -208,7 +208,7 @@ pub(crate) fn rows_tag(view: &dyn Serve, at: &Moment) -> Option<String> {
     })
 }
 
-/// A number that moves exactly when a window may close.
+/// A number that changes exactly when a window may close.
 fn closed_through(windows: WindowLayout, watermark: EventTime) -> i64 {
     match windows {
         WindowLayout::Aligned { size, every, offset } if watermark != EventTime::MIN => {

@@ -1,4 +1,4 @@
-//! What there is: views with their fields, and epochs with what they contain.
+//! Metadata: views with their fields, and epochs with their contents.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -58,7 +58,7 @@ struct Range<T> {
     newest: T,
 }
 
-/// A field's name, type, and its JSON form by default and with `numbers=string`, where the two differ.
+/// A field's name, type, and its JSON form by default and with `numbers=string`, if they differ.
 #[derive(Serialize)]
 struct FieldDescription<'a> {
     name: &'a str,
@@ -133,7 +133,7 @@ pub(crate) async fn epoch(
         Problem::new(Kind::EpochUnknown, format!("`{text}` is not an epoch"))
             .hint("an epoch is a whole number")
     })?;
-    // One that was bound before a restart is closed again; the newest has to be no newer than that.
+    // An epoch bound before a restart becomes readable again; but it must not be newer than the newest one.
     let last_bound = (shared.state.recovery)().map_or(Epoch::ZERO, |recovering| recovering.last_bound);
     let newest = moment::newest(&shared, epoch.min(last_bound))?.epoch;
     if epoch > newest {
@@ -142,7 +142,7 @@ pub(crate) async fn epoch(
     }
     let remembered = match shared.state.views.moment(AsOf::Epoch(epoch)) {
         Ok(at) if at.epoch == epoch => return Ok(binding(&shared, &at.binding)),
-        // Between two that are remembered there is no other.
+        // There is no other epoch between two that are remembered.
         Ok(at) => Some(at.epoch),
         Err(_gone) => None,
     };
@@ -157,11 +157,11 @@ pub(crate) async fn epoch(
     match found {
         Some(found) => Ok(binding(&shared, &found)),
         None => {
-            let problem = Problem::new(Kind::EpochUnknown, format!("no epoch has the number {epoch}"));
+            let problem = Problem::new(Kind::EpochUnknown, format!("there is no epoch {epoch}"));
             Err(match remembered {
                 Some(before) => problem
                     .member("before", before)
-                    .hint(format!("{before} is the nearest one before it")),
+                    .hint(format!("the nearest epoch before it is {before}")),
                 None => problem,
             })
         }
@@ -172,17 +172,17 @@ fn gone(shared: &Shared, epoch: Epoch) -> Problem {
     match shared.state.views.moment(AsOf::Epoch(epoch)) {
         Err(ReadError::Gone { oldest }) => Problem::new(
             Kind::AsOfGone,
-            format!("what epoch {epoch} contains is no longer known; the oldest is {oldest}"),
+            format!("the contents of epoch {epoch} are no longer available; the oldest is {oldest}"),
         )
         .member("oldest", oldest),
         _ => Problem::new(
             Kind::AsOfGone,
-            format!("what epoch {epoch} contains is no longer known"),
+            format!("the contents of epoch {epoch} are no longer available"),
         ),
     }
 }
 
-/// What an epoch contains: only what changed, as the ledger has it.
+/// The contents of an epoch: only what changed, as in the ledger.
 #[derive(Serialize)]
 struct EpochAnswer<'a> {
     #[serde(flatten)]
@@ -192,7 +192,7 @@ struct EpochAnswer<'a> {
     sources: BTreeMap<Cow<'a, str>, SourcePart>,
 }
 
-/// What of one source is in an epoch.
+/// The part of an epoch from one source.
 #[derive(Default, Serialize)]
 struct SourcePart {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -202,7 +202,7 @@ struct SourcePart {
     partitions: BTreeMap<u32, RangePart>,
 }
 
-/// What of one partition is in an epoch.
+/// The part of an epoch from one partition.
 #[derive(Serialize)]
 struct RangePart {
     lo: Offset,
@@ -212,7 +212,7 @@ struct RangePart {
     idle: bool,
 }
 
-/// A binding by names of sources.
+/// A binding with the names of sources.
 fn binding(shared: &Shared, binding: &EpochBinding) -> Response {
     let names = shared.state.sources.iter();
     let names: BTreeMap<SourceId, &str> = names.map(|name| (SourceId::of(name), name.as_str())).collect();

@@ -1,4 +1,4 @@
-//! From `as_of`, `after`, `wait` and a cursor to the one moment that an answer is read at.
+//! Resolves `as_of`, `after`, `wait` and a cursor to the moment that a request is read at.
 //!
 //! ```text
 //!  cursor           ─▶ exactly its epoch
@@ -7,7 +7,7 @@
 //!  none of them     ─▶ the newest closed epoch
 //! ```
 //!
-//! The newest closed epoch is not answered before it has come to where it was when the process was started.
+//! The newest closed epoch is not served until it has reached where it was when the process started.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::time::{Epoch, span};
 use crate::view::serve::{ReadError, Serve, cursor_epoch};
 use crate::view::{AsOf, Moment};
 
-/// Which moment a request asks for.
+/// The moment that a request asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted<'a> {
     pub as_of: Option<AsOf>,
@@ -45,9 +45,9 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Finds the moment, waiting for it where that was asked for.
+/// Resolves the moment, waiting for it if requested.
 ///
-/// `view` is the one that will be read, if it is one: for the words of a refusal.
+/// `view` is the view to be read, if it is a single one, for error messages.
 pub(crate) async fn find(
     shared: &Shared,
     wanted: Wanted<'_>,
@@ -56,14 +56,14 @@ pub(crate) async fn find(
     let views = &shared.state.views;
     let cursor = wanted.cursor.map(cursor_epoch).transpose();
     let cursor = cursor.map_err(|error| read(error, view))?;
-    // The cursor was given out at a moment that met `as_of` and `after`: they may be repeated with it.
+    // The cursor was issued for a moment that satisfied `as_of` and `after`, so they may be repeated with it.
     let (as_of, after) = match cursor {
         Some(epoch) => (Some(AsOf::Epoch(epoch)), &[][..]),
         None => (wanted.as_of, wanted.after),
     };
     if as_of.is_some() && !after.is_empty() {
         return Err(refused("after", "given without `as_of`", "both")
-            .hint("`after` asks for the newest epoch, `as_of` for a past one"));
+            .hint("`after` reads the newest epoch, `as_of` a past one"));
     }
     if wanted.wait.is_some_and(|wait| wait > shared.settings.wait_max) {
         let most = format!("at most {}", span(shared.settings.wait_max));
@@ -89,22 +89,22 @@ pub(crate) async fn find(
     match cursor {
         Some(epoch) if at.epoch != epoch => Err(Problem::new(
             Kind::Cursor,
-            format!("the cursor is of epoch {epoch}, which is not kept here"),
+            format!("the cursor belongs to epoch {epoch}, which this process does not have"),
         )
-        .hint("begin again without the cursor")),
+        .hint("restart without the cursor")),
         _ => Ok(at),
     }
 }
 
-/// The newest closed moment, if it is no older than `least`.
+/// The newest closed moment, if it is not older than `least`.
 pub(crate) fn newest(shared: &Shared, least: Epoch) -> Result<Arc<Moment>, Problem> {
     let newest = shared.state.views.closed().filter(|at| at.epoch >= least);
     newest.ok_or_else(|| not_yet(shared, &Wanted::default(), least, &[]))
 }
 
-/// The epoch that has to be closed before an answer is given. While a restart recovers what was bound before,
-/// the newest closed epoch is older than what was answered already, and the newest one up to a time may not
-/// be closed again.
+/// The epoch that must be closed before a response. While a restart recovers earlier bindings, the newest
+/// closed epoch is older than what was already served, and the newest epoch up to a time may not be closed
+/// again.
 fn least(shared: &Shared, as_of: Option<AsOf>, of_cursor: bool) -> Epoch {
     let last_bound = (shared.state.recovery)().map_or(Epoch::ZERO, |recovering| recovering.last_bound);
     let newest = match shared.settings.stale_reads {
@@ -113,15 +113,15 @@ fn least(shared: &Shared, as_of: Option<AsOf>, of_cursor: bool) -> Epoch {
     };
     match as_of {
         None => newest,
-        // Given out before the restart; or by another process, and then it never comes.
+        // Issued before the restart; or by another process, in which case it never becomes available.
         Some(AsOf::Epoch(epoch)) if of_cursor => epoch.min(last_bound),
-        // It may lie ahead: another process answered the last request.
+        // It may be ahead: another process served the previous request.
         Some(AsOf::Epoch(epoch)) => epoch,
         Some(AsOf::Time(time)) => newest.min(Epoch::opened_by(time)),
     }
 }
 
-/// Names of sources to ids.
+/// Resolves names of sources to ids.
 fn resolve(shared: &Shared, after: &[After]) -> Result<Vec<(PartitionId, Offset)>, Problem> {
     let one = |asked: &After| {
         let partition = known(shared, asked)?;
@@ -130,7 +130,7 @@ fn resolve(shared: &Shared, after: &[After]) -> Result<Vec<(PartitionId, Offset)
     after.iter().map(one).collect()
 }
 
-/// The partition that was asked for, if there is one.
+/// The requested partition, if it exists.
 fn known(shared: &Shared, asked: &After) -> Result<PartitionId, Problem> {
     let (
         sources,
@@ -158,7 +158,7 @@ fn known(shared: &Shared, asked: &After) -> Result<PartitionId, Problem> {
             Err(Problem::new(Kind::PartitionUnknown, detail)
                 .member("partitions", &there)
                 .hint(format!(
-                    "there are {listed}; one that was just added is known within seconds"
+                    "it has {listed}; a partition that was just added appears within seconds"
                 )))
         }
         _ => Ok(PartitionId {
@@ -196,7 +196,7 @@ fn not_yet(
             )
         }
         (Some(newest), None) => format!(
-            "not in the views at epoch {}: {} of {}",
+            "the views at epoch {} do not include {} of {}",
             newest.epoch,
             missing.len(),
             count(acknowledged.len() as u64, "offset")
@@ -215,12 +215,12 @@ fn not_yet(
         problem = problem.member("partitions", &missing);
     }
     match wanted.wait {
-        None => problem.hint("give `wait`, as in wait=2s, and the answer comes as soon as it can"),
-        Some(_) => problem.hint("ask again, or wait longer"),
+        None => problem.hint("add `wait`, as in wait=2s, to wait for it"),
+        Some(_) => problem.hint("retry, or wait longer"),
     }
 }
 
-/// How far the recovery has come, in words.
+/// The progress of the recovery, as text.
 fn recovery(recovering: &Recovering) -> String {
     let Recovering {
         closed,
@@ -230,24 +230,24 @@ fn recovery(recovering: &Recovering) -> String {
     let at = closed.map_or_else(|| "its begin".into(), |epoch| epoch.opened_at().to_string());
     let left: u64 = left.values().flatten().sum();
     format!(
-        "the state of before the restart is being recovered: at {at}, of what was bound up to {}, {} left",
+        "recovering the state from before the restart: at {at} of {}, {} left",
         last_bound.opened_at(),
         count(left, "record")
     )
 }
 
-/// Where a partition stands that is not far enough.
+/// The position of a partition that is not far enough.
 #[derive(Serialize)]
 struct Missing<'a> {
     source: &'a str,
     partition: u32,
-    /// The offset that was asked for.
+    /// The requested offset.
     asked: Offset,
-    /// The next offset that there is; `None`: nothing has been read yet.
+    /// The next offset; `None` if nothing has been read yet.
     next: Option<Offset>,
 }
 
-/// A view's refusal as a problem.
+/// Converts a view's error into a problem.
 pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
     let detail = error.to_string();
     match error {
@@ -256,7 +256,7 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
             let detail = match view {
                 Some(view) => {
                     let (name, history) = (&view.spec().name, span(view.spec().history));
-                    format!("`{name}` keeps its versions for {history}; the oldest epoch is {oldest}")
+                    format!("`{name}` keeps versions for {history}; its oldest epoch is {oldest}")
                 }
                 None => format!("the oldest epoch that any view keeps is {oldest}"),
             };
@@ -294,8 +294,9 @@ pub(crate) fn read(error: ReadError, view: Option<&dyn Serve>) -> Problem {
             .member("got", &got),
         ReadError::Filter { field, .. } => Problem::new(Kind::Filter, detail).member("field", &field),
         ReadError::Window { .. } => Problem::new(Kind::Window, detail),
-        ReadError::Cursor { .. } => Problem::new(Kind::Cursor, detail)
-            .hint("begin again without the cursor; keep everything else as it was"),
+        ReadError::Cursor { .. } => {
+            Problem::new(Kind::Cursor, detail).hint("restart without the cursor; keep all other parameters")
+        }
         ReadError::TooMuch {
             scanned_max,
             rows,

@@ -1,11 +1,11 @@
-//! The query string of a read: control words, and conditions on fields.
+//! The query string of a read: control parameters, and conditions on fields.
 //!
 //! ```text
 //!  ?merchant=42 & window_start.ge=2026-…  & order=-total & limit=20 & key.limit=7
 //!   condition     condition with operator   control words            the field named `limit`
 //! ```
 //!
-//! Control words win over fields; `key.` in front says that a field is meant.
+//! Control parameters take precedence over fields; the prefix `key.` refers to a field.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::time::Epoch;
 use crate::view::AsOf;
 use crate::view::serve::{Op, OrderBy, WindowPick};
 
-/// The control words. Everything else in a query string is a condition on a field.
+/// The control parameters. Everything else in a query string is a condition on a field.
 pub(crate) const CONTROL_WORDS: [&str; 9] = [
     "after",
     "as_of",
@@ -32,7 +32,7 @@ pub(crate) const CONTROL_WORDS: [&str; 9] = [
     "window",
 ];
 
-/// One condition on a field; the value is still text.
+/// A condition on a field; the value is unparsed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Condition<'a> {
     pub field: Cow<'a, str>,
@@ -40,7 +40,7 @@ pub(crate) struct Condition<'a> {
     pub value: Cow<'a, str>,
 }
 
-/// An offset that the answer must include.
+/// An offset that the response must include.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct After {
     pub source: String,
@@ -48,7 +48,7 @@ pub(crate) struct After {
     pub offset: Offset,
 }
 
-/// A query string, read.
+/// A parsed query string.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Params<'a> {
     pub conditions: Vec<Condition<'a>>,
@@ -64,7 +64,7 @@ pub(crate) struct Params<'a> {
 }
 
 impl<'a> Params<'a> {
-    /// Reads a query string, without its `?`.
+    /// Parses a query string, without its `?`.
     pub(crate) fn read(query: &'a str) -> Result<Self, Problem> {
         let mut params = Params::default();
         let mut seen = 0u16;
@@ -109,13 +109,17 @@ impl<'a> Params<'a> {
             }
             "wait" => self.wait = Some(wait(&value)?),
             "window" => self.window = Some(window(&value)?),
-            _ => return Err(Problem::internal(format!("control word `{name}` is not handled"))),
+            _ => {
+                return Err(Problem::internal(format!(
+                    "control parameter `{name}` is not handled"
+                )));
+            }
         }
         Ok(())
     }
 }
 
-/// A parameter that can't be used.
+/// The error for an invalid parameter.
 pub(crate) fn refused(name: &str, expected: &str, got: &str) -> Problem {
     Problem::new(
         Kind::Parameter,
@@ -126,9 +130,9 @@ pub(crate) fn refused(name: &str, expected: &str, got: &str) -> Problem {
     .member("got", got)
 }
 
-/// Rows in a page unless `limit` says otherwise.
+/// Default number of rows per page.
 pub(crate) const LIMIT_DEFAULT: usize = 100;
-/// So many rows at most in one answer.
+/// Maximum number of rows in a response.
 pub(crate) const LIMIT_MAX: usize = 10_000;
 
 pub(crate) fn limit(text: &str) -> Result<usize, Problem> {
@@ -139,7 +143,7 @@ pub(crate) fn limit(text: &str) -> Result<usize, Problem> {
     }
 }
 
-/// An epoch (digits alone), or a time.
+/// Parses an epoch (digits only) or a time.
 pub(crate) fn as_of(text: &str) -> Result<AsOf, Problem> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         if let Ok(epoch) = text.parse() {
@@ -152,7 +156,7 @@ pub(crate) fn as_of(text: &str) -> Result<AsOf, Problem> {
     Err(refused("as_of", expected, text).hint("a `+` in a time zone must be written `%2B` in a URL"))
 }
 
-/// A bounded wait: whole numbers of `ms` or `s`, as in `250ms` and `2s`.
+/// Parses a bounded wait: whole numbers of `ms` or `s`, as in `250ms` and `2s`.
 pub(crate) fn wait(text: &str) -> Result<Duration, Problem> {
     let ms = match text.strip_suffix("ms") {
         Some(ms) => ms.parse::<u64>().ok(),
@@ -165,7 +169,7 @@ pub(crate) fn wait(text: &str) -> Result<Duration, Problem> {
         .ok_or_else(|| refused("wait", "a duration such as 250ms or 2s", text))
 }
 
-/// How wide integers are written.
+/// Parses how wide integers are written.
 pub(crate) fn numbers(text: &str) -> Result<Numbers, Problem> {
     match text {
         "number" => Ok(Numbers::Exact),
@@ -174,7 +178,7 @@ pub(crate) fn numbers(text: &str) -> Result<Numbers, Problem> {
     }
 }
 
-/// Fields with commas between, `-` in front of those that descend.
+/// Parses comma-separated fields, with the prefix `-` for descending order.
 pub(crate) fn order(text: &str) -> Result<Vec<OrderBy>, Problem> {
     let fields = text.split(',').map(|one| match one.strip_prefix('-') {
         Some(field) => OrderBy {
@@ -193,7 +197,7 @@ pub(crate) fn order(text: &str) -> Result<Vec<OrderBy>, Problem> {
     }
 }
 
-/// `open`, `last_closed`, or the time at which the window starts.
+/// Parses `open`, `last_closed`, or the start of a window.
 pub(crate) fn window(text: &str) -> Result<WindowPick, Problem> {
     match text {
         "open" => Ok(WindowPick::Open),
@@ -209,7 +213,7 @@ pub(crate) fn window(text: &str) -> Result<WindowPick, Problem> {
     }
 }
 
-/// `source:partition:offset`; the source's name may hold colons itself.
+/// Parses `source:partition:offset`; the source's name may contain colons.
 fn after(text: &str) -> Result<After, Problem> {
     let mut parts = text.rsplitn(3, ':');
     let offset = parts
@@ -243,7 +247,7 @@ fn condition<'a>(name: Cow<'a, str>, value: Cow<'a, str>) -> Condition<'a> {
     Condition { field, op, value }
 }
 
-/// Undoes the encoding of a query string: `%41` and `+`. What needs none is borrowed.
+/// Decodes a query string: `%41` and `+`. Borrows if there is nothing to decode.
 fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
     if !text.contains(['%', '+']) {
         return Ok(Cow::Borrowed(text));
@@ -255,10 +259,10 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
     let spaced = text.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8();
     match decoded {
-        // The library leaves what is no encoding as it is.
+        // The library leaves invalid encodings unchanged.
         Ok(decoded) if text.split('%').skip(1).all(is_whole) => Ok(Cow::Owned(decoded.into_owned())),
         _ => {
-            let detail = format!("`{text}` is not encoded as URLs are");
+            let detail = format!("`{text}` is not valid percent-encoding");
             Err(Problem::new(Kind::Parameter, detail))
         }
     }

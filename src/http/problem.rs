@@ -1,11 +1,11 @@
-//! Refusals, as problem details (RFC 9457): what was wrong with the request, in the words of whoever put it.
+//! Error responses as problem details (RFC 9457), in terms of the request.
 //!
 //! ```text
 //! {"type":"/problems/as-of-gone","title":"version no longer kept","status":410,
 //!  "detail":"…the facts…", "oldest":…members of this type…, "hint":"…the way on…"}
 //! ```
 //!
-//! Every refusal has this form, also those of the server itself (no such route, too large, overloaded).
+//! Every error has this form, including those of the server itself (no such route, too large, overloaded).
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::http::answer;
 
-/// The kinds of refusal. The name in `type` is part of the interface and never changes.
+/// The kinds of problems. The name in `type` is part of the API and never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     AsOfGone,
@@ -63,68 +63,52 @@ impl Kind {
             Kind::EpochUnknown => ("epoch-unknown", "no such epoch", StatusCode::NOT_FOUND),
             Kind::SourceUnknown => ("source-unknown", "no such source", StatusCode::BAD_REQUEST),
             Kind::PartitionUnknown => ("partition-unknown", "no such partition", StatusCode::BAD_REQUEST),
-            Kind::Cursor => ("cursor", "cursor can't be used", StatusCode::BAD_REQUEST),
-            Kind::Parameter => ("parameter", "parameter can't be used", StatusCode::BAD_REQUEST),
-            Kind::Body => ("body", "body can't be read", StatusCode::BAD_REQUEST),
-            Kind::NotYet => ("not-yet", "not there yet", StatusCode::SERVICE_UNAVAILABLE),
-            Kind::NotReady => (
-                "not-ready",
-                "the process is not ready",
-                StatusCode::SERVICE_UNAVAILABLE,
-            ),
-            Kind::KeyMissing => (
-                "key-missing",
-                "a field of the key is missing",
-                StatusCode::BAD_REQUEST,
-            ),
-            Kind::KeyTwice => ("key-twice", "a field is given twice", StatusCode::BAD_REQUEST),
+            Kind::Cursor => ("cursor", "invalid cursor", StatusCode::BAD_REQUEST),
+            Kind::Parameter => ("parameter", "invalid parameter", StatusCode::BAD_REQUEST),
+            Kind::Body => ("body", "invalid body", StatusCode::BAD_REQUEST),
+            Kind::NotYet => ("not-yet", "not available yet", StatusCode::SERVICE_UNAVAILABLE),
+            Kind::NotReady => ("not-ready", "process not ready", StatusCode::SERVICE_UNAVAILABLE),
+            Kind::KeyMissing => ("key-missing", "key field missing", StatusCode::BAD_REQUEST),
+            Kind::KeyTwice => ("key-twice", "field given twice", StatusCode::BAD_REQUEST),
             Kind::Filter => (
                 "filter",
-                "condition makes no sense for the field",
+                "condition not applicable to the field",
                 StatusCode::BAD_REQUEST,
             ),
-            Kind::Window => ("window", "window can't be picked", StatusCode::BAD_REQUEST),
-            Kind::TooMuch => ("too-much", "read looks at too many rows", StatusCode::BAD_REQUEST),
+            Kind::Window => ("window", "window cannot be selected", StatusCode::BAD_REQUEST),
+            Kind::TooMuch => ("too-much", "read scans too many rows", StatusCode::BAD_REQUEST),
             Kind::PeerAway => (
                 "peer-away",
-                "row is in another process",
+                "row is on another process",
                 StatusCode::SERVICE_UNAVAILABLE,
             ),
             Kind::TooLarge => ("too-large", "request too large", StatusCode::PAYLOAD_TOO_LARGE),
             Kind::UrlTooLong => ("url-too-long", "URL too long", StatusCode::URI_TOO_LONG),
             Kind::RouteUnknown => ("route-unknown", "no such route", StatusCode::NOT_FOUND),
-            Kind::Method => (
-                "method",
-                "method not allowed here",
-                StatusCode::METHOD_NOT_ALLOWED,
-            ),
-            Kind::Slow => ("slow", "request came too slowly", StatusCode::REQUEST_TIMEOUT),
-            Kind::Timeout => ("timeout", "took too long", StatusCode::SERVICE_UNAVAILABLE),
+            Kind::Method => ("method", "method not allowed", StatusCode::METHOD_NOT_ALLOWED),
+            Kind::Slow => ("slow", "request timed out", StatusCode::REQUEST_TIMEOUT),
+            Kind::Timeout => ("timeout", "read timed out", StatusCode::SERVICE_UNAVAILABLE),
             Kind::Overloaded => (
                 "overloaded",
-                "too many requests at once",
+                "too many concurrent requests",
                 StatusCode::SERVICE_UNAVAILABLE,
             ),
-            Kind::Internal => (
-                "internal",
-                "fault in the service",
-                StatusCode::INTERNAL_SERVER_ERROR,
-            ),
+            Kind::Internal => ("internal", "internal error", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
 }
 
-/// A read that was given up.
+/// The problem of a read that was abandoned.
 pub(crate) fn too_long() -> Problem {
     Problem::new(
         Kind::Timeout,
-        "the read was given up: it took too long, or waited too long",
+        "the read exceeded its time limit, including the time it was queued",
     )
     .retry_after(1)
-    .hint("look at fewer rows: more fields of the key, a window")
+    .hint("scan fewer rows: constrain more key fields, or select a window")
 }
 
-/// A refusal on its way to the client.
+/// An error to be sent to the client.
 #[derive(Debug)]
 pub(crate) struct Problem(Box<Parts>);
 
@@ -132,7 +116,7 @@ pub(crate) struct Problem(Box<Parts>);
 struct Parts {
     kind: Kind,
     detail: String,
-    /// Further members, in the order in which they were added.
+    /// Extension members, in the order in which they were added.
     members: Vec<(&'static str, serde_json::Value)>,
     hint: Option<String>,
     retry_after_s: Option<u32>,
@@ -152,13 +136,10 @@ impl Problem {
         }))
     }
 
-    /// A fault of ours. What is known of it goes to the log, and nothing of it to the client.
+    /// The problem of an internal error: details go to the log, and none to the client.
     pub(crate) fn internal(fault: impl std::fmt::Display) -> Self {
-        tracing::error!(%fault, "a request failed by a fault in the service");
-        Self::new(
-            Kind::Internal,
-            "the request could not be answered; the service's log says why",
-        )
+        tracing::error!(%fault, "request failed because of an internal error");
+        Self::new(Kind::Internal, "the request failed; see the service's log")
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -166,7 +147,7 @@ impl Problem {
         self
     }
 
-    /// A further member.
+    /// Adds an extension member.
     pub(crate) fn member(mut self, name: &'static str, value: impl Serialize) -> Self {
         let value = serde_json::to_value(value).expect("members are plain data");
         self.0.members.push((name, value));
@@ -184,7 +165,7 @@ impl Problem {
     }
 }
 
-/// A refusal as it is written.
+/// The body of a problem.
 struct Body<'a> {
     kind: fmt::Arguments<'a>,
     title: &'static str,
@@ -231,7 +212,7 @@ impl IntoResponse for Problem {
             headers.insert(ALLOW, HeaderValue::from_static(methods));
         }
         if matches!(parts.kind, Kind::TooLarge | Kind::Slow) {
-            // What is left of the body is not read, so nothing can follow on this connection.
+            // The rest of the body is not read, so the connection cannot be reused.
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response

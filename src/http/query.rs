@@ -30,7 +30,7 @@ use crate::view::Moment;
 use crate::view::parse::Members;
 use crate::view::serve::{Filter, FoundRow, Given, Op, RowQuery, RowsQuery, Serve};
 
-/// A body.
+/// The request body.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Query {
@@ -48,7 +48,7 @@ fn yes() -> bool {
     true
 }
 
-/// One read of a body.
+/// One read of the body.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Read {
@@ -61,13 +61,13 @@ struct Read {
     window: Option<String>,
 }
 
-/// A read, understood.
+/// A validated read.
 struct Planned {
     name: String,
     view: Arc<dyn Serve>,
     what: What,
-    /// How many rows were asked for. A read by key has one at most and a read without a limit few, and of
-    /// reads there are few: they add next to nothing to an answer, so they are not counted.
+    /// The number of rows requested. A read by key returns at most one row and a read without a limit few,
+    /// and the number of reads is limited, so these are not counted.
     limit: usize,
 }
 
@@ -76,12 +76,12 @@ enum What {
     Rows(RowsQuery),
 }
 
-/// Answers a query.
+/// Executes a query.
 pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Result<Answer, Problem> {
     let body = collect(&shared, body).await?;
     let query: Query = serde_json::from_slice(&body).map_err(|error| {
         let hint =
-            "see `reads`: a name for each read, and in it `view` with `key`, or `where`, `order` and `limit`";
+            "`reads` maps a name to each read: `view` with `key`, or with `where`, `order` and `limit`";
         Problem::new(Kind::Body, error.to_string()).hint(hint)
     })?;
     let reads_max = shared.settings.reads_max;
@@ -111,8 +111,8 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
     let limits: usize = planned.iter().map(|planned| planned.limit).sum();
     if limits > LIMIT_MAX {
         let asked = format!("{limits} in all");
-        return Err(refused("limit", "at most 10000 in all reads together", &asked)
-            .hint("what has a key, or no `limit`, does not count"));
+        return Err(refused("limit", "at most 10000 over all reads together", &asked)
+            .hint("reads with a key, or without `limit`, do not count"));
     }
 
     let wanted = Wanted {
@@ -130,11 +130,11 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
     .await
 }
 
-/// Reads a body within its bounds.
+/// Reads a body within its limits.
 async fn collect(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
     let max = shared.settings.body_bytes_max;
     let too_large = || {
-        Problem::new(Kind::TooLarge, format!("the body has more than {max} bytes")).member("bytes_max", max)
+        Problem::new(Kind::TooLarge, format!("the body is larger than {max} bytes")).member("bytes_max", max)
     };
     if body.size_hint().lower() > max as u64 {
         return Err(too_large());
@@ -143,12 +143,12 @@ async fn collect(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
     match tokio::time::timeout(shared.settings.body_time_max, collected).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_gone)) => Err(Problem::new(Kind::Body, "the body ended before its end")),
+        Ok(Err(_gone)) => Err(Problem::new(Kind::Body, "the body is incomplete")),
         Err(_elapsed) => {
             let most = span(shared.settings.body_time_max);
             Err(Problem::new(
                 Kind::Slow,
-                format!("the body did not come within {most}"),
+                format!("the body did not arrive within {most}"),
             ))
         }
     }
@@ -222,7 +222,7 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
     })
 }
 
-/// A control word's value as a query string would have it: what a string says, and a number with all of its
+/// A control parameter's value as in a query string: the contents of a string, or a number with all of its
 /// digits.
 fn word(json: &RawValue) -> Cow<'_, str> {
     match serde_json::from_str::<String>(json.get()) {
@@ -231,7 +231,7 @@ fn word(json: &RawValue) -> Cow<'_, str> {
     }
 }
 
-/// A condition: `field`, or `field.ge` and the like.
+/// Parses a condition: `field`, or `field.ge` and the like.
 fn filter(name: String, value: Box<RawValue>) -> Filter {
     let suffix = name
         .rsplit_once('.')
@@ -244,7 +244,7 @@ fn filter(name: String, value: Box<RawValue>) -> Filter {
     }
 }
 
-/// The answer to a body: one result a read, by their names.
+/// The response: one result per read, by name.
 #[derive(Serialize)]
 struct QueryAnswer<'a> {
     #[serde(flatten)]

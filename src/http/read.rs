@@ -1,9 +1,9 @@
-//! Reads of one view: a row by its key, rows by pages.
+//! Reads of one view: a row by its key, rows in pages.
 //!
-//! A lookup is answered where the request is read, without a turn to another thread. So is a scan that ends
-//! soon; one that does not begins again on a thread for such work, of which there are few, so that lookups
-//! are never held up. It holds a lock for some dozens of rows at a time, so writers don't wait for it either;
-//! and it ends by itself in time, so that its place is free when its client has lost patience.
+//! A lookup is served on the thread that received the request, without a hand-off. So is a short scan; a
+//! longer one is restarted on one of a few threads for large scans, so that lookups are never delayed. A scan
+//! holds a lock for some dozens of rows at a time, so writers do not wait for it either; and it stops by
+//! itself at a deadline, so that its slot is free by the time its client has given up.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::suggest::nearest;
 use crate::view::Moment;
 use crate::view::serve::{Filter, Given, Op, Page, ReadError, RowQuery, RowsQuery, Serve};
 
-/// How many rows a scan may look at before it goes to a thread of its own: a fraction of a millisecond.
+/// Rows that a scan may read before it moves to its own thread: a fraction of a millisecond.
 const SCANNED_INLINE_MAX: usize = 1_000;
 
-/// The answer to a read of one row.
+/// The response for one row.
 #[derive(Serialize)]
 struct RowAnswer<'a, R> {
     #[serde(flatten)]
@@ -38,7 +38,7 @@ struct RowAnswer<'a, R> {
     positions: Option<Positions<'a>>,
 }
 
-/// The answer to a read of a page.
+/// The response for a page.
 #[derive(Serialize)]
 struct RowsAnswer<'a> {
     #[serde(flatten)]
@@ -66,7 +66,7 @@ pub(crate) async fn row(
     if let Some((word, _)) = misplaced.into_iter().find(|(_, given)| *given) {
         return Err(Problem::new(
             Kind::Parameter,
-            format!("`{word}` has no meaning for a single row"),
+            format!("`{word}` does not apply to a single row"),
         )
         .member("parameter", word)
         .hint(format!(
@@ -78,7 +78,7 @@ pub(crate) async fn row(
     for condition in params.conditions {
         if condition.op != Op::Eq {
             return Err(
-                Problem::new(Kind::Filter, "a row is found by the exact values of its key")
+                Problem::new(Kind::Filter, "a row is looked up by the exact values of its key")
                     .member("field", &condition.field)
                     .hint(format!("read /v1/views/{name}/rows with conditions")),
             );
@@ -117,7 +117,7 @@ pub(crate) async fn row(
 fn absent(name: &str, at: &Moment) -> Problem {
     Problem::new(
         Kind::RowAbsent,
-        format!("`{name}` has no row with this key at epoch {}", at.epoch),
+        format!("view `{name}` has no row with this key at epoch {}", at.epoch),
     )
     .member("epoch", at.epoch)
 }
@@ -168,13 +168,13 @@ pub(crate) async fn rows(
     .await
 }
 
-/// The view of this name.
+/// The view with this name.
 pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Problem> {
     let state = &shared.state;
     state.views.get(name).ok_or_else(|| {
         let mut names = state.view_names.iter().map(String::as_str);
         if names.any(|planned| planned == name) {
-            let detail = format!("`{name}` is not there yet: the dataflow is being built");
+            let detail = format!("`{name}` is not available yet: the dataflow is being built");
             return Problem::new(Kind::NotYet, detail).retry_after(1);
         }
         let problem = Problem::new(Kind::ViewUnknown, format!("no view is named `{name}`"));
@@ -182,19 +182,19 @@ pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Proble
             Some(near) => problem
                 .member("nearest", near)
                 .hint(format!("did you mean `{near}`?")),
-            None => problem.hint("GET /v1/views names them all"),
+            None => problem.hint("GET /v1/views lists all views"),
         }
     })
 }
 
-/// One attempt at a read, and how much it may look at.
+/// An attempt at a read, and its limits.
 #[derive(Clone, Copy)]
 pub(crate) struct Attempt {
     scanned_max: usize,
     until: Option<Instant>,
-    /// What an attempt that may look at more would look at; `None`: this is the last one.
+    /// What an attempt with a higher limit would scan; `None` if this is the last one.
     then_max: Option<usize>,
-    /// Whether that would give a better answer.
+    /// Whether that would give a better result.
     again: bool,
 }
 
@@ -224,8 +224,8 @@ impl Attempt {
     }
 }
 
-/// Runs `read` with a bound on the rows that it looks at: a low one here, and if that does not do, the real
-/// one on a thread for such work.
+/// Runs `read` with a limit on scanned rows: first a low one on this thread, and if that is not enough, the
+/// configured one on a thread for large scans.
 pub(crate) async fn scan<F>(shared: &Shared, mut read: F) -> Result<Answer, Problem>
 where
     F: FnMut(&mut Attempt) -> Result<Answer, Problem> + Send + 'static,
@@ -244,7 +244,7 @@ where
     }
     let mut last = Attempt {
         scanned_max,
-        // A page that is cut short is to come back in time.
+        // A page that is cut short should still be returned in time.
         until: clock::instant().checked_add(settings.scan_time_max.mul_f32(0.9)),
         then_max: None,
         again: false,
@@ -252,8 +252,7 @@ where
     blocking(shared, move || read(&mut last)).await
 }
 
-/// Runs `work` on a thread where it may take long. There are few places for that, and waiting for one is
-/// bounded.
+/// Runs `work` on a thread where it may take long. Slots are limited, and so is the time to wait for one.
 pub(crate) async fn blocking<T, F>(shared: &Shared, work: F) -> Result<T, Problem>
 where
     T: Send + 'static,
@@ -263,7 +262,7 @@ where
     let turn = async move {
         let place = scans.acquire_owned().await.map_err(Problem::internal)?;
         let done = tokio::task::spawn_blocking(move || {
-            // Kept until the work ends, not until the client has lost patience.
+            // Held until the work ends, not until the client gives up.
             let _place = place;
             guarded(work)
         });
@@ -275,9 +274,9 @@ where
     }
 }
 
-/// Turns a panic into a refusal that says nothing of it: one bad read must not end the connection unanswered.
+/// Turns a panic into an opaque error: one bad read must not close the connection without a response.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
-    // What the closures hold is read only, or dropped: nothing half changed is seen again.
+    // The closures only read, or drop, what they capture: no partial change is visible afterwards.
     match std::panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done,
         Err(_panic) => Err(Problem::internal("a read panicked")),

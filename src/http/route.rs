@@ -1,4 +1,4 @@
-//! Which function answers which path, and what holds for every request.
+//! The routes, and what applies to every request.
 //!
 //! ```text
 //!  request ─▶ pattern ─▶ URL short enough? ─▶ a place among requests_max? ─▶ handler ─▶ 304? ─▶ counted
@@ -23,10 +23,10 @@ use crate::http::{answer, describe, query, read, sinks, sources};
 use crate::suggest::nearest;
 use crate::{clock, metrics};
 
-/// What must be answered whatever the load stands outside of `/v1/`: supervisors act on silence.
+/// Routes outside of `/v1/` are served whatever the load, because supervisors act on silence.
 const SHED: &str = "/v1/";
 
-/// Each pattern, and what answers it.
+/// Each pattern with its handler.
 pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
     [
         ("/v1/views", get(describe::views)),
@@ -46,7 +46,7 @@ pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
     ]
 }
 
-/// The routes, as a service that answers every request.
+/// The routes as a service that handles every request.
 pub(crate) fn router(shared: &Arc<Shared>) -> Router {
     table()
         .into_iter()
@@ -59,7 +59,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .with_state(shared.clone())
 }
 
-/// Bounds, answers and counts one request.
+/// Limits, serves and counts one request.
 async fn observed(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let started = clock::instant();
     let in_flight = &shared.state.metrics.http_in_flight;
@@ -81,25 +81,25 @@ async fn observed(State(shared): State<Arc<Shared>>, request: Request, next: Nex
     response
 }
 
-/// Refuses what is beyond the limits, before anything is done for it.
+/// Rejects requests beyond the limits, before any work is done for them.
 fn admit(shared: &Shared, uri: &Uri, pattern: &str, others: i64) -> Result<(), Problem> {
     let url_bytes = uri.path().len() + uri.query().map_or(0, str::len);
     let max = shared.settings.url_bytes_max;
     if url_bytes > max {
-        let detail = format!("the URL has {url_bytes} bytes, {max} are taken");
+        let detail = format!("the URL has {url_bytes} bytes; the limit is {max}");
         return Err(Problem::new(Kind::UrlTooLong, detail)
             .member("bytes_max", max)
-            .hint("put the read into the body of POST /v1/query"));
+            .hint("send the read in the body of POST /v1/query"));
     }
     if pattern.starts_with(SHED) && others >= shared.settings.requests_max as i64 {
-        let detail = "as many requests are in flight as the server takes";
+        let detail = "the server has reached its limit of concurrent requests";
         return Err(Problem::new(Kind::Overloaded, detail).retry_after(1));
     }
     Ok(())
 }
 
 async fn not_allowed(method: Method, allowed: &'static str) -> Problem {
-    let detail = format!("{method} is not answered here, only {allowed}");
+    let detail = format!("this route does not allow {method}, only {allowed}");
     Problem::new(Kind::Method, detail)
         .allow(allowed)
         .hint(format!("send {}", allowed.replace(", ", " or ")))
@@ -108,10 +108,10 @@ async fn not_allowed(method: Method, allowed: &'static str) -> Problem {
 async fn unknown(State(shared): State<Arc<Shared>>, uri: Uri) -> Problem {
     let path = uri.path();
     let patterns = shared.routes.keys().copied().filter(|pattern| *pattern != NONE);
-    let problem = Problem::new(Kind::RouteUnknown, format!("nothing is at `{path}`"));
+    let problem = Problem::new(Kind::RouteUnknown, format!("there is no route `{path}`"));
     match nearest(path, patterns) {
         Some(pattern) => problem.hint(format!("did you mean `{pattern}`?")),
-        None => problem.hint("GET /v1/views says what can be read"),
+        None => problem.hint("GET /v1/views lists what can be read"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The server: connections, how many of them, and how they end.
+//! The server: accepts, limits and closes connections.
 //!
 //! ```text
 //!  accept ─▶ a place among connections_max? ─▶ hyper ─▶ request ─▶ router (route.rs) ─▶ answer
@@ -27,14 +27,14 @@ use crate::http::route;
 use crate::http::shared::{NONE, OnDrop, Shared};
 use crate::http::{HttpSettings, State};
 
-/// The longest head of a request that is read at all; a longer one is answered 431 by hyper, without a body.
+/// Maximum size of a request head; larger ones get a 431 from hyper, without a body.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// How many connections beyond the limit are told so at once.
+/// Number of connections beyond the limit that are answered with a 503.
 const TURNED_AWAY_MAX: usize = 64;
-/// The pause after a failure to accept, which means that the process is out of descriptors.
+/// The pause after a failed accept, which usually means that the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Answers until it is told to stop.
+/// Serves until it is told to stop.
 pub(crate) async fn run(
     listener: TcpListener,
     settings: HttpSettings,
@@ -65,7 +65,7 @@ pub(crate) async fn run(
         let stream = match accepted {
             Ok((stream, _peer)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -90,7 +90,7 @@ pub(crate) async fn run(
     if tokio::time::timeout(grace, drained).await.is_err() {
         tracing::warn!(
             dropped = connections.len(),
-            "connections did not end within the grace"
+            "closing connections that outlived the shutdown grace period"
         );
         connections.shutdown().await;
     }
@@ -123,17 +123,17 @@ async fn connection(
         }
     };
     if let Err(error) = outcome {
-        // Clients that go away, idle connections, malformed heads: nothing that we could do better.
-        tracing::debug!(%error, "a connection ended early");
+        // Disconnecting clients, idle connections, malformed heads: nothing that we could do better.
+        tracing::debug!(%error, "connection closed early");
     }
 }
 
-/// Says 503 to one request of a connection for which there is no place.
+/// Answers one request of a connection beyond the limit with a 503.
 async fn turn_away(stream: TcpStream, _place: OwnedSemaphorePermit) {
     let service = service_fn(|_request| async {
         let problem = Problem::new(
             Kind::Overloaded,
-            "as many connections are open as the server takes",
+            "the server has reached its limit of open connections",
         );
         Ok::<_, Infallible>(problem.retry_after(1).into_response())
     });

@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The context shared by all requests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use crate::http::problem::{Kind, Problem};
 use crate::http::{HttpSettings, State};
 use crate::metrics::RouteMetrics;
 
-/// What all requests share.
+/// The context shared by all requests.
 pub(crate) struct Shared {
     pub settings: HttpSettings,
     pub state: Arc<State>,
-    /// Places for large scans.
+    /// Slots for large scans.
     pub scans: Arc<Semaphore>,
-    /// By pattern, and [`NONE`].
+    /// By pattern, including [`NONE`].
     pub routes: BTreeMap<&'static str, RouteMetrics>,
 }
 
-/// The pattern that stands in metrics for every path that is none.
+/// The pattern in metrics for unknown paths.
 pub(crate) const NONE: &str = "none";
 
-/// The part of the path that the pattern leaves open, decoded.
+/// The decoded path segment that the pattern leaves open.
 pub(crate) struct PathPart(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathPart {
@@ -38,7 +38,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathPart {
     }
 }
 
-/// Runs its closure when it is dropped, whichever way that comes about (a client may go away at any await).
+/// Runs its closure when dropped, for whatever reason (a client may disconnect at any await).
 pub(crate) struct OnDrop<F: FnMut()>(pub F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {

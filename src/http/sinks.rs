@@ -1,4 +1,4 @@
-//! `GET /v1/sinks`: where rows go, what is promised of them, and how far behind the stores are.
+//! `GET /v1/sinks`: the sinks, their guarantees, and their lag.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ struct SinkAnswer<'a> {
     trouble: Option<&'a str>,
 }
 
-/// `GET /v1/sinks`. Answered before the first epoch is closed, too.
+/// `GET /v1/sinks`. Also served before the first epoch is closed.
 pub(crate) async fn sinks(State(shared): State<Arc<Shared>>) -> Response {
     let at = shared.state.views.closed().map(|at| At::of(at.epoch));
     let sinks = (shared.state.sinks_now)();

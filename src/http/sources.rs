@@ -1,4 +1,4 @@
-//! `GET /v1/sources`: where the data comes from, by which rules, and how far behind it is.
+//! `GET /v1/sources`: the sources, their rules, and their lag.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ struct PartitionAnswer {
     open_transaction_since: Time,
 }
 
-/// `GET /v1/sources`. Answered before the first epoch is closed, too: who waits for it looks here.
+/// `GET /v1/sources`. Also served before the first epoch is closed, because that is when people look here.
 pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Response {
     let at = shared.state.views.closed();
     let at = at.as_deref();
@@ -92,7 +92,7 @@ fn named<'a>(values: &'a [(&'static str, String)]) -> BTreeMap<&'a str, &'a str>
     values.map(|(name, value)| (*name, value.as_str())).collect()
 }
 
-/// Seconds; whole ones without a fraction.
+/// Seconds, without a fraction if they are whole.
 fn seconds<S: Serializer>(seconds: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
     match seconds {
         Some(seconds) if seconds.fract() == 0.0 => serializer.serialize_i64(*seconds as i64),

@@ -1,25 +1,25 @@
-//! How much a worker holds of a source before it waits.
+//! Limits on what a worker buffers of a source.
 
 use std::time::Duration;
 
 use crate::time::EventTime;
 
-/// Bounds of what one source may hold on one worker between reading and release.
+/// Limits on what one source may buffer on one worker between reading and release.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Records.
+    /// Number of records.
     pub records_max: usize,
     /// Bytes of their payloads and keys.
     pub bytes_max: usize,
-    /// Records of one read.
+    /// Number of records per read.
     pub batch_max: usize,
-    /// How far a partition may run ahead, in event time, of one that has more to read. [`Duration::MAX`]: as
-    /// far as it likes, also ahead of one that has not brought a single event yet.
+    /// Watermark alignment: how far a partition may be ahead, in event time, of one that has more to read.
+    /// [`Duration::MAX`]: without limit, even ahead of a partition that has not had an event yet.
     pub skew_max: Duration,
 }
 
 impl Bounds {
-    /// Up to which event time a partition may be read while the slowest stands at `pace`.
+    /// The event time up to which a partition may be read while the slowest one is at `pace`.
     pub(super) fn ahead_of(&self, pace: EventTime) -> EventTime {
         match self.skew_max {
             Duration::MAX => EventTime::MAX,

@@ -1,21 +1,21 @@
-//! The limit beyond which event times are refused, as a worker knows it: it ages.
+//! The far-future limit of event times as a worker knows it, with its age.
 
 use std::time::{Duration, Instant};
 
 use crate::sequencer::message::limit_period;
 use crate::time::EventTime;
 
-/// The far-future limit that records read on are judged by.
+/// The far-future limit that the next records are checked against.
 #[derive(Clone, Copy)]
 pub(super) struct Limit {
-    /// Event times beyond this are refused.
+    /// Event times beyond this are rejected.
     pub(super) event_time: EventTime,
-    /// When this worker heard of it, by the monotonic clock.
+    /// When this worker received it, by the monotonic clock.
     pub(super) heard: Instant,
 }
 
 impl Limit {
-    /// The limit while it is young enough to be judged by: see [`limit_period`].
+    /// The limit while it is recent enough to be applied: see [`limit_period`].
     pub(super) fn in_force(self, now: Instant, future_bound: Duration) -> Option<EventTime> {
         let age_max = limit_period(future_bound) * 3 / 2;
         let endless = self.event_time == EventTime::MAX;
@@ -31,7 +31,7 @@ mod tests {
     use crate::sequencer::message::Order;
     use crate::sequencer::{Cuts, Now, Sequencer, Settings, SourceRules};
 
-    /// The limit that a sequencer names at `wall`.
+    /// The limit that a sequencer sets at `wall`.
     fn named(wall: u64, future_bound: Duration) -> EventTime {
         let settings = Settings {
             cuts: Cuts::Clock {
@@ -72,7 +72,7 @@ mod tests {
             let period = limit_period(bound);
             let event_time = named(1_000_000, bound);
             let mut in_force = 0;
-            // On its way for up to half a period, and then asked for at any age.
+            // In transit for up to half an interval, and then applied at any age.
             for tenths in 0..=50 {
                 let (way, age) = (period / 2, period * tenths / 10);
                 let limit = Limit {

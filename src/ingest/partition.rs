@@ -1,4 +1,4 @@
-//! One partition as its reader's worker knows it: what was read and waits to be released.
+//! A partition on the worker that reads it: records that were read and wait to be released.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::sequencer::message::ReadTo;
 use crate::source::{DeadLetter, Intake, Progress};
 use crate::time::{Epoch, EventTime};
 
-/// The records of one read of one partition.
+/// The records of one read of a partition.
 pub(super) struct Chunk<T> {
     pub(super) hi: Offset,
     pub(super) events: Vec<Timed<T>>,
     pub(super) dead: Vec<DeadLetter>,
     pub(super) bytes: usize,
     pub(super) oldest: EventTime,
-    /// Counts of the partition as of `hi`.
+    /// The partition's counts as of `hi`.
     pub(super) records: u64,
     pub(super) hash: u64,
 }
@@ -27,37 +27,37 @@ pub(super) struct Chunk<T> {
 pub(super) struct Partition<T> {
     pub(super) intake: Intake<T>,
     pub(super) chunks: VecDeque<Chunk<T>>,
-    /// Read up to here.
+    /// The end of the offsets read.
     pub(super) position: Offset,
     pub(super) reported: (Offset, bool),
     pub(super) more: bool,
-    /// Reads of this turn that brought records, but no valid event time.
+    /// Reads of this turn that had records but no valid event time.
     pub(super) untimed_reads: usize,
     pub(super) at_end: bool,
-    /// How many records the log holds beyond, as far as is known.
+    /// Number of records that the log is known to hold beyond `position`.
     pub(super) behind: u64,
-    /// Ranges that an earlier run bound and that are still to be read: (hi, limit).
+    /// Ranges bound by an earlier run that are still to be read: (hi, limit).
     pub(super) bound: VecDeque<(Offset, EventTime)>,
-    /// As of the last release: counts, and the watermark of the partition.
+    /// As of the last release: the counts, and the watermark of the partition.
     pub(super) released: (u64, u64),
     pub(super) watermark: EventTime,
     pub(super) metrics: PartitionMetrics,
     /// Whether the metrics show a lag.
     pub(super) lags: bool,
-    /// Whether it waits for others that are behind in event time.
+    /// Whether watermark alignment pauses it.
     pub(super) paused: bool,
 }
 
-/// What one read brought.
+/// The outcome of one read.
 pub(super) struct Held {
     pub(super) records: usize,
     pub(super) bytes: usize,
-    /// Whether one of them had a valid event time.
+    /// Whether one of the records had a valid event time.
     pub(super) timed: bool,
 }
 
 impl<T> Partition<T> {
-    /// A partition of which nothing was read yet, to be read from an offset on.
+    /// A partition of which nothing was read yet, starting at an offset.
     pub(super) fn new(
         intake: Intake<T>,
         from: Offset,
@@ -82,7 +82,7 @@ impl<T> Partition<T> {
         }
     }
 
-    /// Keeps what was read as a chunk.
+    /// Stores the result of a read as a chunk.
     pub(super) fn keep(
         &mut self,
         progress: Progress,
@@ -139,7 +139,7 @@ impl<T> Partition<T> {
         held
     }
 
-    /// What the sequencer has to hear, if anything changed.
+    /// The report to the sequencer, if anything changed.
     pub(super) fn report(&mut self, timed: bool) -> Option<ReadTo> {
         let now = (self.position, self.at_end);
         if self.reported == now {
@@ -168,7 +168,7 @@ pub(super) fn watermark(event_time_max: EventTime, lateness: Duration) -> EventT
     }
 }
 
-/// Other records came than were bound.
+/// The error for records that differ from those bound.
 pub(super) fn differs(
     source: &str,
     range: &PartitionRange,
@@ -178,10 +178,10 @@ pub(super) fn differs(
 ) -> Error {
     let error = match replay {
         true => Error::integrity(format!(
-            "source `{source}` no longer holds the records that the ledger bound"
+            "source `{source}` no longer has the records that the ledger bound"
         )),
         false => Error::internal(format!(
-            "source `{source}` released other records than it reported"
+            "source `{source}` released records other than those it reported"
         )),
     };
     let (partition, lo, hi) = (range.id.partition, range.lo, range.hi);
@@ -195,7 +195,7 @@ pub(super) fn differs(
         ))
         .detail(format!("read:  {records} records, hash {hash:016x}"))
         .hint(
-            "records were lost or changed since they were first read; a fresh start needs an empty data \
+            "records were lost or changed since they were first read; starting over needs an empty data \
              directory (`ledger reset`)",
         )
 }

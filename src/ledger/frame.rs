@@ -1,4 +1,4 @@
-//! The ledger's file: a header, then frames; and the hash chain that ties their records together.
+//! The format of the ledger's file: a header, then frames, and the hash chain that links their records.
 //!
 //! ```text
 //!  file    "THALWEGL" │ version u32 │ len u32 │ crc u32 │ app, dataflow, build, time_us │ frame │ frame │ …
@@ -7,15 +7,15 @@
 //!  chain   c₀ = BLAKE3(file header)     cᵢ = BLAKE3(cᵢ₋₁, kind, recordᵢ)     over counted records only
 //! ```
 //!
-//! A frame is what one group commit writes: it counts whole or not at all. It begins and ends with a byte
-//! that isn't zero, so that every sector it touches holds something: a sector that never reached the disk
-//! shows. Its header has a checksum of its own, so that a length can be believed: a frame that is longer than
-//! the file was cut short, a length with a flipped bit is damage. CRC-32C is Castagnoli's; numbers are
-//! little-endian, those without a width are varints. A frame costs 36 bytes.
+//! A frame is one group commit: it counts in whole or not at all. Its first and last bytes are not zero, so
+//! that every sector it touches contains something, and a sector that never reached the disk is detected. The
+//! header has a checksum of its own, so that its length can be trusted: a frame longer than the file was
+//! interrupted, a length with a flipped bit is damage. CRC-32C is Castagnoli's; numbers are little-endian,
+//! those without a width are varints. A frame costs 36 bytes.
 //!
-//! The stored chain value makes a frame fit only behind exactly the records that stood before it when it was
-//! written: one that is removed, doubled, moved or taken from another ledger shows at the next frame, whose
-//! checksums are intact.
+//! Because it stores the chain hash, a frame is valid only after exactly the records that preceded it when it
+//! was written: if one was removed, duplicated, moved or taken from another ledger, the next frame reveals it
+//! even though its checksums are intact.
 
 use crate::error::Result;
 use crate::ledger::progress::{ShardProgress, decode_progress, encode_progress};
@@ -28,13 +28,13 @@ use crate::wire::{Input, put_bytes, put_str, put_u64};
 /// The version of the format that this build writes.
 pub const FORMAT_VERSION: u32 = 3;
 
-/// What a disk writes whole or not at all; larger ones are multiples of it.
+/// The unit that a disk writes atomically; larger units are multiples of it.
 pub(super) const SECTOR: usize = 512;
 
 /// Bytes of a frame's header.
 pub(super) const FRAME_HEADER_BYTES: usize = 16;
 
-/// No frame's body is longer.
+/// Maximum size of a frame's body.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// Group commits are cut into frames of about this many bytes.
@@ -45,7 +45,7 @@ const FILE_PREFIX_BYTES: usize = 20;
 const FRAME_MAGIC: [u8; 4] = [0xd7, b'L', b'E', b'D'];
 const FRAME_END: u8 = 0xa5;
 
-/// What a ledger's first bytes say.
+/// The contents of a ledger's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileHeader {
     pub app: String,
@@ -54,7 +54,7 @@ pub(super) struct FileHeader {
     pub time_us: u64,
 }
 
-/// Why a file's first bytes are not a header that this build reads.
+/// Why this build cannot read a file's header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HeaderFault {
     NotALedger,
@@ -78,7 +78,7 @@ impl FileHeader {
         out
     }
 
-    /// The header and how many bytes it takes. `start` is the file's beginning: 1 MiB of it is enough.
+    /// Decodes the header and returns its size. `start` is the file's beginning; 1 MiB is enough.
     pub(super) fn decode(start: &[u8]) -> Result<(Self, usize), HeaderFault> {
         let Some(prefix) = start.first_chunk::<FILE_PREFIX_BYTES>() else {
             let magic_fits = FILE_MAGIC.starts_with(&start[..start.len().min(8)]);
@@ -123,19 +123,19 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
         .map_or(0, u32::from_le_bytes)
 }
 
-/// A frame with a claim. It stores the chain as the claimant saw it; whether it counts is only known when
-/// read back.
+/// A frame with a claim. It stores the chain hash as the claimant saw it; whether the claim counts is known
+/// only when it is read back.
 pub(super) fn claim_frame(record: &ClaimRecord) -> Vec<u8> {
     let mut bytes = Vec::new();
     record.encode(&mut bytes);
     frame(RecordKind::Claim, record.generation, &[bytes], record.chain)
 }
 
-/// A frame with progress, and as many of the bindings as fit well, at least one; how many; and the chain
-/// behind them.
+/// A frame with progress and as many bindings as fit well, at least one. Returns it with the number of
+/// bindings and the chain hash after them.
 ///
-/// Both are in one frame: of two that are written at once the second may reach the disk without the first, as
-/// damage would look.
+/// Both are in one frame: of two frames written at once, the second may reach the disk without the first,
+/// which would look like damage.
 pub(super) fn group_frame(
     generation: u64,
     bindings: &[EpochBinding],
@@ -165,7 +165,7 @@ pub(super) fn group_frame(
     (frame(kind, generation, &records, chain.mark()), count, chain)
 }
 
-/// A frame with what a trimmed ledger begins with.
+/// A frame with the base of a trimmed ledger.
 ///
 /// # Errors
 /// Those of [`encode_base`].
@@ -199,15 +199,15 @@ fn frame(kind: RecordKind, generation: u64, records: &[Vec<u8>], chain: [u8; 16]
     out
 }
 
-/// What one group commit wrote.
+/// The contents of one group commit.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// Bindings, with the chain behind each.
+    /// Bindings, each with the chain hash after it.
     pub bindings: Vec<(EpochBinding, Chain)>,
     pub progress: Vec<ShardProgress>,
 }
 
-/// What an intact header says of the body behind it.
+/// The contents of an intact frame header.
 #[derive(Clone, Copy)]
 pub(super) struct FrameHeader {
     pub body_bytes: usize,
@@ -229,14 +229,14 @@ impl FrameHeader {
         FRAME_HEADER_BYTES + self.body_bytes
     }
 
-    /// The body, if all of it is there and unharmed. `bytes` begin with the header.
+    /// The body, if it is complete and undamaged. `bytes` begin with the header.
     pub(super) fn body<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let body = bytes.get(FRAME_HEADER_BYTES..self.frame_bytes())?;
         (crc32c::crc32c(body) == self.body_crc).then_some(body)
     }
 }
 
-/// A frame's body, taken apart.
+/// The parts of a frame's body.
 pub(super) struct Body<'a> {
     pub kind: u8,
     pub generation: u64,
@@ -245,7 +245,7 @@ pub(super) struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    /// `None`: no build of this format version wrote these bytes.
+    /// `None` if no build of this format version wrote these bytes.
     pub(super) fn decode(body: &'a [u8]) -> Option<Self> {
         let mut input = Input(body);
         let (kind, generation) = (input.byte()?, input.u64()?);
@@ -278,7 +278,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// The records of bindings, and that of progress before them.
+    /// The records of bindings, and the progress record before them.
     pub(super) fn group(&self) -> Option<(&[&'a [u8]], Option<&'a [u8]>)> {
         match self.kind == RecordKind::Progress as u8 {
             true => self
@@ -289,7 +289,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// The bindings, and the chain behind each when they stand behind `chain`; and progress.
+    /// The bindings, each with its chain hash if they follow `chain`; and the progress.
     pub(super) fn bindings(&self, mut chain: Chain) -> Option<Group> {
         let (bindings, progress) = self.group()?;
         let bindings = bindings.iter().map(|record| {
@@ -309,24 +309,23 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Where frames with an intact header begin in `bytes`, from the second byte on.
+/// The positions of intact frame headers in `bytes`, from the second byte on.
 pub(super) fn frames_within(bytes: &[u8]) -> impl Iterator<Item = (usize, FrameHeader)> + '_ {
     (1..bytes.len())
         .filter(|at| bytes[*at] == FRAME_MAGIC[0])
         .filter_map(|at| Some((at, FrameHeader::decode(&bytes[at..])?)))
 }
 
-/// Whether a frame that begins `bytes`, at `offset` of the file, and can't be read is what a torn write
-/// leaves behind: too few bytes, or a sector that was never written. `next` is where the first intact header
-/// behind it stands, if any.
+/// Whether an unreadable frame at the start of `bytes`, at `offset` in the file, is the result of a torn
+/// write: too few bytes, or a sector that was never written. `next` is the position of the first intact
+/// header after it, if any.
 ///
-/// Appends that failed, too, may stand behind it, as when a full disk lets a few bytes through at each new
-/// start.
+/// Failed appends may follow it, as when a full disk accepts a few bytes at each restart.
 pub(super) fn looks_torn(bytes: &[u8], offset: u64, next: usize) -> bool {
     let mut end = next.min(bytes.len());
     let scrap = |piece: &[u8]| FRAME_MAGIC.iter().zip(piece).all(|(magic, byte)| magic == byte);
-    // A frame's last byte is none of the magic's, not even with a flipped bit: a whole frame is not taken for
-    // scraps.
+    // A frame's last byte does not occur in the magic, not even with a flipped bit: a whole frame is never
+    // mistaken for a fragment.
     while let Some(len) = (1..FRAME_HEADER_BYTES.min(end)).find(|len| scrap(&bytes[end - len..end])) {
         end -= len;
     }
@@ -334,8 +333,8 @@ pub(super) fn looks_torn(bytes: &[u8], offset: u64, next: usize) -> bool {
     let into_sector = (offset % SECTOR as u64) as usize;
     let (short, extent) = match FrameHeader::decode(bytes) {
         Some(header) => (header.frame_bytes() > end, header.frame_bytes()),
-        // How long the frame is can't be known, so only the one or two sectors that hold its header can
-        // speak.
+        // The length of the frame is unknown, so only the one or two sectors that hold its header can be
+        // judged.
         None => (
             end < FRAME_HEADER_BYTES,
             (into_sector + FRAME_HEADER_BYTES).next_multiple_of(SECTOR) - into_sector,

@@ -1,5 +1,5 @@
-//! Looking at a ledger without holding it: what it says, and whether it is sound. Neither writes; both may
-//! run beside the service.
+//! Inspects a ledger without owning it: prints its contents, and verifies them. Neither writes; both may run
+//! next to the service.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -17,42 +17,42 @@ use crate::ledger::{Bindings, Recovered, bindings_of, fold, fold_rest, same_data
 use crate::position::{EpochBinding, PartitionRange, SourceId};
 use crate::time::{Epoch, EventTime};
 
-/// What [`verify`] found.
+/// The result of [`verify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The application.
     pub app: String,
     /// The dataflow.
     pub dataflow: String,
-    /// Size of what was read.
+    /// Bytes read.
     pub bytes: u64,
-    /// Claims that count.
+    /// Number of claims that count.
     pub claims: u64,
-    /// Claims that came second.
+    /// Number of claims that lost to an earlier one.
     pub claims_void: u64,
     /// Generation of the last owner.
     pub generation: u64,
-    /// Bindings that count.
+    /// Number of bindings that count.
     pub bindings: u64,
-    /// Bindings written by owners that had been replaced.
+    /// Number of bindings by owners that had been replaced.
     pub bindings_late: u64,
     /// First bound epoch.
     pub first: Option<Epoch>,
     /// Last bound epoch.
     pub last: Option<Epoch>,
-    /// Records bound.
+    /// Number of records bound.
     pub records: u64,
-    /// Pieces that were torn and then cut by a claim, and their bytes.
+    /// Number of torn pieces that a claim discarded.
     pub cuts: u64,
     /// Bytes of those pieces.
     pub bytes_cut: u64,
-    /// Bytes at the end that are not a whole frame: a write under way, or one that was interrupted.
+    /// Bytes at the end that are not a whole frame: a write in progress, or an interrupted one.
     pub bytes_torn: u64,
-    /// The last epoch that was trimmed away.
+    /// The last trimmed epoch.
     pub trimmed: Option<Epoch>,
-    /// The hash chain behind the last counted record.
+    /// The chain hash after the last counted record.
     pub chain: Chain,
-    /// What all bindings add up to.
+    /// The fold of all bindings.
     pub state: LedgerState,
 }
 
@@ -98,25 +98,25 @@ impl fmt::Display for Report {
     }
 }
 
-/// Reads the whole ledger in `dir` and checks every checksum, the hash chain, and that the bindings follow on
-/// each other.
+/// Reads the whole ledger in `dir` and verifies every checksum, the hash chain, and the continuity of the
+/// bindings.
 ///
 /// # Errors
-/// As [`Ledger::open`](crate::ledger::Ledger::open); the first damage that is met.
+/// Those of [`Ledger::open`](crate::ledger::Ledger::open), for the first damage found.
 pub fn verify(dir: &Path) -> Result<Report> {
     verify_on(&HostDisk, dir)
 }
 
-/// The application and the dataflow that the ledger in `dir` is of.
+/// The application and dataflow of the ledger in `dir`.
 ///
 /// # Errors
-/// There is none, or its first bytes are damaged.
+/// If there is none, or its header is damaged.
 pub fn whose(dir: &Path) -> Result<(String, String)> {
     let (_, header, _) = open_file(&HostDisk, dir, false)?;
     Ok((header.app, header.dataflow))
 }
 
-/// As [`verify`], on a given disk.
+/// Like [`verify`], on a given disk.
 pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
     let (file, header, mut reader) = open_file(disk, dir, false)?;
     let mut report = Report {
@@ -162,17 +162,17 @@ pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
     Ok(report)
 }
 
-/// What the ledger in `dir` holds, for somebody who does not take it over: the service may run on.
+/// The contents of the ledger in `dir`, without taking it over: the service may keep running.
 ///
 /// # Errors
-/// As [`Ledger::open`](crate::ledger::Ledger::open), but that nobody need let go of it.
+/// Those of [`Ledger::open`](crate::ledger::Ledger::open), except that another process may hold it.
 pub fn look(dir: &Path, claim: &Claim) -> Result<Recovered> {
     let (_, header, mut reader) = open_file(&HostDisk, dir, false)?;
     same_dataflow(&dir.join(FILE_NAME), &header, claim)?;
     let mut state = LedgerState::default();
     let trimmed = fold_rest(&mut reader, &mut state)?;
     let (previous, end) = (reader.cursor.claim.clone(), reader.cursor.end);
-    // The same file, also where a trimmed one takes its name meanwhile.
+    // The same file, even if a trimmed one replaces it meanwhile.
     let again = reader.again(end)?;
     Ok(Recovered {
         made_us: header.time_us,
@@ -187,7 +187,7 @@ pub fn look(dir: &Path, claim: &Claim) -> Result<Recovered> {
     })
 }
 
-/// The ledger in `dir` as lines for a person: every claim, and the epochs within `epochs`.
+/// The ledger in `dir` as lines of text: every claim, and the epochs within `epochs`.
 ///
 /// ```text
 /// claim  generation 1 (build 1.4.0, claimed 2026-11-23T03:00:00Z)  sources: payments
@@ -199,7 +199,7 @@ pub fn show(dir: &Path, epochs: impl RangeBounds<Epoch>) -> Result<Show> {
     show_on(&HostDisk, dir, epochs)
 }
 
-/// As [`show`], on a given disk.
+/// Like [`show`], on a given disk.
 pub fn show_on(disk: &dyn Disk, dir: &Path, epochs: impl RangeBounds<Epoch>) -> Result<Show> {
     let (_, header, reader) = open_file(disk, dir, false)?;
     let first = format!("ledger of app `{}`, dataflow `{}`", header.app, header.dataflow);
@@ -359,7 +359,7 @@ impl Show {
     }
 }
 
-/// `alerts/0 of 1  complete up to 1795402800000000  2026-11-23T03:00:00Z`.
+/// As `alerts/0 of 1  complete up to 1795402800000000  2026-11-23T03:00:00Z`.
 fn progress_line(progress: &ShardProgress) -> String {
     let ShardProgress {
         sink,

@@ -1,4 +1,4 @@
-//! A ledger in memory, for tests: the same claims, links and chain, nothing durable.
+//! An in-memory ledger for tests: the same claims, links and chain, but nothing durable.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::ledger::state::LedgerState;
 use crate::ledger::{Bindings, LedgerStore, Recovered};
 use crate::position::EpochBinding;
 
-/// What a [`MemoryLedger`] writes to. Clones share it; it outlives its owners, as a directory would.
+/// The log of a [`MemoryLedger`]. Clones share it; like a directory, it outlives its owners.
 #[derive(Clone, Default)]
 pub struct MemoryLog(Arc<Mutex<Kept>>);
 
@@ -32,7 +32,7 @@ impl Kept {
 }
 
 impl MemoryLog {
-    /// One of its own with the same bindings, as a copied directory would be.
+    /// An independent log with the same bindings, like a copied directory.
     pub fn copy(&self) -> Self {
         let kept = self.0.lock().clone();
         Self(Arc::new(Mutex::new(kept)))
@@ -50,12 +50,12 @@ impl MemoryLog {
 }
 
 impl MemoryLog {
-    /// What it was ever told of the progress of sinks, in order.
+    /// All recorded sink progress, in order.
     pub fn progress(&self) -> Vec<ShardProgress> {
         self.0.lock().progress.clone()
     }
 
-    /// Forgets what is not kept of that, as if it had never been written.
+    /// Removes the progress for which `keep` returns false, as if it had never been written.
     pub fn retain_progress(&self, keep: impl Fn(&ShardProgress) -> bool) {
         let Kept { progress, state, .. } = &mut *self.0.lock();
         progress.retain(keep);
@@ -64,7 +64,7 @@ impl MemoryLog {
     }
 }
 
-/// A ledger in memory, held until the next one is opened on the same [`MemoryLog`].
+/// An in-memory ledger, owned until the next one is opened on the same [`MemoryLog`].
 #[derive(Debug)]
 pub struct MemoryLedger {
     log: MemoryLog,
@@ -134,9 +134,11 @@ impl LedgerStore for MemoryLedger {
             .last()
             .filter(|claim| claim.generation != self.generation);
         if let Some(newest) = newest {
-            return Err(
-                Error::integrity("another process has taken over the ledger").detail(newest.describe())
-            );
+            return Err(Error::integrity(
+                "fenced: another process has taken over the \
+                    ledger",
+            )
+            .detail(newest.describe()));
         }
         for binding in bindings {
             kept.state.apply(binding)?;

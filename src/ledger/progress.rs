@@ -1,27 +1,27 @@
-//! How far sinks have come, as the ledger keeps it: see
+//! Sink progress as recorded in the ledger: see
 //! [`RecordKind::Progress`](super::record::RecordKind::Progress).
 
 use crate::time::Epoch;
 use crate::wire::{Input, put_str, put_u64};
 
-/// How far a shard of a sink has come. Outside the hash chain: replays don't depend on it.
+/// The progress of a sink's shard. It is not part of the hash chain, because replays do not depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardProgress {
     /// The sink's name.
     pub sink: String,
-    /// Which of its shards.
+    /// The index of the shard.
     pub shard: u32,
-    /// How many it has.
+    /// The number of shards.
     pub of: u32,
     /// The store has all rows up to this epoch.
     pub complete: Epoch,
-    /// The last epoch that brought it rows, if any did.
+    /// The last epoch that delivered rows, if any.
     pub delivered: Option<Epoch>,
 }
 
 impl ShardProgress {
-    /// Adds it to what is written together: of a shard that which reaches furthest counts, whoever told it
-    /// first.
+    /// Merges it into a group of progress to be written: for each shard the furthest progress wins, in
+    /// whatever order it arrives.
     pub(crate) fn add_to(self, all: &mut Vec<Self>) {
         let same = |of: &&mut Self| (&of.sink, of.shard) == (&self.sink, self.shard);
         match all.iter_mut().find(same) {
@@ -53,7 +53,7 @@ pub(super) fn encode_progress(progress: &[ShardProgress], out: &mut Vec<u8>) {
     }
 }
 
-/// `None`: these are not the bytes of progress.
+/// `None` if these bytes are not valid progress.
 pub(super) fn decode_progress(input: &mut Input<'_>) -> Option<Vec<ShardProgress>> {
     let one = |input: &mut Input<'_>| {
         let (sink, shard, of) = (input.string()?, input.u64()?, input.u64()?);
@@ -75,7 +75,7 @@ pub(super) fn decode_progress(input: &mut Input<'_>) -> Option<Vec<ShardProgress
     (0..input.u64()?).map(|_| one(input)).collect()
 }
 
-/// More shards than any sink has.
+/// More shards than any sink may have.
 pub(crate) const SHARDS_MAX: u32 = 1 << 16;
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
             delivered: Some(Epoch(3)),
         };
         let mut all = Vec::new();
-        // The worker tells that all is there up to 9 before the task tells what it wrote last.
+        // The worker reports completeness up to 9 before the task reports what it wrote last.
         for (shard, complete) in [(0, 9), (1, 2), (0, 3), (1, 4)] {
             reached(shard, complete).add_to(&mut all);
         }

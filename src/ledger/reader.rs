@@ -1,4 +1,4 @@
-//! Reads a ledger's file from front to back, decides which records count, and tells a torn write from damage.
+//! Reads a ledger's file from start to end, decides which records count, and tells torn writes from damage.
 //!
 //! ```text
 //!   frame intact? ─ yes ─▶ CLAIM     counts if its generation is the highest so far, else it is void
@@ -30,44 +30,44 @@ use crate::ledger::record::{BaseRecord, Chain, ClaimRecord, RecordKind};
 use crate::position::EpochBinding;
 use crate::time::Epoch;
 
-/// The file in a ledger's directory.
+/// The name of the file in a ledger's directory.
 pub(super) const FILE_NAME: &str = "ledger.log";
 
-/// A torn tail is one frame, and scraps of claims behind it at most.
+/// A torn tail is at most one frame, and fragments of claims after it.
 const TAIL_BYTES_MAX: u64 = 2 * BODY_BYTES_MAX as u64;
 
 const CHUNK_BYTES: usize = 1 << 20;
 
-pub(super) const DAMAGE_HINT: &str = "nothing was changed. Put back a sound copy of the file; without one, \
-    moving the folder away starts afresh from what the topics still hold";
+pub(super) const DAMAGE_HINT: &str = "nothing was changed. Restore the file from an intact copy; without \
+    one, move the directory away to start over from what the topics still hold";
 
-/// Where a reader stands, and everything that what comes next depends on.
+/// A reader's position, and all state that the interpretation of the next frame depends on.
 #[derive(Clone, Debug)]
 pub(super) struct Cursor {
     /// End of the last intact frame.
     pub end: u64,
-    /// Where the next frame is looked for: beyond `end` when a torn piece was cut by a claim.
+    /// The position of the next frame: beyond `end` if a claim discarded a torn piece.
     next: u64,
     pub chain: Chain,
-    /// Counted records and void ones alike.
+    /// Number of records, counted and void.
     pub frames: u64,
-    /// Bindings counted.
+    /// Number of counted bindings.
     pub bindings: u64,
     /// Generation of the last counted claim.
     pub generation: u64,
-    /// Highest generation of any claim seen.
+    /// The highest generation of any claim seen.
     pub generation_highest: u64,
     pub claim: Option<ClaimRecord>,
     pub last: Option<Epoch>,
 }
 
 impl Cursor {
-    /// The same place in another file.
+    /// The same position in another file.
     pub(super) fn moved(&mut self, end: u64) {
         (self.end, self.next) = (end, end);
     }
 
-    /// Behind a group that this process wrote itself.
+    /// The position after a group that this process wrote.
     pub(super) fn advance(&mut self, end: u64, bindings: &[EpochBinding], chain: Chain) {
         (self.end, self.next, self.chain) = (end, end, chain);
         self.frames += 1;
@@ -76,20 +76,20 @@ impl Cursor {
     }
 }
 
-/// One frame as it counts.
+/// A frame and how it counts.
 #[derive(Debug)]
 pub(super) enum Frame {
-    /// What the ledger begins with, as it was trimmed.
+    /// The base of a trimmed ledger.
     Base(Box<BaseRecord>),
     /// A claim that counts.
     Claim(ClaimRecord),
-    /// A claim that came second: of no effect.
+    /// A claim that lost to an earlier one: without effect.
     Void(ClaimRecord),
-    /// Bindings that count, and how far sinks have come.
+    /// Bindings that count, and sink progress.
     Group(Group),
-    /// Bindings written by an owner that had been replaced: not counted.
+    /// Bindings by an owner that had been replaced: not counted.
     Late { generation: u64, bindings: usize },
-    /// Bytes that a claim has cut.
+    /// Bytes that a claim discarded.
     Cut { bytes: u64 },
 }
 
@@ -101,9 +101,9 @@ pub(super) struct Reader {
     buffer: Vec<u8>,
     buffer_at: u64,
     pub cursor: Cursor,
-    /// Bytes of a torn tail, once met.
+    /// Bytes of the torn tail, once reached.
     pub torn: Option<u64>,
-    /// Where the frame that was returned last begins.
+    /// The position of the frame that was returned last.
     pub at: u64,
 }
 
@@ -123,7 +123,7 @@ pub(super) fn open_file(
     Ok((file, header, reader))
 }
 
-/// Behind a file's header.
+/// The position after a file's header.
 fn begin(file: &dyn DiskFile, path: &Path) -> Result<(Cursor, FileHeader)> {
     let mut start = vec![0; CHUNK_BYTES];
     let len = file
@@ -148,34 +148,35 @@ fn begin(file: &dyn DiskFile, path: &Path) -> Result<(Cursor, FileHeader)> {
 fn header_error(path: &Path, fault: HeaderFault) -> Error {
     let path = path.display();
     match fault {
-        HeaderFault::NotALedger => Error::definition(format!("`{path}` is not a ledger of Thalweg"))
+        HeaderFault::NotALedger => Error::definition(format!("`{path}` is not a Thalweg ledger"))
             .hint("name another directory, or move the file away"),
-        HeaderFault::Damaged => Error::integrity(format!("the ledger `{path}` is damaged in its header"))
-            .detail("the checksum of its first bytes does not match")
+        HeaderFault::Damaged => Error::integrity(format!("the header of the ledger `{path}` is damaged"))
+            .detail("its checksum does not match")
             .hint(DAMAGE_HINT),
-        HeaderFault::Version(version) => Error::definition(format!("the ledger `{path}` has another format"))
-            .detail(format!(
-                "it is version {version}, this build reads version {FORMAT_VERSION}"
-            ))
-            .hint("run the build that wrote it, or a later one"),
+        HeaderFault::Version(version) => Error::definition(format!(
+            "the ledger `{path}` has an \
+            unsupported format"
+        ))
+        .detail(format!(
+            "it has version {version}; this build reads version {FORMAT_VERSION}"
+        ))
+        .hint("run the build that wrote it, or a later one"),
     }
 }
 
-/// An error of the disk.
+/// Converts an I/O error.
 pub(super) fn cannot(act: &str, path: &Path, error: &io::Error) -> Error {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "make room on its file system and start again: what was acknowledged is safe"
+            "free space on its file system and restart: acknowledged writes are safe"
         }
         io::ErrorKind::FileTooLarge => {
-            "raise the limit of a file's size (`ulimit -f`) and start again: what was acknowledged is safe"
+            "raise the file size limit (`ulimit -f`) and restart: acknowledged writes are safe"
         }
-        io::ErrorKind::ReadOnlyFilesystem => "its file system is mounted read-only: mount it writable",
-        io::ErrorKind::PermissionDenied => "give this user the right to read and write there",
+        io::ErrorKind::ReadOnlyFilesystem => "its file system is mounted read-only: remount it writable",
+        io::ErrorKind::PermissionDenied => "grant this user read and write access",
         io::ErrorKind::NotFound => "name a directory that holds a ledger",
-        _ => {
-            "look at the disk and the system's log; what was acknowledged is safe as far as the disk keeps it"
-        }
+        _ => "check the disk and the system log; acknowledged writes are as safe as the disk",
     };
     Error::outside(format!("cannot {act} the ledger `{}`", path.display()))
         .detail(error)
@@ -183,7 +184,7 @@ pub(super) fn cannot(act: &str, path: &Path, error: &io::Error) -> Error {
 }
 
 impl Reader {
-    /// A reader that goes on at `cursor` and stops at the byte `limit`.
+    /// A reader that resumes at `cursor` and stops at the byte `limit`.
     pub(super) fn resume(file: Arc<dyn DiskFile>, path: PathBuf, cursor: Cursor, limit: u64) -> Self {
         let at = cursor.next;
         Self {
@@ -198,20 +199,20 @@ impl Reader {
         }
     }
 
-    /// One that reads the same file from the start, up to `limit`.
+    /// A reader of the same file from the start, up to `limit`.
     pub(super) fn again(&self, limit: u64) -> Result<Self> {
         let (cursor, _) = begin(&*self.file, &self.path)?;
         Ok(Self::resume(self.file.clone(), self.path.clone(), cursor, limit))
     }
 
-    /// Lets the reader go on after more was written.
+    /// Raises the limit after more was written.
     pub(super) fn extend(&mut self, limit: u64) {
         self.limit = limit;
         self.torn = None;
         self.buffer.clear();
     }
 
-    /// The next frame; `None` at the end, where `torn` says whether something unfinished stands there.
+    /// The next frame; `None` at the end, where `torn` tells whether an unfinished write follows.
     pub(super) fn next_frame(&mut self) -> Result<Option<Frame>> {
         if self.torn.is_some() || self.cursor.next >= self.limit {
             return Ok(None);
@@ -229,7 +230,7 @@ impl Reader {
     }
 
     fn interpret(&mut self, bytes: &[u8], frame_bytes: u64) -> Result<Frame> {
-        let malformed = || "its checksum is right, but its contents make no sense";
+        let malformed = || "its checksum matches, but its contents are invalid";
         let body = Body::decode(bytes).ok_or_else(|| self.damaged(malformed()))?;
         let frame = match body.kind {
             kind if kind == RecordKind::Claim as u8 => {
@@ -253,7 +254,7 @@ impl Reader {
 
     fn base(&mut self, base: BaseRecord) -> Result<Frame> {
         if self.cursor.frames > 0 {
-            return Err(self.damaged("a ledger begins here, in the middle of one"));
+            return Err(self.damaged("another ledger's first frame is in the middle of this one"));
         }
         self.cursor.chain = base.chain;
         self.cursor.bindings = base.bindings;
@@ -266,9 +267,9 @@ impl Reader {
 
     fn claim(&mut self, record: ClaimRecord, bytes: &[u8]) -> Result<Frame> {
         if record.end > self.at {
-            return Err(self.damaged("it is a claim that has seen more of the log than stands before it"));
+            return Err(self.damaged("it is a claim that refers to more of the log than precedes it"));
         }
-        // Where other frames came in between, the claimant saw an earlier value of the chain.
+        // If other frames came in between, the claimant saw an earlier chain hash.
         if record.end == self.cursor.end && record.chain != self.cursor.chain.mark() {
             return Err(self.damaged(CHAIN_BROKEN));
         }
@@ -292,11 +293,11 @@ impl Reader {
         if body.generation > self.cursor.generation {
             let (found, known) = (body.generation, self.cursor.generation);
             return Err(self.damaged(&format!(
-                "generation {found} writes here, but the last claim is of {known}"
+                "it was written by generation {found}, but the last claim is by {known}"
             )));
         }
         let group = body.bindings(self.cursor.chain);
-        let group = group.ok_or_else(|| self.damaged("its checksum is right, but it holds no binding"))?;
+        let group = group.ok_or_else(|| self.damaged("its checksum matches, but it holds no binding"))?;
         let bindings = &group.bindings;
         let chain = bindings.last().map_or(self.cursor.chain, |(_, chain)| *chain);
         if chain.mark() != body.chain {
@@ -311,7 +312,7 @@ impl Reader {
         Ok(Frame::Group(group))
     }
 
-    /// What stands at `at` is no intact frame: see the diagram above.
+    /// Handles an invalid frame at `at`: see the diagram above.
     fn unreadable(&mut self) -> Result<Option<Frame>> {
         let rest = self.limit - self.at;
         self.fill(rest.min(TAIL_BYTES_MAX) as usize)?;
@@ -329,13 +330,11 @@ impl Reader {
                     resumed = Some(begin as u64);
                     break;
                 }
-                // Its claimant had not read as far as here, so it says nothing of what stands here.
+                // Its claimant had not read this far, so the claim says nothing about these bytes.
                 Some(claim) if claim.end < self.at => generation_seen = claim.generation.max(generation_seen),
                 _ => {
                     let next = self.at + begin as u64;
-                    return Err(
-                        self.damaged(&format!("it can't be read, but what follows at byte {next} can"))
-                    );
+                    return Err(self.damaged(&format!("it cannot be read, but the frame at byte {next} can")));
                 }
             }
         }
@@ -344,10 +343,10 @@ impl Reader {
             return Ok(Some(Frame::Cut { bytes }));
         }
         if rest > TAIL_BYTES_MAX {
-            return Err(self.damaged(&format!("it can't be read, and {rest} bytes follow")));
+            return Err(self.damaged(&format!("it cannot be read, and {rest} bytes follow")));
         }
         if !looks_torn(tail, self.at, next) {
-            return Err(self.damaged("it was written whole, and its checksum does not match"));
+            return Err(self.damaged("it is complete, but its checksum does not match"));
         }
         self.cursor.generation_highest = self.cursor.generation_highest.max(generation_seen);
         self.torn = Some(rest);
@@ -358,7 +357,7 @@ impl Reader {
         &self.buffer[(self.cursor.next - self.buffer_at) as usize..]
     }
 
-    /// Has `want` bytes from `cursor.next` on in the buffer, or as many as there are before the limit.
+    /// Buffers `want` bytes from `cursor.next` on, or as many as exist before the limit.
     fn fill(&mut self, want: usize) -> Result<()> {
         let next = self.cursor.next;
         if next < self.buffer_at || next > self.buffer_at + self.buffer.len() as u64 {
@@ -387,10 +386,10 @@ impl Reader {
             .hint(DAMAGE_HINT)
     }
 
-    /// Which record it is, counted from 1, and behind which epoch.
+    /// Describes the position: the record's number, counted from 1, and the epoch before it.
     fn place(&self) -> String {
         let behind = match self.cursor.last {
-            Some(epoch) => format!("behind epoch {epoch} ({})", epoch.opened_at()),
+            Some(epoch) => format!("after epoch {epoch} ({})", epoch.opened_at()),
             None => "before the first epoch".to_owned(),
         };
         format!(
@@ -400,7 +399,7 @@ impl Reader {
         )
     }
 
-    /// Adds to an error where it was met.
+    /// Adds the position to an error.
     pub(super) fn at_place(&self, error: Error) -> Error {
         error
             .detail(format!("in `{}` at byte {}", self.path.display(), self.at))
@@ -415,7 +414,7 @@ impl Reader {
             .map_or("an unknown build".to_owned(), ClaimRecord::describe);
         let name = RecordKind::name(kind);
         Error::definition(format!(
-            "the ledger `{}` holds records that this build can't read",
+            "the ledger `{}` holds records that this build cannot read",
             self.path.display()
         ))
         .detail(format!(
@@ -426,5 +425,5 @@ impl Reader {
     }
 }
 
-const CHAIN_BROKEN: &str = "its hash chain does not continue what stands before it: records were removed, moved, \
-    or come from another ledger";
+const CHAIN_BROKEN: &str = "its hash chain does not continue the preceding records: records were removed, \
+    moved, or come from another ledger";

@@ -1,4 +1,4 @@
-//! What the ledger's records say, and their bytes.
+//! The records of the ledger, and their encoding.
 //!
 //! ```text
 //!  CLAIM    generation nonce time_us end chain build app dataflow sources        one at each start of a service
@@ -7,12 +7,12 @@
 //!  PROGRESS (sink shard shards complete delivered) …                             how far shards of sinks have come
 //! ```
 //!
-//! Integers are LEB128 varints, signed ones zigzag; hashes and source ids are fixed-width little-endian, as
-//! varints would lengthen them. Times are written as differences to the binding's `now`, which is written as
-//! its difference to the epoch; a range says by a flag what is as in the range before it. A binding stands
-//! for itself: `lo` is written although it repeats the last `hi`, so that a gap shows. Four partitions of one
-//! source come to about 100 bytes, of which 32 are the records' hashes; postcard would take twice as many,
-//! and 1.6 times for one partition.
+//! Integers are LEB128 varints, signed ones zigzag; hashes and source ids are fixed-width little-endian,
+//! because varints would lengthen them. Times are encoded as differences to the binding's `now`, which is
+//! encoded as its difference to the epoch; flags of a range mark what equals the previous range. A binding is
+//! self-contained: `lo` is written although it repeats the last `hi`, so that gaps are detected. Four
+//! partitions of one source take about 100 bytes, of which 32 are the records' hashes; postcard would take
+//! twice as many, and 1.6 times for one partition.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ use crate::position::{EpochBinding, PartitionId, PartitionRange, Results, Schema
 use crate::time::{Epoch, EventTime};
 use crate::wire::{Input, put_bytes, put_i64, put_str, put_u64};
 
-/// The hash chain's value behind some record: two ledgers with the same value hold the same counted records.
+/// The chain hash after some record: two ledgers with the same value contain the same counted records.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Chain(pub [u8; 32]);
 
@@ -38,7 +38,7 @@ impl Chain {
         Self(*hasher.finalize().as_bytes())
     }
 
-    /// What frames store of it.
+    /// The part that frames store.
     pub(super) fn mark(&self) -> [u8; 16] {
         std::array::from_fn(|i| self.0[i])
     }
@@ -57,37 +57,37 @@ impl fmt::Debug for Chain {
     }
 }
 
-/// What a trimmed ledger begins with.
+/// The first record of a trimmed ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BaseRecord {
     /// The claim that the next bindings are written under.
     pub claim: ClaimRecord,
-    /// The highest generation of any claim before.
+    /// The highest generation of any earlier claim.
     pub generation_highest: u64,
-    /// The chain behind the last binding.
+    /// The chain hash after the last trimmed binding.
     pub chain: Chain,
-    /// How many bindings there were.
+    /// Number of trimmed bindings.
     pub bindings: u64,
-    /// What they add up to.
+    /// The fold of the trimmed bindings.
     pub state: LedgerState,
 }
 
-/// What a record is. The numbers are part of the format.
+/// The kind of a record. The numbers are part of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RecordKind {
-    /// A process takes the ledger over.
+    /// A process takes over the ledger.
     Claim = 1,
-    /// What an epoch contains.
+    /// The contents of an epoch.
     Binding = 2,
-    /// What all records before it came to: the first of a trimmed ledger.
+    /// The fold of all trimmed records: the first record of a trimmed ledger.
     Base = 5,
-    /// How far sinks have come, and then any number of bindings.
+    /// Sink progress, followed by any number of bindings.
     Progress = 6,
 }
 
 impl RecordKind {
-    /// The name under which messages speak of a kind's number.
+    /// The name of a kind's number in messages.
     pub fn name(number: u8) -> &'static str {
         match number {
             1 => "CLAIM",
@@ -99,40 +99,40 @@ impl RecordKind {
     }
 }
 
-/// Who opens a ledger.
+/// The identity of a process that opens a ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
     /// The application.
     pub app: String,
-    /// The dataflow: a ledger serves one.
+    /// The dataflow; a ledger belongs to one.
     pub dataflow: String,
-    /// The build that runs, as people name it.
+    /// The build, for people.
     pub build: String,
     /// The dataflow's sources with their names, so that the ledger can be read without the program.
     pub sources: Vec<(SourceId, String)>,
 }
 
-/// A claim as it stands in the log.
+/// A claim as recorded in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimRecord {
-    /// Counts the owners of the ledger; a claim counts when its generation is higher than any counted before
+    /// Counts the owners of the ledger; a claim counts if its generation is higher than any counted before
     /// it.
     pub generation: u64,
-    /// Tells two claims of one generation apart.
+    /// Distinguishes two claims of one generation.
     pub nonce: u64,
-    /// When it was made, microseconds since the Unix epoch.
+    /// When it was made, in microseconds since the Unix epoch.
     pub time_us: u64,
-    /// Where the claimant saw the intact log end. Whatever stands between there and the claim, and can't be
-    /// read, was torn before the claim was made.
+    /// Where the claimant saw the intact log end. Unreadable bytes between there and the claim were torn
+    /// before the claim was made.
     pub end: u64,
-    /// The first half of the hash chain at `end`.
+    /// The first half of the chain hash at `end`.
     pub chain: [u8; 16],
-    /// Who claims.
+    /// The claimant.
     pub claim: Claim,
 }
 
 impl ClaimRecord {
-    /// How messages name the claim: `generation 3 (build 1.4.0, claimed 2026-11-23T03:00:00Z)`.
+    /// The claim in messages: `generation 3 (build 1.4.0, claimed 2026-11-23T03:00:00Z)`.
     pub(super) fn describe(&self) -> String {
         let time = Epoch(self.time_us).opened_at();
         format!(
@@ -157,7 +157,7 @@ impl ClaimRecord {
         }
     }
 
-    /// `None`: these are not the bytes of a claim.
+    /// `None` if these bytes are not a valid claim.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut input = Input(bytes);
         let (generation, nonce, time_us, end) = (
@@ -189,7 +189,7 @@ impl ClaimRecord {
 }
 
 /// # Errors
-/// The state can't be written. A trimmed ledger without it would have lost what came before.
+/// If the state cannot be encoded: a trimmed ledger without it would have lost its past.
 pub(super) fn encode_base(base: &BaseRecord, out: &mut Vec<u8>) -> Result<()> {
     let mut claim = Vec::new();
     base.claim.encode(&mut claim);
@@ -198,7 +198,7 @@ pub(super) fn encode_base(base: &BaseRecord, out: &mut Vec<u8>) -> Result<()> {
     put_u64(out, base.bindings);
     out.extend_from_slice(&base.chain.0);
     let state = postcard::to_stdvec(&base.state)
-        .map_err(|error| Error::internal("the state of the ledger cannot be written").detail(error))?;
+        .map_err(|error| Error::internal("cannot encode the ledger's state").detail(error))?;
     put_bytes(out, &state);
     let (late, progress) = (base.state.schemas_known_late(), base.state.progress());
     if !late.is_empty() || !progress.is_empty() {
@@ -210,7 +210,7 @@ pub(super) fn encode_base(base: &BaseRecord, out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// `None`: these are not the bytes of a base.
+/// `None` if these bytes are not a valid base.
 pub(super) fn decode_base(bytes: &[u8]) -> Option<BaseRecord> {
     let mut input = Input(bytes);
     let claim = ClaimRecord::decode(input.prefixed()?)?;
@@ -274,7 +274,7 @@ pub(super) fn encode_binding(binding: &EpochBinding, out: &mut Vec<u8>) {
 
 const UNKNOWN: u8 = 0;
 const KNOWN: u8 = 1;
-/// Known from a record on that the partition and the offset name.
+/// Known from a record on, given by partition and offset.
 const KNOWN_SINCE: u8 = 2;
 
 fn encode_schemas(schemas: &[SchemaSeen], out: &mut Vec<u8>) {
@@ -322,7 +322,7 @@ fn decode_schemas(input: &mut Input<'_>) -> Option<Vec<SchemaSeen>> {
     (0..input.u64()?).map(|_| seen(input)).collect()
 }
 
-/// A view that did not change has the hash 0, for which a byte will do.
+/// A view that did not change has the hash 0, which takes a single byte.
 fn encode_results(results: &Results, epoch: Epoch, out: &mut Vec<u8>) {
     out.extend_from_slice(&results.lineage.to_le_bytes());
     put_u64(out, results.epochs.len() as u64);
@@ -390,7 +390,7 @@ fn encode_range(range: &PartitionRange, before: Option<&PartitionRange>, now: Ev
     }
 }
 
-/// `None`: these are not the bytes of a binding.
+/// `None` if these bytes are not a valid binding.
 pub(super) fn decode_binding(bytes: &[u8]) -> Option<EpochBinding> {
     let mut input = Input(bytes);
     let epoch = Epoch(input.u64()?);

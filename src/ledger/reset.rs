@@ -1,4 +1,4 @@
-//! A fresh start: the ledger is put aside, never deleted.
+//! Resets a ledger: moves it aside, and never deletes it.
 //!
 //! ```text
 //!   data/spend/ledger.log ── held by a service? yes ─▶ refuse
@@ -16,10 +16,10 @@ use crate::error::{Error, Result};
 use crate::ledger::reader::{FILE_NAME, cannot};
 use crate::ledger::{LOCK_NAME, refuse_foreign, take_lock};
 
-/// How many ledgers may be put aside in one second.
+/// How many ledgers may be moved aside in one second.
 const SAME_SECOND_MAX: u32 = 100;
 
-/// Where [`reset`] would move the ledger in `dir` now.
+/// Where [`reset`] would move the ledger in `dir`.
 ///
 /// # Errors
 /// Those of [`reset`].
@@ -28,11 +28,11 @@ pub fn reset_target(dir: &Path) -> Result<PathBuf> {
     free_name(dir)
 }
 
-/// Moves the directory of a ledger aside, with all that is in it, so that the next start is the first one.
-/// Returns where it is now: moved back, it is the ledger again.
+/// Moves the directory of a ledger aside, with everything in it, so that the next start is the first one.
+/// Returns its new location; moved back, it is the ledger again.
 ///
 /// # Errors
-/// [`Outside`](crate::Kind::Outside): a process holds the ledger, or the directory can't be moved.
+/// [`Outside`](crate::Kind::Outside): a process holds the ledger, or the directory cannot be moved.
 /// [`Definition`](crate::Kind::Definition): there is no ledger in `dir`.
 pub fn reset(dir: &Path) -> Result<PathBuf> {
     let _held = hold(dir)?;
@@ -44,12 +44,12 @@ pub fn reset(dir: &Path) -> Result<PathBuf> {
     Ok(aside)
 }
 
-/// Nobody writes to it while this is held.
+/// While this is held, no process can write to the ledger.
 pub(crate) fn hold(dir: &Path) -> Result<crate::disk::Lock> {
     let missing = || {
         Error::definition(format!("there is no ledger in `{}`", dir.display()))
             .detail(format!("it has no file `{FILE_NAME}`"))
-            .hint("name the folder of one dataflow: <data_dir>/<dataflow>")
+            .hint("name the directory of one dataflow: <data_dir>/<dataflow>")
     };
     if !dir.join(FILE_NAME).is_file() {
         return Err(missing());
@@ -58,15 +58,15 @@ pub(crate) fn hold(dir: &Path) -> Result<crate::disk::Lock> {
     let known = dir.join(LOCK_NAME).exists();
     let held = take_lock(&HostDisk, dir);
     if held.is_ok() && !known {
-        // A copy that nobody ever opened: it is left as it was.
+        // A copy that was never opened: it is left unchanged.
         let _kept = fs::remove_file(dir.join(LOCK_NAME));
     }
     held
 }
 
-/// Beside the directory, as whoever moves a folder back looks there first.
+/// A sibling of the directory, because that is where people look for it first.
 fn free_name(dir: &Path) -> Result<PathBuf> {
-    // `data/spend/.` and the like have no name of their own.
+    // `data/spend/.` and the like have no file name.
     let dir = fs::canonicalize(dir).map_err(|error| cannot("find", dir, &error))?;
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let seconds = clock::now().micros() / 1_000_000 * 1_000_000;
@@ -81,7 +81,7 @@ fn free_name(dir: &Path) -> Result<PathBuf> {
     };
     let mut names = (0..SAME_SECOND_MAX).map(|turn| dir.with_file_name(named(turn)));
     names.find(|aside| !aside.exists()).ok_or_else(|| {
-        Error::outside(format!("no name is left to move `{}` to", dir.display()))
+        Error::outside(format!("found no free name to move `{}` to", dir.display()))
             .hint("try again in a second")
     })
 }
@@ -115,12 +115,12 @@ mod tests {
         let aside = reset(&dir).unwrap();
         assert!(!dir.exists());
         assert_eq!(fs::read(aside.join(FILE_NAME)).unwrap(), bytes);
-        // The next one is the first, and is put aside beside the other, even within a second.
+        // The next one counts as the first, and is moved aside next to the other, even within a second.
         let (held, fresh) = Ledger::open(&dir, claim()).unwrap();
         assert_eq!(fresh.generation, 1);
         drop((held, fresh));
         assert_ne!(reset(&dir).unwrap(), aside);
-        // Moved back, it goes on.
+        // Moved back, it continues.
         fs::rename(&aside, &dir).unwrap();
         assert_eq!(Ledger::open(&dir, claim()).unwrap().1.generation, 2);
     }

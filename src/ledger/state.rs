@@ -1,4 +1,4 @@
-//! What the ledger's bindings add up to: how far every partition was bound, every source's watermark, topics,
+//! The fold of the ledger's bindings: the position of every partition, every source's watermark, topics,
 //! schemas.
 //!
 //! ```text
@@ -6,8 +6,8 @@
 //!                                                 epoch higher · lo = last hi · watermarks never back · same topic
 //! ```
 //!
-//! A pure fold without I/O: the ledger uses it when it opens and before it writes, the sequencer to know
-//! where it stands.
+//! A pure fold without I/O: the ledger uses it when it opens and before it writes, the sequencer to track its
+//! position.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,15 +21,16 @@ use crate::time::{Epoch, EventTime};
 /// One partition as of the last epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionState {
-    /// First offset that was ever bound; or that a start reads, see [`LedgerState::begin_at`].
+    /// The first offset that was ever bound, or the one from which a start reads: see
+    /// [`LedgerState::begin_at`].
     pub first: Offset,
-    /// The offset up to which it is bound.
+    /// The end of the bound offsets.
     pub hi: Offset,
-    /// Highest valid event time up to there, [`EventTime::MIN`] if there was none.
+    /// The highest valid event time bound, [`EventTime::MIN`] if there was none.
     pub event_time_max: EventTime,
     /// Whether it is idle.
     pub idle: bool,
-    /// Records bound so far.
+    /// Number of records bound.
     pub records: u64,
 }
 
@@ -40,14 +41,14 @@ pub struct SourceState {
     pub topic: Option<TopicId>,
     /// The watermark, [`EventTime::MIN`] until one is bound.
     pub watermark: EventTime,
-    /// Whether it is idle as a whole.
+    /// Whether all of it is idle.
     pub idle: bool,
     /// Its partitions.
     pub partitions: BTreeMap<u32, PartitionState>,
-    /// Schema ids seen, with the fingerprint of their text, or `None`: the registry did not know the id.
+    /// Schema ids seen, with the fingerprint of their text; `None` if the registry did not know the id.
     pub schemas: BTreeMap<u32, Option<u64>>,
-    /// By schema id and partition, from which offset on an id that was unknown is known, and its fingerprint.
-    /// Written by `ledger/record.rs` itself, behind the rest.
+    /// By schema id and partition: the offset from which an id that was unknown is known, and its
+    /// fingerprint. Encoded by `ledger/record.rs` itself, after the rest.
     #[serde(skip)]
     pub schemas_since: BTreeMap<(u32, u32), (Offset, u64)>,
 }
@@ -71,7 +72,7 @@ impl Default for SourceState {
 pub struct LedgerState {
     last: Option<Epoch>,
     sources: BTreeMap<SourceId, SourceState>,
-    /// By sink, each of its shards. Written by `ledger/record.rs` itself, behind the rest.
+    /// The progress of each sink's shards. Encoded by `ledger/record.rs` itself, after the rest.
     #[serde(skip)]
     sinks: BTreeMap<String, Vec<Option<ShardProgress>>>,
 }
@@ -82,7 +83,7 @@ impl LedgerState {
         self.last
     }
 
-    /// Every source that a binding has named.
+    /// Every source that occurs in a binding.
     pub fn sources(&self) -> &BTreeMap<SourceId, SourceState> {
         &self.sources
     }
@@ -97,18 +98,17 @@ impl LedgerState {
         self.sources.get(&id.source)?.partitions.get(&id.partition)
     }
 
-    /// How far the shards of a sink have come; `None`: the ledger has never heard of it.
+    /// The progress of a sink's shards; `None` if the ledger has never recorded any.
     pub fn sink(&self, name: &str) -> Option<&[Option<ShardProgress>]> {
         self.sinks.get(name).map(Vec::as_slice)
     }
 
-    /// How far all shards of all sinks have come.
+    /// The progress of all shards of all sinks.
     pub fn progress(&self) -> Vec<ShardProgress> {
         self.sinks.values().flatten().flatten().cloned().collect()
     }
 
-    /// Takes note of a shard's progress. One of another number of shards is that of another sink of this
-    /// name.
+    /// Records a shard's progress. A different number of shards denotes another sink of this name.
     pub(super) fn note_progress(&mut self, progress: &ShardProgress) {
         let shards = self.sinks.entry(progress.sink.clone()).or_default();
         if shards.len() != progress.of as usize {
@@ -132,7 +132,7 @@ impl LedgerState {
         self.sources.get(&source).map_or(EventTime::MIN, |s| s.watermark)
     }
 
-    /// A start reads these partitions from here on: what was bound before is in a checkpoint.
+    /// Sets the offsets from which a start reads these partitions: earlier ones are covered by a checkpoint.
     pub fn begin_at(&mut self, positions: impl IntoIterator<Item = (PartitionId, Offset)>) {
         for (id, offset) in positions {
             let source = self.sources.get_mut(&id.source);
@@ -145,8 +145,8 @@ impl LedgerState {
     /// Applies the next binding.
     ///
     /// # Errors
-    /// [`Integrity`](crate::Kind::Integrity) with epoch and partition when it does not follow on what was
-    /// applied before; the state is then as it was.
+    /// [`Integrity`](crate::Kind::Integrity), with epoch and partition, if it does not continue what was
+    /// applied before; the state is then unchanged.
     pub fn apply(&mut self, binding: &EpochBinding) -> Result<()> {
         self.check(binding)?;
         self.last = Some(binding.epoch);
@@ -196,7 +196,7 @@ impl LedgerState {
         }
     }
 
-    /// What became known after it had been unknown.
+    /// Schemas that became known after they had been unknown.
     pub(super) fn schemas_known_late(&self) -> Vec<SchemaSeen> {
         let of = |(source, state): (&SourceId, &SourceState)| {
             let source = *source;
@@ -212,7 +212,7 @@ impl LedgerState {
         self.sources.iter().flat_map(of).collect()
     }
 
-    /// Whether [`apply`](Self::apply) would take the binding.
+    /// Whether [`apply`](Self::apply) would accept the binding.
     pub fn check(&self, binding: &EpochBinding) -> Result<()> {
         let found = self
             .check_epoch(binding)
@@ -223,7 +223,7 @@ impl LedgerState {
             .or_else(|| self.check_schemas(&binding.schemas));
         let Some(detail) = found else { return Ok(()) };
         let what = format!(
-            "the binding of epoch {} does not follow on the ledger",
+            "the binding of epoch {} does not continue the ledger",
             binding.epoch
         );
         Err(Error::integrity(what).detail(detail))
@@ -243,18 +243,18 @@ impl LedgerState {
                 id.source.0, id.partition
             );
             if !seen.insert(id) {
-                return Some(format!("{said} is the second for this partition"));
+                return Some(format!("{said} is the second range of this partition"));
             }
             if lo > hi {
                 return Some(format!("{said} ends before it begins"));
             }
             if lo == hi && range.records != 0 {
-                return Some(format!("{said} is empty, yet counts {} records", range.records));
+                return Some(format!("{said} is empty but counts {} records", range.records));
             }
             let known = self.partition(id)?;
             if known.hi != lo {
                 return Some(format!(
-                    "{said} should begin at {}, up to which it is bound",
+                    "{said} should begin at {}, where the bound offsets end",
                     known.hi
                 ));
             }
@@ -292,8 +292,8 @@ impl LedgerState {
         })
     }
 
-    /// An id that the registry did not know may become known, in each partition from a record on; what is
-    /// known does not change.
+    /// An id that the registry did not know may become known, in each partition from a record on; a known
+    /// schema never changes.
     fn check_schemas(&self, schemas: &[SchemaSeen]) -> Option<String> {
         let (mut whole, mut late) = (BTreeMap::new(), BTreeMap::new());
         schemas.iter().find_map(|schema| {
@@ -313,7 +313,7 @@ impl LedgerState {
             };
             if whole.get(&(source, id)).copied().or_else(before) != Some(None) {
                 return Some(format!(
-                    "{said} becomes known in partition {partition}, and was never unknown"
+                    "{said} becomes known in partition {partition} but was never unknown"
                 ));
             }
             let becomes = (offset, fingerprint);
@@ -331,10 +331,7 @@ impl LedgerState {
 fn check_idle(marks: &[(SourceId, bool)]) -> Option<String> {
     let mut seen = BTreeSet::new();
     let twice = marks.iter().find(|(source, _)| !seen.insert(*source))?;
-    Some(format!(
-        "source {:08x} is said twice to be idle or not",
-        twice.0.0
-    ))
+    Some(format!("source {:08x} has its idleness given twice", twice.0.0))
 }
 
 #[cfg(test)]
@@ -470,7 +467,7 @@ mod tests {
         };
         assert!(refused(|b| b.ranges = vec![empty]).contains("empty"));
         assert!(refused(|b| b.watermarks = vec![(SOURCE, EventTime(3))]).contains("watermark goes back"));
-        assert!(refused(|b| b.idle = vec![(SOURCE, true), (SOURCE, false)]).contains("said twice"));
+        assert!(refused(|b| b.idle = vec![(SOURCE, true), (SOURCE, false)]).contains("given twice"));
         assert!(refused(|b| b.topics = vec![(SOURCE, TopicId([2; 16]))]).contains("topic id"));
         let schema = |fingerprint| SchemaSeen {
             source: SOURCE,

@@ -240,7 +240,8 @@ proptest! {
             },
         };
         prop_assert_eq!(failed.kind(), Kind::Outside);
-        prop_assert!(failed.to_string().contains("/ledger/ledger.log") && failed.to_string().contains("make room"));
+        let failed = failed.to_string();
+        prop_assert!(failed.contains("/ledger/ledger.log") && failed.contains("free space"));
         // A supervisor starts it again and again while now and then a few bytes are free.
         for scrap in [0, 7, 40, 90] {
             disk.set_space_left(Some(scrap));
@@ -393,7 +394,7 @@ fn damage_names_place_and_way_on() {
     let (mut bytes, ends) = written(&simple(3));
     bytes[ends[1] + 40] ^= 4;
     let text = open(&disk_with(bytes)).unwrap_err().to_string();
-    let epoch = format!("behind epoch {}", simple(1)[0].epoch);
+    let epoch = format!("after epoch {}", simple(1)[0].epoch);
     for part in [
         "/ledger/ledger.log",
         &format!("at byte {}", ends[1]),

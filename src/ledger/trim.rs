@@ -1,4 +1,4 @@
-//! The beginning of a ledger goes once no start needs it any more.
+//! Trimming: removes the beginning of a ledger once no start needs it any more.
 //!
 //! ```text
 //!   ledger.log   header │ CLAIM │ … bindings up to f … │ bindings after f │
@@ -6,11 +6,11 @@
 //!   draft        header │ BASE: what all of it up to f adds up to │ the same bytes │    synced, then renamed over it
 //! ```
 //!
-//! The draft is made beside the writer, who adds what was written meanwhile, renames, and goes on in the new
-//! file. Whoever has the old one open reads on in it. A process that claims the ledger in the old file at
-//! that moment finds, at its first write, that the file has no name any more, and stops: two owners there are
-//! never. While a claim stands among what would be kept, nothing is trimmed, as claims say where in the file
-//! they were made.
+//! The draft is prepared while the owner keeps writing; the owner then copies what was written meanwhile,
+//! renames the draft, and continues in the new file. Processes that have the old file open keep reading it. A
+//! process that claims the ledger in the old file at that moment finds at its first write that the file no
+//! longer has a name, and stops: there are never two owners. Nothing is trimmed while a claim is among what
+//! would be kept, because claims record their position in the file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::ledger::state::LedgerState;
 use crate::ledger::{Ledger, fold};
 use crate::time::Epoch;
 
-/// Bytes that are copied at once.
+/// Bytes to copy at once.
 const COPY: usize = 1 << 20;
 
-/// A trim that is to be made: can go to another thread.
+/// A trim to be prepared; can be sent to another thread.
 pub struct Trim {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -37,21 +37,21 @@ pub struct Trim {
     least: u64,
 }
 
-/// A new beginning and what followed on it when it was made.
+/// A prepared trim: the new beginning, and what followed it at the time.
 pub struct Trimmed {
     draft: PathBuf,
     file: Arc<dyn DiskFile>,
-    /// Up to where the old file was copied.
+    /// The position up to which the old file was copied.
     copied: u64,
     generation: u64,
-    /// The last epoch that is gone.
+    /// The last trimmed epoch.
     pub upto: Epoch,
-    /// How many bytes the file is shorter.
+    /// The number of bytes freed.
     pub bytes: u64,
 }
 
 impl Trim {
-    /// However little it saves.
+    /// Trims however little it frees.
     #[cfg(test)]
     pub(super) fn of<D: Disk + Clone + 'static>(disk: &D, dir: &Path, upto: Epoch) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Trim {
         }
     }
 
-    /// Writes the draft. `None`: it would not be worth it, or can't be done now.
+    /// Writes the draft. `None` if it is not worthwhile, or not possible now.
     pub fn prepare(&self) -> Result<Option<Trimmed>> {
         let (file, _, mut reader) = open_file(&*self.disk, &self.dir, false)?;
         let path = self.dir.join(FILE_NAME);
@@ -84,7 +84,7 @@ impl Trim {
         let Some(claim) = kept.claim.clone() else {
             return Ok(None);
         };
-        // The frame that ended the loop was one of bindings.
+        // The frame that ended the loop contained bindings.
         while let Some(frame) = reader.next_frame()? {
             if !matches!(frame, Frame::Group(_)) {
                 return Ok(None);
@@ -155,9 +155,9 @@ fn copy(
 }
 
 impl Ledger {
-    /// What would let everything up to `epoch` go.
+    /// A trim that removes everything up to `epoch`.
     pub(super) fn trim_upto(&self, epoch: Epoch, least: u64) -> Option<Trim> {
-        // The own claim has to be among what goes.
+        // The own claim must be among what is removed.
         let is_own = self.taken_over.is_none_or(|last| epoch > last);
         (is_own && self.cursor.end > least).then(|| Trim {
             disk: self.disk.clone(),
@@ -167,7 +167,8 @@ impl Ledger {
         })
     }
 
-    /// Goes on in the new file. `false`: another process has written to the old one, and all stays as it is.
+    /// Switches to the new file. Returns false if another process has written to the old one; nothing has
+    /// changed then.
     pub(super) fn adopt(&mut self, trimmed: Trimmed) -> Result<bool> {
         let adopted = self.adopt_file(&trimmed);
         if !matches!(adopted, Ok(true)) {
@@ -202,7 +203,8 @@ impl Ledger {
         if !undisturbed(self)? {
             return Ok(false);
         }
-        // From here on a failure leaves it open which of the two has the name: nothing more is written then.
+        // After a failure from here on, it is unknown which of the two files has the name: nothing more is
+        // written.
         self.stopped = true;
         fault::point("trim.synced");
         self.disk.rename(draft, &self.path).map_err(unwritable)?;

@@ -1,7 +1,7 @@
-//! A histogram without a lock that takes many equal observations at once.
+//! A lock-free histogram that takes many equal observations at once.
 //!
-//! All records of a batch become visible at the same moment, so their freshness is observed with a weight;
-//! prometheus-client's own histogram takes one observation a call, under a mutex.
+//! All records of a batch become visible at the same time, so their freshness is observed with a weight;
+//! prometheus-client's own histogram takes one observation per call, under a mutex.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ pub struct Histogram(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Upper bounds, inclusive, ascending; what lies above the last one is counted in an extra bucket.
+    /// Upper bounds, inclusive, ascending; values above the last one are counted in an extra bucket.
     bounds: &'static [f64],
     counts: Box<[AtomicU64]>,
     /// The bits of an `f64`.
@@ -40,8 +40,7 @@ impl Histogram {
         self.observe_many(value, 1);
     }
 
-    /// `weight` observations of the same value. A value that is not a number is left out: it would spoil the
-    /// sum.
+    /// `weight` observations of the same value. NaN is ignored, because it would spoil the sum.
     ///
     /// ```
     /// use thalweg::metrics::histogram::Histogram;
@@ -66,7 +65,7 @@ impl Histogram {
             });
     }
 
-    /// How many observations there were.
+    /// The number of observations.
     pub fn count(&self) -> u64 {
         self.0
             .counts

@@ -1,4 +1,4 @@
-//! What is measured of sinks.
+//! Metrics of sinks.
 
 use std::sync::Arc;
 
@@ -12,21 +12,21 @@ use crate::metrics::{
 /// Handles for a sink.
 #[derive(Clone, Debug)]
 pub struct SinkMetrics {
-    /// Rows that it has.
+    /// Rows delivered.
     pub rows: Counter,
     /// Their size in memory.
     pub bytes: Counter,
-    /// Rows that wait for it.
+    /// Rows queued.
     pub waiting: Gauge,
     /// Their size in memory.
     pub waiting_bytes: Gauge,
-    /// Since when the oldest of them waits. Seconds.
+    /// Age of the oldest queued epoch. Seconds.
     pub waiting_age: GaugeF64,
-    /// The last epoch that it has. Unix seconds.
+    /// The last epoch delivered. Unix seconds.
     pub epoch: GaugeF64,
-    /// How often it failed, and was tried again.
+    /// Failed writes, which were retried.
     pub failures: Counter,
-    /// From the event's time, or from when its epoch was opened, to the store. Seconds.
+    /// Time from the event, or from the opening of its epoch, to its delivery. Seconds.
     pub latency: Histogram,
 }
 
@@ -69,36 +69,33 @@ pub(super) struct SinkFamilies {
 impl SinkFamilies {
     pub(super) fn register(register: &mut Register<'_>) -> Self {
         Self {
-            rows: register.plain("sink_rows", "Rows that a sink has", Counters::default()),
+            rows: register.plain("sink_rows", "Rows delivered to a sink", Counters::default()),
             bytes: register.bytes(
                 "sink_size",
-                "Size of the rows that a sink has",
+                "Size of the rows delivered to a sink",
                 Counters::default(),
             ),
-            waiting: register.plain(
-                "sink_rows_waiting",
-                "Rows that wait for a sink",
-                Gauges::default(),
-            ),
+            waiting: register.plain("sink_rows_waiting", "Rows queued for a sink", Gauges::default()),
             waiting_bytes: register.bytes(
                 "sink_size_waiting",
-                "Size of the rows that wait for a sink",
+                "Size of the rows queued for a sink",
                 Gauges::default(),
             ),
             waiting_age: register.seconds(
                 "sink_waiting_age",
-                "How long ago the epoch was opened that waits longest for a sink",
+                "Age of the oldest epoch queued for a sink, from when it was opened",
                 GaugesF64::default(),
             ),
             epoch: register.seconds(
                 "sink_epoch_timestamp",
-                "The last epoch that a sink has",
+                "Last epoch delivered to a sink",
                 GaugesF64::default(),
             ),
-            failures: register.plain("sink_failures", "How often a sink failed", Counters::default()),
+            failures: register.plain("sink_failures", "Failed writes to a sink", Counters::default()),
             latency: register.seconds(
                 "sink_latency",
-                "From the time of an event, or else from when its epoch was opened, to the sink",
+                "Time from an event, or from the opening of its epoch if it has no event time, to its \
+                 delivery",
                 Family::new_with_constructor(LatencyHistogram),
             ),
         }

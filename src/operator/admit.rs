@@ -1,4 +1,4 @@
-//! Gives events their keys, and sends those that come too late to the dead letters.
+//! Keys events, and diverts late ones to the dead letters.
 
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -18,19 +18,19 @@ use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime};
 use crate::trail;
 
-/// What becomes of late events.
+/// The handling of late events.
 pub(crate) struct Lateness {
     /// The policies of the stream's sources.
     pub(crate) policies: Policies,
-    /// Counts late events.
+    /// Counters of late events.
     pub(crate) counts: LateMetrics,
 }
 
-/// Events with their keys, packed for the workers that own them, and those that came too late.
+/// Keyed events, packed for the workers that own the keys, and late events.
 pub(crate) type Admitted<'s> = (StreamVec<'s, Epoch, Parcel>, StreamVec<'s, Epoch, DeadLetter>);
 
-/// Gives each event its key and makes it an input of the operator. `is_late` gets an event, and up to where
-/// event time is closed for it.
+/// Keys each event and turns it into an input of the operator. `is_late` gets an event and the time up to
+/// which event time is closed for it.
 pub(crate) fn admit<'s, K: Record, T: Event, I: timely::ExchangeData>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     step: &str,
@@ -52,8 +52,8 @@ pub(crate) fn admit<'s, K: Record, T: Event, I: timely::ExchangeData>(
         move |_frontiers| {
             let (mut admitted, mut late) = (admitted.activate(), late.activate());
             let _work = trail::begin(&label);
-            // One message after the other: those of a stamp come in no order, and events of one record have
-            // one.
+            // Messages are sent one by one: timely does not order messages of one timestamp, and events of
+            // one record have an order.
             events.for_each(|capability, events| {
                 let (mut too_late, mut count) = (Vec::new(), 0);
                 let mut session = admitted.session(&capability);
@@ -85,9 +85,9 @@ pub(crate) fn admit<'s, K: Record, T: Event, I: timely::ExchangeData>(
     (admitted_stream, late_stream)
 }
 
-/// Compares events of one place by what they hold.
+/// Compares events at the same position by their contents.
 pub(crate) fn by_content<T: Event>(a: &Timed<T>, b: &Timed<T>) -> Ordering {
-    // What can't be encoded was turned down before it got here; and if not, the order is that of arrival.
+    // Events that cannot be encoded were rejected earlier; if not, the order is that of arrival.
     let bytes = |event: &Timed<T>| postcard::to_allocvec(&(event.time, &event.value)).unwrap_or_default();
     bytes(a).cmp(&bytes(b))
 }

@@ -1,8 +1,8 @@
-//! What a restored step gives once more: its state, to those that make theirs from it.
+//! Re-emits a restored operator's rows so that operators without a checkpoint of their own can rebuild.
 //!
-//! Joins, groups and fixed points are in no checkpoint. As a step is restored as of s it gives all its rows
-//! at s, and whatever comes of them there is again as it was. Views drop it: they have their rows up to s
-//! themselves.
+//! Joins, groups and fixed points are in no checkpoint. A step that is restored as of epoch s emits all its
+//! rows at s, and operators downstream compute from them what they had at s. Restored views ignore these
+//! rows: they already have theirs up to s.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,13 +13,13 @@ use timely::scheduling::Activator;
 use crate::fault;
 use crate::time::Epoch;
 
-/// Whether something is made of a step's rows besides views: known once the dataflow is built.
+/// Whether anything other than views consumes a step's rows: known once the dataflow is built.
 pub(crate) type Wanted = Rc<Cell<bool>>;
 
-/// Rows of one activation.
+/// Rows per activation.
 const SOME: usize = 4096;
 
-/// Gives rows at the epoch that a step was restored as of, some at a time.
+/// Emits rows at the epoch that a step was restored as of, a batch per activation.
 pub(crate) struct Again<D> {
     capability: Option<Capability<Epoch>>,
     activator: Activator,
@@ -28,7 +28,7 @@ pub(crate) struct Again<D> {
 }
 
 impl<D> Again<D> {
-    /// With the capability that the operator was made with.
+    /// Takes the capability that the operator was created with.
     pub(crate) fn new(
         restored: Option<Epoch>,
         capability: Capability<Epoch>,
@@ -47,8 +47,8 @@ impl<D> Again<D> {
         }
     }
 
-    /// Gives some more, until all are given: to be called at every activation, before anything is applied to
-    /// the state that `all` reads.
+    /// Emits the next batch, until all rows are emitted. Must be called at every activation, before anything
+    /// is applied to the state that `all` reads.
     pub(crate) fn emit(
         &mut self,
         all: impl FnOnce() -> Vec<D>,

@@ -2,15 +2,15 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`count`] | how many, how many that meet a condition, and what share |
+//! | [`count`] | counts: all, those that meet a condition, and their share |
 //! | [`sum`], [`variance`] | exact sums, means and variances |
-//! | [`extremes`] | least and greatest values, and what comes with them: first, last, arg min, arg max |
-//! | [`ranked`] | lists of bounded length: the greatest, the least |
-//! | [`distinct`] | how many distinct values, exactly and approximately |
+//! | [`extremes`] | minima and maxima, and what belongs to them: first, last, arg min, arg max |
+//! | [`ranked`] | bounded lists: the greatest, the smallest |
+//! | [`distinct`] | distinct counts, exact and approximate |
 //! | [`quantile`] | median, percentiles |
 //! | [`when`] | any of these over the values that meet a condition |
 //!
-//! `docs/aggregates.md` compares them: what each shows, keeps and costs.
+//! `docs/aggregates.md` compares them: result, state and cost of each.
 
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -30,7 +30,7 @@ mod tuples;
 pub mod variance;
 pub mod when;
 
-/// Folds values of `T` into a state and shows a result. Implement it for an aggregate of your own:
+/// Folds values of `T` into a state and computes a result. Implement it for a custom aggregate:
 ///
 /// ```
 /// use thalweg::prelude::*;
@@ -53,8 +53,9 @@ pub mod when;
 /// assert_eq!(AnyOf.finish(&left), 5);
 /// ```
 ///
-/// `add` and `merge` must give the same state in whatever order and grouping the values come: how records
-/// fall to workers and epochs is not for a result to depend on. [`crate::testing::permutes`] tests that.
+/// `add` and `merge` must produce the same state in whatever order and grouping the values arrive: results
+/// must not depend on how records are distributed over workers and epochs. [`crate::testing::permutes`] tests
+/// that.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an aggregate over `{T}`",
     label = "expected `a.count()`, `a.sum(..)`, … or a tuple of up to 12 of them",
@@ -65,30 +66,30 @@ pub mod when;
     note = "implement `Aggregate<{T}>` for your own; see `thalweg::Aggregate`"
 )]
 pub trait Aggregate<T>: 'static {
-    /// What is kept for a key.
+    /// The state per key.
     type State: Event;
-    /// What is shown of it.
+    /// The result.
     type Out: Record;
-    /// The state of no value.
+    /// The state of zero values.
     fn empty(&self) -> Self::State;
-    /// Folds one value in.
+    /// Folds in a value.
     fn add(&self, state: &mut Self::State, value: &T);
-    /// Folds another state in.
+    /// Folds in another state.
     fn merge(&self, state: &mut Self::State, other: Self::State);
     /// The result. Called with at least one value folded in.
     fn finish(&self, state: &Self::State) -> Self::Out;
-    /// Whether [`Aggregate::undo`] works: then a group of a collection needs no copy of its values. Where it
-    /// does not, a group of n values keeps them, and about n / 7 states of parts of them, of which each
-    /// change merges some 8 × log8(n) anew.
+    /// Whether [`Aggregate::undo`] is supported: then a group of a collection needs no copy of its values.
+    /// Otherwise a group of n values keeps them, plus about n / 7 partial states, of which each change merges
+    /// some 8 × log8(n) again.
     fn undoes(&self) -> bool {
         false
     }
-    /// Takes out a value that was folded in. Only called where [`Aggregate::undoes`].
+    /// Removes a value that was folded in. Only called if [`Aggregate::undoes`].
     fn undo(&self, _state: &mut Self::State, _value: &T) {}
 
-    /// Aggregates only the values that meet a condition, as SQL's `FILTER (WHERE …)` does: shows `None` where
-    /// no value does. Those that have a result for no value, such as [`Of::count`], have a `when` of their
-    /// own that shows it instead.
+    /// Aggregates only the values that meet a condition, like SQL's `FILTER (WHERE …)`: the result is `None`
+    /// if no value does. Aggregates with a result for zero values, such as [`Of::count`], have their own
+    /// `when` that returns it instead.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -113,7 +114,7 @@ pub trait Aggregate<T>: 'static {
     }
 }
 
-/// Makes aggregates over `T`; handed to the closure of `aggregate`, so that no type needs to be written
+/// Creates aggregates over `T`. The closure of `aggregate` receives it, so that no type needs to be written
 /// there.
 pub struct Of<T>(PhantomData<fn(T)>);
 
@@ -129,5 +130,5 @@ impl<T> Default for Of<T> {
     }
 }
 
-/// Takes a part of a value.
+/// Extracts a part of a value.
 type Take<T, V> = Rc<dyn Fn(&T) -> V>;

@@ -1,4 +1,4 @@
-//! From captured changes of a database's table to its rows.
+//! Turns captured changes of a database table into its rows.
 //!
 //! ```text
 //!   changes ═ by primary key, truncations to all workers ═▶ in the log's order ─┬─▶ rows
@@ -6,9 +6,9 @@
 //!                                                                                   to take a missing column from
 //! ```
 //!
-//! The last change of a key holds, by the order of the topic's partition. What a connector writes again after
-//! a crash is known by its place in the database's log, and dropped, so that no row goes back to what it was:
-//! each key remembers the place of its last change, a key that was deleted for some time longer.
+//! The last change of a key wins, in the order of the topic's partition. Changes that a connector writes
+//! again after a crash are recognized by their position in the database's log and dropped, so that no row
+//! reverts: each key remembers the position of its last change, a deleted key for some time longer.
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -34,13 +34,13 @@ use crate::source::DeadLetter;
 use crate::source::captured::{Captured, Skipped};
 use crate::time::{Epoch, EventTime};
 
-/// Rows, and the dead letters among the changes.
+/// Changes of rows, and dead letters.
 pub(crate) type Streams<'s, K, V> = (
     StreamVec<'s, Epoch, Change<K, V>>,
     StreamVec<'s, Epoch, DeadLetter>,
 );
 
-/// Keeps the current row of every key, and for `remember` the places of deletions.
+/// Keeps the current row of every key, and the positions of deletions for `remember`.
 pub(crate) fn captured<'s, K: Record, V: Record>(
     records: StreamVec<'s, Epoch, Timed<Captured<K, V>>>,
     remember: Duration,
@@ -63,7 +63,7 @@ pub(crate) fn captured<'s, K: Record, V: Record>(
     (changes, letters.expect("changes may be turned down"))
 }
 
-/// Packs changes for the workers of their keys. What is about no key goes to all, or to none.
+/// Packs changes for the workers of their keys. Changes without a key go to all workers, or to none.
 fn pack<'s, K: Record, V: Record>(
     records: StreamVec<'s, Epoch, Timed<Captured<K, V>>>,
     name: &str,
@@ -103,21 +103,22 @@ fn pack<'s, K: Record, V: Record>(
     })
 }
 
-/// What is kept of a key.
+/// The state of a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Held<V> {
-    /// Its row; none: it was deleted, or could not be completed, and the place of that is remembered.
+    /// The row; `None` if it was deleted or could not be completed, and only the position is remembered.
     row: Option<V>,
-    /// The place of its last change.
+    /// The position of the last change.
     at: Option<SourcePosition>,
-    /// Whether the last event of the key, repeated or not, was a deletion: then a tombstone belongs to it.
+    /// Whether the last event of the key, repeated or not, was a deletion: a tombstone that follows belongs
+    /// to it.
     ended: bool,
-    /// Without a row: until when that is remembered.
+    /// For a key without a row: until when it is remembered.
     until: EventTime,
 }
 
 impl<V> Held<V> {
-    /// Whether it still counts: what was deleted is forgotten in time.
+    /// Whether the entry still counts: deletions are forgotten in time.
     fn counts(&self, now: EventTime) -> bool {
         self.row.is_some() || self.until > now
     }
@@ -127,10 +128,10 @@ impl<V> Held<V> {
     }
 }
 
-/// Keys with what is kept of them, and when deletions are forgotten.
+/// The keys with their state, and when deletions are forgotten.
 struct Keys<K, V> {
     held: HashStore<K, Held<V>>,
-    /// May hold keys that have a row again.
+    /// May contain keys that have a row again.
     deleted: BTreeSet<(EventTime, K)>,
 }
 
@@ -247,7 +248,7 @@ impl<K: Record, V: Record> KeyedOperator for Rows<K, V> {
     }
 }
 
-/// Forgets deletions. It changes nothing that can be seen: they ceased to count by themselves.
+/// Forgets deletions. This changes nothing observable: they had already ceased to count.
 fn forget<K: Record, V: Record>(now: EventTime, state: &mut State<K, V>) {
     loop {
         let deleted = &mut state.parts().0.deleted;
@@ -262,7 +263,7 @@ fn forget<K: Record, V: Record>(now: EventTime, state: &mut State<K, V>) {
     }
 }
 
-/// One epoch's work.
+/// The work of one epoch.
 struct Turn<'a, K: Record, V: Record> {
     rows: &'a Rows<K, V>,
     now: EventTime,
@@ -271,7 +272,7 @@ struct Turn<'a, K: Record, V: Record> {
 }
 
 impl<K: Record, V: Record> Turn<'_, K, V> {
-    /// What is known of a key.
+    /// The state of a key.
     fn held(&self, key: &K) -> Option<&Held<V>> {
         self.state.get(key).filter(|held| held.counts(self.now))
     }
@@ -288,7 +289,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
         if held.is_some_and(|held| held.is_repeated_by(at)) {
             return self.repeated(key, false);
         }
-        // A snapshot's row has no place in the log: what the log had of the key before stays repeated.
+        // A snapshot's row has no position in the log: earlier positions of the key still count as repeated.
         let at = if snapshot {
             held.and_then(|held| held.at)
         } else {
@@ -302,7 +303,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
                 Err(column) => {
                     let letter = self.unavailable(&key, column, &partial.columns, position, time);
                     self.out.letters.push(letter);
-                    // When it comes again, it is no second letter.
+                    // A repeated event creates no second dead letter.
                     if at.is_some() {
                         self.remember(key, at, false);
                     }
@@ -337,7 +338,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
         }
     }
 
-    /// A change comes again.
+    /// Handles a repeated change.
     fn repeated(&mut self, key: K, ended: bool) {
         self.rows.duplicates.inc();
         if let Some(held) = self.held(&key).filter(|held| held.ended != ended) {
@@ -349,9 +350,9 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
         }
     }
 
-    /// A tombstone. Behind a deletion it says nothing more, and after a crash it comes again behind one that
-    /// was repeated. Where compaction has taken the deletion away it stands for that, and says not at which
-    /// place: then nothing is remembered.
+    /// Handles a tombstone. After a deletion it is redundant, and after a crash it may be repeated behind a
+    /// repeated deletion. If compaction has removed the deletion, the tombstone stands for it, but without a
+    /// position: then nothing is remembered.
     fn bury(&mut self, key: K) {
         let Some(held) = self.held(&key).filter(|held| !held.ended) else {
             return;
@@ -363,7 +364,8 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
         }
     }
 
-    /// Deletes every row but those that were written after the truncation, as when that comes again.
+    /// Deletes every row except those written after the truncation, which matters when the truncation is
+    /// repeated.
     fn truncate(&mut self, at: Option<SourcePosition>) {
         let held = self.state.entries().held.iter();
         let gone = held.filter(|(_, held)| held.row.is_some() && !held.is_repeated_by(at));
@@ -377,7 +379,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
         }
     }
 
-    /// Remembers the place of the last change of a key that has no row.
+    /// Remembers the position of the last change of a key without a row.
     fn remember(&mut self, key: K, at: Option<SourcePosition>, ended: bool) {
         let until = self.now.plus(self.rows.remember);
         let held = Held {
@@ -396,7 +398,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
         self.state.put(key, held);
     }
 
-    /// The letter of a row without a column, and without a row before to take it from.
+    /// The dead letter of a row that lacks a column when there is no earlier row to take it from.
     fn unavailable(
         &self,
         key: &K,
@@ -411,8 +413,8 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
             step: self.rows.step.clone(),
             cause: Cause::ValueUnavailable,
             detail: Some(format!(
-                "column `{column}` did not change and was left out, and there is no row to take it from; \
-                ALTER TABLE … REPLICA IDENTITY FULL makes Postgres write it"
+                "column `{column}` did not change and was left out, and there is no earlier row to take \
+                 it from; ALTER TABLE … REPLICA IDENTITY FULL makes Postgres write it"
             )),
             timestamp,
             schema: None,

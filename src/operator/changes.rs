@@ -1,7 +1,7 @@
-//! Events as the rows of a collection, which only grows.
+//! Turns events into the rows of a collection, which only grows.
 //!
-//! Rows go on as they arrive, and not behind the frontier: what takes them is differential's, and waits by
-//! itself.
+//! Rows are passed on as they arrive and not behind the frontier: differential's operators downstream wait
+//! for it themselves.
 
 use std::rc::Rc;
 
@@ -17,7 +17,7 @@ use crate::operator::walk::Update;
 use crate::record::{Record, Timed};
 use crate::time::Epoch;
 
-/// Each event as a row, once.
+/// Each event as a row with multiplicity one.
 pub(crate) fn changes<'s, T: Record>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     keeper: &Keeper,
@@ -42,7 +42,7 @@ pub(crate) fn changes<'s, T: Record>(
                 let epoch = *capability
                     .least()
                     .expect("events travel under their epoch's capability");
-                // Events of another source may be further: no epoch is begun here.
+                // Events of another source may be further ahead: no epoch begins here.
                 let rows = data.iter().map(|event| event.value.clone());
                 kept.at(Epoch::ZERO).extend(epoch, rows);
                 let mut session = output.session(&capability);

@@ -1,4 +1,4 @@
-//! Drops events that were seen already, by a key and within a span of event time.
+//! Drops duplicate events, by key and within a span of event time.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::operator::process::{Batch, Emitted, EpochInfo, KeyedOperator};
 use crate::record::{Event, Record, Timed};
 use crate::time::EventTime;
 
-/// Keeps the first event of each key, and those further than `within` from every one that was kept.
+/// Keeps the first event of each key, and events further than `within` from every event kept.
 pub(crate) struct Dedup<K, T> {
     within: Duration,
     of: PhantomData<fn(K, T)>,
 }
 
-/// An event that was kept, until when others may be its duplicates.
+/// An event that was kept, and until when others may be its duplicates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Seen(EventTime);
 
@@ -33,7 +33,7 @@ impl<K, T> Dedup<K, T> {
         Self { within, of }
     }
 
-    /// An event at `time` has no duplicates from here on.
+    /// The time from which an event at `time` can have no duplicates.
     fn until(&self, time: EventTime) -> EventTime {
         EventTime(time.plus(self.within).0.saturating_add(1))
     }

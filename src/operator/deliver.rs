@@ -1,4 +1,4 @@
-//! Hands what each epoch brought to a sink, once the epoch is complete and durable.
+//! Delivers each epoch's rows to a sink, once the epoch is complete and durable.
 //!
 //! ```text
 //!   typed rows ── encode ─▶ rows ═ by shard ═▶ worker of the shard: gather by epoch ── frontier passed? room? ── sort ─▶ queue
@@ -18,7 +18,7 @@ use crate::sink::queue::Producer;
 use crate::sink::row::{Row, sort};
 use crate::time::Epoch;
 
-/// Encodes rows, but for epochs up to `complete`, of which all shards have everything.
+/// Encodes rows, except those of epochs up to `complete`, which all shards already have.
 pub(crate) fn encode<'s, R: Clone + 'static>(
     rows: StreamVec<'s, Epoch, R>,
     name: &str,
@@ -47,7 +47,7 @@ pub(crate) fn encode<'s, R: Clone + 'static>(
     })
 }
 
-/// The same of a collection, whose updates each have an epoch of their own.
+/// Encodes the updates of a collection, each of which has its own epoch.
 pub(crate) fn encode_updates<'s, D: Clone + 'static>(
     updates: StreamVec<'s, Epoch, Update<D>>,
     name: &str,
@@ -79,22 +79,22 @@ pub(crate) fn encode_updates<'s, D: Clone + 'static>(
     })
 }
 
-/// Where the shards of a sink are.
+/// The location of a sink's shards.
 pub(crate) struct Shards<C> {
     pub count: u32,
-    /// Workers that have shards: shard `s` is on worker `s % workers`. In a cluster those of the process with
-    /// the ledger.
+    /// Number of workers that have shards: shard `s` is on worker `s % workers`. In a cluster, the workers of
+    /// the process with the ledger.
     pub workers: usize,
-    /// Up to where each shard had everything at the start.
+    /// The epoch up to which each shard was complete at the start.
     pub complete: Vec<Option<Epoch>>,
-    /// Makes the way to a shard, on its worker; `None` where nothing leaves.
+    /// Connects a shard, on its worker; `None` if rows go nowhere.
     pub connect: C,
 }
 
-/// Gathers rows on the workers of their shards and puts them out by epoch, in order. Those that a shard has
-/// it does not get.
+/// Gathers rows on the workers of their shards and queues them by epoch, in order. Skips rows that a shard
+/// already has.
 ///
-/// An epoch for which a shard has no room stays unfinished, and with it all that `probe` tells of.
+/// An epoch for which a shard's queue has no room stays open, and `probe` does not pass it.
 pub(crate) fn deliver<'s>(
     rows: StreamVec<'s, Epoch, Row>,
     name: &str,
@@ -129,7 +129,7 @@ pub(crate) fn deliver<'s>(
         .probe_with(probe);
 }
 
-/// Puts out an epoch.
+/// Queues an epoch.
 fn put(
     (producers, workers): (&[Producer], usize),
     complete: &[Option<Epoch>],
@@ -138,7 +138,7 @@ fn put(
 ) {
     let mut all: Vec<Vec<Row>> = producers.iter().map(|_| Vec::new()).collect();
     for row in batches.into_iter().flatten() {
-        // Those of a worker are `workers` apart.
+        // The shards of a worker are `workers` apart.
         let at = row.shard() as usize / workers;
         if at < all.len() && Some(epoch) > complete[row.shard() as usize] {
             all[at].push(row);

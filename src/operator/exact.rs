@@ -1,20 +1,20 @@
-//! Sums that come out the same in whatever order and grouping they are added, their means and variances.
+//! Exact sums, means and variances: the same result in whatever order and grouping values are added.
 //!
 //! Integers are summed in 192 bits. A finite float is an integer times a power of two, and a sum of floats is
 //! kept as such integers, one for each 64 binary places that occur: a small form of the superaccumulator of
-//! Neal, "Fast exact summation using small and large superaccumulators" (2015). Whatever is shown of a sum is
-//! rounded once, and a mean is divided before it is rounded: that of finite floats is finite, even where
-//! their sum is beyond what a float holds. So is a variance: the sums of numbers and of their squares are
-//! subtracted as integers, of which no digit is lost however far from zero the mean is.
+//! Neal, "Fast exact summation using small and large superaccumulators" (2015). Results are rounded once, and
+//! a mean is divided before it is rounded: the mean of finite floats is finite, even if their sum exceeds the
+//! range of a float. So is a variance: the sums of numbers and of their squares are subtracted as integers,
+//! without loss of digits however far from zero the mean is.
 
 use serde::{Deserialize, Serialize};
 
-/// An exact sum of integers: `carry` × 2^128 + `low`. It wraps at 2^191, which no number of values
-/// reaches that a topic holds.
+/// An exact sum of integers: `carry` × 2^128 + `low`. It wraps at 2^191, which no topic can hold enough
+/// values to reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(i128, i64)", into = "(i128, i64)")]
 pub struct IntegerSum {
-    /// The lower half first. As an `i128` it would align the sum to 16 bytes, and have it take 32.
+    /// The lower half first: an `i128` would align the sum to 16 bytes and make it take 32.
     low: [u64; 2],
     carry: i64,
 }
@@ -27,7 +27,7 @@ impl IntegerSum {
         self.put(low, if overflows { value.signum() as i64 } else { 0 });
     }
 
-    /// Takes out an integer that was added.
+    /// Subtracts an integer that was added.
     #[inline]
     pub fn take(&mut self, value: i128) {
         let (low, overflows) = self.low().overflowing_sub(value);
@@ -53,7 +53,7 @@ impl IntegerSum {
         self.carry = self.carry.wrapping_add(carry);
     }
 
-    /// The sum, or of what an `i128` holds the nearest to it.
+    /// The sum, or the nearest value that an `i128` can hold.
     pub fn value(&self) -> i128 {
         match self.carry {
             0 => self.low(),
@@ -62,12 +62,12 @@ impl IntegerSum {
         }
     }
 
-    /// The sum, if an `i128` holds it.
+    /// The sum, if an `i128` can hold it.
     pub fn fits(&self) -> Option<i128> {
         (self.carry == 0).then(|| self.low())
     }
 
-    /// The sum over `n`, rounded once, to nearest with ties to even.
+    /// The sum divided by `n`, rounded once, to nearest with ties to even.
     pub fn mean(&self, n: u64) -> f64 {
         const EXACT_MAX: u64 = 1 << 53;
         let low = self.low();
@@ -80,7 +80,7 @@ impl IntegerSum {
         if negative { -magnitude } else { magnitude }
     }
 
-    /// Whether it is negative, and its size; the lowest digit first.
+    /// The sign (true: negative) and magnitude, lowest digit first.
     fn digits(&self) -> (bool, [u64; 3]) {
         let mut digits = [
             self.low[0],
@@ -112,13 +112,13 @@ impl From<IntegerSum> for (i128, i64) {
     }
 }
 
-/// A sum of `(place, integer)`, by place: each stands for integer × 2^(64 × place) units and is less than
-/// 2^64 in size.
+/// A sum of `(place, integer)` terms by place: each stands for integer × 2^(64 × place) units, with a
+/// magnitude below 2^64.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 struct Parts(Vec<(u16, i128)>);
 
-/// An exact sum of floats. Infinities and NaN are counted beside it, as IEEE addition would have them.
+/// An exact sum of floats. Infinities and NaN are counted separately and follow IEEE addition.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FloatSum {
     /// In units of 2^−1074.
@@ -133,7 +133,7 @@ impl FloatSum {
         self.count(value, 1);
     }
 
-    /// Takes out a float that was added.
+    /// Subtracts a float that was added.
     pub fn take(&mut self, value: f64) {
         self.count(value, -1);
     }
@@ -169,7 +169,7 @@ impl FloatSum {
         self.mean(1)
     }
 
-    /// The sum over `n`, rounded once, to nearest with ties to even.
+    /// The sum divided by `n`, rounded once, to nearest with ties to even.
     pub fn mean(&self, n: u64) -> f64 {
         match (self.nan != 0, self.infinite) {
             (true, _) => return f64::NAN,
@@ -186,8 +186,8 @@ impl FloatSum {
     }
 }
 
-/// An exact sum of squares of finite floats, in units of 2^−2148. What is not finite is for the sum of the
-/// floats themselves to know.
+/// An exact sum of squares of finite floats, in units of 2^−2148. The sum of the floats tracks those that are
+/// not finite.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FloatSquares(Parts);
@@ -198,7 +198,7 @@ impl FloatSquares {
         self.count(value, 1);
     }
 
-    /// Takes out the square of a float that was added.
+    /// Subtracts the square of a float that was added.
     pub fn take(&mut self, value: f64) {
         self.count(value, -1);
     }
@@ -219,7 +219,7 @@ impl FloatSquares {
     }
 }
 
-/// A finite float, less its sign: so many times 2^(places − 1074).
+/// The magnitude of a finite float, as a multiple of 2^(places − 1074).
 fn mantissa(value: f64) -> (u64, u16) {
     let bits = value.to_bits();
     let (exponent, fraction) = ((bits >> 52 & 0x7ff) as u16, bits & ((1 << 52) - 1));
@@ -255,8 +255,8 @@ impl Parts {
         }
     }
 
-    /// Whether the sum is negative, the lowest place, and the sum's size from there on, the lowest digit
-    /// first. `None` where it is zero.
+    /// The sign (true: negative), the lowest place, and the magnitude from there on, lowest digit first.
+    /// `None` if the sum is zero.
     fn digits(&self) -> Option<(bool, u16, impl Iterator<Item = u64>)> {
         let ((lowest, _), (highest, top)) = (self.0.first()?, self.0.last()?);
         let negative = *top < 0;
@@ -273,23 +273,23 @@ impl Parts {
     }
 }
 
-/// How far numbers are from their mean.
+/// A measure of spread around the mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
     /// The variance.
     Variance,
-    /// Its root.
+    /// Its square root, the standard deviation.
     Deviation,
 }
 
 impl Spread {
-    /// That of `n` integers, over `n` less `without`, from their sum and that of their squares.
+    /// The spread of `n` integers, over `n` less `without`, from their sum and the sum of their squares.
     pub fn of_integers(self, sum: &IntegerSum, squares: &IntegerSum, n: u64, without: u64) -> f64 {
         let ((_, sum), (_, squares)) = (sum.digits(), squares.digits());
         self.of((&sum, 0), (&squares, 0), 0, [n, n - without])
     }
 
-    /// That of `n` floats.
+    /// The spread of `n` floats.
     pub fn of_floats(self, sum: &FloatSum, squares: &FloatSquares, n: u64, without: u64) -> f64 {
         if sum.nan != 0 || sum.infinite != (0, 0) {
             return f64::NAN;
@@ -303,8 +303,8 @@ impl Spread {
         self.of((&sum, sum_from), (&squares, squares_from), 2 * LEAST, over)
     }
 
-    /// (n × squares − sum²) / (n × free), in units of two to the `scale`. Of each sum the digits are
-    /// given, and at which of them it begins.
+    /// (n × squares − sum²) / (n × free), in units of two to the `scale`. Each sum is given by its digits and
+    /// the place of the first one.
     fn of(self, sum: (&[u64], usize), squares: (&[u64], usize), scale: i32, over: [u64; 2]) -> f64 {
         let from = squares.1.min(2 * sum.1);
         let zeros = |count: usize| std::iter::repeat_n(0, count);
@@ -321,7 +321,7 @@ impl Spread {
         match self {
             Spread::Variance => nearest(digits, scale, over),
             Spread::Deviation => {
-                // Its variance may be beyond what a float holds: its root is taken near one.
+                // Its variance may exceed the range of a float: its root is computed near one.
                 let high = digits.iter().rposition(|digit| *digit != 0).unwrap_or(0);
                 let half = (scale + 64 * high as i32) / 2;
                 let root = nearest(digits, scale - 2 * half, over).sqrt();
@@ -332,7 +332,7 @@ impl Spread {
     }
 }
 
-/// Takes a square out of what is no less, from a digit on.
+/// Subtracts a square from a number that is at least as large, from a digit on.
 fn subtract_square(digits: &mut [u64], root: &[u64], from: usize) {
     for (i, left) in root.iter().enumerate().filter(|(_, digit)| **digit != 0) {
         let mut owed = 0u128;
@@ -342,7 +342,7 @@ fn subtract_square(digits: &mut [u64], root: &[u64], from: usize) {
                 break;
             }
             let right = right.copied().unwrap_or(0);
-            // Less than 2^128: neither factor nor what is owed is beyond 2^64 − 1.
+            // Less than 2^128: neither the factor nor the carry exceeds 2^64 − 1.
             owed += u128::from(*left) * u128::from(right);
             let (rest, borrows) = digit.overflowing_sub(owed as u64);
             *digit = rest;
@@ -351,13 +351,13 @@ fn subtract_square(digits: &mut [u64], root: &[u64], from: usize) {
     }
 }
 
-/// The least float above zero is two to this.
+/// The smallest positive float is two to this.
 const LEAST: i32 = -1074;
 
-/// The float nearest to `digits` × 2^`scale` over all of `over`, with ties to even. Digits have 64 bits each;
-/// the lowest comes first.
+/// The float nearest to `digits` × 2^`scale` divided by all of `over`, with ties to even. Digits have 64 bits
+/// each, lowest first.
 fn nearest<const N: usize>(digits: impl IntoIterator<Item = u64>, scale: i32, over: [u64; N]) -> f64 {
-    // With two digits behind the point for each divisor a quotient has 64 bits or more, however large they
+    // With two digits after the point per divisor, a quotient has 64 bits or more, however large the divisors
     // are.
     let mut digits: Vec<u64> = std::iter::repeat_n(0, 2 * N).chain(digits).collect();
     let scale = scale - 128 * N as i32;
@@ -367,7 +367,7 @@ fn nearest<const N: usize>(digits: impl IntoIterator<Item = u64>, scale: i32, ov
         return 0.0;
     };
     let top = 64 * high as i32 + 63 - digits[high].leading_zeros() as i32;
-    // The last bit that a float has: the 53rd, or that of the least float.
+    // The last bit of a float: the 53rd, or that of the smallest float.
     let last = (top - 52).max(LEAST - scale);
     let from = |bit: i32| {
         let digit = |at: i32| digits.get(at as usize).map_or(0, |digit| u128::from(*digit));
@@ -384,7 +384,7 @@ fn nearest<const N: usize>(digits: impl IntoIterator<Item = u64>, scale: i32, ov
     if half && (mantissa & 1 == 1 || is_more()) {
         mantissa += 1;
     }
-    // The highest bit of 53 adds one to the exponent, and so does a carry out of them.
+    // The highest of 53 bits adds one to the exponent, and so does a carry.
     let exponent = last + scale - LEAST;
     if exponent >= 0x7fe {
         return f64::INFINITY;
@@ -392,7 +392,7 @@ fn nearest<const N: usize>(digits: impl IntoIterator<Item = u64>, scale: i32, ov
     f64::from_bits(((exponent as u64) << 52) + mantissa)
 }
 
-/// Divides in place, and returns the remainder.
+/// Divides in place and returns the remainder.
 fn divide(digits: &mut [u64], n: u64) -> u64 {
     let n = u128::from(n);
     let remainder = digits.iter_mut().rev().fold(0, |above, digit| {

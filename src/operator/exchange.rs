@@ -1,13 +1,13 @@
-//! Records on their way to the workers that own their keys.
+//! Exchanges records between workers in type-erased batches.
 //!
 //! ```text
 //!  worker 0   records ─ by owner ─▶ parcels ═╗ one channel type ╔═▶ parcels ─ opened ─▶ records
 //!  worker 1   records ─ by owner ─▶ parcels ═╝                  ╚═▶ parcels ─ opened ─▶ records
 //! ```
 //!
-//! A channel between workers is compiled for the type that goes through it, in the crate of those who use it:
-//! in memory and as bytes, for threads and for processes. That was a fifth of what a windowed aggregate costs
-//! to compile. A parcel holds records of any type, and only its two ends know which.
+//! Timely compiles a channel for each type that goes through it, in the user's crate, both in memory and as
+//! bytes, for threads and for processes. That was a fifth of the compile time of a windowed aggregate. A
+//! parcel holds records of any type, and only its two ends know which.
 
 use std::any::Any;
 use std::mem;
@@ -27,7 +27,7 @@ use timely::dataflow::operators::{Concat, InputCapability};
 use crate::record::owner;
 use crate::time::Epoch;
 
-/// Records of a parcel: enough that what each parcel costs does not count.
+/// Records per parcel: enough to make the cost of a parcel negligible.
 const RECORDS_MAX: usize = 1024;
 
 /// Records for one worker.
@@ -38,11 +38,11 @@ pub(crate) struct Parcel {
 
 enum Records {
     Here(Box<dyn AnyRecords>),
-    /// Of another process.
+    /// Received from another process.
     Encoded(Vec<u8>),
 }
 
-/// A `Vec` of records whose type its receiver knows.
+/// A `Vec` of records whose type the receiver knows.
 trait AnyRecords: Any + Send {
     fn encode(&self) -> Result<Vec<u8>, postcard::Error>;
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
@@ -65,7 +65,7 @@ impl Parcel {
         }
     }
 
-    /// The records, as they were packed.
+    /// The records, in the order in which they were packed.
     pub(crate) fn open<D: ExchangeData>(self) -> Vec<D> {
         match self.records {
             Records::Here(records) => *records
@@ -79,21 +79,21 @@ impl Parcel {
     }
 }
 
-/// Packs records into parcels, by the worker that owns the [`route`](crate::record::route) of each.
+/// Packs records into parcels by the worker that owns the [`route`](crate::record::route) of each.
 pub(crate) struct Packer<D> {
-    /// What is packed for each worker. Empty between activations.
+    /// The open parcel of each worker. Empty between activations.
     parts: Vec<Vec<D>>,
 }
 
 impl<D: ExchangeData> Packer<D> {
-    /// For so many workers.
+    /// A packer for this many workers.
     pub(crate) fn new(peers: usize) -> Self {
         Self {
             parts: std::iter::repeat_with(Vec::new).take(peers).collect(),
         }
     }
 
-    /// Packs a record. Returns the parcel that became full.
+    /// Packs a record. Returns the parcel if it is now full.
     #[inline]
     pub(crate) fn push(&mut self, route: u64, record: D) -> Option<Parcel> {
         let to = if self.parts.len() == 1 {
@@ -104,7 +104,7 @@ impl<D: ExchangeData> Packer<D> {
         self.push_to(to, record)
     }
 
-    /// Packs a record for one worker. Returns the parcel that became full.
+    /// Packs a record for one worker. Returns the parcel if it is now full.
     #[inline]
     pub(crate) fn push_to(&mut self, to: usize, record: D) -> Option<Parcel> {
         let part = &mut self.parts[to];
@@ -112,12 +112,12 @@ impl<D: ExchangeData> Packer<D> {
         (part.len() == RECORDS_MAX).then(|| Parcel::new(to, mem::take(part)))
     }
 
-    /// How many workers there are.
+    /// The number of workers.
     pub(crate) fn peers(&self) -> usize {
         self.parts.len()
     }
 
-    /// The parcels that are not full.
+    /// Takes the parcels that are not full.
     pub(crate) fn rest(&mut self) -> impl Iterator<Item = Parcel> {
         let parts = self.parts.iter_mut().enumerate();
         let some = parts.filter(|(_, part)| !part.is_empty());
@@ -149,7 +149,7 @@ pub(crate) fn pack<'s, D: ExchangeData>(
     })
 }
 
-/// The parcels of two streams, for one input. Compiled once.
+/// Merges the parcels of two streams into one input. Compiled once.
 pub(crate) fn both<'s>(
     one: StreamVec<'s, Epoch, Parcel>,
     other: StreamVec<'s, Epoch, Parcel>,
@@ -157,13 +157,13 @@ pub(crate) fn both<'s>(
     one.concat(other)
 }
 
-/// An operator's input to which parcels come from all workers. Made, and emptied, by what is compiled once.
+/// An operator's input for parcels from all workers. Created and drained by code that is compiled once.
 pub(crate) struct ParcelInput(InputHandleCore<Epoch, Vec<Parcel>, Puller>);
 
 type Puller = LogPuller<Box<dyn Pull<Message<Epoch, Vec<Parcel>>>>>;
 
 impl ParcelInput {
-    /// Adds the input to an operator: each parcel comes to its worker.
+    /// Adds the input to an operator. Each parcel goes to its worker.
     pub(crate) fn new<'s>(
         builder: &mut OperatorBuilder<'s, Epoch>,
         parcels: StreamVec<'s, Epoch, Parcel>,
@@ -171,7 +171,7 @@ impl ParcelInput {
         Self(builder.new_input(parcels, Exchange::new(|parcel: &Parcel| parcel.to)))
     }
 
-    /// Takes every parcel that waits, with the epoch of its message.
+    /// Takes every waiting parcel, with the epoch of its message.
     pub(crate) fn each(&mut self, take: &mut dyn FnMut(&InputCapability<Epoch>, Epoch, Parcel)) {
         self.0.for_each(|capability, parcels| {
             let epoch = *capability
@@ -196,7 +196,7 @@ impl Serialize for Parcel {
     }
 }
 
-/// Where it goes to is known no longer, and does not matter: it is there.
+/// The destination is no longer known and no longer matters: the parcel has arrived.
 impl<'de> Deserialize<'de> for Parcel {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bytes;

@@ -1,12 +1,11 @@
-//! Operators over the groups of a collection, which may retract.
+//! Operators over the groups of a collection, whose rows may be retracted.
 //!
 //! ```text
 //!   rows ═ by key ═▶ net updates of an epoch ─ group by group ─▶ its state ─▶ what changed of its rows
 //! ```
 //!
-//! What is kept of a group, and which rows come of it, is a [`Grouping`]'s to say: an
-//! [aggregate](aggregate), the [first rows](top) in an order, [any function](reduce) of its rows, or
-//! [the one row](unique) that there may be.
+//! A [`Grouping`] defines the state of a group and its rows: an [aggregate](aggregate), the [first rows](top)
+//! in an order, [any function](reduce) of its rows, or [the single row](unique).
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -32,20 +31,20 @@ pub(crate) mod top;
 pub(crate) mod unique;
 mod values;
 
-/// What is kept of each group, and what comes of it.
+/// The state of each group, and the rows that result from it.
 pub(crate) trait Grouping<K: Record, T: Record>: 'static {
-    /// What is kept of a group that has rows.
+    /// The state of a group that has rows.
     type State: 'static;
-    /// The key of a row that comes of a group. It has to hash as the group's own does.
+    /// The key of a result row. Must hash like the group's key.
     type Key: Record;
-    /// The value of such a row.
+    /// The value of a result row.
     type Value: Record;
 
-    /// The state of a group without rows.
+    /// The state of an empty group.
     fn empty(&self) -> Self::State;
 
-    /// Applies an epoch's net updates to a group, each of another row and none of them zero. Gives what
-    /// changed of the rows that come of it, each key once at most. Returns whether any rows are left.
+    /// Applies an epoch's net updates to a group: one update per row, none of them zero. Outputs the changes
+    /// of the result rows, at most one per key. Returns whether the group has rows left.
     fn apply(
         &self,
         key: &K,
@@ -55,15 +54,16 @@ pub(crate) trait Grouping<K: Record, T: Record>: 'static {
     ) -> Result<bool, Broken>;
 }
 
-/// Why a group can't be what its updates say.
+/// Why updates are inconsistent with a group.
 pub(crate) enum Broken {
-    /// More of a row is taken out than there is.
+    /// More of a row is retracted than the group holds.
     Negative,
     /// A table's key has several rows.
     SeveralRows,
 }
 
-/// Applies a collection's updates to its groups. `work` is what panics call it: ``aggregate `spend` ``.
+/// Applies a collection's updates to its groups. `work` names the step in panic messages: ``aggregate `spend`
+/// ``.
 pub(crate) fn group<'s, K: Record, T: Record, G: Grouping<K, T>>(
     rows: StreamVec<'s, Epoch, Update<(K, T)>>,
     (name, work): (&str, &str),
@@ -113,24 +113,21 @@ impl Broken {
     fn error(self, step: &str, epoch: Epoch, key: &dyn Debug) -> Error {
         match self {
             Broken::Negative => Error::integrity(format!(
-                "`{step}` was asked to take out a value that is not there"
+                "`{step}` received the retraction of a value that it does not hold"
             ))
-            .detail(format!("group {key:?}, in epoch {epoch}"))
-            .hint(
-                "a closure before this step gives different results for the same row: make it a \
-                         pure function",
-            ),
+            .detail(format!("group {key:?}, epoch {epoch}"))
+            .hint("a closure upstream returns different results for the same row: make it a pure function"),
             Broken::SeveralRows => several_rows(step, epoch, key),
         }
     }
 }
 
-/// What is said of a table that would have several rows of a key.
+/// The error for a table with several rows per key.
 pub(crate) fn several_rows(step: &str, epoch: Epoch, key: &dyn Debug) -> Error {
     Error::integrity(format!("`{step}` has more than one row for a key"))
-        .detail(format!("key {key:?}, in epoch {epoch}"))
+        .detail(format!("key {key:?}, epoch {epoch}"))
         .hint(
-            "a table holds at most one row a key: make the key longer, or group by it and pick one with \
-             `aggregate` or `top_k`",
+            "a table holds at most one row per key: extend the key, or group by it and reduce each group \
+             with `aggregate` or `top_k`",
         )
 }

@@ -1,15 +1,15 @@
-//! What is late for a step that takes from several sources.
+//! Lateness for a step over several sources.
 //!
-//! An event comes with the horizon that its own source gave it. A step over a set S of sources has promised
-//! more: by epoch n−1 it has closed windows up to E(n−1), the [watermark](crate::watermark) of S. So to this
+//! An event carries the horizon that its own source gave it. A step over a set S of sources has promised
+//! more: by epoch n−1 it has closed windows up to E(n−1), the [watermark](crate::watermark) of S. So for this
 //! step an event of epoch n has the horizon max(own, E(n−1)), and a source that was idle and left S behind
-//! can't open again what was closed.
+//! cannot reopen what was closed.
 //!
-//! To a source that never left S the second term is nothing new. Up to n−1 it was part of every minimum, so
-//! E(n−1) ≤ W(n−1) of that source; and its events' own horizons are at least that W(n−1): it is the least of
+//! For a source that never left S the second term changes nothing. Up to n−1 it was part of every minimum, so
+//! E(n−1) ≤ W(n−1) of that source; and its events' own horizons are at least that W(n−1): W is the minimum of
 //! its partitions' watermarks, and a partition that was idle is measured by W(n−1) itself. For the same
-//! reason the term means nothing to a step over one source, where E is W. Lateness stays a matter of the log,
-//! not of the cut of epochs, but for those who were away.
+//! reason the term changes nothing for a step over one source, where E is W. So lateness depends on the log
+//! and not on how epochs are cut, except for sources that return from idleness.
 
 use std::rc::Rc;
 
@@ -24,7 +24,7 @@ use crate::record::{Event, Timed};
 use crate::time::Epoch;
 use crate::timeline::Desk;
 
-/// Raises the horizon of each event to what a step over `sources` had closed by the epoch before.
+/// Raises the horizon of each event to the time that a step over `sources` had closed by the previous epoch.
 pub(crate) fn raise_horizons<'s, T: Event>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     name: &str,
@@ -40,8 +40,8 @@ pub(crate) fn raise_horizons<'s, T: Event>(
         let mut arrivals = Arrivals::new();
         move |(input, _frontier), output| {
             arrivals.gather(input);
-            // Events that another worker read may arrive before this worker has heard of their epoch. Its own
-            // ingest operators let the frontier pass the epoch only after it has, and that wakes this one.
+            // Events read by another worker may arrive before this worker knows their epoch. Its own ingest
+            // operators let the frontier pass the epoch only afterwards, which wakes this operator.
             let known = |epoch: Epoch| desk.timeline.borrow().get(epoch).is_some();
             while let Some((epoch, capability, batches)) = arrivals.next_if(known) {
                 let timeline = desk.timeline.borrow();
@@ -144,7 +144,7 @@ mod tests {
             input.send(event(7, 3));
             input.send(event(40, 35));
             input.flush();
-            // The epoch's predecessor is not the last one that is known.
+            // The epoch's predecessor is not the last known epoch.
             desk.timeline
                 .borrow_mut()
                 .push(binding(3, &[(A, 10)], &[(B, true)]));

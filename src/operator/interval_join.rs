@@ -6,8 +6,8 @@
 //!   right ──▶ admit ─┘                         └─ right events, until time − from   ─┘
 //! ```
 //!
-//! An event on either side meets those of the other side that arrived before it, and waits for those that
-//! arrive later. It expires once the watermark says that none can come.
+//! An event on either side is joined with the events of the other side that arrived before it, and waits for
+//! later ones. It expires once the watermark rules out further matches.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::position::Position;
 use crate::record::{Event, Record, Timed};
 use crate::time::{EventTime, micros};
 
-/// How far the time of a right event may be from that of a left one, both ends included.
+/// The allowed offset of a right event's time from a left event's, both bounds included.
 ///
 /// ```
 /// use thalweg::prelude::*;
@@ -35,9 +35,9 @@ use crate::time::{EventTime, micros};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval {
-    /// The right event's time less the left event's, in microseconds: at least this.
+    /// Lower bound of the right event's time minus the left event's, in microseconds.
     from_us: i64,
-    /// At most this.
+    /// Upper bound.
     to_us: i64,
 }
 
@@ -58,12 +58,12 @@ impl Interval {
         }
     }
 
-    /// Up to `span` earlier or later.
+    /// The right event is up to `span` earlier or later than the left one.
     pub fn around(span: Duration) -> Self {
         Self::before(span).and_after(span)
     }
 
-    /// Also up to `span` later.
+    /// Extends the interval to `span` later.
     pub fn and_after(self, span: Duration) -> Self {
         Self {
             to_us: self.to_us.max(micros(span)),
@@ -71,8 +71,8 @@ impl Interval {
         }
     }
 
-    /// From `from_us` to `to_us` microseconds later than the left one; negative: earlier. If `from_us` is the
-    /// greater one, nothing is joined.
+    /// The right event is from `from_us` to `to_us` microseconds later than the left one; negative values:
+    /// earlier. If `from_us` exceeds `to_us`, nothing is joined.
     pub fn between_micros(from_us: i64, to_us: i64) -> Self {
         Self { from_us, to_us }
     }
@@ -86,19 +86,19 @@ impl Interval {
         EventTime(time.0.saturating_add(us))
     }
 
-    /// Times of the right events that a left event joins.
+    /// The times of right events that match a left event.
     fn right_of(self, left: EventTime) -> (EventTime, EventTime) {
         (Self::add(left, self.from_us), Self::add(left, self.to_us))
     }
 
-    /// Times of the left events that a right event joins.
+    /// The times of left events that match a right event.
     fn left_of(self, right: EventTime) -> (EventTime, EventTime) {
         let minus = |us: i64| EventTime(right.0.saturating_sub(us));
         (minus(self.to_us), minus(self.from_us))
     }
 }
 
-/// `from 10m before to 5m after`.
+/// As text: `from 10m before to 5m after`.
 impl std::fmt::Display for Interval {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (from, to) = (self.from_us, self.to_us);
@@ -114,21 +114,21 @@ impl std::fmt::Display for Interval {
     }
 }
 
-/// An event of one of two streams.
+/// An event of one of the two streams.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Side<L, R> {
     Left(L),
     Right(R),
 }
 
-/// Where an event that waits stands.
+/// The key of a waiting event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Waiting {
     is_right: bool,
     time: EventTime,
     until: EventTime,
     at: Position,
-    /// Tells events apart that were made of one record and have one time.
+    /// Tells apart events that were made from one record and have the same time.
     index: u32,
 }
 
@@ -142,24 +142,24 @@ impl GroupPlace for Waiting {
     }
 }
 
-/// A left event, and whether it has been joined; a right one.
+/// A left event, and whether it has been joined; or a right event.
 type Held<L, R> = Side<(Timed<L>, bool), Timed<R>>;
 
 /// The operator.
 pub(crate) struct IntervalJoin<K, L, R, O> {
     pub(crate) interval: Interval,
-    /// Whether left events without a partner are emitted, with `None`.
+    /// Whether unmatched left events are emitted, with `None`.
     pub(crate) is_left: bool,
     pub(crate) join: Join<K, L, R, O>,
 }
 
-/// Makes an event of a pair.
+/// Turns a pair into an event.
 pub(crate) type Join<K, L, R, O> = Rc<dyn Fn(&K, &L, Option<&R>) -> O>;
 
 type State<K, L, R> = GroupedStore<K, Waiting, Held<L, R>>;
 
 impl<K: Record, L: Event, R: Event, O: Event> IntervalJoin<K, L, R, O> {
-    /// A pair has the later one of its times, and is late where one of its events is.
+    /// A pair has the later of its two times, and is late if one of its events is.
     fn pair(&self, key: &K, left: &Timed<L>, right: &Timed<R>) -> Timed<O> {
         Timed {
             value: (self.join)(key, &left.value, Some(&right.value)),
@@ -180,7 +180,7 @@ impl<K: Record, L: Event, R: Event, O: Event> IntervalJoin<K, L, R, O> {
             }
         }
         let until = match self.is_left {
-            // It may be alone, and has to be here for that to be told.
+            // The event may be unmatched, and must be kept to find out.
             true => to.max(left.time),
             false => to,
         };
@@ -230,7 +230,7 @@ impl<K: Record, L: Event, R: Event, O: Event> IntervalJoin<K, L, R, O> {
     }
 }
 
-/// The first instant after a time.
+/// The instant after a time.
 fn after(time: EventTime) -> EventTime {
     EventTime(time.0.saturating_add(1))
 }
@@ -269,7 +269,8 @@ impl<K: Record, L: Event, R: Event, O: Event> KeyedOperator for IntervalJoin<K, 
             if let (true, Side::Left((left, false))) = (self.is_left, held) {
                 out.0.push(Timed {
                     value: (self.join)(key, &left.value, None),
-                    // When it was certain: were it the event's own time, the event would be late downstream.
+                    // The time at which it was certain: with the event's own time, it would be late
+                    // downstream.
                     time: EventTime(place.until.0.saturating_sub(1)),
                     horizon: left.horizon.max(at.closed_before),
                     at: left.at,

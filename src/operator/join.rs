@@ -1,4 +1,4 @@
-//! Joins of tables: each row of one with the row of another that it names.
+//! Joins of tables: each row of one table with the row of the other that it references.
 //!
 //! ```text
 //!   left   ─ by the key that each row names ─▶ parcels ═╗    groups   named key ─▶ partner, keys of the rows that name it
@@ -6,9 +6,9 @@
 //! ```
 //!
 //! A change of a row costs the logarithm of both tables' sizes; a change of a partner costs the rows that
-//! name it. Both tables are held once, by key. Differential's join keeps sorted batches for times that are
-//! ordered in part, as in loops; a table's epochs come one after the other, and without batches a crate of
-//! joins compiles two fifths less code.
+//! reference it. Both tables are held once, by key. Differential's join keeps sorted batches because times
+//! may be partially ordered, as in loops; the epochs of a table are totally ordered, and without batches a
+//! crate of joins compiles two fifths less code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -30,33 +30,33 @@ use crate::time::Epoch;
 use crate::trail;
 
 type Changes<'s, K, V> = StreamVec<'s, Epoch, Change<K, V>>;
-/// By order: all windows of a key hash alike, and a hash table would go through them one by one.
+/// Ordered: all windows of a key hash alike, and a hash table would probe them one by one.
 type Map<K, V> = BTreeMap<K, V>;
 
-/// What a join is, besides the two tables.
+/// The definition of a join, besides its two tables.
 pub(crate) struct Spec<On, Row> {
     /// The step's name.
     pub name: String,
-    /// The key that a row of the left table names.
+    /// The key that a row of the left table references.
     pub on: On,
-    /// The row, if there is one: of the left row and its partner, of which one may be missing.
+    /// The result row, if any, of the left row and its partner, one of which may be missing.
     pub row: Row,
     pub halt: Halt,
 }
 
-/// What goes to the worker of a named key.
+/// An update for the worker of a referenced key.
 #[derive(Clone, Serialize, Deserialize)]
 enum Side<K, V, K2, V2> {
-    /// The left row of a key, in the group of the key that it names.
+    /// The left row of a key, in the group of the key that it references.
     Left(K2, K, Option<V>),
     Right(K2, Option<V2>),
 }
 
-/// Joins two tables. `alone` makes the left key of a partner whom no row names, where those have rows too:
-/// both keys are the same then.
+/// Joins two tables. `alone` creates the left key of a partner that no row references, for joins that emit
+/// those: both keys are the same then.
 ///
-/// Changes come out on the worker of the named key, and a key whose row turns to another partner may have
-/// two: one where it was, one where it is.
+/// Changes are output on the worker of the referenced key. A key whose row switches to another partner may
+/// have two changes: one at the old partner, one at the new.
 pub(crate) fn join<'s, K: Record, V: Record, K2: Record, V2: Record, R: Record>(
     left: Changes<'s, K, V>,
     right: Changes<'s, K2, V2>,
@@ -91,7 +91,7 @@ pub(crate) fn join<'s, K: Record, V: Record, K2: Record, V2: Record, R: Record>(
     stream
 }
 
-/// Left rows on their way to the keys that they name.
+/// Left rows for the keys that they reference.
 fn by_named_key<'s, K: Record, V: Record, K2: Record, V2: Record>(
     changes: Changes<'s, K, V>,
     name: &str,
@@ -124,7 +124,7 @@ fn by_key<'s, K: Record, V: Record, K2: Record, V2: Record>(
     })
 }
 
-/// Packs what `each` makes of changes, by route.
+/// Packs the results of `each` over changes, by route.
 fn sides<'s, K: Record, V: Record, S: timely::ExchangeData>(
     changes: Changes<'s, K, V>,
     name: &str,
@@ -151,20 +151,20 @@ fn sides<'s, K: Record, V: Record, S: timely::ExchangeData>(
     })
 }
 
-/// This worker's part of both tables.
+/// This worker's share of both tables.
 struct Tables<K, V, K2, V2> {
     rows: Map<K, Left<V>>,
     groups: Map<K2, Group<K, V2>>,
     alone: Option<fn(&K2) -> K>,
 }
 
-/// A left row, and its place among the keys of its group.
+/// A left row, and its index among the keys of its group.
 struct Left<V> {
     value: V,
     at: usize,
 }
 
-/// A key of the right table, and those that name it.
+/// A key of the right table, and the left keys that reference it.
 struct Group<K, V2> {
     partner: Option<V2>,
     keys: Vec<K>,
@@ -176,8 +176,8 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
         Self { rows, groups, alone }
     }
 
-    /// Applies what an epoch brought, and gives the changes of rows. An error has the key of a left row that
-    /// was to leave a group in which it is not.
+    /// Applies an epoch's updates and outputs the changes of rows. The error is the key of a left row that
+    /// was retracted from a group that does not contain it.
     fn apply<R: Record>(
         &mut self,
         batches: Vec<Vec<Side<K, V, K2, V2>>>,
@@ -198,9 +198,9 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
                 give(Change { key, old, new });
             }
         };
-        // Left rows whose partners change as well: they are given once, with both.
+        // Left rows whose partners change as well are emitted once, with both changes.
         let mut done = BTreeSet::<K>::new();
-        // A row that turns to another partner leaves its group before it joins the other.
+        // A row that switches to another partner leaves its group before it joins the other.
         for (named, key, value) in gone.into_iter().chain(come) {
             let new_partner = partners.get(&named);
             if new_partner.is_some() {
@@ -241,7 +241,8 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
         Ok(())
     }
 
-    /// Puts a left row into the group of the key that it names, or takes it out. Returns what it was.
+    /// Inserts a left row into the group of the key that it references, or removes it. Returns the previous
+    /// row.
     fn put(&mut self, named: &K2, key: &K, value: Option<V>) -> Result<Option<V>, K> {
         if let Some(value) = value {
             if let Some(row) = self.rows.get_mut(key) {
@@ -269,7 +270,7 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
         if group.keys.get(at) != Some(key) {
             return Err(key.clone());
         }
-        // The last one gets its place.
+        // The last one takes its index.
         group.keys.swap_remove(at);
         if let Some(moved) = group.keys.get(at).and_then(|moved| self.rows.get_mut(moved)) {
             moved.at = at;
@@ -280,7 +281,7 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
         Ok(Some(value))
     }
 
-    /// Lets go of a group that has neither rows nor a partner.
+    /// Drops a group that has neither rows nor a partner.
     fn forget(&mut self, named: &K2) {
         let is_empty = |group: &Group<K, V2>| group.partner.is_none() && group.keys.is_empty();
         if self.groups.get(named).is_some_and(is_empty) {
@@ -289,19 +290,21 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
     }
 }
 
-/// A list of fewer keys is not worth a smaller one.
+/// Lists with fewer keys are not shrunk.
 const KEYS_MIN: usize = 16;
 
 fn unknown<K: std::fmt::Debug>(step: &str, epoch: Epoch, key: &K) -> Error {
-    Error::integrity(format!("`{step}` was asked to take out a row that is not there"))
-        .detail(format!("key {key:?}, in epoch {epoch}"))
-        .hint(
-            "the closure that names the other table's key gives different keys for the same row: make it a \
-               pure function",
-        )
+    Error::integrity(format!(
+        "`{step}` received the retraction of a row that it does not hold"
+    ))
+    .detail(format!("key {key:?}, epoch {epoch}"))
+    .hint(
+        "the closure that returns the other table's key gives different keys for the same row: make \
+             it a pure function",
+    )
 }
 
-/// Changes as the updates of a collection.
+/// Converts changes into updates of a collection.
 pub(crate) fn updates<'s, K: Record, V: Record>(
     changes: Changes<'s, K, V>,
 ) -> StreamVec<'s, Epoch, Update<(K, V)>> {

@@ -1,4 +1,4 @@
-//! What becomes of events that come too late for a window, by the policy of their source.
+//! Late events of windows, handled by the policy of their source.
 //!
 //! ```text
 //!   window [ start … end ) ── end + for of s ──────── end + F, F the greatest `for` ──────── end + F + keep
@@ -6,16 +6,16 @@
 //!                          └── Late::Correct only                                             not be
 //! ```
 //!
-//! An event of source s is late for a window when the window's end + `for` of s ≤ its horizon; `for` is zero
-//! unless s [corrects](Late::Correct). The horizon is a matter of the log, and `for` is a setting of the
-//! dataflow: so is lateness.
+//! An event of source s is late for a window if the window's end + `for` of s ≤ its horizon; `for` is zero
+//! unless s [corrects](Late::Correct). The horizon is a function of the log and `for` is a setting of the
+//! dataflow, so lateness is a function of both.
 //!
-//! A step over a set S of sources closes a window in the first epoch n with end + F ≤ E(n), and F is the
-//! greatest `for` in S. No later event finds its way into it: an event of epoch m > n has a horizon of at
-//! least E(m−1) ≥ E(n) ([why](crate::operator::horizon)), which is ≥ end + F ≥ end + `for` of its own source,
-//! so it is late. Within epoch n events are folded in before windows close. So a row that is `closed` is
-//! never revised, and as a window expires no earlier than it closes, none that was forgotten is begun anew
-//! with a part of its events.
+//! A step over a set S of sources closes a window in the first epoch n with end + F ≤ E(n), where F is the
+//! greatest `for` in S. No later event can enter it: an event of epoch m > n has a horizon of at least E(m−1)
+//! ≥ E(n) ([why](crate::operator::horizon)), which is ≥ end + F ≥ end + `for` of its own source, so it is
+//! late. Within epoch n, events are folded in before windows close. So a `closed` row is never revised, and
+//! because a window expires no earlier than it closes, an expired window is never reopened with part of its
+//! events.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::late::Late;
 use crate::position::SourceId;
 use crate::time::{EventTime, micros};
 
-/// The policies of the sources that a step takes from.
+/// The policies of a step's sources.
 #[derive(Clone, Debug)]
 pub(crate) struct Policies {
     sources: Vec<Policy>,
@@ -37,7 +37,7 @@ struct Policy {
 }
 
 impl Policies {
-    /// By source. An event of any other source gets no corrections, and is a dead letter when it is late.
+    /// By source. An event of any other source gets no corrections, and becomes a dead letter if it is late.
     pub(crate) fn new(sources: Vec<(SourceId, Late)>) -> Self {
         let policy = |(source, late): (SourceId, Late)| Policy {
             source,
@@ -49,8 +49,8 @@ impl Policies {
         }
     }
 
-    /// The same for events that a step emitted which waited for the watermark: by then all sources have
-    /// closed as much, so each event is given the longest of the times for corrections.
+    /// Policies for events emitted by a step that waited for the watermark: by then all sources have closed
+    /// as much, so each event gets the longest time for corrections.
     pub(crate) fn behind_watermark(mut self, is_behind: bool) -> Self {
         let longest = micros(self.corrects());
         if is_behind {
@@ -64,19 +64,20 @@ impl Policies {
         self.sources.iter().find(|policy| policy.source == source)
     }
 
-    /// An event with this horizon is late for windows that end at or before what is returned.
+    /// The time up to which windows are closed for an event with this horizon: it is late for windows that
+    /// end at or before it.
     #[inline]
     pub(crate) fn over(&self, source: SourceId, horizon: EventTime) -> EventTime {
         let for_us = self.of(source).map_or(0, |policy| policy.for_us);
         EventTime(horizon.micros().saturating_sub(for_us))
     }
 
-    /// Whether a late event leaves a dead letter.
+    /// Whether a late event becomes a dead letter.
     pub(crate) fn writes_letters(&self, source: SourceId) -> bool {
         self.of(source).is_none_or(|policy| policy.late != Late::Drop)
     }
 
-    /// For how long after its end a window is corrected, by whichever source corrects longest.
+    /// How long after its end a window takes corrections: the longest time among the sources.
     pub(crate) fn corrects(&self) -> Duration {
         let each = self.sources.iter().map(|policy| policy.late.corrects());
         each.max().unwrap_or_default()

@@ -1,12 +1,12 @@
-//! Dead letters as a keyed table with a bounded stay.
+//! Dead letters as a keyed table with bounded retention.
 //!
 //! ```text
 //!   letters ═ by partition ═▶ the newest of each partition, for so long, up to so many and so large ─▶ view
 //! ```
 //!
-//! A partition of nothing but rubbish would otherwise fill the memory of its readers. All letters are counted
-//! in metrics before they come here. The bounds are those of a partition, and not of a worker, so that the
-//! view is the same on any number of workers.
+//! Without bounds, a partition of invalid records would fill its readers' memory. Metrics count all dead
+//! letters before they arrive here. The bounds apply per partition and not per worker, so that the view is
+//! the same on any number of workers.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -26,14 +26,15 @@ use crate::record::{Change, route};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime};
 
-/// Where a dead letter stands, and which step turned it down: the key of the view `<source>.dead_letters`.
+/// The position of a dead letter and the step that rejected it: the key of the view `<source>.dead_letters`.
 ///
-/// Its hash is the partition's alone, so that a partition's letters live where they are bounded.
+/// Its hash is that of the partition alone, so that a partition's dead letters are on the worker that bounds
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LetterKey {
     /// Partition of the topic.
     pub partition: u32,
-    /// Offset in it.
+    /// Offset in the partition.
     pub offset: i64,
     /// The source that could not decode it, the window that it was late for, or the `try_map` that rejected
     /// it.
@@ -46,29 +47,30 @@ impl Hash for LetterKey {
     }
 }
 
-/// The rest of a dead letter.
+/// The value of a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Letter {
     /// The topic, file or generator.
     pub topic: String,
-    /// Why.
+    /// The cause.
     pub cause: Cause,
-    /// More about why: the field that is not known, or what the dataflow's own code said.
+    /// Further detail: the unknown field, or the message of the dataflow's own code.
     pub detail: Option<String>,
-    /// The log's timestamp; of what a step after the source turned down, its event time.
+    /// The log's timestamp; for records rejected by a later step, the event time.
     pub timestamp: EventTime,
-    /// The schema id that the bytes named.
+    /// The schema id in the record.
     pub schema: Option<u32>,
-    /// Key bytes, where the source turned the record down.
+    /// Key bytes, if the source rejected the record.
     #[serde(with = "bytes")]
     pub key: Option<Vec<u8>>,
-    /// Payload bytes, where the source did; else the event as JSON, as the step got it.
+    /// Payload bytes, if the source rejected the record; otherwise the event as JSON, as the step received
+    /// it.
     #[serde(with = "bytes")]
     pub payload: Option<Vec<u8>>,
 }
 
 mod bytes {
-    //! `Vec<u8>` as bytes, not as a list of numbers.
+    //! Serializes `Vec<u8>` as bytes instead of a list of numbers.
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
     struct Raw(Vec<u8>);
@@ -106,18 +108,18 @@ mod bytes {
     }
 }
 
-/// How many letters of one partition stay.
+/// Number of dead letters to keep per partition.
 pub const LETTERS_MAX: usize = 50_000;
-/// How many bytes of keys and payloads of one partition's letters stay: the newest letter does in any case.
+/// Bytes of keys and payloads to keep per partition. The newest dead letter is always kept.
 pub const LETTERS_BYTES_MAX: usize = 64 << 20;
 
-/// By the epoch that brought them: oldest first.
+/// Ordered by epoch, oldest first.
 type Place = (Epoch, LetterKey);
 
-/// A letter, with the "now" of the epoch that brought it.
+/// A dead letter, with the "now" of its epoch.
 type Dated = (EventTime, Letter);
 
-/// What is kept of one partition.
+/// The dead letters of one partition.
 #[derive(Default)]
 struct OfPartition {
     letters: BTreeMap<Place, Tracked<Dated>>,
@@ -125,7 +127,7 @@ struct OfPartition {
 }
 
 impl OfPartition {
-    /// The oldest, if it has been there for too long, or there are too many.
+    /// The oldest one, if it has expired or a bound is exceeded.
     fn outdated(&self, now: EventTime, keep: Duration) -> Option<&Place> {
         let len = self.letters.len();
         let (place, held) = self.letters.first_key_value()?;
@@ -134,7 +136,7 @@ impl OfPartition {
     }
 }
 
-/// All that is kept on a worker.
+/// All dead letters of a worker.
 #[derive(Default)]
 struct LetterStore {
     partitions: BTreeMap<u32, OfPartition>,
@@ -202,8 +204,8 @@ impl Letter {
     }
 }
 
-/// Keys the letters of one source; retracts them `keep` after the epoch (its bound "now") that brought them,
-/// and the oldest of a partition before that when there are more than [`LETTERS_MAX`], or more bytes than
+/// Keys the dead letters of one source. Retracts each one `keep` after the "now" bound to its epoch, and
+/// earlier, oldest first, if a partition has more than [`LETTERS_MAX`] or more bytes than
 /// [`LETTERS_BYTES_MAX`].
 pub(crate) fn letters<'s>(
     letters: StreamVec<'s, Epoch, DeadLetter>,
@@ -234,7 +236,8 @@ impl Operator for Letters {
         state: &mut KeyedState<LetterStore>,
         _changes: &mut Changes<LetterKey, Letter>,
     ) {
-        // A record that `flat_map` made several events of may come several times: its least letter stays.
+        // A record that `flat_map` turned into several events may be rejected several times: its smallest
+        // dead letter is kept.
         let mut brought: BTreeMap<LetterKey, Letter> = BTreeMap::new();
         for dead in input {
             let key = LetterKey {
@@ -254,7 +257,7 @@ impl Operator for Letters {
         }
     }
 
-    /// Letters age by the epoch's "now", with or without new ones.
+    /// Dead letters expire by the epoch's "now", whether or not new ones arrive.
     fn watermark(
         &self,
         at: &EpochInfo,
@@ -269,7 +272,7 @@ impl Operator for Letters {
             };
             while let Some(place) = of(state) {
                 let letter = state.remove(&place);
-                // What did not stay for one epoch is not shown at all.
+                // What did not last an epoch is not emitted at all.
                 if place.0 < at.epoch {
                     changes.once(place.1, letter.map(|(_, letter)| letter), None);
                 }

@@ -6,7 +6,7 @@
 //!   table changes ──▶ pack  ─┘
 //! ```
 //!
-//! No checkpoint holds the rows: after a restore the table gives them again.
+//! No checkpoint holds the rows: after a restore the table re-emits them.
 
 use std::rc::Rc;
 
@@ -24,16 +24,16 @@ use crate::record::{Change, Event, Record, Timed};
 use crate::time::Epoch;
 use crate::trail;
 
-/// An event with its key, or a change of the table.
+/// A keyed event, or a change of the table.
 pub(crate) type Input<K, T, V> = Side<(K, Timed<T>), Change<K, V>>;
 
-/// Makes an event of an event and its row.
+/// Turns an event and its row into an event.
 pub(crate) type Enrich<K, T, V, O> = Rc<dyn Fn(&K, T, Option<&V>) -> O>;
 
-/// A table with room for fewer rows is not worth a smaller one.
+/// Tables with capacity for fewer rows are not shrunk.
 const ROOM_MIN: usize = 1 << 10;
 
-/// Adds the operator to a dataflow; `parcels` hold [`Input`]s.
+/// Adds the operator to a dataflow; `parcels` contain [`Input`]s.
 pub(crate) fn lookup<'s, K: Record, T: Event, V: Record, O: Event>(
     parcels: StreamVec<'s, Epoch, Parcel>,
     name: &str,

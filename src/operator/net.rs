@@ -1,4 +1,4 @@
-//! From the updates of a collection to the net change of each key: what views and keyed sinks take.
+//! Turns the updates of a collection into the net change of each key, as views and keyed sinks consume it.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ use crate::operator::walk::{Arrivals, Update};
 use crate::record::{Change, Record, route};
 use crate::time::Epoch;
 
-/// Sums up each key's updates of an epoch, on the worker that owns the key. A key that ends up with more than
-/// one row more or less breaks the promise of a table, and halts with the step's name.
+/// Sums up each key's updates of an epoch on the worker that owns the key. A key whose net change is more
+/// than one row violates the contract of a table and halts the service, naming the step.
 pub(crate) fn net<'s, K: Record, V: Record>(
     rows: StreamVec<'s, Epoch, Update<(K, V)>>,
     name: &str,

@@ -1,4 +1,4 @@
-//! Operators under the clock: the trait, and what is around every one of them.
+//! Operators under the epoch clock: the trait, and the machinery around every one of them.
 //!
 //! ```text
 //!   input ═ exchange by key ═▶ gathered by epoch ─ frontier passes epoch n ─▶ data(n)        the epoch's input, in one batch
@@ -8,9 +8,9 @@
 //!                                                                              └─▶ late events ─▶ dead letters
 //! ```
 //!
-//! An operator is a set of functions from the epoch's input and its state to changes of rows. It works behind
-//! its frontier, one epoch after the other, in every replay the same ones. All that it keeps is in its
-//! [`KeyedState`], so that a checkpoint has it.
+//! An operator is a set of functions from an epoch's input and its state to changes of rows. It works behind
+//! its frontier, one epoch after the other, and processes the same epochs in every replay. All of its state
+//! is in its [`KeyedState`], so that checkpoints capture it.
 
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -34,25 +34,25 @@ use crate::time::{Epoch, EventTime};
 use crate::timeline::Desk;
 use crate::trail;
 
-/// A keyed operator under the clock, which gives a table.
+/// A keyed operator under the epoch clock, which results in a table.
 ///
-/// Its functions take `&self`: what it keeps from epoch to epoch is in `state`, and nowhere else. What they
-/// do has to depend on their arguments alone, and not on the order in which a
-/// [`HashStore`](crate::checkpoint::keyed::HashStore) shows its entries.
+/// Its functions take `&self`: state that outlives an epoch belongs in `state` and nowhere else. Results must
+/// depend on the arguments alone, and not on the order in which a
+/// [`HashStore`](crate::checkpoint::keyed::HashStore) iterates its entries.
 ///
-/// [`Keyed::process`](crate::dataflow::keyed::Keyed::process) adds one of your own to a dataflow;
-/// `docs/write-an-operator.md` goes through an example.
+/// [`Keyed::process`](crate::dataflow::keyed::Keyed::process) adds a custom operator to a dataflow;
+/// `docs/write-an-operator.md` walks through an example.
 pub trait Operator: 'static {
-    /// What comes in.
+    /// The input.
     type Input: ExchangeData;
     /// The key of a row.
     type Key: Record;
     /// A row's value.
     type Value: Record;
-    /// How the state is kept. Its [`Route`](Store::Route) is what the input is exchanged by.
+    /// The store of the state. Its [`Route`](Store::Route) is the exchange key of the input.
     type State: Store;
 
-    /// Takes in what an epoch brings this worker.
+    /// Applies an epoch's input on this worker.
     fn data(
         &self,
         at: &EpochInfo,
@@ -61,8 +61,8 @@ pub trait Operator: 'static {
         changes: &mut Changes<Self::Key, Self::Value>,
     );
 
-    /// The epoch's watermark, once its data is taken in: windows close, entries expire. Called for every
-    /// epoch.
+    /// Advances to the epoch's watermark, after its input was applied: windows close, entries expire. Called
+    /// for every epoch.
     fn watermark(
         &self,
         _at: &EpochInfo,
@@ -71,44 +71,44 @@ pub trait Operator: 'static {
     ) {
     }
 
-    /// Shows every row that the state stands for: after a restore, steps behind this one that no checkpoint
-    /// holds, such as joins, and views that are new begin with these.
+    /// Emits every row of the state. After a restore, this feeds operators downstream that have no checkpoint
+    /// of their own, such as joins, and new views.
     fn rows(&self, state: &KeyedState<Self::State>, row: impl FnMut(Self::Key, Self::Value));
 
-    /// Whether an event comes too late: it then becomes a dead letter, or whatever
-    /// [`Late`](crate::late::Late) says, and is in no batch. `closed` is how far [`EpochInfo::closed`] may
-    /// have come for the event, by its own place in the log and not by when it was read.
+    /// Whether an event is late: it is then in no batch and becomes a dead letter, or whatever
+    /// [`Late`](crate::late::Late) says. `closed` is the greatest [`EpochInfo::closed`] that the event may
+    /// meet, as determined by its place in the log and not by when it was read.
     fn is_late(&self, _input: &Self::Input, _closed: EventTime) -> bool {
         false
     }
 }
 
-/// What an operator may know of the epoch that it is at.
+/// What an operator may know of the current epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct EpochInfo {
     /// The epoch.
     pub epoch: Epoch,
-    /// The only "now" there is: bound to the epoch, and the same in every replay.
+    /// The only "now": bound to the epoch, and the same in every replay.
     pub now: EventTime,
-    /// The watermark behind the epoch's data, less the time for which late events are
-    /// [corrected](crate::late::Late::Correct). No later event that is not late belongs to what ended here or
-    /// before.
+    /// The watermark after the epoch's data, minus the time for which late events are
+    /// [corrected](crate::late::Late::Correct). No later on-time event belongs to anything that ended at or
+    /// before it.
     pub closed: EventTime,
-    /// `closed` as of the epoch before, and [`EventTime::MIN`] in the first one.
+    /// `closed` as of the previous epoch; [`EventTime::MIN`] in the first one.
     pub closed_before: EventTime,
 }
 
-/// What one epoch brings an operator.
+/// The input of an operator in one epoch.
 pub struct Batch<I> {
     parts: Vec<Vec<I>>,
     order: Option<Order<I>>,
 }
 
-/// How the inputs of an epoch are ordered.
+/// The order of an epoch's inputs.
 pub(crate) struct Order<I> {
     /// Where an input was read.
     pub(crate) place: fn(&I) -> Position,
-    /// Compares inputs of one place, where they may come from several workers.
+    /// Compares inputs with the same position, which may come from several workers.
     pub(crate) tie: Option<fn(&I, &I) -> Ordering>,
 }
 
@@ -120,14 +120,14 @@ impl<I> Clone for Order<I> {
 impl<I> Copy for Order<I> {}
 
 impl<I> Batch<I> {
-    /// In the order of the log if inputs have a place there, else in none.
+    /// In log order if inputs have a position, otherwise unordered.
     pub(crate) fn new(parts: Vec<Vec<I>>, order: Option<Order<I>>) -> Self {
         let Some(Order { place, tie }) = order else {
             return Self { parts, order };
         };
         let mut all: Vec<I> = parts.into_iter().flatten().collect();
         match tie {
-            // Events made of one record come from one worker, in order: a stable sort keeps it.
+            // Events made from one record come from one worker in order, which a stable sort keeps.
             None => all.sort_by_key(place),
             Some(tie) => all.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| tie(a, b))),
         }
@@ -148,8 +148,8 @@ impl<I> IntoIterator for Batch<I> {
     }
 }
 
-/// The inputs of a [`Batch`], by partition and offset where they come from a stream. A panic is told with the
-/// place of the one that was taken last.
+/// The inputs of a [`Batch`], by partition and offset if they come from a stream. A panic reports the
+/// position of the input that was taken last.
 pub struct Inputs<I> {
     all: std::iter::Flatten<std::vec::IntoIter<Vec<I>>>,
     order: Option<Order<I>>,
@@ -168,12 +168,12 @@ impl<I> Iterator for Inputs<I> {
     }
 }
 
-/// What an epoch changes in an operator's rows.
+/// The changes of an operator's rows in one epoch.
 pub struct Changes<K, V> {
     all: Vec<Change<K, V>>,
-    /// Whether a key may stand in it twice.
+    /// Whether a key may occur twice.
     is_repeated: bool,
-    /// Whether some row was there at neither end of the epoch.
+    /// Whether a row may be absent at both ends of the epoch.
     is_void: bool,
 }
 
@@ -188,28 +188,28 @@ impl<K, V> Default for Changes<K, V> {
 }
 
 impl<K: Record, V: Record> Changes<K, V> {
-    /// A key's row was `old` and is `new`. Several changes of a key in one epoch become one, and none if the
-    /// row is what it was.
+    /// Records that a key's row was `old` and is `new`. Several changes of a key in one epoch are combined,
+    /// and cancel out if the row ends as it began.
     pub fn set(&mut self, key: K, old: Option<V>, new: Option<V>) {
         self.is_repeated = true;
         self.all.push(Change { key, old, new });
     }
 
-    /// The epoch's only change of a key. Returns its place, for [`revise`](Self::revise).
+    /// Records the epoch's only change of a key. Returns its index, for [`revise`](Self::revise).
     #[inline]
     pub(crate) fn once(&mut self, key: K, old: Option<V>, new: Option<V>) -> usize {
         self.all.push(Change { key, old, new });
         self.all.len() - 1
     }
 
-    /// The row at a place is another now.
+    /// Replaces the new row of the change at an index.
     #[inline]
     pub(crate) fn revise(&mut self, at: usize, new: Option<V>) {
         self.is_void |= new.is_none();
         self.all[at].new = new;
     }
 
-    /// At most one change of each key.
+    /// Combines the changes of each key into at most one.
     pub(crate) fn net(&mut self) -> &mut Vec<Change<K, V>> {
         if std::mem::take(&mut self.is_repeated) {
             self.all.sort_by(|a, b| a.key.cmp(&b.key));
@@ -230,16 +230,16 @@ impl<K: Record, V: Record> Changes<K, V> {
     }
 }
 
-/// A keyed operator of any output, one epoch at a time.
+/// A keyed operator with any output, processed epoch by epoch.
 pub(crate) trait KeyedOperator: 'static {
-    /// What comes in.
+    /// The input.
     type Input: ExchangeData;
-    /// How the state is kept.
+    /// The store of the state.
     type State: Store;
-    /// What an epoch comes to.
+    /// The output of an epoch.
     type Output: Output;
 
-    /// Processes an epoch; `input` is `None` where it brings this worker nothing.
+    /// Processes an epoch; `input` is `None` if this worker has no input in it.
     fn epoch(
         &self,
         at: &EpochInfo,
@@ -248,24 +248,25 @@ pub(crate) trait KeyedOperator: 'static {
         out: &mut Self::Output,
     );
 
-    /// Everything that the state stands for, as output: for operators downstream that no checkpoint holds.
+    /// Emits everything that the state represents, for operators downstream that have no checkpoint of their
+    /// own.
     fn backfill(&self, _state: &KeyedState<Self::State>) -> Vec<Item<Self>> {
         Vec::new()
     }
 }
 
-/// What the stream behind an operator carries.
+/// The item type of the output stream.
 pub(crate) type Item<O> = <<O as KeyedOperator>::Output as Output>::Item;
 
 /// Collects the output of an epoch.
 pub(crate) trait Output: Default + 'static {
-    /// What the stream behind the operator carries.
+    /// The item type of the output stream.
     type Item: Clone + 'static;
-    /// Whether inputs may be turned down, such as late events.
+    /// Whether inputs may be rejected, for example as late.
     const HAS_LETTERS: bool = false;
     /// The epoch's output, to be sent and cleared.
     fn items(&mut self) -> &mut Vec<Self::Item>;
-    /// The inputs that were turned down.
+    /// The rejected inputs.
     fn letters(&mut self) -> Option<&mut Vec<DeadLetter>> {
         None
     }
@@ -279,7 +280,7 @@ impl<K: Record, V: Record> Output for Changes<K, V> {
     }
 }
 
-/// Changes of rows, and inputs that are turned down.
+/// Changes of rows, and rejected inputs.
 pub(crate) struct ChangesAndLetters<K, V> {
     pub(crate) changes: Changes<K, V>,
     pub(crate) letters: Vec<DeadLetter>,
@@ -305,7 +306,7 @@ impl<K: Record, V: Record> Output for ChangesAndLetters<K, V> {
     }
 }
 
-/// Events that an operator makes.
+/// Events emitted by an operator.
 pub(crate) struct Emitted<T>(pub(crate) Vec<Timed<T>>);
 
 impl<T> Default for Emitted<T> {
@@ -350,33 +351,33 @@ impl<O: Operator> KeyedOperator for O {
     }
 }
 
-/// What an operator is added with.
+/// The setup of an operator.
 #[doc(hidden)]
 pub struct Setup<I> {
     /// Name of the step.
     pub(crate) name: String,
-    /// The step in a sentence: ``window `spend` ``.
+    /// The step as named in messages: ``window `spend` ``.
     pub(crate) label: String,
-    /// The sources whose watermark counts.
+    /// The sources that determine its watermark.
     pub(crate) sources: Rc<[SourceId]>,
     /// For how long late events are corrected.
     pub(crate) held_back: Duration,
-    /// How the inputs of an epoch are ordered; without it they come in no order.
+    /// The order of an epoch's inputs; unordered if `None`.
     pub(crate) order: Option<Order<I>>,
     /// The worker's desk.
     pub(crate) desk: Rc<Desk>,
-    /// The way to its checkpoints.
+    /// The handle to its checkpoints.
     pub(crate) keeper: Keeper,
-    /// Whether something is made of its rows besides views.
+    /// Whether anything other than views consumes its rows.
     pub(crate) wanted: Wanted,
 }
 
-/// An operator's output, and the inputs that it turns down, if it may.
+/// An operator's output and, if it can reject inputs, those.
 pub(crate) type Streams<'s, D> = (StreamVec<'s, Epoch, D>, Option<StreamVec<'s, Epoch, DeadLetter>>);
 
 type Builder<D> = CapacityContainerBuilder<Vec<D>>;
 
-/// Adds an operator to a dataflow. Its input is packed for the workers that keep the state for it.
+/// Adds an operator to a dataflow. Its input is exchanged to the workers that own the state for it.
 pub(crate) fn process<'s, O: KeyedOperator>(
     parcels: StreamVec<'s, Epoch, Parcel>,
     operator: Rc<O>,
@@ -412,8 +413,7 @@ pub(crate) fn process<'s, O: KeyedOperator>(
     builder.build(move |capabilities| {
         let mut again = Again::new(keeper.restored(), capabilities[0].clone(), activator, wanted);
         let mut walk = Walk::new(desk, capabilities);
-        // The state has what came up to there; to one that is new, restored operators before it give it
-        // again.
+        // The state already has everything up to there; restored operators before a new one re-emit it.
         let held = keeper.held();
         let kept = KeyedState::<O::State>::keep(&keeper);
         let (mut pending, mut out) = (Pending::new(), O::Output::default());

@@ -1,11 +1,11 @@
-//! Events in the order of event time, with keyed state and timers: for logic that no other operator has.
+//! Events in event-time order, with keyed state and timers: for logic that no other operator covers.
 //!
 //! ```text
 //!   events ──▶ admit ═ exchange by key ═▶ wait, by time ── watermark ─▶ event(…), timer(…) in order of time ──▶ events
 //! ```
 //!
-//! An event waits until the watermark has passed its time, so that events of a key come in the order in which
-//! they happened, in whatever order they were read. Flink calls it a `KeyedProcessFunction`.
+//! An event waits until the watermark has passed its time, so the events of a key arrive in event-time order,
+//! whatever order they were read in. Flink calls this a `KeyedProcessFunction`.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,11 +17,11 @@ use crate::record::{Event, Record, Timed};
 use crate::time::EventTime;
 use crate::trail;
 
-/// What to do with each event of a key, and when a timer fires.
+/// Handles each event of a key, and timers.
 ///
-/// A processor is made once on every worker, and what it holds itself are settings: what it learns from
-/// events belongs into the [state](Context::state), or a checkpoint does not have it. What it does must
-/// follow from its arguments alone.
+/// A processor is created once per worker and itself holds settings only: what it derives from events belongs
+/// in the [state](Context::state), where checkpoints capture it. Its results must depend on its arguments
+/// alone.
 ///
 /// ```
 /// use thalweg::operator::process_events::{Context, EventProcessor};
@@ -80,40 +80,40 @@ use crate::trail;
 /// # Ok::<(), thalweg::Error>(())
 /// ```
 pub trait EventProcessor: Sized + 'static {
-    /// What events are keyed by.
+    /// The key of the events.
     type Key: Record;
-    /// What comes in.
+    /// The input events.
     type Event: Event;
-    /// What is kept for a key.
+    /// The state per key.
     type State: Event;
-    /// What goes out.
+    /// The output events.
     type Out: Event;
 
-    /// An event, after all that happened before it.
+    /// Handles an event, after everything that happened before it.
     fn event(&self, event: &Timed<Self::Event>, context: &mut Context<'_, Self>);
 
-    /// A timer that was set for `time`, after all events up to this time.
+    /// Handles a timer set for `time`, after all events up to this time.
     fn timer(&self, _time: EventTime, _context: &mut Context<'_, Self>) {}
 }
 
-/// What a processor may do for the key that it is at.
+/// What a processor can do for the current key.
 pub struct Context<'a, P: EventProcessor> {
-    /// The key's state; `None` at first. What is left as `None` takes no memory.
+    /// The key's state, initially `None`. A state left as `None` takes no memory.
     pub state: Option<P::State>,
     key: &'a P::Key,
     now: EventTime,
-    /// Of the event or timer that is processed.
+    /// The time of the current event or timer.
     time: EventTime,
     horizon: EventTime,
     at: Position,
-    /// No timer is earlier.
+    /// The earliest time for a new timer.
     timers_from: EventTime,
     entries: &'a mut KeyedState<Entries<P>>,
     out: &'a mut Vec<Timed<P::Out>>,
 }
 
 impl<P: EventProcessor> Context<'_, P> {
-    /// The key.
+    /// The current key.
     pub fn key(&self) -> &P::Key {
         self.key
     }
@@ -123,7 +123,7 @@ impl<P: EventProcessor> Context<'_, P> {
         self.now
     }
 
-    /// Emits an event, at the time of the event or timer that is processed.
+    /// Emits an event at the time of the current event or timer.
     pub fn emit(&mut self, value: P::Out) {
         self.out.push(Timed {
             value,
@@ -133,10 +133,10 @@ impl<P: EventProcessor> Context<'_, P> {
         });
     }
 
-    /// Calls [`timer`](EventProcessor::timer) for `time`, once event time has passed it, in order with the
-    /// key's events. Setting a time twice sets one timer. A time that has passed already is taken as the
-    /// earliest one that can still be in order: the time of the event, or from a timer the microsecond after.
-    /// Returns the time that is set, which [`clear_timer`](Self::clear_timer) takes.
+    /// Calls [`timer`](EventProcessor::timer) for `time` once event time has passed it, in order with the
+    /// key's events. Setting a time twice sets one timer. A time in the past is moved to the earliest time
+    /// that keeps the order: the time of the event or, from within a timer, the next microsecond. Returns the
+    /// time that was set, as [`clear_timer`](Self::clear_timer) takes it.
     pub fn set_timer(&mut self, time: EventTime) -> EventTime {
         let time = time.max(self.timers_from);
         let place = (self.key.clone(), Slot::timer(time));
@@ -145,20 +145,20 @@ impl<P: EventProcessor> Context<'_, P> {
         time
     }
 
-    /// Clears the timer for `time`, if there is one.
+    /// Clears the timer for `time`, if it is set.
     pub fn clear_timer(&mut self, time: EventTime) {
         self.entries.remove(&(self.key.clone(), Slot::timer(time)));
     }
 }
 
-/// Where an event or timer waits, or where the state is.
+/// The key of a waiting event or timer, or of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Slot {
     is_state: bool,
     time: EventTime,
     is_timer: bool,
     at: Option<Position>,
-    /// Tells events apart that were made of one record and have one time.
+    /// Tells apart events that were made from one record and have the same time.
     index: u32,
 }
 
@@ -199,17 +199,17 @@ impl GroupPlace for Slot {
         self.is_state.into()
     }
 
-    /// When the watermark has passed its time.
+    /// Processes it when the watermark has passed its time.
     fn until(&self) -> Option<EventTime> {
         (!self.is_state).then(|| EventTime(self.time.0.saturating_add(1)))
     }
 }
 
-/// What is kept there.
+/// The value of a slot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Held<T, S> {
     Event(Timed<T>),
-    /// With the place of the event that set it.
+    /// With the position of the event that set it.
     Timer(Position),
     State(S),
 }

@@ -16,7 +16,7 @@ use crate::view::batch::ChangeBatch;
 use crate::view::writer::ViewWriter;
 
 /// Applies changes as they arrive. They stay invisible until the epoch closes, which is when `probe` has
-/// passed it: in timely, when every worker has applied what belongs to it.
+/// passed it; timely guarantees that every worker has applied its part by then.
 pub(crate) fn serve<'s, K: Record, V: Record>(
     changes: StreamVec<'s, Epoch, Change<K, V>>,
     name: &str,
@@ -36,8 +36,8 @@ pub(crate) fn serve<'s, K: Record, V: Record>(
                     let epoch = *capability
                         .least()
                         .expect("changes travel under their epoch's capability");
-                    // Rows up to there are the shard's already: what restored steps give once more is for
-                    // others, such as views that are new.
+                    // The shard already has the rows up to there: re-emitted rows are meant for others, such
+                    // as new views.
                     if restored.is_none_or(|restored| epoch > restored) {
                         applied.inc_by(data.len() as u64);
                         let mut changes = data.drain(..);
@@ -60,7 +60,7 @@ pub(crate) fn serve<'s, K: Record, V: Record>(
     watch(applied_changes, probe);
 }
 
-/// Has the probe see how far the changes of the stream are applied. Compiled once.
+/// Attaches the probe to the stream of applied changes. Compiled once.
 fn watch(applied: StreamVec<'_, Epoch, ()>, probe: &Handle<Epoch>) {
     applied.probe_with(probe);
 }

@@ -1,4 +1,4 @@
-//! Which operator makes rows of a table's records.
+//! The operators that turn a table's records into rows.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::source::DeadLetter;
 use crate::source::captured::Captured;
 use crate::time::Epoch;
 
-/// A record that rows can be made of: an upsert, or a captured change.
-#[diagnostic::on_unimplemented(message = "no rows of `{K}` → `{V}` can be made of `{Self}`")]
+/// A record that can be turned into rows: an upsert or a captured change.
+#[diagnostic::on_unimplemented(message = "`{Self}` cannot be turned into rows of `{K}` → `{V}`")]
 pub trait RowRecord<K: Record, V: Record>: Event {
-    /// What is kept of a key.
+    /// The state per key.
     type Kept: Event;
 
-    /// Makes rows of records, and letters of those that it turns down.
+    /// Turns records into rows, and rejected ones into dead letters.
     fn rows<'s>(
         records: StreamVec<'s, Epoch, Timed<Self>>,
         remember: Duration,
@@ -28,7 +28,7 @@ pub trait RowRecord<K: Record, V: Record>: Event {
     ) -> Rows<'s, K, V>;
 }
 
-/// Rows as they change, and letters.
+/// Changes of rows, and dead letters.
 type Rows<'s, K, V> = (
     StreamVec<'s, Epoch, Change<K, V>>,
     Option<StreamVec<'s, Epoch, DeadLetter>>,

@@ -1,4 +1,4 @@
-//! User code that may turn an event down.
+//! User code that may reject an event.
 //!
 //! ```text
 //!   events ──▶ f ─┬─ Ok ──▶ events, at the same times
@@ -23,10 +23,10 @@ use crate::source::DeadLetter;
 use crate::time::Epoch;
 use crate::trail;
 
-/// What is kept of an error's text.
+/// Bytes of an error's text to keep.
 const DETAIL_BYTES_MAX: usize = 1024;
 
-/// What came through, and what did not.
+/// Accepted and rejected events.
 pub(crate) type Streams<'s, U> = (StreamVec<'s, Epoch, Timed<U>>, StreamVec<'s, Epoch, DeadLetter>);
 
 /// Adds the operator to a dataflow. `counts` has a counter for each source.
@@ -48,8 +48,8 @@ pub(crate) fn try_map<'s, T: Event, U: Event, E: Display>(
         move |_frontiers| {
             let (mut mapped, mut dead) = (mapped.activate(), dead.activate());
             let _work = trail::begin(&label);
-            // One message after the other: those of a stamp come in no order, and events of one record have
-            // one.
+            // Messages are sent one by one: timely does not order messages of one timestamp, and events of
+            // one record have an order.
             input.for_each(|capability, events| {
                 let mut rejected = Vec::new();
                 let mut session = mapped.session(&capability);
@@ -76,14 +76,14 @@ pub(crate) fn try_map<'s, T: Event, U: Event, E: Display>(
     (mapped_stream, dead_stream)
 }
 
-/// An error's text, cut if it is long.
+/// An error's text, truncated if it is long.
 fn bounded(error: &impl Display) -> String {
     struct Bounded(String);
     impl Write for Bounded {
         fn write_str(&mut self, text: &str) -> std::fmt::Result {
             let room = DETAIL_BYTES_MAX.saturating_sub(self.0.len());
             self.0.push_str(&text[..text.floor_char_boundary(room)]);
-            // An error ends the writing: there is no room for more.
+            // An error ends the writing: there is no more room.
             if text.len() > room {
                 Err(std::fmt::Error)
             } else {

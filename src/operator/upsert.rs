@@ -1,4 +1,4 @@
-//! From a log of keyed records to a table: the last record of a key wins, one without a value deletes.
+//! Turns a log of keyed records into a table: the last record of a key wins, one without a value deletes.
 
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -11,8 +11,8 @@ use crate::operator::process::{Batch, Changes, EpochInfo, Operator, Setup, proce
 use crate::record::{Change, Record, Timed, route};
 use crate::time::Epoch;
 
-/// Keeps the current row of every key. "Last" is by epoch, partition and offset: the log's order, never event
-/// time.
+/// Keeps the current row of every key. "Last" is by epoch, partition and offset: the order of the log, never
+/// event time.
 pub(crate) fn upsert<'s, K: Record, V: Record>(
     records: StreamVec<'s, Epoch, Timed<(K, Option<V>)>>,
     setup: Setup<Timed<(K, Option<V>)>>,

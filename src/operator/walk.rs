@@ -1,4 +1,4 @@
-//! Gathers what arrives by epoch, and hands it over once the frontier has passed the epoch.
+//! Buffers input by epoch, and hands it over once the frontier has passed the epoch.
 
 use std::mem;
 use std::rc::Rc;
@@ -16,12 +16,11 @@ use crate::time::Epoch;
 use crate::timeline::{Desk, Facts};
 use crate::watermark::Watermarks;
 
-/// A map of the few epochs that are under way: ordered, and cheap to compile for every type that streams
-/// have.
+/// A map of the few epochs in flight: ordered, and cheap to compile for every type of stream.
 struct ByEpoch<T>(Vec<(Epoch, T)>);
 
 impl<T> ByEpoch<T> {
-    /// What an epoch has; `new` where it has nothing yet.
+    /// The entry of an epoch; `new` creates it if it is missing.
     fn entry(&mut self, epoch: Epoch, new: impl FnOnce() -> T) -> &mut T {
         let at = self.0.iter().rposition(|(other, _)| *other <= epoch);
         let at = match at {
@@ -45,13 +44,13 @@ impl<T> ByEpoch<T> {
     }
 }
 
-/// What arrived for epochs that the frontier has not passed.
+/// Input for epochs that the frontier has not passed.
 pub(crate) struct Pending<C> {
     epochs: ByEpoch<Vec<C>>,
 }
 
 impl<D: ExchangeData> Pending<Vec<D>> {
-    /// Nothing yet.
+    /// An empty buffer.
     pub(crate) fn new() -> Self {
         Self {
             epochs: ByEpoch(Vec::new()),
@@ -67,7 +66,7 @@ impl<D: ExchangeData> Pending<Vec<D>> {
         });
     }
 
-    /// Takes what arrived for an epoch, and for those before it.
+    /// Takes the input of an epoch and of those before it.
     pub(crate) fn take(&mut self, epoch: Epoch) -> Vec<Vec<D>> {
         let mut parts = Vec::new();
         while let Some(first) = self.epochs.first().filter(|first| *first <= epoch) {
@@ -77,18 +76,18 @@ impl<D: ExchangeData> Pending<Vec<D>> {
     }
 }
 
-/// Walks the epochs of the worker's timeline behind an operator's frontier: every one of them, also those
-/// that bring the operator nothing, as a watermark may rise in them.
+/// Iterates over the epochs of the worker's timeline behind an operator's frontier: over every one, including
+/// those without input for the operator, because a watermark may rise in them.
 pub(crate) struct Walk {
     desk: Rc<Desk>,
     walked: Epoch,
-    /// One for each output; none once the input is over.
+    /// One for each output; empty once the input has ended.
     capabilities: Vec<Capability<Epoch>>,
 }
 
 impl Walk {
-    /// Starts with the capabilities that the operator was made with. The timeline of a run that goes on from
-    /// a checkpoint begins behind it.
+    /// Starts with the capabilities that the operator was created with. After a restore, the timeline begins
+    /// behind the checkpoint.
     pub(crate) fn new(desk: Rc<Desk>, capabilities: Vec<Capability<Epoch>>) -> Self {
         Self {
             desk,
@@ -98,7 +97,7 @@ impl Walk {
     }
 
     /// Calls `step` for every epoch that the frontier has passed since the last call, in order, with the
-    /// watermarks as of the epoch before and a capability for each output.
+    /// watermarks as of the previous epoch and a capability for each output.
     pub(crate) fn advance(
         &mut self,
         frontier: &MutableAntichain<Epoch>,
@@ -122,7 +121,7 @@ impl Walk {
         }
     }
 
-    /// The next epoch to be walked, if it is before `upto`, and the watermarks as of its predecessor.
+    /// The next epoch, if it is before `upto`, and the watermarks as of its predecessor.
     fn next_before(&self, upto: Option<Epoch>) -> Option<(Facts, Option<Arc<Watermarks>>)> {
         let timeline = self.desk.timeline.borrow();
         let facts = timeline.next(self.walked)?;
@@ -131,20 +130,20 @@ impl Walk {
     }
 }
 
-/// The same for operators to which only epochs that bring something matter.
+/// Buffers input for operators that need only the epochs in which they have input.
 pub(crate) struct Arrivals<C> {
     epochs: ByEpoch<(Capability<Epoch>, Vec<C>)>,
 }
 
 impl<C: Container> Arrivals<C> {
-    /// Nothing yet.
+    /// An empty buffer.
     pub(crate) fn new() -> Self {
         Self {
             epochs: ByEpoch(Vec::new()),
         }
     }
 
-    /// Takes in everything that waits at an input, with a capability for each epoch.
+    /// Buffers everything that waits at an input, with a capability for each epoch.
     pub(crate) fn gather<P: Pull<Message<Epoch, C>>>(&mut self, input: &mut InputHandleCore<Epoch, C, P>) {
         input.for_each(|cap, data| {
             let epoch = *cap.least().expect("data travels under its epoch's capability");
@@ -153,7 +152,7 @@ impl<C: Container> Arrivals<C> {
         });
     }
 
-    /// Takes the first epoch that the frontier has passed, if there is one.
+    /// Takes the first epoch that the frontier has passed, if any.
     pub(crate) fn next(
         &mut self,
         frontier: &MutableAntichain<Epoch>,
@@ -189,7 +188,7 @@ impl<D: ExchangeData> Arrivals<Vec<D>> {
 pub(crate) type Update<D> = (D, Epoch, isize);
 
 impl<D: ExchangeData> Arrivals<Vec<Update<D>>> {
-    /// Takes in differential updates, each for its own epoch: one parcel may hold those of several.
+    /// Buffers differential updates, each under its own epoch: one parcel may hold those of several.
     pub(crate) fn gather_updates(&mut self, input: &mut ParcelInput) {
         input.each(&mut |capability, _, parcel| {
             for update in parcel.open::<Update<D>>() {

@@ -1,4 +1,4 @@
-//! From a table of windows to a stream: each window's row, once, when the window has closed.
+//! Turns a table of windows into a stream: each window's row, once, when the window has closed.
 
 use std::marker::PhantomData;
 
@@ -18,7 +18,7 @@ pub(crate) struct WhenClosed<K, V> {
 }
 
 impl<K, V> WhenClosed<K, V> {
-    /// Further on, late rows go by the policy of `source`.
+    /// Downstream, late rows are handled by the policy of `source`.
     pub(crate) fn new(source: SourceId) -> Self {
         let of = PhantomData;
         Self { source, of }
@@ -56,11 +56,11 @@ impl<K: Record, V: Record> KeyedOperator for WhenClosed<K, V> {
     }
 }
 
-/// First of the partition numbers that no topic has.
+/// The first of the partition numbers that no topic has.
 const PARTITIONS_MADE: u32 = u32::MAX - 63;
 
-/// The place of an event that was made of no single record: in one of 64 partitions that no topic has, with
-/// the epoch as its offset.
+/// The position of an event that was not made from a single record: in one of 64 partitions that no topic
+/// has, with the epoch as its offset.
 fn made_by<K: Serialize>(source: SourceId, epoch: Epoch, key: &K) -> Position {
     let bytes = postcard::to_allocvec(key).unwrap_or_default();
     let partition = PARTITIONS_MADE + (xxh3_64(&bytes) % 64) as u32;

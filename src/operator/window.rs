@@ -6,11 +6,11 @@
 //!                └──▶                                                  └── watermark of each epoch, from the timeline
 //! ```
 //!
-//! Events of several sources are first held against what the step has closed:
-//! [`horizon`](crate::operator::horizon). `combine` folds what one activation brings, so that an exchange
-//! carries one state a key and not its events. `merge` walks the epochs behind its frontier: folds epoch n in
-//! first and then lets W(n) close and expire windows, so that windows close in the same epoch in every
-//! replay. How long after its end a window takes corrections: [`late`](crate::operator::late).
+//! Events of several sources are first compared with the time that the step has closed:
+//! [`horizon`](crate::operator::horizon). `combine` folds the events of one activation, so that an exchange
+//! carries one state per key instead of its events. `merge` iterates over the epochs behind its frontier: it
+//! folds in epoch n and then lets W(n) close and expire windows, so windows close in the same epoch in every
+//! replay. [`late`](crate::operator::late) defines how long after its end a window takes corrections.
 
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -55,13 +55,13 @@ struct Partial<K, S> {
     state: S,
 }
 
-/// What the operator is made of.
+/// The configuration of the operator.
 pub(crate) struct Spec<K, T, F> {
     /// Name of the step.
     pub name: String,
-    /// Takes an event's key.
+    /// Extracts an event's key.
     pub key: Rc<dyn Fn(&T) -> K>,
-    /// Assigns windows.
+    /// The window assigner.
     pub assign: Box<dyn Assign>,
     /// The aggregate.
     pub fold: Rc<F>,
@@ -71,17 +71,17 @@ pub(crate) struct Spec<K, T, F> {
     pub sources: Rc<[SourceId]>,
     /// The worker's desk.
     pub desk: Rc<Desk>,
-    /// What becomes of events that came too late.
+    /// The handling of late events.
     pub policies: Policies,
-    /// Counts them.
+    /// The counters of late events.
     pub late: LateMetrics,
-    /// The way to its checkpoints.
+    /// The handle to its checkpoints.
     pub keeper: Keeper,
-    /// Whether something is made of its rows besides views.
+    /// Whether anything other than views consumes its rows.
     pub wanted: Wanted,
 }
 
-/// Changes of the windowed table, and the events that came too late.
+/// Changes of the windowed table, and late events.
 pub(crate) type Streams<'s, K, V> = (
     StreamVec<'s, Epoch, Change<Windowed<K>, V>>,
     StreamVec<'s, Epoch, DeadLetter>,
@@ -129,7 +129,7 @@ pub(crate) fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
     (changes, late)
 }
 
-/// Adds the operator of windows that merge. Its state has other keys.
+/// Adds the operator for merging windows (sessions), whose state has other keys.
 pub(crate) fn sessions<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     gap: Duration,
@@ -170,10 +170,10 @@ pub(crate) fn sessions<'s, K: Record, T: Event, F: Aggregate<T>>(
 /// The key of a session's state.
 pub(crate) type SessionKey<K> = (K, session::Span);
 
-/// Merges partial aggregates into panes, and shows what they come to as the trigger says.
+/// Merges partial aggregates into panes, and emits their rows as the trigger says.
 struct Merge<K, T, F> {
     trigger: Trigger<F>,
-    /// Where partial aggregates are those of slices.
+    /// Set if partial aggregates are those of slices.
     slices: Option<Slices>,
     of: PhantomData<fn(K, T)>,
 }
@@ -233,8 +233,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Operator for Merge<K, T, F> {
         }
     }
 
-    /// Retracts the rows of windows that closed longer ago than they are kept, and packs those of windows
-    /// that are closed.
+    /// Retracts the rows of windows whose retention has passed, and packs the panes of closed windows.
     fn watermark(
         &self,
         at: &EpochInfo,
@@ -290,7 +289,7 @@ mod tests {
         }
     }
 
-    /// The operator and what it keeps.
+    /// The operator and its state.
     struct Step {
         merge: Merge<u32, u8, Count<u8>>,
         panes: KeyedState<Panes<u32, u64>>,
@@ -315,7 +314,7 @@ mod tests {
             }
         }
 
-        /// What an epoch changes.
+        /// The changes of an epoch.
         fn epoch(
             &mut self,
             epoch: u64,
@@ -402,8 +401,8 @@ mod tests {
         );
     }
 
-    /// Folds partial aggregates of windows of one microsecond, `(window, key)` each, and says how many bytes
-    /// they take.
+    /// Folds partial aggregates of windows of one microsecond, `(window, key)` each, and returns their memory
+    /// in bytes.
     fn bytes_held(rows: impl Iterator<Item = (i64, u32)>, watermark: i64) -> (Step, isize) {
         let before = held();
         let mut step = Step::new(Duration::from_secs(1), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! What a run begins with: the ledger's bindings, a checkpoint, and whose results it computes.
+//! Starts a run: opens the ledger, chooses a checkpoint, and determines the lineage of results.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,14 +35,14 @@ use crate::sink::process::{Run as SinkRun, Sinks};
 use crate::time::Epoch;
 use crate::view::Views;
 
-/// What a process runs, before anything of it does.
+/// The parts of a process before anything runs.
 pub(super) struct Parts {
     pub shared: Arc<Shared>,
-    /// In the process that has the ledger. A replay has nothing of it.
+    /// Set in the process with the ledger; not for a replay.
     pub led: Option<Led>,
 }
 
-/// What only the process with the ledger runs.
+/// The parts that only the process with the ledger runs.
 pub(super) struct Led {
     pub scribe: Scribe,
     pub writer: Option<Writer>,
@@ -50,7 +50,7 @@ pub(super) struct Led {
 }
 
 impl Parts {
-    /// Takes the ledger over and finds where to begin; or looks at it, for a replay.
+    /// Takes over the ledger and finds where to start; for a replay, only reads it.
     pub(super) fn of(flow: &Flow, plan: &PlanText, settings: Settings) -> Result<Self> {
         let cluster = settings.cluster.as_ref();
         let processes = cluster.map_or(1, |cluster| cluster.addresses.len());
@@ -95,7 +95,7 @@ impl Parts {
         sinks::refresh_metrics(&shared);
         if let Some(restored) = &shared.restored {
             let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
-            tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "going on from a checkpoint");
+            tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "resuming from a checkpoint");
             let at = &restored.manifest.at.binding;
             shared.note_bound(&at.ranges, &at.idle);
         }
@@ -106,22 +106,22 @@ impl Parts {
     }
 }
 
-/// What the process with the ledger begins with.
+/// The starting state of the process with the ledger.
 #[derive(Default)]
 struct Begun {
     lead: Option<Lead>,
-    /// The last epoch to be gone through again.
+    /// The last epoch to replay.
     replay_to: Option<Epoch>,
-    /// The partitions that are bound: from where they are read again, and how far.
+    /// The bound partitions: the offset from which each is read again, and the end.
     bound_before: BTreeMap<PartitionId, (Offset, Offset)>,
     led: Option<Led>,
     checkpoints: Option<Checkpoints>,
     sinks: Sinks,
-    /// The checkpoint to begin with.
+    /// The checkpoint to resume from.
     restored: Option<Arc<Restored>>,
 }
 
-/// A flow and how it is to be run.
+/// A flow, and how to run it.
 struct Run<'a> {
     flow: &'a Flow,
     plan: &'a PlanText,
@@ -134,7 +134,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn begin(&self) -> Result<Begun> {
         let Self { settings, plan, .. } = self;
-        // Before anything is claimed: types may be refused.
+        // Before anything is claimed: types may be rejected.
         let saves = self.saves()?;
         let (ledger, recovered) = self.open()?;
         let mut begun = Begun {
@@ -196,7 +196,7 @@ impl Run<'_> {
         Ok(begun)
     }
 
-    /// The checkpoint that this run goes on from, whose place it takes over unless it is a replay.
+    /// The checkpoint that this run resumes from. Takes over its location, unless this is a replay.
     fn restored(
         &self,
         saves: Option<&checkpoints::Settings>,
@@ -220,18 +220,18 @@ impl Run<'_> {
         };
         let there = saves.store.epochs()?;
         let restored = choose(None)?;
-        // Not before it is known that they are the ledger's: their owner may be at work.
+        // Not before it is known that they belong to the ledger: their owner may be running.
         if let Err(error) = saves.store.take_over(names.0, names.1, owner) {
-            tracing::warn!("checkpoints can't be made: {error}");
+            tracing::warn!(%error, "cannot write checkpoints");
         }
         match saves.store.epochs()? == there {
             true => Ok(restored),
-            // Its last, or what it removed before it learnt of this.
+            // Its last checkpoint, or what it removed before it noticed.
             false => choose(None),
         }
     }
 
-    /// The sinks, where each has come to; a replay gives them nothing.
+    /// The sinks with their progress; a replay writes to none.
     fn sinks(&self, recovered: &Recovered, log: ToScribe) -> Result<Sinks> {
         if self.settings.replay.is_some() {
             return Ok(Sinks::dry());
@@ -247,13 +247,14 @@ impl Run<'_> {
         Sinks::open(sinks, run, Some(Arc::new(log)))
     }
 
-    /// How checkpoints are made, if they are.
+    /// The settings of checkpoints, if enabled.
     fn saves(&self) -> Result<Option<checkpoints::Settings>> {
         let Some(saves) = self.settings.checkpoints.clone().filter(|_| self.processes == 1) else {
             return Ok(None);
         };
         if let Some(at) = self.plan.unsaved {
-            tracing::warn!("no checkpoints are made: the step at {at} may keep state that they don't find");
+            tracing::warn!(step = %at, "checkpoints are disabled: this step may keep state that they \
+                cannot capture");
             return Ok(None);
         }
         self.plan.check_state_types()?;
@@ -281,12 +282,12 @@ impl Run<'_> {
         Sequencer::new(own, sources.map(|source| source.rules.clone()).collect())
     }
 
-    /// The program with its plan, and what it goes on from.
+    /// The lineage: the program with its plan, and the state that it resumes from.
     fn lineage(&self, restored: Option<&Restored>) -> Lineage {
         let Some(program) = program() else {
             return Lineage::default();
         };
-        // Settings may say what becomes of late events.
+        // Settings may define what happens to late events.
         let late: Vec<_> = self.plan.sources.iter().map(|source| source.late).collect();
         let plan = (&self.plan.text, &self.plan.views, late);
         let program = xxh3_64(format!("{program} {plan:?}").as_bytes());
@@ -336,7 +337,7 @@ impl Run<'_> {
     }
 }
 
-/// The partitions that are bound: their first offset, and how far.
+/// The bound partitions: their first offset, and the end.
 fn bound(state: &LedgerState) -> BTreeMap<PartitionId, (Offset, Offset)> {
     let of = |(source, known): (&SourceId, &SourceState)| {
         let source = *source;
@@ -350,11 +351,11 @@ fn bound(state: &LedgerState) -> BTreeMap<PartitionId, (Offset, Offset)> {
     state.sources().iter().flat_map(of).collect()
 }
 
-/// Where a replay ends.
+/// The last epoch of a replay.
 fn last(replay: &Replay, recovered: &Recovered) -> Result<Epoch> {
     let Some(last) = recovered.last else {
         return Err(Error::definition(
-            "nothing is bound yet, so there is nothing to go through again",
+            "the ledger is empty: there is nothing to replay",
         ));
     };
     match replay.to {
@@ -363,7 +364,7 @@ fn last(replay: &Replay, recovered: &Recovered) -> Result<Epoch> {
     }
 }
 
-/// Before which epoch a replay needs state.
+/// The epoch before which a replay needs state.
 fn first(replay: &Replay, recovered: &Recovered, saves: &checkpoints::Settings) -> Result<Epoch> {
     let last = recovered.last.unwrap_or_default();
     if let Some(from) = replay.from.filter(|from| *from > last) {
@@ -375,17 +376,17 @@ fn first(replay: &Replay, recovered: &Recovered, saves: &checkpoints::Settings) 
     let oldest = saves.store.epochs()?.first().copied();
     let least = oldest.map(Epoch::next);
     match (replay.from, least) {
-        (Some(from), Some(least)) if from < least => Err(Error::definition(format!(
-            "epoch {from} can't be gone through again"
-        ))
-        .detail(format!("the ledger was trimmed up to epoch {trimmed}"))
-        .hint(format!("begin after the oldest checkpoint: --from {least}"))),
-        // The service may have made others since the ledger was read.
+        (Some(from), Some(least)) if from < least => {
+            Err(Error::definition(format!("epoch {from} cannot be replayed"))
+                .detail(format!("the ledger was trimmed up to epoch {trimmed}"))
+                .hint(format!("start after the oldest checkpoint: --from {least}")))
+        }
+        // The service may have written others since the ledger was read.
         (from, least) => Ok(from.or(least).unwrap_or_default().min(last.next())),
     }
 }
 
 fn beyond(epoch: Epoch, last: Epoch) -> Error {
-    Error::definition(format!("the ledger does not go as far as epoch {epoch}"))
-        .detail(format!("its last is {last} ({})", last.opened_at()))
+    Error::definition(format!("epoch {epoch} is beyond the end of the ledger"))
+        .detail(format!("its last epoch is {last} ({})", last.opened_at()))
 }

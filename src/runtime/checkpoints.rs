@@ -1,4 +1,4 @@
-//! When checkpoints are made, and which one a run begins with.
+//! When checkpoints are due, and which one a run resumes from.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,40 +15,41 @@ use crate::position::SourceId;
 use crate::sequencer::{Now, Sequencer};
 use crate::time::Epoch;
 
-/// Whether and how checkpoints are made.
+/// Settings of checkpoints.
 #[derive(Clone)]
 pub struct Settings {
-    /// Where they are.
+    /// Their location.
     pub store: Store,
-    /// When one is due.
+    /// The schedule.
     pub due: Due,
-    /// How many are kept.
+    /// The number to keep.
     pub keep: usize,
-    /// What to do with one that another build made, of the same steps.
+    /// What to do with a checkpoint by another build with the same steps.
     pub on_new_build: OnNew,
-    /// What to do with one of other steps, as far as that is not [clear](Fit::is_clear).
+    /// What to do with a checkpoint of other steps, unless that is [clear](Fit::is_clear).
     pub on_new_plan: OnNew,
 }
 
-/// What to do with state that another program made.
+/// What to do with the state of another program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnNew {
-    /// Go on from it: rows in state stay as the old code made them, and what comes goes through the new code.
-    /// Of a dataflow of other steps: what is gone is forgotten, what is new or changed begins behind it.
+    /// Resume from it: rows in state stay as the old code computed them, and new input goes through the new
+    /// code. If the steps differ, the state of removed steps is dropped, and new and changed steps start
+    /// empty at the checkpoint.
     #[default]
     Accept,
-    /// The same, but what is [made of something else](Fit::keeping) than it was goes on from its state as
-    /// well, as long as its types and version are what they were: for changes that come to the same events,
-    /// such as two filters made one. Views of it begin anew from that state.
+    /// The same, but steps of which only the [inputs](Fit::keeping) differ keep their state, as long as their
+    /// types and version are unchanged: for changes that produce the same events, such as merging two
+    /// filters. Their views are rebuilt from that state.
     Keep,
-    /// Don't start.
+    /// Refuse to start.
     Refuse,
-    /// Make all state anew from the topics.
+    /// Rebuild all state from the topics.
     Rebuild,
 }
 
 impl Settings {
-    /// Checkpoints in `store`, of which two are kept; another build is accepted, another plan refused.
+    /// Checkpoints in `store`, two of which are kept; another build is accepted, another plan refused.
     pub fn new(store: Store, due: Due) -> Self {
         Self {
             store,
@@ -69,7 +70,7 @@ impl OnNew {
         }
     }
 
-    /// How steps meet those of a checkpoint.
+    /// Compares steps with those of a checkpoint.
     pub(crate) fn fit(self, held: &[StepFiles], wanted: &[StepShape], knows: impl Fn(&str) -> bool) -> Fit {
         match self {
             Self::Keep => Fit::keeping(held, wanted, knows),
@@ -78,16 +79,16 @@ impl OnNew {
     }
 }
 
-/// When a checkpoint is due.
+/// When checkpoints are due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// So long after the one before was begun, if anything was bound since.
+    /// This long after the previous one began, if anything was bound since.
     Every(Duration),
-    /// As of these epochs: for tests.
+    /// As of these epochs, for tests.
     At(BTreeSet<Epoch>),
 }
 
-/// Tells when one is due.
+/// Tracks when the next checkpoint is due.
 pub(crate) struct Clock {
     due: Due,
     begun: Option<Duration>,
@@ -98,12 +99,12 @@ impl Clock {
         Self { due, begun: None }
     }
 
-    /// Whether one is due as of `epoch`; if so it counts as begun.
+    /// Whether a checkpoint as of `epoch` is due; if so, it counts as begun.
     pub(super) fn strikes(&mut self, epoch: Epoch, now: Now) -> bool {
         match &self.due {
             Due::At(epochs) => epochs.contains(&epoch),
             Due::Every(interval) => {
-                // The first is due at once: a process that is killed again and again gets on all the same.
+                // The first one is due at once: so a process that is killed repeatedly makes progress.
                 let since = |begun| now.mono.saturating_sub(begun) >= *interval;
                 let due = self.begun.is_none_or(since);
                 if due {
@@ -115,11 +116,11 @@ impl Clock {
     }
 }
 
-/// The checkpoint to begin with: the newest one that is whole, and `before` an epoch, if there is any.
+/// The checkpoint to resume from: the newest intact one, before an epoch if one is given.
 ///
 /// # Errors
-/// [`Definition`](crate::Kind::Definition): it holds other steps than the dataflow has.
-/// [`Integrity`](crate::Kind::Integrity): it is of an epoch that the ledger does not know.
+/// [`Definition`](crate::Kind::Definition): its steps differ from the dataflow's.
+/// [`Integrity`](crate::Kind::Integrity): it belongs to an epoch that is not in the ledger.
 pub(super) fn choose(
     settings: &Settings,
     (app, dataflow, build): (&str, &str, &str),
@@ -130,7 +131,7 @@ pub(super) fn choose(
     let store = &settings.store;
     let (found, notes) = store.newest(app, dataflow, before)?;
     for note in notes {
-        tracing::warn!("{note}");
+        tracing::warn!(note, "skipped a checkpoint");
     }
     let Some(manifest) = found else {
         return Ok(None);
@@ -139,7 +140,7 @@ pub(super) fn choose(
     let fit = settings.on_new_plan.fit(&manifest.steps, states, knows);
     let restored = Restored::new(store.clone(), manifest, fit.held.clone());
     let manifest = &restored.manifest;
-    let was = format!("it was made by {}, this is {build}", manifest.build);
+    let was = format!("it was written by {}; this is {build}", manifest.build);
     let facts = Found {
         epoch: manifest.epoch,
         last: recovered.last,
@@ -154,7 +155,7 @@ pub(super) fn choose(
     match start {
         Start::GoOn => {}
         Start::Anew(Why::Build) => {
-            tracing::warn!("all state is made anew from the topics: {was}");
+            tracing::warn!(reason = was, "rebuilding all state from the topics");
             return Ok(None);
         }
         Start::Anew(_) => return Ok(None),
@@ -164,7 +165,11 @@ pub(super) fn choose(
         }
     }
     if facts.other_build {
-        tracing::info!("{was}: rows in state stay as that one made them");
+        tracing::info!(
+            reason = was,
+            "resuming another build's checkpoint; its rows stay as that build \
+            computed them"
+        );
     }
     fault::point("restore.chosen");
     Ok(Some(restored))
@@ -178,13 +183,13 @@ fn steps(fit: &Fit) -> Steps {
     }
 }
 
-/// Says what becomes of a checkpoint of other steps than the dataflow has.
+/// Logs what happens to a checkpoint whose steps differ.
 fn tell(on_new_plan: OnNew, fit: &Fit, start: Start) {
     if let Start::Refuse(_) = start {
         return;
     }
     for view in &fit.views {
-        tracing::info!("{view} is new: it begins with its rows as of the checkpoint");
+        tracing::info!(%view, "new view; it starts with its rows as of the checkpoint");
     }
     if fit.is_clear() {
         return;
@@ -192,48 +197,55 @@ fn tell(on_new_plan: OnNew, fit: &Fit, start: Start) {
     let questions = fit.questions().join("; ");
     match (start, on_new_plan) {
         (Start::Anew(Why::Plan), _) => {
-            tracing::warn!("all state is made anew from the topics, as the dataflow has changed: {questions}")
+            tracing::warn!(
+                changes = questions,
+                "the dataflow has changed; rebuilding all state from the \
+                topics"
+            )
         }
         (Start::Anew(Why::Added), _) => tracing::info!(
-            "all state is made anew from the topics, so that new steps count it all: {questions}"
+            changes = questions,
+            "new steps need the full history; rebuilding all state from the topics"
         ),
         (_, OnNew::Accept) => tracing::warn!(
-            "going on although the dataflow has changed: what is new or changed begins behind the checkpoint, and \
-             its views anew: {questions}"
+            changes = questions,
+            "the dataflow has changed; new and changed steps start empty at the checkpoint, and so do \
+             their views"
         ),
         (_, OnNew::Keep) => tracing::warn!(
-            "going on although the dataflow has changed: what is only made of something else keeps its state, and its \
-             views begin anew from that: {questions}"
+            changes = questions,
+            "the dataflow has changed; steps whose inputs alone changed keep their state, and their views \
+             are rebuilt from it"
         ),
         _ => {}
     }
 }
 
-/// Why there is no start from a checkpoint, made as `was` says.
+/// The error for a refused start; `was` describes the builds.
 fn refused(refusal: Refusal, fit: &Fit, recovered: &Recovered, was: String) -> Error {
     match refusal {
         Refusal::Ahead => {
-            let last = recovered
-                .last
-                .map_or("it has none".into(), |last| format!("its last is {last}"));
-            Error::integrity("a checkpoint is of an epoch that the ledger does not know")
+            let last = recovered.last.map_or("it has no epochs".into(), |last| {
+                format!("its last epoch is {last}")
+            });
+            Error::integrity("a checkpoint belongs to an epoch that is not in the ledger")
                 .detail(last)
                 .hint(
-                    "the ledger has lost its end, or is another one: find the one that belongs to the \
-                    checkpoints; after a `ledger reset`, `thalweg checkpoint prune DIR --keep 0 --yes` lets \
-                    go of them",
+                    "the ledger has lost its end or is a different one: restore the ledger that belongs \
+                     to the checkpoints; after a `ledger reset`, remove them with `thalweg checkpoint \
+                     prune DIR --keep 0 --yes`",
                 )
         }
         Refusal::Build => {
-            let error = Error::definition("the checkpoint was made by another build").detail(was);
+            let error = Error::definition("the checkpoint was written by another build").detail(was);
             error.hint(match recovered.trimmed {
                 None => {
-                    "say what is to become of it: --set checkpoint.on_new_build=accept, or =rebuild to \
-                    make all state anew from the topics"
+                    "choose: --set checkpoint.on_new_build=accept resumes from it, =rebuild rebuilds all \
+                     state from the topics"
                 }
                 Some(_) => {
-                    "go on from it: --set checkpoint.on_new_build=accept; or begin afresh with what \
-                    the topics hold: `ledger reset`"
+                    "resume from it: --set checkpoint.on_new_build=accept; or start over with what the \
+                     topics hold: `ledger reset`"
                 }
             })
         }
@@ -242,60 +254,56 @@ fn refused(refusal: Refusal, fit: &Fit, recovered: &Recovered, was: String) -> E
     }
 }
 
-/// Why there is no start from a checkpoint of other steps.
+/// The error for a checkpoint with other steps.
 fn differs(fit: &Fit, is_whole: bool) -> Error {
     let error = match fit.differences.is_empty() {
-        true => Error::definition(
-            "the dataflow has a step that would have to count what the ledger no longer has",
-        ),
-        false => Error::definition("the dataflow is not the one that the checkpoint was made of"),
+        true => Error::definition("a new step of the dataflow needs history that the ledger no longer has"),
+        false => Error::definition("the dataflow differs from the one that wrote the checkpoint"),
     };
     let error = fit.questions().into_iter().fold(error, Error::detail);
     let anew = match is_whole {
-        true => "--set checkpoint.on_new_plan=rebuild makes all state anew from the topics",
-        false => "`ledger reset` begins afresh with what the topics hold",
+        true => "--set checkpoint.on_new_plan=rebuild rebuilds all state from the topics",
+        false => "`ledger reset` starts over with what the topics hold",
     };
     error.hint(format!(
-        "run the dataflow that made it; or go on: --set checkpoint.on_new_plan=accept forgets what is gone \
-         and lets what is new or changed begin behind the checkpoint; =keep lets what is only made of \
-         something else go on from its state, for a change that makes no other rows; {anew}"
+        "run the dataflow that wrote it, or choose: --set checkpoint.on_new_plan=accept drops the state \
+         of removed steps and starts new and changed ones empty at the checkpoint; =keep also keeps the \
+         state of steps whose inputs alone changed, for changes that produce the same rows; {anew}"
     ))
 }
 
-/// What was trimmed from the ledger no topic brings back in its epochs.
+/// The error for state that cannot be rebuilt: topics cannot restore the epochs of trimmed bindings.
 fn cannot_rebuild(recovered: &Recovered) -> Error {
     let trimmed = recovered.trimmed.unwrap_or_default();
-    Error::definition("state can't be made anew: the beginning of the ledger is gone")
+    Error::definition("state cannot be rebuilt: the beginning of the ledger was trimmed")
         .detail(format!(
-            "what was bound up to epoch {trimmed} was left to the checkpoints"
+            "bindings up to epoch {trimmed} are covered by checkpoints only"
         ))
         .hint(
-            "go on from the checkpoint (`accept`), or begin afresh with what the topics hold: `ledger \
-            reset`; a ledger is left whole by `checkpoint.trim_ledger=false`",
+            "resume from the checkpoint (`accept`), or start over with what the topics hold: `ledger \
+             reset`; `checkpoint.trim_ledger=false` keeps a ledger complete",
         )
 }
 
-/// Whether the ledger still has what a start from this checkpoint, or from nothing, needs.
+/// Checks that the ledger still has what a start from this checkpoint, or from nothing, needs.
 pub(crate) fn is_whole(trimmed: Option<Epoch>, restored: Option<&Manifest>) -> Result<()> {
     let from = restored.and_then(|manifest| manifest.from.as_ref());
     match trimmed {
         Some(trimmed) if from.is_none_or(|base| base.binding.epoch < trimmed) => {
-            let error = Error::integrity(
-                "the beginning of the ledger is gone, and no checkpoint stands for \
-                it",
-            )
-            .detail(format!(
-                "what was bound up to epoch {trimmed} was left to the checkpoints"
-            ))
-            .hint(
-                "put the checkpoints back to where they were (beside the ledger, or in \
-                    `checkpoint.store`), with a `checkpoint.interval` above 0s; or start afresh from what \
-                    the topics hold: `ledger reset`",
-            );
+            let error =
+                Error::integrity("the beginning of the ledger was trimmed, and no checkpoint covers it")
+                    .detail(format!(
+                        "bindings up to epoch {trimmed} are covered by checkpoints only"
+                    ))
+                    .hint(
+                        "restore the checkpoints (next to the ledger, or in `checkpoint.store`) and set \
+                 `checkpoint.interval` above 0s; or start over with what the topics hold: `ledger reset`",
+                    );
             Err(match restored {
-                Some(manifest) => {
-                    error.detail(format!("the checkpoint of epoch {} needs more", manifest.epoch))
-                }
+                Some(manifest) => error.detail(format!(
+                    "the checkpoint of epoch {} needs earlier bindings",
+                    manifest.epoch
+                )),
                 None => error,
             })
         }
@@ -303,7 +311,7 @@ pub(crate) fn is_whole(trimmed: Option<Epoch>, restored: Option<&Manifest>) -> R
     }
 }
 
-/// The way from the ledger's start to the epoch that state was restored as of.
+/// The bindings from the ledger's start to the epoch that the state was restored as of.
 pub(crate) struct Way {
     from: Option<Base>,
     upto: Epoch,
@@ -320,8 +328,8 @@ impl Way {
         }
     }
 
-    /// Goes through the bindings up to the checkpoint, as far as the sequencer takes them; whether that was
-    /// all.
+    /// Skips bindings up to the checkpoint, as far as the sequencer accepts them. Returns whether it has
+    /// reached it.
     pub(super) fn go(
         &mut self,
         bindings: &mut Bindings,
@@ -356,16 +364,16 @@ impl Way {
         let chain = bindings.chain_hash().map(|chain| chain.to_string());
         if chain.as_deref() != Some(&*self.chain) {
             return Err(
-                Error::integrity("the checkpoint belongs to another history than the ledger's")
+                Error::integrity("the checkpoint does not belong to this ledger's history")
                     .detail(format!(
-                        "up to epoch {} the ledger's hash is {}",
+                        "the ledger's hash as of epoch {} is {}",
                         self.upto,
                         chain.unwrap_or_default()
                     ))
-                    .detail(format!("the checkpoint was made under {}", self.chain))
+                    .detail(format!("the checkpoint records {}", self.chain))
                     .hint(
-                        "find the ledger that belongs to the checkpoints, or remove them to go through the \
-                    topics again",
+                        "restore the ledger that belongs to the checkpoints, or remove them to replay the \
+                         topics",
                     ),
             );
         }
@@ -376,11 +384,9 @@ impl Way {
 
     fn lost(&self) -> Error {
         Error::integrity(format!(
-            "the ledger does not have epoch {}, and a checkpoint does",
+            "a checkpoint has epoch {}, but the ledger does not",
             self.upto
         ))
-        .hint(
-            "find the ledger that belongs to the checkpoints, or remove them to go through the topics again",
-        )
+        .hint("restore the ledger that belongs to the checkpoints, or remove them to replay the topics")
     }
 }

@@ -1,4 +1,4 @@
-//! The control dataflow: reports to the sequencer on worker 0, orders to every worker.
+//! The control dataflow: carries reports to the sequencer on worker 0, and its orders to every worker.
 //!
 //! ```text
 //!  worker n   desk ── Report ──▶ ToLead ═╗                          ╔═▶ FromLead ── Order ──▶ desk
@@ -39,16 +39,16 @@ use crate::source::Topology;
 use crate::time::Epoch;
 use crate::timeline::Desk;
 
-/// A look at a source from outside.
+/// An observation of a source from outside.
 pub(crate) struct Look {
     pub(crate) source: SourceId,
-    /// When it was begun.
+    /// When it began.
     pub(crate) asked: Instant,
-    /// Nothing: it failed.
+    /// `None` if it failed.
     pub(crate) seen: Option<Topology>,
 }
 
-/// What other threads tell the sequencer.
+/// Messages from other threads to the sequencer.
 #[derive(Default)]
 pub(crate) struct Inbox {
     looks: Mutex<Vec<Look>>,
@@ -60,13 +60,14 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Where a source begins if the ledger does not know it: to be said before its first topology.
+    /// Sets where a source starts if the ledger does not contain it; must precede its first topology.
     pub(crate) fn starts(&self, source: SourceId, starts: Vec<(u32, Offset)>) {
         self.starts.lock().push((source, starts));
     }
 
-    /// While nobody takes them, three looks at a source are kept: the first that saw it, as a run may end
-    /// where the source ended then, the newest that did, and the newest that failed.
+    /// Until they are taken, at most three observations of a source are kept: the first successful one,
+    /// because a run may end where the source ended then, the newest successful one, and the newest failed
+    /// one.
     pub(crate) fn look(&self, look: Look) {
         let mut looks = self.looks.lock();
         let alike =
@@ -91,7 +92,7 @@ impl Inbox {
         self.wake_watcher();
     }
 
-    /// Whom to wake when there is nothing more to watch.
+    /// Sets the waker of the thread that watches the sources, called when watching ends.
     pub(crate) fn watched_by(&self, watcher: Waker) {
         *self.watcher.lock() = Some(watcher);
     }
@@ -113,23 +114,23 @@ impl Inbox {
     }
 }
 
-/// What workers send to the sequencer.
+/// Messages from workers to the sequencer.
 #[derive(Clone, Serialize, Deserialize)]
 enum ToLead {
     Report(Report),
-    /// A process was asked to stop: then all of them do.
+    /// A process was asked to stop; all of them do.
     Stop,
 }
 
-/// What the sequencer's worker sends to each worker.
+/// Messages from the sequencer's worker to each worker.
 #[derive(Clone, Serialize, Deserialize)]
 enum FromLead {
     Order(Order),
-    /// All bindings of earlier runs are given out, and no stop cut that short.
+    /// All bindings of earlier runs were replayed, without an interrupting stop.
     Live,
 }
 
-/// The sequencer and what it is driven with; on worker 0 alone.
+/// The sequencer and the state that drives it; on worker 0 only.
 pub(crate) struct Lead {
     sequencer: Sequencer,
     replay: Option<Bindings>,
@@ -139,13 +140,13 @@ pub(crate) struct Lead {
     stopped: bool,
     /// Whether the workers were told that the service is live.
     live: bool,
-    /// Wakes itself at this moment: timely does not merge timed activations.
+    /// Wakes itself at this time, because timely does not merge timed activations.
     wake_at: Option<Instant>,
-    /// From the ledger's start to the checkpoint that the state was restored from.
+    /// The bindings up to the restored checkpoint, to be skipped.
     way: Option<Way>,
     /// When the next checkpoint is due.
     due: Option<Clock>,
-    /// The replay ends with this epoch, and with it the run.
+    /// The replay, and with it the run, ends with this epoch.
     upto: Option<Epoch>,
 }
 
@@ -185,8 +186,7 @@ impl Lead {
         }
     }
 
-    /// Takes in what is new and says what is to be told; how long until it wants to be called again, if it
-    /// knows.
+    /// Processes new input and produces messages. Returns how long until the next call is needed, if known.
     fn turn(&mut self, shared: &Shared, closed: Epoch, told: &mut Vec<FromLead>) -> Result<Option<Duration>> {
         let mut orders = Vec::new();
         self.sequencer.closed(closed);
@@ -224,7 +224,7 @@ impl Lead {
             Next::Open(binding) => {
                 shared.metrics.epochs.records.observe(binding.records() as f64);
                 fault::point("epoch.opened");
-                // The scribe only ends after a halt.
+                // The scribe only ends early after a halt.
                 self.begin_checkpoint(shared, binding.epoch, now, &mut orders);
                 let _halted = self.scribe.send(Entry::Binding(binding.clone()));
                 fault::point("epoch.bound");
@@ -258,7 +258,7 @@ impl Lead {
         Ok(wait)
     }
 
-    /// Begins a checkpoint as of an epoch that nobody has heard of, if one is due.
+    /// Begins a checkpoint as of an epoch that no worker has seen yet, if one is due.
     fn begin_checkpoint(&mut self, shared: &Shared, epoch: Epoch, now: Now, orders: &mut Vec<Order>) {
         if let (Some(due), Some(checkpoints)) = (&mut self.due, &shared.checkpoints)
             && checkpoints.is_free()
@@ -269,7 +269,7 @@ impl Lead {
         }
     }
 
-    /// Gives out what an earlier run bound, a window of epochs at a time.
+    /// Replays the bindings of an earlier run, a window of epochs at a time.
     fn replay(&mut self, shared: &Shared, orders: &mut Vec<Order>) -> Result<()> {
         let now = self.now();
         if let (Some(way), Some(replay)) = (&mut self.way, &mut self.replay) {
@@ -281,7 +281,7 @@ impl Lead {
         }
         while let Some(replay) = self.replay.as_mut().filter(|_| self.sequencer.wants_replay()) {
             match replay.next().transpose()? {
-                // What later ones say of epochs before them is of interest still.
+                // Results of earlier epochs in later bindings still matter.
                 Some(binding) if self.upto.is_some_and(|upto| binding.epoch > upto) => {
                     self.sequencer.expect(&binding)?;
                 }
@@ -319,7 +319,7 @@ impl Control {
         self.sequencer.activate();
     }
 
-    /// Nothing more will be reported: lets the control dataflow come to its end.
+    /// Closes the reports, which ends the control dataflow.
     pub(crate) fn finish(&self) {
         self.finished.set(true);
         self.reporter.activate();
@@ -331,7 +331,7 @@ type Out<D> = CapacityContainerBuilder<Vec<D>>;
 /// Builds the control dataflow on a worker.
 pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) -> Control {
     let (index, peers) = (worker.index(), worker.peers() as u64);
-    // A process without the sequencer passes on that it was asked to stop; its first worker does.
+    // In a process without the sequencer, the first worker passes on a requested stop.
     let passes_stop_on = index != 0 && index.is_multiple_of(shared.settings.workers);
     let lead = if index == 0 {
         shared.lead.lock().take()
@@ -352,7 +352,7 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
     })
 }
 
-/// What this worker tells the sequencer; and what has it look for more to tell.
+/// The reports of this worker; and a waker to look for more.
 fn reports<'s>(
     scope: Scope<'s, u64>,
     mut passes_stop_on: bool,
@@ -391,7 +391,7 @@ fn reports<'s>(
     (reports, reporter.expect("the operator was built"))
 }
 
-/// The sequencer, on the worker that has it: reports in, orders for every worker out.
+/// The sequencer's operator: reports in, orders for every worker out.
 fn sequence<'s>(
     reports: StreamVec<'s, u64, ToLead>,
     mut lead: Option<Lead>,
@@ -449,7 +449,7 @@ fn sequence<'s>(
     (orders, sequencer.expect("the operator was built"))
 }
 
-/// Hands this worker what the sequencer orders.
+/// Delivers the sequencer's orders to this worker.
 fn deliver(orders: StreamVec<'_, u64, (u64, FromLead)>, desk: Rc<Desk>, shared: Arc<Shared>) {
     let hear = move |told: FromLead| match told {
         FromLead::Order(order) => {

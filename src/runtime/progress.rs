@@ -1,5 +1,5 @@
-//! How far a start has come: what was bound before it is read again, then what the sources held when they
-//! were first seen.
+//! The progress of a start: first what was bound before is read again, then what the sources held when they
+//! were first observed.
 //!
 //! ```text
 //!   start ── epochs that were bound before ──▶ last_bound ── records that the sources held ──▶ ends first seen ── live ──▶
@@ -7,9 +7,9 @@
 //!            not ready                                       not ready                         ready, and stays so
 //! ```
 //!
-//! Answers as of the newest epoch begin at `last_bound`: whatever was answered before a crash was bound, so
-//! no reader sees the newest epoch go back. Readiness waits for the ends as well, so that nobody is sent to a
-//! service that has a topic still to read.
+//! Reads of the newest epoch are served from `last_bound` on: everything that was served before a crash was
+//! bound, so readers never see the newest epoch go back. Readiness also waits for the ends, so that no
+//! traffic reaches a service that has yet to read a topic.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,35 +20,35 @@ use crate::runtime::Shared;
 use crate::source::{PartitionFacts, Topology};
 use crate::time::Epoch;
 
-/// Records that are left, by source; `None`: nobody knows, as the source has not been seen yet. Counted by
-/// offsets, so holes in a log count too.
+/// Records left, by source; `None` if unknown, because the source has not been observed yet. Counted by
+/// offsets, so gaps in a log count too.
 pub type Left = BTreeMap<String, Option<u64>>;
 
-/// What was bound before this start is being read again.
+/// The progress of reading again what was bound before this start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovering {
     /// The newest closed epoch.
     pub closed: Option<Epoch>,
     /// The last epoch that was bound before this start.
     pub last_bound: Epoch,
-    /// Records that are left up to it.
+    /// Records left until then.
     pub left: Left,
 }
 
-/// When a service has caught up.
+/// When a service counts as caught up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaughtUp {
-    /// When everything is counted that the sources held when they were first seen.
+    /// Once everything that the sources held when first observed is processed.
     ToFirstEnds,
-    /// When no more records than these are left, of what the sources hold by then.
+    /// Once at most this many records of what the sources now hold are left.
     ToLag(u64),
 }
 
-/// A partition up to somewhere: where its log begins, and where that is.
+/// The part of a partition up to a goal: the start of its log, and the goal.
 type Upto = (Offset, Offset);
 
 impl Shared {
-    /// Where the recovery of what was bound before stands; `None` once it is over.
+    /// The progress of the recovery; `None` once it is complete.
     pub(super) fn recovering(&self) -> Option<Recovering> {
         let last_bound = Epoch(self.replay_to.load(Ordering::Acquire));
         let closed = self.views.closed().map(|moment| moment.epoch);
@@ -59,7 +59,7 @@ impl Shared {
         })
     }
 
-    /// What is left until the service has caught up; `None` from the moment on at which it has, for good.
+    /// What remains until the service has caught up; `None` from then on, for good.
     pub(super) fn catching_up(&self, when: CaughtUp) -> Option<Left> {
         if self.caught_up.load(Ordering::Acquire) {
             return None;
@@ -95,13 +95,13 @@ impl Shared {
         Some(left)
     }
 
-    /// Takes note of what a source holds when it is first seen.
+    /// Records what a source holds when it is first observed.
     pub(super) fn first_seen(&self, source: SourceId, topology: &Topology) {
         let ends = upto_ends(topology.partitions.iter());
         self.first_ends.lock().entry(source).or_insert(ends);
     }
 
-    /// How far the partitions of a source were bound before this start.
+    /// The bound ends of the partitions before this start.
     fn bound_before(&self, source: SourceId) -> BTreeMap<u32, Upto> {
         let of = |partition| PartitionId { source, partition };
         let bound = self.bound_before.range(of(0)..=of(u32::MAX));
@@ -113,9 +113,9 @@ impl Shared {
         planned.map(|planned| planned.rules.name.as_str())
     }
 
-    /// How many records lie between what is closed and where `upto` says, by source.
+    /// The number of records between the closed positions and `upto`, by source.
     fn left(&self, upto: impl Fn(SourceId) -> Option<BTreeMap<u32, Upto>>) -> Left {
-        // Before an epoch is closed, what a checkpoint holds.
+        // Before an epoch is closed: the positions of the checkpoint.
         let positions: BTreeMap<PartitionId, Offset> = match self.views.closed() {
             Some(moment) => moment.positions.iter().copied().collect(),
             None => self
@@ -146,7 +146,7 @@ fn upto_ends<'a>(facts: impl Iterator<Item = &'a PartitionFacts>) -> BTreeMap<u3
     facts.map(upto).collect()
 }
 
-/// Tells where the recovery stands.
+/// Returns the progress of the recovery.
 pub(super) fn teller(shared: &Arc<Shared>) -> impl Fn() -> Option<Recovering> + Send + Sync + 'static {
     let shared = shared.clone();
     move || shared.recovering()

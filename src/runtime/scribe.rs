@@ -1,11 +1,11 @@
-//! What makes bindings durable: everything that waits goes into one write and one sync.
+//! Makes bindings durable: writes everything queued in one write and one sync.
 //!
 //! ```text
 //!   sequencer ── bindings ──┐
 //!   sink tasks ── progress ─┴▶ group ── append, sync ──▶ inbox.durable(last) ──▶ trim? ── Preparing, on any thread ──▶ adopt
 //! ```
 //!
-//! A [`Scribe`] takes one step at a time; a thread of a service does nothing but have it do so.
+//! A [`Scribe`] advances one step at a time; its thread in a service does nothing else.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -20,17 +20,17 @@ use crate::runtime::Shared;
 use crate::sink::progress::{Durable, ProgressLog};
 use crate::time::Epoch;
 
-/// Progress is written alone when no binding has come for so long.
+/// Progress is written without a binding after waiting this long for one.
 const ALONE_AFTER: Duration = Duration::from_millis(10);
 
-/// What is to be written.
+/// An entry to be written.
 pub(super) enum Entry {
     Binding(Arc<EpochBinding>),
-    /// How far a shard of a sink has come, and who is to be told when that is durable.
+    /// The progress of a sink's shard, and a callback for when it is durable.
     Progress(ShardProgress, Durable),
 }
 
-/// Where sinks write down how far they have come.
+/// The log in which sinks record their progress.
 pub(super) struct ToScribe(pub Sender<Entry>);
 
 impl ProgressLog for ToScribe {
@@ -56,13 +56,14 @@ impl Scribe {
         }
     }
 
-    /// Ends when the sequencer has, at the end of the control dataflow, which a halt drops, and all sinks.
+    /// Ends when the sequencer and all sinks have ended: the former at the end of the control dataflow, which
+    /// a halt drops.
     pub(super) fn run(mut self, shared: &Shared) {
         while let Ok(first) = self.entries.recv() {
             let waiting = self.gather(first);
             match self.write(shared, waiting) {
                 Ok(None) => {}
-                // It reads all that is to go, which must keep nobody waiting who writes.
+                // It reads everything that is to be removed, which must not delay writes.
                 Ok(Some(preparing)) => {
                     let thread = std::thread::Builder::new().name("trim".into());
                     let _begun = thread.spawn(move || preparing.run());
@@ -72,7 +73,7 @@ impl Scribe {
         }
     }
 
-    /// As [`run`](Self::run), once and without waiting; nothing where nothing waits.
+    /// Like [`run`](Self::run), once and without waiting; does nothing if nothing is queued.
     #[cfg(test)]
     pub(super) fn step(&mut self, shared: &Shared) -> Result<Option<Preparing>> {
         match self.entries.try_recv() {
@@ -81,8 +82,8 @@ impl Scribe {
         }
     }
 
-    /// Nothing of the flow waits for progress to be durable, so it waits for a binding to be written with:
-    /// alone it would have the next one wait for a sync of its own.
+    /// Nothing in the dataflow waits for progress to be durable, so it waits for a binding to be written
+    /// with: written alone, it would make the next binding wait for another sync.
     fn gather(&self, first: Entry) -> Vec<Entry> {
         let (mut waiting, begun) = (vec![first], clock::instant());
         while let Some(Entry::Progress(..)) = waiting.last() {
@@ -95,11 +96,11 @@ impl Scribe {
         waiting
     }
 
-    /// Makes what waits durable, with all that waits behind it, and tells so. What is to be prepared next, if
-    /// anything.
+    /// Makes `waiting` and everything queued behind it durable, and runs the callbacks. Returns a trim to
+    /// prepare next, if any.
     ///
     /// # Errors
-    /// Those of the ledger: nothing more can be written.
+    /// Those of the ledger, after which nothing more can be written.
     fn write(&mut self, shared: &Shared, waiting: Vec<Entry>) -> Result<Option<Preparing>> {
         let (mut group, mut progress, mut told) = (Vec::new(), Vec::new(), Vec::new());
         for entry in waiting.into_iter().chain(self.entries.try_iter()) {
@@ -132,7 +133,7 @@ impl Scribe {
     }
 }
 
-/// A checkpoint carries the hash chain behind its own epoch, so a group ends there.
+/// A checkpoint records the chain hash as of its own epoch, so a group is split there.
 fn append(
     shared: &Shared,
     ledger: &mut dyn LedgerStore,
@@ -152,10 +153,10 @@ fn append(
     ledger.append_group(rest, progress)
 }
 
-/// Lets go of the ledger's beginning as checkpoints need no more of it.
+/// Trims the beginning of the ledger as checkpoints stop needing it.
 #[derive(Default)]
 struct Trimmer {
-    /// Up to here was tried.
+    /// The epoch up to which trimming was attempted.
     upto: Epoch,
     prepared: Option<Receiver<Result<Option<Trimmed>>>>,
 }
@@ -176,10 +177,10 @@ impl Trimmer {
             Ok(Some(trimmed)) => {
                 let (upto, bytes) = (trimmed.upto, trimmed.bytes);
                 if ledger.adopt(trimmed)? {
-                    tracing::debug!(%upto, bytes, "the ledger was trimmed");
+                    tracing::debug!(%upto, bytes, "trimmed the ledger");
                 }
             }
-            Err(error) => tracing::warn!("the ledger can't be trimmed, and grows on: {error}"),
+            Err(error) => tracing::warn!(%error, "cannot trim the ledger; it keeps growing"),
         }
         Ok(None)
     }
@@ -198,7 +199,7 @@ impl Trimmer {
     }
 }
 
-/// A trim that is to be made ready beside the writing. Dropped, it counts as one that can't be made.
+/// A trim to be prepared in parallel with writing. If dropped, it counts as impossible.
 pub(super) struct Preparing {
     trim: Trim,
     tell: Sender<Result<Option<Trimmed>>>,

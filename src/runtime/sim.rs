@@ -1,4 +1,5 @@
-//! Seeded runs of the whole service on one thread, with crashes and restarts, held against what is promised.
+//! Deterministic simulation: seeded runs of the whole service on one thread, with crashes and restarts,
+//! checked against its guarantees.
 //!
 //! ```text
 //!                    ┌──────────── one step at a time, in an order that the seed draws ────────────┐
@@ -14,9 +15,9 @@
 //!              stores hold what the views show: each row once in a transactional one
 //! ```
 //!
-//! All code of control dataflow, sequencer, scribe, ledger, writer of checkpoints and operators is the real
-//! one; its threads are what is left out, and clocks, disk and topics are simulated. A seed that fails is
-//! told with what to type, and with the story of its run.
+//! The control dataflow, sequencer, scribe, ledger, checkpoint writer and operators are the real code; only
+//! threads are left out, and clocks, disk and topics are simulated. A failing seed is reported with the
+//! command to repeat it and a log of its run.
 
 mod oracle;
 mod process;
@@ -32,10 +33,10 @@ use parking_lot::Mutex;
 use crate::bridge::panic_text;
 use crate::clock::sim::draw;
 
-/// How many seeds a run of all tests tries; `make sim` tries more.
+/// Number of seeds in the regular tests; `make sim` runs more.
 const SEEDS: u64 = 200;
 
-/// What is drawn from a seed.
+/// Random draws from a seed.
 #[derive(Clone)]
 struct Draws(u64);
 
@@ -54,17 +55,17 @@ impl Draws {
         self.below(of) < n
     }
 
-    /// At least `least`, mostly not much more, and less than `end`.
+    /// At least `least`, usually not much more, and below `end`.
     fn small(&mut self, least: usize, end: usize) -> usize {
         let width = 1 + self.below(end - least);
         least + self.below(width)
     }
 }
 
-/// What is not as it should be.
+/// The result of a check.
 type Held<T = ()> = Result<T, String>;
 
-/// `SEEDS=17` runs that one, and tells its story; `SEEDS=0..5000` those.
+/// `SEEDS=17` runs one seed, with its log; `SEEDS=0..5000` a range.
 fn wanted() -> (std::ops::Range<u64>, bool) {
     let Ok(text) = std::env::var("SEEDS") else {
         return (0..SEEDS, false);
@@ -77,7 +78,7 @@ fn wanted() -> (std::ops::Range<u64>, bool) {
     parsed.unwrap_or_else(|_| panic!("SEEDS={text}: one (17), or a range (0..5000)"))
 }
 
-/// Runs a seed: what it came to, and its story.
+/// Runs a seed. Returns the outcome and the log.
 fn run(seed: u64) -> (Held<world::Summary>, Vec<String>) {
     let story = std::sync::Arc::new(Mutex::new(Vec::new()));
     let told = story.clone();
@@ -87,7 +88,7 @@ fn run(seed: u64) -> (Held<world::Summary>, Vec<String>) {
     (outcome, story)
 }
 
-/// Lines of a story that are told of a seed that failed.
+/// Lines of the log that are printed for a failed seed.
 const TOLD: usize = 120;
 
 #[test]
@@ -133,7 +134,7 @@ fn seeds() {
     println!("{} seeds: {}", seeds.end - seeds.start, sums.into_inner());
 }
 
-/// The same seed takes the same way, or none could be looked into.
+/// A seed must reproduce its run, or no failure could be investigated.
 #[test]
 fn a_seed_reproduces_its_run() {
     for seed in [3, 1_000_003] {

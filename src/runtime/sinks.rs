@@ -1,4 +1,4 @@
-//! Where a dataflow's sinks stand, as `/v1/sinks` and the metrics tell it.
+//! The status of a dataflow's sinks, for `/v1/sinks` and the metrics.
 
 use std::sync::Arc;
 
@@ -9,38 +9,37 @@ use crate::sink::queue::ShardState;
 use crate::sink::{Contract, Method};
 use crate::time::Epoch;
 
-/// A sink, and where it stands.
+/// The status of a sink.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SinkNow {
-    /// Its name.
+    /// The sink's name.
     pub name: String,
-    /// The method that gives it rows.
+    /// The method that connects rows to it.
     pub method: Method,
     /// ``topic `x` ``.
     pub description: String,
-    /// What it promises after a crash.
+    /// Its guarantee after a crash.
     pub contract: Contract,
-    /// How many shards it has.
+    /// The number of shards.
     pub shards: u32,
-    /// The last epoch that brought rows, and of which, as of all before it, the store has all; `None`: there
-    /// is none.
+    /// The last epoch with rows up to which the store is complete; `None` if there is none.
     pub delivered: Option<Epoch>,
     /// Rows written in this run.
     pub rows: u64,
-    /// Rows that wait.
+    /// Rows queued.
     pub waiting_rows: u64,
-    /// Memory that they take, in bytes.
+    /// The memory of queued rows, in bytes.
     pub waiting_bytes: u64,
-    /// How long ago the epoch was opened that waits longest, in seconds.
+    /// The age of the oldest queued epoch in seconds, from when it was opened.
     pub waiting_age_seconds: Option<f64>,
-    /// How often writes failed in this run, and were tried again.
+    /// Number of writes in this run that failed and were retried.
     pub retries: u64,
-    /// What goes wrong now.
+    /// The current error.
     pub trouble: Option<String>,
 }
 
 impl Shared {
-    /// Where all sinks stand, in the order of the code. In a cluster the process with the ledger knows.
+    /// The status of all sinks, in the order of the code. In a cluster, the process with the ledger knows it.
     fn sinks_now(&self) -> Vec<SinkNow> {
         let states = self.sinks.states();
         let sink =
@@ -52,7 +51,7 @@ impl Shared {
 fn now(planned: &PlannedSink, shards: &[ShardState]) -> SinkNow {
     let waiting = shards.iter().filter_map(|shard| shard.waiting).min();
     let behind = shards.iter().filter(|shard| shard.waiting.is_some());
-    // A shard for which nothing waits has all that it was given.
+    // A shard with an empty queue has everything it was given.
     let delivered = match waiting {
         Some(_) => behind.map(|shard| shard.delivered).min().flatten(),
         None => shards.iter().filter_map(|shard| shard.delivered).max(),
@@ -77,7 +76,7 @@ fn now(planned: &PlannedSink, shards: &[ShardState]) -> SinkNow {
     }
 }
 
-/// Has gauges of sinks set whenever they are read.
+/// Refreshes the gauges of sinks whenever they are read.
 pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
     let this = Arc::downgrade(shared);
     shared.metrics.refresh_by(move |metrics| {
@@ -94,7 +93,7 @@ pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
     });
 }
 
-/// Tells where all sinks stand.
+/// Returns the status of all sinks.
 pub(super) fn teller(shared: &Arc<Shared>) -> impl Fn() -> Vec<SinkNow> + Send + Sync + 'static {
     let shared = shared.clone();
     move || shared.sinks_now()

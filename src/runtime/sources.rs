@@ -1,4 +1,4 @@
-//! Where each source stands: its rules, and how far its partitions have come.
+//! The status of each source: its rules, and the positions of its partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,30 +14,30 @@ use crate::runtime::Shared;
 use crate::source::PartitionFacts;
 use crate::time::EventTime;
 
-/// A source, as it is now.
+/// The status of a source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceNow {
-    /// Its name.
+    /// The source's name.
     pub name: String,
-    /// Name of the log that it reads: the topic.
+    /// The name of the log that it reads: the topic.
     pub topic: String,
     /// The connector that reads it.
     pub connector: Option<&'static str>,
-    /// More about it that its connector tells, by name.
+    /// Further details from its connector, by name.
     pub details: Vec<(&'static str, String)>,
-    /// How the parts of its records are written: `("value", "avro")`.
+    /// The formats of its records' parts: `("value", "avro")`.
     pub formats: Vec<(&'static str, String)>,
-    /// The rules of time in force; `None`: a table, which has none.
+    /// The effective rules of time; `None` for a table, which has none.
     pub rules: Option<RulesNow>,
-    /// Whether it is idle as a whole.
+    /// Whether all of it is idle.
     pub idle: bool,
-    /// What stands between it and its data.
+    /// Why its data cannot be read, if so.
     pub trouble: Option<String>,
     /// Its partitions.
     pub partitions: Vec<PartitionNow>,
 }
 
-/// Rules of time in force.
+/// The effective rules of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RulesNow {
     /// See [`TimeRules`](crate::source::TimeRules).
@@ -50,19 +50,19 @@ pub struct RulesNow {
     pub future_bound: Duration,
 }
 
-/// A partition, as it was seen last from outside.
+/// A partition as last observed from outside.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PartitionSeen {
     pub(crate) facts: PartitionFacts,
-    /// Since when, as far as was seen, a transaction is open that nothing can be read beyond.
+    /// Since when a transaction has been open that blocks reading, as far as observed.
     pub(crate) open_since: Option<EventTime>,
-    /// Whether it stayed open for so long that it is told of.
+    /// Whether it has been open long enough to be logged.
     pub(crate) told: bool,
 }
 
 impl PartitionSeen {
-    /// As seen at `now`, after `last`. The oldest open transaction is the same one while the last stable
-    /// offset stays.
+    /// As observed at `now`, after `last`. The oldest open transaction is the same as long as the last stable
+    /// offset does not move.
     pub(crate) fn new(facts: PartitionFacts, now: EventTime, last: Option<&Self>) -> Self {
         let before = last
             .filter(|last| last.facts.end == facts.end)
@@ -76,7 +76,7 @@ impl PartitionSeen {
         }
     }
 
-    /// For how long it is open.
+    /// How long it has been open.
     pub(crate) fn open_for(&self, now: EventTime) -> Option<Duration> {
         let us = now.micros().saturating_sub(self.open_since?.micros());
         Some(Duration::from_micros(u64::try_from(us).unwrap_or(0)))
@@ -94,31 +94,31 @@ impl std::fmt::Display for PartitionSeen {
     }
 }
 
-/// A partition, as it is now.
+/// The status of a partition.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PartitionNow {
     /// Its number.
     pub partition: u32,
-    /// First offset of its log, and the end of what can be read, as they were seen within the last second;
-    /// `None`: not seen by this process.
+    /// The first offset of its log and the end of what can be read, as observed within the last second;
+    /// `None` if not observed by this process.
     pub log: Option<(Offset, Offset)>,
-    /// Since when a transaction is open that nothing can be read beyond, as far as was seen.
+    /// Since when a transaction has been open that blocks reading, as far as observed.
     pub open_transaction_since: Option<EventTime>,
-    /// The next offset to be counted, as of the newest closed epoch; `None`: nothing of it is bound yet.
+    /// The next offset to be processed, as of the newest closed epoch; `None` if nothing of it is bound yet.
     pub position: Option<Offset>,
-    /// Age of the newest record read, while records wait; 0 otherwise. `None`: another process may be reading
-    /// it.
+    /// The age of the newest record read while more records wait, otherwise 0. `None` if another process may
+    /// be reading it.
     pub lag_seconds: Option<f64>,
-    /// Its watermark: its highest event time less the lateness. [`EventTime::MIN`]: it has had none.
+    /// Its watermark: its highest event time minus the lateness. [`EventTime::MIN`] if there was none.
     pub watermark: EventTime,
-    /// Whether it is idle: it holds no watermark back.
+    /// Whether it is idle and holds no watermark back.
     pub idle: bool,
-    /// Whether it waits for others that are behind in event time. `None`: another process may be reading it.
+    /// Whether it is paused by watermark alignment. `None` if another process may be reading it.
     pub paused: Option<bool>,
 }
 
 impl PartitionNow {
-    /// Records between its position and the end of its log: offsets, in truth, so holes count.
+    /// Offsets between its position and the end of its log; gaps count too.
     pub fn lag_records(&self) -> Option<i64> {
         let (start, end) = self.log?;
         Some(end.saturating_sub(self.position.unwrap_or(start)).max(0))
@@ -126,7 +126,7 @@ impl PartitionNow {
 }
 
 impl Shared {
-    /// Where all sources stand.
+    /// The status of all sources.
     pub(super) fn sources_now(&self) -> Vec<SourceNow> {
         let bound = self.bound.lock().clone();
         let idle = self.idle.lock().clone();
@@ -156,7 +156,7 @@ impl Shared {
                 let alone = self.settings.cluster.is_none();
                 PartitionNow {
                     partition,
-                    // What was read since it was seen is a part of it.
+                    // Records read since the observation are a part of it.
                     log: seen
                         .map(|seen| (seen.facts.start, seen.facts.end.max(position.unwrap_or_default()))),
                     open_transaction_since: seen.and_then(|seen| seen.open_since),
@@ -194,7 +194,7 @@ impl Shared {
         self.sources.iter().map(of).collect()
     }
 
-    /// Takes in what an epoch that is closed now says of partitions.
+    /// Records the state of partitions in an epoch that has closed.
     pub(super) fn note_bound(&self, ranges: &[PartitionRange], idle: &[(SourceId, bool)]) {
         let mut bound = self.bound.lock();
         for range in ranges {
@@ -211,8 +211,8 @@ impl Shared {
     }
 }
 
-/// Has gauges of views and partitions set as they are read. Workers set some as epochs close, but none may
-/// close for long, and what a restart takes over from a checkpoint is not released again.
+/// Refreshes the gauges of views and partitions whenever they are read. Workers set some as epochs close, but
+/// epochs may not close for long, and records covered by a restored checkpoint are not released again.
 pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
     let this = Arc::downgrade(shared);
     shared.metrics.refresh_by(move |metrics| {
@@ -228,7 +228,7 @@ pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
             let of = metrics.source(&source.rules.name);
             of.schema_lookups_pending.set(pending);
         }
-        // Of a cluster's partitions each process shows those that it reads.
+        // Each process of a cluster shows the partitions that it reads.
         if shared.settings.cluster.is_some() {
             return;
         }
@@ -243,7 +243,7 @@ pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
     });
 }
 
-/// Tells where all sources stand.
+/// Returns the status of all sources.
 pub(super) fn teller(shared: &Arc<Shared>) -> impl Fn() -> Vec<SourceNow> + Send + Sync + 'static {
     let shared = shared.clone();
     move || shared.sources_now()
@@ -267,7 +267,7 @@ mod tests {
             since.push(seen.open_since.map(|since| since.micros() / 1_000_000));
             last = Some(seen);
         }
-        // The first one ends when the last stable offset moves on; another was open behind it.
+        // The first transaction ends when the last stable offset advances; another was open behind it.
         assert_eq!(since, [None, Some(2), Some(2), Some(4), None, Some(6)]);
         let last = last.unwrap();
         assert_eq!(

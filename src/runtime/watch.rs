@@ -1,4 +1,4 @@
-//! The thread that looks at the sources from outside: which partitions there are, and where they end.
+//! The thread that observes the sources from outside: which partitions exist, and where they end.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::runtime::sources::PartitionSeen;
 use crate::runtime::{Shared, Substitutes};
 use crate::source::{Ailment, Driver, Topology};
 
-/// From one look to the next: lag is right, and a new partition known, within a second.
+/// Interval between observations: lag is accurate, and new partitions are found, within a second.
 const EVERY: Duration = Duration::from_millis(500);
-/// Where looks take long, the time between two is so many times as long…
+/// If observations take long, the interval is this multiple of their duration…
 const REST: u32 = 4;
-/// … but no longer than this.
+/// … but at most this long.
 const EVERY_MAX: Duration = Duration::from_secs(2);
-/// A transaction that is open for longer than clients let one be by default is told of.
+/// A transaction that is open for longer than clients allow by default is logged.
 const OPEN_LONG: Duration = Duration::from_secs(60);
 
 pub(super) type Watched = (SourceId, String, Arc<dyn Driver>);
 
-/// The sources to watch. What tests feed instead brings its own driver.
+/// The sources to watch. Test input brings its own driver.
 pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes>) -> Vec<Watched> {
     let given = substitutes.map(|make| make()).unwrap_or_default();
     let driver = |source: &PlannedSource| {
@@ -44,8 +44,9 @@ pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes
         .collect()
 }
 
-/// Looks at once, and then now and then: partitions may be added. A source that can't be seen at the start
-/// halts the service with the reason, unless it is one to be waited for; later every one is.
+/// Observes the sources immediately and then regularly, because partitions may be added. A source that cannot
+/// be observed at the start halts the service with the reason, unless it is to be waited for; later, every
+/// source is waited for.
 pub(super) fn watch(shared: &Shared, sources: Vec<Watched>) {
     let this = std::thread::current();
     let wake = Waker::new(move || this.unpark());
@@ -63,20 +64,20 @@ pub(super) fn watch(shared: &Shared, sources: Vec<Watched>) {
             if shared.halt.is_halted() || shared.inbox.stopping() || shared.ended.load(Ordering::Acquire) {
                 return;
             }
-            // Woken by a stop, a halt and the end of the workers.
+            // Woken by a stop, by a halt, and when the workers end.
             std::thread::park_timeout(next - clock::instant());
         }
     }
 }
 
-/// What the looks so far have shown.
+/// The state of the observations.
 pub(super) struct Watch {
     sources: Vec<Watched>,
-    /// Whether it has looked.
+    /// Whether it has observed anything yet.
     looked: bool,
-    /// Whether schemas waited at the last look.
+    /// Whether schemas were outstanding at the last observation.
     waited: bool,
-    /// The sources that were seen.
+    /// The sources that have been observed.
     met: BTreeSet<SourceId>,
 }
 
@@ -90,13 +91,13 @@ impl Watch {
         }
     }
 
-    /// Looks at the registry and at every source.
+    /// Observes the registry and every source.
     ///
     /// # Errors
-    /// What the service can't go on with.
+    /// Those from which the service cannot continue.
     pub(super) fn look(&mut self, shared: &Shared) -> Result<()> {
         let registry = shared.settings.env.registry.as_ref().map(Registry::status);
-        // Away, or so slow that ids have waited since the last look.
+        // Unreachable, or so slow that ids have been waiting since the last observation.
         let waits = registry.as_ref().is_some_and(|status| status.pending > 0);
         let away = registry
             .as_ref()
@@ -112,7 +113,7 @@ impl Watch {
             troubled(shared, name, driver.as_ref(), seen.as_ref().err());
             match seen {
                 Ok(topology) => {
-                    // One that was waited for at the start begins where it says too.
+                    // A source that was waited for also starts where it is configured to.
                     if self.met.insert(*id) {
                         shared.inbox.starts(*id, driver.starts(&topology)?);
                     }
@@ -122,11 +123,11 @@ impl Watch {
                     let (source, seen) = (*id, Some(topology));
                     shared.inbox.look(Look { source, asked, seen });
                 }
-                // What was read is no longer there as it was: no waiting brings it back.
+                // What was read no longer exists as it was: waiting does not bring it back.
                 Err(error) if error.kind() == Kind::Integrity => return Err(error),
                 Err(error) if !self.met.contains(id) && !waits_for(driver.as_ref()) => return Err(error),
                 Err(error) => {
-                    tracing::debug!(source = name, %error, "cannot look at a source; trying again");
+                    tracing::debug!(source = name, %error, "cannot fetch the source's topology; retrying");
                     let (source, seen) = (*id, None);
                     shared.inbox.look(Look { source, asked, seen });
                 }
@@ -137,13 +138,13 @@ impl Watch {
     }
 }
 
-/// Whether a source that was never seen is waited for: one that is missing or away may come, a wrong password
-/// stays wrong.
+/// Whether to wait for a source that was never observed: a missing or unreachable one may appear, a wrong
+/// password stays wrong.
 fn waits_for(driver: &dyn Driver) -> bool {
     driver.waits() && matches!(driver.ailment(), Some(Ailment::Missing | Ailment::Away))
 }
 
-/// Names what stands between a source and its data in health, metrics and, once, the log.
+/// Reports why a source cannot be read in health, metrics and, once, the log.
 fn troubled(shared: &Shared, name: &str, driver: &dyn Driver, unseen: Option<&Error>) {
     let trouble = unseen.map(ToString::to_string).or_else(|| driver.trouble());
     let kind = trouble
@@ -156,8 +157,7 @@ fn troubled(shared: &Shared, name: &str, driver: &dyn Driver, unseen: Option<&Er
     note(shared, Dependency::Source(name.to_owned()), trouble);
 }
 
-/// Keeps how a source's partitions were seen; the log says when there are more of them, and when a
-/// transaction stays open.
+/// Records the observed partitions of a source; logs added partitions and long-open transactions.
 fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &Topology) {
     let metrics = shared.metrics.source(name);
     let now = clock::now();
@@ -168,7 +168,10 @@ fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &
         let last = before.iter().find(|last| last.facts.partition == number);
         let seen = PartitionSeen::new(*facts, now, last);
         let open = seen.open_for(now).unwrap_or_default();
-        metrics.partition(number).open_transaction_seconds.set(open.as_secs_f64());
+        metrics
+            .partition(number)
+            .open_transaction_seconds
+            .set(open.as_secs_f64());
         if open >= OPEN_LONG && last.is_some_and(|last| !last.told) {
             let (offset, since) = (facts.end, seen.open_since.unwrap_or(now));
             tracing::warn!(
@@ -176,9 +179,9 @@ fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &
                 partition = number,
                 offset,
                 %since,
-                "a transaction stays open: nothing from this offset on can be read before it ends, and event time waits. \
-                 {}",
-                driver.open_transaction_hint()
+                hint = driver.open_transaction_hint(),
+                "a transaction has been open for long; nothing from this offset on can be read \
+                 before it ends, and event time waits"
             );
         }
         PartitionSeen {
@@ -196,43 +199,45 @@ fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &
             source = name,
             before = had,
             now = count,
-            "partitions were added, and are read from their start"
+            "partitions were added; reading them from their start"
         );
     }
 }
 
-/// Says how the source's types fit the registry's schemas; an error if nothing could ever be decoded. A
-/// registry that does not answer holds nothing up.
+/// Logs the compatibility of the source's types with the registry's schemas; an error if no record could be
+/// decoded. A registry that does not answer does not block the start.
 fn compare(source: &str, driver: &dyn Driver) -> Result<()> {
     for fit in driver.fits() {
         fit.verdict()
             .map_err(|error| error.detail(format!("source `{source}` reads it")))?;
         match &fit.found {
-            Found::Newest { misfits, .. } if !misfits.is_empty() => tracing::warn!(source, "{fit}"),
-            Found::Unseen(_) => tracing::warn!(source, "{fit}"),
-            _ => tracing::info!(source, "{fit}"),
+            Found::Newest { misfits, .. } if !misfits.is_empty() => {
+                tracing::warn!(source, %fit, "type and schema are not fully compatible")
+            }
+            Found::Unseen(_) => tracing::warn!(source, %fit, "cannot check schema compatibility"),
+            _ => tracing::info!(source, %fit, "checked schema compatibility"),
         }
     }
     Ok(())
 }
 
-/// Keeps what is in trouble for whoever asks, and says once that it is, and once that it no longer is.
+/// Records an unhealthy dependency, and logs when that begins and ends.
 fn note(shared: &Shared, what: Dependency, trouble: Option<String>) {
     let mut troubles = shared.troubles.lock();
     match trouble {
         Some(trouble) if !troubles.contains_key(&what) => {
-            tracing::warn!("{what} is in trouble: {trouble}");
+            tracing::warn!(dependency = %what, reason = trouble, "unhealthy");
             troubles.insert(what, trouble);
         }
         Some(trouble) => {
             troubles.insert(what, trouble);
         }
-        None if troubles.remove(&what).is_some() => tracing::info!("{what} is well again"),
+        None if troubles.remove(&what).is_some() => tracing::info!(dependency = %what, "healthy again"),
         None => {}
     }
 }
 
-/// How many records stand between what the newest closed epoch has and the end of the log.
+/// Updates the lag: the number of records between the newest closed epoch and the end of the log.
 fn show_lag(shared: &Shared, source: SourceId, name: &str, topology: &Topology) {
     let closed = shared.views.closed();
     let metrics = shared.metrics.source(name);

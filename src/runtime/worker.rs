@@ -1,4 +1,4 @@
-//! One worker's life: build the dataflow, step it, and close epochs for the process's readers.
+//! A worker: builds the dataflow, steps it, and closes epochs for the process's readers.
 
 use std::cell::RefCell;
 use std::num::NonZero;
@@ -28,7 +28,7 @@ use crate::trail;
 use crate::view::Moment;
 use crate::view::serve::Serve;
 
-/// Runs all workers of the process to their end.
+/// Runs all workers of the process to completion.
 pub(super) fn run(shared: &Arc<Shared>) {
     let settings = &shared.settings;
     let communication = match &settings.cluster {
@@ -41,7 +41,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
             zerocopy: false,
         },
     };
-    // No spinning before a worker parks: on few cores it only takes time from the others.
+    // No spinning before a worker parks: with few cores it only takes time from the others.
     let worker = timely::WorkerConfig::default().idle_spin(Duration::ZERO);
     let engine = shared.clone();
     let guards = timely::execute(
@@ -63,9 +63,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
         Ok(guards) => {
             for joined in guards.join() {
                 if let Err(panic) = joined {
-                    shared
-                        .halt
-                        .halt(Error::internal("a worker ended badly").detail(panic));
+                    shared.halt.halt(Error::internal("a worker failed").detail(panic));
                 }
             }
         }
@@ -81,15 +79,14 @@ pub(super) fn run(shared: &Arc<Shared>) {
     shared.inbox.wake_watcher();
 }
 
-/// What a panic of this worker means: most often that a user's closure met a record that it was not made for.
+/// Converts a worker's panic into an error: usually a user's closure met a record that it was not written
+/// for.
 fn panicked(text: &str) -> Error {
     match trail::told() {
         Some(at) => Error::definition("a step of the dataflow panicked")
             .detail(at)
             .detail(text)
-            .hint(
-                "the record will be read again: correct the code, or let `try_map` turn down records like it",
-            ),
+            .hint("the record will be read again: fix the code, or reject such records with `try_map`"),
         None => Error::internal("a worker panicked").detail(text),
     }
 }
@@ -102,11 +99,11 @@ pub(super) fn drop_all(worker: &mut Worker) {
 
 fn live(worker: &mut Worker, shared: &Arc<Shared>) {
     let mut life = begin(worker, shared, loaders(shared.settings.workers));
-    // Those of its own shards, and of others' that are connected by now.
+    // Those of its own shards, and those of others that are connected by now.
     let threads = shared.sinks.tasks().into_iter().map(|task| {
         let thread = std::thread::Builder::new().name(format!("sink {}", task.name()));
         let spawned = thread.spawn(move || task.run());
-        // At once: whatever is given to a sink without a thread would wait for ever.
+        // At once: anything queued for a sink without a thread would wait forever.
         let refused = |error| {
             shared
                 .halt
@@ -118,7 +115,7 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
     while life.goes_on(worker) {
         life.step(worker, life.park_max());
     }
-    // What sinks were given they have before the service ends.
+    // Sinks receive everything queued before the service ends.
     for thread in threads.into_iter().flatten() {
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);
@@ -126,13 +123,13 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
     }
 }
 
-/// So many threads load the state of each of so many workers.
+/// Number of threads per worker that load state.
 fn loaders(workers: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     cores.div_ceil(workers)
 }
 
-/// Builds the dataflows on a worker, with their state, which is loaded on so many threads.
+/// Builds the dataflows on a worker, and loads their state on this many threads.
 pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -> Life {
     let desk = Desk::new();
     let probe = Handle::new();
@@ -178,7 +175,7 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -
     if shared.restored.is_some() {
         fault::point("restore.built");
     }
-    // A halt has to reach a worker that is parked.
+    // A halt must reach a parked worker.
     let wake = worker.sync_activator_for(vec![worker.index()]);
     shared.halt.on_halt(Waker::of(wake));
 
@@ -201,32 +198,32 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -
     }
 }
 
-/// So long a worker saves before it looks after its other work again.
+/// How long a worker saves before it returns to its other work.
 const SAVE_MAX: Duration = Duration::from_micros(500);
-/// A parked worker looks around this often even if nothing woke it.
+/// A parked worker checks for work this often even if nothing woke it.
 const PARK_MAX: Duration = Duration::from_millis(500);
 
-/// A worker at work: steps it, and follows the frontier of the whole dataflow.
+/// A running worker: steps the dataflow, and follows its frontier.
 pub(super) struct Life {
     shared: Arc<Shared>,
     desk: Rc<Desk>,
     control: Control,
     probe: Handle<Epoch>,
-    /// Whether this is the process's first worker: it closes epochs for all of the process's readers, as the
-    /// frontier passes an epoch only when every worker is done with it.
+    /// Whether this is the process's first worker, which closes epochs for all of the process's readers: the
+    /// frontier passes an epoch only when every worker has finished it.
     first: bool,
     passed: Epoch,
     done: bool,
-    /// A checkpoint whose epoch is closed, and sinks may not have all rows up to it; with the watermarks of
+    /// A checkpoint whose epoch is closed, but sinks may not be complete up to it; with the watermarks of
     /// sets, and the views' floor.
     unclear: Option<(Epoch, Vec<(Vec<SourceId>, EventTime)>, Epoch)>,
     served: Vec<Arc<dyn Serve>>,
 }
 
 impl Life {
-    /// Whether there is more to do. After a halt there is not: the dataflows are dropped.
+    /// Whether there is more to do. After a halt there is not, and the dataflows are dropped.
     pub(super) fn goes_on(&self, worker: &mut Worker) -> bool {
-        // What is being saved at the end is saved.
+        // A save in progress at the end is completed.
         let unclear = self.unclear.is_some() && self.shared.sinks.take_on();
         let more = worker.has_dataflows() || self.saving().is_some() || unclear;
         if more && self.shared.halt.is_halted() {
@@ -236,7 +233,7 @@ impl Life {
         more
     }
 
-    /// Does what there is to do, or waits for it, at most for so long.
+    /// Does available work, or waits for some, at most this long.
     pub(super) fn step(&mut self, worker: &mut Worker, park: Duration) {
         worker.step_or_park(Some(park));
         self.advance();
@@ -244,7 +241,7 @@ impl Life {
         self.save();
     }
 
-    /// Gives memory back, where a process has more than one life.
+    /// Frees memory that would accumulate in a process with several runs.
     #[cfg(test)]
     pub(super) fn forget(&self) {
         self.desk.steps.clear();
@@ -255,12 +252,12 @@ impl Life {
         match self.saving() {
             None => PARK_MAX,
             Some(false) => Duration::ZERO,
-            // The disk is behind: it is given time.
+            // The disk is behind: give it time.
             Some(true) => Duration::from_millis(1),
         }
     }
 
-    /// A checkpoint counts once sinks have all rows up to it.
+    /// A checkpoint completes once sinks are complete up to it.
     fn clear(&mut self) {
         let sinks = &self.shared.sinks;
         if let Some((_, sets, floor)) = self.unclear.take_if(|(epoch, ..)| sinks.is_clear(*epoch))
@@ -313,8 +310,8 @@ impl Life {
         }
     }
 
-    /// Tells the sequencer what a closed epoch did to the views. What is part of a checkpoint was not done
-    /// here.
+    /// Sends the hashes of a closed epoch's view changes to the sequencer. Epochs that are covered by a
+    /// restored checkpoint were not computed here.
     fn tell_result(&self, epoch: Epoch) {
         let restored = self.shared.restored.as_ref();
         let restored = restored.is_some_and(|restored| epoch <= restored.manifest.epoch);
@@ -325,12 +322,12 @@ impl Life {
         }
     }
 
-    /// Whether something is to be saved, and if so, whether it had better wait.
+    /// Whether anything is to be saved, and if so, whether saving should pause.
     fn saving(&self) -> Option<bool> {
         self.desk.steps.is_saving().then(|| self.desk.steps.is_crowded())
     }
 
-    /// Saves for a moment, if there is anything to be saved.
+    /// Saves for a short time, if there is anything to save.
     fn save(&self) {
         if self.saving() == Some(false) {
             let begun = clock::instant();

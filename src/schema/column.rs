@@ -1,8 +1,8 @@
-//! Encoded values without their Rust types: into [`Datum`]s and back, and past what nobody asks for.
+//! Decodes and skips encoded values without their Rust types, as [`Datum`]s.
 //!
-//! The encodings are described in [`encode`](super::encode). Bytes may come from outside (a checkpoint, a
-//! cursor), so nothing here trusts them: what is no encoding is `None`, and never a panic or an allocation
-//! beyond the input's size.
+//! [`encode`](super::encode) describes the encodings. Bytes may come from outside (a checkpoint, a cursor),
+//! so nothing here trusts them: invalid bytes result in `None`, and never in a panic or an allocation beyond
+//! the input's size.
 
 use crate::schema::Field;
 use crate::schema::datum::Datum;
@@ -11,10 +11,10 @@ use crate::schema::types::{Type, Variant};
 use crate::time::EventTime;
 use crate::wire::Input;
 
-/// A list may have so many elements that take no bytes, as units do.
+/// Maximum length of a list whose elements take no bytes, as units do.
 const EMPTY_ELEMENTS_MAX: u64 = 1 << 16;
 
-/// Appends the datums of all fields; `false` when the bytes are not theirs.
+/// Appends the datums of all fields; returns false if the bytes are invalid.
 pub(super) fn read_all(fields: &[Field], form: Form, bytes: &[u8], row: &mut Vec<Datum>) -> bool {
     let mut reader = Reader::new(form, bytes);
     for field in fields {
@@ -26,7 +26,7 @@ pub(super) fn read_all(fields: &[Field], form: Form, bytes: &[u8], row: &mut Vec
     reader.is_at_end()
 }
 
-/// The datum of one field.
+/// Decodes one field.
 pub(super) fn read_one(fields: &[Field], form: Form, bytes: &[u8], at: usize) -> Option<Datum> {
     let mut reader = Reader::new(form, bytes);
     for field in fields.get(..at)? {
@@ -35,7 +35,7 @@ pub(super) fn read_one(fields: &[Field], form: Form, bytes: &[u8], at: usize) ->
     reader.datum(&fields.get(at)?.ty)
 }
 
-/// Reads encoded values one after the other.
+/// Reads encoded values one after another.
 pub(super) struct Reader<'a> {
     form: Form,
     input: Input<'a>,
@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
         String::from_utf8(self.bytes()?).ok()
     }
 
-    /// How many elements follow, where that is written before them.
+    /// The number of elements, in the form that stores it first.
     pub(super) fn count(&mut self) -> Option<Option<u64>> {
         match self.form {
             Form::Compact => Some(Some(self.input.u64()?)),
@@ -167,7 +167,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether there is another element, where that is written before each.
+    /// Whether another element follows, in the form that marks each.
     pub(super) fn more(&mut self) -> Option<bool> {
         match self.input.byte()? {
             MORE => Some(true),
@@ -198,7 +198,7 @@ impl<'a> Reader<'a> {
         Some((index, variants.get(index as usize)?))
     }
 
-    /// Reads elements by `read` until the last.
+    /// Reads elements with `read` until the last.
     pub(super) fn each(&mut self, mut read: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
         match self.count()? {
             Some(count) => (0..count).try_for_each(|_| {
@@ -316,13 +316,14 @@ impl<'a> Reader<'a> {
                 reader.skip(key)?;
                 reader.skip(value)
             }),
-            // Scalars are cheap, and what may hold anything is seldom.
+            // Scalars are cheap, and types that may hold anything are rare.
             _ => self.datum(ty).map(drop),
         }
     }
 }
 
-/// Appends the encoding of a datum; `None`, and some bytes perhaps, when it is not of the type.
+/// Appends the encoding of a datum; returns `None`, possibly after appending some bytes, if it does not have
+/// the type.
 pub(crate) fn write(ty: &Type, form: Form, datum: &Datum, out: &mut Vec<u8>) -> Option<()> {
     match (ty, datum) {
         (Type::Unit, Datum::Null) => {}
@@ -378,7 +379,7 @@ pub(crate) fn write(ty: &Type, form: Form, datum: &Datum, out: &mut Vec<u8>) -> 
     Some(())
 }
 
-/// Appends what the encodings of all texts with this prefix begin with, in the ordered form.
+/// Appends the common prefix of the encodings of all texts with this prefix, in the ordered form.
 pub(crate) fn write_prefix(ty: &Type, prefix: &str, out: &mut Vec<u8>) -> Option<()> {
     match ty {
         Type::Text => put::escaped(prefix.as_bytes(), out),
@@ -409,7 +410,7 @@ fn write_each<T>(
     Some(())
 }
 
-/// The value, if so many bits hold it.
+/// The value, if it fits into this many bits.
 fn fitting(value: i128, bits: u8, signed: bool) -> Option<i128> {
     let range = match signed {
         true => -(1i128 << (bits - 1))..1i128 << (bits - 1),

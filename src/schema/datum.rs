@@ -1,4 +1,4 @@
-//! [`Datum`]: one field of a row, its Rust type forgotten but for what order and JSON need.
+//! [`Datum`]: one field of a row without its Rust type, with what ordering and JSON need.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -8,11 +8,11 @@ use crate::time::EventTime;
 
 /// A value of a row's field.
 ///
-/// Ordered totally: null first, then by kind as listed, floats after integers and among themselves by IEEE
-/// 754 `totalOrder`. Within one field all values but null are of one kind.
+/// Totally ordered: null first, then by kind as listed, floats after integers and among themselves by IEEE
+/// 754 `totalOrder`. Within one field, all values except null have the same kind.
 #[derive(Clone, Debug)]
 pub enum Datum {
-    /// An absent option, or a unit.
+    /// A `None`, or a unit.
     Null,
     /// A boolean.
     Bool(bool),
@@ -39,8 +39,8 @@ pub enum Datum {
 }
 
 impl Datum {
-    /// A float in the one form that [`F64`] gives it, so that what is shown alike is found alike: also where
-    /// a row's own type tells `-0.0` from `0.0` and NaNs from each other.
+    /// Normalizes a float as [`F64`] does, so that equal displayed values compare equal, even if the row's
+    /// own type distinguishes `-0.0` from `0.0` and NaNs from each other.
     pub fn float(value: f64) -> Self {
         Datum::Float(F64::new(value).get())
     }
@@ -76,7 +76,7 @@ impl Ord for Datum {
             (Datum::Int(_), Datum::UInt(_)) => Ordering::Less,
             (Datum::UInt(_), Datum::Int(_)) => Ordering::Greater,
             (Datum::Float(a), Datum::Float(b)) => a.total_cmp(b),
-            // A field is all integers or all floats; between the two any fixed order does.
+            // A field is all integers or all floats; between the two, any fixed order works.
             (Datum::Float(_), Datum::Int(_) | Datum::UInt(_)) => Ordering::Greater,
             (Datum::Int(_) | Datum::UInt(_), Datum::Float(_)) => Ordering::Less,
             (Datum::Time(a), Datum::Time(b)) => a.cmp(b),

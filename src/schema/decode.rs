@@ -1,7 +1,7 @@
-//! Bytes to values: a serde deserializer that follows the [`Type`] by which they were encoded.
+//! Decodes values: a serde deserializer that follows the [`Type`] by which they were encoded.
 //!
-//! A type asks for what its trace says, so most methods check that and read. Where the trace says
-//! [`Type::Json`] the bytes say themselves what they hold, and a type may ask for whatever it likes.
+//! A type requests what its trace says, so most methods verify that and read. Under [`Type::Json`] the bytes
+//! describe themselves, and a type may request anything.
 
 use std::borrow::Cow;
 
@@ -16,10 +16,10 @@ use crate::schema::column::Reader;
 use crate::schema::encode::{Form, Mismatch, Tag};
 use crate::schema::types::{Type, Variant};
 
-/// The value that these bytes, all of them, encode.
+/// Decodes a value from all of the bytes.
 ///
 /// # Errors
-/// When they encode none, or the type asks for something else than `ty` says.
+/// If the bytes are invalid, or the type requests something other than `ty` says.
 pub(crate) fn decode<T: DeserializeOwned>(ty: &Type, form: Form, bytes: &[u8]) -> Result<T, Mismatch> {
     let mut reader = Reader::new(form, bytes);
     let value = T::deserialize(Decoder {
@@ -29,7 +29,7 @@ pub(crate) fn decode<T: DeserializeOwned>(ty: &Type, form: Form, bytes: &[u8]) -
     if reader.is_at_end() {
         Ok(value)
     } else {
-        Err(Mismatch("there are more bytes than it reads".into()))
+        Err(Mismatch("there are more bytes than the type reads".into()))
     }
 }
 
@@ -42,7 +42,7 @@ struct Decoder<'r, 'a> {
 
 #[cold]
 fn malformed() -> Mismatch {
-    Mismatch("the bytes are no encoding of it".into())
+    Mismatch("the bytes are not a valid encoding".into())
 }
 
 impl Decoder<'_, '_> {
@@ -82,7 +82,7 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
         deserialize_f64 visit_f64 Type::Float(64) => f64() as f64;
     }
 
-    /// What the bytes say themselves, as a type that looks before it knows wants to be told.
+    /// Describes self-describing bytes to a type that inspects the data first.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.untyped()? {
             Untyped::Unit => visitor.visit_unit(),
@@ -262,7 +262,7 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
     }
 }
 
-/// What data are that say so themselves.
+/// The kind of self-describing data.
 enum Untyped<'r, 'a> {
     Unit,
     Bool(bool),
@@ -278,7 +278,7 @@ enum Untyped<'r, 'a> {
 }
 
 impl<'r, 'a> Decoder<'r, 'a> {
-    /// Reads what the bytes say that they are. Compiled once, and not for every type that may ask.
+    /// Reads what self-describing bytes contain. Compiled once, and not for every requesting type.
     fn untyped(self) -> Result<Untyped<'r, 'a>, Mismatch> {
         if *self.ty != Type::Json {
             return Err(self.asked("whatever there is"));
@@ -318,10 +318,10 @@ fn integer<'r, 'a>(value: i128) -> Untyped<'r, 'a> {
     }
 }
 
-/// How many elements are still to come.
+/// The number of remaining elements.
 enum Remaining {
     Count(u64),
-    /// A byte before each says that there is one, and one at the end that there is none.
+    /// Each element is preceded by a byte, and the end is marked by another.
     Marked,
 }
 
@@ -348,7 +348,7 @@ impl Remaining {
         }
     }
 
-    /// Who knows how many there are does not ask whether there is one more.
+    /// A visitor that knows the count does not ask for one more.
     fn end(mut self, reader: &mut Reader<'_>) -> Result<(), Mismatch> {
         match self.next(reader)? {
             false => Ok(()),
@@ -359,22 +359,22 @@ impl Remaining {
     }
 }
 
-/// The parts of a value that has several. One type for lists, tuples, structs and maps: what a visitor does
-/// with parts is compiled for each type of parts.
+/// The parts of a value: one type for lists, tuples, structs and maps, because visitors are compiled for each
+/// type of access.
 struct Parts<'r, 'a> {
     next: Next<'r>,
     reader: &'r mut Reader<'a>,
 }
 
-/// Which part comes next.
+/// The part that comes next.
 enum Next<'r> {
     Tuple(std::slice::Iter<'r, Type>),
     Fields(std::slice::Iter<'r, (&'static str, Type)>),
-    /// The fields of a struct of which some may have been left out, and the type of the one that was named.
+    /// The fields of a struct, some of which may be missing, and the type of the last named one.
     NamedFields(std::slice::Iter<'r, (&'static str, Type)>, Option<&'r Type>),
     /// Elements, or entries, of these types.
     Counted(Remaining, (&'r Type, &'r Type)),
-    /// A variant with content, as data that say what they are have it: a map of one entry.
+    /// A variant with content, as self-describing data represent it: a map with one entry.
     OneEntry(Option<String>),
 }
 
@@ -410,7 +410,7 @@ impl<'r, 'a> Parts<'r, 'a> {
         }
     }
 
-    /// The name of the next field, where the bytes do not have it as a key of the map.
+    /// The name of the next field, unless the bytes contain it as a map key.
     fn next_name(&mut self) -> Result<Option<Cow<'static, str>>, Mismatch> {
         match &mut self.next {
             Next::NamedFields(left, next) => {
@@ -431,7 +431,7 @@ impl<'r, 'a> Parts<'r, 'a> {
         }
     }
 
-    /// The type of the value behind a key.
+    /// The type of the value that follows a key.
     fn value_type(&mut self) -> Result<&'r Type, Mismatch> {
         match &mut self.next {
             Next::NamedFields(_, next) => next
@@ -488,7 +488,7 @@ impl<'de> MapAccess<'de> for &mut Parts<'_, '_> {
     }
 }
 
-/// A variant, told by its index.
+/// A variant identified by its index.
 struct Chosen<'r, 'a> {
     index: u32,
     content: Option<&'r Type>,

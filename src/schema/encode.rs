@@ -1,4 +1,4 @@
-//! Values to bytes: a serde serializer that follows a [`Type`].
+//! Encodes values: a serde serializer that follows a [`Type`].
 //!
 //! | | [`Form::Ordered`] (keys) | [`Form::Compact`] (values) |
 //! |---|---|---|
@@ -12,15 +12,15 @@
 //! | list, map | `01` before each element or entry, then `00` | count, elements or entries |
 //! | struct, tuple | field after field | field after field |
 //! | enum | index: a byte, or four where there are more than 256 variants; content | index, content |
-//! | json | a tag, then as the tag says ([`Tag`]) | the same |
+//! | json | a tag, then depending on it ([`Tag`]) | the same |
 //!
-//! Where bytes are ordered, they are so for values of one type: `a < b` exactly when the bytes of `a` sort
-//! below those of `b`, by the order of [`Datum`](super::datum::Datum), which for derived `Ord` is the type's
-//! own.
+//! The ordered form is order-preserving for values of one type: `a < b` exactly if the bytes of `a` sort
+//! before those of `b`, by the order of [`Datum`](super::datum::Datum), which for a derived `Ord` is the
+//! type's own.
 //!
-//! What a type writes must be what it reads: the type was traced from its `Deserialize`, and the bytes are
-//! understood by that trace alone. Anything else is a [`Mismatch`] when it is written, not a surprise when it
-//! is read. One thing is forgiven: an `Option` that is left out (`skip_serializing_if`) is written as null.
+//! A type must write what it reads: its schema was traced from its `Deserialize`, and the bytes are
+//! interpreted by that trace alone. Anything else is a [`Mismatch`] when written, not a surprise when read.
+//! There is one exception: an `Option` that is left out (`skip_serializing_if`) is written as null.
 
 mod parts;
 pub(super) mod put;
@@ -33,16 +33,16 @@ use crate::schema::encode::parts::{Next, Parts};
 use crate::schema::trace::EVENT_TIME;
 use crate::schema::types::Type;
 
-/// Which of the two encodings.
+/// The form of an encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Its bytes sort as the values do.
+    /// Order-preserving.
     Ordered,
-    /// As short as is cheap.
+    /// Compact, as far as that is cheap.
     Compact,
 }
 
-/// Why a value can't be encoded: it is written otherwise than its type reads.
+/// Why a value cannot be encoded: it is written differently than its type reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch(pub(super) String);
 
@@ -63,7 +63,7 @@ impl serde::de::Error for Mismatch {
     }
 }
 
-/// What stands before a value of [`Type::Json`], in the order of [`Datum`](super::datum::Datum).
+/// The tag before a value of [`Type::Json`], in the order of [`Datum`](super::datum::Datum).
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tag {
@@ -85,18 +85,18 @@ pub(crate) enum Tag {
     Text,
     /// Bytes.
     Bytes,
-    /// A variant: its index as `u32`, its name, and a value that is null for a unit variant.
+    /// A variant: its index as `u32`, its name, and a value, which is null for a unit variant.
     Variant,
-    /// The same, of a unit variant: no value.
+    /// A unit variant: like a variant, without a value.
     UnitVariant,
     /// A list of values.
     List,
-    /// A map of values to values; a struct is one from names.
+    /// A map of values to values; a struct is a map from names.
     Map,
 }
 
 impl Tag {
-    /// All of them, by number.
+    /// All tags, by number.
     pub(super) const ALL: [Tag; 13] = [
         Tag::Null,
         Tag::False,
@@ -114,14 +114,14 @@ impl Tag {
     ];
 }
 
-/// What everything inside a value of [`Type::Json`] is.
+/// The type of everything inside a value of [`Type::Json`].
 static JSON: Type = Type::Json;
 
-/// Before an element in the ordered form, and after the last.
+/// Precedes each element in the ordered form; and marks the end.
 pub(super) const MORE: u8 = 1;
 pub(super) const END: u8 = 0;
 
-/// Whether the index of a variant takes one byte in the ordered form.
+/// Whether a variant's index takes one byte in the ordered form.
 pub(super) fn short_index(variants: usize) -> bool {
     variants <= 256
 }
@@ -129,7 +129,7 @@ pub(super) fn short_index(variants: usize) -> bool {
 /// Appends a value of this type.
 ///
 /// # Errors
-/// When the value writes something else than the type says.
+/// If the value writes something other than the type says.
 #[inline]
 pub(crate) fn encode<T: Serialize + ?Sized>(
     ty: &Type,
@@ -149,7 +149,7 @@ struct Encoder<'a> {
 impl Encoder<'_> {
     #[cold]
     fn mismatch(&self, written: &str) -> Mismatch {
-        Mismatch(format!("it is written as {written}, and read as {}", self.ty))
+        Mismatch(format!("it is written as {written} but read as {}", self.ty))
     }
 
     fn tag(&mut self, tag: Tag) {
@@ -175,7 +175,7 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// An integer of 128 bits, or of any width among untyped data.
+    /// An integer of 128 bits, or of any width in self-describing data.
     fn wide(mut self, bits: u8, signed: bool, value: i128) -> Result<(), Mismatch> {
         match self.ty {
             Type::Int(128) if signed && bits == 128 => {}
@@ -254,7 +254,7 @@ impl Encoder<'_> {
 }
 
 impl<'a> Encoder<'a> {
-    /// Writes which variant it is. Returns what encodes its content.
+    /// Writes the variant's index. Returns the encoder of its content.
     fn variant(mut self, index: u32, name: &str, is_unit: bool) -> Result<Self, Mismatch> {
         let content = match self.ty {
             Type::Enum(variants) => {

@@ -1,31 +1,32 @@
-//! From types to fields: what a row's columns are called, and that no two are called alike.
+//! Derives the fields of a row from types, with unique names.
 
 use crate::error::{Error, Result};
 use crate::schema::trace::Traced;
 use crate::schema::types::Type;
 use crate::schema::{Field, RowSchema};
 
-/// Names for fields, where types have none or others are wanted; empty: the types' own.
+/// Names for fields, if their types have none or others are wanted; empty: the types' own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FieldNames<'a> {
-    /// Of the key's fields, those of its window left out.
+    /// The key's fields, without those of its window.
     pub key: &'a [String],
-    /// Of the value's fields.
+    /// The value's fields.
     pub value: &'a [String],
 }
 
 impl RowSchema {
-    /// The schema of rows with keys and values of these types. `owner` has them, as in ``view `spend` ``.
+    /// The schema of rows with these types of keys and values. `owner` names the rows in errors, as in ``view
+    /// `spend` ``.
     ///
     /// # Errors
-    /// When names don't fit the types, or two fields have one name.
+    /// If names do not match the types, or two fields have the same name.
     pub fn new(owner: &str, key: Traced, value: Traced, names: FieldNames<'_>) -> Result<Self> {
         let schema = Self::unchecked(owner, key, value, names)?;
         schema.check_names(owner)?;
         Ok(schema)
     }
 
-    /// The same where nobody asks for fields by their names, so that two may have the same.
+    /// Like `new`, if fields are not looked up by name, so that duplicates are allowed.
     pub(crate) fn unchecked(owner: &str, key: Traced, value: Traced, names: FieldNames<'_>) -> Result<Self> {
         let (key_type, value_type) = (key.stored(), value.stored());
         let window = match (key.name, &key_type) {
@@ -55,7 +56,7 @@ impl RowSchema {
                 return Err(
                     Error::definition(format!("{owner} has two fields named `{}`", field.name))
                         .detail(format!("one is in the {other}, one in the {part}"))
-                        .hint("rows are flat: rename one, or leave it out of the value with a `map` before"),
+                        .hint("rows are flat: rename one, or drop it from the value with a `map` before"),
                 );
             }
         }
@@ -63,11 +64,11 @@ impl RowSchema {
     }
 }
 
-/// Where a key has its window.
+/// The position of the window in a key.
 #[derive(Clone, Copy)]
 enum Window {
     None,
-    /// It is nothing else.
+    /// The key is a window.
     Alone,
     /// After another key.
     Beside,
@@ -87,8 +88,8 @@ fn key_fields(owner: &str, names: &[String], ty: Type, window: Window) -> Result
     }
 }
 
-/// Those of a group's key, and the rank. A window in the key is shown as in others, but no view picks one:
-/// its place is not the last.
+/// The fields of a group's key, and the rank. A window in the key is displayed like others, but cannot be
+/// selected, because it is not the last part.
 fn ranked_fields(owner: &str, names: &[String], parts: Vec<(&'static str, Type)>) -> Result<Vec<Field>> {
     let of_key = parts.into_iter().next().map_or(Type::Json, |(_, ty)| ty);
     let is_window = |ty: &Type| {
@@ -127,7 +128,7 @@ fn plain_fields(owner: &str, part: &str, names: &[String], ty: Type) -> Result<V
             }],
         ),
     };
-    // One name for a struct of several fields names it as a whole: its fields keep their own.
+    // A single name for a struct of several fields names it as a whole: its fields keep their own.
     let names_whole = has_names && names.len() == 1 && fields.len() > 1;
     if !names.is_empty() && !names_whole {
         rename(owner, part, names, &mut fields)?;

@@ -1,10 +1,10 @@
-//! Rows as JSON. The form follows a field's type, never a value's magnitude.
+//! Rows as JSON. The form depends on a field's type, never on a value's magnitude.
 //!
-//! Integers of any width are numbers (strings from 64 bits up, if asked), floats are the shortest that reads
-//! back the same, `"NaN"`, `"Infinity"` and `"-Infinity"` are strings; bytes are base64 (standard alphabet,
-//! padded); times are RFC 3339 in UTC with as many fractional digits as the microseconds take (0 to 6), and
-//! `"-inf"`, `"+inf"` outside the calendar; a variant without data is its name, one with data an object of
-//! one member.
+//! Integers of any width are numbers (strings from 64 bits up, if requested), floats have the shortest form
+//! that reads back the same, `"NaN"`, `"Infinity"` and `"-Infinity"` are strings; bytes are base64 (standard
+//! alphabet, padded); times are RFC 3339 in UTC with as many fractional digits as needed for microseconds (0
+//! to 6), and `"-inf"`, `"+inf"` outside the calendar; a variant without data is its name, one with data an
+//! object with one member.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,11 @@ use crate::schema::{Field, Numbers};
 
 static ANY: Type = Type::Json;
 
-/// A row, or its key alone, as one JSON object: fields and datums pair by pair, up to the end of the shorter.
+/// A row, or its key alone, as a JSON object of fields and datums, up to the end of the shorter list.
 pub(crate) struct Object<'a, F> {
     /// The fields.
     pub fields: F,
-    /// What is in them.
+    /// The datums.
     pub row: &'a [Datum],
     /// How wide integers are written.
     pub numbers: Numbers,
@@ -44,14 +44,14 @@ impl<'a, F: Iterator<Item = &'a Field> + Clone> Serialize for Object<'_, F> {
 pub(crate) struct Shown<'a> {
     /// Its type.
     pub ty: &'a Type,
-    /// What it is.
+    /// The value.
     pub datum: &'a Datum,
     /// How wide integers are written.
     pub numbers: Numbers,
 }
 
 impl<'a> Shown<'a> {
-    /// A value of which no type is known.
+    /// A value of unknown type.
     fn untyped(datum: &'a Datum) -> Self {
         Self {
             ty: &ANY,
@@ -60,7 +60,7 @@ impl<'a> Shown<'a> {
         }
     }
 
-    /// A part of it.
+    /// A part of the value.
     fn part(self, ty: Option<&'a Type>, datum: &'a Datum) -> Self {
         let ty = ty.unwrap_or(&ANY);
         Self { ty, datum, ..self }
@@ -138,7 +138,7 @@ fn scalar_of<S: Serializer>(datum: &Datum, serializer: S) -> Result<S::Ok, S::Er
     }
 }
 
-/// The datum that stands for all those that are shown as the same JSON, whatever the order of members.
+/// The representative of all datums with the same JSON, regardless of the order of members.
 pub(crate) fn as_shown(datum: &Datum) -> Datum {
     match datum {
         Datum::Null | Datum::Bool(_) | Datum::Int(_) | Datum::UInt(_) | Datum::Text(_) => datum.clone(),
@@ -173,7 +173,7 @@ fn object_of(members: BTreeMap<String, Datum>) -> Datum {
     Datum::Map(members.map(|(name, item)| (Datum::Text(name), item)).collect())
 }
 
-/// Names in JSON are strings: a key that is none is named by the JSON that it would be.
+/// Names in JSON are strings: any other key is named by its own JSON.
 fn name_of(key: &Datum) -> String {
     if let Datum::Text(name) = as_shown(key) {
         return name;
@@ -182,7 +182,7 @@ fn name_of(key: &Datum) -> String {
     serde_json::to_string(&shown).expect("names are strings here")
 }
 
-/// How floats that JSON has no number for are written and read.
+/// How floats without a JSON number are written and read.
 pub(crate) fn non_finite(value: f64) -> &'static str {
     match value {
         _ if value.is_nan() => "NaN",

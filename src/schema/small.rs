@@ -1,4 +1,4 @@
-//! [`SmallBytes`]: bytes that need no allocation while they are few, as most keys and values are.
+//! [`SmallBytes`]: byte strings without an allocation if they are short, as most keys and values are.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -8,10 +8,10 @@ use std::ops::Deref;
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// So many bytes are kept inline: what makes the whole 32 bytes large.
+/// Maximum inline length: it makes the struct 32 bytes large.
 const INLINE_MAX: usize = 30;
 
-/// A byte string that never changes, inline up to 30 bytes. Ordered as slices are.
+/// An immutable byte string, inline up to 30 bytes. Ordered like slices.
 #[derive(Clone)]
 pub(crate) struct SmallBytes(Repr);
 
@@ -34,7 +34,7 @@ impl SmallBytes {
         }
     }
 
-    /// Both, one after the other.
+    /// The concatenation of two byte strings.
     pub(crate) fn joined(first: &[u8], second: &[u8]) -> Self {
         let len = first.len() + second.len();
         if len > INLINE_MAX {

@@ -359,7 +359,7 @@ fn what_is_written_otherwise_than_read_is_told_when_it_is_written() {
             &skips,
             out
         )),
-        "field `tags` is left out when it is written, and needed when it is read"
+        "field `tags` may be left out when written but is required when read"
     );
     assert_eq!(
         error(&trace::<(u8, Unlike)>().ty, &|ty, out| encode(
@@ -368,7 +368,7 @@ fn what_is_written_otherwise_than_read_is_told_when_it_is_written() {
             &(1u8, Unlike(2)),
             out
         )),
-        "it is written as string, and read as u32"
+        "it is written as string but read as u32"
     );
 }
 

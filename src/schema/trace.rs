@@ -1,5 +1,5 @@
-//! The type of a value, asked of its own `Deserialize`: a deserializer that notes what is asked for and feeds
-//! placeholders.
+//! Derives the type of a value from its own `Deserialize`: a deserializer that records what is requested and
+//! supplies placeholders.
 //!
 //! ```text
 //!   settle    reads the whole until it is accepted: what was refused gets its next placeholder        ─▶ Type
@@ -7,15 +7,15 @@
 //!             than it asks for: its complaints say which fields it needs and how they may be called    ─▶ ReadRules
 //! ```
 //!
-//! A type that checks what it reads may refuse a placeholder (a `NonZeroU32` refuses 0, a UUID refuses "").
-//! Then the whole is read again with the next placeholder in that place. What looks at the data before it
-//! knows what they are (such as untagged enums) is [`Type::Json`]; the fields around it keep their types
-//! where some placeholder satisfies it, and else where serde's order of asking allows. Types are traced by
-//! structure, so two structs of one name, or one generic struct twice, do no harm.
+//! A type that validates its input may refuse a placeholder (a `NonZeroU32` refuses 0, a UUID refuses "").
+//! Then everything is read again with the next placeholder at that position. A type that inspects the data
+//! first (such as an untagged enum) is [`Type::Json`]; the fields around it keep their types if some
+//! placeholder satisfies it, and otherwise if serde's order of requests allows. Types are traced
+//! structurally, so two structs with the same name, or two instances of a generic struct, are no problem.
 //!
-//! Of an enum one reading shows one variant, so the whole is read once for each; an enum inside itself is
-//! [`Type::Json`] there. A struct whose fields have aliases names more fields than it reads: then each name
-//! is given twice, and the complaint says whose it is.
+//! One reading shows one variant of an enum, so everything is read once per variant; an enum nested inside
+//! itself is [`Type::Json`] there. A struct whose fields have aliases names more fields than it reads: then
+//! each name is supplied twice, and the error tells which field it belongs to.
 
 mod deserializer;
 mod examine;
@@ -33,17 +33,17 @@ use self::examine::{Met, Probe};
 use self::rules::{Place, ReadRules};
 use crate::schema::types::Type;
 
-/// Name of [`EventTime`](crate::time::EventTime) in serde's data model.
+/// The name of [`EventTime`](crate::time::EventTime) in serde's data model.
 pub(crate) const EVENT_TIME: &str = "$thalweg::EventTime";
 
-/// What a type looks like.
+/// The result of tracing a type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traced {
     /// Its structure.
     pub ty: Type,
-    /// Its name in serde's data model, if it is a struct with named fields.
+    /// The type's name in serde's data model, if it is a struct with named fields.
     pub name: Option<&'static str>,
-    /// How it reads what others wrote.
+    /// How it reads data written by others.
     pub rules: ReadRules,
 }
 
@@ -52,16 +52,17 @@ pub(crate) fn trace<T: DeserializeOwned>() -> Traced {
     trace_with(&mut |trace| T::deserialize(trace).map(drop))
 }
 
-/// What can be told of a type that is read from bytes without names, before there are any.
+/// What can be told, without data, about a type that is read from bytes without names.
 pub(crate) struct Samples<T> {
-    /// Values made of placeholders: with something in each option, list and map, with nothing in the
+    /// Values made of placeholders: one with something in each option, list and map, one with nothing in the
     /// innermost of them, and so on, to nothing in any.
     pub values: Vec<T>,
-    /// A part of the type looks at the data before it knows what to read: it needs a self-describing format.
+    /// Whether a part of the type inspects the data before it knows what to read: it needs a self-describing
+    /// format.
     pub self_describing: bool,
 }
 
-/// Makes samples of `T`.
+/// Creates samples of `T`.
 pub(crate) fn samples<T: DeserializeOwned>() -> Samples<T> {
     let (sample, mut values) = (Cell::new(None), Vec::new());
     let self_describing = each_sample(
@@ -78,8 +79,8 @@ pub(crate) fn samples<T: DeserializeOwned>() -> Samples<T> {
     }
 }
 
-/// Calls `sampled` after each reading that made one. Returns whether a part of the type looks at the data
-/// before it knows what to read.
+/// Calls `sampled` after each successful reading. Returns whether a part of the type inspects the data before
+/// it knows what to read.
 fn each_sample(read: Read<'_>, sampled: &mut dyn FnMut()) -> bool {
     let mut state = State {
         binary: true,
@@ -94,7 +95,7 @@ fn each_sample(read: Read<'_>, sampled: &mut dyn FnMut()) -> bool {
     state.self_describing
 }
 
-/// The structure of a type whose values are kept as rows, as checkpoints compare it.
+/// The structure of a type that is kept as encoded rows, as checkpoints compare it.
 pub(crate) fn stored_structure<T: DeserializeOwned>() -> String {
     told(&mut |trace| T::deserialize(trace).map(drop), Traced::stored)
 }
@@ -106,7 +107,7 @@ pub(crate) fn structure<T: DeserializeOwned>() -> String {
     })
 }
 
-/// Compiled once, with all that becomes of a trace.
+/// Compiled once, including everything that depends on a trace.
 fn told(read: Read<'_>, tell: fn(&Traced) -> Type) -> String {
     tell(&trace_with(read)).to_string()
 }
@@ -114,7 +115,7 @@ fn told(read: Read<'_>, tell: fn(&Traced) -> Type) -> String {
 /// Reads the type from a deserializer.
 type Read<'r> = &'r mut dyn FnMut(Trace<'_>) -> Result<(), Refused>;
 
-/// Traces what `read` reads: once for each variant that is met.
+/// Traces what `read` reads: once per variant encountered.
 fn trace_with(read: Read<'_>) -> Traced {
     let mut state = State::default();
     let Some(mut ty) = state.read(read) else {
@@ -141,11 +142,11 @@ fn trace_with(read: Read<'_>) -> Traced {
     }
 }
 
-/// Readings of one type.
+/// Maximum number of readings of one type.
 const ATTEMPTS_MAX: usize = 4_096;
-/// Below this, options, sequences and maps are left empty: recursive types end there.
+/// Below this depth, options, sequences and maps are left empty, which ends recursive types.
 const DEPTH_MAX: usize = 6;
-/// Below this, and beyond so many values, the type is taken for endless.
+/// Below this depth, or beyond this many values, a type counts as infinite.
 const DEPTH_END: usize = 64;
 const LEAVES_MAX: usize = 10_000;
 
@@ -161,23 +162,23 @@ const TEXTS: [&str; 9] = [
     "::1",
 ];
 
-/// Why a type did not take what it was given: its own words.
+/// The error with which a type refused its input.
 #[derive(Debug)]
 pub(crate) struct Refused {
     why: String,
     complaint: Complaint,
 }
 
-/// What a type has to say of the names that it was given.
+/// What a type's error says about names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Complaint {
-    /// A field is not there, by the name that is its own.
+    /// A field is missing, under its own name.
     Missing(&'static str),
-    /// A field is there twice, by the name that is its own.
+    /// A field is duplicated, under its own name.
     Twice(&'static str),
-    /// It knows no such field, or no such variant.
+    /// The field or variant is unknown.
     Unknown,
-    /// It is not about names.
+    /// Nothing about names.
     Other,
 }
 
@@ -228,19 +229,19 @@ impl serde::de::Error for Refused {
 
 #[derive(Default)]
 struct State {
-    /// Which placeholder each leaf gets, in the order in which leaves are asked for.
+    /// The placeholder of each leaf, in the order of requests.
     chosen: Vec<usize>,
-    /// What the present reading met.
+    /// The observations of the current reading.
     now: Reading,
     attempts: usize,
     rules: ReadRules,
-    /// What the present reading is to find out, if it is not the structure.
+    /// The question that the current reading is to answer, if it does not trace the structure.
     probe: Option<Probe>,
-    /// How many values probes have read.
+    /// Number of values that probes have read.
     probed: usize,
-    /// Whether types are to ask as they do of a binary encoding.
+    /// Whether types are to behave as with a binary format.
     binary: bool,
-    /// Whether any of them asked what there is.
+    /// Whether a type asked what the data is.
     self_describing: bool,
 }
 
@@ -249,33 +250,33 @@ struct State {
 struct Reading {
     name: Option<&'static str>,
     leaves: usize,
-    /// How many parts of types were begun.
+    /// Number of parts of types that were begun.
     parts: usize,
-    /// The first leaf that refused, and how many placeholders it has.
+    /// The first leaf that refused its placeholder, and its number of placeholders.
     refused: Option<(usize, usize)>,
-    /// The last leaf that took its placeholder, likewise.
+    /// The last leaf that accepted its placeholder, likewise.
     taken: Option<(usize, usize)>,
-    /// The enums that were met, by the leaf that chose the variant.
+    /// The enums encountered, by the leaf that chose the variant.
     enums: BTreeMap<usize, Enum>,
-    /// Those that the reading is inside of, by their variants.
+    /// The enums that the reading is currently inside of, by variant.
     within: Vec<*const &'static str>,
-    /// How many of these are not followed: what is in them has no place in the type.
+    /// The number of these that are not followed: their contents are not part of the type.
     unfollowed: usize,
-    /// The place of what was asked for last.
+    /// The place of the latest request.
     place: Place,
-    /// What can be examined, and was not yet.
+    /// What remains to be examined.
     met: Vec<Met>,
 }
 
-/// An enum that was met.
+/// An enum that was encountered.
 struct Enum {
     variants: usize,
-    /// The leaves inside the variant that was chosen.
+    /// The leaves inside the chosen variant.
     leaves: Range<usize>,
 }
 
 impl State {
-    /// Reads the type and examines what it met.
+    /// Reads the type and examines what it encountered.
     fn read(&mut self, read: Read<'_>) -> Option<Type> {
         loop {
             let ty = self.settle(0, read)?;
@@ -285,8 +286,8 @@ impl State {
         }
     }
 
-    /// Reads the type with as many attempts as it takes to find placeholders that it accepts. If there are
-    /// none, the result is of the reading that came furthest.
+    /// Reads the type as often as it takes to find placeholders that it accepts. If there are none, returns
+    /// the reading that got furthest.
     fn settle(&mut self, depth: usize, read: Read<'_>) -> Option<Type> {
         let mut furthest: Option<(Vec<usize>, Reading, Type)> = None;
         while self.attempts < ATTEMPTS_MAX {
@@ -295,7 +296,7 @@ impl State {
             if accepted.is_ok() {
                 return Some(ty);
             }
-            // A type that checks what it has read refuses it late: what it read last is to blame.
+            // A type that validates what it has read refuses it late: the last input is to blame.
             let blamed = self.now.refused.or(self.now.taken);
             if (furthest.as_ref()).is_none_or(|(_, reading, _)| reading.parts < self.now.parts) {
                 furthest = Some((self.chosen.clone(), std::mem::take(&mut self.now), ty));
@@ -322,7 +323,7 @@ impl State {
         (accepted, ty)
     }
 
-    /// What to choose to see the variants that were not, of enums whose leaves lie in `within`.
+    /// The choices that lead to unseen variants of enums whose leaves are in `within`.
     fn unseen(&self, within: Range<usize>) -> Vec<(Vec<usize>, usize)> {
         let mut unseen = Vec::new();
         for (leaf, met) in self.now.enums.iter().filter(|(leaf, _)| within.contains(leaf)) {
@@ -347,7 +348,7 @@ impl State {
         Ok((leaf, self.chosen[leaf]))
     }
 
-    /// Notes whether a leaf was accepted.
+    /// Records whether a leaf was accepted.
     fn visited<R>(&mut self, leaf: usize, placeholders: usize, visited: &Result<R, Refused>) {
         match visited {
             Ok(_) => self.now.taken = Some((leaf, placeholders)),
@@ -355,7 +356,7 @@ impl State {
         }
     }
 
-    /// Whether there is another placeholder to try for a leaf.
+    /// Whether there is another placeholder for a leaf.
     fn next_placeholder(&mut self, (leaf, placeholders): (usize, usize)) -> bool {
         self.chosen[leaf] += 1;
         self.chosen.truncate(leaf + 1);

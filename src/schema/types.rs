@@ -7,15 +7,15 @@ use crate::schema::Numbers;
 /// The type of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// Nothing: always null.
+    /// The unit: always null.
     Unit,
     /// `bool`.
     Bool,
-    /// A signed integer of so many bits.
+    /// A signed integer with this many bits.
     Int(u8),
-    /// An unsigned integer of so many bits.
+    /// An unsigned integer with this many bits.
     UInt(u8),
-    /// A float of so many bits.
+    /// A float with this many bits.
     Float(u8),
     /// Text.
     Text,
@@ -25,34 +25,34 @@ pub enum Type {
     Time,
     /// Possibly null.
     Option(Box<Type>),
-    /// A field that its struct may be read without (`#[serde(default)]`): null where it was left out.
+    /// A field that its struct can be read without (`#[serde(default)]`): null if it was left out.
     Default(Box<Type>),
     /// A sequence.
     List(Box<Type>),
-    /// A sequence of a fixed length, each of its own type.
+    /// A sequence of fixed length with a type for each element.
     Tuple(Vec<Type>),
     /// A map.
     Map(Box<Type>, Box<Type>),
-    /// A struct: names and types of its fields.
+    /// A struct: the names and types of its fields.
     Struct(Vec<(&'static str, Type)>),
     /// An enum with these variants.
     Enum(Vec<Variant>),
-    /// A type that has to look at its data before it knows what they are: whatever JSON it writes.
+    /// A type that must inspect the data before it knows what they are: any JSON that it writes.
     Json,
 }
 
 /// A variant of an enum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant {
-    /// Its name.
+    /// The variant's name.
     pub name: &'static str,
-    /// What it holds: a newtype variant its content, others a tuple or struct; `None` for a unit variant.
+    /// Its content: that of a newtype variant, otherwise a tuple or struct; `None` for a unit variant.
     pub content: Option<Type>,
 }
 
 impl Type {
-    /// The JSON form of its values: `number`, `string`, `boolean`, `array`, `object`, `null` or `any`; nulls
-    /// of options come on top.
+    /// The JSON form of its values: `number`, `string`, `boolean`, `array`, `object`, `null` or `any`;
+    /// options may also be null.
     pub fn json(&self, numbers: Numbers) -> &'static str {
         match self {
             Type::Unit => "null",
@@ -67,7 +67,7 @@ impl Type {
         }
     }
 
-    /// Adds what `other`, another trace of the same type, knows of variants that this one did not visit.
+    /// Merges in variants that `other`, another trace of the same type, has visited and this one has not.
     pub(super) fn merge(&mut self, other: Type) {
         match (self, other) {
             (own @ Type::Json, other) => *own = other,

@@ -1,38 +1,35 @@
 //! How long an epoch stays open.
 //!
-//! An epoch opens as soon as the interval of the settings allows, so that answers are fresh. Longer epochs
-//! cost less for each record: aggregates are combined further, and a row changes once an epoch, however many
-//! of its records come. So where the readers stay behind what their logs hold, epochs grow until they no
-//! longer do, and shrink again once they have caught up:
+//! An epoch opens as soon as `epoch_interval` allows, so that answers are fresh. Longer epochs cost less per
+//! record: aggregates combine further, and a row changes once per epoch, however many records it has. So
+//! epochs grow while the readers stay behind their logs, and shrink once they have caught up:
 //!
 //! ```text
 //!   far behind, or behind for PATIENCE ─▶ twice as long ─▶ … ─▶ at most GROWTH_MAX intervals, or ENOUGH records
 //!   not behind                         ─▶ an eighth shorter, down to the interval
 //! ```
 //!
-//! What counts is what the logs are known to hold beyond what was read, and not what was read and waits to be
-//! bound: that grows with the length of an epoch itself, so that one long epoch would be a reason for the
-//! next one.
+//! The measure is what the logs are known to hold beyond what was read, not what was read and waits to be
+//! bound. The latter grows with the length of an epoch, so one long epoch would cause the next.
 
 use std::time::Duration;
 
-/// Fewer records than this, over all partitions, are on their way rather than left behind.
+/// With fewer unread records than this, over all partitions, the readers are not behind.
 const BEHIND: u64 = 8_192;
-/// For so long they may be more, up to `ENOUGH`, before epochs grow: a pause of the broker or of the disk
-/// passes sooner.
+/// How long the readers may be behind before epochs grow, unless they are far behind. Pauses of the broker or
+/// the disk are usually shorter.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// An epoch is worth opening when it has so many records, however long it was to be; and with so many left
-/// behind, it will be long before readers have caught up.
+/// An epoch opens early when it has this many records. With this many unread, the readers are far behind.
 pub(super) const ENOUGH: u64 = 250_000;
 /// The longest epoch, in intervals.
 const GROWTH_MAX: u32 = 20;
 
-/// Chooses the length of the next epoch.
+/// Decides the length of the next epoch.
 #[derive(Debug)]
 pub(super) struct Cadence {
     interval: Duration,
     length: Duration,
-    /// Since when the readers are behind, by the monotonic clock.
+    /// Since when the readers have been behind, by the monotonic clock.
     behind_since: Option<Duration>,
     is_far_behind: bool,
 }
@@ -47,7 +44,8 @@ impl Cadence {
         }
     }
 
-    /// How long after the last epoch the next one may open, while `waiting` records are read and not bound.
+    /// Returns how long after the last epoch the next one may open, while `waiting` records are read and not
+    /// bound.
     pub(super) fn length(&self, waiting: u64) -> Duration {
         match waiting {
             ENOUGH.. => self.interval,
@@ -55,7 +53,7 @@ impl Cadence {
         }
     }
 
-    /// Takes in how many records the logs hold beyond what was read.
+    /// Notes how many records the logs hold beyond what was read.
     pub(super) fn behind(&mut self, records: u64, now: Duration) {
         self.is_far_behind = records >= ENOUGH;
         match records {
@@ -64,7 +62,7 @@ impl Cadence {
         }
     }
 
-    /// An epoch opens.
+    /// Notes that an epoch opens.
     pub(super) fn opened(&mut self, now: Duration) {
         let longest = self.interval * GROWTH_MAX;
         self.length = match self.behind_since {

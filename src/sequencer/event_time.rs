@@ -1,13 +1,13 @@
-//! What the sequencer makes of event time: whom the readers wait for, who is idle, how high watermarks stand.
+//! Event time in the sequencer: watermark alignment, idleness, and watermarks.
 //!
-//! A partition **counts** in its source's minimum when it is not idle and has brought a valid event time. One
-//! that has brought none counts too, as "nothing is known", until its source has a watermark. After that, as
-//! of one that was added to a topic, it counts until it was read to where it ended when it was first seen:
-//! what it held then may be on time, and W waits for it. One that is empty doesn't hold the others up. A
-//! source of which no partition counts is idle as a whole.
+//! A partition **counts** in its source's minimum if it is not idle and has had a valid event time. A
+//! partition without one also counts, as "unknown", until its source has a watermark. After that, for example
+//! if it was added to a topic, it counts until it was read to where it ended when it was first observed:
+//! records it held then may be on time, and W waits for them. An empty partition does not hold the others up.
+//! A source of which no partition counts is idle as a whole.
 //!
-//! A partition turns **idle** when it brought no valid event time for `idle_after`, and is known to have had
-//! none to bring:
+//! A partition turns **idle** if it had no valid event time for `idle_after` and is known to have had none to
+//! read:
 //!
 //! ```text
 //!   last valid event time        a look is begun,                             all before H is read,
@@ -16,10 +16,10 @@
 //!         └──────── idle_after ───────────┘ or more: idle
 //! ```
 //!
-//! "Read to its end" says nothing of what the log has beyond: a transaction may be open, the broker away or
-//! slow, the leader another, the reader paused or out of room. All of that is in doubt until a look at the
-//! log itself has shown otherwise. A look that finds an open transaction, or fails, begins the time of quiet
-//! anew.
+//! A reader at its end does not prove that the log is: a transaction may be open, the broker away or slow,
+//! the leader another, the reader paused or out of buffer space. All of these are possible until an
+//! observation of the log itself has ruled them out. An observation that finds an open transaction, or fails,
+//! restarts the quiet time.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,18 +30,19 @@ use crate::sequencer::{Cuts, Now, Partition, Sequencer};
 use crate::source::PartitionFacts;
 use crate::time::EventTime;
 
-/// What looks from outside say of a partition's quiet, by the monotonic clock.
+/// What observations from outside tell about a partition's quiet, by the monotonic clock.
 #[derive(Debug, Default)]
 pub(super) struct Quiet {
-    /// A look, by when it was begun, and where the log ended then: reading has not come there.
+    /// An observation: when it began, and the end of the log at that time, which has not been read yet.
     asked: Option<(Duration, Offset)>,
-    /// All that the log held at this moment has been read.
+    /// Everything that the log contained at this time has been read.
     proven: Duration,
 }
 
 impl Partition {
-    /// Takes in a look that was begun at `asked`. One that reading has not caught up with is kept, or with
-    /// records that come all the time it never would, unless the log has become shorter.
+    /// Records an observation that began at `asked`. A previous one that reading has not caught up with is
+    /// kept, unless the log has become shorter; otherwise a steady flow of records would never let reading
+    /// catch up.
     pub(super) fn seen(&mut self, facts: &PartitionFacts, asked: Duration) {
         if facts.has_open_transaction() {
             return self.is_not_quiet(asked);
@@ -52,7 +53,7 @@ impl Partition {
         self.prove_quiet();
     }
 
-    /// It was not quiet, or nobody knows whether it was.
+    /// Records that it was not quiet, or that this is unknown.
     fn is_not_quiet(&mut self, at: Duration) {
         self.active = self.active.max(at);
         self.quiet.asked = None;
@@ -65,13 +66,13 @@ impl Partition {
         }
     }
 
-    /// Whether something of what it held when it was first seen is still to be read.
+    /// Whether records that it contained when it was first observed are still to be read.
     fn is_joining(&self) -> bool {
         self.first
             .is_some_and(|first| self.bound.hi < first.high_watermark)
     }
 
-    /// Takes in that its reader has read on.
+    /// Records its reader's progress.
     pub(super) fn read(&mut self, report: ReadTo) {
         self.at_end = report.at_end;
         self.behind = report.behind;
@@ -96,8 +97,8 @@ impl Partition {
 }
 
 impl Sequencer {
-    /// Far-future limits move with the clock whether or not epochs open, so that a quiet hour makes no record
-    /// "future".
+    /// Far-future limits move with the clock whether or not epochs open, so that records after a quiet hour
+    /// are not rejected.
     pub(super) fn refresh_limits(&mut self, now: Now) {
         let scripted = matches!(self.settings.cuts, Cuts::Script(_));
         for rules in self.sources.values().filter(|s| s.timed) {
@@ -124,9 +125,9 @@ impl Sequencer {
         self.partitions.range(of(0)..=of(u32::MAX)).map(|(_, p)| p)
     }
 
-    /// Nobody runs far ahead of the partition that is furthest behind in event time and has more to read. One
-    /// whose newest records have no event time gets no further in it however much is read, so waiting for it
-    /// would be in vain; one of which nothing was read yet is waited for.
+    /// Watermark alignment: no partition reads far ahead of the one that is furthest behind in event time and
+    /// has more to read. A partition whose latest records have no event time does not advance however much is
+    /// read, so it is not waited for; one that has not been read yet is.
     pub(super) fn refresh_paces(&mut self) {
         for source in self.sources.values().filter(|s| s.timed) {
             let getting_on = self.of(source.id).filter(|p| !p.at_end && !p.untimed);
@@ -140,14 +141,14 @@ impl Sequencer {
         }
     }
 
-    /// A look at a source failed: whether anything came meanwhile, nobody knows.
+    /// Records a failed observation: whether anything arrived meanwhile is unknown.
     pub fn unseen(&mut self, source: SourceId, now: Now) {
         for (_, partition) in self.partitions.iter_mut().filter(|(id, _)| id.source == source) {
             partition.is_not_quiet(now.mono);
         }
     }
 
-    /// Partitions that turn idle now, whatever they bring besides valid event times: see above.
+    /// Partitions that turn idle now, whatever they have besides valid event times: see above.
     pub(super) fn idle_due(&self) -> BTreeSet<PartitionId> {
         let live_since = self.live_since.unwrap_or(Duration::MAX);
         let due = self.partitions.iter().filter(|(id, p)| {
@@ -159,8 +160,8 @@ impl Sequencer {
         due.map(|(id, _)| *id).collect()
     }
 
-    /// Raises watermarks, and finds the sources that are now idle as a whole or no longer so: what is new, to
-    /// be bound.
+    /// Raises watermarks, and determines which sources became entirely idle or no longer are; the changes are
+    /// to be bound.
     pub(super) fn raise_watermarks(&mut self) -> (Vec<(SourceId, EventTime)>, Vec<(SourceId, bool)>) {
         let (mut raised, mut turned) = (Vec::new(), Vec::new());
         for source in self.sources.values().filter(|s| s.timed) {
@@ -177,7 +178,7 @@ impl Sequencer {
                     max => max.minus(source.lateness),
                 });
             let low = low.min();
-            // W is the minimum, and never goes back; where nobody counts, it holds.
+            // W is the minimum and never decreases; if no partition counts, it holds.
             if let Some(low) = low.filter(|low| *low > before) {
                 raised.push((source.id, low));
             }

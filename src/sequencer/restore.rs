@@ -1,4 +1,4 @@
-//! Which partitions the sequencer knows, what bindings add up to, and how a run begins behind a checkpoint.
+//! The sequencer's partitions, the fold of its bindings, and resuming from a checkpoint.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::sequencer::message::Order;
 use crate::sequencer::{Now, Partition, Sequencer};
 use crate::time::EventTime;
 
-/// What a verdict on a schema is about.
+/// The subject of a verdict on a schema.
 pub(super) fn schema_key(seen: &SchemaSeen) -> (SourceId, u32, Option<u32>) {
     (seen.source, seen.id, seen.since.map(|(partition, _)| partition))
 }
 
 impl Sequencer {
-    /// What all bindings so far add up to, as one that moves nothing.
+    /// The fold of all bindings so far, as a binding with empty ranges.
     pub fn base(&self) -> EpochBinding {
         let empty = |bound: &PartitionRange| PartitionRange {
             lo: bound.hi,
@@ -38,14 +38,13 @@ impl Sequencer {
             watermarks: self.watermarks.iter().map(|(s, w)| (*s, *w)).collect(),
             idle: self.idle.iter().map(|source| (*source, true)).collect(),
             topics: self.topics.iter().map(|(s, t)| (*s, *t)).collect(),
-            // In the order of their keys an id is unknown before it is known.
+            // In key order: an id is unknown before it is known.
             schemas: self.schemas.values().copied().collect(),
             results: None,
         }
     }
 
-    /// Begins where bindings add up to `base`. What they bound is read by nobody any more: see
-    /// [`restored`](Self::restored).
+    /// Starts from the fold `base`. Its records are not read any more: see [`restored`](Self::restored).
     ///
     /// # Errors
     /// Those of [`replay`](Self::replay).
@@ -58,7 +57,7 @@ impl Sequencer {
         Ok(())
     }
 
-    /// A binding of an earlier run whose records are part of the state that this one begins with.
+    /// Skips a binding of an earlier run whose records are part of the restored state.
     ///
     /// # Errors
     /// Those of [`replay`](Self::replay).
@@ -81,19 +80,19 @@ impl Sequencer {
         }
     }
 
-    /// All that the state holds has been skipped: from here on partitions are read.
+    /// Ends the skipping: everything in the state has been skipped, and partitions are read from here on.
     pub fn restored(&mut self) {
         let all: Vec<_> = self.partitions.keys().copied().collect();
         all.into_iter().for_each(|id| self.order_reading(id));
     }
 
-    /// A partition of which nothing is bound, to be read from its beginning on.
+    /// Adds a partition of which nothing is bound, to be read from its beginning.
     pub(super) fn assign(&mut self, id: PartitionId, from: Offset, mono: Duration) {
         self.know(PartitionRange::unread(id, from), mono);
         self.order_reading(id);
     }
 
-    /// Has somebody read a partition from where it is bound.
+    /// Assigns a partition, to be read from its bound position.
     fn order_reading(&mut self, id: PartitionId) {
         let worker = (id.source.0 as usize).wrapping_add(id.partition as usize) % self.settings.workers;
         let bound = &self.partitions[&id].bound;

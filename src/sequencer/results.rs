@@ -1,4 +1,4 @@
-//! What epochs came to: recorded in the ledger, and compared when they are gone through again.
+//! Per-epoch result hashes, recorded in the ledger and verified on replay.
 //!
 //! ```text
 //!   every process: epoch closed ── hash of each view's changes ──▶ summed up ─┬─ the ledger has it ─▶ compared
@@ -6,13 +6,13 @@
 //!   bindings of earlier runs ── results of epochs before them ──▶ expected ───▶ compared
 //! ```
 //!
-//! Recording costs no write of its own, and the hash chain covers it. The last few epochs before a stop have
-//! no result in the ledger. Operators between views are not hashed: a difference shows in the first view
-//! behind them. A restore needs no record either: one process chooses the checkpoint, and the lineage names
-//! it.
+//! Recording costs no extra write, and the hash chain covers it. The last few epochs before a stop have no
+//! result in the ledger. Operators between views are not hashed: a difference shows in the first view
+//! downstream. A restore needs no record either: a single process chooses the checkpoint, and the lineage
+//! identifies it.
 //!
-//! Alike is what one [lineage](Results::lineage) computed: the same program on the same state. Once a
-//! compacted topic was read nothing is compared, since what a record superseded may be gone when it is read
+//! Results are comparable within one [lineage](Results::lineage): the same program on the same state. After a
+//! compacted topic was read, nothing is compared, because superseded records may be gone when it is read
 //! again.
 
 use std::collections::BTreeMap;
@@ -22,57 +22,57 @@ use crate::position::{EpochBinding, Results};
 use crate::sequencer::Sequencer;
 use crate::time::Epoch;
 
-/// Whose results are compared, and what becomes of a difference.
+/// Whose results are compared, and what happens on a difference.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// What this run computes is of this lineage.
+    /// The lineage of this run's results.
     pub lineage: u64,
-    /// Whether results of other lineages are compared, too.
+    /// Whether results of other lineages are compared as well.
     pub any_lineage: bool,
-    /// The views, by name.
+    /// The names of the views.
     pub views: Vec<String>,
-    /// How many processes report each epoch.
+    /// The number of processes that report each epoch.
     pub processes: usize,
-    /// Whether a difference is an error; otherwise a warning, once.
+    /// Whether a difference is an error; otherwise it is logged once.
     pub halts: bool,
 }
 
-/// What came of it so far.
+/// The outcome so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
-    /// Epochs that were gone through again and came to the same.
+    /// Number of replayed epochs with equal results.
     pub alike: u64,
-    /// Epochs that did not.
+    /// Number of replayed epochs with different results.
     pub different: u64,
-    /// Epochs of which the ledger says nothing, or nothing yet.
+    /// Number of epochs for which the ledger has no result, or none yet.
     pub unknown: u64,
-    /// A compacted topic was read: nothing is compared from there on.
+    /// Whether a compacted topic was read: nothing is compared from there on.
     pub gave_up: bool,
 }
 
 impl Compared {
-    /// How many epochs that is.
+    /// The total number of replayed epochs.
     pub fn replayed(&self) -> u64 {
         self.alike + self.different + self.unknown
     }
 }
 
-/// So many epochs fit into a binding.
+/// Maximum number of epochs recorded in one binding.
 const RECORDED_MAX: usize = 1 << 10;
-/// So many wait for a binding, or for the ledger's own; of older ones nothing is recorded.
+/// Maximum number of results that wait to be recorded or compared; older ones are dropped.
 const WAITING_MAX: usize = 1 << 16;
 
 /// The state of it.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
     rules: Option<Rules>,
-    /// Nothing up to here is computed by this run.
+    /// Epochs up to here are not computed by this run.
     restored: Epoch,
-    /// How many processes have reported, and the sums.
+    /// The number of processes that have reported, and the sums.
     partial: BTreeMap<Epoch, (usize, Vec<u64>)>,
-    /// Computed, and neither compared nor recorded.
+    /// Computed, but not yet compared or recorded.
     computed: BTreeMap<Epoch, Vec<u64>>,
-    /// As the ledger has them.
+    /// As recorded in the ledger.
     expected: BTreeMap<Epoch, Vec<u64>>,
     compared: Compared,
 }
@@ -85,7 +85,7 @@ impl Outcomes {
         }
     }
 
-    /// From here on nothing is compared or recorded.
+    /// Stops comparing and recording.
     pub(super) fn give_up(&mut self) {
         *self = Self {
             compared: Compared {
@@ -96,7 +96,7 @@ impl Outcomes {
         };
     }
 
-    /// State begins as of `epoch`.
+    /// Sets the epoch that the state was restored as of.
     pub(super) fn restored(&mut self, epoch: Epoch) {
         self.restored = epoch;
     }
@@ -109,7 +109,7 @@ impl Outcomes {
         }
     }
 
-    /// What an earlier run recorded.
+    /// Handles results that an earlier run recorded.
     pub(super) fn expect(&mut self, results: &Results) -> Result<()> {
         let Some(rules) = &self.rules else {
             return Ok(());
@@ -129,7 +129,7 @@ impl Outcomes {
         Ok(())
     }
 
-    /// What a process's views came to in an epoch.
+    /// Handles the results of a process's views in an epoch.
     pub(super) fn report(&mut self, epoch: Epoch, hashes: &[u64]) -> Result<()> {
         let Some(rules) = &self.rules else {
             return Ok(());
@@ -159,7 +159,7 @@ impl Outcomes {
         Ok(())
     }
 
-    /// What the next binding is to record.
+    /// Takes the results to record in the next binding.
     pub(super) fn take(&mut self) -> Option<Results> {
         let lineage = self.rules.as_ref()?.lineage;
         let count = self.computed.len().min(RECORDED_MAX);
@@ -183,17 +183,17 @@ impl Outcomes {
             return Err(error);
         }
         if self.compared.different == 1 {
-            tracing::warn!("{error}");
+            tracing::warn!(%error, "replay computed different results");
         }
         Ok(())
     }
 }
 
 impl Sequencer {
-    /// Takes in what a binding says of epochs before it.
+    /// Handles the results of earlier epochs in a binding.
     ///
     /// # Errors
-    /// [`Integrity`](crate::Kind::Integrity): one of them came to another result now.
+    /// [`Integrity`](crate::Kind::Integrity): an epoch has a different result now.
     pub fn expect(&mut self, binding: &EpochBinding) -> Result<()> {
         if binding.ranges.iter().any(|range| range.compacted) {
             self.outcomes.give_up();
@@ -204,7 +204,7 @@ impl Sequencer {
         }
     }
 
-    /// How many epochs came to what the ledger says of them, and how many did not.
+    /// The number of epochs with equal and with different results.
     pub fn compared(&self) -> Compared {
         self.outcomes.compared()
     }
@@ -212,13 +212,13 @@ impl Sequencer {
 
 fn difference(rules: &Rules, epoch: Epoch, recorded: &[u64], computed: &[u64]) -> Error {
     let what = format!(
-        "epoch {epoch} ({}) came to another result than when it was first computed",
+        "epoch {epoch} ({}) has a different result than when it was first computed",
         epoch.opened_at()
     );
     let error = Error::integrity(what);
     if recorded.len() != computed.len() {
         return error.detail(format!(
-            "then there were {} views, now there are {}",
+            "there were {} views, now there are {}",
             recorded.len(),
             computed.len()
         ));
@@ -232,9 +232,9 @@ fn difference(rules: &Rules, epoch: Epoch, recorded: &[u64], computed: &[u64]) -
             ))
         });
     error.hint(
-        "a step before these views does not depend on its input alone: look for a clock, a random number, \
-         the order of a HashMap, a file or a service that is asked; `thalweg verify` goes through epochs \
-         again. To start all the same: --set replay.on_difference=warn",
+        "a step upstream of these views is not deterministic: look for a clock, a random number, the \
+         order of a HashMap, or I/O; `thalweg verify` replays epochs. To start anyway: --set \
+         replay.on_difference=warn",
     )
 }
 

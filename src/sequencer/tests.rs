@@ -404,7 +404,7 @@ fn topics_that_lost_something_are_refused_readably() {
     };
     let recreated = refused(&[(0, 10), (0, 10)], 8);
     assert!(
-        recreated.contains("`orders` was deleted and made again"),
+        recreated.contains("`orders` was deleted and recreated"),
         "{recreated}"
     );
     assert!(
@@ -413,7 +413,7 @@ fn topics_that_lost_something_are_refused_readably() {
     );
     let fewer = refused(&[(0, 10)], 7);
     assert!(
-        fewer.contains("`orders` has lost partitions") && fewer.contains("binds 2, the broker has 1"),
+        fewer.contains("`orders` has lost partitions") && fewer.contains("has 2; the broker has 1"),
         "{fewer}"
     );
     // What has no id is no topic.
@@ -432,7 +432,7 @@ fn topics_that_lost_something_are_refused_readably() {
     );
     let lost = refused(&[(6, 10), (0, 10)], 7);
     assert!(
-        lost.contains("partition 0: read up to offset 5, the log now begins at 6"),
+        lost.contains("partition 0: read up to offset 5; the log now begins at 6"),
         "{lost}"
     );
     assert!(lost.contains("hint: raise the topic's retention"), "{lost}");
@@ -645,7 +645,8 @@ proptest! {
                 let known = &mut known[range.id.partition as usize];
                 prop_assert_eq!(range.lo, known.0, "ranges leave no gap");
                 if range.hi == range.lo {
-                    prop_assert!(range.idle && !known.4 && range.records == 0, "named without a change: {:?}", range);
+                    prop_assert!(range.idle && !known.4 && range.records == 0, "named without a change: \
+                        {:?}", range);
                 } else {
                     let total = (range.hi, known.1 + range.records, known.2.wrapping_add(range.hash));
                     let of = |r: &&ReadTo| r.id == range.id && (r.hi, r.records, r.hash) == total;
@@ -956,7 +957,7 @@ fn a_source_that_is_new_begins_where_it_is_told_and_that_is_bound() {
     assert_eq!(from(&mut again), [(0, 10), (1, 7), (2, 3), (3, 1)]);
 
     for (starts, told) in [
-        ((0, 11), "offset 11, and the log has 0 to 10"),
+        ((0, 11), "offset 11 is outside of the log, 0 to 10"),
         ((4, 0), "no partition 4"),
     ] {
         let mut sequencer = fresh();

@@ -1,5 +1,4 @@
-//! What the sequencer makes of a look at a source from outside: new partitions are assigned, losses are
-//! refused.
+//! Topologies in the sequencer: new partitions are assigned, losses are refused.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +8,15 @@ use crate::sequencer::{Now, Sequencer};
 use crate::source::Topology;
 
 impl Sequencer {
-    /// Where the partitions of a source begin of which the ledger binds nothing yet; to be said before its
-    /// first topology. Once it does, the ledger knows: whatever is said here has no effect on a source that
-    /// it has heard of.
+    /// Sets where partitions of a source start that is new to the ledger; must precede its first topology.
+    /// For a source that is in the ledger this has no effect.
     pub fn starts(&mut self, source: SourceId, starts: impl IntoIterator<Item = (u32, Offset)>) {
         let id = |partition| PartitionId { source, partition };
         self.starts
             .extend(starts.into_iter().map(|(partition, from)| (id(partition), from)));
     }
 
-    /// The starts of a source that is new to the ledger, if they can be had.
+    /// The starting offsets of a source that is new to the ledger, if they are available.
     fn fitting_starts(
         &self,
         source: SourceId,
@@ -27,7 +25,7 @@ impl Sequencer {
     ) -> Result<BTreeMap<PartitionId, Offset>> {
         let mut fitting = BTreeMap::new();
         for (id, from) in self.starts.iter().filter(|(id, _)| id.source == source) {
-            let error = Error::definition(format!("source `{name}` can't start where it is told to"));
+            let error = Error::definition(format!("source `{name}` cannot start at the given position"));
             match topology
                 .partitions
                 .iter()
@@ -37,20 +35,18 @@ impl Sequencer {
                     let partitions = topology.partitions.len();
                     return Err(error
                         .detail(format!(
-                            "its topic has no partition {}, it has {partitions}",
+                            "its topic has no partition {}; it has {partitions}",
                             id.partition
                         ))
-                        .hint("give offsets of partitions that there are"));
+                        .hint("give offsets for existing partitions only"));
                 }
                 Some(facts) if *from < facts.start || *from > facts.end => {
                     return Err(error
                         .detail(format!(
-                            "partition {}: offset {from}, and the log has {} to {}",
+                            "partition {}: offset {from} is outside of the log, {} to {}",
                             id.partition, facts.start, facts.end
                         ))
-                        .hint(
-                            "give an offset that is in the log, or its end to begin with what comes next",
-                        ));
+                        .hint("give an offset in the log, or its end to start with the next record"));
                 }
                 Some(_) => _ = fitting.insert(*id, *from),
             }
@@ -58,9 +54,9 @@ impl Sequencer {
         Ok(fitting)
     }
 
-    /// What a source looks like from outside, by a look that was begun at `asked`. Partitions that are new
-    /// start at the log's start, unless the whole source is new to the ledger and was told to
-    /// [start](Sequencer::starts) elsewhere.
+    /// Handles a source's topology, from an observation that began at `asked`. New partitions start at the
+    /// log's start, unless the entire source is new to the ledger and was told to [start](Sequencer::starts)
+    /// elsewhere.
     pub fn topology(&mut self, source: SourceId, topology: &Topology, asked: Now) -> Result<()> {
         let name = self
             .sources
@@ -70,14 +66,15 @@ impl Sequencer {
         match self.topics.get(&source) {
             Some(known) if *known != topology.topic => {
                 return Err(Error::integrity(format!(
-                    "the topic of source `{name}` was deleted and made again"
+                    "the topic of source `{name}` was deleted and recreated"
                 ))
                 .detail(format!(
-                    "the ledger binds topic id {known:?}, the broker has {:?}",
+                    "the ledger has topic id {known:?}; the broker has {:?}",
                     topology.topic
                 ))
                 .hint(
-                    "offsets of the new topic mean other records: start afresh with an empty data directory",
+                    "offsets of the new topic refer to other records: start over with an empty data \
+                     directory",
                 ));
             }
             Some(_) => {}
@@ -109,16 +106,15 @@ impl Sequencer {
                 Some(partition) if partition.read_to() < facts.start => {
                     let bound = partition.read_to();
                     return Err(Error::integrity(format!(
-                        "source `{name}` has lost records that were not \
-                        read yet"
+                        "source `{name}` has lost records before they were read"
                     ))
                     .detail(format!(
-                        "partition {}: read up to offset {bound}, the log now begins at {}",
+                        "partition {}: read up to offset {bound}; the log now begins at {}",
                         facts.partition, facts.start
                     ))
                     .hint(
-                        "raise the topic's retention; to go on without them, start afresh with an \
-                            empty data directory",
+                        "raise the topic's retention; to continue without them, start over with an empty \
+                         data directory",
                     ));
                 }
                 Some(_) => {}
@@ -131,17 +127,17 @@ impl Sequencer {
     }
 }
 
-/// Some of the `known` partitions are gone. Only topics have an id: what has none is read from files.
+/// The error for `known` partitions that are gone. Only topics have an id; a source without one reads files.
 fn fewer(name: &str, topology: &Topology, known: usize) -> Error {
     let there = topology.partitions.len();
     if topology.topic == TopicId::default() {
         return Error::integrity(format!("files that source `{name}` has read are gone"))
-            .detail(format!("the ledger binds {known} of them; found: {there}"))
+            .detail(format!("the ledger has {known} of them; found: {there}"))
             .hint(
-                "put them back under their names: the order of names numbers the files, and a replay \
-                reads them all",
+                "restore them under their names: files are numbered in the order of their names, and a \
+                 replay reads all of them",
             );
     }
     Error::integrity(format!("the topic of source `{name}` has lost partitions"))
-        .detail(format!("the ledger binds {known}, the broker has {there}"))
+        .detail(format!("the ledger has {known}; the broker has {there}"))
 }

@@ -1,8 +1,8 @@
-//! Durations and sizes as people write them: `250ms`, `1m30s`, `64MiB`.
+//! Durations and sizes as text: `250ms`, `1m30s`, `64MiB`.
 
 use std::time::Duration;
 
-/// Nanoseconds of each unit of time.
+/// Nanoseconds per unit of time.
 const TIMES: &[(&str, u64)] = &[
     ("ns", 1),
     ("us", 1_000),
@@ -15,7 +15,7 @@ const TIMES: &[(&str, u64)] = &[
     ("d", 86_400 * 1_000_000_000),
 ];
 
-/// Bytes of each unit of size. `M` alone is no unit, as half of its readers take it for the other one.
+/// Bytes per unit of size. `M` alone is not a unit, because it is ambiguous.
 const SIZES: &[(&str, u64)] = &[
     ("", 1),
     ("B", 1),
@@ -28,8 +28,8 @@ const SIZES: &[(&str, u64)] = &[
     ("GiB", 1 << 30),
 ];
 
-/// A duration: numbers with units, one after the other. `None` for anything else, a number without a unit
-/// too.
+/// Parses a duration: numbers with units, one after another. `None` for anything else, including a number
+/// without a unit.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut nanos = 0u64;
@@ -44,14 +44,14 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_nanos(nanos))
 }
 
-/// A size in bytes: one number, with a unit or without.
+/// Parses a size in bytes: one number, with or without a unit.
 pub(crate) fn size(text: &str) -> Option<u64> {
     let (bytes, rest) = part(text.trim(), SIZES)?;
     rest.is_empty().then_some(bytes)
 }
 
-/// One number and its unit, multiplied; and what follows. A fraction must come out even: there is no half
-/// byte.
+/// Parses a number and its unit, multiplied; returns the rest, too. A fraction must result in a whole number:
+/// there is no half byte.
 fn part<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, &'t str)> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_')
@@ -77,7 +77,7 @@ fn part<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, &'t str)> {
     Some((amount, rest))
 }
 
-/// The shortest way to write a duration that [`duration`] reads back.
+/// The shortest text that [`duration`] parses as this duration.
 pub(crate) fn duration_text(duration: Duration) -> String {
     let mut nanos = duration.as_nanos();
     if nanos == 0 {
@@ -98,7 +98,7 @@ pub(crate) fn duration_text(duration: Duration) -> String {
     text
 }
 
-/// The same for a size.
+/// The shortest text that [`size`] parses as this size.
 pub(crate) fn size_text(bytes: u64) -> String {
     let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     let even = units

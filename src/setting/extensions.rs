@@ -1,4 +1,4 @@
-//! Values by their type, at most one of each: settings of connectors, which the engine does not know.
+//! Values by type, at most one of each: the settings of connectors, which the engine does not know.
 
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 type Value = Arc<dyn Any + Send + Sync>;
 
-/// At most one value of each type. Clones share the values until one of them is changed.
+/// At most one value of each type. Clones share the values until one of them is modified.
 ///
 /// ```
 /// use thalweg::setting::extensions::Extensions;
@@ -22,17 +22,17 @@ type Value = Arc<dyn Any + Send + Sync>;
 pub struct Extensions(BTreeMap<TypeId, Value>);
 
 impl Extensions {
-    /// This value alone.
+    /// A set with this value.
     pub fn of<S: Any + Send + Sync>(value: S) -> Self {
         Self([(TypeId::of::<S>(), Arc::new(value) as Value)].into())
     }
 
-    /// The value of this type, if there is one.
+    /// The value of this type, if any.
     pub fn get<S: Any + Send + Sync>(&self) -> Option<&S> {
         self.0.get(&TypeId::of::<S>())?.downcast_ref()
     }
 
-    /// The value of this type, its default where there was none.
+    /// The value of this type, inserting its default if there is none.
     pub fn get_mut<S: Any + Send + Sync + Clone + Default>(&mut self) -> &mut S {
         let id = TypeId::of::<S>();
         let own = match self.0.remove(&id).map(Arc::downcast::<S>) {
@@ -44,7 +44,7 @@ impl Extensions {
         value.expect("it was just made, of this type")
     }
 
-    /// Takes the value of this type out; its default where there is none.
+    /// Removes and returns the value of this type, or its default if there is none.
     pub fn take<S: Any + Send + Sync + Clone + Default>(&mut self) -> S {
         let value = std::mem::take(self.get_mut::<S>());
         self.0.remove(&TypeId::of::<S>());
@@ -52,7 +52,7 @@ impl Extensions {
     }
 }
 
-/// Only how many there are: a value may be a secret.
+/// Shows only the number of values: one of them may be a secret.
 impl fmt::Debug for Extensions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Extensions({})", self.0.len())

@@ -1,75 +1,76 @@
-//! Properties of a client library that may be set under its own names, in a section of their own:
+//! Properties of a client library that can be set under its own names, in a section of their own:
 //! `[kafka.properties]`.
 //!
-//! An allow list, as some properties of a client would quietly break what is promised.
+//! Only listed properties are allowed, because some properties would silently break a guarantee.
 
 use crate::secret::Secret;
 use crate::setting::extensions::Extensions;
 
 /// The properties of one client.
 pub struct Properties {
-    /// The section, with a dot at its end: `kafka.properties.`.
+    /// The section, with a trailing dot: `kafka.properties.`.
     pub prefix: &'static str,
-    /// Whose they are: "Kafka's client".
+    /// The client's name for messages: "Kafka's client".
     pub client: &'static str,
-    /// What may be set.
+    /// The allowed properties.
     pub known: &'static [Property],
-    /// Names that stand for another one.
+    /// Aliases.
     pub aliases: &'static [(&'static str, &'static str)],
-    /// What may not be set, and why.
+    /// Properties that are refused, and why.
     pub refused: &'static [(&'static str, &'static str)],
-    /// Whether the client takes a property with this value; if not, what it says, which may repeat the value.
+    /// Whether the client accepts a property with this value; otherwise its message, which may contain the
+    /// value.
     pub accepts: fn(&str, &str) -> Result<(), String>,
-    /// Where a value goes.
+    /// The target of a value.
     pub set: fn(&mut Extensions, &'static str, Value),
-    /// The head of their part of docs/settings.md, in Markdown.
+    /// The head of their section in docs/settings.md, in Markdown.
     pub doc: &'static str,
 }
 
 /// A value of a property.
 pub enum Value {
-    /// Anybody may see it.
+    /// A value that may be displayed.
     Plain(String),
-    /// Nobody may.
+    /// A secret value.
     Secret(Secret),
 }
 
-/// A property that may be set.
+/// A property that can be set.
 pub struct Property {
-    /// The client's name of it.
+    /// The client's name for it.
     pub name: &'static str,
-    /// What it may be.
+    /// Its kind.
     pub kind: PropertyKind,
 }
 
-/// What a property's value is.
+/// The kind of a property's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PropertyKind {
-    /// Anything that the client takes.
+    /// Anything that the client accepts.
     Plain,
-    /// One of these, in any case.
+    /// One of these, case-insensitive.
     OneOf(&'static [&'static str]),
-    /// A file (or folder) that has to be there.
+    /// A file (or directory) that must exist.
     Path,
-    /// Never shown; may be in a file, named by the property with `_file` at its end.
+    /// Never displayed; may be read from a file, named by the property with the suffix `_file`.
     Secret,
 }
 
 impl Properties {
-    /// The property of this name, or of the name that this one stands for.
+    /// The property with this name or alias.
     pub fn find(&self, name: &str) -> Option<&'static Property> {
         let alias = self.aliases.iter().find(|(alias, _)| *alias == name);
         let meant = alias.map_or(name, |(_, name)| name);
         self.known.iter().find(|property| property.name == meant)
     }
 
-    /// Why a property may not be set, where there is more to say than that it is unknown.
+    /// Why a property is refused, if there is a specific reason.
     pub fn refusal(&self, name: &str) -> Option<&'static str> {
         let refused = self.refused.iter().find(|(refused, _)| *refused == name);
         refused.map(|(_, reason)| *reason)
     }
 
-    /// The whole name of the setting: `kafka.properties.sasl.password`.
+    /// The full name of the setting: `kafka.properties.sasl.password`.
     pub fn name_of(&self, property: &Property) -> String {
         format!("{}{}", self.prefix, property.name)
     }

@@ -88,7 +88,7 @@ enum Side {
 #[cold]
 fn unfit(sink: &str, part: &str, why: &Mismatch) -> Error {
     Error::definition(format!("sink `{sink}` can't take a row"))
-        .detail(format!("its {part} does not read what it writes: {why}"))
+        .detail(format!("its {part} does not read back what it writes: {why}"))
         .hint(
             "make the type's Serialize and Deserialize agree; of serde's attributes, \
             `skip_serializing_if` is for `Option` alone",

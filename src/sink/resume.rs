@@ -116,7 +116,8 @@ impl Refusal {
             Self::Replaced => Error::integrity(format!("another ledger's rows go to sink `{sink}`"))
                 .detail("what its store has was committed under a ledger that is newer than this one")
                 .hint(
-                    "is the dataflow running elsewhere, with another data directory? Only one may write: give \
+                    "is the dataflow running elsewhere, with another data directory? Only one may write: \
+                     give \
                     the other one another `group`, or its sink another name",
                 ),
             Self::Fenced { generation } => {
@@ -124,7 +125,7 @@ impl Refusal {
                     .detail(format!(
                         "it is of generation {generation} of the ledger, which is newer"
                     ))
-                    .hint("only one process may run a dataflow: this one stops")
+                    .hint("only one process may run a dataflow; this one stops")
             }
         }
     }

@@ -191,7 +191,7 @@ impl SinkTask {
         self.facts.delivered = self.facts.delivered.max(last);
         state.tries = 0;
         if self.queue.written(&taken, &taken[known..]) {
-            tracing::info!("sink `{}` is well again", self.name());
+            tracing::info!(sink = %self.name(), "sink accepts rows again");
         }
         if let Some(complete) = self.facts.complete {
             self.recorder.record(complete, self.facts.delivered);
@@ -256,10 +256,7 @@ impl SinkTask {
             OpenWriter::Transactional(writer) => writer.close(),
         });
         if let Ok(Err(error)) = closed {
-            tracing::warn!(
-                "sink `{}` has all rows, but can't be closed: {error}",
-                self.name()
-            );
+            tracing::warn!(sink = %self.name(), %error, "sink has every row but cannot be closed");
         }
     }
 
@@ -289,13 +286,13 @@ impl SinkTask {
         let first = self.queue.failed(&error.to_string());
         let name = self.name();
         if self.closing.load(Ordering::Acquire) {
-            tracing::warn!("sink `{name}` is left behind, and goes on at the next start: {error}");
+            tracing::warn!(sink = %name, %error, "stopping without this sink; it resumes at the next start");
             self.queue.give_up();
             self.recorder.waker.wake();
             return Turn::Ended;
         }
         if first {
-            tracing::warn!("sink `{name}` is tried again until it takes its rows: {error}");
+            tracing::warn!(sink = %name, %error, "sink write failed; retrying until it succeeds");
         }
         let state = &mut self.state;
         let wait = AGAIN.0.saturating_mul(1 << state.tries.min(10)).min(AGAIN.1);

@@ -1,4 +1,4 @@
-//! What a log of captured changes says of a database's table: change data capture (CDC), record by record.
+//! Change data capture (CDC): the log of a database table's changes, record by record.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// One record of captured changes.
 ///
-/// Tests feed these in place of a topic: see [`Captured::row`] and [`Captured::deleted`].
+/// Tests can feed these in place of a topic: see [`Captured::row`] and [`Captured::deleted`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Captured<K, V> {
     /// A row was inserted, updated, or read by a snapshot.
@@ -20,43 +20,43 @@ pub enum Captured<K, V> {
         key: K,
         /// The row after the change.
         row: Written<V>,
-        /// Where the change stands in the database's log, if it stands there and the source says it.
+        /// The position of the change in the database's log, if it has one and the source reports it.
         at: Option<SourcePosition>,
-        /// Whether a snapshot read it: then it has no place in the database's log.
+        /// Whether a snapshot read the row: then it has no position in the database's log.
         snapshot: bool,
     },
     /// A row was deleted.
     Deleted {
         /// Its primary key.
         key: K,
-        /// Where the deletion stands in the database's log.
+        /// The position of the deletion in the database's log.
         at: Option<SourcePosition>,
     },
-    /// Kafka's tombstone, which follows a deletion so that compaction takes the key's records away.
+    /// Kafka's tombstone, which follows a deletion so that compaction removes the key's records.
     Tombstone {
         /// The primary key.
         key: K,
     },
-    /// All rows of the table were deleted at once.
+    /// All rows of the table were deleted at once (TRUNCATE).
     Truncated {
-        /// Where that stands in the database's log.
+        /// The position in the database's log.
         at: Option<SourcePosition>,
     },
-    /// The record is about no row.
+    /// The record does not concern a row.
     Skipped(Skipped),
 }
 
-/// Records that are about no row, and belong into a log of changes all the same.
+/// Records that belong in a change log but do not concern a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Skipped {
-    /// A message that somebody wrote into the database's log.
+    /// A message that a client wrote to the database's log.
     Message,
-    /// A sign of life of the connector.
+    /// A heartbeat of the connector.
     Heartbeat,
 }
 
 impl<K, V> Captured<K, V> {
-    /// A row that was written, at no known place of the database's log.
+    /// A row that was written, without a position in the database's log.
     pub fn row(key: K, row: V) -> Self {
         Self::Row {
             key,
@@ -66,7 +66,7 @@ impl<K, V> Captured<K, V> {
         }
     }
 
-    /// A row that was deleted, at no known place of the database's log.
+    /// A row that was deleted, without a position in the database's log.
     pub fn deleted(key: K) -> Self {
         Self::Deleted { key, at: None }
     }
@@ -74,9 +74,9 @@ impl<K, V> Captured<K, V> {
 
 /// Key and payload of change events.
 pub(crate) struct CapturedRecords<K, V> {
-    /// Of the key.
+    /// The format of the key.
     pub(crate) key: Box<dyn Decode<K>>,
-    /// Of the payload.
+    /// The format of the payload.
     pub(crate) value: Box<dyn Decode<Envelope<V>>>,
 }
 
@@ -132,7 +132,7 @@ impl<K: 'static, V: 'static> Records<Captured<K, V>> for CapturedRecords<K, V> {
 
     fn schemas_seen(&mut self) -> Vec<Verdict> {
         let mut seen = self.key.schemas_seen();
-        // Where both ask one registry, each tells the same.
+        // If both use one registry, each reports the same.
         let more = self.value.schemas_seen().into_iter();
         seen.extend(more.filter(|verdict| !seen.contains(verdict)).collect::<Vec<_>>());
         seen

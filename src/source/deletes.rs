@@ -4,26 +4,25 @@ use std::str::FromStr;
 
 use crate::error::Error;
 
-/// What deletes the row of a record's key in a keyed topic.
+/// Which payloads delete the row of their key in a keyed topic.
 ///
-/// A record without payload always does: it is Kafka's tombstone, and the one that compaction takes away in
-/// time. Some programs write a payload in its place.
+/// A record without a payload always does: it is Kafka's tombstone, which compaction removes in time. Some
+/// programs write a payload instead.
 ///
 /// | payload | `Tombstone` | `Null` | `NullOrEmpty` |
 /// |---|---|---|---|
 /// | none | deletes | deletes | deletes |
-/// | JSON `null`; Avro of null, in a union with null or alone | decoded | deletes, unless the row's type has a value for it | as `Null` |
-/// | no bytes | decoded | decoded | deletes |
+/// | JSON `null`; Avro null, in a union or alone | decoded | deletes, unless the row's type has a value for it | as `Null` |
+/// | empty | decoded | decoded | deletes |
 ///
-/// What is decoded and is no row is a dead letter, and the row stays.
+/// A decoded payload that is not a valid row becomes a dead letter, and the row stays.
 ///
-/// * **`null`** is what Connect's JSON converter without schemas, and most JSON libraries, make of no value;
-///   Flink, ksqlDB and the usual serializers of Kafka Streams take it for a deletion. So it is one by
-///   default. A type that has a value for it, as `Option<Row>`, `()` and `serde_json::Value` have, gets the
-///   value: whoever chose such a type means it to be one.
-/// * **An empty payload** is no JSON and no Avro, and may as well come from a program that went wrong, so by
-///   default it deletes nothing. As text and as bytes it is a value of its own: the empty string, or no
-///   bytes.
+/// * **`null`** is what Connect's JSON converter without schemas, and most JSON libraries, write for a
+///   missing value; Flink, ksqlDB and the usual serializers of Kafka Streams treat it as a deletion. So it is
+///   one by default. A type with a value for it, such as `Option<Row>`, `()` and `serde_json::Value`, gets
+///   the value: choosing such a type means that null is one.
+/// * **An empty payload** is neither JSON nor Avro, and may as well come from a faulty program, so by default
+///   it deletes nothing. For text and bytes it is a value of its own: the empty string, or no bytes.
 /// * Text and bytes have no null: the text `null` is four letters.
 ///
 /// ```
@@ -34,16 +33,16 @@ use crate::error::Error;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deletes {
-    /// Records without payload alone.
+    /// Records without a payload only.
     Tombstone,
-    /// Those, and payloads that are null in their format. The default.
+    /// Records without a payload, and payloads that are null in their format. The default.
     #[default]
     Null,
-    /// Those, and payloads of no bytes.
+    /// Additionally, empty payloads.
     NullOrEmpty,
 }
 
-/// `tombstone`, `null` or `null_or_empty`.
+/// Parses `tombstone`, `null` or `null_or_empty`.
 impl FromStr for Deletes {
     type Err = Error;
 

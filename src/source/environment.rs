@@ -1,4 +1,4 @@
-//! Where dataflows run.
+//! The environment of dataflows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,29 +8,30 @@ use crate::codec::registry::Registry;
 use crate::late::Late;
 use crate::setting::extensions::Extensions;
 
-/// Where dataflows run: what sources and sinks need to know of the world. Made from the settings.
+/// The environment of a dataflow: what sources and sinks need to know about external systems. Created from
+/// the settings.
 #[derive(Clone, Default)]
 pub struct Environment {
     /// The settings of connectors, each of a type that its connector knows: `KafkaSettings`.
     pub connectors: Extensions,
     /// The schema registry.
     pub registry: Option<Registry>,
-    /// Name of the application: a ledger belongs to one. Connectors may show progress under it, as a consumer
-    /// group.
+    /// The name of the application: a ledger belongs to one. Connectors may report progress under it, as a
+    /// consumer group.
     pub group: String,
-    /// Name of the dataflow that runs. Set as it is built.
+    /// The name of the running dataflow. Set when it is built.
     pub dataflow: String,
-    /// Whether the run stops when everything that is there at its start is counted: nothing is waited for
-    /// then. Follows the run's settings.
+    /// Whether the run stops once everything present at its start is processed: then nothing is waited for.
+    /// Follows the run's settings.
     pub until_end: bool,
-    /// What the settings say of sources, by name.
+    /// Overrides of sources, by name.
     pub sources: Arc<BTreeMap<String, Overrides>>,
-    /// What they say of the source that is being opened.
+    /// The overrides of the source that is being opened.
     pub overrides: Overrides,
 }
 
 impl Environment {
-    /// The same for one source.
+    /// The environment of one source.
     pub fn of_source(&self, name: &str) -> Self {
         Self {
             overrides: self.sources.get(name).cloned().unwrap_or_default(),
@@ -40,7 +41,7 @@ impl Environment {
     }
 }
 
-/// What the settings say of a source, in place of what the dataflow says.
+/// Settings of a source that override the dataflow's.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// See [`TimeRules::lateness`](super::TimeRules::lateness).
@@ -51,6 +52,6 @@ pub struct Overrides {
     pub future_bound: Option<Duration>,
     /// See [`TimeRules::late`](super::TimeRules::late).
     pub late: Option<Late>,
-    /// What is said of it that only its connector knows.
+    /// Overrides that only the connector knows.
     pub connector: Extensions,
 }

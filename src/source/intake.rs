@@ -1,5 +1,4 @@
-//! Takes the records that a reader brings: counts and hashes records, judges event times, keeps what is
-//! refused.
+//! Receives the records of a reader: counts and hashes them, checks event times, and keeps rejected ones.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,12 +12,12 @@ use crate::record::Timed;
 use crate::time::EventTime;
 use crate::trail;
 
-/// A record as it stands in the log.
+/// A record as stored in the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Raw<'a> {
     /// Its offset.
     pub offset: Offset,
-    /// The log's own timestamp of it.
+    /// The log's own timestamp.
     pub timestamp: EventTime,
     /// Key bytes.
     pub key: Option<&'a [u8]>,
@@ -26,30 +25,31 @@ pub struct Raw<'a> {
     pub payload: Option<&'a [u8]>,
 }
 
-/// A record that could not be counted, with everything needed to see why and to send it again.
+/// A record that could not be processed, with everything needed to diagnose it and to send it again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// Where it stands.
+    /// Its position.
     pub at: Position,
-    /// The name of the step that turned it down: the source, or the window it was late for.
+    /// The name of the step that rejected it: the source, or the window that it was late for.
     pub step: String,
-    /// Why.
+    /// The cause.
     pub cause: Cause,
-    /// More about why: the field that is not known, or what the dataflow's own code said.
+    /// Further detail: the unknown field, or the message of the dataflow's own code.
     pub detail: Option<String>,
-    /// The log's timestamp of the record; the event time if a step after the source turned the event down.
+    /// The record's timestamp in the log; the event time if a step after the source rejected the event.
     pub timestamp: EventTime,
-    /// The schema id that the bytes named.
+    /// The schema id in the record.
     pub schema: Option<u32>,
-    /// Key bytes, where the source itself turned the record down.
+    /// Key bytes, if the source rejected the record.
     pub key: Option<Vec<u8>>,
-    /// Payload bytes, where the source itself did; else the event as JSON, as the step got it.
+    /// Payload bytes, if the source rejected the record; otherwise the event as JSON, as the step received
+    /// it.
     pub payload: Option<Vec<u8>>,
 }
 
 impl DeadLetter {
-    /// The letter of an event that a step after the source turns down. The record's bytes are gone by then,
-    /// so it holds the event as JSON, as the step got it. Where that cannot be had, the detail says why.
+    /// The dead letter of an event that a step after the source rejects. The record's bytes are no longer
+    /// available, so it holds the event as JSON, as the step received it. If that fails, the detail says why.
     pub fn turned_down<T: Serialize>(
         step: &str,
         cause: Cause,
@@ -77,33 +77,33 @@ impl DeadLetter {
     }
 }
 
-/// Takes the records of one partition from a reader: judges their times, counts and hashes them.
+/// Receives the records of one partition: checks their times, counts and hashes them.
 ///
-/// What it comes to depends on the log alone (and on `limit`, which the ledger binds), never on how the
-/// reading was cut.
+/// The result depends on the log alone (and on `limit`, which the ledger binds), never on how reading was
+/// split.
 pub struct Intake<T> {
     id: PartitionId,
     step: Arc<str>,
     rules: Rc<TimeRules<T>>,
-    /// Event times beyond this are refused.
+    /// Event times beyond this are rejected.
     pub limit: EventTime,
     /// Highest valid event time so far.
     pub event_time_max: EventTime,
-    /// Records so far, wrapping.
+    /// Number of records so far, wrapping.
     pub records: u64,
     /// Sum of the records' hashes so far, wrapping.
     pub hash: u64,
     /// Payload and key bytes taken since the last [`Intake::take`].
     pub bytes: usize,
-    /// Smallest log timestamp taken since the last [`Intake::take`]: the oldest record's age is the batch's
-    /// freshness.
+    /// The smallest log timestamp taken since the last [`Intake::take`]: the age of the oldest record is the
+    /// batch's freshness.
     pub oldest: EventTime,
     events: Vec<Timed<T>>,
     dead: Vec<DeadLetter>,
 }
 
 impl<T> Intake<T> {
-    /// For one partition of one source.
+    /// The intake of one partition of one source.
     pub fn new(source: SourceId, step: Arc<str>, partition: u32, rules: Rc<TimeRules<T>>) -> Self {
         Self {
             id: PartitionId { source, partition },
@@ -120,7 +120,7 @@ impl<T> Intake<T> {
         }
     }
 
-    /// A user's code is about to see the record at `offset`: if it panics, that is told of.
+    /// Announces that user code is about to process the record at `offset`, for panic messages.
     #[inline]
     pub fn at_work(&self, offset: Offset) {
         trail::on(Position {
@@ -129,7 +129,7 @@ impl<T> Intake<T> {
         });
     }
 
-    /// A record that was decoded.
+    /// Takes a decoded record.
     #[inline]
     pub fn value(&mut self, raw: Raw<'_>, value: T) {
         self.count(&raw);
@@ -163,20 +163,20 @@ impl<T> Intake<T> {
         });
     }
 
-    /// Says more about the newest dead letter, such as where a person finds the record.
+    /// Adds detail to the latest dead letter, such as where to find the record.
     pub fn explain(&mut self, detail: String) {
         if let Some(letter) = self.dead.last_mut() {
             letter.detail = Some(detail);
         }
     }
 
-    /// A record that could not be decoded.
+    /// Takes a record that could not be decoded.
     pub fn dead(&mut self, raw: Raw<'_>, cause: Cause, schema: Option<u32>) {
         self.count(&raw);
         self.letter(&raw, cause, schema, None);
     }
 
-    /// A record that could not be decoded because of what stands at a place in it.
+    /// Takes a record that could not be decoded, with the place in it that caused this.
     pub fn dead_at(&mut self, raw: Raw<'_>, cause: Cause, place: Box<str>) {
         self.count(&raw);
         self.letter(&raw, cause, None, Some(place.into()));
@@ -216,12 +216,12 @@ impl<T> Intake<T> {
         self.id
     }
 
-    /// How many events and dead letters wait to be taken.
+    /// Number of events and dead letters that wait to be taken.
     pub fn len(&self) -> usize {
         self.events.len() + self.dead.len()
     }
 
-    /// How many dead letters wait to be taken.
+    /// Number of dead letters that wait to be taken.
     pub fn dead_len(&self) -> usize {
         self.dead.len()
     }
@@ -231,7 +231,7 @@ impl<T> Intake<T> {
         self.len() == 0
     }
 
-    /// Takes what was read since the last call; `spare` (emptied) is filled next, so that buffers go round.
+    /// Takes what was read since the last call; `spare` (emptied) is filled next, so that buffers are reused.
     pub fn take(&mut self, mut spare: Vec<Timed<T>>) -> (Vec<Timed<T>>, Vec<DeadLetter>) {
         spare.clear();
         self.bytes = 0;
@@ -243,7 +243,7 @@ impl<T> Intake<T> {
     }
 }
 
-/// Years 1 and 9999 bound what can be written as RFC 3339.
+/// The range of RFC 3339: years 1 to 9999.
 const EARLIEST: EventTime = EventTime(-62_135_596_800_000_000);
 const LATEST: EventTime = EventTime(253_402_300_799_999_999);
 

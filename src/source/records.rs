@@ -1,5 +1,4 @@
-//! From a record's key and payload, as a log has them, to a value: what all sources with keys and payloads
-//! share.
+//! Turns a record's key and payload into a value: shared by all sources with keys and payloads.
 
 use super::deletes::Deletes;
 use super::intake::Raw;
@@ -8,11 +7,11 @@ use crate::codec::registry::Verdict;
 use crate::codec::{Cause, Decode, Decoded};
 use crate::error::{Error, Result};
 
-/// Makes a `T` of a record's key and payload.
+/// Turns a record's key and payload into a `T`.
 pub trait Records<T>: 'static {
     /// See [`Decode::enter`].
     fn enter(&mut self, _partition: u32, _bound: bool) {}
-    /// Decodes one record. [`Decoded::Wait`]: the same record again later.
+    /// Decodes one record. After [`Decoded::Wait`], must be called with the same record again later.
     fn decode(&mut self, raw: &Raw<'_>) -> Decoded<T>;
     /// See [`Decode::schemas_seen`].
     fn schemas_seen(&mut self) -> Vec<Verdict> {
@@ -30,7 +29,7 @@ pub trait Records<T>: 'static {
 pub struct Payload<T>(pub Box<dyn Decode<T>>);
 
 impl<T: 'static> Payload<T> {
-    /// In this format.
+    /// The format.
     ///
     /// # Errors
     /// Those of [`Format::decoder`].
@@ -67,16 +66,16 @@ impl<T: 'static> Records<T> for Payload<T> {
 
 /// Key and payload: rows by key.
 pub struct KeyValue<K, V> {
-    /// Of the key.
+    /// The format of the key.
     pub key: Box<dyn Decode<K>>,
-    /// Of the payload.
+    /// The format of the payload.
     pub value: Box<dyn Decode<V>>,
     /// Which payloads delete.
     pub deletes: Deletes,
 }
 
 impl<K, V: 'static> KeyValue<K, V> {
-    /// What becomes of a payload that is no row.
+    /// Handles a payload that is not a row.
     #[cold]
     fn no_row(&mut self, key: K, payload: &[u8], why: Decoded<(K, Option<V>)>) -> Decoded<(K, Option<V>)> {
         match self.deletes >= Deletes::Null && self.value.is_null(payload) {
@@ -118,7 +117,7 @@ impl<K: 'static, V: 'static> Records<(K, Option<V>)> for KeyValue<K, V> {
 
     fn schemas_seen(&mut self) -> Vec<Verdict> {
         let mut seen = self.key.schemas_seen();
-        // Where both ask one registry, each tells the same.
+        // If both use one registry, each reports the same.
         let more = self.value.schemas_seen().into_iter();
         seen.extend(more.filter(|verdict| !seen.contains(verdict)).collect::<Vec<_>>());
         seen
@@ -142,7 +141,7 @@ mod tests {
     use crate::codec::text::Text;
     use crate::time::EventTime;
 
-    /// Rows and causes that payloads of key 1 come to in a keyed topic.
+    /// The rows and causes that result from payloads of key 1 in a keyed topic.
     fn rows<V: std::fmt::Debug + 'static>(
         value: impl Decode<V>,
         deletes: Deletes,

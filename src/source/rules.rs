@@ -1,4 +1,4 @@
-//! How a source's event times are taken and judged, and how its builder is told.
+//! The rules for a source's event times, and their builder methods.
 
 use std::time::Duration;
 
@@ -6,48 +6,49 @@ use super::environment::Overrides;
 use crate::late::Late;
 use crate::time::EventTime;
 
-/// The settings of [`TimeRules`] that every source's builder has, for a type with a field `rules` of them.
+/// The builder methods of [`TimeRules`] for every source, for a type with a field `rules`.
 macro_rules! time_rules {
     () => {
-        /// Takes the event time from the value. Without it an event's time is its record's timestamp.
+        /// Takes the event time from the value. By default, an event's time is its record's timestamp.
         pub fn event_time(mut self, f: impl Fn(&T) -> EventTime + 'static) -> Self {
             self.rules.event_time = Some(Box::new(f));
             self
         }
 
-        /// How far events may lag behind the newest one of their partition and still be on time. Default: not
-        /// at all.
+        /// How far events may lag behind the newest event of their partition and still be on time. Default:
+        /// not at all.
         pub fn lateness(mut self, d: Duration) -> Self {
             self.rules.lateness = d;
             self
         }
 
-        /// What becomes of events that come too late for their window: see [`Late`](crate::late::Late).
-        /// Default: they are dead letters.
+        /// What to do with events that are late for their window: see [`Late`](crate::late::Late). Default:
+        /// they become dead letters.
         pub fn late(mut self, late: crate::late::Late) -> Self {
             self.rules.late = late;
             self
         }
 
-        /// After how long without a valid event time a partition no longer holds windows open. Once all
-        /// partitions are so quiet, the source holds nobody back where streams meet. Default: 10 s.
+        /// How long a partition may have no valid event time before it no longer holds windows open. Once all
+        /// partitions are quiet for that long, the source no longer holds back streams that it is merged
+        /// with. Default: 10 s.
         ///
-        /// A partition is quiet only when a look at the log has shown that there is nothing beyond what was
-        /// read; that takes up to a second more. Time in which a transaction is open in it, or nobody
-        /// answers, does not count, however long it takes: a transaction that is never ended holds the source
-        /// until somebody aborts it. The service tells of it.
+        /// A partition is quiet only if an observation of the log has shown that there is nothing beyond what
+        /// was read; that takes up to a second more. Time during which a transaction is open in it, or the
+        /// broker does not respond, does not count, however long it lasts: a transaction that is never ended
+        /// holds the source back until somebody aborts it. The service logs a warning about it.
         pub fn idle_after(mut self, d: Duration) -> Self {
             self.rules.idle_after = d;
             self
         }
 
-        /// How far past the present an event time may lie; beyond that the record is a dead letter. Default:
-        /// one hour.
+        /// How far in the future an event time may be; beyond that, the record becomes a dead letter.
+        /// Default: one hour.
         ///
-        /// The present is that of the service as it reads the record. An event time up to the bound is never
-        /// refused, however short the bound. The limit moves on from time to time only, so that one up to 2 s
-        /// further ahead, or a thirtieth of the bound where that is more, may pass. What has passed, or was
-        /// refused, stays so in every replay.
+        /// The present is the service's clock when it reads the record. An event time up to the bound is
+        /// never rejected, however short the bound. The limit moves in steps, so event times up to 2 s (or a
+        /// thirtieth of the bound, if that is more) further ahead may pass. Every replay makes the same
+        /// decisions.
         pub fn future_bound(mut self, d: Duration) -> Self {
             self.rules.future_bound = d;
             self
@@ -57,25 +58,25 @@ macro_rules! time_rules {
 
 pub(crate) use time_rules;
 
-/// How event times are taken and judged.
+/// The rules for event times.
 pub struct TimeRules<T> {
-    /// Takes the event time from the value; `None`: the record's own timestamp.
+    /// Takes the event time from the value; `None`: uses the record's own timestamp.
     pub event_time: Option<Box<dyn Fn(&T) -> EventTime>>,
     /// How far a partition's watermark stays behind its highest event time.
     pub lateness: Duration,
-    /// What becomes of events that come too late.
+    /// What to do with late events.
     pub late: Late,
-    /// After how long without a valid event time a partition that was read to its end stops holding the
-    /// watermark back.
+    /// How long a partition that was read to its end may have no valid event time before it stops holding
+    /// back the watermark.
     pub idle_after: Duration,
-    /// How far in the future, past the sequencer's now, an event time may lie.
+    /// How far beyond the sequencer's clock an event time may be.
     pub future_bound: Duration,
-    /// Whether the source takes part in watermarks at all. Tables don't.
+    /// Whether the source has a watermark. Tables do not.
     pub timed: bool,
 }
 
 impl<T> TimeRules<T> {
-    /// Puts in what the settings say.
+    /// Applies the settings.
     pub fn take_over(&mut self, said: &Overrides) {
         self.lateness = said.lateness.unwrap_or(self.lateness);
         self.idle_after = said.idle_after.unwrap_or(self.idle_after);

@@ -1,32 +1,32 @@
-//! What a setting of one source is, in sections `[sources.NAME]`.
+//! The definition of a setting in sections `[sources.NAME]`.
 
 use std::time::Duration;
 
 use super::environment::Overrides;
 use crate::setting::amount;
 
-/// A setting of one source, in the section `[sources.NAME]`.
+/// A setting of one source.
 pub struct SourceSetting {
     /// Its name in the section.
     pub name: &'static str,
-    /// One line for people.
+    /// A description in one line.
     pub doc: &'static str,
-    /// What it is, and where it goes.
+    /// Its type and target.
     pub kind: SourceKind,
     /// Which sources have it.
     pub of: Of,
 }
 
-/// What a setting of a source is.
+/// The type of a source's setting.
 pub enum SourceKind {
-    /// From least to most.
+    /// A duration between a minimum and a maximum.
     Time(Duration, Duration, fn(&mut Overrides, Duration)),
-    /// A text of a form; `false`: it is not of that form.
+    /// Text of a certain form; returns false if it does not have it.
     Word(&'static str, fn(&mut Overrides, &str) -> bool),
 }
 
 impl SourceKind {
-    /// What is expected of a value.
+    /// The expected value, for messages.
     pub fn form(&self) -> String {
         let text = amount::duration_text;
         match self {
@@ -39,7 +39,7 @@ impl SourceKind {
         }
     }
 
-    /// Puts a value in; `false`: it is not what is expected.
+    /// Assigns a value; returns false if it is invalid.
     pub fn set(&self, overrides: &mut Overrides, text: &str) -> bool {
         match self {
             Self::Time(min, max, set) => {
@@ -51,19 +51,19 @@ impl SourceKind {
     }
 }
 
-/// Which sources have a setting: of all, or of those that its connector reads.
+/// Which sources have a setting: all of them, or those that its connector reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     /// All of them.
     All,
-    /// Streams alone; what is said of a table: "is a table: it has no times".
+    /// Streams only; the message for tables: "is a table and has no event time".
     Streams(&'static str),
-    /// Tables alone; what is said of a stream.
+    /// Tables only; the message for streams.
     Tables(&'static str),
 }
 
 impl Of {
-    /// What a stream (`timed`) or a table lacks to have the setting, in words.
+    /// Why a stream (`timed`) or a table cannot have the setting, as a message.
     pub fn lack(self, timed: bool) -> Option<&'static str> {
         match self {
             Self::Streams(lack) if !timed => Some(lack),

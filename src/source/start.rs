@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::position::Offset;
 use crate::time::EventTime;
 
-/// Where reading begins in a topic that the ledger knows nothing of yet.
+/// Where reading begins in a topic that the ledger does not contain yet.
 ///
 /// ```
 /// use thalweg::prelude::*;
@@ -19,20 +19,20 @@ use crate::time::EventTime;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// With the oldest record that is still there.
+    /// At the oldest record that still exists.
     #[default]
     Earliest,
-    /// With what is written after the start.
+    /// After the newest record.
     Latest,
-    /// In each partition with the first record whose timestamp in the log is no earlier, in whole
-    /// milliseconds; where there is none, with what is written after the start.
+    /// In each partition, at the first record whose timestamp in the log is not earlier, in whole
+    /// milliseconds; after the newest record if there is none.
     Timestamp(EventTime),
-    /// At an offset by partition. Those that are not named begin with their oldest record. A partition that
-    /// there is not, and an offset that is not in the log, are refused.
+    /// At an offset per partition. Partitions not listed begin at their oldest record. Partitions that do not
+    /// exist, and offsets outside of the log, are rejected.
     Offsets(Vec<(u32, Offset)>),
 }
 
-/// `earliest`, `latest`, or a time such as `2026-03-01T12:00:00Z`.
+/// Parses `earliest`, `latest`, or a time such as `2026-03-01T12:00:00Z`.
 impl FromStr for Start {
     type Err = Error;
 

@@ -1,4 +1,4 @@
-//! A source whose records are given up front: for tests.
+//! A source for tests whose records are given up front.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::source::{
 use crate::source::{Topology, UpsertSource, time_rules};
 use crate::time::EventTime;
 
-/// A record: the log's timestamp of it, and its value or why it has none.
+/// A record: its log timestamp, and its value or the reason why it has none.
 pub type Given<T> = (EventTime, Result<T, Cause>);
 
-/// Records by partition. Each partition is read in segments: one read never passes the end of a segment, so
-/// whoever gives the segments says how the reading is cut.
+/// Records by partition. Each partition is read in segments: a read never passes the end of a segment, so
+/// segments define how reading is split.
 ///
 /// ```
 /// use thalweg::{EventTime, testing::memory::Memory};
@@ -34,7 +34,7 @@ pub struct Memory<T> {
 }
 
 impl<T> Memory<T> {
-    /// One partition for each element; every partition one segment.
+    /// One partition per element, each with a single segment.
     pub fn new(partitions: Vec<Vec<Given<T>>>) -> Self {
         Self {
             partitions,
@@ -43,7 +43,7 @@ impl<T> Memory<T> {
         }
     }
 
-    /// Where segments end, by partition, rising: `[1, 3]` cuts before the records at offsets 1 and 3.
+    /// The ends of segments, by partition, ascending: `[1, 3]` splits before the records at offsets 1 and 3.
     pub fn segment_ends(mut self, ends: Vec<Vec<usize>>) -> Self {
         self.segment_ends = ends;
         self
@@ -111,7 +111,7 @@ struct MemoryReader<T> {
     partitions: Vec<Vec<Given<T>>>,
     segment_ends: Vec<Vec<usize>>,
     positions: BTreeMap<u32, usize>,
-    /// The value as JSON, which stands for a payload: it is hashed, and shown in dead letters.
+    /// The value as JSON, in place of a payload: it is hashed, and shown in dead letters.
     bytes: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! Changes of a view's rows, encoded, many at a time.
+//! Batches of encoded row changes.
 //!
 //! ```text
 //!  bytes    key │ value │ 1 │ length of key ║ key │ 0 │ length of key ║ …      what is hashed of a change, as it stands
@@ -6,7 +6,7 @@
 //!  order    changes of bucket 0 │ of bucket 1 │ …                            each bucket's in that order, too
 //! ```
 //!
-//! Sorting a batch by buckets moves indices only.
+//! Sorting a batch by bucket only moves indices.
 
 use std::ops::Range;
 
@@ -14,13 +14,13 @@ use crate::schema::RowSchema;
 use crate::view::hash::{change_hash, end_change};
 use crate::view::rows::{BUCKETS, bucket_of, hash_of};
 
-/// Changes of a batch: a thousand for each bucket, whose rows then stay in a processor's cache.
+/// Changes per batch: a thousand per bucket, so that the bucket's rows stay in a processor's cache.
 const CHANGES_MAX: usize = 1 << 16;
 
-/// A batch of large rows ends after so many bytes.
+/// A batch of large rows ends after this many bytes.
 const BYTES_MAX: usize = 1 << 23;
 
-/// Room that is kept in any case.
+/// Capacity that is always kept.
 const BYTES_KEPT: usize = 1 << 16;
 
 /// Encoded changes.
@@ -32,27 +32,27 @@ pub(crate) struct ChangeBatch {
     order: Vec<u32>,
 }
 
-/// Where the parts of a change are.
+/// The positions of a change's parts.
 struct Parts {
-    /// Of the key without its window.
+    /// The hash of the key without its window.
     hash: u64,
     key: usize,
     value: usize,
-    /// Behind the value. What ends a change follows.
+    /// The end of the value, which the change's suffix follows.
     end: usize,
 }
 
 /// A change of a row.
 pub(crate) struct RowChange<'a> {
     pub(crate) key: &'a [u8],
-    /// Of the key without its window.
+    /// The hash of the key without its window.
     pub(crate) hash: u64,
-    /// What it is now; none: it is gone.
+    /// The new value; `None` if the row was deleted.
     pub(crate) new: Option<&'a [u8]>,
 }
 
 impl ChangeBatch {
-    /// Whether it should be applied before more is added.
+    /// Whether it should be applied before more changes are added.
     pub(crate) fn is_full(&self) -> bool {
         self.changes.len() >= CHANGES_MAX || self.bytes.len() >= BYTES_MAX
     }
@@ -62,7 +62,7 @@ impl ChangeBatch {
     }
 
     pub(crate) fn clear(&mut self) {
-        // Room follows what is used: what one large epoch needed is not kept for ever.
+        // Capacity follows use: the needs of one large epoch are not kept forever.
         let (bytes, changes) = (self.bytes.len(), self.changes.len());
         self.bytes.clear();
         self.changes.clear();
@@ -72,12 +72,12 @@ impl ChangeBatch {
         self.order.shrink_to((4 * changes).max(BYTES_KEPT / 64));
     }
 
-    /// Where a change is encoded to: first its key, then its value.
+    /// The buffer to encode a change into: first its key, then its value.
     pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Adds the change that was encoded. Its key and its value begin at these places of
+    /// Adds the change that was encoded; its key and value start at these positions of
     /// [`bytes`](Self::bytes).
     pub(crate) fn push(&mut self, schema: &RowSchema, key: usize, value: usize, is_there: bool) {
         let hash = hash_of(schema.without_window(&self.bytes[key..value]));
@@ -103,7 +103,7 @@ impl ChangeBatch {
         hashes.fold(0, u64::wrapping_add)
     }
 
-    /// Sorts the changes by buckets. Returns where those of each are, for [`at`](Self::at).
+    /// Sorts the changes by bucket. Returns the range of each bucket, for [`at`](Self::at).
     pub(crate) fn sort(&mut self) -> [Range<usize>; BUCKETS] {
         let mut next = [0; BUCKETS];
         for change in &self.changes {
@@ -125,7 +125,7 @@ impl ChangeBatch {
         ranges
     }
 
-    /// Some of the sorted changes.
+    /// A range of the sorted changes.
     pub(crate) fn at(&self, range: Range<usize>) -> impl Iterator<Item = RowChange<'_>> {
         self.order[range].iter().map(|index| {
             let Parts {

@@ -1,20 +1,20 @@
-//! Hashes of changes, to compare runs and processes: alike in any order and on every machine.
+//! Hashes of changes, to compare runs and processes: independent of order and machine.
 //!
 //! An epoch's hash is the wrapping sum over its changes of XXH3 of the row's encoding after the change: the
-//! key, the value if there is one, a byte that says whether there is, and the key's length in four bytes.
-//! What the row was before is what earlier epochs made of it. Two runs of one ledger must give the same sums
-//! for every view and epoch, on any number of workers (add up the processes').
+//! key, the value if any, a byte that tells whether there is one, and the key's length in four bytes. The row
+//! before the change is determined by earlier epochs. Two runs of one ledger must have the same sums for
+//! every view and epoch, on any number of workers (add up those of all processes).
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Appends what stands behind the key and the value of a change.
+/// Appends the suffix that follows the key and the value of a change.
 pub(crate) fn end_change(change: &mut Vec<u8>, key_len: usize, is_there: bool) {
     change.push(is_there.into());
-    // Of longer keys the rest is told apart by the bytes themselves.
+    // Longer keys are distinguished by the bytes themselves.
     change.extend_from_slice(&(key_len as u32).to_le_bytes());
 }
 
-/// The hash of one change, with its end.
+/// The hash of one change with its suffix.
 pub(crate) fn change_hash(change: &[u8]) -> u64 {
     xxh3_64(change)
 }

@@ -1,4 +1,4 @@
-//! The moments that can still be asked for, and how far a view's floor may rise past them.
+//! The moments that can still be read, and how far a view's floor may rise past them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::view::{AsOf, Moment};
 #[derive(Default)]
 pub(crate) struct Moments(VecDeque<Arc<Moment>>);
 
-/// How far a view would like its floor to rise.
+/// How far a view's floor should rise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rise {
-    /// By its history, or by its bound on superseded versions.
+    /// By its history, or by its limit on superseded versions.
     pub wanted: Epoch,
-    /// Whoever holds a moment below this has to give way.
+    /// Holders of moments below this lose them.
     pub forced: Epoch,
 }
 
@@ -50,7 +50,7 @@ impl Moments {
         }
     }
 
-    /// The first epoch at or above `floor` that can be asked for.
+    /// The first epoch at or above `floor` that can be read.
     pub(crate) fn oldest(&self, floor: Epoch) -> Option<Epoch> {
         let at = self.0.partition_point(|moment| moment.epoch < floor);
         self.0.get(at).map(|moment| moment.epoch)

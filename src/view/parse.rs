@@ -1,10 +1,10 @@
-//! From what a client gave to a [`Datum`] of a field's type: one parser for query strings, bodies and keys.
+//! Parses client input into a [`Datum`] of a field's type: one parser for query strings, bodies and keys.
 //!
-//! Text is read by the type. JSON must be of the form in which the field is written, but that a string may
-//! stand for any value: it is read as the text of a query string is (`numbers=string` writes integers so).
-//! Numbers are read from their digits, as text and as JSON alike, so none is rounded on its way to the
-//! field's type: an integer is written without fraction and exponent, and a float that is too large for its
-//! type is refused rather than taken for infinity.
+//! Text is parsed by the type. JSON must have the form in which the field is written, except that a string
+//! may represent any value: it is parsed like the text of a query string (`numbers=string` writes integers
+//! that way). Numbers are parsed from their digits, in text and JSON alike, so none is rounded on its way to
+//! the field's type: an integer has neither fraction nor exponent, and a float that is too large for its type
+//! is rejected instead of becoming infinity.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -21,7 +21,7 @@ use crate::schema::types::{Type, Variant};
 use crate::time::EventTime;
 use crate::view::serve::{Given, ReadError};
 
-/// Reads a value for `field`.
+/// Parses a value for `field`.
 pub(crate) fn datum(field: &Field, given: &Given) -> Result<Datum, ReadError> {
     let (read, text) = match given {
         Given::Text(text) => (of_text(&field.ty, text), text),
@@ -34,7 +34,7 @@ pub(crate) fn datum(field: &Field, given: &Given) -> Result<Datum, ReadError> {
     })
 }
 
-/// As much of it as an error message can bear.
+/// Truncates a text to what an error message can include.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -66,7 +66,7 @@ fn of_text(ty: &Type, text: &str) -> Option<Datum> {
     }
 }
 
-/// One level of a JSON value: what lies below is text still, so that numbers keep their digits.
+/// One level of a JSON value: nested values stay text, so that numbers keep their digits.
 enum Json<'a> {
     Null,
     Bool(bool),
@@ -91,7 +91,7 @@ impl<'a> Json<'a> {
     }
 }
 
-/// The members of a JSON object as they stand there, also where a name comes twice.
+/// The members of a JSON object as written, including duplicate names.
 pub(crate) struct Members<T>(pub(crate) Vec<(String, T)>);
 
 impl<T> Default for Members<T> {
@@ -175,7 +175,7 @@ fn integer(text: &str, signed: bool, bits: u8) -> Option<Datum> {
 }
 
 fn float(text: &str, bits: u8) -> Option<Datum> {
-    // By way of f64 an f32 would be rounded twice.
+    // Going through f64 would round an f32 twice.
     let value = match bits {
         32 => f32::from_str(text).ok()?.into(),
         _ => f64::from_str(text).ok()?,
@@ -207,10 +207,10 @@ fn variant(variants: &[Variant], text: &str) -> Option<Datum> {
         .then(|| Datum::Variant(index as u32, text.to_owned().into(), None))
 }
 
-/// As deep as serde_json itself goes: each level is gone over once more.
+/// The same limit as serde_json's: each level is parsed once more.
 const DEPTH_MAX: usize = 128;
 
-/// JSON without a type to go by.
+/// JSON without a type to guide parsing.
 fn any(json: Json<'_>, depth: usize) -> Option<Datum> {
     let depth = depth.checked_sub(1)?;
     let below = |json: &RawValue| any(Json::of(json.get())?, depth);
@@ -312,7 +312,7 @@ mod tests {
         Given::Json(text.to_owned())
     }
 
-    /// What a query string holds, a body says as a string, and as a number where it is one.
+    /// What a query string contains, a body can express as a string, and as a number where it is one.
     #[test]
     fn text_and_json_agree() {
         let numbers = [8, 16, 32, 64, 128]
@@ -376,7 +376,7 @@ mod tests {
         ] {
             assert_eq!(read(Type::Int(128), given.clone()), value);
             assert_eq!(read(Type::UInt(64), given.clone()), None);
-            // Also where a type's values are known by their JSON alone, and inside of others.
+            // Even if a type's values are only known by their JSON, and nested inside others.
             assert_eq!(
                 read(Type::Json, given.clone()) == value,
                 given != json_of(&format!("\"{large}\""))
@@ -397,7 +397,7 @@ mod tests {
             assert_eq!(read(ty.clone(), text), None, "{text} as {ty}");
             assert_eq!(read(ty.clone(), json_of(text)), None, "{text} as {ty}");
         }
-        // Rounded once: by way of f64 this would be 1.
+        // Rounded once: going through f64, this would be 1.
         assert_eq!(
             read(Type::Float(32), "1.00000005960464477540"),
             Some(Datum::Float((1.0f32 + f32::EPSILON).into()))
@@ -420,7 +420,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is served finds what it was served from, to the last bit.
+        /// What is served finds the row that it was served from, to the last bit.
         #[test]
         fn floats_are_read_as_they_are_written(wide: u64, narrow: u32) {
             let (wide, narrow) = (f64::from_bits(wide), f32::from_bits(narrow));

@@ -1,4 +1,4 @@
-//! From a query as it was put to a plan of the scan that answers it.
+//! Turns a query into a plan of the scan that answers it.
 //!
 //! ```text
 //!  country=CH  city.ge=Bern  total.gt=5   order=city
@@ -22,21 +22,21 @@ use crate::time::{self, EventTime, WindowLayout};
 use crate::view::parse;
 use crate::view::serve::{Cursor, Filter, Op, ReadError, RowsQuery, WindowPick};
 
-/// A filter with its value read.
+/// A filter with its value parsed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Condition {
-    /// Place in the row.
+    /// The index of the field in the row.
     pub at: usize,
     /// The comparison.
     pub op: Op,
-    /// With what.
+    /// The value to compare with.
     pub value: Datum,
-    /// Of a field that may be any JSON: its data are compared as they are shown.
+    /// For a field that may be any JSON: its data are compared as they are displayed.
     shown: Option<Datum>,
 }
 
 impl Condition {
-    /// A comparison of a field whose type is known.
+    /// A comparison with a field of known type.
     pub(super) fn new(at: usize, op: Op, value: Datum) -> Self {
         Self {
             at,
@@ -76,66 +76,67 @@ fn begins(datum: &Datum, prefix: &Datum) -> bool {
     matches!((datum, prefix), (Datum::Text(text), Datum::Text(prefix)) if text.starts_with(prefix.as_str()))
 }
 
-/// How the rows are walked.
+/// The order in which rows are scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Walk {
     /// In the order of keys, page by page.
     Forward,
-    /// Against it.
+    /// In reverse key order.
     Backward,
-    /// All that match are looked at once, and the first ones in order are kept: one more than a page has.
+    /// All matches are read once, and the first ones in the requested order kept: one more than fits into a
+    /// page.
     Sort,
 }
 
 /// A query, understood.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// All must hold.
+    /// All must match.
     pub conditions: Vec<Condition>,
     /// The key's fields that are fixed by equality.
     pub fixed: Vec<Option<Datum>>,
-    /// The least encoded key that may match, and the end of those that may.
+    /// The smallest encoded key that may match, and the exclusive end.
     pub range: Range,
-    /// Fields and whether they are descending.
+    /// Fields to order by, and whether each is descending.
     pub order: Vec<(usize, bool)>,
-    /// Whether ties are broken against the order of keys.
+    /// Whether ties are broken in reverse key order.
     pub ties_descending: bool,
-    /// How the rows are walked.
+    /// The order of the scan.
     pub walk: Walk,
-    /// Of each key only the newest window whose end is at or below this.
+    /// For each key, only the newest window whose end is at or below this.
     pub newest_until: Option<EventTime>,
     /// Nothing can match.
     pub nothing: bool,
-    /// Rows in a page.
+    /// Number of rows per page.
     pub limit: usize,
-    /// Rows to look at.
+    /// Maximum number of rows to scan.
     pub scanned_max: usize,
-    /// When to have done with looking.
+    /// The deadline of the scan.
     until: Option<Instant>,
-    /// Where the page before ended.
+    /// The end of the previous page.
     pub cursor: Option<Cursor>,
-    /// Tells queries apart.
+    /// Identifies the query.
     pub query: u64,
 }
 
-/// Why no more rows are looked at.
+/// Why a scan stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Enough {
-    /// As many as may be.
+    /// It has scanned the maximum number of rows.
     Rows,
-    /// For as long as may be.
+    /// It has reached its deadline.
     Time,
 }
 
-/// So many rows are looked at between two looks at the clock: a fraction of a millisecond.
+/// Rows between two checks of the clock: a fraction of a millisecond.
 const ROWS_A_LOOK: usize = 256;
 
-/// Encoded keys from one on and before another.
+/// A half-open range of encoded keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Range {
-    /// The first; empty: all.
+    /// The first key; empty: from the start.
     pub start: Vec<u8>,
-    /// None of them; `None`: all.
+    /// The exclusive end; `None`: to the end.
     pub end: Option<Vec<u8>>,
 }
 
@@ -148,7 +149,7 @@ impl Range {
         }
     }
 
-    /// Where a walk begins.
+    /// The bound at which a scan starts.
     pub(super) fn near(&self, reverse: bool) -> Bound<&[u8]> {
         match (reverse, &self.end) {
             (false, _) if self.start.is_empty() => Bound::Unbounded,
@@ -158,7 +159,7 @@ impl Range {
         }
     }
 
-    /// Whether a walk has come to its end.
+    /// Whether a scan has passed its end.
     pub(super) fn is_past(&self, key: &[u8], reverse: bool) -> bool {
         match (reverse, &self.end) {
             (false, Some(end)) => key >= end.as_slice(),
@@ -178,7 +179,7 @@ impl Range {
     }
 }
 
-/// The least bytes above all that begin with `prefix`; `None`: there are none.
+/// The smallest bytes above all that begin with `prefix`; `None` if there are none.
 fn after(mut prefix: Vec<u8>) -> Option<Vec<u8>> {
     while let Some(last) = prefix.pop() {
         if last < u8::MAX {
@@ -189,19 +190,19 @@ fn after(mut prefix: Vec<u8>) -> Option<Vec<u8>> {
     None
 }
 
-/// What a plan needs to know of its view.
+/// What planning needs to know about the view.
 #[derive(Clone, Copy)]
 pub(super) struct Of<'a> {
-    /// Fields, and how they are encoded.
+    /// The fields and their encoding.
     pub schema: &'a RowSchema,
-    /// Where windows lie.
+    /// The window layout.
     pub windows: Option<WindowLayout>,
     /// The view's watermark at the moment read.
     pub watermark: EventTime,
 }
 
 impl Plan {
-    /// Understands a query.
+    /// Plans a query.
     pub(super) fn new(of: Of<'_>, query: &RowsQuery) -> Result<Self, ReadError> {
         let mut conditions = Vec::new();
         for filter in &query.filters {
@@ -213,7 +214,7 @@ impl Plan {
             order.push((at, by.descending));
         }
         let cursor = query.cursor.as_deref().map(Cursor::parse).transpose()?;
-        // What a page must share with the one before.
+        // What a page must have in common with the previous one.
         let asked = (&query.filters, &query.order, query.window);
         let asked = serde_json::to_vec(&asked).map_err(|error| ReadError::Cursor {
             why: format!("the query can't be told from others: {error}"),
@@ -231,7 +232,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// A plan for one row by conditions that are understood already.
+    /// A plan for one row, from parsed conditions.
     pub(super) fn first(of: Of<'_>, conditions: Vec<Condition>, order: Vec<(usize, bool)>) -> Self {
         let mut plan = Self::of_conditions(of, conditions, order);
         plan.arrange(of.schema);
@@ -274,7 +275,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Finds what bounds the scan, and whether keys come in the order asked for.
+    /// Determines the bounds of the scan, and whether key order is the requested order.
     fn arrange(&mut self, schema: &RowSchema) {
         for condition in self.conditions.iter().filter(|condition| condition.op == Op::Eq) {
             let field = schema.key.get(condition.at);
@@ -289,9 +290,9 @@ impl Plan {
         self.walk = self.walk();
     }
 
-    /// The keys that the leading fixed fields and conditions on the next one allow.
+    /// The range of keys allowed by the leading fixed fields and the conditions on the next one.
     fn range(&self, schema: &RowSchema) -> Range {
-        // A pick of each key's newest window comes before conditions on windows, so these can't bound it.
+        // Selecting each key's newest window precedes conditions on windows, so these cannot bound the scan.
         let usable = match self.newest_until {
             Some(_) => self.fixed.len() - 2,
             None => self.fixed.len(),
@@ -330,7 +331,7 @@ impl Plan {
                 continue;
             }
             match keys.next() {
-                // The whole key is ordered by; more makes no difference.
+                // The whole key is ordered: further fields make no difference.
                 None => break,
                 Some(next) if next == *at && *by_descending == descending => {}
                 Some(_) => return Walk::Sort,
@@ -343,13 +344,12 @@ impl Plan {
         }
     }
 
-    /// Whether every row has to be looked at, as nothing bounds the part of the key's order that can hold an
-    /// answer.
+    /// Whether every row must be scanned, because nothing bounds the leading part of the key.
     pub(super) fn looks_at_all(&self) -> bool {
         self.walk == Walk::Sort && !self.nothing && self.range == Range::default()
     }
 
-    /// Whether enough rows were looked at, or for long enough. The clock is read now and then alone.
+    /// Whether to stop the scan. Reads the clock only now and then.
     pub(super) fn enough(&self, scanned: usize) -> Option<Enough> {
         if scanned >= self.scanned_max {
             return Some(Enough::Rows);
@@ -359,8 +359,7 @@ impl Plan {
         due.then_some(Enough::Time)
     }
 
-    /// The refusal where more rows would be looked at than may be; of the whole view, where that is known
-    /// beforehand.
+    /// The error for a scan that exceeds its limit; with the view's size if that is known beforehand.
     pub(super) fn too_much(&self, rows: Option<usize>) -> ReadError {
         ReadError::TooMuch {
             scanned_max: self.scanned_max,
@@ -369,7 +368,7 @@ impl Plan {
         }
     }
 
-    /// Whether a row is in the answer: looks at the columns that conditions name.
+    /// Whether a row matches: decodes the columns that conditions name.
     pub(super) fn holds(&self, mut column: impl FnMut(usize) -> Option<Datum>) -> bool {
         let mut holds =
             |condition: &Condition| column(condition.at).is_some_and(|datum| condition.holds(&datum));
@@ -377,8 +376,8 @@ impl Plan {
     }
 }
 
-/// The keys that a condition on one field allows, where the fields before it are `prefix`. Keys tell zeros
-/// with and without a sign from each other, and NaNs, where conditions don't.
+/// The range of keys allowed by a condition on one field, where the fields before it are `prefix`. Keys
+/// distinguish signed zeros, and NaNs; conditions do not.
 fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
     let Condition { op, value, .. } = condition;
     let written = |value: &Datum| {
@@ -419,7 +418,7 @@ fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
             start: least,
             end: None,
         },
-        // What is greater than the greatest: nothing.
+        // Nothing is greater than the greatest.
         Op::Gt => Range {
             start: after(greatest)?,
             end: None,
@@ -431,8 +430,8 @@ fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
     })
 }
 
-/// Whether keys that differ are shown as this value: zeros and NaNs, what is absent at one depth or another,
-/// and data of which nothing was known when they were encoded.
+/// Whether different keys display as this value: zeros and NaNs, nulls at different depths, and data whose
+/// type was unknown when they were encoded.
 pub(super) fn has_many_forms(ty: &Type, value: &Datum) -> bool {
     match (ty, value) {
         (_, Datum::Float(float)) => *float == 0.0 || float.is_nan(),
@@ -464,7 +463,7 @@ pub(super) fn has_many_forms(ty: &Type, value: &Datum) -> bool {
     }
 }
 
-/// The newest window whose end is at or below the watermark, where windows are aligned.
+/// The newest window whose end is at or below the watermark, for aligned windows.
 pub(super) fn last_closed(
     windows: Option<WindowLayout>,
     watermark: EventTime,
@@ -481,7 +480,7 @@ pub(super) fn last_closed(
     Some((time(start)?, time(start + size)?))
 }
 
-/// The places of a windowed view's window in its rows.
+/// The column indices of a windowed view's window.
 pub(super) fn window_fields(schema: &RowSchema) -> Result<(usize, usize), ReadError> {
     if !schema.is_windowed() {
         return Err(ReadError::Window {
@@ -528,7 +527,7 @@ fn condition(schema: &RowSchema, filter: &Filter) -> Result<Condition, ReadError
     let value = parse::datum(field, &filter.value)?;
     if matches!(field.ty, Type::Json) && filter.op != Op::Eq && filter.op != Op::Ne {
         return Err(refused(
-            "its type has no order that is known; only `eq` and `ne` are possible",
+            "its type has no known order; only `eq` and `ne` are possible",
         ));
     }
     Ok(Condition {

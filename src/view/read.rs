@@ -1,5 +1,5 @@
-//! [`Serve`] for a typed view: understands a query, picks the buckets, scans them, and makes sure that what
-//! it read was still kept.
+//! [`Serve`] for a typed view: plans a query, selects the buckets, scans them, and verifies that the epoch
+//! was kept throughout.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use crate::view::serve::{
 use crate::view::shard::Shard;
 use crate::view::{Moment, View, ViewSpec, parse};
 
-/// Rows of a bucket compared under one lock hold.
+/// Rows of a bucket compared under one lock.
 const CHANGES_PAGE: usize = 64;
 
 impl Serve for View {
@@ -75,7 +75,7 @@ impl Serve for View {
     }
 
     fn rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError> {
-        // What is wrong with a query is told wherever the rows are.
+        // Errors in a query are reported wherever the rows are.
         let plan = Plan::new(self.of(at), query)?;
         self.whole()?;
         self.page(&plan, at)
@@ -87,7 +87,7 @@ impl Serve for View {
 
     fn changes(&self, query: &RowsQuery, from: &Moment, to: &Moment) -> Result<Vec<RowChange>, ReadError> {
         if let Some(WindowPick::Open | WindowPick::LastClosed) = query.window {
-            let why = "changes can't be followed for open or closed windows, as these move with the \
+            let why = "changes cannot be followed for open or closed windows: those sets change with the \
                 watermark alone";
             return Err(ReadError::Window { why: why.into() });
         }
@@ -131,8 +131,9 @@ impl View {
         }
     }
 
-    /// Answers if `epoch` was kept all the while. Versions go only after the floor has passed them, and who
-    /// finds them gone from a bucket has the bucket's lock after it, so sees that floor afterwards.
+    /// Returns the result if `epoch` was kept throughout. Versions are pruned only after the floor has passed
+    /// them, and a reader that finds them missing takes the bucket's lock after the pruning, so it sees that
+    /// floor afterwards.
     fn kept<R>(&self, epoch: Epoch, read: impl FnOnce() -> Result<R, ReadError>) -> Result<R, ReadError> {
         let check = || match self.floor() {
             oldest if epoch < oldest => Err(ReadError::Gone { oldest }),
@@ -154,7 +155,7 @@ impl View {
         self.kept(at.epoch, || self.scan(at, buckets).page(plan))
     }
 
-    /// An error where other processes have rows, too: what this one has is no answer.
+    /// An error if other processes have rows too: the rows of this one would be incomplete.
     fn whole(&self) -> Result<(), ReadError> {
         match self.local().count() == self.shards.len() {
             true => Ok(()),
@@ -162,11 +163,11 @@ impl View {
         }
     }
 
-    /// Of each shard the bucket that holds all rows with the fixed key, or all buckets.
+    /// Of each shard, the bucket that holds all rows with the fixed key, or all buckets.
     fn buckets(&self, plan: &Plan) -> Vec<Place> {
         let windows = if self.schema.is_windowed() { 2 } else { 0 };
         let own = plan.fixed.len() - windows;
-        // A bare window is its own key.
+        // A key that is a window only.
         let own = if own == 0 { plan.fixed.len() } else { own };
         match self.encode(&plan.fixed[..own]) {
             Some(key) if own > 0 => self.bucket(&key),
@@ -181,14 +182,14 @@ impl View {
         }
     }
 
-    /// The bucket of a key in each shard. Which worker has the key is for its type to say, and not known
-    /// here.
+    /// The bucket of a key in each shard. Only the key's type tells which worker owns it, and that is not
+    /// known here.
     fn bucket(&self, key_without_window: &[u8]) -> Vec<Place> {
         let bucket = bucket_of(hash_of(key_without_window));
         self.local().map(|shard| (shard.clone(), bucket)).collect()
     }
 
-    /// Leading fields of a key, if all are given, and can be written in one way only.
+    /// The leading fields of a key, if all are given and have a single encoding.
     fn encode(&self, fields: &[Option<Datum>]) -> Option<SmallBytes> {
         let mut bytes = Vec::new();
         for (field, value) in self.schema.key.iter().zip(fields) {
@@ -220,7 +221,7 @@ impl View {
                 let scan = self.scan(at, self.bucket(self.schema.without_window(&key)));
                 scan.get(&key).map(|stored| scan.found(&stored))
             }
-            // What a field that may be any JSON was written as can't be told from what is asked for.
+            // The encoding of a field that may be any JSON cannot be derived from the requested value.
             None => {
                 let given = given.into_iter().zip(&self.schema.key).enumerate();
                 let equal =
@@ -236,7 +237,7 @@ impl View {
         Ok(found)
     }
 
-    /// The window to pick, if it isn't given whole.
+    /// The window to select, unless it is given in full.
     fn window_pick(
         &self,
         given: &[Option<Datum>],
@@ -246,7 +247,7 @@ impl View {
         match (&given[given.len() - 2..], pick) {
             ([None, None], Some(pick)) => Ok(Some(pick)),
             (_, Some(_)) => Err(ReadError::Window {
-                why: "`window` and the window's own fields are both given".into(),
+                why: "`window` and the window's fields are both given".into(),
             }),
             ([Some(Datum::Time(start)), None], None) => Ok(Some(WindowPick::Start(*start))),
             ([Some(_), Some(_)], None) => Ok(None),
@@ -254,7 +255,7 @@ impl View {
         }
     }
 
-    /// One row of a key whose window is picked: the newest that the pick allows.
+    /// One row of a key whose window is selected: the newest that the selection allows.
     fn find_window(
         &self,
         pick: WindowPick,

@@ -7,11 +7,11 @@ use thin_vec::ThinVec;
 use crate::schema::small::SmallBytes;
 use crate::time::Epoch;
 
-/// A row's encoded value and what it was before.
+/// A row's current encoded value, and its older versions.
 pub(crate) struct Row {
     pub(super) epoch: Epoch,
     pub(super) value: Option<SmallBytes>,
-    /// Has room exactly when the row waits in the queue. Thin, as most rows have none.
+    /// Not empty exactly when the row is queued for pruning. Thin, because most rows have none.
     older: ThinVec<Version>,
 }
 
@@ -29,23 +29,23 @@ impl Row {
         }
     }
 
-    /// Whether the row waits to give up what it was before.
+    /// Whether the row is queued for pruning.
     pub(super) fn is_queued(&self) -> bool {
         self.older.capacity() > 0
     }
 
-    /// Gives up all that the row was before. It waits no longer.
+    /// Drops all older versions and unqueues the row.
     pub(super) fn take_older(&mut self) -> ThinVec<Version> {
         mem::take(&mut self.older)
     }
 
-    /// So many older versions there are.
+    /// The number of older versions.
     #[cfg(test)]
     pub(super) fn older(&self) -> usize {
         self.older.len()
     }
 
-    /// Puts a version where its epoch has it: one of the same epoch gives way.
+    /// Inserts a version at its epoch, replacing one of the same epoch.
     pub(super) fn put_version(&mut self, epoch: Epoch, value: Option<SmallBytes>) {
         if epoch >= self.epoch {
             self.supersede(epoch, value, Epoch::ZERO);
@@ -59,12 +59,12 @@ impl Row {
         }
     }
 
-    /// The epoch of the oldest version that is left.
+    /// The epoch of the oldest remaining version.
     pub(super) fn first(&self) -> Epoch {
         self.older.first().map_or(self.epoch, |version| version.epoch)
     }
 
-    /// Shows the versions after one epoch and up to another, oldest first.
+    /// Passes the versions after one epoch and up to another to `see`, oldest first.
     pub(super) fn versions(
         &self,
         after: Epoch,
@@ -80,7 +80,7 @@ impl Row {
             .for_each(|(epoch, value)| show(epoch, value));
     }
 
-    /// The row as of `at`, and when it last changed before that.
+    /// The row as of `at`, and the epoch of its last change up to then.
     pub(crate) fn as_of(&self, at: Epoch) -> Option<(Epoch, &SmallBytes)> {
         if self.epoch <= at {
             return self.value.as_ref().map(|value| (self.epoch, value));
@@ -90,9 +90,11 @@ impl Row {
         version.value.as_ref().map(|value| (version.epoch, value))
     }
 
-    /// Puts a value in place of the newest, which stays as an older version unless it is of the same epoch:
-    /// then `false`. Before it takes more memory, it drops what no answer at or above `floor` needs; to look
-    /// for that at every change would read memory that nothing else does.
+    /// Sets the newest value; the previous one becomes an older version, unless it is of the same epoch: then
+    /// returns false.
+    ///
+    /// Before it allocates, it drops the versions that no answer at or above `floor` needs. Searching for
+    /// them at every change would read memory that nothing else reads.
     pub(super) fn supersede(&mut self, epoch: Epoch, value: Option<SmallBytes>, floor: Epoch) -> bool {
         if self.older.capacity() == 0 {
             self.older.reserve_exact(1);
@@ -105,8 +107,8 @@ impl Row {
             self.prune(floor);
         }
         if self.older.len() == self.older.capacity() {
-            // Most rows have one older version or two: room for four, as `push` makes at first, is most of a
-            // view's memory.
+            // Most rows have one or two older versions: capacity for four, as `push` allocates at first,
+            // would dominate a view's memory.
             self.older.reserve_exact(self.older.len().max(1));
         }
         self.older.push(Version {
@@ -117,7 +119,8 @@ impl Row {
         true
     }
 
-    /// Drops what no answer at or above `floor` needs. Moves what stays only when at least half goes.
+    /// Drops versions that no read at or above `floor` needs. Moves the rest only if at least half are
+    /// dropped.
     pub(super) fn prune(&mut self, floor: Epoch) {
         let older = &mut self.older;
         if self.epoch <= floor {

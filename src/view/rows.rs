@@ -1,4 +1,4 @@
-//! The rows of a bucket: found by the hash of their key, walked in the order of their keys.
+//! The rows of a bucket: looked up by the hash of their key, scanned in key order.
 //!
 //! ```text
 //!  index          slots                                        order
@@ -7,9 +7,9 @@
 //!  hash of c ─▶ 2    2  c │ (10s, row) (20s, row)
 //! ```
 //!
-//! A slot has one key with all of its windows, the newest last. Nearly all that is written to a windowed view
-//! is the newest window of some key: one probe of the index, and then the end of the slot's rows. The order
-//! changes only when a key is new or gone. A key without windows has a slot of its own, with one row.
+//! A slot holds one key with all of its windows, the newest last. Nearly all writes to a windowed view affect
+//! the newest window of some key: one probe of the index, and then the end of the slot's rows. The order
+//! changes only when a key is inserted or removed. A key without windows has its own slot, with one row.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -21,17 +21,17 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::schema::small::SmallBytes;
 
-/// Into how many buckets a shard's rows are divided: enough that a writer and several readers seldom meet,
-/// few enough that a scan of all is cheap.
+/// Number of buckets per shard: enough that a writer and several readers seldom collide, few enough that
+/// scanning all of them is cheap.
 pub(crate) const BUCKETS: usize = 64;
 
-/// Slots of a chunk of the order: few enough that putting one into the middle is cheap.
+/// Slots per chunk of the order: few enough that inserting into the middle is cheap.
 const CHUNK_MAX: usize = 512;
 
 /// Slots that are allocated together, so that none ever moves.
 const PAGE: usize = 64;
 
-/// Windows of a key that are kept in one piece: putting one into the middle moves half of them at most.
+/// Windows of a key stored contiguously: an insertion into the middle moves half of them at most.
 const FEW_MAX: usize = 512;
 
 /// The hash of a key, without its window.
@@ -39,7 +39,8 @@ pub(crate) fn hash_of(key_without_window: &[u8]) -> u64 {
     xxh3_64(key_without_window)
 }
 
-/// The bucket of a key, by the hash of its encoding without the window: all windows of a key are in one.
+/// The bucket of a key, by the hash of its encoding without the window: all windows of a key are in one
+/// bucket.
 pub(crate) fn bucket_of(hash: u64) -> usize {
     hash as usize & (BUCKETS - 1)
 }
@@ -48,26 +49,26 @@ pub(crate) fn bucket_of(hash: u64) -> usize {
 pub(crate) struct Rows<R> {
     index: HashTable<Indexed>,
     slots: Slots<R>,
-    /// Slots in the order of their keys. No chunk is empty.
+    /// Slots in key order. No chunk is empty.
     order: Vec<Vec<u32>>,
-    /// So many bytes at the end of a key are its window's.
+    /// The size of a key's window suffix in bytes.
     window_len: usize,
 }
 
-/// Part of the hash stands beside the slot, so that other keys are told apart, and the table grows, without a
-/// look at them.
+/// Part of the hash is stored next to the slot, so that other keys are ruled out, and the table grows,
+/// without accessing the slot.
 #[derive(Clone, Copy)]
 struct Indexed {
     hash: u32,
     slot: u32,
 }
 
-/// The buckets of a view are told apart by the lowest bits of the hash, so these say nothing here.
+/// The lowest bits of the hash select the bucket, so they carry no information here.
 fn short(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-/// The table takes its place from the low bits and its tag from the high ones.
+/// The table takes its index from the low bits and its tag from the high ones.
 fn spread(short: u32) -> u64 {
     u64::from(short) << 32 | u64::from(short)
 }
@@ -78,16 +79,16 @@ struct Slots<R> {
 }
 
 struct Slot<R> {
-    /// Without the window.
+    /// The key without its window.
     key: SmallBytes,
     rows: Windows<R>,
 }
 
-/// The encoded bounds of a window, as numbers that have their order; all zeros for a key without one.
+/// The encoded bounds of a window as ordered numbers; all zeros for a key without one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Window(u64, u64);
 
-/// Bytes of a window.
+/// The encoded size of a window.
 const WINDOW_LEN: usize = 16;
 
 impl Window {
@@ -105,13 +106,13 @@ impl Window {
 enum Windows<R> {
     /// The slot is free.
     Gone,
-    /// Of a key without windows.
+    /// A key without windows.
     Plain(R),
     Few(VecDeque<(Window, R)>),
     Many(BTreeMap<Window, R>),
 }
 
-/// Where a row is. Stays right until the row is removed.
+/// The location of a row. Valid until the row is removed.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     slot: u32,
@@ -119,7 +120,7 @@ pub(crate) struct Place {
 }
 
 impl<R> Rows<R> {
-    /// An empty map. Keys end with so many bytes for their window: 16, or none.
+    /// An empty map. Keys end with a window of this many bytes: 16, or none.
     pub(crate) fn new(window_len: usize) -> Self {
         debug_assert!(window_len == 0 || window_len == WINDOW_LEN);
         Self {
@@ -133,7 +134,8 @@ impl<R> Rows<R> {
         }
     }
 
-    /// The key without its window, and the window. A key that is nothing but a window is its own.
+    /// Splits a key into the key without its window, and the window. A key that consists of a window only is
+    /// its own.
     fn split<'k>(&self, key: &'k [u8]) -> (&'k [u8], Option<Window>) {
         if self.window_len > 0
             && let Some((own, window)) = key.split_last_chunk()
@@ -150,8 +152,8 @@ impl<R> Rows<R> {
         self.index.find(spread(hash), same).map(|entry| entry.slot)
     }
 
-    /// Has the memory brought that changes of these keys will ask for: it comes for many at once, and for one
-    /// after the other otherwise, which is what a change of many rows takes most of its time for.
+    /// Prefetches the memory that changes of these keys will access: in parallel for many keys, where cache
+    /// misses would otherwise be serial and dominate the cost of large changes.
     pub(crate) fn fetch(&self, hashes: impl Iterator<Item = u64>) {
         let touched = hashes.map(|hash| {
             let hash = short(hash);
@@ -161,7 +163,7 @@ impl<R> Rows<R> {
         std::hint::black_box(touched.fold(0, usize::wrapping_add));
     }
 
-    /// The same for changes of rows at these places.
+    /// Prefetches the memory of rows at these locations.
     pub(crate) fn fetch_at(&self, places: impl Iterator<Item = Place>) {
         let touched = places.map(|place| self.slots.get(place.slot).rows.touch());
         std::hint::black_box(touched.fold(0, usize::wrapping_add));
@@ -174,12 +176,13 @@ impl<R> Rows<R> {
         self.slots.get(slot).rows.get(window.unwrap_or_default())
     }
 
-    /// The row at a place, to be changed.
+    /// The row at a location, for modification.
     pub(crate) fn at_mut(&mut self, place: Place) -> Option<&mut R> {
         self.slots.get_mut(place.slot).rows.get_mut(place.window)
     }
 
-    /// Shows `change` the row of a key and its place; if there is none, puts one there if it returns one.
+    /// Passes the row of a key and its location to `change`; if there is none, inserts the row that it
+    /// returns, if any.
     pub(crate) fn put(
         &mut self,
         hash: u64,
@@ -221,7 +224,7 @@ impl<R> Rows<R> {
         self.index
             .insert_unique(spread(hash), entry, |entry| spread(entry.hash));
         match at {
-            // Behind all others: keys that come in their order leave full chunks.
+            // After all others: keys that arrive in order leave full chunks.
             (chunk, _) if chunk == self.order.len() => match self.order.last_mut() {
                 Some(last) if last.len() < CHUNK_MAX => last.push(slot),
                 _ => self.order.push(vec![slot]),
@@ -237,7 +240,7 @@ impl<R> Rows<R> {
         }
     }
 
-    /// Takes a row out.
+    /// Removes a row.
     pub(crate) fn remove(&mut self, place: Place) -> Option<R> {
         let slot = self.slots.get_mut(place.slot);
         let removed = slot.rows.remove(place.window);
@@ -264,7 +267,7 @@ impl<R> Rows<R> {
         self.slots.remove(slot);
     }
 
-    /// The first place in the order whose key is not before this one.
+    /// The first location in key order that is not before this key.
     fn lower_bound(&self, key: &[u8]) -> (usize, usize) {
         let before = |slot: &u32| *self.slots.get(*slot).key < *key;
         let chunk = self
@@ -277,7 +280,7 @@ impl<R> Rows<R> {
         (chunk, index)
     }
 
-    /// Shows every row to `see`, to be changed.
+    /// Passes every row to `see`, for modification.
     pub(crate) fn each_mut(&mut self, mut see: impl FnMut(Place, &mut R)) {
         let slots = self.slots.pages.iter_mut().flatten();
         for (slot, Slot { rows, .. }) in (0..).zip(slots) {
@@ -312,7 +315,7 @@ impl<R> Rows<R> {
         }
     }
 
-    /// Rows from a bound on, in order. Bounds may be any bytes.
+    /// Iterates over rows from a bound, in order. Bounds may be any bytes.
     pub(crate) fn forward<'a>(&'a self, lower: Bound<&[u8]>) -> impl Iterator<Item = (SmallBytes, &'a R)> {
         let edge = self.edge(lower, Side::Lower);
         let (chunk, index) = edge.next;
@@ -324,7 +327,7 @@ impl<R> Rows<R> {
         split.chain(chunks.flat_map(|slot| self.slot_rows(*slot, ALL)))
     }
 
-    /// Rows from a bound back, against their order. Bounds may be any bytes.
+    /// Iterates over rows from a bound in reverse order. Bounds may be any bytes.
     pub(crate) fn backward<'a>(&'a self, upper: Bound<&[u8]>) -> impl Iterator<Item = (SmallBytes, &'a R)> {
         let edge = self.edge(upper, Side::Upper);
         let (chunk, index) = edge.next;
@@ -341,7 +344,7 @@ impl<R> Rows<R> {
         split.chain(slots.flat_map(|slot| self.slot_rows(*slot, ALL).rev()))
     }
 
-    /// Where a walk begins.
+    /// The starting location of an iteration.
     fn edge(&self, bound: Bound<&[u8]>, side: Side) -> Edge {
         let (key, included) = match bound {
             Bound::Included(key) => (key, true),
@@ -359,7 +362,7 @@ impl<R> Rows<R> {
             && *self.slots.get(*slot).key == *key
         {
             let is_plain = matches!(self.slots.get(*slot).rows, Windows::Plain(_));
-            // The rows of windows are behind their key without one.
+            // The rows of windows come after those of their key without one.
             let passed = match side {
                 Side::Lower => is_plain && !included,
                 Side::Upper => is_plain && included,
@@ -367,7 +370,7 @@ impl<R> Rows<R> {
             let next = (chunk, index + usize::from(passed));
             return Edge { split: None, next };
         }
-        // No key begins with another one, so only the one before can begin what the bound goes on from.
+        // No key is a prefix of another, so only the previous one can be a prefix of the bound.
         let before = match index.checked_sub(1) {
             Some(index) => Some((chunk, index)),
             None => chunk
@@ -409,22 +412,21 @@ impl<R> Rows<R> {
 
 const ALL: (Bound<Window>, Bound<Window>) = (Bound::Unbounded, Bound::Unbounded);
 
-/// Which end of the rows a bound is.
+/// Which end of the iteration a bound is.
 #[derive(Clone, Copy)]
 enum Side {
     Lower,
     Upper,
 }
 
-/// Where a walk begins: with some windows of one slot, then in the order, at this place or (backwards) before
-/// it.
+/// The start of an iteration: some windows of one slot, then in order from this location or (in reverse)
+/// before it.
 struct Edge {
     split: Option<(u32, Bound<Window>)>,
     next: (usize, usize),
 }
 
-/// The bound for the windows of a key by what follows the key in a bound: too few bytes, or too many, stand
-/// between windows.
+/// The window bound that follows a key in a bound: too few or too many bytes lie between windows.
 fn window_bound(rest: &[u8], included: bool, side: Side) -> Bound<Window> {
     let mut window = [0; WINDOW_LEN];
     let len = rest.len().min(WINDOW_LEN);
@@ -464,7 +466,7 @@ impl<R> Slots<R> {
             return slot;
         }
         if self.pages.last().is_none_or(|page| page.len() == PAGE) {
-            // A bucket of few rows takes no more than these.
+            // A bucket with few rows takes no more than these.
             let room = if self.pages.is_empty() { 1 } else { PAGE };
             self.pages.push(Vec::with_capacity(room));
         }
@@ -484,7 +486,7 @@ impl<R> Slots<R> {
 }
 
 impl<R> Windows<R> {
-    /// Reads where the newest row is.
+    /// The location of the newest row.
     fn touch(&self) -> usize {
         match self {
             Self::Few(few) => few.back().map_or(0, |(window, _)| window.0 as usize),
@@ -525,8 +527,8 @@ impl<R> Windows<R> {
                         return;
                     }
                     if few.len() == few.capacity() {
-                        // Most keys have a window or two: room for four, as a `push` makes, is much of a
-                        // view's memory.
+                        // Most keys have one or two windows: capacity for four, as `push` allocates, would
+                        // take much of a view's memory.
                         few.reserve_exact(few.len().div_ceil(2));
                     }
                     few.insert(at, (window, row));
@@ -590,7 +592,7 @@ impl<R> Windows<R> {
     }
 }
 
-/// Where a window is, or where it would be: most often the last one.
+/// The index of a window, or where it would be inserted: usually the last one.
 fn find<R>(few: &VecDeque<(Window, R)>, window: Window) -> Result<usize, usize> {
     match few.back().map(|(last, _)| last.cmp(&window)) {
         Some(Ordering::Less) | None => Err(few.len()),
@@ -623,7 +625,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// A key of one letter or several, ended so that none begins another, and its window.
+    /// A key of one or several letters, terminated so that none is a prefix of another, and its window.
     fn key(own: u8, window: u16, window_len: usize) -> SmallBytes {
         let mut key = vec![b'a' + own % 5; usize::from(own % 3)];
         key.push(own);
@@ -642,7 +644,7 @@ mod tests {
         rows.forward(Bound::Unbounded).map(|(k, r)| (k, *r)).collect()
     }
 
-    /// Puts a row there, and returns its place.
+    /// Inserts a row and returns its location.
     fn set(rows: &mut Rows<u32>, key: &[u8], value: u32) -> Place {
         let (hash, mut place) = (hash(key, rows.window_len), None);
         for _ in 0..2 {
@@ -729,7 +731,7 @@ mod tests {
             let steps =
                 |what| (0..windows).flat_map(move |w| (0..owns).map(move |own| (what, own, w, u32::from(w))));
             check(steps(1).collect(), (1, 600, 24, false), WINDOW_LEN);
-            // In against their order, and half of them out again.
+            // Inserted in reverse order, and half of them removed again.
             let against = steps(1).collect::<Vec<_>>().into_iter().rev();
             let out = steps(0).filter(|(.., value)| value % 2 == 0);
             check(against.chain(out).collect(), (1, 600, 24, false), WINDOW_LEN);
@@ -758,7 +760,7 @@ mod tests {
                 (keys(&rows), rows.index.len(), rows.order.len()),
                 (Vec::new(), 0, 0)
             );
-            // Their slots are used again.
+            // Their slots are reused.
             set(&mut rows, b"next", 1);
             assert_eq!(rows.slots.free.len() as u32, count - 1);
         }

@@ -1,4 +1,4 @@
-//! Walks over the rows of a view as of one epoch.
+//! Scans of a view's rows as of one epoch.
 //!
 //! ```text
 //!  shard 0 bucket 0 ─ cursor, a few rows ahead ─┐
@@ -7,12 +7,11 @@
 //!  bucket after bucket ─▶ side? holds? ─▶ heap of the first limit + 1 in order ─▶ page      Walk::Sort
 //! ```
 //!
-//! The memory of a scan is that of its page, whatever it looks at; a sort looks at each row once, and makes
-//! an answer's row only of those that are in the page.
+//! The memory of a scan is that of its page, however many rows it scans; a sort reads each row once, and
+//! decodes only rows of the page.
 //!
-//! A lock is held for one page of a bucket at most. Between pages rows may change, which does not matter:
-//! versions above the epoch are not looked at, and whether the floor has passed the epoch is checked when all
-//! is done.
+//! A lock is held for at most one page of a bucket. Between pages rows may change, which is harmless:
+//! versions above the epoch are ignored, and the floor is checked against the epoch at the end.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
@@ -29,25 +28,25 @@ use crate::view::rows::hash_of;
 use crate::view::serve::{Cursor, FoundRow, Page, ReadError};
 use crate::view::shard::Shard;
 
-/// Rows that a cursor takes at first, and at most.
+/// Rows fetched at first, and at most, at a time.
 const AHEAD: std::ops::RangeInclusive<usize> = 2..=64;
 
-/// A bucket: its shard and its number there.
+/// A bucket: its shard, and its index there.
 pub(super) type Place = (Arc<Shard>, usize);
 
-/// What is scanned: the buckets that can hold an answer, and as of when.
+/// The scope of a scan: the buckets that can hold results, and the epoch.
 pub(super) struct Scan<'a> {
-    /// What the rows are.
+    /// The rows' schema.
     pub schema: &'a RowSchema,
     /// The epoch read.
     pub at: Epoch,
-    /// The view's watermark there.
+    /// The view's watermark as of it.
     pub watermark: EventTime,
-    /// Shards and the buckets in them.
+    /// The shards and their buckets to scan.
     pub buckets: Vec<Place>,
 }
 
-/// A row as it is stored, as of the epoch read.
+/// An encoded row as of the epoch read.
 pub(super) struct Stored {
     /// Its encoded key.
     pub key: SmallBytes,
@@ -58,14 +57,14 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Whether it is in the answer.
+    /// Whether it matches.
     pub(super) fn holds(&self, plan: &Plan, schema: &RowSchema) -> bool {
         plan.holds(|at| schema.column(&self.key, &self.value, at))
     }
 }
 
 impl Scan<'_> {
-    /// Answers a plan.
+    /// Executes a plan.
     pub(super) fn page(&self, plan: &Plan) -> Result<Page, ReadError> {
         if plan.nothing {
             return Ok(Page {
@@ -90,7 +89,7 @@ impl Scan<'_> {
     fn resume(&self, plan: &Plan, cursor: &Cursor) -> Result<SmallBytes, ReadError> {
         let why = if cursor.epoch != self.at {
             format!(
-                "the cursor belongs to epoch {}, and this reads {}",
+                "the cursor belongs to epoch {}, this read is of {}",
                 cursor.epoch, self.at
             )
         } else if cursor.query != plan.query {
@@ -112,7 +111,7 @@ impl Scan<'_> {
         cursor.write()
     }
 
-    /// The row with its fields.
+    /// The decoded row.
     pub(super) fn found(&self, stored: &Stored) -> FoundRow {
         let mut row = self.schema.key_row(&stored.key).unwrap_or_default();
         let closed = self.schema.is_windowed().then(|| match row.last() {
@@ -120,7 +119,7 @@ impl Scan<'_> {
             _ => false,
         });
         let whole = self.schema.add_value(&stored.value, &mut row);
-        debug_assert!(whole, "what a view holds it has encoded itself");
+        debug_assert!(whole, "views decode their own encoding");
         FoundRow {
             row,
             version: stored.version,
@@ -176,7 +175,7 @@ impl Scan<'_> {
                 rows.push(self.found(&stored));
                 last = Some(stored.key);
             } else if plan.enough(scanned).is_some() {
-                // What was found is worth having, also that there is nothing so far: the next page goes on
+                // What was found is worth returning, even if it is nothing so far: the next page continues
                 // from here.
                 return Ok(Page {
                     rows,
@@ -210,10 +209,10 @@ impl Scan<'_> {
                 bucket: *bucket,
                 next: Some(plan.range.near(false).map(SmallBytes::new)),
                 rows: VecDeque::new(),
-                // Few at first: where the key leaves rows out, a bucket may have but one that is wanted.
+                // Few at first: if the key excludes rows, a bucket may have just one match.
                 ahead: *AHEAD.start(),
             };
-            // The newest closed window so far of the key that the walk is at.
+            // The newest closed window so far of the current key.
             let mut newest: Option<Stored> = None;
             while let Some(stored) = walker.advance(self.at, false) {
                 if plan.range.is_past(&stored.key, false) {
@@ -272,7 +271,7 @@ impl Scan<'_> {
         }
     }
 
-    /// The row of a key, if it is in one of the buckets scanned.
+    /// The row of a key, if it is in one of the scanned buckets.
     pub(super) fn get(&self, key: &[u8]) -> Option<Stored> {
         let hash = hash_of(self.schema.without_window(key));
         let at = bucket_of(hash);
@@ -300,11 +299,11 @@ impl Scan<'_> {
     }
 }
 
-/// A walk through one bucket.
+/// An iteration over one bucket.
 struct Walker<'a> {
     shard: &'a Shard,
     bucket: usize,
-    /// Where the next page begins; `None` when there is none.
+    /// Where the next page starts; `None` at the end.
     next: Option<Bound<SmallBytes>>,
     rows: VecDeque<Stored>,
     ahead: usize,
@@ -331,7 +330,7 @@ impl Walker<'_> {
     }
 }
 
-/// A bucket's walk and its first row; the greatest head is the one whose row comes first.
+/// A bucket's iteration and its first row; the greatest head is the one whose row comes first.
 struct Head<'a> {
     row: Stored,
     walker: Walker<'a>,
@@ -370,10 +369,10 @@ impl PartialEq for Head<'_> {
 }
 impl Eq for Head<'_> {}
 
-/// A row and its rank by the plan's order; the greatest comes last.
+/// A row and its rank in the requested order; the greatest comes last.
 struct Ranked<'p> {
     stored: Stored,
-    /// The columns that the order names.
+    /// The columns to order by.
     by: Vec<Option<Datum>>,
     plan: &'p Plan,
 }

@@ -1,4 +1,4 @@
-//! Reading a view without knowing its types: what HTTP, SQL and tests see.
+//! Type-erased reads of a view, as used by HTTP and tests.
 //!
 //! ```text
 //!  Views ──get(name)──▶ Arc<dyn Serve>          Views ──closed() / moment(as_of)──▶ Arc<Moment>
@@ -6,13 +6,13 @@
 //!                            └────────── row / rows / changes (query, &moment) ◀────────┘
 //! ```
 //!
-//! Every call reads as of one [`Moment`]. Whoever holds the `Arc<Moment>` pins its epoch: what it needs is
-//! kept while the view's bound on old versions allows; past that the call answers [`ReadError::Gone`], never
-//! half an answer.
+//! Every call reads as of one [`Moment`]. Holding the `Arc<Moment>` pins its epoch: its versions are kept
+//! while the view's limit on old versions allows; beyond that, the call returns [`ReadError::Gone`], never a
+//! partial result.
 //!
-//! A view holds the shards of this process's workers. In a cluster of several processes `rows` and `changes`
-//! say [`ReadError::Elsewhere`], and so does `row` where it finds none: what another process has is not known
-//! here.
+//! A view holds the shards of this process's workers. In a cluster of several processes, `rows` and `changes`
+//! return [`ReadError::Elsewhere`], and so does `row` if it finds none: the rows of other processes are not
+//! known here.
 
 use std::fmt;
 use std::time::Instant;
@@ -27,64 +27,64 @@ use crate::schema::datum::Datum;
 use crate::time::{Epoch, EventTime};
 use crate::view::{Moment, ViewSpec};
 
-/// A view, its types erased.
+/// A type-erased view.
 pub trait Serve: Send + Sync {
-    /// What the view was defined as.
+    /// The view's definition.
     fn spec(&self) -> &ViewSpec;
 
-    /// Names and types of its fields; rows hold the key's fields first, then the value's.
+    /// The row schema; rows hold the key's fields first, then the value's.
     fn schema(&self) -> &RowSchema;
 
-    /// Rows in the local shards, roughly: epochs still open are counted.
+    /// The approximate number of rows in the local shards, which includes open epochs.
     fn rows_len(&self) -> usize;
 
-    /// Changes of rows in the local shards since the process started.
+    /// Number of row changes in the local shards since the process started.
     fn applied(&self) -> u64;
 
-    /// The last epoch up to `at` in which any row of the local shards changed; [`Epoch::ZERO`] when none did,
-    /// or when it is no longer known.
+    /// The last epoch up to `at` in which a row of the local shards changed; [`Epoch::ZERO`] if none did, or
+    /// if it is no longer known.
     fn changed(&self, at: &Moment) -> Epoch;
 
-    /// No epoch below this one can be read any more. [`Epoch::ZERO`] until history has been given up for the
-    /// first time; see [`Views::oldest`](crate::view::Views::oldest) for the first epoch that there is.
+    /// No epoch below this one can be read. [`Epoch::ZERO`] until history has been pruned for the first time;
+    /// see [`Views::oldest`](crate::view::Views::oldest) for the first epoch that exists.
     fn oldest(&self) -> Epoch;
 
-    /// The event time below which the view's rows are complete at `at`: the watermark of its sources, and of
-    /// those of its windows where that is lower, less what the view holds back. [`EventTime::MIN`] when
-    /// nothing is known.
+    /// The event time below which the view's rows are complete at `at`: the watermark of its sources, or of
+    /// those of its windows if that is lower, minus the time for which the view holds records back.
+    /// [`EventTime::MIN`] if nothing is known.
     fn watermark(&self, at: &Moment) -> EventTime;
 
-    /// Which workers' shards are in this process, ascending.
+    /// The workers whose shards are in this process, ascending.
     fn shards(&self) -> Vec<usize>;
 
-    /// One row by its whole key; of a windowed view by the key and a window, exact or picked.
+    /// Reads one row by its full key; in a windowed view by the key and a window, exact or selected.
     ///
-    /// `Ok(None)`: there is no such row as of `at`.
+    /// Returns `Ok(None)` if there is no such row as of `at`.
     fn row(&self, query: &RowQuery, at: &Moment) -> Result<Option<FoundRow>, ReadError>;
 
-    /// Rows by filters, in order, by pages.
+    /// Reads rows by filters, ordered, in pages.
     fn rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError>;
 
-    /// The same of this process's shards alone: a part of a cluster's answer.
+    /// Reads rows of this process's shards only: a part of a cluster's answer.
     fn local_rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError>;
 
-    /// What leads from the rows that match `query` at `from` to those that match it at `to`: at most one
-    /// change a key, whatever number of epochs lies between. `order`, `limit` and `cursor` of the query are
-    /// not looked at; `window` must be `None` or [`WindowPick::Start`], as others move with the watermark
+    /// The changes that lead from the rows matching `query` at `from` to those matching it at `to`: at most
+    /// one per key, however many epochs lie in between. `order`, `limit` and `cursor` of the query are
+    /// ignored; `window` must be `None` or [`WindowPick::Start`], because others move with the watermark
     /// alone.
     fn changes(&self, query: &RowsQuery, from: &Moment, to: &Moment) -> Result<Vec<RowChange>, ReadError>;
 
-    /// Order-free hash of the local shards' changes in a closed epoch (0: none); `None` when hashes are off
-    /// ([`ViewSpec::hashed`]) or the epoch is older than the history.
+    /// Order-independent hash of the local shards' changes in a closed epoch (0: none); `None` if hashes are
+    /// off ([`ViewSpec::hashed`]) or the epoch is older than the history.
     fn hash(&self, epoch: Epoch) -> Option<u64>;
 }
 
-/// A value as a client gave it.
+/// A value given by a client.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Given {
     /// Text, as in a URL, already percent-decoded.
     Text(String),
-    /// A JSON value, as it is written in a body: its numbers have all of their digits.
+    /// A JSON value as written in a body: its numbers keep all of their digits.
     Json(String),
 }
 
@@ -109,29 +109,28 @@ impl From<Box<RawValue>> for Given {
     }
 }
 
-/// Asks for one row.
+/// A query for one row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowQuery {
-    /// Key fields by name, in any order. All of them, but that `window` may stand for `window_start` and
-    /// `window_end`.
+    /// Key fields by name, in any order. All are required, except that `window` may replace `window_start`
+    /// and `window_end`.
     pub key: Vec<(String, Given)>,
-    /// Which window, of a windowed view. [`WindowPick::Open`] takes the newest open window that has a row.
+    /// The window, in a windowed view. [`WindowPick::Open`] selects the newest open window that has a row.
     pub window: Option<WindowPick>,
 }
 
-/// Picks windows without arithmetic by the client.
+/// Selects windows without arithmetic in the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum WindowPick {
-    /// Windows whose end lies beyond the view's watermark.
+    /// Windows that end after the view's watermark.
     Open,
-    /// The newest closed window: one for the whole view where windows are aligned, one for each key
-    /// otherwise.
+    /// The newest closed window: one for the whole view if windows are aligned, otherwise one per key.
     LastClosed,
-    /// The windows that start there.
+    /// The windows that start at this time.
     Start(EventTime),
 }
 
-/// How a field is compared with a given value.
+/// How to compare a field with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Op {
     /// Equal.
@@ -166,14 +165,14 @@ impl Op {
     }
 }
 
-/// A condition on one field. Null is below every value, and equal to itself.
+/// A condition on one field. Null is less than every value, and equal to itself.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Filter {
     /// A field of the key or the value.
     pub field: String,
-    /// How it is compared.
+    /// The comparison.
     pub op: Op,
-    /// With what.
+    /// The value to compare with.
     pub value: Given,
 }
 
@@ -182,31 +181,31 @@ pub struct Filter {
 pub struct OrderBy {
     /// A field of the key or the value.
     pub field: String,
-    /// Greatest first.
+    /// Whether the order is descending.
     pub descending: bool,
 }
 
-/// Asks for rows.
+/// A query for rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowsQuery {
-    /// All must hold.
+    /// All must match.
     pub filters: Vec<Filter>,
-    /// Empty: by key. Ties are broken by key, in the direction of the last field, so pages are well defined.
-    /// An order that follows the key's fields (those fixed by equality left out) costs a page; others look at
-    /// all that match.
+    /// If empty, by key. Ties are broken by key, in the direction of the last field, so pages are well
+    /// defined. An order that follows the key's fields (leaving out those fixed by equality) costs a page;
+    /// others read all matches.
     pub order: Vec<OrderBy>,
-    /// At most so many rows in a page; at least 1.
+    /// Maximum number of rows per page; at least 1.
     pub limit: usize,
-    /// Which windows, of a windowed view; `None`: all that are kept.
+    /// Which windows, in a windowed view; `None`: all that are kept.
     pub window: Option<WindowPick>,
-    /// [`Page::next`] of the page before, read at the epoch it names ([`cursor_epoch`]); all else but `limit`
-    /// must be the same.
+    /// [`Page::next`] of the previous page, read at the epoch that it names ([`cursor_epoch`]); everything
+    /// except `limit` must be the same.
     pub cursor: Option<String>,
-    /// Looks at so many rows at most. An answer in the order of keys is cut short there
-    /// ([`Page::cut_short`]). All others need every row that their key does not leave out: they are
-    /// [`ReadError::TooMuch`], before a single row is looked at where that is the whole view.
+    /// Maximum number of rows to scan. A result in key order is cut short there ([`Page::cut_short`]). Other
+    /// orders need every row that the key does not exclude: they fail with [`ReadError::TooMuch`], before
+    /// reading a single row if that would be the whole view.
     pub scanned_max: usize,
-    /// Looks at rows until then. An answer in the order of keys is cut short there; all others are
+    /// The deadline of the scan. A result in key order is cut short there; others fail with
     /// [`ReadError::TooLong`].
     pub until: Option<Instant>,
 }
@@ -225,58 +224,58 @@ impl Default for RowsQuery {
     }
 }
 
-/// A row as found. Written as JSON by [`RowSchema::write_row`].
+/// A row of a result. [`RowSchema::write_row`] writes it as JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FoundRow {
-    /// One datum a field: the key's fields, then the value's, as in the schema.
+    /// One datum per field: the key's fields, then the value's, as in the schema.
     pub row: Vec<Datum>,
     /// The epoch in which the row last changed: its ETag.
     pub version: Epoch,
-    /// Of a windowed view: whether all events of the window are in.
+    /// In a windowed view: whether all events of the window are included.
     pub closed: Option<bool>,
 }
 
-/// Some rows, and how to get the next ones.
+/// Some rows, and the cursor of the next ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
     /// The rows, in order.
     pub rows: Vec<FoundRow>,
-    /// Opaque; `None` when these were the last rows.
+    /// Opaque cursor; `None` if these were the last rows.
     pub next: Option<String>,
-    /// How many rows were looked at.
+    /// How many rows were scanned.
     pub scanned: usize,
-    /// Whether it has fewer rows than there are, perhaps none, because enough were looked at: `next` goes on
-    /// behind them.
+    /// Whether the scan stopped at a limit and the page has fewer rows than exist, perhaps none: `next`
+    /// continues after them.
     pub cut_short: bool,
 }
 
-/// The change of one row between two moments.
+/// The change of a row between two moments.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowChange {
-    /// The row is now this.
+    /// The row's new contents.
     Upsert(FoundRow),
-    /// The row is gone, or no longer matches: the datums of its key's fields.
+    /// The row was deleted or no longer matches: the datums of its key's fields.
     Delete(Vec<Datum>),
 }
 
-/// Why a read has no answer. Each maps to one problem type over HTTP.
+/// Why a read failed. Each maps to one problem type over HTTP.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ReadError {
     /// No epoch has been closed yet.
     NotYet,
-    /// The version asked for is no longer kept.
+    /// The requested version is no longer kept.
     Gone {
         /// The oldest epoch that can be read.
         oldest: Epoch,
     },
-    /// No field has this name.
+    /// There is no field with this name.
     FieldUnknown {
-        /// The name given.
+        /// The given name.
         field: String,
-        /// The name of a field that is much like it.
+        /// A similar name of a field.
         nearest: Option<String>,
-        /// The names that would do.
+        /// The valid names.
         known: Vec<String>,
     },
     /// A field of the key is missing.
@@ -295,38 +294,38 @@ pub enum ReadError {
         field: String,
         /// The type's name, as in the schema.
         expected: String,
-        /// What was given.
+        /// The given value.
         got: String,
     },
-    /// The comparison makes no sense for the field.
+    /// The comparison does not apply to the field.
     Filter {
         /// The field.
         field: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// A window was asked of a view without windows, or twice.
+    /// A window was requested in a view without windows, or twice.
     Window {
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// The cursor can't be read, or belongs to another query or epoch.
+    /// The cursor is invalid, or belongs to another query or epoch.
     Cursor {
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// The query would look at too many rows.
+    /// The query would scan too many rows.
     TooMuch {
-        /// The bound that it met.
+        /// The limit.
         scanned_max: usize,
-        /// How many rows the view has, where it would look at all of them.
+        /// The number of rows in the view, if all of them would be scanned.
         rows: Option<usize>,
-        /// What would make it cheaper.
+        /// How to make it cheaper.
         hint: String,
     },
-    /// Looking at the rows took too long.
+    /// The scan took too long.
     TooLong,
-    /// Other processes have rows of the view, and what this one has is no whole answer.
+    /// Other processes hold rows of the view, so this process cannot give a complete answer.
     Elsewhere,
 }
 
@@ -358,13 +357,13 @@ impl fmt::Display for ReadError {
                 ..
             } => write!(
                 f,
-                "all of the {rows} rows would be looked at, and at most {scanned_max} are"
+                "the read would scan all {rows} rows; the limit is {scanned_max}"
             ),
             ReadError::TooMuch { scanned_max, .. } => {
-                write!(f, "more than {scanned_max} rows would be looked at")
+                write!(f, "the read would scan more than {scanned_max} rows")
             }
-            ReadError::TooLong => f.write_str("looking at the rows took too long"),
-            ReadError::Elsewhere => f.write_str("other processes of the cluster have rows of this view"),
+            ReadError::TooLong => f.write_str("scanning the rows took too long"),
+            ReadError::Elsewhere => f.write_str("other processes of the cluster hold rows of this view"),
         }
     }
 }
@@ -376,12 +375,12 @@ pub fn cursor_epoch(cursor: &str) -> Result<Epoch, ReadError> {
     Ok(Cursor::parse(cursor)?.epoch)
 }
 
-/// Where a page ended. Postcard in URL-safe base64; the key is encoded as the view has it.
+/// The end of a page. Encoded as postcard in URL-safe base64, with the key as the view encodes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cursor {
     /// The epoch that all pages are read at.
     pub epoch: Epoch,
-    /// Tells the query apart: a cursor is of no use to another one.
+    /// Identifies the query: the cursor is invalid for any other.
     pub query: u64,
     /// The last row's key.
     pub key: Vec<u8>,
@@ -390,7 +389,7 @@ pub(crate) struct Cursor {
 impl Cursor {
     pub(crate) fn parse(text: &str) -> Result<Self, ReadError> {
         let malformed = || ReadError::Cursor {
-            why: "the cursor can't be read: pass `next` on as it came".into(),
+            why: "invalid cursor: pass `next` unchanged".into(),
         };
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| malformed())?;
         match postcard::take_from_bytes(&bytes) {

@@ -1,4 +1,4 @@
-//! One worker's part of a view: rows with their versions, in buckets, and the worker's hand that writes them.
+//! One worker's part of a view: rows with their versions, in buckets, and the writer that updates them.
 //!
 //! ```text
 //!  bucket = 6 bits of a hash of the key             a row:  newest version │ older versions, oldest first
@@ -7,13 +7,13 @@
 //!  └────────┘                                                                      an answer as of e4 … e6 needs
 //! ```
 //!
-//! Superseded versions go in two ways. A row that is written again is pruned before it takes more memory. For
-//! a row that is not, its key waits in a queue under the epoch in which it was superseded, once however many
-//! versions it has, and goes when the floor reaches that epoch. So a version outlives its use by the span of
-//! the history at most, each change costs at most two look-ups, and a row that never changes costs nothing.
+//! Superseded versions are pruned in two ways. A row that is written again is pruned before it allocates.
+//! Otherwise its key waits in a queue under the epoch in which it was superseded, once however many versions
+//! it has, and is pruned when the floor reaches that epoch. So a version outlives its use by at most the
+//! length of the history, each change costs at most two lookups, and a row that never changes costs nothing.
 //!
 //! Keys and values are encoded ([`schema`](crate::schema)), so all of this is compiled once. Only
-//! [`ViewWriter`](super::writer::ViewWriter) knows types.
+//! [`ViewWriter`](super::writer::ViewWriter) is generic.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Bound, Range};
@@ -36,13 +36,13 @@ use crate::view::moments::Rise;
 use crate::view::row::Row;
 use crate::view::rows::{BUCKETS, Place, Rows, bucket_of, hash_of};
 
-/// Changes and rows under one lock hold: tens of microseconds.
+/// Changes and rows processed under one lock: tens of microseconds.
 const PAGE: usize = 64;
 
 /// Some of a shard's rows.
 pub(crate) struct Bucket {
     pub(crate) rows: Rows<Row>,
-    /// The newest epoch in which any of them changed.
+    /// The newest epoch in which one of them changed.
     pub(crate) changed: Epoch,
 }
 
@@ -50,20 +50,20 @@ pub(crate) struct Bucket {
 pub(crate) struct Shard {
     pub(crate) buckets: Box<[RwLock<Bucket>]>,
     schema: Arc<RowSchema>,
-    /// As of what was applied last.
+    /// As of the latest applied changes.
     pub(crate) live: AtomicUsize,
-    /// Changes applied so far.
+    /// Number of changes applied.
     pub(crate) applied: AtomicU64,
     log: Mutex<Log>,
 }
 
-/// What each epoch did to a shard, as far back as the floor.
+/// A log of a shard's epochs, back to the floor.
 #[derive(Default)]
 struct Log {
     epochs: VecDeque<EpochLog>,
-    /// Superseded in all of `epochs`.
+    /// Number of superseded versions over all of `epochs`.
     superseded: usize,
-    /// The newest epoch that was dropped from `epochs`.
+    /// The newest epoch that was removed from `epochs`.
     before: Epoch,
 }
 
@@ -94,7 +94,8 @@ impl Shard {
         hash_of(self.schema.without_window(key))
     }
 
-    /// The last epoch up to `at` with a change; [`Epoch::ZERO`] if there was none, or it lies too far back.
+    /// The last epoch up to `at` with a change; [`Epoch::ZERO`] if there was none, or if it is no longer
+    /// known.
     pub(crate) fn changed(&self, at: Epoch) -> Epoch {
         let log = self.log.lock();
         match log.epochs.partition_point(|entry| entry.epoch <= at) {
@@ -104,7 +105,7 @@ impl Shard {
         }
     }
 
-    /// Sum of the hashes of an epoch's changes.
+    /// The sum of the hashes of an epoch's changes.
     pub(crate) fn hash(&self, epoch: Epoch) -> u64 {
         let log = self.log.lock();
         log.epochs
@@ -112,8 +113,8 @@ impl Shard {
             .map_or(0, |i| log.epochs[i].hash)
     }
 
-    /// The least floors at which no more than `superseded_max`, and twice that, are kept; none beyond
-    /// `closed`.
+    /// The lowest floors at which at most `superseded_max`, and at most twice as many, superseded versions
+    /// are kept; neither beyond `closed`.
     pub(crate) fn crowding(&self, closed: Epoch, superseded_max: usize) -> Rise {
         let log = self.log.lock();
         let mut rise = Rise {
@@ -134,7 +135,7 @@ impl Shard {
         rise
     }
 
-    /// Forgets what epochs up to `floor` did, but that there was such an epoch.
+    /// Drops the epochs up to `floor`, but remembers that they existed.
     pub(crate) fn forget(&self, floor: Epoch) {
         let mut log = self.log.lock();
         while log.epochs.front().is_some_and(|entry| entry.epoch < floor) {
@@ -145,7 +146,7 @@ impl Shard {
         }
     }
 
-    /// Rows stored, and superseded versions.
+    /// The number of rows and of superseded versions.
     #[cfg(test)]
     pub(crate) fn stored(&self) -> (usize, usize) {
         self.buckets.iter().fold((0, 0), |(rows, older), bucket| {
@@ -174,13 +175,13 @@ impl Shard {
     }
 }
 
-/// So many versions are loaded at once.
+/// Number of versions loaded at once.
 const LOADED: usize = 1 << 19;
 
-/// Rows with older versions, each with its bucket, by the epoch at which these may go.
+/// Rows with older versions, each with its bucket, by the epoch at which those may be pruned.
 type Queue = BTreeMap<Epoch, Vec<(u8, Place)>>;
 
-/// A version with its key and the hash of that.
+/// A version with its key and the key's hash.
 struct Loaded {
     hash: u64,
     key: SmallBytes,
@@ -188,17 +189,17 @@ struct Loaded {
     value: Option<SmallBytes>,
 }
 
-/// Where the typed key behind some bytes is routed to; `None`: the bytes are none of the view's.
+/// The route of the typed key behind some bytes; `None` if the bytes are not a valid key of the view.
 pub(crate) type RouteOf = fn(&RowSchema, &[u8]) -> Option<u64>;
 
 impl Shard {
-    /// Loads what a checkpoint holds of the rows that this worker owns.
+    /// Loads the rows that this worker owns from a checkpoint.
     fn load(&self, loader: &Loader, floor: Epoch, route_of: RouteOf) -> Queue {
-        // In order of their keys rows find their places far sooner.
+        // In key order, rows are inserted far faster.
         let mut some: Vec<Loaded> = Vec::with_capacity(LOADED.min(loader.entries() + 1));
         loader.load_encoded(
             |key| {
-                let unreadable = || Error::definition("a checkpoint has a key that its view can't read");
+                let unreadable = || Error::definition("a checkpoint has a key that its view cannot decode");
                 route_of(&self.schema, key).ok_or_else(unreadable)
             },
             |entry| {
@@ -217,7 +218,7 @@ impl Shard {
         self.loaded(floor)
     }
 
-    /// Drops of the loaded rows what nobody can ask for, and counts what is left.
+    /// Drops loaded versions that no read can request, and counts the rest.
     fn loaded(&self, floor: Epoch) -> Queue {
         let (mut epochs, mut before) = (BTreeMap::new(), Epoch::ZERO);
         let mut note = |epoch: Epoch, superseded: usize| match epoch < floor {
@@ -252,7 +253,7 @@ impl Shard {
         queue
     }
 
-    /// Puts versions where they belong, with the bucket of each.
+    /// Inserts versions, with the bucket of each.
     fn take_in(&self, versions: &mut Vec<Loaded>) {
         versions.sort_unstable_by(|a, b| {
             let place = |version: &Loaded| bucket_of(version.hash);
@@ -281,9 +282,8 @@ impl Shard {
         }
     }
 
-    /// Shows the rows of a bucket from a bound on to `visit`, in order, or from it back, against the order:
-    /// at most `rows_max` (and never more than a page) under one hold of the lock. Returns where to go on;
-    /// `None` at the end.
+    /// Passes the rows of a bucket to `visit`, forward or backward from a bound: at most `rows_max`, and
+    /// never more than a page, under one lock. Returns where to continue; `None` at the end.
     pub(crate) fn visit(
         &self,
         bucket: usize,
@@ -302,7 +302,7 @@ impl Shard {
     }
 }
 
-/// Shows up to `rows_max` rows to `visit`. Returns the last one's key if there were so many.
+/// Passes up to `rows_max` rows to `visit`. Returns the last one's key if there were that many.
 fn show<'a>(
     rows: impl Iterator<Item = (SmallBytes, &'a Row)>,
     rows_max: usize,
@@ -317,16 +317,16 @@ fn show<'a>(
     None
 }
 
-/// A worker's hand on its shard. There is one a shard.
+/// The writer of a shard. Each shard has one.
 pub(crate) struct ShardWriter {
     view: Arc<View>,
     shard: Arc<Shard>,
-    /// The epoch applied last.
+    /// The latest epoch applied.
     epoch: Epoch,
     queue: Queue,
-    /// The epoch's own entries for the queue, gathered while buckets are locked.
+    /// The epoch's new entries of the queue, collected while buckets are locked.
     queued: Vec<(u8, Place)>,
-    /// Rows with versions that no checkpoint holds.
+    /// The rows with versions that are in no checkpoint yet.
     changed: Changed<SmallBytes>,
 }
 
@@ -342,13 +342,13 @@ impl ShardWriter {
         }
     }
 
-    /// Keeps the shard, with what a checkpoint holds of it.
+    /// Registers the shard for checkpoints, and loads its rows from one.
     pub(crate) fn keep(mut self, keeper: &Keeper, route_of: RouteOf) -> Kept<Self> {
         self.changed = keeper.changed();
         let Some(restored) = keeper.restored() else {
             return keeper.keep(self);
         };
-        // A view that is new has no rows of before.
+        // A new view has no earlier rows.
         let floor = keeper.held().map_or(restored, |_| keeper.floor());
         self.view.floor.fetch_max(floor.0, Ordering::SeqCst);
         let shard = self.shard.clone();
@@ -379,8 +379,8 @@ impl ShardWriter {
         if !self.queued.is_empty() {
             self.queue.entry(epoch).or_default().append(&mut self.queued);
         }
-        // Each change queues one row at most, so this keeps up, and no call stalls on a floor that rose by
-        // much.
+        // Each change queues at most one row, so this keeps up, and no call stalls on a floor that has risen
+        // far.
         self.prune(2 * count + 4 * PAGE);
     }
 
@@ -401,7 +401,7 @@ impl ShardWriter {
         }
     }
 
-    /// Applies the changes of a bucket. Returns how many versions they superseded.
+    /// Applies the changes of a bucket. Returns the number of superseded versions.
     fn apply_bucket(&mut self, at: usize, range: Range<usize>, changes: &ChangeBatch) -> usize {
         if range.is_empty() {
             return 0;
@@ -479,8 +479,8 @@ impl ShardWriter {
     }
 }
 
-/// Versions stay as they are once their epoch is over, so nothing has to be saved before it changes: but the
-/// view's floor must not rise until all is saved. `Views::hold` sees to that.
+/// Versions never change once their epoch is over, so nothing needs to be saved before a change; but the
+/// view's floor must not rise until everything is saved. `Views::hold` ensures that.
 impl Stateful for ShardWriter {
     fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
         self.changed.freeze(at, again, out);
@@ -488,14 +488,14 @@ impl Stateful for ShardWriter {
 
     fn save(&mut self, entries_max: usize) -> bool {
         let (shard, after, floor) = (&self.shard, self.changed.unsaved_since(), self.view.floor());
-        // Rows are never removed here but by a version that says so.
+        // Rows are only removed here by a version that says so.
         let removed = |_: &mut Out, _: &SmallBytes, _: Epoch| {};
         self.changed.save_with(entries_max, removed, |out, key, upto| {
             let hash = shard.hash_of(key);
             let bucket = shard.buckets[bucket_of(hash)].read();
             let row = bucket.rows.get(hash, key);
-            // Nothing is left of it, or nothing from before the floor: removed, perhaps, so long ago that
-            // this was forgotten. Earlier files would have it still there, up to its next version.
+            // Nothing is left of it, or nothing from before the floor: it may have been removed so long ago
+            // that this was forgotten. Earlier files would still contain it, up to its next version.
             if row.is_none_or(|row| row.first() > floor && floor > after) {
                 out.remove_encoded(key, floor);
             }

@@ -1,4 +1,4 @@
-//! From typed changes to a shard: what is compiled for each type of a view, and no more.
+//! The typed writer of a shard: the only part that is compiled for each type of a view.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::view::View;
 use crate::view::batch::ChangeBatch;
 use crate::view::shard::{RouteOf, Shard, ShardWriter};
 
-/// Writes a view's rows on one worker: encodes them, and hands them to the shard.
+/// Writes a view's rows on one worker: encodes them, and passes them to the shard.
 pub struct ViewWriter<K, V> {
     encoder: RowEncoder<K, V>,
     shard: ShardWriter,
@@ -30,16 +30,17 @@ impl<K: Record, V: Record> ViewWriter<K, V> {
         }
     }
 
-    /// Applies changes of one epoch as they arrive, and empties `changes`. Invisible until the epoch closes.
+    /// Applies changes of one epoch as they arrive, and empties `changes`. They are invisible until the epoch
+    /// closes.
     ///
-    /// An epoch may come in several calls; of a key, the last change counts. Epochs never go back, and none
-    /// comes after it has been closed.
+    /// An epoch may be applied in several calls; the last change of a key counts. Epochs never decrease, and
+    /// none is applied after it was closed.
     ///
     /// # Errors
-    /// When a row's `Serialize` writes something else than its `Deserialize` reads.
+    /// If a row's `Serialize` writes something other than its `Deserialize` reads.
     ///
     /// # Panics
-    /// When the epoch is before that of an earlier call: the rows would be wrong from there on.
+    /// If the epoch is before that of an earlier call: rows would be wrong from there on.
     pub fn apply(&mut self, epoch: Epoch, changes: &mut Vec<Change<K, V>>) -> Result<()> {
         let mut changes = changes.drain(..);
         while self.encoder.encode(&mut changes, &mut self.batch)? {
@@ -48,12 +49,12 @@ impl<K: Record, V: Record> ViewWriter<K, V> {
         Ok(())
     }
 
-    /// Gives up to `keys_max` rows back what they no longer need; applying does it in passing.
+    /// Prunes up to `keys_max` rows; applying changes also prunes in passing.
     pub fn prune(&mut self, keys_max: usize) {
         self.shard.prune(keys_max);
     }
 
-    /// The encoder, and the shard, kept with what a checkpoint holds of it.
+    /// The encoder, and the shard, registered for checkpoints and loaded from one.
     pub(crate) fn keep(self, keeper: &Keeper) -> (RowEncoder<K, V>, Kept<ShardWriter>) {
         let route_of: RouteOf = |schema, key| schema.decode_key::<K>(key).map(|key| route(&key));
         (self.encoder, self.shard.keep(keeper, route_of))
@@ -74,7 +75,7 @@ impl<K: Record, V: Record> RowEncoder<K, V> {
         }
     }
 
-    /// Encodes some of the changes, in place of what was in the batch. Returns whether there were any.
+    /// Encodes a slice of the changes, replacing the contents of the batch. Returns whether there were any.
     pub(crate) fn encode(
         &self,
         changes: &mut std::vec::Drain<'_, Change<K, V>>,
@@ -103,8 +104,8 @@ impl<K: Record, V: Record> RowEncoder<K, V> {
 impl View {
     #[cold]
     fn unfit(&self, part: &str, why: &Mismatch) -> Error {
-        Error::definition(format!("view `{}` can't take a row", self.spec.name))
-            .detail(format!("its {part} does not read what it writes: {why}"))
+        Error::definition(format!("view `{}` cannot encode a row", self.spec.name))
+            .detail(format!("its {part} does not read back what it writes: {why}"))
             .hint(
                 "make the type's Serialize and Deserialize agree; a field with `skip_serializing_if` \
                 needs `default`, too",

@@ -1,11 +1,11 @@
-//! Values as postcard's bytes, and only such values as can be read back from them.
+//! Encodes values as postcard, restricted to values that can be read back from it.
 //!
-//! postcard writes the parts of a value one after another, without their names. A value that leaves a part
-//! out (`skip_serializing_if`) moves all that follows, and what is read from its bytes may be another value;
-//! whether it is depends on the value, so it can't be told from a sample of others. Hence the two halves
-//! here: [`encode`] refuses to leave anything out, and [`round_trip`] reads what was written, and compares,
-//! for all that can't be seen as it is written: types that look at the data before they know what to read
-//! (`untagged`), maps with equal keys, pairs of `Serialize` and `Deserialize` that don't agree.
+//! postcard writes the parts of a value one after another, without names. A value that leaves out a part
+//! (`skip_serializing_if`) shifts everything after it, and its bytes may decode to another value; whether
+//! they do depends on the value, so no sample can rule it out. Hence the two halves here: [`encode`] refuses
+//! to leave anything out, and [`round_trip`] decodes and compares, which covers everything that cannot be
+//! seen while encoding: types that inspect the data before they know what to read (`untagged`), maps with
+//! equal keys, implementations of `Serialize` and `Deserialize` that do not agree.
 
 use std::fmt;
 
@@ -13,23 +13,24 @@ use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
 use serde::ser::{self, Serialize};
 
-/// Why a value can't be kept as bytes without names.
+/// Why a value cannot be encoded without names.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unfit {
-    /// A field is left out: the type's name and the field's.
+    /// A field was left out: the names of the type and the field.
     LeftOut(&'static str, &'static str),
-    /// A sequence or map whose length is not told before its items: so are structs with a flattened field.
+    /// A sequence or map whose length is unknown before its items, which includes structs with a flattened
+    /// field.
     Unsized,
-    /// The type looks at the data before it knows what to read: it needs a self-describing format.
+    /// The type inspects the data before it knows what to read: it needs a self-describing format.
     SelfDescribing,
-    /// Read back, it is another value, or none.
+    /// It decodes to another value, or to none.
     Differs(String),
-    /// The type's own words.
+    /// An error of the type's own.
     Refused(String),
 }
 
 impl Unfit {
-    /// What to do about it.
+    /// How to fix it.
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             Unfit::LeftOut(..) => {
@@ -40,11 +41,13 @@ impl Unfit {
                     a `Vec`"
             }
             Unfit::SelfDescribing => {
-                "give an enum its names (no `untagged`, no `tag` without `content`), and a value of any form (such as \
+                "give an enum its names (no `untagged`, no `tag` without `content`), and a value of any \
+                 form (such as \
                  serde_json's `Value`) a type, or keep it as text"
             }
             Unfit::Differs(_) | Unfit::Refused(_) => {
-                "have `Deserialize` read back what `Serialize` writes, all of it and in one order: no `#[serde(skip)]`, \
+                "have `Deserialize` read back what `Serialize` writes, all of it and in one order: no \
+                 `#[serde(skip)]`, \
                  `with` only where nothing is lost, and a `BTreeMap` in place of a `HashMap`"
             }
         }
@@ -56,14 +59,12 @@ impl fmt::Display for Unfit {
         match self {
             Unfit::LeftOut(of, field) => write!(
                 f,
-                "field `{field}` of `{of}` was left out (`skip_serializing_if`): without names, what follows would be \
-                 read in its place"
+                "field `{field}` of `{of}` was left out (`skip_serializing_if`): in an encoding without \
+                 names, the next field would be read in its place"
             ),
-            Unfit::Unsized => {
-                f.write_str("a part of it does not say how long it is before it is written (`flatten`)")
-            }
+            Unfit::Unsized => f.write_str("the length of a part is unknown before it is written (`flatten`)"),
             Unfit::SelfDescribing => {
-                f.write_str("a part of it is read by what the data look like (`untagged`, `tag`, `flatten`)")
+                f.write_str("a part is decoded by the shape of the data (`untagged`, `tag`, `flatten`)")
             }
             Unfit::Differs(how) => write!(f, "read back, it is another value: {how}"),
             Unfit::Refused(why) => f.write_str(why),
@@ -88,13 +89,13 @@ impl From<postcard::Error> for Unfit {
     }
 }
 
-/// Appends a value.
+/// Encodes a value, appending it.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), Unfit> {
     let mut serializer = postcard::Serializer { output: Append(out) };
     value.serialize(Strict(&mut serializer))
 }
 
-/// A value from all of `bytes`.
+/// Decodes a value from all of `bytes`.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unfit> {
     match postcard::take_from_bytes(bytes)? {
         (value, []) => Ok(value),
@@ -106,7 +107,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unfit> {
     }
 }
 
-/// What `bytes` of a value are read as, if that is written as these bytes again.
+/// Decodes `bytes`, and verifies that encoding the value again yields them.
 pub(crate) fn round_trip<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Unfit> {
     let value: T = decode(bytes)?;
     let mut serializer = postcard::Serializer {
@@ -139,7 +140,7 @@ impl Flavor for Append<'_> {
     }
 }
 
-/// Takes the bytes that are expected, and no others.
+/// Compares with the expected bytes instead of writing.
 struct Expect<'a> {
     rest: &'a [u8],
 }
@@ -173,7 +174,7 @@ impl Flavor for Expect<'_> {
     }
 }
 
-/// postcard's serializer, but that it leaves nothing out, and says why it fails.
+/// postcard's serializer, except that it leaves nothing out and reports why it fails.
 struct Strict<'a, F: Flavor>(&'a mut postcard::Serializer<F>);
 
 macro_rules! forward {
@@ -309,10 +310,10 @@ impl<'a, F: Flavor> ser::Serializer for Strict<'a, F> {
     }
 }
 
-/// The parts of a value, one after another.
+/// Serializes the parts of a value.
 struct Parts<'a, F: Flavor> {
     to: &'a mut postcard::Serializer<F>,
-    /// The type, or the variant.
+    /// The type or variant.
     of: &'static str,
 }
 
@@ -396,7 +397,7 @@ mod tests {
 
     use super::*;
 
-    /// A row whose second form is read as another row, byte for byte, where `vip` is left out.
+    /// A row whose second form decodes as another row, byte for byte, if `vip` is left out.
     #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
     struct Customer {
         id: u32,
@@ -422,7 +423,7 @@ mod tests {
             name: "x\u{1}z".into(),
             ..Customer::default()
         };
-        // Nothing in the bytes tells: they are those of another row.
+        // Nothing in the bytes shows it: they are those of another row.
         let plain = postcard::to_stdvec(&customer).unwrap();
         let other: Customer = decode(&plain).unwrap();
         assert_ne!(other, customer);
@@ -471,7 +472,7 @@ mod tests {
             more: Customer::default(),
         };
         assert_eq!(kept(&flat), Err(Unfit::Unsized));
-        /// Pairs as a map: of equal keys one is lost when they are read into a map.
+        /// Pairs as a map: equal keys are lost when they are read into a map.
         #[derive(Debug, PartialEq, Deserialize)]
         #[serde(from = "BTreeMap<u8, u8>")]
         struct Pairs(Vec<(u8, u8)>);
@@ -537,7 +538,7 @@ mod tests {
     }
 
     proptest! {
-        /// Files of before are read, and written, as ever.
+        /// Files written by earlier builds are read, and written, unchanged.
         #[test]
         fn bytes_are_those_of_postcard(
             kinds in prop::collection::vec(kind(), 0..4),

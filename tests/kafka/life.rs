@@ -214,7 +214,7 @@ fn a_topic_that_was_made_again_halts_by_its_id() {
     let error = ended(&flow, &broker.bootstrap(), Some(data.path())).unwrap_err();
     // A replay that comes first misses what it needs; else it is the id that tells.
     assert!(
-        error.what().contains("was deleted and made again") || error.what().contains("life.again.v1"),
+        error.what().contains("was deleted and recreated") || error.what().contains("life.again.v1"),
         "{error}"
     );
 }

@@ -83,7 +83,7 @@ fn a_ledger_of_another_dataflow_is_left_alone() {
     let theirs = "it is the ledger of app `billing`, dataflow `invoices`";
     fails(
         dir.path(),
-        &[&place, theirs, "give every dataflow a ledger of its own"],
+        &[&place, theirs, "give every dataflow its own ledger"],
         |_| {},
     );
     assert_eq!(std::fs::read(ours.join(FILE)).unwrap(), before);
@@ -103,7 +103,7 @@ fn a_torn_ledger_goes_on_and_a_damaged_one_halts() {
     std::fs::write(&file, &whole[..whole.len() - 3]).unwrap();
     let said = runs(dir.path());
     let place = format!(
-        "of `{}`: a write that was interrupted before it was acknowledged",
+        "of `{}`: a write interrupted before it was acknowledged",
         file.display()
     );
     assert!(said.contains(&place), "{said}");
@@ -115,7 +115,11 @@ fn a_torn_ledger_goes_on_and_a_damaged_one_halts() {
     flipped[last] ^= 0x10;
     std::fs::write(&file, &flipped).unwrap();
     let place = format!("the ledger `{}` is damaged at byte ", file.display());
-    fails(dir.path(), &[&place, "Put back a sound copy"], |_| {});
+    fails(
+        dir.path(),
+        &[&place, "Restore the file from an intact copy"],
+        |_| {},
+    );
     assert_eq!(std::fs::read(&file).unwrap(), flipped, "nothing was changed");
 }
 
@@ -153,7 +157,7 @@ fn a_ledger_that_may_not_grow_ends_the_process_and_loses_nothing() {
     fails(dir.path(), &[&place, "File too large", "ulimit -f"], with);
     assert_eq!(len(), limit, "a part of the binding was written");
     let said = runs(dir.path());
-    assert!(said.contains("a write that was interrupted"), "{said}");
+    assert!(said.contains("a write interrupted"), "{said}");
     assert!(verify(&folder).unwrap().records >= bound + 10);
 }
 

@@ -214,7 +214,7 @@ fn check_and_run_take_the_settings_and_show_no_secret() {
         "cleanup.policy=delete, nothing that a replay needs expires",
         // Whether the registry has it is up to the tests that ran before: they share it.
         "subject `payments.transactions.v1-value`",
-        "the login for the registry goes over the network as it is",
+        "credentials for the schema registry are sent unencrypted",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }

@@ -80,7 +80,7 @@ fn the_first_start_is_where_it_is_told_and_a_restart_goes_on_there() {
     for (start, told) in [
         (
             Start::Offsets(vec![(1, 6)]),
-            "partition 1: offset 6, and the log has 0 to 5",
+            "partition 1: offset 6 is outside of the log, 0 to 5",
         ),
         (Start::Offsets(vec![(0, -1)]), "partition 0: offset -1"),
         (Start::Offsets(vec![(2, 0)]), "has no partition 2"),

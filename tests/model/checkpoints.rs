@@ -23,7 +23,7 @@ use thalweg::view::serve::RowsQuery;
 use thalweg::{Epoch, Flow, Kind};
 
 pub(crate) const EPOCHS: u64 = 12;
-/// Records an epoch.
+/// Records per epoch.
 pub(super) const RECORDS: u64 = 40;
 const DIR: &str = "/checkpoints";
 
@@ -633,10 +633,7 @@ fn parts_of_checkpoints_are_refused() {
         world.disk.remove(&Path::new(DIR).join(name)).unwrap();
     }
     let refused = world.ended().unwrap_err();
-    assert!(
-        refused.to_string().contains("nothing that says what they are"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("but no catalogue"), "{refused}");
     let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
     store.prune(0, &BTreeSet::new()).unwrap();
     assert_eq!(world.ended().unwrap(), (None, expected()));
@@ -672,9 +669,7 @@ fn a_ledger_that_lost_what_a_checkpoint_holds_is_refused() {
     let refused = other.ended().unwrap_err();
     assert_eq!(refused.kind(), Kind::Integrity);
     assert!(
-        refused
-            .to_string()
-            .contains("epoch that the ledger does not know"),
+        refused.to_string().contains("epoch that is not in the ledger"),
         "{refused}"
     );
     // One that has the epoch, and another history before it.

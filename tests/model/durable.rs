@@ -213,7 +213,7 @@ fn a_full_disk_is_told_and_with_room_it_goes_on() {
     for part in [
         "cannot write to the ledger `/data/counted/ledger.log`",
         "no storage space",
-        "make room on its file system and start again",
+        "free space on its file system and restart",
     ] {
         assert!(told.contains(part), "no `{part}` in {told}");
     }

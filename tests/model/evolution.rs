@@ -181,7 +181,7 @@ fn a_new_window_is_asked_about_where_the_ledger_was_trimmed() {
     trim(&world.dir.as_ref().unwrap().path().join("ledger"));
     let refused = refusal(&world, &with(with_window));
     for said in [
-        "would have to count what the ledger no longer has",
+        "needs history that the ledger no longer has",
         "window counts, tumbling 40us is new",
         "checkpoint.on_new_plan=accept",
         "`ledger reset`",

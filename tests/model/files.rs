@@ -127,12 +127,12 @@ fn a_run_until_the_end_counts_every_line_and_a_later_one_those_that_came() {
     fs::write(dir.join("a.jsonl"), changed).unwrap();
     let error = until_end(dir, data, 1).err().expect("a file was changed");
     assert_eq!(error.kind(), Kind::Integrity, "{error}");
-    assert!(error.what().contains("no longer holds the records"), "{error}");
+    assert!(error.what().contains("no longer has the records"), "{error}");
     fs::write(dir.join("a.jsonl"), "").unwrap();
     let error = until_end(dir, data, 1).err().expect("a file was emptied");
     assert_eq!(error.kind(), Kind::Integrity, "{error}");
     assert!(
-        error.what().contains("a.jsonl is not the one that was read"),
+        error.what().contains("a.jsonl has changed since it was read"),
         "{error}"
     );
 }

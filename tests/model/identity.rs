@@ -642,7 +642,7 @@ fn a_version_of_no_step_or_behind_it_is_a_mistake() {
         .unwrap()
         .to_string();
     for said in [
-        "a version of `spent` is declared, and no step has that name",
+        "a version is declared for `spent`, but no step has that name",
         "the version of `spend` is declared at tests/model/identity.rs",
     ] {
         assert!(error.contains(said), "{error}");

@@ -233,7 +233,7 @@ fn a_range_is_gone_through_again_and_nothing_is_claimed_or_bound() {
     );
     let error = replay(&flow, 3, 99, false).unwrap_err().to_string();
     assert!(
-        error.contains("does not go as far") && error.contains("its last is 12"),
+        error.contains("is beyond the end of the ledger") && error.contains("its last epoch is 12"),
         "{error}"
     );
     assert_eq!(log.bindings(), bound);

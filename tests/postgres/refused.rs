@@ -135,7 +135,7 @@ fn a_trigger_that_withholds_rows_halts_the_service() {
     input.line("limits.jsonl", &limit(2, 1, "second", 0));
     let text = halted(run());
     assert!(
-        text.contains("does not take all of its rows") && text.contains("0 of 1"),
+        text.contains("did not accept all of its rows") && text.contains("0 of 1"),
         "{text}"
     );
 }

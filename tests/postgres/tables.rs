@@ -63,7 +63,7 @@ fn a_table_that_does_not_fit_is_told_with_all_differences() {
         "column `id` is integer, where bigint is needed",
         "column `owner` (text) is missing",
         "column `limit` is bigint, where numeric(20) is needed",
-        "column `limit` is NOT NULL, and the field may be null",
+        "column `limit` is NOT NULL, but the field may be null",
         "column `since` is NOT NULL without a default",
         "CREATE TABLE \"public\".\"odd\"",
     ];
@@ -83,7 +83,7 @@ fn a_table_that_does_not_fit_is_told_with_all_differences() {
         assert!(found.contains(part), "`{part}` is not in: {found}");
     }
     let found = check(dir.path(), "seen", postgres.settings());
-    assert!(found.contains("it is no table"), "{found}");
+    assert!(found.contains("it is a view or a foreign table"), "{found}");
     assert_eq!(postgres.lines("SELECT * FROM odd"), Vec::<String>::new());
 }
 
@@ -243,7 +243,7 @@ fn what_keeps_the_service_out_is_told_with_what_to_do() {
         url: "postgresql://thalweg@127.0.0.1:1/thalweg".into(),
         ..known.clone()
     };
-    said(settings, "t", &["Connection refused", "does the server run"]);
+    said(settings, "t", &["Connection refused", "is the server running"]);
     let settings = PostgresSettings {
         ca_file: None,
         ..known.clone()
@@ -254,7 +254,7 @@ fn what_keeps_the_service_out_is_told_with_what_to_do() {
         ..known.clone()
     };
     // The certificate is not one of that address.
-    said(settings, "t", &["certificate verify failed", "of the host"]);
+    said(settings, "t", &["certificate verify failed", "for the host"]);
     let settings = PostgresSettings {
         url: postgres.url_as(&format!("reader_{database}")),
         ..known.clone()
@@ -262,18 +262,18 @@ fn what_keeps_the_service_out_is_told_with_what_to_do() {
     said(
         settings.clone(),
         "fresh",
-        &["the user may not make it", "GRANT CREATE"],
+        &["the user may not create it", "GRANT CREATE"],
     );
     said(
         settings,
         "closed",
         &["the user may not SELECT, INSERT, UPDATE, DELETE"],
     );
-    said(known.clone(), "nowhere.t", &["there is no schema `nowhere`"]);
+    said(known.clone(), "nowhere.t", &["schema `nowhere` does not exist"]);
     said(
         PostgresSettings::default(),
         "t",
-        &["no Postgres is named", "postgres.url"],
+        &["no Postgres server is configured", "postgres.url"],
     );
     let plain = PostgresSettings {
         tls: Tls::Disable,

@@ -119,7 +119,7 @@ fn a_server_that_dies_costs_the_checkpoints_and_nothing_else() {
     });
     let trouble = service.checkpoint_trouble().unwrap();
     assert!(
-        trouble.contains("nobody answers") && trouble.contains("checkpoint.endpoint"),
+        trouble.contains("does not answer") && trouble.contains("checkpoint.endpoint"),
         "{trouble}"
     );
     assert!(
@@ -164,7 +164,7 @@ fn a_server_that_is_away_at_the_start_is_told_of() {
     assert_eq!(refused.kind(), thalweg::Kind::Outside);
     let text = refused.to_string();
     assert!(
-        text.contains("nobody answers") && text.contains("hint: is the store up"),
+        text.contains("does not answer") && text.contains("hint: is the store running"),
         "{text}"
     );
 }

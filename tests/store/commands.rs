@@ -136,7 +136,7 @@ fn checkpoints_of_a_service_are_listed_verified_and_pruned_where_they_are() {
         assert!(shown.contains("view newest"), "{shown}");
     }
     let text = refused(&["checkpoint", "prune", url, "--yes"], bucket, set);
-    assert!(text.contains("whoever holds the ledger"), "{text}");
+    assert!(text.contains("the ledger's owner"), "{text}");
     let text = refused(&["checkpoint", "prune", folder, "--keep", "1"], bucket, set);
     assert!(text.contains("would remove") && text.contains(url), "{text}");
     succeeded(
@@ -155,7 +155,7 @@ fn checkpoints_of_a_service_are_listed_verified_and_pruned_where_they_are() {
     set(&mut check);
     let checked = succeeded("check", &check.output().unwrap());
     assert!(
-        checked.contains("is whole") && checked.contains("a start goes on from there"),
+        checked.contains("is intact") && checked.contains("a start resumes from it"),
         "{checked}"
     );
     assert!(
@@ -223,7 +223,7 @@ fn what_does_not_work_is_told_with_what_to_do() {
     let text = refused(&list, bucket, |command| {
         _ = command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     });
-    assert!(text.contains("nobody answers for `s3://thalweg`"), "{text}");
+    assert!(text.contains("`s3://thalweg` does not answer"), "{text}");
     assert!(text.contains("checkpoint.endpoint"), "{text}");
 
     let text = refused(&["checkpoint", "list", "gs://bucket/a/b"], bucket, |_| {});

@@ -1,5 +1,5 @@
-//! Entries in groups: for operators that look at several entries of one key, such as the rows of a join or
-//! the sessions of a user.
+//! Entries in groups: for operators that access several entries of one key, such as the rows of a join or the
+//! sessions of a user.
 //!
 //! ```text
 //!   key ─▶ Group ─┬─ lane 0: entries in order        due: (time, key), one for each group: its next expiry
@@ -17,13 +17,12 @@ use crate::checkpoint::state::Out;
 use crate::record::{Event, Record};
 use crate::time::{Epoch, EventTime};
 
-/// How many lanes a group has.
+/// Number of lanes per group.
 const LANES: usize = 2;
 
-/// The place of an entry in its group. Entries of a lane are in the order of their places, and expire in that
-/// order.
+/// The place of an entry in its group. The entries of a lane are sorted by place, and expire in that order.
 pub(crate) trait GroupPlace: Record {
-    /// Which lane the entry is in, 0 or 1.
+    /// The lane of the entry, 0 or 1.
     fn lane(&self) -> usize {
         0
     }
@@ -34,7 +33,7 @@ pub(crate) trait GroupPlace: Record {
 /// The entries of one key.
 pub(crate) struct Group<P, V> {
     lanes: [VecDeque<(P, Tracked<V>)>; LANES],
-    /// Where the group stands in [`GroupedStore::due`].
+    /// The group's key in [`GroupedStore::due`].
     due: Option<EventTime>,
 }
 
@@ -44,7 +43,7 @@ pub(crate) struct GroupedStore<K, P, V> {
     due: BTreeSet<(EventTime, K)>,
 }
 
-/// A table with room for fewer groups is not worth a smaller one.
+/// Tables with capacity for fewer groups are not shrunk.
 const ROOM_MIN: usize = 1 << 10;
 
 impl<K, P, V> Default for GroupedStore<K, P, V> {
@@ -66,7 +65,7 @@ impl<P, V> Default for Group<P, V> {
 }
 
 impl<P: GroupPlace, V> Group<P, V> {
-    /// The entries of a lane whose places are in a range: `from` tells those before it, `to` those in it.
+    /// The entries of a lane in a range: `from` returns true for places before it, `to` for those in it.
     pub(crate) fn range(
         &self,
         lane: usize,
@@ -93,7 +92,7 @@ impl<P: GroupPlace, V> Group<P, V> {
         self.lanes.iter().all(VecDeque::is_empty)
     }
 
-    /// Memory follows the entries that there are.
+    /// Keeps memory proportional to the present entries.
     fn give_back_room(&mut self) {
         for lane in &mut self.lanes {
             if lane.capacity() > 8 * lane.len().max(1) {
@@ -118,13 +117,13 @@ impl<K: Record, P: GroupPlace, V: Event> GroupedStore<K, P, V> {
         }
     }
 
-    /// Keys with an entry that expires at `time`, or before.
+    /// Keys with an entry that expires at or before `time`.
     pub(crate) fn due(&self, time: EventTime) -> Vec<K> {
         let due = self.due.iter().take_while(|(due, _)| *due <= time);
         due.map(|(_, key)| key.clone()).collect()
     }
 
-    /// Notes when the group's next entry expires, after its entries have changed.
+    /// Updates the group's next expiry after its entries have changed.
     fn reschedule(due: &mut BTreeSet<(EventTime, K)>, key: &K, group: &mut Group<P, V>) {
         let next = group.next_due();
         if next == group.due {
@@ -211,8 +210,8 @@ impl<K: Record, P: GroupPlace, V: Event> Store for GroupedStore<K, P, V> {
 }
 
 impl<K: Record, P: GroupPlace, V: Event> KeyedState<GroupedStore<K, P, V>> {
-    /// Takes out the first entry of a key's lane 0, if it counts until `time`, or less, and `time` is what
-    /// the state is to [expire](Self::expire) by in this epoch.
+    /// Removes the first entry of a key's lane 0 if it expires by `time`, where `time` is what the state is
+    /// to [expire](Self::expire) by in this epoch.
     pub(crate) fn take_first(&mut self, key: &K, time: EventTime) -> Option<(P, V)> {
         let (GroupedStore { groups, due }, journal) = self.parts();
         let group = groups.get_mut(key)?;
@@ -227,8 +226,8 @@ impl<K: Record, P: GroupPlace, V: Event> KeyedState<GroupedStore<K, P, V>> {
         Some((place, held.into_value()))
     }
 
-    /// Takes out all entries that count until `time`, or less, group by group and in order, and gives them to
-    /// `gone`. As with [`TimeStore`](super::TimeStore), checkpoints get no tombstone for them.
+    /// Removes all entries that expire by `time`, group by group and in order, and passes them to `gone`. As
+    /// with [`TimeStore`](super::TimeStore), checkpoints get no tombstones for them.
     pub(crate) fn expire(&mut self, time: EventTime, mut gone: impl FnMut(&K, P, V)) {
         let cut = self.cut_to(time);
         let (GroupedStore { groups, due }, journal) = self.parts();

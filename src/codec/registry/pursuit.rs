@@ -186,8 +186,8 @@ async fn pursue(registry: Weak<Shared>, id: u32, persistence: Persistence) {
                 if waited >= patience {
                     tracing::warn!(
                         schema = id,
-                        "records of schema {id} become dead letters (schema_unknown) until the schema \
-                            registry has it: {why}"
+                        reason = %why,
+                        "unknown schema; its records become dead letters until the registry has it"
                     );
                     shared.state.lock().vain = Some(now);
                     return shared.settle(id, unknown(true), true);

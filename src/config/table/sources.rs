@@ -8,9 +8,10 @@ use crate::late::Late;
 use crate::setting::{MS, YEAR, amount};
 use crate::source::setting::{Of, SourceKind, SourceSetting};
 
-const TIMELESS: &str = "is a table: it has no times";
+const TIMELESS: &str = "is a table and has no event time";
 
-/// Every setting of a section `[sources.NAME]`, with the connector whose sources have it; `None`: all have.
+/// Every setting of a section `[sources.NAME]`, with the connector whose sources have it; `None`: every
+/// source has it.
 pub(crate) fn source_settings()
 -> impl Iterator<Item = (Option<&'static dyn Connector>, &'static SourceSetting)> {
     let own = CONNECTORS.iter().flat_map(|connector| {
@@ -20,7 +21,7 @@ pub(crate) fn source_settings()
     SOURCE_SETTINGS.iter().map(|setting| (None, setting)).chain(own)
 }
 
-/// Those of every source.
+/// The settings that every source has.
 static SOURCE_SETTINGS: &[SourceSetting] = &[
     SourceSetting {
         name: "lateness",
@@ -57,7 +58,7 @@ static SOURCE_SETTINGS: &[SourceSetting] = &[
     },
 ];
 
-/// As [`Late`] is shown.
+/// Parses [`Late`] as displayed.
 fn late(text: &str) -> Option<Late> {
     match text.trim() {
         "dead_letter" => Some(Late::DeadLetter),

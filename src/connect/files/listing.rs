@@ -60,13 +60,13 @@ impl Listing {
         }
         names.sort_unstable();
         match names.is_empty() {
-            true => Err(self.unseen().detail("no file of that name is there")),
+            true => Err(self.unseen().detail("there is no file of that name")),
             false => Ok(names.iter().map(|name| folder.join(name)).collect()),
         }
     }
 
     fn unseen(&self) -> Error {
-        Error::outside(format!("there are no files `{}`", self.pattern.display())).hint(
+        Error::outside(format!("no files match `{}`", self.pattern.display())).hint(
             "paths are relative to where the process was started; only the last part may have `*` and `?`",
         )
     }
@@ -144,18 +144,18 @@ impl Driver for FilesDriver {
         let mut seen = self.seen.lock();
         if let Some((before, now)) = seen.iter().zip(&files).find(|(before, now)| before != now) {
             let what = format!(
-                "the files `{}` are no longer numbered as they were",
+                "the numbering of the files `{}` has changed",
                 self.listing.pattern.display()
             );
             return Err(Error::integrity(what)
                 .detail(format!(
-                    "{} is now where {} was in the order of names",
+                    "{} is now at the position of {} in the order of names",
                     now.display(),
                     before.display()
                 ))
                 .hint(
-                    "keep files as long as they are replayed, and name new ones so that they sort last: \
-                    2026-01-31, 0010",
+                    "keep files for as long as they may be replayed, and name new ones so that they sort \
+                     last: 2026-01-31, 0010",
                 ));
         }
         if let Some(missing) = seen.get(files.len()) {
@@ -220,7 +220,7 @@ pub(super) fn offset(bytes: u64) -> Offset {
 /// A file that was read, or is numbered as one that was, is not there.
 pub(super) fn gone(path: &Path) -> Error {
     Error::integrity(format!("the file {} is gone", path.display()))
-        .hint("put it back under its name: a replay reads all files that were read")
+        .hint("restore it under its name: a replay reads all files that were read")
 }
 
 pub(super) fn unread(path: &Path, error: &std::io::Error) -> Error {

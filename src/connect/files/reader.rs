@@ -88,8 +88,8 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
         let path = files.into_iter().nth(partition as usize).ok_or_else(|| {
             let pattern = self.place.listing.pattern().display();
             Error::integrity(format!("file number {partition} of `{pattern}` is gone")).hint(
-                "put it back under its name: the order of names numbers the files, from 0, and a \
-                    replay reads them all",
+                "restore it under its name: files are numbered from 0 in the order of their names, and a \
+                 replay reads all of them",
             )
         })?;
         let from = u64::try_from(from).unwrap_or(0);
@@ -124,7 +124,7 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
         let bound = (until < Offset::MAX).then(|| u64::try_from(until).unwrap_or(0));
         if part.position > len || bound.is_some_and(|bound| bound > len) {
             return Err(changed(&part.path).detail(format!(
-                "{len} bytes are there; {} were read before",
+                "it has {len} bytes; {} were read before",
                 bound.unwrap_or(0).max(part.position)
             )));
         }
@@ -267,9 +267,14 @@ fn open(path: &Path) -> Result<File> {
 }
 
 fn changed(path: &Path) -> Error {
-    Error::integrity(format!("the file {} is not the one that was read", path.display())).hint(
-        "files may only grow, and the name of a new one must sort behind those that were read: rename it if it came between \
-         them, put back what was changed; only to go on with what is there now, start afresh with an empty data directory",
+    Error::integrity(format!(
+        "the file {} has changed since it was read",
+        path.display()
+    ))
+    .hint(
+        "files may only grow, and the names of new files must sort after those already read: rename a \
+         file that sorts between them, and restore what was changed; to continue with the present \
+         contents, start over with an empty data directory",
     )
 }
 
@@ -286,7 +291,7 @@ fn fill(chunk: &mut Vec<u8>, file: &mut File, part: &Part, limit: u64) -> Result
         let missing = wanted - had as u64;
         let got = file.take(missing).read_to_end(chunk).map_err(failed)?;
         if (got as u64) < missing {
-            return Err(changed(&part.path).detail("it became shorter while it was read"));
+            return Err(changed(&part.path).detail("it was truncated while it was read"));
         }
         if wanted == left || chunk[had..].contains(&b'\n') {
             return Ok(());
@@ -295,7 +300,7 @@ fn fill(chunk: &mut Vec<u8>, file: &mut File, part: &Part, limit: u64) -> Result
             return Err(
                 Error::outside(format!("a line of {} is too long", part.path.display()))
                     .detail(format!(
-                        "it begins at byte {}, and has no end in {} MiB",
+                        "it begins at byte {} and does not end within {} MiB",
                         part.position,
                         wanted >> 20
                     ))

@@ -260,7 +260,10 @@ fn files_are_partitions_by_name_and_new_ones_come_last() {
     append(&dir.path().join("aa.jsonl"), b"");
     let error = numbers(&*reading.driver).unwrap_err();
     assert_eq!(error.kind(), Kind::Integrity);
-    assert!(error.to_string().contains("aa.jsonl is now where"), "{error}");
+    assert!(
+        error.to_string().contains("aa.jsonl is now at the position of"),
+        "{error}"
+    );
     std::fs::remove_file(dir.path().join("aa.jsonl")).unwrap();
     std::fs::remove_file(dir.path().join("bb.jsonl")).unwrap();
     let error = reading.driver.topology().unwrap_err();
@@ -284,14 +287,14 @@ fn what_is_not_there_or_was_cut_is_said() {
     let opened = Source::open(lines(), &Environment::default()).unwrap();
     let missing = opened.driver.topology().unwrap_err();
     assert_eq!(missing.kind(), Kind::Outside);
-    assert!(missing.what().starts_with("there are no files"), "{missing}");
+    assert!(missing.what().starts_with("no files match"), "{missing}");
 
     append(&path, b"1\n2\n");
     let mut bound = Reading::of(&path, 0, 0, false);
     let error = bound.read(6, 100).unwrap_err();
     assert_eq!(error.kind(), Kind::Integrity, "{error}");
     let text = error.to_string();
-    let (rename, afresh) = (text.find("rename it").unwrap(), text.find("afresh").unwrap());
+    let (rename, afresh) = (text.find("rename a file").unwrap(), text.find("afresh").unwrap());
     assert!(rename < afresh, "{text}");
     let mut live = Reading::of(&path, 0, 0, false);
     live.read(Offset::MAX, 100).unwrap();

@@ -287,7 +287,7 @@ impl Subscription {
         if list.count() > 0
             && let Err(error) = consumer.commit(&list, CommitMode::Async)
         {
-            tracing::debug!(target: "thalweg::kafka", "progress could not be shown to the group: {error}");
+            tracing::debug!(target: "thalweg::kafka", %error, "cannot report progress to the consumer group");
         }
     }
 }

@@ -203,7 +203,7 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
         if let Err(error) = result {
-            tracing::debug!(target: "thalweg::kafka", "progress could not be shown to the group: {error}");
+            tracing::debug!(target: "thalweg::kafka", %error, "cannot report progress to the consumer group");
         }
     }
 }

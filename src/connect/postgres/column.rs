@@ -240,7 +240,7 @@ impl Array {
 
     fn put_text(&mut self, value: &str) -> Result<(), String> {
         if value.contains('\0') {
-            return Err("it has a character U+0000, which no text of Postgres can hold".into());
+            return Err("it contains the character U+0000, which Postgres cannot store in text".into());
         }
         self.put(value.as_bytes())
     }
@@ -256,7 +256,7 @@ impl Array {
 
     fn put_json(&mut self, datum: &Datum, ty: &Type) -> Result<(), String> {
         if has_nul(datum) {
-            return Err("it has a character U+0000, which no JSON of Postgres can hold".into());
+            return Err("it contains the character U+0000, which Postgres cannot store in JSON".into());
         }
         let numbers = Numbers::Exact;
         let json = serde_json::to_vec(&Shown { ty, datum, numbers }).map_err(|error| error.to_string())?;
@@ -290,7 +290,7 @@ fn timestamp(time: EventTime) -> Result<i64, String> {
     let micros = moment.and_then(|time| time.micros().checked_sub(EPOCH_2000));
     micros
         .filter(|micros| TIMES.contains(micros))
-        .ok_or_else(|| format!("{time} lies outside of what `timestamptz` holds, 4713 BC to 294276 AD"))
+        .ok_or_else(|| format!("{time} is outside of the range of `timestamptz`, 4713 BC to 294276 AD"))
 }
 
 /// An array of one dimension.

@@ -26,7 +26,7 @@ fn look(session: &Session, server: &Server, layout: &Layout) -> Result<Vec<Findi
     let standby = session.query("SELECT pg_is_in_recovery()", &[])?;
     if standby.first().is_some_and(|row| row.get(0)) {
         let what = format!(
-            "Postgres at {} is a standby: nobody can write to it",
+            "Postgres at {} is a standby and accepts no writes",
             server.place()
         );
         findings.push(Finding::error(what).hint("name the primary in `postgres.url`"));
@@ -34,7 +34,7 @@ fn look(session: &Session, server: &Server, layout: &Layout) -> Result<Vec<Findi
     match Found::look(session, table)? {
         Some(found) => {
             findings.push(match found.casts(layout) {
-                Ok(_) => Finding::ok(format!("table `{table}` is there, and fits the rows")),
+                Ok(_) => Finding::ok(format!("table `{table}` exists and matches the rows")),
                 Err(error) => of(&error),
             });
             findings.extend(grants(session, table)?);
@@ -57,7 +57,7 @@ fn grants(session: &Session, table: &TableName) -> Result<Option<Finding>, Failu
     let rows = session.query(sql, &[(&quoted, PgType::TEXT)])?;
     let missing: Option<String> = rows.first().and_then(|row| row.get(0));
     Ok(missing.map(|missing| {
-        let what = format!("the user may not {missing} on table `{table}`");
+        let what = format!("the user lacks {missing} on table `{table}`");
         Finding::error(what).hint(format!(
             "GRANT {missing} ON {quoted} TO the user in `postgres.url`"
         ))
@@ -69,22 +69,25 @@ fn makes(session: &Session, table: &TableName) -> Result<Vec<Finding>, Failure> 
     let sql = "SELECT has_schema_privilege(oid, 'CREATE') FROM pg_catalog.pg_namespace WHERE nspname = $1";
     let rows = session.query(sql, &[(&table.schema, PgType::TEXT)])?;
     Ok(vec![match rows.first().map(|row| row.get::<_, bool>(0)) {
-        Some(true) => Finding::ok(format!("table `{table}` is not there: the first start makes it")),
+        Some(true) => Finding::ok(format!(
+            "table `{table}` does not exist: the first start creates it"
+        )),
         Some(false) => Finding::error(format!(
-            "table `{table}` is not there, and the user may not make it"
+            "table `{table}` does not exist, and the user may not create it"
         ))
         .hint(format!(
-            "GRANT CREATE ON SCHEMA {} to the user, or make the table",
+            "GRANT CREATE ON SCHEMA {} to the user, or create the table",
             table.schema
         )),
-        None => {
-            Finding::error(format!("there is no schema `{}`", table.schema)).hint("it is not made for you")
-        }
+        None => Finding::error(format!("schema `{}` does not exist", table.schema)).hint(
+            "schemas are not \
+                created automatically",
+        ),
     }])
 }
 
 fn wrong(failure: Failure, server: &Server) -> Finding {
-    of(&failure.error(format!("cannot look at Postgres at {}", server.place())))
+    of(&failure.error(format!("cannot query Postgres at {}", server.place())))
 }
 
 fn of(error: &Error) -> Finding {

@@ -91,10 +91,10 @@ impl Failure {
     pub(super) fn error(self, what: String) -> Error {
         match self {
             Self::Said(error) | Self::Row(_, error) => error,
-            Self::Late(call) => Error::outside(what).detail(format!("it takes too long: {call}")),
-            Self::Fenced => Error::outside(what).detail("another writer has taken over"),
+            Self::Late(call) => Error::outside(what).detail(format!("timed out: {call}")),
+            Self::Fenced => Error::outside(what).detail("fenced: another writer has taken over"),
             Self::Standby => Error::outside(what)
-                .detail("the server is a standby, or recovers: nobody can write to it")
+                .detail("the server is a standby or in recovery: it accepts no writes")
                 .hint(PRIMARY),
             Self::Postgres(error) => match error.as_db_error() {
                 Some(told) => of_server(what, told),
@@ -113,14 +113,14 @@ fn of_network(what: String, error: &tokio_postgres::Error) -> Error {
     }
     let out = Error::outside(what).detail(&told);
     let hint = if told.contains("server does not support TLS") {
-        "turn `ssl` on in the server, or set `postgres.tls` to disable where nobody can read along"
+        "enable `ssl` on the server, or set `postgres.tls` to disable on a trusted network"
     } else if told.contains("certificate verify failed") {
-        "name the authority that signed its certificate by `postgres.ca_file`; the certificate has to be of the \
-            host in `postgres.url`"
+        "set `postgres.ca_file` to the authority that signed the certificate; the certificate must be for \
+         the host in `postgres.url`"
     } else if told.contains("password missing") {
         "set `postgres.password_file`, or THALWEG_POSTGRES_PASSWORD"
     } else if told.contains("Connection refused") || told.contains("lookup address") {
-        "does the server run, and is `postgres.url` its address?"
+        "is the server running, and is `postgres.url` its address?"
     } else {
         return out;
     };
@@ -148,24 +148,25 @@ fn of_server(what: String, told: &DbError) -> Error {
     }
 }
 
-const PRIMARY: &str = "name the primary in `postgres.url`, or all of them with commas between";
+const PRIMARY: &str = "name the primary in `postgres.url`, or all hosts, separated by commas";
 
 fn hint(code: &SqlState) -> Option<&'static str> {
     Some(match *code {
         SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
-            "look at the user in `postgres.url`, at `postgres.password`, and at the server's pg_hba.conf"
+            "check the user in `postgres.url`, `postgres.password`, and the server's pg_hba.conf"
         }
         SqlState::INVALID_CATALOG_NAME => "create the database, or name another one in `postgres.url`",
-        SqlState::INVALID_SCHEMA_NAME => "create the schema: it is not made for you",
+        SqlState::INVALID_SCHEMA_NAME => "create the schema: schemas are not created automatically",
         SqlState::INSUFFICIENT_PRIVILEGE => {
-            "the user needs SELECT, INSERT, UPDATE and DELETE on the table and on `thalweg_progress` beside it; \
-            CREATE on the schema where these are to be made"
+            "the user needs SELECT, INSERT, UPDATE and DELETE on the table and on `thalweg_progress` next \
+             to it, and CREATE on the schema if the tables do not exist yet"
         }
         SqlState::READ_ONLY_SQL_TRANSACTION => PRIMARY,
-        SqlState::LOCK_NOT_AVAILABLE => "somebody else holds a lock on the table or on a row: see pg_locks",
-        SqlState::TOO_MANY_CONNECTIONS => "each shard of a sink has a connection: raise `max_connections`",
+        SqlState::LOCK_NOT_AVAILABLE => "another session holds a lock on the table or on a row: see pg_locks",
+        SqlState::TOO_MANY_CONNECTIONS => "each shard of a sink uses a connection: raise `max_connections`",
         SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN => {
-            "the table was altered under the sink: put it back, or start again to have it looked at"
+            "the table was altered while the sink was running: undo the change, or restart to have the \
+             table checked again"
         }
         _ => return None,
     })

@@ -98,17 +98,17 @@ impl ProgressRow {
         session.query("SELECT pg_advisory_xact_lock($1)", &[(&MAKING, PgType::INT8)])?;
         if Found::look(session, &self.table)?.is_none() {
             session.batch(&self.create())?;
-            tracing::info!("table `{}` is made", self.table);
+            tracing::info!(table = %self.table, "created table");
         }
         if Found::look(session, &self.destination)?.is_none() {
             self.was_never_there(session)?;
             session.batch(&layout.create())?;
-            tracing::info!("table `{}` is made", self.destination);
+            tracing::info!(table = %self.destination, "created table");
         }
         session.commit()?;
         match Found::look(session, &self.destination)? {
             Some(found) => Ok(found.casts(layout)?),
-            None => Err(Error::outside(format!("table `{}` is gone again", self.destination)).into()),
+            None => Err(Error::outside(format!("table `{}` was dropped again", self.destination)).into()),
         }
     }
 
@@ -141,9 +141,12 @@ impl ProgressRow {
             return Ok(());
         }
         let sink = &self.sink;
-        let error = Error::integrity(format!("table `{destination}` of sink `{sink}` is gone"))
-            .detail(format!("`{}` says that it was given {rows} rows", self.table))
-            .hint("restore it; or give the sink another name, and an empty table, to fill it anew");
+        let error = Error::integrity(format!("table `{destination}` of sink `{sink}` no longer exists"))
+            .detail(format!(
+                "according to `{}`, {rows} rows were written to it",
+                self.table
+            ))
+            .hint("restore it; or give the sink another name and an empty table, to refill it");
         Err(error.into())
     }
 
@@ -182,7 +185,8 @@ impl ProgressRow {
     fn lock(&self, session: &Session) -> Result<Stored, Failure> {
         let table = self.table.quoted();
         let insert = format!(
-            "INSERT INTO {table} (application, sink, shard, destination, ledger, generation, claim, epoch, rows) \
+            "INSERT INTO {table} (application, sink, shard, destination, ledger, generation, claim, \
+             epoch, rows) \
             VALUES ($1, $2, $3, $4, 0, 0, 0, 0, 0) ON CONFLICT (application, sink, shard) DO NOTHING"
         );
         let destination = self.destination.to_string();
@@ -245,11 +249,11 @@ impl ProgressRow {
                 self.destination
             ))
             .detail(format!(
-                "sink `{sink}` begins under a new one, and would add its rows to them"
+                "sink `{sink}` starts under a new one and would add its rows to them"
             ))
             .hint(format!(
-                "empty it (TRUNCATE {table}); or, to have the rows added to what is there, forget what was \
-                    delivered (DELETE FROM {own} WHERE application = '{application}' AND sink = '{sink}')"
+                "empty it (TRUNCATE {table}); or, to add the rows to the existing ones, delete the sink's \
+                 progress (DELETE FROM {own} WHERE application = '{application}' AND sink = '{sink}')"
             ));
             return Err(error.into());
         }
@@ -261,15 +265,16 @@ impl ProgressRow {
         let (sink, was) = (&self.sink, &stored.destination);
         Error::integrity(format!("the rows of sink `{sink}` are in another table"))
             .detail(format!(
-                "they went to `{was}`, and are now to go to `{}`",
+                "they were written to `{was}`; the dataflow now names `{}`",
                 self.destination
             ))
-            .hint("name that table; or give the sink another name, and an empty table, to fill it anew")
+            .hint("name that table; or give the sink another name and an empty table, to refill it")
     }
 
     fn write(&self, session: &Session, claimed: &Stored) -> Result<(), Failure> {
         let sql = format!(
-            "UPDATE {} SET destination = $4, ledger = $5, generation = $6, claim = $7, epoch = $8, rows = $9, \
+            "UPDATE {} SET destination = $4, ledger = $5, generation = $6, claim = $7, epoch = $8, rows = \
+             $9, \
             updated_at = now() WHERE application = $1 AND sink = $2 AND shard = $3",
             self.table.quoted()
         );

@@ -50,23 +50,21 @@ impl Server {
     /// They name none, or a file that can't be read.
     pub(super) fn new(settings: &PostgresSettings, application: &str) -> Result<Arc<Self>> {
         if settings.url.is_empty() {
-            return Err(Error::definition("no Postgres is named to write to")
+            return Err(Error::definition("no Postgres server is configured")
                 .hint("set `postgres.url`, as in postgresql://thalweg@db:5432/reports"));
         }
         if !is_url(&settings.url) {
             // Its text may hold a password, so it is not shown.
-            return Err(
-                Error::definition("the setting `postgres.url` has another form").hint(
-                    "write postgresql://USER@HOST:PORT/DATABASE, and the password as `postgres.password`",
-                ),
-            );
+            return Err(Error::definition("the setting `postgres.url` is malformed").hint(
+                "write postgresql://USER@HOST:PORT/DATABASE, and the password as `postgres.password`",
+            ));
         }
         let mut config: Config = settings.url.parse().map_err(|error: tokio_postgres::Error| {
             // Its own text leaves the reason out.
             let why = error
                 .source()
                 .map_or_else(|| error.to_string(), ToString::to_string);
-            Error::definition("the setting `postgres.url` can't be read").detail(why)
+            Error::definition("the setting `postgres.url` cannot be parsed").detail(why)
         })?;
         if let Some(password) = &settings.password {
             config.password(password.reveal());
@@ -112,7 +110,7 @@ impl Server {
         let connection = runtime.spawn(async move {
             // What went wrong is told by the call that it concerns.
             if let Err(error) = connection.await {
-                tracing::debug!(target: "thalweg::postgres", "a connection ended: {error}");
+                tracing::debug!(target: "thalweg::postgres", %error, "connection closed");
             }
         });
         Ok(Session {
@@ -142,7 +140,7 @@ fn begin(settings: &PostgresSettings) -> String {
 }
 
 fn tls(settings: &PostgresSettings) -> Result<MakeTlsConnector> {
-    let wrong = |error: openssl::error::ErrorStack| Error::definition("cannot set TLS up").detail(error);
+    let wrong = |error: openssl::error::ErrorStack| Error::definition("cannot set up TLS").detail(error);
     let mut builder = SslConnector::builder(SslMethod::tls()).map_err(wrong)?;
     if let Some(file) = &settings.ca_file {
         builder.set_ca_file(file).map_err(|error| {

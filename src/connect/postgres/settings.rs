@@ -90,7 +90,8 @@ pub(super) static SETTINGS: &[Setting] = &[
             },
         ),
         "",
-        "Server, database and user of sinks (feature `postgres`). With several hosts, separated by commas, the \
+        "Server, database and user of sinks (feature `postgres`). With several hosts, separated by \
+         commas, the \
          first that accepts writes is used",
     ),
     setting(
@@ -134,7 +135,8 @@ pub(super) static SETTINGS: &[Setting] = &[
         "postgres.statement_timeout",
         time(S, Duration::from_secs(25), |s, d| of(s).statement_timeout = d),
         "20s",
-        "Maximum time of one statement. After it, the transaction is rolled back and tried again. A large epoch \
+        "Maximum time of one statement. After it, the transaction is rolled back and tried again. A large \
+         epoch \
          takes many statements",
     ),
     setting(
@@ -164,7 +166,7 @@ pub(super) fn is_url(text: &str) -> bool {
 pub(super) fn wrong_together(settings: &Extensions) -> Option<(String, String)> {
     let own = settings.get::<PostgresSettings>()?;
     if !cfg!(feature = "postgres") && !own.url.is_empty() {
-        let wrong = "is said, and this build was made without the feature `postgres`";
+        let wrong = "is set, but this build lacks the feature `postgres`";
         return Some(("postgres.url".into(), wrong.into()));
     }
     if own.tls == Tls::Disable && own.ca_file.is_some() {
@@ -187,14 +189,14 @@ pub(super) fn doubts(settings: &Extensions) -> Vec<Finding> {
         .any(|host| own.url.contains(host));
     match own.tls {
         Tls::Disable if !is_near => {
-            let what = "rows for Postgres go over the network as they are: `postgres.tls` is disable";
+            let what = "rows for Postgres are sent unencrypted: `postgres.tls` is disable";
             vec![
                 Finding::warning(what)
-                    .hint("use verify-full, with `postgres.ca_file` for an authority of your own"),
+                    .hint("use verify-full, with `postgres.ca_file` for a private certificate authority"),
             ]
         }
         Tls::Require => {
-            let what = "anybody may pretend to be Postgres: its certificate is not verified";
+            let what = "the server is not authenticated: its certificate is not verified";
             vec![Finding::warning(what).hint("set `postgres.ca_file`, and `postgres.tls` to verify-full")]
         }
         _ => Vec::new(),

@@ -30,12 +30,12 @@ impl TableName {
     pub(super) fn parse(text: &str) -> Result<Self> {
         let (schema, name) = text.split_once('.').unwrap_or(("public", text));
         let wrong =
-            |why: &str| Err(Error::definition(format!("`{text}` can't be the name of a table")).detail(why));
+            |why: &str| Err(Error::definition(format!("`{text}` is not a valid table name")).detail(why));
         if schema.is_empty() || name.is_empty() || name.contains('.') || text.contains('\0') {
             return wrong("it is `name`, or `schema.name`");
         }
         if schema.len() > NAME_MAX || name.len() > NAME_MAX {
-            return wrong("Postgres cuts names of more than 63 bytes");
+            return wrong("Postgres truncates names longer than 63 bytes");
         }
         Ok(Self {
             schema: schema.into(),
@@ -130,16 +130,16 @@ impl Layout {
         let table = &self.table;
         let wrong = |what: String| Err(Error::definition(what).detail(format!("table `{table}`")));
         if self.columns.is_empty() {
-            return wrong("a row has no fields, and a table needs columns".into());
+            return wrong("a row has no fields, but a table needs columns".into());
         }
         if method == Method::UpsertTo && self.keys == 0 {
-            return wrong("rows without a key can't be replaced: key the table by something".into());
+            return wrong("rows without a key cannot be replaced: give the table a key".into());
         }
         for column in &self.columns {
             if column.name.len() > NAME_MAX || column.name.contains('\0') {
                 let name = &column.name;
                 return wrong(format!(
-                    "`{name}` can't be the name of a column: it has more than 63 bytes"
+                    "`{name}` is not a valid column name: it is longer than 63 bytes"
                 ));
             }
         }
@@ -154,8 +154,8 @@ impl Layout {
         if let Some(column) = self.columns[..self.keys].iter().find(|column| column.nullable) {
             let name = &column.name;
             return wrong(format!(
-                "the key's field `{name}` may be null, and no primary key of Postgres may be: give the key \
-                a type without `Option`"
+                "the key's field `{name}` may be null, but a primary key of Postgres may not: give the \
+                 field a type without `Option`"
             ));
         }
         Ok(())
@@ -230,9 +230,12 @@ impl Layout {
 
     /// Rows that went nowhere.
     pub(super) fn withheld(&self, touched: u64, expected: u64) -> Error {
-        Error::integrity(format!("table `{}` does not take all of its rows", self.table))
-            .detail(format!("it took {touched} of {expected}, without an error"))
-            .hint("a trigger or a rule of the table withholds rows: what it holds would not be what was sent")
+        Error::integrity(format!("table `{}` did not accept all of its rows", self.table))
+            .detail(format!("it accepted {touched} of {expected}, without an error"))
+            .hint(
+                "a trigger or a rule of the table suppresses rows: its contents would differ from what \
+                was sent",
+            )
     }
 }
 
@@ -354,12 +357,12 @@ impl Found {
             let cast = |column: &Column| Some(self.column(&column.name)?.base.clone());
             return Ok(layout.columns.iter().filter_map(cast).collect());
         }
-        let what = format!("table `{}` does not fit the rows", layout.table);
+        let what = format!("table `{}` does not match the rows", layout.table);
         let error = differences
             .into_iter()
             .fold(Error::definition(what), Error::detail);
         Err(error.hint(format!(
-            "alter the table, name another one, or drop it to have it made: {}",
+            "alter the table, name another one, or drop it to have it created: {}",
             layout.create()
         )))
     }
@@ -372,7 +375,7 @@ impl Found {
     fn differences(&self, layout: &Layout) -> Vec<String> {
         let mut out = Vec::new();
         if !["r", "p"].contains(&&*self.kind) {
-            out.push("it is no table: a view, or one of a foreign server".into());
+            out.push("it is a view or a foreign table".into());
         }
         if self.persistence != "p" {
             out.push("it is unlogged or temporary: a crash of the server would empty it".into());
@@ -384,16 +387,13 @@ impl Found {
                 continue;
             };
             if !column.store.fits(&found.ty) {
-                out.push(format!(
-                    "column `{name}` is {}, where {declared} is needed",
-                    found.ty
-                ));
+                out.push(format!("column `{name}` is {}; expected {declared}", found.ty));
             }
             if found.not_null && column.nullable {
-                out.push(format!("column `{name}` is NOT NULL, and the field may be null"));
+                out.push(format!("column `{name}` is NOT NULL, but the field may be null"));
             }
             if found.generated {
-                out.push(format!("column `{name}` is generated: nobody may write to it"));
+                out.push(format!("column `{name}` is generated and cannot be written"));
             }
         }
         let is_own = |name: &str| layout.columns.iter().any(|column| column.name == name);
@@ -452,16 +452,20 @@ mod tests {
         .unwrap();
         assert_eq!(
             layout.create(),
-            r#"CREATE TABLE "public"."Odd""name" ("merchant" bigint NOT NULL, "value_0" numeric(20) NOT NULL, "value_1" text, PRIMARY KEY ("merchant"))"#
+            r#"CREATE TABLE "public"."Odd""name" ("merchant" bigint NOT NULL, "value_0" numeric(20) NOT \
+                NULL, "value_1" text, PRIMARY KEY ("merchant"))"#
         );
         let casts = ["bigint", "numeric", "text"].map(str::to_owned);
         assert_eq!(
             layout.insert(&casts),
-            r#"INSERT INTO "public"."Odd""name" ("merchant", "value_0", "value_1") SELECT u.c0::bigint, u.c1::numeric, u.c2::text FROM unnest($1, $2, $3) AS u(c0, c1, c2) ON CONFLICT ("merchant") DO UPDATE SET "value_0" = EXCLUDED."value_0", "value_1" = EXCLUDED."value_1""#
+            r#"INSERT INTO "public"."Odd""name" ("merchant", "value_0", "value_1") SELECT u.c0::bigint, \
+                u.c1::numeric, u.c2::text FROM unnest($1, $2, $3) AS u(c0, c1, c2) ON CONFLICT \
+                ("merchant") DO UPDATE SET "value_0" = EXCLUDED."value_0", "value_1" = EXCLUDED."value_1""#
         );
         assert_eq!(
             layout.delete(&casts),
-            r#"DELETE FROM "public"."Odd""name" AS t USING unnest($1) AS u(c0) WHERE t."merchant" = u.c0::bigint"#
+            r#"DELETE FROM "public"."Odd""name" AS t USING unnest($1) AS u(c0) WHERE t."merchant" = \
+                u.c0::bigint"#
         );
     }
 
@@ -506,7 +510,7 @@ mod tests {
         for part in [
             "`merchant` is integer, where bigint is needed",
             "`value_0` (numeric(20)) is missing",
-            "`value_1` is NOT NULL, and the field may be null",
+            "`value_1` is NOT NULL, but the field may be null",
             "`country` is NOT NULL without a default",
             "unlogged",
             "no primary key or unique index is on (\"merchant\")",

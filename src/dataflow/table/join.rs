@@ -7,7 +7,7 @@ use crate::dataflow::table::{KeyedLike, Meta, Table};
 use crate::operator::join::{Spec, join, updates};
 use crate::record::Record;
 
-// Bounds stand on the methods, so that a missing derive reads as such and not as "no method found".
+// The bounds are on the methods, so that a missing derive is reported as such and not as "no method found".
 impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     /// Joins each row with the row of `other` that has its key. Maintained: a change on either side revises
     /// every row it meets, and a row without a partner is left out.
@@ -181,13 +181,14 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     {
         let inputs = [&self.meta.origin, &other.meta.origin];
         let origin = self.flow.context().step_as(name, (Kind::Join, operator), &inputs);
-        // No checkpoint holds what a join keeps: it is made of both tables' rows.
+        // The state of a join is in no checkpoint: it is rebuilt from both tables' rows.
         self.meta.wanted.set(true);
         other.meta.wanted.set(true);
         Meta {
             origin,
             sources: union(&self.meta.sources, &other.meta.sources),
-            // A row of the other table that went as its window closed would take the joined one with it.
+            // A row of the other table that is retracted when its window closes would retract the joined row
+            // with it.
             when_closed: [&self.meta.when_closed[..], &other.meta.when_closed].concat(),
             ..self.meta.clone()
         }
@@ -225,7 +226,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     {
         let spec = self.spec(&meta, on, row);
         let changes = join(self.changes(), other.changes(), spec, None);
-        // Rows are where the other table's keys live, and go home when a step wants them by their own.
+        // Rows are on the workers of the other table's keys; a step that needs them by their own key
+        // exchanges them.
         Table::from_rows(self.flow, updates(changes).as_collection(), meta)
     }
 

@@ -1,16 +1,16 @@
-//! Tables by other keys, which have to be as unique as the first.
+//! Tables under other keys, which must also be unique.
 
 use crate::dataflow::names::Names;
 use crate::dataflow::table::Table;
 use crate::record::Record;
 
 impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
-    /// The same values by another key, made from key and value. `name` is the step's, `names` are those of
-    /// the new key's fields.
+    /// The same values under another key, computed from key and value. `name` is the step's, `names` are
+    /// those of the new key's fields.
     ///
-    /// No two rows may come to one key, as with
-    /// [`Collection::to_table`](crate::dataflow::collection::Collection::to_table). Where they may, group by
-    /// it: [`group_by`](Self::group_by).
+    /// No two rows may have the same new key, as with
+    /// [`Collection::to_table`](crate::dataflow::collection::Collection::to_table). If they may, group
+    /// instead: [`group_by`](Self::group_by).
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -35,12 +35,12 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         rows.to_table(name, names)
     }
 
-    /// Each row to any number of rows, with keys of their own: an order to its lines. `name` is the step's,
+    /// Maps each row to any number of rows with their own keys: an order to its lines. `name` is the step's,
     /// `names` are those of the new key's fields.
     ///
-    /// No two rows may come to one key, as with
-    /// [`Collection::to_table`](crate::dataflow::collection::Collection::to_table). None do where the key
-    /// begins with that of the row, and goes on with a number.
+    /// No two rows may have the same key, as with
+    /// [`Collection::to_table`](crate::dataflow::collection::Collection::to_table). That holds if the new key
+    /// consists of the row's key and a number.
     ///
     /// ```
     /// # use thalweg::prelude::*;

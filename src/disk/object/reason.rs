@@ -1,23 +1,22 @@
-//! What an object store's errors mean to a person.
+//! Explains the errors of an object store to people.
 
 use std::io::{Error, ErrorKind};
 
 use crate::disk::Trouble;
 
 const LOGIN: &str =
-    "look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary ones, AWS_SESSION_TOKEN";
-const RIGHTS: &str = "it takes s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject \
-    and s3:AbortMultipartUpload in it";
-const BUCKET: &str = "make the bucket, or name one that is there in `checkpoint.store`";
-const REGION: &str = "say in which region the bucket is: `checkpoint.region`, or AWS_REGION";
-const AWAY: &str = "is the store up, and is `checkpoint.endpoint` (or AWS_ENDPOINT_URL) its address?";
+    "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary credentials, AWS_SESSION_TOKEN";
+const RIGHTS: &str = "grant s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject \
+    and s3:AbortMultipartUpload on its objects";
+const BUCKET: &str = "create the bucket, or name an existing one in `checkpoint.store`";
+const REGION: &str = "set the bucket's region: `checkpoint.region`, or AWS_REGION";
+const AWAY: &str = "is the store running, and is `checkpoint.endpoint` (or AWS_ENDPOINT_URL) its address?";
 const CLOCK: &str = "set this machine's clock";
-const NOBODY: &str =
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is given to the machine";
+const NOBODY: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run on a machine that has a role";
 const OTHER: &str =
-    "look at the store; a request that failed is made again for 10 s, a checkpoint with the next one";
+    "check the store; failed requests are retried for 10 s, failed checkpoints with the next one";
 
-/// An error as it is told, of a bucket whose URL is `root`.
+/// Explains an error of a bucket whose URL is `root`.
 pub(super) fn tell(error: &object_store::Error, root: &str) -> Error {
     let chain = chain(error);
     let text = chain.join(": ");
@@ -36,10 +35,17 @@ pub(super) fn tell(error: &object_store::Error, root: &str) -> Error {
     let last = chain.last().map_or(text.as_str(), String::as_str);
     by_text(error, &text, root, last).unwrap_or_else(|| match error {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            let what = format!("`{root}` does not allow it{said}");
+            let what = format!("access to `{root}` is denied{said}");
             trouble(ErrorKind::PermissionDenied, what, RIGHTS)
         }
-        _ if code.is_some() => trouble(ErrorKind::Other, format!("`{root}` says no{said}"), OTHER),
+        _ if code.is_some() => trouble(
+            ErrorKind::Other,
+            format!(
+                "`{root}` refused the \
+            request{said}"
+            ),
+            OTHER,
+        ),
         _ => trouble(ErrorKind::Other, format!("`{root}`: {last}"), OTHER),
     })
 }
@@ -48,7 +54,7 @@ fn trouble(kind: ErrorKind, what: String, hint: &'static str) -> Error {
     Error::new(kind, Trouble { what, hint })
 }
 
-/// By the code that S3 answers with.
+/// By S3's error code.
 fn by_code(code: &str, root: &str, said: &str) -> Option<Error> {
     let denied = |what: String, hint| trouble(ErrorKind::PermissionDenied, what, hint);
     Some(match code {
@@ -65,16 +71,16 @@ fn by_code(code: &str, root: &str, said: &str) -> Option<Error> {
             let what = format!("`{root}` is in another region{said}");
             trouble(ErrorKind::Other, what, REGION)
         }
-        "AccessDenied" | "AllAccessDisabled" => denied(format!("`{root}` does not allow it{said}"), RIGHTS),
+        "AccessDenied" | "AllAccessDisabled" => denied(format!("access to `{root}` is denied{said}"), RIGHTS),
         "RequestTimeTooSkewed" => denied(
-            format!("`{root}` has another time than this machine{said}"),
+            format!("the clocks of `{root}` and this machine differ{said}"),
             CLOCK,
         ),
         _ => return None,
     })
 }
 
-/// By what the client library says, of which `last` is the innermost cause.
+/// By the client library's message, of which `last` is the innermost cause.
 fn by_text(error: &object_store::Error, text: &str, root: &str, last: &str) -> Option<Error> {
     use object_store::Error as E;
     let says_one_of = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
@@ -85,7 +91,7 @@ fn by_text(error: &object_store::Error, text: &str, root: &str, last: &str) -> O
         E::Generic { .. } if text.contains("status code: 404") => ErrorKind::NotFound.into(),
         E::AlreadyExists { .. } | E::Precondition { .. } => ErrorKind::AlreadyExists.into(),
         _ if says_one_of(&["Missing AccessKeyId", "Missing SecretAccessKey"]) => denied(
-            format!("of the credentials for `{root}` one half is missing: {last}"),
+            format!("the credentials for `{root}` are incomplete: {last}"),
             LOGIN,
         ),
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => return None,
@@ -95,7 +101,7 @@ fn by_text(error: &object_store::Error, text: &str, root: &str, last: &str) -> O
         }
         _ if is_away(text) => trouble(
             ErrorKind::NotConnected,
-            format!("nobody answers for `{root}`: {last}"),
+            format!("`{root}` does not answer: {last}"),
             AWAY,
         ),
         _ => return None,
@@ -119,7 +125,7 @@ fn is_away(text: &str) -> bool {
     signs.iter().any(|sign| text.contains(sign))
 }
 
-/// The error and all its causes.
+/// The error with all its causes.
 fn chain(error: &object_store::Error) -> Vec<String> {
     let mut texts = vec![error.to_string()];
     let mut cause = std::error::Error::source(error);

@@ -1,4 +1,4 @@
-//! A local file without a name: what is on its way to a store, or came from there.
+//! An unnamed local file, for data on its way to or from a store.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::clock;
 use crate::disk::{FileReader, Trouble};
 
-/// Gone with the process, whichever way that ends.
+/// Disappears with the process, however that ends.
 pub(super) struct Scratch(File);
 
 impl Scratch {
@@ -29,10 +29,10 @@ impl Scratch {
 fn unusable(error: &io::Error, dir: &Path) -> io::Error {
     let trouble = Trouble {
         what: format!(
-            "no file for what goes to the store can be made in `{}`: {error}",
+            "cannot create a scratch file for uploads in `{}`: {error}",
             dir.display()
         ),
-        hint: "objects go through a local file: make room, or give this user the right to write there",
+        hint: "objects are staged in a local file: free some space, or grant this user write access",
     };
     io::Error::new(error.kind(), trouble)
 }

@@ -339,7 +339,7 @@ fn what_a_store_says_is_told_with_what_to_do() {
         (
             "403 Forbidden",
             "AccessDenied",
-            "does not allow it",
+            "access to `s3://bucket` is denied",
             "s3:PutObject",
         ),
         (
@@ -360,12 +360,12 @@ fn what_a_store_says_is_told_with_what_to_do() {
             "is in another region",
             "AWS_REGION",
         ),
-        ("403 Forbidden", "RequestTimeTooSkewed", "another time", "clock"),
+        ("403 Forbidden", "RequestTimeTooSkewed", "the clocks of", "clock"),
         (
             "405 Method Not Allowed",
             "MethodNotAllowed",
-            "says no (MethodNotAllowed: so it is)",
-            "made again",
+            "refused the request (MethodNotAllowed: so it is)",
+            "retried",
         ),
     ] {
         let trouble = trouble(answering(status, &error(code)));
@@ -389,7 +389,7 @@ fn a_store_that_is_not_there_is_told_of() {
     for endpoint in [format!("http://{free}"), "http://no-such-host.invalid".to_owned()] {
         let trouble = trouble(endpoint);
         assert!(
-            trouble.what.contains("nobody answers") && trouble.hint.contains("checkpoint.endpoint"),
+            trouble.what.contains("does not answer") && trouble.hint.contains("checkpoint.endpoint"),
             "{trouble:?}"
         );
     }

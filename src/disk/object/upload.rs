@@ -1,4 +1,5 @@
-//! An object on its way: parts go out while more is written; nothing is seen of it before it is finished.
+//! An upload in progress: parts are sent while more is written; the object becomes visible only when it is
+//! finished.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,7 +20,7 @@ pub(super) struct Upload {
     key: Key,
     scratch: Arc<Scratch>,
     len: u64,
-    /// Up to here parts are made of it.
+    /// The end of the data already split into parts.
     sent: u64,
     begun: Option<Box<dyn MultipartUpload>>,
     parts: VecDeque<Told<()>>,
@@ -40,7 +41,7 @@ impl Upload {
         })
     }
 
-    /// Sends the next part; waits as long as all uploads together have too many on their way.
+    /// Sends the next part; waits while all uploads together have too many in flight.
     fn send(&mut self) -> io::Result<()> {
         let (key, store) = (self.key.clone(), self.shared.store.clone());
         if self.begun.is_none() {
@@ -123,7 +124,7 @@ impl FileWriter for Upload {
 }
 
 impl Drop for Upload {
-    /// What was not finished comes to nothing, and its parts are not to stay.
+    /// An unfinished upload is aborted, and its parts are removed.
     fn drop(&mut self) {
         if let Some(mut upload) = self.begun.take() {
             let _nobody_waits = self.shared.ask(async move { upload.abort().await });

@@ -1,4 +1,4 @@
-//! How many values there are, how many meet a condition, and what share of them.
+//! Counts: all values, values that meet a condition, and their share.
 
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -8,13 +8,13 @@ use crate::operator::aggregate::{Aggregate, Of, Take};
 use crate::record::F64;
 
 impl<T> Of<T> {
-    /// How many values: a `u64`. Can be undone; a key takes 8 bytes.
+    /// The number of values: a `u64`. Can be undone; a key takes 8 bytes.
     pub fn count(self) -> Count<T> {
         Count(PhantomData)
     }
 
-    /// How many values meet a condition: a `u64`, the same as `count().when(…)`. Can be undone; a key takes 8
-    /// bytes.
+    /// The number of values that meet a condition: a `u64`, the same as `count().when(…)`. Can be undone; a
+    /// key takes 8 bytes.
     pub fn count_if(self, meets: impl Fn(&T) -> bool + 'static) -> Filtered<T, Count<T>>
     where
         T: 'static,
@@ -32,8 +32,8 @@ impl<T> Of<T> {
         All(Rc::new(move |value| !meets(value)))
     }
 
-    /// The share of values that meet a condition, from 0 to 1: an [`F64`], the nearest to the quotient.
-    /// Can be undone; a key takes 16 bytes.
+    /// The share of values that meet a condition, from 0 to 1: the [`F64`] nearest to the quotient. Can be
+    /// undone; a key takes 16 bytes.
     ///
     /// ```
     /// use thalweg::prelude::*;
@@ -48,7 +48,7 @@ impl<T> Of<T> {
         Rate(Rc::new(meets))
     }
 
-    /// The share of values for which `f` gives `None`, from 0 to 1: [`Of::rate`] of them.
+    /// The share of values for which `f` returns `None`, from 0 to 1: see [`Of::rate`].
     pub fn null_rate<V>(self, f: impl Fn(&T) -> Option<V> + 'static) -> Rate<T> {
         self.rate(move |value| f(value).is_none())
     }
@@ -58,7 +58,7 @@ impl<T> Of<T> {
 pub struct Count<T>(PhantomData<fn(T)>);
 /// See [`Of::any`].
 pub struct Any<T>(Take<T, bool>);
-/// See [`Of::all`]. What it takes are the values that don't meet the condition.
+/// See [`Of::all`]. Counts the values that do not meet the condition.
 pub struct All<T>(Take<T, bool>);
 /// See [`Of::rate`].
 pub struct Rate<T>(Take<T, bool>);
@@ -86,12 +86,13 @@ impl<T: 'static> Aggregate<T> for Count<T> {
         true
     }
     fn undo(&self, state: &mut u64, _: &T) {
-        // Where one comes before what it takes out, the sum of all is right only if nothing is cut off.
+        // A subtraction may precede its addition: the total is right only if no intermediate result is
+        // clamped.
         *state = state.wrapping_sub(1);
     }
 }
 
-/// Those whose state is the number of values that were taken.
+/// Aggregates whose state is a number of values.
 macro_rules! any_of_them { ($($A:ident, $n:ident => $shown:expr);+) => { $(
     impl<T: 'static> Aggregate<T> for $A<T> {
         type State = u64;
@@ -113,7 +114,7 @@ macro_rules! any_of_them { ($($A:ident, $n:ident => $shown:expr);+) => { $(
 any_of_them! { Any, n => *n != 0; All, n => *n == 0 }
 
 impl<T: 'static> Aggregate<T> for Rate<T> {
-    /// Those that meet the condition, and all.
+    /// The number that meets the condition, and the number of all values.
     type State = (u64, u64);
     type Out = F64;
     fn empty(&self) -> (u64, u64) {

@@ -1,4 +1,4 @@
-//! A DDSketch: counts of values by buckets of one relative width, from which any quantile follows to within a
+//! DDSketch: counts of values in buckets of one relative width, from which any quantile follows to within a
 //! relative error. Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
 //! relative-error guarantees" (2019).
 //!
@@ -8,22 +8,22 @@
 //!                              m buckets an octave: value (1 + s) 2^e is in bucket ⌊m s (4 − s) / 3⌋ of it
 //! ```
 //!
-//! Buckets are those of the paper's quadratic interpolation of the logarithm: s (4 − s) / 3 goes from 0 to 1
-//! with s, and at least 4/3 times as fast as ln (1 + s). So a bucket's bounds are at most a factor of
-//! exp (3 / 4m) apart, and 2 lo hi / (lo + hi) is at most 3 / 8m from every value between them. No logarithm
-//! is taken, so a value has one bucket on every machine.
+//! Buckets follow the paper's quadratic interpolation of the logarithm: s (4 − s) / 3 goes from 0 to 1 with
+//! s, at least 4/3 times as fast as ln (1 + s). So a bucket's bounds are at most a factor of exp (3 / 4m)
+//! apart, and 2 lo hi / (lo + hi) is at most 3 / 8m from every value between them. No logarithm is computed,
+//! so a value has the same bucket on every machine.
 //!
-//! Buckets are never merged: then values can be taken out again, and nothing depends on their order.
+//! Buckets are never merged, so values can be removed again, and results do not depend on their order.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
-/// The least relative error: with it there are as many buckets as an `i32` numbers.
+/// The smallest relative error: with it, buckets still number within an `i32`.
 pub(super) const ERROR_MIN: f64 = 1e-5;
 
-/// Buckets of what has no logarithm, behind all others.
+/// Buckets for values without a logarithm, beyond all others.
 const INFINITE: i32 = i32::MAX - 1;
 const NAN: i32 = i32::MAX;
 
@@ -31,20 +31,20 @@ const NAN: i32 = i32::MAX;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sketch {
     per_octave: i32,
-    /// How many values there are by bucket, in the order of their values: 0 holds zero, −b what b holds with
-    /// the other sign. A count is negative where values are taken out before they come.
+    /// The number of values by bucket, in the order of values: 0 holds zero, −b the negatives of b's values.
+    /// A count is negative if values are removed before they are added.
     counts: BTreeMap<i32, i64>,
 }
 
 impl Sketch {
-    /// An empty one. The error is from [`ERROR_MIN`] to 1.
+    /// An empty sketch. The error is from [`ERROR_MIN`] to 1.
     pub(super) fn new(relative_error: f64) -> Self {
         let per_octave = (3.0 / (8.0 * relative_error)).ceil() as i32;
         let counts = BTreeMap::new();
         Self { per_octave, counts }
     }
 
-    /// Counts a value so many times more.
+    /// Adds a value the given number of times.
     pub(super) fn count(&mut self, value: f64, times: i64) {
         self.put(bucket(value, self.per_octave), times);
     }
@@ -61,7 +61,7 @@ impl Sketch {
         }
     }
 
-    /// Counts all that another one has counted.
+    /// Adds everything that another sketch has counted.
     pub(super) fn merge(&mut self, mut other: Sketch) {
         assert!(
             self.per_octave == other.per_octave,
@@ -79,7 +79,7 @@ impl Sketch {
             .for_each(|(bucket, times)| self.put(bucket, times));
     }
 
-    /// About the value with rank ⌊q (n − 1)⌋ of n, counted from 0.
+    /// Approximately the value with rank ⌊q (n − 1)⌋ of n, counted from 0.
     pub(super) fn quantile(&self, q: f64) -> f64 {
         let n: i64 = self.counts.values().sum();
         let rank = (q * (n - 1).max(0) as f64) as i64;
@@ -111,7 +111,7 @@ fn bucket(value: f64, per_octave: i32) -> i32 {
     if value < 0.0 { -bucket } else { bucket }
 }
 
-/// The value from which those of a bucket are the least far off.
+/// The value that minimizes the relative error over a bucket.
 fn middle(bucket: i32, per_octave: i32) -> f64 {
     let magnitude = match bucket.saturating_abs() {
         0 => return 0.0,
@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// Of every sign and size.
+    /// Values of every sign and magnitude.
     fn value() -> impl Strategy<Value = f64> {
         prop_oneof![
             any::<f64>(),
@@ -159,7 +159,7 @@ mod tests {
             _ if value.is_nan() => estimate.is_nan(),
             _ if value.is_infinite() => estimate == value,
             _ if value.abs() < f64::MIN_POSITIVE => estimate == 0.0,
-            // Divided, as a difference of the greatest floats might be beyond them.
+            // Divided first, because the difference of the greatest floats might overflow.
             _ => (estimate / value - 1.0).abs() <= error,
         }
     }

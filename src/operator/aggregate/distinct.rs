@@ -1,4 +1,4 @@
-//! How many distinct values there are.
+//! Distinct counts, exact and approximate.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,23 +13,24 @@ use crate::operator::aggregate::{Aggregate, Of, Take};
 use crate::record::Record;
 
 impl<T> Of<T> {
-    /// How many distinct values `f` takes: a `u64`, exactly. In place of values that are large, let it take a
-    /// hash of them.
+    /// The exact number of distinct values that `f` returns: a `u64`. For large values, have it return a hash
+    /// of them.
     ///
     /// Can be undone. A key takes each distinct value and 8 bytes, in a B-tree: about 24 bytes for a `u64`,
-    /// and as much of a checkpoint whenever the key has changed since the last one. For keys with many
-    /// thousands there is [`Of::approx_count_distinct`].
+    /// and as much in a checkpoint whenever the key has changed since the last one. For keys with many
+    /// thousands of values there is [`Of::approx_count_distinct`].
     pub fn count_distinct<V: Record>(self, f: impl Fn(&T) -> V + 'static) -> CountDistinct<T, V> {
         CountDistinct(Rc::new(f))
     }
 
-    /// About how many distinct values `f` takes: a `u64`, by [HyperLogLog](ApproxCountDistinct). Up to some
-    /// hundreds (a quarter of its registers) it is nearly always exact; beyond, the standard error is 1.6 %:
-    /// two of three estimates are at most that far off, 95 of 100 twice that.
+    /// The approximate number of distinct values that `f` returns: a `u64`, by
+    /// [HyperLogLog](ApproxCountDistinct). Up to some hundreds (a quarter of its registers) it is nearly
+    /// always exact; beyond that, the standard error is 1.6 %: two of three estimates are within that, 95 of
+    /// 100 within twice that.
     ///
-    /// Can't be undone: a group of a collection keeps its values, so [`Of::count_distinct`] is better
-    /// there. A key takes 4 bytes a distinct value, and no more than 4 KiB.
-    /// [`ApproxCountDistinct::precision`] changes both.
+    /// Cannot be undone: a group of a collection keeps its values, so [`Of::count_distinct`] is better there.
+    /// A key takes 4 bytes per distinct value, and at most 4 KiB. [`ApproxCountDistinct::precision`] changes
+    /// both.
     ///
     /// ```
     /// use thalweg::prelude::*;
@@ -58,11 +59,11 @@ pub struct CountDistinct<T, V>(Take<T, V>);
 
 /// See [`Of::approx_count_distinct`].
 ///
-/// A HyperLogLog sketch with a sparse form, as that of Heule, Nunkesser and Hall, "HyperLogLog in
-/// Practice" (2013), and the estimator of Ertl, "New cardinality estimation algorithms for HyperLogLog
-/// sketches" (2017), which needs no tables of corrections. Sketch and estimate follow from the set of
-/// values alone, in whatever order and grouping they come, and are the same on every machine: values are
-/// hashed by XXH3 of their encoding by postcard.
+/// A HyperLogLog sketch with a sparse form, as in Heule, Nunkesser and Hall, "HyperLogLog in Practice"
+/// (2013), and the estimator of Ertl, "New cardinality estimation algorithms for HyperLogLog sketches"
+/// (2017), which needs no correction tables. Sketch and estimate depend on the set of values alone, in
+/// whatever order and grouping they arrive, and are the same on every machine: values are hashed by XXH3 of
+/// their postcard encoding.
 pub struct ApproxCountDistinct<T, V> {
     f: Take<T, V>,
     precision: u8,
@@ -71,21 +72,21 @@ pub struct ApproxCountDistinct<T, V> {
 }
 
 impl<T, V> ApproxCountDistinct<T, V> {
-    /// Takes 2 to this many registers of a byte each: the standard error is 1.04 over the root of their
-    /// number. Default 12.
+    /// Sets the number of registers to 2 to this power, a byte each: the standard error is 1.04 over the
+    /// square root of their number. Default 12.
     ///
-    /// | precision | standard error | bytes a key, at most |
+    /// | precision | standard error | bytes per key, at most |
     /// |---|---|---|
     /// | 10 | 3.3 % | 1 KiB |
     /// | 12 | 1.6 % | 4 KiB |
     /// | 14 | 0.8 % | 16 KiB |
     /// | 16 | 0.4 % | 64 KiB |
     ///
-    /// A step whose state a checkpoint holds needs another
-    /// [version](crate::dataflow::window::Windows::version) with it.
+    /// If checkpoints hold the step's state, declare another
+    /// [version](crate::dataflow::window::Windows::version) with the change.
     ///
     /// # Panics
-    /// When it is not from 4 to 16.
+    /// Panics if it is not from 4 to 16.
     #[track_caller]
     pub fn precision(self, precision: u8) -> Self {
         assert!(
@@ -100,7 +101,7 @@ shows_nothing_as! { CountDistinct, V; "0" }
 shows_nothing_as! { ApproxCountDistinct, V; "0" }
 
 impl<T: 'static, V: Record> Aggregate<T> for CountDistinct<T, V> {
-    /// How often each value is there. Negative where one is taken out before it comes.
+    /// The multiplicity of each value. Negative if one is removed before it is added.
     type State = BTreeMap<V, i64>;
     type Out = u64;
     fn empty(&self) -> Self::State {
@@ -128,7 +129,7 @@ impl<T: 'static, V: Record> Aggregate<T> for CountDistinct<T, V> {
     }
 }
 
-/// Counts a value, and forgets one that is not there any more.
+/// Counts a value, and drops it when its count is zero.
 fn count<V: Ord>(counts: &mut BTreeMap<V, i64>, value: V, times: i64) {
     match counts.entry(value) {
         Entry::Vacant(vacant) => _ = vacant.insert(times),

@@ -1,4 +1,4 @@
-//! Least and greatest values, and what comes with them.
+//! Minima and maxima, and the values that belong to them.
 
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -7,18 +7,18 @@ use crate::operator::aggregate::{Aggregate, Of, Take};
 use crate::record::Record;
 
 impl<T> Of<T> {
-    /// The least of what `f` takes from each value. Can't be undone; a key takes one of them.
+    /// The smallest value that `f` returns. Cannot be undone; a key takes one value.
     pub fn min<V: Record>(self, f: impl Fn(&T) -> V + 'static) -> Min<T, V> {
         Min(Rc::new(f))
     }
 
-    /// The greatest of what `f` takes from each value. Can't be undone; a key takes one of them.
+    /// The greatest value that `f` returns. Cannot be undone; a key takes one value.
     pub fn max<V: Record>(self, f: impl Fn(&T) -> V + 'static) -> Max<T, V> {
         Max(Rc::new(f))
     }
 
-    /// What `f` takes from the value whose `key` is the least; of several with that key, the least of what it
-    /// takes. Can't be undone; a key takes one of each.
+    /// The result of `f` for the value with the smallest `key`; ties are broken by the smaller result. Cannot
+    /// be undone; a key takes one key and one result.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -37,8 +37,8 @@ impl<T> Of<T> {
         ArgMin(pair(key, f))
     }
 
-    /// What `f` takes from the value whose `key` is the greatest; of several with that key, the greatest of
-    /// what it takes. Can't be undone; a key takes one of each.
+    /// The result of `f` for the value with the greatest `key`; ties are broken by the greater result. Cannot
+    /// be undone; a key takes one key and one result.
     pub fn arg_max<K: Record, V: Record>(
         self,
         key: impl Fn(&T) -> K + 'static,
@@ -47,8 +47,8 @@ impl<T> Of<T> {
         ArgMax(pair(key, f))
     }
 
-    /// [`Of::arg_min`] with all that have the least key: a sorted list, of one or more. Can't be undone; a
-    /// key takes as many as there are.
+    /// Like [`Of::arg_min`], with all results that have the smallest key: a sorted list with at least one
+    /// element. Cannot be undone; a key takes as many as there are.
     pub fn arg_min_all<K: Record, V: Record>(
         self,
         key: impl Fn(&T) -> K + 'static,
@@ -57,8 +57,8 @@ impl<T> Of<T> {
         ArgMinAll(pair(key, f))
     }
 
-    /// [`Of::arg_max`] with all that have the greatest key: a sorted list, of one or more. Can't be undone; a
-    /// key takes as many as there are.
+    /// Like [`Of::arg_max`], with all results that have the greatest key: a sorted list with at least one
+    /// element. Cannot be undone; a key takes as many as there are.
     pub fn arg_max_all<K: Record, V: Record>(
         self,
         key: impl Fn(&T) -> K + 'static,
@@ -67,9 +67,9 @@ impl<T> Of<T> {
         ArgMaxAll(pair(key, f))
     }
 
-    /// What `f` takes from the first value, in the order of `by`: a field that holds its event time,
-    /// mostly, or a sequence number. It is [`Of::arg_min`], so of several that are first it is the least:
-    /// in which order they were read is not for a result to depend on.
+    /// The result of `f` for the first value in the order of `by`: usually a field with the event time, or a
+    /// sequence number. It is [`Of::arg_min`], so ties are broken by the smaller result: results must not
+    /// depend on the order in which values were read.
     pub fn first<K: Record, V: Record>(
         self,
         by: impl Fn(&T) -> K + 'static,
@@ -78,8 +78,8 @@ impl<T> Of<T> {
         self.arg_min(by, f)
     }
 
-    /// What `f` takes from the last value, in the order of `by`. It is [`Of::arg_max`], so of several that
-    /// are last it is the greatest.
+    /// The result of `f` for the last value in the order of `by`. It is [`Of::arg_max`], so ties are broken
+    /// by the greater result.
     pub fn last<K: Record, V: Record>(
         self,
         by: impl Fn(&T) -> K + 'static,
@@ -106,7 +106,7 @@ fn pair<T, K, V>(key: impl Fn(&T) -> K + 'static, f: impl Fn(&T) -> V + 'static)
     Rc::new(move |value| (key(value), f(value)))
 }
 
-/// Of two states, the one that is `better`.
+/// Returns the state that is `better`.
 fn better<V: Ord>(state: &mut Option<V>, other: Option<V>, better: Ordering) {
     if let Some(other) = other
         && state.as_ref().is_none_or(|own| other.cmp(own) == better)
@@ -115,7 +115,7 @@ fn better<V: Ord>(state: &mut Option<V>, other: Option<V>, better: Ordering) {
     }
 }
 
-/// Of two states, the one whose key is `better`; both, where the keys are one.
+/// Returns the state whose key is `better`, or both combined if the keys are equal.
 fn all_of_better<K: Ord, V: Ord>(
     state: &mut Option<(K, Vec<V>)>,
     other: Option<(K, Vec<V>)>,

@@ -1,4 +1,4 @@
-//! A HyperLogLog sketch: about how many distinct hashes it was given, in a few KiB.
+//! HyperLogLog: the approximate number of distinct hashes, in a few KiB.
 //!
 //! ```text
 //!   hash   ├── 26 bits: place ──┤├────── 38 bits: rank = leading zeros + 1 ──────┤
@@ -6,19 +6,19 @@
 //!   Dense    a byte for each of 2^p places, the first p bits of the 26: the greatest rank of what follows
 //! ```
 //!
-//! The sparse form is that of Heule, Nunkesser and Hall, "HyperLogLog in Practice" (2013): a sketch of 2^26
-//! places of which few are taken, from which the dense one follows exactly. Which of the two a sketch is in
-//! is told by the set of hashes alone, and so is everything in it: no order or grouping shows.
+//! The sparse form is that of Heule, Nunkesser and Hall, "HyperLogLog in Practice" (2013): a sketch with 2^26
+//! registers, few of them occupied, from which the dense one follows exactly. The form of a sketch, and
+//! everything in it, depends on the set of hashes alone: order and grouping do not show.
 //!
-//! All of an estimate is addition, multiplication, division and square roots, which IEEE 754 rounds alike
-//! everywhere. A logarithm of the platform's would not be.
+//! An estimate uses only addition, multiplication, division and square roots, which IEEE 754 rounds alike
+//! everywhere. A platform's logarithm would not be.
 
 use serde::{Deserialize, Serialize};
 
 pub(super) const PRECISION_MIN: u8 = 4;
 pub(super) const PRECISION_MAX: u8 = 16;
 
-/// Bits of a place in the sparse form.
+/// Bits of a register's index in the sparse form.
 const SPARSE_PRECISION: u8 = 26;
 /// Bits of a rank in the sparse form: it is at most 39.
 const RANK_BITS: u8 = 6;
@@ -32,23 +32,23 @@ pub struct Sketch {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Registers {
-    /// A place's bits above its rank's, sorted.
+    /// The index's bits above those of its rank, sorted.
     Sparse(Vec<u32>),
     Dense(Vec<u8>),
 }
 use Registers::{Dense, Sparse};
 
 impl Sketch {
-    /// One that was given nothing.
+    /// An empty sketch.
     pub(super) fn new(precision: u8) -> Self {
         let registers = Sparse(Vec::new());
         Self { precision, registers }
     }
 
-    /// Gives it a hash.
+    /// Adds a hash.
     pub(super) fn add(&mut self, hash: u64) {
         let place = (hash >> (64 - SPARSE_PRECISION)) as u32;
-        // The bit behind the last ends the zeros.
+        // The bit after the last one ends the run of zeros.
         let rest = hash << SPARSE_PRECISION | 1 << (SPARSE_PRECISION - 1);
         self.put(place << RANK_BITS | (rest.leading_zeros() + 1));
     }
@@ -60,7 +60,7 @@ impl Sketch {
         };
         match entries.binary_search(&entry) {
             Ok(_) => {}
-            // At most one entry of this place is there: the one before, or the one behind.
+            // At most one entry with this index exists: the previous one, or the next.
             Err(at) if at > 0 && place(entries[at - 1]) == place(entry) => entries[at - 1] = entry,
             Err(at) if entries.get(at).is_some_and(|other| place(*other) == place(entry)) => {}
             Err(at) => {
@@ -70,7 +70,7 @@ impl Sketch {
         }
     }
 
-    /// Takes the dense form once that is the smaller one.
+    /// Switches to the dense form once that is smaller.
     fn settle(&mut self) {
         let (precision, places) = (self.precision, 1 << self.precision);
         if let Sparse(entries) = &self.registers
@@ -84,7 +84,7 @@ impl Sketch {
         }
     }
 
-    /// Gives it all that another one was given.
+    /// Adds everything that another sketch was given.
     pub(super) fn merge(&mut self, mut other: Sketch) {
         assert!(
             self.precision == other.precision,
@@ -104,7 +104,7 @@ impl Sketch {
             (Sparse(entries), Sparse(others)) => {
                 entries.extend(others);
                 entries.sort_unstable_by(|one, other| other.cmp(one));
-                // Of each place the greatest rank comes first.
+                // For each index, the greatest rank comes first.
                 entries.dedup_by_key(|entry| place(*entry));
                 entries.reverse();
                 self.settle();
@@ -114,7 +114,7 @@ impl Sketch {
         }
     }
 
-    /// About how many distinct hashes it was given.
+    /// The approximate number of distinct hashes.
     pub(super) fn estimate(&self) -> u64 {
         let estimate = match &self.registers {
             Sparse(entries) => linear(entries.len()),
@@ -128,10 +128,10 @@ fn place(entry: u32) -> u32 {
     entry >> RANK_BITS
 }
 
-/// Counts an entry of the sparse form in the dense one.
+/// Adds an entry of the sparse form to the dense one.
 fn raise(ranks: &mut [u8], precision: u8, entry: u32) {
     let (place, rank) = (place(entry), entry & ((1 << RANK_BITS) - 1));
-    // These bits belong to the place in the sparse form, and to the rank in the dense one.
+    // These bits belong to the index in the sparse form, and to the rank in the dense one.
     let between = SPARSE_PRECISION - precision;
     let bits = place & ((1 << between) - 1);
     let rank = match bits {
@@ -142,8 +142,8 @@ fn raise(ranks: &mut [u8], precision: u8, entry: u32) {
     *own = (*own).max(rank as u8);
 }
 
-/// Linear counting: −m ln(1 − n / m) for n of m places. So few are taken that three terms of the logarithm's
-/// series are all that a float holds of it.
+/// Linear counting: −m ln(1 − n / m) for n of m registers. So few are occupied that three terms of the
+/// logarithm's series give full float precision.
 fn linear(taken: usize) -> f64 {
     let places = f64::from(1 << SPARSE_PRECISION);
     let share = taken as f64 / places;
@@ -166,7 +166,7 @@ fn improved(ranks: &[u8], precision: u8) -> f64 {
     places * places / (2.0 * std::f64::consts::LN_2 * z)
 }
 
-/// x + Σ x^(2^k) 2^(k−1) over k ≥ 1. No dense sketch is empty, so `x` is below one.
+/// x + Σ x^(2^k) 2^(k−1) over k ≥ 1. A dense sketch is never empty, so `x` is below one.
 fn sigma(mut x: f64) -> f64 {
     let (mut power, mut sum) = (1.0, x);
     loop {
@@ -214,7 +214,7 @@ mod tests {
         xxh3_64(&n.to_le_bytes())
     }
 
-    /// Without any sparse form, to the letter of the definition.
+    /// Without a sparse form, exactly by the definition.
     fn ranks(precision: u8, hashes: &[u64]) -> Vec<u8> {
         let mut ranks = vec![0; 1 << precision];
         for hash in hashes {
@@ -225,7 +225,7 @@ mod tests {
         ranks
     }
 
-    /// With as many zeros as there may be, anywhere.
+    /// With the maximum number of zeros, anywhere.
     fn any_hash() -> impl Strategy<Value = u64> {
         prop_oneof![
             any::<u64>(),
@@ -277,7 +277,7 @@ mod tests {
         assert!(matches!(sketch.registers, Dense(_)));
     }
 
-    /// Root of the mean square of relative errors, and the mean, over many sketches of `n` hashes each.
+    /// The root mean square of relative errors, and the mean, over many sketches of `n` hashes each.
     fn errors(precision: u8, n: u64) -> (f64, f64) {
         const SKETCHES: u64 = 200;
         let error = |seed: u64| {
@@ -294,7 +294,7 @@ mod tests {
         for precision in [6, 8, 10] {
             let places = 1u64 << precision;
             let standard = 1.04 / (places as f64).sqrt();
-            // From where the dense form begins, over where linear counting gives way, to many.
+            // From the start of the dense form, through the end of linear counting, to many.
             for n in [places / 3, places, 2 * places, 5 * places, 20 * places] {
                 let (error, bias) = errors(precision, n);
                 assert!(

@@ -1,4 +1,4 @@
-//! Quantiles: medians, percentiles.
+//! Quantiles: medians and percentiles.
 
 use std::fmt;
 use std::ops::Deref;
@@ -12,23 +12,21 @@ use crate::operator::aggregate::ddsketch::{ERROR_MIN, Sketch};
 use crate::operator::aggregate::{Aggregate, Of, Take};
 use crate::record::F64;
 
-/// The relative error where nothing else is said.
+/// The default relative error.
 const ERROR: f64 = 0.01;
 
 impl<T> Of<T> {
-    /// About the `q`-quantile of the numbers that `f` takes: an [`F64`] that is at most 1 % off the number
-    /// with rank ⌊`q` (n − 1)⌋ when the n of them are sorted, counted from 0. So 0.5 asks for a median, 0.99
-    /// for the 99th percentile, 0 and 1 for the least and the greatest. [`Quantile::relative_error`] changes
-    /// the 1 %.
+    /// The approximate `q`-quantile of the numbers that `f` returns: an [`F64`] within 1 % of the number with
+    /// rank ⌊`q` (n − 1)⌋, counted from 0, when the n numbers are sorted. So 0.5 is the median, 0.99 the 99th
+    /// percentile, 0 and 1 the minimum and maximum. [`Quantile::relative_error`] changes the 1 %.
     ///
-    /// It is a [DDSketch](https://arxiv.org/abs/1908.10693): how many numbers there are by buckets of one
-    /// relative width, so its error is relative to the number and not to its rank. Numbers closer to zero
-    /// than 2.2 × 10⁻³⁰⁸ count as zero; infinities are told as they are; NaN counts as greater than all
-    /// others.
+    /// It is a [DDSketch](https://arxiv.org/abs/1908.10693), which counts numbers in buckets of one relative
+    /// width, so its error is relative to the number and not to its rank. Numbers closer to zero than 2.2 ×
+    /// 10⁻³⁰⁸ count as zero; infinities are exact; NaN counts as greater than all others.
     ///
-    /// Can be undone. A key takes about 24 bytes a bucket that holds a number, of which there are 38 for each
-    /// doubling: at most 3 KiB where the greatest is 10 times the least, 9 KiB where it is a thousand times,
-    /// whatever their number.
+    /// Can be undone. A key takes about 24 bytes per occupied bucket, of which there are 38 for each
+    /// doubling: at most 3 KiB if the greatest number is 10 times the smallest, 9 KiB if it is a thousand
+    /// times, whatever their count.
     ///
     /// ```
     /// use thalweg::prelude::*;
@@ -40,19 +38,19 @@ impl<T> Of<T> {
     /// ```
     ///
     /// # Panics
-    /// When `q` is not from 0 to 1.
+    /// Panics if `q` is not from 0 to 1.
     #[track_caller]
     pub fn quantile<N: Number>(self, q: f64, f: impl Fn(&T) -> N + 'static) -> Quantile<T> {
         Quantile(self.quantiles([q], f))
     }
 
-    /// Several [quantiles](Of::quantile), of one sketch: `a.quantiles([0.5, 0.99], |p| p.ms)`. As a row,
-    /// or in JSON, they are what a tuple is: `view.fields(["p50", "p99"])` names them.
+    /// Several [quantiles](Of::quantile) from one sketch: `a.quantiles([0.5, 0.99], |p| p.ms)`. In rows and
+    /// in JSON they appear as a tuple: `view.fields(["p50", "p99"])` names them.
     ///
-    /// Can be undone. A key takes what [`Of::quantile`] takes.
+    /// Can be undone. A key takes as much as for [`Of::quantile`].
     ///
     /// # Panics
-    /// When one of `qs` is not from 0 to 1.
+    /// Panics if one of `qs` is not from 0 to 1.
     #[track_caller]
     pub fn quantiles<N: Number, const M: usize>(
         self,
@@ -80,12 +78,12 @@ pub struct Quantiles<T, const M: usize> {
 }
 
 impl<T> Quantile<T> {
-    /// How far off it may be: 0.01 (1 %) where nothing else is said. Half of it takes twice the buckets. A
-    /// step whose state a checkpoint holds needs another
-    /// [version](crate::dataflow::window::Windows::version) with it.
+    /// Sets the relative error, 0.01 (1 %) by default. Half the error takes twice the buckets. If checkpoints
+    /// hold the step's state, declare another [version](crate::dataflow::window::Windows::version) with the
+    /// change.
     ///
     /// # Panics
-    /// When it is not from 0.00001 to 1.
+    /// Panics if it is not from 0.00001 to 1.
     #[track_caller]
     pub fn relative_error(self, error: f64) -> Self {
         Self(self.0.relative_error(error))
@@ -93,10 +91,10 @@ impl<T> Quantile<T> {
 }
 
 impl<T, const M: usize> Quantiles<T, M> {
-    /// As [`Quantile::relative_error`].
+    /// See [`Quantile::relative_error`].
     ///
     /// # Panics
-    /// As that.
+    /// Panics as that does.
     #[track_caller]
     pub fn relative_error(self, error: f64) -> Self {
         assert!(
@@ -107,7 +105,7 @@ impl<T, const M: usize> Quantiles<T, M> {
     }
 }
 
-/// What [`Of::quantiles`] shows: an array, which serde sees as a tuple.
+/// The result of [`Of::quantiles`]: an array, which serde serializes as a tuple.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuantileArray<const M: usize>(pub [F64; M]);
 
@@ -118,7 +116,7 @@ impl<const M: usize> Deref for QuantileArray<M> {
     }
 }
 
-/// serde itself has arrays of fixed lengths only.
+/// serde itself only supports arrays of fixed lengths.
 impl<const M: usize> Serialize for QuantileArray<M> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut tuple = serializer.serialize_tuple(M)?;
@@ -150,7 +148,7 @@ impl<'de, const M: usize> Deserialize<'de> for QuantileArray<M> {
     }
 }
 
-/// A number that a float stands for, to within half a unit in the last place.
+/// A number that converts to a float, to within half a unit in the last place.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no quantiles",
     note = "integers, `f32`, `f64` and `F64` have"

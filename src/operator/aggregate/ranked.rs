@@ -1,4 +1,4 @@
-//! Lists of bounded length: the greatest and the least values, sorted.
+//! Bounded, sorted lists: the greatest and the smallest values.
 
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -10,25 +10,25 @@ use crate::operator::aggregate::{Aggregate, Of, Take};
 use crate::record::Record;
 
 impl<T> Of<T> {
-    /// What `f` takes from each value, in a sorted list that keeps duplicates: the `max` least, and how many
-    /// more there are ([`Collected`]). Which are kept does not depend on the order in which they came.
+    /// The values that `f` returns, as a sorted list with duplicates: the `max` smallest, and the number of
+    /// further ones ([`Collected`]). The list does not depend on the order of arrival.
     ///
-    /// Can't be undone; a key takes up to `max` of them.
+    /// Cannot be undone; a key takes up to `max` values.
     pub fn collect<V: Record>(self, max: usize, f: impl Fn(&T) -> V + 'static) -> Collect<T, V> {
         Collect { max, f: Rc::new(f) }
     }
 
-    /// The `k` greatest of what `f` takes from each value, the greatest first, duplicates included. For the
-    /// best by some key, with what belongs to them, take both: `a.top(3, |p| (p.cents, p.id))`.
+    /// The `k` greatest values that `f` returns, in descending order, duplicates included. For the best by
+    /// some key along with their data, return both: `a.top(3, |p| (p.cents, p.id))`.
     ///
-    /// Can't be undone; a key takes up to `k` of them.
+    /// Cannot be undone; a key takes up to `k` values.
     pub fn top<V: Record>(self, k: usize, f: impl Fn(&T) -> V + 'static) -> Top<T, V> {
         Top { k, f: Rc::new(f) }
     }
 
-    /// The `k` least of what `f` takes from each value, the least first, duplicates included.
+    /// The `k` smallest values that `f` returns, in ascending order, duplicates included.
     ///
-    /// Can't be undone; a key takes up to `k` of them.
+    /// Cannot be undone; a key takes up to `k` values.
     pub fn bottom<V: Record>(self, k: usize, f: impl Fn(&T) -> V + 'static) -> Bottom<T, V> {
         Bottom { k, f: Rc::new(f) }
     }
@@ -50,16 +50,16 @@ pub struct Bottom<T, V> {
     f: Take<T, V>,
 }
 
-/// What [`Of::collect`] shows.
+/// The result of [`Of::collect`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Collected<V> {
-    /// The least values, sorted.
+    /// The smallest values, sorted.
     pub values: Vec<V>,
-    /// How many are not among them.
+    /// The number of further values.
     pub left_out: u64,
 }
 
-/// Puts a value in its place among the best `max`. Returns whether one is left out for it, or it is itself.
+/// Inserts a value into the best `max`. Returns whether a value, possibly this one, was left out.
 fn insert<V>(best: &mut Vec<V>, max: usize, value: V, order: fn(&V, &V) -> Ordering) -> bool {
     let at = best.partition_point(|other| order(other, &value).is_le());
     let is_full = best.len() >= max;
@@ -70,7 +70,7 @@ fn insert<V>(best: &mut Vec<V>, max: usize, value: V, order: fn(&V, &V) -> Order
     is_full
 }
 
-/// Merges the best of others into the best `max`. Returns how many are left out.
+/// Merges the best of others into the best `max`. Returns how many were left out.
 fn join<V: Clone>(best: &mut Vec<V>, max: usize, others: Vec<V>, order: fn(&V, &V) -> Ordering) -> usize {
     best.extend(others);
     // Two sorted runs, which a stable sort merges.
@@ -93,7 +93,7 @@ shows_nothing_as! { Top, V; "an empty list" }
 shows_nothing_as! { Bottom, V; "an empty list" }
 
 impl<T: 'static, V: Record> Aggregate<T> for Collect<T, V> {
-    /// The least values, and how many others there are.
+    /// The smallest values, and the number of further ones.
     type State = (Vec<V>, u64);
     type Out = Collected<V>;
     fn empty(&self) -> Self::State {

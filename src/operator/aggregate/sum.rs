@@ -8,21 +8,20 @@ use crate::operator::exact::{FloatSum, IntegerSum};
 use crate::record::{Event, F64, Record};
 
 impl<T> Of<T> {
-    /// The sum of what `f` takes from each value: `i128` for integers, [`F64`] for floats. Both are exact
-    /// until they are shown, so no order of addition shows in the result: then floats are rounded, and a sum
-    /// beyond `i128` is shown as the greatest or least of its values. [`Sum::checked`] shows it in another
-    /// width.
+    /// The sum of the values that `f` returns: `i128` for integers, [`F64`] for floats. Both are exact until
+    /// they are emitted, so results do not depend on the order of addition: then floats are rounded, and sums
+    /// beyond the range of `i128` saturate. [`Sum::checked`] converts to another width.
     ///
-    /// Can be undone. A key takes 24 bytes for integers; 48 and 32 for each 64 binary places that occur (most
-    /// often one to three) for floats.
+    /// Can be undone. A key takes 24 bytes for integers; for floats 48, plus 32 for each 64 binary places
+    /// that occur (mostly one to three).
     pub fn sum<N: Summable>(self, f: impl Fn(&T) -> N + 'static) -> Sum<T, N> {
         Sum(Rc::new(f))
     }
 
-    /// The mean of what `f` takes from each value: the float nearest to the exact sum over their number. That
-    /// of finite values is finite.
+    /// The mean of the values that `f` returns: the float nearest to the exact quotient of sum and count. The
+    /// mean of finite values is finite.
     ///
-    /// Can be undone. A key takes what [`Of::sum`] takes, and 8 bytes.
+    /// Can be undone. A key takes 8 bytes more than for [`Of::sum`].
     pub fn avg<N: Summable>(self, f: impl Fn(&T) -> N + 'static) -> Avg<T, N> {
         Avg(Rc::new(f))
     }
@@ -36,9 +35,9 @@ pub struct Avg<T, N>(Take<T, N>);
 pub struct Checked<T, N, M>(Sum<T, N>, PhantomData<fn() -> M>);
 
 impl<T, N: Summable> Sum<T, N> {
-    /// Shows the sum of integers as another type, such as `i64`, which JSON's readers and Avro take as it is:
-    /// `None` while it does not fit, as by `i64::checked_add`. It is kept exactly, so it is shown again once
-    /// it fits again.
+    /// Emits the sum of integers as another type, such as `i64`, which JSON readers and Avro support
+    /// directly: `None` while it does not fit, like `i64::checked_add`. The sum stays exact internally, so it
+    /// reappears when it fits again.
     ///
     /// ```
     /// use thalweg::prelude::*;
@@ -56,7 +55,7 @@ impl<T, N: Summable> Sum<T, N> {
     }
 }
 
-/// What can be summed exactly.
+/// A type that can be summed exactly.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be summed",
     note = "integers sum into `i128`, `f64` and `F64` into `F64`, each exactly"
@@ -64,21 +63,21 @@ impl<T, N: Summable> Sum<T, N> {
 pub trait Summable: Event {
     /// The running sum.
     type Total: Event + Default;
-    /// The sum, as shown.
+    /// The sum as emitted.
     type Shown: Record;
     /// Adds this to a sum.
     fn plus(self, total: &mut Self::Total);
-    /// Takes this out of a sum.
+    /// Subtracts this from a sum.
     fn minus(self, total: &mut Self::Total);
     /// Adds one sum to another.
     fn join(total: &mut Self::Total, other: Self::Total);
-    /// The sum as shown.
+    /// The sum as emitted.
     fn show(total: &Self::Total) -> Self::Shown;
-    /// The sum, if what is shown is not a bound of its type in place of it.
+    /// The sum, unless the emitted value saturated.
     fn fits(total: &Self::Total) -> Option<Self::Shown> {
         Some(Self::show(total))
     }
-    /// The sum over `n`.
+    /// The sum divided by `n`.
     fn mean(total: &Self::Total, n: u64) -> F64;
 }
 

@@ -1,5 +1,5 @@
-//! Tuples of aggregates are aggregates, of up to 12: longer tuples can't be compared, so they are no rows. A
-//! tuple may hold tuples.
+//! Tuples of up to 12 aggregates are aggregates; longer tuples cannot be compared and so cannot be rows.
+//! Tuples may be nested.
 
 use crate::operator::aggregate::Aggregate;
 

@@ -1,4 +1,4 @@
-//! Variances and standard deviations, exact until they are rounded.
+//! Variances and standard deviations, exact until the final rounding.
 
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -11,11 +11,11 @@ use crate::operator::exact::{FloatSquares, IntegerSum, Spread};
 use crate::record::{Event, F64};
 
 impl<T> Of<T> {
-    /// The variance of what `f` takes from each value, as of a whole population (over n): the float
-    /// nearest to the exact one. It is kept as exact sums of numbers and of their squares, so that neither
-    /// the order of values nor a mean far from zero shows in it. NaN where one of them is not finite.
+    /// The population variance (over n) of the values that `f` returns: the float nearest to the exact one.
+    /// It is kept as exact sums of numbers and of their squares, so it depends neither on the order of values
+    /// nor on the distance of the mean from zero. NaN if one of the values is not finite.
     ///
-    /// Can be undone. A key takes 56 bytes for integers, and for floats three times what [`Of::sum`] takes.
+    /// Can be undone. A key takes 56 bytes for integers, and for floats three times as much as [`Of::sum`].
     ///
     /// ```
     /// use thalweg::prelude::*;
@@ -30,21 +30,20 @@ impl<T> Of<T> {
         Population::new(f, Spread::Variance)
     }
 
-    /// The variance of what `f` takes from each value, as of a sample (over n − 1): `None` of a single one.
-    /// Else it is as [`Of::var_pop`].
+    /// The sample variance (over n − 1) of the values that `f` returns: `None` for a single value. Otherwise
+    /// like [`Of::var_pop`].
     pub fn var_samp<N: Measurable>(self, f: impl Fn(&T) -> N + 'static) -> Sample<T, N> {
         Sample::new(f, Spread::Variance)
     }
 
-    /// The standard deviation of what `f` takes from each value, as of a whole population: the root of
-    /// [`Of::var_pop`], to within one unit in the last place, also where the variance is beyond what a float
-    /// holds.
+    /// The population standard deviation of the values that `f` returns: the square root of [`Of::var_pop`],
+    /// to within one unit in the last place, even if the variance exceeds the range of a float.
     pub fn stddev_pop<N: Measurable>(self, f: impl Fn(&T) -> N + 'static) -> Population<T, N> {
         Population::new(f, Spread::Deviation)
     }
 
-    /// The standard deviation of what `f` takes from each value, as of a sample: `None` of a single one. Else
-    /// it is as [`Of::stddev_pop`].
+    /// The sample standard deviation of the values that `f` returns: `None` for a single value. Otherwise
+    /// like [`Of::stddev_pop`].
     pub fn stddev_samp<N: Measurable>(self, f: impl Fn(&T) -> N + 'static) -> Sample<T, N> {
         Sample::new(f, Spread::Deviation)
     }
@@ -55,7 +54,7 @@ pub struct Population<T, N>(Take<T, N>, Spread);
 /// See [`Of::var_samp`] and [`Of::stddev_samp`].
 pub struct Sample<T, N>(Take<T, N>, Spread);
 
-/// How many numbers there are, their sum and that of their squares.
+/// The count of numbers, their sum and the sum of their squares.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Moments<S, Q> {
     n: u64,
@@ -63,7 +62,7 @@ pub struct Moments<S, Q> {
     squares: Q,
 }
 
-/// What has a variance.
+/// A type that has a variance.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no variance",
     note = "integers of up to 64 bits, `f32`, `f64` and `F64` have"
@@ -73,11 +72,11 @@ pub trait Measurable: Summable + Copy {
     type Squares: Event + Default;
     /// Adds the square of this to a sum.
     fn plus_square(self, squares: &mut Self::Squares);
-    /// Takes the square of this out of a sum.
+    /// Subtracts the square of this from a sum.
     fn minus_square(self, squares: &mut Self::Squares);
     /// Adds one sum to another.
     fn join_squares(squares: &mut Self::Squares, other: Self::Squares);
-    /// The variance or deviation, of sums of `n` of which `n - without` are free.
+    /// The variance or deviation, from sums of `n` numbers of which `n - without` are degrees of freedom.
     fn spread(which: Spread, total: &Self::Total, squares: &Self::Squares, n: u64, without: u64) -> f64;
 }
 
@@ -101,7 +100,7 @@ macro_rules! measurable_integers { ($($N:ty)+) => { $(
 )+ } }
 measurable_integers! { i8 i16 i32 i64 isize u8 u16 u32 u64 usize }
 
-/// The square of an integer of up to 64 bits, in parts that an `i128` holds.
+/// The square of an integer of up to 64 bits, in parts that fit into an `i128`.
 #[inline]
 fn halves(value: i128, mut part: impl FnMut(i128)) {
     let square = value.unsigned_abs().pow(2);

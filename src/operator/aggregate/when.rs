@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use crate::operator::aggregate::{Aggregate, Take};
 
-/// An aggregate over the values that meet a condition: `None` where none does. See [`Aggregate::when`].
+/// An aggregate over the values that meet a condition: `None` if none does. See [`Aggregate::when`].
 ///
-/// It can be undone where the aggregate can, and takes 8 bytes more a key.
+/// It can be undone if the aggregate can, and takes 8 bytes more per key.
 pub struct When<T, A> {
     meets: Take<T, bool>,
     inner: A,
@@ -20,7 +20,7 @@ impl<T, A> When<T, A> {
 }
 
 impl<T: 'static, A: Aggregate<T>> Aggregate<T> for When<T, A> {
-    /// How many values meet the condition, and what they come to.
+    /// The number of values that meet the condition, and their aggregate.
     type State = (u64, A::State);
     type Out = Option<A::Out>;
     fn empty(&self) -> Self::State {
@@ -52,9 +52,9 @@ impl<T: 'static, A: Aggregate<T>> Aggregate<T> for When<T, A> {
     }
 }
 
-/// An aggregate that has a result for no value, over the values that meet a condition.
+/// An aggregate with a result for zero values, over the values that meet a condition.
 ///
-/// It can be undone where the aggregate can, and takes nothing more.
+/// It can be undone if the aggregate can, and takes no further memory.
 pub struct Filtered<T, A> {
     meets: Take<T, bool>,
     inner: A,
@@ -96,7 +96,7 @@ impl<T: 'static, A: Aggregate<T>> Aggregate<T> for Filtered<T, A> {
     }
 }
 
-/// Gives an aggregate that has a result for no value a `when` of its own.
+/// Gives an aggregate with a result for zero values its own `when`.
 macro_rules! shows_nothing_as { ($A:ident $(, $V:ident)?; $shown:literal) => {
     impl<T: 'static $(, $V)?> $A<T $(, $V)?> {
         /// Aggregates only the values that meet a condition:

@@ -1,21 +1,20 @@
 //! Aggregates of groups.
 //!
-//! An aggregate that can be undone (count, sum, average) keeps one state a group. One that can't (minimum,
-//! maximum) also keeps the group's values in a tree, with the aggregates of parts of them, of which a change
-//! folds few anew.
+//! An invertible aggregate (count, sum, average) keeps one state per group. Others (minimum, maximum) also
+//! keep the group's values in a tree of partial aggregates, of which a change recomputes few.
 
 use crate::operator::aggregate::Aggregate;
 use crate::operator::group::values::Values;
 use crate::operator::group::{Broken, Grouping};
 use crate::record::{Change, Record};
 
-/// A row for each group: its aggregate.
+/// One row per group: its aggregate.
 pub(crate) struct Aggregated<F>(pub F);
 
 pub(crate) enum Group<T, S> {
-    /// The state, and how many values it is of: the aggregate can undo.
+    /// The state of an invertible aggregate, and its number of values.
     State(S, isize),
-    /// The aggregate can't.
+    /// The values of an aggregate that is not invertible.
     Values(Values<T, S>),
 }
 
@@ -54,7 +53,7 @@ impl<K: Record, T: Record, F: Aggregate<T>> Grouping<K, T> for Aggregated<F> {
 }
 
 impl<T: Record, S: Clone> Group<T, S> {
-    /// Its row, unless it is empty.
+    /// The group's row, unless the group is empty.
     fn result<F: Aggregate<T, State = S>>(&self, fold: &F) -> Option<F::Out> {
         match self {
             Group::State(_, 0) => None,
@@ -64,7 +63,7 @@ impl<T: Record, S: Clone> Group<T, S> {
         }
     }
 
-    /// Applies an epoch's net updates; `false` if more is taken out than there is.
+    /// Applies an epoch's net updates; returns false if more is retracted than the group holds.
     fn apply<F: Aggregate<T, State = S>>(
         &mut self,
         fold: &F,

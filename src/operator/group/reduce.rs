@@ -1,12 +1,12 @@
-//! Any function of a group's rows.
+//! An arbitrary function of a group's rows.
 
 use crate::operator::group::{Broken, Grouping};
 use crate::record::{Change, Record};
 
-/// A row for each group: what a function makes of its rows, all of which it gets at every change.
+/// One row per group: the result of a function that reads all rows at every change.
 pub(crate) struct Reduced<F>(pub F);
 
-/// Rows in order, each with how often it is there.
+/// Rows in order, each with its multiplicity.
 type Rows<T> = Vec<(T, u64)>;
 
 impl<K: Record, T: Record, R: Record, F> Grouping<K, T> for Reduced<F>
@@ -28,7 +28,7 @@ where
         updates: &mut dyn Iterator<Item = (T, isize)>,
         give: &mut dyn FnMut(Change<K, R>),
     ) -> Result<bool, Broken> {
-        // Updates come in the order of rows, so they are merged: one that comes in between moves no others.
+        // Updates arrive in the order of rows, so they are merged: an insertion does not move the others.
         let mut merged = Vec::with_capacity(rows.len() + updates.size_hint().0);
         let mut before = std::mem::take(rows).into_iter().peekable();
         for (value, diff) in updates {

@@ -1,22 +1,22 @@
-//! The first rows of each group in an order.
+//! The first rows of each group in a given order.
 //!
-//! A group's rows are kept in a tree in that order. A change finds its place by the logarithm of the group's
-//! size, and then the first `k` are compared with those of before.
+//! A group's rows are kept in a tree in that order. A change finds its place in time logarithmic in the
+//! group's size; then the first `k` rows are compared with the previous ones.
 
 use std::collections::BTreeMap;
 
 use crate::operator::group::{Broken, Grouping};
 use crate::record::{Change, Ranked, Record};
 
-/// A row for each of the first `k` places of a group, which `order` puts in order; of equals the lesser row
-/// is first.
+/// A row for each of the first `k` ranks of a group, as ordered by `order`; ties are broken by the smaller
+/// row.
 pub(crate) struct Top<F> {
     pub k: u32,
     pub order: F,
 }
 
 impl<K: Record, T: Record, O: Ord + 'static, F: Fn(&T) -> O + 'static> Grouping<K, T> for Top<F> {
-    /// How often each row is there.
+    /// The multiplicity of each row.
     type State = BTreeMap<(O, T), u64>;
     type Key = Ranked<K>;
     type Value = T;
@@ -76,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    /// A row that counts what it is compared with.
+    /// A row that counts its comparisons.
     #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
     struct Row(u64);
     thread_local! {

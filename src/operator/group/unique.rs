@@ -1,6 +1,6 @@
-//! Groups of one row at most: a collection of pairs becomes a table.
+//! Groups of at most one row: turns a collection of pairs into a table.
 //!
-//! The row is kept, as a second one may come in a later epoch.
+//! The row is kept, because a second one may arrive in a later epoch.
 
 use crate::operator::group::{Broken, Grouping};
 use crate::record::{Change, Record};

@@ -1,4 +1,4 @@
-//! The values of a group and their aggregate, for aggregates that can't take a value out.
+//! The values of a group and their aggregate, for aggregates that are not invertible.
 //!
 //! ```text
 //!   values     v v v v v v v v │ v v v v v v v v │ v v v          in no order; a hash table says where each is
@@ -9,9 +9,9 @@
 //!   all                                        s                   the aggregate of the last 8 or fewer
 //! ```
 //!
-//! A value that comes or goes has one state of each level folded anew, so a change of a group of n values
-//! costs about 8 × log8(n) folds. The states above the values are a seventh of their number. This is the
-//! hierarchical reduction of Materialize, by place in place of hash.
+//! Adding or removing a value recomputes one state per level, so a change of a group of n values costs about
+//! 8 × log8(n) folds. The states above the values are a seventh of their number. This is the hierarchical
+//! reduction of Materialize, by position instead of hash.
 
 use hashbrown::HashTable;
 
@@ -25,7 +25,7 @@ const FAN_IN: usize = 8;
 pub(crate) struct Values<T, S> {
     values: Vec<Counted<T>>,
     all: S,
-    /// Only where there are more than [`FAN_IN`]: most groups are small.
+    /// Only used above [`FAN_IN`] values: most groups are small.
     index: Option<Box<Index<S>>>,
 }
 
@@ -35,7 +35,7 @@ struct Counted<T> {
 }
 
 struct Index<S> {
-    /// Places in `values`, by the value's hash.
+    /// Indices into `values`, by the value's hash.
     places: HashTable<u32>,
     levels: Vec<Vec<S>>,
 }
@@ -58,13 +58,13 @@ impl<T: Record, S: Clone> Values<T, S> {
         &self.all
     }
 
-    /// Applies net updates; `false` if more of a value is taken out than there is.
+    /// Applies net updates; returns false if more of a value is retracted than the multiset holds.
     pub(super) fn apply<F: Aggregate<T, State = S>>(
         &mut self,
         fold: &F,
         updates: &mut dyn Iterator<Item = (T, isize)>,
     ) -> bool {
-        // Parts of level 0 to be folded anew.
+        // Parts of level 0 to be recomputed.
         let mut changed = Vec::new();
         for (value, diff) in updates {
             match self.find(&value) {
@@ -118,7 +118,7 @@ impl<T: Record, S: Clone> Values<T, S> {
         }
     }
 
-    /// Takes a value out; the last one gets its place.
+    /// Removes a value; the last one takes its index.
     fn remove(&mut self, at: usize) {
         let last = self.values.len() - 1;
         if let Some(Index { places, .. }) = self.index.as_deref_mut() {
@@ -136,7 +136,7 @@ impl<T: Record, S: Clone> Values<T, S> {
         }
     }
 
-    /// Memory follows the values that there are, not those that there were.
+    /// Keeps memory in proportion to the present values, not to past ones.
     fn give_back_room(&mut self) {
         let len = self.values.len();
         if self.values.capacity() <= 4 * len.max(FAN_IN) {
@@ -152,7 +152,7 @@ impl<T: Record, S: Clone> Values<T, S> {
         }
     }
 
-    /// Folds parts of level 0 anew, and what is made of them above.
+    /// Recomputes parts of level 0 and the states above them.
     fn refold<F: Aggregate<T, State = S>>(&mut self, fold: &F, mut changed: Vec<usize>) {
         let values = |part: &[Counted<T>]| {
             let mut state = fold.empty();
@@ -175,7 +175,7 @@ impl<T: Record, S: Clone> Values<T, S> {
         while len > FAN_IN {
             len = len.div_ceil(FAN_IN);
             if level == levels.len() {
-                // A level that is new has nothing of the parts that did not change.
+                // A new level has nothing of the unchanged parts.
                 levels.push(Vec::new());
                 changed = (0..len).collect();
             }
@@ -198,7 +198,7 @@ impl<T: Record, S: Clone> Values<T, S> {
 }
 
 impl<T> Counted<T> {
-    /// By doubling: a join may give the same row a million times.
+    /// By doubling: a join may produce the same row a million times.
     fn add_to<F: Aggregate<T>>(&self, state: &mut F::State, fold: &F) {
         if self.count == 1 {
             return fold.add(state, &self.value);
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
     use crate::codec::tests::held;
 
-    /// A sum that can't be undone, and counts its work.
+    /// A sum that is not invertible and counts its operations.
     #[derive(Default)]
     pub(super) struct Summed {
         folds: Cell<usize>,
@@ -259,7 +259,7 @@ mod tests {
             .sum()
     }
 
-    /// Of each epoch, values that come and some of those there that go: few, and then many.
+    /// For each epoch, values to add and some of the present ones to remove: few at first, then many.
     fn epochs() -> impl Strategy<Value = Vec<Vec<(u64, isize)>>> {
         let few = prop::collection::vec((0u64..30, -3isize..=3), 0..10);
         let many = prop::collection::vec((0u64..2_000, -2isize..=2), 0..1_500);
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn memory_follows_the_values_that_are_there() {
         let fold = Summed::default();
-        // In groups of any size, and in one that was large.
+        // In groups of any size, and in one that was large before.
         for size in [1, 8, 9, 100, 100_000] {
             let before = held();
             let mut groups = Vec::with_capacity(100_000 / size);
@@ -343,7 +343,7 @@ mod tests {
                 groups.push(values);
             }
             let bytes = (held() - before) / 100_000;
-            // A group alone takes 48 bytes, and room for four values at least.
+            // A single group takes 48 bytes, and capacity for at least four values.
             assert!(bytes <= 128, "{bytes} bytes a value in groups of {size}");
         }
         let before = held();

@@ -1,24 +1,23 @@
-//! The assigner: which windows an event belongs to.
+//! Window assigners: which windows an event belongs to.
 
 use std::time::Duration;
 
 use crate::time::{EventTime, Window, WindowLayout, micros};
 
-/// Which windows an event belongs to.
+/// Assigns windows to an event.
 ///
-/// Where windows overlap, an event may come too late for some of its windows and in time for others: it
-/// counts in those that are still open. It becomes a dead letter, or whatever [`Late`](crate::late::Late)
-/// says, if it is late for all of them; the metric `thalweg_late_windows_total` counts each window that it is
-/// missing from in either case. An event that gets no window at all is in no row, as if a filter had dropped
-/// it.
+/// If windows overlap, an event may be late for some of its windows and on time for others: it counts in
+/// those that are still open. It becomes a dead letter, or whatever [`Late`](crate::late::Late) says, if it
+/// is late for all of them; in either case the metric `thalweg_late_windows_total` counts each window that
+/// misses it. An event that is assigned no window is in no row, as if a filter had dropped it.
 pub trait Assign: 'static {
     /// Adds every window that contains `at` to `out`, each once.
     fn windows(&self, at: EventTime, out: &mut Vec<Window>);
 
-    /// Where the windows lie.
+    /// The layout of the windows.
     fn layout(&self) -> WindowLayout;
 
-    /// How the operator computes the windows. Only the assigners of this library have another way than
+    /// How the operator computes the windows. Only the assigners of this library use anything other than
     /// [`windows`](Self::windows).
     #[doc(hidden)]
     fn method(&self) -> Method {
@@ -31,23 +30,23 @@ pub trait Assign: 'static {
     }
 }
 
-/// How windows are computed.
+/// How the operator computes windows.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub enum Method {
     /// Each event is folded into each of its windows.
     Each,
-    /// Events are folded into slices, of which aligned windows are made.
+    /// Events are folded into slices, from which aligned windows are combined.
     Sliced,
-    /// Windows of a key that overlap become one.
+    /// Overlapping windows of a key merge.
     Merged {
-        /// How long a window lasts behind its last event.
+        /// How long a window lasts after its last event.
         gap: Duration,
     },
 }
 
-/// Slices of event time, each of which windows that overlap contain whole or not at all: "On-the-fly sharing
-/// for streamed aggregation" (Krishnamurthy et al., 2006).
+/// Slices of event time, each of which is contained in or disjoint from every window: "On-the-fly sharing for
+/// streamed aggregation" (Krishnamurthy et al., 2006).
 ///
 /// ```text
 ///   size 4, every 2      ├── slice ──┤
@@ -59,12 +58,12 @@ pub(super) struct Slices {
     size: i64,
     every: i64,
     offset: i64,
-    /// Of a slice.
+    /// The length of a slice.
     pub(super) length: i64,
 }
 
 impl Slices {
-    /// Those of an assigner, if it has slices.
+    /// The slices of an assigner, if it has any.
     pub(super) fn of(assign: &dyn Assign) -> Option<Self> {
         let (Method::Sliced, WindowLayout::Aligned { size, every, offset }) =
             (assign.method(), assign.layout())
@@ -85,7 +84,7 @@ impl Slices {
         })
     }
 
-    /// Where the slice of a time starts.
+    /// The start of the slice that contains a time.
     pub(super) fn start(&self, time: EventTime) -> EventTime {
         let into = time.0.wrapping_sub(self.offset).rem_euclid(self.length);
         EventTime(time.0.saturating_sub(into))
@@ -102,8 +101,8 @@ impl Slices {
         )
     }
 
-    /// Of a slice's windows the first that ends after `over`: where the slice starts and this window ends.
-    /// `None`: all are over. With how many are.
+    /// The first of a slice's windows that ends after `over`: the slice's start and this window's end, with
+    /// the number of windows that are over. `None` if all are over.
     pub(super) fn open(&self, start: EventTime, over: EventTime) -> (Option<Window>, u64) {
         let (first, last) = self.ends(start);
         if last.0 < start.0.saturating_add(self.length) {
@@ -122,7 +121,7 @@ impl Slices {
         (Some(Window { start, end }), missed)
     }
 
-    /// The windows that a slice is a part of, from the one on that [`open`](Self::open) told.
+    /// The windows that contain a slice, starting with the one that [`open`](Self::open) returned.
     pub(super) fn windows(&self, open: Window) -> impl Iterator<Item = Window> + use<> {
         let (_, last) = self.ends(open.start);
         let (size, every) = (self.size, self.every);

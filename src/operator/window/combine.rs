@@ -1,5 +1,4 @@
-//! Folds what one activation brings into one partial aggregate for each key and window, and turns late events
-//! down.
+//! Folds the events of one activation into a partial aggregate per key and window, and diverts late events.
 
 use std::rc::Rc;
 
@@ -23,10 +22,10 @@ use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime, Window};
 use crate::trail;
 
-/// Partial aggregates, packed for the workers that own their keys, and events that came too late.
+/// Partial aggregates, packed for the workers that own their keys, and late events.
 type Streams<'s> = (StreamVec<'s, Epoch, Parcel>, StreamVec<'s, Epoch, DeadLetter>);
 
-/// Adds the operator: partial aggregates, and the events that came too late.
+/// Adds the operator; returns partial aggregates and late events.
 pub(super) fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     name: &str,
@@ -94,18 +93,18 @@ struct Combine<K, T, F: Aggregate<T>> {
     fold: Rc<F>,
     policies: Policies,
     parts: Parts<K, F::State>,
-    /// The window, or slice, of the event before: that of most events. It is the slice's first window's, too,
-    /// so that no window is missed unless this is.
+    /// The window or slice of the previous event, which is that of most events. For a slice this is its first
+    /// window, so no window is missed unless this one is.
     last: Option<Hashed>,
     /// Empty between events.
     windows: Vec<Window>,
 }
 
-/// The windows that an event came too late for.
+/// The windows that an event is late for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Missed {
     windows: u64,
-    /// Whether these are all that it has.
+    /// Whether these are all of its windows.
     all: bool,
 }
 
@@ -124,9 +123,9 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
         }
     }
 
-    /// Folds an event into those of its windows that it is not late for.
+    /// Folds an event into those of its windows that it is on time for.
     fn add(&mut self, event: &Timed<T>) -> Missed {
-        // What ended up to here takes no more of this event's source.
+        // Windows that ended by then take no more of this source's events.
         let over = self.policies.over(event.at.partition.source, event.horizon);
         if self.disjoint
             && let Some(last) = self.last
@@ -156,7 +155,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
         }
     }
 
-    /// Folds an event into its slice, for the windows that it is not late for.
+    /// Folds an event into its slice, for the windows that it is on time for.
     fn add_to_slice(&mut self, slices: Slices, over: EventTime, event: &Timed<T>) -> Missed {
         let is_in = |start: EventTime| start <= event.time && event.time.0 - start.0 < slices.length;
         if let Some(last) = self
@@ -180,7 +179,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
         Missed { windows, all: false }
     }
 
-    /// `false` if the event is late for the window.
+    /// Returns false if the event is late for the window.
     #[inline]
     fn fold_into(&mut self, window: Hashed, over: EventTime, event: &Timed<T>) -> bool {
         if window.window.end <= over {
@@ -207,17 +206,17 @@ impl Hashed {
     }
 }
 
-/// Partial aggregates, close together, with a table of their places beside them. The table of many thousand
-/// keys stays in a core's cache so, where one of whole parts would not.
+/// Partial aggregates, stored densely, next to a table of their indices. The table of many thousand keys fits
+/// into a core's cache, which a table of whole aggregates would not.
 struct Parts<K, S> {
     /// By the hashes of key and window.
     places: HashTable<u32>,
     parts: Vec<Partial<K, S>>,
-    /// How many there were in the last activation.
+    /// The number of aggregates in the last activation.
     drained: usize,
 }
 
-/// Room for so many partial aggregates is always kept.
+/// Capacity that is always kept.
 const ROOM_MIN: usize = 1 << 10;
 
 impl<K: Eq, S> Parts<K, S> {
@@ -243,8 +242,7 @@ impl<K: Record, S> Parts<K, S> {
         let at = match places.entry(route ^ hash, same, |at| parts[*at as usize].hash()) {
             Entry::Occupied(place) => *place.get() as usize,
             Entry::Vacant(place) => {
-                // An activation brings no more events than the bound of what is read ahead, far below four
-                // billion.
+                // An activation has at most as many events as may be read ahead, far below four billion.
                 place.insert(parts.len() as u32);
                 let state = empty();
                 parts.push(Partial {
@@ -265,7 +263,7 @@ impl<K: Record, S> Parts<K, S> {
         self.parts.drain(..)
     }
 
-    /// What an activation had room for is kept for the next, unless it was far more than it needed.
+    /// Keeps the capacity of one activation for the next, unless it was far more than needed.
     fn give_back_room(&mut self) {
         let room = (4 * self.drained).max(ROOM_MIN);
         self.parts.shrink_to(room);
@@ -293,7 +291,7 @@ mod tests {
     use crate::position::{PartitionId, Position, SourceId};
     use crate::time::WindowLayout;
 
-    /// The windows that end at 10, 20 and 30, as far as an event lies before.
+    /// The windows that end at 10, 20 and 30, as far as an event lies before their end.
     struct UpTo;
     impl Assign for UpTo {
         fn windows(&self, at: EventTime, out: &mut Vec<Window>) {
@@ -396,7 +394,7 @@ mod tests {
         static COMPARED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     }
 
-    /// A key that counts how often it is compared.
+    /// A key that counts its comparisons.
     #[derive(Clone, Debug, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
     struct Compared(u32);
     impl PartialEq for Compared {

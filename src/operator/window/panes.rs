@@ -1,5 +1,5 @@
-//! The panes that a worker holds: what each key's events in one window come to. Open ones are hash tables,
-//! closed ones packed.
+//! The panes of a worker: the aggregates of each key in each window. Open panes are hash tables, closed ones
+//! packed arrays.
 //!
 //! ```text
 //!   (end, start) ─▶ Pane ─┬─ Open     hash table: key → aggregate, with the epoch of its last change
@@ -17,10 +17,10 @@ use crate::checkpoint::state::Out;
 use crate::record::{Event, Record, route};
 use crate::time::{Epoch, EventTime, Window};
 
-/// Panes by end and then start, so that those to expire come first.
+/// Panes ordered by end and then start, so that those to expire come first.
 pub(super) struct Panes<K, S> {
     panes: BTreeMap<(EventTime, EventTime), Held<K, S>>,
-    /// Those that end before this have been packed.
+    /// Panes that end before this have been packed.
     packed: EventTime,
 }
 
@@ -33,7 +33,7 @@ struct Held<K, S> {
 /// The aggregates of one window.
 enum Pane<K, S> {
     Open(HashTable<Slot<K, S>>),
-    /// The window is closed, so nothing is to come.
+    /// The window is closed, so nothing more arrives.
     Packed(Box<[(K, S)]>),
 }
 
@@ -41,11 +41,11 @@ struct Slot<K, S> {
     route: u64,
     key: K,
     state: Tracked<S>,
-    /// Where the change of that epoch stands in its output.
+    /// The index of that epoch's change in the output.
     at: usize,
 }
 
-/// By end, start and key.
+/// Ordered by end, start and key.
 type Place<K> = (EventTime, EventTime, K);
 
 impl<K, S> Default for Panes<K, S> {
@@ -58,7 +58,7 @@ impl<K, S> Default for Panes<K, S> {
 }
 
 impl<K: Record, S> Pane<K, S> {
-    /// To fold something in, or to find a key. What was packed had last changed by `changed`.
+    /// Opens the pane for folding or lookups. Packed entries last changed by `changed`.
     fn open(&mut self, changed: Epoch) -> &mut HashTable<Slot<K, S>> {
         if let Pane::Packed(rows) = self {
             let mut table = HashTable::with_capacity(rows.len());
@@ -95,7 +95,7 @@ impl<K: Record, S> Slot<K, S> {
 
 impl<K: Record, S> Held<K, S> {
     fn new() -> Self {
-        // A table that grows by its own keys takes as much memory as they need, whatever the windows before
+        // A table that grows by its own keys takes only the memory that they need, whatever earlier windows
         // held.
         Self {
             pane: Pane::Open(HashTable::new()),
@@ -103,7 +103,7 @@ impl<K: Record, S> Held<K, S> {
         }
     }
 
-    /// To change something in it at `now`.
+    /// Opens the pane for a change at `now`.
     #[inline]
     fn open(&mut self, now: Epoch) -> &mut HashTable<Slot<K, S>> {
         let before = std::mem::replace(&mut self.changed, now);
@@ -112,7 +112,7 @@ impl<K: Record, S> Held<K, S> {
 }
 
 impl<K: Record, S> Panes<K, S> {
-    /// Shows every aggregate.
+    /// Visits every aggregate.
     pub(super) fn each(&self, mut see: impl FnMut(&K, Window, &S)) {
         for ((end, start), held) in &self.panes {
             let (start, end) = (*start, *end);
@@ -124,7 +124,7 @@ impl<K: Record, S> Panes<K, S> {
         }
     }
 
-    /// How many panes there are, and how many of them are packed.
+    /// The number of panes, and of packed ones.
     #[cfg(test)]
     pub(super) fn counts(&self) -> (usize, usize) {
         let packed = |held: &&Held<K, S>| matches!(held.pane, Pane::Packed(_));
@@ -149,7 +149,7 @@ impl<K: Record, S: Event> Store for Panes<K, S> {
         out.put_state(place, epoch, Some(place.0), state);
     }
 
-    /// What is packed is saved, and not found.
+    /// Packed entries are saved but not looked up.
     fn get(&self, (end, start, key): &Place<K>) -> Option<&Tracked<S>> {
         let Pane::Open(table) = &self.panes.get(&(*end, *start))?.pane else {
             return None;
@@ -189,13 +189,13 @@ impl<K: Record, S: Event> Store for Panes<K, S> {
     }
 }
 
-/// A key's place in a pane.
+/// The result of looking up a key in a pane.
 pub(super) enum Found<'a, K: Record, S: Event> {
     Vacant(Vacant<'a, K, S>),
     Occupied(Occupied<'a, K, S>),
 }
 
-/// Where a key has no aggregate.
+/// A key without an aggregate.
 pub(super) struct Vacant<'a, K: Record, S: Event> {
     entry: hash_table::VacantEntry<'a, Slot<K, S>>,
     journal: &'a mut Journal<Panes<K, S>>,
@@ -203,7 +203,7 @@ pub(super) struct Vacant<'a, K: Record, S: Event> {
     route: u64,
 }
 
-/// Where it has one.
+/// A key with an aggregate.
 pub(super) struct Occupied<'a, K: Record, S: Event> {
     slot: &'a mut Slot<K, S>,
     journal: &'a mut Journal<Panes<K, S>>,
@@ -211,7 +211,7 @@ pub(super) struct Occupied<'a, K: Record, S: Event> {
 }
 
 impl<K: Record, S: Event> Vacant<'_, K, S> {
-    /// The key's first aggregate, whose change stands at `at` in the epoch's output.
+    /// Inserts the key's first aggregate, whose change is at index `at` in the epoch's output.
     #[inline]
     pub(super) fn insert(self, key: K, state: S, at: usize) {
         let Window { start, end } = self.window;
@@ -231,13 +231,13 @@ impl<K: Record, S: Event> Occupied<'_, K, S> {
         &self.slot.state
     }
 
-    /// Where its change stands in the epoch's output, if it has changed in this epoch.
+    /// The index of its change in the epoch's output, if it has changed in this epoch.
     #[inline]
     pub(super) fn changed_at(&self) -> Option<usize> {
         (self.slot.state.epoch() == self.journal.now()).then_some(self.slot.at)
     }
 
-    /// The aggregate, to be changed.
+    /// The aggregate, for modification.
     #[inline]
     pub(super) fn write(&mut self, at: usize) -> &mut S {
         let Window { start, end } = self.window;
@@ -247,7 +247,7 @@ impl<K: Record, S: Event> Occupied<'_, K, S> {
     }
 }
 
-/// An aggregate whose window is over for good.
+/// An aggregate whose window has expired.
 pub(super) struct Expired<K, S> {
     pub(super) key: K,
     pub(super) window: Window,
@@ -257,7 +257,7 @@ pub(super) struct Expired<K, S> {
 }
 
 impl<K: Record, S: Event> KeyedState<Panes<K, S>> {
-    /// Where a partial aggregate belongs.
+    /// The position of a partial aggregate.
     #[inline]
     pub(super) fn find(&mut self, partial: &Partial<K, S>) -> Found<'_, K, S> {
         let (Panes { panes, .. }, journal) = self.parts();
@@ -282,7 +282,7 @@ impl<K: Record, S: Event> KeyedState<Panes<K, S>> {
         }
     }
 
-    /// Takes out all panes that end at `cut`, or before, and gives what they hold to `gone`.
+    /// Removes all panes that end at or before `cut`, and passes their contents to `gone`.
     pub(super) fn expire(&mut self, cut: EventTime, mut gone: impl FnMut(Expired<K, S>)) {
         let cut = self.cut_to(cut);
         let (Panes { panes, .. }, journal) = self.parts();
@@ -308,17 +308,17 @@ impl<K: Record, S: Event> KeyedState<Panes<K, S>> {
         }
     }
 
-    /// Packs panes that end at `closed`, or before: nothing is to come.
+    /// Packs panes that end at or before `closed`: nothing more arrives for them.
     pub(super) fn pack(&mut self, closed: EventTime) {
         let (Panes { panes, packed }, journal) = self.parts();
         if closed <= *packed {
             return;
         }
-        // An end is part of the bound: windows that end there are over.
+        // The end is inclusive: windows that end there are over.
         let over = ((*packed).max(EventTime(i64::MIN + 1)), EventTime::MIN)..=(closed, EventTime::MAX);
         for ((end, _), held) in panes.range_mut(over) {
             if !journal.is_saved(held.changed) {
-                // What is to be saved has to be found by its key: later, then.
+                // Entries that are still to be saved must be found by key later.
                 *packed = *end;
                 return;
             }

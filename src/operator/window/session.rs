@@ -5,10 +5,10 @@
 //!                      └─ events that may be late ══▶ counted if the session they fall into is open ─▶ dead letters
 //! ```
 //!
-//! An event at `t` is a session `[t, t + gap)`, and sessions that overlap become one: "The Dataflow Model"
-//! (Akidau et al., 2015). Whether an event is late shows only where its session is known: it is if the
-//! session ends at or before the event's horizon. Sessions that had closed by the epoch before take nothing
-//! more, so that the row of a closed window never changes.
+//! An event at `t` is a session `[t, t + gap)`, and overlapping sessions merge: "The Dataflow Model" (Akidau
+//! et al., 2015). Only where its session is known can an event be found late: it is late if the session ends
+//! at or before the event's horizon. Sessions that had closed by the previous epoch take nothing more, so the
+//! row of a closed window never changes.
 
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -40,7 +40,7 @@ use crate::trail;
 
 use super::trigger::Keep;
 
-/// What the operator gets.
+/// The operator's input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Input<K, T, S> {
     Partial(K, Window, S),
@@ -52,7 +52,7 @@ pub(super) enum Input<K, T, S> {
     },
 }
 
-/// Where a session stands among those of its key.
+/// The key of a session among those of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Span {
     end: EventTime,
@@ -72,7 +72,7 @@ impl Span {
     }
 }
 
-/// The session of one event.
+/// The session of a single event.
 fn alone(time: EventTime, gap: Duration) -> Window {
     Window {
         start: time,
@@ -91,16 +91,16 @@ fn union(a: Window, b: Window) -> Window {
     }
 }
 
-/// Sessions of one activation.
+/// The sessions of one activation.
 struct Sessions<K, S> {
-    /// Those of a key overlap nowhere, and stand in order.
+    /// Sorted; the sessions of a key do not overlap.
     by_key: HashMap<K, Vec<(Window, S)>, FixedState>,
 }
 
 impl<K: Record, S> Sessions<K, S> {
     fn add<T, F: Aggregate<T, State = S>>(&mut self, key: K, session: Window, fold: &F, value: &T) {
         let sessions = self.by_key.entry(key).or_default();
-        // They overlap nowhere, so the order of their starts is that of their ends.
+        // Sessions do not overlap, so the order of their starts is that of their ends.
         let at = sessions.partition_point(|(other, _)| other.end <= session.start);
         if !sessions
             .get(at)
@@ -110,7 +110,7 @@ impl<K: Record, S> Sessions<K, S> {
         }
         fold.add(&mut sessions[at].1, value);
         sessions[at].0 = union(sessions[at].0, session);
-        // It may have come to overlap those behind it.
+        // It may now overlap those after it.
         while sessions
             .get(at + 1)
             .is_some_and(|(other, _)| overlap(*other, sessions[at].0))
@@ -122,7 +122,7 @@ impl<K: Record, S> Sessions<K, S> {
     }
 }
 
-/// Folds what one activation brings into partial sessions.
+/// Folds the events of one activation into partial sessions.
 pub(super) fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     name: &str,
@@ -205,8 +205,8 @@ pub(super) struct Merge<K, T, F> {
 type State<K, S> = GroupedStore<K, Span, S>;
 
 impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
-    /// The open sessions of a key that overlap a window. Those of a key that are open overlap nowhere, so
-    /// that the order of their ends is the order of their starts.
+    /// The open sessions of a key that overlap a window. The open sessions of a key do not overlap each
+    /// other, so ordering by end is ordering by start.
     fn overlapping(
         &self,
         at: &EpochInfo,
@@ -246,7 +246,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
         sessions.update((key, Span { end, start }), || state, |_| {});
     }
 
-    /// Counts an event if the session that it falls into is open for it.
+    /// Counts an event if its session is open for it.
     fn doubtful(
         &self,
         at: &EpochInfo,
@@ -294,7 +294,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> KeyedOperator for Merge<K, T, F> {
                 Input::Doubtful { key, event, over } => doubtful.push((key, event, over)),
             }
         }
-        // Whether one is late depends on those before it.
+        // Whether one is late depends on the previous ones.
         doubtful.sort_by(|a, b| a.1.at.cmp(&b.1.at).then_with(|| by_content(&a.1, &b.1)));
         for event in doubtful {
             self.doubtful(at, event, sessions, out);

@@ -1,4 +1,4 @@
-//! The trigger: when a window's row is shown, and when it goes.
+//! The trigger: when a window's row is emitted, and when it is retracted.
 //!
 //! ```text
 //!   window [ start … end )      its row follows each epoch that changes it
@@ -16,7 +16,7 @@ use crate::operator::process::{Changes, EpochInfo};
 use crate::record::Record;
 use crate::time::{EventTime, Window, Windowed};
 
-/// Shows every change of a window in its epoch.
+/// Emits every change of a window in its epoch.
 pub(super) struct Trigger<F> {
     pub(super) fold: Rc<F>,
     /// How long a window's row stays after it closed.
@@ -27,13 +27,13 @@ pub(super) struct Trigger<F> {
 #[derive(Clone)]
 pub(crate) struct Keep {
     pub(crate) for_: Duration,
-    /// Whether it stays in the epoch in which it closed, however short that is: known once the dataflow is
-    /// built.
+    /// Whether a row stays in the epoch in which its window closed, even if the retention is shorter: known
+    /// once the dataflow is built.
     pub(crate) when_closed: Rc<Cell<bool>>,
 }
 
 impl Keep {
-    /// Windows that end here or before are retracted.
+    /// Windows that end at or before this are retracted.
     pub(super) fn expires(&self, at: &EpochInfo) -> EventTime {
         let expires = at.closed.minus(self.for_);
         match self.when_closed.get() {
@@ -52,7 +52,7 @@ impl<F> Trigger<F> {
         Some(self.fold.finish(state))
     }
 
-    /// A key has its first aggregate in a window. Returns the place of the change.
+    /// Records a key's first aggregate in a window. Returns the index of the change.
     pub(super) fn first<K: Record, T>(
         &self,
         key: K,
@@ -66,7 +66,8 @@ impl<F> Trigger<F> {
         changes.once(Windowed { key, window }, None, self.row(state))
     }
 
-    /// A key's aggregate is about to change for the first time in the epoch. Returns the place of the change.
+    /// Records that a key's aggregate is about to change for the first time in the epoch. Returns the index
+    /// of the change.
     pub(super) fn before<K: Record, T>(
         &self,
         key: K,
@@ -80,7 +81,7 @@ impl<F> Trigger<F> {
         changes.once(Windowed { key, window }, self.row(state), None)
     }
 
-    /// It has changed.
+    /// Records the new aggregate.
     pub(super) fn after<K: Record, T>(
         &self,
         at: usize,
@@ -92,7 +93,7 @@ impl<F> Trigger<F> {
         changes.revise(at, self.row(state));
     }
 
-    /// A row goes.
+    /// Retracts a row.
     pub(super) fn expired<K: Record, T>(
         &self,
         expired: Expired<K, F::State>,

@@ -1,4 +1,4 @@
-//! What encodes the parts of a value that has several: elements, entries, fields.
+//! Encodes the parts of a value: elements, entries, fields.
 
 use serde::ser::{self, Serialize};
 
@@ -11,12 +11,12 @@ pub(in crate::schema) struct Parts<'a> {
     next: Next<'a>,
     form: Form,
     out: &'a mut Vec<u8>,
-    /// How many parts there are, where that stands before them.
+    /// Where the number of parts is stored, if it precedes them.
     count: Option<Count>,
     written: usize,
 }
 
-/// The type of the part that comes next.
+/// The type of the next part.
 pub(super) enum Next<'a> {
     Element(&'a Type),
     Entry(&'a Type, &'a Type),
@@ -25,9 +25,9 @@ pub(super) enum Next<'a> {
 }
 
 enum Count {
-    /// It was said in advance.
+    /// Known in advance.
     Said(usize),
-    /// It goes here once it is known.
+    /// To be stored here once known.
     At(usize),
 }
 
@@ -79,12 +79,12 @@ impl<'a> Parts<'a> {
         encode(ty, self.form, value, self.out)
     }
 
-    /// The type of a field, once those before it that were left out are nulls.
+    /// The type of a field, after writing nulls for the fields before it that were left out.
     #[inline]
     fn field(&mut self, name: &'static str) -> Result<&'a Type, Mismatch> {
         if let Next::Fields(fields) = &mut self.next
             && let [(next, ty), ..] = fields.as_slice()
-            // Of one literal there is most often one copy.
+            // There is usually a single copy of a literal.
             && (std::ptr::eq(*next, name) || *next == name)
         {
             fields.next();
@@ -100,14 +100,14 @@ impl<'a> Parts<'a> {
             return Ok(&JSON);
         };
         let ahead = fields.as_slice();
-        // Two names for one field, one when written and one when read, are found by their place.
+        // A field with different names for writing and reading is found by its position.
         let at = ahead.iter().position(|(other, _)| *other == name).unwrap_or(0);
         for (name, ty) in ahead.iter().take(at) {
             leave_out(name, ty, self.out)?;
         }
         let found = fields.nth(at);
         let (_, ty) = found
-            .ok_or_else(|| Mismatch(format!("field `{name}` is written, but not read in this place")))?;
+            .ok_or_else(|| Mismatch(format!("field `{name}` is written but not read at this position")))?;
         Ok(ty)
     }
 
@@ -131,9 +131,7 @@ impl<'a> Parts<'a> {
                     Some(Count::Said(len)) if len == self.written => {}
                     Some(Count::Said(len)) => {
                         let written = self.written;
-                        return Err(Mismatch(format!(
-                            "it says that it has {len} elements, and has {written}"
-                        )));
+                        return Err(Mismatch(format!("it announces {len} elements and has {written}")));
                     }
                     Some(Count::At(at)) => {
                         let mut count = Vec::new();
@@ -147,7 +145,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// A field that is not written.
+/// A field that is left out.
 fn leave_out(name: &str, ty: &Type, out: &mut Vec<u8>) -> Result<(), Mismatch> {
     match ty {
         Type::Unit => {}
@@ -155,7 +153,7 @@ fn leave_out(name: &str, ty: &Type, out: &mut Vec<u8>) -> Result<(), Mismatch> {
         Type::Json => out.push(Tag::Null as u8),
         _ => {
             return Err(Mismatch(format!(
-                "field `{name}` is left out when it is written, and needed when it is read"
+                "field `{name}` may be left out when written but is required when read"
             )));
         }
     }

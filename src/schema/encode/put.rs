@@ -46,8 +46,8 @@ fn leb(mut value: u128, out: &mut Vec<u8>) {
     put_u64(out, value as u64);
 }
 
-/// How many NaNs with a sign there are. `totalOrder` puts them before all numbers; keys have them last, with
-/// the other NaNs, as [`F64`](crate::record::F64) and [`Datum`](crate::schema::datum::Datum) do.
+/// The number of NaNs with a sign. `totalOrder` puts them before all numbers; keys have them last, with the
+/// other NaNs, like [`F64`](crate::record::F64) and [`Datum`](crate::schema::datum::Datum).
 pub(in crate::schema) const NANS_32: u32 = (1 << 23) - 1;
 pub(in crate::schema) const NANS_64: u64 = (1 << 52) - 1;
 

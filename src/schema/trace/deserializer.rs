@@ -1,4 +1,4 @@
-//! The deserializer that notes what is asked for.
+//! The deserializer that records what is requested.
 
 mod access;
 
@@ -18,17 +18,17 @@ pub(super) struct Trace<'a> {
     pub(super) ty: &'a mut Type,
 }
 
-/// Where in the type a reading is.
+/// The position of a reading within the type.
 pub(super) struct Spot<'a> {
     pub(super) state: &'a mut State,
-    /// How many types are around it.
+    /// The number of enclosing types.
     pub(super) depth: usize,
-    /// How many steps of the state's place lead to it.
+    /// The number of steps of the state's place that lead here.
     pub(super) level: usize,
 }
 
 impl Spot<'_> {
-    /// Part `part` of what is here.
+    /// Part `part` of the current position.
     fn part<'b>(&'b mut self, part: usize, ty: &'b mut Type) -> Result<Trace<'b>, Refused> {
         let mut below = self.inner(ty)?;
         let level = below.spot.level;
@@ -39,7 +39,7 @@ impl Spot<'_> {
         Ok(below)
     }
 
-    /// What a newtype here holds.
+    /// The content of a newtype at the current position.
     fn inner<'b>(&'b mut self, ty: &'b mut Type) -> Result<Trace<'b>, Refused> {
         if self.depth >= DEPTH_END {
             return Err(Refused::new("endless type"));
@@ -56,13 +56,14 @@ impl Spot<'_> {
         &self.state.now.place[..self.level]
     }
 
-    /// Whether this is the place that the reading is a probe of.
+    /// Whether the reading is a probe of this position.
     fn is_probed(&self) -> bool {
         self.state.now.unfollowed == 0
             && (self.state.probe.as_ref()).is_some_and(|probe| *probe.place == *self.place())
     }
 
-    /// Notes something to examine, met after so many leaves, unless it is known or has no place in the type.
+    /// Records something to examine, encountered after this many leaves, unless it is known or is not part of
+    /// the type.
     fn meet(&mut self, leaves: usize, what: What) {
         let rules = &self.state.rules;
         let known = match what {
@@ -76,8 +77,8 @@ impl Spot<'_> {
         }
     }
 
-    /// Notes an enum, met after so many leaves, that has less variants than names if it did not take one's
-    /// number.
+    /// Records an enum, encountered after this many leaves, which has fewer variants than names if it did not
+    /// accept one's number.
     fn meet_enum(mut self, leaves: usize, has_aliases: bool) {
         let place = self.place().to_vec();
         match self.state.rules.enums.get_mut(&place) {
@@ -95,7 +96,7 @@ impl Spot<'_> {
         }
     }
 
-    /// Gives a struct the fields that the probe asks about.
+    /// Supplies a struct with the fields that the probe asks about.
     fn probe<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
         let (fields, mut types) = match &mut self.state.probe {
             Some(probe) => (
@@ -119,7 +120,7 @@ impl Spot<'_> {
     }
 }
 
-/// What is given to a type that looks at the data before it knows what they are.
+/// The input for a type that inspects the data first.
 #[derive(Clone, Copy)]
 enum Anything {
     Unit,
@@ -361,7 +362,7 @@ impl<'de> Deserializer<'de> for Trace<'_> {
             Spot { state, depth, level }.answer(&visited);
             return visited;
         }
-        // Deep down, and inside itself, it is not followed: nothing is known of what it holds.
+        // Deep down, and inside itself, it is not followed: its contents stay unknown.
         let inside_itself = spot.state.now.within.contains(&variants.as_ptr());
         let followed = !inside_itself && spot.depth <= DEPTH_MAX;
         *ty = match followed {
@@ -378,7 +379,7 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         if variants.is_empty() || spot.depth >= DEPTH_END {
             return Err(Refused::new("endless type"));
         }
-        // Where it is not followed the variants take turns: in a recursive type one of them ends it.
+        // If it is not followed, the variants take turns: in a recursive type, one of them terminates it.
         let turn = if followed { 0 } else { spot.state.now.within.len() };
         let index = (chosen + turn) % variants.len();
         spot.state.now.within.push(variants.as_ptr());
@@ -411,7 +412,7 @@ impl<'de> Deserializer<'de> for Trace<'_> {
 }
 
 impl Trace<'_> {
-    /// Gives a struct that takes other fields besides those that it needs.
+    /// Supplies a struct that accepts further fields besides those that it needs.
     fn flattened<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
         let place = self.spot.place().to_vec();
         let known = self.spot.state.rules.flattened.get(&place).cloned();

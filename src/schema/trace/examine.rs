@@ -1,7 +1,7 @@
-//! What a type takes besides what it asks for, found by giving it that.
+//! Probes what a type accepts besides what it requests, by supplying it.
 //!
-//! A probe is a reading like any other up to one place. There the type is given fields by chosen names, or a
-//! variant by a name that it can't know, and what it complains of is the answer.
+//! A probe is a reading like any other up to one position. There the type is given fields with chosen names,
+//! or a variant with a name that it cannot know, and its error is the answer.
 
 use super::rules::{EnumRules, FieldRules, Place, StructRules};
 use super::{Complaint, Read, State};
@@ -9,13 +9,13 @@ use crate::schema::types::Type;
 
 /// A name that no field and no variant has.
 pub(super) const UNKNOWN: &str = "$thalweg::unknown";
-/// Values that all probes of one type may read. What is not found out by then is not known.
+/// Number of values that all probes of one type may read. What is not determined by then stays unknown.
 const PROBED_MAX: usize = 1_000_000;
 
-/// Something that a reading met and that can be examined.
+/// Something that a reading encountered and that can be examined.
 pub(super) struct Met {
     pub(super) place: Place,
-    /// Leaves that came before it.
+    /// Number of leaves before it.
     pub(super) leaves: usize,
     pub(super) what: What,
 }
@@ -23,21 +23,21 @@ pub(super) struct Met {
 pub(super) enum What {
     Struct {
         name: &'static str,
-        /// The names of its fields, aliases among them.
+        /// The names of its fields, including aliases.
         names: &'static [&'static str],
-        /// How many leaves came before each field that it read, one after the other.
+        /// Number of leaves before each field that it read, in order.
         leaves: Vec<usize>,
-        /// Whether it was satisfied with these.
+        /// Whether it accepted these.
         read_whole: bool,
     },
-    /// A map that did not take its key: a struct that takes other fields besides.
+    /// A map that did not accept its key: a struct that takes further fields.
     Flattened,
     Enum {
         has_aliases: bool,
     },
 }
 
-/// A question to what stands at a place.
+/// A question about what is at a position.
 pub(super) struct Probe {
     pub(super) place: Place,
     /// The fields that it is given.
@@ -47,13 +47,13 @@ pub(super) struct Probe {
     pub(super) answer: Option<Answer>,
 }
 
-/// A field that a struct is given.
+/// A field given to a struct.
 #[derive(Clone, Copy)]
 pub(super) struct Given {
     pub(super) name: &'static str,
-    /// Which part of the struct it is, as far as that is known.
+    /// The index of the part of the struct, if known.
     pub(super) part: usize,
-    /// How many leaves came before it when it was read in order: their placeholders are known to be accepted.
+    /// Number of leaves before it when it was read in order: their placeholders are known to be accepted.
     pub(super) leaf: Option<usize>,
 }
 
@@ -75,12 +75,12 @@ pub(super) enum Answer {
 }
 
 impl State {
-    /// Examines what the last reading met. Whether the type has to be read again, as it will be read
-    /// otherwise.
+    /// Examines what the last reading encountered. Returns whether the type must be read again because it now
+    /// reads differently.
     pub(super) fn examine(&mut self, read: Read<'_>) -> bool {
         let (chosen, settled) = (self.chosen.clone(), std::mem::take(&mut self.now));
         let mut again = false;
-        // Nothing around a flattened struct is satisfied before that is.
+        // Nothing around a flattened struct is accepted before it is.
         for met in settled
             .met
             .iter()
@@ -182,8 +182,8 @@ impl State {
         }
     }
 
-    /// The fields without which a struct can't be read, and their types: it is given one more each time, the
-    /// one that it missed. `field` makes one of its name and of how many there were before.
+    /// The fields that a struct cannot be read without, and their types: each attempt supplies the one that
+    /// it reported missing. `field` creates one from its name and the number before it.
     fn needed(
         &mut self,
         met: &Met,
@@ -204,7 +204,7 @@ impl State {
         }
     }
 
-    /// Gives these fields to what was met, with placeholders that they accept, and waits for the answer.
+    /// Supplies these fields, with placeholders that they accept, and returns the answer.
     fn ask(&mut self, met: &Met, fields: &[Given], read: Read<'_>) -> (Answer, Vec<Type>) {
         let mut types = vec![Type::Json; fields.len()];
         while self.probed < PROBED_MAX {

@@ -1,20 +1,20 @@
-//! [`ReadRules`]: how a type reads itself, beyond what its [`Type`] says.
+//! [`ReadRules`]: how a type reads data, beyond what its [`Type`] says.
 //!
-//! A [`Type`] says what a value's bytes mean. What is written by others may lack a field, name it otherwise,
-//! or have more than the type knows; whether the type takes that is in its own `Deserialize`, and found there
-//! when it is traced.
+//! A [`Type`] describes the contents of a value. Data written by others may lack a field, name it
+//! differently, or have fields that the type does not know; whether the type accepts that is defined by its
+//! own `Deserialize`, and determined when it is traced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::schema::trace::Traced;
 use crate::schema::types::{Type, Variant};
 
-/// A place in a type: which part to take of each type on the way, from the outermost on. What an option or a
-/// list holds is part 0, a map's key 0 and its values 1; fields, elements and variants count from 0. A
-/// newtype is no step.
+/// A position in a type: the part to take of each type on the way, from the outermost on. The content of an
+/// option or a list is part 0, a map's key 0 and its values 1; fields, elements and variants count from 0.
+/// Newtypes are not counted.
 pub(crate) type Place = Vec<usize>;
 
-/// How the parts of a type read themselves, by their places. Of a place that is not in here nothing is known.
+/// How the parts of a type read data, by position. Nothing is known about other positions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadRules {
     pub(super) structs: BTreeMap<Place, StructRules>,
@@ -23,14 +23,14 @@ pub struct ReadRules {
     pub(super) newtypes: BTreeSet<Place>,
 }
 
-/// How a struct reads itself.
+/// How a struct reads data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StructRules {
     /// Its name in serde's data model.
     pub name: &'static str,
     /// Its fields, in the order of its type.
     pub fields: Vec<FieldRules>,
-    /// Whether a field that it does not know is an error.
+    /// Whether an unknown field is an error.
     pub denies_unknown: bool,
 }
 
@@ -39,46 +39,47 @@ pub struct StructRules {
 pub struct FieldRules {
     /// Its own name.
     pub name: &'static str,
-    /// Other names that it may have.
+    /// Its aliases.
     pub aliases: Vec<&'static str>,
-    /// Whether the struct can't be read without it. Where that could not be found out it is `false`.
+    /// Whether the struct cannot be read without it; `false` if that could not be determined.
     pub required: bool,
 }
 
-/// How an enum reads itself.
+/// How an enum reads data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EnumRules {
-    /// Whether a variant that it does not know is taken for one that holds nothing.
+    /// Whether an unknown variant is read as one without content.
     pub takes_unknown: bool,
-    /// Whether several names stand for one variant. Then it is not known what each of them holds.
+    /// Whether several names stand for one variant. Then the content of each is unknown.
     pub has_aliases: bool,
 }
 
 impl ReadRules {
-    /// How the struct at a place reads itself.
+    /// How the struct at a position reads data.
     pub fn of_struct(&self, place: &[usize]) -> Option<&StructRules> {
         self.structs.get(place)
     }
 
-    /// The fields that a struct needs which takes other fields besides (`#[serde(flatten)]`): its type is a
-    /// map. Their places are counted from 0 below it.
+    /// The fields that a struct requires if it takes further fields (`#[serde(flatten)]`): its type is a map.
+    /// Their positions are counted from 0 below it.
     pub fn of_flattened(&self, place: &[usize]) -> Option<&[(&'static str, Type)]> {
         self.flattened.get(place).map(Vec::as_slice)
     }
 
-    /// How the enum at a place reads itself.
+    /// How the enum at a position reads data.
     pub fn of_enum(&self, place: &[usize]) -> EnumRules {
         self.enums.get(place).copied().unwrap_or_default()
     }
 
-    /// Whether a newtype stands at a place: it asks for that before it asks for what it holds.
+    /// Whether a newtype is at a position: it is requested before its content.
     pub fn is_newtype(&self, place: &[usize]) -> bool {
         self.newtypes.contains(place)
     }
 }
 
 impl Traced {
-    /// The type as rows are encoded by: a field that may be left out is told from one that is there.
+    /// The type by which rows are encoded: a field that may be left out is distinguished from one that is
+    /// present.
     pub fn stored(&self) -> Type {
         stored(&self.ty, &mut Vec::new(), &self.rules)
     }

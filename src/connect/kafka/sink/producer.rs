@@ -119,7 +119,7 @@ impl ClientContext for Deliveries {
         }
     }
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "thalweg::kafka", "{error}: {reason}");
+        tracing::debug!(target: "thalweg::kafka", %error, reason, "producer error");
     }
 }
 

@@ -99,7 +99,7 @@ impl Target {
             .map_err(|error| Error::internal("cannot make a runtime").detail(error))?;
         let made = runtime.block_on(admin::create(&self.kafka, &[topic]));
         if made.is_ok() {
-            tracing::info!("topic `{name}` is made");
+            tracing::info!(topic = name, "created topic");
         }
         match (self.partitions_of(client, name)?, made) {
             // Another shard, or another process, may have made it meanwhile.

@@ -104,7 +104,7 @@ impl KafkaWriter {
             tracing::warn!(
                 sink,
                 rows,
-                "rows of a transaction that ended late are there, and are not written again"
+                "a transaction committed late; its rows are present and will not be written again"
             );
         }
         Ok((progress.epoch > Epoch::ZERO).then_some(progress))

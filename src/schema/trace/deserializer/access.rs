@@ -1,4 +1,4 @@
-//! The parts of what is traced: elements, entries, fields, variants.
+//! Access to the parts of traced values: elements, entries, fields, variants.
 
 use serde::de::value::{StrDeserializer, U32Deserializer};
 use serde::de::{
@@ -11,11 +11,11 @@ use crate::schema::trace::examine::Given;
 use crate::schema::trace::{Complaint, Refused};
 use crate::schema::types::Type;
 
-/// As many parts as there are types to note: elements of a sequence, or keys and values in turn.
+/// As many parts as there are types to record: elements of a sequence, or keys and values in turn.
 pub(super) struct Parts<'a, I> {
     pub(super) spot: Spot<'a>,
     types: I,
-    /// How many leaves came before each part that was read.
+    /// Number of leaves before each part that was read.
     pub(super) leaves: Vec<usize>,
 }
 
@@ -53,7 +53,7 @@ impl<'b, 'de, I: Iterator<Item = &'b mut Type>> MapAccess<'de> for Parts<'_, I> 
     }
 }
 
-/// Fields by their names.
+/// Fields by name.
 pub(super) struct Named<'a> {
     pub(super) spot: Spot<'a>,
     pub(super) fields: &'a [Given],
@@ -78,7 +78,7 @@ impl<'de> MapAccess<'de> for Named<'_> {
             self.spot.state.now.leaves = leaf;
         }
         let read = seed.deserialize(self.spot.part(part, &mut self.types[at])?);
-        // What a value complains of is not about the names that are given here.
+        // The error of a value does not concern the names that are supplied here.
         read.map_err(|refused| Refused {
             complaint: Complaint::Other,
             ..refused
@@ -86,7 +86,7 @@ impl<'de> MapAccess<'de> for Named<'_> {
     }
 }
 
-/// Which variant an enum is given.
+/// The choice of a variant.
 #[derive(Clone, Copy)]
 pub(super) enum Choice {
     Number(u32),
@@ -97,7 +97,7 @@ pub(super) enum Choice {
 pub(super) struct Variant<'a> {
     pub(super) spot: Spot<'a>,
     pub(super) choice: Choice,
-    /// Whether the enum took the choice for one of its variants.
+    /// Whether the enum accepted the choice.
     pub(super) taken: &'a mut bool,
     pub(super) content: &'a mut Option<Type>,
 }
