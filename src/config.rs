@@ -123,6 +123,8 @@ pub(crate) struct Settings {
     pub log: LogSettings,
     /// Events a second of the demo.
     pub demo_rate: u64,
+    /// The topic of dead letters of sources without one of their own.
+    pub dead_letters: Option<String>,
     /// What is said of sources, by name, in place of what the dataflow says.
     pub sources: BTreeMap<String, Overrides>,
 }

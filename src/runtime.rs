@@ -53,6 +53,7 @@ use crate::runtime::sinks::SinkNow;
 use crate::runtime::sources::{PartitionSeen, SourceNow};
 use crate::sequencer::Cuts;
 use crate::sequencer::results::Compared;
+use crate::sink::memory::MemorySinks;
 use crate::sink::process::Sinks;
 use crate::source::{Environment, Substitute};
 use crate::time::Epoch;
@@ -115,6 +116,8 @@ pub struct Settings {
     pub replay: Option<Replay>,
     /// In place of sources.
     pub substitutes: Option<Substitutes>,
+    /// In place of the stores of sinks; functions are called all the same.
+    pub memory_sinks: Option<MemorySinks>,
 }
 
 /// What to do when an epoch that is gone through again comes to another result than the ledger says.
@@ -161,6 +164,7 @@ impl Default for Settings {
             trim_least: Some(TRIM_LEAST),
             replay: None,
             substitutes: None,
+            memory_sinks: None,
         }
     }
 }

@@ -232,6 +232,8 @@ pub struct PlannedSource {
     pub description: String,
     /// What becomes of its events that come too late.
     pub late: Late,
+    /// The topic that its dead letters are written to.
+    pub dead_letters: Option<String>,
     /// Looks at it from outside.
     pub driver: Arc<dyn Driver>,
 }
@@ -506,6 +508,7 @@ impl Plan {
             topic: opened.topic.clone(),
             description: opened.description.clone(),
             late: rules.late,
+            dead_letters: opened.dead_letters.clone(),
             driver: opened.driver.clone(),
         });
     }

@@ -266,7 +266,7 @@ impl<'s, D: 'static> Collection<'s, D> {
 }
 
 /// A sink that is planned, and that rows are to be given to.
-struct Outlet {
+pub(super) struct Outlet {
     to: Connection,
     /// Up to where each shard has everything, as far as the ledger knows.
     complete: Vec<Option<Epoch>>,
@@ -287,7 +287,7 @@ impl Outlet {
         self.complete.iter().copied().min().flatten()
     }
 
-    fn encoder(&self, with_old: bool) -> Encoder {
+    pub(super) fn encoder(&self, with_old: bool) -> Encoder {
         let Connection {
             sink, schema, shards, ..
         } = &self.to;
@@ -298,7 +298,7 @@ impl Outlet {
 impl<'s> Dataflow<'s> {
     /// Plans a sink, and finds where it goes on; `None`: there are mistakes.
     #[track_caller]
-    fn open_sink(
+    pub(super) fn open_sink(
         &self,
         name: &str,
         of: &Origin,
@@ -328,11 +328,16 @@ impl<'s> Dataflow<'s> {
             }
         };
         let (schema, shards) = (Arc::new(schema), opened.shards);
+        let contract = opened.writers.contract();
+        let writers = match &context.memory_sinks {
+            Some(memory) if method != Method::ForEachEpoch => memory.writers(),
+            _ => opened.writers,
+        };
         context.plan.borrow_mut().sink(PlannedSink {
             name: name.to_owned(),
             method,
             description: opened.description,
-            contract: opened.writers.contract(),
+            contract,
             shards,
             schema: schema.clone(),
             examine: opened.examine,
@@ -344,7 +349,7 @@ impl<'s> Dataflow<'s> {
                 sink: name.into(),
                 shards,
                 schema,
-                writers: opened.writers,
+                writers,
                 halt: context.halt.clone(),
                 metrics: context.metrics.sink(name),
             },
@@ -354,7 +359,7 @@ impl<'s> Dataflow<'s> {
     }
 
     /// Encodes rows, and gives them to a sink.
-    fn give<R: Clone + 'static>(
+    pub(super) fn give<R: Clone + 'static>(
         &self,
         rows: StreamVec<'s, Epoch, R>,
         outlet: Outlet,

@@ -23,6 +23,8 @@ pub struct Environment {
     /// Whether the run stops when everything that is there at its start is counted: nothing is waited for
     /// then. Follows the run's settings.
     pub until_end: bool,
+    /// The Kafka topic that dead letters of every source are written to which names none of its own.
+    pub dead_letters: Option<String>,
     /// What the settings say of sources, by name.
     pub sources: Arc<BTreeMap<String, Overrides>>,
     /// What they say of the source that is being opened.
@@ -51,6 +53,8 @@ pub struct Overrides {
     pub future_bound: Option<Duration>,
     /// See [`TimeRules::late`](super::TimeRules::late).
     pub late: Option<Late>,
+    /// The Kafka topic that its dead letters are written to.
+    pub dead_letters: Option<String>,
     /// What is said of it that only its connector knows.
     pub connector: Extensions,
 }

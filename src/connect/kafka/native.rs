@@ -23,6 +23,7 @@ use rdkafka_sys::rd_kafka_resp_err_t as Code;
 use super::arrivals::{Arrivals, Fault, Item};
 use super::status::Context;
 use crate::bridge::Waker;
+use crate::codec::header::Header;
 use crate::error::{Error, Result};
 use crate::position::{Offset, TopicId};
 use crate::source::Raw;
@@ -110,6 +111,14 @@ impl Arrivals for PartitionQueue {
         Some(unsafe { look(message) })
     }
 
+    fn headers(&self) -> Vec<Header> {
+        match self.fetched.get(self.next) {
+            // SAFETY: messages from `next` on are alive.
+            Some(message) => unsafe { headers(*message) },
+            None => Vec::new(),
+        }
+    }
+
     #[inline]
     fn pop(&mut self) {
         if let Some(&message) = self.fetched.get(self.next) {
@@ -168,6 +177,33 @@ unsafe fn look<'a>(message: *const sys::rd_kafka_message_t) -> Item<'a> {
             payload: bytes((*message).payload, (*message).len),
         })
     }
+}
+
+/// The headers of a message, in their order.
+///
+/// # Safety
+/// `message` is alive, and a record.
+unsafe fn headers(message: *const sys::rd_kafka_message_t) -> Vec<Header> {
+    let (mut found, mut list) = (Vec::new(), ptr::null_mut());
+    // SAFETY: the caller's. The list belongs to the message, and so do names, which end in zero, and values.
+    unsafe {
+        if (sys::rd_kafka_message_headers(message, &raw mut list) as i32) != 0 {
+            return found;
+        }
+        for at in 0.. {
+            let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
+            let code = sys::rd_kafka_header_get_all(list, at, &raw mut name, &raw mut value, &raw mut len);
+            if code as i32 != 0 {
+                break;
+            }
+            let value = bytes(value, len).map(<[u8]>::to_vec);
+            found.push(Header {
+                name: text(name),
+                value,
+            });
+        }
+    }
+    found
 }
 
 /// # Safety
