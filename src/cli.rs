@@ -5,8 +5,8 @@
 //!   demo    the same, with data of its own   plan    what a dataflow consists of
 //!   check   settings and outside, looked at  ledger  show | verify | reset what a ledger holds
 //!                                            checkpoint  list | show | verify | prune the state on disk
-//!   topics  (Kafka's own) and other          schema  check | register a schema
-//!           connectors' commands
+//!   topics, dead-letters  (Kafka's) and      schema  check | register a schema
+//!           other connectors' commands
 //!   verify  epochs gone through again come to what they came to
 //! ```
 

@@ -10,6 +10,7 @@ pub mod confluent;
 pub mod debezium;
 pub mod fit;
 pub mod format;
+pub mod header;
 pub mod json;
 mod keys;
 pub mod registry;

@@ -122,6 +122,8 @@ pub(crate) struct Settings {
     pub log: LogSettings,
     /// Events per second of the demo.
     pub demo_rate: u64,
+    /// The topic for dead letters of sources that set none of their own.
+    pub dead_letters: Option<String>,
     /// Overrides of sources, by name.
     pub sources: BTreeMap<String, Overrides>,
 }

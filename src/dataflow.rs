@@ -15,6 +15,7 @@ pub mod collection;
 pub mod graph;
 pub mod group;
 pub mod keyed;
+mod letters;
 mod misuse;
 pub(crate) mod names;
 pub(crate) mod plan;
@@ -30,9 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::probe::{Handle, Probe};
-use timely::dataflow::operators::vec::Filter;
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::bridge::{Halt, Waker};
@@ -41,6 +40,7 @@ use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::manifest::Rule;
 use crate::checkpoint::store::Restored;
 use crate::codec::Cause;
+use crate::dataflow::letters::{DeadOf, Letters};
 use crate::dataflow::plan::{Kind, Origin, Plan};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
@@ -50,12 +50,12 @@ use crate::ingest::{self, Bounds, Ingest};
 use crate::late::Late;
 use crate::metrics::{Counter, LateMetrics, Metrics};
 use crate::operator::again::Wanted;
-use crate::operator::letters::{Letter, LetterKey, letters};
 use crate::operator::process::Setup;
 use crate::operator::serve::serve;
 use crate::operator::table::RowRecord;
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record};
+use crate::sink::memory::MemorySinks;
 use crate::sink::process::Sinks;
 use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertSource};
 use crate::time::Epoch;
@@ -161,6 +161,8 @@ pub struct Context {
     pub probe: Handle<Epoch>,
     /// Steps, sources and mistakes so far.
     pub plan: RefCell<Plan>,
+    /// Replaces the stores of sinks, in tests.
+    pub memory_sinks: Option<MemorySinks>,
     /// Sources to replace, by name.
     pub substitutes: RefCell<HashMap<String, Substitute>>,
     /// Whether views hash their changes, as tests need it.
@@ -192,6 +194,7 @@ impl Context {
             halt: Halt::default(),
             probe: Handle::new(),
             plan: RefCell::default(),
+            memory_sinks: None,
             substitutes: RefCell::default(),
             hashed: false,
             history: HISTORY,
@@ -336,14 +339,7 @@ pub fn build(scope: Scope<'_, Epoch>, flow: &Flow, context: &Rc<Context>) -> Res
 /// State that a single build shares until it is complete.
 struct Loose<'s> {
     context: Rc<Context>,
-    late: RefCell<Sources<'s>>,
-}
-
-#[derive(Default)]
-struct Sources<'s> {
-    /// By source: its step, the topic, and its streams of dead letters.
-    dead: Vec<(SourceId, Origin, String, Vec<StreamVec<'s, Epoch, DeadLetter>>)>,
-    late: Vec<StreamVec<'s, Epoch, DeadLetter>>,
+    late: RefCell<Letters<'s>>,
 }
 
 /// A dataflow under construction. Cheap to copy: pass it by value.
@@ -485,6 +481,13 @@ impl<'s> Dataflow<'s> {
         if let Some(times) = context.env.sources.get(name) {
             opened.rules.take_over(times);
         }
+        let said = context
+            .env
+            .sources
+            .get(name)
+            .and_then(|said| said.dead_letters.clone());
+        let common = || context.env.dead_letters.clone();
+        opened.dead_letters = said.or(opened.dead_letters).or_else(common);
         let source = SourceId::of(name);
         let timed = opened.rules.timed;
         trail::name(source, &opened.description);
@@ -521,11 +524,14 @@ impl<'s> Dataflow<'s> {
         };
         let (events, dead) = ingest::ingest(self.scope, name, make);
         let events = events.probe_with(&self.context().probe);
-        self.loose
-            .late
-            .borrow_mut()
-            .dead
-            .push((source, origin.clone(), opened.topic, vec![dead]));
+        self.loose.late.borrow_mut().dead.push(DeadOf {
+            id: source,
+            origin: origin.clone(),
+            topic: opened.topic,
+            connector: opened.driver.connector(),
+            to: opened.dead_letters,
+            letters: dead,
+        });
         (timed, events)
     }
 
@@ -573,41 +579,7 @@ impl<'s> Dataflow<'s> {
             }
         }
     }
-
-    /// Turns the dead letters of every source into views, once all steps that may add to them are known.
-    /// Those steps do not determine the dead letters that already exist, so the view's identity depends on
-    /// the source alone.
-    fn finish(self) {
-        let Sources { dead, late } = self.loose.late.take();
-        let late = self.scope.concatenate(late);
-        for (source, origin, topic, mut streams) in dead {
-            let name = origin.step().clone();
-            streams.push(
-                late.clone()
-                    .filter(move |letter: &DeadLetter| letter.at.partition.source == source),
-            );
-            let all = self.scope.concatenate(streams);
-            let view = format!("{name}.dead_letters");
-            let context = self.context();
-            let version = context.version(&name);
-            let named = (Identity::new(StateKind::Letters, &name), &*view);
-            let keeper = context.keeper::<LetterKey, Letter>(named, &origin, version, Rule::Last);
-            let label = format!("dead letters of `{name}`");
-            // Nothing but their view consumes them.
-            let wanted = Wanted::default();
-            let setup = context.setup(&view, label, &[], keeper, wanted);
-            let keyed = letters(all, topic, LETTERS_KEEP, setup);
-            let letters = Origin::named(&view.as_str().into());
-            let mut spec = ViewSpec::new(view);
-            spec.description = format!("records of `{name}` that could not be counted, and why");
-            spec.keep = Some(LETTERS_KEEP);
-            self.serve(keyed, &letters, spec, (None, 1));
-        }
-        self.context().plan.borrow_mut().finish();
-    }
 }
 
-/// How long dead letters stay in their view.
-const LETTERS_KEEP: Duration = Duration::from_secs(24 * 3600);
 /// Default history of views, unless the view or the settings set another.
 pub const HISTORY: Duration = Duration::from_secs(60);

@@ -142,6 +142,15 @@ pub const POINTS: &[Point] = &[
         "rows and progress are in the log | they are committed",
     ),
     at("kafka_sink.committed", "they are committed | the task records it"),
+    // Of a replay of dead letters.
+    at(
+        "replay_letters.sent",
+        "records are in the log | so is what was replayed",
+    ),
+    at(
+        "replay_letters.committed",
+        "both are committed | the next are read",
+    ),
     // A Postgres sink's.
     at(
         "postgres_sink.locked",

@@ -115,6 +115,8 @@ mod pages {
     mod collections {}
     #[doc = include_str!("../docs/coming-from.md")]
     mod coming_from {}
+    #[doc = include_str!("../docs/dead-letters.md")]
+    mod dead_letters {}
     #[doc = include_str!("../docs/debezium.md")]
     mod debezium {}
     #[doc = include_str!("../docs/operators.md")]

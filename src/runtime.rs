@@ -53,6 +53,7 @@ use crate::runtime::sinks::SinkNow;
 use crate::runtime::sources::{PartitionSeen, SourceNow};
 use crate::sequencer::Cuts;
 use crate::sequencer::results::Compared;
+use crate::sink::memory::MemorySinks;
 use crate::sink::process::Sinks;
 use crate::source::{Environment, Substitute};
 use crate::time::Epoch;
@@ -115,6 +116,8 @@ pub struct Settings {
     pub replay: Option<Replay>,
     /// Sources to replace.
     pub substitutes: Option<Substitutes>,
+    /// In place of the stores of sinks; functions are called all the same.
+    pub memory_sinks: Option<MemorySinks>,
 }
 
 /// What to do if a replayed epoch has a different result than the ledger recorded.
@@ -160,6 +163,7 @@ impl Default for Settings {
             trim_least: Some(TRIM_LEAST),
             replay: None,
             substitutes: None,
+            memory_sinks: None,
         }
     }
 }

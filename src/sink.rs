@@ -55,6 +55,8 @@
 
 pub(crate) mod encode;
 pub(crate) mod function;
+pub mod letters;
+pub mod memory;
 pub(crate) mod method;
 pub(crate) mod process;
 pub(crate) mod progress;

@@ -13,6 +13,7 @@ pub mod captured;
 mod deletes;
 mod environment;
 mod intake;
+mod letters;
 pub mod records;
 mod rules;
 pub mod setting;
@@ -21,6 +22,7 @@ mod start;
 pub use self::deletes::Deletes;
 pub use self::environment::{Environment, Overrides};
 pub use self::intake::{DeadLetter, Intake, Raw};
+pub(crate) use self::letters::dead_letters_to;
 pub use self::rules::TimeRules;
 pub(crate) use self::rules::time_rules;
 pub use self::start::Start;
@@ -74,6 +76,8 @@ pub struct Opened<T> {
     pub driver: Arc<dyn Driver>,
     /// The rules for event times.
     pub rules: TimeRules<T>,
+    /// The Kafka topic that its dead letters are written to, if any, unless the settings name another.
+    pub dead_letters: Option<String>,
     /// Creates the reader of one worker. The reader calls the waker, from any thread, when there is something
     /// to read.
     pub reader: Box<dyn FnOnce(Waker) -> Result<Box<dyn Reader<T>>>>,
@@ -88,6 +92,7 @@ impl<T: 'static> Opened<T> {
             description: String::new(),
             driver: Arc::new(Nothing),
             rules: TimeRules::default(),
+            dead_letters: None,
             reader: Box::new(|_| Ok(Self::no_reader())),
         }
     }

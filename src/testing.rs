@@ -30,9 +30,13 @@
 //! ```
 //!
 //! The whole engine runs: sequencer, ledger (in memory), operators, views. The test provides only the
-//! sources' records, and when epochs end.
+//! sources' records, and when epochs end. Nothing is connected: what sinks receive is kept for
+//! [`Run::written`].
 
 pub mod memory;
+mod written;
+
+pub use self::written::Written;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
@@ -50,11 +54,13 @@ use crate::operator::aggregate::Aggregate;
 use crate::position::{PartitionId, SourceId};
 use crate::record::Event;
 use crate::runtime::checkpoints::{Due, Settings as Checkpoints};
-use crate::runtime::{self, Service, Settings, Substitutes};
+use crate::runtime::{self, PlanText, Service, Settings, Substitutes};
 use crate::schema::Numbers;
 use crate::sequencer::{Cuts, ScriptedEpoch};
+use crate::sink::memory::MemorySinks;
 use crate::source::{Environment, Source, Substitute};
 use crate::testing::memory::{Given, Memory};
+use crate::testing::written::Sinks;
 use crate::time::{Epoch, EventTime};
 use crate::view::serve::{ReadError, RowsQuery};
 use crate::view::{AsOf, Moment, Views};
@@ -297,7 +303,7 @@ impl Harness {
         if let Some(mistake) = self.mistakes.first() {
             return Err(Error::definition(mistake.clone()));
         }
-        self.check_sources()?;
+        let plan = self.check_sources()?;
         for (source, partition) in &self.named_idle {
             let partitions = self.feeds.get_mut(source).map_or(0, |feed| feed.partitions());
             if *partition as usize >= partitions {
@@ -319,10 +325,12 @@ impl Harness {
             Store::new(Arc::new(SimDisk::new()), Path::new("/checkpoints")),
             Due::At(std::mem::take(&mut self.checkpoints)),
         );
+        let memory = MemorySinks::default();
         let settings = |cuts, workers| Settings {
             cuts: Cuts::Script(cuts),
             workers,
             substitutes: Some(substitutes.clone()),
+            memory_sinks: Some(memory.clone()),
             checkpoints: Some(checkpoints.clone()),
             ..self.settings.clone()
         };
@@ -333,13 +341,21 @@ impl Harness {
         let service = Service::start(&self.flow, last)?;
         let restored = service.restored();
         let views = service.join()?;
-        Ok(Run { views, restored })
+        let sinks = Sinks {
+            planned: plan.sinks.clone(),
+            memory,
+        };
+        Ok(Run {
+            views,
+            restored,
+            sinks,
+        })
     }
 }
 
 impl Harness {
     /// Checks that the test provides exactly the sources of the dataflow.
-    fn check_sources(&self) -> Result<()> {
+    fn check_sources(&self) -> Result<Arc<PlanText>> {
         let plan = runtime::plan(&self.flow, &self.settings.env)?;
         let declared: BTreeSet<&str> = plan
             .sources
@@ -363,7 +379,7 @@ impl Harness {
         }
         let missing: BTreeSet<&str> = declared.difference(&given).copied().collect();
         match missing.first() {
-            None => Ok(()),
+            None => Ok(plan.clone()),
             Some(first) => Err(Error::definition(format!(
                 "the test feeds nothing to these sources: {}",
                 quoted(&missing)
@@ -379,6 +395,7 @@ impl Harness {
 pub struct Run {
     views: Arc<Views>,
     restored: Option<Epoch>,
+    sinks: Sinks,
 }
 
 impl Run {
@@ -416,6 +433,40 @@ impl Run {
                 return Ok(rows);
             }
         }
+    }
+
+    /// All that a sink was given, each row read into `R` from JSON: by epoch, and within one by key; of a
+    /// stream, by partition and offset. Nothing is connected in a test: every sink but a function
+    /// (`for_each_epoch`), which is called as it is, is replaced by one in memory.
+    ///
+    /// An event is read as what it is; a row from the flat object of its fields, as a view shows it.
+    ///
+    /// ```
+    /// use thalweg::prelude::*;
+    /// use thalweg::testing::Harness;
+    ///
+    /// fn names(flow: Dataflow) {
+    ///     let merchants = Kafka::topic("merchants.v1").json::<String>().keyed::<u32>();
+    ///     let merchants = flow.table("merchants", merchants).key_named("merchant");
+    ///     merchants.upsert_to("names", Kafka::topic("names.v1").json());
+    /// }
+    ///
+    /// let mut test = Harness::of(dataflow("names", names));
+    /// test.feed("merchants", 0, [(7u32, Some("Mill".to_owned()))]).epoch();
+    /// test.feed("merchants", 0, [(7u32, None::<String>)]).epoch();
+    ///
+    /// #[derive(Debug, PartialEq, Deserialize)]
+    /// struct Name { merchant: u32, value: String }
+    /// let written = test.run()?.written::<Name>("names")?;
+    /// assert_eq!(written[0].after, Some(Name { merchant: 7, value: "Mill".into() }));
+    /// assert_eq!((written[1].key::<u32>()?, &written[1].after), (7, &None));
+    /// # Ok::<(), thalweg::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Request`](crate::Kind::Request): there is no such sink, it is a function, or a row is no `R`.
+    pub fn written<R: DeserializeOwned>(&self, sink: &str) -> Result<Vec<Written<R>>> {
+        self.sinks.written(sink)
     }
 
     /// Order-independent hash of a view's changes in an epoch: the same for any number of workers.

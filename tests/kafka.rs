@@ -37,6 +37,7 @@ mod reader;
 mod ready;
 mod refused;
 mod replay;
+mod replayed;
 mod rubbish;
 mod schemas;
 #[cfg(feature = "tls")]

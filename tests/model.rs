@@ -37,3 +37,4 @@ mod streams;
 mod tables;
 mod unfit;
 mod windows;
+mod written;

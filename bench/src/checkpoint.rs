@@ -227,6 +227,7 @@ impl UpsertSource<u64, Account> for Keyed {
                 timed: false,
                 ..TimeRules::default()
             },
+            dead_letters: None,
             reader: Box::new(move |waker| {
                 self.wakers().push(waker);
                 Ok(Box::new(KeyedReader {

@@ -344,6 +344,7 @@ impl Source<Event> for Ready {
                 lateness: Duration::from_millis(LATENESS_MS as u64),
                 ..TimeRules::default()
             },
+            dead_letters: None,
             reader: Box::new(move |waker| {
                 waker.wake();
                 Ok(Box::new(ReadyReader {

@@ -504,7 +504,7 @@ mod tests {
         };
         assert_eq!(found(false), (vec![], true));
         // Without a Kafka a topic can't be, and files are all the same.
-        assert_eq!(found(true), (vec!["no Kafka to read from".to_owned()], true));
+        assert_eq!(found(true), (vec!["no Kafka is set".to_owned()], true));
     }
 
     #[test]

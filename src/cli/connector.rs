@@ -7,12 +7,14 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::cli::choose;
 use crate::cli::flags::Flags;
 use crate::cli::serve::{environment, tokio};
+use crate::config::Settings;
 use crate::connect::CONNECTORS;
 use crate::connect::connector::{Connector, Ground};
 use crate::dataflow::Flow;
@@ -63,32 +65,49 @@ impl<'a> Called<'a> {
     pub(super) fn run(&self, flows: &[Flow]) -> Result<()> {
         let inner = self.arguments.subcommand();
         let common = Common::from_arg_matches(inner.map_or(self.arguments, |(_, inner)| inner))?;
-        let logs = self.logs(flows, common.dataflow.as_deref())?;
         let force = common.settings.load()?;
+        let (logs, dead_letters) = self.logs(flows, common.dataflow.as_deref(), &force.settings)?;
         let tokio = tokio()?;
         let ground = Ground {
             logs: &logs,
+            dead_letters: &dead_letters,
             env: &environment(&force.settings, None),
             runtime: tokio.handle(),
         };
         self.connector.run(self.command, self.arguments, &ground)
     }
 
-    /// What the dataflows read from the connector, by name.
-    fn logs(&self, flows: &[Flow], dataflow: Option<&str>) -> Result<Vec<String>> {
+    /// Returns the names of what the dataflows read from the connector, and of the topics that their dead
+    /// letters are written to.
+    fn logs(
+        &self,
+        flows: &[Flow],
+        dataflow: Option<&str>,
+        settings: &Settings,
+    ) -> Result<(Vec<String>, Vec<String>)> {
         let chosen = match dataflow {
             Some(name) => std::slice::from_ref(choose(flows, Some(name))?),
             None => flows,
         };
-        let mut logs = BTreeSet::new();
+        let env = Environment {
+            dead_letters: settings.dead_letters.clone(),
+            sources: Arc::new(settings.sources.clone()),
+            ..Environment::default()
+        };
+        let (mut logs, mut dead_letters) = (BTreeSet::new(), BTreeSet::new());
         for flow in chosen {
-            let plan = runtime::plan(flow, &Environment::default())?;
+            let plan = runtime::plan(flow, &env)?;
             let of_it = plan
                 .sources
                 .iter()
                 .filter(|source| source.driver.connector() == Some(self.connector.name()));
             logs.extend(of_it.map(|source| source.topic.clone()));
+            dead_letters.extend(
+                plan.sources
+                    .iter()
+                    .filter_map(|source| source.dead_letters.clone()),
+            );
         }
-        Ok(logs.into_iter().collect())
+        Ok((logs.into_iter().collect(), dead_letters.into_iter().collect()))
     }
 }

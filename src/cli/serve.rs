@@ -55,6 +55,7 @@ pub(super) fn environment(settings: &config::Settings, registry: Option<Registry
         registry,
         dataflow: String::new(),
         group: settings.group.clone(),
+        dead_letters: settings.dead_letters.clone(),
         sources: Arc::new(settings.sources.clone()),
         overrides: Default::default(),
         until_end: settings.until_end,

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use super::header::Header;
 use crate::error::Result;
 use crate::schema::RowSchema;
 use crate::sink::row::Row;
@@ -19,6 +20,14 @@ pub trait RowEncoder: Send {
     /// # Errors
     /// The row can't be written in this format.
     fn key(&mut self, row: &Row, out: &mut Vec<u8>) -> Result<bool>;
+
+    /// Adds headers of the record.
+    ///
+    /// # Errors
+    /// As those of [`key`](Self::key).
+    fn headers(&mut self, _row: &Row, _headers: &mut Vec<Header>) -> Result<()> {
+        Ok(())
+    }
 
     /// Appends the payload; `false`: it has none, as the row of its key is gone.
     ///

@@ -239,6 +239,16 @@ static SETTINGS: &[Setting] = &[
             to read",
     ),
     setting(
+        "dead_letters.topic",
+        text(sources::TOPIC, |s, text| {
+            of(s).dead_letters = Some(text.to_owned());
+            sources::is_topic(text)
+        }),
+        "",
+        "Kafka topic that the dead letters of all sources are written to which name no topic of their own. \
+            Default: none; the views `<source>.dead_letters` show the newest in any case",
+    ),
+    setting(
         "kafka.group",
         text("a name", |s, text| {
             of(s).group = text.to_owned();

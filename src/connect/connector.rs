@@ -64,6 +64,8 @@ pub trait Connector: Sync {
 pub struct Ground<'a> {
     /// What the dataflows read from the connector, by name, without duplicates.
     pub logs: &'a [String],
+    /// The topics that the dataflows' dead letters are written to, each once.
+    pub dead_letters: &'a [String],
     /// The settings.
     pub env: &'a Environment,
     /// The runtime for asynchronous calls.

@@ -33,7 +33,7 @@ use crate::connect::connector::Connector;
 use crate::error::{Error, Result};
 use crate::record::Event;
 use crate::source::records::Payload;
-use crate::source::{Environment, Opened, Source, TimeRules, UpsertSource, time_rules};
+use crate::source::{Environment, Opened, Source, TimeRules, UpsertSource, dead_letters_to, time_rules};
 use crate::time::EventTime;
 
 /// How often a file that was read to its end is looked at again.
@@ -76,6 +76,7 @@ impl Files {
             format: Box::new(format),
             poll: POLL,
             waits: false,
+            dead_letters: None,
             rules: TimeRules::default(),
         }
     }
@@ -106,11 +107,13 @@ pub struct Lines<T> {
     format: Box<dyn Format<T>>,
     poll: Duration,
     waits: bool,
+    dead_letters: Option<String>,
     rules: TimeRules<T>,
 }
 
 impl<T> Lines<T> {
     time_rules!();
+    dead_letters_to!();
 
     /// How often a file that was read to its end is looked at again. Default: 200 ms. New files are looked
     /// for twice a second.
@@ -192,6 +195,7 @@ impl<T: 'static> Lines<T> {
             description: format!("files `{}`", listing.pattern().display()),
             driver: Arc::new(driver),
             rules,
+            dead_letters: self.dead_letters,
             reader: Box::new(move |waker: Waker| {
                 let resources = Resources {
                     registry: registry.as_ref(),

@@ -15,6 +15,7 @@
 pub(crate) mod admin;
 mod arrivals;
 pub(crate) mod config;
+pub(crate) mod dead_letters;
 pub mod debezium;
 mod driver;
 mod examine;
@@ -56,7 +57,7 @@ use crate::setting::properties::Properties;
 use crate::source::records::{KeyValue, Payload};
 use crate::source::setting::SourceSetting;
 use crate::source::{
-    Deletes, Driver, Environment, Opened, Source, Start, TimeRules, UpsertSource, time_rules,
+    Deletes, Driver, Environment, Opened, Source, Start, TimeRules, UpsertSource, dead_letters_to, time_rules,
 };
 use crate::time::EventTime;
 
@@ -93,6 +94,7 @@ impl Kafka {
             start: Start::Earliest,
             waits: false,
             partitions: None,
+            dead_letters: None,
             mistake: None,
         }
     }
@@ -188,11 +190,13 @@ pub struct Topic<T> {
     start: Start,
     waits: bool,
     partitions: Option<u32>,
+    dead_letters: Option<String>,
     mistake: Option<&'static str>,
 }
 
 impl<T: 'static> Topic<T> {
     time_rules!();
+    dead_letters_to!();
 
     /// Where reading begins when the ledger knows nothing of this source yet. From then on the ledger knows:
     /// later starts go on where it says, and partitions that are added to the topic are read from their
@@ -235,6 +239,7 @@ impl<T: 'static> Topic<T> {
             key_format: None,
             deletes: Deletes::default(),
             waits: self.waits,
+            dead_letters: self.dead_letters,
             mistake: self.mistake,
         }
     }
@@ -256,6 +261,7 @@ impl<T: Event> Source<T> for Topic<T> {
             description: describe(&topic.name),
             driver: topic.driver(subjects, &written, timestamps, (Some(self.start), self.waits)),
             rules: self.rules,
+            dead_letters: self.dead_letters,
             reader: Box::new(move |waker: Waker| {
                 let records = Payload::new(&*format, &topic.resources(&waker))?;
                 Ok(Box::new(KafkaReader::new(topic.subscribe(waker), records)))
@@ -311,10 +317,13 @@ pub struct KeyedTopic<K, V> {
     key_format: Option<Box<dyn Format<K>>>,
     deletes: Deletes,
     waits: bool,
+    dead_letters: Option<String>,
     mistake: Option<&'static str>,
 }
 
 impl<K: DeserializeOwned + 'static, V: 'static> KeyedTopic<K, V> {
+    dead_letters_to!();
+
     /// Keys are in this format.
     pub fn key_format(mut self, format: impl Format<K>) -> Self {
         self.key_format = Some(Box::new(format));
@@ -396,6 +405,7 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
                 timed: false,
                 ..TimeRules::default()
             },
+            dead_letters: self.dead_letters,
             reader: Box::new(move |waker: Waker| {
                 let resources = topic.resources(&waker);
                 let records = KeyValue {
@@ -457,10 +467,13 @@ impl Connector for KafkaConnector {
     }
 
     fn commands(&self) -> Vec<clap::Command> {
-        vec![topics::command()]
+        vec![topics::command(), dead_letters::command::command()]
     }
 
-    fn run(&self, _command: &str, arguments: &clap::ArgMatches, on: &Ground<'_>) -> Result<()> {
-        topics::run(arguments, on)
+    fn run(&self, command: &str, arguments: &clap::ArgMatches, on: &Ground<'_>) -> Result<()> {
+        match command {
+            dead_letters::command::NAME => dead_letters::command::run(arguments, on),
+            _ => topics::run(arguments, on),
+        }
     }
 }

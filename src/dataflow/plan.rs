@@ -233,6 +233,8 @@ pub struct PlannedSource {
     pub description: String,
     /// What happens to its late events.
     pub late: Late,
+    /// The topic that its dead letters are written to.
+    pub dead_letters: Option<String>,
     /// Observes the source from outside the workers.
     pub driver: Arc<dyn Driver>,
 }
@@ -508,6 +510,7 @@ impl Plan {
             topic: opened.topic.clone(),
             description: opened.description.clone(),
             late: rules.late,
+            dead_letters: opened.dead_letters.clone(),
             driver: opened.driver.clone(),
         });
     }

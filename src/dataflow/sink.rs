@@ -268,7 +268,7 @@ impl<'s, D: 'static> Collection<'s, D> {
 }
 
 /// A planned sink, to be connected to rows.
-struct Outlet {
+pub(super) struct Outlet {
     to: Connection,
     /// The epoch up to which each shard is complete, according to the ledger.
     complete: Vec<Option<Epoch>>,
@@ -289,7 +289,7 @@ impl Outlet {
         self.complete.iter().copied().min().flatten()
     }
 
-    fn encoder(&self, with_old: bool) -> Encoder {
+    pub(super) fn encoder(&self, with_old: bool) -> Encoder {
         let Connection {
             sink, schema, shards, ..
         } = &self.to;
@@ -300,7 +300,7 @@ impl Outlet {
 impl<'s> Dataflow<'s> {
     /// Plans a sink and determines where it resumes; `None` if there are mistakes.
     #[track_caller]
-    fn open_sink(
+    pub(super) fn open_sink(
         &self,
         name: &str,
         of: &Origin,
@@ -330,11 +330,16 @@ impl<'s> Dataflow<'s> {
             }
         };
         let (schema, shards) = (Arc::new(schema), opened.shards);
+        let contract = opened.writers.contract();
+        let writers = match &context.memory_sinks {
+            Some(memory) if method != Method::ForEachEpoch => memory.writers(),
+            _ => opened.writers,
+        };
         context.plan.borrow_mut().sink(PlannedSink {
             name: name.to_owned(),
             method,
             description: opened.description,
-            contract: opened.writers.contract(),
+            contract,
             shards,
             schema: schema.clone(),
             examine: opened.examine,
@@ -346,7 +351,7 @@ impl<'s> Dataflow<'s> {
                 sink: name.into(),
                 shards,
                 schema,
-                writers: opened.writers,
+                writers,
                 halt: context.halt.clone(),
                 metrics: context.metrics.sink(name),
             },
@@ -356,7 +361,7 @@ impl<'s> Dataflow<'s> {
     }
 
     /// Encodes rows and passes them to a sink.
-    fn give<R: Clone + 'static>(
+    pub(super) fn give<R: Clone + 'static>(
         &self,
         rows: StreamVec<'s, Epoch, R>,
         outlet: Outlet,

@@ -112,6 +112,7 @@ impl<T: Event> Generator<T> {
             description: format!("a generator of {}", count(self.partitions, "partition")),
             driver: Arc::new(GeneratorDriver(schedule)),
             rules: TimeRules { timed, ..self.rules },
+            dead_letters: None,
             reader: Box::new(move |waker| {
                 let pacer = match schedule.rate {
                     Some(_) => Some(Pacer::new(waker.clone())?),

@@ -420,6 +420,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
             schema: None,
             key: serde_json::to_vec(key).ok(),
             payload: Some(columns.as_bytes().to_vec()),
+            headers: Vec::new(),
         }
     }
 }

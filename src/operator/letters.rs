@@ -61,51 +61,12 @@ pub struct Letter {
     /// The schema id in the record.
     pub schema: Option<u32>,
     /// Key bytes, if the source rejected the record.
-    #[serde(with = "bytes")]
+    #[serde(with = "crate::codec::header::bytes")]
     pub key: Option<Vec<u8>>,
     /// Payload bytes, if the source rejected the record; otherwise the event as JSON, as the step received
     /// it.
-    #[serde(with = "bytes")]
+    #[serde(with = "crate::codec::header::bytes")]
     pub payload: Option<Vec<u8>>,
-}
-
-mod bytes {
-    //! Serializes `Vec<u8>` as bytes instead of a list of numbers.
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-    struct Raw(Vec<u8>);
-    impl Serialize for Raw {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            serializer.serialize_bytes(&self.0)
-        }
-    }
-    impl<'de> Deserialize<'de> for Raw {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct Visitor;
-            impl<'de> de::Visitor<'de> for Visitor {
-                type Value = Raw;
-                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                    f.write_str("bytes")
-                }
-                fn visit_bytes<E: de::Error>(self, v: &[u8]) -> Result<Raw, E> {
-                    Ok(Raw(v.to_vec()))
-                }
-                fn visit_byte_buf<E: de::Error>(self, v: Vec<u8>) -> Result<Raw, E> {
-                    Ok(Raw(v))
-                }
-            }
-            deserializer.deserialize_byte_buf(Visitor)
-        }
-    }
-
-    pub(super) fn serialize<S: Serializer>(v: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
-        v.clone().map(Raw).serialize(serializer)
-    }
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Vec<u8>>, D::Error> {
-        Ok(Option::<Raw>::deserialize(deserializer)?.map(|raw| raw.0))
-    }
 }
 
 /// Number of dead letters to keep per partition.

@@ -148,6 +148,7 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -
         halt: shared.halt.clone(),
         probe: probe.clone(),
         plan: RefCell::default(),
+        memory_sinks: shared.settings.memory_sinks.clone(),
         substitutes: RefCell::new(
             shared
                 .settings

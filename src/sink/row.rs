@@ -143,6 +143,11 @@ impl Row {
         }
     }
 
+    /// Whether it is a row of a collection, which stands for itself.
+    pub(crate) fn is_count(&self) -> bool {
+        matches!(self.detail, Detail::Count(_))
+    }
+
     /// Where the event was read.
     pub fn place(&self) -> Option<Place> {
         let Detail::Event { .. } = self.detail else {

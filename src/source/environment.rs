@@ -24,6 +24,8 @@ pub struct Environment {
     /// Whether the run stops once everything present at its start is processed: then nothing is waited for.
     /// Follows the run's settings.
     pub until_end: bool,
+    /// The Kafka topic for dead letters of sources that set none of their own.
+    pub dead_letters: Option<String>,
     /// Overrides of sources, by name.
     pub sources: Arc<BTreeMap<String, Overrides>>,
     /// The overrides of the source that is being opened.
@@ -52,6 +54,8 @@ pub struct Overrides {
     pub future_bound: Option<Duration>,
     /// See [`TimeRules::late`](super::TimeRules::late).
     pub late: Option<Late>,
+    /// The Kafka topic that its dead letters are written to.
+    pub dead_letters: Option<String>,
     /// Overrides that only the connector knows.
     pub connector: Extensions,
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rules::TimeRules;
 use crate::codec::Cause;
+use crate::codec::header::Header;
 use crate::position::{Offset, PartitionId, Position, SourceId};
 use crate::record::Timed;
 use crate::time::EventTime;
@@ -45,6 +46,8 @@ pub struct DeadLetter {
     /// Payload bytes, if the source rejected the record; otherwise the event as JSON, as the step received
     /// it.
     pub payload: Option<Vec<u8>>,
+    /// The record's headers, where the source itself did, and its log has any.
+    pub headers: Vec<Header>,
 }
 
 impl DeadLetter {
@@ -73,6 +76,7 @@ impl DeadLetter {
             schema: None,
             key: None,
             payload,
+            headers: Vec::new(),
         }
     }
 }
@@ -170,6 +174,13 @@ impl<T> Intake<T> {
         }
     }
 
+    /// Sets the headers of the latest dead letter's record.
+    pub fn headers(&mut self, headers: Vec<Header>) {
+        if let Some(letter) = self.dead.last_mut() {
+            letter.headers = headers;
+        }
+    }
+
     /// Takes a record that could not be decoded.
     pub fn dead(&mut self, raw: Raw<'_>, cause: Cause, schema: Option<u32>) {
         self.count(&raw);
@@ -195,6 +206,7 @@ impl<T> Intake<T> {
             schema,
             key: raw.key.map(<[u8]>::to_vec),
             payload: raw.payload.map(<[u8]>::to_vec),
+            headers: Vec::new(),
         });
     }
 

@@ -66,6 +66,7 @@ impl<T: Event> Memory<T> {
             description: "records in memory".to_owned(),
             driver,
             rules: TimeRules { timed, ..self.rules },
+            dead_letters: None,
             reader: Box::new(move |waker| {
                 waker.wake();
                 Ok(Box::new(MemoryReader {

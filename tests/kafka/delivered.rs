@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::load::Topics;
@@ -10,6 +12,11 @@ use super::node::Node;
 use super::oracle::{self, Log, Rows};
 use crate::support::kafka::{Broker, Consumed};
 use crate::support::registry::Registry;
+
+/// The topic of dead letters of payments.
+pub fn dead(name: &str) -> String {
+    format!("{name}.dead")
+}
 
 /// The topics of payments, of merchant spend, and of the changes of minute spend. Sinks have their names.
 pub fn topics(name: &str) -> [String; 3] {
@@ -61,7 +68,7 @@ pub fn check(topics_in: &Topics<'_>, name: &str, expected: &Rows) -> usize {
     let broker = topics_in.broker;
     let [audit, rows, log] = topics(name);
     let all = [sent(broker, &audit), sent(broker, &rows), sent(broker, &log)];
-    let count = all.iter().map(Vec::len).sum();
+    let count: usize = all.iter().map(Vec::len).sum();
     let [events, upserts, changes] = all;
 
     let text = |record: &Consumed| String::from_utf8(record.value.clone().unwrap()).unwrap();
@@ -142,7 +149,38 @@ pub fn check(topics_in: &Topics<'_>, name: &str, expected: &Rows) -> usize {
         oracle::normal(&row.to_string())
     });
     compare("minute_spend", expected, made.collect());
+    count + check_dead(topics_in, name, expected)
+}
+
+/// Every dead letter of payments is in its topic once, with the bytes of its record, and those of a partition
+/// stand in the order in which their epochs brought them.
+fn check_dead(topics_in: &Topics<'_>, name: &str, expected: &Rows) -> usize {
+    let letters = sent(topics_in.broker, &dead(name));
+    let (made, count) = (letters.iter().map(|row| letter(&row.record)), letters.len());
+    let made: std::collections::BTreeSet<String> = made.collect();
+    assert_eq!(made.len(), count, "a letter is there twice");
+    compare("payments.dead_letters", expected, made);
     count
+}
+
+/// A letter as the oracle has it.
+fn letter(record: &Consumed) -> String {
+    let text = |name: &str| record.headers.get(name).map(String::as_str);
+    let number = |name: &str| -> i64 { text(name).unwrap().parse().unwrap() };
+    let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| STANDARD.encode(bytes));
+    let schema: Option<u32> = text("thalweg.schema").map(|id| id.parse().unwrap());
+    assert_eq!(text("thalweg.source"), Some("payments"));
+    assert_eq!(
+        text("__connect.errors.exception.class.name"),
+        text("thalweg.cause")
+    );
+    let row = json!({
+        "partition": number("__connect.errors.partition"), "offset": number("__connect.errors.offset"),
+        "step": text("thalweg.step"), "topic": text("__connect.errors.topic"), "cause": text("thalweg.cause"),
+        "detail": text("thalweg.detail"), "schema": schema, "timestamp": number("thalweg.timestamp") * 1000,
+        "key": bytes(&record.key), "payload": bytes(&record.value),
+    });
+    oracle::normal(&row.to_string())
 }
 
 fn compare(view: &str, expected: &Rows, made: std::collections::BTreeSet<String>) {

@@ -75,8 +75,8 @@ fn story(name: &str, workers: usize, hold: Duration) {
     };
     let of_start = of(&START);
     let others = POINTS.iter().map(|point| point.name);
-    // Points of a Postgres sink have a story of their own.
-    let elsewhere = ["trim.", "postgres_sink."];
+    // Points of a Postgres sink, and of a replay of dead letters, have stories of their own.
+    let elsewhere = ["trim.", "postgres_sink.", "replay_letters."];
     let others = others
         .filter(|name| !of_start.contains(name) && !elsewhere.iter().any(|part| name.starts_with(part)));
     std::thread::scope(|scope| {

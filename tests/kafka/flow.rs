@@ -71,6 +71,10 @@ pub fn spend(
             .event_time(|p| EventTime::from_millis(p.at_ms))
             .lateness(LATENESS)
             .idle_after(idle_after.unwrap_or(Duration::from_secs(24 * 3600)));
+        let topic = match &delivered {
+            Some(name) => topic.dead_letters_to(&delivered::dead(name)),
+            None => topic,
+        };
         let payments = flow.source(
             "payments",
             Paced {

@@ -49,6 +49,7 @@ impl Source<i64> for Gated {
                 event_time: Some(Box::new(|s| EventTime::from_secs(*s))),
                 ..TimeRules::default()
             },
+            dead_letters: None,
             reader: Box::new(move |waker| {
                 *reader.0.waker.lock() = Some(waker);
                 Ok(Box::new(GatedReader {
@@ -188,6 +189,7 @@ fn flooded() -> impl Source<i64> {
                     event_time: Some(Box::new(|s| EventTime::from_secs(*s))),
                     ..TimeRules::default()
                 },
+                dead_letters: None,
                 reader: Box::new(|waker| {
                     waker.wake();
                     Ok(Box::new(Flooded([0; 2])))

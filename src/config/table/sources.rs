@@ -56,7 +56,25 @@ static SOURCE_SETTINGS: &[SourceSetting] = &[
         }),
         of: Of::Streams(TIMELESS),
     },
+    SourceSetting {
+        name: "dead_letters",
+        doc: "Kafka topic that the source's dead letters are written to, besides its view of them",
+        kind: SourceKind::Word(TOPIC, |s, text| {
+            s.dead_letters = Some(text.to_owned());
+            is_topic(text)
+        }),
+        of: Of::All,
+    },
 ];
+
+/// What a setting expects that names a topic.
+pub(super) const TOPIC: &str = "a topic's name: up to 249 letters, digits, dots, hyphens and underscores";
+
+/// Returns whether Kafka accepts `text` as the name of a topic.
+pub(super) fn is_topic(text: &str) -> bool {
+    let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    (1..=249).contains(&text.len()) && text.chars().all(is_fit) && ![".", ".."].contains(&text)
+}
 
 /// Parses [`Late`] as displayed.
 fn late(text: &str) -> Option<Late> {

@@ -2,6 +2,7 @@
 
 use rdkafka::error::KafkaError;
 
+use crate::codec::header::Header;
 use crate::position::Offset;
 use crate::source::Raw;
 
@@ -48,8 +49,10 @@ pub(super) trait Arrivals {
     fn fetch(&mut self) -> bool;
     /// The first item that was taken and not popped.
     fn head(&self) -> Option<Item<'_>>;
-    /// Where the log is known to end, as of when it was last asked for records.
+    /// The end of the log, as of the latest answer to a fetch.
     fn end(&self) -> Option<Offset>;
+    /// The headers of the record that is the head.
+    fn headers(&self) -> Vec<Header>;
     /// Lets go of it.
     fn pop(&mut self);
 }

@@ -161,7 +161,7 @@ fn set_given(config: &mut ClientConfig, kafka: &KafkaSettings, wanted: impl Fn(&
 /// None are named.
 pub(super) fn servers(kafka: &KafkaSettings) -> Result<&str> {
     match &*kafka.bootstrap {
-        "" => Err(Error::definition("no Kafka to read from").hint(
+        "" => Err(Error::definition("no Kafka is set").hint(
             "name its bootstrap servers: --kafka HOST:PORT, THALWEG_KAFKA, or `bootstrap` in the \
                 section [kafka]",
         )),

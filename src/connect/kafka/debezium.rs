@@ -19,7 +19,7 @@ use crate::codec::text::TextFormat;
 use crate::error::Result;
 use crate::record::Event;
 use crate::source::captured::{Captured, CapturedRecords};
-use crate::source::{Environment, Opened, TimeRules, UpsertSource};
+use crate::source::{Environment, Opened, TimeRules, UpsertSource, dead_letters_to};
 
 /// For how long the place of a deletion is remembered.
 const REMEMBER: Duration = Duration::from_secs(3600);
@@ -37,9 +37,12 @@ pub struct DebeziumTopic<K, V> {
     value: Box<dyn Format<Envelope<V>>>,
     remember: Duration,
     waits: bool,
+    dead_letters: Option<String>,
 }
 
 impl<K: DeserializeOwned + 'static, V: Row> DebeziumTopic<K, V> {
+    dead_letters_to!();
+
     pub(super) fn new(name: Arc<str>) -> Self {
         Self {
             name,
@@ -47,6 +50,7 @@ impl<K: DeserializeOwned + 'static, V: Row> DebeziumTopic<K, V> {
             value: Box::new(EventJson),
             remember: REMEMBER,
             waits: false,
+            dead_letters: None,
         }
     }
 
@@ -117,6 +121,7 @@ impl<K: Event, V: Event> UpsertSource<K, V> for DebeziumTopic<K, V> {
                 timed: false,
                 ..TimeRules::default()
             },
+            dead_letters: self.dead_letters,
             reader: Box::new(move |waker: Waker| {
                 let resources = topic.resources(&waker);
                 let records = CapturedRecords {

@@ -23,6 +23,7 @@ use rdkafka_sys::rd_kafka_resp_err_t as Code;
 use super::arrivals::{Arrivals, Fault, Item};
 use super::status::Context;
 use crate::bridge::Waker;
+use crate::codec::header::Header;
 use crate::error::{Error, Result};
 use crate::position::{Offset, TopicId};
 use crate::source::Raw;
@@ -116,8 +117,8 @@ impl Arrivals for PartitionQueue {
 
     fn end(&self) -> Option<Offset> {
         let (mut low, mut high) = (-1, -1);
-        // SAFETY: the client is alive, the name ends in zero. It looks at what the last answer to a fetch
-        // said, and asks nobody.
+        // SAFETY: the client is alive, and the name ends in zero. This reads what the latest answer to a
+        // fetch said; nothing is sent.
         let code = unsafe {
             sys::rd_kafka_get_watermark_offsets(
                 self.consumer.client().native_ptr(),
@@ -128,6 +129,14 @@ impl Arrivals for PartitionQueue {
             )
         };
         (code == Code::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+    }
+
+    fn headers(&self) -> Vec<Header> {
+        match self.fetched.get(self.next) {
+            // SAFETY: messages from `next` on are alive.
+            Some(message) => unsafe { headers(*message) },
+            None => Vec::new(),
+        }
     }
 
     #[inline]
@@ -188,6 +197,33 @@ unsafe fn look<'a>(message: *const sys::rd_kafka_message_t) -> Item<'a> {
             payload: bytes((*message).payload, (*message).len),
         })
     }
+}
+
+/// The headers of a message, in their order.
+///
+/// # Safety
+/// `message` is alive, and a record.
+unsafe fn headers(message: *const sys::rd_kafka_message_t) -> Vec<Header> {
+    let (mut found, mut list) = (Vec::new(), ptr::null_mut());
+    // SAFETY: the caller's. The list belongs to the message, and so do names, which end in zero, and values.
+    unsafe {
+        if (sys::rd_kafka_message_headers(message, &raw mut list) as i32) != 0 {
+            return found;
+        }
+        for at in 0.. {
+            let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
+            let code = sys::rd_kafka_header_get_all(list, at, &raw mut name, &raw mut value, &raw mut len);
+            if code as i32 != 0 {
+                break;
+            }
+            let value = bytes(value, len).map(<[u8]>::to_vec);
+            found.push(Header {
+                name: text(name),
+                value,
+            });
+        }
+    }
+    found
 }
 
 /// # Safety

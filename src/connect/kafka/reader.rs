@@ -94,6 +94,7 @@ impl<Q: Arrivals> Partition<Q> {
                         break true;
                     }
                     intake.at_work(raw.offset);
+                    let letters = intake.dead_len();
                     match records.decode(&raw) {
                         Decoded::Value(value) => intake.value(raw, value),
                         Decoded::Dead(cause, schema) => intake.dead(raw, cause, schema),
@@ -102,6 +103,9 @@ impl<Q: Arrivals> Partition<Q> {
                     }
                     self.next = raw.offset + 1;
                     left -= 1;
+                    if intake.dead_len() > letters {
+                        intake.headers(self.arrivals.headers());
+                    }
                 }
                 Item::End(offset) => {
                     self.next = self.next.max(offset);

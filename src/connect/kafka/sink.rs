@@ -19,7 +19,7 @@
 //! that the shard has delivered; the tail is read because the end of a transaction may arrive late, behind
 //! the one that fenced it, and then commits rows whose progress came to nothing.
 
-mod producer;
+pub(super) mod producer;
 mod progress;
 mod topics;
 mod writer;
@@ -53,19 +53,39 @@ impl<T: 'static> Sink for Topic<T> {
             let what = format!("rows can't be written as `{}`", format.name());
             Error::definition(what).hint("use `json()`")
         })?;
-        let target = Arc::new(Target {
+        let to = To {
             topic: self.name,
+            method,
+            partitions: self.partitions,
+        };
+        Ok(to.open(env, encoding))
+    }
+}
+
+/// A topic that rows go to.
+pub(super) struct To {
+    pub topic: Arc<str>,
+    pub method: Method,
+    /// How many partitions it is made with; `None`: as many as the broker makes.
+    pub partitions: Option<u32>,
+}
+
+impl To {
+    /// The sink, for rows in an encoding.
+    pub(super) fn open(self, env: &Environment, encoding: RowEncoding) -> OpenedSink {
+        let target = Arc::new(Target {
+            topic: self.topic,
             kafka: KafkaSettings::of(env),
             application: format!("{}.{}", config::group_or_own(&env.group), env.dataflow).into(),
             group: env.group.as_str().into(),
-            method,
+            method: self.method,
             partitions: self.partitions,
         });
         let description = super::describe(&target.topic);
         let (examined, writers) = (target.clone(), writers(target, encoding));
-        Ok(OpenedSink::new(description, writers)
+        OpenedSink::new(description, writers)
             .shards(SHARDS)
-            .examine(move |_| examined.examine()))
+            .examine(move |_| examined.examine())
     }
 }
 

@@ -127,6 +127,7 @@ impl<T: Event> Topic<T> {
             description: "a simulated topic".to_owned(),
             driver: Arc::new(self.clone()),
             rules: TimeRules::default(),
+            dead_letters: None,
             reader: Box::new(move |waker| {
                 waker.wake();
                 topic.0.lock().wakers.push(waker);

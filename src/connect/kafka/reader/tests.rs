@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use proptest::prelude::*;
 
 use super::*;
+use crate::codec::header::Header;
 use crate::codec::{Cause, Decode};
 use crate::connect::kafka::{Kafka, KeyedTopic, Topic, TopicSettings};
 use crate::demo::embedded::{EmbeddedBroker, Producer};
@@ -79,6 +80,10 @@ impl Arrivals for Script {
 
     fn end(&self) -> Option<Offset> {
         None
+    }
+
+    fn headers(&self) -> Vec<Header> {
+        Vec::new()
     }
 
     fn pop(&mut self) {

@@ -6,11 +6,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::{ClientContext, TopicPartitionList};
 
 use crate::clock;
 use crate::connect::kafka::config;
@@ -25,7 +26,7 @@ const EXPLAINED: Duration = Duration::from_secs(2);
 const DOUBTFUL: Duration = Duration::from_millis(config::RETRY_FIRST.as_millis() as u64 * 3 / 4);
 
 /// How long is waited while nothing gets on.
-pub(super) struct Patience {
+pub(in crate::connect::kafka) struct Patience {
     at_most: Duration,
     until: Instant,
     /// Records that were on their way.
@@ -33,7 +34,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn new(at_most: Duration) -> Self {
+    pub(in crate::connect::kafka) fn new(at_most: Duration) -> Self {
         Self {
             at_most,
             until: clock::instant() + at_most,
@@ -43,7 +44,7 @@ impl Patience {
 }
 
 /// Whether it is the record that is wrong, and not the moment.
-pub(super) fn is_refused(error: &KafkaError) -> bool {
+pub(in crate::connect::kafka) fn is_refused(error: &KafkaError) -> bool {
     let refused = [
         RDKafkaErrorCode::MessageSizeTooLarge,
         RDKafkaErrorCode::InvalidMessageSize,
@@ -55,7 +56,7 @@ pub(super) fn is_refused(error: &KafkaError) -> bool {
 }
 
 /// Sends records in transactions.
-pub(super) struct Producer {
+pub(in crate::connect::kafka) struct Producer {
     client: Arc<BaseProducer<Deliveries>>,
     delivered: Arc<Mutex<Delivered>>,
 }
@@ -70,21 +71,23 @@ struct Delivered {
 }
 
 /// A record to be sent.
-pub(super) struct Record<'a> {
+pub(in crate::connect::kafka) struct Record<'a> {
     pub topic: &'a str,
     pub partition: Option<i32>,
     pub key: Option<&'a [u8]>,
     pub payload: Option<&'a [u8]>,
     pub headers: Option<OwnedHeaders>,
+    /// Its time, in milliseconds since the Unix epoch; `None`: the present.
+    pub timestamp_ms: Option<i64>,
     /// Tells it from others of the transaction.
     pub number: usize,
 }
 
 /// The number of the progress record: its place is nobody's business.
-pub(super) const PROGRESS: usize = usize::MAX;
+pub(in crate::connect::kafka) const PROGRESS: usize = usize::MAX;
 
 /// Why a call came to nothing.
-pub(super) enum Failure {
+pub(in crate::connect::kafka) enum Failure {
     /// This record is not taken.
     Record(usize, KafkaError),
     Kafka(KafkaError),
@@ -145,7 +148,7 @@ impl ProducerContext for Deliveries {
 
 impl Producer {
     /// A producer of this transactional id, not connected yet.
-    pub(super) fn new(kafka: &KafkaSettings, transactional_id: &str) -> Result<Self> {
+    pub(in crate::connect::kafka) fn new(kafka: &KafkaSettings, transactional_id: &str) -> Result<Self> {
         let delivered: Arc<Mutex<Delivered>> = Arc::default();
         let client = config::producer(kafka, transactional_id)?
             .create_with_context(Deliveries(delivered.clone()))
@@ -159,22 +162,26 @@ impl Producer {
     }
 
     /// Fences older producers of the id, and ends their transactions.
-    pub(super) fn init(&self, patience: Duration) -> Result<(), Failure> {
+    pub(in crate::connect::kafka) fn init(&self, patience: Duration) -> Result<(), Failure> {
         self.within("init_transactions", patience, move |client| {
             client.init_transactions(patience)
         })
     }
 
-    pub(super) fn begin(&self) -> Result<(), Failure> {
+    pub(in crate::connect::kafka) fn begin(&self) -> Result<(), Failure> {
         *self.delivered.lock() = Delivered::default();
         Ok(self.client.begin_transaction()?)
     }
 
     /// Hands a record over. Waits where too many are on their way, as long as some get there.
-    pub(super) fn send(&self, record: Record<'_>, patience: &mut Patience) -> Result<(), Failure> {
+    pub(in crate::connect::kafka) fn send(
+        &self,
+        record: Record<'_>,
+        patience: &mut Patience,
+    ) -> Result<(), Failure> {
         let mut sent = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, record.number);
         (sent.partition, sent.key, sent.payload) = (record.partition, record.key, record.payload);
-        sent.headers = record.headers;
+        (sent.headers, sent.timestamp) = (record.headers, record.timestamp_ms);
         loop {
             match self.client.send(sent) {
                 Ok(()) => return Ok(()),
@@ -202,7 +209,7 @@ impl Producer {
 
     /// Waits until all records are where they belong. A commit before that waits a tenth of a second by
     /// itself, however soon they are.
-    pub(super) fn settle(&self, patience: &mut Patience) -> Result<(), Failure> {
+    pub(in crate::connect::kafka) fn settle(&self, patience: &mut Patience) -> Result<(), Failure> {
         while self.client.in_flight_count() > 0 {
             self.look(patience, "records are not acknowledged")?;
         }
@@ -213,13 +220,13 @@ impl Producer {
     }
 
     /// Behind the last record of each partition that the transaction wrote to.
-    pub(super) fn ends(&self) -> BTreeMap<i32, i64> {
+    pub(in crate::connect::kafka) fn ends(&self) -> BTreeMap<i32, i64> {
         self.delivered.lock().ends.clone()
     }
 
     /// Commits. Returns whether there is no doubt about it: one that took longer may have been sent twice,
     /// and its second end may meet a later transaction.
-    pub(super) fn commit(&self, patience: Duration) -> Result<bool, Failure> {
+    pub(in crate::connect::kafka) fn commit(&self, patience: Duration) -> Result<bool, Failure> {
         let begun = clock::instant();
         self.within("commit_transaction", patience, move |client| {
             client.commit_transaction(patience)
@@ -227,9 +234,21 @@ impl Producer {
         Ok(clock::instant().saturating_duration_since(begun) < DOUBTFUL)
     }
 
+    /// Has a group's offsets committed with the transaction.
+    pub(in crate::connect::kafka) fn send_offsets(
+        &self,
+        offsets: TopicPartitionList,
+        group: ConsumerGroupMetadata,
+        patience: Duration,
+    ) -> Result<(), Failure> {
+        self.within("send_offsets_to_transaction", patience, move |client| {
+            client.send_offsets_to_transaction(&offsets, &group, patience)
+        })
+    }
+
     /// Aborts, so that readers don't wait for the transaction. What comes of it does not matter: the producer
     /// is done with.
-    pub(super) fn give_up(&self) {
+    pub(in crate::connect::kafka) fn give_up(&self) {
         let _ = self.within("abort_transaction", EXPLAINED, |client| {
             client.abort_transaction(EXPLAINED)
         });

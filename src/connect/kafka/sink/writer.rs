@@ -8,10 +8,11 @@ use rdkafka::message::{Header, OwnedHeaders};
 use super::producer::{Failure, PROGRESS, Patience, Producer, Record, is_refused};
 use super::progress::{DIFF, EPOCH, LEDGER, Looker, ProgressRecord, SEQUENCE, SHARD, SINK};
 use super::topics::Target;
+use crate::codec::header;
 use crate::codec::rows::RowEncoder;
 use crate::error::{Error, Result};
 use crate::fault;
-use crate::sink::row::Row;
+use crate::sink::row::{Place, Row};
 use crate::sink::{Batch, Method, Progress, Shard, TransactionalWriter, WriteError};
 use crate::time::Epoch;
 
@@ -34,6 +35,7 @@ pub(super) struct KafkaWriter {
     present: BTreeSet<u64>,
     key: Vec<u8>,
     payload: Vec<u8>,
+    more: Vec<header::Header>,
 }
 
 impl KafkaWriter {
@@ -54,6 +56,7 @@ impl KafkaWriter {
             present: BTreeSet::new(),
             key: Vec::new(),
             payload: Vec::new(),
+            more: Vec::new(),
         })
     }
 
@@ -174,24 +177,25 @@ impl KafkaWriter {
         let encode = |error: Error| Failure::Row(number, error);
         let has_key = self.encoder.key(row, &mut self.key).map_err(encode)?;
         let has_payload = self.encoder.payload(row, &mut self.payload).map_err(encode)?;
+        self.more.clear();
+        self.encoder.headers(row, &mut self.more).map_err(encode)?;
         let record = Record {
             topic: &self.target.topic,
-            // What has a key goes where Kafka's own clients look for it.
-            partition: (!has_key).then(|| self.partition_of(row)),
+            // Rows go where Kafka's own clients look for their key.
+            partition: row.place().map(|place| self.partition_of(place)),
             key: has_key.then_some(&self.key),
             payload: has_payload.then_some(&self.payload),
             headers: Some(self.headers(epoch, sequence, row)),
+            timestamp_ms: None,
             number,
         };
         self.producer()?.send(record, patience)
     }
 
     /// Events stay in the order in which they were read: those of a partition go to one.
-    fn partition_of(&self, row: &Row) -> i32 {
-        let of = row.place().map_or(0, |place| {
-            let partition = place.position.partition;
-            u64::from(partition.source.0) + u64::from(partition.partition)
-        });
+    fn partition_of(&self, place: Place) -> i32 {
+        let partition = place.position.partition;
+        let of = u64::from(partition.source.0) + u64::from(partition.partition);
         (of % u64::from(self.partitions.max(1))) as i32
     }
 
@@ -208,6 +212,12 @@ impl KafkaWriter {
         .fold(OwnedHeaders::new_with_capacity(6), |headers, (key, value)| {
             let value = Some(value);
             headers.insert(Header { key, value })
+        });
+        let headers = self.more.iter().fold(headers, |headers, more| {
+            headers.insert(Header {
+                key: &more.name,
+                value: more.value.as_ref(),
+            })
         });
         if self.target.method != Method::ChangesTo {
             return headers;
@@ -231,6 +241,7 @@ impl KafkaWriter {
             key: Some(self.number.as_bytes()),
             payload: Some(&payload),
             headers: None,
+            timestamp_ms: None,
             number: PROGRESS,
         };
         self.producer()?.send(record, patience)
