@@ -30,7 +30,7 @@ pub fn flows() -> Vec<Flow> {
         dataflow("q11", window::q11).demo(demo, &["/v1/views/q11/rows?order=-bids&limit=3"]),
         dataflow("q14", select::q14).demo(demo, &["/v1/views/q14/rows?limit=3"]),
         dataflow("q15", report::q15).demo(demo, &["/v1/views/q15/rows"]),
-        dataflow("q16", report::q16).demo(demo, &["/v1/views/q16/rows?order=-total_bids&limit=3"]),
+        dataflow("q16", report::q16).demo(demo, &["/v1/views/q16/rows?order=-last_bid&limit=3"]),
         dataflow("q17", report::q17).demo(demo, &["/v1/views/q17/rows?order=-total_bids&limit=3"]),
         dataflow("q18", last::q18).demo(demo, &["/v1/views/q18/rows?limit=3"]),
         dataflow("q19", last::q19).demo(demo, &["/v1/views/q19/rows?limit=10"]),
