@@ -1,4 +1,4 @@
-# `make` lists the targets. Variables: KAFKA=real, PROFILE, KAFKA_PORT, REGISTRY_PORT, POSTGRES_PORT, ARGS (passed on to
+# `make` lists the targets. Variables: FLOW, KAFKA=real, PROFILE, KAFKA_PORT, REGISTRY_PORT, POSTGRES_PORT, ARGS (passed on to
 # what runs), CARGO_FLAGS, CARGO_TARGET_DIR (default: a cache outside the clone, shared by all clones).
 SHELL := bash
 .DEFAULT_GOAL := help
@@ -13,6 +13,11 @@ PROFILE ?= quick
 ALL = --features thalweg/object-store,thalweg/postgres
 # Most tests wait for a broker, a process or a clock, and not for a core.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+# What `run` shows: one of dataflows/examples, a query of NEXMark such as q5, or merchant_spend.
+FLOW ?= merchant_spend
+DEMO = $(if $(filter merchant_spend,$(FLOW)),-p dataflows --bin thalweg -- demo,$(strip \
+	$(if $(wildcard dataflows/examples/$(FLOW).rs),-p dataflows --example $(FLOW) -- demo,$(strip \
+	-p nexmark --bin nexmark -- demo $(FLOW)))))
 KAFKA_PORT ?= 9092
 POSTGRES_PORT ?= 5433
 REGISTRY_PORT ?= 8081
@@ -29,13 +34,12 @@ setup: # what a build needs; prints nothing where it is there
 
 .PHONY: run
 ifeq ($(KAFKA),real)
-run: setup ## run the demo in one process; KAFKA=real: on Apache Kafka and a schema registry
+run: setup ## run a demo in one process; FLOW=fraud: another one (docs/examples.md); KAFKA=real: on Apache Kafka and a schema registry
 	@kafka=$$($(KAFKA_UP)) && registry=$$($(REGISTRY_UP)) && set -x && \
-	exec cargo run --profile $(PROFILE) $(CARGO_FLAGS) -p dataflows --bin thalweg -- \
-		demo --kafka "$$kafka" --registry "$$registry" $(ARGS)
+	exec cargo run --profile $(PROFILE) $(CARGO_FLAGS) $(DEMO) --kafka "$$kafka" --registry "$$registry" $(ARGS)
 else
 run: setup
-	cargo run --profile $(PROFILE) $(CARGO_FLAGS) -p dataflows --bin thalweg -- demo $(ARGS)
+	cargo run --profile $(PROFILE) $(CARGO_FLAGS) $(DEMO) $(ARGS)
 endif
 
 .PHONY: thalweg
@@ -49,6 +53,7 @@ test: ## run all tests: units, models, documentation, and those on a real Kafka,
 	@scripts/registry.sh fetch >/dev/null
 	@scripts/s3.sh fetch >/dev/null
 	@scripts/debezium.sh fetch >/dev/null
+	@scripts/duckdb.sh fetch >/dev/null
 	cargo test --workspace $(ALL) --no-fail-fast $(CARGO_FLAGS) $(ARGS)
 
 .PHONY: proof

@@ -9,6 +9,7 @@
 #   maven   Maven: fetches their jars, once
 #   kafka   java and maven
 #   postgres  a Postgres server, psql, and openssl, which makes its certificate
+#   python  Python with its venv: fetches DuckDB, to which tests compare
 #   lint    shellcheck, and typos from PyPI in an environment of its own
 #
 # Where all is there it prints nothing and is done at once. Where it may not install (no apt, or neither root nor sudo
@@ -76,6 +77,11 @@ check_java() {
 check_typos() {
     if have typos || [ -x "$typos_dir/bin/typos" ]; then return; fi
     typos_missing=yes
+    check_python
+}
+
+check_python() {
+    have python3 || need "Python" python3
     python3 -c 'import ensurepip' >/dev/null 2>&1 || need "Python's venv" python3-venv
 }
 
@@ -98,8 +104,9 @@ for component; do
         maven) have mvn || need "Maven (mvn)" maven ;;
         kafka) check_java; have mvn || need "Maven (mvn)" maven ;;
         postgres) check_postgres ;;
+        python) check_python ;;
         lint) have shellcheck || need "shellcheck" shellcheck; check_typos ;;
-        *) echo "setup: unknown component '$component': build, java, maven, kafka, postgres or lint" >&2; exit 2 ;;
+        *) echo "setup: unknown component '$component': build, java, maven, kafka, postgres, python or lint" >&2; exit 2 ;;
     esac
 done
 

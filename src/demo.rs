@@ -55,12 +55,23 @@ impl Demo {
             Ok::<_, Error>((id, text.to_owned()))
         };
         let key = key.map(|text| register("key", text)).transpose()?;
+        let value = register("value", value)?;
         Ok(Topic {
             demo: self,
             name: topic.to_owned(),
             partitions,
-            key,
-            value: register("value", value)?,
+            encoding: Encoding::Avro { key, value },
+        })
+    }
+
+    /// A topic of JSON records, made if it is not there: keys and values are JSON.
+    pub fn json(&self, topic: &str, partitions: u32) -> Result<Topic<'_>> {
+        self.world.create_topic(topic, partitions)?;
+        Ok(Topic {
+            demo: self,
+            name: topic.to_owned(),
+            partitions,
+            encoding: Encoding::Json,
         })
     }
 
@@ -98,8 +109,16 @@ pub struct Topic<'d> {
     demo: &'d Demo,
     name: String,
     partitions: u32,
-    key: Option<(u32, String)>,
-    value: (u32, String),
+    encoding: Encoding,
+}
+
+/// Of keys and values. A schema has its id beside it.
+enum Encoding {
+    Avro {
+        key: Option<(u32, String)>,
+        value: (u32, String),
+    },
+    Json,
 }
 
 impl Topic<'_> {
@@ -107,22 +126,35 @@ impl Topic<'_> {
     pub fn events<V: Serialize>(&self) -> Result<Events<'_, V>> {
         Ok(Events {
             topic: self,
-            value: Encoder::new(self.value.0, &self.value.1)?,
+            value: self.values()?,
             bytes: Vec::new(),
         })
     }
 
-    /// A writer of a table's rows. Requires a topic with a schema of keys.
+    /// A writer of a table's rows. A topic of Avro requires a schema of keys.
     pub fn rows<K: Serialize, V: Serialize>(&self) -> Result<Rows<'_, K, V>> {
-        let (id, text) = self
-            .key
-            .as_ref()
-            .ok_or_else(|| Error::definition(format!("topic `{}` has no schema of keys", self.name)))?;
+        let key = match &self.encoding {
+            Encoding::Json => Writer::Json,
+            Encoding::Avro { key: Some(key), .. } => Writer::avro(key)?,
+            Encoding::Avro { key: None, .. } => {
+                return Err(Error::definition(format!(
+                    "topic `{}` has no schema of keys",
+                    self.name
+                )));
+            }
+        };
         Ok(Rows {
             topic: self,
-            key: Encoder::new(*id, text)?,
-            value: Encoder::new(self.value.0, &self.value.1)?,
+            key,
+            value: self.values()?,
         })
+    }
+
+    fn values<V: Serialize>(&self) -> Result<Writer<V>> {
+        match &self.encoding {
+            Encoding::Json => Ok(Writer::Json),
+            Encoding::Avro { value, .. } => Writer::avro(value),
+        }
     }
 
     fn send(&self, partition: u32, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<()> {
@@ -138,10 +170,30 @@ impl Topic<'_> {
     }
 }
 
+enum Writer<T> {
+    Avro(Encoder<T>),
+    Json,
+}
+
+impl<T: Serialize> Writer<T> {
+    fn avro((id, schema): &(u32, String)) -> Result<Self> {
+        Ok(Writer::Avro(Encoder::new(*id, schema)?))
+    }
+
+    /// Adds the encoded value to `out`.
+    fn encode_into(&self, value: &T, out: &mut Vec<u8>) -> Result<()> {
+        match self {
+            Writer::Avro(encoder) => encoder.encode_into(value, out),
+            Writer::Json => serde_json::to_writer(out, value)
+                .map_err(|error| Error::definition("a value of the demo is no JSON").detail(error)),
+        }
+    }
+}
+
 /// Writes events to a topic.
 pub struct Events<'t, V> {
     topic: &'t Topic<'t>,
-    value: Encoder<V>,
+    value: Writer<V>,
     bytes: Vec<u8>,
 }
 
@@ -157,19 +209,25 @@ impl<V: Serialize> Events<'_, V> {
 /// Writes rows to a table's topic.
 pub struct Rows<'t, K, V> {
     topic: &'t Topic<'t>,
-    key: Encoder<K>,
-    value: Encoder<V>,
+    key: Writer<K>,
+    value: Writer<V>,
 }
 
 impl<K: Serialize, V: Serialize> Rows<'_, K, V> {
     /// Writes a row, or deletes it with `None`.
     pub fn send(&self, key: &K, value: Option<&V>) -> Result<()> {
-        let (key, value) = (
-            self.key.encode(key)?,
-            value.map(|value| self.value.encode(value)).transpose()?,
-        );
-        let partition = (xxhash_rust::xxh3::xxh3_64(&key) % u64::from(self.topic.partitions)) as u32;
-        self.topic.send(partition, Some(&key), value.as_deref())
+        let mut key_bytes = Vec::new();
+        self.key.encode_into(key, &mut key_bytes)?;
+        let value = match value {
+            None => None,
+            Some(value) => {
+                let mut bytes = Vec::new();
+                self.value.encode_into(value, &mut bytes)?;
+                Some(bytes)
+            }
+        };
+        let partition = (xxhash_rust::xxh3::xxh3_64(&key_bytes) % u64::from(self.topic.partitions)) as u32;
+        self.topic.send(partition, Some(&key_bytes), value.as_deref())
     }
 }
 

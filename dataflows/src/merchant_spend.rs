@@ -1,5 +1,6 @@
 //! Spend by merchant and minute.
 
+use dataflows::Random;
 use thalweg::demo::{Demo, now};
 use thalweg::prelude::*;
 
@@ -83,13 +84,13 @@ fn demo(demo: &Demo) -> Result<()> {
         )?;
     }
     let mut events = payments.events()?;
-    let mut seed = 42;
+    let mut random = Random::new(42);
     demo.paced(|id| {
         let partition = partition_of(id, demo.rate());
         if id % 997 == 996 {
             return payments.send_raw(partition, b"not a payment");
         }
-        let draw = next(&mut seed);
+        let draw = random.bits();
         // Squaring favours low numbers: merchant 0 is paid ten times as often as merchant 99.
         let merchant = ((draw % 1000).pow(2) * u64::from(MERCHANTS) / 1_000_000) as u32;
         let merchant = if draw.is_multiple_of(7) { 42 } else { merchant };
@@ -116,14 +117,6 @@ fn demo(demo: &Demo) -> Result<()> {
 fn partition_of(id: u64, rate: u64) -> u32 {
     let together = (rate / 20).max(1);
     (id / together % u64::from(PARTITIONS)) as u32
-}
-
-/// Sebastiano Vigna's splitmix64: demo data need no more.
-fn next(seed: &mut u64) -> u64 {
-    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (*seed ^ (*seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 fn name_of(merchant: u32) -> String {

@@ -52,36 +52,36 @@ pub fn succeeded(what: &str, output: &Output) -> String {
 /// The `thalweg` binary: `cargo test` alone doesn't link it, as it belongs to another package.
 pub fn binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let (target, release) = target();
-        let mut build = cargo();
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        build.args([
-            "build",
-            "--offline",
-            "--quiet",
-            "-p",
-            "dataflows",
-            "--bin",
-            "thalweg",
-        ]);
-        if release {
-            build.arg("--release");
+    BUILT.get_or_init(|| built(["--bin", "thalweg"]).join("thalweg"))
+}
+
+/// One of the examples of `dataflows/`, a program of its own.
+pub fn example(name: &str) -> PathBuf {
+    built(["--example", name]).join("examples").join(name)
+}
+
+/// Builds a program of `dataflows/`; the folder of what is built.
+fn built(program: [&str; 2]) -> PathBuf {
+    let (target, release) = target();
+    let mut build = cargo();
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    build
+        .args(["build", "--offline", "--quiet", "-p", "dataflows"])
+        .args(program);
+    if release {
+        build.arg("--release");
+    }
+    // As these tests were built, so that the library is not built once more.
+    for (is_on, feature) in [
+        (cfg!(feature = "object-store"), "thalweg/object-store"),
+        (cfg!(feature = "postgres"), "thalweg/postgres"),
+    ] {
+        if is_on {
+            build.args(["--features", feature]);
         }
-        // As these tests were built, so that the library is not built once more.
-        for (is_on, feature) in [
-            (cfg!(feature = "object-store"), "thalweg/object-store"),
-            (cfg!(feature = "postgres"), "thalweg/postgres"),
-        ] {
-            if is_on {
-                build.args(["--features", feature]);
-            }
-        }
-        succeeded("cargo build", &build.output().expect("cargo can be started"));
-        target
-            .join(if release { "release" } else { "debug" })
-            .join("thalweg")
-    })
+    }
+    succeeded("cargo build", &build.output().expect("cargo can be started"));
+    target.join(if release { "release" } else { "debug" })
 }
 
 /// The binary, without settings from the environment.
