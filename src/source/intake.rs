@@ -177,9 +177,9 @@ impl<T> Intake<T> {
     }
 
     /// A record that could not be decoded because of what stands at a place in it.
-    pub fn dead_at(&mut self, raw: Raw<'_>, cause: Cause, place: Box<str>) {
+    pub fn dead_at(&mut self, raw: Raw<'_>, cause: Cause, schema: Option<u32>, place: Box<str>) {
         self.count(&raw);
-        self.letter(&raw, cause, None, Some(place.into()));
+        self.letter(&raw, cause, schema, Some(place.into()));
     }
 
     fn letter(&mut self, raw: &Raw<'_>, cause: Cause, schema: Option<u32>, detail: Option<String>) {
