@@ -18,6 +18,7 @@ mod keys;
 pub mod protobuf;
 pub mod registry;
 pub mod rows;
+pub(crate) mod source;
 pub mod text;
 pub mod verdict;
 pub mod writer;

@@ -117,6 +117,8 @@ mod pages {
     mod coming_from {}
     #[doc = include_str!("../docs/debezium.md")]
     mod debezium {}
+    #[doc = include_str!("../docs/formats.md")]
+    mod formats {}
     #[doc = include_str!("../docs/operators.md")]
     mod operators {}
     #[cfg(feature = "postgres")]

@@ -86,7 +86,9 @@ impl<T: DeserializeOwned + 'static> Format<T> for JsonSchemaFormat {
 
     fn compare(&self) -> Option<Compare> {
         let traced = trace::<T>();
-        Some(Arc::new(move |schema: &WriterSchema| fit::compare(&traced, schema)))
+        Some(Arc::new(move |schema: &WriterSchema| {
+            fit::compare(&traced, schema)
+        }))
     }
 
     fn keys(&self) -> Keys {

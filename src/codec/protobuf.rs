@@ -200,4 +200,4 @@ pub fn write_header(id: u32, indexes: &[u32], out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::codec) mod tests;

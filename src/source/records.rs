@@ -97,7 +97,9 @@ impl<K: 'static, V: 'static> Records<(K, Option<V>)> for KeyValue<K, V> {
         let key = match raw.key.map(|key| self.key.decode_at(raw.offset, key)) {
             Some(Decoded::Value(key)) => key,
             Some(Decoded::Dead(_, schema)) => return Decoded::Dead(Cause::KeyInvalid, schema),
-            Some(Decoded::DeadAt(_, schema, place)) => return Decoded::DeadAt(Cause::KeyInvalid, schema, place),
+            Some(Decoded::DeadAt(_, schema, place)) => {
+                return Decoded::DeadAt(Cause::KeyInvalid, schema, place);
+            }
             Some(Decoded::Wait) => return Decoded::Wait,
             None => return Decoded::Dead(Cause::KeyMissing, None),
         };
@@ -111,7 +113,9 @@ impl<K: 'static, V: 'static> Records<(K, Option<V>)> for KeyValue<K, V> {
         match self.value.decode_at(raw.offset, payload) {
             Decoded::Value(value) => Decoded::Value((key, Some(value))),
             Decoded::Dead(cause, schema) => self.no_row(key, payload, Decoded::Dead(cause, schema)),
-            Decoded::DeadAt(cause, schema, place) => self.no_row(key, payload, Decoded::DeadAt(cause, schema, place)),
+            Decoded::DeadAt(cause, schema, place) => {
+                self.no_row(key, payload, Decoded::DeadAt(cause, schema, place))
+            }
             Decoded::Wait => Decoded::Wait,
         }
     }

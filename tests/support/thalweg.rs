@@ -72,6 +72,8 @@ pub fn binary() -> &'static Path {
         for (is_on, feature) in [
             (cfg!(feature = "object-store"), "thalweg/object-store"),
             (cfg!(feature = "postgres"), "thalweg/postgres"),
+            (cfg!(feature = "protobuf"), "thalweg/protobuf"),
+            (cfg!(feature = "json-schema"), "thalweg/json-schema"),
         ] {
             if is_on {
                 build.args(["--features", feature]);

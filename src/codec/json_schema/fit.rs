@@ -137,7 +137,10 @@ impl<'s> Comparison<'s> {
             return Some((Says { object, types }, nullable));
         }
         let alternatives = object.get("oneOf").or_else(|| object.get("anyOf"))?.as_array()?;
-        let is_null = |schema: &&Value| self.followed(schema).is_some_and(|own| own.get("type") == Some(&"null".into()));
+        let is_null = |schema: &&Value| {
+            self.followed(schema)
+                .is_some_and(|own| own.get("type") == Some(&"null".into()))
+        };
         let nullable = alternatives.iter().any(|own| is_null(&own));
         let mut others = alternatives.iter().filter(|own| !is_null(own));
         match (others.next(), others.next()) {
@@ -161,7 +164,10 @@ impl<'s> Comparison<'s> {
         let Some((says, nullable)) = self.says(schema, 0) else {
             return;
         };
-        let at = At { every: at.every && !nullable, ..at };
+        let at = At {
+            every: at.every && !nullable,
+            ..at
+        };
         if nullable && *ty != Type::Unit && !at.optional {
             let problem = "may be null, and the type does not take that".to_owned();
             self.note(At { every: false, ..at }, problem, "make it an Option");
@@ -177,7 +183,14 @@ impl<'s> Comparison<'s> {
                 true => format!("the schema has {has}, the type wants {}", wanted(ty)),
                 false => format!("the schema has {has}, and {} does not hold all of it", wanted(ty)),
             };
-            return self.note(At { every: at.every && none, ..at }, problem, fitting(&says.types));
+            return self.note(
+                At {
+                    every: at.every && none,
+                    ..at
+                },
+                problem,
+                fitting(&says.types),
+            );
         }
         match ty {
             Type::Struct(fields) => self.fields(fields, says.object, at),

@@ -74,7 +74,10 @@ fn the_header_is_read_and_the_id_checked() {
         items: vec![Item { price: 1.5 }],
     };
     assert!(matches!(read, Decoded::Value(read) if read == order));
-    assert_eq!(told(decoder.decode(&payload(2, "1"))), "schema_incompatible Some(2)");
+    assert_eq!(
+        told(decoder.decode(&payload(2, "1"))),
+        "schema_incompatible Some(2)"
+    );
     assert_eq!(told(decoder.decode(&payload(3, "{}"))), "waits");
     assert_eq!(told(decoder.decode(b"{\"id\":7}")), "wire_magic None");
     assert_eq!(told(decoder.decode(&payload(1, "{"))), "json_syntax Some(1)");
@@ -108,9 +111,7 @@ fn schemas_refer_to_what_the_registry_has_and_to_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("item.json");
     std::fs::write(&file, "true").unwrap();
-    let with = |id: u32, to: &str| {
-        WriterSchema::of(id, Language::JsonSchema, text(to), vec![item.clone()])
-    };
+    let with = |id: u32, to: &str| WriterSchema::of(id, Language::JsonSchema, text(to), vec![item.clone()]);
     let schemas = vec![
         with(1, "item.json"),
         with(2, "other.json"),
@@ -122,7 +123,10 @@ fn schemas_refer_to_what_the_registry_has_and_to_nothing_else() {
     let mut decoder = decoder::<BTreeMap<String, serde_json::Value>>(true, schemas);
     let mut tell = |id: u32, json: &str| told(decoder.decode(&payload(id, json)));
     assert_eq!(tell(1, r#"{"item":7}"#), "a value");
-    assert_eq!(tell(1, r#"{"item":"7"}"#), "json_schema_invalid Some(1) at item: type");
+    assert_eq!(
+        tell(1, r#"{"item":"7"}"#),
+        "json_schema_invalid Some(1) at item: type"
+    );
     for id in 2..=6 {
         assert_eq!(tell(id, "{}"), format!("schema_incompatible Some({id})"));
     }
@@ -135,7 +139,11 @@ fn misfits<T: DeserializeOwned>(text: &str) -> Vec<String> {
 
 #[test]
 fn types_are_compared_with_what_the_schema_says() {
-    assert!(misfits::<Order>(ORDER).is_empty(), "{:?}", misfits::<Order>(ORDER));
+    assert!(
+        misfits::<Order>(ORDER).is_empty(),
+        "{:?}",
+        misfits::<Order>(ORDER)
+    );
     assert!(misfits::<serde_json::Value>(ORDER).is_empty());
     #[derive(Deserialize)]
     #[allow(dead_code)]
@@ -166,7 +174,8 @@ fn types_are_compared_with_what_the_schema_says() {
 
 #[test]
 fn schemas_that_contain_themselves_come_to_an_end() {
-    let text = r##"{"type":"object","properties":{"next":{"$ref":"#"},"round":{"$ref":"#/properties/round"}}}"##;
+    let text =
+        r##"{"type":"object","properties":{"next":{"$ref":"#"},"round":{"$ref":"#/properties/round"}}}"##;
     #[derive(Deserialize)]
     #[allow(dead_code)]
     struct Chain {

@@ -15,7 +15,8 @@ const PLACE_BYTES_MAX: usize = 256;
 
 /// Holds records against a schema, or says why nothing can be held against it.
 pub(super) fn of(schema: &WriterSchema) -> Result<Validate, String> {
-    let json: Value = serde_json::from_str(&schema.text).map_err(|error| format!("it is no JSON: {error}"))?;
+    let json: Value =
+        serde_json::from_str(&schema.text).map_err(|error| format!("it is no JSON: {error}"))?;
     let validator = jsonschema::options()
         .with_retriever(References(schema.references.clone()))
         .with_pattern_options(PatternOptions::regex())

@@ -10,7 +10,9 @@ use prost_reflect::{
 };
 use protox::file::{File, FileResolver, GoogleFileResolver};
 
-use super::schema::{Default as Declared, Enum, Field, Kind, Known, Message, MessageId, Presence, Schema, Shape};
+use super::schema::{
+    Default as Declared, Enum, Field, Kind, Known, Message, MessageId, Presence, Schema, Shape,
+};
 use crate::codec::writer::{Language, Referenced, WriterSchema};
 
 /// What the file is called that is compiled: no `import` can mean it.
@@ -50,7 +52,9 @@ pub(super) fn compile(text: &str, imports: &[Referenced]) -> Result<Schema, Stri
 
 /// All descriptors of a file and of what it imports.
 pub(super) fn pool(text: &str, imports: &[Referenced]) -> Result<DescriptorPool, String> {
-    let imports = imports.iter().map(|other| (other.name.clone(), other.text.clone()));
+    let imports = imports
+        .iter()
+        .map(|other| (other.name.clone(), other.text.clone()));
     let files = Files {
         texts: imports.chain([(MAIN.to_owned(), text.to_owned())]).collect(),
         google: GoogleFileResolver::new(),
@@ -121,7 +125,10 @@ impl Building {
         // Descriptors give fields by number; the file's order is theirs.
         let mut fields: Vec<FieldDescriptor> = message.fields().collect();
         if fields.len() > FIELDS_MAX {
-            return Err(format!("`{}` has more than {FIELDS_MAX} fields", message.full_name()));
+            return Err(format!(
+                "`{}` has more than {FIELDS_MAX} fields",
+                message.full_name()
+            ));
         }
         fields.sort_by_key(|field| field.path().last().copied());
         let mut made = Vec::with_capacity(fields.len());

@@ -192,7 +192,9 @@ impl<'de> Deserializer<'de> for Place<'_, '_> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
         let own = self.unwrapped()?;
         match own.what {
-            What::Scalar(scalar) | What::Key(scalar) | What::Default(scalar) => own.visit_scalar(scalar, visitor),
+            What::Scalar(scalar) | What::Key(scalar) | What::Default(scalar) => {
+                own.visit_scalar(scalar, visitor)
+            }
             What::Null => visitor.visit_unit(),
             What::Message(span) => match own.known() {
                 Some(known) => visitor.visit_string(own.input.text_of(span, known)?),
@@ -350,7 +352,9 @@ impl<'de> Deserializer<'de> for Place<'_, '_> {
                 let names = [&field.name, &field.json, &field.variant];
                 let variant = access::variant(variants, names.map(String::as_str));
                 let variant = variant.unwrap_or(&field.name);
-                visitor.visit_enum(Chosen { variant, place: own }).map_err(|fault| fault.within(&field.name))
+                visitor
+                    .visit_enum(Chosen { variant, place: own })
+                    .map_err(|fault| fault.within(&field.name))
             }
             What::Scalar(Scalar::Enum(id, number)) | What::Default(Scalar::Enum(id, number)) => {
                 match own.input.schema.enums[id].value(number) {
@@ -363,7 +367,9 @@ impl<'de> Deserializer<'de> for Place<'_, '_> {
                     None => visitor.visit_enum(Symbol(&number.to_string())),
                 }
             }
-            What::Scalar(Scalar::Text(text)) | What::Key(Scalar::Text(text)) => visitor.visit_enum(Symbol(text)),
+            What::Scalar(Scalar::Text(text)) | What::Key(Scalar::Text(text)) => {
+                visitor.visit_enum(Symbol(text))
+            }
             _ => Err(Fault::unfit()),
         }
     }

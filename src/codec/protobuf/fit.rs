@@ -59,14 +59,29 @@ fn of_file(traced: &Traced, schema: Result<Schema, String>) -> Vec<Misfit> {
         }
     };
     let mut best: Option<Vec<Misfit>> = None;
-    let rank = |misfits: &[Misfit]| (misfits.iter().any(|misfit| misfit.every), misfits.len());
-    for (id, _) in schema.messages.iter().enumerate().filter(|(id, _)| schema.is_own(*id)) {
+    let rank = |misfits: &[Misfit]| {
+        (
+            misfits.iter().filter(|misfit| misfit.every).count(),
+            misfits.len(),
+        )
+    };
+    for (id, _) in schema
+        .messages
+        .iter()
+        .enumerate()
+        .filter(|(id, _)| schema.is_own(*id))
+    {
         let misfits = of_message(traced, &schema, id);
         if best.as_ref().is_none_or(|best| rank(&misfits) < rank(best)) {
             best = Some(misfits);
         }
     }
-    best.unwrap_or_else(|| whole("the registry's schema has no message".to_owned(), "register one that has"))
+    best.unwrap_or_else(|| {
+        whole(
+            "the registry's schema has no message".to_owned(),
+            "register one that has",
+        )
+    })
 }
 
 impl Schema {
@@ -188,9 +203,13 @@ impl<'s> Comparison<'s> {
         };
         match (ty, has) {
             (Type::Json, _) => {}
-            (Type::Option(inner) | Type::Default(inner), _) => self.part(0, |own| own.compare(inner, has, at)),
+            (Type::Option(inner) | Type::Default(inner), _) => {
+                self.part(0, |own| own.compare(inner, has, at))
+            }
             (Type::Enum(variants), _) => self.variant(variants, has, at),
-            (Type::Struct(fields), Has::One(Kind::Message(id) | Kind::Group(id))) => self.fields(fields, id, at),
+            (Type::Struct(fields), Has::One(Kind::Message(id) | Kind::Group(id))) => {
+                self.fields(fields, id, at)
+            }
             (Type::Map(key, values), _) => match self.rules.of_flattened(&self.place) {
                 Some(fields) => self.flattened(fields, has, at),
                 None => self.entries(key, values, has, at),
@@ -234,10 +253,14 @@ impl<'s> Comparison<'s> {
             (Type::Int(bits), UInt64 | Fixed64) => fits(*bits > 64),
             (Type::UInt(bits), UInt32 | Fixed32) => fits(*bits >= 32),
             (Type::UInt(bits), UInt64 | Fixed64) => fits(*bits >= 64),
-            (Type::UInt(_), _) if kind.is_packable() && !matches!(kind, Bool | Float | Double) => Answer::Some,
+            (Type::UInt(_), _) if kind.is_packable() && !matches!(kind, Bool | Float | Double) => {
+                Answer::Some
+            }
             (Type::Float(_), Message(_) | Group(_) | Bool | String | Bytes | Enum(_)) => Answer::None,
             (Type::Float(_), _) => Answer::All,
-            (Type::Time, Int32 | SInt32 | SFixed32 | Int64 | SInt64 | SFixed64 | UInt32 | Fixed32) => Answer::All,
+            (Type::Time, Int32 | SInt32 | SFixed32 | Int64 | SInt64 | SFixed64 | UInt32 | Fixed32) => {
+                Answer::All
+            }
             (Type::Time, UInt64 | Fixed64) => Answer::Some,
             (Type::Time | Type::Text, Message(id)) if self.is(id, Known::Timestamp) => Answer::All,
             (Type::Text, Message(id)) if self.is(id, Known::Duration) => Answer::All,
@@ -265,7 +288,9 @@ impl<'s> Comparison<'s> {
                 Kind::Enum(_) => "an enum, a String or an i32 takes it",
                 Kind::UInt64 | Kind::Fixed64 => "u64 takes it, and floats",
                 Kind::Message(id) if self.is(id, Known::Timestamp) => "EventTime takes it, and String",
-                Kind::Message(id) if self.is(id, Known::Duration) => "std::time::Duration takes it, and String",
+                Kind::Message(id) if self.is(id, Known::Duration) => {
+                    "std::time::Duration takes it, and String"
+                }
                 Kind::Message(_) | Kind::Group(_) => "a struct takes it",
                 _ => "i64 takes it, and floats",
             },

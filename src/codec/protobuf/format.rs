@@ -33,7 +33,9 @@ impl<T: DeserializeOwned + 'static> Format<T> for ProtobufFormat {
 
     fn compare(&self) -> Option<Compare> {
         let traced = trace::<T>();
-        Some(Arc::new(move |schema: &WriterSchema| fit::compare(&traced, schema)))
+        Some(Arc::new(move |schema: &WriterSchema| {
+            fit::compare(&traced, schema)
+        }))
     }
 
     fn keys(&self) -> Keys {
@@ -43,9 +45,8 @@ impl<T: DeserializeOwned + 'static> Format<T> for ProtobufFormat {
 
 pub(super) fn registry(resources: &Resources<'_>) -> Result<Registry> {
     resources.registry.cloned().ok_or_else(|| {
-        Error::definition("a topic holds Protobuf, and no schema registry is set").hint(
-            "--registry URL names one; Protobuf without schema ids is `.protobuf_plain(…)`",
-        )
+        Error::definition("a topic holds Protobuf, and no schema registry is set")
+            .hint("--registry URL names one; Protobuf without schema ids is `.protobuf_plain(…)`")
     })
 }
 

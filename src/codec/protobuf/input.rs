@@ -50,7 +50,11 @@ pub(super) struct Scanned {
 impl<'a> Input<'a> {
     pub(super) fn new(schema: &'a Schema, bytes: &'a [u8], scratch: &'a mut Scratch) -> Self {
         scratch.slots.clear();
-        Self { schema, bytes, scratch }
+        Self {
+            schema,
+            bytes,
+            scratch,
+        }
     }
 
     #[inline]

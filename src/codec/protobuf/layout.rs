@@ -49,12 +49,21 @@ impl Layout {
             sparse: Vec::new(),
             gives: Vec::new(),
         };
-        let wanted: Vec<Option<&str>> = message.fields.iter().map(|own| called(message, own, names)).collect();
-        let oneofs: Vec<Option<&str>> = message.oneofs.iter().map(|own| called_oneof(own, names)).collect();
+        let wanted: Vec<Option<&str>> = message
+            .fields
+            .iter()
+            .map(|own| called(message, own, names))
+            .collect();
+        let oneofs: Vec<Option<&str>> = message
+            .oneofs
+            .iter()
+            .map(|own| called_oneof(own, names))
+            .collect();
         let taken = |oneof: Option<usize>| {
             oneof.is_some_and(|oneof| {
                 let mut members = message.fields.iter().zip(&wanted);
-                oneofs[oneof].is_some() || members.any(|(own, name)| own.oneof == Some(oneof) && name.is_some())
+                oneofs[oneof].is_some()
+                    || members.any(|(own, name)| own.oneof == Some(oneof) && name.is_some())
             })
         };
         let mut members: Vec<Vec<u16>> = vec![Vec::new(); message.oneofs.len()];
@@ -71,13 +80,19 @@ impl Layout {
             }
             if let Some(name) = wanted[index] {
                 let what = What::Field(slot);
-                layout.gives.push(Give { name: name.into(), what });
+                layout.gives.push(Give {
+                    name: name.into(),
+                    what,
+                });
             }
         }
         for (name, slots) in oneofs.iter().zip(members) {
             if let Some(name) = name {
                 let what = What::Oneof(slots);
-                layout.gives.push(Give { name: (*name).into(), what });
+                layout.gives.push(Give {
+                    name: (*name).into(),
+                    what,
+                });
             }
         }
         layout.sparse.sort_unstable();
@@ -115,9 +130,8 @@ fn called<'n>(message: &'n Message, field: &'n Field, names: Option<&[&'n str]>)
     let own = |name: &&&str| **name == field.name;
     let json = |name: &&&str| **name == field.json;
     // The fields of `std::time::Duration`.
-    let std = |name: &&&str| {
-        message.known == Some(Known::Duration) && field.name == "seconds" && **name == "secs"
-    };
+    let std =
+        |name: &&&str| message.known == Some(Known::Duration) && field.name == "seconds" && **name == "secs";
     let name = names.iter().find(own);
     let name = name.or_else(|| names.iter().find(json));
     name.or_else(|| names.iter().find(std)).copied()

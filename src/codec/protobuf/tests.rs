@@ -73,10 +73,15 @@ fn pool(text: &str) -> DescriptorPool {
     compile::pool(text, &[]).unwrap()
 }
 
-/// A message of this name, as Protobuf's JSON says it, in bytes.
-fn encoded(text: &str, name: &str, json: Value) -> Vec<u8> {
+/// A message of this name, as Protobuf's JSON says it.
+pub(in crate::codec) fn message(text: &str, name: &str, json: Value) -> DynamicMessage {
     let message = pool(text).get_message_by_name(name).unwrap();
-    DynamicMessage::deserialize(message, json).unwrap().encode_to_vec()
+    DynamicMessage::deserialize(message, json).unwrap()
+}
+
+/// The same in bytes.
+fn encoded(text: &str, name: &str, json: Value) -> Vec<u8> {
+    message(text, name, json).encode_to_vec()
 }
 
 fn decode<T: DeserializeOwned + 'static>(text: &str, bytes: &[u8]) -> Decoded<T> {
@@ -142,7 +147,9 @@ struct Item {
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 enum Method {
-    Card { number: String },
+    Card {
+        number: String,
+    },
     #[serde(rename = "iban")]
     Account(String),
     Cash,
@@ -239,9 +246,21 @@ fn one_thing_may_be_read_into_several_types() {
     let other: Other = value(SHOP, &bytes);
     assert_eq!(other.card, Some(Card { number: "4".into() }));
     assert_eq!((other.iban, other.limit), (None, Some(F(9.0))));
-    assert_eq!((&*other.side, &*other.at), ("SIDE_BUY", "1970-01-01T00:00:01.000002Z"));
-    assert_eq!(other.took, Parts { seconds: 1, nanos: 500_000_000 });
-    assert_eq!(other.by_number["-5"], json!({ "name": "c", "price": 0, "parts": [] }));
+    assert_eq!(
+        (&*other.side, &*other.at),
+        ("SIDE_BUY", "1970-01-01T00:00:01.000002Z")
+    );
+    assert_eq!(
+        other.took,
+        Parts {
+            seconds: 1,
+            nanos: 500_000_000
+        }
+    );
+    assert_eq!(
+        other.by_number["-5"],
+        json!({ "name": "c", "price": 0, "parts": [] })
+    );
     #[derive(Deserialize)]
     struct Number {
         side: i32,
@@ -270,6 +289,7 @@ fn a_message_that_is_one_of_several_is_an_enum() {
 #[test]
 fn indexes_name_a_message_of_the_file() {
     #[derive(Debug, Deserialize)]
+    #[allow(dead_code)]
     struct Text {
         #[serde(alias = "b", alias = "name")]
         a: String,
@@ -282,13 +302,23 @@ fn indexes_name_a_message_of_the_file() {
         assert_eq!(tell(indexes), "a value", "{indexes:?}");
     }
     for indexes in [&[4][..], &[0, 1], &[0, 0, 0, 0], &[u32::MAX], &[0; 100]] {
-        assert_eq!(tell(indexes), "protobuf_invalid at message indexes", "{indexes:?}");
+        assert_eq!(
+            tell(indexes),
+            "protobuf_invalid at message indexes",
+            "{indexes:?}"
+        );
     }
-    assert_eq!(told(decoder.decode(&[0, 0, 0, 0, 1])), "protobuf_invalid at message indexes");
+    assert_eq!(
+        told(decoder.decode(&[0, 0, 0, 0, 1])),
+        "protobuf_invalid at message indexes"
+    );
     // The first message's index in full.
     let read = decoder.decode(&[0, 0, 0, 0, 1, 2, 2, 10, 1, b'x']);
     assert_eq!(told(read), "a value");
-    assert_eq!(told(decoder.decode(&payload(&[1], &[8, 1]))), "protobuf_invalid at name");
+    assert_eq!(
+        told(decoder.decode(&payload(&[1], &[8, 1]))),
+        "protobuf_invalid at name"
+    );
 }
 
 #[test]
@@ -328,14 +358,23 @@ fn faults_are_told_by_their_place() {
         "schema_incompatible at by_number.5.price"
     );
     assert_eq!(tell(json!({ "reference": "" })), "schema_incompatible at side");
-    assert_eq!(tell(json!({ "side": 9, "reference": "" })), "schema_incompatible at side");
+    assert_eq!(
+        tell(json!({ "side": 9, "reference": "" })),
+        "schema_incompatible at side"
+    );
     assert_eq!(tell(json!({ "side": 1 })), "schema_incompatible at reference");
     // The bytes themselves: cut in an item's name, no UTF-8 in it, and a tag of nothing.
     let reference = [9 << 3, 1, 8 << 3 | 2, 0];
     let invalid = |more: &[u8]| told(decode::<Payment>(SHOP, &[&reference[..], more].concat()));
     assert_eq!(invalid(&[]), "a value");
-    assert_eq!(invalid(&[11 << 3 | 2, 3, 10, 9, b'x']), "protobuf_invalid at items[0].name");
-    assert_eq!(invalid(&[11 << 3 | 2, 3, 10, 1, 0xff]), "protobuf_invalid at items[0].name");
+    assert_eq!(
+        invalid(&[11 << 3 | 2, 3, 10, 9, b'x']),
+        "protobuf_invalid at items[0].name"
+    );
+    assert_eq!(
+        invalid(&[11 << 3 | 2, 3, 10, 1, 0xff]),
+        "protobuf_invalid at items[0].name"
+    );
     assert_eq!(invalid(&[0]), "protobuf_invalid");
     assert_eq!(invalid(&[11 << 3 | 2, 99]), "protobuf_invalid at items");
     assert_eq!(invalid(&[17 << 3 | 2]), "protobuf_invalid");
@@ -358,13 +397,17 @@ fn unknown_values_of_enums_have_a_variant_or_a_number() {
     assert_eq!(value::<Read<Open>>(SHOP, &side(99)).side, Open::Other);
     assert_eq!(value::<Read<i32>>(SHOP, &side(99)).side, 99);
     assert_eq!(value::<Read<Value>>(SHOP, &side(99)).side, json!(99));
-    assert_eq!(told(decode::<Read<String>>(SHOP, &side(99))), "schema_incompatible at side");
+    assert_eq!(
+        told(decode::<Read<String>>(SHOP, &side(99))),
+        "schema_incompatible at side"
+    );
 }
 
 #[test]
 fn fields_come_and_go_by_their_numbers() {
     let older = r#"syntax = "proto3"; message P { int64 id = 1; string old_note = 3; int32 cents = 4; }"#;
-    let newer = r#"syntax = "proto3"; message P { int64 id = 1; string note = 3; int64 cents = 4; bool new = 5; }"#;
+    let newer =
+        r#"syntax = "proto3"; message P { int64 id = 1; string note = 3; int64 cents = 4; bool new = 5; }"#;
     #[derive(Debug, PartialEq, Deserialize)]
     struct P {
         id: i64,
@@ -375,7 +418,12 @@ fn fields_come_and_go_by_their_numbers() {
         new: bool,
     }
     let bytes = [8, 7, 26, 1, b'x', 32, 5, 40, 1];
-    let expected = |new: bool| P { id: 7, note: "x".into(), cents: 5, new };
+    let expected = |new: bool| P {
+        id: 7,
+        note: "x".into(),
+        cents: 5,
+        new,
+    };
     // To the older schema the last field is unknown.
     assert_eq!(value::<P>(older, &bytes), expected(false));
     assert_eq!(value::<P>(newer, &bytes), expected(true));
@@ -396,7 +444,10 @@ fn what_is_written_in_parts_is_one() {
         parts: vec![item("p", 0), Item::default()],
         ..item("a", 5)
     };
-    assert_eq!((read.id, read.item, read.parts), (2, Some(expected), vec![1, 2, 3]));
+    assert_eq!(
+        (read.id, read.item, read.parts),
+        (2, Some(expected), vec![1, 2, 3])
+    );
     assert_eq!(read.before.unwrap().item, Some(item("x", 1)));
     assert_eq!(read.method, Some(Method::Card { number: "4".into() }));
 }
@@ -440,13 +491,22 @@ fn proto2_has_groups_defaults_and_what_is_required() {
         id: 7,
         word: "none".into(),
         plain: None,
-        line: vec![Line { text: Some("a".into()) }, Line { text: None }],
+        line: vec![
+            Line {
+                text: Some("a".into()),
+            },
+            Line { text: None },
+        ],
         level: Level::High,
     };
     assert_eq!(value::<P>(proto, &bytes), expected);
     assert_eq!(value::<Optional>(proto, &bytes), Optional { word: None });
     // An extension, within a group.
-    let more = [&bytes[..], &[100 << 3 & 0x7f | 0x83, 6, 8, 1, 100 << 3 & 0x7f | 0x84, 6]].concat();
+    let more = [
+        &bytes[..],
+        &[100 << 3 & 0x7f | 0x83, 6, 8, 1, 100 << 3 & 0x7f | 0x84, 6],
+    ]
+    .concat();
     assert_eq!(value::<P>(proto, &more), expected);
     assert_eq!(told(decode::<P>(proto, &[24, 1])), "protobuf_invalid at id");
 }
@@ -475,7 +535,10 @@ fn imports_come_from_the_registry() {
     assert_eq!(read.item.unwrap().name, "x");
     let alone = WriterSchema::of(1, Language::Protobuf, main, Vec::new());
     assert_eq!(told(decoder::<P>([alone]).decode(&bytes)), "schema_incompatible");
-    assert_eq!(told(decoder::<P>([WriterSchema::new(1, "\"int\"")]).decode(&bytes)), "schema_incompatible");
+    assert_eq!(
+        told(decoder::<P>([WriterSchema::new(1, "\"int\"")]).decode(&bytes)),
+        "schema_incompatible"
+    );
     assert_eq!(told(decoder::<P>([]).decode(&bytes)), "waits");
 }
 
@@ -488,10 +551,10 @@ fn nesting_has_a_limit() {
             [out, inner].concat()
         })
     };
-    let mut decoder = decoder::<Item>([registered(SHOP)]);
-    assert_eq!(told(decoder.decode(&payload(&[1], &nested(40)))), "a value");
-    assert!(told(decoder.decode(&payload(&[1], &nested(20_000)))).starts_with("protobuf_invalid"));
-    let mut any = super::tests::decoder::<Value>([registered(SHOP)]);
+    let mut items = decoder::<Item>([registered(SHOP)]);
+    assert_eq!(told(items.decode(&payload(&[1], &nested(40)))), "a value");
+    assert!(told(items.decode(&payload(&[1], &nested(20_000)))).starts_with("protobuf_invalid"));
+    let mut any = decoder::<Value>([registered(SHOP)]);
     assert!(told(any.decode(&payload(&[1], &nested(20_000)))).starts_with("protobuf_invalid"));
 }
 
@@ -513,7 +576,10 @@ fn prost_types_are_decoded_where_the_message_is_theirs() {
     let bytes = Timestamp { seconds: 7, nanos: 9 }.encode_to_vec();
     let read = decoder.decode(&payload(&[1], &bytes));
     assert!(matches!(read, Decoded::Value(Timestamp { seconds: 7, nanos: 9 })));
-    assert_eq!(told(decoder.decode(&payload(&[0], &bytes))), "schema_incompatible");
+    assert_eq!(
+        told(decoder.decode(&payload(&[0], &bytes))),
+        "schema_incompatible"
+    );
     assert_eq!(told(decoder.decode(&payload(&[1], &[8]))), "protobuf_invalid");
     let compare = format.compare().unwrap();
     assert!(compare(&registered(own)).is_empty());
@@ -528,8 +594,14 @@ fn plain_messages_need_no_registry() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("b")).unwrap();
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-    write("b/item.proto", r#"syntax = "proto3"; package b; message Item { string name = 1; }"#);
-    write("a.proto", "syntax = \"proto3\";\npackage a;\nimport public 'b/item.proto';\nmessage P { b.Item item = 1; }");
+    write(
+        "b/item.proto",
+        r#"syntax = "proto3"; package b; message Item { string name = 1; }"#,
+    );
+    write(
+        "a.proto",
+        "syntax = \"proto3\";\npackage a;\nimport public 'b/item.proto';\nmessage P { b.Item item = 1; }",
+    );
     #[derive(Debug, Deserialize)]
     #[allow(dead_code)]
     struct P {
@@ -541,7 +613,13 @@ fn plain_messages_need_no_registry() {
     prepared(ProtobufPlainFormat::new(file(), "a.P")).unwrap();
     let error = |result: crate::error::Result<()>| result.unwrap_err().to_string();
     assert!(error(prepared(ProtobufPlainFormat::new(file(), "Q"))).contains("it has a.P"));
-    assert!(error(prepared(ProtobufPlainFormat::new(file().include("/nowhere"), "P"))).contains("b/item.proto"));
+    assert!(
+        error(prepared(ProtobufPlainFormat::new(
+            file().include("/nowhere"),
+            "P"
+        )))
+        .contains("b/item.proto")
+    );
     assert!(error(prepared(ProtobufPlainFormat::new(Proto::file("no.proto"), "P"))).contains("no.proto"));
     let unfit = r#"syntax = "proto3"; message P { int64 item = 1; }"#;
     assert!(error(prepared(ProtobufPlainFormat::new(unfit, "P"))).contains("the schema has int64"));

@@ -158,7 +158,8 @@ mod tests {
     fn groups_end_with_their_own_number() {
         let tags = |tags: &[(u32, u8)]| {
             let mut bytes = Vec::new();
-            tags.iter().for_each(|(number, written)| put_tag(*number, *written, &mut bytes));
+            tags.iter()
+                .for_each(|(number, written)| put_tag(*number, *written, &mut bytes));
             bytes
         };
         let good = tags(&[(2, GROUP), (2, GROUP_END), (1, GROUP_END)]);

@@ -61,13 +61,18 @@ impl Shared {
     }
 
     async fn referenced(&self, reference: &Named) -> Result<SchemaBody, Incomplete> {
-        let Named { name, subject, version } = reference;
+        let Named {
+            name,
+            subject,
+            version,
+        } = reference;
         let path = ["subjects", subject, "versions", &version.to_string()];
         let answer = self.send(self.request(Method::GET, &path)).await;
         let answer = answer.map_err(Incomplete::Failed)?;
         let unknown = matches!(answer.error_code(), Some(SUBJECT_NOT_FOUND | VERSION_NOT_FOUND));
         if answer.status == StatusCode::NOT_FOUND && unknown {
-            let why = format!("it refers to `{name}`, and there is no version {version} of subject `{subject}`");
+            let why =
+                format!("it refers to `{name}`, and there is no version {version} of subject `{subject}`");
             return Err(Incomplete::Nonsense(why));
         }
         answer.expect().map_err(Incomplete::Failed)

@@ -690,7 +690,11 @@ fn schemas_come_with_their_language_and_all_that_they_refer_to() {
     assert_eq!(schema(2).language, Language::Other);
     let referring = schema(3);
     let names: Vec<&str> = referring.references.iter().map(|other| &*other.name).collect();
-    assert_eq!(names, ["x.A", "x.B"], "what another one refers to comes first, and once");
+    assert_eq!(
+        names,
+        ["x.A", "x.B"],
+        "what another one refers to comes first, and once"
+    );
     assert_ne!(
         referring.fingerprint,
         fingerprint(&referring.text, &referring.references[..1])

@@ -7,7 +7,6 @@ use crate::codec::fit::Misfit;
 use crate::codec::fit::words::below;
 use crate::suggest::nearest;
 
-
 /// How deep schemas are compared: they may contain themselves.
 const DEPTH_MAX: usize = 16;
 

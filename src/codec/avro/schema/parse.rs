@@ -14,10 +14,7 @@ use super::{Enum, Field, Fixed, Kind, Logical, Name, Node, NodeId, Record, Schem
 const FIXED_SIZE_MAX: u64 = 1 << 30;
 
 /// The schema that `text` says. `references` are the texts of schemas whose types it may name.
-pub(super) fn parse<'t>(
-    references: impl IntoIterator<Item = &'t str>,
-    text: &str,
-) -> Result<Schema, String> {
+pub(super) fn parse<'t>(references: impl IntoIterator<Item = &'t str>, text: &str) -> Result<Schema, String> {
     let json = |text: &str| -> Result<Value, String> {
         serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))
     };

@@ -2,7 +2,9 @@
 
 use serde::Deserializer;
 use serde::de::value::StrDeserializer;
-use serde::de::{DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
 
 use super::{Place, What};
 use crate::codec::protobuf::fault::{Fault, Read};
@@ -194,7 +196,9 @@ impl<'de> SeqAccess<'de> for &mut Items<'_, '_> {
             what,
             depth_left: self.depth_left,
         };
-        seed.deserialize(place).map(Some).map_err(|fault| fault.item(index))
+        seed.deserialize(place)
+            .map(Some)
+            .map_err(|fault| fault.item(index))
     }
 }
 
@@ -230,15 +234,23 @@ impl<'r, 'a> Entries<'r, 'a> {
         for (slot, index) in scanned.layout.slots.iter().enumerate() {
             let (field, slot) = (&message.fields[*index as usize], self.input.slot(&scanned, slot));
             match field.number {
-                1 => key = match slot.count {
-                    0 => self.input.default_of(field),
-                    _ => self.input.scalar(field.kind, &mut { slot.last })?,
-                },
+                1 => {
+                    key = match slot.count {
+                        0 => self.input.default_of(field),
+                        _ => self.input.scalar(field.kind, &mut { slot.last })?,
+                    }
+                }
                 // A message that is left out is one with nothing in it.
-                _ => value = match (field.kind.message(), slot.count) {
-                    (Some(message), 0) => What::Message(super::Span { message, start: 0, end: 0 }),
-                    _ => self.input.what(field, slot)?,
-                },
+                _ => {
+                    value = match (field.kind.message(), slot.count) {
+                        (Some(message), 0) => What::Message(super::Span {
+                            message,
+                            start: 0,
+                            end: 0,
+                        }),
+                        _ => self.input.what(field, slot)?,
+                    }
+                }
             }
         }
         self.input.leave(&scanned);
@@ -259,7 +271,9 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
             what: What::Key(key),
             depth_left: self.depth_left,
         };
-        seed.deserialize(place).map(Some).map_err(|fault| fault.within(&shown(key)))
+        seed.deserialize(place)
+            .map(Some)
+            .map_err(|fault| fault.within(&shown(key)))
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Read<S::Value> {
@@ -386,11 +400,14 @@ impl<'a> Input<'a> {
         let scanned = self.scan(span, None)?;
         let message = self.message(span.message);
         let fields = scanned.layout.slots.iter().enumerate();
-        let mut slots = fields.map(|(slot, index)| (&message.fields[*index as usize], self.slot(&scanned, slot)));
+        let mut slots =
+            fields.map(|(slot, index)| (&message.fields[*index as usize], self.slot(&scanned, slot)));
         let set = slots.find(|(_, slot)| slot.count > 0);
         self.leave(&scanned);
         match set {
-            Some((field, slot)) if slot.count > 1 && matches!(field.kind, Kind::Message(_) | Kind::Group(_)) => {
+            Some((field, slot))
+                if slot.count > 1 && matches!(field.kind, Kind::Message(_) | Kind::Group(_)) =>
+            {
                 Err(Fault::split())
             }
             set => Ok(set.map(|(field, slot)| (field, slot.last))),

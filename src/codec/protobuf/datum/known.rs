@@ -22,7 +22,8 @@ impl<'a> Input<'a> {
         let scanned = self.scan(span, None)?;
         let message = self.message(span.message);
         let fields = scanned.layout.slots.iter().enumerate();
-        let mut slots = fields.map(|(slot, index)| (&message.fields[*index as usize], self.slot(&scanned, slot)));
+        let mut slots =
+            fields.map(|(slot, index)| (&message.fields[*index as usize], self.slot(&scanned, slot)));
         let found = match known {
             Known::Value => slots.find(|(_, slot)| slot.count > 0),
             _ => slots.next(),

@@ -22,18 +22,35 @@ impl<'s> Comparison<'s> {
                 message.known == Some(Known::Duration) && field.name == "seconds" && *name == "secs"
             };
             let named = |field: &&Field| names().any(|name| field.is_called(name)) || std(field);
-            let oneof = message.oneofs.iter().position(|oneof| names().any(|name| name == oneof));
+            let oneof = message
+                .oneofs
+                .iter()
+                .position(|oneof| names().any(|name| name == oneof));
             match (message.fields.iter().find(named), oneof) {
                 (Some(field), _) => {
                     let absent = may_be_absent(field);
                     if absent && needed {
-                        self.note(At { every: false, ..at.part(&path, true) }, ABSENT.to_owned(), OPTIONAL);
+                        self.note(
+                            At {
+                                every: false,
+                                ..at.part(&path, true)
+                            },
+                            ABSENT.to_owned(),
+                            OPTIONAL,
+                        );
                     }
                     self.part(part, |own| own.compare(ty, has(field), at.part(&path, !absent)));
                 }
                 (None, Some(oneof)) => {
                     if needed {
-                        self.note(At { every: false, ..at.part(&path, true) }, ABSENT.to_owned(), OPTIONAL);
+                        self.note(
+                            At {
+                                every: false,
+                                ..at.part(&path, true)
+                            },
+                            ABSENT.to_owned(),
+                            OPTIONAL,
+                        );
                     }
                     let has = Has::Oneof(id, oneof);
                     self.part(part, |own| own.compare(ty, has, at.part(&path, false)));
@@ -102,7 +119,9 @@ impl<'s> Comparison<'s> {
         // How many there are is known from the data alone.
         let some = at.part(&path, false);
         match (ty, has) {
-            (Type::List(item), Has::Many(kind)) => self.part(0, |own| own.compare(item, Has::One(kind), some)),
+            (Type::List(item), Has::Many(kind)) => {
+                self.part(0, |own| own.compare(item, Has::One(kind), some))
+            }
             (Type::Tuple(types), Has::Many(kind)) => {
                 for (part, ty) in types.iter().enumerate() {
                     self.part(part, |own| own.compare(ty, Has::One(kind), some));
@@ -119,12 +138,10 @@ impl<'s> Comparison<'s> {
             Has::One(Kind::Enum(id)) => self.symbols(variants, &self.schema.enums[id], at),
             Has::One(Kind::String) | Has::Key(Kind::String) => {}
             Has::Oneof(id, oneof) => self.members(variants, id, oneof, at),
-            Has::One(Kind::Message(id) | Kind::Group(id)) => {
-                match self.schema.messages[id].alternative() {
-                    Some(oneof) => self.members(variants, id, oneof, at),
-                    None => self.differs(at, has, "an enum"),
-                }
-            }
+            Has::One(Kind::Message(id) | Kind::Group(id)) => match self.schema.messages[id].alternative() {
+                Some(oneof) => self.members(variants, id, oneof, at),
+                None => self.differs(at, has, "an enum"),
+            },
             _ => self.differs(at, has, "an enum"),
         }
     }
@@ -163,7 +180,9 @@ impl<'s> Comparison<'s> {
                 Some(part) => {
                     if let (Some(content), false) = (&variants[part].content, rules.has_aliases) {
                         let path = below(at.path, &field.name);
-                        self.part(part, |own| own.compare(content, has(field), at.part(&path, false)));
+                        self.part(part, |own| {
+                            own.compare(content, has(field), at.part(&path, false))
+                        });
                     }
                 }
                 None if rules.takes_unknown || rules.has_aliases => {}

@@ -114,7 +114,10 @@ fn what_does_not_fit_is_told_with_its_place() {
         "field `other`: the schema has no such field, and the type needs it (no record decodes)",
     ];
     for text in expected {
-        assert!(found.iter().any(|own| own.starts_with(text)), "{text}\n{found:#?}");
+        assert!(
+            found.iter().any(|own| own.starts_with(text)),
+            "{text}\n{found:#?}"
+        );
     }
     assert_eq!(found.len(), expected.len(), "{found:#?}");
 }
@@ -125,5 +128,8 @@ fn the_type_is_compared_with_the_message_that_it_fits() {
     let none = fit::<Item>("syntax = \"proto3\";");
     assert!(none[0].every && none[0].problem.contains("no message"));
     let broken = fit::<Item>("nonsense");
-    assert!(broken[0].every && broken[0].problem.contains("no Protobuf schema"), "{broken:?}");
+    assert!(
+        broken[0].every && broken[0].problem.contains("no Protobuf schema"),
+        "{broken:?}"
+    );
 }
