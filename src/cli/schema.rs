@@ -1,5 +1,5 @@
-//! `schema check | register`: a schema in a file, against the registry's rules. The file's ending says what it is
-//! written in: `.avsc` Avro, `.proto` Protobuf, `.json` JSON Schema.
+//! `schema check | register`: a schema in a file, against the registry's rules. The file's ending says what
+//! it is written in: `.avsc` Avro, `.proto` Protobuf, `.json` JSON Schema.
 
 use std::path::{Path, PathBuf};
 
@@ -29,8 +29,8 @@ pub(super) struct SchemaArguments {
     /// Its subject; left out: payments.transactions.v1.avsc is of payments.transactions.v1-value
     #[arg(long)]
     subject: Option<String>,
-    /// A registered schema that it refers to, as it names it: shop/item.proto=shop.item. Without a version the
-    /// newest is taken
+    /// A registered schema that it refers to, as it names it: shop/item.proto=shop.item. Without a version
+    /// the newest is taken
     #[arg(long = "reference", value_name = "NAME=SUBJECT[:VERSION]")]
     references: Vec<String>,
     #[command(flatten)]

@@ -31,8 +31,8 @@
 //! that. A number that an enum does not know is taken by a variant with `#[serde(other)]`, or by an integer.
 //!
 //! Evolution is by field number, since each record is read by the schema that it was written with: fields
-//! that come and go in the schema come and go for the type. `#[serde(deny_unknown_fields)]` denies nothing, as
-//! a struct is only given what it names.
+//! that come and go in the schema come and go for the type. `#[serde(deny_unknown_fields)]` denies nothing,
+//! as a struct is only given what it names.
 //!
 //! [prost]: https://docs.rs/prost
 

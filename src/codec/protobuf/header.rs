@@ -1,6 +1,6 @@
 //! Which message of a schema a payload holds, as Confluent's serializers write it behind the schema id: how
-//! many indexes, and each of them, as zigzag varints. The first counts the file's messages, the next one those
-//! within it, and so on. One index of 0 is a single byte 0.
+//! many indexes, and each of them, as zigzag varints. The first counts the file's messages, the next one
+//! those within it, and so on. One index of 0 is a single byte 0.
 
 use super::schema::{MessageId, Schema};
 use super::wire::{put_varint, unzigzag, varint};

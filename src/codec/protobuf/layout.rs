@@ -6,8 +6,10 @@
 //!
 //! ```text
 //!   struct fields: &'static [&'static str] ┐
-//!   message of the schema ─────────────────┴─▶ Layout, made when they first meet:  number ─▶ slot
-//!                                                                                  name   ─▶ slot, or a oneof's slots
+//!   message of the schema ─────────────────┴─▶ Layout, made when they first meet
+//!                                               ├─ number ─▶ slot              for the scan
+//!                                               └─ name   ─▶ slot, or those    for serde
+//!                                                            of a oneof
 //! ```
 
 use std::rc::Rc;

@@ -1,15 +1,22 @@
 //! One request to a registry and what comes back, whoever it is that answers.
 
 use reqwest::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::access::Login;
-use super::references::Named;
 use super::{Language, Referenced, WriterSchema};
 use crate::codec::avro::schema::check_writer;
 
 /// Bytes of an answer that are read at most.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// A reference, as registries write it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) subject: String,
+    pub(super) version: u32,
+}
 
 /// A schema in an answer.
 #[derive(Deserialize)]

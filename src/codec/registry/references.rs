@@ -3,22 +3,13 @@
 use std::pin::Pin;
 
 use reqwest::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
 
-use super::exchange::SchemaBody;
+use super::exchange::{Named, SchemaBody};
 use super::{Referenced, SUBJECT_NOT_FOUND, Shared, VERSION_NOT_FOUND, WriterSchema};
 
 /// Schemas that one schema may refer to, all in all, and how deep.
 const REFERENCES_MAX: usize = 200;
 const DEPTH_MAX: usize = 20;
-
-/// A reference, as registries write it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Named {
-    pub(super) name: String,
-    pub(super) subject: String,
-    pub(super) version: u32,
-}
 
 /// Why the schema is not to be had.
 pub(super) enum Incomplete {

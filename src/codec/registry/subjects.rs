@@ -5,8 +5,7 @@ use std::sync::Arc;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::exchange::SchemaBody;
-use super::references::Named;
+use super::exchange::{Named, SchemaBody};
 use super::{CONTENT_TYPE, Language, Registry, SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, WriterSchema};
 use crate::error::{Error, Result};
 
