@@ -7,7 +7,7 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/target \
     CARGO_TARGET_DIR=/target cargo build --release --locked -p dataflows --bin thalweg \
-        --features thalweg/object-store,thalweg/postgres \
+        --features thalweg/object-store,thalweg/postgres,thalweg/protobuf,thalweg/json-schema \
     && install -D /target/release/thalweg /out/thalweg
 
 FROM debian:bookworm-slim

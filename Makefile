@@ -10,7 +10,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:$(or $(THALWEG_CACHE),$(HOME)/.cache/t
 # How `run` and `thalweg` are built: `quick` takes half as long; PROFILE=release is for use, and what `bench` measures.
 PROFILE ?= quick
 # What is tested and checked: all that there is.
-ALL = --features thalweg/object-store,thalweg/postgres
+ALL = --features thalweg/object-store,thalweg/postgres,thalweg/protobuf,thalweg/json-schema
 # Most tests wait for a broker, a process or a clock, and not for a core.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 # What `run` shows: one of dataflows/examples, a query of NEXMark such as q5, or merchant_spend.

@@ -5,6 +5,7 @@
 //! replay.
 
 pub mod avro;
+mod by_schema;
 pub mod bytes;
 pub mod confluent;
 pub mod debezium;
@@ -12,11 +13,16 @@ pub mod fit;
 pub mod format;
 pub mod header;
 pub mod json;
+pub mod json_schema;
 mod keys;
+#[cfg(feature = "protobuf")]
+pub mod protobuf;
 pub mod registry;
 pub mod rows;
+pub(crate) mod source;
 pub mod text;
 pub mod verdict;
+pub mod writer;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +57,10 @@ pub enum Cause {
     SchemaIncompatible,
     /// The bytes do not follow their schema.
     AvroInvalid,
+    /// The bytes are not Protobuf, or not a message of their schema.
+    ProtobufInvalid,
+    /// The JSON does not validate against its JSON Schema.
+    JsonSchemaInvalid,
     /// A keyed source needs a key, and the record has none.
     KeyMissing,
     /// The key can't be decoded.
@@ -85,6 +95,8 @@ impl Cause {
             Cause::SchemaUnknown => "schema_unknown",
             Cause::SchemaIncompatible => "schema_incompatible",
             Cause::AvroInvalid => "avro_invalid",
+            Cause::ProtobufInvalid => "protobuf_invalid",
+            Cause::JsonSchemaInvalid => "json_schema_invalid",
             Cause::KeyMissing => "key_missing",
             Cause::KeyInvalid => "key_invalid",
             Cause::PayloadMissing => "payload_missing",
@@ -105,9 +117,9 @@ pub enum Decoded<T> {
     Value(T),
     /// No value, and why; with the schema id where the bytes named one.
     Dead(Cause, Option<u32>),
-    /// No value, why, and which place in the bytes is to blame, as in `legs[0].venue`: words of ours or of
-    /// the bytes, never a library's.
-    DeadAt(Cause, Box<str>),
+    /// No value, why, the schema id where the bytes named one, and which place in the bytes is to blame, as
+    /// in `legs[0].venue`: words of ours or of the bytes, never a library's.
+    DeadAt(Cause, Option<u32>, Box<str>),
     /// A schema is being fetched: decode the same bytes again later. The decoder wakes the worker when it is
     /// worth it.
     Wait,

@@ -119,6 +119,8 @@ mod pages {
     mod dead_letters {}
     #[doc = include_str!("../docs/debezium.md")]
     mod debezium {}
+    #[doc = include_str!("../docs/formats.md")]
+    mod formats {}
     #[doc = include_str!("../docs/operators.md")]
     mod operators {}
     #[cfg(feature = "postgres")]

@@ -6,6 +6,9 @@ pub use std::time::Duration;
 pub use serde::{Deserialize, Serialize};
 
 pub use crate::codec::avro::format::Avsc;
+pub use crate::codec::json_schema::JsonSchemaFormat;
+#[cfg(feature = "protobuf")]
+pub use crate::codec::protobuf::format::Proto;
 pub use crate::connect::files::Files;
 pub use crate::connect::kafka::Kafka;
 #[cfg(feature = "postgres")]

@@ -32,6 +32,8 @@ mod node;
 mod oracle;
 mod pace;
 mod poison;
+#[cfg(feature = "protobuf")]
+mod protobuf;
 mod quiet;
 mod reader;
 mod ready;

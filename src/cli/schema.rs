@@ -1,4 +1,5 @@
-//! `schema check | register`: checks an Avro schema in a file against the registry's rules, or registers it.
+//! `schema check | register`: checks a schema in a file against the registry's rules, or registers it. The
+//! extension tells the language: `.avsc` is Avro, `.proto` Protobuf, `.json` JSON Schema.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +7,11 @@ use clap::{Args, Subcommand};
 
 use crate::cli::flags::Flags;
 use crate::cli::serve::{registry, tokio};
-use crate::codec::avro::check_reader;
 use crate::codec::avro::fit::between;
 use crate::codec::fit::Misfit;
-use crate::codec::registry::Registry;
+use crate::codec::registry::{Draft, Language, Reference, Registry, WriterSchema};
+use crate::codec::source;
+use crate::codec::writer::Referenced;
 use crate::error::{Error, Result};
 
 #[derive(Subcommand)]
@@ -23,12 +25,16 @@ pub(super) enum SchemaCommand {
 
 #[derive(Args)]
 pub(super) struct SchemaArguments {
-    /// The schema file, in Avro's JSON
+    /// The schema file: .avsc for Avro, .proto for Protobuf, .json for JSON Schema
     file: PathBuf,
     /// The subject. Default: by file name, payments.transactions.v1.avsc has the subject
     /// payments.transactions.v1-value
     #[arg(long)]
     subject: Option<String>,
+    /// A registered schema that it refers to, as it names it: shop/item.proto=shop.item. Without a version
+    /// the newest is taken
+    #[arg(long = "reference", value_name = "NAME=SUBJECT[:VERSION]")]
+    references: Vec<String>,
     #[command(flatten)]
     settings: Flags<false>,
 }
@@ -43,43 +49,101 @@ pub(super) fn run(command: &SchemaCommand) -> Result<()> {
             THALWEG_REGISTRY",
         )
     })?;
-    let (subject, text) = read(&arguments.file, arguments.subject.as_deref())?;
+    let (subject, mut draft) = read(&arguments.file, arguments.subject.as_deref())?;
+    let references = tokio.block_on(referenced(&registry, &arguments.references))?;
+    let texts = references.iter().flat_map(|(_, texts)| texts.clone()).collect();
+    let whole = WriterSchema::of(0, draft.language, draft.text.clone(), texts);
+    source::check(&whole).map_err(|why| wrong(&arguments.file, why))?;
+    draft.references = references.into_iter().map(|(reference, _)| reference).collect();
     let said = match command {
-        SchemaCommand::Check(_) => tokio.block_on(check(&registry, &subject, &text))?,
-        SchemaCommand::Register(_) => tokio.block_on(register(&registry, &subject, &text))?,
+        SchemaCommand::Check(_) => tokio.block_on(check(&registry, &subject, &draft))?,
+        SchemaCommand::Register(_) => tokio.block_on(register(&registry, &subject, &draft))?,
     };
     println!("{said}");
     Ok(())
 }
 
-/// Returns the subject and the contents of a file.
-fn read(file: &Path, subject: Option<&str>) -> Result<(String, String)> {
-    let wrong = |detail: String| {
-        Error::definition(format!("cannot use the schema {}", file.display())).detail(detail)
-    };
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    check_reader(&text).map_err(|error| wrong(error.to_string()))?;
-    let named = file
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.strip_suffix(".avsc"));
-    let subject = match (subject, named) {
-        (Some(subject), _) => subject.to_owned(),
-        (None, Some(topic)) => format!("{topic}-value"),
-        (None, None) => {
-            return Err(wrong("its name does not tell which topic it belongs to".into())
-                .hint("name it domain.entity.version.avsc, or pass --subject"));
-        }
-    };
-    Ok((subject, text))
+fn wrong(file: &Path, detail: String) -> Error {
+    Error::definition(format!("cannot use the schema {}", file.display())).detail(detail)
 }
 
-async fn check(registry: &Registry, subject: &str, text: &str) -> Result<String> {
+/// The subject of a file, and what is in it.
+fn read(file: &Path, subject: Option<&str>) -> Result<(String, Draft)> {
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(file, error.to_string()))?;
+    let name = file
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let (named, language) = match name.rsplit_once('.') {
+        Some((named, "avsc")) => (Some(named), Language::Avro),
+        Some((named, "proto")) => (Some(named), Language::Protobuf),
+        Some((named, "json")) => (Some(named), Language::JsonSchema),
+        _ => (None, Language::Avro),
+    };
+    let subject = match (subject, named) {
+        (Some(subject), _) => subject.to_owned(),
+        (None, Some(topic)) if topic.contains('.') => format!("{topic}-value"),
+        _ => {
+            return Err(wrong(file, "its name does not say of which topic it is".into())
+                .hint("name it domain.entity.version.avsc (.proto, .json), or say --subject"));
+        }
+    };
+    let references = Vec::new();
+    let draft = Draft {
+        language,
+        text,
+        references,
+    };
+    Ok((subject, draft))
+}
+
+/// What the arguments refer to, with the texts that come with each.
+async fn referenced(registry: &Registry, named: &[String]) -> Result<Vec<(Reference, Vec<Referenced>)>> {
+    let mut found = Vec::new();
+    for argument in named {
+        let (name, subject, version) = reference(argument)?;
+        let Some((version, schema)) = registry.version(subject, version).await? else {
+            let what = format!("cannot refer to `{name}`: the registry has no such version of `{subject}`");
+            return Err(Error::definition(what).hint("register what is referred to first"));
+        };
+        let mut texts = schema.references.clone();
+        texts.push(Referenced {
+            name: name.to_owned(),
+            text: schema.text.clone(),
+        });
+        let reference = Reference {
+            name: name.to_owned(),
+            subject: subject.to_owned(),
+            version,
+        };
+        found.push((reference, texts));
+    }
+    Ok(found)
+}
+
+/// `NAME=SUBJECT[:VERSION]`.
+fn reference(argument: &str) -> Result<(&str, &str, Option<u32>)> {
+    let wrong = || {
+        Error::definition(format!("`{argument}` is no reference"))
+            .hint("as in shop/item.proto=shop.item, or shop/item.proto=shop.item:3")
+    };
+    let (name, rest) = argument.rsplit_once('=').ok_or_else(wrong)?;
+    let (subject, version) = match rest.rsplit_once(':') {
+        None => (rest, None),
+        Some((subject, version)) => (subject, Some(version.parse().map_err(|_| wrong())?)),
+    };
+    match name.is_empty() || subject.is_empty() {
+        true => Err(wrong()),
+        false => Ok((name, subject, version)),
+    }
+}
+
+async fn check(registry: &Registry, subject: &str, draft: &Draft) -> Result<String> {
     let Some((version, newest)) = registry.version(subject, None).await? else {
         return Ok(format!("subject `{subject}` is new: any schema may be its first"));
     };
     let level = registry.level(subject).await?;
-    let ruling = registry.ruling(subject, text).await?;
+    let ruling = registry.ruling(subject, draft.clone()).await?;
     if ruling.compatible {
         return Ok(format!(
             "subject `{subject}` accepts it after version {version} (schema {}): it is {level}",
@@ -91,19 +155,34 @@ async fn check(registry: &Registry, subject: &str, text: &str) -> Result<String>
         "NONE" => "its level is NONE, so another rule of the registry rejects it".to_owned(),
         level => format!("new versions must be {level}"),
     });
-    for (direction, misfit) in broken(&level, text, &newest.text) {
-        error = error.detail(format!("{direction}: {misfit}"));
+    if newest.language != draft.language {
+        let (new, old) = (draft.language, newest.language);
+        error = error.detail(format!("it is {new}, and the version before it {old}"));
+    } else if draft.language == Language::Avro {
+        for (direction, misfit) in broken(&level, &draft.text, &newest.text) {
+            error = error.detail(format!("{direction}: {misfit}"));
+        }
     }
     for message in ruling.messages {
         error = error.detail(format!("the registry: {message}"));
     }
-    Err(error.hint(allowed(&level)))
+    Err(error.hint(match draft.language {
+        Language::Avro => allowed(&level),
+        Language::Protobuf => {
+            "a field keeps its number and its type, and the number of one that is taken away is reserved; \
+             what readers can't follow is a new topic: v2 in place of v1"
+        }
+        _ => {
+            "properties that come or go are optional, and keep their types; \
+             what readers can't follow is a new topic: v2 in place of v1"
+        }
+    }))
 }
 
-async fn register(registry: &Registry, subject: &str, text: &str) -> Result<String> {
+async fn register(registry: &Registry, subject: &str, draft: &Draft) -> Result<String> {
     // What the registry refuses it says in its own words; these name the field.
-    check(registry, subject, text).await?;
-    let id = registry.register(subject, text).await?;
+    check(registry, subject, draft).await?;
+    let id = registry.register(subject, draft.clone()).await?;
     Ok(format!("subject `{subject}`: schema {id}"))
 }
 
@@ -163,18 +242,37 @@ mod tests {
     }
 
     #[test]
-    fn a_files_name_says_its_subject() {
+    fn a_files_name_says_its_subject_and_its_language() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = dir.path().join(name);
             std::fs::write(&path, text).unwrap();
             path
         };
-        let named = file("a.b.v1.avsc", OLD);
-        assert_eq!(read(&named, None).unwrap().0, "a.b.v1-value");
-        assert_eq!(read(&named, Some("x-key")).unwrap().0, "x-key");
-        assert!(read(&file("schema.json", OLD), None).is_err());
-        let error = read(&file("c.avsc", "{"), None).unwrap_err();
-        assert!(error.what().contains("c.avsc"), "{error}");
+        let named = |name: &str| {
+            let (subject, draft) = read(&file(name, OLD), None).unwrap();
+            (subject, draft.language)
+        };
+        let subject = || "a.b.v1-value".to_owned();
+        assert_eq!(named("a.b.v1.avsc"), (subject(), Language::Avro));
+        assert_eq!(named("a.b.v1.proto"), (subject(), Language::Protobuf));
+        assert_eq!(named("a.b.v1.json"), (subject(), Language::JsonSchema));
+        assert_eq!(read(&file("a", OLD), Some("x-key")).unwrap().0, "x-key");
+        for name in ["schema.json", "a.b.v1.txt"] {
+            assert!(read(&file(name, OLD), None).is_err(), "{name}");
+        }
+        assert!(read(&dir.path().join("none.avsc"), None).is_err());
+    }
+
+    #[test]
+    fn references_have_a_name_a_subject_and_maybe_a_version() {
+        assert_eq!(reference("a/b.proto=s.v1").unwrap(), ("a/b.proto", "s.v1", None));
+        assert_eq!(
+            reference("https://a/?b=c=s:3").unwrap(),
+            ("https://a/?b=c", "s", Some(3))
+        );
+        for wrong in ["", "a", "=s", "a=", "a=s:x", "a=:1"] {
+            assert!(reference(wrong).is_err(), "{wrong}");
+        }
     }
 }

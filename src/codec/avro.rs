@@ -23,7 +23,6 @@ mod resolve;
 mod rewrite;
 pub(super) mod schema;
 
-use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -31,7 +30,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_avro_fast::ser::SerializerConfig;
 
-use super::registry::{Lookup, Place, Registry, WriterSchema};
+use super::by_schema::{BySchema, Ruling, undecodable};
+use super::registry::{Registry, WriterSchema};
 use super::{Cause, Decode, Decoded, confluent, registry};
 use crate::bridge::Waker;
 use crate::error::{Error, Result};
@@ -44,33 +44,11 @@ use self::schema::{Kind, Schema};
 
 /// Decodes Avro, with the writer's schemas from a registry.
 pub struct Avro<T> {
-    registry: Registry,
-    waker: Waker,
+    schemas: BySchema<Verdict>,
     reader: Option<Rc<Schema>>,
-    /// What was decided of each id; `places` says where. Records mostly have the id of the record before.
-    verdicts: Vec<Verdict>,
-    places: HashMap<u32, usize>,
-    last: Option<(u32, usize)>,
-    /// The same of ids that were unknown once: by partition, with the offset from which on they are known
-    /// there.
-    late: HashMap<(u32, u32), (Offset, usize)>,
-    /// Where the records stand that are decoded now.
-    at: Place,
-    /// Ids that the waker waits for already.
-    waiting: HashSet<u32>,
     /// The rewritten datum.
     scratch: Vec<u8>,
     value: PhantomData<fn() -> T>,
-}
-
-/// What to do with a record.
-enum Ruling {
-    /// What was decided of its schema, by its place.
-    Verdict(usize),
-    /// Nothing can be done: the registry does not know its schema.
-    Unknown,
-    /// Its schema is being fetched.
-    Wait,
 }
 
 enum Verdict {
@@ -84,15 +62,8 @@ impl<T> Avro<T> {
     pub fn new(registry: Registry, reader: Option<&str>, waker: Waker) -> Result<Self> {
         let reader = reader.map(self::reader).transpose()?;
         Ok(Self {
-            registry,
-            waker,
+            schemas: BySchema::new(registry, waker),
             reader,
-            verdicts: Vec::new(),
-            places: HashMap::new(),
-            last: None,
-            late: HashMap::new(),
-            at: Place::default(),
-            waiting: HashSet::new(),
             scratch: Vec::new(),
             value: PhantomData,
         })
@@ -101,79 +72,27 @@ impl<T> Avro<T> {
     /// What to do with records of an id.
     #[inline]
     fn ruling(&mut self, id: u32) -> Ruling {
-        match self.last {
-            Some((last, place)) if last == id => Ruling::Verdict(place),
-            _ => self.look_up(id),
-        }
+        self.schemas
+            .ruling(id, |schema| enter_verdict(schema, self.reader.as_ref()))
     }
+}
 
-    fn look_up(&mut self, id: u32) -> Ruling {
-        if let Some(&place) = self.places.get(&id) {
-            self.last = Some((id, place));
-            return Ruling::Verdict(place);
-        }
-        match self.late.get(&(id, self.at.partition)) {
-            Some(&(since, place)) if self.at.offset >= since => Ruling::Verdict(place),
-            _ => self.decide(id),
-        }
-    }
+#[cold]
+fn enter_verdict(schema: &WriterSchema, reader: Option<&Rc<Schema>>) -> Verdict {
+    judge(schema, reader).unwrap_or_else(|why| {
+        undecodable(schema, &why);
+        Verdict::Dead(Cause::SchemaIncompatible)
+    })
+}
 
-    #[cold]
-    fn decide(&mut self, id: u32) -> Ruling {
-        // One waker an id is enough, however often the reader tries.
-        let waker = (!self.waiting.contains(&id)).then_some(&self.waker);
-        let found = self.registry.lookup(id, self.at, waker);
-        if found == Lookup::Pending {
-            self.waiting.insert(id);
-            return Ruling::Wait;
-        }
-        self.waiting.remove(&id);
-        match found {
-            Lookup::Pending => Ruling::Wait,
-            Lookup::Unknown => Ruling::Unknown,
-            Lookup::Known(schema) => {
-                let place = self.enter_verdict(&schema);
-                self.places.insert(id, place);
-                self.last = Some((id, place));
-                Ruling::Verdict(place)
-            }
-            Lookup::KnownSince(schema, since) => {
-                let known = self.late.iter().find(|((of, _), _)| *of == id);
-                let place = match known.map(|(_, (_, place))| *place) {
-                    Some(place) => place,
-                    None => self.enter_verdict(&schema),
-                };
-                self.late.insert((id, self.at.partition), (since, place));
-                Ruling::Verdict(place)
-            }
-        }
-    }
-
-    fn enter_verdict(&mut self, schema: &WriterSchema) -> usize {
-        let verdict = self.judge(schema).unwrap_or_else(|why| {
-            tracing::warn!(
-                schema = schema.id,
-                reason = %why,
-                "incompatible schema; its records become dead letters"
-            );
-            Verdict::Dead(Cause::SchemaIncompatible)
-        });
-        self.verdicts.push(verdict);
-        self.verdicts.len() - 1
-    }
-
-    fn judge(&self, schema: &WriterSchema) -> Result<Verdict, String> {
-        if !schema.avro {
-            return Err("it is no Avro schema that stands alone".to_owned());
-        }
-        let writer = Rc::new(Schema::parse(&schema.text)?);
-        let reader = self.reader.as_ref().unwrap_or(&writer);
-        let plan = Plan::resolve(&writer, reader).ok_or("it can't be resolved to the reader's")?;
-        Ok(Verdict::Reads {
-            plan,
-            schema: reader.clone(),
-        })
-    }
+fn judge(schema: &WriterSchema, reader: Option<&Rc<Schema>>) -> Result<Verdict, String> {
+    let writer = Rc::new(Schema::registered(schema)?);
+    let reader = reader.unwrap_or(&writer);
+    let plan = Plan::resolve(&writer, reader).ok_or("it can't be resolved to the reader's")?;
+    Ok(Verdict::Reads {
+        plan,
+        schema: reader.clone(),
+    })
 }
 
 impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
@@ -183,8 +102,7 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
     }
 
     fn enter(&mut self, partition: u32, bound: bool) {
-        self.at.partition = partition;
-        self.at.bound = bound;
+        self.schemas.enter(partition, bound);
     }
 
     #[inline]
@@ -193,11 +111,11 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
             Ok(parts) => parts,
             Err(cause) => return Decoded::Dead(cause, None),
         };
-        self.at.offset = offset;
+        self.schemas.stand(offset);
         let read = match self.ruling(id) {
             Ruling::Wait => return Decoded::Wait,
             Ruling::Unknown => Err(Cause::SchemaUnknown),
-            Ruling::Verdict(place) => match &self.verdicts[place] {
+            Ruling::Made(place) => match self.schemas.made(place) {
                 Verdict::Dead(cause) => Err(*cause),
                 Verdict::Reads { plan, schema } => read(plan, schema, datum, &mut self.scratch),
             },
@@ -209,25 +127,25 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
     }
 
     fn schemas_seen(&mut self) -> Vec<registry::Verdict> {
-        self.registry.seen()
+        self.schemas.seen()
     }
 
     fn bind_schema(&mut self, verdict: registry::Verdict) {
-        self.registry.bind(verdict);
+        self.schemas.bind(verdict);
     }
 
     fn broken(&self) -> Option<Error> {
-        self.registry.broken()
+        self.schemas.broken()
     }
 
     fn is_null(&mut self, bytes: &[u8]) -> bool {
         let Ok((id, datum)) = confluent::split(bytes) else {
             return false;
         };
-        let Ruling::Verdict(place) = self.ruling(id) else {
+        let Ruling::Made(place) = self.ruling(id) else {
             return false;
         };
-        match &self.verdicts[place] {
+        match self.schemas.made(place) {
             Verdict::Reads { plan, schema } => read::<()>(plan, schema, datum, &mut self.scratch).is_ok(),
             Verdict::Dead(_) => false,
         }

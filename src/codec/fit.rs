@@ -9,6 +9,7 @@
 //! The comparing is in [`avro::fit`](super::avro::fit). Nothing rests on it: records are judged one by one.
 
 pub(crate) mod subject;
+pub(in crate::codec) mod words;
 
 use std::fmt;
 

@@ -41,7 +41,7 @@
 //!         let mut reading = Reading::new();
 //!         for pair in text.split_ascii_whitespace() {
 //!             let Some((name, value)) = pair.split_once('=') else {
-//!                 return Decoded::DeadAt(Cause::TextInvalid, pair.into());
+//!                 return Decoded::DeadAt(Cause::TextInvalid, None, pair.into());
 //!             };
 //!             reading.insert(name.to_owned(), value.to_owned());
 //!         }
@@ -132,4 +132,9 @@ pub enum Keys {
     },
     /// Avro with schemas from the registry.
     Avro,
+    /// Protobuf with schemas from the registry.
+    #[cfg(feature = "protobuf")]
+    Protobuf,
+    /// JSON with schemas from the registry.
+    JsonSchema,
 }

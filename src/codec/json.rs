@@ -80,7 +80,7 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Strict<T> {
         });
         match (read.and_then(|value| json.end().map(|()| value)), unknown) {
             (Ok(value), None) => Decoded::Value(value),
-            (Ok(_), Some(place)) => Decoded::DeadAt(Cause::JsonUnknownField, place),
+            (Ok(_), Some(place)) => Decoded::DeadAt(Cause::JsonUnknownField, None, place),
             (Err(error), _) => Decoded::Dead(cause(error.classify()), None),
         }
     }
@@ -355,7 +355,7 @@ mod tests {
         match Strict::new().decode(bytes) {
             Decoded::Value(value) => Ok(value),
             Decoded::Dead(cause, None) => Err(cause.code().to_owned()),
-            Decoded::DeadAt(Cause::JsonUnknownField, place) => Err(place.into()),
+            Decoded::DeadAt(Cause::JsonUnknownField, None, place) => Err(place.into()),
             other => panic!("{other:?}"),
         }
     }

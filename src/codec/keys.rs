@@ -6,6 +6,9 @@ use super::avro::format::AvroFormat;
 use super::bytes::BytesFormat;
 use super::format::{Format, Keys};
 use super::json::JsonFormat;
+use super::json_schema::JsonSchemaFormat;
+#[cfg(feature = "protobuf")]
+use super::protobuf::format::ProtobufFormat;
 use super::text::TextFormat;
 
 impl Keys {
@@ -16,6 +19,9 @@ impl Keys {
             Self::Bytes => Box::new(BytesFormat),
             Self::Json { strict } => Box::new(JsonFormat { strict }),
             Self::Avro => Box::new(AvroFormat::new()),
+            #[cfg(feature = "protobuf")]
+            Self::Protobuf => Box::new(ProtobufFormat),
+            Self::JsonSchema => Box::new(JsonSchemaFormat::new()),
         }
     }
 }

@@ -24,6 +24,7 @@
 pub mod access;
 mod exchange;
 mod pursuit;
+mod references;
 mod rules;
 mod silence;
 mod subjects;
@@ -38,10 +39,11 @@ use parking_lot::Mutex;
 use reqwest::{Client, Method, Url};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::rules::Ruling;
+pub use self::subjects::{Draft, Reference};
 pub use super::verdict::{Place, Verdict};
+pub use super::writer::{Language, Referenced, WriterSchema, fingerprint};
 
 use self::access::{Access, Login, wrong};
 use self::exchange::{Response, exchange};
@@ -59,38 +61,6 @@ const SCHEMA_NOT_FOUND: u32 = 40403;
 const SUBJECT_NOT_FOUND: u32 = 40401;
 const VERSION_NOT_FOUND: u32 = 40402;
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
-
-/// A fixed hash of a schema's text: what the ledger knows a schema by.
-pub fn fingerprint(text: &str) -> u64 {
-    xxh3_64(text.as_bytes())
-}
-
-/// A schema as the registry has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WriterSchema {
-    /// The registry's id.
-    pub id: u32,
-    /// Its text.
-    pub text: String,
-    /// [`fingerprint`] of the text.
-    pub fingerprint: u64,
-    /// Whether it is an Avro schema that stands alone: neither JSON Schema nor Protobuf, no references to
-    /// others.
-    pub avro: bool,
-}
-
-impl WriterSchema {
-    /// An Avro schema.
-    pub fn new(id: u32, text: impl Into<String>) -> Self {
-        let text = text.into();
-        Self {
-            id,
-            fingerprint: fingerprint(&text),
-            text,
-            avro: true,
-        }
-    }
-}
 
 /// What is known of a schema id now.
 #[derive(Clone, Debug, PartialEq, Eq)]

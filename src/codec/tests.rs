@@ -14,9 +14,17 @@ use serde::{Deserialize, Serialize};
 use super::avro::plain::Plain;
 use super::avro::{Avro, Encoder};
 use super::bytes::Bytes;
+use super::debezium::decoder::{EventAvro, EventJson};
+use super::debezium::envelope::Envelope;
+use super::debezium::key::{ConnectJson, KeyFormat};
+use super::format::{Format, Resources};
 use super::json::{Json, Strict};
+use super::json_schema::JsonSchemaFormat;
+#[cfg(feature = "protobuf")]
+use super::protobuf::format::ProtobufFormat;
 use super::registry::{Registry, WriterSchema};
 use super::text::Text;
+use super::writer::Language;
 use super::{Decode, Decoded};
 use crate::bridge::Waker;
 
@@ -185,7 +193,7 @@ fn decoders() -> Vec<(&'static str, Box<dyn FnMut(&[u8])>)> {
         }
         Avro::new(registry, reader, Waker::new(|| {})).unwrap()
     }
-    vec![
+    let mut all = vec![
         ("json", of(Json::<Order>::new())),
         ("strict json", of(Strict::<Order>::new())),
         ("any json", of(Json::<serde_json::Value>::new())),
@@ -201,7 +209,75 @@ fn decoders() -> Vec<(&'static str, Box<dyn FnMut(&[u8])>)> {
         ("bytes", of(Bytes::<Vec<u8>>::new())),
         ("binary number", of(Bytes::<u64>::new())),
         ("key", of(Text::<(u32, u32)>::new())),
+    ];
+    all.extend(formats());
+    all
+}
+
+/// Decoders that are made by their formats.
+fn formats() -> Vec<(&'static str, Box<dyn FnMut(&[u8])>)> {
+    fn of<T: 'static>(format: impl Format<T>) -> Box<dyn FnMut(&[u8])> {
+        let registry = Registry::never_asked();
+        for (id, text) in [(1, ORDER), (2, OLDER), (3, CHANGE)] {
+            registry.provide(WriterSchema::new(id, text));
+        }
+        let more = [
+            (4, Language::Protobuf, ORDER_PROTO),
+            (5, Language::JsonSchema, ORDER_JSON),
+        ];
+        for (id, language, text) in more {
+            registry.provide(WriterSchema::of(id, language, text, Vec::new()));
+        }
+        let waker = Waker::new(|| {});
+        let resources = Resources {
+            registry: Some(&registry),
+            waker: &waker,
+        };
+        let mut decoder = format.decoder(&resources).unwrap();
+        Box::new(move |bytes| drop(decoder.decode(bytes)))
+    }
+    vec![
+        ("debezium json", of::<Envelope<Order>>(EventJson)),
+        ("debezium avro", of::<Envelope<Order>>(EventAvro::default())),
+        ("debezium key", of::<(i64, String)>(KeyFormat(ConnectJson))),
+        ("json schema", of::<Order>(JsonSchemaFormat::new())),
+        #[cfg(feature = "json-schema")]
+        ("validated json", of::<Order>(JsonSchemaFormat::validated())),
+        #[cfg(feature = "protobuf")]
+        ("protobuf", of::<Order>(ProtobufFormat)),
+        #[cfg(feature = "protobuf")]
+        ("any protobuf", of::<serde_json::Value>(ProtobufFormat)),
     ]
+}
+
+const CHANGE: &str = r#"{"type":"record","name":"Envelope","fields":[
+    {"name":"op","type":"string"},
+    {"name":"after","type":["null",{"type":"record","name":"Order","fields":[{"name":"id","type":"long"}]}]},
+    {"name":"source","type":{"type":"record","name":"Source","fields":[{"name":"lsn","type":["null","long"]}]}}]}"#;
+const ORDER_PROTO: &str = r#"syntax = "proto3";
+    enum Side { Buy = 0; Sell = 1; }
+    message Order {
+      int64 id = 1; string name = 2; repeated string tags = 3; repeated int64 counts = 4;
+      map<string, double> limits = 5; Side side = 6; Order next = 7;
+    }"#;
+const ORDER_JSON: &str = r##"{"type":"object","properties":{
+    "id":{"type":"integer"},"name":{"type":"string","pattern":"^[a-z]*$"},
+    "tags":{"type":"array","uniqueItems":true},"next":{"anyOf":[{"type":"null"},{"$ref":"#"}]}}}"##;
+
+/// An order as Protobuf has it.
+#[cfg(feature = "protobuf")]
+fn in_protobuf(order: &Order) -> Vec<u8> {
+    use prost_reflect::prost::Message;
+    let mut out = Vec::new();
+    super::protobuf::write_header(4, &[0], &mut out);
+    let message = super::protobuf::tests::message(ORDER_PROTO, "Order", serde_json::to_value(order).unwrap());
+    out.extend(message.encode_to_vec());
+    out
+}
+
+#[cfg(not(feature = "protobuf"))]
+fn in_protobuf(_: &Order) -> Vec<u8> {
+    Vec::new()
 }
 
 /// Every decoder on the same bytes. What may be held: so many times the payload, as an item of two bytes
@@ -224,11 +300,15 @@ proptest! {
         let framed = Encoder::new(u32::from(id), ORDER).unwrap().encode(&order).unwrap();
         bounded(&harmed(framed[5..].to_vec(), &harms));
         bounded(&harmed(framed, &harms));
+        let change = serde_json::json!({ "op": "c", "after": &order, "source": { "lsn": 7, "ts_ms": 1 } });
+        bounded(&harmed(serde_json::to_vec(&change).unwrap(), &harms));
+        bounded(&harmed([&[0, 0, 0, 0, 5], &json[..]].concat(), &harms));
+        bounded(&harmed(in_protobuf(&order), &harms));
         bounded(&harmed(json, &harms));
     }
 
     #[test]
-    fn any_bytes(bytes: Vec<u8>, id in 0..5u8) {
+    fn any_bytes(bytes: Vec<u8>, id in 0..6u8) {
         bounded(&bytes);
         bounded(&[&[0, 0, 0, 0, id], &bytes[..]].concat());
     }

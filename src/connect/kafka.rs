@@ -46,6 +46,11 @@ use crate::codec::debezium::decoder::Row;
 use crate::codec::fit::subject::Subject;
 use crate::codec::format::{Format, Resources};
 use crate::codec::json::JsonFormat;
+use crate::codec::json_schema::JsonSchemaFormat;
+#[cfg(feature = "protobuf")]
+use crate::codec::protobuf::format::{Proto, ProtobufFormat, ProtobufPlainFormat};
+#[cfg(feature = "protobuf")]
+use crate::codec::protobuf::prost::ProstFormat;
 use crate::codec::text::TextFormat;
 use crate::connect::connector::{Connector, Ground};
 use crate::error::{Error, Result};
@@ -107,6 +112,56 @@ impl Kafka {
     /// Payloads are Avro without a header, all of them written in this schema. No registry takes part.
     pub fn avro_plain<T: DeserializeOwned + 'static>(self, writer: impl Into<Avsc>) -> Topic<T> {
         self.format(AvroPlainFormat::new(writer))
+    }
+
+    /// Payloads are Protobuf in the wire format of Confluent's serializers, schemas by id from the registry.
+    /// [`codec::protobuf`](crate::codec::protobuf) says which types are read into which.
+    ///
+    /// ```
+    /// use thalweg::prelude::*;
+    ///
+    /// /// `message Payment { int64 id = 1; Side side = 2; google.protobuf.Timestamp at = 3; }`
+    /// #[derive(Clone, Serialize, Deserialize)]
+    /// struct Payment { id: i64, side: Side, at: EventTime }
+    ///
+    /// /// `enum Side { SIDE_UNSPECIFIED = 0; SIDE_BUY = 1; SIDE_SELL = 2; }`
+    /// #[derive(Clone, Serialize, Deserialize)]
+    /// enum Side { Unspecified, Buy, Sell }
+    ///
+    /// let payments = Kafka::topic("payments.v1").protobuf::<Payment>().event_time(|p| p.at);
+    /// ```
+    #[cfg(feature = "protobuf")]
+    pub fn protobuf<T: DeserializeOwned + 'static>(self) -> Topic<T> {
+        self.format(ProtobufFormat)
+    }
+
+    /// Payloads are Protobuf without a header, each of them this message of a `.proto` file. No registry
+    /// takes part.
+    #[cfg(feature = "protobuf")]
+    pub fn protobuf_plain<T: DeserializeOwned + 'static>(
+        self,
+        proto: impl Into<Proto>,
+        message: &str,
+    ) -> Topic<T> {
+        self.format(ProtobufPlainFormat::new(proto, message))
+    }
+
+    /// Payloads are Protobuf as by [`protobuf`](Self::protobuf), decoded into a type that
+    /// [prost](https://docs.rs/prost) generates: see [`ProstFormat`].
+    #[cfg(feature = "protobuf")]
+    pub fn protobuf_prost<M>(self) -> Topic<M>
+    where
+        ProstFormat<M>: Format<M>,
+        M: 'static,
+    {
+        self.format(ProstFormat::new())
+    }
+
+    /// Payloads are JSON behind the header of Confluent's serializers, with a JSON Schema by id from the
+    /// registry. The type is compared with the newest schema at the start; records are not validated, unless
+    /// [`JsonSchemaFormat::validated`] is given to [`format`](Self::format).
+    pub fn json_schema<T: DeserializeOwned + 'static>(self) -> Topic<T> {
+        self.format(JsonSchemaFormat::new())
     }
 
     /// Payloads are JSON. Fields that `T` lacks are passed over.
@@ -356,6 +411,23 @@ impl<K: DeserializeOwned + 'static, V: 'static> KeyedTopic<K, V> {
     /// Keys are Avro, with schemas from the registry.
     pub fn key_avro(self) -> Self {
         self.key_format(AvroFormat::new())
+    }
+
+    /// Keys are Protobuf, with schemas from the registry.
+    #[cfg(feature = "protobuf")]
+    pub fn key_protobuf(self) -> Self {
+        self.key_format(ProtobufFormat)
+    }
+
+    /// Keys are Protobuf without a header, each of them this message of a `.proto` file.
+    #[cfg(feature = "protobuf")]
+    pub fn key_protobuf_plain(self, proto: impl Into<Proto>, message: &str) -> Self {
+        self.key_format(ProtobufPlainFormat::new(proto, message))
+    }
+
+    /// Keys are JSON behind the header of Confluent's serializers, with schemas from the registry.
+    pub fn key_json_schema(self) -> Self {
+        self.key_format(JsonSchemaFormat::new())
     }
 
     /// Keys are Avro without a header, all of them written in this schema.

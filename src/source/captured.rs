@@ -89,9 +89,9 @@ impl<K: 'static, V: 'static> CapturedRecords<K, V> {
         match raw.key.map(|key| self.key.decode_at(raw.offset, key)) {
             Some(Decoded::Value(key)) => Decoded::Value(captured(key)),
             Some(Decoded::Dead(_, schema)) => Decoded::Dead(Cause::KeyInvalid, schema),
-            Some(Decoded::DeadAt(_, place)) => Decoded::DeadAt(Cause::KeyInvalid, place),
+            Some(Decoded::DeadAt(_, schema, place)) => Decoded::DeadAt(Cause::KeyInvalid, schema, place),
             Some(Decoded::Wait) => Decoded::Wait,
-            None => Decoded::DeadAt(Cause::KeyMissing, NO_KEY.into()),
+            None => Decoded::DeadAt(Cause::KeyMissing, None, NO_KEY.into()),
         }
     }
 }
@@ -112,7 +112,7 @@ impl<K: 'static, V: 'static> Records<Captured<K, V>> for CapturedRecords<K, V> {
         let Envelope { change, at } = match self.value.decode_at(raw.offset, payload) {
             Decoded::Value(envelope) => envelope,
             Decoded::Dead(cause, schema) => return Decoded::Dead(cause, schema),
-            Decoded::DeadAt(cause, place) => return Decoded::DeadAt(cause, place),
+            Decoded::DeadAt(cause, schema, place) => return Decoded::DeadAt(cause, schema, place),
             Decoded::Wait => return Decoded::Wait,
         };
         match change {

@@ -188,9 +188,9 @@ impl<T> Intake<T> {
     }
 
     /// Takes a record that could not be decoded, with the place in it that caused this.
-    pub fn dead_at(&mut self, raw: Raw<'_>, cause: Cause, place: Box<str>) {
+    pub fn dead_at(&mut self, raw: Raw<'_>, cause: Cause, schema: Option<u32>, place: Box<str>) {
         self.count(&raw);
-        self.letter(&raw, cause, None, Some(place.into()));
+        self.letter(&raw, cause, schema, Some(place.into()));
     }
 
     fn letter(&mut self, raw: &Raw<'_>, cause: Cause, schema: Option<u32>, detail: Option<String>) {

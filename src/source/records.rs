@@ -96,7 +96,9 @@ impl<K: 'static, V: 'static> Records<(K, Option<V>)> for KeyValue<K, V> {
         let key = match raw.key.map(|key| self.key.decode_at(raw.offset, key)) {
             Some(Decoded::Value(key)) => key,
             Some(Decoded::Dead(_, schema)) => return Decoded::Dead(Cause::KeyInvalid, schema),
-            Some(Decoded::DeadAt(_, place)) => return Decoded::DeadAt(Cause::KeyInvalid, place),
+            Some(Decoded::DeadAt(_, schema, place)) => {
+                return Decoded::DeadAt(Cause::KeyInvalid, schema, place);
+            }
             Some(Decoded::Wait) => return Decoded::Wait,
             None => return Decoded::Dead(Cause::KeyMissing, None),
         };
@@ -110,7 +112,9 @@ impl<K: 'static, V: 'static> Records<(K, Option<V>)> for KeyValue<K, V> {
         match self.value.decode_at(raw.offset, payload) {
             Decoded::Value(value) => Decoded::Value((key, Some(value))),
             Decoded::Dead(cause, schema) => self.no_row(key, payload, Decoded::Dead(cause, schema)),
-            Decoded::DeadAt(cause, place) => self.no_row(key, payload, Decoded::DeadAt(cause, place)),
+            Decoded::DeadAt(cause, schema, place) => {
+                self.no_row(key, payload, Decoded::DeadAt(cause, schema, place))
+            }
             Decoded::Wait => Decoded::Wait,
         }
     }

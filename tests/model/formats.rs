@@ -37,7 +37,7 @@ impl Decode<Reading> for Pairs {
             match pair.split_once('=') {
                 Some(("sensor", value)) => sensor = value.parse().ok(),
                 Some(("celsius", value)) => celsius = value.parse().ok(),
-                _ => return Decoded::DeadAt(Cause::TextInvalid, pair.into()),
+                _ => return Decoded::DeadAt(Cause::TextInvalid, None, pair.into()),
             }
         }
         match (sensor, celsius) {

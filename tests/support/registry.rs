@@ -61,12 +61,24 @@ impl Registry {
         answer.unwrap_or_else(|(status, body)| panic!("subject {subject} was refused with {status}: {body}"))
     }
 
+    /// The same for a schema that refers to others, by name, subject and version.
+    #[cfg(feature = "protobuf")]
+    pub fn register_with(&self, subject: &str, kind: &str, schema: &str, references: Value) -> i32 {
+        let body = json!({ "schema": schema, "schemaType": kind, "references": references });
+        self.send_schema(subject, &body)
+            .unwrap_or_else(|(status, body)| panic!("subject {subject} was refused with {status}: {body}"))
+    }
+
     /// The same where a refusal is expected: its status (409: incompatible) and body.
     pub fn try_register(&self, subject: &str, kind: &str, schema: &str) -> Result<i32, (u16, String)> {
+        self.send_schema(subject, &json!({ "schema": schema, "schemaType": kind }))
+    }
+
+    fn send_schema(&self, subject: &str, body: &Value) -> Result<i32, (u16, String)> {
         let request = self
             .http
             .post(format!("{}/subjects/{subject}/versions", self.url()))
-            .json(&json!({ "schema": schema, "schemaType": kind }));
+            .json(body);
         let body = send(request)?;
         let id = body["id"].as_i64().and_then(|id| i32::try_from(id).ok());
         id.ok_or_else(|| (200, format!("no id in {body}")))

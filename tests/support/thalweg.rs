@@ -75,6 +75,8 @@ fn built(program: [&str; 2]) -> PathBuf {
     for (is_on, feature) in [
         (cfg!(feature = "object-store"), "thalweg/object-store"),
         (cfg!(feature = "postgres"), "thalweg/postgres"),
+        (cfg!(feature = "protobuf"), "thalweg/protobuf"),
+        (cfg!(feature = "json-schema"), "thalweg/json-schema"),
     ] {
         if is_on {
             build.args(["--features", feature]);

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::schema::Schema;
 use crate::codec::fit::Misfit;
+use crate::codec::writer::WriterSchema;
 use crate::schema::trace::{Traced, trace};
 
 /// Where data of the schema `writer` do not fit `T`; with `reader`, after they were resolved to that schema.
@@ -23,11 +24,11 @@ use crate::schema::trace::{Traced, trace};
 /// assert_eq!((misfits[0].path.as_str(), misfits[0].every), ("note", true));
 /// ```
 pub fn fit<T: DeserializeOwned>(writer: &str, reader: Option<&str>) -> Vec<Misfit> {
-    compare(&trace::<T>(), writer, reader)
+    compare(&trace::<T>(), &WriterSchema::new(0, writer), reader)
 }
 
 /// The same of a type that was traced.
-pub(crate) fn compare(traced: &Traced, writer: &str, reader: Option<&str>) -> Vec<Misfit> {
+pub(crate) fn compare(traced: &Traced, writer: &WriterSchema, reader: Option<&str>) -> Vec<Misfit> {
     let whole = |problem: String, remedy: &str| {
         vec![Misfit {
             path: String::new(),
@@ -36,10 +37,10 @@ pub(crate) fn compare(traced: &Traced, writer: &str, reader: Option<&str>) -> Ve
             every: true,
         }]
     };
-    let writer = match Schema::parse(writer) {
+    let writer = match Schema::registered(writer) {
         Ok(writer) => writer,
         Err(why) => {
-            let problem = format!("the registry's schema is no Avro schema that stands alone: {why}");
+            let problem = format!("the registry's schema is no Avro schema: {why}");
             return whole(problem, "register an Avro schema");
         }
     };
@@ -64,14 +65,6 @@ pub fn between(writer: &str, reader: &str) -> Vec<Misfit> {
     match (Schema::parse(writer), Schema::parse(reader)) {
         (Ok(writer), Ok(reader)) => rules::compare(&writer, &reader),
         _ => Vec::new(),
-    }
-}
-
-/// A field within a path.
-fn below(path: &str, field: &str) -> String {
-    match path {
-        "" => field.to_owned(),
-        path => format!("{path}.{field}"),
     }
 }
 

@@ -148,9 +148,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for AvroFormat {
         let reader = self.reader().map(str::to_owned);
         let traced = trace::<T>();
         Some(Arc::new(move |schema: &WriterSchema| {
-            // What does not stand alone can't be decoded: an empty text is no schema.
-            let text = if schema.avro { &schema.text } else { "" };
-            fit::compare(&traced, text, reader.as_deref())
+            fit::compare(&traced, schema, reader.as_deref())
         }))
     }
 

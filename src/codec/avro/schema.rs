@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 pub(super) use self::logical::Logical;
+use crate::codec::writer::{Language, WriterSchema};
 
 /// A node's place in its schema.
 pub(super) type NodeId = usize;
@@ -95,7 +96,16 @@ pub(super) struct Field {
 impl Schema {
     /// The schema that `text` says, or what is wrong with it and where.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        parse::parse(text)
+        parse::parse([], text)
+    }
+
+    /// The schema that a registry has, with the types of those that it refers to.
+    pub(super) fn registered(schema: &WriterSchema) -> Result<Self, String> {
+        if schema.language != Language::Avro {
+            return Err(format!("it is {}", schema.language));
+        }
+        let references = schema.references.iter().map(|other| other.text.as_str());
+        parse::parse(references, &schema.text)
     }
 
     pub(super) fn root(&self) -> NodeId {
@@ -222,10 +232,10 @@ impl Name {
     }
 }
 
-/// Whether `text` can be a writer's schema; if not, why. Its defaults mean nothing to a reader, and wrong
-/// ones are common: they are passed over.
-pub(in crate::codec) fn check_writer(text: &str) -> Result<(), String> {
-    Schema::parse(text).map(drop)
+/// Whether a schema can be a writer's; if not, why. Its defaults mean nothing to a reader, and wrong ones are
+/// common: they are passed over.
+pub(in crate::codec) fn check_writer(schema: &WriterSchema) -> Result<(), String> {
+    Schema::registered(schema).map(drop)
 }
 
 #[cfg(test)]

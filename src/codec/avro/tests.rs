@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::codec::registry::Verdict;
+use crate::codec::registry::{Language, Verdict};
 
 fn decoder<T>(writers: &[&str], reader: Option<&str>) -> Avro<T> {
     let registry = Registry::never_asked();
@@ -847,10 +847,7 @@ fn what_is_no_avro_schema_is_incompatible() {
         );
     }
     let registry = Registry::never_asked();
-    registry.provide(WriterSchema {
-        avro: false,
-        ..WriterSchema::new(1, r#""int""#)
-    });
+    registry.provide(WriterSchema::of(1, Language::JsonSchema, r#""int""#, Vec::new()));
     let mut decoder = Avro::<i64>::new(registry, None, Waker::new(|| {})).unwrap();
     assert!(matches!(
         decoder.decode(&payload(1, &[2])),

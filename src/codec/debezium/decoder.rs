@@ -87,7 +87,7 @@ impl<V: Row> EventDecoder<V> {
         match self.whole.decode_at(offset, bytes) {
             Decoded::Value(wire) => envelope(wire, Written::Whole),
             Decoded::Dead(cause, schema) => Decoded::Dead(cause, schema),
-            Decoded::DeadAt(cause, place) => Decoded::DeadAt(cause, place),
+            Decoded::DeadAt(cause, schema, place) => Decoded::DeadAt(cause, schema, place),
             Decoded::Wait => Decoded::Wait,
         }
     }
@@ -170,7 +170,7 @@ impl<V: Row> Decode<Envelope<V>> for EventDecoder<V> {
 /// What an event says, with what it has of the row.
 fn envelope<V, W>(wire: Wire<W>, written: impl FnOnce(W) -> Written<V>) -> Decoded<Envelope<V>> {
     let Wire { op, after, source } = wire;
-    let wrong = |what: &str| Decoded::DeadAt(Cause::EnvelopeInvalid, what.into());
+    let wrong = |what: &str| Decoded::DeadAt(Cause::EnvelopeInvalid, None, what.into());
     let snapshot = source.snapshot.0 || op == Op::Read;
     let change = match op {
         Op::Read | Op::Create | Op::Update => match after.map(written) {
@@ -225,11 +225,11 @@ fn other<V>(bytes: &[u8]) -> Decoded<Wire<V>> {
     let fields = match payload {
         Value::Null => return nothing(Op::Nothing),
         Value::Object(fields) => fields,
-        _ => return Decoded::DeadAt(Cause::EnvelopeInvalid, NO_EVENT.into()),
+        _ => return Decoded::DeadAt(Cause::EnvelopeInvalid, None, NO_EVENT.into()),
     };
     let has = |name: &str| fields.contains_key(name);
     let why = if has("op") && has("source") {
-        return Decoded::DeadAt(Cause::JsonType, "after".into());
+        return Decoded::DeadAt(Cause::JsonType, None, "after".into());
     } else if fields
         .keys()
         .all(|name| name == "ts_ms" || name == "ts_us" || name == "ts_ns")
@@ -242,7 +242,7 @@ fn other<V>(bytes: &[u8]) -> Decoded<Wire<V>> {
     } else {
         NO_EVENT
     };
-    Decoded::DeadAt(Cause::EnvelopeInvalid, why.into())
+    Decoded::DeadAt(Cause::EnvelopeInvalid, None, why.into())
 }
 
 const NO_EVENT: &str = "no `op` and `source`: rows that were taken out of their events \

@@ -85,7 +85,7 @@ impl<K: 'static> Decode<K> for OfOne<K> {
         match self.0.decode_at(offset, bytes) {
             Decoded::Value(Single(key)) => Decoded::Value(key),
             Decoded::Dead(cause, schema) => Decoded::Dead(cause, schema),
-            Decoded::DeadAt(cause, place) => Decoded::DeadAt(cause, place),
+            Decoded::DeadAt(cause, schema, place) => Decoded::DeadAt(cause, schema, place),
             Decoded::Wait => Decoded::Wait,
         }
     }

@@ -271,7 +271,7 @@ fn told(payload: &str) -> String {
         Some(payload.as_bytes()),
     ) {
         Decoded::Dead(cause, None) => cause.code().to_owned(),
-        Decoded::DeadAt(cause, place) => format!("{}: {place}", cause.code()),
+        Decoded::DeadAt(cause, _, place) => format!("{}: {place}", cause.code()),
         Decoded::Value(Captured::Row {
             row: Written::Whole(row),
             at,
@@ -327,12 +327,12 @@ fn what_is_no_event_of_a_row_is_told_apart() {
     );
     let keyless = lines::<Id, Pair>(include_str!("tests/keyless.tsv").lines().next().unwrap());
     assert!(
-        matches!(&keyless[0], Decoded::DeadAt(Cause::JsonType, _)),
+        matches!(&keyless[0], Decoded::DeadAt(Cause::JsonType, None, _)),
         "{keyless:?}"
     );
     let keyless = lines::<Id, serde_json::Value>(include_str!("tests/keyless.tsv"));
     assert!(
-        matches!(&keyless[0], Decoded::DeadAt(Cause::KeyMissing, place) if place.contains("primary key")),
+        matches!(&keyless[0], Decoded::DeadAt(Cause::KeyMissing, None, place) if place.contains("primary key")),
         "{keyless:?}"
     );
 }

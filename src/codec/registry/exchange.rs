@@ -1,14 +1,22 @@
 //! One request to a registry and what comes back, whoever it is that answers.
 
 use reqwest::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::WriterSchema;
 use super::access::Login;
+use super::{Language, Referenced, WriterSchema};
 use crate::codec::avro::schema::check_writer;
 
 /// Bytes of an answer that are read at most.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// A reference, as registries write it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) subject: String,
+    pub(super) version: u32,
+}
 
 /// A schema in an answer.
 #[derive(Deserialize)]
@@ -18,23 +26,28 @@ pub(super) struct SchemaBody {
     #[serde(default)]
     schema_type: Option<String>,
     #[serde(default)]
-    references: Option<Vec<serde_json::Value>>,
+    references: Option<Vec<Named>>,
 }
 
 impl SchemaBody {
-    /// With the id that it was asked for by, or that the answer gave. A registry that calls a text an Avro
-    /// schema which is none talks nonsense, and may know better later; one that names another type has said
-    /// what the records are.
-    pub(super) fn into_schema(self, id: u32) -> Result<WriterSchema, String> {
-        let avro = self
-            .schema_type
-            .is_none_or(|kind| kind.eq_ignore_ascii_case("avro"));
-        let alone = self.references.is_none_or(|references| references.is_empty());
-        let schema = WriterSchema {
-            avro: avro && alone,
-            ..WriterSchema::new(id, self.schema)
-        };
-        match schema.avro.then(|| check_writer(&schema.text)) {
+    /// What it refers to, by subject and version.
+    pub(super) fn references(&self) -> &[Named] {
+        self.references.as_deref().unwrap_or_default()
+    }
+
+    /// What another schema refers to by `name`.
+    pub(super) fn into_referenced(self, name: String) -> Referenced {
+        let text = self.schema;
+        Referenced { name, text }
+    }
+
+    /// With the id that it was asked for by, or that the answer gave, and what it refers to. A registry that
+    /// calls a text an Avro schema which is none talks nonsense, and may know better later; one that names
+    /// another language has said what the records are.
+    pub(super) fn into_schema(self, id: u32, references: Vec<Referenced>) -> Result<WriterSchema, String> {
+        let language = Language::named(self.schema_type.as_deref());
+        let schema = WriterSchema::of(id, language, self.schema, references);
+        match (language == Language::Avro).then(|| check_writer(&schema)) {
             Some(Err(why)) => Err(format!(
                 "what it has as schema {id} is no Avro schema ({why}): {}",
                 excerpt(schema.text.as_bytes())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, StatusCode};
 
 use super::exchange::SchemaBody;
+use super::references::Incomplete;
 use super::{Away, Entry, ID_MAX, SCHEMA_NOT_FOUND, Shared, WriterSchema};
 use crate::bridge::Waker;
 use crate::clock;
@@ -127,9 +128,10 @@ impl Shared {
         if answer.status == StatusCode::NOT_FOUND && answer.error_code() == Some(SCHEMA_NOT_FOUND) {
             return Ok(Answer::None(format!("it does not know schema {id}")));
         }
-        match answer.expect::<SchemaBody>()?.into_schema(id) {
+        match self.complete(answer.expect::<SchemaBody>()?, id).await {
             Ok(schema) => Ok(Answer::Schema(schema)),
-            Err(why) => Ok(Answer::None(why + &self.subjects(id).await)),
+            Err(Incomplete::Failed(why)) => Err(why),
+            Err(Incomplete::Nonsense(why)) => Ok(Answer::None(why + &self.subjects(id).await)),
         }
     }
 

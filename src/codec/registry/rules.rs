@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::subjects::subject_error;
-use super::{CONTENT_TYPE, Registry, SUBJECT_NOT_FOUND};
+use super::{CONTENT_TYPE, Draft, Registry, SUBJECT_NOT_FOUND};
 use crate::error::{Error, Result};
 
 /// What a registry says of a schema.
@@ -19,10 +19,10 @@ pub struct Ruling {
 }
 
 impl Registry {
-    /// Whether the registry would take `text` as the next version of `subject`. To be awaited on a tokio
+    /// Whether the registry would take a schema as the next version of `subject`. To be awaited on a tokio
     /// runtime.
-    pub async fn ruling(&self, subject: &str, text: &str) -> Result<Ruling> {
-        let body = serde_json::json!({ "schema": text }).to_string();
+    pub async fn ruling(&self, subject: &str, schema: impl Into<Draft>) -> Result<Ruling> {
+        let body = schema.into().body();
         let path = ["compatibility", "subjects", subject, "versions"];
         let request = self
             .shared

@@ -5,19 +5,71 @@ use std::sync::Arc;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::exchange::SchemaBody;
-use super::{CONTENT_TYPE, Registry, SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, WriterSchema};
+use super::exchange::{Named, SchemaBody};
+use super::{CONTENT_TYPE, Language, Registry, SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, WriterSchema};
 use crate::error::{Error, Result};
 
+/// A schema that a registry may get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// What it is written in.
+    pub language: Language,
+    /// Its text.
+    pub text: String,
+    /// The registered schemas that it refers to.
+    pub references: Vec<Reference>,
+}
+
+/// A registered schema that another one refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// What the other one calls it: a type of Avro, the path of an `import`, the URI of a `$ref`.
+    pub name: String,
+    /// The subject that it is registered under.
+    pub subject: String,
+    /// Its version there.
+    pub version: u32,
+}
+
+/// An Avro schema that stands alone.
+impl From<&str> for Draft {
+    fn from(text: &str) -> Self {
+        Self {
+            language: Language::Avro,
+            text: text.to_owned(),
+            references: Vec::new(),
+        }
+    }
+}
+
+impl Draft {
+    /// As requests have it. The word for Avro is left out: old registries know no other language.
+    pub(super) fn body(&self) -> String {
+        let mut body = serde_json::json!({ "schema": self.text });
+        if self.language != Language::Avro {
+            body["schemaType"] = self.language.word().into();
+        }
+        if !self.references.is_empty() {
+            let named = |own: &Reference| Named {
+                name: own.name.clone(),
+                subject: own.subject.clone(),
+                version: own.version,
+            };
+            body["references"] = serde_json::json!(self.references.iter().map(named).collect::<Vec<_>>());
+        }
+        body.to_string()
+    }
+}
+
 impl Registry {
-    /// Registers `text` under `subject` and gives its id; the same text has the same id every time. To be
-    /// awaited on a tokio runtime.
-    pub async fn register(&self, subject: &str, text: &str) -> Result<u32> {
+    /// Registers a schema under `subject` and gives its id; the same schema has the same id every time. To
+    /// be awaited on a tokio runtime.
+    pub async fn register(&self, subject: &str, schema: impl Into<Draft>) -> Result<u32> {
         #[derive(Deserialize)]
         struct Registered {
             id: u32,
         }
-        let body = serde_json::json!({ "schema": text }).to_string();
+        let body = schema.into().body();
         let request = self
             .shared
             .request(Method::POST, &["subjects", subject, "versions"]);
@@ -69,7 +121,9 @@ impl Registry {
             return Ok(None);
         }
         let Version { id, version, body } = answer.expect::<Version>().map_err(failed)?;
-        Ok(Some((version, Arc::new(body.into_schema(id).map_err(failed)?))))
+        let schema = self.shared.complete(body, id).await;
+        let schema = schema.map_err(|why| failed(why.into()))?;
+        Ok(Some((version, Arc::new(schema))))
     }
 }
 

@@ -66,6 +66,7 @@ impl Fake {
         let latest = |Path(subject): Path<String>| async move {
             answer(json!({ "subject": subject, "version": 3, "id": 9, "schema": "\"long\"" }))
         };
+        let referenced = |Path(subject): Path<String>| async move { first_version(&subject) };
         let router = Router::new()
             .route("/base/schemas/ids/{id}", get(schema))
             .route(
@@ -74,6 +75,7 @@ impl Fake {
             )
             .route("/base/subjects/{subject}/versions", post(registered))
             .route("/base/subjects/{subject}/versions/latest", get(latest))
+            .route("/base/subjects/{subject}/versions/1", get(referenced))
             .with_state(Arc::new((script, asked.clone())));
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}/base/", listener.local_addr().unwrap());
@@ -143,6 +145,25 @@ fn answer(json: Value) -> String {
     json.to_string()
 }
 
+/// Schemas that others refer to.
+fn first_version(subject: &str) -> Reply {
+    let to = |name: &str| json!([{ "name": name, "subject": name, "version": 1 }]);
+    let record = |name: &str, kind: &str| {
+        json!({ "type": "record", "name": name, "fields": [{ "name": "a", "type": kind }] }).to_string()
+    };
+    let body = match subject {
+        "x.A" => json!({ "schema": record("x.A", "int") }),
+        "x.B" => json!({ "schema": record("x.B", "x.A"), "references": to("x.A") }),
+        "x.circle" => json!({ "schema": record("x.circle", "x.round"), "references": to("x.round") }),
+        "x.round" => json!({ "schema": record("x.round", "x.circle"), "references": to("x.circle") }),
+        _ => {
+            let body = json!({ "error_code": 40402, "message": "Version not found" });
+            return (StatusCode::NOT_FOUND, answer(body)).into_response();
+        }
+    };
+    answer(body).into_response()
+}
+
 fn no_such_schema() -> Reply {
     (
         StatusCode::NOT_FOUND,
@@ -152,13 +173,13 @@ fn no_such_schema() -> Reply {
 }
 
 fn print() -> u64 {
-    fingerprint("\"long\"")
+    fingerprint("\"long\"", &[])
 }
 
 #[test]
 fn the_fingerprint_is_fixed() {
-    assert_eq!(print(), xxh3_64(b"\"long\""));
-    assert_eq!(fingerprint(""), 0x2d06_8005_38d3_94c2);
+    assert_eq!(print(), xxhash_rust::xxh3::xxh3_64(b"\"long\""));
+    assert_eq!(fingerprint("", &[]), 0x2d06_8005_38d3_94c2);
 }
 
 #[test]
@@ -646,18 +667,51 @@ fn registers_and_gets_the_latest() {
 }
 
 #[test]
-fn other_kinds_of_schema_are_told_apart() {
+fn schemas_come_with_their_language_and_all_that_they_refer_to() {
     let protobuf = || answer(json!({ "schema": "message A {}", "schemaType": "PROTOBUF" })).into_response();
-    let referring =
-        || answer(json!({ "schema": "\"x.A\"", "references": [{ "name": "x.A" }] })).into_response();
-    let fake = Fake::new(vec![protobuf, referring]);
+    let other = || answer(json!({ "schema": "anything", "schemaType": "XSD" })).into_response();
+    let referring = || {
+        let references = json!([
+            { "name": "x.B", "subject": "x.B", "version": 1 },
+            { "name": "x.A", "subject": "x.A", "version": 1 },
+        ]);
+        answer(json!({ "schema": r#"{"type":"array","items":"x.B"}"#, "references": references }))
+            .into_response()
+    };
+    let in_a_circle = || referring_to("x.circle");
+    let to_nothing = || referring_to("x.gone");
+    let fake = Fake::new(vec![protobuf, other, referring, in_a_circle, to_nothing]);
     let registry = fake.registry();
-    for id in [1, 2] {
-        let Lookup::Known(schema) = fake.resolve(&registry, id) else {
-            panic!()
-        };
-        assert!(!schema.avro);
-    }
+    let schema = |id: u32| match fake.resolve(&registry, id) {
+        Lookup::Known(schema) => schema,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(schema(1).language, Language::Protobuf);
+    assert_eq!(schema(2).language, Language::Other);
+    let referring = schema(3);
+    let names: Vec<&str> = referring.references.iter().map(|other| &*other.name).collect();
+    assert_eq!(
+        names,
+        ["x.A", "x.B"],
+        "what another one refers to comes first, and once"
+    );
+    assert_ne!(
+        referring.fingerprint,
+        fingerprint(&referring.text, &referring.references[..1])
+    );
+    let mut decoder = Avro::<Value>::new(registry.clone(), None, waker().0).unwrap();
+    // An array of one item, whose `a` has an `a` of 7.
+    let payload = [0, 0, 0, 0, 3, 2, 14, 0];
+    let expected = json!([{ "a": { "a": 7 } }]);
+    assert!(matches!(decoder.decode(&payload), Decoded::Value(read) if read == expected));
+    // They are no schemas that can be read.
+    assert_eq!(fake.resolve(&registry, 4), Lookup::Unknown);
+    assert_eq!(fake.resolve(&registry, 5), Lookup::Unknown);
+}
+
+fn referring_to(name: &str) -> Reply {
+    let references = json!([{ "name": name, "subject": name, "version": 1 }]);
+    answer(json!({ "schema": r#""x.A""#, "references": references })).into_response()
 }
 
 #[test]

@@ -235,8 +235,8 @@ fn take<T: 'static, R>(
             intake.dead(raw, cause, schema);
             intake.explain(part.here()?);
         }
-        Decoded::DeadAt(cause, place) => {
-            intake.dead_at(raw, cause, format!("{}: {place}", part.here()?).into());
+        Decoded::DeadAt(cause, schema, place) => {
+            intake.dead_at(raw, cause, schema, format!("{}: {place}", part.here()?).into());
         }
         Decoded::Wait => return Ok(Taken::Nothing),
     }

@@ -98,7 +98,7 @@ impl<Q: Arrivals> Partition<Q> {
                     match records.decode(&raw) {
                         Decoded::Value(value) => intake.value(raw, value),
                         Decoded::Dead(cause, schema) => intake.dead(raw, cause, schema),
-                        Decoded::DeadAt(cause, place) => intake.dead_at(raw, cause, place),
+                        Decoded::DeadAt(cause, schema, place) => intake.dead_at(raw, cause, schema, place),
                         Decoded::Wait => break false,
                     }
                     self.next = raw.offset + 1;

@@ -1,16 +1,8 @@
 //! How a schema answers what a type asks for, where neither has parts.
 
 use crate::codec::avro::schema::{Kind, Logical, Node};
+use crate::codec::fit::words::Answer;
 use crate::schema::types::Type;
-
-/// How a schema answers a type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    All,
-    /// Only some of its values will do.
-    Some,
-    None,
-}
 
 /// Values of `node`, asked for by `ty`, which has no parts.
 pub(super) fn answer(ty: &Type, node: &Node) -> Answer {
@@ -78,20 +70,6 @@ pub(super) fn unasked_number(ty: &Type, is_newtype: bool, bits: u8) -> Answer {
         // Which variants have numbers is not known here.
         Type::Float(_) | Type::Json | Type::Enum(_) => Answer::All,
         _ => Answer::None,
-    }
-}
-
-/// What a type asks for, in words.
-pub(super) fn wanted(ty: &Type) -> String {
-    match ty {
-        Type::Unit => "nothing".to_owned(),
-        Type::Text => "a string".to_owned(),
-        Type::Time => "i64".to_owned(),
-        Type::List(_) | Type::Tuple(_) => "a list".to_owned(),
-        Type::Map(..) => "a map".to_owned(),
-        Type::Struct(_) => "a struct".to_owned(),
-        Type::Enum(_) => "an enum".to_owned(),
-        ty => ty.to_string(),
     }
 }
 

@@ -4,9 +4,8 @@
 use crate::codec::avro::resolve::{Resolution, sources};
 use crate::codec::avro::schema::{Kind, NodeId, Record, Schema};
 use crate::codec::fit::Misfit;
+use crate::codec::fit::words::below;
 use crate::suggest::nearest;
-
-use super::below;
 
 /// How deep schemas are compared: they may contain themselves.
 const DEPTH_MAX: usize = 16;

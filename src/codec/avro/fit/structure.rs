@@ -8,9 +8,10 @@ mod lists;
 mod records;
 mod variants;
 
-use super::answer::{Answer, answer, fitting, wanted, wider};
+use super::answer::{answer, fitting, wider};
 use crate::codec::avro::schema::{Kind, Node, NodeId, Schema};
 use crate::codec::fit::Misfit;
+use crate::codec::fit::words::{Answer, wanted};
 use crate::schema::trace::Traced;
 use crate::schema::trace::rules::{Place, ReadRules};
 use crate::schema::types::Type;

@@ -13,10 +13,18 @@ use super::{Enum, Field, Fixed, Kind, Logical, Name, Node, NodeId, Record, Schem
 /// The largest `fixed`: more than any record takes.
 const FIXED_SIZE_MAX: u64 = 1 << 30;
 
-pub(super) fn parse(text: &str) -> Result<Schema, String> {
-    let json: Value = serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
+/// The schema that `text` says. `references` are the texts of schemas whose types it may name.
+pub(super) fn parse<'t>(references: impl IntoIterator<Item = &'t str>, text: &str) -> Result<Schema, String> {
+    let json = |text: &str| -> Result<Value, String> {
+        serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))
+    };
     let mut parser = Parser::default();
-    let root = parser.node(&json, "")?;
+    for reference in references {
+        let told = |why| format!("a schema that it refers to: {why}");
+        let json = json(reference).map_err(told)?;
+        parser.node(&json, "").map_err(told)?;
+    }
+    let root = parser.node(&json(text)?, "")?;
     let (mut schema, places) = parser.resolved()?;
     schema.root = places[root];
     schema.check_unions()?;

@@ -1,10 +1,10 @@
 //! Records and maps, as structs and as maps.
 
-use super::super::below;
 use super::lists::{DURATION, DURATION_BITS, is_duration};
 use super::{At, Comparison, ENTRY};
 use crate::codec::avro::schema::{Kind, Node, Record};
 use crate::codec::fit::Misfit;
+use crate::codec::fit::words::{MISSING, below};
 use crate::schema::trace::rules::StructRules;
 use crate::schema::types::Type;
 
@@ -121,7 +121,7 @@ impl<'s> Comparison<'s> {
 
     fn missing(&mut self, field: &str, at: At<'_>) {
         let path = below(at.path, field);
-        let problem = "the schema has no such field, and the type needs it".to_owned();
+        let problem = MISSING.to_owned();
         let remedy = "write `#[serde(default)]` on it or make it an Option, name the schema's field with \
                       `#[serde(alias = …)]`, or give a reader's schema in which it has a default";
         self.note(at.part(&path, true), problem, remedy);
