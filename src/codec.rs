@@ -13,6 +13,7 @@ pub mod format;
 pub mod header;
 pub mod json;
 mod keys;
+mod plain_rows;
 pub mod registry;
 pub mod rows;
 pub mod text;

@@ -179,12 +179,28 @@ impl RowSchema {
     /// Writes a key as records have it, as JSON: one that is a single field as what it is, any other as an
     /// object of its fields. `false` when the bytes don't encode a key.
     pub fn write_record_key(&self, key: &[u8], numbers: Numbers, out: &mut Vec<u8>) -> bool {
-        let is_single = !matches!(self.key_type, Type::Struct(_) | Type::Tuple(_));
-        if is_single && self.key.len() == 1 {
-            return write_whole(&self.key_type, Form::Ordered, key, numbers, out);
+        if let Some(ty) = self.single_key() {
+            return write_whole(ty, Form::Ordered, key, numbers, out);
         }
         let row = self.key_row(key);
         row.inspect(|row| self.write_key(row, numbers, out)).is_some()
+    }
+
+    /// The type of a key that is a single field, and no struct or tuple of one; `None`: it is another.
+    pub(crate) fn single_key(&self) -> Option<&Type> {
+        let is_single = !matches!(self.key_type, Type::Struct(_) | Type::Tuple(_)) && self.key.len() == 1;
+        is_single.then_some(&self.key_type)
+    }
+
+    /// The value's type as a whole.
+    pub(crate) fn value_type(&self) -> &Type {
+        &self.value_type
+    }
+
+    /// The value as a whole; `None` when the bytes don't encode one.
+    pub(crate) fn whole_value(&self, value: &[u8]) -> Option<Datum> {
+        let mut reader = column::Reader::new(Form::Compact, value);
+        reader.datum(&self.value_type).filter(|_| reader.is_at_end())
     }
 
     /// Where the field stands in a row.

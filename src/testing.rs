@@ -444,8 +444,9 @@ impl Run {
     /// use thalweg::testing::Harness;
     ///
     /// fn names(flow: Dataflow) {
-    ///     let merchants = flow.table("merchants", Kafka::topic("merchants.v1").json::<String>().keyed::<u32>());
-    ///     merchants.key_named("merchant").upsert_to("names", Kafka::topic("names.v1").json());
+    ///     let merchants = Kafka::topic("merchants.v1").json::<String>().keyed::<u32>();
+    ///     let merchants = flow.table("merchants", merchants).key_named("merchant");
+    ///     merchants.upsert_to("names", Kafka::topic("names.v1").json());
     /// }
     ///
     /// let mut test = Harness::of(dataflow("names", names));

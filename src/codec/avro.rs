@@ -21,6 +21,8 @@ pub(crate) mod plain;
 mod plan;
 mod resolve;
 mod rewrite;
+mod rows;
+mod rows;
 pub(super) mod schema;
 
 use std::collections::{HashMap, HashSet};

@@ -17,7 +17,7 @@ macro_rules! dead_letters_to {
         ///
         /// fn build(flow: Dataflow) {
         ///     let payments = Kafka::topic("payments.transactions.v1").json::<Payment>();
-        ///     flow.source("payments", payments.dead_letters_to("payments.dead-letters.v1"));
+        ///     let _payments = flow.source("payments", payments.dead_letters_to("payments.dead-letters.v1"));
         /// }
         /// # thalweg::runtime::plan(&dataflow("payments", build), &Default::default()).unwrap();
         /// ```

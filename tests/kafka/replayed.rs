@@ -1,5 +1,5 @@
-//! Dead letters in a topic of their own, and their way back: each once, as it was, marked, whatever command is
-//! repeated or killed.
+//! Dead letters in a topic of their own, and their way back: each once, as it was, marked, whatever command
+//! is repeated or killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 

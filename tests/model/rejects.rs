@@ -154,7 +154,8 @@ proptest! {
             let found: BTreeMap<u32, i64> = rows.iter().map(|row| (row.item, row.value as i64)).collect();
             prop_assert_eq!(&found, &sums);
             let views = ["left.dead_letters", "right.dead_letters", "sold_now"];
-            let now: Vec<_> = epochs.iter().flat_map(|epoch| views.map(|view| run.hash(view, *epoch))).collect();
+            let now = epochs.iter().flat_map(|epoch| views.map(|view| run.hash(view, *epoch)));
+            let now: Vec<_> = now.collect();
             // What was before a checkpoint is not gone through again.
             if !restarts {
                 prop_assert_eq!(hashes.get_or_insert_with(|| now.clone()), &now);

@@ -31,7 +31,8 @@ struct Number {
 
 fn build(flow: Dataflow) {
     let rows = flow.table("rows", Kafka::topic("r").avro::<Row>().keyed::<u32>());
-    let events = flow.source("events", Files::lines("no/such/folder/*").json::<Row>());
+    let lines = Files::lines("no/such/folder/*").json::<Row>();
+    let events = flow.source("events", lines.event_time(|_| EventTime(0)));
     events.append_to("audit", Kafka::topic("audit").json());
     events
         .map(|row| row.n)
@@ -146,8 +147,9 @@ proptest! {
         let audit: Parts<Row> = (1..).zip(&events).flat_map(|(epoch, rows)| {
             rows.iter().map(move |row| (epoch, None, Some(row.clone()), 1))
         }).collect();
-        let numbers: Parts<i64> =
-            audit.iter().map(|(epoch, _, row, diff)| (*epoch, None, row.as_ref().map(|row| row.n), *diff)).collect();
+        let numbers: Parts<i64> = audit.iter().map(|(epoch, _, row, diff)| {
+            (*epoch, None, row.as_ref().map(|row| row.n), *diff)
+        }).collect();
         let mut counts: Parts<Number> = Vec::new();
         for (epoch, rows) in (1..).zip(&events) {
             let mut sums = BTreeMap::new();
@@ -160,7 +162,8 @@ proptest! {
             (*epoch, None, new.clone(), if new.is_some() { 1 } else { -1 })
         }).collect();
         for how in &runs {
-            let run = run(how, &rows, &given).map_err(|error| TestCaseError::fail(format!("{how:?}: {error}")))?;
+            let failed = |error| TestCaseError::fail(format!("{how:?}: {error}"));
+            let run = run(how, &rows, &given).map_err(failed)?;
             prop_assert_eq!(parts(&run.written("audit").unwrap()), audit.clone(), "{:?}", how);
             prop_assert_eq!(parts(&run.written("numbers").unwrap()), numbers.clone(), "{:?}", how);
             prop_assert_eq!(parts(&run.written("counts").unwrap()), counts.clone(), "{:?}", how);

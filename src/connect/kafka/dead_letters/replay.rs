@@ -7,8 +7,8 @@
 //!                                                       + offsets of the group, and ranges beside them
 //! ```
 //!
-//! Progress is committed in the transaction of the records: a command that is repeated, or was killed, goes on
-//! where the last committed one ended. The group's lag on the topic is how many letters were not replayed.
+//! Progress is committed in the transaction of the records: a command that is repeated, or was killed, goes
+//! on where the last committed one ended. The group's lag on the topic is how many letters were not replayed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

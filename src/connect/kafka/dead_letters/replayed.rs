@@ -140,7 +140,10 @@ mod tests {
         #[test]
         fn letters_are_replayed_once(
             letters in prop::collection::btree_set(0i64..60, 1..30),
-            readings in prop::collection::vec((prop::collection::btree_set(0i64..60, 0..40), 0usize..30), 1..6),
+            readings in prop::collection::vec(
+                (prop::collection::btree_set(0i64..60, 0..40), 0usize..30),
+                1..6,
+            ),
         ) {
             let (mut committed, mut naive) = ((0, String::new()), BTreeSet::new());
             for (selected, cut) in readings {
@@ -157,7 +160,8 @@ mod tests {
                 committed = (replayed.next, replayed.metadata().unwrap());
                 let after = Replayed::committed(committed.0, &committed.1).unwrap();
                 for letter in &letters {
-                    prop_assert_eq!(after.contains(*letter), naive.contains(letter), "{} in {:?}", letter, after);
+                    let (is, expected) = (after.contains(*letter), naive.contains(letter));
+                    prop_assert_eq!(is, expected, "{} in {:?}", letter, after);
                 }
             }
         }
