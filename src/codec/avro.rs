@@ -22,7 +22,6 @@ mod plan;
 mod resolve;
 mod rewrite;
 mod rows;
-mod rows;
 pub(super) mod schema;
 
 use std::collections::{HashMap, HashSet};
