@@ -25,8 +25,8 @@ use crate::codec::confluent;
 use crate::codec::registry::Registry;
 use crate::codec::rows::{RowEncoder, RowEncoding, RowsOf};
 use crate::error::{Error, Result};
-use crate::schema::RowSchema;
 use crate::schema::datum::Datum;
+use crate::schema::{Field, RowSchema};
 use crate::sink::method::Method;
 use crate::sink::row::Row;
 
@@ -96,18 +96,15 @@ impl Schemas {
             }
             (schema, shape)
         };
-        let fields = |name: &str, of: &mut dyn Iterator<Item = &crate::schema::Field>| {
-            record(name, of.map(|field| (field.name.clone(), &field.ty)))
-        };
         if method == Method::AppendTo {
             let value = spaced(shape(schema.value_type(), "Event")?);
             return Ok(Self { key: None, value });
         }
         let key = match schema.single_key() {
             Some(ty) => shape(ty, "Key")?,
-            None => fields("Key", &mut schema.key.iter())?,
+            None => fields("Key", schema.key.iter())?,
         };
-        let row = fields("Row", &mut schema.fields())?;
+        let row = fields("Row", schema.fields())?;
         let value = match method {
             Method::UpsertTo => row,
             _ => {
@@ -127,6 +124,11 @@ impl Schemas {
             value: spaced(value),
         })
     }
+}
+
+/// A record of fields.
+fn fields<'a>(name: &str, fields: impl Iterator<Item = &'a Field>) -> Result<(Value, Shape)> {
+    record(name, fields.map(|field| (field.name.clone(), &field.ty)))
 }
 
 /// A namespace of a topic's name: `payments.audit-log.v1` → `payments.audit_log.v1`.
