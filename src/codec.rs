@@ -15,6 +15,7 @@ pub mod header;
 pub mod json;
 pub mod json_schema;
 mod keys;
+mod plain_rows;
 #[cfg(feature = "protobuf")]
 pub mod protobuf;
 pub mod registry;

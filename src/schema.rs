@@ -181,12 +181,28 @@ impl RowSchema {
     /// Appends a key as JSON, in the form that records have: a single field as itself, several as an object.
     /// Returns false if the bytes are invalid.
     pub fn write_record_key(&self, key: &[u8], numbers: Numbers, out: &mut Vec<u8>) -> bool {
-        let is_single = !matches!(self.key_type, Type::Struct(_) | Type::Tuple(_));
-        if is_single && self.key.len() == 1 {
-            return write_whole(&self.key_type, Form::Ordered, key, numbers, out);
+        if let Some(ty) = self.single_key() {
+            return write_whole(ty, Form::Ordered, key, numbers, out);
         }
         let row = self.key_row(key);
         row.inspect(|row| self.write_key(row, numbers, out)).is_some()
+    }
+
+    /// The type of a key that is a single field, and not a struct or tuple; `None` for all other keys.
+    pub(crate) fn single_key(&self) -> Option<&Type> {
+        let is_single = !matches!(self.key_type, Type::Struct(_) | Type::Tuple(_)) && self.key.len() == 1;
+        is_single.then_some(&self.key_type)
+    }
+
+    /// The type of the whole value.
+    pub(crate) fn value_type(&self) -> &Type {
+        &self.value_type
+    }
+
+    /// Decodes the whole value; `None` if the bytes are invalid.
+    pub(crate) fn whole_value(&self, value: &[u8]) -> Option<Datum> {
+        let mut reader = column::Reader::new(Form::Compact, value);
+        reader.datum(&self.value_type).filter(|_| reader.is_at_end())
     }
 
     /// The index of a field in a row.

@@ -118,7 +118,15 @@ pub struct OpenedSink {
     pub writers: Writers,
     /// Looks at the store for `check`, before anything runs.
     pub examine: Option<Examine>,
+    /// Whether it takes rows of a schema, as far as that can be told without the store.
+    pub fits: Option<Fits>,
 }
+
+/// Looks at the schema of the rows that a sink is to be given.
+///
+/// # Errors
+/// The sink takes no such rows.
+pub type Fits = Arc<dyn Fn(&RowSchema) -> Result<()> + Send + Sync>;
 
 /// Looks at the store that rows of a schema will go to.
 pub type Examine = Arc<dyn Fn(&RowSchema) -> Vec<Finding> + Send + Sync>;
@@ -135,12 +143,19 @@ impl OpenedSink {
             shards,
             writers,
             examine: None,
+            fits: None,
         }
     }
 
     /// With another number of shards.
     pub fn shards(mut self, shards: u32) -> Self {
         self.shards = shards;
+        self
+    }
+
+    /// With a look at the rows' schema, before anything is connected.
+    pub fn fits(mut self, look: Fits) -> Self {
+        self.fits = Some(look);
         self
     }
 

@@ -13,6 +13,7 @@
     reason = "a test's deadlines are time on the wall"
 )]
 
+mod avro_rows;
 mod broker;
 mod changed;
 mod cluster;

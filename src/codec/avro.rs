@@ -21,6 +21,7 @@ pub(crate) mod plain;
 mod plan;
 mod resolve;
 mod rewrite;
+mod rows;
 pub(super) mod schema;
 
 use std::marker::PhantomData;

@@ -9,7 +9,10 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::format::{Format, Keys, Resources};
+use super::plain_rows::Plain;
+use super::rows::RowEncoding;
 use super::{Cause, Decode, Decoded};
+use crate::sink::method::Method;
 
 /// Decodes bytes by what the type asks for.
 ///
@@ -54,6 +57,10 @@ impl<T: DeserializeOwned + 'static> Format<T> for BytesFormat {
 
     fn decoder(&self, _: &Resources<'_>) -> crate::Result<Box<dyn Decode<T>>> {
         Ok(Box::new(Bytes::new()))
+    }
+
+    fn rows(&self, method: Method) -> Option<RowEncoding> {
+        Plain::Bytes.rows(method)
     }
 
     fn keys(&self) -> Keys {

@@ -12,7 +12,7 @@ use serde_ignored::Path;
 use serde_json::error::Category;
 
 use super::format::{Format, Keys, Resources};
-use super::rows::{RowEncoder, RowEncoding};
+use super::rows::{RowEncoder, RowEncoding, RowsOf};
 use super::{Cause, Decode, Decoded, unmarked};
 use crate::error::{Error, Result};
 use crate::schema::datum::Datum;
@@ -113,10 +113,13 @@ impl<T: DeserializeOwned + 'static> Format<T> for JsonFormat {
     }
 
     fn rows(&self, method: Method) -> Option<RowEncoding> {
-        Some(Arc::new(move |schema| {
-            let schema = schema.clone();
-            Ok(Box::new(JsonRows { method, schema }))
-        }))
+        Some(RowEncoding {
+            check: Arc::new(|_| Ok(())),
+            encoder: Arc::new(move |of: &RowsOf<'_>| {
+                let schema = of.schema.clone();
+                Ok(Box::new(JsonRows { method, schema }))
+            }),
+        })
     }
 
     fn keys(&self) -> Keys {

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use super::header::Header;
+use super::registry::Registry;
 use crate::error::Result;
 use crate::schema::RowSchema;
 use crate::sink::row::Row;
@@ -36,8 +37,33 @@ pub trait RowEncoder: Send {
     fn payload(&mut self, row: &Row, out: &mut Vec<u8>) -> Result<bool>;
 }
 
-/// Makes encoders for rows of a schema.
+/// How rows that are given by a method are written.
+#[derive(Clone)]
+pub struct RowEncoding {
+    /// Whether rows of a schema can be written: looked at before anything runs.
+    pub check: CheckRows,
+    /// Makes encoders, as the sink is opened.
+    pub encoder: MakeEncoder,
+}
+
+/// Looks at the schema of rows.
 ///
 /// # Errors
 /// Rows of that schema can't be written in this format.
-pub type RowEncoding = Arc<dyn Fn(&Arc<RowSchema>) -> Result<Box<dyn RowEncoder>> + Send + Sync>;
+pub type CheckRows = Arc<dyn Fn(&RowSchema) -> Result<()> + Send + Sync>;
+
+/// Makes an encoder.
+///
+/// # Errors
+/// Those of the check; or something outside does not take rows like these, such as a schema registry.
+pub type MakeEncoder = Arc<dyn Fn(&RowsOf<'_>) -> Result<Box<dyn RowEncoder>> + Send + Sync>;
+
+/// What an encoder is made for.
+pub struct RowsOf<'a> {
+    /// The rows' schema.
+    pub schema: &'a Arc<RowSchema>,
+    /// The topic that they go to.
+    pub topic: &'a str,
+    /// The schema registry.
+    pub registry: Option<&'a Registry>,
+}

@@ -10,7 +10,10 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Vi
 use serde::forward_to_deserialize_any;
 
 use super::format::{Format, Keys, Resources};
+use super::plain_rows::Plain;
+use super::rows::RowEncoding;
 use super::{Cause, Decode, Decoded, unmarked};
+use crate::sink::method::Method;
 
 /// Decodes the bare text of one value.
 ///
@@ -56,6 +59,10 @@ impl<T: DeserializeOwned + 'static> Format<T> for TextFormat {
 
     fn decoder(&self, _: &Resources<'_>) -> crate::Result<Box<dyn Decode<T>>> {
         Ok(Box::new(Text::new()))
+    }
+
+    fn rows(&self, method: Method) -> Option<RowEncoding> {
+        Plain::Text.rows(method)
     }
 
     fn keys(&self) -> Keys {

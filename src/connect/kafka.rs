@@ -213,10 +213,11 @@ impl Kafka {
 
 /// A topic of `T`: a source of events, or a sink.
 ///
-/// As a sink it takes rows in JSON, each of them once for readers that read what is committed
-/// (`isolation.level=read_committed`): rows and how far they go are written in one transaction. Headers of a
-/// record say which row it is: `thalweg.sink`, `.ledger`, `.epoch`, `.shard` and `.sequence`, and of a
-/// changelog `.diff`. What is read and written is the same type, found by what is given:
+/// As a sink it takes rows in JSON or Avro, and single values as text or bytes, each of them once for
+/// readers that read what is committed (`isolation.level=read_committed`): rows and how far they go are
+/// written in one transaction. Headers of a record say which row it is: `thalweg.sink`, `.ledger`, `.epoch`,
+/// `.shard` and `.sequence`, and of a changelog `.diff`. What is read and written is the same type, found by
+/// what is given:
 ///
 /// ```
 /// # use thalweg::prelude::*;

@@ -312,9 +312,11 @@ impl<'s> Dataflow<'s> {
         if !context.output(name, Kind::Sink, of) {
             return None;
         }
-        let opened = sink
-            .open(method, &context.env)
-            .and_then(|opened| Ok((opened, schema?)));
+        let opened = sink.open(method, &context.env).and_then(|opened| {
+            let schema = schema?;
+            opened.fits.as_ref().map_or(Ok(()), |fits| fits(&schema))?;
+            Ok((opened, schema))
+        });
         let (opened, schema) = match opened {
             Ok((opened, _)) if !(1..=SHARDS_MAX).contains(&opened.shards) => {
                 let shards = count(opened.shards, "shard");

@@ -11,8 +11,10 @@ use super::{Avro, check_reader, fit};
 use crate::codec::Decode;
 use crate::codec::format::{Compare, Format, Keys, Resources};
 use crate::codec::registry::WriterSchema;
+use crate::codec::rows::RowEncoding;
 use crate::error::{Error, Result};
 use crate::schema::trace::trace;
+use crate::sink::method::Method;
 
 /// An Avro schema: its text, or the file that it is read from at the start.
 ///
@@ -150,6 +152,10 @@ impl<T: DeserializeOwned + 'static> Format<T> for AvroFormat {
         Some(Arc::new(move |schema: &WriterSchema| {
             fit::compare(&traced, schema, reader.as_deref())
         }))
+    }
+
+    fn rows(&self, method: Method) -> Option<RowEncoding> {
+        Some(super::rows::rows(method))
     }
 
     fn keys(&self) -> Keys {

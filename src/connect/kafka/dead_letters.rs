@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::sink::To;
 use crate::codec::Cause;
 use crate::codec::header::Header;
-use crate::codec::rows::{RowEncoder, RowEncoding};
+use crate::codec::rows::{RowEncoder, RowEncoding, RowsOf};
 use crate::error::{Error, Result};
 use crate::schema::RowSchema;
 use crate::sink::letters::LetterRow;
@@ -48,13 +48,16 @@ impl LetterTopic {
 impl Sink for LetterTopic {
     fn open(self, method: Method, env: &Environment) -> Result<OpenedSink> {
         let name = format!("{}.{}", super::config::group_or_own(&env.group), env.dataflow);
-        let encoding: RowEncoding = Arc::new(move |schema| {
-            Ok(Box::new(LetterEncoder {
-                schema: schema.clone(),
-                dataflow: name.clone(),
-                letter: None,
-            }))
-        });
+        let encoding = RowEncoding {
+            check: Arc::new(|_| Ok(())),
+            encoder: Arc::new(move |of: &RowsOf<'_>| {
+                Ok(Box::new(LetterEncoder {
+                    schema: of.schema.clone(),
+                    dataflow: name.clone(),
+                    letter: None,
+                }))
+            }),
+        };
         let to = To {
             topic: self.topic,
             method,

@@ -30,7 +30,8 @@ use self::topics::Target;
 use self::writer::KafkaWriter;
 use super::settings::KafkaSettings;
 use super::{Topic, config};
-use crate::codec::rows::RowEncoding;
+use crate::codec::registry::Registry;
+use crate::codec::rows::{RowEncoding, RowsOf};
 use crate::error::{Error, Result};
 use crate::record::{Event, Record};
 use crate::sink::{AppendSink, ChangelogSink, Method, OpenedSink, Shard, Sink, UpsertSink, Writers};
@@ -51,7 +52,7 @@ impl<T: 'static> Sink for Topic<T> {
         let format = super::ready(self.format, self.mistake)?;
         let encoding = format.rows(method).ok_or_else(|| {
             let what = format!("rows can't be written as `{}`", format.name());
-            Error::definition(what).hint("use `json()`")
+            Error::definition(what).hint("use `json()` or `avro()`")
         })?;
         let to = To {
             topic: self.name,
@@ -82,16 +83,22 @@ impl To {
             partitions: self.partitions,
         });
         let description = super::describe(&target.topic);
-        let (examined, writers) = (target.clone(), writers(target, encoding));
+        let (examined, fits) = (target.clone(), encoding.check.clone());
+        let writers = writers(target, encoding, env.registry.clone());
         OpenedSink::new(description, writers)
             .shards(SHARDS)
+            .fits(fits)
             .examine(move |_| examined.examine())
     }
 }
 
-fn writers(target: Arc<Target>, encoding: RowEncoding) -> Writers {
+fn writers(target: Arc<Target>, encoding: RowEncoding, registry: Option<Registry>) -> Writers {
     Writers::transactional(move |shard: &Shard| {
-        let encoder = encoding(&shard.schema)?;
+        let encoder = (encoding.encoder)(&RowsOf {
+            schema: &shard.schema,
+            topic: &target.topic,
+            registry: registry.as_ref(),
+        })?;
         KafkaWriter::open(target.clone(), shard.clone(), encoder)
     })
 }

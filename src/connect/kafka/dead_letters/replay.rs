@@ -122,7 +122,10 @@ impl Replay<'_> {
             Some(producer) if !batch.is_empty() => {
                 self.commit(producer, &log, std::mem::take(batch), replayed)
             }
-            _ => Ok(batch.clear()),
+            _ => {
+                batch.clear();
+                Ok(())
+            }
         };
         log.read(&from, &mut |record| {
             let letter = Letter::of(record);

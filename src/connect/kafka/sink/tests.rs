@@ -61,7 +61,12 @@ impl Rig {
             partitions: None,
         };
         let encoding = Format::<u64>::rows(&JsonFormat { strict: false }, method).unwrap();
-        let encoder = encoding(&self.shard.schema).unwrap();
+        let encoder = (encoding.encoder)(&RowsOf {
+            schema: &self.shard.schema,
+            topic: "rows",
+            registry: None,
+        })
+        .unwrap();
         KafkaWriter::open(Arc::new(target), self.shard.clone(), encoder).unwrap()
     }
 
