@@ -288,5 +288,10 @@ fn schemas_are_checked_and_registered_by_the_command() {
         !run("check", "item.avsc", "\"long\"", &item),
         "it is of another language"
     );
-    assert!(run("register", "cmd.json.json", r#"{"type":"object"}"#, &[]));
+    assert!(run(
+        "register",
+        "cmd.json.json",
+        r#"{"type":"object","properties":{"id":{"type":"integer"}}}"#,
+        &[]
+    ));
 }
