@@ -22,20 +22,20 @@
 //! [merged](merge) as they grow.
 
 pub(crate) mod appended;
+pub(crate) mod compatibility;
 mod coordinator;
 pub(crate) mod entry;
-pub(crate) mod fit;
 pub(crate) mod identity;
-pub(crate) mod job;
-pub(crate) mod keeper;
 pub mod keyed;
+pub mod location;
 pub(crate) mod manifest;
 pub(crate) mod merge;
 pub mod owner;
-pub mod place;
+pub(crate) mod pending;
 pub(crate) mod protocol;
 pub(crate) mod segment;
 pub mod state;
+pub(crate) mod state_handle;
 pub(crate) mod steps;
 pub mod store;
 pub(crate) mod writer;
@@ -48,12 +48,12 @@ use std::path::Path;
 pub use coordinator::Checkpoints;
 pub use entry::BUCKETS;
 
-use crate::disk::Trouble;
+use crate::disk::StoreFault;
 use crate::error::Error;
 
 pub(crate) fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Error {
-    let failed = Error::outside(format!("cannot {what} `{}`", path.display())).detail(error);
-    match Trouble::of(error) {
+    let failed = Error::external(format!("cannot {what} `{}`", path.display())).detail(error);
+    match StoreFault::of(error) {
         Some(trouble) => failed.hint(trouble.hint),
         None => failed,
     }

@@ -59,7 +59,7 @@ pub fn main_from(
         Ok(matches) => matches,
         Err(error) => error.exit(),
     };
-    let outcome = match connector::Called::of(&matches) {
+    let outcome = match connector::ConnectorCall::of(&matches) {
         Some(called) => {
             end_with_the_reader();
             called.run(&flows).map(|()| true)
@@ -297,7 +297,7 @@ fn run(command: Command, flows: &[Flow]) -> Result<bool> {
         } => ledger::verify(&dir)?,
         Command::Checkpoint { config, what } => {
             let config = config.as_deref();
-            let of = |dir| checkpoint::Of { dir, config };
+            let of = |dir| checkpoint::CheckpointArguments { dir, config };
             match what {
                 CheckpointCommand::List { dir } => checkpoint::list(&of(&dir))?,
                 CheckpointCommand::Show { dir, epoch } => checkpoint::show(&of(&dir), epoch)?,

@@ -7,9 +7,9 @@
 pub mod avro;
 mod by_schema;
 pub mod bytes;
+pub mod compatibility;
 pub mod confluent;
 pub mod debezium;
-pub mod fit;
 pub mod format;
 pub mod header;
 pub mod json;

@@ -3,32 +3,33 @@
 //! ```text
 //!   defaults ◀ thalweg.toml ◀ THALWEG_… ◀ flags          the table (table.rs): name, type, range, default, doc
 //!      └────────────┴────────────┴─────────┘                 │
-//!          said: name, value, origin (layers.rs) ──────▶ read by it ──▶ Settings (typed) + Entry (shown by `check`)
+//!          said: name, value, origin (layers.rs) ──────▶ read by it ──▶ ServiceSettings (typed) + ResolvedSetting (shown by `check`)
 //! ```
 //!
 //! Later layers win, setting by setting. All errors are collected and reported together, each with its
-//! location, and with the nearest name if a setting is unknown. No secret gets into an [`Entry`] or an error.
+//! location, and with the nearest name if a setting is unknown. No secret gets into an [`ResolvedSetting`] or
+//! an error.
 
 mod layers;
+mod raw_value;
 pub(crate) mod table;
-mod written;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::layers::Said;
-pub(crate) use self::layers::{Origin, Spoken};
+use self::layers::RawSetting;
+pub(crate) use self::layers::{CliOverride, SettingOrigin};
 use self::table::source_settings;
-use crate::checkpoint::place::Place;
+use crate::checkpoint::location::CheckpointLocation;
 use crate::connect;
 use crate::connect::connector::Connector;
 use crate::error::{Error, Result};
 use crate::http::HttpSettings;
-use crate::ingest::Bounds;
+use crate::ingest::BufferLimits;
 use crate::runtime::OnDifference;
-use crate::runtime::checkpoints::OnNew;
+use crate::runtime::checkpoints::OnNewProgram;
 use crate::secret::Secret;
 use crate::setting::extensions::Extensions;
 use crate::source::Overrides;
@@ -76,7 +77,7 @@ pub(crate) struct RegistrySettings {
 
 /// All settings of a service.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Settings {
+pub(crate) struct ServiceSettings {
     /// Worker threads.
     pub workers: usize,
     /// The directory of ledgers.
@@ -97,19 +98,19 @@ pub(crate) struct Settings {
     /// The time from one checkpoint to the next; zero: none are written.
     pub checkpoint_interval: Duration,
     /// The location of checkpoints.
-    pub checkpoint_place: Place,
+    pub checkpoint_place: CheckpointLocation,
     /// Number of checkpoints to keep.
     pub checkpoints_kept: usize,
     /// Whether the ledger is trimmed behind them.
     pub checkpoints_trim: bool,
     /// What to do with the state of another build of the same dataflow.
-    pub on_new_build: OnNew,
+    pub on_new_build: OnNewProgram,
     /// What to do with the state of a dataflow with other steps.
-    pub on_new_plan: OnNew,
+    pub on_new_plan: OnNewProgram,
     /// What to do if a replayed epoch has a different result.
     pub on_difference: OnDifference,
     /// Limits on reading ahead.
-    pub bounds: Bounds,
+    pub bounds: BufferLimits,
     /// The name of the application: a ledger belongs to one.
     pub group: String,
     /// The settings of connectors, each of its own type.
@@ -130,44 +131,44 @@ pub(crate) struct Settings {
 
 /// The effective value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct ResolvedSetting {
     /// Its full name: `http.address`, `kafka.properties.ssl.ca.location`, `sources.payments.lateness`.
     pub name: String,
     /// Its value as written; for a secret, only that it is set.
     pub value: String,
     /// Where the value comes from.
-    pub origin: Origin,
+    pub origin: SettingOrigin,
 }
 
 /// The effective settings.
 #[derive(Clone, Debug)]
-pub(crate) struct InForce {
+pub(crate) struct ResolvedSettings {
     /// For the program.
-    pub settings: Settings,
+    pub settings: ServiceSettings,
     /// For people.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ResolvedSetting>,
     /// Warnings about likely typos: environment variables that match no setting.
     pub warnings: Vec<String>,
 }
 
 /// The inputs from outside of the program.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Inputs {
+pub(crate) struct ConfigInputs {
     /// A settings file: its name and contents.
     pub file: Option<(PathBuf, String)>,
     /// The environment variables.
     pub variables: Vec<(String, String)>,
     /// The flags.
-    pub flags: Vec<Spoken>,
+    pub flags: Vec<CliOverride>,
 }
 
-impl Inputs {
+impl ConfigInputs {
     /// Reads the file that is named, or [`FILE_NAME`] in the working directory if it exists and `by_itself`;
     /// the process's environment; and these flags.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub(crate) fn of_process(named: Option<&Path>, by_itself: bool, flags: Vec<Spoken>) -> Result<Self> {
+    pub(crate) fn of_process(named: Option<&Path>, by_itself: bool, flags: Vec<CliOverride>) -> Result<Self> {
         let path = match named {
             Some(path) => Some(path),
             None => Some(Path::new(FILE_NAME)).filter(|path| by_itself && path.exists()),
@@ -194,10 +195,10 @@ impl Inputs {
 /// # Errors
 /// [`Kind::Definition`](crate::Kind::Definition) with every mistake: what is wrong, and the line of the file,
 /// the variable or the flag.
-pub(crate) fn load(inputs: &Inputs) -> Result<InForce> {
-    let mut mistakes = Mistakes::default();
+pub(crate) fn load(inputs: &ConfigInputs) -> Result<ResolvedSettings> {
+    let mut mistakes = ConfigErrors::default();
     let mut warnings = Vec::new();
-    let mut said: BTreeMap<String, Said> = BTreeMap::new();
+    let mut said: BTreeMap<String, RawSetting> = BTreeMap::new();
     for layer in [
         layers::of_defaults(),
         layers::of_file(inputs.file.as_ref(), &mut mistakes),
@@ -215,8 +216,8 @@ pub(crate) fn load(inputs: &Inputs) -> Result<InForce> {
             Err(wrong) => mistakes.add(Some(&said.origin), wrong),
         }
     }
-    let own: Settings = values.take();
-    let settings = Settings {
+    let own: ServiceSettings = values.take();
+    let settings = ServiceSettings {
         connectors: values,
         ..own
     };
@@ -225,7 +226,7 @@ pub(crate) fn load(inputs: &Inputs) -> Result<InForce> {
     }
     mistakes.refuse()?;
     entries.sort_by(|(a, x), (b, y)| (a, &x.name).cmp(&(b, &y.name)));
-    Ok(InForce {
+    Ok(ResolvedSettings {
         settings,
         entries: entries.into_iter().map(|(_, entry)| entry).collect(),
         warnings,
@@ -234,12 +235,12 @@ pub(crate) fn load(inputs: &Inputs) -> Result<InForce> {
 
 /// Mistakes, each with its line in the file, if any.
 #[derive(Default)]
-struct Mistakes(Vec<(usize, String)>);
+struct ConfigErrors(Vec<(usize, String)>);
 
-impl Mistakes {
-    fn add(&mut self, origin: Option<&Origin>, wrong: impl fmt::Display) {
+impl ConfigErrors {
+    fn add(&mut self, origin: Option<&SettingOrigin>, wrong: impl fmt::Display) {
         let line = match origin {
-            Some(Origin::Line(_, line)) => *line,
+            Some(SettingOrigin::Line(_, line)) => *line,
             _ => usize::MAX,
         };
         let at = origin.map_or(String::new(), |origin| format!("{origin}: "));
@@ -264,10 +265,10 @@ impl Mistakes {
 }
 
 /// Checks settings against each other.
-fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mistakes) {
+fn agree(settings: &ServiceSettings, said: &BTreeMap<String, RawSetting>, mistakes: &mut ConfigErrors) {
     let origin = |name: &str| said.get(name).map(|said| &said.origin);
     for connector in connect::CONNECTORS {
-        if let Some((name, wrong)) = connector.at_odds(&settings.connectors) {
+        if let Some((name, wrong)) = connector.conflict(&settings.connectors) {
             mistakes.add(origin(&name), format!("`{name}` {wrong}"));
         }
     }
@@ -306,24 +307,24 @@ fn agree(settings: &Settings, said: &BTreeMap<String, Said>, mistakes: &mut Mist
     );
 }
 
-impl InForce {
+impl ResolvedSettings {
     /// Where a setting comes from.
-    pub(crate) fn origin(&self, name: &str) -> &Origin {
+    pub(crate) fn origin(&self, name: &str) -> &SettingOrigin {
         let entry = self.entries.iter().find(|entry| entry.name == name);
-        entry.map_or(&Origin::Default, |entry| &entry.origin)
+        entry.map_or(&SettingOrigin::Default, |entry| &entry.origin)
     }
 
     /// Whether a setting was set explicitly.
     pub(crate) fn is_said(&self, name: &str) -> bool {
-        *self.origin(name) != Origin::Default
+        *self.origin(name) != SettingOrigin::Default
     }
 
     /// Checks that every setting in a section `[sources.NAME]` applies to that source.
     ///
     /// # Errors
     /// If a section names no source, or contains a setting that the source does not have.
-    pub(crate) fn sources_fit(&self, sources: &[SourceKnown]) -> Result<()> {
-        let mut mistakes = Mistakes::default();
+    pub(crate) fn sources_fit(&self, sources: &[KnownSource]) -> Result<()> {
+        let mut mistakes = ConfigErrors::default();
         for entry in self
             .entries
             .iter()
@@ -355,7 +356,7 @@ impl InForce {
 
 /// What settings need to know about a source.
 #[derive(Clone, Debug)]
-pub(crate) struct SourceKnown {
+pub(crate) struct KnownSource {
     /// Its name in the dataflow.
     pub name: String,
     /// Whether it is a stream, with event times, and not a table.
@@ -364,7 +365,7 @@ pub(crate) struct SourceKnown {
     pub connector: Option<&'static str>,
 }
 
-impl SourceKnown {
+impl KnownSource {
     /// The reason why it cannot have a setting that only some sources of a connector have.
     fn lacks(&self, of: Option<&dyn Connector>, setting: &SourceSetting) -> Option<String> {
         // Settings that no table has are reported before settings that only some connectors have.
@@ -376,7 +377,7 @@ impl SourceKnown {
     }
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for ResolvedSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} = {}   ({})", self.name, self.value, self.origin)
     }

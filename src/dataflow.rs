@@ -35,32 +35,32 @@ use timely::dataflow::operators::probe::{Handle, Probe};
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::bridge::{Halt, Waker};
-use crate::checkpoint::identity::{Identity, StateKind};
-use crate::checkpoint::keeper::Keeper;
-use crate::checkpoint::manifest::Rule;
-use crate::checkpoint::store::Restored;
+use crate::checkpoint::identity::{StateIdentity, StateKind};
+use crate::checkpoint::manifest::EntryRule;
+use crate::checkpoint::state_handle::StateHandle;
+use crate::checkpoint::store::RestoredCheckpoint;
 use crate::codec::Cause;
 use crate::dataflow::letters::{DeadOf, Letters};
-use crate::dataflow::plan::{Kind, Origin, Plan};
+use crate::dataflow::plan::{Origin, Plan, StepKind};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
 use crate::demo::Demo;
 use crate::error::{Error, Result};
-use crate::ingest::{self, Bounds, Ingest};
+use crate::ingest::{self, BufferLimits, Ingest};
 use crate::late::Late;
 use crate::metrics::{Counter, LateMetrics, Metrics};
-use crate::operator::again::Wanted;
+use crate::operator::backfill::BackfillDemand;
 use crate::operator::process::Setup;
 use crate::operator::serve::serve;
 use crate::operator::table::RowRecord;
+use crate::panic_context;
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record};
 use crate::sink::memory::MemorySinks;
-use crate::sink::process::Sinks;
-use crate::source::{DeadLetter, Environment, Opened, Source, Substitute, UpsertSource};
+use crate::sink::process::ProcessSinks;
+use crate::source::{DeadLetter, Environment, OpenedSource, Source, Substitute, UpsertSource};
 use crate::time::Epoch;
-use crate::timeline::Desk;
-use crate::trail;
+use crate::timeline::WorkerContext;
 use crate::view::{ViewSpec, Views};
 
 /// A named dataflow: a function that builds it, called once on every worker.
@@ -140,17 +140,17 @@ pub fn dataflow<R: Outcome>(
 }
 
 /// Everything that one worker needs to build a dataflow.
-pub struct Context {
+pub struct BuildContext {
     /// Addresses and settings of external systems.
     pub env: Environment,
     /// Limits of the ingest operators.
-    pub bounds: Bounds,
-    /// The worker's desk.
-    pub desk: Rc<Desk>,
+    pub bounds: BufferLimits,
+    /// The worker's context.
+    pub worker_context: Rc<WorkerContext>,
     /// The views of the process.
     pub views: Arc<Views>,
     /// The sinks of the process.
-    pub(crate) sinks: Arc<Sinks>,
+    pub(crate) sinks: Arc<ProcessSinks>,
     /// Number of workers that have sink shards: those of the process with the ledger.
     pub(crate) sink_workers: usize,
     /// The metrics.
@@ -175,20 +175,20 @@ pub struct Context {
     /// Whether checkpoints are written.
     pub saves: bool,
     /// The checkpoint that this run resumes from.
-    pub restored: Option<Arc<Restored>>,
+    pub restored: Option<Arc<RestoredCheckpoint>>,
     /// The index of this worker, and the number of workers.
     pub worker: (usize, usize),
 }
 
-impl Context {
+impl BuildContext {
     /// A context for drawing a plan: nothing is read.
     pub fn dry(env: Environment) -> Self {
         Self {
             env,
-            bounds: Bounds::default(),
-            desk: Desk::new(),
+            bounds: BufferLimits::default(),
+            worker_context: WorkerContext::new(),
             views: Views::new(1),
-            sinks: Arc::new(Sinks::dry()),
+            sinks: Arc::new(ProcessSinks::dry()),
             sink_workers: 1,
             metrics: Metrics::new(),
             halt: Halt::default(),
@@ -206,13 +206,13 @@ impl Context {
     }
 
     #[track_caller]
-    fn step(&self, name: &str, kind: Kind, inputs: &[&Origin]) -> Origin {
+    fn step(&self, name: &str, kind: StepKind, inputs: &[&Origin]) -> Origin {
         self.step_as(name, (kind, kind.id()), inputs)
     }
 
-    /// Like [`Context::step`], for kinds of steps that have several operators.
+    /// Like [`BuildContext::step`], for kinds of steps that have several operators.
     #[track_caller]
-    fn step_as(&self, name: &str, what: (Kind, &str), inputs: &[&Origin]) -> Origin {
+    fn step_as(&self, name: &str, what: (StepKind, &str), inputs: &[&Origin]) -> Origin {
         self.plan
             .borrow_mut()
             .step(name, what, inputs, Location::caller())
@@ -220,23 +220,23 @@ impl Context {
 
     /// Adds a view or sink. Returns false if its name is taken.
     #[track_caller]
-    fn output(&self, name: &str, kind: Kind, of: &Origin) -> bool {
+    fn output(&self, name: &str, kind: StepKind, of: &Origin) -> bool {
         let mistakes = self.plan.borrow().mistakes.len();
         self.step(name, kind, &[of]);
         self.plan.borrow().mistakes.len() == mistakes
     }
 
     /// The state handle of a stateful step. `step` is its name in messages.
-    fn keeper<K: Event, V: Event>(
+    fn handle<K: Event, V: Event>(
         &self,
-        name: (Identity, &str),
+        name: (StateIdentity, &str),
         input: &Origin,
         version: u32,
-        rule: Rule,
-    ) -> Keeper {
+        rule: EntryRule,
+    ) -> StateHandle {
         let step = self.plan.borrow_mut().state::<K, V>(name, input, version, rule);
-        let (steps, restored) = (self.desk.steps.clone(), self.restored.clone());
-        Keeper::new(steps, self.saves, step, restored, self.worker, self.halt.clone())
+        let (steps, restored) = (self.worker_context.steps.clone(), self.restored.clone());
+        StateHandle::new(steps, self.saves, step, restored, self.worker, self.halt.clone())
     }
 
     /// The setup of an operator; `label` names the step in messages.
@@ -245,8 +245,8 @@ impl Context {
         name: &str,
         label: String,
         sources: &[SourceId],
-        keeper: Keeper,
-        wanted: Wanted,
+        handle: StateHandle,
+        demand: BackfillDemand,
     ) -> Setup<I> {
         Setup {
             name: name.to_owned(),
@@ -254,9 +254,9 @@ impl Context {
             sources: sources.into(),
             held_back: self.corrected_for(sources),
             order: None,
-            desk: self.desk.clone(),
-            keeper,
-            wanted,
+            worker_context: self.worker_context.clone(),
+            handle,
+            demand,
         }
     }
 
@@ -315,30 +315,30 @@ impl Context {
 }
 
 /// Builds a flow on one worker and reports its mistakes together.
-pub fn build(scope: Scope<'_, Epoch>, flow: &Flow, context: &Rc<Context>) -> Result<()> {
+pub fn build(scope: Scope<'_, Epoch>, flow: &Flow, context: &Rc<BuildContext>) -> Result<()> {
     // Streams live only as long as the scope, and the handle must stay `Copy`.
-    let loose = Box::into_raw(Box::new(Loose {
+    let build_state = Box::into_raw(Box::new(BuildState {
         context: context.clone(),
         late: RefCell::default(),
     }));
     // SAFETY: It was just made, and nothing else refers to it.
     let handle = Dataflow {
         scope,
-        loose: unsafe { &*loose },
+        build_state: unsafe { &*build_state },
     };
     let outcome = (flow.build)(handle);
     handle.finish();
     // SAFETY: What holds the reference has the handle's lifetime. The function takes a handle of any lifetime
     // and what it returns has none, so nothing that it made outlives it; nor do operators, whose closures are
     // `'static`.
-    drop(unsafe { Box::from_raw(loose) });
+    drop(unsafe { Box::from_raw(build_state) });
     outcome?;
     context.plan.borrow().verdict(flow.name)
 }
 
 /// State that a single build shares until it is complete.
-struct Loose<'s> {
-    context: Rc<Context>,
+struct BuildState<'s> {
+    context: Rc<BuildContext>,
     late: RefCell<Letters<'s>>,
 }
 
@@ -346,18 +346,18 @@ struct Loose<'s> {
 #[derive(Clone, Copy)]
 pub struct Dataflow<'s> {
     scope: Scope<'s, Epoch>,
-    loose: &'s Loose<'s>,
+    build_state: &'s BuildState<'s>,
 }
 
 impl<'s> Dataflow<'s> {
-    fn context(&self) -> &'s Rc<Context> {
-        &self.loose.context
+    fn context(&self) -> &'s Rc<BuildContext> {
+        &self.build_state.context
     }
 
     /// Reads a source of events.
     #[track_caller]
     pub fn source<T: Event>(self, name: &str, source: impl Source<T>) -> Stream<'s, T> {
-        let origin = self.context().step(name, Kind::Source, &[]);
+        let origin = self.context().step(name, StepKind::Source, &[]);
         let opened = source
             .open(&self.context().env.of_source(name))
             .and_then(|opened| self.substituted(name, opened));
@@ -405,25 +405,29 @@ impl<'s> Dataflow<'s> {
     where
         S: UpsertSource<K, V, Records: RowRecord<K, V>>,
     {
-        let origin = self.context().step(name, Kind::Table, &[]);
+        let origin = self.context().step(name, StepKind::Table, &[]);
         let remember = source.remember_deletions();
         let opened = source
             .open(&self.context().env.of_source(name))
             .and_then(|opened| self.substituted(name, opened));
         let (_, records) = self.read(name, &origin, opened);
         let context = self.context();
-        let named = (Identity::new(StateKind::Table, name), name);
+        let named = (StateIdentity::new(StateKind::Table, name), name);
         let version = context.version(name);
-        let keeper =
-            context.keeper::<K, <S::Records as RowRecord<K, V>>::Kept>(named, &origin, version, Rule::Last);
-        let wanted = Wanted::default();
-        let setup = context.setup(name, format!("table `{name}`"), &[], keeper, wanted.clone());
+        let handle = context.handle::<K, <S::Records as RowRecord<K, V>>::Kept>(
+            named,
+            &origin,
+            version,
+            EntryRule::Last,
+        );
+        let demand = BackfillDemand::default();
+        let setup = context.setup(name, format!("table `{name}`"), &[], handle, demand.clone());
         let (changes, letters) = S::Records::rows(records, remember, setup, &context.metrics.source(name));
         if let Some(letters) = letters {
             self.late(letters);
         }
         let mut table = Table::from_changes(self, changes, origin, Vec::new(), Rc::new([]));
-        table.meta.wanted = wanted;
+        table.meta.demand = demand;
         table
     }
 
@@ -441,19 +445,19 @@ impl<'s> Dataflow<'s> {
     }
 
     /// Returns the source as it is, or with the records that a test substitutes.
-    fn substituted<T: 'static>(&self, name: &str, opened: Opened<T>) -> Result<Opened<T>> {
+    fn substituted<T: 'static>(&self, name: &str, opened: OpenedSource<T>) -> Result<OpenedSource<T>> {
         let Some(given) = self.context().substitutes.borrow_mut().remove(name) else {
             return Ok(opened);
         };
         let Some(records) = given.opened else {
-            return Ok(Opened {
+            return Ok(OpenedSource {
                 driver: given.driver,
-                reader: Box::new(|_| Ok(Opened::<T>::no_reader())),
+                reader: Box::new(|_| Ok(OpenedSource::<T>::no_reader())),
                 ..opened
             });
         };
-        match records.downcast::<Opened<T>>() {
-            Ok(given) => Ok(Opened {
+        match records.downcast::<OpenedSource<T>>() {
+            Ok(given) => Ok(OpenedSource {
                 driver: given.driver,
                 reader: given.reader,
                 ..opened
@@ -470,12 +474,12 @@ impl<'s> Dataflow<'s> {
         self,
         name: &str,
         origin: &Origin,
-        opened: Result<Opened<T>>,
+        opened: Result<OpenedSource<T>>,
     ) -> (bool, StreamVec<'s, Epoch, crate::record::Timed<T>>) {
         let context = self.context().clone();
         let opened = opened.unwrap_or_else(|error| {
             context.mistake(format!("source `{name}`: {error}"));
-            Opened::unreadable()
+            OpenedSource::unreadable()
         });
         let mut opened = opened;
         if let Some(times) = context.env.sources.get(name) {
@@ -490,7 +494,7 @@ impl<'s> Dataflow<'s> {
         opened.dead_letters = said.or(opened.dead_letters).or_else(common);
         let source = SourceId::of(name);
         let timed = opened.rules.timed;
-        trail::name(source, &opened.description);
+        panic_context::name_source(source, &opened.description);
         context.plan.borrow_mut().source(source, name, &opened);
         let configured = matches!(opened.driver.configured(), Some(Ok(())));
         let (rules, reader, reads) = (Rc::new(opened.rules), opened.reader, context.reads);
@@ -503,12 +507,12 @@ impl<'s> Dataflow<'s> {
                 if configured && let Err(error) = reader(waker) {
                     context.mistake(format!("source `{name}`, {}: {error}", opened.description));
                 }
-                Ok(Opened::<T>::no_reader())
+                Ok(OpenedSource::<T>::no_reader())
             };
             // An error on a single worker must not leave the others waiting in the middle of a build.
             let reader = reader.unwrap_or_else(|error| {
                 context.halt.halt(error);
-                Opened::<T>::no_reader()
+                OpenedSource::<T>::no_reader()
             });
             Ingest {
                 name: name.into(),
@@ -516,7 +520,7 @@ impl<'s> Dataflow<'s> {
                 reader,
                 rules,
                 bounds: context.bounds,
-                desk: context.desk.clone(),
+                worker_context: context.worker_context.clone(),
                 halt: context.halt.clone(),
                 metrics: context.metrics.source(name),
                 held: context.metrics.worker(self.scope.index()),
@@ -524,7 +528,7 @@ impl<'s> Dataflow<'s> {
         };
         let (events, dead) = ingest::ingest(self.scope, name, make);
         let events = events.probe_with(&self.context().probe);
-        self.loose.late.borrow_mut().dead.push(DeadOf {
+        self.build_state.late.borrow_mut().dead.push(DeadOf {
             id: source,
             origin: origin.clone(),
             topic: opened.topic,
@@ -537,7 +541,7 @@ impl<'s> Dataflow<'s> {
 
     /// Collects what a step rejected; it joins the dead letters of the source that it came from.
     fn late(self, late: StreamVec<'s, Epoch, DeadLetter>) {
-        self.loose.late.borrow_mut().late.push(late);
+        self.build_state.late.borrow_mut().late.push(late);
     }
 
     /// Creates the view `name` of a table's changes. Returns false if it is new while the others were
@@ -552,7 +556,7 @@ impl<'s> Dataflow<'s> {
         let context = self.context();
         spec.history = history.unwrap_or(context.history);
         spec.hashed |= context.hashed;
-        let mut timeline = context.desk.timeline.borrow_mut();
+        let mut timeline = context.worker_context.timeline.borrow_mut();
         timeline.track(&spec.sources);
         timeline.track(&spec.window_sources);
         drop(timeline);
@@ -560,18 +564,18 @@ impl<'s> Dataflow<'s> {
         match context.views.define::<K, V>(spec) {
             Ok(view) => {
                 let applied = context.metrics.view(&name).changes;
-                let named = (Identity::new(StateKind::View, &name), &*name);
-                let keeper = context.keeper::<K, Option<V>>(named, origin, version, Rule::Versions);
+                let named = (StateIdentity::new(StateKind::View, &name), &*name);
+                let handle = context.handle::<K, Option<V>>(named, origin, version, EntryRule::Versions);
                 serve(
                     changes,
                     &name,
                     view.writer::<K, V>(self.scope.index()),
                     applied,
                     &context.probe,
-                    &keeper,
+                    &handle,
                     context.halt.clone(),
                 );
-                keeper.restored() == keeper.held()
+                handle.restored() == handle.held()
             }
             Err(error) => {
                 context.mistake(format!("view `{name}`: {error}"));

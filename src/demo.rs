@@ -9,7 +9,7 @@
 pub mod embedded;
 pub mod generator;
 pub(crate) mod registry;
-pub(crate) mod world;
+pub(crate) mod services;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use self::embedded::Producer;
-use self::world::World;
+use self::services::DemoServices;
 use crate::clock;
 use crate::codec::avro::Encoder;
 use crate::error::{Error, Result};
@@ -27,16 +27,21 @@ use serde::Serialize;
 /// What a demo function writes to.
 pub struct Demo {
     producer: Producer,
-    world: World,
+    world: DemoServices,
     stop: Arc<AtomicBool>,
     rate: u64,
     ready: Sender<()>,
 }
 
 impl Demo {
-    /// A demo that writes `rate` events per second to `world` until `stop`; it calls `ready` once all topics
-    /// exist.
-    pub(crate) fn new(world: World, stop: Arc<AtomicBool>, rate: u64, ready: Sender<()>) -> Result<Self> {
+    /// A demo that writes `rate` events per second to `services` until `stop`; it calls `ready` once all
+    /// topics exist.
+    pub(crate) fn new(
+        world: DemoServices,
+        stop: Arc<AtomicBool>,
+        rate: u64,
+        ready: Sender<()>,
+    ) -> Result<Self> {
         Ok(Self {
             producer: world.producer()?,
             world,

@@ -68,22 +68,22 @@ pub trait FileWriter: Send {
 
 /// Why a file store failed, with what to do about it; carried by an [`io::Error`].
 #[derive(Clone, Debug)]
-pub struct Trouble {
+pub struct StoreFault {
     /// What is wrong.
     pub what: String,
     /// What to do about it.
     pub hint: &'static str,
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for StoreFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)
     }
 }
 
-impl std::error::Error for Trouble {}
+impl std::error::Error for StoreFault {}
 
-impl Trouble {
+impl StoreFault {
     /// Extracts it from an error.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()

@@ -18,7 +18,7 @@ pub enum Kind {
     /// The dataflow, a setting or a flag is wrong: change it and restart.
     Definition,
     /// An external system (broker, registry, disk, network) failed; retrying may help.
-    Outside,
+    External,
     /// A guarantee cannot be kept: continuing would give wrong results, so the service halts.
     Integrity,
     /// A request that cannot be answered as it is.
@@ -29,10 +29,10 @@ pub enum Kind {
 
 /// An error with what failed, detail, and a hint.
 #[derive(Clone)]
-pub struct Error(Box<Parts>);
+pub struct Error(Box<ErrorInner>);
 
 #[derive(Clone)]
-struct Parts {
+struct ErrorInner {
     kind: Kind,
     what: String,
     details: Vec<String>,
@@ -42,7 +42,7 @@ struct Parts {
 impl Error {
     /// A new error, with one line that says what failed.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self(Box::new(Parts {
+        Self(Box::new(ErrorInner {
             kind,
             what: what.into(),
             details: Vec::new(),
@@ -55,9 +55,9 @@ impl Error {
         Self::new(Kind::Definition, what)
     }
 
-    /// [`Kind::Outside`].
-    pub fn outside(what: impl Into<String>) -> Self {
-        Self::new(Kind::Outside, what)
+    /// [`Kind::External`].
+    pub fn external(what: impl Into<String>) -> Self {
+        Self::new(Kind::External, what)
     }
 
     /// [`Kind::Integrity`].
@@ -138,7 +138,7 @@ pub(crate) fn count(n: impl Into<u64>, one: &str) -> String {
 /// otherwise.
 impl<E: std::error::Error> From<E> for Error {
     fn from(error: E) -> Self {
-        let mut out = Self::outside(error.to_string());
+        let mut out = Self::external(error.to_string());
         let mut cause = error.source();
         while let Some(inner) = cause {
             out = out.detail(inner);
@@ -162,13 +162,13 @@ mod tests {
 
     #[test]
     fn reads_as_what_detail_hint() {
-        let error = Error::outside("cannot read")
+        let error = Error::external("cannot read")
             .detail("partition 3\noffset 7")
             .hint("look");
         assert_eq!(
             error.to_string(),
             "cannot read\n  partition 3\n  offset 7\n  hint: look"
         );
-        assert_eq!(error.kind(), Kind::Outside);
+        assert_eq!(error.kind(), Kind::External);
     }
 }

@@ -14,19 +14,19 @@
 
 /// A place at which a process can be made to die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Point {
+pub struct FaultPoint {
     /// What it is called in the code and in `THALWEG_FAULT`.
     pub name: &'static str,
     /// What was done before it, and what comes behind it.
     pub between: &'static str,
 }
 
-const fn at(name: &'static str, between: &'static str) -> Point {
-    Point { name, between }
+const fn at(name: &'static str, between: &'static str) -> FaultPoint {
+    FaultPoint { name, between }
 }
 
 /// All points, in the order in which a run comes to them.
-pub const POINTS: &[Point] = &[
+pub const POINTS: &[FaultPoint] = &[
     // A file that appears as a whole: the ledger with its header, a checkpoint's manifest.
     at("publish.drafted", "the draft is written | it is synced"),
     at("publish.synced", "the draft is synced | it is linked to its name"),

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum Severity {
     /// As expected.
     Ok,
     /// It works, but a person should know about it.
@@ -18,7 +18,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The severity.
-    pub verdict: Verdict,
+    pub verdict: Severity,
     /// What was found, and where.
     pub what: String,
     /// What to do about it.
@@ -29,20 +29,20 @@ pub struct Finding {
 impl Finding {
     /// A finding as expected.
     pub fn ok(what: impl Into<String>) -> Self {
-        Self::new(Verdict::Ok, what)
+        Self::new(Severity::Ok, what)
     }
 
     /// A finding to know about.
     pub fn warning(what: impl Into<String>) -> Self {
-        Self::new(Verdict::Warning, what)
+        Self::new(Severity::Warning, what)
     }
 
     /// A finding to fix.
     pub fn error(what: impl Into<String>) -> Self {
-        Self::new(Verdict::Error, what)
+        Self::new(Severity::Error, what)
     }
 
-    fn new(verdict: Verdict, what: impl Into<String>) -> Self {
+    fn new(verdict: Severity, what: impl Into<String>) -> Self {
         Self {
             verdict,
             what: what.into(),

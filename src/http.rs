@@ -1,7 +1,7 @@
 //! HTTP API: reads every view as of one closed epoch, which each response names.
 //!
 //! ```text
-//!  client ─▶ connection ─▶ route ─▶ params ─▶ moment ─────▶ view ─▶ bytes ─▶ client
+//!  client ─▶ connection ─▶ route ─▶ params ─▶ snapshot ───▶ view ─▶ bytes ─▶ client
 //!            (hyper)       (axum)             newest closed,          JSON written once, straight from the row
 //!                                             as_of, after + wait
 //!
@@ -33,7 +33,6 @@
 
 mod answer;
 mod describe;
-mod moment;
 mod params;
 mod problem;
 mod query;
@@ -42,6 +41,7 @@ mod route;
 mod server;
 mod shared;
 mod sinks;
+mod snapshot;
 mod sources;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -56,9 +56,9 @@ use crate::error::{Error, Result};
 use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::position::EpochBinding;
-use crate::runtime::progress::Recovering;
-use crate::runtime::sinks::SinkNow;
-use crate::runtime::sources::SourceNow;
+use crate::runtime::progress::RecoveryProgress;
+use crate::runtime::sinks::SinkStatus;
+use crate::runtime::sources::SourceStatus;
 use crate::time::Epoch;
 use crate::view::Views;
 
@@ -118,39 +118,39 @@ impl Default for HttpSettings {
 
 /// Returns the binding of an epoch that is too old for the views to remember. May block: it is called outside
 /// of the threads that serve requests.
-pub type Bindings = Arc<dyn Fn(Epoch) -> Result<Option<EpochBinding>> + Send + Sync>;
+pub type BindingLookup = Arc<dyn Fn(Epoch) -> Result<Option<EpochBinding>> + Send + Sync>;
 
 /// Returns the partitions of a source, by its name; `None` if they are not known (yet).
-pub type Partitions = Arc<dyn Fn(&str) -> Option<Vec<u32>> + Send + Sync>;
+pub type PartitionLookup = Arc<dyn Fn(&str) -> Option<Vec<u32>> + Send + Sync>;
 
 /// Returns the progress of the recovery after a restart; `None` once it is complete, or if there was nothing
 /// to recover.
-pub type Recovery = Arc<dyn Fn() -> Option<Recovering> + Send + Sync>;
+pub type RecoveryStatus = Arc<dyn Fn() -> Option<RecoveryProgress> + Send + Sync>;
 
 /// Returns the status of all sources.
-pub type Sources = Arc<dyn Fn() -> Vec<SourceNow> + Send + Sync>;
+pub type SourcesStatus = Arc<dyn Fn() -> Vec<SourceStatus> + Send + Sync>;
 
 /// Returns the status of all sinks.
-pub type Sinks = Arc<dyn Fn() -> Vec<SinkNow> + Send + Sync>;
+pub type SinksStatus = Arc<dyn Fn() -> Vec<SinkStatus> + Send + Sync>;
 
 /// Everything that the server reads from.
-pub struct State {
+pub struct ServerState {
     /// The views.
     pub views: Arc<Views>,
     /// The names of all planned views. At the start, views are defined one by one.
     pub view_names: Vec<String>,
     /// The progress of the recovery after a restart.
-    pub recovery: Recovery,
+    pub recovery: RecoveryStatus,
     /// The names of all sources, by which responses name positions.
     pub sources: Vec<String>,
     /// Their status.
-    pub sources_now: Sources,
+    pub sources_now: SourcesStatus,
     /// The status of all sinks.
-    pub sinks_now: Sinks,
+    pub sinks_now: SinksStatus,
     /// Their partitions, so that nobody waits for one that does not exist.
-    pub partitions: Partitions,
+    pub partitions: PartitionLookup,
     /// Reads the ledger for epochs that the views no longer remember; `None`: those are not available.
-    pub bindings: Option<Bindings>,
+    pub bindings: Option<BindingLookup>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
     /// The readiness of the process.
@@ -168,8 +168,8 @@ pub struct Server {
 /// Starts the server on the threads of `runtime`.
 ///
 /// # Errors
-/// [`Error::definition`] if the address is not a loopback address; [`Error::outside`] if it cannot be bound.
-pub fn serve(settings: HttpSettings, state: Arc<State>, runtime: &Handle) -> Result<Server> {
+/// [`Error::definition`] if the address is not a loopback address; [`Error::external`] if it cannot be bound.
+pub fn serve(settings: HttpSettings, state: Arc<ServerState>, runtime: &Handle) -> Result<Server> {
     let listener = bind(settings.address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -201,7 +201,7 @@ fn bind(wanted: SocketAddr) -> Result<TcpListener> {
 }
 
 fn unbound(wanted: SocketAddr, error: &std::io::Error) -> Error {
-    let refused = Error::outside(format!("the HTTP server cannot listen on {wanted}")).detail(error);
+    let refused = Error::external(format!("the HTTP server cannot listen on {wanted}")).detail(error);
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             refused.hint("stop the other process, or choose another port (0: any free one)")

@@ -15,8 +15,8 @@
 //! * the capability is kept through every epoch, including those without records for this worker: operators
 //!   iterate over their worker's timeline up to their frontier, and must find every epoch in it.
 
-mod bounds;
-mod limit;
+mod buffer_limits;
+mod future_limit;
 mod partition;
 
 use std::collections::VecDeque;
@@ -29,21 +29,21 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, StreamVec};
 
-pub use bounds::Bounds;
+pub use buffer_limits::BufferLimits;
 
 use crate::bridge::{Halt, Waker};
 use crate::codec::registry::Verdict;
 use crate::error::Result;
-use crate::ingest::limit::Limit;
-use crate::ingest::partition::{Partition, differs, watermark};
+use crate::ingest::future_limit::FutureLimit;
+use crate::ingest::partition::{IngestPartition, differs, watermark};
 use crate::metrics::{SourceMetrics, WorkerMetrics};
+use crate::panic_context;
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
 use crate::record::Timed;
 use crate::sequencer::message::{Order, Report};
 use crate::source::{DeadLetter, Intake, Reader, TimeRules};
 use crate::time::{Epoch, EventTime};
-use crate::timeline::{Batch, Desk};
-use crate::trail;
+use crate::timeline::{ReadBatch, WorkerContext};
 use crate::{clock, fault};
 
 /// Everything the operator needs; created by `dataflow`.
@@ -57,9 +57,9 @@ pub struct Ingest<T> {
     /// The rules for event times.
     pub rules: Rc<TimeRules<T>>,
     /// The buffer limits.
-    pub bounds: Bounds,
-    /// The worker's desk.
-    pub desk: Rc<Desk>,
+    pub bounds: BufferLimits,
+    /// The worker's context.
+    pub worker_context: Rc<WorkerContext>,
     /// Receives errors from which the service cannot continue.
     pub halt: Halt,
     /// The metrics of the source.
@@ -81,7 +81,9 @@ pub fn ingest<'s, T: Clone + 'static>(
     let address = builder.operator_info().address;
     let activator = scope.activator_for(address.clone());
     let ingest = open(Waker::of(scope.worker().sync_activator_for(address.to_vec())));
-    ingest.desk.register(ingest.source, scope.activator_for(address));
+    ingest
+        .worker_context
+        .register(ingest.source, scope.activator_for(address));
 
     let (events, events_stream) = builder.new_output::<Vec<Timed<T>>>();
     let (dead, dead_stream) = builder.new_output::<Vec<DeadLetter>>();
@@ -93,16 +95,16 @@ pub fn ingest<'s, T: Clone + 'static>(
     builder.build(move |mut capabilities| {
         let dead_cap = capabilities.pop().expect("two outputs");
         let events_cap = capabilities.pop().expect("two outputs");
-        let mut running = Running::new(ingest, worker, (events_cap, dead_cap));
+        let mut running = IngestOperator::new(ingest, worker, (events_cap, dead_cap));
         move |_frontiers| {
             let mut events = events.activate();
             let mut dead = dead.activate();
             let outcome = running.turn(|time, released| match released {
-                Released::Events(cap, batch) => {
+                ReleasedBatch::Events(cap, batch) => {
                     debug_assert_eq!(cap.time(), time);
                     events.session(cap).give_container(batch);
                 }
-                Released::Dead(cap, letters) => dead.session(cap).give_iterator(letters.drain(..)),
+                ReleasedBatch::Dead(cap, letters) => dead.session(cap).give_iterator(letters.drain(..)),
             });
             match outcome {
                 Ok(Turn::Again) => activator.activate(),
@@ -117,7 +119,7 @@ pub fn ingest<'s, T: Clone + 'static>(
     (events_stream, dead_stream)
 }
 
-enum Released<'a, T> {
+enum ReleasedBatch<'a, T> {
     Events(&'a Capability<Epoch>, &'a mut Vec<Timed<T>>),
     Dead(&'a Capability<Epoch>, &'a mut Vec<DeadLetter>),
 }
@@ -128,21 +130,21 @@ enum Turn {
     Rest,
 }
 
-struct Running<T> {
+struct IngestOperator<T> {
     ingest: Ingest<T>,
     /// Names the source in messages when user code panics on a record of it.
     label: Rc<str>,
     worker: usize,
-    partitions: Vec<Partition<T>>,
+    partitions: Vec<IngestPartition<T>>,
     buffered: (usize, usize),
     spare: Vec<Vec<Timed<T>>>,
     /// Bound but not yet released.
-    pending: VecDeque<(Arc<EpochBinding>, Bound)>,
+    pending: VecDeque<(Arc<EpochBinding>, BoundBy)>,
     /// Released but not yet known to be durable.
     released: VecDeque<Epoch>,
     durable: Epoch,
-    limit: Option<Limit>,
-    pace: EventTime,
+    limit: Option<FutureLimit>,
+    alignment: EventTime,
     live: bool,
     stopping: bool,
     /// When progress was last reported to external tools, by the monotonic clock.
@@ -152,7 +154,7 @@ struct Running<T> {
 
 /// Which run bound an epoch.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Bound {
+enum BoundBy {
     /// An earlier run; its records are part of the state that this run resumed from.
     Restored,
     /// An earlier run.
@@ -168,7 +170,7 @@ const READS_IN_VAIN_MAX: usize = 8;
 const SPARE_MAX: usize = 64;
 const SHOW_EVERY: Duration = Duration::from_secs(1);
 
-impl<T: 'static> Running<T> {
+impl<T: 'static> IngestOperator<T> {
     fn new(ingest: Ingest<T>, worker: usize, capabilities: (Capability<Epoch>, Capability<Epoch>)) -> Self {
         Self {
             label: format!("source `{}`", ingest.name).into(),
@@ -181,7 +183,7 @@ impl<T: 'static> Running<T> {
             released: VecDeque::new(),
             durable: Epoch::ZERO,
             limit: None,
-            pace: EventTime::MAX,
+            alignment: EventTime::MAX,
             live: false,
             stopping: false,
             shown: clock::instant(),
@@ -189,12 +191,12 @@ impl<T: 'static> Running<T> {
         }
     }
 
-    fn turn(&mut self, mut emit: impl FnMut(&Epoch, Released<'_, T>)) -> Result<Turn> {
+    fn turn(&mut self, mut emit: impl FnMut(&Epoch, ReleasedBatch<'_, T>)) -> Result<Turn> {
         if self.capabilities.is_none() {
             return Ok(Turn::Rest);
         }
-        for order in self.ingest.desk.take_orders(self.ingest.source) {
-            self.obey(order)?;
+        for order in self.ingest.worker_context.take_orders(self.ingest.source) {
+            self.apply_order(order)?;
         }
         let mut turn = self.read()?;
         let (full, waiting) = (self.is_full(), self.pending.len());
@@ -202,12 +204,12 @@ impl<T: 'static> Running<T> {
         if full && self.pending.len() < waiting {
             turn = Turn::Again; // Room came after the reading had given up, and nothing else may wake it.
         }
-        self.let_go();
+        self.drop_capabilities();
         self.show_progress();
         Ok(turn)
     }
 
-    fn obey(&mut self, order: Order) -> Result<()> {
+    fn apply_order(&mut self, order: Order) -> Result<()> {
         match order {
             Order::Assign {
                 id,
@@ -227,19 +229,19 @@ impl<T: 'static> Running<T> {
                     metrics.watermark(watermark);
                 }
                 self.partitions
-                    .push(Partition::new(intake, from, watermark, metrics));
+                    .push(IngestPartition::new(intake, from, watermark, metrics));
             }
             Order::Assign { .. } => {}
             Order::Limit(_, event_time) => {
                 let heard = clock::instant();
-                self.limit = Some(Limit { event_time, heard });
+                self.limit = Some(FutureLimit { event_time, heard });
             }
-            Order::Pace(_, pace) => self.pace = pace,
+            Order::Alignment(_, alignment) => self.alignment = alignment,
             Order::Base(base) => self.bind_schemas(&base.binding),
             Order::Skip(binding) => {
                 self.bind_schemas(&binding);
                 self.durable = self.durable.max(binding.epoch);
-                self.pending.push_back((binding, Bound::Restored));
+                self.pending.push_back((binding, BoundBy::Restored));
             }
             Order::Checkpoint(_) => {}
             Order::Epoch { binding, replay } => {
@@ -251,7 +253,7 @@ impl<T: 'static> Running<T> {
                     }
                     self.durable = self.durable.max(binding.epoch);
                 }
-                let bound = if replay { Bound::Before } else { Bound::Now };
+                let bound = if replay { BoundBy::Before } else { BoundBy::Now };
                 self.pending.push_back((binding, bound));
             }
             Order::Durable(epoch) => self.durable = self.durable.max(epoch),
@@ -272,7 +274,7 @@ impl<T: 'static> Running<T> {
         }
     }
 
-    fn partition(&mut self, id: PartitionId) -> Option<&mut Partition<T>> {
+    fn partition(&mut self, id: PartitionId) -> Option<&mut IngestPartition<T>> {
         self.partitions.iter_mut().find(|p| p.intake.id() == id)
     }
 
@@ -290,10 +292,10 @@ impl<T: 'static> Running<T> {
         if self.stopping {
             return Ok(Turn::Rest);
         }
-        let _work = trail::begin(&self.label);
+        let _work = panic_context::enter(&self.label);
         let rules = self.ingest.rules.clone();
         let bounds = self.ingest.bounds;
-        let ahead = bounds.ahead_of(self.pace);
+        let ahead = bounds.ahead_of(self.alignment);
         // A limit that is too old is not applied; reading waits for the next. Applied now, it might reject an
         // event of the present as too far in the future.
         let limit = self
@@ -313,9 +315,12 @@ impl<T: 'static> Running<T> {
         while reads < READS_A_TURN && calls.next().is_some() {
             // Reading pauses until a release frees buffer space. Bound ranges are read in any case: an
             // earlier run with more workers may have bound more in one epoch than this one may buffer.
-            let owed = self.is_full().then(|| self.owed());
-            let ready = |p: &&mut Partition<T>| {
-                if owed.as_ref().is_some_and(|owed| !owed.contains(&p.intake.id())) {
+            let unread_bound = self.is_full().then(|| self.unread_bound());
+            let ready = |p: &&mut IngestPartition<T>| {
+                if unread_bound
+                    .as_ref()
+                    .is_some_and(|unread_bound| !unread_bound.contains(&p.intake.id()))
+                {
                     return false;
                 }
                 let paced = !rules.timed || p.intake.event_time_max <= ahead;
@@ -356,7 +361,7 @@ impl<T: 'static> Running<T> {
             reads += usize::from(held.records > 0);
             partition.untimed_reads += usize::from(held.records > 0 && !held.timed);
             if let Some(to) = partition.report(held.timed) {
-                self.ingest.desk.report(Report::Read(to));
+                self.ingest.worker_context.report(Report::Read(to));
             }
             self.report_schemas();
             self.hold(held.records as isize, held.bytes as isize);
@@ -366,7 +371,7 @@ impl<T: 'static> Running<T> {
 
     fn report_schemas(&mut self) {
         for verdict in self.ingest.reader.schemas_seen() {
-            self.ingest.desk.report(Report::Schema(SchemaSeen {
+            self.ingest.worker_context.report(Report::Schema(SchemaSeen {
                 source: self.ingest.source,
                 id: verdict.id,
                 fingerprint: verdict.fingerprint,
@@ -376,27 +381,27 @@ impl<T: 'static> Running<T> {
     }
 
     /// The partitions whose oldest bound epoch has records that are still to be read.
-    fn owed(&self) -> Vec<PartitionId> {
-        let Some((binding, Bound::Before)) = self.pending.front() else {
+    fn unread_bound(&self) -> Vec<PartitionId> {
+        let Some((binding, BoundBy::Before)) = self.pending.front() else {
             return Vec::new();
         };
-        let mut owed = self.own(binding);
-        owed.retain(|range| {
+        let mut unread_bound = self.own(binding);
+        unread_bound.retain(|range| {
             self.partitions
                 .iter()
                 .any(|p| p.intake.id() == range.id && p.position < range.hi)
         });
-        owed.into_iter().map(|range| range.id).collect()
+        unread_bound.into_iter().map(|range| range.id).collect()
     }
 
     /// Emits the contents of bound epochs, as far as they have been read.
-    fn release(&mut self, emit: &mut impl FnMut(&Epoch, Released<'_, T>)) -> Result<()> {
+    fn release(&mut self, emit: &mut impl FnMut(&Epoch, ReleasedBatch<'_, T>)) -> Result<()> {
         while let Some((binding, bound)) = self.pending.front().cloned() {
             let own = match bound {
-                Bound::Restored => Vec::new(),
-                Bound::Before | Bound::Now => self.own(&binding),
+                BoundBy::Restored => Vec::new(),
+                BoundBy::Before | BoundBy::Now => self.own(&binding),
             };
-            let replay = bound == Bound::Before;
+            let replay = bound == BoundBy::Before;
             let unread = |range: &PartitionRange| {
                 self.partitions
                     .iter()
@@ -414,8 +419,10 @@ impl<T: 'static> Running<T> {
             let floor = self.watermark_before(binding.epoch);
             for range in &own {
                 self.release_range(range, &binding, replay, floor, |released| match released {
-                    Out::Events(batch) => emit(&binding.epoch, Released::Events(&events, batch)),
-                    Out::Dead(letters) => emit(&binding.epoch, Released::Dead(&dead, letters)),
+                    OutputBuffer::Events(batch) => {
+                        emit(&binding.epoch, ReleasedBatch::Events(&events, batch))
+                    }
+                    OutputBuffer::Dead(letters) => emit(&binding.epoch, ReleasedBatch::Dead(&dead, letters)),
                 })?;
             }
             self.released.push_back(binding.epoch);
@@ -426,7 +433,7 @@ impl<T: 'static> Running<T> {
 
     /// W(n-1) of the source, which applies to partitions that were idle.
     fn watermark_before(&self, epoch: Epoch) -> EventTime {
-        let timeline = self.ingest.desk.timeline.borrow();
+        let timeline = self.ingest.worker_context.timeline.borrow();
         let before = timeline.watermark_before(epoch, &[self.ingest.source]);
         before.unwrap_or(EventTime::MIN)
     }
@@ -437,11 +444,11 @@ impl<T: 'static> Running<T> {
         binding: &EpochBinding,
         replay: bool,
         floor: EventTime,
-        mut out: impl FnMut(Out<'_, T>),
+        mut out: impl FnMut(OutputBuffer<'_, T>),
     ) -> Result<()> {
-        let (name, desk, rules) = (
+        let (name, worker_context, rules) = (
             self.ingest.name.clone(),
-            self.ingest.desk.clone(),
+            self.ingest.worker_context.clone(),
             self.ingest.rules.clone(),
         );
         let spare = &mut self.spare;
@@ -463,19 +470,19 @@ impl<T: 'static> Running<T> {
                     event.horizon = event.horizon.max(floor);
                 }
             }
-            desk.released(Batch {
+            worker_context.released(ReadBatch {
                 epoch: binding.epoch,
                 oldest: chunk.oldest,
                 records,
             });
             if !chunk.events.is_empty() {
-                out(Out::Events(&mut chunk.events));
+                out(OutputBuffer::Events(&mut chunk.events));
             }
             if !chunk.dead.is_empty() {
                 for letter in &chunk.dead {
                     self.ingest.metrics.dead_letters(letter.cause.code()).inc();
                 }
-                out(Out::Dead(&mut chunk.dead));
+                out(OutputBuffer::Dead(&mut chunk.dead));
             }
             if spare.len() < SPARE_MAX && chunk.events.capacity() > 0 {
                 spare.push(chunk.events);
@@ -518,7 +525,7 @@ impl<T: 'static> Running<T> {
             return;
         }
         self.shown = now;
-        let timeline = self.ingest.desk.timeline.borrow();
+        let timeline = self.ingest.worker_context.timeline.borrow();
         let Some(facts) = timeline.before(self.durable.next()) else {
             return;
         };
@@ -535,7 +542,7 @@ impl<T: 'static> Running<T> {
 
     /// Drops the capabilities of epochs that are released and durable; all of them once nothing more will
     /// arrive.
-    fn let_go(&mut self) {
+    fn drop_capabilities(&mut self) {
         let mut passed = None;
         while self.released.front().is_some_and(|epoch| *epoch <= self.durable) {
             passed = self.released.pop_front();
@@ -558,7 +565,7 @@ impl<T: 'static> Running<T> {
     }
 }
 
-enum Out<'a, T> {
+enum OutputBuffer<'a, T> {
     Events(&'a mut Vec<Timed<T>>),
     Dead(&'a mut Vec<DeadLetter>),
 }

@@ -69,7 +69,7 @@ mod trim;
 
 pub use frame::FORMAT_VERSION;
 use frame::{FileHeader, claim_frame, group_frame};
-pub use inspect::{Report, Show, look, show, show_on, verify, verify_on, whose};
+pub use inspect::{Show, VerifyReport, look, show, show_on, verify, verify_on, whose};
 pub use memory::{MemoryLedger, MemoryLog};
 pub(crate) use progress::SHARDS_MAX;
 pub use progress::ShardProgress;
@@ -96,8 +96,8 @@ pub trait LedgerStore: Send {
     /// # Errors
     /// After an error nothing more can be appended. The group may be in the ledger in whole, up to some
     /// binding, or not at all; the next start finds out. [`Integrity`](crate::Kind::Integrity): a binding
-    /// does not continue the ledger, or another process has taken it over. [`Outside`](crate::Kind::Outside):
-    /// the store cannot write.
+    /// does not continue the ledger, or another process has taken it over.
+    /// [`External`](crate::Kind::External): the store cannot write.
     fn append(&mut self, bindings: &[EpochBinding]) -> Result<()> {
         self.append_group(bindings, &[])
     }
@@ -236,7 +236,7 @@ pub struct Ledger {
     state: LedgerState,
     stopped: bool,
     /// The last epoch of the previous owner.
-    taken_over: Option<Epoch>,
+    fenced_error: Option<Epoch>,
     _lock: Lock,
 }
 
@@ -257,7 +257,7 @@ impl Ledger {
     /// # Errors
     /// [`Definition`](crate::Kind::Definition): the directory contains other files, the ledger of another
     /// dataflow, or a format that this build does not read. [`Integrity`](crate::Kind::Integrity): the ledger
-    /// is damaged, with the location. [`Outside`](crate::Kind::Outside): another process holds it, or the
+    /// is damaged, with the location. [`External`](crate::Kind::External): another process holds it, or the
     /// disk failed.
     pub fn open(dir: &Path, claim: Claim) -> Result<(Self, Recovered)> {
         Self::open_on(&HostDisk, dir, claim)
@@ -316,7 +316,7 @@ impl Ledger {
             cursor: reader.cursor,
             state,
             stopped: false,
-            taken_over: last,
+            fenced_error: last,
             _lock: lock,
         };
         fault::point("claim.held");
@@ -359,7 +359,7 @@ impl Ledger {
             let mut reader = Reader::resume(self.file.clone(), self.path.clone(), self.cursor.clone(), len);
             while let Some(frame) = reader.next_frame()? {
                 if let Frame::Claim(claim) = frame {
-                    return Err(taken_over(&self.path, &claim));
+                    return Err(fenced_error(&self.path, &claim));
                 }
             }
             match reader.torn {
@@ -388,7 +388,7 @@ impl LedgerStore for Ledger {
     fn append_group(&mut self, bindings: &[EpochBinding], progress: &[ShardProgress]) -> Result<()> {
         if self.stopped {
             return Err(
-                Error::outside(format!("the ledger `{}` has stopped", self.path.display()))
+                Error::external(format!("the ledger `{}` has stopped", self.path.display()))
                     .detail("an earlier write to it failed")
                     .hint("restart the service: it recovers what was written"),
             );
@@ -465,7 +465,7 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
         Lock::HeldBy(pid) => {
             let pid = pid.map_or("unknown".to_owned(), |pid| pid.to_string());
             Err(
-                Error::outside(format!("another process holds the ledger `{}`", dir.display()))
+                Error::external(format!("another process holds the ledger `{}`", dir.display()))
                     .detail(format!("its process id is {pid}"))
                     .hint("stop it first, or give this service its own directory (`--data-dir`)"),
             )
@@ -569,7 +569,7 @@ fn make_claim(
         while let Some(frame) = reader.next_frame()? {
             match frame {
                 Frame::Claim(counted) if counted == record => return Ok(record),
-                Frame::Void(void) if void == record => return Err(came_second(path, reader)),
+                Frame::Void(void) if void == record => return Err(lost_claim_race(path, reader)),
                 Frame::Cut { bytes } => notes.push(format!(
                     "discarded {bytes} bytes at byte {} of `{}`: a write interrupted before it was \
                      acknowledged{}",
@@ -585,25 +585,25 @@ fn make_claim(
         }
         // Another process's write was torn just before the claim: the next claim records where the log ends.
     }
-    Err(Error::outside(format!(
+    Err(Error::external(format!(
         "another process keeps writing to the ledger `{}`",
         path.display()
     ))
     .hint("stop the other process, then restart this one"))
 }
 
-fn came_second(path: &Path, reader: &Reader) -> Error {
+fn lost_claim_race(path: &Path, reader: &Reader) -> Error {
     let holder = reader
         .cursor
         .claim
         .as_ref()
         .map_or("an unknown one".to_owned(), ClaimRecord::describe);
-    Error::outside(format!("another process holds the ledger `{}`", path.display()))
+    Error::external(format!("another process holds the ledger `{}`", path.display()))
         .detail(format!("it claimed the ledger first, at the same time: {holder}"))
         .hint("stop one of the two")
 }
 
-fn taken_over(path: &Path, by: &ClaimRecord) -> Error {
+fn fenced_error(path: &Path, by: &ClaimRecord) -> Error {
     Error::integrity(format!(
         "fenced: another process has taken over the ledger `{}`",
         path.display()

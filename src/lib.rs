@@ -35,7 +35,7 @@
 //! | read the tables of a database | [`Kafka::debezium`](connect::kafka::Kafka::debezium), and `docs/debezium.md` |
 //! | read files | [`Files`](connect::files::Files) |
 //! | write to a topic, to Postgres, to a store of your own | [`Kafka`](connect::kafka::Kafka); [`connect::postgres`], and `docs/postgres.md`; [`sink`] |
-//! | aggregate | [`Of`](operator::aggregate::Of) for what there is, and `docs/aggregates.md`; [`Aggregate`] for one of your own |
+//! | aggregate | [`AggregateBuilder`](operator::aggregate::AggregateBuilder) for what there is, and `docs/aggregates.md`; [`Aggregate`] for one of your own |
 //! | join, group, iterate | `docs/collections.md`, with what each step costs and keeps; [`graph`](dataflow::graph) |
 //! | write an operator of your own | [`operator::process`], and `docs/write-an-operator.md` |
 //! | test it | [`testing`] |
@@ -84,6 +84,7 @@ pub mod ledger;
 #[doc(hidden)]
 pub mod metrics;
 pub mod operator;
+pub(crate) mod panic_context;
 pub mod position;
 pub mod prelude;
 pub mod record;
@@ -100,7 +101,6 @@ pub mod suggest;
 pub mod testing;
 pub mod time;
 pub(crate) mod timeline;
-pub(crate) mod trail;
 pub mod view;
 #[doc(hidden)]
 pub mod watermark;

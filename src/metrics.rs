@@ -270,9 +270,9 @@ impl MetricConstructor<Histogram> for RequestHistogram {
 }
 
 /// Registers metrics and returns them.
-struct Register<'a>(&'a mut Registry);
+struct Registration<'a>(&'a mut Registry);
 
-impl Register<'_> {
+impl Registration<'_> {
     fn plain<M>(&mut self, name: &str, help: &str, metric: M) -> M
     where
         M: EncodeMetric + Clone + std::fmt::Debug + Send + Sync + 'static,
@@ -445,7 +445,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("thalweg");
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
-        let mut register = Register(&mut registry);
+        let mut register = Registration(&mut registry);
         let metrics = Self {
             uptime: register.seconds("uptime", "Time since the process started", GaugeF64::default()),
             sources: register.sources(),

@@ -5,12 +5,14 @@
 //! passed it, in the order of epochs.
 
 pub(crate) mod admit;
-pub(crate) mod again;
 pub mod aggregate;
+pub(crate) mod backfill;
 pub(crate) mod captured;
 pub(crate) mod changes;
+pub mod dead_letters;
 pub(crate) mod dedup;
 pub(crate) mod deliver;
+pub(crate) mod epoch_cursor;
 pub(crate) mod exact;
 pub(crate) mod exchange;
 pub(crate) mod group;
@@ -18,7 +20,6 @@ pub(crate) mod horizon;
 pub mod interval_join;
 pub(crate) mod join;
 pub(crate) mod late;
-pub mod letters;
 pub(crate) mod lookup;
 pub(crate) mod net;
 pub mod process;
@@ -27,6 +28,5 @@ pub(crate) mod serve;
 pub mod table;
 pub(crate) mod try_map;
 pub(crate) mod upsert;
-pub(crate) mod walk;
 pub(crate) mod when_closed;
 pub(crate) mod window;

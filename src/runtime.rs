@@ -1,11 +1,11 @@
 //! Runs a dataflow: workers, the sequencer, the ledger, and a clean shutdown.
 //!
 //! ```text
-//!  watch (thread)      topologies ─┐                        ┌─▶ scribe (thread): group commit ─┐
+//!  watch (thread)      topologies ─┐                        ┌─▶ writer (thread): group commit ─┐
 //!  stop, halt ─────────────────────┤                        │                                  │ durable
 //!                                  ▼                        │                                  ▼
-//!  worker 0   control dataflow: report ═▶ sequencer ═══ orders, to every worker ══▶ desk ──▶ ingest ─▶ operators ─▶ views
-//!  worker n   control dataflow: report ═╝                                       ══▶ desk ──▶ ingest ─▶ operators ─▶ views
+//!  worker 0   control dataflow: report ═▶ sequencer ═══ orders, to every worker ══▶ context ──▶ ingest ─▶ operators ─▶ views
+//!  worker n   control dataflow: report ═╝                                       ══▶ context ──▶ ingest ─▶ operators ─▶ views
 //!                                                                                                          │ probe
 //!             the frontier of the data dataflow has passed an epoch: the process closes it for readers ◀───┘
 //! ```
@@ -13,15 +13,15 @@
 //! The sequencer's messages travel in a timely dataflow of their own, so that a cluster needs no second
 //! network. They carry empty timestamps: no progress is tracked for them.
 
-mod begin;
 pub mod checkpoints;
 pub(crate) mod control;
+mod ledger_writer;
 pub mod progress;
-mod scribe;
 #[cfg(test)]
 mod sim;
 pub(crate) mod sinks;
 pub mod sources;
+mod startup;
 mod watch;
 mod worker;
 
@@ -36,38 +36,38 @@ use parking_lot::Mutex;
 
 use crate::bridge::{Halt, Waker, panic_text};
 use crate::checkpoint::Checkpoints;
-use crate::checkpoint::manifest::StepShape;
-use crate::checkpoint::store::Restored;
-use crate::dataflow::plan::{Plan, PlannedSink, PlannedSource, UnfitState};
-use crate::dataflow::{self, Context, Flow};
+use crate::checkpoint::manifest::StepSignature;
+use crate::checkpoint::store::RestoredCheckpoint;
+use crate::dataflow::plan::{Plan, PlannedSink, PlannedSource, UnencodableState};
+use crate::dataflow::{self, BuildContext, Flow};
 use crate::error::{Error, Result};
 use crate::health::Dependency;
-use crate::ingest::Bounds;
+use crate::ingest::BufferLimits;
 use crate::ledger::{Claim, LedgerStore, MemoryLog, Recovered};
 use crate::metrics::Metrics;
 use crate::position::{Offset, PartitionId, PartitionRange, SourceId};
-use crate::runtime::begin::{Led, Parts};
-use crate::runtime::control::Lead;
-use crate::runtime::progress::{CaughtUp, Left, Recovering};
-use crate::runtime::sinks::SinkNow;
-use crate::runtime::sources::{PartitionSeen, SourceNow};
+use crate::runtime::control::Leader;
+use crate::runtime::progress::{CaughtUp, RecoveryProgress, RemainingRecords};
+use crate::runtime::sinks::SinkStatus;
+use crate::runtime::sources::{PartitionLook, SourceStatus};
+use crate::runtime::startup::{LeaderParts, ProcessParts};
 use crate::sequencer::Cuts;
-use crate::sequencer::results::Compared;
+use crate::sequencer::results::ComparisonReport;
 use crate::sink::memory::MemorySinks;
-use crate::sink::process::Sinks;
+use crate::sink::process::ProcessSinks;
 use crate::source::{Environment, Substitute};
 use crate::time::Epoch;
 use crate::view::Views;
 
 /// Sources to replace with test input, created anew for each worker.
-pub type Substitutes = Arc<dyn Fn() -> HashMap<String, Substitute> + Send + Sync>;
+pub type SourceSubstitutes = Arc<dyn Fn() -> HashMap<String, Substitute> + Send + Sync>;
 
 /// Opens a ledger for a claim.
 pub type OpenStore = Arc<dyn Fn(Claim) -> Result<(Box<dyn LedgerStore>, Recovered)> + Send + Sync>;
 
 /// The location of the ledger.
 #[derive(Clone)]
-pub enum Store {
+pub enum LedgerLocation {
     /// A directory, as services use.
     Directory(PathBuf),
     /// In memory, for tests: a restart finds it in the log again.
@@ -87,19 +87,19 @@ pub struct Cluster {
 
 /// How to run a dataflow.
 #[derive(Clone)]
-pub struct Settings {
+pub struct RunSettings {
     /// Number of worker threads in this process.
     pub workers: usize,
     /// Set if there is more than one process.
     pub cluster: Option<Cluster>,
     /// The location of the ledger.
-    pub store: Store,
+    pub store: LedgerLocation,
     /// The policy that cuts epochs.
     pub cuts: Cuts,
     /// Maximum number of unfinished epochs: no further one opens until one closes.
     pub epochs_in_flight_max: usize,
     /// Limits on reading ahead.
-    pub bounds: Bounds,
+    pub bounds: BufferLimits,
     /// Whether to stop after processing what the sources held at the start.
     pub until_end: bool,
     /// Addresses and settings of external systems.
@@ -109,13 +109,13 @@ pub struct Settings {
     /// Whether the ledger records the result of each epoch, to verify replays against it.
     pub on_difference: OnDifference,
     /// Whether and where to write checkpoints. Processes of a cluster write none.
-    pub checkpoints: Option<checkpoints::Settings>,
+    pub checkpoints: Option<checkpoints::CheckpointSettings>,
     /// Trims the ledger once that many bytes are no longer needed by any checkpoint; never if `None`.
     pub trim_least: Option<u64>,
     /// Only replays the ledger up to an epoch: see [`Replay`].
     pub replay: Option<Replay>,
     /// Sources to replace.
-    pub substitutes: Option<Substitutes>,
+    pub substitutes: Option<SourceSubstitutes>,
     /// In place of the stores of sinks; functions are called all the same.
     pub memory_sinks: Option<MemorySinks>,
 }
@@ -144,17 +144,17 @@ pub struct Replay {
     pub any_build: bool,
 }
 
-impl Default for Settings {
+impl Default for RunSettings {
     fn default() -> Self {
         Self {
             workers: 1,
             cluster: None,
-            store: Store::Memory(MemoryLog::default()),
+            store: LedgerLocation::Memory(MemoryLog::default()),
             cuts: Cuts::Clock {
                 interval: Duration::from_millis(5),
             },
             epochs_in_flight_max: 3,
-            bounds: Bounds::default(),
+            bounds: BufferLimits::default(),
             until_end: false,
             env: Environment::default(),
             history: dataflow::HISTORY,
@@ -201,15 +201,15 @@ pub const TRIM_LEAST: u64 = 4 << 20;
 const REPLAY_IN_FLIGHT_MAX: usize = 256;
 
 /// State that the threads of a process share.
-pub(crate) struct Shared {
+pub(crate) struct ProcessState {
     pub(crate) flow: Flow,
-    pub(crate) settings: Settings,
+    pub(crate) settings: RunSettings,
     pub(crate) views: Arc<Views>,
-    pub(crate) sinks: Arc<Sinks>,
+    pub(crate) sinks: Arc<ProcessSinks>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) halt: Halt,
-    pub(crate) inbox: control::Inbox,
-    pub(crate) lead: Mutex<Option<Lead>>,
+    pub(crate) inbox: control::SequencerInbox,
+    pub(crate) leader: Mutex<Option<Leader>>,
     /// The last epoch of the ledger at the start, or 0: the service is ready once it is closed. A process
     /// without the ledger learns it as the epochs are replayed.
     pub(crate) replay_to: AtomicU64,
@@ -224,7 +224,7 @@ pub(crate) struct Shared {
     /// Unhealthy external dependencies, with the reason.
     pub(crate) troubles: Mutex<BTreeMap<Dependency, String>>,
     /// The partitions of each source, as last observed.
-    pub(crate) partitions: Mutex<BTreeMap<String, Vec<PartitionSeen>>>,
+    pub(crate) partitions: Mutex<BTreeMap<String, Vec<PartitionLook>>>,
     /// The dataflow's sources.
     pub(crate) sources: Vec<PlannedSource>,
     /// The planned sinks.
@@ -233,23 +233,23 @@ pub(crate) struct Shared {
     pub(crate) bound: Mutex<BTreeMap<PartitionId, PartitionRange>>,
     /// The sources that are idle as of it.
     pub(crate) idle: Mutex<BTreeSet<SourceId>>,
-    pub(crate) compared: Mutex<Compared>,
+    pub(crate) compared: Mutex<ComparisonReport>,
     /// The checkpoints, if enabled.
     pub(crate) checkpoints: Option<Checkpoints>,
     /// The checkpoint that this run resumes from.
-    pub(crate) restored: Option<Arc<Restored>>,
+    pub(crate) restored: Option<Arc<RestoredCheckpoint>>,
 }
 
 /// A running dataflow.
 pub struct Service {
-    shared: Arc<Shared>,
+    shared: Arc<ProcessState>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 /// Draws the plan of a flow, or returns all mistakes in it. Connects to nothing.
 ///
 /// For sources that `env` fully describes, this also reports missing settings, such as a schema registry.
-pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
+pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanSummary>> {
     let drawn = Arc::new(Mutex::new(None));
     let (flow, env, out) = (flow.clone(), env.clone(), drawn.clone());
     // On its own thread: timely keeps a worker's state in thread-locals.
@@ -259,14 +259,14 @@ pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
                 dataflow: flow.name().to_owned(),
                 ..env
             };
-            let context = Rc::new(Context::dry(env));
+            let context = Rc::new(BuildContext::dry(env));
             let built = worker
                 .dataflow_named::<Epoch, _, _>(flow.name(), |scope| dataflow::build(scope, &flow, &context));
             for index in worker.installed_dataflows() {
                 worker.drop_dataflow(index);
             }
             let plan = context.plan.borrow();
-            *out.lock() = Some(built.map(|()| PlanText::of(&plan, &context.views)));
+            *out.lock() = Some(built.map(|()| PlanSummary::of(&plan, &context.views)));
         });
     });
     let joined = thread
@@ -284,24 +284,24 @@ pub fn plan(flow: &Flow, env: &Environment) -> Result<Arc<PlanText>> {
 
 /// A plan that can be sent to other threads.
 #[derive(Clone)]
-pub struct PlanText {
+pub struct PlanSummary {
     /// One line per step.
     pub text: String,
     /// The sources.
     pub sources: Vec<PlannedSource>,
     /// The signatures of stateful steps.
-    pub states: Vec<StepShape>,
+    pub states: Vec<StepSignature>,
     /// A step that may keep state that checkpoints cannot capture.
     pub unsaved: Option<&'static std::panic::Location<'static>>,
     /// Steps whose state types checkpoints cannot hold.
-    unfit: Vec<UnfitState>,
+    unfit: Vec<UnencodableState>,
     /// The names of the views, in order.
     pub views: Vec<String>,
     /// The sinks.
     pub sinks: Vec<PlannedSink>,
 }
 
-impl PlanText {
+impl PlanSummary {
     fn of(plan: &Plan, views: &Views) -> Self {
         Self {
             views: views.names(),
@@ -335,22 +335,22 @@ impl PlanText {
 impl Service {
     /// Starts the workers. Returns once they run; the replay of an earlier run's epochs continues in the
     /// background.
-    pub fn start(flow: &Flow, mut settings: Settings) -> Result<Self> {
+    pub fn start(flow: &Flow, mut settings: RunSettings) -> Result<Self> {
         settings.env.until_end = settings.until_end;
         let plan = plan(flow, &settings.env)?;
-        let Parts { shared, led } = Parts::of(flow, &plan, settings)?;
+        let ProcessParts { shared, leader_parts } = ProcessParts::of(flow, &plan, settings)?;
         let mut threads = Vec::new();
-        if let Some(Led {
-            scribe,
+        if let Some(LeaderParts {
+            ledger_writer,
             writer,
             sources,
-        }) = led
+        }) = leader_parts
         {
             if let Some(writer) = writer {
                 threads.push(spawn("checkpoints", move || writer.run())?);
             }
             let served = shared.clone();
-            threads.push(spawn("ledger", move || scribe.run(&served))?);
+            threads.push(spawn("ledger", move || ledger_writer.run(&served))?);
             let watched = shared.clone();
             threads.push(spawn("watch", move || watch::watch(&watched, sources))?);
         }
@@ -377,24 +377,24 @@ impl Service {
     /// The progress of replaying an earlier run, as `(closed, last)`; `None` once the service is live.
     pub fn replaying(&self) -> Option<(Option<Epoch>, Epoch)> {
         let last = Epoch(self.shared.replay_to.load(Ordering::Acquire));
-        let closed = self.shared.views.closed().map(|moment| moment.epoch);
+        let closed = self.shared.views.closed().map(|snapshot| snapshot.epoch);
         (last > Epoch::ZERO && closed < Some(last)).then_some((closed, last))
     }
 
     /// The progress of recovering what was bound before this start; `None` once it is complete. Until then,
     /// reads of the newest epoch would be older than reads before the restart.
-    pub fn recovery(&self) -> impl Fn() -> Option<Recovering> + Send + Sync + 'static {
-        progress::teller(&self.shared)
+    pub fn recovery(&self) -> impl Fn() -> Option<RecoveryProgress> + Send + Sync + 'static {
+        progress::status_fn(&self.shared)
     }
 
     /// What remains until the service has caught up; `None` from then on, for good. A process that does not
     /// observe the sources never knows.
-    pub fn catching_up(&self, when: CaughtUp) -> Option<Left> {
+    pub fn catching_up(&self, when: CaughtUp) -> Option<RemainingRecords> {
         self.shared.catching_up(when)
     }
 
     /// How the results of replayed epochs compare with the ledger's.
-    pub fn compared(&self) -> Compared {
+    pub fn compared(&self) -> ComparisonReport {
         *self.shared.compared.lock()
     }
 
@@ -471,13 +471,13 @@ impl Service {
     }
 
     /// Returns the status of all sources: their rules, and the positions of their partitions.
-    pub fn sources(&self) -> impl Fn() -> Vec<SourceNow> + Send + Sync + 'static {
-        sources::teller(&self.shared)
+    pub fn sources(&self) -> impl Fn() -> Vec<SourceStatus> + Send + Sync + 'static {
+        sources::status_fn(&self.shared)
     }
 
     /// Returns the status of all sinks.
-    pub fn sinks(&self) -> impl Fn() -> Vec<SinkNow> + Send + Sync + 'static {
-        sinks::teller(&self.shared)
+    pub fn sinks(&self) -> impl Fn() -> Vec<SinkStatus> + Send + Sync + 'static {
+        sinks::status_fn(&self.shared)
     }
 
     /// A handle that stops the service from any thread.
@@ -517,7 +517,7 @@ impl Service {
 
 /// Stops a [`Service`].
 #[derive(Clone)]
-pub struct Stopper(Arc<Shared>);
+pub struct Stopper(Arc<ProcessState>);
 
 impl Stopper {
     /// Requests a stop.

@@ -163,13 +163,13 @@ impl RowSchema {
     /// A row that serializes as a JSON object.
     pub fn object<'a>(&'a self, row: &'a [Datum], numbers: Numbers) -> impl Serialize + 'a {
         let fields = self.fields();
-        json::Object { fields, row, numbers }
+        json::RowObject { fields, row, numbers }
     }
 
     /// Appends a key alone (of a row, or of a deletion) as a JSON object.
     pub fn write_key(&self, row: &[Datum], numbers: Numbers, out: &mut Vec<u8>) {
         let fields = self.key.iter();
-        write(json::Object { fields, row, numbers }, out);
+        write(json::RowObject { fields, row, numbers }, out);
     }
 
     /// Appends a value as JSON to `out`: a struct as an object, anything else as itself. Returns false if the
@@ -201,7 +201,7 @@ impl RowSchema {
 
     /// Decodes the whole value; `None` if the bytes are invalid.
     pub(crate) fn whole_value(&self, value: &[u8]) -> Option<Datum> {
-        let mut reader = column::Reader::new(Form::Compact, value);
+        let mut reader = column::ColumnReader::new(Form::Compact, value);
         reader.datum(&self.value_type).filter(|_| reader.is_at_end())
     }
 
@@ -212,11 +212,11 @@ impl RowSchema {
 }
 
 fn write_whole(ty: &Type, form: Form, bytes: &[u8], numbers: Numbers, out: &mut Vec<u8>) -> bool {
-    let mut reader = column::Reader::new(form, bytes);
+    let mut reader = column::ColumnReader::new(form, bytes);
     match reader.datum(ty) {
         Some(datum) if reader.is_at_end() => {
             let datum = &datum;
-            write(json::Shown { ty, datum, numbers }, out);
+            write(json::ShownValue { ty, datum, numbers }, out);
             true
         }
         _ => false,

@@ -28,7 +28,7 @@ use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaS
 use crate::sequencer::cadence::Cadence;
 use crate::sequencer::event_time::Quiet;
 use crate::sequencer::message::{Order, ReadTo, Report, limit_period};
-use crate::sequencer::results::Outcomes;
+use crate::sequencer::results::ResultLog;
 use crate::source::PartitionFacts;
 use crate::time::{Epoch, EventTime};
 
@@ -74,7 +74,7 @@ pub struct ScriptedEpoch {
 
 /// Settings of the sequencer.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SequencerSettings {
     /// How epochs are cut.
     pub cuts: Cuts,
     /// Maximum number of unfinished epochs.
@@ -84,12 +84,12 @@ pub struct Settings {
     /// Number of workers that partitions are assigned to.
     pub workers: usize,
     /// Whether and how results are recorded and compared.
-    pub results: Option<results::Rules>,
+    pub results: Option<results::ResultRules>,
 }
 
 /// The two clocks, read by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
+pub struct ClockReading {
     /// Microseconds since the Unix epoch.
     pub wall: u64,
     /// Monotonic, since any fixed moment.
@@ -98,7 +98,7 @@ pub struct Now {
 
 /// What to do next.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextStep {
     /// Write this binding to the ledger and broadcast it.
     Open(Arc<EpochBinding>),
     /// Wait this long; nothing happens before.
@@ -110,7 +110,7 @@ pub enum Next {
 }
 
 #[derive(Debug)]
-struct Partition {
+struct PartitionProgress {
     /// The last binding.
     bound: PartitionRange,
     /// The reader's counts as of `bound.hi`.
@@ -134,7 +134,7 @@ struct Partition {
     is_bound: bool,
 }
 
-impl Partition {
+impl PartitionProgress {
     /// The end of the offsets read, as far as known: bound or reported.
     fn read_to(&self) -> Offset {
         self.reports.back().map_or(self.bound.hi, |report| report.hi)
@@ -144,7 +144,7 @@ impl Partition {
 /// The state machine.
 #[derive(Debug)]
 pub struct Sequencer {
-    settings: Settings,
+    settings: SequencerSettings,
     sources: BTreeMap<SourceId, SourceRules>,
     topics: BTreeMap<SourceId, TopicId>,
     new_topics: Vec<(SourceId, TopicId)>,
@@ -155,7 +155,7 @@ pub struct Sequencer {
     starts: BTreeMap<PartitionId, Offset>,
     /// Partitions that start there, to be bound: a later start must not choose again.
     new_starts: BTreeSet<PartitionId>,
-    partitions: BTreeMap<PartitionId, Partition>,
+    partitions: BTreeMap<PartitionId, PartitionProgress>,
     watermarks: BTreeMap<SourceId, EventTime>,
     /// Sources that are bound as entirely idle.
     idle: BTreeSet<SourceId>,
@@ -165,7 +165,7 @@ pub struct Sequencer {
     compacted: BTreeSet<SourceId>,
     /// When each source's far-future limit was last set, by the monotonic clock.
     limits: BTreeMap<SourceId, Duration>,
-    paces: BTreeMap<SourceId, EventTime>,
+    alignments: BTreeMap<SourceId, EventTime>,
     last: Epoch,
     opened: Duration,
     cadence: Cadence,
@@ -173,21 +173,21 @@ pub struct Sequencer {
     live_since: Option<Duration>,
     in_flight: VecDeque<Epoch>,
     orders: Vec<Order>,
-    outcomes: Outcomes,
+    outcomes: ResultLog,
     until_end: bool,
     live: bool,
 }
 
 impl Sequencer {
     /// A sequencer that knows no partition yet. It starts in replay: see [`Sequencer::live`].
-    pub fn new(settings: Settings, sources: Vec<SourceRules>) -> Self {
+    pub fn new(settings: SequencerSettings, sources: Vec<SourceRules>) -> Self {
         let interval = match settings.cuts {
             Cuts::Clock { interval } => interval,
             Cuts::Script(_) => Duration::ZERO,
         };
         Self {
             cadence: Cadence::new(interval),
-            outcomes: Outcomes::new(settings.results.clone()),
+            outcomes: ResultLog::new(settings.results.clone()),
             settings,
             sources: sources.into_iter().map(|s| (s.id, s)).collect(),
             topics: BTreeMap::new(),
@@ -202,7 +202,7 @@ impl Sequencer {
             looked_at: BTreeSet::new(),
             compacted: BTreeSet::new(),
             limits: BTreeMap::new(),
-            paces: BTreeMap::new(),
+            alignments: BTreeMap::new(),
             last: Epoch::ZERO,
             opened: Duration::ZERO,
             live_since: None,
@@ -240,7 +240,7 @@ impl Sequencer {
 
     /// Replays a binding of an earlier run, in the ledger's order. Broadcast it after the orders that this
     /// creates.
-    pub fn replay(&mut self, binding: EpochBinding, now: Now) -> Result<()> {
+    pub fn replay(&mut self, binding: EpochBinding, now: ClockReading) -> Result<()> {
         self.check_sources(&binding)?;
         for range in &binding.ranges {
             if !self.partitions.contains_key(&range.id) {
@@ -350,31 +350,31 @@ impl Sequencer {
     }
 
     /// Decides what to do now.
-    pub fn next(&mut self, now: Now) -> Next {
+    pub fn next(&mut self, now: ClockReading) -> NextStep {
         if !self.live {
-            return Next::Idle;
+            return NextStep::Idle;
         }
         self.live_since.get_or_insert(now.mono);
         self.refresh_limits(now);
-        self.refresh_paces();
+        self.refresh_alignments();
         // Which partitions count in a watermark is known only when all partitions are known, including those
         // in no binding.
         if self.sources.keys().any(|source| !self.looked_at.contains(source)) {
-            return Next::Idle;
+            return NextStep::Idle;
         }
         match &self.settings.cuts {
             Cuts::Script(script) => match script.front() {
-                None => Next::Finished,
-                Some(_) if self.in_flight.len() >= self.settings.epochs_in_flight_max => Next::Idle,
-                Some(next) if !self.script_is_read(next) => Next::Idle,
-                Some(_) => Next::Open(self.open_scripted(now)),
+                None => NextStep::Finished,
+                Some(_) if self.in_flight.len() >= self.settings.epochs_in_flight_max => NextStep::Idle,
+                Some(next) if !self.script_is_read(next) => NextStep::Idle,
+                Some(_) => NextStep::Open(self.open_scripted(now)),
             },
             Cuts::Clock { .. } => {
                 if self.until_end && self.all_bound() {
-                    return Next::Finished;
+                    return NextStep::Finished;
                 }
                 if self.in_flight.len() >= self.settings.epochs_in_flight_max {
-                    return Next::Idle;
+                    return NextStep::Idle;
                 }
                 let waits =
                     !self.new_starts.is_empty() || self.partitions.values().any(|p| !p.reports.is_empty());
@@ -389,17 +389,17 @@ impl Sequencer {
                 self.cadence.behind(behind, now.mono);
                 let length = self.cadence.length(self.waiting());
                 if since < length {
-                    return Next::Wait(length - since);
+                    return NextStep::Wait(length - since);
                 }
                 self.cadence.opened(now.mono);
-                Next::Open(self.open_by_clock(now))
+                NextStep::Open(self.open_by_clock(now))
             }
         }
     }
 
     /// Number of records that were read but are not bound.
     fn waiting(&self) -> u64 {
-        let waiting = |p: &Partition| {
+        let waiting = |p: &PartitionProgress| {
             p.reports.back().map_or(0, |last| match p.bound.compacted {
                 true => last.hi.abs_diff(p.bound.hi),
                 false => last.records.wrapping_sub(p.counted.0),
@@ -427,7 +427,7 @@ impl Sequencer {
 
     /// Nothing to bind: waits until the next far-future limit. Partitions only turn idle after an observation
     /// from outside, which wakes the sequencer.
-    fn rest(&self, now: Now) -> Next {
+    fn rest(&self, now: ClockReading) -> NextStep {
         let timed = self.sources.values().filter(|s| s.timed);
         let limit = timed
             .map(|s| {
@@ -435,10 +435,10 @@ impl Sequencer {
                 limit_period(s.future_bound).saturating_sub(age.unwrap_or_default())
             })
             .min();
-        limit.map_or(Next::Idle, Next::Wait)
+        limit.map_or(NextStep::Idle, NextStep::Wait)
     }
 
-    fn open_by_clock(&mut self, now: Now) -> Arc<EpochBinding> {
+    fn open_by_clock(&mut self, now: ClockReading) -> Arc<EpochBinding> {
         // Even while others are busy: otherwise one quiet partition would hold the watermark back as long as
         // the load lasts.
         let idle = self.idle_due();
@@ -456,7 +456,7 @@ impl Sequencer {
         self.open(now, Epoch(0), taken, &idle)
     }
 
-    fn open_scripted(&mut self, now: Now) -> Arc<EpochBinding> {
+    fn open_scripted(&mut self, now: ClockReading) -> Arc<EpochBinding> {
         let Cuts::Script(script) = &mut self.settings.cuts else {
             unreachable!("called for scripts only")
         };
@@ -477,7 +477,7 @@ impl Sequencer {
             }
         }
         self.open(
-            Now {
+            ClockReading {
                 wall: next.epoch.0,
                 mono: now.mono,
             },
@@ -492,7 +492,7 @@ impl Sequencer {
     /// with an empty range.
     fn open(
         &mut self,
-        now: Now,
+        now: ClockReading,
         least: Epoch,
         mut taken: Vec<(PartitionId, Option<ReadTo>)>,
         idle: &BTreeSet<PartitionId>,

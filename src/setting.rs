@@ -20,7 +20,7 @@ pub struct Setting {
     /// Its name in a file, with dots between sections: `http.address`.
     pub name: &'static str,
     /// Type, range, and target.
-    pub kind: Kind,
+    pub kind: SettingKind,
     /// The default as text; empty: none.
     pub default: &'static str,
     /// A description in one line.
@@ -38,12 +38,12 @@ pub struct Flag {
     /// The placeholder in the help; empty for a switch.
     pub value: &'static str,
     /// The commands that have it.
-    pub on: On,
+    pub on: FlagScope,
 }
 
 /// The commands that have a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum On {
+pub enum FlagScope {
     /// All commands that run a dataflow or check what it would run on.
     All,
     /// `run` and `check`.
@@ -53,7 +53,7 @@ pub enum On {
 }
 
 /// The type of a value, and its target.
-pub enum Kind {
+pub enum SettingKind {
     /// A whole number.
     Count {
         /// Minimum.
@@ -94,7 +94,7 @@ pub enum Kind {
     Secret(fn(&mut Extensions, Secret)),
 }
 
-impl Kind {
+impl SettingKind {
     /// The expected value, for messages, with the range.
     pub fn expected(&self) -> String {
         match self {
@@ -125,7 +125,7 @@ impl Setting {
 
     /// Whether its value is never displayed.
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Secret(_))
+        matches!(self.kind, SettingKind::Secret(_))
     }
 }
 
@@ -145,32 +145,37 @@ pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 pub(crate) const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// A flag.
-pub const fn flag(name: &'static str, value: &'static str, on: On) -> Option<Flag> {
+pub const fn flag(name: &'static str, value: &'static str, on: FlagScope) -> Option<Flag> {
     Some(Flag { name, value, on })
 }
 
 /// A setting that is a whole number.
-pub const fn count(min: usize, max: usize, set: fn(&mut Extensions, usize)) -> Kind {
-    Kind::Count { min, max, set }
+pub const fn count(min: usize, max: usize, set: fn(&mut Extensions, usize)) -> SettingKind {
+    SettingKind::Count { min, max, set }
 }
 
 /// A setting that is a duration.
-pub const fn time(min: Duration, max: Duration, set: fn(&mut Extensions, Duration)) -> Kind {
-    Kind::Time { min, max, set }
+pub const fn time(min: Duration, max: Duration, set: fn(&mut Extensions, Duration)) -> SettingKind {
+    SettingKind::Time { min, max, set }
 }
 
 /// A setting that is a size.
-pub const fn bytes(min: u64, max: u64, set: fn(&mut Extensions, usize)) -> Kind {
-    Kind::Size { min, max, set }
+pub const fn bytes(min: u64, max: u64, set: fn(&mut Extensions, usize)) -> SettingKind {
+    SettingKind::Size { min, max, set }
 }
 
 /// A setting that is text of a certain form.
-pub const fn text(form: &'static str, set: fn(&mut Extensions, &str) -> bool) -> Kind {
-    Kind::Text { form, set }
+pub const fn text(form: &'static str, set: fn(&mut Extensions, &str) -> bool) -> SettingKind {
+    SettingKind::Text { form, set }
 }
 
 /// A setting without a flag.
-pub const fn setting(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
+pub const fn setting(
+    name: &'static str,
+    kind: SettingKind,
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
     Setting {
         name,
         kind,

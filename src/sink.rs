@@ -166,8 +166,8 @@ impl OpenedSink {
     }
 }
 
-/// Opens the writer of a shard, on the shard's thread. An error of kind [`Outside`](crate::Kind::Outside) is
-/// tried again, any other halts the service.
+/// Opens the writer of a shard, on the shard's thread. An error of kind [`External`](crate::Kind::External)
+/// is tried again, any other halts the service.
 pub type Open<W> = Arc<dyn Fn(&Shard) -> Result<Box<W>> + Send + Sync>;
 
 /// The writers of a sink, by what the store can promise.
@@ -244,7 +244,7 @@ pub struct Shard {
     /// How many there are.
     pub of: u32,
     /// Names and types of the rows' fields. The rows of a stream have no key in it: theirs is their
-    /// [`Place`](row::Place).
+    /// [`RowOrigin`](row::RowOrigin).
     pub schema: Arc<RowSchema>,
     /// When the ledger was made, microseconds since the Unix epoch. [`Progress`] of another one says nothing
     /// of this shard.
@@ -341,11 +341,11 @@ pub enum WriteError {
     Fatal(Error),
 }
 
-/// An error of kind [`Outside`](crate::Kind::Outside) is tried again, any other is fatal.
+/// An error of kind [`External`](crate::Kind::External) is tried again, any other is fatal.
 impl From<Error> for WriteError {
     fn from(error: Error) -> Self {
         match error.kind() {
-            Kind::Outside => Self::Retry(error),
+            Kind::External => Self::Retry(error),
             _ => Self::Fatal(error),
         }
     }

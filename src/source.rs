@@ -1,7 +1,7 @@
 //! The interface between sources of records and the engine.
 //!
 //! ```text
-//!   Source<T>  ── open ──▶  Opened<T> ┬─ driver   topology: which partitions, from where to where (off the workers)
+//!   Source<T>  ── open ──▶  OpenedSource<T> ┬─ driver  topology: which partitions, from where to where (off the workers)
 //!   (a user's description)            ├─ rules    event time, lateness, idleness
 //!                                     └─ reader   one a worker: reads assigned partitions into an `Intake`
 //! ```
@@ -33,7 +33,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::Waker;
-use crate::codec::fit::SubjectFit;
+use crate::codec::compatibility::SubjectCompatibility;
 use crate::codec::registry::Verdict;
 use crate::error::Result;
 use crate::finding::Finding;
@@ -44,7 +44,7 @@ use crate::record::Event;
 #[diagnostic::on_unimplemented(message = "`{Self}` is not a source of `{T}`")]
 pub trait Source<T: Event>: 'static {
     /// Creates the running parts. Connects to nothing yet: drawing a plan makes the same call.
-    fn open(self, env: &Environment) -> Result<Opened<T>>;
+    fn open(self, env: &Environment) -> Result<OpenedSource<T>>;
 }
 
 /// A source of rows keyed by `K`: the last value of a key wins, a missing value deletes.
@@ -58,7 +58,7 @@ pub trait UpsertSource<K: Event, V: Event>: 'static {
     type Records: Event;
 
     /// Creates the running parts.
-    fn open(self, env: &Environment) -> Result<Opened<Self::Records>>;
+    fn open(self, env: &Environment) -> Result<OpenedSource<Self::Records>>;
 
     /// How long the position of a deletion is remembered, for records that may be repeated.
     fn remember_deletions(&self) -> Duration {
@@ -67,7 +67,7 @@ pub trait UpsertSource<K: Event, V: Event>: 'static {
 }
 
 /// The running parts of a source.
-pub struct Opened<T> {
+pub struct OpenedSource<T> {
     /// The name of the log that is read, as in dead letters: the topic.
     pub topic: String,
     /// A description for plans and errors: ``topic `payments.transactions.v1` ``.
@@ -83,7 +83,7 @@ pub struct Opened<T> {
     pub reader: Box<dyn FnOnce(Waker) -> Result<Box<dyn Reader<T>>>>,
 }
 
-impl<T: 'static> Opened<T> {
+impl<T: 'static> OpenedSource<T> {
     /// An empty source, which stands in for one that could not be opened, so that the build continues and
     /// finds further mistakes.
     pub fn unreadable() -> Self {
@@ -117,8 +117,8 @@ impl<T> Reader<T> for Nothing {
     fn assign(&mut self, _: u32, _: Offset) -> Result<()> {
         Ok(())
     }
-    fn read(&mut self, _: u32, until: Offset, _: usize, _: &mut Intake<T>) -> Result<Progress> {
-        Ok(Progress {
+    fn read(&mut self, _: u32, until: Offset, _: usize, _: &mut Intake<T>) -> Result<ReadProgress> {
+        Ok(ReadProgress {
             position: until.min(0),
             at_end: true,
             more: false,
@@ -130,7 +130,7 @@ impl<T> Reader<T> for Nothing {
 pub struct Substitute {
     /// Observes the records from outside.
     pub driver: Arc<dyn Driver>,
-    /// An `Opened<T>` of the source's type; `None` if there are no records.
+    /// An `OpenedSource<T>` of the source's type; `None` if there are no records.
     pub opened: Option<Box<dyn std::any::Any>>,
 }
 
@@ -189,7 +189,7 @@ impl PartitionFacts {
 
 /// Why a source cannot be observed, as in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ailment {
+pub enum SourceErrorKind {
     /// The topic or the files do not exist.
     Missing,
     /// No response.
@@ -200,17 +200,22 @@ pub enum Ailment {
     Other,
 }
 
-impl Ailment {
+impl SourceErrorKind {
     /// All kinds.
-    pub const ALL: [Ailment; 4] = [Ailment::Missing, Ailment::Away, Ailment::Refused, Ailment::Other];
+    pub const ALL: [SourceErrorKind; 4] = [
+        SourceErrorKind::Missing,
+        SourceErrorKind::Away,
+        SourceErrorKind::Refused,
+        SourceErrorKind::Other,
+    ];
 
     /// The fixed name in metrics.
     pub fn code(self) -> &'static str {
         match self {
-            Ailment::Missing => "missing",
-            Ailment::Away => "away",
-            Ailment::Refused => "refused",
-            Ailment::Other => "other",
+            SourceErrorKind::Missing => "missing",
+            SourceErrorKind::Away => "away",
+            SourceErrorKind::Refused => "refused",
+            SourceErrorKind::Other => "other",
         }
     }
 }
@@ -236,7 +241,7 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Compares the types that the source's records are decoded to with the newest schemas in a registry, if
     /// there is one: one result per subject. May block for a few seconds.
-    fn fits(&self) -> Vec<SubjectFit> {
+    fn fits(&self) -> Vec<SubjectCompatibility> {
         Vec::new()
     }
 
@@ -252,7 +257,7 @@ pub trait Driver: Send + Sync + 'static {
     }
 
     /// Why the last observation failed; `None` if it succeeded.
-    fn ailment(&self) -> Option<Ailment> {
+    fn error_kind(&self) -> Option<SourceErrorKind> {
         None
     }
 
@@ -299,7 +304,7 @@ pub trait Reader<T>: 'static {
         until: Offset,
         records_max: usize,
         intake: &mut Intake<T>,
-    ) -> Result<Progress>;
+    ) -> Result<ReadProgress>;
 
     /// Returns new verdicts on schema ids since the last call. Must be called after each read, so that the
     /// ledger binds a verdict with the first records it was used for.
@@ -326,7 +331,7 @@ pub trait Reader<T>: 'static {
 
 /// The progress of reading a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct ReadProgress {
     /// The next offset to read. Skips gaps in the log; never decreases. At most `until`, unless the log's
     /// next record is known to be beyond it.
     pub position: Offset,

@@ -45,7 +45,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
-use crate::checkpoint::store::Store;
+use crate::checkpoint::store::CheckpointStore;
 use crate::codec::Cause;
 use crate::dataflow::Flow;
 use crate::disk::sim::SimDisk;
@@ -53,8 +53,8 @@ use crate::error::{Error, Result};
 use crate::operator::aggregate::Aggregate;
 use crate::position::{PartitionId, SourceId};
 use crate::record::Event;
-use crate::runtime::checkpoints::{Due, Settings as Checkpoints};
-use crate::runtime::{self, PlanText, Service, Settings, Substitutes};
+use crate::runtime::checkpoints::{CheckpointSchedule, CheckpointSettings as Checkpoints};
+use crate::runtime::{self, PlanSummary, RunSettings, Service, SourceSubstitutes};
 use crate::schema::Numbers;
 use crate::sequencer::{Cuts, ScriptedEpoch};
 use crate::sink::memory::MemorySinks;
@@ -63,12 +63,12 @@ use crate::testing::memory::{Given, Memory};
 use crate::testing::written::Sinks;
 use crate::time::{Epoch, EventTime};
 use crate::view::serve::{ReadError, RowsQuery};
-use crate::view::{AsOf, Moment, Views};
+use crate::view::{AsOf, Snapshot, Views};
 
 /// Feeds a dataflow and reads its views as of any epoch.
 pub struct Harness {
     flow: Flow,
-    settings: Settings,
+    settings: RunSettings,
     feeds: BTreeMap<String, Box<dyn Feed>>,
     /// Sources that are declared empty.
     empty: BTreeSet<String>,
@@ -134,7 +134,7 @@ impl<T: Event> Feed for Shared<T> {
 impl Harness {
     /// Tests a flow, on one worker by default (see [`Harness::workers`]).
     pub fn of(flow: Flow) -> Self {
-        let settings = Settings::default();
+        let settings = RunSettings::default();
         let (feeds, empty, epochs) = (BTreeMap::new(), BTreeSet::new(), VecDeque::new());
         let (runs, last, checkpoints) = (Vec::new(), 0, BTreeSet::new());
         let (idle, named_idle, mistakes) = (Vec::new(), Vec::new(), Vec::new());
@@ -314,7 +314,7 @@ impl Harness {
             }
         }
         let (feeds, empty) = (std::mem::take(&mut self.feeds), std::mem::take(&mut self.empty));
-        let substitutes: Substitutes = Arc::new(move || {
+        let substitutes: SourceSubstitutes = Arc::new(move || {
             let fed = feeds
                 .iter()
                 .filter_map(|(name, feed)| Some((name.clone(), feed.substitute().ok()?)));
@@ -322,11 +322,11 @@ impl Harness {
             fed.chain(empty).collect::<HashMap<_, _>>()
         });
         let checkpoints = Checkpoints::new(
-            Store::new(Arc::new(SimDisk::new()), Path::new("/checkpoints")),
-            Due::At(std::mem::take(&mut self.checkpoints)),
+            CheckpointStore::new(Arc::new(SimDisk::new()), Path::new("/checkpoints")),
+            CheckpointSchedule::At(std::mem::take(&mut self.checkpoints)),
         );
         let memory = MemorySinks::default();
-        let settings = |cuts, workers| Settings {
+        let settings = |cuts, workers| RunSettings {
             cuts: Cuts::Script(cuts),
             workers,
             substitutes: Some(substitutes.clone()),
@@ -355,7 +355,7 @@ impl Harness {
 
 impl Harness {
     /// Checks that the test provides exactly the sources of the dataflow.
-    fn check_sources(&self) -> Result<Arc<PlanText>> {
+    fn check_sources(&self) -> Result<Arc<PlanSummary>> {
         let plan = runtime::plan(&self.flow, &self.settings.env)?;
         let declared: BTreeSet<&str> = plan
             .sources
@@ -409,7 +409,7 @@ impl Run {
 
     /// All rows of a view as of an epoch, in key order, as flat JSON objects.
     pub fn json(&self, view: &str, epoch: Epoch) -> Result<Vec<String>> {
-        let moment = self.moment(epoch)?;
+        let snapshot = self.snapshot(epoch)?;
         let unknown = || {
             let names = self.views.names().join("`, `");
             Error::request(format!("there is no view `{view}`")).detail(format!("there are `{names}`"))
@@ -422,7 +422,7 @@ impl Run {
                 cursor: cursor.take(),
                 ..RowsQuery::default()
             };
-            let page = serve.rows(&query, &moment).map_err(refused)?;
+            let page = serve.rows(&query, &snapshot).map_err(refused)?;
             for row in &page.rows {
                 let mut json = Vec::new();
                 serve.schema().write_row(&row.row, Numbers::default(), &mut json);
@@ -475,8 +475,8 @@ impl Run {
     }
 
     /// The moment of an epoch: its watermarks, positions and binding.
-    pub fn moment(&self, epoch: Epoch) -> Result<Arc<Moment>> {
-        self.views.moment(AsOf::Epoch(epoch)).map_err(refused)
+    pub fn snapshot(&self, epoch: Epoch) -> Result<Arc<Snapshot>> {
+        self.views.snapshot(AsOf::Epoch(epoch)).map_err(refused)
     }
 
     /// The epoch of the checkpoint that the last start resumed from.

@@ -1,7 +1,8 @@
-//! A worker's copy of the ledger, as far as operators still need it, and its desk for orders and reports.
+//! A worker's copy of the ledger, as far as operators still need it, and where it exchanges orders and
+//! reports.
 //!
 //! ```text
-//!   control dataflow ── orders ──▶ Desk ── per source ──▶ ingest operators ── read_to ──▶ Desk ──▶ control dataflow
+//!   control dataflow ── orders ──▶ WorkerContext ── per source ──▶ ingest operators ── reports ──▶ …
 //!                                   │
 //!                                   └── bindings ──▶ Timeline: epoch → watermarks, positions, now
 //! ```
@@ -18,15 +19,15 @@ use std::sync::Arc;
 use timely::scheduling::Activator;
 
 use crate::checkpoint::manifest::Base;
-use crate::checkpoint::steps::Steps;
+use crate::checkpoint::steps::StatefulSteps;
 use crate::position::{EpochBinding, Offset, PartitionId, SourceId};
 use crate::sequencer::message::{Order, Report};
 use crate::time::{Epoch, EventTime};
-use crate::watermark::{Marks, Watermarks};
+use crate::watermark::{WatermarkFold, Watermarks};
 
 /// The facts as of one epoch: the fold of all bindings up to it.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct EpochFacts {
     /// The epoch's binding.
     pub binding: Arc<EpochBinding>,
     /// The watermarks as of the epoch.
@@ -35,7 +36,7 @@ pub struct Facts {
     pub positions: Arc<[(PartitionId, Offset)]>,
 }
 
-impl Facts {
+impl EpochFacts {
     /// The epoch.
     pub fn epoch(&self) -> Epoch {
         self.binding.epoch
@@ -50,10 +51,10 @@ impl Facts {
 /// The bound epochs that some operator of this worker may still need.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    epochs: VecDeque<Facts>,
+    epochs: VecDeque<EpochFacts>,
     /// The watermarks as of the epoch that the run was restored as of.
     base: Option<Arc<Watermarks>>,
-    marks: Marks,
+    marks: WatermarkFold,
     positions: BTreeMap<PartitionId, Offset>,
 }
 
@@ -74,7 +75,7 @@ impl Timeline {
     /// Adds the next epoch.
     pub fn push(&mut self, binding: Arc<EpochBinding>) {
         self.positions.extend(binding.ranges.iter().map(|r| (r.id, r.hi)));
-        let facts = Facts {
+        let facts = EpochFacts {
             watermarks: self.marks.apply(&binding),
             binding,
             positions: self.positions.iter().map(|(p, o)| (*p, *o)).collect(),
@@ -83,13 +84,13 @@ impl Timeline {
     }
 
     /// The first epoch after `after`.
-    pub fn next(&self, after: Epoch) -> Option<&Facts> {
+    pub fn next(&self, after: Epoch) -> Option<&EpochFacts> {
         let at = self.epochs.partition_point(|facts| facts.epoch() <= after);
         self.epochs.get(at)
     }
 
     /// The last epoch before `epoch`.
-    pub fn before(&self, epoch: Epoch) -> Option<&Facts> {
+    pub fn before(&self, epoch: Epoch) -> Option<&EpochFacts> {
         let at = self.epochs.partition_point(|facts| facts.epoch() < epoch);
         at.checked_sub(1).and_then(|at| self.epochs.get(at))
     }
@@ -107,8 +108,8 @@ impl Timeline {
     }
 
     /// The facts of the epoch itself.
-    pub fn get(&self, epoch: Epoch) -> Option<&Facts> {
-        let at = self.epochs.binary_search_by_key(&epoch, Facts::epoch).ok()?;
+    pub fn get(&self, epoch: Epoch) -> Option<&EpochFacts> {
+        let at = self.epochs.binary_search_by_key(&epoch, EpochFacts::epoch).ok()?;
         self.epochs.get(at)
     }
 
@@ -123,7 +124,7 @@ impl Timeline {
 /// A batch of records, for measuring freshness when their epoch closes: their number, and the time of the
 /// oldest.
 #[derive(Clone, Copy, Debug)]
-pub struct Batch {
+pub struct ReadBatch {
     /// The epoch in which they were released.
     pub epoch: Epoch,
     /// The log's timestamp of the oldest.
@@ -134,24 +135,24 @@ pub struct Batch {
 
 /// Where a worker's control dataflow and its ingest operators meet.
 #[derive(Default)]
-pub struct Desk {
+pub struct WorkerContext {
     /// The worker's copy of the ledger.
     pub timeline: RefCell<Timeline>,
-    inboxes: RefCell<HashMap<SourceId, Inbox>>,
+    inboxes: RefCell<HashMap<SourceId, SourceInbox>>,
     reports: RefCell<Vec<Report>>,
     reporter: RefCell<Option<Activator>>,
-    released: RefCell<VecDeque<Batch>>,
+    released: RefCell<VecDeque<ReadBatch>>,
     /// The worker's stateful steps.
-    pub steps: Rc<Steps>,
+    pub steps: Rc<StatefulSteps>,
 }
 
-struct Inbox {
+struct SourceInbox {
     orders: VecDeque<Order>,
     activator: Activator,
 }
 
-impl Desk {
-    /// A desk for one worker.
+impl WorkerContext {
+    /// The context of one worker.
     pub fn new() -> Rc<Self> {
         Rc::default()
     }
@@ -160,7 +161,7 @@ impl Desk {
     pub fn register(&self, source: SourceId, activator: Activator) {
         self.inboxes.borrow_mut().insert(
             source,
-            Inbox {
+            SourceInbox {
                 orders: VecDeque::new(),
                 activator,
             },
@@ -176,7 +177,7 @@ impl Desk {
     pub fn deliver(&self, order: &Order) {
         let only = match order {
             Order::Assign { id, .. } => Some(id.source),
-            Order::Limit(source, _) | Order::Pace(source, _) => Some(*source),
+            Order::Limit(source, _) | Order::Alignment(source, _) => Some(*source),
             Order::Epoch { binding, .. } => {
                 self.timeline.borrow_mut().push(binding.clone());
                 None
@@ -222,16 +223,16 @@ impl Desk {
     }
 
     /// Records a batch for measuring freshness.
-    pub fn released(&self, batch: Batch) {
+    pub fn released(&self, batch: ReadBatch) {
         self.released.borrow_mut().push_back(batch);
     }
 
     /// Takes the batches released up to `epoch`.
-    pub fn take_released(&self, epoch: Epoch) -> Vec<Batch> {
+    pub fn take_released(&self, epoch: Epoch) -> Vec<ReadBatch> {
         let mut released = self.released.borrow_mut();
         // Sources release independently of each other, so epochs are not in order here.
         let (done, rest) = released.drain(..).partition(|batch| batch.epoch <= epoch);
         *released = rest;
-        Vec::from_iter::<VecDeque<Batch>>(done)
+        Vec::from_iter::<VecDeque<ReadBatch>>(done)
     }
 }

@@ -5,15 +5,15 @@
 //!  worker 0 ─ ViewWriter::apply(epoch, changes) ─▶ shard 0 ┐            64 buckets a shard, each an ordered map
 //!  worker 1 ─ ViewWriter::apply(epoch, changes) ─▶ shard 1 ┤ View       key → newest version, older versions
 //!                                                           │
-//!  frontier passed an epoch ─ Views::close(moment) ─────────┼──▶ closed  the one step that makes it visible, in all views
+//!  frontier passed an epoch ─ Views::close(snapshot) ───────┼──▶ closed  the one step that makes it visible, in all views
 //!                                                           │
-//!  HTTP threads ─ Views::closed() ─▶ Arc<Moment> ─ dyn Serve::row(query, &moment) ─▶ a snapshot at moment.epoch
+//!  HTTP threads ─ Views::closed() ─▶ Arc<Snapshot> ─ dyn Serve::row(query, &snapshot) ─▶ a snapshot at snapshot.epoch
 //! ```
 //!
-//! Versions above the moment's epoch are ignored, so changes may be applied as they arrive. A version is
+//! Versions above the snapshot's epoch are ignored, so changes may be applied as they arrive. A version is
 //! pruned when a newer one is at or below the view's **floor**, and no read may be below the floor. The floor
 //! rises at `close` only: to the newest epoch minus the view's history, or further if the view keeps too many
-//! superseded versions. It stops at a moment that is still held, unless twice that bound is kept: then the
+//! superseded versions. It stops at a snapshot that is still held, unless twice that bound is kept: then the
 //! holder's next read returns [`serve::ReadError::Gone`]. Reads check the floor before and after, so none
 //! sees a partly pruned row.
 
@@ -24,12 +24,12 @@ pub mod serve;
 pub(crate) mod shard;
 pub(crate) mod writer;
 
-mod moments;
 pub(crate) mod parse;
 mod plan;
 mod read;
 mod row;
 mod scan;
+mod snapshots;
 
 #[cfg(test)]
 mod tests;
@@ -50,9 +50,9 @@ use crate::schema::RowSchema;
 use crate::schema::fields::FieldNames;
 use crate::schema::trace::{Traced, trace};
 use crate::time::{self, Epoch, EventTime, WindowLayout};
-use crate::view::moments::{Moments, Rise};
 use crate::view::serve::{ReadError, Serve};
 use crate::view::shard::Shard;
+use crate::view::snapshots::{FloorRise, Snapshots};
 use crate::view::writer::ViewWriter;
 use crate::watermark::Watermarks;
 
@@ -112,7 +112,7 @@ impl ViewSpec {
 /// A closed epoch, and the positions of the sources as of it. Holding its `Arc` keeps the epoch readable (see
 /// the module's documentation).
 #[derive(Clone, Debug)]
-pub struct Moment {
+pub struct Snapshot {
     /// The epoch.
     pub epoch: Epoch,
     /// The watermarks.
@@ -123,7 +123,7 @@ pub struct Moment {
     pub binding: Arc<EpochBinding>,
 }
 
-impl Moment {
+impl Snapshot {
     /// The watermark of a stream from `sources`: the same by which steps over them close windows.
     pub fn watermark(&self, sources: &[SourceId]) -> EventTime {
         self.watermarks.of(sources)
@@ -146,7 +146,7 @@ impl Moment {
     }
 }
 
-/// Which moment to read.
+/// Which snapshot to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsOf {
     /// The newest closed epoch up to this one.
@@ -162,7 +162,7 @@ pub enum AsOf {
 /// use thalweg::position::EpochBinding;
 /// use thalweg::record::Change;
 /// use thalweg::view::serve::{RowQuery, Serve};
-/// use thalweg::view::{Moment, ViewSpec, Views};
+/// use thalweg::view::{Snapshot, ViewSpec, Views};
 /// use thalweg::{Epoch, EventTime};
 ///
 /// let views = Views::new(1);
@@ -176,11 +176,11 @@ pub enum AsOf {
 /// let (now, none) = (EventTime(0), Vec::new);
 /// let binding = EpochBinding { epoch, now, ranges: vec![], watermarks: none(), idle: vec![], topics: vec![], schemas: vec![], results: None };
 /// let (watermarks, positions) = (Arc::default(), Arc::new([]));
-/// views.close(Moment { epoch, watermarks, positions, binding: Arc::new(binding) });
+/// views.close(Snapshot { epoch, watermarks, positions, binding: Arc::new(binding) });
 ///
-/// let (view, moment) = (views.get("spend").unwrap(), views.closed().unwrap());
+/// let (view, snapshot) = (views.get("spend").unwrap(), views.closed().unwrap());
 /// let query = RowQuery { key: vec![("merchant".into(), "42".into())], window: None };
-/// let found = view.row(&query, &moment)?.unwrap();
+/// let found = view.row(&query, &snapshot)?.unwrap();
 /// let mut json = Vec::new();
 /// view.schema().write_row(&found.row, Default::default(), &mut json);
 /// assert_eq!(json, br#"{"merchant":42,"total":91250}"#);
@@ -189,22 +189,22 @@ pub enum AsOf {
 /// ```
 pub struct Views {
     peers: usize,
-    moments: RwLock<Moments>,
-    closed: watch::Sender<Option<Arc<Moment>>>,
+    snapshots: RwLock<Snapshots>,
+    closed: watch::Sender<Option<Arc<Snapshot>>>,
     /// No floor rises above this epoch.
     held: AtomicU64,
     views: RwLock<BTreeMap<String, Arc<View>>>,
 }
 
-/// Maximum number of moments, whatever the views' histories.
-const MOMENTS_MAX: usize = 1 << 17;
+/// Maximum number of snapshots, whatever the views' histories.
+const SNAPSHOTS_MAX: usize = 1 << 17;
 
 impl Views {
     /// An empty set of views, in a cluster of `peers` workers.
     pub fn new(peers: usize) -> Arc<Self> {
         Arc::new(Self {
             peers,
-            moments: RwLock::default(),
+            snapshots: RwLock::default(),
             closed: watch::Sender::new(None),
             held: AtomicU64::new(u64::MAX),
             views: RwLock::default(),
@@ -250,32 +250,32 @@ impl Views {
     /// Makes an epoch visible in all views at once. Must be called by a single thread, when the frontier has
     /// passed the epoch and all shards have applied it. An epoch at or below the newest closed one has no
     /// effect.
-    pub fn close(&self, moment: Moment) {
-        let mut moments = self.moments.write();
-        if moments
+    pub fn close(&self, snapshot: Snapshot) {
+        let mut snapshots = self.snapshots.write();
+        if snapshots
             .newest()
-            .is_some_and(|newest| newest.epoch >= moment.epoch)
+            .is_some_and(|newest| newest.epoch >= snapshot.epoch)
         {
             return;
         }
-        let moment = Arc::new(moment);
-        let closed = moment.epoch;
-        moments.push(moment.clone());
-        self.closed.send_replace(Some(moment));
+        let snapshot = Arc::new(snapshot);
+        let closed = snapshot.epoch;
+        snapshots.push(snapshot.clone());
+        self.closed.send_replace(Some(snapshot));
 
         let views = self.views.read();
         let mut lowest = closed;
         let held = Epoch(self.held.load(Ordering::Acquire));
         for view in views.values() {
             let rise = view.rise(closed);
-            let rise = Rise {
+            let rise = FloorRise {
                 wanted: rise.wanted.min(held),
                 forced: rise.forced.min(held),
             };
-            view.set_floor(moments.floor(view.floor(), rise));
+            view.set_floor(snapshots.floor(view.floor(), rise));
             lowest = lowest.min(view.floor());
         }
-        moments.trim(lowest, MOMENTS_MAX);
+        snapshots.trim(lowest, SNAPSHOTS_MAX);
     }
 
     /// Keeps `epoch` and later ones readable whatever that takes, until another epoch is held, or the
@@ -291,36 +291,36 @@ impl Views {
             let floors = views.values().map(|view| view.floor());
             floors.min().unwrap_or_default()
         };
-        let oldest = self.moments.read().oldest(lowest);
+        let oldest = self.snapshots.read().oldest(lowest);
         oldest.unwrap_or(lowest)
     }
 
-    /// The newest closed moment. Holding it pins its epoch.
-    pub fn closed(&self) -> Option<Arc<Moment>> {
+    /// The newest closed snapshot. Holding it pins its epoch.
+    pub fn closed(&self) -> Option<Arc<Snapshot>> {
         self.closed.borrow().clone()
     }
 
-    /// The newest closed moment up to an epoch or a time.
+    /// The newest closed snapshot up to an epoch or a time.
     ///
     /// # Errors
     /// [`ReadError::Gone`] if no view keeps it any more (a single view may return it earlier, by its own
     /// history); [`ReadError::NotYet`] before the first epoch is closed.
-    pub fn moment(&self, at: AsOf) -> Result<Arc<Moment>, ReadError> {
-        self.moments.read().find(at)
+    pub fn snapshot(&self, at: AsOf) -> Result<Arc<Snapshot>, ReadError> {
+        self.snapshots.read().find(at)
     }
 
     /// The first epoch at which `view` can be read; `None` before the first is closed.
     pub fn oldest(&self, view: &dyn Serve) -> Option<Epoch> {
-        self.moments.read().oldest(view.oldest())
+        self.snapshots.read().oldest(view.oldest())
     }
 
-    /// Waits until a closed moment satisfies `enough`. Never gives up: use it with a timeout.
-    pub async fn wait(&self, mut enough: impl FnMut(&Moment) -> bool) -> Arc<Moment> {
+    /// Waits until a closed snapshot satisfies `enough`. Never gives up: use it with a timeout.
+    pub async fn wait(&self, mut enough: impl FnMut(&Snapshot) -> bool) -> Arc<Snapshot> {
         let mut closed = self.closed.subscribe();
         loop {
             let newest = closed.borrow_and_update().clone();
-            if let Some(moment) = newest.filter(|moment| enough(moment)) {
-                return moment;
+            if let Some(snapshot) = newest.filter(|snapshot| enough(snapshot)) {
+                return snapshot;
             }
             // The sender is a part of `self`, so it outlives this borrow.
             if closed.changed().await.is_err() {
@@ -329,8 +329,8 @@ impl Views {
         }
     }
 
-    /// Subscribes to the closed moments; a slow subscriber sees only the newest.
-    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Moment>>> {
+    /// Subscribes to the closed snapshots; a slow subscriber sees only the newest.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
         self.closed.subscribe()
     }
 
@@ -361,7 +361,7 @@ impl Views {
 }
 
 /// A worker's shard, once the worker has taken it.
-type Slot = OnceLock<Arc<Shard>>;
+type ShardSlot = OnceLock<Arc<Shard>>;
 
 /// A view: one shard per worker of this process. Read through [`Serve`].
 pub struct View {
@@ -370,7 +370,7 @@ pub struct View {
     /// The types of key and value.
     types: [TypeId; 2],
     /// One slot per worker of the cluster; those of other processes stay empty.
-    shards: Box<[Slot]>,
+    shards: Box<[ShardSlot]>,
     /// The lowest epoch that may be read.
     floor: AtomicU64,
 }
@@ -425,18 +425,18 @@ impl View {
 
 impl View {
     /// How far the floor would rise once `closed` is closed.
-    fn rise(&self, closed: Epoch) -> Rise {
+    fn rise(&self, closed: Epoch) -> FloorRise {
         let history = u64::try_from(time::micros(self.spec.history)).unwrap_or(u64::MAX);
         let local: Vec<_> = self.shards.iter().filter_map(OnceLock::get).collect();
         let each = self.spec.superseded_max / local.len().max(1);
-        let mut rise = Rise {
+        let mut rise = FloorRise {
             wanted: Epoch(closed.0.saturating_sub(history)),
             forced: Epoch::ZERO,
         };
         for shard in local {
-            let crowding = shard.crowding(closed, each);
-            rise.wanted = rise.wanted.max(crowding.wanted);
-            rise.forced = rise.forced.max(crowding.forced);
+            let floor_rise = shard.floor_rise(closed, each);
+            rise.wanted = rise.wanted.max(floor_rise.wanted);
+            rise.forced = rise.forced.max(floor_rise.forced);
         }
         rise
     }

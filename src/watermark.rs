@@ -1,7 +1,7 @@
 //! Watermarks of sources, and of streams from several sources: a fold over the ledger's bindings.
 //!
 //! ```text
-//!   binding n ──▶ Marks ──▶ Watermarks as of n ──▶ timeline: horizons of events, windows close and expire
+//!   binding n ──▶ WatermarkFold ──▶ Watermarks as of n ──▶ timeline: horizons of events, windows close and expire
 //!                   ▲                          └─▶ view::Moment: `watermark` and `closed` of every answer
 //!                   └── track(S), while the dataflow is built
 //! ```
@@ -17,9 +17,9 @@
 //! explicitly whether a source is idle ([`EpochBinding::idle`]): a partition that was never read is in no
 //! binding, so the ranges alone cannot tell.
 //!
-//! E depends on its history and not only on the epoch's own facts, so sets must be [tracked](Marks::track)
-//! from the first binding on. Every worker of every process sees every binding, in a replay too, and builds
-//! the same dataflow: all of them compute the same E at every epoch.
+//! E depends on its history and not only on the epoch's own facts, so sets must be
+//! [tracked](WatermarkFold::track) from the first binding on. Every worker of every process sees every
+//! binding, in a replay too, and builds the same dataflow: all of them compute the same E at every epoch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,26 +29,26 @@ use crate::time::EventTime;
 
 /// The state of one source as of an epoch.
 #[derive(Clone, Copy, Debug)]
-struct Mark {
+struct SourceMark {
     watermark: EventTime,
     idle: bool,
 }
 
 /// A source without bindings.
-const UNHEARD: Mark = Mark {
+const UNHEARD: SourceMark = SourceMark {
     watermark: EventTime::MIN,
     idle: false,
 };
 
 /// The fold: takes bindings in order and returns the watermarks as of each.
 #[derive(Debug, Default)]
-pub struct Marks {
-    sources: BTreeMap<SourceId, Mark>,
+pub struct WatermarkFold {
+    sources: BTreeMap<SourceId, SourceMark>,
     sets: BTreeMap<Arc<[SourceId]>, EventTime>,
     now: Arc<Watermarks>,
 }
 
-impl Marks {
+impl WatermarkFold {
     /// Tracks the watermark of a set of sources as well. Must be called before the first binding; single
     /// sources, and sets already tracked, need no call.
     pub fn track(&mut self, sources: &[SourceId]) {
@@ -138,8 +138,8 @@ impl Watermarks {
     /// The watermark of a stream from `sources`, in any order: no on-time event below it is still to come.
     /// [`EventTime::MIN`] if nothing is known yet, and for an empty set.
     ///
-    /// For a set that was not [tracked](Marks::track) it is the minimum over its sources, idle or not. That
-    /// never exceeds the set's E, because the W of an idle source does not rise.
+    /// For a set that was not [tracked](WatermarkFold::track) it is the minimum over its sources, idle or
+    /// not. That never exceeds the set's E, because the W of an idle source does not rise.
     pub fn of(&self, sources: &[SourceId]) -> EventTime {
         let sources = ordered(sources);
         let tracked = self.sets.iter().find(|(set, _)| **set == *sources);

@@ -31,9 +31,9 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Bytes to be decoded. Every method returns `None` if they end too early.
-pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
+pub(crate) struct ByteInput<'a>(pub(crate) &'a [u8]);
 
-impl<'a> Input<'a> {
+impl<'a> ByteInput<'a> {
     pub(crate) fn byte(&mut self) -> Option<u8> {
         Some(self.array::<1>()?[0])
     }

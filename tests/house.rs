@@ -23,7 +23,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "health",
             "watermark",
             "late",
-            "trail",
+            "panic_context",
             "finding",
             "disk",
             "wire",

@@ -17,15 +17,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use thalweg::bridge::Waker;
-use thalweg::checkpoint::place::Place;
-use thalweg::checkpoint::store::Store;
+use thalweg::checkpoint::location::CheckpointLocation;
+use thalweg::checkpoint::store::CheckpointStore;
 use thalweg::position::{Offset, PartitionId, SourceId, TopicId};
 use thalweg::prelude::*;
-use thalweg::runtime::checkpoints::Due;
-use thalweg::runtime::{self, Service, Settings, checkpoints};
+use thalweg::runtime::checkpoints::CheckpointSchedule;
+use thalweg::runtime::{self, RunSettings, Service, checkpoints};
 use thalweg::source::{
-    Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, TimeRules, Topology,
-    UpsertSource,
+    Driver, Environment, Intake, OpenedSource, PartitionFacts, Raw, ReadProgress, Reader, TimeRules,
+    Topology, UpsertSource,
 };
 use thalweg::{Flow, clock, prelude::Result};
 
@@ -218,8 +218,8 @@ impl Keyed {
 impl UpsertSource<u64, Account> for Keyed {
     type Records = (u64, Option<Account>);
 
-    fn open(self, _: &Environment) -> Result<Opened<(u64, Option<Account>)>> {
-        Ok(Opened {
+    fn open(self, _: &Environment) -> Result<OpenedSource<(u64, Option<Account>)>> {
+        Ok(OpenedSource {
             topic: "accounts".to_owned(),
             description: "accounts in memory".into(),
             driver: Arc::new(self.clone()),
@@ -268,7 +268,7 @@ impl Reader<(u64, Option<Account>)> for KeyedReader {
         until: Offset,
         records_max: usize,
         intake: &mut Intake<(u64, Option<Account>)>,
-    ) -> Result<Progress> {
+    ) -> Result<ReadProgress> {
         let end = self.source.upto.load(Ordering::Acquire);
         let from = self.read[partition as usize];
         let to = (from + records_max as Offset).min(until).min(end);
@@ -282,7 +282,7 @@ impl Reader<(u64, Option<Account>)> for KeyedReader {
             intake.value(raw, self.source.record(partition, offset));
         }
         self.read[partition as usize] = to;
-        Ok(Progress {
+        Ok(ReadProgress {
             position: to,
             at_end: to == end,
             more: to < end,
@@ -296,24 +296,27 @@ fn flow(source: Keyed) -> Flow {
     })
 }
 
-fn store(run: &Run) -> Result<Store> {
-    let place = Place {
+fn store(run: &Run) -> Result<CheckpointStore> {
+    let place = CheckpointLocation {
         url: run.store.clone(),
-        ..Place::default()
+        ..CheckpointLocation::default()
     };
     place.store("bench", "accounts", &run.dir.join("ledger"), true)
 }
 
 fn start(run: &Run, source: &Keyed) -> Result<Service> {
-    let settings = Settings {
+    let settings = RunSettings {
         workers: run.workers,
-        store: runtime::Store::Directory(run.dir.join("ledger")),
+        store: runtime::LedgerLocation::Directory(run.dir.join("ledger")),
         history: Duration::from_secs(1),
         checkpoints: match run.replay {
             true => None,
-            false => Some(checkpoints::Settings::new(store(run)?, Due::Every(INTERVAL))),
+            false => Some(checkpoints::CheckpointSettings::new(
+                store(run)?,
+                CheckpointSchedule::Every(INTERVAL),
+            )),
         },
-        ..Settings::default()
+        ..RunSettings::default()
     };
     Service::start(&flow(source.clone()), settings)
 }
@@ -322,8 +325,8 @@ fn visible(service: &Service, upto: i64) -> bool {
     let source = SourceId::of("accounts");
     let reached = |partition| {
         let id = PartitionId { source, partition };
-        let moment = service.views().closed();
-        moment.is_some_and(|moment| moment.position(id).is_some_and(|at| at >= upto))
+        let snapshot = service.views().closed();
+        snapshot.is_some_and(|snapshot| snapshot.position(id).is_some_and(|at| at >= upto))
     };
     (0..PARTITIONS).all(reached)
 }

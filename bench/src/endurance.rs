@@ -2,7 +2,7 @@
 //! not?
 //!
 //! ```text
-//!   as fast as it goes, for a moment ─▶ top rate ─▶ half of it for --minutes ─▶ a sample every few seconds
+//!   as fast as it goes, for a snapshot ─▶ top rate ─▶ half of it for --minutes ─▶ a sample every few seconds
 //!                                                                             ├─▶ samples.jsonl, endurance.svg
 //!                                                                             └─▶ last third against middle third
 //! ```
@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use plotters::prelude::*;
 use serde_json::{Value, json};
-use thalweg::checkpoint::store::Store;
+use thalweg::checkpoint::store::CheckpointStore;
 use thalweg::demo::generator::Generator;
 use thalweg::disk::HostDisk;
 use thalweg::position::{Offset, SourceId};
 use thalweg::prelude::*;
-use thalweg::runtime::checkpoints::Due;
-use thalweg::runtime::{self, Service, Settings, checkpoints};
+use thalweg::runtime::checkpoints::CheckpointSchedule;
+use thalweg::runtime::{self, RunSettings, Service, checkpoints};
 use thalweg::view::serve::RowsQuery;
 use thalweg::{Flow, clock, prelude::Result};
 
@@ -103,15 +103,18 @@ fn flow(start: EventTime, rate: u64) -> Flow {
     })
 }
 
-fn settings(arguments: &Arguments, dir: &Path) -> Settings {
-    let store = Store::new(std::sync::Arc::new(HostDisk), &dir.join("checkpoints"));
+fn settings(arguments: &Arguments, dir: &Path) -> RunSettings {
+    let store = CheckpointStore::new(std::sync::Arc::new(HostDisk), &dir.join("checkpoints"));
     let interval = Duration::from_secs_f64(arguments.checkpoint_s);
-    Settings {
+    RunSettings {
         workers: arguments.workers,
-        store: runtime::Store::Directory(dir.to_owned()),
+        store: runtime::LedgerLocation::Directory(dir.to_owned()),
         history: Duration::from_secs(5),
-        checkpoints: Some(checkpoints::Settings::new(store, Due::Every(interval))),
-        ..Settings::default()
+        checkpoints: Some(checkpoints::CheckpointSettings::new(
+            store,
+            CheckpointSchedule::Every(interval),
+        )),
+        ..RunSettings::default()
     }
 }
 
@@ -126,8 +129,8 @@ fn top_rate(arguments: &Arguments) -> Result<u64> {
     let service = Service::start(&flow(start, 20_000_000), settings(arguments, dir.path()))?;
     let counted = |service: &Service| {
         let payments = SourceId::of("payments");
-        let moment = service.views().closed();
-        let positions = moment.iter().flat_map(|moment| moment.positions.iter());
+        let snapshot = service.views().closed();
+        let positions = snapshot.iter().flat_map(|snapshot| snapshot.positions.iter());
         let of = positions.filter(|(id, _)| id.source == payments);
         of.map(|(_, at)| *at as f64).sum::<f64>()
     };
@@ -264,7 +267,7 @@ fn sample(service: &Service, dir: &Path, before: &mut Buckets) -> Value {
 /// Every closed window that is kept holds as many records as were made for it.
 fn check(service: &Service, rate: u64) -> Result<()> {
     let view = service.views().get("spend_view").expect("it was built");
-    let moment = service
+    let snapshot = service
         .views()
         .closed()
         .ok_or_else(|| Error::internal("nothing was closed"))?;
@@ -276,7 +279,7 @@ fn check(service: &Service, rate: u64) -> Result<()> {
             ..RowsQuery::default()
         };
         let page = view
-            .rows(&query, &moment)
+            .rows(&query, &snapshot)
             .map_err(|error| Error::internal(error.to_string()))?;
         for row in &page.rows {
             let mut json = Vec::new();
@@ -294,7 +297,7 @@ fn check(service: &Service, rate: u64) -> Result<()> {
             break;
         }
     }
-    let watermark = moment.watermark(&[SourceId::of("payments")]);
+    let watermark = snapshot.watermark(&[SourceId::of("payments")]);
     let micros = WINDOW.as_micros() as i64;
     let closed: Vec<_> = counts
         .iter()

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use thalweg::schema::datum::Datum;
 use thalweg::view::serve::RowsQuery;
-use thalweg::view::{Moment, Views};
+use thalweg::view::{Snapshot, Views};
 use thalweg::{Error, Result};
 
 /// Length of a window.
@@ -104,7 +104,7 @@ impl Answer {
     }
 
     /// Holds the view `name` against it, row by row, and the dead letters of source `events`.
-    pub fn check(&self, views: &Views, moment: &Moment, name: Option<&str>) -> Result<()> {
+    pub fn check(&self, views: &Views, snapshot: &Snapshot, name: Option<&str>) -> Result<()> {
         let letters = views
             .get("events.dead_letters")
             .map_or(0, |view| view.rows_len() as u64);
@@ -121,7 +121,7 @@ impl Answer {
             ..RowsQuery::default()
         };
         let page = view
-            .rows(&all, moment)
+            .rows(&all, snapshot)
             .map_err(|error| wrong(error.to_string()))?;
         if page.rows.len() != self.rows.len() || page.next.is_some() {
             return Err(wrong(format!(

@@ -37,7 +37,7 @@ pub fn make_topic(servers: &str, topic: &str) -> Result<bool> {
             Ok(_) => {}
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => return Ok(false),
             Err((name, code)) => {
-                return Err(Error::outside(format!("cannot make topic `{name}`")).detail(code));
+                return Err(Error::external(format!("cannot make topic `{name}`")).detail(code));
             }
         }
     }
@@ -197,7 +197,7 @@ pub fn follow(servers: &str, topic: &str, events: u64, mut heard: impl FnMut(usi
     let mut left = events;
     while left > 0 {
         let Some(record) = consumer.poll(WAIT) else {
-            return Err(Error::outside(format!("nothing new in {topic} for {WAIT:?}")));
+            return Err(Error::external(format!("nothing new in {topic} for {WAIT:?}")));
         };
         let record = match record {
             Err(KafkaError::PartitionEOF(_)) => continue,

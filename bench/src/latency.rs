@@ -3,7 +3,7 @@
 //! it.
 //!
 //! ```text
-//!   schedule ─▶ generator ─▶ Kafka ─▶ Thalweg ─▶ closed moment ─▶ follower: every offset newly covered, now − scheduled
+//!   schedule ─▶ generator ─▶ Kafka ─▶ Thalweg ─▶ closed snapshot ─▶ follower: every offset newly covered, now − scheduled
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::Result;
-use thalweg::runtime::{Service, Settings, Store};
+use thalweg::runtime::{LedgerLocation, RunSettings, Service};
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 use thalweg::view::Views;
@@ -161,9 +161,9 @@ impl Fixture {
             None => tempfile::tempdir()?,
         };
         let property = |text: &String| text.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned()));
-        let settings = Settings {
+        let settings = RunSettings {
             workers,
-            store: Store::Directory(dir.path().join("ledger")),
+            store: LedgerLocation::Directory(dir.path().join("ledger")),
             env: Environment {
                 connectors: Extensions::of(KafkaSettings {
                     properties: properties.iter().filter_map(property).collect(),
@@ -172,7 +172,7 @@ impl Fixture {
                 group: "bench".into(),
                 ..Environment::default()
             },
-            ..Settings::default()
+            ..RunSettings::default()
         };
         let of = topic.clone();
         let service = Service::start(&flow(move |()| topic_of(&of), true, || None), settings)?;
@@ -182,7 +182,7 @@ impl Fixture {
                 return Err(error);
             }
             if clock::instant() - asked > Duration::from_secs(20) {
-                return Err(Error::outside("the service does not become live"));
+                return Err(Error::external("the service does not become live"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -258,10 +258,10 @@ fn measure(arguments: &Arguments, rate: u64) -> Result<Value> {
     let broker = Some(arguments.broker_pid.and_then(cpu_seconds_of).unwrap_or(0.0) - broker.unwrap_or(0.0));
 
     let views = fixture.service.views().clone();
-    let moment = views
+    let snapshot = views
         .closed()
         .ok_or_else(|| Error::internal("no epoch was closed"))?;
-    Answer::of((0..schedule.events).map(|i| schedule.event(i))).check(&views, &moment, Some("spend"))?;
+    Answer::of((0..schedule.events).map(|i| schedule.event(i))).check(&views, &snapshot, Some("spend"))?;
     let stages = Stages::of(&fixture.service.metrics().text());
     fixture.service.stop();
     fixture.service.join()?;
@@ -372,19 +372,19 @@ fn follow(
         runtime.block_on(async move {
             let mut ages = Histogram::new_with_bounds(1, 600_000_000, 3)?;
             let mut covered = [0u64; PARTITIONS];
-            let mut moments = views.subscribe();
+            let mut snapshots = views.subscribe();
             while covered.iter().sum::<u64>() < schedule.events && !given_up.load(Ordering::Relaxed) {
                 let wait = Duration::from_secs(30);
-                match tokio::time::timeout(wait, moments.changed()).await {
+                match tokio::time::timeout(wait, snapshots.changed()).await {
                     Ok(changed) => changed?,
                     Err(_) => {
-                        return Err(Error::outside(format!(
+                        return Err(Error::external(format!(
                             "nothing new for {wait:?}, {covered:?} are in"
                         )));
                     }
                 }
-                let moment = moments.borrow_and_update().clone();
-                let (Some(moment), now) = (moment, clock::instant()) else {
+                let snapshot = snapshots.borrow_and_update().clone();
+                let (Some(snapshot), now) = (snapshot, clock::instant()) else {
                     continue;
                 };
                 for (partition, covered) in covered.iter_mut().enumerate() {
@@ -392,7 +392,7 @@ fn follow(
                         source: SourceId::of("events"),
                         partition: partition as u32,
                     };
-                    let upto = moment.position(id).unwrap_or(0) as u64;
+                    let upto = snapshot.position(id).unwrap_or(0) as u64;
                     for offset in *covered..upto {
                         let after = schedule.after(offset * PARTITIONS as u64 + partition as u64);
                         if after >= warm_up {

@@ -54,7 +54,7 @@ pub fn lookup(arguments: &Arguments) -> Result<()> {
             .worker_threads(2)
             .enable_all()
             .build()?;
-        let state = http::State {
+        let state = http::ServerState {
             views: fixture.service.views().clone(),
             view_names: fixture.service.views().names(),
             recovery: Arc::new(fixture.service.recovery()),
@@ -198,7 +198,7 @@ impl Answers {
             let count = stream.read(&mut self.buffer[filled..])?;
             self.buffer.truncate(filled + count);
             if count == 0 {
-                return Err(Error::outside("the server hung up"));
+                return Err(Error::external("the server hung up"));
             }
         }
     }

@@ -14,10 +14,11 @@ use thalweg::connect::kafka::KafkaSettings;
 use thalweg::disk::HostDisk;
 use thalweg::position::{Offset, TopicId};
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings, Store, checkpoints};
+use thalweg::runtime::{LedgerLocation, RunSettings, Service, checkpoints};
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::{
-    Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Source, TimeRules, Topology,
+    Driver, Environment, Intake, OpenedSource, PartitionFacts, Raw, ReadProgress, Reader, Source, TimeRules,
+    Topology,
 };
 use thalweg::{Flow, prelude::Result};
 
@@ -272,14 +273,14 @@ pub fn flow<S: Source<Event>>(
 fn served<S: Source<Event>>(run: &Run, source: impl Fn(()) -> S + Send + Sync + 'static) -> Result<Value> {
     let dir = tempfile::tempdir()?;
     let property = |text: &String| text.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned()));
-    let settings = Settings {
+    let settings = RunSettings {
         workers: run.workers,
-        store: Store::Directory(dir.path().join("ledger")),
+        store: LedgerLocation::Directory(dir.path().join("ledger")),
         until_end: true,
         checkpoints: (run.checkpoint_ms > 0).then(|| {
-            checkpoints::Settings::new(
-                checkpoint::store::Store::new(Arc::new(HostDisk), &dir.path().join("checkpoints")),
-                checkpoints::Due::Every(Duration::from_millis(run.checkpoint_ms)),
+            checkpoints::CheckpointSettings::new(
+                checkpoint::store::CheckpointStore::new(Arc::new(HostDisk), &dir.path().join("checkpoints")),
+                checkpoints::CheckpointSchedule::Every(Duration::from_millis(run.checkpoint_ms)),
             )
         }),
         env: Environment {
@@ -290,7 +291,7 @@ fn served<S: Source<Event>>(run: &Run, source: impl Fn(()) -> S + Send + Sync + 
             group: "bench".into(),
             ..Environment::default()
         },
-        ..Settings::default()
+        ..RunSettings::default()
     };
     let meter = Meter::start();
     let stop = meter.clone();
@@ -300,13 +301,13 @@ fn served<S: Source<Event>>(run: &Run, source: impl Fn(()) -> S + Send + Sync + 
     let views = service.join()?;
     let used = meter.used()?;
     let mut line = figures(&used, run);
-    let moment = views
+    let snapshot = views
         .closed()
         .ok_or_else(|| Error::internal("no epoch was closed"))?;
     line["epochs"] = json!(epochs(&metrics));
     if !run.unchecked {
         let answer = Answer::of((0..run.events).map(|i| Event::nth(i, run.keys)));
-        answer.check(&views, &moment, (!run.no_view).then_some("spend"))?;
+        answer.check(&views, &snapshot, (!run.no_view).then_some("spend"))?;
         (line["rows"], line["late"]) = (json!(answer.rows()), json!(answer.late));
     }
     Ok(line)
@@ -334,8 +335,8 @@ fn figures(used: &Used, run: &Run) -> Value {
 struct Ready(Arc<Vec<Vec<Event>>>);
 
 impl Source<Event> for Ready {
-    fn open(self, _: &Environment) -> Result<Opened<Event>> {
-        Ok(Opened {
+    fn open(self, _: &Environment) -> Result<OpenedSource<Event>> {
+        Ok(OpenedSource {
             topic: "bench".to_owned(),
             description: "events in memory".into(),
             driver: Arc::new(Ready(self.0.clone())),
@@ -386,7 +387,7 @@ impl Reader<Event> for ReadyReader {
         until: Offset,
         records_max: usize,
         intake: &mut Intake<Event>,
-    ) -> Result<Progress> {
+    ) -> Result<ReadProgress> {
         let events = &self.partitions[partition as usize];
         let from = &mut self.read[partition as usize];
         let to = (*from + records_max).min(until as usize).min(events.len());
@@ -403,7 +404,7 @@ impl Reader<Event> for ReadyReader {
             );
             *from += 1;
         }
-        Ok(Progress {
+        Ok(ReadProgress {
             position: to as Offset,
             at_end: to == events.len(),
             more: to < events.len(),

@@ -13,7 +13,7 @@
 
 use dataflows::Random;
 use thalweg::demo::{Demo, now};
-use thalweg::operator::process_events::{Context, EventProcessor};
+use thalweg::operator::process_events::{EventContext, EventProcessor};
 use thalweg::prelude::*;
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -130,7 +130,7 @@ impl EventProcessor for Probes {
     type State = EventTime;
     type Out = Finding;
 
-    fn event(&self, payment: &Timed<Payment>, context: &mut Context<'_, Self>) {
+    fn event(&self, payment: &Timed<Payment>, context: &mut EventContext<'_, Self>) {
         if payment.value.cents <= PROBE_CENTS {
             context.state = Some(payment.time);
             context.set_timer(payment.time.plus(PROBED_FOR));
@@ -141,7 +141,7 @@ impl EventProcessor for Probes {
         }
     }
 
-    fn timer(&self, time: EventTime, context: &mut Context<'_, Self>) {
+    fn timer(&self, time: EventTime, context: &mut EventContext<'_, Self>) {
         if context
             .state
             .is_some_and(|probed| probed.plus(PROBED_FOR) <= time)

@@ -1,14 +1,14 @@
 //! Append-only state that is not read while the service runs: rows, each stored with its multiplicity.
 //!
 //! ```text
-//!   operator ── push(epoch, row) ─▶ new ── freeze ─▶ frozen ── save ─▶ Out        the rule of its files is Sum
+//!   operator ── push(epoch, row) ─▶ new ── freeze ─▶ frozen ── save ─▶ SnapshotWriter  the rule of its files is Sum
 //! ```
 //!
 //! Rows may arrive for epochs ahead of the checkpoint's epoch; the freeze separates them.
 
-use super::keeper::{Keeper, Loader};
-use super::state::{Out, Stateful};
-use super::steps::Kept;
+use super::state::{SnapshotWriter, Stateful};
+use super::state_handle::{StateHandle, StateLoader};
+use super::steps::StateCell;
 use crate::record::Record;
 use crate::time::Epoch;
 
@@ -22,21 +22,21 @@ pub(crate) struct AppendedState<T> {
     /// Kept until the next freeze: they may have to be saved again.
     frozen: Vec<(Epoch, T)>,
     at: usize,
-    out: Option<Out>,
+    out: Option<SnapshotWriter>,
 }
 
 impl<T: Record> AppendedState<T> {
     /// Creates a step's state; its rows in a checkpoint are loaded once the dataflow is built.
-    pub(crate) fn keep(keeper: &Keeper) -> Kept<Self> {
+    pub(crate) fn keep(handle: &StateHandle) -> StateCell<Self> {
         let state = Self {
-            on: keeper.saves(),
+            on: handle.saves(),
             loaded: Vec::new(),
             new: Vec::new(),
             frozen: Vec::new(),
             at: 0,
             out: None,
         };
-        keeper.keep_loaded(state, load, |state, loaded| state.loaded = loaded)
+        handle.keep_restored(state, load, |state, loaded| state.loaded = loaded)
     }
 
     /// Adds rows of an epoch.
@@ -52,7 +52,7 @@ impl<T: Record> AppendedState<T> {
     }
 }
 
-fn load<T: Record>(loader: &Loader) -> Vec<(T, i64)> {
+fn load<T: Record>(loader: &StateLoader) -> Vec<(T, i64)> {
     let mut loaded = Vec::new();
     loader.load(
         |row: &T| row,
@@ -62,8 +62,8 @@ fn load<T: Record>(loader: &Loader) -> Vec<(T, i64)> {
 }
 
 impl<T: Record> Stateful for AppendedState<T> {
-    fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
-        if !again {
+    fn freeze(&mut self, at: Epoch, retry: bool, out: SnapshotWriter) {
+        if !retry {
             out.discard(std::mem::take(&mut self.frozen));
         }
         let (now, later) = self.new.drain(..).partition(|(epoch, _)| *epoch <= at);

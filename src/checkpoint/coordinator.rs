@@ -7,10 +7,10 @@ use std::sync::mpsc::{Sender, channel};
 
 use parking_lot::Mutex;
 
-use super::job::{Hold, Identity, Job, Message, State};
-use super::manifest::{StepFiles, StepShape};
-use super::store::{Restored, Store};
-use super::writer::Writer;
+use super::manifest::{StepFiles, StepSignature};
+use super::pending::{CheckpointState, FloorHold, PendingCheckpoint, WriterIdentity, WriterMessage};
+use super::store::{CheckpointStore, RestoredCheckpoint};
+use super::writer::CheckpointWriter;
 use crate::fault;
 use crate::metrics::CheckpointMetrics;
 use crate::position::{EpochBinding, SourceId};
@@ -18,30 +18,30 @@ use crate::time::{Epoch, EventTime};
 
 /// A process's handle on its checkpoints.
 pub struct Checkpoints {
-    to: Sender<Message>,
+    to: Sender<WriterMessage>,
     held: Arc<AtomicUsize>,
-    state: Arc<State>,
+    state: Arc<CheckpointState>,
     steps: Arc<[String]>,
-    job: Mutex<Option<Arc<Job>>>,
-    hold: Hold,
+    job: Mutex<Option<Arc<PendingCheckpoint>>>,
+    hold: FloorHold,
 }
 
 impl Checkpoints {
     /// The checkpoints of a process with this many workers; `keep` of them are kept. `hold` keeps views
     /// readable from an epoch on while a checkpoint is in progress.
     pub(crate) fn new(
-        store: Store,
-        identity: Identity,
-        shapes: Vec<StepShape>,
+        store: CheckpointStore,
+        identity: WriterIdentity,
+        shapes: Vec<StepSignature>,
         (workers, keep): (usize, usize),
-        restored: Option<&Restored>,
+        restored: Option<&RestoredCheckpoint>,
         metrics: CheckpointMetrics,
-        hold: Hold,
-    ) -> (Self, Writer) {
+        hold: FloorHold,
+    ) -> (Self, CheckpointWriter) {
         let (to, from) = channel();
-        let (held, state) = (Arc::<AtomicUsize>::default(), Arc::<State>::default());
+        let (held, state) = (Arc::<AtomicUsize>::default(), Arc::<CheckpointState>::default());
         let names = shapes.iter().map(|shape| shape.identity.to_string()).collect();
-        let files = |(step, shape): (usize, StepShape)| {
+        let files = |(step, shape): (usize, StepSignature)| {
             let held = restored.and_then(|restored| restored.files(step));
             held.cloned().unwrap_or(StepFiles {
                 shape,
@@ -52,13 +52,13 @@ impl Checkpoints {
         };
         let steps = shapes.into_iter().enumerate().map(files).collect();
         let mut bases = VecDeque::new();
-        if let Some(Restored { manifest, .. }) = restored {
+        if let Some(RestoredCheckpoint { manifest, .. }) = restored {
             bases.extend(manifest.from.clone());
             bases.push_back(manifest.at.clone());
             metrics.restored(manifest.epoch, manifest.bytes());
             state.newest.store(manifest.epoch.0, Ordering::Release);
         }
-        let writer = Writer {
+        let writer = CheckpointWriter {
             store,
             identity,
             claimed: false,
@@ -97,21 +97,21 @@ impl Checkpoints {
         // Views must be saved with everything that can be read now, back to their floors.
         (self.hold)(Epoch::ZERO);
         self.state.epoch.store(at.epoch.0, Ordering::Release);
-        let job = Arc::new(Job {
+        let job = Arc::new(PendingCheckpoint {
             epoch: at.epoch,
-            again: self.state.again.load(Ordering::Acquire),
+            retry: self.state.retry.load(Ordering::Acquire),
             to: self.to.clone(),
             held: self.held.clone(),
             steps: self.steps.clone(),
             failed: Mutex::default(),
         });
         *self.job.lock() = Some(job.clone());
-        job.tell(Message::Begin(job.clone(), at));
+        job.tell(WriterMessage::Begin(job.clone(), at));
         fault::point("checkpoint.begun");
     }
 
     /// The checkpoint in progress, if it is as of `epoch`.
-    pub(crate) fn job(&self, epoch: Epoch) -> Option<Arc<Job>> {
+    pub(crate) fn job(&self, epoch: Epoch) -> Option<Arc<PendingCheckpoint>> {
         self.job.lock().clone().filter(|job| job.epoch == epoch)
     }
 
@@ -122,12 +122,12 @@ impl Checkpoints {
 
     /// Reports the ledger's chain hash as of the checkpoint's epoch.
     pub(crate) fn chain(&self, chain: String) {
-        let _ended = self.to.send(Message::Chain(chain));
+        let _ended = self.to.send(WriterMessage::Chain(chain));
     }
 
     /// Reports that the checkpoint's epoch is closed; views can be read from `floor` on.
     pub(crate) fn closed(&self, sets: Vec<(Vec<SourceId>, EventTime)>, floor: Epoch) {
-        let _ended = self.to.send(Message::Closed(sets, floor));
+        let _ended = self.to.send(WriterMessage::Closed(sets, floor));
     }
 
     /// The epoch of the newest complete checkpoint.
@@ -141,13 +141,13 @@ impl Checkpoints {
     }
 
     /// The epoch up to which no kept checkpoint needs the ledger's bindings.
-    pub(crate) fn unneeded(&self) -> Epoch {
-        Epoch(self.state.unneeded.load(Ordering::Acquire))
+    pub(crate) fn trimmable(&self) -> Epoch {
+        Epoch(self.state.trimmable.load(Ordering::Acquire))
     }
 
     /// Ends the writer; a checkpoint in progress is abandoned.
     pub(crate) fn end(&self) {
         self.state.ended.store(true, Ordering::Release);
-        let _ended = self.to.send(Message::End);
+        let _ended = self.to.send(WriterMessage::End);
     }
 }

@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::record::{Event, Record};
 use crate::schema::trace::samples;
 use crate::time::{Epoch, EventTime};
-use crate::wire::positional::{self, Unfit};
-use crate::wire::{Input, put_bytes, put_i64, put_u64};
+use crate::wire::positional::{self, Unencodable};
+use crate::wire::{ByteInput, put_bytes, put_i64, put_u64};
 
 /// Number of buckets that the keys of a step are divided into.
 pub const BUCKETS: usize = 64;
@@ -29,10 +29,10 @@ pub(crate) fn bucket_of(key: &[u8]) -> usize {
 }
 
 /// Whether an encoding without names can hold a `T`, as far as that can be told without a value.
-pub(crate) fn fits<T: Event>() -> std::result::Result<(), Unfit> {
+pub(crate) fn fits<T: Event>() -> std::result::Result<(), Unencodable> {
     let samples = samples::<T>();
     if samples.self_describing {
-        return Err(Unfit::SelfDescribing);
+        return Err(Unencodable::SelfDescribing);
     }
     samples.values.iter().try_for_each(|value| {
         let mut bytes = Vec::new();
@@ -74,7 +74,7 @@ impl<'a> Entry<'a> {
 
     /// Takes the first entry off `bytes`; `None` if they are not valid.
     pub fn read(bytes: &mut &'a [u8]) -> Option<Self> {
-        let mut input = Input(bytes);
+        let mut input = ByteInput(bytes);
         let flags = input.byte()?;
         let key = input.prefixed()?;
         let epoch = Epoch(input.u64()?);
@@ -113,7 +113,7 @@ pub(crate) fn encode_record<T: Record>(record: &T, out: &mut Vec<u8>) -> Result<
     let read = positional::encode(record, out).and_then(|()| positional::round_trip::<T>(out));
     let same = read.and_then(|read| match read == *record {
         true => Ok(()),
-        false => Err(Unfit::Differs(
+        false => Err(Unencodable::Differs(
             "it does not equal the value that was written".into(),
         )),
     });
@@ -137,14 +137,14 @@ pub(crate) fn decode_key<K: Serialize + DeserializeOwned>(bytes: &[u8]) -> Resul
     positional::round_trip(bytes).map_err(|why| unreadable::<K>(&why))
 }
 
-fn unfit<T>(why: &Unfit) -> Error {
+fn unfit<T>(why: &Unencodable) -> Error {
     let name = std::any::type_name::<T>();
     Error::definition(format!("`{name}` can't be kept in a checkpoint"))
         .detail(why)
         .hint(why.hint())
 }
 
-fn unreadable<T>(why: &Unfit) -> Error {
+fn unreadable<T>(why: &Unencodable) -> Error {
     let name = std::any::type_name::<T>();
     Error::definition(format!("a checkpoint holds a value that `{name}` cannot read"))
         .detail(why)

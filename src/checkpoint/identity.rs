@@ -2,7 +2,7 @@
 //! for people is derived from them and never compared, so it may be reworded.
 //!
 //! ```text
-//!   Identity { window, "spend", { size_us: 60000000, … } }       ─▶ `window spend, tumbling 1m`
+//!   StateIdentity { window, "spend", { size_us: 60000000, … } }  ─▶ `window spend, tumbling 1m`
 //!   Expression  filter ( step "payments" )                        ─▶ `filter(payments)`
 //! ```
 //!
@@ -48,7 +48,7 @@ pub enum StateKind {
 
 /// The identity of a state: unique in a dataflow by kind, name and parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct StateIdentity {
     /// Its kind.
     pub kind: StateKind,
     /// The user's name for the step, source or view; empty if unnamed.
@@ -74,7 +74,7 @@ const GAP: &str = "gap_us";
 const INPUT: &str = "input";
 const NUMBER: &str = "number";
 
-impl Identity {
+impl StateIdentity {
     /// An identity without parameters.
     pub fn new(kind: StateKind, name: &str) -> Self {
         Self {
@@ -109,7 +109,7 @@ impl Identity {
     pub fn shape(&self) -> String {
         match self.number(GAP) {
             Some(gap) => format!("sessions, gap {}", span(Duration::from_micros(gap))),
-            None => Shape(self.layout()).to_string(),
+            None => WindowShape(self.layout()).to_string(),
         }
     }
 
@@ -148,7 +148,7 @@ impl Identity {
 }
 
 /// For people: `window spend, tumbling 1m`.
-impl fmt::Display for Identity {
+impl fmt::Display for StateIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.name;
         match self.kind {
@@ -177,9 +177,9 @@ impl fmt::Display for Identity {
 }
 
 /// The window layout for people: `tumbling 1m`.
-struct Shape(WindowLayout);
+struct WindowShape(WindowLayout);
 
-impl fmt::Display for Shape {
+impl fmt::Display for WindowShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let WindowLayout::Aligned { size, every, offset } = self.0 else {
             return f.write_str("a separate window for each key");
@@ -317,7 +317,7 @@ mod tests {
             every: minute,
             offset: Duration::ZERO,
         };
-        let window = Identity::window("spend", layout);
+        let window = StateIdentity::window("spend", layout);
         assert_eq!(window.to_string(), "window spend, tumbling 1m");
         assert_eq!(
             serde_json::to_value(&window).unwrap(),
@@ -332,7 +332,7 @@ mod tests {
             })
         );
         let input = Expression::of("filter", vec![step("payments")]);
-        let changes = Identity::changes(&input, 2);
+        let changes = StateIdentity::changes(&input, 2);
         assert_eq!(changes.to_string(), "changes filter(payments) #2");
         assert_eq!(
             serde_json::to_value(&changes).unwrap(),
@@ -361,11 +361,11 @@ mod tests {
         let at = |hours: u64| {
             let offset = Duration::from_secs(hours * 3600);
             let (size, every) = (day, day);
-            Identity::window("days", WindowLayout::Aligned { size, every, offset })
+            StateIdentity::window("days", WindowLayout::Aligned { size, every, offset })
         };
         assert_ne!(at(0), at(6));
         assert_eq!(at(6).to_string(), "window days, tumbling 24h, offset 6h");
-        let per_key = Identity::window("own", WindowLayout::PerKey);
+        let per_key = StateIdentity::window("own", WindowLayout::PerKey);
         assert_eq!(per_key.to_string(), "window own, a separate window for each key");
     }
 

@@ -1,14 +1,14 @@
 //! Keyed state that tracks its changes for checkpoints: an operator cannot forget to report one.
 //!
 //! ```text
-//!   operator ── put, update, remove, expire ─▶ KeyedState ─┬─▶ Store     the entries, each a Tracked value
-//!                                                          └─▶ Journal   which keys changed since the last freeze
-//!   checkpoint ── freeze ── save, a slice at a time ──────────▶ entries as of the freeze ─▶ Out
+//!   operator ── put, update, remove, expire ─▶ KeyedState ─┬─▶ EntryStore  the entries, each a Versioned value
+//!                                                          └─▶ ChangeTracker  which keys changed since the last freeze
+//!   checkpoint ── freeze ── save, a slice at a time ──────────▶ entries as of the freeze ─▶ SnapshotWriter
 //! ```
 //!
-//! A [`Tracked`] value can be read freely and written only through the [`Journal`], which first saves the
-//! value as of the freeze if a checkpoint still needs it. So a freeze copies nothing, and a [`Store`] may
-//! arrange its entries as it likes.
+//! A [`Versioned`] value can be read freely and written only through the [`ChangeTracker`], which first saves
+//! the value as of the freeze if a checkpoint still needs it. So a freeze copies nothing, and a
+//! [`EntryStore`] may arrange its entries as it likes.
 
 pub(crate) mod grouped;
 
@@ -18,21 +18,21 @@ use std::ops::Deref;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::keeper::{Keeper, Loaded, Loader};
-use super::manifest::Bounds;
-use super::state::{Changed, Out, Stateful};
-use super::steps::Kept;
+use super::manifest::RetentionBounds;
+use super::state::{DirtyKeys, SnapshotWriter, Stateful};
+use super::state_handle::{LoadedEntry, StateHandle, StateLoader};
+use super::steps::StateCell;
 use crate::record::{Event, Record};
 use crate::time::{Epoch, EventTime};
 
 /// A value of keyed state, with the epoch of its last change.
 #[derive(Clone, Debug)]
-pub struct Tracked<V> {
+pub struct Versioned<V> {
     epoch: Epoch,
     value: V,
 }
 
-impl<V> Tracked<V> {
+impl<V> Versioned<V> {
     /// A value restored from a checkpoint.
     pub(crate) fn saved(epoch: Epoch, value: V) -> Self {
         Self { epoch, value }
@@ -43,14 +43,14 @@ impl<V> Tracked<V> {
         self.epoch
     }
 
-    /// Returns the value alone. This does not record its removal; [`Journal::remove`] and [`Journal::expire`]
-    /// do.
+    /// Returns the value alone. This does not record its removal; [`ChangeTracker::remove`] and
+    /// [`ChangeTracker::expire`] do.
     pub(crate) fn into_value(self) -> V {
         self.value
     }
 }
 
-impl<V> Deref for Tracked<V> {
+impl<V> Deref for Versioned<V> {
     type Target = V;
 
     fn deref(&self) -> &V {
@@ -63,7 +63,7 @@ impl<V> Deref for Tracked<V> {
 /// [`HashStore`] and [`TimeStore`] are provided. A custom store may arrange entries differently, or aggregate
 /// them as they come and go: every entry, restored ones included, enters by [`insert`](Self::insert) and
 /// leaves by [`remove`](Self::remove).
-pub trait Store: Default + Send + 'static {
+pub trait EntryStore: Default + Send + 'static {
     /// The key of an entry.
     type Key: Record;
     /// Its value.
@@ -86,20 +86,20 @@ pub trait Store: Default + Send + 'static {
         None
     }
 
-    /// Writes an entry to a checkpoint, with [`Out::put`] or [`Out::put_state`].
-    fn save(out: &mut Out, key: &Self::Key, epoch: Epoch, value: &Self::Value);
+    /// Writes an entry to a checkpoint, with [`SnapshotWriter::put`] or [`SnapshotWriter::put_state`].
+    fn save(out: &mut SnapshotWriter, key: &Self::Key, epoch: Epoch, value: &Self::Value);
 
     /// An entry.
-    fn get(&self, key: &Self::Key) -> Option<&Tracked<Self::Value>>;
+    fn get(&self, key: &Self::Key) -> Option<&Versioned<Self::Value>>;
 
-    /// A mutable entry for the epoch `now`, written through the [`Journal`].
-    fn get_mut(&mut self, key: &Self::Key, now: Epoch) -> Option<&mut Tracked<Self::Value>>;
+    /// A mutable entry for the epoch `now`, written through the [`ChangeTracker`].
+    fn get_mut(&mut self, key: &Self::Key, now: Epoch) -> Option<&mut Versioned<Self::Value>>;
 
     /// Inserts an entry, replacing the one with its key.
-    fn insert(&mut self, key: Self::Key, value: Tracked<Self::Value>);
+    fn insert(&mut self, key: Self::Key, value: Versioned<Self::Value>);
 
     /// Removes an entry.
-    fn remove(&mut self, key: &Self::Key) -> Option<Tracked<Self::Value>>;
+    fn remove(&mut self, key: &Self::Key) -> Option<Versioned<Self::Value>>;
 
     /// Entries that changed after `since` are to be saved again: [`get`](Self::get) must find them with the
     /// epochs of their last change, or later ones.
@@ -110,12 +110,12 @@ pub trait Store: Default + Send + 'static {
 }
 
 /// Tracks which entries of a store changed since the last freeze, and writes them.
-pub struct Journal<S: Store> {
+pub struct ChangeTracker<S: EntryStore> {
     now: Epoch,
-    changed: Changed<S::Key>,
+    changed: DirtyKeys<S::Key>,
 }
 
-impl<S: Store> Journal<S> {
+impl<S: EntryStore> ChangeTracker<S> {
     /// The epoch that changes belong to.
     pub fn now(&self) -> Epoch {
         self.now
@@ -123,21 +123,21 @@ impl<S: Store> Journal<S> {
 
     /// Records a value for a key that has none.
     #[inline]
-    pub fn insert(&mut self, key: impl FnOnce() -> S::Key, value: S::Value) -> Tracked<S::Value> {
+    pub fn insert(&mut self, key: impl FnOnce() -> S::Key, value: S::Value) -> Versioned<S::Value> {
         self.changed.touch(None, key, |_, _| {});
         let epoch = self.now;
-        Tracked { epoch, value }
+        Versioned { epoch, value }
     }
 
     /// Records a change of a key's value, and returns the value.
     #[inline]
     pub fn write<'a>(
         &mut self,
-        held: &'a mut Tracked<S::Value>,
+        held: &'a mut Versioned<S::Value>,
         key: impl FnOnce() -> S::Key,
     ) -> &'a mut S::Value {
         if held.epoch != self.now {
-            let save = |out: &mut Out, key: &S::Key| S::save(out, key, held.epoch, &held.value);
+            let save = |out: &mut SnapshotWriter, key: &S::Key| S::save(out, key, held.epoch, &held.value);
             self.changed.touch(Some(held.epoch), key, save);
             held.epoch = self.now;
         }
@@ -146,16 +146,16 @@ impl<S: Store> Journal<S> {
 
     /// Records the removal of a key, and returns its value.
     #[inline]
-    pub fn remove(&mut self, held: Tracked<S::Value>, key: impl FnOnce() -> S::Key) -> S::Value {
-        let save = |out: &mut Out, key: &S::Key| S::save(out, key, held.epoch, &held.value);
+    pub fn remove(&mut self, held: Versioned<S::Value>, key: impl FnOnce() -> S::Key) -> S::Value {
+        let save = |out: &mut SnapshotWriter, key: &S::Key| S::save(out, key, held.epoch, &held.value);
         self.changed.remove(held.epoch, key, save);
         held.value
     }
 
     /// Records that a key's value expired: checkpoints get no tombstone.
     #[inline]
-    pub fn expire(&mut self, held: &Tracked<S::Value>, key: impl FnOnce() -> S::Key) {
-        let save = |out: &mut Out| S::save(out, &key(), held.epoch, &held.value);
+    pub fn expire(&mut self, held: &Versioned<S::Value>, key: impl FnOnce() -> S::Key) {
+        let save = |out: &mut SnapshotWriter| S::save(out, &key(), held.epoch, &held.value);
         self.changed.expire(held.epoch, save);
     }
 
@@ -174,33 +174,33 @@ impl<S: Store> Journal<S> {
 ///
 /// An [`Operator`](crate::operator::process::Operator) gets it for its current epoch. It contains the keys of
 /// this worker only.
-pub struct KeyedState<S: Store> {
+pub struct KeyedState<S: EntryStore> {
     store: S,
-    journal: Journal<S>,
+    journal: ChangeTracker<S>,
     /// Entries whose time is at or before this have expired.
     cut: EventTime,
 }
 
-impl<S: Store> KeyedState<S> {
+impl<S: EntryStore> KeyedState<S> {
     /// An empty state. If checkpoints are disabled, it tracks no changes.
-    pub(crate) fn new(keeper: &Keeper) -> Self {
-        let (now, changed) = (Epoch::ZERO, keeper.changed());
+    pub(crate) fn new(handle: &StateHandle) -> Self {
+        let (now, changed) = (Epoch::ZERO, handle.changed());
         Self {
             store: S::default(),
-            journal: Journal { now, changed },
-            cut: keeper.cut(),
+            journal: ChangeTracker { now, changed },
+            cut: handle.cut(),
         }
     }
 
     /// Creates a step's state; its entries in a checkpoint are loaded once the dataflow is built.
-    pub(crate) fn keep(keeper: &Keeper) -> Kept<Self> {
-        keeper.keep_loaded(Self::new(keeper), Self::load, |state, store| state.store = store)
+    pub(crate) fn keep(handle: &StateHandle) -> StateCell<Self> {
+        handle.keep_restored(Self::new(handle), Self::load, |state, store| state.store = store)
     }
 
-    fn load(loader: &Loader) -> S {
+    fn load(loader: &StateLoader) -> S {
         let mut store = S::with_room(loader.entries());
-        loader.load(S::routed, |Loaded { key, epoch, value }| match value {
-            Some(value) => store.insert(key, Tracked::saved(epoch, value)),
+        loader.load(S::routed, |LoadedEntry { key, epoch, value }| match value {
+            Some(value) => store.insert(key, Versioned::saved(epoch, value)),
             None => _ = store.remove(&key),
         });
         store
@@ -216,7 +216,7 @@ impl<S: Store> KeyedState<S> {
     }
 
     /// Direct access to the store and the tracker, for stores with further operations.
-    pub(crate) fn parts(&mut self) -> (&mut S, &mut Journal<S>) {
+    pub(crate) fn parts(&mut self) -> (&mut S, &mut ChangeTracker<S>) {
         (&mut self.store, &mut self.journal)
     }
 
@@ -302,10 +302,10 @@ impl<S: Store> KeyedState<S> {
     }
 }
 
-impl<S: Store> Stateful for KeyedState<S> {
-    fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
-        self.journal.changed.freeze(at, again, out);
-        if again {
+impl<S: EntryStore> Stateful for KeyedState<S> {
+    fn freeze(&mut self, at: Epoch, retry: bool, out: SnapshotWriter) {
+        self.journal.changed.freeze(at, retry, out);
+        if retry {
             self.store.reopen(self.journal.changed.unsaved_since());
         }
     }
@@ -319,17 +319,17 @@ impl<S: Store> Stateful for KeyedState<S> {
         })
     }
 
-    fn bounds(&self) -> Bounds {
-        Bounds {
+    fn bounds(&self) -> RetentionBounds {
+        RetentionBounds {
             cut: self.cut,
-            ..Bounds::default()
+            ..RetentionBounds::default()
         }
     }
 }
 
 /// Entries in a hash table, unordered.
 pub struct HashStore<K, V> {
-    entries: HashMap<K, Tracked<V>, FixedState>,
+    entries: HashMap<K, Versioned<V>, FixedState>,
 }
 
 /// Tables with capacity for fewer entries are not shrunk.
@@ -350,7 +350,7 @@ impl<K: Record, V: Record> HashStore<K, V> {
     }
 }
 
-impl<K: Record, V: Record> Store for HashStore<K, V> {
+impl<K: Record, V: Record> EntryStore for HashStore<K, V> {
     type Key = K;
     type Value = V;
     type Route = K;
@@ -365,27 +365,27 @@ impl<K: Record, V: Record> Store for HashStore<K, V> {
         key
     }
 
-    fn save(out: &mut Out, key: &K, epoch: Epoch, value: &V) {
+    fn save(out: &mut SnapshotWriter, key: &K, epoch: Epoch, value: &V) {
         out.put(key, epoch, None, value);
     }
 
     #[inline]
-    fn get(&self, key: &K) -> Option<&Tracked<V>> {
+    fn get(&self, key: &K) -> Option<&Versioned<V>> {
         self.entries.get(key)
     }
 
     #[inline]
-    fn get_mut(&mut self, key: &K, _now: Epoch) -> Option<&mut Tracked<V>> {
+    fn get_mut(&mut self, key: &K, _now: Epoch) -> Option<&mut Versioned<V>> {
         self.entries.get_mut(key)
     }
 
     #[inline]
-    fn insert(&mut self, key: K, value: Tracked<V>) {
+    fn insert(&mut self, key: K, value: Versioned<V>) {
         self.entries.insert(key, value);
     }
 
     #[inline]
-    fn remove(&mut self, key: &K) -> Option<Tracked<V>> {
+    fn remove(&mut self, key: &K) -> Option<Versioned<V>> {
         self.entries.remove(key)
     }
 
@@ -400,7 +400,7 @@ impl<K: Record, V: Record> Store for HashStore<K, V> {
 
 /// Entries ordered by their expiry time and then by key: `(until, key)`.
 pub struct TimeStore<K, V> {
-    entries: BTreeMap<(EventTime, K), Tracked<V>>,
+    entries: BTreeMap<(EventTime, K), Versioned<V>>,
 }
 
 impl<K, V> Default for TimeStore<K, V> {
@@ -418,7 +418,7 @@ impl<K: Record, V: Record> TimeStore<K, V> {
     }
 }
 
-impl<K: Record, V: Record> Store for TimeStore<K, V> {
+impl<K: Record, V: Record> EntryStore for TimeStore<K, V> {
     type Key = (EventTime, K);
     type Value = V;
     type Route = K;
@@ -431,23 +431,23 @@ impl<K: Record, V: Record> Store for TimeStore<K, V> {
         Some(key.0)
     }
 
-    fn save(out: &mut Out, key: &(EventTime, K), epoch: Epoch, value: &V) {
+    fn save(out: &mut SnapshotWriter, key: &(EventTime, K), epoch: Epoch, value: &V) {
         out.put(key, epoch, Some(key.0), value);
     }
 
-    fn get(&self, key: &(EventTime, K)) -> Option<&Tracked<V>> {
+    fn get(&self, key: &(EventTime, K)) -> Option<&Versioned<V>> {
         self.entries.get(key)
     }
 
-    fn get_mut(&mut self, key: &(EventTime, K), _now: Epoch) -> Option<&mut Tracked<V>> {
+    fn get_mut(&mut self, key: &(EventTime, K), _now: Epoch) -> Option<&mut Versioned<V>> {
         self.entries.get_mut(key)
     }
 
-    fn insert(&mut self, key: (EventTime, K), value: Tracked<V>) {
+    fn insert(&mut self, key: (EventTime, K), value: Versioned<V>) {
         self.entries.insert(key, value);
     }
 
-    fn remove(&mut self, key: &(EventTime, K)) -> Option<Tracked<V>> {
+    fn remove(&mut self, key: &(EventTime, K)) -> Option<Versioned<V>> {
         self.entries.remove(key)
     }
 }

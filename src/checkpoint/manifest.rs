@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::identity::{Definition, Expression, Identity};
+use super::identity::{Definition, Expression, StateIdentity};
 use crate::error::{Error, Result};
 use crate::position::{EpochBinding, SourceId};
 use crate::time::{Epoch, EventTime};
@@ -77,9 +77,9 @@ pub struct Base {
 
 /// The signature of a step: what must be equal for its state to be reused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepShape {
+pub struct StepSignature {
     /// Its identity.
-    pub identity: Identity,
+    pub identity: StateIdentity,
     /// Its name in messages.
     pub step: String,
     /// The names of all steps that it depends on, in order, including its own if it has one.
@@ -95,12 +95,12 @@ pub struct StepShape {
     /// The structure of the value's type.
     pub value: String,
     /// How the entries of its files combine.
-    pub rule: Rule,
+    pub rule: EntryRule,
 }
 
 /// How the entries of a key combine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Rule {
+pub enum EntryRule {
     /// The newest entry is the state.
     Last,
     /// All entries from a floor on are versions that may be read.
@@ -113,18 +113,18 @@ pub enum Rule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepFiles {
     /// The step's signature.
-    pub shape: StepShape,
+    pub shape: StepSignature,
     /// Entries whose `until` is at or before this have expired.
     pub cut: EventTime,
     /// The first epoch that was kept, if the entries are versions.
     pub floor: Epoch,
     /// Oldest first: later segments override earlier ones.
-    pub segments: Vec<Segment>,
+    pub segments: Vec<SegmentFile>,
 }
 
 /// A segment file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Segment {
+pub struct SegmentFile {
     /// Its name in the directory.
     pub file: String,
     /// The checkpoint that it was first written for.
@@ -169,7 +169,7 @@ impl Manifest {
     }
 
     /// All segments of all steps.
-    pub fn segments(&self) -> impl Iterator<Item = &Segment> {
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentFile> {
         self.steps.iter().flat_map(|step| &step.segments)
     }
 }
@@ -225,11 +225,11 @@ fn unseal<T: DeserializeOwned>(what: &str, bytes: &[u8], format_min: u32) -> Res
         return Err(damaged("it does not end after its second line"));
     }
     #[derive(Deserialize)]
-    struct Head {
+    struct ManifestHead {
         format: u32,
     }
     let unfit = |error: serde_json::Error| damaged(&error.to_string());
-    let head: Head = serde_json::from_slice(text).map_err(unfit)?;
+    let head: ManifestHead = serde_json::from_slice(text).map_err(unfit)?;
     if !(format_min..=FORMAT).contains(&head.format) {
         return Err(
             Error::definition(format!("the checkpoint has format version {}", head.format))
@@ -246,14 +246,14 @@ fn unseal<T: DeserializeOwned>(what: &str, bytes: &[u8], format_min: u32) -> Res
 
 /// The bounds below which a step's entries are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct RetentionBounds {
     /// See [`StepFiles::cut`](StepFiles::cut).
     pub cut: EventTime,
     /// See [`StepFiles::floor`](StepFiles::floor).
     pub floor: Epoch,
 }
 
-impl Default for Bounds {
+impl Default for RetentionBounds {
     fn default() -> Self {
         Self {
             cut: EventTime::MIN,

@@ -8,9 +8,9 @@ use hashbrown::HashMap;
 use foldhash::fast::FixedState;
 
 use super::entry::{BUCKETS, Entry, decode, encode};
-use super::manifest::{Bounds, Rule, Segment};
+use super::manifest::{EntryRule, RetentionBounds, SegmentFile};
 use super::segment::{Chunk, SegmentReader, SegmentWriter};
-use super::store::Store;
+use super::store::CheckpointStore;
 use crate::error::{Error, Result};
 use crate::time::Epoch;
 
@@ -18,34 +18,34 @@ use crate::time::Epoch;
 const CHUNK: usize = 256 << 10;
 
 /// The index of the first of two segments in a chain that are to be merged.
-pub(crate) fn due(chain: &[Segment]) -> Option<usize> {
+pub(crate) fn due(chain: &[SegmentFile]) -> Option<usize> {
     let at = chain.len().checked_sub(2)?;
     (chain[at + 1].bytes * 2 >= chain[at].bytes).then_some(at)
 }
 
 /// The parameters of a merge.
-pub(crate) struct Merge<'a> {
+pub(crate) struct SegmentMerge<'a> {
     /// The store of the segments.
-    pub store: &'a Store,
+    pub store: &'a CheckpointStore,
     /// The older segment.
-    pub older: &'a Segment,
+    pub older: &'a SegmentFile,
     /// The newer segment.
-    pub newer: &'a Segment,
+    pub newer: &'a SegmentFile,
     /// Whether the older segment is the first of its chain: then removals need not be recorded.
     pub is_first: bool,
     /// How the entries of a key combine.
-    pub rule: Rule,
+    pub rule: EntryRule,
     /// The bounds below which entries are dropped.
-    pub bounds: Bounds,
+    pub bounds: RetentionBounds,
 }
 
 /// The entries of one key, each with its epoch, in order.
-type Held<'c> = Vec<Entry<'c>>;
+type KeyEntries<'c> = Vec<Entry<'c>>;
 
-impl Merge<'_> {
+impl SegmentMerge<'_> {
     /// Writes the merged segment to a file of this name. Returns `None` if `go_on` returned false; the
     /// partial file is then left for others to remove.
-    pub(crate) fn run(&self, name: &str, go_on: &dyn Fn() -> bool) -> Result<Option<Segment>> {
+    pub(crate) fn run(&self, name: &str, go_on: &dyn Fn() -> bool) -> Result<Option<SegmentFile>> {
         let mut writer = SegmentWriter::create(&*self.store.files, &self.store.dir.join(name))?;
         let older = SegmentReader::open(&*self.store.files, &self.store.dir, self.older)?;
         let newer = SegmentReader::open(&*self.store.files, &self.store.dir, self.newer)?;
@@ -66,16 +66,16 @@ impl Merge<'_> {
         writer.finish(self.newer.epoch).map(Some)
     }
 
-    fn bucket<'c>(&self, chunks: &'c [Chunk]) -> Result<HashMap<&'c [u8], Held<'c>, FixedState>> {
-        let mut keys: HashMap<&[u8], Held<'_>, FixedState> = HashMap::default();
+    fn bucket<'c>(&self, chunks: &'c [Chunk]) -> Result<HashMap<&'c [u8], KeyEntries<'c>, FixedState>> {
+        let mut keys: HashMap<&[u8], KeyEntries<'_>, FixedState> = HashMap::default();
         for chunk in chunks {
             chunk.each(|entry| {
                 let held = keys.entry(entry.key).or_default();
                 match self.rule {
-                    Rule::Last => held.clear(),
+                    EntryRule::Last => held.clear(),
                     // Within an epoch the later entry wins.
-                    Rule::Versions => held.retain(|other| other.epoch != entry.epoch),
-                    Rule::Sum => {}
+                    EntryRule::Versions => held.retain(|other| other.epoch != entry.epoch),
+                    EntryRule::Sum => {}
                 }
                 held.push(entry);
                 Ok(())
@@ -87,7 +87,7 @@ impl Merge<'_> {
     fn write(
         &self,
         bucket: usize,
-        keys: HashMap<&[u8], Held<'_>, FixedState>,
+        keys: HashMap<&[u8], KeyEntries<'_>, FixedState>,
         writer: &mut SegmentWriter,
     ) -> Result<()> {
         let mut outs = [true, false].map(|removals| {
@@ -101,12 +101,12 @@ impl Merge<'_> {
         let mut sum = Vec::new();
         for (key, mut held) in keys {
             match self.rule {
-                Rule::Last => held.retain(|entry| {
+                EntryRule::Last => held.retain(|entry| {
                     let over = entry.until.is_some_and(|until| until <= self.bounds.cut);
                     !over && (entry.value.is_some() || !self.is_first)
                 }),
-                Rule::Versions => self.trim(&mut held),
-                Rule::Sum => {
+                EntryRule::Versions => self.trim(&mut held),
+                EntryRule::Sum => {
                     let total = held.iter().try_fold(0, |total: i64, entry| {
                         let diff: i64 = decode(entry.value.unwrap_or_default())?;
                         total
@@ -129,7 +129,7 @@ impl Merge<'_> {
             }
             for entry in held {
                 // Removals of versions are versions, too.
-                let removal = entry.value.is_none() && self.rule == Rule::Last;
+                let removal = entry.value.is_none() && self.rule == EntryRule::Last;
                 let (chunk, entries) = &mut outs[usize::from(!removal)];
                 entry.write(&mut chunk.bytes);
                 *entries += 1;
@@ -146,7 +146,7 @@ impl Merge<'_> {
     }
 
     /// Keeps the versions that reads from the floor on may need.
-    fn trim(&self, held: &mut Held<'_>) {
+    fn trim(&self, held: &mut KeyEntries<'_>) {
         held.sort_by_key(|entry| entry.epoch);
         let at_floor = held.partition_point(|entry| entry.epoch <= self.bounds.floor);
         held.drain(..at_floor.saturating_sub(1));

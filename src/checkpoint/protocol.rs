@@ -16,7 +16,7 @@ pub(crate) fn later_owner<'a>(own: &Owner, there: &'a [Owner]) -> Option<&'a Own
 
 /// The owners that `own`, whose file exists, has replaced; their files are to be removed. Between two
 /// ledgers, or a ledger and its copy, the last start owns the location.
-pub(crate) fn replaced<'a>(own: &Owner, there: &'a [Owner]) -> Vec<&'a Owner> {
+pub(crate) fn replaced_owners<'a>(own: &Owner, there: &'a [Owner]) -> Vec<&'a Owner> {
     there
         .iter()
         .filter(|other| *other != own && !own.precedes(other))
@@ -25,24 +25,24 @@ pub(crate) fn replaced<'a>(own: &Owner, there: &'a [Owner]) -> Vec<&'a Owner> {
 
 /// Another owner whose file fences `own`: it must not write any more. The file of an earlier owner may be a
 /// leftover.
-pub(crate) fn rival<'a>(own: &Owner, there: &'a [Owner]) -> Option<&'a Owner> {
+pub(crate) fn rival_owner<'a>(own: &Owner, there: &'a [Owner]) -> Option<&'a Owner> {
     there.iter().find(|other| *other != own && !other.precedes(own))
 }
 
 /// What to do with state that is not fully compatible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Policy {
+pub(crate) enum MismatchPolicy {
     /// Resume from it anyway.
-    GoOn,
+    Resume,
     /// Refuse to start.
     Refuse,
     /// Rebuild all state.
-    Anew,
+    Rebuild,
 }
 
 /// The facts about the newest intact checkpoint at a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct CheckpointFacts {
     /// Its epoch.
     pub epoch: Epoch,
     /// The ledger's last epoch.
@@ -50,18 +50,18 @@ pub(crate) struct Found {
     /// Whether the beginning of the ledger was trimmed.
     pub trimmed: bool,
     /// How its steps compare with those of the dataflow.
-    pub steps: Steps,
+    pub steps: StepsMatch,
     /// The policy for different steps.
-    pub on_new_plan: Policy,
+    pub on_new_plan: MismatchPolicy,
     /// Whether another build wrote it.
     pub other_build: bool,
     /// The policy for another build.
-    pub on_new_build: Policy,
+    pub on_new_build: MismatchPolicy,
 }
 
 /// How the steps of a checkpoint compare with those of a dataflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Steps {
+pub(crate) enum StepsMatch {
     /// The same, or new ones that can start from the checkpoint.
     Same,
     /// There are new steps that need history from before the checkpoint.
@@ -72,18 +72,18 @@ pub(crate) enum Steps {
 
 /// Where a start resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start {
+pub(crate) enum StartDecision {
     /// From the checkpoint.
-    GoOn,
+    Resume,
     /// From the topics, through the entire ledger: the steps or the settings require it.
-    Anew(Why),
+    Rebuild(RebuildReason),
     /// Not at all.
-    Refuse(Refusal),
+    Refuse(StartRefusal),
 }
 
 /// Why all state is rebuilt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum RebuildReason {
     /// New steps need the full history, and the ledger still has it.
     Added,
     /// The settings say so for changed steps.
@@ -94,7 +94,7 @@ pub(crate) enum Why {
 
 /// Why a start is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum StartRefusal {
     /// The ledger does not contain the checkpoint's epoch.
     Ahead,
     /// New steps need history that the ledger no longer has.
@@ -108,25 +108,27 @@ pub(crate) enum Refusal {
 }
 
 /// Decides where to start.
-pub(crate) fn start(found: &Found) -> Start {
+pub(crate) fn start(found: &CheckpointFacts) -> StartDecision {
     if found.last < Some(found.epoch) {
-        return Start::Refuse(Refusal::Ahead);
+        return StartDecision::Refuse(StartRefusal::Ahead);
     }
     let anew = |why| match found.trimmed {
-        true => Start::Refuse(Refusal::Trimmed),
-        false => Start::Anew(why),
+        true => StartDecision::Refuse(StartRefusal::Trimmed),
+        false => StartDecision::Rebuild(why),
     };
     match (found.steps, found.on_new_plan) {
-        (Steps::Same, _) | (_, Policy::GoOn) => {}
-        (_, Policy::Anew) => return anew(Why::Plan),
-        (Steps::Added, Policy::Refuse) if !found.trimmed => return Start::Anew(Why::Added),
-        (Steps::Added, Policy::Refuse) => return Start::Refuse(Refusal::Added),
-        (Steps::Changed, Policy::Refuse) => return Start::Refuse(Refusal::Changed),
+        (StepsMatch::Same, _) | (_, MismatchPolicy::Resume) => {}
+        (_, MismatchPolicy::Rebuild) => return anew(RebuildReason::Plan),
+        (StepsMatch::Added, MismatchPolicy::Refuse) if !found.trimmed => {
+            return StartDecision::Rebuild(RebuildReason::Added);
+        }
+        (StepsMatch::Added, MismatchPolicy::Refuse) => return StartDecision::Refuse(StartRefusal::Added),
+        (StepsMatch::Changed, MismatchPolicy::Refuse) => return StartDecision::Refuse(StartRefusal::Changed),
     }
     match found.on_new_build {
-        Policy::Refuse if found.other_build => Start::Refuse(Refusal::Build),
-        Policy::Anew if found.other_build => anew(Why::Build),
-        _ => Start::GoOn,
+        MismatchPolicy::Refuse if found.other_build => StartDecision::Refuse(StartRefusal::Build),
+        MismatchPolicy::Rebuild if found.other_build => anew(RebuildReason::Build),
+        _ => StartDecision::Resume,
     }
 }
 
@@ -165,11 +167,11 @@ mod tests {
                         At::Published
                     }
                     At::Published => {
-                        let gone: Vec<Owner> = replaced(&own, &there).into_iter().copied().collect();
+                        let gone: Vec<Owner> = replaced_owners(&own, &there).into_iter().copied().collect();
                         there.retain(|owner| !gone.contains(owner));
                         At::Holds
                     }
-                    At::Holds => match rival(&own, &there) {
+                    At::Holds => match rival_owner(&own, &there) {
                         Some(_) => At::Stopped,
                         None => {
                             let later = owners.iter().zip(at).filter(|(owner, _)| own.precedes(owner));
@@ -188,28 +190,28 @@ mod tests {
             epoch in 1u64..5, last in prop::option::of(1u64..5), trimmed in any::<bool>(), steps in 0usize..3,
             plan in 0usize..3, other_build in any::<bool>(), build in 0usize..3,
         ) {
-            let policies = [Policy::GoOn, Policy::Refuse, Policy::Anew];
-            let found = Found {
+            let policies = [MismatchPolicy::Resume, MismatchPolicy::Refuse, MismatchPolicy::Rebuild];
+            let found = CheckpointFacts {
                 epoch: Epoch(epoch),
                 last: last.map(Epoch),
                 trimmed,
-                steps: [Steps::Same, Steps::Added, Steps::Changed][steps],
+                steps: [StepsMatch::Same, StepsMatch::Added, StepsMatch::Changed][steps],
                 on_new_plan: policies[plan],
                 other_build,
                 on_new_build: policies[build],
             };
             match start(&found) {
-                Start::GoOn => {
+                StartDecision::Resume => {
                     prop_assert!(last >= Some(epoch));
-                    prop_assert!(found.steps == Steps::Same || found.on_new_plan == Policy::GoOn);
-                    prop_assert!(!other_build || found.on_new_build == Policy::GoOn);
+                    prop_assert!(found.steps == StepsMatch::Same || found.on_new_plan == MismatchPolicy::Resume);
+                    prop_assert!(!other_build || found.on_new_build == MismatchPolicy::Resume);
                 }
                 // Topics cannot restore the epochs of trimmed bindings.
-                Start::Anew(_) => prop_assert!(!trimmed && last >= Some(epoch)),
-                Start::Refuse(Refusal::Ahead) => prop_assert!(last < Some(epoch)),
-                Start::Refuse(Refusal::Trimmed | Refusal::Added) => prop_assert!(trimmed),
-                Start::Refuse(Refusal::Changed) => prop_assert_eq!(found.steps, Steps::Changed),
-                Start::Refuse(Refusal::Build) => prop_assert!(other_build),
+                StartDecision::Rebuild(_) => prop_assert!(!trimmed && last >= Some(epoch)),
+                StartDecision::Refuse(StartRefusal::Ahead) => prop_assert!(last < Some(epoch)),
+                StartDecision::Refuse(StartRefusal::Trimmed | StartRefusal::Added) => prop_assert!(trimmed),
+                StartDecision::Refuse(StartRefusal::Changed) => prop_assert_eq!(found.steps, StepsMatch::Changed),
+                StartDecision::Refuse(StartRefusal::Build) => prop_assert!(other_build),
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::fault;
 
 use super::entry::Entry;
-use super::manifest::Segment;
+use super::manifest::SegmentFile;
 use super::{cannot, damaged};
 
 const HEADER: &[u8] = b"thalweg checkpoint 2\n";
@@ -70,7 +70,7 @@ impl SegmentWriter {
     /// Creates the file.
     ///
     /// # Errors
-    /// [`Outside`](crate::Kind::Outside): the disk or the store failed.
+    /// [`External`](crate::Kind::External): the disk or the store failed.
     pub(crate) fn create(files: &dyn FileStore, path: &Path) -> Result<Self> {
         let file = files
             .create(path)
@@ -122,7 +122,7 @@ impl SegmentWriter {
 
     /// Makes the file durable and returns its manifest entry. The file's name becomes durable with a sync of
     /// the directory.
-    pub(crate) fn finish(mut self, epoch: crate::Epoch) -> Result<Segment> {
+    pub(crate) fn finish(mut self, epoch: crate::Epoch) -> Result<SegmentFile> {
         self.flush()?;
         fault::point("segment.written");
         self.file
@@ -130,7 +130,7 @@ impl SegmentWriter {
             .map_err(|error| cannot("write to", &self.path, &error))?;
         fault::point("segment.synced");
         let name = self.path.file_name().unwrap_or_default();
-        Ok(Segment {
+        Ok(SegmentFile {
             file: name.to_string_lossy().into_owned(),
             epoch,
             bytes: self.bytes,
@@ -143,9 +143,9 @@ impl SegmentWriter {
 /// Verifies a file against the manifest.
 ///
 /// # Errors
-/// [`Integrity`](crate::Kind::Integrity): it is missing or differs. [`Outside`](crate::Kind::Outside): it
+/// [`Integrity`](crate::Kind::Integrity): it is missing or differs. [`External`](crate::Kind::External): it
 /// cannot be read.
-pub(crate) fn verify(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<()> {
+pub(crate) fn verify(files: &dyn FileStore, dir: &Path, segment: &SegmentFile) -> Result<()> {
     let path = dir.join(&segment.file);
     let file = open(files, &path)?;
     let (mut hash, mut at, mut buffer) = (blake3::Hasher::new(), 0, vec![0; READ]);
@@ -192,7 +192,7 @@ pub(crate) struct SegmentReader {
 
 impl SegmentReader {
     /// Opens the file and locates its chunks.
-    pub(crate) fn open(files: &dyn FileStore, dir: &Path, segment: &Segment) -> Result<Self> {
+    pub(crate) fn open(files: &dyn FileStore, dir: &Path, segment: &SegmentFile) -> Result<Self> {
         let path = dir.join(&segment.file);
         let mut reader = Self {
             file: open(files, &path)?,

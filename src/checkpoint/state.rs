@@ -1,9 +1,9 @@
 //! What a stateful step does for checkpoints: a small trait, and the bookkeeping that most of them share.
 //!
 //! ```text
-//!   operator ── Kept::at(epoch) ─▶ state          a checkpoint at s was begun, and this is the first epoch after s?
+//!   operator ── StateCell::at(epoch) ─▶ state          a checkpoint at s was begun, and this is the first epoch after s?
 //!                                    │            then the step freezes before anything of the epoch is applied
-//!   worker, between other work ── Steps::save ─▶ Stateful::save, some entries at a time ─▶ Out ─▶ the writer's thread
+//!   worker, between other work ── StatefulSteps::save ─▶ Stateful::save, some entries at a time ─▶ SnapshotWriter ─▶ the writer's thread
 //!                                    │
 //!   operator changes an entry that is not saved yet ─▶ its value as of s goes out first
 //! ```
@@ -14,8 +14,8 @@
 use std::sync::Arc;
 
 use super::entry::{BUCKETS, Entry, bucket_of, encode, encode_record};
-use super::job::{Job, Piece};
-use super::manifest::Bounds;
+use super::manifest::RetentionBounds;
+use super::pending::{PendingCheckpoint, StateChunk};
 use super::segment::Chunk;
 use crate::error::{Error, Result};
 use crate::record::{Event, Record};
@@ -25,18 +25,18 @@ use crate::time::{Epoch, EventTime};
 ///
 /// [`KeyedState`](super::keyed::KeyedState) implements this with its own bookkeeping and is the best choice
 /// for entries by key. Where it does not fit, as for views with their versions, a step keeps its state in a
-/// [`Kept`](super::steps::Kept), accesses it through that for every epoch that it applies, and tells a
-/// [`Changed`] about every entry that it changes. A counter per key:
+/// [`StateCell`](super::steps::StateCell), accesses it through that for every epoch that it applies, and
+/// tells a [`DirtyKeys`] about every entry that it changes. A counter per key:
 ///
 /// ```
 /// use std::collections::HashMap;
 /// use thalweg::Epoch;
-/// use thalweg::checkpoint::state::{Changed, Out, Stateful};
+/// use thalweg::checkpoint::state::{DirtyKeys, SnapshotWriter, Stateful};
 ///
 /// #[derive(Default)]
 /// struct Counts {
 ///     counts: HashMap<String, (Epoch, u64)>,
-///     changed: Changed<String>,
+///     changed: DirtyKeys<String>,
 /// }
 ///
 /// impl Counts {
@@ -51,8 +51,8 @@ use crate::time::{Epoch, EventTime};
 /// }
 ///
 /// impl Stateful for Counts {
-///     fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
-///         self.changed.freeze(at, again, out);
+///     fn freeze(&mut self, at: Epoch, retry: bool, out: SnapshotWriter) {
+///         self.changed.freeze(at, retry, out);
 ///     }
 ///     fn save(&mut self, entries_max: usize) -> bool {
 ///         let counts = &self.counts;
@@ -66,32 +66,32 @@ use crate::time::{Epoch, EventTime};
 /// ```
 pub trait Stateful {
     /// Freezes the state: exactly the epochs up to `at` are applied, and what changed since the previous
-    /// freeze is to be saved as it is now. `again` means that the previous checkpoint failed: what was frozen
+    /// freeze is to be saved as it is now. `retry` means that the previous checkpoint failed: what was frozen
     /// for it is to be saved as well.
-    fn freeze(&mut self, at: Epoch, again: bool, out: Out);
+    fn freeze(&mut self, at: Epoch, retry: bool, out: SnapshotWriter);
 
     /// Saves about `entries_max` entries as of the freeze; returns whether there are more.
     fn save(&mut self, entries_max: usize) -> bool;
 
     /// The bounds as of the freeze: entries with `until <= cut` expire without a tombstone, and versions
     /// before `floor` are dropped. Called right after the freeze.
-    fn bounds(&self) -> Bounds {
-        Bounds::default()
+    fn bounds(&self) -> RetentionBounds {
+        RetentionBounds::default()
     }
 }
 
 /// Writes entries of a step to a checkpoint.
-pub struct Out {
+pub struct SnapshotWriter {
     step: usize,
-    job: Arc<Job>,
+    job: Arc<PendingCheckpoint>,
     /// By bucket, and by whether they are removals.
-    open: Vec<Pending>,
+    open: Vec<PendingChunk>,
     key: Vec<u8>,
     value: Vec<u8>,
 }
 
 #[derive(Clone, Default)]
-struct Pending {
+struct PendingChunk {
     bytes: Vec<u8>,
     entries: u64,
 }
@@ -99,12 +99,12 @@ struct Pending {
 /// Size at which a chunk is sent to the writer.
 const CHUNK: usize = 32 << 10;
 
-impl Out {
-    pub(crate) fn new(step: usize, job: Arc<Job>) -> Self {
+impl SnapshotWriter {
+    pub(crate) fn new(step: usize, job: Arc<PendingCheckpoint>) -> Self {
         Self {
             step,
             job,
-            open: vec![Pending::default(); 2 * BUCKETS],
+            open: vec![PendingChunk::default(); 2 * BUCKETS],
             key: Vec::new(),
             value: Vec::new(),
         }
@@ -146,7 +146,7 @@ impl Out {
         self.entry(key, epoch, None, false);
     }
 
-    /// Like [`Out::put`], for encoded entries.
+    /// Like [`SnapshotWriter::put`], for encoded entries.
     pub(crate) fn put_encoded(&mut self, key: &[u8], epoch: Epoch, until: Option<EventTime>, value: &[u8]) {
         self.send_entry(Entry {
             key,
@@ -156,7 +156,7 @@ impl Out {
         });
     }
 
-    /// Like [`Out::remove`], for encoded entries.
+    /// Like [`SnapshotWriter::remove`], for encoded entries.
     pub(crate) fn remove_encoded(&mut self, key: &[u8], epoch: Epoch) {
         self.send_entry(Entry {
             key,
@@ -193,7 +193,7 @@ impl Out {
     }
 
     fn send(&mut self, at: usize) {
-        let Pending { bytes, entries } = std::mem::take(&mut self.open[at]);
+        let PendingChunk { bytes, entries } = std::mem::take(&mut self.open[at]);
         if entries > 0 {
             let chunk = Chunk {
                 bucket: at / 2,
@@ -201,7 +201,7 @@ impl Out {
                 bytes,
             };
             let step = self.step;
-            self.job.send(Piece { step, chunk, entries });
+            self.job.send(StateChunk { step, chunk, entries });
         }
     }
 
@@ -218,7 +218,7 @@ impl Out {
     }
 }
 
-impl Drop for Out {
+impl Drop for SnapshotWriter {
     fn drop(&mut self) {
         (0..self.open.len()).for_each(|at| self.send(at));
     }
@@ -226,7 +226,7 @@ impl Drop for Out {
 
 /// Tracks which keys of a step changed since the last freeze, and which of the frozen ones are still to be
 /// saved.
-pub struct Changed<K> {
+pub struct DirtyKeys<K> {
     /// False if checkpoints are disabled: then nothing is tracked.
     on: bool,
     /// The last freeze, and the one before it; the entries in between are being saved.
@@ -239,10 +239,10 @@ pub struct Changed<K> {
     frozen_removed: Vec<K>,
     at: usize,
     at_removed: usize,
-    out: Option<Out>,
+    out: Option<SnapshotWriter>,
 }
 
-impl<K> Default for Changed<K> {
+impl<K> Default for DirtyKeys<K> {
     fn default() -> Self {
         Self {
             on: true,
@@ -259,7 +259,7 @@ impl<K> Default for Changed<K> {
     }
 }
 
-impl<K: Ord + Send + 'static> Changed<K> {
+impl<K: Ord + Send + 'static> DirtyKeys<K> {
     /// A tracker for disabled checkpoints.
     pub fn off() -> Self {
         Self {
@@ -286,7 +286,12 @@ impl<K: Ord + Send + 'static> Changed<K> {
     /// Must be called before an entry changes; `epoch` is its last change, if it exists. Calls `save` if the
     /// entry has yet to be saved as of the freeze.
     #[inline]
-    pub fn touch(&mut self, epoch: Option<Epoch>, key: impl FnOnce() -> K, save: impl FnOnce(&mut Out, &K)) {
+    pub fn touch(
+        &mut self,
+        epoch: Option<Epoch>,
+        key: impl FnOnce() -> K,
+        save: impl FnOnce(&mut SnapshotWriter, &K),
+    ) {
         if !self.on || epoch.is_some_and(|epoch| epoch > self.since) {
             return;
         }
@@ -301,7 +306,12 @@ impl<K: Ord + Send + 'static> Changed<K> {
 
     /// Must be called before an entry, last changed at `epoch`, is removed.
     #[inline]
-    pub fn remove(&mut self, epoch: Epoch, key: impl FnOnce() -> K, save: impl FnOnce(&mut Out, &K)) {
+    pub fn remove(
+        &mut self,
+        epoch: Epoch,
+        key: impl FnOnce() -> K,
+        save: impl FnOnce(&mut SnapshotWriter, &K),
+    ) {
         if !self.on {
             return;
         }
@@ -316,7 +326,7 @@ impl<K: Ord + Send + 'static> Changed<K> {
 
     /// Must be called before an entry, last changed at `epoch`, expires by its `until`.
     #[inline]
-    pub fn expire(&mut self, epoch: Epoch, save: impl FnOnce(&mut Out)) {
+    pub fn expire(&mut self, epoch: Epoch, save: impl FnOnce(&mut SnapshotWriter)) {
         if self.waits(epoch)
             && let Some(out) = &mut self.out
         {
@@ -340,8 +350,8 @@ impl<K: Ord + Send + 'static> Changed<K> {
     }
 
     /// See [`Stateful::freeze`].
-    pub fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
-        if again {
+    pub fn freeze(&mut self, at: Epoch, retry: bool, out: SnapshotWriter) {
+        if retry {
             self.frozen.append(&mut self.changed);
             self.frozen_removed.append(&mut self.removed);
             // However often the freeze is repeated, no key is stored twice.
@@ -367,19 +377,19 @@ impl<K: Ord + Send + 'static> Changed<K> {
 
     /// See [`Stateful::save`]. `save` gets each key and the epoch of the freeze, and writes the entry if it
     /// exists and has not changed since.
-    pub fn save(&mut self, entries_max: usize, save: impl FnMut(&mut Out, &K, Epoch)) -> bool
+    pub fn save(&mut self, entries_max: usize, save: impl FnMut(&mut SnapshotWriter, &K, Epoch)) -> bool
     where
         K: Record,
     {
         self.save_with(entries_max, |out, key, epoch| out.remove(key, epoch), save)
     }
 
-    /// Like [`Changed::save`]; `remove` gets the removed keys.
+    /// Like [`DirtyKeys::save`]; `remove` gets the removed keys.
     pub(crate) fn save_with(
         &mut self,
         entries_max: usize,
-        mut remove: impl FnMut(&mut Out, &K, Epoch),
-        mut save: impl FnMut(&mut Out, &K, Epoch),
+        mut remove: impl FnMut(&mut SnapshotWriter, &K, Epoch),
+        mut save: impl FnMut(&mut SnapshotWriter, &K, Epoch),
     ) -> bool {
         let Some(out) = &mut self.out else {
             return false;

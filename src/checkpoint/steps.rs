@@ -6,26 +6,26 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::job::Job;
-use super::manifest::Bounds;
-use super::state::{Out, Stateful};
+use super::manifest::RetentionBounds;
+use super::pending::PendingCheckpoint;
+use super::state::{SnapshotWriter, Stateful};
 use crate::time::Epoch;
 
 /// A step's state, shared by its operator and the checkpoints.
-pub struct Kept<S>(Rc<Inner<S>>);
+pub struct StateCell<S>(Rc<StateCellInner<S>>);
 
-struct Inner<S> {
+struct StateCellInner<S> {
     step: usize,
-    steps: Rc<Steps>,
+    steps: Rc<StatefulSteps>,
     frozen: Cell<Epoch>,
     /// As of the freeze.
-    bounds: Cell<Bounds>,
+    bounds: Cell<RetentionBounds>,
     state: RefCell<S>,
 }
 
-impl<S: Stateful + 'static> Kept<S> {
-    fn new(step: usize, steps: Rc<Steps>, state: S) -> Self {
-        Self(Rc::new(Inner {
+impl<S: Stateful + 'static> StateCell<S> {
+    fn new(step: usize, steps: Rc<StatefulSteps>, state: S) -> Self {
+        Self(Rc::new(StateCellInner {
             step,
             steps,
             frozen: Cell::new(Epoch::ZERO),
@@ -55,64 +55,64 @@ impl<S: Stateful + 'static> Kept<S> {
     }
 }
 
-impl<S: Stateful> Inner<S> {
-    fn freeze(&self, begun: &Begun) {
+impl<S: Stateful> StateCellInner<S> {
+    fn freeze(&self, begun: &BegunCheckpoint) {
         if self.frozen.replace(begun.epoch) < begun.epoch {
-            let out = Out::new(self.step, begun.job.clone());
+            let out = SnapshotWriter::new(self.step, begun.job.clone());
             let mut state = self.state.borrow_mut();
-            state.freeze(begun.epoch, begun.again, out);
+            state.freeze(begun.epoch, begun.retry, out);
             self.bounds.set(state.bounds());
         }
     }
 }
 
-trait Savable {
-    fn freeze(&self, begun: &Begun);
+trait SnapshotState {
+    fn freeze(&self, begun: &BegunCheckpoint);
     fn save(&self, entries_max: usize) -> bool;
-    fn bounds(&self) -> Bounds;
+    fn bounds(&self) -> RetentionBounds;
 }
 
-impl<S: Stateful> Savable for Inner<S> {
-    fn freeze(&self, begun: &Begun) {
-        Inner::freeze(self, begun);
+impl<S: Stateful> SnapshotState for StateCellInner<S> {
+    fn freeze(&self, begun: &BegunCheckpoint) {
+        StateCellInner::freeze(self, begun);
     }
     fn save(&self, entries_max: usize) -> bool {
         self.state.borrow_mut().save(entries_max)
     }
-    fn bounds(&self) -> Bounds {
+    fn bounds(&self) -> RetentionBounds {
         self.bounds.get()
     }
 }
 
 #[derive(Clone)]
-struct Begun {
+struct BegunCheckpoint {
     epoch: Epoch,
-    again: bool,
-    job: Arc<Job>,
+    retry: bool,
+    job: Arc<PendingCheckpoint>,
 }
 
-type Load = Box<dyn FnOnce() + Send>;
-type Put = Box<dyn FnOnce()>;
+type LoadTask = Box<dyn FnOnce() + Send>;
+type ApplyTask = Box<dyn FnOnce()>;
 
 /// The stateful steps of one worker, in the order in which the dataflow is built.
 #[derive(Default)]
-pub struct Steps {
-    all: RefCell<Vec<Rc<dyn Savable>>>,
-    begun: RefCell<Option<Begun>>,
+pub struct StatefulSteps {
+    all: RefCell<Vec<Rc<dyn SnapshotState>>>,
+    begun: RefCell<Option<BegunCheckpoint>>,
     /// The step being saved, once the epoch is closed.
     at: Cell<Option<usize>>,
     /// What to load before the first step.
-    loads: RefCell<Vec<(Load, Put)>>,
+    loads: RefCell<Vec<(LoadTask, ApplyTask)>>,
 }
 
 /// Entries between two checks of the clock; few in unit tests, which have few entries.
 const SLICE: usize = if cfg!(test) { 4 } else { 256 };
 
-impl Steps {
+impl StatefulSteps {
     /// Registers the next step's state.
-    pub fn keep<S: Stateful + 'static>(self: &Rc<Self>, state: S) -> Kept<S> {
+    pub fn keep<S: Stateful + 'static>(self: &Rc<Self>, state: S) -> StateCell<S> {
         let mut all = self.all.borrow_mut();
-        let kept = Kept::new(all.len(), self.clone(), state);
+        let kept = StateCell::new(all.len(), self.clone(), state);
         all.push(kept.0.clone());
         kept
     }
@@ -163,9 +163,9 @@ impl Steps {
     }
 
     /// Begins a checkpoint as of `epoch`, which must not have been applied yet.
-    pub(crate) fn begin(&self, epoch: Epoch, job: Arc<Job>) {
-        let again = job.again;
-        *self.begun.borrow_mut() = Some(Begun { epoch, again, job });
+    pub(crate) fn begin(&self, epoch: Epoch, job: Arc<PendingCheckpoint>) {
+        let retry = job.retry;
+        *self.begun.borrow_mut() = Some(BegunCheckpoint { epoch, retry, job });
     }
 
     /// Reports that the worker has finished `epoch`: freezes the steps that have not frozen themselves.
@@ -183,9 +183,9 @@ impl Steps {
     }
 
     /// Whether so much is queued for the writer that saving should pause.
-    pub(crate) fn is_crowded(&self) -> bool {
+    pub(crate) fn is_backlogged(&self) -> bool {
         let begun = self.begun.borrow();
-        begun.as_ref().is_some_and(|begun| begun.job.is_crowded())
+        begun.as_ref().is_some_and(|begun| begun.job.is_backlogged())
     }
 
     /// Continues to save while `go_on` returns true.

@@ -30,7 +30,7 @@ const SEGMENT_END: &str = ".segment";
 const DRAFT_END: &str = ".new";
 /// Checkpoints in a directory.
 #[derive(Clone)]
-pub struct Store {
+pub struct CheckpointStore {
     /// The directory.
     pub files: Arc<dyn FileStore>,
     /// The file store.
@@ -39,7 +39,7 @@ pub struct Store {
     damaged: Arc<Mutex<BTreeSet<Epoch>>>,
 }
 
-impl Store {
+impl CheckpointStore {
     /// The directory need not exist.
     pub fn new(files: Arc<dyn FileStore>, dir: &Path) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Definition`](crate::Kind::Definition): it belongs to another dataflow.
-    /// [`Outside`](crate::Kind::Outside): it cannot be written to.
+    /// [`External`](crate::Kind::External): it cannot be written to.
     pub fn claim(&self, app: &str, dataflow: &str) -> Result<()> {
         let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
         self.files.make_dir(&self.dir).map_err(unwritable)?;
@@ -80,7 +80,7 @@ impl Store {
             return Ok(());
         }
         match self.catalogue() {
-            Ok(there) => self.belongs(&there.app, &there.dataflow, app, dataflow),
+            Ok(there) => self.check_owner(&there.app, &there.dataflow, app, dataflow),
             Err(error) if error.kind() == Kind::Integrity => {
                 tracing::warn!(%error, "checkpoint catalogue is damaged; rewriting it");
                 self.files.remove(&path).map_err(unwritable)?;
@@ -142,13 +142,13 @@ impl Store {
         let names = self.names()?;
         let mut notes = Vec::new();
         match self.catalogue() {
-            Ok(there) => self.belongs(&there.app, &there.dataflow, app, dataflow)?,
+            Ok(there) => self.check_owner(&there.app, &there.dataflow, app, dataflow)?,
             Err(error) if error.kind() == Kind::Integrity => {
                 match names.iter().any(|name| name == Catalogue::FILE_NAME) {
                     // It will be written again; and files that no manifest references are useless, whoever
                     // wrote them.
                     true => notes.push(error.to_string()),
-                    false => self.is_somebodys(&names)?,
+                    false => self.check_identified(&names)?,
                 }
             }
             Err(error) => return Err(error),
@@ -156,7 +156,7 @@ impl Store {
         let epochs = epochs(&names).into_iter().rev();
         for epoch in epochs.filter(|epoch| before.is_none_or(|before| *epoch < before)) {
             let whole = self.manifest(epoch).and_then(|manifest| {
-                self.belongs(&manifest.app, &manifest.dataflow, app, dataflow)?;
+                self.check_owner(&manifest.app, &manifest.dataflow, app, dataflow)?;
                 self.verify(&manifest)?;
                 Ok(manifest)
             });
@@ -180,14 +180,14 @@ impl Store {
         let names = self.names()?;
         match names.iter().any(|name| name == Catalogue::FILE_NAME) {
             true => Ok(()),
-            false => self.is_somebodys(&names),
+            false => self.check_identified(&names),
         }
     }
 
     /// Without a catalogue, manifests may still identify the files. With neither, this is not an empty
     /// location but part of one, or something else. (A crash before the first manifest leaves files and a
     /// catalogue.)
-    fn is_somebodys(&self, names: &[String]) -> Result<()> {
+    fn check_identified(&self, names: &[String]) -> Result<()> {
         let segments = names.iter().filter(|name| name.ends_with(SEGMENT_END));
         let (count, first) = (segments.clone().count(), segments.min());
         let Some(first) = first.filter(|_| epochs(names).is_empty()) else {
@@ -208,7 +208,7 @@ impl Store {
         ))
     }
 
-    fn belongs(&self, their_app: &str, theirs: &str, app: &str, dataflow: &str) -> Result<()> {
+    fn check_owner(&self, their_app: &str, theirs: &str, app: &str, dataflow: &str) -> Result<()> {
         if (their_app, theirs) == (app, dataflow) {
             return Ok(());
         }
@@ -248,13 +248,13 @@ impl Store {
     /// # Errors
     /// [`Definition`](crate::Kind::Definition): the location belongs to another dataflow.
     /// [`Integrity`](crate::Kind::Integrity): fenced by a later owner of the ledger.
-    /// [`Outside`](crate::Kind::Outside): it cannot be written to.
+    /// [`External`](crate::Kind::External): it cannot be written to.
     pub fn take_over(&self, app: &str, dataflow: &str, owner: &Owner) -> Result<()> {
         if let Ok(there) = self.catalogue() {
-            self.belongs(&there.app, &there.dataflow, app, dataflow)?;
+            self.check_owner(&there.app, &there.dataflow, app, dataflow)?;
         }
         if let Some(later) = protocol::later_owner(owner, &self.owners()?) {
-            return Err(self.taken_over(later));
+            return Err(self.fenced_error(later));
         }
         let unwritable = |error: std::io::Error| cannot("write to", &self.dir, &error);
         self.files.make_dir(&self.dir).map_err(unwritable)?;
@@ -266,7 +266,7 @@ impl Store {
             .publish(&self.dir.join(owner.file_name()), text.as_bytes())
             .map_err(unwritable)?;
         fault::point("owner.written");
-        for other in protocol::replaced(owner, &self.owners()?) {
+        for other in protocol::replaced_owners(owner, &self.owners()?) {
             let _left = self.files.remove(&self.dir.join(other.file_name()));
         }
         fault::point("owner.alone");
@@ -278,8 +278,8 @@ impl Store {
     /// # Errors
     /// [`Integrity`](crate::Kind::Integrity): fenced; nothing here may be modified any more.
     pub fn is_held_by(&self, owner: &Owner) -> Result<()> {
-        match protocol::rival(owner, &self.owners()?) {
-            Some(other) => Err(self.taken_over(other)),
+        match protocol::rival_owner(owner, &self.owners()?) {
+            Some(other) => Err(self.fenced_error(other)),
             None => Ok(()),
         }
     }
@@ -290,7 +290,7 @@ impl Store {
         Ok(names.iter().filter_map(|name| Owner::of_name(name)).collect())
     }
 
-    fn taken_over(&self, other: &Owner) -> Error {
+    fn fenced_error(&self, other: &Owner) -> Error {
         Error::integrity(format!(
             "fenced: another process has taken over the checkpoints in `{}`",
             self.dir.display()
@@ -393,19 +393,19 @@ fn epochs(names: &[String]) -> Vec<Epoch> {
 }
 
 /// The checkpoint that a run resumes from.
-pub struct Restored {
-    store: Store,
+pub struct RestoredCheckpoint {
+    store: CheckpointStore,
     /// Its manifest.
     pub manifest: Manifest,
-    /// See [`Fit::held`](super::fit::Fit::held).
+    /// See [`Compatibility::held`](super::compatibility::Compatibility::held).
     held: Vec<Option<usize>>,
     read: AtomicU64,
 }
 
-impl Restored {
+impl RestoredCheckpoint {
     /// `manifest` as found in `store`, with the step of it that each step of the dataflow
-    /// [resumes](super::fit::Fit::held).
-    pub fn new(store: Store, manifest: Manifest, held: Vec<Option<usize>>) -> Arc<Self> {
+    /// [resumes](super::compatibility::Compatibility::held).
+    pub fn new(store: CheckpointStore, manifest: Manifest, held: Vec<Option<usize>>) -> Arc<Self> {
         Arc::new(Self {
             store,
             manifest,

@@ -7,21 +7,23 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::entry::{Entry, bucket_of, decode, encode};
-use super::identity::{Expression, Identity, StateKind};
-use super::manifest::Bounds;
-use super::manifest::{Base, Catalogue, FORMAT, Lineage, Manifest, Rule, Segment, StepFiles, StepShape};
-use super::merge::Merge;
+use super::identity::{Expression, StateIdentity, StateKind};
+use super::manifest::RetentionBounds;
+use super::manifest::{
+    Base, Catalogue, EntryRule, FORMAT, Lineage, Manifest, SegmentFile, StepFiles, StepSignature,
+};
+use super::merge::SegmentMerge;
 use super::owner::Owner;
 use super::segment::{Chunk, SegmentReader, SegmentWriter, verify};
-use super::store::{Restored, Store};
+use super::store::{CheckpointStore, RestoredCheckpoint};
 use crate::disk::sim::SimDisk;
 use crate::position::EpochBinding;
 use crate::time::{Epoch, EventTime};
 
 const DIR: &str = "/c";
 
-fn store() -> Store {
-    Store::new(Arc::new(SimDisk::new()), Path::new(DIR))
+fn store() -> CheckpointStore {
+    CheckpointStore::new(Arc::new(SimDisk::new()), Path::new(DIR))
 }
 
 /// What one segment says of a key: at an epoch, until when, and the value.
@@ -33,7 +35,13 @@ fn bytes<T: crate::Event>(value: &T) -> Vec<u8> {
     out
 }
 
-fn write(store: &Store, name: &str, epoch: u64, said: &[Said], removals_apart: bool) -> Segment {
+fn write(
+    store: &CheckpointStore,
+    name: &str,
+    epoch: u64,
+    said: &[Said],
+    removals_apart: bool,
+) -> SegmentFile {
     let mut writer = SegmentWriter::create(&*store.files, &Path::new(DIR).join(name)).unwrap();
     for (key, at, until, value) in said {
         let key = bytes(key);
@@ -55,9 +63,9 @@ fn write(store: &Store, name: &str, epoch: u64, said: &[Said], removals_apart: b
     writer.finish(Epoch(epoch)).unwrap()
 }
 
-pub(super) fn shape(rule: Rule) -> StepShape {
-    StepShape {
-        identity: Identity::new(StateKind::Table, "step"),
+pub(super) fn shape(rule: EntryRule) -> StepSignature {
+    StepSignature {
+        identity: StateIdentity::new(StateKind::Table, "step"),
         step: "step".into(),
         from: vec!["step".into()],
         input: Expression::Step("step".into()),
@@ -69,7 +77,7 @@ pub(super) fn shape(rule: Rule) -> StepShape {
     }
 }
 
-fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
+fn manifest(rule: EntryRule, segments: Vec<SegmentFile>, bounds: RetentionBounds) -> Manifest {
     let nothing = EpochBinding {
         epoch: Epoch(9),
         now: EventTime(9),
@@ -106,9 +114,9 @@ fn manifest(rule: Rule, segments: Vec<Segment>, bounds: Bounds) -> Manifest {
 }
 
 /// What a step would load: of each key all that is said, in order.
-fn loaded(store: &Store, manifest: Manifest) -> BTreeMap<u8, Vec<(u64, Option<i64>)>> {
+fn loaded(store: &CheckpointStore, manifest: Manifest) -> BTreeMap<u8, Vec<(u64, Option<i64>)>> {
     let mut all: BTreeMap<u8, Vec<_>> = BTreeMap::new();
-    let restored = Restored::new(store.clone(), manifest, vec![Some(0)]);
+    let restored = RestoredCheckpoint::new(store.clone(), manifest, vec![Some(0)]);
     let mut see = |entry: Entry<'_>| {
         let value = entry.value.map(decode::<i64>).transpose()?;
         all.entry(decode(entry.key)?)
@@ -122,22 +130,22 @@ fn loaded(store: &Store, manifest: Manifest) -> BTreeMap<u8, Vec<(u64, Option<i6
 
 /// What of that a state or a view is made of.
 fn meant(
-    rule: Rule,
+    rule: EntryRule,
     floor: u64,
     all: BTreeMap<u8, Vec<(u64, Option<i64>)>>,
 ) -> BTreeMap<u8, BTreeMap<u64, Option<i64>>> {
     let mean = |said: Vec<(u64, Option<i64>)>| match rule {
-        Rule::Last => said
+        EntryRule::Last => said
             .last()
             .filter(|(_, value)| value.is_some())
             .map(|(_, value)| (0, *value))
             .into_iter()
             .collect(),
-        Rule::Sum => {
+        EntryRule::Sum => {
             let sum = said.iter().filter_map(|(_, value)| *value).sum();
             BTreeMap::from_iter((sum != 0).then_some((0, Some(sum))))
         }
-        Rule::Versions => {
+        EntryRule::Versions => {
             let all: BTreeMap<u64, Option<i64>> = said.into_iter().collect();
             let at = all.range(..=floor).next_back().map(|(at, _)| *at).unwrap_or(0);
             let kept: BTreeMap<_, _> = all.range(at..).map(|(at, value)| (*at, *value)).collect();
@@ -165,27 +173,27 @@ proptest! {
     #[test]
     fn a_merge_changes_nothing_that_is_meant(
         first in said(1..4), second in said(4..7), third in said(7..10),
-        rule in prop_oneof![Just(Rule::Last), Just(Rule::Versions), Just(Rule::Sum)],
+        rule in prop_oneof![Just(EntryRule::Last), Just(EntryRule::Versions), Just(EntryRule::Sum)],
         floor in 0u64..10, later in any::<bool>(),
     ) {
         let store = store();
         // Of a key that stands once in a segment, as state has one value; versions are several.
         let once = |mut said: Vec<Said>| {
-            if rule != Rule::Versions {
+            if rule != EntryRule::Versions {
                 said.dedup_by_key(|(key, ..)| *key);
             }
-            if rule == Rule::Sum {
+            if rule == EntryRule::Sum {
                 said.retain(|(.., value)| value.is_some());
             }
             said
         };
-        let apart = rule == Rule::Last;
-        let segments: Vec<Segment> = (0u64..).zip([first, second, third])
+        let apart = rule == EntryRule::Last;
+        let segments: Vec<SegmentFile> = (0u64..).zip([first, second, third])
             .map(|(n, said)| write(&store, &format!("{n}.segment"), 3 * n + 3, &once(said), apart))
             .collect();
-        let bounds = Bounds { floor: Epoch(floor), ..Bounds::default() };
+        let bounds = RetentionBounds { floor: Epoch(floor), ..RetentionBounds::default() };
         let at = usize::from(later);
-        let merge = Merge {
+        let merge = SegmentMerge {
             store: &store, older: &segments[at], newer: &segments[at + 1], is_first: at == 0, rule, bounds,
         };
         let merged = merge.run("merged.segment", &|| true).unwrap().unwrap();
@@ -203,19 +211,19 @@ fn what_has_passed_is_not_loaded_and_does_not_survive_a_merge() {
     let said = |key, until| (key, 1, Some(until), Some(7));
     let older = write(&store, "0.segment", 3, &[said(1, 10), said(2, 20)], true);
     let newer = write(&store, "1.segment", 6, &[said(3, 20), said(4, 30)], true);
-    let bounds = Bounds {
+    let bounds = RetentionBounds {
         cut: EventTime(20),
-        ..Bounds::default()
+        ..RetentionBounds::default()
     };
     let both = vec![older.clone(), newer.clone()];
     let left = BTreeMap::from([(4, vec![(1, Some(7))])]);
-    assert_eq!(loaded(&store, manifest(Rule::Last, both, bounds)), left);
-    let merge = Merge {
+    assert_eq!(loaded(&store, manifest(EntryRule::Last, both, bounds)), left);
+    let merge = SegmentMerge {
         store: &store,
         older: &older,
         newer: &newer,
         is_first: true,
-        rule: Rule::Last,
+        rule: EntryRule::Last,
         bounds,
     };
     let merged = merge.run("2.segment", &|| true).unwrap().unwrap();
@@ -232,13 +240,16 @@ fn a_removal_comes_before_what_its_segment_says_besides() {
         &[(1, 2, None, Some(5)), (1, 3, None, None)],
         true,
     );
-    let all = loaded(&store, manifest(Rule::Last, vec![segment], Bounds::default()));
+    let all = loaded(
+        &store,
+        manifest(EntryRule::Last, vec![segment], RetentionBounds::default()),
+    );
     assert_eq!(all[&1], [(3, None), (2, Some(5))]);
 }
 
 #[test]
 fn manifests_come_back_and_damage_to_them_shows() {
-    let manifest = manifest(Rule::Versions, Vec::new(), Bounds::default());
+    let manifest = manifest(EntryRule::Versions, Vec::new(), RetentionBounds::default());
     let bytes = manifest.to_bytes().unwrap();
     assert_eq!(Manifest::from_bytes(&bytes).unwrap(), manifest);
     assert!(
@@ -304,14 +315,14 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
     let at = |epoch: u64| {
         let segment = write(
             &store,
-            &Store::segment_name(Epoch(epoch), 0, 0),
+            &CheckpointStore::segment_name(Epoch(epoch), 0, 0),
             epoch,
             &[(1, epoch, None, Some(1))],
             true,
         );
         Manifest {
             epoch: Epoch(epoch),
-            ..manifest(Rule::Last, vec![segment], Bounds::default())
+            ..manifest(EntryRule::Last, vec![segment], RetentionBounds::default())
         }
     };
     for epoch in [3, 5, 7] {
@@ -336,7 +347,7 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
     assert_eq!(store.epochs().unwrap(), [Epoch(7), Epoch(8)]);
     store
         .files
-        .remove(&Path::new(DIR).join(Store::segment_name(Epoch(8), 0, 0)))
+        .remove(&Path::new(DIR).join(CheckpointStore::segment_name(Epoch(8), 0, 0)))
         .unwrap();
     let (found, notes) = store.newest("shop", "spend", None).unwrap();
     assert_eq!(found.map(|m| m.epoch.0), Some(7));
@@ -347,7 +358,7 @@ fn only_whole_checkpoints_of_this_dataflow_are_found_and_old_ones_go() {
 #[test]
 fn a_bit_anywhere_in_a_segment_is_told_by_reading_it() {
     let disk = SimDisk::new();
-    let store = Store::new(Arc::new(disk.clone()), Path::new(DIR));
+    let store = CheckpointStore::new(Arc::new(disk.clone()), Path::new(DIR));
     let said = [
         (1, 3, None, Some(10)),
         (2, 3, Some(9), Some(20)),
@@ -402,7 +413,7 @@ fn files_without_a_catalogue_are_refused() {
     let store = store();
     assert!(store.newest("shop", "spend", None).unwrap().0.is_none(), "empty");
     let segment = |epoch| {
-        let name = Store::segment_name(Epoch(epoch), 0, 0);
+        let name = CheckpointStore::segment_name(Epoch(epoch), 0, 0);
         write(&store, &name, epoch, &[(1, epoch, None, Some(1))], true)
     };
     let path = Path::new(DIR).join("catalogue.json");
@@ -448,7 +459,7 @@ fn files_without_a_catalogue_are_refused() {
     );
     let published = Manifest {
         epoch: Epoch(7),
-        ..manifest(Rule::Last, vec![segment(7)], Bounds::default())
+        ..manifest(EntryRule::Last, vec![segment(7)], RetentionBounds::default())
     };
     store.publish(&published).unwrap();
     let (found, notes) = store.newest("shop", "spend", None).unwrap();
@@ -460,6 +471,6 @@ fn files_without_a_catalogue_are_refused() {
     assert_eq!(store.newest("shop", "spend", None).unwrap().1, [""; 0]);
 }
 
-fn manifest_of(store: &Store, epoch: u64) -> Manifest {
+fn manifest_of(store: &CheckpointStore, epoch: u64) -> Manifest {
     store.manifest(Epoch(epoch)).unwrap()
 }

@@ -17,11 +17,13 @@ use std::sync::mpsc::Receiver;
 
 use super::damaged;
 use super::entry::BUCKETS;
-use super::job::{Hold, Identity, Job, Message, Piece, State};
-use super::manifest::{Base, Bounds, FORMAT, Manifest, Segment, StepFiles};
-use super::merge::{Merge, due};
+use super::manifest::{Base, FORMAT, Manifest, RetentionBounds, SegmentFile, StepFiles};
+use super::merge::{SegmentMerge, due};
+use super::pending::{
+    CheckpointState, FloorHold, PendingCheckpoint, StateChunk, WriterIdentity, WriterMessage,
+};
 use super::segment::{SegmentWriter, verify};
-use super::store::Store;
+use super::store::CheckpointStore;
 use crate::clock;
 use crate::error::{Kind, Result};
 use crate::fault;
@@ -30,42 +32,42 @@ use crate::position::{EpochBinding, SourceId};
 use crate::time::{Epoch, EventTime};
 
 /// Writes checkpoints.
-pub(crate) struct Writer {
-    pub(super) store: Store,
-    pub(super) identity: Identity,
+pub(crate) struct CheckpointWriter {
+    pub(super) store: CheckpointStore,
+    pub(super) identity: WriterIdentity,
     /// Whether the location is known to be this dataflow's.
     pub(super) claimed: bool,
     pub(super) workers: usize,
     pub(super) keep: usize,
-    pub(super) from: Receiver<Message>,
+    pub(super) from: Receiver<WriterMessage>,
     pub(super) held: Arc<AtomicUsize>,
-    pub(super) state: Arc<State>,
+    pub(super) state: Arc<CheckpointState>,
     pub(super) steps: Vec<StepFiles>,
     /// The bases for later checkpoints, oldest first.
     pub(super) bases: VecDeque<Base>,
     pub(super) metrics: CheckpointMetrics,
-    pub(super) hold: Hold,
-    pub(super) current: Option<Current>,
+    pub(super) hold: FloorHold,
+    pub(super) current: Option<CollectedCheckpoint>,
     /// Files that could not be merged because one of them is damaged.
-    pub(super) suspects: Vec<Segment>,
+    pub(super) suspects: Vec<SegmentFile>,
 }
 
 /// The parts of the checkpoint in progress that have arrived.
-pub(super) struct Current {
-    job: Arc<Job>,
+pub(super) struct CollectedCheckpoint {
+    job: Arc<PendingCheckpoint>,
     at: EpochBinding,
     begun: std::time::Instant,
     segments: Vec<Option<SegmentWriter>>,
-    bounds: Vec<Bounds>,
+    bounds: Vec<RetentionBounds>,
     workers_left: usize,
     chain: Option<String>,
     closed: Option<(Vec<(Vec<SourceId>, EventTime)>, Epoch)>,
 }
 
-impl Writer {
+impl CheckpointWriter {
     /// Runs to the end, on the writer's own thread.
     pub(crate) fn run(mut self) {
-        self.tidy();
+        self.remove_leftovers();
         while let Ok(message) = self.from.recv() {
             if !self.take(message) {
                 break;
@@ -82,7 +84,7 @@ impl Writer {
     }
 
     /// Removes leftovers of a crash.
-    pub(crate) fn tidy(&mut self) {
+    pub(crate) fn remove_leftovers(&mut self) {
         if let Err(error) = self.prune(&BTreeSet::new()) {
             tracing::warn!("old checkpoints can't be removed: {error}");
         }
@@ -96,13 +98,13 @@ impl Writer {
 
     /// Handles one message, and completes the checkpoint once all parts have arrived. Returns false if this
     /// was the last message.
-    fn take(&mut self, message: Message) -> bool {
+    fn take(&mut self, message: WriterMessage) -> bool {
         let mut current = self.current.take();
         match (message, &mut current) {
-            (Message::End, _) => return false,
-            (Message::Discard(old), _) => drop(old),
-            (Message::Begin(job, at), _) => current = Some(self.begin(job, at)),
-            (Message::Piece(piece), Some(current)) => {
+            (WriterMessage::End, _) => return false,
+            (WriterMessage::Discard(old), _) => drop(old),
+            (WriterMessage::Begin(job, at), _) => current = Some(self.begin(job, at)),
+            (WriterMessage::Chunk(piece), Some(current)) => {
                 self.held.fetch_sub(piece.chunk.bytes.len(), Ordering::Relaxed);
                 if let Err(error) = self.write(current, &piece) {
                     current.job.fail(error);
@@ -113,18 +115,19 @@ impl Writer {
                 }
                 fault::point("checkpoint.piece");
             }
-            (Message::Done(bounds), Some(current)) => {
+            (WriterMessage::Done(bounds), Some(current)) => {
                 current.workers_left -= 1;
                 for (own, theirs) in current.bounds.iter_mut().zip(bounds) {
                     own.cut = own.cut.min(theirs.cut);
                     own.floor = own.floor.min(theirs.floor);
                 }
             }
-            (Message::Chain(chain), Some(current)) => current.chain = Some(chain),
-            (Message::Closed(sets, floor), Some(current)) => current.closed = Some((sets, floor)),
+            (WriterMessage::Chain(chain), Some(current)) => current.chain = Some(chain),
+            (WriterMessage::Closed(sets, floor), Some(current)) => current.closed = Some((sets, floor)),
             (_, None) => {}
         }
-        let is_whole = |c: &Current| c.workers_left == 0 && c.chain.is_some() && c.closed.is_some();
+        let is_whole =
+            |c: &CollectedCheckpoint| c.workers_left == 0 && c.chain.is_some() && c.closed.is_some();
         match current {
             Some(whole) if is_whole(&whole) => self.conclude(whole),
             current => self.current = current,
@@ -132,13 +135,13 @@ impl Writer {
         true
     }
 
-    fn begin(&mut self, job: Arc<Job>, at: EpochBinding) -> Current {
-        let whole = Bounds {
+    fn begin(&mut self, job: Arc<PendingCheckpoint>, at: EpochBinding) -> CollectedCheckpoint {
+        let whole = RetentionBounds {
             cut: EventTime::MAX,
             floor: Epoch(u64::MAX),
         };
         if !self.claimed {
-            match self.take_place() {
+            match self.claim_location() {
                 Ok(()) => {
                     self.claimed = true;
                     fault::point("checkpoint.place");
@@ -146,7 +149,7 @@ impl Writer {
                 Err(error) => job.fail(error),
             }
         }
-        Current {
+        CollectedCheckpoint {
             job,
             at,
             begun: clock::instant(),
@@ -159,8 +162,8 @@ impl Writer {
     }
 
     /// The directory may have been removed, or not have been writable before.
-    fn take_place(&self) -> Result<()> {
-        let Identity {
+    fn claim_location(&self) -> Result<()> {
+        let WriterIdentity {
             app, dataflow, owner, ..
         } = &self.identity;
         self.store.is_held_by(owner)?;
@@ -168,13 +171,13 @@ impl Writer {
         self.store.claim(app, dataflow)
     }
 
-    fn write(&self, current: &mut Current, piece: &Piece) -> Result<()> {
+    fn write(&self, current: &mut CollectedCheckpoint, piece: &StateChunk) -> Result<()> {
         if current.job.failed.lock().is_some() {
             return Ok(());
         }
         let segment = &mut current.segments[piece.step];
         if segment.is_none() {
-            let name = Store::segment_name(current.job.epoch, piece.step, 0);
+            let name = CheckpointStore::segment_name(current.job.epoch, piece.step, 0);
             *segment = Some(SegmentWriter::create(
                 &*self.store.files,
                 &self.store.dir.join(name),
@@ -186,7 +189,7 @@ impl Writer {
         }
     }
 
-    fn conclude(&mut self, current: Current) {
+    fn conclude(&mut self, current: CollectedCheckpoint) {
         fault::point("checkpoint.whole");
         let (epoch, begun) = (current.job.epoch, current.begun);
         self.state.epoch.store(0, Ordering::Release);
@@ -194,7 +197,7 @@ impl Writer {
         let files = names_of(&current);
         match self.publish(current) {
             Ok(manifest) => {
-                self.state.again.store(false, Ordering::Release);
+                self.state.retry.store(false, Ordering::Release);
                 if self.state.trouble.lock().take().is_some() {
                     tracing::info!(%epoch, "checkpoints succeed again");
                 }
@@ -223,13 +226,13 @@ impl Writer {
                 fault::point("merge.done");
                 let spare = self.steps.iter().flat_map(|step| &step.segments);
                 let spare = spare.map(|segment| segment.file.clone()).collect();
-                match self.prune(&spare).and_then(|()| self.unneeded()) {
-                    Ok(epoch) => _ = self.state.unneeded.fetch_max(epoch.0, Ordering::AcqRel),
+                match self.prune(&spare).and_then(|()| self.trimmable()) {
+                    Ok(epoch) => _ = self.state.trimmable.fetch_max(epoch.0, Ordering::AcqRel),
                     Err(error) => tracing::warn!(%error, "cannot remove old checkpoints"),
                 }
             }
             Err(error) => {
-                self.state.again.store(true, Ordering::Release);
+                self.state.retry.store(true, Ordering::Release);
                 self.claimed = false;
                 // Its manifest may exist nevertheless.
                 let manifest = Manifest::file_name(epoch);
@@ -245,8 +248,8 @@ impl Writer {
         self.state.busy.store(false, Ordering::Release);
     }
 
-    fn publish(&mut self, current: Current) -> Result<Manifest> {
-        let Current {
+    fn publish(&mut self, current: CollectedCheckpoint) -> Result<Manifest> {
+        let CollectedCheckpoint {
             job,
             at,
             segments,
@@ -288,7 +291,7 @@ impl Writer {
         };
         // Another process removed files that it did not know about.
         self.store.is_held_by(&self.identity.owner)?;
-        self.all_there(&manifest)?;
+        self.check_files_exist(&manifest)?;
         self.store.publish(&manifest)?;
         fault::point("checkpoint.published");
         self.steps.clone_from(&manifest.steps);
@@ -303,7 +306,7 @@ impl Writer {
 
     /// The epoch from which the oldest remaining checkpoint needs bindings; known only if as many checkpoints
     /// as configured exist.
-    fn unneeded(&self) -> Result<Epoch> {
+    fn trimmable(&self) -> Result<Epoch> {
         let kept = self.store.whole()?;
         let from = kept.iter().map(|manifest| &manifest.from);
         let from = from.map(|from| from.as_ref().map_or(Epoch::ZERO, |base| base.binding.epoch));
@@ -315,11 +318,11 @@ impl Writer {
 
     /// Files of a checkpoint may have been lost since it was written: then it does not count, and older ones
     /// are kept.
-    fn all_there(&mut self, manifest: &Manifest) -> Result<()> {
+    fn check_files_exist(&mut self, manifest: &Manifest) -> Result<()> {
         let hint = "restore the file from a copy and checkpoints will succeed again; until then, its \
             contents exist only in the running process";
         let names = self.store.names()?;
-        let missing = |segment: &&Segment| names.binary_search(&segment.file).is_err();
+        let missing = |segment: &&SegmentFile| names.binary_search(&segment.file).is_err();
         if let Some(missing) = manifest.segments().find(missing) {
             let path = self.store.dir.join(&missing.file);
             return Err(damaged(&path, "it is missing").hint(hint));
@@ -348,18 +351,18 @@ impl Writer {
         for (at, step) in self.steps.iter_mut().enumerate() {
             while let Some(older) = due(&step.segments) {
                 merged += 1;
-                let merge = Merge {
+                let merge = SegmentMerge {
                     store: &self.store,
                     older: &step.segments[older],
                     newer: &step.segments[older + 1],
                     is_first: older == 0,
                     rule: step.shape.rule,
-                    bounds: Bounds {
+                    bounds: RetentionBounds {
                         cut: step.cut,
                         floor: step.floor,
                     },
                 };
-                let name = Store::segment_name(newest, at, merged);
+                let name = CheckpointStore::segment_name(newest, at, merged);
                 fault::point("merge.begun");
                 let merged = merge.run(&name, &go_on);
                 if merged
@@ -380,10 +383,10 @@ impl Writer {
 }
 
 /// The files of a checkpoint in progress.
-fn names_of(current: &Current) -> Vec<String> {
+fn names_of(current: &CollectedCheckpoint) -> Vec<String> {
     let segments = current.segments.iter().enumerate();
     let begun = segments.filter(|(_, segment)| segment.is_some());
     begun
-        .map(|(step, _)| Store::segment_name(current.job.epoch, step, 0))
+        .map(|(step, _)| CheckpointStore::segment_name(current.job.epoch, step, 0))
         .collect()
 }

@@ -15,35 +15,35 @@ use std::path::Path;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use crate::checkpoint::manifest::{Manifest, StepShape};
+use crate::checkpoint::manifest::{Manifest, StepSignature};
 use crate::cli::CheckArguments;
 use crate::cli::serve::{environment, known, registry, tokio};
-use crate::codec::fit::{Found, SubjectFit};
-use crate::config::{InForce, Settings};
+use crate::codec::compatibility::{SubjectCompatibility, SubjectSchema};
+use crate::config::{ResolvedSettings, ServiceSettings};
 use crate::connect::CONNECTORS;
 use crate::dataflow::Flow;
 use crate::dataflow::plan::{PlannedSink, PlannedSource};
 use crate::error::{Kind, Result};
-use crate::finding::{Finding, Verdict};
+use crate::finding::{Finding, Severity};
 use crate::ledger::state::{LedgerState, SourceState};
 use crate::position::{SourceId, TopicId};
-use crate::runtime::checkpoints::{self, OnNew};
+use crate::runtime::checkpoints::{self, OnNewProgram};
 use crate::source::{Environment, Topology};
 use crate::time::Epoch;
 use crate::{http, ledger, runtime};
 
 /// The output of `--json`.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct CheckReport<'a> {
     dataflow: &'a str,
     /// Whether there are no errors; warnings are allowed.
     fits: bool,
-    settings: Vec<Shown<'a>>,
+    settings: Vec<ShownSetting<'a>>,
     checks: &'a [Finding],
 }
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct ShownSetting<'a> {
     name: &'a str,
     value: &'a str,
     from: String,
@@ -51,15 +51,15 @@ struct Shown<'a> {
 
 /// Prints the findings. Returns whether there are no errors.
 pub(super) fn run(flow: &Flow, arguments: &CheckArguments) -> Result<bool> {
-    let force = arguments.settings.load()?;
+    let resolved = arguments.settings.load()?;
     let tokio = tokio()?;
-    let mut findings: Vec<Finding> = force.warnings.iter().map(Finding::warning).collect();
-    findings.extend(of_settings(&force.settings));
-    findings.extend(of_flow(flow, &force, tokio.handle()));
-    let fits = findings.iter().all(|finding| finding.verdict < Verdict::Error);
+    let mut findings: Vec<Finding> = resolved.warnings.iter().map(Finding::warning).collect();
+    findings.extend(of_settings(&resolved.settings));
+    findings.extend(of_flow(flow, &resolved, tokio.handle()));
+    let fits = findings.iter().all(|finding| finding.verdict < Severity::Error);
     let text = match arguments.json {
-        true => json(flow, &force, &findings, fits),
-        false => text(&force, &findings),
+        true => json(flow, &resolved, &findings, fits),
+        false => text(&resolved, &findings),
     };
     // Whoever read along may have seen enough.
     let _read = std::io::stdout().lock().write_all(text.as_bytes());
@@ -67,10 +67,10 @@ pub(super) fn run(flow: &Flow, arguments: &CheckArguments) -> Result<bool> {
 }
 
 /// Warnings about settings that are valid by themselves.
-fn of_settings(settings: &Settings) -> Vec<Finding> {
+fn of_settings(settings: &ServiceSettings) -> Vec<Finding> {
     let mut findings = Vec::new();
     for connector in CONNECTORS {
-        findings.extend(connector.doubts(&settings.connectors));
+        findings.extend(connector.warnings(&settings.connectors));
     }
     let registry = &settings.registry;
     let login = registry.password.is_some() || registry.token.is_some();
@@ -95,8 +95,8 @@ fn of_settings(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
-    let settings = &force.settings;
+fn of_flow(flow: &Flow, resolved: &ResolvedSettings, handle: &Handle) -> Vec<Finding> {
+    let settings = &resolved.settings;
     let registry = match registry(&settings.registry, handle) {
         Ok(registry) => registry,
         Err(error) => return vec![wrong(&error)],
@@ -126,7 +126,7 @@ fn of_flow(flow: &Flow, force: &InForce, handle: &Handle) -> Vec<Finding> {
         findings.push(wrong(&error));
     }
     let known: Vec<_> = plan.sources.iter().map(known).collect();
-    if let Err(error) = force.sources_fit(&known) {
+    if let Err(error) = resolved.sources_fit(&known) {
         findings.push(wrong(&error));
     }
     let dir = settings.data_dir.join(flow.name());
@@ -240,8 +240,8 @@ fn of_ledger(
 /// Checks the checkpoint that a start would resume from, without reading its contents.
 fn of_checkpoints(
     (found, notes): (Option<Manifest>, Vec<String>),
-    (on_new_plan, trimmed): (OnNew, Option<Epoch>),
-    states: &[StepShape],
+    (on_new_plan, trimmed): (OnNewProgram, Option<Epoch>),
+    states: &[StepSignature],
     state: &mut LedgerState,
     findings: &mut Vec<Finding>,
 ) {
@@ -260,36 +260,36 @@ fn of_checkpoints(
         return findings.push(Finding::error(what).hint(hint));
     }
     let knows = |source: &str| state.sources().contains_key(&SourceId::of(source));
-    let (fit, time) = (
-        on_new_plan.fit(&manifest.steps, states, knows),
+    let (compatibility, time) = (
+        on_new_plan.compatibility(&manifest.steps, states, knows),
         manifest.epoch.opened_at(),
     );
-    if !fit.is_clear() {
+    if !compatibility.needs_no_decision() {
         let what = format!(
             "the steps in the checkpoint of {time} differ from the dataflow's: {}",
-            fit.questions().join("; ")
+            compatibility.decisions().join("; ")
         );
         let will = |will: &str| Finding::warning(format!("{what}; {will}"));
         return findings.push(match (on_new_plan, trimmed) {
-            (OnNew::Accept, _) => will(
+            (OnNewProgram::Accept, _) => will(
                 "the state of removed steps will be dropped; new and changed steps will start empty \
                  (`checkpoint.on_new_plan`)",
             ),
-            (OnNew::Keep, _) => will(
+            (OnNewProgram::Keep, _) => will(
                 "steps whose inputs alone changed will keep their state; other new and changed steps will \
                  start empty (`checkpoint.on_new_plan`)",
             ),
-            (OnNew::Rebuild, None) => {
+            (OnNewProgram::Rebuild, None) => {
                 will("all state will be rebuilt from the topics (`checkpoint.on_new_plan`)")
             }
-            (OnNew::Rebuild, Some(_)) => Finding::error(what).hint(
+            (OnNewProgram::Rebuild, Some(_)) => Finding::error(what).hint(
                 "the ledger was trimmed, so state cannot be rebuilt: set `checkpoint.on_new_plan=accept`, \
                  or use `ledger reset`",
             ),
-            (OnNew::Refuse, _) if fit.differences.is_empty() && trimmed.is_none() => {
+            (OnNewProgram::Refuse, _) if compatibility.differences.is_empty() && trimmed.is_none() => {
                 will("all state will be rebuilt, because new steps need the full history")
             }
-            (OnNew::Refuse, _) => {
+            (OnNewProgram::Refuse, _) => {
                 Finding::error(what).hint("a start would refuse it: choose with `checkpoint.on_new_plan`")
             }
         });
@@ -319,33 +319,35 @@ fn of_source(source: &PlannedSource, bound: Option<&SourceState>, handle: &Handl
     );
     let mut findings = vec![Finding::ok(is)];
     if let Some(bound) = bound {
-        findings.extend(held_against(&name, bound, &topology));
+        findings.extend(check_topology(&name, bound, &topology));
     }
     findings.extend(source.driver.examine(handle));
-    findings.extend(source.driver.fits().iter().map(of_fit));
+    findings.extend(source.driver.fits().iter().map(of_compatibility));
     findings
 }
 
 /// The compatibility of a type with the registry's newest schema of its subject.
-fn of_fit(fit: &SubjectFit) -> Finding {
-    if let Err(error) = fit.verdict() {
+fn of_compatibility(compatibility: &SubjectCompatibility) -> Finding {
+    if let Err(error) = compatibility.verdict() {
         return wrong(&error);
     }
-    match &fit.found {
-        Found::Newest { misfits, .. } if misfits.is_empty() => Finding::ok(fit.to_string()),
-        Found::Newest { .. } => {
-            Finding::warning(fit.to_string()).hint("records that do not decode become dead letters")
+    match &compatibility.found {
+        SubjectSchema::Newest {
+            incompatibilities, ..
+        } if incompatibilities.is_empty() => Finding::ok(compatibility.to_string()),
+        SubjectSchema::Newest { .. } => {
+            Finding::warning(compatibility.to_string()).hint("records that do not decode become dead letters")
         }
-        Found::NoSubject => Finding::warning(fit.to_string()).hint(
+        SubjectSchema::NoSubject => Finding::warning(compatibility.to_string()).hint(
             "producers use another subject name, or have written \
                 nothing yet",
         ),
-        Found::Unseen(_) => Finding::error(fit.to_string()),
+        SubjectSchema::Unseen(_) => Finding::error(compatibility.to_string()),
     }
 }
 
 /// Compares a topic with what the ledger needs of it for a replay.
-fn held_against(name: &str, bound: &SourceState, topology: &Topology) -> Vec<Finding> {
+fn check_topology(name: &str, bound: &SourceState, topology: &Topology) -> Vec<Finding> {
     // Only topics have an id; what has none is read from files.
     let way_on = match topology.topic == TopicId::default() {
         true => {
@@ -394,14 +396,14 @@ fn wrong(error: &crate::Error) -> Finding {
     Finding::error(error.to_string())
 }
 
-fn json(flow: &Flow, force: &InForce, findings: &[Finding], fits: bool) -> String {
-    let shown = |entry: &'_ crate::config::Entry| entry.origin.to_string();
-    let settings = force.entries.iter().map(|entry| Shown {
+fn json(flow: &Flow, resolved: &ResolvedSettings, findings: &[Finding], fits: bool) -> String {
+    let shown = |entry: &'_ crate::config::ResolvedSetting| entry.origin.to_string();
+    let settings = resolved.entries.iter().map(|entry| ShownSetting {
         name: &entry.name,
         value: &entry.value,
         from: shown(entry),
     });
-    let answer = Answer {
+    let answer = CheckReport {
         dataflow: flow.name(),
         fits,
         settings: settings.collect(),
@@ -411,15 +413,16 @@ fn json(flow: &Flow, force: &InForce, findings: &[Finding], fits: bool) -> Strin
     text.map_or_else(|error| error.to_string(), |text| text + "\n")
 }
 
-fn text(force: &InForce, findings: &[Finding]) -> String {
+fn text(resolved: &ResolvedSettings, findings: &[Finding]) -> String {
     let mut text = String::new();
-    let width =
-        |of: fn(&crate::config::Entry) -> usize| force.entries.iter().map(of).max().unwrap_or(0).min(48);
+    let width = |of: fn(&crate::config::ResolvedSetting) -> usize| {
+        resolved.entries.iter().map(of).max().unwrap_or(0).min(48)
+    };
     let (names, values) = (
         width(|entry| entry.name.chars().count()),
         width(|entry| entry.value.chars().count()),
     );
-    for entry in &force.entries {
+    for entry in &resolved.entries {
         text += &format!(
             "{:names$}  {:values$}  {}\n",
             entry.name, entry.value, entry.origin
@@ -428,9 +431,9 @@ fn text(force: &InForce, findings: &[Finding]) -> String {
     text.push('\n');
     for finding in findings {
         let word = match finding.verdict {
-            Verdict::Ok => "ok",
-            Verdict::Warning => "warning",
-            Verdict::Error => "error",
+            Severity::Ok => "ok",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
         };
         let what = finding.what.replace('\n', "\n         ");
         text += &format!("{word:7}  {what}\n");
@@ -444,7 +447,7 @@ fn text(force: &InForce, findings: &[Finding]) -> String {
             .filter(|finding| finding.verdict == verdict)
             .count()
     };
-    let (errors, warnings) = (count(Verdict::Error), count(Verdict::Warning));
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     text += &format!("\n{errors} errors, {warnings} warnings\n");
     text
 }
@@ -453,7 +456,7 @@ fn text(force: &InForce, findings: &[Finding]) -> String {
 mod tests {
     use super::*;
     use crate::config;
-    use crate::config::Inputs;
+    use crate::config::ConfigInputs;
     use crate::connect::files::Files;
     use crate::connect::kafka::Kafka;
     use crate::dataflow::{Dataflow, dataflow};
@@ -488,14 +491,14 @@ mod tests {
             })
         };
         let (runtime, data) = (tokio().unwrap(), dir.path().join("data"));
-        let inputs = Inputs {
+        let inputs = ConfigInputs {
             variables: vec![("THALWEG_DATA_DIR".into(), data.display().to_string())],
-            ..Inputs::default()
+            ..ConfigInputs::default()
         };
-        let force = config::load(&inputs).unwrap();
+        let resolved = config::load(&inputs).unwrap();
         let found = |topic: bool| {
-            let found = of_flow(&reads(topic), &force, runtime.handle());
-            let errors = found.iter().filter(|finding| finding.verdict == Verdict::Error);
+            let found = of_flow(&reads(topic), &resolved, runtime.handle());
+            let errors = found.iter().filter(|finding| finding.verdict == Severity::Error);
             let errors: Vec<_> = errors.map(|finding| finding.what.clone()).collect();
             let lines = found
                 .iter()
@@ -522,7 +525,7 @@ mod tests {
             ..SourceState::default()
         };
         let fits = |topology: &Topology| {
-            let found = held_against("s", &bound, topology).into_iter();
+            let found = check_topology("s", &bound, topology).into_iter();
             found.map(|finding| finding.what).collect::<Vec<_>>().join("; ")
         };
         assert_eq!(fits(&topology(1, &[(0, 20), (10, 99)])), "");
@@ -538,7 +541,7 @@ mod tests {
             topic: Some(TopicId::default()),
             ..bound.clone()
         };
-        let hint = held_against("s", &of_files, &topology(0, &[(0, 20)]))[0]
+        let hint = check_topology("s", &of_files, &topology(0, &[(0, 20)]))[0]
             .hint
             .clone();
         assert!(hint.is_some_and(|hint| hint.starts_with("restore the files")));

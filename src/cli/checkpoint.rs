@@ -9,23 +9,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use crate::checkpoint::location::FOLDER;
 use crate::checkpoint::manifest::Manifest;
-use crate::checkpoint::place::FOLDER;
-use crate::checkpoint::store::Store;
-use crate::config::{self, Inputs};
+use crate::checkpoint::store::CheckpointStore;
+use crate::config::{self, ConfigInputs};
 use crate::error::{Error, Kind, Result};
 use crate::ledger;
 use crate::position::SourceId;
 use crate::time::Epoch;
 
 /// The location of a dataflow's checkpoints, a directory or a URL; and the settings file, if given.
-pub(super) struct Of<'a> {
+pub(super) struct CheckpointArguments<'a> {
     pub(super) dir: &'a Path,
     pub(super) config: Option<&'a Path>,
 }
 
-pub(super) fn list(of: &Of<'_>) -> Result<()> {
-    let store = there(of)?;
+pub(super) fn list(of: &CheckpointArguments<'_>) -> Result<()> {
+    let store = existing_store(of)?;
     store.is_known()?;
     let epochs = store.epochs()?;
     if epochs.is_empty() {
@@ -41,7 +41,7 @@ pub(super) fn list(of: &Of<'_>) -> Result<()> {
 }
 
 /// The epochs of the checkpoints; having none is an error.
-fn some(store: &Store) -> Result<Vec<Epoch>> {
+fn some(store: &CheckpointStore) -> Result<Vec<Epoch>> {
     let epochs = store.epochs()?;
     if epochs.is_empty() {
         store.is_known()?;
@@ -50,8 +50,8 @@ fn some(store: &Store) -> Result<Vec<Epoch>> {
     Ok(epochs)
 }
 
-pub(super) fn show(of: &Of<'_>, epoch: Option<u64>) -> Result<()> {
-    let store = there(of)?;
+pub(super) fn show(of: &CheckpointArguments<'_>, epoch: Option<u64>) -> Result<()> {
+    let store = existing_store(of)?;
     let epochs = some(&store)?;
     let wanted = match (epoch.map(Epoch), epochs.last()) {
         (Some(epoch), _) if !epochs.contains(&epoch) => {
@@ -105,8 +105,8 @@ pub(super) fn show(of: &Of<'_>, epoch: Option<u64>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn verify(of: &Of<'_>) -> Result<bool> {
-    let store = there(of)?;
+pub(super) fn verify(of: &CheckpointArguments<'_>) -> Result<bool> {
+    let store = existing_store(of)?;
     let mut whole = true;
     some(&store)?;
     for (epoch, examined) in store.examine()? {
@@ -121,7 +121,7 @@ pub(super) fn verify(of: &Of<'_>) -> Result<bool> {
     Ok(whole)
 }
 
-pub(super) fn prune(of: &Of<'_>, keep: usize, yes: bool) -> Result<()> {
+pub(super) fn prune(of: &CheckpointArguments<'_>, keep: usize, yes: bool) -> Result<()> {
     if url(of.dir).is_some() {
         return Err(
             Error::definition("only the ledger's owner may remove checkpoints").hint(
@@ -131,7 +131,7 @@ pub(super) fn prune(of: &Of<'_>, keep: usize, yes: bool) -> Result<()> {
         );
     }
     let _held = ledger::hold(of.dir)?;
-    let store = there(of)?;
+    let store = existing_store(of)?;
     if keep > 0 {
         // What nothing says anything of is for people to decide about.
         store.is_known()?;
@@ -177,8 +177,8 @@ pub(super) fn prune(of: &Of<'_>, keep: usize, yes: bool) -> Result<()> {
     Ok(())
 }
 
-fn there(of: &Of<'_>) -> Result<Store> {
-    let settings = config::load(&Inputs::of_process(of.config, true, Vec::new())?)?.settings;
+fn existing_store(of: &CheckpointArguments<'_>) -> Result<CheckpointStore> {
+    let settings = config::load(&ConfigInputs::of_process(of.config, true, Vec::new())?)?.settings;
     let place = settings.checkpoint_place;
     if let Some(url) = url(of.dir) {
         return place.at(url, &std::env::temp_dir(), false);

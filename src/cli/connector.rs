@@ -14,16 +14,16 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use crate::cli::choose;
 use crate::cli::flags::Flags;
 use crate::cli::serve::{environment, tokio};
-use crate::config::Settings;
+use crate::config::ServiceSettings;
 use crate::connect::CONNECTORS;
-use crate::connect::connector::{Connector, Ground};
+use crate::connect::connector::{CommandContext, Connector};
 use crate::dataflow::Flow;
 use crate::error::Result;
 use crate::runtime;
 use crate::source::Environment;
 
 #[derive(Args)]
-struct Common {
+struct ConnectorArguments {
     /// The dataflow. Default: all of them
     dataflow: Option<String>,
     #[command(flatten)]
@@ -34,19 +34,19 @@ struct Common {
 pub(super) fn add_to(command: Command) -> Command {
     let commands = CONNECTORS.iter().flat_map(|connector| connector.commands());
     command.subcommands(commands.map(|command| {
-        let command = Common::augment_args(command);
-        command.mut_subcommands(Common::augment_args)
+        let command = ConnectorArguments::augment_args(command);
+        command.mut_subcommands(ConnectorArguments::augment_args)
     }))
 }
 
 /// A call of a connector's command.
-pub(super) struct Called<'a> {
+pub(super) struct ConnectorCall<'a> {
     connector: &'static dyn Connector,
     command: &'a str,
     arguments: &'a ArgMatches,
 }
 
-impl<'a> Called<'a> {
+impl<'a> ConnectorCall<'a> {
     /// `None` if it is not a connector's command.
     pub(super) fn of(matches: &'a ArgMatches) -> Option<Self> {
         let (command, arguments) = matches.subcommand()?;
@@ -64,14 +64,14 @@ impl<'a> Called<'a> {
 
     pub(super) fn run(&self, flows: &[Flow]) -> Result<()> {
         let inner = self.arguments.subcommand();
-        let common = Common::from_arg_matches(inner.map_or(self.arguments, |(_, inner)| inner))?;
-        let force = common.settings.load()?;
-        let (logs, dead_letters) = self.logs(flows, common.dataflow.as_deref(), &force.settings)?;
+        let common = ConnectorArguments::from_arg_matches(inner.map_or(self.arguments, |(_, inner)| inner))?;
+        let resolved = common.settings.load()?;
+        let (logs, dead_letters) = self.logs(flows, common.dataflow.as_deref(), &resolved.settings)?;
         let tokio = tokio()?;
-        let ground = Ground {
+        let ground = CommandContext {
             logs: &logs,
             dead_letters: &dead_letters,
-            env: &environment(&force.settings, None),
+            env: &environment(&resolved.settings, None),
             runtime: tokio.handle(),
         };
         self.connector.run(self.command, self.arguments, &ground)
@@ -83,7 +83,7 @@ impl<'a> Called<'a> {
         &self,
         flows: &[Flow],
         dataflow: Option<&str>,
-        settings: &Settings,
+        settings: &ServiceSettings,
     ) -> Result<(Vec<String>, Vec<String>)> {
         let chosen = match dataflow {
             Some(name) => std::slice::from_ref(choose(flows, Some(name))?),

@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::cli::serve::{self, Running, environment, log_to_stderr, tokio};
+use crate::cli::serve::{self, ServeContext, environment, log_to_stderr, tokio};
 use crate::cli::{DemoArguments, choose};
 use crate::dataflow::Flow;
 use crate::demo::Demo;
-use crate::demo::world::World;
+use crate::demo::services::DemoServices;
 use crate::error::{Error, Result};
 
 pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
-    let force = arguments.settings.load()?;
-    let settings = &force.settings;
-    log_to_stderr(&force);
+    let resolved = arguments.settings.load()?;
+    let settings = &resolved.settings;
+    log_to_stderr(&resolved);
     let with_demo: Vec<Flow> = flows
         .iter()
         .filter(|flow| flow.demo_function().is_some())
@@ -30,14 +30,14 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
     let tokio = tokio()?;
 
     let registry = serve::registry(&settings.registry, tokio.handle())?;
-    let world = World::of(&settings.connectors, registry, tokio.handle())?;
-    if force.is_said("data_dir") && world.is_embedded() {
+    let world = DemoServices::of(&settings.connectors, registry, tokio.handle())?;
+    if resolved.is_said("data_dir") && world.is_embedded() {
         return Err(Error::definition("--data-dir needs --kafka")
             .detail("without it, the broker runs in the process and loses its topics at the end"));
     }
     let stop = Arc::new(AtomicBool::new(false));
-    let given = force.is_said("data_dir").then(|| settings.data_dir.clone());
-    let data = Data::at(given, world.is_embedded())?;
+    let given = resolved.is_said("data_dir").then(|| settings.data_dir.clone());
+    let data = DemoDirectory::at(given, world.is_embedded())?;
     let mut env = environment(settings, Some(world.registry.clone()));
     env.connectors = world.settings(env.connectors);
 
@@ -61,11 +61,11 @@ pub(super) fn run(flows: &[Flow], arguments: &DemoArguments) -> Result<()> {
         }
         thread
     };
-    let running = Running {
+    let running = ServeContext {
         flow,
         env,
         data_dir: data.dir.join(flow.name()),
-        force: &force,
+        resolved: &resolved,
     };
     let outcome = running.run(&tokio, |url| welcome(flow, url));
     stop.store(true, Ordering::Release);
@@ -89,15 +89,15 @@ fn welcome(flow: &Flow, url: &str) {
 
 /// The directory of the demo's ledger. An embedded broker loses its topics, so their ledger is removed as
 /// well.
-struct Data {
+struct DemoDirectory {
     dir: PathBuf,
     temporary: bool,
 }
 
-impl Data {
+impl DemoDirectory {
     fn at(given: Option<PathBuf>, embedded: bool) -> Result<Self> {
         let failed = |dir: &Path, error: std::io::Error| {
-            Error::outside(format!("cannot create the directory {}", dir.display())).detail(error)
+            Error::external(format!("cannot create the directory {}", dir.display())).detail(error)
         };
         let dir = match (given, embedded) {
             (None, true) => {
@@ -135,7 +135,7 @@ fn fresh(parent: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-impl Drop for Data {
+impl Drop for DemoDirectory {
     fn drop(&mut self) {
         if self.temporary {
             let _left_behind = std::fs::remove_dir_all(&self.dir);

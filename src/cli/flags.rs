@@ -1,7 +1,7 @@
 //! Command line flags of settings, derived from the table, so that none is missing.
 //!
 //! ```text
-//!   table ──▶ Arg (long, help with default and variable) ──▶ ArgMatches ──▶ Spoken ──▶ config::load
+//!   table ──▶ Arg (long, help with default and variable) ──▶ ArgMatches ──▶ CliOverride ──▶ config::load
 //! ```
 
 use std::path::PathBuf;
@@ -9,16 +9,16 @@ use std::path::PathBuf;
 use clap::builder::ValueHint;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
-use crate::config::{self, InForce, Inputs, Spoken, table};
+use crate::config::{self, CliOverride, ConfigInputs, ResolvedSettings, table};
 use crate::error::{Error, Result};
-use crate::setting::{On, Setting};
+use crate::setting::{FlagScope, Setting};
 
 /// The flags of a command; `DEMO` selects `demo`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flags<const DEMO: bool> {
     /// The settings file given on the command line.
     file: Option<PathBuf>,
-    spoken: Vec<Spoken>,
+    spoken: Vec<CliOverride>,
     /// Arguments of `--set` that are not `NAME=VALUE`.
     unclear: Vec<String>,
 }
@@ -26,22 +26,22 @@ pub(super) struct Flags<const DEMO: bool> {
 impl<const DEMO: bool> Flags<DEMO> {
     /// Resolves the settings. A demo reads a file only if one is named: the one in the working directory may
     /// belong to a production service, and the demo would write to its topics.
-    pub(super) fn load(&self) -> Result<InForce> {
+    pub(super) fn load(&self) -> Result<ResolvedSettings> {
         if let Some(unclear) = self.unclear.first() {
             return Err(
                 Error::definition(format!("--set takes NAME=VALUE, but `{unclear}` has no `=`"))
                     .hint("as in --set epoch_interval=10ms"),
             );
         }
-        let inputs = Inputs::of_process(self.file.as_deref(), !DEMO, self.spoken.clone())?;
+        let inputs = ConfigInputs::of_process(self.file.as_deref(), !DEMO, self.spoken.clone())?;
         config::load(&inputs)
     }
 
     fn has(setting: &Setting) -> bool {
         setting.flag.as_ref().is_some_and(|flag| match flag.on {
-            On::All => true,
-            On::Run => !DEMO,
-            On::Demo => DEMO,
+            FlagScope::All => true,
+            FlagScope::Run => !DEMO,
+            FlagScope::Demo => DEMO,
         })
     }
 }
@@ -112,7 +112,7 @@ impl<const DEMO: bool> FromArgMatches for Flags<DEMO> {
         self.file = matches.get_one::<PathBuf>("config").cloned();
         for text in matches.get_many::<String>("set").into_iter().flatten() {
             match text.split_once('=') {
-                Some((name, value)) => self.spoken.push(Spoken {
+                Some((name, value)) => self.spoken.push(CliOverride {
                     name: name.trim().to_owned(),
                     flag: "--set".to_owned(),
                     value: value.to_owned(),
@@ -126,7 +126,7 @@ impl<const DEMO: bool> FromArgMatches for Flags<DEMO> {
                 "" => matches.get_flag(setting.name).then(|| "true".to_owned()),
                 _ => matches.get_one::<String>(setting.name).cloned(),
             };
-            self.spoken.extend(value.map(|value| Spoken {
+            self.spoken.extend(value.map(|value| CliOverride {
                 name: setting.name.to_owned(),
                 flag: format!("--{}", flag.name),
                 value,

@@ -9,12 +9,12 @@ use crate::cli::{QueryArguments, serve};
 use crate::error::{Error, Result};
 
 #[derive(Deserialize)]
-struct Views {
-    views: Vec<Listed>,
+struct ViewList {
+    views: Vec<ViewSummary>,
 }
 
 #[derive(Deserialize)]
-struct Listed {
+struct ViewSummary {
     name: String,
     rows: u64,
     key: Vec<Field>,
@@ -71,7 +71,7 @@ pub(super) fn run(arguments: &QueryArguments) -> Result<()> {
 fn fetch(url: &str, base: &str) -> Result<String> {
     serve::tokio()?.block_on(async {
         let away = |error: reqwest::Error| {
-            Error::outside(format!("no answer from {base}"))
+            Error::external(format!("no answer from {base}"))
                 .detail(error)
                 .hint("is the service running there? Use --server URL for another address")
         };
@@ -89,12 +89,12 @@ fn fetch(url: &str, base: &str) -> Result<String> {
 /// Converts the service's problem details into an error.
 fn problem(status: u16, body: &str) -> Error {
     #[derive(Deserialize)]
-    struct Problem {
+    struct ProblemBody {
         title: String,
         detail: Option<String>,
         hint: Option<String>,
     }
-    match serde_json::from_str::<Problem>(body) {
+    match serde_json::from_str::<ProblemBody>(body) {
         Err(_) => Error::request(format!("the service answered {status}")).detail(body),
         Ok(problem) => {
             let error = Error::request(problem.title);
@@ -143,7 +143,7 @@ fn views(body: &str) -> Result<String> {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let listed: Views = serde_json::from_str(body)?;
+    let listed: ViewList = serde_json::from_str(body)?;
     let lines = listed.views.iter().map(|view| {
         vec![
             view.name.clone(),

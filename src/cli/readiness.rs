@@ -12,13 +12,13 @@ use crate::codec::registry::Registry;
 use crate::error::count;
 use crate::health::{Dependency, Readiness};
 use crate::runtime::Service;
-use crate::runtime::progress::{CaughtUp, Left};
+use crate::runtime::progress::{CaughtUp, RemainingRecords};
 
 /// The interval of progress messages while catching up.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// Observes a service regularly.
-pub(super) struct Watcher<'a> {
+pub(super) struct ReadinessWatcher<'a> {
     service: &'a Service,
     readiness: &'a Readiness,
     registry: Option<&'a Registry>,
@@ -28,7 +28,7 @@ pub(super) struct Watcher<'a> {
     told: Instant,
 }
 
-impl<'a> Watcher<'a> {
+impl<'a> ReadinessWatcher<'a> {
     /// Not ready until the service has caught up according to `when`.
     pub(super) fn new(
         service: &'a Service,
@@ -122,7 +122,7 @@ impl<'a> Watcher<'a> {
     }
 }
 
-fn in_words(left: &Left) -> String {
+fn in_words(left: &RemainingRecords) -> String {
     let listed = left.iter().filter(|(_, left)| **left != Some(0));
     let listed: Vec<String> = listed
         .map(|(source, left)| match left {

@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 
 use crate::cli::flags::Flags;
 use crate::cli::serve::{registry, tokio};
-use crate::codec::avro::fit::between;
-use crate::codec::fit::Misfit;
+use crate::codec::avro::compatibility::between;
+use crate::codec::compatibility::Incompatibility;
 use crate::codec::registry::{Draft, Language, Reference, Registry, WriterSchema};
 use crate::codec::source;
 use crate::codec::writer::Referenced;
@@ -42,8 +42,8 @@ pub(super) struct SchemaArguments {
 pub(super) fn run(command: &SchemaCommand) -> Result<()> {
     let tokio = tokio()?;
     let (SchemaCommand::Check(arguments) | SchemaCommand::Register(arguments)) = command;
-    let force = arguments.settings.load()?;
-    let registry = registry(&force.settings.registry, tokio.handle())?.ok_or_else(|| {
+    let resolved = arguments.settings.load()?;
+    let registry = registry(&resolved.settings.registry, tokio.handle())?.ok_or_else(|| {
         Error::definition("no schema registry is configured").hint(
             "set it: --registry URL, or \
             THALWEG_REGISTRY",
@@ -159,8 +159,8 @@ async fn check(registry: &Registry, subject: &str, draft: &Draft) -> Result<Stri
         let (new, old) = (draft.language, newest.language);
         error = error.detail(format!("it is {new}, and the version before it {old}"));
     } else if draft.language == Language::Avro {
-        for (direction, misfit) in broken(&level, &draft.text, &newest.text) {
-            error = error.detail(format!("{direction}: {misfit}"));
+        for (direction, incompatibility) in broken(&level, &draft.text, &newest.text) {
+            error = error.detail(format!("{direction}: {incompatibility}"));
         }
     }
     for message in ruling.messages {
@@ -187,16 +187,22 @@ async fn register(registry: &Registry, subject: &str, draft: &Draft) -> Result<S
 }
 
 /// The incompatibilities between two versions, in the directions that matter at `level`.
-fn broken(level: &str, new: &str, old: &str) -> Vec<(&'static str, Misfit)> {
+fn broken(level: &str, new: &str, old: &str) -> Vec<(&'static str, Incompatibility)> {
     let mut found = Vec::new();
     let (backward, forward) = (!level.starts_with("FORWARD"), !level.starts_with("BACKWARD"));
     if backward {
-        let misfits = between(old, new).into_iter();
-        found.extend(misfits.map(|misfit| ("old records read with the new schema", misfit)));
+        let incompatibilities = between(old, new).into_iter();
+        found.extend(
+            incompatibilities
+                .map(|incompatibility| ("old records read with the new schema", incompatibility)),
+        );
     }
     if forward {
-        let misfits = between(new, old).into_iter();
-        found.extend(misfits.map(|misfit| ("new records read with the old schema", misfit)));
+        let incompatibilities = between(new, old).into_iter();
+        found.extend(
+            incompatibilities
+                .map(|incompatibility| ("new records read with the old schema", incompatibility)),
+        );
     }
     found
 }
@@ -231,7 +237,7 @@ mod tests {
         let paths = |level: &str, new: &str, old: &str| -> Vec<String> {
             broken(level, new, old)
                 .into_iter()
-                .map(|(_, misfit)| misfit.path)
+                .map(|(_, incompatibility)| incompatibility.path)
                 .collect()
         };
         assert_eq!(paths("BACKWARD", NEW, OLD), ["cents"]);

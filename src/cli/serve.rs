@@ -8,22 +8,22 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::cli::readiness::Watcher;
+use crate::cli::readiness::ReadinessWatcher;
 use crate::cli::{RunArguments, signal};
 use crate::codec::registry::Registry;
-use crate::codec::registry::access::{Access, Login};
-use crate::config::{self, InForce, LogFormat, RegistrySettings, SourceKnown};
+use crate::codec::registry::access::{Credentials, RegistryAccess};
+use crate::config::{self, KnownSource, LogFormat, RegistrySettings, ResolvedSettings};
 use crate::dataflow::Flow;
 use crate::dataflow::plan::PlannedSource;
 use crate::error::{Error, Result};
 use crate::health::Readiness;
 use crate::http;
-use crate::runtime::checkpoints::{self, Due};
+use crate::panic_context;
+use crate::runtime::checkpoints::{self, CheckpointSchedule};
 use crate::runtime::progress::CaughtUp;
-use crate::runtime::{self, PlanText, Service, Settings, Store};
+use crate::runtime::{self, LedgerLocation, PlanSummary, RunSettings, Service};
 use crate::sequencer::Cuts;
 use crate::source::Environment;
-use crate::trail;
 use crate::view::Views;
 
 /// Maximum time of a stop, after which the process exits regardless. Everything bound is in the ledger, so
@@ -33,23 +33,23 @@ const STOPPING: &str = "the process is about to end";
 const TICK: Duration = Duration::from_millis(100);
 
 pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
-    let force = arguments.settings.load()?;
-    let settings = &force.settings;
-    log_to_stderr(&force);
+    let resolved = arguments.settings.load()?;
+    let settings = &resolved.settings;
+    log_to_stderr(&resolved);
     let tokio = tokio()?;
     let registry = registry(&settings.registry, tokio.handle())?;
     let env = environment(settings, registry);
-    let running = Running {
+    let running = ServeContext {
         flow,
         env,
         data_dir: settings.data_dir.join(flow.name()),
-        force: &force,
+        resolved: &resolved,
     };
     running.run(&tokio, |_| {})
 }
 
 /// The environment of sources, from the settings.
-pub(super) fn environment(settings: &config::Settings, registry: Option<Registry>) -> Environment {
+pub(super) fn environment(settings: &config::ServiceSettings, registry: Option<Registry>) -> Environment {
     Environment {
         connectors: settings.connectors.clone(),
         registry,
@@ -63,8 +63,8 @@ pub(super) fn environment(settings: &config::Settings, registry: Option<Registry
 }
 
 /// The facts about a source that settings need.
-pub(super) fn known(source: &PlannedSource) -> SourceKnown {
-    SourceKnown {
+pub(super) fn known(source: &PlannedSource) -> KnownSource {
+    KnownSource {
         name: source.rules.name.clone(),
         timed: source.rules.timed,
         connector: source.driver.connector(),
@@ -77,16 +77,16 @@ pub(super) fn registry(settings: &RegistrySettings, handle: &Handle) -> Result<O
         return Ok(None);
     };
     let login = match (&settings.username, &settings.password, &settings.token) {
-        (Some(name), Some(password), None) => Login::Password(name.clone(), password.clone()),
-        (_, _, Some(token)) => Login::Token(token.clone()),
-        _ => Login::Nobody,
+        (Some(name), Some(password), None) => Credentials::Password(name.clone(), password.clone()),
+        (_, _, Some(token)) => Credentials::Token(token.clone()),
+        _ => Credentials::Nobody,
     };
     let read = |path: &PathBuf| {
         std::fs::read(path).map_err(|error| {
             Error::definition(format!("cannot read `registry.ca_file`, {}", path.display())).detail(error)
         })
     };
-    let access = Access {
+    let access = RegistryAccess {
         url: url.clone(),
         login,
         ca_pem: settings.ca_file.as_ref().map(read).transpose()?,
@@ -105,11 +105,11 @@ pub(super) fn tokio() -> Result<tokio::runtime::Runtime> {
 }
 
 /// Sends log lines to standard error, beginning with warnings about the settings.
-pub(super) fn log_to_stderr(force: &InForce) {
+pub(super) fn log_to_stderr(resolved: &ResolvedSettings) {
     use tracing_subscriber::filter::{LevelFilter, Targets};
     use tracing_subscriber::fmt::layer;
     use tracing_subscriber::prelude::*;
-    let log = &force.settings.log;
+    let log = &resolved.settings.log;
     let info = || Targets::new().with_default(LevelFilter::INFO);
     let wanted: Targets = log.level.parse().unwrap_or_else(|_| info());
     let lines = layer().with_writer(std::io::stderr);
@@ -121,28 +121,28 @@ pub(super) fn log_to_stderr(force: &InForce) {
     let _set = tracing_subscriber::registry()
         .with(lines.with_filter(wanted))
         .try_init();
-    for warning in &force.warnings {
+    for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
 }
 
 /// What `run` and `demo` have in common.
-pub(super) struct Running<'a> {
+pub(super) struct ServeContext<'a> {
     pub(super) flow: &'a Flow,
     pub(super) env: Environment,
     pub(super) data_dir: PathBuf,
-    pub(super) force: &'a InForce,
+    pub(super) resolved: &'a ResolvedSettings,
 }
 
-impl Running<'_> {
+impl ServeContext<'_> {
     /// Returns the dataflow's plan, after checking that its sources are configured.
-    pub(super) fn sources_fit(&self) -> Result<Arc<PlanText>> {
+    pub(super) fn sources_fit(&self) -> Result<Arc<PlanSummary>> {
         let plan = runtime::plan(self.flow, &self.env)?;
         for source in &plan.sources {
             source.driver.configured().unwrap_or(Ok(()))?;
         }
         let known: Vec<_> = plan.sources.iter().map(known).collect();
-        self.force.sources_fit(&known)?;
+        self.resolved.sources_fit(&known)?;
         Ok(plan)
     }
 
@@ -150,24 +150,24 @@ impl Running<'_> {
     ///
     /// # Errors
     /// If the location of checkpoints is invalid.
-    pub(super) fn engine(&self) -> Result<Settings> {
-        let wanted = &self.force.settings;
+    pub(super) fn engine(&self) -> Result<RunSettings> {
+        let wanted = &self.resolved.settings;
         let checkpoints = match wanted.checkpoint_interval.is_zero() {
             true => None,
             false => {
                 let (app, place) = (&self.env.group, &wanted.checkpoint_place);
-                Some(checkpoints::Settings {
+                Some(checkpoints::CheckpointSettings {
                     store: place.store(app, self.flow.name(), &self.data_dir, true)?,
-                    due: Due::Every(wanted.checkpoint_interval),
+                    due: CheckpointSchedule::Every(wanted.checkpoint_interval),
                     keep: wanted.checkpoints_kept,
                     on_new_build: wanted.on_new_build,
                     on_new_plan: wanted.on_new_plan,
                 })
             }
         };
-        Ok(Settings {
+        Ok(RunSettings {
             workers: wanted.workers,
-            store: Store::Directory(self.data_dir.clone()),
+            store: LedgerLocation::Directory(self.data_dir.clone()),
             cuts: Cuts::Clock {
                 interval: wanted.epoch_interval,
             },
@@ -179,14 +179,14 @@ impl Running<'_> {
             on_difference: wanted.on_difference,
             trim_least: wanted.checkpoints_trim.then_some(runtime::TRIM_LEAST),
             checkpoints,
-            ..Settings::default()
+            ..RunSettings::default()
         })
     }
 
     /// The state of the HTTP server.
-    fn state(plan: &PlanText, service: &Service, readiness: &Arc<Readiness>) -> http::State {
+    fn state(plan: &PlanSummary, service: &Service, readiness: &Arc<Readiness>) -> http::ServerState {
         let sources = plan.sources.iter();
-        http::State {
+        http::ServerState {
             views: service.views().clone(),
             view_names: plan.views.clone(),
             recovery: Arc::new(service.recovery()),
@@ -208,7 +208,7 @@ impl Running<'_> {
             signal::listen()?
         };
         let plan = self.sources_fit()?;
-        let wanted = &self.force.settings;
+        let wanted = &self.resolved.settings;
         let registry = self.env.registry.clone();
         let settings = self.engine()?;
         http::bindable(wanted.http.address)?;
@@ -229,7 +229,7 @@ impl Running<'_> {
 
         let mut signal = tokio.spawn(signal);
         let mut ready = Some(ready);
-        let mut watcher = Watcher::new(&service, &readiness, registry.as_ref(), caught_up(wanted));
+        let mut watcher = ReadinessWatcher::new(&service, &readiness, registry.as_ref(), caught_up(wanted));
         while !signal.is_finished() && !service.is_finished() && !service.halt().is_halted() {
             if watcher.look() {
                 ready.take().into_iter().for_each(|ready| ready(&url));
@@ -272,7 +272,7 @@ fn name(tokio: &tokio::runtime::Runtime, signal: &mut JoinHandle<&'static str>) 
 }
 
 /// When the service counts as ready.
-fn caught_up(wanted: &config::Settings) -> CaughtUp {
+fn caught_up(wanted: &config::ServiceSettings) -> CaughtUp {
     wanted
         .ready_lag_max
         .map_or(CaughtUp::ToFirstEnds, CaughtUp::ToLag)
@@ -281,9 +281,9 @@ fn caught_up(wanted: &config::Settings) -> CaughtUp {
 /// Logs that a run has reached the end of its input.
 fn tell_end(views: &Views) {
     match views.closed() {
-        Some(moment) => {
-            let time = moment.epoch.opened_at();
-            tracing::info!(epoch = moment.epoch.0, %time, "caught up with everything present at the start");
+        Some(snapshot) => {
+            let time = snapshot.epoch.opened_at();
+            tracing::info!(epoch = snapshot.epoch.0, %time, "caught up with everything present at the start");
         }
         None => tracing::info!("the sources were empty at the start"),
     }
@@ -314,10 +314,10 @@ fn abort_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         before(panic);
-        if trail::is_caught() {
+        if panic_context::is_caught() {
             return;
         }
-        if let Some(at) = trail::told() {
+        if let Some(at) = panic_context::describe() {
             eprintln!("in {at}");
         }
         eprintln!(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cli::VerifyArguments;
-use crate::cli::serve::{self, Running};
+use crate::cli::serve::{self, ServeContext};
 use crate::clock;
 use crate::dataflow::Flow;
 use crate::error::{Error, Result, count};
@@ -22,16 +22,16 @@ pub(super) fn run(flow: &Flow, arguments: &VerifyArguments) -> Result<bool> {
     {
         return Err(Error::definition("--from is after --to").detail(format!("{first} > {last}")));
     }
-    let force = arguments.settings.load()?;
-    let settings = &force.settings;
-    serve::log_to_stderr(&force);
+    let resolved = arguments.settings.load()?;
+    let settings = &resolved.settings;
+    serve::log_to_stderr(&resolved);
     let tokio = serve::tokio()?;
     let registry = serve::registry(&settings.registry, tokio.handle())?;
-    let running = Running {
+    let running = ServeContext {
         flow,
         env: serve::environment(settings, registry),
         data_dir: settings.data_dir.join(flow.name()),
-        force: &force,
+        resolved: &resolved,
     };
     running.sources_fit()?;
     let mut engine = running.engine()?;
@@ -59,7 +59,7 @@ pub(super) fn run(flow: &Flow, arguments: &VerifyArguments) -> Result<bool> {
     }
     let compared = service.compared();
     let views = service.join()?;
-    let last = views.closed().map_or(Epoch::ZERO, |moment| moment.epoch);
+    let last = views.closed().map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
     println!(
         "replayed {} up to {last} from {begun}, on {}",
         count(compared.replayed(), "epoch"),

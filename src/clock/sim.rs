@@ -5,31 +5,31 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 thread_local! {
-    static SIMULATED: RefCell<Option<Clocks>> = const { RefCell::new(None) };
+    static SIMULATED: RefCell<Option<SimulatedClocks>> = const { RefCell::new(None) };
 }
 
-struct Clocks {
+struct SimulatedClocks {
     wall_us: u64,
     mono: Duration,
     draws: u64,
 }
 
 /// The thread's clocks are simulated until this is dropped.
-pub(crate) struct Simulated(());
+pub(crate) struct SimulatedClocksGuard(());
 
 /// Starts at `wall_us`; randomness is derived from `seed`.
-pub(crate) fn begin(wall_us: u64, seed: u64) -> Simulated {
+pub(crate) fn begin(wall_us: u64, seed: u64) -> SimulatedClocksGuard {
     let mono = Duration::ZERO;
-    let clocks = Clocks {
+    let clocks = SimulatedClocks {
         wall_us,
         mono,
         draws: seed,
     };
     SIMULATED.set(Some(clocks));
-    Simulated(())
+    SimulatedClocksGuard(())
 }
 
-impl Drop for Simulated {
+impl Drop for SimulatedClocksGuard {
     fn drop(&mut self) {
         SIMULATED.set(None);
     }
@@ -66,7 +66,7 @@ pub(super) fn nonce() -> Option<u64> {
     with(|clocks| draw(&mut clocks.draws))
 }
 
-fn with<R>(act: impl FnOnce(&mut Clocks) -> R) -> Option<R> {
+fn with<R>(act: impl FnOnce(&mut SimulatedClocks) -> R) -> Option<R> {
     SIMULATED.with(|simulated| simulated.borrow_mut().as_mut().map(act))
 }
 

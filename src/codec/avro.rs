@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   bytes ─▶ schema id ─▶ Registry ─▶ writer's schema ─┐  decided once an id:
-//!                                    reader's schema ──┴▶ Plan
+//!                                    reader's schema ──┴▶ RewritePlan
 //!            datum ─┬─ identical ──────────────────────▶ deserialized, by the reader's schema ─▶ T
 //!                   └─ else: rewritten into the reader's schema ▲
 //! ```
@@ -11,10 +11,10 @@
 //! by the names of fields. Without a reader's schema the writer's takes its place, and serde's rules alone
 //! hold: fields that `T` lacks are passed over, fields that the schema lacks need a serde default.
 
+pub mod compatibility;
 mod datum;
 mod decimal;
 mod default;
-pub mod fit;
 pub mod format;
 mod long;
 pub(crate) mod plain;
@@ -40,21 +40,21 @@ use crate::position::Offset;
 
 use self::datum::deserialize;
 use self::default::encode_default;
-use self::plan::Plan;
-use self::schema::{Kind, Schema};
+use self::plan::RewritePlan;
+use self::schema::{NodeKind, Schema};
 
 /// Decodes Avro, with the writer's schemas from a registry.
 pub struct Avro<T> {
-    schemas: BySchema<Verdict>,
+    schemas: BySchema<SchemaDecision>,
     reader: Option<Rc<Schema>>,
     /// The rewritten datum.
     scratch: Vec<u8>,
     value: PhantomData<fn() -> T>,
 }
 
-enum Verdict {
+enum SchemaDecision {
     Dead(Cause),
-    Reads { plan: Plan, schema: Rc<Schema> },
+    Reads { plan: RewritePlan, schema: Rc<Schema> },
 }
 
 impl<T> Avro<T> {
@@ -79,18 +79,18 @@ impl<T> Avro<T> {
 }
 
 #[cold]
-fn enter_verdict(schema: &WriterSchema, reader: Option<&Rc<Schema>>) -> Verdict {
+fn enter_verdict(schema: &WriterSchema, reader: Option<&Rc<Schema>>) -> SchemaDecision {
     judge(schema, reader).unwrap_or_else(|why| {
         undecodable(schema, &why);
-        Verdict::Dead(Cause::SchemaIncompatible)
+        SchemaDecision::Dead(Cause::SchemaIncompatible)
     })
 }
 
-fn judge(schema: &WriterSchema, reader: Option<&Rc<Schema>>) -> Result<Verdict, String> {
+fn judge(schema: &WriterSchema, reader: Option<&Rc<Schema>>) -> Result<SchemaDecision, String> {
     let writer = Rc::new(Schema::registered(schema)?);
     let reader = reader.unwrap_or(&writer);
-    let plan = Plan::resolve(&writer, reader).ok_or("it can't be resolved to the reader's")?;
-    Ok(Verdict::Reads {
+    let plan = RewritePlan::resolve(&writer, reader).ok_or("it can't be resolved to the reader's")?;
+    Ok(SchemaDecision::Reads {
         plan,
         schema: reader.clone(),
     })
@@ -117,8 +117,8 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
             Ruling::Wait => return Decoded::Wait,
             Ruling::Unknown => Err(Cause::SchemaUnknown),
             Ruling::Made(place) => match self.schemas.made(place) {
-                Verdict::Dead(cause) => Err(*cause),
-                Verdict::Reads { plan, schema } => read(plan, schema, datum, &mut self.scratch),
+                SchemaDecision::Dead(cause) => Err(*cause),
+                SchemaDecision::Reads { plan, schema } => read(plan, schema, datum, &mut self.scratch),
             },
         };
         match read {
@@ -147,21 +147,23 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
             return false;
         };
         match self.schemas.made(place) {
-            Verdict::Reads { plan, schema } => read::<()>(plan, schema, datum, &mut self.scratch).is_ok(),
-            Verdict::Dead(_) => false,
+            SchemaDecision::Reads { plan, schema } => {
+                read::<()>(plan, schema, datum, &mut self.scratch).is_ok()
+            }
+            SchemaDecision::Dead(_) => false,
         }
     }
 }
 
 #[inline]
 fn read<T: DeserializeOwned>(
-    plan: &Plan,
+    plan: &RewritePlan,
     schema: &Schema,
     datum: &[u8],
     scratch: &mut Vec<u8>,
 ) -> Result<T, Cause> {
     if plan.identical {
-        return deserialize(schema, datum).ok_or_else(|| blame(plan, datum, scratch));
+        return deserialize(schema, datum).ok_or_else(|| explain_failure(plan, datum, scratch));
     }
     plan.rewrite(datum, scratch)?;
     deserialize(schema, scratch).ok_or(Cause::SchemaIncompatible)
@@ -169,7 +171,7 @@ fn read<T: DeserializeOwned>(
 
 /// Why a datum could not be decoded as it is: because of its bytes, or because the type has no place for it.
 #[cold]
-fn blame(plan: &Plan, datum: &[u8], scratch: &mut Vec<u8>) -> Cause {
+fn explain_failure(plan: &RewritePlan, datum: &[u8], scratch: &mut Vec<u8>) -> Cause {
     plan.rewrite(datum, scratch)
         .err()
         .unwrap_or(Cause::SchemaIncompatible)
@@ -186,7 +188,7 @@ fn reader(text: &str) -> Result<Rc<Schema>> {
 fn check_defaults(schema: &Schema) -> Result<(), String> {
     for node in schema.nodes() {
         match &node.kind {
-            Kind::Enum(symbols) => {
+            NodeKind::Enum(symbols) => {
                 if let Some(default) = symbols
                     .default
                     .as_ref()
@@ -198,7 +200,7 @@ fn check_defaults(schema: &Schema) -> Result<(), String> {
                     ));
                 }
             }
-            Kind::Record(record) => {
+            NodeKind::Record(record) => {
                 for field in &record.fields {
                     let Some(json) = &field.default else { continue };
                     if encode_default(schema, field.node, json, &mut Vec::new()).is_none() {

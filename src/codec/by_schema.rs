@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::registry::{Lookup, Place, Registry, Verdict, WriterSchema};
+use super::registry::{Lookup, RecordLocation, Registry, Verdict, WriterSchema};
 use crate::bridge::Waker;
 use crate::error::Error;
 use crate::position::Offset;
@@ -26,7 +26,7 @@ pub(super) struct BySchema<V> {
     /// there.
     late: HashMap<(u32, u32), (Offset, usize)>,
     /// Where the records stand that are decoded now.
-    at: Place,
+    at: RecordLocation,
     /// Ids that the waker waits for already.
     waiting: HashSet<u32>,
 }
@@ -50,7 +50,7 @@ impl<V> BySchema<V> {
             places: HashMap::new(),
             last: None,
             late: HashMap::new(),
-            at: Place::default(),
+            at: RecordLocation::default(),
             waiting: HashSet::new(),
         }
     }

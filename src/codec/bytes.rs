@@ -8,7 +8,7 @@ use serde::de::value::{Error as BytesError, SeqDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::format::{Format, Keys, Resources};
+use super::format::{DecoderResources, Format, Keys};
 use super::plain_rows::Plain;
 use super::rows::RowEncoding;
 use super::{Cause, Decode, Decoded};
@@ -39,7 +39,7 @@ impl<T> Default for Bytes<T> {
 
 impl<T: DeserializeOwned + 'static> Decode<T> for Bytes<T> {
     fn decode(&mut self, bytes: &[u8]) -> Decoded<T> {
-        match T::deserialize(Whole(bytes)) {
+        match T::deserialize(WholePayload(bytes)) {
             Ok(value) => Decoded::Value(value),
             Err(_) => Decoded::Dead(Cause::BytesInvalid, None),
         }
@@ -55,7 +55,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for BytesFormat {
         "bytes"
     }
 
-    fn decoder(&self, _: &Resources<'_>) -> crate::Result<Box<dyn Decode<T>>> {
+    fn decoder(&self, _: &DecoderResources<'_>) -> crate::Result<Box<dyn Decode<T>>> {
         Ok(Box::new(Bytes::new()))
     }
 
@@ -69,9 +69,9 @@ impl<T: DeserializeOwned + 'static> Format<T> for BytesFormat {
 }
 
 /// All of the bytes as one value.
-struct Whole<'de>(&'de [u8]);
+struct WholePayload<'de>(&'de [u8]);
 
-impl<'de> Whole<'de> {
+impl<'de> WholePayload<'de> {
     fn exactly<const N: usize>(&self) -> Result<[u8; N], BytesError> {
         self.0.try_into().map_err(|_| BytesError::custom("another width"))
     }
@@ -96,7 +96,7 @@ macro_rules! numbers {
     )*};
 }
 
-impl<'de> Deserializer<'de> for Whole<'de> {
+impl<'de> Deserializer<'de> for WholePayload<'de> {
     type Error = BytesError;
 
     numbers!(

@@ -15,7 +15,7 @@
 //!
 //! ```
 //! use std::collections::BTreeMap;
-//! use thalweg::codec::format::{Format, Resources};
+//! use thalweg::codec::format::{Format, DecoderResources};
 //! use thalweg::codec::{Cause, Decode, Decoded};
 //! use thalweg::prelude::*;
 //!
@@ -28,7 +28,7 @@
 //!     fn name(&self) -> &'static str {
 //!         "pairs"
 //!     }
-//!     fn decoder(&self, _: &Resources<'_>) -> Result<Box<dyn Decode<Reading>>> {
+//!     fn decoder(&self, _: &DecoderResources<'_>) -> Result<Box<dyn Decode<Reading>>> {
 //!         Ok(Box::new(Pairs))
 //!     }
 //! }
@@ -62,7 +62,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::Decode;
-use super::fit::Misfit;
+use super::compatibility::Incompatibility;
 use super::registry::{Registry, WriterSchema};
 use super::rows::RowEncoding;
 use crate::bridge::Waker;
@@ -88,11 +88,11 @@ pub trait Format<T>: Any {
     ///
     /// # Errors
     /// Something is missing that decoding takes, such as a schema registry.
-    fn decoder(&self, resources: &Resources<'_>) -> Result<Box<dyn Decode<T>>>;
+    fn decoder(&self, resources: &DecoderResources<'_>) -> Result<Box<dyn Decode<T>>>;
 
     /// Where values that are written in a schema of the registry do not fit `T`. `None`: no registry knows
     /// such a format.
-    fn compare(&self) -> Option<Compare> {
+    fn compare(&self) -> Option<SchemaComparison> {
         None
     }
 
@@ -108,7 +108,7 @@ pub trait Format<T>: Any {
 }
 
 /// What a decoder may use.
-pub struct Resources<'a> {
+pub struct DecoderResources<'a> {
     /// The schema registry, as the source sees it.
     pub registry: Option<&'a Registry>,
     /// Wakes the worker: for decoders that wait for something.
@@ -116,7 +116,7 @@ pub struct Resources<'a> {
 }
 
 /// Tells where what is written in a schema does not fit.
-pub type Compare = Arc<dyn Fn(&WriterSchema) -> Vec<Misfit> + Send + Sync>;
+pub type SchemaComparison = Arc<dyn Fn(&WriterSchema) -> Vec<Incompatibility> + Send + Sync>;
 
 /// A format that keys of every type have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_ignored::Path;
 use serde_json::error::Category;
 
-use super::format::{Format, Keys, Resources};
+use super::format::{DecoderResources, Format, Keys};
 use super::rows::{RowEncoder, RowEncoding, RowsOf};
 use super::{Cause, Decode, Decoded, unmarked};
 use crate::error::{Error, Result};
@@ -105,7 +105,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for JsonFormat {
         }
     }
 
-    fn decoder(&self, _: &Resources<'_>) -> Result<Box<dyn Decode<T>>> {
+    fn decoder(&self, _: &DecoderResources<'_>) -> Result<Box<dyn Decode<T>>> {
         Ok(match self.strict {
             false => Box::new(Json::new()),
             true => Box::new(Strict::new()),

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::by_schema::{BySchema, Ruling, undecodable};
-use super::format::{Compare, Format, Keys, Resources};
+use super::format::{DecoderResources, Format, Keys, SchemaComparison};
 use super::json::Json;
 use super::registry::{Registry, Verdict, WriterSchema};
 use super::writer::Language;
@@ -72,7 +72,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for JsonSchemaFormat {
         }
     }
 
-    fn decoder(&self, resources: &Resources<'_>) -> Result<Box<dyn Decode<T>>> {
+    fn decoder(&self, resources: &DecoderResources<'_>) -> Result<Box<dyn Decode<T>>> {
         let registry = resources.registry.cloned().ok_or_else(|| {
             Error::definition("a topic holds JSON with schema ids, and no schema registry is set")
                 .hint("--registry URL names one; JSON without schema ids is `.json()`")
@@ -84,7 +84,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for JsonSchemaFormat {
         )))
     }
 
-    fn compare(&self) -> Option<Compare> {
+    fn compare(&self) -> Option<SchemaComparison> {
         let traced = trace::<T>();
         Some(Arc::new(move |schema: &WriterSchema| {
             fit::compare(&traced, schema)

@@ -23,10 +23,10 @@
 
 pub mod access;
 mod exchange;
-mod pursuit;
+mod fetch;
+mod in_flight;
 mod references;
 mod rules;
-mod silence;
 mod subjects;
 mod verdicts;
 
@@ -40,14 +40,14 @@ use reqwest::{Client, Method, Url};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-pub use self::rules::Ruling;
+pub use self::rules::CompatibilityRuling;
 pub use self::subjects::{Draft, Reference};
-pub use super::verdict::{Place, Verdict};
+pub use super::verdict::{RecordLocation, Verdict};
 pub use super::writer::{Language, Referenced, WriterSchema, fingerprint};
 
-use self::access::{Access, Login, wrong};
+use self::access::{Credentials, RegistryAccess, wrong};
 use self::exchange::{Response, exchange};
-use self::silence::Silence;
+use self::in_flight::InFlight;
 use self::verdicts::Verdicts;
 use crate::bridge::Waker;
 use crate::clock;
@@ -77,16 +77,16 @@ pub enum Lookup {
 
 /// How the registry does: for people and for health checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
+pub struct RegistryStatus {
     /// Ids that wait for an answer.
     pub pending: usize,
     /// Set while the registry does not do its part.
-    pub away: Option<Away>,
+    pub away: Option<Outage>,
 }
 
 /// Since when the registry is away, and what it said last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Away {
+pub struct Outage {
     /// When the first try that failed was begun.
     pub since: EventTime,
     /// Tries that failed since. None: the first one has no answer yet.
@@ -95,7 +95,7 @@ pub struct Away {
     pub error: String,
 }
 
-impl fmt::Display for Status {
+impl fmt::Display for RegistryStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.away, self.pending) {
             (None, 0) => f.write_str("ready"),
@@ -124,7 +124,7 @@ const ID_MAX: u32 = i32::MAX.unsigned_abs();
 
 /// How long to wait for the registry.
 #[derive(Clone, Copy, Debug)]
-struct Patience {
+struct RegistryTimeouts {
     /// One request.
     request: Duration,
     /// One request, before people are told.
@@ -136,7 +136,7 @@ struct Patience {
     again: Duration,
 }
 
-const PATIENCE: Patience = Patience {
+const PATIENCE: RegistryTimeouts = RegistryTimeouts {
     request: Duration::from_secs(10),
     silence: Duration::from_secs(2),
     pause_min: Duration::from_millis(100),
@@ -147,7 +147,7 @@ const PATIENCE: Patience = Patience {
 /// The registry, as one source sees it. Clones share what is known and the source's verdicts; each has its
 /// own [`Registry::seen`].
 pub struct Registry {
-    shared: Arc<Shared>,
+    shared: Arc<RegistryClient>,
     source: Arc<Mutex<Verdicts>>,
     /// How many of the source's news this clone has reported.
     reported: usize,
@@ -163,31 +163,31 @@ impl Clone for Registry {
     }
 }
 
-struct Shared {
+struct RegistryClient {
     base: Url,
-    login: Login,
+    login: Credentials,
     client: Client,
     handle: Handle,
-    patience: Patience,
+    patience: RegistryTimeouts,
     /// How long "unknown" has to be said before it is believed.
     unknown_wait: Duration,
-    silence: Silence,
+    silence: InFlight,
     /// Whether nobody is to wait any more.
     over: watch::Sender<bool>,
-    state: Mutex<State>,
+    state: Mutex<RegistryState>,
 }
 
 #[derive(Default)]
-struct State {
-    ids: HashMap<u32, Entry>,
-    away: Option<Away>,
+struct RegistryState {
+    ids: HashMap<u32, SchemaEntry>,
+    away: Option<Outage>,
     broken: Option<Error>,
     /// When an id was last waited for in vain.
     vain: Option<Instant>,
 }
 
 /// What the registry said of an id.
-enum Entry {
+enum SchemaEntry {
     Pending(Vec<Waker>),
     Known(Arc<WriterSchema>),
     Unknown {
@@ -203,15 +203,15 @@ impl Registry {
     /// `http://127.0.0.1:8080/apis/ccompat/v7`; requests run on `handle`. Nothing is connected yet. Fails if
     /// `url` is none, or neither `http` nor `https`.
     pub fn new(url: &str, handle: Handle) -> Result<Self> {
-        Self::with_access(&Access::open(url), handle)
+        Self::with_access(&RegistryAccess::open(url), handle)
     }
 
     /// The same with a login, and with certificates to trust.
-    pub fn with_access(access: &Access, handle: Handle) -> Result<Self> {
+    pub fn with_access(access: &RegistryAccess, handle: Handle) -> Result<Self> {
         Self::with_patience(access, handle, PATIENCE)
     }
 
-    fn with_patience(access: &Access, handle: Handle, patience: Patience) -> Result<Self> {
+    fn with_patience(access: &RegistryAccess, handle: Handle, patience: RegistryTimeouts) -> Result<Self> {
         let base = access.base()?;
         // The registry is a neighbour: a proxy for the way out to the internet is none of its business.
         let client = Client::builder()
@@ -225,15 +225,21 @@ impl Registry {
         Ok(Self::with_client(access, base, client, handle, patience))
     }
 
-    fn with_client(access: &Access, base: Url, client: Client, handle: Handle, patience: Patience) -> Self {
-        let shared = Shared {
+    fn with_client(
+        access: &RegistryAccess,
+        base: Url,
+        client: Client,
+        handle: Handle,
+        patience: RegistryTimeouts,
+    ) -> Self {
+        let shared = RegistryClient {
             base,
             login: access.login.clone(),
             client,
             handle,
             patience,
             unknown_wait: access.unknown_wait,
-            silence: Silence::default(),
+            silence: InFlight::default(),
             over: watch::Sender::new(false),
             state: Mutex::default(),
         };
@@ -254,7 +260,7 @@ impl Registry {
             builder.build().expect("a runtime of this thread")
         });
         static CLIENT: LazyLock<Client> = LazyLock::new(Client::new);
-        let access = Access::open("http://127.0.0.1:9");
+        let access = RegistryAccess::open("http://127.0.0.1:9");
         let base = access.base().expect("the address is one");
         Self::with_client(&access, base, CLIENT.clone(), RUNTIME.handle().clone(), PATIENCE)
     }
@@ -272,7 +278,8 @@ impl Registry {
     /// process. A text other than the bound one is an error of [`Registry::broken`].
     pub fn provide(&self, schema: WriterSchema) {
         let id = schema.id;
-        self.shared.settle(id, Entry::Known(Arc::new(schema)), false);
+        self.shared
+            .settle(id, SchemaEntry::Known(Arc::new(schema)), false);
         self.source.lock().check(id, &self.shared);
     }
 
@@ -283,22 +290,22 @@ impl Registry {
     }
 
     /// How the registry does.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> RegistryStatus {
         let state = self.shared.state.lock();
         let pending = state
             .ids
             .values()
-            .filter(|entry| matches!(entry, Entry::Pending(_)))
+            .filter(|entry| matches!(entry, SchemaEntry::Pending(_)))
             .count();
         let silent = || {
             let waited = self.shared.silence.lasts(self.shared.patience.silence)?;
-            Some(Away {
+            Some(Outage {
                 since: clock::now().minus(waited),
                 tries: 0,
                 error: "it has not answered".to_owned(),
             })
         };
-        Status {
+        RegistryStatus {
             pending,
             away: state.away.clone().or_else(silent),
         }
@@ -324,7 +331,7 @@ impl fmt::Debug for Registry {
     }
 }
 
-impl Shared {
+impl RegistryClient {
     fn request(&self, method: Method, path: &[&str]) -> reqwest::RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {

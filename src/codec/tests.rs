@@ -17,7 +17,7 @@ use super::bytes::Bytes;
 use super::debezium::decoder::{EventAvro, EventJson};
 use super::debezium::envelope::Envelope;
 use super::debezium::key::{ConnectJson, KeyFormat};
-use super::format::{Format, Resources};
+use super::format::{DecoderResources, Format};
 use super::json::{Json, Strict};
 use super::json_schema::JsonSchemaFormat;
 #[cfg(feature = "protobuf")]
@@ -229,7 +229,7 @@ fn formats() -> Vec<(&'static str, Box<dyn FnMut(&[u8])>)> {
             registry.provide(WriterSchema::of(id, language, text, Vec::new()));
         }
         let waker = Waker::new(|| {});
-        let resources = Resources {
+        let resources = DecoderResources {
             registry: Some(&registry),
             waker: &waker,
         };

@@ -9,7 +9,7 @@ use serde::de::value::{Error as TextError, StrDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::format::{Format, Keys, Resources};
+use super::format::{DecoderResources, Format, Keys};
 use super::plain_rows::Plain;
 use super::rows::RowEncoding;
 use super::{Cause, Decode, Decoded, unmarked};
@@ -40,7 +40,7 @@ impl<K: DeserializeOwned + 'static> Decode<K> for Text<K> {
     fn decode(&mut self, bytes: &[u8]) -> Decoded<K> {
         let value = std::str::from_utf8(unmarked(bytes))
             .ok()
-            .and_then(|text| K::deserialize(Scalar(text)).ok());
+            .and_then(|text| K::deserialize(TextScalar(text)).ok());
         match value {
             Some(value) => Decoded::Value(value),
             None => Decoded::Dead(Cause::TextInvalid, None),
@@ -57,7 +57,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for TextFormat {
         "text"
     }
 
-    fn decoder(&self, _: &Resources<'_>) -> crate::Result<Box<dyn Decode<T>>> {
+    fn decoder(&self, _: &DecoderResources<'_>) -> crate::Result<Box<dyn Decode<T>>> {
         Ok(Box::new(Text::new()))
     }
 
@@ -71,7 +71,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for TextFormat {
 }
 
 /// One value from its text: the type says how to parse it.
-struct Scalar<'de>(&'de str);
+struct TextScalar<'de>(&'de str);
 
 macro_rules! parse {
     ($($method:ident $visit:ident),*) => {$(
@@ -81,7 +81,7 @@ macro_rules! parse {
     )*};
 }
 
-impl<'de> Deserializer<'de> for Scalar<'de> {
+impl<'de> Deserializer<'de> for TextScalar<'de> {
     type Error = TextError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TextError> {

@@ -15,7 +15,7 @@ pub struct Verdict {
 
 /// Where a record stands, for verdicts that depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct RecordLocation {
     /// Its partition.
     pub partition: u32,
     /// Its offset.

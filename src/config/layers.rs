@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use toml::de::{DeTable, DeValue};
 
-use super::written::Written;
+use super::raw_value::RawValue;
 use crate::config::table::{properties, settings, source_settings};
-use crate::config::{Entry, Mistakes, Settings};
+use crate::config::{ConfigErrors, ResolvedSetting, ServiceSettings};
 use crate::secret::{HIDDEN, Secret};
 use crate::setting::extensions::Extensions;
-use crate::setting::properties::{Properties, Property, PropertyKind, Value};
-use crate::setting::{Kind, Setting, amount, variable};
+use crate::setting::properties::{Properties, Property, PropertyKind, PropertyValue};
+use crate::setting::{Setting, SettingKind, amount, variable};
 use crate::suggest;
 
 const SOURCES_PREFIX: &str = "sources.";
@@ -22,7 +22,7 @@ const IN_FILE: &str = "_file";
 
 /// Where a value was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum SettingOrigin {
     /// Nowhere: it is the default.
     Default,
     /// In this line of the settings file.
@@ -33,7 +33,7 @@ pub(crate) enum Origin {
     Flag(String),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -46,7 +46,7 @@ impl fmt::Display for Origin {
 
 /// A flag given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Spoken {
+pub(crate) struct CliOverride {
     /// The name of the setting.
     pub name: String,
     /// The flag as written: `--workers`.
@@ -57,7 +57,7 @@ pub(crate) struct Spoken {
 
 /// The subject of a setting.
 #[derive(Clone, Copy)]
-enum Subject {
+enum SettingTarget {
     Setting(&'static Setting),
     /// A property of a client.
     Property(&'static Properties, &'static Property),
@@ -67,19 +67,19 @@ enum Subject {
 
 /// A setting as set in one place.
 #[derive(Clone)]
-pub(super) struct Said {
-    subject: Subject,
+pub(super) struct RawSetting {
+    subject: SettingTarget,
     /// The full name, without `_file`.
     name: String,
     in_file: bool,
-    written: Written,
+    written: RawValue,
     /// Whether it must have the type of the setting.
     typed: bool,
-    pub(super) origin: Origin,
+    pub(super) origin: SettingOrigin,
 }
 
 /// Resolves a name. `Err` describes what is wrong with it.
-fn subject(name: &str) -> Result<(Subject, String, bool), String> {
+fn subject(name: &str) -> Result<(SettingTarget, String, bool), String> {
     for properties in properties() {
         if let Some(property) = name.strip_prefix(properties.prefix) {
             return property_subject(properties, property);
@@ -91,7 +91,7 @@ fn subject(name: &str) -> Result<(Subject, String, bool), String> {
     {
         let mut known = source_settings().map(|(_, known)| known.name);
         return match known.find(|known| *known == setting) {
-            Some(found) => Ok((Subject::Source(found), name.to_owned(), false)),
+            Some(found) => Ok((SettingTarget::Source(found), name.to_owned(), false)),
             None => {
                 let near = suggest::told(setting, source_settings().map(|(_, known)| known.name));
                 Err(format!(
@@ -102,11 +102,11 @@ fn subject(name: &str) -> Result<(Subject, String, bool), String> {
     }
     let find = |name: &str| settings().find(|setting| setting.name == name);
     if let Some(found) = find(name) {
-        return Ok((Subject::Setting(found), name.to_owned(), false));
+        return Ok((SettingTarget::Setting(found), name.to_owned(), false));
     }
     let in_file = name.strip_suffix(IN_FILE).and_then(find);
     if let Some(found) = in_file.filter(|setting| setting.is_secret()) {
-        return Ok((Subject::Setting(found), found.name.to_owned(), true));
+        return Ok((SettingTarget::Setting(found), found.name.to_owned(), true));
     }
     let mut inside: Vec<&str> = settings()
         .filter_map(|setting| setting.name.strip_prefix(name)?.strip_prefix('.'))
@@ -128,8 +128,8 @@ fn subject(name: &str) -> Result<(Subject, String, bool), String> {
 fn property_subject(
     properties: &'static Properties,
     property: &str,
-) -> Result<(Subject, String, bool), String> {
-    let named = |found| Subject::Property(properties, found);
+) -> Result<(SettingTarget, String, bool), String> {
+    let named = |found| SettingTarget::Property(properties, found);
     if let Some(found) = properties.find(property) {
         return Ok((named(found), properties.name_of(found), false));
     }
@@ -158,26 +158,26 @@ fn names() -> Vec<String> {
 }
 
 /// The layer of defaults.
-pub(super) fn of_defaults() -> Vec<Said> {
+pub(super) fn of_defaults() -> Vec<RawSetting> {
     let set = settings().filter(|setting| !setting.default.is_empty());
-    set.map(|setting| Said {
-        subject: Subject::Setting(setting),
+    set.map(|setting| RawSetting {
+        subject: SettingTarget::Setting(setting),
         name: setting.name.to_owned(),
         in_file: false,
-        written: Written::Text(setting.default.to_owned()),
+        written: RawValue::Text(setting.default.to_owned()),
         typed: false,
-        origin: Origin::Default,
+        origin: SettingOrigin::Default,
     })
     .collect()
 }
 
 /// The layer of a file.
-pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Mistakes) -> Vec<Said> {
+pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut ConfigErrors) -> Vec<RawSetting> {
     let Some((path, text)) = file else {
         return Vec::new();
     };
     let line = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
-    let origin = |at: usize| Origin::Line(path.clone(), line(at));
+    let origin = |at: usize| SettingOrigin::Line(path.clone(), line(at));
     let table = match DeTable::parse(text) {
         Ok(table) => table.into_inner(),
         Err(error) => {
@@ -192,7 +192,7 @@ pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Mistakes)
     let mut said = Vec::new();
     for (name, at, written) in leaves {
         match subject(&name) {
-            Ok((subject, name, in_file)) => said.push(Said {
+            Ok((subject, name, in_file)) => said.push(RawSetting {
                 subject,
                 name,
                 in_file,
@@ -207,7 +207,7 @@ pub(super) fn of_file(file: Option<&(PathBuf, String)>, mistakes: &mut Mistakes)
 }
 
 /// Every value with its full name and position.
-fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, Written)>) {
+fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, RawValue)>) {
     for (key, value) in table.iter() {
         let name = match prefix {
             "" => key.get_ref().to_string(),
@@ -218,13 +218,13 @@ fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, W
                 flatten(&name, inner, leaves);
                 continue;
             }
-            DeValue::String(text) => Written::Text(text.to_string()),
-            DeValue::Integer(whole) if whole.radix() == 10 => Written::Whole(whole.as_str().to_owned()),
-            DeValue::Integer(_) => Written::Other("a non-decimal number"),
-            DeValue::Boolean(on) => Written::Switch(*on),
-            DeValue::Float(_) => Written::Other("a fraction"),
-            DeValue::Datetime(_) => Written::Other("a date"),
-            DeValue::Array(_) => Written::Other("a list"),
+            DeValue::String(text) => RawValue::Text(text.to_string()),
+            DeValue::Integer(whole) if whole.radix() == 10 => RawValue::Whole(whole.as_str().to_owned()),
+            DeValue::Integer(_) => RawValue::Other("a non-decimal number"),
+            DeValue::Boolean(on) => RawValue::Switch(*on),
+            DeValue::Float(_) => RawValue::Other("a fraction"),
+            DeValue::Datetime(_) => RawValue::Other("a date"),
+            DeValue::Array(_) => RawValue::Other("a list"),
         };
         leaves.push((name, key.span().start, written));
     }
@@ -233,9 +233,9 @@ fn flatten(prefix: &str, table: &DeTable<'_>, leaves: &mut Vec<(String, usize, W
 /// The layer of the environment. Empty variables count as unset.
 pub(super) fn of_variables(
     variables: &[(String, String)],
-    mistakes: &mut Mistakes,
+    mistakes: &mut ConfigErrors,
     warnings: &mut Vec<String>,
-) -> Vec<Said> {
+) -> Vec<RawSetting> {
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     for setting in settings() {
         if let Some(also) = setting.also {
@@ -283,15 +283,15 @@ pub(super) fn of_variables(
             continue;
         }
         match subject(name) {
-            Ok((subject, name, in_file)) => said.push(Said {
+            Ok((subject, name, in_file)) => said.push(RawSetting {
                 subject,
                 name,
                 in_file,
-                written: Written::Text(value.clone()),
+                written: RawValue::Text(value.clone()),
                 typed: false,
-                origin: Origin::Variable(variable.clone()),
+                origin: SettingOrigin::Variable(variable.clone()),
             }),
-            Err(wrong) => mistakes.add(Some(&Origin::Variable(variable.clone())), wrong),
+            Err(wrong) => mistakes.add(Some(&SettingOrigin::Variable(variable.clone())), wrong),
         }
     }
     said
@@ -310,40 +310,44 @@ const FOREIGN: &[&str] = &[
 ];
 
 /// The layer of flags.
-pub(super) fn of_flags(flags: &[Spoken], mistakes: &mut Mistakes) -> Vec<Said> {
+pub(super) fn of_flags(flags: &[CliOverride], mistakes: &mut ConfigErrors) -> Vec<RawSetting> {
     let mut said = Vec::new();
-    for Spoken { name, flag, value } in flags {
+    for CliOverride { name, flag, value } in flags {
         match subject(name) {
             Ok((subject, name, false)) if subject.is_secret() => mistakes.add(
-                Some(&Origin::Flag(flag.clone())),
+                Some(&SettingOrigin::Flag(flag.clone())),
                 format!(
                     "`{name}` is a secret, and every user of the machine can read the command line; set \
                      {} or `{name}{IN_FILE}`",
                     variable(&name)
                 ),
             ),
-            Ok((subject, name, in_file)) => said.push(Said {
+            Ok((subject, name, in_file)) => said.push(RawSetting {
                 subject,
                 name,
                 in_file,
-                written: Written::Text(value.clone()),
+                written: RawValue::Text(value.clone()),
                 typed: false,
-                origin: Origin::Flag(flag.clone()),
+                origin: SettingOrigin::Flag(flag.clone()),
             }),
-            Err(wrong) => mistakes.add(Some(&Origin::Flag(flag.clone())), wrong),
+            Err(wrong) => mistakes.add(Some(&SettingOrigin::Flag(flag.clone())), wrong),
         }
     }
     said
 }
 
 /// Applies a layer on top of previous ones.
-pub(super) fn cover(below: &mut BTreeMap<String, Said>, layer: Vec<Said>, mistakes: &mut Mistakes) {
-    let mut here: BTreeMap<String, Said> = BTreeMap::new();
+pub(super) fn cover(
+    below: &mut BTreeMap<String, RawSetting>,
+    layer: Vec<RawSetting>,
+    mistakes: &mut ConfigErrors,
+) {
+    let mut here: BTreeMap<String, RawSetting> = BTreeMap::new();
     for said in layer {
         // If a flag is repeated, the last one counts, as in most programs.
         let twice = here
             .get(&said.name)
-            .filter(|_| !matches!(said.origin, Origin::Flag(_)));
+            .filter(|_| !matches!(said.origin, SettingOrigin::Flag(_)));
         if let Some(first) = twice {
             let wrong = format!("`{}` is already set, at {}", said.name, first.origin);
             mistakes.add(Some(&said.origin), wrong);
@@ -353,7 +357,7 @@ pub(super) fn cover(below: &mut BTreeMap<String, Said>, layer: Vec<Said>, mistak
     below.append(&mut here);
 }
 
-impl Subject {
+impl SettingTarget {
     fn is_secret(self) -> bool {
         match self {
             Self::Setting(setting) => setting.is_secret(),
@@ -363,20 +367,20 @@ impl Subject {
     }
 }
 
-impl Said {
+impl RawSetting {
     /// The index among all settings, in the order of display.
     pub(super) fn place(&self) -> usize {
         match self.subject {
-            Subject::Setting(setting) => settings()
+            SettingTarget::Setting(setting) => settings()
                 .position(|other| other.name == setting.name)
                 .unwrap_or(0),
-            Subject::Property(..) => usize::MAX - 1,
-            Subject::Source(_) => usize::MAX,
+            SettingTarget::Property(..) => usize::MAX - 1,
+            SettingTarget::Source(_) => usize::MAX,
         }
     }
 
-    pub(super) fn entry(&self, value: String) -> Entry {
-        Entry {
+    pub(super) fn entry(&self, value: String) -> ResolvedSetting {
+        ResolvedSetting {
             name: self.name.clone(),
             value,
             origin: self.origin.clone(),
@@ -390,9 +394,11 @@ impl Said {
             return self.read_secret(values).map(Some);
         }
         let shown = match self.subject {
-            Subject::Setting(setting) => self.read_setting(setting, values),
-            Subject::Source(setting) => self.read_source(setting, values),
-            Subject::Property(of, property) => return self.read_property(of, property, values).map(Some),
+            SettingTarget::Setting(setting) => self.read_setting(setting, values),
+            SettingTarget::Source(setting) => self.read_source(setting, values),
+            SettingTarget::Property(of, property) => {
+                return self.read_property(of, property, values).map(Some);
+            }
         };
         match shown {
             Ok(shown) => Ok(Some(shown)),
@@ -408,47 +414,47 @@ impl Said {
         let expected = || setting.kind.expected();
         let text = |whole, switch| self.written.text(whole, switch).ok_or_else(expected);
         match &setting.kind {
-            Kind::Count { min, max, set } => {
+            SettingKind::Count { min, max, set } => {
                 // In a file, a number is not a text.
                 let number = match (&self.written, self.typed) {
-                    (Written::Text(_), true) => return Err(expected()),
+                    (RawValue::Text(_), true) => return Err(expected()),
                     _ => text(true, false)?,
                 };
                 let count = number.parse().ok().filter(|n| (*min..=*max).contains(n));
                 set(values, count.ok_or_else(expected)?);
                 Ok(number)
             }
-            Kind::Time { min, max, set } => {
+            SettingKind::Time { min, max, set } => {
                 let text = text(false, false)?;
                 let time = amount::duration(&text).filter(|d| (*min..=*max).contains(d));
                 set(values, time.ok_or_else(expected)?);
                 Ok(text)
             }
-            Kind::Size { min, max, set } => {
+            SettingKind::Size { min, max, set } => {
                 let text = text(true, false)?;
                 let size = amount::size(&text).filter(|n| (*min..=*max).contains(n));
                 let size = size.and_then(|n| usize::try_from(n).ok());
                 set(values, size.ok_or_else(expected)?);
                 Ok(text)
             }
-            Kind::Switch(set) => {
+            SettingKind::Switch(set) => {
                 let on = match (&self.written, self.typed) {
-                    (Written::Switch(on), _) => Some(*on),
-                    (Written::Text(text), false) => text.parse().ok(),
+                    (RawValue::Switch(on), _) => Some(*on),
+                    (RawValue::Text(text), false) => text.parse().ok(),
                     _ => None,
                 };
                 let on = on.ok_or_else(expected)?;
                 set(values, on);
                 Ok(on.to_string())
             }
-            Kind::Text { set, .. } => {
+            SettingKind::Text { set, .. } => {
                 let text = text(false, false)?;
                 match set(values, &text) {
                     true => Ok(text),
                     false => Err(expected()),
                 }
             }
-            Kind::Secret(_) => Ok(HIDDEN.to_owned()),
+            SettingKind::Secret(_) => Ok(HIDDEN.to_owned()),
         }
     }
 
@@ -465,7 +471,7 @@ impl Said {
         let name = self.name[SOURCES_PREFIX.len()..]
             .rsplit_once('.')
             .map_or("", |(name, _)| name);
-        let sources = &mut values.get_mut::<Settings>().sources;
+        let sources = &mut values.get_mut::<ServiceSettings>().sources;
         let overrides = sources.entry(name.to_owned()).or_default();
         let taken = alike()
             .filter(|(_, known)| known.kind.set(overrides, &text))
@@ -500,14 +506,14 @@ impl Said {
             _ => {}
         }
         (of.accepts)(property.name, &text).map_err(|wrong| format!("`{name}`: {wrong}"))?;
-        (of.set)(values, property.name, Value::Plain(text.clone()));
+        (of.set)(values, property.name, PropertyValue::Plain(text.clone()));
         Ok(text)
     }
 
     /// No message here may contain the value.
     fn read_secret(&self, values: &mut Extensions) -> Result<String, String> {
         let name = &self.name;
-        let Written::Text(text) = &self.written else {
+        let RawValue::Text(text) = &self.written else {
             return Err(format!("`{name}` must be a string"));
         };
         let (secret, shown) = match self.in_file {
@@ -527,12 +533,14 @@ impl Said {
         }
         let secret = Secret::new(secret);
         match self.subject {
-            Subject::Setting(Setting {
-                kind: Kind::Secret(set),
+            SettingTarget::Setting(Setting {
+                kind: SettingKind::Secret(set),
                 ..
             }) => set(values, secret),
-            Subject::Property(of, property) => (of.set)(values, property.name, Value::Secret(secret)),
-            Subject::Setting(_) | Subject::Source(_) => {}
+            SettingTarget::Property(of, property) => {
+                (of.set)(values, property.name, PropertyValue::Secret(secret))
+            }
+            SettingTarget::Setting(_) | SettingTarget::Source(_) => {}
         }
         Ok(shown)
     }

@@ -11,15 +11,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::checkpoint::place;
-use crate::config::{LogFormat, Settings};
+use crate::checkpoint::location;
+use crate::config::{LogFormat, ServiceSettings};
 use crate::connect::CONNECTORS;
 use crate::runtime::OnDifference;
-use crate::runtime::checkpoints::OnNew;
+use crate::runtime::checkpoints::OnNewProgram;
 use crate::setting::extensions::Extensions;
 use crate::setting::properties::Properties;
 use crate::setting::{
-    DAY, HOUR, Kind, MIN, MS, On, S, Setting, bytes, count, flag, flagged, setting, text, time,
+    DAY, FlagScope, HOUR, MIN, MS, S, Setting, SettingKind, bytes, count, flag, flagged, setting, text, time,
 };
 
 /// Every setting, in the order of display: the engine's, then those of each connector.
@@ -34,15 +34,15 @@ pub(crate) fn properties() -> impl Iterator<Item = &'static Properties> {
 }
 
 /// The targets of the engine's values.
-fn of(values: &mut Extensions) -> &mut Settings {
+fn of(values: &mut Extensions) -> &mut ServiceSettings {
     values.get_mut()
 }
 
-fn on_new(text: &str) -> Option<OnNew> {
+fn on_new(text: &str) -> Option<OnNewProgram> {
     let known = [
-        ("accept", OnNew::Accept),
-        ("refuse", OnNew::Refuse),
-        ("rebuild", OnNew::Rebuild),
+        ("accept", OnNewProgram::Accept),
+        ("refuse", OnNewProgram::Refuse),
+        ("rebuild", OnNewProgram::Rebuild),
     ];
     known
         .iter()
@@ -59,7 +59,7 @@ static SETTINGS: &[Setting] = &[
             "1",
             "Worker threads",
         ),
-        flag("workers", "N", On::All),
+        flag("workers", "N", FlagScope::All),
     ),
     flagged(
         setting(
@@ -72,25 +72,25 @@ static SETTINGS: &[Setting] = &[
             "Data directory. Holds one directory per dataflow, with its ledger and checkpoints. `demo` \
                 without a Kafka uses a temporary one",
         ),
-        flag("data-dir", "DIR", On::All),
+        flag("data-dir", "DIR", FlagScope::All),
     ),
     flagged(
         setting(
             "until_end",
-            Kind::Switch(|s, on| of(s).until_end = on),
+            SettingKind::Switch(|s, on| of(s).until_end = on),
             "false",
             "Process what the sources hold at the start, then stop",
         ),
-        flag("until-end", "", On::Run),
+        flag("until-end", "", FlagScope::Run),
     ),
     flagged(
         setting(
             "serve",
-            Kind::Switch(|s, on| of(s).serve = on),
+            SettingKind::Switch(|s, on| of(s).serve = on),
             "false",
             "With `until_end`: keep serving the views until a signal stops the process",
         ),
-        flag("serve", "", On::Run),
+        flag("serve", "", FlagScope::Run),
     ),
     setting(
         "epoch_interval",
@@ -122,7 +122,7 @@ static SETTINGS: &[Setting] = &[
         "checkpoint.store",
         text("s3://BUCKET/PREFIX or file:///FOLDER", |s, text| {
             of(s).checkpoint_place.url = Some(text.to_owned());
-            place::is_known(text)
+            location::is_known(text)
         }),
         "",
         "Where checkpoints are stored, by application and dataflow. Default: next to the ledger. \
@@ -161,7 +161,7 @@ static SETTINGS: &[Setting] = &[
     ),
     setting(
         "checkpoint.trim_ledger",
-        Kind::Switch(|s, on| of(s).checkpoints_trim = on),
+        SettingKind::Switch(|s, on| of(s).checkpoints_trim = on),
         "true",
         "Trim the ledger behind the oldest kept checkpoint, by 4 MiB or more at a time. With `false` it \
             stays complete, and all state can be rebuilt from the topics, epoch by epoch",
@@ -180,7 +180,7 @@ static SETTINGS: &[Setting] = &[
         "checkpoint.on_new_plan",
         text("accept, keep, refuse or rebuild", |s, text| {
             let what = match text {
-                "keep" => Some(OnNew::Keep),
+                "keep" => Some(OnNewProgram::Keep),
                 _ => on_new(text),
             };
             what.map(|what| of(s).on_new_plan = what).is_some()
@@ -268,7 +268,7 @@ static SETTINGS: &[Setting] = &[
             "",
             "Schema registry (the Confluent-compatible API)",
         ),
-        flag("registry", "URL", On::All),
+        flag("registry", "URL", FlagScope::All),
     ),
     setting(
         "registry.username",
@@ -281,13 +281,13 @@ static SETTINGS: &[Setting] = &[
     ),
     setting(
         "registry.password",
-        Kind::Secret(|s, secret| of(s).registry.password = Some(secret)),
+        SettingKind::Secret(|s, secret| of(s).registry.password = Some(secret)),
         "",
         "Password for basic authentication",
     ),
     setting(
         "registry.token",
-        Kind::Secret(|s, secret| of(s).registry.token = Some(secret)),
+        SettingKind::Secret(|s, secret| of(s).registry.token = Some(secret)),
         "",
         "Bearer token for the registry, instead of user name and password",
     ),
@@ -318,7 +318,7 @@ static SETTINGS: &[Setting] = &[
             "127.0.0.1:8460",
             "Address to listen on: a loopback address. Port 0 takes any free port",
         ),
-        flag("http", "ADDRESS", On::All),
+        flag("http", "ADDRESS", FlagScope::All),
     ),
     setting(
         "http.connections_max",
@@ -394,7 +394,7 @@ static SETTINGS: &[Setting] = &[
     ),
     setting(
         "http.stale_reads",
-        Kind::Switch(|s, on| of(s).http.stale_reads = on),
+        SettingKind::Switch(|s, on| of(s).http.stale_reads = on),
         "false",
         "Serve older epochs while a restart recovers. With `false`, reads of the newest epoch get a 503 \
             until the last epoch bound before the restart is closed again; reads with `as_of` or a cursor \
@@ -421,7 +421,7 @@ static SETTINGS: &[Setting] = &[
             "text",
             "Format of log lines",
         ),
-        flag("log", "FORMAT", On::All),
+        flag("log", "FORMAT", FlagScope::All),
     ),
     Setting {
         also: Some("RUST_LOG"),
@@ -445,7 +445,7 @@ static SETTINGS: &[Setting] = &[
             "200",
             "Events per second that `demo` writes",
         ),
-        flag("rate", "N", On::Demo),
+        flag("rate", "N", FlagScope::Demo),
     ),
 ];
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::config::table::{properties, settings};
 use crate::connect::kafka::{KafkaSettings, TopicSettings};
-use crate::ingest::Bounds;
+use crate::ingest::BufferLimits;
 use crate::late::Late;
 use crate::runtime;
 use crate::source::{Deletes, Start};
@@ -13,14 +13,14 @@ use crate::source::{Deletes, Start};
 const HUNTER: &str = "hunter2-is-secret";
 
 /// What a file, variables and flags say together.
-fn said(file: &str, variables: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<InForce> {
+fn said(file: &str, variables: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<ResolvedSettings> {
     let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
-    load(&Inputs {
+    load(&ConfigInputs {
         file: Some((PathBuf::from("thalweg.toml"), file.to_owned())),
         variables: variables.iter().map(own).collect(),
         flags: flags
             .iter()
-            .map(|(name, value)| Spoken {
+            .map(|(name, value)| CliOverride {
                 name: name.to_string(),
                 flag: format!("--{name}"),
                 value: value.to_string(),
@@ -36,8 +36,8 @@ fn wrong(file: &str) -> String {
 
 #[test]
 fn the_defaults_of_the_table_are_those_of_the_code() {
-    let settings = load(&Inputs::default()).unwrap().settings;
-    let (runtime, http) = (runtime::Settings::default(), HttpSettings::default());
+    let settings = load(&ConfigInputs::default()).unwrap().settings;
+    let (runtime, http) = (runtime::RunSettings::default(), HttpSettings::default());
     assert_eq!(settings.workers, runtime.workers);
     assert_eq!(
         crate::sequencer::Cuts::Clock {
@@ -49,7 +49,7 @@ fn the_defaults_of_the_table_are_those_of_the_code() {
     assert_eq!(settings.history, runtime.history);
     assert_eq!(
         format!("{:?}", settings.bounds),
-        format!("{:?}", Bounds::default())
+        format!("{:?}", BufferLimits::default())
     );
     assert_eq!(format!("{:?}", settings.http), format!("{http:?}"));
 }
@@ -58,7 +58,7 @@ fn the_defaults_of_the_table_are_those_of_the_code() {
 fn later_layers_win_and_are_named() {
     let file = "workers = 2\nepoch_interval = \"10ms\"\n\n[http]\naddress = \"127.0.0.1:1\"\nbody_bytes_max \
         = \"128KiB\"\n";
-    let force = said(
+    let resolved = said(
         file,
         &[
             ("THALWEG_WORKERS", "3"),
@@ -68,7 +68,7 @@ fn later_layers_win_and_are_named() {
         &[("workers", "4")],
     )
     .unwrap();
-    let settings = &force.settings;
+    let settings = &resolved.settings;
     assert_eq!(settings.workers, 4);
     assert_eq!(settings.epoch_interval, Duration::from_millis(10));
     assert_eq!(settings.http.address, SocketAddr::from(([127, 0, 0, 1], 2)));
@@ -78,7 +78,7 @@ fn later_layers_win_and_are_named() {
         PathBuf::from("data"),
         "an empty variable says nothing"
     );
-    let origin = |name: &str| force.origin(name).to_string();
+    let origin = |name: &str| resolved.origin(name).to_string();
     assert_eq!(origin("workers"), "--workers");
     assert_eq!(origin("http.address"), "THALWEG_HTTP");
     assert_eq!(origin("epoch_interval"), "thalweg.toml:2");
@@ -120,12 +120,12 @@ fn an_unknown_name_is_told_with_its_line_and_the_nearest_one() {
 fn serving_on_belongs_to_the_end() {
     let text = said("", &[], &[("serve", "true")]).unwrap_err().to_string();
     assert!(text.contains("--serve: `serve` needs `until_end`"), "{text}");
-    let force = said(
+    let resolved = said(
         "[ready]\nlag_max = 10\n[http]\nstale_reads = true\n",
         &[],
         &[("serve", "true"), ("until_end", "true")],
     );
-    let settings = force.unwrap().settings;
+    let settings = resolved.unwrap().settings;
     assert!(settings.serve && settings.http.stale_reads);
     assert_eq!(settings.ready_lag_max, Some(10));
     assert_eq!(said("", &[], &[]).unwrap().settings.ready_lag_max, None);
@@ -200,7 +200,7 @@ fn a_wrong_type_or_range_is_told_with_its_line() {
 
 #[test]
 fn variables_that_belong_to_nobody_are_told_if_they_look_like_ours() {
-    let force = said(
+    let resolved = said(
         "",
         &[
             ("THALWEG_WORKRES", "2"),
@@ -213,14 +213,14 @@ fn variables_that_belong_to_nobody_are_told_if_they_look_like_ours() {
     )
     .unwrap();
     assert_eq!(
-        force.warnings,
+        resolved.warnings,
         [
             "the variable THALWEG_WORKRES matches no setting; the nearest is `THALWEG_WORKERS`",
             "the variable THALWEG_SOURCES_PAYMENTS_LATENESS has no effect: set a source's settings in the file, \
                 under [sources.NAME]"
         ]
     );
-    assert_eq!(force.settings.workers, 1);
+    assert_eq!(resolved.settings.workers, 1);
 }
 
 #[test]
@@ -238,13 +238,13 @@ fn kafkas_properties_go_by_an_allow_list() {
     let file = "[kafka.properties]\nsecurity.protocol = \"sasl_ssl\"\n\"sasl.mechanisms\" = \
         \"SCRAM-SHA-512\"\n\
                 sasl.username = \"u\"\nfetch.wait.max.ms = 5\nsocket.keepalive.enable = true\n";
-    let force = said(file, &[("THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD", HUNTER)], &[]);
+    let resolved = said(file, &[("THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD", HUNTER)], &[]);
     if cfg!(not(feature = "tls")) {
-        assert!(force.unwrap_err().to_string().contains("feature `tls`"));
+        assert!(resolved.unwrap_err().to_string().contains("feature `tls`"));
         return;
     }
-    let force = force.unwrap();
-    let kafka = force.settings.connectors.get::<KafkaSettings>().unwrap();
+    let resolved = resolved.unwrap();
+    let kafka = resolved.settings.connectors.get::<KafkaSettings>().unwrap();
     let mut properties = kafka.properties.clone();
     properties.sort();
     let expected = [
@@ -257,7 +257,7 @@ fn kafkas_properties_go_by_an_allow_list() {
     assert_eq!(properties, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
     assert_eq!(kafka.secrets.len(), 1);
     assert_eq!(
-        force.origin("kafka.properties.sasl.password").to_string(),
+        resolved.origin("kafka.properties.sasl.password").to_string(),
         "THALWEG_KAFKA_PROPERTIES_SASL_PASSWORD"
     );
 
@@ -354,19 +354,23 @@ fn secrets_are_shown_nowhere() {
         ),
     ];
     for (file, variables) in ways {
-        let force = said(&file, &variables, &[]).unwrap();
-        let password = force.settings.registry.password.as_ref().unwrap();
+        let resolved = said(&file, &variables, &[]).unwrap();
+        let password = resolved.settings.registry.password.as_ref().unwrap();
         assert_eq!(password.reveal(), HUNTER, "{file}");
         let shown = format!(
-            "{force:?} {:?}",
-            force.entries.iter().map(ToString::to_string).collect::<Vec<_>>()
+            "{resolved:?} {:?}",
+            resolved
+                .entries
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
         );
         assert!(!shown.contains(HUNTER) && shown.contains("***"), "{shown}");
     }
     // A stronger layer covers the weaker one, whichever way it names the secret.
     let file = format!("[registry]\nusername = \"u\"\npassword_file = \"{path}\"");
-    let force = said(&file, &[("THALWEG_REGISTRY_PASSWORD", "other")], &[]).unwrap();
-    assert_eq!(force.settings.registry.password.unwrap().reveal(), "other");
+    let resolved = said(&file, &[("THALWEG_REGISTRY_PASSWORD", "other")], &[]).unwrap();
+    assert_eq!(resolved.settings.registry.password.unwrap().reveal(), "other");
 
     for (file, expected) in [
         (
@@ -422,13 +426,13 @@ fn secrets_are_shown_nowhere() {
 
 #[test]
 fn settings_of_sources_belong_to_sources_that_have_them() {
-    let known = |name: &str, timed, topic: bool| SourceKnown {
+    let known = |name: &str, timed, topic: bool| KnownSource {
         name: name.to_owned(),
         timed,
         connector: Some(if topic { "kafka" } else { "files" }),
     };
-    let said_of = |force: &InForce, name: &str| {
-        let said = &force.settings.sources[name];
+    let said_of = |resolved: &ResolvedSettings, name: &str| {
+        let said = &resolved.settings.sources[name];
         assert_eq!((said.idle_after, said.future_bound), (None, None));
         let topic = said.connector.get::<TopicSettings>().cloned();
         (said.lateness, said.late, topic.unwrap_or_default())
@@ -465,26 +469,29 @@ fn settings_of_sources_belong_to_sources_that_have_them() {
         \"2026-03-01T12:00:00Z\"\n\
                 [sources.payments]\nlate = \"dead_letter\"\nstart = \"earliest\"\nwait_for_topic = true\n\
                 [sources.names]\ndeletes = \"null_or_empty\"\n";
-    let force = said(file, &[], &[]).unwrap();
-    force.sources_fit(&sources).unwrap();
+    let resolved = said(file, &[], &[]).unwrap();
+    resolved.sources_fit(&sources).unwrap();
     let topic = TopicSettings {
         start: Some(Start::Timestamp("2026-03-01T12:00:00Z".parse().unwrap())),
         ..TopicSettings::default()
     };
     let late = Late::Correct(Duration::from_secs(5_400));
     let expected = (Some(Duration::from_secs(5)), Some(late), topic);
-    assert_eq!(said_of(&force, "a.b"), expected);
+    assert_eq!(said_of(&resolved, "a.b"), expected);
     let topic = TopicSettings {
         start: Some(Start::Earliest),
         wait_for_topic: Some(true),
         ..TopicSettings::default()
     };
-    assert_eq!(said_of(&force, "payments"), (None, Some(Late::DeadLetter), topic));
+    assert_eq!(
+        said_of(&resolved, "payments"),
+        (None, Some(Late::DeadLetter), topic)
+    );
     let topic = TopicSettings {
         deletes: Some(Deletes::NullOrEmpty),
         ..TopicSettings::default()
     };
-    assert_eq!(said_of(&force, "names"), (None, None, topic));
+    assert_eq!(said_of(&resolved, "names"), (None, None, topic));
 
     for (wrong, told) in [
         (

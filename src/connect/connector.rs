@@ -36,12 +36,12 @@ pub trait Connector: Sync {
     }
 
     /// A conflict between settings: `(the setting at fault, what is wrong)`.
-    fn at_odds(&self, _settings: &Extensions) -> Option<(String, String)> {
+    fn conflict(&self, _settings: &Extensions) -> Option<(String, String)> {
         None
     }
 
     /// Warnings about settings that are valid by themselves, as lines of `check`.
-    fn doubts(&self, _settings: &Extensions) -> Vec<Finding> {
+    fn warnings(&self, _settings: &Extensions) -> Vec<Finding> {
         Vec::new()
     }
 
@@ -55,13 +55,13 @@ pub trait Connector: Sync {
     ///
     /// # Errors
     /// Why the command failed.
-    fn run(&self, command: &str, _arguments: &ArgMatches, _on: &Ground<'_>) -> Result<()> {
+    fn run(&self, command: &str, _arguments: &ArgMatches, _on: &CommandContext<'_>) -> Result<()> {
         Err(Error::internal(format!("there is no command `{command}`")))
     }
 }
 
 /// The context of a connector's command.
-pub struct Ground<'a> {
+pub struct CommandContext<'a> {
     /// What the dataflows read from the connector, by name, without duplicates.
     pub logs: &'a [String],
     /// The topics that the dataflows' dead letters are written to, each once.

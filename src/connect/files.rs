@@ -24,16 +24,18 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use self::listing::{FilesDriver, Listing, NAME};
-use self::reader::{FilesReader, Place};
+use self::reader::{FilesReader, LineOrigin};
 use crate::bridge::Waker;
-use crate::codec::format::{Format, Resources};
+use crate::codec::format::{DecoderResources, Format};
 use crate::codec::json::JsonFormat;
 use crate::codec::text::TextFormat;
 use crate::connect::connector::Connector;
 use crate::error::{Error, Result};
 use crate::record::Event;
 use crate::source::records::Payload;
-use crate::source::{Environment, Opened, Source, TimeRules, UpsertSource, dead_letters_to, time_rules};
+use crate::source::{
+    Environment, OpenedSource, Source, TimeRules, UpsertSource, dead_letters_to, time_rules,
+};
 use crate::time::EventTime;
 
 /// How often a file that was read to its end is looked at again.
@@ -148,7 +150,7 @@ pub struct KeyedLines<T, K, V> {
 }
 
 impl<T: Event> Source<T> for Lines<T> {
-    fn open(mut self, env: &Environment) -> Result<Opened<T>> {
+    fn open(mut self, env: &Environment) -> Result<OpenedSource<T>> {
         if self.rules.event_time.is_none() {
             return Err(
                 Error::definition(format!("lines of {} have no event time", self.pattern.display()))
@@ -169,7 +171,7 @@ where
 {
     type Records = (K, Option<V>);
 
-    fn open(self, env: &Environment) -> Result<Opened<(K, Option<V>)>> {
+    fn open(self, env: &Environment) -> Result<OpenedSource<(K, Option<V>)>> {
         let rules = TimeRules {
             timed: false,
             ..TimeRules::default()
@@ -184,25 +186,25 @@ impl<T: 'static> Lines<T> {
         rules: TimeRules<R>,
         env: &Environment,
         make: Box<dyn Fn(T) -> R>,
-    ) -> Result<Opened<R>> {
+    ) -> Result<OpenedSource<R>> {
         let mut format = self.format;
         format.prepare()?;
         let (listing, until_end) = (Listing::new(self.pattern), env.until_end);
         let (registry, poll) = (env.registry.clone(), self.poll);
         let driver = FilesDriver::new(listing.clone(), until_end, self.waits, format.name());
-        Ok(Opened {
+        Ok(OpenedSource {
             topic: listing.pattern().display().to_string(),
             description: format!("files `{}`", listing.pattern().display()),
             driver: Arc::new(driver),
             rules,
             dead_letters: self.dead_letters,
             reader: Box::new(move |waker: Waker| {
-                let resources = Resources {
+                let resources = DecoderResources {
                     registry: registry.as_ref(),
                     waker: &waker,
                 };
                 let lines = Payload::new(&*format, &resources)?;
-                let place = Place { listing, until_end };
+                let place = LineOrigin { listing, until_end };
                 Ok(Box::new(FilesReader::new(place, lines, make, poll, waker)?))
             }),
         })

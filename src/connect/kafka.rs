@@ -13,7 +13,6 @@
 //! tools.
 
 pub(crate) mod admin;
-mod arrivals;
 pub(crate) mod config;
 pub(crate) mod dead_letters;
 pub mod debezium;
@@ -21,6 +20,7 @@ mod driver;
 mod examine;
 mod native;
 pub(crate) mod properties;
+mod queue;
 mod reader;
 pub(crate) mod settings;
 mod sink;
@@ -38,13 +38,13 @@ pub use self::settings::{KafkaSettings, TopicSettings};
 
 use self::driver::KafkaDriver;
 use self::reader::{KafkaReader, Subscription};
-use self::status::Status;
+use self::status::ClientStatus;
 use crate::bridge::Waker;
 use crate::codec::avro::format::{AvroFormat, AvroPlainFormat, Avsc, resolve_to};
 use crate::codec::bytes::BytesFormat;
-use crate::codec::debezium::decoder::Row;
-use crate::codec::fit::subject::Subject;
-use crate::codec::format::{Format, Resources};
+use crate::codec::compatibility::subject::Subject;
+use crate::codec::debezium::decoder::CapturedRow;
+use crate::codec::format::{DecoderResources, Format};
 use crate::codec::json::JsonFormat;
 use crate::codec::json_schema::JsonSchemaFormat;
 #[cfg(feature = "protobuf")]
@@ -52,7 +52,7 @@ use crate::codec::protobuf::format::{Proto, ProtobufFormat, ProtobufPlainFormat}
 #[cfg(feature = "protobuf")]
 use crate::codec::protobuf::prost::ProstFormat;
 use crate::codec::text::TextFormat;
-use crate::connect::connector::{Connector, Ground};
+use crate::connect::connector::{CommandContext, Connector};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::record::Event;
@@ -62,7 +62,8 @@ use crate::setting::properties::Properties;
 use crate::source::records::{KeyValue, Payload};
 use crate::source::setting::SourceSetting;
 use crate::source::{
-    Deletes, Driver, Environment, Opened, Source, Start, TimeRules, UpsertSource, dead_letters_to, time_rules,
+    Deletes, Driver, Environment, OpenedSource, Source, Start, TimeRules, UpsertSource, dead_letters_to,
+    time_rules,
 };
 use crate::time::EventTime;
 
@@ -194,7 +195,7 @@ impl Kafka {
     /// }
     /// # thalweg::runtime::plan(&dataflow("accounts", accounts), &Default::default()).unwrap();
     /// ```
-    pub fn debezium<K: DeserializeOwned + 'static, V: Row>(self) -> DebeziumTopic<K, V> {
+    pub fn debezium<K: DeserializeOwned + 'static, V: CapturedRow>(self) -> DebeziumTopic<K, V> {
         DebeziumTopic::new(self.topic)
     }
 
@@ -302,17 +303,17 @@ impl<T: 'static> Topic<T> {
 }
 
 impl<T: Event> Source<T> for Topic<T> {
-    fn open(self, env: &Environment) -> Result<Opened<T>> {
+    fn open(self, env: &Environment) -> Result<OpenedSource<T>> {
         let format = ready(self.format, self.mistake)?;
-        let topic = TopicOf {
+        let topic = TopicSetup {
             env: env.clone(),
-            status: Arc::new(Status::default()),
+            status: Arc::new(ClientStatus::default()),
             name: self.name,
         };
         let subjects = Subject::of(&topic.name, "value", &*format).into_iter().collect();
         let written = [("value", format.name())];
         let timestamps = self.rules.event_time.is_none();
-        Ok(Opened {
+        Ok(OpenedSource {
             topic: topic.name.to_string(),
             description: describe(&topic.name),
             driver: topic.driver(subjects, &written, timestamps, (Some(self.start), self.waits)),
@@ -327,13 +328,13 @@ impl<T: Event> Source<T> for Topic<T> {
 }
 
 /// A topic in its environment: what opening it needs that does not know what records become.
-struct TopicOf {
+struct TopicSetup {
     name: Arc<str>,
     env: Environment,
-    status: Arc<Status>,
+    status: Arc<ClientStatus>,
 }
 
-impl TopicOf {
+impl TopicSetup {
     /// What looks after the topic. Without `start`, which settings may overrule, it is read from its
     /// beginning.
     fn driver(
@@ -352,8 +353,8 @@ impl TopicOf {
         Arc::new(driver)
     }
 
-    fn resources<'a>(&'a self, waker: &'a Waker) -> Resources<'a> {
-        Resources {
+    fn resources<'a>(&'a self, waker: &'a Waker) -> DecoderResources<'a> {
+        DecoderResources {
             registry: self.env.registry.as_ref(),
             waker,
         }
@@ -453,16 +454,16 @@ impl<K: DeserializeOwned + 'static, V: 'static> KeyedTopic<K, V> {
 impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
     type Records = (K, Option<V>);
 
-    fn open(self, env: &Environment) -> Result<Opened<(K, Option<V>)>> {
+    fn open(self, env: &Environment) -> Result<OpenedSource<(K, Option<V>)>> {
         let format = ready(self.format, self.mistake)?;
         let key_format = match self.key_format {
             Some(named) => ready(named, None)?,
             None => format.keys().format(),
         };
         let deletes = TopicSettings::of(env).deletes.unwrap_or(self.deletes);
-        let topic = TopicOf {
+        let topic = TopicSetup {
             env: env.clone(),
-            status: Arc::new(Status::default()),
+            status: Arc::new(ClientStatus::default()),
             name: self.name,
         };
         let subjects = Subject::of(&topic.name, "key", &*key_format)
@@ -470,7 +471,7 @@ impl<K: Event, V: Event> UpsertSource<K, V> for KeyedTopic<K, V> {
             .chain(Subject::of(&topic.name, "value", &*format))
             .collect();
         let written = [("key", key_format.name()), ("value", format.name())];
-        Ok(Opened {
+        Ok(OpenedSource {
             topic: topic.name.to_string(),
             description: describe(&topic.name),
             driver: topic.driver(subjects, &written, false, (None, self.waits)),
@@ -531,19 +532,19 @@ impl Connector for KafkaConnector {
         settings::SOURCE_SETTINGS
     }
 
-    fn at_odds(&self, given: &Extensions) -> Option<(String, String)> {
-        settings::wrong_together(given)
+    fn conflict(&self, given: &Extensions) -> Option<(String, String)> {
+        settings::conflicting(given)
     }
 
-    fn doubts(&self, given: &Extensions) -> Vec<Finding> {
-        settings::doubts(given)
+    fn warnings(&self, given: &Extensions) -> Vec<Finding> {
+        settings::warnings(given)
     }
 
     fn commands(&self) -> Vec<clap::Command> {
         vec![topics::command(), dead_letters::command::command()]
     }
 
-    fn run(&self, command: &str, arguments: &clap::ArgMatches, on: &Ground<'_>) -> Result<()> {
+    fn run(&self, command: &str, arguments: &clap::ArgMatches, on: &CommandContext<'_>) -> Result<()> {
         match command {
             dead_letters::command::NAME => dead_letters::command::run(arguments, on),
             _ => topics::run(arguments, on),

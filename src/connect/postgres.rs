@@ -102,11 +102,11 @@ impl Connector for PostgresConnector {
         settings::SETTINGS
     }
 
-    fn at_odds(&self, given: &Extensions) -> Option<(String, String)> {
-        settings::wrong_together(given)
+    fn conflict(&self, given: &Extensions) -> Option<(String, String)> {
+        settings::conflicting(given)
     }
 
-    fn doubts(&self, given: &Extensions) -> Vec<Finding> {
-        settings::doubts(given)
+    fn warnings(&self, given: &Extensions) -> Vec<Finding> {
+        settings::warnings(given)
     }
 }

@@ -9,16 +9,16 @@ use timely::dataflow::{Scope, StreamVec};
 use timely::order::Product;
 use timely::progress::Timestamp;
 
-use crate::checkpoint::manifest::Rule;
-use crate::dataflow::plan::{Kind, Origin, union};
+use crate::checkpoint::manifest::EntryRule;
+use crate::dataflow::plan::{Origin, StepKind, union};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
-use crate::dataflow::{Context, Dataflow};
+use crate::dataflow::{BuildContext, Dataflow};
 use crate::operator::changes::changes;
+use crate::panic_context;
 use crate::position::SourceId;
 use crate::record::{Optional, Record};
 use crate::time::Epoch;
-use crate::trail;
 
 /// The timestamp inside `iterate`: the epoch and the round.
 pub type Round = Product<Epoch, u64>;
@@ -32,7 +32,7 @@ impl Clock for Round {}
 #[must_use = "a collection that nothing takes is not computed for anyone"]
 pub struct Collection<'s, D: 'static, C: Clock = Epoch> {
     pub(super) inner: VecCollection<'s, C, D, isize>,
-    context: Rc<Context>,
+    context: Rc<BuildContext>,
     /// The dataflow; `None` inside loops: `iterate` works for every inner lifetime and cannot promise the
     /// outer one.
     pub(super) flow: Option<Dataflow<'s>>,
@@ -157,7 +157,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
     where
         D: Record,
     {
-        let origin = self.context.step(name, Kind::Distinct, &[&self.origin]);
+        let origin = self.context.step(name, StepKind::Distinct, &[&self.origin]);
         self.with(self.inner.clone().distinct(), origin)
     }
 
@@ -179,7 +179,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         let input = self.origin.or("concat", &other.origin);
         let origin = self
             .context
-            .step_as(name, (Kind::Distinct, "intersect"), &[&input]);
+            .step_as(name, (StepKind::Distinct, "intersect"), &[&input]);
         let (one, two) = (self.inner.clone().distinct(), other.inner.clone().distinct());
         self.with_both(other, shared(one.concat(two)), origin)
     }
@@ -191,7 +191,9 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
         D: Record,
     {
         let inputs = [&self.origin, &other.origin];
-        let origin = self.context.step_as(name, (Kind::Distinct, "except"), &inputs);
+        let origin = self
+            .context
+            .step_as(name, (StepKind::Distinct, "except"), &inputs);
         let (one, two) = (self.inner.clone().distinct(), other.inner.clone().distinct());
         let in_both = shared(one.clone().concat(two));
         self.with_both(other, one.concat(in_both.negate()), origin)
@@ -268,10 +270,10 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
     {
         let origin = self
             .context
-            .step_as(name, (Kind::Group, "reduce_pairs"), &[&self.origin]);
+            .step_as(name, (StepKind::Group, "reduce_pairs"), &[&self.origin]);
         let label: Rc<str> = format!("reduce `{name}`").into();
         let reduced = D::pairs(self.inner.clone()).reduce(move |key, rows, out| {
-            let made = trail::within(&label, || f(key, rows));
+            let made = panic_context::run_in_step(&label, || f(key, rows));
             out.extend(made.into_iter().map(|row| (row, 1)));
         });
         self.with(reduced, origin)
@@ -315,7 +317,7 @@ impl<'s, D: 'static, C: Clock> Collection<'s, D, C> {
 /// The inside of a loop: brings in collections from outside.
 pub struct Loop<'i> {
     scope: Scope<'i, Round>,
-    context: Rc<Context>,
+    context: Rc<BuildContext>,
 }
 
 impl<'i> Loop<'i> {
@@ -353,7 +355,7 @@ impl<'s, D: 'static> Collection<'s, D> {
         D: Record,
     {
         let inputs = [&self.origin, &other.origin];
-        let origin = self.context.step_as(name, (Kind::Iterate, operator), &inputs);
+        let origin = self.context.step_as(name, (StepKind::Iterate, operator), &inputs);
         self.with_both(other, f(self.inner.clone(), other.inner.clone()), origin)
     }
 
@@ -367,7 +369,7 @@ impl<'s, D: 'static> Collection<'s, D> {
     where
         D: Record,
     {
-        let origin = self.context.step(name, Kind::Iterate, &[&self.origin]);
+        let origin = self.context.step(name, StepKind::Iterate, &[&self.origin]);
         let (context, mut sources) = (self.context.clone(), self.sources.clone());
         let inner = self.inner.clone().iterate(|scope, rows| {
             let inside = Collection {
@@ -406,8 +408,9 @@ impl<'s, T: 'static> Stream<'s, T> {
             context.plan.borrow().identity_of_changes(&self.origin),
             self.origin.step(),
         );
-        let keeper = context.keeper::<T, i64>((name, step), &self.origin, context.version(step), Rule::Sum);
-        let inner = changes(self.inner.clone(), &keeper);
+        let handle =
+            context.handle::<T, i64>((name, step), &self.origin, context.version(step), EntryRule::Sum);
+        let inner = changes(self.inner.clone(), &handle);
         let mut rows = Collection::outer(inner, self.flow, self.origin.through("changes"));
         rows.sources = self.sources.clone();
         rows

@@ -8,12 +8,12 @@ use differential_dataflow::VecCollection;
 use crate::dataflow::Dataflow;
 use crate::dataflow::collection::{Collection, Pair};
 use crate::dataflow::names::{Names, check_names};
-use crate::dataflow::plan::{Kind, Origin};
+use crate::dataflow::plan::{Origin, StepKind};
 use crate::dataflow::table::{Table, View};
-use crate::operator::aggregate::{Aggregate, Of};
+use crate::operator::aggregate::{Aggregate, AggregateBuilder};
 use crate::operator::group::aggregate::Aggregated;
 use crate::operator::group::reduce::Reduced;
-use crate::operator::group::top::Top;
+use crate::operator::group::top::TopK;
 use crate::operator::group::unique::Unique;
 use crate::operator::group::{Grouping, group};
 use crate::position::SourceId;
@@ -36,16 +36,16 @@ impl<'s, K: 'static, D: 'static> Grouped<'s, K, D> {
     pub fn aggregate<A: Aggregate<D>>(
         self,
         name: &str,
-        build: impl FnOnce(Of<D>) -> A,
+        build: impl FnOnce(AggregateBuilder<D>) -> A,
     ) -> Table<'s, K, A::Out>
     where
         K: Record,
         D: Record,
     {
-        let fold = build(Of::default());
+        let fold = build(AggregateBuilder::default());
         self.group(
             name,
-            (Kind::Group, Kind::Group.id()),
+            (StepKind::Group, StepKind::Group.id()),
             "aggregate",
             Aggregated(fold),
         )
@@ -79,7 +79,7 @@ impl<'s, K: 'static, D: 'static> Grouped<'s, K, D> {
         D: Record,
     {
         let order = move |row: &D| Reverse(by(row));
-        self.group(name, (Kind::Group, "top_k"), "top_k", Top { k, order })
+        self.group(name, (StepKind::Group, "top_k"), "top_k", TopK { k, order })
     }
 
     /// A row for each group: the result of `f` over all its rows, which it gets in order, each with its
@@ -109,7 +109,7 @@ impl<'s, K: 'static, D: 'static> Grouped<'s, K, D> {
         K: Record,
         D: Record,
     {
-        self.group(name, (Kind::Group, "reduce"), "reduce", Reduced(f))
+        self.group(name, (StepKind::Group, "reduce"), "reduce", Reduced(f))
     }
 
     /// A table of the groups' results. `what` is the step's kind and operator; `work` names it in panic
@@ -118,7 +118,7 @@ impl<'s, K: 'static, D: 'static> Grouped<'s, K, D> {
     fn group<G: Grouping<K, D>>(
         self,
         name: &str,
-        what: (Kind, &str),
+        what: (StepKind, &str),
         work: &str,
         grouping: G,
     ) -> Table<'s, G::Key, G::Value>
@@ -182,7 +182,7 @@ impl<'s, D: Pair> Collection<'s, D> {
             sources: self.sources.clone(),
             origin: self.origin.clone(),
         };
-        grouped.group(name, (Kind::Rekey, "to_table"), "table", Unique)
+        grouped.group(name, (StepKind::Rekey, "to_table"), "table", Unique)
     }
 }
 
@@ -197,9 +197,9 @@ impl<'s, D: 'static> Collection<'s, D> {
         let flow = self.outside();
         self.counted(check_names(flow, names.names())).group(
             name,
-            (Kind::Group, "count"),
+            (StepKind::Group, "count"),
             "count",
-            Aggregated(Of::<()>::default().count()),
+            Aggregated(AggregateBuilder::<()>::default().count()),
         )
     }
 
@@ -235,7 +235,7 @@ impl<'s, D: 'static> Collection<'s, D> {
             self.origin.through("counted"),
             self.outside().context().halt.clone(),
         );
-        let counts = Aggregated(Of::<()>::default().count());
+        let counts = Aggregated(AggregateBuilder::<()>::default().count());
         let changes = group(grouped.rows.inner, (name, "view"), counts, halt);
         let table = Table::from_changes(grouped.flow, changes, origin, grouped.names, grouped.sources);
         table.view_with(name, |view| settings(view.fields(["count"])));

@@ -9,23 +9,23 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::operators::vec::Map as _;
 use timely::dataflow::operators::{Concat, Concatenate};
 
-use crate::checkpoint::identity::{Identity, StateKind};
-use crate::checkpoint::keyed::Store;
-use crate::checkpoint::manifest::Rule;
+use crate::checkpoint::identity::{StateIdentity, StateKind};
+use crate::checkpoint::keyed::EntryStore;
+use crate::checkpoint::manifest::EntryRule;
 use crate::dataflow::Dataflow;
 use crate::dataflow::names::{Names, check_names};
-use crate::dataflow::plan::{Kind, Origin, union};
+use crate::dataflow::plan::{Origin, StepKind, union};
 use crate::dataflow::stream::{Events, Stream};
 use crate::dataflow::table::Table;
-use crate::operator::admit::{Lateness, admit, by_content};
-use crate::operator::again::Wanted;
+use crate::operator::admit::{LateHandling, admit, by_content};
+use crate::operator::backfill::BackfillDemand;
 use crate::operator::dedup::Dedup;
-use crate::operator::exchange::{Parcel, pack};
+use crate::operator::exchange::{RoutedBatch, pack};
 use crate::operator::horizon::raise_horizons;
-use crate::operator::interval_join::{Interval, IntervalJoin, Join, Side};
-use crate::operator::late::Policies;
+use crate::operator::interval_join::{Interval, IntervalJoin, Join, JoinInput};
+use crate::operator::late::LatePolicies;
 use crate::operator::lookup::{self, lookup};
-use crate::operator::process::{Emitted, KeyedOperator, Operator, Order, Setup, process};
+use crate::operator::process::{Emitted, InputOrder, KeyedOperator, Operator, Setup, process};
 use crate::operator::process_events::{EventProcessor, ProcessEvents};
 use crate::position::SourceId;
 use crate::record::{Event, Record, Timed, route};
@@ -58,7 +58,7 @@ impl<'s, T: 'static> Stream<'s, T> {
 impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
     /// Adds a step that depends on event time.
     #[track_caller]
-    pub(super) fn timed_step(&self, name: &str, kind: Kind, what: &str) -> Origin {
+    pub(super) fn timed_step(&self, name: &str, kind: StepKind, what: &str) -> Origin {
         let context = self.stream.flow.context();
         let origin = context.step(name, kind, &[&self.stream.origin]);
         self.check_timed(name, what);
@@ -86,24 +86,26 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         K: Record,
         T: Event,
         O: Operator<Input = (K, Timed<T>), Key = K>,
-        O::State: Store<Route = K>,
+        O::State: EntryStore<Route = K>,
     {
         let flow = self.stream.flow;
-        let origin = flow.context().step(name, Kind::Process, &[&self.stream.origin]);
+        let origin = flow
+            .context()
+            .step(name, StepKind::Process, &[&self.stream.origin]);
         let operator = Rc::new(operator);
         let late = operator.clone();
-        let step = Step::new(flow, name, &origin, &self.stream.sources);
-        let parcels = self.admit(
+        let step = KeyedStep::new(flow, name, &origin, &self.stream.sources);
+        let routed_batches = self.admit(
             &step,
             move |input, closed| late.is_late(input, closed),
             |input| input,
         );
-        let wanted = Wanted::default();
-        let identity = Identity::new(StateKind::Process, name);
-        let setup = step.setup::<O>(identity, wanted.clone(), Some(self.order()));
-        let (changes, _) = process(parcels, operator, setup);
+        let demand = BackfillDemand::default();
+        let identity = StateIdentity::new(StateKind::Process, name);
+        let setup = step.setup::<O>(identity, demand.clone(), Some(self.order()));
+        let (changes, _) = process(routed_batches, operator, setup);
         let mut table = Table::from_changes(flow, changes, origin, self.names, self.stream.sources);
-        table.meta.wanted = wanted;
+        table.meta.demand = demand;
         table
     }
 
@@ -135,12 +137,19 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         K: Record,
         T: Event,
     {
-        let origin = self.timed_step(name, Kind::Dedup, "dedup");
-        let step = Step::new(self.stream.flow, name, &origin, &self.stream.sources).at_once(&self.stream);
+        let origin = self.timed_step(name, StepKind::Dedup, "dedup");
+        let step =
+            KeyedStep::new(self.stream.flow, name, &origin, &self.stream.sources).at_once(&self.stream);
         step.about(format!("by {}, within {}", self.names.join(", "), span(within)));
-        let identity = Identity::new(StateKind::Dedup, name).with_number("within_us", micros(within) as u64);
-        let parcels = self.admit(&step, is_late, |input| input);
-        step.emit(parcels, Dedup::<K, T>::new(within), identity, Some(self.order()))
+        let identity =
+            StateIdentity::new(StateKind::Dedup, name).with_number("within_us", micros(within) as u64);
+        let routed_batches = self.admit(&step, is_late, |input| input);
+        step.emit(
+            routed_batches,
+            Dedup::<K, T>::new(within),
+            identity,
+            Some(self.order()),
+        )
     }
 
     /// Joins each event with the events of `other` that have the same key and are close in event time. `f`
@@ -227,16 +236,16 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         let inputs = [&self.stream.origin, &other.stream.origin];
         let origin = flow
             .context()
-            .step_as(name, (Kind::IntervalJoin, operator), &inputs);
+            .step_as(name, (StepKind::IntervalJoin, operator), &inputs);
         self.check_timed(name, "interval join");
         other.check_timed(name, "interval join");
         let sources = union(&self.stream.sources, &other.stream.sources);
-        let step = Step::new(flow, name, &origin, &sources);
+        let step = KeyedStep::new(flow, name, &origin, &sources);
         step.about(format!("by {}, {interval}", self.names.join(", ")));
-        let left = self.admit(&step, is_late, Side::<_, (K, Timed<R>)>::Left);
-        let right = other.admit(&step, is_late, Side::<(K, Timed<T>), _>::Right);
+        let left = self.admit(&step, is_late, JoinInput::<_, (K, Timed<R>)>::Left);
+        let right = other.admit(&step, is_late, JoinInput::<(K, Timed<T>), _>::Right);
         let (from, to) = interval.bounds_us();
-        let identity = Identity::new(StateKind::IntervalJoin, name)
+        let identity = StateIdentity::new(StateKind::IntervalJoin, name)
             .with_number("from_us", from as u64)
             .with_number("to_us", to as u64);
         let operator = IntervalJoin {
@@ -244,18 +253,18 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
             is_left,
             join,
         };
-        type Input<K, L, R> = Side<(K, Timed<L>), (K, Timed<R>)>;
-        let order = Order {
+        type Input<K, L, R> = JoinInput<(K, Timed<L>), (K, Timed<R>)>;
+        let order = InputOrder {
             place: |side: &Input<K, T, R>| match side {
-                Side::Left((_, event)) => event.at,
-                Side::Right((_, event)) => event.at,
+                JoinInput::Left((_, event)) => event.at,
+                JoinInput::Right((_, event)) => event.at,
             },
             // If a stream is joined with itself, a record may be on both sides.
             tie: Some(|a: &Input<K, T, R>, b: &Input<K, T, R>| match (a, b) {
-                (Side::Left((_, a)), Side::Left((_, b))) => by_content(a, b),
-                (Side::Right((_, a)), Side::Right((_, b))) => by_content(a, b),
-                (Side::Left(_), Side::Right(_)) => std::cmp::Ordering::Less,
-                (Side::Right(_), Side::Left(_)) => std::cmp::Ordering::Greater,
+                (JoinInput::Left((_, a)), JoinInput::Left((_, b))) => by_content(a, b),
+                (JoinInput::Right((_, a)), JoinInput::Right((_, b))) => by_content(a, b),
+                (JoinInput::Left(_), JoinInput::Right(_)) => std::cmp::Ordering::Less,
+                (JoinInput::Right(_), JoinInput::Left(_)) => std::cmp::Ordering::Greater,
             }),
         };
         step.emit(left.concat(right), operator, identity, Some(order))
@@ -296,15 +305,15 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
     {
         let flow = self.stream.flow;
         let inputs = [&self.stream.origin, &table.meta.origin];
-        let origin = flow.context().step(name, Kind::Lookup, &inputs);
+        let origin = flow.context().step(name, StepKind::Lookup, &inputs);
         // The operator's copy of the rows is in no checkpoint.
-        table.meta.wanted.set(true);
-        let step = Step::new(flow, name, &origin, &self.stream.sources).at_once(&self.stream);
-        let events = self.admit(&step, |_, _| false, lookup::Input::<K, T, V>::Left);
-        let changes = table.changes().map(lookup::Input::<K, T, V>::Right);
+        table.meta.demand.set(true);
+        let step = KeyedStep::new(flow, name, &origin, &self.stream.sources).at_once(&self.stream);
+        let events = self.admit(&step, |_, _| false, lookup::LookupInput::<K, T, V>::Left);
+        let changes = table.changes().map(lookup::LookupInput::<K, T, V>::Right);
         let changes = pack(changes, name, |input| match input {
-            Side::Left((key, _)) => route(key),
-            Side::Right(change) => route(&change.key),
+            JoinInput::Left((key, _)) => route(key),
+            JoinInput::Right(change) => route(&change.key),
         });
         let inner = lookup::<K, T, V, O>(events.concat(changes), name, Rc::new(f));
         step.stream(inner)
@@ -322,27 +331,37 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
         T: Event,
         P: EventProcessor<Key = K, Event = T>,
     {
-        let origin = self.timed_step(name, Kind::ProcessEvents, "process_events");
-        let step = Step::new(self.stream.flow, name, &origin, &self.stream.sources);
-        let identity = Identity::new(StateKind::ProcessEvents, name);
-        let parcels = self.admit(&step, is_late, |input| input);
-        step.emit(parcels, ProcessEvents(processor), identity, Some(self.order()))
+        let origin = self.timed_step(name, StepKind::ProcessEvents, "process_events");
+        let step = KeyedStep::new(self.stream.flow, name, &origin, &self.stream.sources);
+        let identity = StateIdentity::new(StateKind::ProcessEvents, name);
+        let routed_batches = self.admit(&step, is_late, |input| input);
+        step.emit(
+            routed_batches,
+            ProcessEvents(processor),
+            identity,
+            Some(self.order()),
+        )
     }
 
     /// Packs keyed events for the workers that own the keys; late ones become dead letters.
     fn admit<I: ExchangeData>(
         &self,
-        step: &Step<'s>,
+        step: &KeyedStep<'s>,
         is_late: impl Fn(&(K, Timed<T>), EventTime) -> bool + 'static,
         input: impl Fn((K, Timed<T>)) -> I + 'static,
-    ) -> StreamVec<'s, Epoch, Parcel>
+    ) -> StreamVec<'s, Epoch, RoutedBatch>
     where
         K: Record,
         T: Event,
     {
-        let desk = step.flow.context().desk.clone();
-        let events = raise_horizons(self.stream.inner.clone(), &step.name, step.sources.clone(), desk);
-        let (parcels, late) = admit(
+        let worker_context = step.flow.context().worker_context.clone();
+        let events = raise_horizons(
+            self.stream.inner.clone(),
+            &step.name,
+            step.sources.clone(),
+            worker_context,
+        );
+        let (routed_batches, late) = admit(
             events,
             &step.name,
             self.key.clone(),
@@ -351,16 +370,16 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
             input,
         );
         step.flow.late(late);
-        parcels
+        routed_batches
     }
 
-    fn order(&self) -> Order<(K, Timed<T>)>
+    fn order(&self) -> InputOrder<(K, Timed<T>)>
     where
         K: Record,
         T: Event,
     {
         let tie: fn(&(K, Timed<T>), &(K, Timed<T>)) -> _ = |a, b| by_content(&a.1, &b.1);
-        Order {
+        InputOrder {
             place: |(_, event)| event.at,
             tie: self.stream.is_scattered.then_some(tie),
         }
@@ -373,7 +392,7 @@ fn is_late<K, T>((_, event): &(K, Timed<T>), closed: EventTime) -> bool {
 }
 
 /// A step over the events of some sources, while it is being added.
-pub(super) struct Step<'s> {
+pub(super) struct KeyedStep<'s> {
     flow: Dataflow<'s>,
     name: String,
     origin: Origin,
@@ -382,9 +401,9 @@ pub(super) struct Step<'s> {
     is_behind: bool,
 }
 
-impl<'s> Step<'s> {
+impl<'s> KeyedStep<'s> {
     pub(super) fn new(flow: Dataflow<'s>, name: &str, origin: &Origin, sources: &Rc<[SourceId]>) -> Self {
-        flow.context().desk.timeline.borrow_mut().track(sources);
+        flow.context().worker_context.timeline.borrow_mut().track(sources);
         Self {
             flow,
             name: name.to_owned(),
@@ -406,10 +425,10 @@ impl<'s> Step<'s> {
         self.flow.context().plan.borrow_mut().about(about);
     }
 
-    fn lateness(&self, is_behind: bool) -> Lateness {
+    fn lateness(&self, is_behind: bool) -> LateHandling {
         let context = self.flow.context();
-        let policies = Policies::new(context.late_policies(&self.sources));
-        Lateness {
+        let policies = LatePolicies::new(context.late_policies(&self.sources));
+        LateHandling {
             policies: policies.behind_watermark(is_behind),
             counts: context.late_metrics(&self.sources, &self.name),
         }
@@ -417,9 +436,9 @@ impl<'s> Step<'s> {
 
     pub(super) fn setup<O: KeyedOperator>(
         &self,
-        identity: Identity,
-        wanted: Wanted,
-        order: Option<Order<O::Input>>,
+        identity: StateIdentity,
+        demand: BackfillDemand,
+        order: Option<InputOrder<O::Input>>,
     ) -> Setup<O::Input> {
         let (context, name) = (self.flow.context(), self.name.as_str());
         // State that expired under a shorter time for corrections cannot take the events that a longer one
@@ -431,43 +450,43 @@ impl<'s> Step<'s> {
         };
         let version = context.version(name);
         type State<O> = <O as KeyedOperator>::State;
-        let keeper = context.keeper::<<State<O> as Store>::Key, <State<O> as Store>::Value>(
+        let handle = context.handle::<<State<O> as EntryStore>::Key, <State<O> as EntryStore>::Value>(
             (identity, name),
             &self.origin,
             version,
-            Rule::Last,
+            EntryRule::Last,
         );
         let label = format!("`{name}`");
         Setup {
             order,
-            ..context.setup(name, label, &self.sources, keeper, wanted)
+            ..context.setup(name, label, &self.sources, handle, demand)
         }
     }
 
     /// Adds an operator that emits events.
     fn emit<U: Event, O: KeyedOperator<Output = Emitted<U>>>(
         self,
-        parcels: StreamVec<'s, Epoch, Parcel>,
+        routed_batches: StreamVec<'s, Epoch, RoutedBatch>,
         operator: O,
-        identity: Identity,
-        order: Option<Order<O::Input>>,
+        identity: StateIdentity,
+        order: Option<InputOrder<O::Input>>,
     ) -> Stream<'s, U> {
-        let setup = self.setup::<O>(identity, Wanted::default(), order);
-        let (inner, _) = process(parcels, Rc::new(operator), setup);
+        let setup = self.setup::<O>(identity, BackfillDemand::default(), order);
+        let (inner, _) = process(routed_batches, Rc::new(operator), setup);
         self.stream(inner)
     }
 
-    /// Like [`Step::emit`]; also returns whether the step is new while others were restored, and so needs
-    /// their rows re-emitted.
+    /// Like [`KeyedStep::emit`]; also returns whether the step is new while others were restored, and so
+    /// needs their rows re-emitted.
     pub(super) fn emit_new<U: Event, O: KeyedOperator<Output = Emitted<U>>>(
         self,
-        parcels: StreamVec<'s, Epoch, Parcel>,
+        routed_batches: StreamVec<'s, Epoch, RoutedBatch>,
         operator: O,
-        identity: Identity,
+        identity: StateIdentity,
     ) -> (Stream<'s, U>, bool) {
-        let setup = self.setup::<O>(identity, Wanted::default(), None);
-        let is_new = setup.keeper.held() != setup.keeper.restored();
-        let (inner, _) = process(parcels, Rc::new(operator), setup);
+        let setup = self.setup::<O>(identity, BackfillDemand::default(), None);
+        let is_new = setup.handle.held() != setup.handle.restored();
+        let (inner, _) = process(routed_batches, Rc::new(operator), setup);
         (self.stream(inner), is_new)
     }
 

@@ -12,13 +12,13 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::vec::Filter;
 
-use crate::checkpoint::identity::{Identity, StateKind};
-use crate::checkpoint::manifest::Rule;
+use crate::checkpoint::identity::{StateIdentity, StateKind};
+use crate::checkpoint::manifest::EntryRule;
 use crate::connect::kafka::dead_letters::LetterTopic;
 use crate::dataflow::Dataflow;
 use crate::dataflow::plan::Origin;
-use crate::operator::again::Wanted;
-use crate::operator::letters::{Letter, LetterKey, letters};
+use crate::operator::backfill::BackfillDemand;
+use crate::operator::dead_letters::{DeadLetterKey, DeadLetterRow, dead_letters};
 use crate::position::SourceId;
 use crate::record::Timed;
 use crate::schema::RowSchema;
@@ -60,7 +60,7 @@ impl<'s> Dataflow<'s> {
     /// Dead letters of every source become views, once all steps that may add to them are known. Which steps
     /// those are says nothing about the letters that were there before, so they come from the source alone.
     pub(super) fn finish(self) {
-        let Letters { dead, late } = self.loose.late.take();
+        let Letters { dead, late } = self.build_state.late.take();
         let late = self.scope.concatenate(late);
         for of in dead {
             let source = of.id;
@@ -80,13 +80,14 @@ impl<'s> Dataflow<'s> {
         let view = format!("{name}.dead_letters");
         let context = self.context();
         let version = context.version(&name);
-        let named = (Identity::new(StateKind::Letters, &name), &*view);
-        let keeper = context.keeper::<LetterKey, Letter>(named, &of.origin, version, Rule::Last);
+        let named = (StateIdentity::new(StateKind::Letters, &name), &*view);
+        let handle =
+            context.handle::<DeadLetterKey, DeadLetterRow>(named, &of.origin, version, EntryRule::Last);
         let label = format!("dead letters of `{name}`");
         // Nothing but their view is made of them.
-        let wanted = Wanted::default();
-        let setup = context.setup(&view, label, &[], keeper, wanted);
-        let keyed = letters(all, of.topic, LETTERS_KEEP, setup);
+        let demand = BackfillDemand::default();
+        let setup = context.setup(&view, label, &[], handle, demand);
+        let keyed = dead_letters(all, of.topic, LETTERS_KEEP, setup);
         let letters = Origin::named(&view.as_str().into());
         let mut spec = ViewSpec::new(view);
         spec.description = format!("records of `{name}` that could not be counted, and why");
@@ -102,7 +103,7 @@ impl<'s> Dataflow<'s> {
         let owner = format!("sink `{name}`");
         let schema = RowSchema::new(&owner, trace::<()>(), trace::<LetterRow>(), FieldNames::default());
         let sink = LetterTopic::new(topic);
-        let Some(outlet) = self.open_sink(&name, &of.origin, Method::AppendTo, sink, schema) else {
+        let Some(sink_input) = self.open_sink(&name, &of.origin, Method::AppendTo, sink, schema) else {
             return;
         };
         let rows = LetterSource {
@@ -110,8 +111,8 @@ impl<'s> Dataflow<'s> {
             connector: of.connector.map(str::to_owned),
             topic: of.topic.clone(),
         };
-        let mut encoder = outlet.encoder(false);
-        self.give(all.clone(), outlet, move |letter: &DeadLetter| {
+        let mut encoder = sink_input.encoder(false);
+        self.give(all.clone(), sink_input, move |letter: &DeadLetter| {
             let event = Timed {
                 value: rows.row(letter),
                 time: letter.timestamp,

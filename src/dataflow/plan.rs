@@ -16,8 +16,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::checkpoint::entry;
-use crate::checkpoint::identity::{Definition, Expression, Identity};
-use crate::checkpoint::manifest::{Rule, StepShape};
+use crate::checkpoint::identity::{Definition, Expression, StateIdentity};
+use crate::checkpoint::manifest::{EntryRule, StepSignature};
 use crate::error::{Error, Result, count};
 use crate::late::Late;
 use crate::position::SourceId;
@@ -26,11 +26,11 @@ use crate::schema::RowSchema;
 use crate::schema::trace::{stored_structure, structure};
 use crate::sequencer::SourceRules;
 use crate::sink::{Contract, Examine, Method};
-use crate::source::{Driver, Opened};
+use crate::source::{Driver, OpenedSource};
 
 /// The kind of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum StepKind {
     /// A source of events.
     Source,
     /// A source of a table.
@@ -69,52 +69,52 @@ pub enum Kind {
     Sink,
 }
 
-impl Kind {
+impl StepKind {
     /// Its name in plans.
     pub(super) fn word(self) -> &'static str {
         match self {
-            Kind::Source => "source",
-            Kind::Table => "table",
-            Kind::TryMap => "try_map",
-            Kind::Window => "window",
-            Kind::Process => "process",
-            Kind::Aggregate => "group",
-            Kind::Dedup => "dedup",
-            Kind::IntervalJoin => "join",
-            Kind::Lookup => "lookup",
-            Kind::ProcessEvents => "process",
-            Kind::WhenClosed => "closed",
-            Kind::Group => "group",
-            Kind::Rekey => "rekey",
-            Kind::Join => "join",
-            Kind::Iterate => "iterate",
-            Kind::Distinct => "distinct",
-            Kind::View => "view",
-            Kind::Sink => "sink",
+            StepKind::Source => "source",
+            StepKind::Table => "table",
+            StepKind::TryMap => "try_map",
+            StepKind::Window => "window",
+            StepKind::Process => "process",
+            StepKind::Aggregate => "group",
+            StepKind::Dedup => "dedup",
+            StepKind::IntervalJoin => "join",
+            StepKind::Lookup => "lookup",
+            StepKind::ProcessEvents => "process",
+            StepKind::WhenClosed => "closed",
+            StepKind::Group => "group",
+            StepKind::Rekey => "rekey",
+            StepKind::Join => "join",
+            StepKind::Iterate => "iterate",
+            StepKind::Distinct => "distinct",
+            StepKind::View => "view",
+            StepKind::Sink => "sink",
         }
     }
 
     /// The operator's id in checkpoints. It never changes, whatever plans call it.
     pub(super) fn id(self) -> &'static str {
         match self {
-            Kind::Source => "source",
-            Kind::Table => "table",
-            Kind::TryMap => "try_map",
-            Kind::Window => "window",
-            Kind::Process => "process",
-            Kind::Aggregate => "aggregate",
-            Kind::Dedup => "dedup",
-            Kind::IntervalJoin => "interval_join",
-            Kind::Lookup => "lookup",
-            Kind::ProcessEvents => "process_events",
-            Kind::WhenClosed => "when_closed",
-            Kind::Group => "group",
-            Kind::Rekey => "rekey",
-            Kind::Join => "join",
-            Kind::Iterate => "iterate",
-            Kind::Distinct => "distinct",
-            Kind::View => "view",
-            Kind::Sink => "sink",
+            StepKind::Source => "source",
+            StepKind::Table => "table",
+            StepKind::TryMap => "try_map",
+            StepKind::Window => "window",
+            StepKind::Process => "process",
+            StepKind::Aggregate => "aggregate",
+            StepKind::Dedup => "dedup",
+            StepKind::IntervalJoin => "interval_join",
+            StepKind::Lookup => "lookup",
+            StepKind::ProcessEvents => "process_events",
+            StepKind::WhenClosed => "when_closed",
+            StepKind::Group => "group",
+            StepKind::Rekey => "rekey",
+            StepKind::Join => "join",
+            StepKind::Iterate => "iterate",
+            StepKind::Distinct => "distinct",
+            StepKind::View => "view",
+            StepKind::Sink => "sink",
         }
     }
 
@@ -122,8 +122,8 @@ impl Kind {
     /// it shows.
     fn space(self) -> &'static str {
         match self {
-            Kind::View => "view",
-            Kind::Sink => "sink",
+            StepKind::View => "view",
+            StepKind::Sink => "sink",
             _ => "step",
         }
     }
@@ -132,15 +132,15 @@ impl Kind {
     fn is_stateful(self) -> bool {
         matches!(
             self,
-            Kind::Table
-                | Kind::Window
-                | Kind::Process
-                | Kind::Aggregate
-                | Kind::Dedup
-                | Kind::IntervalJoin
-                | Kind::ProcessEvents
-                | Kind::WhenClosed
-                | Kind::View
+            StepKind::Table
+                | StepKind::Window
+                | StepKind::Process
+                | StepKind::Aggregate
+                | StepKind::Dedup
+                | StepKind::IntervalJoin
+                | StepKind::ProcessEvents
+                | StepKind::WhenClosed
+                | StepKind::View
         )
     }
 }
@@ -207,11 +207,11 @@ impl Origin {
 
 /// A named step.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct PlannedStep {
     /// The step's name.
     pub name: Rc<str>,
     /// The step's kind.
-    pub kind: Kind,
+    pub kind: StepKind,
     /// All named steps that it reads from, directly or through unnamed steps.
     pub from: Vec<Rc<str>>,
     /// Its operators and inputs: `window(filter(payments))`.
@@ -286,16 +286,16 @@ impl fmt::Display for PlannedSink {
 
 /// A step whose state type checkpoints cannot hold.
 #[derive(Clone, Debug)]
-pub struct UnfitState {
+pub struct UnencodableState {
     /// The step, the type, and the reason.
     pub what: String,
     /// How to fix it.
     pub hint: &'static str,
 }
 
-impl UnfitState {
+impl UnencodableState {
     /// Why checkpoints cannot hold the state type of a step, as far as that can be told without data.
-    fn of<T: Event>(step: &Identity) -> Option<Self> {
+    fn of<T: Event>(step: &StateIdentity) -> Option<Self> {
         let unfit = entry::fits::<T>().err()?;
         Some(Self {
             what: format!("{step}: `{}`: {unfit}", std::any::type_name::<T>()),
@@ -308,19 +308,19 @@ impl UnfitState {
 #[derive(Default)]
 pub struct Plan {
     /// Named steps, in the order of the code.
-    pub steps: Vec<Step>,
+    pub steps: Vec<PlannedStep>,
     /// Sources.
     pub sources: Vec<PlannedSource>,
     /// Sinks.
     pub sinks: Vec<PlannedSink>,
     /// Stateful steps, in the order in which they are built.
-    pub states: Vec<StepShape>,
+    pub states: Vec<StepSignature>,
     /// Declared versions by step; views carry their own.
     pub versions: BTreeMap<String, u32>,
     /// A step that may keep state that checkpoints cannot capture.
     pub unsaved: Option<&'static Location<'static>>,
     /// Steps whose state types checkpoints cannot hold.
-    pub unfit: Vec<UnfitState>,
+    pub unfit: Vec<UnencodableState>,
     /// Mistakes, each with its location.
     pub mistakes: Vec<String>,
 }
@@ -330,11 +330,11 @@ impl Plan {
     pub(super) fn step(
         &mut self,
         name: &str,
-        (kind, operator): (Kind, &str),
+        (kind, operator): (StepKind, &str),
         inputs: &[&Origin],
         at: &'static Location<'static>,
     ) -> Origin {
-        let alike = |step: &&Step| &*step.name == name && step.kind.space() == kind.space();
+        let alike = |step: &&PlannedStep| &*step.name == name && step.kind.space() == kind.space();
         if name.is_empty() {
             self.mistakes
                 .push(format!("the {} at {at} has no name", kind.word()));
@@ -349,7 +349,7 @@ impl Plan {
         }
         let (name, made) = (Rc::from(name), Origin::of(operator, inputs));
         let origin = Origin::named(&name);
-        self.steps.push(Step {
+        self.steps.push(PlannedStep {
             name,
             kind,
             from: made.steps.to_vec(),
@@ -363,7 +363,7 @@ impl Plan {
     /// Adds the feedback to a fixed point's step: it also reads the result of a round, which may be the step
     /// itself.
     pub(super) fn closes(&mut self, step: &Origin, start: &Origin, round: &Origin) {
-        let made = start.and(Kind::Iterate.id(), round);
+        let made = start.and(StepKind::Iterate.id(), round);
         if let Some(found) = self.steps.iter_mut().rfind(|found| found.name == *step.step()) {
             let others = made.steps.iter().filter(|name| *name != step.step());
             found.from = others.cloned().collect();
@@ -372,7 +372,7 @@ impl Plan {
     }
 
     /// All named steps that rows come from. Dead letters have no step in a plan.
-    fn upstream<'a>(&'a self, origin: &'a Origin) -> BTreeMap<&'a str, Option<&'a Step>> {
+    fn upstream<'a>(&'a self, origin: &'a Origin) -> BTreeMap<&'a str, Option<&'a PlannedStep>> {
         let (mut found, mut next) = (BTreeMap::new(), origin.steps.iter().collect::<Vec<_>>());
         while let Some(name) = next.pop() {
             let step = self.find(name);
@@ -384,27 +384,27 @@ impl Plan {
     }
 
     /// The step with this name, views and sinks excluded.
-    fn find(&self, name: &str) -> Option<&Step> {
-        let named = |step: &&Step| &*step.name == name && step.kind.space() == "step";
+    fn find(&self, name: &str) -> Option<&PlannedStep> {
+        let named = |step: &&PlannedStep| &*step.name == name && step.kind.space() == "step";
         self.steps.iter().find(named)
     }
 
     /// Adds a stateful step and returns its index. `step` is its name in messages.
     pub(super) fn state<K: Event, V: Event>(
         &mut self,
-        (identity, step): (Identity, &str),
+        (identity, step): (StateIdentity, &str),
         input: &Origin,
         version: u32,
-        rule: Rule,
+        rule: EntryRule,
     ) -> usize {
         // Views encode their rows by a schema, and accept types that an encoding without names cannot hold.
         let unfit = match rule {
-            Rule::Versions => None,
-            _ => UnfitState::of::<K>(&identity).or_else(|| UnfitState::of::<V>(&identity)),
+            EntryRule::Versions => None,
+            _ => UnencodableState::of::<K>(&identity).or_else(|| UnencodableState::of::<V>(&identity)),
         };
         self.unfit.extend(unfit);
         let types = match rule {
-            Rule::Versions => (stored_structure::<K>(), stored_structure::<V>()),
+            EntryRule::Versions => (stored_structure::<K>(), stored_structure::<V>()),
             _ => (structure::<K>(), structure::<V>()),
         };
         self.add_state((identity, step), input, version, rule, types)
@@ -412,15 +412,15 @@ impl Plan {
 
     fn add_state(
         &mut self,
-        (identity, step): (Identity, &str),
+        (identity, step): (StateIdentity, &str),
         input: &Origin,
         version: u32,
-        rule: Rule,
+        rule: EntryRule,
         (key, value): (String, String),
     ) -> usize {
         let upstream = self.upstream(input);
         let from = upstream.keys().map(|name| (*name).to_owned()).collect();
-        let definition = |step: &Step| Definition {
+        let definition = |step: &PlannedStep| Definition {
             made: step.definition.clone(),
             // Stateful steps carry their own version.
             version: match step.kind.is_stateful() {
@@ -431,7 +431,7 @@ impl Plan {
         let definitions = upstream
             .iter()
             .filter_map(|(name, step)| Some(((*name).to_owned(), definition((*step)?))));
-        let shape = StepShape {
+        let shape = StepSignature {
             identity,
             step: step.to_owned(),
             from,
@@ -449,10 +449,10 @@ impl Plan {
     /// The name that checkpoints give to the events behind a
     /// [`Stream::changes`](super::stream::Stream::changes), which users do not name: it is derived from the
     /// inputs, so that unrelated steps do not affect it, and numbered if the inputs are the same.
-    pub(super) fn identity_of_changes(&self, origin: &Origin) -> Identity {
-        let alike = |step: &&StepShape| step.rule == Rule::Sum && step.input == *origin.made;
+    pub(super) fn identity_of_changes(&self, origin: &Origin) -> StateIdentity {
+        let alike = |step: &&StepSignature| step.rule == EntryRule::Sum && step.input == *origin.made;
         let before = self.states.iter().filter(alike).count();
-        Identity::changes(&origin.made, 1 + before as u64)
+        StateIdentity::changes(&origin.made, 1 + before as u64)
     }
 
     /// The declared version of a step.
@@ -485,7 +485,7 @@ impl Plan {
         }
     }
 
-    pub(super) fn source<T>(&mut self, id: SourceId, name: &str, opened: &Opened<T>) {
+    pub(super) fn source<T>(&mut self, id: SourceId, name: &str, opened: &OpenedSource<T>) {
         if let Some(other) = self
             .sources
             .iter()

@@ -7,19 +7,19 @@ use timely::dataflow::StreamVec;
 
 use crate::dataflow::Dataflow;
 use crate::dataflow::collection::Collection;
-use crate::dataflow::plan::{Kind, Origin, PlannedSink};
+use crate::dataflow::plan::{Origin, PlannedSink, StepKind};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
 use crate::error::{Result, count};
 use crate::ledger::SHARDS_MAX;
-use crate::operator::deliver::{Shards, deliver, encode, encode_updates};
+use crate::operator::deliver::{SinkShards, deliver, encode, encode_updates};
 use crate::record::{Change, Event, Record, Timed};
 use crate::schema::RowSchema;
 use crate::schema::fields::FieldNames;
 use crate::schema::trace::trace;
-use crate::sink::encode::Encoder;
-use crate::sink::function::Function;
-use crate::sink::process::Connection;
+use crate::sink::encode::SinkEncoder;
+use crate::sink::function::FunctionSink;
+use crate::sink::process::SinkConnection;
 use crate::sink::resume;
 use crate::sink::row::Row;
 use crate::sink::{AppendSink, ChangelogSink, Method, Sink, UpsertSink};
@@ -40,7 +40,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         let schema = RowSchema::unchecked(name, trace::<()>(), trace::<T>(), FieldNames::default());
-        self.sink(name, Method::ForEachEpoch, Function::of_events(f), schema)
+        self.sink(name, Method::ForEachEpoch, FunctionSink::of_events(f), schema)
     }
 
     /// Appends each event of complete and durable epochs to a store, ordered by partition and offset. Whether
@@ -90,11 +90,11 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         let flow = self.flow;
-        if let Some(outlet) = flow.open_sink(name, &self.origin, method, sink, schema) {
-            let mut encoder = outlet.encoder(false);
+        if let Some(sink_input) = flow.open_sink(name, &self.origin, method, sink, schema) {
+            let mut encoder = sink_input.encoder(false);
             // If events of one record come from one worker, a stable sort keeps their order.
             let is_ordered = !self.is_scattered;
-            flow.give(self.inner.clone(), outlet, move |event| {
+            flow.give(self.inner.clone(), sink_input, move |event| {
                 encoder.event(event, is_ordered)
             });
         }
@@ -143,7 +143,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         V: Record,
     {
         let schema = RowSchema::unchecked(name, trace::<K>(), trace::<V>(), FieldNames::default());
-        self.sink(name, Method::ForEachEpoch, Function::of_changes(f), schema)
+        self.sink(name, Method::ForEachEpoch, FunctionSink::of_changes(f), schema)
     }
 
     /// Maintains the table in a store: the current row of each key, with deleted rows removed. A key changes
@@ -231,13 +231,13 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         V: Record,
     {
         let flow = self.flow;
-        if let Some(outlet) = flow.open_sink(name, &self.meta.origin, method, sink, schema) {
+        if let Some(sink_input) = flow.open_sink(name, &self.meta.origin, method, sink, schema) {
             // A sink that is new among restored steps needs their rows re-emitted.
-            if outlet.is_new() {
-                self.meta.wanted.set(true);
+            if sink_input.is_new() {
+                self.meta.demand.set(true);
             }
-            let mut encoder = outlet.encoder(method.has_old());
-            flow.give(self.changes(), outlet, move |change| encoder.change(change));
+            let mut encoder = sink_input.encoder(method.has_old());
+            flow.give(self.changes(), sink_input, move |change| encoder.change(change));
         }
         self
     }
@@ -256,27 +256,27 @@ impl<'s, D: 'static> Collection<'s, D> {
         let flow = self.outside();
         let owner = format!("sink `{name}`");
         let schema = RowSchema::new(&owner, trace::<D>(), trace::<()>(), FieldNames::default());
-        if let Some(outlet) = flow.open_sink(name, &self.origin, Method::ChangesTo, sink, schema) {
-            let (complete, halt) = (outlet.complete(), flow.context().halt.clone());
-            let mut encoder = outlet.encoder(true);
+        if let Some(sink_input) = flow.open_sink(name, &self.origin, Method::ChangesTo, sink, schema) {
+            let (complete, halt) = (sink_input.complete(), flow.context().halt.clone());
+            let mut encoder = sink_input.encoder(true);
             let updates = self.inner.clone().inner;
             let rows = encode_updates(updates, name, complete, move |row, n| encoder.count(row, n), halt);
-            flow.deliver(rows, outlet);
+            flow.deliver(rows, sink_input);
         }
         self
     }
 }
 
 /// A planned sink, to be connected to rows.
-pub(super) struct Outlet {
-    to: Connection,
+pub(super) struct SinkInput {
+    to: SinkConnection,
     /// The epoch up to which each shard is complete, according to the ledger.
     complete: Vec<Option<Epoch>>,
     /// The checkpoint that this run resumes from.
     restored: Option<Epoch>,
 }
 
-impl Outlet {
+impl SinkInput {
     /// Whether a shard did not exist at the checkpoint: then it consumes the rows that restored steps
     /// re-emit.
     fn is_new(&self) -> bool {
@@ -289,11 +289,11 @@ impl Outlet {
         self.complete.iter().copied().min().flatten()
     }
 
-    pub(super) fn encoder(&self, with_old: bool) -> Encoder {
-        let Connection {
+    pub(super) fn encoder(&self, with_old: bool) -> SinkEncoder {
+        let SinkConnection {
             sink, schema, shards, ..
         } = &self.to;
-        Encoder::new(sink.clone(), schema.clone(), *shards, with_old)
+        SinkEncoder::new(sink.clone(), schema.clone(), *shards, with_old)
     }
 }
 
@@ -307,9 +307,9 @@ impl<'s> Dataflow<'s> {
         method: Method,
         sink: impl Sink,
         schema: Result<RowSchema>,
-    ) -> Option<Outlet> {
+    ) -> Option<SinkInput> {
         let context = self.context();
-        if !context.output(name, Kind::Sink, of) {
+        if !context.output(name, StepKind::Sink, of) {
             return None;
         }
         let opened = sink.open(method, &context.env).and_then(|opened| {
@@ -348,8 +348,8 @@ impl<'s> Dataflow<'s> {
         });
         let restored = context.restored.as_ref().map(|restored| restored.manifest.epoch);
         let complete = (0..shards).map(|shard| context.sinks.complete(name, shard));
-        Some(Outlet {
-            to: Connection {
+        Some(SinkInput {
+            to: SinkConnection {
                 sink: name.into(),
                 shards,
                 schema,
@@ -366,20 +366,20 @@ impl<'s> Dataflow<'s> {
     pub(super) fn give<R: Clone + 'static>(
         &self,
         rows: StreamVec<'s, Epoch, R>,
-        outlet: Outlet,
+        sink_input: SinkInput,
         encode_row: impl FnMut(&R) -> Result<Row> + 'static,
     ) {
         let halt = self.context().halt.clone();
-        let rows = encode(rows, &outlet.to.sink, outlet.complete(), encode_row, halt);
-        self.deliver(rows, outlet);
+        let rows = encode(rows, &sink_input.to.sink, sink_input.complete(), encode_row, halt);
+        self.deliver(rows, sink_input);
     }
 
     /// Passes encoded rows to a sink.
-    fn deliver(&self, rows: StreamVec<'s, Epoch, Row>, outlet: Outlet) {
+    fn deliver(&self, rows: StreamVec<'s, Epoch, Row>, sink_input: SinkInput) {
         let context = self.context().clone();
-        let Outlet { to, complete, .. } = outlet;
+        let SinkInput { to, complete, .. } = sink_input;
         let name = to.sink.clone();
-        let shards = Shards {
+        let shards = SinkShards {
             count: to.shards,
             workers: context.sink_workers,
             complete,

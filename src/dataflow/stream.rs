@@ -10,12 +10,12 @@ use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::Operator as _;
 
 use crate::dataflow::Dataflow;
-use crate::dataflow::plan::{Kind, Origin, union};
+use crate::dataflow::plan::{Origin, StepKind, union};
 use crate::operator::try_map::try_map;
+use crate::panic_context;
 use crate::position::SourceId;
 use crate::record::{Event, Timed};
 use crate::time::Epoch;
-use crate::trail;
 
 /// A stream of events as a timely stream.
 pub type Events<'s, T> = StreamVec<'s, Epoch, Timed<T>>;
@@ -90,7 +90,7 @@ impl<'s, T: 'static> Stream<'s, T> {
         T: Event,
     {
         let context = self.flow.context();
-        let origin = context.step(name, Kind::TryMap, &[&self.origin]);
+        let origin = context.step(name, StepKind::TryMap, &[&self.origin]);
         let (mapped, dead) = try_map(self.inner.clone(), name, f, context.rejected_counters());
         self.flow.late(dead);
         self.with(mapped, origin)
@@ -124,7 +124,7 @@ impl<'s, T: 'static> Stream<'s, T> {
             .clone()
             .unary::<Builder<U>, _, _, _>(Pipeline, what, move |_, _| {
                 move |input, output| {
-                    let _work = trail::begin(&label);
+                    let _work = panic_context::enter(&label);
                     input.for_each(|capability, data| {
                         let mut session = output.session(&capability);
                         session.give_iterator(data.drain(..).flat_map(
@@ -134,7 +134,7 @@ impl<'s, T: 'static> Stream<'s, T> {
                                  horizon,
                                  at,
                              }| {
-                                trail::on(at);
+                                panic_context::at_record(at);
                                 f(value).into_iter().map(move |value| Timed {
                                     value,
                                     time,
@@ -161,10 +161,10 @@ impl<'s, T: 'static> Stream<'s, T> {
             .clone()
             .unary::<Builder<T>, _, _, _>(Pipeline, "filter", move |_, _| {
                 move |input, output| {
-                    let _work = trail::begin(&label);
+                    let _work = panic_context::enter(&label);
                     input.for_each(|capability, data| {
                         data.retain(|event| {
-                            trail::on(event.at);
+                            panic_context::at_record(event.at);
                             f(&event.value)
                         });
                         if !data.is_empty() {

@@ -15,14 +15,14 @@ use timely::dataflow::operators::generic::Operator;
 
 use crate::dataflow::Dataflow;
 use crate::dataflow::names::{Names, NoKey, check_names};
-use crate::dataflow::plan::{Kind, Origin};
-use crate::operator::again::Wanted;
+use crate::dataflow::plan::{Origin, StepKind};
+use crate::operator::backfill::BackfillDemand;
 use crate::operator::join::updates;
 use crate::operator::net::net;
+use crate::panic_context;
 use crate::position::SourceId;
 use crate::record::{Change, Optional, Ranked, Record};
 use crate::time::{Epoch, WindowLayout, Windowed};
-use crate::trail;
 use crate::view::ViewSpec;
 
 type Changes<'s, K, V> = StreamVec<'s, Epoch, Change<K, V>>;
@@ -34,7 +34,7 @@ mod rekey;
 /// At most one value a key.
 pub struct Table<'s, K: 'static, V: 'static> {
     pub(super) flow: Dataflow<'s>,
-    pub(super) meta: Meta,
+    pub(super) meta: TableMeta,
     changes: OnceCell<Changes<'s, K, V>>,
     /// Creates the changes from rows. Set only for tables that start as rows, so that none of it is compiled
     /// for windowed tables.
@@ -44,7 +44,7 @@ pub struct Table<'s, K: 'static, V: 'static> {
 
 /// Properties of a table besides its rows.
 #[derive(Clone)]
-pub(super) struct Meta {
+pub(super) struct TableMeta {
     pub(super) origin: Origin,
     pub(super) names: Vec<String>,
     pub(super) sources: Rc<[SourceId]>,
@@ -56,7 +56,7 @@ pub(super) struct Meta {
     /// Set when a step consumes the rows of windows as they close.
     pub(super) when_closed: Vec<Rc<Cell<bool>>>,
     /// Set when a step other than a view consumes the rows.
-    pub(super) wanted: Wanted,
+    pub(super) demand: BackfillDemand,
 }
 
 /// The key of one table as the key of another: `K` itself, the key of a [`Windowed<K>`](Windowed) or
@@ -66,32 +66,32 @@ pub(super) struct Meta {
     label = "keys differ",
     note = "use `join_on(name, &other, |key, value| other_key, ..)`"
 )]
-pub trait KeyedLike<K> {
+pub trait KeyedRows<K> {
     /// Whether rows of this key are on the same worker as that key, because both hash alike.
     #[doc(hidden)]
     const LIVES_THERE: bool;
     /// The key in the other table.
     fn key(&self) -> K;
 }
-impl<K: Clone> KeyedLike<K> for K {
+impl<K: Clone> KeyedRows<K> for K {
     const LIVES_THERE: bool = true;
     fn key(&self) -> K {
         self.clone()
     }
 }
-impl<K: Clone> KeyedLike<K> for Windowed<K> {
+impl<K: Clone> KeyedRows<K> for Windowed<K> {
     const LIVES_THERE: bool = true;
     fn key(&self) -> K {
         self.key.clone()
     }
 }
-impl<K: Clone> KeyedLike<K> for Ranked<K> {
+impl<K: Clone> KeyedRows<K> for Ranked<K> {
     const LIVES_THERE: bool = true;
     fn key(&self) -> K {
         self.key.clone()
     }
 }
-impl<A: Clone, B> KeyedLike<A> for (A, B) {
+impl<A: Clone, B> KeyedRows<A> for (A, B) {
     const LIVES_THERE: bool = false;
     fn key(&self) -> A {
         self.0.clone()
@@ -99,7 +99,7 @@ impl<A: Clone, B> KeyedLike<A> for (A, B) {
 }
 // With a single candidate, the compiler infers the other table's key from it and reports "mismatched types".
 #[diagnostic::do_not_recommend]
-impl<K> KeyedLike<NoKey<0>> for K {
+impl<K> KeyedRows<NoKey<0>> for K {
     const LIVES_THERE: bool = false;
     fn key(&self) -> NoKey<0> {
         unreachable!("no table has this key")
@@ -114,7 +114,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         names: Vec<String>,
         sources: Rc<[SourceId]>,
     ) -> Self {
-        let meta = Meta {
+        let meta = TableMeta {
             origin,
             names,
             sources,
@@ -122,12 +122,12 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
             window_sources: Rc::new([]),
             keep: None,
             when_closed: Vec::new(),
-            wanted: Wanted::default(),
+            demand: BackfillDemand::default(),
         };
         Self::of_changes(flow, changes, meta)
     }
 
-    pub(super) fn of_changes(flow: Dataflow<'s>, changes: Changes<'s, K, V>, meta: Meta) -> Self {
+    pub(super) fn of_changes(flow: Dataflow<'s>, changes: Changes<'s, K, V>, meta: TableMeta) -> Self {
         Self {
             flow,
             meta,
@@ -137,7 +137,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
         }
     }
 
-    pub(super) fn from_rows(flow: Dataflow<'s>, rows: Rows<'s, K, V>, meta: Meta) -> Self {
+    pub(super) fn from_rows(flow: Dataflow<'s>, rows: Rows<'s, K, V>, meta: TableMeta) -> Self {
         let (updates, step) = (rows.inner.clone(), meta.origin.step().to_owned());
         Self {
             flow,
@@ -156,7 +156,7 @@ impl<'s, K: Record, V: Record> Table<'s, K, V> {
     }
 
     pub(super) fn collection(&self) -> Rows<'s, K, V> {
-        self.meta.wanted.set(true);
+        self.meta.demand.set(true);
         let make = || {
             let changes = self.changes.get().expect("a table has one of its forms");
             updates(changes.clone()).as_collection()
@@ -236,7 +236,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
             .changes()
             .unary::<Builder<K, R>, _, _, _>(Pipeline, "map", move |_, _| {
                 move |input, output| {
-                    let _work = trail::begin(&label);
+                    let _work = panic_context::enter(&label);
                     input.for_each(|capability, data| {
                         let mut session = output.session(&capability);
                         for Change { key, old, new } in data.drain(..) {
@@ -249,7 +249,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
                     });
                 }
             });
-        let meta = Meta {
+        let meta = TableMeta {
             origin: self.meta.origin.through(operator),
             ..self.meta.clone()
         };
@@ -276,7 +276,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         V: Record,
     {
         let context = self.flow.context();
-        if !context.output(name, Kind::View, &self.meta.origin) {
+        if !context.output(name, StepKind::View, &self.meta.origin) {
             return self;
         }
         let mut spec = ViewSpec::new(name);
@@ -306,7 +306,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
             .flow
             .serve(self.changes(), &self.meta.origin, spec, (history, version))
         {
-            self.meta.wanted.set(true);
+            self.meta.demand.set(true);
         }
         self
     }
@@ -328,7 +328,7 @@ impl View {
 
     /// Declares a version of the rows: raise it when a closure before the view has changed. A checkpoint of
     /// an earlier version is then subject to
-    /// [`on_new_plan`](crate::runtime::checkpoints::Settings::on_new_plan). Default 1.
+    /// [`on_new_plan`](crate::runtime::checkpoints::CheckpointSettings::on_new_plan). Default 1.
     pub fn version(mut self, version: u32) -> Self {
         self.version = version;
         self

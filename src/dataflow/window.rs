@@ -7,20 +7,20 @@ use std::time::Duration;
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::vec::Map as _;
 
-use crate::checkpoint::identity::{Identity, StateKind};
-use crate::checkpoint::manifest::Rule;
-use crate::dataflow::keyed::{Keyed, Step};
-use crate::dataflow::plan::{Kind, Origin};
+use crate::checkpoint::identity::{StateIdentity, StateKind};
+use crate::checkpoint::manifest::EntryRule;
+use crate::dataflow::keyed::{Keyed, KeyedStep};
+use crate::dataflow::plan::{Origin, StepKind};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;
-use crate::operator::again::Wanted;
-use crate::operator::aggregate::{Aggregate, Of};
+use crate::operator::aggregate::{Aggregate, AggregateBuilder};
+use crate::operator::backfill::BackfillDemand;
 use crate::operator::exchange::pack;
-use crate::operator::late::Policies;
+use crate::operator::late::LatePolicies;
 use crate::operator::when_closed::WhenClosed;
-pub use crate::operator::window::assign::Assign;
-use crate::operator::window::assign::Method;
-use crate::operator::window::{self, Keep, SessionKey};
+use crate::operator::window::assigner::AssignerKind;
+pub use crate::operator::window::assigner::WindowAssigner;
+use crate::operator::window::{self, RowRetention, SessionKey};
 use crate::record::{Change, Event, Record, route};
 use crate::time::{Epoch, EventTime, Window, WindowLayout, Windowed, micros, span};
 
@@ -56,7 +56,7 @@ impl Tumbling {
     }
 }
 
-impl Assign for Tumbling {
+impl WindowAssigner for Tumbling {
     fn windows(&self, at: EventTime, out: &mut Vec<Window>) {
         let into = at.micros().wrapping_sub(self.offset_us).rem_euclid(self.size_us);
         let start = at.micros().saturating_sub(into);
@@ -131,7 +131,7 @@ impl Hopping {
     }
 }
 
-impl Assign for Hopping {
+impl WindowAssigner for Hopping {
     fn windows(&self, at: EventTime, out: &mut Vec<Window>) {
         let into = at
             .micros()
@@ -157,10 +157,10 @@ impl Assign for Hopping {
         }
     }
 
-    fn method(&self) -> Method {
+    fn method(&self) -> AssignerKind {
         match self.disjoint() {
-            true => Method::Each,
-            false => Method::Sliced,
+            true => AssignerKind::Each,
+            false => AssignerKind::Sliced,
         }
     }
 }
@@ -204,7 +204,7 @@ impl Sessions {
     }
 }
 
-impl Assign for Sessions {
+impl WindowAssigner for Sessions {
     /// The session of a single event.
     fn windows(&self, at: EventTime, out: &mut Vec<Window>) {
         out.push(Window {
@@ -217,15 +217,15 @@ impl Assign for Sessions {
         WindowLayout::PerKey
     }
 
-    fn method(&self) -> Method {
-        Method::Merged { gap: self.gap }
+    fn method(&self) -> AssignerKind {
+        AssignerKind::Merged { gap: self.gap }
     }
 }
 
 /// A single window for all of time.
-struct Global;
+struct GlobalWindow;
 
-impl Assign for Global {
+impl WindowAssigner for GlobalWindow {
     fn windows(&self, _at: EventTime, out: &mut Vec<Window>) {
         out.push(Window {
             start: EventTime::MIN,
@@ -266,38 +266,38 @@ impl<'s, K: 'static, T: 'static> Keyed<'s, K, T> {
     pub fn aggregate_all<A: Aggregate<T>>(
         self,
         name: &str,
-        build: impl FnOnce(Of<T>) -> A,
+        build: impl FnOnce(AggregateBuilder<T>) -> A,
     ) -> Table<'s, K, A::Out>
     where
         K: Record,
         T: Event,
     {
         let context = self.stream.flow.context();
-        let origin = context.step(name, Kind::Aggregate, &[&self.stream.origin]);
+        let origin = context.step(name, StepKind::Aggregate, &[&self.stream.origin]);
         let (flow, names, sources) = (self.stream.flow, self.names.clone(), self.stream.sources.clone());
         let about = format!("by {}", names.join(", "));
         let windows = Windows {
             keyed: self,
             origin: origin.clone(),
-            assigner: Box::new(Global),
+            assigner: Box::new(GlobalWindow),
             keep: Duration::MAX,
         };
-        let identity = Identity::new(StateKind::Aggregate, name);
-        let (changes, wanted, _) = windows.build(build, identity, about);
+        let identity = StateIdentity::new(StateKind::Aggregate, name);
+        let (changes, demand, _) = windows.build(build, identity, about);
         let changes = changes.map(|Change { key, old, new }: Change<Windowed<K>, A::Out>| Change {
             key: key.key,
             old,
             new,
         });
         let mut table = Table::from_changes(flow, changes, origin, names, sources);
-        table.meta.wanted = wanted;
+        table.meta.demand = demand;
         table
     }
 
     /// Assigns each key's events to windows of event time. `name` is the step's.
     #[track_caller]
-    pub fn window(self, name: &str, assigner: impl Assign) -> Windows<'s, K, T> {
-        let origin = self.timed_step(name, Kind::Window, "window");
+    pub fn window(self, name: &str, assigner: impl WindowAssigner) -> Windows<'s, K, T> {
+        let origin = self.timed_step(name, StepKind::Window, "window");
         Windows {
             keyed: self,
             origin,
@@ -315,7 +315,7 @@ const KEEP: Duration = Duration::from_secs(24 * 3600);
 pub struct Windows<'s, K: 'static, T: 'static> {
     keyed: Keyed<'s, K, T>,
     origin: Origin,
-    assigner: Box<dyn Assign>,
+    assigner: Box<dyn WindowAssigner>,
     keep: Duration,
 }
 
@@ -328,7 +328,7 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
 
     /// Declares a version of the step: raise it when the aggregate, or what comes before it, has changed. A
     /// checkpoint of an earlier version is then subject to
-    /// [`on_new_plan`](crate::runtime::checkpoints::Settings::on_new_plan). Default 1.
+    /// [`on_new_plan`](crate::runtime::checkpoints::CheckpointSettings::on_new_plan). Default 1.
     pub fn version(self, version: u32) -> Self {
         let context = self.keyed.stream.flow.context();
         context
@@ -341,9 +341,12 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
 
     /// Aggregates the events of each key and window.
     ///
-    /// The closure gets [`Of`], which creates aggregates and knows the event's type:
+    /// The closure gets [`AggregateBuilder`], which creates aggregates and knows the event's type:
     /// `|a| (a.count(), a.sum(|p| p.cents))`.
-    pub fn aggregate<A: Aggregate<T>>(self, build: impl FnOnce(Of<T>) -> A) -> Table<'s, Windowed<K>, A::Out>
+    pub fn aggregate<A: Aggregate<T>>(
+        self,
+        build: impl FnOnce(AggregateBuilder<T>) -> A,
+    ) -> Table<'s, Windowed<K>, A::Out>
     where
         T: Event,
         K: Record,
@@ -352,36 +355,38 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         let (origin, names, keep) = (self.origin.clone(), self.keyed.names.clone(), self.keep);
         let layout = self.assigner.layout();
         let late = match self.assigner.method() {
-            Method::Each if self.assigner.disjoint() => "",
-            Method::Merged { .. } => "",
-            Method::Each | Method::Sliced => ", late windows counted in thalweg_late_windows_total",
+            AssignerKind::Each if self.assigner.disjoint() => "",
+            AssignerKind::Merged { .. } => "",
+            AssignerKind::Each | AssignerKind::Sliced => {
+                ", late windows counted in thalweg_late_windows_total"
+            }
         };
         let identity = match self.assigner.method() {
-            Method::Merged { gap } => {
+            AssignerKind::Merged { gap } => {
                 let corrects = flow.context().corrected_for(&sources);
-                Identity::sessions(origin.step(), gap, corrects)
+                StateIdentity::sessions(origin.step(), gap, corrects)
             }
-            Method::Each | Method::Sliced => Identity::window(origin.step(), layout),
+            AssignerKind::Each | AssignerKind::Sliced => StateIdentity::window(origin.step(), layout),
         };
         let shape = identity.shape();
         let about = format!("by {}, {shape}, kept {}{late}", names.join(", "), span(keep));
-        let (changes, wanted, when_closed) = self.build(build, identity, about);
+        let (changes, demand, when_closed) = self.build(build, identity, about);
         let mut table = Table::from_changes(flow, changes, origin, names, sources);
         table.meta.when_closed = vec![when_closed];
         table.meta.windows = Some(layout);
         table.meta.window_sources = table.meta.sources.clone();
         table.meta.keep = Some(keep);
-        table.meta.wanted = wanted;
+        table.meta.demand = demand;
         table
     }
 
     /// Adds the operator.
     fn build<A: Aggregate<T>>(
         self,
-        build: impl FnOnce(Of<T>) -> A,
-        identity: Identity,
+        build: impl FnOnce(AggregateBuilder<T>) -> A,
+        identity: StateIdentity,
         about: String,
-    ) -> (WindowChanges<'s, K, A::Out>, Wanted, Rc<Cell<bool>>)
+    ) -> (WindowChanges<'s, K, A::Out>, BackfillDemand, Rc<Cell<bool>>)
     where
         T: Event,
         K: Record,
@@ -398,39 +403,39 @@ impl<'s, K: 'static, T: 'static> Windows<'s, K, T> {
         type Place<K> = (EventTime, EventTime, K);
         let (named, version) = ((identity, &**step), context.version(step));
         let method = assigner.method();
-        let keeper = match method {
-            Method::Merged { .. } => {
-                context.keeper::<SessionKey<K>, State<A, T>>(named, &origin, version, Rule::Last)
+        let handle = match method {
+            AssignerKind::Merged { .. } => {
+                context.handle::<SessionKey<K>, State<A, T>>(named, &origin, version, EntryRule::Last)
             }
-            Method::Each | Method::Sliced => {
-                context.keeper::<Place<K>, State<A, T>>(named, &origin, version, Rule::Last)
+            AssignerKind::Each | AssignerKind::Sliced => {
+                context.handle::<Place<K>, State<A, T>>(named, &origin, version, EntryRule::Last)
             }
         };
-        let (wanted, when_closed) = (Wanted::default(), Rc::<Cell<bool>>::default());
-        let keep = Keep {
+        let (demand, when_closed) = (BackfillDemand::default(), Rc::<Cell<bool>>::default());
+        let keep = RowRetention {
             for_: keep,
             when_closed: when_closed.clone(),
         };
-        let spec = window::Spec {
+        let spec = window::WindowSpec {
             name: step.to_string(),
             key,
             assign: assigner,
-            fold: Rc::new(build(Of::default())),
+            fold: Rc::new(build(AggregateBuilder::default())),
             keep,
             sources: stream.sources.clone(),
-            desk: context.desk.clone(),
-            policies: Policies::new(context.late_policies(&stream.sources))
+            worker_context: context.worker_context.clone(),
+            policies: LatePolicies::new(context.late_policies(&stream.sources))
                 .behind_watermark(stream.is_behind),
             late: context.late_metrics(&stream.sources, step),
-            keeper,
-            wanted: wanted.clone(),
+            handle,
+            demand: demand.clone(),
         };
         let (changes, late) = match method {
-            Method::Merged { gap } => window::sessions(stream.inner, gap, spec),
-            Method::Each | Method::Sliced => window::window(stream.inner, spec),
+            AssignerKind::Merged { gap } => window::sessions(stream.inner, gap, spec),
+            AssignerKind::Each | AssignerKind::Sliced => window::window(stream.inner, spec),
         };
         flow.late(late);
-        (changes, wanted, when_closed)
+        (changes, demand, when_closed)
     }
 }
 
@@ -475,7 +480,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, Windowed<K>, V> {
         V: Record,
     {
         let context = self.flow.context();
-        let origin = context.step(name, Kind::WhenClosed, &[&self.meta.origin]);
+        let origin = context.step(name, StepKind::WhenClosed, &[&self.meta.origin]);
         let sources = &self.meta.window_sources;
         let late = context.late_policies(sources);
         let longest = late.iter().max_by_key(|(_, late)| late.corrects());
@@ -484,16 +489,16 @@ impl<'s, K: 'static, V: 'static> Table<'s, Windowed<K>, V> {
                 "`{name}`: no window of `{}` can ever close",
                 self.meta.origin.step()
             ));
-            return Step::new(self.flow, name, &origin, sources).nothing();
+            return KeyedStep::new(self.flow, name, &origin, sources).nothing();
         };
         self.meta.when_closed.iter().for_each(|told| told.set(true));
-        let step = Step::new(self.flow, name, &origin, sources);
-        let identity = Identity::new(StateKind::WhenClosed, name);
+        let step = KeyedStep::new(self.flow, name, &origin, sources);
+        let identity = StateIdentity::new(StateKind::WhenClosed, name);
         let changes = pack(self.changes(), name, |change| route(&change.key));
         let operator = WhenClosed::new(source);
         let (rows, is_new) = step.emit_new(changes, operator, identity);
         if is_new {
-            self.meta.wanted.set(true);
+            self.meta.demand.set(true);
         }
         rows
     }

@@ -48,7 +48,7 @@ impl EmbeddedBroker {
     /// Starts this many brokers on free ports of 127.0.0.1.
     pub fn start(brokers: u32) -> Result<Self> {
         let cluster = MockCluster::new(i32::try_from(brokers).unwrap_or(i32::MAX))
-            .map_err(|error| Error::outside("cannot start the embedded broker").detail(error))?;
+            .map_err(|error| Error::external("cannot start the embedded broker").detail(error))?;
         Ok(Self { cluster })
     }
 
@@ -61,7 +61,7 @@ impl EmbeddedBroker {
     pub fn create_topic(&self, name: &str, partitions: u32) -> Result<()> {
         self.cluster
             .create_topic(name, i32::try_from(partitions).unwrap_or(i32::MAX), 1)
-            .map_err(|error| Error::outside(format!("cannot create topic `{name}`")).detail(error))
+            .map_err(|error| Error::external(format!("cannot create topic `{name}`")).detail(error))
     }
 
     /// Takes broker `number`, counted from 1, off the network.
@@ -130,7 +130,7 @@ impl Producer {
             .set("socket.nagle.disable", "true")
             .set("message.timeout.ms", "30000")
             .create_with_context(Deliveries::default())
-            .map_err(|error| Error::outside("cannot make a Kafka producer").detail(told(&error)))?;
+            .map_err(|error| Error::external("cannot make a Kafka producer").detail(told(&error)))?;
         Ok(Self { inner })
     }
 
@@ -185,7 +185,7 @@ impl Producer {
 /// Creates a topic on any Kafka; an existing one is left unchanged.
 pub async fn create_topic(kafka: &KafkaSettings, name: &str, partitions: u32) -> Result<()> {
     let refused = |why: String| {
-        Error::outside(format!("cannot create topic `{name}` at {}", kafka.bootstrap)).detail(why)
+        Error::external(format!("cannot create topic `{name}` at {}", kafka.bootstrap)).detail(why)
     };
     let admin: AdminClient<DefaultClientContext> = connection(kafka)?
         .create()
@@ -210,5 +210,5 @@ fn unwritten(topic: &str, why: &str) -> Error {
         "" => "records could not be written to Kafka".to_owned(),
         topic => format!("records could not be written to topic `{topic}`"),
     };
-    Error::outside(what).detail(why)
+    Error::external(what).detail(why)
 }

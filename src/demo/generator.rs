@@ -20,7 +20,7 @@ use crate::error::{Error, Result, count};
 use crate::position::{Offset, TopicId};
 use crate::record::Event;
 use crate::source::{
-    Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Source, TimeRules,
+    Driver, Environment, Intake, OpenedSource, PartitionFacts, Raw, ReadProgress, Reader, Source, TimeRules,
 };
 use crate::source::{Topology, UpsertSource, time_rules};
 use crate::time::EventTime;
@@ -87,7 +87,7 @@ impl<T> Generator<T> {
 }
 
 impl<T: Event> Generator<T> {
-    fn opened(self, timed: bool) -> Result<Opened<T>> {
+    fn opened(self, timed: bool) -> Result<OpenedSource<T>> {
         if self.partitions == 0 || self.rate == Some(0) {
             return Err(Error::definition(
                 "a generator needs at least one partition, and a rate above zero",
@@ -107,7 +107,7 @@ impl<T: Event> Generator<T> {
             start,
         };
         let make = self.make;
-        Ok(Opened {
+        Ok(OpenedSource {
             topic: "generator".to_owned(),
             description: format!("a generator of {}", count(self.partitions, "partition")),
             driver: Arc::new(GeneratorDriver(schedule)),
@@ -132,7 +132,7 @@ impl<T: Event> Generator<T> {
 }
 
 impl<T: Event> Source<T> for Generator<T> {
-    fn open(self, _env: &Environment) -> Result<Opened<T>> {
+    fn open(self, _env: &Environment) -> Result<OpenedSource<T>> {
         self.opened(true)
     }
 }
@@ -140,7 +140,7 @@ impl<T: Event> Source<T> for Generator<T> {
 impl<K: Event, V: Event> UpsertSource<K, V> for Generator<(K, Option<V>)> {
     type Records = (K, Option<V>);
 
-    fn open(self, _env: &Environment) -> Result<Opened<(K, Option<V>)>> {
+    fn open(self, _env: &Environment) -> Result<OpenedSource<(K, Option<V>)>> {
         self.opened(false)
     }
 }
@@ -250,7 +250,7 @@ impl<T: Event> Reader<T> for GeneratorReader<T> {
         until: Offset,
         records_max: usize,
         intake: &mut Intake<T>,
-    ) -> Result<Progress> {
+    ) -> Result<ReadProgress> {
         let position = self.positions.get_mut(&partition).ok_or_else(|| {
             Error::internal(format!("partition {partition} of the generator was not assigned"))
         })?;
@@ -283,7 +283,7 @@ impl<T: Event> Reader<T> for GeneratorReader<T> {
         {
             pacer.wake_at(self.schedule.timestamp(offset));
         }
-        Ok(Progress {
+        Ok(ReadProgress {
             position: offset,
             at_end,
             more: !at_end && offset < until,
@@ -389,7 +389,7 @@ mod tests {
             let progress = reader.read(1, Offset::MAX, usize::MAX, intake).unwrap();
             assert_eq!(
                 progress,
-                Progress {
+                ReadProgress {
                     position: 50,
                     at_end: true,
                     more: false
@@ -399,7 +399,7 @@ mod tests {
         let cut = drain(source(), Waker::new(|| {}), |reader, intake| {
             assert_eq!(
                 reader.read(1, 7, 100, intake).unwrap(),
-                Progress {
+                ReadProgress {
                     position: 7,
                     at_end: false,
                     more: false

@@ -18,22 +18,22 @@ use crate::error::{Error, Result};
 
 /// Schemas by id, counted from 1, and the newest one of each subject.
 #[derive(Default)]
-struct Kept {
+struct StoredSchemas {
     texts: BTreeMap<u32, String>,
     newest: BTreeMap<String, u32>,
 }
 
-type Schemas = Arc<Mutex<Kept>>;
+type Schemas = Arc<Mutex<StoredSchemas>>;
 
 #[derive(Deserialize)]
-struct Register {
+struct RegisterRequest {
     schema: String,
 }
 
 /// Starts a registry on a free loopback port. It lives as long as the runtime. Returns its address as a URL.
 pub(crate) fn start(runtime: &Handle) -> Result<String> {
     let listener = std::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-        .map_err(|error| Error::outside("the demo's schema registry found no free port").detail(error))?;
+        .map_err(|error| Error::external("the demo's schema registry found no free port").detail(error))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let routes = Router::new()
@@ -58,7 +58,7 @@ async fn by_id(State(schemas): State<Schemas>, Path(id): Path<u32>) -> Response 
 }
 
 async fn register(State(schemas): State<Schemas>, Path(subject): Path<String>, body: String) -> Response {
-    let Ok(Register { schema }) = serde_json::from_str(&body) else {
+    let Ok(RegisterRequest { schema }) = serde_json::from_str(&body) else {
         let body = json!({ "error_code": 42201, "message": "a body {\"schema\": …} is expected" });
         return (StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response();
     };

@@ -15,12 +15,12 @@
 //!
 //! Paths are full URLs: `s3://bucket/prefix/name`. Calls block, and may come from any thread; a small runtime
 //! does the waiting. Failed requests are retried for [`RETRY_MAX`]; what fails after that is reported as a
-//! [`Trouble`](super::Trouble).
+//! [`StoreFault`](super::StoreFault).
 //!
 //! A crash during an upload leaves its parts in the bucket, invisible but billed. Stores remove them by a
 //! lifecycle rule (`AbortIncompleteMultipartUpload`); from outside it is impossible to tell whose they are.
 
-mod reason;
+mod diagnosis;
 mod scratch;
 mod upload;
 
@@ -64,9 +64,9 @@ const PUTS_MAX: usize = 5;
 
 /// Files in a bucket. Clones share it.
 #[derive(Clone)]
-pub struct ObjectFiles(Arc<Shared>);
+pub struct ObjectFiles(Arc<ObjectClient>);
 
-struct Shared {
+struct ObjectClient {
     store: Arc<dyn ObjectStore>,
     /// `s3://bucket`: the prefix of every key.
     root: String,
@@ -74,7 +74,7 @@ struct Shared {
     keeps: bool,
     /// Size of an upload's parts, and of ranges.
     part: usize,
-    copies: Mutex<HashMap<PathBuf, Copied>>,
+    copies: Mutex<HashMap<PathBuf, ObjectInfo>>,
     requests: AtomicU64,
     parts: Arc<Semaphore>,
     runtime: Option<tokio::runtime::Runtime>,
@@ -82,14 +82,14 @@ struct Shared {
 
 /// What this process knows of an object. Objects never change.
 #[derive(Clone)]
-enum Copied {
+enum ObjectInfo {
     Small(Bytes),
     Whole(Arc<Scratch>),
 }
 
 /// The location of a bucket, as far as the environment does not define it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Access {
+pub struct BucketAccess {
     /// The endpoint of a store other than Amazon's: `http://127.0.0.1:9000`.
     pub endpoint: Option<String>,
     /// The region.
@@ -103,7 +103,7 @@ impl ObjectFiles {
     ///
     /// # Errors
     /// If the environment is inconsistent: a key without its secret, for example.
-    pub fn s3(bucket: &str, access: &Access, scratch: &Path, keeps: bool) -> io::Result<Self> {
+    pub fn s3(bucket: &str, access: &BucketAccess, scratch: &Path, keeps: bool) -> io::Result<Self> {
         let builder = AmazonS3Builder::from_env();
         Self::s3_by(builder, bucket, access, RETRY_MAX, scratch, keeps)
     }
@@ -111,7 +111,7 @@ impl ObjectFiles {
     fn s3_by(
         builder: AmazonS3Builder,
         bucket: &str,
-        access: &Access,
+        access: &BucketAccess,
         retry_max: Duration,
         scratch: &Path,
         keeps: bool,
@@ -143,7 +143,7 @@ impl ObjectFiles {
         };
         let root = format!("s3://{bucket}");
         let store = builder.with_client_options(options).with_retry(retry).build();
-        let store = store.map_err(|error| reason::tell(&error, &root))?;
+        let store = store.map_err(|error| diagnosis::tell(&error, &root))?;
         Self::new(Arc::new(store), &root, scratch, keeps)
     }
 
@@ -165,7 +165,7 @@ impl ObjectFiles {
             .thread_name("objects")
             .enable_all()
             .build()?;
-        Ok(Self(Arc::new(Shared {
+        Ok(Self(Arc::new(ObjectClient {
             store,
             root: root.to_owned(),
             scratch: scratch.to_owned(),
@@ -214,9 +214,9 @@ impl ObjectFiles {
     }
 }
 
-type Told<T> = std::sync::mpsc::Receiver<Result<T, Error>>;
+type Reply<T> = std::sync::mpsc::Receiver<Result<T, Error>>;
 
-impl Shared {
+impl ObjectClient {
     /// The key of a path, which begins with the root.
     fn key(&self, path: &Path) -> io::Result<Key> {
         let text = path.to_str().and_then(|text| text.strip_prefix(&self.root));
@@ -235,7 +235,7 @@ impl Shared {
     fn ask<T: Send + 'static>(
         &self,
         request: impl Future<Output = Result<T, Error>> + Send + 'static,
-    ) -> Told<T> {
+    ) -> Reply<T> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.begin(request)
     }
@@ -243,7 +243,7 @@ impl Shared {
     fn begin<T: Send + 'static>(
         &self,
         act: impl Future<Output = Result<T, Error>> + Send + 'static,
-    ) -> Told<T> {
+    ) -> Reply<T> {
         let (tell, told) = sync_channel(1);
         if let Some(runtime) = &self.runtime {
             runtime.spawn(async move {
@@ -253,11 +253,11 @@ impl Shared {
         told
     }
 
-    fn told<T>(&self, told: Told<T>) -> io::Result<T> {
+    fn told<T>(&self, told: Reply<T>) -> io::Result<T> {
         let ended = |_| io::Error::other("the thread of the object store has ended");
         told.recv()
             .map_err(ended)?
-            .map_err(|error| reason::tell(&error, &self.root))
+            .map_err(|error| diagnosis::tell(&error, &self.root))
     }
 
     fn wait<T: Send + 'static>(
@@ -267,18 +267,18 @@ impl Shared {
         self.told(self.ask(act))
     }
 
-    fn keep(&self, path: &Path, copy: Copied) {
+    fn keep(&self, path: &Path, copy: ObjectInfo) {
         if self.keeps {
             self.copies.lock().insert(path.to_owned(), copy);
         }
     }
 
-    fn kept(&self, path: &Path) -> Option<Copied> {
+    fn kept(&self, path: &Path) -> Option<ObjectInfo> {
         self.copies.lock().get(path).cloned()
     }
 }
 
-impl Drop for Shared {
+impl Drop for ObjectClient {
     fn drop(&mut self) {
         // Whatever is still asked is for nobody; and a runtime that waits can't be dropped from within
         // another.
@@ -336,7 +336,7 @@ impl FileStore for ObjectFiles {
             .wait(async move { store.list_with_delimiter(Some(&key)).await });
         let listed = listed.map_err(|error| match error.kind() {
             // An empty prefix is an empty list: what is missing is the bucket.
-            io::ErrorKind::NotFound => reason::no_bucket(&self.0.root),
+            io::ErrorKind::NotFound => diagnosis::no_bucket(&self.0.root),
             _ => error,
         })?;
         let names = listed
@@ -349,21 +349,21 @@ impl FileStore for ObjectFiles {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        if let Some(Copied::Small(bytes)) = self.0.kept(path) {
+        if let Some(ObjectInfo::Small(bytes)) = self.0.kept(path) {
             return Ok(bytes.to_vec());
         }
         let (key, store) = (self.0.key(path)?, self.0.store.clone());
         let bytes = self.0.wait(async move { store.get(&key).await?.bytes().await })?;
-        self.0.keep(path, Copied::Small(bytes.clone()));
+        self.0.keep(path, ObjectInfo::Small(bytes.clone()));
         Ok(bytes.to_vec())
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn FileReader>> {
-        if let Some(Copied::Whole(scratch)) = self.0.kept(path) {
+        if let Some(ObjectInfo::Whole(scratch)) = self.0.kept(path) {
             return Ok(scratch);
         }
         let scratch = Arc::new(self.fetch(path)?);
-        self.0.keep(path, Copied::Whole(scratch.clone()));
+        self.0.keep(path, ObjectInfo::Whole(scratch.clone()));
         Ok(scratch)
     }
 
@@ -376,7 +376,7 @@ impl FileStore for ObjectFiles {
         let (key, bytes) = (self.0.key(path)?, Bytes::copy_from_slice(contents));
         let new = self.0.wait(put_new(self.0.store.clone(), key, bytes.clone()))?;
         if new {
-            self.0.keep(path, Copied::Small(bytes));
+            self.0.keep(path, ObjectInfo::Small(bytes));
         }
         Ok(new)
     }

@@ -26,15 +26,15 @@ const SECTOR: usize = 512;
 
 /// A simulated disk. Clones share it. It has no locks: what is tested on it relies on the log alone.
 #[derive(Clone, Default)]
-pub struct SimDisk(Arc<Mutex<Platters>>);
+pub struct SimDisk(Arc<Mutex<DiskState>>);
 
 #[derive(Clone, Default)]
-struct Platters {
+struct DiskState {
     files: BTreeMap<FileId, SimBytes>,
     names: BTreeMap<PathBuf, FileId>,
     /// The state on the disk, and the changes since.
     names_synced: BTreeMap<PathBuf, FileId>,
-    changes: Vec<Change>,
+    changes: Vec<DirectoryChange>,
     made: FileId,
     boots: u64,
     space_left: Option<usize>,
@@ -49,30 +49,32 @@ pub type FileId = u64;
 
 /// A change to a directory.
 #[derive(Clone)]
-enum Change {
+enum DirectoryChange {
     Named(PathBuf, FileId),
     Renamed(PathBuf, PathBuf, FileId),
     Removed(PathBuf),
 }
 
-impl Change {
+impl DirectoryChange {
     fn path(&self) -> &Path {
         match self {
-            Change::Named(path, _) | Change::Renamed(_, path, _) | Change::Removed(path) => path,
+            DirectoryChange::Named(path, _)
+            | DirectoryChange::Renamed(_, path, _)
+            | DirectoryChange::Removed(path) => path,
         }
     }
 
     fn apply(&self, names: &mut BTreeMap<PathBuf, FileId>) {
         match self {
-            Change::Named(path, file) => _ = names.insert(path.clone(), *file),
-            Change::Renamed(from, to, file) => {
+            DirectoryChange::Named(path, file) => _ = names.insert(path.clone(), *file),
+            DirectoryChange::Renamed(from, to, file) => {
                 // Only the name that this very file has.
                 if names.get(from) == Some(file) {
                     names.remove(from);
                 }
                 names.insert(to.clone(), *file);
             }
-            Change::Removed(path) => _ = names.remove(path),
+            DirectoryChange::Removed(path) => _ = names.remove(path),
         }
     }
 }
@@ -83,7 +85,7 @@ struct SimBytes {
     synced: usize,
 }
 
-impl Platters {
+impl DiskState {
     /// One modifying call.
     fn call(&mut self) -> io::Result<()> {
         self.powered()?;
@@ -107,7 +109,7 @@ impl Platters {
         Ok(())
     }
 
-    fn change(&mut self, change: Change) {
+    fn change(&mut self, change: DirectoryChange) {
         change.apply(&mut self.names);
         self.changes.push(change);
     }
@@ -119,12 +121,12 @@ impl Platters {
             bytes: bytes.to_vec(),
         };
         self.files.insert(self.made, file);
-        self.change(Change::Named(path.to_path_buf(), self.made));
+        self.change(DirectoryChange::Named(path.to_path_buf(), self.made));
         self.made
     }
 
     fn sync_dir(&mut self, dir: &Path) {
-        let inside = |change: &Change| change.path().parent() == Some(dir);
+        let inside = |change: &DirectoryChange| change.path().parent() == Some(dir);
         for change in self.changes.extract_if(.., |change| inside(change)) {
             change.apply(&mut self.names_synced);
         }
@@ -316,7 +318,11 @@ impl Disk for SimDisk {
         let mut disk = self.0.lock();
         disk.call()?;
         let file = *disk.names.get(from).ok_or(io::ErrorKind::NotFound)?;
-        disk.change(Change::Renamed(from.to_path_buf(), to.to_path_buf(), file));
+        disk.change(DirectoryChange::Renamed(
+            from.to_path_buf(),
+            to.to_path_buf(),
+            file,
+        ));
         Ok(())
     }
 
@@ -324,7 +330,7 @@ impl Disk for SimDisk {
         let mut disk = self.0.lock();
         disk.call()?;
         if disk.names.contains_key(path) {
-            disk.change(Change::Removed(path.to_path_buf()));
+            disk.change(DirectoryChange::Removed(path.to_path_buf()));
         }
         Ok(())
     }
@@ -355,7 +361,7 @@ struct SimFile {
 }
 
 impl SimFile {
-    fn with<R>(&self, act: impl FnOnce(&mut Platters) -> io::Result<R>) -> io::Result<R> {
+    fn with<R>(&self, act: impl FnOnce(&mut DiskState) -> io::Result<R>) -> io::Result<R> {
         let mut disk = self.disk.0.lock();
         if disk.boots != self.boot {
             return Err(io::Error::other("the machine that opened this file is gone"));

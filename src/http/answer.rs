@@ -13,21 +13,21 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::http::State;
+use crate::http::ServerState;
 use crate::position::{Offset, PartitionId, SourceId};
 use crate::schema::Numbers;
 use crate::schema::datum::Datum;
 use crate::time::{Epoch, EventTime, WindowLayout, micros};
-use crate::view::Moment;
+use crate::view::Snapshot;
 use crate::view::serve::{FoundRow, Serve};
 
 /// A body, and the ETag of its contents.
-pub(crate) struct Answer {
+pub(crate) struct TaggedBody {
     pub body: Vec<u8>,
     pub tag: Option<String>,
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for TaggedBody {
     fn into_response(self) -> Response {
         let mut response = raw_json(self.body);
         let headers = response.headers_mut();
@@ -105,12 +105,12 @@ pub(crate) fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result
 
 /// The common head of all responses.
 #[derive(Clone, Copy, Serialize)]
-pub(crate) struct At {
+pub(crate) struct AnswerHead {
     pub epoch: u64,
     pub time: Time,
 }
 
-impl At {
+impl AnswerHead {
     pub(crate) fn of(epoch: Epoch) -> Self {
         Self {
             epoch: epoch.0,
@@ -122,8 +122,8 @@ impl At {
 /// The next offset of each partition, by source: the response includes everything before it.
 #[derive(Clone, Copy)]
 pub(crate) struct Positions<'a> {
-    pub state: &'a State,
-    pub at: &'a Moment,
+    pub state: &'a ServerState,
+    pub at: &'a Snapshot,
 }
 
 impl Serialize for Positions<'_> {
@@ -197,7 +197,7 @@ pub(crate) fn row_tag(view: &dyn Serve, found: &FoundRow) -> Option<String> {
 }
 
 /// The tag of rows: the epoch of the view's last change, and which of its windows are closed.
-pub(crate) fn rows_tag(view: &dyn Serve, at: &Moment) -> Option<String> {
+pub(crate) fn rows_tag(view: &dyn Serve, at: &Snapshot) -> Option<String> {
     let changed = view.changed(at);
     if changed == Epoch::ZERO {
         return None;

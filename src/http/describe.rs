@@ -8,23 +8,23 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
-use crate::http::answer::{self, At, Time, text};
-use crate::http::moment::{self, Wanted};
-use crate::http::problem::{Kind, Problem};
+use crate::http::answer::{self, AnswerHead, Time, text};
+use crate::http::problem::{Problem, ProblemKind};
 use crate::http::read;
-use crate::http::shared::{PathPart, Shared};
+use crate::http::shared::{PathPart, RequestContext};
+use crate::http::snapshot::{self, SnapshotRequest};
 use crate::position::{EpochBinding, Offset, SourceId};
 use crate::schema::types::Type;
 use crate::schema::{Field, Numbers};
 use crate::time::{Epoch, span};
 use crate::view::serve::{ReadError, Serve};
-use crate::view::{AsOf, Moment};
+use crate::view::{AsOf, Snapshot};
 
 /// What there is.
 #[derive(Serialize)]
 struct ViewsAnswer<'a> {
     #[serde(flatten)]
-    at: At,
+    at: AnswerHead,
     views: Vec<ViewDescription<'a>>,
 }
 
@@ -32,7 +32,7 @@ struct ViewsAnswer<'a> {
 #[derive(Serialize)]
 struct ViewAnswer<'a> {
     #[serde(flatten)]
-    at: At,
+    at: AnswerHead,
     #[serde(flatten)]
     view: ViewDescription<'a>,
 }
@@ -82,29 +82,29 @@ impl<'a> FieldDescription<'a> {
 }
 
 /// `GET /v1/views`
-pub(crate) async fn views(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
-    let at = moment::find(&shared, Wanted::default(), None).await?;
+pub(crate) async fn views(State(shared): State<Arc<RequestContext>>) -> Result<Response, Problem> {
+    let at = snapshot::find(&shared, SnapshotRequest::default(), None).await?;
     let views = shared.state.views.all();
     Ok(answer::json(ViewsAnswer {
-        at: At::of(at.epoch),
+        at: AnswerHead::of(at.epoch),
         views: views.iter().map(|view| describe(&shared, &**view, &at)).collect(),
     }))
 }
 
 /// `GET /v1/views/{name}`
 pub(crate) async fn view(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<RequestContext>>,
     PathPart(name): PathPart,
 ) -> Result<Response, Problem> {
     let view = read::view(&shared, &name)?;
-    let at = moment::find(&shared, Wanted::default(), None).await?;
+    let at = snapshot::find(&shared, SnapshotRequest::default(), None).await?;
     Ok(answer::json(ViewAnswer {
-        at: At::of(at.epoch),
+        at: AnswerHead::of(at.epoch),
         view: describe(&shared, &*view, &at),
     }))
 }
 
-fn describe<'a>(shared: &Shared, view: &'a dyn Serve, at: &Moment) -> ViewDescription<'a> {
+fn describe<'a>(shared: &RequestContext, view: &'a dyn Serve, at: &Snapshot) -> ViewDescription<'a> {
     let (spec, schema) = (view.spec(), view.schema());
     ViewDescription {
         name: &spec.name,
@@ -126,21 +126,21 @@ fn describe<'a>(shared: &Shared, view: &'a dyn Serve, at: &Moment) -> ViewDescri
 
 /// `GET /v1/epochs/{epoch}`
 pub(crate) async fn epoch(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<RequestContext>>,
     PathPart(text): PathPart,
 ) -> Result<Response, Problem> {
     let epoch = text.parse().map(Epoch).map_err(|_| {
-        Problem::new(Kind::EpochUnknown, format!("`{text}` is not an epoch"))
+        Problem::new(ProblemKind::EpochUnknown, format!("`{text}` is not an epoch"))
             .hint("an epoch is a whole number")
     })?;
     // An epoch bound before a restart becomes readable again; but it must not be newer than the newest one.
     let last_bound = (shared.state.recovery)().map_or(Epoch::ZERO, |recovering| recovering.last_bound);
-    let newest = moment::newest(&shared, epoch.min(last_bound))?.epoch;
+    let newest = snapshot::newest(&shared, epoch.min(last_bound))?.epoch;
     if epoch > newest {
         let detail = format!("epoch {epoch} has not been closed; the newest is {newest}");
-        return Err(Problem::new(Kind::EpochUnknown, detail).member("newest", newest));
+        return Err(Problem::new(ProblemKind::EpochUnknown, detail).member("newest", newest));
     }
-    let remembered = match shared.state.views.moment(AsOf::Epoch(epoch)) {
+    let remembered = match shared.state.views.snapshot(AsOf::Epoch(epoch)) {
         Ok(at) if at.epoch == epoch => return Ok(binding(&shared, &at.binding)),
         // There is no other epoch between two that are remembered.
         Ok(at) => Some(at.epoch),
@@ -157,7 +157,7 @@ pub(crate) async fn epoch(
     match found {
         Some(found) => Ok(binding(&shared, &found)),
         None => {
-            let problem = Problem::new(Kind::EpochUnknown, format!("there is no epoch {epoch}"));
+            let problem = Problem::new(ProblemKind::EpochUnknown, format!("there is no epoch {epoch}"));
             Err(match remembered {
                 Some(before) => problem
                     .member("before", before)
@@ -168,15 +168,15 @@ pub(crate) async fn epoch(
     }
 }
 
-fn gone(shared: &Shared, epoch: Epoch) -> Problem {
-    match shared.state.views.moment(AsOf::Epoch(epoch)) {
+fn gone(shared: &RequestContext, epoch: Epoch) -> Problem {
+    match shared.state.views.snapshot(AsOf::Epoch(epoch)) {
         Err(ReadError::Gone { oldest }) => Problem::new(
-            Kind::AsOfGone,
+            ProblemKind::AsOfGone,
             format!("the contents of epoch {epoch} are no longer available; the oldest is {oldest}"),
         )
         .member("oldest", oldest),
         _ => Problem::new(
-            Kind::AsOfGone,
+            ProblemKind::AsOfGone,
             format!("the contents of epoch {epoch} are no longer available"),
         ),
     }
@@ -186,7 +186,7 @@ fn gone(shared: &Shared, epoch: Epoch) -> Problem {
 #[derive(Serialize)]
 struct EpochAnswer<'a> {
     #[serde(flatten)]
-    at: At,
+    at: AnswerHead,
     now: Time,
     records: u64,
     sources: BTreeMap<Cow<'a, str>, SourcePart>,
@@ -213,7 +213,7 @@ struct RangePart {
 }
 
 /// A binding with the names of sources.
-fn binding(shared: &Shared, binding: &EpochBinding) -> Response {
+fn binding(shared: &RequestContext, binding: &EpochBinding) -> Response {
     let names = shared.state.sources.iter();
     let names: BTreeMap<SourceId, &str> = names.map(|name| (SourceId::of(name), name.as_str())).collect();
     let named = |id: &SourceId| match names.get(id) {
@@ -239,7 +239,7 @@ fn binding(shared: &Shared, binding: &EpochBinding) -> Response {
         sources.entry(named(source)).or_default().idle = Some(*idle);
     }
     answer::json(EpochAnswer {
-        at: At::of(binding.epoch),
+        at: AnswerHead::of(binding.epoch),
         now: Time(binding.now),
         records: binding.records(),
         sources,

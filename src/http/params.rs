@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
-use crate::http::problem::{Kind, Problem};
+use crate::http::problem::{Problem, ProblemKind};
 use crate::position::Offset;
 use crate::schema::Numbers;
 use crate::time::Epoch;
@@ -34,7 +34,7 @@ pub(crate) const CONTROL_WORDS: [&str; 9] = [
 
 /// A condition on a field; the value is unparsed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Condition<'a> {
+pub(crate) struct RawCondition<'a> {
     pub field: Cow<'a, str>,
     pub op: Op,
     pub value: Cow<'a, str>,
@@ -42,7 +42,7 @@ pub(crate) struct Condition<'a> {
 
 /// An offset that the response must include.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct After {
+pub(crate) struct AfterOffset {
     pub source: String,
     pub partition: u32,
     pub offset: Offset,
@@ -51,8 +51,8 @@ pub(crate) struct After {
 /// A parsed query string.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Params<'a> {
-    pub conditions: Vec<Condition<'a>>,
-    pub after: Vec<After>,
+    pub conditions: Vec<RawCondition<'a>>,
+    pub after: Vec<AfterOffset>,
     pub as_of: Option<AsOf>,
     pub cursor: Option<Cow<'a, str>>,
     pub limit: Option<usize>,
@@ -122,7 +122,7 @@ impl<'a> Params<'a> {
 /// The error for an invalid parameter.
 pub(crate) fn refused(name: &str, expected: &str, got: &str) -> Problem {
     Problem::new(
-        Kind::Parameter,
+        ProblemKind::Parameter,
         format!("`{name}` must be {expected}, got `{got}`"),
     )
     .member("parameter", name)
@@ -214,7 +214,7 @@ pub(crate) fn window(text: &str) -> Result<WindowPick, Problem> {
 }
 
 /// Parses `source:partition:offset`; the source's name may contain colons.
-fn after(text: &str) -> Result<After, Problem> {
+fn after(text: &str) -> Result<AfterOffset, Problem> {
     let mut parts = text.rsplitn(3, ':');
     let offset = parts
         .next()
@@ -222,7 +222,7 @@ fn after(text: &str) -> Result<After, Problem> {
         .filter(|offset| *offset >= 0);
     let partition = parts.next().and_then(|partition| partition.parse().ok());
     match (parts.next(), partition, offset) {
-        (Some(source), Some(partition), Some(offset)) if !source.is_empty() => Ok(After {
+        (Some(source), Some(partition), Some(offset)) if !source.is_empty() => Ok(AfterOffset {
             source: source.to_owned(),
             partition,
             offset,
@@ -231,7 +231,7 @@ fn after(text: &str) -> Result<After, Problem> {
     }
 }
 
-fn condition<'a>(name: Cow<'a, str>, value: Cow<'a, str>) -> Condition<'a> {
+fn condition<'a>(name: Cow<'a, str>, value: Cow<'a, str>) -> RawCondition<'a> {
     let suffix = name
         .rsplit_once('.')
         .and_then(|(stem, op)| Some((stem.len(), Op::by_name(op)?)));
@@ -244,7 +244,7 @@ fn condition<'a>(name: Cow<'a, str>, value: Cow<'a, str>) -> Condition<'a> {
         Cow::Borrowed(name) => Cow::Borrowed(&name[start..stem]),
         Cow::Owned(name) => Cow::Owned(name[start..stem].to_owned()),
     };
-    Condition { field, op, value }
+    RawCondition { field, op, value }
 }
 
 /// Decodes a query string: `%41` and `+`. Borrows if there is nothing to decode.
@@ -263,7 +263,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
         Ok(decoded) if text.split('%').skip(1).all(is_whole) => Ok(Cow::Owned(decoded.into_owned())),
         _ => {
             let detail = format!("`{text}` is not valid percent-encoding");
-            Err(Problem::new(Kind::Parameter, detail))
+            Err(Problem::new(ProblemKind::Parameter, detail))
         }
     }
 }

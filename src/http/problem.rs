@@ -18,7 +18,7 @@ use crate::http::answer;
 
 /// The kinds of problems. The name in `type` is part of the API and never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ProblemKind {
     AsOfGone,
     KeyType,
     FieldUnknown,
@@ -48,52 +48,54 @@ pub(crate) enum Kind {
     Internal,
 }
 
-impl Kind {
+impl ProblemKind {
     fn parts(self) -> (&'static str, &'static str, StatusCode) {
         match self {
-            Kind::AsOfGone => ("as-of-gone", "version no longer kept", StatusCode::GONE),
-            Kind::KeyType => (
+            ProblemKind::AsOfGone => ("as-of-gone", "version no longer kept", StatusCode::GONE),
+            ProblemKind::KeyType => (
                 "key-type",
                 "value does not fit the field",
                 StatusCode::BAD_REQUEST,
             ),
-            Kind::FieldUnknown => ("field-unknown", "no such field", StatusCode::BAD_REQUEST),
-            Kind::RowAbsent => ("row-absent", "no row with this key", StatusCode::NOT_FOUND),
-            Kind::ViewUnknown => ("view-unknown", "no such view", StatusCode::NOT_FOUND),
-            Kind::EpochUnknown => ("epoch-unknown", "no such epoch", StatusCode::NOT_FOUND),
-            Kind::SourceUnknown => ("source-unknown", "no such source", StatusCode::BAD_REQUEST),
-            Kind::PartitionUnknown => ("partition-unknown", "no such partition", StatusCode::BAD_REQUEST),
-            Kind::Cursor => ("cursor", "invalid cursor", StatusCode::BAD_REQUEST),
-            Kind::Parameter => ("parameter", "invalid parameter", StatusCode::BAD_REQUEST),
-            Kind::Body => ("body", "invalid body", StatusCode::BAD_REQUEST),
-            Kind::NotYet => ("not-yet", "not available yet", StatusCode::SERVICE_UNAVAILABLE),
-            Kind::NotReady => ("not-ready", "process not ready", StatusCode::SERVICE_UNAVAILABLE),
-            Kind::KeyMissing => ("key-missing", "key field missing", StatusCode::BAD_REQUEST),
-            Kind::KeyTwice => ("key-twice", "field given twice", StatusCode::BAD_REQUEST),
-            Kind::Filter => (
+            ProblemKind::FieldUnknown => ("field-unknown", "no such field", StatusCode::BAD_REQUEST),
+            ProblemKind::RowAbsent => ("row-absent", "no row with this key", StatusCode::NOT_FOUND),
+            ProblemKind::ViewUnknown => ("view-unknown", "no such view", StatusCode::NOT_FOUND),
+            ProblemKind::EpochUnknown => ("epoch-unknown", "no such epoch", StatusCode::NOT_FOUND),
+            ProblemKind::SourceUnknown => ("source-unknown", "no such source", StatusCode::BAD_REQUEST),
+            ProblemKind::PartitionUnknown => {
+                ("partition-unknown", "no such partition", StatusCode::BAD_REQUEST)
+            }
+            ProblemKind::Cursor => ("cursor", "invalid cursor", StatusCode::BAD_REQUEST),
+            ProblemKind::Parameter => ("parameter", "invalid parameter", StatusCode::BAD_REQUEST),
+            ProblemKind::Body => ("body", "invalid body", StatusCode::BAD_REQUEST),
+            ProblemKind::NotYet => ("not-yet", "not available yet", StatusCode::SERVICE_UNAVAILABLE),
+            ProblemKind::NotReady => ("not-ready", "process not ready", StatusCode::SERVICE_UNAVAILABLE),
+            ProblemKind::KeyMissing => ("key-missing", "key field missing", StatusCode::BAD_REQUEST),
+            ProblemKind::KeyTwice => ("key-twice", "field given twice", StatusCode::BAD_REQUEST),
+            ProblemKind::Filter => (
                 "filter",
                 "condition not applicable to the field",
                 StatusCode::BAD_REQUEST,
             ),
-            Kind::Window => ("window", "window cannot be selected", StatusCode::BAD_REQUEST),
-            Kind::TooMuch => ("too-much", "read scans too many rows", StatusCode::BAD_REQUEST),
-            Kind::PeerAway => (
+            ProblemKind::Window => ("window", "window cannot be selected", StatusCode::BAD_REQUEST),
+            ProblemKind::TooMuch => ("too-much", "read scans too many rows", StatusCode::BAD_REQUEST),
+            ProblemKind::PeerAway => (
                 "peer-away",
                 "row is on another process",
                 StatusCode::SERVICE_UNAVAILABLE,
             ),
-            Kind::TooLarge => ("too-large", "request too large", StatusCode::PAYLOAD_TOO_LARGE),
-            Kind::UrlTooLong => ("url-too-long", "URL too long", StatusCode::URI_TOO_LONG),
-            Kind::RouteUnknown => ("route-unknown", "no such route", StatusCode::NOT_FOUND),
-            Kind::Method => ("method", "method not allowed", StatusCode::METHOD_NOT_ALLOWED),
-            Kind::Slow => ("slow", "request timed out", StatusCode::REQUEST_TIMEOUT),
-            Kind::Timeout => ("timeout", "read timed out", StatusCode::SERVICE_UNAVAILABLE),
-            Kind::Overloaded => (
+            ProblemKind::TooLarge => ("too-large", "request too large", StatusCode::PAYLOAD_TOO_LARGE),
+            ProblemKind::UrlTooLong => ("url-too-long", "URL too long", StatusCode::URI_TOO_LONG),
+            ProblemKind::RouteUnknown => ("route-unknown", "no such route", StatusCode::NOT_FOUND),
+            ProblemKind::Method => ("method", "method not allowed", StatusCode::METHOD_NOT_ALLOWED),
+            ProblemKind::Slow => ("slow", "request timed out", StatusCode::REQUEST_TIMEOUT),
+            ProblemKind::Timeout => ("timeout", "read timed out", StatusCode::SERVICE_UNAVAILABLE),
+            ProblemKind::Overloaded => (
                 "overloaded",
                 "too many concurrent requests",
                 StatusCode::SERVICE_UNAVAILABLE,
             ),
-            Kind::Internal => ("internal", "internal error", StatusCode::INTERNAL_SERVER_ERROR),
+            ProblemKind::Internal => ("internal", "internal error", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
 }
@@ -101,7 +103,7 @@ impl Kind {
 /// The problem of a read that was abandoned.
 pub(crate) fn too_long() -> Problem {
     Problem::new(
-        Kind::Timeout,
+        ProblemKind::Timeout,
         "the read exceeded its time limit, including the time it was queued",
     )
     .retry_after(1)
@@ -110,11 +112,11 @@ pub(crate) fn too_long() -> Problem {
 
 /// An error to be sent to the client.
 #[derive(Debug)]
-pub(crate) struct Problem(Box<Parts>);
+pub(crate) struct Problem(Box<ProblemInner>);
 
 #[derive(Debug)]
-struct Parts {
-    kind: Kind,
+struct ProblemInner {
+    kind: ProblemKind,
     detail: String,
     /// Extension members, in the order in which they were added.
     members: Vec<(&'static str, serde_json::Value)>,
@@ -124,9 +126,9 @@ struct Parts {
 }
 
 impl Problem {
-    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self(Box::new(Parts {
+        Self(Box::new(ProblemInner {
             kind,
             detail,
             members: Vec::new(),
@@ -139,7 +141,7 @@ impl Problem {
     /// The problem of an internal error: details go to the log, and none to the client.
     pub(crate) fn internal(fault: impl std::fmt::Display) -> Self {
         tracing::error!(%fault, "request failed because of an internal error");
-        Self::new(Kind::Internal, "the request failed; see the service's log")
+        Self::new(ProblemKind::Internal, "the request failed; see the service's log")
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -166,14 +168,14 @@ impl Problem {
 }
 
 /// The body of a problem.
-struct Body<'a> {
+struct ProblemBody<'a> {
     kind: fmt::Arguments<'a>,
     title: &'static str,
     status: u16,
-    parts: &'a Parts,
+    parts: &'a ProblemInner,
 }
 
-impl Serialize for Body<'_> {
+impl Serialize for ProblemBody<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut members = serializer.serialize_map(None)?;
         members.serialize_entry("type", &self.kind)?;
@@ -194,7 +196,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let parts = *self.0;
         let (slug, title, status) = parts.kind.parts();
-        let body = answer::bytes_of(&Body {
+        let body = answer::bytes_of(&ProblemBody {
             kind: format_args!("/problems/{slug}"),
             title,
             status: status.as_u16(),
@@ -211,7 +213,7 @@ impl IntoResponse for Problem {
         if let Some(methods) = parts.allow {
             headers.insert(ALLOW, HeaderValue::from_static(methods));
         }
-        if matches!(parts.kind, Kind::TooLarge | Kind::Slow) {
+        if matches!(parts.kind, ProblemKind::TooLarge | ProblemKind::Slow) {
             // The rest of the body is not read, so the connection cannot be reused.
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -17,30 +17,30 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::http;
-use crate::http::answer::{self, Answer, At, Positions, Rows, Time};
-use crate::http::moment::{self, Wanted};
-use crate::http::params::{self, After, LIMIT_DEFAULT, LIMIT_MAX, refused};
-use crate::http::problem::{Kind, Problem};
-use crate::http::read::{self, Attempt};
-use crate::http::shared::Shared;
+use crate::http::answer::{self, AnswerHead, Positions, Rows, TaggedBody, Time};
+use crate::http::params::{self, AfterOffset, LIMIT_DEFAULT, LIMIT_MAX, refused};
+use crate::http::problem::{Problem, ProblemKind};
+use crate::http::read::{self, ReadAttempt};
+use crate::http::shared::RequestContext;
+use crate::http::snapshot::{self, SnapshotRequest};
 use crate::position::Offset;
 use crate::schema::Numbers;
 use crate::time::span;
-use crate::view::Moment;
+use crate::view::Snapshot;
 use crate::view::parse::Members;
-use crate::view::serve::{Filter, FoundRow, Given, Op, RowQuery, RowsQuery, Serve};
+use crate::view::serve::{Filter, FoundRow, GivenValue, Op, RowQuery, RowsQuery, Serve};
 
 /// The request body.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Query {
+struct QueryBody {
     #[serde(default)]
     after: BTreeMap<String, BTreeMap<u32, Offset>>,
     as_of: Option<Box<RawValue>>,
     numbers: Option<String>,
     #[serde(default = "yes")]
     positions: bool,
-    reads: BTreeMap<String, Read>,
+    reads: BTreeMap<String, QueryRead>,
     wait: Option<String>,
 }
 
@@ -51,7 +51,7 @@ fn yes() -> bool {
 /// One read of the body.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Read {
+struct QueryRead {
     view: String,
     key: Option<Members<Box<RawValue>>>,
     limit: Option<Box<RawValue>>,
@@ -62,27 +62,30 @@ struct Read {
 }
 
 /// A validated read.
-struct Planned {
+struct PlannedRead {
     name: String,
     view: Arc<dyn Serve>,
-    what: What,
+    what: ReadKind,
     /// The number of rows requested. A read by key returns at most one row and a read without a limit few,
     /// and the number of reads is limited, so these are not counted.
     limit: usize,
 }
 
-enum What {
+enum ReadKind {
     Row(RowQuery),
     Rows(RowsQuery),
 }
 
 /// Executes a query.
-pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Result<Answer, Problem> {
+pub(crate) async fn query(
+    State(shared): State<Arc<RequestContext>>,
+    body: Body,
+) -> Result<TaggedBody, Problem> {
     let body = collect(&shared, body).await?;
-    let query: Query = serde_json::from_slice(&body).map_err(|error| {
+    let query: QueryBody = serde_json::from_slice(&body).map_err(|error| {
         let hint =
             "`reads` maps a name to each read: `view` with `key`, or with `where`, `order` and `limit`";
-        Problem::new(Kind::Body, error.to_string()).hint(hint)
+        Problem::new(ProblemKind::Body, error.to_string()).hint(hint)
     })?;
     let reads_max = shared.settings.reads_max;
     if query.reads.is_empty() || query.reads.len() > reads_max {
@@ -115,13 +118,13 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
             .hint("reads with a key, or without `limit`, do not count"));
     }
 
-    let wanted = Wanted {
+    let wanted = SnapshotRequest {
         as_of,
         after: &after,
         cursor: None,
         wait,
     };
-    let at = moment::find(&shared, wanted, None).await?;
+    let at = snapshot::find(&shared, wanted, None).await?;
     let state = shared.state.clone();
     let positions = query.positions;
     read::scan(&shared, move |attempt| {
@@ -131,10 +134,14 @@ pub(crate) async fn query(State(shared): State<Arc<Shared>>, body: Body) -> Resu
 }
 
 /// Reads a body within its limits.
-async fn collect(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
+async fn collect(shared: &RequestContext, body: Body) -> Result<bytes::Bytes, Problem> {
     let max = shared.settings.body_bytes_max;
     let too_large = || {
-        Problem::new(Kind::TooLarge, format!("the body is larger than {max} bytes")).member("bytes_max", max)
+        Problem::new(
+            ProblemKind::TooLarge,
+            format!("the body is larger than {max} bytes"),
+        )
+        .member("bytes_max", max)
     };
     if body.size_hint().lower() > max as u64 {
         return Err(too_large());
@@ -143,25 +150,25 @@ async fn collect(shared: &Shared, body: Body) -> Result<bytes::Bytes, Problem> {
     match tokio::time::timeout(shared.settings.body_time_max, collected).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_gone)) => Err(Problem::new(Kind::Body, "the body is incomplete")),
+        Ok(Err(_gone)) => Err(Problem::new(ProblemKind::Body, "the body is incomplete")),
         Err(_elapsed) => {
             let most = span(shared.settings.body_time_max);
             Err(Problem::new(
-                Kind::Slow,
+                ProblemKind::Slow,
                 format!("the body did not arrive within {most}"),
             ))
         }
     }
 }
 
-fn after(given: BTreeMap<String, BTreeMap<u32, Offset>>) -> Result<Vec<After>, Problem> {
+fn after(given: BTreeMap<String, BTreeMap<u32, Offset>>) -> Result<Vec<AfterOffset>, Problem> {
     let mut after = Vec::new();
     for (source, partitions) in given {
         for (partition, offset) in partitions {
             if offset < 0 {
                 return Err(refused("after", "an offset of 0 or more", &offset.to_string()));
             }
-            after.push(After {
+            after.push(AfterOffset {
                 source: source.clone(),
                 partition,
                 offset,
@@ -171,7 +178,7 @@ fn after(given: BTreeMap<String, BTreeMap<u32, Offset>>) -> Result<Vec<After>, P
     Ok(after)
 }
 
-fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
+fn plan(shared: &RequestContext, name: &str, read: QueryRead) -> Result<PlannedRead, Problem> {
     let view = read::view(shared, &read.view)?;
     let window = read.window.as_deref().map(params::window).transpose()?;
     let asked = read.limit.as_deref().map(|limit| params::limit(&word(limit)));
@@ -181,9 +188,9 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
             let key = key
                 .0
                 .into_iter()
-                .map(|(field, value)| (field, Given::from(value)))
+                .map(|(field, value)| (field, GivenValue::from(value)))
                 .collect();
-            What::Row(RowQuery { key, window })
+            ReadKind::Row(RowQuery { key, window })
         }
         Some(_) => {
             return Err(refused(
@@ -205,7 +212,7 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
                 .into_iter()
                 .map(|(name, value)| filter(name, value))
                 .collect();
-            What::Rows(RowsQuery {
+            ReadKind::Rows(RowsQuery {
                 filters,
                 order,
                 limit: asked.unwrap_or(LIMIT_DEFAULT),
@@ -214,7 +221,7 @@ fn plan(shared: &Shared, name: &str, read: Read) -> Result<Planned, Problem> {
             })
         }
     };
-    Ok(Planned {
+    Ok(PlannedRead {
         name: name.to_owned(),
         view,
         what,
@@ -240,7 +247,7 @@ fn filter(name: String, value: Box<RawValue>) -> Filter {
     Filter {
         field,
         op,
-        value: Given::from(value),
+        value: GivenValue::from(value),
     }
 }
 
@@ -248,7 +255,7 @@ fn filter(name: String, value: Box<RawValue>) -> Filter {
 #[derive(Serialize)]
 struct QueryAnswer<'a> {
     #[serde(flatten)]
-    at: At,
+    at: AnswerHead,
     results: BTreeMap<&'a str, ReadResult<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     positions: Option<Positions<'a>>,
@@ -262,24 +269,24 @@ struct ReadResult<'a> {
 }
 
 fn evaluate(
-    state: &http::State,
-    reads: &mut [Planned],
-    attempt: &mut Attempt,
-    at: &Moment,
+    state: &http::ServerState,
+    reads: &mut [PlannedRead],
+    attempt: &mut ReadAttempt,
+    at: &Snapshot,
     numbers: Numbers,
     positions: bool,
-) -> Result<Answer, Problem> {
-    let mut found: Vec<(&Planned, Vec<FoundRow>, Option<String>)> = Vec::with_capacity(reads.len());
+) -> Result<TaggedBody, Problem> {
+    let mut found: Vec<(&PlannedRead, Vec<FoundRow>, Option<String>)> = Vec::with_capacity(reads.len());
     for read in reads.iter_mut() {
-        let Planned { name, view, what, .. } = read;
+        let PlannedRead { name, view, what, .. } = read;
         let named = |problem: Problem| problem.member("read", name);
         let (rows, next) = match what {
-            What::Row(query) => {
+            ReadKind::Row(query) => {
                 let found = view.row(query, at);
-                let found = found.map_err(|error| named(moment::read(error, Some(&**view))))?;
+                let found = found.map_err(|error| named(snapshot::read(error, Some(&**view))))?;
                 (found.into_iter().collect(), None)
             }
-            What::Rows(query) => {
+            ReadKind::Rows(query) => {
                 let page = attempt.page(&**view, query, at).map_err(named)?;
                 (page.rows, page.next)
             }
@@ -299,9 +306,9 @@ fn evaluate(
         (&*read.name, result)
     });
     let body = answer::bytes_of(&QueryAnswer {
-        at: At::of(at.epoch),
+        at: AnswerHead::of(at.epoch),
         results: results.collect(),
         positions: positions.then_some(Positions { state, at }),
     });
-    Ok(Answer { body, tag: None })
+    Ok(TaggedBody { body, tag: None })
 }

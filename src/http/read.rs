@@ -13,14 +13,14 @@ use axum::extract::{RawQuery, State};
 use serde::Serialize;
 
 use crate::clock;
-use crate::http::answer::{self, Answer, At, Positions, Rows, Time};
-use crate::http::moment::{self, Wanted};
+use crate::http::answer::{self, AnswerHead, Positions, Rows, TaggedBody, Time};
 use crate::http::params::{LIMIT_DEFAULT, Params};
-use crate::http::problem::{Kind, Problem, too_long};
-use crate::http::shared::{PathPart, Shared};
+use crate::http::problem::{Problem, ProblemKind, too_long};
+use crate::http::shared::{PathPart, RequestContext};
+use crate::http::snapshot::{self, SnapshotRequest};
 use crate::suggest::nearest;
-use crate::view::Moment;
-use crate::view::serve::{Filter, Given, Op, Page, ReadError, RowQuery, RowsQuery, Serve};
+use crate::view::Snapshot;
+use crate::view::serve::{Filter, GivenValue, Op, Page, ReadError, RowQuery, RowsQuery, Serve};
 
 /// Rows that a scan may read before it moves to its own thread: a fraction of a millisecond.
 const SCANNED_INLINE_MAX: usize = 1_000;
@@ -29,7 +29,7 @@ const SCANNED_INLINE_MAX: usize = 1_000;
 #[derive(Serialize)]
 struct RowAnswer<'a, R> {
     #[serde(flatten)]
-    at: At,
+    at: AnswerHead,
     watermark: Time,
     row: R,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,7 +42,7 @@ struct RowAnswer<'a, R> {
 #[derive(Serialize)]
 struct RowsAnswer<'a> {
     #[serde(flatten)]
-    at: At,
+    at: AnswerHead,
     watermark: Time,
     #[serde(flatten)]
     rows: Rows<'a>,
@@ -52,10 +52,10 @@ struct RowsAnswer<'a> {
 
 /// `GET /v1/views/{name}/row`
 pub(crate) async fn row(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<RequestContext>>,
     PathPart(name): PathPart,
     RawQuery(query): RawQuery,
-) -> Result<Answer, Problem> {
+) -> Result<TaggedBody, Problem> {
     let view = view(&shared, &name)?;
     let params = Params::read(query.as_deref().unwrap_or_default())?;
     let misplaced = [
@@ -65,7 +65,7 @@ pub(crate) async fn row(
     ];
     if let Some((word, _)) = misplaced.into_iter().find(|(_, given)| *given) {
         return Err(Problem::new(
-            Kind::Parameter,
+            ProblemKind::Parameter,
             format!("`{word}` does not apply to a single row"),
         )
         .member("parameter", word)
@@ -73,19 +73,20 @@ pub(crate) async fn row(
             "read /v1/views/{name}/rows, or write key.{word} for a field of that name"
         )));
     }
-    let at = moment::find(&shared, Wanted::by(&params), Some(&*view)).await?;
+    let at = snapshot::find(&shared, SnapshotRequest::by(&params), Some(&*view)).await?;
     let mut key = Vec::with_capacity(params.conditions.len());
     for condition in params.conditions {
         if condition.op != Op::Eq {
-            return Err(
-                Problem::new(Kind::Filter, "a row is looked up by the exact values of its key")
-                    .member("field", &condition.field)
-                    .hint(format!("read /v1/views/{name}/rows with conditions")),
-            );
+            return Err(Problem::new(
+                ProblemKind::Filter,
+                "a row is looked up by the exact values of its key",
+            )
+            .member("field", &condition.field)
+            .hint(format!("read /v1/views/{name}/rows with conditions")));
         }
         key.push((
             condition.field.into_owned(),
-            Given::Text(condition.value.into_owned()),
+            GivenValue::Text(condition.value.into_owned()),
         ));
     }
     let query = RowQuery {
@@ -95,12 +96,12 @@ pub(crate) async fn row(
     guarded(|| {
         let found = view
             .row(&query, &at)
-            .map_err(|error| moment::read(error, Some(&*view)))?;
+            .map_err(|error| snapshot::read(error, Some(&*view)))?;
         let Some(found) = found else {
             return Err(absent(&name, &at));
         };
         let body = answer::bytes_of(&RowAnswer {
-            at: At::of(at.epoch),
+            at: AnswerHead::of(at.epoch),
             watermark: Time(view.watermark(&at)),
             row: view.schema().object(&found.row, params.numbers),
             closed: found.closed,
@@ -110,13 +111,13 @@ pub(crate) async fn row(
             }),
         });
         let tag = answer::row_tag(&*view, &found);
-        Ok(Answer { body, tag })
+        Ok(TaggedBody { body, tag })
     })
 }
 
-fn absent(name: &str, at: &Moment) -> Problem {
+fn absent(name: &str, at: &Snapshot) -> Problem {
     Problem::new(
-        Kind::RowAbsent,
+        ProblemKind::RowAbsent,
         format!("view `{name}` has no row with this key at epoch {}", at.epoch),
     )
     .member("epoch", at.epoch)
@@ -124,17 +125,17 @@ fn absent(name: &str, at: &Moment) -> Problem {
 
 /// `GET /v1/views/{name}/rows`
 pub(crate) async fn rows(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<RequestContext>>,
     PathPart(name): PathPart,
     RawQuery(query): RawQuery,
-) -> Result<Answer, Problem> {
+) -> Result<TaggedBody, Problem> {
     let view = view(&shared, &name)?;
     let params = Params::read(query.as_deref().unwrap_or_default())?;
-    let at = moment::find(&shared, Wanted::by(&params), Some(&*view)).await?;
+    let at = snapshot::find(&shared, SnapshotRequest::by(&params), Some(&*view)).await?;
     let filters = params.conditions.into_iter().map(|condition| Filter {
         field: condition.field.into_owned(),
         op: condition.op,
-        value: Given::Text(condition.value.into_owned()),
+        value: GivenValue::Text(condition.value.into_owned()),
     });
     let mut query = RowsQuery {
         filters: filters.collect(),
@@ -149,7 +150,7 @@ pub(crate) async fn rows(
     scan(&shared, move |attempt| {
         let page = attempt.page(&*view, &mut query, &at)?;
         let body = answer::bytes_of(&RowsAnswer {
-            at: At::of(at.epoch),
+            at: AnswerHead::of(at.epoch),
             watermark: Time(view.watermark(&at)),
             rows: Rows {
                 view: &*view,
@@ -163,21 +164,21 @@ pub(crate) async fn rows(
             }),
         });
         let tag = answer::rows_tag(&*view, &at);
-        Ok(Answer { body, tag })
+        Ok(TaggedBody { body, tag })
     })
     .await
 }
 
 /// The view with this name.
-pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Problem> {
+pub(crate) fn view(shared: &RequestContext, name: &str) -> Result<Arc<dyn Serve>, Problem> {
     let state = &shared.state;
     state.views.get(name).ok_or_else(|| {
         let mut names = state.view_names.iter().map(String::as_str);
         if names.any(|planned| planned == name) {
             let detail = format!("`{name}` is not available yet: the dataflow is being built");
-            return Problem::new(Kind::NotYet, detail).retry_after(1);
+            return Problem::new(ProblemKind::NotYet, detail).retry_after(1);
         }
-        let problem = Problem::new(Kind::ViewUnknown, format!("no view is named `{name}`"));
+        let problem = Problem::new(ProblemKind::ViewUnknown, format!("no view is named `{name}`"));
         match nearest(name, state.view_names.iter().map(String::as_str)) {
             Some(near) => problem
                 .member("nearest", near)
@@ -189,7 +190,7 @@ pub(crate) fn view(shared: &Shared, name: &str) -> Result<Arc<dyn Serve>, Proble
 
 /// An attempt at a read, and its limits.
 #[derive(Clone, Copy)]
-pub(crate) struct Attempt {
+pub(crate) struct ReadAttempt {
     scanned_max: usize,
     until: Option<Instant>,
     /// What an attempt with a higher limit would scan; `None` if this is the last one.
@@ -198,13 +199,13 @@ pub(crate) struct Attempt {
     again: bool,
 }
 
-impl Attempt {
+impl ReadAttempt {
     /// Reads a page.
     pub(crate) fn page(
         &mut self,
         view: &dyn Serve,
         query: &mut RowsQuery,
-        at: &Moment,
+        at: &Snapshot,
     ) -> Result<Page, Problem> {
         (query.scanned_max, query.until) = (self.scanned_max, self.until);
         let mut page = view.rows(query, at);
@@ -220,19 +221,19 @@ impl Attempt {
                 Err(_) => false,
             };
         }
-        page.map_err(|error| moment::read(error, Some(view)))
+        page.map_err(|error| snapshot::read(error, Some(view)))
     }
 }
 
 /// Runs `read` with a limit on scanned rows: first a low one on this thread, and if that is not enough, the
 /// configured one on a thread for large scans.
-pub(crate) async fn scan<F>(shared: &Shared, mut read: F) -> Result<Answer, Problem>
+pub(crate) async fn scan<F>(shared: &RequestContext, mut read: F) -> Result<TaggedBody, Problem>
 where
-    F: FnMut(&mut Attempt) -> Result<Answer, Problem> + Send + 'static,
+    F: FnMut(&mut ReadAttempt) -> Result<TaggedBody, Problem> + Send + 'static,
 {
     let settings = &shared.settings;
     let scanned_max = settings.scanned_rows_max;
-    let mut first = Attempt {
+    let mut first = ReadAttempt {
         scanned_max: scanned_max.min(SCANNED_INLINE_MAX),
         until: None,
         then_max: (scanned_max > SCANNED_INLINE_MAX).then_some(scanned_max),
@@ -242,7 +243,7 @@ where
     if !first.again {
         return done;
     }
-    let mut last = Attempt {
+    let mut last = ReadAttempt {
         scanned_max,
         // A page that is cut short should still be returned in time.
         until: clock::instant().checked_add(settings.scan_time_max.mul_f32(0.9)),
@@ -253,7 +254,7 @@ where
 }
 
 /// Runs `work` on a thread where it may take long. Slots are limited, and so is the time to wait for one.
-pub(crate) async fn blocking<T, F>(shared: &Shared, work: F) -> Result<T, Problem>
+pub(crate) async fn blocking<T, F>(shared: &RequestContext, work: F) -> Result<T, Problem>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, Problem> + Send + 'static,

@@ -17,8 +17,8 @@ use hyper::header::{CONTENT_TYPE, IF_NONE_MATCH};
 use hyper::{Method, Uri};
 use serde_json::json;
 
-use crate::http::problem::{Kind, Problem};
-use crate::http::shared::{NONE, OnDrop, Shared};
+use crate::http::problem::{Problem, ProblemKind};
+use crate::http::shared::{NONE, OnDrop, RequestContext};
 use crate::http::{answer, describe, query, read, sinks, sources};
 use crate::suggest::nearest;
 use crate::{clock, metrics};
@@ -27,7 +27,7 @@ use crate::{clock, metrics};
 const SHED: &str = "/v1/";
 
 /// Each pattern with its handler.
-pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
+pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<RequestContext>>); 11] {
     [
         ("/v1/views", get(describe::views)),
         ("/v1/views/{name}", get(describe::view)),
@@ -47,7 +47,7 @@ pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
 }
 
 /// The routes as a service that handles every request.
-pub(crate) fn router(shared: &Arc<Shared>) -> Router {
+pub(crate) fn router(shared: &Arc<RequestContext>) -> Router {
     table()
         .into_iter()
         .fold(Router::new(), |router, (pattern, methods)| {
@@ -60,7 +60,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
 }
 
 /// Limits, serves and counts one request.
-async fn observed(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+async fn observed(State(shared): State<Arc<RequestContext>>, request: Request, next: Next) -> Response {
     let started = clock::instant();
     let in_flight = &shared.state.metrics.http_in_flight;
     let others = in_flight.inc();
@@ -82,33 +82,33 @@ async fn observed(State(shared): State<Arc<Shared>>, request: Request, next: Nex
 }
 
 /// Rejects requests beyond the limits, before any work is done for them.
-fn admit(shared: &Shared, uri: &Uri, pattern: &str, others: i64) -> Result<(), Problem> {
+fn admit(shared: &RequestContext, uri: &Uri, pattern: &str, others: i64) -> Result<(), Problem> {
     let url_bytes = uri.path().len() + uri.query().map_or(0, str::len);
     let max = shared.settings.url_bytes_max;
     if url_bytes > max {
         let detail = format!("the URL has {url_bytes} bytes; the limit is {max}");
-        return Err(Problem::new(Kind::UrlTooLong, detail)
+        return Err(Problem::new(ProblemKind::UrlTooLong, detail)
             .member("bytes_max", max)
             .hint("send the read in the body of POST /v1/query"));
     }
     if pattern.starts_with(SHED) && others >= shared.settings.requests_max as i64 {
         let detail = "the server has reached its limit of concurrent requests";
-        return Err(Problem::new(Kind::Overloaded, detail).retry_after(1));
+        return Err(Problem::new(ProblemKind::Overloaded, detail).retry_after(1));
     }
     Ok(())
 }
 
 async fn not_allowed(method: Method, allowed: &'static str) -> Problem {
     let detail = format!("this route does not allow {method}, only {allowed}");
-    Problem::new(Kind::Method, detail)
+    Problem::new(ProblemKind::Method, detail)
         .allow(allowed)
         .hint(format!("send {}", allowed.replace(", ", " or ")))
 }
 
-async fn unknown(State(shared): State<Arc<Shared>>, uri: Uri) -> Problem {
+async fn unknown(State(shared): State<Arc<RequestContext>>, uri: Uri) -> Problem {
     let path = uri.path();
     let patterns = shared.routes.keys().copied().filter(|pattern| *pattern != NONE);
-    let problem = Problem::new(Kind::RouteUnknown, format!("there is no route `{path}`"));
+    let problem = Problem::new(ProblemKind::RouteUnknown, format!("there is no route `{path}`"));
     match nearest(path, patterns) {
         Some(pattern) => problem.hint(format!("did you mean `{pattern}`?")),
         None => problem.hint("GET /v1/views lists what can be read"),
@@ -119,7 +119,7 @@ async fn live() -> Response {
     answer::json(json!({"live": true}))
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+async fn ready(State(shared): State<Arc<RequestContext>>) -> Result<Response, Problem> {
     let reasons = shared.state.readiness.reasons();
     if reasons.is_empty() {
         let troubles = shared.state.readiness.troubles();
@@ -133,7 +133,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
         .map(|(what, why)| format!("{what}: {why}"))
         .collect::<Vec<_>>()
         .join("; ");
-    let problem = Problem::new(Kind::NotReady, detail)
+    let problem = Problem::new(ProblemKind::NotReady, detail)
         .member("reasons", &reasons)
         .retry_after(1);
     let left = shared.state.readiness.records_left();
@@ -143,7 +143,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     })
 }
 
-async fn exposed(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+async fn exposed(State(shared): State<Arc<RequestContext>>) -> impl IntoResponse {
     (
         [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
         shared.state.metrics.text(),

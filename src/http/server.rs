@@ -22,10 +22,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::http::problem::{Kind, Problem};
+use crate::http::problem::{Problem, ProblemKind};
 use crate::http::route;
-use crate::http::shared::{NONE, OnDrop, Shared};
-use crate::http::{HttpSettings, State};
+use crate::http::shared::{NONE, OnDrop, RequestContext};
+use crate::http::{HttpSettings, ServerState};
 
 /// Maximum size of a request head; larger ones get a 431 from hyper, without a body.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -38,13 +38,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn run(
     listener: TcpListener,
     settings: HttpSettings,
-    state: Arc<State>,
+    state: Arc<ServerState>,
     mut stop: watch::Receiver<Option<Duration>>,
 ) {
     let places = Arc::new(Semaphore::new(settings.connections_max));
     let places_outside = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     let patterns = route::table().map(|(pattern, _)| pattern);
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(RequestContext {
         scans: Arc::new(Semaphore::new(settings.scans_max.max(1))),
         routes: patterns
             .into_iter()
@@ -98,7 +98,7 @@ pub(crate) async fn run(
 
 async fn connection(
     stream: TcpStream,
-    shared: Arc<Shared>,
+    shared: Arc<RequestContext>,
     router: Router,
     mut stop: watch::Receiver<Option<Duration>>,
     _place: OwnedSemaphorePermit,
@@ -132,7 +132,7 @@ async fn connection(
 async fn turn_away(stream: TcpStream, _place: OwnedSemaphorePermit) {
     let service = service_fn(|_request| async {
         let problem = Problem::new(
-            Kind::Overloaded,
+            ProblemKind::Overloaded,
             "the server has reached its limit of open connections",
         );
         Ok::<_, Infallible>(problem.retry_after(1).into_response())

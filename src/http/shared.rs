@@ -7,14 +7,14 @@ use axum::extract::{FromRequestParts, Path};
 use hyper::http::request::Parts;
 use tokio::sync::Semaphore;
 
-use crate::http::problem::{Kind, Problem};
-use crate::http::{HttpSettings, State};
+use crate::http::problem::{Problem, ProblemKind};
+use crate::http::{HttpSettings, ServerState};
 use crate::metrics::RouteMetrics;
 
 /// The context shared by all requests.
-pub(crate) struct Shared {
+pub(crate) struct RequestContext {
     pub settings: HttpSettings,
-    pub state: Arc<State>,
+    pub state: Arc<ServerState>,
     /// Slots for large scans.
     pub scans: Arc<Semaphore>,
     /// By pattern, including [`NONE`].
@@ -33,7 +33,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathPart {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Path::from_request_parts(parts, state).await {
             Ok(Path(part)) => Ok(Self(part)),
-            Err(refused) => Err(Problem::new(Kind::Parameter, refused.body_text())),
+            Err(refused) => Err(Problem::new(ProblemKind::Parameter, refused.body_text())),
         }
     }
 }

@@ -6,9 +6,9 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
-use crate::http::answer::{self, At, Time};
-use crate::http::shared::Shared;
-use crate::runtime::sinks::SinkNow;
+use crate::http::answer::{self, AnswerHead, Time};
+use crate::http::shared::RequestContext;
+use crate::runtime::sinks::SinkStatus;
 use crate::sink::Contract;
 
 #[derive(Serialize)]
@@ -36,8 +36,8 @@ struct SinkAnswer<'a> {
 }
 
 /// `GET /v1/sinks`. Also served before the first epoch is closed.
-pub(crate) async fn sinks(State(shared): State<Arc<Shared>>) -> Response {
-    let at = shared.state.views.closed().map(|at| At::of(at.epoch));
+pub(crate) async fn sinks(State(shared): State<Arc<RequestContext>>) -> Response {
+    let at = shared.state.views.closed().map(|at| AnswerHead::of(at.epoch));
     let sinks = (shared.state.sinks_now)();
     answer::json(SinksAnswer {
         epoch: at.map(|at| at.epoch),
@@ -46,7 +46,7 @@ pub(crate) async fn sinks(State(shared): State<Arc<Shared>>) -> Response {
     })
 }
 
-fn describe(sink: &SinkNow) -> SinkAnswer<'_> {
+fn describe(sink: &SinkStatus) -> SinkAnswer<'_> {
     SinkAnswer {
         name: &sink.name,
         method: sink.method.name(),

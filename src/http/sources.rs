@@ -7,12 +7,12 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::{Serialize, Serializer};
 
-use crate::http::answer::{self, At, Time};
-use crate::http::shared::Shared;
+use crate::http::answer::{self, AnswerHead, Time};
+use crate::http::shared::RequestContext;
 use crate::position::{Offset, SourceId};
-use crate::runtime::sources::{PartitionNow, RulesNow, SourceNow};
+use crate::runtime::sources::{PartitionStatus, SourceStatus, TimeRulesStatus};
 use crate::time::{EventTime, span};
-use crate::view::Moment;
+use crate::view::Snapshot;
 
 #[derive(Serialize)]
 struct SourcesAnswer<'a> {
@@ -59,10 +59,10 @@ struct PartitionAnswer {
 }
 
 /// `GET /v1/sources`. Also served before the first epoch is closed, because that is when people look here.
-pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Response {
+pub(crate) async fn sources(State(shared): State<Arc<RequestContext>>) -> Response {
     let at = shared.state.views.closed();
     let at = at.as_deref();
-    let begins = at.map(|at| At::of(at.epoch));
+    let begins = at.map(|at| AnswerHead::of(at.epoch));
     let sources = (shared.state.sources_now)();
     answer::json(SourcesAnswer {
         epoch: begins.map(|at| at.epoch),
@@ -71,7 +71,7 @@ pub(crate) async fn sources(State(shared): State<Arc<Shared>>) -> Response {
     })
 }
 
-fn describe<'a>(source: &'a SourceNow, at: Option<&Moment>) -> SourceAnswer<'a> {
+fn describe<'a>(source: &'a SourceStatus, at: Option<&Snapshot>) -> SourceAnswer<'a> {
     let id = SourceId::of(&source.name);
     SourceAnswer {
         name: &source.name,
@@ -100,7 +100,7 @@ fn seconds<S: Serializer>(seconds: &Option<f64>, serializer: S) -> Result<S::Ok,
     }
 }
 
-fn rules(rules: &RulesNow) -> RulesAnswer {
+fn rules(rules: &TimeRulesStatus) -> RulesAnswer {
     RulesAnswer {
         lateness: span(rules.lateness),
         late: rules.late.to_string(),
@@ -109,7 +109,7 @@ fn rules(rules: &RulesNow) -> RulesAnswer {
     }
 }
 
-fn partition(now: &PartitionNow) -> PartitionAnswer {
+fn partition(now: &PartitionStatus) -> PartitionAnswer {
     PartitionAnswer {
         partition: now.partition,
         position: now.position,

@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::health::Readiness;
-use crate::http::{Bindings, HttpSettings, Server, State, serve};
+use crate::http::{BindingLookup, HttpSettings, Server, ServerState, serve};
 use crate::metrics::Metrics;
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SourceId};
 use crate::record::Change;
-use crate::runtime::progress::Recovering;
+use crate::runtime::progress::RecoveryProgress;
 use crate::time::{Epoch, EventTime, Window, WindowLayout, Windowed};
 use crate::view::writer::ViewWriter;
-use crate::view::{Moment, ViewSpec, Views};
+use crate::view::{Snapshot, ViewSpec, Views};
 use crate::watermark::Watermarks;
 
 /// 2026-11-23T03:00:00Z, in microseconds: the epoch number 0 of the tests.
@@ -47,7 +47,7 @@ struct Spend {
 
 /// A server and the hands that fill its views.
 struct Fixture {
-    state: Arc<State>,
+    state: Arc<ServerState>,
     server: Server,
     client: reqwest::Client,
     merchants: ViewWriter<u32, Merchant>,
@@ -55,7 +55,7 @@ struct Fixture {
     /// The next offsets of partitions 3 and 4 of `payments`.
     offsets: [Offset; 2],
     /// What the recovery says of itself.
-    recovering: Arc<Mutex<Option<Recovering>>>,
+    recovering: Arc<Mutex<Option<RecoveryProgress>>>,
 }
 
 /// Epoch number `n` of the tests: `n` seconds after [`T0`].
@@ -107,7 +107,7 @@ impl Fixture {
         Self::with(HttpSettings::default(), None)
     }
 
-    fn with(settings: HttpSettings, bindings: Option<Bindings>) -> Self {
+    fn with(settings: HttpSettings, bindings: Option<BindingLookup>) -> Self {
         let views = Views::new(1);
         let merchants = ViewSpec {
             history: 10 * MINUTE,
@@ -132,9 +132,9 @@ impl Fixture {
             keep: Some(24 * 60 * MINUTE),
             ..spend
         };
-        let recovering: Arc<Mutex<Option<Recovering>>> = Arc::default();
+        let recovering: Arc<Mutex<Option<RecoveryProgress>>> = Arc::default();
         let told = recovering.clone();
-        let state = Arc::new(State {
+        let state = Arc::new(ServerState {
             view_names: vec!["merchant_spend".into(), "merchants".into(), "planned".into()],
             recovery: Arc::new(move || told.lock().clone()),
             sources: vec!["merchants".into(), "payments".into()],
@@ -177,11 +177,11 @@ impl Fixture {
 
     /// Closes epoch `n` with the watermark `n` seconds after [`T0`], and one more record in each partition.
     fn close(&mut self, n: u64) {
-        let moment = self.moment(n);
-        self.state.views.close(moment);
+        let snapshot = self.snapshot(n);
+        self.state.views.close(snapshot);
     }
 
-    fn moment(&mut self, n: u64) -> Moment {
+    fn snapshot(&mut self, n: u64) -> Snapshot {
         let payments_id = SourceId::of("payments");
         let range = |partition, lo: Offset| PartitionRange {
             id: payments(partition),
@@ -205,7 +205,7 @@ impl Fixture {
             results: None,
         };
         self.offsets = self.offsets.map(|offset| offset + 1);
-        Moment {
+        Snapshot {
             epoch: epoch(n),
             watermarks: Arc::new(Watermarks::from_iter([(payments_id, at(n))])),
             positions: Arc::new([(payments(3), self.offsets[0]), (payments(4), self.offsets[1])]),

@@ -9,7 +9,7 @@ use crate::metrics::PartitionMetrics;
 use crate::position::{Offset, PartitionRange};
 use crate::record::Timed;
 use crate::sequencer::message::ReadTo;
-use crate::source::{DeadLetter, Intake, Progress};
+use crate::source::{DeadLetter, Intake, ReadProgress};
 use crate::time::{Epoch, EventTime};
 
 /// The records of one read of a partition.
@@ -24,7 +24,7 @@ pub(super) struct Chunk<T> {
     pub(super) hash: u64,
 }
 
-pub(super) struct Partition<T> {
+pub(super) struct IngestPartition<T> {
     pub(super) intake: Intake<T>,
     pub(super) chunks: VecDeque<Chunk<T>>,
     /// The end of the offsets read.
@@ -49,14 +49,14 @@ pub(super) struct Partition<T> {
 }
 
 /// The outcome of one read.
-pub(super) struct Held {
+pub(super) struct ReadOutcome {
     pub(super) records: usize,
     pub(super) bytes: usize,
     /// Whether one of the records had a valid event time.
     pub(super) timed: bool,
 }
 
-impl<T> Partition<T> {
+impl<T> IngestPartition<T> {
     /// A partition of which nothing was read yet, starting at an offset.
     pub(super) fn new(
         intake: Intake<T>,
@@ -85,15 +85,15 @@ impl<T> Partition<T> {
     /// Stores the result of a read as a chunk.
     pub(super) fn keep(
         &mut self,
-        progress: Progress,
+        progress: ReadProgress,
         until: Offset,
         before: u64,
         spare: &mut Vec<Vec<Timed<T>>>,
-    ) -> Held {
+    ) -> ReadOutcome {
         self.position = self.position.max(progress.position.min(until));
         self.at_end = progress.at_end;
         self.more = progress.more;
-        let mut held = Held {
+        let mut held = ReadOutcome {
             records: 0,
             bytes: 0,
             timed: false,
@@ -116,7 +116,7 @@ impl<T> Partition<T> {
             self.metrics.lag_seconds.set(age_us as f64 / 1e6);
             self.lags = age_us > 0;
             let (events, dead) = self.intake.take(spare.pop().unwrap_or_default());
-            held = Held {
+            held = ReadOutcome {
                 records: events.len() + dead.len(),
                 bytes,
                 timed: !events.is_empty(),

@@ -23,7 +23,7 @@ use crate::ledger::record::{
     BaseRecord, Chain, ClaimRecord, RecordKind, decode_base, decode_binding, encode_base, encode_binding,
 };
 use crate::position::EpochBinding;
-use crate::wire::{Input, put_bytes, put_str, put_u64};
+use crate::wire::{ByteInput, put_bytes, put_str, put_u64};
 
 /// The version of the format that this build writes.
 pub const FORMAT_VERSION: u32 = 3;
@@ -101,7 +101,7 @@ impl FileHeader {
         if version != FORMAT_VERSION {
             return Err(HeaderFault::Version(version));
         }
-        let mut input = Input(body);
+        let mut input = ByteInput(body);
         let decoded = (|| {
             let (app, dataflow, build) = (input.string()?, input.string()?, input.string()?);
             let time_us = input.u64()?;
@@ -201,7 +201,7 @@ fn frame(kind: RecordKind, generation: u64, records: &[Vec<u8>], chain: [u8; 16]
 
 /// The contents of one group commit.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct GroupCommit {
     /// Bindings, each with the chain hash after it.
     pub bindings: Vec<(EpochBinding, Chain)>,
     pub progress: Vec<ShardProgress>,
@@ -247,7 +247,7 @@ pub(super) struct Body<'a> {
 impl<'a> Body<'a> {
     /// `None` if no build of this format version wrote these bytes.
     pub(super) fn decode(body: &'a [u8]) -> Option<Self> {
-        let mut input = Input(body);
+        let mut input = ByteInput(body);
         let (kind, generation) = (input.byte()?, input.u64()?);
         let records = (0..input.u64()?)
             .map(|_| input.prefixed())
@@ -290,7 +290,7 @@ impl<'a> Body<'a> {
     }
 
     /// The bindings, each with its chain hash if they follow `chain`; and the progress.
-    pub(super) fn bindings(&self, mut chain: Chain) -> Option<Group> {
+    pub(super) fn bindings(&self, mut chain: Chain) -> Option<GroupCommit> {
         let (bindings, progress) = self.group()?;
         let bindings = bindings.iter().map(|record| {
             chain = chain.then(RecordKind::Binding, record);
@@ -300,12 +300,12 @@ impl<'a> Body<'a> {
         let progress = match progress {
             None => Vec::new(),
             Some(record) => {
-                let mut input = Input(record);
+                let mut input = ByteInput(record);
                 let progress = decode_progress(&mut input)?;
                 input.finished(progress)?
             }
         };
-        Some(Group { bindings, progress })
+        Some(GroupCommit { bindings, progress })
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::disk::{Disk, HostDisk};
 use crate::error::{Result, count};
-use crate::ledger::frame::{FORMAT_VERSION, Group};
+use crate::ledger::frame::{FORMAT_VERSION, GroupCommit};
 use crate::ledger::progress::ShardProgress;
 use crate::ledger::reader::{FILE_NAME, Frame, Reader, cannot, open_file};
 use crate::ledger::record::{Chain, Claim, ClaimRecord};
@@ -19,7 +19,7 @@ use crate::time::{Epoch, EventTime};
 
 /// The result of [`verify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct VerifyReport {
     /// The application.
     pub app: String,
     /// The dataflow.
@@ -56,7 +56,7 @@ pub struct Report {
     pub state: LedgerState,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let epoch = |epoch: Option<Epoch>| match epoch {
             Some(epoch) => format!("{epoch} ({})", epoch.opened_at()),
@@ -103,7 +103,7 @@ impl fmt::Display for Report {
 ///
 /// # Errors
 /// Those of [`Ledger::open`](crate::ledger::Ledger::open), for the first damage found.
-pub fn verify(dir: &Path) -> Result<Report> {
+pub fn verify(dir: &Path) -> Result<VerifyReport> {
     verify_on(&HostDisk, dir)
 }
 
@@ -117,9 +117,9 @@ pub fn whose(dir: &Path) -> Result<(String, String)> {
 }
 
 /// Like [`verify`], on a given disk.
-pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
+pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<VerifyReport> {
     let (file, header, mut reader) = open_file(disk, dir, false)?;
-    let mut report = Report {
+    let mut report = VerifyReport {
         app: header.app,
         dataflow: header.dataflow,
         bytes: file.len().map_err(|error| cannot("read", dir, &error))?,
@@ -147,7 +147,7 @@ pub fn verify_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
             Frame::Cut { bytes } => {
                 (report.cuts, report.bytes_cut) = (report.cuts + 1, report.bytes_cut + bytes)
             }
-            Frame::Group(Group { bindings, .. }) => {
+            Frame::Group(GroupCommit { bindings, .. }) => {
                 report.first = report
                     .first
                     .or(bindings.first().map(|(binding, _)| binding.epoch));

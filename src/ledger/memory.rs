@@ -14,10 +14,10 @@ use crate::position::EpochBinding;
 
 /// The log of a [`MemoryLedger`]. Clones share it; like a directory, it outlives its owners.
 #[derive(Clone, Default)]
-pub struct MemoryLog(Arc<Mutex<Kept>>);
+pub struct MemoryLog(Arc<Mutex<MemoryLogState>>);
 
 #[derive(Clone, Default)]
-struct Kept {
+struct MemoryLogState {
     bindings: Vec<(EpochBinding, Chain)>,
     state: LedgerState,
     claims: Vec<ClaimRecord>,
@@ -25,7 +25,7 @@ struct Kept {
     bytes: u64,
 }
 
-impl Kept {
+impl MemoryLogState {
     fn chain(&self) -> Chain {
         self.bindings.last().map_or(Chain([0; 32]), |(_, chain)| *chain)
     }
@@ -57,7 +57,7 @@ impl MemoryLog {
 
     /// Removes the progress for which `keep` returns false, as if it had never been written.
     pub fn retain_progress(&self, keep: impl Fn(&ShardProgress) -> bool) {
-        let Kept { progress, state, .. } = &mut *self.0.lock();
+        let MemoryLogState { progress, state, .. } = &mut *self.0.lock();
         progress.retain(keep);
         state.forget_progress();
         progress.iter().for_each(|progress| state.note_progress(progress));

@@ -2,7 +2,7 @@
 //! [`RecordKind::Progress`](super::record::RecordKind::Progress).
 
 use crate::time::Epoch;
-use crate::wire::{Input, put_str, put_u64};
+use crate::wire::{ByteInput, put_str, put_u64};
 
 /// The progress of a sink's shard. It is not part of the hash chain, because replays do not depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +54,8 @@ pub(super) fn encode_progress(progress: &[ShardProgress], out: &mut Vec<u8>) {
 }
 
 /// `None` if these bytes are not valid progress.
-pub(super) fn decode_progress(input: &mut Input<'_>) -> Option<Vec<ShardProgress>> {
-    let one = |input: &mut Input<'_>| {
+pub(super) fn decode_progress(input: &mut ByteInput<'_>) -> Option<Vec<ShardProgress>> {
+    let one = |input: &mut ByteInput<'_>| {
         let (sink, shard, of) = (input.string()?, input.u64()?, input.u64()?);
         let complete = Epoch(input.u64()?);
         let delivered = match input.bool()? {
@@ -97,10 +97,10 @@ mod tests {
         fn what_is_written_is_read_and_nothing_else(all in prop::collection::vec(progress(), 0..5), cut in any::<prop::sample::Index>()) {
             let mut bytes = Vec::new();
             encode_progress(&all, &mut bytes);
-            let mut input = Input(&bytes);
+            let mut input = ByteInput(&bytes);
             prop_assert_eq!(decode_progress(&mut input), Some(all));
             prop_assert!(input.0.is_empty());
-            prop_assert_eq!(decode_progress(&mut Input(&bytes[..cut.index(bytes.len())])), None);
+            prop_assert_eq!(decode_progress(&mut ByteInput(&bytes[..cut.index(bytes.len())])), None);
         }
     }
 

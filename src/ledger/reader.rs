@@ -23,8 +23,8 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Error, Result};
 use crate::ledger::frame::{
-    BODY_BYTES_MAX, Body, FORMAT_VERSION, FRAME_HEADER_BYTES, FileHeader, FrameHeader, Group, HeaderFault,
-    frames_within, looks_torn,
+    BODY_BYTES_MAX, Body, FORMAT_VERSION, FRAME_HEADER_BYTES, FileHeader, FrameHeader, GroupCommit,
+    HeaderFault, frames_within, looks_torn,
 };
 use crate::ledger::record::{BaseRecord, Chain, ClaimRecord, RecordKind};
 use crate::position::EpochBinding;
@@ -86,7 +86,7 @@ pub(super) enum Frame {
     /// A claim that lost to an earlier one: without effect.
     Void(ClaimRecord),
     /// Bindings that count, and sink progress.
-    Group(Group),
+    Group(GroupCommit),
     /// Bindings by an owner that had been replaced: not counted.
     Late { generation: u64, bindings: usize },
     /// Bytes that a claim discarded.
@@ -178,7 +178,7 @@ pub(super) fn cannot(act: &str, path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::NotFound => "name a directory that holds a ledger",
         _ => "check the disk and the system log; acknowledged writes are as safe as the disk",
     };
-    Error::outside(format!("cannot {act} the ledger `{}`", path.display()))
+    Error::external(format!("cannot {act} the ledger `{}`", path.display()))
         .detail(error)
         .hint(hint)
 }

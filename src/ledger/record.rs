@@ -21,7 +21,7 @@ use crate::ledger::progress::{decode_progress, encode_progress};
 use crate::ledger::state::LedgerState;
 use crate::position::{EpochBinding, PartitionId, PartitionRange, Results, SchemaSeen, SourceId, TopicId};
 use crate::time::{Epoch, EventTime};
-use crate::wire::{Input, put_bytes, put_i64, put_str, put_u64};
+use crate::wire::{ByteInput, put_bytes, put_i64, put_str, put_u64};
 
 /// The chain hash after some record: two ledgers with the same value contain the same counted records.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,7 +159,7 @@ impl ClaimRecord {
 
     /// `None` if these bytes are not a valid claim.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut input = Input(bytes);
+        let mut input = ByteInput(bytes);
         let (generation, nonce, time_us, end) = (
             input.u64()?,
             u64::from_le_bytes(input.array()?),
@@ -212,7 +212,7 @@ pub(super) fn encode_base(base: &BaseRecord, out: &mut Vec<u8>) -> Result<()> {
 
 /// `None` if these bytes are not a valid base.
 pub(super) fn decode_base(bytes: &[u8]) -> Option<BaseRecord> {
-    let mut input = Input(bytes);
+    let mut input = ByteInput(bytes);
     let claim = ClaimRecord::decode(input.prefixed()?)?;
     let (generation_highest, bindings) = (input.u64()?, input.u64()?);
     let chain = Chain(input.array()?);
@@ -299,8 +299,8 @@ fn encode_schemas(schemas: &[SchemaSeen], out: &mut Vec<u8>) {
     }
 }
 
-fn decode_schemas(input: &mut Input<'_>) -> Option<Vec<SchemaSeen>> {
-    let seen = |input: &mut Input<'_>| {
+fn decode_schemas(input: &mut ByteInput<'_>) -> Option<Vec<SchemaSeen>> {
+    let seen = |input: &mut ByteInput<'_>| {
         let (source, id) = (source(input)?, u32::try_from(input.u64()?).ok()?);
         let kind = input.byte()?;
         let fingerprint = match kind {
@@ -338,9 +338,9 @@ fn encode_results(results: &Results, epoch: Epoch, out: &mut Vec<u8>) {
     }
 }
 
-fn decode_results(input: &mut Input<'_>, epoch: Epoch) -> Option<Results> {
+fn decode_results(input: &mut ByteInput<'_>, epoch: Epoch) -> Option<Results> {
     let lineage = u64::from_le_bytes(input.array()?);
-    let hash = |input: &mut Input<'_>| match input.bool()? {
+    let hash = |input: &mut ByteInput<'_>| match input.bool()? {
         true => Some(u64::from_le_bytes(input.array()?)).filter(|hash| *hash != 0),
         false => Some(0),
     };
@@ -354,7 +354,7 @@ fn decode_results(input: &mut Input<'_>, epoch: Epoch) -> Option<Results> {
     Some(Results { lineage, epochs })
 }
 
-fn source(input: &mut Input<'_>) -> Option<SourceId> {
+fn source(input: &mut ByteInput<'_>) -> Option<SourceId> {
     Some(SourceId(u32::from_le_bytes(input.array()?)))
 }
 
@@ -392,7 +392,7 @@ fn encode_range(range: &PartitionRange, before: Option<&PartitionRange>, now: Ev
 
 /// `None` if these bytes are not a valid binding.
 pub(super) fn decode_binding(bytes: &[u8]) -> Option<EpochBinding> {
-    let mut input = Input(bytes);
+    let mut input = ByteInput(bytes);
     let epoch = Epoch(input.u64()?);
     let now = EventTime((epoch.0 as i64).wrapping_add(input.i64()?));
     let mut ranges: Vec<PartitionRange> = Vec::new();
@@ -427,7 +427,7 @@ pub(super) fn decode_binding(bytes: &[u8]) -> Option<EpochBinding> {
 }
 
 fn decode_range(
-    input: &mut Input<'_>,
+    input: &mut ByteInput<'_>,
     before: Option<&PartitionRange>,
     now: EventTime,
 ) -> Option<PartitionRange> {

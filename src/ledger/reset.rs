@@ -32,7 +32,7 @@ pub fn reset_target(dir: &Path) -> Result<PathBuf> {
 /// Returns its new location; moved back, it is the ledger again.
 ///
 /// # Errors
-/// [`Outside`](crate::Kind::Outside): a process holds the ledger, or the directory cannot be moved.
+/// [`External`](crate::Kind::External): a process holds the ledger, or the directory cannot be moved.
 /// [`Definition`](crate::Kind::Definition): there is no ledger in `dir`.
 pub fn reset(dir: &Path) -> Result<PathBuf> {
     let _held = hold(dir)?;
@@ -81,7 +81,7 @@ fn free_name(dir: &Path) -> Result<PathBuf> {
     };
     let mut names = (0..SAME_SECOND_MAX).map(|turn| dir.with_file_name(named(turn)));
     names.find(|aside| !aside.exists()).ok_or_else(|| {
-        Error::outside(format!("found no free name to move `{}` to", dir.display()))
+        Error::external(format!("found no free name to move `{}` to", dir.display()))
             .hint("try again in a second")
     })
 }
@@ -104,7 +104,7 @@ mod tests {
         };
         let (held, first) = Ledger::open(&dir, claim()).unwrap();
         let refused = reset(&dir).unwrap_err();
-        assert_eq!(refused.kind(), Kind::Outside);
+        assert_eq!(refused.kind(), Kind::External);
         assert!(refused.to_string().contains("another process holds"), "{refused}");
         assert!(reset_target(&dir).is_err() && dir.exists());
         drop((held, first));

@@ -207,7 +207,7 @@ proptest! {
             disk.set_sync_fails(n % 3 == 0);
             match ledger.append(group) {
                 Ok(()) => acknowledged += group.len(),
-                Err(error) => prop_assert_eq!(error.kind(), Kind::Outside),
+                Err(error) => prop_assert_eq!(error.kind(), Kind::External),
             }
             disk.set_sync_fails(false);
             disk.crash(seed.wrapping_add(n as u64));
@@ -239,13 +239,13 @@ proptest! {
                 }
             },
         };
-        prop_assert_eq!(failed.kind(), Kind::Outside);
+        prop_assert_eq!(failed.kind(), Kind::External);
         let failed = failed.to_string();
         prop_assert!(failed.contains("/ledger/ledger.log") && failed.contains("free space"));
         // A supervisor starts it again and again while now and then a few bytes are free.
         for scrap in [0, 7, 40, 90] {
             disk.set_space_left(Some(scrap));
-            prop_assert_eq!(open(&disk).unwrap_err().kind(), Kind::Outside);
+            prop_assert_eq!(open(&disk).unwrap_err().kind(), Kind::External);
         }
         disk.set_space_left(None);
         let (mut ledger, recovered) = open(&disk).unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::metrics::histogram::Histogram;
-use crate::metrics::{Counter, Gauge, GaugeF64, Register};
+use crate::metrics::{Counter, Gauge, GaugeF64, Registration};
 use crate::time::Epoch;
 
 /// Buckets for the duration of a checkpoint. Seconds.
@@ -33,7 +33,7 @@ pub struct CheckpointMetrics {
 }
 
 impl CheckpointMetrics {
-    pub(super) fn register(register: &mut Register<'_>) -> Self {
+    pub(super) fn register(register: &mut Registration<'_>) -> Self {
         Self {
             duration: register.seconds(
                 "checkpoint_duration",

@@ -11,10 +11,10 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 
 /// Counts of observations by upper bound. Clones share the counts.
 #[derive(Clone, Debug)]
-pub struct Histogram(Arc<Inner>);
+pub struct Histogram(Arc<HistogramInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct HistogramInner {
     /// Upper bounds, inclusive, ascending; values above the last one are counted in an extra bucket.
     bounds: &'static [f64],
     counts: Box<[AtomicU64]>,
@@ -27,7 +27,7 @@ impl Histogram {
     pub fn new(bounds: &'static [f64]) -> Self {
         debug_assert!(bounds.is_sorted() && bounds.iter().all(|bound| bound.is_finite()));
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Self(Arc::new(Inner {
+        Self(Arc::new(HistogramInner {
             bounds,
             counts,
             sum: AtomicU64::new(0f64.to_bits()),

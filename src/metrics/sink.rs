@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::{Family, MetricConstructor};
 
 use crate::metrics::histogram::Histogram;
 use crate::metrics::{
-    Counter, Counters, Gauge, GaugeF64, Gauges, GaugesF64, LATENCY_S, Labels, Register, one,
+    Counter, Counters, Gauge, GaugeF64, Gauges, GaugesF64, LATENCY_S, Labels, Registration, one,
 };
 
 /// Handles for a sink.
@@ -67,7 +67,7 @@ pub(super) struct SinkFamilies {
 }
 
 impl SinkFamilies {
-    pub(super) fn register(register: &mut Register<'_>) -> Self {
+    pub(super) fn register(register: &mut Registration<'_>) -> Self {
         Self {
             rows: register.plain("sink_rows", "Rows delivered to a sink", Counters::default()),
             bytes: register.bytes(

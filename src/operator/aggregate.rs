@@ -88,8 +88,8 @@ pub trait Aggregate<T>: 'static {
     fn undo(&self, _state: &mut Self::State, _value: &T) {}
 
     /// Aggregates only the values that meet a condition, like SQL's `FILTER (WHERE …)`: the result is `None`
-    /// if no value does. Aggregates with a result for zero values, such as [`Of::count`], have their own
-    /// `when` that returns it instead.
+    /// if no value does. Aggregates with a result for zero values, such as [`AggregateBuilder::count`], have
+    /// their own `when` that returns it instead.
     ///
     /// ```
     /// # use thalweg::prelude::*;
@@ -116,15 +116,15 @@ pub trait Aggregate<T>: 'static {
 
 /// Creates aggregates over `T`. The closure of `aggregate` receives it, so that no type needs to be written
 /// there.
-pub struct Of<T>(PhantomData<fn(T)>);
+pub struct AggregateBuilder<T>(PhantomData<fn(T)>);
 
-impl<T> Clone for Of<T> {
+impl<T> Clone for AggregateBuilder<T> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<T> Copy for Of<T> {}
-impl<T> Default for Of<T> {
+impl<T> Copy for AggregateBuilder<T> {}
+impl<T> Default for AggregateBuilder<T> {
     fn default() -> Self {
         Self(PhantomData)
     }

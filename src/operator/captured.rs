@@ -21,13 +21,15 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator as _;
 
-use crate::checkpoint::keyed::{HashStore, KeyedState, Store, Tracked};
-use crate::checkpoint::state::Out;
+use crate::checkpoint::keyed::{EntryStore, HashStore, KeyedState, Versioned};
+use crate::checkpoint::state::SnapshotWriter;
 use crate::codec::Cause;
-use crate::codec::debezium::envelope::{SourcePosition, Written};
+use crate::codec::debezium::envelope::{SourcePosition, WrittenRow};
 use crate::metrics::{Counter, SourceMetrics};
-use crate::operator::exchange::{Packer, Parcel};
-use crate::operator::process::{Batch, ChangesAndLetters, EpochInfo, KeyedOperator, Order, Setup, process};
+use crate::operator::exchange::{RoutedBatch, RoutedBatchBuilder};
+use crate::operator::process::{
+    Batch, ChangesAndDeadLetters, EpochInfo, InputOrder, KeyedOperator, Setup, process,
+};
 use crate::position::Position;
 use crate::record::{Change, Record, Timed, route};
 use crate::source::DeadLetter;
@@ -47,20 +49,20 @@ pub(crate) fn captured<'s, K: Record, V: Record>(
     mut setup: Setup<Timed<Captured<K, V>>>,
     counts: &SourceMetrics,
 ) -> Streams<'s, K, V> {
-    let parcels = pack(records, &setup.name, counts);
-    setup.order = Some(Order {
+    let routed_batches = pack(records, &setup.name, counts);
+    setup.order = Some(InputOrder {
         place: |record| record.at,
         tie: None,
     });
-    let operator = Rows {
+    let operator = CapturedRows {
         step: setup.name.clone(),
         remember,
         duplicates: counts.skipped("duplicate"),
         unavailable: counts.dead_letters(Cause::ValueUnavailable.code()),
         of: PhantomData,
     };
-    let (changes, letters) = process(parcels, Rc::new(operator), setup);
-    (changes, letters.expect("changes may be turned down"))
+    let (changes, dead_letters) = process(routed_batches, Rc::new(operator), setup);
+    (changes, dead_letters.expect("changes may be turned down"))
 }
 
 /// Packs changes for the workers of their keys. Changes without a key go to all workers, or to none.
@@ -68,9 +70,9 @@ fn pack<'s, K: Record, V: Record>(
     records: StreamVec<'s, Epoch, Timed<Captured<K, V>>>,
     name: &str,
     counts: &SourceMetrics,
-) -> StreamVec<'s, Epoch, Parcel> {
-    type Builder = CapacityContainerBuilder<Vec<Parcel>>;
-    let mut packer = Packer::new(records.scope().peers());
+) -> StreamVec<'s, Epoch, RoutedBatch> {
+    type Builder = CapacityContainerBuilder<Vec<RoutedBatch>>;
+    let mut packer = RoutedBatchBuilder::new(records.scope().peers());
     let (messages, heartbeats) = (counts.skipped("message"), counts.skipped("heartbeat"));
     records.unary::<Builder, _, _, _>(Pipeline, &format!("{name}: pack"), move |_, _| {
         move |input, output| {
@@ -82,14 +84,14 @@ fn pack<'s, K: Record, V: Record>(
                         | Captured::Deleted { key, .. }
                         | Captured::Tombstone { key } => {
                             let to = route(key);
-                            if let Some(parcel) = packer.push(to, record) {
-                                session.give(parcel);
+                            if let Some(routed_batch) = packer.push(to, record) {
+                                session.give(routed_batch);
                             }
                         }
                         Captured::Truncated { .. } => {
                             for to in 0..packer.peers() {
-                                if let Some(parcel) = packer.push_to(to, record.clone()) {
-                                    session.give(parcel);
+                                if let Some(routed_batch) = packer.push_to(to, record.clone()) {
+                                    session.give(routed_batch);
                                 }
                             }
                         }
@@ -105,7 +107,7 @@ fn pack<'s, K: Record, V: Record>(
 
 /// The state of a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Held<V> {
+pub struct CapturedEntry<V> {
     /// The row; `None` if it was deleted or could not be completed, and only the position is remembered.
     row: Option<V>,
     /// The position of the last change.
@@ -117,7 +119,7 @@ pub struct Held<V> {
     until: EventTime,
 }
 
-impl<V> Held<V> {
+impl<V> CapturedEntry<V> {
     /// Whether the entry still counts: deletions are forgotten in time.
     fn counts(&self, now: EventTime) -> bool {
         self.row.is_some() || self.until > now
@@ -129,13 +131,13 @@ impl<V> Held<V> {
 }
 
 /// The keys with their state, and when deletions are forgotten.
-struct Keys<K, V> {
-    held: HashStore<K, Held<V>>,
+struct CapturedKeys<K, V> {
+    held: HashStore<K, CapturedEntry<V>>,
     /// May contain keys that have a row again.
     deleted: BTreeSet<(EventTime, K)>,
 }
 
-impl<K: Record, V: Record> Default for Keys<K, V> {
+impl<K: Record, V: Record> Default for CapturedKeys<K, V> {
     fn default() -> Self {
         Self {
             held: HashStore::default(),
@@ -144,9 +146,9 @@ impl<K: Record, V: Record> Default for Keys<K, V> {
     }
 }
 
-impl<K: Record, V: Record> Store for Keys<K, V> {
+impl<K: Record, V: Record> EntryStore for CapturedKeys<K, V> {
     type Key = K;
-    type Value = Held<V>;
+    type Value = CapturedEntry<V>;
     type Route = K;
 
     fn with_room(entries: usize) -> Self {
@@ -160,26 +162,26 @@ impl<K: Record, V: Record> Store for Keys<K, V> {
         key
     }
 
-    fn save(out: &mut Out, key: &K, epoch: Epoch, held: &Held<V>) {
+    fn save(out: &mut SnapshotWriter, key: &K, epoch: Epoch, held: &CapturedEntry<V>) {
         out.put(key, epoch, None, held);
     }
 
-    fn get(&self, key: &K) -> Option<&Tracked<Held<V>>> {
+    fn get(&self, key: &K) -> Option<&Versioned<CapturedEntry<V>>> {
         self.held.get(key)
     }
 
-    fn get_mut(&mut self, key: &K, now: Epoch) -> Option<&mut Tracked<Held<V>>> {
+    fn get_mut(&mut self, key: &K, now: Epoch) -> Option<&mut Versioned<CapturedEntry<V>>> {
         self.held.get_mut(key, now)
     }
 
-    fn insert(&mut self, key: K, held: Tracked<Held<V>>) {
+    fn insert(&mut self, key: K, held: Versioned<CapturedEntry<V>>) {
         if held.row.is_none() {
             self.deleted.insert((held.until, key.clone()));
         }
         self.held.insert(key, held);
     }
 
-    fn remove(&mut self, key: &K) -> Option<Tracked<Held<V>>> {
+    fn remove(&mut self, key: &K) -> Option<Versioned<CapturedEntry<V>>> {
         self.held.remove(key)
     }
 
@@ -188,7 +190,7 @@ impl<K: Record, V: Record> Store for Keys<K, V> {
     }
 }
 
-struct Rows<K, V> {
+struct CapturedRows<K, V> {
     step: String,
     remember: Duration,
     duplicates: Counter,
@@ -196,12 +198,12 @@ struct Rows<K, V> {
     of: PhantomData<(K, V)>,
 }
 
-type State<K, V> = KeyedState<Keys<K, V>>;
+type State<K, V> = KeyedState<CapturedKeys<K, V>>;
 
-impl<K: Record, V: Record> KeyedOperator for Rows<K, V> {
+impl<K: Record, V: Record> KeyedOperator for CapturedRows<K, V> {
     type Input = Timed<Captured<K, V>>;
-    type State = Keys<K, V>;
-    type Output = ChangesAndLetters<K, V>;
+    type State = CapturedKeys<K, V>;
+    type Output = ChangesAndDeadLetters<K, V>;
 
     fn epoch(
         &self,
@@ -210,7 +212,7 @@ impl<K: Record, V: Record> KeyedOperator for Rows<K, V> {
         state: &mut State<K, V>,
         out: &mut Self::Output,
     ) {
-        let mut turn = Turn {
+        let mut turn = EpochWork {
             rows: self,
             now: at.now,
             state,
@@ -264,23 +266,23 @@ fn forget<K: Record, V: Record>(now: EventTime, state: &mut State<K, V>) {
 }
 
 /// The work of one epoch.
-struct Turn<'a, K: Record, V: Record> {
-    rows: &'a Rows<K, V>,
+struct EpochWork<'a, K: Record, V: Record> {
+    rows: &'a CapturedRows<K, V>,
     now: EventTime,
     state: &'a mut State<K, V>,
-    out: &'a mut ChangesAndLetters<K, V>,
+    out: &'a mut ChangesAndDeadLetters<K, V>,
 }
 
-impl<K: Record, V: Record> Turn<'_, K, V> {
+impl<K: Record, V: Record> EpochWork<'_, K, V> {
     /// The state of a key.
-    fn held(&self, key: &K) -> Option<&Held<V>> {
+    fn held(&self, key: &K) -> Option<&CapturedEntry<V>> {
         self.state.get(key).filter(|held| held.counts(self.now))
     }
 
     fn write(
         &mut self,
         key: K,
-        written: Written<V>,
+        written: WrittenRow<V>,
         (at, snapshot): (Option<SourcePosition>, bool),
         position: Position,
         time: EventTime,
@@ -297,12 +299,12 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
         };
         let old = held.and_then(|held| held.row.clone());
         let row = match written {
-            Written::Whole(row) => row,
-            Written::Partial(partial) => match partial.complete(old.as_ref()) {
+            WrittenRow::Whole(row) => row,
+            WrittenRow::Partial(partial) => match partial.complete(old.as_ref()) {
                 Ok(row) => row,
                 Err(column) => {
-                    let letter = self.unavailable(&key, column, &partial.columns, position, time);
-                    self.out.letters.push(letter);
+                    let dead_letter = self.unavailable(&key, column, &partial.columns, position, time);
+                    self.out.dead_letters.push(dead_letter);
                     // A repeated event creates no second dead letter.
                     if at.is_some() {
                         self.remember(key, at, false);
@@ -311,7 +313,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
                 }
             },
         };
-        let held = Held {
+        let held = CapturedEntry {
             row: Some(row.clone()),
             at,
             ended: false,
@@ -342,7 +344,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
     fn repeated(&mut self, key: K, ended: bool) {
         self.rows.duplicates.inc();
         if let Some(held) = self.held(&key).filter(|held| held.ended != ended) {
-            let held = Held {
+            let held = CapturedEntry {
                 ended,
                 ..held.clone()
             };
@@ -382,7 +384,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
     /// Remembers the position of the last change of a key without a row.
     fn remember(&mut self, key: K, at: Option<SourcePosition>, ended: bool) {
         let until = self.now.plus(self.rows.remember);
-        let held = Held {
+        let held = CapturedEntry {
             row: None,
             at,
             ended,
@@ -391,7 +393,7 @@ impl<K: Record, V: Record> Turn<'_, K, V> {
         self.put(key, held);
     }
 
-    fn put(&mut self, key: K, held: Held<V>) {
+    fn put(&mut self, key: K, held: CapturedEntry<V>) {
         if held.row.is_none() {
             self.state.parts().0.deleted.insert((held.until, key.clone()));
         }

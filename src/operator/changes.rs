@@ -11,27 +11,27 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::checkpoint::appended::AppendedState;
-use crate::checkpoint::keeper::Keeper;
-use crate::operator::again::Again;
-use crate::operator::walk::Update;
+use crate::checkpoint::state_handle::StateHandle;
+use crate::operator::backfill::Backfill;
+use crate::operator::epoch_cursor::Update;
 use crate::record::{Record, Timed};
 use crate::time::Epoch;
 
 /// Each event as a row with multiplicity one.
 pub(crate) fn changes<'s, T: Record>(
     events: StreamVec<'s, Epoch, Timed<T>>,
-    keeper: &Keeper,
+    handle: &StateHandle,
 ) -> StreamVec<'s, Epoch, Update<T>> {
     type Builder<T> = CapacityContainerBuilder<Vec<Update<T>>>;
     let scope = events.scope();
     events.unary_frontier::<Builder<T>, _, _, _>(Pipeline, "changes", |capability, info| {
-        let restored = keeper.restored();
+        let restored = handle.restored();
         let activator = scope.activator_for(info.address);
-        let mut again = Again::new(restored, capability, activator, Rc::new(true.into()));
+        let mut backfill = Backfill::new(restored, capability, activator, Rc::new(true.into()));
         let restored = restored.unwrap_or_default();
-        let kept = AppendedState::keep(keeper);
+        let kept = AppendedState::keep(handle);
         move |(input, _frontier), output| {
-            again.emit(
+            backfill.emit(
                 || {
                     let rows = kept.at(Epoch::ZERO).take_loaded().into_iter();
                     rows.map(|(row, times)| (row, restored, times as isize)).collect()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::keyed::KeyedState;
-use crate::checkpoint::keyed::grouped::{GroupPlace, GroupedStore};
+use crate::checkpoint::keyed::grouped::{GroupedStore, SubKey};
 use crate::operator::process::{Batch, Emitted, EpochInfo, KeyedOperator};
 use crate::record::{Event, Record, Timed};
 use crate::time::EventTime;
@@ -19,9 +19,9 @@ pub(crate) struct Dedup<K, T> {
 
 /// An event that was kept, and until when others may be its duplicates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct Seen(EventTime);
+pub(crate) struct SeenUntil(EventTime);
 
-impl GroupPlace for Seen {
+impl SubKey for SeenUntil {
     fn until(&self) -> Option<EventTime> {
         Some(self.0)
     }
@@ -41,7 +41,7 @@ impl<K, T> Dedup<K, T> {
 
 impl<K: Record, T: Event> KeyedOperator for Dedup<K, T> {
     type Input = (K, Timed<T>);
-    type State = GroupedStore<K, Seen, ()>;
+    type State = GroupedStore<K, SeenUntil, ()>;
     type Output = Emitted<T>;
 
     fn epoch(
@@ -61,7 +61,7 @@ impl<K: Record, T: Event> KeyedOperator for Dedup<K, T> {
                 near.next().is_some()
             });
             if !near {
-                seen.put((key, Seen(self.until(event.time))), ());
+                seen.put((key, SeenUntil(self.until(event.time))), ());
                 out.0.push(event);
             }
         }

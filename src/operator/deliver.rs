@@ -12,9 +12,9 @@ use timely::dataflow::operators::probe::{Handle, Probe};
 
 use crate::bridge::{Halt, Waker};
 use crate::error::Result;
-use crate::operator::walk::{Arrivals, Update};
+use crate::operator::epoch_cursor::{EpochBuffer, Update};
 use crate::sink::Batch;
-use crate::sink::queue::Producer;
+use crate::sink::queue::QueueProducer;
 use crate::sink::row::{Row, sort};
 use crate::time::Epoch;
 
@@ -80,7 +80,7 @@ pub(crate) fn encode_updates<'s, D: Clone + 'static>(
 }
 
 /// The location of a sink's shards.
-pub(crate) struct Shards<C> {
+pub(crate) struct SinkShards<C> {
     pub count: u32,
     /// Number of workers that have shards: shard `s` is on worker `s % workers`. In a cluster, the workers of
     /// the process with the ledger.
@@ -98,10 +98,10 @@ pub(crate) struct Shards<C> {
 pub(crate) fn deliver<'s>(
     rows: StreamVec<'s, Epoch, Row>,
     name: &str,
-    shards: Shards<impl FnMut(u32, Waker) -> Option<Producer>>,
+    shards: SinkShards<impl FnMut(u32, Waker) -> Option<QueueProducer>>,
     probe: &Handle<Epoch>,
 ) {
-    let Shards {
+    let SinkShards {
         count,
         workers,
         complete,
@@ -114,11 +114,11 @@ pub(crate) fn deliver<'s>(
         .unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(by_shard, name, move |_, info| {
             let own = (0..count).filter(|shard| worker(*shard) == scope.index() as u64);
             let room = || Waker::of(scope.worker().sync_activator_for(info.address.to_vec()));
-            let producers: Vec<Producer> = own.filter_map(|shard| connect(shard, room())).collect();
-            let mut arrivals = Arrivals::new();
+            let producers: Vec<QueueProducer> = own.filter_map(|shard| connect(shard, room())).collect();
+            let mut arrivals = EpochBuffer::new();
             move |(input, frontier), _output| {
                 arrivals.gather(input);
-                while producers.iter().all(Producer::has_room) {
+                while producers.iter().all(QueueProducer::has_room) {
                     let Some((epoch, _capability, batches)) = arrivals.next(frontier) else {
                         break;
                     };
@@ -131,7 +131,7 @@ pub(crate) fn deliver<'s>(
 
 /// Queues an epoch.
 fn put(
-    (producers, workers): (&[Producer], usize),
+    (producers, workers): (&[QueueProducer], usize),
     complete: &[Option<Epoch>],
     epoch: Epoch,
     batches: Vec<Vec<Row>>,

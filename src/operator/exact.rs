@@ -116,13 +116,13 @@ impl From<IntegerSum> for (i128, i64) {
 /// magnitude below 2^64.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-struct Parts(Vec<(u16, i128)>);
+struct PartialSums(Vec<(u16, i128)>);
 
 /// An exact sum of floats. Infinities and NaN are counted separately and follow IEEE addition.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FloatSum {
     /// In units of 2^−1074.
-    parts: Parts,
+    parts: PartialSums,
     nan: i64,
     infinite: (i64, i64),
 }
@@ -190,7 +190,7 @@ impl FloatSum {
 /// not finite.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct FloatSquares(Parts);
+pub struct FloatSquares(PartialSums);
 
 impl FloatSquares {
     /// Adds the square of a float.
@@ -230,7 +230,7 @@ fn mantissa(value: f64) -> (u64, u16) {
     }
 }
 
-impl Parts {
+impl PartialSums {
     fn put(&mut self, mut place: u16, mut integer: i128) {
         while integer != 0 {
             let at = self.0.partition_point(|(p, _)| *p < place);
@@ -249,7 +249,7 @@ impl Parts {
         }
     }
 
-    fn join(&mut self, other: &Parts) {
+    fn join(&mut self, other: &PartialSums) {
         for (place, integer) in &other.0 {
             self.put(*place, *integer);
         }
@@ -294,7 +294,7 @@ impl Spread {
         if sum.nan != 0 || sum.infinite != (0, 0) {
             return f64::NAN;
         }
-        let digits = |parts: &Parts| match parts.digits() {
+        let digits = |parts: &PartialSums| match parts.digits() {
             Some((_, lowest, digits)) => (digits.collect(), usize::from(lowest)),
             None => (Vec::new(), 0),
         };
@@ -335,18 +335,18 @@ impl Spread {
 /// Subtracts a square from a number that is at least as large, from a digit on.
 fn subtract_square(digits: &mut [u64], root: &[u64], from: usize) {
     for (i, left) in root.iter().enumerate().filter(|(_, digit)| **digit != 0) {
-        let mut owed = 0u128;
+        let mut unread_bound = 0u128;
         for (j, digit) in digits.iter_mut().enumerate().skip(from + i) {
             let right = root.get(j - from - i);
-            if right.is_none() && owed == 0 {
+            if right.is_none() && unread_bound == 0 {
                 break;
             }
             let right = right.copied().unwrap_or(0);
             // Less than 2^128: neither the factor nor the carry exceeds 2^64 − 1.
-            owed += u128::from(*left) * u128::from(right);
-            let (rest, borrows) = digit.overflowing_sub(owed as u64);
+            unread_bound += u128::from(*left) * u128::from(right);
+            let (rest, borrows) = digit.overflowing_sub(unread_bound as u64);
             *digit = rest;
-            owed = (owed >> 64) + u128::from(borrows);
+            unread_bound = (unread_bound >> 64) + u128::from(borrows);
         }
     }
 }

@@ -31,12 +31,12 @@ use crate::time::Epoch;
 const RECORDS_MAX: usize = 1024;
 
 /// Records for one worker.
-pub(crate) struct Parcel {
+pub(crate) struct RoutedBatch {
     to: u64,
-    records: Records,
+    records: BatchRecords,
 }
 
-enum Records {
+enum BatchRecords {
     Here(Box<dyn AnyRecords>),
     /// Received from another process.
     Encoded(Vec<u8>),
@@ -57,22 +57,22 @@ impl<D: ExchangeData> AnyRecords for Vec<D> {
     }
 }
 
-impl Parcel {
+impl RoutedBatch {
     fn new<D: ExchangeData>(to: usize, records: Vec<D>) -> Self {
         Self {
             to: to as u64,
-            records: Records::Here(Box::new(records)),
+            records: BatchRecords::Here(Box::new(records)),
         }
     }
 
     /// The records, in the order in which they were packed.
     pub(crate) fn open<D: ExchangeData>(self) -> Vec<D> {
         match self.records {
-            Records::Here(records) => *records
+            BatchRecords::Here(records) => *records
                 .into_any()
                 .downcast()
                 .expect("both ends of a channel are of one operator"),
-            Records::Encoded(bytes) => {
+            BatchRecords::Encoded(bytes) => {
                 postcard::from_bytes(&bytes).expect("all processes of a cluster run the same program")
             }
         }
@@ -80,12 +80,12 @@ impl Parcel {
 }
 
 /// Packs records into parcels by the worker that owns the [`route`](crate::record::route) of each.
-pub(crate) struct Packer<D> {
+pub(crate) struct RoutedBatchBuilder<D> {
     /// The open parcel of each worker. Empty between activations.
     parts: Vec<Vec<D>>,
 }
 
-impl<D: ExchangeData> Packer<D> {
+impl<D: ExchangeData> RoutedBatchBuilder<D> {
     /// A packer for this many workers.
     pub(crate) fn new(peers: usize) -> Self {
         Self {
@@ -95,7 +95,7 @@ impl<D: ExchangeData> Packer<D> {
 
     /// Packs a record. Returns the parcel if it is now full.
     #[inline]
-    pub(crate) fn push(&mut self, route: u64, record: D) -> Option<Parcel> {
+    pub(crate) fn push(&mut self, route: u64, record: D) -> Option<RoutedBatch> {
         let to = if self.parts.len() == 1 {
             0
         } else {
@@ -106,10 +106,10 @@ impl<D: ExchangeData> Packer<D> {
 
     /// Packs a record for one worker. Returns the parcel if it is now full.
     #[inline]
-    pub(crate) fn push_to(&mut self, to: usize, record: D) -> Option<Parcel> {
+    pub(crate) fn push_to(&mut self, to: usize, record: D) -> Option<RoutedBatch> {
         let part = &mut self.parts[to];
         part.push(record);
-        (part.len() == RECORDS_MAX).then(|| Parcel::new(to, mem::take(part)))
+        (part.len() == RECORDS_MAX).then(|| RoutedBatch::new(to, mem::take(part)))
     }
 
     /// The number of workers.
@@ -118,10 +118,10 @@ impl<D: ExchangeData> Packer<D> {
     }
 
     /// Takes the parcels that are not full.
-    pub(crate) fn rest(&mut self) -> impl Iterator<Item = Parcel> {
+    pub(crate) fn rest(&mut self) -> impl Iterator<Item = RoutedBatch> {
         let parts = self.parts.iter_mut().enumerate();
         let some = parts.filter(|(_, part)| !part.is_empty());
-        some.map(|(to, part)| Parcel::new(to, mem::take(part)))
+        some.map(|(to, part)| RoutedBatch::new(to, mem::take(part)))
     }
 }
 
@@ -130,17 +130,17 @@ pub(crate) fn pack<'s, D: ExchangeData>(
     records: StreamVec<'s, Epoch, D>,
     name: &str,
     route: impl Fn(&D) -> u64 + 'static,
-) -> StreamVec<'s, Epoch, Parcel> {
-    type Builder = CapacityContainerBuilder<Vec<Parcel>>;
-    let mut packer = Packer::new(records.scope().peers());
+) -> StreamVec<'s, Epoch, RoutedBatch> {
+    type Builder = CapacityContainerBuilder<Vec<RoutedBatch>>;
+    let mut packer = RoutedBatchBuilder::new(records.scope().peers());
     let name = format!("{name}: pack");
     records.unary::<Builder, _, _, _>(Pipeline, &name, move |_, _| {
         move |input, output| {
             input.for_each_stamp(|capability, batches| {
                 let mut session = output.session(&capability);
                 for record in batches.flat_map(|batch| batch.drain(..)) {
-                    if let Some(parcel) = packer.push(route(&record), record) {
-                        session.give(parcel);
+                    if let Some(routed_batch) = packer.push(route(&record), record) {
+                        session.give(routed_batch);
                     }
                 }
                 session.give_iterator(packer.rest());
@@ -151,53 +151,56 @@ pub(crate) fn pack<'s, D: ExchangeData>(
 
 /// Merges the parcels of two streams into one input. Compiled once.
 pub(crate) fn both<'s>(
-    one: StreamVec<'s, Epoch, Parcel>,
-    other: StreamVec<'s, Epoch, Parcel>,
-) -> StreamVec<'s, Epoch, Parcel> {
+    one: StreamVec<'s, Epoch, RoutedBatch>,
+    other: StreamVec<'s, Epoch, RoutedBatch>,
+) -> StreamVec<'s, Epoch, RoutedBatch> {
     one.concat(other)
 }
 
 /// An operator's input for parcels from all workers. Created and drained by code that is compiled once.
-pub(crate) struct ParcelInput(InputHandleCore<Epoch, Vec<Parcel>, Puller>);
+pub(crate) struct RoutedInput(InputHandleCore<Epoch, Vec<RoutedBatch>, Puller>);
 
-type Puller = LogPuller<Box<dyn Pull<Message<Epoch, Vec<Parcel>>>>>;
+type Puller = LogPuller<Box<dyn Pull<Message<Epoch, Vec<RoutedBatch>>>>>;
 
-impl ParcelInput {
+impl RoutedInput {
     /// Adds the input to an operator. Each parcel goes to its worker.
     pub(crate) fn new<'s>(
         builder: &mut OperatorBuilder<'s, Epoch>,
-        parcels: StreamVec<'s, Epoch, Parcel>,
+        routed_batches: StreamVec<'s, Epoch, RoutedBatch>,
     ) -> Self {
-        Self(builder.new_input(parcels, Exchange::new(|parcel: &Parcel| parcel.to)))
+        Self(builder.new_input(
+            routed_batches,
+            Exchange::new(|routed_batch: &RoutedBatch| routed_batch.to),
+        ))
     }
 
     /// Takes every waiting parcel, with the epoch of its message.
-    pub(crate) fn each(&mut self, take: &mut dyn FnMut(&InputCapability<Epoch>, Epoch, Parcel)) {
-        self.0.for_each(|capability, parcels| {
+    pub(crate) fn each(&mut self, take: &mut dyn FnMut(&InputCapability<Epoch>, Epoch, RoutedBatch)) {
+        self.0.for_each(|capability, routed_batches| {
             let epoch = *capability
                 .least()
                 .expect("data travels under its epoch's capability");
-            parcels
+            routed_batches
                 .drain(..)
-                .for_each(|parcel| take(&capability, epoch, parcel));
+                .for_each(|routed_batch| take(&capability, epoch, routed_batch));
         });
     }
 }
 
-impl Serialize for Parcel {
+impl Serialize for RoutedBatch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.records {
-            Records::Here(records) => {
+            BatchRecords::Here(records) => {
                 let bytes = records.encode().map_err(ser::Error::custom)?;
                 serializer.serialize_bytes(&bytes)
             }
-            Records::Encoded(bytes) => serializer.serialize_bytes(bytes),
+            BatchRecords::Encoded(bytes) => serializer.serialize_bytes(bytes),
         }
     }
 }
 
 /// The destination is no longer known and no longer matters: the parcel has arrived.
-impl<'de> Deserialize<'de> for Parcel {
+impl<'de> Deserialize<'de> for RoutedBatch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bytes;
         impl Visitor<'_> for Bytes {
@@ -212,7 +215,7 @@ impl<'de> Deserialize<'de> for Parcel {
                 Ok(bytes)
             }
         }
-        let records = Records::Encoded(deserializer.deserialize_byte_buf(Bytes)?);
+        let records = BatchRecords::Encoded(deserializer.deserialize_byte_buf(Bytes)?);
         Ok(Self { to: 0, records })
     }
 }
@@ -224,11 +227,11 @@ mod tests {
     #[test]
     fn records_are_what_they_were_here_and_in_another_process() {
         let records = vec![(1u64, "a".to_owned()), (2, String::new())];
-        let parcel = Parcel::new(3, records.clone());
-        let bytes = postcard::to_allocvec(&parcel).unwrap();
-        let there: Parcel = postcard::from_bytes(&bytes).unwrap();
+        let routed_batch = RoutedBatch::new(3, records.clone());
+        let bytes = postcard::to_allocvec(&routed_batch).unwrap();
+        let there: RoutedBatch = postcard::from_bytes(&bytes).unwrap();
         assert_eq!(postcard::to_allocvec(&there).unwrap(), bytes);
-        assert_eq!(parcel.open::<(u64, String)>(), records);
+        assert_eq!(routed_batch.open::<(u64, String)>(), records);
         assert_eq!(there.open::<(u64, String)>(), records);
     }
 }

@@ -19,11 +19,11 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::bridge::Halt;
 use crate::error::Error;
-use crate::operator::exchange::{ParcelInput, pack};
-use crate::operator::walk::{Arrivals, Update};
+use crate::operator::epoch_cursor::{EpochBuffer, Update};
+use crate::operator::exchange::{RoutedInput, pack};
+use crate::panic_context;
 use crate::record::{Change, Record, route};
 use crate::time::Epoch;
-use crate::trail;
 
 pub(crate) mod aggregate;
 pub(crate) mod reduce;
@@ -51,11 +51,11 @@ pub(crate) trait Grouping<K: Record, T: Record>: 'static {
         state: &mut Self::State,
         updates: &mut dyn Iterator<Item = (T, isize)>,
         give: &mut dyn FnMut(Change<Self::Key, Self::Value>),
-    ) -> Result<bool, Broken>;
+    ) -> Result<bool, InvalidGroup>;
 }
 
 /// Why updates are inconsistent with a group.
-pub(crate) enum Broken {
+pub(crate) enum InvalidGroup {
     /// More of a row is retracted than the group holds.
     Negative,
     /// A table's key has several rows.
@@ -71,22 +71,22 @@ pub(crate) fn group<'s, K: Record, T: Record, G: Grouping<K, T>>(
     halt: Halt,
 ) -> StreamVec<'s, Epoch, Change<G::Key, G::Value>> {
     let by_key = |((key, _), _, _): &Update<(K, T)>| route(key);
-    let parcels = pack(rows, name, by_key);
+    let routed_batches = pack(rows, name, by_key);
     let step = name.to_owned();
     let label: Rc<str> = format!("{work} `{name}`").into();
-    let mut builder = OperatorBuilder::new(name.to_owned(), parcels.scope());
-    let mut input = ParcelInput::new(&mut builder, parcels);
+    let mut builder = OperatorBuilder::new(name.to_owned(), routed_batches.scope());
+    let mut input = RoutedInput::new(&mut builder, routed_batches);
     let (output, stream) = builder.new_output();
     let mut output =
         OutputBuilder::<_, CapacityContainerBuilder<Vec<Change<G::Key, G::Value>>>>::from(output);
     builder.build(move |_| {
-        let mut arrivals = Arrivals::<Vec<Update<(K, T)>>>::new();
+        let mut arrivals = EpochBuffer::<Vec<Update<(K, T)>>>::new();
         // By order: all windows of a key hash alike.
         let mut groups: BTreeMap<K, G::State> = BTreeMap::new();
         move |frontiers| {
             let mut output = output.activate();
             arrivals.gather_updates(&mut input);
-            let _work = trail::begin(&label);
+            let _work = panic_context::enter(&label);
             while let Some((epoch, capability, batches)) = arrivals.next(&frontiers[0]) {
                 let mut updates: Vec<_> = batches.into_iter().flatten().collect();
                 consolidate_updates(&mut updates);
@@ -109,15 +109,15 @@ pub(crate) fn group<'s, K: Record, T: Record, G: Grouping<K, T>>(
     stream
 }
 
-impl Broken {
+impl InvalidGroup {
     fn error(self, step: &str, epoch: Epoch, key: &dyn Debug) -> Error {
         match self {
-            Broken::Negative => Error::integrity(format!(
+            InvalidGroup::Negative => Error::integrity(format!(
                 "`{step}` received the retraction of a value that it does not hold"
             ))
             .detail(format!("group {key:?}, epoch {epoch}"))
             .hint("a closure upstream returns different results for the same row: make it a pure function"),
-            Broken::SeveralRows => several_rows(step, epoch, key),
+            InvalidGroup::SeveralRows => several_rows(step, epoch, key),
         }
     }
 }

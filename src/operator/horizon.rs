@@ -18,18 +18,18 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
-use crate::operator::walk::Arrivals;
+use crate::operator::epoch_cursor::EpochBuffer;
 use crate::position::SourceId;
 use crate::record::{Event, Timed};
 use crate::time::Epoch;
-use crate::timeline::Desk;
+use crate::timeline::WorkerContext;
 
 /// Raises the horizon of each event to the time that a step over `sources` had closed by the previous epoch.
 pub(crate) fn raise_horizons<'s, T: Event>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     name: &str,
     sources: Rc<[SourceId]>,
-    desk: Rc<Desk>,
+    worker_context: Rc<WorkerContext>,
 ) -> StreamVec<'s, Epoch, Timed<T>> {
     if sources.len() < 2 {
         return events;
@@ -37,14 +37,14 @@ pub(crate) fn raise_horizons<'s, T: Event>(
     type Builder<T> = CapacityContainerBuilder<Vec<Timed<T>>>;
     let name = format!("{name}: horizon");
     events.unary_frontier::<Builder<T>, _, _, _>(Pipeline, &name, move |_, _| {
-        let mut arrivals = Arrivals::new();
+        let mut arrivals = EpochBuffer::new();
         move |(input, _frontier), output| {
             arrivals.gather(input);
             // Events read by another worker may arrive before this worker knows their epoch. Its own ingest
             // operators let the frontier pass the epoch only afterwards, which wakes this operator.
-            let known = |epoch: Epoch| desk.timeline.borrow().get(epoch).is_some();
+            let known = |epoch: Epoch| worker_context.timeline.borrow().get(epoch).is_some();
             while let Some((epoch, capability, batches)) = arrivals.next_if(known) {
-                let timeline = desk.timeline.borrow();
+                let timeline = worker_context.timeline.borrow();
                 let before = timeline.watermark_before(epoch, &sources);
                 drop(timeline);
                 let mut session = output.session(&capability);
@@ -107,17 +107,18 @@ mod tests {
 
     #[test]
     fn the_first_epoch_after_a_restore_is_measured_by_the_checkpoint() {
-        let desk = Desk::new();
-        desk.timeline.borrow_mut().track(&[A, B]);
+        let worker_context = WorkerContext::new();
+        worker_context.timeline.borrow_mut().track(&[A, B]);
         let base = Base {
             binding: EpochBinding::clone(&binding(3, &[(A, 10), (B, 4)], &[(B, true)])),
             sets: vec![(vec![A, B], EventTime(10))],
         };
-        desk.deliver(&Order::Base(Arc::new(base)));
-        desk.timeline
+        worker_context.deliver(&Order::Base(Arc::new(base)));
+        worker_context
+            .timeline
             .borrow_mut()
             .push(binding(4, &[(A, 20)], &[(B, false)]));
-        let timeline = desk.timeline.borrow();
+        let timeline = worker_context.timeline.borrow();
         let before = |epoch| timeline.watermark_before(Epoch(epoch), &[A, B]);
         assert_eq!(before(4), Some(EventTime(10)));
         assert_eq!(timeline.watermark_before(Epoch(4), &[B]), Some(EventTime(4)));
@@ -127,10 +128,10 @@ mod tests {
     #[test]
     fn events_wait_for_their_epoch_and_are_measured_by_the_one_before() {
         timely::execute_directly(|worker| {
-            let desk = Desk::new();
-            desk.timeline.borrow_mut().track(&[A, B]);
+            let worker_context = WorkerContext::new();
+            worker_context.timeline.borrow_mut().track(&[A, B]);
             let seen: Rc<RefCell<Vec<i64>>> = Rc::default();
-            let (given, seen_) = (desk.clone(), seen.clone());
+            let (given, seen_) = (worker_context.clone(), seen.clone());
             let mut input = InputHandle::new();
             let probe = worker.dataflow(|scope| {
                 let events = scope.input_from(&mut input);
@@ -145,13 +146,18 @@ mod tests {
             input.send(event(40, 35));
             input.flush();
             // The epoch's predecessor is not the last known epoch.
-            desk.timeline
+            worker_context
+                .timeline
                 .borrow_mut()
                 .push(binding(3, &[(A, 10)], &[(B, true)]));
             (0..10).for_each(|_| _ = worker.step());
             assert_eq!(*seen.borrow(), [0i64; 0]);
-            desk.timeline.borrow_mut().push(binding(4, &[(A, 20)], &[]));
-            desk.timeline
+            worker_context
+                .timeline
+                .borrow_mut()
+                .push(binding(4, &[(A, 20)], &[]));
+            worker_context
+                .timeline
                 .borrow_mut()
                 .push(binding(5, &[(A, 30)], &[(B, false)]));
             input.advance_to(Epoch(6));

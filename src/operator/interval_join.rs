@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::keyed::KeyedState;
-use crate::checkpoint::keyed::grouped::{GroupPlace, GroupedStore};
+use crate::checkpoint::keyed::grouped::{GroupedStore, SubKey};
 use crate::operator::process::{Batch, Emitted, EpochInfo, KeyedOperator};
 use crate::position::Position;
 use crate::record::{Event, Record, Timed};
@@ -116,14 +116,14 @@ impl std::fmt::Display for Interval {
 
 /// An event of one of the two streams.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Side<L, R> {
+pub(crate) enum JoinInput<L, R> {
     Left(L),
     Right(R),
 }
 
 /// The key of a waiting event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitingEvent {
     is_right: bool,
     time: EventTime,
     until: EventTime,
@@ -132,7 +132,7 @@ pub(crate) struct Waiting {
     index: u32,
 }
 
-impl GroupPlace for Waiting {
+impl SubKey for WaitingEvent {
     fn lane(&self) -> usize {
         self.is_right.into()
     }
@@ -143,7 +143,7 @@ impl GroupPlace for Waiting {
 }
 
 /// A left event, and whether it has been joined; or a right event.
-type Held<L, R> = Side<(Timed<L>, bool), Timed<R>>;
+type Held<L, R> = JoinInput<(Timed<L>, bool), Timed<R>>;
 
 /// The operator.
 pub(crate) struct IntervalJoin<K, L, R, O> {
@@ -156,7 +156,7 @@ pub(crate) struct IntervalJoin<K, L, R, O> {
 /// Turns a pair into an event.
 pub(crate) type Join<K, L, R, O> = Rc<dyn Fn(&K, &L, Option<&R>) -> O>;
 
-type State<K, L, R> = GroupedStore<K, Waiting, Held<L, R>>;
+type State<K, L, R> = GroupedStore<K, WaitingEvent, Held<L, R>>;
 
 impl<K: Record, L: Event, R: Event, O: Event> IntervalJoin<K, L, R, O> {
     /// A pair has the later of its two times, and is late if one of its events is.
@@ -174,7 +174,7 @@ impl<K: Record, L: Event, R: Event, O: Event> IntervalJoin<K, L, R, O> {
         let before = out.len();
         if let Some(group) = state.entries().group(&key) {
             for (_, held) in group.range(1, |place| place.time < from, |place| place.time <= to) {
-                if let Side::Right(right) = held {
+                if let JoinInput::Right(right) = held {
                     out.push(self.pair(&key, &left, right));
                 }
             }
@@ -184,7 +184,7 @@ impl<K: Record, L: Event, R: Event, O: Event> IntervalJoin<K, L, R, O> {
             true => to.max(left.time),
             false => to,
         };
-        let place = Waiting {
+        let place = WaitingEvent {
             is_right: false,
             time: left.time,
             until: after(until),
@@ -192,7 +192,7 @@ impl<K: Record, L: Event, R: Event, O: Event> IntervalJoin<K, L, R, O> {
             index: 0,
         };
         let is_joined = out.len() > before;
-        wait(key, place, Side::Left((left, is_joined)), state);
+        wait(key, place, JoinInput::Left((left, is_joined)), state);
     }
 
     fn right(
@@ -206,7 +206,7 @@ impl<K: Record, L: Event, R: Event, O: Event> IntervalJoin<K, L, R, O> {
         let mut joined = Vec::new();
         if let Some(group) = state.entries().group(&key) {
             for (place, held) in group.range(0, |place| place.time < from, |place| place.time <= to) {
-                if let Side::Left((left, is_joined)) = held {
+                if let JoinInput::Left((left, is_joined)) = held {
                     out.push(self.pair(&key, left, &right));
                     if self.is_left && !is_joined {
                         joined.push(*place);
@@ -215,18 +215,18 @@ impl<K: Record, L: Event, R: Event, O: Event> IntervalJoin<K, L, R, O> {
             }
         }
         for place in joined {
-            if let Some(Side::Left((_, is_joined))) = state.write(&(key.clone(), place)) {
+            if let Some(JoinInput::Left((_, is_joined))) = state.write(&(key.clone(), place)) {
                 *is_joined = true;
             }
         }
-        let place = Waiting {
+        let place = WaitingEvent {
             is_right: true,
             time: right.time,
             until: after(to),
             at: right.at,
             index: 0,
         };
-        wait(key, place, Side::Right(right), state);
+        wait(key, place, JoinInput::Right(right), state);
     }
 }
 
@@ -237,7 +237,7 @@ fn after(time: EventTime) -> EventTime {
 
 fn wait<K: Record, L: Event, R: Event>(
     key: K,
-    mut place: Waiting,
+    mut place: WaitingEvent,
     held: Held<L, R>,
     state: &mut KeyedState<State<K, L, R>>,
 ) {
@@ -248,7 +248,7 @@ fn wait<K: Record, L: Event, R: Event>(
 }
 
 impl<K: Record, L: Event, R: Event, O: Event> KeyedOperator for IntervalJoin<K, L, R, O> {
-    type Input = Side<(K, Timed<L>), (K, Timed<R>)>;
+    type Input = JoinInput<(K, Timed<L>), (K, Timed<R>)>;
     type State = State<K, L, R>;
     type Output = Emitted<O>;
 
@@ -261,12 +261,12 @@ impl<K: Record, L: Event, R: Event, O: Event> KeyedOperator for IntervalJoin<K, 
     ) {
         for event in input.into_iter().flatten() {
             match event {
-                Side::Left((key, left)) => self.left(key, left, state, &mut out.0),
-                Side::Right((key, right)) => self.right(key, right, state, &mut out.0),
+                JoinInput::Left((key, left)) => self.left(key, left, state, &mut out.0),
+                JoinInput::Right((key, right)) => self.right(key, right, state, &mut out.0),
             }
         }
         state.expire(at.closed, |key, place, held| {
-            if let (true, Side::Left((left, false))) = (self.is_left, held) {
+            if let (true, JoinInput::Left((left, false))) = (self.is_left, held) {
                 out.0.push(Timed {
                     value: (self.join)(key, &left.value, None),
                     // The time at which it was certain: with the event's own time, it would be late

@@ -23,18 +23,18 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::bridge::Halt;
 use crate::error::Error;
-use crate::operator::exchange::{Packer, Parcel, ParcelInput, both};
-use crate::operator::walk::{Arrivals, Update};
+use crate::operator::epoch_cursor::{EpochBuffer, Update};
+use crate::operator::exchange::{RoutedBatch, RoutedBatchBuilder, RoutedInput, both};
+use crate::panic_context;
 use crate::record::{Change, Record, route};
 use crate::time::Epoch;
-use crate::trail;
 
 type Changes<'s, K, V> = StreamVec<'s, Epoch, Change<K, V>>;
 /// Ordered: all windows of a key hash alike, and a hash table would probe them one by one.
 type Map<K, V> = BTreeMap<K, V>;
 
 /// The definition of a join, besides its two tables.
-pub(crate) struct Spec<On, Row> {
+pub(crate) struct JoinSpec<On, Row> {
     /// The step's name.
     pub name: String,
     /// The key that a row of the left table references.
@@ -46,7 +46,7 @@ pub(crate) struct Spec<On, Row> {
 
 /// An update for the worker of a referenced key.
 #[derive(Clone, Serialize, Deserialize)]
-enum Side<K, V, K2, V2> {
+enum JoinUpdate<K, V, K2, V2> {
     /// The left row of a key, in the group of the key that it references.
     Left(K2, K, Option<V>),
     Right(K2, Option<V2>),
@@ -60,24 +60,27 @@ enum Side<K, V, K2, V2> {
 pub(crate) fn join<'s, K: Record, V: Record, K2: Record, V2: Record, R: Record>(
     left: Changes<'s, K, V>,
     right: Changes<'s, K2, V2>,
-    spec: Spec<impl Fn(&K, &V) -> K2 + 'static, impl Fn(&K, Option<&V>, Option<&V2>) -> Option<R> + 'static>,
+    spec: JoinSpec<
+        impl Fn(&K, &V) -> K2 + 'static,
+        impl Fn(&K, Option<&V>, Option<&V2>) -> Option<R> + 'static,
+    >,
     alone: Option<fn(&K2) -> K>,
 ) -> Changes<'s, K, R> {
-    let Spec { name, on, row, halt } = spec;
+    let JoinSpec { name, on, row, halt } = spec;
     let label: Rc<str> = format!("join `{name}`").into();
     let left = by_named_key::<K, V, K2, V2>(left, &name, label.clone(), on);
-    let parcels = both(left, by_key::<K, V, K2, V2>(right, &name));
-    let mut builder = OperatorBuilder::new(name.clone(), parcels.scope());
-    let mut input = ParcelInput::new(&mut builder, parcels);
+    let routed_batches = both(left, by_key::<K, V, K2, V2>(right, &name));
+    let mut builder = OperatorBuilder::new(name.clone(), routed_batches.scope());
+    let mut input = RoutedInput::new(&mut builder, routed_batches);
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Change<K, R>>>>::from(output);
     builder.build(move |_| {
-        let mut arrivals = Arrivals::<Vec<Side<K, V, K2, V2>>>::new();
-        let mut tables = Tables::new(alone);
+        let mut arrivals = EpochBuffer::<Vec<JoinUpdate<K, V, K2, V2>>>::new();
+        let mut tables = JoinTables::new(alone);
         move |frontiers| {
             let mut output = output.activate();
-            arrivals.gather_parcels(&mut input);
-            let _work = trail::begin(&label);
+            arrivals.gather_batches(&mut input);
+            let _work = panic_context::enter(&label);
             while let Some((epoch, capability, batches)) = arrivals.next(&frontiers[0]) {
                 let mut session = output.session(&capability);
                 let given = tables.apply(batches, &row, &mut |change| session.give(change));
@@ -97,9 +100,9 @@ fn by_named_key<'s, K: Record, V: Record, K2: Record, V2: Record>(
     name: &str,
     label: Rc<str>,
     on: impl Fn(&K, &V) -> K2 + 'static,
-) -> StreamVec<'s, Epoch, Parcel> {
+) -> StreamVec<'s, Epoch, RoutedBatch> {
     sides(changes, name, move |Change { key, old, new }, give| {
-        let _work = trail::begin(&label);
+        let _work = panic_context::enter(&label);
         let (from, to) = (
             old.map(|old| on(&key, &old)),
             new.as_ref().map(|new| on(&key, new)),
@@ -107,10 +110,13 @@ fn by_named_key<'s, K: Record, V: Record, K2: Record, V2: Record>(
         if from != to
             && let Some(from) = from
         {
-            give(route(&from), Side::<K, V, K2, V2>::Left(from, key.clone(), None));
+            give(
+                route(&from),
+                JoinUpdate::<K, V, K2, V2>::Left(from, key.clone(), None),
+            );
         }
         if let Some(to) = to {
-            give(route(&to), Side::Left(to, key, new));
+            give(route(&to), JoinUpdate::Left(to, key, new));
         }
     })
 }
@@ -118,9 +124,9 @@ fn by_named_key<'s, K: Record, V: Record, K2: Record, V2: Record>(
 fn by_key<'s, K: Record, V: Record, K2: Record, V2: Record>(
     changes: Changes<'s, K2, V2>,
     name: &str,
-) -> StreamVec<'s, Epoch, Parcel> {
+) -> StreamVec<'s, Epoch, RoutedBatch> {
     sides(changes, name, move |Change { key, new, .. }, give| {
-        give(route(&key), Side::<K, V, K2, V2>::Right(key, new));
+        give(route(&key), JoinUpdate::<K, V, K2, V2>::Right(key, new));
     })
 }
 
@@ -129,9 +135,9 @@ fn sides<'s, K: Record, V: Record, S: timely::ExchangeData>(
     changes: Changes<'s, K, V>,
     name: &str,
     each: impl Fn(Change<K, V>, &mut dyn FnMut(u64, S)) + 'static,
-) -> StreamVec<'s, Epoch, Parcel> {
-    type Builder = CapacityContainerBuilder<Vec<Parcel>>;
-    let mut packer = Packer::<S>::new(changes.scope().peers());
+) -> StreamVec<'s, Epoch, RoutedBatch> {
+    type Builder = CapacityContainerBuilder<Vec<RoutedBatch>>;
+    let mut packer = RoutedBatchBuilder::<S>::new(changes.scope().peers());
     let name = format!("{name}: pack");
     changes.unary::<Builder, _, _, _>(Pipeline, &name, move |_, _| {
         move |input, output| {
@@ -152,25 +158,25 @@ fn sides<'s, K: Record, V: Record, S: timely::ExchangeData>(
 }
 
 /// This worker's share of both tables.
-struct Tables<K, V, K2, V2> {
-    rows: Map<K, Left<V>>,
-    groups: Map<K2, Group<K, V2>>,
+struct JoinTables<K, V, K2, V2> {
+    rows: Map<K, LeftRow<V>>,
+    groups: Map<K2, RightGroup<K, V2>>,
     alone: Option<fn(&K2) -> K>,
 }
 
 /// A left row, and its index among the keys of its group.
-struct Left<V> {
+struct LeftRow<V> {
     value: V,
     at: usize,
 }
 
 /// A key of the right table, and the left keys that reference it.
-struct Group<K, V2> {
+struct RightGroup<K, V2> {
     partner: Option<V2>,
     keys: Vec<K>,
 }
 
-impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
+impl<K: Record, V: Record, K2: Record, V2: Record> JoinTables<K, V, K2, V2> {
     fn new(alone: Option<fn(&K2) -> K>) -> Self {
         let (rows, groups) = (Map::default(), Map::default());
         Self { rows, groups, alone }
@@ -180,7 +186,7 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
     /// was retracted from a group that does not contain it.
     fn apply<R: Record>(
         &mut self,
-        batches: Vec<Vec<Side<K, V, K2, V2>>>,
+        batches: Vec<Vec<JoinUpdate<K, V, K2, V2>>>,
         row: &impl Fn(&K, Option<&V>, Option<&V2>) -> Option<R>,
         give: &mut dyn FnMut(Change<K, R>),
     ) -> Result<(), K> {
@@ -188,9 +194,9 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
         let mut gone = Vec::new();
         for side in batches.into_iter().flatten() {
             match side {
-                Side::Left(named, key, Some(value)) => come.push((named, key, Some(value))),
-                Side::Left(named, key, None) => gone.push((named, key, None)),
-                Side::Right(named, partner) => _ = partners.insert(named, partner),
+                JoinUpdate::Left(named, key, Some(value)) => come.push((named, key, Some(value))),
+                JoinUpdate::Left(named, key, None) => gone.push((named, key, None)),
+                JoinUpdate::Right(named, partner) => _ = partners.insert(named, partner),
             }
         }
         let mut give = |key: K, old: Option<R>, new: Option<R>| {
@@ -218,7 +224,7 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
             }
         }
         for (named, new) in partners {
-            let empty = || Group {
+            let empty = || RightGroup {
                 partner: None,
                 keys: Vec::new(),
             };
@@ -248,14 +254,14 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
             if let Some(row) = self.rows.get_mut(key) {
                 return Ok(Some(std::mem::replace(&mut row.value, value)));
             }
-            let new = || Group {
+            let new = || RightGroup {
                 partner: None,
                 keys: Vec::with_capacity(1),
             };
             let group = self.groups.entry(named.clone()).or_insert_with(new);
             self.rows.insert(
                 key.clone(),
-                Left {
+                LeftRow {
                     value,
                     at: group.keys.len(),
                 },
@@ -264,7 +270,7 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
             return Ok(None);
         }
         let (row, group) = (self.rows.remove(key), self.groups.get_mut(named));
-        let (Some(Left { value, at }), Some(group)) = (row, group) else {
+        let (Some(LeftRow { value, at }), Some(group)) = (row, group) else {
             return Err(key.clone());
         };
         if group.keys.get(at) != Some(key) {
@@ -283,7 +289,7 @@ impl<K: Record, V: Record, K2: Record, V2: Record> Tables<K, V, K2, V2> {
 
     /// Drops a group that has neither rows nor a partner.
     fn forget(&mut self, named: &K2) {
-        let is_empty = |group: &Group<K, V2>| group.partner.is_none() && group.keys.is_empty();
+        let is_empty = |group: &RightGroup<K, V2>| group.partner.is_none() && group.keys.is_empty();
         if self.groups.get(named).is_some_and(is_empty) {
             self.groups.remove(named);
         }

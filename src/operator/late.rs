@@ -25,21 +25,21 @@ use crate::time::{EventTime, micros};
 
 /// The policies of a step's sources.
 #[derive(Clone, Debug)]
-pub(crate) struct Policies {
-    sources: Vec<Policy>,
+pub(crate) struct LatePolicies {
+    sources: Vec<SourceLatePolicy>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Policy {
+struct SourceLatePolicy {
     source: SourceId,
     late: Late,
     for_us: i64,
 }
 
-impl Policies {
+impl LatePolicies {
     /// By source. An event of any other source gets no corrections, and becomes a dead letter if it is late.
     pub(crate) fn new(sources: Vec<(SourceId, Late)>) -> Self {
-        let policy = |(source, late): (SourceId, Late)| Policy {
+        let policy = |(source, late): (SourceId, Late)| SourceLatePolicy {
             source,
             late,
             for_us: micros(late.corrects()),
@@ -60,7 +60,7 @@ impl Policies {
     }
 
     #[inline]
-    fn of(&self, source: SourceId) -> Option<&Policy> {
+    fn of(&self, source: SourceId) -> Option<&SourceLatePolicy> {
         self.sources.iter().find(|policy| policy.source == source)
     }
 
@@ -73,7 +73,7 @@ impl Policies {
     }
 
     /// Whether a late event becomes a dead letter.
-    pub(crate) fn writes_letters(&self, source: SourceId) -> bool {
+    pub(crate) fn writes_dead_letters(&self, source: SourceId) -> bool {
         self.of(source).is_none_or(|policy| policy.late != Late::Drop)
     }
 
@@ -92,14 +92,14 @@ mod tests {
     fn each_source_has_its_own_policy() {
         let [a, b, c, other] = [1, 2, 3, 4].map(SourceId);
         let hour = Duration::from_secs(3600);
-        let policies = Policies::new(vec![
+        let policies = LatePolicies::new(vec![
             (a, Late::Correct(hour)),
             (b, Late::Drop),
             (c, Late::DeadLetter),
         ]);
         let over = |source| policies.over(source, EventTime::from_secs(4000)).micros() / 1_000_000;
         assert_eq!([a, b, c, other].map(over), [400, 4000, 4000, 4000]);
-        let letters = |source| policies.writes_letters(source);
+        let letters = |source| policies.writes_dead_letters(source);
         assert_eq!([a, b, c, other].map(letters), [true, false, true, true]);
         assert_eq!(policies.corrects(), hour);
     }
@@ -112,11 +112,11 @@ mod tests {
             Late::Correct(Duration::MAX),
         ] {
             assert_eq!(
-                Policies::new(vec![(a, late)]).over(a, EventTime::MIN),
+                LatePolicies::new(vec![(a, late)]).over(a, EventTime::MIN),
                 EventTime::MIN
             );
         }
-        let ever = Policies::new(vec![(a, Late::Correct(Duration::MAX))]);
+        let ever = LatePolicies::new(vec![(a, Late::Correct(Duration::MAX))]);
         assert!(ever.over(a, EventTime::from_secs(4_000_000_000)) < EventTime::from_secs(-62_135_596_800));
     }
 }

@@ -8,9 +8,9 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::bridge::Halt;
-use crate::operator::exchange::{ParcelInput, pack};
+use crate::operator::epoch_cursor::{EpochBuffer, Update};
+use crate::operator::exchange::{RoutedInput, pack};
 use crate::operator::group::several_rows;
-use crate::operator::walk::{Arrivals, Update};
 use crate::record::{Change, Record, route};
 use crate::time::Epoch;
 
@@ -23,13 +23,13 @@ pub(crate) fn net<'s, K: Record, V: Record>(
 ) -> StreamVec<'s, Epoch, Change<K, V>> {
     let step = name.to_owned();
     let by_key = |((key, _), _, _): &Update<(K, V)>| route(key);
-    let parcels = pack(rows, name, by_key);
-    let mut builder = OperatorBuilder::new(name.to_owned(), parcels.scope());
-    let mut input = ParcelInput::new(&mut builder, parcels);
+    let routed_batches = pack(rows, name, by_key);
+    let mut builder = OperatorBuilder::new(name.to_owned(), routed_batches.scope());
+    let mut input = RoutedInput::new(&mut builder, routed_batches);
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Change<K, V>>>>::from(output);
     builder.build(move |_| {
-        let mut arrivals = Arrivals::<Vec<Update<(K, V)>>>::new();
+        let mut arrivals = EpochBuffer::<Vec<Update<(K, V)>>>::new();
         move |frontiers| {
             let mut output = output.activate();
             arrivals.gather_updates(&mut input);

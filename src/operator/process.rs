@@ -22,17 +22,17 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use crate::checkpoint::keeper::Keeper;
-use crate::checkpoint::keyed::{KeyedState, Store};
-use crate::operator::again::{Again, Wanted};
-use crate::operator::exchange::{Parcel, ParcelInput};
-use crate::operator::walk::{Pending, Walk};
+use crate::checkpoint::keyed::{EntryStore, KeyedState};
+use crate::checkpoint::state_handle::StateHandle;
+use crate::operator::backfill::{Backfill, BackfillDemand};
+use crate::operator::epoch_cursor::{EpochCursor, PendingInput};
+use crate::operator::exchange::{RoutedBatch, RoutedInput};
+use crate::panic_context;
 use crate::position::{Position, SourceId};
 use crate::record::{Change, Event, Record, Timed};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime};
-use crate::timeline::Desk;
-use crate::trail;
+use crate::timeline::WorkerContext;
 
 /// A keyed operator under the epoch clock, which results in a table.
 ///
@@ -49,8 +49,8 @@ pub trait Operator: 'static {
     type Key: Record;
     /// A row's value.
     type Value: Record;
-    /// The store of the state. Its [`Route`](Store::Route) is the exchange key of the input.
-    type State: Store;
+    /// The store of the state. Its [`Route`](EntryStore::Route) is the exchange key of the input.
+    type State: EntryStore;
 
     /// Applies an epoch's input on this worker.
     fn data(
@@ -101,28 +101,28 @@ pub struct EpochInfo {
 /// The input of an operator in one epoch.
 pub struct Batch<I> {
     parts: Vec<Vec<I>>,
-    order: Option<Order<I>>,
+    order: Option<InputOrder<I>>,
 }
 
 /// The order of an epoch's inputs.
-pub(crate) struct Order<I> {
+pub(crate) struct InputOrder<I> {
     /// Where an input was read.
     pub(crate) place: fn(&I) -> Position,
     /// Compares inputs with the same position, which may come from several workers.
     pub(crate) tie: Option<fn(&I, &I) -> Ordering>,
 }
 
-impl<I> Clone for Order<I> {
+impl<I> Clone for InputOrder<I> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<I> Copy for Order<I> {}
+impl<I> Copy for InputOrder<I> {}
 
 impl<I> Batch<I> {
     /// In log order if inputs have a position, otherwise unordered.
-    pub(crate) fn new(parts: Vec<Vec<I>>, order: Option<Order<I>>) -> Self {
-        let Some(Order { place, tie }) = order else {
+    pub(crate) fn new(parts: Vec<Vec<I>>, order: Option<InputOrder<I>>) -> Self {
+        let Some(InputOrder { place, tie }) = order else {
             return Self { parts, order };
         };
         let mut all: Vec<I> = parts.into_iter().flatten().collect();
@@ -152,7 +152,7 @@ impl<I> IntoIterator for Batch<I> {
 /// position of the input that was taken last.
 pub struct Inputs<I> {
     all: std::iter::Flatten<std::vec::IntoIter<Vec<I>>>,
-    order: Option<Order<I>>,
+    order: Option<InputOrder<I>>,
 }
 
 impl<I> Iterator for Inputs<I> {
@@ -162,7 +162,7 @@ impl<I> Iterator for Inputs<I> {
     fn next(&mut self) -> Option<I> {
         let next = self.all.next()?;
         if let Some(order) = self.order {
-            trail::on((order.place)(&next));
+            panic_context::at_record((order.place)(&next));
         }
         Some(next)
     }
@@ -235,7 +235,7 @@ pub(crate) trait KeyedOperator: 'static {
     /// The input.
     type Input: ExchangeData;
     /// The store of the state.
-    type State: Store;
+    type State: EntryStore;
     /// The output of an epoch.
     type Output: Output;
 
@@ -263,11 +263,11 @@ pub(crate) trait Output: Default + 'static {
     /// The item type of the output stream.
     type Item: Clone + 'static;
     /// Whether inputs may be rejected, for example as late.
-    const HAS_LETTERS: bool = false;
+    const HAS_DEAD_LETTERS: bool = false;
     /// The epoch's output, to be sent and cleared.
     fn items(&mut self) -> &mut Vec<Self::Item>;
     /// The rejected inputs.
-    fn letters(&mut self) -> Option<&mut Vec<DeadLetter>> {
+    fn dead_letters(&mut self) -> Option<&mut Vec<DeadLetter>> {
         None
     }
 }
@@ -281,28 +281,31 @@ impl<K: Record, V: Record> Output for Changes<K, V> {
 }
 
 /// Changes of rows, and rejected inputs.
-pub(crate) struct ChangesAndLetters<K, V> {
+pub(crate) struct ChangesAndDeadLetters<K, V> {
     pub(crate) changes: Changes<K, V>,
-    pub(crate) letters: Vec<DeadLetter>,
+    pub(crate) dead_letters: Vec<DeadLetter>,
 }
 
-impl<K, V> Default for ChangesAndLetters<K, V> {
+impl<K, V> Default for ChangesAndDeadLetters<K, V> {
     fn default() -> Self {
-        let (changes, letters) = (Changes::default(), Vec::new());
-        Self { changes, letters }
+        let (changes, dead_letters) = (Changes::default(), Vec::new());
+        Self {
+            changes,
+            dead_letters,
+        }
     }
 }
 
-impl<K: Record, V: Record> Output for ChangesAndLetters<K, V> {
+impl<K: Record, V: Record> Output for ChangesAndDeadLetters<K, V> {
     type Item = Change<K, V>;
-    const HAS_LETTERS: bool = true;
+    const HAS_DEAD_LETTERS: bool = true;
 
     fn items(&mut self) -> &mut Vec<Change<K, V>> {
         self.changes.net()
     }
 
-    fn letters(&mut self) -> Option<&mut Vec<DeadLetter>> {
-        Some(&mut self.letters)
+    fn dead_letters(&mut self) -> Option<&mut Vec<DeadLetter>> {
+        Some(&mut self.dead_letters)
     }
 }
 
@@ -363,13 +366,13 @@ pub struct Setup<I> {
     /// For how long late events are corrected.
     pub(crate) held_back: Duration,
     /// The order of an epoch's inputs; unordered if `None`.
-    pub(crate) order: Option<Order<I>>,
-    /// The worker's desk.
-    pub(crate) desk: Rc<Desk>,
+    pub(crate) order: Option<InputOrder<I>>,
+    /// The worker's context.
+    pub(crate) worker_context: Rc<WorkerContext>,
     /// The handle to its checkpoints.
-    pub(crate) keeper: Keeper,
+    pub(crate) handle: StateHandle,
     /// Whether anything other than views consumes its rows.
-    pub(crate) wanted: Wanted,
+    pub(crate) demand: BackfillDemand,
 }
 
 /// An operator's output and, if it can reject inputs, those.
@@ -379,7 +382,7 @@ type Builder<D> = CapacityContainerBuilder<Vec<D>>;
 
 /// Adds an operator to a dataflow. Its input is exchanged to the workers that own the state for it.
 pub(crate) fn process<'s, O: KeyedOperator>(
-    parcels: StreamVec<'s, Epoch, Parcel>,
+    routed_batches: StreamVec<'s, Epoch, RoutedBatch>,
     operator: Rc<O>,
     setup: Setup<O::Input>,
 ) -> Streams<'s, Item<O>> {
@@ -389,18 +392,18 @@ pub(crate) fn process<'s, O: KeyedOperator>(
         sources,
         held_back,
         order,
-        desk,
-        keeper,
-        wanted,
+        worker_context,
+        handle,
+        demand,
     } = setup;
-    let scope = parcels.scope();
+    let scope = routed_batches.scope();
     let label: Rc<str> = label.into();
     let mut builder = OperatorBuilder::new(name, scope);
     let activator = scope.activator_for(builder.operator_info().address);
-    let mut input = ParcelInput::new(&mut builder, parcels);
+    let mut input = RoutedInput::new(&mut builder, routed_batches);
     let (output, stream) = builder.new_output();
     let mut output = OutputBuilder::<_, Builder<Item<O>>>::from(output);
-    let (mut late, late_stream) = match O::Output::HAS_LETTERS {
+    let (mut late, late_stream) = match O::Output::HAS_DEAD_LETTERS {
         true => {
             let (late, stream) = builder.new_output();
             (
@@ -411,22 +414,22 @@ pub(crate) fn process<'s, O: KeyedOperator>(
         false => (None, None),
     };
     builder.build(move |capabilities| {
-        let mut again = Again::new(keeper.restored(), capabilities[0].clone(), activator, wanted);
-        let mut walk = Walk::new(desk, capabilities);
+        let mut backfill = Backfill::new(handle.restored(), capabilities[0].clone(), activator, demand);
+        let mut epoch_cursor = EpochCursor::new(worker_context, capabilities);
         // The state already has everything up to there; restored operators before a new one re-emit it.
-        let held = keeper.held();
-        let kept = KeyedState::<O::State>::keep(&keeper);
-        let (mut pending, mut out) = (Pending::new(), O::Output::default());
+        let held = handle.held();
+        let kept = KeyedState::<O::State>::keep(&handle);
+        let (mut pending, mut out) = (PendingInput::new(), O::Output::default());
         move |frontiers| {
             let (mut output, mut late) = (output.activate(), late.as_mut().map(OutputBuilder::activate));
             let operator = &*operator;
             pending.gather(&mut input, held);
-            let _work = trail::begin(&label);
-            again.emit(
+            let _work = panic_context::enter(&label);
+            backfill.emit(
                 || operator.backfill(&kept.at(Epoch::ZERO)),
                 |capability, rows| output.session(capability).give_container(rows),
             );
-            walk.advance(&frontiers[0], |facts, before, capabilities| {
+            epoch_cursor.advance(&frontiers[0], |facts, before, capabilities| {
                 let closed = |watermark: EventTime| watermark.minus(held_back);
                 let at = EpochInfo {
                     epoch: facts.epoch(),
@@ -445,10 +448,10 @@ pub(crate) fn process<'s, O: KeyedOperator>(
                     output.session(&capabilities[0]).give_container(items);
                     items.clear();
                 }
-                let letters = out.letters().filter(|letters| !letters.is_empty());
-                if let (Some(late), Some(letters)) = (&mut late, letters) {
-                    late.session(&capabilities[1]).give_container(letters);
-                    letters.clear();
+                let dead_letters = out.dead_letters().filter(|dead_letters| !dead_letters.is_empty());
+                if let (Some(late), Some(dead_letters)) = (&mut late, dead_letters) {
+                    late.session(&capabilities[1]).give_container(dead_letters);
+                    dead_letters.clear();
                 }
             });
         }

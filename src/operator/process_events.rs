@@ -10,21 +10,21 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::keyed::KeyedState;
-use crate::checkpoint::keyed::grouped::{GroupPlace, GroupedStore};
+use crate::checkpoint::keyed::grouped::{GroupedStore, SubKey};
 use crate::operator::process::{Batch, Emitted, EpochInfo, KeyedOperator};
+use crate::panic_context;
 use crate::position::Position;
 use crate::record::{Event, Record, Timed};
 use crate::time::EventTime;
-use crate::trail;
 
 /// Handles each event of a key, and timers.
 ///
 /// A processor is created once per worker and itself holds settings only: what it derives from events belongs
-/// in the [state](Context::state), where checkpoints capture it. Its results must depend on its arguments
-/// alone.
+/// in the [state](EventContext::state), where checkpoints capture it. Its results must depend on its
+/// arguments alone.
 ///
 /// ```
-/// use thalweg::operator::process_events::{Context, EventProcessor};
+/// use thalweg::operator::process_events::{EventContext, EventProcessor};
 /// use thalweg::prelude::*;
 /// use thalweg::testing::Harness;
 ///
@@ -41,7 +41,7 @@ use crate::trail;
 ///     type State = EventTime;
 ///     type Out = u32;
 ///
-///     fn event(&self, order: &Timed<Order>, context: &mut Context<'_, Self>) {
+///     fn event(&self, order: &Timed<Order>, context: &mut EventContext<'_, Self>) {
 ///         if order.value.paid {
 ///             if let Some(due) = context.state.take() {
 ///                 context.clear_timer(due);
@@ -52,7 +52,7 @@ use crate::trail;
 ///         }
 ///     }
 ///
-///     fn timer(&self, _due: EventTime, context: &mut Context<'_, Self>) {
+///     fn timer(&self, _due: EventTime, context: &mut EventContext<'_, Self>) {
 ///         context.state = None;
 ///         context.emit(*context.key());
 ///     }
@@ -90,14 +90,14 @@ pub trait EventProcessor: Sized + 'static {
     type Out: Event;
 
     /// Handles an event, after everything that happened before it.
-    fn event(&self, event: &Timed<Self::Event>, context: &mut Context<'_, Self>);
+    fn event(&self, event: &Timed<Self::Event>, context: &mut EventContext<'_, Self>);
 
     /// Handles a timer set for `time`, after all events up to this time.
-    fn timer(&self, _time: EventTime, _context: &mut Context<'_, Self>) {}
+    fn timer(&self, _time: EventTime, _context: &mut EventContext<'_, Self>) {}
 }
 
 /// What a processor can do for the current key.
-pub struct Context<'a, P: EventProcessor> {
+pub struct EventContext<'a, P: EventProcessor> {
     /// The key's state, initially `None`. A state left as `None` takes no memory.
     pub state: Option<P::State>,
     key: &'a P::Key,
@@ -112,7 +112,7 @@ pub struct Context<'a, P: EventProcessor> {
     out: &'a mut Vec<Timed<P::Out>>,
 }
 
-impl<P: EventProcessor> Context<'_, P> {
+impl<P: EventProcessor> EventContext<'_, P> {
     /// The current key.
     pub fn key(&self) -> &P::Key {
         self.key
@@ -139,21 +139,21 @@ impl<P: EventProcessor> Context<'_, P> {
     /// time that was set, as [`clear_timer`](Self::clear_timer) takes it.
     pub fn set_timer(&mut self, time: EventTime) -> EventTime {
         let time = time.max(self.timers_from);
-        let place = (self.key.clone(), Slot::timer(time));
+        let place = (self.key.clone(), StateSlot::timer(time));
         let by = self.at;
-        self.entries.update(place, || Held::Timer(by), |_| {});
+        self.entries.update(place, || SlotValue::Timer(by), |_| {});
         time
     }
 
     /// Clears the timer for `time`, if it is set.
     pub fn clear_timer(&mut self, time: EventTime) {
-        self.entries.remove(&(self.key.clone(), Slot::timer(time)));
+        self.entries.remove(&(self.key.clone(), StateSlot::timer(time)));
     }
 }
 
 /// The key of a waiting event or timer, or of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct Slot {
+pub(crate) struct StateSlot {
     is_state: bool,
     time: EventTime,
     is_timer: bool,
@@ -162,8 +162,8 @@ pub(crate) struct Slot {
     index: u32,
 }
 
-impl Slot {
-    const STATE: Slot = Slot {
+impl StateSlot {
+    const STATE: StateSlot = StateSlot {
         is_state: true,
         time: EventTime::MIN,
         is_timer: false,
@@ -194,7 +194,7 @@ impl Slot {
     }
 }
 
-impl GroupPlace for Slot {
+impl SubKey for StateSlot {
     fn lane(&self) -> usize {
         self.is_state.into()
     }
@@ -207,7 +207,7 @@ impl GroupPlace for Slot {
 
 /// The value of a slot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Held<T, S> {
+pub(crate) enum SlotValue<T, S> {
     Event(Timed<T>),
     /// With the position of the event that set it.
     Timer(Position),
@@ -216,8 +216,8 @@ pub(crate) enum Held<T, S> {
 
 type Entries<P> = GroupedStore<
     <P as EventProcessor>::Key,
-    Slot,
-    Held<<P as EventProcessor>::Event, <P as EventProcessor>::State>,
+    StateSlot,
+    SlotValue<<P as EventProcessor>::Event, <P as EventProcessor>::State>,
 >;
 
 /// Runs a processor.
@@ -232,23 +232,23 @@ impl<P: EventProcessor> ProcessEvents<P> {
         entries: &mut KeyedState<Entries<P>>,
         out: &mut Vec<Timed<P::Out>>,
     ) {
-        let place = (key, Slot::STATE);
+        let place = (key, StateSlot::STATE);
         let mut state = match entries.get(&place) {
-            Some(Held::State(state)) => Some(state.clone()),
+            Some(SlotValue::State(state)) => Some(state.clone()),
             _ => None,
         };
         let had_state = state.is_some();
         while let Some((slot, held)) = entries.take_first(&place.0, at.closed) {
             let (event, by, horizon) = match held {
-                Held::Event(event) => {
+                SlotValue::Event(event) => {
                     let (by, horizon) = (event.at, event.horizon.max(at.closed_before));
                     (Some(event), by, horizon)
                 }
-                Held::Timer(by) => (None, by, at.closed_before),
-                Held::State(_) => continue,
+                SlotValue::Timer(by) => (None, by, at.closed_before),
+                SlotValue::State(_) => continue,
             };
-            trail::on(by);
-            let mut context = Context {
+            panic_context::at_record(by);
+            let mut context = EventContext {
                 state: state.take(),
                 key: &place.0,
                 now: at.now,
@@ -270,7 +270,7 @@ impl<P: EventProcessor> ProcessEvents<P> {
         }
         match state {
             Some(state) => {
-                let held = Held::State(state);
+                let held = SlotValue::State(state);
                 match entries.write(&place) {
                     Some(before) => *before = held,
                     None => entries.update(place, || held, |_| {}),
@@ -295,11 +295,11 @@ impl<P: EventProcessor> KeyedOperator for ProcessEvents<P> {
         out: &mut Emitted<P::Out>,
     ) {
         for (key, event) in input.into_iter().flatten() {
-            let mut place = (key, Slot::event(event.time, event.at));
+            let mut place = (key, StateSlot::event(event.time, event.at));
             while entries.get(&place).is_some() {
                 place.1.index += 1;
             }
-            entries.update(place, || Held::Event(event), |_| {});
+            entries.update(place, || SlotValue::Event(event), |_| {});
         }
         for key in entries.entries().due(at.closed) {
             self.run(at, key, entries, &mut out.0);

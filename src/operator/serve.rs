@@ -7,7 +7,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::probe::{Handle, Probe};
 
 use crate::bridge::Halt;
-use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::state_handle::StateHandle;
 use crate::fault;
 use crate::metrics::Counter;
 use crate::record::{Change, Record};
@@ -23,11 +23,11 @@ pub(crate) fn serve<'s, K: Record, V: Record>(
     writer: ViewWriter<K, V>,
     applied: Counter,
     probe: &Handle<Epoch>,
-    keeper: &Keeper,
+    handle: &StateHandle,
     halt: Halt,
 ) {
-    let restored = keeper.held();
-    let (encoder, shard) = writer.keep(keeper);
+    let restored = handle.held();
+    let (encoder, shard) = writer.keep(handle);
     let mut batch = ChangeBatch::default();
     let applied_changes =
         changes.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, name, move |_, _| {

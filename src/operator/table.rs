@@ -5,7 +5,7 @@ use std::time::Duration;
 use timely::dataflow::StreamVec;
 
 use crate::metrics::SourceMetrics;
-use crate::operator::captured::{Held, captured};
+use crate::operator::captured::{CapturedEntry, captured};
 use crate::operator::process::Setup;
 use crate::operator::upsert::upsert;
 use crate::record::{Change, Event, Record, Timed};
@@ -48,7 +48,7 @@ impl<K: Record, V: Record> RowRecord<K, V> for (K, Option<V>) {
 }
 
 impl<K: Record, V: Record> RowRecord<K, V> for Captured<K, V> {
-    type Kept = Held<V>;
+    type Kept = CapturedEntry<V>;
 
     fn rows<'s>(
         records: StreamVec<'s, Epoch, Timed<Self>>,

@@ -17,11 +17,11 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::codec::Cause;
 use crate::metrics::Counter;
+use crate::panic_context;
 use crate::position::SourceId;
 use crate::record::{Event, Timed};
 use crate::source::DeadLetter;
 use crate::time::Epoch;
-use crate::trail;
 
 /// Bytes of an error's text to keep.
 const DETAIL_BYTES_MAX: usize = 1024;
@@ -47,14 +47,14 @@ pub(crate) fn try_map<'s, T: Event, U: Event, E: Display>(
     builder.build(move |_capabilities| {
         move |_frontiers| {
             let (mut mapped, mut dead) = (mapped.activate(), dead.activate());
-            let _work = trail::begin(&label);
+            let _work = panic_context::enter(&label);
             // Messages are sent one by one: timely does not order messages of one timestamp, and events of
             // one record have an order.
             input.for_each(|capability, events| {
                 let mut rejected = Vec::new();
                 let mut session = mapped.session(&capability);
                 for event in events.drain(..) {
-                    trail::on(event.at);
+                    panic_context::at_record(event.at);
                     match f(&event.value) {
                         Ok(value) => session.give(event.with(value)),
                         Err(error) => {
@@ -78,8 +78,8 @@ pub(crate) fn try_map<'s, T: Event, U: Event, E: Display>(
 
 /// An error's text, truncated if it is long.
 fn bounded(error: &impl Display) -> String {
-    struct Bounded(String);
-    impl Write for Bounded {
+    struct BoundedText(String);
+    impl Write for BoundedText {
         fn write_str(&mut self, text: &str) -> std::fmt::Result {
             let room = DETAIL_BYTES_MAX.saturating_sub(self.0.len());
             self.0.push_str(&text[..text.floor_char_boundary(room)]);
@@ -91,7 +91,7 @@ fn bounded(error: &impl Display) -> String {
             }
         }
     }
-    let mut out = Bounded(String::new());
+    let mut out = BoundedText(String::new());
     let cut = write!(out, "{error}").is_err() && out.0.len() + 3 >= DETAIL_BYTES_MAX;
     if cut {
         out.0.push('…');

@@ -18,8 +18,8 @@ pub(crate) fn upsert<'s, K: Record, V: Record>(
     setup: Setup<Timed<(K, Option<V>)>>,
 ) -> StreamVec<'s, Epoch, Change<K, V>> {
     let by_key = |record: &Timed<(K, Option<V>)>| route(&record.value.0);
-    let parcels = pack(records, &setup.name, by_key);
-    process(parcels, Rc::new(Upsert(PhantomData)), setup).0
+    let routed_batches = pack(records, &setup.name, by_key);
+    process(routed_batches, Rc::new(Upsert(PhantomData)), setup).0
 }
 
 struct Upsert<K, V>(PhantomData<(K, V)>);

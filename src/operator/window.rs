@@ -19,36 +19,36 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
 
-use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::keyed::KeyedState;
+use crate::checkpoint::state_handle::StateHandle;
 use crate::metrics::LateMetrics;
-use crate::operator::admit::Lateness;
-use crate::operator::again::Wanted;
+use crate::operator::admit::LateHandling;
 use crate::operator::aggregate::Aggregate;
+use crate::operator::backfill::BackfillDemand;
 use crate::operator::horizon::raise_horizons;
-use crate::operator::late::Policies;
+use crate::operator::late::LatePolicies;
 use crate::operator::process::{Batch, Changes, EpochInfo, Operator, Setup, process};
 use crate::position::SourceId;
 use crate::record::{Change, Event, Record, Timed};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, Window, Windowed};
-use crate::timeline::Desk;
+use crate::timeline::WorkerContext;
 
-pub(crate) mod assign;
+pub(crate) mod assigner;
 mod combine;
 mod panes;
 mod session;
 mod trigger;
 
-use assign::{Assign, Slices};
+use assigner::{Slices, WindowAssigner};
 use combine::combine;
-use panes::{Found, Panes};
-pub(crate) use trigger::Keep;
+use panes::{PaneEntry, Panes};
+pub(crate) use trigger::RowRetention;
 use trigger::Trigger;
 
 /// The aggregate of some of a key's events in a window.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Partial<K, S> {
+struct PartialAggregate<K, S> {
     route: u64,
     key: K,
     window: Window,
@@ -56,29 +56,29 @@ struct Partial<K, S> {
 }
 
 /// The configuration of the operator.
-pub(crate) struct Spec<K, T, F> {
+pub(crate) struct WindowSpec<K, T, F> {
     /// Name of the step.
     pub name: String,
     /// Extracts an event's key.
     pub key: Rc<dyn Fn(&T) -> K>,
     /// The window assigner.
-    pub assign: Box<dyn Assign>,
+    pub assign: Box<dyn WindowAssigner>,
     /// The aggregate.
     pub fold: Rc<F>,
     /// How long a window's rows stay after it closed.
-    pub keep: Keep,
+    pub keep: RowRetention,
     /// The sources whose watermark closes the windows.
     pub sources: Rc<[SourceId]>,
-    /// The worker's desk.
-    pub desk: Rc<Desk>,
+    /// The worker's context.
+    pub worker_context: Rc<WorkerContext>,
     /// The handling of late events.
-    pub policies: Policies,
+    pub policies: LatePolicies,
     /// The counters of late events.
     pub late: LateMetrics,
     /// The handle to its checkpoints.
-    pub keeper: Keeper,
+    pub handle: StateHandle,
     /// Whether anything other than views consumes its rows.
-    pub wanted: Wanted,
+    pub demand: BackfillDemand,
 }
 
 /// Changes of the windowed table, and late events.
@@ -90,27 +90,27 @@ pub(crate) type Streams<'s, K, V> = (
 /// Adds the operator to a dataflow.
 pub(crate) fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
-    spec: Spec<K, T, F>,
+    spec: WindowSpec<K, T, F>,
 ) -> Streams<'s, K, F::Out> {
-    let Spec {
+    let WindowSpec {
         name,
         key,
         assign,
         fold,
         keep,
         sources,
-        desk,
+        worker_context,
         policies,
         late: counts,
-        keeper,
-        wanted,
+        handle,
+        demand,
     } = spec;
-    desk.timeline.borrow_mut().track(&sources);
-    let events = raise_horizons(events, &name, sources.clone(), desk.clone());
+    worker_context.timeline.borrow_mut().track(&sources);
+    let events = raise_horizons(events, &name, sources.clone(), worker_context.clone());
     let held_back = policies.corrects();
     let slices = Slices::of(&*assign);
     let (partials, late) = combine(events, &name, key, assign, fold.clone(), policies, counts);
-    let merge = Merge {
+    let merge = PartialMerge {
         trigger: Trigger { fold, keep },
         slices,
         of: PhantomData,
@@ -121,9 +121,9 @@ pub(crate) fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
         sources,
         held_back,
         order: None,
-        desk,
-        keeper,
-        wanted,
+        worker_context,
+        handle,
+        demand,
     };
     let (changes, _) = process(partials, Rc::new(merge), setup);
     (changes, late)
@@ -133,69 +133,69 @@ pub(crate) fn window<'s, K: Record, T: Event, F: Aggregate<T>>(
 pub(crate) fn sessions<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     gap: Duration,
-    spec: Spec<K, T, F>,
+    spec: WindowSpec<K, T, F>,
 ) -> Streams<'s, K, F::Out> {
-    let Spec {
+    let WindowSpec {
         name,
         key,
         fold,
         keep,
         sources,
-        desk,
+        worker_context,
         policies,
         late: counts,
-        keeper,
-        wanted,
+        handle,
+        demand,
         ..
     } = spec;
-    desk.timeline.borrow_mut().track(&sources);
-    let events = raise_horizons(events, &name, sources.clone(), desk.clone());
+    worker_context.timeline.borrow_mut().track(&sources);
+    let events = raise_horizons(events, &name, sources.clone(), worker_context.clone());
     let held_back = policies.corrects();
-    let parcels = session::combine(events, &name, key, gap, fold.clone(), policies.clone());
+    let routed_batches = session::combine(events, &name, key, gap, fold.clone(), policies.clone());
     let setup = Setup {
         label: format!("window `{name}`"),
         name,
         sources,
         held_back,
         order: None,
-        desk,
-        keeper,
-        wanted,
+        worker_context,
+        handle,
+        demand,
     };
-    let late = Lateness { policies, counts };
-    let (changes, late) = session::sessions(parcels, (fold, gap, keep), late, setup);
+    let late = LateHandling { policies, counts };
+    let (changes, late) = session::sessions(routed_batches, (fold, gap, keep), late, setup);
     (changes, late.expect("sessions have late events"))
 }
 
 /// The key of a session's state.
-pub(crate) type SessionKey<K> = (K, session::Span);
+pub(crate) type SessionKey<K> = (K, session::SessionSpan);
 
 /// Merges partial aggregates into panes, and emits their rows as the trigger says.
-struct Merge<K, T, F> {
+struct PartialMerge<K, T, F> {
     trigger: Trigger<F>,
     /// Set if partial aggregates are those of slices.
     slices: Option<Slices>,
     of: PhantomData<fn(K, T)>,
 }
 
-impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
+impl<K: Record, T: Event, F: Aggregate<T>> PartialMerge<K, T, F> {
     #[inline]
     fn fold_in(
         &self,
-        partial: Partial<K, F::State>,
+        partial: PartialAggregate<K, F::State>,
         panes: &mut KeyedState<Panes<K, F::State>>,
         changes: &mut Changes<Windowed<K>, F::Out>,
     ) {
         let found = panes.find(&partial);
-        let Partial {
+        let PartialAggregate {
             key, window, state, ..
         } = partial;
         match found {
-            Found::Vacant(vacant) => {
+            PaneEntry::Vacant(vacant) => {
                 let at = self.trigger.first(key.clone(), window, &state, changes);
                 vacant.insert(key, state, at);
             }
-            Found::Occupied(mut held) => {
+            PaneEntry::Occupied(mut held) => {
                 let first = || self.trigger.before(key, window, held.state(), changes);
                 let at = held.changed_at().unwrap_or_else(first);
                 self.trigger.fold.merge(held.write(at), state);
@@ -205,8 +205,8 @@ impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
     }
 }
 
-impl<K: Record, T: Event, F: Aggregate<T>> Operator for Merge<K, T, F> {
-    type Input = Partial<K, F::State>;
+impl<K: Record, T: Event, F: Aggregate<T>> Operator for PartialMerge<K, T, F> {
+    type Input = PartialAggregate<K, F::State>;
     type Key = Windowed<K>;
     type Value = F::Out;
     type State = Panes<K, F::State>;
@@ -224,7 +224,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Operator for Merge<K, T, F> {
                 continue;
             };
             for window in slices.windows(partial.window) {
-                let partial = Partial {
+                let partial = PartialAggregate {
                     window,
                     ..partial.clone()
                 };
@@ -259,7 +259,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Operator for Merge<K, T, F> {
 mod tests {
     use super::*;
     use crate::codec::tests::held;
-    use crate::operator::aggregate::Of;
+    use crate::operator::aggregate::AggregateBuilder;
     use crate::operator::aggregate::count::Count;
     use crate::record::route;
     use crate::time::EventTime;
@@ -269,8 +269,8 @@ mod tests {
         end: EventTime(10),
     };
 
-    fn partial(key: u32, state: u64) -> Partial<u32, u64> {
-        Partial {
+    fn partial(key: u32, state: u64) -> PartialAggregate<u32, u64> {
+        PartialAggregate {
             route: route(&key),
             key,
             window: WINDOW,
@@ -291,25 +291,25 @@ mod tests {
 
     /// The operator and its state.
     struct Step {
-        merge: Merge<u32, u8, Count<u8>>,
+        merge: PartialMerge<u32, u8, Count<u8>>,
         panes: KeyedState<Panes<u32, u64>>,
         held_back: Duration,
     }
 
     impl Step {
         fn new(keep: Duration, held_back: Duration) -> Self {
-            let fold = Rc::new(Of::<u8>::default().count());
-            let keep = Keep {
+            let fold = Rc::new(AggregateBuilder::<u8>::default().count());
+            let keep = RowRetention {
                 for_: keep,
                 when_closed: Rc::default(),
             };
             Self {
-                merge: Merge {
+                merge: PartialMerge {
                     trigger: Trigger { fold, keep },
                     slices: None,
                     of: PhantomData,
                 },
-                panes: KeyedState::new(&Keeper::off()),
+                panes: KeyedState::new(&StateHandle::off()),
                 held_back,
             }
         }
@@ -318,7 +318,7 @@ mod tests {
         fn epoch(
             &mut self,
             epoch: u64,
-            partials: Vec<Partial<u32, u64>>,
+            partials: Vec<PartialAggregate<u32, u64>>,
             watermark: EventTime,
         ) -> Vec<Change<Windowed<u32>, u64>> {
             let at = EpochInfo {
@@ -411,7 +411,7 @@ mod tests {
                 start: EventTime(start),
                 end: EventTime(start + 1),
             };
-            let partial = Partial {
+            let partial = PartialAggregate {
                 window,
                 ..partial(key, 1)
             };
@@ -456,7 +456,7 @@ mod tests {
                 start: EventTime(start),
                 end: EventTime(start + 1),
             };
-            let partial = Partial {
+            let partial = PartialAggregate {
                 window,
                 ..partial(7, 1)
             };

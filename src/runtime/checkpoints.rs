@@ -4,43 +4,45 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::checkpoint::fit::Fit;
-use crate::checkpoint::manifest::{Base, Manifest, StepFiles, StepShape};
-use crate::checkpoint::protocol::{self, Found, Policy, Refusal, Start, Steps, Why};
-use crate::checkpoint::store::{Restored, Store};
+use crate::checkpoint::compatibility::Compatibility;
+use crate::checkpoint::manifest::{Base, Manifest, StepFiles, StepSignature};
+use crate::checkpoint::protocol::{
+    self, CheckpointFacts, MismatchPolicy, RebuildReason, StartDecision, StartRefusal, StepsMatch,
+};
+use crate::checkpoint::store::{CheckpointStore, RestoredCheckpoint};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::ledger::{Bindings, Recovered};
 use crate::position::SourceId;
-use crate::sequencer::{Now, Sequencer};
+use crate::sequencer::{ClockReading, Sequencer};
 use crate::time::Epoch;
 
 /// Settings of checkpoints.
 #[derive(Clone)]
-pub struct Settings {
+pub struct CheckpointSettings {
     /// Their location.
-    pub store: Store,
+    pub store: CheckpointStore,
     /// The schedule.
-    pub due: Due,
+    pub due: CheckpointSchedule,
     /// The number to keep.
     pub keep: usize,
     /// What to do with a checkpoint by another build with the same steps.
-    pub on_new_build: OnNew,
-    /// What to do with a checkpoint of other steps, unless that is [clear](Fit::is_clear).
-    pub on_new_plan: OnNew,
+    pub on_new_build: OnNewProgram,
+    /// What to do with a checkpoint of other steps, unless that is [clear](Compatibility::needs_no_decision).
+    pub on_new_plan: OnNewProgram,
 }
 
 /// What to do with the state of another program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnNew {
+pub enum OnNewProgram {
     /// Resume from it: rows in state stay as the old code computed them, and new input goes through the new
     /// code. If the steps differ, the state of removed steps is dropped, and new and changed steps start
     /// empty at the checkpoint.
     #[default]
     Accept,
-    /// The same, but steps of which only the [inputs](Fit::keeping) differ keep their state, as long as their
-    /// types and version are unchanged: for changes that produce the same events, such as merging two
-    /// filters. Their views are rebuilt from that state.
+    /// The same, but steps of which only the [inputs](Compatibility::keeping) differ keep their state, as
+    /// long as their types and version are unchanged: for changes that produce the same events, such as
+    /// merging two filters. Their views are rebuilt from that state.
     Keep,
     /// Refuse to start.
     Refuse,
@@ -48,40 +50,45 @@ pub enum OnNew {
     Rebuild,
 }
 
-impl Settings {
+impl CheckpointSettings {
     /// Checkpoints in `store`, two of which are kept; another build is accepted, another plan refused.
-    pub fn new(store: Store, due: Due) -> Self {
+    pub fn new(store: CheckpointStore, due: CheckpointSchedule) -> Self {
         Self {
             store,
             due,
             keep: 2,
-            on_new_build: OnNew::Accept,
-            on_new_plan: OnNew::Refuse,
+            on_new_build: OnNewProgram::Accept,
+            on_new_plan: OnNewProgram::Refuse,
         }
     }
 }
 
-impl OnNew {
-    fn policy(self) -> Policy {
+impl OnNewProgram {
+    fn policy(self) -> MismatchPolicy {
         match self {
-            Self::Accept | Self::Keep => Policy::GoOn,
-            Self::Refuse => Policy::Refuse,
-            Self::Rebuild => Policy::Anew,
+            Self::Accept | Self::Keep => MismatchPolicy::Resume,
+            Self::Refuse => MismatchPolicy::Refuse,
+            Self::Rebuild => MismatchPolicy::Rebuild,
         }
     }
 
     /// Compares steps with those of a checkpoint.
-    pub(crate) fn fit(self, held: &[StepFiles], wanted: &[StepShape], knows: impl Fn(&str) -> bool) -> Fit {
+    pub(crate) fn compatibility(
+        self,
+        held: &[StepFiles],
+        wanted: &[StepSignature],
+        knows: impl Fn(&str) -> bool,
+    ) -> Compatibility {
         match self {
-            Self::Keep => Fit::keeping(held, wanted, knows),
-            Self::Accept | Self::Refuse | Self::Rebuild => Fit::of(held, wanted, knows),
+            Self::Keep => Compatibility::keeping(held, wanted, knows),
+            Self::Accept | Self::Refuse | Self::Rebuild => Compatibility::of(held, wanted, knows),
         }
     }
 }
 
 /// When checkpoints are due.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Due {
+pub enum CheckpointSchedule {
     /// This long after the previous one began, if anything was bound since.
     Every(Duration),
     /// As of these epochs, for tests.
@@ -89,21 +96,21 @@ pub enum Due {
 }
 
 /// Tracks when the next checkpoint is due.
-pub(crate) struct Clock {
-    due: Due,
+pub(crate) struct CheckpointTimer {
+    due: CheckpointSchedule,
     begun: Option<Duration>,
 }
 
-impl Clock {
-    pub(super) fn new(due: Due) -> Self {
+impl CheckpointTimer {
+    pub(super) fn new(due: CheckpointSchedule) -> Self {
         Self { due, begun: None }
     }
 
     /// Whether a checkpoint as of `epoch` is due; if so, it counts as begun.
-    pub(super) fn strikes(&mut self, epoch: Epoch, now: Now) -> bool {
+    pub(super) fn is_due(&mut self, epoch: Epoch, now: ClockReading) -> bool {
         match &self.due {
-            Due::At(epochs) => epochs.contains(&epoch),
-            Due::Every(interval) => {
+            CheckpointSchedule::At(epochs) => epochs.contains(&epoch),
+            CheckpointSchedule::Every(interval) => {
                 // The first one is due at once: so a process that is killed repeatedly makes progress.
                 let since = |begun| now.mono.saturating_sub(begun) >= *interval;
                 let due = self.begun.is_none_or(since);
@@ -122,12 +129,12 @@ impl Clock {
 /// [`Definition`](crate::Kind::Definition): its steps differ from the dataflow's.
 /// [`Integrity`](crate::Kind::Integrity): it belongs to an epoch that is not in the ledger.
 pub(super) fn choose(
-    settings: &Settings,
+    settings: &CheckpointSettings,
     (app, dataflow, build): (&str, &str, &str),
-    states: &[StepShape],
+    states: &[StepSignature],
     recovered: &Recovered,
     before: Option<Epoch>,
-) -> Result<Option<Arc<Restored>>> {
+) -> Result<Option<Arc<RestoredCheckpoint>>> {
     let store = &settings.store;
     let (found, notes) = store.newest(app, dataflow, before)?;
     for note in notes {
@@ -137,30 +144,30 @@ pub(super) fn choose(
         return Ok(None);
     };
     let knows = |source: &str| recovered.state.sources().contains_key(&SourceId::of(source));
-    let fit = settings.on_new_plan.fit(&manifest.steps, states, knows);
-    let restored = Restored::new(store.clone(), manifest, fit.held.clone());
+    let compatibility = settings.on_new_plan.compatibility(&manifest.steps, states, knows);
+    let restored = RestoredCheckpoint::new(store.clone(), manifest, compatibility.held.clone());
     let manifest = &restored.manifest;
     let was = format!("it was written by {}; this is {build}", manifest.build);
-    let facts = Found {
+    let facts = CheckpointFacts {
         epoch: manifest.epoch,
         last: recovered.last,
         trimmed: recovered.trimmed.is_some(),
-        steps: steps(&fit),
+        steps: steps(&compatibility),
         on_new_plan: settings.on_new_plan.policy(),
         other_build: manifest.build != build,
         on_new_build: settings.on_new_build.policy(),
     };
     let start = protocol::start(&facts);
-    tell(settings.on_new_plan, &fit, start);
+    log_decision(settings.on_new_plan, &compatibility, start);
     match start {
-        Start::GoOn => {}
-        Start::Anew(Why::Build) => {
+        StartDecision::Resume => {}
+        StartDecision::Rebuild(RebuildReason::Build) => {
             tracing::warn!(reason = was, "rebuilding all state from the topics");
             return Ok(None);
         }
-        Start::Anew(_) => return Ok(None),
-        Start::Refuse(refusal) => {
-            let error = refused(refusal, &fit, recovered, was);
+        StartDecision::Rebuild(_) => return Ok(None),
+        StartDecision::Refuse(refusal) => {
+            let error = refusal_error(refusal, &compatibility, recovered, was);
             return Err(error.detail(restored.describe()));
         }
     }
@@ -175,45 +182,48 @@ pub(super) fn choose(
     Ok(Some(restored))
 }
 
-fn steps(fit: &Fit) -> Steps {
-    match (fit.is_clear(), fit.differences.is_empty()) {
-        (true, _) => Steps::Same,
-        (false, true) => Steps::Added,
-        (false, false) => Steps::Changed,
+fn steps(compatibility: &Compatibility) -> StepsMatch {
+    match (
+        compatibility.needs_no_decision(),
+        compatibility.differences.is_empty(),
+    ) {
+        (true, _) => StepsMatch::Same,
+        (false, true) => StepsMatch::Added,
+        (false, false) => StepsMatch::Changed,
     }
 }
 
 /// Logs what happens to a checkpoint whose steps differ.
-fn tell(on_new_plan: OnNew, fit: &Fit, start: Start) {
-    if let Start::Refuse(_) = start {
+fn log_decision(on_new_plan: OnNewProgram, compatibility: &Compatibility, start: StartDecision) {
+    if let StartDecision::Refuse(_) = start {
         return;
     }
-    for view in &fit.views {
+    for view in &compatibility.views {
         tracing::info!(%view, "new view; it starts with its rows as of the checkpoint");
     }
-    if fit.is_clear() {
+    if compatibility.needs_no_decision() {
         return;
     }
-    let questions = fit.questions().join("; ");
+    let decisions = compatibility.decisions().join("; ");
     match (start, on_new_plan) {
-        (Start::Anew(Why::Plan), _) => {
+        (StartDecision::Rebuild(RebuildReason::Plan), _) => {
             tracing::warn!(
-                changes = questions,
+                changes = decisions,
                 "the dataflow has changed; rebuilding all state from the \
                 topics"
             )
         }
-        (Start::Anew(Why::Added), _) => tracing::info!(
-            changes = questions,
+        (StartDecision::Rebuild(RebuildReason::Added), _) => tracing::info!(
+            changes = decisions,
             "new steps need the full history; rebuilding all state from the topics"
         ),
-        (_, OnNew::Accept) => tracing::warn!(
-            changes = questions,
+        (_, OnNewProgram::Accept) => tracing::warn!(
+            changes = decisions,
             "the dataflow has changed; new and changed steps start empty at the checkpoint, and so do \
              their views"
         ),
-        (_, OnNew::Keep) => tracing::warn!(
-            changes = questions,
+        (_, OnNewProgram::Keep) => tracing::warn!(
+            changes = decisions,
             "the dataflow has changed; steps whose inputs alone changed keep their state, and their views \
              are rebuilt from it"
         ),
@@ -222,9 +232,14 @@ fn tell(on_new_plan: OnNew, fit: &Fit, start: Start) {
 }
 
 /// The error for a refused start; `was` describes the builds.
-fn refused(refusal: Refusal, fit: &Fit, recovered: &Recovered, was: String) -> Error {
+fn refusal_error(
+    refusal: StartRefusal,
+    compatibility: &Compatibility,
+    recovered: &Recovered,
+    was: String,
+) -> Error {
     match refusal {
-        Refusal::Ahead => {
+        StartRefusal::Ahead => {
             let last = recovered.last.map_or("it has no epochs".into(), |last| {
                 format!("its last epoch is {last}")
             });
@@ -236,7 +251,7 @@ fn refused(refusal: Refusal, fit: &Fit, recovered: &Recovered, was: String) -> E
                      prune DIR --keep 0 --yes`",
                 )
         }
-        Refusal::Build => {
+        StartRefusal::Build => {
             let error = Error::definition("the checkpoint was written by another build").detail(was);
             error.hint(match recovered.trimmed {
                 None => {
@@ -249,18 +264,20 @@ fn refused(refusal: Refusal, fit: &Fit, recovered: &Recovered, was: String) -> E
                 }
             })
         }
-        Refusal::Trimmed => cannot_rebuild(recovered),
-        Refusal::Added | Refusal::Changed => differs(fit, recovered.trimmed.is_none()),
+        StartRefusal::Trimmed => cannot_rebuild(recovered),
+        StartRefusal::Added | StartRefusal::Changed => {
+            steps_differ(compatibility, recovered.trimmed.is_none())
+        }
     }
 }
 
 /// The error for a checkpoint with other steps.
-fn differs(fit: &Fit, is_whole: bool) -> Error {
-    let error = match fit.differences.is_empty() {
+fn steps_differ(compatibility: &Compatibility, is_whole: bool) -> Error {
+    let error = match compatibility.differences.is_empty() {
         true => Error::definition("a new step of the dataflow needs history that the ledger no longer has"),
         false => Error::definition("the dataflow differs from the one that wrote the checkpoint"),
     };
-    let error = fit.questions().into_iter().fold(error, Error::detail);
+    let error = compatibility.decisions().into_iter().fold(error, Error::detail);
     let anew = match is_whole {
         true => "--set checkpoint.on_new_plan=rebuild rebuilds all state from the topics",
         false => "`ledger reset` starts over with what the topics hold",
@@ -312,14 +329,14 @@ pub(crate) fn is_whole(trimmed: Option<Epoch>, restored: Option<&Manifest>) -> R
 }
 
 /// The bindings from the ledger's start to the epoch that the state was restored as of.
-pub(crate) struct Way {
+pub(crate) struct RestoredPrefix {
     from: Option<Base>,
     upto: Epoch,
     chain: String,
 }
 
-impl Way {
-    pub(super) fn new(restored: &Restored) -> Self {
+impl RestoredPrefix {
+    pub(super) fn new(restored: &RestoredCheckpoint) -> Self {
         let manifest = &restored.manifest;
         Self {
             from: manifest.from.clone(),
@@ -330,11 +347,11 @@ impl Way {
 
     /// Skips bindings up to the checkpoint, as far as the sequencer accepts them. Returns whether it has
     /// reached it.
-    pub(super) fn go(
+    pub(super) fn skip_bindings(
         &mut self,
         bindings: &mut Bindings,
         sequencer: &mut Sequencer,
-        now: Now,
+        now: ClockReading,
     ) -> Result<bool> {
         if sequencer.last() == Epoch::ZERO
             && let Some(base) = &self.from
@@ -343,24 +360,24 @@ impl Way {
         }
         while sequencer.wants_replay() {
             let Some(binding) = bindings.next().transpose()? else {
-                return Err(self.lost());
+                return Err(self.missing_epoch());
             };
             let epoch = binding.epoch;
             if epoch > self.upto {
-                return Err(self.lost());
+                return Err(self.missing_epoch());
             }
             if epoch > sequencer.last() {
                 sequencer.skip(binding, now)?;
                 fault::point("restore.skipped");
             }
             if epoch == self.upto {
-                return self.arrive(bindings, sequencer).map(|()| true);
+                return self.reach_checkpoint(bindings, sequencer).map(|()| true);
             }
         }
         Ok(false)
     }
 
-    fn arrive(&self, bindings: &Bindings, sequencer: &mut Sequencer) -> Result<()> {
+    fn reach_checkpoint(&self, bindings: &Bindings, sequencer: &mut Sequencer) -> Result<()> {
         let chain = bindings.chain_hash().map(|chain| chain.to_string());
         if chain.as_deref() != Some(&*self.chain) {
             return Err(
@@ -382,7 +399,7 @@ impl Way {
         Ok(())
     }
 
-    fn lost(&self) -> Error {
+    fn missing_epoch(&self) -> Error {
         Error::integrity(format!(
             "a checkpoint has epoch {}, but the ledger does not",
             self.upto

@@ -1,7 +1,7 @@
 //! The control dataflow: carries reports to the sequencer on worker 0, and its orders to every worker.
 //!
 //! ```text
-//!  worker n   desk ── Report ──▶ ToLead ═╗                          ╔═▶ FromLead ── Order ──▶ desk
+//!  worker n   context ── Report ──▶ ToLeader ═╗                     ╔═▶ FromLeader ── Order ──▶ context
 //!             a stop that was asked for ═╩═▶ worker 0: sequencer ═══╣                Live ──▶ is_live of the process
 //!                                                                   ╚═▶ … every worker
 //! ```
@@ -30,17 +30,17 @@ use crate::error::Result;
 use crate::fault;
 use crate::ledger::Bindings;
 use crate::position::{Offset, SourceId};
-use crate::runtime::checkpoints::{Clock, Way};
-use crate::runtime::scribe::Entry;
-use crate::runtime::{Shared, WakerSlot};
+use crate::runtime::checkpoints::{CheckpointTimer, RestoredPrefix};
+use crate::runtime::ledger_writer::LedgerEntry;
+use crate::runtime::{ProcessState, WakerSlot};
 use crate::sequencer::message::{Order, Report};
-use crate::sequencer::{Next, Now, Sequencer};
+use crate::sequencer::{ClockReading, NextStep, Sequencer};
 use crate::source::Topology;
 use crate::time::Epoch;
-use crate::timeline::Desk;
+use crate::timeline::WorkerContext;
 
 /// An observation of a source from outside.
-pub(crate) struct Look {
+pub(crate) struct TopologyLook {
     pub(crate) source: SourceId,
     /// When it began.
     pub(crate) asked: Instant,
@@ -50,8 +50,8 @@ pub(crate) struct Look {
 
 /// Messages from other threads to the sequencer.
 #[derive(Default)]
-pub(crate) struct Inbox {
-    looks: Mutex<Vec<Look>>,
+pub(crate) struct SequencerInbox {
+    looks: Mutex<Vec<TopologyLook>>,
     starts: Mutex<Vec<(SourceId, Vec<(u32, Offset)>)>>,
     durable: AtomicU64,
     stop: AtomicBool,
@@ -59,7 +59,7 @@ pub(crate) struct Inbox {
     watcher: WakerSlot,
 }
 
-impl Inbox {
+impl SequencerInbox {
     /// Sets where a source starts if the ledger does not contain it; must precede its first topology.
     pub(crate) fn starts(&self, source: SourceId, starts: Vec<(u32, Offset)>) {
         self.starts.lock().push((source, starts));
@@ -68,10 +68,11 @@ impl Inbox {
     /// Until they are taken, at most three observations of a source are kept: the first successful one,
     /// because a run may end where the source ended then, the newest successful one, and the newest failed
     /// one.
-    pub(crate) fn look(&self, look: Look) {
+    pub(crate) fn look(&self, look: TopologyLook) {
         let mut looks = self.looks.lock();
-        let alike =
-            |other: &&mut Look| other.source == look.source && other.seen.is_some() == look.seen.is_some();
+        let alike = |other: &&mut TopologyLook| {
+            other.source == look.source && other.seen.is_some() == look.seen.is_some()
+        };
         let firsts = usize::from(look.seen.is_some());
         match looks.iter_mut().filter(alike).nth(firsts) {
             Some(newest) => *newest = look,
@@ -116,7 +117,7 @@ impl Inbox {
 
 /// Messages from workers to the sequencer.
 #[derive(Clone, Serialize, Deserialize)]
-enum ToLead {
+enum ToLeader {
     Report(Report),
     /// A process was asked to stop; all of them do.
     Stop,
@@ -124,17 +125,17 @@ enum ToLead {
 
 /// Messages from the sequencer's worker to each worker.
 #[derive(Clone, Serialize, Deserialize)]
-enum FromLead {
+enum FromLeader {
     Order(Order),
     /// All bindings of earlier runs were replayed, without an interrupting stop.
     Live,
 }
 
 /// The sequencer and the state that drives it; on worker 0 only.
-pub(crate) struct Lead {
+pub(crate) struct Leader {
     sequencer: Sequencer,
     replay: Option<Bindings>,
-    scribe: Sender<Entry>,
+    ledger_writer: Sender<LedgerEntry>,
     durable: Epoch,
     started: Instant,
     stopped: bool,
@@ -143,21 +144,21 @@ pub(crate) struct Lead {
     /// Wakes itself at this time, because timely does not merge timed activations.
     wake_at: Option<Instant>,
     /// The bindings up to the restored checkpoint, to be skipped.
-    way: Option<Way>,
+    way: Option<RestoredPrefix>,
     /// When the next checkpoint is due.
-    due: Option<Clock>,
+    due: Option<CheckpointTimer>,
     /// The replay, and with it the run, ends with this epoch.
     upto: Option<Epoch>,
 }
 
-impl Lead {
+impl Leader {
     pub(super) fn new(
         mut sequencer: Sequencer,
         replay: Bindings,
-        scribe: Sender<Entry>,
+        ledger_writer: Sender<LedgerEntry>,
         until_end: bool,
-        way: Option<Way>,
-        due: Option<Clock>,
+        way: Option<RestoredPrefix>,
+        due: Option<CheckpointTimer>,
         upto: Option<Epoch>,
     ) -> Self {
         if until_end {
@@ -167,7 +168,7 @@ impl Lead {
         Self {
             sequencer,
             replay: Some(replay),
-            scribe,
+            ledger_writer,
             durable: Epoch::ZERO,
             started,
             stopped: false,
@@ -179,15 +180,20 @@ impl Lead {
         }
     }
 
-    fn now(&self) -> Now {
-        Now {
+    fn now(&self) -> ClockReading {
+        ClockReading {
             wall: clock::now_micros(),
             mono: clock::instant().duration_since(self.started),
         }
     }
 
     /// Processes new input and produces messages. Returns how long until the next call is needed, if known.
-    fn turn(&mut self, shared: &Shared, closed: Epoch, told: &mut Vec<FromLead>) -> Result<Option<Duration>> {
+    fn turn(
+        &mut self,
+        shared: &ProcessState,
+        closed: Epoch,
+        told: &mut Vec<FromLeader>,
+    ) -> Result<Option<Duration>> {
         let mut orders = Vec::new();
         self.sequencer.closed(closed);
         self.replay(shared, &mut orders)?;
@@ -196,10 +202,13 @@ impl Lead {
             for (source, starts) in shared.inbox.starts.lock().drain(..) {
                 self.sequencer.starts(source, starts);
             }
-            for Look { source, asked, seen } in std::mem::take(&mut *shared.inbox.looks.lock()) {
+            for TopologyLook { source, asked, seen } in std::mem::take(&mut *shared.inbox.looks.lock()) {
                 let mono = asked.saturating_duration_since(self.started);
                 match seen {
-                    Some(topology) => self.sequencer.topology(source, &topology, Now { mono, ..now })?,
+                    Some(topology) => {
+                        self.sequencer
+                            .topology(source, &topology, ClockReading { mono, ..now })?
+                    }
                     None => self.sequencer.unseen(source, now),
                 }
             }
@@ -215,18 +224,18 @@ impl Lead {
             self.sequencer.live(); // Cut short: what was given out is finished, the rest stays in the ledger.
         }
         let next = if stopping {
-            Next::Finished
+            NextStep::Finished
         } else {
             self.sequencer.next(now)
         };
         orders.append(&mut self.sequencer.take_orders());
         match next {
-            Next::Open(binding) => {
+            NextStep::Open(binding) => {
                 shared.metrics.epochs.records.observe(binding.records() as f64);
                 fault::point("epoch.opened");
-                // The scribe only ends early after a halt.
+                // The ledger writer only ends early after a halt.
                 self.begin_checkpoint(shared, binding.epoch, now, &mut orders);
-                let _halted = self.scribe.send(Entry::Binding(binding.clone()));
+                let _halted = self.ledger_writer.send(LedgerEntry::Binding(binding.clone()));
                 fault::point("epoch.bound");
                 orders.push(Order::Epoch {
                     binding,
@@ -234,10 +243,10 @@ impl Lead {
                 });
                 wait = Some(Duration::ZERO);
             }
-            Next::Wait(for_) => wait = Some(for_),
-            Next::Idle => {}
-            Next::Finished if self.stopped || self.sequencer.is_busy() => {}
-            Next::Finished => {
+            NextStep::Wait(for_) => wait = Some(for_),
+            NextStep::Idle => {}
+            NextStep::Finished if self.stopped || self.sequencer.is_busy() => {}
+            NextStep::Finished => {
                 self.stopped = true;
                 orders.push(Order::Stop);
             }
@@ -249,20 +258,26 @@ impl Lead {
         epochs.alike.inc_by(compared.alike - known.alike);
         epochs.different.inc_by(compared.different - known.different);
         *known = compared;
-        told.extend(orders.into_iter().map(FromLead::Order));
+        told.extend(orders.into_iter().map(FromLeader::Order));
         if self.replay.is_none() && !stopping && !self.live {
             self.live = true;
-            told.push(FromLead::Live);
+            told.push(FromLeader::Live);
             fault::point("replay.live");
         }
         Ok(wait)
     }
 
     /// Begins a checkpoint as of an epoch that no worker has seen yet, if one is due.
-    fn begin_checkpoint(&mut self, shared: &Shared, epoch: Epoch, now: Now, orders: &mut Vec<Order>) {
+    fn begin_checkpoint(
+        &mut self,
+        shared: &ProcessState,
+        epoch: Epoch,
+        now: ClockReading,
+        orders: &mut Vec<Order>,
+    ) {
         if let (Some(due), Some(checkpoints)) = (&mut self.due, &shared.checkpoints)
             && checkpoints.is_free()
-            && due.strikes(epoch, now)
+            && due.is_due(epoch, now)
         {
             checkpoints.begin(self.sequencer.base());
             orders.push(Order::Checkpoint(epoch));
@@ -270,10 +285,10 @@ impl Lead {
     }
 
     /// Replays the bindings of an earlier run, a window of epochs at a time.
-    fn replay(&mut self, shared: &Shared, orders: &mut Vec<Order>) -> Result<()> {
+    fn replay(&mut self, shared: &ProcessState, orders: &mut Vec<Order>) -> Result<()> {
         let now = self.now();
         if let (Some(way), Some(replay)) = (&mut self.way, &mut self.replay) {
-            if !way.go(replay, &mut self.sequencer, now)? {
+            if !way.skip_bindings(replay, &mut self.sequencer, now)? {
                 orders.append(&mut self.sequencer.take_orders());
                 return Ok(());
             }
@@ -305,14 +320,14 @@ impl Lead {
 }
 
 /// A worker's handle on its control dataflow.
-pub(crate) struct Control {
+pub(crate) struct ControlHandle {
     reporter: Activator,
     sequencer: Activator,
     finished: Rc<Cell<bool>>,
     closed: Rc<Cell<Epoch>>,
 }
 
-impl Control {
+impl ControlHandle {
     /// Tells the sequencer that epochs up to this one are finished everywhere.
     pub(crate) fn closed(&self, epoch: Epoch) {
         self.closed.set(epoch);
@@ -329,21 +344,25 @@ impl Control {
 type Out<D> = CapacityContainerBuilder<Vec<D>>;
 
 /// Builds the control dataflow on a worker.
-pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) -> Control {
+pub(crate) fn build(
+    worker: &mut Worker,
+    shared: &Arc<ProcessState>,
+    worker_context: &Rc<WorkerContext>,
+) -> ControlHandle {
     let (index, peers) = (worker.index(), worker.peers() as u64);
     // In a process without the sequencer, the first worker passes on a requested stop.
     let passes_stop_on = index != 0 && index.is_multiple_of(shared.settings.workers);
-    let lead = if index == 0 {
-        shared.lead.lock().take()
+    let leader = if index == 0 {
+        shared.leader.lock().take()
     } else {
         None
     };
     let (finished, closed): (Rc<Cell<bool>>, Rc<Cell<Epoch>>) = Default::default();
     worker.dataflow_named::<u64, _, _>("control", |scope| {
-        let (reports, reporter) = reports(scope, passes_stop_on, (desk, shared), finished.clone());
-        let (orders, sequencer) = sequence(reports, lead, peers, shared.clone(), closed.clone());
-        deliver(orders, desk.clone(), shared.clone());
-        Control {
+        let (reports, reporter) = reports(scope, passes_stop_on, (worker_context, shared), finished.clone());
+        let (orders, sequencer) = sequence(reports, leader, peers, shared.clone(), closed.clone());
+        deliver(orders, worker_context.clone(), shared.clone());
+        ControlHandle {
             reporter,
             sequencer,
             finished,
@@ -356,31 +375,31 @@ pub(crate) fn build(worker: &mut Worker, shared: &Arc<Shared>, desk: &Rc<Desk>) 
 fn reports<'s>(
     scope: Scope<'s, u64>,
     mut passes_stop_on: bool,
-    (desk, shared): (&Rc<Desk>, &Arc<Shared>),
+    (worker_context, shared): (&Rc<WorkerContext>, &Arc<ProcessState>),
     finished: Rc<Cell<bool>>,
-) -> (StreamVec<'s, u64, ToLead>, Activator) {
+) -> (StreamVec<'s, u64, ToLeader>, Activator) {
     let mut reporter = None;
-    let reports = source::<_, Out<ToLead>, _, _>(scope, "report", |capability, info| {
+    let reports = source::<_, Out<ToLeader>, _, _>(scope, "report", |capability, info| {
         let activator = scope.activator_for(info.address.clone());
         activator.activate(); // It may have been asked to stop before.
         reporter = Some(activator);
-        desk.set_reporter(scope.activator_for(info.address.clone()));
+        worker_context.set_reporter(scope.activator_for(info.address.clone()));
         if passes_stop_on {
             let sync = scope.worker().sync_activator_for(info.address.to_vec());
             *shared.inbox.waker.lock() = Some(Waker::of(sync));
         }
-        let (desk, shared) = (desk.clone(), shared.clone());
+        let (worker_context, shared) = (worker_context.clone(), shared.clone());
         let mut alive = Some(capability);
         let unstamped = CapabilitySet::<u64>::new();
         move |output| {
-            let reports = desk.take_reports();
+            let reports = worker_context.take_reports();
             if !reports.is_empty() {
-                let reports = reports.into_iter().map(ToLead::Report);
+                let reports = reports.into_iter().map(ToLeader::Report);
                 output.session(&unstamped).give_iterator(reports);
             }
             if passes_stop_on && shared.inbox.stopping() {
                 passes_stop_on = false;
-                output.session(&unstamped).give(ToLead::Stop);
+                output.session(&unstamped).give(ToLeader::Stop);
             }
             if finished.get() {
                 alive = None;
@@ -393,16 +412,16 @@ fn reports<'s>(
 
 /// The sequencer's operator: reports in, orders for every worker out.
 fn sequence<'s>(
-    reports: StreamVec<'s, u64, ToLead>,
-    mut lead: Option<Lead>,
+    reports: StreamVec<'s, u64, ToLeader>,
+    mut leader: Option<Leader>,
     peers: u64,
-    shared: Arc<Shared>,
+    shared: Arc<ProcessState>,
     closed: Rc<Cell<Epoch>>,
-) -> (StreamVec<'s, u64, (u64, FromLead)>, Activator) {
+) -> (StreamVec<'s, u64, (u64, FromLeader)>, Activator) {
     let scope = reports.scope();
     let mut sequencer = None;
-    let to_lead = Exchange::new(|_: &ToLead| 0);
-    let orders = reports.unary::<Out<(u64, FromLead)>, _, _, _>(to_lead, "sequencer", |_, info| {
+    let to_lead = Exchange::new(|_: &ToLeader| 0);
+    let orders = reports.unary::<Out<(u64, FromLeader)>, _, _, _>(to_lead, "sequencer", |_, info| {
         let activator = scope.activator_for(info.address.clone());
         sequencer = Some(scope.activator_for(info.address.clone()));
         let sync = Waker::of(scope.worker().sync_activator_for(info.address.to_vec()));
@@ -414,9 +433,9 @@ fn sequence<'s>(
         move |input, output| {
             input.for_each(|_, reports| {
                 for report in reports.drain(..) {
-                    let refused = match (report, &mut lead) {
-                        (ToLead::Report(report), Some(lead)) => lead.sequencer.report(report).err(),
-                        (ToLead::Stop, Some(_)) => {
+                    let refused = match (report, &mut leader) {
+                        (ToLeader::Report(report), Some(leader)) => leader.sequencer.report(report).err(),
+                        (ToLeader::Stop, Some(_)) => {
                             shared.sinks.close();
                             shared.inbox.stop();
                             None
@@ -425,17 +444,17 @@ fn sequence<'s>(
                     };
                     if let Some(error) = refused {
                         shared.halt.halt(error);
-                        lead = None;
+                        leader = None;
                     }
                 }
             });
-            let Some(leading) = &mut lead else { return };
+            let Some(leading) = &mut leader else { return };
             let mut told = Vec::new();
             match leading.turn(&shared, closed.get(), &mut told) {
                 Ok(wait) => leading.wake_after(wait, &activator),
                 Err(error) => {
                     shared.halt.halt(error);
-                    lead = None;
+                    leader = None;
                 }
             }
             if !told.is_empty() {
@@ -450,9 +469,13 @@ fn sequence<'s>(
 }
 
 /// Delivers the sequencer's orders to this worker.
-fn deliver(orders: StreamVec<'_, u64, (u64, FromLead)>, desk: Rc<Desk>, shared: Arc<Shared>) {
-    let hear = move |told: FromLead| match told {
-        FromLead::Order(order) => {
+fn deliver(
+    orders: StreamVec<'_, u64, (u64, FromLeader)>,
+    worker_context: Rc<WorkerContext>,
+    shared: Arc<ProcessState>,
+) {
+    let hear = move |told: FromLeader| match told {
+        FromLeader::Order(order) => {
             if let Order::Epoch {
                 binding,
                 replay: true,
@@ -463,20 +486,20 @@ fn deliver(orders: StreamVec<'_, u64, (u64, FromLead)>, desk: Rc<Desk>, shared: 
             if let (Order::Checkpoint(epoch), Some(checkpoints)) = (&order, &shared.checkpoints)
                 && let Some(job) = checkpoints.job(*epoch)
             {
-                desk.steps.begin(*epoch, job);
+                worker_context.steps.begin(*epoch, job);
                 fault::point("checkpoint.frozen");
             }
-            desk.deliver(&order);
+            worker_context.deliver(&order);
         }
-        FromLead::Live => shared.live.store(true, Ordering::Release),
+        FromLeader::Live => shared.live.store(true, Ordering::Release),
     };
-    let to_worker = Exchange::new(|(to, _): &(u64, FromLead)| *to);
+    let to_worker = Exchange::new(|(to, _): &(u64, FromLeader)| *to);
     orders.unary::<Out<()>, _, _, _>(to_worker, "orders", move |_, _| {
         move |input, _output| input.for_each(|_, told| told.drain(..).for_each(|(_, told)| hear(told)))
     });
 }
 
-impl Lead {
+impl Leader {
     fn wake_after(&mut self, wait: Option<Duration>, activator: &Activator) {
         let Some(wait) = wait else { return };
         if wait.is_zero() {
@@ -499,7 +522,7 @@ mod tests {
 
     #[test]
     fn looks_that_nobody_takes_do_not_pile_up() {
-        let inbox = Inbox::default();
+        let inbox = SequencerInbox::default();
         for n in 0..100u8 {
             for source in [SourceId(1), SourceId(2)] {
                 let topology = Topology {
@@ -509,7 +532,7 @@ mod tests {
                 };
                 let seen = (n % 3 > 0).then_some(topology);
                 let asked = clock::instant();
-                inbox.look(Look { source, asked, seen });
+                inbox.look(TopologyLook { source, asked, seen });
             }
         }
         let looks = inbox.looks.lock();

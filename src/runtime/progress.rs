@@ -16,23 +16,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::position::{Offset, PartitionId, SourceId};
-use crate::runtime::Shared;
+use crate::runtime::ProcessState;
 use crate::source::{PartitionFacts, Topology};
 use crate::time::Epoch;
 
 /// Records left, by source; `None` if unknown, because the source has not been observed yet. Counted by
 /// offsets, so gaps in a log count too.
-pub type Left = BTreeMap<String, Option<u64>>;
+pub type RemainingRecords = BTreeMap<String, Option<u64>>;
 
 /// The progress of reading again what was bound before this start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recovering {
+pub struct RecoveryProgress {
     /// The newest closed epoch.
     pub closed: Option<Epoch>,
     /// The last epoch that was bound before this start.
     pub last_bound: Epoch,
     /// Records left until then.
-    pub left: Left,
+    pub left: RemainingRecords,
 }
 
 /// When a service counts as caught up.
@@ -45,14 +45,14 @@ pub enum CaughtUp {
 }
 
 /// The part of a partition up to a goal: the start of its log, and the goal.
-type Upto = (Offset, Offset);
+type PartitionGoal = (Offset, Offset);
 
-impl Shared {
+impl ProcessState {
     /// The progress of the recovery; `None` once it is complete.
-    pub(super) fn recovering(&self) -> Option<Recovering> {
+    pub(super) fn recovering(&self) -> Option<RecoveryProgress> {
         let last_bound = Epoch(self.replay_to.load(Ordering::Acquire));
-        let closed = self.views.closed().map(|moment| moment.epoch);
-        (last_bound > Epoch::ZERO && closed < Some(last_bound)).then(|| Recovering {
+        let closed = self.views.closed().map(|snapshot| snapshot.epoch);
+        (last_bound > Epoch::ZERO && closed < Some(last_bound)).then(|| RecoveryProgress {
             closed,
             last_bound,
             left: self.left(|source| Some(self.bound_before(source))),
@@ -60,7 +60,7 @@ impl Shared {
     }
 
     /// What remains until the service has caught up; `None` from then on, for good.
-    pub(super) fn catching_up(&self, when: CaughtUp) -> Option<Left> {
+    pub(super) fn catching_up(&self, when: CaughtUp) -> Option<RemainingRecords> {
         if self.caught_up.load(Ordering::Acquire) {
             return None;
         }
@@ -102,7 +102,7 @@ impl Shared {
     }
 
     /// The bound ends of the partitions before this start.
-    fn bound_before(&self, source: SourceId) -> BTreeMap<u32, Upto> {
+    fn bound_before(&self, source: SourceId) -> BTreeMap<u32, PartitionGoal> {
         let of = |partition| PartitionId { source, partition };
         let bound = self.bound_before.range(of(0)..=of(u32::MAX));
         bound.map(|(id, upto)| (id.partition, *upto)).collect()
@@ -114,10 +114,10 @@ impl Shared {
     }
 
     /// The number of records between the closed positions and `upto`, by source.
-    fn left(&self, upto: impl Fn(SourceId) -> Option<BTreeMap<u32, Upto>>) -> Left {
+    fn left(&self, upto: impl Fn(SourceId) -> Option<BTreeMap<u32, PartitionGoal>>) -> RemainingRecords {
         // Before an epoch is closed: the positions of the checkpoint.
         let positions: BTreeMap<PartitionId, Offset> = match self.views.closed() {
-            Some(moment) => moment.positions.iter().copied().collect(),
+            Some(snapshot) => snapshot.positions.iter().copied().collect(),
             None => self
                 .bound
                 .lock()
@@ -126,7 +126,7 @@ impl Shared {
                 .collect(),
         };
         let of = |source: SourceId| -> Option<u64> {
-            let left = |(partition, (start, upto)): (u32, Upto)| {
+            let left = |(partition, (start, upto)): (u32, PartitionGoal)| {
                 let position = positions.get(&PartitionId { source, partition });
                 upto.saturating_sub(position.copied().unwrap_or(start))
                     .max(0)
@@ -141,13 +141,15 @@ impl Shared {
     }
 }
 
-fn upto_ends<'a>(facts: impl Iterator<Item = &'a PartitionFacts>) -> BTreeMap<u32, Upto> {
+fn upto_ends<'a>(facts: impl Iterator<Item = &'a PartitionFacts>) -> BTreeMap<u32, PartitionGoal> {
     let upto = |facts: &PartitionFacts| (facts.partition, (facts.start, facts.end));
     facts.map(upto).collect()
 }
 
 /// Returns the progress of the recovery.
-pub(super) fn teller(shared: &Arc<Shared>) -> impl Fn() -> Option<Recovering> + Send + Sync + 'static {
+pub(super) fn status_fn(
+    shared: &Arc<ProcessState>,
+) -> impl Fn() -> Option<RecoveryProgress> + Send + Sync + 'static {
     let shared = shared.clone();
     move || shared.recovering()
 }

@@ -3,9 +3,9 @@
 //!
 //! ```text
 //!                    ┌──────────── one step at a time, in an order that the seed draws ────────────┐
-//!   topics that grow ─▶ workers (timely, 1 to 4) ─▶ sequencer ─▶ scribe ─▶ ledger  ┐              │
+//!   topics that grow ─▶ workers (timely, 1 to 4) ─▶ sequencer ─▶ writer ─▶ ledger  ┐              │
 //!                       └▶ steps and views ─▶ savers ─▶ writer ─▶ checkpoints      ┴▶ SimDisk     │
-//!                       └▶ sink tasks ─▶ stores of each contract, progress ─▶ scribe              │
+//!                       └▶ sink tasks ─▶ stores of each contract, progress ─▶ writer              │
 //!                    └─────────────────────────────────────────────────────────────────────────────┘
 //!   faults     power lost in the midst of any call to the disk, kill, no space, failing flushes, a flipped bit, another
 //!              ledger, a stopped process that goes on, records that retention removed, clocks set back, other workers,
@@ -15,8 +15,8 @@
 //!              stores hold what the views show: each row once in a transactional one
 //! ```
 //!
-//! The control dataflow, sequencer, scribe, ledger, checkpoint writer and operators are the real code; only
-//! threads are left out, and clocks, disk and topics are simulated. A failing seed is reported with the
+//! The control dataflow, sequencer, ledger writer, ledger, checkpoint writer and operators are the real code;
+//! only threads are left out, and clocks, disk and topics are simulated. A failing seed is reported with the
 //! command to repeat it and a log of its run.
 
 mod oracle;
@@ -63,7 +63,7 @@ impl Draws {
 }
 
 /// The result of a check.
-type Held<T = ()> = Result<T, String>;
+type Checked<T = ()> = Result<T, String>;
 
 /// `SEEDS=17` runs one seed, with its log; `SEEDS=0..5000` a range.
 fn wanted() -> (std::ops::Range<u64>, bool) {
@@ -79,7 +79,7 @@ fn wanted() -> (std::ops::Range<u64>, bool) {
 }
 
 /// Runs a seed. Returns the outcome and the log.
-fn run(seed: u64) -> (Held<world::Summary>, Vec<String>) {
+fn run(seed: u64) -> (Checked<world::Summary>, Vec<String>) {
     let story = std::sync::Arc::new(Mutex::new(Vec::new()));
     let told = story.clone();
     let outcome = catch_unwind(AssertUnwindSafe(|| world::World::new(seed, told).run()));

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use crate::clock;
 use crate::dataflow::plan::PlannedSink;
-use crate::runtime::Shared;
-use crate::sink::queue::ShardState;
+use crate::runtime::ProcessState;
+use crate::sink::queue::ShardStatus;
 use crate::sink::{Contract, Method};
 use crate::time::Epoch;
 
 /// The status of a sink.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SinkNow {
+pub struct SinkStatus {
     /// The sink's name.
     pub name: String,
     /// The method that connects rows to it.
@@ -38,9 +38,9 @@ pub struct SinkNow {
     pub trouble: Option<String>,
 }
 
-impl Shared {
+impl ProcessState {
     /// The status of all sinks, in the order of the code. In a cluster, the process with the ledger knows it.
-    fn sinks_now(&self) -> Vec<SinkNow> {
+    fn sinks_now(&self) -> Vec<SinkStatus> {
         let states = self.sinks.states();
         let sink =
             |planned: &PlannedSink| now(planned, states.get(&*planned.name).map_or(&[][..], Vec::as_slice));
@@ -48,7 +48,7 @@ impl Shared {
     }
 }
 
-fn now(planned: &PlannedSink, shards: &[ShardState]) -> SinkNow {
+fn now(planned: &PlannedSink, shards: &[ShardStatus]) -> SinkStatus {
     let waiting = shards.iter().filter_map(|shard| shard.waiting).min();
     let behind = shards.iter().filter(|shard| shard.waiting.is_some());
     // A shard with an empty queue has everything it was given.
@@ -60,7 +60,7 @@ fn now(planned: &PlannedSink, shards: &[ShardState]) -> SinkNow {
         let opened = epoch.opened_at().micros();
         clock::now().micros().saturating_sub(opened).max(0) as f64 / 1e6
     };
-    SinkNow {
+    SinkStatus {
         name: planned.name.clone(),
         method: planned.method,
         description: planned.description.clone(),
@@ -77,7 +77,7 @@ fn now(planned: &PlannedSink, shards: &[ShardState]) -> SinkNow {
 }
 
 /// Refreshes the gauges of sinks whenever they are read.
-pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
+pub(super) fn refresh_metrics(shared: &Arc<ProcessState>) {
     let this = Arc::downgrade(shared);
     shared.metrics.refresh_by(move |metrics| {
         let Some(shared) = this.upgrade() else { return };
@@ -94,7 +94,7 @@ pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
 }
 
 /// Returns the status of all sinks.
-pub(super) fn teller(shared: &Arc<Shared>) -> impl Fn() -> Vec<SinkNow> + Send + Sync + 'static {
+pub(super) fn status_fn(shared: &Arc<ProcessState>) -> impl Fn() -> Vec<SinkStatus> + Send + Sync + 'static {
     let shared = shared.clone();
     move || shared.sinks_now()
 }

@@ -10,13 +10,13 @@ use crate::dataflow::plan::PlannedSource;
 use crate::health::Dependency;
 use crate::late::Late;
 use crate::position::{Offset, PartitionId, PartitionRange, SourceId};
-use crate::runtime::Shared;
+use crate::runtime::ProcessState;
 use crate::source::PartitionFacts;
 use crate::time::EventTime;
 
 /// The status of a source.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SourceNow {
+pub struct SourceStatus {
     /// The source's name.
     pub name: String,
     /// The name of the log that it reads: the topic.
@@ -28,18 +28,18 @@ pub struct SourceNow {
     /// The formats of its records' parts: `("value", "avro")`.
     pub formats: Vec<(&'static str, String)>,
     /// The effective rules of time; `None` for a table, which has none.
-    pub rules: Option<RulesNow>,
+    pub rules: Option<TimeRulesStatus>,
     /// Whether all of it is idle.
     pub idle: bool,
     /// Why its data cannot be read, if so.
     pub trouble: Option<String>,
     /// Its partitions.
-    pub partitions: Vec<PartitionNow>,
+    pub partitions: Vec<PartitionStatus>,
 }
 
 /// The effective rules of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RulesNow {
+pub struct TimeRulesStatus {
     /// See [`TimeRules`](crate::source::TimeRules).
     pub lateness: Duration,
     /// See [`TimeRules`](crate::source::TimeRules).
@@ -52,7 +52,7 @@ pub struct RulesNow {
 
 /// A partition as last observed from outside.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PartitionSeen {
+pub(crate) struct PartitionLook {
     pub(crate) facts: PartitionFacts,
     /// Since when a transaction has been open that blocks reading, as far as observed.
     pub(crate) open_since: Option<EventTime>,
@@ -60,7 +60,7 @@ pub(crate) struct PartitionSeen {
     pub(crate) told: bool,
 }
 
-impl PartitionSeen {
+impl PartitionLook {
     /// As observed at `now`, after `last`. The oldest open transaction is the same as long as the last stable
     /// offset does not move.
     pub(crate) fn new(facts: PartitionFacts, now: EventTime, last: Option<&Self>) -> Self {
@@ -83,7 +83,7 @@ impl PartitionSeen {
     }
 }
 
-impl std::fmt::Display for PartitionSeen {
+impl std::fmt::Display for PartitionLook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let PartitionFacts { partition, end, .. } = self.facts;
         write!(f, "partition {partition}, offset {end}: ")?;
@@ -96,7 +96,7 @@ impl std::fmt::Display for PartitionSeen {
 
 /// The status of a partition.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PartitionNow {
+pub struct PartitionStatus {
     /// Its number.
     pub partition: u32,
     /// The first offset of its log and the end of what can be read, as observed within the last second;
@@ -117,7 +117,7 @@ pub struct PartitionNow {
     pub paused: Option<bool>,
 }
 
-impl PartitionNow {
+impl PartitionStatus {
     /// Offsets between its position and the end of its log; gaps count too.
     pub fn lag_records(&self) -> Option<i64> {
         let (start, end) = self.log?;
@@ -125,9 +125,9 @@ impl PartitionNow {
     }
 }
 
-impl Shared {
+impl ProcessState {
     /// The status of all sources.
-    pub(super) fn sources_now(&self) -> Vec<SourceNow> {
+    pub(super) fn sources_now(&self) -> Vec<SourceStatus> {
         let bound = self.bound.lock().clone();
         let idle = self.idle.lock().clone();
         let of = |source: &PlannedSource| {
@@ -142,7 +142,7 @@ impl Shared {
                 .get(&rules.name)
                 .cloned()
                 .unwrap_or_default();
-            let seen: BTreeMap<u32, PartitionSeen> = seen
+            let seen: BTreeMap<u32, PartitionLook> = seen
                 .into_iter()
                 .map(|seen| (seen.facts.partition, seen))
                 .collect();
@@ -154,7 +154,7 @@ impl Shared {
                 let seen = seen.get(&partition);
                 let metrics = self.metrics.source(&rules.name).partition(partition);
                 let alone = self.settings.cluster.is_none();
-                PartitionNow {
+                PartitionStatus {
                     partition,
                     // Records read since the observation are a part of it.
                     log: seen
@@ -170,13 +170,13 @@ impl Shared {
                     paused: alone.then(|| metrics.paused.get() != 0),
                 }
             };
-            SourceNow {
+            SourceStatus {
                 name: rules.name.clone(),
                 topic: source.topic.clone(),
                 connector: source.driver.connector(),
                 details: source.driver.details(),
                 formats: source.driver.formats(),
-                rules: timed.then_some(RulesNow {
+                rules: timed.then_some(TimeRulesStatus {
                     lateness: rules.lateness,
                     late: source.late,
                     idle_after: rules.idle_after,
@@ -213,7 +213,7 @@ impl Shared {
 
 /// Refreshes the gauges of views and partitions whenever they are read. Workers set some as epochs close, but
 /// epochs may not close for long, and records covered by a restored checkpoint are not released again.
-pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
+pub(super) fn refresh_metrics(shared: &Arc<ProcessState>) {
     let this = Arc::downgrade(shared);
     shared.metrics.refresh_by(move |metrics| {
         let Some(shared) = this.upgrade() else { return };
@@ -244,7 +244,9 @@ pub(super) fn refresh_metrics(shared: &Arc<Shared>) {
 }
 
 /// Returns the status of all sources.
-pub(super) fn teller(shared: &Arc<Shared>) -> impl Fn() -> Vec<SourceNow> + Send + Sync + 'static {
+pub(super) fn status_fn(
+    shared: &Arc<ProcessState>,
+) -> impl Fn() -> Vec<SourceStatus> + Send + Sync + 'static {
     let shared = shared.clone();
     move || shared.sources_now()
 }
@@ -255,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_transaction_is_open_since_the_first_look_that_found_it() {
-        let mut last: Option<PartitionSeen> = None;
+        let mut last: Option<PartitionLook> = None;
         let mut since = Vec::new();
         for (now, end, high_watermark) in [(1, 5, 5), (2, 5, 7), (3, 5, 9), (4, 8, 9), (5, 9, 9), (6, 9, 10)]
         {
@@ -263,7 +265,7 @@ mod tests {
                 high_watermark,
                 ..PartitionFacts::new(3, 0, end)
             };
-            let seen = PartitionSeen::new(facts, EventTime::from_secs(now), last.as_ref());
+            let seen = PartitionLook::new(facts, EventTime::from_secs(now), last.as_ref());
             since.push(seen.open_since.map(|since| since.micros() / 1_000_000));
             last = Some(seen);
         }
@@ -283,7 +285,7 @@ mod tests {
 
     #[test]
     fn lag_is_none_once_all_that_was_seen_is_read() {
-        let now = |position, end| PartitionNow {
+        let now = |position, end| PartitionStatus {
             partition: 0,
             log: Some((0, end)),
             open_transaction_since: None,

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use crate::bridge::Waker;
 use crate::clock;
-use crate::codec::fit::Found;
+use crate::codec::compatibility::SubjectSchema;
 use crate::codec::registry::Registry;
 use crate::dataflow::plan::PlannedSource;
 use crate::error::{Error, Kind, Result};
 use crate::health::Dependency;
 use crate::position::{PartitionId, SourceId};
-use crate::runtime::control::Look;
-use crate::runtime::sources::PartitionSeen;
-use crate::runtime::{Shared, Substitutes};
-use crate::source::{Ailment, Driver, Topology};
+use crate::runtime::control::TopologyLook;
+use crate::runtime::sources::PartitionLook;
+use crate::runtime::{ProcessState, SourceSubstitutes};
+use crate::source::{Driver, SourceErrorKind, Topology};
 
 /// Interval between observations: lag is accurate, and new partitions are found, within a second.
 const EVERY: Duration = Duration::from_millis(500);
@@ -27,10 +27,13 @@ const EVERY_MAX: Duration = Duration::from_secs(2);
 /// A transaction that is open for longer than clients allow by default is logged.
 const OPEN_LONG: Duration = Duration::from_secs(60);
 
-pub(super) type Watched = (SourceId, String, Arc<dyn Driver>);
+pub(super) type WatchedSource = (SourceId, String, Arc<dyn Driver>);
 
 /// The sources to watch. Test input brings its own driver.
-pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes>) -> Vec<Watched> {
+pub(super) fn sources(
+    planned: &[PlannedSource],
+    substitutes: Option<SourceSubstitutes>,
+) -> Vec<WatchedSource> {
     let given = substitutes.map(|make| make()).unwrap_or_default();
     let driver = |source: &PlannedSource| {
         given
@@ -47,12 +50,12 @@ pub(super) fn sources(planned: &[PlannedSource], substitutes: Option<Substitutes
 /// Observes the sources immediately and then regularly, because partitions may be added. A source that cannot
 /// be observed at the start halts the service with the reason, unless it is to be waited for; later, every
 /// source is waited for.
-pub(super) fn watch(shared: &Shared, sources: Vec<Watched>) {
+pub(super) fn watch(shared: &ProcessState, sources: Vec<WatchedSource>) {
     let this = std::thread::current();
     let wake = Waker::new(move || this.unpark());
     shared.halt.on_halt(wake.clone());
     shared.inbox.watched_by(wake);
-    let mut watch = Watch::new(sources);
+    let mut watch = SourceWatch::new(sources);
     loop {
         let begun = clock::instant();
         if let Err(error) = watch.look(shared) {
@@ -71,8 +74,8 @@ pub(super) fn watch(shared: &Shared, sources: Vec<Watched>) {
 }
 
 /// The state of the observations.
-pub(super) struct Watch {
-    sources: Vec<Watched>,
+pub(super) struct SourceWatch {
+    sources: Vec<WatchedSource>,
     /// Whether it has observed anything yet.
     looked: bool,
     /// Whether schemas were outstanding at the last observation.
@@ -81,8 +84,8 @@ pub(super) struct Watch {
     met: BTreeSet<SourceId>,
 }
 
-impl Watch {
-    pub(super) fn new(sources: Vec<Watched>) -> Self {
+impl SourceWatch {
+    pub(super) fn new(sources: Vec<WatchedSource>) -> Self {
         Self {
             sources,
             looked: false,
@@ -95,7 +98,7 @@ impl Watch {
     ///
     /// # Errors
     /// Those from which the service cannot continue.
-    pub(super) fn look(&mut self, shared: &Shared) -> Result<()> {
+    pub(super) fn look(&mut self, shared: &ProcessState) -> Result<()> {
         let registry = shared.settings.env.registry.as_ref().map(Registry::status);
         // Unreachable, or so slow that ids have been waiting since the last observation.
         let waits = registry.as_ref().is_some_and(|status| status.pending > 0);
@@ -121,7 +124,7 @@ impl Watch {
                     show_lag(shared, *id, name, &topology);
                     show_partitions(shared, name, driver.as_ref(), &topology);
                     let (source, seen) = (*id, Some(topology));
-                    shared.inbox.look(Look { source, asked, seen });
+                    shared.inbox.look(TopologyLook { source, asked, seen });
                 }
                 // What was read no longer exists as it was: waiting does not bring it back.
                 Err(error) if error.kind() == Kind::Integrity => return Err(error),
@@ -129,7 +132,7 @@ impl Watch {
                 Err(error) => {
                     tracing::debug!(source = name, %error, "cannot fetch the source's topology; retrying");
                     let (source, seen) = (*id, None);
-                    shared.inbox.look(Look { source, asked, seen });
+                    shared.inbox.look(TopologyLook { source, asked, seen });
                 }
             }
         }
@@ -141,24 +144,28 @@ impl Watch {
 /// Whether to wait for a source that was never observed: a missing or unreachable one may appear, a wrong
 /// password stays wrong.
 fn waits_for(driver: &dyn Driver) -> bool {
-    driver.waits() && matches!(driver.ailment(), Some(Ailment::Missing | Ailment::Away))
+    driver.waits()
+        && matches!(
+            driver.error_kind(),
+            Some(SourceErrorKind::Missing | SourceErrorKind::Away)
+        )
 }
 
 /// Reports why a source cannot be read in health, metrics and, once, the log.
-fn troubled(shared: &Shared, name: &str, driver: &dyn Driver, unseen: Option<&Error>) {
+fn troubled(shared: &ProcessState, name: &str, driver: &dyn Driver, unseen: Option<&Error>) {
     let trouble = unseen.map(ToString::to_string).or_else(|| driver.trouble());
     let kind = trouble
         .as_ref()
-        .map(|_| driver.ailment().unwrap_or(Ailment::Other));
+        .map(|_| driver.error_kind().unwrap_or(SourceErrorKind::Other));
     let metrics = shared.metrics.source(name);
-    for one in Ailment::ALL {
+    for one in SourceErrorKind::ALL {
         metrics.trouble(one.code()).set(i64::from(kind == Some(one)));
     }
     note(shared, Dependency::Source(name.to_owned()), trouble);
 }
 
 /// Records the observed partitions of a source; logs added partitions and long-open transactions.
-fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &Topology) {
+fn show_partitions(shared: &ProcessState, name: &str, driver: &dyn Driver, topology: &Topology) {
     let metrics = shared.metrics.source(name);
     let now = clock::now();
     let mut known = shared.partitions.lock();
@@ -166,7 +173,7 @@ fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &
     let seen = topology.partitions.iter().map(|facts| {
         let number = facts.partition;
         let last = before.iter().find(|last| last.facts.partition == number);
-        let seen = PartitionSeen::new(*facts, now, last);
+        let seen = PartitionLook::new(*facts, now, last);
         let open = seen.open_for(now).unwrap_or_default();
         metrics
             .partition(number)
@@ -184,7 +191,7 @@ fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &
                  before it ends, and event time waits"
             );
         }
-        PartitionSeen {
+        PartitionLook {
             told: open >= OPEN_LONG,
             ..seen
         }
@@ -207,22 +214,27 @@ fn show_partitions(shared: &Shared, name: &str, driver: &dyn Driver, topology: &
 /// Logs the compatibility of the source's types with the registry's schemas; an error if no record could be
 /// decoded. A registry that does not answer does not block the start.
 fn compare(source: &str, driver: &dyn Driver) -> Result<()> {
-    for fit in driver.fits() {
-        fit.verdict()
+    for compatibility in driver.fits() {
+        compatibility
+            .verdict()
             .map_err(|error| error.detail(format!("source `{source}` reads it")))?;
-        match &fit.found {
-            Found::Newest { misfits, .. } if !misfits.is_empty() => {
-                tracing::warn!(source, %fit, "type and schema are not fully compatible")
+        match &compatibility.found {
+            SubjectSchema::Newest {
+                incompatibilities, ..
+            } if !incompatibilities.is_empty() => {
+                tracing::warn!(source, %compatibility, "type and schema are not fully compatible")
             }
-            Found::Unseen(_) => tracing::warn!(source, %fit, "cannot check schema compatibility"),
-            _ => tracing::info!(source, %fit, "checked schema compatibility"),
+            SubjectSchema::Unseen(_) => {
+                tracing::warn!(source, %compatibility, "cannot check schema compatibility")
+            }
+            _ => tracing::info!(source, %compatibility, "checked schema compatibility"),
         }
     }
     Ok(())
 }
 
 /// Records an unhealthy dependency, and logs when that begins and ends.
-fn note(shared: &Shared, what: Dependency, trouble: Option<String>) {
+fn note(shared: &ProcessState, what: Dependency, trouble: Option<String>) {
     let mut troubles = shared.troubles.lock();
     match trouble {
         Some(trouble) if !troubles.contains_key(&what) => {
@@ -238,7 +250,7 @@ fn note(shared: &Shared, what: Dependency, trouble: Option<String>) {
 }
 
 /// Updates the lag: the number of records between the newest closed epoch and the end of the log.
-fn show_lag(shared: &Shared, source: SourceId, name: &str, topology: &Topology) {
+fn show_lag(shared: &ProcessState, source: SourceId, name: &str, topology: &Topology) {
     let closed = shared.views.closed();
     let metrics = shared.metrics.source(name);
     for facts in &topology.partitions {
@@ -248,7 +260,7 @@ fn show_lag(shared: &Shared, source: SourceId, name: &str, topology: &Topology) 
         };
         let position = closed
             .as_ref()
-            .and_then(|moment| moment.position(id))
+            .and_then(|snapshot| snapshot.position(id))
             .unwrap_or(facts.start);
         metrics
             .partition(facts.partition)

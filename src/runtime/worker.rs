@@ -14,22 +14,22 @@ use timely::worker::Worker;
 
 use crate::bridge::{Waker, panic_text};
 use crate::clock;
-use crate::dataflow::{self, Context};
+use crate::dataflow::{self, BuildContext};
 use crate::error::Error;
 use crate::fault;
+use crate::panic_context;
 use crate::position::SourceId;
-use crate::runtime::control::{self, Control};
-use crate::runtime::{OnDifference, Shared};
+use crate::runtime::control::{self, ControlHandle};
+use crate::runtime::{OnDifference, ProcessState};
 use crate::sequencer::message::Report;
 use crate::source::Environment;
 use crate::time::{Epoch, EventTime};
-use crate::timeline::Desk;
-use crate::trail;
-use crate::view::Moment;
+use crate::timeline::WorkerContext;
+use crate::view::Snapshot;
 use crate::view::serve::Serve;
 
 /// Runs all workers of the process to completion.
-pub(super) fn run(shared: &Arc<Shared>) {
+pub(super) fn run(shared: &Arc<ProcessState>) {
     let settings = &shared.settings;
     let communication = match &settings.cluster {
         None => Communication::Process(settings.workers),
@@ -50,13 +50,13 @@ pub(super) fn run(shared: &Arc<Shared>) {
             worker,
         },
         move |worker| {
-            trail::set_caught(true);
+            panic_context::set_caught(true);
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| live(worker, &engine)));
             if let Err(panic) = outcome {
                 engine.halt.halt(panicked(&panic_text(&*panic)));
                 drop_all(worker);
             }
-            trail::set_caught(false);
+            panic_context::set_caught(false);
         },
     );
     match guards {
@@ -69,7 +69,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
         }
         Err(error) => shared
             .halt
-            .halt(Error::outside("cannot start the engine").detail(error)),
+            .halt(Error::external("cannot start the engine").detail(error)),
     }
     if let Some(checkpoints) = &shared.checkpoints {
         checkpoints.end();
@@ -82,7 +82,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
 /// Converts a worker's panic into an error: usually a user's closure met a record that it was not written
 /// for.
 fn panicked(text: &str) -> Error {
-    match trail::told() {
+    match panic_context::describe() {
         Some(at) => Error::definition("a step of the dataflow panicked")
             .detail(at)
             .detail(text)
@@ -97,7 +97,7 @@ pub(super) fn drop_all(worker: &mut Worker) {
     }
 }
 
-fn live(worker: &mut Worker, shared: &Arc<Shared>) {
+fn live(worker: &mut Worker, shared: &Arc<ProcessState>) {
     let mut life = begin(worker, shared, loaders(shared.settings.workers));
     // Those of its own shards, and those of others that are connected by now.
     let threads = shared.sinks.tasks().into_iter().map(|task| {
@@ -107,12 +107,12 @@ fn live(worker: &mut Worker, shared: &Arc<Shared>) {
         let refused = |error| {
             shared
                 .halt
-                .halt(Error::outside("cannot start a sink").detail(error))
+                .halt(Error::external("cannot start a sink").detail(error))
         };
         spawned.map_err(refused).ok()
     });
     let threads: Vec<_> = threads.collect();
-    while life.goes_on(worker) {
+    while life.is_running(worker) {
         life.step(worker, life.park_max());
     }
     // Sinks receive everything queued before the service ends.
@@ -130,17 +130,17 @@ fn loaders(workers: usize) -> usize {
 }
 
 /// Builds the dataflows on a worker, and loads their state on this many threads.
-pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -> Life {
-    let desk = Desk::new();
+pub(super) fn begin(worker: &mut Worker, shared: &Arc<ProcessState>, loaders: usize) -> WorkerLoop {
+    let worker_context = WorkerContext::new();
     let probe = Handle::new();
-    let control = control::build(worker, shared, &desk);
-    let context = Rc::new(Context {
+    let control = control::build(worker, shared, &worker_context);
+    let context = Rc::new(BuildContext {
         env: Environment {
             dataflow: shared.flow.name().to_owned(),
             ..shared.settings.env.clone()
         },
         bounds: shared.settings.bounds,
-        desk: desk.clone(),
+        worker_context: worker_context.clone(),
         views: shared.views.clone(),
         sinks: shared.sinks.clone(),
         sink_workers: shared.settings.workers,
@@ -172,7 +172,7 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -
     }
     drop(context);
     // Readers may see the rows as soon as workers step.
-    desk.steps.load_all(loaders);
+    worker_context.steps.load_all(loaders);
     if shared.restored.is_some() {
         fault::point("restore.built");
     }
@@ -186,9 +186,9 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<Shared>, loaders: usize) -
         shared.sinks.on_delivered(Waker::of(activator));
     }
     let served = if first { shared.views.all() } else { Vec::new() };
-    Life {
+    WorkerLoop {
         shared: shared.clone(),
-        desk,
+        worker_context,
         control,
         probe,
         first,
@@ -205,10 +205,10 @@ const SAVE_MAX: Duration = Duration::from_micros(500);
 const PARK_MAX: Duration = Duration::from_millis(500);
 
 /// A running worker: steps the dataflow, and follows its frontier.
-pub(super) struct Life {
-    shared: Arc<Shared>,
-    desk: Rc<Desk>,
-    control: Control,
+pub(super) struct WorkerLoop {
+    shared: Arc<ProcessState>,
+    worker_context: Rc<WorkerContext>,
+    control: ControlHandle,
     probe: Handle<Epoch>,
     /// Whether this is the process's first worker, which closes epochs for all of the process's readers: the
     /// frontier passes an epoch only when every worker has finished it.
@@ -221,9 +221,9 @@ pub(super) struct Life {
     served: Vec<Arc<dyn Serve>>,
 }
 
-impl Life {
+impl WorkerLoop {
     /// Whether there is more to do. After a halt there is not, and the dataflows are dropped.
-    pub(super) fn goes_on(&self, worker: &mut Worker) -> bool {
+    pub(super) fn is_running(&self, worker: &mut Worker) -> bool {
         // A save in progress at the end is completed.
         let unclear = self.unclear.is_some() && self.shared.sinks.take_on();
         let more = worker.has_dataflows() || self.saving().is_some() || unclear;
@@ -245,7 +245,7 @@ impl Life {
     /// Frees memory that would accumulate in a process with several runs.
     #[cfg(test)]
     pub(super) fn forget(&self) {
-        self.desk.steps.clear();
+        self.worker_context.steps.clear();
     }
 
     /// How long a step may wait.
@@ -274,7 +274,7 @@ impl Life {
         }
         let upto = self.probe.with_frontier(|frontier| frontier.first().copied());
         loop {
-            let facts = self.desk.timeline.borrow().next(self.passed).cloned();
+            let facts = self.worker_context.timeline.borrow().next(self.passed).cloned();
             let Some(facts) = facts.filter(|facts| upto.is_none_or(|f| facts.epoch() < f)) else {
                 break;
             };
@@ -282,7 +282,7 @@ impl Life {
             if self.first {
                 fault::point("epoch.passed");
                 self.shared.note_bound(&facts.binding.ranges, &facts.binding.idle);
-                self.shared.views.close(Moment {
+                self.shared.views.close(Snapshot {
                     epoch: facts.epoch(),
                     watermarks: facts.watermarks.clone(),
                     positions: facts.positions.clone(),
@@ -294,7 +294,7 @@ impl Life {
                 self.tell_result(facts.epoch());
                 fault::point("epoch.told");
             }
-            self.desk.steps.closed(facts.epoch());
+            self.worker_context.steps.closed(facts.epoch());
             if let Some(checkpoints) = self.shared.checkpoints.as_ref().filter(|_| self.first)
                 && checkpoints.is_at(facts.epoch())
             {
@@ -302,7 +302,7 @@ impl Life {
                 self.unclear = Some((facts.epoch(), sets, floor));
             }
             self.measure(facts.epoch());
-            self.desk.timeline.borrow_mut().trim(self.passed);
+            self.worker_context.timeline.borrow_mut().trim(self.passed);
             self.control.closed(self.passed);
         }
         if upto.is_none() {
@@ -319,20 +319,25 @@ impl Life {
         if !restored && self.shared.settings.on_difference != OnDifference::Ignore {
             let views = self.served.iter();
             let hashes = views.map(|view| view.hash(epoch).unwrap_or(0)).collect();
-            self.desk.report(Report::Closed { epoch, hashes });
+            self.worker_context.report(Report::Closed { epoch, hashes });
         }
     }
 
     /// Whether anything is to be saved, and if so, whether saving should pause.
     fn saving(&self) -> Option<bool> {
-        self.desk.steps.is_saving().then(|| self.desk.steps.is_crowded())
+        self.worker_context
+            .steps
+            .is_saving()
+            .then(|| self.worker_context.steps.is_backlogged())
     }
 
     /// Saves for a short time, if there is anything to save.
     fn save(&self) {
         if self.saving() == Some(false) {
             let begun = clock::instant();
-            self.desk.steps.save(|| clock::instant() - begun < SAVE_MAX);
+            self.worker_context
+                .steps
+                .save(|| clock::instant() - begun < SAVE_MAX);
             let pause = clock::instant() - begun;
             self.shared.metrics.checkpoints.pause.observe(pause.as_secs_f64());
         }
@@ -340,7 +345,7 @@ impl Life {
 
     fn measure(&mut self, epoch: Epoch) {
         let now = clock::now();
-        for batch in self.desk.take_released(epoch) {
+        for batch in self.worker_context.take_released(epoch) {
             let age_us = now.micros().saturating_sub(batch.oldest.micros());
             self.shared
                 .metrics

@@ -9,14 +9,14 @@ use crate::schema::datum::Datum;
 use crate::schema::encode::{END, Form, MORE, Tag, put, short_index};
 use crate::schema::types::{Type, Variant};
 use crate::time::EventTime;
-use crate::wire::Input;
+use crate::wire::ByteInput;
 
 /// Maximum length of a list whose elements take no bytes, as units do.
 const EMPTY_ELEMENTS_MAX: u64 = 1 << 16;
 
 /// Appends the datums of all fields; returns false if the bytes are invalid.
 pub(super) fn read_all(fields: &[Field], form: Form, bytes: &[u8], row: &mut Vec<Datum>) -> bool {
-    let mut reader = Reader::new(form, bytes);
+    let mut reader = ColumnReader::new(form, bytes);
     for field in fields {
         match reader.datum(&field.ty) {
             Some(datum) => row.push(datum),
@@ -28,7 +28,7 @@ pub(super) fn read_all(fields: &[Field], form: Form, bytes: &[u8], row: &mut Vec
 
 /// Decodes one field.
 pub(super) fn read_one(fields: &[Field], form: Form, bytes: &[u8], at: usize) -> Option<Datum> {
-    let mut reader = Reader::new(form, bytes);
+    let mut reader = ColumnReader::new(form, bytes);
     for field in fields.get(..at)? {
         reader.skip(&field.ty)?;
     }
@@ -36,16 +36,16 @@ pub(super) fn read_one(fields: &[Field], form: Form, bytes: &[u8], at: usize) ->
 }
 
 /// Reads encoded values one after another.
-pub(super) struct Reader<'a> {
+pub(super) struct ColumnReader<'a> {
     form: Form,
-    input: Input<'a>,
+    input: ByteInput<'a>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ColumnReader<'a> {
     pub(super) fn new(form: Form, bytes: &'a [u8]) -> Self {
         Self {
             form,
-            input: Input(bytes),
+            input: ByteInput(bytes),
         }
     }
 

@@ -12,7 +12,7 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
-use crate::schema::column::Reader;
+use crate::schema::column::ColumnReader;
 use crate::schema::encode::{Form, Mismatch, Tag};
 use crate::schema::types::{Type, Variant};
 
@@ -21,7 +21,7 @@ use crate::schema::types::{Type, Variant};
 /// # Errors
 /// If the bytes are invalid, or the type requests something other than `ty` says.
 pub(crate) fn decode<T: DeserializeOwned>(ty: &Type, form: Form, bytes: &[u8]) -> Result<T, Mismatch> {
-    let mut reader = Reader::new(form, bytes);
+    let mut reader = ColumnReader::new(form, bytes);
     let value = T::deserialize(Decoder {
         ty,
         reader: &mut reader,
@@ -37,7 +37,7 @@ static JSON: Type = Type::Json;
 
 struct Decoder<'r, 'a> {
     ty: &'r Type,
-    reader: &'r mut Reader<'a>,
+    reader: &'r mut ColumnReader<'a>,
 }
 
 #[cold]
@@ -182,7 +182,7 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
     }
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.ty {
-            Type::List(inner) => Parts::counted(self.reader, (inner, inner))?.visit_list(visitor),
+            Type::List(inner) => PartsAccess::counted(self.reader, (inner, inner))?.visit_list(visitor),
             Type::Json => self.deserialize_any(visitor),
             _ => Err(self.asked("list")),
         }
@@ -190,7 +190,7 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Mismatch> {
         match self.ty {
             Type::Tuple(types) if types.len() == len => {
-                Parts::new(self.reader, Next::Tuple(types.iter())).visit_list(visitor)
+                PartsAccess::new(self.reader, Next::Tuple(types.iter())).visit_list(visitor)
             }
             Type::Json => self.deserialize_any(visitor),
             _ => Err(self.asked(&format!("tuple of {len}"))),
@@ -206,7 +206,7 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
     }
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.ty {
-            Type::Map(key, value) => Parts::counted(self.reader, (key, value))?.visit_map(visitor),
+            Type::Map(key, value) => PartsAccess::counted(self.reader, (key, value))?.visit_map(visitor),
             Type::Json => self.deserialize_any(visitor),
             _ => Err(self.asked("map")),
         }
@@ -220,10 +220,10 @@ impl<'de> Deserializer<'de> for Decoder<'_, '_> {
         match self.ty {
             Type::Struct(types) if types.iter().any(|(_, ty)| matches!(ty, Type::Default(_))) => {
                 let next = Next::NamedFields(types.iter(), None);
-                Parts::new(self.reader, next).visit_map(visitor)
+                PartsAccess::new(self.reader, next).visit_map(visitor)
             }
             Type::Struct(types) if types.len() == fields.len() => {
-                Parts::new(self.reader, Next::Fields(types.iter())).visit_list(visitor)
+                PartsAccess::new(self.reader, Next::Fields(types.iter())).visit_list(visitor)
             }
             Type::Json => self.deserialize_any(visitor),
             _ => Err(self.asked(&format!("struct `{name}`"))),
@@ -273,8 +273,8 @@ enum Untyped<'r, 'a> {
     Float(f64),
     Text(String),
     Bytes(Vec<u8>),
-    List(Parts<'r, 'a>),
-    Map(Parts<'r, 'a>),
+    List(PartsAccess<'r, 'a>),
+    Map(PartsAccess<'r, 'a>),
 }
 
 impl<'r, 'a> Decoder<'r, 'a> {
@@ -301,10 +301,10 @@ impl<'r, 'a> Decoder<'r, 'a> {
             Tag::Variant => {
                 reader.index(usize::MAX).ok_or_else(malformed)?;
                 let name = reader.text().ok_or_else(malformed)?;
-                return Ok(Untyped::Map(Parts::new(reader, Next::OneEntry(Some(name)))));
+                return Ok(Untyped::Map(PartsAccess::new(reader, Next::OneEntry(Some(name)))));
             }
-            Tag::List => return Ok(Untyped::List(Parts::counted(reader, (&JSON, &JSON))?)),
-            Tag::Map => return Ok(Untyped::Map(Parts::counted(reader, (&JSON, &JSON))?)),
+            Tag::List => return Ok(Untyped::List(PartsAccess::counted(reader, (&JSON, &JSON))?)),
+            Tag::Map => return Ok(Untyped::Map(PartsAccess::counted(reader, (&JSON, &JSON))?)),
         };
         read.ok_or_else(malformed)
     }
@@ -326,12 +326,12 @@ enum Remaining {
 }
 
 impl Remaining {
-    fn of(reader: &mut Reader<'_>) -> Result<Self, Mismatch> {
+    fn of(reader: &mut ColumnReader<'_>) -> Result<Self, Mismatch> {
         let count = reader.count().ok_or_else(malformed)?;
         Ok(count.map_or(Remaining::Marked, Remaining::Count))
     }
 
-    fn next(&mut self, reader: &mut Reader<'_>) -> Result<bool, Mismatch> {
+    fn next(&mut self, reader: &mut ColumnReader<'_>) -> Result<bool, Mismatch> {
         match self {
             Remaining::Count(0) => Ok(false),
             Remaining::Count(count) => {
@@ -349,7 +349,7 @@ impl Remaining {
     }
 
     /// A visitor that knows the count does not ask for one more.
-    fn end(mut self, reader: &mut Reader<'_>) -> Result<(), Mismatch> {
+    fn end(mut self, reader: &mut ColumnReader<'_>) -> Result<(), Mismatch> {
         match self.next(reader)? {
             false => Ok(()),
             true => Err(Mismatch::custom(
@@ -361,9 +361,9 @@ impl Remaining {
 
 /// The parts of a value: one type for lists, tuples, structs and maps, because visitors are compiled for each
 /// type of access.
-struct Parts<'r, 'a> {
+struct PartsAccess<'r, 'a> {
     next: Next<'r>,
-    reader: &'r mut Reader<'a>,
+    reader: &'r mut ColumnReader<'a>,
 }
 
 /// The part that comes next.
@@ -378,12 +378,12 @@ enum Next<'r> {
     OneEntry(Option<String>),
 }
 
-impl<'r, 'a> Parts<'r, 'a> {
-    fn new(reader: &'r mut Reader<'a>, next: Next<'r>) -> Self {
+impl<'r, 'a> PartsAccess<'r, 'a> {
+    fn new(reader: &'r mut ColumnReader<'a>, next: Next<'r>) -> Self {
         Self { next, reader }
     }
 
-    fn counted(reader: &'r mut Reader<'a>, types: (&'r Type, &'r Type)) -> Result<Self, Mismatch> {
+    fn counted(reader: &'r mut ColumnReader<'a>, types: (&'r Type, &'r Type)) -> Result<Self, Mismatch> {
         let next = Next::Counted(Remaining::of(reader)?, types);
         Ok(Self { next, reader })
     }
@@ -455,7 +455,7 @@ impl<'r, 'a> Parts<'r, 'a> {
     }
 }
 
-impl<'de> SeqAccess<'de> for &mut Parts<'_, '_> {
+impl<'de> SeqAccess<'de> for &mut PartsAccess<'_, '_> {
     type Error = Mismatch;
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mismatch> {
         match self.next()? {
@@ -465,7 +465,7 @@ impl<'de> SeqAccess<'de> for &mut Parts<'_, '_> {
     }
 }
 
-impl<'de> MapAccess<'de> for &mut Parts<'_, '_> {
+impl<'de> MapAccess<'de> for &mut PartsAccess<'_, '_> {
     type Error = Mismatch;
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mismatch> {
         if matches!(self.next, Next::Counted(..)) {
@@ -492,7 +492,7 @@ impl<'de> MapAccess<'de> for &mut Parts<'_, '_> {
 struct Chosen<'r, 'a> {
     index: u32,
     content: Option<&'r Type>,
-    reader: &'r mut Reader<'a>,
+    reader: &'r mut ColumnReader<'a>,
 }
 
 impl<'r, 'a> Chosen<'r, 'a> {

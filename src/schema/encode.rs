@@ -29,7 +29,7 @@ use std::fmt;
 
 use serde::ser::{self, Serialize};
 
-use crate::schema::encode::parts::{Next, Parts};
+use crate::schema::encode::parts::{NextType, Parts};
 use crate::schema::trace::EVENT_TIME;
 use crate::schema::types::Type;
 
@@ -289,18 +289,18 @@ impl<'a> Encoder<'a> {
             }
             _ => return Err(self.mismatch("list")),
         };
-        Ok(Parts::framed(self, Next::Element(element), len))
+        Ok(Parts::framed(self, NextType::Element(element), len))
     }
 
     fn tuple(mut self, len: usize) -> Result<Parts<'a>, Mismatch> {
         match self.ty {
             Type::Tuple(types) if types.len() == len => {
-                let next = Next::Tuple(types.iter());
+                let next = NextType::Tuple(types.iter());
                 Ok(Parts::plain(self, next))
             }
             Type::Json => {
                 self.tag(Tag::List);
-                Ok(Parts::framed(self, Next::Element(&JSON), Some(len)))
+                Ok(Parts::framed(self, NextType::Element(&JSON), Some(len)))
             }
             _ => Err(self.mismatch(&format!("tuple of {len}"))),
         }
@@ -315,16 +315,16 @@ impl<'a> Encoder<'a> {
             }
             _ => return Err(self.mismatch("map")),
         };
-        Ok(Parts::framed(self, Next::Entry(key, value), len))
+        Ok(Parts::framed(self, NextType::Entry(key, value), len))
     }
 
     fn fields(mut self, name: &str) -> Result<Parts<'a>, Mismatch> {
         match self.ty {
-            Type::Struct(fields) => Ok(Parts::plain(self, Next::Fields(fields.iter()))),
+            Type::Struct(fields) => Ok(Parts::plain(self, NextType::Fields(fields.iter()))),
             Type::Json => {
                 self.tag(Tag::Map);
                 // Fields may be left out, so the count is not known yet.
-                Ok(Parts::framed(self, Next::Entry(&JSON, &JSON), None))
+                Ok(Parts::framed(self, NextType::Entry(&JSON, &JSON), None))
             }
             _ => Err(self.mismatch(&format!("struct `{name}`"))),
         }

@@ -19,7 +19,7 @@ use crate::schema::{Field, Numbers};
 static ANY: Type = Type::Json;
 
 /// A row, or its key alone, as a JSON object of fields and datums, up to the end of the shorter list.
-pub(crate) struct Object<'a, F> {
+pub(crate) struct RowObject<'a, F> {
     /// The fields.
     pub fields: F,
     /// The datums.
@@ -28,12 +28,12 @@ pub(crate) struct Object<'a, F> {
     pub numbers: Numbers,
 }
 
-impl<'a, F: Iterator<Item = &'a Field> + Clone> Serialize for Object<'_, F> {
+impl<'a, F: Iterator<Item = &'a Field> + Clone> Serialize for RowObject<'_, F> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(None)?;
         for (field, datum) in self.fields.clone().zip(self.row) {
             let (ty, numbers) = (&field.ty, self.numbers);
-            object.serialize_entry(&field.name, &Shown { ty, datum, numbers })?;
+            object.serialize_entry(&field.name, &ShownValue { ty, datum, numbers })?;
         }
         object.end()
     }
@@ -41,7 +41,7 @@ impl<'a, F: Iterator<Item = &'a Field> + Clone> Serialize for Object<'_, F> {
 
 /// One value.
 #[derive(Clone, Copy)]
-pub(crate) struct Shown<'a> {
+pub(crate) struct ShownValue<'a> {
     /// Its type.
     pub ty: &'a Type,
     /// The value.
@@ -50,7 +50,7 @@ pub(crate) struct Shown<'a> {
     pub numbers: Numbers,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> ShownValue<'a> {
     /// A value of unknown type.
     fn untyped(datum: &'a Datum) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-impl Serialize for Shown<'_> {
+impl Serialize for ShownValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match (self.ty, self.datum) {
             (Type::Option(inner) | Type::Default(inner), datum) => {
@@ -178,7 +178,7 @@ fn name_of(key: &Datum) -> String {
     if let Datum::Text(name) = as_shown(key) {
         return name;
     }
-    let shown = Shown::untyped(key);
+    let shown = ShownValue::untyped(key);
     serde_json::to_string(&shown).expect("names are strings here")
 }
 

@@ -18,8 +18,8 @@
 //! each name is supplied twice, and the error tells which field it belongs to.
 
 mod deserializer;
-mod examine;
 pub(crate) mod rules;
+mod type_check;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -28,9 +28,9 @@ use std::ops::Range;
 
 use serde::de::{DeserializeOwned, Error as _};
 
-use self::deserializer::{Spot, Trace};
-use self::examine::{Met, Probe};
-use self::rules::{Place, ReadRules};
+use self::deserializer::{TraceDeserializer, TraceSpot};
+use self::rules::{ReadRules, TypePath};
+use self::type_check::{CheckTarget, TypeCheck};
 use crate::schema::types::Type;
 
 /// The name of [`EventTime`](crate::time::EventTime) in serde's data model.
@@ -82,9 +82,9 @@ pub(crate) fn samples<T: DeserializeOwned>() -> Samples<T> {
 /// Calls `sampled` after each successful reading. Returns whether a part of the type inspects the data before
 /// it knows what to read.
 fn each_sample(read: Read<'_>, sampled: &mut dyn FnMut()) -> bool {
-    let mut state = State {
+    let mut state = TraceState {
         binary: true,
-        ..State::default()
+        ..TraceState::default()
     };
     for depth in 0..=DEPTH_MAX {
         state.chosen.clear();
@@ -113,11 +113,11 @@ fn told(read: Read<'_>, tell: fn(&Traced) -> Type) -> String {
 }
 
 /// Reads the type from a deserializer.
-type Read<'r> = &'r mut dyn FnMut(Trace<'_>) -> Result<(), Refused>;
+type Read<'r> = &'r mut dyn FnMut(TraceDeserializer<'_>) -> Result<(), TypeRefusal>;
 
 /// Traces what `read` reads: once per variant encountered.
 fn trace_with(read: Read<'_>) -> Traced {
-    let mut state = State::default();
+    let mut state = TraceState::default();
     let Some(mut ty) = state.read(read) else {
         return Traced {
             ty: Type::Json,
@@ -164,14 +164,14 @@ const TEXTS: [&str; 9] = [
 
 /// The error with which a type refused its input.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct TypeRefusal {
     why: String,
-    complaint: Complaint,
+    complaint: NameComplaint,
 }
 
 /// What a type's error says about names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Complaint {
+enum NameComplaint {
     /// A field is missing, under its own name.
     Missing(&'static str),
     /// A field is duplicated, under its own name.
@@ -182,61 +182,61 @@ enum Complaint {
     Other,
 }
 
-impl Refused {
+impl TypeRefusal {
     fn new(why: &str) -> Self {
         Self::custom(why)
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for TypeRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)
     }
 }
-impl std::error::Error for Refused {}
-impl serde::de::Error for Refused {
+impl std::error::Error for TypeRefusal {}
+impl serde::de::Error for TypeRefusal {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self {
             why: message.to_string(),
-            complaint: Complaint::Other,
+            complaint: NameComplaint::Other,
         }
     }
     fn missing_field(field: &'static str) -> Self {
         Self {
-            complaint: Complaint::Missing(field),
+            complaint: NameComplaint::Missing(field),
             ..Self::custom(format_args!("missing field `{field}`"))
         }
     }
     fn duplicate_field(field: &'static str) -> Self {
         Self {
-            complaint: Complaint::Twice(field),
+            complaint: NameComplaint::Twice(field),
             ..Self::custom(format_args!("duplicate field `{field}`"))
         }
     }
     fn unknown_field(field: &str, _: &'static [&'static str]) -> Self {
         Self {
-            complaint: Complaint::Unknown,
+            complaint: NameComplaint::Unknown,
             ..Self::custom(format_args!("unknown field `{field}`"))
         }
     }
     fn unknown_variant(variant: &str, _: &'static [&'static str]) -> Self {
         Self {
-            complaint: Complaint::Unknown,
+            complaint: NameComplaint::Unknown,
             ..Self::custom(format_args!("unknown variant `{variant}`"))
         }
     }
 }
 
 #[derive(Default)]
-struct State {
+struct TraceState {
     /// The placeholder of each leaf, in the order of requests.
     chosen: Vec<usize>,
     /// The observations of the current reading.
-    now: Reading,
+    now: TraceReading,
     attempts: usize,
     rules: ReadRules,
     /// The question that the current reading is to answer, if it does not trace the structure.
-    probe: Option<Probe>,
+    probe: Option<TypeCheck>,
     /// Number of values that probes have read.
     probed: usize,
     /// Whether types are to behave as with a binary format.
@@ -247,7 +247,7 @@ struct State {
 
 /// One reading of the type.
 #[derive(Default)]
-struct Reading {
+struct TraceReading {
     name: Option<&'static str>,
     leaves: usize,
     /// Number of parts of types that were begun.
@@ -263,9 +263,9 @@ struct Reading {
     /// The number of these that are not followed: their contents are not part of the type.
     unfollowed: usize,
     /// The place of the latest request.
-    place: Place,
+    place: TypePath,
     /// What remains to be examined.
-    met: Vec<Met>,
+    met: Vec<CheckTarget>,
 }
 
 /// An enum that was encountered.
@@ -275,7 +275,7 @@ struct Enum {
     leaves: Range<usize>,
 }
 
-impl State {
+impl TraceState {
     /// Reads the type and examines what it encountered.
     fn read(&mut self, read: Read<'_>) -> Option<Type> {
         loop {
@@ -289,7 +289,7 @@ impl State {
     /// Reads the type as often as it takes to find placeholders that it accepts. If there are none, returns
     /// the reading that got furthest.
     fn settle(&mut self, depth: usize, read: Read<'_>) -> Option<Type> {
-        let mut furthest: Option<(Vec<usize>, Reading, Type)> = None;
+        let mut furthest: Option<(Vec<usize>, TraceReading, Type)> = None;
         while self.attempts < ATTEMPTS_MAX {
             self.attempts += 1;
             let (accepted, ty) = self.once(depth, read);
@@ -311,15 +311,15 @@ impl State {
     }
 
     /// Reads the type once.
-    fn once(&mut self, depth: usize, read: Read<'_>) -> (Result<(), Refused>, Type) {
-        self.now = Reading::default();
+    fn once(&mut self, depth: usize, read: Read<'_>) -> (Result<(), TypeRefusal>, Type) {
+        self.now = TraceReading::default();
         let mut ty = Type::Json;
-        let spot = Spot {
+        let spot = TraceSpot {
             state: self,
             depth,
             level: 0,
         };
-        let accepted = read(Trace { spot, ty: &mut ty });
+        let accepted = read(TraceDeserializer { spot, ty: &mut ty });
         (accepted, ty)
     }
 
@@ -336,11 +336,11 @@ impl State {
         unseen
     }
 
-    fn leaf(&mut self) -> Result<(usize, usize), Refused> {
+    fn leaf(&mut self) -> Result<(usize, usize), TypeRefusal> {
         let leaf = self.now.leaves;
         self.now.leaves += 1;
         if leaf >= LEAVES_MAX {
-            return Err(Refused::new("endless type"));
+            return Err(TypeRefusal::new("endless type"));
         }
         if leaf == self.chosen.len() {
             self.chosen.push(0);
@@ -349,7 +349,7 @@ impl State {
     }
 
     /// Records whether a leaf was accepted.
-    fn visited<R>(&mut self, leaf: usize, placeholders: usize, visited: &Result<R, Refused>) {
+    fn visited<R>(&mut self, leaf: usize, placeholders: usize, visited: &Result<R, TypeRefusal>) {
         match visited {
             Ok(_) => self.now.taken = Some((leaf, placeholders)),
             Err(_) => drop(self.now.refused.get_or_insert((leaf, placeholders))),

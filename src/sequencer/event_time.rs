@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::position::{Offset, PartitionId, SourceId};
 use crate::sequencer::message::{Order, ReadTo, limit_period};
-use crate::sequencer::{Cuts, Now, Partition, Sequencer};
+use crate::sequencer::{ClockReading, Cuts, PartitionProgress, Sequencer};
 use crate::source::PartitionFacts;
 use crate::time::EventTime;
 
@@ -39,27 +39,27 @@ pub(super) struct Quiet {
     proven: Duration,
 }
 
-impl Partition {
+impl PartitionProgress {
     /// Records an observation that began at `asked`. A previous one that reading has not caught up with is
     /// kept, unless the log has become shorter; otherwise a steady flow of records would never let reading
     /// catch up.
     pub(super) fn seen(&mut self, facts: &PartitionFacts, asked: Duration) {
         if facts.has_open_transaction() {
-            return self.is_not_quiet(asked);
+            return self.mark_not_quiet(asked);
         }
         if self.quiet.asked.is_none_or(|(_, end)| facts.end < end) {
             self.quiet.asked = Some((asked, facts.end));
         }
-        self.prove_quiet();
+        self.observe_quiet();
     }
 
     /// Records that it was not quiet, or that this is unknown.
-    fn is_not_quiet(&mut self, at: Duration) {
+    fn mark_not_quiet(&mut self, at: Duration) {
         self.active = self.active.max(at);
         self.quiet.asked = None;
     }
 
-    fn prove_quiet(&mut self) {
+    fn observe_quiet(&mut self) {
         let read_to = self.read_to();
         if let Some((asked, _)) = self.quiet.asked.take_if(|(_, end)| *end <= read_to) {
             self.quiet.proven = asked;
@@ -84,7 +84,7 @@ impl Partition {
         self.heard = report.records;
         if report.hi > self.read_to() {
             self.reports.push_back(report);
-            self.prove_quiet();
+            self.observe_quiet();
         }
     }
 
@@ -99,7 +99,7 @@ impl Partition {
 impl Sequencer {
     /// Far-future limits move with the clock whether or not epochs open, so that records after a quiet hour
     /// are not rejected.
-    pub(super) fn refresh_limits(&mut self, now: Now) {
+    pub(super) fn refresh_limits(&mut self, now: ClockReading) {
         let scripted = matches!(self.settings.cuts, Cuts::Script(_));
         for rules in self.sources.values().filter(|s| s.timed) {
             let period = limit_period(rules.future_bound);
@@ -120,7 +120,7 @@ impl Sequencer {
         }
     }
 
-    fn of(&self, source: SourceId) -> impl Iterator<Item = &Partition> {
+    fn of(&self, source: SourceId) -> impl Iterator<Item = &PartitionProgress> {
         let of = |partition| PartitionId { source, partition };
         self.partitions.range(of(0)..=of(u32::MAX)).map(|(_, p)| p)
     }
@@ -128,23 +128,23 @@ impl Sequencer {
     /// Watermark alignment: no partition reads far ahead of the one that is furthest behind in event time and
     /// has more to read. A partition whose latest records have no event time does not advance however much is
     /// read, so it is not waited for; one that has not been read yet is.
-    pub(super) fn refresh_paces(&mut self) {
+    pub(super) fn refresh_alignments(&mut self) {
         for source in self.sources.values().filter(|s| s.timed) {
             let getting_on = self.of(source.id).filter(|p| !p.at_end && !p.untimed);
             let behind = getting_on
-                .map(Partition::event_time_read)
+                .map(PartitionProgress::event_time_read)
                 .min()
                 .unwrap_or(EventTime::MAX);
-            if self.paces.insert(source.id, behind) != Some(behind) {
-                self.orders.push(Order::Pace(source.id, behind));
+            if self.alignments.insert(source.id, behind) != Some(behind) {
+                self.orders.push(Order::Alignment(source.id, behind));
             }
         }
     }
 
     /// Records a failed observation: whether anything arrived meanwhile is unknown.
-    pub fn unseen(&mut self, source: SourceId, now: Now) {
+    pub fn unseen(&mut self, source: SourceId, now: ClockReading) {
         for (_, partition) in self.partitions.iter_mut().filter(|(id, _)| id.source == source) {
-            partition.is_not_quiet(now.mono);
+            partition.mark_not_quiet(now.mono);
         }
     }
 
@@ -166,7 +166,7 @@ impl Sequencer {
         let (mut raised, mut turned) = (Vec::new(), Vec::new());
         for source in self.sources.values().filter(|s| s.timed) {
             let before = self.watermarks.get(&source.id).copied().unwrap_or(EventTime::MIN);
-            let counts = |p: &&Partition| {
+            let counts = |p: &&PartitionProgress| {
                 let heard_of = p.bound.event_time_max > EventTime::MIN;
                 !p.bound.idle && (heard_of || before == EventTime::MIN || p.is_joining())
             };

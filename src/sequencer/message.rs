@@ -84,7 +84,7 @@ pub enum Order {
     Limit(SourceId, EventTime),
     /// Watermark alignment: the lowest event time among this source's partitions that have more to read. No
     /// partition reads far ahead of it.
-    Pace(SourceId, EventTime),
+    Alignment(SourceId, EventTime),
     /// An epoch is bound. `replay`: by an earlier run, so its records are still to be read.
     Epoch {
         /// Its contents.

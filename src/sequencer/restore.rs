@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::position::{EpochBinding, Offset, PartitionId, PartitionRange, SchemaSeen, SourceId};
 use crate::sequencer::event_time::Quiet;
 use crate::sequencer::message::Order;
-use crate::sequencer::{Now, Partition, Sequencer};
+use crate::sequencer::{ClockReading, PartitionProgress, Sequencer};
 use crate::time::EventTime;
 
 /// The subject of a verdict on a schema.
@@ -48,7 +48,7 @@ impl Sequencer {
     ///
     /// # Errors
     /// Those of [`replay`](Self::replay).
-    pub fn restore(&mut self, base: Base, now: Now) -> Result<()> {
+    pub fn restore(&mut self, base: Base, now: ClockReading) -> Result<()> {
         self.check_sources(&base.binding)?;
         self.take_over(&base.binding, now);
         self.note(&base.binding);
@@ -61,7 +61,7 @@ impl Sequencer {
     ///
     /// # Errors
     /// Those of [`replay`](Self::replay).
-    pub fn skip(&mut self, binding: EpochBinding, now: Now) -> Result<()> {
+    pub fn skip(&mut self, binding: EpochBinding, now: ClockReading) -> Result<()> {
         self.check_sources(&binding)?;
         self.take_over(&binding, now);
         self.note(&binding);
@@ -71,9 +71,9 @@ impl Sequencer {
         Ok(())
     }
 
-    fn take_over(&mut self, binding: &EpochBinding, now: Now) {
+    fn take_over(&mut self, binding: &EpochBinding, now: ClockReading) {
         for range in &binding.ranges {
-            self.know(range.clone(), now.mono);
+            self.add_partition(range.clone(), now.mono);
             if let Some(partition) = self.partitions.get_mut(&range.id) {
                 partition.is_bound = true;
             }
@@ -83,17 +83,17 @@ impl Sequencer {
     /// Ends the skipping: everything in the state has been skipped, and partitions are read from here on.
     pub fn restored(&mut self) {
         let all: Vec<_> = self.partitions.keys().copied().collect();
-        all.into_iter().for_each(|id| self.order_reading(id));
+        all.into_iter().for_each(|id| self.assign_reading(id));
     }
 
     /// Adds a partition of which nothing is bound, to be read from its beginning.
     pub(super) fn assign(&mut self, id: PartitionId, from: Offset, mono: Duration) {
-        self.know(PartitionRange::unread(id, from), mono);
-        self.order_reading(id);
+        self.add_partition(PartitionRange::unread(id, from), mono);
+        self.assign_reading(id);
     }
 
     /// Assigns a partition, to be read from its bound position.
-    fn order_reading(&mut self, id: PartitionId) {
+    fn assign_reading(&mut self, id: PartitionId) {
         let worker = (id.source.0 as usize).wrapping_add(id.partition as usize) % self.settings.workers;
         let bound = &self.partitions[&id].bound;
         self.orders.push(Order::Assign {
@@ -105,10 +105,10 @@ impl Sequencer {
         });
     }
 
-    fn know(&mut self, bound: PartitionRange, mono: Duration) {
+    fn add_partition(&mut self, bound: PartitionRange, mono: Duration) {
         self.partitions.insert(
             bound.id,
-            Partition {
+            PartitionProgress {
                 bound,
                 counted: (0, 0),
                 reports: VecDeque::new(),

@@ -24,7 +24,7 @@ use crate::time::Epoch;
 
 /// Whose results are compared, and what happens on a difference.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct ResultRules {
     /// The lineage of this run's results.
     pub lineage: u64,
     /// Whether results of other lineages are compared as well.
@@ -39,7 +39,7 @@ pub struct Rules {
 
 /// The outcome so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Compared {
+pub struct ComparisonReport {
     /// Number of replayed epochs with equal results.
     pub alike: u64,
     /// Number of replayed epochs with different results.
@@ -50,7 +50,7 @@ pub struct Compared {
     pub gave_up: bool,
 }
 
-impl Compared {
+impl ComparisonReport {
     /// The total number of replayed epochs.
     pub fn replayed(&self) -> u64 {
         self.alike + self.different + self.unknown
@@ -64,8 +64,8 @@ const WAITING_MAX: usize = 1 << 16;
 
 /// The state of it.
 #[derive(Debug, Default)]
-pub(super) struct Outcomes {
-    rules: Option<Rules>,
+pub(super) struct ResultLog {
+    rules: Option<ResultRules>,
     /// Epochs up to here are not computed by this run.
     restored: Epoch,
     /// The number of processes that have reported, and the sums.
@@ -74,11 +74,11 @@ pub(super) struct Outcomes {
     computed: BTreeMap<Epoch, Vec<u64>>,
     /// As recorded in the ledger.
     expected: BTreeMap<Epoch, Vec<u64>>,
-    compared: Compared,
+    compared: ComparisonReport,
 }
 
-impl Outcomes {
-    pub(super) fn new(rules: Option<Rules>) -> Self {
+impl ResultLog {
+    pub(super) fn new(rules: Option<ResultRules>) -> Self {
         Self {
             rules,
             ..Self::default()
@@ -88,7 +88,7 @@ impl Outcomes {
     /// Stops comparing and recording.
     pub(super) fn give_up(&mut self) {
         *self = Self {
-            compared: Compared {
+            compared: ComparisonReport {
                 gave_up: true,
                 ..self.compared()
             },
@@ -101,9 +101,9 @@ impl Outcomes {
         self.restored = epoch;
     }
 
-    pub(super) fn compared(&self) -> Compared {
+    pub(super) fn compared(&self) -> ComparisonReport {
         let unknown = self.compared.unknown + self.computed.len() as u64;
-        Compared {
+        ComparisonReport {
             unknown,
             ..self.compared
         }
@@ -205,12 +205,12 @@ impl Sequencer {
     }
 
     /// The number of epochs with equal and with different results.
-    pub fn compared(&self) -> Compared {
+    pub fn compared(&self) -> ComparisonReport {
         self.outcomes.compared()
     }
 }
 
-fn difference(rules: &Rules, epoch: Epoch, recorded: &[u64], computed: &[u64]) -> Error {
+fn difference(rules: &ResultRules, epoch: Epoch, recorded: &[u64], computed: &[u64]) -> Error {
     let what = format!(
         "epoch {epoch} ({}) has a different result than when it was first computed",
         epoch.opened_at()
@@ -242,8 +242,8 @@ fn difference(rules: &Rules, epoch: Epoch, recorded: &[u64], computed: &[u64]) -
 mod tests {
     use super::*;
 
-    fn outcomes(processes: usize) -> Outcomes {
-        Outcomes::new(Some(Rules {
+    fn outcomes(processes: usize) -> ResultLog {
+        ResultLog::new(Some(ResultRules {
             lineage: 7,
             any_lineage: false,
             views: vec!["a".into(), "b".into()],

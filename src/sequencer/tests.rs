@@ -24,8 +24,8 @@ pub(super) fn rules() -> SourceRules {
     }
 }
 
-pub(super) fn settings(cuts: Cuts) -> Settings {
-    Settings {
+pub(super) fn settings(cuts: Cuts) -> SequencerSettings {
+    SequencerSettings {
         cuts,
         epochs_in_flight_max: 3,
         replay_in_flight_max: 100,
@@ -45,8 +45,8 @@ pub(super) fn topology(topic: u8, partitions: &[(i64, i64)]) -> Topology {
     }
 }
 
-pub(super) fn at(wall: u64, mono: Duration) -> Now {
-    Now { wall, mono }
+pub(super) fn at(wall: u64, mono: Duration) -> ClockReading {
+    ClockReading { wall, mono }
 }
 
 /// A live sequencer, by the clock, that knows `partitions` partitions from offset 0.
@@ -61,7 +61,7 @@ pub(super) fn live(partitions: usize) -> Sequencer {
 }
 
 /// A look, begun at `now`, that finds nothing beyond what was read.
-pub(super) fn look(sequencer: &mut Sequencer, now: Now) {
+pub(super) fn look(sequencer: &mut Sequencer, now: ClockReading) {
     let ends: Vec<_> = sequencer.partitions.values().map(|p| (0, p.read_to())).collect();
     sequencer.topology(A, &topology(7, &ends), now).unwrap();
 }
@@ -83,9 +83,9 @@ pub(super) fn read(partition: u32, hi: Offset, event_time: i64) -> ReadTo {
 }
 
 #[track_caller]
-pub(super) fn open(sequencer: &mut Sequencer, now: Now) -> EpochBinding {
+pub(super) fn open(sequencer: &mut Sequencer, now: ClockReading) -> EpochBinding {
     match sequencer.next(now) {
-        Next::Open(binding) => (*binding).clone(),
+        NextStep::Open(binding) => (*binding).clone(),
         other => panic!("expected an epoch, got {other:?}"),
     }
 }
@@ -116,13 +116,13 @@ fn a_clock_set_back_does_not_set_epochs_back() {
 fn an_epoch_opens_after_the_interval_and_only_when_something_waits() {
     let mut s = live(1);
     assert!(
-        matches!(s.next(at(0, 10 * MS)), Next::Wait(_)),
+        matches!(s.next(at(0, 10 * MS)), NextStep::Wait(_)),
         "only the next limit is waited for"
     );
     s.read_to(read(0, 1, 1));
     open(&mut s, at(1, 10 * MS));
     s.read_to(read(0, 2, 2));
-    assert_eq!(s.next(at(2, 12 * MS)), Next::Wait(3 * MS));
+    assert_eq!(s.next(at(2, 12 * MS)), NextStep::Wait(3 * MS));
     assert_eq!(ranges(&open(&mut s, at(3, 15 * MS))), [(0, 1, 2, 1)]);
 }
 
@@ -136,7 +136,7 @@ fn epochs_in_flight_are_bounded_and_the_next_one_takes_all_that_waits() {
     }
     for n in 4..=9 {
         s.read_to(read(0, n, n));
-        assert_eq!(s.next(at(n as u64, 10 * MS * n as u32)), Next::Idle);
+        assert_eq!(s.next(at(n as u64, 10 * MS * n as u32)), NextStep::Idle);
     }
     assert_eq!(s.in_flight(), 3);
     s.closed(opened[0]);
@@ -181,9 +181,9 @@ fn limits_follow_the_clock_also_where_nothing_is_read() {
     };
     assert_eq!(limits(&mut s, at(1_000, Duration::ZERO)), [62_001_000]);
     assert_eq!(limits(&mut s, at(2_000, 10 * MS)), [0i64; 0], "not at every turn");
-    assert_eq!(s.next(at(2_000, 400 * MS)), Next::Wait(600 * MS));
+    assert_eq!(s.next(at(2_000, 400 * MS)), NextStep::Wait(600 * MS));
     assert_eq!(limits(&mut s, at(9_000, 1_000 * MS)), [62_009_000]);
-    assert_eq!(s.next(at(9_000, 1_000 * MS)), Next::Wait(1_000 * MS));
+    assert_eq!(s.next(at(9_000, 1_000 * MS)), NextStep::Wait(1_000 * MS));
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn a_partition_turns_idle_at_its_end_only_and_is_bound_so_once() {
     assert_eq!(ranges(&second), [(0, 5, 5, 0)]);
     assert!(second.ranges[0].idle && second.watermarks.is_empty());
     assert!(
-        matches!(s.next(late), Next::Wait(_)),
+        matches!(s.next(late), NextStep::Wait(_)),
         "an idle service writes nothing"
     );
     // Now partition 1 comes to its end: only then its second of quiet counts.
@@ -230,14 +230,17 @@ fn a_partition_turns_idle_at_its_end_only_and_is_bound_so_once() {
     );
     s.closed(third.epoch);
     look(&mut s, at(4, Duration::from_millis(61_999)));
-    assert_eq!(s.next(at(4, Duration::from_millis(61_999))), Next::Wait(MS));
+    assert_eq!(s.next(at(4, Duration::from_millis(61_999))), NextStep::Wait(MS));
     look(&mut s, at(5, Duration::from_secs(62)));
     let fourth = open(&mut s, at(5, Duration::from_secs(62)));
     assert!(
         fourth.ranges[0].idle && fourth.watermarks.is_empty(),
         "all idle: W holds"
     );
-    assert!(matches!(s.next(at(6, Duration::from_secs(90))), Next::Wait(_)));
+    assert!(matches!(
+        s.next(at(6, Duration::from_secs(90))),
+        NextStep::Wait(_)
+    ));
 }
 
 #[test]
@@ -448,20 +451,20 @@ fn the_end_of_the_input_is_reached_when_all_of_it_is_bound() {
     s.until_end();
     s.live();
     assert!(
-        !matches!(s.next(at(0, Duration::ZERO)), Next::Finished),
+        !matches!(s.next(at(0, Duration::ZERO)), NextStep::Finished),
         "no source is known yet"
     );
     s.topology(A, &topology(7, &[(0, 3), (2, 2)]), at(0, Duration::ZERO))
         .unwrap();
     s.read_to(read(0, 2, 1));
     open(&mut s, at(1, 10 * MS));
-    assert!(!matches!(s.next(at(2, 20 * MS)), Next::Finished));
+    assert!(!matches!(s.next(at(2, 20 * MS)), NextStep::Finished));
     // What came since the start is not waited for.
     s.topology(A, &topology(7, &[(0, 9), (2, 9)]), at(2, 20 * MS))
         .unwrap();
     s.read_to(read(0, 3, 2));
     open(&mut s, at(3, 30 * MS));
-    assert_eq!(s.next(at(4, 40 * MS)), Next::Finished);
+    assert_eq!(s.next(at(4, 40 * MS)), NextStep::Finished);
 }
 
 #[test]
@@ -478,11 +481,11 @@ fn a_script_binds_what_it_names_and_waits_until_that_is_read() {
     ];
     let mut s = Sequencer::new(settings(Cuts::Script(script.into())), vec![rules()]);
     s.live();
-    assert_eq!(s.next(at(0, MS)), Next::Idle);
+    assert_eq!(s.next(at(0, MS)), NextStep::Idle);
     s.topology(A, &topology(7, &[(0, 3), (0, 0)]), at(0, Duration::ZERO))
         .unwrap();
     s.read_to(read(0, 1, 1_000));
-    assert_eq!(s.next(at(0, MS)), Next::Idle);
+    assert_eq!(s.next(at(0, MS)), NextStep::Idle);
     s.read_to(read(0, 2, 2_000));
     s.read_to(read(0, 3, 3_000));
     let first = open(&mut s, at(0, MS));
@@ -505,7 +508,7 @@ fn a_script_binds_what_it_names_and_waits_until_that_is_read() {
         [],
         "an epoch that changes nothing names nothing"
     );
-    assert_eq!(s.next(at(0, MS)), Next::Finished);
+    assert_eq!(s.next(at(0, MS)), NextStep::Finished);
 }
 
 /// What a random run is made of.
@@ -608,7 +611,7 @@ fn run(events: &[Event]) -> (Vec<EpochBinding>, Sequencer, Vec<ReadTo>) {
                 s.topology(A, &seen, now).unwrap();
             }
             Event::Next => {
-                if let Next::Open(binding) = s.next(now) {
+                if let NextStep::Open(binding) = s.next(now) {
                     bindings.push((*binding).clone());
                     assert!(
                         opened.is_none_or(|opened| now.mono - opened >= 5 * MS),
@@ -686,7 +689,7 @@ proptest! {
             prop_assert!(second.wants_replay() || second.in_flight() >= 100);
             second.replay(binding.clone(), at(1, Duration::ZERO)).unwrap();
         }
-        prop_assert_eq!(second.next(at(1, Duration::ZERO)), Next::Idle, "nothing opens before the replay is \
+        prop_assert_eq!(second.next(at(1, Duration::ZERO)), NextStep::Idle, "nothing opens before the replay is \
             given out");
         second.closed(second.last());
         second.live();
@@ -700,14 +703,14 @@ proptest! {
         prop_assert_eq!((&first.watermarks, &first.idle), (&second.watermarks, &second.idle));
         for (id, partition) in &first.partitions {
             let again = &second.partitions[id];
-            let of = |p: &Partition| (p.bound.hi, p.bound.event_time_max, p.bound.idle, p.counted);
+            let of = |p: &PartitionProgress| (p.bound.hi, p.bound.event_time_max, p.bound.idle, p.counted);
             prop_assert_eq!(of(partition), of(again));
         }
         // Readers start over and report all of it again: only what was not bound before is bound now.
         for report in &reports {
             second.read_to(*report);
         }
-        if let Next::Open(binding) = second.next(at(2, Duration::from_secs(1))) {
+        if let NextStep::Open(binding) = second.next(at(2, Duration::from_secs(1))) {
             prop_assert!(binding.epoch > first.last());
             for range in binding.ranges.iter().filter(|r| r.hi > r.lo) {
                 prop_assert_eq!(range.lo, first.partitions[&range.id].bound.hi);
@@ -747,15 +750,15 @@ mod growth {
         partition: 0,
     };
 
-    fn at(ms: u32) -> Now {
-        Now {
+    fn at(ms: u32) -> ClockReading {
+        ClockReading {
             wall: 1_000_000 + u64::from(ms) * 1_000,
             mono: MS * ms,
         }
     }
 
     fn live() -> Sequencer {
-        let settings = Settings {
+        let settings = SequencerSettings {
             cuts: Cuts::Clock { interval: 5 * MS },
             epochs_in_flight_max: 3,
             replay_in_flight_max: 3,
@@ -805,11 +808,11 @@ mod growth {
 
     fn opened(sequencer: &mut Sequencer, ms: u32) -> Option<u64> {
         match sequencer.next(at(ms)) {
-            Next::Open(binding) => {
+            NextStep::Open(binding) => {
                 sequencer.closed(binding.epoch);
                 Some(binding.records())
             }
-            Next::Wait(_) => None,
+            NextStep::Wait(_) => None,
             other => panic!("{other:?}"),
         }
     }
@@ -818,7 +821,7 @@ mod growth {
     fn epochs_are_short_unless_readers_stay_behind() {
         let mut sequencer = live();
         read_to(&mut sequencer, 10, 0);
-        assert_eq!(sequencer.next(at(2)), Next::Wait(3 * MS));
+        assert_eq!(sequencer.next(at(2)), NextStep::Wait(3 * MS));
         assert_eq!(opened(&mut sequencer, 5), Some(10), "the interval is over");
         read_to(&mut sequencer, 100_010, 0);
         assert_eq!(
@@ -829,7 +832,7 @@ mod growth {
         read_to(&mut sequencer, 100_020, ENOUGH);
         assert_eq!(opened(&mut sequencer, 15), Some(10));
         read_to(&mut sequencer, 100_030, ENOUGH);
-        assert_eq!(sequencer.next(at(20)), Next::Wait(5 * MS), "twice as long");
+        assert_eq!(sequencer.next(at(20)), NextStep::Wait(5 * MS), "twice as long");
         assert_eq!(opened(&mut sequencer, 25), Some(10));
         read_to(&mut sequencer, 100_030 + ENOUGH, ENOUGH);
         assert_eq!(opened(&mut sequencer, 30), Some(ENOUGH), "enough to be worth it");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::position::{Offset, PartitionId, SourceId, TopicId};
-use crate::sequencer::{Now, Sequencer};
+use crate::sequencer::{ClockReading, Sequencer};
 use crate::source::Topology;
 
 impl Sequencer {
@@ -57,7 +57,7 @@ impl Sequencer {
     /// Handles a source's topology, from an observation that began at `asked`. New partitions start at the
     /// log's start, unless the entire source is new to the ledger and was told to [start](Sequencer::starts)
     /// elsewhere.
-    pub fn topology(&mut self, source: SourceId, topology: &Topology, asked: Now) -> Result<()> {
+    pub fn topology(&mut self, source: SourceId, topology: &Topology, asked: ClockReading) -> Result<()> {
         let name = self
             .sources
             .get(&source)

@@ -22,13 +22,13 @@ pub struct Properties {
     /// value.
     pub accepts: fn(&str, &str) -> Result<(), String>,
     /// The target of a value.
-    pub set: fn(&mut Extensions, &'static str, Value),
+    pub set: fn(&mut Extensions, &'static str, PropertyValue),
     /// The head of their section in docs/settings.md, in Markdown.
     pub doc: &'static str,
 }
 
 /// A value of a property.
-pub enum Value {
+pub enum PropertyValue {
     /// A value that may be displayed.
     Plain(String),
     /// A secret value.

@@ -11,7 +11,7 @@ use crate::schema::encode::Mismatch;
 use crate::sink::row::Row;
 
 /// Encodes the rows of one sink on one worker.
-pub(crate) struct Encoder {
+pub(crate) struct SinkEncoder {
     sink: Arc<str>,
     schema: Arc<RowSchema>,
     shards: u32,
@@ -22,7 +22,7 @@ pub(crate) struct Encoder {
     new: Vec<u8>,
 }
 
-impl Encoder {
+impl SinkEncoder {
     pub(crate) fn new(sink: Arc<str>, schema: Arc<RowSchema>, shards: u32, with_old: bool) -> Self {
         let (key, old, new) = (Vec::new(), Vec::new(), Vec::new());
         Self {

@@ -17,19 +17,19 @@ use crate::time::Epoch;
 type Decode<R> = fn(&RowSchema, &Row) -> Option<R>;
 
 /// A sink that gives each epoch to a function.
-pub(crate) struct Function<R, F> {
+pub(crate) struct FunctionSink<R, F> {
     f: F,
     decode: Decode<R>,
 }
 
-impl<K: Record, V: Record, F> Function<Change<K, V>, F> {
+impl<K: Record, V: Record, F> FunctionSink<Change<K, V>, F> {
     /// Of the changes of a table.
     pub(crate) fn of_changes(f: F) -> Self {
         Self { f, decode: change }
     }
 }
 
-impl<T: Event, F> Function<Timed<T>, F> {
+impl<T: Event, F> FunctionSink<Timed<T>, F> {
     /// Of the events of a stream.
     pub(crate) fn of_events(f: F) -> Self {
         Self { f, decode: event }
@@ -37,7 +37,7 @@ impl<T: Event, F> Function<Timed<T>, F> {
 }
 
 impl<R: 'static, E: Display, F: FnMut(Epoch, &[R]) -> Result<(), E> + Send + 'static> Sink
-    for Function<R, F>
+    for FunctionSink<R, F>
 {
     fn open(self, _: Method, _: &Environment) -> Result<OpenedSink> {
         let decode = self.decode;
@@ -75,7 +75,7 @@ impl<R, E: Display, F: FnMut(Epoch, &[R]) -> Result<(), E> + Send> Writer for Fu
             let unread = || Error::internal(format!("a row of epoch {} can't be decoded", batch.epoch));
             let rows = rows.ok_or_else(|| WriteError::Fatal(unread()))?;
             (self.f)(batch.epoch, &rows).map_err(|error| {
-                WriteError::Retry(Error::outside(format!("epoch {}: {error}", batch.epoch)))
+                WriteError::Retry(Error::external(format!("epoch {}: {error}", batch.epoch)))
             })?;
             self.last = batch.epoch;
         }

@@ -12,9 +12,9 @@ use crate::error::{Error, Result, count};
 use crate::ledger::ShardProgress;
 use crate::metrics::SinkMetrics;
 use crate::schema::RowSchema;
-use crate::sink::progress::{ProgressLog, Recorder};
-use crate::sink::queue::{Cleared, Producer, Queue, ShardState};
-use crate::sink::resume::Facts;
+use crate::sink::progress::{ProgressLog, ProgressRecorder};
+use crate::sink::queue::{DrainState, QueueProducer, ShardStatus, SinkQueue};
+use crate::sink::resume::ResumeFacts;
 use crate::sink::task::SinkTask;
 use crate::sink::{Shard, Writers};
 use crate::time::Epoch;
@@ -24,12 +24,12 @@ const CALL_MAX: Duration = Duration::from_secs(30);
 
 /// The sinks of a process.
 #[derive(Default)]
-pub(crate) struct Sinks {
-    run: Run,
+pub(crate) struct ProcessSinks {
+    run: SinkRun,
     /// Where each shard had come to at the start, as far as the ledger knows.
     known: BTreeMap<String, Vec<Option<ShardProgress>>>,
     log: Mutex<Option<Arc<dyn ProgressLog>>>,
-    shards: Mutex<Vec<Recorder>>,
+    shards: Mutex<Vec<ProgressRecorder>>,
     tasks: Mutex<Vec<SinkTask>>,
     /// Woken when a shard has delivered something.
     on_delivered: Arc<Mutex<Option<Waker>>>,
@@ -40,7 +40,7 @@ pub(crate) struct Sinks {
 
 /// What a run of a service begins with.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Run {
+pub(crate) struct SinkRun {
     /// When the ledger was made.
     pub ledger: u64,
     /// The generation of this service.
@@ -51,7 +51,7 @@ pub(crate) struct Run {
 
 /// A sink that rows are to go to.
 #[derive(Clone)]
-pub(crate) struct Connection {
+pub(crate) struct SinkConnection {
     pub sink: Arc<str>,
     pub shards: u32,
     pub schema: Arc<RowSchema>,
@@ -60,7 +60,7 @@ pub(crate) struct Connection {
     pub metrics: SinkMetrics,
 }
 
-impl Sinks {
+impl ProcessSinks {
     /// From which nothing leaves.
     pub(crate) fn dry() -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Sinks {
     /// [`Definition`](crate::Kind::Definition): a sink had another number of shards.
     pub(crate) fn open<'a>(
         sinks: impl Iterator<Item = (&'a str, u32, Option<Vec<Option<ShardProgress>>>)>,
-        run: Run,
+        run: SinkRun,
         log: Option<Arc<dyn ProgressLog>>,
     ) -> Result<Self> {
         let mut known = BTreeMap::new();
@@ -115,7 +115,7 @@ impl Sinks {
     }
 
     /// The way to a shard, for the one operator that fills it; `None` where nothing leaves.
-    pub(crate) fn connect(&self, to: &Connection, shard: u32, room: Waker) -> Option<Producer> {
+    pub(crate) fn connect(&self, to: &SinkConnection, shard: u32, room: Waker) -> Option<QueueProducer> {
         if self.dry {
             return None;
         }
@@ -128,9 +128,9 @@ impl Sinks {
             generation: self.run.generation,
             call_max: CALL_MAX,
         };
-        let queue = Queue::new(described, to.metrics.clone());
+        let queue = SinkQueue::new(described, to.metrics.clone());
         let known = self.known(&to.sink, shard);
-        let facts = Facts {
+        let facts = ResumeFacts {
             ledger: self.run.ledger,
             generation: self.run.generation,
             given: self.run.last,
@@ -145,7 +145,7 @@ impl Sinks {
                 waker.wake();
             }
         });
-        let recorder = Recorder {
+        let recorder = ProgressRecorder {
             log: self.log.lock().clone(),
             queue: queue.clone(),
             waker,
@@ -154,7 +154,7 @@ impl Sinks {
         let ends = (to.halt.clone(), self.closing.clone());
         let task = SinkTask::new(queue.clone(), to.writers.clone(), facts, recorder, ends);
         self.tasks.lock().push(task);
-        Some(Producer(queue))
+        Some(QueueProducer(queue))
     }
 
     /// What there is to run and does not yet, each on a thread of its own.
@@ -172,11 +172,11 @@ impl Sinks {
         let mut is_clear = true;
         for shard in self.shards.lock().iter() {
             match shard.queue.cleared(epoch) {
-                Cleared::Recorded => continue,
-                Cleared::Tell(delivered) => shard.record(epoch, delivered),
-                Cleared::Waits | Cleared::Told => {}
+                DrainState::Recorded => continue,
+                DrainState::Tell(delivered) => shard.record(epoch, delivered),
+                DrainState::Waits | DrainState::Told => {}
             }
-            is_clear &= matches!(shard.queue.cleared(epoch), Cleared::Recorded);
+            is_clear &= matches!(shard.queue.cleared(epoch), DrainState::Recorded);
         }
         is_clear
     }
@@ -195,13 +195,16 @@ impl Sinks {
     /// The service is about to end: a sink that fails now is given up, and gets its rows at the next start.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        self.shards.lock().iter().for_each(|shard| shard.queue.hurry());
+        self.shards
+            .lock()
+            .iter()
+            .for_each(|shard| shard.queue.interrupt_pause());
     }
 
     /// How the shards of each sink are doing.
-    pub(crate) fn states(&self) -> BTreeMap<Arc<str>, Vec<ShardState>> {
-        let mut states = BTreeMap::<Arc<str>, Vec<ShardState>>::new();
-        for Recorder { queue, .. } in self.shards.lock().iter() {
+    pub(crate) fn states(&self) -> BTreeMap<Arc<str>, Vec<ShardStatus>> {
+        let mut states = BTreeMap::<Arc<str>, Vec<ShardStatus>>::new();
+        for ProgressRecorder { queue, .. } in self.shards.lock().iter() {
             let sink = queue.shard.sink.clone();
             states.entry(sink).or_default().push(queue.state());
         }
@@ -210,7 +213,7 @@ impl Sinks {
 
     /// What goes wrong with each, where something does.
     pub(crate) fn troubles(&self) -> Vec<(String, String)> {
-        let trouble = |(sink, shards): (Arc<str>, Vec<ShardState>)| {
+        let trouble = |(sink, shards): (Arc<str>, Vec<ShardStatus>)| {
             let why = shards.into_iter().find_map(|shard| shard.trouble)?;
             Some((sink.to_string(), why))
         };

@@ -13,29 +13,29 @@ use std::sync::Arc;
 
 use crate::bridge::Waker;
 use crate::ledger::ShardProgress;
-use crate::sink::queue::Queue;
+use crate::sink::queue::SinkQueue;
 use crate::time::Epoch;
 
 /// Called when what was told is durable.
-pub(crate) type Durable = Box<dyn FnOnce() + Send>;
+pub(crate) type OnDurable = Box<dyn FnOnce() + Send>;
 
 /// Where progress is written down. It must not block.
 pub(crate) trait ProgressLog: Send + Sync {
     /// Writes it down, and calls `durable` once it survives a loss of power.
-    fn record(&self, progress: ShardProgress, durable: Durable);
+    fn record(&self, progress: ShardProgress, durable: OnDurable);
 }
 
 /// Writes down how far one shard has come.
 #[derive(Clone)]
-pub(crate) struct Recorder {
+pub(crate) struct ProgressRecorder {
     /// Without one, starts know nothing of each other.
     pub log: Option<Arc<dyn ProgressLog>>,
-    pub queue: Arc<Queue>,
+    pub queue: Arc<SinkQueue>,
     /// Woken when something is durable.
     pub waker: Waker,
 }
 
-impl Recorder {
+impl ProgressRecorder {
     /// The store has everything up to `complete`; the last rows of `delivered`.
     pub(crate) fn record(&self, complete: Epoch, delivered: Option<Epoch>) {
         let Some(log) = &self.log else {

@@ -20,16 +20,16 @@ pub(crate) const BYTES_MAX: usize = 64 << 20;
 const TAKEN_BYTES_MAX: usize = 8 << 20;
 
 /// A shard's queue, and all that is known of it.
-pub(crate) struct Queue {
+pub(crate) struct SinkQueue {
     pub(crate) shard: Shard,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     changed: Condvar,
     metrics: SinkMetrics,
 }
 
 /// What waits for a shard, and how it is doing.
 #[derive(Default)]
-struct State {
+struct QueueState {
     batches: VecDeque<Batch>,
     /// Of `batches` and of what is in the task's hands.
     rows: usize,
@@ -56,7 +56,7 @@ struct State {
 }
 
 /// Whether a shard has everything up to an epoch.
-pub(crate) enum Cleared {
+pub(crate) enum DrainState {
     /// Rows of it wait.
     Waits,
     /// It has, and that is to be written down, with the last epoch that brought rows.
@@ -69,7 +69,7 @@ pub(crate) enum Cleared {
 
 /// How a shard is doing.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ShardState {
+pub(crate) struct ShardStatus {
     /// The last epoch that the store has.
     pub delivered: Option<Epoch>,
     /// Rows written in this run.
@@ -83,7 +83,7 @@ pub(crate) struct ShardState {
     pub trouble: Option<String>,
 }
 
-impl Queue {
+impl SinkQueue {
     pub(crate) fn new(shard: Shard, metrics: SinkMetrics) -> Arc<Self> {
         Arc::new(Self {
             shard,
@@ -95,46 +95,46 @@ impl Queue {
 
     /// Whether the store has everything up to `epoch`, and the next start will know. Asked when the epoch is
     /// closed, so that everything of it was put in.
-    pub(crate) fn cleared(&self, epoch: Epoch) -> Cleared {
+    pub(crate) fn cleared(&self, epoch: Epoch) -> DrainState {
         let mut state = self.state.lock();
         if state.oldest().is_some_and(|oldest| oldest <= epoch) {
-            return Cleared::Waits;
+            return DrainState::Waits;
         }
         if state.recorded >= Some(epoch) {
-            return Cleared::Recorded;
+            return DrainState::Recorded;
         }
         if state.told >= Some(epoch) {
-            return Cleared::Told;
+            return DrainState::Told;
         }
         state.told = Some(epoch);
-        Cleared::Tell(state.delivered)
+        DrainState::Tell(state.delivered)
     }
 
     pub(crate) fn is_given_up(&self) -> bool {
         self.state.lock().given_up
     }
 
-    pub(crate) fn state(&self) -> ShardState {
+    pub(crate) fn state(&self) -> ShardStatus {
         let state = self.state.lock();
-        ShardState {
+        ShardStatus {
             delivered: state.delivered,
             rows: state.delivered_rows,
             waiting: state.oldest(),
             waiting_rows: state.rows,
             waiting_bytes: state.bytes,
             retries: state.retries,
-            trouble: state.trouble.clone().or_else(|| self.hangs(&state)),
+            trouble: state.trouble.clone().or_else(|| self.stuck_write(&state)),
         }
     }
 
-    fn hangs(&self, state: &State) -> Option<String> {
+    fn stuck_write(&self, state: &QueueState) -> Option<String> {
         let since = clock::instant().saturating_duration_since(state.calling?);
         let (number, max) = (self.shard.number, self.shard.call_max);
         (since > max).then(|| format!("shard {number}: a write lasts for {} s", since.as_secs()))
     }
 
     /// Ends the task's pause, and lets it make no other: the service ends.
-    pub(crate) fn hurry(&self) {
+    pub(crate) fn interrupt_pause(&self) {
         self.state.lock().hurried = true;
         self.changed.notify_all();
     }
@@ -254,7 +254,7 @@ impl Queue {
     }
 }
 
-impl State {
+impl QueueState {
     /// The first epoch that the store does not have.
     fn oldest(&self) -> Option<Epoch> {
         let first = self.batches.front().map(|batch| batch.epoch);
@@ -272,9 +272,9 @@ fn size(batches: &[Batch]) -> (usize, usize) {
 }
 
 /// The operator's end of a queue. Its end is that of what it gives.
-pub(crate) struct Producer(pub(super) Arc<Queue>);
+pub(crate) struct QueueProducer(pub(super) Arc<SinkQueue>);
 
-impl Producer {
+impl QueueProducer {
     /// Whether another epoch may be put in. If not, the operator is woken when it may.
     pub(crate) fn has_room(&self) -> bool {
         let state = self.0.state.lock();
@@ -297,7 +297,7 @@ impl Producer {
     }
 }
 
-impl Drop for Producer {
+impl Drop for QueueProducer {
     fn drop(&mut self) {
         self.0.state.lock().ended = true;
         self.0.changed.notify_all();

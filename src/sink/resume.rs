@@ -15,7 +15,7 @@ use crate::time::Epoch;
 
 /// What is known of a shard when it begins, or when its writer was opened again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub(crate) struct ResumeFacts {
     /// When the ledger was made.
     pub ledger: u64,
     /// The generation of this service.
@@ -30,7 +30,7 @@ pub(crate) struct Facts {
 
 /// Where a shard goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Resume {
+pub(crate) struct ResumePoint {
     /// Epochs up to here are dropped.
     pub after: Option<Epoch>,
     /// Rows that a transactional store has.
@@ -39,7 +39,7 @@ pub(crate) struct Resume {
 
 /// Why a shard can't go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum ResumeRefusal {
     /// The store has less than it was known to have.
     Lost { delivered: Epoch, found: Option<Epoch> },
     /// The store is further than the ledger.
@@ -60,36 +60,40 @@ pub(crate) fn is_new(complete: Option<Epoch>, restored: Option<Epoch>) -> bool {
 }
 
 /// Where a shard of a transactional sink goes on: the store decides, as far as it can be the one that the
-/// ledger speaks of. Of other sinks what is [known to be complete](Facts::complete) is all that is known.
-pub(crate) fn from_store(facts: &Facts, stored: Option<&Progress>) -> Result<Resume, Refusal> {
+/// ledger speaks of. Of other sinks what is [known to be complete](ResumeFacts::complete) is all that is
+/// known.
+pub(crate) fn from_store(
+    facts: &ResumeFacts,
+    stored: Option<&Progress>,
+) -> Result<ResumePoint, ResumeRefusal> {
     if stored.is_some_and(|stored| stored.ledger > facts.ledger) {
-        return Err(Refusal::Replaced);
+        return Err(ResumeRefusal::Replaced);
     }
     // What was committed under an older ledger says nothing about this one.
     let stored = stored.filter(|stored| stored.ledger == facts.ledger);
     let found = stored.map(|stored| stored.epoch);
     if let Some(delivered) = facts.delivered.filter(|delivered| found < Some(*delivered)) {
-        return Err(Refusal::Lost { delivered, found });
+        return Err(ResumeRefusal::Lost { delivered, found });
     }
     if let Some(stored) = stored {
         let generation = stored.generation;
         if generation > facts.generation {
-            return Err(Refusal::Fenced { generation });
+            return Err(ResumeRefusal::Fenced { generation });
         }
         if facts.given < found {
-            return Err(Refusal::Ahead {
+            return Err(ResumeRefusal::Ahead {
                 found: stored.epoch,
                 given: facts.given,
             });
         }
     }
-    Ok(Resume {
+    Ok(ResumePoint {
         after: found.max(facts.complete),
         rows: stored.map_or(0, |stored| stored.rows),
     })
 }
 
-impl Refusal {
+impl ResumeRefusal {
     /// For a person.
     pub(crate) fn error(self, sink: &str) -> Error {
         match self {
@@ -143,10 +147,10 @@ mod tests {
 
     prop_compose! {
         fn facts()(ledger in 1u64..3, generation in 1u64..4, given in epoch(), complete in epoch(),
-                   delivered in epoch()) -> Facts {
+                   delivered in epoch()) -> ResumeFacts {
             // The ledger records nothing that it has not bound.
             let complete = complete.min(given);
-            Facts { ledger, generation, given, complete, delivered: delivered.min(complete) }
+            ResumeFacts { ledger, generation, given, complete, delivered: delivered.min(complete) }
         }
     }
 
@@ -172,15 +176,15 @@ mod tests {
                     prop_assert_eq!(resume.rows, own.as_ref().map_or(0, |own| own.rows));
                     prop_assert!(own.is_none_or(|own| own.generation <= facts.generation));
                 }
-                Err(Refusal::Lost { delivered, found: had }) => {
+                Err(ResumeRefusal::Lost { delivered, found: had }) => {
                     prop_assert_eq!((Some(delivered), found), (facts.delivered, had));
                     prop_assert!(found < facts.delivered);
                 }
-                Err(Refusal::Ahead { found: ahead, .. }) => {
+                Err(ResumeRefusal::Ahead { found: ahead, .. }) => {
                     prop_assert!(Some(ahead) == found && found > facts.given);
                 }
-                Err(Refusal::Fenced { generation }) => prop_assert!(generation > facts.generation),
-                Err(Refusal::Replaced) => prop_assert!(stored.is_some_and(|stored| stored.ledger > facts.ledger)),
+                Err(ResumeRefusal::Fenced { generation }) => prop_assert!(generation > facts.generation),
+                Err(ResumeRefusal::Replaced) => prop_assert!(stored.is_some_and(|stored| stored.ledger > facts.ledger)),
             }
         }
 
@@ -194,16 +198,16 @@ mod tests {
     #[test]
     fn refusals_say_what_to_do() {
         let refusals = [
-            Refusal::Lost {
+            ResumeRefusal::Lost {
                 delivered: Epoch(7),
                 found: Some(Epoch(3)),
             },
-            Refusal::Ahead {
+            ResumeRefusal::Ahead {
                 found: Epoch(9),
                 given: None,
             },
-            Refusal::Fenced { generation: 4 },
-            Refusal::Replaced,
+            ResumeRefusal::Fenced { generation: 4 },
+            ResumeRefusal::Replaced,
         ];
         for refusal in refusals {
             let text = refusal.error("audit").to_string();

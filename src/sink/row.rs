@@ -13,7 +13,7 @@ use crate::time::EventTime;
 ///
 /// | of a | key | before | after | time | diff |
 /// |---|---|---|---|---|---|
-/// | `Stream` | the event's [`Place`] | – | the event | its event time | 1 |
+/// | `Stream` | the event's [`RowOrigin`] | – | the event | its event time | 1 |
 /// | `Table`, `changes_to` | the key | the row before the epoch, if any | the row after it, if any | – | 1, 0, −1 |
 /// | `Table`, `upsert_to` | the key | – | the row after the epoch; none: delete it | – | 1, −1 |
 /// | `Collection` | the whole row | – | empty | – | by how many it became more or fewer |
@@ -22,13 +22,13 @@ pub struct Row {
     key: SmallBytes,
     old: Option<SmallBytes>,
     new: Option<SmallBytes>,
-    detail: Detail,
+    detail: RowDetail,
     shard: u32,
 }
 
 /// What a row is of.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-enum Detail {
+enum RowDetail {
     Event {
         time: EventTime,
         horizon: EventTime,
@@ -41,7 +41,7 @@ enum Detail {
 
 /// Where an event of a stream was read. Ordered by source, partition and offset; no two events have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct RowOrigin {
     /// The record that it is of.
     pub position: Position,
     /// Which of the events that were made of this record, from 0 on.
@@ -77,7 +77,7 @@ impl Row {
             key: SmallBytes::new(&key),
             old: None,
             new: Some(SmallBytes::new(value)),
-            detail: Detail::Event {
+            detail: RowDetail::Event {
                 time,
                 horizon,
                 is_ordered,
@@ -91,7 +91,7 @@ impl Row {
             key: SmallBytes::new(key),
             old: old.map(SmallBytes::new),
             new: new.map(SmallBytes::new),
-            detail: Detail::Change,
+            detail: RowDetail::Change,
             shard: shard_of(key, shards),
         }
     }
@@ -101,13 +101,13 @@ impl Row {
             key: SmallBytes::new(row),
             old: None,
             new: Some(SmallBytes::new(&[])),
-            detail: Detail::Count(diff),
+            detail: RowDetail::Count(diff),
             shard: shard_of(row, shards),
         }
     }
 
     /// The key's bytes: in the schema's encoding, whose order is that of the key; of a stream's row, its
-    /// [`Place`].
+    /// [`RowOrigin`].
     pub fn key(&self) -> &[u8] {
         &self.key
     }
@@ -125,17 +125,17 @@ impl Row {
     /// When the event happened.
     pub fn time(&self) -> Option<EventTime> {
         match self.detail {
-            Detail::Event { time, .. } => Some(time),
-            Detail::Change | Detail::Count(_) => None,
+            RowDetail::Event { time, .. } => Some(time),
+            RowDetail::Change | RowDetail::Count(_) => None,
         }
     }
 
     /// By how many the row became more or fewer.
     pub fn diff(&self) -> i64 {
         match self.detail {
-            Detail::Event { .. } => 1,
-            Detail::Count(diff) => diff,
-            Detail::Change => match (&self.old, &self.new) {
+            RowDetail::Event { .. } => 1,
+            RowDetail::Count(diff) => diff,
+            RowDetail::Change => match (&self.old, &self.new) {
                 (None, Some(_)) => 1,
                 (Some(_), Some(_)) => 0,
                 (_, None) => -1,
@@ -145,17 +145,17 @@ impl Row {
 
     /// Whether it is a row of a collection, which stands for itself.
     pub(crate) fn is_count(&self) -> bool {
-        matches!(self.detail, Detail::Count(_))
+        matches!(self.detail, RowDetail::Count(_))
     }
 
     /// Where the event was read.
-    pub fn place(&self) -> Option<Place> {
-        let Detail::Event { .. } = self.detail else {
+    pub fn place(&self) -> Option<RowOrigin> {
+        let RowDetail::Event { .. } = self.detail else {
             return None;
         };
         let number = |at: usize| Some(u32::from_be_bytes(*self.key.get(at..)?.first_chunk()?));
         let offset = u64::from_be_bytes(*self.key.get(PARTITION_LEN..)?.first_chunk()?);
-        Some(Place {
+        Some(RowOrigin {
             position: Position {
                 partition: PartitionId {
                     source: SourceId(number(0)?),
@@ -171,8 +171,8 @@ impl Row {
     /// The watermark of the event's own partition as of the record before it.
     pub(crate) fn horizon(&self) -> Option<EventTime> {
         match self.detail {
-            Detail::Event { horizon, .. } => Some(horizon),
-            Detail::Change | Detail::Count(_) => None,
+            RowDetail::Event { horizon, .. } => Some(horizon),
+            RowDetail::Change | RowDetail::Count(_) => None,
         }
     }
 
@@ -199,8 +199,8 @@ impl Row {
     /// The key's fields alone; of a stream's row there are none.
     pub fn key_fields(&self, schema: &RowSchema) -> Option<Vec<Datum>> {
         match self.detail {
-            Detail::Event { .. } => Some(Vec::new()),
-            Detail::Change | Detail::Count(_) => schema.key_row(&self.key),
+            RowDetail::Event { .. } => Some(Vec::new()),
+            RowDetail::Change | RowDetail::Count(_) => schema.key_row(&self.key),
         }
     }
 
@@ -226,8 +226,8 @@ impl Row {
 pub(crate) fn sort(rows: &mut Vec<Row>) {
     match rows.first().map(|row| row.detail) {
         None => {}
-        Some(Detail::Change) => rows.sort_unstable_by(|a, b| a.key.cmp(&b.key)),
-        Some(Detail::Event { is_ordered, .. }) => {
+        Some(RowDetail::Change) => rows.sort_unstable_by(|a, b| a.key.cmp(&b.key)),
+        Some(RowDetail::Event { is_ordered, .. }) => {
             match is_ordered {
                 true => rows.sort_by(|a, b| a.key.cmp(&b.key)),
                 false => rows.sort_by(|a, b| {
@@ -237,18 +237,18 @@ pub(crate) fn sort(rows: &mut Vec<Row>) {
             }
             number(rows);
         }
-        Some(Detail::Count(_)) => {
+        Some(RowDetail::Count(_)) => {
             rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
             rows.dedup_by(|row, before| {
                 let same = row.key == before.key;
-                if let (true, Detail::Count(diff), Detail::Count(sum)) =
+                if let (true, RowDetail::Count(diff), RowDetail::Count(sum)) =
                     (same, row.detail, &mut before.detail)
                 {
                     *sum += diff;
                 }
                 same
             });
-            rows.retain(|row| row.detail != Detail::Count(0));
+            rows.retain(|row| row.detail != RowDetail::Count(0));
         }
     }
 }

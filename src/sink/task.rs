@@ -16,22 +16,22 @@ use std::time::Duration;
 use crate::bridge::{Halt, Waker, panic_text};
 use crate::error::{Error, Result};
 use crate::fault;
-use crate::sink::progress::Recorder;
-use crate::sink::queue::Queue;
-use crate::sink::resume::{self, Facts};
+use crate::sink::progress::ProgressRecorder;
+use crate::sink::queue::SinkQueue;
+use crate::sink::resume::{self, ResumeFacts};
 use crate::sink::{Batch, Progress, TransactionalWriter, WriteError, Writer, Writers};
 use crate::time::Epoch;
 
 /// Rows that are written in one go, but for an epoch that has more.
 const WRITE_MAX: usize = 1 << 14;
 /// How soon a store that failed is tried again, the first time and at most.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// A task that waits looks around this often even if nothing woke it.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 
 /// What a task found to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum TaskTurn {
     /// Something, and there may be more.
     Worked,
     /// Nothing before something is put in.
@@ -44,17 +44,17 @@ pub(crate) enum Turn {
 
 /// Takes from a queue and gives to a store.
 pub(crate) struct SinkTask {
-    pub(super) queue: Arc<Queue>,
+    pub(super) queue: Arc<SinkQueue>,
     pub(super) writers: Writers,
-    pub(super) facts: Facts,
-    pub(super) recorder: Recorder,
+    pub(super) facts: ResumeFacts,
+    pub(super) recorder: ProgressRecorder,
     pub(super) halt: Halt,
     pub(super) closing: Arc<AtomicBool>,
-    state: State,
+    state: TaskState,
 }
 
 #[derive(Default)]
-struct State {
+struct TaskState {
     writer: Option<OpenWriter>,
     /// The store has everything up to here.
     after: Option<Epoch>,
@@ -72,14 +72,14 @@ enum OpenWriter {
 
 impl SinkTask {
     pub(super) fn new(
-        queue: Arc<Queue>,
+        queue: Arc<SinkQueue>,
         writers: Writers,
-        facts: Facts,
-        recorder: Recorder,
+        facts: ResumeFacts,
+        recorder: ProgressRecorder,
         (halt, closing): (Halt, Arc<AtomicBool>),
     ) -> Self {
         let halted = queue.clone();
-        halt.on_halt(Waker::new(move || halted.hurry()));
+        halt.on_halt(Waker::new(move || halted.interrupt_pause()));
         Self {
             queue,
             writers,
@@ -87,7 +87,7 @@ impl SinkTask {
             recorder,
             halt,
             closing,
-            state: State::default(),
+            state: TaskState::default(),
         }
     }
 
@@ -104,18 +104,18 @@ impl SinkTask {
     pub(crate) fn run(mut self) {
         loop {
             match self.turn() {
-                Turn::Worked => {}
-                Turn::Ended => return,
-                Turn::Idle => self.queue.wait(LOOK_AROUND),
-                Turn::Wait(time) => self.queue.pause(time),
+                TaskTurn::Worked => {}
+                TaskTurn::Ended => return,
+                TaskTurn::Idle => self.queue.wait(LOOK_AROUND),
+                TaskTurn::Wait(time) => self.queue.pause(time),
             }
         }
     }
 
     /// Writes some of what waits.
-    pub(crate) fn turn(&mut self) -> Turn {
+    pub(crate) fn turn(&mut self) -> TaskTurn {
         if self.halt.is_halted() {
-            return Turn::Ended;
+            return TaskTurn::Ended;
         }
         match self.step() {
             Ok(turn) => turn,
@@ -128,7 +128,7 @@ impl SinkTask {
         }
     }
 
-    fn step(&mut self) -> Result<Turn, WriteError> {
+    fn step(&mut self) -> Result<TaskTurn, WriteError> {
         self.open()?;
         if self.state.taken.is_empty() {
             // Whatever is put in before the end is told is taken.
@@ -137,13 +137,13 @@ impl SinkTask {
             if self.state.taken.is_empty() {
                 if ended {
                     self.close();
-                    return Ok(Turn::Ended);
+                    return Ok(TaskTurn::Ended);
                 }
-                return Ok(Turn::Idle);
+                return Ok(TaskTurn::Idle);
             }
         }
         self.deliver()?;
-        Ok(Turn::Worked)
+        Ok(TaskTurn::Worked)
     }
 
     /// Opens the writer, where there is none, and finds where to go on.
@@ -161,7 +161,7 @@ impl SinkTask {
                 let mut writer = self.call(|| open(&shard))??;
                 let stored = self.call(|| writer.resume())??;
                 let last = self.state.taken.last().map(|batch| batch.epoch);
-                let facts = Facts {
+                let facts = ResumeFacts {
                     given: self.facts.given.max(last),
                     ..self.facts
                 };
@@ -260,9 +260,9 @@ impl SinkTask {
         }
     }
 
-    fn ended_by(&self, error: Error) -> Turn {
+    fn ended_by(&self, error: Error) -> TaskTurn {
         self.halt.halt(error);
-        Turn::Ended
+        TaskTurn::Ended
     }
 
     /// For a person: which row, and why.
@@ -282,22 +282,25 @@ impl SinkTask {
         row.into_iter().fold(error, |error, row| error.detail(row))
     }
 
-    fn failed(&mut self, error: &Error) -> Turn {
+    fn failed(&mut self, error: &Error) -> TaskTurn {
         let first = self.queue.failed(&error.to_string());
         let name = self.name();
         if self.closing.load(Ordering::Acquire) {
             tracing::warn!(sink = %name, %error, "stopping without this sink; it resumes at the next start");
             self.queue.give_up();
             self.recorder.waker.wake();
-            return Turn::Ended;
+            return TaskTurn::Ended;
         }
         if first {
             tracing::warn!(sink = %name, %error, "sink write failed; retrying until it succeeds");
         }
         let state = &mut self.state;
-        let wait = AGAIN.0.saturating_mul(1 << state.tries.min(10)).min(AGAIN.1);
+        let wait = RETRY_AFTER
+            .0
+            .saturating_mul(1 << state.tries.min(10))
+            .min(RETRY_AFTER.1);
         state.tries += 1;
-        Turn::Wait(wait)
+        TaskTurn::Wait(wait)
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::intake::Raw;
 use super::records::Records;
-use crate::codec::debezium::envelope::{Change, Envelope, SourcePosition, Written};
+use crate::codec::debezium::envelope::{CapturedChange, Envelope, SourcePosition, WrittenRow};
 use crate::codec::registry::Verdict;
 use crate::codec::{Cause, Decode, Decoded};
 use crate::error::Error;
@@ -19,7 +19,7 @@ pub enum Captured<K, V> {
         /// Its primary key.
         key: K,
         /// The row after the change.
-        row: Written<V>,
+        row: WrittenRow<V>,
         /// The position of the change in the database's log, if it has one and the source reports it.
         at: Option<SourcePosition>,
         /// Whether a snapshot read the row: then it has no position in the database's log.
@@ -60,7 +60,7 @@ impl<K, V> Captured<K, V> {
     pub fn row(key: K, row: V) -> Self {
         Self::Row {
             key,
-            row: Written::Whole(row),
+            row: WrittenRow::Whole(row),
             at: None,
             snapshot: false,
         }
@@ -116,17 +116,17 @@ impl<K: 'static, V: 'static> Records<Captured<K, V>> for CapturedRecords<K, V> {
             Decoded::Wait => return Decoded::Wait,
         };
         match change {
-            Change::Row { row, snapshot } => self.keyed(raw, |key| Captured::Row {
+            CapturedChange::Row { row, snapshot } => self.keyed(raw, |key| Captured::Row {
                 key,
                 row,
                 at,
                 snapshot,
             }),
-            Change::Deleted => self.keyed(raw, |key| Captured::Deleted { key, at }),
-            Change::Tombstone => self.keyed(raw, |key| Captured::Tombstone { key }),
-            Change::Truncated => Decoded::Value(Captured::Truncated { at }),
-            Change::Message => Decoded::Value(Captured::Skipped(Skipped::Message)),
-            Change::Heartbeat => Decoded::Value(Captured::Skipped(Skipped::Heartbeat)),
+            CapturedChange::Deleted => self.keyed(raw, |key| Captured::Deleted { key, at }),
+            CapturedChange::Tombstone => self.keyed(raw, |key| Captured::Tombstone { key }),
+            CapturedChange::Truncated => Decoded::Value(Captured::Truncated { at }),
+            CapturedChange::Message => Decoded::Value(Captured::Skipped(Skipped::Message)),
+            CapturedChange::Heartbeat => Decoded::Value(Captured::Skipped(Skipped::Heartbeat)),
         }
     }
 

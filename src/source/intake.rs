@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::rules::TimeRules;
 use crate::codec::Cause;
 use crate::codec::header::Header;
+use crate::panic_context;
 use crate::position::{Offset, PartitionId, Position, SourceId};
 use crate::record::Timed;
 use crate::time::EventTime;
-use crate::trail;
 
 /// A record as stored in the log.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +127,7 @@ impl<T> Intake<T> {
     /// Announces that user code is about to process the record at `offset`, for panic messages.
     #[inline]
     pub fn at_work(&self, offset: Offset) {
-        trail::on(Position {
+        panic_context::at_record(Position {
             partition: self.id,
             offset,
         });
@@ -145,10 +145,10 @@ impl<T> Intake<T> {
             None => raw.timestamp,
         };
         if self.rules.timed && time > self.limit {
-            return self.letter(&raw, Cause::EventTimeFarFuture, None, None);
+            return self.dead_letter(&raw, Cause::EventTimeFarFuture, None, None);
         }
         if self.rules.timed && (time < EARLIEST || time > LATEST) {
-            return self.letter(&raw, Cause::EventTimeInvalid, None, None);
+            return self.dead_letter(&raw, Cause::EventTimeInvalid, None, None);
         }
         let horizon = match self.event_time_max {
             EventTime::MIN => EventTime::MIN,
@@ -169,31 +169,31 @@ impl<T> Intake<T> {
 
     /// Adds detail to the latest dead letter, such as where to find the record.
     pub fn explain(&mut self, detail: String) {
-        if let Some(letter) = self.dead.last_mut() {
-            letter.detail = Some(detail);
+        if let Some(dead_letter) = self.dead.last_mut() {
+            dead_letter.detail = Some(detail);
         }
     }
 
     /// Sets the headers of the latest dead letter's record.
     pub fn headers(&mut self, headers: Vec<Header>) {
-        if let Some(letter) = self.dead.last_mut() {
-            letter.headers = headers;
+        if let Some(dead_letter) = self.dead.last_mut() {
+            dead_letter.headers = headers;
         }
     }
 
     /// Takes a record that could not be decoded.
     pub fn dead(&mut self, raw: Raw<'_>, cause: Cause, schema: Option<u32>) {
         self.count(&raw);
-        self.letter(&raw, cause, schema, None);
+        self.dead_letter(&raw, cause, schema, None);
     }
 
     /// Takes a record that could not be decoded, with the place in it that caused this.
     pub fn dead_at(&mut self, raw: Raw<'_>, cause: Cause, schema: Option<u32>, place: Box<str>) {
         self.count(&raw);
-        self.letter(&raw, cause, schema, Some(place.into()));
+        self.dead_letter(&raw, cause, schema, Some(place.into()));
     }
 
-    fn letter(&mut self, raw: &Raw<'_>, cause: Cause, schema: Option<u32>, detail: Option<String>) {
+    fn dead_letter(&mut self, raw: &Raw<'_>, cause: Cause, schema: Option<u32>, detail: Option<String>) {
         self.dead.push(DeadLetter {
             at: Position {
                 partition: self.id,
@@ -280,9 +280,9 @@ mod tests {
             horizon: EventTime(0),
             at: Position { partition, offset: 7 },
         };
-        let letter = DeadLetter::turned_down("odd", Cause::Rejected, Some("no".into()), &event);
-        assert_eq!(letter.payload, None);
-        let detail = letter.detail.unwrap();
+        let dead_letter = DeadLetter::turned_down("odd", Cause::Rejected, Some("no".into()), &event);
+        assert_eq!(dead_letter.payload, None);
+        let detail = dead_letter.detail.unwrap();
         assert!(
             detail.starts_with("no; the event cannot be written as JSON: "),
             "{detail}"

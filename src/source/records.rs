@@ -2,7 +2,7 @@
 
 use super::deletes::Deletes;
 use super::intake::Raw;
-use crate::codec::format::{Format, Resources};
+use crate::codec::format::{DecoderResources, Format};
 use crate::codec::registry::Verdict;
 use crate::codec::{Cause, Decode, Decoded};
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ impl<T: 'static> Payload<T> {
     ///
     /// # Errors
     /// Those of [`Format::decoder`].
-    pub fn new(format: &dyn Format<T>, resources: &Resources<'_>) -> Result<Self> {
+    pub fn new(format: &dyn Format<T>, resources: &DecoderResources<'_>) -> Result<Self> {
         Ok(Self(format.decoder(resources)?))
     }
 }

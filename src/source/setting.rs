@@ -12,20 +12,20 @@ pub struct SourceSetting {
     /// A description in one line.
     pub doc: &'static str,
     /// Its type and target.
-    pub kind: SourceKind,
+    pub kind: SourceSettingKind,
     /// Which sources have it.
-    pub of: Of,
+    pub of: SettingScope,
 }
 
 /// The type of a source's setting.
-pub enum SourceKind {
+pub enum SourceSettingKind {
     /// A duration between a minimum and a maximum.
     Time(Duration, Duration, fn(&mut Overrides, Duration)),
     /// Text of a certain form; returns false if it does not have it.
     Word(&'static str, fn(&mut Overrides, &str) -> bool),
 }
 
-impl SourceKind {
+impl SourceSettingKind {
     /// The expected value, for messages.
     pub fn form(&self) -> String {
         let text = amount::duration_text;
@@ -53,7 +53,7 @@ impl SourceKind {
 
 /// Which sources have a setting: all of them, or those that its connector reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub enum SettingScope {
     /// All of them.
     All,
     /// Streams only; the message for tables: "is a table and has no event time".
@@ -62,7 +62,7 @@ pub enum Of {
     Tables(&'static str),
 }
 
-impl Of {
+impl SettingScope {
     /// Why a stream (`timed`) or a table cannot have the setting, as a message.
     pub fn lack(self, timed: bool) -> Option<&'static str> {
         match self {

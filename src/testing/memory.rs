@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::position::{Offset, TopicId};
 use crate::record::Event;
 use crate::source::{
-    Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Source, TimeRules,
+    Driver, Environment, Intake, OpenedSource, PartitionFacts, Raw, ReadProgress, Reader, Source, TimeRules,
 };
 use crate::source::{Topology, UpsertSource, time_rules};
 use crate::time::EventTime;
@@ -53,7 +53,7 @@ impl<T> Memory<T> {
 }
 
 impl<T: Event> Memory<T> {
-    fn opened(self, timed: bool) -> Opened<T> {
+    fn opened(self, timed: bool) -> OpenedSource<T> {
         let facts = (0u32..)
             .zip(&self.partitions)
             .map(|(partition, records)| PartitionFacts::new(partition, 0, records.len() as Offset));
@@ -61,7 +61,7 @@ impl<T: Event> Memory<T> {
             partitions: facts.collect(),
         });
         let (partitions, segment_ends) = (self.partitions, self.segment_ends);
-        Opened {
+        OpenedSource {
             topic: "memory".to_owned(),
             description: "records in memory".to_owned(),
             driver,
@@ -81,7 +81,7 @@ impl<T: Event> Memory<T> {
 }
 
 impl<T: Event> Source<T> for Memory<T> {
-    fn open(self, _env: &Environment) -> Result<Opened<T>> {
+    fn open(self, _env: &Environment) -> Result<OpenedSource<T>> {
         Ok(self.opened(true))
     }
 }
@@ -89,7 +89,7 @@ impl<T: Event> Source<T> for Memory<T> {
 impl<K: Event, V: Event> UpsertSource<K, V> for Memory<(K, Option<V>)> {
     type Records = (K, Option<V>);
 
-    fn open(self, _env: &Environment) -> Result<Opened<(K, Option<V>)>> {
+    fn open(self, _env: &Environment) -> Result<OpenedSource<(K, Option<V>)>> {
         Ok(self.opened(false))
     }
 }
@@ -136,7 +136,7 @@ impl<T: Event> Reader<T> for MemoryReader<T> {
         until: Offset,
         records_max: usize,
         intake: &mut Intake<T>,
-    ) -> Result<Progress> {
+    ) -> Result<ReadProgress> {
         let unknown = || Error::internal(format!("partition {partition} in memory was not assigned"));
         let records = self.partitions.get(partition as usize).ok_or_else(unknown)?;
         let position = self.positions.get_mut(&partition).ok_or_else(unknown)?;
@@ -175,7 +175,7 @@ impl<T: Event> Reader<T> for MemoryReader<T> {
             }
             *position += 1;
         }
-        Ok(Progress {
+        Ok(ReadProgress {
             position: *position as Offset,
             at_end: *position == records.len(),
             more: *position < until,

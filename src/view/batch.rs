@@ -27,13 +27,13 @@ const BYTES_KEPT: usize = 1 << 16;
 #[derive(Default)]
 pub(crate) struct ChangeBatch {
     bytes: Vec<u8>,
-    changes: Vec<Parts>,
+    changes: Vec<ChangeParts>,
     /// Indices of `changes`, sorted by bucket.
     order: Vec<u32>,
 }
 
 /// The positions of a change's parts.
-struct Parts {
+struct ChangeParts {
     /// The hash of the key without its window.
     hash: u64,
     key: usize,
@@ -43,7 +43,7 @@ struct Parts {
 }
 
 /// A change of a row.
-pub(crate) struct RowChange<'a> {
+pub(crate) struct EncodedChange<'a> {
     pub(crate) key: &'a [u8],
     /// The hash of the key without its window.
     pub(crate) hash: u64,
@@ -82,7 +82,7 @@ impl ChangeBatch {
     pub(crate) fn push(&mut self, schema: &RowSchema, key: usize, value: usize, is_there: bool) {
         let hash = hash_of(schema.without_window(&self.bytes[key..value]));
         let end = self.bytes.len();
-        self.changes.push(Parts {
+        self.changes.push(ChangeParts {
             hash,
             key,
             value,
@@ -126,15 +126,15 @@ impl ChangeBatch {
     }
 
     /// A range of the sorted changes.
-    pub(crate) fn at(&self, range: Range<usize>) -> impl Iterator<Item = RowChange<'_>> {
+    pub(crate) fn at(&self, range: Range<usize>) -> impl Iterator<Item = EncodedChange<'_>> {
         self.order[range].iter().map(|index| {
-            let Parts {
+            let ChangeParts {
                 hash,
                 key,
                 value,
                 end,
             } = self.changes[*index as usize];
-            RowChange {
+            EncodedChange {
                 key: &self.bytes[key..value],
                 hash,
                 new: (self.bytes[end] == 1).then(|| &self.bytes[value..end]),

@@ -19,13 +19,13 @@ use crate::schema::Field;
 use crate::schema::datum::Datum;
 use crate::schema::types::{Type, Variant};
 use crate::time::EventTime;
-use crate::view::serve::{Given, ReadError};
+use crate::view::serve::{GivenValue, ReadError};
 
 /// Parses a value for `field`.
-pub(crate) fn datum(field: &Field, given: &Given) -> Result<Datum, ReadError> {
+pub(crate) fn datum(field: &Field, given: &GivenValue) -> Result<Datum, ReadError> {
     let (read, text) = match given {
-        Given::Text(text) => (of_text(&field.ty, text), text),
-        Given::Json(json) => (Json::of(json).and_then(|json| of_json(&field.ty, json)), json),
+        GivenValue::Text(text) => (of_text(&field.ty, text), text),
+        GivenValue::Json(json) => (Json::of(json).and_then(|json| of_json(&field.ty, json)), json),
     };
     read.ok_or_else(|| ReadError::KeyType {
         field: field.name.clone(),
@@ -238,7 +238,7 @@ mod tests {
     use crate::schema::types::Variant;
     use crate::schema::{Numbers, json};
 
-    fn read(ty: Type, given: impl Into<Given>) -> Option<Datum> {
+    fn read(ty: Type, given: impl Into<GivenValue>) -> Option<Datum> {
         datum(&Field { name: "f".into(), ty }, &given.into()).ok()
     }
 
@@ -301,15 +301,15 @@ mod tests {
             name: "merchant".into(),
             ty: Type::UInt(32),
         };
-        let error = datum(&field, &Given::from("forty-two")).unwrap_err();
+        let error = datum(&field, &GivenValue::from("forty-two")).unwrap_err();
         assert_eq!(
             error.to_string(),
             "field `merchant` is of type u32, got `forty-two`"
         );
     }
 
-    fn json_of(text: &str) -> Given {
-        Given::Json(text.to_owned())
+    fn json_of(text: &str) -> GivenValue {
+        GivenValue::Json(text.to_owned())
     }
 
     /// What a query string contains, a body can express as a string, and as a number where it is one.
@@ -370,7 +370,7 @@ mod tests {
         let datum = Datum::Int(55_340_232_221_128_655_000);
         let value = Some(datum.clone());
         for given in [
-            Given::from(large),
+            GivenValue::from(large),
             json_of(large),
             json_of(&format!("\"{large}\"")),
         ] {
@@ -428,7 +428,7 @@ mod tests {
                 let (ty, datum) = (Type::Float(bits), Datum::float(float));
                 let mut out = Vec::new();
                 let numbers = Numbers::default();
-                let shown = json::Shown { ty: &ty, datum: &datum, numbers };
+                let shown = json::ShownValue { ty: &ty, datum: &datum, numbers };
                 serde_json::to_writer(&mut out, &shown).unwrap();
                 let written = String::from_utf8(out).unwrap();
                 prop_assert_eq!(read(ty.clone(), json_of(&written)), Some(datum.clone()), "{}", &written);

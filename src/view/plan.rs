@@ -20,11 +20,11 @@ use crate::schema::{Field, RowSchema, json};
 use crate::suggest::nearest;
 use crate::time::{self, EventTime, WindowLayout};
 use crate::view::parse;
-use crate::view::serve::{Cursor, Filter, Op, ReadError, RowsQuery, WindowPick};
+use crate::view::serve::{Filter, Op, PageCursor, ReadError, RowsQuery, WindowPick};
 
 /// A filter with its value parsed.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Condition {
+pub(super) struct FieldCondition {
     /// The index of the field in the row.
     pub at: usize,
     /// The comparison.
@@ -35,7 +35,7 @@ pub(super) struct Condition {
     shown: Option<Datum>,
 }
 
-impl Condition {
+impl FieldCondition {
     /// A comparison with a field of known type.
     pub(super) fn new(at: usize, op: Op, value: Datum) -> Self {
         Self {
@@ -78,7 +78,7 @@ fn begins(datum: &Datum, prefix: &Datum) -> bool {
 
 /// The order in which rows are scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Walk {
+pub(super) enum ScanDirection {
     /// In the order of keys, page by page.
     Forward,
     /// In reverse key order.
@@ -90,19 +90,19 @@ pub(super) enum Walk {
 
 /// A query, understood.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct ScanPlan {
     /// All must match.
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<FieldCondition>,
     /// The key's fields that are fixed by equality.
     pub fixed: Vec<Option<Datum>>,
     /// The smallest encoded key that may match, and the exclusive end.
-    pub range: Range,
+    pub range: KeyRange,
     /// Fields to order by, and whether each is descending.
     pub order: Vec<(usize, bool)>,
     /// Whether ties are broken in reverse key order.
     pub ties_descending: bool,
     /// The order of the scan.
-    pub walk: Walk,
+    pub walk: ScanDirection,
     /// For each key, only the newest window whose end is at or below this.
     pub newest_until: Option<EventTime>,
     /// Nothing can match.
@@ -114,14 +114,14 @@ pub(super) struct Plan {
     /// The deadline of the scan.
     until: Option<Instant>,
     /// The end of the previous page.
-    pub cursor: Option<Cursor>,
+    pub cursor: Option<PageCursor>,
     /// Identifies the query.
     pub query: u64,
 }
 
 /// Why a scan stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Enough {
+pub(super) enum StopReason {
     /// It has scanned the maximum number of rows.
     Rows,
     /// It has reached its deadline.
@@ -133,14 +133,14 @@ const ROWS_A_LOOK: usize = 256;
 
 /// A half-open range of encoded keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Range {
+pub(super) struct KeyRange {
     /// The first key; empty: from the start.
     pub start: Vec<u8>,
     /// The exclusive end; `None`: to the end.
     pub end: Option<Vec<u8>>,
 }
 
-impl Range {
+impl KeyRange {
     /// The keys that begin with these bytes.
     fn of_prefix(prefix: Vec<u8>) -> Self {
         Self {
@@ -168,7 +168,7 @@ impl Range {
         }
     }
 
-    fn narrow(&mut self, other: Range) {
+    fn narrow(&mut self, other: KeyRange) {
         if other.start > self.start {
             self.start = other.start;
         }
@@ -192,18 +192,18 @@ fn after(mut prefix: Vec<u8>) -> Option<Vec<u8>> {
 
 /// What planning needs to know about the view.
 #[derive(Clone, Copy)]
-pub(super) struct Of<'a> {
+pub(super) struct ViewFacts<'a> {
     /// The fields and their encoding.
     pub schema: &'a RowSchema,
     /// The window layout.
     pub windows: Option<WindowLayout>,
-    /// The view's watermark at the moment read.
+    /// The view's watermark at the snapshot read.
     pub watermark: EventTime,
 }
 
-impl Plan {
+impl ScanPlan {
     /// Plans a query.
-    pub(super) fn new(of: Of<'_>, query: &RowsQuery) -> Result<Self, ReadError> {
+    pub(super) fn new(of: ViewFacts<'_>, query: &RowsQuery) -> Result<Self, ReadError> {
         let mut conditions = Vec::new();
         for filter in &query.filters {
             conditions.push(condition(of.schema, filter)?);
@@ -213,7 +213,7 @@ impl Plan {
             let (at, _) = field(of.schema.fields(), &by.field)?;
             order.push((at, by.descending));
         }
-        let cursor = query.cursor.as_deref().map(Cursor::parse).transpose()?;
+        let cursor = query.cursor.as_deref().map(PageCursor::parse).transpose()?;
         // What a page must have in common with the previous one.
         let asked = (&query.filters, &query.order, query.window);
         let asked = serde_json::to_vec(&asked).map_err(|error| ReadError::Cursor {
@@ -233,20 +233,24 @@ impl Plan {
     }
 
     /// A plan for one row, from parsed conditions.
-    pub(super) fn first(of: Of<'_>, conditions: Vec<Condition>, order: Vec<(usize, bool)>) -> Self {
+    pub(super) fn first(
+        of: ViewFacts<'_>,
+        conditions: Vec<FieldCondition>,
+        order: Vec<(usize, bool)>,
+    ) -> Self {
         let mut plan = Self::of_conditions(of, conditions, order);
         plan.arrange(of.schema);
         plan
     }
 
-    fn of_conditions(of: Of<'_>, conditions: Vec<Condition>, order: Vec<(usize, bool)>) -> Self {
+    fn of_conditions(of: ViewFacts<'_>, conditions: Vec<FieldCondition>, order: Vec<(usize, bool)>) -> Self {
         Self {
             conditions,
             fixed: vec![None; of.schema.key.len()],
-            range: Range::default(),
+            range: KeyRange::default(),
             ties_descending: order.last().is_some_and(|(_, descending)| *descending),
             order,
-            walk: Walk::Sort,
+            walk: ScanDirection::Sort,
             newest_until: None,
             nothing: false,
             limit: 1,
@@ -257,9 +261,12 @@ impl Plan {
         }
     }
 
-    fn pick(&mut self, of: Of<'_>, pick: WindowPick) -> Result<(), ReadError> {
+    fn pick(&mut self, of: ViewFacts<'_>, pick: WindowPick) -> Result<(), ReadError> {
         let (start, end) = window_fields(of.schema)?;
-        let mut also = |at, op, time| self.conditions.push(Condition::new(at, op, Datum::Time(time)));
+        let mut also = |at, op, time| {
+            self.conditions
+                .push(FieldCondition::new(at, op, Datum::Time(time)))
+        };
         match pick {
             WindowPick::Start(time) => also(start, Op::Eq, time),
             WindowPick::Open => also(end, Op::Gt, of.watermark),
@@ -291,7 +298,7 @@ impl Plan {
     }
 
     /// The range of keys allowed by the leading fixed fields and the conditions on the next one.
-    fn range(&self, schema: &RowSchema) -> Range {
+    fn range(&self, schema: &RowSchema) -> KeyRange {
         // Selecting each key's newest window precedes conditions on windows, so these cannot bound the scan.
         let usable = match self.newest_until {
             Some(_) => self.fixed.len() - 2,
@@ -306,7 +313,7 @@ impl Plan {
                 continue;
             }
             prefix.truncate(begun);
-            let mut range = Range::of_prefix(prefix.clone());
+            let mut range = KeyRange::of_prefix(prefix.clone());
             for condition in self.conditions.iter().filter(|condition| condition.at == at) {
                 if let Some(bounded) = bounded(condition, &field.ty, prefix.clone()) {
                     range.narrow(bounded);
@@ -314,15 +321,15 @@ impl Plan {
             }
             return range;
         }
-        Range::of_prefix(prefix)
+        KeyRange::of_prefix(prefix)
     }
 
-    fn walk(&self) -> Walk {
+    fn walk(&self) -> ScanDirection {
         if self.newest_until.is_some() {
-            return Walk::Sort;
+            return ScanDirection::Sort;
         }
         if self.order.is_empty() {
-            return Walk::Forward;
+            return ScanDirection::Forward;
         }
         let descending = self.order[0].1;
         let mut keys = (0..self.fixed.len()).filter(|at| self.fixed[*at].is_none());
@@ -334,29 +341,29 @@ impl Plan {
                 // The whole key is ordered: further fields make no difference.
                 None => break,
                 Some(next) if next == *at && *by_descending == descending => {}
-                Some(_) => return Walk::Sort,
+                Some(_) => return ScanDirection::Sort,
             }
         }
         match (descending, self.ties_descending) {
-            (false, false) => Walk::Forward,
-            (true, true) => Walk::Backward,
-            _ => Walk::Sort,
+            (false, false) => ScanDirection::Forward,
+            (true, true) => ScanDirection::Backward,
+            _ => ScanDirection::Sort,
         }
     }
 
     /// Whether every row must be scanned, because nothing bounds the leading part of the key.
     pub(super) fn looks_at_all(&self) -> bool {
-        self.walk == Walk::Sort && !self.nothing && self.range == Range::default()
+        self.walk == ScanDirection::Sort && !self.nothing && self.range == KeyRange::default()
     }
 
     /// Whether to stop the scan. Reads the clock only now and then.
-    pub(super) fn enough(&self, scanned: usize) -> Option<Enough> {
+    pub(super) fn enough(&self, scanned: usize) -> Option<StopReason> {
         if scanned >= self.scanned_max {
-            return Some(Enough::Rows);
+            return Some(StopReason::Rows);
         }
         let due =
             scanned.is_multiple_of(ROWS_A_LOOK) && self.until.is_some_and(|until| clock::instant() >= until);
-        due.then_some(Enough::Time)
+        due.then_some(StopReason::Time)
     }
 
     /// The error for a scan that exceeds its limit; with the view's size if that is known beforehand.
@@ -371,15 +378,15 @@ impl Plan {
     /// Whether a row matches: decodes the columns that conditions name.
     pub(super) fn holds(&self, mut column: impl FnMut(usize) -> Option<Datum>) -> bool {
         let mut holds =
-            |condition: &Condition| column(condition.at).is_some_and(|datum| condition.holds(&datum));
+            |condition: &FieldCondition| column(condition.at).is_some_and(|datum| condition.holds(&datum));
         self.conditions.iter().all(&mut holds)
     }
 }
 
 /// The range of keys allowed by a condition on one field, where the fields before it are `prefix`. Keys
 /// distinguish signed zeros, and NaNs; conditions do not.
-fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
-    let Condition { op, value, .. } = condition;
+fn bounded(condition: &FieldCondition, ty: &Type, prefix: Vec<u8>) -> Option<KeyRange> {
+    let FieldCondition { op, value, .. } = condition;
     let written = |value: &Datum| {
         let mut bytes = prefix.clone();
         column::write(ty, Form::Ordered, value, &mut bytes).map(|()| bytes)
@@ -389,7 +396,7 @@ fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
         (Op::Prefix, Datum::Text(text)) => {
             let mut bytes = prefix;
             column::write_prefix(ty, text, &mut bytes)?;
-            return Some(Range::of_prefix(bytes));
+            return Some(KeyRange::of_prefix(bytes));
         }
         (Op::Prefix, _) => return None,
         (op, Datum::Float(float)) if *float == 0.0 => {
@@ -406,24 +413,24 @@ fn bounded(condition: &Condition, ty: &Type, prefix: Vec<u8>) -> Option<Range> {
         }
     };
     Some(match op {
-        Op::Lt => Range {
+        Op::Lt => KeyRange {
             start: Vec::new(),
             end: Some(least),
         },
-        Op::Le => Range {
+        Op::Le => KeyRange {
             start: Vec::new(),
             end: after(greatest),
         },
-        Op::Ge => Range {
+        Op::Ge => KeyRange {
             start: least,
             end: None,
         },
         // Nothing is greater than the greatest.
-        Op::Gt => Range {
+        Op::Gt => KeyRange {
             start: after(greatest)?,
             end: None,
         },
-        _ => Range {
+        _ => KeyRange {
             start: least,
             end: after(greatest),
         },
@@ -510,7 +517,7 @@ pub(super) fn field<'a>(
         })
 }
 
-fn condition(schema: &RowSchema, filter: &Filter) -> Result<Condition, ReadError> {
+fn condition(schema: &RowSchema, filter: &Filter) -> Result<FieldCondition, ReadError> {
     let (at, field) = field(schema.fields(), &filter.field)?;
     let refused = |why: &str| ReadError::Filter {
         field: field.name.clone(),
@@ -530,9 +537,9 @@ fn condition(schema: &RowSchema, filter: &Filter) -> Result<Condition, ReadError
             "its type has no known order; only `eq` and `ne` are possible",
         ));
     }
-    Ok(Condition {
+    Ok(FieldCondition {
         op: filter.op,
-        ..Condition::equal(at, field, value)
+        ..FieldCondition::equal(at, field, value)
     })
 }
 

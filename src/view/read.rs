@@ -10,14 +10,14 @@ use crate::schema::datum::Datum;
 use crate::schema::encode::Form;
 use crate::schema::small::SmallBytes;
 use crate::time::{Epoch, EventTime};
-use crate::view::plan::{self, Condition, Of, Plan, has_many_forms};
+use crate::view::plan::{self, FieldCondition, ScanPlan, ViewFacts, has_many_forms};
 use crate::view::rows::{bucket_of, hash_of};
-use crate::view::scan::{Place, Scan, Stored};
+use crate::view::scan::{BucketPlace, Scan, StoredRow};
 use crate::view::serve::{
-    FoundRow, Given, Op, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
+    FoundRow, GivenValue, Op, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
 };
 use crate::view::shard::Shard;
-use crate::view::{Moment, View, ViewSpec, parse};
+use crate::view::{Snapshot, View, ViewSpec, parse};
 
 /// Rows of a bucket compared under one lock.
 const CHANGES_PAGE: usize = 64;
@@ -41,7 +41,7 @@ impl Serve for View {
             .sum()
     }
 
-    fn changed(&self, at: &Moment) -> Epoch {
+    fn changed(&self, at: &Snapshot) -> Epoch {
         self.local()
             .map(|shard| shard.changed(at.epoch))
             .max()
@@ -52,7 +52,7 @@ impl Serve for View {
         self.floor()
     }
 
-    fn watermark(&self, at: &Moment) -> EventTime {
+    fn watermark(&self, at: &Snapshot) -> EventTime {
         let all = at.watermark(&self.spec.sources);
         let lowest = match self.spec.window_sources.as_slice() {
             [] => all,
@@ -70,28 +70,33 @@ impl Serve for View {
             .collect()
     }
 
-    fn row(&self, query: &RowQuery, at: &Moment) -> Result<Option<FoundRow>, ReadError> {
+    fn row(&self, query: &RowQuery, at: &Snapshot) -> Result<Option<FoundRow>, ReadError> {
         self.kept(at.epoch, || self.find(query, at))
     }
 
-    fn rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError> {
+    fn rows(&self, query: &RowsQuery, at: &Snapshot) -> Result<Page, ReadError> {
         // Errors in a query are reported wherever the rows are.
-        let plan = Plan::new(self.of(at), query)?;
+        let plan = ScanPlan::new(self.of(at), query)?;
         self.whole()?;
         self.page(&plan, at)
     }
 
-    fn local_rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError> {
-        self.page(&Plan::new(self.of(at), query)?, at)
+    fn local_rows(&self, query: &RowsQuery, at: &Snapshot) -> Result<Page, ReadError> {
+        self.page(&ScanPlan::new(self.of(at), query)?, at)
     }
 
-    fn changes(&self, query: &RowsQuery, from: &Moment, to: &Moment) -> Result<Vec<RowChange>, ReadError> {
+    fn changes(
+        &self,
+        query: &RowsQuery,
+        from: &Snapshot,
+        to: &Snapshot,
+    ) -> Result<Vec<RowChange>, ReadError> {
         if let Some(WindowPick::Open | WindowPick::LastClosed) = query.window {
             let why = "changes cannot be followed for open or closed windows: those sets change with the \
                 watermark alone";
             return Err(ReadError::Window { why: why.into() });
         }
-        let plan = Plan::new(self.of(to), query)?;
+        let plan = ScanPlan::new(self.of(to), query)?;
         self.whole()?;
         self.kept(from.epoch.min(to.epoch), || {
             let scan = self.scan(to, self.buckets(&plan));
@@ -114,15 +119,15 @@ impl View {
         self.shards.iter().filter_map(|shard| shard.get())
     }
 
-    fn of(&self, at: &Moment) -> Of<'_> {
-        Of {
+    fn of(&self, at: &Snapshot) -> ViewFacts<'_> {
+        ViewFacts {
             schema: &self.schema,
             windows: self.spec.windows,
             watermark: self.watermark(at),
         }
     }
 
-    fn scan(&self, at: &Moment, buckets: Vec<Place>) -> Scan<'_> {
+    fn scan(&self, at: &Snapshot, buckets: Vec<BucketPlace>) -> Scan<'_> {
         Scan {
             schema: &self.schema,
             at: at.epoch,
@@ -146,7 +151,7 @@ impl View {
     }
 
     /// A page of this process's rows.
-    fn page(&self, plan: &Plan, at: &Moment) -> Result<Page, ReadError> {
+    fn page(&self, plan: &ScanPlan, at: &Snapshot) -> Result<Page, ReadError> {
         let buckets = self.buckets(plan);
         let rows = self.rows_len();
         if buckets.len() > 1 && plan.looks_at_all() && rows > plan.scanned_max {
@@ -164,7 +169,7 @@ impl View {
     }
 
     /// Of each shard, the bucket that holds all rows with the fixed key, or all buckets.
-    fn buckets(&self, plan: &Plan) -> Vec<Place> {
+    fn buckets(&self, plan: &ScanPlan) -> Vec<BucketPlace> {
         let windows = if self.schema.is_windowed() { 2 } else { 0 };
         let own = plan.fixed.len() - windows;
         // A key that is a window only.
@@ -184,7 +189,7 @@ impl View {
 
     /// The bucket of a key in each shard. Only the key's type tells which worker owns it, and that is not
     /// known here.
-    fn bucket(&self, key_without_window: &[u8]) -> Vec<Place> {
+    fn bucket(&self, key_without_window: &[u8]) -> Vec<BucketPlace> {
         let bucket = bucket_of(hash_of(key_without_window));
         self.local().map(|shard| (shard.clone(), bucket)).collect()
     }
@@ -199,7 +204,7 @@ impl View {
         Some(SmallBytes::new(&bytes))
     }
 
-    fn find(&self, query: &RowQuery, at: &Moment) -> Result<Option<FoundRow>, ReadError> {
+    fn find(&self, query: &RowQuery, at: &Snapshot) -> Result<Option<FoundRow>, ReadError> {
         let mut given = self.key_fields(&query.key)?;
         let of = self.of(at);
         let named = given.len() - if self.schema.is_windowed() { 2 } else { 0 };
@@ -225,8 +230,8 @@ impl View {
             None => {
                 let given = given.into_iter().zip(&self.schema.key).enumerate();
                 let equal =
-                    given.filter_map(|(at, (value, field))| Some(Condition::equal(at, field, value?)));
-                let plan = Plan::first(of, equal.collect(), Vec::new());
+                    given.filter_map(|(at, (value, field))| Some(FieldCondition::equal(at, field, value?)));
+                let plan = ScanPlan::first(of, equal.collect(), Vec::new());
                 let page = self.scan(at, self.buckets(&plan)).page(&plan)?;
                 page.rows.into_iter().next()
             }
@@ -260,7 +265,7 @@ impl View {
         &self,
         pick: WindowPick,
         given: Vec<Option<Datum>>,
-        at: &Moment,
+        at: &Snapshot,
     ) -> Result<Option<FoundRow>, ReadError> {
         let of = self.of(at);
         let (start, end) = plan::window_fields(&self.schema)?;
@@ -270,14 +275,14 @@ impl View {
             .filter_map(|(at, value)| Some((at, value?)));
         let mut conditions: Vec<_> = fixed
             .filter(|(at, _)| *at < start)
-            .map(|(at, value)| Condition::equal(at, &self.schema.key[at], value))
+            .map(|(at, value)| FieldCondition::equal(at, &self.schema.key[at], value))
             .collect();
         conditions.push(match pick {
-            WindowPick::Start(time) => Condition::new(start, Op::Eq, Datum::Time(time)),
-            WindowPick::Open => Condition::new(end, Op::Gt, Datum::Time(of.watermark)),
-            WindowPick::LastClosed => Condition::new(end, Op::Le, Datum::Time(of.watermark)),
+            WindowPick::Start(time) => FieldCondition::new(start, Op::Eq, Datum::Time(time)),
+            WindowPick::Open => FieldCondition::new(end, Op::Gt, Datum::Time(of.watermark)),
+            WindowPick::LastClosed => FieldCondition::new(end, Op::Le, Datum::Time(of.watermark)),
         });
-        let newest = Plan::first(of, conditions, vec![(start, true)]);
+        let newest = ScanPlan::first(of, conditions, vec![(start, true)]);
         let page = self.scan(at, self.buckets(&newest)).page(&newest)?;
         let found = page.rows.into_iter().next();
         if found.is_none() {
@@ -286,7 +291,7 @@ impl View {
         Ok(found)
     }
 
-    fn key_fields(&self, given: &[(String, Given)]) -> Result<Vec<Option<Datum>>, ReadError> {
+    fn key_fields(&self, given: &[(String, GivenValue)]) -> Result<Vec<Option<Datum>>, ReadError> {
         let mut fields = vec![None; self.schema.key.len()];
         for (name, value) in given {
             let (at, field) = plan::field(self.schema.key.iter(), name)?;
@@ -306,7 +311,7 @@ impl View {
         }
     }
 
-    fn compare(&self, plan: &Plan, scan: &Scan<'_>, from: Epoch) -> Vec<RowChange> {
+    fn compare(&self, plan: &ScanPlan, scan: &Scan<'_>, from: Epoch) -> Vec<RowChange> {
         let mut changes = Vec::new();
         for (shard, bucket) in &scan.buckets {
             if shard.buckets[*bucket].read().changed <= from {
@@ -320,7 +325,7 @@ impl View {
                     let (before, after) = (row.as_of(from), row.as_of(scan.at));
                     if before.map(|(epoch, _)| epoch) != after.map(|(epoch, _)| epoch) {
                         let own = |version: Option<(Epoch, &SmallBytes)>| {
-                            version.map(|(version, value)| Stored {
+                            version.map(|(version, value)| StoredRow {
                                 key: key.clone(),
                                 version,
                                 value: value.clone(),
@@ -340,13 +345,13 @@ impl View {
 
     fn change(
         &self,
-        plan: &Plan,
+        plan: &ScanPlan,
         scan: &Scan<'_>,
         key: &[u8],
-        before: Option<Stored>,
-        after: Option<Stored>,
+        before: Option<StoredRow>,
+        after: Option<StoredRow>,
     ) -> Option<RowChange> {
-        let matching = |version: &Stored| version.holds(plan, &self.schema);
+        let matching = |version: &StoredRow| version.holds(plan, &self.schema);
         match (before.filter(matching), after.filter(matching)) {
             (_, Some(after)) => Some(RowChange::Upsert(scan.found(&after))),
             (Some(_), None) => Some(RowChange::Delete(self.schema.key_row(key)?)),

@@ -8,7 +8,7 @@ use crate::schema::small::SmallBytes;
 use crate::time::Epoch;
 
 /// A row's current encoded value, and its older versions.
-pub(crate) struct Row {
+pub(crate) struct VersionedRow {
     pub(super) epoch: Epoch,
     pub(super) value: Option<SmallBytes>,
     /// Not empty exactly when the row is queued for pruning. Thin, because most rows have none.
@@ -20,7 +20,7 @@ pub(super) struct Version {
     value: Option<SmallBytes>,
 }
 
-impl Row {
+impl VersionedRow {
     pub(super) fn new(epoch: Epoch, value: Option<SmallBytes>) -> Self {
         Self {
             epoch,
@@ -127,11 +127,11 @@ impl Row {
             older.clear();
             return;
         }
-        let unneeded = older
+        let trimmable = older
             .partition_point(|version| version.epoch <= floor)
             .saturating_sub(1);
-        if unneeded * 2 > older.len() {
-            older.drain(..unneeded);
+        if trimmable * 2 > older.len() {
+            older.drain(..trimmable);
         }
     }
 }

@@ -114,7 +114,7 @@ enum Windows<R> {
 
 /// The location of a row. Valid until the row is removed.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct RowPlace {
     slot: u32,
     window: Window,
 }
@@ -164,7 +164,7 @@ impl<R> Rows<R> {
     }
 
     /// Prefetches the memory of rows at these locations.
-    pub(crate) fn fetch_at(&self, places: impl Iterator<Item = Place>) {
+    pub(crate) fn fetch_at(&self, places: impl Iterator<Item = RowPlace>) {
         let touched = places.map(|place| self.slots.get(place.slot).rows.touch());
         std::hint::black_box(touched.fold(0, usize::wrapping_add));
     }
@@ -177,7 +177,7 @@ impl<R> Rows<R> {
     }
 
     /// The row at a location, for modification.
-    pub(crate) fn at_mut(&mut self, place: Place) -> Option<&mut R> {
+    pub(crate) fn at_mut(&mut self, place: RowPlace) -> Option<&mut R> {
         self.slots.get_mut(place.slot).rows.get_mut(place.window)
     }
 
@@ -187,16 +187,14 @@ impl<R> Rows<R> {
         &mut self,
         hash: u64,
         key: &[u8],
-        change: impl FnOnce(Option<(Place, &mut R)>) -> Option<R>,
+        change: impl FnOnce(Option<(RowPlace, &mut R)>) -> Option<R>,
     ) {
         let (own, window) = self.split(key);
         let at = window.unwrap_or_default();
         match self.find(hash, own) {
-            Some(slot) => self
-                .slots
-                .get_mut(slot)
-                .rows
-                .put(at, |row| change(row.map(|row| (Place { slot, window: at }, row)))),
+            Some(slot) => self.slots.get_mut(slot).rows.put(at, |row| {
+                change(row.map(|row| (RowPlace { slot, window: at }, row)))
+            }),
             None => {
                 if let Some(row) = change(None) {
                     let rows = match window {
@@ -241,7 +239,7 @@ impl<R> Rows<R> {
     }
 
     /// Removes a row.
-    pub(crate) fn remove(&mut self, place: Place) -> Option<R> {
+    pub(crate) fn remove(&mut self, place: RowPlace) -> Option<R> {
         let slot = self.slots.get_mut(place.slot);
         let removed = slot.rows.remove(place.window);
         if removed.is_some() && matches!(slot.rows, Windows::Gone) {
@@ -281,13 +279,13 @@ impl<R> Rows<R> {
     }
 
     /// Passes every row to `see`, for modification.
-    pub(crate) fn each_mut(&mut self, mut see: impl FnMut(Place, &mut R)) {
+    pub(crate) fn each_mut(&mut self, mut see: impl FnMut(RowPlace, &mut R)) {
         let slots = self.slots.pages.iter_mut().flatten();
         for (slot, Slot { rows, .. }) in (0..).zip(slots) {
             match rows {
                 Windows::Gone => {}
                 Windows::Plain(row) => see(
-                    Place {
+                    RowPlace {
                         slot,
                         window: Window::default(),
                     },
@@ -295,7 +293,7 @@ impl<R> Rows<R> {
                 ),
                 Windows::Few(few) => few.iter_mut().for_each(|(window, row)| {
                     see(
-                        Place {
+                        RowPlace {
                             slot,
                             window: *window,
                         },
@@ -304,7 +302,7 @@ impl<R> Rows<R> {
                 }),
                 Windows::Many(many) => many.iter_mut().for_each(|(window, row)| {
                     see(
-                        Place {
+                        RowPlace {
                             slot,
                             window: *window,
                         },
@@ -317,7 +315,7 @@ impl<R> Rows<R> {
 
     /// Iterates over rows from a bound, in order. Bounds may be any bytes.
     pub(crate) fn forward<'a>(&'a self, lower: Bound<&[u8]>) -> impl Iterator<Item = (SmallBytes, &'a R)> {
-        let edge = self.edge(lower, Side::Lower);
+        let edge = self.edge(lower, RangeEnd::Lower);
         let (chunk, index) = edge.next;
         let split = edge.split.into_iter().flat_map(|(slot, window)| {
             let windows = (window, Bound::Unbounded);
@@ -329,7 +327,7 @@ impl<R> Rows<R> {
 
     /// Iterates over rows from a bound in reverse order. Bounds may be any bytes.
     pub(crate) fn backward<'a>(&'a self, upper: Bound<&[u8]>) -> impl Iterator<Item = (SmallBytes, &'a R)> {
-        let edge = self.edge(upper, Side::Upper);
+        let edge = self.edge(upper, RangeEnd::Upper);
         let (chunk, index) = edge.next;
         let split = edge.split.into_iter().flat_map(|(slot, window)| {
             let windows = (Bound::Unbounded, window);
@@ -345,14 +343,14 @@ impl<R> Rows<R> {
     }
 
     /// The starting location of an iteration.
-    fn edge(&self, bound: Bound<&[u8]>, side: Side) -> Edge {
+    fn edge(&self, bound: Bound<&[u8]>, side: RangeEnd) -> Edge {
         let (key, included) = match bound {
             Bound::Included(key) => (key, true),
             Bound::Excluded(key) => (key, false),
             Bound::Unbounded => {
                 let next = match side {
-                    Side::Lower => (0, 0),
-                    Side::Upper => (self.order.len(), 0),
+                    RangeEnd::Lower => (0, 0),
+                    RangeEnd::Upper => (self.order.len(), 0),
                 };
                 return Edge { split: None, next };
             }
@@ -364,8 +362,8 @@ impl<R> Rows<R> {
             let is_plain = matches!(self.slots.get(*slot).rows, Windows::Plain(_));
             // The rows of windows come after those of their key without one.
             let passed = match side {
-                Side::Lower => is_plain && !included,
-                Side::Upper => is_plain && included,
+                RangeEnd::Lower => is_plain && !included,
+                RangeEnd::Upper => is_plain && included,
             };
             let next = (chunk, index + usize::from(passed));
             return Edge { split: None, next };
@@ -384,11 +382,11 @@ impl<R> Rows<R> {
             is_windowed.then(|| ((chunk, index), slot, window_bound(rest, included, side)))
         });
         match (split, side) {
-            (Some((_, slot, window)), Side::Lower) => Edge {
+            (Some((_, slot, window)), RangeEnd::Lower) => Edge {
                 split: Some((slot, window)),
                 next: (chunk, index),
             },
-            (Some((at, slot, window)), Side::Upper) => Edge {
+            (Some((at, slot, window)), RangeEnd::Upper) => Edge {
                 split: Some((slot, window)),
                 next: at,
             },
@@ -414,7 +412,7 @@ const ALL: (Bound<Window>, Bound<Window>) = (Bound::Unbounded, Bound::Unbounded)
 
 /// Which end of the iteration a bound is.
 #[derive(Clone, Copy)]
-enum Side {
+enum RangeEnd {
     Lower,
     Upper,
 }
@@ -427,14 +425,14 @@ struct Edge {
 }
 
 /// The window bound that follows a key in a bound: too few or too many bytes lie between windows.
-fn window_bound(rest: &[u8], included: bool, side: Side) -> Bound<Window> {
+fn window_bound(rest: &[u8], included: bool, side: RangeEnd) -> Bound<Window> {
     let mut window = [0; WINDOW_LEN];
     let len = rest.len().min(WINDOW_LEN);
     window[..len].copy_from_slice(&rest[..len]);
     let included = match rest.len().cmp(&WINDOW_LEN) {
         Ordering::Equal => included,
-        Ordering::Less => matches!(side, Side::Lower),
-        Ordering::Greater => matches!(side, Side::Upper),
+        Ordering::Less => matches!(side, RangeEnd::Lower),
+        Ordering::Greater => matches!(side, RangeEnd::Upper),
     };
     match included {
         true => Bound::Included(Window::of(window)),
@@ -645,7 +643,7 @@ mod tests {
     }
 
     /// Inserts a row and returns its location.
-    fn set(rows: &mut Rows<u32>, key: &[u8], value: u32) -> Place {
+    fn set(rows: &mut Rows<u32>, key: &[u8], value: u32) -> RowPlace {
         let (hash, mut place) = (hash(key, rows.window_len), None);
         for _ in 0..2 {
             rows.put(hash, key, |row| match row {

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  shard 0 bucket 0 ─ cursor, a few rows ahead ─┐
-//!  shard 0 bucket 1 ─ cursor, a few rows ahead ─┼─ merge by key ─▶ side? holds? ─▶ page     Walk::Forward, Backward
+//!  shard 0 bucket 1 ─ cursor, a few rows ahead ─┼─ merge by key ─▶ side? holds? ─▶ page     ScanDirection::Forward, Backward
 //!  …                                            ┘
-//!  bucket after bucket ─▶ side? holds? ─▶ heap of the first limit + 1 in order ─▶ page      Walk::Sort
+//!  bucket after bucket ─▶ side? holds? ─▶ heap of the first limit + 1 in order ─▶ page      ScanDirection::Sort
 //! ```
 //!
 //! The memory of a scan is that of its page, however many rows it scans; a sort reads each row once, and
@@ -22,17 +22,17 @@ use crate::schema::RowSchema;
 use crate::schema::datum::Datum;
 use crate::schema::small::SmallBytes;
 use crate::time::{Epoch, EventTime};
-use crate::view::plan::{Enough, Plan, Walk};
+use crate::view::plan::{ScanDirection, ScanPlan, StopReason};
 use crate::view::rows::bucket_of;
 use crate::view::rows::hash_of;
-use crate::view::serve::{Cursor, FoundRow, Page, ReadError};
+use crate::view::serve::{FoundRow, Page, PageCursor, ReadError};
 use crate::view::shard::Shard;
 
 /// Rows fetched at first, and at most, at a time.
 const AHEAD: std::ops::RangeInclusive<usize> = 2..=64;
 
 /// A bucket: its shard, and its index there.
-pub(super) type Place = (Arc<Shard>, usize);
+pub(super) type BucketPlace = (Arc<Shard>, usize);
 
 /// The scope of a scan: the buckets that can hold results, and the epoch.
 pub(super) struct Scan<'a> {
@@ -43,11 +43,11 @@ pub(super) struct Scan<'a> {
     /// The view's watermark as of it.
     pub watermark: EventTime,
     /// The shards and their buckets to scan.
-    pub buckets: Vec<Place>,
+    pub buckets: Vec<BucketPlace>,
 }
 
 /// An encoded row as of the epoch read.
-pub(super) struct Stored {
+pub(super) struct StoredRow {
     /// Its encoded key.
     pub key: SmallBytes,
     /// When it last changed.
@@ -56,16 +56,16 @@ pub(super) struct Stored {
     pub value: SmallBytes,
 }
 
-impl Stored {
+impl StoredRow {
     /// Whether it matches.
-    pub(super) fn holds(&self, plan: &Plan, schema: &RowSchema) -> bool {
+    pub(super) fn holds(&self, plan: &ScanPlan, schema: &RowSchema) -> bool {
         plan.holds(|at| schema.column(&self.key, &self.value, at))
     }
 }
 
 impl Scan<'_> {
     /// Executes a plan.
-    pub(super) fn page(&self, plan: &Plan) -> Result<Page, ReadError> {
+    pub(super) fn page(&self, plan: &ScanPlan) -> Result<Page, ReadError> {
         if plan.nothing {
             return Ok(Page {
                 rows: Vec::new(),
@@ -80,13 +80,13 @@ impl Scan<'_> {
             .map(|cursor| self.resume(plan, cursor))
             .transpose()?;
         match plan.walk {
-            Walk::Forward => self.merge(plan, after, false),
-            Walk::Backward => self.merge(plan, after, true),
-            Walk::Sort => self.sort(plan, after),
+            ScanDirection::Forward => self.merge(plan, after, false),
+            ScanDirection::Backward => self.merge(plan, after, true),
+            ScanDirection::Sort => self.sort(plan, after),
         }
     }
 
-    fn resume(&self, plan: &Plan, cursor: &Cursor) -> Result<SmallBytes, ReadError> {
+    fn resume(&self, plan: &ScanPlan, cursor: &PageCursor) -> Result<SmallBytes, ReadError> {
         let why = if cursor.epoch != self.at {
             format!(
                 "the cursor belongs to epoch {}, this read is of {}",
@@ -102,8 +102,8 @@ impl Scan<'_> {
         Err(ReadError::Cursor { why })
     }
 
-    fn next(&self, plan: &Plan, last: &[u8]) -> String {
-        let cursor = Cursor {
+    fn next(&self, plan: &ScanPlan, last: &[u8]) -> String {
+        let cursor = PageCursor {
             epoch: self.at,
             query: plan.query,
             key: last.to_vec(),
@@ -112,7 +112,7 @@ impl Scan<'_> {
     }
 
     /// The decoded row.
-    pub(super) fn found(&self, stored: &Stored) -> FoundRow {
+    pub(super) fn found(&self, stored: &StoredRow) -> FoundRow {
         let mut row = self.schema.key_row(&stored.key).unwrap_or_default();
         let closed = self.schema.is_windowed().then(|| match row.last() {
             Some(Datum::Time(end)) => *end <= self.watermark,
@@ -127,7 +127,7 @@ impl Scan<'_> {
         }
     }
 
-    fn merge(&self, plan: &Plan, after: Option<SmallBytes>, reverse: bool) -> Result<Page, ReadError> {
+    fn merge(&self, plan: &ScanPlan, after: Option<SmallBytes>, reverse: bool) -> Result<Page, ReadError> {
         let start = match after {
             Some(key) => Bound::Excluded(key),
             None => plan.range.near(reverse).map(SmallBytes::new),
@@ -138,14 +138,14 @@ impl Scan<'_> {
         };
         let mut heads = BinaryHeap::new();
         for (shard, bucket) in &self.buckets {
-            let walker = Walker {
+            let walker = BucketWalk {
                 shard,
                 bucket: *bucket,
                 next: Some(start.clone()),
                 rows: VecDeque::new(),
                 ahead,
             };
-            heads.extend(Head::of(walker, self.at, reverse));
+            heads.extend(BucketHead::of(walker, self.at, reverse));
         }
 
         let (mut rows, mut scanned) = (Vec::new(), 0);
@@ -193,8 +193,8 @@ impl Scan<'_> {
         })
     }
 
-    fn sort(&self, plan: &Plan, after: Option<SmallBytes>) -> Result<Page, ReadError> {
-        let mut best = Best {
+    fn sort(&self, plan: &ScanPlan, after: Option<SmallBytes>) -> Result<Page, ReadError> {
+        let mut best = TopRows {
             plan,
             after: after
                 .and_then(|key| self.get(&key))
@@ -204,7 +204,7 @@ impl Scan<'_> {
         };
         let mut scanned = 0;
         for (shard, bucket) in &self.buckets {
-            let mut walker = Walker {
+            let mut walker = BucketWalk {
                 shard,
                 bucket: *bucket,
                 next: Some(plan.range.near(false).map(SmallBytes::new)),
@@ -213,14 +213,14 @@ impl Scan<'_> {
                 ahead: *AHEAD.start(),
             };
             // The newest closed window so far of the current key.
-            let mut newest: Option<Stored> = None;
+            let mut newest: Option<StoredRow> = None;
             while let Some(stored) = walker.advance(self.at, false) {
                 if plan.range.is_past(&stored.key, false) {
                     break;
                 }
                 match plan.enough(scanned) {
-                    Some(Enough::Rows) => return Err(plan.too_much(None)),
-                    Some(Enough::Time) => return Err(ReadError::TooLong),
+                    Some(StopReason::Rows) => return Err(plan.too_much(None)),
+                    Some(StopReason::Time) => return Err(ReadError::TooLong),
                     None => scanned += 1,
                 }
                 let Some(until) = plan.newest_until else {
@@ -244,7 +244,7 @@ impl Scan<'_> {
                 .into_iter()
                 .for_each(|newest| self.offer(&mut best, newest));
         }
-        let Best { heap, more, .. } = best;
+        let TopRows { heap, more, .. } = best;
         let sorted = heap.into_sorted_vec();
         let last = sorted.last().filter(|_| more);
         let next = last.map(|last| self.next(plan, &last.stored.key));
@@ -256,30 +256,30 @@ impl Scan<'_> {
         })
     }
 
-    fn ranked<'p>(&self, plan: &'p Plan, stored: Stored) -> Ranked<'p> {
+    fn ranked<'p>(&self, plan: &'p ScanPlan, stored: StoredRow) -> RankedRow<'p> {
         let column = |(at, _): &(usize, bool)| self.schema.column(&stored.key, &stored.value, *at);
-        Ranked {
+        RankedRow {
             by: plan.order.iter().map(column).collect(),
             stored,
             plan,
         }
     }
 
-    fn offer(&self, best: &mut Best<'_>, stored: Stored) {
+    fn offer(&self, best: &mut TopRows<'_>, stored: StoredRow) {
         if stored.holds(best.plan, self.schema) {
             best.offer(self.ranked(best.plan, stored));
         }
     }
 
     /// The row of a key, if it is in one of the scanned buckets.
-    pub(super) fn get(&self, key: &[u8]) -> Option<Stored> {
+    pub(super) fn get(&self, key: &[u8]) -> Option<StoredRow> {
         let hash = hash_of(self.schema.without_window(key));
         let at = bucket_of(hash);
         let places = self.buckets.iter().filter(|(_, bucket)| *bucket == at);
         places.into_iter().find_map(|(shard, bucket)| {
             let bucket = shard.buckets[*bucket].read();
             let (version, value) = bucket.rows.get(hash, key)?.as_of(self.at)?;
-            Some(Stored {
+            Some(StoredRow {
                 key: SmallBytes::new(key),
                 version,
                 value: value.clone(),
@@ -287,30 +287,30 @@ impl Scan<'_> {
         })
     }
 
-    fn window_end(&self, stored: &Stored) -> Option<EventTime> {
+    fn window_end(&self, stored: &StoredRow) -> Option<EventTime> {
         match self.schema.column(&stored.key, &[], self.schema.key.len() - 1)? {
             Datum::Time(end) => Some(end),
             _ => None,
         }
     }
 
-    fn same_key(&self, a: &Stored, b: &Stored) -> bool {
+    fn same_key(&self, a: &StoredRow, b: &StoredRow) -> bool {
         self.schema.without_window(&a.key) == self.schema.without_window(&b.key)
     }
 }
 
 /// An iteration over one bucket.
-struct Walker<'a> {
+struct BucketWalk<'a> {
     shard: &'a Shard,
     bucket: usize,
     /// Where the next page starts; `None` at the end.
     next: Option<Bound<SmallBytes>>,
-    rows: VecDeque<Stored>,
+    rows: VecDeque<StoredRow>,
     ahead: usize,
 }
 
-impl Walker<'_> {
-    fn advance(&mut self, at: Epoch, reverse: bool) -> Option<Stored> {
+impl BucketWalk<'_> {
+    fn advance(&mut self, at: Epoch, reverse: bool) -> Option<StoredRow> {
         while self.rows.is_empty() {
             let start = self.next.take()?;
             let rows = &mut self.rows;
@@ -320,7 +320,7 @@ impl Walker<'_> {
                 .visit(self.bucket, start, reverse, self.ahead, &mut |key, row| {
                     if let Some((version, value)) = row.as_of(at) {
                         let (key, value) = (key.clone(), value.clone());
-                        rows.push_back(Stored { key, version, value });
+                        rows.push_back(StoredRow { key, version, value });
                     }
                 });
             self.next = last.map(Bound::Excluded);
@@ -331,14 +331,14 @@ impl Walker<'_> {
 }
 
 /// A bucket's iteration and its first row; the greatest head is the one whose row comes first.
-struct Head<'a> {
-    row: Stored,
-    walker: Walker<'a>,
+struct BucketHead<'a> {
+    row: StoredRow,
+    walker: BucketWalk<'a>,
     reverse: bool,
 }
 
-impl<'a> Head<'a> {
-    fn of(mut walker: Walker<'a>, at: Epoch, reverse: bool) -> Option<Self> {
+impl<'a> BucketHead<'a> {
+    fn of(mut walker: BucketWalk<'a>, at: Epoch, reverse: bool) -> Option<Self> {
         Some(Self {
             row: walker.advance(at, reverse)?,
             walker,
@@ -347,7 +347,7 @@ impl<'a> Head<'a> {
     }
 }
 
-impl Ord for Head<'_> {
+impl Ord for BucketHead<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         let ordering = self.row.key.cmp(&other.row.key);
         if self.reverse {
@@ -357,27 +357,27 @@ impl Ord for Head<'_> {
         }
     }
 }
-impl PartialOrd for Head<'_> {
+impl PartialOrd for BucketHead<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-impl PartialEq for Head<'_> {
+impl PartialEq for BucketHead<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
-impl Eq for Head<'_> {}
+impl Eq for BucketHead<'_> {}
 
 /// A row and its rank in the requested order; the greatest comes last.
-struct Ranked<'p> {
-    stored: Stored,
+struct RankedRow<'p> {
+    stored: StoredRow,
     /// The columns to order by.
     by: Vec<Option<Datum>>,
-    plan: &'p Plan,
+    plan: &'p ScanPlan,
 }
 
-impl Ord for Ranked<'_> {
+impl Ord for RankedRow<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         let columns = self.by.iter().zip(&other.by).zip(&self.plan.order);
         let mut orderings = columns.map(|((a, b), (_, descending))| match descending {
@@ -395,28 +395,28 @@ impl Ord for Ranked<'_> {
         })
     }
 }
-impl PartialOrd for Ranked<'_> {
+impl PartialOrd for RankedRow<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-impl PartialEq for Ranked<'_> {
+impl PartialEq for RankedRow<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
-impl Eq for Ranked<'_> {}
+impl Eq for RankedRow<'_> {}
 
 /// The first `limit` rows in order, of those after the cursor.
-struct Best<'p> {
-    plan: &'p Plan,
-    after: Option<Ranked<'p>>,
-    heap: BinaryHeap<Ranked<'p>>,
+struct TopRows<'p> {
+    plan: &'p ScanPlan,
+    after: Option<RankedRow<'p>>,
+    heap: BinaryHeap<RankedRow<'p>>,
     more: bool,
 }
 
-impl<'p> Best<'p> {
-    fn offer(&mut self, ranked: Ranked<'p>) {
+impl<'p> TopRows<'p> {
+    fn offer(&mut self, ranked: RankedRow<'p>) {
         if self.after.as_ref().is_some_and(|after| ranked <= *after) {
             return;
         }

@@ -1,12 +1,12 @@
 //! Type-erased reads of a view, as used by HTTP and tests.
 //!
 //! ```text
-//!  Views ──get(name)──▶ Arc<dyn Serve>          Views ──closed() / moment(as_of)──▶ Arc<Moment>
+//!  Views ──get(name)──▶ Arc<dyn Serve>          Views ──closed() / snapshot(as_of)──▶ Arc<Snapshot>
 //!                            │                                                          │
-//!                            └────────── row / rows / changes (query, &moment) ◀────────┘
+//!                            └────────── row / rows / changes (query, &snapshot) ◀──────┘
 //! ```
 //!
-//! Every call reads as of one [`Moment`]. Holding the `Arc<Moment>` pins its epoch: its versions are kept
+//! Every call reads as of one [`Snapshot`]. Holding the `Arc<Snapshot>` pins its epoch: its versions are kept
 //! while the view's limit on old versions allows; beyond that, the call returns [`ReadError::Gone`], never a
 //! partial result.
 //!
@@ -25,7 +25,7 @@ use serde_json::value::RawValue;
 use crate::schema::RowSchema;
 use crate::schema::datum::Datum;
 use crate::time::{Epoch, EventTime};
-use crate::view::{Moment, ViewSpec};
+use crate::view::{Snapshot, ViewSpec};
 
 /// A type-erased view.
 pub trait Serve: Send + Sync {
@@ -43,7 +43,7 @@ pub trait Serve: Send + Sync {
 
     /// The last epoch up to `at` in which a row of the local shards changed; [`Epoch::ZERO`] if none did, or
     /// if it is no longer known.
-    fn changed(&self, at: &Moment) -> Epoch;
+    fn changed(&self, at: &Snapshot) -> Epoch;
 
     /// No epoch below this one can be read. [`Epoch::ZERO`] until history has been pruned for the first time;
     /// see [`Views::oldest`](crate::view::Views::oldest) for the first epoch that exists.
@@ -52,7 +52,7 @@ pub trait Serve: Send + Sync {
     /// The event time below which the view's rows are complete at `at`: the watermark of its sources, or of
     /// those of its windows if that is lower, minus the time for which the view holds records back.
     /// [`EventTime::MIN`] if nothing is known.
-    fn watermark(&self, at: &Moment) -> EventTime;
+    fn watermark(&self, at: &Snapshot) -> EventTime;
 
     /// The workers whose shards are in this process, ascending.
     fn shards(&self) -> Vec<usize>;
@@ -60,19 +60,20 @@ pub trait Serve: Send + Sync {
     /// Reads one row by its full key; in a windowed view by the key and a window, exact or selected.
     ///
     /// Returns `Ok(None)` if there is no such row as of `at`.
-    fn row(&self, query: &RowQuery, at: &Moment) -> Result<Option<FoundRow>, ReadError>;
+    fn row(&self, query: &RowQuery, at: &Snapshot) -> Result<Option<FoundRow>, ReadError>;
 
     /// Reads rows by filters, ordered, in pages.
-    fn rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError>;
+    fn rows(&self, query: &RowsQuery, at: &Snapshot) -> Result<Page, ReadError>;
 
     /// Reads rows of this process's shards only: a part of a cluster's answer.
-    fn local_rows(&self, query: &RowsQuery, at: &Moment) -> Result<Page, ReadError>;
+    fn local_rows(&self, query: &RowsQuery, at: &Snapshot) -> Result<Page, ReadError>;
 
     /// The changes that lead from the rows matching `query` at `from` to those matching it at `to`: at most
     /// one per key, however many epochs lie in between. `order`, `limit` and `cursor` of the query are
     /// ignored; `window` must be `None` or [`WindowPick::Start`], because others move with the watermark
     /// alone.
-    fn changes(&self, query: &RowsQuery, from: &Moment, to: &Moment) -> Result<Vec<RowChange>, ReadError>;
+    fn changes(&self, query: &RowsQuery, from: &Snapshot, to: &Snapshot)
+    -> Result<Vec<RowChange>, ReadError>;
 
     /// Order-independent hash of the local shards' changes in a closed epoch (0: none); `None` if hashes are
     /// off ([`ViewSpec::hashed`]) or the epoch is older than the history.
@@ -81,31 +82,31 @@ pub trait Serve: Send + Sync {
 
 /// A value given by a client.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub enum Given {
+pub enum GivenValue {
     /// Text, as in a URL, already percent-decoded.
     Text(String),
     /// A JSON value as written in a body: its numbers keep all of their digits.
     Json(String),
 }
 
-impl From<&str> for Given {
+impl From<&str> for GivenValue {
     fn from(text: &str) -> Self {
-        Given::Text(text.to_owned())
+        GivenValue::Text(text.to_owned())
     }
 }
-impl From<String> for Given {
+impl From<String> for GivenValue {
     fn from(text: String) -> Self {
-        Given::Text(text)
+        GivenValue::Text(text)
     }
 }
-impl From<serde_json::Value> for Given {
+impl From<serde_json::Value> for GivenValue {
     fn from(value: serde_json::Value) -> Self {
-        Given::Json(value.to_string())
+        GivenValue::Json(value.to_string())
     }
 }
-impl From<Box<RawValue>> for Given {
+impl From<Box<RawValue>> for GivenValue {
     fn from(json: Box<RawValue>) -> Self {
-        Given::Json(Box::<str>::from(json).into())
+        GivenValue::Json(Box::<str>::from(json).into())
     }
 }
 
@@ -114,7 +115,7 @@ impl From<Box<RawValue>> for Given {
 pub struct RowQuery {
     /// Key fields by name, in any order. All are required, except that `window` may replace `window_start`
     /// and `window_end`.
-    pub key: Vec<(String, Given)>,
+    pub key: Vec<(String, GivenValue)>,
     /// The window, in a windowed view. [`WindowPick::Open`] selects the newest open window that has a row.
     pub window: Option<WindowPick>,
 }
@@ -173,7 +174,7 @@ pub struct Filter {
     /// The comparison.
     pub op: Op,
     /// The value to compare with.
-    pub value: Given,
+    pub value: GivenValue,
 }
 
 /// A field to order by.
@@ -249,7 +250,7 @@ pub struct Page {
     pub cut_short: bool,
 }
 
-/// The change of a row between two moments.
+/// The change of a row between two snapshots.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowChange {
     /// The row's new contents.
@@ -372,12 +373,12 @@ impl std::error::Error for ReadError {}
 
 /// The epoch at which a [`Page::next`] must be read.
 pub fn cursor_epoch(cursor: &str) -> Result<Epoch, ReadError> {
-    Ok(Cursor::parse(cursor)?.epoch)
+    Ok(PageCursor::parse(cursor)?.epoch)
 }
 
 /// The end of a page. Encoded as postcard in URL-safe base64, with the key as the view encodes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Cursor {
+pub(crate) struct PageCursor {
     /// The epoch that all pages are read at.
     pub epoch: Epoch,
     /// Identifies the query: the cursor is invalid for any other.
@@ -386,7 +387,7 @@ pub(crate) struct Cursor {
     pub key: Vec<u8>,
 }
 
-impl Cursor {
+impl PageCursor {
     pub(crate) fn parse(text: &str) -> Result<Self, ReadError> {
         let malformed = || ReadError::Cursor {
             why: "invalid cursor: pass `next` unchanged".into(),

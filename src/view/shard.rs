@@ -22,26 +22,26 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
-use crate::checkpoint::keeper::{Keeper, Loader};
-use crate::checkpoint::manifest::Bounds;
-use crate::checkpoint::state::{Changed, Out, Stateful};
-use crate::checkpoint::steps::Kept;
+use crate::checkpoint::manifest::RetentionBounds;
+use crate::checkpoint::state::{DirtyKeys, SnapshotWriter, Stateful};
+use crate::checkpoint::state_handle::{StateHandle, StateLoader};
+use crate::checkpoint::steps::StateCell;
 use crate::error::Error;
 use crate::schema::RowSchema;
 use crate::schema::small::SmallBytes;
 use crate::time::Epoch;
 use crate::view::View;
-use crate::view::batch::{ChangeBatch, RowChange};
-use crate::view::moments::Rise;
-use crate::view::row::Row;
-use crate::view::rows::{BUCKETS, Place, Rows, bucket_of, hash_of};
+use crate::view::batch::{ChangeBatch, EncodedChange};
+use crate::view::row::VersionedRow;
+use crate::view::rows::{BUCKETS, RowPlace, Rows, bucket_of, hash_of};
+use crate::view::snapshots::FloorRise;
 
 /// Changes and rows processed under one lock: tens of microseconds.
 const PAGE: usize = 64;
 
 /// Some of a shard's rows.
 pub(crate) struct Bucket {
-    pub(crate) rows: Rows<Row>,
+    pub(crate) rows: Rows<VersionedRow>,
     /// The newest epoch in which one of them changed.
     pub(crate) changed: Epoch,
 }
@@ -54,12 +54,12 @@ pub(crate) struct Shard {
     pub(crate) live: AtomicUsize,
     /// Number of changes applied.
     pub(crate) applied: AtomicU64,
-    log: Mutex<Log>,
+    log: Mutex<EpochLogs>,
 }
 
 /// A log of a shard's epochs, back to the floor.
 #[derive(Default)]
-struct Log {
+struct EpochLogs {
     epochs: VecDeque<EpochLog>,
     /// Number of superseded versions over all of `epochs`.
     superseded: usize,
@@ -115,9 +115,9 @@ impl Shard {
 
     /// The lowest floors at which at most `superseded_max`, and at most twice as many, superseded versions
     /// are kept; neither beyond `closed`.
-    pub(crate) fn crowding(&self, closed: Epoch, superseded_max: usize) -> Rise {
+    pub(crate) fn floor_rise(&self, closed: Epoch, superseded_max: usize) -> FloorRise {
         let log = self.log.lock();
-        let mut rise = Rise {
+        let mut rise = FloorRise {
             wanted: Epoch::ZERO,
             forced: Epoch::ZERO,
         };
@@ -179,10 +179,10 @@ impl Shard {
 const LOADED: usize = 1 << 19;
 
 /// Rows with older versions, each with its bucket, by the epoch at which those may be pruned.
-type Queue = BTreeMap<Epoch, Vec<(u8, Place)>>;
+type Queue = BTreeMap<Epoch, Vec<(u8, RowPlace)>>;
 
 /// A version with its key and the key's hash.
-struct Loaded {
+struct LoadedVersion {
     hash: u64,
     key: SmallBytes,
     epoch: Epoch,
@@ -194,16 +194,16 @@ pub(crate) type RouteOf = fn(&RowSchema, &[u8]) -> Option<u64>;
 
 impl Shard {
     /// Loads the rows that this worker owns from a checkpoint.
-    fn load(&self, loader: &Loader, floor: Epoch, route_of: RouteOf) -> Queue {
+    fn load(&self, loader: &StateLoader, floor: Epoch, route_of: RouteOf) -> Queue {
         // In key order, rows are inserted far faster.
-        let mut some: Vec<Loaded> = Vec::with_capacity(LOADED.min(loader.entries() + 1));
+        let mut some: Vec<LoadedVersion> = Vec::with_capacity(LOADED.min(loader.entries() + 1));
         loader.load_encoded(
             |key| {
                 let unreadable = || Error::definition("a checkpoint has a key that its view cannot decode");
                 route_of(&self.schema, key).ok_or_else(unreadable)
             },
             |entry| {
-                some.push(Loaded {
+                some.push(LoadedVersion {
                     hash: self.hash_of(entry.key),
                     key: SmallBytes::new(entry.key),
                     epoch: entry.epoch,
@@ -254,9 +254,9 @@ impl Shard {
     }
 
     /// Inserts versions, with the bucket of each.
-    fn take_in(&self, versions: &mut Vec<Loaded>) {
+    fn take_in(&self, versions: &mut Vec<LoadedVersion>) {
         versions.sort_unstable_by(|a, b| {
-            let place = |version: &Loaded| bucket_of(version.hash);
+            let place = |version: &LoadedVersion| bucket_of(version.hash);
             (place(a), &a.key, a.epoch).cmp(&(place(b), &b.key, b.epoch))
         });
         let mut versions = versions.drain(..).peekable();
@@ -264,7 +264,7 @@ impl Shard {
             let at = bucket_of(first.hash);
             let mut bucket = self.buckets[at].write();
             while let Some(version) = versions.next_if(|version| bucket_of(version.hash) == at) {
-                let Loaded {
+                let LoadedVersion {
                     hash,
                     key,
                     epoch,
@@ -276,7 +276,7 @@ impl Shard {
                         row.put_version(epoch, value);
                         None
                     }
-                    None => Some(Row::new(epoch, value)),
+                    None => Some(VersionedRow::new(epoch, value)),
                 });
             }
         }
@@ -290,7 +290,7 @@ impl Shard {
         start: Bound<&[u8]>,
         reverse: bool,
         rows_max: usize,
-        visit: &mut dyn FnMut(&SmallBytes, &Row),
+        visit: &mut dyn FnMut(&SmallBytes, &VersionedRow),
     ) -> Option<SmallBytes> {
         let rows_max = rows_max.clamp(1, PAGE);
         let bucket = self.buckets[bucket].read();
@@ -304,9 +304,9 @@ impl Shard {
 
 /// Passes up to `rows_max` rows to `visit`. Returns the last one's key if there were that many.
 fn show<'a>(
-    rows: impl Iterator<Item = (SmallBytes, &'a Row)>,
+    rows: impl Iterator<Item = (SmallBytes, &'a VersionedRow)>,
     rows_max: usize,
-    visit: &mut dyn FnMut(&SmallBytes, &Row),
+    visit: &mut dyn FnMut(&SmallBytes, &VersionedRow),
 ) -> Option<SmallBytes> {
     for (i, (key, row)) in (1..).zip(rows) {
         visit(&key, row);
@@ -325,9 +325,9 @@ pub(crate) struct ShardWriter {
     epoch: Epoch,
     queue: Queue,
     /// The epoch's new entries of the queue, collected while buckets are locked.
-    queued: Vec<(u8, Place)>,
+    queued: Vec<(u8, RowPlace)>,
     /// The rows with versions that are in no checkpoint yet.
-    changed: Changed<SmallBytes>,
+    changed: DirtyKeys<SmallBytes>,
 }
 
 impl ShardWriter {
@@ -338,21 +338,21 @@ impl ShardWriter {
             epoch: Epoch::ZERO,
             queue: Queue::new(),
             queued: Vec::new(),
-            changed: Changed::off(),
+            changed: DirtyKeys::off(),
         }
     }
 
     /// Registers the shard for checkpoints, and loads its rows from one.
-    pub(crate) fn keep(mut self, keeper: &Keeper, route_of: RouteOf) -> Kept<Self> {
-        self.changed = keeper.changed();
-        let Some(restored) = keeper.restored() else {
-            return keeper.keep(self);
+    pub(crate) fn keep(mut self, handle: &StateHandle, route_of: RouteOf) -> StateCell<Self> {
+        self.changed = handle.changed();
+        let Some(restored) = handle.restored() else {
+            return handle.keep(self);
         };
         // A new view has no earlier rows.
-        let floor = keeper.held().map_or(restored, |_| keeper.floor());
+        let floor = handle.held().map_or(restored, |_| handle.floor());
         self.view.floor.fetch_max(floor.0, Ordering::SeqCst);
         let shard = self.shard.clone();
-        keeper.keep_loaded(
+        handle.keep_restored(
             self,
             move |loader| shard.load(loader, floor, route_of),
             move |writer, queue| (writer.epoch, writer.queue) = (restored, queue),
@@ -424,8 +424,14 @@ impl ShardWriter {
     }
 
     /// Whether a version was superseded.
-    fn apply_change(&mut self, rows: &mut Rows<Row>, at: u8, floor: Epoch, change: &RowChange<'_>) -> bool {
-        let RowChange { key, hash, new } = *change;
+    fn apply_change(
+        &mut self,
+        rows: &mut Rows<VersionedRow>,
+        at: u8,
+        floor: Epoch,
+        change: &EncodedChange<'_>,
+    ) -> bool {
+        let EncodedChange { key, hash, new } = *change;
         let (epoch, live, shard) = (self.epoch, new.is_some(), &self.shard.live);
         let (queued, changed) = (&mut self.queued, &mut self.changed);
         let mut superseded = false;
@@ -434,7 +440,7 @@ impl ShardWriter {
                 return new.map(|value| {
                     changed.touch(None, || SmallBytes::new(key), |_, _| {});
                     shard.fetch_add(1, Ordering::Relaxed);
-                    Row::new(epoch, Some(SmallBytes::new(value)))
+                    VersionedRow::new(epoch, Some(SmallBytes::new(value)))
                 });
             };
             if !row.is_queued() {
@@ -452,7 +458,7 @@ impl ShardWriter {
         superseded
     }
 
-    fn prune_rows(&mut self, floor: Epoch, mut places: Vec<(u8, Place)>) {
+    fn prune_rows(&mut self, floor: Epoch, mut places: Vec<(u8, RowPlace)>) {
         let mut dropped = Vec::new();
         while let Some((at, _)) = places.last() {
             let at = *at;
@@ -482,14 +488,14 @@ impl ShardWriter {
 /// Versions never change once their epoch is over, so nothing needs to be saved before a change; but the
 /// view's floor must not rise until everything is saved. `Views::hold` ensures that.
 impl Stateful for ShardWriter {
-    fn freeze(&mut self, at: Epoch, again: bool, out: Out) {
-        self.changed.freeze(at, again, out);
+    fn freeze(&mut self, at: Epoch, retry: bool, out: SnapshotWriter) {
+        self.changed.freeze(at, retry, out);
     }
 
     fn save(&mut self, entries_max: usize) -> bool {
         let (shard, after, floor) = (&self.shard, self.changed.unsaved_since(), self.view.floor());
         // Rows are only removed here by a version that says so.
-        let removed = |_: &mut Out, _: &SmallBytes, _: Epoch| {};
+        let removed = |_: &mut SnapshotWriter, _: &SmallBytes, _: Epoch| {};
         self.changed.save_with(entries_max, removed, |out, key, upto| {
             let hash = shard.hash_of(key);
             let bucket = shard.buckets[bucket_of(hash)].read();
@@ -508,10 +514,10 @@ impl Stateful for ShardWriter {
         })
     }
 
-    fn bounds(&self) -> Bounds {
-        Bounds {
+    fn bounds(&self) -> RetentionBounds {
+        RetentionBounds {
             floor: self.view.floor(),
-            ..Bounds::default()
+            ..RetentionBounds::default()
         }
     }
 }

@@ -19,15 +19,15 @@ use crate::schema::Numbers;
 use crate::time::{Epoch, EventTime, Window, WindowLayout, Windowed};
 use crate::view::hash::{change_hash, end_change};
 use crate::view::serve::{
-    Filter, FoundRow, Given, Op, OrderBy, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
-    cursor_epoch,
+    Filter, FoundRow, GivenValue, Op, OrderBy, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve,
+    WindowPick, cursor_epoch,
 };
 use crate::view::writer::ViewWriter;
-use crate::view::{AsOf, Moment, View, ViewSpec, Views};
+use crate::view::{AsOf, Snapshot, View, ViewSpec, Views};
 use crate::watermark::Watermarks;
 
-/// A moment without sources.
-pub(crate) fn moment(epoch: Epoch) -> Moment {
+/// A snapshot without sources.
+pub(crate) fn snapshot(epoch: Epoch) -> Snapshot {
     let binding = EpochBinding {
         epoch,
         now: EventTime(0),
@@ -38,7 +38,7 @@ pub(crate) fn moment(epoch: Epoch) -> Moment {
         schemas: Vec::new(),
         results: None,
     };
-    Moment {
+    Snapshot {
         epoch,
         watermarks: Arc::default(),
         positions: Arc::new([]),
@@ -55,10 +55,10 @@ type Key = Windowed<(String, i16)>;
 type Row = (i64, Option<String>);
 type Rows = BTreeMap<Key, (Epoch, Row)>;
 
-fn at(epoch: u64, watermark: i64) -> Moment {
-    Moment {
+fn at(epoch: u64, watermark: i64) -> Snapshot {
+    Snapshot {
         watermarks: Arc::new(Watermarks::from_iter([(SOURCE, EventTime(watermark))])),
-        ..moment(Epoch(epoch))
+        ..snapshot(Epoch(epoch))
     }
 }
 
@@ -92,7 +92,7 @@ struct Bench {
     views: Arc<Views>,
     view: Arc<View>,
     writers: Vec<ViewWriter<Key, Row>>,
-    models: Vec<(Moment, Rows)>,
+    models: Vec<(Snapshot, Rows)>,
     hashes: BTreeMap<Epoch, u64>,
 }
 
@@ -114,7 +114,7 @@ impl Bench {
     fn apply(&mut self, rise: u64, watermark: i64, changes: BTreeMap<Key, Option<Row>>) {
         let (last, mut rows) = self.models.last().cloned().unwrap_or((at(0, 0), Rows::new()));
         let watermark = last.watermark(&[SOURCE]).micros() + watermark;
-        let moment = at(last.epoch.0 + rise, watermark);
+        let snapshot = at(last.epoch.0 + rise, watermark);
         let mut calls: Vec<[Vec<Change<Key, Row>>; 2]> = (0..PEERS).map(|_| Default::default()).collect();
         let mut hash = 0u64;
         for (i, (key, new)) in changes.into_iter().enumerate() {
@@ -123,7 +123,7 @@ impl Bench {
                 continue;
             }
             match &new {
-                Some(row) => rows.insert(key.clone(), (moment.epoch, row.clone())),
+                Some(row) => rows.insert(key.clone(), (snapshot.epoch, row.clone())),
                 None => rows.remove(&key),
             };
             let change = Change { key, old, new };
@@ -132,12 +132,12 @@ impl Bench {
         }
         for (writer, calls) in self.writers.iter_mut().zip(calls) {
             for mut call in calls {
-                writer.apply(moment.epoch, &mut call).unwrap();
+                writer.apply(snapshot.epoch, &mut call).unwrap();
                 assert!(call.is_empty());
             }
         }
-        self.hashes.insert(moment.epoch, hash);
-        self.models.push((moment, rows));
+        self.hashes.insert(snapshot.epoch, hash);
+        self.models.push((snapshot, rows));
     }
 
     fn hash(&self, change: &Change<Key, Row>) -> u64 {
@@ -151,11 +151,12 @@ impl Bench {
         change_hash(&bytes)
     }
 
-    /// The moments that can be read still.
-    fn kept(&self) -> Vec<(Arc<Moment>, &Rows)> {
+    /// The snapshots that can be read still.
+    fn kept(&self) -> Vec<(Arc<Snapshot>, &Rows)> {
         let kept = self.models.iter().filter_map(|(model, rows)| {
-            let moment = self.views.moment(AsOf::Epoch(model.epoch)).ok()?;
-            (moment.epoch == model.epoch && moment.epoch >= self.view.oldest()).then_some((moment, rows))
+            let snapshot = self.views.snapshot(AsOf::Epoch(model.epoch)).ok()?;
+            (snapshot.epoch == model.epoch && snapshot.epoch >= self.view.oldest())
+                .then_some((snapshot, rows))
         });
         kept.collect()
     }
@@ -301,11 +302,11 @@ fn any_ask() -> impl Strategy<Value = Ask> {
 impl Ask {
     fn query(&self) -> RowsQuery {
         let given = |cell: &Cell| match (cell, self.as_json) {
-            (_, true) => Given::from(cell.json()),
-            (Cell::Null, _) => Given::from("null"),
-            (Cell::Number(number), _) => Given::from(number.to_string()),
-            (Cell::Time(time), _) => Given::from(time.to_string()),
-            (Cell::Text(text), _) => Given::from(text.as_str()),
+            (_, true) => GivenValue::from(cell.json()),
+            (Cell::Null, _) => GivenValue::from("null"),
+            (Cell::Number(number), _) => GivenValue::from(number.to_string()),
+            (Cell::Time(time), _) => GivenValue::from(time.to_string()),
+            (Cell::Text(text), _) => GivenValue::from(text.as_str()),
         };
         let filter = |(field, op, cell): &(usize, Op, Cell)| Filter {
             field: FIELDS[*field].into(),
@@ -377,7 +378,7 @@ impl Ask {
 }
 
 /// All pages of an answer, one after the other.
-fn read_all(view: &dyn Serve, mut query: RowsQuery, at: &Moment) -> Vec<FoundRow> {
+fn read_all(view: &dyn Serve, mut query: RowsQuery, at: &Snapshot) -> Vec<FoundRow> {
     let mut rows = Vec::new();
     loop {
         let page = view.rows(&query, at).unwrap();
@@ -394,7 +395,7 @@ fn read_all(view: &dyn Serve, mut query: RowsQuery, at: &Moment) -> Vec<FoundRow
     }
 }
 
-fn check_rows(view: &dyn Serve, ask: &Ask, at: &Moment, model: &Rows, per_key: bool) {
+fn check_rows(view: &dyn Serve, ask: &Ask, at: &Snapshot, model: &Rows, per_key: bool) {
     let watermark = at.watermark(&[SOURCE]).micros();
     let found = read_all(view, ask.query(), at);
     let found: Vec<_> = found
@@ -408,7 +409,7 @@ fn check_rows(view: &dyn Serve, ask: &Ask, at: &Moment, model: &Rows, per_key: b
     assert_eq!(found, expected, "{ask:?} at {}", at.epoch);
 }
 
-fn check_row(view: &dyn Serve, key: &Key, at: &Moment, model: &Rows) {
+fn check_row(view: &dyn Serve, key: &Key, at: &Snapshot, model: &Rows) {
     let expected = |key: &Key| {
         model
             .get(key)
@@ -417,8 +418,11 @@ fn check_row(view: &dyn Serve, key: &Key, at: &Moment, model: &Rows) {
     let mut query = RowQuery {
         key: vec![
             ("id".into(), json!(key.key.1).into()),
-            ("country".into(), Given::from(key.key.0.as_str())),
-            ("window_start".into(), Given::from(key.window.start.to_string())),
+            ("country".into(), GivenValue::from(key.key.0.as_str())),
+            (
+                "window_start".into(),
+                GivenValue::from(key.window.start.to_string()),
+            ),
         ],
         window: None,
     };
@@ -429,7 +433,7 @@ fn check_row(view: &dyn Serve, key: &Key, at: &Moment, model: &Rows) {
     assert_eq!(found(&query), expected(key), "by window_start");
     query
         .key
-        .push(("window_end".into(), Given::from(key.window.end.to_string())));
+        .push(("window_end".into(), GivenValue::from(key.window.end.to_string())));
     assert_eq!(found(&query), expected(key), "by the whole key");
     query.key.truncate(2);
     query.window = Some(WindowPick::Start(key.window.start));
@@ -451,12 +455,12 @@ fn check_row(view: &dyn Serve, key: &Key, at: &Moment, model: &Rows) {
 }
 
 /// What a follower holds after the changes must be what a reader reads.
-fn check_changes(view: &dyn Serve, ask: &Ask, from: (&Moment, &Rows), to: (&Moment, &Rows)) {
+fn check_changes(view: &dyn Serve, ask: &Ask, from: (&Snapshot, &Rows), to: (&Snapshot, &Rows)) {
     let ask = Ask {
         window: ask.window.filter(|pick| matches!(pick, WindowPick::Start(_))),
         ..ask.clone()
     };
-    let rows = |(at, rows): (&Moment, &Rows)| {
+    let rows = |(at, rows): (&Snapshot, &Rows)| {
         let answer = ask.answer(rows, at.watermark(&[SOURCE]).micros(), true);
         answer
             .into_iter()
@@ -514,18 +518,18 @@ proptest! {
                 bench.views.close(bench.models[closed].0.clone());
                 let newest = bench.views.closed().unwrap().epoch;
                 let kept = bench.kept();
-                prop_assert!(kept.iter().any(|(moment, _)| moment.epoch == newest));
+                prop_assert!(kept.iter().any(|(snapshot, _)| snapshot.epoch == newest));
                 if superseded_max == 1_000_000 {
                     let due = |epoch: Epoch| epoch <= newest && epoch.0 + history.as_micros() as u64 >= newest.0;
-                    let due = bench.models.iter().filter(|(moment, _)| due(moment.epoch)).count();
+                    let due = bench.models.iter().filter(|(snapshot, _)| due(snapshot.epoch)).count();
                     prop_assert!(kept.len() >= due, "{} kept of {due}", kept.len());
                 }
-                for (moment, model) in &kept {
-                    asks.iter().for_each(|ask| check_rows(&*view, ask, moment, model, per_key));
-                    keys.iter().for_each(|key| check_row(&*view, key, moment, model));
-                    prop_assert_eq!(view.hash(moment.epoch), bench.hashes.get(&moment.epoch).copied());
+                for (snapshot, model) in &kept {
+                    asks.iter().for_each(|ask| check_rows(&*view, ask, snapshot, model, per_key));
+                    keys.iter().for_each(|key| check_row(&*view, key, snapshot, model));
+                    prop_assert_eq!(view.hash(snapshot.epoch), bench.hashes.get(&snapshot.epoch).copied());
                     let changed = model.values().map(|(version, _)| *version).max().unwrap_or_default();
-                    prop_assert!(view.changed(moment) >= changed && view.changed(moment) <= moment.epoch);
+                    prop_assert!(view.changed(snapshot) >= changed && view.changed(snapshot) <= snapshot.epoch);
                 }
                 for (i, (from, before)) in kept.iter().enumerate() {
                     let (to, after) = &kept[(i + closed) % kept.len()];
@@ -573,7 +577,7 @@ fn a_held_moment_stays_readable_until_twice_the_bound() {
     close(&mut bench, 0);
     let held = bench.views.closed().unwrap();
     let view = bench.view.clone();
-    let read = |at: &Moment| view.rows(&RowsQuery::default(), at).map(|page| page.rows.len());
+    let read = |at: &Snapshot| view.rows(&RowsQuery::default(), at).map(|page| page.rows.len());
     for n in 1..6 {
         close(&mut bench, n);
         assert_eq!(read(&held), Ok(6));
@@ -588,7 +592,7 @@ fn a_held_moment_stays_readable_until_twice_the_bound() {
     let newest = bench.views.closed().unwrap();
     assert_eq!(read(&newest), Ok(6));
     assert!(
-        bench.views.moment(AsOf::Epoch(Epoch(1))).is_err(),
+        bench.views.snapshot(AsOf::Epoch(Epoch(1))).is_err(),
         "moments nobody can read are dropped"
     );
 }
@@ -606,7 +610,7 @@ fn readers_beside_a_writer(history: Duration, superseded_max: usize, gone_allowe
     let (views, view) = (bench.views.clone(), bench.view.clone());
     let there = |id: i16, epoch: u64| !(id as u64 + epoch).is_multiple_of(3);
     let done = std::sync::atomic::AtomicBool::new(false);
-    let check = |at: &Moment| -> bool {
+    let check = |at: &Snapshot| -> bool {
         let query = RowsQuery {
             limit: 1_000,
             ..RowsQuery::default()
@@ -637,8 +641,8 @@ fn readers_beside_a_writer(history: Duration, superseded_max: usize, gone_allowe
                         let Some(newest) = views.closed() else { continue };
                         let back = AsOf::Epoch(Epoch(newest.epoch.0.saturating_sub(reader * 5)));
                         drop(newest);
-                        if let Ok(moment) = views.moment(back) {
-                            read += u64::from(check(&moment));
+                        if let Ok(snapshot) = views.snapshot(back) {
+                            read += u64::from(check(&snapshot));
                         }
                     }
                     read
@@ -690,7 +694,7 @@ fn errors_say_what_is_wrong() {
     let mut bench = Bench::new(spec(aligned()));
     bench.apply(1, 25, BTreeMap::from([(key("A", 1, 1), Some((5, None)))]));
     assert_eq!(
-        bench.views.moment(AsOf::Time(EventTime(0))).err(),
+        bench.views.snapshot(AsOf::Time(EventTime(0))).err(),
         Some(ReadError::NotYet)
     );
     bench.views.close(bench.models[0].0.clone());
@@ -698,7 +702,7 @@ fn errors_say_what_is_wrong() {
     let row = |key: &[(&str, &str)], window| {
         let key = key
             .iter()
-            .map(|(name, value)| (name.to_string(), Given::from(*value)))
+            .map(|(name, value)| (name.to_string(), GivenValue::from(*value)))
             .collect();
         view.row(&RowQuery { key, window }, &now)
             .map(|found| found.map(|found| found.version))
@@ -798,7 +802,7 @@ fn a_cursor_serves_its_own_query_and_epoch_alone() {
         bench.views.close(bench.models[n as usize].0.clone());
     }
     let view = bench.view.clone();
-    let [first, second] = [1, 2].map(|epoch| bench.views.moment(AsOf::Epoch(Epoch(epoch))).unwrap());
+    let [first, second] = [1, 2].map(|epoch| bench.views.snapshot(AsOf::Epoch(Epoch(epoch))).unwrap());
     let mut query = RowsQuery {
         limit: 2,
         ..RowsQuery::default()
@@ -854,7 +858,7 @@ fn rows_of_other_processes_are_not_left_out() {
         new: Some(1),
     };
     writer.apply(Epoch(1), &mut vec![row]).unwrap();
-    views.close(moment(Epoch(1)));
+    views.close(snapshot(Epoch(1)));
     let now = views.closed().unwrap();
     let row = |key: u32| {
         let key = vec![("key".into(), json!(key).into())];
@@ -890,17 +894,17 @@ fn a_view_is_defined_once_and_alike() {
 #[tokio::test]
 async fn waiting_ends_with_the_first_moment_that_is_enough() {
     let views = Views::new(1);
-    let waiting = views.wait(|moment| moment.epoch >= Epoch(2));
+    let waiting = views.wait(|snapshot| snapshot.epoch >= Epoch(2));
     let closing = async {
-        views.close(moment(Epoch(1)));
+        views.close(snapshot(Epoch(1)));
         tokio::task::yield_now().await;
-        views.close(moment(Epoch(3)));
-        views.close(moment(Epoch(2)));
+        views.close(snapshot(Epoch(3)));
+        views.close(snapshot(Epoch(2)));
     };
-    let (moment, ()) = tokio::join!(waiting, closing);
-    assert_eq!(moment.epoch, Epoch(3));
+    let (snapshot, ()) = tokio::join!(waiting, closing);
+    assert_eq!(snapshot.epoch, Epoch(3));
     assert_eq!(
-        views.closed().map(|moment| moment.epoch),
+        views.closed().map(|snapshot| snapshot.epoch),
         Some(Epoch(3)),
         "never back"
     );
@@ -912,13 +916,13 @@ fn acknowledged_offsets_are_inclusive() {
         source: SOURCE,
         partition: 3,
     };
-    let moment = Moment {
+    let snapshot = Snapshot {
         positions: Arc::new([(id, 10)]),
-        ..moment(Epoch(1))
+        ..snapshot(Epoch(1))
     };
-    assert!(moment.reached(&[(id, 9)]));
-    assert!(!moment.reached(&[(id, 10)]));
-    assert!(!moment.reached(&[(crate::position::PartitionId { partition: 4, ..id }, 0)]));
+    assert!(snapshot.reached(&[(id, 9)]));
+    assert!(!snapshot.reached(&[(id, 10)]));
+    assert!(!snapshot.reached(&[(crate::position::PartitionId { partition: 4, ..id }, 0)]));
 }
 
 /// Keys that leave fields out are rows as all others.

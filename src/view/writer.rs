@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crate::checkpoint::keeper::Keeper;
-use crate::checkpoint::steps::Kept;
+use crate::checkpoint::state_handle::StateHandle;
+use crate::checkpoint::steps::StateCell;
 use crate::error::{Error, Result};
 use crate::record::{Change, Record, route};
 use crate::schema::encode::Mismatch;
@@ -55,9 +55,9 @@ impl<K: Record, V: Record> ViewWriter<K, V> {
     }
 
     /// The encoder, and the shard, registered for checkpoints and loaded from one.
-    pub(crate) fn keep(self, keeper: &Keeper) -> (RowEncoder<K, V>, Kept<ShardWriter>) {
+    pub(crate) fn keep(self, handle: &StateHandle) -> (RowEncoder<K, V>, StateCell<ShardWriter>) {
         let route_of: RouteOf = |schema, key| schema.decode_key::<K>(key).map(|key| route(&key));
-        (self.encoder, self.shard.keep(keeper, route_of))
+        (self.encoder, self.shard.keep(handle, route_of))
     }
 }
 

@@ -22,7 +22,7 @@ fn binding(watermarks: &[(SourceId, i64)], idle: &[(SourceId, bool)]) -> EpochBi
 
 #[test]
 fn a_source_that_falls_silent_leaves_and_what_is_over_stays_over_when_it_is_back() {
-    let mut marks = Marks::default();
+    let mut marks = WatermarkFold::default();
     marks.track(&[A, B]);
     let mut step = |watermarks: &[_], idle: &[_]| marks.apply(&binding(watermarks, idle)).of(&[A, B]).0;
     assert_eq!(step(&[(A, 10)], &[]), i64::MIN, "nothing is known of b yet");
@@ -38,7 +38,7 @@ fn a_source_that_falls_silent_leaves_and_what_is_over_stays_over_when_it_is_back
 
 #[test]
 fn a_source_that_was_silent_from_the_start_leaves_too() {
-    let mut marks = Marks::default();
+    let mut marks = WatermarkFold::default();
     marks.track(&[A, B]);
     assert_eq!(
         marks.apply(&binding(&[], &[(B, true)])).of(&[A, B]),
@@ -53,7 +53,7 @@ fn a_source_that_was_silent_from_the_start_leaves_too() {
 
 #[test]
 fn each_set_is_followed_for_itself() {
-    let mut marks = Marks::default();
+    let mut marks = WatermarkFold::default();
     for set in [&[B, A][..], &[A, B, C], &[A], &[]] {
         marks.track(set);
     }
@@ -84,12 +84,12 @@ proptest! {
     #[test]
     fn e_is_the_highest_minimum_that_ever_was(steps in steps(), cut in 0usize..30) {
         let sets: [&[SourceId]; 4] = [&[A, B], &[A, C], &[B, C], &[A, B, C]];
-        let (mut marks, mut marks_elsewhere) = (Marks::default(), Marks::default());
+        let (mut marks, mut marks_elsewhere) = (WatermarkFold::default(), WatermarkFold::default());
         for set in sets {
             marks.track(set);
         }
         // Begins where bindings up to the cut add up to a base.
-        let (mut base, mut seeded) = (binding(&[], &[]), None::<Marks>);
+        let (mut base, mut seeded) = (binding(&[], &[]), None::<WatermarkFold>);
         sets.iter().rev().for_each(|set| marks_elsewhere.track(set));
         let mut history: Vec<BTreeMap<SourceId, (i64, bool)>> = vec![BTreeMap::new()];
         for (n, step) in steps.iter().enumerate() {
@@ -112,7 +112,7 @@ proptest! {
             history.push(now);
             let (here, there) = (marks.apply(&bound), marks_elsewhere.apply(&bound));
             if n == cut {
-                let mut marks = Marks::default();
+                let mut marks = WatermarkFold::default();
                 sets.iter().for_each(|set| marks.track(set));
                 marks.seed(&base, &here.sets());
                 seeded = Some(marks);

@@ -15,7 +15,7 @@ use serde::ser::{self, Serialize};
 
 /// Why a value cannot be encoded without names.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Unfit {
+pub(crate) enum Unencodable {
     /// A field was left out: the names of the type and the field.
     LeftOut(&'static str, &'static str),
     /// A sequence or map whose length is unknown before its items, which includes structs with a flattened
@@ -29,23 +29,23 @@ pub(crate) enum Unfit {
     Refused(String),
 }
 
-impl Unfit {
+impl Unencodable {
     /// How to fix it.
     pub(crate) fn hint(&self) -> &'static str {
         match self {
-            Unfit::LeftOut(..) => {
+            Unencodable::LeftOut(..) => {
                 "remove `skip_serializing_if` from the field, and give an `Option` its `None`"
             }
-            Unfit::Unsized => {
+            Unencodable::Unsized => {
                 "name the fields in place of `#[serde(flatten)]`, and collect items of unknown number into \
                     a `Vec`"
             }
-            Unfit::SelfDescribing => {
+            Unencodable::SelfDescribing => {
                 "give an enum its names (no `untagged`, no `tag` without `content`), and a value of any \
                  form (such as \
                  serde_json's `Value`) a type, or keep it as text"
             }
-            Unfit::Differs(_) | Unfit::Refused(_) => {
+            Unencodable::Differs(_) | Unencodable::Refused(_) => {
                 "have `Deserialize` read back what `Serialize` writes, all of it and in one order: no \
                  `#[serde(skip)]`, \
                  `with` only where nothing is lost, and a `BTreeMap` in place of a `HashMap`"
@@ -54,52 +54,54 @@ impl Unfit {
     }
 }
 
-impl fmt::Display for Unfit {
+impl fmt::Display for Unencodable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unfit::LeftOut(of, field) => write!(
+            Unencodable::LeftOut(of, field) => write!(
                 f,
                 "field `{field}` of `{of}` was left out (`skip_serializing_if`): in an encoding without \
                  names, the next field would be read in its place"
             ),
-            Unfit::Unsized => f.write_str("the length of a part is unknown before it is written (`flatten`)"),
-            Unfit::SelfDescribing => {
+            Unencodable::Unsized => {
+                f.write_str("the length of a part is unknown before it is written (`flatten`)")
+            }
+            Unencodable::SelfDescribing => {
                 f.write_str("a part is decoded by the shape of the data (`untagged`, `tag`, `flatten`)")
             }
-            Unfit::Differs(how) => write!(f, "read back, it is another value: {how}"),
-            Unfit::Refused(why) => f.write_str(why),
+            Unencodable::Differs(how) => write!(f, "read back, it is another value: {how}"),
+            Unencodable::Refused(why) => f.write_str(why),
         }
     }
 }
 
-impl std::error::Error for Unfit {}
+impl std::error::Error for Unencodable {}
 
-impl ser::Error for Unfit {
+impl ser::Error for Unencodable {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Unfit::Refused(message.to_string())
+        Unencodable::Refused(message.to_string())
     }
 }
 
-impl From<postcard::Error> for Unfit {
+impl From<postcard::Error> for Unencodable {
     fn from(error: postcard::Error) -> Self {
         match error {
-            postcard::Error::WontImplement => Unfit::SelfDescribing,
-            other => Unfit::Refused(other.to_string()),
+            postcard::Error::WontImplement => Unencodable::SelfDescribing,
+            other => Unencodable::Refused(other.to_string()),
         }
     }
 }
 
 /// Encodes a value, appending it.
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), Unfit> {
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), Unencodable> {
     let mut serializer = postcard::Serializer { output: Append(out) };
     value.serialize(Strict(&mut serializer))
 }
 
 /// Decodes a value from all of `bytes`.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unfit> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unencodable> {
     match postcard::take_from_bytes(bytes)? {
         (value, []) => Ok(value),
-        (_, rest) => Err(Unfit::Differs(format!(
+        (_, rest) => Err(Unencodable::Differs(format!(
             "{} of {} bytes are left over",
             rest.len(),
             bytes.len()
@@ -108,12 +110,12 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unfit> {
 }
 
 /// Decodes `bytes`, and verifies that encoding the value again yields them.
-pub(crate) fn round_trip<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Unfit> {
+pub(crate) fn round_trip<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Unencodable> {
     let value: T = decode(bytes)?;
     let mut serializer = postcard::Serializer {
         output: Expect { rest: bytes },
     };
-    let differs = || Unfit::Differs("it is written as other bytes".into());
+    let differs = || Unencodable::Differs("it is written as other bytes".into());
     value.serialize(Strict(&mut serializer)).map_err(|_| differs())?;
     match serializer.output.rest {
         [] => Ok(value),
@@ -180,7 +182,7 @@ struct Strict<'a, F: Flavor>(&'a mut postcard::Serializer<F>);
 macro_rules! forward {
     ($($method:ident($ty:ty)),* $(,)?) => {
         $(#[inline]
-        fn $method(self, value: $ty) -> Result<(), Unfit> {
+        fn $method(self, value: $ty) -> Result<(), Unencodable> {
             Ok(ser::Serializer::$method(self.0, value)?)
         })*
     };
@@ -188,32 +190,32 @@ macro_rules! forward {
 
 impl<'a, F: Flavor> Strict<'a, F> {
     #[inline]
-    fn varint(&mut self, value: u64) -> Result<(), Unfit> {
+    fn varint(&mut self, value: u64) -> Result<(), Unencodable> {
         Ok(ser::Serializer::serialize_u64(&mut *self.0, value)?)
     }
 
     #[inline]
-    fn parts(self, of: &'static str) -> Parts<'a, F> {
-        Parts { to: self.0, of }
+    fn parts(self, of: &'static str) -> PartsSerializer<'a, F> {
+        PartsSerializer { to: self.0, of }
     }
 
     #[inline]
-    fn sized(mut self, len: Option<usize>) -> Result<Parts<'a, F>, Unfit> {
-        self.varint(len.ok_or(Unfit::Unsized)? as u64)?;
+    fn sized(mut self, len: Option<usize>) -> Result<PartsSerializer<'a, F>, Unencodable> {
+        self.varint(len.ok_or(Unencodable::Unsized)? as u64)?;
         Ok(self.parts(""))
     }
 }
 
 impl<'a, F: Flavor> ser::Serializer for Strict<'a, F> {
     type Ok = ();
-    type Error = Unfit;
-    type SerializeSeq = Parts<'a, F>;
-    type SerializeTuple = Parts<'a, F>;
-    type SerializeTupleStruct = Parts<'a, F>;
-    type SerializeTupleVariant = Parts<'a, F>;
-    type SerializeMap = Parts<'a, F>;
-    type SerializeStruct = Parts<'a, F>;
-    type SerializeStructVariant = Parts<'a, F>;
+    type Error = Unencodable;
+    type SerializeSeq = PartsSerializer<'a, F>;
+    type SerializeTuple = PartsSerializer<'a, F>;
+    type SerializeTupleStruct = PartsSerializer<'a, F>;
+    type SerializeTupleVariant = PartsSerializer<'a, F>;
+    type SerializeMap = PartsSerializer<'a, F>;
+    type SerializeStruct = PartsSerializer<'a, F>;
+    type SerializeStructVariant = PartsSerializer<'a, F>;
 
     forward! {
         serialize_bool(bool), serialize_char(char), serialize_str(&str), serialize_bytes(&[u8]),
@@ -227,24 +229,29 @@ impl<'a, F: Flavor> ser::Serializer for Strict<'a, F> {
         false
     }
     #[inline]
-    fn serialize_none(self) -> Result<(), Unfit> {
+    fn serialize_none(self) -> Result<(), Unencodable> {
         self.serialize_u8(0)
     }
     #[inline]
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Unfit> {
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Unencodable> {
         ser::Serializer::serialize_u8(&mut *self.0, 1)?;
         value.serialize(self)
     }
     #[inline]
-    fn serialize_unit(self) -> Result<(), Unfit> {
+    fn serialize_unit(self) -> Result<(), Unencodable> {
         Ok(())
     }
     #[inline]
-    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Unfit> {
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Unencodable> {
         Ok(())
     }
     #[inline]
-    fn serialize_unit_variant(mut self, _: &'static str, index: u32, _: &'static str) -> Result<(), Unfit> {
+    fn serialize_unit_variant(
+        mut self,
+        _: &'static str,
+        index: u32,
+        _: &'static str,
+    ) -> Result<(), Unencodable> {
         self.varint(index.into())
     }
     #[inline]
@@ -252,7 +259,7 @@ impl<'a, F: Flavor> ser::Serializer for Strict<'a, F> {
         self,
         _: &'static str,
         value: &T,
-    ) -> Result<(), Unfit> {
+    ) -> Result<(), Unencodable> {
         value.serialize(self)
     }
     #[inline]
@@ -262,20 +269,24 @@ impl<'a, F: Flavor> ser::Serializer for Strict<'a, F> {
         index: u32,
         _: &'static str,
         value: &T,
-    ) -> Result<(), Unfit> {
+    ) -> Result<(), Unencodable> {
         self.varint(index.into())?;
         value.serialize(self)
     }
     #[inline]
-    fn serialize_seq(self, len: Option<usize>) -> Result<Parts<'a, F>, Unfit> {
+    fn serialize_seq(self, len: Option<usize>) -> Result<PartsSerializer<'a, F>, Unencodable> {
         self.sized(len)
     }
     #[inline]
-    fn serialize_tuple(self, _: usize) -> Result<Parts<'a, F>, Unfit> {
+    fn serialize_tuple(self, _: usize) -> Result<PartsSerializer<'a, F>, Unencodable> {
         Ok(self.parts(""))
     }
     #[inline]
-    fn serialize_tuple_struct(self, name: &'static str, _: usize) -> Result<Parts<'a, F>, Unfit> {
+    fn serialize_tuple_struct(
+        self,
+        name: &'static str,
+        _: usize,
+    ) -> Result<PartsSerializer<'a, F>, Unencodable> {
         Ok(self.parts(name))
     }
     #[inline]
@@ -285,16 +296,16 @@ impl<'a, F: Flavor> ser::Serializer for Strict<'a, F> {
         index: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Parts<'a, F>, Unfit> {
+    ) -> Result<PartsSerializer<'a, F>, Unencodable> {
         self.varint(index.into())?;
         Ok(self.parts(variant))
     }
     #[inline]
-    fn serialize_map(self, len: Option<usize>) -> Result<Parts<'a, F>, Unfit> {
+    fn serialize_map(self, len: Option<usize>) -> Result<PartsSerializer<'a, F>, Unencodable> {
         self.sized(len)
     }
     #[inline]
-    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Parts<'a, F>, Unfit> {
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<PartsSerializer<'a, F>, Unencodable> {
         Ok(self.parts(name))
     }
     #[inline]
@@ -304,37 +315,37 @@ impl<'a, F: Flavor> ser::Serializer for Strict<'a, F> {
         index: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Parts<'a, F>, Unfit> {
+    ) -> Result<PartsSerializer<'a, F>, Unencodable> {
         self.varint(index.into())?;
         Ok(self.parts(variant))
     }
 }
 
 /// Serializes the parts of a value.
-struct Parts<'a, F: Flavor> {
+struct PartsSerializer<'a, F: Flavor> {
     to: &'a mut postcard::Serializer<F>,
     /// The type or variant.
     of: &'static str,
 }
 
-impl<F: Flavor> Parts<'_, F> {
+impl<F: Flavor> PartsSerializer<'_, F> {
     #[inline]
-    fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unfit> {
+    fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unencodable> {
         value.serialize(Strict(&mut *self.to))
     }
 }
 
 macro_rules! items {
     ($($part:ident $method:ident),*) => {
-        $(impl<F: Flavor> ser::$part for Parts<'_, F> {
+        $(impl<F: Flavor> ser::$part for PartsSerializer<'_, F> {
             type Ok = ();
-            type Error = Unfit;
+            type Error = Unencodable;
             #[inline]
-            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unfit> {
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unencodable> {
                 self.put(value)
             }
             #[inline]
-            fn end(self) -> Result<(), Unfit> {
+            fn end(self) -> Result<(), Unencodable> {
                 Ok(())
             }
         })*
@@ -349,21 +360,21 @@ items!(
 
 macro_rules! fields {
     ($($part:ident),*) => {
-        $(impl<F: Flavor> ser::$part for Parts<'_, F> {
+        $(impl<F: Flavor> ser::$part for PartsSerializer<'_, F> {
             type Ok = ();
-            type Error = Unfit;
+            type Error = Unencodable;
             #[inline]
-            fn serialize_field<T>(&mut self, _: &'static str, value: &T) -> Result<(), Unfit>
+            fn serialize_field<T>(&mut self, _: &'static str, value: &T) -> Result<(), Unencodable>
             where
                 T: Serialize + ?Sized,
             {
                 self.put(value)
             }
-            fn skip_field(&mut self, field: &'static str) -> Result<(), Unfit> {
-                Err(Unfit::LeftOut(self.of, field))
+            fn skip_field(&mut self, field: &'static str) -> Result<(), Unencodable> {
+                Err(Unencodable::LeftOut(self.of, field))
             }
             #[inline]
-            fn end(self) -> Result<(), Unfit> {
+            fn end(self) -> Result<(), Unencodable> {
                 Ok(())
             }
         })*
@@ -371,19 +382,19 @@ macro_rules! fields {
 }
 fields!(SerializeStruct, SerializeStructVariant);
 
-impl<F: Flavor> ser::SerializeMap for Parts<'_, F> {
+impl<F: Flavor> ser::SerializeMap for PartsSerializer<'_, F> {
     type Ok = ();
-    type Error = Unfit;
+    type Error = Unencodable;
     #[inline]
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Unfit> {
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Unencodable> {
         self.put(key)
     }
     #[inline]
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unfit> {
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unencodable> {
         self.put(value)
     }
     #[inline]
-    fn end(self) -> Result<(), Unfit> {
+    fn end(self) -> Result<(), Unencodable> {
         Ok(())
     }
 }
@@ -407,12 +418,12 @@ mod tests {
         name: String,
     }
 
-    fn bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, Unfit> {
+    fn bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, Unencodable> {
         let mut bytes = Vec::new();
         encode(value, &mut bytes).map(|()| bytes)
     }
 
-    fn kept<T: Serialize + DeserializeOwned>(value: &T) -> Result<T, Unfit> {
+    fn kept<T: Serialize + DeserializeOwned>(value: &T) -> Result<T, Unencodable> {
         round_trip(&bytes(value)?)
     }
 
@@ -428,7 +439,7 @@ mod tests {
         let other: Customer = decode(&plain).unwrap();
         assert_ne!(other, customer);
         assert_eq!(postcard::to_stdvec(&other).unwrap(), plain);
-        assert_eq!(bytes(&customer), Err(Unfit::LeftOut("Customer", "vip")));
+        assert_eq!(bytes(&customer), Err(Unencodable::LeftOut("Customer", "vip")));
         // Also deep inside, and in a variant.
         #[derive(Serialize)]
         enum Event {
@@ -438,7 +449,7 @@ mod tests {
             },
         }
         let deep = vec![BTreeMap::from([(1, Some((Event::Joined { tags: vec![] }, 0)))])];
-        assert_eq!(bytes(&deep), Err(Unfit::LeftOut("Joined", "tags")));
+        assert_eq!(bytes(&deep), Err(Unencodable::LeftOut("Joined", "tags")));
         let vip = Customer {
             vip: Some(3),
             ..customer
@@ -454,13 +465,16 @@ mod tests {
             Number(u8),
             Text(String),
         }
-        assert_eq!(kept(&Any::Number(1)), Err(Unfit::SelfDescribing));
+        assert_eq!(kept(&Any::Number(1)), Err(Unencodable::SelfDescribing));
         #[derive(Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "kind")]
         enum Tagged {
             Number { value: u8 },
         }
-        assert_eq!(kept(&Tagged::Number { value: 1 }), Err(Unfit::SelfDescribing));
+        assert_eq!(
+            kept(&Tagged::Number { value: 1 }),
+            Err(Unencodable::SelfDescribing)
+        );
         #[derive(Debug, PartialEq, Serialize, Deserialize)]
         struct Flat {
             id: u8,
@@ -471,7 +485,7 @@ mod tests {
             id: 1,
             more: Customer::default(),
         };
-        assert_eq!(kept(&flat), Err(Unfit::Unsized));
+        assert_eq!(kept(&flat), Err(Unencodable::Unsized));
         /// Pairs as a map: equal keys are lost when they are read into a map.
         #[derive(Debug, PartialEq, Deserialize)]
         #[serde(from = "BTreeMap<u8, u8>")]
@@ -491,7 +505,7 @@ mod tests {
             Ok(Pairs(vec![(1, 2), (3, 4)]))
         );
         let twice = kept(&Pairs(vec![(1, 2), (1, 3)]));
-        assert!(matches!(twice, Err(Unfit::Differs(_))), "{twice:?}");
+        assert!(matches!(twice, Err(Unencodable::Differs(_))), "{twice:?}");
         /// Written as one type, read as another.
         #[derive(Debug, PartialEq, Deserialize)]
         struct Wide(u32);
@@ -500,9 +514,9 @@ mod tests {
                 to.serialize_i32(self.0 as i32)
             }
         }
-        assert!(matches!(kept(&Wide(7)), Err(Unfit::Differs(_))));
+        assert!(matches!(kept(&Wide(7)), Err(Unencodable::Differs(_))));
         assert!(
-            matches!(decode::<u8>(&[1, 2]), Err(Unfit::Differs(_))),
+            matches!(decode::<u8>(&[1, 2]), Err(Unencodable::Differs(_))),
             "bytes are left over"
         );
         #[derive(Debug, Serialize, Deserialize)]
@@ -510,7 +524,7 @@ mod tests {
         fn never<S: ser::Serializer>(_: &u8, _: S) -> Result<S::Ok, S::Error> {
             Err(ser::Error::custom("no such price"))
         }
-        assert_eq!(bytes(&Says(1)), Err(Unfit::Refused("no such price".into())));
+        assert_eq!(bytes(&Says(1)), Err(Unencodable::Refused("no such price".into())));
     }
 
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

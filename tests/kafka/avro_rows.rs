@@ -5,7 +5,7 @@ use serde_json::json;
 use thalweg::codec::registry::Registry as Client;
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings, Store};
+use thalweg::runtime::{LedgerLocation, RunSettings, Service};
 use thalweg::schema::Numbers;
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
@@ -63,19 +63,19 @@ fn reads(flow: Dataflow<'_>) {
 
 fn run(flow: thalweg::Flow, broker: &Broker, registry: &Registry) -> thalweg::Result<Vec<(String, String)>> {
     let dir = tempfile::tempdir().unwrap();
-    let settings = Settings {
+    let settings = RunSettings {
         until_end: true,
-        store: Store::Directory(dir.path().to_owned()),
+        store: LedgerLocation::Directory(dir.path().to_owned()),
         env: Environment {
             connectors: Extensions::of(KafkaSettings::at(broker.bootstrap())),
             registry: Some(Client::new(&registry.url(), node::tokio().clone())?),
             group: "avro-rows".into(),
             ..Environment::default()
         },
-        ..Settings::default()
+        ..RunSettings::default()
     };
     let views = node::joined(Service::start(&flow, settings)?)?;
-    let moment = views.closed().unwrap();
+    let snapshot = views.closed().unwrap();
     let mut rows = Vec::new();
     for serve in views.all() {
         for row in serve
@@ -84,7 +84,7 @@ fn run(flow: thalweg::Flow, broker: &Broker, registry: &Registry) -> thalweg::Re
                     limit: 100,
                     ..RowsQuery::default()
                 },
-                &moment,
+                &snapshot,
             )
             .unwrap()
             .rows

@@ -10,7 +10,7 @@ use thalweg::connect::kafka::Kafka;
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::position::SourceId;
 use thalweg::setting::extensions::Extensions;
-use thalweg::source::{Driver, Environment, Intake, Progress, Reader, Source};
+use thalweg::source::{Driver, Environment, Intake, ReadProgress, Reader, Source};
 
 use super::eventually;
 use super::load::{Random, Till, Topics};
@@ -25,7 +25,7 @@ pub(super) struct Reading {
     reader: Box<dyn Reader<u64>>,
     intake: Intake<u64>,
     pub(super) values: Vec<u64>,
-    pub(super) progress: Progress,
+    pub(super) progress: ReadProgress,
 }
 
 impl Reading {
@@ -43,7 +43,7 @@ impl Reading {
             0,
             Rc::new(opened.rules),
         );
-        let progress = Progress {
+        let progress = ReadProgress {
             position: from,
             at_end: false,
             more: false,
@@ -116,7 +116,7 @@ fn a_topic_that_is_not_there_is_named() {
         Ok(service) => node::joined(service).err().expect("there is nothing to run on"),
         Err(error) => error,
     };
-    assert_eq!(error.kind(), Kind::Outside, "{error}");
+    assert_eq!(error.kind(), Kind::External, "{error}");
     assert!(
         error
             .to_string()

@@ -59,7 +59,7 @@ fn every_process_is_live_in_the_end_and_any_may_ask_for_a_stop() {
         for service in services {
             let state = || format!("{:?}, halt {:?}", service.replaying(), service.halt().error());
             super::eventually("the process is live", || service.is_live().then_some(()), state);
-            let closed = service.views().closed().map(|moment| moment.epoch);
+            let closed = service.views().closed().map(|snapshot| snapshot.epoch);
             assert!(closed >= bound, "live at {closed:?}, though {bound:?} is bound");
         }
     };

@@ -7,7 +7,7 @@ use std::path::Path;
 use thalweg::Flow;
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings, Store};
+use thalweg::runtime::{LedgerLocation, RunSettings, Service};
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 
@@ -25,15 +25,15 @@ fn prices() -> Flow {
 
 /// Rows after all that is there was read.
 fn rows(broker: &Broker, data: &Path) -> BTreeSet<String> {
-    let settings = Settings {
+    let settings = RunSettings {
         until_end: true,
-        store: Store::Directory(data.to_owned()),
+        store: LedgerLocation::Directory(data.to_owned()),
         env: Environment {
             connectors: Extensions::of(KafkaSettings::at(broker.bootstrap())),
             group: "tests".into(),
             ..Environment::default()
         },
-        ..Settings::default()
+        ..RunSettings::default()
     };
     let service = Service::start(&prices(), settings).unwrap();
     let views = service.join().unwrap();

@@ -10,7 +10,7 @@ use thalweg::Flow;
 use thalweg::codec::debezium::convert;
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::{RunSettings, Service};
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 use thalweg::view::Views;
@@ -154,13 +154,13 @@ fn a_table_is_what_it_is_in_the_database_whenever_the_connector_is_killed() {
     database.sql(TABLE);
     let settings = [("skipped.operations", "none"), ("heartbeat.interval.ms", "500")];
     let connector = Connector::start(broker, &database, "dbz_bank", "public.accounts", &settings);
-    let settings = Settings {
+    let settings = RunSettings {
         workers: 2,
         env: Environment {
             connectors: Extensions::of(KafkaSettings::at(broker.bootstrap())),
             ..Environment::default()
         },
-        ..Settings::default()
+        ..RunSettings::default()
     };
     let service = Service::start(&flow(), settings).unwrap();
     let (views, metrics) = (service.views().clone(), service.metrics().clone());

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use thalweg::position::SourceId;
 use thalweg::time::EventTime;
-use thalweg::view::Moment;
+use thalweg::view::Snapshot;
 
 use super::load::{BEGIN_MS, Random, Till, Topics};
 use super::node::{self, Node, Said};
@@ -129,13 +129,13 @@ fn counted(node: &Node, topics: &Topics<'_>) -> Rows {
     node::caught_up(&service, topics);
     let end = EventTime::from_millis(END_MS - flow::LATENESS.as_millis() as i64);
     let payments = [SourceId::of("payments")];
-    let is_over = |moment: &std::sync::Arc<Moment>| moment.watermark(&payments) >= end;
+    let is_over = |snapshot: &std::sync::Arc<Snapshot>| snapshot.watermark(&payments) >= end;
     let newest = || service.views().closed();
     eventually(
         "the watermark",
         || newest().filter(is_over),
         || {
-            let at = newest().map(|moment| moment.watermark(&payments));
+            let at = newest().map(|snapshot| snapshot.watermark(&payments));
             format!("wanted {end}, is at {at:?}")
         },
     );

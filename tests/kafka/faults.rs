@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use thalweg::checkpoint::store::Store;
+use thalweg::checkpoint::store::CheckpointStore;
 use thalweg::disk::HostDisk;
 use thalweg::fault::POINTS;
 use thalweg::ledger::{self, Claim, Ledger};
@@ -185,8 +185,8 @@ impl Story {
         }
     }
 
-    fn checkpoints(&self) -> Store {
-        Store::new(Arc::new(HostDisk), &self.dir().join("checkpoints"))
+    fn checkpoints(&self) -> CheckpointStore {
+        CheckpointStore::new(Arc::new(HostDisk), &self.dir().join("checkpoints"))
     }
 
     fn dir(&self) -> &Path {

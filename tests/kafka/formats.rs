@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration as Wait;
 
 use serde_json::Value;
-use thalweg::codec::fit::Found;
+use thalweg::codec::compatibility::SubjectSchema;
 use thalweg::codec::registry::Registry as Client;
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::{RunSettings, Service};
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::{Environment, Source};
 use thalweg::view::Views;
@@ -43,11 +43,11 @@ fn environment(broker: &Broker, registry: Option<&str>) -> Environment {
 }
 
 fn start(flow: &Flow, workers: usize, env: Environment, until_end: bool) -> Service {
-    let settings = Settings {
+    let settings = RunSettings {
         workers,
         env,
         until_end,
-        ..Settings::default()
+        ..RunSettings::default()
     };
     Service::start(flow, settings).unwrap()
 }
@@ -440,7 +440,7 @@ fn a_registry_that_fails_stops_the_source_and_kills_no_record() {
         service
             .views()
             .closed()
-            .is_none_or(|moment| moment.positions.is_empty()),
+            .is_none_or(|snapshot| snapshot.positions.is_empty()),
         "the source waits"
     );
     assert_eq!(
@@ -477,7 +477,10 @@ fn types_are_held_against_the_newest_schema() {
         };
         Source::<Row>::open(source, &env).unwrap().driver.fits().remove(0)
     };
-    assert!(matches!(fits("fits.absent", None).found, Found::NoSubject));
+    assert!(matches!(
+        fits("fits.absent", None).found,
+        SubjectSchema::NoSubject
+    ));
     let text = ROW.replace("long", "string");
     registry.register("fits.never-value", &text);
     let never = fits("fits.never", None);
@@ -524,10 +527,13 @@ fn types_are_held_against_the_newest_schema() {
     );
     // By Avro's rules a default is enough.
     let defaulted = ROW.replace("\"long\"}", "\"long\",\"default\":0}");
-    let Found::Newest { misfits, .. } = fits("fits.newer", Some(&defaulted)).found else {
+    let SubjectSchema::Newest {
+        incompatibilities, ..
+    } = fits("fits.newer", Some(&defaulted)).found
+    else {
         panic!()
     };
-    assert_eq!(misfits, []);
+    assert_eq!(incompatibilities, []);
 }
 
 #[test]

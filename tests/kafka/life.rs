@@ -8,8 +8,8 @@ use thalweg::checkpoint;
 use thalweg::connect::kafka::{KafkaSettings, TopicSettings};
 use thalweg::disk::HostDisk;
 use thalweg::prelude::*;
-use thalweg::runtime::checkpoints::{self, Due};
-use thalweg::runtime::{Service, Settings, Store};
+use thalweg::runtime::checkpoints::{self, CheckpointSchedule};
+use thalweg::runtime::{LedgerLocation, RunSettings, Service};
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::{Environment, Overrides};
 use thalweg::{Flow, Kind};
@@ -45,11 +45,11 @@ fn start_with(
     Service::start(flow, settings(bootstrap, data, numbers))
 }
 
-fn settings(bootstrap: &str, data: Option<&Path>, numbers: Overrides) -> Settings {
-    Settings {
+fn settings(bootstrap: &str, data: Option<&Path>, numbers: Overrides) -> RunSettings {
+    RunSettings {
         until_end: data.is_some(),
-        store: data.map_or(Store::Memory(Default::default()), |dir| {
-            Store::Directory(dir.to_owned())
+        store: data.map_or(LedgerLocation::Memory(Default::default()), |dir| {
+            LedgerLocation::Directory(dir.to_owned())
         }),
         env: Environment {
             connectors: Extensions::of(KafkaSettings::at(bootstrap.to_owned())),
@@ -57,7 +57,7 @@ fn settings(bootstrap: &str, data: Option<&Path>, numbers: Overrides) -> Setting
             sources: Arc::new([("numbers".to_owned(), numbers)].into()),
             ..Environment::default()
         },
-        ..Settings::default()
+        ..RunSettings::default()
     }
 }
 
@@ -240,10 +240,11 @@ fn retention_may_take_what_a_checkpoint_holds_and_nothing_behind_it() {
     let data = tempfile::tempdir().unwrap();
     let (topic, flow) = ("life.held.v1", counted("life.held.v1", false));
     let start = |due| {
-        let store = checkpoint::store::Store::new(Arc::new(HostDisk), &data.path().join("checkpoints"));
-        let settings = Settings {
+        let store =
+            checkpoint::store::CheckpointStore::new(Arc::new(HostDisk), &data.path().join("checkpoints"));
+        let settings = RunSettings {
             until_end: false,
-            checkpoints: Some(checkpoints::Settings::new(store, due)),
+            checkpoints: Some(checkpoints::CheckpointSettings::new(store, due)),
             ..settings(&broker.bootstrap(), Some(data.path()), Overrides::default())
         };
         Service::start(&flow, settings)
@@ -255,9 +256,9 @@ fn retention_may_take_what_a_checkpoint_holds_and_nothing_behind_it() {
     broker.create_topic(topic, 1);
     let mut all = 20;
     write(broker, topic, 0, all);
-    let service = start(Due::Every(Duration::from_millis(20))).unwrap();
+    let service = start(CheckpointSchedule::Every(Duration::from_millis(20))).unwrap();
     counts(&service, all);
-    let counted = service.views().closed().map(|moment| moment.epoch);
+    let counted = service.views().closed().map(|snapshot| snapshot.epoch);
     while service.checkpointed() < counted {
         // One is made when something was bound.
         write(broker, topic, 0, 1);
@@ -267,7 +268,7 @@ fn retention_may_take_what_a_checkpoint_holds_and_nothing_behind_it() {
     stopped(service);
     broker.delete_records(topic, 0, 20);
     // From here on none is made.
-    let service = start(Due::At([].into())).unwrap();
+    let service = start(CheckpointSchedule::At([].into())).unwrap();
     let restored = service.restored();
     assert!(restored >= counted);
     write(broker, topic, 0, 5);
@@ -275,7 +276,7 @@ fn retention_may_take_what_a_checkpoint_holds_and_nothing_behind_it() {
     counts(&service, all);
     stopped(service);
     broker.delete_records(topic, 0, all as i64);
-    let service = start(Due::At([].into())).unwrap();
+    let service = start(CheckpointSchedule::At([].into())).unwrap();
     assert_eq!(service.restored(), restored);
     let halted = || service.halt().error();
     let error = eventually("it halts", halted, || state(&service));
@@ -290,7 +291,7 @@ fn a_broker_may_be_away_at_the_start_and_later() {
     write(&broker, "life.away.v1", 0, 4);
     broker.kill9();
     let error = ended(&counted("life.away.v1", false), &broker.bootstrap(), None).unwrap_err();
-    assert_eq!(error.kind(), Kind::Outside);
+    assert_eq!(error.kind(), Kind::External);
     assert!(error.what().contains("cannot reach Kafka"), "{error}");
 
     let service = start(&counted("life.away.v1", true), &broker.bootstrap(), None).unwrap();

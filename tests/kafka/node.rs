@@ -15,21 +15,21 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use thalweg::checkpoint::place::Place;
+use thalweg::checkpoint::location::CheckpointLocation;
 use thalweg::codec::registry::Registry;
-use thalweg::codec::registry::access::Access;
+use thalweg::codec::registry::access::RegistryAccess;
 use thalweg::connect::kafka::KafkaSettings;
-use thalweg::ingest::Bounds;
+use thalweg::ingest::BufferLimits;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
-use thalweg::runtime::{Cluster, Replay, Service, Settings, Store, checkpoints};
+use thalweg::runtime::{Cluster, LedgerLocation, Replay, RunSettings, Service, checkpoints};
 use thalweg::schema::Numbers;
 use thalweg::sequencer::Cuts;
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 use thalweg::time::Epoch;
 use thalweg::view::serve::RowsQuery;
-use thalweg::view::{AsOf, Moment, Views};
+use thalweg::view::{AsOf, Snapshot, Views};
 
 use super::load::Topics;
 use super::oracle::{self, Rows};
@@ -112,7 +112,7 @@ impl Node {
             cluster: None,
             until_end: false,
             interval: Duration::from_millis(5),
-            skew_max: Bounds::default().skew_max,
+            skew_max: BufferLimits::default().skew_max,
             idle_after: None,
             pace: Pace::default(),
             checkpoints: None,
@@ -214,11 +214,11 @@ impl Node {
         let store = self
             .data_dir
             .clone()
-            .map_or(Store::Memory(memory), Store::Directory);
+            .map_or(LedgerLocation::Memory(memory), LedgerLocation::Directory);
         // Some tests write by ids that no registry will ever know.
-        let access = Access {
+        let access = RegistryAccess {
             unknown_wait: Duration::from_millis(200),
-            ..Access::open(&self.registry)
+            ..RegistryAccess::open(&self.registry)
         };
         let env = Environment {
             connectors: Extensions::of(KafkaSettings::at(self.kafka.clone())),
@@ -231,7 +231,7 @@ impl Node {
             .clone()
             .map(|(process, addresses)| Cluster { process, addresses });
         let (workers, until_end) = (self.workers, self.until_end);
-        let place = Place {
+        let place = CheckpointLocation {
             // A prefix of its own for each data directory, as its name is.
             url: self.bucket.as_ref().zip(self.data_dir.as_ref()).map(|(_, dir)| {
                 let name = dir.file_name().expect("a name").to_string_lossy();
@@ -243,20 +243,20 @@ impl Node {
         let checkpoints = match (self.checkpoints, &self.data_dir) {
             (Some(interval), Some(dir)) => {
                 let store = place.store("tests", "spend", dir, true)?;
-                Some(checkpoints::Settings::new(
+                Some(checkpoints::CheckpointSettings::new(
                     store,
-                    checkpoints::Due::Every(interval),
+                    checkpoints::CheckpointSchedule::Every(interval),
                 ))
             }
             _ => None,
         };
-        let settings = Settings {
+        let settings = RunSettings {
             workers,
             until_end,
             cluster,
             store,
             env,
-            history: self.history.unwrap_or(Settings::default().history),
+            history: self.history.unwrap_or(RunSettings::default().history),
             trim_least: self.history.filter(|_| !self.untrimmed).map(|_| 1_000),
             replay: self.replay.map(|(from, to)| Replay {
                 from: Some(Epoch(from)),
@@ -267,11 +267,11 @@ impl Node {
             cuts: Cuts::Clock {
                 interval: self.interval,
             },
-            bounds: Bounds {
+            bounds: BufferLimits {
                 skew_max: self.skew_max,
-                ..Bounds::default()
+                ..BufferLimits::default()
             },
-            ..Settings::default()
+            ..RunSettings::default()
         };
         let flow = flow::spend(
             &self.payments,
@@ -452,13 +452,13 @@ fn say(said: &Said) {
 pub fn closed_since(views: &Views, told: &mut Epoch) -> Vec<Closed> {
     let mut closed = Vec::new();
     let mut next = views.closed();
-    while let Some(moment) = next.filter(|moment| moment.epoch > *told) {
-        let hash = |name: &String| Some((name.clone(), views.get(name)?.hash(moment.epoch)?));
+    while let Some(snapshot) = next.filter(|snapshot| snapshot.epoch > *told) {
+        let hash = |name: &String| Some((name.clone(), views.get(name)?.hash(snapshot.epoch)?));
         closed.push(Closed {
-            epoch: moment.epoch.0,
+            epoch: snapshot.epoch.0,
             hashes: views.names().iter().filter_map(hash).collect(),
         });
-        next = views.moment(AsOf::Epoch(Epoch(moment.epoch.0 - 1))).ok();
+        next = views.snapshot(AsOf::Epoch(Epoch(snapshot.epoch.0 - 1))).ok();
     }
     closed.reverse();
     *told = closed.last().map_or(*told, |last| Epoch(last.epoch));
@@ -470,11 +470,11 @@ pub fn closed_since(views: &Views, told: &mut Epoch) -> Vec<Closed> {
 pub fn rows(views: &Views) -> Rows {
     views
         .closed()
-        .map_or_else(Rows::new, |moment| rows_at(views, &moment))
+        .map_or_else(Rows::new, |snapshot| rows_at(views, &snapshot))
 }
 
 /// The same as of a moment.
-pub fn rows_at(views: &Views, moment: &Moment) -> Rows {
+pub fn rows_at(views: &Views, snapshot: &Snapshot) -> Rows {
     let mut all = Rows::new();
     for serve in views.all() {
         let rows = all.entry(serve.spec().name.clone()).or_default();
@@ -486,7 +486,7 @@ pub fn rows_at(views: &Views, moment: &Moment) -> Rows {
                 ..RowsQuery::default()
             };
             let page = serve
-                .local_rows(&query, moment)
+                .local_rows(&query, snapshot)
                 .unwrap_or_else(|error| panic!("{}: {error}", serve.spec().name));
             for row in &page.rows {
                 let mut json = Vec::new();
@@ -524,13 +524,16 @@ pub fn reached(service: &Service, offsets: &[(PartitionId, i64)]) {
         if let Some(error) = service.halt().error() {
             panic!("halted: {error}");
         }
-        service.views().closed().filter(|moment| moment.reached(offsets))
+        service
+            .views()
+            .closed()
+            .filter(|snapshot| snapshot.reached(offsets))
     };
     let closed = || {
         service
             .views()
             .closed()
-            .map(|moment| (moment.epoch, moment.positions.clone()))
+            .map(|snapshot| (snapshot.epoch, snapshot.positions.clone()))
     };
     // As long as it gets on, it may take longer than one is patient.
     let (mut deadline, mut seen) = (Instant::now() + PATIENCE, None);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use thalweg::bridge::Waker;
 use thalweg::codec::registry::Verdict;
 use thalweg::position::Offset;
-use thalweg::source::{Environment, Intake, Opened, Progress, Reader, Source};
+use thalweg::source::{Environment, Intake, OpenedSource, ReadProgress, Reader, Source};
 use thalweg::{Event, Result};
 
 /// Which partitions are held up, and how. None by default.
@@ -54,10 +54,10 @@ impl Readers {
 }
 
 impl<T: Event, S: Source<T>> Source<T> for Paced<S> {
-    fn open(self, env: &Environment) -> Result<Opened<T>> {
+    fn open(self, env: &Environment) -> Result<OpenedSource<T>> {
         let opened = self.source.open(env)?;
         let (inner, pace, readers) = (opened.reader, self.pace, self.readers);
-        Ok(Opened {
+        Ok(OpenedSource {
             reader: Box::new(move |waker| {
                 readers.state().wakers.push(waker.clone());
                 Ok(Box::new(PacedReader {
@@ -104,11 +104,11 @@ impl<T: 'static> Reader<T> for PacedReader<T> {
         until: Offset,
         records_max: usize,
         intake: &mut Intake<T>,
-    ) -> Result<Progress> {
+    ) -> Result<ReadProgress> {
         let at = self.at[&partition];
         let held = self.pace.held.get(&partition).copied().unwrap_or(Offset::MAX);
         if self.is_paused(partition) || at >= held {
-            return Ok(Progress {
+            return Ok(ReadProgress {
                 position: at,
                 at_end: false,
                 more: false,

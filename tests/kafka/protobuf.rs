@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use prost_reflect::prost::Message as _;
 use prost_reflect::prost_types::Timestamp;
 use serde_json::{Value, json};
-use thalweg::codec::fit::Found;
+use thalweg::codec::compatibility::SubjectSchema;
 use thalweg::codec::protobuf::write_header;
 use thalweg::codec::registry::Registry as Client;
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::{RunSettings, Service};
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::{Environment, Source};
 
@@ -151,11 +151,11 @@ fn protobuf_of_a_real_registry() {
     });
     let mut seen = Vec::new();
     for workers in [1, 2] {
-        let settings = Settings {
+        let settings = RunSettings {
             workers,
             env: environment(broker, registry),
             until_end: true,
-            ..Settings::default()
+            ..RunSettings::default()
         };
         let views = node::joined(Service::start(&flow, settings).unwrap()).unwrap();
         let all = node::rows(&views);
@@ -211,35 +211,43 @@ fn types_are_held_against_the_schemas_at_the_start() {
     let fits = |source: thalweg::connect::kafka::Topic<Order>| {
         let opened = Source::<Order>::open(source, &env).unwrap();
         let fit = opened.driver.fits().remove(0);
-        let Found::Newest {
-            misfits, readable, ..
+        let SubjectSchema::Newest {
+            incompatibilities,
+            readable,
+            ..
         } = &fit.found
         else {
             panic!("{fit}")
         };
         assert_eq!(*readable, fit.verdict().is_ok());
         (
-            misfits.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            incompatibilities
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
             *readable,
         )
     };
-    let (misfits, readable) = fits(Kafka::topic("fit.orders").protobuf());
-    assert!(readable && misfits.len() == 1, "{misfits:?}");
+    let (incompatibilities, readable) = fits(Kafka::topic("fit.orders").protobuf());
+    assert!(readable && incompatibilities.len() == 1, "{incompatibilities:?}");
     assert!(
-        misfits[0].starts_with("field `items[].price`: the schema has int64, and u8"),
-        "{misfits:?}"
+        incompatibilities[0].starts_with("field `items[].price`: the schema has int64, and u8"),
+        "{incompatibilities:?}"
     );
-    let (misfits, readable) = fits(Kafka::topic("fit.orders").avro());
-    assert!(!readable && misfits[0].contains("it is Protobuf"), "{misfits:?}");
-    let (misfits, readable) = fits(Kafka::topic("fit.json").json_schema());
+    let (incompatibilities, readable) = fits(Kafka::topic("fit.orders").avro());
     assert!(
-        readable && misfits[0].starts_with("field `items`: the schema has no such field"),
-        "{misfits:?}"
+        !readable && incompatibilities[0].contains("it is Protobuf"),
+        "{incompatibilities:?}"
     );
-    let (misfits, readable) = fits(Kafka::topic("fit.json").protobuf());
+    let (incompatibilities, readable) = fits(Kafka::topic("fit.json").json_schema());
     assert!(
-        !readable && misfits[0].contains("it is JSON Schema"),
-        "{misfits:?}"
+        readable && incompatibilities[0].starts_with("field `items`: the schema has no such field"),
+        "{incompatibilities:?}"
+    );
+    let (incompatibilities, readable) = fits(Kafka::topic("fit.json").protobuf());
+    assert!(
+        !readable && incompatibilities[0].contains("it is JSON Schema"),
+        "{incompatibilities:?}"
     );
 }
 

@@ -8,8 +8,8 @@ use thalweg::codec::Cause;
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::connect::kafka::Topic;
 use thalweg::prelude::*;
-use thalweg::runtime::sources::SourceNow;
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::sources::SourceStatus;
+use thalweg::runtime::{RunSettings, Service};
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 
@@ -29,19 +29,19 @@ fn serve(numbers: impl Fn() -> Topic<u64> + Send + Sync + 'static) -> Service {
             .aggregate(|a| a.count())
             .view("counts");
     });
-    let settings = Settings {
+    let settings = RunSettings {
         env: Environment {
             connectors: Extensions::of(KafkaSettings::at(Broker::shared().bootstrap())),
             group: "tests".into(),
             ..Environment::default()
         },
-        ..Settings::default()
+        ..RunSettings::default()
     };
     Service::start(&flow, settings).unwrap()
 }
 
 /// Waits until the source is as it should be.
-fn until(service: &Service, what: &str, holds: impl Fn(&SourceNow) -> bool) {
+fn until(service: &Service, what: &str, holds: impl Fn(&SourceStatus) -> bool) {
     let sources = service.sources();
     let look = || {
         assert!(service.halt().error().is_none(), "{:?}", service.halt().error());
@@ -50,7 +50,7 @@ fn until(service: &Service, what: &str, holds: impl Fn(&SourceNow) -> bool) {
     eventually(what, look, || format!("{:?}", sources()));
 }
 
-fn read_up_to(source: &SourceNow, ends: &[i64]) -> bool {
+fn read_up_to(source: &SourceStatus, ends: &[i64]) -> bool {
     let positions = source.partitions.iter().map(|p| p.position.unwrap_or(0));
     positions.eq(ends.iter().copied())
 }

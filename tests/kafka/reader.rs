@@ -16,7 +16,7 @@ use thalweg::connect::kafka::Kafka;
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::position::SourceId;
 use thalweg::setting::extensions::Extensions;
-use thalweg::source::{Driver, Environment, Intake, Progress, Reader, Source, TimeRules};
+use thalweg::source::{Driver, Environment, Intake, ReadProgress, Reader, Source, TimeRules};
 use thalweg::{Error, Kind};
 
 use crate::support::kafka::Broker;
@@ -51,7 +51,7 @@ impl Rig {
     }
 
     /// Reads on, waiting for wake-ups, until `done` or an error.
-    fn read(&mut self, until: i64, done: impl Fn(&Progress) -> bool) -> Result<Progress, Error> {
+    fn read(&mut self, until: i64, done: impl Fn(&ReadProgress) -> bool) -> Result<ReadProgress, Error> {
         loop {
             let progress = self.reader.read(0, until, 1_000, &mut self.intake)?;
             if done(&progress) {

@@ -7,7 +7,7 @@ use thalweg::Flow;
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::prelude::*;
 use thalweg::runtime::progress::CaughtUp;
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::{RunSettings, Service};
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 
@@ -28,13 +28,13 @@ fn counted(topic: &str, start: Start) -> Flow {
 }
 
 fn started(flow: &Flow) -> Service {
-    let settings = Settings {
+    let settings = RunSettings {
         env: Environment {
             connectors: Extensions::of(KafkaSettings::at(Broker::shared().bootstrap())),
             group: "tests".into(),
             ..Environment::default()
         },
-        ..Settings::default()
+        ..RunSettings::default()
     };
     Service::start(flow, settings).unwrap()
 }

@@ -7,7 +7,7 @@ use rdkafka::config::FromClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::{RunSettings, Service};
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 
@@ -39,15 +39,15 @@ pub fn flow() -> thalweg::Flow {
 
 /// Runs the dataflow until it has read its topics.
 fn count(broker: &Broker, ledger: &std::path::Path) {
-    let settings = Settings {
+    let settings = RunSettings {
         until_end: true,
-        store: thalweg::runtime::Store::Directory(ledger.to_owned()),
+        store: thalweg::runtime::LedgerLocation::Directory(ledger.to_owned()),
         env: Environment {
             connectors: Extensions::of(thalweg::connect::kafka::KafkaSettings::at(broker.bootstrap())),
             group: "replayed".into(),
             ..Environment::default()
         },
-        ..Settings::default()
+        ..RunSettings::default()
     };
     node::joined(Service::start(&flow(), settings).unwrap()).unwrap();
 }

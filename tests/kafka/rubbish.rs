@@ -7,7 +7,7 @@ use thalweg::Flow;
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::position::SourceId;
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::{RunSettings, Service};
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 
@@ -42,11 +42,11 @@ fn service(flow: &Flow, workers: usize) -> Service {
         group: "rubbish".into(),
         ..Environment::default()
     };
-    let settings = Settings {
+    let settings = RunSettings {
         workers,
         env,
         until_end: true,
-        ..Settings::default()
+        ..RunSettings::default()
     };
     Service::start(flow, settings).unwrap()
 }
@@ -94,7 +94,7 @@ fn a_hundred_thousand_dead_letters_in_a_row_hold_nothing_up() {
                     .unwrap()
             })
             .collect();
-        assert_eq!(offsets.len(), thalweg::operator::letters::LETTERS_MAX);
+        assert_eq!(offsets.len(), thalweg::operator::dead_letters::LETTERS_MAX);
         assert_eq!(
             (offsets.iter().min(), offsets.iter().max()),
             (

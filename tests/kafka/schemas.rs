@@ -69,17 +69,17 @@ fn records_wait_for_their_schema_and_only_an_unknown_one_is_a_dead_letter() {
         partition,
     };
     node::reached(&service, &[(partition(0), 299)]);
-    let moment = service.views().closed().unwrap();
+    let snapshot = service.views().closed().unwrap();
     assert_eq!(
-        moment.position(partition(1)),
+        snapshot.position(partition(1)),
         Some(200),
         "what can't be decoded yet waits"
     );
     assert_eq!(
-        node::rows_at(service.views(), &moment)["payments.dead_letters"].len(),
+        node::rows_at(service.views(), &snapshot)["payments.dead_letters"].len(),
         10
     );
-    drop(moment);
+    drop(snapshot);
 
     // A service that starts meanwhile waits, too, and can be stopped.
     let waiting = Node::of(&topics, &registry.url()).start().unwrap();
@@ -91,7 +91,9 @@ fn records_wait_for_their_schema_and_only_an_unknown_one_is_a_dead_letter() {
     waiting.stop();
     let views = node::joined(waiting).unwrap();
     assert!(
-        views.closed().is_none_or(|moment| moment.positions.is_empty()),
+        views
+            .closed()
+            .is_none_or(|snapshot| snapshot.positions.is_empty()),
         "nothing could be decoded"
     );
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings, Store};
+use thalweg::runtime::{LedgerLocation, RunSettings, Service};
 use thalweg::schema::datum::Datum;
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
@@ -28,23 +28,23 @@ fn counted(topic: &str, start: &Start, dir: &Path) -> Result<BTreeSet<i128>, Err
             .aggregate(|a| a.count())
             .view("counts");
     });
-    let settings = Settings {
+    let settings = RunSettings {
         until_end: true,
-        store: Store::Directory(dir.to_owned()),
+        store: LedgerLocation::Directory(dir.to_owned()),
         env: Environment {
             connectors: Extensions::of(KafkaSettings::at(Broker::shared().bootstrap())),
             group: "tests".into(),
             ..Environment::default()
         },
-        ..Settings::default()
+        ..RunSettings::default()
     };
     let views = node::joined(Service::start(&flow, settings)?)?;
-    let moment = views.closed().expect("an epoch was bound");
+    let snapshot = views.closed().expect("an epoch was bound");
     let query = RowsQuery {
         limit: 1_000,
         ..RowsQuery::default()
     };
-    let page = views.get("counts").unwrap().rows(&query, &moment).unwrap();
+    let page = views.get("counts").unwrap().rows(&query, &snapshot).unwrap();
     let number = |row: &Vec<Datum>| match row[0] {
         Datum::Int(n) => n,
         Datum::UInt(n) => n as i128,

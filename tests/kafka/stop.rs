@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use thalweg::position::SourceId;
-use thalweg::view::Moment;
+use thalweg::view::Snapshot;
 
 use super::load::{Random, Topics};
 use super::node::{self, Node};
@@ -12,7 +12,7 @@ use crate::support::kafka::Broker;
 use crate::support::registry::Registry;
 
 /// What the oracle says of the topics up to where they are bound in a moment.
-fn expected_at(topics: &Topics<'_>, log: &oracle::Log<'_>, moment: &Moment) -> oracle::Rows {
+fn expected_at(topics: &Topics<'_>, log: &oracle::Log<'_>, snapshot: &Snapshot) -> oracle::Rows {
     let (payments, merchants) = (SourceId::of("payments"), SourceId::of("merchants"));
     let upto = |topic: &str, partition: i32| {
         let source = if topic == topics.payments {
@@ -20,7 +20,7 @@ fn expected_at(topics: &Topics<'_>, log: &oracle::Log<'_>, moment: &Moment) -> o
         } else {
             merchants
         };
-        let of = moment
+        let of = snapshot
             .positions
             .iter()
             .find(|(id, _)| id.source == source && id.partition == partition as u32);
@@ -36,19 +36,25 @@ fn moments_are_whole_and_a_stop_leaves_none_half_done() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::of(&topics, &registry.url()).data_dir(dir.path()).workers(2);
     let service = node.start().unwrap();
-    let mut moments = Vec::new();
+    let mut snapshots = Vec::new();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _stopped = crash::OnDrop(&stop);
         scope.spawn(|| crash::produce(&topics, &stop));
         let mut random = Random(13);
         let mut records = 0;
-        while moments.len() < 8 {
+        while snapshots.len() < 8 {
             records += 100 + random.below(1_500) as i64;
-            let count = |moment: &Moment| moment.positions.iter().map(|(_, offset)| offset).sum::<i64>();
-            let newest = || service.views().closed().filter(|moment| count(moment) >= records);
-            let moment = super::eventually("more records", newest, || format!("{records} are wanted"));
-            moments.push((node::rows_at(service.views(), &moment), moment));
+            let count =
+                |snapshot: &Snapshot| snapshot.positions.iter().map(|(_, offset)| offset).sum::<i64>();
+            let newest = || {
+                service
+                    .views()
+                    .closed()
+                    .filter(|snapshot| count(snapshot) >= records)
+            };
+            let snapshot = super::eventually("more records", newest, || format!("{records} are wanted"));
+            snapshots.push((node::rows_at(service.views(), &snapshot), snapshot));
         }
         // In the middle of it.
         service.stop();
@@ -59,16 +65,16 @@ fn moments_are_whole_and_a_stop_leaves_none_half_done() {
             Some(last.epoch),
             "all that is bound is applied"
         );
-        moments.push((node::rows_at(&views, &last), last));
+        snapshots.push((node::rows_at(&views, &last), last));
         stop.store(true, Ordering::Release);
     });
     let log = oracle::Log::read(&topics);
-    for (rows, moment) in &moments {
-        oracle::compare(&expected_at(&topics, &log, moment), rows);
+    for (rows, snapshot) in &snapshots {
+        oracle::compare(&expected_at(&topics, &log, snapshot), rows);
     }
 
     // Cut short in its replay, a service ends as well, and leaves the ledger as it was.
-    let (_, last) = moments.last().unwrap();
+    let (_, last) = snapshots.last().unwrap();
     let again = node.start().unwrap();
     again.stop();
     node::joined(again).unwrap();

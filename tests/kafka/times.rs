@@ -5,8 +5,8 @@ use thalweg::codec::Cause;
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::position::SourceId;
 use thalweg::prelude::*;
-use thalweg::runtime::sources::SourceNow;
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::sources::SourceStatus;
+use thalweg::runtime::{RunSettings, Service};
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
 
@@ -36,21 +36,21 @@ fn quiet_future_and_new_partitions_hold_nothing_up() {
             .aggregate(|a| a.count())
             .view("counts");
     });
-    let settings = Settings {
+    let settings = RunSettings {
         env: Environment {
             connectors: Extensions::of(KafkaSettings::at(Broker::shared().bootstrap())),
             group: "tests".into(),
             ..Environment::default()
         },
-        ..Settings::default()
+        ..RunSettings::default()
     };
     let service = Service::start(&flow, settings).unwrap();
     let sources = service.sources();
     let now = || sources().remove(0);
-    let until = |what: &str, holds: &dyn Fn(&SourceNow, EventTime) -> bool| {
+    let until = |what: &str, holds: &dyn Fn(&SourceStatus, EventTime) -> bool| {
         let watermark = || {
-            let moment = service.views().closed();
-            moment.map_or(EventTime::MIN, |at| at.watermark(&[SourceId::of("numbers")]))
+            let snapshot = service.views().closed();
+            snapshot.map_or(EventTime::MIN, |at| at.watermark(&[SourceId::of("numbers")]))
         };
         let look = || {
             assert!(service.halt().error().is_none(), "{:?}", service.halt().error());

@@ -43,7 +43,7 @@ fn a_range_is_verified_beside_the_running_service() {
             }
             let (restored, compared) = (again.restored(), again.compared());
             let views = node::joined(again).unwrap();
-            assert_eq!(views.closed().map(|moment| moment.epoch), Some(Epoch(to)));
+            assert_eq!(views.closed().map(|snapshot| snapshot.epoch), Some(Epoch(to)));
             assert!(restored < Some(Epoch(from)));
             assert!(compared.alike >= 90 && compared.different == 0, "{compared:?}");
             assert_eq!(compared.unknown, 0, "{compared:?}");

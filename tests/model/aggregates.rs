@@ -120,7 +120,7 @@ struct Values {
 }
 
 fn permutes_everywhere(values: &[Values]) {
-    let a = || Of::<Values>::default();
+    let a = || AggregateBuilder::<Values>::default();
     let unsigned = |v: &Values| v.integer.cast_unsigned();
     permutes(&a().count(), values).unwrap();
     permutes(&a().sum(|v| v.integer), values).unwrap();
@@ -153,13 +153,13 @@ fn permutes_everywhere(values: &[Values]) {
 
 #[test]
 fn sums_and_means_of_extremes_do_not_depend_on_order() {
-    let a = || Of::<i128>::default();
+    let a = || AggregateBuilder::<i128>::default();
     let values = [i128::MAX, 1, -i128::MAX];
     assert_eq!(result(&a().sum(|n| *n), &values), 1);
     permutes(&a().sum(|n| *n), &values).unwrap();
     assert_eq!(result(&a().sum(|n| *n), &[i128::MAX, i128::MAX]), i128::MAX);
     assert_eq!(result(&a().sum(|n| *n), &[i128::MIN, -1]), i128::MIN);
-    let a = || Of::<u128>::default();
+    let a = || AggregateBuilder::<u128>::default();
     assert_eq!(result(&a().sum(|n| *n), &[u128::MAX]), i128::MAX);
     assert_eq!(result(&a().sum(|n| *n), &[(1 << 100) + 1, 2]), (1 << 100) + 3);
     assert_eq!(
@@ -180,7 +180,7 @@ fn sums_and_means_of_extremes_do_not_depend_on_order() {
 
 #[test]
 fn the_mean_of_finite_floats_is_finite() {
-    let a = || Of::<f64>::default();
+    let a = || AggregateBuilder::<f64>::default();
     assert_eq!(result(&a().avg(|v| *v), &[1.5e308, 1.7e308]).get(), 1.6e308);
     assert_eq!(result(&a().avg(|v| *v), &[f64::MAX; 3]).get(), f64::MAX);
     assert_eq!(result(&a().avg(|v| *v), &[-f64::MAX; 5]).get(), -f64::MAX);
@@ -192,7 +192,7 @@ fn the_mean_of_finite_floats_is_finite() {
     );
     assert_eq!(result(&a().avg(|v| *v), &[5e-324, 1e-323]).get(), 1e-323);
     // Rounded to a float before it is divided, the sum would give 9007199254740992 / 3.
-    let a = || Of::<i64>::default();
+    let a = || AggregateBuilder::<i64>::default();
     let values = [(1 << 53) + 1, 0, 0];
     assert_eq!(result(&a().avg(|n| *n), &values).get(), 3002399751580331.0);
 }
@@ -207,7 +207,7 @@ proptest! {
     #[test]
     fn floats_are_summed_exactly_and_rounded_once(values in prop::collection::vec(finite(), 1..12)) {
         let (sum, n) = (sum_of(&values), values.len() as u64);
-        let a = Of::<f64>::default();
+        let a = AggregateBuilder::<f64>::default();
         let (shown, mean) = (result(&a.sum(|v| *v), &values).get(), result(&a.avg(|v| *v), &values).get());
         prop_assert!(is_nearest(shown, &sum, 1), "{shown}");
         prop_assert!(is_nearest(mean, &sum, n) && mean.is_finite(), "{mean}");
@@ -220,7 +220,7 @@ proptest! {
     ) {
         let values = [finite, not_finite.clone()].concat();
         let expected = F64::new(not_finite.iter().sum::<f64>());
-        let a = Of::<f64>::default();
+        let a = AggregateBuilder::<f64>::default();
         prop_assert_eq!(result(&a.sum(|v| *v), &values), expected);
         prop_assert_eq!(result(&a.avg(|v| *v), &values), expected);
     }
@@ -230,7 +230,7 @@ proptest! {
         values in prop::collection::vec(integer(), 1..12),
         unsigned in any::<bool>(),
     ) {
-        let a = Of::<i128>::default();
+        let a = AggregateBuilder::<i128>::default();
         let (sum, shown, mean) = if unsigned {
             let sum: BigInt = values.iter().map(|n| BigInt::from(n.cast_unsigned())).sum();
             (sum, result(&a.sum(|n| n.cast_unsigned()), &values), result(&a.avg(|n| n.cast_unsigned()), &values))

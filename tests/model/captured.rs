@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use thalweg::codec::debezium::envelope::{Partial, SourcePosition, Written};
+use thalweg::codec::debezium::envelope::{PartialRow, SourcePosition, WrittenRow};
 use thalweg::prelude::*;
 use thalweg::source::captured::{Captured, Skipped};
 use thalweg::testing::Harness;
@@ -81,8 +81,8 @@ fn topic(acts: &[Act], partitions: u32) -> Vec<Numbered> {
         });
         let row = |key: u32, row: &Row, whole: bool| {
             let written = match whole {
-                true => Written::Whole(row.clone()),
-                false => Written::Partial(Box::new(Partial {
+                true => WrittenRow::Whole(row.clone()),
+                false => WrittenRow::Partial(Box::new(PartialRow {
                     columns: json!({ "v": row.v }).to_string(),
                     missing: vec!["note".into()],
                 })),
@@ -140,7 +140,7 @@ fn topic(acts: &[Act], partitions: u32) -> Vec<Numbered> {
             }
             Act::Snapshot => {
                 for (key, row) in &rows {
-                    let (row, snapshot) = (Written::Whole(row.clone()), true);
+                    let (row, snapshot) = (WrittenRow::Whole(row.clone()), true);
                     let read = Captured::Row {
                         key: *key,
                         row,
@@ -194,8 +194,8 @@ impl Table {
                     return;
                 }
                 let whole = match row {
-                    Written::Whole(row) => Some(row.clone()),
-                    Written::Partial(partial) => self.rows.get(key).map(|old| Row {
+                    WrittenRow::Whole(row) => Some(row.clone()),
+                    WrittenRow::Partial(partial) => self.rows.get(key).map(|old| Row {
                         v: serde_json::from_str::<Value>(&partial.columns).unwrap()["v"]
                             .as_i64()
                             .unwrap(),
@@ -313,7 +313,7 @@ fn at(lsn: u64) -> Option<SourcePosition> {
 }
 
 fn written(key: u32, v: i64, at: Option<SourcePosition>) -> Event {
-    let row = Written::Whole(Row {
+    let row = WrittenRow::Whole(Row {
         v,
         note: String::new(),
     });

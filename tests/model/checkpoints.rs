@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use thalweg::checkpoint::store::Store;
+use thalweg::checkpoint::store::CheckpointStore;
 use thalweg::disk::Disk;
 use thalweg::disk::sim::SimDisk;
-use thalweg::ingest::Bounds;
+use thalweg::ingest::BufferLimits;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
-use thalweg::runtime::checkpoints::{self, Due, OnNew};
-use thalweg::runtime::{self, Replay, Service, Settings};
+use thalweg::runtime::checkpoints::{self, CheckpointSchedule, OnNewProgram};
+use thalweg::runtime::{self, Replay, RunSettings, Service};
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
 use thalweg::source::{Environment, Source, Substitute};
 use thalweg::testing::memory::Memory;
@@ -90,8 +90,8 @@ fn script(epochs: std::ops::RangeInclusive<u64>) -> VecDeque<ScriptedEpoch> {
 pub(crate) struct World {
     pub(crate) log: MemoryLog,
     pub(crate) disk: SimDisk,
-    pub(crate) on_new_plan: Option<OnNew>,
-    pub(crate) on_new_build: Option<OnNew>,
+    pub(crate) on_new_plan: Option<OnNewProgram>,
+    pub(crate) on_new_build: Option<OnNewProgram>,
     /// The ledger is here, and trimmed.
     pub(crate) dir: Option<Arc<tempfile::TempDir>>,
     /// Where checkpoints are, if not in [`DIR`].
@@ -115,28 +115,28 @@ impl World {
         due: &[u64],
         workers: usize,
     ) -> thalweg::Result<Service> {
-        let usual = Settings::default();
-        let settings = Settings {
+        let usual = RunSettings::default();
+        let settings = RunSettings {
             workers,
             store: match &self.dir {
-                None => runtime::Store::Memory(self.log.clone()),
-                Some(dir) => runtime::Store::Directory(dir.path().join("ledger")),
+                None => runtime::LedgerLocation::Memory(self.log.clone()),
+                Some(dir) => runtime::LedgerLocation::Directory(dir.path().join("ledger")),
             },
             trim_least: Some(1),
             replay: self.replay,
             cuts: Cuts::Script(script(epochs)),
-            checkpoints: Some(checkpoints::Settings {
-                on_new_plan: self.on_new_plan.unwrap_or(OnNew::Refuse),
-                on_new_build: self.on_new_build.unwrap_or(OnNew::Accept),
+            checkpoints: Some(checkpoints::CheckpointSettings {
+                on_new_plan: self.on_new_plan.unwrap_or(OnNewProgram::Refuse),
+                on_new_build: self.on_new_build.unwrap_or(OnNewProgram::Accept),
                 keep: self.keep.unwrap_or(2),
-                ..checkpoints::Settings::new(
+                ..checkpoints::CheckpointSettings::new(
                     self.store(files),
-                    Due::At(due.iter().map(|n| Epoch(*n)).collect()),
+                    CheckpointSchedule::At(due.iter().map(|n| Epoch(*n)).collect()),
                 )
             }),
             substitutes: Some(Arc::new(substitutes)),
             history: self.history.unwrap_or(usual.history),
-            bounds: Bounds {
+            bounds: BufferLimits {
                 records_max: self.records_max.unwrap_or(usual.bounds.records_max),
                 ..usual.bounds
             },
@@ -145,8 +145,8 @@ impl World {
         Service::start(flow, settings)
     }
 
-    pub(crate) fn store(&self, files: Arc<dyn thalweg::disk::FileStore>) -> Store {
-        Store::new(files, self.prefix.as_deref().unwrap_or(Path::new(DIR)))
+    pub(crate) fn store(&self, files: Arc<dyn thalweg::disk::FileStore>) -> CheckpointStore {
+        CheckpointStore::new(files, self.prefix.as_deref().unwrap_or(Path::new(DIR)))
     }
 
     /// Up to the eighth epoch, a start for every checkpoint, so that each of them is made.
@@ -207,12 +207,12 @@ fn rows_of(views: &thalweg::view::Views, epochs: std::ops::RangeInclusive<u64>) 
     for name in views.names() {
         let view = views.get(&name).unwrap();
         for epoch in epochs.clone() {
-            let moment = views.moment(AsOf::Epoch(Epoch(epoch))).unwrap();
+            let snapshot = views.snapshot(AsOf::Epoch(Epoch(epoch))).unwrap();
             let query = RowsQuery {
                 limit: 1000,
                 ..RowsQuery::default()
             };
-            let page = view.rows(&query, &moment).unwrap();
+            let page = view.rows(&query, &snapshot).unwrap();
             assert!(page.next.is_none());
             let rows = page
                 .rows
@@ -235,7 +235,7 @@ pub(crate) fn expected() -> Rows {
 fn a_damaged_or_missing_file_is_passed_over() {
     let (world, expected) = (World::begun(), expected());
     assert_eq!(world.copy().ended().unwrap(), (Some(7), expected.clone()));
-    let newest = Store::new(Arc::new(world.disk.clone()), Path::new(DIR))
+    let newest = CheckpointStore::new(Arc::new(world.disk.clone()), Path::new(DIR))
         .manifest(Epoch(7))
         .unwrap();
     let mut counts: BTreeSet<String> = newest.segments().map(|segment| segment.file.clone()).collect();
@@ -487,7 +487,7 @@ impl thalweg::disk::FileStore for Leaky {
 
 /// The files of a checkpoint that are no other's of those that are kept, and those that others share with it.
 fn files_of(world: &World, epoch: u64) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    let store = CheckpointStore::new(Arc::new(world.disk.clone()), Path::new(DIR));
     let of = |epoch: Epoch| -> BTreeSet<PathBuf> {
         let manifest = store.manifest(epoch).unwrap();
         manifest
@@ -519,7 +519,7 @@ fn what_rests_on_a_file_that_went_is_no_checkpoint() {
     let service = world.start(&flow(), Arc::new(leaky), 9..=10, &[9], 2).unwrap();
     assert_eq!(service.restored(), Some(Epoch(7)));
     service.join().unwrap();
-    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    let store = CheckpointStore::new(Arc::new(world.disk.clone()), Path::new(DIR));
     assert_eq!(
         store.epochs().unwrap(),
         [Epoch(5), Epoch(7)],
@@ -550,13 +550,13 @@ fn a_damaged_checkpoint_takes_nobodys_place() {
     let disk = Arc::new(world.disk.clone());
     let service = world.start(&flow(), disk, 9..=EPOCHS, &[10], 3).unwrap();
     assert_eq!(rows(&service.join().unwrap()), expected());
-    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    let store = CheckpointStore::new(Arc::new(world.disk.clone()), Path::new(DIR));
     assert_eq!(store.epochs().unwrap(), [Epoch(10)]);
     // So it is where nothing was started meanwhile.
     let world = World::begun();
     let (own, _) = files_of(&world, 7);
     world.disk.flip(&own[0], 300, None).unwrap();
-    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    let store = CheckpointStore::new(Arc::new(world.disk.clone()), Path::new(DIR));
     assert_eq!(
         store
             .examine()
@@ -634,7 +634,7 @@ fn parts_of_checkpoints_are_refused() {
     }
     let refused = world.ended().unwrap_err();
     assert!(refused.to_string().contains("but no catalogue"), "{refused}");
-    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    let store = CheckpointStore::new(Arc::new(world.disk.clone()), Path::new(DIR));
     store.prune(0, &BTreeSet::new()).unwrap();
     assert_eq!(world.ended().unwrap(), (None, expected()));
 }
@@ -715,7 +715,7 @@ fn another_plan_is_refused_with_what_differs() {
     }
     // Made anew from the topics it is what it would have been.
     let mut world = world.copy();
-    world.on_new_plan = Some(OnNew::Rebuild);
+    world.on_new_plan = Some(OnNewProgram::Rebuild);
     let disk = Arc::new(world.disk.clone());
     let service = world.start(&other, disk, 9..=EPOCHS, &[], 2).unwrap();
     assert_eq!(service.restored(), None);
@@ -729,7 +729,7 @@ fn another_plan_is_refused_with_what_differs() {
 #[test]
 fn another_build_goes_on_is_refused_or_makes_all_anew_as_one_says() {
     let (world, expected) = (World::begun(), expected());
-    let store = Store::new(Arc::new(world.disk.clone()), Path::new(DIR));
+    let store = CheckpointStore::new(Arc::new(world.disk.clone()), Path::new(DIR));
     let mut manifest = store.manifest(Epoch(7)).unwrap();
     manifest.build = "thalweg 0.0.1 (of last week)".into();
     let path = Path::new(DIR).join("checkpoint-00000000000000000007.json");
@@ -741,9 +741,9 @@ fn another_build_goes_on_is_refused_or_makes_all_anew_as_one_says() {
         };
         world.ended()
     };
-    assert_eq!(ended(OnNew::Accept).unwrap(), (Some(7), expected.clone()));
-    assert_eq!(ended(OnNew::Rebuild).unwrap(), (None, expected));
-    let refused = ended(OnNew::Refuse).unwrap_err();
+    assert_eq!(ended(OnNewProgram::Accept).unwrap(), (Some(7), expected.clone()));
+    assert_eq!(ended(OnNewProgram::Rebuild).unwrap(), (None, expected));
+    let refused = ended(OnNewProgram::Refuse).unwrap_err();
     assert_eq!(refused.kind(), Kind::Definition);
     for said in ["of last week", "checkpoint.on_new_build=accept", "=rebuild"] {
         assert!(refused.to_string().contains(said), "{refused}");

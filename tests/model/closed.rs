@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use thalweg::Epoch;
-use thalweg::checkpoint::store::Store;
+use thalweg::checkpoint::store::CheckpointStore;
 use thalweg::disk::sim::SimDisk;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
-use thalweg::runtime::checkpoints::{self, Due};
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::checkpoints::{self, CheckpointSchedule};
+use thalweg::runtime::{RunSettings, Service};
 use thalweg::schema::datum::Datum;
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
 use thalweg::testing::Harness;
@@ -103,9 +103,9 @@ proptest! {
             let view = done.views().get(name).unwrap();
             let mut answers: Vec<Found> = Vec::new();
             for (n, epoch) in epochs.iter().enumerate() {
-                let moment = done.moment(*epoch).unwrap();
-                prop_assert_eq!(view.watermark(&moment).micros(), watermarks[n], "{} at {}", name, n);
-                let page = view.rows(&RowsQuery { limit: 1_000, ..RowsQuery::default() }, &moment).unwrap();
+                let snapshot = done.snapshot(*epoch).unwrap();
+                prop_assert_eq!(view.watermark(&snapshot).micros(), watermarks[n], "{} at {}", name, n);
+                let page = view.rows(&RowsQuery { limit: 1_000, ..RowsQuery::default() }, &snapshot).unwrap();
                 for row in &page.rows {
                     let Datum::Time(end) = row.row[2] else { panic!("a window ends with a time: {row:?}") };
                     prop_assert_eq!(row.closed, Some(end.micros() <= watermarks[n]));
@@ -139,7 +139,7 @@ fn a_silent_source_holds_up_neither_windows_nor_answers() {
     let run = test.run().unwrap();
     let watermark = |epoch| {
         let view = run.views().get("merged_view").unwrap();
-        view.watermark(&run.moment(epoch).unwrap()).micros()
+        view.watermark(&run.snapshot(epoch).unwrap()).micros()
     };
     assert_eq!(
         (watermark(waiting), watermark(silent), watermark(back)),
@@ -182,14 +182,14 @@ fn a_checkpoint_holds_what_was_over() {
         ],
         idle: if n == 3 { vec![partition("b")] } else { vec![] },
     };
-    let store = Store::new(Arc::new(SimDisk::new()), Path::new("/checkpoints"));
-    let settings = Settings {
+    let store = CheckpointStore::new(Arc::new(SimDisk::new()), Path::new("/checkpoints"));
+    let settings = RunSettings {
         cuts: Cuts::Script((1..=6).map(epoch).collect()),
-        checkpoints: Some(checkpoints::Settings::new(
+        checkpoints: Some(checkpoints::CheckpointSettings::new(
             store.clone(),
-            Due::At([Epoch(6)].into()),
+            CheckpointSchedule::At([Epoch(6)].into()),
         )),
-        ..Settings::default()
+        ..RunSettings::default()
     };
     Service::start(&flow, settings).unwrap().join().unwrap();
     let base = store.manifest(Epoch(6)).unwrap().at;

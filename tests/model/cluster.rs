@@ -8,7 +8,7 @@ use thalweg::Epoch;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
-use thalweg::runtime::{Cluster, Service, Settings, Store};
+use thalweg::runtime::{Cluster, LedgerLocation, RunSettings, Service};
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
 use thalweg::source::{Environment, Source, Substitute};
 use thalweg::testing::memory::Memory;
@@ -87,13 +87,13 @@ fn script() -> Cuts {
     Cuts::Script((0..6).map(epoch).collect())
 }
 
-fn settings(log: &MemoryLog) -> Settings {
-    Settings {
-        store: Store::Memory(log.clone()),
+fn settings(log: &MemoryLog) -> RunSettings {
+    RunSettings {
+        store: LedgerLocation::Memory(log.clone()),
         substitutes: Some(Arc::new(|| {
             HashMap::from([("a".to_owned(), substitute(&A)), ("b".to_owned(), substitute(&B))])
         })),
-        ..Settings::default()
+        ..RunSettings::default()
     }
 }
 
@@ -101,10 +101,10 @@ fn settings(log: &MemoryLog) -> Settings {
 fn seen(views: &Views) -> Vec<(i64, u64)> {
     let view = views.get("counted_view").expect("it was built");
     let at = |n| {
-        let moment = views.moment(AsOf::Epoch(Epoch(n))).expect("all are kept");
-        assert_eq!(moment.epoch, Epoch(n));
+        let snapshot = views.snapshot(AsOf::Epoch(Epoch(n))).expect("all are kept");
+        assert_eq!(snapshot.epoch, Epoch(n));
         (
-            view.watermark(&moment).micros(),
+            view.watermark(&snapshot).micros(),
             view.hash(Epoch(n)).expect("hashed"),
         )
     };
@@ -126,7 +126,7 @@ fn all_processes_and_a_replay_see_the_same_watermarks() {
             process,
             addresses: addresses.clone(),
         });
-        let settings = Settings {
+        let settings = RunSettings {
             cluster,
             cuts: script(),
             ..settings(&log)
@@ -147,7 +147,7 @@ fn all_processes_and_a_replay_see_the_same_watermarks() {
 
     // A restart, on another number of workers: what it knows of silence it knows from the ledger.
     for workers in [1, 3] {
-        let again = Settings {
+        let again = RunSettings {
             workers,
             until_end: true,
             ..settings(&log)

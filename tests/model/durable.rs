@@ -11,7 +11,7 @@ use thalweg::disk::sim::SimDisk;
 use thalweg::ledger::{Chain, Ledger, LedgerStore, MemoryLedger, MemoryLog, ShardProgress, verify_on};
 use thalweg::position::EpochBinding;
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings, Store};
+use thalweg::runtime::{LedgerLocation, RunSettings, Service};
 use thalweg::sequencer::Cuts;
 use thalweg::source::{Environment, Source, Substitute};
 use thalweg::testing::memory::Memory;
@@ -61,11 +61,11 @@ impl LedgerStore for Gated {
 
 const RECORDS: u32 = 400;
 
-fn settings(log: &MemoryLog, gate: &Arc<Gate>, workers: usize) -> Settings {
+fn settings(log: &MemoryLog, gate: &Arc<Gate>, workers: usize) -> RunSettings {
     let (log, gate) = (log.clone(), gate.clone());
-    let mut settings = Settings {
+    let mut settings = RunSettings {
         workers,
-        store: Store::Opened(Arc::new(move |claim| {
+        store: LedgerLocation::Opened(Arc::new(move |claim| {
             let (ledger, recovered) = MemoryLedger::open(&log, claim)?;
             Ok((
                 Box::new(Gated {
@@ -91,7 +91,7 @@ fn settings(log: &MemoryLog, gate: &Arc<Gate>, workers: usize) -> Settings {
             };
             HashMap::from([("numbers".to_owned(), substitute)])
         })),
-        ..Settings::default()
+        ..RunSettings::default()
     };
     // No epoch can hold more records than may wait, so there are fifty at least.
     (settings.bounds.batch_max, settings.bounds.records_max) = (1, 8);
@@ -131,20 +131,20 @@ fn no_epoch_is_closed_before_its_binding_is_durable() {
         let (sender, seen) = channel();
         let service = Service::start(&counted(sender), settings(&log, &gate, workers)).unwrap();
         wait_for_the_last(&seen);
-        let closed = service.views().closed().map(|moment| moment.epoch);
+        let closed = service.views().closed().map(|snapshot| snapshot.epoch);
         gate.open();
         let views = service.join().unwrap();
         assert_eq!(closed, None, "closed while no write had returned");
-        let moment = views.closed().expect("all is closed in the end");
+        let snapshot = views.closed().expect("all is closed in the end");
         let rows = views
             .get("count_view")
             .unwrap()
-            .rows(&Default::default(), &moment)
+            .rows(&Default::default(), &snapshot)
             .unwrap()
             .rows;
         assert_eq!(rows.len(), 1);
         assert_eq!(
-            moment.positions.iter().map(|(_, offset)| *offset).sum::<i64>(),
+            snapshot.positions.iter().map(|(_, offset)| *offset).sum::<i64>(),
             i64::from(RECORDS)
         );
         // Were an epoch let go early, those after it would have given it the time to be closed in.
@@ -159,7 +159,7 @@ fn an_epoch_whose_write_fails_is_never_seen() {
     struct Full(MemoryLedger);
     impl LedgerStore for Full {
         fn append_group(&mut self, _: &[EpochBinding], _: &[ShardProgress]) -> Result<()> {
-            Err(Error::outside("the disk is full"))
+            Err(Error::external("the disk is full"))
         }
         fn len_bytes(&self) -> u64 {
             0
@@ -174,8 +174,8 @@ fn an_epoch_whose_write_fails_is_never_seen() {
     let (sender, _seen) = channel();
     let log = MemoryLog::default();
     let given = log.clone();
-    let settings = Settings {
-        store: Store::Opened(Arc::new(move |claim| {
+    let settings = RunSettings {
+        store: LedgerLocation::Opened(Arc::new(move |claim| {
             let (ledger, recovered) = MemoryLedger::open(&given, claim)?;
             Ok((Box::new(Full(ledger)), recovered))
         })),
@@ -196,8 +196,8 @@ fn a_full_disk_is_told_and_with_room_it_goes_on() {
     let (sender, _seen) = channel();
     let flow = counted(sender);
     let on = disk.clone();
-    let settings = Settings {
-        store: Store::Opened(Arc::new(move |claim| {
+    let settings = RunSettings {
+        store: LedgerLocation::Opened(Arc::new(move |claim| {
             let (ledger, recovered) = Ledger::open_on(&on, dir, claim)?;
             Ok((Box::new(ledger), recovered))
         })),
@@ -208,7 +208,7 @@ fn a_full_disk_is_told_and_with_room_it_goes_on() {
     let service = Service::start(&flow, settings.clone()).unwrap();
     let views = service.views().clone();
     let error = service.join().err().expect("the service halts");
-    assert_eq!(error.kind(), thalweg::Kind::Outside);
+    assert_eq!(error.kind(), thalweg::Kind::External);
     let told = error.to_string();
     for part in [
         "cannot write to the ledger `/data/counted/ledger.log`",
@@ -218,12 +218,12 @@ fn a_full_disk_is_told_and_with_room_it_goes_on() {
         assert!(told.contains(part), "no `{part}` in {told}");
     }
     let durable = verify_on(&disk, dir).unwrap().last;
-    let closed = views.closed().map(|moment| moment.epoch);
+    let closed = views.closed().map(|snapshot| snapshot.epoch);
     assert!(closed <= durable, "{closed:?} was closed, {durable:?} is durable");
 
     disk.set_space_left(None);
     let views = Service::start(&flow, settings).unwrap().join().unwrap();
-    let moment = views.closed().unwrap();
-    let counted = moment.positions.iter().map(|(_, offset)| *offset).sum::<i64>();
+    let snapshot = views.closed().unwrap();
+    let counted = snapshot.positions.iter().map(|(_, offset)| *offset).sum::<i64>();
     assert_eq!(counted, i64::from(RECORDS));
 }

@@ -28,7 +28,7 @@ struct Item {
 type View<T> = fn(&T) -> &Item;
 
 /// All of these can be undone.
-fn counted<T: 'static>(a: Of<T>, item: View<T>) -> impl Aggregate<T> {
+fn counted<T: 'static>(a: AggregateBuilder<T>, item: View<T>) -> impl Aggregate<T> {
     (
         a.count(),
         a.count_if(move |t| item(t).n > 0),
@@ -75,7 +75,7 @@ fn counted_naively(items: &[&Item]) -> Vec<Value> {
 }
 
 /// All of these can be undone as well.
-fn some<T: 'static>(a: Of<T>, item: View<T>) -> impl Aggregate<T> {
+fn some<T: 'static>(a: AggregateBuilder<T>, item: View<T>) -> impl Aggregate<T> {
     let (positive, tagged) = (move |t: &T| item(t).n > 0, move |t: &T| item(t).tag.is_some());
     (
         a.quantile(0.5, move |t| item(t).n),
@@ -132,7 +132,7 @@ fn some_naively(items: &[&Item]) -> Vec<Value> {
 }
 
 /// None of these can be undone.
-fn kept<T: 'static>(a: Of<T>, item: View<T>) -> impl Aggregate<T> {
+fn kept<T: 'static>(a: AggregateBuilder<T>, item: View<T>) -> impl Aggregate<T> {
     let positive = move |t: &T| item(t).n > 0;
     (
         a.approx_count_distinct(move |t| item(t).n),
@@ -156,7 +156,7 @@ fn kept<T: 'static>(a: Of<T>, item: View<T>) -> impl Aggregate<T> {
 }
 
 /// Of four registers more than are taken, so that the dense form is met.
-fn dense<T: 'static>(a: Of<T>, item: View<T>) -> impl Aggregate<T, Out = u64> {
+fn dense<T: 'static>(a: AggregateBuilder<T>, item: View<T>) -> impl Aggregate<T, Out = u64> {
     a.approx_count_distinct(move |t| (item(t).n, item(t).x, item(t).tag))
         .precision(4)
 }
@@ -199,7 +199,10 @@ fn kept_naively(items: &[&Item]) -> Vec<Value> {
     let descending: Vec<i64> = positive.iter().rev().take(4).copied().collect();
     vec![
         json!(distinct(i64::MIN)),
-        json!(result(&dense(Of::default(), |item: &Item| item), &all)),
+        json!(result(
+            &dense(AggregateBuilder::default(), |item: &Item| item),
+            &all
+        )),
         json!(items.iter().map(|item| (item.x, item.n)).min().unwrap().1),
         json!(items.iter().map(|item| (item.tag, item.n)).max().unwrap().1),
         json!(tags),
@@ -411,7 +414,7 @@ where
 proptest! {
     #[test]
     fn order_and_grouping_do_not_show(values in prop::collection::vec(any_value(), 1..10)) {
-        let (a, values) = (Of::<Any>::default(), &values[..]);
+        let (a, values) = (AggregateBuilder::<Any>::default(), &values[..]);
         let (negative, named) = (|v: &Any| v.integer < 0, |v: &Any| v.text.is_some());
         check_permutes(a.count_if(negative), true, values)?;
         check_permutes(a.any(negative), true, values)?;
@@ -451,7 +454,7 @@ proptest! {
         (q, more_q) in (0.0..=1.0, 0.0..=1.0),
         error in prop_oneof![Just(0.01), 0.0001..0.9],
     ) {
-        let a = Of::<f64>::default();
+        let a = AggregateBuilder::<f64>::default();
         let shown = result(&a.quantiles([q, more_q], |v| *v).relative_error(error), &values);
         let single = result(&a.quantile(q, |v| *v).relative_error(error), &values);
         prop_assert_eq!(single, shown[0]);
@@ -474,7 +477,7 @@ proptest! {
         // Far from zero and close together, too.
         let values: Vec<f64> = if near { values.iter().map(|v| 1e15 + v % 8.0).collect() } else { values };
         let ints: Vec<BigInt> = values.iter().copied().map(units).collect();
-        let a = Of::<f64>::default();
+        let a = AggregateBuilder::<f64>::default();
         let shown = [
             Some(result(&a.var_pop(|v| *v), &values)),
             result(&a.var_samp(|v| *v), &values),
@@ -486,7 +489,7 @@ proptest! {
 
     #[test]
     fn variances_of_integers_are_rounded_once(values in prop::collection::vec(any_value(), 1..10)) {
-        let a = Of::<Any>::default();
+        let a = AggregateBuilder::<Any>::default();
         let shown = [
             Some(result(&a.var_pop(|v| v.integer), &values)),
             result(&a.var_samp(|v| v.integer), &values),
@@ -553,7 +556,7 @@ fn check_variances(values: &[BigInt], scale: u64, shown: [Option<F64>; 4]) -> Re
 
 #[test]
 fn what_is_not_finite_has_no_variance_until_it_is_taken_out() {
-    let variance = Of::<f64>::default().var_pop(|v| *v);
+    let variance = AggregateBuilder::<f64>::default().var_pop(|v| *v);
     let mut state = variance.empty();
     [1.0, f64::INFINITY, 3.0]
         .iter()
@@ -565,7 +568,7 @@ fn what_is_not_finite_has_no_variance_until_it_is_taken_out() {
 
 #[test]
 fn a_sum_that_does_not_fit_is_none_and_never_another_number() {
-    let a = || Of::<i128>::default();
+    let a = || AggregateBuilder::<i128>::default();
     assert_eq!(result(&a().sum(|n| *n).checked::<i128>(), &[i128::MAX, 1]), None);
     assert_eq!(result(&a().sum(|n| *n).checked::<u64>(), &[i128::MAX, 1]), None);
     assert_eq!(
@@ -582,17 +585,21 @@ fn a_sum_that_does_not_fit_is_none_and_never_another_number() {
 #[test]
 #[should_panic(expected = "a quantile is from 0 to 1, not 99")]
 fn a_percentile_is_no_quantile() {
-    Of::<u64>::default().quantile(99.0, |n| *n);
+    AggregateBuilder::<u64>::default().quantile(99.0, |n| *n);
 }
 
 #[test]
 #[should_panic(expected = "is from 0.00001 to 1, not 0")]
 fn nothing_is_without_error() {
-    Of::<u64>::default().quantile(0.99, |n| *n).relative_error(0.0);
+    AggregateBuilder::<u64>::default()
+        .quantile(0.99, |n| *n)
+        .relative_error(0.0);
 }
 
 #[test]
 #[should_panic(expected = "is from 4 to 16, not 20")]
 fn sketches_have_a_limit() {
-    Of::<u64>::default().approx_count_distinct(|n| *n).precision(20);
+    AggregateBuilder::<u64>::default()
+        .approx_count_distinct(|n| *n)
+        .precision(20);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thalweg::ledger::{Claim, Ledger, LedgerStore};
 use thalweg::position::EpochBinding;
 use thalweg::prelude::*;
-use thalweg::runtime::checkpoints::OnNew;
+use thalweg::runtime::checkpoints::OnNewProgram;
 use thalweg::source::Environment;
 use thalweg::view::{AsOf, Views};
 use thalweg::{Epoch, Flow, Kind};
@@ -128,7 +128,7 @@ fn trim(dir: &Path) {
 }
 
 /// Goes on from a copy of the world. The views, and from which checkpoint.
-fn goes_on(world: &World, flow: &Flow, on_new_plan: OnNew) -> (Option<u64>, Arc<Views>) {
+fn goes_on(world: &World, flow: &Flow, on_new_plan: OnNewProgram) -> (Option<u64>, Arc<Views>) {
     let mut world = world.copy();
     world.on_new_plan = Some(on_new_plan);
     let disk = Arc::new(world.disk.clone());
@@ -141,11 +141,11 @@ fn goes_on(world: &World, flow: &Flow, on_new_plan: OnNew) -> (Option<u64>, Arc<
 fn new_views_begin_with_their_rows_as_of_the_checkpoint() {
     let (world, flow) = (World::begun(), with(with_views));
     let expected = fresh(&flow);
-    let (restored, views) = goes_on(&world, &flow, OnNew::Refuse);
+    let (restored, views) = goes_on(&world, &flow, OnNewProgram::Refuse);
     assert_eq!(restored, Some(NEWEST));
     assert_eq!(unversioned(rows(&views)), expected);
     // Where a view has no rows of, nobody is told that there are none.
-    let before = views.moment(AsOf::Epoch(Epoch(NEWEST - 1))).unwrap();
+    let before = views.snapshot(AsOf::Epoch(Epoch(NEWEST - 1))).unwrap();
     let read = |name: &str| views.get(name).unwrap().rows(&Default::default(), &before);
     assert!(read("tens_view").is_ok());
     assert!(read("tens_again").is_err() && read("named_again_view").is_err());
@@ -165,7 +165,7 @@ fn new_views_begin_with_their_rows_as_of_the_checkpoint() {
 #[test]
 fn a_new_window_counts_all_that_the_ledger_has() {
     let (world, flow) = (World::begun(), with(with_window));
-    let (restored, views) = goes_on(&world, &flow, OnNew::Refuse);
+    let (restored, views) = goes_on(&world, &flow, OnNewProgram::Refuse);
     assert_eq!(restored, None, "everything was gone through again");
     assert_eq!(unversioned(rows(&views)), fresh(&flow));
 }
@@ -194,7 +194,7 @@ fn a_new_window_is_asked_about_where_the_ledger_was_trimmed() {
 fn a_new_window_that_is_accepted_counts_what_comes_and_the_others_go_on() {
     let (world, flow) = (World::begun(), with(with_window));
     let expected = fresh(&flow);
-    let (restored, views) = goes_on(&world, &flow, OnNew::Accept);
+    let (restored, views) = goes_on(&world, &flow, OnNewProgram::Accept);
     assert_eq!(restored, Some(NEWEST));
     let found = unversioned(rows(&views));
     for view in ["tens_view", "named_view", "names_view"] {
@@ -230,7 +230,7 @@ fn another_version_is_asked_about_and_begins_anew_with_its_views() {
         refused.contains("window tens, tumbling 30us: the version was 1, is 2"),
         "{refused}"
     );
-    let (restored, views) = goes_on(&world, &changed, OnNew::Accept);
+    let (restored, views) = goes_on(&world, &changed, OnNewProgram::Accept);
     assert_eq!(restored, Some(NEWEST));
     let (found, expected) = (unversioned(rows(&views)), fresh(&changed));
     assert!(of(&found, "names_view").eq(of(&expected, "names_view")));
@@ -271,7 +271,7 @@ fn a_view_of_another_version_begins_anew_from_the_same_window() {
         refused.contains("view named_view: the version was 1, is 2"),
         "{refused}"
     );
-    let (restored, views) = goes_on(&world, &changed, OnNew::Accept);
+    let (restored, views) = goes_on(&world, &changed, OnNewProgram::Accept);
     assert_eq!(
         (restored, unversioned(rows(&views))),
         (Some(NEWEST), fresh(&changed))
@@ -290,13 +290,13 @@ fn what_is_gone_is_asked_about_and_forgotten() {
     for said in ["window tens, tumbling 30us is gone", "view named_view is gone"] {
         assert!(refused.contains(said), "no `{said}` in {refused}");
     }
-    let (restored, views) = goes_on(&world, &less, OnNew::Accept);
+    let (restored, views) = goes_on(&world, &less, OnNewProgram::Accept);
     assert_eq!(
         (restored, unversioned(rows(&views))),
         (Some(NEWEST), fresh(&less))
     );
     let same = dataflow("lucky", build);
-    assert_eq!(goes_on(&world, &same, OnNew::Refuse).0, Some(NEWEST));
+    assert_eq!(goes_on(&world, &same, OnNewProgram::Refuse).0, Some(NEWEST));
 }
 
 /// Numbers by their digit, as `change` makes them of numbers and of the digits that have a name.
@@ -317,7 +317,7 @@ type Digits<'s> = Collection<'s, (u64, u64)>;
 fn an_operator_without_a_name_that_is_added_or_gone_is_asked_about_and_no_old_rows_are_served() {
     let plain = changed(|digits, _| digits);
     let world = World::default().begin_with(&plain);
-    assert_eq!(goes_on(&world, &plain, OnNew::Refuse).0, Some(NEWEST));
+    assert_eq!(goes_on(&world, &plain, OnNewProgram::Refuse).0, Some(NEWEST));
     let changes: [(&str, Flow); 6] = [
         ("semijoin(", changed(|digits, named| digits.semijoin(&named))),
         ("antijoin(", changed(|digits, named| digits.antijoin(&named))),
@@ -357,7 +357,7 @@ fn an_operator_without_a_name_that_is_added_or_gone_is_asked_about_and_no_old_ro
         }
         assert!(refused.contains(operator), "{refused}");
         // What has state is what it was, so its rows make those of the view.
-        let (restored, views) = goes_on(&world, changed, OnNew::Accept);
+        let (restored, views) = goes_on(&world, changed, OnNewProgram::Accept);
         assert_eq!(
             (restored, unversioned(rows(&views))),
             (Some(NEWEST), expected),
@@ -400,7 +400,7 @@ fn the_same_inputs_in_another_order_go_on() {
         })
     }
     let world = World::default().begin_with(&both(false));
-    let (restored, views) = goes_on(&world, &both(true), OnNew::Refuse);
+    let (restored, views) = goes_on(&world, &both(true), OnNewProgram::Refuse);
     assert_eq!(
         (restored, unversioned(rows(&views))),
         (Some(NEWEST), fresh(&both(false)))
@@ -431,12 +431,12 @@ fn what_only_takes_other_events_is_kept_where_somebody_says_so() {
     let said =
         "view tens and window tens, tumbling 30us: tens was window(numbers), is window(filter(numbers))";
     assert!(refused.contains(said), "{refused}");
-    let (restored, views) = goes_on(&world, &all, OnNew::Keep);
+    let (restored, views) = goes_on(&world, &all, OnNewProgram::Keep);
     assert_eq!(
         (restored, unversioned(rows(&views))),
         (Some(NEWEST), fresh(&plain))
     );
-    let (restored, views) = goes_on(&world, &all, OnNew::Accept);
+    let (restored, views) = goes_on(&world, &all, OnNewProgram::Accept);
     assert_eq!(restored, Some(NEWEST));
     let begins_anew = |row: &String| (7..20).any(|n| begins_at(row, n * 30));
     let found = unversioned(rows(&views));

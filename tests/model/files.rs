@@ -8,7 +8,7 @@ use std::path::Path;
 
 use thalweg::Kind;
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings, Store};
+use thalweg::runtime::{LedgerLocation, RunSettings, Service};
 use thalweg::schema::Numbers;
 use thalweg::view::Views;
 
@@ -37,12 +37,12 @@ fn counts(dir: &Path) -> thalweg::Flow {
     })
 }
 
-fn settings(data: &Path, workers: usize, until_end: bool) -> Settings {
-    Settings {
+fn settings(data: &Path, workers: usize, until_end: bool) -> RunSettings {
+    RunSettings {
         workers,
         until_end,
-        store: Store::Directory(data.to_owned()),
-        ..Settings::default()
+        store: LedgerLocation::Directory(data.to_owned()),
+        ..RunSettings::default()
     }
 }
 
@@ -53,11 +53,11 @@ fn append(dir: &Path, name: &str, text: &str) {
 }
 
 fn rows(views: &Views, view: &str) -> Vec<String> {
-    let Some(moment) = views.closed() else {
+    let Some(snapshot) = views.closed() else {
         return Vec::new();
     };
     let serve = views.get(view).unwrap();
-    let page = serve.rows(&Default::default(), &moment).unwrap();
+    let page = serve.rows(&Default::default(), &snapshot).unwrap();
     let text = |row: &_| {
         let mut json = Vec::new();
         serve.schema().write_row(row, Numbers::default(), &mut json);

@@ -1,11 +1,11 @@
 //! A format of somebody's own, over any source: the same rows from files and from a topic.
 
-use thalweg::codec::format::{Format, Resources};
+use thalweg::codec::format::{DecoderResources, Format};
 use thalweg::codec::{Cause, Decode, Decoded};
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::demo::embedded::{EmbeddedBroker, Producer};
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::{RunSettings, Service};
 use thalweg::schema::Numbers;
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::{Environment, Source};
@@ -25,7 +25,7 @@ impl Format<Reading> for Pairs {
         "pairs"
     }
 
-    fn decoder(&self, _: &Resources<'_>) -> Result<Box<dyn Decode<Reading>>> {
+    fn decoder(&self, _: &DecoderResources<'_>) -> Result<Box<dyn Decode<Reading>>> {
         Ok(Box::new(Self))
     }
 }
@@ -67,11 +67,11 @@ fn read<S: Source<Reading>>(
             .aggregate(|a| a.max(|reading| reading.celsius))
             .view("warmest");
     });
-    let settings = Settings {
+    let settings = RunSettings {
         workers: 2,
         until_end: true,
         env,
-        ..Settings::default()
+        ..RunSettings::default()
     };
     let service = Service::start(&flow, settings).unwrap();
     let (_, format) = service.sources()()[0].formats[0].clone();
@@ -80,8 +80,8 @@ fn read<S: Source<Reading>>(
 }
 
 fn rows(views: &Views, view: &str) -> Vec<String> {
-    let (moment, serve) = (views.closed().unwrap(), views.get(view).unwrap());
-    let page = serve.rows(&Default::default(), &moment).unwrap();
+    let (snapshot, serve) = (views.closed().unwrap(), views.get(view).unwrap());
+    let page = serve.rows(&Default::default(), &snapshot).unwrap();
     let text = |row: &_| {
         let mut json = Vec::new();
         serve.schema().write_row(row, Numbers::default(), &mut json);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thalweg::Flow;
 use thalweg::checkpoint::keyed::{HashStore, KeyedState};
 use thalweg::operator::process::{Batch, Changes, EpochInfo, Operator};
-use thalweg::operator::process_events::{Context, EventProcessor};
+use thalweg::operator::process_events::{EventContext, EventProcessor};
 use thalweg::prelude::*;
 use thalweg::runtime;
 use thalweg::source::Environment;
@@ -103,7 +103,7 @@ impl EventProcessor for Same {
     type State = ();
     type Out = (u64, u64);
 
-    fn event(&self, event: &Timed<(u64, u64)>, context: &mut Context<'_, Self>) {
+    fn event(&self, event: &Timed<(u64, u64)>, context: &mut EventContext<'_, Self>) {
         context.emit(event.value);
     }
 }

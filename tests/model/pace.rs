@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use thalweg::bridge::Waker;
 use thalweg::codec::Cause;
-use thalweg::ingest::Bounds;
+use thalweg::ingest::BufferLimits;
 use thalweg::position::{Offset, TopicId};
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings};
+use thalweg::runtime::{RunSettings, Service};
 use thalweg::source::{
-    Driver, Environment, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Source, TimeRules, Topology,
+    Driver, Environment, Intake, OpenedSource, PartitionFacts, Raw, ReadProgress, Reader, Source, TimeRules,
+    Topology,
 };
 
 const RECORDS: i64 = 5_000;
@@ -39,9 +40,9 @@ impl Gated {
 }
 
 impl Source<i64> for Gated {
-    fn open(self, _: &Environment) -> Result<Opened<i64>> {
+    fn open(self, _: &Environment) -> Result<OpenedSource<i64>> {
         let reader = self.clone();
-        Ok(Opened {
+        Ok(OpenedSource {
             topic: "gated".into(),
             description: "two partitions, one behind a gate".into(),
             driver: Arc::new(self),
@@ -88,7 +89,7 @@ impl Reader<i64> for GatedReader {
         until: Offset,
         max: usize,
         intake: &mut Intake<i64>,
-    ) -> Result<Progress> {
+    ) -> Result<ReadProgress> {
         let shut = partition == 1 && !self.gate.open.load(Ordering::SeqCst);
         let next = &mut self.next[partition as usize];
         let stop = if shut {
@@ -109,7 +110,7 @@ impl Reader<i64> for GatedReader {
         if partition == 0 {
             *self.gate.ahead.lock() = stop;
         }
-        Ok(Progress {
+        Ok(ReadProgress {
             position: stop,
             at_end: stop == RECORDS,
             more: !shut && stop < RECORDS,
@@ -128,17 +129,17 @@ fn a_partition_far_ahead_of_one_with_more_to_read_is_held_back() {
             .aggregate(|a| a.count())
             .view("by_third");
     });
-    let bounds = Bounds {
+    let bounds = BufferLimits {
         batch_max: BATCH,
         skew_max: Duration::from_secs(SKEW_S as u64),
-        ..Bounds::default()
+        ..BufferLimits::default()
     };
     let service = Service::start(
         &flow,
-        Settings {
+        RunSettings {
             until_end: true,
             bounds,
-            ..Settings::default()
+            ..RunSettings::default()
         },
     )
     .unwrap();
@@ -162,11 +163,11 @@ fn a_partition_far_ahead_of_one_with_more_to_read_is_held_back() {
     );
     gated.lift();
     let views = service.join().unwrap();
-    let moment = views.closed().unwrap();
+    let snapshot = views.closed().unwrap();
     assert!(
-        moment.positions.iter().all(|(_, offset)| *offset == RECORDS),
+        snapshot.positions.iter().all(|(_, offset)| *offset == RECORDS),
         "{:?}",
-        moment.positions
+        snapshot.positions
     );
 }
 
@@ -180,8 +181,8 @@ struct Flooded([i64; 2]);
 fn flooded() -> impl Source<i64> {
     struct Flood;
     impl Source<i64> for Flood {
-        fn open(self, _: &Environment) -> Result<Opened<i64>> {
-            Ok(Opened {
+        fn open(self, _: &Environment) -> Result<OpenedSource<i64>> {
+            Ok(OpenedSource {
                 topic: "flooded".into(),
                 description: "one partition of records, one of rubbish".into(),
                 driver: Arc::new(Gated::default()),
@@ -211,7 +212,7 @@ impl Reader<i64> for Flooded {
         until: Offset,
         max: usize,
         intake: &mut Intake<i64>,
-    ) -> Result<Progress> {
+    ) -> Result<ReadProgress> {
         let end = if partition == 0 { FEW } else { Offset::MAX };
         let next = &mut self.0[partition as usize];
         let stop = (*next + max as i64).min(until).min(end);
@@ -228,7 +229,7 @@ impl Reader<i64> for Flooded {
             }
         }
         *next = stop;
-        Ok(Progress {
+        Ok(ReadProgress {
             position: stop,
             at_end: stop == end,
             more: stop < end,
@@ -247,19 +248,19 @@ fn a_partition_of_nothing_but_rubbish_holds_no_other_back() {
                 .aggregate(|a| a.count())
                 .view("by_third");
         });
-        let bounds = Bounds {
+        let bounds = BufferLimits {
             batch_max: BATCH,
             skew_max: Duration::from_secs(SKEW_S as u64),
-            ..Bounds::default()
+            ..BufferLimits::default()
         };
-        let settings = Settings {
+        let settings = RunSettings {
             workers,
             bounds,
-            ..Settings::default()
+            ..RunSettings::default()
         };
         let service = Service::start(&flow, settings).unwrap();
-        let all_read = |moment: &thalweg::view::Moment| {
-            let first = moment.positions.first();
+        let all_read = |snapshot: &thalweg::view::Snapshot| {
+            let first = snapshot.positions.first();
             first.is_some_and(|(id, offset)| id.partition == 0 && *offset == FEW)
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -273,7 +274,7 @@ fn a_partition_of_nothing_but_rubbish_holds_no_other_back() {
         assert!(
             waited.is_ok(),
             "on {workers} workers: {:?}",
-            views.closed().map(|moment| moment.positions.clone())
+            views.closed().map(|snapshot| snapshot.positions.clone())
         );
         service.stop();
         service.join().unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration as Wait;
 
 use thalweg::ledger::MemoryLog;
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings, Store};
+use thalweg::runtime::{LedgerLocation, RunSettings, Service};
 use thalweg::testing::memory::Memory;
 use thalweg::{Error, Flow, Kind};
 
@@ -104,10 +104,10 @@ fn flow(place: Place) -> Flow {
 
 /// What the service ends with; a hang fails the test.
 fn halted(flow: &Flow, workers: usize, log: MemoryLog) -> Error {
-    let settings = Settings {
+    let settings = RunSettings {
         workers,
-        store: Store::Memory(log),
-        ..Settings::default()
+        store: LedgerLocation::Memory(log),
+        ..RunSettings::default()
     };
     let service = Service::start(flow, settings).unwrap();
     let (tell, told) = channel();
@@ -150,11 +150,11 @@ fn a_service_that_panicked_does_so_again_until_the_code_is_mended() {
     let log = MemoryLog::default();
     halted(&flow(Place::Map), 2, log.clone());
     halted(&flow(Place::Map), 1, log.clone());
-    let settings = Settings {
+    let settings = RunSettings {
         workers: 2,
-        store: Store::Memory(log),
+        store: LedgerLocation::Memory(log),
         until_end: true,
-        ..Settings::default()
+        ..RunSettings::default()
     };
     // No place is poisoned that the flow has.
     let views = Service::start(&flow(Place::Nowhere), settings)

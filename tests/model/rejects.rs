@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use thalweg::ledger::MemoryLog;
 use thalweg::prelude::*;
-use thalweg::runtime::{Service, Settings, Store};
+use thalweg::runtime::{LedgerLocation, RunSettings, Service};
 use thalweg::testing::memory::Memory;
 use thalweg::testing::{Harness, Run};
 use thalweg::{Epoch, Flow};
@@ -196,11 +196,11 @@ fn what_is_rejected_is_counted_by_cause_and_replays_to_the_same() {
     let log = MemoryLog::default();
     let mut hashes = Vec::new();
     for workers in [1, 2] {
-        let settings = Settings {
+        let settings = RunSettings {
             workers,
-            store: Store::Memory(log.clone()),
+            store: LedgerLocation::Memory(log.clone()),
             until_end: true,
-            ..Settings::default()
+            ..RunSettings::default()
         };
         let service = Service::start(&reading(100), settings).unwrap();
         let metrics = service.metrics().clone();
@@ -209,11 +209,11 @@ fn what_is_rejected_is_counted_by_cause_and_replays_to_the_same() {
         let letters = views.get("orders.dead_letters").unwrap();
         assert_eq!(letters.rows_len(), 100);
         let mut epochs = Vec::new();
-        let mut moment = views.closed();
-        while let Some(now) = moment {
+        let mut snapshot = views.closed();
+        while let Some(now) = snapshot {
             epochs.push((now.epoch, letters.hash(now.epoch)));
-            moment = views
-                .moment(thalweg::view::AsOf::Epoch(Epoch(now.epoch.0 - 1)))
+            snapshot = views
+                .snapshot(thalweg::view::AsOf::Epoch(Epoch(now.epoch.0 - 1)))
                 .ok();
         }
         hashes.push(epochs);

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use thalweg::checkpoint::store::Store as CheckpointStore;
+use thalweg::checkpoint::store::CheckpointStore;
 use thalweg::disk::sim::SimDisk;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
-use thalweg::runtime::checkpoints::{Due, Settings as Checkpoints};
-use thalweg::runtime::{OnDifference, Replay, Service, Settings, Store};
-use thalweg::sequencer::results::Compared;
+use thalweg::runtime::checkpoints::{CheckpointSchedule, CheckpointSettings as Checkpoints};
+use thalweg::runtime::{LedgerLocation, OnDifference, Replay, RunSettings, Service};
+use thalweg::sequencer::results::ComparisonReport;
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
 use thalweg::source::{Environment, Source, Substitute};
 use thalweg::testing::memory::Memory;
@@ -85,18 +85,18 @@ fn script(epochs: std::ops::RangeInclusive<usize>) -> Cuts {
     Cuts::Script(epochs.map(epoch).collect())
 }
 
-fn settings(log: &MemoryLog, workers: usize) -> Settings {
-    Settings {
+fn settings(log: &MemoryLog, workers: usize) -> RunSettings {
+    RunSettings {
         workers,
-        store: Store::Memory(log.clone()),
+        store: LedgerLocation::Memory(log.clone()),
         cuts: Cuts::Script(Default::default()),
         substitutes: Some(Arc::new(|| HashMap::from([("numbers".to_owned(), substitute())]))),
-        ..Settings::default()
+        ..RunSettings::default()
     }
 }
 
 /// How the run's replay compared.
-fn run(flow: &Flow, settings: Settings) -> Result<Compared, Error> {
+fn run(flow: &Flow, settings: RunSettings) -> Result<ComparisonReport, Error> {
     let service = Service::start(flow, settings)?;
     while !service.is_finished() {
         std::thread::yield_now();
@@ -109,7 +109,7 @@ fn run(flow: &Flow, settings: Settings) -> Result<Compared, Error> {
 /// A ledger of a first run.
 fn ran(flow: &Flow) -> MemoryLog {
     let log = MemoryLog::default();
-    let first = Settings {
+    let first = RunSettings {
         cuts: script(1..=EPOCHS),
         epochs_in_flight_max: 1,
         ..settings(&log, 1)
@@ -162,7 +162,7 @@ fn a_step_that_depends_on_more_than_its_input_is_found_out() {
         );
         assert!(!text.contains("`sums_view`"), "{text}");
     }
-    let warn = Settings {
+    let warn = RunSettings {
         on_difference: OnDifference::Warn,
         ..settings(&log, 1)
     };
@@ -171,11 +171,11 @@ fn a_step_that_depends_on_more_than_its_input_is_found_out() {
         (compared.alike, compared.different),
         (recorded(&log).len() as u64 - 1, 1)
     );
-    let ignore = Settings {
+    let ignore = RunSettings {
         on_difference: OnDifference::Ignore,
         ..settings(&log, 1)
     };
-    assert_eq!(run(&flow, ignore).unwrap(), Compared::default());
+    assert_eq!(run(&flow, ignore).unwrap(), ComparisonReport::default());
 }
 
 #[test]
@@ -184,8 +184,8 @@ fn a_range_is_gone_through_again_and_nothing_is_claimed_or_bound() {
     let flow = moody(&mood, 3600);
     let log = MemoryLog::default();
     let store = CheckpointStore::new(Arc::new(SimDisk::new()), Path::new("/checkpoints"));
-    let checkpoints = Checkpoints::new(store.clone(), Due::At([Epoch(6)].into()));
-    let first = Settings {
+    let checkpoints = Checkpoints::new(store.clone(), CheckpointSchedule::At([Epoch(6)].into()));
+    let first = RunSettings {
         cuts: script(1..=EPOCHS),
         epochs_in_flight_max: 1,
         checkpoints: Some(checkpoints),
@@ -195,7 +195,7 @@ fn a_range_is_gone_through_again_and_nothing_is_claimed_or_bound() {
     let (bound, kept) = (log.bindings(), store.epochs().unwrap());
     assert_eq!(kept, [Epoch(6)]);
     let replay = |flow: &Flow, from: u64, to: u64, any_build| {
-        let settings = Settings {
+        let settings = RunSettings {
             replay: Some(Replay {
                 from: Some(Epoch(from)),
                 to: Some(Epoch(to)),
@@ -210,7 +210,7 @@ fn a_range_is_gone_through_again_and_nothing_is_claimed_or_bound() {
         }
         let compared = service.compared();
         service.join().map(|views| {
-            let closed = views.closed().map(|moment| moment.epoch);
+            let closed = views.closed().map(|snapshot| snapshot.epoch);
             (restored, closed, compared.alike, compared.unknown)
         })
     };

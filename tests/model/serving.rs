@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use thalweg::checkpoint::store::Store as Checkpoints;
+use thalweg::checkpoint::store::CheckpointStore as Checkpoints;
 use thalweg::disk::HostDisk;
 use thalweg::prelude::*;
-use thalweg::runtime::checkpoints::{self, Due};
+use thalweg::runtime::checkpoints::{self, CheckpointSchedule};
 use thalweg::runtime::progress::CaughtUp;
-use thalweg::runtime::{Service, Settings, Store};
+use thalweg::runtime::{LedgerLocation, RunSettings, Service};
 use thalweg::{Epoch, Flow};
 
 use crate::support::thalweg::Thalweg;
@@ -216,12 +216,12 @@ fn a_run_until_the_end_serves_on_where_that_is_wanted() {
     assert_eq!(status.code(), Some(1), "{log}");
 }
 
-fn settings(data: &Path, due: Due) -> Settings {
+fn settings(data: &Path, due: CheckpointSchedule) -> RunSettings {
     let store = Checkpoints::new(Arc::new(HostDisk), &data.join("checkpoints"));
-    Settings {
-        store: Store::Directory(data.to_owned()),
-        checkpoints: Some(checkpoints::Settings::new(store, due)),
-        ..Settings::default()
+    RunSettings {
+        store: LedgerLocation::Directory(data.to_owned()),
+        checkpoints: Some(checkpoints::CheckpointSettings::new(store, due)),
+        ..RunSettings::default()
     }
 }
 
@@ -229,7 +229,7 @@ fn until(what: &str, service: &Service, mut holds: impl FnMut() -> bool) {
     let deadline = thalweg::clock::instant() + Duration::from_secs(60);
     while !holds() {
         let error = service.halt().error();
-        let closed = service.views().closed().map(|moment| moment.epoch);
+        let closed = service.views().closed().map(|snapshot| snapshot.epoch);
         assert!(
             error.is_none() && thalweg::clock::instant() < deadline,
             "{what}: {error:?}, {closed:?} is closed"
@@ -262,7 +262,11 @@ fn gauges_are_right_at_rest_and_after_a_restart() {
     let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (dir, data) = (dir.path(), data.path());
     write(dir, "a.jsonl", 0..KEYS);
-    let service = Service::start(&flow(dir), settings(data, Due::Every(Duration::from_millis(5)))).unwrap();
+    let service = Service::start(
+        &flow(dir),
+        settings(data, CheckpointSchedule::Every(Duration::from_millis(5))),
+    )
+    .unwrap();
     let all = || service.catching_up(CaughtUp::ToFirstEnds).is_none();
     until("a burst", &service, all);
     // No other epoch comes: what is shown now is what would be shown for hours.
@@ -271,7 +275,7 @@ fn gauges_are_right_at_rest_and_after_a_restart() {
     assert_eq!(first["thalweg_view_changes_total{view=\"counts\"}"], "1000");
     let watermark = "thalweg_source_watermark_timestamp_seconds{source=\"lines\",partition=\"0\"}";
     assert_eq!(first[watermark], "0.999");
-    let closed = service.views().closed().map(|moment| moment.epoch);
+    let closed = service.views().closed().map(|snapshot| snapshot.epoch);
     until("a checkpoint", &service, || {
         // One is made as something is bound.
         if service.checkpointed() < closed {
@@ -282,7 +286,7 @@ fn gauges_are_right_at_rest_and_after_a_restart() {
     service.stop();
     service.join().unwrap();
 
-    let again = Service::start(&flow(dir), settings(data, Due::At([].into()))).unwrap();
+    let again = Service::start(&flow(dir), settings(data, CheckpointSchedule::At([].into()))).unwrap();
     assert!(
         again
             .restored()
@@ -305,7 +309,7 @@ fn a_service_may_be_ready_with_some_records_left() {
     let (dir, data) = (dir.path(), data.path());
     write(dir, "a.jsonl", 0..LINES);
     let at_once = CaughtUp::ToLag(u64::MAX);
-    let begin = || Service::start(&flow(dir), settings(data, Due::At([].into()))).unwrap();
+    let begin = || Service::start(&flow(dir), settings(data, CheckpointSchedule::At([].into()))).unwrap();
     let service = begin();
     until("a lag of any size", &service, || {
         service.catching_up(at_once).is_none()
@@ -314,21 +318,21 @@ fn a_service_may_be_ready_with_some_records_left() {
     assert_eq!(service.catching_up(CaughtUp::ToFirstEnds), None);
     let size = std::fs::metadata(dir.join("a.jsonl")).unwrap().len();
     until("the end", &service, || {
-        let moment = service.views().closed();
-        moment.is_some_and(|moment| {
-            moment
+        let snapshot = service.views().closed();
+        snapshot.is_some_and(|snapshot| {
+            snapshot
                 .positions
                 .iter()
                 .any(|(_, position)| *position == size as i64)
         })
     });
     service.stop();
-    let last = service.join().unwrap().closed().map(|moment| moment.epoch);
+    let last = service.join().unwrap().closed().map(|snapshot| snapshot.epoch);
     let service = begin();
     let recovery = service.recovery();
     until("the recovery", &service, || {
         let ready = service.catching_up(at_once).is_none();
-        let closed = service.views().closed().map(|moment| moment.epoch);
+        let closed = service.views().closed().map(|snapshot| snapshot.epoch);
         assert!(
             !ready || closed >= last,
             "ready at {closed:?}, and {last:?} was bound"

@@ -285,7 +285,7 @@ fn a_checkpoint_counts_once_sinks_have_all_of_it() {
             service
                 .views()
                 .closed()
-                .is_some_and(|moment| moment.epoch == Epoch(8))
+                .is_some_and(|snapshot| snapshot.epoch == Epoch(8))
         };
         while !is_closed() {
             std::thread::yield_now();
@@ -355,7 +355,7 @@ fn a_replay_gives_nothing() {
         std::thread::yield_now();
     }
     let views = service.join().unwrap();
-    assert_eq!(views.closed().map(|moment| moment.epoch), Some(Epoch(8)));
+    assert_eq!(views.closed().map(|snapshot| snapshot.epoch), Some(Epoch(8)));
     assert!(taker.seen.lock().is_empty());
     assert!(replay.log.progress().is_empty() && !world.log.progress().is_empty());
 }

@@ -39,8 +39,8 @@ fn a_views_watermark_is_the_least_of_its_sources() {
         .feed("far", 0, [(1u32, 1_000i64)]);
     let epoch = test.epoch();
     let run = test.run().unwrap();
-    let moment = run.moment(epoch).unwrap();
-    let watermark = |view: &str| run.views().get(view).unwrap().watermark(&moment).micros();
+    let snapshot = run.snapshot(epoch).unwrap();
+    let watermark = |view: &str| run.views().get(view).unwrap().watermark(&snapshot).micros();
     assert_eq!(watermark("near_view"), 999);
     for view in ["concat", "join", "semijoin", "antijoin", "brought", "merged"] {
         assert_eq!(watermark(view), 900, "{view}");

@@ -207,7 +207,7 @@ fn finish(fate: Fate, effect: impl FnOnce()) -> Result<(), WriteError> {
             }
             return Err(match halts {
                 true => WriteError::Fatal(Error::definition("the end of this run")),
-                false => WriteError::Retry(Error::outside("nobody is there")),
+                false => WriteError::Retry(Error::external("nobody is there")),
             });
         }
     }

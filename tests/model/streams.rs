@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use thalweg::dataflow::stream::Events;
-use thalweg::operator::process_events::{Context, EventProcessor};
+use thalweg::operator::process_events::{EventContext, EventProcessor};
 use thalweg::prelude::*;
 use thalweg::testing::Harness;
 use timely::dataflow::operators::vec::Map;
@@ -413,7 +413,7 @@ impl EventProcessor for Streaks {
     type State = Streak;
     type Out = (u32, String, i64);
 
-    fn event(&self, event: &Timed<Item>, context: &mut Context<'_, Self>) {
+    fn event(&self, event: &Timed<Item>, context: &mut EventContext<'_, Self>) {
         let mut streak = context.state.take().unwrap_or_default();
         streak.hash = fold(streak.hash, event.value.n);
         streak.events += 1;
@@ -427,7 +427,7 @@ impl EventProcessor for Streaks {
         context.state = Some(streak);
     }
 
-    fn timer(&self, time: EventTime, context: &mut Context<'_, Self>) {
+    fn timer(&self, time: EventTime, context: &mut EventContext<'_, Self>) {
         let Some(mut streak) = context.state.take() else {
             return;
         };

@@ -5,13 +5,13 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-use thalweg::checkpoint::store::Store;
+use thalweg::checkpoint::store::CheckpointStore;
 use thalweg::disk::sim::SimDisk;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
-use thalweg::runtime::checkpoints::{self, Due};
-use thalweg::runtime::{self, Service, Settings};
+use thalweg::runtime::checkpoints::{self, CheckpointSchedule};
+use thalweg::runtime::{self, RunSettings, Service};
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
 use thalweg::source::{Environment, Source, Substitute};
 use thalweg::testing::Harness;
@@ -111,14 +111,14 @@ impl World {
             hi: vec![(PartitionId { source, partition: 0 }, i64::from(ROWS))],
             idle: Vec::new(),
         }]);
-        let due = Due::At(BTreeSet::from([Epoch(epoch)]));
-        let place = Store::new(Arc::new(self.disk.clone()), Path::new("/checkpoints"));
-        let settings = Settings {
-            store: runtime::Store::Memory(self.log.clone()),
+        let due = CheckpointSchedule::At(BTreeSet::from([Epoch(epoch)]));
+        let place = CheckpointStore::new(Arc::new(self.disk.clone()), Path::new("/checkpoints"));
+        let settings = RunSettings {
+            store: runtime::LedgerLocation::Memory(self.log.clone()),
             cuts: Cuts::Script(epochs),
-            checkpoints: Some(checkpoints::Settings::new(place, due)),
+            checkpoints: Some(checkpoints::CheckpointSettings::new(place, due)),
             substitutes: Some(Arc::new(substitutes)),
-            ..Settings::default()
+            ..RunSettings::default()
         };
         Service::start(&accounts(), settings).unwrap()
     }
@@ -156,7 +156,7 @@ fn a_row_that_leaves_a_field_out_fails_the_checkpoint_and_never_changes() {
         }
         // The service itself goes on, and its rows are what they were.
         let views = service.join().unwrap();
-        let moment = views.moment(AsOf::Epoch(Epoch(epoch))).unwrap();
+        let snapshot = views.snapshot(AsOf::Epoch(Epoch(epoch))).unwrap();
         let query = RowsQuery {
             limit: 1000,
             ..RowsQuery::default()
@@ -164,7 +164,7 @@ fn a_row_that_leaves_a_field_out_fails_the_checkpoint_and_never_changes() {
         let rows = views
             .get("accounts_view")
             .unwrap()
-            .rows(&query, &moment)
+            .rows(&query, &snapshot)
             .unwrap()
             .rows;
         assert_eq!(rows.len(), ROWS as usize);

@@ -50,7 +50,7 @@ struct Overlapping {
     size_us: i64,
     every_us: i64,
 }
-impl Assign for Overlapping {
+impl WindowAssigner for Overlapping {
     fn windows(&self, at: EventTime, out: &mut Vec<Window>) {
         let mut start = at.micros().div_euclid(self.every_us) * self.every_us;
         while start + self.size_us > at.micros() {

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use thalweg::checkpoint::store::Store;
+use thalweg::checkpoint::store::CheckpointStore;
 use thalweg::connect::postgres::{Postgres as Sink, PostgresSettings, Tls};
 use thalweg::disk::HostDisk;
 use thalweg::prelude::*;
-use thalweg::runtime::checkpoints::{self, Due};
-use thalweg::runtime::{self, Service, Settings};
+use thalweg::runtime::checkpoints::{self, CheckpointSchedule};
+use thalweg::runtime::{self, RunSettings, Service};
 use thalweg::secret::Secret;
 use thalweg::setting::extensions::Extensions;
 use thalweg::source::Environment;
@@ -191,17 +191,17 @@ pub fn start(
     until_end: bool,
 ) -> thalweg::Result<Service> {
     std::fs::create_dir_all(data_dir).unwrap();
-    let store = Store::new(Arc::new(HostDisk), &data_dir.join("checkpoints"));
-    let settings = Settings {
+    let store = CheckpointStore::new(Arc::new(HostDisk), &data_dir.join("checkpoints"));
+    let settings = RunSettings {
         workers,
         until_end,
-        store: runtime::Store::Directory(data_dir.to_owned()),
+        store: runtime::LedgerLocation::Directory(data_dir.to_owned()),
         env: environment(settings),
-        checkpoints: Some(checkpoints::Settings::new(
+        checkpoints: Some(checkpoints::CheckpointSettings::new(
             store,
-            Due::Every(Duration::from_millis(50)),
+            CheckpointSchedule::Every(Duration::from_millis(50)),
         )),
-        ..Settings::default()
+        ..RunSettings::default()
     };
     Service::start(flow, settings)
 }

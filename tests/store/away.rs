@@ -7,10 +7,10 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use thalweg::checkpoint::store::Store;
+use thalweg::checkpoint::store::CheckpointStore;
 use thalweg::prelude::{Dataflow, Files, dataflow};
-use thalweg::runtime::checkpoints::{self, Due};
-use thalweg::runtime::{self, Service, Settings};
+use thalweg::runtime::checkpoints::{self, CheckpointSchedule};
+use thalweg::runtime::{self, RunSettings, Service};
 use thalweg::schema::Numbers;
 use thalweg::view::serve::RowsQuery;
 
@@ -28,15 +28,15 @@ fn start(dir: &Path, bucket: &Bucket, workers: usize) -> thalweg::Result<Service
     });
     let ledger = dir.join("ledger");
     std::fs::create_dir_all(&ledger).unwrap();
-    let store = Store::new(bucket.files(dir), Path::new("s3://thalweg/away/newest"));
-    let settings = Settings {
+    let store = CheckpointStore::new(bucket.files(dir), Path::new("s3://thalweg/away/newest"));
+    let settings = RunSettings {
         workers,
-        store: runtime::Store::Directory(ledger),
-        checkpoints: Some(checkpoints::Settings::new(
+        store: runtime::LedgerLocation::Directory(ledger),
+        checkpoints: Some(checkpoints::CheckpointSettings::new(
             store,
-            Due::Every(Duration::from_millis(50)),
+            CheckpointSchedule::Every(Duration::from_millis(50)),
         )),
-        ..Settings::default()
+        ..RunSettings::default()
     };
     Service::start(&flow, settings)
 }
@@ -52,14 +52,14 @@ fn write(dir: &Path, round: u64) -> BTreeMap<u64, u64> {
 }
 
 fn rows(service: &Service) -> BTreeMap<u64, u64> {
-    let (Some(moment), Some(view)) = (service.views().closed(), service.views().get("newest")) else {
+    let (Some(snapshot), Some(view)) = (service.views().closed(), service.views().get("newest")) else {
         return BTreeMap::new();
     };
     let query = RowsQuery {
         limit: 1000,
         ..RowsQuery::default()
     };
-    let Ok(page) = view.rows(&query, &moment) else {
+    let Ok(page) = view.rows(&query, &snapshot) else {
         return BTreeMap::new();
     };
     let numbers = |row: &thalweg::view::serve::FoundRow| {
@@ -161,7 +161,7 @@ fn a_server_that_is_away_at_the_start_is_told_of() {
     bucket.kill9();
     write(dir.path(), 1);
     let refused = start(dir.path(), &bucket, 1).err().unwrap();
-    assert_eq!(refused.kind(), thalweg::Kind::Outside);
+    assert_eq!(refused.kind(), thalweg::Kind::External);
     let text = refused.to_string();
     assert!(
         text.contains("does not answer") && text.contains("hint: is the store running"),

@@ -164,7 +164,7 @@ impl Drop for Server {
 pub(super) fn spawn(mut command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
     static KEEPER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
-    let keeper = KEEPER.get_or_init(|| {
+    let handle = KEEPER.get_or_init(|| {
         // SAFETY: the handler is an `extern "C"` function that doesn't unwind.
         unsafe { libc::atexit(end_all) };
         let (sender, orders) = mpsc::channel::<Order>();
@@ -195,7 +195,7 @@ pub(super) fn spawn(mut command: Command) -> io::Result<Child> {
         });
     }
     let (reply, answer) = mpsc::sync_channel(1);
-    keeper.send((command, reply)).expect("the keeper thread runs");
+    handle.send((command, reply)).expect("the keeper thread runs");
     answer.recv().expect("the keeper thread answers")
 }
 

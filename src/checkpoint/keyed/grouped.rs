@@ -2,7 +2,7 @@
 //! sessions of a user.
 //!
 //! ```text
-//!   key ─▶ Group ─┬─ lane 0: entries in order        due: (time, key), one for each group: its next expiry
+//!   key ─▶ EntryGroup ─┬─ lane 0: entries in order   due: (time, key), one for each group: its next expiry
 //!                 └─ lane 1: entries in order
 //! ```
 
@@ -12,8 +12,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
-use super::{Journal, KeyedState, Store, Tracked};
-use crate::checkpoint::state::Out;
+use super::{ChangeTracker, EntryStore, KeyedState, Versioned};
+use crate::checkpoint::state::SnapshotWriter;
 use crate::record::{Event, Record};
 use crate::time::{Epoch, EventTime};
 
@@ -21,7 +21,7 @@ use crate::time::{Epoch, EventTime};
 const LANES: usize = 2;
 
 /// The place of an entry in its group. The entries of a lane are sorted by place, and expire in that order.
-pub(crate) trait GroupPlace: Record {
+pub(crate) trait SubKey: Record {
     /// The lane of the entry, 0 or 1.
     fn lane(&self) -> usize {
         0
@@ -31,15 +31,15 @@ pub(crate) trait GroupPlace: Record {
 }
 
 /// The entries of one key.
-pub(crate) struct Group<P, V> {
-    lanes: [VecDeque<(P, Tracked<V>)>; LANES],
+pub(crate) struct EntryGroup<P, V> {
+    lanes: [VecDeque<(P, Versioned<V>)>; LANES],
     /// The group's key in [`GroupedStore::due`].
     due: Option<EventTime>,
 }
 
 /// Entries by key and place.
 pub(crate) struct GroupedStore<K, P, V> {
-    groups: HashMap<K, Group<P, V>, FixedState>,
+    groups: HashMap<K, EntryGroup<P, V>, FixedState>,
     due: BTreeSet<(EventTime, K)>,
 }
 
@@ -55,7 +55,7 @@ impl<K, P, V> Default for GroupedStore<K, P, V> {
     }
 }
 
-impl<P, V> Default for Group<P, V> {
+impl<P, V> Default for EntryGroup<P, V> {
     fn default() -> Self {
         Self {
             lanes: Default::default(),
@@ -64,7 +64,7 @@ impl<P, V> Default for Group<P, V> {
     }
 }
 
-impl<P: GroupPlace, V> Group<P, V> {
+impl<P: SubKey, V> EntryGroup<P, V> {
     /// The entries of a lane in a range: `from` returns true for places before it, `to` for those in it.
     pub(crate) fn range(
         &self,
@@ -102,10 +102,10 @@ impl<P: GroupPlace, V> Group<P, V> {
     }
 }
 
-impl<K: Record, P: GroupPlace, V: Event> GroupedStore<K, P, V> {
+impl<K: Record, P: SubKey, V: Event> GroupedStore<K, P, V> {
     /// The entries of a key.
     #[inline]
-    pub(crate) fn group(&self, key: &K) -> Option<&Group<P, V>> {
+    pub(crate) fn group(&self, key: &K) -> Option<&EntryGroup<P, V>> {
         self.groups.get(key)
     }
 
@@ -124,7 +124,7 @@ impl<K: Record, P: GroupPlace, V: Event> GroupedStore<K, P, V> {
     }
 
     /// Updates the group's next expiry after its entries have changed.
-    fn reschedule(due: &mut BTreeSet<(EventTime, K)>, key: &K, group: &mut Group<P, V>) {
+    fn reschedule(due: &mut BTreeSet<(EventTime, K)>, key: &K, group: &mut EntryGroup<P, V>) {
         let next = group.next_due();
         if next == group.due {
             return;
@@ -139,7 +139,7 @@ impl<K: Record, P: GroupPlace, V: Event> GroupedStore<K, P, V> {
     }
 }
 
-impl<K: Record, P: GroupPlace, V: Event> Store for GroupedStore<K, P, V> {
+impl<K: Record, P: SubKey, V: Event> EntryStore for GroupedStore<K, P, V> {
     type Key = (K, P);
     type Value = V;
     type Route = K;
@@ -159,27 +159,27 @@ impl<K: Record, P: GroupPlace, V: Event> Store for GroupedStore<K, P, V> {
         key.1.until()
     }
 
-    fn save(out: &mut Out, key: &(K, P), epoch: Epoch, value: &V) {
+    fn save(out: &mut SnapshotWriter, key: &(K, P), epoch: Epoch, value: &V) {
         out.put_state(key, epoch, key.1.until(), value);
     }
 
-    fn get(&self, (key, place): &(K, P)) -> Option<&Tracked<V>> {
+    fn get(&self, (key, place): &(K, P)) -> Option<&Versioned<V>> {
         let group = self.groups.get(key)?;
         let at = group.find(place).ok()?;
         Some(&group.lanes[place.lane()][at].1)
     }
 
-    fn get_mut(&mut self, (key, place): &(K, P), _now: Epoch) -> Option<&mut Tracked<V>> {
+    fn get_mut(&mut self, (key, place): &(K, P), _now: Epoch) -> Option<&mut Versioned<V>> {
         let group = self.groups.get_mut(key)?;
         let at = group.find(place).ok()?;
         Some(&mut group.lanes[place.lane()][at].1)
     }
 
-    fn insert(&mut self, (key, place): (K, P), value: Tracked<V>) {
+    fn insert(&mut self, (key, place): (K, P), value: Versioned<V>) {
         let Self { groups, due } = self;
         let group = match groups.entry(key.clone()) {
             Entry::Occupied(group) => group.into_mut(),
-            Entry::Vacant(group) => group.insert(Group::default()),
+            Entry::Vacant(group) => group.insert(EntryGroup::default()),
         };
         let lane = place.lane();
         match group.find(&place) {
@@ -189,7 +189,7 @@ impl<K: Record, P: GroupPlace, V: Event> Store for GroupedStore<K, P, V> {
         Self::reschedule(due, &key, group);
     }
 
-    fn remove(&mut self, (key, place): &(K, P)) -> Option<Tracked<V>> {
+    fn remove(&mut self, (key, place): &(K, P)) -> Option<Versioned<V>> {
         let group = self.groups.get_mut(key)?;
         let at = group.find(place).ok()?;
         let (_, held) = group.lanes[place.lane()].remove(at)?;
@@ -209,7 +209,7 @@ impl<K: Record, P: GroupPlace, V: Event> Store for GroupedStore<K, P, V> {
     }
 }
 
-impl<K: Record, P: GroupPlace, V: Event> KeyedState<GroupedStore<K, P, V>> {
+impl<K: Record, P: SubKey, V: Event> KeyedState<GroupedStore<K, P, V>> {
     /// Removes the first entry of a key's lane 0 if it expires by `time`, where `time` is what the state is
     /// to [expire](Self::expire) by in this epoch.
     pub(crate) fn take_first(&mut self, key: &K, time: EventTime) -> Option<(P, V)> {
@@ -247,11 +247,11 @@ impl<K: Record, P: GroupPlace, V: Event> KeyedState<GroupedStore<K, P, V>> {
     }
 }
 
-fn expire_group<K: Record, P: GroupPlace, V: Event>(
+fn expire_group<K: Record, P: SubKey, V: Event>(
     key: &K,
-    group: &mut Group<P, V>,
+    group: &mut EntryGroup<P, V>,
     cut: EventTime,
-    journal: &mut Journal<GroupedStore<K, P, V>>,
+    journal: &mut ChangeTracker<GroupedStore<K, P, V>>,
     gone: &mut impl FnMut(&K, P, V),
 ) {
     for lane in &mut group.lanes {

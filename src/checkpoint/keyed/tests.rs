@@ -10,13 +10,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::bridge::Halt;
 use crate::checkpoint::Checkpoints;
-use crate::checkpoint::job::{Identity, Job};
-use crate::checkpoint::manifest::{Lineage, Rule};
+use crate::checkpoint::manifest::{EntryRule, Lineage};
 use crate::checkpoint::owner::Owner;
-use crate::checkpoint::steps::Steps;
-use crate::checkpoint::store::{Restored, Store as Files};
+use crate::checkpoint::pending::{PendingCheckpoint, WriterIdentity};
+use crate::checkpoint::steps::StatefulSteps;
+use crate::checkpoint::store::{CheckpointStore as Files, RestoredCheckpoint};
 use crate::checkpoint::tests::shape;
-use crate::checkpoint::writer::Writer;
+use crate::checkpoint::writer::CheckpointWriter;
 use crate::disk::sim::SimDisk;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -82,24 +82,24 @@ impl Model {
 }
 
 struct Worker {
-    steps: Rc<Steps>,
-    state: Kept<KeyedState<TimeStore<u8, i64>>>,
+    steps: Rc<StatefulSteps>,
+    state: StateCell<KeyedState<TimeStore<u8, i64>>>,
 }
 
 /// A process: its workers, the thread that writes, and what they do to the model.
 struct Process {
     workers: Vec<Worker>,
     checkpoints: Checkpoints,
-    writer: Writer,
+    writer: CheckpointWriter,
     /// On its way, as of an epoch, and what it is to hold once the epoch is over.
-    begun: Option<(Arc<Job>, Option<Model>)>,
+    begun: Option<(Arc<PendingCheckpoint>, Option<Model>)>,
 }
 
 impl Process {
-    fn start(files: &Files, restored: Option<Arc<Restored>>, peers: usize) -> Self {
+    fn start(files: &Files, restored: Option<Arc<RestoredCheckpoint>>, peers: usize) -> Self {
         let owner = Owner::default();
         let (app, dataflow) = (NAMES.0.to_owned(), NAMES.1.to_owned());
-        let identity = Identity {
+        let identity = WriterIdentity {
             app,
             dataflow,
             build: String::new(),
@@ -109,16 +109,16 @@ impl Process {
         let (checkpoints, writer) = Checkpoints::new(
             files.clone(),
             identity,
-            vec![shape(Rule::Last)],
+            vec![shape(EntryRule::Last)],
             (peers, 2),
             restored.as_deref(),
             Metrics::new().checkpoints.clone(),
             Arc::new(|_| {}),
         );
         let worker = |worker: usize| {
-            let (steps, halt) = (Rc::<Steps>::default(), Halt::default());
-            let keeper = Keeper::new(steps.clone(), true, 0, restored.clone(), (worker, peers), halt);
-            let state = KeyedState::keep(&keeper);
+            let (steps, halt) = (Rc::<StatefulSteps>::default(), Halt::default());
+            let handle = StateHandle::new(steps.clone(), true, 0, restored.clone(), (worker, peers), halt);
+            let state = KeyedState::keep(&handle);
             steps.load_all(1);
             Worker { steps, state }
         };
@@ -197,7 +197,7 @@ impl Process {
     fn end(&mut self, fails: bool) -> Option<(Epoch, Model)> {
         let (job, model) = self.begun.take_if(|(_, model)| model.is_some())?;
         if fails {
-            job.fail(Error::outside("the disk is away"));
+            job.fail(Error::external("the disk is away"));
         }
         for worker in &self.workers {
             worker.steps.closed(job.epoch);
@@ -216,10 +216,10 @@ impl Drop for Process {
     }
 }
 
-fn newest(files: &Files) -> Option<Arc<Restored>> {
+fn newest(files: &Files) -> Option<Arc<RestoredCheckpoint>> {
     let (manifest, notes) = files.newest(NAMES.0, NAMES.1, None).unwrap();
     assert_eq!(notes, [""; 0]);
-    manifest.map(|manifest| Restored::new(files.clone(), manifest, vec![Some(0)]))
+    manifest.map(|manifest| RestoredCheckpoint::new(files.clone(), manifest, vec![Some(0)]))
 }
 
 fn run(ops: Vec<Op>) {
@@ -292,7 +292,7 @@ proptest! {
 
 #[test]
 fn memory_follows_the_entries_that_there_are() {
-    let mut state = KeyedState::<HashStore<u32, u32>>::new(&Keeper::off());
+    let mut state = KeyedState::<HashStore<u32, u32>>::new(&StateHandle::off());
     state.begin(Epoch(1));
     (0..20_000).for_each(|key| _ = state.put(key, key));
     let full = state.store.entries.capacity();

@@ -17,21 +17,21 @@ use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer, Visitor};
 
 pub(super) use self::access::type_name;
-use self::access::{Blocks, Branch, Entries, Fields, Items, Symbol};
+use self::access::{BlockReader, BranchAccess, EntryAccess, FieldAccess, ItemAccess, SymbolAccess};
 use super::decimal;
 use super::long::take_long;
 use super::rewrite::{DEPTH_MAX, WEIGHTLESS_ITEMS_MAX};
-use super::schema::{Kind, Logical, Node, NodeId, Schema};
+use super::schema::{Logical, Node, NodeId, NodeKind, Schema};
 
 /// All of `datum` as a `T`, or nothing.
 #[inline]
 pub(super) fn deserialize<T: DeserializeOwned>(schema: &Schema, datum: &[u8]) -> Option<T> {
-    let mut input = Input {
+    let mut input = DatumInput {
         schema,
         rest: datum,
         items_left: datum.len() + WEIGHTLESS_ITEMS_MAX,
     };
-    let value = T::deserialize(Place {
+    let value = T::deserialize(DatumDeserializer {
         node: schema.node(schema.root()),
         input: &mut input,
         depth_left: DEPTH_MAX,
@@ -43,58 +43,58 @@ pub(super) fn deserialize<T: DeserializeOwned>(schema: &Schema, datum: &[u8]) ->
 /// Why a datum is no value. There is nothing to say, as nobody would hear it: a cause is found by a second
 /// look.
 #[derive(Debug)]
-struct Wrong;
+struct DatumError;
 
-impl std::fmt::Display for Wrong {
+impl std::fmt::Display for DatumError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("the datum does not fit")
     }
 }
-impl std::error::Error for Wrong {}
-impl serde::de::Error for Wrong {
+impl std::error::Error for DatumError {}
+impl serde::de::Error for DatumError {
     #[cold]
     fn custom<T: std::fmt::Display>(_: T) -> Self {
         Self
     }
 }
 
-type Read<T> = Result<T, Wrong>;
+type Read<T> = Result<T, DatumError>;
 
 /// What is left of a datum.
-struct Input<'s, 'de> {
+struct DatumInput<'s, 'de> {
     schema: &'s Schema,
     rest: &'de [u8],
     /// Items of arrays and maps that may still come: they may take no bytes.
     items_left: usize,
 }
 
-impl<'s, 'de> Input<'s, 'de> {
+impl<'s, 'de> DatumInput<'s, 'de> {
     #[inline]
     fn long(&mut self) -> Read<i64> {
-        take_long(&mut self.rest).ok_or(Wrong)
+        take_long(&mut self.rest).ok_or(DatumError)
     }
 
     #[inline]
     fn int(&mut self) -> Read<i32> {
-        i32::try_from(self.long()?).map_err(|_| Wrong)
+        i32::try_from(self.long()?).map_err(|_| DatumError)
     }
 
     /// A number that counts something, or is the number of something.
     #[inline]
     fn count(&mut self) -> Read<usize> {
-        usize::try_from(self.long()?).map_err(|_| Wrong)
+        usize::try_from(self.long()?).map_err(|_| DatumError)
     }
 
     #[inline]
     fn take(&mut self, len: usize) -> Read<&'de [u8]> {
-        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(Wrong)?;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(DatumError)?;
         self.rest = rest;
         Ok(bytes)
     }
 
     #[inline]
     fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
-        let (bytes, rest) = self.rest.split_first_chunk().ok_or(Wrong)?;
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(DatumError)?;
         self.rest = rest;
         Ok(*bytes)
     }
@@ -115,39 +115,43 @@ impl<'s, 'de> Input<'s, 'de> {
         match self.array()? {
             [0] => Ok(false),
             [1] => Ok(true),
-            [_] => Err(Wrong),
+            [_] => Err(DatumError),
         }
     }
 
     /// The branch that a union's datum says that it is of.
     #[inline]
     fn branch(&mut self, branches: &[NodeId]) -> Read<NodeId> {
-        branches.get(self.count()?).copied().ok_or(Wrong)
+        branches.get(self.count()?).copied().ok_or(DatumError)
     }
 
     /// Passes over a datum.
     fn skip(&mut self, node: &Node, depth_left: usize) -> Read<()> {
         let (schema, below) = (self.schema, depth_left.checked_sub(1));
         match &node.kind {
-            Kind::Null => {}
-            Kind::Boolean => drop(self.bool()?),
-            Kind::Int | Kind::Long | Kind::Enum(_) => drop(self.long()?),
-            Kind::Float => drop(self.take(4)?),
-            Kind::Double => drop(self.take(8)?),
-            Kind::Bytes | Kind::String => drop(self.bytes()?),
-            Kind::Fixed(fixed) => drop(self.take(fixed.size)?),
-            Kind::Union(branches) => {
+            NodeKind::Null => {}
+            NodeKind::Boolean => drop(self.bool()?),
+            NodeKind::Int | NodeKind::Long | NodeKind::Enum(_) => drop(self.long()?),
+            NodeKind::Float => drop(self.take(4)?),
+            NodeKind::Double => drop(self.take(8)?),
+            NodeKind::Bytes | NodeKind::String => drop(self.bytes()?),
+            NodeKind::Fixed(fixed) => drop(self.take(fixed.size)?),
+            NodeKind::Union(branches) => {
                 let branch = self.branch(branches)?;
-                self.skip(schema.node(branch), below.ok_or(Wrong)?)?;
+                self.skip(schema.node(branch), below.ok_or(DatumError)?)?;
             }
-            Kind::Record(record) => {
-                let below = below.ok_or(Wrong)?;
+            NodeKind::Record(record) => {
+                let below = below.ok_or(DatumError)?;
                 for field in &record.fields {
                     self.skip(schema.node(field.node), below)?;
                 }
             }
-            Kind::Array(items) => self.skip_blocks(schema.node(*items), below.ok_or(Wrong)?, false)?,
-            Kind::Map(values) => self.skip_blocks(schema.node(*values), below.ok_or(Wrong)?, true)?,
+            NodeKind::Array(items) => {
+                self.skip_blocks(schema.node(*items), below.ok_or(DatumError)?, false)?
+            }
+            NodeKind::Map(values) => {
+                self.skip_blocks(schema.node(*values), below.ok_or(DatumError)?, true)?
+            }
         }
         Ok(())
     }
@@ -163,8 +167,8 @@ impl<'s, 'de> Input<'s, 'de> {
             if count == 0 {
                 return Ok(());
             }
-            let count = usize::try_from(count).map_err(|_| Wrong)?;
-            self.items_left = self.items_left.checked_sub(count).ok_or(Wrong)?;
+            let count = usize::try_from(count).map_err(|_| DatumError)?;
+            self.items_left = self.items_left.checked_sub(count).ok_or(DatumError)?;
             for _ in 0..count {
                 if keyed {
                     self.bytes()?;
@@ -177,12 +181,12 @@ impl<'s, 'de> Input<'s, 'de> {
 
 #[inline]
 fn text(bytes: &[u8]) -> Read<&str> {
-    std::str::from_utf8(bytes).map_err(|_| Wrong)
+    std::str::from_utf8(bytes).map_err(|_| DatumError)
 }
 
 /// A place of the datum, to be read as whatever a type asks for.
-struct Place<'r, 's, 'de> {
-    input: &'r mut Input<'s, 'de>,
+struct DatumDeserializer<'r, 's, 'de> {
+    input: &'r mut DatumInput<'s, 'de>,
     node: &'s Node,
     depth_left: usize,
     /// Whether an enum takes the name of the type for a variant: it stands for a union of which this is the
@@ -190,18 +194,18 @@ struct Place<'r, 's, 'de> {
     by_type: bool,
 }
 
-impl<'r, 's, 'de> Place<'r, 's, 'de> {
+impl<'r, 's, 'de> DatumDeserializer<'r, 's, 'de> {
     /// How deep what is within this may be nested.
     #[inline]
     fn below(&self) -> Read<usize> {
-        self.depth_left.checked_sub(1).ok_or(Wrong)
+        self.depth_left.checked_sub(1).ok_or(DatumError)
     }
 
     /// The branch that stands here, of a union.
     #[inline]
     fn within(self, branches: &[NodeId]) -> Read<Self> {
         let branch = self.input.branch(branches)?;
-        Ok(Place {
+        Ok(DatumDeserializer {
             depth_left: self.below()?,
             node: self.input.schema.node(branch),
             by_type: false,
@@ -210,11 +214,11 @@ impl<'r, 's, 'de> Place<'r, 's, 'de> {
     }
 
     #[inline]
-    fn items(self, items: NodeId) -> Read<Items<'r, 's, 'de>> {
-        Ok(Items {
+    fn items(self, items: NodeId) -> Read<ItemAccess<'r, 's, 'de>> {
+        Ok(ItemAccess {
             item: self.input.schema.node(items),
             depth_left: self.below()?,
-            blocks: Blocks::default(),
+            blocks: BlockReader::default(),
             input: self.input,
         })
     }
@@ -229,40 +233,42 @@ impl<'r, 's, 'de> Place<'r, 's, 'de> {
     }
 
     #[inline]
-    fn entries(self, values: NodeId) -> Read<Entries<'r, 's, 'de>> {
-        self.items(values).map(Entries)
+    fn entries(self, values: NodeId) -> Read<EntryAccess<'r, 's, 'de>> {
+        self.items(values).map(EntryAccess)
     }
 
     /// The bytes here, if what is written are bytes.
     #[inline]
     fn raw(&mut self) -> Option<Read<&'de [u8]>> {
         match &self.node.kind {
-            Kind::Bytes => Some(self.input.bytes()),
-            Kind::Fixed(fixed) => Some(self.input.take(fixed.size)),
+            NodeKind::Bytes => Some(self.input.bytes()),
+            NodeKind::Fixed(fixed) => Some(self.input.take(fixed.size)),
             _ => None,
         }
     }
 
     /// A decimal's integer and scale, and whether the scale is the value's own; `None`: this is none.
     #[inline]
-    fn decimal(&mut self) -> Read<Option<Number<'de>>> {
+    fn decimal(&mut self) -> Read<Option<DecimalDeserializer<'de>>> {
         let scale = match self.node.logical {
             Some(Logical::Decimal { scale, .. }) => Some(i64::from(scale)),
             Some(Logical::BigDecimal) => None,
             _ => return Ok(None),
         };
-        let mut bytes = self.raw().ok_or(Wrong)??;
+        let mut bytes = self.raw().ok_or(DatumError)??;
         let Some(scale) = scale else {
             let len = take_long(&mut bytes).and_then(|len| usize::try_from(len).ok());
-            let (unscaled, mut rest) = bytes.split_at_checked(len.ok_or(Wrong)?).ok_or(Wrong)?;
-            let scale = take_long(&mut rest).filter(|_| rest.is_empty()).ok_or(Wrong)?;
-            return Ok(Some(Number {
+            let (unscaled, mut rest) = bytes.split_at_checked(len.ok_or(DatumError)?).ok_or(DatumError)?;
+            let scale = take_long(&mut rest)
+                .filter(|_| rest.is_empty())
+                .ok_or(DatumError)?;
+            return Ok(Some(DecimalDeserializer {
                 unscaled,
                 scale,
                 floating: true,
             }));
         };
-        Ok(Some(Number {
+        Ok(Some(DecimalDeserializer {
             unscaled: bytes,
             scale,
             floating: false,
@@ -273,7 +279,7 @@ impl<'r, 's, 'de> Place<'r, 's, 'de> {
         if let Some(number) = self.decimal()? {
             return visitor.visit_string(number.text()?);
         }
-        let bytes = self.raw().ok_or(Wrong)??;
+        let bytes = self.raw().ok_or(DatumError)??;
         match self.node.logical {
             Some(Logical::Duration) => visitor.visit_map(MapDeserializer::new(duration(bytes)?.into_iter())),
             Some(Logical::Uuid) => visitor.visit_string(hyphened(bytes)),
@@ -283,21 +289,21 @@ impl<'r, 's, 'de> Place<'r, 's, 'de> {
 }
 
 /// A decimal.
-struct Number<'de> {
+struct DecimalDeserializer<'de> {
     unscaled: &'de [u8],
     scale: i64,
     /// Whether each value has a scale of its own, without which its integer means nothing.
     floating: bool,
 }
 
-impl Number<'_> {
+impl DecimalDeserializer<'_> {
     fn text(&self) -> Read<String> {
-        decimal::text(self.unscaled, self.scale).ok_or(Wrong)
+        decimal::text(self.unscaled, self.scale).ok_or(DatumError)
     }
 
     fn integer(&self) -> Read<i128> {
         let integer = decimal::integer(self.unscaled).filter(|_| !self.floating || self.scale == 0);
-        integer.ok_or(Wrong)
+        integer.ok_or(DatumError)
     }
 }
 
@@ -308,14 +314,14 @@ macro_rules! integers {
         fn $method<V: Visitor<'de>>(mut self, visitor: V) -> Read<V::Value> {
             match self.decimal()? {
                 None => self.deserialize_any(visitor),
-                Some(number) => visitor.$visit(<$ty>::try_from(number.integer()?).map_err(|_| Wrong)?),
+                Some(number) => visitor.$visit(<$ty>::try_from(number.integer()?).map_err(|_| DatumError)?),
             }
         }
     )*};
 }
 
-impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
-    type Error = Wrong;
+impl<'de> Deserializer<'de> for DatumDeserializer<'_, '_, 'de> {
+    type Error = DatumError;
 
     integers! {
         deserialize_i8: visit_i64 i64;
@@ -330,22 +336,22 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
         match &self.node.kind {
-            Kind::Null => visitor.visit_unit(),
-            Kind::Boolean => visitor.visit_bool(self.input.bool()?),
-            Kind::Int => visitor.visit_i32(self.input.int()?),
-            Kind::Long => visitor.visit_i64(self.input.long()?),
-            Kind::Float => visitor.visit_f32(f32::from_le_bytes(self.input.array()?)),
-            Kind::Double => visitor.visit_f64(f64::from_le_bytes(self.input.array()?)),
-            Kind::String => visitor.visit_borrowed_str(self.input.text()?),
-            Kind::Bytes | Kind::Fixed(_) => self.visit_raw(visitor),
-            Kind::Enum(symbols) => {
+            NodeKind::Null => visitor.visit_unit(),
+            NodeKind::Boolean => visitor.visit_bool(self.input.bool()?),
+            NodeKind::Int => visitor.visit_i32(self.input.int()?),
+            NodeKind::Long => visitor.visit_i64(self.input.long()?),
+            NodeKind::Float => visitor.visit_f32(f32::from_le_bytes(self.input.array()?)),
+            NodeKind::Double => visitor.visit_f64(f64::from_le_bytes(self.input.array()?)),
+            NodeKind::String => visitor.visit_borrowed_str(self.input.text()?),
+            NodeKind::Bytes | NodeKind::Fixed(_) => self.visit_raw(visitor),
+            NodeKind::Enum(symbols) => {
                 let symbol = symbols.symbols.get(self.input.count()?);
-                visitor.visit_str(symbol.ok_or(Wrong)?)
+                visitor.visit_str(symbol.ok_or(DatumError)?)
             }
-            Kind::Array(items) => self.visit_items(*items, visitor),
-            Kind::Map(values) => visitor.visit_map(self.entries(*values)?),
-            Kind::Union(branches) => self.within(branches)?.deserialize_any(visitor),
-            Kind::Record(record) => visitor.visit_map(Fields {
+            NodeKind::Array(items) => self.visit_items(*items, visitor),
+            NodeKind::Map(values) => visitor.visit_map(self.entries(*values)?),
+            NodeKind::Union(branches) => self.within(branches)?.deserialize_any(visitor),
+            NodeKind::Record(record) => visitor.visit_map(FieldAccess {
                 depth_left: self.below()?,
                 fields: record.fields.iter(),
                 input: self.input,
@@ -356,10 +362,10 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
     #[inline]
     fn deserialize_i64<V: Visitor<'de>>(mut self, visitor: V) -> Read<V::Value> {
         match self.node.kind {
-            Kind::Long => visitor.visit_i64(self.input.long()?),
-            Kind::Bytes | Kind::Fixed(_) => match self.decimal()? {
+            NodeKind::Long => visitor.visit_i64(self.input.long()?),
+            NodeKind::Bytes | NodeKind::Fixed(_) => match self.decimal()? {
                 None => self.visit_raw(visitor),
-                Some(number) => visitor.visit_i64(i64::try_from(number.integer()?).map_err(|_| Wrong)?),
+                Some(number) => visitor.visit_i64(i64::try_from(number.integer()?).map_err(|_| DatumError)?),
             },
             _ => self.deserialize_any(visitor),
         }
@@ -368,10 +374,10 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
     fn deserialize_u64<V: Visitor<'de>>(mut self, visitor: V) -> Read<V::Value> {
         match self.node.kind {
             // The number of a variant, without looking for its name.
-            Kind::Enum(_) => visitor.visit_u64(self.input.count()? as u64),
-            Kind::Bytes | Kind::Fixed(_) => match self.decimal()? {
+            NodeKind::Enum(_) => visitor.visit_u64(self.input.count()? as u64),
+            NodeKind::Bytes | NodeKind::Fixed(_) => match self.decimal()? {
                 None => self.visit_raw(visitor),
-                Some(number) => visitor.visit_u64(u64::try_from(number.integer()?).map_err(|_| Wrong)?),
+                Some(number) => visitor.visit_u64(u64::try_from(number.integer()?).map_err(|_| DatumError)?),
             },
             _ => self.deserialize_any(visitor),
         }
@@ -380,11 +386,11 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
     #[inline]
     fn deserialize_f64<V: Visitor<'de>>(mut self, visitor: V) -> Read<V::Value> {
         match self.node.kind {
-            Kind::Double => visitor.visit_f64(f64::from_le_bytes(self.input.array()?)),
-            Kind::Bytes | Kind::Fixed(_) => match self.decimal()? {
+            NodeKind::Double => visitor.visit_f64(f64::from_le_bytes(self.input.array()?)),
+            NodeKind::Bytes | NodeKind::Fixed(_) => match self.decimal()? {
                 None => self.visit_raw(visitor),
                 Some(number) => {
-                    visitor.visit_f64(decimal::float(number.unscaled, number.scale).ok_or(Wrong)?)
+                    visitor.visit_f64(decimal::float(number.unscaled, number.scale).ok_or(DatumError)?)
                 }
             },
             _ => self.deserialize_any(visitor),
@@ -395,7 +401,7 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
         match self.decimal()? {
             None => self.deserialize_any(visitor),
             // Rounded once, from the digits.
-            Some(number) => visitor.visit_f32(number.text()?.parse().map_err(|_| Wrong)?),
+            Some(number) => visitor.visit_f32(number.text()?.parse().map_err(|_| DatumError)?),
         }
     }
 
@@ -403,9 +409,9 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
     #[inline]
     fn deserialize_str<V: Visitor<'de>>(mut self, visitor: V) -> Read<V::Value> {
         match (&self.node.kind, self.node.logical) {
-            (Kind::String, _) => visitor.visit_borrowed_str(self.input.text()?),
-            (Kind::Bytes | Kind::Fixed(_), None) => {
-                let bytes = self.raw().ok_or(Wrong)??;
+            (NodeKind::String, _) => visitor.visit_borrowed_str(self.input.text()?),
+            (NodeKind::Bytes | NodeKind::Fixed(_), None) => {
+                let bytes = self.raw().ok_or(DatumError)??;
                 visitor.visit_borrowed_str(text(bytes)?)
             }
             _ => self.deserialize_any(visitor),
@@ -420,7 +426,7 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
     fn deserialize_bytes<V: Visitor<'de>>(mut self, visitor: V) -> Read<V::Value> {
         match self.raw() {
             Some(bytes) => visitor.visit_borrowed_bytes(bytes?),
-            None if self.node.kind == Kind::String => {
+            None if self.node.kind == NodeKind::String => {
                 visitor.visit_borrowed_bytes(self.input.text()?.as_bytes())
             }
             None => self.deserialize_any(visitor),
@@ -433,15 +439,17 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
         match &self.node.kind {
-            Kind::Null => visitor.visit_none(),
-            Kind::Union(branches) => {
+            NodeKind::Null => visitor.visit_none(),
+            NodeKind::Union(branches) => {
                 let branch = self.within(branches)?;
-                if branch.node.kind == Kind::Null {
+                if branch.node.kind == NodeKind::Null {
                     return visitor.visit_none();
                 }
                 let schema = branch.input.schema;
-                let nullable = branches.iter().any(|branch| *schema.kind(*branch) == Kind::Null);
-                visitor.visit_some(Place {
+                let nullable = branches
+                    .iter()
+                    .any(|branch| *schema.kind(*branch) == NodeKind::Null);
+                visitor.visit_some(DatumDeserializer {
                     // What is not null may still be one of several types.
                     by_type: !(nullable && branches.len() == 2),
                     ..branch
@@ -453,9 +461,9 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
 
     fn deserialize_seq<V: Visitor<'de>>(mut self, visitor: V) -> Read<V::Value> {
         match &self.node.kind {
-            Kind::Array(items) => self.visit_items(*items, visitor),
-            Kind::Bytes | Kind::Fixed(_) => {
-                let bytes = self.raw().ok_or(Wrong)??;
+            NodeKind::Array(items) => self.visit_items(*items, visitor),
+            NodeKind::Bytes | NodeKind::Fixed(_) => {
+                let bytes = self.raw().ok_or(DatumError)??;
                 match self.node.logical {
                     Some(Logical::Duration) => {
                         let parts = duration(bytes)?.map(|(_, part)| part);
@@ -507,19 +515,27 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
         visitor: V,
     ) -> Read<V::Value> {
         match (&self.node.kind, self.node.logical) {
-            (Kind::Union(branches), _) => visitor.visit_enum(Branch(self.within(branches)?)),
-            _ if self.by_type => visitor.visit_enum(Branch(self)),
-            (Kind::Int | Kind::Long | Kind::Bytes | Kind::String | Kind::Enum(_) | Kind::Fixed(_), None) => {
-                visitor.visit_enum(Symbol(self))
-            }
-            _ => visitor.visit_enum(Branch(self)),
+            (NodeKind::Union(branches), _) => visitor.visit_enum(BranchAccess(self.within(branches)?)),
+            _ if self.by_type => visitor.visit_enum(BranchAccess(self)),
+            (
+                NodeKind::Int
+                | NodeKind::Long
+                | NodeKind::Bytes
+                | NodeKind::String
+                | NodeKind::Enum(_)
+                | NodeKind::Fixed(_),
+                None,
+            ) => visitor.visit_enum(SymbolAccess(self)),
+            _ => visitor.visit_enum(BranchAccess(self)),
         }
     }
 
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
         match (&self.node.kind, self.node.logical) {
-            (Kind::Int, None) => visitor.visit_u64(u64::try_from(self.input.int()?).map_err(|_| Wrong)?),
-            (Kind::Long, None) => visitor.visit_u64(self.input.count()? as u64),
+            (NodeKind::Int, None) => {
+                visitor.visit_u64(u64::try_from(self.input.int()?).map_err(|_| DatumError)?)
+            }
+            (NodeKind::Long, None) => visitor.visit_u64(self.input.count()? as u64),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -535,7 +551,7 @@ impl<'de> Deserializer<'de> for Place<'_, '_, 'de> {
 }
 
 /// Gives numbers, all of which have to be taken.
-fn visit_numbers<'de, V: Visitor<'de>, N: IntoDeserializer<'de, Wrong>>(
+fn visit_numbers<'de, V: Visitor<'de>, N: IntoDeserializer<'de, DatumError>>(
     numbers: impl Iterator<Item = N>,
     visitor: V,
 ) -> Read<V::Value> {
@@ -547,7 +563,7 @@ fn visit_numbers<'de, V: Visitor<'de>, N: IntoDeserializer<'de, Wrong>>(
 
 /// The parts of a duration.
 fn duration(bytes: &[u8]) -> Read<[(&'static str, u32); 3]> {
-    let bytes: &[u8; 12] = bytes.try_into().map_err(|_| Wrong)?;
+    let bytes: &[u8; 12] = bytes.try_into().map_err(|_| DatumError)?;
     let part = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     Ok([("months", part(0)), ("days", part(4)), ("milliseconds", part(8))])
 }

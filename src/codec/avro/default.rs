@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::long::write_long;
-use super::schema::{Kind, NodeId, Record, Schema};
+use super::schema::{NodeId, NodeKind, Record, Schema};
 
 /// How deep a default may be nested: records of itself have no end without data.
 const DEPTH_MAX: usize = 64;
@@ -32,24 +32,24 @@ impl Defaults<'_> {
     fn place(&mut self, at: NodeId, json: &Value, out: &mut Vec<u8>) -> Option<()> {
         let schema = self.schema;
         match schema.kind(at) {
-            Kind::Null => json.is_null().then_some(())?,
-            Kind::Boolean => out.push(u8::from(json.as_bool()?)),
-            Kind::Int => write_long(i64::from(i32::try_from(json.as_i64()?).ok()?), out),
-            Kind::Long => write_long(json.as_i64()?, out),
-            Kind::Float => out.extend((float(json)? as f32).to_le_bytes()),
-            Kind::Double => out.extend(float(json)?.to_le_bytes()),
-            Kind::String => write_bytes(json.as_str()?.as_bytes(), out),
-            Kind::Bytes => write_bytes(&latin1(json)?, out),
-            Kind::Fixed(fixed) => {
+            NodeKind::Null => json.is_null().then_some(())?,
+            NodeKind::Boolean => out.push(u8::from(json.as_bool()?)),
+            NodeKind::Int => write_long(i64::from(i32::try_from(json.as_i64()?).ok()?), out),
+            NodeKind::Long => write_long(json.as_i64()?, out),
+            NodeKind::Float => out.extend((float(json)? as f32).to_le_bytes()),
+            NodeKind::Double => out.extend(float(json)?.to_le_bytes()),
+            NodeKind::String => write_bytes(json.as_str()?.as_bytes(), out),
+            NodeKind::Bytes => write_bytes(&latin1(json)?, out),
+            NodeKind::Fixed(fixed) => {
                 let bytes = latin1(json)?;
                 (bytes.len() == fixed.size).then(|| out.extend(bytes))?;
             }
-            Kind::Enum(symbols) => {
+            NodeKind::Enum(symbols) => {
                 let symbol = json.as_str()?;
                 let place = symbols.symbols.iter().position(|other| other == symbol)?;
                 write_long(place as i64, out);
             }
-            Kind::Array(items) => {
+            NodeKind::Array(items) => {
                 let values = json.as_array()?;
                 if !values.is_empty() {
                     write_long(values.len() as i64, out);
@@ -59,7 +59,7 @@ impl Defaults<'_> {
                 }
                 out.push(0);
             }
-            Kind::Map(values) => {
+            NodeKind::Map(values) => {
                 let entries = json.as_object()?;
                 if !entries.is_empty() {
                     write_long(entries.len() as i64, out);
@@ -71,7 +71,7 @@ impl Defaults<'_> {
                 out.push(0);
             }
             // Up to Avro 1.11 the default of a union belongs to its first branch, since 1.12 to any.
-            Kind::Union(branches) => {
+            NodeKind::Union(branches) => {
                 let start = out.len();
                 (0..branches.len()).find(|&index| {
                     out.truncate(start);
@@ -79,7 +79,7 @@ impl Defaults<'_> {
                     self.encode(branches[index], json, out).is_some()
                 })?;
             }
-            Kind::Record(record) => self.fields(record, json, out)?,
+            NodeKind::Record(record) => self.fields(record, json, out)?,
         }
         Some(())
     }

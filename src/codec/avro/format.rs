@@ -7,9 +7,9 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::plain::Plain;
-use super::{Avro, check_reader, fit};
+use super::{Avro, check_reader, compatibility};
 use crate::codec::Decode;
-use crate::codec::format::{Compare, Format, Keys, Resources};
+use crate::codec::format::{DecoderResources, Format, Keys, SchemaComparison};
 use crate::codec::registry::WriterSchema;
 use crate::codec::rows::RowEncoding;
 use crate::error::{Error, Result};
@@ -29,10 +29,10 @@ use crate::sink::method::Method;
 /// let beside = Kafka::topic("payments").avro_plain::<Payment>(Avsc::file("schemas/payment.avsc"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Avsc(From);
+pub struct Avsc(SchemaOrigin);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum From {
+enum SchemaOrigin {
     Text(String),
     File(PathBuf),
 }
@@ -41,7 +41,7 @@ impl Avsc {
     /// The schema in a file, read when the source is opened; relative to the folder that the process was
     /// started in.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self(From::File(path.into()))
+        Self(SchemaOrigin::File(path.into()))
     }
 
     /// Its text.
@@ -50,8 +50,8 @@ impl Avsc {
     /// The file can't be read.
     pub fn text(&self) -> Result<String> {
         let text = match &self.0 {
-            From::Text(text) => text.clone(),
-            From::File(path) => std::fs::read_to_string(path).map_err(|error| {
+            SchemaOrigin::Text(text) => text.clone(),
+            SchemaOrigin::File(path) => std::fs::read_to_string(path).map_err(|error| {
                 Error::definition(format!("cannot read the Avro schema {}", path.display()))
                     .detail(error)
                     .hint(
@@ -67,24 +67,24 @@ impl Avsc {
 
 impl std::convert::From<&str> for Avsc {
     fn from(text: &str) -> Self {
-        Self(From::Text(text.to_owned()))
+        Self(SchemaOrigin::Text(text.to_owned()))
     }
 }
 
 impl std::convert::From<String> for Avsc {
     fn from(text: String) -> Self {
-        Self(From::Text(text))
+        Self(SchemaOrigin::Text(text))
     }
 }
 
 /// A schema of which the text is known once the source is opened.
 #[derive(Clone, Debug)]
-struct Read {
+struct LoadedSchema {
     avsc: Avsc,
     text: String,
 }
 
-impl Read {
+impl LoadedSchema {
     fn later(avsc: Avsc) -> Self {
         Self {
             avsc,
@@ -101,7 +101,7 @@ impl Read {
 /// Avro in the wire format of Confluent's serializers, schemas by id from the registry.
 #[derive(Clone, Debug, Default)]
 pub struct AvroFormat {
-    reader: Option<Read>,
+    reader: Option<LoadedSchema>,
 }
 
 impl AvroFormat {
@@ -113,7 +113,7 @@ impl AvroFormat {
     /// They are resolved to this schema first, by Avro's rules.
     pub fn resolved_to(reader: impl Into<Avsc>) -> Self {
         Self {
-            reader: Some(Read::later(reader.into())),
+            reader: Some(LoadedSchema::later(reader.into())),
         }
     }
 
@@ -134,7 +134,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for AvroFormat {
         }
     }
 
-    fn decoder(&self, resources: &Resources<'_>) -> Result<Box<dyn Decode<T>>> {
+    fn decoder(&self, resources: &DecoderResources<'_>) -> Result<Box<dyn Decode<T>>> {
         let registry = resources.registry.cloned().ok_or_else(|| {
             Error::definition("a topic holds Avro, and no schema registry is set")
                 .hint("--registry URL names one; Avro without schema ids is `.avro_plain(…)`")
@@ -146,11 +146,11 @@ impl<T: DeserializeOwned + 'static> Format<T> for AvroFormat {
         )?))
     }
 
-    fn compare(&self) -> Option<Compare> {
+    fn compare(&self) -> Option<SchemaComparison> {
         let reader = self.reader().map(str::to_owned);
         let traced = trace::<T>();
         Some(Arc::new(move |schema: &WriterSchema| {
-            fit::compare(&traced, schema, reader.as_deref())
+            compatibility::compare(&traced, schema, reader.as_deref())
         }))
     }
 
@@ -166,15 +166,15 @@ impl<T: DeserializeOwned + 'static> Format<T> for AvroFormat {
 /// Avro without a header, all of it written in one schema. No registry takes part.
 #[derive(Clone, Debug)]
 pub struct AvroPlainFormat {
-    writer: Read,
-    reader: Option<Read>,
+    writer: LoadedSchema,
+    reader: Option<LoadedSchema>,
 }
 
 impl AvroPlainFormat {
     /// Everything is written in this schema.
     pub fn new(writer: impl Into<Avsc>) -> Self {
         Self {
-            writer: Read::later(writer.into()),
+            writer: LoadedSchema::later(writer.into()),
             reader: None,
         }
     }
@@ -198,14 +198,14 @@ impl<T: DeserializeOwned + 'static> Format<T> for AvroPlainFormat {
         self.plain::<()>().map(drop)
     }
 
-    fn decoder(&self, _: &Resources<'_>) -> Result<Box<dyn Decode<T>>> {
+    fn decoder(&self, _: &DecoderResources<'_>) -> Result<Box<dyn Decode<T>>> {
         Ok(Box::new(self.plain()?))
     }
 }
 
 /// Gives a format the schema that values are resolved to; `false`: it is not Avro.
 pub(crate) fn resolve_to<T: 'static>(format: &mut dyn Format<T>, reader: Avsc) -> bool {
-    let (format, reader): (&mut dyn Any, _) = (format, Some(Read::later(reader)));
+    let (format, reader): (&mut dyn Any, _) = (format, Some(LoadedSchema::later(reader)));
     if let Some(avro) = format.downcast_mut::<AvroFormat>() {
         avro.reader = reader;
         return true;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use serde::de::DeserializeOwned;
 
-use super::plan::Plan;
+use super::plan::RewritePlan;
 use super::schema::Schema;
 use super::{read, reader};
 use crate::codec::{Decode, Decoded};
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 
 /// Decodes bare data of one schema. No registry takes part.
 pub(crate) struct Plain<T> {
-    plan: Plan,
+    plan: RewritePlan,
     schema: Rc<Schema>,
     /// The rewritten datum.
     scratch: Vec<u8>,
@@ -32,11 +32,11 @@ impl<T> Plain<T> {
         let (plan, schema) = match readers {
             None => {
                 let schema = reader(writer)?;
-                (Plan::resolve(&schema, &schema), schema)
+                (RewritePlan::resolve(&schema, &schema), schema)
             }
             Some(text) => {
                 let (writer, schema) = (Schema::parse(writer).map_err(wrong)?, reader(text)?);
-                (Plan::resolve(&writer, &schema), schema)
+                (RewritePlan::resolve(&writer, &schema), schema)
             }
         };
         let plan = plan.ok_or_else(|| {

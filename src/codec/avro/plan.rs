@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   writer's schema ┐
-//!                   ├─▶ Plan: a step for every place ──▶ rewrite(datum) = the same datum in the reader's schema
+//!                   ├─▶ RewritePlan: a step for every place ──▶ rewrite(datum) = the same datum in the reader's schema
 //!   reader's schema ┘        (identical: nothing to do, the datum is decoded as it is)
 //! ```
 //!
@@ -14,16 +14,16 @@ mod survey;
 use std::collections::HashMap;
 
 use super::default::encode_default;
-use super::resolve::{Pair, Resolution, sources, symbols};
-use super::schema::{Kind, NodeId, Record, Schema};
+use super::resolve::{NodePair, Resolution, sources, symbols};
+use super::schema::{NodeId, NodeKind, Record, Schema};
 use survey::identical;
 
-/// Place of a step in [`Plan::steps`].
-pub(super) type StepId = usize;
+/// Place of a step in [`RewritePlan::steps`].
+pub(super) type RewriteStepId = usize;
 
 /// What to do with one place of the writer's datum.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum RewriteStep {
     /// There is no resolution: the datum is dead.
     Refuse,
     /// Null: no bytes.
@@ -42,16 +42,16 @@ pub(super) enum Step {
     Bytes,
     /// Bytes that must be UTF-8.
     Text,
-    Array(StepId),
-    Map(StepId),
+    Array(RewriteStepId),
+    Map(RewriteStepId),
     /// The writer's union: a step a branch. The branch's number is not written: `Branch` does it.
-    Union(Vec<StepId>),
+    Union(Vec<RewriteStepId>),
     /// Write the number of a branch of the reader's union, then the step.
-    Branch(usize, StepId),
+    Branch(usize, RewriteStepId),
     /// A symbol's number to another's; `None`: the reader has no such symbol and no default.
     Enum(Vec<Option<usize>>),
     Record {
-        pieces: Vec<Piece>,
+        pieces: Vec<RecordPiece>,
         /// Which piece stands where, when the reader's order of fields is another one.
         order: Option<Vec<usize>>,
     },
@@ -59,25 +59,25 @@ pub(super) enum Step {
 
 /// A part of a record.
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(super) enum RecordPiece {
     /// A field of both.
-    Keep(StepId),
+    Keep(RewriteStepId),
     /// A field of the writer's alone.
-    Skip(StepId),
+    Skip(RewriteStepId),
     /// A field of the reader's alone: its default, encoded.
     Insert(Box<[u8]>),
 }
 
 /// How to turn a datum of the writer's schema into one of the reader's.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) steps: Vec<Step>,
-    pub(super) root: StepId,
+pub(super) struct RewritePlan {
+    pub(super) steps: Vec<RewriteStep>,
+    pub(super) root: RewriteStepId,
     /// Whether the rewritten datum is the datum itself.
     pub(super) identical: bool,
 }
 
-impl Plan {
+impl RewritePlan {
     /// The plan for two schemas, or `None`: nothing that was written by `writer` can be read by `reader`.
     pub(super) fn resolve(writer: &Schema, reader: &Schema) -> Option<Self> {
         let resolution = Resolution::of(writer, reader);
@@ -89,11 +89,11 @@ impl Plan {
             planned: HashMap::new(),
             open: Vec::new(),
         };
-        let root = planner.step(Task::Read(root));
+        let root = planner.step(StepPurpose::Read(root));
         while let Some((id, task)) = planner.open.pop() {
             planner.steps[id] = match task {
-                Task::Read(pair) => planner.read(pair)?,
-                Task::Skip(w) => planner.skip(w),
+                StepPurpose::Read(pair) => planner.read(pair)?,
+                StepPurpose::Skip(w) => planner.skip(w),
             };
         }
         let steps = planner.steps;
@@ -107,94 +107,98 @@ impl Plan {
 
 /// What a step is for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Task {
+enum StepPurpose {
     /// To bring the writer's type into the reader's.
-    Read(Pair),
+    Read(NodePair),
     /// To pass over what has no place in the reader's schema.
     Skip(NodeId),
 }
 
 struct Planner<'s> {
     resolution: Resolution<'s>,
-    steps: Vec<Step>,
+    steps: Vec<RewriteStep>,
     /// The step of each task that was met: schemas may contain themselves.
-    planned: HashMap<Task, StepId>,
+    planned: HashMap<StepPurpose, RewriteStepId>,
     /// Steps that are still to be filled in.
-    open: Vec<(StepId, Task)>,
+    open: Vec<(RewriteStepId, StepPurpose)>,
 }
 
 impl Planner<'_> {
     /// The step that does a task.
-    fn step(&mut self, task: Task) -> StepId {
+    fn step(&mut self, task: StepPurpose) -> RewriteStepId {
         *self.planned.entry(task).or_insert_with(|| {
-            self.steps.push(Step::Refuse);
+            self.steps.push(RewriteStep::Refuse);
             self.open.push((self.steps.len() - 1, task));
             self.steps.len() - 1
         })
     }
 
     /// `None` where the pair does not resolve after all, which [`Resolution`] has ruled out.
-    fn read(&mut self, (w, r): Pair) -> Option<Step> {
+    fn read(&mut self, (w, r): NodePair) -> Option<RewriteStep> {
         let Resolution { writer, reader, .. } = self.resolution;
         let step = match (writer.kind(w), reader.kind(r)) {
             // Every branch of the writer's union on its own: one that can't be resolved is refused when it is
             // met.
-            (Kind::Union(branches), _) => {
-                Step::Union(branches.iter().map(|branch| self.branch(*branch, r)).collect())
+            (NodeKind::Union(branches), _) => {
+                RewriteStep::Union(branches.iter().map(|branch| self.branch(*branch, r)).collect())
             }
-            (_, Kind::Union(branches)) => {
+            (_, NodeKind::Union(branches)) => {
                 let index = self.resolution.branch(w, branches)?;
-                Step::Branch(index, self.step(Task::Read((w, branches[index]))))
+                RewriteStep::Branch(index, self.step(StepPurpose::Read((w, branches[index]))))
             }
-            (Kind::Record(ours), Kind::Record(theirs)) => self.record(ours, theirs)?,
-            (Kind::Array(ours), Kind::Array(theirs)) => Step::Array(self.step(Task::Read((*ours, *theirs)))),
-            (Kind::Map(ours), Kind::Map(theirs)) => Step::Map(self.step(Task::Read((*ours, *theirs)))),
-            (Kind::Enum(ours), Kind::Enum(theirs)) => Step::Enum(symbols(ours, theirs)),
-            (Kind::Int, Kind::Float) => Step::IntToFloat,
-            (Kind::Int, Kind::Double) => Step::IntToDouble,
-            (Kind::Long, Kind::Float) => Step::LongToFloat,
-            (Kind::Long, Kind::Double) => Step::LongToDouble,
-            (Kind::Float, Kind::Double) => Step::FloatToDouble,
-            (Kind::Bytes, Kind::String) | (Kind::String, Kind::Bytes) => Step::Text,
+            (NodeKind::Record(ours), NodeKind::Record(theirs)) => self.record(ours, theirs)?,
+            (NodeKind::Array(ours), NodeKind::Array(theirs)) => {
+                RewriteStep::Array(self.step(StepPurpose::Read((*ours, *theirs))))
+            }
+            (NodeKind::Map(ours), NodeKind::Map(theirs)) => {
+                RewriteStep::Map(self.step(StepPurpose::Read((*ours, *theirs))))
+            }
+            (NodeKind::Enum(ours), NodeKind::Enum(theirs)) => RewriteStep::Enum(symbols(ours, theirs)),
+            (NodeKind::Int, NodeKind::Float) => RewriteStep::IntToFloat,
+            (NodeKind::Int, NodeKind::Double) => RewriteStep::IntToDouble,
+            (NodeKind::Long, NodeKind::Float) => RewriteStep::LongToFloat,
+            (NodeKind::Long, NodeKind::Double) => RewriteStep::LongToDouble,
+            (NodeKind::Float, NodeKind::Double) => RewriteStep::FloatToDouble,
+            (NodeKind::Bytes, NodeKind::String) | (NodeKind::String, NodeKind::Bytes) => RewriteStep::Text,
             (kind, _) => leaf(kind)?,
         };
         Some(step)
     }
 
-    fn branch(&mut self, w: NodeId, r: NodeId) -> StepId {
+    fn branch(&mut self, w: NodeId, r: NodeId) -> RewriteStepId {
         match self.resolution.resolves(w, r) {
-            true => self.step(Task::Read((w, r))),
+            true => self.step(StepPurpose::Read((w, r))),
             false => {
-                self.steps.push(Step::Refuse);
+                self.steps.push(RewriteStep::Refuse);
                 self.steps.len() - 1
             }
         }
     }
 
     /// Reads all of a type, for its output to be thrown away.
-    fn skip(&mut self, w: NodeId) -> Step {
+    fn skip(&mut self, w: NodeId) -> RewriteStep {
         let writer = self.resolution.writer;
         match writer.kind(w) {
-            Kind::Union(branches) => Step::Union(
+            NodeKind::Union(branches) => RewriteStep::Union(
                 branches
                     .iter()
-                    .map(|branch| self.step(Task::Skip(*branch)))
+                    .map(|branch| self.step(StepPurpose::Skip(*branch)))
                     .collect(),
             ),
-            Kind::Record(record) => Step::Record {
+            NodeKind::Record(record) => RewriteStep::Record {
                 pieces: (record.fields.iter())
-                    .map(|field| Piece::Skip(self.step(Task::Skip(field.node))))
+                    .map(|field| RecordPiece::Skip(self.step(StepPurpose::Skip(field.node))))
                     .collect(),
                 order: None,
             },
-            Kind::Array(items) => Step::Array(self.step(Task::Skip(*items))),
-            Kind::Map(values) => Step::Map(self.step(Task::Skip(*values))),
-            Kind::Enum(symbols) => Step::Enum((0..symbols.symbols.len()).map(Some).collect()),
-            kind => leaf(kind).unwrap_or(Step::Refuse),
+            NodeKind::Array(items) => RewriteStep::Array(self.step(StepPurpose::Skip(*items))),
+            NodeKind::Map(values) => RewriteStep::Map(self.step(StepPurpose::Skip(*values))),
+            NodeKind::Enum(symbols) => RewriteStep::Enum((0..symbols.symbols.len()).map(Some).collect()),
+            kind => leaf(kind).unwrap_or(RewriteStep::Refuse),
         }
     }
 
-    fn record(&mut self, ours: &Record, theirs: &Record) -> Option<Step> {
+    fn record(&mut self, ours: &Record, theirs: &Record) -> Option<RewriteStep> {
         let mut takers = vec![None; ours.fields.len()];
         for (taker, source) in sources(ours, theirs).into_iter().enumerate() {
             if let Some(own) = source {
@@ -208,13 +212,13 @@ impl Planner<'_> {
                 Some(taker) => {
                     made[taker] = Some(pieces.len());
                     let pair = (own.node, theirs.fields[taker].node);
-                    pieces.push(Piece::Keep(self.step(Task::Read(pair))));
+                    pieces.push(RecordPiece::Keep(self.step(StepPurpose::Read(pair))));
                 }
-                None => pieces.push(Piece::Skip(self.step(Task::Skip(own.node)))),
+                None => pieces.push(RecordPiece::Skip(self.step(StepPurpose::Skip(own.node)))),
             }
         }
         let order = self.inserts(theirs, &mut pieces, made)?;
-        Some(Step::Record { pieces, order })
+        Some(RewriteStep::Record { pieces, order })
     }
 
     /// Adds the defaults of the reader's own fields: in their places if the fields of both stand in one
@@ -222,7 +226,7 @@ impl Planner<'_> {
     fn inserts(
         &self,
         theirs: &Record,
-        pieces: &mut Vec<Piece>,
+        pieces: &mut Vec<RecordPiece>,
         made: Vec<Option<usize>>,
     ) -> Option<Option<Vec<usize>>> {
         let reader = self.resolution.reader;
@@ -231,7 +235,7 @@ impl Planner<'_> {
             let field = &theirs.fields[field];
             let mut bytes = Vec::new();
             encode_default(reader, field.node, field.default.as_ref()?, &mut bytes)?;
-            Some(Piece::Insert(bytes.into_boxed_slice()))
+            Some(RecordPiece::Insert(bytes.into_boxed_slice()))
         };
         if kept.is_sorted() {
             let (mut at, mut shift) = (0, 0);
@@ -259,17 +263,17 @@ impl Planner<'_> {
 }
 
 /// A type without others in it, as it is.
-fn leaf(kind: &Kind) -> Option<Step> {
+fn leaf(kind: &NodeKind) -> Option<RewriteStep> {
     let step = match kind {
-        Kind::Null => Step::Nothing,
-        Kind::Boolean => Step::Boolean,
-        Kind::Int => Step::Int,
-        Kind::Long => Step::Long,
-        Kind::Float => Step::Raw(4),
-        Kind::Double => Step::Raw(8),
-        Kind::Bytes => Step::Bytes,
-        Kind::String => Step::Text,
-        Kind::Fixed(fixed) => Step::Raw(fixed.size),
+        NodeKind::Null => RewriteStep::Nothing,
+        NodeKind::Boolean => RewriteStep::Boolean,
+        NodeKind::Int => RewriteStep::Int,
+        NodeKind::Long => RewriteStep::Long,
+        NodeKind::Float => RewriteStep::Raw(4),
+        NodeKind::Double => RewriteStep::Raw(8),
+        NodeKind::Bytes => RewriteStep::Bytes,
+        NodeKind::String => RewriteStep::Text,
+        NodeKind::Fixed(fixed) => RewriteStep::Raw(fixed.size),
         _ => return None,
     };
     Some(step)

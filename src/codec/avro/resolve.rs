@@ -10,16 +10,16 @@
 use std::collections::{HashMap, HashSet};
 
 use super::default::encode_default;
-use super::schema::{Enum, Field, Kind, Logical, NodeId, Record, Schema};
+use super::schema::{Enum, Field, Logical, NodeId, NodeKind, Record, Schema};
 
 /// A node of the writer's and one of the reader's.
-pub(super) type Pair = (NodeId, NodeId);
+pub(super) type NodePair = (NodeId, NodeId);
 
 /// What resolves between two schemas.
 pub(super) struct Resolution<'s> {
     pub(super) writer: &'s Schema,
     pub(super) reader: &'s Schema,
-    refused: HashSet<Pair>,
+    refused: HashSet<NodePair>,
     /// The fields of the reader's records that a default can stand in for.
     defaults: HashMap<(NodeId, usize), bool>,
 }
@@ -73,7 +73,7 @@ impl<'s> Resolution<'s> {
     }
 
     /// Every pair that the roots' resolution asks about, in the order in which they are met.
-    fn reachable(&self) -> Vec<Pair> {
+    fn reachable(&self) -> Vec<NodePair> {
         let root = (self.writer.root(), self.reader.root());
         let (mut pairs, mut seen) = (vec![root], HashSet::from([root]));
         let mut next = 0;
@@ -89,14 +89,15 @@ impl<'s> Resolution<'s> {
     }
 
     /// The pairs that a pair rests on.
-    fn below(&self, (w, r): Pair) -> Vec<Pair> {
+    fn below(&self, (w, r): NodePair) -> Vec<NodePair> {
         match (self.writer.kind(w), self.reader.kind(r)) {
-            (Kind::Union(branches), _) => branches.iter().map(|branch| (*branch, r)).collect(),
-            (_, Kind::Union(branches)) => branches.iter().map(|branch| (w, *branch)).collect(),
-            (Kind::Array(ours), Kind::Array(theirs)) | (Kind::Map(ours), Kind::Map(theirs)) => {
+            (NodeKind::Union(branches), _) => branches.iter().map(|branch| (*branch, r)).collect(),
+            (_, NodeKind::Union(branches)) => branches.iter().map(|branch| (w, *branch)).collect(),
+            (NodeKind::Array(ours), NodeKind::Array(theirs))
+            | (NodeKind::Map(ours), NodeKind::Map(theirs)) => {
                 vec![(*ours, *theirs)]
             }
-            (Kind::Record(ours), Kind::Record(theirs)) if theirs.name.takes(&ours.name) => theirs
+            (NodeKind::Record(ours), NodeKind::Record(theirs)) if theirs.name.takes(&ours.name) => theirs
                 .fields
                 .iter()
                 .zip(sources(ours, theirs))
@@ -107,16 +108,15 @@ impl<'s> Resolution<'s> {
     }
 
     /// Whether a pair keeps the rules, if those that it rests on do.
-    fn holds(&mut self, (w, r): Pair) -> bool {
+    fn holds(&mut self, (w, r): NodePair) -> bool {
         let (writer, reader) = (self.writer, self.reader);
         match (writer.kind(w), reader.kind(r)) {
             // Of the writer's union one branch is enough: another is refused when it is met.
-            (Kind::Union(branches), _) => branches.iter().any(|branch| self.resolves(*branch, r)),
-            (_, Kind::Union(branches)) => branches.iter().any(|branch| self.resolves(w, *branch)),
-            (Kind::Array(ours), Kind::Array(theirs)) | (Kind::Map(ours), Kind::Map(theirs)) => {
-                self.resolves(*ours, *theirs)
-            }
-            (Kind::Record(ours), Kind::Record(theirs)) => {
+            (NodeKind::Union(branches), _) => branches.iter().any(|branch| self.resolves(*branch, r)),
+            (_, NodeKind::Union(branches)) => branches.iter().any(|branch| self.resolves(w, *branch)),
+            (NodeKind::Array(ours), NodeKind::Array(theirs))
+            | (NodeKind::Map(ours), NodeKind::Map(theirs)) => self.resolves(*ours, *theirs),
+            (NodeKind::Record(ours), NodeKind::Record(theirs)) => {
                 theirs.name.takes(&ours.name) && self.fields_hold(r, ours, theirs)
             }
             _ => self.becomes(w, r),
@@ -152,18 +152,18 @@ impl<'s> Resolution<'s> {
             return false; // The specification wants both precision and scale to match.
         }
         match (&ours.kind, &theirs.kind) {
-            (Kind::Int, Kind::Long | Kind::Float | Kind::Double)
-            | (Kind::Long, Kind::Float | Kind::Double)
-            | (Kind::Float, Kind::Double)
-            | (Kind::String, Kind::Bytes)
-            | (Kind::Bytes, Kind::String) => true,
-            (Kind::Fixed(ours), Kind::Fixed(theirs)) => {
+            (NodeKind::Int, NodeKind::Long | NodeKind::Float | NodeKind::Double)
+            | (NodeKind::Long, NodeKind::Float | NodeKind::Double)
+            | (NodeKind::Float, NodeKind::Double)
+            | (NodeKind::String, NodeKind::Bytes)
+            | (NodeKind::Bytes, NodeKind::String) => true,
+            (NodeKind::Fixed(ours), NodeKind::Fixed(theirs)) => {
                 ours.size == theirs.size && theirs.name.takes(&ours.name)
             }
-            (Kind::Enum(ours), Kind::Enum(theirs)) => {
+            (NodeKind::Enum(ours), NodeKind::Enum(theirs)) => {
                 theirs.name.takes(&ours.name) && symbols(ours, theirs).iter().any(Option::is_some)
             }
-            (Kind::Record(ours), Kind::Record(theirs)) => theirs.name.takes(&ours.name),
+            (NodeKind::Record(ours), NodeKind::Record(theirs)) => theirs.name.takes(&ours.name),
             (ours, theirs) => ours.alike(theirs),
         }
     }

@@ -1,10 +1,11 @@
-//! Rewrites a datum of the writer's schema into the reader's, by a [`Plan`], checking every byte on the way.
+//! Rewrites a datum of the writer's schema into the reader's, by a [`RewritePlan`], checking every byte on
+//! the way.
 //!
 //! Nothing that the bytes say is believed: lengths are held against what is left, the number of items against
 //! a budget, nesting and output against limits.
 
 use super::long::{take_long, write_long};
-use super::plan::{Piece, Plan, Step, StepId};
+use super::plan::{RecordPiece, RewritePlan, RewriteStep, RewriteStepId};
 use crate::codec::Cause;
 
 /// How deep a datum may be nested.
@@ -16,7 +17,7 @@ pub(super) const WEIGHTLESS_ITEMS_MAX: usize = 65_536;
 /// Bytes that a rewritten datum may take: defaults make it longer.
 const OUTPUT_BYTES_MAX: usize = 256 << 20;
 
-impl Plan {
+impl RewritePlan {
     /// Writes the datum `bytes` to `out` (emptied first) as the reader's schema has it.
     ///
     /// [`Cause::AvroInvalid`]: the bytes do not follow the writer's schema, or are not used up by it;
@@ -24,7 +25,7 @@ impl Plan {
     pub(super) fn rewrite(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Cause> {
         out.clear();
         let items_left = bytes.len() + WEIGHTLESS_ITEMS_MAX;
-        let mut run = Run {
+        let mut run = Rewriter {
             steps: &self.steps,
             rest: bytes,
             out,
@@ -40,58 +41,60 @@ impl Plan {
     }
 }
 
-struct Run<'a> {
-    steps: &'a [Step],
+struct Rewriter<'a> {
+    steps: &'a [RewriteStep],
     rest: &'a [u8],
     out: &'a mut Vec<u8>,
     items_left: usize,
     depth: usize,
 }
 
-impl<'a> Run<'a> {
-    fn step(&mut self, id: StepId) -> Result<(), Cause> {
+impl<'a> Rewriter<'a> {
+    fn step(&mut self, id: RewriteStepId) -> Result<(), Cause> {
         let steps = self.steps;
         match &steps[id] {
-            Step::Refuse => return Err(Cause::SchemaIncompatible),
-            Step::Nothing => {}
-            Step::Boolean => match self.take(1)? {
+            RewriteStep::Refuse => return Err(Cause::SchemaIncompatible),
+            RewriteStep::Nothing => {}
+            RewriteStep::Boolean => match self.take(1)? {
                 &[value @ (0 | 1)] => self.out.push(value),
                 _ => return Err(Cause::AvroInvalid),
             },
-            Step::Int | Step::IntToFloat | Step::IntToDouble => self.int(&steps[id])?,
-            Step::Long | Step::LongToFloat | Step::LongToDouble => self.whole(&steps[id])?,
-            Step::FloatToDouble => {
+            RewriteStep::Int | RewriteStep::IntToFloat | RewriteStep::IntToDouble => self.int(&steps[id])?,
+            RewriteStep::Long | RewriteStep::LongToFloat | RewriteStep::LongToDouble => {
+                self.whole(&steps[id])?
+            }
+            RewriteStep::FloatToDouble => {
                 let bytes = self.take(4)?.try_into().map_err(|_| Cause::AvroInvalid)?;
                 self.out
                     .extend(f64::from(f32::from_le_bytes(bytes)).to_le_bytes());
             }
-            Step::Raw(len) => {
+            RewriteStep::Raw(len) => {
                 let bytes = self.take(*len)?;
                 self.out.extend_from_slice(bytes);
             }
-            Step::Bytes => {
+            RewriteStep::Bytes => {
                 self.bytes()?;
             }
-            Step::Text => self.text()?,
-            Step::Array(items) => self.nested(|run| run.blocks(|run| run.step(*items)))?,
-            Step::Map(values) => self.nested(|run| {
+            RewriteStep::Text => self.text()?,
+            RewriteStep::Array(items) => self.nested(|run| run.blocks(|run| run.step(*items)))?,
+            RewriteStep::Map(values) => self.nested(|run| {
                 run.blocks(|run| {
                     run.text()?;
                     run.step(*values)
                 })
             })?,
-            Step::Union(branches) => {
+            RewriteStep::Union(branches) => {
                 let branch = usize::try_from(self.long()?)
                     .ok()
                     .and_then(|branch| branches.get(branch));
                 let branch = *branch.ok_or(Cause::AvroInvalid)?;
                 self.nested(|run| run.step(branch))?;
             }
-            Step::Branch(index, step) => {
+            RewriteStep::Branch(index, step) => {
                 write_long(*index as i64, self.out);
                 self.step(*step)?;
             }
-            Step::Enum(map) => {
+            RewriteStep::Enum(map) => {
                 let symbol = usize::try_from(self.long()?)
                     .ok()
                     .and_then(|symbol| map.get(symbol));
@@ -100,8 +103,8 @@ impl<'a> Run<'a> {
                     .ok_or(Cause::SchemaIncompatible)?;
                 write_long(symbol as i64, self.out);
             }
-            Step::Record { pieces, order: None } => self.nested(|run| run.pieces(pieces))?,
-            Step::Record {
+            RewriteStep::Record { pieces, order: None } => self.nested(|run| run.pieces(pieces))?,
+            RewriteStep::Record {
                 pieces,
                 order: Some(order),
             } => self.nested(|run| run.shuffled(pieces, order))?,
@@ -123,25 +126,25 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn pieces(&mut self, pieces: &[Piece]) -> Result<(), Cause> {
+    fn pieces(&mut self, pieces: &[RecordPiece]) -> Result<(), Cause> {
         pieces.iter().try_for_each(|piece| self.piece(piece))
     }
 
-    fn piece(&mut self, piece: &Piece) -> Result<(), Cause> {
+    fn piece(&mut self, piece: &RecordPiece) -> Result<(), Cause> {
         match piece {
-            Piece::Keep(step) => self.step(*step)?,
-            Piece::Skip(step) => {
+            RecordPiece::Keep(step) => self.step(*step)?,
+            RecordPiece::Skip(step) => {
                 let len = self.out.len();
                 self.step(*step)?;
                 self.out.truncate(len);
             }
-            Piece::Insert(bytes) => self.out.extend_from_slice(bytes),
+            RecordPiece::Insert(bytes) => self.out.extend_from_slice(bytes),
         }
         Ok(())
     }
 
     /// Fields in the writer's order first, then put in the reader's.
-    fn shuffled(&mut self, pieces: &[Piece], order: &[usize]) -> Result<(), Cause> {
+    fn shuffled(&mut self, pieces: &[RecordPiece], order: &[usize]) -> Result<(), Cause> {
         let start = self.out.len();
         let mut ends = Vec::with_capacity(pieces.len() + 1);
         ends.push(0);
@@ -198,22 +201,22 @@ impl<'a> Run<'a> {
     }
 
     /// An int, as it is or as what it is promoted to.
-    fn int(&mut self, step: &Step) -> Result<(), Cause> {
+    fn int(&mut self, step: &RewriteStep) -> Result<(), Cause> {
         let value = i32::try_from(self.long()?).map_err(|_| Cause::AvroInvalid)?;
         match step {
-            Step::IntToFloat => self.out.extend((value as f32).to_le_bytes()),
-            Step::IntToDouble => self.out.extend(f64::from(value).to_le_bytes()),
+            RewriteStep::IntToFloat => self.out.extend((value as f32).to_le_bytes()),
+            RewriteStep::IntToDouble => self.out.extend(f64::from(value).to_le_bytes()),
             _ => write_long(i64::from(value), self.out),
         }
         Ok(())
     }
 
     /// A long, as it is or as what it is promoted to.
-    fn whole(&mut self, step: &Step) -> Result<(), Cause> {
+    fn whole(&mut self, step: &RewriteStep) -> Result<(), Cause> {
         let value = self.long()?;
         match step {
-            Step::LongToFloat => self.out.extend((value as f32).to_le_bytes()),
-            Step::LongToDouble => self.out.extend((value as f64).to_le_bytes()),
+            RewriteStep::LongToFloat => self.out.extend((value as f32).to_le_bytes()),
+            RewriteStep::LongToDouble => self.out.extend((value as f64).to_le_bytes()),
             _ => write_long(value, self.out),
         }
         Ok(())

@@ -32,13 +32,13 @@ pub(super) struct Schema {
 /// A type, with its logical type if that is valid and matters here.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Node {
-    pub(super) kind: Kind,
+    pub(super) kind: NodeKind,
     pub(super) logical: Option<Logical>,
 }
 
 /// What the bytes are.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum NodeKind {
     Null,
     Boolean,
     Int,
@@ -118,7 +118,7 @@ impl Schema {
     }
 
     #[inline]
-    pub(super) fn kind(&self, id: NodeId) -> &Kind {
+    pub(super) fn kind(&self, id: NodeId) -> &NodeKind {
         &self.nodes[id].kind
     }
 
@@ -130,8 +130,10 @@ impl Schema {
     /// Whether a node may be null: it is null, or a union with null in it.
     pub(super) fn nullable(&self, id: NodeId) -> bool {
         match self.kind(id) {
-            Kind::Null => true,
-            Kind::Union(branches) => branches.iter().any(|branch| *self.kind(*branch) == Kind::Null),
+            NodeKind::Null => true,
+            NodeKind::Union(branches) => branches
+                .iter()
+                .any(|branch| *self.kind(*branch) == NodeKind::Null),
             _ => false,
         }
     }
@@ -147,23 +149,23 @@ impl Schema {
             return format!("decimal({precision}, {scale})");
         }
         match &node.kind {
-            Kind::Null => "null".into(),
-            Kind::Boolean => "boolean".into(),
-            Kind::Int => "int".into(),
-            Kind::Long => "long".into(),
-            Kind::Float => "float".into(),
-            Kind::Double => "double".into(),
-            Kind::Bytes => "bytes".into(),
-            Kind::String => "string".into(),
-            Kind::Array(_) => "array".into(),
-            Kind::Map(_) => "map".into(),
-            Kind::Union(branches) => {
+            NodeKind::Null => "null".into(),
+            NodeKind::Boolean => "boolean".into(),
+            NodeKind::Int => "int".into(),
+            NodeKind::Long => "long".into(),
+            NodeKind::Float => "float".into(),
+            NodeKind::Double => "double".into(),
+            NodeKind::Bytes => "bytes".into(),
+            NodeKind::String => "string".into(),
+            NodeKind::Array(_) => "array".into(),
+            NodeKind::Map(_) => "map".into(),
+            NodeKind::Union(branches) => {
                 let words: Vec<String> = branches.iter().map(|branch| self.word(*branch)).collect();
                 format!("union of {}", words.join(", "))
             }
-            Kind::Fixed(fixed) => format!("fixed {}", fixed.name.short()),
-            Kind::Record(record) => format!("record {}", record.name.short()),
-            Kind::Enum(symbols) => format!("enum {}", symbols.name.short()),
+            NodeKind::Fixed(fixed) => format!("fixed {}", fixed.name.short()),
+            NodeKind::Record(record) => format!("record {}", record.name.short()),
+            NodeKind::Enum(symbols) => format!("enum {}", symbols.name.short()),
         }
     }
 
@@ -178,7 +180,7 @@ impl Schema {
         for start in 0..self.nodes.len() {
             let mut stack = vec![(start, 0)];
             while let Some((id, next)) = stack.pop() {
-                let Kind::Record(record) = self.kind(id) else {
+                let NodeKind::Record(record) = self.kind(id) else {
                     continue;
                 };
                 match (next, marks.get(&id)) {
@@ -202,19 +204,19 @@ impl Schema {
     }
 }
 
-impl Kind {
+impl NodeKind {
     /// The name, where the type has one.
     pub(super) fn name(&self) -> Option<&Name> {
         match self {
-            Kind::Fixed(fixed) => Some(&fixed.name),
-            Kind::Enum(symbols) => Some(&symbols.name),
-            Kind::Record(record) => Some(&record.name),
+            NodeKind::Fixed(fixed) => Some(&fixed.name),
+            NodeKind::Enum(symbols) => Some(&symbols.name),
+            NodeKind::Record(record) => Some(&record.name),
             _ => None,
         }
     }
 
     /// Whether both are of one type, whatever is within them.
-    pub(super) fn alike(&self, other: &Kind) -> bool {
+    pub(super) fn alike(&self, other: &NodeKind) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 }

@@ -419,7 +419,7 @@ prop_compose! {
 }
 
 /// By the plan, whether it is identical or not.
-fn rewritten<T: DeserializeOwned>(plan: &Plan, reader: &Schema, datum: &[u8]) -> Option<T> {
+fn rewritten<T: DeserializeOwned>(plan: &RewritePlan, reader: &Schema, datum: &[u8]) -> Option<T> {
     let mut out = Vec::new();
     plan.rewrite(datum, &mut out).ok()?;
     deserialize(reader, &out)
@@ -442,7 +442,7 @@ proptest! {
         let (writer, datum) = otherwise.write(&trade);
         let bytes = encode(&writer, datum);
         let reader = Schema::parse(&trade_schema()).unwrap();
-        let plan = Plan::resolve(&Schema::parse(&writer).unwrap(), &reader).unwrap();
+        let plan = RewritePlan::resolve(&Schema::parse(&writer).unwrap(), &reader).unwrap();
         prop_assert!(plan.identical);
         prop_assert_eq!(deserialize(&reader, &bytes), Some(trade.clone()));
         prop_assert_eq!(rewritten(&plan, &reader, &bytes), Some(trade));
@@ -458,7 +458,7 @@ proptest! {
         }
         bytes.truncate(cut % (2 * bytes.len()));
         let reader = Schema::parse(&trade_schema()).unwrap();
-        let plan = Plan::resolve(&reader, &reader).unwrap();
+        let plan = RewritePlan::resolve(&reader, &reader).unwrap();
         let fast: Option<Trade> = deserialize(&reader, &bytes);
         // Debug: a float may have become one that is not a number.
         prop_assert_eq!(format!("{fast:?}"), format!("{:?}", rewritten::<Trade>(&plan, &reader, &bytes)));
@@ -709,11 +709,11 @@ fn incompatible_pairs() {
     for (writer, reader) in &pairs {
         let resolved = |text| Schema::parse(text).unwrap();
         assert!(
-            Plan::resolve(&resolved(writer), &resolved(reader)).is_none(),
+            RewritePlan::resolve(&resolved(writer), &resolved(reader)).is_none(),
             "{writer} {reader}"
         );
         assert!(
-            Plan::resolve(&resolved(writer), &resolved(writer)).is_some(),
+            RewritePlan::resolve(&resolved(writer), &resolved(writer)).is_some(),
             "{writer}"
         );
     }
@@ -929,7 +929,7 @@ fn only_what_changes_no_byte_is_identical() {
     ];
     for (writer, reader, identical) in &pairs {
         let schema = |text| Schema::parse(text).unwrap();
-        let plan = Plan::resolve(&schema(writer), &schema(reader)).unwrap();
+        let plan = RewritePlan::resolve(&schema(writer), &schema(reader)).unwrap();
         assert_eq!(plan.identical, *identical, "{writer} {reader}");
     }
     // Fields that change places, with one that is new between them.

@@ -37,7 +37,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::time::EventTime;
 
 /// How a value is written in events.
-trait Written {
+trait ColumnEncoding {
     type Value;
     type Wire: Serialize + DeserializeOwned;
     fn decode(wire: Self::Wire) -> Result<Self::Value, &'static str>;
@@ -100,7 +100,7 @@ macro_rules! conversion {
         pub mod $name {
             use serde::{Deserializer, Serializer};
 
-            use super::{$how, Field, Written};
+            use super::{$how, Field, ColumnEncoding};
 
             /// Reads a field.
             ///
@@ -111,7 +111,7 @@ macro_rules! conversion {
                 D: Deserializer<'de>,
                 F: Field<$value>,
             {
-                F::read(from, <$how as Written>::decode)
+                F::read(from, <$how as ColumnEncoding>::decode)
             }
 
             /// Writes it as it was read.
@@ -123,7 +123,7 @@ macro_rules! conversion {
                 S: Serializer,
                 F: Field<$value>,
             {
-                field.write(to, <$how as Written>::encode)
+                field.write(to, <$how as ColumnEncoding>::encode)
             }
         }
     };
@@ -169,7 +169,7 @@ struct Base64;
 const TOO_FAR: &str = "the time is out of range";
 const DAY_US: i64 = 86_400_000_000;
 
-impl Written for Millis {
+impl ColumnEncoding for Millis {
     type Value = EventTime;
     type Wire = i64;
     fn decode(ms: i64) -> Result<EventTime, &'static str> {
@@ -180,7 +180,7 @@ impl Written for Millis {
     }
 }
 
-impl Written for Nanos {
+impl ColumnEncoding for Nanos {
     type Value = EventTime;
     type Wire = i64;
     fn decode(ns: i64) -> Result<EventTime, &'static str> {
@@ -191,7 +191,7 @@ impl Written for Nanos {
     }
 }
 
-impl Written for Days {
+impl ColumnEncoding for Days {
     type Value = EventTime;
     type Wire = i32;
     fn decode(days: i32) -> Result<EventTime, &'static str> {
@@ -202,7 +202,7 @@ impl Written for Days {
     }
 }
 
-impl Written for Zoned {
+impl ColumnEncoding for Zoned {
     type Value = EventTime;
     type Wire = String;
     fn decode(text: String) -> Result<EventTime, &'static str> {
@@ -215,7 +215,7 @@ impl Written for Zoned {
     }
 }
 
-impl Written for Unscaled {
+impl ColumnEncoding for Unscaled {
     type Value = i64;
     type Wire = String;
     fn decode(text: String) -> Result<i64, &'static str> {
@@ -242,7 +242,7 @@ impl Written for Unscaled {
     }
 }
 
-impl Written for Base64 {
+impl ColumnEncoding for Base64 {
     type Value = Vec<u8>;
     type Wire = String;
     fn decode(text: String) -> Result<Vec<u8>, &'static str> {

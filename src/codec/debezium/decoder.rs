@@ -6,20 +6,20 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::envelope::{Change, Envelope, Partial, Written};
-use super::missing::{Columns, Suspects, is_placeholder};
+use super::envelope::{CapturedChange, Envelope, PartialRow, WrittenRow};
+use super::missing::{PlaceholderFinder, RowColumns, is_placeholder};
 use super::shape::Shape;
-use super::wire::{JsonWire, Op, Source, Wire};
+use super::wire::{EventFields, EventSource, JsonEventFields, Operation};
 use crate::codec::avro::format::AvroFormat;
-use crate::codec::format::{Compare, Format, Keys, Resources};
+use crate::codec::format::{DecoderResources, Format, Keys, SchemaComparison};
 use crate::codec::registry::Verdict;
 use crate::codec::{Cause, Decode, Decoded, unmarked};
 use crate::error::{Error, Result};
 use crate::position::Offset;
 
 /// What a row may be: it is read from events, and written where a column has to be taken from it.
-pub trait Row: Serialize + DeserializeOwned + 'static {}
-impl<T: Serialize + DeserializeOwned + 'static> Row for T {}
+pub trait CapturedRow: Serialize + DeserializeOwned + 'static {}
+impl<T: Serialize + DeserializeOwned + 'static> CapturedRow for T {}
 
 /// Change events in JSON, as Kafka Connect's converter writes them: with a schema around each
 /// (`schemas.enable`), or without; every record may be either.
@@ -30,39 +30,39 @@ pub struct EventJson;
 #[derive(Clone, Debug, Default)]
 pub struct EventAvro(AvroFormat);
 
-impl<V: Row> Format<Envelope<V>> for EventJson {
+impl<V: CapturedRow> Format<Envelope<V>> for EventJson {
     fn name(&self) -> &'static str {
         "debezium_json"
     }
 
-    fn decoder(&self, _: &Resources<'_>) -> Result<Box<dyn Decode<Envelope<V>>>> {
+    fn decoder(&self, _: &DecoderResources<'_>) -> Result<Box<dyn Decode<Envelope<V>>>> {
         Ok(Box::new(EventDecoder {
             whole: Box::new(Json(PhantomData)),
             columns: Box::new(Json(PhantomData)),
             typed: false,
-            suspects: Suspects::new(),
+            suspects: PlaceholderFinder::new(),
             shape: Shape::of::<V>(),
         }))
     }
 }
 
-impl<V: Row> Format<Envelope<V>> for EventAvro {
+impl<V: CapturedRow> Format<Envelope<V>> for EventAvro {
     fn name(&self) -> &'static str {
         "debezium_avro"
     }
 
-    fn decoder(&self, resources: &Resources<'_>) -> Result<Box<dyn Decode<Envelope<V>>>> {
+    fn decoder(&self, resources: &DecoderResources<'_>) -> Result<Box<dyn Decode<Envelope<V>>>> {
         Ok(Box::new(EventDecoder {
             whole: self.0.decoder(resources)?,
             columns: self.0.decoder(resources)?,
             typed: true,
-            suspects: Suspects::new(),
+            suspects: PlaceholderFinder::new(),
             shape: Shape::of::<V>(),
         }))
     }
 
-    fn compare(&self) -> Option<Compare> {
-        Format::<Wire<V>>::compare(&self.0)
+    fn compare(&self) -> Option<SchemaComparison> {
+        Format::<EventFields<V>>::compare(&self.0)
     }
 
     fn keys(&self) -> Keys {
@@ -73,19 +73,19 @@ impl<V: Row> Format<Envelope<V>> for EventAvro {
 /// Decodes change events.
 struct EventDecoder<V> {
     /// The row at once.
-    whole: Box<dyn Decode<Wire<V>>>,
+    whole: Box<dyn Decode<EventFields<V>>>,
     /// Its columns by name, to see which of them Debezium left out.
-    columns: Box<dyn Decode<Wire<Columns>>>,
+    columns: Box<dyn Decode<EventFields<RowColumns>>>,
     /// Whether the bytes say more of a value than its columns do, as Avro's do of decimals.
     typed: bool,
-    suspects: Suspects,
+    suspects: PlaceholderFinder,
     shape: Shape,
 }
 
-impl<V: Row> EventDecoder<V> {
+impl<V: CapturedRow> EventDecoder<V> {
     fn whole(&mut self, offset: Offset, bytes: &[u8]) -> Decoded<Envelope<V>> {
         match self.whole.decode_at(offset, bytes) {
-            Decoded::Value(wire) => envelope(wire, Written::Whole),
+            Decoded::Value(wire) => envelope(wire, WrittenRow::Whole),
             Decoded::Dead(cause, schema) => Decoded::Dead(cause, schema),
             Decoded::DeadAt(cause, schema, place) => Decoded::DeadAt(cause, schema, place),
             Decoded::Wait => Decoded::Wait,
@@ -95,10 +95,10 @@ impl<V: Row> EventDecoder<V> {
     /// An event in which columns may be left out.
     #[cold]
     fn partial(&mut self, offset: Offset, bytes: &[u8]) -> Decoded<Envelope<V>> {
-        let Decoded::Value(Wire { op, after, source }) = self.columns.decode_at(offset, bytes) else {
+        let Decoded::Value(EventFields { op, after, source }) = self.columns.decode_at(offset, bytes) else {
             return self.whole(offset, bytes);
         };
-        let Some(Columns(Value::Object(columns))) = after else {
+        let Some(RowColumns(Value::Object(columns))) = after else {
             return self.whole(offset, bytes);
         };
         let left_out = columns.iter().filter(|(_, value)| is_placeholder(value));
@@ -110,7 +110,7 @@ impl<V: Row> EventDecoder<V> {
             return self.whole(offset, bytes);
         }
         let typed = match self.typed.then(|| self.whole.decode_at(offset, bytes)) {
-            Some(Decoded::Value(Wire { after: Some(row), .. })) => serde_json::to_value(row).ok(),
+            Some(Decoded::Value(EventFields { after: Some(row), .. })) => serde_json::to_value(row).ok(),
             _ => None,
         };
         let mut columns = match typed {
@@ -118,20 +118,20 @@ impl<V: Row> EventDecoder<V> {
             _ => columns,
         };
         columns.retain(|column, _| !missing.contains(column));
-        let partial = Partial {
+        let partial = PartialRow {
             columns: Value::Object(columns).to_string(),
             missing,
         };
-        let wire = Wire {
+        let wire = EventFields {
             op,
             after: Some(Box::new(partial)),
             source,
         };
-        envelope(wire, Written::Partial)
+        envelope(wire, WrittenRow::Partial)
     }
 }
 
-impl<V: Row> Decode<Envelope<V>> for EventDecoder<V> {
+impl<V: CapturedRow> Decode<Envelope<V>> for EventDecoder<V> {
     fn decode(&mut self, bytes: &[u8]) -> Decoded<Envelope<V>> {
         self.decode_at(0, bytes)
     }
@@ -168,21 +168,21 @@ impl<V: Row> Decode<Envelope<V>> for EventDecoder<V> {
 }
 
 /// What an event says, with what it has of the row.
-fn envelope<V, W>(wire: Wire<W>, written: impl FnOnce(W) -> Written<V>) -> Decoded<Envelope<V>> {
-    let Wire { op, after, source } = wire;
+fn envelope<V, W>(wire: EventFields<W>, written: impl FnOnce(W) -> WrittenRow<V>) -> Decoded<Envelope<V>> {
+    let EventFields { op, after, source } = wire;
     let wrong = |what: &str| Decoded::DeadAt(Cause::EnvelopeInvalid, None, what.into());
-    let snapshot = source.snapshot.0 || op == Op::Read;
+    let snapshot = source.snapshot.0 || op == Operation::Read;
     let change = match op {
-        Op::Read | Op::Create | Op::Update => match after.map(written) {
-            Some(row) => Change::Row { row, snapshot },
+        Operation::Read | Operation::Create | Operation::Update => match after.map(written) {
+            Some(row) => CapturedChange::Row { row, snapshot },
             None => return wrong("`after` is null in an event that writes a row"),
         },
-        Op::Delete => Change::Deleted,
-        Op::Truncate => Change::Truncated,
-        Op::Message => Change::Message,
-        Op::Heartbeat => Change::Heartbeat,
-        Op::Nothing => Change::Tombstone,
-        Op::Other => return wrong("`op` is none of r, c, u, d, t and m"),
+        Operation::Delete => CapturedChange::Deleted,
+        Operation::Truncate => CapturedChange::Truncated,
+        Operation::Message => CapturedChange::Message,
+        Operation::Heartbeat => CapturedChange::Heartbeat,
+        Operation::Nothing => CapturedChange::Tombstone,
+        Operation::Other => return wrong("`op` is none of r, c, u, d, t and m"),
     };
     let at = if snapshot { None } else { source.position() };
     Decoded::Value(Envelope { change, at })
@@ -191,12 +191,12 @@ fn envelope<V, W>(wire: Wire<W>, written: impl FnOnce(W) -> Written<V>) -> Decod
 /// Decodes JSON.
 struct Json<V>(PhantomData<fn() -> V>);
 
-impl<V: DeserializeOwned + 'static> Decode<Wire<V>> for Json<V> {
+impl<V: DeserializeOwned + 'static> Decode<EventFields<V>> for Json<V> {
     #[inline]
-    fn decode(&mut self, bytes: &[u8]) -> Decoded<Wire<V>> {
+    fn decode(&mut self, bytes: &[u8]) -> Decoded<EventFields<V>> {
         let bytes = unmarked(bytes);
-        let read = serde_json::from_slice::<JsonWire<V>>(bytes);
-        match read.ok().and_then(JsonWire::event) {
+        let read = serde_json::from_slice::<JsonEventFields<V>>(bytes);
+        match read.ok().and_then(JsonEventFields::event) {
             Some(event) => Decoded::Value(event),
             None => other(bytes),
         }
@@ -205,7 +205,7 @@ impl<V: DeserializeOwned + 'static> Decode<Wire<V>> for Json<V> {
 
 /// What a payload is that is no event, or holds no row of the type.
 #[cold]
-fn other<V>(bytes: &[u8]) -> Decoded<Wire<V>> {
+fn other<V>(bytes: &[u8]) -> Decoded<EventFields<V>> {
     let value = match serde_json::from_slice::<Value>(bytes) {
         Ok(value) => value,
         Err(error) if error.is_data() => return Decoded::Dead(Cause::JsonType, None),
@@ -216,14 +216,14 @@ fn other<V>(bytes: &[u8]) -> Decoded<Wire<V>> {
         _ => &value,
     };
     let nothing = |op| {
-        Decoded::Value(Wire {
+        Decoded::Value(EventFields {
             op,
             after: None,
-            source: Source::default(),
+            source: EventSource::default(),
         })
     };
     let fields = match payload {
-        Value::Null => return nothing(Op::Nothing),
+        Value::Null => return nothing(Operation::Nothing),
         Value::Object(fields) => fields,
         _ => return Decoded::DeadAt(Cause::EnvelopeInvalid, None, NO_EVENT.into()),
     };
@@ -234,7 +234,7 @@ fn other<V>(bytes: &[u8]) -> Decoded<Wire<V>> {
         .keys()
         .all(|name| name == "ts_ms" || name == "ts_us" || name == "ts_ns")
     {
-        return nothing(Op::Heartbeat);
+        return nothing(Operation::Heartbeat);
     } else if has("ddl") || has("tableChanges") {
         "a change of the database's schema: its topic is no table"
     } else if has("status") && has("id") {

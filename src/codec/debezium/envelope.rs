@@ -8,18 +8,18 @@ use serde_json::Value;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Envelope<V> {
     /// What happened.
-    pub change: Change<V>,
+    pub change: CapturedChange<V>,
     /// Where it stands in the database's log, if it stands there and the source says it.
     pub at: Option<SourcePosition>,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change<V> {
+pub enum CapturedChange<V> {
     /// A row was inserted (`c`), updated (`u`), or read by a snapshot (`r`).
     Row {
         /// The row after it.
-        row: Written<V>,
+        row: WrittenRow<V>,
         /// Whether a snapshot read it.
         snapshot: bool,
     },
@@ -37,23 +37,23 @@ pub enum Change<V> {
 
 /// A row as its change has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Written<V> {
+pub enum WrittenRow<V> {
     /// All of it.
     Whole(V),
     /// Without the values of some columns that did not change: the row before has them.
-    Partial(Box<Partial>),
+    Partial(Box<PartialRow>),
 }
 
 /// A row without the values of some columns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Partial {
+pub struct PartialRow {
     /// The columns that are there, as a JSON object.
     pub columns: String,
     /// Names of the columns that are not.
     pub missing: Vec<String>,
 }
 
-impl Partial {
+impl PartialRow {
     /// The row, with what is missing taken from the row before. `Err`: the column that can't be had from
     /// there.
     pub(crate) fn complete<V: Serialize + DeserializeOwned>(&self, before: Option<&V>) -> Result<V, &str> {

@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::shape::Shape;
-use crate::codec::format::{Compare, Format, Resources};
+use crate::codec::format::{DecoderResources, Format, SchemaComparison};
 use crate::codec::registry::Verdict;
 use crate::codec::{Cause, Decode, Decoded, unmarked};
 use crate::error;
@@ -16,22 +16,22 @@ use crate::position::Offset;
 
 /// The key's only column, as a value that has no name for it.
 #[derive(Debug)]
-pub(crate) struct Single<K>(K);
+pub(crate) struct SingleColumn<K>(K);
 
-impl<'de, K: Deserialize<'de>> Deserialize<'de> for Single<K> {
+impl<'de, K: Deserialize<'de>> Deserialize<'de> for SingleColumn<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct One<K>(PhantomData<K>);
         impl<'de, K: Deserialize<'de>> Visitor<'de> for One<K> {
-            type Value = Single<K>;
+            type Value = SingleColumn<K>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a key of one column")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut columns: A) -> Result<Single<K>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut columns: A) -> Result<SingleColumn<K>, A::Error> {
                 let (_, value) = columns
                     .next_entry::<IgnoredAny, K>()?
                     .ok_or_else(|| A::Error::custom("no column"))?;
                 match columns.next_key::<IgnoredAny>()? {
-                    None => Ok(Single(value)),
+                    None => Ok(SingleColumn(value)),
                     Some(_) => Err(A::Error::custom("more than one column")),
                 }
             }
@@ -46,7 +46,7 @@ pub(crate) struct KeyFormat<F>(pub(crate) F);
 impl<K, F> Format<K> for KeyFormat<F>
 where
     K: DeserializeOwned + 'static,
-    F: Format<K> + Format<Single<K>>,
+    F: Format<K> + Format<SingleColumn<K>>,
 {
     fn name(&self) -> &'static str {
         Format::<K>::name(&self.0)
@@ -56,14 +56,16 @@ where
         Format::<K>::prepare(&mut self.0)
     }
 
-    fn decoder(&self, resources: &Resources<'_>) -> error::Result<Box<dyn Decode<K>>> {
+    fn decoder(&self, resources: &DecoderResources<'_>) -> error::Result<Box<dyn Decode<K>>> {
         Ok(match Shape::of::<K>() {
-            Shape::Value => Box::new(OfOne(Format::<Single<K>>::decoder(&self.0, resources)?)),
+            Shape::Value => Box::new(SingleColumnDecoder(Format::<SingleColumn<K>>::decoder(
+                &self.0, resources,
+            )?)),
             Shape::Fields(_) | Shape::Columns => Format::<K>::decoder(&self.0, resources)?,
         })
     }
 
-    fn compare(&self) -> Option<Compare> {
+    fn compare(&self) -> Option<SchemaComparison> {
         match Shape::of::<K>() {
             Shape::Value => None,
             Shape::Fields(_) | Shape::Columns => Format::<K>::compare(&self.0),
@@ -72,9 +74,9 @@ where
 }
 
 /// Decodes keys of one column.
-struct OfOne<K>(Box<dyn Decode<Single<K>>>);
+struct SingleColumnDecoder<K>(Box<dyn Decode<SingleColumn<K>>>);
 
-impl<K: 'static> Decode<K> for OfOne<K> {
+impl<K: 'static> Decode<K> for SingleColumnDecoder<K> {
     fn decode(&mut self, bytes: &[u8]) -> Decoded<K> {
         self.decode_at(0, bytes)
     }
@@ -83,7 +85,7 @@ impl<K: 'static> Decode<K> for OfOne<K> {
     }
     fn decode_at(&mut self, offset: Offset, bytes: &[u8]) -> Decoded<K> {
         match self.0.decode_at(offset, bytes) {
-            Decoded::Value(Single(key)) => Decoded::Value(key),
+            Decoded::Value(SingleColumn(key)) => Decoded::Value(key),
             Decoded::Dead(cause, schema) => Decoded::Dead(cause, schema),
             Decoded::DeadAt(cause, schema, place) => Decoded::DeadAt(cause, schema, place),
             Decoded::Wait => Decoded::Wait,
@@ -107,7 +109,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for ConnectJson {
     fn name(&self) -> &'static str {
         "connect_json"
     }
-    fn decoder(&self, _: &Resources<'_>) -> error::Result<Box<dyn Decode<T>>> {
+    fn decoder(&self, _: &DecoderResources<'_>) -> error::Result<Box<dyn Decode<T>>> {
         Ok(Box::new(ConnectJson))
     }
 }
@@ -115,7 +117,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for ConnectJson {
 /// What stands around a value.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Around<T> {
+struct ConnectEnvelope<T> {
     #[serde(rename = "schema")]
     _schema: Option<IgnoredAny>,
     payload: T,
@@ -126,7 +128,7 @@ impl<T: DeserializeOwned + 'static> Decode<T> for ConnectJson {
         let bytes = unmarked(bytes);
         // A table may well have a column called `schema`.
         if bytes.starts_with(br#"{"schema":"#)
-            && let Ok(around) = serde_json::from_slice::<Around<T>>(bytes)
+            && let Ok(around) = serde_json::from_slice::<ConnectEnvelope<T>>(bytes)
         {
             return Decoded::Value(around.payload);
         }

@@ -35,9 +35,9 @@ const NULLABLE_NUMBERS_AVRO: &[u8] = &[
 ];
 
 /// Finds payloads in which a placeholder may stand: hardly any.
-pub(super) struct Suspects(Vec<Finder<'static>>);
+pub(super) struct PlaceholderFinder(Vec<Finder<'static>>);
 
-impl Suspects {
+impl PlaceholderFinder {
     pub(super) fn new() -> Self {
         let needles = [PLACEHOLDER, BASE64_URL, HEX, NUMBERS].map(str::as_bytes);
         let needles = needles.into_iter().chain([NUMBERS_AVRO, NULLABLE_NUMBERS_AVRO]);
@@ -74,9 +74,9 @@ pub(super) fn is_placeholder(value: &Value) -> bool {
 
 /// The columns of a row, whatever their types: like JSON's own value, which takes no bytes.
 #[derive(Debug)]
-pub(super) struct Columns(pub(super) Value);
+pub(super) struct RowColumns(pub(super) Value);
 
-impl<'de> Deserialize<'de> for Columns {
+impl<'de> Deserialize<'de> for RowColumns {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Any.deserialize(deserializer).map(Self)
     }
@@ -148,7 +148,7 @@ mod tests {
         let hex: String = PLACEHOLDER.bytes().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, HEX);
         let numbers: Vec<u8> = PLACEHOLDER.bytes().collect();
-        let suspects = Suspects::new();
+        let suspects = PlaceholderFinder::new();
         for value in [
             json!(PLACEHOLDER),
             json!(BASE64),

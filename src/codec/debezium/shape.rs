@@ -19,8 +19,8 @@ pub(super) enum Shape {
 impl Shape {
     /// Asks `T`.
     pub(super) fn of<T: DeserializeOwned>() -> Self {
-        match T::deserialize(Ask) {
-            Err(Asked(shape)) => shape,
+        match T::deserialize(ShapeProbe) {
+            Err(ProbeOutcome(shape)) => shape,
             // It asked for nothing.
             Ok(_) => Shape::Columns,
         }
@@ -36,18 +36,18 @@ impl Shape {
 }
 
 /// Says what was asked for.
-struct Ask;
+struct ShapeProbe;
 
 #[derive(Debug)]
-struct Asked(Shape);
+struct ProbeOutcome(Shape);
 
-impl fmt::Display for Asked {
+impl fmt::Display for ProbeOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "asked for {:?}", self.0)
     }
 }
-impl std::error::Error for Asked {}
-impl serde::de::Error for Asked {
+impl std::error::Error for ProbeOutcome {}
+impl serde::de::Error for ProbeOutcome {
     fn custom<T: fmt::Display>(_: T) -> Self {
         Self(Shape::Columns)
     }
@@ -55,14 +55,14 @@ impl serde::de::Error for Asked {
 
 macro_rules! values {
     ($($method:ident)*) => {$(
-        fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Asked> {
-            Err(Asked(Shape::Value))
+        fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ProbeOutcome> {
+            Err(ProbeOutcome(Shape::Value))
         }
     )*};
 }
 
-impl<'de> Deserializer<'de> for Ask {
-    type Error = Asked;
+impl<'de> Deserializer<'de> for ShapeProbe {
+    type Error = ProbeOutcome;
 
     values! {
         deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
@@ -71,48 +71,48 @@ impl<'de> Deserializer<'de> for Ask {
         deserialize_byte_buf deserialize_seq
     }
 
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Asked> {
-        Err(Asked(Shape::Columns))
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ProbeOutcome> {
+        Err(ProbeOutcome(Shape::Columns))
     }
-    fn deserialize_map<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Asked> {
-        Err(Asked(Shape::Columns))
+    fn deserialize_map<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ProbeOutcome> {
+        Err(ProbeOutcome(Shape::Columns))
     }
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
         fields: &'static [&'static str],
         _: V,
-    ) -> Result<V::Value, Asked> {
-        Err(Asked(Shape::Fields(fields)))
+    ) -> Result<V::Value, ProbeOutcome> {
+        Err(ProbeOutcome(Shape::Fields(fields)))
     }
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Asked> {
+    ) -> Result<V::Value, ProbeOutcome> {
         visitor.visit_newtype_struct(self)
     }
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Asked> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ProbeOutcome> {
         visitor.visit_some(self)
     }
-    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Asked> {
-        Err(Asked(Shape::Value))
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, ProbeOutcome> {
+        Err(ProbeOutcome(Shape::Value))
     }
     fn deserialize_tuple_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
         _: usize,
         _: V,
-    ) -> Result<V::Value, Asked> {
-        Err(Asked(Shape::Value))
+    ) -> Result<V::Value, ProbeOutcome> {
+        Err(ProbeOutcome(Shape::Value))
     }
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
         _: &'static [&'static str],
         _: V,
-    ) -> Result<V::Value, Asked> {
-        Err(Asked(Shape::Value))
+    ) -> Result<V::Value, ProbeOutcome> {
+        Err(ProbeOutcome(Shape::Value))
     }
 
     serde::forward_to_deserialize_any! { unit unit_struct identifier ignored_any }

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::convert;
 use super::decoder::{EventAvro, EventJson};
-use super::envelope::{Change, Envelope, SourcePosition, Written};
+use super::envelope::{CapturedChange, Envelope, SourcePosition, WrittenRow};
 use super::key::{ConnectJson, KeyFormat};
 use crate::bridge::Waker;
-use crate::codec::format::{Format, Resources};
+use crate::codec::format::{DecoderResources, Format};
 use crate::codec::registry::{Registry, WriterSchema};
 use crate::codec::{Cause, Decode, Decoded};
 use crate::source::Raw;
@@ -57,8 +57,8 @@ struct PairKey {
     b: String,
 }
 
-fn resources(waker: &Waker) -> Resources<'_> {
-    Resources {
+fn resources(waker: &Waker) -> DecoderResources<'_> {
+    DecoderResources {
         registry: None,
         waker,
     }
@@ -122,7 +122,7 @@ fn events_of_every_kind_are_read_as_they_arrive() {
     };
     let Captured::Row {
         key: Id { id: 1 },
-        row: Written::Whole(ann),
+        row: WrittenRow::Whole(ann),
         at: None,
         snapshot: true,
     } = read
@@ -149,10 +149,10 @@ fn events_of_every_kind_are_read_as_they_arrive() {
     };
     assert_eq!(ann, &expected);
     assert!(
-        matches!(bare, Captured::Row { row: Written::Whole(bob), .. } if bob.note.is_none() && bob.seen.is_none())
+        matches!(bare, Captured::Row { row: WrittenRow::Whole(bob), .. } if bob.note.is_none() && bob.seen.is_none())
     );
     let Captured::Row {
-        row: Written::Whole(long),
+        row: WrittenRow::Whole(long),
         at: Some(first),
         snapshot: false,
         ..
@@ -167,7 +167,7 @@ fn events_of_every_kind_are_read_as_they_arrive() {
 
     // Whatever the type of what was left out, it is taken from the row before.
     let Captured::Row {
-        row: Written::Partial(partial),
+        row: WrittenRow::Partial(partial),
         at: Some(second),
         snapshot: false,
         ..
@@ -200,7 +200,7 @@ fn events_of_every_kind_are_read_as_they_arrive() {
         create,
         Captured::Row {
             key: Id { id: 3 },
-            row: Written::Partial(_),
+            row: WrittenRow::Partial(_),
             ..
         }
     ));
@@ -223,7 +223,7 @@ fn connects_schema_around_keys_and_payloads_changes_nothing() {
     };
     let row = |event: &Captured<Id, Default>| match event {
         Captured::Row {
-            row: Written::Whole(row),
+            row: WrittenRow::Whole(row),
             ..
         } => Some(row.clone()),
         _ => None,
@@ -273,7 +273,7 @@ fn told(payload: &str) -> String {
         Decoded::Dead(cause, None) => cause.code().to_owned(),
         Decoded::DeadAt(cause, _, place) => format!("{}: {place}", cause.code()),
         Decoded::Value(Captured::Row {
-            row: Written::Whole(row),
+            row: WrittenRow::Whole(row),
             at,
             snapshot,
             ..
@@ -461,7 +461,7 @@ fn in_avro() -> Box<dyn Decode<Envelope<InAvro>>> {
     let waker = Waker::new(|| {});
     let registry = Registry::never_asked();
     registry.provide(WriterSchema::new(7, ENVELOPE));
-    let resources = Resources {
+    let resources = DecoderResources {
         registry: Some(&registry),
         waker: &waker,
     };
@@ -487,16 +487,16 @@ fn avro_says_the_same_and_types_survive_what_is_left_out() {
     let snapshot = false;
     assert_eq!(
         whole.change,
-        Change::Row {
-            row: Written::Whole(row.clone()),
+        CapturedChange::Row {
+            row: WrittenRow::Whole(row.clone()),
             snapshot
         }
     );
     assert_eq!(whole.at.map(|at| at.place), Some((9, 0)));
     let codes: Vec<i32> = LEFT_OUT.bytes().map(i32::from).collect();
     let event = avro("u", Some((5678, LEFT_OUT, LEFT_OUT.as_bytes(), Some(&codes))), 10);
-    let Change::Row {
-        row: Written::Partial(partial),
+    let CapturedChange::Row {
+        row: WrittenRow::Partial(partial),
         ..
     } = decode(&event).change
     else {
@@ -519,16 +519,16 @@ fn avro_says_the_same_and_types_survive_what_is_left_out() {
         let partial = |change| {
             matches!(
                 change,
-                Change::Row {
-                    row: Written::Partial(_),
+                CapturedChange::Row {
+                    row: WrittenRow::Partial(_),
                     ..
                 }
             )
         };
         assert!(partial(decode(&event).change));
     }
-    assert_eq!(decode(&avro("d", None, 11)).change, Change::Deleted);
-    assert_eq!(decode(&avro("t", None, 12)).change, Change::Truncated);
+    assert_eq!(decode(&avro("d", None, 11)).change, CapturedChange::Deleted);
+    assert_eq!(decode(&avro("t", None, 12)).change, CapturedChange::Truncated);
 }
 
 #[test]
@@ -540,16 +540,20 @@ fn a_schema_that_is_no_envelope_or_has_other_columns_is_told_of_at_the_start() {
         "",
     );
     assert_ne!(other, ENVELOPE);
-    let misfits = compare(&WriterSchema::new(7, other));
+    let incompatibilities = compare(&WriterSchema::new(7, other));
     assert!(
-        misfits.iter().any(|misfit| misfit.path == "after.balance"),
-        "{misfits:?}"
+        incompatibilities
+            .iter()
+            .any(|incompatibility| incompatibility.path == "after.balance"),
+        "{incompatibilities:?}"
     );
     let flat = r#"{"type":"record","name":"Value","fields":[{"name":"balance","type":"long"}]}"#;
-    let misfits = compare(&WriterSchema::new(7, flat));
+    let incompatibilities = compare(&WriterSchema::new(7, flat));
     assert!(
-        misfits.iter().any(|misfit| misfit.path == "op" && misfit.every),
-        "{misfits:?}"
+        incompatibilities
+            .iter()
+            .any(|incompatibility| incompatibility.path == "op" && incompatibility.every),
+        "{incompatibilities:?}"
     );
 }
 
@@ -567,7 +571,7 @@ fn what_a_type_can_not_take_from_the_row_before_is_named() {
         Some(event.as_bytes()),
     );
     let Decoded::Value(Captured::Row {
-        row: Written::Partial(partial),
+        row: WrittenRow::Partial(partial),
         ..
     }) = decoded
     else {
@@ -620,12 +624,12 @@ proptest! {
         }
         let payload = event.to_string();
         match decode(&mut json::<Id, Row>(), key, Some(payload.as_bytes())) {
-            Decoded::Value(Captured::Row { row: Written::Whole(read), at, .. }) => {
+            Decoded::Value(Captured::Row { row: WrittenRow::Whole(read), at, .. }) => {
                 prop_assert!(!left_out);
                 prop_assert_eq!(read, row);
                 prop_assert_eq!(at.unwrap().place, (lsn, 0));
             }
-            Decoded::Value(Captured::Row { row: Written::Partial(partial), .. }) => {
+            Decoded::Value(Captured::Row { row: WrittenRow::Partial(partial), .. }) => {
                 prop_assert!(left_out);
                 let before = Row { v: 0, more: None, ..row.clone() };
                 prop_assert_eq!(partial.complete(Some(&before)), Ok(row));

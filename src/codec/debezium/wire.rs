@@ -11,27 +11,27 @@ use super::envelope::SourcePosition;
 
 /// A change event.
 #[derive(Deserialize)]
-pub(super) struct Wire<V> {
-    pub(super) op: Op,
+pub(super) struct EventFields<V> {
+    pub(super) op: Operation,
     pub(super) after: Option<V>,
-    pub(super) source: Source,
+    pub(super) source: EventSource,
 }
 
 /// A change event in JSON: with Connect's schema around it, or not.
 #[derive(Deserialize)]
-pub(super) struct JsonWire<V> {
+pub(super) struct JsonEventFields<V> {
     /// Beside a payload. What it says is in the values too, but for scales of decimals.
     #[serde(rename = "schema")]
     pub(super) _schema: Option<IgnoredAny>,
-    pub(super) payload: Option<Wire<V>>,
-    pub(super) op: Option<Op>,
+    pub(super) payload: Option<EventFields<V>>,
+    pub(super) op: Option<Operation>,
     pub(super) after: Option<V>,
-    pub(super) source: Option<Source>,
+    pub(super) source: Option<EventSource>,
 }
 
-impl<V> JsonWire<V> {
+impl<V> JsonEventFields<V> {
     /// The event, if it is one.
-    pub(super) fn event(self) -> Option<Wire<V>> {
+    pub(super) fn event(self) -> Option<EventFields<V>> {
         let Self {
             payload,
             op,
@@ -40,7 +40,7 @@ impl<V> JsonWire<V> {
             ..
         } = self;
         payload.or_else(|| {
-            Some(Wire {
+            Some(EventFields {
                 op: op?,
                 after,
                 source: source?,
@@ -51,7 +51,7 @@ impl<V> JsonWire<V> {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Op {
+pub(super) enum Operation {
     Read,
     Create,
     Update,
@@ -66,7 +66,7 @@ pub(super) enum Op {
     Other,
 }
 
-impl Op {
+impl Operation {
     fn of(text: &str) -> Self {
         match text {
             "r" => Self::Read,
@@ -82,21 +82,21 @@ impl Op {
 
 /// Where an event comes from. Connectors differ in what they say.
 #[derive(Default, Deserialize)]
-pub(super) struct Source {
+pub(super) struct EventSource {
     #[serde(default)]
-    connector: Word,
+    connector: TextHash,
     #[serde(default)]
-    name: Word,
+    name: TextHash,
     #[serde(default)]
     ts_ms: Number,
     #[serde(default)]
-    pub(super) snapshot: Snapshot,
+    pub(super) snapshot: SnapshotMark,
     /// Postgres.
     #[serde(default)]
     lsn: Number,
     /// MySQL and MariaDB, with `pos` and `row`.
     #[serde(default)]
-    file: File,
+    file: BinlogFile,
     #[serde(default)]
     pos: Number,
     #[serde(default)]
@@ -108,7 +108,7 @@ pub(super) struct Source {
 /// Rows of one event of a binlog, at the most, that are told apart.
 const ROWS_BITS: u32 = 20;
 
-impl Source {
+impl EventSource {
     /// The place in the database's log, of connectors by whose places a repeated change is known.
     pub(super) fn position(&self) -> Option<SourcePosition> {
         let committed_ms = i64::try_from(self.ts_ms.0?).ok()?;
@@ -122,7 +122,7 @@ impl Source {
             });
         }
         // Binlogs are each server's own, so another server is another origin.
-        let File {
+        let BinlogFile {
             base,
             number: Some(number),
         } = self.file
@@ -143,7 +143,7 @@ impl Source {
 
 /// A text of which only its hash is kept.
 #[derive(Clone, Copy, Default)]
-struct Word(u64);
+struct TextHash(u64);
 
 /// A number, if it is one that is not negative.
 #[derive(Clone, Copy, Default)]
@@ -151,14 +151,14 @@ struct Number(Option<u64>);
 
 /// The name of a binlog file, as in `mysql-bin.000003`.
 #[derive(Clone, Copy, Default)]
-struct File {
+struct BinlogFile {
     base: u64,
     number: Option<u64>,
 }
 
 /// Whether a snapshot read the row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Snapshot(pub(super) bool);
+pub(super) struct SnapshotMark(pub(super) bool);
 
 /// What is made of the scalars that connectors write in a place, of whichever version.
 trait Scalar: Default {
@@ -173,7 +173,7 @@ trait Scalar: Default {
     }
 }
 
-impl Scalar for Word {
+impl Scalar for TextHash {
     fn of_text(text: &str) -> Self {
         Self(xxh3_64(text.as_bytes()))
     }
@@ -185,7 +185,7 @@ impl Scalar for Number {
     }
 }
 
-impl Scalar for File {
+impl Scalar for BinlogFile {
     fn of_text(text: &str) -> Self {
         let (base, number) = text.rsplit_once('.').unwrap_or((text, ""));
         Self {
@@ -195,7 +195,7 @@ impl Scalar for File {
     }
 }
 
-impl Scalar for Snapshot {
+impl Scalar for SnapshotMark {
     /// `first`, `last`, `incremental`, … stand in place of `true`.
     fn of_text(text: &str) -> Self {
         Self(text != "false")
@@ -205,9 +205,9 @@ impl Scalar for Snapshot {
     }
 }
 
-struct Visit<S>(PhantomData<S>);
+struct ScalarVisitor<S>(PhantomData<S>);
 
-impl<S: Scalar> Visitor<'_> for Visit<S> {
+impl<S: Scalar> Visitor<'_> for ScalarVisitor<S> {
     type Value = S;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -234,24 +234,24 @@ macro_rules! scalars {
     ($($part:ident)*) => {$(
         impl<'de> Deserialize<'de> for $part {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any(Visit::<Self>(PhantomData))
+                deserializer.deserialize_any(ScalarVisitor::<Self>(PhantomData))
             }
         }
     )*};
 }
 
-scalars! { Word Number File Snapshot }
+scalars! { TextHash Number BinlogFile SnapshotMark }
 
-impl<'de> Deserialize<'de> for Op {
+impl<'de> Deserialize<'de> for Operation {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Letter;
         impl Visitor<'_> for Letter {
-            type Value = Op;
+            type Value = Operation;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an operation's letter")
             }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Op, E> {
-                Ok(Op::of(text))
+            fn visit_str<E: Error>(self, text: &str) -> Result<Operation, E> {
+                Ok(Operation::of(text))
             }
         }
         deserializer.deserialize_str(Letter)

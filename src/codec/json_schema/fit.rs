@@ -6,11 +6,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::codec::fit::Misfit;
-use crate::codec::fit::words::{Answer, MISSING, below, wanted};
+use crate::codec::compatibility::Incompatibility;
+use crate::codec::compatibility::words::{Answer, MISSING, below, wanted};
 use crate::codec::writer::{Language, WriterSchema};
 use crate::schema::trace::Traced;
-use crate::schema::trace::rules::{Place, ReadRules};
+use crate::schema::trace::rules::{ReadRules, TypePath};
 use crate::schema::types::Type;
 
 /// So many places are compared: a schema may contain itself.
@@ -19,14 +19,14 @@ const COMPARED_MAX: usize = 20_000;
 const REFERENCES_MAX: usize = 16;
 
 /// Where records of a registered schema do not fit a type.
-pub(super) fn compare(traced: &Traced, schema: &WriterSchema) -> Vec<Misfit> {
+pub(super) fn compare(traced: &Traced, schema: &WriterSchema) -> Vec<Incompatibility> {
     let json: Option<Value> = serde_json::from_str(&schema.text).ok();
     let (Some(json), Language::JsonSchema) = (&json, schema.language) else {
         let problem = match schema.language {
             Language::JsonSchema => "the registry's schema is no JSON Schema: it is no JSON".to_owned(),
             other => format!("the registry's schema is no JSON Schema: it is {other}"),
         };
-        return vec![Misfit {
+        return vec![Incompatibility {
             path: String::new(),
             problem,
             remedy: "register a JSON Schema".to_owned(),
@@ -36,8 +36,8 @@ pub(super) fn compare(traced: &Traced, schema: &WriterSchema) -> Vec<Misfit> {
     let mut comparison = Comparison {
         root: json,
         rules: &traced.rules,
-        place: Place::new(),
-        misfits: Vec::new(),
+        place: TypePath::new(),
+        incompatibilities: Vec::new(),
         compared: 0,
     };
     let whole = At {
@@ -46,7 +46,7 @@ pub(super) fn compare(traced: &Traced, schema: &WriterSchema) -> Vec<Misfit> {
         optional: false,
     };
     comparison.compare(&traced.ty, json, whole);
-    comparison.misfits
+    comparison.incompatibilities
 }
 
 /// Whether a text is a JSON Schema, as far as can be told without its references.
@@ -62,8 +62,8 @@ struct Comparison<'s> {
     root: &'s Value,
     rules: &'s ReadRules,
     /// Where in the type it is.
-    place: Place,
-    misfits: Vec<Misfit>,
+    place: TypePath,
+    incompatibilities: Vec<Incompatibility>,
     compared: usize,
 }
 
@@ -95,7 +95,7 @@ struct Says<'s> {
 
 impl<'s> Comparison<'s> {
     fn note(&mut self, at: At<'_>, problem: String, remedy: &str) {
-        self.misfits.push(Misfit {
+        self.incompatibilities.push(Incompatibility {
             path: at.path.to_owned(),
             problem,
             remedy: remedy.to_owned(),

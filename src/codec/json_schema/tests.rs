@@ -132,19 +132,19 @@ fn schemas_refer_to_what_the_registry_has_and_to_nothing_else() {
     }
 }
 
-fn misfits<T: DeserializeOwned>(text: &str) -> Vec<String> {
-    let misfits = fit::compare(&trace::<T>(), &schema(1, text));
-    misfits.iter().map(ToString::to_string).collect()
+fn incompatibilities<T: DeserializeOwned>(text: &str) -> Vec<String> {
+    let incompatibilities = fit::compare(&trace::<T>(), &schema(1, text));
+    incompatibilities.iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn types_are_compared_with_what_the_schema_says() {
     assert!(
-        misfits::<Order>(ORDER).is_empty(),
+        incompatibilities::<Order>(ORDER).is_empty(),
         "{:?}",
-        misfits::<Order>(ORDER)
+        incompatibilities::<Order>(ORDER)
     );
-    assert!(misfits::<serde_json::Value>(ORDER).is_empty());
+    assert!(incompatibilities::<serde_json::Value>(ORDER).is_empty());
     #[derive(Deserialize)]
     #[allow(dead_code)]
     struct Wrong {
@@ -158,7 +158,7 @@ fn types_are_compared_with_what_the_schema_says() {
     struct Cheap {
         price: u8,
     }
-    let found = misfits::<Wrong>(ORDER);
+    let found = incompatibilities::<Wrong>(ORDER);
     let has = |text: &str| assert!(found.iter().any(|own| own.contains(text)), "{text}: {found:#?}");
     has("field `id`: the schema has integer, the type wants a string (no record decodes)");
     has("field `note`: a record may be without it");
@@ -167,8 +167,8 @@ fn types_are_compared_with_what_the_schema_says() {
     has("field `absent`: the schema has no such field, and the type needs it (some records");
     assert_eq!(found.len(), 6, "{found:#?}");
     let closed = r#"{"type":"object","properties":{},"additionalProperties":false}"#;
-    assert!(misfits::<Cheap>(closed)[0].contains("no record decodes"));
-    assert!(misfits::<Order>("[")[0].contains("it is no JSON"));
+    assert!(incompatibilities::<Cheap>(closed)[0].contains("no record decodes"));
+    assert!(incompatibilities::<Order>("[")[0].contains("it is no JSON"));
     assert!(fit::compare(&trace::<i64>(), &WriterSchema::new(1, "\"long\""))[0].every);
 }
 
@@ -182,5 +182,5 @@ fn schemas_that_contain_themselves_come_to_an_end() {
         next: Option<Box<Chain>>,
         round: Option<i64>,
     }
-    assert!(misfits::<Chain>(text).is_empty());
+    assert!(incompatibilities::<Chain>(text).is_empty());
 }

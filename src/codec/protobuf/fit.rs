@@ -10,10 +10,10 @@ use serde::de::DeserializeOwned;
 
 use super::compile;
 use super::schema::{Field, Kind, Known, MessageId, Presence, Schema, Shape};
-use crate::codec::fit::Misfit;
-use crate::codec::fit::words::{Answer, wanted};
+use crate::codec::compatibility::Incompatibility;
+use crate::codec::compatibility::words::{Answer, wanted};
 use crate::codec::writer::WriterSchema;
-use crate::schema::trace::rules::{Place, ReadRules};
+use crate::schema::trace::rules::{ReadRules, TypePath};
 use crate::schema::trace::{Traced, trace};
 use crate::schema::types::Type;
 
@@ -28,23 +28,23 @@ const COMPARED_MAX: usize = 100_000;
 /// #[derive(serde::Deserialize)]
 /// struct Payment { cents: i64, note: String }
 /// let proto = r#"syntax = "proto3"; message Payment { int64 cents = 1; optional string note = 2; }"#;
-/// let misfits = fit::<Payment>(proto);
-/// assert_eq!((misfits[0].path.as_str(), misfits[0].every), ("note", false), "it may be left out");
+/// let incompatibilities = fit::<Payment>(proto);
+/// assert_eq!((incompatibilities[0].path.as_str(), incompatibilities[0].every), ("note", false), "it may be left out");
 /// ```
-pub fn fit<T: DeserializeOwned>(proto: &str) -> Vec<Misfit> {
+pub fn fit<T: DeserializeOwned>(proto: &str) -> Vec<Incompatibility> {
     let schema = compile::compile(proto, &[]);
     of_file(&trace::<T>(), schema)
 }
 
 /// Where records of a registered schema do not fit a type that was traced.
-pub(super) fn compare(traced: &Traced, schema: &WriterSchema) -> Vec<Misfit> {
+pub(super) fn compare(traced: &Traced, schema: &WriterSchema) -> Vec<Incompatibility> {
     of_file(traced, compile::registered(schema))
 }
 
 /// Records say which message they hold, so the type is compared with the message that it fits best.
-fn of_file(traced: &Traced, schema: Result<Schema, String>) -> Vec<Misfit> {
+fn of_file(traced: &Traced, schema: Result<Schema, String>) -> Vec<Incompatibility> {
     let whole = |problem: String, remedy: &str| {
-        vec![Misfit {
+        vec![Incompatibility {
             path: String::new(),
             problem,
             remedy: remedy.to_owned(),
@@ -58,11 +58,14 @@ fn of_file(traced: &Traced, schema: Result<Schema, String>) -> Vec<Misfit> {
             return whole(problem, "register a Protobuf schema");
         }
     };
-    let mut best: Option<Vec<Misfit>> = None;
-    let rank = |misfits: &[Misfit]| {
+    let mut best: Option<Vec<Incompatibility>> = None;
+    let rank = |incompatibilities: &[Incompatibility]| {
         (
-            misfits.iter().filter(|misfit| misfit.every).count(),
-            misfits.len(),
+            incompatibilities
+                .iter()
+                .filter(|incompatibility| incompatibility.every)
+                .count(),
+            incompatibilities.len(),
         )
     };
     for (id, _) in schema
@@ -71,9 +74,12 @@ fn of_file(traced: &Traced, schema: Result<Schema, String>) -> Vec<Misfit> {
         .enumerate()
         .filter(|(id, _)| schema.is_own(*id))
     {
-        let misfits = of_message(traced, &schema, id);
-        if best.as_ref().is_none_or(|best| rank(&misfits) < rank(best)) {
-            best = Some(misfits);
+        let incompatibilities = of_message(traced, &schema, id);
+        if best
+            .as_ref()
+            .is_none_or(|best| rank(&incompatibilities) < rank(best))
+        {
+            best = Some(incompatibilities);
         }
     }
     best.unwrap_or_else(|| {
@@ -96,12 +102,12 @@ impl Schema {
 }
 
 /// Where records of one message do not fit.
-pub(super) fn of_message(traced: &Traced, schema: &Schema, message: MessageId) -> Vec<Misfit> {
+pub(super) fn of_message(traced: &Traced, schema: &Schema, message: MessageId) -> Vec<Incompatibility> {
     let mut comparison = Comparison {
         schema,
         rules: &traced.rules,
-        place: Place::new(),
-        misfits: Vec::new(),
+        place: TypePath::new(),
+        incompatibilities: Vec::new(),
         compared: 0,
     };
     let whole = At {
@@ -109,7 +115,7 @@ pub(super) fn of_message(traced: &Traced, schema: &Schema, message: MessageId) -
         every: true,
     };
     comparison.compare(&traced.ty, Has::One(Kind::Message(message)), whole);
-    comparison.misfits
+    comparison.incompatibilities
 }
 
 /// What the schema has at a place.
@@ -144,14 +150,14 @@ struct Comparison<'s> {
     schema: &'s Schema,
     rules: &'s ReadRules,
     /// Where in the type it is.
-    place: Place,
-    misfits: Vec<Misfit>,
+    place: TypePath,
+    incompatibilities: Vec<Incompatibility>,
     compared: usize,
 }
 
 impl<'s> Comparison<'s> {
     fn note(&mut self, at: At<'_>, problem: String, remedy: &str) {
-        self.misfits.push(Misfit {
+        self.incompatibilities.push(Incompatibility {
             path: at.path.to_owned(),
             problem,
             remedy: remedy.to_owned(),

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::input::Scratch;
 use super::schema::{MessageId, Schema};
 use super::{Protobuf, compile, fit};
-use crate::codec::format::{Compare, Format, Keys, Resources};
+use crate::codec::format::{DecoderResources, Format, Keys, SchemaComparison};
 use crate::codec::registry::{Registry, WriterSchema};
 use crate::codec::writer::Referenced;
 use crate::codec::{Decode, Decoded};
@@ -26,12 +26,12 @@ impl<T: DeserializeOwned + 'static> Format<T> for ProtobufFormat {
         "protobuf"
     }
 
-    fn decoder(&self, resources: &Resources<'_>) -> Result<Box<dyn Decode<T>>> {
+    fn decoder(&self, resources: &DecoderResources<'_>) -> Result<Box<dyn Decode<T>>> {
         let registry = registry(resources)?;
         Ok(Box::new(Protobuf::new(registry, resources.waker.clone())))
     }
 
-    fn compare(&self) -> Option<Compare> {
+    fn compare(&self) -> Option<SchemaComparison> {
         let traced = trace::<T>();
         Some(Arc::new(move |schema: &WriterSchema| {
             fit::compare(&traced, schema)
@@ -43,7 +43,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for ProtobufFormat {
     }
 }
 
-pub(super) fn registry(resources: &Resources<'_>) -> Result<Registry> {
+pub(super) fn registry(resources: &DecoderResources<'_>) -> Result<Registry> {
     resources.registry.cloned().ok_or_else(|| {
         Error::definition("a topic holds Protobuf, and no schema registry is set")
             .hint("--registry URL names one; Protobuf without schema ids is `.protobuf_plain(…)`")
@@ -191,19 +191,24 @@ impl<T: DeserializeOwned + 'static> Format<T> for ProtobufPlainFormat {
         self.read = self.proto.read()?;
         let (schema, message) = self.compiled()?;
         // What is known before the first record is said before it.
-        let misfits = fit::of_message(&trace::<T>(), &schema, message);
-        match misfits.iter().any(|misfit| misfit.every) {
+        let incompatibilities = fit::of_message(&trace::<T>(), &schema, message);
+        match incompatibilities
+            .iter()
+            .any(|incompatibility| incompatibility.every)
+        {
             false => Ok(()),
             true => {
                 let what = format!("no message `{}` could be decoded", self.message);
-                Err(misfits
+                Err(incompatibilities
                     .iter()
-                    .fold(Error::definition(what), |error, misfit| error.detail(misfit)))
+                    .fold(Error::definition(what), |error, incompatibility| {
+                        error.detail(incompatibility)
+                    }))
             }
         }
     }
 
-    fn decoder(&self, _: &Resources<'_>) -> Result<Box<dyn Decode<T>>> {
+    fn decoder(&self, _: &DecoderResources<'_>) -> Result<Box<dyn Decode<T>>> {
         let (schema, message) = self.compiled()?;
         Ok(Box::new(Plain::<T> {
             schema,

@@ -7,8 +7,8 @@ use prost_reflect::prost::{Message, Name};
 
 use super::schema::Schema;
 use crate::codec::by_schema::{BySchema, Ruling};
-use crate::codec::fit::Misfit;
-use crate::codec::format::{Compare, Format, Keys, Resources};
+use crate::codec::compatibility::Incompatibility;
+use crate::codec::format::{DecoderResources, Format, Keys, SchemaComparison};
 use crate::codec::registry::{Verdict, WriterSchema};
 use crate::codec::{Cause, Decode, Decoded};
 use crate::error::{Error, Result};
@@ -40,7 +40,7 @@ impl<M: Message + Name + Default + 'static> Format<M> for ProstFormat<M> {
         "protobuf"
     }
 
-    fn decoder(&self, resources: &Resources<'_>) -> Result<Box<dyn Decode<M>>> {
+    fn decoder(&self, resources: &DecoderResources<'_>) -> Result<Box<dyn Decode<M>>> {
         let registry = super::format::registry(resources)?;
         Ok(Box::new(Prost {
             schemas: BySchema::new(registry, resources.waker.clone()),
@@ -49,7 +49,7 @@ impl<M: Message + Name + Default + 'static> Format<M> for ProstFormat<M> {
         }))
     }
 
-    fn compare(&self) -> Option<Compare> {
+    fn compare(&self) -> Option<SchemaComparison> {
         let name = M::full_name();
         Some(Arc::new(move |schema: &WriterSchema| compare(schema, &name)))
     }
@@ -59,13 +59,13 @@ impl<M: Message + Name + Default + 'static> Format<M> for ProstFormat<M> {
     }
 }
 
-fn compare(schema: &WriterSchema, name: &str) -> Vec<Misfit> {
+fn compare(schema: &WriterSchema, name: &str) -> Vec<Incompatibility> {
     let problem = match super::compile::registered(schema) {
         Ok(schema) if schema.messages.iter().any(|message| message.name == name) => return Vec::new(),
         Ok(_) => format!("the registry's schema has no message `{name}`"),
         Err(why) => format!("the registry's schema is no Protobuf schema: {why}"),
     };
-    vec![Misfit {
+    vec![Incompatibility {
         path: String::new(),
         problem,
         remedy: "read the topic with the type of its own message".to_owned(),

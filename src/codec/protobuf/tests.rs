@@ -560,14 +560,14 @@ fn nesting_has_a_limit() {
 
 #[test]
 fn prost_types_are_decoded_where_the_message_is_theirs() {
-    use crate::codec::format::{Format, Resources};
+    use crate::codec::format::{DecoderResources, Format};
     use prost_reflect::prost_types::Timestamp;
     let own = r#"syntax = "proto3"; package google.protobuf;
         message Other { int64 seconds = 1; } message Timestamp { int64 seconds = 1; int32 nanos = 2; }"#;
     let registry = Registry::never_asked();
     registry.provide(registered(own));
     let waker = Waker::new(|| {});
-    let resources = Resources {
+    let resources = DecoderResources {
         registry: Some(&registry),
         waker: &waker,
     };

@@ -12,11 +12,11 @@ use crate::secret::Secret;
 
 /// How a registry is reached.
 #[derive(Clone)]
-pub struct Access {
+pub struct RegistryAccess {
     /// Its address, as in `https://registry:8081`.
     pub url: String,
     /// Who logs in.
-    pub login: Login,
+    pub login: Credentials,
     /// Certificates (PEM) that its own may be signed by, besides those that the system trusts.
     pub ca_pem: Option<Vec<u8>>,
     /// How long it may not know a schema id before it is believed, see [`UNKNOWN_WAIT`].
@@ -26,7 +26,7 @@ pub struct Access {
 /// As long as a registry's follower may take to learn of a new schema; meanwhile the records of it wait.
 pub const UNKNOWN_WAIT: Duration = Duration::from_secs(30);
 
-impl fmt::Debug for Access {
+impl fmt::Debug for RegistryAccess {
     /// Without the address, as that may hold a password too.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access")
@@ -37,7 +37,7 @@ impl fmt::Debug for Access {
 
 /// Who logs in.
 #[derive(Clone, Debug, Default)]
-pub enum Login {
+pub enum Credentials {
     /// Nobody.
     #[default]
     Nobody,
@@ -47,12 +47,12 @@ pub enum Login {
     Token(Secret),
 }
 
-impl Access {
+impl RegistryAccess {
     /// Of a registry that asks for no login.
     pub fn open(url: &str) -> Self {
         Self {
             url: url.to_owned(),
-            login: Login::Nobody,
+            login: Credentials::Nobody,
             ca_pem: None,
             unknown_wait: UNKNOWN_WAIT,
         }
@@ -111,7 +111,7 @@ pub(super) fn wrong() -> Error {
     Error::definition("cannot use the address of the schema registry")
 }
 
-impl Login {
+impl Credentials {
     /// Puts it into a request.
     pub(super) fn into(&self, request: RequestBuilder) -> RequestBuilder {
         match self {

@@ -3,7 +3,7 @@
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::access::Login;
+use super::access::Credentials;
 use super::{Language, Referenced, WriterSchema};
 use crate::codec::avro::schema::check_writer;
 
@@ -67,10 +67,10 @@ impl Response {
     /// The registry's own code, if it was the registry that spoke.
     pub(super) fn error_code(&self) -> Option<u32> {
         #[derive(Deserialize)]
-        struct Complaint {
+        struct ErrorBody {
             error_code: u32,
         }
-        serde_json::from_slice::<Complaint>(&self.body)
+        serde_json::from_slice::<ErrorBody>(&self.body)
             .ok()
             .map(|complaint| complaint.error_code)
     }
@@ -109,7 +109,10 @@ fn excerpt(text: &[u8]) -> String {
 }
 
 /// Sends a request and reads the answer, up to a limit.
-pub(super) async fn exchange(request: reqwest::RequestBuilder, login: &Login) -> Result<Response, String> {
+pub(super) async fn exchange(
+    request: reqwest::RequestBuilder,
+    login: &Credentials,
+) -> Result<Response, String> {
     // An address may hold a password: errors are told without it.
     let told = |error: reqwest::Error| {
         let error = error.without_url();

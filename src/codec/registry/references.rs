@@ -5,7 +5,7 @@ use std::pin::Pin;
 use reqwest::{Method, StatusCode};
 
 use super::exchange::{Named, SchemaBody};
-use super::{Referenced, SUBJECT_NOT_FOUND, Shared, VERSION_NOT_FOUND, WriterSchema};
+use super::{Referenced, RegistryClient, SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, WriterSchema};
 
 /// Schemas that one schema may refer to, all in all, and how deep.
 const REFERENCES_MAX: usize = 200;
@@ -19,7 +19,7 @@ pub(super) enum Incomplete {
     Nonsense(String),
 }
 
-impl Shared {
+impl RegistryClient {
     /// The schema in an answer with all that it refers to.
     pub(super) async fn complete(&self, body: SchemaBody, id: u32) -> Result<WriterSchema, Incomplete> {
         let mut found = Vec::new();

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// What a registry says of a schema.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Ruling {
+pub struct CompatibilityRuling {
     /// Whether it would take it as the next version.
     #[serde(rename = "is_compatible")]
     pub compatible: bool,
@@ -21,7 +21,7 @@ pub struct Ruling {
 impl Registry {
     /// Whether the registry would take a schema as the next version of `subject`. To be awaited on a tokio
     /// runtime.
-    pub async fn ruling(&self, subject: &str, schema: impl Into<Draft>) -> Result<Ruling> {
+    pub async fn ruling(&self, subject: &str, schema: impl Into<Draft>) -> Result<CompatibilityRuling> {
         let body = schema.into().body();
         let path = ["compatibility", "subjects", subject, "versions"];
         let request = self
@@ -33,11 +33,11 @@ impl Registry {
             let new =
                 answer.status == StatusCode::NOT_FOUND && answer.error_code() == Some(SUBJECT_NOT_FOUND);
             match new {
-                true => Ok(Ruling {
+                true => Ok(CompatibilityRuling {
                     compatible: true,
                     messages: Vec::new(),
                 }),
-                false => answer.expect::<Ruling>(),
+                false => answer.expect::<CompatibilityRuling>(),
             }
         });
         ruling.map_err(|error| subject_error("cannot compare a schema", subject, error))
@@ -60,7 +60,7 @@ impl Registry {
     /// the registry answers and lets us in. To be awaited on a tokio runtime.
     pub async fn compatibility(&self) -> Result<String> {
         self.global_level().await.map_err(|error| {
-            Error::outside(format!(
+            Error::external(format!(
                 "the schema registry at {} does not answer as it should",
                 self.address()
             ))

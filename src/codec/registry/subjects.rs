@@ -128,7 +128,7 @@ impl Registry {
 }
 
 pub(super) fn subject_error(what: &str, subject: &str, error: String) -> Error {
-    Error::outside(format!("{what} of subject `{subject}`"))
+    Error::external(format!("{what} of subject `{subject}`"))
         .detail(error)
         .hint("check the registry's address, and the subject's compatibility if the schema was refused")
 }

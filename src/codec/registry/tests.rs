@@ -16,7 +16,7 @@ use crate::codec::{Cause, Decode, Decoded};
 
 mod access;
 
-const QUICK: Patience = Patience {
+const QUICK: RegistryTimeouts = RegistryTimeouts {
     request: Duration::from_millis(200),
     silence: Duration::from_secs(60),
     pause_min: Duration::from_millis(1),
@@ -89,9 +89,9 @@ impl Fake {
     }
 
     fn patient(&self, unknown_wait: Duration) -> Registry {
-        let access = Access {
+        let access = RegistryAccess {
             unknown_wait,
-            ..Access::open(&self.url)
+            ..RegistryAccess::open(&self.url)
         };
         Registry::with_patience(&access, self.runtime.handle().clone(), QUICK).unwrap()
     }
@@ -114,11 +114,11 @@ impl Fake {
 }
 
 fn look(registry: &Registry, id: u32, waker: &Waker) -> Lookup {
-    registry.lookup(id, Place::default(), Some(waker))
+    registry.lookup(id, RecordLocation::default(), Some(waker))
 }
 
 /// Where an earlier run has read.
-const BOUND: Place = Place {
+const BOUND: RecordLocation = RecordLocation {
     partition: 0,
     offset: 0,
     bound: true,
@@ -202,7 +202,7 @@ fn a_schema_is_asked_for_once_and_wakes_all() {
     assert_eq!(look(&registry, 7, &one), known);
     assert_eq!(look(&registry.clone(), 7, &two), known);
     assert_eq!(fake.asked.load(Ordering::SeqCst), 1);
-    assert_eq!(registry.status(), Status::default());
+    assert_eq!(registry.status(), RegistryStatus::default());
     let mut other = registry.clone();
     assert_eq!(registry.seen(), vec![verdict(7, Some(print()))]);
     assert_eq!(registry.seen(), vec![]);
@@ -244,7 +244,7 @@ fn an_id_that_no_registry_can_have_is_unknown_without_asking() {
         registry.seen(),
         vec![verdict(1 << 31, None), verdict(u32::MAX, None)]
     );
-    assert_eq!(registry.status(), Status::default());
+    assert_eq!(registry.status(), RegistryStatus::default());
     assert_eq!(fake.asked.load(Ordering::SeqCst), 0);
     // The greatest that there can be is asked for.
     assert_eq!(look(&registry, (1 << 31) - 1, &waker), Lookup::Pending);
@@ -282,8 +282,12 @@ fn a_text_that_is_no_schema_is_asked_for_again() {
     );
     // What comes next takes its time, so that there is some to look at what is said.
     let fake = Fake::new(vec![prose, hangs]);
-    let mut registry =
-        Registry::with_patience(&Access::open(&fake.url), fake.runtime.handle().clone(), PATIENCE).unwrap();
+    let mut registry = Registry::with_patience(
+        &RegistryAccess::open(&fake.url),
+        fake.runtime.handle().clone(),
+        PATIENCE,
+    )
+    .unwrap();
     look(&registry, 7, &waker().0);
     while registry.status().away.is_none() {
         std::thread::yield_now();
@@ -321,7 +325,11 @@ fn what_is_unreadable_for_long_is_unknown() {
     let mut registry = fake.registry();
     assert_eq!(fake.resolve(&registry, 7), Lookup::Unknown);
     assert_eq!(registry.seen(), vec![verdict(7, None)]);
-    assert_eq!(registry.status(), Status::default(), "nobody waits any more");
+    assert_eq!(
+        registry.status(),
+        RegistryStatus::default(),
+        "nobody waits any more"
+    );
 }
 
 #[test]
@@ -371,7 +379,7 @@ impl Partitions {
 /// As if the registry had been asked long ago.
 fn age(registry: &Registry) {
     for entry in registry.shared.state.lock().ids.values_mut() {
-        if let Entry::Unknown { asked, .. } = entry {
+        if let SchemaEntry::Unknown { asked, .. } = entry {
             *asked -= QUICK.again;
         }
     }
@@ -444,7 +452,7 @@ fn an_outage_does_not_end_a_verdict_nor_hold_records_up() {
     assert!(!live.decodes(&fake, 0, false, 0));
     age(&registry);
     assert!(!live.decodes(&fake, 0, false, 1));
-    assert_eq!((fake.asked(), registry.status()), (2, Status::default()));
+    assert_eq!((fake.asked(), registry.status()), (2, RegistryStatus::default()));
     // Another source has no verdict yet, so it has to find out; what was said long ago is none.
     age(&registry);
     let mut other = registry.of_source();
@@ -462,9 +470,9 @@ fn a_text_that_changes_after_it_became_known_is_broken() {
         since: Some((0, 5)),
         ..verdict(7, Some(print() + 1))
     });
-    let place = Place {
+    let place = RecordLocation {
         offset: 5,
-        ..Place::default()
+        ..RecordLocation::default()
     };
     let (waker, mut woken) = waker();
     assert_eq!(registry.lookup(7, place, Some(&waker)), Lookup::Pending);
@@ -484,7 +492,7 @@ fn status_says_why_it_waits() {
         .port();
     let url = format!("http://user:secret@127.0.0.1:{port}");
     let registry =
-        Registry::with_patience(&Access::open(&url), fake.runtime.handle().clone(), QUICK).unwrap();
+        Registry::with_patience(&RegistryAccess::open(&url), fake.runtime.handle().clone(), QUICK).unwrap();
     look(&registry, 7, &waker().0);
     let away = fake.runtime.block_on(async {
         loop {
@@ -503,30 +511,31 @@ fn status_says_why_it_waits() {
     assert!(!format!("{text}{away:?}{registry:?}").contains("secret"));
 }
 
-/// A registry that accepts connections and never answers, and a client whose people are told after `silence`.
+/// A registry that accepts connections and never answers, and a client whose people are told after
+/// `in_flight`.
 fn hanging(silence: Duration) -> (Fake, Registry) {
     let fake = Fake::new(vec![|| StatusCode::IM_A_TEAPOT.into_response()]);
-    let patience = Patience {
+    let patience = RegistryTimeouts {
         request: Duration::from_secs(600),
         silence,
         ..QUICK
     };
     let handle = fake.runtime.handle().clone();
-    let registry = Registry::with_patience(&Access::open(&fake.url), handle, patience).unwrap();
+    let registry = Registry::with_patience(&RegistryAccess::open(&fake.url), handle, patience).unwrap();
     (fake, registry)
 }
 
 /// Asks for a schema as a thread does that may wait.
 fn wait(registry: &Registry) -> Result<()> {
     let shared = registry.shared.clone();
-    let request = async move { shared.ask(7).await.map(drop).map_err(Error::outside) };
+    let request = async move { shared.ask(7).await.map(drop).map_err(Error::external) };
     registry.wait(Duration::from_secs(600), request)
 }
 
 #[test]
 fn a_registry_that_never_answers_is_in_trouble_before_the_request_is_over() {
     let (_fake, registry) = hanging(Duration::from_millis(20));
-    assert_eq!(registry.status(), Status::default());
+    assert_eq!(registry.status(), RegistryStatus::default());
     let asked = clock::now();
     look(&registry, 7, &waker().0);
     let away = loop {

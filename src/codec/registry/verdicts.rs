@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::pursuit::Known;
-use super::{Lookup, Registry, Shared, WriterSchema};
+use super::fetch::KnownSchema;
+use super::{Lookup, Registry, RegistryClient, WriterSchema};
 use crate::bridge::Waker;
-use crate::codec::verdict::{Place, Verdict};
+use crate::codec::verdict::{RecordLocation, Verdict};
 use crate::error::Error;
 use crate::position::Offset;
 
@@ -22,7 +22,7 @@ pub(super) struct Verdicts {
 impl Registry {
     /// What the source goes by for a record of schema `id` at `place`. The first call for an id starts to ask
     /// for it; on [`Lookup::Pending`], `waker` is called when there is more to know. Never blocks.
-    pub fn lookup(&self, id: u32, place: Place, waker: Option<&Waker>) -> Lookup {
+    pub fn lookup(&self, id: u32, place: RecordLocation, waker: Option<&Waker>) -> Lookup {
         self.source.lock().lookup(id, place, waker, &self.shared)
     }
 
@@ -43,7 +43,7 @@ impl Registry {
         }
         source.check(verdict.id, &self.shared);
         drop(source);
-        self.shared.stir(verdict.id);
+        self.shared.refetch(verdict.id);
     }
 
     /// Verdicts that came since this clone's last call. Those that the ledger had bound are left out. Every
@@ -60,31 +60,31 @@ impl Verdicts {
     fn lookup(
         &mut self,
         id: u32,
-        place: Place,
+        place: RecordLocation,
         waker: Option<&Waker>,
-        shared: &std::sync::Arc<Shared>,
+        shared: &std::sync::Arc<RegistryClient>,
     ) -> Lookup {
         match self.first.get(&id).copied() {
             None => match shared.look(id, waker) {
-                Known::Pending => Lookup::Pending,
-                Known::No => {
+                KnownSchema::Pending => Lookup::Pending,
+                KnownSchema::No => {
                     self.first.insert(id, None);
                     self.tell(id, None, None);
                     Lookup::Unknown
                 }
-                Known::Schema(schema) => {
+                KnownSchema::Schema(schema) => {
                     self.first.insert(id, Some(schema.fingerprint));
                     self.tell(id, Some(schema.fingerprint), None);
                     Lookup::Known(schema)
                 }
             },
             Some(Some(fingerprint)) => match shared.look(id, waker) {
-                Known::Schema(schema) if schema.fingerprint == fingerprint => Lookup::Known(schema),
+                KnownSchema::Schema(schema) if schema.fingerprint == fingerprint => Lookup::Known(schema),
                 other => shared.broken_unless_pending(id, fingerprint, other),
             },
             Some(None) => match self.since.get(&(id, place.partition)).copied() {
                 Some((offset, fingerprint)) if place.offset >= offset => match shared.look(id, waker) {
-                    Known::Schema(schema) if schema.fingerprint == fingerprint => {
+                    KnownSchema::Schema(schema) if schema.fingerprint == fingerprint => {
                         Lookup::KnownSince(schema, offset)
                     }
                     other => shared.broken_unless_pending(id, fingerprint, other),
@@ -93,9 +93,9 @@ impl Verdicts {
                 Some(_) => Lookup::Unknown,
                 None if place.bound => Lookup::Unknown,
                 None => match shared.look_again(id, waker) {
-                    Known::Pending => Lookup::Pending,
-                    Known::No => Lookup::Unknown,
-                    Known::Schema(schema) => {
+                    KnownSchema::Pending => Lookup::Pending,
+                    KnownSchema::No => Lookup::Unknown,
+                    KnownSchema::Schema(schema) => {
                         let (partition, offset) = (place.partition, place.offset);
                         self.since.insert((id, partition), (offset, schema.fingerprint));
                         self.tell(id, Some(schema.fingerprint), Some((partition, offset)));
@@ -115,7 +115,7 @@ impl Verdicts {
     }
 
     /// Holds what the registry has for an id against the verdicts on it, if it is there.
-    pub(super) fn check(&self, id: u32, shared: &Shared) {
+    pub(super) fn check(&self, id: u32, shared: &RegistryClient) {
         let Some(schema) = shared.known(id) else { return };
         let late = self.since.iter().filter(|((of, _), _)| *of == id);
         let bound = late.map(|(_, (_, fingerprint))| *fingerprint);
@@ -126,21 +126,21 @@ impl Verdicts {
     }
 }
 
-impl Shared {
+impl RegistryClient {
     /// The schema of an id, asking nobody.
     fn known(&self, id: u32) -> Option<std::sync::Arc<WriterSchema>> {
         match self.state.lock().ids.get(&id) {
-            Some(super::Entry::Known(schema)) => Some(schema.clone()),
+            Some(super::SchemaEntry::Known(schema)) => Some(schema.clone()),
             _ => None,
         }
     }
 
     /// For an id that is bound to a text which is not what the registry has: nothing can be decoded any more.
-    fn broken_unless_pending(&self, id: u32, expected: u64, known: Known) -> Lookup {
+    fn broken_unless_pending(&self, id: u32, expected: u64, known: KnownSchema) -> Lookup {
         match known {
-            Known::Pending => {}
-            Known::No => self.break_off(id, expected, "the registry does not know the id any more"),
-            Known::Schema(schema) => self.break_off(id, expected, &text_of(&schema)),
+            KnownSchema::Pending => {}
+            KnownSchema::No => self.break_off(id, expected, "the registry does not know the id any more"),
+            KnownSchema::Schema(schema) => self.break_off(id, expected, &text_of(&schema)),
         }
         Lookup::Pending
     }

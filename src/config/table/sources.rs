@@ -6,7 +6,7 @@ use crate::connect::CONNECTORS;
 use crate::connect::connector::Connector;
 use crate::late::Late;
 use crate::setting::{MS, YEAR, amount};
-use crate::source::setting::{Of, SourceKind, SourceSetting};
+use crate::source::setting::{SettingScope, SourceSetting, SourceSettingKind};
 
 const TIMELESS: &str = "is a table and has no event time";
 
@@ -26,44 +26,44 @@ static SOURCE_SETTINGS: &[SourceSetting] = &[
     SourceSetting {
         name: "lateness",
         doc: "How far events may lag behind the newest event of their partition and still be on time",
-        kind: SourceKind::Time(Duration::ZERO, YEAR, |s, d| s.lateness = Some(d)),
-        of: Of::Streams(TIMELESS),
+        kind: SourceSettingKind::Time(Duration::ZERO, YEAR, |s, d| s.lateness = Some(d)),
+        of: SettingScope::Streams(TIMELESS),
     },
     SourceSetting {
         name: "late",
         doc: "What to do with events that arrive after their window closed. `correct 1h`: they revise it \
             for that long",
-        kind: SourceKind::Word("`dead_letter`, `drop`, or `correct` and a duration", |s, text| {
+        kind: SourceSettingKind::Word("`dead_letter`, `drop`, or `correct` and a duration", |s, text| {
             s.late = late(text);
             s.late.is_some()
         }),
-        of: Of::Streams(TIMELESS),
+        of: SettingScope::Streams(TIMELESS),
     },
     SourceSetting {
         name: "idle_after",
         doc: "How long a partition may be quiet, with nothing left to read and no open transaction, before \
             it no longer holds back the watermark",
-        kind: SourceKind::Time(MS, YEAR, |s, d| s.idle_after = Some(d)),
-        of: Of::Streams(TIMELESS),
+        kind: SourceSettingKind::Time(MS, YEAR, |s, d| s.idle_after = Some(d)),
+        of: SettingScope::Streams(TIMELESS),
     },
     SourceSetting {
         name: "future_bound",
         doc: "How far ahead of the wall clock an event time may be; beyond that, the record is a dead \
             letter. The limit moves in steps, so event times up to 2s (or a thirtieth of the bound) \
             further ahead may pass",
-        kind: SourceKind::Time(Duration::ZERO, Duration::from_secs(100 * 365 * 86_400), |s, d| {
+        kind: SourceSettingKind::Time(Duration::ZERO, Duration::from_secs(100 * 365 * 86_400), |s, d| {
             s.future_bound = Some(d);
         }),
-        of: Of::Streams(TIMELESS),
+        of: SettingScope::Streams(TIMELESS),
     },
     SourceSetting {
         name: "dead_letters",
         doc: "Kafka topic that the source's dead letters are written to, besides its view of them",
-        kind: SourceKind::Word(TOPIC, |s, text| {
+        kind: SourceSettingKind::Word(TOPIC, |s, text| {
             s.dead_letters = Some(text.to_owned());
             is_topic(text)
         }),
-        of: Of::All,
+        of: SettingScope::All,
     },
 ];
 

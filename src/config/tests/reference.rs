@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::config::table::{properties, settings, source_settings};
 use crate::setting::properties::PropertyKind;
-use crate::source::setting::Of;
+use crate::source::setting::SettingScope;
 
 const HEAD: &str = "\
 # Settings
@@ -112,9 +112,9 @@ pub(crate) fn page() -> String {
     for (connector, setting) in source_settings() {
         let form = setting.kind.form();
         let kind = match setting.of {
-            Of::All => None,
-            Of::Streams(_) => Some("streams"),
-            Of::Tables(_) => Some("tables"),
+            SettingScope::All => None,
+            SettingScope::Streams(_) => Some("streams"),
+            SettingScope::Tables(_) => Some("tables"),
         };
         let of = match (kind, connector.map(|connector| connector.log())) {
             (None, None) => "all".to_owned(),

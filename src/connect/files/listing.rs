@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::position::{Offset, TopicId};
-use crate::source::{Ailment, Driver, PartitionFacts, Topology};
+use crate::source::{Driver, PartitionFacts, SourceErrorKind, Topology};
 
 /// The connector's name.
 pub(super) const NAME: &str = "files";
@@ -66,7 +66,7 @@ impl Listing {
     }
 
     fn unseen(&self) -> Error {
-        Error::outside(format!("no files match `{}`", self.pattern.display())).hint(
+        Error::external(format!("no files match `{}`", self.pattern.display())).hint(
             "paths are relative to where the process was started; only the last part may have `*` and `?`",
         )
     }
@@ -177,8 +177,8 @@ impl Driver for FilesDriver {
         })
     }
 
-    fn ailment(&self) -> Option<Ailment> {
-        self.listing.files().is_err().then_some(Ailment::Missing)
+    fn error_kind(&self) -> Option<SourceErrorKind> {
+        self.listing.files().is_err().then_some(SourceErrorKind::Missing)
     }
 
     fn waits(&self) -> bool {
@@ -224,7 +224,7 @@ pub(super) fn gone(path: &Path) -> Error {
 }
 
 pub(super) fn unread(path: &Path, error: &std::io::Error) -> Error {
-    Error::outside(format!("cannot read the file {}", path.display())).detail(error)
+    Error::external(format!("cannot read the file {}", path.display())).detail(error)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::codec::{Decoded, unmarked};
 use crate::error::{Error, Result};
 use crate::position::Offset;
 use crate::source::records::{Payload, Records};
-use crate::source::{Intake, Progress, Raw, Reader};
+use crate::source::{Intake, Raw, ReadProgress, Reader};
 use crate::time::EventTime;
 
 /// How much is read at once; a longer line is read again in larger pieces.
@@ -30,13 +30,13 @@ const LINE_BYTES_MAX: u64 = 256 << 20;
 const UNSTAMPED: EventTime = EventTime(0);
 
 /// Where lines come from, and whether the end of a file ends its last line.
-pub(super) struct Place {
+pub(super) struct LineOrigin {
     pub(super) listing: Listing,
     pub(super) until_end: bool,
 }
 
 /// One file.
-struct Part {
+struct FileProgress {
     path: PathBuf,
     position: u64,
     /// Ends of lines passed since `from`.
@@ -48,19 +48,19 @@ struct Part {
 
 /// Reads lines of files, decodes them as `T`, and makes `R` of them.
 pub(super) struct FilesReader<T, R> {
-    place: Place,
+    place: LineOrigin,
     lines: Payload<T>,
     make: Box<dyn Fn(T) -> R>,
-    parts: BTreeMap<u32, Part>,
+    parts: BTreeMap<u32, FileProgress>,
     chunk: Vec<u8>,
     /// Nobody follows files that are read until their end.
-    follower: Option<Follower>,
+    follower: Option<FileWatcher>,
     waker: Waker,
 }
 
 impl<T, R> FilesReader<T, R> {
     pub(super) fn new(
-        place: Place,
+        place: LineOrigin,
         lines: Payload<T>,
         make: Box<dyn Fn(T) -> R>,
         poll: Duration,
@@ -68,7 +68,7 @@ impl<T, R> FilesReader<T, R> {
     ) -> Result<Self> {
         let follower = match place.until_end {
             true => None,
-            false => Some(Follower::new(poll, waker.clone())?),
+            false => Some(FileWatcher::new(poll, waker.clone())?),
         };
         Ok(Self {
             place,
@@ -93,7 +93,7 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
             )
         })?;
         let from = u64::try_from(from).unwrap_or(0);
-        let part = Part {
+        let part = FileProgress {
             path,
             position: from,
             lines: 0,
@@ -111,7 +111,7 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
         until: Offset,
         records_max: usize,
         intake: &mut Intake<R>,
-    ) -> Result<Progress> {
+    ) -> Result<ReadProgress> {
         let part = self
             .parts
             .get_mut(&partition)
@@ -149,9 +149,9 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
                     }
                 };
                 match take(part, line, &mut self.lines, &*self.make, intake)? {
-                    Taken::Record => records += 1,
-                    Taken::Blank => {}
-                    Taken::Nothing => {
+                    LineOutcome::Record => records += 1,
+                    LineOutcome::Blank => {}
+                    LineOutcome::Nothing => {
                         undecided = true;
                         break;
                     }
@@ -178,7 +178,7 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
         if at_end && let Some(follower) = &self.follower {
             follower.follow(&part.path, len);
         }
-        Ok(Progress {
+        Ok(ReadProgress {
             position: offset(part.position),
             at_end: waits || part.position >= len,
             more: !waits && !undecided && part.position < limit,
@@ -195,7 +195,7 @@ impl<T: 'static, R: 'static> Reader<R> for FilesReader<T, R> {
 }
 
 /// What was taken of a line.
-enum Taken {
+enum LineOutcome {
     Record,
     /// There is nothing on it.
     Blank,
@@ -205,15 +205,15 @@ enum Taken {
 
 /// Takes one line in.
 fn take<T: 'static, R>(
-    part: &mut Part,
+    part: &mut FileProgress,
     line: &[u8],
     lines: &mut Payload<T>,
     make: &dyn Fn(T) -> R,
     intake: &mut Intake<R>,
-) -> Result<Taken> {
+) -> Result<LineOutcome> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if unmarked(line).trim_ascii().is_empty() {
-        return Ok(Taken::Blank);
+        return Ok(LineOutcome::Blank);
     }
     let raw = Raw {
         offset: offset(part.position),
@@ -238,12 +238,12 @@ fn take<T: 'static, R>(
         Decoded::DeadAt(cause, schema, place) => {
             intake.dead_at(raw, cause, schema, format!("{}: {place}", part.here()?).into());
         }
-        Decoded::Wait => return Ok(Taken::Nothing),
+        Decoded::Wait => return Ok(LineOutcome::Nothing),
     }
-    Ok(Taken::Record)
+    Ok(LineOutcome::Record)
 }
 
-impl Part {
+impl FileProgress {
     /// The file and the line, counted from 1, as a person writes them.
     fn here(&mut self) -> Result<String> {
         let before = match self.before {
@@ -279,7 +279,7 @@ fn changed(path: &Path) -> Error {
 }
 
 /// Fills `chunk` from the part's position on: at least one whole line, unless `limit` comes first.
-fn fill(chunk: &mut Vec<u8>, file: &mut File, part: &Part, limit: u64) -> Result<()> {
+fn fill(chunk: &mut Vec<u8>, file: &mut File, part: &FileProgress, limit: u64) -> Result<()> {
     let failed = |error: std::io::Error| unread(&part.path, &error);
     file.seek(SeekFrom::Start(part.position)).map_err(failed)?;
     chunk.clear();
@@ -298,7 +298,7 @@ fn fill(chunk: &mut Vec<u8>, file: &mut File, part: &Part, limit: u64) -> Result
         }
         if wanted >= LINE_BYTES_MAX {
             return Err(
-                Error::outside(format!("a line of {} is too long", part.path.display()))
+                Error::external(format!("a line of {} is too long", part.path.display()))
                     .detail(format!(
                         "it begins at byte {} and does not end within {} MiB",
                         part.position,
@@ -325,13 +325,13 @@ fn count_lines(path: &Path, until: u64) -> Result<u64> {
 
 /// A thread that wakes the worker when a file that was read to its end has another length. Ends with the
 /// reader.
-struct Follower {
+struct FileWatcher {
     lengths: Arc<Mutex<HashMap<PathBuf, u64>>>,
     ends: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Follower {
+impl FileWatcher {
     fn new(poll: Duration, waker: Waker) -> Result<Self> {
         let lengths: Arc<Mutex<HashMap<PathBuf, u64>>> = Arc::default();
         let (ends, ended) = channel::<()>();
@@ -372,7 +372,7 @@ impl Follower {
     }
 }
 
-impl Drop for Follower {
+impl Drop for FileWatcher {
     fn drop(&mut self) {
         self.ends = None;
         if let Some(thread) = self.thread.take() {

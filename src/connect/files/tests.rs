@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::Kind;
 use crate::position::{Offset, SourceId};
-use crate::source::{Driver, Intake, Progress, Reader};
+use crate::source::{Driver, Intake, ReadProgress, Reader};
 
 /// What a partition comes to: events with their offsets, dead letters with cause and detail, count and hash.
 #[derive(Debug, Default, PartialEq)]
@@ -48,7 +48,7 @@ impl Reading {
         }
     }
 
-    fn read(&mut self, until: Offset, records_max: usize) -> Result<Progress> {
+    fn read(&mut self, until: Offset, records_max: usize) -> Result<ReadProgress> {
         let partition = self.intake.id().partition;
         let progress = self
             .reader
@@ -181,7 +181,7 @@ fn an_unfinished_line_waits_until_its_end_is_written() {
     let mut live = Reading::woken(&path, 0, 0, false, waker);
     assert_eq!(live.driver.topology().unwrap().partitions[0].end, 2);
     let progress = live.read(Offset::MAX, 100).unwrap();
-    let waits = Progress {
+    let waits = ReadProgress {
         position: 2,
         at_end: true,
         more: false,
@@ -286,7 +286,7 @@ fn what_is_not_there_or_was_cut_is_said() {
     };
     let opened = Source::open(lines(), &Environment::default()).unwrap();
     let missing = opened.driver.topology().unwrap_err();
-    assert_eq!(missing.kind(), Kind::Outside);
+    assert_eq!(missing.kind(), Kind::External);
     assert!(missing.what().starts_with("no files match"), "{missing}");
 
     append(&path, b"1\n2\n");

@@ -23,7 +23,7 @@ const RECORD_BYTES_MORE: usize = 10;
 
 /// A topic as the broker has it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Seen {
+pub(crate) struct TopicInfo {
     /// How many partitions.
     pub partitions: usize,
     /// Offsets between the partitions' starts and ends.
@@ -48,14 +48,18 @@ pub(crate) struct NewTopic {
 }
 
 /// Looks at topics, for `over` to see what arrives; `None` for one that is not there. Blocks.
-pub(crate) fn look(kafka: &KafkaSettings, topics: &[String], over: Duration) -> Result<Vec<Option<Seen>>> {
+pub(crate) fn look(
+    kafka: &KafkaSettings,
+    topics: &[String],
+    over: Duration,
+) -> Result<Vec<Option<TopicInfo>>> {
     let mut config = config::driver(kafka)?;
     config
         .set("group.id", "thalweg-topics")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true");
     let unseen = |error: KafkaError| {
-        Error::outside(format!(
+        Error::external(format!(
             "cannot look at the topics of Kafka at {}",
             kafka.bootstrap
         ))
@@ -63,7 +67,7 @@ pub(crate) fn look(kafka: &KafkaSettings, topics: &[String], over: Duration) -> 
         .hint("is it running, and is that its address?")
     };
     let client: BaseConsumer = config.create().map_err(unseen)?;
-    let ends = |topic: &str| -> Result<Option<Bounds>, KafkaError> {
+    let ends = |topic: &str| -> Result<Option<PartitionBounds>, KafkaError> {
         let Some(found) = partitions(&client, topic)? else {
             return Ok(None);
         };
@@ -94,9 +98,9 @@ pub(crate) fn look(kafka: &KafkaSettings, topics: &[String], over: Duration) -> 
             seen.push(None);
             continue;
         };
-        let end = |bounds: &Bounds| bounds.iter().map(|(_, _, end)| *end).sum::<i64>();
+        let end = |bounds: &PartitionBounds| bounds.iter().map(|(_, _, end)| *end).sum::<i64>();
         let arrived = before.map_or(0, |before| end(&after) - end(&before)).max(0);
-        seen.push(Some(Seen {
+        seen.push(Some(TopicInfo {
             partitions: after.len(),
             records: after
                 .iter()
@@ -126,10 +130,10 @@ pub(super) fn partitions(client: &BaseConsumer, topic: &str) -> Result<Option<Ve
 }
 
 /// Number, start and end of each partition.
-type Bounds = Vec<(i32, i64, i64)>;
+type PartitionBounds = Vec<(i32, i64, i64)>;
 
 /// Mean size of the newest records of a topic.
-fn sample(client: &BaseConsumer, topic: &str, bounds: &Bounds) -> Result<Option<f64>, KafkaError> {
+fn sample(client: &BaseConsumer, topic: &str, bounds: &PartitionBounds) -> Result<Option<f64>, KafkaError> {
     let each = (SAMPLE / bounds.len().max(1) as i64).max(1);
     let mut list = TopicPartitionList::new();
     for (partition, start, end) in bounds.iter().filter(|(_, start, end)| start < end) {
@@ -161,7 +165,7 @@ pub(crate) async fn create(kafka: &KafkaSettings, topics: &[NewTopic]) -> Result
         return Ok(());
     }
     let refused = |name: &str, why: String| {
-        Error::outside(format!("cannot make topic `{name}` at {}", kafka.bootstrap)).detail(why)
+        Error::external(format!("cannot make topic `{name}` at {}", kafka.bootstrap)).detail(why)
     };
     let admin: AdminClient<DefaultClientContext> = config::driver(kafka)?
         .create()

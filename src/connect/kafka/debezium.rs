@@ -6,20 +6,20 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::reader::KafkaReader;
-use super::status::Status;
-use super::{TopicOf, describe, ready};
+use super::status::ClientStatus;
+use super::{TopicSetup, describe, ready};
 use crate::bridge::Waker;
 use crate::codec::avro::format::AvroFormat;
-use crate::codec::debezium::decoder::{EventAvro, EventJson, Row};
+use crate::codec::compatibility::subject::Subject;
+use crate::codec::debezium::decoder::{CapturedRow, EventAvro, EventJson};
 use crate::codec::debezium::envelope::Envelope;
 use crate::codec::debezium::key::{ConnectJson, KeyFormat};
-use crate::codec::fit::subject::Subject;
 use crate::codec::format::Format;
 use crate::codec::text::TextFormat;
 use crate::error::Result;
 use crate::record::Event;
 use crate::source::captured::{Captured, CapturedRecords};
-use crate::source::{Environment, Opened, TimeRules, UpsertSource, dead_letters_to};
+use crate::source::{Environment, OpenedSource, TimeRules, UpsertSource, dead_letters_to};
 
 /// For how long the place of a deletion is remembered.
 const REMEMBER: Duration = Duration::from_secs(3600);
@@ -40,7 +40,7 @@ pub struct DebeziumTopic<K, V> {
     dead_letters: Option<String>,
 }
 
-impl<K: DeserializeOwned + 'static, V: Row> DebeziumTopic<K, V> {
+impl<K: DeserializeOwned + 'static, V: CapturedRow> DebeziumTopic<K, V> {
     dead_letters_to!();
 
     pub(super) fn new(name: Arc<str>) -> Self {
@@ -101,11 +101,11 @@ impl<K: DeserializeOwned + 'static, V: Row> DebeziumTopic<K, V> {
 impl<K: Event, V: Event> UpsertSource<K, V> for DebeziumTopic<K, V> {
     type Records = Captured<K, V>;
 
-    fn open(self, env: &Environment) -> Result<Opened<Captured<K, V>>> {
+    fn open(self, env: &Environment) -> Result<OpenedSource<Captured<K, V>>> {
         let (key, value) = (ready(self.key, None)?, ready(self.value, None)?);
-        let topic = TopicOf {
+        let topic = TopicSetup {
             env: env.clone(),
-            status: Arc::new(Status::default()),
+            status: Arc::new(ClientStatus::default()),
             name: self.name,
         };
         let subjects = Subject::of(&topic.name, "key", &*key)
@@ -113,7 +113,7 @@ impl<K: Event, V: Event> UpsertSource<K, V> for DebeziumTopic<K, V> {
             .chain(Subject::of(&topic.name, "value", &*value))
             .collect();
         let written = [("key", key.name()), ("value", value.name())];
-        Ok(Opened {
+        Ok(OpenedSource {
             topic: topic.name.to_string(),
             description: describe(&topic.name),
             driver: topic.driver(subjects, &written, false, (None, self.waits)),

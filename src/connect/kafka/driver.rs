@@ -8,21 +8,21 @@ use parking_lot::Mutex;
 use rdkafka::consumer::Consumer as _;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
-use super::arrivals::Fault;
 use super::config;
 use super::examine;
-use super::native::{self, Bound, Consumer};
+use super::native::{self, Consumer, OffsetBound};
 use super::properties;
+use super::queue::PartitionFault;
 use super::settings::{KafkaSettings, NAME};
-use super::status::{Context, Status};
+use super::status::{ClientStatus, StatusContext};
 use crate::clock;
-use crate::codec::fit::SubjectFit;
-use crate::codec::fit::subject::{self, Subject};
+use crate::codec::compatibility::SubjectCompatibility;
+use crate::codec::compatibility::subject::{self, Subject};
 use crate::codec::registry::Registry;
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::position::{Offset, TopicId};
-use crate::source::{Ailment, Driver, Environment, PartitionFacts, Start, Topology};
+use crate::source::{Driver, Environment, PartitionFacts, SourceErrorKind, Start, Topology};
 
 /// How long one look may take in all.
 const LOOK: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const STEADY: Duration = Duration::from_secs(5);
 
 /// What seldom changes of a topic, and is not asked for at every look.
-struct Steady {
+struct TopicMetadata {
     asked: Instant,
     topic: TopicId,
     compacted: bool,
@@ -44,25 +44,25 @@ pub(super) struct KafkaDriver {
     kafka: KafkaSettings,
     registry: Option<Registry>,
     group: String,
-    status: Arc<Status>,
+    status: Arc<ClientStatus>,
     subjects: Vec<Subject>,
     waits: bool,
     /// Why the newest look failed.
-    ailment: Mutex<Option<Ailment>>,
+    error_kind: Mutex<Option<SourceErrorKind>>,
     /// Whether the log's timestamps are the event times.
     timestamps: bool,
     start: Start,
     formats: Vec<(&'static str, String)>,
     /// Made at the first look.
     client: Mutex<Option<Consumer>>,
-    steady: Mutex<Option<Arc<Steady>>>,
+    metadata: Mutex<Option<Arc<TopicMetadata>>>,
 }
 
 impl KafkaDriver {
     pub(super) fn new(
         topic: Arc<str>,
         environment: &Environment,
-        status: Arc<Status>,
+        status: Arc<ClientStatus>,
         subjects: Vec<Subject>,
         timestamps: bool,
     ) -> Self {
@@ -74,12 +74,12 @@ impl KafkaDriver {
             status,
             subjects,
             waits: false,
-            ailment: Mutex::new(None),
+            error_kind: Mutex::new(None),
             timestamps,
             start: Start::Earliest,
             formats: Vec::new(),
             client: Mutex::new(None),
-            steady: Mutex::new(None),
+            metadata: Mutex::new(None),
         }
     }
 
@@ -104,7 +104,7 @@ impl KafkaDriver {
 
     fn look(&self, client: &Consumer) -> Result<Topology> {
         let until = clock::instant() + LOOK;
-        let broken = |fault: Fault| -> Error {
+        let broken = |fault: PartitionFault| -> Error {
             // With `debug` the cause stands behind thousands of lines.
             self.serve(client, 16_384);
             self.unseen(&fault)
@@ -118,9 +118,9 @@ impl KafkaDriver {
             .ok_or_else(|| Error::internal("an answer without a topic"))?;
         if let Some(code) = topic.error() {
             let text = rdkafka::types::RDKafkaErrorCode::from(code).to_string();
-            return Err(self.unseen(&Fault {
+            return Err(self.unseen(&PartitionFault {
                 code: code as i32,
-                ..Fault::told(text)
+                ..PartitionFault::told(text)
             }));
         }
         let broker = metadata.brokers().first().map_or(-1, |broker| broker.id());
@@ -129,19 +129,22 @@ impl KafkaDriver {
             .iter()
             .map(|partition| partition.id())
             .collect();
-        let steady = self.steady(client, broker, &numbers, until).map_err(&broken)?;
+        let metadata = self.metadata(client, broker, &numbers, until).map_err(&broken)?;
         let offsets = |bound| {
             native::offsets(client.client(), &self.topic, &numbers, bound, left(until)).map_err(&broken)
         };
         // In this order: what is still undecided below an end that was seen before is an open transaction.
-        let (ends, stable) = (offsets(Bound::HighWatermark)?, offsets(Bound::LastStable)?);
+        let (ends, stable) = (
+            offsets(OffsetBound::HighWatermark)?,
+            offsets(OffsetBound::LastStable)?,
+        );
         let mut partitions: Vec<PartitionFacts> = numbers
             .iter()
             .map(|number| {
                 let end = stable[number];
                 PartitionFacts {
                     partition: number.unsigned_abs(),
-                    start: steady.starts[number],
+                    start: metadata.starts[number],
                     end,
                     high_watermark: end.max(ends[number]),
                 }
@@ -149,22 +152,22 @@ impl KafkaDriver {
             .collect();
         partitions.sort_unstable_by_key(|facts| facts.partition);
         Ok(Topology {
-            topic: steady.topic,
-            compacted: steady.compacted,
+            topic: metadata.topic,
+            compacted: metadata.compacted,
             partitions,
         })
     }
 
     /// What seldom changes, asked for again now and then, and when there are other partitions.
-    fn steady(
+    fn metadata(
         &self,
         client: &Consumer,
         broker: i32,
         partitions: &[i32],
         until: Instant,
-    ) -> Result<Arc<Steady>, Fault> {
+    ) -> Result<Arc<TopicMetadata>, PartitionFault> {
         let now = clock::instant();
-        let mut known = self.steady.lock();
+        let mut known = self.metadata.lock();
         let fresh = known.as_ref().filter(|known| {
             now.saturating_duration_since(known.asked) < STEADY
                 && known.starts.len() == partitions.len()
@@ -180,22 +183,27 @@ impl KafkaDriver {
             client.client(),
             &self.topic,
             partitions,
-            Bound::Start,
+            OffsetBound::Start,
             left(until),
         )?;
-        let steady = Arc::new(Steady {
+        let metadata = Arc::new(TopicMetadata {
             asked: now,
             topic,
             compacted: self.is_compacted(client, broker, left(until))?,
             starts,
         });
-        *known = Some(steady.clone());
-        Ok(steady)
+        *known = Some(metadata.clone());
+        Ok(metadata)
     }
 
     /// Whether the broker takes records of the topic away. Where it never tells, they are expected to stay,
     /// and a replay that misses some halts.
-    fn is_compacted(&self, client: &Consumer, broker: i32, timeout: Duration) -> Result<bool, Fault> {
+    fn is_compacted(
+        &self,
+        client: &Consumer,
+        broker: i32,
+        timeout: Duration,
+    ) -> Result<bool, PartitionFault> {
         let policy = native::topic_setting(client.client(), broker, &self.topic, "cleanup.policy", timeout);
         let untold = [
             Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
@@ -210,8 +218,8 @@ impl KafkaDriver {
         }
     }
 
-    fn ails(&self, ailment: Ailment) {
-        *self.ailment.lock() = Some(ailment);
+    fn set_error_kind(&self, error_kind: SourceErrorKind) {
+        *self.error_kind.lock() = Some(error_kind);
     }
 
     /// Takes logs and errors of the meantime, up to so many.
@@ -221,15 +229,15 @@ impl KafkaDriver {
         }
     }
 
-    fn unseen(&self, fault: &Fault) -> Error {
+    fn unseen(&self, fault: &PartitionFault) -> Error {
         let (topic, kafka) = (&self.topic, &self.kafka.bootstrap);
         let is = |codes: &[Code]| codes.iter().any(|known| *known as i32 == fault.code);
         if is(&[
             Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
             Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
         ]) {
-            self.ails(Ailment::Missing);
-            return Error::outside(format!("there is no topic `{topic}`"))
+            self.set_error_kind(SourceErrorKind::Missing);
+            return Error::external(format!("there is no topic `{topic}`"))
                 .detail(format!("asked of Kafka at {kafka}"))
                 .hint(
                     "create it (`topics create`), look for a slip of the pen in its name, or let the \
@@ -240,8 +248,8 @@ impl KafkaDriver {
             Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
             Code::RD_KAFKA_RESP_ERR__AUTHENTICATION,
         ]) {
-            self.ails(Ailment::Refused);
-            return Error::outside(format!("Kafka at {kafka} does not let us read topic `{topic}`"))
+            self.set_error_kind(SourceErrorKind::Refused);
+            return Error::external(format!("Kafka at {kafka} does not let us read topic `{topic}`"))
                 .detail(&fault.text)
                 .hint("set the credentials in `kafka.properties`, and allow Describe and Read");
         }
@@ -253,8 +261,8 @@ impl KafkaDriver {
             Code::RD_KAFKA_RESP_ERR__RESOLVE,
         ]) {
             let (what, hint) = self.status.advice();
-            self.ails(self.status.ailment());
-            let error = Error::outside(format!("{what} {kafka}"))
+            self.set_error_kind(self.status.error_kind());
+            let error = Error::external(format!("{what} {kafka}"))
                 .detail(format!("wanted to look at topic `{topic}`: {}", fault.text));
             let error = match self.status.trouble() {
                 Some(trouble) => error.detail(trouble),
@@ -262,8 +270,8 @@ impl KafkaDriver {
             };
             return error.hint(hint);
         }
-        self.ails(Ailment::Other);
-        Error::outside(format!("cannot look at topic `{topic}`"))
+        self.set_error_kind(SourceErrorKind::Other);
+        Error::external(format!("cannot look at topic `{topic}`"))
             .detail(format!("Kafka at {kafka}: {}", fault.text))
             .hint("brokers that are starting or moving partitions get over this by themselves")
     }
@@ -274,7 +282,7 @@ impl Driver for KafkaDriver {
         let mut slot = self.client.lock();
         if slot.is_none() {
             let client = config::driver(&self.kafka)?
-                .create_with_context(Context(self.status.clone()))
+                .create_with_context(StatusContext(self.status.clone()))
                 .map_err(|error| {
                     Error::definition("cannot make a Kafka client")
                         .detail(properties::told(&error))
@@ -288,10 +296,10 @@ impl Driver for KafkaDriver {
         let seen = self.look(client);
         if seen.is_ok() {
             self.status.well();
-            *self.ailment.lock() = None;
+            *self.error_kind.lock() = None;
         } else {
             // It may be another topic of this name when it is seen again.
-            *self.steady.lock() = None;
+            *self.metadata.lock() = None;
         }
         // A few are enough: the next look serves the next ones.
         self.serve(client, 64);
@@ -320,8 +328,8 @@ impl Driver for KafkaDriver {
         self.status.trouble()
     }
 
-    fn ailment(&self) -> Option<Ailment> {
-        *self.ailment.lock()
+    fn error_kind(&self) -> Option<SourceErrorKind> {
+        *self.error_kind.lock()
     }
 
     fn waits(&self) -> bool {
@@ -347,7 +355,7 @@ impl Driver for KafkaDriver {
         ]
     }
 
-    fn fits(&self) -> Vec<SubjectFit> {
+    fn fits(&self) -> Vec<SubjectCompatibility> {
         match &self.registry {
             Some(registry) => subject::compare(&self.subjects, registry),
             None => Vec::new(),

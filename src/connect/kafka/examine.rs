@@ -127,9 +127,9 @@ fn days(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::Verdict;
+    use crate::finding::Severity;
 
-    fn judged(settings: &[(&str, &str)], timestamps: bool) -> Vec<(Verdict, String)> {
+    fn judged(settings: &[(&str, &str)], timestamps: bool) -> Vec<(Severity, String)> {
         let settings = settings
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
@@ -149,7 +149,7 @@ mod tests {
             ],
             false,
         );
-        assert!(matches!(&found[..], [(Verdict::Ok, _)]), "{found:?}");
+        assert!(matches!(&found[..], [(Severity::Ok, _)]), "{found:?}");
     }
 
     #[test]
@@ -171,14 +171,14 @@ mod tests {
             "LogAppendTime",
         ];
         for ((verdict, what), word) in found.iter().zip(words) {
-            assert!(*verdict == Verdict::Warning && what.contains(word), "{what}");
+            assert!(*verdict == Severity::Warning && what.contains(word), "{what}");
         }
         let week = [("cleanup.policy", "delete"), ("retention.ms", "604800000")];
-        assert!(matches!(&judged(&week, true)[..], [(Verdict::Ok, what)] if what.contains("7 days")));
+        assert!(matches!(&judged(&week, true)[..], [(Severity::Ok, what)] if what.contains("7 days")));
         let compacted = [
             ("cleanup.policy", "compact"),
             ("min.compaction.lag.ms", "9223372036854775807"),
         ];
-        assert!(matches!(&judged(&compacted, true)[..], [(Verdict::Ok, _)]));
+        assert!(matches!(&judged(&compacted, true)[..], [(Severity::Ok, _)]));
     }
 }

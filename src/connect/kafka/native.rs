@@ -20,8 +20,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
-use super::arrivals::{Arrivals, Fault, Item};
-use super::status::Context;
+use super::queue::{PartitionFault, PartitionMessages, QueueItem};
+use super::status::StatusContext;
 use crate::bridge::Waker;
 use crate::codec::header::Header;
 use crate::error::{Error, Result};
@@ -29,8 +29,8 @@ use crate::position::{Offset, TopicId};
 use crate::source::Raw;
 use crate::time::EventTime;
 
-/// A consumer whose events go to a [`Status`](super::status::Status).
-pub(super) type Consumer = BaseConsumer<Context>;
+/// A consumer whose events go to a [`ClientStatus`](super::status::ClientStatus).
+pub(super) type Consumer = BaseConsumer<StatusContext>;
 
 /// How many messages are taken from librdkafka at once: enough to make the lock cheap, few enough to stay in
 /// the cache.
@@ -90,7 +90,7 @@ impl PartitionQueue {
     }
 }
 
-impl Arrivals for PartitionQueue {
+impl PartitionMessages for PartitionQueue {
     fn fetch(&mut self) -> bool {
         if self.next < self.fetched.len() {
             return false;
@@ -109,7 +109,7 @@ impl Arrivals for PartitionQueue {
     }
 
     #[inline]
-    fn head(&self) -> Option<Item<'_>> {
+    fn head(&self) -> Option<QueueItem<'_>> {
         let message = *self.fetched.get(self.next)?;
         // SAFETY: messages from `next` on are alive, and stay so while `self` is borrowed.
         Some(unsafe { look(message) })
@@ -170,16 +170,16 @@ impl Drop for PartitionQueue {
 /// # Safety
 /// `message` is alive for `'a`.
 #[inline]
-unsafe fn look<'a>(message: *const sys::rd_kafka_message_t) -> Item<'a> {
+unsafe fn look<'a>(message: *const sys::rd_kafka_message_t) -> QueueItem<'a> {
     // SAFETY: the caller's. The code is read as a number: brokers may send ones that the enum lacks.
     unsafe {
         let code = (&raw const (*message).err).cast::<i32>().read();
         let offset = (*message).offset;
         if code != 0 {
             return if code == Code::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32 {
-                Item::End(offset)
+                QueueItem::End(offset)
             } else {
-                Item::Fault(Fault {
+                QueueItem::Fault(PartitionFault {
                     code,
                     offset,
                     text: text(sys::rd_kafka_message_errstr(message)),
@@ -190,7 +190,7 @@ unsafe fn look<'a>(message: *const sys::rd_kafka_message_t) -> Item<'a> {
             ms if ms >= 0 => EventTime::from_millis(ms),
             _ => EventTime::MIN,
         };
-        Item::Record(Raw {
+        QueueItem::Record(Raw {
             offset,
             timestamp,
             key: bytes((*message).key, (*message).key_len),
@@ -259,9 +259,9 @@ pub(super) fn events_waiting(consumer: &Consumer) -> usize {
 }
 
 /// Something of librdkafka's, with the function that frees it.
-struct Owned<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
+struct NativeHandle<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
 
-impl<T> Owned<T> {
+impl<T> NativeHandle<T> {
     /// `None` when librdkafka gave null. `free` must be the one that frees what `pointer` points to.
     fn new(pointer: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
         Some(Self(NonNull::new(pointer)?, free))
@@ -272,7 +272,7 @@ impl<T> Owned<T> {
     }
 }
 
-impl<T> Drop for Owned<T> {
+impl<T> Drop for NativeHandle<T> {
     fn drop(&mut self) {
         // SAFETY: made together in `new`, freed once.
         unsafe { (self.1)(self.0.as_ptr()) }
@@ -288,8 +288,8 @@ pub(super) fn topic_id<C: ClientContext>(
     broker: i32,
     topic: &str,
     timeout: Duration,
-) -> Result<TopicId, Fault> {
-    let name = CString::new(topic).map_err(|_| Fault::told("a topic's name has a zero byte"))?;
+) -> Result<TopicId, PartitionFault> {
+    let name = CString::new(topic).map_err(|_| PartitionFault::told("a topic's name has a zero byte"))?;
     let mut names = [name.as_ptr()];
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
     let event = answer(
@@ -300,7 +300,7 @@ pub(super) fn topic_id<C: ClientContext>(
         |client, options, queue| {
             // SAFETY: all of it is alive, and librdkafka copies what it keeps.
             unsafe {
-                let topics = Owned::new(
+                let topics = NativeHandle::new(
                     sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),
                     sys::rd_kafka_TopicCollection_destroy,
                 )?;
@@ -318,7 +318,7 @@ pub(super) fn topic_id<C: ClientContext>(
             false => sys::rd_kafka_DescribeTopics_result_topics(result, &mut count),
         };
         if count == 0 || topics.is_null() {
-            return Err(Fault::told("the answer names no topic"));
+            return Err(PartitionFault::told("the answer names no topic"));
         }
         read_id(*topics)
     }
@@ -331,8 +331,8 @@ pub(super) fn topic_setting<C: ClientContext>(
     topic: &str,
     setting: &str,
     timeout: Duration,
-) -> Result<Option<String>, Fault> {
-    let name = CString::new(topic).map_err(|_| Fault::told("a topic's name has a zero byte"))?;
+) -> Result<Option<String>, PartitionFault> {
+    let name = CString::new(topic).map_err(|_| PartitionFault::told("a topic's name has a zero byte"))?;
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS;
     let event = answer(
         client,
@@ -343,7 +343,7 @@ pub(super) fn topic_setting<C: ClientContext>(
             let kind = sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
             // SAFETY: all of it is alive, and librdkafka copies what it keeps.
             unsafe {
-                let resource = Owned::new(
+                let resource = NativeHandle::new(
                     sys::rd_kafka_ConfigResource_new(kind, name.as_ptr()),
                     sys::rd_kafka_ConfigResource_destroy,
                 )?;
@@ -363,17 +363,17 @@ pub(super) fn topic_setting<C: ClientContext>(
     unsafe {
         let result = sys::rd_kafka_event_DescribeConfigs_result(event.get());
         if result.is_null() {
-            return Err(Fault::told("the answer names no settings"));
+            return Err(PartitionFault::told("the answer names no settings"));
         }
         let mut count = 0;
         let resources = sys::rd_kafka_DescribeConfigs_result_resources(result, &mut count);
         if count == 0 || resources.is_null() {
-            return Err(Fault::told("the answer names no topic"));
+            return Err(PartitionFault::told("the answer names no topic"));
         }
         let resource = *resources;
         let code = sys::rd_kafka_ConfigResource_error(resource) as i32;
         if code != 0 {
-            return Err(Fault {
+            return Err(PartitionFault {
                 code,
                 offset: -1,
                 text: text(sys::rd_kafka_ConfigResource_error_string(resource)),
@@ -393,7 +393,7 @@ pub(super) fn topic_setting<C: ClientContext>(
 
 /// An offset that partitions are asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bound {
+pub(super) enum OffsetBound {
     /// The first that is still there.
     Start,
     /// Behind all that is decided: before the first record of the oldest open transaction.
@@ -411,9 +411,9 @@ pub(super) fn offsets<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
     partitions: &[i32],
-    bound: Bound,
+    bound: OffsetBound,
     timeout: Duration,
-) -> Result<BTreeMap<i32, Offset>, Fault> {
+) -> Result<BTreeMap<i32, Offset>, PartitionFault> {
     use sys::rd_kafka_IsolationLevel_t::{
         RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED as COMMITTED,
         RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED as UNCOMMITTED,
@@ -423,18 +423,18 @@ pub(super) fn offsets<C: ClientContext>(
         return Ok(BTreeMap::new());
     }
     let (spec, isolation) = match bound {
-        Bound::Start => (RD_KAFKA_OFFSET_SPEC_EARLIEST, UNCOMMITTED),
-        Bound::LastStable => (RD_KAFKA_OFFSET_SPEC_LATEST, COMMITTED),
-        Bound::HighWatermark => (RD_KAFKA_OFFSET_SPEC_LATEST, UNCOMMITTED),
+        OffsetBound::Start => (RD_KAFKA_OFFSET_SPEC_EARLIEST, UNCOMMITTED),
+        OffsetBound::LastStable => (RD_KAFKA_OFFSET_SPEC_LATEST, COMMITTED),
+        OffsetBound::HighWatermark => (RD_KAFKA_OFFSET_SPEC_LATEST, UNCOMMITTED),
     };
-    let name = CString::new(topic).map_err(|_| Fault::told("a topic's name has a zero byte"))?;
+    let name = CString::new(topic).map_err(|_| PartitionFault::told("a topic's name has a zero byte"))?;
     let count = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
     let event = answer(client, None, operation, timeout, |client, options, queue| {
         // SAFETY: all of it is alive, and librdkafka copies what it keeps. An error that comes back is ours
         // to destroy.
         unsafe {
-            let list = Owned::new(
+            let list = NativeHandle::new(
                 sys::rd_kafka_topic_partition_list_new(count),
                 sys::rd_kafka_topic_partition_list_destroy,
             )?;
@@ -443,7 +443,7 @@ pub(super) fn offsets<C: ClientContext>(
                 (*place).offset = spec as i64;
             }
             let refused = sys::rd_kafka_AdminOptions_set_isolation_level(options, isolation);
-            if let Some(_refused) = Owned::new(refused, sys::rd_kafka_error_destroy) {
+            if let Some(_refused) = NativeHandle::new(refused, sys::rd_kafka_error_destroy) {
                 return None;
             }
             sys::rd_kafka_ListOffsets(client, list.get(), options, queue);
@@ -456,9 +456,9 @@ pub(super) fn offsets<C: ClientContext>(
         .iter()
         .find(|partition| !offsets.contains_key(partition))
     {
-        Some(missing) => Err(Fault {
+        Some(missing) => Err(PartitionFault {
             code: Code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE as i32,
-            ..Fault::told(format!("partition {missing}: nobody leads it"))
+            ..PartitionFault::told(format!("partition {missing}: nobody leads it"))
         }),
         None => Ok(offsets),
     }
@@ -466,12 +466,14 @@ pub(super) fn offsets<C: ClientContext>(
 
 /// # Safety
 /// The event is one that librdkafka made, and alive.
-unsafe fn read_offsets(event: &Owned<sys::rd_kafka_event_t>) -> Result<BTreeMap<i32, Offset>, Fault> {
+unsafe fn read_offsets(
+    event: &NativeHandle<sys::rd_kafka_event_t>,
+) -> Result<BTreeMap<i32, Offset>, PartitionFault> {
     // SAFETY: what the event lends lives as long as it does.
     unsafe {
         let result = sys::rd_kafka_event_ListOffsets_result(event.get());
         if result.is_null() {
-            return Err(Fault::told("the answer names no offsets"));
+            return Err(PartitionFault::told("the answer names no offsets"));
         }
         let mut count = 0;
         let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
@@ -487,7 +489,7 @@ unsafe fn read_offsets(event: &Owned<sys::rd_kafka_event_t>) -> Result<BTreeMap<
             let code = (&raw const (*place).err).cast::<i32>().read();
             if code != 0 {
                 let why = text(sys::rd_kafka_err2str((*place).err));
-                return Err(Fault {
+                return Err(PartitionFault {
                     code,
                     offset: -1,
                     text: format!("partition {partition}: {why}"),
@@ -510,15 +512,15 @@ fn answer<C: ClientContext>(
         *mut sys::rd_kafka_AdminOptions_t,
         *mut sys::rd_kafka_queue_t,
     ) -> Option<()>,
-) -> Result<Owned<sys::rd_kafka_event_t>, Fault> {
+) -> Result<NativeHandle<sys::rd_kafka_event_t>, PartitionFault> {
     let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
     let client = client.native_ptr();
-    let refused = || Fault::told("the request could not be made");
-    // SAFETY: the client is alive, and what is made is freed by `Owned`.
+    let refused = || PartitionFault::told("the request could not be made");
+    // SAFETY: the client is alive, and what is made is freed by `NativeHandle`.
     unsafe {
-        let queue =
-            Owned::new(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy).ok_or_else(refused)?;
-        let options = Owned::new(
+        let queue = NativeHandle::new(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy)
+            .ok_or_else(refused)?;
+        let options = NativeHandle::new(
             sys::rd_kafka_AdminOptions_new(client, operation),
             sys::rd_kafka_AdminOptions_destroy,
         )
@@ -530,14 +532,14 @@ fn answer<C: ClientContext>(
         ask(client, options.get(), queue.get()).ok_or_else(refused)?;
         // A little more, so that the request's own time-out comes first and says what it waited for.
         let event = sys::rd_kafka_queue_poll(queue.get(), timeout_ms.saturating_add(500));
-        let event = Owned::new(event, sys::rd_kafka_event_destroy).ok_or_else(|| Fault {
+        let event = NativeHandle::new(event, sys::rd_kafka_event_destroy).ok_or_else(|| PartitionFault {
             code: Code::RD_KAFKA_RESP_ERR__TIMED_OUT as i32,
             offset: -1,
             text: "timed out".to_owned(),
         })?;
         match sys::rd_kafka_event_error(event.get()) as i32 {
             0 => Ok(event),
-            code => Err(Fault {
+            code => Err(PartitionFault {
                 code,
                 offset: -1,
                 text: text(sys::rd_kafka_event_error_string(event.get())),
@@ -548,7 +550,7 @@ fn answer<C: ClientContext>(
 
 /// # Safety
 /// `topic` is alive.
-unsafe fn read_id(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<TopicId, Fault> {
+unsafe fn read_id(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<TopicId, PartitionFault> {
     // SAFETY: the caller's; what is lent lives as long as `topic`.
     unsafe {
         let error = sys::rd_kafka_TopicDescription_error(topic);
@@ -557,7 +559,7 @@ unsafe fn read_id(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<Topi
                 sys::rd_kafka_error_code(error) as i32,
                 text(sys::rd_kafka_error_string(error)),
             );
-            return Err(Fault {
+            return Err(PartitionFault {
                 code,
                 offset: -1,
                 text,

@@ -192,7 +192,7 @@ pub(super) static REFUSED: &[(&str, &str)] = &[
 ];
 
 /// What is wrong with properties taken together: `(the property at fault, what is wrong)`.
-pub(super) fn at_odds<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<(&'static str, String)> {
+pub(super) fn conflict<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<(&'static str, String)> {
     let protocol = get("security.protocol").unwrap_or("PLAINTEXT").to_uppercase();
     let sasl = protocol.starts_with("SASL_");
     let ssl = protocol.ends_with("SSL");

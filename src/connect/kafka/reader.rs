@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   queue of partition ──▶ head? ─┬─ record before `until` ─▶ decode ─┬─ value, dead ─▶ Intake, pop
-//!      (Arrivals)                 │                                   └─ wait ────────▶ stays, and all after it
+//!      (PartitionMessages)        │                                   └─ wait ────────▶ stays, and all after it
 //!                                 ├─ record at or past `until` ──────────────────────▶ stays
 //!                                 ├─ end of partition ─▶ position passes holes, pop
 //!                                 └─ fault ─▶ remembered, or an error that halts
@@ -22,25 +22,25 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
-use super::arrivals::{Arrivals, Fault, Item};
 use super::config;
 use super::native::{self, Consumer, PartitionQueue};
 use super::properties;
+use super::queue::{PartitionFault, PartitionMessages, QueueItem};
 use super::settings::KafkaSettings;
-use super::status::{Context, Status};
+use super::status::{ClientStatus, StatusContext};
 use crate::bridge::Waker;
 use crate::codec::Decoded;
 use crate::codec::registry::Verdict;
 use crate::error::{Error, Result};
 use crate::position::Offset;
 use crate::source::records::Records;
-use crate::source::{Environment, Intake, Progress, Reader};
+use crate::source::{Environment, Intake, ReadProgress, Reader};
 
 /// How long an error message may take to find out where a log begins.
 const LOG_START_WAIT: Duration = Duration::from_secs(2);
 
 /// One partition: what has arrived, and how far it was read.
-struct Partition<Q> {
+struct PartitionReader<Q> {
     arrivals: Q,
     /// Everything before this was read, or is known to be a hole.
     next: Offset,
@@ -50,7 +50,7 @@ struct Partition<Q> {
     at_end: bool,
 }
 
-impl<Q: Arrivals> Partition<Q> {
+impl<Q: PartitionMessages> PartitionReader<Q> {
     fn new(arrivals: Q, from: Offset) -> Self {
         Self {
             arrivals,
@@ -67,8 +67,8 @@ impl<Q: Arrivals> Partition<Q> {
         records_max: usize,
         records: &mut R,
         intake: &mut Intake<T>,
-        mut fault: impl FnMut(Fault) -> Result<()>,
-    ) -> Result<Progress> {
+        mut fault: impl FnMut(PartitionFault) -> Result<()>,
+    ) -> Result<ReadProgress> {
         let mut left = records_max;
         let mut emptied = false;
         let more = loop {
@@ -80,7 +80,7 @@ impl<Q: Arrivals> Partition<Q> {
                 continue;
             };
             match item {
-                Item::Record(raw) => {
+                QueueItem::Record(raw) => {
                     if raw.offset < self.next {
                         let back = format!("the log went back from offset {} to {}", self.next, raw.offset);
                         return Err(Error::internal(back));
@@ -107,16 +107,16 @@ impl<Q: Arrivals> Partition<Q> {
                         intake.headers(self.arrivals.headers());
                     }
                 }
-                Item::End(offset) => {
+                QueueItem::End(offset) => {
                     self.next = self.next.max(offset);
                     self.at_end = true;
                 }
-                Item::Fault(found) => fault(found)?,
+                QueueItem::Fault(found) => fault(found)?,
             }
             self.arrivals.pop();
         };
         self.told = self.told.max(self.next.min(until));
-        Ok(Progress {
+        Ok(ReadProgress {
             position: self.told,
             at_end: self.at_end,
             more,
@@ -135,14 +135,14 @@ pub(super) struct Subscription {
     topic: Arc<str>,
     kafka: KafkaSettings,
     group: String,
-    partitions: BTreeMap<u32, Partition<PartitionQueue>>,
+    partitions: BTreeMap<u32, PartitionReader<PartitionQueue>>,
     /// Assigned and not yet asked of librdkafka: the first ones wait for the consumer, which is made for
     /// their number.
     assigned: Vec<(u32, Offset)>,
     consumer: Option<Arc<Consumer>>,
     /// Set when the consumer's own queue has something: logs, errors, answers to commits.
     events: Arc<AtomicBool>,
-    status: Arc<Status>,
+    status: Arc<ClientStatus>,
     waker: Waker,
 }
 
@@ -158,7 +158,12 @@ impl<R> KafkaReader<R> {
 
 impl Subscription {
     /// A subscription to nothing yet. Connects at the first read after an assignment.
-    pub(super) fn new(topic: Arc<str>, environment: &Environment, status: Arc<Status>, waker: Waker) -> Self {
+    pub(super) fn new(
+        topic: Arc<str>,
+        environment: &Environment,
+        status: Arc<ClientStatus>,
+        waker: Waker,
+    ) -> Self {
         Self {
             topic,
             kafka: KafkaSettings::of(environment),
@@ -177,7 +182,7 @@ impl Subscription {
         if let Some(consumer) = &self.consumer {
             return Ok(consumer.clone());
         }
-        let context = Context(self.status.clone());
+        let context = StatusContext(self.status.clone());
         let mut consumer: Consumer = config::reader(&self.kafka, &self.group, self.assigned.len())?
             .create_with_context(context)
             .map_err(|error| {
@@ -201,7 +206,8 @@ impl Subscription {
         let mut list = TopicPartitionList::with_capacity(self.assigned.len());
         for (partition, from) in std::mem::take(&mut self.assigned) {
             let queue = PartitionQueue::new(&consumer, &self.topic, partition, self.waker.clone())?;
-            self.partitions.insert(partition, Partition::new(queue, from));
+            self.partitions
+                .insert(partition, PartitionReader::new(queue, from));
             list.add_partition_offset(&self.topic, partition as i32, rdkafka::Offset::Offset(from))?;
         }
         consumer.incremental_assign(&list).map_err(|error| {
@@ -257,12 +263,15 @@ impl Subscription {
     }
 
     /// A partition, once librdkafka knows of it, and who judges its faults.
-    fn partition(&mut self, partition: u32) -> Result<(&mut Partition<PartitionQueue>, Judge<'_>)> {
+    fn partition(
+        &mut self,
+        partition: u32,
+    ) -> Result<(&mut PartitionReader<PartitionQueue>, FaultClassifier<'_>)> {
         if !self.assigned.is_empty() {
             self.start()?;
         }
         self.serve()?;
-        let judge = Judge {
+        let judge = FaultClassifier {
             topic: &self.topic,
             partition,
             status: &self.status,
@@ -307,7 +316,7 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
         until: Offset,
         records_max: usize,
         intake: &mut Intake<T>,
-    ) -> Result<Progress> {
+    ) -> Result<ReadProgress> {
         let (part, judge) = self.subscription.partition(partition)?;
         let before = part.next;
         self.records.enter(partition, until != Offset::MAX);
@@ -343,16 +352,16 @@ impl<T: 'static, R: Records<T>> Reader<T> for KafkaReader<R> {
 }
 
 /// Tells what librdkafka gets over by itself from what must halt the source.
-struct Judge<'a> {
+struct FaultClassifier<'a> {
     topic: &'a str,
     partition: u32,
-    status: &'a Status,
+    status: &'a ClientStatus,
     consumer: Option<&'a Consumer>,
 }
 
-impl Judge<'_> {
-    fn judge(&self, fault: Fault) -> Result<()> {
-        let Judge {
+impl FaultClassifier<'_> {
+    fn judge(&self, fault: PartitionFault) -> Result<()> {
+        let FaultClassifier {
             topic,
             partition,
             status,
@@ -404,7 +413,7 @@ impl Judge<'_> {
         }
         if is(&[Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]) {
             return Err(
-                Error::outside(format!("a record of topic `{topic}` is too large"))
+                Error::external(format!("a record of topic `{topic}` is too large"))
                     .detail(at(&fault.text))
                     .hint("raise `receive.message.max.bytes` and `fetch.max.bytes` in `kafka.properties`"),
             );
@@ -417,7 +426,7 @@ impl Judge<'_> {
             Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
             Code::RD_KAFKA_RESP_ERR__FATAL,
         ]) {
-            return Err(Error::outside(format!("cannot read topic `{topic}`"))
+            return Err(Error::external(format!("cannot read topic `{topic}`"))
                 .detail(at(&fault.text))
                 .hint("was the topic deleted, or the right to read it taken away?"));
         }

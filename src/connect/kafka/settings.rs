@@ -1,13 +1,13 @@
 //! What may be set of Kafka: where it is, how its client behaves, and what holds for one topic.
 
 use super::properties::accepts;
-use super::properties::{ALIASES, KNOWN, REFUSED, at_odds};
+use super::properties::{ALIASES, KNOWN, REFUSED, conflict};
 use crate::finding::Finding;
 use crate::secret::{HIDDEN, Secret};
 use crate::setting::extensions::Extensions;
-use crate::setting::properties::{Properties, Value};
-use crate::setting::{On, Setting, flag, flagged, setting, text};
-use crate::source::setting::{Of, SourceKind, SourceSetting};
+use crate::setting::properties::{Properties, PropertyValue};
+use crate::setting::{FlagScope, Setting, flag, flagged, setting, text};
+use crate::source::setting::{SettingScope, SourceSetting, SourceSettingKind};
 use crate::source::{Deletes, Environment, Overrides, Start};
 
 /// Where Kafka is and how to talk to it.
@@ -86,7 +86,7 @@ pub(super) static SETTINGS: &[Setting] = &[flagged(
         "",
         "Bootstrap servers of Kafka",
     ),
-    flag("kafka", "HOST:PORT", On::All),
+    flag("kafka", "HOST:PORT", FlagScope::All),
 )];
 
 fn is_host_port(text: &str) -> bool {
@@ -106,8 +106,8 @@ pub(super) static PROPERTIES: Properties = Properties {
     set: |s, name, value| {
         let own = s.get_mut::<KafkaSettings>();
         match value {
-            Value::Plain(text) => own.properties.push((name.to_owned(), text)),
-            Value::Secret(secret) => own.secrets.push((name.to_owned(), secret)),
+            PropertyValue::Plain(text) => own.properties.push((name.to_owned(), text)),
+            PropertyValue::Secret(secret) => own.secrets.push((name.to_owned(), secret)),
         }
     },
     doc: "\
@@ -128,7 +128,7 @@ pub(super) static SOURCE_SETTINGS: &[SourceSetting] = &[
     SourceSetting {
         name: "start",
         doc: "Where the first start begins to read. Later starts resume where the ledger says",
-        kind: SourceKind::Word(
+        kind: SourceSettingKind::Word(
             "`earliest`, `latest`, or a time such as 2026-03-01T12:00:00Z",
             |s, text| {
                 let own = topic(s);
@@ -136,40 +136,40 @@ pub(super) static SOURCE_SETTINGS: &[SourceSetting] = &[
                 own.start.is_some()
             },
         ),
-        of: Of::Streams("is a table: it is read from its topic's beginning"),
+        of: SettingScope::Streams("is a table: it is read from its topic's beginning"),
     },
     SourceSetting {
         name: "wait_for_topic",
         doc: "Wait for a topic that is missing at the start, instead of failing",
-        kind: SourceKind::Word("true or false", |s, text| {
+        kind: SourceSettingKind::Word("true or false", |s, text| {
             let own = topic(s);
             own.wait_for_topic = text.parse().ok();
             own.wait_for_topic.is_some()
         }),
-        of: Of::All,
+        of: SettingScope::All,
     },
     SourceSetting {
         name: "deletes",
         doc: "Which records delete the row of their key: those without a payload; also those whose payload \
             is the format's null, such as JSON `null`; also those with an empty payload",
-        kind: SourceKind::Word("`tombstone`, `null` or `null_or_empty`", |s, text| {
+        kind: SourceSettingKind::Word("`tombstone`, `null` or `null_or_empty`", |s, text| {
             let own = topic(s);
             own.deletes = text.parse().ok();
             own.deletes.is_some()
         }),
-        of: Of::Tables("is a stream: it has no rows to delete"),
+        of: SettingScope::Tables("is a stream: it has no rows to delete"),
     },
 ];
 
 /// What is wrong with settings taken together.
-pub(super) fn wrong_together(settings: &Extensions) -> Option<(String, String)> {
+pub(super) fn conflicting(settings: &Extensions) -> Option<(String, String)> {
     let own = settings.get::<KafkaSettings>()?;
-    let (name, wrong) = at_odds(|name| own.get(name))?;
+    let (name, wrong) = conflict(|name| own.get(name))?;
     Some((format!("{PREFIX}{name}"), wrong))
 }
 
 /// What they mean for who can read along.
-pub(super) fn doubts(settings: &Extensions) -> Vec<Finding> {
+pub(super) fn warnings(settings: &Extensions) -> Vec<Finding> {
     let Some(own) = settings.get::<KafkaSettings>() else {
         return Vec::new();
     };

@@ -26,7 +26,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use self::topics::Target;
+use self::topics::SinkTopic;
 use self::writer::KafkaWriter;
 use super::settings::KafkaSettings;
 use super::{Topic, config};
@@ -74,7 +74,7 @@ pub(super) struct To {
 impl To {
     /// The sink, for rows in an encoding.
     pub(super) fn open(self, env: &Environment, encoding: RowEncoding) -> OpenedSink {
-        let target = Arc::new(Target {
+        let target = Arc::new(SinkTopic {
             topic: self.topic,
             kafka: KafkaSettings::of(env),
             application: format!("{}.{}", config::group_or_own(&env.group), env.dataflow).into(),
@@ -92,7 +92,7 @@ impl To {
     }
 }
 
-fn writers(target: Arc<Target>, encoding: RowEncoding, registry: Option<Registry>) -> Writers {
+fn writers(target: Arc<SinkTopic>, encoding: RowEncoding, registry: Option<Registry>) -> Writers {
     Writers::transactional(move |shard: &Shard| {
         let encoder = (encoding.encoder)(&RowsOf {
             schema: &shard.schema,

@@ -10,25 +10,25 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientContext, TopicPartitionList};
 
-use crate::source::Ailment;
+use crate::source::SourceErrorKind;
 
 /// What stands between a source and its broker now. Shared by the source's driver and its readers.
 #[derive(Debug, Default)]
-pub(super) struct Status {
+pub(super) struct ClientStatus {
     troubled: AtomicBool,
-    trouble: Mutex<Option<Trouble>>,
+    trouble: Mutex<Option<ClientFault>>,
     troubles: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Trouble {
-    cause: Cause,
+struct ClientFault {
+    cause: FaultCause,
     text: String,
 }
 
 /// What stands behind a trouble, the one that says most last: that no broker is left is only a consequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Cause {
+enum FaultCause {
     NobodyLeft,
     Other,
     /// The broker hung up before a word was said.
@@ -39,7 +39,7 @@ enum Cause {
     Login,
 }
 
-impl Cause {
+impl FaultCause {
     fn of(code: Option<RDKafkaErrorCode>, text: &str) -> Self {
         match code {
             Some(RDKafkaErrorCode::AllBrokersDown) => Self::NobodyLeft,
@@ -63,11 +63,11 @@ impl Cause {
 }
 
 /// What librdkafka says of a connection that could not be made.
-fn nobody_listens(text: &str) -> bool {
+fn is_refused_connection(text: &str) -> bool {
     text.contains("Connect to") && text.contains("in state CONNECT")
 }
 
-impl Status {
+impl ClientStatus {
     /// The broker or the way to it is in trouble; librdkafka goes on trying.
     pub(super) fn record(&self, trouble: String) {
         self.record_as(None, trouble);
@@ -77,15 +77,16 @@ impl Status {
     fn record_as(&self, code: Option<RDKafkaErrorCode>, text: String) {
         tracing::debug!(target: "thalweg::kafka", "{text}");
         self.troubles.fetch_add(1, Ordering::Relaxed);
-        let cause = Cause::of(code, &text);
+        let cause = FaultCause::of(code, &text);
         let mut known = self.trouble.lock();
         // A broker that is just ending hangs up, too: where nobody listens any more, that was it.
-        let was_its_end = |known: &Trouble| known.cause == Cause::Protocol && nobody_listens(&text);
+        let was_its_end =
+            |known: &ClientFault| known.cause == FaultCause::Protocol && is_refused_connection(&text);
         if known
             .as_ref()
             .is_none_or(|known| known.cause <= cause || was_its_end(known))
         {
-            *known = Some(Trouble { cause, text });
+            *known = Some(ClientFault { cause, text });
         }
         drop(known);
         self.troubled.store(true, Ordering::Release);
@@ -107,11 +108,13 @@ impl Status {
 
     /// What a broker that can't be talked to suffers from. A login or certificate that is refused looks like
     /// nobody to whoever asked: only the client's log tells.
-    pub(super) fn ailment(&self) -> Ailment {
+    pub(super) fn error_kind(&self) -> SourceErrorKind {
         let cause = self.trouble.lock().as_ref().map(|trouble| trouble.cause);
         match cause {
-            None | Some(Cause::Other | Cause::NobodyLeft) => Ailment::Away,
-            Some(Cause::Login | Cause::Handshake | Cause::Protocol) => Ailment::Refused,
+            None | Some(FaultCause::Other | FaultCause::NobodyLeft) => SourceErrorKind::Away,
+            Some(FaultCause::Login | FaultCause::Handshake | FaultCause::Protocol) => {
+                SourceErrorKind::Refused
+            }
         }
     }
 
@@ -119,20 +122,20 @@ impl Status {
     /// do.
     pub(super) fn advice(&self) -> (&'static str, &'static str) {
         let trouble = self.trouble.lock();
-        let Some(Trouble { cause, text }) = &*trouble else {
+        let Some(ClientFault { cause, text }) = &*trouble else {
             return (UNREACHED, IS_IT_RUNNING);
         };
         match cause {
-            Cause::Login if text.contains("mechanism") && !text.contains("invalid credentials") => (
+            FaultCause::Login if text.contains("mechanism") && !text.contains("invalid credentials") => (
                 "cannot log in to Kafka at",
                 "set `sasl.mechanism` in [kafka.properties] to one that the broker's listener has",
             ),
-            Cause::Login => (
+            FaultCause::Login => (
                 "the login is refused by Kafka at",
                 "look at `sasl.username`, `sasl.password` and `sasl.mechanism` in [kafka.properties]: the \
                     broker knows no such user, or another password",
             ),
-            Cause::Handshake
+            FaultCause::Handshake
                 if text.contains("certificate verify failed") || text.contains("could not be verified") =>
             {
                 (
@@ -141,7 +144,7 @@ impl Status {
                         that signed the broker's, and name the broker as its certificate does",
                 )
             }
-            Cause::Handshake
+            FaultCause::Handshake
                 if text.contains("wrong version number") || text.contains("PLAINTEXT broker") =>
             {
                 (
@@ -150,17 +153,17 @@ impl Status {
                         listener, or take the port of the one with TLS",
                 )
             }
-            Cause::Handshake => (
+            FaultCause::Handshake => (
                 "there is no TLS connection to Kafka at",
                 "look at the settings `ssl.*` in [kafka.properties]; the broker may ask for a certificate \
                     of ours: `ssl.certificate.location`, `ssl.key.location`",
             ),
-            Cause::Protocol => (
+            FaultCause::Protocol => (
                 "another protocol is spoken by Kafka at",
                 "set `security.protocol` in [kafka.properties] to that of the broker's listener: SSL, \
                     SASL_SSL or SASL_PLAINTEXT",
             ),
-            Cause::Other | Cause::NobodyLeft => (UNREACHED, IS_IT_RUNNING),
+            FaultCause::Other | FaultCause::NobodyLeft => (UNREACHED, IS_IT_RUNNING),
         }
     }
 }
@@ -169,12 +172,12 @@ const UNREACHED: &str = "cannot reach Kafka at";
 const IS_IT_RUNNING: &str = "is it running, and is `kafka.bootstrap` (`--kafka`) its address?";
 
 /// Takes the events of one client.
-pub(super) struct Context(pub(super) Arc<Status>);
+pub(super) struct StatusContext(pub(super) Arc<ClientStatus>);
 
-impl ClientContext for Context {
+impl ClientContext for StatusContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // Of a broker that hangs up at the first word librdkafka makes a log line, and no error.
-        if facility == "FAIL" && Cause::of(None, message) == Cause::Protocol {
+        if facility == "FAIL" && FaultCause::of(None, message) == FaultCause::Protocol {
             self.0.record_as(None, message.to_owned());
         }
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
@@ -200,7 +203,7 @@ impl ClientContext for Context {
     }
 }
 
-impl ConsumerContext for Context {
+impl ConsumerContext for StatusContext {
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
         if let Err(error) = result {
             tracing::debug!(target: "thalweg::kafka", %error, "cannot report progress to the consumer group");
@@ -214,7 +217,7 @@ mod tests {
 
     #[test]
     fn trouble_lasts_until_something_is_read() {
-        let status = Status::default();
+        let status = ClientStatus::default();
         status.record("broker away".to_owned());
         assert_eq!(status.trouble().as_deref(), Some("broker away"));
         status.well();
@@ -223,20 +226,20 @@ mod tests {
 
     #[test]
     fn a_broker_that_hung_up_as_it_ended_is_away() {
-        let status = Status::default();
+        let status = ClientStatus::default();
         let log = |text: &str| status.record_as(None, text.into());
         log("b:9092/1: Disconnected: connection reset by peer (after 0ms in state APIVERSION_QUERY)");
-        assert_eq!(status.ailment(), Ailment::Refused);
+        assert_eq!(status.error_kind(), SourceErrorKind::Refused);
         log(
             "b:9092/1: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)",
         );
-        assert_eq!(status.ailment(), Ailment::Away);
+        assert_eq!(status.error_kind(), SourceErrorKind::Away);
         assert_eq!(status.advice().0, UNREACHED);
     }
 
     #[test]
     fn a_consequence_does_not_hide_its_cause() {
-        let status = Status::default();
+        let status = ClientStatus::default();
         let down = || {
             status.record_as(
                 Some(RDKafkaErrorCode::AllBrokersDown),
@@ -251,10 +254,10 @@ mod tests {
         down();
         assert_eq!(status.trouble().as_deref(), Some("invalid credentials"));
         assert!(status.advice().1.contains("sasl.password"));
-        assert_eq!(status.ailment(), Ailment::Refused);
+        assert_eq!(status.error_kind(), SourceErrorKind::Refused);
         status.well();
         down();
-        assert_eq!(status.ailment(), Ailment::Away);
+        assert_eq!(status.error_kind(), SourceErrorKind::Away);
         assert_eq!(status.advice().0, UNREACHED);
     }
 }

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
-use super::admin::{self, NewTopic, Seen};
+use super::admin::{self, NewTopic, TopicInfo};
 use super::settings::KafkaSettings;
-use crate::connect::connector::Ground;
+use crate::connect::connector::CommandContext;
 use crate::error::{Error, Result, count};
 
 /// What one partition carries without trouble.
@@ -24,7 +24,7 @@ struct TopicsArguments {
     #[command(subcommand)]
     what: Option<TopicsCommand>,
     #[command(flatten)]
-    of: Of,
+    of: TopicsSelection,
 }
 
 #[derive(Subcommand)]
@@ -34,7 +34,7 @@ enum TopicsCommand {
 }
 
 #[derive(Args)]
-struct Of {
+struct TopicsSelection {
     /// Bytes a second that a topic is to carry, as in 25MB; left out: measured
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     rate: Option<f64>,
@@ -46,7 +46,7 @@ struct Of {
 #[derive(Args)]
 struct CreateArguments {
     #[command(flatten)]
-    of: Of,
+    of: TopicsSelection,
     /// Partitions of each; left out: by --rate, or 1
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     partitions: Option<u16>,
@@ -65,7 +65,7 @@ pub(super) fn command() -> Command {
     ))
 }
 
-pub(super) fn run(arguments: &ArgMatches, on: &Ground<'_>) -> Result<()> {
+pub(super) fn run(arguments: &ArgMatches, on: &CommandContext<'_>) -> Result<()> {
     let kafka = KafkaSettings::of(on.env);
     if kafka.bootstrap.is_empty() {
         return Err(Error::definition("which Kafka?").hint("say --kafka HOST:PORT, or THALWEG_KAFKA"));
@@ -77,7 +77,7 @@ pub(super) fn run(arguments: &ArgMatches, on: &Ground<'_>) -> Result<()> {
     }
 }
 
-fn list(kafka: &KafkaSettings, of: &Of, names: &[String]) -> Result<()> {
+fn list(kafka: &KafkaSettings, of: &TopicsSelection, names: &[String]) -> Result<()> {
     let over = Duration::from_secs(if of.rate.is_some() { 0 } else { of.seconds });
     let seen = admin::look(kafka, names, over)?;
     let mut out = std::io::stdout().lock();
@@ -92,7 +92,7 @@ fn list(kafka: &KafkaSettings, of: &Of, names: &[String]) -> Result<()> {
 }
 
 /// What there is to say of a topic: a line, and below it what to do about it.
-fn told(name: &str, seen: Option<&Seen>, rate: Option<f64>) -> Vec<String> {
+fn told(name: &str, seen: Option<&TopicInfo>, rate: Option<f64>) -> Vec<String> {
     let mut lines = Vec::new();
     let measured = seen.and_then(|seen| Some(seen.records_per_second * seen.record_bytes?));
     lines.push(match seen {
@@ -160,7 +160,7 @@ fn lint(name: &str) -> Result<(), String> {
     }
 }
 
-fn create(kafka: &KafkaSettings, arguments: &CreateArguments, on: &Ground<'_>) -> Result<()> {
+fn create(kafka: &KafkaSettings, arguments: &CreateArguments, on: &CommandContext<'_>) -> Result<()> {
     let (of, names) = (&arguments.of, on.logs);
     let seen = admin::look(kafka, names, Duration::ZERO)?;
     let partitions = arguments
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(bytes("1.5 GB/s"), Ok(1.5e9));
         assert_eq!(bytes("800k"), Ok(8e5));
         assert!(["", "x", "-1MB", "MB"].map(bytes).iter().all(Result::is_err));
-        let seen = Seen {
+        let seen = TopicInfo {
             partitions: 2,
             records: 9,
             records_per_second: 100_000.0,

@@ -26,13 +26,13 @@ use tokio_postgres::types::{IsNull, ToSql, Type as PgType, to_sql_checked};
 
 use crate::schema::Numbers;
 use crate::schema::datum::Datum;
-use crate::schema::json::Shown;
+use crate::schema::json::ShownValue;
 use crate::schema::types::Type;
 use crate::time::EventTime;
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Store {
+pub(super) enum ColumnStorage {
     Bool,
     Int2,
     Int4,
@@ -47,7 +47,7 @@ pub(super) enum Store {
     Json,
 }
 
-impl Store {
+impl ColumnStorage {
     /// Of a field's type, and whether it may be null.
     pub(super) fn of(ty: &Type) -> (Self, bool) {
         match ty {
@@ -143,8 +143,8 @@ impl Store {
 
 /// Values of one column, as the parameter of a statement.
 #[derive(Debug)]
-pub(super) struct Array {
-    store: Store,
+pub(super) struct ColumnArray {
+    store: ColumnStorage,
     count: i32,
     has_null: bool,
     /// Each value with its length before it.
@@ -152,8 +152,8 @@ pub(super) struct Array {
     text: String,
 }
 
-impl Array {
-    pub(super) fn new(store: Store) -> Self {
+impl ColumnArray {
+    pub(super) fn new(store: ColumnStorage) -> Self {
         Self {
             store,
             count: 0,
@@ -191,41 +191,41 @@ impl Array {
         }
         self.count += 1;
         match (self.store, datum) {
-            (Store::Bool, Datum::Bool(value)) => {
+            (ColumnStorage::Bool, Datum::Bool(value)) => {
                 self.bytes.put_i32(1);
                 self.bytes.put_u8(u8::from(*value));
             }
-            (Store::Int2, Datum::Int(value)) => {
+            (ColumnStorage::Int2, Datum::Int(value)) => {
                 self.bytes.put_i32(2);
                 self.bytes.put_i16(*value as i16);
             }
-            (Store::Int4, Datum::Int(value)) => {
+            (ColumnStorage::Int4, Datum::Int(value)) => {
                 self.bytes.put_i32(4);
                 self.bytes.put_i32(*value as i32);
             }
-            (Store::Int8, Datum::Int(value)) => {
+            (ColumnStorage::Int8, Datum::Int(value)) => {
                 self.bytes.put_i32(8);
                 self.bytes.put_i64(*value as i64);
             }
-            (Store::Float4, Datum::Float(value)) => {
+            (ColumnStorage::Float4, Datum::Float(value)) => {
                 self.bytes.put_i32(4);
                 self.bytes.put_f32(*value as f32);
             }
-            (Store::Float8, Datum::Float(value)) => {
+            (ColumnStorage::Float8, Datum::Float(value)) => {
                 self.bytes.put_i32(8);
                 self.bytes.put_f64(*value);
             }
-            (Store::Time, Datum::Time(time)) => {
+            (ColumnStorage::Time, Datum::Time(time)) => {
                 let time = timestamp(*time)?;
                 self.bytes.put_i32(8);
                 self.bytes.put_i64(time);
             }
-            (Store::Bytes, Datum::Bytes(value)) => self.put(value)?,
-            (Store::Text, Datum::Text(value)) => self.put_text(value)?,
-            (Store::Text, Datum::Variant(_, name, None)) => self.put_text(name)?,
-            (Store::Numeric(_), Datum::Int(value)) => self.put_shown(value)?,
-            (Store::Numeric(_), Datum::UInt(value)) => self.put_shown(value)?,
-            (Store::Json, datum) => self.put_json(datum, ty)?,
+            (ColumnStorage::Bytes, Datum::Bytes(value)) => self.put(value)?,
+            (ColumnStorage::Text, Datum::Text(value)) => self.put_text(value)?,
+            (ColumnStorage::Text, Datum::Variant(_, name, None)) => self.put_text(name)?,
+            (ColumnStorage::Numeric(_), Datum::Int(value)) => self.put_shown(value)?,
+            (ColumnStorage::Numeric(_), Datum::UInt(value)) => self.put_shown(value)?,
+            (ColumnStorage::Json, datum) => self.put_json(datum, ty)?,
             (store, datum) => return Err(format!("it is no {}: {datum:?}", store.name())),
         }
         Ok(())
@@ -259,7 +259,8 @@ impl Array {
             return Err("it contains the character U+0000, which Postgres cannot store in JSON".into());
         }
         let numbers = Numbers::Exact;
-        let json = serde_json::to_vec(&Shown { ty, datum, numbers }).map_err(|error| error.to_string())?;
+        let json =
+            serde_json::to_vec(&ShownValue { ty, datum, numbers }).map_err(|error| error.to_string())?;
         self.put(&json)
     }
 }
@@ -286,15 +287,15 @@ const TIMES: std::ops::Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_
 /// Microseconds since 2000, as Postgres counts them.
 fn timestamp(time: EventTime) -> Result<i64, String> {
     // "After every event" is no moment, though one of the year 294247 has its number.
-    let moment = Some(time).filter(|time| *time != EventTime::MAX);
-    let micros = moment.and_then(|time| time.micros().checked_sub(EPOCH_2000));
+    let snapshot = Some(time).filter(|time| *time != EventTime::MAX);
+    let micros = snapshot.and_then(|time| time.micros().checked_sub(EPOCH_2000));
     micros
         .filter(|micros| TIMES.contains(micros))
         .ok_or_else(|| format!("{time} is outside of the range of `timestamptz`, 4713 BC to 294276 AD"))
 }
 
 /// An array of one dimension.
-impl ToSql for Array {
+impl ToSql for ColumnArray {
     fn to_sql(&self, _: &PgType, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
         out.reserve(20 + self.bytes.len());
         out.put_i32(1);
@@ -323,7 +324,7 @@ mod tests {
     /// The server's reader of arrays is not here; the client's reads the same form.
     #[test]
     fn an_array_is_read_back() {
-        let mut array = Array::new(Store::Int8);
+        let mut array = ColumnArray::new(ColumnStorage::Int8);
         array.push(&Datum::Int(-7), &Type::Int(64)).unwrap();
         array.push(&Datum::Null, &Type::Int(64)).unwrap();
         array.push_i64(i64::MAX);
@@ -331,7 +332,7 @@ mod tests {
         array.to_sql(&PgType::INT8_ARRAY, &mut bytes).unwrap();
         let read = Vec::<Option<i64>>::from_sql(&PgType::INT8_ARRAY, &bytes).unwrap();
         assert_eq!(read, [Some(-7), None, Some(i64::MAX)]);
-        let mut array = Array::new(Store::Numeric(20));
+        let mut array = ColumnArray::new(ColumnStorage::Numeric(20));
         array.push(&Datum::from(u128::MAX), &Type::UInt(128)).unwrap();
         let mut bytes = BytesMut::new();
         array.to_sql(&PgType::TEXT_ARRAY, &mut bytes).unwrap();
@@ -341,18 +342,22 @@ mod tests {
 
     #[test]
     fn what_postgres_cannot_hold_is_refused() {
-        let refused = |store, datum, ty: &Type| Array::new(store).push(&datum, ty).unwrap_err();
-        let text = refused(Store::Text, Datum::Text("a\0b".into()), &Type::Text);
+        let refused = |store, datum, ty: &Type| ColumnArray::new(store).push(&datum, ty).unwrap_err();
+        let text = refused(ColumnStorage::Text, Datum::Text("a\0b".into()), &Type::Text);
         assert!(text.contains("U+0000"), "{text}");
         let list = Type::List(Box::new(Type::Text));
-        let text = refused(Store::Json, Datum::List(vec![Datum::Text("\0".into())]), &list);
+        let text = refused(
+            ColumnStorage::Json,
+            Datum::List(vec![Datum::Text("\0".into())]),
+            &list,
+        );
         assert!(text.contains("U+0000"), "{text}");
         for time in [
             EventTime::MIN,
             EventTime::MAX,
             EventTime(TIMES.start + EPOCH_2000 - 1),
         ] {
-            let text = refused(Store::Time, Datum::Time(time), &Type::Time);
+            let text = refused(ColumnStorage::Time, Datum::Time(time), &Type::Time);
             assert!(text.contains("4713 BC"), "{text}");
         }
         for time in [TIMES.start + EPOCH_2000, 0, i64::MAX - EPOCH_2000] {
@@ -362,25 +367,34 @@ mod tests {
 
     #[test]
     fn integers_have_columns_that_hold_all_of_them() {
-        let of = |ty: Type| Store::of(&ty).0.declared();
+        let of = |ty: Type| ColumnStorage::of(&ty).0.declared();
         let ints = [8, 16, 32, 64, 128].map(|bits| of(Type::Int(bits)));
         assert_eq!(ints, ["smallint", "smallint", "integer", "bigint", "numeric"]);
         let uints = [8, 16, 32, 64, 128].map(|bits| of(Type::UInt(bits)));
         assert_eq!(uints, ["smallint", "integer", "bigint", "numeric(20)", "numeric"]);
         let variant = |content| Type::Enum(vec![Variant { name: "A", content }]);
-        assert_eq!(Store::of(&variant(None)), (Store::Text, false));
-        assert_eq!(Store::of(&variant(Some(Type::Bool))), (Store::Json, false));
+        assert_eq!(ColumnStorage::of(&variant(None)), (ColumnStorage::Text, false));
+        assert_eq!(
+            ColumnStorage::of(&variant(Some(Type::Bool))),
+            (ColumnStorage::Json, false)
+        );
         let nested = Type::Option(Box::new(Type::Option(Box::new(Type::Bool))));
-        assert_eq!(Store::of(&nested), (Store::Bool, true));
+        assert_eq!(ColumnStorage::of(&nested), (ColumnStorage::Bool, true));
     }
 
     #[test]
     fn a_column_that_rounds_or_cuts_does_not_fit() {
         assert!(
-            Store::Int8.fits("bigint") && Store::Int8.fits("numeric(18,0)") && Store::Int8.fits("numeric")
+            ColumnStorage::Int8.fits("bigint")
+                && ColumnStorage::Int8.fits("numeric(18,0)")
+                && ColumnStorage::Int8.fits("numeric")
         );
-        assert!(!Store::Int8.fits("integer") && !Store::Int8.fits("numeric(18,-2)"));
-        assert!(Store::Text.fits("character varying(10)") && !Store::Text.fits("character(10)"));
-        assert!(!Store::Time.fits("timestamp(3) with time zone") && !Store::Float8.fits("real"));
+        assert!(!ColumnStorage::Int8.fits("integer") && !ColumnStorage::Int8.fits("numeric(18,-2)"));
+        assert!(
+            ColumnStorage::Text.fits("character varying(10)") && !ColumnStorage::Text.fits("character(10)")
+        );
+        assert!(
+            !ColumnStorage::Time.fits("timestamp(3) with time zone") && !ColumnStorage::Float8.fits("real")
+        );
     }
 }

@@ -2,15 +2,15 @@
 
 use tokio_postgres::types::Type as PgType;
 
-use super::failure::Failure;
+use super::failure::PostgresFailure;
 use super::progress::TABLE;
-use super::session::{Server, Session};
-use super::table::{Found, Layout, TableName};
+use super::session::{ServerAddress, Session};
+use super::table::{FoundTable, Layout, TableName};
 use crate::error::Error;
 use crate::finding::Finding;
 
 /// Looks at what rows will go to.
-pub(super) fn examine(server: &Server, layout: &Layout) -> Vec<Finding> {
+pub(super) fn examine(server: &ServerAddress, layout: &Layout) -> Vec<Finding> {
     let session = match server.connect() {
         Ok(session) => session,
         Err(failure) => return vec![wrong(failure, server)],
@@ -20,7 +20,7 @@ pub(super) fn examine(server: &Server, layout: &Layout) -> Vec<Finding> {
     found
 }
 
-fn look(session: &Session, server: &Server, layout: &Layout) -> Result<Vec<Finding>, Failure> {
+fn look(session: &Session, server: &ServerAddress, layout: &Layout) -> Result<Vec<Finding>, PostgresFailure> {
     let table = &layout.table;
     let mut findings = Vec::new();
     let standby = session.query("SELECT pg_is_in_recovery()", &[])?;
@@ -31,7 +31,7 @@ fn look(session: &Session, server: &Server, layout: &Layout) -> Result<Vec<Findi
         );
         findings.push(Finding::error(what).hint("name the primary in `postgres.url`"));
     }
-    match Found::look(session, table)? {
+    match FoundTable::look(session, table)? {
         Some(found) => {
             findings.push(match found.casts(layout) {
                 Ok(_) => Finding::ok(format!("table `{table}` exists and matches the rows")),
@@ -42,7 +42,7 @@ fn look(session: &Session, server: &Server, layout: &Layout) -> Result<Vec<Findi
         None => findings.extend(makes(session, table)?),
     }
     let own = table.beside(TABLE);
-    match Found::look(session, &own)? {
+    match FoundTable::look(session, &own)? {
         Some(_) => findings.extend(grants(session, &own)?),
         None => findings.extend(makes(session, &own)?),
     }
@@ -50,7 +50,7 @@ fn look(session: &Session, server: &Server, layout: &Layout) -> Result<Vec<Findi
 }
 
 /// Whether the user may do with a table what a sink does.
-fn grants(session: &Session, table: &TableName) -> Result<Option<Finding>, Failure> {
+fn grants(session: &Session, table: &TableName) -> Result<Option<Finding>, PostgresFailure> {
     let quoted = table.quoted();
     let sql = "SELECT string_agg(p, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p \
         WHERE NOT has_table_privilege($1, p)";
@@ -65,7 +65,7 @@ fn grants(session: &Session, table: &TableName) -> Result<Option<Finding>, Failu
 }
 
 /// Whether a table that is not there can be made.
-fn makes(session: &Session, table: &TableName) -> Result<Vec<Finding>, Failure> {
+fn makes(session: &Session, table: &TableName) -> Result<Vec<Finding>, PostgresFailure> {
     let sql = "SELECT has_schema_privilege(oid, 'CREATE') FROM pg_catalog.pg_namespace WHERE nspname = $1";
     let rows = session.query(sql, &[(&table.schema, PgType::TEXT)])?;
     Ok(vec![match rows.first().map(|row| row.get::<_, bool>(0)) {
@@ -86,7 +86,7 @@ fn makes(session: &Session, table: &TableName) -> Result<Vec<Finding>, Failure> 
     }])
 }
 
-fn wrong(failure: Failure, server: &Server) -> Finding {
+fn wrong(failure: PostgresFailure, server: &ServerAddress) -> Finding {
     of(&failure.error(format!("cannot query Postgres at {}", server.place())))
 }
 

@@ -17,7 +17,7 @@ use crate::error::Error;
 
 /// Why a call came to nothing.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum PostgresFailure {
     /// Postgres, or the way to it.
     Postgres(tokio_postgres::Error),
     /// A call did not end in time.
@@ -34,7 +34,7 @@ pub(super) enum Failure {
 
 /// Who can do something about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(super) enum FailureClass {
     /// Time.
     Moment,
     /// Whoever made the row.
@@ -43,57 +43,61 @@ pub(super) enum Class {
     SetUp,
 }
 
-impl From<tokio_postgres::Error> for Failure {
+impl From<tokio_postgres::Error> for PostgresFailure {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::Postgres(error)
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for PostgresFailure {
     fn from(error: Error) -> Self {
         Self::Said(error)
     }
 }
 
 /// Who can do something about an error of this code.
-pub(super) fn class(code: &str) -> Class {
+pub(super) fn class(code: &str) -> FailureClass {
     match (code.get(..2).unwrap_or_default(), code) {
-        (_, "55P03") => Class::Moment,
+        (_, "55P03") => FailureClass::Moment,
         // A damaged table or index does not mend itself.
-        (_, "XX001" | "XX002") => Class::SetUp,
-        ("08" | "25" | "26" | "40" | "53" | "57" | "58" | "XX", _) => Class::Moment,
-        ("21" | "22" | "23" | "44" | "54" | "P0", _) => Class::Row,
-        _ => Class::SetUp,
+        (_, "XX001" | "XX002") => FailureClass::SetUp,
+        ("08" | "25" | "26" | "40" | "53" | "57" | "58" | "XX", _) => FailureClass::Moment,
+        ("21" | "22" | "23" | "44" | "54" | "P0", _) => FailureClass::Row,
+        _ => FailureClass::SetUp,
     }
 }
 
-impl Failure {
+impl PostgresFailure {
     /// Whether a row is at fault, which one nobody has said yet.
     pub(super) fn is_of_a_row(&self) -> bool {
-        self.class() == Some(Class::Row)
+        self.class() == Some(FailureClass::Row)
     }
 
     /// Whether another connection may do better at once: this one is closed, or the server has said that it
     /// ends it.
     pub(super) fn is_of_the_connection(&self) -> bool {
-        self.class() == Some(Class::Moment)
+        self.class() == Some(FailureClass::Moment)
     }
 
     /// Of what Postgres says, or that nothing is heard of it.
-    fn class(&self) -> Option<Class> {
+    fn class(&self) -> Option<FailureClass> {
         let Self::Postgres(error) = self else {
             return None;
         };
-        Some(error.code().map_or(Class::Moment, |code| class(code.code())))
+        Some(
+            error
+                .code()
+                .map_or(FailureClass::Moment, |code| class(code.code())),
+        )
     }
 
     /// For a person, under the line that says what could not be done.
     pub(super) fn error(self, what: String) -> Error {
         match self {
             Self::Said(error) | Self::Row(_, error) => error,
-            Self::Late(call) => Error::outside(what).detail(format!("timed out: {call}")),
-            Self::Fenced => Error::outside(what).detail("fenced: another writer has taken over"),
-            Self::Standby => Error::outside(what)
+            Self::Late(call) => Error::external(what).detail(format!("timed out: {call}")),
+            Self::Fenced => Error::external(what).detail("fenced: another writer has taken over"),
+            Self::Standby => Error::external(what)
                 .detail("the server is a standby or in recovery: it accepts no writes")
                 .hint(PRIMARY),
             Self::Postgres(error) => match error.as_db_error() {
@@ -111,7 +115,7 @@ fn of_network(what: String, error: &tokio_postgres::Error) -> Error {
         told = format!("{told}: {inner}");
         cause = inner.source();
     }
-    let out = Error::outside(what).detail(&told);
+    let out = Error::external(what).detail(&told);
     let hint = if told.contains("server does not support TLS") {
         "enable `ssl` on the server, or set `postgres.tls` to disable on a trusted network"
     } else if told.contains("certificate verify failed") {
@@ -130,8 +134,8 @@ fn of_network(what: String, error: &tokio_postgres::Error) -> Error {
 fn of_server(what: String, told: &DbError) -> Error {
     let code = told.code().code();
     let error = match class(code) {
-        Class::Moment => Error::outside(what),
-        Class::Row | Class::SetUp => Error::definition(what),
+        FailureClass::Moment => Error::external(what),
+        FailureClass::Row | FailureClass::SetUp => Error::definition(what),
     };
     let mut error = error.detail(format!("{} (SQLSTATE {code})", told.message()));
     if let Some(detail) = told.detail() {
@@ -187,8 +191,16 @@ mod tests {
         let of_the_set_up = [
             "28P01", "3D000", "42501", "42P01", "42703", "0A000", "3F000", "55000",
         ];
-        assert!(of_the_moment.iter().all(|code| class(code) == Class::Moment));
-        assert!(of_rows.iter().all(|code| class(code) == Class::Row));
-        assert!(of_the_set_up.iter().all(|code| class(code) == Class::SetUp));
+        assert!(
+            of_the_moment
+                .iter()
+                .all(|code| class(code) == FailureClass::Moment)
+        );
+        assert!(of_rows.iter().all(|code| class(code) == FailureClass::Row));
+        assert!(
+            of_the_set_up
+                .iter()
+                .all(|code| class(code) == FailureClass::SetUp)
+        );
     }
 }

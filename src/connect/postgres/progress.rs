@@ -13,9 +13,9 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type as PgType;
 
-use super::failure::Failure;
+use super::failure::PostgresFailure;
 use super::session::{Parameter, Session};
-use super::table::{Found, Layout, TableName};
+use super::table::{FoundTable, Layout, TableName};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::sink::{Progress, Shard};
@@ -40,7 +40,7 @@ pub(super) struct ProgressRow {
 
 /// What stands in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stored {
+struct StoredProgress {
     destination: String,
     ledger: i64,
     generation: i64,
@@ -51,7 +51,7 @@ struct Stored {
 
 /// What a shard may do with what it found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Standing {
+enum ProgressDecision {
     /// Another service is newer: nothing is claimed.
     Newer,
     /// It is of an older ledger, and brought rows under that.
@@ -62,7 +62,7 @@ enum Standing {
 
 /// A claim that holds until the next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Claim {
+pub(super) struct ShardClaim {
     /// Its number; none where a newer service has the shard.
     pub(super) number: Option<i64>,
     /// What was committed by then.
@@ -89,26 +89,26 @@ impl ProgressRow {
 
     /// Makes both tables where they are missing, and looks whether rows fit theirs. Returns the types of its
     /// columns.
-    pub(super) fn prepare(&self, session: &Session, layout: &Layout) -> Result<Vec<String>, Failure> {
-        let has_own = Found::look(session, &self.table)?.is_some();
-        if let (true, Some(found)) = (has_own, Found::look(session, &self.destination)?) {
+    pub(super) fn prepare(&self, session: &Session, layout: &Layout) -> Result<Vec<String>, PostgresFailure> {
+        let has_own = FoundTable::look(session, &self.table)?.is_some();
+        if let (true, Some(found)) = (has_own, FoundTable::look(session, &self.destination)?) {
             return Ok(found.casts(layout)?);
         }
         session.begin()?;
         session.query("SELECT pg_advisory_xact_lock($1)", &[(&MAKING, PgType::INT8)])?;
-        if Found::look(session, &self.table)?.is_none() {
+        if FoundTable::look(session, &self.table)?.is_none() {
             session.batch(&self.create())?;
             tracing::info!(table = %self.table, "created table");
         }
-        if Found::look(session, &self.destination)?.is_none() {
+        if FoundTable::look(session, &self.destination)?.is_none() {
             self.was_never_there(session)?;
             session.batch(&layout.create())?;
             tracing::info!(table = %self.destination, "created table");
         }
         session.commit()?;
-        match Found::look(session, &self.destination)? {
+        match FoundTable::look(session, &self.destination)? {
             Some(found) => Ok(found.casts(layout)?),
-            None => Err(Error::outside(format!("table `{}` was dropped again", self.destination)).into()),
+            None => Err(Error::external(format!("table `{}` was dropped again", self.destination)).into()),
         }
     }
 
@@ -123,7 +123,7 @@ impl ProgressRow {
     }
 
     /// A table that rows were delivered to, and that is gone, took them with it.
-    fn was_never_there(&self, session: &Session) -> Result<(), Failure> {
+    fn was_never_there(&self, session: &Session) -> Result<(), PostgresFailure> {
         let table = self.table.quoted();
         let sql = format!(
             "SELECT coalesce(sum(rows), 0)::bigint FROM {table} \
@@ -151,23 +151,23 @@ impl ProgressRow {
     }
 
     /// Takes the shard over, unless a newer service has it.
-    pub(super) fn claim(&self, session: &Session) -> Result<Claim, Failure> {
+    pub(super) fn claim(&self, session: &Session) -> Result<ShardClaim, PostgresFailure> {
         session.begin()?;
         let stored = self.lock(session)?;
         let found = self.judge(&stored);
-        if found == Standing::Newer {
+        if found == ProgressDecision::Newer {
             session.rollback()?;
             return stored.claim(None);
         }
         if stored.rows > 0 && stored.destination != self.destination.to_string() {
             return Err(self.is_elsewhere(&stored).into());
         }
-        if found == Standing::Older {
-            self.begin_anew(session)?;
+        if found == ProgressDecision::Older {
+            self.start_over(session)?;
         }
         fault::point("postgres_sink.locked");
-        let fresh = found == Standing::Older || stored.ledger != self.ledger;
-        let claimed = Stored {
+        let fresh = found == ProgressDecision::Older || stored.ledger != self.ledger;
+        let claimed = StoredProgress {
             destination: self.destination.to_string(),
             ledger: self.ledger,
             generation: self.generation,
@@ -182,7 +182,7 @@ impl ProgressRow {
     }
 
     /// Reads the row, made if it was not there, and holds it until the transaction's end.
-    fn lock(&self, session: &Session) -> Result<Stored, Failure> {
+    fn lock(&self, session: &Session) -> Result<StoredProgress, PostgresFailure> {
         let table = self.table.quoted();
         let insert = format!(
             "INSERT INTO {table} (application, sink, shard, destination, ledger, generation, claim, \
@@ -202,7 +202,7 @@ impl ProgressRow {
             WHERE application = $1 AND sink = $2 AND shard = $3 FOR UPDATE"
         );
         let row = one(session.query(&select, &of[..3])?)?;
-        Ok(Stored {
+        Ok(StoredProgress {
             destination: row.try_get(0)?,
             ledger: row.try_get(1)?,
             generation: row.try_get(2)?,
@@ -212,20 +212,20 @@ impl ProgressRow {
         })
     }
 
-    fn judge(&self, stored: &Stored) -> Standing {
+    fn judge(&self, stored: &StoredProgress) -> ProgressDecision {
         let is_same = stored.ledger == self.ledger;
         if stored.ledger > self.ledger || is_same && stored.generation > self.generation {
-            Standing::Newer
+            ProgressDecision::Newer
         } else if !is_same && stored.rows > 0 {
-            Standing::Older
+            ProgressDecision::Older
         } else {
-            Standing::Own
+            ProgressDecision::Own
         }
     }
 
     /// What was delivered under an older ledger would stay among the rows of this one: events twice, rows
     /// that are long gone. The table has to be empty, or the word be that it need not be.
-    fn begin_anew(&self, session: &Session) -> Result<(), Failure> {
+    fn start_over(&self, session: &Session) -> Result<(), PostgresFailure> {
         // The other shards' rows go as well, and their table will not be empty for long. It waits for what an
         // older service has under way: only then does it show whether the table is empty.
         let sql = format!(
@@ -261,7 +261,7 @@ impl ProgressRow {
         Ok(())
     }
 
-    fn is_elsewhere(&self, stored: &Stored) -> Error {
+    fn is_elsewhere(&self, stored: &StoredProgress) -> Error {
         let (sink, was) = (&self.sink, &stored.destination);
         Error::integrity(format!("the rows of sink `{sink}` are in another table"))
             .detail(format!(
@@ -271,7 +271,7 @@ impl ProgressRow {
             .hint("name that table; or give the sink another name and an empty table, to refill it")
     }
 
-    fn write(&self, session: &Session, claimed: &Stored) -> Result<(), Failure> {
+    fn write(&self, session: &Session, claimed: &StoredProgress) -> Result<(), PostgresFailure> {
         let sql = format!(
             "UPDATE {} SET destination = $4, ledger = $5, generation = $6, claim = $7, epoch = $8, rows = \
              $9, \
@@ -296,14 +296,14 @@ impl ProgressRow {
     /// Moves on, as the first statement of a transaction: who has lost the shard writes nothing.
     ///
     /// # Errors
-    /// [`Failure::Fenced`]: another writer has it, or has written more.
+    /// [`PostgresFailure::Fenced`]: another writer has it, or has written more.
     pub(super) fn advance(
         &self,
         session: &Session,
         claim: i64,
         before: u64,
         progress: &Progress,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), PostgresFailure> {
         let sql = format!(
             "UPDATE {} SET epoch = $7, rows = $8, updated_at = now() WHERE application = $1 AND sink = $2 \
             AND shard = $3 AND ledger = $4 AND claim = $5 AND rows = $6",
@@ -314,7 +314,7 @@ impl ProgressRow {
         of.extend([&self.ledger, &claim, &before, &epoch, &rows].map(|number| (number as _, PgType::INT8)));
         match session.execute(&sql, &of)? {
             1 => Ok(()),
-            _ => Err(Failure::Fenced),
+            _ => Err(PostgresFailure::Fenced),
         }
     }
 
@@ -328,15 +328,15 @@ impl ProgressRow {
     }
 }
 
-impl Stored {
-    fn claim(&self, number: Option<i64>) -> Result<Claim, Failure> {
+impl StoredProgress {
+    fn claim(&self, number: Option<i64>) -> Result<ShardClaim, PostgresFailure> {
         let progress = Progress {
             ledger: self.ledger as u64,
             generation: self.generation as u64,
             epoch: Epoch(self.epoch as u64),
             rows: self.rows as u64,
         };
-        Ok(Claim {
+        Ok(ShardClaim {
             number,
             rows: progress.rows,
             // One that is newer has to be told of even if it has committed nothing yet.
@@ -349,7 +349,7 @@ fn bigint(of: u64) -> Result<i64> {
     i64::try_from(of).map_err(|error| Error::internal(format!("{of} is no bigint")).detail(error))
 }
 
-fn one(rows: Vec<Row>) -> Result<Row, Failure> {
+fn one(rows: Vec<Row>) -> Result<Row, PostgresFailure> {
     let row = rows.into_iter().next();
-    row.ok_or_else(|| Error::outside("Postgres answered without a row").into())
+    row.ok_or_else(|| Error::external("Postgres answered without a row").into())
 }

@@ -17,7 +17,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Row};
 
-use super::failure::Failure;
+use super::failure::PostgresFailure;
 use super::settings::{PostgresSettings, Tls, is_url};
 use crate::error::{Error, Result};
 
@@ -37,13 +37,13 @@ pub(super) struct Session {
 }
 
 /// How to connect; checked once, used again and again.
-pub(super) struct Server {
+pub(super) struct ServerAddress {
     config: Config,
     tls: MakeTlsConnector,
     settings: PostgresSettings,
 }
 
-impl Server {
+impl ServerAddress {
     /// The server that settings name.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Server {
     }
 
     /// A new connection.
-    pub(super) fn connect(&self) -> Result<Session, Failure> {
+    pub(super) fn connect(&self) -> Result<Session, PostgresFailure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -105,7 +105,7 @@ impl Server {
             .block_on(async { tokio::time::timeout(at_most, self.config.connect(self.tls.clone())).await });
         let (client, connection) = match connected {
             Ok(connected) => connected?,
-            Err(_) => return Err(Failure::Late("connect".into())),
+            Err(_) => return Err(PostgresFailure::Late("connect".into())),
         };
         let connection = runtime.spawn(async move {
             // What went wrong is told by the call that it concerns.
@@ -163,11 +163,11 @@ fn tls(settings: &PostgresSettings) -> Result<MakeTlsConnector> {
 
 impl Session {
     /// Begins a transaction.
-    pub(super) fn begin(&self) -> Result<(), Failure> {
+    pub(super) fn begin(&self) -> Result<(), PostgresFailure> {
         self.batch(&self.begin).map_err(|failure| match failure {
             // Where it recovers, writing is a feature that it has not.
-            Failure::Postgres(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
-                Failure::Standby
+            PostgresFailure::Postgres(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
+                PostgresFailure::Standby
             }
             other => other,
         })
@@ -175,27 +175,27 @@ impl Session {
 
     /// Commits what is not in doubt: a transaction that had failed would be rolled back without an error, so
     /// this is for one all of whose statements went well.
-    pub(super) fn commit(&self) -> Result<(), Failure> {
+    pub(super) fn commit(&self) -> Result<(), PostgresFailure> {
         self.batch("COMMIT")
     }
 
     /// Gives a transaction up. A connection that can't is of no use any more.
-    pub(super) fn rollback(&self) -> Result<(), Failure> {
+    pub(super) fn rollback(&self) -> Result<(), PostgresFailure> {
         self.batch("ROLLBACK")
     }
 
     /// Runs statements without parameters.
-    pub(super) fn batch(&self, sql: &str) -> Result<(), Failure> {
+    pub(super) fn batch(&self, sql: &str) -> Result<(), PostgresFailure> {
         self.call(sql, async |client| client.batch_execute(sql).await)
     }
 
     /// Runs a statement. Returns how many rows it touched.
-    pub(super) fn execute(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<u64, Failure> {
+    pub(super) fn execute(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<u64, PostgresFailure> {
         self.call(sql, async |client| client.execute_typed(sql, parameters).await)
     }
 
     /// Runs a query.
-    pub(super) fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
+    pub(super) fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, PostgresFailure> {
         self.call(sql, async |client| client.query_typed(sql, parameters).await)
     }
 
@@ -203,16 +203,16 @@ impl Session {
         &self,
         sql: &str,
         run: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, PostgresFailure> {
         let Some(client) = &self.client else {
-            return Err(Failure::Late("the connection is closed".into()));
+            return Err(PostgresFailure::Late("the connection is closed".into()));
         };
         let ended = self
             .runtime
             .block_on(async { tokio::time::timeout(self.deadline, run(client)).await });
         match ended {
             Ok(returned) => Ok(returned?),
-            Err(_) => Err(Failure::Late(sql.chars().take(60).collect())),
+            Err(_) => Err(PostgresFailure::Late(sql.chars().take(60).collect())),
         }
     }
 

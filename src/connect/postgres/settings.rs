@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::finding::Finding;
 use crate::secret::Secret;
 use crate::setting::extensions::Extensions;
-use crate::setting::{Kind, MS, S, Setting, setting, text, time};
+use crate::setting::{MS, S, Setting, SettingKind, setting, text, time};
 
 /// Where Postgres is, and how to talk to it.
 ///
@@ -96,7 +96,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     ),
     setting(
         "postgres.password",
-        Kind::Secret(|s, secret| of(s).password = Some(secret)),
+        SettingKind::Secret(|s, secret| of(s).password = Some(secret)),
         "",
         "Password of that user",
     ),
@@ -163,7 +163,7 @@ pub(super) fn is_url(text: &str) -> bool {
 }
 
 /// What is wrong with settings taken together.
-pub(super) fn wrong_together(settings: &Extensions) -> Option<(String, String)> {
+pub(super) fn conflicting(settings: &Extensions) -> Option<(String, String)> {
     let own = settings.get::<PostgresSettings>()?;
     if !cfg!(feature = "postgres") && !own.url.is_empty() {
         let wrong = "is set, but this build lacks the feature `postgres`";
@@ -177,7 +177,7 @@ pub(super) fn wrong_together(settings: &Extensions) -> Option<(String, String)> 
 }
 
 /// What they mean for who can read along.
-pub(super) fn doubts(settings: &Extensions) -> Vec<Finding> {
+pub(super) fn warnings(settings: &Extensions) -> Vec<Finding> {
     let Some(own) = settings
         .get::<PostgresSettings>()
         .filter(|own| !own.url.is_empty())
@@ -234,17 +234,17 @@ mod tests {
     fn what_is_said_to_no_effect_is_told() {
         let mut own = PostgresSettings::at("postgresql://thalweg@db/reports");
         (own.tls, own.ca_file) = (Tls::Disable, Some("ca.pem".into()));
-        let wrong = wrong_together(&Extensions::of(own.clone()));
+        let wrong = conflicting(&Extensions::of(own.clone()));
         let expected = match cfg!(feature = "postgres") {
             true => "postgres.ca_file",
             false => "postgres.url",
         };
         assert_eq!(wrong.unwrap().0, expected);
-        assert_eq!(doubts(&Extensions::of(own)).len(), 1);
+        assert_eq!(warnings(&Extensions::of(own)).len(), 1);
         let near = PostgresSettings {
             tls: Tls::Disable,
             ..PostgresSettings::at("postgresql://thalweg@127.0.0.1/reports")
         };
-        assert_eq!(doubts(&Extensions::of(near)), []);
+        assert_eq!(warnings(&Extensions::of(near)), []);
     }
 }

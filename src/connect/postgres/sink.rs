@@ -2,7 +2,7 @@
 
 use super::PostgresTable;
 use super::examine::examine;
-use super::session::Server;
+use super::session::ServerAddress;
 use super::settings::PostgresSettings;
 use super::table::{Layout, TableName};
 use super::writer::PostgresWriter;
@@ -26,12 +26,12 @@ impl Sink for PostgresTable {
         let (name, opened, client) = (table.clone(), settings.clone(), application.clone());
         let writers = Writers::transactional(move |shard: &Shard| {
             let layout = Layout::of(name.clone(), method, &shard.schema)?;
-            let server = Server::new(&opened, &client)?;
+            let server = ServerAddress::new(&opened, &client)?;
             PostgresWriter::new(server, shard.clone(), layout, &client)
         });
         let look = move |schema: &RowSchema| -> Result<Vec<Finding>> {
             let layout = Layout::of(table.clone(), method, schema)?;
-            Ok(examine(&*Server::new(&settings, &application)?, &layout))
+            Ok(examine(&*ServerAddress::new(&settings, &application)?, &layout))
         };
         Ok(OpenedSink::new(description, writers)
             .shards(self.shards)

@@ -4,8 +4,8 @@ use std::fmt;
 
 use tokio_postgres::types::Type as PgType;
 
-use super::column::Store;
-use super::failure::Failure;
+use super::column::ColumnStorage;
+use super::failure::PostgresFailure;
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::schema::types::Type;
@@ -70,7 +70,7 @@ pub(super) fn quoted(name: &str) -> String {
 
 /// Where the values of a column come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum ColumnOrigin {
     /// A field of the row after the epoch, by its place in the schema.
     After(usize),
     /// A field of the row before the epoch.
@@ -86,9 +86,9 @@ pub(super) enum Origin {
 pub(super) struct Column {
     pub(super) name: String,
     pub(super) ty: Type,
-    pub(super) store: Store,
+    pub(super) store: ColumnStorage,
     pub(super) nullable: bool,
-    pub(super) origin: Origin,
+    pub(super) origin: ColumnOrigin,
 }
 
 /// The columns that rows of a schema need.
@@ -105,13 +105,13 @@ impl Layout {
     /// Rows of this schema can't be columns, or have no key that Postgres can hold.
     pub(super) fn of(table: TableName, method: Method, schema: &RowSchema) -> Result<Self> {
         let column = |(at, field): (usize, &Field)| {
-            let (store, nullable) = Store::of(&field.ty);
+            let (store, nullable) = ColumnStorage::of(&field.ty);
             Column {
                 name: field.name.clone(),
                 ty: field.ty.clone(),
                 store,
                 nullable,
-                origin: Origin::After(at),
+                origin: ColumnOrigin::After(at),
             }
         };
         let fields = schema.fields().enumerate().map(column);
@@ -245,19 +245,19 @@ fn changelog(fields: Vec<Column>, keys: usize) -> Vec<Column> {
     let own = |name: &str, origin| Column {
         name: name.into(),
         ty: Type::Int(64),
-        store: Store::Int8,
+        store: ColumnStorage::Int8,
         nullable: false,
         origin,
     };
     let mut columns = fields[..keys].to_vec();
-    columns.extend([own("epoch", Origin::Epoch), own("diff", Origin::Diff)]);
+    columns.extend([own("epoch", ColumnOrigin::Epoch), own("diff", ColumnOrigin::Diff)]);
     for (before, prefix) in [(true, "before_"), (false, "after_")] {
         columns.extend(fields[keys..].iter().enumerate().map(|(at, field)| Column {
             name: format!("{prefix}{}", field.name),
             nullable: true,
             origin: match before {
-                true => Origin::Before(keys + at),
-                false => Origin::After(keys + at),
+                true => ColumnOrigin::Before(keys + at),
+                false => ColumnOrigin::After(keys + at),
             },
             ..field.clone()
         }));
@@ -279,7 +279,7 @@ fn selected(casts: &[String], columns: usize) -> String {
 
 /// A table as it is found.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct FoundTable {
     /// As `pg_class` says: `r` of a table, `p` of a partitioned one.
     kind: String,
     /// `p`: permanent.
@@ -312,9 +312,9 @@ const LOOK_UNIQUE: &str = "SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.p
     FROM pg_catalog.pg_index i WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate \
     AND i.indpred IS NULL AND i.indexprs IS NULL";
 
-impl Found {
+impl FoundTable {
     /// The table of this name; `None`: there is none.
-    pub(super) fn look(session: &Session, table: &TableName) -> Result<Option<Self>, Failure> {
+    pub(super) fn look(session: &Session, table: &TableName) -> Result<Option<Self>, PostgresFailure> {
         let names = [
             (&table.schema as _, PgType::TEXT),
             (&table.name as _, PgType::TEXT),
@@ -496,7 +496,7 @@ mod tests {
             not_null,
             ..FoundColumn::default()
         };
-        let found = Found {
+        let found = FoundTable {
             kind: "r".into(),
             persistence: "u".into(),
             columns: vec![

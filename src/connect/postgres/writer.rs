@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::column::Array;
-use super::failure::Failure;
-use super::progress::{Claim, ProgressRow};
-use super::session::{Parameter, Server, Session};
-use super::table::{Column, Layout, Origin};
+use super::column::ColumnArray;
+use super::failure::PostgresFailure;
+use super::progress::{ProgressRow, ShardClaim};
+use super::session::{Parameter, ServerAddress, Session};
+use super::table::{Column, ColumnOrigin, Layout};
 use crate::error::Result;
 use crate::fault;
 use crate::schema::datum::Datum;
@@ -22,25 +22,25 @@ const STATEMENT_BYTES: usize = 4 << 20;
 
 /// Writes the rows of a shard.
 pub(super) struct PostgresWriter {
-    server: Arc<Server>,
+    server: Arc<ServerAddress>,
     shard: Shard,
     layout: Layout,
     progress: ProgressRow,
-    open: Option<Open>,
+    open: Option<OpenSession>,
 }
 
 /// A connection, and what was found and claimed by it.
-struct Open {
+struct OpenSession {
     session: Session,
-    claim: Claim,
+    claim: ShardClaim,
     insert: String,
     delete: String,
-    arrays: Vec<Array>,
+    arrays: Vec<ColumnArray>,
 }
 
 /// A row to be written.
 #[derive(Clone, Copy)]
-struct Item<'a> {
+struct PendingRow<'a> {
     /// Its number in what is committed.
     number: usize,
     epoch: Epoch,
@@ -51,20 +51,25 @@ struct Item<'a> {
 
 /// Rows of one statement: all are deleted, or none is.
 #[derive(Clone, Copy)]
-struct Work<'a> {
+struct StatementRows<'a> {
     deletes: bool,
-    items: &'a [Item<'a>],
+    items: &'a [PendingRow<'a>],
 }
 
-impl<'a> Work<'a> {
-    fn of(items: &'a [Item<'a>]) -> Self {
+impl<'a> StatementRows<'a> {
+    fn of(items: &'a [PendingRow<'a>]) -> Self {
         let deletes = items.first().is_some_and(|item| item.deletes);
         Self { deletes, items }
     }
 }
 
 impl PostgresWriter {
-    pub(super) fn new(server: Arc<Server>, shard: Shard, layout: Layout, application: &str) -> Result<Self> {
+    pub(super) fn new(
+        server: Arc<ServerAddress>,
+        shard: Shard,
+        layout: Layout,
+        application: &str,
+    ) -> Result<Self> {
         Ok(Self {
             progress: ProgressRow::new(application, &layout.table, &shard)?,
             server,
@@ -75,13 +80,17 @@ impl PostgresWriter {
     }
 
     /// Connects, takes the shard over, and finds what was committed by then.
-    fn connect(&mut self) -> Result<Claim, Failure> {
+    fn connect(&mut self) -> Result<ShardClaim, PostgresFailure> {
         self.open = None;
         let session = self.server.connect()?;
         let casts = self.progress.prepare(&session, &self.layout)?;
         let claim = self.progress.claim(&session)?;
-        let arrays = self.layout.columns.iter().map(|column| Array::new(column.store));
-        self.open = Some(Open {
+        let arrays = self
+            .layout
+            .columns
+            .iter()
+            .map(|column| ColumnArray::new(column.store));
+        self.open = Some(OpenSession {
             session,
             claim: claim.clone(),
             insert: self.layout.insert(&casts),
@@ -92,7 +101,7 @@ impl PostgresWriter {
     }
 
     /// Begins a transaction. A connection that was closed while there was nothing to write is no trouble.
-    fn begin(&mut self, before: u64) -> Result<(), Failure> {
+    fn begin(&mut self, before: u64) -> Result<(), PostgresFailure> {
         let begun = self.open.as_ref().map(|open| open.session.begin());
         match begun {
             Some(Ok(())) => return Ok(()),
@@ -102,24 +111,24 @@ impl PostgresWriter {
         let claim = self.connect()?;
         if claim.number.is_none() || claim.rows != before {
             // Another one has written, or a commit was lost: the task asks anew.
-            return Err(Failure::Fenced);
+            return Err(PostgresFailure::Fenced);
         }
         self.open()?.session.begin()
     }
 
-    fn open(&mut self) -> Result<&mut Open, Failure> {
-        let gone = || Failure::Late("there is no connection".into());
+    fn open(&mut self) -> Result<&mut OpenSession, PostgresFailure> {
+        let gone = || PostgresFailure::Late("there is no connection".into());
         self.open.as_mut().ok_or_else(gone)
     }
 
-    fn write(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), Failure> {
+    fn write(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), PostgresFailure> {
         let rows: usize = epochs.iter().map(|batch| batch.rows.len()).sum();
         let before = progress.rows - rows as u64;
         let items = items(epochs, self.layout.keys > 0);
         let works = works(&items);
         self.begin(before)?;
-        let open = self.open.as_ref().ok_or(Failure::Fenced)?;
-        let claim = open.claim.number.ok_or(Failure::Fenced)?;
+        let open = self.open.as_ref().ok_or(PostgresFailure::Fenced)?;
+        let claim = open.claim.number.ok_or(PostgresFailure::Fenced)?;
         self.progress.advance(&open.session, claim, before, progress)?;
         fault::point("postgres_sink.advanced");
         for (at, work) in works.iter().enumerate() {
@@ -134,17 +143,18 @@ impl PostgresWriter {
     }
 
     /// Runs one statement.
-    fn run(&mut self, work: &Work<'_>) -> Result<(), Failure> {
-        let gone = || Failure::Late("there is no connection".into());
+    fn run(&mut self, work: &StatementRows<'_>) -> Result<(), PostgresFailure> {
+        let gone = || PostgresFailure::Late("there is no connection".into());
         let open = self.open.as_mut().ok_or_else(gone)?;
         let columns = match work.deletes {
             true => &self.layout.columns[..self.layout.keys],
             false => &self.layout.columns[..],
         };
-        open.arrays.iter_mut().for_each(Array::clear);
+        open.arrays.iter_mut().for_each(ColumnArray::clear);
         for item in work.items {
-            encode(item, &self.shard, columns, &mut open.arrays)
-                .map_err(|(column, why)| Failure::Row(item.number, self.layout.refused(column, &why)))?;
+            encode(item, &self.shard, columns, &mut open.arrays).map_err(|(column, why)| {
+                PostgresFailure::Row(item.number, self.layout.refused(column, &why))
+            })?;
         }
         let parameters = columns.iter().zip(&open.arrays);
         let parameters: Vec<Parameter<'_>> = parameters
@@ -162,30 +172,35 @@ impl PostgresWriter {
 
     /// Finds the row that a failure is of: by running halves of its statement in a transaction that comes to
     /// nothing.
-    fn located(&mut self, works: &[Work<'_>], at: usize, failure: Failure) -> Failure {
+    fn located(
+        &mut self,
+        works: &[StatementRows<'_>],
+        at: usize,
+        failure: PostgresFailure,
+    ) -> PostgresFailure {
         if !failure.is_of_a_row() {
             return failure;
         }
         let found = self.search(works, at);
         let ended = self.open().and_then(|open| open.session.rollback());
         match (found, ended) {
-            (Err(found @ Failure::Row(..)), Ok(())) => found,
+            (Err(found @ PostgresFailure::Row(..)), Ok(())) => found,
             _ => failure,
         }
     }
 
     /// An error is what was found; none: it does not come again.
-    fn search(&mut self, works: &[Work<'_>], at: usize) -> Result<(), Failure> {
+    fn search(&mut self, works: &[StatementRows<'_>], at: usize) -> Result<(), PostgresFailure> {
         self.open()?.session.rollback()?;
         self.open()?.session.begin()?;
         for work in &works[..at] {
             self.run(work)?;
         }
-        let Work { deletes, mut items } = works[at];
+        let StatementRows { deletes, mut items } = works[at];
         while items.len() > 1 {
             let (first, second) = items.split_at(items.len() / 2);
             self.open()?.session.batch("SAVEPOINT half")?;
-            items = match self.run(&Work {
+            items = match self.run(&StatementRows {
                 deletes,
                 items: first,
             }) {
@@ -197,18 +212,19 @@ impl PostgresWriter {
                 Err(failure) => return Err(failure),
             };
         }
-        let ran = self.run(&Work { deletes, items });
+        let ran = self.run(&StatementRows { deletes, items });
         match (ran, items.first()) {
-            (Err(failure), Some(item)) if failure.is_of_a_row() => {
-                Err(Failure::Row(item.number, failure.error(self.layout.unwritten())))
-            }
+            (Err(failure), Some(item)) if failure.is_of_a_row() => Err(PostgresFailure::Row(
+                item.number,
+                failure.error(self.layout.unwritten()),
+            )),
             (ran, _) => ran,
         }
     }
 
-    fn failed(&self, epochs: &[Batch], failure: Failure) -> WriteError {
+    fn failed(&self, epochs: &[Batch], failure: PostgresFailure) -> WriteError {
         match failure {
-            Failure::Row(number, error) => WriteError::Refused {
+            PostgresFailure::Row(number, error) => WriteError::Refused {
                 row: place(epochs, number),
                 error,
             },
@@ -227,12 +243,12 @@ impl PostgresWriter {
 
 /// Which of the rows are written: of several of one key the last, as all of them are committed at once. What
 /// goes comes first, so that a row that is new may have what another one gave up.
-fn items(epochs: &[Batch], is_keyed: bool) -> Vec<Item<'_>> {
+fn items(epochs: &[Batch], is_keyed: bool) -> Vec<PendingRow<'_>> {
     let mut number = 0;
     let mut all = Vec::new();
     for batch in epochs {
         for row in &batch.rows {
-            all.push(Item {
+            all.push(PendingRow {
                 number,
                 epoch: batch.epoch,
                 row,
@@ -244,14 +260,14 @@ fn items(epochs: &[Batch], is_keyed: bool) -> Vec<Item<'_>> {
     if !is_keyed {
         return all;
     }
-    let last: BTreeMap<&[u8], Item<'_>> = all.into_iter().map(|item| (item.row.key(), item)).collect();
-    let mut last: Vec<Item<'_>> = last.into_values().collect();
+    let last: BTreeMap<&[u8], PendingRow<'_>> = all.into_iter().map(|item| (item.row.key(), item)).collect();
+    let mut last: Vec<PendingRow<'_>> = last.into_values().collect();
     last.sort_by_key(|item| !item.deletes);
     last
 }
 
 /// Cuts them into statements.
-fn works<'a>(items: &'a [Item<'a>]) -> Vec<Work<'a>> {
+fn works<'a>(items: &'a [PendingRow<'a>]) -> Vec<StatementRows<'a>> {
     let mut works = Vec::new();
     let mut start = 0;
     let mut bytes = 0;
@@ -260,30 +276,30 @@ fn works<'a>(items: &'a [Item<'a>]) -> Vec<Work<'a>> {
         let is_full =
             at - start >= STATEMENT_ROWS || at > start && bytes + item.row.bytes() > STATEMENT_BYTES;
         if is_other || is_full {
-            works.push(Work::of(&items[start..at]));
+            works.push(StatementRows::of(&items[start..at]));
             (start, bytes) = (at, 0);
         }
         bytes += item.row.bytes();
     }
-    works.push(Work::of(&items[start..]));
+    works.push(StatementRows::of(&items[start..]));
     works.retain(|work| !work.items.is_empty());
     works
 }
 
 /// Adds a row to the columns' arrays; an error names the column.
 fn encode<'a>(
-    item: &Item<'_>,
+    item: &PendingRow<'_>,
     shard: &Shard,
     columns: &'a [Column],
-    arrays: &mut [Array],
+    arrays: &mut [ColumnArray],
 ) -> Result<(), (&'a str, String)> {
     let (schema, row) = (&shard.schema, item.row);
     let key = row.key_fields(schema).unwrap_or_default();
     let (after, mut before) = (row.fields(schema), None);
     for (column, array) in columns.iter().zip(arrays) {
         let datum: Option<&Datum> = match column.origin {
-            Origin::Epoch | Origin::Diff => {
-                let number = if column.origin == Origin::Diff {
+            ColumnOrigin::Epoch | ColumnOrigin::Diff => {
+                let number = if column.origin == ColumnOrigin::Diff {
                     row.diff()
                 } else {
                     item.epoch.0 as i64
@@ -291,9 +307,9 @@ fn encode<'a>(
                 array.push_i64(number);
                 continue;
             }
-            Origin::After(at) if at < key.len() => key.get(at),
-            Origin::After(at) => after.as_ref().and_then(|after| after.get(at)),
-            Origin::Before(at) => {
+            ColumnOrigin::After(at) if at < key.len() => key.get(at),
+            ColumnOrigin::After(at) => after.as_ref().and_then(|after| after.get(at)),
+            ColumnOrigin::Before(at) => {
                 let before = before.get_or_insert_with(|| row.fields_before(schema));
                 before.as_ref().and_then(|before| before.get(at))
             }

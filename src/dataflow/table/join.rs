@@ -2,9 +2,9 @@
 
 use differential_dataflow::AsCollection;
 
-use crate::dataflow::plan::{Kind, union};
-use crate::dataflow::table::{KeyedLike, Meta, Table};
-use crate::operator::join::{Spec, join, updates};
+use crate::dataflow::plan::{StepKind, union};
+use crate::dataflow::table::{KeyedRows, Table, TableMeta};
+use crate::operator::join::{JoinSpec, join, updates};
 use crate::record::Record;
 
 // The bounds are on the methods, so that a missing derive is reported as such and not as "no method found".
@@ -23,7 +23,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         f: impl Fn(&K, V, &V2) -> R + 'static,
     ) -> Table<'s, K, R>
     where
-        K: Record + KeyedLike<K2>,
+        K: Record + KeyedRows<K2>,
         V: Record,
     {
         let meta = self.joined(name, "join", other);
@@ -59,7 +59,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         f: impl Fn(&K, V, Option<&V2>) -> R + 'static,
     ) -> Table<'s, K, R>
     where
-        K: Record + KeyedLike<K2>,
+        K: Record + KeyedRows<K2>,
         V: Record,
     {
         let meta = self.joined(name, "left_join", other);
@@ -121,7 +121,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     #[track_caller]
     pub fn semijoin<K2: Record, V2: Record>(&self, name: &str, other: &Table<'s, K2, V2>) -> Table<'s, K, V>
     where
-        K: Record + KeyedLike<K2>,
+        K: Record + KeyedRows<K2>,
         V: Record,
     {
         let meta = self.joined(name, "semijoin_tables", other);
@@ -148,7 +148,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     #[track_caller]
     pub fn antijoin<K2: Record, V2: Record>(&self, name: &str, other: &Table<'s, K2, V2>) -> Table<'s, K, V>
     where
-        K: Record + KeyedLike<K2>,
+        K: Record + KeyedRows<K2>,
         V: Record,
     {
         let meta = self.joined(name, "antijoin_tables", other);
@@ -174,17 +174,25 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
     }
 
     #[track_caller]
-    fn joined<K2: Record, V2: Record>(&self, name: &str, operator: &str, other: &Table<'s, K2, V2>) -> Meta
+    fn joined<K2: Record, V2: Record>(
+        &self,
+        name: &str,
+        operator: &str,
+        other: &Table<'s, K2, V2>,
+    ) -> TableMeta
     where
         K: Record,
         V: Record,
     {
         let inputs = [&self.meta.origin, &other.meta.origin];
-        let origin = self.flow.context().step_as(name, (Kind::Join, operator), &inputs);
+        let origin = self
+            .flow
+            .context()
+            .step_as(name, (StepKind::Join, operator), &inputs);
         // The state of a join is in no checkpoint: it is rebuilt from both tables' rows.
-        self.meta.wanted.set(true);
-        other.meta.wanted.set(true);
-        Meta {
+        self.meta.demand.set(true);
+        other.meta.demand.set(true);
+        TableMeta {
             origin,
             sources: union(&self.meta.sources, &other.meta.sources),
             // A row of the other table that is retracted when its window closes would retract the joined row
@@ -196,13 +204,13 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
 
     fn by_key<K2: Record, V2: Record, R: Record>(
         &self,
-        meta: Meta,
+        meta: TableMeta,
         other: &Table<'s, K2, V2>,
         row: impl Fn(&K, Option<&V>, Option<&V2>) -> Option<R> + 'static,
         alone: Option<fn(&K2) -> K>,
     ) -> Table<'s, K, R>
     where
-        K: Record + KeyedLike<K2>,
+        K: Record + KeyedRows<K2>,
         V: Record,
     {
         let spec = self.spec(&meta, |key: &K, _: &V| key.key(), row);
@@ -215,7 +223,7 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
 
     fn by_foreign_key<K2: Record, V2: Record, R: Record>(
         &self,
-        meta: Meta,
+        meta: TableMeta,
         other: &Table<'s, K2, V2>,
         on: impl Fn(&K, &V) -> K2 + 'static,
         row: impl Fn(&K, Option<&V>, Option<&V2>) -> Option<R> + 'static,
@@ -231,8 +239,8 @@ impl<'s, K: 'static, V: 'static> Table<'s, K, V> {
         Table::from_rows(self.flow, updates(changes).as_collection(), meta)
     }
 
-    fn spec<On, Row>(&self, meta: &Meta, on: On, row: Row) -> Spec<On, Row> {
-        Spec {
+    fn spec<On, Row>(&self, meta: &TableMeta, on: On, row: Row) -> JoinSpec<On, Row> {
+        JoinSpec {
             name: meta.origin.step().to_string(),
             on,
             row,

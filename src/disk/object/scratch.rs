@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::clock;
-use crate::disk::{FileReader, Trouble};
+use crate::disk::{FileReader, StoreFault};
 
 /// Disappears with the process, however that ends.
 pub(super) struct Scratch(File);
@@ -27,7 +27,7 @@ impl Scratch {
 }
 
 fn unusable(error: &io::Error, dir: &Path) -> io::Error {
-    let trouble = Trouble {
+    let trouble = StoreFault {
         what: format!(
             "cannot create a scratch file for uploads in `{}`: {error}",
             dir.display()

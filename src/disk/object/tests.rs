@@ -13,9 +13,9 @@ use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use proptest::prelude::*;
 
-use super::{Access, ObjectFiles};
+use super::{BucketAccess, ObjectFiles};
 use crate::disk::sim::SimDisk;
-use crate::disk::{FileStore, HostDisk, Trouble};
+use crate::disk::{FileStore, HostDisk, StoreFault};
 
 const ROOT: &str = "s3://bucket";
 const DIR: &str = "s3://bucket/a/b";
@@ -288,8 +288,8 @@ fn answering(status: &str, body: &str) -> String {
 }
 
 /// The trouble that a listing ends in.
-fn trouble(endpoint: String) -> Trouble {
-    let access = Access {
+fn trouble(endpoint: String) -> StoreFault {
+    let access = BucketAccess {
         endpoint: Some(endpoint),
         region: None,
     };
@@ -300,12 +300,14 @@ fn trouble(endpoint: String) -> Trouble {
         ErrorKind::NotFound,
         "it is not to be taken for an empty directory"
     );
-    Trouble::of(&error).unwrap_or_else(|| panic!("{error}")).clone()
+    StoreFault::of(&error)
+        .unwrap_or_else(|| panic!("{error}"))
+        .clone()
 }
 
 /// Credentials come from the environment, which threads of a test share: so they are in the address of
 /// nobody, and given here.
-fn with_login(access: &Access) -> ObjectFiles {
+fn with_login(access: &BucketAccess) -> ObjectFiles {
     let builder = object_store::aws::AmazonS3Builder::new()
         .with_access_key_id("nobody")
         .with_secret_access_key("a secret");

@@ -11,11 +11,11 @@ use object_store::path::Path as Key;
 use object_store::{Error, MultipartUpload, ObjectStoreExt};
 
 use super::scratch::Scratch;
-use super::{Copied, Shared, Told, put_new};
+use super::{ObjectClient, ObjectInfo, Reply, put_new};
 use crate::disk::{FileReader, FileWriter};
 
 pub(super) struct Upload {
-    shared: Arc<Shared>,
+    shared: Arc<ObjectClient>,
     path: PathBuf,
     key: Key,
     scratch: Arc<Scratch>,
@@ -23,11 +23,11 @@ pub(super) struct Upload {
     /// The end of the data already split into parts.
     sent: u64,
     begun: Option<Box<dyn MultipartUpload>>,
-    parts: VecDeque<Told<()>>,
+    parts: VecDeque<Reply<()>>,
 }
 
 impl Upload {
-    pub(super) fn new(shared: Arc<Shared>, path: &Path, key: Key) -> io::Result<Self> {
+    pub(super) fn new(shared: Arc<ObjectClient>, path: &Path, key: Key) -> io::Result<Self> {
         let scratch = Arc::new(Scratch::new(&shared.scratch)?);
         Ok(Self {
             shared,
@@ -91,7 +91,7 @@ impl Upload {
         let (upload, completed) = self.shared.told(completed)?;
         completed.map(drop).map_err(|error| {
             self.begun = Some(upload);
-            super::reason::tell(&error, &self.shared.root)
+            super::diagnosis::tell(&error, &self.shared.root)
         })
     }
 }
@@ -118,7 +118,8 @@ impl FileWriter for Upload {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
         }
-        self.shared.keep(&self.path, Copied::Whole(self.scratch.clone()));
+        self.shared
+            .keep(&self.path, ObjectInfo::Whole(self.scratch.clone()));
         Ok(())
     }
 }

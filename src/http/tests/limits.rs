@@ -6,8 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use super::*;
 use crate::error::Kind;
 
-fn state() -> Arc<State> {
-    Arc::new(State {
+fn state() -> Arc<ServerState> {
+    Arc::new(ServerState {
         views: Views::new(1),
         view_names: Vec::new(),
         recovery: Arc::new(|| None),
@@ -56,7 +56,7 @@ async fn a_port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let error = start(&address).unwrap_err();
-    assert_eq!(error.kind(), Kind::Outside);
+    assert_eq!(error.kind(), Kind::External);
     assert!(
         error.to_string().contains(&address) && error.to_string().contains("another port"),
         "{error}"
@@ -249,14 +249,14 @@ async fn shutdown_lets_requests_end() {
         tokio::task::yield_now().await;
     }
     fixture.merchants(1, [(1, merchant("Acme", 7))]);
-    let moment = fixture.moment(1);
+    let snapshot = fixture.snapshot(1);
     let (views, server) = (fixture.state.views.clone(), fixture.server);
     let stopping = tokio::spawn(server.shutdown(Duration::from_secs(60)));
     while TcpStream::connect(address).is_ok() {
         tokio::task::yield_now().await;
     }
     assert!(!stopping.is_finished(), "it waits for the request");
-    views.close(moment);
+    views.close(snapshot);
     assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
     stopping.await.unwrap();
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::time::WindowLayout;
-use crate::watermark::Marks;
+use crate::watermark::WatermarkFold;
 
 #[tokio::test]
 async fn a_row_is_flat_and_names_its_moment() {
@@ -55,7 +55,7 @@ async fn closed_is_said_by_the_watermark_that_closes_the_windows() {
         view.apply(epoch(1), &mut vec![upsert(window(42, 0), 7u64)])
             .unwrap();
     }
-    let mut marks = Marks::default();
+    let mut marks = WatermarkFold::default();
     marks.track(&both);
     let steps = [
         (
@@ -90,15 +90,15 @@ async fn closed_is_said_by_the_watermark_that_closes_the_windows() {
         ),
     ];
     for (n, (watermarks, idle, closed, why)) in (1..).zip(steps) {
-        let mut moment = fixture.moment(n);
+        let mut snapshot = fixture.snapshot(n);
         let binding = EpochBinding {
             watermarks,
             idle,
-            ..(*moment.binding).clone()
+            ..(*snapshot.binding).clone()
         };
-        moment.watermarks = marks.apply(&binding);
-        moment.binding = Arc::new(binding);
-        fixture.state.views.close(moment);
+        snapshot.watermarks = marks.apply(&binding);
+        snapshot.binding = Arc::new(binding);
+        fixture.state.views.close(snapshot);
         for (view, closed) in ["of_both", "of_refunds"].into_iter().zip(closed) {
             let rows = fixture.read(&format!("/v1/views/{view}/rows")).await;
             assert_eq!(rows["closed"][0], closed, "{view}: {why}: {rows}");
@@ -547,7 +547,7 @@ async fn epochs_say_what_they_contain() {
 
 #[tokio::test]
 async fn older_epochs_are_asked_of_the_ledger() {
-    let bindings: Bindings = Arc::new(|asked| {
+    let bindings: BindingLookup = Arc::new(|asked| {
         let empty = |epoch| EpochBinding {
             epoch,
             now: EventTime(0),

@@ -30,7 +30,7 @@ async fn restarted(stale_reads: bool) -> Fixture {
 }
 
 fn recovers(fixture: &Fixture, closed: Option<u64>) {
-    *fixture.recovering.lock() = closed.is_none_or(|closed| closed < 9).then(|| Recovering {
+    *fixture.recovering.lock() = closed.is_none_or(|closed| closed < 9).then(|| RecoveryProgress {
         closed: closed.map(epoch),
         last_bound: epoch(9),
         left: [

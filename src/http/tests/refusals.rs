@@ -329,12 +329,12 @@ async fn bodies_that_cannot_be_read_are_refused() {
 
 #[tokio::test]
 async fn a_fault_is_not_told_in_words() {
-    let bindings: Bindings = Arc::new(|_epoch| Err(crate::Error::internal("secret path /var/ledger")));
+    let bindings: BindingLookup = Arc::new(|_epoch| Err(crate::Error::internal("secret path /var/ledger")));
     let mut fixture = Fixture::with(HttpSettings::default(), Some(bindings));
     fixture.close(1);
     let body = fixture.refused("/v1/epochs/7", 500, "internal").await;
     assert!(!body.to_string().contains("secret"), "{body}");
-    let bindings: Bindings = Arc::new(|_epoch| panic!("secret"));
+    let bindings: BindingLookup = Arc::new(|_epoch| panic!("secret"));
     let mut fixture = Fixture::with(HttpSettings::default(), Some(bindings));
     fixture.close(1);
     let body = fixture.refused("/v1/epochs/7", 500, "internal").await;

@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use super::*;
-use crate::runtime::sinks::SinkNow;
+use crate::runtime::sinks::SinkStatus;
 use crate::sink::{Contract, Method};
 
 /// One that is behind and in trouble, and one that was given nothing.
-pub(super) fn given() -> Vec<SinkNow> {
-    let behind = SinkNow {
+pub(super) fn given() -> Vec<SinkStatus> {
+    let behind = SinkStatus {
         name: "audit".into(),
         method: Method::AppendTo,
         description: "topic `payments.audit.v1`".into(),
@@ -22,7 +22,7 @@ pub(super) fn given() -> Vec<SinkNow> {
         retries: 2,
         trouble: Some("shard 3: it is \"away\"".into()),
     };
-    let idle = SinkNow {
+    let idle = SinkStatus {
         name: "alerts".into(),
         method: Method::ForEachEpoch,
         description: "a function".into(),

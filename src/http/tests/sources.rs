@@ -4,11 +4,11 @@ use serde_json::json;
 
 use super::*;
 use crate::late::Late;
-use crate::runtime::sources::{PartitionNow, RulesNow, SourceNow};
+use crate::runtime::sources::{PartitionStatus, SourceStatus, TimeRulesStatus};
 
 /// A stream of which one partition is behind and the other unknown but for its log, and a table.
-pub(super) fn given() -> Vec<SourceNow> {
-    let behind = PartitionNow {
+pub(super) fn given() -> Vec<SourceStatus> {
+    let behind = PartitionStatus {
         partition: 3,
         log: Some((5, 30)),
         position: Some(12),
@@ -18,7 +18,7 @@ pub(super) fn given() -> Vec<SourceNow> {
         paused: Some(true),
         open_transaction_since: None,
     };
-    let unread = PartitionNow {
+    let unread = PartitionStatus {
         partition: 4,
         position: None,
         lag_seconds: None,
@@ -28,13 +28,13 @@ pub(super) fn given() -> Vec<SourceNow> {
         idle: true,
         ..behind
     };
-    let payments = SourceNow {
+    let payments = SourceStatus {
         name: "payments".into(),
         topic: "payments.transactions.v1".into(),
         connector: Some("kafka"),
         details: vec![("group", "thalweg".into())],
         formats: vec![("value", "avro".into())],
-        rules: Some(RulesNow {
+        rules: Some(TimeRulesStatus {
             lateness: Duration::from_secs(5),
             late: Late::Correct(Duration::from_secs(3600)),
             idle_after: Duration::from_secs(10),
@@ -44,7 +44,7 @@ pub(super) fn given() -> Vec<SourceNow> {
         trouble: Some("it is \"away\"".into()),
         partitions: vec![behind, unread],
     };
-    let merchants = SourceNow {
+    let merchants = SourceStatus {
         name: "merchants".into(),
         rules: None,
         trouble: None,

@@ -4,10 +4,10 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 use crate::operator::aggregate::when::{Filtered, shows_nothing_as};
-use crate::operator::aggregate::{Aggregate, Of, Take};
+use crate::operator::aggregate::{Aggregate, AggregateBuilder, Take};
 use crate::record::F64;
 
-impl<T> Of<T> {
+impl<T> AggregateBuilder<T> {
     /// The number of values: a `u64`. Can be undone; a key takes 8 bytes.
     pub fn count(self) -> Count<T> {
         Count(PhantomData)
@@ -37,7 +37,7 @@ impl<T> Of<T> {
     ///
     /// ```
     /// use thalweg::prelude::*;
-    /// let failed = Of::<u16>::default().rate(|status| *status >= 500);
+    /// let failed = AggregateBuilder::<u16>::default().rate(|status| *status >= 500);
     /// let mut state = failed.empty();
     /// for status in [200, 503, 404, 200] {
     ///     failed.add(&mut state, &status);
@@ -48,19 +48,19 @@ impl<T> Of<T> {
         Rate(Rc::new(meets))
     }
 
-    /// The share of values for which `f` returns `None`, from 0 to 1: see [`Of::rate`].
+    /// The share of values for which `f` returns `None`, from 0 to 1: see [`AggregateBuilder::rate`].
     pub fn null_rate<V>(self, f: impl Fn(&T) -> Option<V> + 'static) -> Rate<T> {
         self.rate(move |value| f(value).is_none())
     }
 }
 
-/// See [`Of::count`].
+/// See [`AggregateBuilder::count`].
 pub struct Count<T>(PhantomData<fn(T)>);
-/// See [`Of::any`].
+/// See [`AggregateBuilder::any`].
 pub struct Any<T>(Take<T, bool>);
-/// See [`Of::all`]. Counts the values that do not meet the condition.
+/// See [`AggregateBuilder::all`]. Counts the values that do not meet the condition.
 pub struct All<T>(Take<T, bool>);
-/// See [`Of::rate`].
+/// See [`AggregateBuilder::rate`].
 pub struct Rate<T>(Take<T, bool>);
 
 shows_nothing_as! { Count; "0" }

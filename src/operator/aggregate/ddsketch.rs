@@ -29,14 +29,14 @@ const NAN: i32 = i32::MAX;
 
 /// The sketch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sketch {
+pub struct DdSketch {
     per_octave: i32,
     /// The number of values by bucket, in the order of values: 0 holds zero, −b the negatives of b's values.
     /// A count is negative if values are removed before they are added.
     counts: BTreeMap<i32, i64>,
 }
 
-impl Sketch {
+impl DdSketch {
     /// An empty sketch. The error is from [`ERROR_MIN`] to 1.
     pub(super) fn new(relative_error: f64) -> Self {
         let per_octave = (3.0 / (8.0 * relative_error)).ceil() as i32;
@@ -62,7 +62,7 @@ impl Sketch {
     }
 
     /// Adds everything that another sketch has counted.
-    pub(super) fn merge(&mut self, mut other: Sketch) {
+    pub(super) fn merge(&mut self, mut other: DdSketch) {
         assert!(
             self.per_octave == other.per_octave,
             "state of `quantile` of relative error {} met one of {}: give the step another `version` when the \
@@ -169,14 +169,14 @@ mod tests {
 
         #[test]
         fn a_value_is_close_to_the_middle_of_its_bucket(value in value(), error in ERROR_MIN..1.0) {
-            let per_octave = Sketch::new(error).per_octave;
+            let per_octave = DdSketch::new(error).per_octave;
             let middle = middle(bucket(value, per_octave), per_octave);
             prop_assert!(is_close(middle, value, error), "{middle} for {value}, to within {error}");
         }
 
         #[test]
         fn buckets_stand_in_the_order_of_values(one in value(), other in value(), error in 0.001f64..1.0) {
-            let per_octave = Sketch::new(error).per_octave;
+            let per_octave = DdSketch::new(error).per_octave;
             let [one_bucket, other_bucket, nan] = [one, other, f64::NAN].map(|v| bucket(v, per_octave));
             prop_assert!(one_bucket <= nan && other_bucket <= nan);
             // Of a NaN and another value neither is greater.
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn every_bucket_holds_its_middle() {
         for error in [0.2, 0.01, 0.001] {
-            let per_octave = Sketch::new(error).per_octave;
+            let per_octave = DdSketch::new(error).per_octave;
             for at in (1..2_046 * per_octave).step_by(7) {
                 assert_eq!(bucket(middle(at, per_octave), per_octave), at);
                 assert_eq!(bucket(middle(-at, per_octave), per_octave), -at);
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn memory_grows_with_the_spread_of_values_and_not_with_their_number() {
-        let mut sketch = Sketch::new(0.01);
+        let mut sketch = DdSketch::new(0.01);
         // Latencies from 1 to 100,000: about 17 octaves.
         (0..1_000_000).for_each(|n| sketch.count(f64::from(n % 100_000 + 1), 1));
         assert!(sketch.counts.len() <= 17 * 38, "{}", sketch.counts.len());
@@ -211,6 +211,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "give the step another `version`")]
     fn sketches_of_two_errors_do_not_mix() {
-        Sketch::new(0.01).merge(Sketch::new(0.02));
+        DdSketch::new(0.01).merge(DdSketch::new(0.02));
     }
 }

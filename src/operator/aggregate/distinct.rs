@@ -7,18 +7,18 @@ use std::rc::Rc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::operator::aggregate::hyperloglog::{PRECISION_MAX, PRECISION_MIN, Sketch};
+use crate::operator::aggregate::hyperloglog::{HyperLogLog, PRECISION_MAX, PRECISION_MIN};
 use crate::operator::aggregate::when::shows_nothing_as;
-use crate::operator::aggregate::{Aggregate, Of, Take};
+use crate::operator::aggregate::{Aggregate, AggregateBuilder, Take};
 use crate::record::Record;
 
-impl<T> Of<T> {
+impl<T> AggregateBuilder<T> {
     /// The exact number of distinct values that `f` returns: a `u64`. For large values, have it return a hash
     /// of them.
     ///
     /// Can be undone. A key takes each distinct value and 8 bytes, in a B-tree: about 24 bytes for a `u64`,
     /// and as much in a checkpoint whenever the key has changed since the last one. For keys with many
-    /// thousands of values there is [`Of::approx_count_distinct`].
+    /// thousands of values there is [`AggregateBuilder::approx_count_distinct`].
     pub fn count_distinct<V: Record>(self, f: impl Fn(&T) -> V + 'static) -> CountDistinct<T, V> {
         CountDistinct(Rc::new(f))
     }
@@ -28,13 +28,13 @@ impl<T> Of<T> {
     /// always exact; beyond that, the standard error is 1.6 %: two of three estimates are within that, 95 of
     /// 100 within twice that.
     ///
-    /// Cannot be undone: a group of a collection keeps its values, so [`Of::count_distinct`] is better there.
-    /// A key takes 4 bytes per distinct value, and at most 4 KiB. [`ApproxCountDistinct::precision`] changes
-    /// both.
+    /// Cannot be undone: a group of a collection keeps its values, so [`AggregateBuilder::count_distinct`] is
+    /// better there. A key takes 4 bytes per distinct value, and at most 4 KiB.
+    /// [`ApproxCountDistinct::precision`] changes both.
     ///
     /// ```
     /// use thalweg::prelude::*;
-    /// let visitors = Of::<String>::default().approx_count_distinct(|ip| ip.clone());
+    /// let visitors = AggregateBuilder::<String>::default().approx_count_distinct(|ip| ip.clone());
     /// let mut state = visitors.empty();
     /// for n in 0..300_000 {
     ///     visitors.add(&mut state, &format!("10.0.{}.{}", n / 256 % 256, n % 256));
@@ -54,10 +54,10 @@ impl<T> Of<T> {
     }
 }
 
-/// See [`Of::count_distinct`].
+/// See [`AggregateBuilder::count_distinct`].
 pub struct CountDistinct<T, V>(Take<T, V>);
 
-/// See [`Of::approx_count_distinct`].
+/// See [`AggregateBuilder::approx_count_distinct`].
 ///
 /// A HyperLogLog sketch with a sparse form, as in Heule, Nunkesser and Hall, "HyperLogLog in Practice"
 /// (2013), and the estimator of Ertl, "New cardinality estimation algorithms for HyperLogLog sketches"
@@ -143,12 +143,12 @@ fn count<V: Ord>(counts: &mut BTreeMap<V, i64>, value: V, times: i64) {
 }
 
 impl<T: 'static, V: Record> Aggregate<T> for ApproxCountDistinct<T, V> {
-    type State = Sketch;
+    type State = HyperLogLog;
     type Out = u64;
-    fn empty(&self) -> Sketch {
-        Sketch::new(self.precision)
+    fn empty(&self) -> HyperLogLog {
+        HyperLogLog::new(self.precision)
     }
-    fn add(&self, sketch: &mut Sketch, value: &T) {
+    fn add(&self, sketch: &mut HyperLogLog, value: &T) {
         let mut bytes = self.bytes.take();
         bytes.clear();
         bytes = postcard::to_extend(&(self.f)(value), bytes)
@@ -156,10 +156,10 @@ impl<T: 'static, V: Record> Aggregate<T> for ApproxCountDistinct<T, V> {
         sketch.add(xxh3_64(&bytes));
         self.bytes.replace(bytes);
     }
-    fn merge(&self, sketch: &mut Sketch, other: Sketch) {
+    fn merge(&self, sketch: &mut HyperLogLog, other: HyperLogLog) {
         sketch.merge(other);
     }
-    fn finish(&self, sketch: &Sketch) -> u64 {
+    fn finish(&self, sketch: &HyperLogLog) -> u64 {
         sketch.estimate()
     }
 }

@@ -3,10 +3,10 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-use crate::operator::aggregate::{Aggregate, Of, Take};
+use crate::operator::aggregate::{Aggregate, AggregateBuilder, Take};
 use crate::record::Record;
 
-impl<T> Of<T> {
+impl<T> AggregateBuilder<T> {
     /// The smallest value that `f` returns. Cannot be undone; a key takes one value.
     pub fn min<V: Record>(self, f: impl Fn(&T) -> V + 'static) -> Min<T, V> {
         Min(Rc::new(f))
@@ -47,8 +47,8 @@ impl<T> Of<T> {
         ArgMax(pair(key, f))
     }
 
-    /// Like [`Of::arg_min`], with all results that have the smallest key: a sorted list with at least one
-    /// element. Cannot be undone; a key takes as many as there are.
+    /// Like [`AggregateBuilder::arg_min`], with all results that have the smallest key: a sorted list with at
+    /// least one element. Cannot be undone; a key takes as many as there are.
     pub fn arg_min_all<K: Record, V: Record>(
         self,
         key: impl Fn(&T) -> K + 'static,
@@ -57,8 +57,8 @@ impl<T> Of<T> {
         ArgMinAll(pair(key, f))
     }
 
-    /// Like [`Of::arg_max`], with all results that have the greatest key: a sorted list with at least one
-    /// element. Cannot be undone; a key takes as many as there are.
+    /// Like [`AggregateBuilder::arg_max`], with all results that have the greatest key: a sorted list with at
+    /// least one element. Cannot be undone; a key takes as many as there are.
     pub fn arg_max_all<K: Record, V: Record>(
         self,
         key: impl Fn(&T) -> K + 'static,
@@ -68,8 +68,8 @@ impl<T> Of<T> {
     }
 
     /// The result of `f` for the first value in the order of `by`: usually a field with the event time, or a
-    /// sequence number. It is [`Of::arg_min`], so ties are broken by the smaller result: results must not
-    /// depend on the order in which values were read.
+    /// sequence number. It is [`AggregateBuilder::arg_min`], so ties are broken by the smaller result:
+    /// results must not depend on the order in which values were read.
     pub fn first<K: Record, V: Record>(
         self,
         by: impl Fn(&T) -> K + 'static,
@@ -78,8 +78,8 @@ impl<T> Of<T> {
         self.arg_min(by, f)
     }
 
-    /// The result of `f` for the last value in the order of `by`. It is [`Of::arg_max`], so ties are broken
-    /// by the greater result.
+    /// The result of `f` for the last value in the order of `by`. It is [`AggregateBuilder::arg_max`], so
+    /// ties are broken by the greater result.
     pub fn last<K: Record, V: Record>(
         self,
         by: impl Fn(&T) -> K + 'static,
@@ -89,17 +89,17 @@ impl<T> Of<T> {
     }
 }
 
-/// See [`Of::min`].
+/// See [`AggregateBuilder::min`].
 pub struct Min<T, V>(Take<T, V>);
-/// See [`Of::max`].
+/// See [`AggregateBuilder::max`].
 pub struct Max<T, V>(Take<T, V>);
-/// See [`Of::arg_min`] and [`Of::first`].
+/// See [`AggregateBuilder::arg_min`] and [`AggregateBuilder::first`].
 pub struct ArgMin<T, K, V>(Take<T, (K, V)>);
-/// See [`Of::arg_max`] and [`Of::last`].
+/// See [`AggregateBuilder::arg_max`] and [`AggregateBuilder::last`].
 pub struct ArgMax<T, K, V>(Take<T, (K, V)>);
-/// See [`Of::arg_min_all`].
+/// See [`AggregateBuilder::arg_min_all`].
 pub struct ArgMinAll<T, K, V>(Take<T, (K, V)>);
-/// See [`Of::arg_max_all`].
+/// See [`AggregateBuilder::arg_max_all`].
 pub struct ArgMaxAll<T, K, V>(Take<T, (K, V)>);
 
 fn pair<T, K, V>(key: impl Fn(&T) -> K + 'static, f: impl Fn(&T) -> V + 'static) -> Take<T, (K, V)> {

@@ -25,7 +25,7 @@ const RANK_BITS: u8 = 6;
 
 /// The sketch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sketch {
+pub struct HyperLogLog {
     precision: u8,
     registers: Registers,
 }
@@ -38,7 +38,7 @@ enum Registers {
 }
 use Registers::{Dense, Sparse};
 
-impl Sketch {
+impl HyperLogLog {
     /// An empty sketch.
     pub(super) fn new(precision: u8) -> Self {
         let registers = Sparse(Vec::new());
@@ -85,7 +85,7 @@ impl Sketch {
     }
 
     /// Adds everything that another sketch was given.
-    pub(super) fn merge(&mut self, mut other: Sketch) {
+    pub(super) fn merge(&mut self, mut other: HyperLogLog) {
         assert!(
             self.precision == other.precision,
             "state of `approx_count_distinct` of precision {} met one of precision {}: give the step another \
@@ -204,8 +204,8 @@ mod tests {
 
     use super::*;
 
-    fn sketch(precision: u8, hashes: impl IntoIterator<Item = u64>) -> Sketch {
-        let mut sketch = Sketch::new(precision);
+    fn sketch(precision: u8, hashes: impl IntoIterator<Item = u64>) -> HyperLogLog {
+        let mut sketch = HyperLogLog::new(precision);
         hashes.into_iter().for_each(|hash| sketch.add(hash));
         sketch
     }
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_few_are_counted_exactly() {
-        let mut sketch = Sketch::new(12);
+        let mut sketch = HyperLogLog::new(12);
         for n in 1..=1024 {
             sketch.add(hash(n));
             assert!(sketch.estimate().abs_diff(n) <= 1, "{n}: {}", sketch.estimate());
@@ -319,6 +319,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "give the step another `version`")]
     fn sketches_of_two_precisions_do_not_mix() {
-        Sketch::new(10).merge(Sketch::new(12));
+        HyperLogLog::new(10).merge(HyperLogLog::new(12));
     }
 }

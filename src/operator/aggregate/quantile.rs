@@ -8,14 +8,14 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::operator::aggregate::ddsketch::{ERROR_MIN, Sketch};
-use crate::operator::aggregate::{Aggregate, Of, Take};
+use crate::operator::aggregate::ddsketch::{DdSketch, ERROR_MIN};
+use crate::operator::aggregate::{Aggregate, AggregateBuilder, Take};
 use crate::record::F64;
 
 /// The default relative error.
 const ERROR: f64 = 0.01;
 
-impl<T> Of<T> {
+impl<T> AggregateBuilder<T> {
     /// The approximate `q`-quantile of the numbers that `f` returns: an [`F64`] within 1 % of the number with
     /// rank ⌊`q` (n − 1)⌋, counted from 0, when the n numbers are sorted. So 0.5 is the median, 0.99 the 99th
     /// percentile, 0 and 1 the minimum and maximum. [`Quantile::relative_error`] changes the 1 %.
@@ -30,7 +30,7 @@ impl<T> Of<T> {
     ///
     /// ```
     /// use thalweg::prelude::*;
-    /// let p99 = Of::<u32>::default().quantile(0.99, |ms| *ms);
+    /// let p99 = AggregateBuilder::<u32>::default().quantile(0.99, |ms| *ms);
     /// let mut state = p99.empty();
     /// (1..=1_000).for_each(|ms| p99.add(&mut state, &ms));
     /// let shown = p99.finish(&state).get();
@@ -44,10 +44,10 @@ impl<T> Of<T> {
         Quantile(self.quantiles([q], f))
     }
 
-    /// Several [quantiles](Of::quantile) from one sketch: `a.quantiles([0.5, 0.99], |p| p.ms)`. In rows and
-    /// in JSON they appear as a tuple: `view.fields(["p50", "p99"])` names them.
+    /// Several [quantiles](AggregateBuilder::quantile) from one sketch: `a.quantiles([0.5, 0.99], |p| p.ms)`.
+    /// In rows and in JSON they appear as a tuple: `view.fields(["p50", "p99"])` names them.
     ///
-    /// Can be undone. A key takes as much as for [`Of::quantile`].
+    /// Can be undone. A key takes as much as for [`AggregateBuilder::quantile`].
     ///
     /// # Panics
     /// Panics if one of `qs` is not from 0 to 1.
@@ -68,9 +68,9 @@ impl<T> Of<T> {
     }
 }
 
-/// See [`Of::quantile`].
+/// See [`AggregateBuilder::quantile`].
 pub struct Quantile<T>(Quantiles<T, 1>);
-/// See [`Of::quantiles`].
+/// See [`AggregateBuilder::quantiles`].
 pub struct Quantiles<T, const M: usize> {
     qs: [f64; M],
     f: Take<T, f64>,
@@ -105,7 +105,7 @@ impl<T, const M: usize> Quantiles<T, M> {
     }
 }
 
-/// The result of [`Of::quantiles`]: an array, which serde serializes as a tuple.
+/// The result of [`AggregateBuilder::quantiles`]: an array, which serde serializes as a tuple.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuantileArray<const M: usize>(pub [F64; M]);
 
@@ -172,47 +172,47 @@ impl Number for F64 {
 }
 
 impl<T: 'static, const M: usize> Aggregate<T> for Quantiles<T, M> {
-    type State = Sketch;
+    type State = DdSketch;
     type Out = QuantileArray<M>;
-    fn empty(&self) -> Sketch {
-        Sketch::new(self.error)
+    fn empty(&self) -> DdSketch {
+        DdSketch::new(self.error)
     }
-    fn add(&self, sketch: &mut Sketch, value: &T) {
+    fn add(&self, sketch: &mut DdSketch, value: &T) {
         sketch.count((self.f)(value), 1);
     }
-    fn merge(&self, sketch: &mut Sketch, other: Sketch) {
+    fn merge(&self, sketch: &mut DdSketch, other: DdSketch) {
         sketch.merge(other);
     }
-    fn finish(&self, sketch: &Sketch) -> QuantileArray<M> {
+    fn finish(&self, sketch: &DdSketch) -> QuantileArray<M> {
         QuantileArray(self.qs.map(|q| F64::new(sketch.quantile(q))))
     }
     fn undoes(&self) -> bool {
         true
     }
-    fn undo(&self, sketch: &mut Sketch, value: &T) {
+    fn undo(&self, sketch: &mut DdSketch, value: &T) {
         sketch.count((self.f)(value), -1);
     }
 }
 
 impl<T: 'static> Aggregate<T> for Quantile<T> {
-    type State = Sketch;
+    type State = DdSketch;
     type Out = F64;
-    fn empty(&self) -> Sketch {
+    fn empty(&self) -> DdSketch {
         self.0.empty()
     }
-    fn add(&self, sketch: &mut Sketch, value: &T) {
+    fn add(&self, sketch: &mut DdSketch, value: &T) {
         self.0.add(sketch, value);
     }
-    fn merge(&self, sketch: &mut Sketch, other: Sketch) {
+    fn merge(&self, sketch: &mut DdSketch, other: DdSketch) {
         self.0.merge(sketch, other);
     }
-    fn finish(&self, sketch: &Sketch) -> F64 {
+    fn finish(&self, sketch: &DdSketch) -> F64 {
         self.0.finish(sketch).0[0]
     }
     fn undoes(&self) -> bool {
         true
     }
-    fn undo(&self, sketch: &mut Sketch, value: &T) {
+    fn undo(&self, sketch: &mut DdSketch, value: &T) {
         self.0.undo(sketch, value);
     }
 }

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::operator::aggregate::when::shows_nothing_as;
-use crate::operator::aggregate::{Aggregate, Of, Take};
+use crate::operator::aggregate::{Aggregate, AggregateBuilder, Take};
 use crate::record::Record;
 
-impl<T> Of<T> {
+impl<T> AggregateBuilder<T> {
     /// The values that `f` returns, as a sorted list with duplicates: the `max` smallest, and the number of
     /// further ones ([`Collected`]). The list does not depend on the order of arrival.
     ///
@@ -34,23 +34,23 @@ impl<T> Of<T> {
     }
 }
 
-/// See [`Of::collect`].
+/// See [`AggregateBuilder::collect`].
 pub struct Collect<T, V> {
     max: usize,
     f: Take<T, V>,
 }
-/// See [`Of::top`].
+/// See [`AggregateBuilder::top`].
 pub struct Top<T, V> {
     k: usize,
     f: Take<T, V>,
 }
-/// See [`Of::bottom`].
+/// See [`AggregateBuilder::bottom`].
 pub struct Bottom<T, V> {
     k: usize,
     f: Take<T, V>,
 }
 
-/// The result of [`Of::collect`].
+/// The result of [`AggregateBuilder::collect`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Collected<V> {
     /// The smallest values, sorted.

@@ -3,11 +3,11 @@
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use crate::operator::aggregate::{Aggregate, Of, Take};
+use crate::operator::aggregate::{Aggregate, AggregateBuilder, Take};
 use crate::operator::exact::{FloatSum, IntegerSum};
 use crate::record::{Event, F64, Record};
 
-impl<T> Of<T> {
+impl<T> AggregateBuilder<T> {
     /// The sum of the values that `f` returns: `i128` for integers, [`F64`] for floats. Both are exact until
     /// they are emitted, so results do not depend on the order of addition: then floats are rounded, and sums
     /// beyond the range of `i128` saturate. [`Sum::checked`] converts to another width.
@@ -21,15 +21,15 @@ impl<T> Of<T> {
     /// The mean of the values that `f` returns: the float nearest to the exact quotient of sum and count. The
     /// mean of finite values is finite.
     ///
-    /// Can be undone. A key takes 8 bytes more than for [`Of::sum`].
+    /// Can be undone. A key takes 8 bytes more than for [`AggregateBuilder::sum`].
     pub fn avg<N: Summable>(self, f: impl Fn(&T) -> N + 'static) -> Avg<T, N> {
         Avg(Rc::new(f))
     }
 }
 
-/// See [`Of::sum`].
+/// See [`AggregateBuilder::sum`].
 pub struct Sum<T, N>(Take<T, N>);
-/// See [`Of::avg`].
+/// See [`AggregateBuilder::avg`].
 pub struct Avg<T, N>(Take<T, N>);
 /// See [`Sum::checked`].
 pub struct Checked<T, N, M>(Sum<T, N>, PhantomData<fn() -> M>);
@@ -41,7 +41,7 @@ impl<T, N: Summable> Sum<T, N> {
     ///
     /// ```
     /// use thalweg::prelude::*;
-    /// let sum = Of::<i64>::default().sum(|n| *n).checked::<i64>();
+    /// let sum = AggregateBuilder::<i64>::default().sum(|n| *n).checked::<i64>();
     /// let mut state = sum.empty();
     /// sum.add(&mut state, &i64::MAX);
     /// assert_eq!(sum.finish(&state), Some(i64::MAX));

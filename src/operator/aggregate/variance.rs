@@ -6,20 +6,21 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::operator::aggregate::sum::Summable;
-use crate::operator::aggregate::{Aggregate, Of, Take};
+use crate::operator::aggregate::{Aggregate, AggregateBuilder, Take};
 use crate::operator::exact::{FloatSquares, IntegerSum, Spread};
 use crate::record::{Event, F64};
 
-impl<T> Of<T> {
+impl<T> AggregateBuilder<T> {
     /// The population variance (over n) of the values that `f` returns: the float nearest to the exact one.
     /// It is kept as exact sums of numbers and of their squares, so it depends neither on the order of values
     /// nor on the distance of the mean from zero. NaN if one of the values is not finite.
     ///
-    /// Can be undone. A key takes 56 bytes for integers, and for floats three times as much as [`Of::sum`].
+    /// Can be undone. A key takes 56 bytes for integers, and for floats three times as much as
+    /// [`AggregateBuilder::sum`].
     ///
     /// ```
     /// use thalweg::prelude::*;
-    /// let variance = Of::<i64>::default().var_pop(|n| *n);
+    /// let variance = AggregateBuilder::<i64>::default().var_pop(|n| *n);
     /// let mut state = variance.empty();
     /// for n in [1_000_000_000_000_000_001, 1_000_000_000_000_000_003] {
     ///     variance.add(&mut state, &n);
@@ -31,32 +32,33 @@ impl<T> Of<T> {
     }
 
     /// The sample variance (over n − 1) of the values that `f` returns: `None` for a single value. Otherwise
-    /// like [`Of::var_pop`].
+    /// like [`AggregateBuilder::var_pop`].
     pub fn var_samp<N: Measurable>(self, f: impl Fn(&T) -> N + 'static) -> Sample<T, N> {
         Sample::new(f, Spread::Variance)
     }
 
-    /// The population standard deviation of the values that `f` returns: the square root of [`Of::var_pop`],
-    /// to within one unit in the last place, even if the variance exceeds the range of a float.
+    /// The population standard deviation of the values that `f` returns: the square root of
+    /// [`AggregateBuilder::var_pop`], to within one unit in the last place, even if the variance exceeds the
+    /// range of a float.
     pub fn stddev_pop<N: Measurable>(self, f: impl Fn(&T) -> N + 'static) -> Population<T, N> {
         Population::new(f, Spread::Deviation)
     }
 
     /// The sample standard deviation of the values that `f` returns: `None` for a single value. Otherwise
-    /// like [`Of::stddev_pop`].
+    /// like [`AggregateBuilder::stddev_pop`].
     pub fn stddev_samp<N: Measurable>(self, f: impl Fn(&T) -> N + 'static) -> Sample<T, N> {
         Sample::new(f, Spread::Deviation)
     }
 }
 
-/// See [`Of::var_pop`] and [`Of::stddev_pop`].
+/// See [`AggregateBuilder::var_pop`] and [`AggregateBuilder::stddev_pop`].
 pub struct Population<T, N>(Take<T, N>, Spread);
-/// See [`Of::var_samp`] and [`Of::stddev_samp`].
+/// See [`AggregateBuilder::var_samp`] and [`AggregateBuilder::stddev_samp`].
 pub struct Sample<T, N>(Take<T, N>, Spread);
 
 /// The count of numbers, their sum and the sum of their squares.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Moments<S, Q> {
+pub struct PowerSums<S, Q> {
     n: u64,
     sum: S,
     squares: Q,
@@ -128,7 +130,7 @@ macro_rules! measurable_floats { ($($N:ty, $value:ident => $float:expr);+) => { 
 )+ } }
 measurable_floats! { f64, v => v; f32, v => f64::from(v); F64, v => v.get() }
 
-impl<S, Q> Moments<S, Q> {
+impl<S, Q> PowerSums<S, Q> {
     fn add<N: Measurable<Total = S, Squares = Q>>(&mut self, number: N) {
         self.n = self.n.wrapping_add(1);
         number.plus(&mut self.sum);
@@ -153,28 +155,28 @@ macro_rules! variances { ($($A:ident -> $Out:ty, $moments:ident, $spread:ident =
         fn new(f: impl Fn(&T) -> N + 'static, which: Spread) -> Self { Self(Rc::new(f), which) }
     }
     impl<T: 'static, N: Measurable> Aggregate<T> for $A<T, N> {
-        type State = Moments<N::Total, N::Squares>;
+        type State = PowerSums<N::Total, N::Squares>;
         type Out = $Out;
         fn empty(&self) -> Self::State {
             let (sum, squares) = Default::default();
-            Moments { n: 0, sum, squares }
+            PowerSums { n: 0, sum, squares }
         }
-        fn add(&self, moments: &mut Self::State, value: &T) { moments.add((self.0)(value)) }
-        fn merge(&self, moments: &mut Self::State, other: Self::State) {
-            moments.join(other, PhantomData::<N>)
+        fn add(&self, snapshots: &mut Self::State, value: &T) { snapshots.add((self.0)(value)) }
+        fn merge(&self, snapshots: &mut Self::State, other: Self::State) {
+            snapshots.join(other, PhantomData::<N>)
         }
         fn finish(&self, $moments: &Self::State) -> $Out {
             let $spread = |without| {
-                let Moments { n, sum, squares } = $moments;
+                let PowerSums { n, sum, squares } = $moments;
                 F64::new(N::spread(self.1, sum, squares, (*n).max(1), without))
             };
             $shown
         }
         fn undoes(&self) -> bool { true }
-        fn undo(&self, moments: &mut Self::State, value: &T) { moments.take((self.0)(value)) }
+        fn undo(&self, snapshots: &mut Self::State, value: &T) { snapshots.take((self.0)(value)) }
     }
 )+ } }
 variances! {
-    Population -> F64, moments, spread => spread(0);
-    Sample -> Option<F64>, moments, spread => (moments.n > 1).then(|| spread(1))
+    Population -> F64, snapshots, spread => spread(0);
+    Sample -> Option<F64>, snapshots, spread => (snapshots.n > 1).then(|| spread(1))
 }

@@ -4,30 +4,30 @@
 //! keep the group's values in a tree of partial aggregates, of which a change recomputes few.
 
 use crate::operator::aggregate::Aggregate;
-use crate::operator::group::values::Values;
-use crate::operator::group::{Broken, Grouping};
+use crate::operator::group::values::ValueMultiset;
+use crate::operator::group::{Grouping, InvalidGroup};
 use crate::record::{Change, Record};
 
 /// One row per group: its aggregate.
 pub(crate) struct Aggregated<F>(pub F);
 
-pub(crate) enum Group<T, S> {
+pub(crate) enum GroupState<T, S> {
     /// The state of an invertible aggregate, and its number of values.
     State(S, isize),
     /// The values of an aggregate that is not invertible.
-    Values(Values<T, S>),
+    Values(ValueMultiset<T, S>),
 }
 
 impl<K: Record, T: Record, F: Aggregate<T>> Grouping<K, T> for Aggregated<F> {
-    type State = Group<T, F::State>;
+    type State = GroupState<T, F::State>;
     type Key = K;
     type Value = F::Out;
 
     fn empty(&self) -> Self::State {
         if self.0.undoes() {
-            Group::State(self.0.empty(), 0)
+            GroupState::State(self.0.empty(), 0)
         } else {
-            Group::Values(Values::new(&self.0))
+            GroupState::Values(ValueMultiset::new(&self.0))
         }
     }
 
@@ -37,10 +37,10 @@ impl<K: Record, T: Record, F: Aggregate<T>> Grouping<K, T> for Aggregated<F> {
         group: &mut Self::State,
         updates: &mut dyn Iterator<Item = (T, isize)>,
         give: &mut dyn FnMut(Change<K, F::Out>),
-    ) -> Result<bool, Broken> {
+    ) -> Result<bool, InvalidGroup> {
         let old = group.result(&self.0);
         if !group.apply(&self.0, updates) {
-            return Err(Broken::Negative);
+            return Err(InvalidGroup::Negative);
         }
         let new = group.result(&self.0);
         let is_left = new.is_some();
@@ -52,14 +52,14 @@ impl<K: Record, T: Record, F: Aggregate<T>> Grouping<K, T> for Aggregated<F> {
     }
 }
 
-impl<T: Record, S: Clone> Group<T, S> {
+impl<T: Record, S: Clone> GroupState<T, S> {
     /// The group's row, unless the group is empty.
     fn result<F: Aggregate<T, State = S>>(&self, fold: &F) -> Option<F::Out> {
         match self {
-            Group::State(_, 0) => None,
-            Group::State(state, _) => Some(fold.finish(state)),
-            Group::Values(values) if values.is_empty() => None,
-            Group::Values(values) => Some(fold.finish(values.state())),
+            GroupState::State(_, 0) => None,
+            GroupState::State(state, _) => Some(fold.finish(state)),
+            GroupState::Values(values) if values.is_empty() => None,
+            GroupState::Values(values) => Some(fold.finish(values.state())),
         }
     }
 
@@ -70,8 +70,8 @@ impl<T: Record, S: Clone> Group<T, S> {
         updates: &mut dyn Iterator<Item = (T, isize)>,
     ) -> bool {
         let (state, size) = match self {
-            Group::State(state, size) => (state, size),
-            Group::Values(values) => return values.apply(fold, updates),
+            GroupState::State(state, size) => (state, size),
+            GroupState::Values(values) => return values.apply(fold, updates),
         };
         for (value, diff) in updates {
             *size += diff;

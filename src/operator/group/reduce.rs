@@ -1,6 +1,6 @@
 //! An arbitrary function of a group's rows.
 
-use crate::operator::group::{Broken, Grouping};
+use crate::operator::group::{Grouping, InvalidGroup};
 use crate::record::{Change, Record};
 
 /// One row per group: the result of a function that reads all rows at every change.
@@ -27,7 +27,7 @@ where
         (rows, row): &mut Self::State,
         updates: &mut dyn Iterator<Item = (T, isize)>,
         give: &mut dyn FnMut(Change<K, R>),
-    ) -> Result<bool, Broken> {
+    ) -> Result<bool, InvalidGroup> {
         // Updates arrive in the order of rows, so they are merged: an insertion does not move the others.
         let mut merged = Vec::with_capacity(rows.len() + updates.size_hint().0);
         let mut before = std::mem::take(rows).into_iter().peekable();
@@ -37,7 +37,7 @@ where
             }
             let was = before.next_if(|(other, _)| *other == value).map_or(0, |(_, n)| n);
             match was.checked_add_signed(diff as i64) {
-                None => return Err(Broken::Negative),
+                None => return Err(InvalidGroup::Negative),
                 Some(0) => {}
                 Some(n) => merged.push((value, n)),
             }

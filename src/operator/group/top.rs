@@ -5,17 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::operator::group::{Broken, Grouping};
+use crate::operator::group::{Grouping, InvalidGroup};
 use crate::record::{Change, Ranked, Record};
 
 /// A row for each of the first `k` ranks of a group, as ordered by `order`; ties are broken by the smaller
 /// row.
-pub(crate) struct Top<F> {
+pub(crate) struct TopK<F> {
     pub k: u32,
     pub order: F,
 }
 
-impl<K: Record, T: Record, O: Ord + 'static, F: Fn(&T) -> O + 'static> Grouping<K, T> for Top<F> {
+impl<K: Record, T: Record, O: Ord + 'static, F: Fn(&T) -> O + 'static> Grouping<K, T> for TopK<F> {
     /// The multiplicity of each row.
     type State = BTreeMap<(O, T), u64>;
     type Key = Ranked<K>;
@@ -31,7 +31,7 @@ impl<K: Record, T: Record, O: Ord + 'static, F: Fn(&T) -> O + 'static> Grouping<
         rows: &mut Self::State,
         updates: &mut dyn Iterator<Item = (T, isize)>,
         give: &mut dyn FnMut(Change<Ranked<K>, T>),
-    ) -> Result<bool, Broken> {
+    ) -> Result<bool, InvalidGroup> {
         let first = |rows: &Self::State| -> Vec<T> {
             let each = |((_, row), n): (&(O, T), &u64)| {
                 let times = (*n).min(u64::from(self.k)) as usize;
@@ -44,7 +44,7 @@ impl<K: Record, T: Record, O: Ord + 'static, F: Fn(&T) -> O + 'static> Grouping<
             let place = ((self.order)(&row), row);
             let was = rows.get(&place).copied().unwrap_or(0);
             match was.checked_add_signed(diff as i64) {
-                None => return Err(Broken::Negative),
+                None => return Err(InvalidGroup::Negative),
                 Some(0) => _ = rows.remove(&place),
                 Some(n) => _ = rows.insert(place, n),
             }
@@ -96,7 +96,7 @@ mod tests {
 
     /// Applies updates to one group, and returns the changes.
     fn apply<F: Fn(&Row) -> Reverse<Row> + 'static>(
-        top: &Top<F>,
+        top: &TopK<F>,
         rows: &mut BTreeMap<(Reverse<Row>, Row), u64>,
         updates: impl IntoIterator<Item = (u64, isize)>,
     ) -> Vec<(u32, Option<u64>, Option<u64>)> {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_change_costs_about_the_logarithm_of_a_group() {
-        let top = Top {
+        let top = TopK {
             k: 3,
             order: |row: &Row| Reverse(row.clone()),
         };
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn only_ranks_that_change_are_given() {
-        let top = Top {
+        let top = TopK {
             k: 3,
             order: |row: &Row| Reverse(row.clone()),
         };

@@ -2,7 +2,7 @@
 //!
 //! The row is kept, because a second one may arrive in a later epoch.
 
-use crate::operator::group::{Broken, Grouping};
+use crate::operator::group::{Grouping, InvalidGroup};
 use crate::record::{Change, Record};
 
 /// The row of each key.
@@ -23,18 +23,18 @@ impl<K: Record, V: Record> Grouping<K, V> for Unique {
         row: &mut Option<V>,
         updates: &mut dyn Iterator<Item = (V, isize)>,
         give: &mut dyn FnMut(Change<K, V>),
-    ) -> Result<bool, Broken> {
+    ) -> Result<bool, InvalidGroup> {
         let (old, mut new, mut is_gone) = (row.clone(), None, false);
         for (value, diff) in updates {
             match diff {
                 1 if new.is_none() => new = Some(value),
-                1.. => return Err(Broken::SeveralRows),
+                1.. => return Err(InvalidGroup::SeveralRows),
                 -1 if old.as_ref() == Some(&value) => is_gone = true,
-                _ => return Err(Broken::Negative),
+                _ => return Err(InvalidGroup::Negative),
             }
         }
         match (&new, &old) {
-            (Some(_), Some(_)) if !is_gone => return Err(Broken::SeveralRows),
+            (Some(_), Some(_)) if !is_gone => return Err(InvalidGroup::SeveralRows),
             (None, _) if !is_gone => return Ok(old.is_some()),
             _ => {}
         }

@@ -22,7 +22,7 @@ use crate::record::{Record, route};
 const FAN_IN: usize = 8;
 
 /// A multiset of values, and their aggregate.
-pub(crate) struct Values<T, S> {
+pub(crate) struct ValueMultiset<T, S> {
     values: Vec<Counted<T>>,
     all: S,
     /// Only used above [`FAN_IN`] values: most groups are small.
@@ -40,7 +40,7 @@ struct Index<S> {
     levels: Vec<Vec<S>>,
 }
 
-impl<T: Record, S: Clone> Values<T, S> {
+impl<T: Record, S: Clone> ValueMultiset<T, S> {
     pub(super) fn new<F: Aggregate<T, State = S>>(fold: &F) -> Self {
         Self {
             values: Vec::new(),
@@ -271,7 +271,7 @@ mod tests {
         #[test]
         fn the_aggregate_is_that_of_all_values(epochs in epochs()) {
             let fold = Summed::default();
-            let (mut values, mut all) = (Values::new(&fold), BTreeMap::new());
+            let (mut values, mut all) = (ValueMultiset::new(&fold), BTreeMap::new());
             for epoch in epochs {
                 let mut updates: BTreeMap<u64, isize> = BTreeMap::new();
                 for (value, diff) in epoch {
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn a_group_that_grows_one_by_one_loses_nothing_at_a_new_level() {
         let fold = Summed::default();
-        let mut values = Values::new(&fold);
+        let mut values = ValueMultiset::new(&fold);
         for n in 1..=5_000u64 {
             assert!(values.apply(&fold, &mut [(n, 1)].into_iter()));
             assert_eq!(*values.state(), u128::from(n * (n + 1) / 2), "{n} values");
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn a_change_costs_about_the_logarithm_of_a_group() {
         let fold = Summed::default();
-        let mut values = Values::new(&fold);
+        let mut values = ValueMultiset::new(&fold);
         let n = 300_000;
         values.apply(&fold, &mut (0..n).map(|value| (value, 1)));
         assert!(fold.folds.take() < 2 * n as usize, "loading is linear");
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn a_row_that_is_there_many_times_costs_the_logarithm_of_its_count() {
         let fold = Summed::default();
-        let mut values = Values::new(&fold);
+        let mut values = ValueMultiset::new(&fold);
         assert!(values.apply(&fold, &mut [(7, 1_000_000_007), (8, 1)].into_iter()));
         assert_eq!(*values.state(), 7 * 1_000_000_007 + 8);
         assert!(fold.folds.take() < 100);
@@ -338,7 +338,7 @@ mod tests {
             let before = held();
             let mut groups = Vec::with_capacity(100_000 / size);
             for _ in 0..100_000 / size {
-                let mut values = Values::new(&fold);
+                let mut values = ValueMultiset::new(&fold);
                 values.apply(&fold, &mut (0..size as u64).map(|value| (value, 1)));
                 groups.push(values);
             }
@@ -347,7 +347,7 @@ mod tests {
             assert!(bytes <= 128, "{bytes} bytes a value in groups of {size}");
         }
         let before = held();
-        let mut values = Values::new(&fold);
+        let mut values = ValueMultiset::new(&fold);
         values.apply(&fold, &mut (0..100_000).map(|value| (value, 1)));
         values.apply(&fold, &mut (0..99_900).map(|value| (value, -1)));
         assert!(

@@ -10,65 +10,68 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use super::Partial;
-use super::assign::{Assign, Slices};
+use super::PartialAggregate;
+use super::assigner::{Slices, WindowAssigner};
 use crate::codec::Cause;
 use crate::metrics::LateMetrics;
 use crate::operator::aggregate::Aggregate;
-use crate::operator::exchange::{Packer, Parcel};
-use crate::operator::late::Policies;
+use crate::operator::exchange::{RoutedBatch, RoutedBatchBuilder};
+use crate::operator::late::LatePolicies;
+use crate::panic_context;
 use crate::record::{Event, Record, Timed, route};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime, Window};
-use crate::trail;
 
 /// Partial aggregates, packed for the workers that own their keys, and late events.
-type Streams<'s> = (StreamVec<'s, Epoch, Parcel>, StreamVec<'s, Epoch, DeadLetter>);
+type Streams<'s> = (
+    StreamVec<'s, Epoch, RoutedBatch>,
+    StreamVec<'s, Epoch, DeadLetter>,
+);
 
 /// Adds the operator; returns partial aggregates and late events.
 pub(super) fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     events: StreamVec<'s, Epoch, Timed<T>>,
     name: &str,
     key: Rc<dyn Fn(&T) -> K>,
-    assign: Box<dyn Assign>,
+    assign: Box<dyn WindowAssigner>,
     fold: Rc<F>,
-    policies: Policies,
+    policies: LatePolicies,
     counts: LateMetrics,
 ) -> Streams<'s> {
     let mut builder = OperatorBuilder::new(format!("{name}: combine"), events.scope());
     let mut input = builder.new_input(events, Pipeline);
     let (partials, partial_stream) = builder.new_output();
     let (late, late_stream) = builder.new_output();
-    let mut partials = OutputBuilder::<_, CapacityContainerBuilder<Vec<Parcel>>>::from(partials);
+    let mut partials = OutputBuilder::<_, CapacityContainerBuilder<Vec<RoutedBatch>>>::from(partials);
     let mut late = OutputBuilder::<_, CapacityContainerBuilder<Vec<DeadLetter>>>::from(late);
     let name = name.to_owned();
     let label: Rc<str> = format!("window `{name}`").into();
-    let mut packer = Packer::new(partial_stream.scope().peers());
+    let mut packer = RoutedBatchBuilder::new(partial_stream.scope().peers());
     builder.build(move |_capabilities| {
-        let mut table = Combine::new(key, assign, fold, policies);
+        let mut table = PartialCombiner::new(key, assign, fold, policies);
         move |_frontiers| {
             let (mut partials, mut late) = (partials.activate(), late.activate());
-            let _work = trail::begin(&label);
+            let _work = panic_context::enter(&label);
             input.for_each_stamp(|capability, batches| {
                 let (mut too_late, mut late_events, mut late_windows) = (Vec::new(), 0, 0);
                 for batch in batches {
                     for event in batch.drain(..) {
-                        trail::on(event.at);
+                        panic_context::at_record(event.at);
                         let missed = table.add(&event);
                         late_windows += missed.windows;
                         if !missed.all {
                             continue;
                         }
                         late_events += 1;
-                        if table.policies.writes_letters(event.at.partition.source) {
+                        if table.policies.writes_dead_letters(event.at.partition.source) {
                             too_late.push(DeadLetter::turned_down(&name, Cause::Late, None, &event));
                         }
                     }
                 }
                 let mut session = partials.session(&capability);
                 for partial in table.parts.drain() {
-                    if let Some(parcel) = packer.push(partial.route, partial) {
-                        session.give(parcel);
+                    if let Some(routed_batch) = packer.push(partial.route, partial) {
+                        session.give(routed_batch);
                     }
                 }
                 session.give_iterator(packer.rest());
@@ -85,31 +88,36 @@ pub(super) fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     (partial_stream, late_stream)
 }
 
-struct Combine<K, T, F: Aggregate<T>> {
+struct PartialCombiner<K, T, F: Aggregate<T>> {
     key: Rc<dyn Fn(&T) -> K>,
-    assign: Box<dyn Assign>,
+    assign: Box<dyn WindowAssigner>,
     disjoint: bool,
     slices: Option<Slices>,
     fold: Rc<F>,
-    policies: Policies,
-    parts: Parts<K, F::State>,
+    policies: LatePolicies,
+    parts: PartialTable<K, F::State>,
     /// The window or slice of the previous event, which is that of most events. For a slice this is its first
     /// window, so no window is missed unless this one is.
-    last: Option<Hashed>,
+    last: Option<HashedWindow>,
     /// Empty between events.
     windows: Vec<Window>,
 }
 
 /// The windows that an event is late for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Missed {
+struct LateWindows {
     windows: u64,
     /// Whether these are all of its windows.
     all: bool,
 }
 
-impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
-    fn new(key: Rc<dyn Fn(&T) -> K>, assign: Box<dyn Assign>, fold: Rc<F>, policies: Policies) -> Self {
+impl<K: Record, T: Event, F: Aggregate<T>> PartialCombiner<K, T, F> {
+    fn new(
+        key: Rc<dyn Fn(&T) -> K>,
+        assign: Box<dyn WindowAssigner>,
+        fold: Rc<F>,
+        policies: LatePolicies,
+    ) -> Self {
         Self {
             key,
             disjoint: assign.disjoint(),
@@ -117,14 +125,14 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
             assign,
             fold,
             policies,
-            parts: Parts::new(),
+            parts: PartialTable::new(),
             last: None,
             windows: Vec::new(),
         }
     }
 
     /// Folds an event into those of its windows that it is on time for.
-    fn add(&mut self, event: &Timed<T>) -> Missed {
+    fn add(&mut self, event: &Timed<T>) -> LateWindows {
         // Windows that ended by then take no more of this source's events.
         let over = self.policies.over(event.at.partition.source, event.horizon);
         if self.disjoint
@@ -133,7 +141,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
             && event.time < last.window.end
         {
             let is_late = !self.fold_into(last, over, event);
-            return Missed {
+            return LateWindows {
                 windows: is_late.into(),
                 all: is_late,
             };
@@ -144,30 +152,30 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
         let mut windows = std::mem::take(&mut self.windows);
         self.assign.windows(event.time, &mut windows);
         let (all, mut missed) = (windows.len() as u64, 0);
-        for window in windows.drain(..).map(Hashed::new) {
+        for window in windows.drain(..).map(HashedWindow::new) {
             missed += u64::from(!self.fold_into(window, over, event));
             self.last = Some(window);
         }
         self.windows = windows;
-        Missed {
+        LateWindows {
             windows: missed,
             all: missed > 0 && missed == all,
         }
     }
 
     /// Folds an event into its slice, for the windows that it is on time for.
-    fn add_to_slice(&mut self, slices: Slices, over: EventTime, event: &Timed<T>) -> Missed {
+    fn add_to_slice(&mut self, slices: Slices, over: EventTime, event: &Timed<T>) -> LateWindows {
         let is_in = |start: EventTime| start <= event.time && event.time.0 - start.0 < slices.length;
         if let Some(last) = self
             .last
             .filter(|last| is_in(last.window.start) && over < last.window.end)
         {
             self.fold_into(last, over, event);
-            return Missed::default();
+            return LateWindows::default();
         }
         let (open, windows) = slices.open(slices.start(event.time), over);
-        let Some(window) = open.map(Hashed::new) else {
-            return Missed {
+        let Some(window) = open.map(HashedWindow::new) else {
+            return LateWindows {
                 windows,
                 all: windows > 0,
             };
@@ -176,12 +184,12 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
         if windows == 0 {
             self.last = Some(window);
         }
-        Missed { windows, all: false }
+        LateWindows { windows, all: false }
     }
 
     /// Returns false if the event is late for the window.
     #[inline]
-    fn fold_into(&mut self, window: Hashed, over: EventTime, event: &Timed<T>) -> bool {
+    fn fold_into(&mut self, window: HashedWindow, over: EventTime, event: &Timed<T>) -> bool {
         if window.window.end <= over {
             return false;
         }
@@ -194,12 +202,12 @@ impl<K: Record, T: Event, F: Aggregate<T>> Combine<K, T, F> {
 
 /// A window with its hash.
 #[derive(Clone, Copy)]
-struct Hashed {
+struct HashedWindow {
     window: Window,
     hash: u64,
 }
 
-impl Hashed {
+impl HashedWindow {
     fn new(window: Window) -> Self {
         let hash = route(&window);
         Self { window, hash }
@@ -208,10 +216,10 @@ impl Hashed {
 
 /// Partial aggregates, stored densely, next to a table of their indices. The table of many thousand keys fits
 /// into a core's cache, which a table of whole aggregates would not.
-struct Parts<K, S> {
+struct PartialTable<K, S> {
     /// By the hashes of key and window.
     places: HashTable<u32>,
-    parts: Vec<Partial<K, S>>,
+    parts: Vec<PartialAggregate<K, S>>,
     /// The number of aggregates in the last activation.
     drained: usize,
 }
@@ -219,7 +227,7 @@ struct Parts<K, S> {
 /// Capacity that is always kept.
 const ROOM_MIN: usize = 1 << 10;
 
-impl<K: Eq, S> Parts<K, S> {
+impl<K: Eq, S> PartialTable<K, S> {
     fn new() -> Self {
         Self {
             places: HashTable::new(),
@@ -229,11 +237,11 @@ impl<K: Eq, S> Parts<K, S> {
     }
 }
 
-impl<K: Record, S> Parts<K, S> {
+impl<K: Record, S> PartialTable<K, S> {
     #[inline]
-    fn state(&mut self, window: Hashed, key: K, empty: impl FnOnce() -> S) -> &mut S {
+    fn state(&mut self, window: HashedWindow, key: K, empty: impl FnOnce() -> S) -> &mut S {
         let Self { places, parts, .. } = self;
-        let Hashed { window, hash } = window;
+        let HashedWindow { window, hash } = window;
         let route = route(&key);
         let same = |at: &u32| {
             let part = &parts[*at as usize];
@@ -245,7 +253,7 @@ impl<K: Record, S> Parts<K, S> {
                 // An activation has at most as many events as may be read ahead, far below four billion.
                 place.insert(parts.len() as u32);
                 let state = empty();
-                parts.push(Partial {
+                parts.push(PartialAggregate {
                     route,
                     key,
                     window,
@@ -257,7 +265,7 @@ impl<K: Record, S> Parts<K, S> {
         &mut parts[at].state
     }
 
-    fn drain(&mut self) -> impl Iterator<Item = Partial<K, S>> {
+    fn drain(&mut self) -> impl Iterator<Item = PartialAggregate<K, S>> {
         self.drained = self.parts.len();
         self.places.clear();
         self.parts.drain(..)
@@ -271,9 +279,9 @@ impl<K: Record, S> Parts<K, S> {
     }
 }
 
-impl<K, S> Partial<K, S> {
+impl<K, S> PartialAggregate<K, S> {
     fn hash(&self) -> u64 {
-        self.route ^ Hashed::new(self.window).hash
+        self.route ^ HashedWindow::new(self.window).hash
     }
 }
 
@@ -286,14 +294,14 @@ mod tests {
     use super::*;
     use crate::codec::tests::held;
     use crate::late::Late;
-    use crate::operator::aggregate::Of;
+    use crate::operator::aggregate::AggregateBuilder;
     use crate::operator::aggregate::count::Count;
     use crate::position::{PartitionId, Position, SourceId};
     use crate::time::WindowLayout;
 
     /// The windows that end at 10, 20 and 30, as far as an event lies before their end.
     struct UpTo;
-    impl Assign for UpTo {
+    impl WindowAssigner for UpTo {
         fn windows(&self, at: EventTime, out: &mut Vec<Window>) {
             let ends = [10, 20, 30].into_iter().filter(|end| at.0 < *end);
             out.extend(ends.map(|end| Window {
@@ -308,7 +316,7 @@ mod tests {
 
     /// Windows of one microsecond.
     struct Each;
-    impl Assign for Each {
+    impl WindowAssigner for Each {
         fn windows(&self, at: EventTime, out: &mut Vec<Window>) {
             let end = EventTime(at.0 + 1);
             out.push(Window { start: at, end });
@@ -336,27 +344,27 @@ mod tests {
         }
     }
 
-    fn table(assign: impl Assign) -> Combine<u32, u32, Count<u32>> {
-        let count = Rc::new(Of::<u32>::default().count());
-        Combine::new(
+    fn table(assign: impl WindowAssigner) -> PartialCombiner<u32, u32, Count<u32>> {
+        let count = Rc::new(AggregateBuilder::<u32>::default().count());
+        PartialCombiner::new(
             Rc::new(|key| *key),
             Box::new(assign),
             count,
-            Policies::new(Vec::new()),
+            LatePolicies::new(Vec::new()),
         )
     }
 
     #[test]
     fn late_windows_are_counted_and_events_late_for_all_leave_letters_where_their_source_says_so() {
         let sources = [(1, Late::DeadLetter), (2, Late::Drop)];
-        let policies = Policies::new(sources.map(|(id, late)| (SourceId(id), late)).to_vec());
+        let policies = LatePolicies::new(sources.map(|(id, late)| (SourceId(id), late)).to_vec());
         let counts = LateMetrics::default();
         let counted = counts.clone();
         timely::execute_directly(move |worker| {
             let letters: Rc<std::cell::RefCell<Vec<u32>>> = Rc::default();
             let mut input = InputHandle::new();
             let probe = worker.dataflow(|scope| {
-                let fold = Rc::new(Of::<u32>::default().count());
+                let fold = Rc::new(AggregateBuilder::<u32>::default().count());
                 let events = scope.input_from(&mut input);
                 let key = Rc::new(|key: &u32| *key);
                 let (partials, late) = combine(events, "step", key, Box::new(UpTo), fold, policies, counts);
@@ -383,7 +391,7 @@ mod tests {
         let missed = table(UpTo).add(&event(1, 35, 90));
         assert_eq!(
             missed,
-            Missed {
+            LateWindows {
                 windows: 0,
                 all: false
             }
@@ -412,9 +420,9 @@ mod tests {
     #[test]
     fn windows_of_an_activation_are_found_without_a_search() {
         const N: i64 = 20_000;
-        let count = Rc::new(Of::<u32>::default().count());
+        let count = Rc::new(AggregateBuilder::<u32>::default().count());
         let key = Rc::new(|key: &u32| Compared(*key));
-        let mut table = Combine::new(key, Box::new(Each), count, Policies::new(Vec::new()));
+        let mut table = PartialCombiner::new(key, Box::new(Each), count, LatePolicies::new(Vec::new()));
         for round in 1..=2 {
             (0..N).for_each(|time| _ = table.add(&event(1, time, 0)));
             let compared = COMPARED.take();

@@ -11,20 +11,20 @@ use std::collections::{BTreeMap, btree_map};
 use hashbrown::HashTable;
 use hashbrown::hash_table::{self, Entry};
 
-use super::Partial;
-use crate::checkpoint::keyed::{Journal, KeyedState, Store, Tracked};
-use crate::checkpoint::state::Out;
+use super::PartialAggregate;
+use crate::checkpoint::keyed::{ChangeTracker, EntryStore, KeyedState, Versioned};
+use crate::checkpoint::state::SnapshotWriter;
 use crate::record::{Event, Record, route};
 use crate::time::{Epoch, EventTime, Window};
 
 /// Panes ordered by end and then start, so that those to expire come first.
 pub(super) struct Panes<K, S> {
-    panes: BTreeMap<(EventTime, EventTime), Held<K, S>>,
+    panes: BTreeMap<(EventTime, EventTime), VersionedPane<K, S>>,
     /// Panes that end before this have been packed.
     packed: EventTime,
 }
 
-struct Held<K, S> {
+struct VersionedPane<K, S> {
     pane: Pane<K, S>,
     /// The epoch that last changed anything in it.
     changed: Epoch,
@@ -32,15 +32,15 @@ struct Held<K, S> {
 
 /// The aggregates of one window.
 enum Pane<K, S> {
-    Open(HashTable<Slot<K, S>>),
+    Open(HashTable<PaneSlot<K, S>>),
     /// The window is closed, so nothing more arrives.
     Packed(Box<[(K, S)]>),
 }
 
-struct Slot<K, S> {
+struct PaneSlot<K, S> {
     route: u64,
     key: K,
-    state: Tracked<S>,
+    state: Versioned<S>,
     /// The index of that epoch's change in the output.
     at: usize,
 }
@@ -59,11 +59,11 @@ impl<K, S> Default for Panes<K, S> {
 
 impl<K: Record, S> Pane<K, S> {
     /// Opens the pane for folding or lookups. Packed entries last changed by `changed`.
-    fn open(&mut self, changed: Epoch) -> &mut HashTable<Slot<K, S>> {
+    fn open(&mut self, changed: Epoch) -> &mut HashTable<PaneSlot<K, S>> {
         if let Pane::Packed(rows) = self {
             let mut table = HashTable::with_capacity(rows.len());
             for (key, state) in std::mem::take(rows) {
-                let slot = Slot::new(key, Tracked::saved(changed, state));
+                let slot = PaneSlot::new(key, Versioned::saved(changed, state));
                 table.insert_unique(slot.route, slot, |slot| slot.route);
             }
             *self = Pane::Open(table);
@@ -82,8 +82,8 @@ impl<K: Record, S> Pane<K, S> {
     }
 }
 
-impl<K: Record, S> Slot<K, S> {
-    fn new(key: K, state: Tracked<S>) -> Self {
+impl<K: Record, S> PaneSlot<K, S> {
+    fn new(key: K, state: Versioned<S>) -> Self {
         Self {
             route: route(&key),
             key,
@@ -93,7 +93,7 @@ impl<K: Record, S> Slot<K, S> {
     }
 }
 
-impl<K: Record, S> Held<K, S> {
+impl<K: Record, S> VersionedPane<K, S> {
     fn new() -> Self {
         // A table that grows by its own keys takes only the memory that they need, whatever earlier windows
         // held.
@@ -105,7 +105,7 @@ impl<K: Record, S> Held<K, S> {
 
     /// Opens the pane for a change at `now`.
     #[inline]
-    fn open(&mut self, now: Epoch) -> &mut HashTable<Slot<K, S>> {
+    fn open(&mut self, now: Epoch) -> &mut HashTable<PaneSlot<K, S>> {
         let before = std::mem::replace(&mut self.changed, now);
         self.pane.open(before)
     }
@@ -127,12 +127,12 @@ impl<K: Record, S> Panes<K, S> {
     /// The number of panes, and of packed ones.
     #[cfg(test)]
     pub(super) fn counts(&self) -> (usize, usize) {
-        let packed = |held: &&Held<K, S>| matches!(held.pane, Pane::Packed(_));
+        let packed = |held: &&VersionedPane<K, S>| matches!(held.pane, Pane::Packed(_));
         (self.panes.len(), self.panes.values().filter(packed).count())
     }
 }
 
-impl<K: Record, S: Event> Store for Panes<K, S> {
+impl<K: Record, S: Event> EntryStore for Panes<K, S> {
     type Key = Place<K>;
     type Value = S;
     type Route = K;
@@ -145,12 +145,12 @@ impl<K: Record, S: Event> Store for Panes<K, S> {
         Some(place.0)
     }
 
-    fn save(out: &mut Out, place: &Place<K>, epoch: Epoch, state: &S) {
+    fn save(out: &mut SnapshotWriter, place: &Place<K>, epoch: Epoch, state: &S) {
         out.put_state(place, epoch, Some(place.0), state);
     }
 
     /// Packed entries are saved but not looked up.
-    fn get(&self, (end, start, key): &Place<K>) -> Option<&Tracked<S>> {
+    fn get(&self, (end, start, key): &Place<K>) -> Option<&Versioned<S>> {
         let Pane::Open(table) = &self.panes.get(&(*end, *start))?.pane else {
             return None;
         };
@@ -158,24 +158,24 @@ impl<K: Record, S: Event> Store for Panes<K, S> {
         Some(&slot.state)
     }
 
-    fn get_mut(&mut self, (end, start, key): &Place<K>, now: Epoch) -> Option<&mut Tracked<S>> {
+    fn get_mut(&mut self, (end, start, key): &Place<K>, now: Epoch) -> Option<&mut Versioned<S>> {
         let held = self.panes.get_mut(&(*end, *start))?;
         let table = held.open(now);
         let slot = table.find_mut(route(key), |slot| slot.key == *key)?;
         Some(&mut slot.state)
     }
 
-    fn insert(&mut self, (end, start, key): Place<K>, state: Tracked<S>) {
-        let held = self.panes.entry((end, start)).or_insert_with(Held::new);
+    fn insert(&mut self, (end, start, key): Place<K>, state: Versioned<S>) {
+        let held = self.panes.entry((end, start)).or_insert_with(VersionedPane::new);
         let table = held.open(held.changed.max(state.epoch()));
-        let slot = Slot::new(key, state);
+        let slot = PaneSlot::new(key, state);
         match table.entry(slot.route, |other| other.key == slot.key, |slot| slot.route) {
             Entry::Vacant(vacant) => _ = vacant.insert(slot),
             Entry::Occupied(mut occupied) => *occupied.get_mut() = slot,
         }
     }
 
-    fn remove(&mut self, (end, start, key): &Place<K>) -> Option<Tracked<S>> {
+    fn remove(&mut self, (end, start, key): &Place<K>) -> Option<Versioned<S>> {
         let held = self.panes.get_mut(&(*end, *start))?;
         let table = held.pane.open(held.changed);
         let found = table.find_entry(route(key), |slot| slot.key == *key).ok()?;
@@ -190,33 +190,33 @@ impl<K: Record, S: Event> Store for Panes<K, S> {
 }
 
 /// The result of looking up a key in a pane.
-pub(super) enum Found<'a, K: Record, S: Event> {
-    Vacant(Vacant<'a, K, S>),
-    Occupied(Occupied<'a, K, S>),
+pub(super) enum PaneEntry<'a, K: Record, S: Event> {
+    Vacant(VacantEntry<'a, K, S>),
+    Occupied(OccupiedEntry<'a, K, S>),
 }
 
 /// A key without an aggregate.
-pub(super) struct Vacant<'a, K: Record, S: Event> {
-    entry: hash_table::VacantEntry<'a, Slot<K, S>>,
-    journal: &'a mut Journal<Panes<K, S>>,
+pub(super) struct VacantEntry<'a, K: Record, S: Event> {
+    entry: hash_table::VacantEntry<'a, PaneSlot<K, S>>,
+    journal: &'a mut ChangeTracker<Panes<K, S>>,
     window: Window,
     route: u64,
 }
 
 /// A key with an aggregate.
-pub(super) struct Occupied<'a, K: Record, S: Event> {
-    slot: &'a mut Slot<K, S>,
-    journal: &'a mut Journal<Panes<K, S>>,
+pub(super) struct OccupiedEntry<'a, K: Record, S: Event> {
+    slot: &'a mut PaneSlot<K, S>,
+    journal: &'a mut ChangeTracker<Panes<K, S>>,
     window: Window,
 }
 
-impl<K: Record, S: Event> Vacant<'_, K, S> {
+impl<K: Record, S: Event> VacantEntry<'_, K, S> {
     /// Inserts the key's first aggregate, whose change is at index `at` in the epoch's output.
     #[inline]
     pub(super) fn insert(self, key: K, state: S, at: usize) {
         let Window { start, end } = self.window;
         let state = self.journal.insert(|| (end, start, key.clone()), state);
-        self.entry.insert(Slot {
+        self.entry.insert(PaneSlot {
             route: self.route,
             key,
             state,
@@ -225,7 +225,7 @@ impl<K: Record, S: Event> Vacant<'_, K, S> {
     }
 }
 
-impl<K: Record, S: Event> Occupied<'_, K, S> {
+impl<K: Record, S: Event> OccupiedEntry<'_, K, S> {
     /// The aggregate.
     pub(super) fn state(&self) -> &S {
         &self.slot.state
@@ -242,39 +242,39 @@ impl<K: Record, S: Event> Occupied<'_, K, S> {
     pub(super) fn write(&mut self, at: usize) -> &mut S {
         let Window { start, end } = self.window;
         self.slot.at = at;
-        let Slot { key, state, .. } = &mut *self.slot;
+        let PaneSlot { key, state, .. } = &mut *self.slot;
         self.journal.write(state, || (end, start, key.clone()))
     }
 }
 
 /// An aggregate whose window has expired.
-pub(super) struct Expired<K, S> {
+pub(super) struct ExpiredPane<K, S> {
     pub(super) key: K,
     pub(super) window: Window,
     pub(super) state: S,
-    /// As [`Occupied::changed_at`].
+    /// As [`OccupiedEntry::changed_at`].
     pub(super) changed_at: Option<usize>,
 }
 
 impl<K: Record, S: Event> KeyedState<Panes<K, S>> {
     /// The position of a partial aggregate.
     #[inline]
-    pub(super) fn find(&mut self, partial: &Partial<K, S>) -> Found<'_, K, S> {
+    pub(super) fn find(&mut self, partial: &PartialAggregate<K, S>) -> PaneEntry<'_, K, S> {
         let (Panes { panes, .. }, journal) = self.parts();
         let (window, route) = (partial.window, partial.route);
         let held = match panes.entry((window.end, window.start)) {
-            btree_map::Entry::Vacant(vacant) => vacant.insert(Held::new()),
+            btree_map::Entry::Vacant(vacant) => vacant.insert(VersionedPane::new()),
             btree_map::Entry::Occupied(occupied) => occupied.into_mut(),
         };
         let table = held.open(journal.now());
         match table.entry(route, |slot| slot.key == partial.key, |slot| slot.route) {
-            Entry::Vacant(entry) => Found::Vacant(Vacant {
+            Entry::Vacant(entry) => PaneEntry::Vacant(VacantEntry {
                 entry,
                 journal,
                 window,
                 route,
             }),
-            Entry::Occupied(occupied) => Found::Occupied(Occupied {
+            Entry::Occupied(occupied) => PaneEntry::Occupied(OccupiedEntry {
                 slot: occupied.into_mut(),
                 journal,
                 window,
@@ -283,13 +283,13 @@ impl<K: Record, S: Event> KeyedState<Panes<K, S>> {
     }
 
     /// Removes all panes that end at or before `cut`, and passes their contents to `gone`.
-    pub(super) fn expire(&mut self, cut: EventTime, mut gone: impl FnMut(Expired<K, S>)) {
+    pub(super) fn expire(&mut self, cut: EventTime, mut gone: impl FnMut(ExpiredPane<K, S>)) {
         let cut = self.cut_to(cut);
         let (Panes { panes, .. }, journal) = self.parts();
         while let Some(first) = panes.first_entry().filter(|first| first.key().0 <= cut) {
             let (end, start) = *first.key();
             let window = Window { start, end };
-            let expired = |(key, state), changed_at| Expired {
+            let expired = |(key, state), changed_at| ExpiredPane {
                 key,
                 window,
                 state,
@@ -297,7 +297,7 @@ impl<K: Record, S: Event> KeyedState<Panes<K, S>> {
             };
             match first.remove().pane {
                 Pane::Open(table) => {
-                    for Slot { key, state, at, .. } in table {
+                    for PaneSlot { key, state, at, .. } in table {
                         journal.expire(&state, || (end, start, key.clone()));
                         let changed_at = (state.epoch() == journal.now()).then_some(at);
                         gone(expired((key, state.into_value()), changed_at));

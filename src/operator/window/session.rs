@@ -24,25 +24,25 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::checkpoint::keyed::KeyedState;
-use crate::checkpoint::keyed::grouped::{GroupPlace, GroupedStore};
+use crate::checkpoint::keyed::grouped::{GroupedStore, SubKey};
 use crate::codec::Cause;
-use crate::operator::admit::{Lateness, by_content};
+use crate::operator::admit::{LateHandling, by_content};
 use crate::operator::aggregate::Aggregate;
-use crate::operator::exchange::{Packer, Parcel};
-use crate::operator::late::Policies;
+use crate::operator::exchange::{RoutedBatch, RoutedBatchBuilder};
+use crate::operator::late::LatePolicies;
 use crate::operator::process::{
-    Batch, Changes, ChangesAndLetters, EpochInfo, Item, KeyedOperator, Setup, Streams, process,
+    Batch, Changes, ChangesAndDeadLetters, EpochInfo, Item, KeyedOperator, Setup, Streams, process,
 };
+use crate::panic_context;
 use crate::record::{Change, Event, Record, Timed, route};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime, Window, Windowed};
-use crate::trail;
 
-use super::trigger::Keep;
+use super::trigger::RowRetention;
 
 /// The operator's input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Input<K, T, S> {
+pub(super) enum SessionInput<K, T, S> {
     Partial(K, Window, S),
     /// An event whose own session would be over by `over`.
     Doubtful {
@@ -54,18 +54,18 @@ pub(super) enum Input<K, T, S> {
 
 /// The key of a session among those of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct Span {
+pub(crate) struct SessionSpan {
     end: EventTime,
     start: EventTime,
 }
 
-impl GroupPlace for Span {
+impl SubKey for SessionSpan {
     fn until(&self) -> Option<EventTime> {
         Some(self.end)
     }
 }
 
-impl Span {
+impl SessionSpan {
     fn window(self) -> Window {
         let Self { start, end } = self;
         Window { start, end }
@@ -92,12 +92,12 @@ fn union(a: Window, b: Window) -> Window {
 }
 
 /// The sessions of one activation.
-struct Sessions<K, S> {
+struct SessionBatch<K, S> {
     /// Sorted; the sessions of a key do not overlap.
     by_key: HashMap<K, Vec<(Window, S)>, FixedState>,
 }
 
-impl<K: Record, S> Sessions<K, S> {
+impl<K: Record, S> SessionBatch<K, S> {
     fn add<T, F: Aggregate<T, State = S>>(&mut self, key: K, session: Window, fold: &F, value: &T) {
         let sessions = self.by_key.entry(key).or_default();
         // Sessions do not overlap, so the order of their starts is that of their ends.
@@ -129,40 +129,40 @@ pub(super) fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
     key: Rc<dyn Fn(&T) -> K>,
     gap: Duration,
     fold: Rc<F>,
-    policies: Policies,
-) -> StreamVec<'s, Epoch, Parcel> {
+    policies: LatePolicies,
+) -> StreamVec<'s, Epoch, RoutedBatch> {
     let mut builder = OperatorBuilder::new(format!("{name}: combine"), events.scope());
     let mut input = builder.new_input(events, Pipeline);
     let (output, stream) = builder.new_output();
-    let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Parcel>>>::from(output);
+    let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<RoutedBatch>>>::from(output);
     let label: Rc<str> = format!("window `{name}`").into();
-    let mut packer = Packer::new(stream.scope().peers());
+    let mut packer = RoutedBatchBuilder::new(stream.scope().peers());
     builder.build(move |_capabilities| {
         let by_key = HashMap::default();
-        let mut sessions = Sessions { by_key };
+        let mut sessions = SessionBatch { by_key };
         move |_frontiers| {
             let mut output = output.activate();
-            let _work = trail::begin(&label);
+            let _work = panic_context::enter(&label);
             input.for_each_stamp(|capability, batches| {
                 let mut session = output.session(&capability);
                 for event in batches.flat_map(|batch| batch.drain(..)) {
-                    trail::on(event.at);
+                    panic_context::at_record(event.at);
                     let over = policies.over(event.at.partition.source, event.horizon);
                     let (key, window) = (key(&event.value), alone(event.time, gap));
                     if window.end > over {
                         sessions.add(key, window, &*fold, &event.value);
-                    } else if let Some(parcel) = packer.push(
+                    } else if let Some(routed_batch) = packer.push(
                         route(&key),
-                        Input::<K, T, F::State>::Doubtful { key, event, over },
+                        SessionInput::<K, T, F::State>::Doubtful { key, event, over },
                     ) {
-                        session.give(parcel);
+                        session.give(routed_batch);
                     }
                 }
                 for (key, of_key) in sessions.by_key.drain() {
                     for (window, state) in of_key {
-                        let partial = Input::<K, T, F::State>::Partial(key.clone(), window, state);
-                        if let Some(parcel) = packer.push(route(&key), partial) {
-                            session.give(parcel);
+                        let partial = SessionInput::<K, T, F::State>::Partial(key.clone(), window, state);
+                        if let Some(routed_batch) = packer.push(route(&key), partial) {
+                            session.give(routed_batch);
                         }
                     }
                 }
@@ -175,12 +175,12 @@ pub(super) fn combine<'s, K: Record, T: Event, F: Aggregate<T>>(
 
 /// Adds the operator that merges sessions.
 pub(super) fn sessions<'s, K: Record, T: Event, F: Aggregate<T>>(
-    parcels: StreamVec<'s, Epoch, Parcel>,
-    (fold, gap, keep): (Rc<F>, Duration, Keep),
-    late: Lateness,
-    setup: Setup<Input<K, T, F::State>>,
-) -> Streams<'s, Item<Merge<K, T, F>>> {
-    let merge = Merge {
+    routed_batches: StreamVec<'s, Epoch, RoutedBatch>,
+    (fold, gap, keep): (Rc<F>, Duration, RowRetention),
+    late: LateHandling,
+    setup: Setup<SessionInput<K, T, F::State>>,
+) -> Streams<'s, Item<SessionMerge<K, T, F>>> {
+    let merge = SessionMerge {
         name: setup.name.clone(),
         fold,
         gap,
@@ -188,23 +188,23 @@ pub(super) fn sessions<'s, K: Record, T: Event, F: Aggregate<T>>(
         late,
         of: PhantomData,
     };
-    process(parcels, Rc::new(merge), setup)
+    process(routed_batches, Rc::new(merge), setup)
 }
 
 /// Merges sessions.
-pub(super) struct Merge<K, T, F> {
+pub(super) struct SessionMerge<K, T, F> {
     name: String,
     fold: Rc<F>,
     gap: Duration,
     /// How long a session's row stays after it closed.
-    keep: Keep,
-    late: Lateness,
+    keep: RowRetention,
+    late: LateHandling,
     of: PhantomData<fn(K, T)>,
 }
 
-type State<K, S> = GroupedStore<K, Span, S>;
+type State<K, S> = GroupedStore<K, SessionSpan, S>;
 
-impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
+impl<K: Record, T: Event, F: Aggregate<T>> SessionMerge<K, T, F> {
     /// The open sessions of a key that overlap a window. The open sessions of a key do not overlap each
     /// other, so ordering by end is ordering by start.
     fn overlapping(
@@ -213,7 +213,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
         key: &K,
         window: Window,
         sessions: &KeyedState<State<K, F::State>>,
-    ) -> Vec<Span> {
+    ) -> Vec<SessionSpan> {
         let Some(group) = sessions.entries().group(key) else {
             return Vec::new();
         };
@@ -243,7 +243,7 @@ impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
         }
         changes.set(windowed(window), None, Some(self.fold.finish(&state)));
         let Window { start, end } = window;
-        sessions.update((key, Span { end, start }), || state, |_| {});
+        sessions.update((key, SessionSpan { end, start }), || state, |_| {});
     }
 
     /// Counts an event if its session is open for it.
@@ -252,9 +252,9 @@ impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
         at: &EpochInfo,
         (key, event, over): (K, Timed<T>, EventTime),
         sessions: &mut KeyedState<State<K, F::State>>,
-        out: &mut ChangesAndLetters<Windowed<K>, F::Out>,
+        out: &mut ChangesAndDeadLetters<Windowed<K>, F::Out>,
     ) {
-        trail::on(event.at);
+        panic_context::at_record(event.at);
         let window = alone(event.time, self.gap);
         let found = self.overlapping(at, &key, window, sessions);
         let end = found.iter().map(|span| span.end).max();
@@ -266,17 +266,17 @@ impl<K: Record, T: Event, F: Aggregate<T>> Merge<K, T, F> {
         }
         self.late.counts.events.inc_by(1);
         self.late.counts.windows.inc_by(1);
-        if self.late.policies.writes_letters(event.at.partition.source) {
-            out.letters
+        if self.late.policies.writes_dead_letters(event.at.partition.source) {
+            out.dead_letters
                 .push(DeadLetter::turned_down(&self.name, Cause::Late, None, &event));
         }
     }
 }
 
-impl<K: Record, T: Event, F: Aggregate<T>> KeyedOperator for Merge<K, T, F> {
-    type Input = Input<K, T, F::State>;
+impl<K: Record, T: Event, F: Aggregate<T>> KeyedOperator for SessionMerge<K, T, F> {
+    type Input = SessionInput<K, T, F::State>;
     type State = State<K, F::State>;
-    type Output = ChangesAndLetters<Windowed<K>, F::Out>;
+    type Output = ChangesAndDeadLetters<Windowed<K>, F::Out>;
 
     fn epoch(
         &self,
@@ -288,10 +288,10 @@ impl<K: Record, T: Event, F: Aggregate<T>> KeyedOperator for Merge<K, T, F> {
         let mut doubtful = Vec::new();
         for input in input.into_iter().flatten() {
             match input {
-                Input::Partial(key, window, state) => {
+                SessionInput::Partial(key, window, state) => {
                     self.merge(at, (key, window, state), sessions, &mut out.changes);
                 }
-                Input::Doubtful { key, event, over } => doubtful.push((key, event, over)),
+                SessionInput::Doubtful { key, event, over } => doubtful.push((key, event, over)),
             }
         }
         // Whether one is late depends on the previous ones.

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::panes::Expired;
+use super::panes::ExpiredPane;
 use crate::operator::aggregate::Aggregate;
 use crate::operator::process::{Changes, EpochInfo};
 use crate::record::Record;
@@ -20,19 +20,19 @@ use crate::time::{EventTime, Window, Windowed};
 pub(super) struct Trigger<F> {
     pub(super) fold: Rc<F>,
     /// How long a window's row stays after it closed.
-    pub(super) keep: Keep,
+    pub(super) keep: RowRetention,
 }
 
 /// How long a window's row stays after it closed.
 #[derive(Clone)]
-pub(crate) struct Keep {
+pub(crate) struct RowRetention {
     pub(crate) for_: Duration,
     /// Whether a row stays in the epoch in which its window closed, even if the retention is shorter: known
     /// once the dataflow is built.
     pub(crate) when_closed: Rc<Cell<bool>>,
 }
 
-impl Keep {
+impl RowRetention {
     /// Windows that end at or before this are retracted.
     pub(super) fn expires(&self, at: &EpochInfo) -> EventTime {
         let expires = at.closed.minus(self.for_);
@@ -96,12 +96,12 @@ impl<F> Trigger<F> {
     /// Retracts a row.
     pub(super) fn expired<K: Record, T>(
         &self,
-        expired: Expired<K, F::State>,
+        expired: ExpiredPane<K, F::State>,
         changes: &mut Changes<Windowed<K>, F::Out>,
     ) where
         F: Aggregate<T>,
     {
-        let Expired {
+        let ExpiredPane {
             key,
             window,
             state,

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::stores::Store;
-use super::topic::{Given, Topic};
-use super::{Draws, Held};
+use super::stores::SimStore;
+use super::topic::{Topic, TopicRecord};
+use super::{Checked, Draws};
 use crate::codec::Cause;
 use crate::connect::kafka::Kafka;
 use crate::dataflow::window::Tumbling;
@@ -48,10 +48,10 @@ pub(super) fn flow() -> Flow {
             .lateness(us(LATENESS_US))
             .idle_after(IDLE_AFTER);
         let sales = flow.source("sales", sales);
-        sales.append_to("sales_log", Store(Contract::Transactional));
-        names.upsert_to("names_mirror", Store(Contract::Versioned));
-        names.changes_to("names_log", Store(Contract::Transactional));
-        names.changes_to("names_told", Store(Contract::Repeating));
+        sales.append_to("sales_log", SimStore(Contract::Transactional));
+        names.upsert_to("names_mirror", SimStore(Contract::Versioned));
+        names.changes_to("names_log", SimStore(Contract::Transactional));
+        names.changes_to("names_told", SimStore(Contract::Repeating));
         sales
             .clone()
             .key_by("shop", |sale| sale.shop)
@@ -72,7 +72,7 @@ pub(super) fn flow() -> Flow {
 }
 
 /// Sales of about now, in event time; few of them late, far in the future or not to be read.
-pub(super) fn sale(draws: &mut Draws, now_us: i64) -> Given<Sale> {
+pub(super) fn sale(draws: &mut Draws, now_us: i64) -> TopicRecord<Sale> {
     if draws.chance(1, 25) {
         return Err(Cause::JsonSyntax);
     }
@@ -89,7 +89,7 @@ pub(super) fn sale(draws: &mut Draws, now_us: i64) -> Given<Sale> {
     })
 }
 
-pub(super) fn naming(draws: &mut Draws) -> Given<Naming> {
+pub(super) fn naming(draws: &mut Draws) -> TopicRecord<Naming> {
     let shop = draws.below(6) as u32;
     match draws.below(12) {
         0 => Err(Cause::JsonSyntax),
@@ -141,7 +141,7 @@ impl Oracle {
         binding: &EpochBinding,
         sales: &Topic<Sale>,
         names: &Topic<Naming>,
-    ) -> Held {
+    ) -> Checked {
         let epoch = binding.epoch;
         if epoch <= self.last() {
             return Err(format!("epoch {epoch} is bound after {}", self.last()));
@@ -189,7 +189,7 @@ impl Oracle {
         self.partitions.entry(at).or_default()
     }
 
-    fn sold(&mut self, range: &PartitionRange, offset: Offset, given: Given<Sale>) {
+    fn sold(&mut self, range: &PartitionRange, offset: Offset, given: TopicRecord<Sale>) {
         let at = |step| (range.id.partition, offset, step);
         let sale = match given {
             Err(cause) => {
@@ -218,7 +218,7 @@ impl Oracle {
         *window = (window.0 + 1, window.1 + sale.cents, window.2.max(sale.cents));
     }
 
-    fn named(&mut self, range: &PartitionRange, offset: Offset, given: Given<Naming>) {
+    fn named(&mut self, range: &PartitionRange, offset: Offset, given: TopicRecord<Naming>) {
         match given {
             Err(cause) => {
                 let at = (range.id.partition, offset, "names");
@@ -230,7 +230,7 @@ impl Oracle {
     }
 
     /// The watermark rises as the rules have it, and windows go.
-    fn close(&mut self, binding: &EpochBinding) -> Held {
+    fn close(&mut self, binding: &EpochBinding) -> Checked {
         let before = self.watermark;
         let of_sales = self
             .partitions

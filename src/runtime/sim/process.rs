@@ -9,51 +9,56 @@ use timely::communication::Config as Communication;
 use timely::worker::Worker;
 
 use super::Draws;
-use crate::checkpoint::writer::Writer;
+use crate::checkpoint::writer::CheckpointWriter;
 use crate::dataflow::Flow;
 use crate::disk::sim::SimDisk;
 use crate::error::{Error, Result};
-use crate::runtime::begin::{Led, Parts};
-use crate::runtime::scribe::{Preparing, Scribe};
-use crate::runtime::watch::Watch;
-use crate::runtime::worker::{self, Life};
-use crate::runtime::{PlanText, Settings, Shared};
-use crate::sink::task::{SinkTask, Turn};
+use crate::runtime::ledger_writer::{LedgerWriter, TrimTask};
+use crate::runtime::startup::{LeaderParts, ProcessParts};
+use crate::runtime::watch::SourceWatch;
+use crate::runtime::worker::{self, WorkerLoop};
+use crate::runtime::{PlanSummary, ProcessState, RunSettings};
+use crate::sink::task::{SinkTask, TaskTurn};
 use crate::time::Epoch;
 
 pub(super) struct Process {
     /// The how many-th start it is.
     pub number: usize,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<ProcessState>,
     /// The newest epoch that was looked at.
     pub closed: Epoch,
     /// The newest checkpoint that was looked at.
     pub checkpointed: Option<Epoch>,
     /// It was stopped, and another one has started since.
     pub stopped: bool,
-    workers: Vec<(Life, Worker)>,
+    workers: Vec<(WorkerLoop, Worker)>,
     /// Shards of sinks.
     tasks: Vec<SinkTask>,
-    scribe: Option<Scribe>,
-    writer: Option<Writer>,
-    preparing: Vec<Preparing>,
-    watch: Watch,
+    ledger_writer: Option<LedgerWriter>,
+    writer: Option<CheckpointWriter>,
+    preparing: Vec<TrimTask>,
+    watch: SourceWatch,
 }
 
 impl Process {
-    pub(super) fn start(number: usize, flow: &Flow, plan: &PlanText, settings: Settings) -> Result<Self> {
+    pub(super) fn start(
+        number: usize,
+        flow: &Flow,
+        plan: &PlanSummary,
+        settings: RunSettings,
+    ) -> Result<Self> {
         let workers = settings.workers;
-        let Parts { shared, led } = Parts::of(flow, plan, settings)?;
-        let Some(Led {
-            scribe,
+        let ProcessParts { shared, leader_parts } = ProcessParts::of(flow, plan, settings)?;
+        let Some(LeaderParts {
+            ledger_writer,
             mut writer,
             sources,
-        }) = led
+        }) = leader_parts
         else {
             return Err(Error::internal("a process without the ledger"));
         };
         if let Some(writer) = &mut writer {
-            writer.tidy();
+            writer.remove_leftovers();
         }
         let checkpointed = shared.restored.as_ref().map(|restored| restored.manifest.epoch);
         let begin = |allocator| {
@@ -71,10 +76,10 @@ impl Process {
             stopped: false,
             workers,
             tasks,
-            scribe: Some(scribe),
+            ledger_writer: Some(ledger_writer),
             writer,
             preparing: Vec::new(),
-            watch: Watch::new(sources),
+            watch: SourceWatch::new(sources),
             shared,
         })
     }
@@ -103,7 +108,7 @@ impl Process {
             return;
         }
         let at = draws.below(self.tasks.len());
-        if self.tasks[at].turn() == Turn::Ended {
+        if self.tasks[at].turn() == TaskTurn::Ended {
             self.tasks.remove(at);
         }
     }
@@ -111,7 +116,7 @@ impl Process {
     fn work_on(&mut self, draws: &mut Draws) {
         let at = draws.below(self.workers.len());
         let (life, worker) = &mut self.workers[at];
-        if life.goes_on(worker) {
+        if life.is_running(worker) {
             // A step may have been woken by the clock, which has no other way to.
             if draws.chance(1, 2) {
                 self.shared.inbox.wake();
@@ -140,15 +145,15 @@ impl Process {
 
     /// Bindings that wait are written. `false`: the power went meanwhile, of which nobody has heard yet.
     pub(super) fn write(&mut self, disk: &SimDisk) -> bool {
-        let Some(scribe) = &mut self.scribe else {
+        let Some(ledger_writer) = &mut self.ledger_writer else {
             return true;
         };
-        match scribe.step(&self.shared) {
+        match ledger_writer.step(&self.shared) {
             Ok(preparing) => self.preparing.extend(preparing),
             Err(_) if disk.is_dead() => return false,
             Err(error) => {
                 self.shared.halt.halt(error);
-                self.scribe = None;
+                self.ledger_writer = None;
             }
         }
         true

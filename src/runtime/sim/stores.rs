@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::oracle::Rows;
-use super::{Draws, Held};
+use super::{Checked, Draws};
 use crate::error::{Error, Result};
 use crate::sink::{
     AppendSink, Batch, ChangelogSink, Contract, Method, OpenedSink, Progress, Shard, Sink,
@@ -20,27 +20,27 @@ use crate::sink::{
 use crate::source::Environment;
 
 thread_local! {
-    static STORES: RefCell<Stores> = RefCell::new(Stores::new(Draws(0)));
+    static STORES: RefCell<SimStores> = RefCell::new(SimStores::new(Draws(0)));
 }
 
 /// Fewer than workers, and more.
 const SHARDS: u32 = 3;
 
-struct Stores {
+struct SimStores {
     draws: Draws,
     /// One call of so many fails; nothing: none.
     fails: Option<usize>,
     /// Whether writers of an earlier service are kept from fencing those of a later one.
     knows_generations: bool,
-    shards: BTreeMap<(String, u32), Stored>,
+    shards: BTreeMap<(String, u32), StoredShard>,
     /// The first promise that was broken.
     broken: Option<String>,
     /// What may be asked of it when a seed is done.
-    told: Told,
+    told: StoreCounts,
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct Told {
+pub(super) struct StoreCounts {
     pub rows: usize,
     pub failures: usize,
     pub fenced: usize,
@@ -49,7 +49,7 @@ pub(super) struct Told {
 
 /// What a store holds of a shard.
 #[derive(Default)]
-struct Stored {
+struct StoredShard {
     owner: u64,
     /// The highest that was seen.
     generation: u64,
@@ -60,21 +60,21 @@ struct Stored {
 }
 
 /// A sink of a contract.
-pub(super) struct Store(pub Contract);
+pub(super) struct SimStore(pub Contract);
 
-struct StoreWriter {
+struct SimStoreWriter {
     shard: Shard,
     owner: u64,
 }
 
 /// How a call ends.
-enum Fate {
+enum CallOutcome {
     Well,
     FailsBefore,
     FailsBehind,
 }
 
-impl Stores {
+impl SimStores {
     fn new(mut draws: Draws) -> Self {
         Self {
             knows_generations: draws.chance(1, 2),
@@ -82,23 +82,23 @@ impl Stores {
             fails: Some(6),
             shards: BTreeMap::new(),
             broken: None,
-            told: Told::default(),
+            told: StoreCounts::default(),
         }
     }
 
-    fn fate(&mut self) -> Fate {
+    fn fate(&mut self) -> CallOutcome {
         if !self.fails.is_some_and(|of| self.draws.chance(1, of)) {
-            return Fate::Well;
+            return CallOutcome::Well;
         }
         self.told.failures += 1;
         match self.draws.chance(1, 2) {
-            true => Fate::FailsBefore,
-            false => Fate::FailsBehind,
+            true => CallOutcome::FailsBefore,
+            false => CallOutcome::FailsBehind,
         }
     }
 
     /// The shards of a sink.
-    fn of(&self, sink: &str) -> Vec<&Stored> {
+    fn of(&self, sink: &str) -> Vec<&StoredShard> {
         let shards = self.shards.iter().filter(|((name, _), _)| name == sink);
         shards.map(|(_, stored)| stored).collect()
     }
@@ -112,7 +112,7 @@ impl Stores {
 
 /// Begins with empty stores, in place of those of a world before.
 pub(super) fn begin(draws: Draws) {
-    STORES.with(|stores| *stores.borrow_mut() = Stores::new(draws));
+    STORES.with(|stores| *stores.borrow_mut() = SimStores::new(draws));
 }
 
 /// No call fails any more.
@@ -121,17 +121,17 @@ pub(super) fn calm() {
 }
 
 /// Whether all promises were kept so far.
-pub(super) fn kept() -> Held {
+pub(super) fn kept() -> Checked {
     STORES.with(|stores| match &stores.borrow().broken {
         Some(broken) => Err(broken.clone()),
         None => Ok(()),
     })
 }
 
-impl Sink for Store {
+impl Sink for SimStore {
     fn open(self, _: Method, _: &Environment) -> Result<OpenedSink> {
         let open = |shard: &Shard| {
-            Ok(StoreWriter {
+            Ok(SimStoreWriter {
                 shard: shard.clone(),
                 owner: 0,
             })
@@ -144,28 +144,30 @@ impl Sink for Store {
         Ok(OpenedSink::new("a simulated store", writers).shards(SHARDS))
     }
 }
-impl<T> AppendSink<T> for Store {}
-impl<K, V> UpsertSink<K, V> for Store {}
-impl<V> ChangelogSink<V> for Store {}
+impl<T> AppendSink<T> for SimStore {}
+impl<K, V> UpsertSink<K, V> for SimStore {}
+impl<V> ChangelogSink<V> for SimStore {}
 
-impl StoreWriter {
-    fn call(&self, effect: impl FnOnce(&mut Stored)) -> Result<(), WriteError> {
+impl SimStoreWriter {
+    fn call(&self, effect: impl FnOnce(&mut StoredShard)) -> Result<(), WriteError> {
         let key = (self.shard.sink.to_string(), self.shard.number);
         STORES.with(|stores| {
             let stores = &mut *stores.borrow_mut();
             let fate = stores.fate();
             let stored = stores.shards.entry(key).or_default();
-            if !matches!(fate, Fate::FailsBefore) {
+            if !matches!(fate, CallOutcome::FailsBefore) {
                 effect(stored);
             }
             match fate {
-                Fate::Well => Ok(()),
-                Fate::FailsBefore | Fate::FailsBehind => Err(Error::outside("the store is away").into()),
+                CallOutcome::Well => Ok(()),
+                CallOutcome::FailsBefore | CallOutcome::FailsBehind => {
+                    Err(Error::external("the store is away").into())
+                }
             }
         })
     }
 
-    fn take(&self, stored: &mut Stored, epochs: &[Batch]) {
+    fn take(&self, stored: &mut StoredShard, epochs: &[Batch]) {
         for batch in epochs {
             for row in &batch.rows {
                 let (epoch, key) = (batch.epoch.0, row.key().to_vec());
@@ -201,13 +203,13 @@ impl StoreWriter {
     }
 }
 
-impl Writer for StoreWriter {
+impl Writer for SimStoreWriter {
     fn write(&mut self, epochs: &[Batch]) -> Result<(), WriteError> {
         self.call(|stored| self.take(stored, epochs))
     }
 }
 
-impl TransactionalWriter for StoreWriter {
+impl TransactionalWriter for SimStoreWriter {
     fn resume(&mut self) -> Result<Option<Progress>> {
         if self.is_outdated() {
             return Err(Error::integrity("another process writes to the store"));
@@ -221,13 +223,13 @@ impl TransactionalWriter for StoreWriter {
         self.owner = owner;
         match called {
             Ok(()) => Ok(progress),
-            Err(_) => Err(Error::outside("the store is away")),
+            Err(_) => Err(Error::external("the store is away")),
         }
     }
 
     fn commit(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), WriteError> {
         if self.is_fenced() {
-            return Err(Error::outside("the writer was fenced").into());
+            return Err(Error::external("the writer was fenced").into());
         }
         self.call(|stored| {
             self.take(stored, epochs);
@@ -250,7 +252,7 @@ impl TransactionalWriter for StoreWriter {
 }
 
 /// All was delivered: what the stores hold is what the views show.
-pub(super) fn hold(rows: &Rows) -> Held<Told> {
+pub(super) fn hold(rows: &Rows) -> Checked<StoreCounts> {
     STORES.with(|stores| {
         let stores = &*stores.borrow();
         let names = rows["names_now"]
@@ -297,7 +299,7 @@ pub(super) fn hold(rows: &Rows) -> Held<Told> {
 }
 
 /// Of a transactional store: no row is there twice, and epochs follow on each other.
-fn once_and_in_order(sink: &str, shards: &[&Stored]) -> Held {
+fn once_and_in_order(sink: &str, shards: &[&StoredShard]) -> Checked {
     for stored in shards {
         if !stored
             .rows
@@ -314,7 +316,7 @@ fn once_and_in_order(sink: &str, shards: &[&Stored]) -> Held {
 }
 
 /// Of a repeating store: how many rows came again, each as it was.
-fn repeated(shards: &[&Stored]) -> Held<usize> {
+fn repeated(shards: &[&StoredShard]) -> Checked<usize> {
     let mut again = 0;
     for stored in shards {
         let mut first = BTreeMap::new();

@@ -12,18 +12,18 @@ use crate::error::{Error, Result};
 use crate::position::{Offset, TopicId};
 use crate::record::Event;
 use crate::source::{
-    Driver, Intake, Opened, PartitionFacts, Progress, Raw, Reader, Substitute, TimeRules, Topology,
+    Driver, Intake, OpenedSource, PartitionFacts, Raw, ReadProgress, Reader, Substitute, TimeRules, Topology,
 };
 use crate::time::EventTime;
 
 /// What stands at an offset.
-pub(super) type Given<T> = Result<T, Cause>;
+pub(super) type TopicRecord<T> = Result<T, Cause>;
 
 /// A topic; clones share it.
 #[derive(Clone)]
-pub(super) struct Topic<T>(Arc<Mutex<Inner<T>>>);
+pub(super) struct Topic<T>(Arc<Mutex<TopicInner<T>>>);
 
-struct Inner<T> {
+struct TopicInner<T> {
     partitions: Vec<Partition<T>>,
     wakers: Vec<Waker>,
     draws: Draws,
@@ -32,14 +32,14 @@ struct Inner<T> {
 struct Partition<T> {
     /// The first offset that is still there. Records before it are kept for the oracle.
     start: usize,
-    records: Vec<Given<T>>,
+    records: Vec<TopicRecord<T>>,
     /// Up to here readers have been sent records.
     fetched: usize,
 }
 
 impl<T: Event> Topic<T> {
     pub(super) fn new(partitions: usize, draws: Draws) -> Self {
-        let topic = Self(Arc::new(Mutex::new(Inner {
+        let topic = Self(Arc::new(Mutex::new(TopicInner {
             partitions: Vec::new(),
             wakers: Vec::new(),
             draws,
@@ -60,12 +60,12 @@ impl<T: Event> Topic<T> {
         self.0.lock().partitions.len()
     }
 
-    pub(super) fn append(&self, partition: usize, records: impl IntoIterator<Item = Given<T>>) {
+    pub(super) fn append(&self, partition: usize, records: impl IntoIterator<Item = TopicRecord<T>>) {
         self.0.lock().partitions[partition].records.extend(records);
     }
 
     /// What stands at an offset, whether or not it is still there.
-    pub(super) fn at(&self, partition: u32, offset: Offset) -> Option<Given<T>> {
+    pub(super) fn at(&self, partition: u32, offset: Offset) -> Option<TopicRecord<T>> {
         let inner = self.0.lock();
         let partition = inner.partitions.get(partition as usize)?;
         partition.records.get(offset as usize).cloned()
@@ -102,7 +102,7 @@ impl<T: Event> Topic<T> {
     /// Some more records arrive at their readers, or all there are.
     pub(super) fn fetch(&self, all: bool) {
         let wakers = {
-            let Inner {
+            let TopicInner {
                 partitions,
                 wakers,
                 draws,
@@ -122,7 +122,7 @@ impl<T: Event> Topic<T> {
     /// In place of a source.
     pub(super) fn substitute(&self) -> Substitute {
         let topic = self.clone();
-        let opened = Opened::<T> {
+        let opened = OpenedSource::<T> {
             topic: "simulated".to_owned(),
             description: "a simulated topic".to_owned(),
             driver: Arc::new(self.clone()),
@@ -184,8 +184,8 @@ impl<T: Event> Reader<T> for TopicReader<T> {
         until: Offset,
         records_max: usize,
         intake: &mut Intake<T>,
-    ) -> Result<Progress> {
-        let Inner {
+    ) -> Result<ReadProgress> {
+        let TopicInner {
             partitions, draws, ..
         } = &mut *self.topic.0.lock();
         let (Some(log), Some(position)) = (
@@ -217,7 +217,7 @@ impl<T: Event> Reader<T> for TopicReader<T> {
             }
             *position += 1;
         }
-        Ok(Progress {
+        Ok(ReadProgress {
             position: *position as Offset,
             at_end: *position >= log.records.len(),
             more: *position < there,

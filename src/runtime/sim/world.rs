@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use super::oracle::{self, Naming, Oracle, Sale};
 use super::process::Process;
 use super::topic::{LOST, Topic};
-use super::{Draws, Held, stores};
-use crate::checkpoint::store::Store;
+use super::{Checked, Draws, stores};
+use crate::checkpoint::store::CheckpointStore;
 use crate::clock;
 use crate::dataflow::Flow;
 use crate::disk::Disk;
@@ -23,14 +23,14 @@ use crate::error::{Error, Kind};
 use crate::ledger::tests::counted;
 use crate::ledger::{Ledger, LedgerStore};
 use crate::position::{PartitionId, SourceId};
-use crate::runtime::checkpoints::{self, Due};
-use crate::runtime::{self, PlanText, Settings};
+use crate::runtime::checkpoints::{self, CheckpointSchedule};
+use crate::runtime::{self, PlanSummary, RunSettings};
 use crate::schema::Numbers;
 use crate::sequencer::Cuts;
 use crate::source::Environment;
 use crate::time::Epoch;
 use crate::view::serve::{ReadError, RowsQuery};
-use crate::view::{AsOf, Moment};
+use crate::view::{AsOf, Snapshot};
 
 /// So many stops may be cut short before it is one too many.
 const STOPS_MAX: usize = 30;
@@ -82,7 +82,7 @@ impl fmt::Display for Summary {
 
 /// What a process may be refused or halted for.
 #[derive(Clone, Debug, PartialEq)]
-enum Excuse {
+enum AllowedFailure {
     /// The disk was full, or its flushes failed.
     Disk,
     /// Another process has started since.
@@ -97,26 +97,26 @@ enum Excuse {
     Lost(Vec<i64>),
 }
 
-impl Excuse {
+impl AllowedFailure {
     fn covers(&self, error: &Error) -> bool {
         let text = error.to_string();
         let says = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
         let lost = [LOST, "has lost records", "the beginning of the ledger is gone"];
         match self {
-            Excuse::Disk => error.kind() == Kind::Outside && says(&["cannot", "has stopped"]),
-            Excuse::Stopped => says(&[
+            AllowedFailure::Disk => error.kind() == Kind::External && says(&["cannot", "has stopped"]),
+            AllowedFailure::Stopped => says(&[
                 "has taken over",
                 "another process",
                 "cannot",
                 LOST,
                 "has lost records",
             ]),
-            Excuse::Flipped { .. } => says(&["ledger.log"]),
-            Excuse::Damaged(_) => says(&lost) || says(&["catalogue.json"]),
+            AllowedFailure::Flipped { .. } => says(&["ledger.log"]),
+            AllowedFailure::Damaged(_) => says(&lost) || says(&["catalogue.json"]),
             // A store may have rows of the ledger that was there before: it is asked first where its shard
             // opens.
-            Excuse::Swapped(_) => says(&["another history", "another ledger's rows go to sink"]),
-            Excuse::Lost(_) => says(&lost[..2]),
+            AllowedFailure::Swapped(_) => says(&["another history", "another ledger's rows go to sink"]),
+            AllowedFailure::Lost(_) => says(&lost[..2]),
         }
     }
 }
@@ -134,7 +134,7 @@ pub(super) struct World {
     current: Option<Process>,
     stopped: Vec<Process>,
     started: usize,
-    excuses: Vec<Excuse>,
+    excuses: Vec<AllowedFailure>,
     /// A checkpoint that was published, and that nothing has damaged since.
     published: Option<Epoch>,
     /// All processes have one worker, and live longer: then checkpoints follow on each other, and the ledger
@@ -147,12 +147,12 @@ pub(super) struct World {
     unfinished: usize,
     /// Event time.
     at_us: i64,
-    settings: Settings,
-    _clocks: clock::sim::Simulated,
+    settings: RunSettings,
+    _clocks: clock::sim::SimulatedClocksGuard,
 }
 
-fn planned() -> &'static (Flow, PlanText) {
-    static PLANNED: OnceLock<(Flow, PlanText)> = OnceLock::new();
+fn planned() -> &'static (Flow, PlanSummary) {
+    static PLANNED: OnceLock<(Flow, PlanSummary)> = OnceLock::new();
     PLANNED.get_or_init(|| {
         let flow = oracle::flow();
         let plan = runtime::plan(&flow, &Environment::default()).expect("the plan is drawn");
@@ -172,8 +172,8 @@ impl World {
         let ms = |ms: usize| Duration::from_millis(ms as u64);
         let ledgers = disk.clone();
         let alone = draws.chance(1, 4);
-        let mut settings = Settings {
-            store: runtime::Store::Opened(Arc::new(move |claim| {
+        let mut settings = RunSettings {
+            store: runtime::LedgerLocation::Opened(Arc::new(move |claim| {
                 let (ledger, recovered) = Ledger::open_on(&ledgers, Path::new(LEDGER), claim)?;
                 Ok((Box::new(ledger) as Box<dyn LedgerStore>, recovered))
             })),
@@ -183,8 +183,11 @@ impl World {
             epochs_in_flight_max: 1 + draws.below(3),
             history: ms(draws.below(40)),
             checkpoints: (!draws.chance(1, 12)).then(|| {
-                let store = Store::new(Arc::new(disk.clone()), Path::new(CHECKPOINTS));
-                let mut made = checkpoints::Settings::new(store, Due::Every(ms(draws.small(0, 30))));
+                let store = CheckpointStore::new(Arc::new(disk.clone()), Path::new(CHECKPOINTS));
+                let mut made = checkpoints::CheckpointSettings::new(
+                    store,
+                    CheckpointSchedule::Every(ms(draws.small(0, 30))),
+                );
                 made.keep = draws.small(1, 4);
                 made
             }),
@@ -195,7 +198,7 @@ impl World {
                     ("names".to_owned(), called.substitute()),
                 ])
             })),
-            ..Settings::default()
+            ..RunSettings::default()
         };
         settings.env.group = APP.to_owned();
         settings.bounds.batch_max = 1 + draws.below(10);
@@ -226,7 +229,7 @@ impl World {
         }
     }
 
-    pub(super) fn run(mut self) -> Held<Summary> {
+    pub(super) fn run(mut self) -> Checked<Summary> {
         let lives = 1 + self.draws.below(3);
         for _ in 0..lives {
             if self.current.is_none() {
@@ -257,7 +260,7 @@ impl World {
     }
 
     /// Starts a process, and once more where what was damaged had to be mended first.
-    fn start(&mut self) -> Held {
+    fn start(&mut self) -> Checked {
         for _ in 0..20 {
             let mut settings = self.settings.clone();
             settings.workers = if self.alone { 1 } else { self.draws.small(1, 5) };
@@ -295,7 +298,7 @@ impl World {
     }
 
     /// Whether an error is one of those that there may be; what is behind it is mended.
-    fn excused(&mut self, error: &Error, own: &[Excuse], number: usize) -> Held {
+    fn excused(&mut self, error: &Error, own: &[AllowedFailure], number: usize) -> Checked {
         let text = error.to_string().replace('\n', " / ");
         if own.iter().any(|excuse| excuse.covers(error)) {
             self.tell("halt", format_args!("of {number}: {text}"));
@@ -306,7 +309,7 @@ impl World {
         };
         self.tell("refusal", format_args!("of {number}: {text}"));
         let excuse = self.excuses.remove(at);
-        self.mend(excuse);
+        self.repair(excuse);
         Ok(())
     }
 
@@ -330,18 +333,18 @@ impl World {
         }
     }
 
-    fn mend(&mut self, excuse: Excuse) {
+    fn repair(&mut self, excuse: AllowedFailure) {
         match excuse {
-            Excuse::Disk | Excuse::Stopped => self.heal(),
-            Excuse::Flipped { path, file, bit } => {
+            AllowedFailure::Disk | AllowedFailure::Stopped => self.restore_disk(),
+            AllowedFailure::Flipped { path, file, bit } => {
                 self.disk.flip(&path, bit, Some(file));
             }
             // A start removes what no manifest that it can read names.
-            Excuse::Damaged(files) => files
+            AllowedFailure::Damaged(files) => files
                 .into_iter()
                 .for_each(|(path, bytes)| self.disk.put(&path, bytes)),
-            Excuse::Swapped(bytes) => self.disk.put(&Path::new(LEDGER).join("ledger.log"), bytes),
-            Excuse::Lost(starts) => {
+            AllowedFailure::Swapped(bytes) => self.disk.put(&Path::new(LEDGER).join("ledger.log"), bytes),
+            AllowedFailure::Lost(starts) => {
                 for (partition, start) in starts.into_iter().enumerate() {
                     self.sales.set_start(partition, start);
                 }
@@ -349,16 +352,16 @@ impl World {
         }
     }
 
-    fn heal(&mut self) {
+    fn restore_disk(&mut self) {
         self.disk.set_space_left(None);
         self.disk.set_sync_fails(false);
         self.disk.set_creates_fail(0);
-        self.excuses.retain(|excuse| *excuse != Excuse::Disk);
+        self.excuses.retain(|excuse| *excuse != AllowedFailure::Disk);
     }
 
     /// What happens while no process runs.
     fn between(&mut self) {
-        self.heal();
+        self.restore_disk();
         match self.draws.below(12) {
             0..3 => self.flip(),
             3 => self.swap(),
@@ -378,7 +381,7 @@ impl World {
         if self.excuses.iter().any(|excuse| {
             matches!(
                 excuse,
-                Excuse::Flipped { .. } | Excuse::Damaged(_) | Excuse::Swapped(_)
+                AllowedFailure::Flipped { .. } | AllowedFailure::Damaged(_) | AllowedFailure::Swapped(_)
             )
         }) {
             return;
@@ -407,16 +410,16 @@ impl World {
         };
         self.tell("flip", format_args!("bit {bit} of {}", path.display()));
         self.excuses.push(if dir == LEDGER {
-            Excuse::Flipped { path, file, bit }
+            AllowedFailure::Flipped { path, file, bit }
         } else {
             self.published = None;
-            Excuse::Damaged(files)
+            AllowedFailure::Damaged(files)
         });
     }
 
     /// The ledger of another history, in which epochs have the same numbers, lies beside the checkpoints.
     fn swap(&mut self) {
-        let store = Store::new(Arc::new(self.disk.clone()), Path::new(CHECKPOINTS));
+        let store = CheckpointStore::new(Arc::new(self.disk.clone()), Path::new(CHECKPOINTS));
         let (Ok((Some(newest), _)), Ok((None, mut bindings))) = (
             store.newest(APP, planned().0.name(), None),
             counted(&self.disk, Path::new(LEDGER)),
@@ -448,13 +451,13 @@ impl World {
                 "swap",
                 format_args!("of the ledger, another from {} on", bindings[at].epoch),
             );
-            self.excuses.push(Excuse::Swapped(own));
+            self.excuses.push(AllowedFailure::Swapped(own));
         }
     }
 
     /// Retention removes what every checkpoint that is there is behind.
     fn forget_old(&mut self) {
-        let store = Store::new(Arc::new(self.disk.clone()), Path::new(CHECKPOINTS));
+        let store = CheckpointStore::new(Arc::new(self.disk.clone()), Path::new(CHECKPOINTS));
         let epochs = store.epochs().unwrap_or_default();
         if self.published.is_none() || !self.excuses.is_empty() {
             return;
@@ -490,11 +493,11 @@ impl World {
             "loss",
             format_args!("of all before {end} in partition {partition}"),
         );
-        self.excuses.push(Excuse::Lost(starts));
+        self.excuses.push(AllowedFailure::Lost(starts));
     }
 
     /// A process runs for a while, and what befalls it ends that.
-    fn live(&mut self) -> Held {
+    fn live(&mut self) -> Checked {
         let steps = self.draws.small(10, if self.alone { 1000 } else { 400 });
         self.turns(steps)?;
         if self.current.is_none() {
@@ -526,7 +529,7 @@ impl World {
             _ => {
                 self.trouble();
                 self.turns(200)?;
-                self.heal();
+                self.restore_disk();
             }
         }
         Ok(())
@@ -534,7 +537,7 @@ impl World {
 
     /// The disk is full, or fails.
     fn trouble(&mut self) {
-        self.excuses.push(Excuse::Disk);
+        self.excuses.push(AllowedFailure::Disk);
         match self.draws.below(3) {
             0 => {
                 let bytes = self.draws.below(3000);
@@ -563,7 +566,7 @@ impl World {
     }
 
     /// Asks for a stop, and waits for it.
-    fn halt_by_stop(&mut self) -> Held {
+    fn halt_by_stop(&mut self) -> Checked {
         self.tell("stop", "");
         for _ in 0..END_STEPS {
             let Some(process) = &self.current else {
@@ -575,7 +578,7 @@ impl World {
         Err("a stop came to no end".into())
     }
 
-    fn turns(&mut self, steps: usize) -> Held {
+    fn turns(&mut self, steps: usize) -> Checked {
         for _ in 0..steps {
             if self.current.is_none() {
                 break;
@@ -586,7 +589,7 @@ impl World {
     }
 
     /// Something happens.
-    fn turn(&mut self) -> Held {
+    fn turn(&mut self) -> Checked {
         self.summary.steps += 1;
         match self.draws.below(100) {
             0..6 => self.grow(),
@@ -633,7 +636,7 @@ impl World {
     }
 
     /// A process takes a step of its own.
-    fn step(&mut self) -> Held {
+    fn step(&mut self) -> Checked {
         let old = !self.stopped.is_empty() && self.draws.chance(1, 5);
         let taken = match old {
             true => Some(self.stopped.swap_remove(self.draws.below(self.stopped.len()))),
@@ -663,7 +666,7 @@ impl World {
         stores::kept()?;
         if let Some(error) = process.error() {
             let own = match process.stopped {
-                true => vec![Excuse::Stopped, Excuse::Disk],
+                true => vec![AllowedFailure::Stopped, AllowedFailure::Disk],
                 false => Vec::new(),
             };
             self.unfinished += usize::from(!old);
@@ -684,9 +687,9 @@ impl World {
     }
 
     /// Holds what a process has made true against what is promised.
-    fn look_at(&mut self, process: &mut Process) -> Held {
+    fn look_at(&mut self, process: &mut Process) -> Checked {
         let closed = process.shared.views.closed();
-        let closed_epoch = closed.as_ref().map_or(Epoch::ZERO, |moment| moment.epoch);
+        let closed_epoch = closed.as_ref().map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
         // Whoever reads the newest epoch, and is not told to wait, sees none older than what was seen before
         // the start.
         let answers = !process.stopped && process.shared.recovering().is_none();
@@ -713,7 +716,7 @@ impl World {
         let swapped = self
             .excuses
             .iter()
-            .any(|excuse| matches!(excuse, Excuse::Swapped(_)));
+            .any(|excuse| matches!(excuse, AllowedFailure::Swapped(_)));
         if !news && (swapped || !self.draws.chance(1, 100)) {
             return Ok(());
         }
@@ -727,7 +730,7 @@ impl World {
     }
 
     /// If the power went now, what is closed would be bound, and the newest checkpoint could be restored.
-    fn survives(&mut self, closed: Epoch) -> Held {
+    fn survives(&mut self, closed: Epoch) -> Checked {
         let left = self.disk.after_crash(self.draws.next());
         let read = counted(&left, Path::new(LEDGER));
         let (trimmed, bindings) = read.map_err(|error| format!("after a loss of power: {error}"))?;
@@ -765,7 +768,7 @@ impl World {
         let Some(published) = self.published else {
             return Ok(());
         };
-        let store = Store::new(Arc::new(left), Path::new(CHECKPOINTS));
+        let store = CheckpointStore::new(Arc::new(left), Path::new(CHECKPOINTS));
         match store.newest(APP, planned().0.name(), None) {
             Err(error) => Err(format!(
                 "after a loss of power checkpoints can't be read: {error}"
@@ -790,7 +793,7 @@ impl World {
     }
 
     /// Every epoch that was closed since the last look has the rows that it should have.
-    fn equals(&mut self, process: &Process, upto: Epoch) -> Held {
+    fn equals(&mut self, process: &Process, upto: Epoch) -> Checked {
         let from = self
             .oracle
             .bindings
@@ -802,19 +805,19 @@ impl World {
             if binding.epoch > upto {
                 break;
             }
-            let moment = match views.moment(AsOf::Epoch(binding.epoch)) {
-                Ok(moment) if moment.epoch == binding.epoch => moment,
+            let snapshot = match views.snapshot(AsOf::Epoch(binding.epoch)) {
+                Ok(snapshot) if snapshot.epoch == binding.epoch => snapshot,
                 Ok(_) | Err(ReadError::Gone { .. }) if is_past(binding.epoch, upto, history) => continue,
                 Ok(_) => return Err(format!("{} can't be asked for as of {upto}", binding.epoch)),
                 Err(error) => return Err(format!("{}: {error}", binding.epoch)),
             };
-            if *moment.binding != binding {
+            if *snapshot.binding != binding {
                 return Err(format!(
                     "{} closed {:?}, and the ledger has {binding:?}",
-                    process.number, moment.binding
+                    process.number, snapshot.binding
                 ));
             }
-            self.compare(process, &moment)?;
+            self.compare(process, &snapshot)?;
         }
         if self.oracle.last() < upto {
             return Err(format!(
@@ -826,13 +829,13 @@ impl World {
         Ok(())
     }
 
-    fn compare(&mut self, process: &Process, moment: &Moment) -> Held {
-        let expected = &self.oracle.rows[&moment.epoch];
+    fn compare(&mut self, process: &Process, snapshot: &Snapshot) -> Checked {
+        let expected = &self.oracle.rows[&snapshot.epoch];
         let newest = process
             .shared
             .views
             .closed()
-            .map_or(Epoch::ZERO, |moment| moment.epoch);
+            .map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
         for (name, rows) in expected {
             let view = process
                 .shared
@@ -843,10 +846,12 @@ impl World {
                 limit: 10_000,
                 ..RowsQuery::default()
             };
-            let page = match view.rows(&query, moment) {
+            let page = match view.rows(&query, snapshot) {
                 Ok(page) => page,
-                Err(ReadError::Gone { .. }) if is_past(moment.epoch, newest, view.spec().history) => continue,
-                Err(error) => return Err(format!("{name} as of {}: {error}", moment.epoch)),
+                Err(ReadError::Gone { .. }) if is_past(snapshot.epoch, newest, view.spec().history) => {
+                    continue;
+                }
+                Err(error) => return Err(format!("{name} as of {}: {error}", snapshot.epoch)),
             };
             let text = |row: &crate::view::serve::FoundRow| {
                 let mut json = Vec::new();
@@ -867,7 +872,7 @@ impl World {
             };
             let found: Vec<String> = page.rows.iter().map(text).collect();
             let versions: Vec<Epoch> = page.rows.iter().map(|row| row.version).collect();
-            let first = self.versions.entry((moment.epoch, name));
+            let first = self.versions.entry((snapshot.epoch, name));
             let first = first.or_insert_with(|| versions.clone());
             let later = (*first != versions).then(|| format!("{first:?} at first, and now {versions:?}"));
             if found != *rows {
@@ -881,7 +886,7 @@ impl World {
                     } else {
                         "rows"
                     },
-                    moment.epoch,
+                    snapshot.epoch,
                     process.number,
                     process
                         .shared
@@ -893,7 +898,7 @@ impl World {
             if let Some(later) = later {
                 return Err(format!(
                     "rows of view {name} as of {} (process {}) changed when? {later}",
-                    moment.epoch, process.number
+                    snapshot.epoch, process.number
                 ));
             }
         }
@@ -901,10 +906,10 @@ impl World {
     }
 
     /// Nothing stands in the way any more: all comes in, a stop is one, and another start shows the same.
-    fn end(&mut self) -> Held {
-        self.heal();
+    fn end(&mut self) -> Checked {
+        self.restore_disk();
         for excuse in std::mem::take(&mut self.excuses) {
-            self.mend(excuse);
+            self.repair(excuse);
         }
         stores::calm();
         (0..8).for_each(|_| self.grow());
@@ -912,7 +917,7 @@ impl World {
             // A start may come with power for some calls only, and a stop that is cut short leaves rows to
             // the next start.
             let mut stops = 0;
-            while !self.come_to_rest()? {
+            while !self.quiesce()? {
                 stops += 1;
                 if stops > STOPS_MAX {
                     return Err(format!("{STOPS_MAX} stops left rows to the next start"));
@@ -926,7 +931,7 @@ impl World {
     }
 
     /// Goes on until all is in, and stops. `false`: the stop left rows to the next start.
-    fn come_to_rest(&mut self) -> Held<bool> {
+    fn quiesce(&mut self) -> Checked<bool> {
         let mut steps = 0;
         loop {
             if self.current.is_none() {
@@ -981,7 +986,7 @@ impl World {
             return "no process".into();
         };
         let (shared, closed) = (&process.shared, process.shared.views.closed());
-        let closed = closed.map(|moment| (moment.epoch, moment.positions.to_vec()));
+        let closed = closed.map(|snapshot| (snapshot.epoch, snapshot.positions.to_vec()));
         let replay_to = shared.replay_to.load(Ordering::Relaxed);
         format!(
             "{} of {} workers, which may hold {} records, closed {closed:?}; the ledger held {replay_to}, \

@@ -8,7 +8,7 @@ use crate::wire::put_u64;
 
 /// The parts of a value that has several.
 pub(in crate::schema) struct Parts<'a> {
-    next: Next<'a>,
+    next: NextType<'a>,
     form: Form,
     out: &'a mut Vec<u8>,
     /// Where the number of parts is stored, if it precedes them.
@@ -17,7 +17,7 @@ pub(in crate::schema) struct Parts<'a> {
 }
 
 /// The type of the next part.
-pub(super) enum Next<'a> {
+pub(super) enum NextType<'a> {
     Element(&'a Type),
     Entry(&'a Type, &'a Type),
     Tuple(std::slice::Iter<'a, Type>),
@@ -32,7 +32,7 @@ enum Count {
 }
 
 impl<'a> Parts<'a> {
-    pub(super) fn plain(encoder: Encoder<'a>, next: Next<'a>) -> Self {
+    pub(super) fn plain(encoder: Encoder<'a>, next: NextType<'a>) -> Self {
         let Encoder { form, out, .. } = encoder;
         Self {
             next,
@@ -43,7 +43,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    pub(super) fn framed(encoder: Encoder<'a>, next: Next<'a>, len: Option<usize>) -> Self {
+    pub(super) fn framed(encoder: Encoder<'a>, next: NextType<'a>, len: Option<usize>) -> Self {
         let mut parts = Self::plain(encoder, next);
         if parts.form == Form::Compact {
             parts.count = Some(match len {
@@ -66,15 +66,17 @@ impl<'a> Parts<'a> {
 
     fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Mismatch> {
         let ty = match &mut self.next {
-            Next::Element(ty) => {
+            NextType::Element(ty) => {
                 let ty = *ty;
                 self.begin();
                 ty
             }
-            Next::Tuple(types) => types
+            NextType::Tuple(types) => types
                 .next()
                 .ok_or_else(|| Mismatch("it is written with more parts than it is read with".into()))?,
-            Next::Entry(..) | Next::Fields(_) => return Err(Mismatch("elements among named fields".into())),
+            NextType::Entry(..) | NextType::Fields(_) => {
+                return Err(Mismatch("elements among named fields".into()));
+            }
         };
         encode(ty, self.form, value, self.out)
     }
@@ -82,7 +84,7 @@ impl<'a> Parts<'a> {
     /// The type of a field, after writing nulls for the fields before it that were left out.
     #[inline]
     fn field(&mut self, name: &'static str) -> Result<&'a Type, Mismatch> {
-        if let Next::Fields(fields) = &mut self.next
+        if let NextType::Fields(fields) = &mut self.next
             && let [(next, ty), ..] = fields.as_slice()
             // There is usually a single copy of a literal.
             && (std::ptr::eq(*next, name) || *next == name)
@@ -94,7 +96,7 @@ impl<'a> Parts<'a> {
     }
 
     fn field_elsewhere(&mut self, name: &'static str) -> Result<&'a Type, Mismatch> {
-        let Next::Fields(fields) = &mut self.next else {
+        let NextType::Fields(fields) = &mut self.next else {
             self.begin();
             encode(&JSON, self.form, name, self.out)?;
             return Ok(&JSON);
@@ -113,19 +115,19 @@ impl<'a> Parts<'a> {
 
     fn close(self) -> Result<(), Mismatch> {
         match self.next {
-            Next::Tuple(mut left) => match left.next() {
+            NextType::Tuple(mut left) => match left.next() {
                 None => Ok(()),
                 Some(_) => Err(Mismatch(
                     "it is written with fewer parts than it is read with".into(),
                 )),
             },
-            Next::Fields(left) => {
+            NextType::Fields(left) => {
                 for (name, ty) in left {
                     leave_out(name, ty, self.out)?;
                 }
                 Ok(())
             }
-            Next::Element(_) | Next::Entry(..) => {
+            NextType::Element(_) | NextType::Entry(..) => {
                 match self.count {
                     None => self.out.push(END),
                     Some(Count::Said(len)) if len == self.written => {}
@@ -215,14 +217,14 @@ impl ser::SerializeMap for Parts<'_> {
     type Ok = ();
     type Error = Mismatch;
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Mismatch> {
-        let Next::Entry(ty, _) = self.next else {
+        let NextType::Entry(ty, _) = self.next else {
             return Err(Mismatch("a key among elements".into()));
         };
         self.begin();
         encode(ty, self.form, key, self.out)
     }
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Mismatch> {
-        let Next::Entry(_, ty) = self.next else {
+        let NextType::Entry(_, ty) = self.next else {
             return Err(Mismatch("a value among elements".into()));
         };
         encode(ty, self.form, value, self.out)

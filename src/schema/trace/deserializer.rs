@@ -8,28 +8,28 @@ use serde::Deserializer;
 use serde::de::Visitor;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 
-use self::access::{Choice, Named, Parts, Variant};
-use super::examine::{Answer, Given, Met, UNKNOWN, What};
-use super::{DEPTH_END, DEPTH_MAX, EVENT_TIME, Enum, Refused, State, TEXTS};
+use self::access::{NamedFields, TracedParts, TracedVariant, VariantChoice};
+use super::type_check::{CheckAnswer, CheckTarget, GivenField, TargetKind, UNKNOWN};
+use super::{DEPTH_END, DEPTH_MAX, EVENT_TIME, Enum, TEXTS, TraceState, TypeRefusal};
 use crate::schema::types::{self, Type};
 
-pub(super) struct Trace<'a> {
-    pub(super) spot: Spot<'a>,
+pub(super) struct TraceDeserializer<'a> {
+    pub(super) spot: TraceSpot<'a>,
     pub(super) ty: &'a mut Type,
 }
 
 /// The position of a reading within the type.
-pub(super) struct Spot<'a> {
-    pub(super) state: &'a mut State,
+pub(super) struct TraceSpot<'a> {
+    pub(super) state: &'a mut TraceState,
     /// The number of enclosing types.
     pub(super) depth: usize,
     /// The number of steps of the state's place that lead here.
     pub(super) level: usize,
 }
 
-impl Spot<'_> {
+impl TraceSpot<'_> {
     /// Part `part` of the current position.
-    fn part<'b>(&'b mut self, part: usize, ty: &'b mut Type) -> Result<Trace<'b>, Refused> {
+    fn part<'b>(&'b mut self, part: usize, ty: &'b mut Type) -> Result<TraceDeserializer<'b>, TypeRefusal> {
         let mut below = self.inner(ty)?;
         let level = below.spot.level;
         below.spot.state.now.parts += 1;
@@ -40,16 +40,16 @@ impl Spot<'_> {
     }
 
     /// The content of a newtype at the current position.
-    fn inner<'b>(&'b mut self, ty: &'b mut Type) -> Result<Trace<'b>, Refused> {
+    fn inner<'b>(&'b mut self, ty: &'b mut Type) -> Result<TraceDeserializer<'b>, TypeRefusal> {
         if self.depth >= DEPTH_END {
-            return Err(Refused::new("endless type"));
+            return Err(TypeRefusal::new("endless type"));
         }
-        let spot = Spot {
+        let spot = TraceSpot {
             state: self.state,
             depth: self.depth + 1,
             level: self.level,
         };
-        Ok(Trace { spot, ty })
+        Ok(TraceDeserializer { spot, ty })
     }
 
     fn place(&self) -> &[usize] {
@@ -64,40 +64,40 @@ impl Spot<'_> {
 
     /// Records something to examine, encountered after this many leaves, unless it is known or is not part of
     /// the type.
-    fn meet(&mut self, leaves: usize, what: What) {
+    fn record_target(&mut self, leaves: usize, what: TargetKind) {
         let rules = &self.state.rules;
         let known = match what {
-            What::Struct { .. } => rules.structs.contains_key(self.place()),
-            What::Flattened => rules.flattened.contains_key(self.place()),
-            What::Enum { .. } => rules.enums.contains_key(self.place()),
+            TargetKind::Struct { .. } => rules.structs.contains_key(self.place()),
+            TargetKind::Flattened => rules.flattened.contains_key(self.place()),
+            TargetKind::Enum { .. } => rules.enums.contains_key(self.place()),
         };
         if !known && self.state.probe.is_none() && self.state.now.unfollowed == 0 {
             let place = self.place().to_vec();
-            self.state.now.met.push(Met { place, leaves, what });
+            self.state.now.met.push(CheckTarget { place, leaves, what });
         }
     }
 
     /// Records an enum, encountered after this many leaves, which has fewer variants than names if it did not
     /// accept one's number.
-    fn meet_enum(mut self, leaves: usize, has_aliases: bool) {
+    fn record_enum(mut self, leaves: usize, has_aliases: bool) {
         let place = self.place().to_vec();
         match self.state.rules.enums.get_mut(&place) {
             Some(known) => known.has_aliases |= has_aliases,
-            None => self.meet(leaves, What::Enum { has_aliases }),
+            None => self.record_target(leaves, TargetKind::Enum { has_aliases }),
         }
     }
 
-    fn answer<R>(&mut self, visited: &Result<R, Refused>) {
+    fn answer<R>(&mut self, visited: &Result<R, TypeRefusal>) {
         if let Some(probe) = &mut self.state.probe {
             probe.answer = Some(match visited {
-                Ok(_) => Answer::Accepted,
-                Err(refused) => Answer::Refused(refused.complaint),
+                Ok(_) => CheckAnswer::Accepted,
+                Err(refused) => CheckAnswer::Refused(refused.complaint),
             });
         }
     }
 
     /// Supplies a struct with the fields that the probe asks about.
-    fn probe<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn probe<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         let (fields, mut types) = match &mut self.state.probe {
             Some(probe) => (
                 std::mem::take(&mut probe.fields),
@@ -106,8 +106,8 @@ impl Spot<'_> {
             None => Default::default(),
         };
         let (state, depth, level) = (self.state, self.depth, self.level);
-        let visited = visitor.visit_map(Named {
-            spot: Spot { state, depth, level },
+        let visited = visitor.visit_map(NamedFields {
+            spot: TraceSpot { state, depth, level },
             fields: &fields,
             types: &mut types,
             read: 0,
@@ -115,7 +115,7 @@ impl Spot<'_> {
         if let Some(probe) = &mut state.probe {
             probe.types = types;
         }
-        Spot { state, depth, level }.answer(&visited);
+        TraceSpot { state, depth, level }.answer(&visited);
         visited
     }
 }
@@ -144,13 +144,13 @@ const ANYTHING: [Anything; 9] = [
     Anything::Map,
 ];
 
-impl Trace<'_> {
+impl TraceDeserializer<'_> {
     fn leaf<P: Copy, R>(
         self,
         ty: Type,
         placeholders: &[P],
-        visit: impl FnOnce(P) -> Result<R, Refused>,
-    ) -> Result<R, Refused> {
+        visit: impl FnOnce(P) -> Result<R, TypeRefusal>,
+    ) -> Result<R, TypeRefusal> {
         *self.ty = ty;
         let state = self.spot.state;
         let (leaf, chosen) = state.leaf()?;
@@ -162,14 +162,14 @@ impl Trace<'_> {
 
 macro_rules! numbers {
     ($($method:ident $visit:ident $ty:ty => $traced:expr;)*) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
             self.leaf($traced, &[0 as $ty, 1 as $ty], |value| visitor.$visit(value))
         })*
     };
 }
 
-impl<'de> Deserializer<'de> for Trace<'_> {
-    type Error = Refused;
+impl<'de> Deserializer<'de> for TraceDeserializer<'_> {
+    type Error = TypeRefusal;
 
     numbers! {
         deserialize_i8 visit_i8 i8 => Type::Int(8);
@@ -189,7 +189,7 @@ impl<'de> Deserializer<'de> for Trace<'_> {
     fn is_human_readable(&self) -> bool {
         !self.spot.state.binary
     }
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         self.spot.state.self_describing = true;
         self.leaf(Type::Json, &ANYTHING, |value| match value {
             Anything::Unit => visitor.visit_unit(),
@@ -201,34 +201,34 @@ impl<'de> Deserializer<'de> for Trace<'_> {
             Anything::Map => visitor.visit_map(MapDeserializer::new(empty::<((), ())>())),
         })
     }
-    fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refused> {
+    fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value, TypeRefusal> {
         self.spot.state.self_describing = true;
-        Err(Refused::new("there is no name here"))
+        Err(TypeRefusal::new("there is no name here"))
     }
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         self.spot.state.self_describing = true;
         visitor.visit_unit()
     }
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         self.leaf(Type::Bool, &[false, true], |value| visitor.visit_bool(value))
     }
-    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         self.leaf(Type::Text, &['A', '0'], |value| visitor.visit_char(value))
     }
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         self.leaf(Type::Text, &TEXTS, |value| visitor.visit_str(value))
     }
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         self.deserialize_str(visitor)
     }
-    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         let placeholders: [&[u8]; 5] = [&[], &[0], &[0; 16], &[0; 32], &[0; 64]];
         self.leaf(Type::Bytes, &placeholders, |value| visitor.visit_bytes(value))
     }
-    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         self.deserialize_bytes(visitor)
     }
-    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         *self.ty = Type::Unit;
         visitor.visit_unit()
     }
@@ -236,11 +236,11 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Refused> {
+    ) -> Result<V::Value, TypeRefusal> {
         self.deserialize_unit(visitor)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_option<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, TypeRefusal> {
         let mut inner = Type::Json;
         let visited = if self.spot.depth >= DEPTH_MAX {
             visitor.visit_none()
@@ -255,7 +255,7 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         mut self,
         name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Refused> {
+    ) -> Result<V::Value, TypeRefusal> {
         if self.spot.state.now.unfollowed == 0 && self.spot.state.probe.is_none() {
             let place = self.spot.place().to_vec();
             self.spot.state.rules.newtypes.insert(place);
@@ -266,16 +266,16 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         visited
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         let mut types = vec![Type::Json; usize::from(self.spot.depth < DEPTH_MAX)];
-        let visited = visitor.visit_seq(Parts::new(self.spot, types.iter_mut()));
+        let visited = visitor.visit_seq(TracedParts::new(self.spot, types.iter_mut()));
         *self.ty = Type::List(Box::new(types.pop().unwrap_or(Type::Json)));
         visited
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, TypeRefusal> {
         let mut types = vec![Type::Json; len];
-        let visited = visitor.visit_seq(Parts::new(self.spot, types.iter_mut()));
+        let visited = visitor.visit_seq(TracedParts::new(self.spot, types.iter_mut()));
         *self.ty = Type::Tuple(types);
         visited
     }
@@ -285,11 +285,11 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         _: &'static str,
         len: usize,
         visitor: V,
-    ) -> Result<V::Value, Refused> {
+    ) -> Result<V::Value, TypeRefusal> {
         self.deserialize_tuple(len, visitor)
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         if self.spot.is_probed() {
             return self.spot.probe(visitor);
         }
@@ -299,12 +299,12 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         let first = self.spot.state.now.leaves;
         let mut types = [Type::Json, Type::Json];
         let some = if self.spot.depth < DEPTH_MAX { 2 } else { 0 };
-        let mut parts = Parts::new(self.spot, types[..some].iter_mut());
+        let mut parts = TracedParts::new(self.spot, types[..some].iter_mut());
         let visited = visitor.visit_map(&mut parts);
         let (mut spot, read) = (parts.spot, parts.leaves.len());
         let [key, value] = types;
         if visited.is_err() && read == 1 && key == Type::Json {
-            spot.meet(first, What::Flattened);
+            spot.record_target(first, TargetKind::Flattened);
         }
         *self.ty = Type::Map(Box::new(key), Box::new(value));
         visited
@@ -315,7 +315,7 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Refused> {
+    ) -> Result<V::Value, TypeRefusal> {
         if self.spot.depth == 0 {
             self.spot.state.now.name = Some(name);
         }
@@ -329,15 +329,15 @@ impl<'de> Deserializer<'de> for Trace<'_> {
             None => fields.to_vec(),
         };
         let mut types = vec![Type::Json; names.len()];
-        let mut parts = Parts::new(self.spot, types.iter_mut());
+        let mut parts = TracedParts::new(self.spot, types.iter_mut());
         let visited = visitor.visit_seq(&mut parts);
-        let what = What::Struct {
+        let what = TargetKind::Struct {
             name,
             names: fields,
             read_whole: visited.is_ok(),
             leaves: std::mem::take(&mut parts.leaves),
         };
-        parts.spot.meet(first, what);
+        parts.spot.record_target(first, what);
         *self.ty = Type::Struct(names.into_iter().zip(types).collect());
         visited
     }
@@ -347,19 +347,19 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         _: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Refused> {
+    ) -> Result<V::Value, TypeRefusal> {
         let Self { spot, ty } = self;
         let mut taken = false;
         let mut content = Some(Type::Json);
         if spot.is_probed() {
             let (state, depth, level) = (spot.state, spot.depth, spot.level);
-            let visited = visitor.visit_enum(Variant {
-                spot: Spot { state, depth, level },
-                choice: Choice::Name(UNKNOWN),
+            let visited = visitor.visit_enum(TracedVariant {
+                spot: TraceSpot { state, depth, level },
+                choice: VariantChoice::Name(UNKNOWN),
                 taken: &mut taken,
                 content: &mut content,
             });
-            Spot { state, depth, level }.answer(&visited);
+            TraceSpot { state, depth, level }.answer(&visited);
             return visited;
         }
         // Deep down, and inside itself, it is not followed: its contents stay unknown.
@@ -377,7 +377,7 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         };
         let (leaf, chosen) = spot.state.leaf()?;
         if variants.is_empty() || spot.depth >= DEPTH_END {
-            return Err(Refused::new("endless type"));
+            return Err(TypeRefusal::new("endless type"));
         }
         // If it is not followed, the variants take turns: in a recursive type, one of them terminates it.
         let turn = if followed { 0 } else { spot.state.now.within.len() };
@@ -386,9 +386,9 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         spot.state.now.unfollowed += usize::from(!followed);
         let first = spot.state.now.leaves;
         let (state, depth, level) = (spot.state, spot.depth, spot.level);
-        let visited = visitor.visit_enum(Variant {
-            spot: Spot { state, depth, level },
-            choice: Choice::Number(index as u32),
+        let visited = visitor.visit_enum(TracedVariant {
+            spot: TraceSpot { state, depth, level },
+            choice: VariantChoice::Number(index as u32),
             taken: &mut taken,
             content: &mut content,
         });
@@ -404,28 +404,28 @@ impl<'de> Deserializer<'de> for Trace<'_> {
         }
         state.visited(leaf, variants.len(), &visited);
         if followed {
-            let spot = Spot { state, depth, level };
-            spot.meet_enum(leaf, !taken);
+            let spot = TraceSpot { state, depth, level };
+            spot.record_enum(leaf, !taken);
         }
         visited
     }
 }
 
-impl Trace<'_> {
+impl TraceDeserializer<'_> {
     /// Supplies a struct that accepts further fields besides those that it needs.
-    fn flattened<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+    fn flattened<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeRefusal> {
         let place = self.spot.place().to_vec();
         let known = self.spot.state.rules.flattened.get(&place).cloned();
         let (names, mut types): (Vec<_>, Vec<_>) = known.unwrap_or_default().into_iter().unzip();
-        let given = |(part, name): (usize, &&'static str)| Given {
+        let given = |(part, name): (usize, &&'static str)| GivenField {
             name,
             part,
             leaf: None,
         };
         let fields: Vec<_> = names.iter().enumerate().map(given).collect();
-        let Spot { state, depth, level } = self.spot;
-        let visited = visitor.visit_map(Named {
-            spot: Spot { state, depth, level },
+        let TraceSpot { state, depth, level } = self.spot;
+        let visited = visitor.visit_map(NamedFields {
+            spot: TraceSpot { state, depth, level },
             fields: &fields,
             types: &mut types,
             read: 0,

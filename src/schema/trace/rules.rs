@@ -12,15 +12,15 @@ use crate::schema::types::{Type, Variant};
 /// A position in a type: the part to take of each type on the way, from the outermost on. The content of an
 /// option or a list is part 0, a map's key 0 and its values 1; fields, elements and variants count from 0.
 /// Newtypes are not counted.
-pub(crate) type Place = Vec<usize>;
+pub(crate) type TypePath = Vec<usize>;
 
 /// How the parts of a type read data, by position. Nothing is known about other positions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadRules {
-    pub(super) structs: BTreeMap<Place, StructRules>,
-    pub(super) flattened: BTreeMap<Place, Vec<(&'static str, Type)>>,
-    pub(super) enums: BTreeMap<Place, EnumRules>,
-    pub(super) newtypes: BTreeSet<Place>,
+    pub(super) structs: BTreeMap<TypePath, StructRules>,
+    pub(super) flattened: BTreeMap<TypePath, Vec<(&'static str, Type)>>,
+    pub(super) enums: BTreeMap<TypePath, EnumRules>,
+    pub(super) newtypes: BTreeSet<TypePath>,
 }
 
 /// How a struct reads data.
@@ -85,7 +85,7 @@ impl Traced {
     }
 }
 
-fn stored(ty: &Type, place: &mut Place, rules: &ReadRules) -> Type {
+fn stored(ty: &Type, place: &mut TypePath, rules: &ReadRules) -> Type {
     let mut part = |at: usize, ty: &Type| {
         place.push(at);
         let part = stored(ty, place, rules);

@@ -384,7 +384,7 @@ fn types_that_look_at_their_data_do_not_hide_what_is_behind_them() {
 fn large_types_take_a_bounded_number_of_readings() {
     type Four<T> = Pair<Pair<T, T>, Pair<T, T>>;
     type Large = Four<Four<Four<Four<(IpAddr, Option<u8>)>>>>;
-    let mut state = State::default();
+    let mut state = TraceState::default();
     let read = state.read(&mut |trace| Large::deserialize(trace).map(drop));
     let ty = read.expect("a type");
     let mut inner = &ty;

@@ -3,20 +3,20 @@
 use super::*;
 use crate::position::EpochBinding;
 use crate::sequencer::tests::{A, MS, at, live, look, open, read, rules, settings, topology};
-use crate::sequencer::{Cuts, Next, SourceRules};
+use crate::sequencer::{Cuts, NextStep, SourceRules};
 
 const B: SourceId = SourceId(2);
 const S: Duration = Duration::from_secs(1);
 
 /// The pace that a turn has ordered, if it did.
-fn pace(s: &mut Sequencer) -> Option<EventTime> {
+fn alignment(s: &mut Sequencer) -> Option<EventTime> {
     let _ = s.next(at(0, MS));
     let orders = s.take_orders().into_iter();
-    let paces = orders.filter_map(|order| match order {
-        Order::Pace(_, pace) => Some(pace),
+    let alignments = orders.filter_map(|order| match order {
+        Order::Alignment(_, alignment) => Some(alignment),
         _ => None,
     });
-    paces.last()
+    alignments.last()
 }
 
 /// A report of records without a valid event time, after ones up to `event_time`.
@@ -42,25 +42,25 @@ fn idle_partitions(binding: &EpochBinding) -> Vec<u32> {
 #[test]
 fn the_pace_is_that_of_the_partition_furthest_behind_that_has_more() {
     let mut s = live(3);
-    assert_eq!(pace(&mut s), Some(EventTime::MIN));
+    assert_eq!(alignment(&mut s), Some(EventTime::MIN));
     s.read_to(read(0, 1, 500));
     s.read_to(read(1, 1, 700));
-    assert_eq!(pace(&mut s), None, "partition 2 has brought nothing yet");
+    assert_eq!(alignment(&mut s), None, "partition 2 has brought nothing yet");
     s.read_to(ReadTo {
         at_end: true,
         ..read(2, 1, 100)
     });
-    assert_eq!(pace(&mut s), Some(EventTime(500)));
+    assert_eq!(alignment(&mut s), Some(EventTime(500)));
     s.read_to(ReadTo {
         at_end: true,
         ..read(0, 2, 500)
     });
-    assert_eq!(pace(&mut s), Some(EventTime(700)));
+    assert_eq!(alignment(&mut s), Some(EventTime(700)));
     s.read_to(ReadTo {
         at_end: true,
         ..read(1, 2, 900)
     });
-    assert_eq!(pace(&mut s), Some(EventTime::MAX));
+    assert_eq!(alignment(&mut s), Some(EventTime::MAX));
 }
 
 #[test]
@@ -68,23 +68,31 @@ fn a_partition_that_gets_no_further_in_event_time_is_not_waited_for() {
     let mut s = live(2);
     s.read_to(read(0, 1, 500));
     assert_eq!(
-        pace(&mut s),
+        alignment(&mut s),
         Some(EventTime::MIN),
         "nothing was read of partition 1"
     );
     s.read_to(untimed(1, 4_096, i64::MIN));
-    assert_eq!(pace(&mut s), Some(EventTime(500)), "nothing but dead letters");
+    assert_eq!(
+        alignment(&mut s),
+        Some(EventTime(500)),
+        "nothing but dead letters"
+    );
     s.read_to(read(1, 4_100, 100));
-    assert_eq!(pace(&mut s), Some(EventTime(100)), "it has event times after all");
+    assert_eq!(
+        alignment(&mut s),
+        Some(EventTime(100)),
+        "it has event times after all"
+    );
     s.read_to(untimed(1, 9_000, 100));
-    assert_eq!(pace(&mut s), Some(EventTime(500)), "and now no more");
+    assert_eq!(alignment(&mut s), Some(EventTime(500)), "and now no more");
     s.read_to(ReadTo {
         hi: 9_001,
         ..untimed(1, 9_000, 100)
     });
-    assert_eq!(pace(&mut s), None, "a hole in the log changes nothing");
+    assert_eq!(alignment(&mut s), None, "a hole in the log changes nothing");
     s.read_to(untimed(0, 2, 500));
-    assert_eq!(pace(&mut s), Some(EventTime::MAX), "nobody to wait for");
+    assert_eq!(alignment(&mut s), Some(EventTime::MAX), "nobody to wait for");
 }
 
 #[test]
@@ -187,7 +195,7 @@ fn epochs_wait_until_the_partitions_are_known() {
     s.live();
     s.closed(s.last());
     s.read_to(at_end(read(0, 2, 2_000)));
-    assert_eq!(s.next(at(3, 2 * S)), Next::Idle, "though a record waits");
+    assert_eq!(s.next(at(3, 2 * S)), NextStep::Idle, "though a record waits");
     s.topology(A, &topology(7, &[(0, 2), (0, 1)]), at(5, 2 * S))
         .unwrap();
     let some = open(&mut s, at(5, 2 * S));
@@ -219,7 +227,7 @@ fn a_table_is_never_idle_and_has_no_watermark() {
     let binding = open(&mut s, at(1, 10 * MS));
     assert_eq!((binding.watermarks, binding.idle), (vec![], vec![]));
     s.closed(binding.epoch);
-    assert_eq!(s.next(at(2, 100 * S)), Next::Idle);
+    assert_eq!(s.next(at(2, 100 * S)), NextStep::Idle);
 }
 
 // ---- at its end, and not quiet
@@ -250,7 +258,7 @@ fn turns_idle(s: &mut Sequencer, now: Duration) {
 #[track_caller]
 fn stays(s: &mut Sequencer, now: Duration) {
     let next = s.next(at(2, now));
-    assert!(matches!(next, Next::Wait(_)), "{next:?}");
+    assert!(matches!(next, NextStep::Wait(_)), "{next:?}");
 }
 
 #[test]
@@ -325,7 +333,7 @@ fn a_long_wait_for_others_says_nothing_of_the_log() {
         open(&mut s, at(n as u64, 10 * MS * n as u32));
     }
     seen(&mut s, 9, 9, 30 * S);
-    assert_eq!(s.next(at(4, 60 * S)), Next::Idle);
+    assert_eq!(s.next(at(4, 60 * S)), NextStep::Idle);
     s.closed(s.last());
     stays(&mut s, 60 * S);
     s.read_to(at_end(read(0, 9, 9)));
@@ -365,7 +373,7 @@ fn a_long_replay_is_not_quiet() {
     s.live();
     s.topology(A, &topology(7, &[(0, 1)]), at(3, 60 * S)).unwrap();
     s.closed(s.last());
-    assert_eq!(s.next(at(3, 60 * S)), Next::Wait(S));
+    assert_eq!(s.next(at(3, 60 * S)), NextStep::Wait(S));
     look(&mut s, at(4, 61 * S));
     assert_eq!(idle_partitions(&open(&mut s, at(4, 61 * S))), [0]);
 }

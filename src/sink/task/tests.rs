@@ -7,8 +7,8 @@ use crate::metrics::SinkMetrics;
 use crate::schema::RowSchema;
 use crate::schema::fields::FieldNames;
 use crate::schema::trace::trace;
-use crate::sink::process::{Connection, Run, Sinks};
-use crate::sink::queue::{BYTES_MAX, Producer, ROWS_MAX};
+use crate::sink::process::{ProcessSinks, SinkConnection, SinkRun};
+use crate::sink::queue::{BYTES_MAX, QueueProducer, ROWS_MAX};
 use crate::sink::row::Row;
 
 /// Notes what it is given, while it may.
@@ -30,7 +30,7 @@ impl Notes {
     fn take(&self, epochs: &[Batch]) -> Result<(), WriteError> {
         let mut noted = self.0.lock();
         if noted.refuses {
-            return Err(Error::outside("nobody is there").into());
+            return Err(Error::external("nobody is there").into());
         }
         let taken = epochs.iter().map(|batch| (batch.epoch.0, batch.rows.len()));
         noted.taken.extend(taken);
@@ -58,7 +58,7 @@ impl TransactionalWriter for Notes {
         let mut noted = self.0.lock();
         noted.opened += 1;
         match noted.refuses {
-            true => Err(Error::outside("nobody is there")),
+            true => Err(Error::external("nobody is there")),
             false => Ok(noted.stored.clone()),
         }
     }
@@ -68,7 +68,7 @@ impl TransactionalWriter for Notes {
         let mut noted = self.0.lock();
         noted.stored = Some(progress.clone());
         match std::mem::take(&mut noted.lies) {
-            true => Err(Error::outside("it took too long").into()),
+            true => Err(Error::external("it took too long").into()),
             false => Ok(()),
         }
     }
@@ -82,15 +82,15 @@ fn batch(epoch: u64, rows: usize) -> Batch {
     }
 }
 
-fn connect(writers: Writers, halt: &Halt) -> (Sinks, Producer, SinkTask) {
-    let run = Run {
+fn connect(writers: Writers, halt: &Halt) -> (ProcessSinks, QueueProducer, SinkTask) {
+    let run = SinkRun {
         ledger: 1,
         generation: 3,
         last: Some(Epoch(2)),
     };
-    let sinks = Sinks::open([("notes", 1, None)].into_iter(), run, None).unwrap();
+    let sinks = ProcessSinks::open([("notes", 1, None)].into_iter(), run, None).unwrap();
     let schema = RowSchema::new("it", trace::<u8>(), trace::<u8>(), FieldNames::default()).unwrap();
-    let to = Connection {
+    let to = SinkConnection {
         sink: "notes".into(),
         shards: 1,
         schema: Arc::new(schema),
@@ -103,12 +103,12 @@ fn connect(writers: Writers, halt: &Halt) -> (Sinks, Producer, SinkTask) {
     (sinks, producer, task)
 }
 
-fn repeating(notes: &Notes) -> (Sinks, Producer, SinkTask) {
+fn repeating(notes: &Notes) -> (ProcessSinks, QueueProducer, SinkTask) {
     let notes = notes.clone();
     connect(Writers::repeating(move |_| Ok(notes.clone())), &Halt::default())
 }
 
-fn transactional(notes: &Notes, halt: &Halt) -> (Sinks, Producer, SinkTask) {
+fn transactional(notes: &Notes, halt: &Halt) -> (ProcessSinks, QueueProducer, SinkTask) {
     let notes = notes.clone();
     connect(Writers::transactional(move |_| Ok(notes.clone())), halt)
 }
@@ -117,13 +117,13 @@ fn transactional(notes: &Notes, halt: &Halt) -> (Sinks, Producer, SinkTask) {
 fn epochs_are_taken_in_order_some_at_a_time_and_the_queue_has_an_end() {
     let notes = Notes::default();
     let (sinks, producer, mut task) = repeating(&notes);
-    assert_eq!(task.turn(), Turn::Idle);
+    assert_eq!(task.turn(), TaskTurn::Idle);
     let sizes = [1, WRITE_MAX, 5, WRITE_MAX - 5, 2 * WRITE_MAX, 1];
     for (epoch, rows) in (1..).zip(sizes) {
         producer.put(batch(epoch, rows));
     }
     let mut ends = Vec::new();
-    while task.turn() == Turn::Worked {
+    while task.turn() == TaskTurn::Worked {
         ends.push(notes.ends().last().unwrap().0);
         let oldest = ends.last().unwrap() + 1;
         assert_eq!(
@@ -145,11 +145,11 @@ fn epochs_are_taken_in_order_some_at_a_time_and_the_queue_has_an_end() {
     }
     assert_eq!(epoch - 7, (ROWS_MAX as u64).div_ceil(1000));
     while !producer.has_room() {
-        assert_eq!(task.turn(), Turn::Worked);
+        assert_eq!(task.turn(), TaskTurn::Worked);
     }
     drop(producer);
-    let end = std::iter::repeat_with(|| task.turn()).find(|turn| *turn != Turn::Worked);
-    assert_eq!(end, Some(Turn::Ended));
+    let end = std::iter::repeat_with(|| task.turn()).find(|turn| *turn != TaskTurn::Worked);
+    assert_eq!(end, Some(TaskTurn::Ended));
     assert_eq!(notes.ends().last().unwrap().0, epoch - 1);
     assert_eq!(notes.0.lock().closed, 1);
 }
@@ -167,7 +167,7 @@ fn few_rows_of_many_bytes_fill_the_queue_as_well() {
         });
     }
     assert!(!producer.has_room());
-    assert_eq!(task.turn(), Turn::Worked);
+    assert_eq!(task.turn(), TaskTurn::Worked);
     assert!(producer.has_room());
 }
 
@@ -178,19 +178,19 @@ fn one_that_fails_is_tried_again_ever_more_seldom_and_given_up_only_at_the_end()
     notes.0.lock().refuses = true;
     producer.put(batch(3, 2));
     let waits: Vec<_> = (0..12).map(|_| task.turn()).collect();
-    let wait = |n: u32| Turn::Wait(AGAIN.0.saturating_mul(1 << n).min(AGAIN.1));
+    let wait = |n: u32| TaskTurn::Wait(RETRY_AFTER.0.saturating_mul(1 << n).min(RETRY_AFTER.1));
     assert_eq!(waits, (0..12).map(|n| wait(n.min(10))).collect::<Vec<_>>());
-    assert_eq!(waits.last(), Some(&Turn::Wait(AGAIN.1)));
+    assert_eq!(waits.last(), Some(&TaskTurn::Wait(RETRY_AFTER.1)));
     assert_eq!(sinks.troubles().len(), 1);
     assert!(sinks.troubles()[0].1.contains("nobody is there"));
     notes.0.lock().refuses = false;
-    assert_eq!(task.turn(), Turn::Worked);
+    assert_eq!(task.turn(), TaskTurn::Worked);
     assert!(sinks.troubles().is_empty() && sinks.is_clear(Epoch(3)));
     notes.0.lock().refuses = true;
     producer.put(batch(4, 2));
-    assert!(matches!(task.turn(), Turn::Wait(_)) && sinks.take_on());
+    assert!(matches!(task.turn(), TaskTurn::Wait(_)) && sinks.take_on());
     sinks.close();
-    assert_eq!(task.turn(), Turn::Ended);
+    assert_eq!(task.turn(), TaskTurn::Ended);
     // Whatever else comes is left to the next start, and no checkpoint may stand for it.
     producer.put(batch(5, ROWS_MAX));
     assert!(producer.has_room() && !sinks.take_on());
@@ -204,13 +204,13 @@ fn a_transaction_in_doubt_is_looked_up_before_anything_is_committed_again() {
         let (notes, halt) = (Notes::default(), Halt::default());
         let (sinks, producer, mut task) = transactional(&notes, &halt);
         producer.put(batch(3, 2));
-        assert_eq!(task.turn(), Turn::Worked);
+        assert_eq!(task.turn(), TaskTurn::Worked);
         producer.put(batch(5, 1));
         (notes.0.lock().lies, notes.0.lock().refuses) = (lies, !lies);
-        assert!(matches!(task.turn(), Turn::Wait(_)));
+        assert!(matches!(task.turn(), TaskTurn::Wait(_)));
         assert!(!sinks.is_clear(Epoch(5)));
         notes.0.lock().refuses = false;
-        assert_eq!(task.turn(), Turn::Worked);
+        assert_eq!(task.turn(), TaskTurn::Worked);
         assert!(sinks.is_clear(Epoch(5)));
         assert_eq!(notes.ends(), [(3, 2), (5, 1)]);
         let noted = notes.0.lock();
@@ -225,12 +225,12 @@ fn a_store_that_has_lost_what_it_committed_halts_the_service() {
     let (notes, halt) = (Notes::default(), Halt::default());
     let (_sinks, producer, mut task) = transactional(&notes, &halt);
     producer.put(batch(3, 2));
-    assert_eq!(task.turn(), Turn::Worked);
+    assert_eq!(task.turn(), TaskTurn::Worked);
     producer.put(batch(4, 2));
     (notes.0.lock().lies, notes.0.lock().refuses) = (false, true);
-    assert!(matches!(task.turn(), Turn::Wait(_)));
+    assert!(matches!(task.turn(), TaskTurn::Wait(_)));
     (notes.0.lock().stored, notes.0.lock().refuses) = (None, false);
-    assert_eq!(task.turn(), Turn::Ended);
+    assert_eq!(task.turn(), TaskTurn::Ended);
     let error = halt.error().unwrap().to_string();
     assert!(error.contains("has lost rows"), "{error}");
 }
@@ -243,7 +243,7 @@ fn rows_that_are_refused_and_panics_halt_the_service_with_the_reason() {
             match epochs[0].epoch.0 {
                 3 => Err(WriteError::Refused {
                     row: (0, 1),
-                    error: Error::outside("it is too large"),
+                    error: Error::external("it is too large"),
                 }),
                 _ => panic!("too many"),
             }
@@ -260,7 +260,7 @@ fn rows_that_are_refused_and_panics_halt_the_service_with_the_reason() {
             epoch: Epoch(epoch),
             rows: vec![row(8), row(9)],
         });
-        assert_eq!(task.turn(), Turn::Ended);
+        assert_eq!(task.turn(), TaskTurn::Ended);
         let error = halt.error().unwrap().to_string();
         assert!(said.iter().all(|said| error.contains(said)), "{error}");
     }

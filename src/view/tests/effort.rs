@@ -20,7 +20,7 @@ const ROWS: u64 = 5_000;
 /// So many rows that walks fetch ahead from each bucket, at most.
 const AHEAD_MAX: usize = 64;
 
-fn filled() -> (Arc<View>, Arc<Moment>) {
+fn filled() -> (Arc<View>, Arc<Snapshot>) {
     let views = Views::new(1);
     let spec = ViewSpec {
         key: vec!["id".into()],
@@ -40,13 +40,13 @@ fn filled() -> (Arc<View>, Arc<Moment>) {
     for id in 0..ROWS {
         writer.apply(Epoch(1), &mut vec![change(id)]).unwrap();
     }
-    views.close(moment(Epoch(1)));
+    views.close(snapshot(Epoch(1)));
     let closed = views.closed().unwrap();
     (view, closed)
 }
 
 /// The answer, how many rows were taken out of the view for it, and how many were held at once.
-fn costs(view: &View, query: &RowsQuery, at: &Moment) -> (Result<Page, ReadError>, usize, usize) {
+fn costs(view: &View, query: &RowsQuery, at: &Snapshot) -> (Result<Page, ReadError>, usize, usize) {
     let before = taken();
     let mut answer = Err(ReadError::NotYet);
     let held = peak(|| answer = view.rows(query, at));

@@ -39,12 +39,12 @@ impl From<(u64, u64, u64, u64)> for ByRank {
     }
 }
 
-fn count(a: Of<Bid>) -> impl Aggregate<Bid, Out = (u64, u64, u64, u64)> {
+fn count(a: AggregateBuilder<Bid>) -> impl Aggregate<Bid, Out = (u64, u64, u64, u64)> {
     (a.count(), a.count_if(rank1), a.count_if(rank2), a.count_if(rank3))
 }
 
 fn count_distinct(
-    a: Of<Bid>,
+    a: AggregateBuilder<Bid>,
     id: impl Fn(&Bid) -> i64 + Copy + 'static,
 ) -> impl Aggregate<Bid, Out = (u64, u64, u64, u64)> {
     (

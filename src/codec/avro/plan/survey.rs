@@ -1,9 +1,9 @@
 //! What can be said of a finished plan before the first datum.
 
-use super::{Piece, Step, StepId};
+use super::{RecordPiece, RewriteStep, RewriteStepId};
 
 /// Whether the plan changes nothing.
-pub(super) fn identical(steps: &[Step], root: StepId) -> bool {
+pub(super) fn identical(steps: &[RewriteStep], root: RewriteStepId) -> bool {
     let mut seen = vec![false; steps.len()];
     let mut open = vec![root];
     while let Some(id) = open.pop() {
@@ -12,31 +12,34 @@ pub(super) fn identical(steps: &[Step], root: StepId) -> bool {
             continue;
         }
         match &steps[id] {
-            Step::Nothing | Step::Boolean | Step::Int | Step::Long => {}
-            Step::Raw(_) | Step::Bytes | Step::Text => {}
-            Step::IntToFloat | Step::IntToDouble | Step::LongToFloat | Step::LongToDouble => return false,
-            Step::FloatToDouble | Step::Branch(..) | Step::Refuse => return false,
-            Step::Array(items) => open.push(*items),
-            Step::Map(values) => open.push(*values),
-            Step::Union(branches) => {
+            RewriteStep::Nothing | RewriteStep::Boolean | RewriteStep::Int | RewriteStep::Long => {}
+            RewriteStep::Raw(_) | RewriteStep::Bytes | RewriteStep::Text => {}
+            RewriteStep::IntToFloat
+            | RewriteStep::IntToDouble
+            | RewriteStep::LongToFloat
+            | RewriteStep::LongToDouble => return false,
+            RewriteStep::FloatToDouble | RewriteStep::Branch(..) | RewriteStep::Refuse => return false,
+            RewriteStep::Array(items) => open.push(*items),
+            RewriteStep::Map(values) => open.push(*values),
+            RewriteStep::Union(branches) => {
                 for (index, branch) in branches.iter().enumerate() {
                     match steps[*branch] {
-                        Step::Branch(to, step) if to == index => open.push(step),
+                        RewriteStep::Branch(to, step) if to == index => open.push(step),
                         _ => return false,
                     }
                 }
             }
-            Step::Enum(map) => {
+            RewriteStep::Enum(map) => {
                 if map.iter().enumerate().any(|(from, to)| *to != Some(from)) {
                     return false;
                 }
             }
-            Step::Record { order: Some(_), .. } => return false,
-            Step::Record { pieces, order: None } => {
+            RewriteStep::Record { order: Some(_), .. } => return false,
+            RewriteStep::Record { pieces, order: None } => {
                 for piece in pieces {
                     match piece {
-                        Piece::Keep(step) => open.push(*step),
-                        Piece::Skip(_) | Piece::Insert(_) => return false,
+                        RecordPiece::Keep(step) => open.push(*step),
+                        RecordPiece::Skip(_) | RecordPiece::Insert(_) => return false,
                     }
                 }
             }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::codec::Cause;
 use crate::codec::avro::long::{take_long, write_long};
-use crate::codec::avro::plan::Plan;
+use crate::codec::avro::plan::RewritePlan;
 
 /// A value of any schema.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +24,7 @@ enum Tree {
 
 /// Whether a pair resolves: it does, unless there is a way to a contradiction. Takes all ways, and forgets
 /// what it found.
-fn resolves(w: (&Schema, NodeId), r: (&Schema, NodeId), open: &mut Vec<Pair>) -> bool {
+fn resolves(w: (&Schema, NodeId), r: (&Schema, NodeId), open: &mut Vec<NodePair>) -> bool {
     let pair = (w.1, r.1);
     if open.contains(&pair) {
         return true;
@@ -32,10 +32,10 @@ fn resolves(w: (&Schema, NodeId), r: (&Schema, NodeId), open: &mut Vec<Pair>) ->
     open.push(pair);
     let mut on = |ours: NodeId, theirs: NodeId| resolves((w.0, ours), (r.0, theirs), open);
     let found = match (w.0.kind(w.1), r.0.kind(r.1)) {
-        (Kind::Union(branches), _) => branches.iter().any(|branch| on(*branch, r.1)),
-        (_, Kind::Union(branches)) => branches.iter().any(|branch| on(w.1, *branch)),
-        (Kind::Array(ours), Kind::Array(theirs)) => on(*ours, *theirs),
-        (Kind::Record(ours), Kind::Record(theirs)) => {
+        (NodeKind::Union(branches), _) => branches.iter().any(|branch| on(*branch, r.1)),
+        (_, NodeKind::Union(branches)) => branches.iter().any(|branch| on(w.1, *branch)),
+        (NodeKind::Array(ours), NodeKind::Array(theirs)) => on(*ours, *theirs),
+        (NodeKind::Record(ours), NodeKind::Record(theirs)) => {
             ours.name.short() == theirs.name.short()
                 && theirs.fields.iter().all(|field| {
                     match ours.fields.iter().find(|own| own.name == field.name) {
@@ -44,7 +44,7 @@ fn resolves(w: (&Schema, NodeId), r: (&Schema, NodeId), open: &mut Vec<Pair>) ->
                     }
                 })
         }
-        (Kind::Int, Kind::Long | Kind::Double) | (Kind::Long, Kind::Double) => true,
+        (NodeKind::Int, NodeKind::Long | NodeKind::Double) | (NodeKind::Long, NodeKind::Double) => true,
         (ours, theirs) => ours.alike(theirs),
     };
     open.pop();
@@ -55,8 +55,8 @@ fn resolves(w: (&Schema, NodeId), r: (&Schema, NodeId), open: &mut Vec<Pair>) ->
 fn read(w: (&Schema, NodeId), r: (&Schema, NodeId), value: &Tree) -> Option<Tree> {
     let on = |ours: NodeId, theirs: NodeId, value: &Tree| read((w.0, ours), (r.0, theirs), value);
     match (w.0.kind(w.1), r.0.kind(r.1), value) {
-        (Kind::Union(branches), _, Tree::Union(index, value)) => on(branches[*index], r.1, value),
-        (ours, Kind::Union(branches), _) => {
+        (NodeKind::Union(branches), _, Tree::Union(index, value)) => on(branches[*index], r.1, value),
+        (ours, NodeKind::Union(branches), _) => {
             let fits = |branch: &NodeId| resolves(w, (r.0, *branch), &mut Vec::new());
             let distance = |branch: &NodeId| match (ours.name(), r.0.kind(*branch).name()) {
                 _ if !ours.alike(r.0.kind(*branch)) => 2,
@@ -68,11 +68,11 @@ fn read(w: (&Schema, NodeId), r: (&Schema, NodeId), value: &Tree) -> Option<Tree
             Some(Tree::Union(index, Box::new(on(w.1, branches[index], value)?)))
         }
         _ if !resolves(w, r, &mut Vec::new()) => None,
-        (Kind::Array(ours), Kind::Array(theirs), Tree::Array(items)) => {
+        (NodeKind::Array(ours), NodeKind::Array(theirs), Tree::Array(items)) => {
             let items = items.iter().map(|item| on(*ours, *theirs, item));
             items.collect::<Option<_>>().map(Tree::Array)
         }
-        (Kind::Record(ours), Kind::Record(theirs), Tree::Record(values)) => {
+        (NodeKind::Record(ours), NodeKind::Record(theirs), Tree::Record(values)) => {
             let field = |field: &crate::codec::avro::schema::Field| match ours
                 .fields
                 .iter()
@@ -88,32 +88,32 @@ fn read(w: (&Schema, NodeId), r: (&Schema, NodeId), value: &Tree) -> Option<Tree
                 .collect::<Option<_>>()
                 .map(Tree::Record)
         }
-        (_, Kind::Double, Tree::Long(value)) => Some(Tree::Double(*value as f64)),
+        (_, NodeKind::Double, Tree::Long(value)) => Some(Tree::Double(*value as f64)),
         _ => Some(value.clone()),
     }
 }
 
 fn encode(schema: &Schema, node: NodeId, value: &Tree, out: &mut Vec<u8>) {
     match (schema.kind(node), value) {
-        (Kind::Null, _) => {}
+        (NodeKind::Null, _) => {}
         (_, Tree::Long(value)) => write_long(*value, out),
         (_, Tree::Double(value)) => out.extend(value.to_le_bytes()),
         (_, Tree::Text(text)) => {
             write_long(text.len() as i64, out);
             out.extend(text.as_bytes());
         }
-        (Kind::Array(item), Tree::Array(items)) => {
+        (NodeKind::Array(item), Tree::Array(items)) => {
             for value in items {
                 write_long(1, out);
                 encode(schema, *item, value, out);
             }
             out.push(0);
         }
-        (Kind::Union(branches), Tree::Union(index, value)) => {
+        (NodeKind::Union(branches), Tree::Union(index, value)) => {
             write_long(*index as i64, out);
             encode(schema, branches[*index], value, out);
         }
-        (Kind::Record(record), Tree::Record(values)) => {
+        (NodeKind::Record(record), Tree::Record(values)) => {
             for (field, value) in record.fields.iter().zip(values) {
                 encode(schema, field.node, value, out);
             }
@@ -124,20 +124,20 @@ fn encode(schema: &Schema, node: NodeId, value: &Tree, out: &mut Vec<u8>) {
 
 fn decode(schema: &Schema, node: NodeId, bytes: &mut &[u8]) -> Tree {
     match schema.kind(node) {
-        Kind::Null => Tree::Null,
-        Kind::Int | Kind::Long => Tree::Long(take_long(bytes).unwrap()),
-        Kind::Double => {
+        NodeKind::Null => Tree::Null,
+        NodeKind::Int | NodeKind::Long => Tree::Long(take_long(bytes).unwrap()),
+        NodeKind::Double => {
             let (value, rest) = bytes.split_first_chunk().unwrap();
             *bytes = rest;
             Tree::Double(f64::from_le_bytes(*value))
         }
-        Kind::String => {
+        NodeKind::String => {
             let len = take_long(bytes).unwrap() as usize;
             let (text, rest) = bytes.split_at(len);
             *bytes = rest;
             Tree::Text(String::from_utf8(text.to_vec()).unwrap())
         }
-        Kind::Array(item) => {
+        NodeKind::Array(item) => {
             let mut items = Vec::new();
             loop {
                 match take_long(bytes).unwrap() {
@@ -146,11 +146,11 @@ fn decode(schema: &Schema, node: NodeId, bytes: &mut &[u8]) -> Tree {
                 }
             }
         }
-        Kind::Union(branches) => {
+        NodeKind::Union(branches) => {
             let index = take_long(bytes).unwrap() as usize;
             Tree::Union(index, Box::new(decode(schema, branches[index], bytes)))
         }
-        Kind::Record(record) => Tree::Record(
+        NodeKind::Record(record) => Tree::Record(
             record
                 .fields
                 .iter()
@@ -172,21 +172,21 @@ fn some_value(
         return None;
     }
     Some(match schema.kind(node) {
-        Kind::Null => Tree::Null,
-        Kind::Int | Kind::Long => Tree::Long(turn(200) as i64 - 100),
-        Kind::Double => Tree::Double(turn(100) as f64),
-        Kind::String => Tree::Text("x".repeat(turn(3))),
-        Kind::Array(item) => {
+        NodeKind::Null => Tree::Null,
+        NodeKind::Int | NodeKind::Long => Tree::Long(turn(200) as i64 - 100),
+        NodeKind::Double => Tree::Double(turn(100) as f64),
+        NodeKind::String => Tree::Text("x".repeat(turn(3))),
+        NodeKind::Array(item) => {
             let count = if depth > 6 { 0 } else { turn(3) };
             let items = (0..count).map(|_| some_value(schema, *item, turn, depth + 1));
             Tree::Array(items.collect::<Option<_>>()?)
         }
-        Kind::Union(branches) => {
+        NodeKind::Union(branches) => {
             let index = if depth > 6 { 0 } else { turn(branches.len()) };
             let value = some_value(schema, branches[index], turn, depth + 1)?;
             Tree::Union(index, Box::new(value))
         }
-        Kind::Record(record) => {
+        NodeKind::Record(record) => {
             let fields = record.fields.iter();
             let values = fields.map(|field| some_value(schema, field.node, turn, depth + 1));
             Tree::Record(values.collect::<Option<_>>()?)
@@ -280,7 +280,7 @@ proptest! {
         prop_assume!(schemas.is_some());
         let (w, r) = schemas.unwrap();
         let (top, bottom) = ((&w, w.root()), (&r, r.root()));
-        let plan = Plan::resolve(&w, &r);
+        let plan = RewritePlan::resolve(&w, &r);
         prop_assert_eq!(plan.is_some(), resolves(top, bottom, &mut Vec::new()));
         let mut next = 0;
         let mut turn = |below: usize| {
@@ -314,7 +314,7 @@ proptest! {
                 fields.iter().map(|(n, both)| (*n, pick(both).clone())).collect()
             };
             let (w, r) = both(&root(&ours, &side(|both| &both.0)), &root(&theirs, &side(|both| &both.1)))?;
-            Some(Plan::resolve(&w, &r).is_some())
+            Some(RewritePlan::resolve(&w, &r).is_some())
         };
         let whole = resolved(&fields);
         prop_assume!(whole.is_some());
@@ -338,14 +338,18 @@ fn a_failed_branch_leaves_nothing_behind() {
         { "name": "first", "type": [leg("a.Leg", "euros"), leg("b.Leg", "cents")] },
         { "name": "second", "type": ["a.Leg", "b.Leg"] } ] });
     let (w, r) = both(&writer.to_string(), &reader.to_string()).unwrap();
-    let plan = Plan::resolve(&w, &r).unwrap();
+    let plan = RewritePlan::resolve(&w, &r).unwrap();
     let mut out = Vec::new();
     plan.rewrite(&[2, b'x', 2, 2, b'y', 4], &mut out).unwrap();
     assert_eq!(out, [2, 2, b'x', 2, 2, 2, b'y', 4]);
     let writer = json!([leg("w.Leg", "cents")]).to_string();
     let reader = json!([leg("a.Leg", "euros"), leg("b.Leg", "cents")]).to_string();
-    let misfits = crate::codec::avro::fit::between(&writer, &reader);
-    assert_eq!(misfits, [], "the check takes the branch that the plan takes");
+    let incompatibilities = crate::codec::avro::compatibility::between(&writer, &reader);
+    assert_eq!(
+        incompatibilities,
+        [],
+        "the check takes the branch that the plan takes"
+    );
 }
 
 /// Planning takes no stack, however long a chain of records is.
@@ -357,5 +361,5 @@ fn a_long_chain_of_records_is_planned() {
     };
     let chain = Value::Array((0..1_000).map(record).collect()).to_string();
     let schema = Schema::parse(&chain).unwrap();
-    assert!(Plan::resolve(&schema, &schema).unwrap().identical);
+    assert!(RewritePlan::resolve(&schema, &schema).unwrap().identical);
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Kind;
+use super::NodeKind;
 
 /// The logical types that say how a value is shown to a user's type. Others (the timestamps of a finer or a
 /// local kind) are what they are written as.
@@ -22,19 +22,19 @@ pub(in crate::codec::avro) enum Logical {
 
 impl Logical {
     /// That of a type with these attributes, if it is one that may stand there.
-    pub(super) fn of(kind: &Kind, attributes: &Map<String, Value>) -> Option<Self> {
+    pub(super) fn of(kind: &NodeKind, attributes: &Map<String, Value>) -> Option<Self> {
         let logical = match (attributes.get("logicalType")?.as_str()?, kind) {
-            ("decimal", Kind::Bytes) => return decimal(attributes, u64::MAX),
-            ("decimal", Kind::Fixed(fixed)) => return decimal(attributes, digits(fixed.size)),
-            ("big-decimal", Kind::Bytes) => Self::BigDecimal,
-            ("uuid", Kind::String) => Self::Uuid,
-            ("uuid", Kind::Fixed(fixed)) if fixed.size == 16 => Self::Uuid,
-            ("duration", Kind::Fixed(fixed)) if fixed.size == 12 => Self::Duration,
-            ("date", Kind::Int) => Self::Date,
-            ("time-millis", Kind::Int) => Self::TimeMillis,
-            ("time-micros", Kind::Long) => Self::TimeMicros,
-            ("timestamp-millis", Kind::Long) => Self::TimestampMillis,
-            ("timestamp-micros", Kind::Long) => Self::TimestampMicros,
+            ("decimal", NodeKind::Bytes) => return decimal(attributes, u64::MAX),
+            ("decimal", NodeKind::Fixed(fixed)) => return decimal(attributes, digits(fixed.size)),
+            ("big-decimal", NodeKind::Bytes) => Self::BigDecimal,
+            ("uuid", NodeKind::String) => Self::Uuid,
+            ("uuid", NodeKind::Fixed(fixed)) if fixed.size == 16 => Self::Uuid,
+            ("duration", NodeKind::Fixed(fixed)) if fixed.size == 12 => Self::Duration,
+            ("date", NodeKind::Int) => Self::Date,
+            ("time-millis", NodeKind::Int) => Self::TimeMillis,
+            ("time-micros", NodeKind::Long) => Self::TimeMicros,
+            ("timestamp-millis", NodeKind::Long) => Self::TimestampMillis,
+            ("timestamp-micros", NodeKind::Long) => Self::TimestampMicros,
             _ => return None,
         };
         Some(logical)

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::{Enum, Field, Fixed, Kind, Logical, Name, Node, NodeId, Record, Schema};
+use super::{Enum, Field, Fixed, Logical, Name, Node, NodeId, NodeKind, Record, Schema};
 
 /// The largest `fixed`: more than any record takes.
 const FIXED_SIZE_MAX: u64 = 1 << 30;
@@ -48,7 +48,7 @@ struct Parser {
 type Object = Map<String, Value>;
 
 impl Parser {
-    fn push(&mut self, kind: Kind) -> NodeId {
+    fn push(&mut self, kind: NodeKind) -> NodeId {
         self.nodes.push(Node { kind, logical: None });
         self.nodes.len() - 1
     }
@@ -62,7 +62,7 @@ impl Parser {
                     .iter()
                     .map(|branch| self.node(branch, space))
                     .collect::<Result<_, _>>()?;
-                Ok(self.push(Kind::Union(branches)))
+                Ok(self.push(NodeKind::Union(branches)))
             }
             Value::Object(object) => self.object(object, space),
             other => Err(format!("`{}` is no type", shown(other))),
@@ -71,7 +71,7 @@ impl Parser {
 
     /// A type that is only named: a primitive, or one that is defined elsewhere.
     fn named(&mut self, name: &str, space: &str) -> NodeId {
-        let id = self.push(primitive(name).unwrap_or(Kind::Null));
+        let id = self.push(primitive(name).unwrap_or(NodeKind::Null));
         if primitive(name).is_none() {
             // As Java has it: what is not found in the namespace is looked for outside of all.
             let mut meant = vec![full_name(name, None, space)];
@@ -91,12 +91,12 @@ impl Parser {
                 "array" => {
                     let items = object.get("items").ok_or("an array has no `items`")?;
                     let items = self.node(items, space)?;
-                    self.push(Kind::Array(items))
+                    self.push(NodeKind::Array(items))
                 }
                 "map" => {
                     let values = object.get("values").ok_or("a map has no `values`")?;
                     let values = self.node(values, space)?;
-                    self.push(Kind::Map(values))
+                    self.push(NodeKind::Map(values))
                 }
                 name => self.named(name, space),
             },
@@ -139,7 +139,7 @@ impl Parser {
         name.aliases = aliases
             .map(|alias| full_name(alias, None, namespace(&name.full)))
             .collect();
-        let id = self.push(Kind::Null);
+        let id = self.push(NodeKind::Null);
         match self.names.insert(name.full.clone(), id) {
             Some(_) => Err(format!("`{}` is defined twice", name.full)),
             None => Ok((id, name)),
@@ -173,7 +173,7 @@ impl Parser {
                 node: self.node(kind, namespace(&name.full)).map_err(at)?,
             });
         }
-        self.nodes[id].kind = Kind::Record(Record { name, fields });
+        self.nodes[id].kind = NodeKind::Record(Record { name, fields });
         Ok(id)
     }
 
@@ -194,7 +194,7 @@ impl Parser {
                 Some(symbol) => symbols.push(symbol.to_owned()),
             }
         }
-        self.nodes[id].kind = Kind::Enum(Enum {
+        self.nodes[id].kind = NodeKind::Enum(Enum {
             name,
             symbols,
             default: object.get("default").and_then(Value::as_str).map(str::to_owned),
@@ -209,7 +209,7 @@ impl Parser {
             return Err(format!("fixed `{}`: its `size` is no number of bytes", name.full));
         };
         let size = size as usize;
-        self.nodes[id].kind = Kind::Fixed(Fixed { name, size });
+        self.nodes[id].kind = NodeKind::Fixed(Fixed { name, size });
         Ok(id)
     }
 
@@ -222,9 +222,9 @@ impl Parser {
         }
         for node in &mut self.nodes {
             match &mut node.kind {
-                Kind::Array(child) | Kind::Map(child) => *child = places[*child],
-                Kind::Union(branches) => branches.iter_mut().for_each(|child| *child = places[*child]),
-                Kind::Record(record) => {
+                NodeKind::Array(child) | NodeKind::Map(child) => *child = places[*child],
+                NodeKind::Union(branches) => branches.iter_mut().for_each(|child| *child = places[*child]),
+                NodeKind::Record(record) => {
                     record
                         .fields
                         .iter_mut()
@@ -245,12 +245,12 @@ impl Schema {
     /// Branches are told apart by their types, and those with names by these.
     fn check_unions(&self) -> Result<(), String> {
         for node in &self.nodes {
-            let Kind::Union(branches) = &node.kind else {
+            let NodeKind::Union(branches) = &node.kind else {
                 continue;
             };
             for (index, branch) in branches.iter().enumerate() {
                 let kind = self.kind(*branch);
-                if matches!(kind, Kind::Union(_)) {
+                if matches!(kind, NodeKind::Union(_)) {
                     return Err("a union has another one as a branch".to_owned());
                 }
                 let same = |other: &&NodeId| match (kind.name(), self.kind(**other).name()) {
@@ -270,16 +270,16 @@ impl Schema {
     }
 }
 
-fn primitive(name: &str) -> Option<Kind> {
+fn primitive(name: &str) -> Option<NodeKind> {
     let kind = match name {
-        "null" => Kind::Null,
-        "boolean" => Kind::Boolean,
-        "int" => Kind::Int,
-        "long" => Kind::Long,
-        "float" => Kind::Float,
-        "double" => Kind::Double,
-        "bytes" => Kind::Bytes,
-        "string" => Kind::String,
+        "null" => NodeKind::Null,
+        "boolean" => NodeKind::Boolean,
+        "int" => NodeKind::Int,
+        "long" => NodeKind::Long,
+        "float" => NodeKind::Float,
+        "double" => NodeKind::Double,
+        "bytes" => NodeKind::Bytes,
+        "string" => NodeKind::String,
         _ => return None,
     };
     Some(kind)

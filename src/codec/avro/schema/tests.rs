@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::*;
-use crate::codec::avro::fit::fit;
+use crate::codec::avro::compatibility::check;
 use crate::codec::avro::long::write_long;
 use crate::codec::avro::{Avro, confluent};
 use crate::codec::registry::{Registry, WriterSchema};
@@ -37,11 +37,11 @@ struct One<T> {
 #[track_caller]
 fn fits<T: DeserializeOwned + PartialEq + Debug + 'static>(schema: &Value, datum: &[u8], expected: T) {
     let text = schema.to_string();
-    assert_eq!(fit::<T>(&text, None), [], "{text}");
+    assert_eq!(check::<T>(&text, None), [], "{text}");
     assert_eq!(decoded::<T>(&text, datum).as_ref(), Some(&expected), "{text}");
     let field = json!({ "type": "record", "name": "Outer", "fields": [{ "name": "f", "type": schema }] });
     let field = field.to_string();
-    assert_eq!(fit::<One<T>>(&field, None), [], "{field}");
+    assert_eq!(check::<One<T>>(&field, None), [], "{field}");
     assert_eq!(
         decoded::<One<T>>(&field, datum),
         Some(One { f: expected }),
@@ -56,7 +56,7 @@ fn fits<T: DeserializeOwned + PartialEq + Debug + 'static>(schema: &Value, datum
         let optional = json!({ "type": "record", "name": "Outer", "fields": [field] }).to_string();
         let decoded = decoded::<One<Option<T>>>(&optional, &[&[2], datum].concat());
         assert!(matches!(decoded, Some(One { f: Some(_) })), "{optional}");
-        assert_eq!(fit::<One<Option<T>>>(&optional, None), [], "{optional}");
+        assert_eq!(check::<One<Option<T>>>(&optional, None), [], "{optional}");
     }
 }
 
@@ -64,7 +64,7 @@ fn fits<T: DeserializeOwned + PartialEq + Debug + 'static>(schema: &Value, datum
 #[track_caller]
 fn differs<T: DeserializeOwned + 'static>(schema: &Value, datum: &[u8]) {
     let text = schema.to_string();
-    assert!(!fit::<T>(&text, None).is_empty(), "{text}");
+    assert!(!check::<T>(&text, None).is_empty(), "{text}");
     assert!(decoded::<T>(&text, datum).is_none(), "{text}");
 }
 
@@ -388,7 +388,7 @@ fn names_of_every_kind() {
                 .unwrap()
                 .extend(outer.as_object().unwrap().clone());
             let text = schema.to_string();
-            assert_eq!(fit::<Two>(&text, None), [], "{text}");
+            assert_eq!(check::<Two>(&text, None), [], "{text}");
             let expected = Two {
                 a: One { f: 1 },
                 b: One { f: 2 },

@@ -1,7 +1,7 @@
 //! What has parts: messages as structs and as maps, lists, maps, enums.
 
 use super::{At, Comparison, Has, has, may_be_absent};
-use crate::codec::fit::words::{MISSING, below, wanted};
+use crate::codec::compatibility::words::{MISSING, below, wanted};
 use crate::codec::protobuf::schema::{Enum, Field, Kind, Known, MessageId};
 use crate::schema::types::{Type, Variant};
 

@@ -26,7 +26,7 @@ message Payment {
 message Item { string name = 1; uint32 price = 2; }
 "#;
 
-fn misfits<T: DeserializeOwned>() -> Vec<String> {
+fn incompatibilities<T: DeserializeOwned>() -> Vec<String> {
     fit::<T>(SHOP).iter().map(ToString::to_string).collect()
 }
 
@@ -65,8 +65,8 @@ fn types_that_fit_have_nothing_said_of_them() {
         Card(Item),
         Iban(String),
     }
-    assert_eq!(misfits::<Payment>(), [""; 0]);
-    assert_eq!(misfits::<serde_json::Value>(), [""; 0]);
+    assert_eq!(incompatibilities::<Payment>(), [""; 0]);
+    assert_eq!(incompatibilities::<serde_json::Value>(), [""; 0]);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn what_does_not_fit_is_told_with_its_place() {
     enum Method {
         Card(Wrong),
     }
-    let found = misfits::<Payment>();
+    let found = incompatibilities::<Payment>();
     let expected = [
         "field `id`: the schema has int64, and i32 does not hold all of it (some records may not decode)",
         "field `note`: a record may be without it, and the type needs it (some records",
@@ -124,7 +124,7 @@ fn what_does_not_fit_is_told_with_its_place() {
 
 #[test]
 fn the_type_is_compared_with_the_message_that_it_fits() {
-    assert_eq!(misfits::<Item>(), [""; 0], "the file's third message");
+    assert_eq!(incompatibilities::<Item>(), [""; 0], "the file's third message");
     let none = fit::<Item>("syntax = \"proto3\";");
     assert!(none[0].every && none[0].problem.contains("no message"));
     let broken = fit::<Item>("nonsense");

@@ -13,7 +13,7 @@ use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509Name};
 
 use super::*;
-use crate::codec::registry::access::Login;
+use crate::codec::registry::access::Credentials;
 use crate::secret::Secret;
 
 const HUNTER: &str = "hunter2-is-secret";
@@ -98,7 +98,7 @@ fn encrypted() -> (String, Vec<u8>) {
     (url, certificate.to_pem().unwrap())
 }
 
-fn asked(access: &Access) -> Result<String> {
+fn asked(access: &RegistryAccess) -> Result<String> {
     let runtime = Runtime::new().unwrap();
     let registry = Registry::with_access(access, runtime.handle().clone()).unwrap();
     runtime.block_on(registry.compatibility())
@@ -106,18 +106,18 @@ fn asked(access: &Access) -> Result<String> {
 
 #[test]
 fn the_login_is_sent_and_never_told() {
-    let password = |password: &str| Login::Password("user".into(), Secret::new(password));
-    let token = |token: &str| Login::Token(Secret::new(token));
+    let password = |password: &str| Credentials::Password("user".into(), Secret::new(password));
+    let token = |token: &str| Credentials::Token(Secret::new(token));
     let basic = format!("Basic {}", base64(&format!("user:{HUNTER}")));
     let bearer = format!("Bearer {HUNTER}");
     for (expected, right, wrong) in [
-        (basic, password(HUNTER), Login::Nobody),
+        (basic, password(HUNTER), Credentials::Nobody),
         (bearer, token(HUNTER), password(HUNTER)),
     ] {
         let url = guarded(Some(String::leak(expected)));
-        let with = |login: Login| Access {
+        let with = |login: Credentials| RegistryAccess {
             login,
-            ..Access::open(&url)
+            ..RegistryAccess::open(&url)
         };
         assert_eq!(asked(&with(right)).unwrap(), "BACKWARD");
         let error = asked(&with(wrong)).unwrap_err();
@@ -130,9 +130,9 @@ fn the_login_is_sent_and_never_told() {
     // A registry that repeats what it was sent, to somebody whom it does not let in.
     let url = guarded(Some("something else"));
     for login in [password(HUNTER), token(HUNTER)] {
-        let access = Access {
+        let access = RegistryAccess {
             login,
-            ..Access::open(&url)
+            ..RegistryAccess::open(&url)
         };
         let text = format!("{access:?} {:?}", asked(&access).unwrap_err());
         assert!(text.contains("go away with your"), "{text}");
@@ -151,9 +151,9 @@ fn base64(text: &str) -> String {
 #[test]
 fn an_authority_of_ones_own_is_trusted_when_it_is_named() {
     let (url, pem) = encrypted();
-    let named = Access {
+    let named = RegistryAccess {
         ca_pem: Some(pem),
-        ..Access::open(&url)
+        ..RegistryAccess::open(&url)
     };
     if cfg!(not(feature = "tls")) {
         let runtime = Runtime::new().unwrap();
@@ -162,11 +162,11 @@ fn an_authority_of_ones_own_is_trusted_when_it_is_named() {
         return;
     }
     assert_eq!(asked(&named).unwrap(), "BACKWARD");
-    let text = asked(&Access::open(&url)).unwrap_err().to_string();
+    let text = asked(&RegistryAccess::open(&url)).unwrap_err().to_string();
     assert!(text.contains("registry.ca_file"), "{text}");
-    let nonsense = Access {
+    let nonsense = RegistryAccess {
         ca_pem: Some(b"nonsense".to_vec()),
-        ..Access::open(&url)
+        ..RegistryAccess::open(&url)
     };
     let runtime = Runtime::new().unwrap();
     let error = Registry::with_access(&nonsense, runtime.handle().clone()).unwrap_err();

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use super::letter::Letter;
 use super::replay::{Outcome, Replay, Selection, group};
 use super::topic::LetterLog;
-use crate::connect::connector::Ground;
+use crate::connect::connector::CommandContext;
 use crate::connect::kafka::settings::KafkaSettings;
 use crate::error::{Error, Result, count};
 use crate::time::EventTime;
@@ -85,7 +85,7 @@ pub(in crate::connect::kafka) fn command() -> Command {
     LettersArguments::augment_args(command)
 }
 
-pub(in crate::connect::kafka) fn run(arguments: &ArgMatches, on: &Ground<'_>) -> Result<()> {
+pub(in crate::connect::kafka) fn run(arguments: &ArgMatches, on: &CommandContext<'_>) -> Result<()> {
     let kafka = KafkaSettings::of(on.env);
     if kafka.bootstrap.is_empty() {
         let error = Error::definition("no Kafka is set to look for dead letters in");
@@ -132,7 +132,7 @@ pub(in crate::connect::kafka) fn run(arguments: &ArgMatches, on: &Ground<'_>) ->
 }
 
 /// The topic that is named, or all that the dataflows know of.
-fn topics(of: &Of, on: &Ground<'_>) -> Result<Vec<String>> {
+fn topics(of: &Of, on: &CommandContext<'_>) -> Result<Vec<String>> {
     match (&of.topic, on.dead_letters) {
         (Some(topic), _) => Ok(vec![topic.clone()]),
         (None, []) => Err(Error::request("no topic of dead letters is known").hint(
@@ -249,7 +249,7 @@ fn show(log: &LetterLog<'_>, (partition, offset): (i32, i64), payload: bool) -> 
     })?;
     if payload {
         let written = std::io::stdout().write_all(letter.payload.as_deref().unwrap_or_default());
-        return written.map_err(|error| Error::outside("cannot write the payload").detail(error));
+        return written.map_err(|error| Error::external("cannot write the payload").detail(error));
     }
     let mut lines = vec![format!("{topic}, partition {partition}, offset {offset}")];
     lines.extend(

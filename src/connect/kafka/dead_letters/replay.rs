@@ -22,7 +22,9 @@ use super::replayed::Replayed;
 use super::topic::LetterLog;
 use crate::codec::header::Header;
 use crate::connect::kafka::settings::KafkaSettings;
-use crate::connect::kafka::sink::producer::{Failure, Patience, Producer, Record};
+use crate::connect::kafka::sink::producer::{
+    OutgoingRecord, ProducerFailure, ProducerTimeouts, SinkProducer,
+};
 use crate::error::{Error, Result};
 use crate::fault;
 
@@ -152,9 +154,9 @@ impl Replay<'_> {
         Ok(outcome)
     }
 
-    fn producer(&self) -> Result<Producer> {
+    fn producer(&self) -> Result<SinkProducer> {
         let name = format!("{}.{}", group(self.application), self.topic);
-        let producer = Producer::new(self.kafka, &name)?;
+        let producer = SinkProducer::new(self.kafka, &name)?;
         producer.init(PATIENCE).map_err(|failure| self.failed(failure))?;
         Ok(producer)
     }
@@ -198,7 +200,7 @@ impl Replay<'_> {
     /// Sends records, and says that they were, in one transaction.
     fn commit(
         &self,
-        producer: &Producer,
+        producer: &SinkProducer,
         log: &LetterLog<'_>,
         batch: Vec<Sent>,
         replayed: &BTreeMap<i32, Replayed>,
@@ -213,8 +215,8 @@ impl Replay<'_> {
             }
         }
         let group = log.group()?;
-        let transact = || -> Result<(), Failure> {
-            let mut patience = Patience::new(PATIENCE);
+        let transact = || -> Result<(), ProducerFailure> {
+            let mut patience = ProducerTimeouts::new(PATIENCE);
             producer.begin()?;
             for (number, sent) in batch.iter().enumerate() {
                 producer.send(sent.record(number), &mut patience)?;
@@ -229,7 +231,7 @@ impl Replay<'_> {
         transact().map_err(|failure| {
             producer.give_up();
             match failure {
-                Failure::Record(number, error) => {
+                ProducerFailure::Record(number, error) => {
                     let place = batch
                         .get(number)
                         .map(|sent| format!("{}/{}", sent.topic, sent.partition));
@@ -241,14 +243,14 @@ impl Replay<'_> {
         })
     }
 
-    fn failed(&self, failure: Failure) -> Error {
+    fn failed(&self, failure: ProducerFailure) -> Error {
         let what = format!("cannot replay letters of topic `{}`", self.topic);
-        let error = Error::outside(what);
+        let error = Error::external(what);
         let error = match failure {
-            Failure::Kafka(why) | Failure::Record(_, why) => error.detail(why),
-            Failure::Row(_, why) => error.detail(why),
-            Failure::Broken(why) => error.detail(why),
-            Failure::Late(what) => error.detail(format!("it takes too long: {what}")),
+            ProducerFailure::Kafka(why) | ProducerFailure::Record(_, why) => error.detail(why),
+            ProducerFailure::Row(_, why) => error.detail(why),
+            ProducerFailure::Broken(why) => error.detail(why),
+            ProducerFailure::Late(what) => error.detail(format!("it takes too long: {what}")),
         };
         error.hint("what was committed stays so: repeat the command, and it goes on from there")
     }
@@ -280,7 +282,7 @@ impl Sent {
         len(&self.key) + len(&self.payload)
     }
 
-    fn record(&self, number: usize) -> Record<'_> {
+    fn record(&self, number: usize) -> OutgoingRecord<'_> {
         let headers = OwnedHeaders::new_with_capacity(self.headers.len());
         let headers = self.headers.iter().fold(headers, |headers, header| {
             headers.insert(Named {
@@ -288,7 +290,7 @@ impl Sent {
                 value: header.value.as_ref(),
             })
         });
-        Record {
+        OutgoingRecord {
             topic: &self.topic,
             partition: Some(self.partition),
             key: self.key.as_deref(),

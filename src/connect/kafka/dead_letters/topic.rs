@@ -133,7 +133,7 @@ impl<'a> LetterLog<'a> {
             match self.consumer.poll(Duration::from_millis(100)) {
                 None if clock::instant() > until => {
                     let what = format!("reading topic `{topic}` does not get on");
-                    return Err(Error::outside(what).hint("is a transaction open in it?"));
+                    return Err(Error::external(what).hint("is a transaction open in it?"));
                 }
                 None => continue,
                 Some(Ok(record)) => match left.get(&record.partition()) {
@@ -154,7 +154,7 @@ impl<'a> LetterLog<'a> {
 }
 
 fn unseen(topic: &str, kafka: &KafkaSettings, error: &KafkaError) -> Error {
-    Error::outside(format!(
+    Error::external(format!(
         "cannot read topic `{topic}` of Kafka at {}",
         kafka.bootstrap
     ))

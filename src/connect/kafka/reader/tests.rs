@@ -17,7 +17,7 @@ use crate::position::SourceId;
 use crate::setting::extensions::Extensions;
 use crate::source::Raw;
 use crate::source::records::Payload;
-use crate::source::{Deletes, Driver, Opened, Source, TimeRules, UpsertSource};
+use crate::source::{Deletes, Driver, OpenedSource, Source, TimeRules, UpsertSource};
 use crate::time::EventTime;
 
 fn intake<T>() -> Intake<T> {
@@ -53,7 +53,7 @@ struct Script {
 
 const FEW: usize = 3;
 
-impl Arrivals for Script {
+impl PartitionMessages for Script {
     fn fetch(&mut self) -> bool {
         assert!(self.fetched == self.popped, "fetched over items that were left");
         let there = *self.arrived.borrow() - self.fetched;
@@ -61,16 +61,16 @@ impl Arrivals for Script {
         there < FEW
     }
 
-    fn head(&self) -> Option<Item<'_>> {
+    fn head(&self) -> Option<QueueItem<'_>> {
         (self.popped < self.fetched).then(|| match self.steps[self.popped] {
-            Step::Record(offset) => Item::Record(Raw {
+            Step::Record(offset) => QueueItem::Record(Raw {
                 offset,
                 timestamp: EventTime(offset),
                 key: None,
                 payload: Some(b"x"),
             }),
-            Step::End(offset) => Item::End(offset),
-            Step::Fault => Item::Fault(Fault {
+            Step::End(offset) => QueueItem::End(offset),
+            Step::Fault => QueueItem::Fault(PartitionFault {
                 code: -195,
                 offset: -1,
                 text: "away".to_owned(),
@@ -164,7 +164,7 @@ proptest! {
         });
         let arrived = Rc::new(RefCell::new(0));
         let script = Script { steps: log.clone(), arrived: arrived.clone(), fetched: 0, popped: 0 };
-        let mut partition = Partition::new(script, 5);
+        let mut partition = PartitionReader::new(script, 5);
         let (mut records, mut intake, mut faults) = (Waits(waits), intake(), 0);
         let mut read = Vec::new();
         let mut told = 5;
@@ -202,7 +202,7 @@ proptest! {
 #[test]
 fn a_position_passes_the_hole_before_the_next_record() {
     let steps = vec![Step::Record(5), Step::Record(9), Step::End(12)];
-    let mut partition = Partition::new(
+    let mut partition = PartitionReader::new(
         Script {
             steps,
             arrived: Rc::new(RefCell::new(3)),
@@ -226,7 +226,7 @@ fn a_position_passes_the_hole_before_the_next_record() {
 #[test]
 fn a_log_that_goes_back_is_an_error() {
     let steps = vec![Step::Record(5), Step::Record(5)];
-    let mut partition = Partition::new(
+    let mut partition = PartitionReader::new(
         Script {
             steps,
             arrived: Rc::new(RefCell::new(2)),
@@ -243,14 +243,14 @@ fn a_log_that_goes_back_is_an_error() {
 
 #[test]
 fn faults_that_lose_records_halt_and_others_do_not() {
-    let status = Status::default();
-    let fault = |code: Code| Fault {
+    let status = ClientStatus::default();
+    let fault = |code: Code| PartitionFault {
         code: code as i32,
         offset: 7,
         text: "why".to_owned(),
     };
     let kind = |code| {
-        let judge = Judge {
+        let judge = FaultClassifier {
             topic: "orders",
             partition: 3,
             status: &status,
@@ -265,7 +265,7 @@ fn faults_that_lose_records_halt_and_others_do_not() {
     assert_eq!(kind(Code::RD_KAFKA_RESP_ERR__BAD_MSG), Some(Kind::Integrity));
     assert_eq!(
         kind(Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART),
-        Some(Kind::Outside)
+        Some(Kind::External)
     );
     assert_eq!(status.trouble(), None);
     assert_eq!(kind(Code::RD_KAFKA_RESP_ERR__TRANSPORT), None);
@@ -287,7 +287,7 @@ struct Rig<T> {
 }
 
 impl<T: 'static> Rig<T> {
-    fn new(opened: Opened<T>) -> Self {
+    fn new(opened: OpenedSource<T>) -> Self {
         let (woken, wakes) = channel();
         let waker = Waker::new(move || woken.send(()).unwrap_or(()));
         Self {
@@ -304,8 +304,8 @@ impl<T: 'static> Rig<T> {
         until: Offset,
         records_max: usize,
         intake: &mut Intake<T>,
-        done: impl Fn(&Progress) -> bool,
-    ) -> Progress {
+        done: impl Fn(&ReadProgress) -> bool,
+    ) -> ReadProgress {
         loop {
             let progress = self.reader.read(partition, until, records_max, intake).unwrap();
             if done(&progress) {
@@ -372,7 +372,7 @@ fn reads_every_record_once_with_its_timestamp() {
         let progress = rig.read_until(partition, Offset::MAX, 1_000, &mut intake, |p| p.at_end);
         assert_eq!(
             progress,
-            Progress {
+            ReadProgress {
                 position: records,
                 at_end: true,
                 more: false
@@ -600,7 +600,10 @@ fn a_decoder_that_waits_holds_its_partition_and_no_other() {
         }
     }
     let (broker, _producer) = broker(&[20, 5]);
-    let (open, status) = (Arc::new(AtomicBool::new(false)), Arc::new(Status::default()));
+    let (open, status) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(ClientStatus::default()),
+    );
     let (woken, wakes) = channel();
     let waker = Waker::new(move || woken.send(()).unwrap_or(()));
     let records = Payload(Box::new(Gate(open.clone())));
@@ -662,7 +665,7 @@ fn a_missing_topic_and_a_missing_broker_are_named() {
         .topology()
         .unwrap_err();
     assert_eq!(error.what(), "cannot reach Kafka at 127.0.0.1:1");
-    assert_eq!(error.kind(), Kind::Outside);
+    assert_eq!(error.kind(), Kind::External);
 }
 
 #[test]
@@ -671,6 +674,6 @@ fn a_record_that_cannot_be_delivered_shows() {
     // Told by whichever of the two calls comes after the client has found out.
     let sent = producer.send("orders", 9, EventTime(0), None, Some(b"1"));
     let told = sent.and_then(|()| producer.flush(PATIENCE));
-    assert_eq!(told.unwrap_err().kind(), Kind::Outside);
+    assert_eq!(told.unwrap_err().kind(), Kind::External);
     drop(broker);
 }

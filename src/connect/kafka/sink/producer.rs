@@ -26,14 +26,14 @@ const EXPLAINED: Duration = Duration::from_secs(2);
 const DOUBTFUL: Duration = Duration::from_millis(config::RETRY_FIRST.as_millis() as u64 * 3 / 4);
 
 /// How long is waited while nothing gets on.
-pub(in crate::connect::kafka) struct Patience {
+pub(in crate::connect::kafka) struct ProducerTimeouts {
     at_most: Duration,
     until: Instant,
     /// Records that were on their way.
     left: i32,
 }
 
-impl Patience {
+impl ProducerTimeouts {
     pub(in crate::connect::kafka) fn new(at_most: Duration) -> Self {
         Self {
             at_most,
@@ -56,14 +56,14 @@ pub(in crate::connect::kafka) fn is_refused(error: &KafkaError) -> bool {
 }
 
 /// Sends records in transactions.
-pub(in crate::connect::kafka) struct Producer {
-    client: Arc<BaseProducer<Deliveries>>,
-    delivered: Arc<Mutex<Delivered>>,
+pub(in crate::connect::kafka) struct SinkProducer {
+    client: Arc<BaseProducer<DeliveryCallbacks>>,
+    delivered: Arc<Mutex<DeliveryOutcome>>,
 }
 
 /// What became of the records of a transaction.
 #[derive(Default)]
-struct Delivered {
+struct DeliveryOutcome {
     /// Behind the last record of each partition of the rows' topic.
     ends: BTreeMap<i32, i64>,
     /// The first record that was not delivered: its number, and why.
@@ -71,7 +71,7 @@ struct Delivered {
 }
 
 /// A record to be sent.
-pub(in crate::connect::kafka) struct Record<'a> {
+pub(in crate::connect::kafka) struct OutgoingRecord<'a> {
     pub topic: &'a str,
     pub partition: Option<i32>,
     pub key: Option<&'a [u8]>,
@@ -87,7 +87,7 @@ pub(in crate::connect::kafka) struct Record<'a> {
 pub(in crate::connect::kafka) const PROGRESS: usize = usize::MAX;
 
 /// Why a call came to nothing.
-pub(in crate::connect::kafka) enum Failure {
+pub(in crate::connect::kafka) enum ProducerFailure {
     /// This record is not taken.
     Record(usize, KafkaError),
     Kafka(KafkaError),
@@ -99,16 +99,16 @@ pub(in crate::connect::kafka) enum Failure {
     Late(&'static str),
 }
 
-impl From<KafkaError> for Failure {
+impl From<KafkaError> for ProducerFailure {
     fn from(error: KafkaError) -> Self {
         Self::Kafka(error)
     }
 }
 
 /// Takes what librdkafka says of records.
-struct Deliveries(Arc<Mutex<Delivered>>);
+struct DeliveryCallbacks(Arc<Mutex<DeliveryOutcome>>);
 
-impl ClientContext for Deliveries {
+impl ClientContext for DeliveryCallbacks {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // What goes wrong is told by the calls that it concerns; why, at times only here.
         match level {
@@ -126,7 +126,7 @@ impl ClientContext for Deliveries {
     }
 }
 
-impl ProducerContext for Deliveries {
+impl ProducerContext for DeliveryCallbacks {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
@@ -146,12 +146,12 @@ impl ProducerContext for Deliveries {
     }
 }
 
-impl Producer {
+impl SinkProducer {
     /// A producer of this transactional id, not connected yet.
     pub(in crate::connect::kafka) fn new(kafka: &KafkaSettings, transactional_id: &str) -> Result<Self> {
-        let delivered: Arc<Mutex<Delivered>> = Arc::default();
+        let delivered: Arc<Mutex<DeliveryOutcome>> = Arc::default();
         let client = config::producer(kafka, transactional_id)?
-            .create_with_context(Deliveries(delivered.clone()))
+            .create_with_context(DeliveryCallbacks(delivered.clone()))
             .map_err(|error| {
                 Error::definition("cannot make a Kafka producer")
                     .detail(crate::connect::kafka::properties::told(&error))
@@ -162,23 +162,23 @@ impl Producer {
     }
 
     /// Fences older producers of the id, and ends their transactions.
-    pub(in crate::connect::kafka) fn init(&self, patience: Duration) -> Result<(), Failure> {
+    pub(in crate::connect::kafka) fn init(&self, patience: Duration) -> Result<(), ProducerFailure> {
         self.within("init_transactions", patience, move |client| {
             client.init_transactions(patience)
         })
     }
 
-    pub(in crate::connect::kafka) fn begin(&self) -> Result<(), Failure> {
-        *self.delivered.lock() = Delivered::default();
+    pub(in crate::connect::kafka) fn begin(&self) -> Result<(), ProducerFailure> {
+        *self.delivered.lock() = DeliveryOutcome::default();
         Ok(self.client.begin_transaction()?)
     }
 
     /// Hands a record over. Waits where too many are on their way, as long as some get there.
     pub(in crate::connect::kafka) fn send(
         &self,
-        record: Record<'_>,
-        patience: &mut Patience,
-    ) -> Result<(), Failure> {
+        record: OutgoingRecord<'_>,
+        patience: &mut ProducerTimeouts,
+    ) -> Result<(), ProducerFailure> {
         let mut sent = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, record.number);
         (sent.partition, sent.key, sent.payload) = (record.partition, record.key, record.payload);
         (sent.headers, sent.timestamp) = (record.headers, record.timestamp_ms);
@@ -189,33 +189,38 @@ impl Producer {
                     sent = back;
                     self.look(patience, "the queue of records stays full")?;
                 }
-                Err((error, _)) if is_refused(&error) => return Err(Failure::Record(record.number, error)),
+                Err((error, _)) if is_refused(&error) => {
+                    return Err(ProducerFailure::Record(record.number, error));
+                }
                 Err((error, _)) => return Err(self.explained(error)),
             }
         }
     }
 
     /// Why the producer takes nothing any more: most often as a record was refused, which is told last.
-    fn explained(&self, error: KafkaError) -> Failure {
+    fn explained(&self, error: KafkaError) -> ProducerFailure {
         let until = clock::instant() + EXPLAINED;
         while self.client.in_flight_count() > 0 && clock::instant() < until {
             self.client.poll(LOOK);
         }
         match self.delivered.lock().failed.take() {
-            Some((number, why)) => Failure::Record(number, why),
+            Some((number, why)) => ProducerFailure::Record(number, why),
             None => error.into(),
         }
     }
 
     /// Waits until all records are where they belong. A commit before that waits a tenth of a second by
     /// itself, however soon they are.
-    pub(in crate::connect::kafka) fn settle(&self, patience: &mut Patience) -> Result<(), Failure> {
+    pub(in crate::connect::kafka) fn settle(
+        &self,
+        patience: &mut ProducerTimeouts,
+    ) -> Result<(), ProducerFailure> {
         while self.client.in_flight_count() > 0 {
             self.look(patience, "records are not acknowledged")?;
         }
         match self.delivered.lock().failed.take() {
             None => Ok(()),
-            Some((number, error)) => Err(Failure::Record(number, error)),
+            Some((number, error)) => Err(ProducerFailure::Record(number, error)),
         }
     }
 
@@ -226,7 +231,7 @@ impl Producer {
 
     /// Commits. Returns whether there is no doubt about it: one that took longer may have been sent twice,
     /// and its second end may meet a later transaction.
-    pub(in crate::connect::kafka) fn commit(&self, patience: Duration) -> Result<bool, Failure> {
+    pub(in crate::connect::kafka) fn commit(&self, patience: Duration) -> Result<bool, ProducerFailure> {
         let begun = clock::instant();
         self.within("commit_transaction", patience, move |client| {
             client.commit_transaction(patience)
@@ -240,7 +245,7 @@ impl Producer {
         offsets: TopicPartitionList,
         group: ConsumerGroupMetadata,
         patience: Duration,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ProducerFailure> {
         self.within("send_offsets_to_transaction", patience, move |client| {
             client.send_offsets_to_transaction(&offsets, &group, patience)
         })
@@ -255,29 +260,29 @@ impl Producer {
     }
 
     /// Lets librdkafka say what was delivered, and gives up where nothing is for long.
-    fn look(&self, patience: &mut Patience, what: &'static str) -> Result<(), Failure> {
+    fn look(&self, patience: &mut ProducerTimeouts, what: &'static str) -> Result<(), ProducerFailure> {
         self.client.poll(LOOK);
         if let Some((_, text)) = self.client.client().fatal_error() {
             return Err(self.explained_by(text));
         }
         let left = self.client.in_flight_count();
         if left != patience.left {
-            *patience = Patience {
+            *patience = ProducerTimeouts {
                 left,
-                ..Patience::new(patience.at_most)
+                ..ProducerTimeouts::new(patience.at_most)
             };
         }
         if clock::instant() > patience.until {
-            Err(Failure::Late(what))
+            Err(ProducerFailure::Late(what))
         } else {
             Ok(())
         }
     }
 
-    fn explained_by(&self, text: String) -> Failure {
+    fn explained_by(&self, text: String) -> ProducerFailure {
         match self.delivered.lock().failed.take() {
-            Some((number, error)) if is_refused(&error) => Failure::Record(number, error),
-            _ => Failure::Broken(text),
+            Some((number, error)) if is_refused(&error) => ProducerFailure::Record(number, error),
+            _ => ProducerFailure::Broken(text),
         }
     }
 
@@ -286,8 +291,8 @@ impl Producer {
         &self,
         what: &'static str,
         patience: Duration,
-        call: impl FnOnce(&BaseProducer<Deliveries>) -> KafkaResult<()> + Send + 'static,
-    ) -> Result<(), Failure> {
+        call: impl FnOnce(&BaseProducer<DeliveryCallbacks>) -> KafkaResult<()> + Send + 'static,
+    ) -> Result<(), ProducerFailure> {
         let (answer, answers) = mpsc::channel();
         let client = self.client.clone();
         let caller = std::thread::Builder::new().name(what.into());
@@ -296,11 +301,11 @@ impl Producer {
             let _late = answer.send(call(&client));
         });
         if called.is_err() {
-            return Err(Failure::Late("no thread can be started"));
+            return Err(ProducerFailure::Late("no thread can be started"));
         }
         match answers.recv_timeout(patience + patience / 4) {
             Ok(answered) => Ok(answered?),
-            Err(_) => Err(Failure::Late(what)),
+            Err(_) => Err(ProducerFailure::Late(what)),
         }
     }
 }

@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
-use super::topics::Target;
+use super::topics::SinkTopic;
 use crate::clock;
 use crate::connect::kafka::config;
 use crate::error::{Error, Result};
@@ -46,8 +46,8 @@ pub(super) struct ProgressRecord {
 }
 
 /// Looks at what a sink has written.
-pub(super) struct Looker<'a> {
-    target: &'a Target,
+pub(super) struct ProgressReader<'a> {
+    target: &'a SinkTopic,
     /// Sees what is committed.
     committed: BaseConsumer,
     /// Sees how far a partition goes, whatever becomes of what is there.
@@ -55,14 +55,14 @@ pub(super) struct Looker<'a> {
 }
 
 /// Some of a partition: where it is read from, and what it ends before.
-struct Part {
+struct PartitionTail {
     partition: i32,
     from: i64,
     end: i64,
 }
 
-impl<'a> Looker<'a> {
-    pub(super) fn new(target: &'a Target) -> Result<Self> {
+impl<'a> ProgressReader<'a> {
+    pub(super) fn new(target: &'a SinkTopic) -> Result<Self> {
         let config = config::tail(&target.kafka, &target.group)?;
         let unseen = |error| target.unseen(&error);
         let every = config.clone().set("isolation.level", "read_uncommitted").create();
@@ -82,7 +82,7 @@ impl<'a> Looker<'a> {
         let mut some = LAST_AT_FIRST;
         while newest.is_none() && start < end {
             let from = (end - some).max(start);
-            let part = Part { partition, from, end };
+            let part = PartitionTail { partition, from, end };
             let mut keep = |record: &BorrowedMessage<'_>| newest = record.payload().map(<[u8]>::to_vec);
             self.read(&topic, &[part], &mut keep)?;
             if from == start {
@@ -122,7 +122,7 @@ impl<'a> Looker<'a> {
             let start = self.bounds(topic, partition)?.0;
             let from = behind.ends.get(&partition).copied().unwrap_or(start).max(start);
             if from < end {
-                parts.push(Part { partition, from, end });
+                parts.push(PartitionTail { partition, from, end });
             }
         }
         let mut found = BTreeSet::new();
@@ -144,15 +144,20 @@ impl<'a> Looker<'a> {
     }
 
     /// Shows the committed records of some parts.
-    fn read(&self, topic: &str, parts: &[Part], see: &mut dyn FnMut(&BorrowedMessage<'_>)) -> Result<()> {
+    fn read(
+        &self,
+        topic: &str,
+        parts: &[PartitionTail],
+        see: &mut dyn FnMut(&BorrowedMessage<'_>),
+    ) -> Result<()> {
         let unseen = |error: KafkaError| self.target.unseen(&error);
         let mut until = clock::instant() + PATIENCE;
         let late = || {
             let what = format!("a transaction in topic `{topic}` does not end");
-            Error::outside(what).hint("is another producer writing there?")
+            Error::external(what).hint("is another producer writing there?")
         };
         // To a reader of what is committed a partition ends where a transaction is still open.
-        for Part { partition, end, .. } in parts {
+        for PartitionTail { partition, end, .. } in parts {
             let open = || self.committed.fetch_watermarks(topic, *partition, LOOK);
             while open().map_err(unseen)?.1 < *end {
                 if clock::instant() > until {
@@ -162,7 +167,7 @@ impl<'a> Looker<'a> {
             }
         }
         let mut list = TopicPartitionList::new();
-        for Part { partition, from, .. } in parts {
+        for PartitionTail { partition, from, .. } in parts {
             let added = list.add_partition_offset(topic, *partition, Offset::Offset(*from));
             added.map_err(unseen)?;
         }

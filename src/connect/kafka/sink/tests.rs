@@ -49,7 +49,7 @@ impl Rig {
 
     fn writer(&self, method: Method, properties: &[(&str, &str)]) -> KafkaWriter {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let target = Target {
+        let target = SinkTopic {
             topic: "rows".into(),
             kafka: KafkaSettings {
                 properties: properties.iter().map(own).collect(),

@@ -13,7 +13,7 @@ use crate::finding::Finding;
 use crate::sink::Method;
 
 /// Where the rows of a sink go.
-pub(super) struct Target {
+pub(super) struct SinkTopic {
     pub topic: Arc<str>,
     pub kafka: KafkaSettings,
     /// What the names of transactions and of the progress topic begin with.
@@ -25,7 +25,7 @@ pub(super) struct Target {
     pub partitions: Option<u32>,
 }
 
-impl Target {
+impl SinkTopic {
     /// The topic of a sink's progress.
     pub(super) fn progress_topic(&self, sink: &str) -> String {
         // Names of topics have letters, digits, dots, hyphens and underscores only.
@@ -105,7 +105,7 @@ impl Target {
             // Another shard, or another process, may have made it meanwhile.
             (Some(partitions), _) => Ok(partitions),
             (None, Err(error)) => Err(error),
-            (None, Ok(())) => Err(Error::outside(format!("topic `{name}` is not there yet"))),
+            (None, Ok(())) => Err(Error::external(format!("topic `{name}` is not there yet"))),
         }
     }
 
@@ -131,7 +131,7 @@ impl Target {
             "cannot write to topic `{}` of Kafka at {}",
             self.topic, self.kafka.bootstrap
         );
-        Error::outside(what).detail(why)
+        Error::external(what).detail(why)
     }
 
     /// The same, of what Kafka says.

@@ -5,20 +5,22 @@ use std::sync::Arc;
 
 use rdkafka::message::{Header, OwnedHeaders};
 
-use super::producer::{Failure, PROGRESS, Patience, Producer, Record, is_refused};
-use super::progress::{DIFF, EPOCH, LEDGER, Looker, ProgressRecord, SEQUENCE, SHARD, SINK};
-use super::topics::Target;
+use super::producer::{
+    OutgoingRecord, PROGRESS, ProducerFailure, ProducerTimeouts, SinkProducer, is_refused,
+};
+use super::progress::{DIFF, EPOCH, LEDGER, ProgressReader, ProgressRecord, SEQUENCE, SHARD, SINK};
+use super::topics::SinkTopic;
 use crate::codec::header;
 use crate::codec::rows::RowEncoder;
 use crate::error::{Error, Result};
 use crate::fault;
-use crate::sink::row::{Place, Row};
+use crate::sink::row::{Row, RowOrigin};
 use crate::sink::{Batch, Method, Progress, Shard, TransactionalWriter, WriteError};
 use crate::time::Epoch;
 
 /// Writes the rows of a shard.
 pub(super) struct KafkaWriter {
-    target: Arc<Target>,
+    target: Arc<SinkTopic>,
     shard: Shard,
     encoder: Box<dyn RowEncoder>,
     /// Of its transactions.
@@ -28,7 +30,7 @@ pub(super) struct KafkaWriter {
     ledger: String,
     progress_topic: String,
     partitions: u32,
-    producer: Option<Producer>,
+    producer: Option<SinkProducer>,
     /// What rows end before, by partition.
     ends: BTreeMap<i32, i64>,
     /// Sequences of rows that are there, though the progress does not say so.
@@ -40,7 +42,7 @@ pub(super) struct KafkaWriter {
 
 impl KafkaWriter {
     /// Makes the topics where they are missing.
-    pub(super) fn open(target: Arc<Target>, shard: Shard, encoder: Box<dyn RowEncoder>) -> Result<Self> {
+    pub(super) fn open(target: Arc<SinkTopic>, shard: Shard, encoder: Box<dyn RowEncoder>) -> Result<Self> {
         let partitions = target.prepare(&shard.sink, shard.of)?;
         Ok(Self {
             name: target.transactional_id(&shard.sink, shard.number),
@@ -62,13 +64,13 @@ impl KafkaWriter {
 
     /// A new producer, which fences the one before, and what was committed by then.
     fn connect(&mut self) -> Result<Option<Progress>> {
-        let producer = Producer::new(&self.target.kafka, &self.name)?;
+        let producer = SinkProducer::new(&self.target.kafka, &self.name)?;
         producer
             .init(self.shard.call_max)
             .map_err(|failure| self.outside(failure))?;
         fault::point("kafka_sink.fenced");
         let target = self.target.clone();
-        let looker = Looker::new(&target)?;
+        let looker = ProgressReader::new(&target)?;
         let newest = looker.newest(&self.shard.sink, self.shard.number)?;
         self.producer = Some(producer);
         let ledger = self.shard.ledger;
@@ -114,8 +116,8 @@ impl KafkaWriter {
     }
 
     /// Commits a progress once more, with where the topic ends now.
-    fn anchor(&mut self, progress: &Progress) -> Result<(), Failure> {
-        let mut patience = Patience::new(self.shard.call_max);
+    fn anchor(&mut self, progress: &Progress) -> Result<(), ProducerFailure> {
+        let mut patience = ProducerTimeouts::new(self.shard.call_max);
         self.producer()?.begin()?;
         self.send_progress(progress, &mut patience)?;
         self.producer()?.settle(&mut patience)?;
@@ -123,21 +125,21 @@ impl KafkaWriter {
     }
 
     /// Commits; the next transaction is another producer's where there is a doubt.
-    fn commit_and_doubt(&mut self) -> Result<(), Failure> {
+    fn commit_and_doubt(&mut self) -> Result<(), ProducerFailure> {
         if !self.producer()?.commit(self.shard.call_max)? {
             self.producer = None;
         }
         Ok(())
     }
 
-    fn producer(&self) -> Result<&Producer, Failure> {
+    fn producer(&self) -> Result<&SinkProducer, ProducerFailure> {
         self.producer
             .as_ref()
-            .ok_or_else(|| Failure::Broken("there is no producer".into()))
+            .ok_or_else(|| ProducerFailure::Broken("there is no producer".into()))
     }
 
-    fn write(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), Failure> {
-        let mut patience = Patience::new(self.shard.call_max);
+    fn write(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), ProducerFailure> {
+        let mut patience = ProducerTimeouts::new(self.shard.call_max);
         let first = rows_before(epochs, progress);
         self.producer()?.begin()?;
         fault::point("kafka_sink.begun");
@@ -170,16 +172,16 @@ impl KafkaWriter {
         (epoch, sequence): (&str, u64),
         number: usize,
         row: &Row,
-        patience: &mut Patience,
-    ) -> Result<(), Failure> {
+        patience: &mut ProducerTimeouts,
+    ) -> Result<(), ProducerFailure> {
         self.key.clear();
         self.payload.clear();
-        let encode = |error: Error| Failure::Row(number, error);
+        let encode = |error: Error| ProducerFailure::Row(number, error);
         let has_key = self.encoder.key(row, &mut self.key).map_err(encode)?;
         let has_payload = self.encoder.payload(row, &mut self.payload).map_err(encode)?;
         self.more.clear();
         self.encoder.headers(row, &mut self.more).map_err(encode)?;
-        let record = Record {
+        let record = OutgoingRecord {
             topic: &self.target.topic,
             // Rows go where Kafka's own clients look for their key.
             partition: row.place().map(|place| self.partition_of(place)),
@@ -193,7 +195,7 @@ impl KafkaWriter {
     }
 
     /// Events stay in the order in which they were read: those of a partition go to one.
-    fn partition_of(&self, place: Place) -> i32 {
+    fn partition_of(&self, place: RowOrigin) -> i32 {
         let partition = place.position.partition;
         let of = u64::from(partition.source.0) + u64::from(partition.partition);
         (of % u64::from(self.partitions.max(1))) as i32
@@ -229,13 +231,18 @@ impl KafkaWriter {
         })
     }
 
-    fn send_progress(&self, progress: &Progress, patience: &mut Patience) -> Result<(), Failure> {
+    fn send_progress(
+        &self,
+        progress: &Progress,
+        patience: &mut ProducerTimeouts,
+    ) -> Result<(), ProducerFailure> {
         let record = ProgressRecord {
             progress: progress.clone(),
             ends: self.ends.clone(),
         };
-        let payload = serde_json::to_vec(&record).map_err(|error| Failure::Broken(error.to_string()))?;
-        let record = Record {
+        let payload =
+            serde_json::to_vec(&record).map_err(|error| ProducerFailure::Broken(error.to_string()))?;
+        let record = OutgoingRecord {
             topic: &self.progress_topic,
             partition: i32::try_from(self.shard.number).ok(),
             key: Some(self.number.as_bytes()),
@@ -248,18 +255,18 @@ impl KafkaWriter {
     }
 
     /// A failure after which another producer may do better.
-    fn outside(&self, failure: Failure) -> Error {
+    fn outside(&self, failure: ProducerFailure) -> Error {
         match failure {
-            Failure::Kafka(error) | Failure::Record(_, error) => self.target.unseen(&error),
-            Failure::Row(_, error) => error,
-            Failure::Broken(text) => self.target.unwritten(&text),
-            Failure::Late(what) => self.target.unwritten(&format!("it takes too long: {what}")),
+            ProducerFailure::Kafka(error) | ProducerFailure::Record(_, error) => self.target.unseen(&error),
+            ProducerFailure::Row(_, error) => error,
+            ProducerFailure::Broken(text) => self.target.unwritten(&text),
+            ProducerFailure::Late(what) => self.target.unwritten(&format!("it takes too long: {what}")),
         }
     }
 
-    fn failed(&self, epochs: &[Batch], failure: Failure) -> WriteError {
+    fn failed(&self, epochs: &[Batch], failure: ProducerFailure) -> WriteError {
         match failure {
-            Failure::Record(number, error) if number != PROGRESS && is_refused(&error) => {
+            ProducerFailure::Record(number, error) if number != PROGRESS && is_refused(&error) => {
                 let hint = "a record, and a batch of them (`batch.size` in `kafka.properties`), has to be \
                     smaller than `max.message.bytes` of the topic";
                 let error = self.target.unseen(&error).hint(hint);
@@ -268,7 +275,7 @@ impl KafkaWriter {
                     error,
                 }
             }
-            Failure::Row(number, error) => WriteError::Refused {
+            ProducerFailure::Row(number, error) => WriteError::Refused {
                 row: place(epochs, number),
                 error,
             },
