@@ -12,10 +12,10 @@
 //! collected with their source locations and reported together before anything runs.
 
 pub mod collection;
+mod dead_letters;
 pub mod graph;
 pub mod group;
 pub mod keyed;
-mod letters;
 mod misuse;
 pub(crate) mod names;
 pub(crate) mod plan;
@@ -40,7 +40,7 @@ use crate::checkpoint::manifest::EntryRule;
 use crate::checkpoint::state_handle::StateHandle;
 use crate::checkpoint::store::RestoredCheckpoint;
 use crate::codec::Cause;
-use crate::dataflow::letters::{DeadOf, Letters};
+use crate::dataflow::dead_letters::{DeadOf, Letters};
 use crate::dataflow::plan::{Origin, Plan, StepKind};
 use crate::dataflow::stream::Stream;
 use crate::dataflow::table::Table;

@@ -236,7 +236,7 @@ pub struct Ledger {
     state: LedgerState,
     stopped: bool,
     /// The last epoch of the previous owner.
-    fenced_error: Option<Epoch>,
+    previous_last: Option<Epoch>,
     _lock: Lock,
 }
 
@@ -316,7 +316,7 @@ impl Ledger {
             cursor: reader.cursor,
             state,
             stopped: false,
-            fenced_error: last,
+            previous_last: last,
             _lock: lock,
         };
         fault::point("claim.held");

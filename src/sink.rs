@@ -53,9 +53,9 @@
 //! # thalweg::runtime::plan(&dataflow("print", build), &Environment::default()).unwrap();
 //! ```
 
+pub mod dead_letters;
 pub(crate) mod encode;
 pub(crate) mod function;
-pub mod letters;
 pub mod memory;
 pub(crate) mod method;
 pub(crate) mod process;

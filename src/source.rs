@@ -10,19 +10,19 @@
 //! waiting; the ledger's sequencer cuts what was read into epochs.
 
 pub mod captured;
+mod dead_letters;
 mod deletes;
 mod environment;
 mod intake;
-mod letters;
 pub mod records;
 mod rules;
 pub mod setting;
 mod start;
 
+pub(crate) use self::dead_letters::dead_letters_to;
 pub use self::deletes::Deletes;
 pub use self::environment::{Environment, Overrides};
 pub use self::intake::{DeadLetter, Intake, Raw};
-pub(crate) use self::letters::dead_letters_to;
 pub use self::rules::TimeRules;
 pub(crate) use self::rules::time_rules;
 pub use self::start::Start;

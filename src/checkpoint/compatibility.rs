@@ -315,7 +315,7 @@ mod tests {
             compatibility.decisions(),
             [
                 "table spend: the state was i64, is f64",
-                "view spend_view: made of spend, now of map(spend)",
+                "view spend_view: its input was spend, is map(spend)",
             ]
         );
         let compatibility = Compatibility::of(&held(&old()), &old()[..1], knows);
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(
             (compatibility.decisions(), compatibility.held),
             (
-                vec!["changes map(payments): made of filter(payments), now of map(payments)".to_owned()],
+                vec!["changes map(payments): its input was filter(payments), is map(payments)".to_owned()],
                 vec![Some(1), Some(0)]
             )
         );

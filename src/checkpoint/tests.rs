@@ -293,7 +293,7 @@ fn a_checkpoint_of_the_format_before_is_refused_and_told_what_to_do_about() {
     assert_eq!(error.kind(), crate::Kind::Definition);
     let error = error.to_string();
     for said in [
-        "the checkpoint has format 3",
+        "checkpoint has format version 3",
         "this build reads version 4",
         "checkpoint-00000000000000000007.json",
         "run the build that wrote it",

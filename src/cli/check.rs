@@ -529,12 +529,12 @@ mod tests {
             found.map(|finding| finding.what).collect::<Vec<_>>().join("; ")
         };
         assert_eq!(fits(&topology(1, &[(0, 20), (10, 99)])), "");
-        assert!(fits(&topology(2, &[(0, 20), (10, 99)])).contains("made anew"));
+        assert!(fits(&topology(2, &[(0, 20), (10, 99)])).contains("was recreated"));
         assert!(
             fits(&topology(1, &[(11, 20), (0, 20)]))
                 .contains("begins at offset 11, but a replay needs offset 10")
         );
-        assert!(fits(&topology(1, &[(10, 19), (0, 20)])).contains("binds it up to 20"));
+        assert!(fits(&topology(1, &[(10, 19), (0, 20)])).contains("the ledger has it up to 20"));
         assert!(fits(&topology(1, &[(0, 20)])).contains("partition 1 is in the ledger but no longer exists"));
         // Files have no id, and can be put back.
         let of_files = SourceState {

@@ -86,7 +86,7 @@ mod tests {
         }
         std::fs::write(dir.path().join(FILE_NAME), "something else").unwrap();
         for refused in refused() {
-            assert!(refused.contains("is not a ledger"), "{refused}");
+            assert!(refused.contains("is not a Thalweg ledger"), "{refused}");
         }
     }
 }

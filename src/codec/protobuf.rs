@@ -36,10 +36,10 @@
 //!
 //! [prost]: https://docs.rs/prost
 
+pub mod compatibility;
 mod compile;
 mod datum;
 mod fault;
-pub mod fit;
 pub mod format;
 mod header;
 mod input;

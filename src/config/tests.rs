@@ -191,7 +191,7 @@ fn a_wrong_type_or_range_is_told_with_its_line() {
             "workers = 2\nworkers = 3",
             "thalweg.toml:2: invalid TOML: duplicate key",
         ),
-        ("workers = \n", "thalweg.toml:1: this is not TOML"),
+        ("workers = \n", "thalweg.toml:1: invalid TOML"),
     ] {
         let text = wrong(file);
         assert!(text.contains(expected), "{file}\n{expected}\n{text}");
@@ -264,24 +264,24 @@ fn kafkas_properties_go_by_an_allow_list() {
     for (property, expected) in [
         (
             "isolation.level = \"read_uncommitted\"",
-            "can't be set: records of aborted transactions",
+            "cannot be set: records of aborted transactions",
         ),
         (
             "enable.auto.commit = true",
-            "can't be set: the ledger decides where reading resumes",
+            "cannot be set: the ledger decides where reading resumes",
         ),
         (
             "auto.offset.reset = \"latest\"",
-            "can't be set: if a position is gone",
+            "cannot be set: if a position is gone",
         ),
         ("group.id = \"g\"", "the group is the setting `kafka.group`"),
         (
             "enable.partition.eof = false",
-            "can't be set: idle partitions and `until_end` depend on it",
+            "cannot be set: idle partitions and `until_end` depend on it",
         ),
         (
             "fetch.wait.max = 5",
-            "may be set; the nearest is `fetch.wait.max.ms`",
+            "that can be set; the nearest is `fetch.wait.max.ms`",
         ),
         (
             "fetch.wait.max.ms = \"soon\"",
@@ -392,7 +392,7 @@ fn secrets_are_shown_nowhere() {
         ),
         (
             "[registry]\ntoken_file = \"/no/such/file\"".into(),
-            "names /no/such/file, which can't be read",
+            "names /no/such/file, which cannot be read",
         ),
         (
             format!("[registry]\nurl = \"http://u:{HUNTER}@registry\""),
@@ -567,7 +567,7 @@ fn pages_show_valid_settings() {
                 .err()
                 .map(|error| error.to_string())
                 .unwrap_or_default();
-            let absent = |line: &&str| !line.contains("no such file") && !line.contains("can't be read");
+            let absent = |line: &&str| !line.contains("no such file") && !line.contains("cannot be read");
             let others: Vec<&str> = text
                 .lines()
                 .filter(|line| line.contains("thalweg.toml"))

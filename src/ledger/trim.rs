@@ -158,7 +158,7 @@ impl Ledger {
     /// A trim that removes everything up to `epoch`.
     pub(super) fn trim_upto(&self, epoch: Epoch, least: u64) -> Option<Trim> {
         // The own claim must be among what is removed.
-        let is_own = self.fenced_error.is_none_or(|last| epoch > last);
+        let is_own = self.previous_last.is_none_or(|last| epoch > last);
         (is_own && self.cursor.end > least).then(|| Trim {
             disk: self.disk.clone(),
             dir: self.dir.clone(),

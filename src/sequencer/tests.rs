@@ -426,11 +426,11 @@ fn topics_that_lost_something_are_refused_readably() {
     let gone = s.topology(A, &topology(0, &[(0, 10)]), at(1, 10 * MS));
     let gone = gone.unwrap_err().to_string();
     assert!(
-        gone.contains("files that source `orders` has read") && gone.contains("binds 2 of them; found: 1"),
+        gone.contains("files that source `orders` has read") && gone.contains("has 2 of them; found: 1"),
         "{gone}"
     );
     assert!(
-        gone.contains("hint: put them back") && !gone.contains("broker"),
+        gone.contains("hint: restore them") && !gone.contains("broker"),
         "{gone}"
     );
     let lost = refused(&[(6, 10), (0, 10)], 7);

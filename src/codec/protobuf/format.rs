@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::input::Scratch;
 use super::schema::{MessageId, Schema};
-use super::{Protobuf, compile, fit};
+use super::{Protobuf, compatibility, compile};
 use crate::codec::format::{DecoderResources, Format, Keys, SchemaComparison};
 use crate::codec::registry::{Registry, WriterSchema};
 use crate::codec::writer::Referenced;
@@ -34,7 +34,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for ProtobufFormat {
     fn compare(&self) -> Option<SchemaComparison> {
         let traced = trace::<T>();
         Some(Arc::new(move |schema: &WriterSchema| {
-            fit::compare(&traced, schema)
+            compatibility::compare(&traced, schema)
         }))
     }
 
@@ -191,7 +191,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for ProtobufPlainFormat {
         self.read = self.proto.read()?;
         let (schema, message) = self.compiled()?;
         // What is known before the first record is said before it.
-        let incompatibilities = fit::of_message(&trace::<T>(), &schema, message);
+        let incompatibilities = compatibility::of_message(&trace::<T>(), &schema, message);
         match incompatibilities
             .iter()
             .any(|incompatibility| incompatibility.every)

@@ -294,7 +294,10 @@ fn what_is_not_there_or_was_cut_is_said() {
     let error = bound.read(6, 100).unwrap_err();
     assert_eq!(error.kind(), Kind::Integrity, "{error}");
     let text = error.to_string();
-    let (rename, afresh) = (text.find("rename a file").unwrap(), text.find("afresh").unwrap());
+    let (rename, afresh) = (
+        text.find("rename a file").unwrap(),
+        text.find("start over").unwrap(),
+    );
     assert!(rename < afresh, "{text}");
     let mut live = Reading::of(&path, 0, 0, false);
     live.read(Offset::MAX, 100).unwrap();

@@ -22,7 +22,7 @@ use crate::codec::header::Header;
 use crate::codec::rows::{RowEncoder, RowEncoding, RowsOf};
 use crate::error::{Error, Result};
 use crate::schema::RowSchema;
-use crate::sink::letters::LetterRow;
+use crate::sink::dead_letters::LetterRow;
 use crate::sink::row::Row;
 use crate::sink::{Method, OpenedSink, Sink};
 use crate::source::Environment;

@@ -452,20 +452,16 @@ mod tests {
         .unwrap();
         assert_eq!(
             layout.create(),
-            r#"CREATE TABLE "public"."Odd""name" ("merchant" bigint NOT NULL, "value_0" numeric(20) NOT \
-                NULL, "value_1" text, PRIMARY KEY ("merchant"))"#
+            r#"CREATE TABLE "public"."Odd""name" ("merchant" bigint NOT NULL, "value_0" numeric(20) NOT NULL, "value_1" text, PRIMARY KEY ("merchant"))"#
         );
         let casts = ["bigint", "numeric", "text"].map(str::to_owned);
         assert_eq!(
             layout.insert(&casts),
-            r#"INSERT INTO "public"."Odd""name" ("merchant", "value_0", "value_1") SELECT u.c0::bigint, \
-                u.c1::numeric, u.c2::text FROM unnest($1, $2, $3) AS u(c0, c1, c2) ON CONFLICT \
-                ("merchant") DO UPDATE SET "value_0" = EXCLUDED."value_0", "value_1" = EXCLUDED."value_1""#
+            r#"INSERT INTO "public"."Odd""name" ("merchant", "value_0", "value_1") SELECT u.c0::bigint, u.c1::numeric, u.c2::text FROM unnest($1, $2, $3) AS u(c0, c1, c2) ON CONFLICT ("merchant") DO UPDATE SET "value_0" = EXCLUDED."value_0", "value_1" = EXCLUDED."value_1""#
         );
         assert_eq!(
             layout.delete(&casts),
-            r#"DELETE FROM "public"."Odd""name" AS t USING unnest($1) AS u(c0) WHERE t."merchant" = \
-                u.c0::bigint"#
+            r#"DELETE FROM "public"."Odd""name" AS t USING unnest($1) AS u(c0) WHERE t."merchant" = u.c0::bigint"#
         );
     }
 
@@ -508,7 +504,7 @@ mod tests {
         };
         let text = found.casts(&layout(Method::UpsertTo)).unwrap_err().to_string();
         for part in [
-            "`merchant` is integer, where bigint is needed",
+            "`merchant` is integer; expected bigint",
             "`value_0` (numeric(20)) is missing",
             "`value_1` is NOT NULL, but the field may be null",
             "`country` is NOT NULL without a default",

@@ -101,7 +101,11 @@ impl AllowedFailure {
     fn covers(&self, error: &Error) -> bool {
         let text = error.to_string();
         let says = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
-        let lost = [LOST, "has lost records", "the beginning of the ledger is gone"];
+        let lost = [
+            LOST,
+            "has lost records",
+            "the beginning of the ledger was trimmed",
+        ];
         match self {
             AllowedFailure::Disk => error.kind() == Kind::External && says(&["cannot", "has stopped"]),
             AllowedFailure::Stopped => says(&[
@@ -115,7 +119,10 @@ impl AllowedFailure {
             AllowedFailure::Damaged(_) => says(&lost) || says(&["catalogue.json"]),
             // A store may have rows of the ledger that was there before: it is asked first where its shard
             // opens.
-            AllowedFailure::Swapped(_) => says(&["another history", "another ledger's rows go to sink"]),
+            AllowedFailure::Swapped(_) => says(&[
+                "does not belong to this ledger's history",
+                "another ledger's rows go to sink",
+            ]),
             AllowedFailure::Lost(_) => says(&lost[..2]),
         }
     }
@@ -324,7 +331,7 @@ impl World {
         let at = at.and_then(|at| at.trim().parse::<usize>().ok());
         let path = Path::new(LEDGER).join("ledger.log");
         match (at, self.disk.bytes(&path)) {
-            (Some(at), Some(bytes)) if text.contains("it was written whole") => {
+            (Some(at), Some(bytes)) if text.contains("it is complete, but its checksum") => {
                 self.disk.put(&path, bytes[..at].to_vec());
                 self.tell("torn", format_args!("twice, and cut at byte {at}"));
                 true

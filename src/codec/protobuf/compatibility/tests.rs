@@ -27,7 +27,10 @@ message Item { string name = 1; uint32 price = 2; }
 "#;
 
 fn incompatibilities<T: DeserializeOwned>() -> Vec<String> {
-    fit::<T>(SHOP).iter().map(ToString::to_string).collect()
+    super::incompatibilities::<T>(SHOP)
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 #[derive(Deserialize)]
@@ -125,9 +128,9 @@ fn what_does_not_fit_is_told_with_its_place() {
 #[test]
 fn the_type_is_compared_with_the_message_that_it_fits() {
     assert_eq!(incompatibilities::<Item>(), [""; 0], "the file's third message");
-    let none = fit::<Item>("syntax = \"proto3\";");
+    let none = super::incompatibilities::<Item>("syntax = \"proto3\";");
     assert!(none[0].every && none[0].problem.contains("no message"));
-    let broken = fit::<Item>("nonsense");
+    let broken = super::incompatibilities::<Item>("nonsense");
     assert!(
         broken[0].every && broken[0].problem.contains("no Protobuf schema"),
         "{broken:?}"

@@ -17,21 +17,21 @@ use crate::schema::trace::rules::{ReadRules, TypePath};
 use crate::schema::trace::{Traced, trace};
 use crate::schema::types::Type;
 
-/// So many places are compared.
+/// The maximum number of places that are compared.
 const COMPARED_MAX: usize = 100_000;
 
-/// Where records of the first message of a `.proto` file do not fit `T`. Empty: all of them fit, as far as
-/// can be told from the schema.
+/// Compares the first message of a `.proto` file with `T`. Returns where its records do not fit `T`; empty if
+/// all of them fit, as far as the schema tells.
 ///
 /// ```
-/// use thalweg::codec::protobuf::fit::fit;
+/// use thalweg::codec::protobuf::compatibility::incompatibilities;
 /// #[derive(serde::Deserialize)]
 /// struct Payment { cents: i64, note: String }
 /// let proto = r#"syntax = "proto3"; message Payment { int64 cents = 1; optional string note = 2; }"#;
-/// let incompatibilities = fit::<Payment>(proto);
-/// assert_eq!((incompatibilities[0].path.as_str(), incompatibilities[0].every), ("note", false), "it may be left out");
+/// let found = incompatibilities::<Payment>(proto);
+/// assert_eq!((found[0].path.as_str(), found[0].every), ("note", false), "it may be left out");
 /// ```
-pub fn fit<T: DeserializeOwned>(proto: &str) -> Vec<Incompatibility> {
+pub fn incompatibilities<T: DeserializeOwned>(proto: &str) -> Vec<Incompatibility> {
     let schema = compile::compile(proto, &[]);
     of_file(&trace::<T>(), schema)
 }

@@ -25,7 +25,7 @@ use crate::schema::RowSchema;
 use crate::schema::fields::FieldNames;
 use crate::schema::trace::trace;
 use crate::sink::Method;
-use crate::sink::letters::{LetterRow, LetterSource};
+use crate::sink::dead_letters::{LetterRow, LetterSource};
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime};
 use crate::view::ViewSpec;
