@@ -89,7 +89,7 @@ wait_for_backends() {
 
 # Settings for a server that is small and alone. fsync stays on: what it has said to be committed survives.
 become() {
-    local args=(-D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1,127.0.0.2 -c unix_socket_directories= -c ssl=on
+    local args=(-D "$dir/data" -p "$port" -c "listen_addresses=127.0.0.1,127.0.0.2" -c unix_socket_directories= -c ssl=on
         -c "ssl_cert_file=$dir/server.pem" -c "ssl_key_file=$dir/server.key" -c max_connections=100
         -c shared_buffers=64MB -c wal_level=logical -c log_min_messages=warning)
     for setting in "${settings[@]}"; do args+=(-c "$setting"); done

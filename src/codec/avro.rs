@@ -31,7 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_avro_fast::ser::SerializerConfig;
 
-use super::by_schema::{BySchema, Ruling, undecodable};
+use super::by_schema::{BySchema, SchemaLookup, undecodable};
 use super::registry::{Registry, WriterSchema};
 use super::{Cause, Decode, Decoded, confluent, registry};
 use crate::bridge::Waker;
@@ -72,9 +72,9 @@ impl<T> Avro<T> {
 
     /// What to do with records of an id.
     #[inline]
-    fn ruling(&mut self, id: u32) -> Ruling {
+    fn lookup(&mut self, id: u32) -> SchemaLookup {
         self.schemas
-            .ruling(id, |schema| enter_verdict(schema, self.reader.as_ref()))
+            .lookup(id, |schema| enter_verdict(schema, self.reader.as_ref()))
     }
 }
 
@@ -112,11 +112,11 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
             Ok(parts) => parts,
             Err(cause) => return Decoded::Dead(cause, None),
         };
-        self.schemas.stand(offset);
-        let read = match self.ruling(id) {
-            Ruling::Wait => return Decoded::Wait,
-            Ruling::Unknown => Err(Cause::SchemaUnknown),
-            Ruling::Made(place) => match self.schemas.made(place) {
+        self.schemas.set_offset(offset);
+        let read = match self.lookup(id) {
+            SchemaLookup::Pending => return Decoded::Wait,
+            SchemaLookup::Unknown => Err(Cause::SchemaUnknown),
+            SchemaLookup::Compiled(index) => match self.schemas.compiled(index) {
                 SchemaDecision::Dead(cause) => Err(*cause),
                 SchemaDecision::Reads { plan, schema } => read(plan, schema, datum, &mut self.scratch),
             },
@@ -143,10 +143,10 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
         let Ok((id, datum)) = confluent::split(bytes) else {
             return false;
         };
-        let Ruling::Made(place) = self.ruling(id) else {
+        let SchemaLookup::Compiled(index) = self.lookup(id) else {
             return false;
         };
-        match self.schemas.made(place) {
+        match self.schemas.compiled(index) {
             SchemaDecision::Reads { plan, schema } => {
                 read::<()>(plan, schema, datum, &mut self.scratch).is_ok()
             }

@@ -1,10 +1,10 @@
-//! What a decoder made of each schema id: decided once an id, by what the registry and the ledger say of it.
+//! Looks up what a decoder compiled for a schema id. Each id is resolved once, from the registry and the ledger.
 //!
 //! ```text
-//!   id ─┬─ of the record before ─▶ place ┐
-//!       ├─ decided ──────────────▶ place ┤
-//!       ├─ known since an offset ─▶ place ┼─▶ what was made of the schema
-//!       └─ Registry::lookup ─ judge ─────┘
+//!   id ─┬─ same as the record before ─▶ index ┐
+//!       ├─ resolved ──────────────────▶ index ┼─▶ compiled schema
+//!       ├─ known since an offset ─────▶ index ┤
+//!       └─ Registry::lookup ─ compile ────────┘
 //! ```
 
 use std::collections::{HashMap, HashSet};
@@ -14,31 +14,31 @@ use crate::bridge::Waker;
 use crate::error::Error;
 use crate::position::Offset;
 
-/// What a decoder made of the schemas of its source.
+/// The compiled schemas of a decoder, by schema id.
 pub(super) struct BySchema<V> {
     registry: Registry,
     waker: Waker,
-    /// What was made of each schema; `places` says where it is. Records mostly have the id of the one before.
-    made: Vec<V>,
-    places: HashMap<u32, usize>,
+    compiled: Vec<V>,
+    /// Indices into `compiled`.
+    indices: HashMap<u32, usize>,
+    /// The id of the record before, which most records share, and its index.
     last: Option<(u32, usize)>,
-    /// The same of ids that were unknown once: by partition, with the offset from which on they are known
-    /// there.
+    /// Ids that were unknown at first: by id and partition, the offset from which they are known there.
     late: HashMap<(u32, u32), (Offset, usize)>,
-    /// Where the records stand that are decoded now.
+    /// The location of the current record.
     at: RecordLocation,
-    /// Ids that the waker waits for already.
+    /// Ids for which the waker is already registered.
     waiting: HashSet<u32>,
 }
 
-/// What to do with a record of some schema id.
-pub(super) enum Ruling {
-    /// What was made of its schema, by its place.
-    Made(usize),
-    /// Nothing can be done: the registry does not know its schema.
+/// The result of looking up a schema id.
+pub(super) enum SchemaLookup {
+    /// The index of the compiled schema.
+    Compiled(usize),
+    /// The registry does not know the id.
     Unknown,
-    /// Its schema is being fetched.
-    Wait,
+    /// The schema is being fetched.
+    Pending,
 }
 
 impl<V> BySchema<V> {
@@ -46,8 +46,8 @@ impl<V> BySchema<V> {
         Self {
             registry,
             waker,
-            made: Vec::new(),
-            places: HashMap::new(),
+            compiled: Vec::new(),
+            indices: HashMap::new(),
             last: None,
             late: HashMap::new(),
             at: RecordLocation::default(),
@@ -61,76 +61,77 @@ impl<V> BySchema<V> {
         self.at.bound = bound;
     }
 
-    /// Where in the partition the next record stands.
+    /// Sets the offset of the next record.
     #[inline]
-    pub(super) fn stand(&mut self, offset: Offset) {
+    pub(super) fn set_offset(&mut self, offset: Offset) {
         self.at.offset = offset;
     }
 
     #[inline]
-    pub(super) fn made(&self, place: usize) -> &V {
-        &self.made[place]
+    pub(super) fn compiled(&self, index: usize) -> &V {
+        &self.compiled[index]
     }
 
+    #[cfg(feature = "protobuf")]
     #[inline]
-    pub(super) fn made_mut(&mut self, place: usize) -> &mut V {
-        &mut self.made[place]
+    pub(super) fn compiled_mut(&mut self, index: usize) -> &mut V {
+        &mut self.compiled[index]
     }
 
-    /// What to do with a record of an id. `judge` makes what is made of its schema.
+    /// Looks up a schema id. `compile` is called once per schema.
     #[inline]
-    pub(super) fn ruling(&mut self, id: u32, judge: impl FnOnce(&WriterSchema) -> V) -> Ruling {
+    pub(super) fn lookup(&mut self, id: u32, compile: impl FnOnce(&WriterSchema) -> V) -> SchemaLookup {
         match self.last {
-            Some((last, place)) if last == id => Ruling::Made(place),
-            _ => self.look_up(id, judge),
+            Some((last, index)) if last == id => SchemaLookup::Compiled(index),
+            _ => self.lookup_other(id, compile),
         }
     }
 
-    fn look_up(&mut self, id: u32, judge: impl FnOnce(&WriterSchema) -> V) -> Ruling {
-        if let Some(&place) = self.places.get(&id) {
-            self.last = Some((id, place));
-            return Ruling::Made(place);
+    fn lookup_other(&mut self, id: u32, compile: impl FnOnce(&WriterSchema) -> V) -> SchemaLookup {
+        if let Some(&index) = self.indices.get(&id) {
+            self.last = Some((id, index));
+            return SchemaLookup::Compiled(index);
         }
         match self.late.get(&(id, self.at.partition)) {
-            Some(&(since, place)) if self.at.offset >= since => Ruling::Made(place),
-            _ => self.decide(id, judge),
+            Some(&(since, index)) if self.at.offset >= since => SchemaLookup::Compiled(index),
+            _ => self.resolve(id, compile),
         }
     }
 
     #[cold]
-    fn decide(&mut self, id: u32, judge: impl FnOnce(&WriterSchema) -> V) -> Ruling {
-        // One waker an id is enough, however often the reader tries.
+    fn resolve(&mut self, id: u32, compile: impl FnOnce(&WriterSchema) -> V) -> SchemaLookup {
+        // One waker per id is enough, however often the reader tries.
         let waker = (!self.waiting.contains(&id)).then_some(&self.waker);
         let found = self.registry.lookup(id, self.at, waker);
         if found == Lookup::Pending {
             self.waiting.insert(id);
-            return Ruling::Wait;
+            return SchemaLookup::Pending;
         }
         self.waiting.remove(&id);
         match found {
-            Lookup::Pending => Ruling::Wait,
-            Lookup::Unknown => Ruling::Unknown,
+            Lookup::Pending => SchemaLookup::Pending,
+            Lookup::Unknown => SchemaLookup::Unknown,
             Lookup::Known(schema) => {
-                let place = self.enter_made(judge(&schema));
-                self.places.insert(id, place);
-                self.last = Some((id, place));
-                Ruling::Made(place)
+                let index = self.push_compiled(compile(&schema));
+                self.indices.insert(id, index);
+                self.last = Some((id, index));
+                SchemaLookup::Compiled(index)
             }
             Lookup::KnownSince(schema, since) => {
                 let known = self.late.iter().find(|((of, _), _)| *of == id);
-                let place = match known.map(|(_, (_, place))| *place) {
-                    Some(place) => place,
-                    None => self.enter_made(judge(&schema)),
+                let index = match known.map(|(_, (_, index))| *index) {
+                    Some(index) => index,
+                    None => self.push_compiled(compile(&schema)),
                 };
-                self.late.insert((id, self.at.partition), (since, place));
-                Ruling::Made(place)
+                self.late.insert((id, self.at.partition), (since, index));
+                SchemaLookup::Compiled(index)
             }
         }
     }
 
-    fn enter_made(&mut self, made: V) -> usize {
-        self.made.push(made);
-        self.made.len() - 1
+    fn push_compiled(&mut self, compiled: V) -> usize {
+        self.compiled.push(compiled);
+        self.compiled.len() - 1
     }
 
     /// See [`Decode::schemas_seen`](super::Decode::schemas_seen).
@@ -149,7 +150,7 @@ impl<V> BySchema<V> {
     }
 }
 
-/// Says in the log that nothing of a schema can be decoded.
+/// Logs that records of a schema cannot be decoded.
 pub(super) fn undecodable(schema: &WriterSchema, why: &str) {
     tracing::warn!(
         schema = schema.id,

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::by_schema::{BySchema, Ruling, undecodable};
+use super::by_schema::{BySchema, SchemaLookup, undecodable};
 use super::format::{DecoderResources, Format, Keys, SchemaComparison};
 use super::json::Json;
 use super::registry::{Registry, Verdict, WriterSchema};
@@ -119,14 +119,14 @@ impl<T> JsonSchema<T> {
 
     fn json<'b>(&mut self, offset: Offset, bytes: &'b [u8]) -> Result<(u32, &'b [u8]), Decoded<T>> {
         let (id, json) = confluent::split(bytes).map_err(|cause| Decoded::Dead(cause, None))?;
-        self.schemas.stand(offset);
+        self.schemas.set_offset(offset);
         let validates = self.validates;
-        let place = match self.schemas.ruling(id, |schema| judge(schema, validates)) {
-            Ruling::Wait => return Err(Decoded::Wait),
-            Ruling::Unknown => return Err(Decoded::Dead(Cause::SchemaUnknown, Some(id))),
-            Ruling::Made(place) => place,
+        let index = match self.schemas.lookup(id, |schema| judge(schema, validates)) {
+            SchemaLookup::Pending => return Err(Decoded::Wait),
+            SchemaLookup::Unknown => return Err(Decoded::Dead(Cause::SchemaUnknown, Some(id))),
+            SchemaLookup::Compiled(index) => index,
         };
-        match self.schemas.made(place) {
+        match self.schemas.compiled(index) {
             Err(cause) => Err(Decoded::Dead(*cause, Some(id))),
             Ok(None) => Ok((id, json)),
             Ok(Some(validate)) => match validate(json) {

@@ -53,7 +53,7 @@ use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
 
-use super::by_schema::{BySchema, Ruling, undecodable};
+use super::by_schema::{BySchema, SchemaLookup, undecodable};
 use super::registry::{Registry, Verdict, WriterSchema};
 use super::{Cause, Decode, Decoded, confluent};
 use crate::bridge::Waker;
@@ -64,7 +64,7 @@ use self::datum::deserialize;
 use self::input::Scratch;
 use self::schema::{MessageId, Schema};
 
-/// Where it is that a message index names nothing.
+/// Where it is that a message place names nothing.
 const INDEXES: &str = "message indexes";
 
 /// Decodes Protobuf into types of serde, with the writer's schemas from a registry.
@@ -149,13 +149,13 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Protobuf<T> {
             Ok(parts) => parts,
             Err(dead) => return dead,
         };
-        self.schemas.stand(offset);
-        let place = match self.schemas.ruling(id, reads) {
-            Ruling::Wait => return Decoded::Wait,
-            Ruling::Unknown => return Decoded::Dead(Cause::SchemaUnknown, Some(id)),
-            Ruling::Made(place) => place,
+        self.schemas.set_offset(offset);
+        let index = match self.schemas.lookup(id, reads) {
+            SchemaLookup::Pending => return Decoded::Wait,
+            SchemaLookup::Unknown => return Decoded::Dead(Cause::SchemaUnknown, Some(id)),
+            SchemaLookup::Compiled(index) => index,
         };
-        match self.schemas.made_mut(place) {
+        match self.schemas.compiled_mut(index) {
             Err(cause) => Decoded::Dead(*cause, Some(id)),
             Ok(Reads { schema, scratch }) => match message(schema, id, rest) {
                 Ok((message, bytes)) => read(schema, message, bytes, scratch, Some(id)),

@@ -77,8 +77,8 @@ fn item(record: &Taken) -> &Item {
 }
 
 /// What a step has closed by each epoch, and by the one before.
-fn closed(watermarks: &[i64], lates: &[Late]) -> (Vec<i64>, Vec<i64>) {
-    let held_back = lates
+fn closed(watermarks: &[i64], late_by: &[Late]) -> (Vec<i64>, Vec<i64>) {
+    let held_back = late_by
         .iter()
         .map(|late| micros(late.corrects()))
         .max()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost_reflect::prost::{Message, Name};
 
 use super::schema::Schema;
-use crate::codec::by_schema::{BySchema, Ruling};
+use crate::codec::by_schema::{BySchema, SchemaLookup};
 use crate::codec::compatibility::Incompatibility;
 use crate::codec::format::{DecoderResources, Format, Keys, SchemaComparison};
 use crate::codec::registry::{Verdict, WriterSchema};
@@ -115,14 +115,18 @@ impl<M> Prost<M> {
     /// The bytes of a record's message and its schema, if it is an `M`.
     fn message<'b>(&mut self, offset: Offset, bytes: &'b [u8]) -> Result<(u32, &'b [u8]), Decoded<M>> {
         let (id, rest) = super::split(bytes)?;
-        self.schemas.stand(offset);
+        self.schemas.set_offset(offset);
         let dead = |cause| Decoded::Dead(cause, Some(id));
-        let place = match self.schemas.ruling(id, super::judge) {
-            Ruling::Wait => return Err(Decoded::Wait),
-            Ruling::Unknown => return Err(dead(Cause::SchemaUnknown)),
-            Ruling::Made(place) => place,
+        let index = match self.schemas.lookup(id, super::judge) {
+            SchemaLookup::Pending => return Err(Decoded::Wait),
+            SchemaLookup::Unknown => return Err(dead(Cause::SchemaUnknown)),
+            SchemaLookup::Compiled(index) => index,
         };
-        let schema = self.schemas.made(place).as_ref().map_err(|cause| dead(*cause))?;
+        let schema = self
+            .schemas
+            .compiled(index)
+            .as_ref()
+            .map_err(|cause| dead(*cause))?;
         let (message, bytes) = super::message(schema, id, rest)?;
         match schema.messages[message].name == self.name {
             true => Ok((id, bytes)),
