@@ -141,7 +141,7 @@ fn a_schema_is_held_against_the_rules_before_it_is_registered() {
     }
     let fits = schema(r#",{"name":"cents","type":"long","default":0}"#);
     let said = run("check", &fits);
-    assert!(said.contains("takes it after version 1"), "{said}");
+    assert!(said.contains("accepts it after version 1"), "{said}");
     let said = run("register", &fits);
     assert!(!said.contains(&format!("schema {id}\n")), "{said}");
 }

@@ -162,8 +162,8 @@ impl Story {
 
     /// An epoch that was seen is durable: unless it was trimmed away since, the ledger has it.
     fn what_was_seen_is_bound(&self, fault: &str) {
-        let found =
-            ledger::look(self.dir(), &claim()).unwrap_or_else(|error| panic!("after {fault}: {error}"));
+        let found = ledger::look(self.dir(), &claim(&self.node))
+            .unwrap_or_else(|error| panic!("after {fault}: {error}"));
         let trimmed = found.trimmed.unwrap_or_default();
         let bound: BTreeSet<u64> = found.bindings.map(|binding| binding.unwrap().epoch.0).collect();
         let lost = self
@@ -204,7 +204,7 @@ impl Story {
         };
         killed(&node.workers(workers).data_dir(dir.path()), point);
         let (_held, recovered) =
-            Ledger::open(dir.path(), claim()).unwrap_or_else(|error| panic!("{point}: {error}"));
+            Ledger::open(dir.path(), claim(&self.node)).unwrap_or_else(|error| panic!("{point}: {error}"));
         assert_eq!(recovered.last, None, "{point}");
         let mut names = names(dir.path());
         names.retain(|name| name != "checkpoints");
@@ -266,9 +266,9 @@ impl Story {
     }
 }
 
-fn claim() -> Claim {
+fn claim(node: &Node) -> Claim {
     Claim {
-        app: "tests".into(),
+        app: node.group.clone(),
         dataflow: "spend".into(),
         build: "1".into(),
         sources: Vec::new(),

@@ -75,6 +75,8 @@ pub struct Node {
     pub sunk: Option<PathBuf>,
     /// What the names of the topics begin with that take what leaves, if there are any.
     pub delivered: Option<String>,
+    /// Sinks of one name and group are one sink, and all tests share a broker.
+    pub group: String,
     /// Where the process is to die, and at which passage: `THALWEG_FAULT`.
     pub fault: Option<String>,
     /// Goes through these bound epochs again, beside another process that may have the ledger.
@@ -121,6 +123,7 @@ impl Node {
             untrimmed: false,
             sunk: None,
             delivered: None,
+            group: "tests".into(),
             fault: None,
             replay: None,
         }
@@ -190,6 +193,7 @@ impl Node {
 
     pub fn delivered(mut self, name: &str) -> Self {
         self.delivered = Some(name.to_owned());
+        self.group = format!("tests-{name}");
         self
     }
 
@@ -223,7 +227,7 @@ impl Node {
         let env = Environment {
             connectors: Extensions::of(KafkaSettings::at(self.kafka.clone())),
             registry: Some(Registry::with_access(&access, tokio().clone())?),
-            group: "tests".into(),
+            group: self.group.clone(),
             ..Environment::default()
         };
         let cluster = self
@@ -242,7 +246,7 @@ impl Node {
         };
         let checkpoints = match (self.checkpoints, &self.data_dir) {
             (Some(interval), Some(dir)) => {
-                let store = place.store("tests", "spend", dir, true)?;
+                let store = place.store(&self.group, "spend", dir, true)?;
                 Some(checkpoints::CheckpointSettings::new(
                     store,
                     checkpoints::CheckpointSchedule::Every(interval),

@@ -80,7 +80,7 @@ fn a_ledger_of_another_dataflow_is_left_alone() {
         "the ledger `{}` belongs to another dataflow",
         ours.join(FILE).display()
     );
-    let theirs = "it is the ledger of app `billing`, dataflow `invoices`";
+    let theirs = "the ledger's: app `billing`, dataflow `invoices`";
     fails(
         dir.path(),
         &[&place, theirs, "give every dataflow its own ledger"],
