@@ -60,9 +60,9 @@ fn a_table_that_does_not_fit_is_told_with_all_differences() {
         CREATE VIEW seen AS SELECT * FROM odd",
     );
     let differences = [
-        "column `id` is integer, where bigint is needed",
+        "column `id` is integer; expected bigint",
         "column `owner` (text) is missing",
-        "column `limit` is bigint, where numeric(20) is needed",
+        "column `limit` is bigint; expected numeric(20)",
         "column `limit` is NOT NULL, but the field may be null",
         "column `since` is NOT NULL without a default",
         "CREATE TABLE \"public\".\"odd\"",
@@ -115,7 +115,7 @@ fn a_table_of_ones_own_keeps_its_other_columns() {
     );
     let found = check(dir.path(), "Own.Accounts", postgres.settings());
     assert!(
-        found.starts_with("Ok: table `Own.Accounts` is there, and fits") && !found.contains("Error"),
+        found.starts_with("Ok: table `Own.Accounts` exists and matches the rows") && !found.contains("Error"),
         "{found}"
     );
 }
