@@ -168,7 +168,7 @@ fn a_table_that_is_gone_or_another_one_is_not_filled_in_part() {
     );
     postgres.run("ALTER TABLE accounts RENAME TO away");
     let text = halted(run("accounts"));
-    assert!(text.contains("is gone") && text.contains("1 rows"), "{text}");
+    assert!(text.contains("no longer exists") && text.contains("1 rows"), "{text}");
     postgres.run("ALTER TABLE away RENAME TO accounts");
     // What a backup of the database of an earlier moment looks like.
     postgres.run("UPDATE thalweg_progress SET epoch = epoch - 1");
@@ -267,7 +267,7 @@ fn what_keeps_the_service_out_is_told_with_what_to_do() {
     said(
         settings,
         "closed",
-        &["the user may not SELECT, INSERT, UPDATE, DELETE"],
+        &["the user lacks SELECT, INSERT, UPDATE, DELETE"],
     );
     said(known.clone(), "nowhere.t", &["schema `nowhere` does not exist"]);
     said(
@@ -282,7 +282,7 @@ fn what_keeps_the_service_out_is_told_with_what_to_do() {
     };
     let found = check(dir.path(), "t", plain);
     assert!(
-        found.contains("the first start makes it") && !found.contains("Error"),
+        found.contains("the first start creates it") && !found.contains("Error"),
         "{found}"
     );
 }

@@ -198,7 +198,7 @@ fn what_does_not_work_is_told_with_what_to_do() {
         text.contains("does not accept the credentials (SignatureDoesNotMatch"),
         "{text}"
     );
-    assert!(text.contains("hint: look at AWS_ACCESS_KEY_ID"), "{text}");
+    assert!(text.contains("hint: check AWS_ACCESS_KEY_ID"), "{text}");
 
     let text = refused(&list, bucket, |command| {
         _ = command.env("AWS_ACCESS_KEY_ID", "nobody")
@@ -218,7 +218,7 @@ fn what_does_not_work_is_told_with_what_to_do() {
         text.contains("there is no bucket `s3://no-such-bucket`"),
         "{text}"
     );
-    assert!(text.contains("hint: make the bucket"), "{text}");
+    assert!(text.contains("hint: create the bucket"), "{text}");
 
     let text = refused(&list, bucket, |command| {
         _ = command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
