@@ -1,4 +1,5 @@
-//! Looks up what a decoder compiled for a schema id. Each id is resolved once, from the registry and the ledger.
+//! Looks up what a decoder compiled for a schema id. Each id is resolved once, from the registry and the
+//! ledger.
 //!
 //! ```text
 //!   id ─┬─ same as the record before ─▶ index ┐

@@ -681,7 +681,12 @@ fn a_ledger_that_lost_what_a_checkpoint_holds_is_refused() {
     let service = other.start(&flow(), nowhere, 2..=8, &[], 1).unwrap();
     service.join().unwrap();
     let refused = other.ended().unwrap_err();
-    assert!(refused.to_string().contains("does not belong to this ledger's history"), "{refused}");
+    assert!(
+        refused
+            .to_string()
+            .contains("does not belong to this ledger's history"),
+        "{refused}"
+    );
 }
 
 #[test]

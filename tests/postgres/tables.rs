@@ -168,7 +168,10 @@ fn a_table_that_is_gone_or_another_one_is_not_filled_in_part() {
     );
     postgres.run("ALTER TABLE accounts RENAME TO away");
     let text = halted(run("accounts"));
-    assert!(text.contains("no longer exists") && text.contains("1 rows"), "{text}");
+    assert!(
+        text.contains("no longer exists") && text.contains("1 rows"),
+        "{text}"
+    );
     postgres.run("ALTER TABLE away RENAME TO accounts");
     // What a backup of the database of an earlier moment looks like.
     postgres.run("UPDATE thalweg_progress SET epoch = epoch - 1");
