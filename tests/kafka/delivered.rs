@@ -219,7 +219,7 @@ fn rows_leave_for_topics_as_they_are_counted_and_a_restart_goes_on() {
         oracle::compare(&expected, &rows);
         assert!(check(&topics_in, "delivered.out", &expected) > 1_000);
     }
-    let kept = broker.records("tests-delivered.spend.delivered.out.rows.progress");
+    let kept = broker.records("tests-delivered.out.spend.delivered.out.rows.progress");
     let last: Value = serde_json::from_slice(kept.last().unwrap().value.as_ref().unwrap()).unwrap();
     let [_, rows, _] = topics("delivered.out");
     assert_eq!(
