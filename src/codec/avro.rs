@@ -31,7 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_avro_fast::ser::SerializerConfig;
 
-use super::by_schema::{BySchema, SchemaLookup, undecodable};
+use super::by_schema::BySchema;
 use super::registry::{Registry, WriterSchema};
 use super::{Cause, Decode, Decoded, confluent, registry};
 use crate::bridge::Waker;
@@ -45,16 +45,17 @@ use self::schema::{NodeKind, Schema};
 
 /// Decodes Avro, with the writer's schemas from a registry.
 pub struct Avro<T> {
-    schemas: BySchema<SchemaDecision>,
+    schemas: BySchema<Reads>,
     reader: Option<Rc<Schema>>,
     /// The rewritten datum.
     scratch: Vec<u8>,
     value: PhantomData<fn() -> T>,
 }
 
-enum SchemaDecision {
-    Dead(Cause),
-    Reads { plan: RewritePlan, schema: Rc<Schema> },
+/// What is needed to read datums of a schema.
+struct Reads {
+    plan: RewritePlan,
+    schema: Rc<Schema>,
 }
 
 impl<T> Avro<T> {
@@ -69,28 +70,14 @@ impl<T> Avro<T> {
             value: PhantomData,
         })
     }
-
-    /// What to do with records of an id.
-    #[inline]
-    fn lookup(&mut self, id: u32) -> SchemaLookup {
-        self.schemas
-            .lookup(id, |schema| enter_verdict(schema, self.reader.as_ref()))
-    }
 }
 
 #[cold]
-fn enter_verdict(schema: &WriterSchema, reader: Option<&Rc<Schema>>) -> SchemaDecision {
-    judge(schema, reader).unwrap_or_else(|why| {
-        undecodable(schema, &why);
-        SchemaDecision::Dead(Cause::SchemaIncompatible)
-    })
-}
-
-fn judge(schema: &WriterSchema, reader: Option<&Rc<Schema>>) -> Result<SchemaDecision, String> {
+fn reads(schema: &WriterSchema, reader: Option<&Rc<Schema>>) -> Result<Reads, String> {
     let writer = Rc::new(Schema::registered(schema)?);
     let reader = reader.unwrap_or(&writer);
     let plan = RewritePlan::resolve(&writer, reader).ok_or("it can't be resolved to the reader's")?;
-    Ok(SchemaDecision::Reads {
+    Ok(Reads {
         plan,
         schema: reader.clone(),
     })
@@ -113,15 +100,14 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
             Err(cause) => return Decoded::Dead(cause, None),
         };
         self.schemas.set_offset(offset);
-        let read = match self.lookup(id) {
-            SchemaLookup::Pending => return Decoded::Wait,
-            SchemaLookup::Unknown => Err(Cause::SchemaUnknown),
-            SchemaLookup::Compiled(index) => match self.schemas.compiled(index) {
-                SchemaDecision::Dead(cause) => Err(*cause),
-                SchemaDecision::Reads { plan, schema } => read(plan, schema, datum, &mut self.scratch),
-            },
+        let found = self
+            .schemas
+            .lookup(id, |schema| reads(schema, self.reader.as_ref()));
+        let Reads { plan, schema } = match found {
+            Ok(reads) => reads,
+            Err(dead) => return dead,
         };
-        match read {
+        match read(plan, schema, datum, &mut self.scratch) {
             Ok(value) => Decoded::Value(value),
             Err(cause) => Decoded::Dead(cause, Some(id)),
         }
@@ -143,15 +129,10 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Avro<T> {
         let Ok((id, datum)) = confluent::split(bytes) else {
             return false;
         };
-        let SchemaLookup::Compiled(index) = self.lookup(id) else {
-            return false;
-        };
-        match self.schemas.compiled(index) {
-            SchemaDecision::Reads { plan, schema } => {
-                read::<()>(plan, schema, datum, &mut self.scratch).is_ok()
-            }
-            SchemaDecision::Dead(_) => false,
-        }
+        let found = self
+            .schemas
+            .lookup::<()>(id, |schema| reads(schema, self.reader.as_ref()));
+        found.is_ok_and(|Reads { plan, schema }| read::<()>(plan, schema, datum, &mut self.scratch).is_ok())
     }
 }
 

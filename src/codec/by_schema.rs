@@ -11,6 +11,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::registry::{Lookup, RecordLocation, Registry, Verdict, WriterSchema};
+use super::{Cause, Decoded};
 use crate::bridge::Waker;
 use crate::error::Error;
 use crate::position::Offset;
@@ -19,7 +20,8 @@ use crate::position::Offset;
 pub(super) struct BySchema<V> {
     registry: Registry,
     waker: Waker,
-    compiled: Vec<V>,
+    /// `None`: the schema is incompatible.
+    compiled: Vec<Option<V>>,
     /// Indices into `compiled`.
     indices: HashMap<u32, usize>,
     /// The id of the record before, which most records share, and its index.
@@ -33,7 +35,7 @@ pub(super) struct BySchema<V> {
 }
 
 /// The result of looking up a schema id.
-pub(super) enum SchemaLookup {
+enum SchemaLookup {
     /// The index of the compiled schema.
     Compiled(usize),
     /// The registry does not know the id.
@@ -68,27 +70,32 @@ impl<V> BySchema<V> {
         self.at.offset = offset;
     }
 
+    /// Returns the compiled schema of an id, or the result for a record that cannot be decoded for lack of
+    /// one. `compile` is called once per schema; what it fails with is logged.
     #[inline]
-    pub(super) fn compiled(&self, index: usize) -> &V {
-        &self.compiled[index]
-    }
-
-    #[cfg(feature = "protobuf")]
-    #[inline]
-    pub(super) fn compiled_mut(&mut self, index: usize) -> &mut V {
-        &mut self.compiled[index]
-    }
-
-    /// Looks up a schema id. `compile` is called once per schema.
-    #[inline]
-    pub(super) fn lookup(&mut self, id: u32, compile: impl FnOnce(&WriterSchema) -> V) -> SchemaLookup {
-        match self.last {
+    pub(super) fn lookup<T>(
+        &mut self,
+        id: u32,
+        compile: impl FnOnce(&WriterSchema) -> Result<V, String>,
+    ) -> Result<&mut V, Decoded<T>> {
+        let found = match self.last {
             Some((last, index)) if last == id => SchemaLookup::Compiled(index),
             _ => self.lookup_other(id, compile),
+        };
+        match found {
+            SchemaLookup::Pending => Err(Decoded::Wait),
+            SchemaLookup::Unknown => Err(Decoded::Dead(Cause::SchemaUnknown, Some(id))),
+            SchemaLookup::Compiled(index) => self.compiled[index]
+                .as_mut()
+                .ok_or_else(|| Decoded::Dead(Cause::SchemaIncompatible, Some(id))),
         }
     }
 
-    fn lookup_other(&mut self, id: u32, compile: impl FnOnce(&WriterSchema) -> V) -> SchemaLookup {
+    fn lookup_other(
+        &mut self,
+        id: u32,
+        compile: impl FnOnce(&WriterSchema) -> Result<V, String>,
+    ) -> SchemaLookup {
         if let Some(&index) = self.indices.get(&id) {
             self.last = Some((id, index));
             return SchemaLookup::Compiled(index);
@@ -100,7 +107,7 @@ impl<V> BySchema<V> {
     }
 
     #[cold]
-    fn resolve(&mut self, id: u32, compile: impl FnOnce(&WriterSchema) -> V) -> SchemaLookup {
+    fn resolve(&mut self, id: u32, compile: impl FnOnce(&WriterSchema) -> Result<V, String>) -> SchemaLookup {
         // One waker per id is enough, however often the reader tries.
         let waker = (!self.waiting.contains(&id)).then_some(&self.waker);
         let found = self.registry.lookup(id, self.at, waker);
@@ -113,7 +120,7 @@ impl<V> BySchema<V> {
             Lookup::Pending => SchemaLookup::Pending,
             Lookup::Unknown => SchemaLookup::Unknown,
             Lookup::Known(schema) => {
-                let index = self.push_compiled(compile(&schema));
+                let index = self.push_compiled(&schema, compile);
                 self.indices.insert(id, index);
                 self.last = Some((id, index));
                 SchemaLookup::Compiled(index)
@@ -122,7 +129,7 @@ impl<V> BySchema<V> {
                 let known = self.late.iter().find(|((of, _), _)| *of == id);
                 let index = match known.map(|(_, (_, index))| *index) {
                     Some(index) => index,
-                    None => self.push_compiled(compile(&schema)),
+                    None => self.push_compiled(&schema, compile),
                 };
                 self.late.insert((id, self.at.partition), (since, index));
                 SchemaLookup::Compiled(index)
@@ -130,8 +137,19 @@ impl<V> BySchema<V> {
         }
     }
 
-    fn push_compiled(&mut self, compiled: V) -> usize {
-        self.compiled.push(compiled);
+    fn push_compiled(
+        &mut self,
+        schema: &WriterSchema,
+        compile: impl FnOnce(&WriterSchema) -> Result<V, String>,
+    ) -> usize {
+        let compiled = compile(schema).inspect_err(|why| {
+            tracing::warn!(
+                schema = schema.id,
+                reason = why,
+                "incompatible schema; its records become dead letters"
+            );
+        });
+        self.compiled.push(compiled.ok());
         self.compiled.len() - 1
     }
 
@@ -149,13 +167,4 @@ impl<V> BySchema<V> {
     pub(super) fn broken(&self) -> Option<Error> {
         self.registry.broken()
     }
-}
-
-/// Logs that records of a schema cannot be decoded.
-pub(super) fn undecodable(schema: &WriterSchema, why: &str) {
-    tracing::warn!(
-        schema = schema.id,
-        reason = why,
-        "incompatible schema; its records become dead letters"
-    );
 }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::by_schema::{BySchema, SchemaLookup, undecodable};
+use super::by_schema::BySchema;
 use super::format::{DecoderResources, Format, Keys, SchemaComparison};
 use super::json::Json;
 use super::registry::{Registry, Verdict, WriterSchema};
@@ -98,7 +98,7 @@ impl<T: DeserializeOwned + 'static> Format<T> for JsonSchemaFormat {
 
 /// Decodes JSON behind a schema id.
 struct JsonSchema<T> {
-    schemas: BySchema<Result<Option<Validate>, Cause>>,
+    schemas: BySchema<Option<Validate>>,
     validates: bool,
     json: Json<T>,
     value: PhantomData<fn() -> T>,
@@ -121,15 +121,9 @@ impl<T> JsonSchema<T> {
         let (id, json) = confluent::split(bytes).map_err(|cause| Decoded::Dead(cause, None))?;
         self.schemas.set_offset(offset);
         let validates = self.validates;
-        let index = match self.schemas.lookup(id, |schema| judge(schema, validates)) {
-            SchemaLookup::Pending => return Err(Decoded::Wait),
-            SchemaLookup::Unknown => return Err(Decoded::Dead(Cause::SchemaUnknown, Some(id))),
-            SchemaLookup::Compiled(index) => index,
-        };
-        match self.schemas.compiled(index) {
-            Err(cause) => Err(Decoded::Dead(*cause, Some(id))),
-            Ok(None) => Ok((id, json)),
-            Ok(Some(validate)) => match validate(json) {
+        match self.schemas.lookup(id, |schema| judge(schema, validates))? {
+            None => Ok((id, json)),
+            Some(validate) => match validate(json) {
                 Ok(()) => Ok((id, json)),
                 Err((cause, place)) if place.is_empty() => Err(Decoded::Dead(cause, Some(id))),
                 Err((cause, place)) => Err(Decoded::DeadAt(cause, Some(id), place)),
@@ -139,16 +133,12 @@ impl<T> JsonSchema<T> {
 }
 
 #[cold]
-fn judge(schema: &WriterSchema, validates: bool) -> Result<Option<Validate>, Cause> {
-    let made = match (schema.language, validates) {
+fn judge(schema: &WriterSchema, validates: bool) -> Result<Option<Validate>, String> {
+    match (schema.language, validates) {
         (Language::JsonSchema, false) => Ok(None),
         (Language::JsonSchema, true) => validation(schema).map(Some),
         (other, _) => Err(format!("it is {other}")),
-    };
-    made.map_err(|why| {
-        undecodable(schema, &why);
-        Cause::SchemaIncompatible
-    })
+    }
 }
 
 #[cfg(feature = "json-schema")]

@@ -53,7 +53,7 @@ use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
 
-use super::by_schema::{BySchema, SchemaLookup, undecodable};
+use super::by_schema::BySchema;
 use super::registry::{Registry, Verdict, WriterSchema};
 use super::{Cause, Decode, Decoded, confluent};
 use crate::bridge::Waker;
@@ -69,7 +69,7 @@ const INDEXES: &str = "message indexes";
 
 /// Decodes Protobuf into types of serde, with the writer's schemas from a registry.
 pub struct Protobuf<T> {
-    schemas: BySchema<Result<Reads, Cause>>,
+    schemas: BySchema<Reads>,
     value: PhantomData<fn() -> T>,
 }
 
@@ -90,16 +90,9 @@ impl<T> Protobuf<T> {
 }
 
 #[cold]
-fn judge(schema: &WriterSchema) -> Result<Schema, Cause> {
-    compile::registered(schema).map_err(|why| {
-        undecodable(schema, &why);
-        Cause::SchemaIncompatible
-    })
-}
-
-fn reads(schema: &WriterSchema) -> Result<Reads, Cause> {
+fn reads(schema: &WriterSchema) -> Result<Reads, String> {
     let scratch = Scratch::default();
-    judge(schema).map(|schema| Reads { schema, scratch })
+    compile::registered(schema).map(|schema| Reads { schema, scratch })
 }
 
 /// A payload's schema id and the rest of it.
@@ -150,13 +143,8 @@ impl<T: DeserializeOwned + 'static> Decode<T> for Protobuf<T> {
             Err(dead) => return dead,
         };
         self.schemas.set_offset(offset);
-        let index = match self.schemas.lookup(id, reads) {
-            SchemaLookup::Pending => return Decoded::Wait,
-            SchemaLookup::Unknown => return Decoded::Dead(Cause::SchemaUnknown, Some(id)),
-            SchemaLookup::Compiled(index) => index,
-        };
-        match self.schemas.compiled_mut(index) {
-            Err(cause) => Decoded::Dead(*cause, Some(id)),
+        match self.schemas.lookup(id, reads) {
+            Err(dead) => dead,
             Ok(Reads { schema, scratch }) => match message(schema, id, rest) {
                 Ok((message, bytes)) => read(schema, message, bytes, scratch, Some(id)),
                 Err(dead) => dead,

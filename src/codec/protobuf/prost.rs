@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost_reflect::prost::{Message, Name};
 
 use super::schema::Schema;
-use crate::codec::by_schema::{BySchema, SchemaLookup};
+use crate::codec::by_schema::BySchema;
 use crate::codec::compatibility::Incompatibility;
 use crate::codec::format::{DecoderResources, Format, Keys, SchemaComparison};
 use crate::codec::registry::{Verdict, WriterSchema};
@@ -74,7 +74,7 @@ fn compare(schema: &WriterSchema, name: &str) -> Vec<Incompatibility> {
 }
 
 struct Prost<M> {
-    schemas: BySchema<Result<Schema, Cause>>,
+    schemas: BySchema<Schema>,
     name: String,
     value: PhantomData<fn() -> M>,
 }
@@ -116,21 +116,11 @@ impl<M> Prost<M> {
     fn message<'b>(&mut self, offset: Offset, bytes: &'b [u8]) -> Result<(u32, &'b [u8]), Decoded<M>> {
         let (id, rest) = super::split(bytes)?;
         self.schemas.set_offset(offset);
-        let dead = |cause| Decoded::Dead(cause, Some(id));
-        let index = match self.schemas.lookup(id, super::judge) {
-            SchemaLookup::Pending => return Err(Decoded::Wait),
-            SchemaLookup::Unknown => return Err(dead(Cause::SchemaUnknown)),
-            SchemaLookup::Compiled(index) => index,
-        };
-        let schema = self
-            .schemas
-            .compiled(index)
-            .as_ref()
-            .map_err(|cause| dead(*cause))?;
+        let schema = self.schemas.lookup(id, super::compile::registered)?;
         let (message, bytes) = super::message(schema, id, rest)?;
         match schema.messages[message].name == self.name {
             true => Ok((id, bytes)),
-            false => Err(dead(Cause::SchemaIncompatible)),
+            false => Err(Decoded::Dead(Cause::SchemaIncompatible, Some(id))),
         }
     }
 }
