@@ -109,15 +109,10 @@ pub fn send(producer: &BaseProducer, topic: &str, i: u64, payload: &[u8]) -> Res
     }
 }
 
-/// Reads a whole topic on one thread, as fast as librdkafka's batch call gives it, and decodes the JSON:
-/// nothing else.
-///
-/// The consumer's settings are those of Thalweg's own reader. Returns the sum of all amounts, as a proof of
-/// work.
-pub fn drain(servers: &str, topic: &str, events: u64) -> Result<(i64, Used)> {
-    let meter = Meter::start();
+/// A consumer of a whole topic, with the settings of Thalweg's own reader.
+fn consumer(servers: &str, topic: &str) -> Result<BaseConsumer> {
     let consumer: BaseConsumer = config(servers)
-        .set("group.id", "bench-drain")
+        .set("group.id", "bench")
         .set("isolation.level", "read_committed")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -136,7 +131,17 @@ pub fn drain(servers: &str, topic: &str, events: u64) -> Result<(i64, Used)> {
         list.add_partition_offset(topic, partition as i32, Offset::Offset(0))?;
     }
     consumer.assign(&list)?;
-    let consumer = Arc::new(consumer);
+    Ok(consumer)
+}
+
+/// Reads a whole topic on one thread, as fast as librdkafka's batch call gives it, and decodes the JSON:
+/// nothing else.
+///
+/// The consumer's settings are those of Thalweg's own reader. Returns the sum of all amounts, as a proof of
+/// work.
+pub fn drain(servers: &str, topic: &str, events: u64) -> Result<(i64, Used)> {
+    let meter = Meter::start();
+    let consumer = Arc::new(consumer(servers, topic)?);
     let (mut left, mut sum) = (events, 0i64);
     let mut messages = Vec::with_capacity(BATCH);
     // SAFETY: the client is alive to the end of this function, and the queue is destroyed before it.
@@ -175,25 +180,7 @@ const BATCH: usize = 4096;
 
 /// Reads so many records of a topic as they come, and says of each partition and offset.
 pub fn follow(servers: &str, topic: &str, events: u64, mut heard: impl FnMut(usize, u64)) -> Result<()> {
-    let consumer: BaseConsumer = config(servers)
-        .set("group.id", "bench-follow")
-        .set("enable.auto.commit", "false")
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
-        .set("fetch.min.bytes", "1")
-        .set("fetch.wait.max.ms", "500")
-        .set("fetch.message.max.bytes", "1048576")
-        .set("fetch.max.bytes", "16777216")
-        .set("fetch.queue.backoff.ms", "5")
-        .set("queued.min.messages", (100_000 / PARTITIONS).to_string())
-        .set("queued.max.messages.kbytes", (32 * 1024 / PARTITIONS).to_string())
-        .set("socket.nagle.disable", "true")
-        .create()?;
-    let mut assignment = TopicPartitionList::new();
-    for partition in 0..PARTITIONS as i32 {
-        assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
-    }
-    consumer.assign(&assignment)?;
+    let consumer = consumer(servers, topic)?;
     let mut left = events;
     while left > 0 {
         let Some(record) = consumer.poll(WAIT) else {

@@ -89,6 +89,21 @@ impl Schedule {
         }
     }
 
+    /// Notes the age of a record that became visible at `now`, unless it was due before `warm_up` was over.
+    fn note_age(
+        &self,
+        (partition, offset): (usize, u64),
+        now: Instant,
+        warm_up: Duration,
+        ages: &mut Histogram<u64>,
+    ) {
+        let after = self.after(offset * PARTITIONS as u64 + partition as u64);
+        if after >= warm_up {
+            let age = now.saturating_duration_since(self.start + after);
+            ages.saturating_record(age.as_micros().max(1) as u64);
+        }
+    }
+
     fn after(&self, i: u64) -> Duration {
         Duration::from_nanos((u128::from(i) * 1_000_000_000 / u128::from(self.rate)) as u64)
     }
@@ -295,11 +310,7 @@ fn measure_bare(arguments: &Arguments, rate: u64) -> Result<Value> {
     let generator = schedule.produce(servers, &topic)?;
     let mut ages = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3)?;
     kafka::follow(servers, &topic, schedule.events, |partition, offset| {
-        let after = schedule.after(offset * PARTITIONS as u64 + partition as u64);
-        if after >= warm_up {
-            let age = clock::instant().saturating_duration_since(schedule.start + after);
-            ages.saturating_record(age.as_micros().max(1) as u64);
-        }
+        schedule.note_age((partition, offset), clock::instant(), warm_up, &mut ages);
     })?;
     let joined = |_| Error::internal("a thread panicked");
     generator.join().map_err(joined)??;
@@ -394,11 +405,7 @@ fn follow(
                     };
                     let upto = snapshot.position(id).unwrap_or(0) as u64;
                     for offset in *covered..upto {
-                        let after = schedule.after(offset * PARTITIONS as u64 + partition as u64);
-                        if after >= warm_up {
-                            let age = now.saturating_duration_since(schedule.start + after);
-                            ages.saturating_record(age.as_micros().max(1) as u64);
-                        }
+                        schedule.note_age((partition, offset), now, warm_up, &mut ages);
                     }
                     *covered = upto.max(*covered);
                 }
