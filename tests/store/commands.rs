@@ -102,7 +102,7 @@ fn checkpoints_of_a_service_are_listed_verified_and_pruned_where_they_are() {
     service.serves();
     service.ready();
     // The first is due at once.
-    service.line("checkpoint");
+    service.line("checkpoint complete");
     for value in 1..5 {
         // Of what comes in after the interval. While the files of the one before are still put in order none
         // begins, and then not before something else comes.
@@ -110,7 +110,7 @@ fn checkpoints_of_a_service_are_listed_verified_and_pruned_where_they_are() {
             std::thread::sleep(Duration::from_millis(60));
             write(dir.path(), value);
             service
-                .line_within("checkpoint", Duration::from_secs(2))
+                .line_within("checkpoint complete", Duration::from_secs(2))
                 .is_some()
         });
         assert!(seen, "{}", service.log());
